@@ -1,0 +1,1 @@
+//! codexd: the always-on local home of OpenAI Codex.

@@ -1,0 +1,3 @@
+//! The `codexd` program.
+
+fn main() {}
