@@ -1,0 +1,60 @@
+//! The records of the daemon and of the app-server process it looks after.
+
+use serde::{Deserialize, Serialize};
+
+/// How the app-server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ChildStatus {
+    /// None was asked for yet, or an external one was let go.
+    #[default]
+    Idle,
+    /// It is being started and has not answered `initialize`.
+    Starting,
+    /// It answers.
+    Running,
+    /// It ended as it should.
+    Stopped,
+    /// It ended on its own, or could not be started.
+    Failed,
+    /// It is somebody else's process.
+    External,
+}
+
+/// The part of the child's record that events change.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ChildState {
+    /// How it is.
+    pub status: ChildStatus,
+    /// Its process id while it lives.
+    pub pid: Option<u32>,
+    /// RFC 3339, UTC, milliseconds.
+    pub started_at: Option<String>,
+    /// RFC 3339, UTC, milliseconds.
+    pub exited_at: Option<String>,
+    /// Its exit code, when it ended by itself.
+    pub exit_code: Option<i32>,
+    /// The name of the signal that ended it.
+    pub signal: Option<String>,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+}
+
+/// The part of the daemon's record that events change.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DaemonState {
+    /// Whether it serves.
+    pub started: bool,
+    /// RFC 3339, UTC, milliseconds.
+    pub started_at: Option<String>,
+    /// RFC 3339, UTC, milliseconds.
+    pub stopped_at: Option<String>,
+    /// The time of the newest event, RFC 3339, UTC, milliseconds.
+    pub updated_at: Option<String>,
+    /// Its process id while it serves.
+    pub pid: Option<u32>,
+    /// The app-server it looks after.
+    pub child: ChildState,
+}

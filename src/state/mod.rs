@@ -1,0 +1,204 @@
+//! The records and the one rule that changes them: [`State::apply`].
+//!
+//! Pure: no clock, no tasks, and no files outside [`snapshot`].
+//! The records are the fold of the events, so a snapshot with the events after it gives the same records as
+//! all events from the beginning.
+
+mod daemon;
+mod event;
+mod session;
+pub mod snapshot;
+#[cfg(test)]
+mod tests;
+
+pub use daemon::{ChildState, ChildStatus, DaemonState};
+pub use event::{Change, Draft, Event, Level, event_type};
+pub use session::{Purpose, Session, SessionStatus, Sessions};
+
+/// The status of a turn that a lost connection cut off.
+const FAILED: &str = "failed";
+/// The status of a turn that runs.
+const IN_PROGRESS: &str = "inProgress";
+
+/// Everything the events say, as of [`State::through`].
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct State {
+    /// The number of the newest event that is folded into everything; 0 before the first.
+    pub through: u64,
+    sessions_through: u64,
+    daemon_through: u64,
+    /// The daemon and its child.
+    pub daemon: DaemonState,
+    /// When a session last changed, RFC 3339, UTC, milliseconds.
+    pub sessions_updated_at: Option<String>,
+    /// All sessions.
+    pub sessions: Sessions,
+}
+
+impl State {
+    /// The state that two snapshots hold; the log is to be folded in from the older of the two.
+    ///
+    /// A crash can leave them apart; each half then ignores the events it already has.
+    pub fn restore(registry: snapshot::RegistryFile, daemon: snapshot::DaemonFile) -> Self {
+        let mut sessions = Sessions::default();
+        for session in registry.sessions {
+            sessions.insert(std::sync::Arc::unwrap_or_clone(session));
+        }
+        Self {
+            through: registry.through_seq.min(daemon.through_seq),
+            sessions_through: registry.through_seq,
+            daemon_through: daemon.through_seq,
+            daemon: daemon.daemon,
+            sessions_updated_at: registry.updated_at,
+            sessions,
+        }
+    }
+
+    /// Folds one event in.
+    ///
+    /// `seq` is its number, `at` its time (RFC 3339).
+    /// Events that are already folded in are left alone, so applying a log twice does no harm.
+    pub fn apply(&mut self, seq: u64, at: &str, change: &Change) {
+        if seq <= self.through {
+            return;
+        }
+        self.through = seq;
+        if seq > self.sessions_through {
+            self.sessions_through = seq;
+            if self.apply_to_sessions(at, change) {
+                self.sessions_updated_at = Some(at.to_owned());
+            }
+        }
+        if seq > self.daemon_through {
+            self.daemon_through = seq;
+            if self.daemon.updated_at.as_deref() != Some(at) {
+                self.daemon.updated_at = Some(at.to_owned());
+            }
+            self.apply_to_daemon(at, change);
+        }
+    }
+
+    fn apply_to_daemon(&mut self, at: &str, change: &Change) {
+        let now = || Some(at.to_owned());
+        let daemon = &mut self.daemon;
+        match change {
+            Change::DaemonStarted { pid, external } => {
+                daemon.started = true;
+                daemon.started_at = now();
+                daemon.stopped_at = None;
+                daemon.pid = *pid;
+                let status = if *external { ChildStatus::External } else { ChildStatus::Starting };
+                daemon.child = ChildState { status, ..ChildState::default() };
+            }
+            Change::DaemonStopped => {
+                daemon.started = false;
+                daemon.stopped_at = now();
+                daemon.pid = None;
+                if daemon.child.status == ChildStatus::External {
+                    daemon.child = ChildState { exited_at: now(), ..ChildState::default() };
+                }
+            }
+            Change::ChildStarted { pid } => {
+                daemon.child = ChildState {
+                    status: ChildStatus::Starting,
+                    pid: *pid,
+                    started_at: now(),
+                    ..ChildState::default()
+                };
+            }
+            Change::Connected => {
+                if daemon.child.status == ChildStatus::External {
+                    daemon.child.started_at = now();
+                } else {
+                    daemon.child.status = ChildStatus::Running;
+                }
+                daemon.child.last_error = None;
+            }
+            Change::ChildExited { code, signal, expected, message } => {
+                daemon.child.status = if *expected { ChildStatus::Stopped } else { ChildStatus::Failed };
+                daemon.child.pid = None;
+                daemon.child.exited_at = now();
+                daemon.child.exit_code = *code;
+                daemon.child.signal.clone_from(signal);
+                if !expected {
+                    daemon.child.last_error = Some(message.clone());
+                }
+            }
+            Change::ChildFailed { message } => {
+                daemon.child.status = ChildStatus::Failed;
+                daemon.child.pid = None;
+                daemon.child.exited_at = now();
+                daemon.child.last_error = Some(message.clone());
+            }
+            Change::ChildExternal => daemon.child.status = ChildStatus::External,
+            Change::ConnectionFailed { message } => daemon.child.last_error = Some(message.clone()),
+            _ => {}
+        }
+    }
+
+    /// Returns whether the change was one of a session's.
+    fn apply_to_sessions(&mut self, at: &str, change: &Change) -> bool {
+        let sessions = &mut self.sessions;
+        match change {
+            Change::SessionOpened(session) => {
+                sessions.insert((**session).clone());
+                true
+            }
+            Change::SessionClosed { session_id } => sessions.update(session_id, |session| {
+                session.status = SessionStatus::Closed;
+                session.current_turn_id = None;
+                session.updated_at = at.to_owned();
+            }),
+            Change::TurnAccepted { session_id, turn_id } => sessions.update(session_id, |session| {
+                // A turn that already reported itself has more to say than its acceptance.
+                if session.last_turn_id.as_ref() != Some(turn_id) {
+                    session.current_turn_id = Some(turn_id.clone());
+                    session.last_turn_id = Some(turn_id.clone());
+                    session.last_turn_status = Some(IN_PROGRESS.to_owned());
+                    session.updated_at = at.to_owned();
+                }
+            }),
+            Change::ThreadStatusChanged { thread_id } => {
+                sessions.update_thread(thread_id, |session| session.updated_at = at.to_owned())
+            }
+            Change::TurnStarted { thread_id, turn_id, status } => {
+                sessions.update_thread(thread_id, |session| {
+                    session.current_turn_id = Some(turn_id.clone());
+                    session.last_turn_id = Some(turn_id.clone());
+                    session.last_turn_status = Some(status.clone());
+                    session.updated_at = at.to_owned();
+                })
+            }
+            Change::TurnCompleted { thread_id, turn_id, status } => {
+                sessions.update_thread(thread_id, |session| {
+                    if session.current_turn_id.as_ref() == Some(turn_id) {
+                        session.current_turn_id = None;
+                    }
+                    session.last_turn_id = Some(turn_id.clone());
+                    session.last_turn_status = Some(status.clone());
+                    session.updated_at = at.to_owned();
+                })
+            }
+            Change::TurnError { thread_id, turn_id, will_retry } => {
+                sessions.update_thread(thread_id, |session| {
+                    if *will_retry {
+                        session.current_turn_id.get_or_insert_with(|| turn_id.clone());
+                    } else if session.current_turn_id.as_ref() == Some(turn_id) {
+                        session.current_turn_id = None;
+                    }
+                    session.last_turn_id = Some(turn_id.clone());
+                    session.last_turn_status =
+                        Some(if *will_retry { IN_PROGRESS } else { FAILED }.to_owned());
+                    session.updated_at = at.to_owned();
+                })
+            }
+            Change::TurnMissing { session_id, turn_id } => sessions.update(session_id, |session| {
+                session.current_turn_id = None;
+                session.last_turn_id = Some(turn_id.clone());
+                session.last_turn_status = Some(FAILED.to_owned());
+                session.updated_at = at.to_owned();
+            }),
+            _ => false,
+        }
+    }
+}

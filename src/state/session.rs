@@ -1,0 +1,191 @@
+//! The session record and the collection of all sessions.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// What a session is for; codexd treats all three alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    /// A conversation, the default.
+    #[default]
+    Duplex,
+    /// Unattended work.
+    Worker,
+    /// A test of the installation.
+    Smoke,
+}
+
+impl Purpose {
+    /// The word used in requests and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Purpose::Duplex => "duplex",
+            Purpose::Worker => "worker",
+            Purpose::Smoke => "smoke",
+        }
+    }
+
+    /// The purpose that a word names.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Purpose::Duplex, Purpose::Worker, Purpose::Smoke].into_iter().find(|purpose| purpose.as_str() == word)
+    }
+}
+
+/// Whether a session takes turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SessionStatus {
+    /// It takes turns.
+    Active,
+    /// It ended; it is kept to be read.
+    Closed,
+}
+
+/// One conversation with the app-server, as clients see it; absent values are written out as `null`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Session {
+    /// Its name, unique for ever.
+    pub session_id: String,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// The app-server's thread.
+    pub thread_id: Option<String>,
+    /// Whether it takes turns.
+    pub status: SessionStatus,
+    /// The app-server it lives on, as configured.
+    pub endpoint: String,
+    /// The process id of that app-server when the session was opened; `null` for an external one.
+    pub child_pid: Option<u32>,
+    /// RFC 3339, UTC, milliseconds.
+    pub created_at: String,
+    /// RFC 3339, UTC, milliseconds.
+    pub updated_at: String,
+    /// The working directory the app-server reported.
+    pub cwd: Option<String>,
+    /// The model the app-server reported.
+    pub model: Option<String>,
+    /// The provider the app-server reported.
+    pub model_provider: Option<String>,
+    /// The service tier the app-server reported.
+    pub service_tier: Option<String>,
+    /// The reasoning effort the app-server reported.
+    pub reasoning_effort: Option<String>,
+    /// The turn that runs now.
+    pub current_turn_id: Option<String>,
+    /// The newest turn.
+    pub last_turn_id: Option<String>,
+    /// The newest turn's status, in the app-server's words.
+    pub last_turn_status: Option<String>,
+    /// The caller's own labels.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// All sessions, in the order they came to be, with the look-ups the fold needs.
+///
+/// A record is shared, so that a reader's copy of the whole list costs one pointer a session.
+#[derive(Debug, Clone, Default)]
+pub struct Sessions {
+    records: BTreeMap<u64, Arc<Session>>,
+    by_id: HashMap<String, u64>,
+    by_thread: HashMap<String, Vec<u64>>,
+    busy: BTreeSet<u64>,
+    next: u64,
+}
+
+impl Sessions {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    /// One session by its name.
+    pub fn get(&self, session_id: &str) -> Option<&Arc<Session>> {
+        self.records.get(self.by_id.get(session_id)?)
+    }
+
+    /// All sessions, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Session>> {
+        self.records.values()
+    }
+
+    /// The active sessions whose turn has not ended, oldest first.
+    pub fn busy(&self) -> impl Iterator<Item = &Arc<Session>> {
+        self.busy.iter().filter_map(|ordinal| self.records.get(ordinal))
+    }
+
+    /// Adds a session, or replaces the one of the same name where it stands.
+    pub fn insert(&mut self, session: Session) {
+        if let Some(&ordinal) = self.by_id.get(&session.session_id) {
+            self.unlink_thread(ordinal);
+            self.put(ordinal, Arc::new(session));
+            return;
+        }
+        let ordinal = self.next;
+        self.next += 1;
+        self.by_id.insert(session.session_id.clone(), ordinal);
+        self.put(ordinal, Arc::new(session));
+    }
+
+    /// Changes one session; `false` when there is none of that name.
+    pub fn update(&mut self, session_id: &str, change: impl FnOnce(&mut Session)) -> bool {
+        let Some(&ordinal) = self.by_id.get(session_id) else { return false };
+        self.update_at(ordinal, change);
+        true
+    }
+
+    /// Changes every session of a thread; `false` when there is none.
+    pub fn update_thread(&mut self, thread_id: &str, change: impl Fn(&mut Session)) -> bool {
+        let Some(ordinals) = self.by_thread.get(thread_id).cloned() else { return false };
+        for &ordinal in &ordinals {
+            self.update_at(ordinal, &change);
+        }
+        !ordinals.is_empty()
+    }
+
+    fn update_at(&mut self, ordinal: u64, change: impl FnOnce(&mut Session)) {
+        let Some(record) = self.records.get_mut(&ordinal) else { return };
+        let record = Arc::make_mut(record);
+        change(record);
+        let busy = record.status == SessionStatus::Active && record.current_turn_id.is_some();
+        self.mark_busy(ordinal, busy);
+    }
+
+    fn put(&mut self, ordinal: u64, session: Arc<Session>) {
+        if let Some(thread_id) = &session.thread_id {
+            self.by_thread.entry(thread_id.clone()).or_default().push(ordinal);
+        }
+        let busy = session.status == SessionStatus::Active && session.current_turn_id.is_some();
+        self.mark_busy(ordinal, busy);
+        self.records.insert(ordinal, session);
+    }
+
+    fn mark_busy(&mut self, ordinal: u64, busy: bool) {
+        if busy {
+            self.busy.insert(ordinal);
+        } else {
+            self.busy.remove(&ordinal);
+        }
+    }
+
+    fn unlink_thread(&mut self, ordinal: u64) {
+        let thread_id = self.records.get(&ordinal).and_then(|session| session.thread_id.as_deref());
+        if let Some(ordinals) = thread_id.and_then(|thread_id| self.by_thread.get_mut(thread_id)) {
+            ordinals.retain(|&other| other != ordinal);
+        }
+    }
+}
+
+impl PartialEq for Sessions {
+    fn eq(&self, other: &Self) -> bool {
+        self.records.values().eq(other.records.values())
+    }
+}

@@ -1,0 +1,220 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn session(session_id: &str, thread_id: &str) -> Value {
+    json!({
+        "sessionId": session_id, "purpose": "duplex", "threadId": thread_id, "status": "active",
+        "endpoint": "stdio://test", "childPid": 7, "createdAt": "T0", "updatedAt": "T0", "cwd": "/w",
+        "model": "m", "modelProvider": "p", "serviceTier": null, "reasoningEffort": null,
+        "currentTurnId": null, "lastTurnId": null, "lastTurnStatus": null, "metadata": {"a": "b"}
+    })
+}
+
+fn opened(session_id: &str, thread_id: &str) -> (&'static str, Value) {
+    let detail = json!({
+        "sessionId": session_id, "threadId": thread_id, "purpose": "duplex",
+        "session": session(session_id, thread_id)
+    });
+    (event_type::SESSION_CREATED, detail)
+}
+
+fn event(seq: u64, event_type: &str, detail: Value) -> Event {
+    Event {
+        seq,
+        created_at: format!("T{seq}"),
+        level: Level::Info,
+        event_type: event_type.to_owned(),
+        message: "why".to_owned(),
+        detail,
+    }
+}
+
+fn fold(state: &mut State, events: &[Event]) {
+    for event in events {
+        state.apply(event.seq, &event.created_at, &event.change());
+    }
+}
+
+fn folded(events: Vec<(&str, Value)>) -> State {
+    let mut state = State::default();
+    let events: Vec<_> =
+        events.into_iter().zip(1..).map(|((name, detail), seq)| event(seq, name, detail)).collect();
+    fold(&mut state, &events);
+    state
+}
+
+fn turn(status: &str) -> Value {
+    json!({"threadId": "t", "turnId": "u", "status": status})
+}
+
+#[test]
+fn a_turn_goes_from_accepted_to_completed() {
+    let accepted = (event_type::TURN_ACCEPTED, json!({"sessionId": "s", "threadId": "t", "turnId": "u"}));
+    let state = folded(vec![opened("s", "t"), accepted.clone()]);
+    let session = state.sessions.get("s").unwrap();
+    assert_eq!(session.current_turn_id.as_deref(), Some("u"));
+    assert_eq!(session.last_turn_status.as_deref(), Some("inProgress"));
+    assert_eq!(state.sessions.busy().count(), 1);
+
+    let state = folded(vec![
+        opened("s", "t"),
+        accepted.clone(),
+        (event_type::TURN_STARTED, turn("inProgress")),
+        (event_type::TURN_COMPLETED, turn("completed")),
+        // An acceptance that comes late does not revive the turn.
+        accepted,
+    ]);
+    let session = state.sessions.get("s").unwrap();
+    assert_eq!(session.current_turn_id, None);
+    assert_eq!(session.last_turn_id.as_deref(), Some("u"));
+    assert_eq!(session.last_turn_status.as_deref(), Some("completed"));
+    assert_eq!(session.updated_at, "T4");
+    assert_eq!(state.sessions.busy().count(), 0);
+}
+
+#[test]
+fn an_error_that_is_retried_keeps_the_turn_and_a_final_one_ends_it() {
+    let error = |will_retry| {
+        (event_type::TURN_ERROR, json!({"threadId": "t", "turnId": "u", "willRetry": will_retry}))
+    };
+    let state = folded(vec![opened("s", "t"), error(true)]);
+    let session = state.sessions.get("s").unwrap();
+    assert_eq!(session.current_turn_id.as_deref(), Some("u"));
+    assert_eq!(session.last_turn_status.as_deref(), Some("inProgress"));
+
+    let state = folded(vec![opened("s", "t"), error(true), error(false)]);
+    let session = state.sessions.get("s").unwrap();
+    assert_eq!(session.current_turn_id, None);
+    assert_eq!(session.last_turn_status.as_deref(), Some("failed"));
+}
+
+#[test]
+fn a_missing_completion_fails_the_turn() {
+    let state = folded(vec![
+        opened("s", "t"),
+        (event_type::TURN_STARTED, turn("inProgress")),
+        (event_type::TURN_MISSING, json!({"sessionId": "s", "threadId": "t", "turnId": "u"})),
+    ]);
+    let session = state.sessions.get("s").unwrap();
+    assert_eq!(session.current_turn_id, None);
+    assert_eq!(session.last_turn_status.as_deref(), Some("failed"));
+}
+
+#[test]
+fn turns_of_foreign_threads_change_nothing() {
+    let before = folded(vec![opened("s", "other")]);
+    let mut after = before.clone();
+    fold(&mut after, &[event(2, event_type::TURN_STARTED, turn("inProgress"))]);
+    assert_eq!(after.sessions, before.sessions);
+    assert_eq!(after.sessions_updated_at, before.sessions_updated_at);
+}
+
+#[test]
+fn a_closed_session_has_no_turn_and_is_not_busy() {
+    let state = folded(vec![
+        opened("s", "t"),
+        (event_type::TURN_STARTED, turn("inProgress")),
+        (event_type::SESSION_CLOSED, json!({"sessionId": "s"})),
+    ]);
+    let session = state.sessions.get("s").unwrap();
+    assert_eq!((session.status, &session.current_turn_id), (SessionStatus::Closed, &None));
+    assert_eq!(state.sessions.busy().count(), 0);
+}
+
+#[test]
+fn the_child_follows_its_events() {
+    let started = (event_type::DAEMON_STARTED, json!({"strategy": "spawn", "pid": 10}));
+    let child = (event_type::CHILD_STARTED, json!({"pid": 11}));
+    let exited = |expected| {
+        (event_type::CHILD_EXITED, json!({"code": 3, "signal": null, "expected": expected}))
+    };
+    let status = |events: Vec<(&str, Value)>| folded(events).daemon.child.status;
+
+    assert_eq!(status(vec![started.clone()]), ChildStatus::Starting);
+    assert_eq!(
+        status(vec![started.clone(), child.clone(), (event_type::CONNECTED, json!({}))]),
+        ChildStatus::Running
+    );
+    assert_eq!(status(vec![started.clone(), child.clone(), exited(true)]), ChildStatus::Stopped);
+    let died = folded(vec![started, child, exited(false)]).daemon.child;
+    assert_eq!(died.status, ChildStatus::Failed);
+    assert_eq!((died.pid, died.exit_code), (None, Some(3)));
+    assert_eq!(died.last_error.as_deref(), Some("why"));
+
+    let external = (event_type::DAEMON_STARTED, json!({"strategy": "external"}));
+    assert_eq!(
+        status(vec![external.clone(), (event_type::CONNECTED, json!({}))]),
+        ChildStatus::External,
+        "a connection does not make the process ours"
+    );
+    assert_eq!(status(vec![external, (event_type::DAEMON_STOPPED, Value::Null)]), ChildStatus::Idle);
+}
+
+fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
+    let id = prop_oneof![Just("a"), Just("b"), Just("c")];
+    let word = prop_oneof![Just("inProgress"), Just("completed"), Just("interrupted"), Just("failed")];
+    (0..14u8, id.clone(), id.clone(), id, word, any::<bool>()).prop_map(|(kind, s, t, u, word, flag)| {
+        let turn = json!({"sessionId": s, "threadId": t, "turnId": u, "status": word, "willRetry": flag});
+        match kind {
+            0 => (event_type::DAEMON_STARTED, json!({"strategy": if flag {"spawn"} else {"external"}, "pid": 1})),
+            1 => (event_type::DAEMON_STOPPED, Value::Null),
+            2 => (event_type::CHILD_STARTED, json!({"pid": 2})),
+            3 => (event_type::CHILD_EXITED, json!({"code": 1, "signal": null, "expected": flag})),
+            4 => (event_type::CONNECTED, json!({})),
+            5 | 6 => opened(s, t),
+            7 => (event_type::SESSION_CLOSED, turn),
+            8 => (event_type::TURN_ACCEPTED, turn),
+            9 => (event_type::TURN_STARTED, turn),
+            10 => (event_type::TURN_COMPLETED, turn),
+            11 => (event_type::TURN_ERROR, turn),
+            12 => (event_type::TURN_MISSING, turn),
+            _ => ("app-server.turn.message.delta", turn),
+        }
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_snapshot_and_the_tail_equal_the_whole_log(
+        events in prop::collection::vec(any_event(), 0..60), cut in 0..60usize, overlap in 0..5usize,
+        ahead in 0..5usize,
+    ) {
+        let events: Vec<_> =
+            events.into_iter().zip(1..).map(|((name, detail), seq)| event(seq, name, detail)).collect();
+        let cut = cut.min(events.len());
+        let mut whole = State::default();
+        fold(&mut whole, &events);
+
+        let mut half = State::default();
+        fold(&mut half, &events[..cut]);
+        // A crash between the two files leaves one of them older.
+        let mut newer = half.clone();
+        fold(&mut newer, &events[cut..(cut + ahead).min(events.len())]);
+        let registry = serde_json::to_string(&snapshot::RegistryFile::of(&newer)).unwrap();
+        let daemon = serde_json::to_string(&snapshot::DaemonFile::of(&half)).unwrap();
+        let mut restored = State::restore(
+            serde_json::from_str(&registry).unwrap(), serde_json::from_str(&daemon).unwrap(),
+        );
+        // Reading a little too much of the log changes nothing.
+        fold(&mut restored, &events[cut.saturating_sub(overlap)..]);
+        prop_assert_eq!(restored, whole);
+    }
+
+    #[test]
+    fn the_text_of_an_event_holds_its_whole_change((name, detail) in any_event()) {
+        let draft = Draft::change(Level::Info, name, "why", detail);
+        let detail = draft.detail.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
+        prop_assert_eq!(draft.change, Change::read(name, "why", &detail));
+    }
+
+    #[test]
+    fn busy_sessions_are_the_active_ones_with_a_turn(events in prop::collection::vec(any_event(), 0..60)) {
+        let state = folded(events);
+        let expected: Vec<_> = state.sessions.iter()
+            .filter(|session| session.status == SessionStatus::Active && session.current_turn_id.is_some())
+            .cloned().collect();
+        prop_assert_eq!(state.sessions.busy().cloned().collect::<Vec<_>>(), expected);
+    }
+}
