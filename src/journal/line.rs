@@ -1,0 +1,136 @@
+//! One event as text: rendered once, shared by the log and by every client.
+
+use bytes::Bytes;
+
+/// What goes into a line beside its number and its time.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// `info`, `warn` or `error`.
+    pub level: &'a str,
+    /// The event's name.
+    pub event_type: &'a str,
+    /// One sentence.
+    pub message: &'a str,
+    /// The text of a JSON object; `None` is written as `null`.
+    pub detail: Option<&'a str>,
+}
+
+const FRAME_HEAD: &[u8] = br#"{"type":"event","event":"#;
+const FRAME_TAIL: &[u8] = b"}\n";
+
+/// One event's text, inside the frame in which clients get it.
+///
+/// Cloning shares the text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// The event's number.
+    pub seq: u64,
+    frame: Bytes,
+}
+
+impl Line {
+    /// A line from a JSON text that was read back, without its newline.
+    pub(crate) fn from_json(seq: u64, json: &[u8]) -> Self {
+        let mut frame = Vec::with_capacity(FRAME_HEAD.len() + json.len() + FRAME_TAIL.len());
+        frame.extend_from_slice(FRAME_HEAD);
+        frame.extend_from_slice(json);
+        frame.extend_from_slice(FRAME_TAIL);
+        Self { seq, frame: frame.into() }
+    }
+
+    /// The message that clients get: `{"type":"event","event":…}` and a newline.
+    pub fn frame(&self) -> Bytes {
+        self.frame.clone()
+    }
+
+    /// The event alone, as it stands in the log, without a newline.
+    pub fn json(&self) -> &[u8] {
+        &self.frame[FRAME_HEAD.len()..self.frame.len() - FRAME_TAIL.len()]
+    }
+
+    /// How many bytes the frame takes.
+    pub fn len(&self) -> usize {
+        self.frame.len()
+    }
+
+    /// Never: a frame has at least its braces.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+}
+
+/// Renders a batch of lines into one block of memory.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    frames: Vec<u8>,
+    ends: Vec<(u64, usize)>,
+}
+
+impl Batch {
+    /// Renders one line; `at` is its time as RFC 3339.
+    pub(crate) fn push(&mut self, seq: u64, at: &str, entry: Entry<'_>) {
+        let out = &mut self.frames;
+        out.extend_from_slice(FRAME_HEAD);
+        out.extend_from_slice(b"{\"seq\":");
+        push_number(out, seq);
+        out.extend_from_slice(b",\"createdAt\":\"");
+        out.extend_from_slice(at.as_bytes());
+        out.extend_from_slice(b"\",\"level\":\"");
+        out.extend_from_slice(entry.level.as_bytes());
+        out.extend_from_slice(b"\",\"type\":\"");
+        out.extend_from_slice(entry.event_type.as_bytes());
+        out.extend_from_slice(b"\",\"message\":");
+        push_string(out, entry.message);
+        out.extend_from_slice(b",\"detail\":");
+        out.extend_from_slice(entry.detail.unwrap_or("null").as_bytes());
+        out.extend_from_slice(b"}");
+        out.extend_from_slice(FRAME_TAIL);
+        self.ends.push((seq, out.len()));
+    }
+
+    /// The rendered lines, which all share one block.
+    pub(crate) fn finish(self) -> Vec<Line> {
+        let frames = Bytes::from(self.frames);
+        let mut start = 0;
+        let line = |(seq, end)| {
+            let frame = frames.slice(start..end);
+            start = end;
+            Line { seq, frame }
+        };
+        self.ends.into_iter().map(line).collect()
+    }
+}
+
+/// The sequence number at the head of a line of the log, if it has one.
+pub(crate) fn seq_of(json: &[u8]) -> Option<u64> {
+    let digits = json.strip_prefix(b"{\"seq\":")?;
+    let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;
+    std::str::from_utf8(digits.get(..end)?).ok()?.parse().ok()
+}
+
+fn push_number(out: &mut Vec<u8>, number: u64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    let mut rest = number;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+fn push_string(out: &mut Vec<u8>, text: &str) {
+    let plain = text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
+    if plain {
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+    } else {
+        // A `Value` always renders, and `Display` gives its compact text.
+        out.extend_from_slice(serde_json::Value::from(text).to_string().as_bytes());
+    }
+}

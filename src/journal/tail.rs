@@ -1,0 +1,105 @@
+//! The newest lines in memory, and the news that there are more.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::line::Line;
+
+/// How many lines are kept at most.
+const LINES: usize = 16_384;
+/// How many bytes they take at most, beyond the newest line.
+const BYTES: usize = 4 * 1024 * 1024;
+
+/// The newest lines of the log.
+///
+/// Written by the one owner of the journal, read by everybody; the lock is held for a copy of pointers only.
+#[derive(Debug)]
+pub struct Tail {
+    lines: Mutex<Kept>,
+    latest: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    lines: VecDeque<Line>,
+    bytes: usize,
+}
+
+/// What the tail has after a cursor.
+#[derive(Debug)]
+pub(crate) enum After {
+    /// These lines, in order; none means that there is nothing new.
+    Lines(Vec<Line>),
+    /// The next line is no longer in memory.
+    Behind,
+}
+
+impl Tail {
+    pub(crate) fn new(latest: u64) -> Self {
+        Self { lines: Mutex::default(), latest: watch::Sender::new(latest) }
+    }
+
+    /// The number of the newest line.
+    pub fn latest(&self) -> u64 {
+        *self.latest.borrow()
+    }
+
+    /// The newest lines, oldest first, `count` at most.
+    pub fn recent(&self, count: usize) -> Vec<Line> {
+        let kept = self.lock();
+        kept.lines.iter().skip(kept.lines.len().saturating_sub(count)).cloned().collect()
+    }
+
+    /// The number of the oldest line in memory.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        self.lock().lines.front().map(|line| line.seq)
+    }
+
+    /// Adds lines and wakes whoever waits for them.
+    pub(crate) fn push(&self, lines: &[Line]) {
+        let Some(newest) = lines.last() else { return };
+        {
+            let mut kept = self.lock();
+            for line in lines {
+                kept.bytes += line.len();
+                kept.lines.push_back(line.clone());
+            }
+            while kept.lines.len() > LINES || (kept.bytes > BYTES && kept.lines.len() > 1) {
+                let Some(dropped) = kept.lines.pop_front() else { break };
+                kept.bytes -= dropped.len();
+            }
+        }
+        self.latest.send_replace(newest.seq);
+    }
+
+    /// The lines after `cursor`, `max_lines` and about `max_bytes` at most.
+    pub(crate) fn after(&self, cursor: u64, max_lines: usize, max_bytes: usize) -> After {
+        if self.latest() <= cursor {
+            return After::Lines(Vec::new());
+        }
+        let kept = self.lock();
+        match kept.lines.front() {
+            Some(oldest) if oldest.seq <= cursor + 1 => {}
+            _ => return After::Behind,
+        }
+        let start = kept.lines.partition_point(|line| line.seq <= cursor);
+        let mut bytes = 0;
+        let lines = kept.lines.iter().skip(start).take(max_lines).take_while(|line| {
+            let first = bytes == 0;
+            bytes += line.len();
+            first || bytes <= max_bytes
+        });
+        After::Lines(lines.cloned().collect())
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.latest.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        // Nothing in here can leave the lines half changed, so a poisoned lock still guards whole ones.
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
