@@ -1,4 +1,5 @@
 //! codexd: the always-on local home of OpenAI Codex.
 
+pub mod app_server;
 pub mod journal;
 pub mod state;

@@ -1,0 +1,63 @@
+//! The pipes of a child process.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{ChildStderr, ChildStdin};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::listener::{Heard, Listener};
+
+/// How much is collected for one write, in bytes.
+const BLOCK: usize = 64 * 1024;
+
+/// Writes lines until `close` is asked for or the pipe fails, and closes the pipe; returns why it ended.
+pub(crate) async fn write(
+    mut stdin: ChildStdin,
+    mut lines: mpsc::UnboundedReceiver<Vec<u8>>,
+    close: CancellationToken,
+) -> String {
+    let mut block = Vec::new();
+    loop {
+        let line = tokio::select! {
+            line = lines.recv() => line,
+            () = close.cancelled() => None,
+        };
+        let Some(mut line) = line else { return "it was closed".to_owned() };
+        loop {
+            block.append(&mut line);
+            block.push(b'\n');
+            match lines.try_recv() {
+                Ok(next) if block.len() < BLOCK => line = next,
+                Ok(next) => {
+                    block.extend_from_slice(&next);
+                    block.push(b'\n');
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        // A child that does not read must not keep its stdin from being closed.
+        let written = tokio::select! {
+            written = stdin.write_all(&block) => written,
+            () = close.cancelled() => return "it was closed".to_owned(),
+        };
+        if let Err(error) = written {
+            return format!("its stdin failed: {error}");
+        }
+        block.clear();
+    }
+}
+
+/// Hears what the process says about itself until the pipe ends.
+pub(crate) async fn drain(mut stderr: ChildStderr, mut listener: impl Listener) {
+    loop {
+        let mut block = bytes::BytesMut::with_capacity(8 * 1024);
+        match stderr.read_buf(&mut block).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {
+                listener.hear(Heard::Stderr(block.freeze()));
+                listener.flush();
+            }
+        }
+    }
+}

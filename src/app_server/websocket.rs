@@ -1,0 +1,112 @@
+//! The connection to an app-server that is somebody else's process: a WebSocket over TCP, TLS or a unix socket.
+//!
+//! One message is one text frame, which is how the app-server speaks there.
+
+use std::path::PathBuf;
+
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
+use tokio_util::sync::CancellationToken;
+
+use super::listener::Listener;
+use super::reader::{Ear, StreamEnd};
+
+/// Where an external app-server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A `ws://` or `wss://` address; certificates are checked against the public authorities.
+    Url(String),
+    /// The path of a unix socket on which WebSocket is spoken, as by `codex app-server daemon`.
+    Unix(PathBuf),
+}
+
+/// Any byte stream that can carry a WebSocket.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
+pub(crate) type Socket = WebSocketStream<MaybeTlsStream<Box<dyn Stream>>>;
+
+/// Connects; `cap` is the longest message that is taken, in bytes.
+///
+/// The error says what failed, without the address's own words: it may hold a secret.
+pub(crate) async fn connect(address: &Address, cap: usize) -> Result<Socket, String> {
+    let (url, stream): (&str, Box<dyn Stream>) = match address {
+        Address::Url(url) => (url, Box::new(connect_tcp(url).await?)),
+        Address::Unix(path) => {
+            let stream = UnixStream::connect(path).await;
+            let failed = |error| format!("the socket {} does not answer: {error}", path.display());
+            ("ws://localhost/", Box::new(stream.map_err(failed)?))
+        }
+    };
+    let config = WebSocketConfig::default()
+        .read_buffer_size(16 * 1024)
+        .max_message_size(Some(cap))
+        .max_frame_size(Some(cap));
+    match client_async_tls_with_config(url, stream, Some(config), None).await {
+        Ok((socket, _)) => Ok(socket),
+        Err(Error::Http(answer)) => Err(format!("the WebSocket was refused with status {}", answer.status())),
+        Err(error) => Err(format!("the WebSocket handshake failed: {error}")),
+    }
+}
+
+async fn connect_tcp(url: &str) -> Result<TcpStream, String> {
+    let uri: Uri = url.parse().map_err(|_| "the endpoint is not an address".to_owned())?;
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("wss") { 443 } else { 80 });
+    let stream = TcpStream::connect((host, port)).await;
+    let stream = stream.map_err(|error| format!("{host} port {port} does not answer: {error}"))?;
+    // One message is one small write; waiting to fill a packet would only delay it.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
+}
+
+/// Hears messages until the socket ends.
+pub(crate) async fn read<L: Listener>(mut socket: SplitStream<Socket>, ear: &mut Ear<L>) -> StreamEnd {
+    let end = loop {
+        match socket.next().await {
+            Some(Ok(Message::Text(text))) => ear.message(text.as_bytes()),
+            Some(Ok(Message::Binary(bytes))) => ear.message(&bytes),
+            Some(Ok(Message::Close(frame))) => {
+                let code = frame.map_or_else(String::new, |frame| format!(" with code {}", frame.code));
+                break StreamEnd::new("websocket.close", format!("it closed the WebSocket{code}"));
+            }
+            // Pings are answered below us.
+            Some(Ok(_)) => {}
+            Some(Err(error)) => {
+                break StreamEnd::new("websocket.error", format!("the WebSocket failed: {error}"));
+            }
+            None => break StreamEnd::new("websocket.end", "the WebSocket ended"),
+        }
+        ear.rest().await;
+    };
+    ear.close(&end.message);
+    end
+}
+
+/// Sends lines, one a frame, until `close` is asked for or the socket fails.
+pub(crate) async fn write(
+    mut socket: SplitSink<Socket, Message>,
+    mut lines: mpsc::UnboundedReceiver<Vec<u8>>,
+    close: CancellationToken,
+) -> String {
+    loop {
+        let line = tokio::select! {
+            line = lines.recv() => line,
+            () = close.cancelled() => None,
+        };
+        // Lines are JSON text of our own making, so they are UTF-8.
+        let Some(Ok(line)) = line.map(String::from_utf8) else { break };
+        if let Err(error) = socket.send(Message::text(line)).await {
+            return format!("the WebSocket failed: {error}");
+        }
+    }
+    let _ = socket.close().await;
+    "it was closed".to_owned()
+}

@@ -1,0 +1,159 @@
+//! One message on the wire, decoded without looking further than needed.
+//!
+//! The protocol is JSON-RPC without the `jsonrpc` field, both sides send requests, and ids are integers or strings
+//! (measured on codex-cli 0.169.0).
+//! Decoding is lenient: unknown methods, fields and values pass through.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// An id chosen by the other side; it goes back exactly as it came.
+pub type RequestId = Box<RawValue>;
+
+/// An error answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RpcError {
+    /// −32600 for nearly everything, −32001 for "overloaded" (measured).
+    pub code: i64,
+    /// The only thing that tells errors apart.
+    pub message: String,
+}
+
+/// One decoded message; what is borrowed lives in the line.
+#[derive(Debug)]
+pub enum Message<'a> {
+    /// The answer to one of our calls.
+    Answer {
+        /// The number we gave the call.
+        id: u64,
+        /// The result, or the error.
+        outcome: Result<&'a RawValue, RpcError>,
+    },
+    /// A request to us.
+    Request {
+        /// Its id, to be sent back.
+        id: &'a RawValue,
+        /// What is asked.
+        method: Cow<'a, str>,
+        /// Its parameters.
+        params: Option<&'a RawValue>,
+    },
+    /// Something that happened.
+    Notification {
+        /// What.
+        method: Cow<'a, str>,
+        /// Its parameters.
+        params: Option<&'a RawValue>,
+    },
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, default)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    method: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    params: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    result: Option<&'a RawValue>,
+    #[serde(default)]
+    error: Option<RpcError>,
+}
+
+/// Decodes one line; the error says what is wrong with it, without repeating it.
+pub fn decode(line: &[u8]) -> Result<Message<'_>, String> {
+    let envelope: Envelope<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    match envelope {
+        Envelope { method: Some(method), id: Some(id), params, .. } => {
+            Ok(Message::Request { id, method, params })
+        }
+        Envelope { method: Some(method), id: None, params, .. } => {
+            Ok(Message::Notification { method, params })
+        }
+        Envelope { id: Some(id), result, error, .. } => {
+            let id = id.get().parse().map_err(|_| "it answers a call that was never made".to_owned())?;
+            match (result, error) {
+                (_, Some(error)) => Ok(Message::Answer { id, outcome: Err(error) }),
+                (Some(result), None) => Ok(Message::Answer { id, outcome: Ok(result) }),
+                (None, None) => Err("it answers with neither a result nor an error".to_owned()),
+            }
+        }
+        Envelope { id: None, .. } => Err("it has neither a method nor an id".to_owned()),
+    }
+}
+
+/// A call, as one line without its newline.
+pub fn call(id: u64, method: &str, params: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    #[derive(Serialize)]
+    struct Call<'a, P> {
+        id: u64,
+        method: &'a str,
+        params: &'a P,
+    }
+    serde_json::to_vec(&Call { id, method, params })
+}
+
+/// A notification without parameters, as one line without its newline.
+pub fn notification(method: &str) -> Vec<u8> {
+    serde_json::json!({ "method": method }).to_string().into_bytes()
+}
+
+/// An error answer to a request of the other side, as one line without its newline.
+pub fn refusal(id: &RawValue, error: &RpcError) -> serde_json::Result<Vec<u8>> {
+    #[derive(Serialize)]
+    struct Refusal<'a> {
+        id: &'a RawValue,
+        error: &'a RpcError,
+    }
+    serde_json::to_vec(&Refusal { id, error })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_four_kinds_of_message_are_told_apart() {
+        let Ok(Message::Answer { id: 7, outcome: Ok(result) }) = decode(br#"{"id":7,"result":{"a":1}}"#) else {
+            panic!("an answer");
+        };
+        assert_eq!(result.get(), r#"{"a":1}"#);
+        let Ok(Message::Answer { id: 7, outcome: Ok(result) }) = decode(br#"{"id":7,"result":null}"#) else {
+            panic!("an answer that is null");
+        };
+        assert_eq!(result.get(), "null");
+        let line = br#"{"error":{"code":-32600,"message":"no","data":[]},"id":8}"#;
+        let Ok(Message::Answer { id: 8, outcome: Err(error) }) = decode(line) else { panic!("an error") };
+        assert_eq!(error, RpcError { code: -32600, message: "no".to_owned() });
+        let line = br#"{"method":"item/tool/call","id":"x-1","params":{}}"#;
+        let Ok(Message::Request { id, method, .. }) = decode(line) else { panic!("a request") };
+        assert_eq!((id.get(), &*method), ("\"x-1\"", "item/tool/call"));
+        let line = br#"{"method":"turn/started","params":{"x":[1]},"emittedAtMs":5,"new":true}"#;
+        let Ok(Message::Notification { method, params: Some(params) }) = decode(line) else {
+            panic!("a notification");
+        };
+        assert_eq!((&*method, params.get()), ("turn/started", r#"{"x":[1]}"#));
+    }
+
+    #[test]
+    fn what_is_no_message_is_an_error_and_never_a_panic() {
+        let deep = "[".repeat(100_000);
+        for line in [
+            "", "x", "[1,2]", "{}", "7", "null", "\"a\"", "{\"id\":1}", "{\"id\":-1,\"result\":1}",
+            "{\"id\":\"s\",\"result\":1}", "{\"method\":5}", "{\"id\":1,\"error\":\"text\"}", "{\"id\":1,",
+            &deep,
+        ] {
+            assert!(decode(line.as_bytes()).is_err(), "{line:.40}");
+        }
+        assert!(decode(b"{\"method\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn a_call_is_one_line() {
+        let line = call(3, "turn/start", &serde_json::json!({"text": "a\nb"})).unwrap();
+        assert_eq!(line, br#"{"id":3,"method":"turn/start","params":{"text":"a\nb"}}"#);
+    }
+}
