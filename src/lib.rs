@@ -1,1 +1,3 @@
 //! codexd: the always-on local home of OpenAI Codex.
+
+pub mod config;
