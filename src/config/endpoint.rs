@@ -1,0 +1,199 @@
+//! Where the app-server is, and whether codexd starts it.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use super::redact::without_secrets;
+
+/// Whether codexd starts the app-server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChildStrategy {
+    /// codexd starts it, watches it and stops it.
+    Spawn,
+    /// It runs by itself and codexd connects to it.
+    External,
+}
+
+impl ChildStrategy {
+    /// The word for it in settings, files and answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Spawn => "spawn",
+            Self::External => "external",
+        }
+    }
+}
+
+/// How the app-server is reached.
+///
+/// `Debug` hides credentials and queries.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    /// Over the standard streams of the process that codexd starts.
+    Stdio,
+    /// Over TCP; the URL begins with `ws://` or `wss://` and may hold secrets.
+    WebSocket(String),
+    /// A WebSocket over the Unix socket at this absolute path.
+    Unix(PathBuf),
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stdio => formatter.write_str("Stdio"),
+            Self::WebSocket(url) => formatter.debug_tuple("WebSocket").field(&without_secrets(url)).finish(),
+            Self::Unix(path) => formatter.debug_tuple("Unix").field(path).finish(),
+        }
+    }
+}
+
+/// The endpoint together with the text it was given as.
+///
+/// `Display` and `Debug` hide credentials and queries; only [`ServerEndpoint::target`] has them.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ServerEndpoint {
+    text: String,
+    target: Endpoint,
+}
+
+/// Why an address cannot be that of an external app-server. Credentials and queries are hidden in the messages.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EndpointError {
+    /// A scheme that codexd cannot connect to.
+    #[error(
+        "an external app-server cannot be reached at {0:?}; use an address that begins with ws://, wss://, http://, https:// or unix://."
+    )]
+    Scheme(String),
+    /// No valid URL behind the scheme.
+    #[error("{0:?} is not a valid address; write it like ws://127.0.0.1:4500.")]
+    NotAUrl(String),
+    /// A fragment, which a WebSocket address must not have (RFC 6455, section 3).
+    #[error("{0:?} contains a fragment; remove it.")]
+    Fragment(String),
+    /// A socket path that is relative or empty.
+    #[error("{0:?} does not hold the absolute path of a socket; write it like unix:///path/to/socket.")]
+    SocketPath(String),
+}
+
+impl ServerEndpoint {
+    /// The endpoint of an app-server that codexd starts; the text is a label, whatever it says.
+    pub fn spawned(label: &str) -> Self {
+        Self { text: label.to_owned(), target: Endpoint::Stdio }
+    }
+
+    /// Reads the address of an app-server that runs by itself; `http` stands for `ws` and `https` for `wss`.
+    pub fn external(text: &str) -> Result<Self, EndpointError> {
+        let shown = || without_secrets(text);
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| EndpointError::Scheme(shown()))?;
+        let target = match scheme.to_ascii_lowercase().as_str() {
+            "ws" | "http" => Endpoint::WebSocket(format!("ws://{rest}")),
+            "wss" | "https" => Endpoint::WebSocket(format!("wss://{rest}")),
+            "unix" => Endpoint::Unix(PathBuf::from(rest)),
+            _ => return Err(EndpointError::Scheme(shown())),
+        };
+        match &target {
+            Endpoint::Stdio => {}
+            Endpoint::Unix(path) => {
+                if !path.is_absolute() || path.file_name().is_none() || rest.ends_with('/') {
+                    return Err(EndpointError::SocketPath(shown()));
+                }
+            }
+            Endpoint::WebSocket(url) => {
+                if url.contains('#') {
+                    return Err(EndpointError::Fragment(shown()));
+                }
+                // The client reads it with the same type, so what passes here does not fail at the first connect.
+                let is_valid = url
+                    .parse::<hyper::Uri>()
+                    .is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()) && has_valid_port(&uri));
+                if !is_valid {
+                    return Err(EndpointError::NotAUrl(shown()));
+                }
+            }
+        }
+        Ok(Self { text: text.to_owned(), target })
+    }
+
+    /// How to reach it, secrets included.
+    pub fn target(&self) -> &Endpoint {
+        &self.target
+    }
+}
+
+impl fmt::Display for ServerEndpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&without_secrets(&self.text))
+    }
+}
+
+impl fmt::Debug for ServerEndpoint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "ServerEndpoint({self}, {:?})", self.target)
+    }
+}
+
+/// `Uri` keeps a port it cannot read as part of the authority and then says that there is none.
+fn has_valid_port(uri: &hyper::Uri) -> bool {
+    let Some(authority) = uri.authority() else { return false };
+    let host_and_port = authority.as_str().rsplit('@').next().unwrap_or_default();
+    let after_host = host_and_port.rsplit(']').next().unwrap_or_default();
+    !after_host.contains(':') || authority.port_u16().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn external_addresses_are_read() {
+        let web_socket = |url: &str| Endpoint::WebSocket(url.to_owned());
+        for (text, target) in [
+            ("ws://127.0.0.1:4500", web_socket("ws://127.0.0.1:4500")),
+            ("WSS://host/path?token=x", web_socket("wss://host/path?token=x")),
+            ("http://[::1]:4500", web_socket("ws://[::1]:4500")),
+            ("https://user:password@host", web_socket("wss://user:password@host")),
+            ("unix:///run/codex.sock", Endpoint::Unix("/run/codex.sock".into())),
+        ] {
+            assert_eq!(ServerEndpoint::external(text).unwrap().target(), &target);
+        }
+    }
+
+    #[test]
+    fn other_addresses_are_refused() {
+        use EndpointError as E;
+        type Case = (&'static str, fn(String) -> EndpointError);
+        let cases: &[Case] = &[
+            ("stdio://codex-app-server", E::Scheme),
+            ("127.0.0.1:4500", E::Scheme),
+            ("ftp://user:secret@host", E::Scheme),
+            ("ws:host", E::Scheme),
+            ("ws://", E::NotAUrl),
+            ("ws://:4500", E::NotAUrl),
+            ("ws://host:port", E::NotAUrl),
+            ("ws://host:65536", E::NotAUrl),
+            ("ws://user:secret@host:65536", E::NotAUrl),
+            ("ws://ho st", E::NotAUrl),
+            ("ws://host/#secret", E::Fragment),
+            ("unix://relative/socket", E::SocketPath),
+            ("unix://", E::SocketPath),
+            ("unix:///", E::SocketPath),
+            ("unix:///run/", E::SocketPath),
+        ];
+        for (text, error) in cases {
+            let refusal = ServerEndpoint::external(text).unwrap_err();
+            assert_eq!(refusal, error(without_secrets(text)), "{text}");
+            assert!(!refusal.to_string().contains("secret"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_neither_displayed_nor_debugged() {
+        for endpoint in [
+            ServerEndpoint::external("wss://user:secret@host/path?token=secret").unwrap(),
+            ServerEndpoint::spawned("wss://user:secret@host/path?token=secret"),
+        ] {
+            assert_eq!(endpoint.to_string(), "wss://***@host/path?***");
+            assert!(!format!("{endpoint:?}").contains("secret"));
+        }
+    }
+}

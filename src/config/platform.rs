@@ -1,0 +1,82 @@
+//! What differs between systems: where a person's state and logs live.
+
+use std::path::{Path, PathBuf};
+
+/// A system, as far as its folders go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Platform {
+    /// macOS: everything below `~/Library`.
+    MacOs,
+    /// Linux and the other systems that follow the XDG base directories.
+    Xdg,
+}
+
+impl Platform {
+    /// The system this program was built for.
+    pub fn current() -> Self {
+        if cfg!(target_os = "macos") { Self::MacOs } else { Self::Xdg }
+    }
+
+    /// The per-user state folder of codexd; `None` without a home folder to put it in.
+    ///
+    /// `xdg_state_home` is `XDG_STATE_HOME`; a relative one is ignored, as the XDG specification demands.
+    pub fn state_dir(self, home: Option<&Path>, xdg_state_home: Option<&Path>) -> Option<PathBuf> {
+        match self {
+            Self::MacOs => home.map(|home| home.join("Library/Application Support/codexd")),
+            Self::Xdg => xdg_state_home
+                .filter(|path| path.is_absolute())
+                .map(Path::to_path_buf)
+                .or_else(|| home.map(|home| home.join(".local/state")))
+                .map(|folder| folder.join("codexd")),
+        }
+    }
+
+    /// The per-user log folder of codexd; `None` without a home folder to put it in.
+    pub fn logs_dir(self, home: Option<&Path>, xdg_state_home: Option<&Path>) -> Option<PathBuf> {
+        match self {
+            Self::MacOs => home.map(|home| home.join("Library/Logs/codexd")),
+            Self::Xdg => self.state_dir(home, xdg_state_home).map(|folder| folder.join("logs")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_platform_has_its_folders() {
+        let home = Some(Path::new("/home/me"));
+        let xdg = Some(Path::new("/xdg"));
+        for (platform, home, xdg, state, logs) in [
+            (
+                Platform::MacOs,
+                home,
+                xdg,
+                Some("/home/me/Library/Application Support/codexd"),
+                Some("/home/me/Library/Logs/codexd"),
+            ),
+            (Platform::MacOs, None, xdg, None, None),
+            (
+                Platform::Xdg,
+                home,
+                None,
+                Some("/home/me/.local/state/codexd"),
+                Some("/home/me/.local/state/codexd/logs"),
+            ),
+            (Platform::Xdg, home, xdg, Some("/xdg/codexd"), Some("/xdg/codexd/logs")),
+            (Platform::Xdg, None, xdg, Some("/xdg/codexd"), Some("/xdg/codexd/logs")),
+            (
+                Platform::Xdg,
+                home,
+                Some(Path::new("relative")),
+                Some("/home/me/.local/state/codexd"),
+                Some("/home/me/.local/state/codexd/logs"),
+            ),
+            (Platform::Xdg, None, None, None, None),
+        ] {
+            assert_eq!(platform.state_dir(home, xdg).as_deref(), state.map(Path::new));
+            assert_eq!(platform.logs_dir(home, xdg).as_deref(), logs.map(Path::new));
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Finding the server command.
+
+use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::ConfigError;
+
+/// The file that a command stands for.
+///
+/// A command with a slash is that file, a relative one seen from `cwd`; any other is looked up in `path_variable`,
+/// the value of `PATH`. Entries of `PATH` that are not absolute are passed over, because what they name would depend
+/// on the folder the app-server happens to start in.
+///
+/// This is done each time the command is started and not when the settings are read: Codex may be installed, upgraded
+/// or removed while codexd runs.
+pub fn find_program(
+    command: &str,
+    path_variable: Option<&OsStr>,
+    cwd: &Path,
+) -> Result<PathBuf, ConfigError> {
+    if command.contains('/') {
+        let path = cwd.join(command);
+        return match look_at(&path) {
+            Candidate::Program => Ok(path),
+            Candidate::Other => Err(ConfigError::ProgramNotExecutable { path }),
+            Candidate::Missing => Err(ConfigError::ProgramNotFound {
+                command: command.to_owned(),
+                searched: format!("at {}", path.display()),
+            }),
+        };
+    }
+    let Some(path_variable) = path_variable.filter(|value| !value.is_empty()) else {
+        return Err(ConfigError::ProgramNotFound {
+            command: command.to_owned(),
+            searched: "because PATH is not set".to_owned(),
+        });
+    };
+    let mut not_executable = None;
+    for folder in std::env::split_paths(path_variable).filter(|folder| folder.is_absolute()) {
+        let path = folder.join(command);
+        match look_at(&path) {
+            Candidate::Program => return Ok(path),
+            // As in a shell, a later entry may still have it.
+            Candidate::Other => not_executable = not_executable.or(Some(path)),
+            Candidate::Missing => {}
+        }
+    }
+    Err(match not_executable {
+        Some(path) => ConfigError::ProgramNotExecutable { path },
+        None => ConfigError::ProgramNotFound {
+            command: command.to_owned(),
+            searched: format!("in PATH ({})", path_variable.to_string_lossy()),
+        },
+    })
+}
+
+enum Candidate {
+    Program,
+    Other,
+    Missing,
+}
+
+fn look_at(path: &Path) -> Candidate {
+    match path.metadata() {
+        Ok(metadata) if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 => {
+            Candidate::Program
+        }
+        Ok(_) => Candidate::Other,
+        Err(_) => Candidate::Missing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn write_program(folder: &Path, name: &str, mode: u32) -> PathBuf {
+        fs::create_dir_all(folder).unwrap();
+        let path = folder.join(name);
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+
+    #[test]
+    fn the_first_executable_file_in_path_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, two, three] = ["one", "two", "three"].map(|name| folder.path().join(name));
+        fs::create_dir_all(one.join("codex")).unwrap();
+        write_program(&two, "codex", 0o644);
+        let expected = write_program(&three, "codex", 0o755);
+        let path_variable = std::env::join_paths([&one, &two, &three]).unwrap();
+
+        assert_eq!(find_program("codex", Some(&path_variable), folder.path()).unwrap(), expected);
+
+        fs::remove_file(expected).unwrap();
+        let refusal = find_program("codex", Some(&path_variable), folder.path()).unwrap_err();
+        assert!(matches!(refusal, ConfigError::ProgramNotExecutable { path } if path == one.join("codex")));
+    }
+
+    #[test]
+    fn a_relative_entry_of_path_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        write_program(&folder.path().join("bin"), "codex", 0o755);
+        for entry in ["bin", ".", ""] {
+            let path_variable = format!("{entry}:/nonexistent");
+            find_program("codex", Some(OsStr::new(&path_variable)), &folder.path().join("bin")).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_command_with_a_slash_is_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = write_program(&folder.path().join("bin"), "codex", 0o755);
+        let plain = write_program(&folder.path().join("bin"), "notes", 0o644);
+
+        assert_eq!(find_program("bin/codex", None, folder.path()).unwrap(), program);
+        assert_eq!(find_program(program.to_str().unwrap(), None, Path::new("/")).unwrap(), program);
+        let refusal = find_program("bin/notes", None, folder.path()).unwrap_err();
+        assert!(matches!(refusal, ConfigError::ProgramNotExecutable { path } if path == plain));
+        let refusal = find_program("bin/none", None, folder.path()).unwrap_err().to_string();
+        assert!(refusal.contains(&format!("at {}", folder.path().join("bin/none").display())), "{refusal}");
+    }
+
+    #[test]
+    fn a_missing_command_says_where_it_was_looked_for_and_what_to_do() {
+        let refusal =
+            find_program("codex", Some(OsStr::new("/nonexistent/a:/nonexistent/b")), Path::new("/"))
+                .unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "The server command \"codex\" was not found in PATH (/nonexistent/a:/nonexistent/b); install Codex with \
+             \"npm install --global @openai/codex\" or point --server-command at it."
+        );
+        for path_variable in [None, Some(OsStr::new(""))] {
+            let refusal = find_program("codex", path_variable, Path::new("/")).unwrap_err().to_string();
+            assert!(refusal.contains("because PATH is not set"), "{refusal}");
+        }
+    }
+}

@@ -1,0 +1,359 @@
+//! Reading each setting from its three places.
+
+use std::path::{Path, PathBuf};
+
+use super::settings::{self, DefaultValue, SHARED_LOGS_DIR, SHARED_STATE_DIR, Setting};
+use super::{
+    ChildEnvironment, ChildStrategy, Config, ConfigError, Environment, LocalApiBase,
+    MAXIMUM_EVENT_CACHE_SIZE, Paths, Platform, ReportRow, ServerConfig, ServerEndpoint, ServerMode,
+    ServiceConfig, Settings, Source, ValueError, parse_event_stream_path,
+};
+
+/// [`Config::resolve`] for any platform.
+pub(super) fn resolve(
+    settings: &Settings,
+    environment: &dyn Environment,
+    current_dir: &Path,
+    platform: Platform,
+) -> Result<Config, ConfigError> {
+    let mut reader = Reader { settings, environment, current_dir, platform, report: Vec::new() };
+
+    let repo_root = reader.optional_path(&settings::REPO_ROOT)?;
+    let node_id = reader.value(&settings::NODE_ID, |text| Ok(text.to_owned()), |id| id.as_str().into())?;
+    let mode = reader.value(&settings::MODE, parse_mode, |mode| mode.as_str().into())?;
+    let logs_dir = reader.folder(&settings::LOGS_DIR, SHARED_LOGS_DIR, "logs", repo_root.as_ref())?;
+    let state_dir = reader.folder(&settings::STATE_DIR, SHARED_STATE_DIR, "state", repo_root.as_ref())?;
+    let local_api_base = reader.value(
+        &settings::LOCAL_API_BASE,
+        |text| Ok(LocalApiBase::parse(text)?),
+        |base| base.as_str().into(),
+    )?;
+    let event_stream_path = reader.value(
+        &settings::EVENT_STREAM_PATH,
+        |text| Ok(parse_event_stream_path(text)?),
+        |path| path.as_str().into(),
+    )?;
+    // The strategy decides what an endpoint must look like, so it is read first and reported after it.
+    let strategy = reader.text(&settings::SERVER_STRATEGY)?.parse(parse_strategy)?;
+    let endpoint = reader.endpoint(strategy.value)?;
+    let strategy = reader.record(&settings::SERVER_STRATEGY, strategy, |strategy| strategy.as_str().into());
+    let command = reader.value(
+        &settings::SERVER_COMMAND,
+        |text| parse_command(text, current_dir),
+        |command| command.as_str().into(),
+    )?;
+    let args = reader.arguments()?;
+    let cwd = reader.server_cwd(repo_root.as_ref())?;
+    let event_cache_size =
+        reader.value(&settings::EVENT_CACHE_SIZE, parse_event_cache_size, |size| (*size).into())?;
+    let log_filter =
+        reader.value(&settings::LOG_FILTER, |text| Ok(text.to_owned()), |filter| filter.as_str().into())?;
+
+    Ok(Config {
+        node_id,
+        version: env!("CARGO_PKG_VERSION"),
+        event_cache_size,
+        paths: Paths::new(repo_root.map(|root| root.value), logs_dir, state_dir),
+        service: ServiceConfig { local_api_base, event_stream_path },
+        server: ServerConfig {
+            mode,
+            endpoint,
+            strategy,
+            command,
+            args,
+            cwd,
+            child_environment: ChildEnvironment { path: environment.get("PATH") },
+        },
+        log_filter,
+        report: reader.report,
+    })
+}
+
+/// A value and where it came from.
+#[derive(Debug)]
+struct Sourced<T> {
+    value: T,
+    source: Source,
+}
+
+impl Sourced<String> {
+    fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, ValueError>) -> Result<Sourced<T>, ConfigError> {
+        match parse(&self.value) {
+            Ok(value) => Ok(Sourced { value, source: self.source }),
+            Err(problem) => Err(invalid(self.source, problem)),
+        }
+    }
+}
+
+/// Looks settings up and keeps the report.
+struct Reader<'a> {
+    settings: &'a Settings,
+    environment: &'a dyn Environment,
+    current_dir: &'a Path,
+    platform: Platform,
+    report: Vec<ReportRow>,
+}
+
+impl Reader<'_> {
+    /// A setting that is one value: looked up, parsed and reported in the form `show` gives it.
+    fn value<T>(
+        &mut self,
+        setting: &'static Setting,
+        parse: impl FnOnce(&str) -> Result<T, ValueError>,
+        show: impl FnOnce(&T) -> serde_json::Value,
+    ) -> Result<T, ConfigError> {
+        let value = self.text(setting)?.parse(parse)?;
+        Ok(self.record(setting, value, show))
+    }
+
+    fn record<T>(
+        &mut self,
+        setting: &'static Setting,
+        sourced: Sourced<T>,
+        show: impl FnOnce(&T) -> serde_json::Value,
+    ) -> T {
+        self.report.push(ReportRow {
+            name: setting.name,
+            value: show(&sourced.value),
+            source: sourced.source,
+        });
+        sourced.value
+    }
+
+    /// The text of a setting, the default included.
+    fn text(&self, setting: &'static Setting) -> Result<Sourced<String>, ConfigError> {
+        Ok(self.given(setting)?.unwrap_or_else(|| default_text(setting)))
+    }
+
+    /// The text of a setting where flag or variable give it.
+    fn given(&self, setting: &'static Setting) -> Result<Option<Sourced<String>>, ConfigError> {
+        // The command line takes a flag once; should a caller give several, the last one counts.
+        let Some(value) = self.settings.values(setting).last() else {
+            return self.variable(setting.variable);
+        };
+        let source = Source::Flag(setting.name);
+        match value.trim() {
+            "" => Err(invalid(source, ValueError::Empty)),
+            value => Ok(Some(Sourced { value: without_control_characters(source, value)?, source })),
+        }
+    }
+
+    /// The text of a variable; a blank one counts as not set.
+    fn variable(&self, name: &'static str) -> Result<Option<Sourced<String>>, ConfigError> {
+        let source = Source::Variable(name);
+        match self.variable_as_it_is(name)?.as_deref().map(str::trim) {
+            None | Some("") => Ok(None),
+            Some(value) => Ok(Some(Sourced { value: without_control_characters(source, value)?, source })),
+        }
+    }
+
+    fn variable_as_it_is(&self, name: &str) -> Result<Option<String>, ConfigError> {
+        self.environment
+            .get(name)
+            .map(|value| value.into_string())
+            .transpose()
+            .map_err(|_| ConfigError::NotUnicode { variable: name.to_owned() })
+    }
+
+    /// The path of a variable that other programs set for codexd's defaults; a relative one is useless for that.
+    fn absolute_variable(&self, name: &'static str) -> Result<Option<PathBuf>, ConfigError> {
+        let path = self.variable(name)?.map(|text| PathBuf::from(text.value));
+        Ok(path.filter(|path| path.is_absolute()))
+    }
+
+    fn optional_path(&mut self, setting: &'static Setting) -> Result<Option<Sourced<PathBuf>>, ConfigError> {
+        let path = match self.given(setting)? {
+            Some(text) => Some(text.parse(|text| parse_path(text, self.current_dir))?),
+            None => None,
+        };
+        self.report.push(ReportRow {
+            name: setting.name,
+            value: path.as_ref().map_or(serde_json::Value::Null, |path| show_path(&path.value)),
+            source: path.as_ref().map_or(Source::Default, |path| path.source),
+        });
+        Ok(path)
+    }
+
+    /// The state or the log folder: given, inside the shared one, inside the repository, or the person's own.
+    fn folder(
+        &mut self,
+        setting: &'static Setting,
+        shared_variable: &'static str,
+        name_in_repository: &str,
+        repo_root: Option<&Sourced<PathBuf>>,
+    ) -> Result<PathBuf, ConfigError> {
+        let current_dir = self.current_dir;
+        let folder = if let Some(text) = self.given(setting)? {
+            text.parse(|text| parse_path(text, current_dir))?
+        } else if let Some(text) = self.variable(shared_variable)? {
+            text.parse(|text| Ok(parse_path(text, current_dir)?.join("codexd")))?
+        } else if let Some(root) = repo_root {
+            let value = root.value.join(name_in_repository).join("codexd");
+            Sourced { value, source: Source::DefaultFrom(origin_of_root(root)) }
+        } else {
+            let home = self.absolute_variable("HOME")?;
+            let xdg_state_home = match self.platform {
+                Platform::MacOs => None,
+                Platform::Xdg => self.absolute_variable("XDG_STATE_HOME")?,
+            };
+            let of_person = match setting.name == settings::STATE_DIR.name {
+                true => self.platform.state_dir(home.as_deref(), xdg_state_home.as_deref()),
+                false => self.platform.logs_dir(home.as_deref(), xdg_state_home.as_deref()),
+            };
+            let value = of_person.ok_or_else(|| no_home(setting))?;
+            let origin = if xdg_state_home.is_some() { "XDG_STATE_HOME" } else { "HOME" };
+            Sourced { value, source: Source::DefaultFrom(origin) }
+        };
+        Ok(self.record(setting, folder, |folder| show_path(folder)))
+    }
+
+    fn endpoint(&mut self, strategy: ChildStrategy) -> Result<ServerEndpoint, ConfigError> {
+        let setting = &settings::SERVER_ENDPOINT;
+        let endpoint = match strategy {
+            ChildStrategy::Spawn => self.text(setting)?.parse(|label| Ok(ServerEndpoint::spawned(label)))?,
+            ChildStrategy::External => {
+                let text = self.given(setting)?.ok_or(ConfigError::EndpointMissing)?;
+                text.parse(|text| Ok(ServerEndpoint::external(text)?))?
+            }
+        };
+        Ok(self.record(setting, endpoint, |endpoint| endpoint.to_string().into()))
+    }
+
+    /// The arguments are taken literally: neither trimmed nor checked, since only the program can judge them.
+    fn arguments(&mut self) -> Result<Vec<String>, ConfigError> {
+        let setting = &settings::SERVER_ARGS;
+        let flags = self.settings.values(setting);
+        let arguments = if !flags.is_empty() {
+            Sourced { value: flags.to_vec(), source: Source::Flag(setting.name) }
+        } else {
+            let text = self.variable_as_it_is(setting.variable)?.filter(|text| !text.trim().is_empty());
+            let text = match text {
+                Some(value) => Sourced { value, source: Source::Variable(setting.variable) },
+                None => default_text(setting),
+            };
+            text.parse(parse_arguments)?
+        };
+        Ok(self.record(setting, arguments, |arguments| arguments.as_slice().into()))
+    }
+
+    fn server_cwd(&mut self, repo_root: Option<&Sourced<PathBuf>>) -> Result<PathBuf, ConfigError> {
+        let setting = &settings::SERVER_CWD;
+        let cwd = match (self.given(setting)?, repo_root) {
+            (Some(text), _) => text.parse(|text| parse_existing_folder(text, self.current_dir))?,
+            (None, Some(root)) => default_cwd(root.value.clone(), origin_of_root(root))?,
+            (None, None) => {
+                let home = self.absolute_variable("HOME")?.ok_or_else(|| no_home(setting))?;
+                default_cwd(home, "HOME")?
+            }
+        };
+        Ok(self.record(setting, cwd, |cwd| show_path(cwd)))
+    }
+}
+
+fn default_text(setting: &'static Setting) -> Sourced<String> {
+    let value = match setting.default {
+        DefaultValue::Text(text) => text.to_owned(),
+        // Only settings whose default is worked out elsewhere are described, and those never come here.
+        DefaultValue::Described(_) => String::new(),
+    };
+    Sourced { value, source: Source::Default }
+}
+
+/// How a person knows the repository's setting: by the variable where that gave it, else by the flag.
+fn origin_of_root(root: &Sourced<PathBuf>) -> &'static str {
+    match root.source {
+        Source::Variable(name) => name,
+        _ => "--repo-root",
+    }
+}
+
+fn default_cwd(path: PathBuf, origin: &'static str) -> Result<Sourced<PathBuf>, ConfigError> {
+    match why_not_a_folder(&path) {
+        None => Ok(Sourced { value: path, source: Source::DefaultFrom(origin) }),
+        Some(reason) => Err(ConfigError::DefaultServerCwd { path, origin, reason }),
+    }
+}
+
+fn without_control_characters(source: Source, value: &str) -> Result<String, ConfigError> {
+    match value.contains(char::is_control) {
+        true => Err(invalid(source, ValueError::ControlCharacter)),
+        false => Ok(value.to_owned()),
+    }
+}
+
+fn parse_mode(text: &str) -> Result<ServerMode, ValueError> {
+    match text {
+        "app-server" => Ok(ServerMode::AppServer),
+        other => Err(ValueError::Mode(other.to_owned())),
+    }
+}
+
+fn parse_strategy(text: &str) -> Result<ChildStrategy, ValueError> {
+    match text {
+        "spawn" => Ok(ChildStrategy::Spawn),
+        "external" => Ok(ChildStrategy::External),
+        other => Err(ValueError::Strategy(other.to_owned())),
+    }
+}
+
+fn parse_event_cache_size(text: &str) -> Result<usize, ValueError> {
+    let size = text.parse().ok().filter(|size| (1..=MAXIMUM_EVENT_CACHE_SIZE).contains(size));
+    size.ok_or_else(|| ValueError::Count {
+        value: text.to_owned(),
+        minimum: 1,
+        maximum: MAXIMUM_EVENT_CACHE_SIZE,
+    })
+}
+
+/// A command with a slash names a file, and the app-server's folder must not decide which.
+fn parse_command(text: &str, current_dir: &Path) -> Result<String, ValueError> {
+    if !text.contains('/') {
+        return Ok(text.to_owned());
+    }
+    Ok(parse_path(text, current_dir)?.to_string_lossy().into_owned())
+}
+
+fn parse_arguments(text: &str) -> Result<Vec<String>, ValueError> {
+    if text.trim_start().starts_with('[') {
+        return serde_json::from_str(text).map_err(|error| ValueError::Arguments(error.to_string()));
+    }
+    Ok(text.split_whitespace().map(str::to_owned).collect())
+}
+
+fn parse_path(text: &str, current_dir: &Path) -> Result<PathBuf, ValueError> {
+    // launchd, systemd and `--flag=~/x` hand the tilde over as it is, and a folder called ~ is never what was meant.
+    if text.starts_with('~') {
+        return Err(ValueError::Tilde(text.to_owned()));
+    }
+    // Walking the components takes out what means nothing: single dots, doubled and final slashes.
+    Ok(current_dir.join(text).components().collect())
+}
+
+fn parse_existing_folder(text: &str, current_dir: &Path) -> Result<PathBuf, ValueError> {
+    let path = parse_path(text, current_dir)?;
+    match why_not_a_folder(&path) {
+        None => Ok(path),
+        Some(reason) => Err(ValueError::Folder { path, reason }),
+    }
+}
+
+fn why_not_a_folder(path: &Path) -> Option<String> {
+    match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => None,
+        Ok(_) => Some("is not a folder".to_owned()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some("does not exist".to_owned()),
+        Err(error) => Some(format!("cannot be read ({error})")),
+    }
+}
+
+fn show_path(path: &Path) -> serde_json::Value {
+    path.to_string_lossy().into_owned().into()
+}
+
+fn invalid(source: Source, problem: ValueError) -> ConfigError {
+    ConfigError::Invalid { origin: source.to_string(), problem }
+}
+
+fn no_home(setting: &'static Setting) -> ConfigError {
+    ConfigError::NoHome { name: setting.name, variable: setting.variable }
+}

@@ -1,0 +1,297 @@
+//! The table of settings: for each its flag, its variable, its default and the words that `help` says.
+//!
+//! A new setting is one row here and one line in `resolve.rs`; the command line, the help and the report follow
+//! from the row.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+
+/// One thing a person can set.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The name in the report, and the flag without its two dashes.
+    pub name: &'static str,
+    /// Whether there is a flag; without one only the variable sets it.
+    pub has_flag: bool,
+    /// The variable that is read when the flag is not given.
+    pub variable: &'static str,
+    /// What holds when neither flag nor variable is given.
+    pub default: DefaultValue,
+    /// What stands for the value in the help, such as `PATH`.
+    pub placeholder: &'static str,
+    /// What the setting does, as half a sentence for the help.
+    pub purpose: &'static str,
+    /// Whether the flag may be given several times, its values then being taken literally, leading dashes included.
+    pub repeatable: bool,
+}
+
+/// The default of a setting.
+#[derive(Debug, PartialEq, Eq)]
+pub enum DefaultValue {
+    /// A value that is read like a given one.
+    Text(&'static str),
+    /// A value that depends on the machine or on other settings; the words describe it in the help.
+    Described(&'static str),
+}
+
+impl DefaultValue {
+    /// The default in the words of the help.
+    pub fn description(&self) -> &'static str {
+        match self {
+            Self::Text(text) | Self::Described(text) => text,
+        }
+    }
+}
+
+/// `--repo-root`: moves state, logs and the app-server's folder into a repository.
+pub const REPO_ROOT: Setting = Setting {
+    name: "repo-root",
+    variable: "BAA_CODEXD_REPO_ROOT",
+    default: DefaultValue::Described("none"),
+    placeholder: "PATH",
+    purpose: "Repository that codexd serves; state and logs then live below it",
+    ..SINGLE
+};
+/// `--node-id`: how this machine calls itself.
+pub const NODE_ID: Setting = Setting {
+    name: "node-id",
+    variable: "BAA_NODE_ID",
+    default: DefaultValue::Text("mini-main"),
+    placeholder: "NAME",
+    purpose: "Name of this machine in the daemon's identity",
+    ..SINGLE
+};
+/// `--mode`: kept for scripts that say it; there is one mode.
+pub const MODE: Setting = Setting {
+    name: "mode",
+    variable: "BAA_CODEXD_MODE",
+    default: DefaultValue::Text("app-server"),
+    placeholder: "MODE",
+    purpose: "How codexd talks to Codex; app-server is the only mode",
+    ..SINGLE
+};
+/// `--logs-dir`: the folder of the log files.
+pub const LOGS_DIR: Setting = Setting {
+    name: "logs-dir",
+    variable: "BAA_CODEXD_LOGS_DIR",
+    default: DefaultValue::Described(
+        "codexd in BAA_LOGS_DIR, else logs/codexd in the repository, else the per-user log folder",
+    ),
+    placeholder: "PATH",
+    purpose: "Folder of the event log and of the app-server's output",
+    ..SINGLE
+};
+/// `--state-dir`: the folder of the state files.
+pub const STATE_DIR: Setting = Setting {
+    name: "state-dir",
+    variable: "BAA_CODEXD_STATE_DIR",
+    default: DefaultValue::Described(
+        "codexd in BAA_STATE_DIR, else state/codexd in the repository, else the per-user state folder",
+    ),
+    placeholder: "PATH",
+    purpose: "Folder of the identity, the sessions and the other state",
+    ..SINGLE
+};
+/// `--local-api-base`: where the one listener is.
+pub const LOCAL_API_BASE: Setting = Setting {
+    name: "local-api-base",
+    variable: "BAA_CODEXD_LOCAL_API_BASE",
+    default: DefaultValue::Text("http://127.0.0.1:4319"),
+    placeholder: "URL",
+    purpose: "Loopback address of the HTTP service; port 0 picks a free one",
+    ..SINGLE
+};
+/// `--event-stream-path`: where the WebSocket is.
+pub const EVENT_STREAM_PATH: Setting = Setting {
+    name: "event-stream-path",
+    variable: "BAA_CODEXD_EVENT_STREAM_PATH",
+    default: DefaultValue::Text("/v1/codexd/events"),
+    placeholder: "PATH",
+    purpose: "Path of the event WebSocket",
+    ..SINGLE
+};
+/// `--server-endpoint`: where the app-server is when codexd does not start it.
+pub const SERVER_ENDPOINT: Setting = Setting {
+    name: "server-endpoint",
+    variable: "BAA_CODEXD_SERVER_ENDPOINT",
+    default: DefaultValue::Text("stdio://codex-app-server"),
+    placeholder: "URL",
+    purpose: "Endpoint of an external app-server (ws, wss, http, https or unix); only a label for a spawned one",
+    ..SINGLE
+};
+/// `--server-strategy`: whether codexd starts the app-server.
+pub const SERVER_STRATEGY: Setting = Setting {
+    name: "server-strategy",
+    variable: "BAA_CODEXD_SERVER_STRATEGY",
+    default: DefaultValue::Text("spawn"),
+    placeholder: "STRATEGY",
+    purpose: "spawn starts the app-server, external connects to one that runs",
+    ..SINGLE
+};
+/// `--server-command`: the program that is the app-server.
+pub const SERVER_COMMAND: Setting = Setting {
+    name: "server-command",
+    variable: "BAA_CODEXD_SERVER_COMMAND",
+    default: DefaultValue::Text("codex"),
+    placeholder: "COMMAND",
+    purpose: "Program to spawn: a name to look up in PATH, or a path",
+    ..SINGLE
+};
+/// `--server-arg`: the arguments of that program.
+pub const SERVER_ARGS: Setting = Setting {
+    name: "server-arg",
+    variable: "BAA_CODEXD_SERVER_ARGS",
+    default: DefaultValue::Text("app-server"),
+    placeholder: "ARGUMENT",
+    purpose: "Argument of that program, once for each; the variable holds a JSON array or words with spaces between",
+    repeatable: true,
+    ..SINGLE
+};
+/// `--server-cwd`: the folder that program starts in.
+pub const SERVER_CWD: Setting = Setting {
+    name: "server-cwd",
+    variable: "BAA_CODEXD_SERVER_CWD",
+    default: DefaultValue::Described("the repository, else the home folder"),
+    placeholder: "PATH",
+    purpose: "Folder that program starts in",
+    ..SINGLE
+};
+/// `--event-cache-size`: how many events `recent-events.json` and the greeting of the WebSocket hold.
+pub const EVENT_CACHE_SIZE: Setting = Setting {
+    name: "event-cache-size",
+    variable: "BAA_CODEXD_EVENT_CACHE_SIZE",
+    default: DefaultValue::Text("50"),
+    placeholder: "COUNT",
+    purpose: "How many recent events are kept at hand, 1 to 10000",
+    ..SINGLE
+};
+/// `RUST_LOG`: what codexd says on stderr about itself.
+pub const LOG_FILTER: Setting = Setting {
+    name: "log-filter",
+    has_flag: false,
+    variable: "RUST_LOG",
+    default: DefaultValue::Text("info"),
+    placeholder: "FILTER",
+    purpose: "What codexd writes to stderr about itself",
+    ..SINGLE
+};
+
+/// Every setting, in the order of the help and of the report.
+pub const ALL: &[&Setting] = &[
+    &REPO_ROOT,
+    &NODE_ID,
+    &MODE,
+    &LOGS_DIR,
+    &STATE_DIR,
+    &LOCAL_API_BASE,
+    &EVENT_STREAM_PATH,
+    &SERVER_ENDPOINT,
+    &SERVER_STRATEGY,
+    &SERVER_COMMAND,
+    &SERVER_ARGS,
+    &SERVER_CWD,
+    &EVENT_CACHE_SIZE,
+    &LOG_FILTER,
+];
+
+/// The folder that several services share for their logs; codexd uses `codexd` inside it.
+pub(super) const SHARED_LOGS_DIR: &str = "BAA_LOGS_DIR";
+/// The folder that several services share for their state; codexd uses `codexd` inside it.
+pub(super) const SHARED_STATE_DIR: &str = "BAA_STATE_DIR";
+
+/// What most rows have in common.
+const SINGLE: Setting = Setting {
+    name: "",
+    has_flag: true,
+    variable: "",
+    default: DefaultValue::Described(""),
+    placeholder: "",
+    purpose: "",
+    repeatable: false,
+};
+
+/// What was given by flags.
+///
+/// `Debug` names the flags and hides their values: an endpoint may carry a password.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    given: BTreeMap<&'static str, Vec<String>>,
+}
+
+impl Settings {
+    /// Adds one value of a flag, after those it has.
+    pub fn add(&mut self, setting: &Setting, value: impl Into<String>) {
+        self.given.entry(setting.name).or_default().push(value.into());
+    }
+
+    /// The same settings with one more value.
+    #[must_use]
+    pub fn with(mut self, setting: &Setting, value: impl Into<String>) -> Self {
+        self.add(setting, value);
+        self
+    }
+
+    /// The values of a flag in the order given; empty when the flag was not given.
+    pub fn values(&self, setting: &Setting) -> &[String] {
+        self.given.get(setting.name).map_or(&[], Vec::as_slice)
+    }
+
+    /// The first setting that has a value, if any has.
+    pub fn first(&self) -> Option<&'static Setting> {
+        ALL.iter().copied().find(|setting| !self.values(setting).is_empty())
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_set().entries(self.given.keys()).finish()
+    }
+}
+
+/// Where variables come from, so that tests bring their own.
+pub trait Environment {
+    /// The value of a variable as the system holds it, which need not be UTF-8; `None` when it is not set.
+    fn get(&self, name: &str) -> Option<OsString>;
+}
+
+/// The environment of this process.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ProcessEnvironment;
+
+impl Environment for ProcessEnvironment {
+    fn get(&self, name: &str) -> Option<OsString> {
+        std::env::var_os(name)
+    }
+}
+
+/// A made-up environment.
+impl Environment for BTreeMap<String, OsString> {
+    fn get(&self, name: &str) -> Option<OsString> {
+        BTreeMap::get(self, name).cloned()
+    }
+}
+
+/// Where a value came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A flag; the name has no dashes.
+    Flag(&'static str),
+    /// A variable.
+    Variable(&'static str),
+    /// The default.
+    Default,
+    /// A default that follows from the named flag or variable.
+    DefaultFrom(&'static str),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag(name) => write!(formatter, "--{name}"),
+            Self::Variable(name) => formatter.write_str(name),
+            Self::Default => formatter.write_str("default"),
+            Self::DefaultFrom(name) => write!(formatter, "default from {name}"),
+        }
+    }
+}
