@@ -1,3 +1,4 @@
 //! codexd: the always-on local home of OpenAI Codex.
 
+pub mod cli;
 pub mod config;
