@@ -189,7 +189,7 @@ fn the_page_explains_every_placeholder_and_replaces_it() {
 fn the_page_names_the_agent_its_files_and_its_numbers() {
     let (agent, page) = (agent(), read(OPERATIONS));
     let label = string(&agent, "Label");
-    for command in ["bootout", "print", "kickstart", "kickstart -k"] {
+    for command in ["bootout", "print", "kill SIGTERM", "kickstart"] {
         let line = format!("launchctl {command} gui/$UID/{label}");
         assert!(page.contains(&line), "no {line:?}");
     }
