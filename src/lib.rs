@@ -3,6 +3,5 @@
 pub mod app_server;
 pub mod cli;
 pub mod config;
-pub mod daemon;
 pub mod journal;
 pub mod state;

@@ -104,10 +104,14 @@ mod tests {
     #[test]
     fn a_relative_entry_of_path_is_passed_over() {
         let folder = tempfile::tempdir().unwrap();
-        write_program(&folder.path().join("bin"), "codex", 0o755);
-        for entry in ["bin", ".", ""] {
+        write_program(folder.path(), "codex", 0o755);
+        // A detour over the root that does lead to the program from the folder this test runs in.
+        let up = "../".repeat(std::env::current_dir().unwrap().components().count());
+        let relative = format!("{up}{}", folder.path().strip_prefix("/").unwrap().display());
+        assert!(Path::new(&relative).join("codex").is_file());
+        for entry in [relative.as_str(), ".", ""] {
             let path_variable = format!("{entry}:/nonexistent");
-            find_program("codex", Some(OsStr::new(&path_variable)), &folder.path().join("bin")).unwrap_err();
+            find_program("codex", Some(OsStr::new(&path_variable)), folder.path()).unwrap_err();
         }
     }
 

@@ -1,0 +1,214 @@
+//! The LaunchAgent's template and the page that explains it, checked against each other and against the program.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy.toml frees test functions only, and the helpers here serve nothing but tests"
+)]
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use codexd::cli::{self, Request};
+use codexd::config::{Paths, Platform, Settings};
+use plist::{Dictionary, Value};
+
+const PROPERTY_LIST: &str = "launchd/codexd.plist";
+const OPERATIONS: &str = "docs/operations.md";
+/// How long stopping the app-server may take, in seconds; launchd must wait longer.
+const STOP_LADDER_SECONDS: i64 = 12;
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+fn agent() -> Dictionary {
+    Value::from_reader_xml(read(PROPERTY_LIST).as_bytes()).unwrap().into_dictionary().unwrap()
+}
+
+fn string<'a>(dictionary: &'a Dictionary, key: &str) -> &'a str {
+    dictionary.get(key).and_then(Value::as_string).unwrap_or_else(|| panic!("no string {key}"))
+}
+
+fn integer(dictionary: &Dictionary, key: &str) -> i64 {
+    dictionary.get(key).and_then(Value::as_signed_integer).unwrap_or_else(|| panic!("no integer {key}"))
+}
+
+fn dictionary<'a>(parent: &'a Dictionary, key: &str) -> &'a Dictionary {
+    parent.get(key).and_then(Value::as_dictionary).unwrap_or_else(|| panic!("no dictionary {key}"))
+}
+
+fn program_arguments(agent: &Dictionary) -> Vec<&str> {
+    let arguments = agent.get("ProgramArguments").and_then(Value::as_array).unwrap();
+    arguments.iter().map(|argument| argument.as_string().unwrap()).collect()
+}
+
+/// Every string in the property list, keys left out.
+fn strings(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(text) => vec![text],
+        Value::Array(values) => values.iter().flat_map(strings).collect(),
+        Value::Dictionary(dictionary) => dictionary.values().flat_map(strings).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The words of the form `__NAME__`.
+fn placeholders(text: &str) -> BTreeSet<&str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| word.len() > 4 && word.starts_with("__") && word.ends_with("__"))
+        .collect()
+}
+
+#[test]
+fn the_label_names_the_file() {
+    assert_eq!(string(&agent(), "Label"), Path::new(PROPERTY_LIST).file_stem().unwrap());
+}
+
+#[test]
+fn the_program_is_started_with_a_command_line_it_understands() {
+    let agent = agent();
+    let arguments = program_arguments(&agent);
+    assert_eq!(arguments.first(), Some(&"__CODEXD__"));
+    assert_eq!(
+        cli::parse(arguments.iter().map(OsString::from)),
+        Ok(Request::Start { settings: Settings::default(), json: false, run_once: false })
+    );
+}
+
+#[test]
+fn it_runs_at_load_and_again_after_failures_only() {
+    let agent = agent();
+    assert_eq!(agent.get("RunAtLoad"), Some(&Value::Boolean(true)));
+    let keep_alive = dictionary(&agent, "KeepAlive");
+    assert_eq!(keep_alive.get("SuccessfulExit"), Some(&Value::Boolean(false)));
+    // Another condition would be an alternative: launchd starts the job when any of them holds.
+    assert_eq!(keep_alive.len(), 1);
+}
+
+#[test]
+fn launchd_is_patient() {
+    let agent = agent();
+    assert!(integer(&agent, "ThrottleInterval") >= 10);
+    assert_eq!(integer(&agent, "ExitTimeOut"), 30);
+    assert!(integer(&agent, "ExitTimeOut") > STOP_LADDER_SECONDS);
+}
+
+#[test]
+fn limits_and_rights_are_explicit() {
+    let agent = agent();
+    assert!(["Standard", "Adaptive", "Interactive"].contains(&string(&agent, "ProcessType")));
+    assert_eq!(integer(&agent, "Umask"), 0o077);
+    for key in ["UserName", "GroupName", "AbandonProcessGroup", "SessionCreate"] {
+        assert!(!agent.contains_key(key), "{key} does not belong into the agent of a person");
+    }
+}
+
+#[test]
+fn the_search_path_reaches_homebrew_npm_and_the_system() {
+    let agent = agent();
+    let environment = dictionary(&agent, "EnvironmentVariables");
+    let folders: Vec<_> = string(environment, "PATH").split(':').collect();
+    for folder in ["/opt/homebrew/bin", "/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin"] {
+        assert!(folders.contains(&folder), "no {folder} in PATH");
+    }
+    assert!(folders.iter().all(|folder| Path::new(folder).is_absolute()), "{folders:?}");
+    assert_eq!(string(environment, "HOME"), "__HOME__");
+}
+
+#[test]
+fn every_path_is_absolute_once_the_placeholders_are_replaced() {
+    let text =
+        read(PROPERTY_LIST).replace("__HOME__", "/home-of/me").replace("__CODEXD__", "/programs/codexd");
+    let agent = Value::from_reader_xml(text.as_bytes()).unwrap().into_dictionary().unwrap();
+    assert_eq!(program_arguments(&agent).first(), Some(&"/programs/codexd"));
+    assert_eq!(string(&agent, "WorkingDirectory"), "/home-of/me");
+    let logs_dir = Platform::MacOs.logs_dir(Some(Path::new("/home-of/me")), None).unwrap();
+    for key in ["StandardOutPath", "StandardErrorPath"] {
+        assert_eq!(Path::new(string(&agent, key)).parent(), Some(logs_dir.as_path()), "{key}");
+    }
+    assert_ne!(string(&agent, "StandardOutPath"), string(&agent, "StandardErrorPath"));
+    assert!(placeholders(&strings(&Value::Dictionary(agent)).join(" ")).is_empty());
+}
+
+#[test]
+fn launchd_does_not_write_into_a_file_of_codexd() {
+    let agent = agent();
+    let logs_dir = PathBuf::from(string(&agent, "StandardOutPath")).parent().unwrap().to_owned();
+    let paths = Paths::new(None, logs_dir, PathBuf::from("/state"));
+    for key in ["StandardOutPath", "StandardErrorPath"] {
+        let file = Path::new(string(&agent, key));
+        assert!(
+            ![&paths.structured_event_log, &paths.stdout_log, &paths.stderr_log].contains(&&file.to_owned())
+        );
+    }
+}
+
+#[test]
+fn nobody_s_home_is_in_the_template() {
+    let agent = Value::Dictionary(agent());
+    for text in strings(&agent) {
+        for home in ["/Users/", "/home/", "/root", "~", "$"] {
+            assert!(!text.contains(home), "{home} in {text:?}");
+        }
+    }
+}
+
+#[test]
+fn comments_are_well_formed() {
+    let text = read(PROPERTY_LIST);
+    let mut count = 0;
+    for comment in text.split("<!--").skip(1) {
+        let (body, _) = comment.split_once("-->").expect("a comment has an end");
+        // XML forbids two dashes in a comment, and not every parser says so.
+        assert!(!body.contains("--") && !body.ends_with('-'), "{body}");
+        count += 1;
+    }
+    assert!(count >= 10, "the reasons are gone");
+}
+
+#[test]
+fn the_page_explains_every_placeholder_and_replaces_it() {
+    let (property_list, page) = (read(PROPERTY_LIST), read(OPERATIONS));
+    let agent = Value::Dictionary(agent());
+    let used = strings(&agent).join(" ");
+    let used = placeholders(&used);
+    assert!(!used.is_empty());
+    assert_eq!(placeholders(&page), used);
+    for placeholder in used {
+        assert!(page.contains(&format!("| `{placeholder}` |")), "{placeholder} is not in the table");
+        assert!(page.contains(&format!("s|{placeholder}|")), "{placeholder} is not replaced by the command");
+    }
+    // Only comments may hold a word of that form which is none: the one that shows the form.
+    let unknown: Vec<_> =
+        placeholders(&property_list).into_iter().filter(|word| !placeholders(&page).contains(word)).collect();
+    assert_eq!(unknown, ["__NAME__"]);
+}
+
+#[test]
+fn the_page_names_the_agent_its_files_and_its_numbers() {
+    let (agent, page) = (agent(), read(OPERATIONS));
+    let label = string(&agent, "Label");
+    for command in ["bootout", "print", "kill SIGTERM", "kickstart"] {
+        let line = format!("launchctl {command} gui/$UID/{label}");
+        assert!(page.contains(&line), "no {line:?}");
+    }
+    assert!(page.contains(&format!("launchctl bootstrap gui/$UID ~/Library/LaunchAgents/{label}.plist")));
+    let paths = Paths::new(None, PathBuf::from("/logs"), PathBuf::from("/state"));
+    let files = [
+        &paths.structured_event_log,
+        &paths.stdout_log,
+        &paths.stderr_log,
+        &paths.identity,
+        &paths.daemon_state,
+        &paths.session_registry,
+        &paths.recent_events,
+    ];
+    let of_launchd = ["StandardOutPath", "StandardErrorPath"].map(|key| PathBuf::from(string(&agent, key)));
+    for path in files.into_iter().chain(&of_launchd) {
+        let row = format!("| `{}` |", path.file_name().unwrap().to_str().unwrap());
+        assert!(page.contains(&row), "no row {row:?}");
+    }
+    assert!(page.contains(&format!("launchd waits {} seconds", integer(&agent, "ExitTimeOut"))));
+    assert!(page.contains(&format!("every {} seconds", integer(&agent, "ThrottleInterval"))));
+}
