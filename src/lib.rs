@@ -1,7 +1,8 @@
 //! codexd: the always-on local home of OpenAI Codex.
 
 pub mod app_server;
-pub mod cli;
 pub mod config;
+pub mod daemon;
+pub mod http;
 pub mod journal;
 pub mod state;

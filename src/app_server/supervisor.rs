@@ -62,26 +62,27 @@ pub enum Availability {
 #[derive(Debug)]
 pub struct Supervisor {
     availability: watch::Receiver<Availability>,
-    pace: watch::Sender<StopPace>,
     task: JoinHandle<()>,
 }
 
 impl Supervisor {
     /// Starts the app-server; what is heard goes to the listeners that `listener` makes for each generation.
+    ///
+    /// It ends when `pace` says so.
     pub fn start<L: Listener>(
         plan: Plan,
+        pace: watch::Receiver<StopPace>,
         backlog: Arc<Backlog>,
         listener: impl Fn(u64) -> L + Send + Sync + 'static,
     ) -> Self {
         let (publish, availability) = watch::channel(Availability::Starting);
-        let (pace, paces) = watch::channel(StopPace::Run);
         let task = tokio::spawn(async move {
             let generation = 1;
             let life = Life { generation, plan: &plan, backlog, listener: &listener, publish: &publish };
-            let reason = life.run(paces).await;
+            let reason = life.run(pace).await;
             publish.send_replace(Availability::Down { reason });
         });
-        Self { availability, pace, task }
+        Self { availability, task }
     }
 
     /// Whether the app-server can be called, now and from now on.
@@ -89,16 +90,7 @@ impl Supervisor {
         self.availability.clone()
     }
 
-    /// Asks for the end, or for a faster one; never for a slower one.
-    pub fn stop(&self, pace: StopPace) {
-        self.pace.send_if_modified(|current| {
-            let faster = pace > *current;
-            *current = pace.max(*current);
-            faster
-        });
-    }
-
-    /// Waits until the app-server has ended after [`Supervisor::stop`].
+    /// Waits until the app-server has ended.
     pub async fn ended(self) {
         if let Err(error) = self.task.await {
             tracing::error!(%error, "the task that looks after the app-server failed");

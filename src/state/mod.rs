@@ -58,14 +58,17 @@ impl State {
     ///
     /// `seq` is its number, `at` its time (RFC 3339).
     /// Events that are already folded in are left alone, so applying a log twice does no harm.
-    pub fn apply(&mut self, seq: u64, at: &str, change: &Change) {
+    /// Returns whether a session changed.
+    pub fn apply(&mut self, seq: u64, at: &str, change: &Change) -> bool {
         if seq <= self.through {
-            return;
+            return false;
         }
         self.through = seq;
+        let mut sessions_changed = false;
         if seq > self.sessions_through {
             self.sessions_through = seq;
-            if self.apply_to_sessions(at, change) {
+            sessions_changed = self.apply_to_sessions(at, change);
+            if sessions_changed {
                 self.sessions_updated_at = Some(at.to_owned());
             }
         }
@@ -76,6 +79,7 @@ impl State {
             }
             self.apply_to_daemon(at, change);
         }
+        sessions_changed
     }
 
     fn apply_to_daemon(&mut self, at: &str, change: &Change) {

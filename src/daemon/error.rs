@@ -1,0 +1,104 @@
+//! Why a use case could not be carried out, in terms of the use case.
+
+use crate::app_server::CallError;
+
+/// The app-server's code for "try again later"; everything else it refuses with −32600 or −32602 (measured).
+const OVERLOADED: i64 = -32001;
+const INVALID_REQUEST: i64 = -32600;
+const INVALID_PARAMS: i64 = -32602;
+
+/// Why the daemon did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The request cannot be right.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is no session of that name.
+    #[error("Unknown codexd session \"{0}\".")]
+    UnknownSession(String),
+    /// The session takes no turns.
+    #[error("Session \"{0}\" is not active; create or resume one with POST /v1/codexd/sessions.")]
+    SessionNotActive(String),
+    /// The session has no thread in the app-server.
+    #[error("Session \"{0}\" does not have an app-server thread.")]
+    NoThread(String),
+    /// The session is busy with a turn.
+    #[error(
+        "Session \"{session_id}\" is busy with turn {turn_id}; wait for it, or steer it with \"expectedTurnId\"."
+    )]
+    TurnInProgress {
+        /// The session.
+        session_id: String,
+        /// The turn that runs.
+        turn_id: String,
+    },
+    /// The app-server says that the request is wrong.
+    #[error("The app-server rejected {method}: {message}")]
+    Rejected {
+        /// What it was asked.
+        method: String,
+        /// Its error code.
+        code: i64,
+        /// Its reason.
+        message: String,
+    },
+    /// The app-server failed, or answered something that cannot be understood.
+    #[error("The app-server failed at {method}: {message}")]
+    AppServer {
+        /// What it was asked.
+        method: String,
+        /// Its error code, if it gave one.
+        code: Option<i64>,
+        /// Its reason.
+        message: String,
+    },
+    /// The app-server has too much to do.
+    #[error("The app-server is overloaded; try again in a moment.")]
+    Overloaded,
+    /// There is no app-server to ask.
+    #[error("The app-server is not available: {reason}")]
+    Unavailable {
+        /// Why, as a sentence.
+        reason: String,
+    },
+    /// The app-server did not answer in time.
+    #[error(
+        "The app-server did not answer {method} within {seconds} s; whether it took effect is unknown, so look at \
+         the session before trying again."
+    )]
+    Timeout {
+        /// What it was asked.
+        method: String,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The event log cannot be written.
+    #[error("The event log cannot be written ({0}); see to the disk of the logs folder and try again.")]
+    Storage(std::sync::Arc<std::io::Error>),
+    /// The daemon is going away.
+    #[error("codexd is shutting down; try again when it is back.")]
+    ShuttingDown,
+}
+
+impl From<CallError> for DaemonError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Closed { cause } => {
+                DaemonError::Unavailable { reason: format!("the connection ended during the call: {cause}.") }
+            }
+            CallError::Timeout { method, after } => {
+                DaemonError::Timeout { method, seconds: after.as_secs() }
+            }
+            CallError::Refused { method, error } => match error.code {
+                OVERLOADED => DaemonError::Overloaded,
+                code @ (INVALID_REQUEST | INVALID_PARAMS) => {
+                    DaemonError::Rejected { method, code, message: error.message }
+                }
+                code => DaemonError::AppServer { method, code: Some(code), message: error.message },
+            },
+            CallError::Malformed { method, reason } => {
+                DaemonError::AppServer { method, code: None, message: reason }
+            }
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! What the app-server says, as events.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::drafts::{self, preview};
+use super::recorder::{Input, Recorder, Stream};
+use crate::app_server::wire::RequestId;
+use crate::app_server::{Heard, Listener};
+use crate::config::Config;
+use crate::state::{Change, Draft, Level, event_type};
+
+/// A request of the app-server that waits for an answer.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) generation: u64,
+    pub(crate) id: RequestId,
+    pub(crate) method: String,
+    pub(crate) params: Value,
+}
+
+/// Turns what one part of one generation says into inputs of the recorder.
+pub(crate) struct Hearing {
+    config: Arc<Config>,
+    recorder: Recorder,
+    asked: mpsc::UnboundedSender<Asked>,
+    generation: u64,
+    drafts: Vec<Draft>,
+}
+
+impl Hearing {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        recorder: Recorder,
+        asked: mpsc::UnboundedSender<Asked>,
+        generation: u64,
+    ) -> Self {
+        Self { config, recorder, asked, generation, drafts: Vec::new() }
+    }
+
+    fn send(&mut self, input: Input) {
+        self.flush();
+        self.recorder.send(input);
+    }
+}
+
+impl Listener for Hearing {
+    fn hear(&mut self, heard: Heard<'_>) {
+        let endpoint = || self.config.server.endpoint.to_string();
+        let draft = match heard {
+            Heard::Notification { method, params } => notification(method, params),
+            Heard::Request { id, method, params } => {
+                let params = serde_json::from_str(params).unwrap_or(Value::Null);
+                let asked = Asked {
+                    generation: self.generation,
+                    id: id.to_owned(),
+                    method: method.to_owned(),
+                    params,
+                };
+                // The daemon is stopping when nobody takes it; the app-server is told by its end.
+                let _ = self.asked.send(asked);
+                return;
+            }
+            Heard::Stdout(bytes) => return self.send(Input::Output(Stream::Stdout, bytes)),
+            Heard::Stderr(bytes) => {
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                let draft = drafts::child_stderr(&text, bytes.len());
+                self.send(Input::Output(Stream::Stderr, bytes));
+                draft
+            }
+            Heard::Closed(closed) => return self.send(Input::Closed(closed)),
+            Heard::Started { pid } => drafts::child_started(&self.config, pid),
+            Heard::SpawnFailed { message } => drafts::child_spawn_failed(&message),
+            Heard::Connected { info } => {
+                let info = serde_json::from_str(info.get()).unwrap_or(Value::Null);
+                drafts::connected(&endpoint(), &info)
+            }
+            Heard::ConnectFailed { message } => drafts::connect_failed(&endpoint(), &message),
+            Heard::Garbage { reason, bytes } => drafts::garbage(reason, bytes),
+            Heard::Exited(exit) => drafts::child_exited(&exit),
+            Heard::ChildError { message } => drafts::child_error(&message),
+        };
+        self.drafts.push(draft);
+    }
+
+    fn flush(&mut self) {
+        if !self.drafts.is_empty() {
+            self.recorder.send(Input::Events(std::mem::take(&mut self.drafts)));
+        }
+    }
+}
+
+/// The event of a notification; one that lacks what its event needs passes through like an unknown one.
+fn notification(method: &str, params: &str) -> Draft {
+    let draft = match method {
+        "thread/started" => thread_started(params),
+        "thread/status/changed" => thread_status_changed(params),
+        "turn/started" => turn_started(params),
+        "turn/completed" => turn_completed(params),
+        "turn/diff/updated" => turn_diff_updated(params),
+        "turn/plan/updated" => turn_plan_updated(params),
+        "item/agentMessage/delta" => message_delta(params),
+        "item/plan/delta" => plan_delta(params),
+        "error" => turn_error(params),
+        "command/exec/outputDelta" => command_output_delta(params),
+        _ => None,
+    };
+    draft.unwrap_or_else(|| Draft {
+        level: Level::Info,
+        event_type: "app-server.notification",
+        message: format!("App-server notification {method}."),
+        detail: Some(format!("{{\"notificationMethod\":{},\"params\":{params}}}", Value::from(method))),
+        change: Change::None,
+    })
+}
+
+#[derive(Deserialize)]
+struct Id {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct Turn {
+    id: String,
+    status: String,
+}
+
+fn thread_started(params: &str) -> Option<Draft> {
+    #[derive(Deserialize)]
+    struct Params {
+        thread: Id,
+    }
+    let Params { thread } = serde_json::from_str(params).ok()?;
+    let message = format!("App-server thread {} started.", thread.id);
+    let detail = json!({ "threadId": thread.id });
+    Some(Draft::note(Level::Info, "app-server.thread.started", message, detail))
+}
+
+fn thread_status_changed(params: &str) -> Option<Draft> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params {
+        thread_id: String,
+        status: Value,
+    }
+    let Params { thread_id, status } = serde_json::from_str(params).ok()?;
+    let message = format!("App-server thread {thread_id} changed status.");
+    let detail = json!({ "status": status, "threadId": thread_id });
+    Some(Draft::change(Level::Info, event_type::THREAD_STATUS_CHANGED, message, detail))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TurnParams {
+    thread_id: String,
+    turn: Turn,
+}
+
+fn turn_started(params: &str) -> Option<Draft> {
+    let TurnParams { thread_id, turn } = serde_json::from_str(params).ok()?;
+    let message = format!("App-server turn {} started.", turn.id);
+    let detail = json!({ "status": turn.status, "threadId": thread_id, "turnId": turn.id });
+    Some(Draft::change(Level::Info, event_type::TURN_STARTED, message, detail))
+}
+
+fn turn_completed(params: &str) -> Option<Draft> {
+    #[derive(Deserialize)]
+    struct Error {
+        error: Option<Value>,
+    }
+    #[derive(Deserialize)]
+    struct Params {
+        turn: Error,
+    }
+    let TurnParams { thread_id, turn } = serde_json::from_str(params).ok()?;
+    let error = serde_json::from_str::<Params>(params).ok().and_then(|params| params.turn.error);
+    let message = format!("App-server turn {} completed.", turn.id);
+    let detail = json!({ "error": error, "status": turn.status, "threadId": thread_id, "turnId": turn.id });
+    Some(Draft::change(Level::Info, event_type::TURN_COMPLETED, message, detail))
+}
+
+fn turn_error(params: &str) -> Option<Draft> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params {
+        error: Value,
+        thread_id: String,
+        turn_id: String,
+        will_retry: bool,
+    }
+    let Params { error, thread_id, turn_id, will_retry } = serde_json::from_str(params).ok()?;
+    let reason = error.get("message").and_then(Value::as_str).unwrap_or("it did not say why");
+    let message = format!("App-server turn {turn_id} failed: {reason}");
+    let detail = json!({ "error": error, "threadId": thread_id, "turnId": turn_id, "willRetry": will_retry });
+    Some(Draft::change(Level::Error, event_type::TURN_ERROR, message, detail))
+}
+
+fn turn_diff_updated(params: &str) -> Option<Draft> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params {
+        thread_id: String,
+        turn_id: String,
+        diff: Value,
+    }
+    let Params { thread_id, turn_id, diff } = serde_json::from_str(params).ok()?;
+    let message = format!("App-server diff updated for turn {turn_id}.");
+    let detail = json!({ "diff": diff, "threadId": thread_id, "turnId": turn_id });
+    Some(Draft::note(Level::Info, "app-server.turn.diff.updated", message, detail))
+}
+
+fn turn_plan_updated(params: &str) -> Option<Draft> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params {
+        thread_id: String,
+        turn_id: String,
+        #[serde(default)]
+        explanation: Value,
+        plan: Value,
+    }
+    let Params { thread_id, turn_id, explanation, plan } = serde_json::from_str(params).ok()?;
+    let message = format!("App-server plan updated for turn {turn_id}.");
+    let detail =
+        json!({ "explanation": explanation, "plan": plan, "threadId": thread_id, "turnId": turn_id });
+    Some(Draft::note(Level::Info, "app-server.turn.plan.updated", message, detail))
+}
+
+/// The parts of a delta; the texts go into the event exactly as they came.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Delta<'a> {
+    #[serde(borrow)]
+    delta: &'a RawValue,
+    #[serde(borrow)]
+    item_id: &'a RawValue,
+    #[serde(borrow)]
+    thread_id: &'a RawValue,
+    #[serde(borrow)]
+    turn_id: &'a RawValue,
+}
+
+impl Delta<'_> {
+    fn detail(&self) -> String {
+        let parts = [
+            "{\"delta\":",
+            self.delta.get(),
+            ",\"itemId\":",
+            self.item_id.get(),
+            ",\"threadId\":",
+            self.thread_id.get(),
+            ",\"turnId\":",
+            self.turn_id.get(),
+            "}",
+        ];
+        parts.concat()
+    }
+}
+
+fn message_delta(params: &str) -> Option<Draft> {
+    let delta: Delta<'_> = serde_json::from_str(params).ok()?;
+    let turn_id: std::borrow::Cow<'_, str> = text(delta.turn_id)?;
+    let message =
+        ["App-server emitted delta for turn ", &turn_id, ": ", &preview(&text(delta.delta)?)].concat();
+    Some(Draft {
+        level: Level::Info,
+        event_type: "app-server.turn.message.delta",
+        message,
+        detail: Some(delta.detail()),
+        change: Change::None,
+    })
+}
+
+fn plan_delta(params: &str) -> Option<Draft> {
+    let delta: Delta<'_> = serde_json::from_str(params).ok()?;
+    Some(Draft {
+        level: Level::Info,
+        event_type: "app-server.turn.plan.delta",
+        message: format!("App-server emitted plan delta for turn {}.", text(delta.turn_id)?),
+        detail: Some(delta.detail()),
+        change: Change::None,
+    })
+}
+
+fn command_output_delta(params: &str) -> Option<Draft> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params {
+        process_id: String,
+        stream: String,
+        delta_base64: String,
+        #[serde(default)]
+        cap_reached: bool,
+    }
+    let Params { process_id, stream, delta_base64, cap_reached } = serde_json::from_str(params).ok()?;
+    let level = if stream == "stderr" { Level::Warn } else { Level::Info };
+    let message = format!("App-server command {process_id} emitted {stream} output.");
+    let detail = json!({
+        "capReached": cap_reached, "deltaBase64": delta_base64, "processId": process_id, "stream": stream,
+    });
+    Some(Draft::note(level, "app-server.command.output.delta", message, detail))
+}
+
+/// A JSON string's text, without a copy when nothing in it is escaped.
+fn text(raw: &RawValue) -> Option<std::borrow::Cow<'_, str>> {
+    let quoted = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+    if quoted.contains('\\') {
+        return serde_json::from_str::<String>(raw.get()).ok().map(Into::into);
+    }
+    Some(quoted.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(method: &str, params: Value) -> (Draft, Value) {
+        let draft = notification(method, &params.to_string());
+        let detail = draft.detail.as_deref().map_or(Value::Null, |text| serde_json::from_str(text).unwrap());
+        (draft, detail)
+    }
+
+    #[test]
+    fn each_notification_has_the_event_that_the_contract_names() {
+        let turn = json!({"id": "u", "status": "inProgress", "items": []});
+        let on_turn = |more: Value| {
+            let mut params = json!({"threadId": "t", "turnId": "u", "itemId": "i"});
+            params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            params
+        };
+        for (method, params, event_type, keys) in [
+            ("thread/started", json!({"thread": {"id": "t"}}), "app-server.thread.started", vec!["threadId"]),
+            (
+                "thread/status/changed",
+                json!({"threadId": "t", "status": {"type": "idle"}}),
+                "app-server.thread.status.changed",
+                vec!["status", "threadId"],
+            ),
+            (
+                "turn/started",
+                json!({"threadId": "t", "turn": turn}),
+                "app-server.turn.started",
+                vec!["threadId", "turnId"],
+            ),
+            (
+                "turn/completed",
+                json!({"threadId": "t", "turn": turn}),
+                "app-server.turn.completed",
+                vec!["status", "threadId", "turnId"],
+            ),
+            (
+                "turn/diff/updated",
+                on_turn(json!({"diff": "+"})),
+                "app-server.turn.diff.updated",
+                vec!["diff", "threadId", "turnId"],
+            ),
+            (
+                "turn/plan/updated",
+                on_turn(json!({"explanation": null, "plan": []})),
+                "app-server.turn.plan.updated",
+                vec!["explanation", "plan", "threadId", "turnId"],
+            ),
+            (
+                "item/agentMessage/delta",
+                on_turn(json!({"delta": "a \"b\"\n"})),
+                "app-server.turn.message.delta",
+                vec!["delta", "itemId", "threadId", "turnId"],
+            ),
+            (
+                "item/plan/delta",
+                on_turn(json!({"delta": "x"})),
+                "app-server.turn.plan.delta",
+                vec!["delta", "itemId", "threadId", "turnId"],
+            ),
+            (
+                "error",
+                on_turn(json!({"error": {"message": "m"}, "willRetry": true})),
+                "app-server.turn.error",
+                vec!["error", "threadId", "turnId", "willRetry"],
+            ),
+            (
+                "command/exec/outputDelta",
+                json!({"processId": "p", "stream": "stderr", "deltaBase64": "eA==", "capReached": false}),
+                "app-server.command.output.delta",
+                vec!["capReached", "deltaBase64", "processId", "stream"],
+            ),
+            ("brand/new", json!({"x": 1}), "app-server.notification", vec!["notificationMethod", "params"]),
+            ("turn/started", json!({"odd": 1}), "app-server.notification", vec!["notificationMethod", "params"]),
+            ("thread/closed", Value::Null, "app-server.notification", vec!["notificationMethod", "params"]),
+        ] {
+            let (draft, detail) = event(method, params.clone());
+            assert_eq!(draft.event_type, event_type, "{method}");
+            for key in keys {
+                assert!(detail.get(key).is_some(), "{method} lacks {key}: {detail}");
+            }
+            if event_type == "app-server.notification" {
+                assert_eq!(detail["params"], params);
+            }
+        }
+    }
+
+    #[test]
+    fn a_delta_arrives_unchanged_and_its_message_quotes_it() {
+        let tricky = "a \"quoted\"\n\\ line \u{1F600}";
+        let params = json!({"threadId": "t", "turnId": "u", "itemId": "i", "delta": tricky});
+        let (draft, detail) = event("item/agentMessage/delta", params);
+        assert_eq!(detail["delta"], tricky);
+        assert_eq!(
+            draft.message,
+            "App-server emitted delta for turn u: a \"quoted\" \\ line \u{1F600}"
+        );
+    }
+}

@@ -1,0 +1,197 @@
+//! The daemon as a whole, at one moment.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Daemon, DaemonError};
+use crate::app_server::Availability;
+use crate::config::ConfigView;
+use crate::journal::Line;
+use crate::state::snapshot::Identity;
+use crate::state::{ChildState, DaemonState, Session};
+
+/// Whether turns can be taken now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Readiness {
+    /// `true` when they can.
+    pub ready: bool,
+    /// Why not, as a sentence.
+    pub reason: Option<String>,
+}
+
+/// The status snapshot; all parts are of the same moment.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotView {
+    /// The configuration.
+    pub config: ConfigView,
+    /// Who this daemon is.
+    pub identity: Identity,
+    /// The daemon and its child.
+    pub daemon: DaemonView,
+    /// All sessions.
+    pub session_registry: RegistryView,
+    /// The newest events.
+    pub recent_events: RecentView,
+    /// The number of the newest event that all of this includes.
+    #[serde(skip)]
+    pub through: u64,
+}
+
+/// The daemon's part of the snapshot.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DaemonView {
+    /// Whether it serves.
+    pub started: bool,
+    /// RFC 3339, UTC, milliseconds.
+    pub started_at: Option<String>,
+    /// RFC 3339, UTC, milliseconds.
+    pub stopped_at: Option<String>,
+    /// The time of the newest event, RFC 3339, UTC, milliseconds.
+    pub updated_at: Option<String>,
+    /// Its process id while it serves.
+    pub pid: Option<u32>,
+    /// The app-server it looks after.
+    pub child: ChildView,
+}
+
+/// The child's part of the snapshot.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChildView {
+    /// `spawn` or `external`.
+    pub strategy: &'static str,
+    /// `app-server`.
+    pub mode: &'static str,
+    /// Where it is.
+    pub endpoint: String,
+    /// The program as it was set.
+    pub command: String,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// The folder it starts in.
+    pub cwd: String,
+    /// What events say about it.
+    #[serde(flatten)]
+    pub state: ChildState,
+}
+
+/// The sessions' part of the snapshot.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistryView {
+    /// When one of them last changed.
+    pub updated_at: Option<String>,
+    /// Oldest first.
+    pub sessions: Vec<Arc<Session>>,
+}
+
+/// The events' part of the snapshot.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecentView {
+    /// How many are kept at most.
+    pub max_entries: usize,
+    /// The time of the newest one.
+    pub updated_at: Option<String>,
+    /// Oldest first.
+    pub events: Vec<Value>,
+}
+
+/// A session with the newest events about it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionView {
+    /// Those of the recent events that name the session or its thread, oldest first.
+    pub recent_events: Vec<Value>,
+    /// The session.
+    pub session: Arc<Session>,
+}
+
+impl Daemon {
+    /// Whether turns can be taken now, and why not.
+    pub fn readiness(&self) -> Readiness {
+        let reason = match &*self.shared.availability.borrow() {
+            _ if self.shared.stopping.is_cancelled() => Some("codexd is stopping.".to_owned()),
+            Availability::Ready(_) => None,
+            Availability::Starting => Some("The app-server is being started.".to_owned()),
+            Availability::Down { reason } => Some(reason.clone()),
+        };
+        Readiness { ready: reason.is_none(), reason }
+    }
+
+    /// Waits until the app-server was started, or could not be.
+    pub async fn settled(&self) -> Readiness {
+        let mut availability = self.shared.availability.clone();
+        let _ = availability.wait_for(|now| !matches!(now, Availability::Starting)).await;
+        self.readiness()
+    }
+
+    /// Everything at one moment.
+    pub fn snapshot(&self) -> SnapshotView {
+        let view = self.shared.recorder.view();
+        let (daemon, sessions_updated_at, sessions, through, recent) = {
+            let state = view.state();
+            let sessions: Vec<_> = state.sessions.iter().cloned().collect();
+            let recent = view.recent_events();
+            (state.daemon.clone(), state.sessions_updated_at.clone(), sessions, state.through, recent)
+        };
+        SnapshotView {
+            config: self.config().view(),
+            identity: view.identity.clone(),
+            recent_events: RecentView {
+                max_entries: view.recent,
+                updated_at: daemon.updated_at.clone(),
+                events: recent.iter().map(event).collect(),
+            },
+            daemon: self.daemon_view(daemon),
+            session_registry: RegistryView { updated_at: sessions_updated_at, sessions },
+            through,
+        }
+    }
+
+    /// One session with the newest events about it.
+    pub fn session_view(&self, session_id: &str) -> Result<SessionView, DaemonError> {
+        let view = self.shared.recorder.view();
+        let (session, recent) = {
+            let state = view.state();
+            (state.sessions.get(session_id).cloned(), view.recent_events())
+        };
+        let session = session.ok_or_else(|| DaemonError::UnknownSession(session_id.to_owned()))?;
+        let about = |event: &Value| {
+            let named = |key: &str| event.get("detail").and_then(|detail| detail.get(key)).and_then(Value::as_str);
+            let thread = named("threadId");
+            named("sessionId") == Some(session_id)
+                || (thread.is_some() && thread == session.thread_id.as_deref())
+        };
+        Ok(SessionView { recent_events: recent.iter().map(event).filter(about).collect(), session })
+    }
+
+    fn daemon_view(&self, daemon: DaemonState) -> DaemonView {
+        let server = self.config().view().server;
+        DaemonView {
+            started: daemon.started,
+            started_at: daemon.started_at,
+            stopped_at: daemon.stopped_at,
+            updated_at: daemon.updated_at,
+            pid: daemon.pid,
+            child: ChildView {
+                strategy: server.child_strategy,
+                mode: server.mode,
+                endpoint: server.endpoint,
+                command: server.child_command,
+                args: server.child_args,
+                cwd: server.child_cwd,
+                state: daemon.child,
+            },
+        }
+    }
+}
+
+/// The event of a line; lines are of our own making, so this fails for none.
+fn event(line: &Line) -> Value {
+    serde_json::from_slice(line.json()).unwrap_or_default()
+}

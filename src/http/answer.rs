@@ -1,0 +1,41 @@
+//! How every answer looks: JSON, pretty-printed, never cached.
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::Response;
+use serde::Serialize;
+
+/// What is said when an answer cannot be put into JSON.
+const UNRENDERABLE: &[u8] = br#"{
+  "ok": false,
+  "error": "internal_error",
+  "message": "The answer could not be put into JSON."
+}"#;
+
+/// `{"ok": true, "data": …}`.
+pub(super) fn data(status: StatusCode, data: impl Serialize) -> Response {
+    #[derive(Serialize)]
+    struct Envelope<D> {
+        ok: bool,
+        data: D,
+    }
+    json(status, &Envelope { ok: true, data })
+}
+
+/// Any value, with two spaces of indentation and a final newline.
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    let (status, mut text) = match serde_json::to_vec_pretty(value) {
+        Ok(text) => (status, text),
+        Err(error) => {
+            tracing::error!(%error, "an answer cannot be put into JSON");
+            (StatusCode::INTERNAL_SERVER_ERROR, UNRENDERABLE.to_vec())
+        }
+    };
+    text.push(b'\n');
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,103 @@
+//! Reading a request's body: a JSON object, and its fields one by one.
+
+use std::collections::BTreeMap;
+
+use axum::body::Body;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::{Map, Value};
+
+use super::error::ApiError;
+
+/// The longest body that is read, in bytes; prompts with images are big.
+const LIMIT: usize = 16 * 1024 * 1024;
+
+/// The fields of a request; unknown ones are ignored, and `null` is the same as absent.
+#[derive(Debug)]
+pub(super) struct Fields(Map<String, Value>);
+
+impl Fields {
+    /// Reads the body; none at all counts as an object without fields.
+    pub(super) async fn read(body: Body) -> Result<Self, ApiError> {
+        match Limited::new(body, LIMIT).collect().await {
+            Ok(collected) => Self::parse(&collected.to_bytes()),
+            Err(error) if error.is::<LengthLimitError>() => Err(ApiError::payload_too_large(LIMIT)),
+            Err(error) => {
+                Err(ApiError::bad_request(format!("The request body could not be read: {error}.")))
+            }
+        }
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        if bytes.trim_ascii().is_empty() {
+            return Ok(Self(Map::new()));
+        }
+        match serde_json::from_slice(bytes) {
+            Ok(Value::Object(fields)) => Ok(Self(fields)),
+            Ok(_) => Err(ApiError::bad_request("Request body must be a JSON object.")),
+            Err(error) => Err(ApiError::bad_request(format!("Request body must be valid JSON: {error}."))),
+        }
+    }
+
+    /// Takes a field out, whatever it is; strings are trimmed everywhere, and an empty one is absent.
+    pub(super) fn any(&mut self, name: &str) -> Option<Value> {
+        match self.0.remove(name) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) => trimmed(&text).map(Value::String),
+            Some(value) => Some(value),
+        }
+    }
+
+    /// Takes a text out.
+    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, ApiError> {
+        match self.any(name) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(ApiError::bad_request(format!("{name} must be a string."))),
+        }
+    }
+
+    /// Takes a text out that must be there.
+    pub(super) fn required_text(&mut self, name: &str) -> Result<String, ApiError> {
+        self.text(name)?.ok_or_else(|| ApiError::bad_request(format!("{name} must be a non-empty string.")))
+    }
+
+    /// Takes a truth value out.
+    pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
+        match self.any(name) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(flag)),
+            Some(_) => Err(ApiError::bad_request(format!("{name} must be true or false."))),
+        }
+    }
+
+    /// Takes an object out.
+    pub(super) fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, ApiError> {
+        match self.any(name) {
+            None => Ok(None),
+            Some(Value::Object(object)) => Ok(Some(object)),
+            Some(_) => Err(ApiError::bad_request(format!("{name} must be an object."))),
+        }
+    }
+
+    /// Takes a map of texts out.
+    pub(super) fn labels(&mut self, name: &str) -> Result<BTreeMap<String, String>, ApiError> {
+        let wrong = || ApiError::bad_request(format!("{name} must be an object of non-empty strings."));
+        let label = |(key, value): (String, Value)| {
+            let value = value.as_str().and_then(trimmed);
+            Ok((trimmed(&key).ok_or_else(wrong)?, value.ok_or_else(wrong)?))
+        };
+        self.object(name).map_err(|_| wrong())?.unwrap_or_default().into_iter().map(label).collect()
+    }
+}
+
+/// Adds a value to what the app-server is told, if there is one; an absent one is left out, not sent as `null`.
+pub(super) fn pass(settings: &mut Map<String, Value>, name: &str, value: Option<impl Into<Value>>) {
+    if let Some(value) = value {
+        settings.insert(name.to_owned(), value.into());
+    }
+}
+
+fn trimmed(text: &str) -> Option<String> {
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.to_owned())
+}

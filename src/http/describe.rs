@@ -1,0 +1,84 @@
+//! `GET /describe`: the surface in words, for whoever has to find out by itself.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Handle, answer};
+
+/// One route of the surface.
+#[derive(Debug, Clone, Copy, Serialize)]
+struct Route {
+    description: &'static str,
+    method: &'static str,
+    path: &'static str,
+}
+
+const fn route(method: &'static str, path: &'static str, description: &'static str) -> Route {
+    Route { description, method, path }
+}
+
+/// The formal routes, in the order that clients know.
+const ROUTES: [Route; 8] = [
+    route("GET", "/healthz", "Lightweight health probe for the local daemon."),
+    route("GET", "/describe", "Machine-readable description of the official codexd surface."),
+    route("GET", "/v1/codexd/status", "Current daemon, child, session, and recent event snapshot."),
+    route("GET", "/v1/codexd/sessions", "List the currently known codexd sessions."),
+    route("GET", "/v1/codexd/sessions/:session_id", "Read a single codexd session and its recent events."),
+    route("POST", "/v1/codexd/sessions", "Create or resume a codexd session."),
+    route("POST", "/v1/codexd/turn", "Submit one turn to an existing codexd session."),
+    route("WS", "/v1/codexd/events", "WebSocket event stream for live codexd session and daemon updates."),
+];
+
+/// What codexd adds to them.
+const EXTENSIONS: [Route; 0] = [];
+
+/// The surface, in the shape that clients know; the words for the retired batch modes stay out of it.
+pub(super) async fn describe(State(edge): State<Handle>) -> Response {
+    let config = edge.daemon.config();
+    let document = json!({
+        "ok": true,
+        "name": "codexd",
+        "surface": "local-api",
+        "description": "Independent local Codex daemon for session lifecycle, turn submission, status reads, and live \
+                        event streaming.",
+        "version": config.version,
+        "mode": {
+            "current": config.server.mode.as_str(),
+            "daemon": "independent",
+            "supervisor": "launchd",
+            "transport": "codex app-server",
+            "conductor_role": "proxy",
+        },
+        "base_url": edge.base_url,
+        "event_stream": {
+            "path": config.service.event_stream_path,
+            "transport": "websocket",
+            "url": edge.event_stream_url(),
+        },
+        "routes": ROUTES,
+        "extensions": EXTENSIONS,
+        "capabilities": {
+            "health_probe": true,
+            "session_create": true,
+            "session_list": true,
+            "session_read": true,
+            "turn_create": true,
+            "turn_readback_via_session": true,
+            "websocket_events": true,
+        },
+        "notes": [
+            "Use GET /describe first when an AI client needs to discover the official local codexd surface.",
+            "codexd is the long-running Codex runtime; conductor-daemon only proxies this service and does not host the \
+             Codex session truth.",
+            "This surface is limited to health, status, sessions, turn submission, and websocket event consumption.",
+            "Every answer is {\"ok\": true, \"data\": …} or {\"ok\": false, \"error\": code, \"message\": sentence}; \
+             /healthz and /describe are flat.",
+            "A turn is accepted at once and ends with the event app-server.turn.completed; its text comes in \
+             app-server.turn.message.delta events.",
+        ],
+    });
+    answer::json(StatusCode::OK, &document)
+}

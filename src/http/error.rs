@@ -1,0 +1,109 @@
+//! The one table of errors: which status and which code each has.
+//!
+//! Clients branch on the code; the message is for the person behind them.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::answer;
+use crate::daemon::DaemonError;
+
+/// How soon it makes sense to ask again, in seconds.
+const RETRY_AFTER: u64 = 1;
+
+/// An answer that says why something was not done.
+#[derive(Debug)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    details: Option<Value>,
+    retry_after: Option<u64>,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), details: None, retry_after: None }
+    }
+
+    /// The request itself is wrong.
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    }
+
+    /// There is no such thing.
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// The body is longer than `limit` bytes.
+    pub(super) fn payload_too_large(limit: usize) -> Self {
+        let message = format!("The request body is over the limit of {limit} bytes.");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)
+    }
+
+    /// The client speaks another version of WebSocket.
+    pub(super) fn upgrade_required(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::UPGRADE_REQUIRED, "bad_request", message)
+    }
+
+    fn with_details(self, details: Value) -> Self {
+        Self { details: Some(details), ..self }
+    }
+
+    fn retry(self) -> Self {
+        Self { retry_after: Some(RETRY_AFTER), ..self }
+    }
+}
+
+impl From<DaemonError> for ApiError {
+    fn from(error: DaemonError) -> Self {
+        use StatusCode as S;
+        let message = error.to_string();
+        let new = |status, code| Self::new(status, code, message);
+        match error {
+            DaemonError::Invalid(_) => new(S::BAD_REQUEST, "bad_request"),
+            DaemonError::UnknownSession(_) => new(S::NOT_FOUND, "not_found"),
+            DaemonError::SessionNotActive(_) | DaemonError::NoThread(_) => {
+                new(S::CONFLICT, "session_not_active")
+            }
+            DaemonError::TurnInProgress { session_id, turn_id } => new(S::CONFLICT, "turn_in_progress")
+                .with_details(json!({ "sessionId": session_id, "turnId": turn_id })),
+            DaemonError::Rejected { method, code, message } => new(S::BAD_REQUEST, "app_server_rejected")
+                .with_details(json!({ "code": code, "message": message, "method": method })),
+            DaemonError::AppServer { method, code, message } => new(S::BAD_GATEWAY, "app_server_error")
+                .with_details(json!({ "code": code, "message": message, "method": method })),
+            DaemonError::Overloaded => new(S::SERVICE_UNAVAILABLE, "overloaded").retry(),
+            DaemonError::Unavailable { .. } => new(S::SERVICE_UNAVAILABLE, "app_server_unavailable").retry(),
+            DaemonError::Timeout { .. } => new(S::GATEWAY_TIMEOUT, "app_server_timeout"),
+            DaemonError::Storage(_) => new(S::SERVICE_UNAVAILABLE, "storage_unavailable").retry(),
+            DaemonError::ShuttingDown => new(S::SERVICE_UNAVAILABLE, "shutting_down").retry(),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Envelope {
+            ok: bool,
+            error: &'static str,
+            message: String,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            details: Option<Value>,
+        }
+        let envelope =
+            Envelope { ok: false, error: self.code, message: self.message, details: self.details };
+        let mut response = answer::json(self.status, &envelope);
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UPGRADE_REQUIRED {
+            // RFC 6455 section 4.4: the version that is spoken here.
+            response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        response
+    }
+}

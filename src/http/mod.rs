@@ -1,0 +1,126 @@
+//! The edge: what comes in over the one listener, and what goes out.
+//!
+//! Handlers see the daemon's handle and their own request and response types.
+//! One table turns errors into statuses ([`error`]), one place renders answers ([`answer`]).
+
+mod answer;
+mod body;
+mod describe;
+mod error;
+mod health;
+mod server;
+mod service;
+mod sessions;
+mod turns;
+mod upgrade;
+mod websocket;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{Method, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use crate::daemon::Daemon;
+use error::ApiError;
+
+pub use server::{Server, base_url};
+pub use service::{ServiceView, StatusView};
+
+/// What every handler can reach; cheap to clone.
+#[derive(Clone)]
+pub struct Edge {
+    shared: Arc<Shared>,
+    router: Router,
+}
+
+struct Shared {
+    daemon: Daemon,
+    /// Where it really listens, such as `http://127.0.0.1:4319`.
+    base_url: String,
+    websocket_clients: AtomicUsize,
+    sockets: TaskTracker,
+    /// Tells the sockets that the daemon stops.
+    going_away: CancellationToken,
+}
+
+/// The state of the handlers.
+type Handle = Arc<Shared>;
+
+impl Edge {
+    /// The edge of `daemon`, which listens at `base_url`.
+    pub fn new(daemon: Daemon, base_url: String) -> Self {
+        let shared = Arc::new(Shared {
+            daemon,
+            base_url,
+            websocket_clients: AtomicUsize::new(0),
+            sockets: TaskTracker::new(),
+            going_away: CancellationToken::new(),
+        });
+        let router = router(&shared);
+        Self { shared, router }
+    }
+
+    /// Answers one request; trailing slashes of its path are ignored.
+    pub async fn answer(&self, mut request: Request) -> Response {
+        if let Some(uri) = without_trailing_slashes(request.uri()) {
+            *request.uri_mut() = uri;
+        }
+        let Ok(response) = self.router.clone().oneshot(request).await;
+        response
+    }
+
+    /// Everything as it is now.
+    pub fn status(&self) -> StatusView {
+        self.shared.status()
+    }
+
+    /// Closes every WebSocket with 1001 and waits until they are closed.
+    pub async fn close_websockets(&self) {
+        self.shared.going_away.cancel();
+        self.shared.sockets.close();
+        self.shared.sockets.wait().await;
+    }
+}
+
+fn router(shared: &Handle) -> Router {
+    let stream = shared.daemon.config().service.event_stream_path.clone();
+    Router::new()
+        .route("/healthz", get(health::healthz))
+        .route("/describe", get(describe::describe))
+        .route("/v1/codexd/status", get(health::status))
+        .route("/v1/codexd/sessions", get(sessions::list).post(sessions::create))
+        .route("/v1/codexd/sessions/{session_id}", get(sessions::read))
+        .route("/v1/codexd/turn", post(turns::submit))
+        .route(&stream, get(websocket::events))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(unknown_route)
+        .with_state(Arc::clone(shared))
+}
+
+async fn unknown_route(method: Method, uri: Uri) -> Response {
+    ApiError::not_found(format!("Unknown codexd route {method} {}.", uri.path())).into_response()
+}
+
+/// The same address with a path that ends in no slash; `None` when it is already so.
+fn without_trailing_slashes(uri: &Uri) -> Option<Uri> {
+    let path = uri.path();
+    let trimmed = path.trim_end_matches('/');
+    if trimmed.len() == path.len() || path == "/" {
+        return None;
+    }
+    let path = if trimmed.is_empty() { "/" } else { trimmed };
+    let path_and_query = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(path_and_query.parse().ok()?);
+    Uri::from_parts(parts).ok()
+}
