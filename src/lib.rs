@@ -1,1 +1,2 @@
 //! codexd: the always-on local home of OpenAI Codex.
+pub mod embedded;
