@@ -76,10 +76,15 @@ impl Server {
         let object = self.thread_object(&state, if exclude_turns { None } else { Some("full") });
         let mut result = items::thread_answer(&state.record, &object);
         let model = &state.record.settings.model;
+        let multi_agent_mode = result["multiAgentMode"].take();
+        if let Some(fields) = result.as_object_mut() {
+            fields.shift_remove("multiAgentMode");
+        }
         result["collaborationMode"] = json!({
             "mode": "default",
             "settings": { "model": model, "reasoning_effort": null, "developer_instructions": null },
         });
+        result["multiAgentMode"] = multi_agent_mode;
         for field in ["initialTurnsPage", "turnsBackwardsCursor", "itemsBackwardsCursor"] {
             result[field] = Value::Null;
         }

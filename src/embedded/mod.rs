@@ -65,6 +65,7 @@ mod startup;
 #[cfg(test)]
 mod tests;
 mod threads;
+mod tools;
 mod turn;
 mod wire;
 
@@ -153,21 +154,19 @@ fn serve(shared: &Arc<Shared>, input: impl BufRead) {
 
 /// Carries out the end that a script asks for.
 fn end_process(ending: Ending) {
-    match ending {
+    // A program that keeps the pid and does nothing takes the place of this one, and the copies of the
+    // descriptors go with it: only in this way can a standard stream be closed safely.
+    let error = match ending {
         Ending::Exit(code) => std::process::exit(code),
         Ending::Abort => std::process::abort(),
-        Ending::Kill => {
-            let _ = kill_process(getpid(), Signal::KILL);
-        }
-        // A program that keeps the pid and does nothing takes the place of this one, and with it the
-        // copies of the descriptors go: only in this way can a standard stream be closed safely.
-        Ending::CloseStdout => {
-            let _ = Command::new("cat").stdout(Stdio::null()).exec();
-        }
-        Ending::CloseStdin => {
-            let _ = Command::new("sleep").arg("600").stdin(Stdio::null()).exec();
-        }
-    }
+        Ending::Kill => match kill_process(getpid(), Signal::KILL) {
+            Ok(()) => return,
+            Err(error) => io::Error::from(error),
+        },
+        Ending::CloseStdout => Command::new("cat").stdout(Stdio::null()).exec(),
+        Ending::CloseStdin => Command::new("sleep").arg("600").stdin(Stdio::null()).exec(),
+    };
+    let _ = writeln!(io::stderr(), "embedded app-server: {ending:?} could not be done: {error}");
 }
 
 /// A shell that ignores SIGTERM hands that on to the program it becomes. The word in the arguments is

@@ -58,7 +58,20 @@ pub(super) fn thread_id(params: &Value, what: &str) -> Result<String, Refusal> {
     let text = string(params, "threadId")?;
     match Uuid::parse_str(text) {
         Ok(id) => Ok(id.to_string()),
-        Err(error) => Err(Refusal::invalid(format!("invalid {what} id: {error}"))),
+        Err(error) => {
+            let wrong =
+                text.chars().enumerate().find(|(_, letter)| !letter.is_ascii_hexdigit() && *letter != '-');
+            let detail = match wrong {
+                // The library of the real one is another version, with other words and positions from 1.
+                Some((index, letter)) => format!(
+                    "invalid character: expected an optional prefix of `urn:uuid:` followed by \
+                     [0-9a-fA-F-], found `{letter}` at {}",
+                    index + 1
+                ),
+                None => error.to_string(),
+            };
+            Err(Refusal::invalid(format!("invalid {what} id: {detail}")))
+        }
     }
 }
 
@@ -233,6 +246,8 @@ mod tests {
         let detail = "invalid character: expected an optional prefix of `urn:uuid:` followed by [0-9a-fA-F-], found `n` at 1";
         let params = json!({ "threadId": "nope" });
         assert_eq!(message(thread_id(&params, "thread")), format!("invalid thread id: {detail}"));
+        let params = json!({ "threadId": "bad-id" });
+        assert!(message(thread_id(&params, "session")).ends_with("found `i` at 5"));
         assert_eq!(message(required(None)), "Invalid request: missing field `params`");
     }
 }
