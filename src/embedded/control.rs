@@ -191,3 +191,48 @@ impl TurnState {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn input() -> Input {
+        Input { content: Vec::new(), client_id: Value::Null }
+    }
+
+    #[test]
+    fn input_that_was_accepted_keeps_the_turn_open() {
+        let turn = Turn::new("turn".to_owned());
+        assert!(turn.steer(input(), || {}));
+        assert_eq!(turn.close(), Some(Call::Steer));
+        assert_eq!(turn.take_steers().len(), 1);
+        assert!(turn.steer(input(), || {}), "still open");
+        assert_eq!(turn.take_steers().len(), 1);
+        assert_eq!(turn.called(), None);
+        assert_eq!(turn.close(), None);
+        assert!(!turn.steer(input(), || unreachable!("a closed turn accepts nothing")));
+        assert!(!turn.interrupt(|| unreachable!("nor an interrupt")));
+    }
+
+    #[test]
+    fn the_answer_comes_before_the_turn_can_look() {
+        let turn = Turn::new("turn".to_owned());
+        assert!(turn.steer(input(), || assert!(turn.state.try_lock().is_err())));
+        assert!(turn.interrupt(|| assert!(turn.state.try_lock().is_err())));
+        assert!(!turn.steer(input(), || unreachable!("the turn is about to end")));
+        assert_eq!(turn.close(), Some(Call::Interrupt));
+    }
+
+    #[test]
+    fn an_interrupt_ends_every_wait() {
+        let turn = Turn::new("turn".to_owned());
+        turn.deliver(3, Answer::Result(Value::Null));
+        assert!(turn.wait_for_answer(3).is_some());
+        assert_eq!(turn.pause(Duration::ZERO), None);
+        assert!(turn.interrupt(|| {}));
+        assert!(turn.wait_for_answer(4).is_none());
+        assert!(!turn.wait_until(|| false));
+        assert_eq!(turn.pause(Duration::from_secs(600)), Some(Call::Interrupt));
+        assert_eq!(turn.wait_for_call(), Some(Call::Interrupt));
+    }
+}

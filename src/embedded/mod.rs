@@ -122,8 +122,13 @@ pub fn run(options: Options) -> ExitCode {
     match (input, output) {
         (Ok(input), Ok(output)) => {
             let (log, end) = (Box::new(log), Box::new(end_process));
+            let lives_on = startup.ignore_eof;
             let shared = Shared::new(Box::new(output), log, options.store, startup, end);
-            serve(&Arc::new(shared), BufReader::new(input));
+            if serve(&Arc::new(shared), BufReader::new(input)) == Stopped::StopReading || lives_on {
+                loop {
+                    std::thread::park();
+                }
+            }
             ExitCode::SUCCESS
         }
         (Err(error), _) | (_, Err(error)) => {
@@ -134,7 +139,7 @@ pub fn run(options: Options) -> ExitCode {
 }
 
 /// The part of [`run`] that needs no process of its own.
-fn serve(shared: &Arc<Shared>, input: impl BufRead) {
+fn serve(shared: &Arc<Shared>, input: impl BufRead) -> Stopped {
     shared.log("embedded app-server ready");
     for word in &shared.startup.stderr {
         shared.log(word);
@@ -143,13 +148,11 @@ fn serve(shared: &Arc<Shared>, input: impl BufRead) {
         shared.wire.bytes(format!("{word}\n").as_bytes());
     }
     let stopped = Server::new(shared).serve(input);
-    if stopped == Stopped::StopReading || shared.startup.ignore_eof {
-        loop {
-            std::thread::park();
-        }
-    }
     // Like the real one: at the end of stdin the commands go too.
-    shared.processes.kill(None);
+    if stopped == Stopped::EndOfInput && !shared.startup.ignore_eof {
+        shared.processes.kill(None);
+    }
+    stopped
 }
 
 /// Carries out the end that a script asks for.

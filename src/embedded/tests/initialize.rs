@@ -85,6 +85,11 @@ fn startup_words_change_the_beginning() {
     client.call("initialize", &info).unwrap();
     assert_eq!(client.endings.recv().unwrap(), super::Ending::Exit(4));
 
+    let mut client = Client::new("stdout=GARBAGE stderr=WORD", None);
+    client.request("initialize", &info);
+    assert_eq!(client.line(), b"GARBAGE\n");
+    assert_eq!(*client.log.lock().unwrap(), b"embedded app-server ready\nWORD\n");
+
     let mut client = Client::new("stop-reading", None);
     client.call("initialize", &info).unwrap();
     assert_eq!(client.stopped.recv().unwrap(), Stopped::StopReading);

@@ -14,7 +14,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::script::Startup;
-use super::server::{Server, Stopped};
+use super::serve;
+use super::server::Stopped;
 use super::shared::{Ending, Shared};
 
 /// Long enough for any machine; only a failing test waits for it.
@@ -64,8 +65,7 @@ impl Client {
         let weak = Arc::downgrade(&shared);
         let (sender, stopped) = channel();
         std::thread::spawn(move || {
-            let reason = Server::new(&shared).serve(BufReader::new(server_input));
-            shared.processes.kill(None);
+            let reason = serve(&shared, BufReader::new(server_input));
             drop(shared);
             // The test may have gone.
             let _ = sender.send(reason);

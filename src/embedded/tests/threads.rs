@@ -75,6 +75,18 @@ fn a_thread_outlives_a_crash_and_its_cut_turn_is_interrupted() {
 }
 
 #[test]
+fn the_end_of_a_turn_is_stored_before_it_is_told() {
+    let store = tempfile::tempdir().unwrap();
+    let mut client = Client::ready("", Some(store.path()));
+    let thread = client.thread();
+    finished_turn(&mut client, &thread, "text=one");
+    let file = std::fs::read(store.path().join(format!("{thread}.json"))).unwrap();
+    let stored: Value = serde_json::from_slice(&file).unwrap();
+    assert_eq!(statuses(&stored), ["completed"]);
+    assert_eq!(stored["turns"][0]["items"][1]["text"], "one");
+}
+
+#[test]
 fn the_history_can_be_left_out_and_paged() {
     let store = tempfile::tempdir().unwrap();
     let thread = crashed_thread(store.path());

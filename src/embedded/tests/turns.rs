@@ -283,8 +283,8 @@ fn a_turn_can_stop_the_reading_and_fill_stderr() {
     client.until_method("turn/completed");
     assert_eq!(client.stopped.recv_timeout(super::PATIENCE).unwrap(), Stopped::StopReading);
     let log = client.log.lock().unwrap();
-    assert!(log.starts_with(b"WORD\n"));
-    assert!(log.len() >= 1005);
+    assert!(log.starts_with(b"embedded app-server ready\nWORD\n"));
+    assert!(log.len() >= 1030);
 }
 
 #[test]
