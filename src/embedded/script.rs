@@ -1,0 +1,319 @@
+//! What a prompt asks the embedded app-server to do: words in, [`Script`] out.
+
+use std::time::Duration;
+
+/// The play of one turn, read from the words of the user's text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Script {
+    /// Number of deltas when the text names one; see [`Script::delta_count`].
+    pub(super) deltas: Option<u64>,
+    /// Characters of one delta when the text names a number.
+    pub(super) chars: Option<usize>,
+    /// Pause between two deltas.
+    pub(super) delay: Duration,
+    /// The one delta, to the letter, instead of made up ones.
+    pub(super) text: Option<String>,
+    pub(super) reasoning: bool,
+    pub(super) plan: bool,
+    pub(super) diff: bool,
+    /// One `error` with `willRetry: true` before anything else.
+    pub(super) retry: bool,
+    /// Tool items in the order of their words.
+    pub(super) tools: Vec<Tool>,
+    pub(super) garbage: bool,
+    /// Bytes, newline excluded, of one notification between the deltas.
+    pub(super) long_line: Option<usize>,
+    /// Half a message without a newline comes before the process ends.
+    pub(super) half_line: bool,
+    pub(super) end: End,
+    pub(super) answer: AnswerPlan,
+    /// So many further `turn/start` are refused as overloaded.
+    pub(super) overload: u64,
+    pub(super) stderr: Vec<String>,
+    /// Bytes written to stderr before the deltas.
+    pub(super) stderr_flood: usize,
+    pub(super) stop_reading: bool,
+}
+
+/// How the turn ends after its deltas.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) enum End {
+    #[default]
+    Completed,
+    Fail,
+    Crash(i32),
+    Abort,
+    Kill,
+    Hang,
+    HangDeltas,
+    LoseCompletion,
+    LoseEverything,
+    CloseStdout,
+    CloseStdin,
+}
+
+/// What happens to the answer to `turn/start`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct AnswerPlan {
+    pub(super) late: Option<Duration>,
+    pub(super) never: bool,
+    pub(super) twice: bool,
+    /// An answer to an id that nobody used comes first.
+    pub(super) foreign: bool,
+}
+
+/// One tool item of a turn.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Tool {
+    /// A command that is told of but not run.
+    Command(String),
+    /// A real process.
+    Spawn { seconds: String, how: SpawnKind },
+    /// A request to the client.
+    Ask(Ask),
+}
+
+/// How a real process hangs on the app-server.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum SpawnKind {
+    /// The turn waits for it.
+    Foreground,
+    /// The turn goes on and leaves it running.
+    Background,
+    /// Its parent ends at once, so the process is handed to init or a subreaper.
+    Double,
+}
+
+/// The kinds of request to the client.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Ask {
+    Command,
+    File,
+    Permissions,
+    Input,
+    Unknown,
+}
+
+impl Script {
+    /// Reads the words of `text`; what is no word of the table, or has a value that is none, is ordinary
+    /// text.
+    pub(super) fn parse(text: &str) -> Self {
+        let mut script = Self::default();
+        for word in text.split_whitespace() {
+            let (name, value) = match word.split_once('=') {
+                Some((name, value)) => (name, Some(value)),
+                None => (word, None),
+            };
+            // A word that is none of the table is ordinary text: a prompt is meant for people as well.
+            let _ = script.apply(name, value);
+        }
+        if script.half_line && !script.end.ends_process() {
+            script.end = End::Crash(101);
+        }
+        script
+    }
+
+    /// Deltas of the turn: one with `text=`, else those asked for, else none for a turn that only fails and
+    /// three for any other.
+    pub(super) fn delta_count(&self) -> u64 {
+        match (self.deltas, self.end) {
+            _ if self.text.is_some() => 1,
+            (Some(count), _) => count,
+            (None, End::Fail) => 0,
+            (None, _) => 3,
+        }
+    }
+
+    fn apply(&mut self, name: &str, value: Option<&str>) -> Option<()> {
+        match (name, value) {
+            ("deltas", Some(value)) => self.deltas = Some(value.parse().ok()?),
+            ("chars", Some(value)) => self.chars = Some(value.parse().ok()?),
+            ("delay", Some(value)) => self.delay = milliseconds(value)?,
+            ("text", Some(value)) => self.text = Some(value.to_owned()),
+            ("reasoning", None) => self.reasoning = true,
+            ("plan", None) => self.plan = true,
+            ("diff", None) => self.diff = true,
+            ("retry", None) => self.retry = true,
+            ("garbage", None) => self.garbage = true,
+            ("long-line", Some(value)) => self.long_line = Some(value.parse().ok()?),
+            ("half-line", None) => self.half_line = true,
+            ("overload", Some(value)) => self.overload = value.parse().ok()?,
+            ("stderr", Some(value)) => self.stderr.push(value.to_owned()),
+            ("stderr-flood", Some(value)) => self.stderr_flood = value.parse().ok()?,
+            ("stop-reading", None) => self.stop_reading = true,
+            ("answer-late", Some(value)) => self.answer.late = Some(milliseconds(value)?),
+            ("answer-never", None) => self.answer.never = true,
+            ("answer-twice", None) => self.answer.twice = true,
+            ("answer-foreign", None) => self.answer.foreign = true,
+            _ => match tool(name, value) {
+                Some(tool) => self.tools.push(tool),
+                None => self.end = End::parse(name, value)?,
+            },
+        }
+        Some(())
+    }
+}
+
+impl End {
+    /// Whether the whole process goes after half of the deltas.
+    pub(super) fn ends_process(self) -> bool {
+        matches!(self, Self::Crash(_) | Self::Abort | Self::Kill)
+    }
+
+    fn parse(name: &str, value: Option<&str>) -> Option<Self> {
+        Some(match (name, value) {
+            ("fail", None) => Self::Fail,
+            ("crash", None) => Self::Crash(101),
+            ("crash", Some(code)) => Self::Crash(code.parse().ok()?),
+            ("abort", None) => Self::Abort,
+            ("kill", None) => Self::Kill,
+            ("hang", None) => Self::Hang,
+            ("hang-deltas", None) => Self::HangDeltas,
+            ("lose-completion", None) => Self::LoseCompletion,
+            ("lose-everything-after-deltas", None) => Self::LoseEverything,
+            ("close-stdout", None) => Self::CloseStdout,
+            ("close-stdin", None) => Self::CloseStdin,
+            _ => return None,
+        })
+    }
+}
+
+fn tool(name: &str, value: Option<&str>) -> Option<Tool> {
+    let spawn = |how| {
+        let seconds = value?;
+        let length: f64 = seconds.parse().ok()?;
+        (length.is_finite() && length >= 0.0).then(|| Tool::Spawn { seconds: seconds.to_owned(), how })
+    };
+    match (name, value) {
+        ("command", None) => Some(Tool::Command("true".to_owned())),
+        ("command", Some(text)) => Some(Tool::Command(text.to_owned())),
+        ("spawn", _) => spawn(SpawnKind::Foreground),
+        ("spawn-background", _) => spawn(SpawnKind::Background),
+        ("spawn-double", _) => spawn(SpawnKind::Double),
+        ("ask", Some("command")) => Some(Tool::Ask(Ask::Command)),
+        ("ask", Some("file")) => Some(Tool::Ask(Ask::File)),
+        ("ask", Some("permissions")) => Some(Tool::Ask(Ask::Permissions)),
+        ("ask", Some("input")) => Some(Tool::Ask(Ask::Input)),
+        ("ask", Some("unknown")) => Some(Tool::Ask(Ask::Unknown)),
+        _ => None,
+    }
+}
+
+/// What holds for the whole process, read from the startup words.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Startup {
+    pub(super) hang_initialize: bool,
+    pub(super) refuse_initialize: bool,
+    pub(super) exit: Option<u8>,
+    pub(super) exit_after_initialize: Option<i32>,
+    pub(super) abort: bool,
+    pub(super) ignore_eof: bool,
+    pub(super) ignore_term: bool,
+    pub(super) answer_late: Duration,
+    pub(super) stderr: Vec<String>,
+    pub(super) stdout: Vec<String>,
+    pub(super) flood: bool,
+    pub(super) stop_reading: bool,
+    pub(super) foreign_thread: bool,
+}
+
+impl Startup {
+    /// Reads the startup words.
+    ///
+    /// # Errors
+    ///
+    /// The first word that is no startup word: here a misspelt one would silently test nothing.
+    pub(super) fn parse(words: &[String]) -> Result<Self, String> {
+        let mut startup = Self::default();
+        for word in words.iter().flat_map(|words| words.split_whitespace()) {
+            startup.apply(word).ok_or_else(|| word.to_owned())?;
+        }
+        Ok(startup)
+    }
+
+    fn apply(&mut self, word: &str) -> Option<()> {
+        let (name, value) = match word.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (word, None),
+        };
+        match (name, value) {
+            ("hang-initialize", None) => self.hang_initialize = true,
+            ("refuse-initialize", None) => self.refuse_initialize = true,
+            ("exit", Some(code)) => self.exit = Some(code.parse().ok()?),
+            ("exit-after-initialize", Some(code)) => self.exit_after_initialize = Some(code.parse().ok()?),
+            ("abort", None) => self.abort = true,
+            ("ignore-eof", None) => self.ignore_eof = true,
+            ("ignore-term", None) => self.ignore_term = true,
+            // What `ignore-term` is called once it has been done.
+            ("term-ignored", None) => {}
+            ("answer-late", Some(value)) => self.answer_late = milliseconds(value)?,
+            ("stderr", Some(value)) => self.stderr.push(value.to_owned()),
+            ("stdout", Some(value)) => self.stdout.push(value.to_owned()),
+            ("flood", None) => self.flood = true,
+            ("stop-reading", None) => self.stop_reading = true,
+            ("foreign-thread", None) => self.foreign_thread = true,
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+fn milliseconds(value: &str) -> Option<Duration> {
+    value.parse().ok().map(Duration::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ordinary_text_is_the_default_turn() {
+        let script = Script::parse("please fix a=b the deltas=many bug, spawn=soon ask=me");
+        assert_eq!(script, Script::default());
+        assert_eq!(script.delta_count(), 3);
+    }
+
+    #[test]
+    fn words_combine_and_tools_keep_their_order() {
+        let script = Script::parse(
+            "go deltas=7 chars=4 delay=5 ask=file command=ls ask=command spawn=0.5 hang-deltas",
+        );
+        assert_eq!(script.delta_count(), 7);
+        assert_eq!(script.chars, Some(4));
+        assert_eq!(script.delay, Duration::from_millis(5));
+        assert_eq!(script.end, End::HangDeltas);
+        assert_eq!(
+            script.tools,
+            [
+                Tool::Ask(Ask::File),
+                Tool::Command("ls".to_owned()),
+                Tool::Ask(Ask::Command),
+                Tool::Spawn { seconds: "0.5".to_owned(), how: SpawnKind::Foreground },
+            ]
+        );
+    }
+
+    #[test]
+    fn a_text_is_one_delta_and_a_failure_has_none_of_its_own() {
+        assert_eq!(Script::parse("text=hello deltas=9").delta_count(), 1);
+        assert_eq!(Script::parse("fail").delta_count(), 0);
+        assert_eq!(Script::parse("fail deltas=2").delta_count(), 2);
+    }
+
+    #[test]
+    fn half_a_line_needs_a_process_that_ends() {
+        assert_eq!(Script::parse("half-line").end, End::Crash(101));
+        assert_eq!(Script::parse("half-line crash=3").end, End::Crash(3));
+        assert_eq!(Script::parse("kill half-line").end, End::Kill);
+    }
+
+    #[test]
+    fn startup_words_are_checked() {
+        let words = ["answer-late=20 flood".to_owned(), "exit-after-initialize=4".to_owned()];
+        let startup = Startup::parse(&words).unwrap();
+        assert_eq!(startup.answer_late, Duration::from_millis(20));
+        assert!(startup.flood);
+        assert_eq!(startup.exit_after_initialize, Some(4));
+        assert_eq!(Startup::parse(&["floood".to_owned()]), Err("floood".to_owned()));
+    }
+}
