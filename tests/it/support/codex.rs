@@ -87,7 +87,7 @@ impl CodexHome {
 }
 
 impl CodexHomeBuilder {
-    /// `untrusted`, `on-request` or `never` (the default).
+    /// `on-request` or `never` (the default); codex takes `untrusted` for a thread, but no longer here.
     pub(crate) fn approval_policy(mut self, policy: &str) -> Self {
         policy.clone_into(&mut self.approval_policy);
         self
@@ -142,6 +142,9 @@ enabled = false
 [features]
 plugins = false
 apps = false
+
+[tools.update_plan]
+enabled = true
 
 [model_providers.mock]
 name = "mock"

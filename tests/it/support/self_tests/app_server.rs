@@ -1,5 +1,7 @@
 //! A minimal client of the real app-server, without codexd between.
 
+use std::fs::{self, File};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -14,6 +16,7 @@ pub(super) struct AppServer {
     process: Child,
     stdin: ChildStdin,
     stdout: Lines<BufReader<ChildStdout>>,
+    stderr_path: PathBuf,
     last_id: u64,
 }
 
@@ -28,6 +31,7 @@ pub(super) struct Turn {
 impl AppServer {
     /// Starts the native program in this home and says hello.
     pub(super) async fn start(home: &CodexHome) -> Self {
+        let stderr_path = home.user_home().join("app-server.stderr");
         let mut process = Command::new(&codex().native)
             .arg("app-server")
             .env_clear()
@@ -37,13 +41,13 @@ impl AppServer {
             .current_dir(home.workspace())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(File::create(&stderr_path).unwrap())
             .kill_on_drop(true)
             .spawn()
             .unwrap();
         let stdin = process.stdin.take().unwrap();
         let stdout = BufReader::new(process.stdout.take().unwrap()).lines();
-        let mut app_server = Self { process, stdin, stdout, last_id: 0 };
+        let mut app_server = Self { process, stdin, stdout, stderr_path, last_id: 0 };
         let client = json!({ "name": "codexd-tests", "title": null, "version": "0" });
         app_server.call("initialize", json!({ "clientInfo": client, "capabilities": null })).await;
         app_server.send(&json!({ "method": "initialized" })).await;
@@ -101,9 +105,13 @@ impl AppServer {
     }
 
     async fn read(&mut self) -> Value {
-        let line = tokio::time::timeout(DEADLINE, self.stdout.next_line()).await;
-        let line = line.expect("the app-server says nothing").unwrap().expect("the app-server has ended");
-        serde_json::from_str(&line).unwrap()
+        match tokio::time::timeout(DEADLINE, self.stdout.next_line()).await {
+            Ok(Ok(Some(line))) => serde_json::from_str(&line).unwrap(),
+            end => {
+                let stderr = fs::read_to_string(&self.stderr_path).unwrap_or_default();
+                panic!("the app-server says nothing any more ({end:?}); its stderr: {stderr}")
+            }
+        }
     }
 }
 

@@ -56,7 +56,7 @@ async fn a_shell_command_is_run_before_the_text() {
 #[tokio::test]
 async fn an_escalation_asks_for_approval() {
     let model = MockModel::start();
-    let home = CodexHome::builder(&model).approval_policy("untrusted").sandbox_mode("read-only").build();
+    let home = CodexHome::builder(&model).approval_policy("on-request").sandbox_mode("read-only").build();
     let mut app_server = AppServer::start(&home).await;
     let turn = app_server.turn(&home, "mock:escalate=[touch here] mock:deltas=1").await;
     assert_eq!(turn.of("item/commandExecution/requestApproval").len(), 1);
@@ -82,7 +82,7 @@ async fn a_plan_and_a_reasoning_are_shown() {
 #[tokio::test]
 async fn a_failing_model_fails_the_turn() {
     for (prompt, requests) in
-        [("mock:fail", 2), ("mock:fail=400", 1), ("mock:failed", 2), ("mock:cut mock:deltas=4", 2)]
+        [("mock:fail", 4), ("mock:fail=400", 1), ("mock:failed", 2), ("mock:cut mock:deltas=4", 2)]
     {
         let (turn, _home, model) = turn(prompt).await;
         assert_eq!(turn.status, "failed", "{prompt}");
