@@ -4,4 +4,5 @@ mod app_server;
 mod daemon;
 mod http;
 mod model;
+mod wait;
 mod websocket;
