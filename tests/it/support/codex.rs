@@ -26,7 +26,7 @@ pub(crate) fn codex() -> &'static Codex {
     CODEX.get_or_init(|| {
         let directory = target_directory().join(format!("codex-{VERSION}"));
         // Several test processes may come here at once; the lock is given back when the file is dropped.
-        let lock = File::create(directory.with_extension("lock")).unwrap();
+        let lock = File::create(beside(&directory, "lock")).unwrap();
         lock.lock().unwrap();
         require("node");
         if let Some(codex) = find(&directory) {
@@ -204,10 +204,18 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
+/// A path with the same name and one more extension.
+fn beside(directory: &Path, extension: &str) -> PathBuf {
+    let mut name = directory.to_owned().into_os_string();
+    name.push(".");
+    name.push(extension);
+    name.into()
+}
+
 /// Installs beside `directory` and renames, so that an interrupted installation is never mistaken for a whole one.
 fn install(directory: &Path) {
     require("npm");
-    let partial = directory.with_extension("partial");
+    let partial = beside(directory, "partial");
     for leftover in [directory, &partial] {
         if leftover.exists() {
             fs::remove_dir_all(leftover).unwrap();
