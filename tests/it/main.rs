@@ -1,0 +1,6 @@
+//! The integration tests: the `codexd` program as a client, a script or the system's service manager sees it.
+
+// The attribute lets clippy know that all of this is test code, helper functions outside of `#[test]` included.
+#![cfg(test)]
+
+mod support;

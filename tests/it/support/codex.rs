@@ -1,0 +1,246 @@
+//! The real app-server: the pinned npm package, installed once per target directory, and homes for it to live in.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+use super::model::MockModel;
+
+/// The version that the tests, like the documentation of the protocol, are about.
+const VERSION: &str = "0.169.0";
+
+/// An installed codex.
+pub(crate) struct Codex {
+    /// What a user has on the path: npm's `codex`, a node script that starts the native program.
+    pub(crate) launcher: PathBuf,
+    /// The native program itself.
+    pub(crate) native: PathBuf,
+}
+
+/// The real codex; the first caller installs it, which takes some seconds and needs npm, node and its registry.
+pub(crate) fn codex() -> &'static Codex {
+    static CODEX: OnceLock<Codex> = OnceLock::new();
+    CODEX.get_or_init(|| {
+        let directory = target_directory().join(format!("codex-{VERSION}"));
+        // Several test processes may come here at once; the lock is given back when the file is dropped.
+        let lock = File::create(beside(&directory, "lock")).unwrap();
+        lock.lock().unwrap();
+        require("node");
+        if let Some(codex) = find(&directory) {
+            return codex;
+        }
+        install(&directory);
+        find(&directory).unwrap_or_else(|| {
+            panic!("npm installed @openai/codex@{VERSION}, but without a native program that runs on this platform")
+        })
+    })
+}
+
+/// A home for codex whose only model is the offline one, with a workspace beside it, removed when dropped.
+pub(crate) struct CodexHome {
+    directory: PathBuf,
+    /// Held for its `Drop`.
+    _temporary: TempDir,
+}
+
+/// The settings of a `CodexHome` that a test may care about.
+pub(crate) struct CodexHomeBuilder {
+    base_url: String,
+    approval_policy: String,
+    sandbox_mode: String,
+    retries: u32,
+}
+
+impl CodexHome {
+    /// A home where nothing is asked and everything is allowed.
+    pub(crate) fn new(model: &MockModel) -> Self {
+        Self::builder(model).build()
+    }
+
+    /// A home with other settings.
+    pub(crate) fn builder(model: &MockModel) -> CodexHomeBuilder {
+        CodexHomeBuilder {
+            base_url: model.base_url(),
+            approval_policy: "never".to_owned(),
+            sandbox_mode: "danger-full-access".to_owned(),
+            retries: 1,
+        }
+    }
+
+    /// The value for `CODEX_HOME`.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.join("codex-home")
+    }
+
+    /// The value for `HOME`, so that nothing of the person who runs the tests is read or written.
+    pub(crate) fn user_home(&self) -> PathBuf {
+        self.directory.join("home")
+    }
+
+    /// A directory for threads to work in, outside of any git repository.
+    pub(crate) fn workspace(&self) -> PathBuf {
+        self.directory.join("workspace")
+    }
+}
+
+impl CodexHomeBuilder {
+    /// `on-request` or `never` (the default); codex takes `untrusted` for a thread, but no longer here.
+    pub(crate) fn approval_policy(mut self, policy: &str) -> Self {
+        policy.clone_into(&mut self.approval_policy);
+        self
+    }
+
+    /// `read-only`, `workspace-write` or `danger-full-access` (the default).
+    pub(crate) fn sandbox_mode(mut self, mode: &str) -> Self {
+        mode.clone_into(&mut self.sandbox_mode);
+        self
+    }
+
+    /// How often codex asks the model again after a failure (1).
+    pub(crate) fn retries(mut self, retries: u32) -> Self {
+        self.retries = retries;
+        self
+    }
+
+    pub(crate) fn build(self) -> CodexHome {
+        let temporary = TempDir::with_prefix("codexd-home-").unwrap();
+        // On macOS the temporary directory is behind a symbolic link, and codex answers with resolved paths.
+        let directory = temporary.path().canonicalize().unwrap();
+        if let Some(repository) = directory.ancestors().find(|ancestor| ancestor.join(".git").exists()) {
+            panic!(
+                "the temporary directory is inside of the git repository {}: set TMPDIR",
+                repository.display()
+            );
+        }
+        let home = CodexHome { directory, _temporary: temporary };
+        for path in [home.path(), home.user_home(), home.workspace()] {
+            fs::create_dir(path).unwrap();
+        }
+        fs::write(home.path().join("config.toml"), self.config()).unwrap();
+        home
+    }
+
+    fn config(&self) -> String {
+        let Self { base_url, approval_policy, sandbox_mode, retries } = self;
+        // With its plugins and apps on, the app-server looks for their lists on the internet.
+        format!(
+            r#"model = "mock-model"
+model_provider = "mock"
+approval_policy = "{approval_policy}"
+sandbox_mode = "{sandbox_mode}"
+check_for_update_on_startup = false
+
+[analytics]
+enabled = false
+
+[feedback]
+enabled = false
+
+[features]
+plugins = false
+apps = false
+
+[tools.update_plan]
+enabled = true
+
+[model_providers.mock]
+name = "mock"
+base_url = "{base_url}"
+wire_api = "responses"
+requires_openai_auth = false
+request_max_retries = {retries}
+stream_max_retries = {retries}
+stream_idle_timeout_ms = 300000
+"#
+        )
+    }
+}
+
+/// The target directory of this build, so that what is installed is kept between runs and goes with `cargo clean`.
+fn target_directory() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().to_owned()
+}
+
+fn require(program: &str) {
+    let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    assert!(
+        found.is_ok_and(|status| status.success()),
+        "These tests run the real codex, which needs `{program}`: install Node.js with npm \
+         (for example `apt-get install nodejs npm` or `brew install node`) and run them again."
+    );
+}
+
+/// The codex in `directory`, if a whole one of the right version is there.
+fn find(directory: &Path) -> Option<Codex> {
+    let modules = directory.join("node_modules");
+    let launcher = modules.join(".bin").join("codex");
+    let native = find_native(&modules.join("@openai"))?;
+    let right = |program: &Path| {
+        let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        text.split_whitespace().any(|word| word == VERSION).then_some(())
+    };
+    right(&native)?;
+    right(&launcher)?;
+    Some(Codex { launcher, native })
+}
+
+/// Finds `codex-<platform>/vendor/<target>/bin/codex`, whatever the platform is.
+fn find_native(packages: &Path) -> Option<PathBuf> {
+    let package = entries(packages).find(|path| file_name(path).starts_with("codex-"))?;
+    entries(&package.join("vendor"))
+        .map(|target| target.join("bin").join("codex"))
+        .find(|path| path.is_file())
+}
+
+fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path())
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// A path with the same name and one more extension.
+fn beside(directory: &Path, extension: &str) -> PathBuf {
+    let mut name = directory.to_owned().into_os_string();
+    name.push(".");
+    name.push(extension);
+    name.into()
+}
+
+/// Installs beside `directory` and renames, so that an interrupted installation is never mistaken for a whole one.
+fn install(directory: &Path) {
+    require("npm");
+    let partial = beside(directory, "partial");
+    for leftover in [directory, &partial] {
+        if leftover.exists() {
+            fs::remove_dir_all(leftover).unwrap();
+        }
+    }
+    fs::create_dir_all(&partial).unwrap();
+    let output = Command::new("npm")
+        .args([
+            "install",
+            "--no-audit",
+            "--no-fund",
+            "--no-package-lock",
+            "--include=optional",
+            "--loglevel=error",
+        ])
+        .arg("--prefix")
+        .arg(&partial)
+        .arg(format!("@openai/codex@{VERSION}"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "npm could not install @openai/codex@{VERSION}, which these tests need:\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    fs::rename(&partial, directory).unwrap();
+}

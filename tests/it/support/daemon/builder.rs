@@ -1,0 +1,191 @@
+//! How a daemon is started: its program, its app-server, its arguments and its environment.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::{Daemon, MARK, Refusal, clean_command, repo_root};
+use crate::support::codex::{CodexHome, codex};
+
+/// How a daemon is to be started.
+pub(crate) struct DaemonBuilder {
+    program: PathBuf,
+    server: Server,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    root: Arc<TempDir>,
+}
+
+enum Server {
+    Embedded { startup: Option<String> },
+    Other(Vec<OsString>),
+}
+
+impl DaemonBuilder {
+    /// A daemon with the embedded app-server and fresh directories.
+    pub(super) fn new() -> Self {
+        Self {
+            program: env!("CARGO_BIN_EXE_codexd").into(),
+            server: Server::Embedded { startup: None },
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            root: Arc::new(TempDir::with_prefix("codexd-test-").unwrap()),
+        }
+    }
+
+    /// The embedded app-server as the child, which is what a daemon has unless the test says otherwise.
+    ///
+    /// It keeps its threads in a directory that goes with `state_from`.
+    pub(crate) fn embedded(mut self) -> Self {
+        self.server = Server::Embedded { startup: None };
+        self
+    }
+
+    /// The embedded app-server, starting in this way instead of the usual one.
+    pub(crate) fn startup(mut self, word: &str) -> Self {
+        self.server = Server::Embedded { startup: Some(word.to_owned()) };
+        self
+    }
+
+    /// The real codex as the child, with this home.
+    pub(crate) fn real(self, home: &CodexHome) -> Self {
+        self.server(&codex().native, &["app-server"])
+            .env("CODEX_HOME", home.path())
+            .env("HOME", home.user_home())
+    }
+
+    /// Any program as the child.
+    pub(crate) fn server(mut self, program: impl AsRef<OsStr>, arguments: &[impl AsRef<OsStr>]) -> Self {
+        self.server = Server::Other(server_flags(program, arguments));
+        self
+    }
+
+    /// No child: an app-server that runs elsewhere.
+    pub(crate) fn external(mut self, endpoint: &str) -> Self {
+        let flags = ["--server-strategy", "external", "--server-endpoint", endpoint];
+        self.server = Server::Other(flags.map(OsString::from).into());
+        self
+    }
+
+    /// One more argument of the daemon.
+    pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    /// One more variable of the daemon.
+    pub(crate) fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// The directories of another daemon, for a restart.
+    pub(crate) fn state_from(mut self, other: &Daemon) -> Self {
+        self.root = Arc::clone(&other.root);
+        self
+    }
+
+    /// Another program in the place of `codexd`.
+    pub(crate) fn program(mut self, program: impl Into<PathBuf>) -> Self {
+        self.program = program.into();
+        self
+    }
+
+    /// Starts the daemon and waits until it has said where it listens.
+    pub(crate) async fn start(self) -> Daemon {
+        let mut daemon = self.spawn();
+        match daemon.first_document().await {
+            Ok(document) => {
+                let base_url = document["service"]["resolvedBaseUrl"].as_str();
+                let base_url = base_url.unwrap_or_else(|| panic!("no resolvedBaseUrl in {document:#}"));
+                daemon.base_url = base_url.trim_end_matches('/').to_owned();
+                daemon
+            }
+            Err(status) => panic!("the daemon ended with {status} before it was ready"),
+        }
+    }
+
+    /// Starts a daemon that must not come up, and waits for its end.
+    pub(crate) async fn start_refused(self) -> Refusal {
+        let mut daemon = self.spawn();
+        match daemon.first_document().await {
+            Ok(document) => panic!("the daemon came up: {document:#}"),
+            Err(status) => Refusal { status, stdout: daemon.stdout(), stderr: daemon.stderr() },
+        }
+    }
+
+    fn spawn(self) -> Daemon {
+        let mark = Uuid::new_v4().to_string();
+        let root = self.root;
+        let home = root.path().join("home");
+        let repo_root = repo_root(root.path());
+        for directory in [&home, &repo_root] {
+            fs::create_dir_all(directory).unwrap();
+        }
+        let stderr_path = root.path().join(format!("stderr-{mark}.log"));
+        let mut command = clean_command(&self.program, &home);
+        command
+            .args(["start", "--json", "--local-api-base", "http://127.0.0.1:0", "--repo-root"])
+            .arg(&repo_root)
+            .args(self.server.flags(root.path()))
+            .args(&self.arguments)
+            .envs(self.environment)
+            .env(MARK, &mark)
+            .current_dir(&repo_root)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&stderr_path).unwrap());
+        let mut process = command.spawn().unwrap();
+        let mut pipe = process.stdout.take().unwrap();
+        let stdout = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&stdout);
+        // The pipe is drained all the time, so that the daemon never waits for its test.
+        let stdout_reader = std::thread::spawn(move || {
+            let mut chunk = [0; 8192];
+            while let Ok(count @ 1..) = pipe.read(&mut chunk) {
+                sink.lock().unwrap().extend_from_slice(&chunk[..count]);
+            }
+        });
+        Daemon {
+            process,
+            #[cfg(target_os = "linux")]
+            mark,
+            root,
+            stdout,
+            stdout_reader,
+            stderr_path,
+            base_url: String::new(),
+        }
+    }
+}
+
+impl Server {
+    fn flags(&self, root: &Path) -> Vec<OsString> {
+        match self {
+            Self::Other(flags) => flags.clone(),
+            Self::Embedded { startup } => {
+                let store = root.join("embedded-store");
+                let mut arguments =
+                    vec![OsStr::new("embedded-app-server"), OsStr::new("--store"), store.as_os_str()];
+                if let Some(word) = startup {
+                    arguments.extend([OsStr::new("--startup"), OsStr::new(word)]);
+                }
+                server_flags(env!("CARGO_BIN_EXE_codexd"), &arguments)
+            }
+        }
+    }
+}
+
+fn server_flags(program: impl AsRef<OsStr>, arguments: &[impl AsRef<OsStr>]) -> Vec<OsString> {
+    let mut flags: Vec<OsString> = vec!["--server-command".into(), program.as_ref().into()];
+    for argument in arguments {
+        flags.extend(["--server-arg".into(), argument.as_ref().to_owned()]);
+    }
+    flags
+}

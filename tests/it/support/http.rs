@@ -1,0 +1,157 @@
+//! An HTTP client that holds every single answer to the rules that all of codexd's answers follow.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::wait::DEADLINE;
+
+/// Something that answers HTTP: a daemon, or the base URL of one.
+pub(crate) trait Target {
+    /// Such as `http://127.0.0.1:4319`, without a slash at the end.
+    fn base_url(&self) -> &str;
+
+    /// Host and port, for a connection.
+    fn authority(&self) -> &str {
+        let base = self.base_url();
+        base.strip_prefix("http://").unwrap_or_else(|| panic!("the base URL {base} is not http"))
+    }
+}
+
+impl Target for str {
+    fn base_url(&self) -> &str {
+        self
+    }
+}
+
+/// An answer that has passed the check of what is true for all answers.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) text: String,
+    /// The parsed body; null for an answer to HEAD.
+    pub(crate) json: Value,
+}
+
+impl Answer {
+    /// The `data` of a success with this status.
+    pub(crate) fn data(&self, status: u16) -> &Value {
+        assert_eq!(self.status, status, "{}", self.text);
+        self.json.get("data").unwrap_or_else(|| panic!("no data in {}", self.text))
+    }
+
+    /// Asserts a failure of this status and code; returns its message.
+    pub(crate) fn error(&self, status: u16, code: &str) -> &str {
+        assert_eq!((self.status, self.json["error"].as_str()), (status, Some(code)), "{}", self.text);
+        self.json["message"].as_str().unwrap()
+    }
+}
+
+/// GET.
+pub(crate) async fn get(target: &(impl Target + ?Sized), path: &str) -> Answer {
+    request(target, Method::GET, path, &[], Bytes::new()).await
+}
+
+/// POST of a JSON body.
+pub(crate) async fn post(target: &(impl Target + ?Sized), path: &str, body: &Value) -> Answer {
+    request(target, Method::POST, path, &[("content-type", "application/json")], body.to_string()).await
+}
+
+/// Any request, on a connection of its own; `host` is added where the headers do not say it.
+pub(crate) async fn request(
+    target: &(impl Target + ?Sized),
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Answer {
+    let mut request = Request::builder().method(&method).uri(path);
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(HOST.as_str())) {
+        request = request.header(HOST, target.authority());
+    }
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(body.into())).unwrap();
+    let what = format!("an answer to {method} {path}");
+    let answer = before_deadline(&what, async {
+        let stream = connect(target).await;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        // The connection ends with its sender.
+        tokio::spawn(connection);
+        let response =
+            sender.send_request(request).await.unwrap_or_else(|error| panic!("no {what}: {error}"));
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap_or_else(|error| panic!("half of {what}: {error}")).to_bytes();
+        let text = String::from_utf8(body.to_vec()).unwrap();
+        let json = if method == Method::HEAD { Value::Null } else { parse(&what, &text) };
+        Answer { status: parts.status.as_u16(), headers: parts.headers, text, json }
+    })
+    .await;
+    check(&what, &method, &answer);
+    answer
+}
+
+/// Sends these bytes and returns all that comes back until the server closes the connection.
+///
+/// A request that is in order keeps the connection open: put `Connection: close` into the last one.
+pub(crate) async fn raw(target: &(impl Target + ?Sized), bytes: &[u8]) -> String {
+    let mut received = Vec::new();
+    let read = async {
+        let mut stream = connect(target).await;
+        // A server that refuses a request early may close before it has taken all of it; what it said still counts.
+        let _ = stream.write_all(bytes).await;
+        let _ = stream.read_to_end(&mut received).await;
+    };
+    let in_time = tokio::time::timeout(DEADLINE, read).await;
+    let text = String::from_utf8_lossy(&received).into_owned();
+    assert!(in_time.is_ok(), "the connection is still open after {} s; so far: {text:?}", DEADLINE.as_secs());
+    text
+}
+
+async fn connect(target: &(impl Target + ?Sized)) -> TcpStream {
+    let authority = target.authority();
+    TcpStream::connect(authority)
+        .await
+        .unwrap_or_else(|error| panic!("nobody listens on {authority}: {error}"))
+}
+
+async fn before_deadline<T>(what: &str, future: impl Future<Output = T>) -> T {
+    let seconds = DEADLINE.as_secs();
+    tokio::time::timeout(DEADLINE, future)
+        .await
+        .unwrap_or_else(|_| panic!("waited {seconds} s in vain for {what}"))
+}
+
+fn parse(what: &str, text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{what} is not JSON: {error}: {text:?}"))
+}
+
+/// What holds for every answer, errors included.
+fn check(what: &str, method: &Method, answer: &Answer) {
+    let Answer { status, headers, text, json } = answer;
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    assert_eq!(
+        header(CONTENT_TYPE),
+        Some("application/json; charset=utf-8"),
+        "content-type of {what}: {text}"
+    );
+    assert_eq!(header(CACHE_CONTROL), Some("no-store"), "cache-control of {what}: {text}");
+    if method == Method::HEAD {
+        return;
+    }
+    let pretty = serde_json::to_string_pretty(json).unwrap() + "\n";
+    assert_eq!(*text, pretty, "{what} is not printed with two spaces and a final newline");
+    let success = (200..300).contains(status);
+    assert_eq!(json["ok"], Value::Bool(success), "`ok` of {what}, status {status}: {text}");
+    if !success {
+        assert!(json["error"].is_string() && json["message"].is_string(), "the error in {what}: {text}");
+    }
+}

@@ -1,0 +1,14 @@
+//! What the integration tests are made of: an offline model, the real app-server, the daemon, and its clients.
+//!
+//! Tests are plain `#[tokio::test]` functions.
+//! Everything here that waits is async and has a deadline, because the daemon under test may be talking to
+//! something the same test runs in its own runtime.
+
+pub(crate) mod codex;
+pub(crate) mod daemon;
+pub(crate) mod http;
+pub(crate) mod model;
+pub(crate) mod wait;
+pub(crate) mod websocket;
+
+mod self_tests;

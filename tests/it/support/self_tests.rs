@@ -1,0 +1,8 @@
+//! Tests of the tests' own tools, without codexd: what they promise holds, and what they check they do refuse.
+
+mod app_server;
+mod daemon;
+mod http;
+mod model;
+mod wait;
+mod websocket;

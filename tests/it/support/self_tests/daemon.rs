@@ -1,0 +1,111 @@
+//! How daemons are started and ended, on a shell script that stands in for one.
+
+use crate::support::codex::{CodexHome, codex};
+use crate::support::daemon::{Daemon, DaemonBuilder, codexd};
+use crate::support::http::Target;
+use crate::support::model::MockModel;
+
+fn stand_in() -> DaemonBuilder {
+    Daemon::builder().program(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/stand_in.sh"))
+}
+
+fn arguments(daemon: &Daemon) -> String {
+    daemon.documents()[0]["arguments"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_daemon_starts_and_stops() {
+    let mut daemon = stand_in().arg("--run-once").env("GREETING", "hello").start().await;
+    assert_eq!(daemon.base_url(), "http://127.0.0.1:9");
+    assert_eq!(daemon.authority(), "127.0.0.1:9");
+    let environment = daemon.documents()[0]["environment"].as_str().unwrap().to_owned();
+    // A shell adds PWD and the like by itself.
+    let environment: Vec<&str> = environment
+        .split_whitespace()
+        .filter(|name| !["PWD", "OLDPWD", "SHLVL", "_"].contains(name))
+        .collect();
+    assert_eq!(environment, ["CODEXD_TEST_MARK", "GREETING", "HOME", "PATH"]);
+    assert!(arguments(&daemon).starts_with("start --json --local-api-base http://127.0.0.1:0 --repo-root /"));
+    assert!(arguments(&daemon).ends_with(" --run-once"));
+
+    let stopped = daemon.stop().await;
+    assert_eq!(stopped.status.code(), Some(7));
+    assert!(stopped.took.as_secs() < 10, "{stopped:?}");
+    assert_eq!(daemon.documents()[1]["stopped"], true);
+    assert_eq!(daemon.stderr(), "");
+}
+
+#[tokio::test]
+async fn a_daemon_that_ends_at_once_is_a_refusal() {
+    let refusal = stand_in().env("STAND_IN", "refuse").start_refused().await;
+    assert_eq!(refusal.status.code(), Some(3));
+    assert_eq!(refusal.stderr, "the stand-in refuses\n");
+    assert_eq!(refusal.stdout, "");
+    let waiting = tokio::spawn(stand_in().env("STAND_IN", "refuse").start());
+    assert!(waiting.await.is_err(), "a start without a daemon must fail the test");
+}
+
+#[tokio::test]
+async fn a_restart_has_the_same_directories_and_another_mark() {
+    let mut first = stand_in().start().await;
+    first.kill().await;
+    let second = stand_in().state_from(&first).start().await;
+    assert_eq!(second.state_dir(), first.state_dir());
+    assert_ne!(second.pid(), first.pid());
+    drop(first);
+    // The log of the stand-in has two files, and a last line that is not whole.
+    let seqs: Vec<u64> = second.events_on_disk().iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    assert_eq!(seqs, [1, 2, 3]);
+    assert!(second.logs_dir().join("events.jsonl").is_file());
+}
+
+#[tokio::test]
+async fn the_kind_of_app_server_becomes_flags() {
+    let embedded = stand_in().startup("slow").start().await;
+    let flags = "--server-arg embedded-app-server --server-arg --store --server-arg /";
+    assert!(arguments(&embedded).contains(flags), "{}", arguments(&embedded));
+    assert!(arguments(&embedded).ends_with("--server-arg --startup --server-arg slow"));
+    let plain = stand_in().startup("slow").embedded().start().await;
+    assert!(!arguments(&plain).contains("--startup"));
+    let home = CodexHome::new(&MockModel::start());
+    let real = stand_in().real(&home).start().await;
+    let flags = format!("--server-command {} --server-arg app-server", codex().native.display());
+    assert!(arguments(&real).ends_with(&flags), "{}", arguments(&real));
+    assert_eq!(real.documents()[0]["home"], home.user_home().to_str().unwrap());
+    let external = stand_in().external("ws://127.0.0.1:1").start().await;
+    assert!(arguments(&external).ends_with("--server-strategy external --server-endpoint ws://127.0.0.1:1"));
+}
+
+#[test]
+fn codexd_alone_has_a_clean_environment() {
+    let home = std::env::temp_dir();
+    let command = codexd(&home);
+    let names: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
+    assert_eq!(names, ["HOME", "PATH"]);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn what_a_killed_daemon_leaves_is_seen_and_swept() {
+    use rustix::process::Signal;
+
+    use crate::support::wait::{wait_until, wait_until_async};
+
+    let mut daemon = stand_in().start().await;
+    let pid = daemon.pid();
+    assert!(daemon.survivors().iter().any(|(survivor, _)| *survivor == pid));
+    daemon.signal(Signal::KILL);
+    assert!(daemon.exited().await.code().is_none());
+    // Between fork and exec a process still has the command line of its parent.
+    let orphan = wait_until("the sleep that the stand-in started", || match daemon.survivors().as_slice() {
+        [(orphan, line)] if line == "sleep 300" => Some(*orphan),
+        _ => None,
+    })
+    .await;
+    drop(daemon);
+    wait_until_async("the end of the orphan", async || {
+        let state = std::fs::read_to_string(format!("/proc/{orphan}/stat")).unwrap_or_default();
+        (state.is_empty() || state.contains(") Z ")).then_some(())
+    })
+    .await;
+}

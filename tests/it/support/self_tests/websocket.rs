@@ -1,0 +1,83 @@
+//! What the client of the event stream takes, and what it refuses.
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_tungstenite::accept_async;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::support::websocket::EventStream;
+
+const HELLO: &str = r#"{"type":"hello","recentEvents":[],"service":{},"snapshot":{}}"#;
+
+/// A server that says these lines, answers one message with a pong, and goes away.
+async fn server(lines: &[&str]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base_url = format!("http://{}", listener.local_addr().unwrap());
+    let lines: Vec<String> = lines.iter().map(|line| format!("{line}\n")).collect();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = accept_async(stream).await.unwrap();
+        for line in lines {
+            socket.send(Message::text(line)).await.unwrap();
+        }
+        socket.next().await.unwrap().unwrap();
+        socket.send(Message::text(event(8) + "\n")).await.unwrap();
+        socket.send(Message::text("{\"type\":\"pong\"}\n")).await.unwrap();
+        let goodbye = CloseFrame { code: CloseCode::Away, reason: "stopping".into() };
+        socket.close(Some(goodbye)).await.unwrap();
+        while let Some(Ok(_)) = socket.next().await {}
+    });
+    base_url
+}
+
+fn event(seq: u64) -> String {
+    json!({ "type": "event", "event": { "seq": seq, "type": "test" } }).to_string()
+}
+
+#[tokio::test]
+async fn a_stream_by_the_rules_is_followed() {
+    let base = server(&[HELLO, &event(3), &event(4), &event(6), &event(7)]).await;
+    let mut stream = EventStream::connect(base.as_str()).await;
+    assert_eq!(stream.hello().await["type"], "hello");
+    assert_eq!(stream.next_event().await["seq"], 3);
+    assert_eq!(stream.wait_for("the event 6", |event| event["seq"] == 6).await["seq"], 6);
+    assert_eq!(stream.ask(&json!({ "type": "ping" })).await["type"], "pong");
+    assert_eq!(stream.close_code().await, 1001);
+}
+
+#[tokio::test]
+async fn all_events_on_the_way_are_kept() {
+    let base = server(&[HELLO, &event(3), &event(4), &event(6)]).await;
+    let mut stream = EventStream::connect_to(base.as_str(), "/elsewhere?since=2", &[("x-test", "yes")]).await;
+    let events = stream.collect_until("the event 6", |event| event["seq"] == 6).await;
+    assert_eq!(events.len(), 3);
+    stream.send(Message::binary(vec![0])).await;
+    assert_eq!(stream.next_event().await["seq"], 8);
+}
+
+#[tokio::test]
+async fn a_stream_against_the_rules_fails_the_test() {
+    for lines in
+        [[HELLO, &event(3), &event(3)], [HELLO, &event(3), &event(2)], [HELLO, "{}", ""], [HELLO, "no", ""]]
+    {
+        let base = server(&lines).await;
+        let followed = tokio::spawn(async move {
+            let mut stream = EventStream::connect(base.as_str()).await;
+            stream.hello().await;
+            stream.next_event().await;
+            stream.next_event().await;
+        });
+        assert!(followed.await.is_err(), "this was followed: {lines:?}");
+    }
+    // Where an end comes instead of an event, the test is told at once.
+    let base = server(&[&event(1)]).await;
+    let followed = tokio::spawn(async move {
+        let mut stream = EventStream::connect(base.as_str()).await;
+        stream.send(Message::text("{}")).await;
+        stream.wait_for("an event that never comes", |event| event["seq"] == 100).await;
+    });
+    assert!(followed.await.is_err());
+}

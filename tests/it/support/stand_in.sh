@@ -1,0 +1,15 @@
+#!/bin/sh
+# Stands in for codexd where the tests' own tools are tested: it starts, starts something, and stops.
+# It is called as codexd is, in the repository root; STAND_IN=refuse lets it fail.
+if [ "$STAND_IN" = refuse ]; then
+  echo "the stand-in refuses" >&2
+  exit 3
+fi
+mkdir -p logs/codexd
+printf '{"seq": 1}\n{"seq": 2}\n' > logs/codexd/events-1.jsonl
+printf '{"seq": 3}\n{"se' > logs/codexd/events.jsonl
+sleep 300 > /dev/null &
+trap 'kill "$!"; printf "{\n  \"stopped\": true\n}\n"; exit 7' TERM
+printf '{\n  "service": {\n    "resolvedBaseUrl": "http://127.0.0.1:9/"\n  },\n'
+printf '  "home": "%s",\n  "arguments": "%s",\n  "environment": "%s"\n}\n' "$HOME" "$*" "$(env | cut -d= -f1 | sort | tr '\n' ' ')"
+wait
