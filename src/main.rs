@@ -1,3 +1,10 @@
-//! The `codexd` program.
+//! The `codexd` program: reads the command line, does what it says, and turns the outcome into an exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match codexd::cli::parse(std::env::args_os()) {
+        Ok(request) => codexd::commands::run(request),
+        Err(exit) => codexd::commands::refuse(exit),
+    }
+}

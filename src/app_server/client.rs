@@ -130,7 +130,10 @@ impl Client {
             Ok(line) => drop(self.outgoing.send(line)),
             Err(error) => {
                 if let Some(settle) = self.pending.take(id) {
-                    settle(Err(CallError::Malformed { method: method.to_owned(), reason: error.to_string() }));
+                    settle(Err(CallError::Malformed {
+                        method: method.to_owned(),
+                        reason: error.to_string(),
+                    }));
                 }
                 return;
             }

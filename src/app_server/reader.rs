@@ -31,12 +31,7 @@ pub(crate) struct StreamEnd {
 
 impl StreamEnd {
     pub(crate) fn new(source: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            source,
-            message: message.into(),
-            flushed_trailing_message: false,
-            trailing_message_length: 0,
-        }
+        Self { source, message: message.into(), flushed_trailing_message: false, trailing_message_length: 0 }
     }
 }
 

@@ -157,7 +157,9 @@ impl Link {
 
     /// Lets the reader finish what it has, within reason.
     async fn last_words(&mut self) -> StreamEnd {
-        let Some(mut reader) = self.reader.take() else { return StreamEnd::new("stdout.end", "its stdout ended") };
+        let Some(mut reader) = self.reader.take() else {
+            return StreamEnd::new("stdout.end", "its stdout ended");
+        };
         match tokio::time::timeout(LAST_WORDS, &mut reader).await {
             Ok(end) => end.unwrap_or_else(reader_failed),
             Err(_) => {
@@ -327,7 +329,9 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
         let exit = match status {
             Ok(status) => Some(child::exit_of(status, expected)),
             Err(error) => {
-                self.tell(Heard::ChildError { message: format!("The app-server could not be ended: {error}.") });
+                self.tell(Heard::ChildError {
+                    message: format!("The app-server could not be ended: {error}."),
+                });
                 None
             }
         };

@@ -117,7 +117,8 @@ mod tests {
 
     #[test]
     fn the_four_kinds_of_message_are_told_apart() {
-        let Ok(Message::Answer { id: 7, outcome: Ok(result) }) = decode(br#"{"id":7,"result":{"a":1}}"#) else {
+        let Ok(Message::Answer { id: 7, outcome: Ok(result) }) = decode(br#"{"id":7,"result":{"a":1}}"#)
+        else {
             panic!("an answer");
         };
         assert_eq!(result.get(), r#"{"a":1}"#);
@@ -142,8 +143,19 @@ mod tests {
     fn what_is_no_message_is_an_error_and_never_a_panic() {
         let deep = "[".repeat(100_000);
         for line in [
-            "", "x", "[1,2]", "{}", "7", "null", "\"a\"", "{\"id\":1}", "{\"id\":-1,\"result\":1}",
-            "{\"id\":\"s\",\"result\":1}", "{\"method\":5}", "{\"id\":1,\"error\":\"text\"}", "{\"id\":1,",
+            "",
+            "x",
+            "[1,2]",
+            "{}",
+            "7",
+            "null",
+            "\"a\"",
+            "{\"id\":1}",
+            "{\"id\":-1,\"result\":1}",
+            "{\"id\":\"s\",\"result\":1}",
+            "{\"method\":5}",
+            "{\"id\":1,\"error\":\"text\"}",
+            "{\"id\":1,",
             &deep,
         ] {
             assert!(decode(line.as_bytes()).is_err(), "{line:.40}");

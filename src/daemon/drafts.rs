@@ -94,7 +94,12 @@ pub(crate) fn connect_failed(endpoint: &str, message: &str) -> Draft {
 
 pub(crate) fn garbage(reason: &str, bytes: usize) -> Draft {
     let message = format!("The app-server sent {bytes} bytes that are no message: {reason}.");
-    Draft::note(Level::Warn, "app-server.message.invalid", message, json!({ "bytes": bytes, "reason": reason }))
+    Draft::note(
+        Level::Warn,
+        "app-server.message.invalid",
+        message,
+        json!({ "bytes": bytes, "reason": reason }),
+    )
 }
 
 pub(crate) fn request_refused(method: &str, params: &Value) -> Draft {

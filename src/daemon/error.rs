@@ -86,9 +86,7 @@ impl From<CallError> for DaemonError {
             CallError::Closed { cause } => {
                 DaemonError::Unavailable { reason: format!("the connection ended during the call: {cause}.") }
             }
-            CallError::Timeout { method, after } => {
-                DaemonError::Timeout { method, seconds: after.as_secs() }
-            }
+            CallError::Timeout { method, after } => DaemonError::Timeout { method, seconds: after.as_secs() },
             CallError::Refused { method, error } => match error.code {
                 OVERLOADED => DaemonError::Overloaded,
                 code @ (INVALID_REQUEST | INVALID_PARAMS) => {

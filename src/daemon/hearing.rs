@@ -389,7 +389,12 @@ mod tests {
                 vec!["capReached", "deltaBase64", "processId", "stream"],
             ),
             ("brand/new", json!({"x": 1}), "app-server.notification", vec!["notificationMethod", "params"]),
-            ("turn/started", json!({"odd": 1}), "app-server.notification", vec!["notificationMethod", "params"]),
+            (
+                "turn/started",
+                json!({"odd": 1}),
+                "app-server.notification",
+                vec!["notificationMethod", "params"],
+            ),
             ("thread/closed", Value::Null, "app-server.notification", vec!["notificationMethod", "params"]),
         ] {
             let (draft, detail) = event(method, params.clone());
@@ -409,9 +414,6 @@ mod tests {
         let params = json!({"threadId": "t", "turnId": "u", "itemId": "i", "delta": tricky});
         let (draft, detail) = event("item/agentMessage/delta", params);
         assert_eq!(detail["delta"], tricky);
-        assert_eq!(
-            draft.message,
-            "App-server emitted delta for turn u: a \"quoted\" \\ line \u{1F600}"
-        );
+        assert_eq!(draft.message, "App-server emitted delta for turn u: a \"quoted\" \\ line \u{1F600}");
     }
 }

@@ -83,8 +83,8 @@ impl Daemon {
         let config = Arc::new(config);
         let mut opened = opening::open(&config)?;
         let notices = std::mem::take(&mut opened.notices);
-        let recorder = Recorder::start(&config.paths, opened, config.event_cache_size)
-            .map_err(StartError::Recorder)?;
+        let recorder =
+            Recorder::start(&config.paths, opened, config.event_cache_size).map_err(StartError::Recorder)?;
         recorder.send(Input::Events(notices));
         // A turn that an earlier life left open ended with it.
         recorder.send(Input::Closed(drafts::earlier_life()));
@@ -213,9 +213,7 @@ impl Daemon {
         match tokio::time::timeout(START, settled).await {
             Ok(Ok(now)) => match &*now {
                 Availability::Ready(client) => Ok(client.clone()),
-                Availability::Down { reason } => {
-                    Err(DaemonError::Unavailable { reason: reason.clone() })
-                }
+                Availability::Down { reason } => Err(DaemonError::Unavailable { reason: reason.clone() }),
                 Availability::Starting => Err(still_starting()),
             },
             Ok(Err(_)) => Err(DaemonError::ShuttingDown),
@@ -295,10 +293,7 @@ fn plan(config: &Arc<Config>, recorder: &Recorder) -> Plan {
                 arguments: server.args.clone(),
                 folder: server.cwd.clone(),
                 environment: vec![
-                    (
-                        "BAA_CODEXD_DAEMON_ID".to_owned(),
-                        recorder.view().identity.daemon_id.clone(),
-                    ),
+                    ("BAA_CODEXD_DAEMON_ID".to_owned(), recorder.view().identity.daemon_id.clone()),
                     ("BAA_CODEXD_SERVER_ENDPOINT".to_owned(), server.endpoint.to_string()),
                 ],
             })

@@ -110,8 +110,11 @@ impl Daemon {
         params.insert("threadId".to_owned(), thread_id.into());
         params.insert("excludeTurns".to_owned(), true.into());
         let answer = client.call("thread/resume", &params, CALL).await?;
-        let thread: ThreadSession = read(answer.get())
-            .map_err(|message| DaemonError::AppServer { method: "thread/resume".to_owned(), code: None, message })?;
+        let thread: ThreadSession = read(answer.get()).map_err(|message| DaemonError::AppServer {
+            method: "thread/resume".to_owned(),
+            code: None,
+            message,
+        })?;
         let last_turn = json!({ "threadId": thread.thread.id, "limit": 1 });
         let endpoint = self.config().server.endpoint.to_string();
         self.call_and_record(client, "thread/turns/list", &last_turn, move |answer| {

@@ -162,7 +162,8 @@ impl Daemon {
         };
         let session = session.ok_or_else(|| DaemonError::UnknownSession(session_id.to_owned()))?;
         let about = |event: &Value| {
-            let named = |key: &str| event.get("detail").and_then(|detail| detail.get(key)).and_then(Value::as_str);
+            let named =
+                |key: &str| event.get("detail").and_then(|detail| detail.get(key)).and_then(Value::as_str);
             let thread = named("threadId");
             named("sessionId") == Some(session_id)
                 || (thread.is_some() && thread == session.thread_id.as_deref())

@@ -83,12 +83,7 @@ impl Daemon {
         self.accept(input, thread_id, "turn/start", params, read).await
     }
 
-    async fn steer(
-        &self,
-        input: &SubmitTurn,
-        thread_id: &str,
-        turn_id: &str,
-    ) -> Result<String, DaemonError> {
+    async fn steer(&self, input: &SubmitTurn, thread_id: &str, turn_id: &str) -> Result<String, DaemonError> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Answer {

@@ -21,9 +21,7 @@ impl Fields {
         match Limited::new(body, LIMIT).collect().await {
             Ok(collected) => Self::parse(&collected.to_bytes()),
             Err(error) if error.is::<LengthLimitError>() => Err(ApiError::payload_too_large(LIMIT)),
-            Err(error) => {
-                Err(ApiError::bad_request(format!("The request body could not be read: {error}.")))
-            }
+            Err(error) => Err(ApiError::bad_request(format!("The request body could not be read: {error}."))),
         }
     }
 

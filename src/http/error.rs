@@ -94,8 +94,7 @@ impl IntoResponse for ApiError {
             #[serde(skip_serializing_if = "Option::is_none")]
             details: Option<Value>,
         }
-        let envelope =
-            Envelope { ok: false, error: self.code, message: self.message, details: self.details };
+        let envelope = Envelope { ok: false, error: self.code, message: self.message, details: self.details };
         let mut response = answer::json(self.status, &envelope);
         if let Some(seconds) = self.retry_after {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));

@@ -31,8 +31,7 @@ pub(super) async fn read(
     session_id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     // A name that is not even text is the name of no session.
-    let Path(session_id) =
-        session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
+    let Path(session_id) = session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
     Ok(answer::data(StatusCode::OK, edge.daemon.session_view(&session_id)?))
 }
 

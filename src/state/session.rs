@@ -30,7 +30,9 @@ impl Purpose {
 
     /// The purpose that a word names.
     pub fn from_word(word: &str) -> Option<Self> {
-        [Purpose::Duplex, Purpose::Worker, Purpose::Smoke].into_iter().find(|purpose| purpose.as_str() == word)
+        [Purpose::Duplex, Purpose::Worker, Purpose::Smoke]
+            .into_iter()
+            .find(|purpose| purpose.as_str() == word)
     }
 }
 

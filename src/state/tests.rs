@@ -127,9 +127,8 @@ fn a_closed_session_has_no_turn_and_is_not_busy() {
 fn the_child_follows_its_events() {
     let started = (event_type::DAEMON_STARTED, json!({"strategy": "spawn", "pid": 10}));
     let child = (event_type::CHILD_STARTED, json!({"pid": 11}));
-    let exited = |expected| {
-        (event_type::CHILD_EXITED, json!({"code": 3, "signal": null, "expected": expected}))
-    };
+    let exited =
+        |expected| (event_type::CHILD_EXITED, json!({"code": 3, "signal": null, "expected": expected}));
     let status = |events: Vec<(&str, Value)>| folded(events).daemon.child.status;
 
     assert_eq!(status(vec![started.clone()]), ChildStatus::Starting);
@@ -158,7 +157,10 @@ fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
     (0..14u8, id.clone(), id.clone(), id, word, any::<bool>()).prop_map(|(kind, s, t, u, word, flag)| {
         let turn = json!({"sessionId": s, "threadId": t, "turnId": u, "status": word, "willRetry": flag});
         match kind {
-            0 => (event_type::DAEMON_STARTED, json!({"strategy": if flag {"spawn"} else {"external"}, "pid": 1})),
+            0 => (
+                event_type::DAEMON_STARTED,
+                json!({"strategy": if flag {"spawn"} else {"external"}, "pid": 1}),
+            ),
             1 => (event_type::DAEMON_STOPPED, Value::Null),
             2 => (event_type::CHILD_STARTED, json!({"pid": 2})),
             3 => (event_type::CHILD_EXITED, json!({"code": 1, "signal": null, "expected": flag})),

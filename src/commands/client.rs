@@ -1,0 +1,70 @@
+//! Asking the running daemon.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use http_body_util::BodyExt;
+use hyper::{Method, Request, header};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use crate::config::LocalApiBase;
+
+/// How long the daemon may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientError {
+    /// Nobody listens there.
+    #[error("nothing listens at {address}: {source}")]
+    Unreachable { address: String, source: std::io::Error },
+    /// Somebody listens and does not answer as codexd does.
+    #[error("what listens at {address} does not answer as codexd does: {reason}")]
+    NotCodexd { address: String, reason: String },
+    /// The daemon refused.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Sends a request to the daemon at `base`; answers with the `data` of its envelope.
+pub(crate) async fn ask(
+    base: &LocalApiBase,
+    method: Method,
+    path: &str,
+    body: Option<&Value>,
+) -> Result<Value, ClientError> {
+    let address = base.socket_address();
+    let unreachable = |source| ClientError::Unreachable { address: base.to_string(), source };
+    let strange = |reason: String| ClientError::NotCodexd { address: base.to_string(), reason };
+    let asking = async {
+        let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| strange(error.to_string()))?;
+        let connection = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, address.to_string())
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(body.map(Value::to_string).unwrap_or_default()))
+            .map_err(|error| strange(error.to_string()))?;
+        let answer = sender.send_request(request).await.map_err(|error| strange(error.to_string()))?;
+        let body = answer.into_body().collect().await.map_err(|error| strange(error.to_string()))?;
+        connection.abort();
+        let answer: Value =
+            serde_json::from_slice(&body.to_bytes()).map_err(|error| strange(error.to_string()))?;
+        match answer.get("ok") {
+            Some(Value::Bool(true)) => Ok(answer.get("data").cloned().unwrap_or(answer)),
+            Some(Value::Bool(false)) => {
+                let message = answer.get("message").and_then(Value::as_str).unwrap_or("it did not say why");
+                Err(ClientError::Refused(message.to_owned()))
+            }
+            _ => Err(strange("its answer has no \"ok\"".to_owned())),
+        }
+    };
+    let late = || strange(format!("no answer within {} s", PATIENCE.as_secs()));
+    tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| Err(late()))
+}

@@ -1,0 +1,85 @@
+//! What the subcommands do; one file each.
+//!
+//! Exit codes: 0 as wanted, 1 not as wanted, 2 wrong settings, 3 no daemon answers.
+
+mod client;
+mod config;
+mod logging;
+mod output;
+mod smoke;
+mod start;
+mod status;
+
+use std::process::ExitCode;
+
+use crate::cli::{CliExit, Request};
+use crate::config::{Config, Settings};
+use crate::embedded;
+
+/// A failure that ends a command: the exit code, and a sentence for stderr.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: u8,
+    message: String,
+}
+
+impl Failure {
+    /// It did not work.
+    fn new(message: impl Into<String>) -> Self {
+        Self { code: 1, message: message.into() }
+    }
+
+    /// The settings are wrong.
+    fn settings(message: impl Into<String>) -> Self {
+        Self { code: 2, message: message.into() }
+    }
+}
+
+/// Carries out what the command line asks for.
+pub fn run(request: Request) -> ExitCode {
+    let outcome = match request {
+        Request::Start { settings, json, run_once } => {
+            resolve(&settings).and_then(|config| start::run(config, json, run_once))
+        }
+        Request::Status { settings, json } => {
+            resolve(&settings).and_then(|config| status::run(&config, json))
+        }
+        Request::Config { settings, json } => resolve(&settings).map(|config| config::run(&config, json)),
+        Request::Smoke { settings, json } => smoke::run(&settings, json),
+        Request::EmbeddedAppServer { store, startup } => {
+            return embedded::run(embedded::Options { store, startup });
+        }
+    };
+    outcome.unwrap_or_else(|failure| {
+        output::complain(&format!("codexd: {}", failure.message));
+        ExitCode::from(failure.code)
+    })
+}
+
+/// Answers a command line that asks for nothing to be done.
+pub fn refuse(exit: CliExit) -> ExitCode {
+    match exit {
+        CliExit::Text(text) => {
+            output::say(text.trim_end_matches('\n'));
+            ExitCode::SUCCESS
+        }
+        CliExit::Usage(sentence) => {
+            output::complain(&sentence);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn resolve(settings: &Settings) -> Result<Config, Failure> {
+    Config::from_process(settings).map_err(|error| Failure::settings(error.to_string()))
+}
+
+/// A runtime for a command.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        // Two are enough to read while something is sent, and each further one costs memory.
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("The runtime could not be started: {error}.")))
+}

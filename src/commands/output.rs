@@ -1,0 +1,33 @@
+//! What commands write for whoever called them.
+//!
+//! A reader that went away, such as the next program of a pipe, is no reason to panic.
+
+use std::io::Write;
+
+use serde::Serialize;
+
+/// Writes a text and a newline to stdout.
+pub(crate) fn say(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+}
+
+/// Writes a JSON document to stdout, with two spaces of indentation.
+pub(crate) fn say_json(value: &impl Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => say(&text),
+        Err(error) => complain(&format!("codexd: The answer could not be put into JSON: {error}.")),
+    }
+}
+
+/// Writes a sentence to stderr.
+pub(crate) fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Renders rows of two columns, the first one as wide as its widest cell.
+pub(crate) fn table(rows: &[(&str, String)]) -> String {
+    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    let lines: Vec<_> = rows.iter().map(|(name, value)| format!("{name:width$}  {value}")).collect();
+    lines.join("\n")
+}

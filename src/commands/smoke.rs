@@ -1,0 +1,206 @@
+//! `codexd smoke`: the whole daemon in a temporary folder, with the embedded app-server as its child, driven over its
+//! own listener.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use hyper::Method;
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+
+use super::start::Running;
+use super::{Failure, client, output, runtime};
+use crate::config::{Config, LocalApiBase, Settings, settings};
+
+/// How many deltas the turn has.
+const DELTAS: usize = 10;
+/// How long the turn may take.
+const TURN: Duration = Duration::from_secs(10);
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    status: &'static str,
+    detail: String,
+}
+
+impl Check {
+    fn new(name: &'static str, outcome: Result<String, String>) -> Self {
+        match outcome {
+            Ok(detail) => Self { name, status: "ok", detail },
+            Err(detail) => Self { name, status: "failed", detail },
+        }
+    }
+}
+
+pub(crate) fn run(given: &Settings, json: bool) -> Result<ExitCode, Failure> {
+    let began = Instant::now();
+    let folder = make_folder()?;
+    let config = config(given, &folder)?;
+    let checks = runtime()?.block_on(drive(config))?;
+    let ok = checks.iter().all(|check| check.status == "ok");
+    let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    if json {
+        output::say_json(&json!({ "ok": ok, "milliseconds": milliseconds, "checks": checks }));
+    } else {
+        let rows: Vec<_> = checks
+            .iter()
+            .map(|check| (check.name, format!("{:6}  {}", check.status, check.detail)))
+            .collect();
+        output::say(&output::table(&rows));
+        let verdict = if ok { "smoke passed" } else { "smoke failed" };
+        output::say(&format!("{verdict} in {milliseconds} ms"));
+    }
+    if ok {
+        // What passed is of no further use; what failed is left to be looked at.
+        let _ = std::fs::remove_dir_all(&folder);
+        Ok(ExitCode::SUCCESS)
+    } else {
+        output::complain(&format!("codexd: The files are left in {}.", folder.display()));
+        Ok(ExitCode::FAILURE)
+    }
+}
+
+fn make_folder() -> Result<PathBuf, Failure> {
+    use std::os::unix::fs::DirBuilderExt;
+    let folder = std::env::temp_dir().join(format!("codexd-smoke-{}", uuid::Uuid::new_v4()));
+    std::fs::DirBuilder::new()
+        .mode(0o700)
+        .create(&folder)
+        .map_err(|error| Failure::new(format!("{} cannot be made: {error}.", folder.display())))?;
+    Ok(folder)
+}
+
+/// The given settings, moved into the folder and to the embedded app-server.
+fn config(given: &Settings, folder: &Path) -> Result<Config, Failure> {
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::new(format!("This program cannot find itself: {error}.")))?;
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let mut settings = Settings::default();
+    for kept in [&settings::NODE_ID, &settings::EVENT_CACHE_SIZE, &settings::EVENT_STREAM_PATH] {
+        for value in given.values(kept) {
+            settings.add(kept, value);
+        }
+    }
+    let settings = settings
+        .with(&settings::REPO_ROOT, text(folder))
+        .with(&settings::LOGS_DIR, text(&folder.join("logs")))
+        .with(&settings::STATE_DIR, text(&folder.join("state")))
+        .with(&settings::LOCAL_API_BASE, "http://127.0.0.1:0")
+        .with(&settings::MODE, "app-server")
+        .with(&settings::SERVER_STRATEGY, "spawn")
+        .with(&settings::SERVER_ENDPOINT, "stdio://embedded-app-server")
+        .with(&settings::SERVER_COMMAND, text(&program))
+        .with(&settings::SERVER_ARGS, "embedded-app-server")
+        .with(&settings::SERVER_CWD, text(folder));
+    super::resolve(&settings)
+}
+
+async fn drive(config: Config) -> Result<Vec<Check>, Failure> {
+    let paths = config.paths.clone();
+    let running = Running::start(config).await?;
+    let (turn, stream) = talk(&running).await;
+    let status = running.stop().await;
+
+    let file = |path: &Path| match std::fs::metadata(path) {
+        Ok(file) => Ok(format!("{} bytes", file.len())),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    };
+    let recent = status.snapshot.recent_events.events.len();
+    Ok(vec![
+        Check::new("structured_event_log", file(&paths.structured_event_log)),
+        Check::new("stdout_log", file(&paths.stdout_log)),
+        Check::new("stderr_log", file(&paths.stderr_log)),
+        Check::new("daemon_state", file(&paths.daemon_state)),
+        Check::new(
+            "recent_event_cache",
+            file(&paths.recent_events).and_then(|_| match recent {
+                0 => Err("no event is kept".to_owned()),
+                _ => Ok(format!("{recent} cached events")),
+            }),
+        ),
+        Check::new("session_registry", closed_session(&paths.session_registry)),
+        Check::new("turn_completed", turn),
+        Check::new("event_stream", stream),
+    ])
+}
+
+/// A session and a turn, as a client has them; what came of the turn, and of the stream.
+async fn talk(running: &Running) -> (Result<String, String>, Result<String, String>) {
+    let status = running.edge.status();
+    let base = status.service.resolved_base_url.unwrap_or_default();
+    let url = status.service.event_stream_url.unwrap_or_default();
+    let conversation = async {
+        let base = LocalApiBase::parse(&base).map_err(|error| error.to_string())?;
+        let (mut events, _) =
+            tokio_tungstenite::connect_async(&url).await.map_err(|error| error.to_string())?;
+        let ask = async |method, path: &str, body: Option<Value>| {
+            client::ask(&base, method, path, body.as_ref()).await.map_err(|error| error.to_string())
+        };
+        let input = json!({ "purpose": "smoke", "metadata": { "source": "embedded-smoke" } });
+        let created = ask(Method::POST, "/v1/codexd/sessions", Some(input)).await?;
+        let session_id = created["session"]["sessionId"].as_str().unwrap_or_default().to_owned();
+        let turn = json!({ "sessionId": session_id, "input": format!("hello deltas={DELTAS}") });
+        let accepted = ask(Method::POST, "/v1/codexd/turn", Some(turn)).await?;
+        let turn_id = accepted["turnId"].as_str().unwrap_or_default().to_owned();
+        let stream = tokio::time::timeout(TURN, watch(&mut events, &turn_id)).await;
+        let stream = stream.unwrap_or_else(|_| Err("the turn did not end".to_owned()));
+        let read = ask(Method::GET, &format!("/v1/codexd/sessions/{session_id}"), None).await?;
+        let turn = match read["session"]["lastTurnStatus"].as_str() {
+            Some("completed") => Ok(format!("turn {turn_id}")),
+            other => Err(format!("turn {turn_id} is {}", other.unwrap_or("unknown"))),
+        };
+        running.daemon.close_session(&session_id).await.map_err(|error| error.to_string())?;
+        Ok::<_, String>((turn, stream))
+    };
+    conversation.await.unwrap_or_else(|error| (Err(error.clone()), Err(error)))
+}
+
+/// Reads events until the turn is over.
+async fn watch<E: std::fmt::Display>(
+    events: &mut (impl StreamExt<Item = Result<Message, E>> + Unpin),
+    turn_id: &str,
+) -> Result<String, String> {
+    let (mut hello, mut count, mut deltas, mut last) = (false, 0, 0, 0);
+    while let Some(message) = events.next().await {
+        let Message::Text(text) = message.map_err(|error| error.to_string())? else { continue };
+        let frame: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        if frame["type"] == "hello" {
+            hello = true;
+            continue;
+        }
+        let event = &frame["event"];
+        let seq = event["seq"].as_u64().unwrap_or(0);
+        if !hello || seq <= last {
+            return Err(format!("event {seq} came after {last}"));
+        }
+        last = seq;
+        count += 1;
+        if event["detail"]["turnId"] == turn_id {
+            match event["type"].as_str() {
+                Some("app-server.turn.message.delta") => deltas += 1,
+                Some("app-server.turn.completed") if deltas == DELTAS => {
+                    return Ok(format!("{count} events, {deltas} deltas"));
+                }
+                Some("app-server.turn.completed") => return Err(format!("{deltas} of {DELTAS} deltas came")),
+                _ => {}
+            }
+        }
+    }
+    Err("the stream ended before the turn".to_owned())
+}
+
+fn closed_session(path: &Path) -> Result<String, String> {
+    let text = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let registry: Value = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
+    let sessions = registry["sessions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if sessions.iter().any(|session| session["purpose"] == "smoke" && session["status"] == "closed") {
+        Ok(format!("{} recorded sessions", sessions.len()))
+    } else {
+        Err("the closed session is not in it".to_owned())
+    }
+}

@@ -1,0 +1,170 @@
+//! `codexd start`: the daemon, from its first line of output to its exit code.
+
+use std::process::ExitCode;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{Failure, logging, output, runtime};
+use crate::config::{Config, LocalApiBase};
+use crate::daemon::Daemon;
+use crate::http::{Edge, Server, StatusView, base_url};
+
+pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode, Failure> {
+    logging::start(&config.log_filter)?;
+    let runtime = runtime()?;
+    let code = runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let running = Running::start(config).await?;
+        if run_once {
+            return Ok(running.once(json).await);
+        }
+        running.say(json);
+        let name = signals.next().await;
+        tracing::info!(signal = name, "stopping");
+        let daemon = running.daemon.clone();
+        let hurry = async {
+            let name = signals.next().await;
+            tracing::warn!(signal = name, "stopping at once");
+            daemon.hurry();
+            std::future::pending::<()>().await;
+        };
+        let status = tokio::select! {
+            status = running.stop() => status,
+            () = hurry => return Ok(ExitCode::FAILURE),
+        };
+        if !json {
+            output::say(&format!("codexd stopped after {name}\n{}", line(&status)));
+        }
+        Ok(ExitCode::SUCCESS)
+    });
+    // A blocked read of the log must not keep the process.
+    runtime.shutdown_background();
+    code
+}
+
+/// The daemon and its listener.
+pub(crate) struct Running {
+    pub(crate) daemon: Daemon,
+    pub(crate) edge: Edge,
+    server: Server,
+}
+
+impl Running {
+    /// Listens, then starts everything behind the listener; an address that cannot be had is noticed before anything
+    /// else is started.
+    pub(crate) async fn start(config: Config) -> Result<Self, Failure> {
+        let listener = listen(&config.service.local_api_base).await?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| Failure::new(format!("The listener has no address: {error}.")))?;
+        let daemon = Daemon::start(config).map_err(|error| Failure::new(error.to_string()))?;
+        let edge = Edge::new(daemon.clone(), base_url(address));
+        let server = Server::start(listener, edge.clone());
+        tracing::info!(%address, "listening");
+        Ok(Self { daemon, edge, server })
+    }
+
+    /// Stops in order: no new work, no streams, no app-server, everything on disk, no listener.
+    pub(crate) async fn stop(self) -> StatusView {
+        self.daemon.refuse_work();
+        self.edge.close_websockets().await;
+        self.daemon.stop().await;
+        self.server.stop().await;
+        self.edge.status()
+    }
+
+    /// Starts, sees whether the app-server comes up, and stops.
+    async fn once(self, json: bool) -> ExitCode {
+        let readiness = self.daemon.settled().await;
+        let status = self.stop().await;
+        if json {
+            output::say_json(&status);
+        } else {
+            output::say(&line(&status));
+        }
+        match readiness.reason {
+            None => ExitCode::SUCCESS,
+            Some(reason) => {
+                output::complain(&format!("codexd: {reason}"));
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn say(&self, json: bool) {
+        let status = self.edge.status();
+        if json {
+            output::say_json(&status);
+        } else {
+            output::say(&line(&status));
+        }
+    }
+}
+
+async fn listen(base: &LocalApiBase) -> Result<TcpListener, Failure> {
+    let address = base.socket_address();
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => Failure::new(format!(
+            "{address} is already in use, perhaps by another codexd; stop that one or choose another address with \
+             --local-api-base."
+        )),
+        _ => Failure::new(format!("codexd cannot listen at {address}: {error}.")),
+    })
+}
+
+/// The whole state on one line, for logs.
+fn line(status: &StatusView) -> String {
+    let (service, snapshot) = (&status.service, &status.snapshot);
+    let (config, daemon) = (&snapshot.config, &snapshot.daemon);
+    let pid = daemon.pid.map_or_else(|| "none".to_owned(), |pid| pid.to_string());
+    let not_listening = || "not-listening".to_owned();
+    [
+        format!("daemon={}", snapshot.identity.daemon_id),
+        format!("node={}", config.node_id),
+        format!("started={}", daemon.started),
+        format!("pid={pid}"),
+        format!("strategy={}", config.server.child_strategy),
+        format!("mode={}", config.server.mode),
+        format!("endpoint={}", config.server.endpoint),
+        format!("local_api_base={}", config.service.local_api_base),
+        format!("event_stream_path={}", config.service.event_stream_path),
+        format!("sessions={}", snapshot.session_registry.sessions.len()),
+        format!("recent_events={}", snapshot.recent_events.events.len()),
+        format!("logs_dir={}", config.paths.logs_dir),
+        format!("state_dir={}", config.paths.state_dir),
+        format!("resolved_base={}", service.resolved_base_url.clone().unwrap_or_else(not_listening)),
+        format!("ws_url={}", service.event_stream_url.clone().unwrap_or_else(not_listening)),
+    ]
+    .join(" ")
+}
+
+/// The signals that ask for a stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failure::new(format!("The signals cannot be listened to: {error}.")))
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            // The terminal it was started from is gone.
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// The name of the next signal.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => "SIGHUP",
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! `codexd status`: asks the running daemon; when none answers, reads what it left on disk.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use hyper::Method;
+use serde_json::{Map, Value, json};
+
+use super::{Failure, client, output, runtime};
+use crate::config::Config;
+
+/// No daemon answers.
+const NOBODY: u8 = 3;
+
+pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
+    let base = &config.service.local_api_base;
+    let answer = runtime()?.block_on(client::ask(base, Method::GET, "/v1/codexd/status", None));
+    match answer {
+        Ok(mut status) => {
+            if json {
+                status["running"] = true.into();
+                output::say_json(&status);
+            } else {
+                output::say(&output::table(&running(&status)));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            let message = format!("No codexd answers: {error}.");
+            let files = files(config);
+            if json {
+                let mut document = Map::new();
+                document.insert("running".to_owned(), false.into());
+                document.insert("message".to_owned(), message.into());
+                document.extend(files);
+                output::say_json(&document);
+            } else {
+                output::complain(&format!("codexd: {message}"));
+                output::say(&output::table(&stopped(config, &files)));
+            }
+            Ok(ExitCode::from(NOBODY))
+        }
+    }
+}
+
+/// What the state files say; a file that is missing or unreadable is `null`.
+fn files(config: &Config) -> Map<String, Value> {
+    let read = |path: &Path| {
+        let text = std::fs::read(path).ok()?;
+        serde_json::from_slice::<Value>(&text).ok()
+    };
+    let paths = &config.paths;
+    let files = [
+        ("identity", &paths.identity),
+        ("daemon", &paths.daemon_state),
+        ("sessionRegistry", &paths.session_registry),
+        ("recentEvents", &paths.recent_events),
+    ];
+    files.into_iter().map(|(name, path)| (name.to_owned(), json!(read(path)))).collect()
+}
+
+fn running(status: &Value) -> Vec<(&'static str, String)> {
+    let (service, snapshot) = (&status["service"], &status["snapshot"]);
+    let daemon = &snapshot["daemon"];
+    let paths = &snapshot["config"]["paths"];
+    let turns = match service["ready"].as_bool() {
+        Some(true) => "can be taken".to_owned(),
+        _ => format!("cannot be taken: {}", text(&service["notReadyReason"])),
+    };
+    vec![
+        ("codexd", format!("running, pid {}, since {}", text(&daemon["pid"]), text(&daemon["startedAt"]))),
+        ("version", text(&snapshot["config"]["version"])),
+        ("address", text(&service["resolvedBaseUrl"])),
+        (
+            "events",
+            format!("{}, {} clients", text(&service["eventStreamUrl"]), text(&service["websocketClients"])),
+        ),
+        ("app-server", child(&daemon["child"])),
+        ("turns", turns),
+        ("sessions", sessions(&snapshot["sessionRegistry"])),
+        ("logs", text(&paths["logsDir"])),
+        ("state", text(&paths["stateDir"])),
+    ]
+}
+
+fn stopped(config: &Config, files: &Map<String, Value>) -> Vec<(&'static str, String)> {
+    let daemon = files.get("daemon").unwrap_or(&Value::Null);
+    let last = match (daemon["started"].as_bool(), &daemon["stoppedAt"]) {
+        (Some(true), _) => {
+            format!("did not stop in order; last heard of at {}", text(&daemon["updatedAt"]))
+        }
+        (Some(false), at) => format!("stopped at {}", text(at)),
+        (None, _) => "never ran here".to_owned(),
+    };
+    vec![
+        ("codexd", last),
+        ("app-server", child(&daemon["child"])),
+        ("sessions", sessions(files.get("sessionRegistry").unwrap_or(&Value::Null))),
+        ("logs", config.paths.logs_dir.display().to_string()),
+        ("state", config.paths.state_dir.display().to_string()),
+    ]
+}
+
+fn child(child: &Value) -> String {
+    let mut words = vec![text(&child["status"])];
+    if let Some(pid) = child["pid"].as_u64() {
+        words.push(format!("pid {pid}"));
+    }
+    if let Some(error) = child["lastError"].as_str() {
+        words.push(error.to_owned());
+    }
+    words.join(", ")
+}
+
+fn sessions(registry: &Value) -> String {
+    let sessions = registry["sessions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let count = |wanted: fn(&Value) -> bool| sessions.iter().filter(|session| wanted(session)).count();
+    let active = count(|session| session["status"] == "active");
+    let busy = count(|session| session["status"] == "active" && !session["currentTurnId"].is_null());
+    format!("{}, {active} active, {busy} busy", sessions.len())
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
