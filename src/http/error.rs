@@ -13,9 +13,12 @@ use crate::daemon::DaemonError;
 /// How soon it makes sense to ask again, in seconds.
 const RETRY_AFTER: u64 = 1;
 
-/// An answer that says why something was not done.
+/// An answer that says why something was not done; boxed, because it is the rare case of every result.
 #[derive(Debug)]
-pub(super) struct ApiError {
+pub(super) struct ApiError(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     status: StatusCode,
     code: &'static str,
     message: String,
@@ -25,7 +28,7 @@ pub(super) struct ApiError {
 
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), details: None, retry_after: None }
+        Self(Box::new(Parts { status, code, message: message.into(), details: None, retry_after: None }))
     }
 
     /// The request itself is wrong.
@@ -49,12 +52,14 @@ impl ApiError {
         Self::new(StatusCode::UPGRADE_REQUIRED, "bad_request", message)
     }
 
-    fn with_details(self, details: Value) -> Self {
-        Self { details: Some(details), ..self }
+    fn with_details(mut self, details: Value) -> Self {
+        self.0.details = Some(details);
+        self
     }
 
-    fn retry(self) -> Self {
-        Self { retry_after: Some(RETRY_AFTER), ..self }
+    fn retry(mut self) -> Self {
+        self.0.retry_after = Some(RETRY_AFTER);
+        self
     }
 }
 
@@ -94,14 +99,15 @@ impl IntoResponse for ApiError {
             #[serde(skip_serializing_if = "Option::is_none")]
             details: Option<Value>,
         }
-        let envelope = Envelope { ok: false, error: self.code, message: self.message, details: self.details };
-        let mut response = answer::json(self.status, &envelope);
-        if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        let Parts { status, code, message, details, retry_after } = *self.0;
+        let mut response = answer::json(status, &Envelope { ok: false, error: code, message, details });
+        let headers = response.headers_mut();
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if self.status == StatusCode::UPGRADE_REQUIRED {
+        if status == StatusCode::UPGRADE_REQUIRED {
             // RFC 6455 section 4.4: the version that is spoken here.
-            response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
         response
     }
