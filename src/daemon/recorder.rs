@@ -21,7 +21,7 @@ use crate::app_server::{Backlog, Closed};
 use crate::config::Paths;
 use crate::journal::{Entry, Journal, Line, Reader, Subscription, Tail};
 use crate::state::snapshot::Identity;
-use crate::state::{Draft, State};
+use crate::state::{Change, Draft, Level, State, event_type};
 
 /// How many inputs one batch takes at most, so that a flood still reaches its readers in steps.
 const BATCH: usize = 64;
@@ -230,6 +230,9 @@ impl Worker {
         if let Err(error) = &written {
             tracing::error!(%error, "the event log cannot be written");
         }
+        for (line, draft) in lines.iter().zip(drafts.iter()) {
+            log(line.seq, draft);
+        }
         let mut sessions_changed = false;
         {
             let mut state = self.view.state.write().unwrap_or_else(PoisonError::into_inner);
@@ -242,6 +245,24 @@ impl Worker {
         drafts.clear();
         self.keeper.changed(sessions_changed);
         written
+    }
+}
+
+/// Says on stderr what the owner wants to know at night: what became of the daemon, the child, sessions and turns.
+///
+/// What users and models say stays out of it.
+fn log(seq: u64, draft: &Draft) {
+    let event_type = draft.event_type;
+    let quotes = event_type == "child.stderr" || event_type == event_type::TURN_ERROR;
+    if draft.change == Change::None || quotes || event_type == event_type::THREAD_STATUS_CHANGED {
+        tracing::debug!(seq, event_type, "event");
+        return;
+    }
+    let message = &draft.message;
+    match draft.level {
+        Level::Info => tracing::info!(seq, event_type, "{message}"),
+        Level::Warn => tracing::warn!(seq, event_type, "{message}"),
+        Level::Error => tracing::error!(seq, event_type, "{message}"),
     }
 }
 
