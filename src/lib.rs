@@ -5,6 +5,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod daemon;
+pub mod disk;
 pub mod embedded;
 pub mod http;
 pub mod journal;

@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, logging, output, runtime};
 use crate::config::{Config, LocalApiBase};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Folders};
 use crate::http::{Edge, Server, StatusView, base_url};
 
 pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode, Failure> {
@@ -54,11 +54,12 @@ impl Running {
     /// Listens, then starts everything behind the listener; an address that cannot be had is noticed before anything
     /// else is started.
     pub(crate) async fn start(config: Config) -> Result<Self, Failure> {
+        let folders = Folders::take(&config).map_err(|error| Failure::settings(error.to_string()))?;
         let listener = listen(&config.service.local_api_base).await?;
         let address = listener
             .local_addr()
             .map_err(|error| Failure::new(format!("The listener has no address: {error}.")))?;
-        let daemon = Daemon::start(config).map_err(|error| Failure::new(error.to_string()))?;
+        let daemon = Daemon::start(config, folders).map_err(|error| Failure::new(error.to_string()))?;
         let edge = Edge::new(daemon.clone(), base_url(address));
         let server = Server::start(listener, edge.clone());
         tracing::info!(%address, "listening");

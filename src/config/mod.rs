@@ -17,6 +17,7 @@ mod tests;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use address::{AddressError, LocalApiBase, RESERVED_PATHS, StreamPathError, parse_event_stream_path};
 pub use endpoint::{ChildStrategy, Endpoint, EndpointError, ServerEndpoint};
@@ -46,6 +47,8 @@ pub struct Config {
     pub service: ServiceConfig,
     /// The app-server.
     pub server: ServerConfig,
+    /// How much is kept, and how long is waited.
+    pub limits: LimitsConfig,
     /// What codexd writes to stderr about itself, in the syntax of `RUST_LOG`.
     pub log_filter: String,
     report: Vec<ReportRow>,
@@ -92,6 +95,23 @@ impl Paths {
             state_dir,
         }
     }
+}
+
+/// How much is kept, and how long is waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// Size at which the event log begins another file, in bytes.
+    pub event_segment_bytes: u64,
+    /// Size of the whole event log, in bytes.
+    pub event_log_bytes: u64,
+    /// Size at which a log of the app-server's output begins anew, in bytes.
+    pub output_log_bytes: u64,
+    /// How many closed sessions are remembered.
+    pub closed_sessions: usize,
+    /// How long a client of the event stream may take nothing.
+    pub client_timeout: Duration,
+    /// How often a WebSocket client is pinged.
+    pub ping_interval: Duration,
 }
 
 /// Where the service listens.

@@ -1,10 +1,11 @@
 //! Reading each setting from its three places.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::settings::{self, DefaultValue, SHARED_LOGS_DIR, SHARED_STATE_DIR, Setting};
 use super::{
-    ChildEnvironment, ChildStrategy, Config, ConfigError, Environment, LocalApiBase,
+    ChildEnvironment, ChildStrategy, Config, ConfigError, Environment, LimitsConfig, LocalApiBase,
     MAXIMUM_EVENT_CACHE_SIZE, Paths, Platform, ReportRow, ServerConfig, ServerEndpoint, ServerMode,
     ServiceConfig, Settings, Source, ValueError, parse_event_stream_path,
 };
@@ -44,8 +45,15 @@ pub(super) fn resolve(
     )?;
     let args = reader.arguments()?;
     let cwd = reader.server_cwd(repo_root.as_ref())?;
-    let event_cache_size =
-        reader.value(&settings::EVENT_CACHE_SIZE, parse_event_cache_size, |size| (*size).into())?;
+    let event_cache_size = reader.count(&settings::EVENT_CACHE_SIZE, 1, MAXIMUM_EVENT_CACHE_SIZE)?;
+    let limits = LimitsConfig {
+        event_segment_bytes: reader.count(&settings::EVENT_SEGMENT_BYTES, 4096, 1 << 30)? as u64,
+        event_log_bytes: reader.count(&settings::EVENT_LOG_BYTES, 8192, 1 << 40)? as u64,
+        output_log_bytes: reader.count(&settings::OUTPUT_LOG_BYTES, 4096, 1 << 30)? as u64,
+        closed_sessions: reader.count(&settings::CLOSED_SESSION_LIMIT, 0, 1_000_000)?,
+        client_timeout: Duration::from_secs(reader.count(&settings::CLIENT_TIMEOUT, 1, 3600)? as u64),
+        ping_interval: Duration::from_secs(reader.count(&settings::PING_INTERVAL, 1, 3600)? as u64),
+    };
     let log_filter =
         reader.value(&settings::LOG_FILTER, |text| Ok(text.to_owned()), |filter| filter.as_str().into())?;
 
@@ -64,6 +72,7 @@ pub(super) fn resolve(
             cwd,
             child_environment: ChildEnvironment { path: environment.get("PATH") },
         },
+        limits,
         log_filter,
         report: reader.report,
     })
@@ -104,6 +113,16 @@ impl Reader<'_> {
     ) -> Result<T, ConfigError> {
         let value = self.text(setting)?.parse(parse)?;
         Ok(self.record(setting, value, show))
+    }
+
+    /// A setting that is a whole number.
+    fn count(
+        &mut self,
+        setting: &'static Setting,
+        minimum: usize,
+        maximum: usize,
+    ) -> Result<usize, ConfigError> {
+        self.value(setting, |text| parse_count(text, minimum, maximum), |count| (*count).into())
     }
 
     fn record<T>(
@@ -296,13 +315,9 @@ fn parse_strategy(text: &str) -> Result<ChildStrategy, ValueError> {
     }
 }
 
-fn parse_event_cache_size(text: &str) -> Result<usize, ValueError> {
-    let size = text.parse().ok().filter(|size| (1..=MAXIMUM_EVENT_CACHE_SIZE).contains(size));
-    size.ok_or_else(|| ValueError::Count {
-        value: text.to_owned(),
-        minimum: 1,
-        maximum: MAXIMUM_EVENT_CACHE_SIZE,
-    })
+fn parse_count(text: &str, minimum: usize, maximum: usize) -> Result<usize, ValueError> {
+    let count = text.parse().ok().filter(|count| (minimum..=maximum).contains(count));
+    count.ok_or_else(|| ValueError::Count { value: text.to_owned(), minimum, maximum })
 }
 
 /// A command with a slash names a file, and the app-server's folder must not decide which.

@@ -166,6 +166,60 @@ pub const EVENT_CACHE_SIZE: Setting = Setting {
     purpose: "How many recent events are kept at hand, 1 to 10000",
     ..SINGLE
 };
+/// `--event-segment-bytes`: when the event log begins another file.
+pub const EVENT_SEGMENT_BYTES: Setting = Setting {
+    name: "event-segment-bytes",
+    variable: "BAA_CODEXD_EVENT_SEGMENT_BYTES",
+    default: DefaultValue::Text("33554432"),
+    placeholder: "BYTES",
+    purpose: "Size at which the event log begins another file",
+    ..SINGLE
+};
+/// `--event-log-bytes`: how large all files of the event log may become together.
+pub const EVENT_LOG_BYTES: Setting = Setting {
+    name: "event-log-bytes",
+    variable: "BAA_CODEXD_EVENT_LOG_BYTES",
+    default: DefaultValue::Text("536870912"),
+    placeholder: "BYTES",
+    purpose: "Size of the whole event log, at which its oldest file is removed",
+    ..SINGLE
+};
+/// `--output-log-bytes`: when `stdout.log` and `stderr.log` begin anew.
+pub const OUTPUT_LOG_BYTES: Setting = Setting {
+    name: "output-log-bytes",
+    variable: "BAA_CODEXD_OUTPUT_LOG_BYTES",
+    default: DefaultValue::Text("33554432"),
+    placeholder: "BYTES",
+    purpose: "Size at which stdout.log and stderr.log begin anew; one older file of each is kept",
+    ..SINGLE
+};
+/// `--closed-session-limit`: how many closed sessions are remembered.
+pub const CLOSED_SESSION_LIMIT: Setting = Setting {
+    name: "closed-session-limit",
+    variable: "BAA_CODEXD_CLOSED_SESSION_LIMIT",
+    default: DefaultValue::Text("1000"),
+    placeholder: "COUNT",
+    purpose: "How many closed sessions are remembered, the newest",
+    ..SINGLE
+};
+/// `--client-timeout`: how long a client of the event stream may take nothing.
+pub const CLIENT_TIMEOUT: Setting = Setting {
+    name: "client-timeout",
+    variable: "BAA_CODEXD_CLIENT_TIMEOUT",
+    default: DefaultValue::Text("30"),
+    placeholder: "SECONDS",
+    purpose: "How long a client of the event stream may take nothing of what there is for it",
+    ..SINGLE
+};
+/// `--ping-interval`: how often a WebSocket client is asked whether it is still there.
+pub const PING_INTERVAL: Setting = Setting {
+    name: "ping-interval",
+    variable: "BAA_CODEXD_PING_INTERVAL",
+    default: DefaultValue::Text("20"),
+    placeholder: "SECONDS",
+    purpose: "How often WebSocket clients are pinged; one that does not answer in the same time is gone",
+    ..SINGLE
+};
 /// `RUST_LOG`: what codexd says on stderr about itself.
 pub const LOG_FILTER: Setting = Setting {
     name: "log-filter",
@@ -192,6 +246,12 @@ pub const ALL: &[&Setting] = &[
     &SERVER_ARGS,
     &SERVER_CWD,
     &EVENT_CACHE_SIZE,
+    &EVENT_SEGMENT_BYTES,
+    &EVENT_LOG_BYTES,
+    &OUTPUT_LOG_BYTES,
+    &CLOSED_SESSION_LIMIT,
+    &CLIENT_TIMEOUT,
+    &PING_INTERVAL,
     &LOG_FILTER,
 ];
 

@@ -112,6 +112,12 @@ fn a_flag_wins_over_the_variable_and_the_variable_over_the_default() {
         (&settings::SERVER_ARGS, "a  --b", "--c d", json!(["a", "--b"]), json!(["--c d"])),
         (&settings::SERVER_CWD, "/usr", "/", json!("/usr"), json!("/")),
         (&settings::EVENT_CACHE_SIZE, "1", "10000", json!(1), json!(10000)),
+        (&settings::EVENT_SEGMENT_BYTES, "4096", "8192", json!(4096), json!(8192)),
+        (&settings::EVENT_LOG_BYTES, "8192", "16384", json!(8192), json!(16384)),
+        (&settings::OUTPUT_LOG_BYTES, "4096", "8192", json!(4096), json!(8192)),
+        (&settings::CLOSED_SESSION_LIMIT, "0", "5", json!(0), json!(5)),
+        (&settings::CLIENT_TIMEOUT, "1", "60", json!(1), json!(60)),
+        (&settings::PING_INTERVAL, "2", "3", json!(2), json!(3)),
         (&settings::LOG_FILTER, "debug", "", json!("debug"), json!("")),
     ];
     let covered: Vec<_> = cases.iter().map(|case| case.0.name).collect();
@@ -394,8 +400,8 @@ fn the_report_is_aligned_text_or_json() {
     let text = report.to_string();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), settings::ALL.len());
-    assert!(lines[0].starts_with("repo-root          -  "), "{text}");
-    assert!(lines[1].starts_with("node-id            lab  "), "{text}");
+    assert!(lines[0].starts_with("repo-root             -  "), "{text}");
+    assert!(lines[1].starts_with("node-id               lab  "), "{text}");
     assert!(lines[1].ends_with("  (--node-id)"), "{text}");
     let columns: Vec<_> = lines.iter().map(|line| line.rfind("  (").unwrap()).collect();
     assert!(columns.iter().all(|column| *column == columns[0]), "{text}");

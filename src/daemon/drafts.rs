@@ -4,12 +4,13 @@ use serde_json::{Value, json};
 
 use crate::app_server::{Closed, Exit};
 use crate::config::{ChildStrategy, Config};
+use crate::journal::{Damage, Recovered};
 use crate::state::{Draft, Level, Session, State, event_type};
 
 /// How many characters of somebody's output a message quotes.
 const PREVIEW: usize = 160;
 
-pub(crate) fn daemon_started(config: &Config) -> Draft {
+pub(crate) fn daemon_started(config: &Config, daemon_id: &str) -> Draft {
     let server = &config.server;
     Draft::change(
         Level::Info,
@@ -20,6 +21,7 @@ pub(crate) fn daemon_started(config: &Config) -> Draft {
             "localApiBase": config.service.local_api_base.as_str(),
             "strategy": server.strategy.as_str(),
             "pid": std::process::id(),
+            "daemonId": daemon_id,
         }),
     )
 }
@@ -207,6 +209,16 @@ pub(crate) fn session_closed(session_id: &str) -> Draft {
     )
 }
 
+pub(crate) fn session_forgotten(session: &Session) -> Draft {
+    let session_id = &session.session_id;
+    Draft::change(
+        Level::Info,
+        event_type::SESSION_FORGOTTEN,
+        format!("Forgot session {session_id}, which was closed at {}.", session.updated_at),
+        json!({ "sessionId": session_id, "threadId": session.thread_id }),
+    )
+}
+
 pub(crate) fn turn_accepted(session_id: &str, thread_id: &str, turn_id: &str) -> Draft {
     Draft::change(
         Level::Info,
@@ -219,6 +231,48 @@ pub(crate) fn turn_accepted(session_id: &str, thread_id: &str, turn_id: &str) ->
 /// Something about the files that the owner should know.
 pub(crate) fn state_notice(message: String) -> Draft {
     Draft::note(Level::Warn, "state.recovered", message, Value::Null)
+}
+
+/// The log cannot be written.
+pub(crate) fn storage_failed(reason: &str) -> Draft {
+    let message =
+        format!("The event log cannot be written ({reason}); nothing new is promised until it can.");
+    Draft::note(Level::Error, "storage.failed", message, json!({ "reason": reason }))
+}
+
+/// The log can be written again.
+pub(crate) fn storage_recovered(recovered: &Recovered) -> Draft {
+    let (message, level) = match recovered.lost {
+        None => ("The event log is written again; nothing is missing.".to_owned(), Level::Info),
+        Some((first, last)) => {
+            (format!("The event log is written again; the events {first} to {last} are lost."), Level::Error)
+        }
+    };
+    let (first, last) = recovered.lost.unzip();
+    Draft::note(level, "storage.recovered", message, json!({ "lostFrom": first, "lostThrough": last }))
+}
+
+/// Lines in the middle of the log cannot be read.
+pub(crate) fn log_damaged(damage: &[Damage]) -> Draft {
+    let parts: Vec<Value> = damage
+        .iter()
+        .map(|damage| {
+            json!({
+                "file": damage.path.to_string_lossy(),
+                "afterSeq": damage.after,
+                "beforeSeq": damage.before,
+                "bytes": damage.bytes,
+            })
+        })
+        .collect();
+    let between = |damage: &Damage| match damage.before {
+        Some(before) => format!("between event {} and event {before}", damage.after),
+        None => format!("after event {}", damage.after),
+    };
+    let places: Vec<_> = damage.iter().take(5).map(between).collect();
+    let more = if damage.len() > places.len() { " and in more places" } else { "" };
+    let message = format!("The event log is damaged {}{more}; what stood there is lost.", places.join(", "));
+    Draft::note(Level::Error, "log.damaged", message, json!({ "damage": parts }))
 }
 
 /// The beginning of a text on one line, 160 characters at most.

@@ -74,7 +74,7 @@ pub enum DaemonError {
     },
     /// The event log cannot be written.
     #[error("The event log cannot be written ({0}); see to the disk of the logs folder and try again.")]
-    Storage(std::sync::Arc<std::io::Error>),
+    Storage(std::sync::Arc<str>),
     /// The daemon is going away.
     #[error("codexd is shutting down; try again when it is back.")]
     ShuttingDown,

@@ -1,16 +1,18 @@
 //! Bringing the records to disk, when they changed, at most once a second and at the end.
 
-use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::recorder::View;
+use super::recorder::{Input, Recorder};
 use crate::config::Paths;
+use crate::disk::Disk;
+use crate::journal::LogSync;
 use crate::state::snapshot::{self, DaemonFile, RecentFile, RegistryFile};
 
 /// The shortest time between two rounds.
@@ -30,8 +32,11 @@ struct Shared {
     registry: PathBuf,
     daemon: PathBuf,
     recent: PathBuf,
-    view: Arc<View>,
-    log: Arc<File>,
+    disk: Disk,
+    /// Files that are not written, because a newer codexd wrote them.
+    frozen: Vec<PathBuf>,
+    recorder: Recorder,
+    log: Arc<LogSync>,
 }
 
 /// What is to be written.
@@ -39,18 +44,28 @@ struct Shared {
 struct Wanted {
     records: bool,
     sessions: bool,
+    /// The log cannot be written, and the recorder is to try again.
+    failing: bool,
     stopping: bool,
 }
 
 impl Keeper {
-    pub(crate) fn start(paths: &Paths, view: Arc<View>, log: Arc<File>) -> io::Result<Self> {
+    pub(crate) fn start(
+        disk: Disk,
+        paths: &Paths,
+        frozen: Vec<PathBuf>,
+        log: Arc<LogSync>,
+        recorder: Recorder,
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             wanted: Mutex::default(),
             changed: Condvar::new(),
             registry: paths.session_registry.clone(),
             daemon: paths.daemon_state.clone(),
             recent: paths.recent_events.clone(),
-            view,
+            disk,
+            frozen,
+            recorder,
             log,
         });
         let worker = Arc::clone(&shared);
@@ -69,6 +84,12 @@ impl Keeper {
         }
     }
 
+    /// Says whether the log is to be tried again from time to time.
+    pub(crate) fn failing(&self, failing: bool) {
+        self.shared.lock().failing = failing;
+        self.shared.changed.notify_one();
+    }
+
     /// Writes what changed and ends.
     pub(crate) fn stop(&mut self) {
         self.shared.lock().stopping = true;
@@ -81,14 +102,24 @@ impl Keeper {
 
 impl Shared {
     fn work(&self) {
+        let mut said = false;
         loop {
             let wanted = self.wait();
             let begun = Instant::now();
-            if let Err(error) = self.write(wanted.sessions || wanted.stopping) {
-                tracing::error!(%error, "the state files cannot be written");
-                let mut again = self.lock();
-                again.records = true;
-                again.sessions |= wanted.sessions;
+            if wanted.failing {
+                self.recorder.send(Input::Retry);
+            }
+            match self.write(wanted.sessions || wanted.stopping) {
+                Ok(()) => said = false,
+                Err(error) => {
+                    if !said {
+                        tracing::error!(%error, "the state files cannot be written");
+                    }
+                    said = true;
+                    let mut again = self.lock();
+                    again.records = true;
+                    again.sessions |= wanted.sessions;
+                }
             }
             if wanted.stopping {
                 return;
@@ -100,7 +131,7 @@ impl Shared {
     /// Waits for a change or the end, and takes over what is to be written.
     fn wait(&self) -> Wanted {
         let mut wanted = self.lock();
-        while !wanted.records && !wanted.stopping {
+        while !wanted.records && !wanted.failing && !wanted.stopping {
             wanted = self.changed.wait(wanted).unwrap_or_else(PoisonError::into_inner);
         }
         let taken = *wanted;
@@ -119,27 +150,38 @@ impl Shared {
     }
 
     fn write(&self, sessions: bool) -> io::Result<()> {
+        let view = self.recorder.view();
         let (registry, daemon, recent) = {
-            let state = self.view.state();
+            let state = view.state();
             let registry = sessions.then(|| RegistryFile::of(&state));
-            (registry, DaemonFile::of(&state), self.view.recent_events())
+            (registry, DaemonFile::of(&state), view.recent_events())
         };
         // The log first: a snapshot must not know more than the log.
-        self.log.sync_data()?;
+        if let Err(error) = self.log.sync() {
+            self.recorder.send(Input::Retry);
+            return Err(error);
+        }
         if let Some(registry) = registry {
-            snapshot::save(&self.registry, &registry)?;
+            self.save(&self.registry, &registry)?;
         }
         let events: Vec<&RawValue> =
             recent.iter().filter_map(|line| serde_json::from_slice(line.json()).ok()).collect();
         let recent = RecentFile {
             format_version: snapshot::VERSION,
             through_seq: daemon.through_seq,
-            max_entries: self.view.recent,
+            max_entries: view.recent,
             updated_at: daemon.daemon.updated_at.clone(),
             events,
         };
-        snapshot::save(&self.recent, &recent)?;
-        snapshot::save(&self.daemon, &daemon)
+        self.save(&self.recent, &recent)?;
+        self.save(&self.daemon, &daemon)
+    }
+
+    fn save(&self, path: &Path, value: &impl Serialize) -> io::Result<()> {
+        if self.frozen.iter().any(|frozen| frozen == path) {
+            return Ok(());
+        }
+        snapshot::save(&self.disk, path, value)
     }
 
     fn lock(&self) -> MutexGuard<'_, Wanted> {

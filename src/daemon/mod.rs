@@ -26,13 +26,13 @@ use tokio_util::task::TaskTracker;
 use crate::app_server::wire::RpcError;
 use crate::app_server::{Address, App, Availability, CallError, Client, Plan, Program, StopPace, Supervisor};
 use crate::config::{Config, Endpoint, find_program};
-use crate::journal::Subscription;
+use crate::journal::{Bounds, Subscription};
 use crate::state::State;
 use hearing::{Asked, Hearing};
 use recorder::{Input, Recorder};
 
 pub use error::DaemonError;
-pub use opening::OpenError;
+pub use opening::{Folders, OpenError};
 pub use sessions::CreateSession;
 pub use status::{Readiness, SessionView, SnapshotView};
 pub use turns::{SubmitTurn, TurnAccepted};
@@ -64,6 +64,7 @@ pub struct Daemon {
 
 struct Shared {
     config: Arc<Config>,
+    _folders: Folders,
     recorder: Recorder,
     availability: watch::Receiver<Availability>,
     supervisor: Mutex<Option<Supervisor>>,
@@ -76,19 +77,16 @@ struct Shared {
 }
 
 impl Daemon {
-    /// Reads back the files, starts the recorder and begins to start the app-server.
+    /// Reads back the files in `folders`, starts the recorder and begins to start the app-server.
     ///
     /// An app-server that does not start is a state, not an error.
-    pub fn start(config: Config) -> Result<Self, StartError> {
+    pub fn start(config: Config, folders: Folders) -> Result<Self, StartError> {
         let config = Arc::new(config);
-        let mut opened = opening::open(&config)?;
-        let notices = std::mem::take(&mut opened.notices);
-        let recorder =
-            Recorder::start(&config.paths, opened, config.event_cache_size).map_err(StartError::Recorder)?;
-        recorder.send(Input::Events(notices));
+        let opened = opening::open(&config, &folders)?;
+        let recorder = Recorder::start(&config, opened).map_err(StartError::Recorder)?;
         // A turn that an earlier life left open ended with it.
         recorder.send(Input::Closed(drafts::earlier_life()));
-        recorder.note(drafts::daemon_started(&config));
+        recorder.note(drafts::daemon_started(&config, &recorder.view().identity.daemon_id));
         if let Some(external) = drafts::child_external(&config) {
             recorder.note(external);
         }
@@ -109,6 +107,7 @@ impl Daemon {
         Ok(Self {
             shared: Arc::new(Shared {
                 config,
+                _folders: folders,
                 recorder,
                 availability,
                 supervisor: Mutex::new(Some(supervisor)),
@@ -184,7 +183,7 @@ impl Daemon {
             });
         }
         let idle = async {
-            let mut events = self.shared.recorder.view().subscribe(through);
+            let mut events = self.follow(through);
             while self.state().sessions.busy().next().is_some() {
                 if events.next().await.is_err() {
                     return;
@@ -194,9 +193,14 @@ impl Daemon {
         let _ = tokio::time::timeout(INTERRUPT, idle).await;
     }
 
-    /// Follows the events from the one after `cursor`.
-    pub fn subscribe(&self, cursor: u64) -> Subscription {
-        self.shared.recorder.view().subscribe(cursor)
+    /// What the event log holds.
+    pub fn bounds(&self) -> Bounds {
+        self.shared.recorder.view().log.bounds()
+    }
+
+    /// Follows the events from the one after `cursor`, which is one that [`Bounds::check`] let through.
+    pub fn follow(&self, cursor: u64) -> Subscription {
+        self.shared.recorder.view().log.follow(cursor)
     }
 
     fn state(&self) -> std::sync::RwLockReadGuard<'_, State> {
@@ -207,6 +211,10 @@ impl Daemon {
     async fn client(&self) -> Result<Client, DaemonError> {
         if self.shared.stopping.is_cancelled() {
             return Err(DaemonError::ShuttingDown);
+        }
+        // Asked before the app-server is: what it did could not be promised.
+        if let Some(error) = self.shared.recorder.view().storage() {
+            return Err(DaemonError::Storage(error));
         }
         let mut availability = self.shared.availability.clone();
         let settled = availability.wait_for(|now| !matches!(now, Availability::Starting));

@@ -6,113 +6,180 @@ use std::path::{Path, PathBuf};
 use super::drafts;
 use super::recorder::now;
 use crate::config::Config;
-use crate::journal::Journal;
+use crate::disk::{Disk, FolderLock, LockError};
+use crate::journal::{Journal, Limits};
 use crate::state::snapshot::{self, DaemonFile, Identity, Loaded, RecentFile, RegistryFile};
-use crate::state::{Draft, Event, State};
+use crate::state::{Draft, Event, State, event_type};
 
 /// Why the daemon cannot use its folders.
 #[derive(Debug, thiserror::Error)]
-#[error("{} cannot be used: {source}.", path.display())]
-pub struct OpenError {
-    /// The file or folder.
-    pub path: PathBuf,
-    /// What the system says.
-    #[source]
-    pub source: io::Error,
+pub enum OpenError {
+    /// A folder is taken, or is not ours.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A file cannot be used.
+    #[error("{} cannot be used: {source}.", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The daemon's folders, which no other daemon uses as long as this lives.
+#[derive(Debug)]
+pub struct Folders {
+    disk: Disk,
+    _locks: Vec<FolderLock>,
+}
+
+impl Folders {
+    /// Makes the folders if needed and takes them.
+    pub fn take(config: &Config) -> Result<Self, OpenError> {
+        let disk = Disk::default();
+        let paths = &config.paths;
+        let mut locks = vec![FolderLock::take(&disk, &paths.state_dir)?];
+        if paths.logs_dir != paths.state_dir {
+            locks.push(FolderLock::take(&disk, &paths.logs_dir)?);
+        }
+        Ok(Self { disk, _locks: locks })
+    }
 }
 
 /// What was found on disk.
 pub(crate) struct Opened {
+    pub(crate) disk: Disk,
     pub(crate) identity: Identity,
     pub(crate) state: State,
     pub(crate) journal: Journal,
     /// What the owner should know about it.
     pub(crate) notices: Vec<Draft>,
+    /// Damage of the log that was reported in an earlier life.
+    pub(crate) known_damage: Vec<(u64, u64)>,
+    /// Files of a newer codexd, which are not written.
+    pub(crate) frozen: Vec<PathBuf>,
 }
 
-/// Opens the folders, makes what is missing, and brings the records up to the log.
-pub(crate) fn open(config: &Config) -> Result<Opened, OpenError> {
+/// Reads the files, makes what is missing, and brings the records up to the log.
+pub(crate) fn open(config: &Config, folders: &Folders) -> Result<Opened, OpenError> {
     let paths = &config.paths;
-    for folder in [&paths.state_dir, &paths.logs_dir] {
-        make_folder(folder).map_err(|source| OpenError { path: folder.clone(), source })?;
-    }
-    let mut notices = Vec::new();
-    let identity = identity(config, &mut notices)?;
-    let registry: Option<RegistryFile> = load(&paths.session_registry, &mut notices)?;
-    let daemon: Option<DaemonFile> = load(&paths.daemon_state, &mut notices)?;
-    let recent: Option<RecentFile<serde_json::Value>> = load(&paths.recent_events, &mut notices)?;
+    let mut loading = Loading { disk: folders.disk.clone(), notices: Vec::new(), frozen: Vec::new() };
+    let identity: Option<Identity> = loading.load(&paths.identity)?;
+    let registry: Option<RegistryFile> = loading.load(&paths.session_registry)?;
+    let daemon: Option<DaemonFile> = loading.load(&paths.daemon_state)?;
+    let recent: Option<RecentFile<serde_json::Value>> = loading.load(&paths.recent_events)?;
 
     // Numbers are never used twice, so none of the files may know a higher one than the log begins with.
-    let highest = [
+    let known = [
         registry.as_ref().map_or(0, |file| file.through_seq),
         daemon.as_ref().map_or(0, |file| file.through_seq),
         recent.as_ref().map_or(0, |file| file.through_seq),
     ];
-    let highest = highest.into_iter().max().unwrap_or(0);
-    let log = &paths.structured_event_log;
-    let failed = |source| OpenError { path: log.clone(), source };
-    let opened = Journal::open(log, highest, config.event_cache_size).map_err(failed)?;
-    if opened.torn_bytes > 0 {
-        let message = format!(
-            "The last line of {} was unfinished; {} bytes were cut off.",
-            log.display(),
-            opened.torn_bytes
-        );
-        notices.push(drafts::state_notice(message));
-    }
+    let known = known.into_iter().max().unwrap_or(0);
+    let limits = Limits {
+        segment_bytes: config.limits.event_segment_bytes,
+        total_bytes: config.limits.event_log_bytes,
+    };
+    let logs = &paths.logs_dir;
+    let failed = |source| OpenError::File { path: logs.clone(), source };
+    let opened =
+        Journal::open(logs, loading.disk.clone(), limits, known, config.event_cache_size).map_err(failed)?;
+    loading.notices.extend(opened.notices.into_iter().map(drafts::state_notice));
     let journal = opened.journal;
+
     let mut state = match (registry, daemon) {
         (Some(registry), Some(daemon)) => State::restore(registry, daemon),
         // One alone says nothing about the other; the log has both.
         _ => State::default(),
     };
     let from = state.through;
+    let mut daemon_id = None;
     let fold = |_, json: &[u8]| {
-        if let Ok(event) = serde_json::from_slice::<Event>(json) {
+        // Most events change nothing; those need not be read further than their name.
+        if is_foldable(json)
+            && let Ok(event) = serde_json::from_slice::<Event>(json)
+        {
+            if event.event_type == event_type::DAEMON_STARTED {
+                daemon_id = event.detail["daemonId"].as_str().map(str::to_owned);
+            }
             state.apply(event.seq, &event.created_at, &event.change());
         }
         true
     };
-    journal.reader().scan(from, fold).map_err(failed)?;
-    Ok(Opened { identity, state, journal, notices })
+    journal.log().scan(from, fold).map_err(failed)?;
+    state.caught_up(journal.log().bounds().latest);
+    let identity = loading.identity(config, identity, daemon_id)?;
+    let Loading { disk, notices, frozen } = loading;
+    Ok(Opened { disk, identity, state, journal, notices, known_damage: opened.known_damage, frozen })
 }
 
-fn identity(config: &Config, notices: &mut Vec<Draft>) -> Result<Identity, OpenError> {
-    let path = &config.paths.identity;
-    let known: Option<Identity> = load(path, notices)?;
-    let identity = match known.clone() {
-        Some(identity) => Identity { version: config.version.to_owned(), ..identity },
-        None => Identity {
-            daemon_id: uuid::Uuid::new_v4().to_string(),
-            node_id: config.node_id.clone(),
-            repo_root: config.paths.repo_root.as_ref().map(|path| path.to_string_lossy().into_owned()),
-            created_at: now(),
-            version: config.version.to_owned(),
-        },
-    };
-    if known.as_ref() != Some(&identity) {
-        snapshot::save(path, &identity).map_err(|source| OpenError { path: path.clone(), source })?;
+/// Whether an event may change a record: the two kinds of which there are many do not.
+fn is_foldable(json: &[u8]) -> bool {
+    // The name stands right after the number, the time and the level.
+    let (head, _) = json.split_at(json.len().min(160));
+    let passes = |name: &str| memchr::memmem::find(head, name.as_bytes()).is_some();
+    !passes("\"type\":\"app-server.turn.message.delta\"") && !passes("\"type\":\"app-server.notification\"")
+}
+
+struct Loading {
+    disk: Disk,
+    notices: Vec<Draft>,
+    frozen: Vec<PathBuf>,
+}
+
+impl Loading {
+    fn load<T: serde::de::DeserializeOwned>(&mut self, path: &Path) -> Result<Option<T>, OpenError> {
+        let loaded = snapshot::load(&self.disk, path)
+            .map_err(|source| OpenError::File { path: path.to_owned(), source })?;
+        let notice = match loaded {
+            Loaded::Good(value) => return Ok(Some(value)),
+            Loaded::Missing => return Ok(None),
+            Loaded::SetAside { reason, moved_to } => format!(
+                "{} could not be read ({reason}) and was moved to {}; it is rebuilt from the event log.",
+                path.display(),
+                moved_to.display(),
+            ),
+            Loaded::Newer { version } => {
+                self.frozen.push(path.to_owned());
+                format!(
+                    "{} was written by a newer codexd (layout {version}, this one knows {}); it is left as it is and not \
+                     kept up to date.",
+                    path.display(),
+                    snapshot::VERSION,
+                )
+            }
+        };
+        self.notices.push(drafts::state_notice(notice));
+        Ok(None)
     }
-    Ok(identity)
-}
 
-fn load<T: serde::de::DeserializeOwned>(
-    path: &Path,
-    notices: &mut Vec<Draft>,
-) -> Result<Option<T>, OpenError> {
-    let loaded = snapshot::load(path).map_err(|source| OpenError { path: path.to_owned(), source })?;
-    if let Loaded::SetAside { reason, moved_to } = &loaded {
-        notices.push(drafts::state_notice(format!(
-            "{} could not be read ({reason}) and was moved to {}; it is rebuilt from the event log.",
-            path.display(),
-            moved_to.display(),
-        )));
+    /// The identity: the known one, else the one that the log last told, else a new one.
+    fn identity(
+        &self,
+        config: &Config,
+        known: Option<Identity>,
+        daemon_id: Option<String>,
+    ) -> Result<Identity, OpenError> {
+        let path = &config.paths.identity;
+        let identity = match known.clone() {
+            Some(identity) => {
+                Identity { format_version: snapshot::VERSION, version: config.version.to_owned(), ..identity }
+            }
+            None => Identity {
+                format_version: snapshot::VERSION,
+                daemon_id: daemon_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
+                node_id: config.node_id.clone(),
+                repo_root: config.paths.repo_root.as_ref().map(|path| path.to_string_lossy().into_owned()),
+                created_at: now(),
+                version: config.version.to_owned(),
+            },
+        };
+        if known.as_ref() != Some(&identity) && !self.frozen.contains(path) {
+            snapshot::save(&self.disk, path, &identity)
+                .map_err(|source| OpenError::File { path: path.clone(), source })?;
+        }
+        Ok(identity)
     }
-    Ok(loaded.good())
-}
-
-/// Makes a folder that only its owner can enter.
-fn make_folder(path: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }

@@ -1,27 +1,32 @@
 //! The logs of the child's own output.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
-/// One of `stdout.log` and `stderr.log`: bytes as they came.
+use crate::disk::{Disk, beside};
+
+/// One of `stdout.log` and `stderr.log`: bytes as they came, and one older file when they were many.
 pub(crate) struct OutputLog {
+    disk: Disk,
     path: PathBuf,
     file: File,
+    size: u64,
+    limit: u64,
     failing: bool,
 }
 
 impl OutputLog {
-    /// Opens the log, or begins one.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-        Ok(Self { path: path.to_owned(), file, failing: false })
+    /// Opens the log, or begins one; at `limit` bytes it begins anew, and the older file becomes `NAME.1`.
+    pub(crate) fn open(disk: Disk, path: &Path, limit: u64) -> io::Result<Self> {
+        let file = disk.open_append(path)?;
+        let size = file.metadata()?.len();
+        Ok(Self { disk, path: path.to_owned(), file, size, limit, failing: false })
     }
 
     /// Adds bytes; these logs are for people, so a failure is said once and costs nothing but the bytes.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
-        match self.file.write_all(bytes) {
+        match self.write(bytes) {
             Ok(()) => self.failing = false,
             Err(error) => {
                 if !self.failing {
@@ -30,5 +35,16 @@ impl OutputLog {
                 self.failing = true;
             }
         }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if self.size > 0 && self.size + bytes.len() as u64 > self.limit {
+            self.disk.rename(&self.path, &beside(&self.path, "1"))?;
+            self.file = self.disk.open_append(&self.path)?;
+            self.size = 0;
+        }
+        self.disk.write_all(&self.file, bytes)?;
+        self.size += bytes.len() as u64;
+        Ok(())
     }
 }

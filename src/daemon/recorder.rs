@@ -6,8 +6,8 @@
 //! that arrive while it syncs share the next sync.
 //! A third one brings the records to disk, at most once a second.
 
-use std::io;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -16,15 +16,17 @@ use super::drafts;
 use super::keeper::Keeper;
 use super::opening::Opened;
 use super::output::OutputLog;
-use super::syncer::{Promise, Syncer};
+use super::syncer::{Promise, StorageError, Syncer};
 use crate::app_server::{Backlog, Closed};
-use crate::config::Paths;
-use crate::journal::{Entry, Journal, Line, Reader, Subscription, Tail};
+use crate::config::Config;
+use crate::journal::{Damage, Entry, Journal, Line, Log};
 use crate::state::snapshot::Identity;
 use crate::state::{Change, Draft, Level, State, event_type};
 
 /// How many inputs one batch takes at most, so that a flood still reaches its readers in steps.
 const BATCH: usize = 64;
+/// How often a log that cannot be written is tried again.
+const RETRY: Duration = Duration::from_millis(250);
 
 /// Makes events out of the records as they are at that point of the log.
 pub(crate) type Build = Box<dyn FnOnce(&State) -> Vec<Draft> + Send>;
@@ -39,6 +41,10 @@ pub(crate) enum Input {
     Output(Stream, Bytes),
     /// A connection ended, and with it the turns that it carried.
     Closed(Closed),
+    /// Damage was found in the middle of the log.
+    Damaged(Vec<Damage>),
+    /// Time to try again what failed.
+    Retry,
     /// Everything known goes to disk; nothing follows.
     Stop(oneshot::Sender<()>),
 }
@@ -54,9 +60,10 @@ pub(crate) enum Stream {
 pub(crate) struct View {
     pub(crate) identity: Identity,
     pub(crate) recent: usize,
+    pub(crate) log: Arc<Log>,
     state: RwLock<State>,
-    tail: Arc<Tail>,
-    reader: Reader,
+    /// Why nothing can be promised now.
+    storage: RwLock<Option<StorageError>>,
 }
 
 impl View {
@@ -68,12 +75,16 @@ impl View {
     /// The newest events, as many as are configured; read under the guard of [`View::state`] they are those of the
     /// same moment.
     pub(crate) fn recent_events(&self) -> Vec<Line> {
-        self.tail.recent(self.recent)
+        self.log.recent(self.recent)
     }
 
-    /// Follows the log from the line after `cursor`.
-    pub(crate) fn subscribe(&self, cursor: u64) -> Subscription {
-        Subscription::new(cursor, Arc::clone(&self.tail), self.reader.clone())
+    /// Why nothing can be promised now, if so.
+    pub(crate) fn storage(&self) -> Option<StorageError> {
+        self.storage.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_storage(&self, storage: Option<StorageError>) {
+        *self.storage.write().unwrap_or_else(PoisonError::into_inner) = storage;
     }
 }
 
@@ -86,31 +97,52 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// Opens the files and starts the threads.
-    pub(crate) fn start(paths: &Paths, opened: Opened, recent: usize) -> io::Result<Self> {
-        let Opened { identity, state, journal, notices: _ } = opened;
+    /// Starts the threads on what was opened; what was noticed becomes the first events.
+    pub(crate) fn start(config: &Config, opened: Opened) -> std::io::Result<Self> {
+        let Opened { disk, identity, state, journal, notices, known_damage, frozen } = opened;
+        let paths = &config.paths;
         let view = Arc::new(View {
             identity,
-            recent,
+            recent: config.event_cache_size,
+            log: journal.log(),
             state: RwLock::new(state),
-            tail: journal.tail(),
-            reader: journal.reader(),
+            storage: RwLock::new(None),
         });
-        let backlog = Backlog::new();
         let (inputs, waiting) = mpsc::unbounded_channel();
-        let syncer = Syncer::start(journal.file())?;
-        let keeper = Keeper::start(paths, Arc::clone(&view), journal.file())?;
+        let recorder = Self { inputs, backlog: Backlog::new(), view };
+        let view = &recorder.view;
+        let output = |path| OutputLog::open(disk.clone(), path, config.limits.output_log_bytes);
         let worker = Worker {
+            view: Arc::clone(view),
+            backlog: Arc::clone(&recorder.backlog),
+            syncer: Syncer::start(journal.sync(), recorder.clone())?,
+            keeper: Keeper::start(disk.clone(), paths, frozen, journal.sync(), recorder.clone())?,
+            stdout: output(&paths.stdout_log)?,
+            stderr: output(&paths.stderr_log)?,
+            closed_sessions: config.limits.closed_sessions,
+            tried: None,
             journal,
-            view: Arc::clone(&view),
-            backlog: Arc::clone(&backlog),
-            syncer,
-            keeper,
-            stdout: OutputLog::open(&paths.stdout_log)?,
-            stderr: OutputLog::open(&paths.stderr_log)?,
         };
+        recorder.send(Input::Events(notices));
+        recorder.scrub(known_damage)?;
         std::thread::Builder::new().name("recorder".to_owned()).spawn(move || worker.work(waiting))?;
-        Ok(Self { inputs, backlog, view })
+        Ok(recorder)
+    }
+
+    /// Looks through the whole log once, aside, and tells what is damaged and was not told before.
+    fn scrub(&self, known: Vec<(u64, u64)>) -> std::io::Result<()> {
+        let (recorder, log) = (self.clone(), Arc::clone(&self.view.log));
+        let through = log.bounds().latest;
+        let scrub = move || match log.scrub(through) {
+            Ok(mut damage) => {
+                damage.retain(|damage| !known.contains(&damage.key));
+                if !damage.is_empty() {
+                    recorder.send(Input::Damaged(damage));
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the event log could not be looked through"),
+        };
+        std::thread::Builder::new().name("scrub".to_owned()).spawn(scrub).map(drop)
     }
 
     /// What everybody may read.
@@ -139,10 +171,10 @@ impl Recorder {
     pub(crate) async fn promise(
         &self,
         build: impl FnOnce(&State) -> Vec<Draft> + Send + 'static,
-    ) -> Result<(), Arc<io::Error>> {
+    ) -> Result<(), StorageError> {
         let (promise, kept) = oneshot::channel();
         self.send(Input::Promised(Box::new(build), promise));
-        kept.await.unwrap_or_else(|_| Err(Arc::new(io::Error::other("the recorder has stopped"))))
+        kept.await.unwrap_or_else(|_| Err("the recorder has stopped".into()))
     }
 
     /// Brings everything to disk and ends the threads.
@@ -158,7 +190,7 @@ fn weight(input: &Input) -> usize {
     match input {
         Input::Events(drafts) => drafts.iter().map(draft_weight).sum(),
         Input::Output(_, bytes) => bytes.len(),
-        Input::Promised(..) | Input::Closed(_) | Input::Stop(_) => 0,
+        Input::Promised(..) | Input::Closed(_) | Input::Damaged(_) | Input::Retry | Input::Stop(_) => 0,
     }
 }
 
@@ -175,6 +207,9 @@ struct Worker {
     keeper: Keeper,
     stdout: OutputLog,
     stderr: OutputLog,
+    closed_sessions: usize,
+    /// When a log that cannot be written was tried last.
+    tried: Option<Instant>,
 }
 
 impl Worker {
@@ -192,59 +227,119 @@ impl Worker {
                     Input::Output(Stream::Stderr, bytes) => self.stderr.append(&bytes),
                     Input::Promised(build, promise) => self.promise(&mut drafts, build, promise),
                     Input::Closed(closed) => {
-                        let _ = self.record(&mut drafts);
+                        self.record(&mut drafts);
                         drafts = drafts::closed(&self.view.state(), &closed);
                     }
+                    Input::Damaged(damage) => {
+                        drafts.push(drafts::log_damaged(&damage));
+                        let keys = damage.iter().map(|damage| damage.key);
+                        if let Err(error) = self.journal.remember_damage(keys) {
+                            tracing::warn!(%error, "the damage will be reported again");
+                        }
+                    }
+                    Input::Retry => self.recover(&mut drafts),
                     Input::Stop(done) => stop = Some(done),
                 }
             }
-            // A failure is logged, and the lines are written with the next batch.
-            let _ = self.record(&mut drafts);
+            self.record(&mut drafts);
             self.backlog.remove(weight);
             if let Some(done) = stop {
-                self.syncer.stop();
-                self.keeper.stop();
+                self.stop();
                 let _ = done.send(());
                 return;
             }
         }
     }
 
+    fn stop(&mut self) {
+        self.syncer.stop();
+        self.keeper.stop();
+        if let Err(error) = self.journal.close() {
+            tracing::error!(%error, "the event log could not be closed in order");
+        }
+    }
+
     /// Records what waits and then what is promised, each against the records as they are then.
     fn promise(&mut self, drafts: &mut Vec<Draft>, build: Build, promise: Promise) {
-        let _ = self.record(drafts);
+        self.record(drafts);
         *drafts = build(&self.view.state());
-        match self.record(drafts) {
-            Ok(()) => self.syncer.sync(promise),
-            Err(error) => drop(promise.send(Err(Arc::new(error)))),
+        self.record(drafts);
+        match self.view.storage() {
+            None => self.syncer.sync(promise),
+            // Whoever waited may have gone.
+            Some(error) => drop(promise.send(Err(error))),
+        }
+    }
+
+    /// Records all drafts, and what recording them leads to.
+    fn record(&mut self, drafts: &mut Vec<Draft>) {
+        while !drafts.is_empty() {
+            self.recover(drafts);
+            let was_failing = self.journal.failing().is_some();
+            self.write(drafts);
+            drafts.clear();
+            if let Some(reason) = self.journal.failing().filter(|_| !was_failing) {
+                tracing::error!(reason, "the event log cannot be written");
+                drafts.push(drafts::storage_failed(reason));
+                self.view.set_storage(Some(reason.into()));
+                self.keeper.failing(true);
+            }
+            self.forget(drafts);
         }
     }
 
     /// Numbers, writes, folds and publishes.
-    fn record(&mut self, drafts: &mut Vec<Draft>) -> io::Result<()> {
-        if drafts.is_empty() {
-            return Ok(());
-        }
+    fn write(&mut self, drafts: &[Draft]) {
         let at = now();
-        let (lines, written) = self.journal.append(&at, drafts.iter().map(entry));
-        if let Err(error) = &written {
-            tracing::error!(%error, "the event log cannot be written");
-        }
-        for (line, draft) in lines.iter().zip(drafts.iter()) {
+        let lines = self.journal.append(&at, drafts.iter().map(entry));
+        for (line, draft) in lines.iter().zip(drafts) {
             log(line.seq, draft);
         }
         let mut sessions_changed = false;
         {
             let mut state = self.view.state.write().unwrap_or_else(PoisonError::into_inner);
-            for (line, draft) in lines.iter().zip(drafts.iter()) {
+            for (line, draft) in lines.iter().zip(drafts) {
                 sessions_changed |= state.apply(line.seq, &at, &draft.change);
             }
             // Under the same guard, so that records and recent events are always of one moment.
             self.journal.publish(&lines);
         }
-        drafts.clear();
         self.keeper.changed(sessions_changed);
-        written
+    }
+
+    /// Tries to write what could not be written; what became of it is recorded before the drafts.
+    fn recover(&mut self, drafts: &mut Vec<Draft>) {
+        let failing = self.journal.failing().is_some() || self.journal.sync().failed();
+        if !failing || self.tried.is_some_and(|tried| tried.elapsed() < RETRY) {
+            return;
+        }
+        self.tried = Some(Instant::now());
+        match self.journal.recover() {
+            Ok(recovered) => {
+                tracing::info!("the event log can be written again");
+                self.tried = None;
+                self.view.set_storage(None);
+                self.keeper.failing(false);
+                drafts.insert(0, drafts::storage_recovered(&recovered));
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the event log still cannot be written");
+                let reason: StorageError = error.to_string().into();
+                if self.view.storage().is_none() {
+                    drafts.insert(0, drafts::storage_failed(&reason));
+                }
+                self.view.set_storage(Some(reason));
+                self.keeper.failing(true);
+            }
+        }
+    }
+
+    /// Forgets the oldest of the closed sessions when there are too many.
+    fn forget(&self, drafts: &mut Vec<Draft>) {
+        let state = self.view.state();
+        let too_many = state.sessions.closed_count().saturating_sub(self.closed_sessions);
+        drafts
+            .extend(state.sessions.closed().take(too_many).map(|session| drafts::session_forgotten(session)));
     }
 }
 

@@ -116,6 +116,12 @@ impl Daemon {
     pub fn readiness(&self) -> Readiness {
         let reason = match &*self.shared.availability.borrow() {
             _ if self.shared.stopping.is_cancelled() => Some("codexd is stopping.".to_owned()),
+            _ if self.shared.recorder.view().storage().is_some() => self
+                .shared
+                .recorder
+                .view()
+                .storage()
+                .map(|error| format!("The event log cannot be written: {error}.")),
             Availability::Ready(_) => None,
             Availability::Starting => Some("The app-server is being started.".to_owned()),
             Availability::Down { reason } => Some(reason.clone()),

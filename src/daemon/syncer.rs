@@ -1,14 +1,19 @@
 //! Keeping promises: what a caller was told is on disk before it is told.
 
-use std::fs::File;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::oneshot;
 
+use super::recorder::{Input, Recorder};
+use crate::journal::LogSync;
+
+/// Why something is not on disk.
+pub(crate) type StorageError = Arc<str>;
+
 /// Who waits for the disk, and is told when it has what was written, or why it has not.
-pub(crate) type Promise = oneshot::Sender<Result<(), Arc<io::Error>>>;
+pub(crate) type Promise = oneshot::Sender<Result<(), StorageError>>;
 
 /// The thread that syncs the log.
 pub(crate) struct Syncer {
@@ -29,11 +34,11 @@ struct Waiting {
 }
 
 impl Syncer {
-    pub(crate) fn start(file: Arc<File>) -> io::Result<Self> {
+    pub(crate) fn start(log: Arc<LogSync>, recorder: Recorder) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let worker = Arc::clone(&shared);
-        let thread =
-            std::thread::Builder::new().name("syncer".to_owned()).spawn(move || worker.work(&file))?;
+        let work = move || worker.work(&log, &recorder);
+        let thread = std::thread::Builder::new().name("syncer".to_owned()).spawn(work)?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -54,7 +59,7 @@ impl Syncer {
 }
 
 impl Shared {
-    fn work(&self, file: &File) {
+    fn work(&self, log: &LogSync, recorder: &Recorder) {
         loop {
             let promises = {
                 let mut waiting = self.lock();
@@ -67,9 +72,11 @@ impl Shared {
                 std::mem::take(&mut waiting.promises)
             };
             // Whoever arrives from here on waits for the next sync: this one may have begun before its line.
-            let synced = file.sync_data().map_err(Arc::new);
+            let synced = log.sync().map_err(|error| StorageError::from(error.to_string()));
             if let Err(error) = &synced {
                 tracing::error!(%error, "the event log cannot be synced");
+                // What was written since the last good sync goes to another file.
+                recorder.send(Input::Retry);
             }
             for promise in promises {
                 // Whoever waited may have gone.

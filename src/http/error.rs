@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::answer;
 use crate::daemon::DaemonError;
+use crate::journal::Gone;
 
 /// How soon it makes sense to ask again, in seconds.
 const RETRY_AFTER: u64 = 1;
@@ -50,6 +51,22 @@ impl ApiError {
     /// The client speaks another version of WebSocket.
     pub(super) fn upgrade_required(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UPGRADE_REQUIRED, "bad_request", message)
+    }
+
+    /// The cursor leads nowhere; `gap` says what there is instead.
+    pub(super) fn cursor_gone(gap: Value, gone: Gone) -> Self {
+        let message = format!(
+            "The events cannot be read on from there: {gone}; read the sessions anew and go on after {}.",
+            gap["cursor"].as_str().unwrap_or_default()
+        );
+        Self::new(StatusCode::GONE, "cursor_gone", message).with_details(gap)
+    }
+
+    /// The event log cannot be read.
+    pub(super) fn unreadable(error: &std::io::Error) -> Self {
+        tracing::error!(%error, "the event log cannot be read");
+        let message = format!("The event log cannot be read ({error}); see to the disk of the logs folder.");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", message).retry()
     }
 
     fn with_details(mut self, details: Value) -> Self {

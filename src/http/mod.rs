@@ -8,12 +8,13 @@ mod body;
 mod describe;
 mod error;
 mod health;
+mod patient;
 mod server;
 mod service;
 mod sessions;
+mod stream;
 mod turns;
 mod upgrade;
-mod websocket;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -98,7 +99,7 @@ fn router(shared: &Handle) -> Router {
         .route("/v1/codexd/sessions", get(sessions::list).post(sessions::create))
         .route("/v1/codexd/sessions/{session_id}", get(sessions::read))
         .route("/v1/codexd/turn", post(turns::submit))
-        .route(&stream, get(websocket::events))
+        .route(&stream, get(stream::events))
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_route)
         .with_state(Arc::clone(shared))

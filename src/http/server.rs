@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Edge;
+use super::patient::Patient;
 
 /// How long a client may take to send the head of a request.
 const HEAD: Duration = Duration::from_secs(5);
@@ -75,10 +76,12 @@ async fn accept(listener: TcpListener, edge: Edge, stop: CancellationToken, conn
 async fn serve(stream: TcpStream, edge: Edge, stop: CancellationToken) {
     // Answers and events are whole when they are written; waiting to fill a packet would only delay them.
     let _ = stream.set_nodelay(true);
+    let patience = edge.shared.daemon.config().limits.client_timeout;
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let edge = edge.clone();
         async move { Ok::<_, Infallible>(edge.answer(request.map(Body::new)).await) }
     });
+    let stream = Patient::new(stream, patience);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)

@@ -16,6 +16,7 @@ pub struct Entry<'a> {
 }
 
 const FRAME_HEAD: &[u8] = br#"{"type":"event","event":"#;
+const TYPE: &[u8] = b"\"type\":\"";
 const FRAME_TAIL: &[u8] = b"}\n";
 
 /// One event's text, inside the frame in which clients get it.
@@ -46,6 +47,15 @@ impl Line {
     /// The event alone, as it stands in the log, without a newline.
     pub fn json(&self) -> &[u8] {
         &self.frame[FRAME_HEAD.len()..self.frame.len() - FRAME_TAIL.len()]
+    }
+
+    /// The event's name.
+    pub fn event_type(&self) -> &[u8] {
+        // It stands after the number, the time and the level, which hold no quoted quotes.
+        let json = self.json();
+        let start = memchr::memmem::find(json, TYPE).map_or(json.len(), |at| at + TYPE.len());
+        let rest = json.get(start..).unwrap_or_default();
+        rest.get(..memchr::memchr(b'"', rest).unwrap_or(0)).unwrap_or_default()
     }
 
     /// How many bytes the frame takes.

@@ -1,20 +1,31 @@
-//! The log: events as lines, in one order, numbered without gaps or repeats.
+//! The log: events as lines, in one order, numbered for ever upwards.
 //!
-//! One [`Journal`] writes; any number of [`Subscription`]s read, each at its own cursor, from the newest lines in
-//! memory or, when it is further behind, from the file.
+//! One [`Journal`] writes; any number of [`Subscription`]s read the [`Log`], each at its own cursor, from the newest
+//! lines in memory or, when it is further behind, from the files.
 //! Nobody who reads can hold up the one who writes.
+//! The log is a row of segments: `events.jsonl` is written, `events-<first number>.jsonl` are older ones, and the oldest
+//! are removed when all together become too large.
 //! The journal knows lines and sequence numbers; what they mean is no business of its.
 
+mod cursor;
 mod line;
 mod log;
-mod reader;
+mod meta;
+mod opening;
+mod scrub;
+mod segments;
 mod subscription;
+mod sync;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod writer;
 
+pub use cursor::{Bounds, Cursor, Gone, NotACursor};
 pub use line::{Entry, Line};
-pub use log::{Journal, Opened};
-pub use reader::Reader;
-pub use subscription::Subscription;
-pub use tail::Tail;
+pub use log::Log;
+pub use opening::Opened;
+pub use scrub::Damage;
+pub use subscription::{Next, Subscription};
+pub use sync::LogSync;
+pub use writer::{Journal, Limits, Recovered};

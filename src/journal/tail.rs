@@ -1,4 +1,4 @@
-//! The newest lines in memory, and the news that there are more.
+//! The newest lines in memory, and the news that there are more of them.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ const BYTES: usize = 4 * 1024 * 1024;
 ///
 /// Written by the one owner of the journal, read by everybody; the lock is held for a copy of pointers only.
 #[derive(Debug)]
-pub struct Tail {
+pub(crate) struct Tail {
     lines: Mutex<Kept>,
     latest: watch::Sender<u64>,
 }
@@ -42,12 +42,12 @@ impl Tail {
     }
 
     /// The number of the newest line.
-    pub fn latest(&self) -> u64 {
+    pub(crate) fn latest(&self) -> u64 {
         *self.latest.borrow()
     }
 
     /// The newest lines, oldest first, `count` at most.
-    pub fn recent(&self, count: usize) -> Vec<Line> {
+    pub(crate) fn recent(&self, count: usize) -> Vec<Line> {
         let kept = self.lock();
         kept.lines.iter().skip(kept.lines.len().saturating_sub(count)).cloned().collect()
     }
@@ -71,7 +71,12 @@ impl Tail {
                 kept.bytes -= dropped.len();
             }
         }
-        self.latest.send_replace(newest.seq);
+        // Never backwards: what is read back at the start is older than the numbers that may have been told.
+        self.latest.send_if_modified(|latest| {
+            let newer = newest.seq > *latest;
+            *latest = newest.seq.max(*latest);
+            newer
+        });
     }
 
     /// The lines after `cursor`, `max_lines` and about `max_bytes` at most.

@@ -1,37 +1,72 @@
+use std::path::Path;
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use serde_json::Value;
 
+use super::segments::{ACTIVE, sealed};
 use super::*;
+use crate::disk::Disk;
+use crate::disk::faults::{Faults, Plan};
+
+pub(super) const ROOMY: Limits = Limits { segment_bytes: 1 << 30, total_bytes: 1 << 40 };
+
+pub(super) fn open_with(folder: &Path, disk: Disk, limits: Limits) -> Opened {
+    Journal::open(folder, disk, limits, 0, 50).unwrap()
+}
+
+fn open(folder: &Path) -> Journal {
+    open_with(folder, Disk::default(), ROOMY).journal
+}
 
 fn entry(message: &str) -> Entry<'_> {
     Entry { level: "info", event_type: "test.event", message, detail: Some("{\"a\":1}") }
 }
 
-fn open(folder: &tempfile::TempDir) -> Journal {
-    Journal::open(&folder.path().join("events.jsonl"), 0, 50).unwrap().journal
-}
-
-fn append(journal: &mut Journal, messages: &[&str]) {
-    let (lines, written) =
-        journal.append("2026-01-02T03:04:05.678Z", messages.iter().map(|message| entry(message)));
-    written.unwrap();
+pub(super) fn append(journal: &mut Journal, messages: &[&str]) {
+    let lines = journal.append("2026-01-02T03:04:05.678Z", messages.iter().map(|message| entry(message)));
     journal.publish(&lines);
-}
-
-fn follow(journal: &Journal, cursor: u64) -> Subscription {
-    Subscription::new(cursor, journal.tail(), journal.reader())
 }
 
 fn seqs(lines: &[Line]) -> Vec<u64> {
     lines.iter().map(|line| line.seq).collect()
 }
 
+async fn next(subscription: &mut Subscription) -> Vec<u64> {
+    match subscription.next().await.unwrap() {
+        Next::Lines(lines) => seqs(&lines),
+        Next::Gone => panic!("the log says that the next line is gone"),
+    }
+}
+
+/// Everything after the cursor, up to and including the latest number.
+async fn read_through(journal: &Journal, cursor: u64, latest: u64) -> Vec<u64> {
+    let mut subscription = journal.log().follow(cursor);
+    let mut seen = Vec::new();
+    while seen.last().is_none_or(|&last| last < latest) {
+        seen.extend(next(&mut subscription).await);
+    }
+    seen
+}
+
+pub(super) fn on_disk(journal: &Journal, cursor: u64) -> Vec<u64> {
+    let mut found = Vec::new();
+    journal
+        .log()
+        .scan(cursor, |seq, _| {
+            found.push(seq);
+            true
+        })
+        .unwrap();
+    found
+}
+
 #[test]
 fn a_line_is_the_event_as_the_contract_has_it() {
     let folder = tempfile::tempdir().unwrap();
-    let mut journal = open(&folder);
+    let mut journal = open(folder.path());
     append(&mut journal, &["plain", "with \"quotes\", \\ and \n and \u{1F600}"]);
-    let lines = journal.tail().recent(9);
+    let lines = journal.log().recent(9);
     let event: Value = serde_json::from_slice(lines[1].json()).unwrap();
     assert_eq!(
         event,
@@ -43,96 +78,302 @@ fn a_line_is_the_event_as_the_contract_has_it() {
     let frame: Value = serde_json::from_slice(&lines[1].frame()).unwrap();
     assert_eq!(frame, serde_json::json!({"type": "event", "event": event}));
     assert!(lines[1].frame().ends_with(b"\n"));
+    assert_eq!(lines[1].event_type(), b"test.event");
 }
 
 #[test]
-fn numbers_go_on_after_a_restart_and_after_what_is_known_elsewhere() {
+fn after_a_stop_in_order_numbers_go_on_without_a_gap() {
     let folder = tempfile::tempdir().unwrap();
-    append(&mut open(&folder), &["a", "b"]);
-    let mut journal = open(&folder);
-    assert_eq!(seqs(&journal.tail().recent(9)), [1, 2], "the newest lines are in memory again");
+    let mut journal = open(folder.path());
+    append(&mut journal, &["a", "b"]);
+    journal.close().unwrap();
+    let epoch = journal.log().bounds().epoch;
+    let mut journal = open(folder.path());
+    assert_eq!(seqs(&journal.log().recent(9)), [1, 2], "the newest lines are in memory again");
     append(&mut journal, &["c"]);
-    assert_eq!(journal.tail().latest(), 3);
-
-    let mut journal = Journal::open(&folder.path().join("events.jsonl"), 70, 50).unwrap().journal;
-    append(&mut journal, &["d"]);
-    assert_eq!(journal.tail().latest(), 71);
+    assert_eq!(journal.log().bounds(), Bounds { epoch, oldest: 1, latest: 3 });
 }
 
 #[test]
-fn an_unfinished_last_line_is_cut_off() {
+fn after_a_crash_numbers_that_may_have_been_told_are_skipped() {
     let folder = tempfile::tempdir().unwrap();
-    append(&mut open(&folder), &["a", "b"]);
-    let path = folder.path().join("events.jsonl");
+    let mut journal = open(folder.path());
+    append(&mut journal, &["a", "b"]);
+    let epoch = journal.log().bounds().epoch;
+    drop(journal);
+    // The power cut took the second line with it.
+    let path = folder.path().join(ACTIVE);
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.lines().next().unwrap().to_owned() + "\n").unwrap();
+    let opened = open_with(folder.path(), Disk::default(), ROOMY);
+    let mut journal = opened.journal;
+    append(&mut journal, &["c"]);
+    let bounds = journal.log().bounds();
+    assert!(bounds.latest > 2, "2 was told");
+    assert_eq!(bounds.epoch, epoch, "nothing that was synced is missing");
+    assert!(opened.notices.iter().any(|notice| notice.contains("skipped")), "{:?}", opened.notices);
+    // A client that has event 2 reads on without a hole.
+    assert_eq!(bounds.check(&"2".parse().unwrap()), Ok(2));
+    assert_eq!(on_disk(&journal, 2), [bounds.latest]);
+}
+
+#[test]
+fn a_log_that_was_lost_gets_another_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut journal = open(folder.path());
+    append(&mut journal, &["a", "b"]);
+    journal.close().unwrap();
+    let epoch = journal.log().bounds().epoch;
+    std::fs::remove_file(folder.path().join(ACTIVE)).unwrap();
+    let opened = open_with(folder.path(), Disk::default(), ROOMY);
+    let bounds = opened.journal.log().bounds();
+    assert_ne!(bounds.epoch, epoch);
+    assert_eq!(bounds.latest, 2, "numbers are never used twice all the same");
+    let old = format!("{epoch}-1").parse().unwrap();
+    assert_eq!(bounds.check(&old), Err(Gone::OtherEpoch));
+
+    // The same when the records remember more than the log has.
+    let known = Journal::open(folder.path(), Disk::default(), ROOMY, 77, 50).unwrap().journal;
+    assert_eq!(known.log().bounds().latest, 77);
+}
+
+#[test]
+fn every_truncation_of_the_log_is_survived_and_the_torn_line_kept_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    append(&mut open(folder.path()), &["a", "b", "c"]);
+    let path = folder.path().join(ACTIVE);
+    let meta = std::fs::read(folder.path().join("event-log.json")).unwrap();
     let text = std::fs::read(&path).unwrap();
     for cut in 0..text.len() {
         std::fs::write(&path, &text[..cut]).unwrap();
-        let opened = Journal::open(&path, 0, 50).unwrap();
+        std::fs::write(folder.path().join("event-log.json"), &meta).unwrap();
+        let journal = open(folder.path());
         let whole = text[..cut].iter().filter(|&&byte| byte == b'\n').count() as u64;
-        assert_eq!(opened.journal.tail().latest(), whole, "cut at {cut}");
-        let rest = text[..cut].iter().rev().take_while(|&&byte| byte != b'\n').count() as u64;
-        assert_eq!(opened.torn_bytes, rest, "cut at {cut}");
+        assert_eq!(on_disk(&journal, 0), (1..=whole).collect::<Vec<_>>(), "cut at {cut}");
+        let torn: Vec<u8> = text[..cut].iter().rev().take_while(|&&byte| byte != b'\n').copied().collect();
+        if !torn.is_empty() {
+            let aside = std::fs::read(folder.path().join("events.torn")).unwrap();
+            assert!(aside.iter().rev().eq(torn.iter()), "cut at {cut}");
+        }
     }
 }
 
 #[tokio::test]
 async fn a_subscription_waits_for_what_is_new() {
     let folder = tempfile::tempdir().unwrap();
-    let mut journal = open(&folder);
+    let mut journal = open(folder.path());
     append(&mut journal, &["a", "b"]);
-    let mut subscription = follow(&journal, 1);
-    assert_eq!(seqs(&subscription.next().await.unwrap()), [2]);
-    let waiting = tokio::spawn(async move { seqs(&subscription.next().await.unwrap()) });
+    let mut subscription = journal.log().follow(1);
+    assert_eq!(next(&mut subscription).await, [2]);
+    let waiting = tokio::spawn(async move { next(&mut subscription).await });
     append(&mut journal, &["c"]);
     assert_eq!(waiting.await.unwrap(), [3]);
 }
 
 #[tokio::test]
-async fn a_subscription_that_is_far_behind_reads_the_file_and_catches_up() {
+async fn a_subscription_that_is_far_behind_reads_the_files_and_catches_up() {
     let folder = tempfile::tempdir().unwrap();
-    let mut journal = open(&folder);
+    let limits = Limits { segment_bytes: 500_000, ..ROOMY };
+    let mut journal = open_with(folder.path(), Disk::default(), limits).journal;
     let long = "x".repeat(3000);
     for _ in 0..40 {
         append(&mut journal, &[long.as_str(); 100]);
     }
-    let latest = journal.tail().latest();
-    assert!(journal.tail().oldest().unwrap() > 1, "the test needs lines that left the memory");
-    let mut subscription = follow(&journal, 7);
-    let mut seen = Vec::new();
-    while seen.last() != Some(&latest) {
-        let lines = subscription.next().await.unwrap();
-        assert!(lines.iter().map(Line::len).sum::<usize>() < 512 * 1024, "a step is bounded");
-        seen.extend(seqs(&lines));
-    }
-    assert_eq!(seen, (8..=latest).collect::<Vec<_>>());
+    let latest = journal.log().bounds().latest;
+    assert!(journal.log().tail.oldest().unwrap() > 1, "the test needs lines that left the memory");
+    assert!(sealed(folder.path()).unwrap().len() > 5, "the test needs several segments");
+    assert_eq!(read_through(&journal, 7, latest).await, (8..=latest).collect::<Vec<_>>());
 }
 
 #[tokio::test]
 async fn a_line_longer_than_any_buffer_is_read_whole() {
     let folder = tempfile::tempdir().unwrap();
-    let mut journal = open(&folder);
+    let mut journal = open(folder.path());
     let huge = "y".repeat(6 * 1024 * 1024);
     append(&mut journal, &["a"]);
     append(&mut journal, &[&huge]);
     append(&mut journal, &["b"]);
-    let mut subscription = follow(&journal, 0);
-    let mut seen = Vec::new();
-    while seen.last() != Some(&3) {
-        seen.extend(seqs(&subscription.next().await.unwrap()));
+    assert_eq!(read_through(&journal, 0, 3).await, [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn the_log_keeps_within_its_size_and_says_what_it_no_longer_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Limits { segment_bytes: 10_000, total_bytes: 50_000 };
+    let mut journal = open_with(folder.path(), Disk::default(), limits).journal;
+    let mut slow = journal.log().follow(0);
+    let long = "x".repeat(500);
+    for _ in 0..2_000 {
+        append(&mut journal, &[&long]);
     }
-    assert_eq!(seen, [1, 2, 3]);
+    let total: u64 =
+        std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(total <= 60_000, "{total} bytes");
+    let bounds = journal.log().bounds();
+    assert!(bounds.oldest > 1_800 && bounds.oldest < 2_000, "{bounds:?}");
+    assert_eq!(bounds.check(&"0".parse().unwrap()), Err(Gone::Expired));
+    assert_eq!(on_disk(&journal, 0), (bounds.oldest..=2_000).collect::<Vec<_>>());
+    // Whoever stood in what was removed is told so, unless memory still has it.
+    let long = "x".repeat(200_000);
+    for _ in 0..40 {
+        append(&mut journal, &[&long]);
+    }
+    assert!(matches!(slow.next().await.unwrap(), Next::Gone));
+
+    journal.close().unwrap();
+    let again = open_with(folder.path(), Disk::default(), limits).journal;
+    assert_eq!(again.log().bounds().oldest, journal.log().bounds().oldest);
+}
+
+#[test]
+fn damage_in_the_middle_is_found_told_and_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut journal = open(folder.path());
+    append(&mut journal, &["a", "b", "c", "d", "e"]);
+    journal.close().unwrap();
+    let path = folder.path().join(ACTIVE);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    lines[1].replace_range(10..12, "\0\0");
+    lines[2] = lines[2].replace('}', "");
+    std::fs::write(&path, lines.join("\n") + "\n").unwrap();
+    let journal = open(folder.path());
+    let damage = journal.log().scrub(5).unwrap();
+    assert_eq!(damage.len(), 1, "{damage:?}");
+    assert_eq!((damage[0].after, damage[0].before), (1, Some(4)));
+    assert_eq!(damage[0].key, (1, lines[0].len() as u64 + 1));
+    let mut position = match journal.log().seek(0).unwrap() {
+        super::log::Seek::At(position) => position,
+        super::log::Seek::Gone => panic!("the log begins at 1"),
+    };
+    assert_eq!(seqs(&position.lines(0, 99, 1 << 20).unwrap()), [1, 4, 5], "nobody gets a broken line");
+}
+
+#[test]
+fn a_number_that_cannot_be_is_damage_and_not_the_newest_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut journal = open(folder.path());
+    append(&mut journal, &["a", "b"]);
+    journal.close().unwrap();
+    let path = folder.path().join(ACTIVE);
+    let text =
+        std::fs::read_to_string(&path).unwrap().replace("{\"seq\":2,", "{\"seq\":18446744073709551615,");
+    std::fs::write(&path, text).unwrap();
+    let mut journal = open(folder.path());
+    append(&mut journal, &["c"]);
+    assert_eq!(journal.log().bounds().latest, 3);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn any_cursor_is_found(sizes in prop::collection::vec(0..5000usize, 1..200), cursor in 0..220u64) {
+    fn any_cursor_is_found_in_any_segments(
+        sizes in prop::collection::vec(0..5000usize, 1..200), cursor in 0..220u64, segment_bytes in 1_000..200_000u64,
+    ) {
         let folder = tempfile::tempdir().unwrap();
-        let mut journal = open(&folder);
-        let texts: Vec<_> = sizes.iter().map(|&size| "z".repeat(size)).collect();
-        append(&mut journal, &texts.iter().map(String::as_str).collect::<Vec<_>>());
-        let mut found = Vec::new();
-        journal.reader().scan(cursor, |seq, _| { found.push(seq); true }).unwrap();
-        prop_assert_eq!(found, (cursor + 1..=sizes.len() as u64).collect::<Vec<_>>());
+        let mut journal = open_with(folder.path(), Disk::default(), Limits { segment_bytes, ..ROOMY }).journal;
+        for size in &sizes {
+            append(&mut journal, &[&"z".repeat(*size)]);
+        }
+        let expected: Vec<_> = (cursor + 1..=sizes.len() as u64).collect();
+        prop_assert_eq!(on_disk(&journal, cursor), expected.clone());
+        prop_assert_eq!(on_disk(&open(folder.path()), cursor), expected);
+    }
+
+    #[test]
+    fn flipped_bits_never_stop_the_log_from_opening(
+        flips in prop::collection::vec((any::<prop::sample::Index>(), 0..8u32, any::<bool>()), 1..20),
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = Limits { segment_bytes: 400, ..ROOMY };
+        let mut journal = open_with(folder.path(), Disk::default(), limits).journal;
+        for number in 0..10 {
+            append(&mut journal, &[&format!("event {number}")]);
+        }
+        drop(journal);
+        for (place, bit, in_meta) in flips {
+            let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap()
+                .map(|file| file.unwrap().path())
+                .filter(|path| path.ends_with("event-log.json") == in_meta)
+                .collect();
+            let path = place.get(&files);
+            let mut text = std::fs::read(path).unwrap();
+            if !text.is_empty() {
+                let at = place.index(text.len());
+                text[at] ^= 1 << bit;
+                std::fs::write(path, text).unwrap();
+            }
+        }
+        let opened = Journal::open(folder.path(), Disk::default(), limits, 0, 50).unwrap();
+        let mut journal = opened.journal;
+        journal.log().scrub(u64::MAX).unwrap();
+        append(&mut journal, &["after"]);
+        let read = on_disk(&journal, 0);
+        prop_assert!(read.windows(2).all(|pair| pair[0] < pair[1]), "{:?}", read);
+        prop_assert_eq!(read.last().copied(), Some(journal.log().bounds().latest));
+    }
+}
+
+#[test]
+fn a_disk_that_fails_at_any_call_loses_nothing_that_was_synced_and_recovers_by_itself() {
+    use crate::disk::Operation;
+    for operation in [
+        Operation::Write,
+        Operation::Sync,
+        Operation::Rename,
+        Operation::Open,
+        Operation::Truncate,
+        Operation::Remove,
+    ] {
+        for forever in [false, true] {
+            for first in 1.. {
+                let folder = tempfile::tempdir().unwrap();
+                let faults = Arc::new(Faults::default());
+                let limits = Limits { segment_bytes: 1_500, total_bytes: 1 << 30 };
+                let mut journal = open_with(folder.path(), faults.disk(), limits).journal;
+                faults.plan(Some(Plan { operation, first, forever, kind: std::io::ErrorKind::StorageFull }));
+                let mut synced = 0;
+                for number in 0..40 {
+                    let _ = journal.recover();
+                    append(&mut journal, &[&format!("event {number}"), "and another"]);
+                    if journal.failing().is_none() && journal.sync().sync().is_ok() {
+                        synced = journal.log().bounds().latest;
+                    }
+                }
+                let failed = faults.failed();
+                let told = journal.log().bounds().latest;
+                let case = format!("{operation:?} {first} forever={forever}");
+                assert_eq!(
+                    on_disk(&journal, 0),
+                    (1..=on_disk(&journal, 0).len() as u64).collect::<Vec<_>>(),
+                    "{case}"
+                );
+                assert!(on_disk(&journal, 0).len() as u64 >= synced, "{case}: what was synced is there");
+
+                // Space returns: everything is written, because memory still has it.
+                faults.plan(None);
+                assert_eq!(journal.recover().unwrap(), Recovered { lost: None }, "{case}");
+                assert_eq!(journal.failing(), None, "{case}");
+                journal.sync().sync().unwrap();
+                assert_eq!(on_disk(&journal, 0), (1..=told).collect::<Vec<_>>(), "{case}");
+
+                // Then the same fault while another life opens the log.
+                drop(journal);
+                faults.plan(Some(Plan {
+                    operation,
+                    first: 1,
+                    forever: false,
+                    kind: std::io::ErrorKind::StorageFull,
+                }));
+                let opened = Journal::open(folder.path(), faults.disk(), limits, 0, 50);
+                drop(opened);
+                faults.plan(None);
+                let journal = open_with(folder.path(), faults.disk(), limits).journal;
+                assert_eq!(on_disk(&journal, 0), (1..=told).collect::<Vec<_>>(), "{case}, opened again");
+                if failed == 0 {
+                    break;
+                }
+            }
+        }
     }
 }

@@ -27,6 +27,7 @@ pub mod event_type {
     pub const SESSION_RESUMED: &str = "session.resumed";
     pub const SESSION_REGISTERED: &str = "session.registered";
     pub const SESSION_CLOSED: &str = "session.closed";
+    pub const SESSION_FORGOTTEN: &str = "session.forgotten";
     pub const TURN_ACCEPTED: &str = "turn.accepted";
     pub const THREAD_STATUS_CHANGED: &str = "app-server.thread.status.changed";
     pub const TURN_STARTED: &str = "app-server.turn.started";
@@ -142,6 +143,11 @@ pub enum Change {
         /// Which.
         session_id: String,
     },
+    /// A closed session is no longer remembered.
+    SessionForgotten {
+        /// Which.
+        session_id: String,
+    },
     /// The app-server took a turn.
     TurnAccepted {
         /// The session it belongs to.
@@ -226,6 +232,7 @@ impl Change {
                 Change::SessionOpened(Box::new(session))
             }
             event_type::SESSION_CLOSED => Change::SessionClosed { session_id: text("sessionId")? },
+            event_type::SESSION_FORGOTTEN => Change::SessionForgotten { session_id: text("sessionId")? },
             event_type::TURN_ACCEPTED => {
                 Change::TurnAccepted { session_id: text("sessionId")?, turn_id: text("turnId")? }
             }

@@ -54,6 +54,13 @@ impl State {
         }
     }
 
+    /// Says that all events through `seq` were looked at; those that were not folded in change nothing.
+    pub fn caught_up(&mut self, seq: u64) {
+        self.through = self.through.max(seq);
+        self.sessions_through = self.sessions_through.max(seq);
+        self.daemon_through = self.daemon_through.max(seq);
+    }
+
     /// Folds one event in.
     ///
     /// `seq` is its number, `at` its time (RFC 3339).
@@ -153,6 +160,7 @@ impl State {
                 session.current_turn_id = None;
                 session.updated_at = at.to_owned();
             }),
+            Change::SessionForgotten { session_id } => sessions.remove(session_id),
             Change::TurnAccepted { session_id, turn_id } => sessions.update(session_id, |session| {
                 // A turn that already reported itself has more to say than its acceptance.
                 if session.last_turn_id.as_ref() != Some(turn_id) {

@@ -95,6 +95,8 @@ pub struct Sessions {
     by_id: HashMap<String, u64>,
     by_thread: HashMap<String, Vec<u64>>,
     busy: BTreeSet<u64>,
+    /// By the time of their end, oldest first.
+    closed: BTreeSet<(String, u64)>,
     next: u64,
 }
 
@@ -124,10 +126,27 @@ impl Sessions {
         self.busy.iter().filter_map(|ordinal| self.records.get(ordinal))
     }
 
+    /// How many are closed.
+    pub fn closed_count(&self) -> usize {
+        self.closed.len()
+    }
+
+    /// The closed ones, the one that ended first at the beginning.
+    pub fn closed(&self) -> impl Iterator<Item = &Arc<Session>> {
+        self.closed.iter().filter_map(|(_, ordinal)| self.records.get(ordinal))
+    }
+
+    /// Takes a session out; `false` when there is none of that name.
+    pub fn remove(&mut self, session_id: &str) -> bool {
+        let Some(ordinal) = self.by_id.remove(session_id) else { return false };
+        self.unindex(ordinal);
+        self.records.remove(&ordinal).is_some()
+    }
+
     /// Adds a session, or replaces the one of the same name where it stands.
     pub fn insert(&mut self, session: Session) {
         if let Some(&ordinal) = self.by_id.get(&session.session_id) {
-            self.unlink_thread(ordinal);
+            self.unindex(ordinal);
             self.put(ordinal, Arc::new(session));
             return;
         }
@@ -154,35 +173,46 @@ impl Sessions {
     }
 
     fn update_at(&mut self, ordinal: u64, change: impl FnOnce(&mut Session)) {
-        let Some(record) = self.records.get_mut(&ordinal) else { return };
-        let record = Arc::make_mut(record);
-        change(record);
-        let busy = record.status == SessionStatus::Active && record.current_turn_id.is_some();
-        self.mark_busy(ordinal, busy);
+        let Some(mut session) = self.records.get(&ordinal).cloned() else { return };
+        self.unindex(ordinal);
+        // Nobody else holds the record once it is out of the table, unless a reader does.
+        self.records.remove(&ordinal);
+        change(Arc::make_mut(&mut session));
+        self.put(ordinal, session);
     }
 
+    /// Puts a record in its place, and into the indexes.
     fn put(&mut self, ordinal: u64, session: Arc<Session>) {
         if let Some(thread_id) = &session.thread_id {
-            self.by_thread.entry(thread_id.clone()).or_default().push(ordinal);
+            let ordinals = self.by_thread.entry(thread_id.clone()).or_default();
+            let at = ordinals.partition_point(|&other| other < ordinal);
+            ordinals.insert(at, ordinal);
         }
-        let busy = session.status == SessionStatus::Active && session.current_turn_id.is_some();
-        self.mark_busy(ordinal, busy);
+        match session.status {
+            SessionStatus::Active if session.current_turn_id.is_some() => {
+                self.busy.insert(ordinal);
+            }
+            SessionStatus::Active => {}
+            SessionStatus::Closed => {
+                self.closed.insert((session.updated_at.clone(), ordinal));
+            }
+        }
         self.records.insert(ordinal, session);
     }
 
-    fn mark_busy(&mut self, ordinal: u64, busy: bool) {
-        if busy {
-            self.busy.insert(ordinal);
-        } else {
-            self.busy.remove(&ordinal);
-        }
-    }
-
-    fn unlink_thread(&mut self, ordinal: u64) {
-        let thread_id = self.records.get(&ordinal).and_then(|session| session.thread_id.as_deref());
-        if let Some(ordinals) = thread_id.and_then(|thread_id| self.by_thread.get_mut(thread_id)) {
+    /// Takes a record out of the indexes; it stays in its place.
+    fn unindex(&mut self, ordinal: u64) {
+        let Some(session) = self.records.get(&ordinal) else { return };
+        if let Some(thread_id) = &session.thread_id
+            && let Some(ordinals) = self.by_thread.get_mut(thread_id)
+        {
             ordinals.retain(|&other| other != ordinal);
+            if ordinals.is_empty() {
+                self.by_thread.remove(thread_id);
+            }
         }
+        self.busy.remove(&ordinal);
+        self.closed.remove(&(session.updated_at.clone(), ordinal));
     }
 }
 

@@ -1,17 +1,13 @@
 //! The records on disk: JSON files that are replaced whole or not at all.
-//!
-//! A file is written beside its place, synced, renamed over it, and the folder is synced: after a power cut
-//! there is the old file or the new one (measured: leaving out any of the four steps loses data).
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{DaemonState, Session, State};
+use crate::disk::Disk;
 
 /// The version of the files' layout that this program writes and reads.
 pub const VERSION: u32 = 1;
@@ -20,6 +16,9 @@ pub const VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
+    /// The layout's version.
+    #[serde(default)]
+    pub format_version: u32,
     /// A random name.
     pub daemon_id: String,
     /// The node's name as configured when the identity was made.
@@ -114,56 +113,45 @@ pub enum Loaded<T> {
         /// Where it is now.
         moved_to: PathBuf,
     },
-}
-
-impl<T> Loaded<T> {
-    /// The file's content, if it was good.
-    pub fn good(self) -> Option<T> {
-        match self {
-            Loaded::Good(value) => Some(value),
-            _ => None,
-        }
-    }
+    /// A newer codexd wrote it; it stays as it is, and must not be written over.
+    Newer {
+        /// The version of its layout.
+        version: u32,
+    },
 }
 
 /// Reads a snapshot.
 ///
-/// A file that is no valid snapshot is renamed to `NAME.bad` and reported, never overwritten in place.
-/// Fails only when the file cannot be read or moved.
-pub fn load<T: DeserializeOwned>(path: &Path) -> io::Result<Loaded<T>> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Loaded::Missing),
-        Err(error) => return Err(error),
-    };
+/// What is no valid snapshot is moved out of the way and reported, never overwritten in place.
+/// Fails when the file is not ours, or cannot be read or moved.
+pub fn load<T: DeserializeOwned>(disk: &Disk, path: &Path) -> io::Result<Loaded<T>> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Version {
+        format_version: u32,
+    }
+    if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file() && !found.is_symlink()) {
+        let moved_to = disk.set_aside(path)?;
+        return Ok(Loaded::SetAside { reason: "it is not a file".to_owned(), moved_to });
+    }
+    let Some(text) = disk.read(path)? else { return Ok(Loaded::Missing) };
+    if let Ok(Version { format_version: version }) = serde_json::from_slice(&text)
+        && version > VERSION
+    {
+        return Ok(Loaded::Newer { version });
+    }
     match serde_json::from_slice(&text) {
         Ok(value) => Ok(Loaded::Good(value)),
         Err(error) => {
-            let moved_to = beside(path, "bad");
-            fs::rename(path, &moved_to)?;
+            let moved_to = disk.set_aside(path)?;
             Ok(Loaded::SetAside { reason: error.to_string(), moved_to })
         }
     }
 }
 
-/// Replaces a snapshot, readable by its owner only; when this returns it is on disk.
-pub fn save(path: &Path, value: &impl Serialize) -> io::Result<()> {
+/// Replaces a snapshot; when this returns it is on disk.
+pub fn save(disk: &Disk, path: &Path, value: &impl Serialize) -> io::Result<()> {
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
-    let temporary = beside(path, "new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    match path.parent() {
-        Some(folder) => File::open(folder)?.sync_all(),
-        None => Ok(()),
-    }
-}
-
-fn beside(path: &Path, extension: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".");
-    name.push(extension);
-    PathBuf::from(name)
+    disk.replace(path, &text)
 }

@@ -154,7 +154,7 @@ fn the_child_follows_its_events() {
 fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
     let id = prop_oneof![Just("a"), Just("b"), Just("c")];
     let word = prop_oneof![Just("inProgress"), Just("completed"), Just("interrupted"), Just("failed")];
-    (0..14u8, id.clone(), id.clone(), id, word, any::<bool>()).prop_map(|(kind, s, t, u, word, flag)| {
+    (0..15u8, id.clone(), id.clone(), id, word, any::<bool>()).prop_map(|(kind, s, t, u, word, flag)| {
         let turn = json!({"sessionId": s, "threadId": t, "turnId": u, "status": word, "willRetry": flag});
         match kind {
             0 => (
@@ -172,6 +172,7 @@ fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
             10 => (event_type::TURN_COMPLETED, turn),
             11 => (event_type::TURN_ERROR, turn),
             12 => (event_type::TURN_MISSING, turn),
+            13 => (event_type::SESSION_FORGOTTEN, turn),
             _ => ("app-server.turn.message.delta", turn),
         }
     })
@@ -209,6 +210,16 @@ proptest! {
         let draft = Draft::change(Level::Info, name, "why", detail);
         let detail = draft.detail.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
         prop_assert_eq!(draft.change, Change::read(name, "why", &detail));
+    }
+
+    #[test]
+    fn closed_sessions_are_known_in_the_order_of_their_end(events in prop::collection::vec(any_event(), 0..60)) {
+        let state = folded(events);
+        let mut expected: Vec<_> = state.sessions.iter()
+            .filter(|session| session.status == SessionStatus::Closed).cloned().collect();
+        expected.sort_by_key(|session| session.updated_at.clone());
+        prop_assert_eq!(state.sessions.closed().cloned().collect::<Vec<_>>(), expected);
+        prop_assert_eq!(state.sessions.closed_count(), state.sessions.closed().count());
     }
 
     #[test]

@@ -1,25 +1,27 @@
 //! `WS /v1/codexd/events`: the greeting, then every event, and what clients may ask on the way.
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::response::Response;
+use axum::body::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use super::error::ApiError;
-use super::{Handle, Shared, upgrade};
-use crate::daemon::DaemonError;
-use crate::journal::{Line, Subscription};
+use super::feed::{Fed, Feed};
+use super::filter::Filter;
+use super::query::Query;
+use crate::http::{Handle, Shared};
+use crate::journal::{Gone, Line};
 
 /// The longest message that a client may send, in bytes.
 const MESSAGE: usize = 1024 * 1024;
@@ -30,28 +32,19 @@ const WRITE_BUFFER: usize = 64 * 1024;
 /// How long the other side is given to take our close frame and to close too.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// A query that cannot be understood.
+const BAD_QUERY: CloseCode = CloseCode::Library(4400);
 /// A text that is not a JSON object.
 const NOT_AN_OBJECT: CloseCode = CloseCode::Library(4002);
+/// A client that takes nothing although there is something for it.
+const TOO_SLOW: CloseCode = CloseCode::Library(4408);
+/// A cursor that leads nowhere.
+const CURSOR_GONE: CloseCode = CloseCode::Library(4410);
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// Opens the event stream.
-pub(super) async fn events(State(edge): State<Handle>, request: Request) -> Result<Response, ApiError> {
-    if !upgrade::is_asked_for(request.headers()) {
-        let url = edge.event_stream_url();
-        return Err(ApiError::bad_request(format!("This is a WebSocket; connect to {url}.")));
-    }
-    if edge.going_away.is_cancelled() {
-        return Err(DaemonError::ShuttingDown.into());
-    }
-    let (response, upgrade) = upgrade::accept(request)?;
-    let sockets = edge.sockets.clone();
-    sockets.spawn(serve(edge, upgrade));
-    Ok(response)
-}
-
 /// Serves one client to its end.
-async fn serve(edge: Handle, upgrade: OnUpgrade) {
+pub(super) async fn serve(edge: Handle, upgrade: OnUpgrade, query: Result<Query, String>) {
     // The handshake fails when the client has already gone.
     let Ok(upgraded) = upgrade.await else { return };
     let config = WebSocketConfig::default()
@@ -62,10 +55,13 @@ async fn serve(edge: Handle, upgrade: OnUpgrade) {
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
     let _counted = Counted::new(&edge);
     let mut client = Client { edge: &edge, socket };
-    let ending = tokio::select! {
-        ending = client.serve() => ending,
-        // A client that does not read must not keep the daemon from stopping.
-        () = edge.going_away.cancelled() => Ending::close(CloseCode::Away, "server shutdown"),
+    let ending = match query {
+        Ok(query) => tokio::select! {
+            ending = client.serve(&query) => ending,
+            // A client that does not read must not keep the daemon from stopping.
+            () = edge.going_away.cancelled() => Ending::close(CloseCode::Away, "server shutdown"),
+        },
+        Err(reason) => Ending::Close(CloseFrame { code: BAD_QUERY, reason: reason.into() }),
     };
     client.say_goodbye(ending).await;
 }
@@ -90,41 +86,102 @@ impl Ending {
 }
 
 impl Client<'_> {
-    async fn serve(&mut self) -> Ending {
-        let Ok(mut events) = self.greet().await else { return Ending::Gone };
+    async fn serve(&mut self, query: &Query) -> Ending {
+        match self.follow(query).await {
+            Ok(ending) => ending,
+            // Nothing was taken for as long as a client may take nothing.
+            Err(Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                Ending::close(TOO_SLOW, "Nothing was read for too long; resume from your last cursor.")
+            }
+            Err(_) => Ending::Gone,
+        }
+    }
+
+    /// Greets, then passes on events and answers messages until the stream ends.
+    async fn follow(&mut self, query: &Query) -> Result<Ending, Error> {
+        let now = self.greet().await?;
+        let bounds = self.edge.daemon.bounds();
+        let mut feed = Feed::new(self.edge.daemon.follow(now), Filter::of(self.edge, query));
+        if let Some(after) = &query.after {
+            match bounds.check(after) {
+                Ok(cursor) => feed.jump(cursor),
+                Err(gone) => {
+                    if let Some(ending) = self.gap(&mut feed, query, gone).await? {
+                        return Ok(ending);
+                    }
+                }
+            }
+        }
+        let interval = self.edge.daemon.config().limits.ping_interval;
+        let mut ping = tokio::time::interval_at(Instant::now() + interval, interval);
+        let mut silent = false;
         loop {
-            let sent = tokio::select! {
-                message = self.socket.next() => match self.hear(message) {
-                    Ok(Some(answer)) => self.socket.send(answer).await,
-                    Ok(None) => Ok(()),
-                    Err(ending) => return ending,
-                },
-                lines = events.next() => match lines {
-                    Ok(lines) => self.pass_on(lines).await,
+            tokio::select! {
+                // In this order: what the client said counts before it is judged by its silence, and a flood of events
+                // must not keep it from being heard.
+                biased;
+                message = self.socket.next() => {
+                    silent = false;
+                    match self.hear(message) {
+                        Ok(Some(answer)) => self.socket.send(answer).await?,
+                        Ok(None) => {}
+                        Err(ending) => return Ok(ending),
+                    }
+                }
+                _ = ping.tick() => {
+                    if silent {
+                        return Ok(Ending::Gone);
+                    }
+                    silent = true;
+                    self.socket.send(Message::Ping(Bytes::new())).await?;
+                }
+                fed = feed.next() => match fed {
+                    Ok(Fed::Lines(lines)) => self.pass_on(lines).await?,
+                    Ok(Fed::Bookmark(seq)) => {
+                        let cursor = bounds.cursor(seq);
+                        self.socket.send(frame(&json!({ "type": "bookmark", "cursor": cursor }))).await?;
+                    }
+                    Ok(Fed::Gone) => {
+                        if let Some(ending) = self.gap(&mut feed, query, Gone::Expired).await? {
+                            return Ok(ending);
+                        }
+                    }
                     Err(error) => {
                         tracing::error!(%error, "the event log cannot be read");
-                        return Ending::close(CloseCode::Error, "the event log cannot be read");
+                        return Ok(Ending::close(CloseCode::Error, "the event log cannot be read"));
                     }
                 },
-            };
-            if sent.is_err() {
-                return Ending::Gone;
             }
         }
     }
 
-    /// Says hello; the events that follow begin right after what the greeting includes.
-    async fn greet(&mut self) -> Result<Subscription, Error> {
+    /// Says hello; returns the number of the newest event that the greeting includes.
+    async fn greet(&mut self) -> Result<u64, Error> {
         let status = self.edge.status();
-        let events = self.edge.daemon.subscribe(status.snapshot.through);
+        let through = status.snapshot.through;
         let hello = json!({
             "type": "hello",
+            "cursor": self.edge.daemon.bounds().cursor(through),
             "recentEvents": status.snapshot.recent_events.events,
             "service": status.service,
             "snapshot": status.snapshot,
         });
         self.socket.send(frame(&hello)).await?;
-        Ok(events)
+        Ok(through)
+    }
+
+    /// Says that events are missing; then either the stream ends, or it goes on from now with a new greeting.
+    async fn gap(&mut self, feed: &mut Feed, query: &Query, gone: Gone) -> Result<Option<Ending>, Error> {
+        let mut gap = super::gap(&self.edge.daemon.bounds(), gone);
+        gap["type"] = "gap".into();
+        gap["message"] = format!("{gone}.").into();
+        self.socket.send(frame(&gap)).await?;
+        if !query.resync {
+            return Ok(Some(Ending::close(CURSOR_GONE, "The events after this cursor are gone.")));
+        }
+        let now = self.greet().await?;
+        feed.jump(now);
+        Ok(None)
     }
 
     async fn pass_on(&mut self, lines: Vec<Line>) -> Result<(), Error> {
@@ -179,6 +236,9 @@ impl Client<'_> {
 
     /// Ends the stream so that the other side learns why.
     async fn say_goodbye(mut self, ending: Ending) {
+        // What is still on its way to a slow client stands before the close frame.
+        let slow = matches!(&ending, Ending::Close(frame) if frame.code == TOO_SLOW);
+        let patience = if slow { self.edge.daemon.config().limits.client_timeout } else { GOODBYE };
         let goodbye = async {
             match ending {
                 Ending::Gone => self.socket.close(None).await?,
@@ -192,7 +252,7 @@ impl Client<'_> {
             }
             Ok::<_, Error>(())
         };
-        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+        let _ = tokio::time::timeout(patience, goodbye).await;
     }
 }
 

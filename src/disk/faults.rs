@@ -1,0 +1,78 @@
+//! Making the disk fail, for tests.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Disk, Operation};
+
+/// Which call fails.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    /// Calls of this kind are counted.
+    pub(crate) operation: Operation,
+    /// The first that fails, counted from 1.
+    pub(crate) first: u64,
+    /// Whether all later ones of this kind fail too.
+    pub(crate) forever: bool,
+    /// What the system says.
+    pub(crate) kind: io::ErrorKind,
+}
+
+/// What fails, and what was called.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    plan: Option<Plan>,
+    calls: u64,
+    failed: u64,
+    cut: bool,
+}
+
+impl Faults {
+    /// A disk that fails as the plan says.
+    pub(crate) fn disk(self: &Arc<Self>) -> Disk {
+        Disk { faults: Some(Arc::clone(self)) }
+    }
+
+    /// Begins to count and to fail; `None` lets everything pass.
+    pub(crate) fn plan(&self, plan: Option<Plan>) {
+        *self.lock() = State { plan, ..State::default() };
+    }
+
+    /// How many calls failed since the last plan.
+    pub(crate) fn failed(&self) -> u64 {
+        self.lock().failed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Disk {
+    /// Fails the call, if it is its turn; the write before a failing one takes a few bytes only, as a disk does that
+    /// fills up.
+    pub(super) fn may(&self, operation: Operation) -> io::Result<()> {
+        let Some(faults) = &self.faults else { return Ok(()) };
+        let mut state = faults.lock();
+        let Some(plan) = state.plan.filter(|plan| plan.operation == operation) else { return Ok(()) };
+        state.calls += 1;
+        let due = |call: u64| if plan.forever { call >= plan.first } else { call == plan.first };
+        state.cut = operation == Operation::Write && due(state.calls + 1);
+        if due(state.calls) {
+            state.failed += 1;
+            return Err(plan.kind.into());
+        }
+        Ok(())
+    }
+
+    /// What this write takes of the bytes.
+    pub(super) fn cut<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let cut = self.faults.as_ref().is_some_and(|faults| faults.lock().cut);
+        if cut { &bytes[..bytes.len().min(7)] } else { bytes }
+    }
+}

@@ -1,0 +1,72 @@
+//! One daemon per folder.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::Disk;
+
+/// The file whose lock is held.
+const NAME: &str = "codexd.lock";
+
+/// A folder that no other daemon uses, for as long as this lives.
+///
+/// The system gives the lock back when the process ends, however it ends; a child does not inherit it, because the file
+/// is closed when another program takes over (std opens files so).
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+}
+
+/// Why a folder cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another daemon uses it.
+    #[error(
+        "The folder {} is in use by {holder}; stop that one, or give this one folders of its own with --state-dir and \
+         --logs-dir.", folder.display()
+    )]
+    Held {
+        /// The folder.
+        folder: PathBuf,
+        /// Who has it, as far as its lock file says.
+        holder: String,
+    },
+    /// It cannot be made, or is not ours.
+    #[error("The folder {} cannot be used: {source}.", folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl FolderLock {
+    /// Makes the folder if needed and takes it.
+    pub fn take(disk: &Disk, folder: &Path) -> Result<Self, LockError> {
+        let failed = |source| LockError::Folder { folder: folder.to_owned(), source };
+        disk.make_folder(folder).map_err(failed)?;
+        let path = folder.join(NAME);
+        let mut file = disk.open_append(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let holder = fs::read_to_string(&path).unwrap_or_default();
+                let holder = match holder.trim() {
+                    "" => "another codexd".to_owned(),
+                    holder => format!("codexd with {holder}"),
+                };
+                return Err(LockError::Held { folder: folder.to_owned(), holder });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        // For people only; the lock is what counts.
+        let said = file.set_len(0).and_then(|()| writeln!(file, "pid {}", std::process::id()));
+        if let Err(error) = said {
+            tracing::warn!(%error, path = %path.display(), "the lock file cannot say who holds it");
+        }
+        Ok(Self { _file: file })
+    }
+}

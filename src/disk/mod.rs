@@ -1,0 +1,205 @@
+//! The files of the daemon: the only place that makes, writes, syncs, renames or removes one.
+//!
+//! Folders are entered and files read by their owner only, whatever the umask; a symlink in the place of either is
+//! refused, and so is one that belongs to somebody else.
+//! Every call goes through a [`Disk`], so that tests can make any one of them fail.
+
+#[cfg(test)]
+pub(crate) mod faults;
+mod lock;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+pub use lock::{FolderLock, LockError};
+
+/// The rights of a folder: its owner enters it, nobody else.
+const FOLDER: u32 = 0o700;
+/// The rights of a file: its owner reads and writes it, nobody else.
+const FILE: u32 = 0o600;
+
+/// A call to the system that changes a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Operation {
+    Open,
+    Write,
+    Sync,
+    Rename,
+    Truncate,
+    Remove,
+}
+
+/// The disk; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Disk {
+    #[cfg(test)]
+    faults: Option<std::sync::Arc<faults::Faults>>,
+}
+
+impl Disk {
+    /// Makes a folder, with those above it, or makes sure that the one there is ours alone.
+    pub fn make_folder(&self, path: &Path) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(FOLDER).create(path)?;
+        let found = fs::symlink_metadata(path)?;
+        if !found.is_dir() {
+            return Err(refused(path, "is a symlink, not a folder"));
+        }
+        check_owner(path, &found)?;
+        if found.mode() & 0o777 != FOLDER {
+            fs::set_permissions(path, Permissions::from_mode(FOLDER))?;
+        }
+        Ok(())
+    }
+
+    /// Opens a file to add to its end, and makes it when there is none.
+    pub(crate) fn open_append(&self, path: &Path) -> io::Result<File> {
+        self.open(path, OpenOptions::new().create(true).append(true).read(true))
+    }
+
+    /// Writes a part of the bytes, like [`Write::write`].
+    pub(crate) fn write(&self, mut file: &File, bytes: &[u8]) -> io::Result<usize> {
+        self.may(Operation::Write)?;
+        #[cfg(test)]
+        let bytes = self.cut(bytes);
+        file.write(bytes)
+    }
+
+    /// Writes all of the bytes.
+    pub(crate) fn write_all(&self, file: &File, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            match self.write(file, bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => bytes = &bytes[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns when the file's content is on disk.
+    pub(crate) fn sync(&self, file: &File) -> io::Result<()> {
+        self.may(Operation::Sync)?;
+        // On macOS std asks the drive itself to flush (F_FULLFSYNC).
+        file.sync_data()
+    }
+
+    /// Returns when the names in a folder are on disk.
+    pub(crate) fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        self.may(Operation::Sync)?;
+        File::open(path)?.sync_all()
+    }
+
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.may(Operation::Rename)?;
+        fs::rename(from, to)
+    }
+
+    /// Cuts a file off.
+    pub(crate) fn truncate(&self, file: &File, length: u64) -> io::Result<()> {
+        self.may(Operation::Truncate)?;
+        file.set_len(length)
+    }
+
+    pub(crate) fn remove(&self, path: &Path) -> io::Result<()> {
+        self.may(Operation::Remove)?;
+        fs::remove_file(path)
+    }
+
+    /// Replaces a file whole: when this returns the new content is on disk, and after a power cut there is the old or
+    /// the new content, never a mixture.
+    ///
+    /// Written beside, synced, renamed, and the folder synced: leaving out any of the four steps loses data (measured).
+    pub(crate) fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let temporary = beside(path, "new");
+        let file = self.open(&temporary, OpenOptions::new().create(true).write(true).truncate(true))?;
+        self.write_all(&file, content)?;
+        self.sync(&file)?;
+        self.rename(&temporary, path)?;
+        match path.parent() {
+            Some(folder) => self.sync_folder(folder),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads a whole file; `None` when there is none.
+    pub(crate) fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
+        use std::io::Read;
+        let mut content = Vec::new();
+        match self.open(path, OpenOptions::new().read(true)) {
+            Ok(mut file) => file.read_to_end(&mut content)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok(Some(content))
+    }
+
+    /// Moves a file that cannot be used out of the way, to a name that is not taken; returns where it is now.
+    pub(crate) fn set_aside(&self, path: &Path) -> io::Result<PathBuf> {
+        let mut to = beside(path, "bad");
+        for number in 1.. {
+            if fs::symlink_metadata(&to).is_err() {
+                break;
+            }
+            to = beside(path, &format!("bad-{number}"));
+        }
+        self.rename(path, &to)?;
+        Ok(to)
+    }
+
+    /// Opens a file of ours, and sees to its rights.
+    fn open(&self, path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+        self.may(Operation::Open)?;
+        let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
+        let file = options.mode(FILE).custom_flags(nofollow).open(path).map_err(|error| {
+            // Linux and macOS both answer ELOOP for a symlink that must not be followed (open(2)).
+            if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
+                refused(path, "is a symlink")
+            } else {
+                error
+            }
+        })?;
+        let found = file.metadata()?;
+        if !found.is_file() {
+            return Err(refused(path, "is not a file"));
+        }
+        check_owner(path, &found)?;
+        if found.mode() & 0o777 != FILE {
+            file.set_permissions(Permissions::from_mode(FILE))?;
+        }
+        Ok(file)
+    }
+
+    /// Whether the next call of this kind may be made.
+    #[cfg(not(test))]
+    #[expect(clippy::unnecessary_wraps, reason = "tests make calls fail here")]
+    fn may(&self, _operation: Operation) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn check_owner(path: &Path, found: &fs::Metadata) -> io::Result<()> {
+    let ours = rustix::process::geteuid().as_raw();
+    if found.uid() == ours {
+        return Ok(());
+    }
+    Err(refused(path, &format!("belongs to user {} and not to user {ours}, who runs codexd", found.uid())))
+}
+
+fn refused(path: &Path, why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, format!("{} {why}", path.display()))
+}
+
+/// The path with something added to its name.
+pub(crate) fn beside(path: &Path, extension: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(extension);
+    PathBuf::from(name)
+}

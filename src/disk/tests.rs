@@ -1,0 +1,78 @@
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+
+use super::*;
+
+fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().mode() & 0o777
+}
+
+#[test]
+fn folders_and_files_are_ours_alone_whatever_they_were() {
+    let home = tempfile::tempdir().unwrap();
+    let disk = Disk::default();
+    let folder = home.path().join("a/b");
+    disk.make_folder(&folder).unwrap();
+    assert_eq!((mode(&folder), mode(folder.parent().unwrap())), (0o700, 0o700));
+    fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
+    disk.make_folder(&folder).unwrap();
+    assert_eq!(mode(&folder), 0o700);
+
+    let path = folder.join("file");
+    fs::write(&path, "old").unwrap();
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+    disk.open_append(&path).unwrap();
+    assert_eq!(mode(&path), 0o600);
+    disk.replace(&path, b"new").unwrap();
+    assert_eq!((mode(&path), fs::read(&path).unwrap()), (0o600, b"new".to_vec()));
+}
+
+#[test]
+fn a_symlink_in_the_place_of_a_folder_or_a_file_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let disk = Disk::default();
+    let real = home.path().join("real");
+    disk.make_folder(&real).unwrap();
+    fs::write(real.join("victim"), "precious").unwrap();
+    let link = home.path().join("link");
+    symlink(&real, &link).unwrap();
+    let error = disk.make_folder(&link).unwrap_err().to_string();
+    assert!(error.ends_with("is a symlink, not a folder"), "{error}");
+
+    let planted = real.join("planted");
+    symlink(real.join("victim"), &planted).unwrap();
+    for error in [disk.open_append(&planted).unwrap_err(), disk.read(&planted).unwrap_err()] {
+        assert!(error.to_string().ends_with("is a symlink"), "{error}");
+    }
+    // A planted link at the name of the temporary file is refused too, and the file it points to stays as it is.
+    symlink(real.join("victim"), real.join("state.new")).unwrap();
+    disk.replace(&real.join("state"), b"x").unwrap_err();
+    assert_eq!(fs::read(real.join("victim")).unwrap(), b"precious");
+}
+
+#[test]
+fn a_folder_is_taken_once_and_free_again_when_its_holder_is_gone() {
+    let home = tempfile::tempdir().unwrap();
+    let disk = Disk::default();
+    let lock = FolderLock::take(&disk, home.path()).unwrap();
+    let refusal = FolderLock::take(&disk, home.path()).unwrap_err().to_string();
+    assert!(refusal.contains(&format!("codexd with pid {}", std::process::id())), "{refusal}");
+    drop(lock);
+    FolderLock::take(&disk, home.path()).unwrap();
+}
+
+#[test]
+fn what_is_set_aside_keeps_what_was_set_aside_before() {
+    let home = tempfile::tempdir().unwrap();
+    let disk = Disk::default();
+    let path = home.path().join("state.json");
+    let kept: Vec<_> = ["a", "b", "c"]
+        .into_iter()
+        .map(|text| {
+            fs::write(&path, text).unwrap();
+            fs::read_to_string(disk.set_aside(&path).unwrap()).unwrap()
+        })
+        .collect();
+    assert_eq!(kept, ["a", "b", "c"]);
+    assert_eq!(fs::read_dir(home.path()).unwrap().count(), 3);
+}

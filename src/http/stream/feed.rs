@@ -1,0 +1,82 @@
+//! The log as one client gets it: filtered, with bookmarks.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::filter::Filter;
+use crate::journal::{Line, Next, Subscription};
+
+/// How long nothing may match before a bookmark moves the client's cursor.
+const BOOKMARK: Duration = Duration::from_secs(15);
+
+/// What comes next for a client.
+#[derive(Debug)]
+pub(super) enum Fed {
+    /// These events; none means that there were some and none of them passed the filter.
+    Lines(Vec<Line>),
+    /// Nothing passed for a while; everything through this number was looked at.
+    Bookmark(u64),
+    /// What comes next exists no more.
+    Gone,
+}
+
+/// A subscription behind a filter.
+#[derive(Debug)]
+pub(super) struct Feed {
+    events: Subscription,
+    filter: Filter,
+    /// The newest number that the client knows of.
+    told: u64,
+    bookmark_due: Instant,
+}
+
+impl Feed {
+    pub(super) fn new(events: Subscription, filter: Filter) -> Self {
+        let told = events.cursor();
+        Self { events, filter, told, bookmark_due: Instant::now() + BOOKMARK }
+    }
+
+    /// The next step; dropping the future loses nothing.
+    pub(super) async fn next(&mut self) -> io::Result<Fed> {
+        if self.filter.is_open() {
+            return self.take().await;
+        }
+        let due = self.bookmark_due;
+        tokio::select! {
+            () = tokio::time::sleep_until(due) => {}
+            // While events come in faster than they are looked at, this alone would never let the bookmark through.
+            fed = self.take(), if Instant::now() < due => return fed,
+        }
+        self.bookmark_due = Instant::now() + BOOKMARK;
+        let cursor = self.events.cursor();
+        if cursor > self.told {
+            self.told = cursor;
+            return Ok(Fed::Bookmark(cursor));
+        }
+        Ok(Fed::Lines(Vec::new()))
+    }
+
+    /// Goes on from another place.
+    pub(super) fn jump(&mut self, cursor: u64) {
+        self.events.jump(cursor);
+        self.told = cursor;
+    }
+
+    async fn take(&mut self) -> io::Result<Fed> {
+        match self.events.next().await? {
+            Next::Gone => Ok(Fed::Gone),
+            Next::Lines(mut lines) => {
+                if !self.filter.is_open() {
+                    lines.retain(|line| self.filter.passes(line));
+                }
+                if let Some(last) = lines.last() {
+                    self.told = last.seq;
+                    self.bookmark_due = Instant::now() + BOOKMARK;
+                }
+                Ok(Fed::Lines(lines))
+            }
+        }
+    }
+}

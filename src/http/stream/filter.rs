@@ -1,0 +1,95 @@
+//! Which events a client wants.
+
+use memchr::memmem::Finder;
+
+use super::query::Query;
+use crate::http::Shared;
+use crate::journal::Line;
+
+/// A filter; an event passes when it is of a wanted type and about the wanted session.
+#[derive(Debug)]
+pub(super) struct Filter {
+    types: Vec<String>,
+    /// What the text of an event about the session holds, in one of these forms.
+    about: Option<Vec<Finder<'static>>>,
+}
+
+impl Filter {
+    /// The filter that a query asks for.
+    pub(super) fn of(edge: &Shared, query: &Query) -> Self {
+        let session = query.session_id.as_deref().and_then(|session_id| edge.daemon.session(session_id).ok());
+        Self::new(query, session.as_ref().and_then(|session| session.thread_id.as_deref()))
+    }
+
+    /// The filter of a query; `thread_id` is the thread of its session, if the session is known.
+    fn new(query: &Query, thread_id: Option<&str>) -> Self {
+        let about = query.session_id.as_deref().map(|session_id| {
+            let session = Some(("sessionId", session_id));
+            let thread = thread_id.map(|thread_id| ("threadId", thread_id));
+            session.into_iter().chain(thread).map(|(key, id)| finder(key, id)).collect()
+        });
+        Self { types: query.types.clone(), about }
+    }
+
+    /// Whether it lets everything pass.
+    pub(super) fn is_open(&self) -> bool {
+        self.types.is_empty() && self.about.is_none()
+    }
+
+    /// Whether this event passes.
+    pub(super) fn passes(&self, line: &Line) -> bool {
+        let wanted = self.types.is_empty()
+            || self.types.iter().any(|prefix| line.event_type().starts_with(prefix.as_bytes()));
+        wanted
+            && self
+                .about
+                .as_ref()
+                .is_none_or(|about| about.iter().any(|finder| finder.find(line.json()).is_some()))
+    }
+}
+
+/// Finds `"key":"id"` in compact JSON.
+///
+/// Within a string the quotes would be escaped, so the text can only be a key with that value.
+fn finder(key: &str, id: &str) -> Finder<'static> {
+    let text = format!("\"{key}\":{}", serde_json::Value::from(id));
+    Finder::new(text.as_bytes()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(event_type: &str, detail: serde_json::Value) -> Line {
+        let message = "about \"sessionId\":\"quoted\"";
+        let json = serde_json::json!({
+            "seq": 1, "createdAt": "2026-01-02T03:04:05.678Z", "level": "info", "type": event_type,
+            "message": message, "detail": detail,
+        });
+        Line::from_json(1, json.to_string().as_bytes())
+    }
+
+    fn filter(query: &str, thread_id: Option<&str>) -> Filter {
+        Filter::new(&Query::parse(query).unwrap(), thread_id)
+    }
+
+    #[test]
+    fn types_match_by_their_beginning() {
+        let event = line("app-server.turn.started", serde_json::Value::Null);
+        assert!(filter("", None).passes(&event));
+        assert!(filter("type=app-server.turn", None).passes(&event));
+        assert!(filter("type=daemon&type=app-server.turn.started", None).passes(&event));
+        assert!(!filter("type=turn", None).passes(&event));
+    }
+
+    #[test]
+    fn a_session_is_found_by_its_name_and_by_its_thread_at_any_depth() {
+        let about = |detail| line("x", detail);
+        let wanted = filter("sessionId=s", Some("t"));
+        assert!(wanted.passes(&about(serde_json::json!({"sessionId": "s"}))));
+        assert!(wanted.passes(&about(serde_json::json!({"params": {"threadId": "t"}}))));
+        assert!(!wanted.passes(&about(serde_json::json!({"sessionId": "other", "threadId": "other"}))));
+        assert!(!wanted.passes(&about(serde_json::json!({"note": "\"sessionId\":\"s\""}))));
+        assert!(!filter("sessionId=quoted", None).passes(&about(serde_json::Value::Null)));
+    }
+}

@@ -1,0 +1,59 @@
+//! The event stream in its three forms: WebSocket, server-sent events, and pages of JSON.
+//!
+//! All three read the same log by cursor and with the same filters; none of them ever leaves an event out without
+//! saying so.
+
+mod feed;
+mod filter;
+mod page;
+mod query;
+mod sse;
+mod websocket;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use serde_json::{Value, json};
+
+use super::error::ApiError;
+use super::{Handle, upgrade};
+use crate::daemon::DaemonError;
+use crate::journal::{Bounds, Gone};
+use query::Query;
+
+/// `GET` of the event stream's path, in the form that the headers ask for.
+pub(super) async fn events(State(edge): State<Handle>, request: Request) -> Result<Response, ApiError> {
+    if edge.going_away.is_cancelled() {
+        return Err(DaemonError::ShuttingDown.into());
+    }
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    if upgrade::is_asked_for(request.headers()) {
+        // A browser does not tell its page the status of a failed handshake, so a wrong query is answered over the
+        // stream.
+        let (response, upgrade) = upgrade::accept(request)?;
+        let sockets = edge.sockets.clone();
+        sockets.spawn(websocket::serve(edge, upgrade, query));
+        return Ok(response);
+    }
+    let query = query.map_err(ApiError::bad_request)?;
+    if wants_event_stream(request.headers()) {
+        return sse::answer(edge, query, request.headers());
+    }
+    page::answer(&edge, &query).await
+}
+
+fn wants_event_stream(headers: &HeaderMap) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|value| value.split(',')).any(|kind| kind.trim().starts_with("text/event-stream"))
+}
+
+/// What a client is told whose cursor leads nowhere.
+fn gap(bounds: &Bounds, gone: Gone) -> Value {
+    json!({
+        "reason": gone.as_str(),
+        "epoch": bounds.epoch,
+        "oldest": bounds.oldest,
+        "latest": bounds.latest,
+        "cursor": bounds.cursor(bounds.latest),
+    })
+}

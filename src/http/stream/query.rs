@@ -1,0 +1,96 @@
+//! What a client of the event stream asks for.
+
+use crate::journal::Cursor;
+
+/// How many events a page has when nothing is said.
+const PAGE: usize = 100;
+/// How many events a page has at most.
+const LARGEST_PAGE: usize = 1000;
+
+/// The parameters of the event stream; unknown ones are ignored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Query {
+    /// The last event that the client has.
+    pub(super) after: Option<Cursor>,
+    /// How many events a page has at most.
+    pub(super) limit: usize,
+    /// Only events about this session.
+    pub(super) session_id: Option<String>,
+    /// Only events whose names begin with one of these; none means all.
+    pub(super) types: Vec<String>,
+    /// Whether to go on from now, with a new greeting, when the cursor leads nowhere.
+    pub(super) resync: bool,
+}
+
+impl Query {
+    /// Reads a query string; the error is a sentence.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let mut query = Self { after: None, limit: PAGE, session_id: None, types: Vec::new(), resync: false };
+        for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+            let value = value.trim();
+            if value.is_empty() {
+                continue;
+            }
+            match &*name {
+                "after" => query.after = Some(cursor(value)?),
+                "limit" => query.limit = limit(value)?,
+                "sessionId" => query.session_id = Some(value.to_owned()),
+                "type" => query.types.push(value.to_owned()),
+                "onGap" => query.resync = on_gap(value)?,
+                _ => {}
+            }
+        }
+        Ok(query)
+    }
+}
+
+pub(super) fn cursor(value: &str) -> Result<Cursor, String> {
+    value.parse().map_err(|error| format!("after: {error}."))
+}
+
+fn limit(value: &str) -> Result<usize, String> {
+    let limit = value.parse().ok().filter(|limit| (1..=LARGEST_PAGE).contains(limit));
+    limit.ok_or_else(|| format!("limit must be a whole number from 1 to {LARGEST_PAGE}."))
+}
+
+fn on_gap(value: &str) -> Result<bool, String> {
+    match value {
+        "resync" => Ok(true),
+        "close" => Ok(false),
+        _ => Err("onGap must be close or resync.".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_can_be_asked_for_is_read() {
+        let query =
+            Query::parse("after=ab-7&limit=3&sessionId=s%201&type=app-server.&type=turn.&onGap=resync&x=y");
+        let expected = Query {
+            after: Some(Cursor { epoch: Some("ab".to_owned()), seq: 7 }),
+            limit: 3,
+            session_id: Some("s 1".to_owned()),
+            types: vec!["app-server.".to_owned(), "turn.".to_owned()],
+            resync: true,
+        };
+        assert_eq!(query, Ok(expected));
+        let plain = Query::parse("after=&type=").unwrap();
+        assert_eq!((plain.after, plain.limit, plain.types.len()), (None, PAGE, 0));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, name) in [
+            ("after=x", "after"),
+            ("limit=0", "limit"),
+            ("limit=1001", "limit"),
+            ("limit=a", "limit"),
+            ("onGap=1", "onGap"),
+        ] {
+            assert!(Query::parse(text).unwrap_err().starts_with(name), "{text}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The event stream as server-sent events (HTML living standard, section 9.2).
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+use futures_util::stream;
+use serde_json::json;
+
+use super::feed::{Fed, Feed};
+use super::filter::Filter;
+use super::query::{self, Query};
+use crate::http::Handle;
+use crate::http::error::ApiError;
+use crate::journal::{Bounds, Gone, Line};
+
+/// What a browser waits before it connects again, in ms.
+const BEGINNING: &str = "retry: 1000\n\n";
+/// Keeps the connection alive.
+const STILL_HERE: &str = ":\n\n";
+
+/// Answers with the events after the cursor, then live; `id:` is the cursor of each.
+pub(super) fn answer(edge: Handle, query: Query, headers: &HeaderMap) -> Result<Response, ApiError> {
+    let bounds = edge.daemon.bounds();
+    // A browser that connects again repeats its address as it was, and says in a header how far it came.
+    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).map(str::trim);
+    let after = match last.filter(|last| !last.is_empty()) {
+        Some(last) => Some(query::cursor(last).map_err(ApiError::bad_request)?),
+        None => query.after.clone(),
+    };
+    let cursor = match &after {
+        None => bounds.latest,
+        Some(after) => {
+            bounds.check(after).map_err(|gone| ApiError::cursor_gone(super::gap(&bounds, gone), gone))?
+        }
+    };
+    let feed = Feed::new(edge.daemon.follow(cursor), Filter::of(&edge, &query));
+    let stream = Stream { keep_alive: edge.daemon.config().limits.ping_interval, edge, feed, bounds };
+    let beginning = stream::once(async { Ok::<_, Infallible>(Bytes::from_static(BEGINNING.as_bytes())) });
+    let rest = stream::unfold(Some(stream), |stream| async {
+        let mut stream = stream?;
+        match stream.next().await {
+            Chunk::More(text) => Some((Ok(text), Some(stream))),
+            Chunk::Last(text) => Some((Ok(text), None)),
+            Chunk::End => None,
+        }
+    });
+    let mut response = Response::new(Body::from_stream(stream::StreamExt::chain(beginning, rest)));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+struct Stream {
+    edge: Handle,
+    feed: Feed,
+    bounds: Bounds,
+    keep_alive: Duration,
+}
+
+enum Chunk {
+    More(Bytes),
+    Last(Bytes),
+    End,
+}
+
+impl Stream {
+    async fn next(&mut self) -> Chunk {
+        loop {
+            let fed = tokio::select! {
+                fed = self.feed.next() => fed,
+                () = tokio::time::sleep(self.keep_alive) => {
+                    return Chunk::More(Bytes::from_static(STILL_HERE.as_bytes()));
+                }
+                () = self.edge.going_away.cancelled() => return Chunk::End,
+            };
+            match fed {
+                Ok(Fed::Lines(lines)) if lines.is_empty() => {}
+                Ok(Fed::Lines(lines)) => return Chunk::More(self.events(&lines)),
+                Ok(Fed::Bookmark(seq)) => {
+                    let cursor = self.bounds.cursor(seq);
+                    let data = json!({ "cursor": cursor });
+                    return Chunk::More(format!("id: {cursor}\nevent: bookmark\ndata: {data}\n\n").into());
+                }
+                Ok(Fed::Gone) => {
+                    let data = super::gap(&self.edge.daemon.bounds(), Gone::Expired);
+                    return Chunk::Last(format!("event: gap\ndata: {data}\n\n").into());
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the event log cannot be read");
+                    return Chunk::End;
+                }
+            }
+        }
+    }
+
+    fn events(&self, lines: &[Line]) -> Bytes {
+        let mut text = Vec::with_capacity(lines.iter().map(|line| line.len() + 64).sum());
+        for line in lines {
+            text.extend_from_slice(b"id: ");
+            text.extend_from_slice(self.bounds.cursor(line.seq).as_bytes());
+            text.extend_from_slice(b"\ndata: ");
+            text.extend_from_slice(line.json());
+            text.extend_from_slice(b"\n\n");
+        }
+        text.into()
+    }
+}

@@ -1,0 +1,144 @@
+//! Where a reader stands in the log.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The last event that a reader has: `<epoch>-<seq>`, or `<seq>` for the present epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cursor {
+    /// The log it belongs to; `None` is the present one.
+    pub epoch: Option<String>,
+    /// The number of that event; 0 is before the first.
+    pub seq: u64,
+}
+
+/// A text that is no cursor.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a cursor is <epoch>-<seq> or <seq>, as codexd gave it")]
+pub struct NotACursor;
+
+impl FromStr for Cursor {
+    type Err = NotACursor;
+
+    fn from_str(text: &str) -> Result<Self, NotACursor> {
+        let (epoch, digits) = match text.rsplit_once('-') {
+            Some((epoch, digits)) => (Some(epoch), digits),
+            None => (None, text),
+        };
+        let is_epoch = |epoch: &str| {
+            (1..=64).contains(&epoch.len()) && epoch.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        };
+        // `u64::from_str` alone would take a plus sign.
+        if !epoch.is_none_or(is_epoch) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(NotACursor);
+        }
+        let seq = digits.parse().map_err(|_| NotACursor)?;
+        Ok(Self { epoch: epoch.map(str::to_owned), seq })
+    }
+}
+
+/// What the log holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bounds {
+    /// The name of this log; it changes only when the log was lost or replaced.
+    pub epoch: String,
+    /// The number of the oldest event that is kept; one more than `latest` when there is none.
+    pub oldest: u64,
+    /// The newest number that was given to an event.
+    pub latest: u64,
+}
+
+/// Why a cursor leads nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gone {
+    /// What follows it is no longer kept.
+    Expired,
+    /// It belongs to another log.
+    OtherEpoch,
+    /// It is ahead of everything there is.
+    Future,
+}
+
+impl Gone {
+    /// The word for it in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Gone::Expired => "expired",
+            Gone::OtherEpoch => "epoch",
+            Gone::Future => "future",
+        }
+    }
+}
+
+impl Bounds {
+    /// The cursor of an event.
+    pub fn cursor(&self, seq: u64) -> String {
+        format!("{}-{seq}", self.epoch)
+    }
+
+    /// Where to read on, or why that is not possible without leaving something out.
+    pub fn check(&self, cursor: &Cursor) -> Result<u64, Gone> {
+        if cursor.epoch.as_ref().is_some_and(|epoch| *epoch != self.epoch) {
+            return Err(Gone::OtherEpoch);
+        }
+        if cursor.seq > self.latest {
+            return Err(Gone::Future);
+        }
+        if cursor.seq + 1 < self.oldest {
+            return Err(Gone::Expired);
+        }
+        Ok(cursor.seq)
+    }
+}
+
+impl fmt::Display for Gone {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Gone::Expired => "events after this cursor are no longer kept",
+            Gone::OtherEpoch => "this cursor belongs to a log that was lost or replaced",
+            Gone::Future => "this cursor is ahead of the newest event",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_read_as_it_was_given_and_nothing_else_is() {
+        assert_eq!("ab12-7".parse(), Ok(Cursor { epoch: Some("ab12".to_owned()), seq: 7 }));
+        assert_eq!("0".parse(), Ok(Cursor { epoch: None, seq: 0 }));
+        let long = format!("{}-1", "a".repeat(65));
+        for text in [
+            "",
+            "-",
+            "a-",
+            "-5",
+            "x",
+            "1.5",
+            "+1",
+            "a-+1",
+            " 1",
+            "1 ",
+            "é-1",
+            "a b-1",
+            "18446744073709551616",
+            &long,
+        ] {
+            assert_eq!(text.parse::<Cursor>(), Err(NotACursor), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_that_would_skip_something_is_refused() {
+        let bounds = Bounds { epoch: "e".to_owned(), oldest: 10, latest: 20 };
+        let check = |text: &str| bounds.check(&text.parse().unwrap());
+        assert_eq!(check("e-9"), Ok(9));
+        assert_eq!(check("20"), Ok(20));
+        assert_eq!(check("e-8"), Err(Gone::Expired));
+        assert_eq!(check("e-21"), Err(Gone::Future));
+        assert_eq!(check("f-15"), Err(Gone::OtherEpoch));
+        assert_eq!(check("18446744073709551615"), Err(Gone::Future));
+    }
+}

@@ -1,0 +1,72 @@
+//! Looking for damage in the middle of the log.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::PoisonError;
+
+use super::line::seq_of;
+use super::log::Log;
+use super::segments::{Position, checked_seq};
+
+/// A run of lines that cannot be read any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The file.
+    pub path: PathBuf,
+    /// Which damage this is: the first number of its segment, and its offset in bytes.
+    pub key: (u64, u64),
+    /// The last good event before it; 0 when there is none.
+    pub after: u64,
+    /// The first good event behind it, if there is one.
+    pub before: Option<u64>,
+    /// How many bytes it takes.
+    pub bytes: u64,
+}
+
+impl Log {
+    /// Reads every line up to number `through` once and returns what is damaged.
+    ///
+    /// A line is damaged when it is no JSON, has no number, or a number that cannot follow the one before it.
+    pub fn scrub(&self, through: u64) -> io::Result<Vec<Damage>> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut damage: Vec<Damage> = Vec::new();
+        let mut last = 0;
+        for segment in segments {
+            let mut position = match Position::find(&segment, 0) {
+                Ok(position) => position,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            let mut open = false;
+            position.scan(|offset, json| {
+                match checked_seq(json).filter(|&seq| seq > last) {
+                    Some(seq) => {
+                        if open && let Some(damaged) = damage.last_mut() {
+                            damaged.before = Some(seq);
+                        }
+                        open = false;
+                        last = seq;
+                    }
+                    // A line that is there twice, after its file could not be synced, is no damage.
+                    None if seq_of(json).is_some_and(|seq| seq <= last) && checked_seq(json).is_some() => {}
+                    None => {
+                        let bytes = json.len() as u64 + 1;
+                        match damage.last_mut().filter(|_| open) {
+                            Some(damaged) => damaged.bytes += bytes,
+                            None => damage.push(Damage {
+                                path: segment.path.clone(),
+                                key: (segment.first_seq, offset),
+                                after: last,
+                                before: None,
+                                bytes,
+                            }),
+                        }
+                        open = true;
+                    }
+                }
+                last < through
+            })?;
+        }
+        Ok(damage)
+    }
+}

@@ -1,0 +1,190 @@
+//! The files of the log: which there are, and reading them from any cursor.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::line::{Line, seq_of};
+
+/// The file that is written.
+pub(crate) const ACTIVE: &str = "events.jsonl";
+/// How much is read at once, in bytes.
+const BLOCK: usize = 64 * 1024;
+
+/// One file of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// The number of its first line, or of the first one it will have.
+    pub(crate) first_seq: u64,
+    pub(crate) path: PathBuf,
+    /// Its size in bytes; of the active one the journal knows better.
+    pub(crate) bytes: u64,
+}
+
+/// The name of a segment that is no longer written.
+pub(crate) fn sealed_name(first_seq: u64) -> String {
+    // As many digits as the highest number has, so that the names sort like the numbers.
+    format!("events-{first_seq:020}.jsonl")
+}
+
+/// The sealed segments of a folder, oldest first.
+pub(crate) fn sealed(folder: &Path) -> io::Result<Vec<Segment>> {
+    let mut segments = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let digits = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("events-"))
+            .and_then(|rest| rest.strip_suffix(".jsonl"));
+        let Some(first_seq) =
+            digits.filter(|digits| digits.len() == 20).and_then(|digits| digits.parse().ok())
+        else {
+            continue;
+        };
+        let metadata = entry.metadata()?;
+        if metadata.is_file() {
+            segments.push(Segment { first_seq, path: entry.path(), bytes: metadata.len() });
+        }
+    }
+    segments.sort_unstable_by_key(|segment| segment.first_seq);
+    Ok(segments)
+}
+
+/// A place in a segment.
+#[derive(Debug)]
+pub(crate) struct Position {
+    /// Which segment it is.
+    pub(crate) first_seq: u64,
+    file: File,
+    offset: u64,
+}
+
+impl Position {
+    /// The place of the first line after `cursor` in a segment, found by halving it.
+    pub(crate) fn find(segment: &Segment, cursor: u64) -> io::Result<Self> {
+        let file = File::open(&segment.path)?;
+        let mut low = 0;
+        let mut high = file.metadata()?.len();
+        // Every line that starts before `low` is at or before the cursor.
+        while high - low > BLOCK as u64 {
+            let middle = low + (high - low) / 2;
+            match first_line_from(&file, middle)? {
+                Some((start, seq)) if seq <= cursor && start < high => low = start,
+                _ => high = middle,
+            }
+        }
+        Ok(Self { first_seq: segment.first_seq, file, offset: low })
+    }
+
+    /// The lines after `cursor` from here on, `max_lines` and about `max_bytes` at most; none means the end of what is
+    /// written.
+    ///
+    /// A line that is damaged is passed over.
+    pub(crate) fn lines(&mut self, cursor: u64, max_lines: usize, max_bytes: usize) -> io::Result<Vec<Line>> {
+        let mut lines: Vec<Line> = Vec::new();
+        let mut bytes = 0;
+        loop {
+            let before = self.offset;
+            let mut full = false;
+            self.read(|json| {
+                full = lines.len() >= max_lines || (bytes >= max_bytes && !lines.is_empty());
+                if full {
+                    return false;
+                }
+                let last = lines.last().map_or(cursor, |line| line.seq);
+                if let Some(seq) = checked_seq(json).filter(|&seq| seq > last) {
+                    bytes += json.len();
+                    lines.push(Line::from_json(seq, json));
+                }
+                true
+            })?;
+            if full || self.offset == before {
+                return Ok(lines);
+            }
+        }
+    }
+
+    /// Hands on every whole line from here on, with the offset of its beginning, until `each` says `false`.
+    pub(crate) fn scan(&mut self, mut each: impl FnMut(u64, &[u8]) -> bool) -> io::Result<()> {
+        loop {
+            let before = self.offset;
+            let mut offset = self.offset;
+            let mut stop = false;
+            self.read(|json| {
+                stop = !each(offset, json);
+                offset += json.len() as u64 + 1;
+                !stop
+            })?;
+            if stop || self.offset == before {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads one block, or one line when it is longer, and hands on its whole lines without their newlines; a line that
+    /// `each` refuses is read again next time.
+    fn read(&mut self, mut each: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
+        let mut block = vec![0; BLOCK];
+        let mut filled = 0;
+        loop {
+            let count = self.file.read_at(&mut block[filled..], self.offset + filled as u64)?;
+            filled += count;
+            if let Some(end) = memchr::memrchr(b'\n', &block[..filled]) {
+                for line in block[..=end].split_inclusive(|&byte| byte == b'\n') {
+                    if !each(&line[..line.len() - 1]) {
+                        return Ok(());
+                    }
+                    self.offset += line.len() as u64;
+                }
+                return Ok(());
+            }
+            if count == 0 {
+                return Ok(());
+            }
+            if filled == block.len() {
+                block.resize(block.len() * 2, 0);
+            }
+        }
+    }
+}
+
+/// The number of a line, if the line is whole.
+pub(crate) fn checked_seq(json: &[u8]) -> Option<u64> {
+    let seq = seq_of(json)?;
+    serde_json::from_slice::<serde::de::IgnoredAny>(json).is_ok().then_some(seq)
+}
+
+/// The start and the number of the first numbered line that starts at or after `offset`.
+fn first_line_from(file: &File, offset: u64) -> io::Result<Option<(u64, u64)>> {
+    // One byte earlier, so that a line that starts exactly here is found by the newline before it.
+    let from = offset.saturating_sub(1);
+    let mut block = vec![0; 4096];
+    loop {
+        let count = fill(file, &mut block, from)?;
+        let mut start = 0;
+        for line in block[..count].split_inclusive(|&byte| byte == b'\n') {
+            let begins_here = start > 0 || offset == 0;
+            if begins_here && let Some(seq) = seq_of(line) {
+                return Ok(Some((from + start as u64, seq)));
+            }
+            start += line.len();
+        }
+        if count < block.len() {
+            return Ok(None);
+        }
+        block.resize(block.len() * 4, 0);
+    }
+}
+
+fn fill(file: &File, block: &mut [u8], from: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < block.len() {
+        match file.read_at(&mut block[filled..], from + filled as u64)? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    Ok(filled)
+}

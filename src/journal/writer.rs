@@ -1,0 +1,298 @@
+//! The one who writes the log.
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::line::{Batch, Entry, Line};
+use super::log::Log;
+use super::meta::{Meta, MetaFile};
+use super::segments::{ACTIVE, Position, Segment, sealed_name};
+use super::sync::LogSync;
+use super::tail::After;
+use crate::disk::Disk;
+
+/// How many numbers are reserved at once when events are rare.
+pub(super) const BLOCK: u64 = 1_000;
+/// How many are reserved at once at most.
+const LARGEST_BLOCK: u64 = 256 * BLOCK;
+
+/// Where a file goes that could not be synced and all of whose lines are in another one.
+const ASIDE: &str = "events.unsynced";
+
+/// How large the log may become.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A segment that has this many bytes is followed by a new one.
+    pub segment_bytes: u64,
+    /// All segments together; the oldest ones are removed.
+    pub total_bytes: u64,
+}
+
+/// The log, open for writing; there is one in a process.
+#[derive(Debug)]
+pub struct Journal {
+    pub(super) disk: Disk,
+    pub(super) log: Arc<Log>,
+    pub(super) limits: Limits,
+    pub(super) meta: Meta,
+    pub(super) meta_file: MetaFile,
+    pub(super) file: Arc<File>,
+    /// How many bytes of the file are whole lines.
+    pub(super) size: u64,
+    pub(super) next_seq: u64,
+    pub(super) sync: Arc<LogSync>,
+    pub(super) block: u64,
+    pub(super) reserved_at: Option<Instant>,
+    pub(super) failing: Option<Failing>,
+}
+
+/// The log cannot be written now.
+#[derive(Debug)]
+pub(super) struct Failing {
+    /// The first number that is not in the file.
+    first_seq: u64,
+    /// Whether the lines must go to another file.
+    new_file: bool,
+    reason: String,
+}
+
+/// The log can be written again.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The numbers of events that are neither on disk nor in memory any more: first and last.
+    pub lost: Option<(u64, u64)>,
+}
+
+impl Journal {
+    /// The side that everybody may read.
+    pub fn log(&self) -> Arc<Log> {
+        Arc::clone(&self.log)
+    }
+
+    /// What brings the log to disk.
+    pub fn sync(&self) -> Arc<LogSync> {
+        Arc::clone(&self.sync)
+    }
+
+    /// Why the log cannot be written now.
+    pub fn failing(&self) -> Option<&str> {
+        self.failing.as_ref().map(|failing| failing.reason.as_str())
+    }
+
+    /// Numbers, renders and writes a batch with one call to the system; `at` is its time as RFC 3339.
+    ///
+    /// The lines are returned also when they could not be written; see [`Journal::failing`].
+    pub fn append<'a>(&mut self, at: &str, entries: impl Iterator<Item = Entry<'a>>) -> Vec<Line> {
+        let first_seq = self.next_seq;
+        let mut batch = Batch::default();
+        for entry in entries {
+            batch.push(self.next_seq, at, entry);
+            self.next_seq += 1;
+        }
+        let lines = batch.finish();
+        if self.failing.is_none()
+            && let Err((error, new_file)) = self.store(&lines)
+        {
+            self.failing = Some(Failing { first_seq, new_file, reason: error.to_string() });
+        }
+        lines
+    }
+
+    /// Tells the readers about lines that [`Journal::append`] returned.
+    pub fn publish(&self, lines: &[Line]) {
+        self.log.tail.push(lines);
+    }
+
+    /// Tries to write what could not be written, from memory; an error leaves everything as it was.
+    ///
+    /// After a failed sync the lines since the last good one go to another file: what the system says about the old one
+    /// cannot be believed any more.
+    pub fn recover(&mut self) -> io::Result<Recovered> {
+        if self.sync.failed() {
+            let first_seq = self.sync.synced_through() + 1;
+            let reason = "the event log could not be synced".to_owned();
+            self.failing = Some(Failing { first_seq, new_file: true, reason });
+        }
+        let Some(failing) = &self.failing else { return Ok(Recovered { lost: None }) };
+        let (mut first_seq, new_file) = (failing.first_seq, failing.new_file);
+        let mut old = Vec::new();
+        if new_file {
+            let in_memory = self.log.tail.oldest().unwrap_or(self.next_seq);
+            if in_memory > first_seq {
+                old = self.copy(first_seq, in_memory)?;
+            }
+            self.turn(first_seq)?;
+            self.sync.replaced(Arc::clone(&self.file));
+            // From here on the new file is an ordinary one that can fail like any other.
+            if let Some(failing) = &mut self.failing {
+                failing.new_file = false;
+            }
+        } else {
+            self.disk.truncate(&self.file, self.size)?;
+        }
+        let mut lost = None;
+        let mut lines = old;
+        if let Some(last) = lines.last() {
+            first_seq = last.seq + 1;
+        }
+        let in_memory = self.log.tail.oldest().unwrap_or(self.next_seq);
+        if in_memory > first_seq && first_seq < self.next_seq {
+            lost = Some((first_seq, in_memory - 1));
+            first_seq = in_memory;
+        }
+        if let After::Lines(kept) = self.log.tail.after(first_seq - 1, usize::MAX, usize::MAX) {
+            lines.extend(kept);
+        }
+        self.store(&lines).map_err(|(error, _)| error)?;
+        self.failing = None;
+        Ok(Recovered { lost })
+    }
+
+    /// Says that the log ends here in order, so that the next life needs not skip any number.
+    pub fn close(&mut self) -> io::Result<()> {
+        self.sync.sync()?;
+        self.meta.reserved_through = self.next_seq - 1;
+        self.save_meta()
+    }
+
+    /// Remembers damage that was reported, so that it is reported once.
+    pub fn remember_damage(&mut self, keys: impl IntoIterator<Item = (u64, u64)>) -> io::Result<()> {
+        self.meta.damage.extend(keys);
+        self.save_meta()
+    }
+
+    fn save_meta(&mut self) -> io::Result<()> {
+        self.meta.synced_through = self.sync.synced_through();
+        self.meta_file.save(&self.meta)
+    }
+
+    /// Writes lines; the error says whether they must go to another file.
+    fn store(&mut self, lines: &[Line]) -> Result<(), (io::Error, bool)> {
+        let Some(last) = lines.last() else { return Ok(()) };
+        let in_place = |error| (error, false);
+        self.reserve(last.seq).map_err(in_place)?;
+        let bytes: usize = lines.iter().map(|line| line.json().len() + 1).sum();
+        if self.size > 0 && self.size + bytes as u64 > self.limits.segment_bytes {
+            self.rotate(lines);
+        }
+        let mut text = Vec::with_capacity(bytes);
+        for line in lines {
+            text.extend_from_slice(line.json());
+            text.push(b'\n');
+        }
+        let mut rest = &text[..];
+        while !rest.is_empty() {
+            match self.disk.write(&self.file, rest) {
+                Ok(0) => return Err(in_place(io::ErrorKind::WriteZero.into())),
+                Ok(count) => rest = &rest[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(in_place(error)),
+            }
+        }
+        self.size += bytes as u64;
+        self.sync.written(last.seq);
+        Ok(())
+    }
+
+    /// Makes sure that every number through `seq` counts as told after a crash, ahead of time.
+    fn reserve(&mut self, seq: u64) -> io::Result<()> {
+        if seq + self.block / 2 <= self.meta.reserved_through {
+            return Ok(());
+        }
+        // Events come fast: a larger block, so that this stays rare. They are rare: a small one, so that few numbers are
+        // skipped after a crash.
+        let fast = self.reserved_at.is_some_and(|at| at.elapsed() < Duration::from_secs(1));
+        self.block = if fast { (self.block * 2).min(LARGEST_BLOCK) } else { BLOCK };
+        self.reserved_at = Some(Instant::now());
+        let before = self.meta.reserved_through;
+        self.meta.reserved_through = seq + self.block;
+        let saved = self.save_meta();
+        if saved.is_err() {
+            self.meta.reserved_through = before;
+            if seq <= before {
+                return Ok(());
+            }
+        }
+        saved
+    }
+
+    /// Begins a new segment; when that fails the old one goes on to be written.
+    fn rotate(&mut self, lines: &[Line]) {
+        let first_seq = lines.first().map_or(self.next_seq, |line| line.seq);
+        match self.turn(first_seq) {
+            Ok(()) => {
+                self.sync.turned(Arc::clone(&self.file));
+                self.remove_oldest();
+            }
+            Err(error) => tracing::warn!(%error, "the event log could not be rotated; the segment grows on"),
+        }
+    }
+
+    /// Seals the file that is written and opens another one, whose first line will be `first_seq`.
+    ///
+    /// A file all of whose lines are written again is kept aside instead: segments never begin with the same number.
+    fn turn(&mut self, first_seq: u64) -> io::Result<()> {
+        let mut segments = self.log.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let active = self.log.folder.join(ACTIVE);
+        let again = segments.last().is_some_and(|current| current.first_seq >= first_seq);
+        if let Some(current) = segments.last_mut() {
+            current.bytes = self.size;
+            if current.path == active {
+                let name = if again { ASIDE.to_owned() } else { sealed_name(current.first_seq) };
+                let sealed = self.log.folder.join(name);
+                self.disk.rename(&active, &sealed)?;
+                current.path = sealed;
+            }
+        }
+        // When this fails the file stays the one that is written, under its new name.
+        self.file = Arc::new(self.disk.open_append(&active)?);
+        self.size = 0;
+        while let Some(rewritten) = segments.pop_if(|segment| segment.first_seq >= first_seq) {
+            // Nothing in it was ever promised, and all of it is written again.
+            if rewritten.path != self.log.folder.join(ASIDE)
+                && let Err(error) = self.disk.remove(&rewritten.path)
+            {
+                tracing::warn!(%error, path = %rewritten.path.display(), "a segment could not be removed");
+            }
+        }
+        segments.push(Segment { first_seq, path: active, bytes: 0 });
+        Ok(())
+    }
+
+    /// Removes the oldest segments until the log is within its size.
+    fn remove_oldest(&mut self) {
+        let mut segments = self.log.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let mut total: u64 = segments.iter().map(|segment| segment.bytes).sum();
+        while total + self.limits.segment_bytes > self.limits.total_bytes && segments.len() > 1 {
+            let oldest = segments.remove(0);
+            total -= oldest.bytes;
+            match self.disk.remove(&oldest.path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!(%error, path = %oldest.path.display(), "an old segment could not be removed");
+                    segments.insert(0, oldest);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The lines from `first_seq` up to but not including `end` that the file which could not be synced still gives.
+    fn copy(&self, first_seq: u64, end: u64) -> io::Result<Vec<Line>> {
+        let segment = {
+            let segments = self.log.segments.read().unwrap_or_else(PoisonError::into_inner);
+            let after = segments.partition_point(|segment| segment.first_seq <= first_seq);
+            after.checked_sub(1).and_then(|index| segments.get(index)).cloned()
+        };
+        let Some(segment) = segment else { return Ok(Vec::new()) };
+        let mut lines =
+            Position::find(&segment, first_seq - 1)?.lines(first_seq - 1, usize::MAX, usize::MAX)?;
+        // Only an unbroken run from the beginning is sure to be what was written.
+        let unbroken = lines.iter().zip(first_seq..end).take_while(|(line, seq)| line.seq == *seq).count();
+        lines.truncate(unbroken);
+        Ok(lines)
+    }
+}
