@@ -3,4 +3,6 @@
 // The attribute lets clippy know that all of this is test code, helper functions outside of `#[test]` included.
 #![cfg(test)]
 
+mod api;
+mod http;
 mod support;
