@@ -6,3 +6,4 @@
 mod api;
 mod http;
 mod support;
+mod websocket;
