@@ -6,4 +6,5 @@
 mod api;
 mod http;
 mod support;
+mod turns;
 mod websocket;
