@@ -50,11 +50,21 @@ pub(crate) async fn idle(daemon: &Daemon, session_id: &str) -> Value {
     .await
 }
 
-/// The `service` of `/healthz` once it says that turns can be taken, or that they cannot.
-pub(crate) async fn service_that_is(daemon: &Daemon, ready: bool) -> Value {
-    wait_until_async("the app-server to come or to go", async || {
-        let health = get(daemon, "/healthz").await.json;
-        Some(health["service"].clone()).filter(|service| service["ready"] == ready)
+/// The `service` of `/healthz` once turns can be taken.
+pub(crate) async fn ready(daemon: &Daemon) -> Value {
+    wait_until_async("the app-server to come", async || {
+        let service = get(daemon, "/healthz").await.json["service"].clone();
+        (service["ready"] == true).then_some(service)
+    })
+    .await
+}
+
+/// Waits until `/healthz` says that no turn can be taken, with these words in its reason; the reason.
+pub(crate) async fn not_ready(daemon: &Daemon, why: &str) -> String {
+    wait_until_async(&format!("/healthz to say {why:?}"), async || {
+        let service = get(daemon, "/healthz").await.json["service"].clone();
+        let reason = service["notReadyReason"].as_str()?.to_owned();
+        (service["ready"] == false && reason.contains(why)).then_some(reason)
     })
     .await
 }
@@ -121,4 +131,26 @@ pub(crate) fn assert_no_survivors(daemon: &Daemon) {
     assert_eq!(daemon.survivors(), [], "processes that outlived the daemon");
     #[cfg(not(target_os = "linux"))]
     let _ = daemon;
+}
+
+/// How a program went that came to its end by itself.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs a program to its end.
+pub(crate) async fn run(command: std::process::Command) -> Ended {
+    let shown = format!("{command:?}");
+    let mut command = tokio::process::Command::from(command);
+    let output = command.stdin(std::process::Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(DEADLINE, output).await.unwrap_or_else(|_| panic!("no end of {shown}"));
+    let output = output.unwrap();
+    Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
 }

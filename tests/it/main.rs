@@ -4,7 +4,9 @@
 #![cfg(test)]
 
 mod api;
+mod commands;
 mod http;
+mod lifecycle;
 mod support;
 mod turns;
 mod websocket;

@@ -5,7 +5,7 @@ use hyper::header::SEC_WEBSOCKET_VERSION;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::api::{create, idle, keys, logged, service_that_is, session, start, text, turn};
+use crate::api::{create, idle, keys, logged, ready, session, start, text, turn};
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, request};
 use crate::support::wait::wait_until_async;
@@ -80,7 +80,7 @@ async fn a_greeting_in_the_middle_of_a_turn_misses_nothing() {
 #[tokio::test]
 async fn clients_may_ping_and_ask_for_the_status() {
     let daemon = start().await;
-    service_that_is(&daemon, true).await;
+    ready(&daemon).await;
     let mut events = EventStream::connect(&daemon).await;
     events.hello().await;
     assert_eq!(events.ask(&json!({ "type": "ping" })).await, json!({ "type": "pong" }));

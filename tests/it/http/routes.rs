@@ -4,7 +4,7 @@ use hyper::Method;
 use hyper::header::RETRY_AFTER;
 use serde_json::{Value, json};
 
-use crate::api::{SESSIONS, STATUS, TURN, assert_keys, keys, service_that_is, session, start};
+use crate::api::{SESSIONS, STATUS, TURN, assert_keys, keys, ready, session, start};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get, post, raw, request};
 use crate::support::websocket::EventStream;
@@ -33,7 +33,7 @@ async fn healthz_is_flat_and_says_who_listens() {
     assert_eq!(service["eventStreamUrl"], format!("ws://{}/v1/codexd/events", daemon.authority()));
     assert_eq!(service["listening"], true);
     assert_eq!(service["websocketClients"], 0);
-    let service = service_that_is(&daemon, true).await;
+    let service = ready(&daemon).await;
     assert_eq!(service["notReadyReason"], Value::Null);
 }
 
@@ -102,7 +102,7 @@ async fn describe_lists_the_formal_routes_and_none_of_the_retired_ones() {
 #[tokio::test]
 async fn the_status_has_every_part_of_the_snapshot() {
     let daemon = start().await;
-    service_that_is(&daemon, true).await;
+    ready(&daemon).await;
     let answer = get(&daemon, STATUS).await;
     let data = answer.data(200);
     assert_eq!(keys(data), ["service", "snapshot"]);
@@ -160,7 +160,7 @@ fn assert_time(value: &Value) {
 #[tokio::test]
 async fn the_cache_of_recent_events_is_as_long_as_asked() {
     let daemon = Daemon::builder().arg("--event-cache-size").arg("2").start().await;
-    service_that_is(&daemon, true).await;
+    ready(&daemon).await;
     let status = get(&daemon, STATUS).await;
     let recent = &status.data(200)["snapshot"]["recentEvents"];
     assert_eq!(recent["maxEntries"], 2);

@@ -4,8 +4,8 @@ use hyper::header::RETRY_AFTER;
 use serde_json::{Value, json};
 
 use crate::api::{
-    SESSIONS, STATUS, ask_turn, assert_keys, create, idle, logged, logged_type, service_that_is, session,
-    start, text, try_post, turn,
+    SESSIONS, STATUS, ask_turn, assert_keys, create, idle, logged, logged_type, not_ready, session, start,
+    text, try_post, turn,
 };
 use crate::support::daemon::Daemon;
 use crate::support::http::{Answer, Target, get, post};
@@ -70,9 +70,7 @@ async fn a_crash_fails_the_turn_and_is_told_from_then_on() {
     assert_eq!(detail["childSignal"], Value::Null);
     assert_eq!(detail["trailingMessageLength"], 0);
 
-    let service = service_that_is(&daemon, false).await;
-    let reason = text(&service["notReadyReason"]);
-    assert!(reason.contains("exited with code 7"), "{reason}");
+    not_ready(&daemon, "exited with code 7").await;
     let status = get(&daemon, STATUS).await;
     let child = &status.data(200)["snapshot"]["daemon"]["child"];
     assert_eq!((&child["status"], &child["exitCode"]), (&json!("failed"), &json!(7)));
@@ -95,8 +93,7 @@ async fn a_kill_is_told_by_the_name_of_its_signal() {
     let daemon = start().await;
     let detail = cut(&daemon, "kill").await;
     assert_eq!((&detail["childExitCode"], &detail["childSignal"]), (&Value::Null, &json!("SIGKILL")));
-    let reason = text(&service_that_is(&daemon, false).await["notReadyReason"]);
-    assert!(reason.contains("SIGKILL"), "{reason}");
+    not_ready(&daemon, "SIGKILL").await;
     let exited = logged_type(&daemon, "child.exited").await;
     assert_eq!(exited["detail"]["signal"], "SIGKILL");
     assert!(exited["message"].as_str().unwrap().contains("SIGKILL"), "{exited}");
@@ -124,7 +121,7 @@ async fn an_app_server_that_closes_its_stdout_is_ended() {
     assert_eq!(detail["transportCloseSource"], "stdout.end");
     let exited = logged_type(&daemon, "child.exited").await;
     assert!(exited["detail"].is_object(), "{exited}");
-    service_that_is(&daemon, false).await;
+    not_ready(&daemon, "app-server").await;
 }
 
 #[tokio::test]
