@@ -50,11 +50,30 @@ pub(crate) async fn idle(daemon: &Daemon, session_id: &str) -> Value {
     .await
 }
 
-/// The `service` of `/healthz` once turns can be taken.
-pub(crate) async fn ready(daemon: &Daemon) -> Value {
+/// Waits until turns can be taken and the records say so too, which they do a moment later.
+pub(crate) async fn ready(daemon: &Daemon) {
+    child_that_is(daemon, "running").await;
     wait_until_async("the app-server to come", async || {
-        let service = get(daemon, "/healthz").await.json["service"].clone();
-        (service["ready"] == true).then_some(service)
+        let health = get(daemon, "/healthz").await.json;
+        (health["service"]["ready"] == true).then_some(())
+    })
+    .await;
+}
+
+/// The child's part of the status, once it has this status.
+pub(crate) async fn child_that_is(daemon: &Daemon, status: &str) -> Value {
+    wait_until_async(&format!("a child that is {status}"), async || {
+        let child = get(daemon, STATUS).await.data(200)["snapshot"]["daemon"]["child"].clone();
+        (child["status"] == status).then_some(child)
+    })
+    .await
+}
+
+/// The record of a session once this turn of it has ended.
+pub(crate) async fn ended(daemon: &Daemon, session_id: &str, turn_id: &Value) -> Value {
+    wait_until_async("the end of the turn", async || {
+        let record = record(daemon, session_id).await;
+        (record["lastTurnId"] == *turn_id && record["currentTurnId"].is_null()).then_some(record)
     })
     .await
 }

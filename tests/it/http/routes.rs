@@ -33,8 +33,9 @@ async fn healthz_is_flat_and_says_who_listens() {
     assert_eq!(service["eventStreamUrl"], format!("ws://{}/v1/codexd/events", daemon.authority()));
     assert_eq!(service["listening"], true);
     assert_eq!(service["websocketClients"], 0);
-    let service = ready(&daemon).await;
-    assert_eq!(service["notReadyReason"], Value::Null);
+    ready(&daemon).await;
+    let service = &get(&daemon, "/healthz").await.json["service"];
+    assert_eq!((&service["ready"], &service["notReadyReason"]), (&json!(true), &Value::Null));
 }
 
 #[tokio::test]

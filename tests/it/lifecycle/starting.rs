@@ -6,13 +6,11 @@ use hyper::header::RETRY_AFTER;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::api::{SESSIONS, STATUS, assert_no_survivors, create, logged_type, not_ready, ready, run, start};
+use crate::api::{
+    SESSIONS, STATUS, assert_no_survivors, child_that_is, create, logged_type, not_ready, ready, run, start,
+};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::http::{Target, get, post};
-
-async fn child(daemon: &Daemon) -> Value {
-    get(daemon, STATUS).await.data(200)["snapshot"]["daemon"]["child"].clone()
-}
 
 #[tokio::test]
 async fn the_first_document_is_of_a_daemon_that_has_started() {
@@ -47,7 +45,7 @@ async fn a_start_is_told_in_order() {
     for key in ["endpoint", "platformFamily", "platformOs", "userAgent"] {
         assert!(connected["detail"][key].is_string(), "{connected}");
     }
-    assert_eq!(child(&daemon).await["pid"], pid);
+    assert_eq!(child_that_is(&daemon, "running").await["pid"], pid);
 }
 
 #[cfg(target_os = "linux")]
@@ -81,8 +79,8 @@ async fn a_missing_program_is_a_state_and_says_what_to_do() {
     let answer = post(&daemon, SESSIONS, &json!({})).await;
     assert!(answer.error(503, "app_server_unavailable").contains("npm install"), "{}", answer.text);
     assert!(answer.headers.get(RETRY_AFTER).is_some());
-    let child = child(&daemon).await;
-    assert_eq!((&child["status"], &child["pid"]), (&json!("failed"), &Value::Null));
+    let child = child_that_is(&daemon, "failed").await;
+    assert_eq!(child["pid"], Value::Null);
     assert!(child["lastError"].as_str().unwrap().contains("npm install"), "{child}");
 }
 
@@ -106,8 +104,8 @@ async fn a_child_that_exits_at_once_is_told_and_does_not_end_the_daemon() {
     not_ready(&daemon, "code 4").await;
     let answer = post(&daemon, SESSIONS, &json!({})).await;
     answer.error(503, "app_server_unavailable");
-    let child = child(&daemon).await;
-    assert_eq!((&child["status"], &child["exitCode"]), (&json!("failed"), &json!(4)));
+    let child = child_that_is(&daemon, "failed").await;
+    assert_eq!(child["exitCode"], 4);
     assert!(daemon.stop().await.status.success());
 }
 
@@ -130,7 +128,7 @@ async fn the_listener_does_not_wait_for_the_child() {
     assert_eq!(health.json["service"]["ready"], false);
     assert_eq!(health.json["service"]["notReadyReason"], "The app-server is being started.");
     assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
-    assert_eq!(child(&daemon).await["status"], "starting");
+    child_that_is(&daemon, "starting").await;
     assert!(daemon.stop().await.status.success());
     assert_no_survivors(&daemon);
 }

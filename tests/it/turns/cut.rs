@@ -4,8 +4,8 @@ use hyper::header::RETRY_AFTER;
 use serde_json::{Value, json};
 
 use crate::api::{
-    SESSIONS, STATUS, ask_turn, assert_keys, create, idle, logged, logged_type, not_ready, session, start,
-    text, try_post, turn,
+    SESSIONS, ask_turn, assert_keys, child_that_is, create, idle, logged, logged_type, not_ready, session,
+    start, text, try_post, turn,
 };
 use crate::support::daemon::Daemon;
 use crate::support::http::{Answer, Target, get, post};
@@ -71,9 +71,8 @@ async fn a_crash_fails_the_turn_and_is_told_from_then_on() {
     assert_eq!(detail["trailingMessageLength"], 0);
 
     not_ready(&daemon, "exited with code 7").await;
-    let status = get(&daemon, STATUS).await;
-    let child = &status.data(200)["snapshot"]["daemon"]["child"];
-    assert_eq!((&child["status"], &child["exitCode"]), (&json!("failed"), &json!(7)));
+    let child = child_that_is(&daemon, "failed").await;
+    assert_eq!(child["exitCode"], 7);
     assert_eq!(child["pid"], Value::Null);
     assert!(child["lastError"].is_string(), "{child}");
     let exited = logged_type(&daemon, "child.exited").await;

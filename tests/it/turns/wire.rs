@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::api::{
-    SESSIONS, TURN, ask_turn, idle, logged, logged_type, request_bytes, session, start, text, turn,
+    SESSIONS, TURN, ask_turn, ended, idle, logged, logged_type, request_bytes, session, start, turn,
     types_of_turn,
 };
 use crate::support::daemon::Daemon;
@@ -158,7 +158,7 @@ async fn a_caller_that_hangs_up_while_it_waits_cancels_nothing() {
     hang_up_after(&daemon, &session_id, "answer-late=300 text=x").await;
     let accepted = logged_type(&daemon, "turn.accepted").await;
     assert_eq!(accepted["detail"]["sessionId"], session_id);
-    assert_eq!(idle(&daemon, &session_id).await["lastTurnId"], accepted["detail"]["turnId"]);
+    ended(&daemon, &session_id, &accepted["detail"]["turnId"]).await;
 }
 
 #[tokio::test]
@@ -171,7 +171,6 @@ async fn a_caller_that_hangs_up_at_once_cancels_nothing() {
             event["type"] == "turn.accepted" && event["detail"]["sessionId"] == session_id
         })
         .await;
-        let turn_id = text(&accepted["detail"]["turnId"]);
-        assert_eq!(idle(&daemon, &session_id).await["lastTurnId"], turn_id);
+        ended(&daemon, &session_id, &accepted["detail"]["turnId"]).await;
     }
 }
