@@ -174,9 +174,9 @@ async fn ten_clients_see_the_same_events_in_the_same_order_as_the_log() {
     assert_eq!(deltas, 900);
 }
 
-/// What the daemon has in memory, in bytes.
+/// The most that the daemon ever had in memory, in bytes.
 #[cfg(target_os = "linux")]
-fn resident_bytes(daemon: &Daemon) -> u64 {
+fn peak_bytes(daemon: &Daemon) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
@@ -197,7 +197,7 @@ async fn a_client_that_never_reads_delays_nobody_and_costs_no_memory() {
     clients_are(&daemon, 2).await;
     #[cfg(target_os = "linux")]
     {
-        let peak = resident_bytes(&daemon);
+        let peak = peak_bytes(&daemon);
         assert!(peak < 150_000_000, "the daemon had {peak} bytes in memory at its peak");
     }
     // It was not forgotten either: when it reads at last, all of it is there.
