@@ -79,7 +79,8 @@ impl Daemon {
     /// Reads back the files, starts the recorder and begins to start the app-server.
     ///
     /// An app-server that does not start is a state, not an error.
-    pub fn start(config: Config) -> Result<Self, StartError> {
+    /// When this returns the records say that it has started.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let mut opened = opening::open(&config)?;
         let notices = std::mem::take(&mut opened.notices);
@@ -88,7 +89,9 @@ impl Daemon {
         recorder.send(Input::Events(notices));
         // A turn that an earlier life left open ended with it.
         recorder.send(Input::Closed(drafts::earlier_life()));
-        recorder.note(drafts::daemon_started(&config));
+        let started = drafts::daemon_started(&config);
+        // A log that cannot be written is said aloud by the recorder; to serve what is there is better than nothing.
+        let _ = recorder.promise(move |_| vec![started]).await;
         if let Some(external) = drafts::child_external(&config) {
             recorder.note(external);
         }

@@ -10,18 +10,18 @@ use super::{Handle, answer};
 
 /// One route of the surface.
 #[derive(Debug, Clone, Copy, Serialize)]
-struct Route {
+struct Route<'a> {
     description: &'static str,
     method: &'static str,
-    path: &'static str,
+    path: &'a str,
 }
 
-const fn route(method: &'static str, path: &'static str, description: &'static str) -> Route {
+const fn route(method: &'static str, path: &'static str, description: &'static str) -> Route<'static> {
     Route { description, method, path }
 }
 
-/// The formal routes, in the order that clients know.
-const ROUTES: [Route; 8] = [
+/// The formal routes, in the order that clients know; the last one can be moved.
+const ROUTES: [Route<'static>; 8] = [
     route("GET", "/healthz", "Lightweight health probe for the local daemon."),
     route("GET", "/describe", "Machine-readable description of the official codexd surface."),
     route("GET", "/v1/codexd/status", "Current daemon, child, session, and recent event snapshot."),
@@ -33,11 +33,15 @@ const ROUTES: [Route; 8] = [
 ];
 
 /// What codexd adds to them.
-const EXTENSIONS: [Route; 0] = [];
+const EXTENSIONS: [Route<'static>; 0] = [];
 
 /// The surface, in the shape that clients know; the words for the retired batch modes stay out of it.
 pub(super) async fn describe(State(edge): State<Handle>) -> Response {
     let config = edge.daemon.config();
+    let mut routes = ROUTES;
+    if let Some(stream) = routes.last_mut() {
+        stream.path = &config.service.event_stream_path;
+    }
     let document = json!({
         "ok": true,
         "name": "codexd",
@@ -58,7 +62,7 @@ pub(super) async fn describe(State(edge): State<Handle>) -> Response {
             "transport": "websocket",
             "url": edge.event_stream_url(),
         },
-        "routes": ROUTES,
+        "routes": routes,
         "extensions": EXTENSIONS,
         "capabilities": {
             "health_probe": true,
