@@ -3,4 +3,5 @@
 // The attribute lets clippy know that all of this is test code, helper functions outside of `#[test]` included.
 #![cfg(test)]
 
+mod real;
 mod support;
