@@ -11,6 +11,8 @@ mod health;
 mod server;
 mod service;
 mod sessions;
+#[cfg(test)]
+mod tests;
 mod turns;
 mod upgrade;
 mod websocket;

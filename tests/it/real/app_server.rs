@@ -28,7 +28,7 @@ impl AppServer {
             // A line that is there in part may hold a part of the port.
             let line =
                 said.split_inclusive('\n').find(|line| line.contains("ws://") && line.ends_with('\n'))?;
-            Some(line[line.find("ws://")?..].trim_end().to_owned())
+            line.split_whitespace().find(|word| word.starts_with("ws://")).map(ToOwned::to_owned)
         })
         .await;
         server
