@@ -72,7 +72,9 @@ async fn a_call_gives_up_in_time_and_its_late_answer_is_dropped() {
     let mut connection = Connection::new();
     let patience = Duration::from_secs(5);
     let began = tokio::time::Instant::now();
-    let call = connection.client.call("slow", &json!({}), patience).await;
+    let params = json!({});
+    let call = tokio::time::timeout(PATIENCE, connection.client.call("slow", &params, patience));
+    let call = call.await.expect("the call never gives up");
     assert_eq!(began.elapsed().as_secs(), 5);
     let Err(error) = call else { panic!("an answer out of nothing") };
     assert_eq!(error, CallError::Timeout { method: "slow".to_owned(), after: patience });
