@@ -48,11 +48,6 @@
 //! Follow [`commands`] to `Running::start` to see how the parts are put together, and
 //! [`daemon::Daemon::submit_turn`] to see a request through.
 
-#![expect(
-    rustdoc::private_intra_doc_links,
-    reason = "these pages are for whoever works on codexd, and are made with the private items"
-)]
-
 pub mod app_server;
 pub mod cli;
 pub mod commands;

@@ -46,7 +46,7 @@ pub struct Config {
     pub service: ServiceConfig,
     /// The app-server.
     pub server: ServerConfig,
-    /// What codexd writes to stderr about itself, in the syntax of `RUST_LOG`.
+    /// What codexd writes to stderr about itself, such as `info` or `codexd=debug`.
     pub log_filter: String,
     report: Vec<ReportRow>,
 }

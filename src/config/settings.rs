@@ -166,11 +166,11 @@ pub const EVENT_CACHE_SIZE: Setting = Setting {
     purpose: "How many recent events are kept at hand, 1 to 10000",
     ..SINGLE
 };
-/// `RUST_LOG`: what codexd says on stderr about itself.
+/// `BAA_CODEXD_LOG`: what codexd says on stderr about itself; `RUST_LOG` is left to the app-server, which inherits it.
 pub const LOG_FILTER: Setting = Setting {
     name: "log-filter",
     has_flag: false,
-    variable: "RUST_LOG",
+    variable: "BAA_CODEXD_LOG",
     default: DefaultValue::Text("info"),
     placeholder: "FILTER",
     purpose: "What codexd writes to stderr about itself",

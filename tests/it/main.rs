@@ -7,6 +7,7 @@ mod api;
 mod commands;
 mod http;
 mod lifecycle;
+mod real;
 mod support;
 mod turns;
 mod websocket;
