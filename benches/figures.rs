@@ -90,7 +90,7 @@ impl Daemon {
             .args(["--repo-root", folder.path().to_str().unwrap()])
             .args(["--server-command", env!("CARGO_BIN_EXE_codexd")])
             .args(["--server-arg", "embedded-app-server"])
-            .env("RUST_LOG", "error")
+            .env("BAA_CODEXD_LOG", "error")
             .stdout(Stdio::null())
             .spawn()
             .unwrap();

@@ -17,6 +17,8 @@ mod pending;
 mod reader;
 mod spawned;
 mod supervisor;
+#[cfg(test)]
+mod tests;
 mod websocket;
 pub mod wire;
 

@@ -43,6 +43,12 @@ impl Pending {
         self.lock().calls.remove(&id)
     }
 
+    /// How many calls wait.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.lock().calls.len()
+    }
+
     /// Fails every call, and all later ones, with the cause; only the first cause counts.
     pub(crate) fn close(&self, cause: &str) {
         let calls = {

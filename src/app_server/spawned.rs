@@ -1,7 +1,6 @@
 //! The pipes of a child process.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{ChildStderr, ChildStdin};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -12,7 +11,7 @@ const BLOCK: usize = 64 * 1024;
 
 /// Writes lines until `close` is asked for or the pipe fails, and closes the pipe; returns why it ended.
 pub(crate) async fn write(
-    mut stdin: ChildStdin,
+    mut stdin: impl AsyncWrite + Unpin,
     mut lines: mpsc::UnboundedReceiver<Vec<u8>>,
     close: CancellationToken,
 ) -> String {
@@ -49,7 +48,7 @@ pub(crate) async fn write(
 }
 
 /// Hears what the process says about itself until the pipe ends.
-pub(crate) async fn drain(mut stderr: ChildStderr, mut listener: impl Listener) {
+pub(crate) async fn drain(mut stderr: impl AsyncRead + Unpin, mut listener: impl Listener) {
     loop {
         let mut block = bytes::BytesMut::with_capacity(8 * 1024);
         match stderr.read_buf(&mut block).await {

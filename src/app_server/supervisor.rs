@@ -264,7 +264,8 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
                         over.await
                     }
                     Err(message) => {
-                        self.tell(Heard::ConnectFailed { message: message.clone() });
+                        let sentence = format!("The app-server cannot be used: {message}.");
+                        self.tell(Heard::ConnectFailed { message: sentence });
                         Over::Stream(StreamEnd::new("initialize", message))
                     }
                 },
@@ -301,7 +302,7 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
                 client.notify("initialized");
                 Ok(())
             }
-            Err(error) => Err(format!("The app-server did not initialize: {error}.")),
+            Err(error) => Err(format!("it did not initialize: {error}")),
         }
     }
 
@@ -344,6 +345,8 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
     fn closed(&self, end: StreamEnd, exit: Option<Exit>, expected: bool) -> String {
         let reason = match (&exit, expected) {
             (_, true) => "codexd is stopping.".to_owned(),
+            // How the process ended after it was sent away tells less than why it was.
+            _ if end.source == "initialize" => format!("The app-server cannot be used: {}.", end.message),
             (Some(Exit { signal: Some(signal), .. }), _) => format!("The app-server was ended by {signal}."),
             (Some(Exit { code: Some(code), .. }), _) => format!("The app-server exited with code {code}."),
             _ => format!("The app-server connection is gone: {}.", end.message),

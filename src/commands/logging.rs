@@ -11,7 +11,7 @@ use super::Failure;
 /// Begins to log what `filter` lets through, such as `info` or `codexd=debug,hyper=warn`.
 pub(crate) fn start(filter: &str) -> Result<(), Failure> {
     let filter: Targets = filter.parse().map_err(|error| {
-        Failure::settings(format!("RUST_LOG: {error}; write it like info or codexd=debug."))
+        Failure::settings(format!("BAA_CODEXD_LOG: {error}; write it like info or codexd=debug."))
     })?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)

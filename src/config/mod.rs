@@ -49,7 +49,7 @@ pub struct Config {
     pub server: ServerConfig,
     /// How much is kept, and how long is waited.
     pub limits: LimitsConfig,
-    /// What codexd writes to stderr about itself, in the syntax of `RUST_LOG`.
+    /// What codexd writes to stderr about itself, such as `info` or `codexd=debug`.
     pub log_filter: String,
     report: Vec<ReportRow>,
 }

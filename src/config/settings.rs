@@ -220,11 +220,11 @@ pub const PING_INTERVAL: Setting = Setting {
     purpose: "How often WebSocket clients are pinged; one that does not answer in the same time is gone",
     ..SINGLE
 };
-/// `RUST_LOG`: what codexd says on stderr about itself.
+/// `BAA_CODEXD_LOG`: what codexd says on stderr about itself; `RUST_LOG` is left to the app-server, which inherits it.
 pub const LOG_FILTER: Setting = Setting {
     name: "log-filter",
     has_flag: false,
-    variable: "RUST_LOG",
+    variable: "BAA_CODEXD_LOG",
     default: DefaultValue::Text("info"),
     placeholder: "FILTER",
     purpose: "What codexd writes to stderr about itself",

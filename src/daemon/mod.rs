@@ -26,7 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::app_server::wire::RpcError;
 use crate::app_server::{Address, App, Availability, CallError, Client, Plan, Program, StopPace, Supervisor};
 use crate::config::{Config, Endpoint, find_program};
-use crate::journal::{Bounds, Subscription};
+use crate::journal::{Bounds, Next, Subscription};
 use crate::state::State;
 use hearing::{Asked, Hearing};
 use recorder::{Input, Recorder};
@@ -80,13 +80,14 @@ impl Daemon {
     /// Reads back the files in `folders`, starts the recorder and begins to start the app-server.
     ///
     /// An app-server that does not start is a state, not an error.
-    pub fn start(config: Config, folders: Folders) -> Result<Self, StartError> {
+    pub async fn start(config: Config, folders: Folders) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let opened = opening::open(&config, &folders)?;
         let recorder = Recorder::start(&config, opened).map_err(StartError::Recorder)?;
         // A turn that an earlier life left open ended with it.
         recorder.send(Input::Closed(drafts::earlier_life()));
         recorder.note(drafts::daemon_started(&config, &recorder.view().identity.daemon_id));
+        recorder.caught_up().await;
         if let Some(external) = drafts::child_external(&config) {
             recorder.note(external);
         }
@@ -185,9 +186,7 @@ impl Daemon {
         let idle = async {
             let mut events = self.follow(through);
             while self.state().sessions.busy().next().is_some() {
-                if events.next().await.is_err() {
-                    return;
-                }
+                let Ok(Next::Lines(_)) = events.next().await else { return };
             }
         };
         let _ = tokio::time::timeout(INTERRUPT, idle).await;

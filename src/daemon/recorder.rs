@@ -43,6 +43,8 @@ pub(crate) enum Input {
     Closed(Closed),
     /// Damage was found in the middle of the log.
     Damaged(Vec<Damage>),
+    /// Somebody waits until everything before is recorded.
+    CaughtUp(oneshot::Sender<()>),
     /// Time to try again what failed.
     Retry,
     /// Everything known goes to disk; nothing follows.
@@ -177,6 +179,13 @@ impl Recorder {
         kept.await.unwrap_or_else(|_| Err("the recorder has stopped".into()))
     }
 
+    /// Returns when everything that was handed over before is recorded.
+    pub(crate) async fn caught_up(&self) {
+        let (recorded, waiting) = oneshot::channel();
+        self.send(Input::CaughtUp(recorded));
+        let _ = waiting.await;
+    }
+
     /// Brings everything to disk and ends the threads.
     pub(crate) async fn stop(&self) {
         let (done, stopped) = oneshot::channel();
@@ -190,7 +199,12 @@ fn weight(input: &Input) -> usize {
     match input {
         Input::Events(drafts) => drafts.iter().map(draft_weight).sum(),
         Input::Output(_, bytes) => bytes.len(),
-        Input::Promised(..) | Input::Closed(_) | Input::Damaged(_) | Input::Retry | Input::Stop(_) => 0,
+        Input::CaughtUp(_)
+        | Input::Promised(..)
+        | Input::Closed(_)
+        | Input::Damaged(_)
+        | Input::Retry
+        | Input::Stop(_) => 0,
     }
 }
 
@@ -236,6 +250,10 @@ impl Worker {
                         if let Err(error) = self.journal.remember_damage(keys) {
                             tracing::warn!(%error, "the damage will be reported again");
                         }
+                    }
+                    Input::CaughtUp(waiting) => {
+                        self.record(&mut drafts);
+                        let _ = waiting.send(());
                     }
                     Input::Retry => self.recover(&mut drafts),
                     Input::Stop(done) => stop = Some(done),

@@ -10,7 +10,7 @@ use crate::app_server::Availability;
 use crate::config::ConfigView;
 use crate::journal::Line;
 use crate::state::snapshot::Identity;
-use crate::state::{ChildState, DaemonState, Session};
+use crate::state::{ChildState, ChildStatus, DaemonState, Session};
 
 /// Whether turns can be taken now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +122,10 @@ impl Daemon {
                 .view()
                 .storage()
                 .map(|error| format!("The event log cannot be written: {error}.")),
+            // The record follows a moment later; what is said here and what stands there agree.
+            Availability::Ready(_) if !self.is_recorded_as_running() => {
+                Some("The app-server is being started.".to_owned())
+            }
             Availability::Ready(_) => None,
             Availability::Starting => Some("The app-server is being started.".to_owned()),
             Availability::Down { reason } => Some(reason.clone()),
@@ -129,10 +133,15 @@ impl Daemon {
         Readiness { ready: reason.is_none(), reason }
     }
 
+    fn is_recorded_as_running(&self) -> bool {
+        matches!(self.state().daemon.child.status, ChildStatus::Running | ChildStatus::External)
+    }
+
     /// Waits until the app-server was started, or could not be.
     pub async fn settled(&self) -> Readiness {
         let mut availability = self.shared.availability.clone();
         let _ = availability.wait_for(|now| !matches!(now, Availability::Starting)).await;
+        self.shared.recorder.caught_up().await;
         self.readiness()
     }
 

@@ -1,15 +1,18 @@
 //! Reading a request's body: a JSON object, and its fields one by one.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use axum::body::Body;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
 
 /// The longest body that is read, in bytes; prompts with images are big.
 const LIMIT: usize = 16 * 1024 * 1024;
+/// How long the rest of a body over the limit is read and dropped.
+const SCRAP: Duration = Duration::from_secs(2);
 
 /// The fields of a request; unknown ones are ignored, and `null` is the same as absent.
 #[derive(Debug)]
@@ -17,12 +20,21 @@ pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
     /// Reads the body; none at all counts as an object without fields.
-    pub(super) async fn read(body: Body) -> Result<Self, ApiError> {
-        match Limited::new(body, LIMIT).collect().await {
-            Ok(collected) => Self::parse(&collected.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(ApiError::payload_too_large(LIMIT)),
-            Err(error) => Err(ApiError::bad_request(format!("The request body could not be read: {error}."))),
+    pub(super) async fn read(mut body: Body) -> Result<Self, ApiError> {
+        let mut bytes = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| {
+                ApiError::bad_request(format!("The request body could not be read: {error}."))
+            })?;
+            let Ok(data) = frame.into_data() else { continue };
+            if bytes.len() + data.len() > LIMIT {
+                drop(bytes);
+                drop_rest(body).await;
+                return Err(ApiError::payload_too_large(LIMIT));
+            }
+            bytes.extend_from_slice(&data);
         }
+        Self::parse(&bytes)
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
@@ -93,6 +105,13 @@ pub(super) fn pass(settings: &mut Map<String, Value>, name: &str, value: Option<
     if let Some(value) = value {
         settings.insert(name.to_owned(), value.into());
     }
+}
+
+/// Reads what a client is still sending: closing with unread bytes would reset the connection, and the answer would be
+/// lost with it.
+async fn drop_rest(mut body: Body) {
+    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(SCRAP, rest).await;
 }
 
 fn trimmed(text: &str) -> Option<String> {

@@ -10,30 +10,36 @@ use super::{Handle, answer};
 
 /// One route of the surface.
 #[derive(Debug, Clone, Copy, Serialize)]
-struct Route {
+struct Route<'a> {
     description: &'static str,
     method: &'static str,
-    path: &'static str,
+    path: &'a str,
 }
 
-const fn route(method: &'static str, path: &'static str, description: &'static str) -> Route {
+const fn route<'a>(method: &'static str, path: &'a str, description: &'static str) -> Route<'a> {
     Route { description, method, path }
 }
 
-/// The formal routes, in the order that clients know.
-const ROUTES: [Route; 8] = [
-    route("GET", "/healthz", "Lightweight health probe for the local daemon."),
-    route("GET", "/describe", "Machine-readable description of the official codexd surface."),
-    route("GET", "/v1/codexd/status", "Current daemon, child, session, and recent event snapshot."),
-    route("GET", "/v1/codexd/sessions", "List the currently known codexd sessions."),
-    route("GET", "/v1/codexd/sessions/:session_id", "Read a single codexd session and its recent events."),
-    route("POST", "/v1/codexd/sessions", "Create or resume a codexd session."),
-    route("POST", "/v1/codexd/turn", "Submit one turn to an existing codexd session."),
-    route("WS", "/v1/codexd/events", "WebSocket event stream for live codexd session and daemon updates."),
-];
+/// The formal routes, in the order that clients know; the last one is where it was set to be.
+fn routes(event_stream_path: &str) -> [Route<'_>; 8] {
+    [
+        route("GET", "/healthz", "Lightweight health probe for the local daemon."),
+        route("GET", "/describe", "Machine-readable description of the official codexd surface."),
+        route("GET", "/v1/codexd/status", "Current daemon, child, session, and recent event snapshot."),
+        route("GET", "/v1/codexd/sessions", "List the currently known codexd sessions."),
+        route(
+            "GET",
+            "/v1/codexd/sessions/:session_id",
+            "Read a single codexd session and its recent events.",
+        ),
+        route("POST", "/v1/codexd/sessions", "Create or resume a codexd session."),
+        route("POST", "/v1/codexd/turn", "Submit one turn to an existing codexd session."),
+        route("WS", event_stream_path, "WebSocket event stream for live codexd session and daemon updates."),
+    ]
+}
 
 /// What codexd adds to them.
-const EXTENSIONS: [Route; 0] = [];
+const EXTENSIONS: [Route<'static>; 0] = [];
 
 /// The surface, in the shape that clients know; the words for the retired batch modes stay out of it.
 pub(super) async fn describe(State(edge): State<Handle>) -> Response {
@@ -58,7 +64,7 @@ pub(super) async fn describe(State(edge): State<Handle>) -> Response {
             "transport": "websocket",
             "url": edge.event_stream_url(),
         },
-        "routes": ROUTES,
+        "routes": routes(&config.service.event_stream_path),
         "extensions": EXTENSIONS,
         "capabilities": {
             "health_probe": true,

@@ -1,7 +1,7 @@
 //! The edge: what comes in over the one listener, and what goes out.
 //!
 //! Handlers see the daemon's handle and their own request and response types.
-//! One table turns errors into statuses ([`error`]), one place renders answers ([`answer`]).
+//! One table turns errors into statuses (`error`), one place renders answers (`answer`).
 
 mod answer;
 mod body;
@@ -13,6 +13,8 @@ mod server;
 mod service;
 mod sessions;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod turns;
 mod upgrade;
 

@@ -85,6 +85,9 @@ async fn serve(stream: TcpStream, edge: Edge, stop: CancellationToken) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
+        // A client that has said all it wants and closes its side, or leaves, has asked all the same: without this a
+        // request that arrives together with the end of the stream is dropped unheard.
+        .half_close(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     tokio::pin!(connection);

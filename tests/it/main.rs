@@ -3,4 +3,11 @@
 // The attribute lets clippy know that all of this is test code, helper functions outside of `#[test]` included.
 #![cfg(test)]
 
+mod api;
+mod commands;
+mod http;
+mod lifecycle;
+mod real;
 mod support;
+mod turns;
+mod websocket;

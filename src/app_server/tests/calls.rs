@@ -1,0 +1,209 @@
+//! Calls and their answers.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::json;
+use serde_json::value::RawValue;
+
+use super::super::wire::RpcError;
+use super::{CallError, Connection, PATIENCE, until_idle};
+
+#[tokio::test(start_paused = true)]
+async fn answers_out_of_order_reach_the_right_callers() {
+    let mut connection = Connection::new();
+    let calls = ["a", "b", "c"].map(|method| connection.call(method));
+    let mut ids = Vec::new();
+    for method in ["a", "b", "c"] {
+        ids.push((method, connection.next_call(method).await));
+    }
+    for (method, id) in ids.into_iter().rev() {
+        connection.answer(id, &format!("\"for {method}\"")).await;
+    }
+    for (call, method) in calls.into_iter().zip(["a", "b", "c"]) {
+        assert_eq!(call.await.unwrap().unwrap(), format!("\"for {method}\""));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_names_the_call_that_was_refused() {
+    let mut connection = Connection::new();
+    let call = connection.call("turn/start");
+    let id = connection.next_call("turn/start").await;
+    connection.hear(format!("{{\"error\":{{\"code\":-32600,\"message\":\"no\"}},\"id\":{id}}}\n")).await;
+    let error = RpcError { code: -32600, message: "no".to_owned() };
+    assert_eq!(call.await.unwrap(), Err(CallError::Refused { method: "turn/start".to_owned(), error }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_stream_fails_all_that_wait_and_all_that_come_later() {
+    let mut connection = Connection::new();
+    let calls = ["a", "b", "c"].map(|method| connection.call(method));
+    for method in ["a", "b", "c"] {
+        connection.next_call(method).await;
+    }
+    let (client, pending) = (connection.client.clone(), connection.pending.clone());
+    let (end, _) = connection.end().await;
+    assert_eq!(end.source, "stdout.end");
+    let closed = Err(CallError::Closed { cause: end.message });
+    for call in calls {
+        assert_eq!(call.await.unwrap(), closed);
+    }
+    let later = client.call("d", &json!({}), PATIENCE).await.map(|result| result.get().to_owned());
+    assert_eq!(later, closed);
+    // What is said about the end afterwards changes nothing.
+    pending.close("another cause");
+    let later = client.call("e", &json!({}), PATIENCE).await.map(|result| result.get().to_owned());
+    assert_eq!(later, closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_is_ended_by_force_fails_the_calls_too() {
+    let mut connection = Connection::new();
+    let call = connection.call("a");
+    connection.next_call("a").await;
+    connection.reader.abort();
+    let Err(CallError::Closed { cause }) = call.await.unwrap() else { panic!("the call was not failed") };
+    assert!(cause.contains("reader"), "{cause}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_gives_up_in_time_and_its_late_answer_is_dropped() {
+    let mut connection = Connection::new();
+    let patience = Duration::from_secs(5);
+    let began = tokio::time::Instant::now();
+    let params = json!({});
+    let call = tokio::time::timeout(PATIENCE, connection.client.call("slow", &params, patience));
+    let call = call.await.expect("the call never gives up");
+    assert_eq!(began.elapsed().as_secs(), 5);
+    let Err(error) = call else { panic!("an answer out of nothing") };
+    assert_eq!(error, CallError::Timeout { method: "slow".to_owned(), after: patience });
+    assert_eq!(connection.pending.len(), 0);
+
+    let late = connection.next_call("slow").await;
+    let next = connection.call("next");
+    let id = connection.next_call("next").await;
+    connection.answer(late, "\"too late\"").await;
+    assert!(!next.is_finished());
+    connection.answer(id, "\"in time\"").await;
+    assert_eq!(next.await.unwrap().unwrap(), "\"in time\"");
+    assert!(connection.end().await.1.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_that_goes_away_leaves_the_others_alone() {
+    let mut connection = Connection::new();
+    let gone = connection.call("gone");
+    let id = connection.next_call("gone").await;
+    gone.abort();
+    let stays = connection.call("stays");
+    let next = connection.next_call("stays").await;
+    connection.answer(id, "1").await;
+    connection.answer(next, "2").await;
+    assert_eq!(stays.await.unwrap().unwrap(), "2");
+    assert_eq!(connection.pending.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_older_generation_cannot_answer_a_newer_one() {
+    let (mut old, mut new) = (Connection::new(), Connection::new());
+    let (asked_old, asked_new) = (old.call("a"), new.call("a"));
+    let id = old.next_call("a").await;
+    // Both count from the same number, which is what could confuse them.
+    assert_eq!(new.next_call("a").await, id);
+    old.answer(id, "\"old\"").await;
+    assert_eq!(asked_old.await.unwrap().unwrap(), "\"old\"");
+    old.end().await;
+    until_idle().await;
+    assert!(!asked_new.is_finished());
+    new.answer(id, "\"new\"").await;
+    assert_eq!(asked_new.await.unwrap().unwrap(), "\"new\"");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_call_after_the_64th_waits_for_an_answer() {
+    let mut connection = Connection::new();
+    let calls: Vec<_> = (0..66).map(|_| connection.call("a")).collect();
+    until_idle().await;
+    assert_eq!((connection.said.len(), connection.pending.len()), (64, 64));
+    let mut ids = Vec::new();
+    for _ in 0..64 {
+        ids.push(connection.next_call("a").await);
+    }
+    connection.answer(ids[40], "1").await;
+    assert_eq!(connection.said.len(), 1);
+    connection.next_call("a").await;
+    // The last one gives up although it was never sent, and those that were sent with it.
+    let outcomes = futures_util::future::join_all(calls).await;
+    let answered = outcomes.iter().filter(|outcome| outcome.as_ref().unwrap().is_ok()).count();
+    assert_eq!(answered, 1);
+    let timed_out = |outcome: &Result<_, CallError>| matches!(outcome, Err(CallError::Timeout { .. }));
+    assert_eq!(outcomes.iter().filter(|outcome| timed_out(outcome.as_ref().unwrap())).count(), 65);
+    assert_eq!(connection.pending.len(), 0);
+    // All places are free again.
+    let _calls: Vec<_> = (0..64).map(|_| connection.call("b")).collect();
+    until_idle().await;
+    assert_eq!(connection.pending.len(), 64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_cannot_be_written_down_fails_alone() {
+    let connection = Connection::new();
+    let impossible = BTreeMap::from([((1, 2), 3)]);
+    let Err(error) = connection.client.call("a", &impossible, PATIENCE).await else {
+        panic!("an answer out of nothing")
+    };
+    assert!(matches!(&error, CallError::Malformed { method, .. } if method == "a"), "{error}");
+    assert_eq!((connection.said.len(), connection.pending.len()), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_is_settled_between_what_came_before_and_what_came_after_it() {
+    let mut connection = Connection::new();
+    let (client, notes) = (connection.client.clone(), connection.notes.clone());
+    let settled = notes.clone();
+    let call = tokio::spawn(async move {
+        let settle = move |outcome: Result<&RawValue, CallError>| settled.add(outcome.unwrap().get());
+        client.call_in_order("turn/start", &json!({}), PATIENCE, settle).await;
+        // Whoever called goes on only after the settlement.
+        notes.add("returned");
+    });
+    let id = connection.next_call("turn/start").await;
+    let block = format!(
+        "{{\"method\":\"before\"}}\n{{\"id\":{id},\"result\":\"answer\"}}\n{{\"method\":\"after\"}}\n"
+    );
+    connection.hear(block).await;
+    call.await.unwrap();
+    let notes = connection.notes.all();
+    assert_eq!(
+        notes.iter().filter(|note| *note != "returned").collect::<Vec<_>>(),
+        ["before null", "\"answer\"", "after null",]
+    );
+    assert!(notes.iter().position(|note| note == "returned") > Some(1), "{notes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settlement_runs_once_for_every_way_to_fail() {
+    let connection = Connection::new();
+    let (client, notes) = (connection.client.clone(), connection.notes.clone());
+    let settle = |name: &'static str| {
+        let notes = notes.clone();
+        move |outcome: Result<&RawValue, CallError>| notes.add(format!("{name}: {}", outcome.unwrap_err()))
+    };
+    client.call_in_order("a", &json!({}), Duration::from_secs(1), settle("timeout")).await;
+    client.call_in_order("a", &BTreeMap::from([((), ())]), PATIENCE, settle("malformed")).await;
+    let waiting = settle("closed");
+    let call = tokio::spawn({
+        let client = client.clone();
+        async move { client.call_in_order("a", &json!({}), PATIENCE, waiting).await }
+    });
+    until_idle().await;
+    drop(connection.stdout);
+    call.await.unwrap();
+    client.call_in_order("a", &json!({}), PATIENCE, settle("refused")).await;
+    let notes = notes.all();
+    assert_eq!(notes.len(), 4, "{notes:?}");
+    for (note, name) in notes.iter().zip(["timeout", "malformed", "closed", "refused"]) {
+        assert!(note.starts_with(name), "{notes:?}");
+    }
+}

@@ -1,0 +1,115 @@
+//! From bytes to messages.
+
+use super::{Connection, until_idle};
+
+#[tokio::test(start_paused = true)]
+async fn a_message_may_be_cut_at_any_byte() {
+    let text =
+        "{\"method\":\"a\",\"params\":\"é\u{1F600}\"}\n\n{\"method\":\"b\",\"id\":7,\"params\":[1]}\r\n";
+    let expected = ["a \"é\u{1F600}\"", "request 7 b [1]"];
+    for cut in 0..=text.len() {
+        let mut connection = Connection::new();
+        for part in [&text.as_bytes()[..cut], &text.as_bytes()[cut..]] {
+            connection.hear(part).await;
+        }
+        assert_eq!(connection.notes.all(), expected, "cut at {cut}");
+    }
+    let mut connection = Connection::new();
+    for byte in text.bytes() {
+        connection.hear([byte]).await;
+    }
+    assert_eq!(connection.notes.all(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn empty_lines_are_nothing() {
+    let mut connection = Connection::new();
+    connection.hear("\n\r\n  \n\t\r\n{\"method\":\"a\"}\n\n").await;
+    let (end, notes) = connection.end().await;
+    assert_eq!(notes, ["a null"]);
+    assert_eq!((end.trailing_message_length, end.flushed_trailing_message), (0, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_message_is_reported_and_passed_over() {
+    let mut connection = Connection::new();
+    let call = connection.call("a");
+    let id = connection.next_call("a").await;
+    connection.hear(b"npm warn something\n\xff\xfe\n{\"id\":99,\"result\":1}\n{}\n").await;
+    connection.answer(id, "1").await;
+    assert_eq!(call.await.unwrap().unwrap(), "1");
+    let notes = connection.notes.all();
+    // An answer that nobody waits for is no garbage: its caller may have given up.
+    assert_eq!(notes.len(), 3, "{notes:?}");
+    for (note, bytes) in notes.iter().zip([18, 2, 2]) {
+        assert!(note.starts_with(&format!("garbage of {bytes} bytes: ")), "{note}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_over_the_cap_is_skipped_and_reported_however_it_comes() {
+    let long = format!("{{\"method\":\"{}\"}}", "x".repeat(100));
+    for piece in [1, 7, 64, 65, 100] {
+        let mut connection = Connection::with_cap(64);
+        for part in long.as_bytes().chunks(piece) {
+            connection.hear(part).await;
+        }
+        connection.hear("\n{\"method\":\"after\"}\n").await;
+        let notes = connection.notes.all();
+        let reason = "it is longer than 64 bytes and was skipped";
+        let skipped = format!("garbage of {} bytes: {reason}", long.len());
+        assert_eq!(notes, [skipped, "after null".to_owned()], "in pieces of {piece}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_of_exactly_the_cap_is_kept() {
+    let line = format!("{{\"method\":\"{}\"}}", "x".repeat(51));
+    assert_eq!(line.len(), 64);
+    let mut connection = Connection::with_cap(64);
+    for byte in line.bytes() {
+        connection.hear([byte]).await;
+    }
+    connection.hear("\n").await;
+    assert_eq!(connection.notes.all(), [format!("{} null", "x".repeat(51))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_last_message_without_its_newline_counts() {
+    let mut connection = Connection::new();
+    let call = connection.call("a");
+    let id = connection.next_call("a").await;
+    let last = format!("{{\"id\":{id},\"result\":\"last words\"}}");
+    connection.hear(&last).await;
+    assert!(!call.is_finished());
+    let (end, notes) = connection.end().await;
+    assert_eq!((end.trailing_message_length, end.flushed_trailing_message), (last.len(), true));
+    assert_eq!(call.await.unwrap().unwrap(), "\"last words\"");
+    assert!(notes.is_empty(), "{notes:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_message_at_the_end_is_reported() {
+    for (cap, half) in [(1024, "{\"method\":\"turn/comp"), (8, "{\"method\":\"turn/comp")] {
+        let mut connection = Connection::with_cap(cap);
+        connection.hear(half).await;
+        let (end, notes) = connection.end().await;
+        assert_eq!((end.trailing_message_length, end.flushed_trailing_message), (half.len(), false));
+        assert_eq!(notes.len(), 1);
+        assert!(notes[0].starts_with(&format!("garbage of {} bytes: ", half.len())), "{notes:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_waits_while_too_much_is_not_worked_off() {
+    let mut connection = Connection::new();
+    let much = 9 * 1024 * 1024;
+    connection.backlog.add(much);
+    connection.hear("{\"method\":\"a\"}\n").await;
+    connection.hear("{\"method\":\"b\"}\n").await;
+    until_idle().await;
+    assert_eq!(connection.notes.all(), ["a null"]);
+    connection.backlog.remove(much);
+    until_idle().await;
+    assert_eq!(connection.notes.all(), ["a null", "b null"]);
+}

@@ -1,0 +1,68 @@
+//! What leaves for the app-server.
+
+use serde_json::json;
+use serde_json::value::RawValue;
+use tokio::io::AsyncReadExt;
+use tokio_util::sync::CancellationToken;
+
+use super::super::spawned;
+use super::super::wire::RpcError;
+use super::{Connection, until_idle};
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_has_the_id_exactly_as_it_came() {
+    let mut connection = Connection::new();
+    connection.client.notify("initialized");
+    assert_eq!(connection.next_said().await, json!({ "method": "initialized" }));
+    for id in ["0", "18446744073709551615", "\"x\\u0041\""] {
+        let id = RawValue::from_string(id.to_owned()).unwrap();
+        connection.client.refuse(&id, &RpcError { code: -32601, message: "no".to_owned() });
+        let line = String::from_utf8(connection.said.recv().await.unwrap()).unwrap();
+        assert_eq!(line, format!("{{\"id\":{id},\"error\":{{\"code\":-32601,\"message\":\"no\"}}}}"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_line_ends_with_a_newline_however_many_wait() {
+    let Connection { client, said, .. } = Connection::new();
+    let (stdin, mut received) = tokio::io::duplex(64);
+    let close = CancellationToken::new();
+    let methods: Vec<_> = (0..5000).map(|number| format!("notification/{number}")).collect();
+    for method in &methods {
+        client.notify(method);
+    }
+    let writer = tokio::spawn(spawned::write(stdin, said, close.clone()));
+    let expected: String = methods.iter().map(|method| format!("{{\"method\":\"{method}\"}}\n")).collect();
+    let mut text = vec![0; expected.len()];
+    received.read_exact(&mut text).await.unwrap();
+    assert!(text == expected.as_bytes(), "the lines are not as they were said");
+    close.cancel();
+    assert_eq!(writer.await.unwrap(), "it was closed");
+    assert_eq!(received.read(&mut [0; 1]).await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_does_not_read_does_not_keep_its_stdin_open() {
+    let Connection { client, said, .. } = Connection::new();
+    let (stdin, mut received) = tokio::io::duplex(16);
+    let close = CancellationToken::new();
+    client.notify("longer than what the pipe holds");
+    let writer = tokio::spawn(spawned::write(stdin, said, close.clone()));
+    until_idle().await;
+    assert!(!writer.is_finished());
+    close.cancel();
+    assert_eq!(writer.await.unwrap(), "it was closed");
+    let mut text = Vec::new();
+    received.read_to_end(&mut text).await.unwrap();
+    assert_eq!(text.len(), 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_child_that_closed_its_stdin_ends_the_writer() {
+    let Connection { client, said, .. } = Connection::new();
+    let (stdin, received) = tokio::io::duplex(16);
+    drop(received);
+    client.notify("anything");
+    let reason = spawned::write(stdin, said, CancellationToken::new()).await;
+    assert!(reason.starts_with("its stdin failed: "), "{reason}");
+}

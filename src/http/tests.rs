@@ -1,0 +1,121 @@
+//! The router without sockets, over a daemon whose app-server cannot be started.
+
+mod bodies;
+mod routes;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::Edge;
+use crate::config::{Config, Settings, settings};
+use crate::daemon::{Daemon, Folders};
+use crate::journal::{Line, Next};
+
+/// Where the edge is told that it listens.
+const BASE_URL: &str = "http://127.0.0.1:9";
+/// A session that an earlier life of the daemon left.
+const SESSION: &str = "session-a";
+
+/// An edge and its daemon.
+struct Room {
+    edge: Edge,
+    daemon: Daemon,
+    _folder: TempDir,
+}
+
+/// What the edge answers, checked against what holds for all answers.
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    json: Value,
+}
+
+impl Room {
+    async fn new() -> Self {
+        Self::with(Settings::default()).await
+    }
+
+    /// One with these settings, once it is known that there is no app-server.
+    async fn with(settings: Settings) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().to_str().unwrap();
+        let logs = folder.path().join("logs/codexd");
+        std::fs::create_dir_all(&logs).unwrap();
+        std::fs::write(logs.join("events.jsonl"), format!("{}\n", earlier_event())).unwrap();
+        let settings = settings
+            .with(&settings::REPO_ROOT, root)
+            .with(&settings::SERVER_COMMAND, folder.path().join("no-codex").to_str().unwrap());
+        let environment: BTreeMap<String, OsString> = BTreeMap::new();
+        let config = Config::resolve(&settings, &environment, folder.path()).unwrap();
+        let folders = Folders::take(&config).unwrap();
+        let daemon = Daemon::start(config, folders).await.unwrap();
+        // What is known about the app-server is told at once and recorded a moment later.
+        let mut events = daemon.follow(daemon.bounds().oldest - 1);
+        let is_failure = |line: &Line| line.event_type() == b"child.spawn.failed";
+        while !matches!(events.next().await.unwrap(), Next::Lines(lines) if lines.iter().any(is_failure)) {}
+        assert!(!daemon.settled().await.ready);
+        let edge = Edge::new(daemon.clone(), BASE_URL.to_owned());
+        Self { edge, daemon, _folder: folder }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        self.ask(Method::GET, path, "").await
+    }
+
+    async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
+        self.ask(Method::POST, path, body).await
+    }
+
+    async fn ask(&self, method: Method, path: &str, body: impl Into<Body>) -> Answer {
+        self.answer(Request::builder().method(method).uri(path).body(body.into()).unwrap()).await
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Answer {
+        let (head, body) = self.edge.answer(request).await.into_parts();
+        let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+        assert_eq!(head.headers["content-type"], "application/json; charset=utf-8");
+        assert_eq!(head.headers["cache-control"], "no-store");
+        let json: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(text, serde_json::to_string_pretty(&json).unwrap() + "\n");
+        assert_eq!(json["ok"], head.status.is_success(), "{text}");
+        Answer { status: head.status, headers: head.headers, json }
+    }
+
+    async fn stop(self) {
+        self.daemon.stop().await;
+    }
+}
+
+impl Answer {
+    fn data(&self) -> &Value {
+        assert!(self.status.is_success(), "{:#}", self.json);
+        &self.json["data"]
+    }
+
+    /// A failure of this status and code; returns its message.
+    fn error(&self, status: u16, code: &str) -> &str {
+        let is = (self.status.as_u16(), self.json["error"].as_str());
+        assert_eq!(is, (status, Some(code)), "{:#}", self.json);
+        self.json["message"].as_str().unwrap()
+    }
+}
+
+fn earlier_event() -> Value {
+    let at = "2026-01-02T03:04:05.678Z";
+    let session = json!({
+        "sessionId": SESSION, "purpose": "duplex", "threadId": "thread-a", "status": "active",
+        "endpoint": "stdio", "childPid": 1, "createdAt": at, "updatedAt": at, "cwd": "/", "model": "m",
+        "modelProvider": "p", "serviceTier": null, "reasoningEffort": null, "currentTurnId": null,
+        "lastTurnId": null, "lastTurnStatus": null, "metadata": {},
+    });
+    json!({
+        "seq": 7, "createdAt": at, "level": "info", "type": "session.created", "message": "Created.",
+        "detail": { "sessionId": SESSION, "threadId": "thread-a", "purpose": "duplex", "session": session },
+    })
+}

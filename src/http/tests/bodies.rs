@@ -1,0 +1,140 @@
+//! What is made of the body of a request.
+
+use serde_json::json;
+
+use super::{Room, SESSION};
+
+const SESSIONS: &str = "/v1/codexd/sessions";
+const TURN: &str = "/v1/codexd/turn";
+
+#[tokio::test]
+async fn a_body_that_is_wrong_is_answered_with_what_is_wrong() {
+    let room = Room::new().await;
+    for path in [SESSIONS, TURN] {
+        for (body, part) in [
+            ("nonsense", "valid JSON"),
+            ("{\"a\":1", "valid JSON"),
+            ("{} {}", "valid JSON"),
+            ("[]", "a JSON object"),
+            ("null", "a JSON object"),
+            ("\"text\"", "a JSON object"),
+        ] {
+            let answer = room.post(path, body).await;
+            let message = answer.error(400, "bad_request");
+            assert!(message.contains(part), "{path} {body}: {message}");
+        }
+        room.post(path, b"{\"a\":\"\xff\"}".to_vec()).await.error(400, "bad_request");
+        room.post(path, "[".repeat(100_000)).await.error(400, "bad_request");
+    }
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn a_field_of_a_session_that_is_wrong_is_named() {
+    let room = Room::new().await;
+    for (field, value) in [
+        ("purpose", json!("batch")),
+        ("purpose", json!(1)),
+        ("baseInstructions", json!(1)),
+        ("cwd", json!(["/"])),
+        ("developerInstructions", json!({})),
+        ("model", json!(false)),
+        ("modelProvider", json!(1)),
+        ("personality", json!(1)),
+        ("serviceTier", json!(1)),
+        ("threadId", json!(1)),
+        ("ephemeral", json!("yes")),
+        ("config", json!("x")),
+        ("config", json!([])),
+        ("metadata", json!("x")),
+        ("metadata", json!({ "a": 1 })),
+        ("metadata", json!({ "a": " " })),
+        ("metadata", json!({ " ": "a" })),
+        ("metadata", json!({ "a": null })),
+    ] {
+        let body = json!({ field: value });
+        let answer = room.post(SESSIONS, body.to_string()).await;
+        let message = answer.error(400, "bad_request");
+        assert!(message.contains(field), "{body}: {message}");
+    }
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn a_field_of_a_turn_that_is_wrong_is_named() {
+    let room = Room::new().await;
+    for (field, value) in [
+        ("sessionId", json!(1)),
+        ("sessionId", json!(" ")),
+        ("sessionId", json!(null)),
+        ("input", json!("")),
+        ("input", json!(" \n")),
+        ("input", json!([])),
+        ("input", json!(null)),
+        ("input", json!(1)),
+        ("input", json!({ "type": "text" })),
+        ("expectedTurnId", json!(1)),
+        ("cwd", json!(1)),
+        ("effort", json!(1)),
+        ("model", json!([])),
+        ("personality", json!({})),
+        ("serviceTier", json!(true)),
+    ] {
+        let mut body = json!({ "sessionId": SESSION, "input": "hello" });
+        body[field] = value;
+        let answer = room.post(TURN, body.to_string()).await;
+        let message = answer.error(400, "bad_request");
+        assert!(message.contains(field), "{body}: {message}");
+    }
+    room.post(TURN, "{}").await.error(400, "bad_request");
+    let message = room.post(TURN, json!({ "sessionId": SESSION }).to_string()).await;
+    assert!(message.error(400, "bad_request").contains("input"));
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_right_is_refused_only_for_want_of_an_app_server() {
+    let room = Room::new().await;
+    let reason = room.get("/healthz").await.json["service"]["notReadyReason"].clone();
+    for (path, body) in [
+        (SESSIONS, json!({})),
+        // Unknown fields are ignored, and what is empty or null counts as absent.
+        (SESSIONS, json!({ "unknown": [1], "purpose": " ", "cwd": "", "config": null, "metadata": null })),
+        (SESSIONS, json!({ "purpose": " worker ", "sandbox": { "any": "thing" }, "approvalPolicy": 5 })),
+        (SESSIONS, json!({ "threadId": "thread-a", "ephemeral": false, "metadata": { "a": "b" } })),
+        (TURN, json!({ "sessionId": SESSION, "input": "hello" })),
+        (TURN, json!({ "sessionId": " session-a ", "prompt": "hello" })),
+        (TURN, json!({ "sessionId": SESSION, "input": " ", "prompt": [{ "type": "text" }] })),
+        (TURN, json!({ "sessionId": SESSION, "input": "hello", "expectedTurnId": "turn-a" })),
+    ] {
+        let answer = room.post(path, body.to_string()).await;
+        let message = answer.error(503, "app_server_unavailable");
+        assert!(message.contains(reason.as_str().unwrap()), "{body}: {message}");
+        assert!(answer.headers.contains_key("retry-after"), "{body}");
+    }
+    // A session without any wish needs no body.
+    room.post(SESSIONS, "").await.error(503, "app_server_unavailable");
+    room.post(SESSIONS, " \r\n").await.error(503, "app_server_unavailable");
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn a_turn_for_nobody_is_refused_before_the_app_server_is_needed() {
+    let room = Room::new().await;
+    let answer = room.post(TURN, json!({ "sessionId": "nobody", "input": "hello" }).to_string()).await;
+    assert_eq!(answer.error(404, "not_found"), "Unknown codexd session \"nobody\".");
+    room.daemon.close_session(SESSION).await.unwrap();
+    let answer = room.post(TURN, json!({ "sessionId": SESSION, "input": "hello" }).to_string()).await;
+    assert!(answer.error(409, "session_not_active").contains(SESSION));
+    room.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_over_16_mib_is_too_large() {
+    let room = Room::new().await;
+    let limit = 16 * 1024 * 1024;
+    let answer = room.post(SESSIONS, vec![b' '; limit + 1]).await;
+    assert!(answer.error(413, "payload_too_large").contains(&limit.to_string()));
+    room.post(SESSIONS, vec![b' '; limit]).await.error(503, "app_server_unavailable");
+    room.stop().await;
+}

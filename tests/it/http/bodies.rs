@@ -1,0 +1,158 @@
+//! Bodies that are refused, and those at the edge of it.
+
+use bytes::Bytes;
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::api::{SESSIONS, TURN, session, start};
+use crate::support::daemon::Daemon;
+use crate::support::http::{Answer, get, post, raw, request};
+
+/// The longest body that is taken, in bytes.
+const LIMIT: usize = 16 * 1024 * 1024;
+
+async fn post_bytes(daemon: &Daemon, path: &str, body: impl Into<Bytes>) -> Answer {
+    request(daemon, Method::POST, path, &[], body).await
+}
+
+/// An object that takes exactly so many bytes.
+fn padded(bytes: usize) -> String {
+    let frame = r#"{"ignored":""}"#.len();
+    json!({ "ignored": "x".repeat(bytes - frame) }).to_string()
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_json_object_is_refused() {
+    let daemon = start().await;
+    let deep = "[".repeat(100_000);
+    let deep_inside = format!(r#"{{"config":{}{}}}"#, r#"{"a":"#.repeat(100_000), "}".repeat(100_000));
+    let not_json: [&[u8]; 9] = [
+        b"{",
+        b"nonsense",
+        b"{\"purpose\": 'duplex'}",
+        b"{} {}",
+        b"{\"a\":\"\xff\xfe\"}",
+        b"\xff",
+        b"{\"a\":\"\\ud800\"}",
+        deep.as_bytes(),
+        deep_inside.as_bytes(),
+    ];
+    for path in [SESSIONS, TURN] {
+        for body in not_json {
+            let answer = post_bytes(&daemon, path, body.to_vec()).await;
+            let message = answer.error(400, "bad_request");
+            assert!(message.starts_with("Request body must be valid JSON"), "{message}");
+            assert!(message.ends_with('.'), "{message}");
+        }
+        for body in ["[]", "1", "\"text\"", "null", "true"] {
+            let answer = post_bytes(&daemon, path, body).await;
+            assert_eq!(answer.error(400, "bad_request"), "Request body must be a JSON object.");
+        }
+    }
+    assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
+}
+
+#[tokio::test]
+async fn an_empty_body_is_an_object_without_fields() {
+    let daemon = start().await;
+    for body in ["", " \n "] {
+        assert_eq!(post_bytes(&daemon, SESSIONS, body).await.status, 201);
+        let answer = post_bytes(&daemon, TURN, body).await;
+        assert_eq!(answer.error(400, "bad_request"), "sessionId must be a non-empty string.");
+    }
+}
+
+#[tokio::test]
+async fn a_session_field_of_the_wrong_type_is_named() {
+    let daemon = start().await;
+    let texts = [
+        "baseInstructions",
+        "cwd",
+        "developerInstructions",
+        "model",
+        "modelProvider",
+        "personality",
+        "purpose",
+        "serviceTier",
+        "threadId",
+    ];
+    let not_texts = [json!(1), json!(true), json!([]), json!({}), json!(["duplex"])];
+    let mut cases: Vec<(&str, Value)> = Vec::new();
+    for field in texts {
+        cases.extend(not_texts.iter().map(|value| (field, value.clone())));
+    }
+    cases.extend([json!("a=b"), json!(1), json!([])].map(|value| ("config", value)));
+    cases.extend([json!("true"), json!(1), json!({})].map(|value| ("ephemeral", value)));
+    let not_maps = [
+        json!("a"),
+        json!(1),
+        json!(["a"]),
+        json!({ "a": 1 }),
+        json!({ "a": null }),
+        json!({ "a": {} }),
+        json!({ "a": " " }),
+        json!({ " ": "a" }),
+    ];
+    cases.extend(not_maps.map(|value| ("metadata", value)));
+    for (field, value) in cases {
+        let answer = post(&daemon, SESSIONS, &json!({ field: value })).await;
+        let message = answer.error(400, "bad_request");
+        assert!(message.contains(field) && message.ends_with('.'), "{field} = {value}: {message}");
+    }
+    assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
+}
+
+#[tokio::test]
+async fn a_turn_field_of_the_wrong_type_is_named() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    for field in ["cwd", "effort", "expectedTurnId", "model", "personality", "serviceTier", "sessionId"] {
+        for value in [json!(1), json!(true), json!([]), json!({})] {
+            let mut body = json!({ "sessionId": session_id, "input": "hello" });
+            body[field] = value.clone();
+            let answer = post(&daemon, TURN, &body).await;
+            let message = answer.error(400, "bad_request");
+            assert!(message.contains(field) && message.ends_with('.'), "{field} = {value}: {message}");
+        }
+    }
+    for value in [json!(1), json!(true), json!({}), json!([]), json!(""), json!("  "), Value::Null] {
+        for field in ["input", "prompt"] {
+            let answer = post(&daemon, TURN, &json!({ "sessionId": session_id, field: value })).await;
+            let message = answer.error(400, "bad_request");
+            assert!(message.contains("input"), "{field} = {value}: {message}");
+        }
+    }
+    for body in [json!({ "input": "hello" }), json!({ "sessionId": " ", "input": "hello" })] {
+        let answer = post(&daemon, TURN, &body).await;
+        assert_eq!(answer.error(400, "bad_request"), "sessionId must be a non-empty string.");
+    }
+}
+
+#[tokio::test]
+async fn a_body_may_have_sixteen_mebibytes_and_no_byte_more() {
+    let daemon = start().await;
+    assert_eq!(post_bytes(&daemon, SESSIONS, padded(LIMIT)).await.status, 201);
+    for bytes in [LIMIT + 1, 4 * LIMIT] {
+        for path in [SESSIONS, TURN] {
+            let answer = post_bytes(&daemon, path, padded(bytes)).await;
+            let message = answer.error(413, "payload_too_large");
+            assert!(message.contains(&LIMIT.to_string()), "{message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_without_a_length_is_counted_too() {
+    let daemon = start().await;
+    let head = format!(
+        "POST {SESSIONS} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+    );
+    let chunk = "x".repeat(1024 * 1024);
+    let mut bytes = head.into_bytes();
+    for _ in 0..=16 {
+        bytes.extend_from_slice(format!("{:x}\r\n{chunk}\r\n", chunk.len()).as_bytes());
+    }
+    bytes.extend_from_slice(b"0\r\n\r\n");
+    let answer = raw(&daemon, &bytes).await;
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("\"payload_too_large\""), "{answer:?}");
+}

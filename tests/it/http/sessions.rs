@@ -1,0 +1,307 @@
+//! Sessions and turns over HTTP: their fields, and what the app-server is told of them.
+
+use std::fs;
+
+use hyper::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::api::{SESSIONS, TURN, ask_turn, create, idle, keys, logged, session, start, text, turn};
+use crate::support::daemon::Daemon;
+use crate::support::http::{get, post, request};
+use crate::support::wait::wait_until;
+
+#[tokio::test]
+async fn a_session_is_created_listed_and_read() {
+    let daemon = start().await;
+    assert_eq!(get(&daemon, SESSIONS).await.data(200), &json!({ "sessions": [] }));
+    // No body at all is a session without wishes.
+    let answer = request(&daemon, Method::POST, SESSIONS, &[], "").await;
+    let data = answer.data(201);
+    assert_eq!(keys(data), ["session"]);
+    let first = data["session"].clone();
+    let expected = [
+        "sessionId",
+        "purpose",
+        "threadId",
+        "status",
+        "endpoint",
+        "childPid",
+        "createdAt",
+        "updatedAt",
+        "cwd",
+        "model",
+        "modelProvider",
+        "serviceTier",
+        "reasoningEffort",
+        "currentTurnId",
+        "lastTurnId",
+        "lastTurnStatus",
+        "metadata",
+    ];
+    assert_eq!(keys(&first), expected);
+    assert_eq!((&first["purpose"], &first["status"]), (&json!("duplex"), &json!("active")));
+    assert!(first["threadId"].is_string() && first["childPid"].is_u64(), "{first}");
+    for null in ["currentTurnId", "lastTurnId", "lastTurnStatus"] {
+        assert_eq!(first[null], Value::Null, "{null}");
+    }
+    assert_eq!(first["metadata"], json!({}));
+
+    let second = create(&daemon, json!({})).await;
+    let list = get(&daemon, SESSIONS).await;
+    assert_eq!(list.data(200)["sessions"], json!([first, second]), "the oldest first");
+
+    let session_id = text(&first["sessionId"]);
+    let turn_id = turn(&daemon, &session_id, "hello").await;
+    idle(&daemon, &session_id).await;
+    let read = get(&daemon, &format!("{SESSIONS}/{session_id}")).await;
+    assert_eq!(keys(read.data(200)), ["recentEvents", "session"]);
+    let events = read.data(200)["recentEvents"].as_array().unwrap();
+    let types: Vec<_> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
+    assert_eq!(types.first(), Some(&"session.created"), "{types:?}");
+    assert!(types.contains(&"turn.accepted") && types.contains(&"app-server.turn.completed"), "{types:?}");
+    for event in events {
+        let detail = &event["detail"];
+        let named = detail["sessionId"] == session_id || detail["threadId"] == first["threadId"];
+        assert!(named, "another session's event: {event}");
+    }
+    assert!(events.iter().any(|event| event["detail"]["turnId"] == turn_id));
+}
+
+#[tokio::test]
+async fn an_unknown_session_is_not_found_whatever_its_name() {
+    let daemon = start().await;
+    let long = "x".repeat(10_000);
+    for (escaped, session_id) in [
+        ("nobody", "nobody"),
+        ("a%2Fb", "a/b"),
+        ("%22quoted%22", "\"quoted\""),
+        ("with%20space", "with space"),
+        ("%C3%A9t%C3%A9", "été"),
+        ("%2e%2e", ".."),
+        ("100%25", "100%"),
+        (&long, &long),
+    ] {
+        let answer = get(&daemon, &format!("{SESSIONS}/{escaped}")).await;
+        let expected = format!("Unknown codexd session \"{session_id}\".");
+        assert_eq!(answer.error(404, "not_found"), expected);
+        assert_eq!(ask_turn(&daemon, session_id, "hi").await.error(404, "not_found"), expected);
+    }
+    for broken in ["%FF", "%ZZ", "%"] {
+        let answer = get(&daemon, &format!("{SESSIONS}/{broken}")).await;
+        let message = answer.error(404, "not_found");
+        assert!(message.starts_with("Unknown codexd session \""), "{broken}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_has_what_it_was_created_with() {
+    let daemon = start().await;
+    let folder = TempDir::new().unwrap();
+    let session = create(
+        &daemon,
+        json!({
+            "approvalPolicy": "never",
+            "baseInstructions": "base",
+            "config": { "a.b": [1, null, { "c": "d" }] },
+            "cwd": folder.path(),
+            "developerInstructions": "developer",
+            "ephemeral": true,
+            "metadata": { " team ": " red ", "ticket": "7" },
+            "model": "embedded-model-mini",
+            "modelProvider": "mock",
+            "personality": "friendly",
+            "purpose": "worker",
+            "sandbox": "read-only",
+            "serviceTier": "flex",
+            "threadId": "",
+            "unheardOf": { "x": 1 },
+        }),
+    )
+    .await;
+    for (field, expected) in [
+        ("cwd", json!(folder.path())),
+        ("model", json!("embedded-model-mini")),
+        ("modelProvider", json!("mock")),
+        ("serviceTier", json!("flex")),
+        ("purpose", json!("worker")),
+        ("metadata", json!({ "team": "red", "ticket": "7" })),
+    ] {
+        assert_eq!(session[field], expected, "{field}");
+    }
+}
+
+#[tokio::test]
+async fn texts_are_trimmed_and_empty_ones_are_absent() {
+    let daemon = start().await;
+    let plain = create(&daemon, json!({})).await;
+    let mut fields =
+        json!({ "purpose": " smoke ", "model": "\t embedded-model-mini \n", "modelProvider": "   " });
+    for absent in ["cwd", "serviceTier", "personality", "approvalPolicy", "sandbox", "threadId"] {
+        fields[absent] = json!(" ");
+    }
+    for null in ["config", "ephemeral", "metadata", "baseInstructions", "developerInstructions"] {
+        fields[null] = Value::Null;
+    }
+    let session = create(&daemon, fields).await;
+    assert_eq!(session["purpose"], "smoke");
+    assert_eq!(session["model"], "embedded-model-mini");
+    for same in ["cwd", "modelProvider", "serviceTier", "metadata"] {
+        assert_eq!(session[same], plain[same], "{same}");
+    }
+}
+
+#[tokio::test]
+async fn the_purpose_is_one_of_three() {
+    let daemon = start().await;
+    for purpose in ["duplex", "worker", "smoke"] {
+        assert_eq!(create(&daemon, json!({ "purpose": purpose })).await["purpose"], purpose);
+    }
+    let answer = post(&daemon, SESSIONS, &json!({ "purpose": "Duplex" })).await;
+    let message = answer.error(400, "bad_request");
+    assert!(message.contains("\"Duplex\"") && message.contains("purpose"), "{message}");
+}
+
+#[tokio::test]
+async fn what_only_the_app_server_can_judge_it_judges() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    for (path, field, value, said) in [
+        (SESSIONS, "sandbox", json!("bogus"), "unknown variant `bogus`"),
+        (SESSIONS, "sandbox", json!(7), "invalid type: integer `7`"),
+        (SESSIONS, "approvalPolicy", json!("bogus"), "unknown variant `bogus`"),
+        (SESSIONS, "approvalPolicy", json!(["never"]), "invalid type: sequence"),
+        (SESSIONS, "personality", json!("weird"), "unknown variant `weird`"),
+        (SESSIONS, "modelProvider", json!("nope"), "Model provider `nope` not found"),
+        (SESSIONS, "threadId", json!("not-a-uuid"), "invalid session id"),
+        (TURN, "approvalPolicy", json!("bogus"), "unknown variant `bogus`"),
+        (TURN, "personality", json!("weird"), "unknown variant `weird`"),
+        (TURN, "sandboxPolicy", json!({ "type": "bogus" }), "unknown variant `bogus`"),
+        (TURN, "summary", json!("weird"), "unknown variant `weird`"),
+        (TURN, "input", json!([{ "type": "bogus" }]), "unknown variant `bogus`"),
+        (TURN, "input", json!([1]), "invalid type: integer `1`"),
+    ] {
+        let mut body = json!({ field: value });
+        if path == TURN {
+            body["sessionId"] = json!(session_id);
+            body["prompt"] = json!("hello");
+        }
+        let answer = post(&daemon, path, &body).await;
+        let message = answer.error(400, "app_server_rejected");
+        assert!(message.contains(said), "{field}: {message}");
+        let details = &answer.json["details"];
+        assert_eq!(details["code"], -32600, "{field}: {details}");
+        assert!(details["message"].as_str().unwrap().contains(said), "{field}: {details}");
+    }
+    assert_eq!(ask_turn(&daemon, &session_id, "hello").await.status, 202, "nothing of that left a trace");
+}
+
+/// A daemon whose child writes down what it is told.
+async fn listening_daemon(file: &std::path::Path) -> Daemon {
+    let script = "tee \"$0\" | \"$1\" embedded-app-server";
+    let (file, program) = (file.to_str().unwrap(), env!("CARGO_BIN_EXE_codexd"));
+    Daemon::builder().server("sh", &["-c", script, file, program]).start().await
+}
+
+/// The params of the first call of this method, once it is written down.
+async fn told(file: &std::path::Path, method: &str) -> Value {
+    wait_until("the call to be written down", || {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let mut calls = whole.map(|line| serde_json::from_str::<Value>(line).unwrap());
+        calls.find(|call| call["method"] == method).map(|mut call| call["params"].take())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_session_reaches_the_app_server_as_it_was_asked_for() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("stdin");
+    let daemon = listening_daemon(&file).await;
+    let asked = json!({
+        "approvalPolicy": { "granular": { "rules": true } },
+        "baseInstructions": "base",
+        "config": { "a.b": [1, null, { "c": " d " }], "e": "" },
+        "cwd": folder.path(),
+        "developerInstructions": "developer",
+        "ephemeral": false,
+        "model": "embedded-model",
+        "modelProvider": "mock",
+        "personality": "friendly",
+        "sandbox": "read-only",
+        "serviceTier": "fast",
+    });
+    let mut body = asked.clone();
+    body["metadata"] = json!({ "ours": "alone" });
+    body["purpose"] = json!("worker");
+    create(&daemon, body).await;
+    assert_eq!(told(&file, "thread/start").await, asked);
+    let initialize = told(&file, "initialize").await;
+    assert_eq!(initialize["clientInfo"]["name"], "baa-conductor-codexd");
+    assert_eq!(initialize["clientInfo"]["title"], "codexd local service");
+}
+
+#[tokio::test]
+async fn a_turn_reaches_the_app_server_as_it_was_asked_for() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("stdin");
+    let daemon = listening_daemon(&file).await;
+    let session = create(&daemon, json!({})).await;
+    assert_eq!(told(&file, "thread/start").await, json!({}), "what is absent is left out");
+    let asked = json!({
+        "approvalPolicy": "never",
+        "collaborationMode": { "mode": "plan", "settings": { "model": "m" } },
+        "cwd": folder.path(),
+        "effort": "high",
+        "model": "embedded-model",
+        "outputSchema": { "type": "object", "properties": {} },
+        "personality": "none",
+        "sandboxPolicy": { "type": "readOnly" },
+        "serviceTier": "fast",
+        "summary": "concise",
+    });
+    let mut body = asked.clone();
+    body["sessionId"] = session["sessionId"].clone();
+    body["prompt"] = json!("  hello there  ");
+    let answer = post(&daemon, TURN, &body).await;
+    assert_eq!(keys(answer.data(202)), ["accepted", "session", "turnId"]);
+    assert_eq!(answer.data(202)["accepted"], true);
+    let mut expected = asked;
+    expected["threadId"] = session["threadId"].clone();
+    expected["input"] = json!([{ "type": "text", "text": "hello there", "text_elements": [] }]);
+    assert_eq!(told(&file, "turn/start").await, expected);
+}
+
+#[tokio::test]
+async fn a_turn_takes_a_list_of_items_as_it_is() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let items = json!([
+        { "type": "text", "text": "  two words  ", "text_elements": [] },
+        { "type": "image", "url": "data:image/png;base64,AA==" },
+    ]);
+    let body = json!({ "sessionId": session_id, "input": items, "prompt": "is not read" });
+    let turn_id = text(&post(&daemon, TURN, &body).await.data(202)["turnId"]);
+    let said = logged(&daemon, "the user's item", |event| {
+        let params = &event["detail"]["params"];
+        params["turnId"] == turn_id && params["item"]["type"] == "userMessage"
+    })
+    .await;
+    assert_eq!(said["detail"]["params"]["item"]["content"], items);
+}
+
+#[tokio::test]
+async fn a_prompt_of_a_million_characters_arrives_whole() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let prompt = "é".repeat(1_000_000);
+    let turn_id = turn(&daemon, &session_id, &prompt).await;
+    let record = idle(&daemon, &session_id).await;
+    assert_eq!((&record["lastTurnId"], &record["lastTurnStatus"]), (&json!(turn_id), &json!("completed")));
+    let said = logged(&daemon, "the user's item", |event| {
+        event["detail"]["params"]["item"]["type"] == "userMessage"
+    })
+    .await;
+    assert_eq!(said["detail"]["params"]["item"]["content"][0]["text"].as_str(), Some(prompt.as_str()));
+}

@@ -1,0 +1,183 @@
+//! What a daemon leaves on disk, and what the next one makes of it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::api::{
+    SESSIONS, STATUS, assert_keys, create, idle, keys, logged_type, ready, record, session, start, text, turn,
+};
+use crate::support::daemon::Daemon;
+use crate::support::http::get;
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+fn json_file(path: &Path) -> Value {
+    let text = fs::read_to_string(path).unwrap();
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}: {text}", path.display()))
+}
+
+/// A daemon that had a session with a turn, and was stopped.
+async fn stopped_daemon() -> (Daemon, Value) {
+    let mut daemon = start().await;
+    let session_id = text(&create(&daemon, json!({ "metadata": { "a": "b" } })).await["sessionId"]);
+    turn(&daemon, &session_id, "hello").await;
+    let record = idle(&daemon, &session_id).await;
+    assert!(daemon.stop().await.status.success());
+    (daemon, record)
+}
+
+#[tokio::test]
+async fn the_files_have_the_keys_of_the_contract_and_belong_to_their_owner() {
+    let (daemon, session) = stopped_daemon().await;
+    let (state, logs) = (daemon.state_dir(), daemon.logs_dir());
+    for folder in [&state, &logs] {
+        assert_eq!(mode(folder), 0o700, "{}", folder.display());
+    }
+    for name in ["identity.json", "daemon-state.json", "session-registry.json", "recent-events.json"] {
+        assert_eq!(mode(&state.join(name)), 0o600, "{name}");
+    }
+    for name in ["events.jsonl", "stdout.log", "stderr.log"] {
+        assert_eq!(mode(&logs.join(name)), 0o600, "{name}");
+    }
+    let identity = json_file(&state.join("identity.json"));
+    assert_keys(&identity, &["daemonId", "nodeId", "repoRoot", "createdAt", "version"]);
+    let daemon_state = json_file(&state.join("daemon-state.json"));
+    assert_keys(&daemon_state, &["started", "startedAt", "stoppedAt", "updatedAt", "pid", "child"]);
+    assert_eq!((&daemon_state["started"], &daemon_state["pid"]), (&json!(false), &Value::Null));
+    assert!(daemon_state["stoppedAt"].is_string());
+    assert_eq!(daemon_state["child"]["status"], "stopped");
+    let registry = json_file(&state.join("session-registry.json"));
+    assert_keys(&registry, &["updatedAt", "sessions"]);
+    assert_eq!(registry["sessions"], json!([session]));
+    let recent = json_file(&state.join("recent-events.json"));
+    assert_keys(&recent, &["maxEntries", "updatedAt", "events"]);
+    let log = daemon.events_on_disk();
+    let newest = &log[log.len().saturating_sub(50)..];
+    assert_eq!(recent["events"], json!(newest), "the end of the log, daemon.stopped included");
+    for event in &log {
+        assert_eq!(keys(event), ["seq", "createdAt", "level", "type", "message", "detail"]);
+    }
+    assert!(fs::metadata(logs.join("stdout.log")).unwrap().len() > 0);
+    let names = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.count(), 4, "nothing half-written is left");
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_where_the_last_life_ended() {
+    let (before, session) = stopped_daemon().await;
+    let identity = json_file(&before.state_dir().join("identity.json"));
+    let last = before.events_on_disk().pop().unwrap();
+
+    let after = Daemon::builder().state_from(&before).start().await;
+    let status = get(&after, STATUS).await;
+    let snapshot = &status.data(200)["snapshot"];
+    assert_eq!(snapshot["identity"], identity);
+    assert_eq!(snapshot["sessionRegistry"]["sessions"], json!([session]));
+    assert_eq!(snapshot["daemon"]["stoppedAt"], Value::Null);
+    let recent = snapshot["recentEvents"]["events"].as_array().unwrap();
+    assert!(recent.contains(&last), "the recent events begin anew");
+    assert_eq!(recent.len(), 50.min(recent.last().unwrap()["seq"].as_u64().unwrap() as usize));
+    let session_id = text(&session["sessionId"]);
+    assert_eq!(record(&after, &session_id).await, session);
+    // The whole log is checked to rise strictly; it has both lives in it.
+    let started = after.events_on_disk().into_iter().filter(|event| event["type"] == "daemon.started");
+    let started: Vec<_> = started.map(|event| event["seq"].as_u64()).collect();
+    assert_eq!(started.len(), 2);
+    assert_eq!(started[1], last["seq"].as_u64().map(|seq| seq + 1));
+}
+
+#[tokio::test]
+async fn the_log_brings_back_what_the_state_files_forgot() {
+    for lost in [
+        ["session-registry.json", "daemon-state.json", "recent-events.json"].as_slice(),
+        &["session-registry.json"],
+        &["daemon-state.json"],
+        &["recent-events.json"],
+    ] {
+        let (before, session) = stopped_daemon().await;
+        for name in lost {
+            fs::remove_file(before.state_dir().join(name)).unwrap();
+        }
+        let log = before.events_on_disk();
+        let after = Daemon::builder().state_from(&before).start().await;
+        assert_eq!(get(&after, SESSIONS).await.data(200)["sessions"], json!([session]), "without {lost:?}");
+        let events = after.events_on_disk();
+        assert_eq!(events[log.len()]["type"], "daemon.started", "without {lost:?}");
+        assert_eq!(events[..log.len()], log, "without {lost:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_state_file_that_is_torn_is_set_aside_and_told_of() {
+    let (before, session) = stopped_daemon().await;
+    let path = before.state_dir().join("session-registry.json");
+    fs::write(&path, "{\"sessions\": [").unwrap();
+    let after = Daemon::builder().state_from(&before).start().await;
+    assert_eq!(get(&after, SESSIONS).await.data(200)["sessions"], json!([session]));
+    let told = logged_type(&after, "state.recovered").await;
+    assert!(told["message"].as_str().unwrap().contains("session-registry.json"), "{told}");
+    assert_eq!(fs::read_to_string(path.with_extension("json.bad")).unwrap(), "{\"sessions\": [");
+}
+
+#[tokio::test]
+async fn an_unfinished_last_line_of_the_log_is_cut_off() {
+    let (before, session) = stopped_daemon().await;
+    let path = before.logs_dir().join("events.jsonl");
+    let log = before.events_on_disk();
+    let mut text = fs::read(&path).unwrap();
+    text.extend_from_slice(b"{\"seq\": 99999, \"crea");
+    fs::write(&path, text).unwrap();
+    let after = Daemon::builder().state_from(&before).start().await;
+    ready(&after).await;
+    assert_eq!(get(&after, SESSIONS).await.data(200)["sessions"], json!([session]));
+    let events = after.events_on_disk();
+    assert_eq!(events[..log.len()], log);
+    assert!(events[log.len()..].iter().all(|event| event["seq"].as_u64() < Some(99999)));
+    logged_type(&after, "state.recovered").await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_was_killed_in_a_turn_says_so_when_it_is_back() {
+    let mut before = start().await;
+    let session_id = session(&before).await;
+    let turn_id = turn(&before, &session_id, "hang").await;
+    let done = session(&before).await;
+    let done_turn = turn(&before, &done, "hello").await;
+    idle(&before, &done).await;
+    before.kill().await;
+    let log = before.events_on_disk();
+    // Drops with it whatever the dead daemon left.
+    let after = Daemon::builder().state_from(&before).start().await;
+    let cut = record(&after, &session_id).await;
+    assert_eq!((&cut["lastTurnId"], &cut["lastTurnStatus"]), (&json!(turn_id), &json!("failed")));
+    assert_eq!(cut["currentTurnId"], Value::Null);
+    let whole = record(&after, &done).await;
+    assert_eq!((&whole["lastTurnId"], &whole["lastTurnStatus"]), (&json!(done_turn), &json!("completed")));
+    let events = after.events_on_disk();
+    assert_eq!(events[..log.len()], log, "what was in the log is still there");
+    let missing = events.iter().filter(|event| event["type"] == "app-server.turn.completed.missing");
+    let missing: Vec<_> = missing.collect();
+    assert_eq!(missing.len(), 1);
+    assert_eq!(missing[0]["detail"]["turnId"], turn_id);
+    assert_eq!(missing[0]["detail"]["transportCloseSource"], "daemon.restart");
+    assert_eq!(missing[0]["detail"]["failureClass"], "transport_closed_before_turn_completed");
+}
+
+#[tokio::test]
+async fn a_promise_survives_a_kill_right_after_it() {
+    let mut daemon = start().await;
+    for _ in 0..5 {
+        let session_id = session(&daemon).await;
+        let turn_id = turn(&daemon, &session_id, "hang").await;
+        daemon.kill().await;
+        daemon = Daemon::builder().state_from(&daemon).start().await;
+        assert_eq!(record(&daemon, &session_id).await["lastTurnId"], turn_id);
+    }
+    let sessions = get(&daemon, SESSIONS).await;
+    assert_eq!(sessions.data(200)["sessions"].as_array().unwrap().len(), 5);
+}

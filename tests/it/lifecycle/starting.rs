@@ -1,0 +1,157 @@
+//! How the daemon starts, whatever its app-server does.
+
+use std::fs;
+
+use hyper::header::RETRY_AFTER;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::api::{
+    SESSIONS, STATUS, assert_no_survivors, child_that_is, create, logged_type, not_ready, ready, run, start,
+};
+use crate::support::daemon::{Daemon, codexd};
+use crate::support::http::{Target, get, post};
+
+#[tokio::test]
+async fn the_first_document_is_of_a_daemon_that_has_started() {
+    let daemon = start().await;
+    let documents = daemon.documents();
+    let snapshot = &documents[0]["snapshot"];
+    assert_eq!(snapshot["daemon"]["started"], true);
+    assert_eq!(snapshot["daemon"]["pid"], daemon.pid());
+    assert_ne!(snapshot["daemon"]["child"]["status"], "idle");
+    let first = &daemon.events_on_disk()[0];
+    assert_eq!((&first["seq"], &first["type"]), (&json!(1), &json!("daemon.started")));
+    assert_eq!(first["message"], "codexd started in app-server mode.");
+    for key in ["endpoint", "localApiBase", "strategy"] {
+        assert!(first["detail"][key].is_string(), "{first}");
+    }
+}
+
+#[tokio::test]
+async fn a_start_is_told_in_order() {
+    let daemon = start().await;
+    ready(&daemon).await;
+    let events = daemon.events_on_disk();
+    let mut types: Vec<_> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
+    types.retain(|event_type| !matches!(*event_type, "child.stderr" | "app-server.notification"));
+    assert_eq!(types, ["daemon.started", "child.started", "app-server.connected"]);
+    let find = |event_type| events.iter().find(|event| event["type"] == event_type).unwrap();
+    let (started, connected) = (find("child.started"), find("app-server.connected"));
+    let pid = started["detail"]["pid"].as_u64().unwrap();
+    assert_eq!(started["message"], format!("Started Codex child process {pid}."));
+    assert_eq!(started["detail"]["command"], env!("CARGO_BIN_EXE_codexd"));
+    assert_eq!(started["detail"]["args"][0], "embedded-app-server");
+    for key in ["endpoint", "platformFamily", "platformOs", "userAgent"] {
+        assert!(connected["detail"][key].is_string(), "{connected}");
+    }
+    assert_eq!(child_that_is(&daemon, "running").await["pid"], pid);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_child_knows_whose_it_is() {
+    let daemon = start().await;
+    ready(&daemon).await;
+    let status = get(&daemon, STATUS).await;
+    let snapshot = &status.data(200)["snapshot"];
+    let child = &snapshot["daemon"]["child"];
+    let environment = fs::read(format!("/proc/{}/environ", child["pid"])).unwrap();
+    let environment = String::from_utf8(environment).unwrap();
+    let variables: Vec<&str> = environment.split('\0').collect();
+    for (name, value) in [
+        ("BAA_CODEXD_DAEMON_ID", &snapshot["identity"]["daemonId"]),
+        ("BAA_CODEXD_SERVER_ENDPOINT", &child["endpoint"]),
+    ] {
+        let wanted = format!("{name}={}", value.as_str().unwrap());
+        assert!(variables.contains(&wanted.as_str()), "no {wanted} in {variables:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_program_is_a_state_and_says_what_to_do() {
+    let no_arguments: [&str; 0] = [];
+    let daemon = Daemon::builder().server("codex-that-is-nowhere", &no_arguments).start().await;
+    let reason = not_ready(&daemon, "npm install").await;
+    assert!(reason.contains("codex-that-is-nowhere") && reason.contains("PATH"), "{reason}");
+    let failed = logged_type(&daemon, "child.spawn.failed").await;
+    assert_eq!((&failed["level"], &failed["message"]), (&json!("error"), &json!(reason)));
+    let answer = post(&daemon, SESSIONS, &json!({})).await;
+    assert!(answer.error(503, "app_server_unavailable").contains("npm install"), "{}", answer.text);
+    assert!(answer.headers.get(RETRY_AFTER).is_some());
+    let child = child_that_is(&daemon, "failed").await;
+    assert_eq!(child["pid"], Value::Null);
+    assert!(child["lastError"].as_str().unwrap().contains("npm install"), "{child}");
+}
+
+#[tokio::test]
+async fn a_program_that_may_not_be_run_is_a_state_too() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("codex");
+    fs::write(&file, "text").unwrap();
+    let no_arguments: [&str; 0] = [];
+    let daemon = Daemon::builder().server(&file, &no_arguments).start().await;
+    let failed = logged_type(&daemon, "child.spawn.failed").await;
+    assert!(failed["message"].as_str().unwrap().contains(file.to_str().unwrap()), "{failed}");
+    not_ready(&daemon, file.to_str().unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_child_that_exits_at_once_is_told_and_does_not_end_the_daemon() {
+    let mut daemon = Daemon::builder().startup("exit=4").start().await;
+    let exited = logged_type(&daemon, "child.exited").await;
+    assert_eq!((&exited["detail"]["code"], &exited["level"]), (&json!(4), &json!("error")));
+    not_ready(&daemon, "code 4").await;
+    let answer = post(&daemon, SESSIONS, &json!({})).await;
+    answer.error(503, "app_server_unavailable");
+    let child = child_that_is(&daemon, "failed").await;
+    assert_eq!(child["exitCode"], 4);
+    assert!(daemon.stop().await.status.success());
+}
+
+#[tokio::test]
+async fn a_child_that_refuses_to_initialize_is_ended() {
+    let mut daemon = Daemon::builder().startup("refuse-initialize").start().await;
+    let failed = logged_type(&daemon, "app-server.connect.failed").await;
+    assert!(failed["message"].as_str().unwrap().contains("initialize"), "{failed}");
+    logged_type(&daemon, "child.exited").await;
+    not_ready(&daemon, "app-server").await;
+    assert!(daemon.stop().await.status.success());
+    assert_no_survivors(&daemon);
+}
+
+#[tokio::test]
+async fn the_listener_does_not_wait_for_the_child() {
+    let mut daemon = Daemon::builder().startup("hang-initialize").start().await;
+    let health = get(&daemon, "/healthz").await;
+    assert_eq!((health.status, &health.json["status"]), (200, &json!("ok")));
+    assert_eq!(health.json["service"]["ready"], false);
+    assert_eq!(health.json["service"]["notReadyReason"], "The app-server is being started.");
+    assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
+    child_that_is(&daemon, "starting").await;
+    assert!(daemon.stop().await.status.success());
+    assert_no_survivors(&daemon);
+}
+
+#[tokio::test]
+async fn a_session_waits_for_a_child_that_is_being_started() {
+    let daemon = Daemon::builder().startup("answer-late=500").start().await;
+    assert_eq!(create(&daemon, json!({})).await["status"], "active");
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_refused_before_anything_is_started() {
+    let first = start().await;
+    let folder = TempDir::new().unwrap();
+    let (root, mark) = (folder.path().join("root"), folder.path().join("started"));
+    fs::create_dir(&root).unwrap();
+    let mut command = codexd(folder.path());
+    command.args(["start", "--local-api-base", first.base_url(), "--server-command", "touch"]);
+    command.arg("--repo-root").arg(&root).arg("--server-arg").arg(&mark);
+    let ended = run(command).await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(ended.stdout, "");
+    assert!(ended.stderr.contains(first.authority()) && ended.stderr.contains("in use"), "{}", ended.stderr);
+    assert!(!mark.exists(), "a child was started");
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "folders were made");
+}

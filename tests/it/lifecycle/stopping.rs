@@ -1,0 +1,203 @@
+//! How the daemon stops, in order and in a hurry, and what it leaves behind.
+
+use std::time::Instant;
+
+use futures_util::future::join_all;
+use hyper::header::RETRY_AFTER;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::api::{
+    SESSIONS, TURN, ask_turn, assert_no_survivors, logged, logged_type, not_ready, ready, session, start,
+    text, try_post, turn,
+};
+use crate::support::daemon::{Daemon, Stopped};
+use crate::support::http::{Target, get, post};
+use crate::support::websocket::EventStream;
+
+/// Asserts a stop in order: exit code 0, the last event, and nobody left.
+fn assert_stopped(daemon: &Daemon, stopped: &Stopped) {
+    assert!(stopped.status.success(), "{stopped:?}");
+    let last = daemon.events_on_disk().pop().unwrap();
+    assert_eq!((&last["type"], &last["message"]), (&json!("daemon.stopped"), &json!("codexd stopped.")));
+    assert_no_survivors(daemon);
+}
+
+#[expect(clippy::print_stdout, reason = "how long it took is worth a look, and depends on the machine")]
+fn print(what: &str, stopped: &Stopped) {
+    println!("{what}: {} ms", stopped.took.as_millis());
+}
+
+#[tokio::test]
+async fn a_daemon_at_rest_stops() {
+    let mut daemon = start().await;
+    ready(&daemon).await;
+    let stopped = daemon.stop().await;
+    print("a stop at rest", &stopped);
+    assert_stopped(&daemon, &stopped);
+    let exited = logged_type(&daemon, "child.exited").await;
+    assert_eq!((&exited["level"], &exited["detail"]["code"]), (&json!("info"), &json!(0)));
+    assert_eq!(exited["message"], "Codex child exited.");
+    let events = daemon.events_on_disk();
+    assert!(!events.iter().any(|event| event["type"] == "app-server.transport.closed"), "{events:?}");
+}
+
+#[tokio::test]
+async fn an_interrupt_stops_like_a_termination() {
+    for signal in [Signal::INT, Signal::HUP] {
+        let mut daemon = start().await;
+        ready(&daemon).await;
+        daemon.signal(signal);
+        let status = daemon.exited().await;
+        assert!(status.success(), "{status}");
+        assert_eq!(daemon.events_on_disk().pop().unwrap()["type"], "daemon.stopped");
+        assert_no_survivors(&daemon);
+    }
+}
+
+#[tokio::test]
+async fn a_running_turn_is_interrupted_by_a_stop() {
+    let mut daemon = start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "hang").await;
+    logged_type(&daemon, "app-server.turn.started").await;
+    let stopped = daemon.stop().await;
+    assert_stopped(&daemon, &stopped);
+    let completed = logged_type(&daemon, "app-server.turn.completed").await;
+    assert_eq!(completed["detail"]["turnId"], turn_id);
+    assert_eq!(completed["detail"]["status"], "interrupted");
+    let events = daemon.events_on_disk();
+    assert!(!events.iter().any(|event| event["type"] == "app-server.turn.completed.missing"));
+}
+
+#[tokio::test]
+async fn a_stop_under_load_keeps_every_promise() {
+    let mut daemon = start().await;
+    let streaming = session(&daemon).await;
+    let mut session_ids = Vec::new();
+    for _ in 0..8 {
+        session_ids.push(session(&daemon).await);
+    }
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let mut events = EventStream::connect(&daemon).await;
+        streams.push(tokio::spawn(async move { events.close_code().await }));
+    }
+    let mut accepted = vec![turn(&daemon, &streaming, "deltas=1000000 delay=1").await];
+    logged_type(&daemon, "app-server.turn.message.delta").await;
+    let base = daemon.base_url().to_owned();
+    // Each asks again and again until nobody answers any more.
+    let callers = session_ids.into_iter().map(|session_id| {
+        let base = base.clone();
+        tokio::spawn(async move {
+            let mut accepted = Vec::new();
+            let body = json!({ "sessionId": session_id, "input": "deltas=3" });
+            while let Some((status, answer)) = try_post(&base, TURN, &body).await {
+                match (status, answer["error"].as_str()) {
+                    (202, _) => accepted.push(text(&answer["data"]["turnId"])),
+                    (409, Some("turn_in_progress")) => {}
+                    (503, Some("shutting_down" | "app_server_unavailable")) => break,
+                    other => panic!("{other:?}: {answer}"),
+                }
+            }
+            accepted
+        })
+    });
+    let callers: Vec<_> = callers.collect();
+    logged(&daemon, "turns of the callers", |event| {
+        event["type"] == "turn.accepted" && event["detail"]["sessionId"] != streaming
+    })
+    .await;
+    let stopped = daemon.stop().await;
+    print("a stop under load", &stopped);
+    assert_stopped(&daemon, &stopped);
+    for caller in join_all(callers).await {
+        accepted.extend(caller.unwrap());
+    }
+    let events = daemon.events_on_disk();
+    let logged: Vec<&Value> = events
+        .iter()
+        .filter(|event| event["type"] == "turn.accepted")
+        .map(|event| &event["detail"]["turnId"])
+        .collect();
+    for turn_id in &accepted {
+        assert!(logged.contains(&&json!(turn_id)), "turn {turn_id} was promised and is not in the log");
+    }
+    for stream in join_all(streams).await {
+        assert_eq!(stream.unwrap(), 1001);
+    }
+}
+
+/// A daemon whose child neither ends with its stdin nor by SIGTERM, and that has been told to stop.
+async fn stopping_with_a_stubborn_child() -> Daemon {
+    let daemon = Daemon::builder().startup("ignore-eof ignore-term").start().await;
+    ready(&daemon).await;
+    daemon.signal(Signal::TERM);
+    not_ready(&daemon, "codexd is stopping.").await;
+    daemon
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_stubborn_child_at_once() {
+    let mut daemon = stopping_with_a_stubborn_child().await;
+    let asked = Instant::now();
+    daemon.signal(Signal::TERM);
+    let status = daemon.exited().await;
+    let stopped = Stopped { status, took: asked.elapsed() };
+    print("a stop in a hurry", &stopped);
+    assert_stopped(&daemon, &stopped);
+    // Two rungs of four seconds would have been waited for.
+    assert!(stopped.took.as_secs() < 4, "{stopped:?}");
+    let exited = logged_type(&daemon, "child.exited").await;
+    assert_eq!((&exited["detail"]["signal"], &exited["detail"]["code"]), (&json!("SIGKILL"), &Value::Null));
+}
+
+#[tokio::test]
+async fn a_daemon_that_stops_refuses_new_work_and_still_answers() {
+    let mut daemon = stopping_with_a_stubborn_child().await;
+    for (path, body) in [(SESSIONS, json!({})), (TURN, json!({ "sessionId": "x", "input": "x" }))] {
+        let answer = post(&daemon, path, &body).await;
+        answer.error(503, "shutting_down");
+        assert!(answer.headers.get(RETRY_AFTER).is_some(), "no Retry-After: {}", answer.text);
+    }
+    assert_eq!(get(&daemon, SESSIONS).await.status, 200);
+    daemon.signal(Signal::INT);
+    assert!(daemon.exited().await.success());
+}
+
+#[tokio::test]
+async fn a_child_that_never_initialized_is_ended_by_a_stop() {
+    let mut daemon = Daemon::builder().startup("hang-initialize").start().await;
+    logged_type(&daemon, "child.started").await;
+    let stopped = daemon.stop().await;
+    assert_stopped(&daemon, &stopped);
+}
+
+#[tokio::test]
+async fn a_child_that_reads_nothing_is_ended_by_a_stop_in_a_hurry() {
+    let mut daemon = start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "hang stop-reading").await;
+    daemon.signal(Signal::TERM);
+    daemon.signal(Signal::INT);
+    let status = daemon.exited().await;
+    assert!(status.success(), "{status}");
+    assert_no_survivors(&daemon);
+    assert_eq!(daemon.events_on_disk().pop().unwrap()["type"], "daemon.stopped");
+}
+
+#[tokio::test]
+async fn nothing_that_a_turn_started_outlives_the_daemon() {
+    for prompt in ["spawn=300", "spawn-background=300 hang", "spawn-background=300"] {
+        let mut daemon = start().await;
+        let session_id = session(&daemon).await;
+        let turn_id = ask_turn(&daemon, &session_id, prompt).await.data(202)["turnId"].clone();
+        logged(&daemon, "the process", |event| {
+            let item = &event["detail"]["params"]["item"];
+            event["detail"]["params"]["turnId"] == turn_id && item["type"] == "commandExecution"
+        })
+        .await;
+        let stopped = daemon.stop().await;
+        assert_stopped(&daemon, &stopped);
+    }
+}

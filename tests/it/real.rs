@@ -1,0 +1,150 @@
+//! codexd with the real app-server behind it, and the offline model behind that.
+
+mod app_server;
+mod external;
+mod lifecycle;
+mod tools;
+mod turns;
+
+use serde_json::{Value, json};
+
+use crate::support::codex::CodexHome;
+use crate::support::daemon::{Daemon, DaemonBuilder};
+use crate::support::http::{Answer, get, post};
+use crate::support::model::MockModel;
+use crate::support::websocket::EventStream;
+
+/// A daemon, its event stream, and everything behind it; dropped from the front to the back.
+struct Stage {
+    events: EventStream,
+    daemon: Daemon,
+    home: CodexHome,
+    model: MockModel,
+}
+
+impl Stage {
+    /// The real codex as the child.
+    async fn start() -> Self {
+        Self::start_with(|home| Daemon::builder().real(home)).await
+    }
+
+    /// A daemon that is started in this way for this home.
+    async fn start_with(builder: impl FnOnce(&CodexHome) -> DaemonBuilder) -> Self {
+        let model = MockModel::start();
+        let home = CodexHome::new(&model);
+        let daemon = builder(&home).start().await;
+        let mut events = EventStream::connect(&daemon).await;
+        events.hello().await;
+        Self { events, daemon, home, model }
+    }
+
+    /// The same with another daemon in the place of this one, which has ended.
+    async fn restart(self) -> Self {
+        let Self { daemon, home, model, .. } = self;
+        let daemon = Daemon::builder().real(&home).state_from(&daemon).start().await;
+        let mut events = EventStream::connect(&daemon).await;
+        events.hello().await;
+        Self { events, daemon, home, model }
+    }
+
+    /// Creates a session in the workspace; returns its record.
+    async fn session(&self, settings: &Value) -> Value {
+        create_session(&self.daemon, &self.home, settings).await
+    }
+
+    /// Starts a turn.
+    async fn start_turn(&self, session: &Value, prompt: &str) -> String {
+        let body = json!({ "sessionId": session["sessionId"], "input": prompt });
+        let answer = submit(&self.daemon, &body).await;
+        let data = answer.data(202);
+        assert_eq!(data["accepted"], true);
+        data["turnId"].as_str().unwrap().to_owned()
+    }
+
+    /// Everything up to the end of this turn.
+    async fn rest_of(&mut self, turn_id: &str) -> Turn {
+        rest_of(&mut self.events, turn_id).await
+    }
+
+    /// Runs one turn to its end.
+    async fn turn(&mut self, session: &Value, prompt: &str) -> Turn {
+        let turn_id = self.start_turn(session, prompt).await;
+        self.rest_of(&turn_id).await
+    }
+
+    /// The record of a session as it is now.
+    async fn record(&self, session: &Value) -> Value {
+        record(&self.daemon, session).await
+    }
+
+    /// Stops the daemon and sees that it left nothing behind.
+    async fn stop(&mut self) {
+        let stopped = self.daemon.stop().await;
+        assert!(stopped.status.success(), "{stopped:?}");
+        #[cfg(target_os = "linux")]
+        assert_eq!(self.daemon.survivors(), []);
+    }
+}
+
+async fn create_session(daemon: &Daemon, home: &CodexHome, settings: &Value) -> Value {
+    let mut body = json!({ "cwd": home.workspace() });
+    body.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+    let answer = post(daemon, "/v1/codexd/sessions", &body).await;
+    answer.data(201)["session"].clone()
+}
+
+async fn submit(daemon: &Daemon, body: &Value) -> Answer {
+    post(daemon, "/v1/codexd/turn", body).await
+}
+
+async fn record(daemon: &Daemon, session: &Value) -> Value {
+    let path = format!("/v1/codexd/sessions/{}", session["sessionId"].as_str().unwrap());
+    get(daemon, &path).await.data(200)["session"].clone()
+}
+
+async fn rest_of(events: &mut EventStream, turn_id: &str) -> Turn {
+    let ended =
+        |event: &Value| event["type"] == "app-server.turn.completed" && event["detail"]["turnId"] == turn_id;
+    Turn { events: events.collect_until("the end of the turn", ended).await }
+}
+
+/// The events of a turn that has come to its end.
+struct Turn {
+    events: Vec<Value>,
+}
+
+impl Turn {
+    /// How it ended.
+    fn status(&self) -> &str {
+        self.events.last().unwrap()["detail"]["status"].as_str().unwrap()
+    }
+
+    /// The events of this type.
+    fn of(&self, event_type: &str) -> Vec<&Value> {
+        self.events.iter().filter(|event| event["type"] == event_type).collect()
+    }
+
+    /// The parameters of the notifications that have no event of their own.
+    fn notifications(&self, method: &str) -> Vec<&Value> {
+        let all = self.of("app-server.notification").into_iter().map(|event| &event["detail"]);
+        all.filter(|detail| detail["notificationMethod"] == method).map(|detail| &detail["params"]).collect()
+    }
+
+    /// The items of this kind, as the notification of this method shows them.
+    fn items(&self, method: &str, kind: &str) -> Vec<&Value> {
+        let all = self.notifications(method).into_iter().map(|params| &params["item"]);
+        all.filter(|item| item["type"] == kind).collect()
+    }
+
+    /// All pieces of text, put together.
+    fn text(&self) -> String {
+        let deltas = self.of("app-server.turn.message.delta");
+        deltas.iter().map(|event| event["detail"]["delta"].as_str().unwrap()).collect()
+    }
+
+    /// Where in the turn the first event of this type is.
+    fn position(&self, event_type: &str) -> usize {
+        let position = self.events.iter().position(|event| event["type"] == event_type);
+        position.unwrap_or_else(|| panic!("no {event_type} in {:?}", self.events))
+    }
+}

@@ -1,0 +1,89 @@
+//! An app-server that somebody else started: the real one, on a port or a socket of its own.
+
+use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::support::codex::{CodexHome, codex};
+use crate::support::wait::wait_until;
+
+/// A running app-server; it is ended when dropped.
+pub(super) struct AppServer {
+    process: Child,
+    /// Where it listens.
+    pub(super) endpoint: String,
+}
+
+impl AppServer {
+    /// On a port that it chooses.
+    pub(super) async fn on_tcp(home: &CodexHome) -> Self {
+        let (process, output) = start(home, "ws://127.0.0.1:0");
+        let mut server = Self { process, endpoint: String::new() };
+        server.endpoint = wait_until("the address of the app-server", || {
+            server.assert_alive();
+            let said = fs::read_to_string(&output).unwrap();
+            // A line that is there in part may hold a part of the port.
+            let line =
+                said.split_inclusive('\n').find(|line| line.contains("ws://") && line.ends_with('\n'))?;
+            line.split_whitespace().find(|word| word.starts_with("ws://")).map(ToOwned::to_owned)
+        })
+        .await;
+        server
+    }
+
+    /// On a socket in its home.
+    pub(super) async fn on_socket(home: &CodexHome) -> Self {
+        let path = home.path().join("app-server.sock");
+        let endpoint = format!("unix://{}", path.display());
+        let (process, _) = start(home, &endpoint);
+        let mut server = Self { process, endpoint };
+        wait_until("the socket of the app-server", || {
+            server.assert_alive();
+            UnixStream::connect(&path).ok()
+        })
+        .await;
+        server
+    }
+
+    /// Its process still runs.
+    pub(super) fn assert_alive(&mut self) {
+        assert_eq!(self.process.try_wait().unwrap(), None, "the app-server has ended");
+    }
+
+    /// Ends it without a warning.
+    pub(super) fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for AppServer {
+    fn drop(&mut self) {
+        // In order, so that it takes its own children with it.
+        if let Ok(None) = self.process.try_wait() {
+            let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
+        }
+        let _ = self.process.wait();
+    }
+}
+
+fn start(home: &CodexHome, listen: &str) -> (Child, PathBuf) {
+    let output = home.user_home().join("app-server.output");
+    let file = File::create(&output).unwrap();
+    let process = Command::new(&codex().native)
+        .args(["app-server", "--listen", listen])
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", home.user_home())
+        .env("CODEX_HOME", home.path())
+        .current_dir(home.workspace())
+        .stdin(Stdio::null())
+        .stdout(file.try_clone().unwrap())
+        .stderr(file)
+        .spawn()
+        .unwrap();
+    (process, output)
+}

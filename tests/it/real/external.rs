@@ -1,0 +1,195 @@
+//! An app-server that runs by itself and outlives the daemon.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{self, ServerConfig, pki_types};
+
+use super::app_server::AppServer;
+use super::{create_session, record, rest_of, submit};
+use crate::support::codex::CodexHome;
+use crate::support::daemon::Daemon;
+use crate::support::http::{get, post};
+use crate::support::model::{MockModel, text_of_deltas};
+use crate::support::wait::wait_until_async;
+use crate::support::websocket::EventStream;
+
+/// Starts a daemon on this endpoint and follows its events.
+async fn attach(endpoint: &str) -> (EventStream, Daemon) {
+    let daemon = Daemon::builder().external(endpoint).start().await;
+    let mut events = EventStream::connect(&daemon).await;
+    events.hello().await;
+    (events, daemon)
+}
+
+/// A session and a turn through a daemon on this endpoint, which then stops; returns the session.
+async fn use_it(endpoint: &str, home: &CodexHome, settings: &Value) -> Value {
+    let (mut events, mut daemon) = attach(endpoint).await;
+    let session = create_session(&daemon, home, settings).await;
+    assert_eq!((&session["endpoint"], &session["childPid"]), (&json!(endpoint), &Value::Null));
+    let body = json!({ "sessionId": session["sessionId"], "input": "mock:deltas=3" });
+    let turn_id = submit(&daemon, &body).await.data(202)["turnId"].as_str().unwrap().to_owned();
+    let turn = rest_of(&mut events, &turn_id).await;
+    assert_eq!((turn.status(), turn.text()), ("completed", text_of_deltas(3)));
+    let status = get(&daemon, "/v1/codexd/status").await;
+    let child = &status.data(200)["snapshot"]["daemon"]["child"];
+    assert_eq!((&child["status"], &child["strategy"]), (&json!("external"), &json!("external")));
+    let stopped = daemon.stop().await;
+    assert!(stopped.status.success(), "{stopped:?}");
+    let on_disk = daemon.events_on_disk();
+    for expected in ["child.external", "app-server.connected", "daemon.stopped"] {
+        assert!(on_disk.iter().any(|event| event["type"] == expected), "no {expected}");
+    }
+    assert!(on_disk.iter().all(|event| event["type"] != "app-server.transport.closed"));
+    session
+}
+
+/// Waits until the daemon says that it takes no turns; returns the reason.
+async fn not_ready(daemon: &Daemon) -> String {
+    wait_until_async("a daemon that is not ready", async || {
+        let health = get(daemon, "/healthz").await;
+        assert_eq!((health.status, &health.json["status"]), (200, &json!("ok")));
+        let reason = health.json["service"]["notReadyReason"].as_str().map(ToOwned::to_owned);
+        // While it still connects it is not ready either.
+        reason.filter(|reason| !reason.contains("being started"))
+    })
+    .await
+}
+
+/// A daemon whose app-server cannot be reached stays up and says why; returns the message of the failed connection.
+async fn unreachable(endpoint: &str) -> String {
+    let mut daemon = Daemon::builder().external(endpoint).start().await;
+    let reason = not_ready(&daemon).await;
+    let refused = post(&daemon, "/v1/codexd/sessions", &json!({})).await;
+    assert!(refused.error(503, "app_server_unavailable").contains(&reason), "{reason}: {}", refused.text);
+    let stopped = daemon.stop().await;
+    assert!(stopped.status.success(), "{stopped:?}");
+    let events = daemon.events_on_disk();
+    let failed = events.iter().find(|event| event["type"] == "app-server.connect.failed").unwrap();
+    assert_eq!((&failed["level"], &failed["detail"]["endpoint"]), (&json!("error"), &json!(endpoint)));
+    failed["message"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn an_app_server_on_a_port_is_used_and_left_alone() {
+    let model = MockModel::start();
+    let home = CodexHome::new(&model);
+    let mut server = AppServer::on_tcp(&home).await;
+    let session = use_it(&server.endpoint, &home, &json!({})).await;
+    server.assert_alive();
+    // The next daemon finds the thread where it was, here under the other name of the same scheme.
+    let endpoint = server.endpoint.replace("ws://", "http://");
+    let resumed = use_it(&endpoint, &home, &json!({ "threadId": session["threadId"] })).await;
+    assert_eq!(resumed["lastTurnStatus"], "completed");
+    server.assert_alive();
+}
+
+#[tokio::test]
+async fn an_app_server_on_a_unix_socket_is_used_and_left_alone() {
+    let model = MockModel::start();
+    let home = CodexHome::new(&model);
+    let mut server = AppServer::on_socket(&home).await;
+    use_it(&server.endpoint, &home, &json!({})).await;
+    server.assert_alive();
+}
+
+#[tokio::test]
+async fn an_app_server_that_goes_away_fails_the_turn_and_not_the_daemon() {
+    for on_socket in [false, true] {
+        let model = MockModel::start();
+        let home = CodexHome::new(&model);
+        let mut server = match on_socket {
+            false => AppServer::on_tcp(&home).await,
+            true => AppServer::on_socket(&home).await,
+        };
+        let (mut events, mut daemon) = attach(&server.endpoint).await;
+        let session = create_session(&daemon, &home, &json!({})).await;
+        let body = json!({ "sessionId": session["sessionId"], "input": "mock:hang" });
+        let turn_id = submit(&daemon, &body).await.data(202)["turnId"].clone();
+        let running = |event: &Value| event["type"] == "app-server.turn.started";
+        events.wait_for("the start of the turn", running).await;
+        server.kill();
+
+        let missing = |event: &Value| event["type"] == "app-server.turn.completed.missing";
+        let ending = events.collect_until("the end of the turn", missing).await;
+        let closed = ending.iter().find(|event| event["type"] == "app-server.transport.closed").unwrap();
+        assert!(closed["detail"]["source"].as_str().unwrap().starts_with("websocket."), "{closed}");
+        let detail = &ending.last().unwrap()["detail"];
+        assert_eq!((&detail["turnId"], &detail["sessionId"]), (&turn_id, &session["sessionId"]));
+        assert_eq!(detail["failureClass"], "transport_closed_before_turn_completed");
+        assert!(not_ready(&daemon).await.contains("connection is gone"));
+        let after = record(&daemon, &session).await;
+        assert_eq!((&after["lastTurnStatus"], &after["currentTurnId"]), (&json!("failed"), &Value::Null));
+        submit(&daemon, &body).await.error(503, "app_server_unavailable");
+        assert!(daemon.stop().await.status.success());
+    }
+}
+
+#[tokio::test]
+async fn nobody_at_the_endpoint_is_a_state_of_the_daemon() {
+    // A port that was free a moment ago, and a socket that was never there.
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let message = unreachable(&format!("ws://127.0.0.1:{port}")).await;
+    assert!(message.contains(&port.to_string()), "{message}");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nobody.sock");
+    let message = unreachable(&format!("unix://{}", path.display())).await;
+    assert!(message.contains("nobody.sock"), "{message}");
+}
+
+#[tokio::test]
+async fn something_else_at_the_endpoint_is_a_state_of_the_daemon() {
+    // The daemon's own listener speaks HTTP, but there is no WebSocket at its root.
+    let other = Daemon::builder().start().await;
+    let endpoint =
+        get(&other, "/healthz").await.json["service"]["resolvedBaseUrl"].as_str().unwrap().to_owned();
+    let message = unreachable(&endpoint).await;
+    assert!(message.contains("404"), "{message}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_vouches_for_is_refused() {
+    let model = MockModel::start();
+    let home = CodexHome::new(&model);
+    let server = AppServer::on_tcp(&home).await;
+    let proxy = TlsProxy::start(&server.endpoint).await;
+    let message = unreachable(&format!("wss://localhost:{}", proxy.port)).await;
+    assert!(message.to_lowercase().contains("certificate"), "{message}");
+}
+
+/// Takes TLS connections with a certificate of its own making, and passes on what is in them.
+struct TlsProxy {
+    port: u16,
+}
+
+impl TlsProxy {
+    /// In front of this `ws://` address, until the test's runtime ends.
+    async fn start(behind: &str) -> Self {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let behind = behind.strip_prefix("ws://").unwrap().to_owned();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, behind) = (acceptor.clone(), behind.clone());
+                tokio::spawn(async move {
+                    let Ok(mut outside) = acceptor.accept(stream).await else { return };
+                    let mut inside = TcpStream::connect(behind).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
+                });
+            }
+        });
+        Self { port }
+    }
+}

@@ -1,0 +1,79 @@
+//! Turns that do something: commands, patches, plans, and what needs an approval.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::{Stage, Turn};
+use crate::support::model::text_of_deltas;
+
+#[tokio::test]
+async fn a_shell_command_is_seen_from_its_start_to_its_end() {
+    let mut stage = Stage::start().await;
+    let session = stage.session(&json!({})).await;
+    // Output that comes at once can be missed by the app-server, so the command says more until something was heard.
+    let command = "until test -f heard; do echo tick; sleep 0.02; done; echo end";
+    let turn_id = stage.start_turn(&session, &format!("mock:shell=[{command}] mock:deltas=2")).await;
+    let is_output =
+        |event: &Value| event["detail"]["notificationMethod"] == "item/commandExecution/outputDelta";
+    let mut events = stage.events.collect_until("output of the command", is_output).await;
+    fs::write(stage.home.workspace().join("heard"), "").unwrap();
+    events.extend(stage.rest_of(&turn_id).await.events);
+    let turn = Turn { events };
+    assert_eq!((turn.status(), turn.text()), ("completed", text_of_deltas(2)));
+    let started = turn.items("item/started", "commandExecution");
+    assert_eq!(started.len(), 1);
+    assert!(started[0]["command"].as_str().unwrap().contains(command), "{started:?}");
+    let output = turn.notifications("item/commandExecution/outputDelta");
+    assert!(output.iter().all(|params| params["itemId"] == started[0]["id"]), "{output:?}");
+    let completed = turn.items("item/completed", "commandExecution");
+    assert_eq!(completed.len(), 1);
+    assert_eq!((&completed[0]["status"], &completed[0]["exitCode"]), (&json!("completed"), &json!(0)));
+    let output = completed[0]["aggregatedOutput"].as_str().unwrap();
+    assert!(output.starts_with("tick\n") && output.ends_with("tick\nend\n"), "{output}");
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_patch_changes_the_workspace() {
+    let mut stage = Stage::start().await;
+    let session = stage.session(&json!({})).await;
+    let turn = stage.turn(&session, "mock:patch=[new.txt] mock:deltas=1").await;
+    assert_eq!(turn.status(), "completed");
+    let text = fs::read_to_string(stage.home.workspace().join("new.txt")).unwrap();
+    assert_eq!(text, "hello from mock-model\n");
+    assert_eq!(turn.items("item/completed", "fileChange")[0]["status"], "completed");
+    let diffs = turn.of("app-server.turn.diff.updated");
+    let diff = diffs.last().unwrap()["detail"]["diff"].as_str().unwrap();
+    assert!(diff.contains("+hello from mock-model"), "{diff}");
+}
+
+#[tokio::test]
+async fn a_plan_is_shown() {
+    let mut stage = Stage::start().await;
+    let session = stage.session(&json!({})).await;
+    let turn = stage.turn(&session, "mock:plan mock:deltas=1").await;
+    assert_eq!(turn.status(), "completed");
+    let plans = turn.of("app-server.turn.plan.updated");
+    assert_eq!(plans.len(), 1);
+    assert_eq!(plans[0]["detail"]["plan"].as_array().unwrap().len(), 2);
+    assert_eq!(plans[0]["detail"]["threadId"], session["threadId"]);
+}
+
+#[tokio::test]
+async fn an_approval_that_nobody_can_give_is_refused_and_the_turn_goes_on() {
+    let mut stage = Stage::start().await;
+    let settings = json!({ "approvalPolicy": "untrusted", "sandbox": "read-only" });
+    let session = stage.session(&settings).await;
+    let turn = stage.turn(&session, "mock:shell=[touch forbidden] mock:deltas=1").await;
+    assert_eq!((turn.status(), turn.text()), ("completed", text_of_deltas(1)));
+    let refused = turn.of("app-server.request.refused");
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0]["detail"]["requestMethod"], "item/commandExecution/requestApproval");
+    assert_eq!(refused[0]["detail"]["threadId"], session["threadId"]);
+    let completed = turn.items("item/completed", "commandExecution");
+    assert_eq!(completed[0]["status"], "failed");
+    assert_eq!(completed[0]["id"], refused[0]["detail"]["itemId"]);
+    assert!(!stage.home.workspace().join("forbidden").exists());
+    stage.stop().await;
+}

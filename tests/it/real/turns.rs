@@ -1,0 +1,172 @@
+//! Turns that say something: streamed, failing, steered, resumed, long, and wrong.
+
+use serde_json::{Value, json};
+
+use super::{Stage, submit};
+use crate::support::http::post;
+use crate::support::model::text_of_deltas;
+
+#[tokio::test]
+async fn a_turn_is_streamed_in_order_and_its_pieces_add_up_to_its_text() {
+    let mut stage = Stage::start().await;
+    let settings = json!({ "metadata": { "for": "a test" }, "purpose": "worker" });
+    let session = stage.session(&settings).await;
+    assert_eq!((&session["status"], &session["purpose"]), (&json!("active"), &json!("worker")));
+    assert_eq!((&session["model"], &session["modelProvider"]), (&json!("mock-model"), &json!("mock")));
+    assert_eq!(session["cwd"], stage.home.workspace().to_str().unwrap());
+    assert_eq!(session["metadata"], json!({ "for": "a test" }));
+    for absent in ["currentTurnId", "lastTurnId", "lastTurnStatus"] {
+        assert_eq!(session[absent], Value::Null, "{absent}");
+    }
+
+    let turn = stage.turn(&session, "say mock:deltas=20 mock:delay=1").await;
+    assert_eq!(turn.status(), "completed");
+    let text = text_of_deltas(20);
+    assert_eq!(turn.text(), text);
+    assert_eq!(turn.items("item/completed", "agentMessage")[0]["text"], text);
+    assert_eq!(turn.of("app-server.turn.message.delta").len(), 20);
+    let order = [
+        "session.created",
+        "turn.accepted",
+        "app-server.turn.started",
+        "app-server.turn.message.delta",
+        "app-server.turn.completed",
+    ];
+    let positions = order.map(|event_type| turn.position(event_type));
+    assert!(positions.is_sorted(), "{order:?} are at {positions:?}");
+
+    let turn_id = &turn.events.last().unwrap()["detail"]["turnId"];
+    let record = stage.record(&session).await;
+    assert_eq!(record["lastTurnId"], *turn_id);
+    assert_eq!((&record["currentTurnId"], &record["lastTurnStatus"]), (&Value::Null, &json!("completed")));
+    assert_eq!(record["threadId"], session["threadId"]);
+    assert!(record["updatedAt"].as_str() >= session["updatedAt"].as_str());
+    stage.stop().await;
+    assert!(stage.daemon.events_on_disk().iter().any(|event| event == turn.events.last().unwrap()));
+}
+
+#[tokio::test]
+async fn a_failing_model_is_tried_again_and_then_fails_the_turn() {
+    let mut stage = Stage::start().await;
+    let session = stage.session(&json!({})).await;
+    let turn = stage.turn(&session, "mock:fail").await;
+    assert_eq!(turn.status(), "failed");
+    let errors = turn.of("app-server.turn.error");
+    let will_retry: Vec<_> = errors.iter().map(|event| &event["detail"]["willRetry"]).collect();
+    assert_eq!(will_retry, [true, false]);
+    for error in errors {
+        assert_eq!(error["level"], "error");
+        assert!(error["detail"]["error"]["message"].is_string(), "{error}");
+    }
+    assert!(turn.events.last().unwrap()["detail"]["error"].is_object());
+    assert_eq!(stage.record(&session).await["lastTurnStatus"], "failed");
+    // The session goes on.
+    assert_eq!(stage.turn(&session, "mock:deltas=1").await.status(), "completed");
+    assert_eq!(stage.record(&session).await["lastTurnStatus"], "completed");
+}
+
+#[tokio::test]
+async fn a_running_turn_can_be_steered_but_not_started_over() {
+    let mut stage = Stage::start().await;
+    let session = stage.session(&json!({})).await;
+    // The model falls silent, so that the turn lasts until it is steered.
+    let turn_id = stage.start_turn(&session, "mock:hang").await;
+    let running = |event: &Value| event["type"] == "app-server.turn.started";
+    stage.events.wait_for("the start of the turn", running).await;
+    assert_eq!(stage.record(&session).await["currentTurnId"], turn_id);
+
+    let another = json!({ "sessionId": session["sessionId"], "input": "mock:deltas=1" });
+    let refused = submit(&stage.daemon, &another).await;
+    assert!(refused.error(409, "turn_in_progress").contains(&turn_id), "{}", refused.text);
+    let mut steering = json!({ "sessionId": session["sessionId"], "input": "turn around mock:deltas=2" });
+    steering["expectedTurnId"] = json!("somewhere-else");
+    submit(&stage.daemon, &steering).await.error(400, "app_server_rejected");
+    steering["expectedTurnId"] = json!(turn_id);
+    assert_eq!(submit(&stage.daemon, &steering).await.data(202)["turnId"], turn_id);
+
+    let turn = stage.rest_of(&turn_id).await;
+    assert_eq!((turn.status(), turn.text()), ("completed", text_of_deltas(2)));
+    assert_eq!(turn.of("turn.accepted").len(), 1);
+    assert!(stage.model.requests().last().unwrap().to_string().contains("turn around"));
+    // What was over cannot be steered.
+    submit(&stage.daemon, &steering).await.error(400, "app_server_rejected");
+}
+
+#[tokio::test]
+async fn a_thread_is_resumed_after_a_restart_with_all_that_was_said() {
+    let mut stage = Stage::start().await;
+    let session = stage.session(&json!({})).await;
+    let turn = stage.turn(&session, "remember the blue heron mock:text=[noted]").await;
+    assert_eq!(turn.status(), "completed");
+    stage.stop().await;
+
+    let mut stage = stage.restart().await;
+    let old = stage.record(&session).await;
+    assert_eq!((&old["status"], &old["lastTurnStatus"]), (&json!("active"), &json!("completed")));
+    let resumed = stage.session(&json!({ "threadId": session["threadId"] })).await;
+    assert_eq!(resumed["threadId"], session["threadId"]);
+    assert_ne!(resumed["sessionId"], session["sessionId"]);
+    assert_eq!(
+        (&resumed["lastTurnId"], &resumed["lastTurnStatus"]),
+        (&old["lastTurnId"], &json!("completed"))
+    );
+    assert_eq!(resumed["currentTurnId"], Value::Null);
+    let turn = stage.turn(&resumed, "what did I say mock:deltas=1").await;
+    assert_eq!(turn.of("session.resumed").len(), 1);
+    assert_eq!(turn.status(), "completed");
+    let requests = stage.model.requests();
+    assert_eq!(requests.len(), 2);
+    let told = requests.last().unwrap().to_string();
+    for earlier in ["remember the blue heron", "noted", "what did I say"] {
+        assert!(told.contains(earlier), "the model was not told {earlier:?}");
+    }
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_prompt_of_a_megabyte_reaches_the_model_whole() {
+    let mut stage = Stage::start().await;
+    let session = stage.session(&json!({})).await;
+    let numbers: String = (0..).map(|number| format!("{number:07} ")).take(125_000).collect();
+    let prompt = format!("{} mock:deltas=1", numbers.trim_end());
+    assert!(prompt.len() > 1_000_000);
+    assert_eq!(stage.turn(&session, &prompt).await.status(), "completed");
+    let request = stage.model.requests().pop().unwrap();
+    let texts =
+        request["input"].as_array().unwrap().iter().flat_map(|item| item["content"].as_array()).flatten();
+    assert!(texts.into_iter().any(|part| part["text"] == prompt), "the prompt did not arrive as it was");
+}
+
+#[tokio::test]
+async fn what_the_app_server_does_not_take_is_the_callers_mistake() {
+    let mut stage = Stage::start().await;
+    for wrong in [
+        json!({ "sandbox": "bogus" }),
+        json!({ "approvalPolicy": "bogus" }),
+        json!({ "personality": "bogus" }),
+        json!({ "modelProvider": "bogus" }),
+        json!({ "threadId": "bogus" }),
+        json!({ "threadId": "01a1f6fb-b866-75a2-b64e-8e17d77fc57f" }),
+    ] {
+        let answer = post(&stage.daemon, "/v1/codexd/sessions", &wrong).await;
+        answer.error(400, "app_server_rejected");
+        assert_eq!(answer.json["details"]["code"], -32600, "{wrong}: {}", answer.text);
+        assert!(answer.json["details"]["message"].is_string(), "{wrong}: {}", answer.text);
+    }
+    let session = stage.session(&json!({})).await;
+    for wrong in [
+        json!({ "input": [{ "type": "bogus" }] }),
+        json!({ "summary": "bogus" }),
+        json!({ "approvalPolicy": "bogus" }),
+        json!({ "sandboxPolicy": { "type": "bogus" } }),
+    ] {
+        let mut body = json!({ "sessionId": session["sessionId"], "input": "mock:deltas=1" });
+        body.as_object_mut().unwrap().extend(wrong.as_object().unwrap().clone());
+        let answer = submit(&stage.daemon, &body).await;
+        answer.error(400, "app_server_rejected");
+        assert_eq!(answer.json["details"]["code"], -32600, "{wrong}: {}", answer.text);
+    }
+    // Nothing of it got in the way.
+    assert_eq!(stage.record(&session).await["currentTurnId"], Value::Null);
+    assert_eq!(stage.turn(&session, "mock:deltas=1").await.status(), "completed");
+}

@@ -1,0 +1,162 @@
+//! Turns whose app-server dies under them.
+
+use hyper::header::RETRY_AFTER;
+use serde_json::{Value, json};
+
+use crate::api::{
+    SESSIONS, ask_turn, assert_keys, child_that_is, create, idle, logged, logged_type, not_ready, session,
+    start, text, try_post, turn,
+};
+use crate::support::daemon::Daemon;
+use crate::support::http::{Answer, Target, get, post};
+
+/// Everything that the end of a turn without its end says.
+const MISSING_KEYS: [&str; 13] = [
+    "childExitCode",
+    "childPid",
+    "childSignal",
+    "childStatus",
+    "failureClass",
+    "flushedTrailingMessage",
+    "sessionId",
+    "threadId",
+    "trailingMessageLength",
+    "transportCloseMessage",
+    "transportCloseSource",
+    "turnId",
+    "turnStatusAtClose",
+];
+
+/// Lets the app-server die in the middle of a turn, and checks what holds however it died; the detail of the event.
+async fn cut(daemon: &Daemon, prompt: &str) -> Value {
+    let session = create(daemon, json!({})).await;
+    let session_id = text(&session["sessionId"]);
+    let turn_id = turn(daemon, &session_id, prompt).await;
+    let record = idle(daemon, &session_id).await;
+    assert_eq!((&record["lastTurnId"], &record["lastTurnStatus"]), (&json!(turn_id), &json!("failed")));
+    assert_eq!(record["status"], "active");
+    let missing = logged(daemon, "the missing end", |event| {
+        event["type"] == "app-server.turn.completed.missing" && event["detail"]["sessionId"] == session_id
+    })
+    .await;
+    assert_eq!(missing["level"], "error");
+    assert_eq!(missing["message"], format!("App-server transport closed before turn {turn_id} completed."));
+    let detail = missing["detail"].clone();
+    assert_keys(&detail, &MISSING_KEYS);
+    assert_eq!(detail["failureClass"], "transport_closed_before_turn_completed");
+    assert_eq!(detail["sessionId"], session_id);
+    assert_eq!(detail["threadId"], session["threadId"]);
+    assert_eq!(detail["turnId"], turn_id);
+    assert_eq!(detail["turnStatusAtClose"], "inProgress");
+    let closed = logged_type(daemon, "app-server.transport.closed").await;
+    let keys = ["exitCode", "flushedTrailingMessage", "signal", "source", "trailingMessageLength"];
+    assert_keys(&closed["detail"], &keys);
+    assert_eq!(closed["level"], "warn");
+    assert!(closed["seq"].as_u64() < missing["seq"].as_u64());
+    detail
+}
+
+fn assert_unavailable(answer: &Answer, why: &str) {
+    let message = answer.error(503, "app_server_unavailable");
+    assert!(message.contains(why), "{message}");
+    assert!(answer.headers.get(RETRY_AFTER).is_some(), "no Retry-After: {}", answer.text);
+}
+
+#[tokio::test]
+async fn a_crash_fails_the_turn_and_is_told_from_then_on() {
+    let daemon = start().await;
+    let detail = cut(&daemon, "deltas=10 crash=7").await;
+    assert_eq!(detail["childExitCode"], 7);
+    assert_eq!(detail["childSignal"], Value::Null);
+    assert_eq!(detail["trailingMessageLength"], 0);
+
+    not_ready(&daemon, "exited with code 7").await;
+    let child = child_that_is(&daemon, "failed").await;
+    assert_eq!(child["exitCode"], 7);
+    assert_eq!(child["pid"], Value::Null);
+    assert!(child["lastError"].is_string(), "{child}");
+    let exited = logged_type(&daemon, "child.exited").await;
+    assert_eq!(
+        (&exited["level"], &exited["message"]),
+        (&json!("error"), &json!("Codex child exited with code 7."))
+    );
+
+    assert_unavailable(&post(&daemon, SESSIONS, &json!({})).await, "exited with code 7");
+    let list = get(&daemon, SESSIONS).await;
+    let session_id = text(&list.data(200)["sessions"][0]["sessionId"]);
+    assert_unavailable(&ask_turn(&daemon, &session_id, "hello").await, "exited with code 7");
+}
+
+#[tokio::test]
+async fn a_kill_is_told_by_the_name_of_its_signal() {
+    let daemon = start().await;
+    let detail = cut(&daemon, "kill").await;
+    assert_eq!((&detail["childExitCode"], &detail["childSignal"]), (&Value::Null, &json!("SIGKILL")));
+    not_ready(&daemon, "SIGKILL").await;
+    let exited = logged_type(&daemon, "child.exited").await;
+    assert_eq!(exited["detail"]["signal"], "SIGKILL");
+    assert!(exited["message"].as_str().unwrap().contains("SIGKILL"), "{exited}");
+}
+
+#[tokio::test]
+async fn an_abort_is_told_by_the_name_of_its_signal() {
+    let daemon = start().await;
+    assert_eq!(cut(&daemon, "abort").await["childSignal"], "SIGABRT");
+}
+
+#[tokio::test]
+async fn half_a_message_is_counted_and_harms_nobody() {
+    let daemon = start().await;
+    let detail = cut(&daemon, "half-line crash=3").await;
+    assert!(detail["trailingMessageLength"].as_u64() > Some(0), "{detail}");
+    assert_eq!(detail["flushedTrailingMessage"], false);
+    assert_eq!(detail["childExitCode"], 3);
+}
+
+#[tokio::test]
+async fn an_app_server_that_closes_its_stdout_is_ended() {
+    let daemon = start().await;
+    let detail = cut(&daemon, "close-stdout").await;
+    assert_eq!(detail["transportCloseSource"], "stdout.end");
+    let exited = logged_type(&daemon, "child.exited").await;
+    assert!(exited["detail"].is_object(), "{exited}");
+    not_ready(&daemon, "app-server").await;
+}
+
+#[tokio::test]
+async fn all_turns_of_a_dying_app_server_fail() {
+    let daemon = start().await;
+    let mut session_ids = Vec::new();
+    for _ in 0..5 {
+        let session_id = session(&daemon).await;
+        turn(&daemon, &session_id, "hang").await;
+        session_ids.push(session_id);
+    }
+    let idle_one = session(&daemon).await;
+    cut(&daemon, "crash").await;
+    for session_id in &session_ids {
+        assert_eq!(idle(&daemon, session_id).await["lastTurnStatus"], "failed");
+    }
+    assert_eq!(idle(&daemon, &idle_one).await["lastTurnStatus"], Value::Null);
+    let events = daemon.events_on_disk();
+    let missing = events.iter().filter(|event| event["type"] == "app-server.turn.completed.missing").count();
+    assert_eq!(missing, 6);
+    let closed = events.iter().filter(|event| event["type"] == "app-server.transport.closed").count();
+    assert_eq!(closed, 1);
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_an_answer_fails_with_the_app_server() {
+    let daemon = start().await;
+    let silent = session(&daemon).await;
+    let other = session(&daemon).await;
+    let (waiting, ()) = tokio::join!(ask_turn(&daemon, &silent, "hang answer-never"), async {
+        // The turn runs though nobody was told so; only then does the other one end the process.
+        logged(&daemon, "the start of the turn", |event| event["type"] == "app-server.turn.started").await;
+        let body = json!({ "sessionId": other, "input": "crash=9" });
+        try_post(daemon.base_url(), crate::api::TURN, &body).await;
+    });
+    waiting.error(503, "app_server_unavailable");
+    assert!(waiting.headers.get(RETRY_AFTER).is_some());
+    assert_eq!(idle(&daemon, &silent).await["lastTurnStatus"], "failed");
+}

@@ -1,0 +1,231 @@
+//! The life of a turn: what the session says meanwhile, what is in the log, and who may say something in between.
+
+use serde_json::{Value, json};
+
+use crate::api::{TURN, ask_turn, idle, logged, record, session, start, text, turn, types_of_turn};
+use crate::support::daemon::Daemon;
+use crate::support::http::{Answer, post};
+
+const STEPS: [&str; 3] = ["turn.accepted", "app-server.turn.started", "app-server.turn.completed"];
+
+async fn steer(daemon: &Daemon, session_id: &str, turn_id: &str, prompt: &str) -> Answer {
+    let body = json!({ "sessionId": session_id, "expectedTurnId": turn_id, "input": prompt });
+    post(daemon, TURN, &body).await
+}
+
+/// Waits until this turn has said that it runs.
+async fn started(daemon: &Daemon, turn_id: &str) {
+    logged(daemon, "the start of the turn", |event| {
+        event["type"] == "app-server.turn.started" && event["detail"]["turnId"] == turn_id
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_session_follows_its_turn() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let before = record(&daemon, &session_id).await;
+    let answer = ask_turn(&daemon, &session_id, "deltas=4 hang-deltas").await;
+    let accepted = answer.data(202);
+    let turn_id = text(&accepted["turnId"]);
+    let in_progress = |record: &Value| {
+        assert_eq!(record["currentTurnId"], turn_id);
+        assert_eq!(record["lastTurnId"], turn_id);
+        assert_eq!(record["lastTurnStatus"], "inProgress");
+        assert_eq!(record["status"], "active");
+    };
+    in_progress(&accepted["session"]);
+    started(&daemon, &turn_id).await;
+    in_progress(&record(&daemon, &session_id).await);
+    assert_eq!(steer(&daemon, &session_id, &turn_id, "text=done").await.status, 202);
+    let after = idle(&daemon, &session_id).await;
+    assert_eq!(after["lastTurnId"], turn_id);
+    assert_eq!(after["lastTurnStatus"], "completed");
+    assert!(after["updatedAt"].as_str() > before["updatedAt"].as_str(), "{before} {after}");
+    assert_eq!(after["createdAt"], before["createdAt"]);
+}
+
+#[tokio::test]
+async fn the_log_tells_a_turn_from_its_acceptance_to_its_end() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "deltas=2 plan diff").await;
+    let session = idle(&daemon, &session_id).await;
+    let events = daemon.events_on_disk();
+    assert_eq!(
+        types_of_turn(&events, &turn_id),
+        [
+            "turn.accepted",
+            "app-server.turn.started",
+            "app-server.turn.plan.updated",
+            "app-server.turn.diff.updated",
+            "app-server.turn.message.delta",
+            "app-server.turn.message.delta",
+            "app-server.turn.completed",
+        ]
+    );
+    let find = |event_type: &str| {
+        events.iter().find(|event| event["type"] == event_type).unwrap_or_else(|| panic!("no {event_type}"))
+    };
+    let (accepted, completed) = (find("turn.accepted"), find("app-server.turn.completed"));
+    let thread_id = &session["threadId"];
+    assert_eq!(
+        accepted["detail"],
+        json!({ "sessionId": session_id, "threadId": thread_id, "turnId": turn_id })
+    );
+    assert_eq!(accepted["message"], format!("Accepted turn {turn_id} for session {session_id}."));
+    assert_eq!(completed["detail"]["status"], "completed");
+    assert_eq!(&completed["detail"]["threadId"], thread_id);
+    let delta = find("app-server.turn.message.delta");
+    assert_eq!(delta["detail"]["delta"], "alpha-0 ....");
+    assert_eq!(delta["message"], format!("App-server emitted delta for turn {turn_id}: alpha-0 ...."));
+    assert!(delta["detail"]["itemId"].is_string());
+    assert!(find("app-server.turn.diff.updated")["detail"]["diff"].is_string());
+    assert!(find("app-server.turn.plan.updated")["detail"]["plan"].is_array());
+    for event_type in ["app-server.thread.started", "app-server.thread.status.changed"] {
+        assert_eq!(&find(event_type)["detail"]["threadId"], thread_id);
+    }
+    let other = find("app-server.notification");
+    assert!(other["detail"]["notificationMethod"].is_string() && other["detail"]["params"].is_object());
+}
+
+#[tokio::test]
+async fn a_turn_is_accepted_before_it_starts_however_fast_it_is() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    for _ in 0..20 {
+        let turn_id = turn(&daemon, &session_id, "text=x").await;
+        idle(&daemon, &session_id).await;
+        let events = daemon.events_on_disk();
+        let mut types = types_of_turn(&events, &turn_id);
+        types.retain(|event_type| STEPS.contains(event_type));
+        assert_eq!(types, STEPS);
+    }
+}
+
+#[tokio::test]
+async fn a_steer_reaches_the_turn_it_names() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "hang").await;
+    started(&daemon, &turn_id).await;
+    let answer = steer(&daemon, &session_id, &turn_id, "text=steered").await;
+    assert_eq!(answer.data(202)["turnId"], turn_id);
+    assert_eq!(answer.data(202)["accepted"], true);
+    assert_eq!(idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
+    let events = daemon.events_on_disk();
+    let deltas: Vec<_> = events
+        .iter()
+        .filter(|event| event["type"] == "app-server.turn.message.delta")
+        .map(|event| event["detail"]["delta"].as_str().unwrap())
+        .collect();
+    assert_eq!(deltas, ["steered"]);
+}
+
+#[tokio::test]
+async fn a_steer_of_another_turn_is_rejected_and_changes_nothing() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let none = steer(&daemon, &session_id, "no-such-turn", "x").await;
+    assert!(none.error(400, "app_server_rejected").contains("no active turn to steer"), "{}", none.text);
+    assert_eq!(record(&daemon, &session_id).await["lastTurnId"], Value::Null);
+
+    let turn_id = turn(&daemon, &session_id, "hang").await;
+    started(&daemon, &turn_id).await;
+    let other = steer(&daemon, &session_id, "no-such-turn", "x").await;
+    other.error(400, "app_server_rejected");
+    assert_eq!(other.json["details"]["code"], -32600);
+    assert!(other.json["details"]["message"].as_str().unwrap().contains(&turn_id), "{}", other.text);
+    let record = record(&daemon, &session_id).await;
+    assert_eq!(
+        (&record["currentTurnId"], &record["lastTurnStatus"]),
+        (&json!(turn_id), &json!("inProgress"))
+    );
+}
+
+#[tokio::test]
+async fn a_busy_session_takes_no_other_turn() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "hang").await;
+    let answer = ask_turn(&daemon, &session_id, "another").await;
+    let message = answer.error(409, "turn_in_progress");
+    assert!(message.contains(&session_id) && message.contains("expectedTurnId"), "{message}");
+    assert_eq!(answer.json["details"]["turnId"], turn_id);
+    // Another session is another matter.
+    let other = session(&daemon).await;
+    turn(&daemon, &other, "hello").await;
+    assert_eq!(idle(&daemon, &other).await["lastTurnStatus"], "completed");
+    assert_eq!(steer(&daemon, &session_id, &turn_id, "text=end").await.status, 202);
+    idle(&daemon, &session_id).await;
+    assert_eq!(ask_turn(&daemon, &session_id, "another").await.status, 202);
+}
+
+#[tokio::test]
+async fn of_two_turns_at_once_one_is_accepted() {
+    let daemon = start().await;
+    for _ in 0..10 {
+        let session_id = session(&daemon).await;
+        let answers =
+            tokio::join!(ask_turn(&daemon, &session_id, "hang"), ask_turn(&daemon, &session_id, "hang"));
+        let (won, lost) = match answers.0.status {
+            202 => answers,
+            _ => (answers.1, answers.0),
+        };
+        let turn_id = &won.data(202)["turnId"];
+        lost.error(409, "turn_in_progress");
+        assert_eq!(&lost.json["details"]["turnId"], turn_id);
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_sessions_have_a_turn_each_at_the_same_time() {
+    let daemon = start().await;
+    let mut session_ids = Vec::new();
+    for _ in 0..100 {
+        session_ids.push(session(&daemon).await);
+    }
+    let turns = session_ids.iter().map(|session_id| turn(&daemon, session_id, "deltas=5 delay=1"));
+    let turn_ids = futures_util::future::join_all(turns).await;
+    for (session_id, turn_id) in session_ids.iter().zip(&turn_ids) {
+        let record = idle(&daemon, session_id).await;
+        assert_eq!(
+            (&record["lastTurnId"], &record["lastTurnStatus"]),
+            (&json!(turn_id), &json!("completed"))
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_turn_that_fails_leaves_a_session_that_goes_on() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "fail").await;
+    let record = idle(&daemon, &session_id).await;
+    assert_eq!((&record["lastTurnId"], &record["lastTurnStatus"]), (&json!(turn_id), &json!("failed")));
+    let completed = logged(&daemon, "the end", |event| event["type"] == "app-server.turn.completed").await;
+    assert_eq!(completed["detail"]["status"], "failed");
+    assert!(completed["detail"]["error"].is_object(), "{completed}");
+    let events = daemon.events_on_disk();
+    let error = events.iter().find(|event| event["type"] == "app-server.turn.error").unwrap();
+    assert_eq!((&error["level"], &error["detail"]["willRetry"]), (&json!("error"), &json!(false)));
+    turn(&daemon, &session_id, "hello").await;
+    assert_eq!(idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
+}
+
+#[tokio::test]
+async fn a_turn_that_is_tried_again_stays_in_progress_meanwhile() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "retry hang-deltas").await;
+    let error = logged(&daemon, "the error", |event| event["type"] == "app-server.turn.error").await;
+    assert_eq!((&error["detail"]["willRetry"], &error["detail"]["turnId"]), (&json!(true), &json!(turn_id)));
+    let meanwhile = record(&daemon, &session_id).await;
+    assert_eq!(
+        (&meanwhile["currentTurnId"], &meanwhile["lastTurnStatus"]),
+        (&json!(turn_id), &json!("inProgress"))
+    );
+    assert_eq!(steer(&daemon, &session_id, &turn_id, "text=end").await.status, 202);
+    assert_eq!(idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
+}

@@ -1,0 +1,66 @@
+//! Threads that outlive their session, and threads that there are not.
+
+use serde_json::{Value, json};
+
+use crate::api::{SESSIONS, create, idle, logged, record, session, start, text, turn};
+use crate::support::daemon::Daemon;
+use crate::support::http::{get, post};
+
+#[tokio::test]
+async fn a_thread_is_resumed_after_a_restart_with_its_last_turn() {
+    let mut daemon = start().await;
+    let session_id = session(&daemon).await;
+    let first_turn = turn(&daemon, &session_id, "fail").await;
+    idle(&daemon, &session_id).await;
+    let last_turn = turn(&daemon, &session_id, "hello").await;
+    let before = idle(&daemon, &session_id).await;
+    assert_ne!(first_turn, last_turn);
+    daemon.stop().await;
+
+    let daemon = Daemon::builder().state_from(&daemon).start().await;
+    let resumed = create(
+        &daemon,
+        json!({ "threadId": before["threadId"], "purpose": "worker", "metadata": { "a": "b" } }),
+    )
+    .await;
+    let resumed_id = text(&resumed["sessionId"]);
+    assert_ne!(resumed_id, session_id, "a session of its own");
+    assert_eq!(resumed["threadId"], before["threadId"]);
+    assert_eq!(resumed["lastTurnId"], last_turn);
+    assert_eq!(resumed["lastTurnStatus"], "completed");
+    assert_eq!(resumed["currentTurnId"], Value::Null);
+    assert_eq!((&resumed["purpose"], &resumed["metadata"]), (&json!("worker"), &json!({ "a": "b" })));
+    assert_ne!(resumed["childPid"], before["childPid"]);
+    let event = logged(&daemon, "the session", |event| event["type"] == "session.resumed").await;
+    let thread_id = text(&before["threadId"]);
+    assert_eq!(event["message"], format!("Resumed session {resumed_id} for thread {thread_id}."));
+
+    let turn_id = turn(&daemon, &resumed_id, "hello again").await;
+    assert_eq!(idle(&daemon, &resumed_id).await["lastTurnId"], turn_id);
+    // The older session is on the same thread and sees the same turn.
+    assert_eq!(record(&daemon, &session_id).await["lastTurnId"], turn_id);
+}
+
+#[tokio::test]
+async fn a_thread_that_runs_is_resumed_as_running() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "hang").await;
+    let thread_id = record(&daemon, &session_id).await["threadId"].clone();
+    let resumed = create(&daemon, json!({ "threadId": thread_id, "ephemeral": true })).await;
+    assert_eq!(resumed["currentTurnId"], turn_id);
+    assert_eq!(resumed["lastTurnStatus"], "inProgress");
+}
+
+#[tokio::test]
+async fn a_thread_that_there_is_not_is_the_callers_mistake() {
+    let daemon = start().await;
+    let thread_id = "01234567-89ab-7def-8123-456789abcdef";
+    let answer = post(&daemon, SESSIONS, &json!({ "threadId": thread_id })).await;
+    let message = answer.error(400, "app_server_rejected");
+    assert!(message.contains(thread_id), "{message}");
+    assert_eq!(answer.json["details"]["code"], -32600);
+    assert!(answer.json["details"]["message"].as_str().unwrap().contains(thread_id));
+    assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
+    assert!(!daemon.events_on_disk().iter().any(|event| event["type"] == "session.resumed"));
+}

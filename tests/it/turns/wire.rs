@@ -1,0 +1,176 @@
+//! An app-server that is late, answers twice, talks nonsense or asks, and callers that do not wait.
+
+use hyper::header::RETRY_AFTER;
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::api::{
+    SESSIONS, TURN, ask_turn, ended, idle, logged, logged_type, request_bytes, session, start, turn,
+    types_of_turn,
+};
+use crate::support::daemon::Daemon;
+use crate::support::http::{Target, get};
+
+/// One turn with this prompt, which has to come to its end as if nothing had been.
+async fn completes(daemon: &Daemon, session_id: &str, prompt: &str) {
+    let turn_id = turn(daemon, session_id, prompt).await;
+    let record = idle(daemon, session_id).await;
+    assert_eq!(record["lastTurnId"], turn_id, "{prompt}");
+    assert_eq!(record["lastTurnStatus"], "completed", "{prompt}");
+}
+
+#[tokio::test]
+async fn odd_answers_disturb_nobody() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    for prompt in ["answer-twice", "answer-foreign", "answer-twice answer-foreign deltas=50", "hello"] {
+        completes(&daemon, &session_id, prompt).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_after_the_turn_does_not_open_it_again() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "answer-late=300").await;
+    // The turn was over long before its acceptance.
+    let events = daemon.events_on_disk();
+    let types = types_of_turn(&events, &turn_id);
+    assert_eq!(types.last(), Some(&"turn.accepted"), "{types:?}");
+    let record = idle(&daemon, &session_id).await;
+    assert_eq!((&record["lastTurnId"], &record["lastTurnStatus"]), (&json!(turn_id), &json!("completed")));
+    completes(&daemon, &session_id, "hello").await;
+}
+
+#[tokio::test]
+async fn an_app_server_that_is_always_late_is_waited_for() {
+    let daemon = Daemon::builder().startup("answer-late=200").start().await;
+    let session_id = session(&daemon).await;
+    completes(&daemon, &session_id, "hello").await;
+}
+
+#[tokio::test]
+async fn garbage_between_messages_is_noted_and_passed_over() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    completes(&daemon, &session_id, "deltas=10 garbage").await;
+    let invalid = logged_type(&daemon, "app-server.message.invalid").await;
+    assert_eq!(invalid["level"], "warn");
+    let events = daemon.events_on_disk();
+    let count = |event_type: &str| events.iter().filter(|event| event["type"] == event_type).count();
+    assert_eq!(count("app-server.turn.message.delta"), 10);
+    assert_eq!(count("app-server.message.invalid"), 4, "four lines are no messages, the fifth is empty");
+}
+
+#[tokio::test]
+async fn a_line_of_eight_megabytes_is_an_event_like_any_other() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    completes(&daemon, &session_id, "long-line=8000000").await;
+    let long = logged(&daemon, "the long line", |event| {
+        let message = event["detail"]["params"]["message"].as_str();
+        message.is_some_and(|message| message.len() > 7_000_000)
+    })
+    .await;
+    assert_eq!(long["detail"]["notificationMethod"], "warning");
+}
+
+#[tokio::test]
+async fn a_line_over_the_limit_is_skipped_and_the_turn_goes_on() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    completes(&daemon, &session_id, "deltas=4 long-line=70000000").await;
+    let skipped = logged_type(&daemon, "app-server.message.invalid").await;
+    assert_eq!(skipped["detail"]["bytes"], 70_000_000);
+    let events = daemon.events_on_disk();
+    let deltas = events.iter().filter(|event| event["type"] == "app-server.turn.message.delta");
+    assert_eq!(deltas.count(), 4);
+}
+
+#[tokio::test]
+async fn what_the_app_server_says_on_stderr_is_kept() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    completes(&daemon, &session_id, "stderr=marked-word stderr-flood=300000").await;
+    logged(&daemon, "the word", |event| {
+        event["type"] == "child.stderr" && event["message"].as_str().unwrap().contains("marked-word")
+    })
+    .await;
+    let stderr = std::fs::read_to_string(daemon.logs_dir().join("stderr.log")).unwrap();
+    assert!(stderr.contains("marked-word"));
+}
+
+#[tokio::test]
+async fn an_overloaded_app_server_is_a_reason_to_try_again() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    completes(&daemon, &session_id, "overload=2").await;
+    for _ in 0..2 {
+        let answer = ask_turn(&daemon, &session_id, "hello").await;
+        answer.error(503, "overloaded");
+        assert!(answer.headers.get(RETRY_AFTER).is_some(), "no Retry-After: {}", answer.text);
+    }
+    completes(&daemon, &session_id, "hello").await;
+}
+
+#[tokio::test]
+async fn a_question_that_nobody_can_answer_is_refused_at_once() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    for (word, method) in [
+        ("command", "item/commandExecution/requestApproval"),
+        ("file", "item/fileChange/requestApproval"),
+        ("permissions", "item/permissions/requestApproval"),
+        ("input", "item/tool/requestUserInput"),
+        ("unknown", "item/unheardOf/request"),
+    ] {
+        completes(&daemon, &session_id, &format!("ask={word}")).await;
+        let refused = logged(&daemon, method, |event| {
+            event["type"] == "app-server.request.refused" && event["detail"]["requestMethod"] == method
+        })
+        .await;
+        assert_eq!(refused["level"], "warn");
+    }
+}
+
+#[tokio::test]
+async fn a_thread_that_nobody_created_is_heard_and_becomes_no_session() {
+    let daemon = Daemon::builder().startup("foreign-thread").start().await;
+    let completed = logged_type(&daemon, "app-server.turn.completed").await;
+    assert_eq!(completed["detail"]["status"], "completed");
+    assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
+    let session_id = session(&daemon).await;
+    completes(&daemon, &session_id, "hello").await;
+}
+
+/// Sends a turn and leaves without waiting for what comes of it.
+async fn hang_up_after(daemon: &Daemon, session_id: &str, prompt: &str) {
+    let body = json!({ "sessionId": session_id, "input": prompt });
+    let mut stream = TcpStream::connect(daemon.authority()).await.unwrap();
+    stream.write_all(request_bytes(daemon, TURN, &body).as_bytes()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_while_it_waits_cancels_nothing() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    hang_up_after(&daemon, &session_id, "answer-late=300 text=x").await;
+    let accepted = logged_type(&daemon, "turn.accepted").await;
+    assert_eq!(accepted["detail"]["sessionId"], session_id);
+    ended(&daemon, &session_id, &accepted["detail"]["turnId"]).await;
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_at_once_cancels_nothing() {
+    let daemon = start().await;
+    for _ in 0..20 {
+        let session_id = session(&daemon).await;
+        hang_up_after(&daemon, &session_id, "text=x").await;
+        let accepted = logged(&daemon, "the acceptance", |event| {
+            event["type"] == "turn.accepted" && event["detail"]["sessionId"] == session_id
+        })
+        .await;
+        ended(&daemon, &session_id, &accepted["detail"]["turnId"]).await;
+    }
+}
