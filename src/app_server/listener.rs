@@ -115,7 +115,7 @@ pub struct Backlog {
 }
 
 /// A reader goes on when the backlog is at most this, in bytes.
-const ROOM: usize = 8 * 1024 * 1024;
+const ROOM: usize = 4 * 1024 * 1024;
 
 impl Backlog {
     /// An empty one.

@@ -24,7 +24,7 @@ use crate::state::snapshot::Identity;
 use crate::state::{Change, Draft, Level, State, event_type};
 
 /// How many inputs one batch takes at most, so that a flood still reaches its readers in steps.
-const BATCH: usize = 64;
+const BATCH: usize = 16;
 /// How often a log that cannot be written is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 

@@ -1,0 +1,212 @@
+//! How many events a second go through the daemon, and what that costs.
+//!
+//! `cargo bench --bench events` lets the embedded app-server emit deltas as fast as it can and counts what clients get
+//! over WebSocket.
+//! The floor is a raw relay in the same run: the same pipe, the same bytes appended to a file, one frame a line, nothing
+//! parsed.
+//! Printed are events a second (median of several runs), the ratio to the floor, processor time an event, the peak of
+//! the resident memory, for 1, 10 and 100 clients, for 10 and 10,000 sessions, with an empty and a full log; the start
+//! with both; and the 99th percentile of `/healthz` during a burst.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a benchmark that cannot go on has nothing to tell"
+)]
+
+#[path = "support/client.rs"]
+mod client;
+#[path = "support/daemon.rs"]
+mod daemon;
+#[path = "support/floor.rs"]
+mod floor;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use client::{Client, Stream};
+use daemon::Daemon;
+use serde_json::json;
+
+const DELTAS: usize = 100_000;
+const RUNS: usize = 5;
+
+fn main() {
+    // `cargo test --benches` and the like only want to know that it builds.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return;
+    }
+    let mut floors: Vec<_> = (0..RUNS).map(|_| floor::relay(DELTAS)).collect();
+    let floor = median(&mut floors);
+    println!("floor, raw relay                    {:9.0} events/s", per_second(floor));
+
+    for clients in [1, 10, 100] {
+        let runs = if clients == 100 { 2 } else { RUNS };
+        let deltas = if clients == 100 { DELTAS / 5 } else { DELTAS };
+        report(&format!("{clients} clients"), floor, deltas, &bursts(runs, clients, deltas, |_| {}));
+    }
+    report("10 sessions", floor, DELTAS, &bursts(RUNS, 1, DELTAS, |folder| sessions(folder, 10)));
+    report("10,000 sessions", floor, DELTAS, &bursts(RUNS, 1, DELTAS, |folder| sessions(folder, 10_000)));
+    report("full log of 512 MiB", floor, DELTAS, &bursts(RUNS, 1, DELTAS, full_log));
+
+    let mut starts: Vec<_> = (0..RUNS)
+        .map(|_| {
+            let folder = tempfile::tempdir().unwrap();
+            sessions(folder.path(), 10_000);
+            full_log(folder.path());
+            let began = Instant::now();
+            let daemon = Daemon::start_in(folder);
+            daemon.wait_healthy();
+            began.elapsed()
+        })
+        .collect();
+    println!(
+        "start, full log, 10,000 sessions    {:9.1} ms to /healthz",
+        median(&mut starts).as_secs_f64() * 1e3
+    );
+    let mut times = healthz_during_a_burst();
+    times.sort_unstable();
+    let p99 = times[times.len() * 99 / 100];
+    println!("/healthz during a burst             {:9.2} ms p99 of {}", p99.as_secs_f64() * 1e3, times.len());
+}
+
+/// One turn of many deltas.
+struct Burst {
+    took: Duration,
+    cpu: Duration,
+    peak_kib: u64,
+}
+
+fn bursts(runs: usize, clients: usize, deltas: usize, prepare: impl Fn(&Path)) -> Vec<Burst> {
+    (0..runs)
+        .map(|_| {
+            let folder = tempfile::tempdir().unwrap();
+            prepare(folder.path());
+            let daemon = Daemon::start_in(folder);
+            daemon.wait_ready();
+            // What a full log needs to be looked through once is not the cost of an event.
+            daemon.wait_idle();
+            burst(&daemon, clients, deltas)
+        })
+        .collect()
+}
+
+fn burst(daemon: &Daemon, clients: usize, deltas: usize) -> Burst {
+    let mut client = Client::connect(daemon);
+    let session = client.session();
+    let streams: Vec<_> = (0..clients).map(|_| Stream::connect(daemon)).collect();
+    let cpu = daemon.cpu();
+    let began = Instant::now();
+    let readers: Vec<_> = streams
+        .into_iter()
+        .map(|mut stream| {
+            std::thread::spawn(move || {
+                let count = stream.count_deltas();
+                (count, Instant::now())
+            })
+        })
+        .collect();
+    client.turn(&session, &format!("deltas={deltas}"));
+    let ends: Vec<_> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
+    assert!(ends.iter().all(|(count, _)| *count == deltas), "each client gets each event");
+    let took = ends.iter().map(|(_, end)| *end - began).max().unwrap();
+    Burst { took, cpu: daemon.cpu() - cpu, peak_kib: daemon.kib("VmHWM") }
+}
+
+fn report(what: &str, floor: Duration, deltas: usize, bursts: &[Burst]) {
+    let mut took: Vec<_> = bursts.iter().map(|burst| burst.took * (DELTAS / deltas) as u32).collect();
+    let mut cpu: Vec<_> = bursts.iter().map(|burst| burst.cpu / deltas as u32).collect();
+    let took = median(&mut took);
+    println!(
+        "{what:32}    {:9.0} events/s  {:.2} of the floor  {:5.2} µs CPU/event  peak RSS {:5.1} MB",
+        per_second(took),
+        floor.as_secs_f64() / took.as_secs_f64(),
+        median(&mut cpu).as_secs_f64() * 1e6,
+        bursts.iter().map(|burst| burst.peak_kib).max().unwrap() as f64 / 1024.0,
+    );
+}
+
+fn healthz_during_a_burst() -> Vec<Duration> {
+    let daemon = Daemon::start_in(tempfile::tempdir().unwrap());
+    daemon.wait_ready();
+    let mut client = Client::connect(&daemon);
+    let session = client.session();
+    let mut stream = Stream::connect(&daemon);
+    let reader = std::thread::spawn(move || stream.count_deltas());
+    client.turn(&session, &format!("deltas={}", DELTAS * 4));
+    let mut times = Vec::new();
+    while !reader.is_finished() {
+        let began = Instant::now();
+        client.get("/healthz");
+        times.push(began.elapsed());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    times
+}
+
+/// Puts this many sessions into the registry of a daemon that is not running.
+fn sessions(folder: &Path, count: usize) {
+    let state = folder.join("state/codexd");
+    std::fs::create_dir_all(&state).unwrap();
+    let session = |number: usize| {
+        json!({
+            "sessionId": format!("session-{number:08}"), "purpose": "duplex", "threadId": format!("thread-{number:08}"),
+            "status": "active", "endpoint": "stdio://codex-app-server", "childPid": 1,
+            "createdAt": "2026-01-02T03:04:05.678Z", "updatedAt": "2026-01-02T03:04:05.678Z", "cwd": "/work/project",
+            "model": "a-model", "modelProvider": "a-provider", "serviceTier": null, "reasoningEffort": "medium",
+            "currentTurnId": null, "lastTurnId": null, "lastTurnStatus": null, "metadata": {"owner": "a benchmark"},
+        })
+    };
+    let sessions: Vec<_> = (0..count).map(session).collect();
+    let registry = json!({ "formatVersion": 1, "throughSeq": 0, "updatedAt": null, "sessions": sessions });
+    std::fs::write(state.join("session-registry.json"), registry.to_string()).unwrap();
+    let daemon = json!({ "formatVersion": 1, "throughSeq": 0 });
+    std::fs::write(state.join("daemon-state.json"), daemon.to_string()).unwrap();
+}
+
+/// Fills the log of a daemon that is not running, and lets the records know all of it.
+fn full_log(folder: &Path) {
+    const SEGMENTS: u64 = 16;
+    let logs = folder.join("logs/codexd");
+    std::fs::create_dir_all(&logs).unwrap();
+    let mut seq = 1;
+    for number in 0..SEGMENTS {
+        let first = seq;
+        let mut text = String::with_capacity(33 << 20);
+        while text.len() < (32 << 20) - 512 {
+            text.push_str(&format!(
+                "{{\"seq\":{seq},\"createdAt\":\"2026-01-02T03:04:05.678Z\",\"level\":\"info\",\
+                 \"type\":\"app-server.turn.message.delta\",\"message\":\"App-server emitted delta for turn u: alpha\",\
+                 \"detail\":{{\"delta\":\"alpha-0 ....\",\"itemId\":\"i\",\"threadId\":\"t\",\"turnId\":\"u\"}}}}\n"
+            ));
+            seq += 1;
+        }
+        let name = if number + 1 == SEGMENTS {
+            "events.jsonl".to_owned()
+        } else {
+            format!("events-{first:020}.jsonl")
+        };
+        std::fs::write(logs.join(name), text).unwrap();
+    }
+    let state = folder.join("state/codexd");
+    std::fs::create_dir_all(&state).unwrap();
+    let through = seq - 1;
+    let registry = state.join("session-registry.json");
+    let sessions = std::fs::read(&registry).ok().map_or(json!([]), |text| {
+        serde_json::from_slice::<serde_json::Value>(&text).unwrap()["sessions"].take()
+    });
+    let file = json!({ "formatVersion": 1, "throughSeq": through, "updatedAt": null, "sessions": sessions });
+    std::fs::write(registry, file.to_string()).unwrap();
+    let daemon = json!({ "formatVersion": 1, "throughSeq": through });
+    std::fs::write(state.join("daemon-state.json"), daemon.to_string()).unwrap();
+}
+
+fn per_second(took: Duration) -> f64 {
+    DELTAS as f64 / took.as_secs_f64()
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}

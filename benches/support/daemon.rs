@@ -1,0 +1,85 @@
+//! The release binary as a process.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+pub(crate) struct Daemon {
+    process: Child,
+    pub(crate) authority: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Daemon {
+    /// On a free port; it is known before the daemon says so, so that the start is measured from the outside.
+    pub(crate) fn start_in(folder: tempfile::TempDir) -> Self {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let process = Command::new(env!("CARGO_BIN_EXE_codexd"))
+            .args(["start", "--local-api-base", &format!("http://{free}")])
+            .args(["--repo-root", folder.path().to_str().unwrap()])
+            .args(["--server-command", env!("CARGO_BIN_EXE_codexd")])
+            .args(["--server-arg", "embedded-app-server"])
+            .env("BAA_CODEXD_LOG", "error")
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { process, authority: free.to_string(), _folder: folder }
+    }
+
+    pub(crate) fn wait_healthy(&self) {
+        while !self.healthz().is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    }
+
+    pub(crate) fn wait_ready(&self) {
+        while !self.healthz().is_some_and(|answer| answer.contains("\"ready\": true")) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Returns when it uses no processor time any more.
+    pub(crate) fn wait_idle(&self) {
+        loop {
+            let before = self.cpu();
+            std::thread::sleep(Duration::from_millis(200));
+            if self.cpu() - before < Duration::from_millis(20) {
+                return;
+            }
+        }
+    }
+
+    /// Processor time so far, of all its threads.
+    pub(crate) fn cpu(&self) -> Duration {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
+        let fields: Vec<i64> =
+            text.rsplit(") ").next().unwrap().split(' ').filter_map(|field| field.parse().ok()).collect();
+        // The first field here is the parent's number: the state before it is a letter.
+        let ticks = fields[10] + fields[11];
+        Duration::from_millis(ticks as u64 * 10)
+    }
+
+    /// A number of the system's table of the process, such as `VmHWM`, in KiB.
+    pub(crate) fn kib(&self, name: &str) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    fn healthz(&self) -> Option<String> {
+        let mut stream = TcpStream::connect(&self.authority).ok()?;
+        write!(stream, "GET /healthz HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.authority)
+            .ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        Some(answer)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status();
+        let _ = self.process.wait();
+    }
+}
