@@ -1,7 +1,7 @@
 //! How fast the daemon starts and takes turns, and what it costs to leave running.
 //!
 //! `cargo bench --bench figures` prints, for the release build with the embedded app-server: the time from spawn to the
-//! first 200 of `/healthz`, the resident memory when idle, the time of `POST /v1/codexd/turn` (50th and 99th percentile),
+//! first 200 of `/healthz`, the resident memory and the processor time when idle, the time of `GET /healthz`, the time of `POST /v1/codexd/turn` (50th and 99th percentile),
 //! and the time from sending a turn with ten deltas to its completion on the event stream.
 //! Every figure is a median of several runs.
 
@@ -35,10 +35,21 @@ fn main() {
 
     let daemon = start();
     daemon.wait_ready();
-    std::thread::sleep(Duration::from_secs(2));
+    daemon.wait_idle();
     println!("idle RSS                         {:8.2} MB", daemon.kib("VmRSS") as f64 / 1024.0);
+    let before = daemon.cpu();
+    std::thread::sleep(Duration::from_secs(10));
+    println!("idle CPU                         {:8.2} ms in 10 s", ms(daemon.cpu() - before));
 
     let mut client = Client::connect(&daemon);
+    let mut looks: Vec<_> = (0..TURNS)
+        .map(|_| {
+            let began = Instant::now();
+            client.get("/healthz");
+            began.elapsed()
+        })
+        .collect();
+    println!("GET /healthz p50                 {:8.2} ms", ms(median(&mut looks)));
     let session = client.session();
     let mut events = Stream::connect(&daemon);
     let (mut posts, mut turns) = (Vec::new(), Vec::new());
