@@ -112,6 +112,10 @@ pub struct LimitsConfig {
     pub client_timeout: Duration,
     /// How often a WebSocket client is pinged.
     pub ping_interval: Duration,
+    /// How long running turns may go on at a stop.
+    pub drain_timeout: Duration,
+    /// After what silence of a turn an event tells of it.
+    pub stall_timeout: Duration,
 }
 
 /// Where the service listens.

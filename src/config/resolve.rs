@@ -53,6 +53,8 @@ pub(super) fn resolve(
         closed_sessions: reader.count(&settings::CLOSED_SESSION_LIMIT, 0, 1_000_000)?,
         client_timeout: Duration::from_secs(reader.count(&settings::CLIENT_TIMEOUT, 1, 3600)? as u64),
         ping_interval: Duration::from_secs(reader.count(&settings::PING_INTERVAL, 1, 3600)? as u64),
+        drain_timeout: Duration::from_secs(reader.count(&settings::DRAIN_TIMEOUT, 0, 3600)? as u64),
+        stall_timeout: Duration::from_secs(reader.count(&settings::STALL_TIMEOUT, 1, 86_400)? as u64),
     };
     let log_filter =
         reader.value(&settings::LOG_FILTER, |text| Ok(text.to_owned()), |filter| filter.as_str().into())?;

@@ -220,6 +220,24 @@ pub const PING_INTERVAL: Setting = Setting {
     purpose: "How often WebSocket clients are pinged; one that does not answer in the same time is gone",
     ..SINGLE
 };
+/// `--drain-timeout`: how long running turns may go on at a stop.
+pub const DRAIN_TIMEOUT: Setting = Setting {
+    name: "drain-timeout",
+    variable: "BAA_CODEXD_DRAIN_TIMEOUT",
+    default: DefaultValue::Text("5"),
+    placeholder: "SECONDS",
+    purpose: "How long running turns may go on when codexd stops, before they are interrupted",
+    ..SINGLE
+};
+/// `--stall-timeout`: after what silence of a turn an event tells of it.
+pub const STALL_TIMEOUT: Setting = Setting {
+    name: "stall-timeout",
+    variable: "BAA_CODEXD_STALL_TIMEOUT",
+    default: DefaultValue::Text("600"),
+    placeholder: "SECONDS",
+    purpose: "After what silence of a turn an event tells of it, and again each time that doubles",
+    ..SINGLE
+};
 /// `BAA_CODEXD_LOG`: what codexd says on stderr about itself; `RUST_LOG` is left to the app-server, which inherits it.
 pub const LOG_FILTER: Setting = Setting {
     name: "log-filter",
@@ -252,6 +270,8 @@ pub const ALL: &[&Setting] = &[
     &CLOSED_SESSION_LIMIT,
     &CLIENT_TIMEOUT,
     &PING_INTERVAL,
+    &DRAIN_TIMEOUT,
+    &STALL_TIMEOUT,
     &LOG_FILTER,
 ];
 

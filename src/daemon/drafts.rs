@@ -1,11 +1,14 @@
 //! The daemon's own events, as the contract words them.
 
-use serde_json::{Value, json};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use crate::app_server::{Closed, Exit};
 use crate::config::{ChildStrategy, Config};
 use crate::journal::{Damage, Recovered};
-use crate::state::{Draft, Level, Session, State, event_type};
+use crate::state::{Draft, IdempotencyKey, Level, QueuedTurn, Session, State, event_type};
 
 /// How many characters of somebody's output a message quotes.
 const PREVIEW: usize = 160;
@@ -181,32 +184,54 @@ fn turn_missing(state: &State, session: &Session, closed: &Closed) -> Option<Dra
     ))
 }
 
-pub(crate) fn session_opened(session: &Session, resumed: bool) -> Draft {
+pub(crate) fn session_opened(
+    session: &Session,
+    resumed: bool,
+    settings: &Map<String, Value>,
+    key: Option<&IdempotencyKey>,
+) -> Draft {
     let (event_type, verb) = match resumed {
         true => (event_type::SESSION_RESUMED, "Resumed"),
         false => (event_type::SESSION_CREATED, "Created"),
     };
     let thread_id = session.thread_id.as_deref().unwrap_or_default();
+    let mut detail = json!({
+        "purpose": session.purpose,
+        "sessionId": session.session_id,
+        "threadId": session.thread_id,
+        "session": session,
+        "settings": settings,
+    });
+    add(&mut detail, "idempotency", key);
+    let message = format!("{verb} session {} for thread {thread_id}.", session.session_id);
+    Draft::change(Level::Info, event_type, message, detail)
+}
+
+/// A session whose thread left nothing behind has a new one.
+pub(crate) fn session_recreated(session: &Session, previous: Option<&str>) -> Draft {
+    let thread_id = session.thread_id.as_deref().unwrap_or_default();
     Draft::change(
         Level::Info,
-        event_type,
-        format!("{verb} session {} for thread {thread_id}.", session.session_id),
+        event_type::SESSION_RECREATED,
+        format!("Session {} has a new thread {thread_id}: the old one never had a turn.", session.session_id),
         json!({
             "purpose": session.purpose,
             "sessionId": session.session_id,
             "threadId": session.thread_id,
+            "previousThreadId": previous,
             "session": session,
         }),
     )
 }
 
-pub(crate) fn session_closed(session_id: &str) -> Draft {
-    Draft::change(
-        Level::Info,
-        event_type::SESSION_CLOSED,
-        format!("Closed session {session_id}."),
-        json!({ "sessionId": session_id }),
-    )
+pub(crate) fn session_closed(session_id: &str, reason: Option<&str>) -> Draft {
+    let (level, message) = match reason {
+        None => (Level::Info, format!("Closed session {session_id}.")),
+        Some(reason) => (Level::Warn, format!("Closed session {session_id}: {reason}.")),
+    };
+    let mut detail = json!({ "sessionId": session_id });
+    add(&mut detail, "reason", reason);
+    Draft::change(level, event_type::SESSION_CLOSED, message, detail)
 }
 
 pub(crate) fn session_forgotten(session: &Session) -> Draft {
@@ -219,13 +244,105 @@ pub(crate) fn session_forgotten(session: &Session) -> Draft {
     )
 }
 
-pub(crate) fn turn_accepted(session_id: &str, thread_id: &str, turn_id: &str) -> Draft {
+pub(crate) fn turn_accepted(
+    session_id: &str,
+    thread_id: &str,
+    turn_id: &str,
+    queue_id: Option<&str>,
+    key: Option<&IdempotencyKey>,
+) -> Draft {
+    let mut detail = json!({ "sessionId": session_id, "threadId": thread_id, "turnId": turn_id });
+    add(&mut detail, "queueId", queue_id);
+    add(&mut detail, "idempotency", key);
+    let message = format!("Accepted turn {turn_id} for session {session_id}.");
+    Draft::change(Level::Info, event_type::TURN_ACCEPTED, message, detail)
+}
+
+/// A turn is about to be given to the app-server.
+pub(crate) fn turn_submitted(
+    session_id: &str,
+    thread_id: &str,
+    client_message_id: &str,
+    queue_id: Option<&str>,
+    key: Option<&IdempotencyKey>,
+) -> Draft {
+    let mut detail =
+        json!({ "sessionId": session_id, "threadId": thread_id, "clientMessageId": client_message_id });
+    add(&mut detail, "queueId", queue_id);
+    add(&mut detail, "idempotency", key);
+    let message = format!("Submitting a turn to session {session_id}.");
+    Draft::change(Level::Info, event_type::TURN_SUBMITTED, message, detail)
+}
+
+/// The app-server did not take a turn.
+pub(crate) fn turn_rejected(
+    session_id: &str,
+    queue_id: Option<&str>,
+    key: Option<&IdempotencyKey>,
+    reason: &str,
+) -> Draft {
+    let mut detail = json!({ "sessionId": session_id, "reason": reason });
+    add(&mut detail, "queueId", queue_id);
+    add(&mut detail, "idempotencyKey", key.map(|key| &key.key));
+    let message = format!("A turn for session {session_id} was not taken: {reason}");
+    Draft::change(Level::Warn, event_type::TURN_REJECTED, message, detail)
+}
+
+/// A turn waits until its session is idle.
+pub(crate) fn turn_queued(
+    session: &Session,
+    turn: &QueuedTurn,
+    position: usize,
+    key: Option<&IdempotencyKey>,
+) -> Draft {
+    let mut detail = json!({
+        "sessionId": session.session_id,
+        "threadId": session.thread_id,
+        "queueId": turn.queue_id,
+        "position": position,
+        "turn": turn,
+    });
+    add(&mut detail, "idempotency", key);
+    let message = format!("Queued a turn for session {}, place {position}.", session.session_id);
+    Draft::change(Level::Info, event_type::TURN_QUEUED, message, detail)
+}
+
+/// The app-server was asked what became of a turn.
+pub(crate) fn turn_settled(session: &Session, turn_id: &str, status: &str) -> Draft {
     Draft::change(
-        Level::Info,
-        event_type::TURN_ACCEPTED,
-        format!("Accepted turn {turn_id} for session {session_id}."),
-        json!({ "sessionId": session_id, "threadId": thread_id, "turnId": turn_id }),
+        Level::Warn,
+        event_type::TURN_SETTLED,
+        format!("Turn {turn_id} of session {} is {status}, as its thread says.", session.session_id),
+        json!({
+            "sessionId": session.session_id,
+            "threadId": session.thread_id,
+            "turnId": turn_id,
+            "status": status,
+        }),
     )
+}
+
+/// A turn says nothing.
+pub(crate) fn turn_stalled(session: &Session, turn_id: &str, silent: Duration) -> Draft {
+    let seconds = silent.as_secs();
+    Draft::note(
+        Level::Warn,
+        "turn.stalled",
+        format!("Turn {turn_id} of session {} has said nothing for {seconds} s.", session.session_id),
+        json!({
+            "sessionId": session.session_id,
+            "threadId": session.thread_id,
+            "turnId": turn_id,
+            "silentSeconds": seconds,
+        }),
+    )
+}
+
+/// Adds a part to a detail, if there is one.
+fn add(detail: &mut Value, name: &str, part: Option<impl Serialize>) {
+    if let Some(part) = part {
+        detail[name] = json!(part);
+    }
 }
 
 /// Something about the files that the owner should know.

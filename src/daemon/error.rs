@@ -24,7 +24,8 @@ pub enum DaemonError {
     NoThread(String),
     /// The session is busy with a turn.
     #[error(
-        "Session \"{session_id}\" is busy with turn {turn_id}; wait for it, or steer it with \"expectedTurnId\"."
+        "Session \"{session_id}\" is busy with turn {turn_id}; wait for it, steer it with \"expectedTurnId\", or say \
+         \"whenBusy\": \"steer\" or \"queue\"."
     )]
     TurnInProgress {
         /// The session.
@@ -32,6 +33,30 @@ pub enum DaemonError {
         /// The turn that runs.
         turn_id: String,
     },
+    /// Too many turns wait in the session.
+    #[error("In session \"{session_id}\" {limit} turns wait already; wait until some of them ran.")]
+    QueueFull {
+        /// The session.
+        session_id: String,
+        /// How many may wait.
+        limit: usize,
+    },
+    /// Another process writes the session's thread.
+    #[error(
+        "Thread {thread_id} is in use by another Codex process ({reason}); end that one, such as a Codex in a terminal or \
+         an editor, and try again."
+    )]
+    ThreadLocked {
+        /// The thread.
+        thread_id: String,
+        /// What the app-server says.
+        reason: String,
+    },
+    /// The word of an earlier request was used for another one.
+    #[error(
+        "The Idempotency-Key \"{0}\" was used for another request within 24 hours; use a new one for this request."
+    )]
+    KeyReused(String),
     /// The app-server says that the request is wrong.
     #[error("The app-server rejected {method}: {message}")]
     Rejected {
@@ -78,6 +103,18 @@ pub enum DaemonError {
     /// The daemon is going away.
     #[error("codexd is shutting down; try again when it is back.")]
     ShuttingDown,
+}
+
+impl DaemonError {
+    /// Whether it is sure that the app-server did not do what it was asked.
+    pub(super) fn is_a_refusal(&self) -> bool {
+        matches!(
+            self,
+            DaemonError::Rejected { .. }
+                | DaemonError::AppServer { code: Some(_), .. }
+                | DaemonError::Overloaded
+        )
+    }
 }
 
 impl From<CallError> for DaemonError {

@@ -1,12 +1,14 @@
 //! What the app-server says, as events.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::background::Activity;
 use super::drafts::{self, preview};
 use super::recorder::{Input, Recorder, Stream};
 use crate::app_server::wire::RequestId;
@@ -29,17 +31,38 @@ pub(crate) struct Hearing {
     recorder: Recorder,
     asked: mpsc::UnboundedSender<Asked>,
     generation: u64,
+    activity: Arc<Activity>,
+    /// The thread that spoke last, and when that was noted.
+    speaker: Option<(String, Instant)>,
     drafts: Vec<Draft>,
 }
+
+/// How often it is noted that a thread speaks, so that a flood of its words costs nothing.
+const NOTE: Duration = Duration::from_millis(250);
 
 impl Hearing {
     pub(crate) fn new(
         config: Arc<Config>,
         recorder: Recorder,
         asked: mpsc::UnboundedSender<Asked>,
+        activity: Arc<Activity>,
         generation: u64,
     ) -> Self {
-        Self { config, recorder, asked, generation, drafts: Vec::new() }
+        Self { config, recorder, asked, generation, activity, speaker: None, drafts: Vec::new() }
+    }
+
+    /// Notes that a thread said something.
+    fn note_speaker(&mut self, params: &str) {
+        const KEY: &str = "\"threadId\":\"";
+        let Some(at) = memchr::memmem::find(params.as_bytes(), KEY.as_bytes()) else { return };
+        let Some(thread_id) = params.get(at + KEY.len()..).and_then(|rest| rest.split('"').next()) else {
+            return;
+        };
+        let is_noted = |(speaker, at): &(String, Instant)| speaker == thread_id && at.elapsed() < NOTE;
+        if !self.speaker.as_ref().is_some_and(is_noted) {
+            self.activity.note(thread_id);
+            self.speaker = Some((thread_id.to_owned(), Instant::now()));
+        }
     }
 
     fn send(&mut self, input: Input) {
@@ -52,7 +75,10 @@ impl Listener for Hearing {
     fn hear(&mut self, heard: Heard<'_>) {
         let endpoint = || self.config.server.endpoint.to_string();
         let draft = match heard {
-            Heard::Notification { method, params } => notification(method, params),
+            Heard::Notification { method, params } => {
+                self.note_speaker(params);
+                notification(method, params)
+            }
             Heard::Request { id, method, params } => {
                 let params = serde_json::from_str(params).unwrap_or(Value::Null);
                 let asked = Asked {

@@ -1,8 +1,11 @@
 //! The use cases: start, stop, sessions, turns, status; the only room that knows all the ones below.
 
+mod attach;
+mod background;
 mod drafts;
 mod error;
 mod hearing;
+mod idempotency;
 mod keeper;
 mod opening;
 mod output;
@@ -12,7 +15,7 @@ mod status;
 mod syncer;
 mod turns;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -26,16 +29,18 @@ use tokio_util::task::TaskTracker;
 use crate::app_server::wire::RpcError;
 use crate::app_server::{Address, App, Availability, CallError, Client, Plan, Program, StopPace, Supervisor};
 use crate::config::{Config, Endpoint, find_program};
-use crate::journal::{Bounds, Next, Subscription};
+use crate::journal::{Bounds, Subscription};
 use crate::state::State;
+use background::Activity;
 use hearing::{Asked, Hearing};
 use recorder::{Input, Recorder};
 
 pub use error::DaemonError;
+pub use idempotency::RequestKey;
 pub use opening::{Folders, OpenError};
 pub use sessions::CreateSession;
 pub use status::{Readiness, SessionView, SnapshotView};
-pub use turns::{SubmitTurn, TurnAccepted};
+pub use turns::{SubmitTurn, TurnAccepted, WhenBusy};
 
 /// How long a call waits for an app-server that is being started.
 const START: Duration = Duration::from_secs(10);
@@ -68,8 +73,11 @@ struct Shared {
     recorder: Recorder,
     availability: watch::Receiver<Availability>,
     supervisor: Mutex<Option<Supervisor>>,
-    /// One lock a session, so that of two turns that arrive at once the second one sees the first.
-    turn_locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// One lock a session and a key of a request, while somebody needs it.
+    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// The threads that the app-server of this generation knows.
+    attached: Mutex<(u64, HashSet<String>)>,
+    activity: Arc<Activity>,
     /// Use cases run here, so that a caller that hangs up cancels nothing.
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -93,31 +101,43 @@ impl Daemon {
         }
         let (asked, questions) = mpsc::unbounded_channel();
         let pace = watch::Sender::new(StopPace::Run);
+        let activity = Arc::new(Activity::default());
         let supervisor = {
             let (config, recorder) = (Arc::clone(&config), recorder.clone());
             let listener = {
                 let (config, recorder) = (Arc::clone(&config), recorder.clone());
+                let activity = Arc::clone(&activity);
                 move |generation| {
-                    Hearing::new(Arc::clone(&config), recorder.clone(), asked.clone(), generation)
+                    Hearing::new(
+                        Arc::clone(&config),
+                        recorder.clone(),
+                        asked.clone(),
+                        Arc::clone(&activity),
+                        generation,
+                    )
                 }
             };
             Supervisor::start(plan(&config, &recorder), pace.subscribe(), recorder.backlog(), listener)
         };
         let availability = supervisor.availability();
         tokio::spawn(refuse_requests(questions, availability.clone(), recorder.clone()));
-        Ok(Self {
+        let daemon = Self {
             shared: Arc::new(Shared {
                 config,
                 _folders: folders,
                 recorder,
                 availability,
                 supervisor: Mutex::new(Some(supervisor)),
-                turn_locks: Mutex::default(),
+                locks: Mutex::default(),
+                attached: Mutex::default(),
+                activity,
                 tasks: TaskTracker::new(),
                 stopping: CancellationToken::new(),
                 pace,
             }),
-        })
+        };
+        tokio::spawn(daemon.clone().look_after_sessions());
+        Ok(daemon)
     }
 
     /// The configuration it was started with.
@@ -137,7 +157,7 @@ impl Daemon {
         let Some(supervisor) = supervisor else { return };
         let mut pace = self.shared.pace.subscribe();
         tokio::select! {
-            () = self.interrupt_turns() => {}
+            () = self.drain() => {}
             _ = pace.wait_for(|&pace| pace == StopPace::Hurry) => {}
         }
         self.quicken(StopPace::Stop);
@@ -162,6 +182,22 @@ impl Daemon {
         });
     }
 
+    /// Lets the running turns end by themselves for a while, then interrupts them.
+    async fn drain(&self) {
+        let _ = tokio::time::timeout(self.config().limits.drain_timeout, self.idle()).await;
+        self.interrupt_turns().await;
+    }
+
+    /// Waits until no turn runs.
+    async fn idle(&self) {
+        let mut news = self.shared.recorder.view().log.news();
+        while self.state().sessions.busy().next().is_some() {
+            if news.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Asks the app-server to end the turns that run, and waits a moment until they have.
     async fn interrupt_turns(&self) {
         let Availability::Ready(client) = self.shared.availability.borrow().clone() else { return };
@@ -175,7 +211,6 @@ impl Daemon {
         if turns.is_empty() {
             return;
         }
-        let through = self.state().through;
         for (thread_id, turn_id) in turns {
             let client = client.clone();
             self.shared.tasks.spawn(async move {
@@ -183,13 +218,7 @@ impl Daemon {
                 let _ = client.call("turn/interrupt", &params, INTERRUPT).await;
             });
         }
-        let idle = async {
-            let mut events = self.follow(through);
-            while self.state().sessions.busy().next().is_some() {
-                let Ok(Next::Lines(_)) = events.next().await else { return };
-            }
-        };
-        let _ = tokio::time::timeout(INTERRUPT, idle).await;
+        let _ = tokio::time::timeout(INTERRUPT, self.idle()).await;
     }
 
     /// What the event log holds.
@@ -226,6 +255,14 @@ impl Daemon {
             Ok(Err(_)) => Err(DaemonError::ShuttingDown),
             Err(_) => Err(still_starting()),
         }
+    }
+
+    /// Records events and returns when they are on disk.
+    async fn promise(
+        &self,
+        build: impl FnOnce(&State) -> Vec<crate::state::Draft> + Send + 'static,
+    ) -> Result<(), DaemonError> {
+        self.shared.recorder.promise(build).await.map_err(DaemonError::Storage)
     }
 
     /// Runs a use case to its end, whether its caller waits for it or not.

@@ -388,6 +388,12 @@ fn entry(draft: &Draft) -> Entry<'_> {
     }
 }
 
+/// The time after a while, RFC 3339 in UTC with milliseconds.
+pub(crate) fn in_time(length: Duration) -> String {
+    let then = jiff::Timestamp::now().checked_add(length).unwrap_or(jiff::Timestamp::MAX);
+    format!("{then:.3}")
+}
+
 /// The time, RFC 3339 in UTC with milliseconds.
 pub(crate) fn now() -> String {
     format!("{:.3}", jiff::Timestamp::now())

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::recorder::now;
+use super::attach::newest_turns;
+use super::idempotency::RequestKey;
+use super::recorder::{Build, now};
 use super::{CALL, Daemon, DaemonError, drafts};
 use crate::app_server::Client;
-use crate::state::{Purpose, Session, SessionStatus};
+use crate::state::{Answer, Purpose, Session, SessionStatus, State};
 
 /// What a session is created from; absent values are left to the app-server.
 #[derive(Debug, Clone, Default)]
@@ -22,13 +24,15 @@ pub struct CreateSession {
     pub thread_id: Option<String>,
     /// What the app-server is told, by its own names; values that only it can judge are passed on untouched.
     pub settings: Map<String, Value>,
+    /// Set when the caller may repeat the request.
+    pub key: Option<RequestKey>,
 }
 
 /// What `thread/start` and `thread/resume` answer, as far as it is needed.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ThreadSession {
-    thread: Thread,
+pub(super) struct ThreadSession {
+    pub(super) thread: Thread,
     cwd: Option<String>,
     model: Option<String>,
     model_provider: Option<String>,
@@ -37,19 +41,50 @@ struct ThreadSession {
 }
 
 #[derive(Deserialize)]
-struct Thread {
-    id: String,
+pub(super) struct Thread {
+    pub(super) id: String,
+}
+
+impl ThreadSession {
+    /// The session on this thread.
+    pub(super) fn renew(self, session: Session) -> Session {
+        Session {
+            thread_id: Some(self.thread.id),
+            updated_at: now(),
+            cwd: self.cwd,
+            model: self.model,
+            model_provider: self.model_provider,
+            service_tier: self.service_tier,
+            reasoning_effort: self.reasoning_effort,
+            ..session
+        }
+    }
+}
+
+/// What `thread/turns/list` answers, as far as it is needed.
+#[derive(Deserialize)]
+pub(super) struct Turns {
+    pub(super) data: Vec<Turn>,
 }
 
 #[derive(Deserialize)]
-struct Turns {
-    data: Vec<Turn>,
+pub(super) struct Turn {
+    pub(super) id: String,
+    pub(super) status: String,
+    #[serde(default)]
+    pub(super) items: Vec<Value>,
 }
 
-#[derive(Deserialize)]
-struct Turn {
-    id: String,
-    status: String,
+/// The newest turn of a thread, if it has one.
+pub(super) async fn last_turn(client: &Client, thread_id: &str) -> Result<Option<Turn>, DaemonError> {
+    let answer = client.call("thread/turns/list", &newest_turns(thread_id, 1), CALL).await?;
+    let turns: Turns = read(answer.get()).map_err(malformed("thread/turns/list"))?;
+    Ok(turns.data.into_iter().next())
+}
+
+/// An answer that is not what the protocol promises.
+pub(super) fn malformed(method: &'static str) -> impl Fn(String) -> DaemonError {
+    move |message| DaemonError::AppServer { method: method.to_owned(), code: None, message }
 }
 
 impl Daemon {
@@ -57,12 +92,26 @@ impl Daemon {
     pub async fn create_session(&self, input: CreateSession) -> Result<Arc<Session>, DaemonError> {
         let daemon = self.clone();
         self.run(async move {
+            let lock = input.key.as_ref().map(|key| daemon.key_lock(key));
+            let _alone = match &lock {
+                Some(lock) => Some(lock.lock().await),
+                None => None,
+            };
+            if let Some(key) = &input.key
+                && let Some(Answer { session: Some(session), .. }) = daemon.remembered(key)?
+            {
+                return Ok(session);
+            }
             let client = daemon.client().await?;
             let session_id = match input.thread_id.clone() {
                 None => daemon.start_thread(&client, input).await?,
                 Some(thread_id) => daemon.resume_thread(&client, input, &thread_id).await?,
             };
-            daemon.session(&session_id)
+            let session = daemon.session(&session_id)?;
+            if let Some(thread_id) = &session.thread_id {
+                daemon.note_attached(&client, thread_id);
+            }
+            Ok(session)
         })
         .await
     }
@@ -81,8 +130,8 @@ impl Daemon {
     /// Ends a session; what it was stays readable.
     pub async fn close_session(&self, session_id: &str) -> Result<Arc<Session>, DaemonError> {
         self.session(session_id)?;
-        let closed = drafts::session_closed(session_id);
-        self.shared.recorder.promise(move |_| vec![closed]).await.map_err(DaemonError::Storage)?;
+        let closed = drafts::session_closed(session_id, None);
+        self.promise(move |_| vec![closed]).await?;
         self.session(session_id)
     }
 
@@ -91,9 +140,7 @@ impl Daemon {
         let endpoint = self.config().server.endpoint.to_string();
         self.call_and_record(client, "thread/start", &params, move |answer| {
             let thread: ThreadSession = read(answer.get())?;
-            let session = session_of(input, thread, endpoint, None);
-            let session_id = session.session_id.clone();
-            Ok((session_id, open(session, false)))
+            Ok(open(input, thread, endpoint, None))
         })
         .await
     }
@@ -110,61 +157,57 @@ impl Daemon {
         params.insert("threadId".to_owned(), thread_id.into());
         params.insert("excludeTurns".to_owned(), true.into());
         let answer = client.call("thread/resume", &params, CALL).await?;
-        let thread: ThreadSession = read(answer.get()).map_err(|message| DaemonError::AppServer {
-            method: "thread/resume".to_owned(),
-            code: None,
-            message,
-        })?;
-        let last_turn = json!({ "threadId": thread.thread.id, "limit": 1 });
+        let thread: ThreadSession = read(answer.get()).map_err(malformed("thread/resume"))?;
+        let newest = newest_turns(&thread.thread.id, 1);
         let endpoint = self.config().server.endpoint.to_string();
-        self.call_and_record(client, "thread/turns/list", &last_turn, move |answer| {
+        self.call_and_record(client, "thread/turns/list", &newest, move |answer| {
             let turns: Turns = read(answer.get())?;
-            let session = session_of(input, thread, endpoint, turns.data.into_iter().next());
-            let session_id = session.session_id.clone();
-            Ok((session_id, open(session, true)))
+            Ok(open(input, thread, endpoint, turns.data.into_iter().next()))
         })
         .await
     }
 }
 
-fn read<T: for<'a> Deserialize<'a>>(text: &str) -> Result<T, String> {
+pub(super) fn read<T: for<'a> Deserialize<'a>>(text: &str) -> Result<T, String> {
     serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
-fn session_of(
+/// The new session's name, and the event that opens it.
+fn open(
     input: CreateSession,
     thread: ThreadSession,
     endpoint: String,
     last_turn: Option<Turn>,
-) -> Session {
+) -> (String, Build) {
     let now = now();
+    let session_id = new_session_id();
     let running = last_turn.as_ref().filter(|turn| turn.status == "inProgress");
-    Session {
-        session_id: new_session_id(),
+    let session = thread.renew(Session {
+        session_id: session_id.clone(),
         purpose: input.purpose,
-        thread_id: Some(thread.thread.id),
+        thread_id: None,
         status: SessionStatus::Active,
         endpoint,
         child_pid: None,
         created_at: now.clone(),
         updated_at: now,
-        cwd: thread.cwd,
-        model: thread.model,
-        model_provider: thread.model_provider,
-        service_tier: thread.service_tier,
-        reasoning_effort: thread.reasoning_effort,
+        cwd: None,
+        model: None,
+        model_provider: None,
+        service_tier: None,
+        reasoning_effort: None,
         current_turn_id: running.map(|turn| turn.id.clone()),
         last_turn_id: last_turn.as_ref().map(|turn| turn.id.clone()),
         last_turn_status: last_turn.map(|turn| turn.status),
         metadata: input.metadata,
-    }
-}
-
-fn open(session: Session, resumed: bool) -> super::recorder::Build {
-    Box::new(move |state| {
+    });
+    let key = input.key.map(|key| key.until_tomorrow());
+    let resumed = input.thread_id.is_some();
+    let build = move |state: &State| {
         let session = Session { child_pid: state.daemon.child.pid, ..session };
-        vec![drafts::session_opened(&session, resumed)]
-    })
+        vec![drafts::session_opened(&session, resumed, &input.settings, key.as_ref())]
+    };
+    (session_id, Box::new(build))
 }
 
 /// A name that is unique for ever and sorts by time.

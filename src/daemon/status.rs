@@ -10,7 +10,7 @@ use crate::app_server::Availability;
 use crate::config::ConfigView;
 use crate::journal::Line;
 use crate::state::snapshot::Identity;
-use crate::state::{ChildState, ChildStatus, DaemonState, Session};
+use crate::state::{ChildState, ChildStatus, DaemonState, QueuedTurn, Session};
 
 /// Whether turns can be taken now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +109,8 @@ pub struct SessionView {
     pub recent_events: Vec<Value>,
     /// The session.
     pub session: Arc<Session>,
+    /// The turns that wait, the next one first.
+    pub queued_turns: Vec<QueuedTurn>,
 }
 
 impl Daemon {
@@ -171,9 +173,10 @@ impl Daemon {
     /// One session with the newest events about it.
     pub fn session_view(&self, session_id: &str) -> Result<SessionView, DaemonError> {
         let view = self.shared.recorder.view();
-        let (session, recent) = {
+        let (session, queued_turns, recent) = {
             let state = view.state();
-            (state.sessions.get(session_id).cloned(), view.recent_events())
+            let queued: Vec<_> = state.memory.queue(session_id).cloned().collect();
+            (state.sessions.get(session_id).cloned(), queued, view.recent_events())
         };
         let session = session.ok_or_else(|| DaemonError::UnknownSession(session_id.to_owned()))?;
         let about = |event: &Value| {
@@ -183,7 +186,8 @@ impl Daemon {
             named("sessionId") == Some(session_id)
                 || (thread.is_some() && thread == session.thread_id.as_deref())
         };
-        Ok(SessionView { recent_events: recent.iter().map(event).filter(about).collect(), session })
+        let recent_events = recent.iter().map(event).filter(about).collect();
+        Ok(SessionView { recent_events, session, queued_turns })
     }
 
     fn daemon_view(&self, daemon: DaemonState) -> DaemonView {

@@ -1,12 +1,36 @@
-//! Turns: submit and steer.
+//! Turns: submit, steer, queue.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{Daemon, DaemonError, drafts};
-use crate::state::{Session, SessionStatus};
+use super::idempotency::RequestKey;
+use super::recorder::{Build, now};
+use super::sessions::{Turns, malformed, read};
+use super::{CALL, Daemon, DaemonError, drafts};
+use crate::app_server::Client;
+use crate::state::{Answer, IdempotencyKey, QueuedTurn, Session, SessionStatus};
+
+/// How many turns may wait in a session.
+const QUEUE: usize = 100;
+/// How often a turn is offered again to an app-server that has too much to do, which then has not taken it.
+const OFFERS: u32 = 4;
+/// How many of a thread's newest turns are looked through for one whose outcome nobody heard.
+const LOOK_BACK: u32 = 20;
+
+/// What happens to a new turn when another one runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum WhenBusy {
+    /// It is refused.
+    #[default]
+    Refuse,
+    /// It becomes a word to the running one.
+    Steer,
+    /// It waits.
+    Queue,
+}
 
 /// What a turn is made of; absent values are left to the app-server.
 #[derive(Debug, Clone)]
@@ -17,21 +41,57 @@ pub struct SubmitTurn {
     pub input: Vec<Value>,
     /// The running turn to steer; none starts a new one.
     pub expected_turn_id: Option<String>,
+    /// What happens when a turn runs and none is to be steered.
+    pub when_busy: WhenBusy,
     /// What the app-server is told, by its own names; values that only it can judge are passed on untouched.
     pub settings: Map<String, Value>,
+    /// Set when the caller may repeat the request.
+    pub key: Option<RequestKey>,
 }
 
-/// A turn that the app-server took.
+/// What became of a turn that was submitted.
 #[derive(Debug, Clone)]
 pub struct TurnAccepted {
-    /// The session, as it is after the acceptance.
+    /// The session, as it was after the acceptance.
     pub session: Arc<Session>,
-    /// The turn.
-    pub turn_id: String,
+    /// The turn, when the app-server took it.
+    pub turn_id: Option<String>,
+    /// Its name in the queue, when it waits.
+    pub queue_id: Option<String>,
+}
+
+/// A turn on its way to the app-server.
+struct Offer<'a> {
+    session: &'a Session,
+    thread_id: &'a str,
+    input: &'a [Value],
+    settings: &'a Map<String, Value>,
+    queue_id: Option<&'a str>,
+    key: Option<IdempotencyKey>,
+    /// By what name the app-server knows it, when its outcome is to be found out if nobody hears.
+    client_message_id: Option<String>,
+    /// Whether that name was given to the app-server before.
+    offered_before: bool,
+}
+
+#[derive(Deserialize)]
+struct Started {
+    turn: StartedTurn,
+}
+
+#[derive(Deserialize)]
+struct StartedTurn {
+    id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Steered {
+    turn_id: String,
 }
 
 impl Daemon {
-    /// Starts a turn, or steers the running one; its acceptance is on disk when this returns.
+    /// Starts, steers or queues a turn; that it was accepted is on disk when this returns.
     pub async fn submit_turn(&self, input: SubmitTurn) -> Result<TurnAccepted, DaemonError> {
         let daemon = self.clone();
         self.run(async move { daemon.submit(input).await }).await
@@ -43,80 +103,232 @@ impl Daemon {
             return Err(DaemonError::Invalid(reason.to_owned()));
         }
         self.session(&input.session_id)?;
-        let lock = self.turn_lock(&input.session_id);
-        let _alone = lock.lock().await;
-        let session = self.session(&input.session_id)?;
-        if session.status != SessionStatus::Active {
-            return Err(DaemonError::SessionNotActive(input.session_id));
+        let key_lock = input.key.as_ref().map(|key| self.key_lock(key));
+        let _alone_with_the_key = match &key_lock {
+            Some(lock) => Some(lock.lock().await),
+            None => None,
+        };
+        let remembered = match &input.key {
+            Some(key) => self.remembered(key)?,
+            None => None,
+        };
+        if let Some(Answer { session: Some(session), turn_id, queue_id, .. }) = remembered {
+            return Ok(TurnAccepted { session, turn_id, queue_id });
         }
+        let lock = self.turn_lock(&input.session_id);
+        let _alone_with_the_session = lock.lock().await;
+        let session = self.active_session(&input.session_id)?;
+        let key = input.key.clone().map(RequestKey::until_tomorrow);
+        if session.current_turn_id.is_some()
+            && input.when_busy == WhenBusy::Queue
+            && input.expected_turn_id.is_none()
+        {
+            return self.enqueue(&session, input, key).await;
+        }
+
+        let client = self.client().await?;
+        let session = self.attach(&client, session).await?;
         let thread_id =
             session.thread_id.clone().ok_or_else(|| DaemonError::NoThread(input.session_id.clone()))?;
-        let turn_id = match &input.expected_turn_id {
-            Some(turn_id) => self.steer(&input, &thread_id, turn_id).await?,
-            None => match &session.current_turn_id {
-                // The app-server would take it as a word to the running turn (measured); the caller meant a new one.
-                Some(turn_id) => {
-                    return Err(DaemonError::TurnInProgress {
-                        session_id: input.session_id,
-                        turn_id: turn_id.clone(),
-                    });
-                }
-                None => self.begin(&input, &thread_id).await?,
-            },
+        let running = match (&input.expected_turn_id, &session.current_turn_id, input.when_busy) {
+            (Some(expected), _, _) => Some(expected.clone()),
+            (None, Some(current), WhenBusy::Steer) => Some(current.clone()),
+            (None, Some(_), WhenBusy::Queue) => return self.enqueue(&session, input, key).await,
+            // The app-server would take it as a word to the running turn (measured); the caller meant a new one.
+            (None, Some(current), WhenBusy::Refuse) => {
+                let (session_id, turn_id) = (input.session_id, current.clone());
+                return Err(DaemonError::TurnInProgress { session_id, turn_id });
+            }
+            (None, None, _) => None,
         };
-        Ok(TurnAccepted { session: self.session(&input.session_id)?, turn_id })
+        let unknown = remembered.and_then(|answer| answer.client_message_id);
+        let offer = Offer {
+            session: &session,
+            thread_id: &thread_id,
+            input: &input.input,
+            settings: &input.settings,
+            queue_id: None,
+            offered_before: unknown.is_some(),
+            client_message_id: unknown
+                .or_else(|| key.is_some().then(|| format!("codexd-{}", uuid::Uuid::new_v4()))),
+            key,
+        };
+        let turn_id = match running {
+            Some(turn_id) => self.steer(&client, &offer, &turn_id).await?,
+            None => self.begin(&client, offer).await?,
+        };
+        let session = match input.key.map(|key| self.remembered(&key)).transpose()?.flatten() {
+            Some(Answer { session: Some(session), .. }) => session,
+            _ => self.session(&session.session_id)?,
+        };
+        Ok(TurnAccepted { session, turn_id: Some(turn_id), queue_id: None })
     }
 
-    async fn begin(&self, input: &SubmitTurn, thread_id: &str) -> Result<String, DaemonError> {
-        #[derive(Deserialize)]
-        struct Answer {
-            turn: Turn,
+    fn active_session(&self, session_id: &str) -> Result<Arc<Session>, DaemonError> {
+        let session = self.session(session_id)?;
+        if session.status != SessionStatus::Active {
+            return Err(DaemonError::SessionNotActive(session_id.to_owned()));
         }
-        #[derive(Deserialize)]
-        struct Turn {
-            id: String,
-        }
-        let mut params = input.settings.clone();
-        params.insert("threadId".to_owned(), thread_id.into());
-        params.insert("input".to_owned(), input.input.clone().into());
-        let read = |text: &str| serde_json::from_str(text).map(|Answer { turn }| turn.id);
-        self.accept(input, thread_id, "turn/start", params, read).await
+        Ok(session)
     }
 
-    async fn steer(&self, input: &SubmitTurn, thread_id: &str, turn_id: &str) -> Result<String, DaemonError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Answer {
-            turn_id: String,
-        }
-        let params = json!({ "threadId": thread_id, "expectedTurnId": turn_id, "input": input.input });
-        let Value::Object(params) = params else { return Err(DaemonError::ShuttingDown) };
-        let read = |text: &str| serde_json::from_str(text).map(|Answer { turn_id }| turn_id);
-        self.accept(input, thread_id, "turn/steer", params, read).await
-    }
-
-    async fn accept(
-        &self,
-        input: &SubmitTurn,
-        thread_id: &str,
-        method: &'static str,
-        params: Map<String, Value>,
-        read: impl FnOnce(&str) -> serde_json::Result<String> + Send + 'static,
-    ) -> Result<String, DaemonError> {
+    /// Gives the next waiting turn of an idle session to the app-server.
+    pub(super) async fn begin_next(&self, session_id: &str) -> Result<(), DaemonError> {
+        let lock = self.turn_lock(session_id);
+        let _alone = lock.lock().await;
+        let next = self.state().memory.queue(session_id).next().cloned();
+        let Some(next) = next else { return Ok(()) };
+        let session = self.active_session(session_id)?;
         let client = self.client().await?;
-        let (session_id, thread_id) = (input.session_id.clone(), thread_id.to_owned());
-        self.call_and_record(&client, method, &params, move |answer| {
-            let turn_id = read(answer.get()).map_err(|error| error.to_string())?;
-            let accepted = drafts::turn_accepted(&session_id, &thread_id, &turn_id);
-            Ok((turn_id, Box::new(move |_: &_| vec![accepted]) as super::recorder::Build))
+        let session = self.attach(&client, session).await?;
+        let (Some(thread_id), None) = (&session.thread_id, &session.current_turn_id) else { return Ok(()) };
+        let offer = Offer {
+            session: &session,
+            thread_id,
+            input: &next.input,
+            settings: &next.settings,
+            queue_id: Some(&next.queue_id),
+            key: None,
+            client_message_id: Some(next.queue_id.clone()),
+            offered_before: next.submitted,
+        };
+        self.begin(&client, offer).await.map(drop)
+    }
+
+    async fn enqueue(
+        &self,
+        session: &Session,
+        input: SubmitTurn,
+        key: Option<IdempotencyKey>,
+    ) -> Result<TurnAccepted, DaemonError> {
+        if let Some(error) = self.shared.recorder.view().storage() {
+            return Err(DaemonError::Storage(error));
+        }
+        let position = self.state().memory.queue(&session.session_id).count() + 1;
+        if position > QUEUE {
+            return Err(DaemonError::QueueFull { session_id: session.session_id.clone(), limit: QUEUE });
+        }
+        let turn = QueuedTurn {
+            queue_id: format!("queued-{}", uuid::Uuid::new_v4()),
+            queued_at: now(),
+            input: input.input,
+            settings: input.settings,
+            submitted: false,
+        };
+        let queue_id = turn.queue_id.clone();
+        let queued = drafts::turn_queued(session, &turn, position, key.as_ref());
+        self.promise(move |_| vec![queued]).await?;
+        let session = self.session(&session.session_id)?;
+        Ok(TurnAccepted { session, turn_id: None, queue_id: Some(queue_id) })
+    }
+
+    /// Starts a turn; one whose outcome must not be doubtful is found again rather than started twice.
+    async fn begin(&self, client: &Client, offer: Offer<'_>) -> Result<String, DaemonError> {
+        let mut params = offer.settings.clone();
+        params.insert("threadId".to_owned(), offer.thread_id.into());
+        params.insert("input".to_owned(), offer.input.into());
+        if let Some(client_message_id) = &offer.client_message_id {
+            if offer.offered_before
+                && let Some(turn_id) = find_turn(client, offer.thread_id, client_message_id).await?
+            {
+                let accepted = offer.accepted(&turn_id);
+                self.promise(move |_| vec![accepted]).await?;
+                return Ok(turn_id);
+            }
+            let submitted = drafts::turn_submitted(
+                &offer.session.session_id,
+                offer.thread_id,
+                client_message_id,
+                offer.queue_id,
+                offer.key.as_ref(),
+            );
+            self.promise(move |_| vec![submitted]).await?;
+            params.insert("clientUserMessageId".to_owned(), client_message_id.as_str().into());
+        }
+        let started = self
+            .offer(client, &offer, "turn/start", params, |text| {
+                serde_json::from_str(text).map(|Started { turn }| turn.id)
+            })
+            .await;
+        if let Err(error) = &started
+            && offer.client_message_id.is_some()
+            && error.is_a_refusal()
+        {
+            let session_id = &offer.session.session_id;
+            let rejected =
+                drafts::turn_rejected(session_id, offer.queue_id, offer.key.as_ref(), &error.to_string());
+            self.promise(move |_| vec![rejected]).await?;
+        }
+        started
+    }
+
+    async fn steer(&self, client: &Client, offer: &Offer<'_>, turn_id: &str) -> Result<String, DaemonError> {
+        let mut params = Map::new();
+        params.insert("threadId".to_owned(), offer.thread_id.into());
+        params.insert("expectedTurnId".to_owned(), turn_id.into());
+        params.insert("input".to_owned(), offer.input.into());
+        self.offer(client, offer, "turn/steer", params, |text| {
+            serde_json::from_str(text).map(|Steered { turn_id }| turn_id)
         })
         .await
     }
 
-    fn turn_lock(&self, session_id: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.shared.turn_locks.lock().unwrap_or_else(PoisonError::into_inner);
-        // Locks that nobody holds are as good as new ones, so they need not be kept.
-        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
-        Arc::clone(locks.entry(session_id.to_owned()).or_default())
+    /// Calls until the app-server is not too busy to listen.
+    async fn offer(
+        &self,
+        client: &Client,
+        offer: &Offer<'_>,
+        method: &'static str,
+        params: Map<String, Value>,
+        read: fn(&str) -> serde_json::Result<String>,
+    ) -> Result<String, DaemonError> {
+        let mut attempt = 1;
+        loop {
+            let (session_id, thread_id) = (offer.session.session_id.clone(), offer.thread_id.to_owned());
+            let (queue_id, key) = (offer.queue_id.map(str::to_owned), offer.key.clone());
+            let taken = self.call_and_record(client, method, &params, move |answer| {
+                let turn_id = read(answer.get()).map_err(|error| error.to_string())?;
+                let accepted = drafts::turn_accepted(
+                    &session_id,
+                    &thread_id,
+                    &turn_id,
+                    queue_id.as_deref(),
+                    key.as_ref(),
+                );
+                Ok((turn_id, Box::new(move |_: &_| vec![accepted]) as Build))
+            });
+            match taken.await {
+                Err(DaemonError::Overloaded) if attempt < OFFERS => tokio::time::sleep(pause(attempt)).await,
+                taken => return taken,
+            }
+            attempt += 1;
+        }
     }
+}
+
+impl Offer<'_> {
+    fn accepted(&self, turn_id: &str) -> crate::state::Draft {
+        let session_id = &self.session.session_id;
+        drafts::turn_accepted(session_id, self.thread_id, turn_id, self.queue_id, self.key.as_ref())
+    }
+}
+
+/// The turn that begins with this message, if the app-server has it.
+async fn find_turn(
+    client: &Client,
+    thread_id: &str,
+    client_message_id: &str,
+) -> Result<Option<String>, DaemonError> {
+    let params = json!({ "threadId": thread_id, "limit": LOOK_BACK, "itemsView": "full" });
+    let answer = client.call("thread/turns/list", &params, CALL).await?;
+    let turns: Turns = read(answer.get()).map_err(malformed("thread/turns/list"))?;
+    let is_it = |item: &Value| item["type"] == "userMessage" && item["clientId"] == client_message_id;
+    Ok(turns.data.into_iter().find(|turn| turn.items.iter().any(is_it)).map(|turn| turn.id))
+}
+
+/// A pause that doubles and differs from caller to caller, so that they do not all come back at once.
+fn pause(attempt: u32) -> Duration {
+    let base = 50u64 << attempt;
+    let jitter = (uuid::Uuid::new_v4().as_u128() % u128::from(base)) as u64;
+    Duration::from_millis(base / 2 + jitter)
 }

@@ -3,9 +3,12 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::Disk;
 
+/// How long a lock that is held is tried again.
+const MOMENT: Duration = Duration::from_millis(400);
 /// The file whose lock is held.
 const NAME: &str = "codexd.lock";
 
@@ -50,7 +53,7 @@ impl FolderLock {
         disk.make_folder(folder).map_err(failed)?;
         let path = folder.join(NAME);
         let mut file = disk.open_append(&path).map_err(failed)?;
-        match file.try_lock() {
+        match try_for_a_moment(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let holder = fs::read_to_string(&path).unwrap_or_default();
@@ -68,5 +71,16 @@ impl FolderLock {
             tracing::warn!(%error, path = %path.display(), "the lock file cannot say who holds it");
         }
         Ok(Self { _file: file })
+    }
+}
+
+/// A holder that was just killed takes a moment to be gone.
+fn try_for_a_moment(file: &File) -> Result<(), TryLockError> {
+    let until = Instant::now() + MOMENT;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(MOMENT / 20),
+            outcome => return outcome,
+        }
     }
 }

@@ -4,15 +4,41 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::HeaderMap;
 use http_body_util::BodyExt;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
+use crate::daemon::RequestKey;
 
 /// The longest body that is read, in bytes; prompts with images are big.
 const LIMIT: usize = 16 * 1024 * 1024;
 /// How long the rest of a body over the limit is read and dropped.
 const SCRAP: Duration = Duration::from_secs(2);
+
+/// How many characters the word for a request that may be repeated may have.
+const KEY: usize = 200;
+
+/// The word that makes a request one that may be repeated, with a digest of the request.
+///
+/// `route` keeps equal bodies of different routes apart.
+pub(super) fn request_key(
+    headers: &HeaderMap,
+    route: &str,
+    body: &Fields,
+) -> Result<Option<RequestKey>, ApiError> {
+    let mut words = headers.get_all("idempotency-key").into_iter();
+    let Some(word) = words.next() else { return Ok(None) };
+    let word = word.to_str().map(str::trim).unwrap_or_default();
+    if word.is_empty() || word.len() > KEY || words.next().is_some() {
+        return Err(ApiError::bad_request(format!(
+            "The header Idempotency-Key must be there once, with 1 to {KEY} visible ASCII characters."
+        )));
+    }
+    let digest = Sha256::new().chain_update(route).chain_update([0]).chain_update(body.canonical());
+    Ok(Some(RequestKey { key: word.to_owned(), digest: format!("{:x}", digest.finalize()) }))
+}
 
 /// The fields of a request; unknown ones are ignored, and `null` is the same as absent.
 #[derive(Debug)]
@@ -46,6 +72,13 @@ impl Fields {
             Ok(_) => Err(ApiError::bad_request("Request body must be a JSON object.")),
             Err(error) => Err(ApiError::bad_request(format!("Request body must be valid JSON: {error}."))),
         }
+    }
+
+    /// The fields as a text that is the same for equal fields, in whatever order they came.
+    fn canonical(&self) -> String {
+        let mut fields: Vec<_> = self.0.iter().collect();
+        fields.sort_by_key(|(name, _)| *name);
+        fields.into_iter().map(|(name, value)| format!("{name:?}:{value}\n")).collect()
     }
 
     /// Takes a field out, whatever it is; strings are trimmed everywhere, and an empty one is absent.

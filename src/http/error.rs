@@ -93,6 +93,11 @@ impl From<DaemonError> for ApiError {
             }
             DaemonError::TurnInProgress { session_id, turn_id } => new(S::CONFLICT, "turn_in_progress")
                 .with_details(json!({ "sessionId": session_id, "turnId": turn_id })),
+            DaemonError::QueueFull { session_id, limit } => new(S::CONFLICT, "queue_full")
+                .with_details(json!({ "sessionId": session_id, "limit": limit })),
+            DaemonError::ThreadLocked { thread_id, reason } => new(S::CONFLICT, "thread_locked")
+                .with_details(json!({ "threadId": thread_id, "message": reason })),
+            DaemonError::KeyReused(_) => new(S::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
             DaemonError::Rejected { method, code, message } => new(S::BAD_REQUEST, "app_server_rejected")
                 .with_details(json!({ "code": code, "message": message, "method": method })),
             DaemonError::AppServer { method, code, message } => new(S::BAD_GATEWAY, "app_server_error")

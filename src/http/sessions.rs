@@ -5,12 +5,12 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::Map;
 
-use super::body::{Fields, pass};
+use super::body::{Fields, pass, request_key};
 use super::error::ApiError;
 use super::{Handle, answer};
 use crate::daemon::{CreateSession, DaemonError};
@@ -36,12 +36,18 @@ pub(super) async fn read(
 }
 
 /// Creates a session, or resumes a thread as one.
-pub(super) async fn create(State(edge): State<Handle>, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn create(
+    State(edge): State<Handle>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
     #[derive(Serialize)]
     struct Created {
         session: Arc<Session>,
     }
-    let input = parse(Fields::read(body).await?)?;
+    let fields = Fields::read(body).await?;
+    let key = request_key(&headers, "sessions", &fields)?;
+    let input = CreateSession { key, ..parse(fields)? };
     let session = edge.daemon.create_session(input).await?;
     Ok(answer::data(StatusCode::CREATED, Created { session }))
 }
@@ -77,5 +83,5 @@ fn parse(mut fields: Fields) -> Result<CreateSession, ApiError> {
         // A resumed thread is what it was; thread/resume takes no such word.
         pass(&mut settings, "ephemeral", ephemeral);
     }
-    Ok(CreateSession { purpose, metadata: fields.labels("metadata")?, thread_id, settings })
+    Ok(CreateSession { purpose, metadata: fields.labels("metadata")?, thread_id, settings, key: None })
 }

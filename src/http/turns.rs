@@ -4,30 +4,37 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::body::{Fields, pass};
+use super::body::{Fields, pass, request_key};
 use super::error::ApiError;
 use super::{Handle, answer};
-use crate::daemon::SubmitTurn;
+use crate::daemon::{SubmitTurn, TurnAccepted, WhenBusy};
 use crate::state::Session;
 
-/// Starts a turn, or steers the running one.
-pub(super) async fn submit(State(edge): State<Handle>, body: Body) -> Result<Response, ApiError> {
+/// Starts a turn, steers the running one, or queues it.
+pub(super) async fn submit(
+    State(edge): State<Handle>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Accepted {
         accepted: bool,
         session: Arc<Session>,
-        turn_id: String,
+        turn_id: Option<String>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        queue_id: Option<String>,
     }
-    let input = parse(Fields::read(body).await?)?;
-    let accepted = edge.daemon.submit_turn(input).await?;
-    let answer = Accepted { accepted: true, session: accepted.session, turn_id: accepted.turn_id };
-    Ok(answer::data(StatusCode::ACCEPTED, answer))
+    let fields = Fields::read(body).await?;
+    let key = request_key(&headers, "turn", &fields)?;
+    let input = SubmitTurn { key, ..parse(fields)? };
+    let TurnAccepted { session, turn_id, queue_id } = edge.daemon.submit_turn(input).await?;
+    Ok(answer::data(StatusCode::ACCEPTED, Accepted { accepted: true, session, turn_id, queue_id }))
 }
 
 fn parse(mut fields: Fields) -> Result<SubmitTurn, ApiError> {
@@ -41,7 +48,13 @@ fn parse(mut fields: Fields) -> Result<SubmitTurn, ApiError> {
         pass(&mut settings, name, fields.text(name)?);
     }
     let expected_turn_id = fields.text("expectedTurnId")?;
-    Ok(SubmitTurn { session_id, input, expected_turn_id, settings })
+    let when_busy = match fields.text("whenBusy")?.as_deref() {
+        None | Some("refuse") => WhenBusy::Refuse,
+        Some("steer") => WhenBusy::Steer,
+        Some("queue") => WhenBusy::Queue,
+        Some(_) => return Err(ApiError::bad_request("whenBusy must be one of refuse, steer and queue.")),
+    };
+    Ok(SubmitTurn { session_id, input, expected_turn_id, when_busy, settings, key: None })
 }
 
 /// The items the user says: a text becomes one item, a list is passed on as it is.

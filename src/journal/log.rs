@@ -47,6 +47,11 @@ impl Log {
         Subscription::new(cursor, Arc::clone(self))
     }
 
+    /// Changes whenever there are new lines.
+    pub fn news(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.tail.watch()
+    }
+
     /// Hands on every whole line after `cursor` that is on disk, in order, until `each` says `false`.
     pub fn scan(&self, cursor: u64, mut each: impl FnMut(u64, &[u8]) -> bool) -> io::Result<()> {
         let mut last = cursor;

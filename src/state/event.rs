@@ -5,9 +5,11 @@
 //! A change is always readable from the text alone ([`Change::read`]), because after a restart the text is
 //! all there is.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::memory::{IdempotencyKey, QueuedTurn};
 use super::session::Session;
 
 /// The names of the events whose text changes a record; the rest only pass through.
@@ -26,9 +28,14 @@ pub mod event_type {
     pub const SESSION_CREATED: &str = "session.created";
     pub const SESSION_RESUMED: &str = "session.resumed";
     pub const SESSION_REGISTERED: &str = "session.registered";
+    pub const SESSION_RECREATED: &str = "session.recreated";
     pub const SESSION_CLOSED: &str = "session.closed";
     pub const SESSION_FORGOTTEN: &str = "session.forgotten";
     pub const TURN_ACCEPTED: &str = "turn.accepted";
+    pub const TURN_SUBMITTED: &str = "turn.submitted";
+    pub const TURN_REJECTED: &str = "turn.rejected";
+    pub const TURN_QUEUED: &str = "turn.queued";
+    pub const TURN_SETTLED: &str = "turn.settled";
     pub const THREAD_STATUS_CHANGED: &str = "app-server.thread.status.changed";
     pub const TURN_STARTED: &str = "app-server.turn.started";
     pub const TURN_COMPLETED: &str = "app-server.turn.completed";
@@ -136,8 +143,15 @@ pub enum Change {
         /// What went wrong.
         message: String,
     },
-    /// A session came to be, or was replaced by a newer record of the same id.
-    SessionOpened(Box<Session>),
+    /// A session came to be, or was replaced by a newer record of the same name.
+    SessionOpened {
+        /// Its record.
+        session: Box<Session>,
+        /// What the app-server was told; `None` leaves what is known.
+        settings: Option<Map<String, Value>>,
+        /// The request that may be repeated, if it is one.
+        key: Option<IdempotencyKey>,
+    },
     /// A session ended.
     SessionClosed {
         /// Which.
@@ -154,11 +168,55 @@ pub enum Change {
         session_id: String,
         /// The turn.
         turn_id: String,
+        /// The waiting turn that it was, if it was one.
+        queue_id: Option<String>,
+        /// The request that may be repeated, if it is one.
+        key: Option<IdempotencyKey>,
+    },
+    /// A turn is about to be given to the app-server, and what comes of it must be found out if nobody hears.
+    TurnSubmitted {
+        /// The session it belongs to.
+        session_id: String,
+        /// By what name the app-server knows it.
+        client_message_id: String,
+        /// The waiting turn that it is, if it is one.
+        queue_id: Option<String>,
+        /// The request that may be repeated, if it is one.
+        key: Option<IdempotencyKey>,
+    },
+    /// The app-server did not take a turn.
+    TurnRejected {
+        /// The session it was for.
+        session_id: String,
+        /// The waiting turn that it was, if it was one.
+        queue_id: Option<String>,
+        /// The word of the request that may be repeated, if it is one.
+        key: Option<String>,
+    },
+    /// A turn waits until its session is idle.
+    TurnQueued {
+        /// The session.
+        session_id: String,
+        /// The turn.
+        turn: Box<QueuedTurn>,
+        /// The request that may be repeated, if it is one.
+        key: Option<IdempotencyKey>,
+    },
+    /// The app-server was asked what became of a turn.
+    TurnSettled {
+        /// The session it belongs to.
+        session_id: String,
+        /// The turn.
+        turn_id: String,
+        /// The app-server's word.
+        status: String,
     },
     /// A thread changed between idle and active.
     ThreadStatusChanged {
         /// The thread.
         thread_id: String,
+        /// Whether a turn runs in it.
+        is_active: bool,
     },
     /// A turn runs.
     TurnStarted {
@@ -227,16 +285,47 @@ impl Change {
             event_type::CONNECT_FAILED | event_type::TRANSPORT_CLOSED => {
                 Change::ConnectionFailed { message: message.to_owned() }
             }
-            event_type::SESSION_CREATED | event_type::SESSION_RESUMED | event_type::SESSION_REGISTERED => {
-                let session = Session::deserialize(detail.get("session")?).ok()?;
-                Change::SessionOpened(Box::new(session))
-            }
+            event_type::SESSION_CREATED
+            | event_type::SESSION_RESUMED
+            | event_type::SESSION_REGISTERED
+            | event_type::SESSION_RECREATED => Change::SessionOpened {
+                session: Box::new(Session::deserialize(detail.get("session")?).ok()?),
+                settings: read(detail, "settings"),
+                key: read(detail, "idempotency"),
+            },
             event_type::SESSION_CLOSED => Change::SessionClosed { session_id: text("sessionId")? },
             event_type::SESSION_FORGOTTEN => Change::SessionForgotten { session_id: text("sessionId")? },
-            event_type::TURN_ACCEPTED => {
-                Change::TurnAccepted { session_id: text("sessionId")?, turn_id: text("turnId")? }
-            }
-            event_type::THREAD_STATUS_CHANGED => Change::ThreadStatusChanged { thread_id: text("threadId")? },
+            event_type::TURN_ACCEPTED => Change::TurnAccepted {
+                session_id: text("sessionId")?,
+                turn_id: text("turnId")?,
+                queue_id: text("queueId"),
+                key: read(detail, "idempotency"),
+            },
+            event_type::TURN_SUBMITTED => Change::TurnSubmitted {
+                session_id: text("sessionId")?,
+                client_message_id: text("clientMessageId")?,
+                queue_id: text("queueId"),
+                key: read(detail, "idempotency"),
+            },
+            event_type::TURN_REJECTED => Change::TurnRejected {
+                session_id: text("sessionId")?,
+                queue_id: text("queueId"),
+                key: text("idempotencyKey"),
+            },
+            event_type::TURN_QUEUED => Change::TurnQueued {
+                session_id: text("sessionId")?,
+                turn: Box::new(read(detail, "turn")?),
+                key: read(detail, "idempotency"),
+            },
+            event_type::TURN_SETTLED => Change::TurnSettled {
+                session_id: text("sessionId")?,
+                turn_id: text("turnId")?,
+                status: text("status")?,
+            },
+            event_type::THREAD_STATUS_CHANGED => Change::ThreadStatusChanged {
+                thread_id: text("threadId")?,
+                is_active: detail["status"]["type"] == "active",
+            },
             event_type::TURN_STARTED => Change::TurnStarted {
                 thread_id: text("threadId")?,
                 turn_id: text("turnId")?,
@@ -258,6 +347,11 @@ impl Change {
             _ => return None,
         })
     }
+}
+
+/// A part of a detail that is there and has the right form.
+fn read<T: DeserializeOwned>(detail: &Value, key: &str) -> Option<T> {
+    T::deserialize(detail.get(key)?).ok()
 }
 
 /// An event as it is read back from the log.

@@ -6,6 +6,7 @@
 
 mod daemon;
 mod event;
+mod memory;
 mod session;
 pub mod snapshot;
 #[cfg(test)]
@@ -13,6 +14,7 @@ mod tests;
 
 pub use daemon::{ChildState, ChildStatus, DaemonState};
 pub use event::{Change, Draft, Event, Level, event_type};
+pub use memory::{Answer, IdempotencyKey, Memory, QueuedTurn, SessionMemory};
 pub use session::{Purpose, Session, SessionStatus, Sessions};
 
 /// The status of a turn that a lost connection cut off.
@@ -33,6 +35,8 @@ pub struct State {
     pub sessions_updated_at: Option<String>,
     /// All sessions.
     pub sessions: Sessions,
+    /// What is remembered beside the records.
+    pub memory: Memory,
 }
 
 impl State {
@@ -51,6 +55,7 @@ impl State {
             daemon: daemon.daemon,
             sessions_updated_at: registry.updated_at,
             sessions,
+            memory: registry.memory,
         }
     }
 
@@ -147,12 +152,36 @@ impl State {
         }
     }
 
+    /// Remembers what came of a request that may be repeated, with the session as it is now.
+    fn remember(
+        &mut self,
+        at: &str,
+        key: Option<&IdempotencyKey>,
+        session_id: &str,
+        outcome: impl FnOnce(&mut Answer),
+    ) {
+        let Some(key) = key else { return };
+        let mut answer = Answer {
+            key: key.clone(),
+            session: self.sessions.get(session_id).cloned(),
+            turn_id: None,
+            queue_id: None,
+            client_message_id: None,
+        };
+        outcome(&mut answer);
+        self.memory.answer(at, answer);
+    }
+
     /// Returns whether the change was one of a session's.
     fn apply_to_sessions(&mut self, at: &str, change: &Change) -> bool {
         let sessions = &mut self.sessions;
         match change {
-            Change::SessionOpened(session) => {
+            Change::SessionOpened { session, settings, key } => {
                 sessions.insert((**session).clone());
+                if let Some(settings) = settings.as_ref().filter(|settings| !settings.is_empty()) {
+                    self.memory.of(&session.session_id).settings = settings.clone();
+                }
+                self.remember(at, key.as_ref(), &session.session_id, |_| {});
                 true
             }
             Change::SessionClosed { session_id } => sessions.update(session_id, |session| {
@@ -160,17 +189,69 @@ impl State {
                 session.current_turn_id = None;
                 session.updated_at = at.to_owned();
             }),
-            Change::SessionForgotten { session_id } => sessions.remove(session_id),
-            Change::TurnAccepted { session_id, turn_id } => sessions.update(session_id, |session| {
-                // A turn that already reported itself has more to say than its acceptance.
-                if session.last_turn_id.as_ref() != Some(turn_id) {
-                    session.current_turn_id = Some(turn_id.clone());
-                    session.last_turn_id = Some(turn_id.clone());
-                    session.last_turn_status = Some(IN_PROGRESS.to_owned());
+            Change::SessionForgotten { session_id } => {
+                self.memory.sessions.remove(session_id);
+                sessions.remove(session_id)
+            }
+            Change::TurnAccepted { session_id, turn_id, queue_id, key } => {
+                let known = sessions.update(session_id, |session| {
+                    // A turn that already reported itself has more to say than its acceptance.
+                    if session.last_turn_id.as_ref() != Some(turn_id) {
+                        session.current_turn_id = Some(turn_id.clone());
+                        session.last_turn_id = Some(turn_id.clone());
+                        session.last_turn_status = Some(IN_PROGRESS.to_owned());
+                        session.updated_at = at.to_owned();
+                    }
+                });
+                if let Some(queue_id) = queue_id {
+                    self.memory.dequeue(session_id, queue_id);
+                }
+                self.remember(at, key.as_ref(), session_id, |answer| answer.turn_id = Some(turn_id.clone()));
+                known
+            }
+            Change::TurnSubmitted { session_id, client_message_id, queue_id, key } => {
+                if let Some(queue_id) = queue_id {
+                    let queue = &mut self.memory.of(session_id).queue;
+                    for turn in queue.iter_mut().filter(|turn| turn.queue_id == *queue_id) {
+                        turn.submitted = true;
+                    }
+                }
+                if let Some(key) = key {
+                    let answer = Answer {
+                        key: key.clone(),
+                        session: None,
+                        turn_id: None,
+                        queue_id: None,
+                        client_message_id: Some(client_message_id.clone()),
+                    };
+                    self.memory.answer(at, answer);
+                }
+                true
+            }
+            Change::TurnRejected { session_id, queue_id, key } => {
+                if let Some(queue_id) = queue_id {
+                    self.memory.dequeue(session_id, queue_id);
+                }
+                if let Some(key) = key {
+                    self.memory.answers.remove(key);
+                }
+                true
+            }
+            Change::TurnQueued { session_id, turn, key } => {
+                self.memory.of(session_id).queue.push_back((**turn).clone());
+                let queue_id = turn.queue_id.clone();
+                self.remember(at, key.as_ref(), session_id, |answer| answer.queue_id = Some(queue_id));
+                true
+            }
+            Change::TurnSettled { session_id, turn_id, status } => sessions.update(session_id, |session| {
+                if session.last_turn_id.as_ref() == Some(turn_id) {
+                    session.current_turn_id = (status == IN_PROGRESS).then(|| turn_id.clone());
+                    session.last_turn_status = Some(status.clone());
                     session.updated_at = at.to_owned();
                 }
             }),
-            Change::ThreadStatusChanged { thread_id } => {
+            Change::ThreadStatusChanged { thread_id, is_active } => {
+                sessions.note_thread(thread_id, *is_active);
                 sessions.update_thread(thread_id, |session| session.updated_at = at.to_owned())
             }
             Change::TurnStarted { thread_id, turn_id, status } => {

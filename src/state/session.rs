@@ -95,6 +95,8 @@ pub struct Sessions {
     by_id: HashMap<String, u64>,
     by_thread: HashMap<String, Vec<u64>>,
     busy: BTreeSet<u64>,
+    /// Busy ones whose threads say that they are idle.
+    doubtful: BTreeSet<u64>,
     /// By the time of their end, oldest first.
     closed: BTreeSet<(String, u64)>,
     next: u64,
@@ -124,6 +126,22 @@ impl Sessions {
     /// The active sessions whose turn has not ended, oldest first.
     pub fn busy(&self) -> impl Iterator<Item = &Arc<Session>> {
         self.busy.iter().filter_map(|ordinal| self.records.get(ordinal))
+    }
+
+    /// The active sessions with a turn that has not ended although their threads say that they are idle.
+    pub fn doubtful(&self) -> impl Iterator<Item = &Arc<Session>> {
+        self.doubtful.intersection(&self.busy).filter_map(|ordinal| self.records.get(ordinal))
+    }
+
+    /// Takes in what a thread says about itself.
+    pub(super) fn note_thread(&mut self, thread_id: &str, is_active: bool) {
+        for ordinal in self.by_thread.get(thread_id).into_iter().flatten() {
+            if is_active {
+                self.doubtful.remove(ordinal);
+            } else if self.busy.contains(ordinal) {
+                self.doubtful.insert(*ordinal);
+            }
+        }
     }
 
     /// How many are closed.
@@ -192,8 +210,11 @@ impl Sessions {
             SessionStatus::Active if session.current_turn_id.is_some() => {
                 self.busy.insert(ordinal);
             }
-            SessionStatus::Active => {}
+            SessionStatus::Active => {
+                self.doubtful.remove(&ordinal);
+            }
             SessionStatus::Closed => {
+                self.doubtful.remove(&ordinal);
                 self.closed.insert((session.updated_at.clone(), ordinal));
             }
         }

@@ -15,7 +15,7 @@ fn session(session_id: &str, thread_id: &str) -> Value {
 fn opened(session_id: &str, thread_id: &str) -> (&'static str, Value) {
     let detail = json!({
         "sessionId": session_id, "threadId": thread_id, "purpose": "duplex",
-        "session": session(session_id, thread_id)
+        "session": session(session_id, thread_id), "settings": {"model": "m"}
     });
     (event_type::SESSION_CREATED, detail)
 }
@@ -124,6 +124,59 @@ fn a_closed_session_has_no_turn_and_is_not_busy() {
 }
 
 #[test]
+fn a_queued_turn_waits_until_it_is_accepted_or_rejected() {
+    let queued = |id: &str| {
+        let turn = json!({"queueId": id, "queuedAt": "T0", "input": [], "settings": {}});
+        (event_type::TURN_QUEUED, json!({"sessionId": "s", "turn": turn}))
+    };
+    let waiting = |events: Vec<(&str, Value)>| {
+        let state = folded([vec![opened("s", "t"), queued("1"), queued("2"), queued("3")], events].concat());
+        state.memory.queue("s").map(|turn| (turn.queue_id.clone(), turn.submitted)).collect::<Vec<_>>()
+    };
+    let rest = |ids: &[&str]| ids.iter().map(|id| ((*id).to_owned(), false)).collect::<Vec<_>>();
+    assert_eq!(waiting(vec![]), rest(&["1", "2", "3"]));
+    let about = |id| json!({"sessionId": "s", "turnId": "u", "queueId": id, "clientMessageId": id});
+    assert_eq!(waiting(vec![(event_type::TURN_SUBMITTED, about("1"))])[0], ("1".to_owned(), true));
+    assert_eq!(waiting(vec![(event_type::TURN_ACCEPTED, about("1"))]), rest(&["2", "3"]));
+    assert_eq!(waiting(vec![(event_type::TURN_REJECTED, about("2"))]), rest(&["1", "3"]));
+}
+
+#[test]
+fn a_request_that_may_be_repeated_is_remembered_with_its_first_answer() {
+    let turn = json!({"sessionId": "s", "threadId": "t", "turnId": "u"});
+    let submitted = (
+        event_type::TURN_SUBMITTED,
+        with(turn.clone(), json!({"clientMessageId": "c", "idempotency": key("k")})),
+    );
+    let state = folded(vec![opened("s", "t"), submitted.clone()]);
+    assert_eq!(state.memory.answers["k"].session, None, "nobody knows yet what came of it");
+    let accepted = (event_type::TURN_ACCEPTED, with(turn, json!({"idempotency": key("k")})));
+    let completed =
+        (event_type::TURN_COMPLETED, json!({"threadId": "t", "turnId": "u", "status": "completed"}));
+    let state = folded(vec![opened("s", "t"), submitted, accepted, completed]);
+    let answer = &state.memory.answers["k"];
+    assert_eq!(answer.turn_id.as_deref(), Some("u"));
+    let then = answer.session.as_ref().unwrap();
+    assert_eq!(then.last_turn_status.as_deref(), Some("inProgress"), "as it was answered, not as it is now");
+}
+
+#[test]
+fn what_the_app_server_says_later_corrects_the_last_turn_only() {
+    let missing = (event_type::TURN_MISSING, json!({"sessionId": "s", "threadId": "t", "turnId": "u"}));
+    let settled = |turn_id, status| {
+        (event_type::TURN_SETTLED, json!({"sessionId": "s", "turnId": turn_id, "status": status}))
+    };
+    let session = |events: Vec<(&str, Value)>| folded(events).sessions.get("s").unwrap().clone();
+    let begun = vec![opened("s", "t"), (event_type::TURN_STARTED, turn("inProgress")), missing];
+    let after = session([begun.clone(), vec![settled("u", "interrupted")]].concat());
+    assert_eq!((after.last_turn_status.as_deref(), &after.current_turn_id), (Some("interrupted"), &None));
+    let after = session([begun.clone(), vec![settled("older", "interrupted")]].concat());
+    assert_eq!(after.last_turn_status.as_deref(), Some("failed"));
+    let after = session([begun, vec![settled("u", "inProgress")]].concat());
+    assert_eq!(after.current_turn_id.as_deref(), Some("u"), "an app-server that lives on still runs it");
+}
+
+#[test]
 fn the_child_follows_its_events() {
     let started = (event_type::DAEMON_STARTED, json!({"strategy": "spawn", "pid": 10}));
     let child = (event_type::CHILD_STARTED, json!({"pid": 11}));
@@ -151,10 +204,19 @@ fn the_child_follows_its_events() {
     assert_eq!(status(vec![external, (event_type::DAEMON_STOPPED, Value::Null)]), ChildStatus::Idle);
 }
 
+fn with(mut detail: Value, more: Value) -> Value {
+    detail.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    detail
+}
+
+fn key(word: &str) -> Value {
+    json!({"key": word, "digest": "d", "expiresAt": "T9999"})
+}
+
 fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
     let id = prop_oneof![Just("a"), Just("b"), Just("c")];
     let word = prop_oneof![Just("inProgress"), Just("completed"), Just("interrupted"), Just("failed")];
-    (0..15u8, id.clone(), id.clone(), id, word, any::<bool>()).prop_map(|(kind, s, t, u, word, flag)| {
+    (0..20u8, id.clone(), id.clone(), id, word, any::<bool>()).prop_map(|(kind, s, t, u, word, flag)| {
         let turn = json!({"sessionId": s, "threadId": t, "turnId": u, "status": word, "willRetry": flag});
         match kind {
             0 => (
@@ -173,6 +235,14 @@ fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
             11 => (event_type::TURN_ERROR, turn),
             12 => (event_type::TURN_MISSING, turn),
             13 => (event_type::SESSION_FORGOTTEN, turn),
+            14 => (event_type::TURN_SUBMITTED, with(turn, json!({"clientMessageId": "c", "queueId": u, "idempotency": key(t)}))),
+            15 => (event_type::TURN_ACCEPTED, with(turn, json!({"queueId": u, "idempotency": key(t)}))),
+            16 => (event_type::TURN_REJECTED, with(turn, json!({"queueId": u, "idempotencyKey": t}))),
+            17 => (event_type::TURN_QUEUED, with(turn, json!({
+                "turn": {"queueId": u, "queuedAt": "T0", "input": [{"type": "text"}], "settings": {"a": 1}},
+                "idempotency": key(t),
+            }))),
+            18 => (event_type::TURN_SETTLED, turn),
             _ => ("app-server.turn.message.delta", turn),
         }
     })

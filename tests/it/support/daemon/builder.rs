@@ -135,6 +135,8 @@ impl DaemonBuilder {
             .arg(&repo_root)
             .args(self.server.flags(root.path()))
             .args(&self.arguments)
+            // Tests of the drain say otherwise; the others do not want to wait for turns that never end.
+            .env("BAA_CODEXD_DRAIN_TIMEOUT", "0")
             .envs(self.environment)
             .env(MARK, &mark)
             .current_dir(&repo_root)

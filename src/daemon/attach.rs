@@ -1,0 +1,150 @@
+//! Making sure that the app-server of this generation knows a session's thread.
+//!
+//! A new app-server process knows no threads; a turn on one says "thread not found" until it was resumed (measured on
+//! 0.169.0).
+//! The app-server answers nearly everything with the same code, so its words tell what is wrong.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use super::sessions::{ThreadSession, last_turn, read};
+use super::{CALL, Daemon, DaemonError, drafts};
+use crate::app_server::{CallError, Client};
+use crate::state::Session;
+
+/// How long is waited before a thread is asked for again that somebody else is writing, in turn.
+const LOCKED: [Duration; 3] =
+    [Duration::from_millis(200), Duration::from_millis(600), Duration::from_millis(1200)];
+
+/// What became of the attempt to resume a thread.
+enum Resumed {
+    /// The app-server knows it now.
+    Yes,
+    /// Somebody else is writing it, or it is just being closed.
+    Locked(String),
+    /// There is nothing to resume.
+    Lost(String),
+}
+
+impl Daemon {
+    /// Says that the app-server of this generation knows a thread.
+    pub(super) fn note_attached(&self, client: &Client, thread_id: &str) {
+        let mut attached = self.shared.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        if attached.0 != client.generation() {
+            *attached = (client.generation(), std::collections::HashSet::new());
+        }
+        attached.1.insert(thread_id.to_owned());
+    }
+
+    fn is_attached(&self, client: &Client, thread_id: &str) -> bool {
+        let attached = self.shared.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        attached.0 == client.generation() && attached.1.contains(thread_id)
+    }
+
+    /// Resumes a session's thread unless this generation knows it already; the caller holds the session's lock, so it is
+    /// done once.
+    ///
+    /// A thread that never had a turn left nothing behind, so it is created anew under the same session.
+    /// A thread whose history is gone closes the session.
+    pub(super) async fn attach(
+        &self,
+        client: &Client,
+        session: Arc<Session>,
+    ) -> Result<Arc<Session>, DaemonError> {
+        let session_id = &session.session_id;
+        let thread_id = session.thread_id.clone().ok_or_else(|| DaemonError::NoThread(session_id.clone()))?;
+        if self.is_attached(client, &thread_id) {
+            return Ok(session);
+        }
+        let memory = self.state().memory.sessions.get(session_id).cloned().unwrap_or_default();
+        let mut waits = LOCKED.iter();
+        loop {
+            match self.resume(client, &memory.settings, &thread_id).await? {
+                Resumed::Yes => {
+                    self.note_attached(client, &thread_id);
+                    self.correct_last_turn(client, &session, &thread_id).await;
+                    return self.session(session_id);
+                }
+                Resumed::Lost(_) if session.last_turn_id.is_none() => {
+                    return self.recreate(client, &session, memory.settings).await;
+                }
+                Resumed::Lost(reason) => {
+                    let closed = drafts::session_closed(session_id, Some(&reason));
+                    self.promise(move |_| vec![closed]).await?;
+                    return Err(DaemonError::SessionNotActive(session_id.clone()));
+                }
+                Resumed::Locked(reason) => match waits.next() {
+                    Some(wait) => tokio::time::sleep(*wait).await,
+                    None => return Err(DaemonError::ThreadLocked { thread_id, reason }),
+                },
+            }
+        }
+    }
+
+    async fn resume(
+        &self,
+        client: &Client,
+        settings: &Map<String, Value>,
+        thread_id: &str,
+    ) -> Result<Resumed, DaemonError> {
+        let mut params = settings.clone();
+        params.remove("ephemeral");
+        params.insert("threadId".to_owned(), thread_id.into());
+        params.insert("excludeTurns".to_owned(), true.into());
+        match client.call("thread/resume", &params, CALL).await {
+            Ok(_) => Ok(Resumed::Yes),
+            Err(CallError::Refused { error, .. }) if error.message.contains("no rollout found") => {
+                Ok(Resumed::Lost(error.message))
+            }
+            Err(CallError::Refused { error, .. })
+                if error.message.contains("active writer") || error.message.contains("is closing") =>
+            {
+                Ok(Resumed::Locked(error.message))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What an end of the connection made "failed" may have ended otherwise, or not at all.
+    async fn correct_last_turn(&self, client: &Client, session: &Session, thread_id: &str) {
+        let Some(known) = &session.last_turn_id else { return };
+        // Nothing depends on it, so a failure leaves the record as it is.
+        let Ok(Some(turn)) = last_turn(client, thread_id).await else { return };
+        if turn.id == *known && session.last_turn_status.as_deref() != Some(&turn.status) {
+            let settled = drafts::turn_settled(session, &turn.id, &turn.status);
+            let _ = self.promise(move |_| vec![settled]).await;
+        }
+    }
+
+    async fn recreate(
+        &self,
+        client: &Client,
+        session: &Session,
+        settings: Map<String, Value>,
+    ) -> Result<Arc<Session>, DaemonError> {
+        let session = session.clone();
+        let session_id = session.session_id.clone();
+        let params = Value::Object(settings);
+        let thread_id = self
+            .call_and_record(client, "thread/start", &params, move |answer| {
+                let thread: ThreadSession = read(answer.get())?;
+                let thread_id = thread.thread.id.clone();
+                let build = move |state: &crate::state::State| {
+                    let previous = session.thread_id.clone();
+                    let session = Session { child_pid: state.daemon.child.pid, ..thread.renew(session) };
+                    vec![drafts::session_recreated(&session, previous.as_deref())]
+                };
+                Ok((thread_id, Box::new(build) as super::recorder::Build))
+            })
+            .await?;
+        self.note_attached(client, &thread_id);
+        self.session(&session_id)
+    }
+}
+
+/// The parameters that ask for the newest turns of a thread.
+pub(super) fn newest_turns(thread_id: &str, limit: u32) -> Value {
+    json!({ "threadId": thread_id, "limit": limit })
+}

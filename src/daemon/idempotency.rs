@@ -1,0 +1,55 @@
+//! Requests that may be repeated: the same word and the same request give the first answer again.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::recorder::in_time;
+use super::{Daemon, DaemonError};
+use crate::state::{Answer, IdempotencyKey};
+
+/// How long an answer is remembered.
+const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The caller's word for a request, and what the request was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestKey {
+    /// The caller's word.
+    pub key: String,
+    /// A digest of the request.
+    pub digest: String,
+}
+
+impl RequestKey {
+    /// The key as it is remembered.
+    pub(super) fn until_tomorrow(self) -> IdempotencyKey {
+        IdempotencyKey { key: self.key, digest: self.digest, expires_at: in_time(REMEMBERED) }
+    }
+}
+
+impl Daemon {
+    /// What came of an earlier request with this word; another request with it is an error.
+    pub(super) fn remembered(&self, key: &RequestKey) -> Result<Option<Answer>, DaemonError> {
+        let answer = self.state().memory.answers.get(&key.key).cloned();
+        match answer.filter(|answer| answer.key.expires_at > super::recorder::now()) {
+            Some(answer) if answer.key.digest != key.digest => Err(DaemonError::KeyReused(key.key.clone())),
+            answer => Ok(answer),
+        }
+    }
+
+    /// The lock of a word: of two equal requests at once the second one waits for the answer of the first.
+    pub(super) fn key_lock(&self, key: &RequestKey) -> Arc<tokio::sync::Mutex<()>> {
+        self.lock_of(&format!("key {}", key.key))
+    }
+
+    /// The lock of a session: of two turns that arrive at once the second one sees the first.
+    pub(super) fn turn_lock(&self, session_id: &str) -> Arc<tokio::sync::Mutex<()>> {
+        self.lock_of(&format!("session {session_id}"))
+    }
+
+    fn lock_of(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.shared.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        // Locks that nobody holds are as good as new ones, so they need not be kept.
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        Arc::clone(locks.entry(name.to_owned()).or_default())
+    }
+}

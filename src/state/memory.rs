@@ -1,0 +1,115 @@
+//! What is remembered beside the records: how sessions were created, turns that wait for their turn, and the answers to
+//! requests that may be repeated.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::Session;
+
+/// How many answers are kept at most; the oldest go first.
+const ANSWERS: usize = 10_000;
+
+/// A turn that waits until its session is idle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueuedTurn {
+    /// Its name.
+    pub queue_id: String,
+    /// When it was queued, RFC 3339, UTC, milliseconds.
+    pub queued_at: String,
+    /// What the user says.
+    pub input: Vec<Value>,
+    /// What the app-server is told, by its own names.
+    pub settings: Map<String, Value>,
+    /// Whether it was given to the app-server and nothing is known of the outcome.
+    #[serde(default)]
+    pub submitted: bool,
+}
+
+/// What is remembered of one session.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct SessionMemory {
+    /// What the app-server was told when the thread was started, by its own names.
+    pub settings: Map<String, Value>,
+    /// Turns that wait, the next one first.
+    pub queue: VecDeque<QueuedTurn>,
+}
+
+/// The key of a request that may be repeated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IdempotencyKey {
+    /// The caller's word.
+    pub key: String,
+    /// What the request was, as a digest; another request must not use the same word.
+    pub digest: String,
+    /// Until when it is remembered, RFC 3339, UTC, milliseconds.
+    pub expires_at: String,
+}
+
+/// What came of a request that may be repeated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    /// The request.
+    #[serde(flatten)]
+    pub key: IdempotencyKey,
+    /// The session as the answer had it; `None` while the outcome is unknown.
+    pub session: Option<Arc<Session>>,
+    /// The turn that was accepted.
+    pub turn_id: Option<String>,
+    /// The turn that was queued.
+    pub queue_id: Option<String>,
+    /// By what name the app-server knows the turn that was given to it.
+    pub client_message_id: Option<String>,
+}
+
+/// What is remembered beside the records.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Memory {
+    /// By the session's name; a session about which there is nothing to remember is not in it.
+    pub sessions: BTreeMap<String, SessionMemory>,
+    /// By the caller's word.
+    pub answers: BTreeMap<String, Answer>,
+}
+
+impl Memory {
+    /// The turns that wait in a session, the next one first.
+    pub fn queue(&self, session_id: &str) -> impl Iterator<Item = &QueuedTurn> {
+        self.sessions.get(session_id).into_iter().flat_map(|memory| &memory.queue)
+    }
+
+    /// The sessions in which turns wait.
+    pub fn queued_sessions(&self) -> impl Iterator<Item = &String> {
+        self.sessions.iter().filter(|(_, memory)| !memory.queue.is_empty()).map(|(session_id, _)| session_id)
+    }
+
+    pub(super) fn of(&mut self, session_id: &str) -> &mut SessionMemory {
+        self.sessions.entry(session_id.to_owned()).or_default()
+    }
+
+    /// Takes a waiting turn out; `false` when it is not there.
+    pub(super) fn dequeue(&mut self, session_id: &str, queue_id: &str) -> bool {
+        let Some(memory) = self.sessions.get_mut(session_id) else { return false };
+        let before = memory.queue.len();
+        memory.queue.retain(|turn| turn.queue_id != queue_id);
+        memory.queue.len() != before
+    }
+
+    /// Remembers what came of a request; forgets what is too old at `at`.
+    pub(super) fn answer(&mut self, at: &str, answer: Answer) {
+        // Times of one form sort like their texts.
+        self.answers.retain(|_, known| known.key.expires_at.as_str() > at);
+        while self.answers.len() >= ANSWERS {
+            let oldest = self.answers.values().min_by(|a, b| a.key.expires_at.cmp(&b.key.expires_at));
+            let Some(oldest) = oldest.map(|answer| answer.key.key.clone()) else { break };
+            self.answers.remove(&oldest);
+        }
+        self.answers.insert(answer.key.key.clone(), answer);
+    }
+}
