@@ -150,6 +150,13 @@ impl Client {
         let _ = self.outgoing.send(wire::notification(method));
     }
 
+    /// Answers a request of the app-server.
+    pub fn answer(&self, id: &RawValue, result: &impl Serialize) {
+        if let Ok(line) = wire::answer(id, result) {
+            let _ = self.outgoing.send(line);
+        }
+    }
+
     /// Answers a request of the app-server with an error, which it takes well: the item fails, the turn goes on
     /// (measured).
     pub fn refuse(&self, id: &RawValue, error: &RpcError) {

@@ -106,6 +106,16 @@ pub fn notification(method: &str) -> Vec<u8> {
     serde_json::json!({ "method": method }).to_string().into_bytes()
 }
 
+/// An answer to a request of the other side, as one line without its newline.
+pub fn answer(id: &RawValue, result: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+    #[derive(Serialize)]
+    struct Answer<'a, R> {
+        id: &'a RawValue,
+        result: &'a R,
+    }
+    serde_json::to_vec(&Answer { id, result })
+}
+
 /// An error answer to a request of the other side, as one line without its newline.
 pub fn refusal(id: &RawValue, error: &RpcError) -> serde_json::Result<Vec<u8>> {
     #[derive(Serialize)]

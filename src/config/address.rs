@@ -133,8 +133,14 @@ pub enum StreamPathError {
 }
 
 /// The paths of the other routes; a route added to the service is added here, so that the WebSocket cannot hide it.
-pub const RESERVED_PATHS: &[&str] =
-    &["/healthz", "/describe", "/v1/codexd/status", "/v1/codexd/sessions", "/v1/codexd/turn"];
+pub const RESERVED_PATHS: &[&str] = &[
+    "/healthz",
+    "/describe",
+    "/v1/codexd/status",
+    "/v1/codexd/sessions",
+    "/v1/codexd/turn",
+    "/v1/codexd/requests",
+];
 
 /// Reads the path of the WebSocket and takes the slashes off its end.
 ///

@@ -116,6 +116,8 @@ pub struct LimitsConfig {
     pub drain_timeout: Duration,
     /// After what silence of a turn an event tells of it.
     pub stall_timeout: Duration,
+    /// How long a request of the app-server waits for an answer.
+    pub request_timeout: Duration,
 }
 
 /// Where the service listens.

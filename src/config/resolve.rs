@@ -55,6 +55,7 @@ pub(super) fn resolve(
         ping_interval: Duration::from_secs(reader.count(&settings::PING_INTERVAL, 1, 3600)? as u64),
         drain_timeout: Duration::from_secs(reader.count(&settings::DRAIN_TIMEOUT, 0, 3600)? as u64),
         stall_timeout: Duration::from_secs(reader.count(&settings::STALL_TIMEOUT, 1, 86_400)? as u64),
+        request_timeout: Duration::from_secs(reader.count(&settings::REQUEST_TIMEOUT, 1, 86_400)? as u64),
     };
     let log_filter =
         reader.value(&settings::LOG_FILTER, |text| Ok(text.to_owned()), |filter| filter.as_str().into())?;

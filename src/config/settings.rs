@@ -238,6 +238,15 @@ pub const STALL_TIMEOUT: Setting = Setting {
     purpose: "After what silence of a turn an event tells of it, and again each time that doubles",
     ..SINGLE
 };
+/// `--request-timeout`: how long a request of the app-server waits for an answer.
+pub const REQUEST_TIMEOUT: Setting = Setting {
+    name: "request-timeout",
+    variable: "BAA_CODEXD_REQUEST_TIMEOUT",
+    default: DefaultValue::Text("600"),
+    placeholder: "SECONDS",
+    purpose: "How long a request of the app-server waits for an answer before it is declined",
+    ..SINGLE
+};
 /// `BAA_CODEXD_LOG`: what codexd says on stderr about itself; `RUST_LOG` is left to the app-server, which inherits it.
 pub const LOG_FILTER: Setting = Setting {
     name: "log-filter",
@@ -272,6 +281,7 @@ pub const ALL: &[&Setting] = &[
     &PING_INTERVAL,
     &DRAIN_TIMEOUT,
     &STALL_TIMEOUT,
+    &REQUEST_TIMEOUT,
     &LOG_FILTER,
 ];
 

@@ -120,6 +120,7 @@ fn a_flag_wins_over_the_variable_and_the_variable_over_the_default() {
         (&settings::PING_INTERVAL, "2", "3", json!(2), json!(3)),
         (&settings::DRAIN_TIMEOUT, "0", "3", json!(0), json!(3)),
         (&settings::STALL_TIMEOUT, "1", "3", json!(1), json!(3)),
+        (&settings::REQUEST_TIMEOUT, "1", "3", json!(1), json!(3)),
         (&settings::LOG_FILTER, "debug", "", json!("debug"), json!("")),
     ];
     let covered: Vec<_> = cases.iter().map(|case| case.0.name).collect();

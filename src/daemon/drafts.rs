@@ -8,7 +8,10 @@ use serde_json::{Map, Value, json};
 use crate::app_server::{Closed, Exit};
 use crate::config::{ChildStrategy, Config};
 use crate::journal::{Damage, Recovered};
-use crate::state::{Draft, IdempotencyKey, Level, QueuedTurn, Session, State, event_type};
+use crate::state::{
+    Draft, IdempotencyKey, Level, QueuedTurn, Request, RequestPolicy, Resolution, ResolvedBy, Session, State,
+    event_type,
+};
 
 /// How many characters of somebody's output a message quotes.
 const PREVIEW: usize = 160;
@@ -121,12 +124,54 @@ pub(crate) fn request_refused(method: &str, params: &Value) -> Draft {
     )
 }
 
+/// The app-server asks for something.
+pub(crate) fn request_opened(request: &Request) -> Draft {
+    Draft::change(
+        Level::Warn,
+        event_type::REQUEST_OPENED,
+        format!("The app-server asks {}; answer request {}.", request.method, request.request_id),
+        json!({
+            "requestId": request.request_id,
+            "sessionId": request.session_id,
+            "threadId": request.thread_id,
+            "turnId": request.turn_id,
+            "request": request,
+        }),
+    )
+}
+
+/// What the app-server asked is answered, or no longer wanted; `request` as it was before.
+pub(crate) fn request_resolved(request: Option<&Request>, resolution: &Resolution) -> Draft {
+    let mut detail = json!(resolution);
+    if let Some(request) = request {
+        detail["sessionId"] = json!(request.session_id);
+        detail["threadId"] = json!(request.thread_id);
+        detail["turnId"] = json!(request.turn_id);
+    }
+    let what = match (&resolution.decision, &resolution.reason) {
+        (Some(decision), _) => format!("{decision}, by {}", json!(resolution.resolved_by)),
+        (None, Some(reason)) => reason.clone(),
+        (None, None) => format!("by {}", json!(resolution.resolved_by)),
+    };
+    let message = format!("Request {} is over: {what}", resolution.request_id);
+    Draft::change(Level::Info, event_type::REQUEST_RESOLVED, message, detail)
+}
+
 /// The end of a connection, and of every turn that it carried.
 ///
 /// An end that was wanted and cut nothing off is no news.
 pub(crate) fn closed(state: &State, closed: &Closed) -> Vec<Draft> {
-    let missing: Vec<Draft> =
-        state.sessions.busy().filter_map(|session| turn_missing(state, session, closed)).collect();
+    let requests = state.requests.pending().map(|request| {
+        let resolution = Resolution {
+            request_id: request.request_id.clone(),
+            resolved_by: ResolvedBy::ConnectionClosed,
+            decision: None,
+            reason: Some("The connection over which it came is gone.".to_owned()),
+        };
+        request_resolved(Some(request), &resolution)
+    });
+    let turns = state.sessions.busy().filter_map(|session| turn_missing(state, session, closed));
+    let missing: Vec<Draft> = requests.chain(turns).collect();
     if closed.expected && missing.is_empty() {
         return missing;
     }
@@ -188,6 +233,7 @@ pub(crate) fn session_opened(
     session: &Session,
     resumed: bool,
     settings: &Map<String, Value>,
+    policy: RequestPolicy,
     key: Option<&IdempotencyKey>,
 ) -> Draft {
     let (event_type, verb) = match resumed {
@@ -201,6 +247,7 @@ pub(crate) fn session_opened(
         "threadId": session.thread_id,
         "session": session,
         "settings": settings,
+        "requestPolicy": policy,
     });
     add(&mut detail, "idempotency", key);
     let message = format!("{verb} session {} for thread {thread_id}.", session.session_id);

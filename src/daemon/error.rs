@@ -1,6 +1,9 @@
 //! Why a use case could not be carried out, in terms of the use case.
 
+use std::sync::Arc;
+
 use crate::app_server::CallError;
+use crate::state::Request;
 
 /// The app-server's code for "try again later"; everything else it refuses with −32600 or −32602 (measured).
 const OVERLOADED: i64 = -32001;
@@ -16,6 +19,12 @@ pub enum DaemonError {
     /// There is no session of that name.
     #[error("Unknown codexd session \"{0}\".")]
     UnknownSession(String),
+    /// There is no request of that name.
+    #[error("Unknown codexd request \"{0}\".")]
+    UnknownRequest(String),
+    /// Somebody answered first, or the request is no longer wanted.
+    #[error("Request \"{}\" is over already.", .0.request_id)]
+    AlreadyResolved(Arc<Request>),
     /// The session takes no turns.
     #[error("Session \"{0}\" is not active; create or resume one with POST /v1/codexd/sessions.")]
     SessionNotActive(String),
@@ -99,7 +108,7 @@ pub enum DaemonError {
     },
     /// The event log cannot be written.
     #[error("The event log cannot be written ({0}); see to the disk of the logs folder and try again.")]
-    Storage(std::sync::Arc<str>),
+    Storage(Arc<str>),
     /// The daemon is going away.
     #[error("codexd is shutting down; try again when it is back.")]
     ShuttingDown,

@@ -11,19 +11,10 @@ use tokio::sync::mpsc;
 use super::background::Activity;
 use super::drafts::{self, preview};
 use super::recorder::{Input, Recorder, Stream};
-use crate::app_server::wire::RequestId;
+use super::requests::{Asked, OpenRequests};
 use crate::app_server::{Heard, Listener};
 use crate::config::Config;
 use crate::state::{Change, Draft, Level, event_type};
-
-/// A request of the app-server that waits for an answer.
-#[derive(Debug)]
-pub(crate) struct Asked {
-    pub(crate) generation: u64,
-    pub(crate) id: RequestId,
-    pub(crate) method: String,
-    pub(crate) params: Value,
-}
 
 /// Turns what one part of one generation says into inputs of the recorder.
 pub(crate) struct Hearing {
@@ -32,6 +23,7 @@ pub(crate) struct Hearing {
     asked: mpsc::UnboundedSender<Asked>,
     generation: u64,
     activity: Arc<Activity>,
+    open: Arc<OpenRequests>,
     /// The thread that spoke last, and when that was noted.
     speaker: Option<(String, Instant)>,
     drafts: Vec<Draft>,
@@ -46,9 +38,38 @@ impl Hearing {
         recorder: Recorder,
         asked: mpsc::UnboundedSender<Asked>,
         activity: Arc<Activity>,
+        open: Arc<OpenRequests>,
         generation: u64,
     ) -> Self {
-        Self { config, recorder, asked, generation, activity, speaker: None, drafts: Vec::new() }
+        Self { config, recorder, asked, generation, activity, open, speaker: None, drafts: Vec::new() }
+    }
+
+    /// Ends the requests that the app-server no longer waits for.
+    fn end_requests(&mut self, method: &str, params: &str) {
+        let ended = match method {
+            "serverRequest/resolved" => {
+                #[derive(Deserialize)]
+                #[serde(rename_all = "camelCase")]
+                struct Resolved<'a> {
+                    #[serde(borrow)]
+                    request_id: &'a RawValue,
+                }
+                let Ok(Resolved { request_id }) = serde_json::from_str(params) else { return };
+                self.open.resolved_by_app_server(self.generation, request_id.get()).into_iter().collect()
+            }
+            "turn/completed" => {
+                let Ok(TurnParams { turn, .. }) = serde_json::from_str(params) else { return };
+                self.open.ended_with_turn(self.generation, &turn.id)
+            }
+            _ => return,
+        };
+        self.flush();
+        for resolution in ended {
+            self.recorder.send(Input::Build(Box::new(move |state| {
+                let request = state.requests.get(&resolution.request_id);
+                vec![drafts::request_resolved(request.map(|request| &**request), &resolution)]
+            })));
+        }
     }
 
     /// Notes that a thread said something.
@@ -77,16 +98,16 @@ impl Listener for Hearing {
         let draft = match heard {
             Heard::Notification { method, params } => {
                 self.note_speaker(params);
-                notification(method, params)
+                self.drafts.push(notification(method, params));
+                return self.end_requests(method, params);
             }
             Heard::Request { id, method, params } => {
+                self.note_speaker(params);
+                self.flush();
                 let params = serde_json::from_str(params).unwrap_or(Value::Null);
-                let asked = Asked {
-                    generation: self.generation,
-                    id: id.to_owned(),
-                    method: method.to_owned(),
-                    params,
-                };
+                let timeout = self.config.limits.request_timeout;
+                let asked =
+                    self.open.hear(&self.recorder, self.generation, id.to_owned(), method, params, timeout);
                 // The daemon is stopping when nobody takes it; the app-server is told by its end.
                 let _ = self.asked.send(asked);
                 return;
@@ -98,7 +119,10 @@ impl Listener for Hearing {
                 self.send(Input::Output(Stream::Stderr, bytes));
                 draft
             }
-            Heard::Closed(closed) => return self.send(Input::Closed(closed)),
+            Heard::Closed(closed) => {
+                self.open.forget(self.generation);
+                return self.send(Input::Closed(closed));
+            }
             Heard::Started { pid } => drafts::child_started(&self.config, pid),
             Heard::SpawnFailed { message } => drafts::child_spawn_failed(&message),
             Heard::Connected { info } => {

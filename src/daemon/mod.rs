@@ -10,6 +10,7 @@ mod keeper;
 mod opening;
 mod output;
 mod recorder;
+mod requests;
 mod sessions;
 mod status;
 mod syncer;
@@ -26,18 +27,19 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app_server::wire::RpcError;
 use crate::app_server::{Address, App, Availability, CallError, Client, Plan, Program, StopPace, Supervisor};
 use crate::config::{Config, Endpoint, find_program};
 use crate::journal::{Bounds, Subscription};
 use crate::state::State;
 use background::Activity;
-use hearing::{Asked, Hearing};
+use hearing::Hearing;
 use recorder::{Input, Recorder};
+use requests::OpenRequests;
 
 pub use error::DaemonError;
 pub use idempotency::RequestKey;
 pub use opening::{Folders, OpenError};
+pub use requests::RequestAnswer;
 pub use sessions::CreateSession;
 pub use status::{Readiness, SessionView, SnapshotView};
 pub use turns::{SubmitTurn, TurnAccepted, WhenBusy};
@@ -78,6 +80,7 @@ struct Shared {
     /// The threads that the app-server of this generation knows.
     attached: Mutex<(u64, HashSet<String>)>,
     activity: Arc<Activity>,
+    open_requests: Arc<OpenRequests>,
     /// Use cases run here, so that a caller that hangs up cancels nothing.
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -102,17 +105,19 @@ impl Daemon {
         let (asked, questions) = mpsc::unbounded_channel();
         let pace = watch::Sender::new(StopPace::Run);
         let activity = Arc::new(Activity::default());
+        let open_requests = Arc::new(OpenRequests::default());
         let supervisor = {
             let (config, recorder) = (Arc::clone(&config), recorder.clone());
             let listener = {
                 let (config, recorder) = (Arc::clone(&config), recorder.clone());
-                let activity = Arc::clone(&activity);
+                let (activity, open_requests) = (Arc::clone(&activity), Arc::clone(&open_requests));
                 move |generation| {
                     Hearing::new(
                         Arc::clone(&config),
                         recorder.clone(),
                         asked.clone(),
                         Arc::clone(&activity),
+                        Arc::clone(&open_requests),
                         generation,
                     )
                 }
@@ -120,7 +125,6 @@ impl Daemon {
             Supervisor::start(plan(&config, &recorder), pace.subscribe(), recorder.backlog(), listener)
         };
         let availability = supervisor.availability();
-        tokio::spawn(refuse_requests(questions, availability.clone(), recorder.clone()));
         let daemon = Self {
             shared: Arc::new(Shared {
                 config,
@@ -131,12 +135,14 @@ impl Daemon {
                 locks: Mutex::default(),
                 attached: Mutex::default(),
                 activity,
+                open_requests,
                 tasks: TaskTracker::new(),
                 stopping: CancellationToken::new(),
                 pace,
             }),
         };
         tokio::spawn(daemon.clone().look_after_sessions());
+        tokio::spawn(daemon.clone().attend_requests(questions));
         Ok(daemon)
     }
 
@@ -344,23 +350,4 @@ fn plan(config: &Arc<Config>, recorder: &Recorder) -> Plan {
         }
     };
     Plan { app, version: config.version.to_owned(), line_cap: LINE_CAP }
-}
-
-/// Answers every request of the app-server with an error, so that no turn waits for ever for somebody who is not
-/// there.
-async fn refuse_requests(
-    mut questions: mpsc::UnboundedReceiver<Asked>,
-    availability: watch::Receiver<Availability>,
-    recorder: Recorder,
-) {
-    while let Some(asked) = questions.recv().await {
-        recorder.note(drafts::request_refused(&asked.method, &asked.params));
-        // An answer to an older generation would reach a stranger: ids restart at 0 in each process.
-        if let Availability::Ready(client) = &*availability.borrow()
-            && client.generation() == asked.generation
-        {
-            let message = format!("codexd cannot answer {}", asked.method);
-            client.refuse(&asked.id, &RpcError { code: -32601, message });
-        }
-    }
 }

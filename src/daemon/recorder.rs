@@ -35,6 +35,8 @@ pub(crate) type Build = Box<dyn FnOnce(&State) -> Vec<Draft> + Send>;
 pub(crate) enum Input {
     /// Events.
     Events(Vec<Draft>),
+    /// Events that depend on the records.
+    Build(Build),
     /// Events that somebody is promised.
     Promised(Build, Promise),
     /// Output of the child, for its log.
@@ -199,7 +201,8 @@ fn weight(input: &Input) -> usize {
     match input {
         Input::Events(drafts) => drafts.iter().map(draft_weight).sum(),
         Input::Output(_, bytes) => bytes.len(),
-        Input::CaughtUp(_)
+        Input::Build(_)
+        | Input::CaughtUp(_)
         | Input::Promised(..)
         | Input::Closed(_)
         | Input::Damaged(_)
@@ -239,6 +242,10 @@ impl Worker {
                     Input::Events(more) => drafts.extend(more),
                     Input::Output(Stream::Stdout, bytes) => self.stdout.append(&bytes),
                     Input::Output(Stream::Stderr, bytes) => self.stderr.append(&bytes),
+                    Input::Build(build) => {
+                        self.record(&mut drafts);
+                        drafts = build(&self.view.state());
+                    }
                     Input::Promised(build, promise) => self.promise(&mut drafts, build, promise),
                     Input::Closed(closed) => {
                         self.record(&mut drafts);

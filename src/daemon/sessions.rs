@@ -11,7 +11,7 @@ use super::idempotency::RequestKey;
 use super::recorder::{Build, now};
 use super::{CALL, Daemon, DaemonError, drafts};
 use crate::app_server::Client;
-use crate::state::{Answer, Purpose, Session, SessionStatus, State};
+use crate::state::{Answer, Purpose, RequestPolicy, Session, SessionStatus, State};
 
 /// What a session is created from; absent values are left to the app-server.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +24,8 @@ pub struct CreateSession {
     pub thread_id: Option<String>,
     /// What the app-server is told, by its own names; values that only it can judge are passed on untouched.
     pub settings: Map<String, Value>,
+    /// What it does with requests of the app-server.
+    pub requests: RequestPolicy,
     /// Set when the caller may repeat the request.
     pub key: Option<RequestKey>,
 }
@@ -205,7 +207,7 @@ fn open(
     let resumed = input.thread_id.is_some();
     let build = move |state: &State| {
         let session = Session { child_pid: state.daemon.child.pid, ..session };
-        vec![drafts::session_opened(&session, resumed, &input.settings, key.as_ref())]
+        vec![drafts::session_opened(&session, resumed, &input.settings, input.requests, key.as_ref())]
     };
     (session_id, Box::new(build))
 }

@@ -10,7 +10,7 @@ use crate::app_server::Availability;
 use crate::config::ConfigView;
 use crate::journal::Line;
 use crate::state::snapshot::Identity;
-use crate::state::{ChildState, ChildStatus, DaemonState, QueuedTurn, Session};
+use crate::state::{ChildState, ChildStatus, DaemonState, QueuedTurn, Request, Session};
 
 /// Whether turns can be taken now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +111,8 @@ pub struct SessionView {
     pub session: Arc<Session>,
     /// The turns that wait, the next one first.
     pub queued_turns: Vec<QueuedTurn>,
+    /// The requests that wait for an answer, oldest first.
+    pub requests: Vec<Arc<Request>>,
 }
 
 impl Daemon {
@@ -173,10 +175,12 @@ impl Daemon {
     /// One session with the newest events about it.
     pub fn session_view(&self, session_id: &str) -> Result<SessionView, DaemonError> {
         let view = self.shared.recorder.view();
-        let (session, queued_turns, recent) = {
+        let (session, queued_turns, requests, recent) = {
             let state = view.state();
             let queued: Vec<_> = state.memory.queue(session_id).cloned().collect();
-            (state.sessions.get(session_id).cloned(), queued, view.recent_events())
+            let mine = |request: &&Arc<Request>| request.session_id.as_deref() == Some(session_id);
+            let requests = state.requests.pending().filter(mine).cloned().collect();
+            (state.sessions.get(session_id).cloned(), queued, requests, view.recent_events())
         };
         let session = session.ok_or_else(|| DaemonError::UnknownSession(session_id.to_owned()))?;
         let about = |event: &Value| {
@@ -187,7 +191,7 @@ impl Daemon {
                 || (thread.is_some() && thread == session.thread_id.as_deref())
         };
         let recent_events = recent.iter().map(event).filter(about).collect();
-        Ok(SessionView { recent_events, session, queued_turns })
+        Ok(SessionView { recent_events, session, queued_turns, requests })
     }
 
     fn daemon_view(&self, daemon: DaemonState) -> DaemonView {

@@ -44,6 +44,12 @@ pub(super) fn request_key(
 #[derive(Debug)]
 pub(super) struct Fields(Map<String, Value>);
 
+impl From<Map<String, Value>> for Fields {
+    fn from(fields: Map<String, Value>) -> Self {
+        Self(fields)
+    }
+}
+
 impl Fields {
     /// Reads the body; none at all counts as an object without fields.
     pub(super) async fn read(mut body: Body) -> Result<Self, ApiError> {
@@ -110,6 +116,20 @@ impl Fields {
             None => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(flag)),
             Some(_) => Err(ApiError::bad_request(format!("{name} must be true or false."))),
+        }
+    }
+
+    /// Takes a time out, in whole seconds, a day at most.
+    pub(super) fn seconds(&mut self, name: &str) -> Result<Option<u64>, ApiError> {
+        const DAY: u64 = 24 * 60 * 60;
+        match self.any(name) {
+            None => Ok(None),
+            Some(value) => match value.as_u64().filter(|seconds| (1..=DAY).contains(seconds)) {
+                Some(seconds) => Ok(Some(seconds)),
+                None => Err(ApiError::bad_request(format!(
+                    "{name} must be a whole number of seconds from 1 to {DAY}."
+                ))),
+            },
         }
     }
 

@@ -69,6 +69,11 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", message).retry()
     }
 
+    /// The error as a part of another message.
+    pub(super) fn to_json(&self) -> Value {
+        json!({ "error": self.0.code, "message": self.0.message, "details": self.0.details })
+    }
+
     fn with_details(mut self, details: Value) -> Self {
         self.0.details = Some(details);
         self
@@ -88,6 +93,10 @@ impl From<DaemonError> for ApiError {
         match error {
             DaemonError::Invalid(_) => new(S::BAD_REQUEST, "bad_request"),
             DaemonError::UnknownSession(_) => new(S::NOT_FOUND, "not_found"),
+            DaemonError::UnknownRequest(_) => new(S::NOT_FOUND, "not_found"),
+            DaemonError::AlreadyResolved(request) => {
+                new(S::CONFLICT, "already_resolved").with_details(json!({ "request": request }))
+            }
             DaemonError::SessionNotActive(_) | DaemonError::NoThread(_) => {
                 new(S::CONFLICT, "session_not_active")
             }

@@ -9,6 +9,7 @@ mod describe;
 mod error;
 mod health;
 mod patient;
+mod requests;
 mod server;
 mod service;
 mod sessions;
@@ -101,6 +102,8 @@ fn router(shared: &Handle) -> Router {
         .route("/v1/codexd/sessions", get(sessions::list).post(sessions::create))
         .route("/v1/codexd/sessions/{session_id}", get(sessions::read))
         .route("/v1/codexd/turn", post(turns::submit))
+        .route("/v1/codexd/requests", get(requests::list))
+        .route("/v1/codexd/requests/{request_id}", get(requests::read).post(requests::respond))
         .route(&stream, get(stream::events))
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_route)

@@ -14,7 +14,7 @@ use super::body::{Fields, pass, request_key};
 use super::error::ApiError;
 use super::{Handle, answer};
 use crate::daemon::{CreateSession, DaemonError};
-use crate::state::{Purpose, Session};
+use crate::state::{Purpose, RequestPolicy, Session};
 
 /// All sessions, oldest first.
 pub(super) async fn list(State(edge): State<Handle>) -> Response {
@@ -77,11 +77,26 @@ fn parse(mut fields: Fields) -> Result<CreateSession, ApiError> {
         pass(&mut settings, name, fields.text(name)?);
     }
     pass(&mut settings, "config", fields.object("config")?);
+    let requests = RequestPolicy {
+        decline: match fields.text("requests")?.as_deref() {
+            None | Some("ask") => false,
+            Some("decline") => true,
+            Some(_) => return Err(ApiError::bad_request("requests must be one of ask and decline.")),
+        },
+        timeout_seconds: fields.seconds("requestTimeoutSeconds")?,
+    };
     let thread_id = fields.text("threadId")?;
     let ephemeral = fields.flag("ephemeral")?;
     if thread_id.is_none() {
         // A resumed thread is what it was; thread/resume takes no such word.
         pass(&mut settings, "ephemeral", ephemeral);
     }
-    Ok(CreateSession { purpose, metadata: fields.labels("metadata")?, thread_id, settings, key: None })
+    Ok(CreateSession {
+        purpose,
+        metadata: fields.labels("metadata")?,
+        thread_id,
+        settings,
+        requests,
+        key: None,
+    })
 }

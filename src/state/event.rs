@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::memory::{IdempotencyKey, QueuedTurn};
+use super::request::{Request, RequestPolicy, Resolution};
 use super::session::Session;
 
 /// The names of the events whose text changes a record; the rest only pass through.
@@ -36,6 +37,8 @@ pub mod event_type {
     pub const TURN_REJECTED: &str = "turn.rejected";
     pub const TURN_QUEUED: &str = "turn.queued";
     pub const TURN_SETTLED: &str = "turn.settled";
+    pub const REQUEST_OPENED: &str = "request.opened";
+    pub const REQUEST_RESOLVED: &str = "request.resolved";
     pub const THREAD_STATUS_CHANGED: &str = "app-server.thread.status.changed";
     pub const TURN_STARTED: &str = "app-server.turn.started";
     pub const TURN_COMPLETED: &str = "app-server.turn.completed";
@@ -149,6 +152,8 @@ pub enum Change {
         session: Box<Session>,
         /// What the app-server was told; `None` leaves what is known.
         settings: Option<Map<String, Value>>,
+        /// What it does with requests; `None` leaves what is known.
+        policy: Option<RequestPolicy>,
         /// The request that may be repeated, if it is one.
         key: Option<IdempotencyKey>,
     },
@@ -202,6 +207,10 @@ pub enum Change {
         /// The request that may be repeated, if it is one.
         key: Option<IdempotencyKey>,
     },
+    /// The app-server asks for something.
+    RequestOpened(Box<Request>),
+    /// What it asked for is answered, or no longer wanted.
+    RequestResolved(Resolution),
     /// The app-server was asked what became of a turn.
     TurnSettled {
         /// The session it belongs to.
@@ -291,6 +300,7 @@ impl Change {
             | event_type::SESSION_RECREATED => Change::SessionOpened {
                 session: Box::new(Session::deserialize(detail.get("session")?).ok()?),
                 settings: read(detail, "settings"),
+                policy: read(detail, "requestPolicy"),
                 key: read(detail, "idempotency"),
             },
             event_type::SESSION_CLOSED => Change::SessionClosed { session_id: text("sessionId")? },
@@ -317,6 +327,8 @@ impl Change {
                 turn: Box::new(read(detail, "turn")?),
                 key: read(detail, "idempotency"),
             },
+            event_type::REQUEST_OPENED => Change::RequestOpened(Box::new(read(detail, "request")?)),
+            event_type::REQUEST_RESOLVED => Change::RequestResolved(Resolution::deserialize(detail).ok()?),
             event_type::TURN_SETTLED => Change::TurnSettled {
                 session_id: text("sessionId")?,
                 turn_id: text("turnId")?,

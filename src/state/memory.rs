@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Session;
+use super::{RequestPolicy, Session};
 
 /// How many answers are kept at most; the oldest go first.
 const ANSWERS: usize = 10_000;
@@ -37,6 +37,8 @@ pub struct SessionMemory {
     pub settings: Map<String, Value>,
     /// Turns that wait, the next one first.
     pub queue: VecDeque<QueuedTurn>,
+    /// What it does with requests of the app-server.
+    pub requests: RequestPolicy,
 }
 
 /// The key of a request that may be repeated.

@@ -7,6 +7,7 @@
 mod daemon;
 mod event;
 mod memory;
+pub mod request;
 mod session;
 pub mod snapshot;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod tests;
 pub use daemon::{ChildState, ChildStatus, DaemonState};
 pub use event::{Change, Draft, Event, Level, event_type};
 pub use memory::{Answer, IdempotencyKey, Memory, QueuedTurn, SessionMemory};
+pub use request::{Request, RequestPolicy, RequestStatus, Requests, Resolution, ResolvedBy};
 pub use session::{Purpose, Session, SessionStatus, Sessions};
 
 /// The status of a turn that a lost connection cut off.
@@ -35,6 +37,8 @@ pub struct State {
     pub sessions_updated_at: Option<String>,
     /// All sessions.
     pub sessions: Sessions,
+    /// What the app-server asked.
+    pub requests: Requests,
     /// What is remembered beside the records.
     pub memory: Memory,
 }
@@ -44,6 +48,10 @@ impl State {
     ///
     /// A crash can leave them apart; each half then ignores the events it already has.
     pub fn restore(registry: snapshot::RegistryFile, daemon: snapshot::DaemonFile) -> Self {
+        let mut requests = Requests::default();
+        for request in registry.requests {
+            requests.insert(request);
+        }
         let mut sessions = Sessions::default();
         for session in registry.sessions {
             sessions.insert(std::sync::Arc::unwrap_or_clone(session));
@@ -55,6 +63,7 @@ impl State {
             daemon: daemon.daemon,
             sessions_updated_at: registry.updated_at,
             sessions,
+            requests,
             memory: registry.memory,
         }
     }
@@ -176,10 +185,18 @@ impl State {
     fn apply_to_sessions(&mut self, at: &str, change: &Change) -> bool {
         let sessions = &mut self.sessions;
         match change {
-            Change::SessionOpened { session, settings, key } => {
+            Change::RequestOpened(request) => {
+                self.requests.insert(std::sync::Arc::new((**request).clone()));
+                true
+            }
+            Change::RequestResolved(resolution) => self.requests.resolve(at, resolution),
+            Change::SessionOpened { session, settings, policy, key } => {
                 sessions.insert((**session).clone());
                 if let Some(settings) = settings.as_ref().filter(|settings| !settings.is_empty()) {
                     self.memory.of(&session.session_id).settings = settings.clone();
+                }
+                if let Some(policy) = policy.filter(|policy| *policy != RequestPolicy::default()) {
+                    self.memory.of(&session.session_id).requests = policy;
                 }
                 self.remember(at, key.as_ref(), &session.session_id, |_| {});
                 true

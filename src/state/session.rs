@@ -118,6 +118,12 @@ impl Sessions {
         self.records.get(self.by_id.get(session_id)?)
     }
 
+    /// The newest session of a thread, an active one before a closed one.
+    pub fn of_thread(&self, thread_id: &str) -> Option<&Arc<Session>> {
+        let sessions = self.by_thread.get(thread_id)?.iter().filter_map(|ordinal| self.records.get(ordinal));
+        sessions.max_by_key(|session| session.status == SessionStatus::Active)
+    }
+
     /// All sessions, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Session>> {
         self.records.values()

@@ -216,7 +216,7 @@ fn key(word: &str) -> Value {
 fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
     let id = prop_oneof![Just("a"), Just("b"), Just("c")];
     let word = prop_oneof![Just("inProgress"), Just("completed"), Just("interrupted"), Just("failed")];
-    (0..20u8, id.clone(), id.clone(), id, word, any::<bool>()).prop_map(|(kind, s, t, u, word, flag)| {
+    (0..22u8, id.clone(), id.clone(), id, word, any::<bool>()).prop_map(|(kind, s, t, u, word, flag)| {
         let turn = json!({"sessionId": s, "threadId": t, "turnId": u, "status": word, "willRetry": flag});
         match kind {
             0 => (
@@ -243,6 +243,14 @@ fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
                 "idempotency": key(t),
             }))),
             18 => (event_type::TURN_SETTLED, turn),
+            19 => (event_type::REQUEST_OPENED, json!({"request": {
+                "requestId": u, "method": "m", "status": "pending", "sessionId": s, "threadId": t, "turnId": null,
+                "itemId": null, "decisions": ["accept"], "params": {}, "createdAt": "T0", "expiresAt": "T9",
+                "resolvedAt": null, "resolvedBy": null, "decision": null, "reason": null,
+            }})),
+            20 => (event_type::REQUEST_RESOLVED, json!({
+                "requestId": u, "resolvedBy": "client", "decision": "accept", "reason": null,
+            })),
             _ => ("app-server.turn.message.delta", turn),
         }
     })

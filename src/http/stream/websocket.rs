@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
@@ -20,7 +20,8 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use super::feed::{Fed, Feed};
 use super::filter::Filter;
 use super::query::Query;
-use crate::http::{Handle, Shared};
+use crate::http::error::ApiError;
+use crate::http::{Handle, Shared, requests};
 use crate::journal::{Gone, Line};
 
 /// The longest message that a client may send, in bytes.
@@ -123,7 +124,10 @@ impl Client<'_> {
                 message = self.socket.next() => {
                     silent = false;
                     match self.hear(message) {
-                        Ok(Some(answer)) => self.socket.send(answer).await?,
+                        Ok(Some(asked)) => {
+                            let answer = reply(self.edge, asked).await;
+                            self.socket.send(answer).await?;
+                        }
                         Ok(None) => {}
                         Err(ending) => return Ok(ending),
                     }
@@ -193,8 +197,8 @@ impl Client<'_> {
         self.socket.flush().await
     }
 
-    /// What a message is answered with, or why the stream ends with it.
-    fn hear(&self, message: Option<Result<Message, Error>>) -> Result<Option<Message>, Ending> {
+    /// What a message asks for, or why the stream ends with it.
+    fn hear(&self, message: Option<Result<Message, Error>>) -> Result<Option<Map<String, Value>>, Ending> {
         let text = match message {
             Some(Ok(Message::Text(text))) => text,
             Some(Ok(Message::Binary(_))) => {
@@ -214,23 +218,8 @@ impl Client<'_> {
             Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Ending::Gone),
         };
         match serde_json::from_str(&text) {
-            Ok(Value::Object(message)) => Ok(Some(self.reply(message.get("type").and_then(Value::as_str)))),
+            Ok(Value::Object(message)) => Ok(Some(message)),
             _ => Err(Ending::close(NOT_AN_OBJECT, "WS payload must be a JSON object.")),
-        }
-    }
-
-    fn reply(&self, asked: Option<&str>) -> Message {
-        match asked.map(str::trim) {
-            Some("ping") => frame(&json!({ "type": "pong" })),
-            Some("status") => {
-                let status = self.edge.status();
-                frame(&json!({ "type": "status", "service": status.service, "snapshot": status.snapshot }))
-            }
-            other => {
-                let name = other.filter(|name| !name.is_empty()).unwrap_or("unknown");
-                let message = format!("Unsupported websocket message type: {name}.");
-                frame(&json!({ "type": "error", "message": message }))
-            }
         }
     }
 
@@ -253,6 +242,41 @@ impl Client<'_> {
             Ok::<_, Error>(())
         };
         let _ = tokio::time::timeout(patience, goodbye).await;
+    }
+}
+
+/// What a message of a client is answered with.
+async fn reply(edge: &Shared, message: Map<String, Value>) -> Message {
+    match message.get("type").and_then(Value::as_str).map(str::trim) {
+        Some("ping") => frame(&json!({ "type": "pong" })),
+        Some("status") => {
+            let status = edge.status();
+            frame(&json!({ "type": "status", "service": status.service, "snapshot": status.snapshot }))
+        }
+        Some("respond") => respond(edge, message).await,
+        other => {
+            let name = other.filter(|name| !name.is_empty()).unwrap_or("unknown");
+            let message = format!("Unsupported websocket message type: {name}.");
+            frame(&json!({ "type": "error", "message": message }))
+        }
+    }
+}
+
+/// Answers a request of the app-server, as `POST /v1/codexd/requests/:request_id` does.
+async fn respond(edge: &Shared, message: Map<String, Value>) -> Message {
+    let request_id = message.get("requestId").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let answered = match requests::parse_message(message) {
+        Ok(given) => edge.daemon.answer_request(&request_id, given).await.map_err(ApiError::from),
+        Err(error) => Err(error),
+    };
+    match answered {
+        Ok(request) => frame(&json!({ "type": "responded", "request": request })),
+        Err(error) => {
+            let mut answer = error.to_json();
+            answer["type"] = "error".into();
+            answer["requestId"] = request_id.into();
+            frame(&answer)
+        }
     }
 }
 

@@ -1,0 +1,277 @@
+//! Requests of the app-server: announced, answered once, never left waiting.
+//!
+//! What must be known to answer is in one table, and whoever takes an entry out of it is the one who ends the request:
+//! a client, the clock, the policy of the session, or the app-server itself.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::recorder::{Input, Recorder, in_time, now};
+use super::{Daemon, DaemonError, drafts};
+use crate::app_server::Availability;
+use crate::app_server::wire::{RequestId, RpcError};
+use crate::state::request::{answer, decisions, is_answerable};
+use crate::state::{Request, RequestStatus, Resolution, ResolvedBy};
+
+/// A request that waits, as the connection knows it.
+#[derive(Debug)]
+struct Open {
+    generation: u64,
+    id: RequestId,
+    turn_id: Option<String>,
+}
+
+/// The requests that wait; shared by those who hear and those who answer.
+#[derive(Debug, Default)]
+pub(super) struct OpenRequests {
+    table: Mutex<HashMap<String, Open>>,
+}
+
+/// A request as it was heard.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// Somebody may answer it.
+    Answerable {
+        /// Its name.
+        request_id: String,
+    },
+    /// Nobody can, so it is refused at once.
+    Unknown { generation: u64, id: RequestId, method: String },
+}
+
+/// What a client answers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RequestAnswer {
+    /// One of the decisions that may be taken.
+    Decision(Value),
+    /// The whole answer, in the words of the app-server.
+    Result(Value),
+}
+
+impl OpenRequests {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Open>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a request in as it is heard; the event that announces it stands where it was heard.
+    pub(super) fn hear(
+        &self,
+        recorder: &Recorder,
+        generation: u64,
+        id: RequestId,
+        method: &str,
+        params: Value,
+        timeout: Duration,
+    ) -> Asked {
+        if !is_answerable(method) {
+            recorder.note(drafts::request_refused(method, &params));
+            return Asked::Unknown { generation, id, method: method.to_owned() };
+        }
+        let text = |key: &str| params[key].as_str().map(str::to_owned);
+        let request_id = format!("request-{}", uuid::Uuid::new_v4());
+        let mut request = Request {
+            request_id: request_id.clone(),
+            method: method.to_owned(),
+            status: RequestStatus::Pending,
+            session_id: None,
+            thread_id: text("threadId").or_else(|| text("conversationId")),
+            turn_id: text("turnId"),
+            item_id: text("itemId").or_else(|| text("callId")),
+            decisions: decisions(method, &params),
+            params,
+            created_at: now(),
+            expires_at: String::new(),
+            resolved_at: None,
+            resolved_by: None,
+            decision: None,
+            reason: None,
+        };
+        let open = Open { generation, id, turn_id: request.turn_id.clone() };
+        self.lock().insert(request_id.clone(), open);
+        recorder.send(Input::Build(Box::new(move |state| {
+            let session =
+                request.thread_id.as_deref().and_then(|thread_id| state.sessions.of_thread(thread_id));
+            request.session_id = session.map(|session| session.session_id.clone());
+            let memory = session.and_then(|session| state.memory.sessions.get(&session.session_id));
+            let own = memory.and_then(|memory| memory.requests.timeout_seconds);
+            request.expires_at = in_time(own.map_or(timeout, Duration::from_secs));
+            vec![drafts::request_opened(&request)]
+        })));
+        Asked::Answerable { request_id }
+    }
+
+    /// The app-server no longer waits for this answer.
+    pub(super) fn resolved_by_app_server(&self, generation: u64, id: &str) -> Option<Resolution> {
+        let mut table = self.lock();
+        let found = table.iter().find(|(_, open)| open.generation == generation && open.id.get() == id);
+        let request_id = found.map(|(request_id, _)| request_id.clone())?;
+        table.remove(&request_id);
+        let reason = "The app-server no longer waits for it.";
+        Some(resolution(request_id, ResolvedBy::AppServer, None, Some(reason)))
+    }
+
+    /// A turn is over, and with it what it waited for.
+    pub(super) fn ended_with_turn(&self, generation: u64, turn_id: &str) -> Vec<Resolution> {
+        let of_turn = |open: &Open| open.generation == generation && open.turn_id.as_deref() == Some(turn_id);
+        let mut table = self.lock();
+        let ended: Vec<_> = table
+            .iter()
+            .filter(|(_, open)| of_turn(open))
+            .map(|(request_id, _)| request_id.clone())
+            .collect();
+        table.retain(|_, open| !of_turn(open));
+        let reason = Some("Its turn is over.");
+        ended
+            .into_iter()
+            .map(|request_id| resolution(request_id, ResolvedBy::TurnEnd, None, reason))
+            .collect()
+    }
+
+    /// A connection is gone; the records of its requests are ended by whoever records that.
+    pub(super) fn forget(&self, generation: u64) {
+        self.lock().retain(|_, open| open.generation > generation);
+    }
+
+    fn claim(&self, request_id: &str) -> Option<Open> {
+        self.lock().remove(request_id)
+    }
+}
+
+fn resolution(
+    request_id: String,
+    resolved_by: ResolvedBy,
+    decision: Option<Value>,
+    reason: Option<&str>,
+) -> Resolution {
+    Resolution { request_id, resolved_by, decision, reason: reason.map(str::to_owned) }
+}
+
+impl Daemon {
+    /// One request.
+    pub fn request(&self, request_id: &str) -> Result<Arc<Request>, DaemonError> {
+        let known = self.state().requests.get(request_id).cloned();
+        known.ok_or_else(|| DaemonError::UnknownRequest(request_id.to_owned()))
+    }
+
+    /// The requests of a session, or all: those that wait first, oldest first, then the others, newest first.
+    pub fn requests(&self, session_id: Option<&str>) -> Vec<Arc<Request>> {
+        let state = self.state();
+        let wanted =
+            |request: &&Arc<Request>| session_id.is_none() || request.session_id.as_deref() == session_id;
+        let waiting = state.requests.pending().filter(wanted);
+        let over = state.requests.iter().rev().filter(|request| request.status == RequestStatus::Resolved);
+        waiting.chain(over.filter(wanted)).cloned().collect()
+    }
+
+    /// Answers a request; the first answer counts, and it is on disk when this returns.
+    pub async fn answer_request(
+        &self,
+        request_id: &str,
+        given: RequestAnswer,
+    ) -> Result<Arc<Request>, DaemonError> {
+        let request = self.request(request_id)?;
+        if request.status == RequestStatus::Resolved {
+            return Err(DaemonError::AlreadyResolved(request));
+        }
+        let (decision, result) = match given {
+            RequestAnswer::Decision(decision) if request.decisions.contains(&decision) => {
+                (Some(decision.clone()), answer(&request.method, &request.params, &decision))
+            }
+            RequestAnswer::Decision(decision) => {
+                let offered: Vec<_> = request.decisions.iter().map(Value::to_string).collect();
+                return Err(DaemonError::Invalid(format!(
+                    "decision {decision} cannot be taken for this request; it is one of {}.",
+                    offered.join(", ")
+                )));
+            }
+            RequestAnswer::Result(result) => (result.get("decision").cloned(), result),
+        };
+        if let Some(error) = self.shared.recorder.view().storage() {
+            return Err(DaemonError::Storage(error));
+        }
+        let daemon = self.clone();
+        let request_id = request_id.to_owned();
+        self.run(async move {
+            let resolution = resolution(request_id.clone(), ResolvedBy::Client, decision, None);
+            daemon.resolve(resolution, &result).await?;
+            daemon.request(&request_id)
+        })
+        .await
+    }
+
+    /// Ends a request with an answer, unless somebody else was first.
+    async fn resolve(&self, resolution: Resolution, result: &Value) -> Result<(), DaemonError> {
+        let request_id = resolution.request_id.clone();
+        let Some(open) = self.shared.open_requests.claim(&request_id) else {
+            // Whoever was first is recording it.
+            self.shared.recorder.caught_up().await;
+            return Err(DaemonError::AlreadyResolved(self.request(&request_id)?));
+        };
+        let client = match &*self.shared.availability.borrow() {
+            Availability::Ready(client) if client.generation() == open.generation => Some(client.clone()),
+            // An answer to an older generation would reach a stranger: ids restart at 0 in each process.
+            _ => None,
+        };
+        let Some(client) = client else {
+            let reason = "The connection over which it came is gone.".to_owned();
+            return Err(DaemonError::Unavailable { reason });
+        };
+        client.answer(&open.id, result);
+        self.promise(move |state| {
+            let request = state.requests.get(&resolution.request_id);
+            vec![drafts::request_resolved(request.map(|request| &**request), &resolution)]
+        })
+        .await
+    }
+
+    /// Refuses what nobody can answer, and declines what nobody does.
+    pub(super) async fn attend_requests(self, mut questions: mpsc::UnboundedReceiver<Asked>) {
+        while let Some(asked) = questions.recv().await {
+            match asked {
+                Asked::Unknown { generation, id, method } => {
+                    if let Availability::Ready(client) = &*self.shared.availability.borrow()
+                        && client.generation() == generation
+                    {
+                        let message = format!("codexd cannot answer {method}");
+                        client.refuse(&id, &RpcError { code: -32601, message });
+                    }
+                }
+                Asked::Answerable { request_id } => {
+                    tokio::spawn(self.clone().decline_in_time(request_id));
+                }
+            }
+        }
+    }
+
+    async fn decline_in_time(self, request_id: String) {
+        self.shared.recorder.caught_up().await;
+        let Ok(request) = self.request(&request_id) else { return };
+        let policy = {
+            let state = self.state();
+            let memory =
+                request.session_id.as_ref().and_then(|session_id| state.memory.sessions.get(session_id));
+            memory.map(|memory| memory.requests).unwrap_or_default()
+        };
+        let (by, reason) = if policy.decline {
+            (ResolvedBy::Policy, "The session declines every request.".to_owned())
+        } else {
+            let own = policy.timeout_seconds.map(Duration::from_secs);
+            let patience = own.unwrap_or(self.config().limits.request_timeout);
+            tokio::select! {
+                () = tokio::time::sleep(patience) => {}
+                () = self.shared.stopping.cancelled() => return,
+            }
+            (ResolvedBy::Timeout, format!("Nobody answered within {} s.", patience.as_secs()))
+        };
+        let decision = Value::from("decline");
+        let result = answer(&request.method, &request.params, &decision);
+        match self.resolve(resolution(request_id, by, Some(decision), Some(&reason)), &result).await {
+            Ok(()) | Err(DaemonError::AlreadyResolved(_) | DaemonError::Unavailable { .. }) => {}
+            Err(error) => tracing::warn!(%error, "a request could not be declined"),
+        }
+    }
+}

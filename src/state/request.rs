@@ -1,0 +1,275 @@
+//! What the app-server asks and somebody has to answer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// How many resolved requests are remembered.
+const RESOLVED: usize = 500;
+
+/// Whether a request still waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RequestStatus {
+    /// It waits for an answer.
+    Pending,
+    /// It is over.
+    Resolved,
+}
+
+/// Who ended a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ResolvedBy {
+    /// A client answered.
+    Client,
+    /// Nobody answered in time, so it was declined.
+    Timeout,
+    /// The session declines everything.
+    Policy,
+    /// The app-server no longer wants to know, for example after an interrupt.
+    AppServer,
+    /// Its turn is over.
+    TurnEnd,
+    /// The connection over which it came is gone.
+    ConnectionClosed,
+}
+
+/// What a session does with requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RequestPolicy {
+    /// Declines at once instead of asking.
+    pub decline: bool,
+    /// How long is waited for an answer, in seconds; `None` leaves it to the daemon's setting.
+    pub timeout_seconds: Option<u64>,
+}
+
+/// A request of the app-server, as clients see it; absent values are written out as `null`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request {
+    /// Its name, unique for ever.
+    pub request_id: String,
+    /// What is asked, in the app-server's words.
+    pub method: String,
+    /// Whether it still waits.
+    pub status: RequestStatus,
+    /// The session of its thread.
+    pub session_id: Option<String>,
+    /// The thread.
+    pub thread_id: Option<String>,
+    /// The turn that waits for it.
+    pub turn_id: Option<String>,
+    /// The item it is about.
+    pub item_id: Option<String>,
+    /// The decisions that may be taken.
+    pub decisions: Vec<Value>,
+    /// What is asked, in full.
+    pub params: Value,
+    /// RFC 3339, UTC, milliseconds.
+    pub created_at: String,
+    /// When it is declined if nobody answers, RFC 3339, UTC, milliseconds.
+    pub expires_at: String,
+    /// RFC 3339, UTC, milliseconds.
+    pub resolved_at: Option<String>,
+    /// Who ended it.
+    pub resolved_by: Option<ResolvedBy>,
+    /// What was decided, if anything was.
+    pub decision: Option<Value>,
+    /// Why it ended, as a sentence.
+    pub reason: Option<String>,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resolution {
+    /// Which.
+    pub request_id: String,
+    /// Who ended it.
+    pub resolved_by: ResolvedBy,
+    /// What was decided, if anything was.
+    pub decision: Option<Value>,
+    /// Why, as a sentence.
+    pub reason: Option<String>,
+}
+
+/// The kinds of request that somebody can answer; the rest is refused at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Command,
+    FileChange,
+    Permissions,
+    UserInput,
+    Elicitation,
+    Legacy,
+}
+
+fn kind(method: &str) -> Option<Kind> {
+    Some(match method {
+        "item/commandExecution/requestApproval" => Kind::Command,
+        "item/fileChange/requestApproval" => Kind::FileChange,
+        "item/permissions/requestApproval" => Kind::Permissions,
+        "item/tool/requestUserInput" => Kind::UserInput,
+        "mcpServer/elicitation/request" => Kind::Elicitation,
+        "applyPatchApproval" | "execCommandApproval" => Kind::Legacy,
+        _ => return None,
+    })
+}
+
+/// Whether somebody can answer a request of this method.
+pub fn is_answerable(method: &str) -> bool {
+    kind(method).is_some()
+}
+
+/// The decisions that may be taken about a request.
+///
+/// The app-server offers some; "decline" it takes also when it does not offer it (measured on 0.169.0).
+pub fn decisions(method: &str, params: &Value) -> Vec<Value> {
+    let all = || ["accept", "acceptForSession", "decline", "cancel"].map(Value::from).to_vec();
+    match kind(method) {
+        Some(Kind::Command) => match params["availableDecisions"].as_array() {
+            Some(offered) => {
+                let mut offered = offered.clone();
+                if !offered.contains(&"decline".into()) {
+                    offered.push("decline".into());
+                }
+                offered
+            }
+            None => all(),
+        },
+        Some(Kind::FileChange | Kind::Legacy) => all(),
+        Some(Kind::Permissions) => ["accept", "acceptForSession", "decline"].map(Value::from).to_vec(),
+        Some(Kind::UserInput) => vec!["decline".into()],
+        Some(Kind::Elicitation) => ["decline", "cancel"].map(Value::from).to_vec(),
+        None => Vec::new(),
+    }
+}
+
+/// The answer that carries a decision, in the words of the app-server.
+pub fn answer(method: &str, params: &Value, decision: &Value) -> Value {
+    match (kind(method), decision.as_str()) {
+        (Some(Kind::Permissions), Some("accept")) => {
+            json!({ "permissions": params["permissions"], "scope": "turn" })
+        }
+        (Some(Kind::Permissions), Some("acceptForSession")) => {
+            json!({ "permissions": params["permissions"], "scope": "session" })
+        }
+        // What is left out is denied.
+        (Some(Kind::Permissions), _) => json!({ "permissions": {}, "scope": "turn" }),
+        (Some(Kind::UserInput), _) => json!({ "answers": {} }),
+        (Some(Kind::Elicitation), _) => json!({ "action": decision, "content": null, "_meta": null }),
+        (Some(Kind::Legacy), word) => json!({ "decision": match word {
+            Some("accept") => json!("approved"),
+            Some("acceptForSession") => json!("approved_for_session"),
+            Some("cancel") => json!("abort"),
+            _ => json!({ "denied": { "rejection": "declined" } }),
+        }}),
+        _ => json!({ "decision": decision }),
+    }
+}
+
+/// All requests that are remembered.
+#[derive(Debug, Clone, Default)]
+pub struct Requests {
+    records: BTreeMap<u64, Arc<Request>>,
+    by_id: HashMap<String, u64>,
+    next: u64,
+}
+
+impl Requests {
+    /// One request by its name.
+    pub fn get(&self, request_id: &str) -> Option<&Arc<Request>> {
+        self.records.get(self.by_id.get(request_id)?)
+    }
+
+    /// All requests, oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Request>> {
+        self.records.values()
+    }
+
+    /// Those that wait, oldest first.
+    pub fn pending(&self) -> impl Iterator<Item = &Arc<Request>> {
+        self.records.values().filter(|request| request.status == RequestStatus::Pending)
+    }
+
+    /// Adds a request.
+    pub fn insert(&mut self, request: Arc<Request>) {
+        let ordinal = match self.by_id.get(&request.request_id) {
+            Some(ordinal) => *ordinal,
+            None => {
+                self.next += 1;
+                self.by_id.insert(request.request_id.clone(), self.next);
+                self.next
+            }
+        };
+        self.records.insert(ordinal, request);
+    }
+
+    /// Ends a request that waits; `false` when there is none.
+    pub(super) fn resolve(&mut self, at: &str, resolution: &Resolution) -> bool {
+        let ordinal = self.by_id.get(&resolution.request_id);
+        let Some(request) = ordinal.and_then(|ordinal| self.records.get_mut(ordinal)) else { return false };
+        if request.status == RequestStatus::Resolved {
+            return false;
+        }
+        let request = Arc::make_mut(request);
+        request.status = RequestStatus::Resolved;
+        request.resolved_at = Some(at.to_owned());
+        request.resolved_by = Some(resolution.resolved_by);
+        request.decision.clone_from(&resolution.decision);
+        request.reason.clone_from(&resolution.reason);
+        self.forget();
+        true
+    }
+
+    fn forget(&mut self) {
+        while self.records.len() > RESOLVED {
+            let oldest = self.records.iter().find(|(_, request)| request.status == RequestStatus::Resolved);
+            let Some((ordinal, request)) = oldest.map(|(ordinal, request)| (*ordinal, Arc::clone(request)))
+            else {
+                return;
+            };
+            self.records.remove(&ordinal);
+            self.by_id.remove(&request.request_id);
+        }
+    }
+}
+
+impl PartialEq for Requests {
+    fn eq(&self, other: &Self) -> bool {
+        self.records.values().eq(other.records.values())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_offered_decisions_and_decline_may_be_taken() {
+        let command = "item/commandExecution/requestApproval";
+        let amendment = json!({"acceptWithExecpolicyAmendment": {"execpolicy_amendment": ["ls"]}});
+        let offered = json!({"availableDecisions": ["accept", amendment, "cancel"]});
+        assert_eq!(
+            decisions(command, &offered),
+            [json!("accept"), amendment.clone(), json!("cancel"), json!("decline")]
+        );
+        assert_eq!(decisions(command, &json!({})).len(), 4);
+        assert!(decisions("attestation/generate", &json!({})).is_empty());
+        assert_eq!(answer(command, &offered, &amendment), json!({"decision": amendment}));
+    }
+
+    #[test]
+    fn each_kind_of_request_is_declined_in_its_own_words() {
+        let decline = |method| answer(method, &json!({"permissions": {"network": {}}}), &"decline".into());
+        assert_eq!(decline("item/fileChange/requestApproval"), json!({"decision": "decline"}));
+        assert_eq!(decline("item/permissions/requestApproval"), json!({"permissions": {}, "scope": "turn"}));
+        assert_eq!(decline("item/tool/requestUserInput"), json!({"answers": {}}));
+        assert_eq!(decline("mcpServer/elicitation/request")["action"], "decline");
+        assert!(decline("execCommandApproval")["decision"]["denied"].is_object());
+    }
+}
