@@ -154,7 +154,7 @@ async fn talk(running: &Running) -> (Result<String, String>, Result<String, Stri
             Some("completed") => Ok(format!("turn {turn_id}")),
             other => Err(format!("turn {turn_id} is {}", other.unwrap_or("unknown"))),
         };
-        running.daemon.close_session(&session_id).await.map_err(|error| error.to_string())?;
+        running.daemon.close_session(&session_id, false).await.map_err(|error| error.to_string())?;
         Ok::<_, String>((turn, stream))
     };
     conversation.await.unwrap_or_else(|error| (Err(error.clone()), Err(error)))

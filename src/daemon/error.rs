@@ -19,6 +19,25 @@ pub enum DaemonError {
     /// There is no session of that name.
     #[error("Unknown codexd session \"{0}\".")]
     UnknownSession(String),
+    /// There is no turn of that name.
+    #[error("Unknown codexd turn \"{turn_id}\" in session \"{session_id}\".")]
+    UnknownTurn {
+        /// The session.
+        session_id: String,
+        /// The turn.
+        turn_id: String,
+    },
+    /// No turn runs.
+    #[error("In session \"{0}\" no turn runs.")]
+    NoTurn(String),
+    /// Another turn runs than the one that was named.
+    #[error("In session \"{session_id}\" another turn runs: {turn_id}.")]
+    OtherTurn {
+        /// The session.
+        session_id: String,
+        /// The turn that runs.
+        turn_id: String,
+    },
     /// There is no request of that name.
     #[error("Unknown codexd request \"{0}\".")]
     UnknownRequest(String),

@@ -159,12 +159,24 @@ fn notification(method: &str, params: &str) -> Draft {
         "command/exec/outputDelta" => command_output_delta(params),
         _ => None,
     };
-    draft.unwrap_or_else(|| Draft {
-        level: Level::Info,
-        event_type: "app-server.notification",
-        message: format!("App-server notification {method}."),
-        detail: Some(format!("{{\"notificationMethod\":{},\"params\":{params}}}", Value::from(method))),
-        change: Change::None,
+    draft.unwrap_or_else(|| {
+        let message = format!("App-server notification {method}.");
+        let detail = format!("{{\"notificationMethod\":{},\"params\":{params}}}", Value::from(method));
+        // These are rare enough to be read, and the only ones that change a record.
+        let changes = matches!(
+            method,
+            "item/completed" | "thread/tokenUsage/updated" | "account/updated" | "account/rateLimits/updated"
+        );
+        let parsed = changes.then(|| serde_json::from_str(&detail).ok()).flatten();
+        let change =
+            parsed.map_or(Change::None, |detail| Change::read(event_type::NOTIFICATION, &message, &detail));
+        Draft {
+            level: Level::Info,
+            event_type: event_type::NOTIFICATION,
+            message,
+            detail: Some(detail),
+            change,
+        }
     })
 }
 

@@ -9,6 +9,7 @@ mod idempotency;
 mod keeper;
 mod opening;
 mod output;
+mod reading;
 mod recorder;
 mod requests;
 mod sessions;
@@ -39,6 +40,7 @@ use requests::OpenRequests;
 pub use error::DaemonError;
 pub use idempotency::RequestKey;
 pub use opening::{Folders, OpenError};
+pub use reading::Interrupted;
 pub use requests::RequestAnswer;
 pub use sessions::CreateSession;
 pub use status::{Readiness, SessionView, SnapshotView};
@@ -239,6 +241,14 @@ impl Daemon {
 
     fn state(&self) -> std::sync::RwLockReadGuard<'_, State> {
         self.shared.recorder.view().state()
+    }
+
+    /// The app-server's connection, if there is one now.
+    fn client_now(&self) -> Result<Client, DaemonError> {
+        match &*self.shared.availability.borrow() {
+            Availability::Ready(client) => Ok(client.clone()),
+            _ => Err(DaemonError::Unavailable { reason: "It is not running now.".to_owned() }),
+        }
     }
 
     /// The app-server's connection, once there is one.

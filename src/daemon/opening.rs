@@ -120,7 +120,15 @@ fn is_foldable(json: &[u8]) -> bool {
     // The name stands right after the number, the time and the level.
     let (head, _) = json.split_at(json.len().min(160));
     let passes = |name: &str| memchr::memmem::find(head, name.as_bytes()).is_some();
-    !passes("\"type\":\"app-server.turn.message.delta\"") && !passes("\"type\":\"app-server.notification\"")
+    let is_of = |method: &str| {
+        let name = format!("\"notificationMethod\":\"{method}");
+        memchr::memmem::find(json, name.as_bytes()).is_some()
+    };
+    !passes("\"type\":\"app-server.turn.message.delta\"")
+        && (!passes("\"type\":\"app-server.notification\"")
+            || is_of("item/completed")
+            || is_of("thread/tokenUsage/")
+            || is_of("account/"))
 }
 
 struct Loading {

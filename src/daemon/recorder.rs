@@ -374,7 +374,9 @@ impl Worker {
 fn log(seq: u64, draft: &Draft) {
     let event_type = draft.event_type;
     let quotes = event_type == "child.stderr" || event_type == event_type::TURN_ERROR;
-    if draft.change == Change::None || quotes || event_type == event_type::THREAD_STATUS_CHANGED {
+    let is_frequent =
+        event_type == event_type::THREAD_STATUS_CHANGED || event_type == event_type::NOTIFICATION;
+    if draft.change == Change::None || quotes || is_frequent {
         tracing::debug!(seq, event_type, "event");
         return;
     }

@@ -22,6 +22,8 @@ pub struct CreateSession {
     pub metadata: BTreeMap<String, String>,
     /// The thread to resume; none starts a new one.
     pub thread_id: Option<String>,
+    /// The session whose thread it begins as a copy of.
+    pub fork_from: Option<String>,
     /// What the app-server is told, by its own names; values that only it can judge are passed on untouched.
     pub settings: Map<String, Value>,
     /// What it does with requests of the app-server.
@@ -65,16 +67,28 @@ impl ThreadSession {
 
 /// What `thread/turns/list` answers, as far as it is needed.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Turns {
     pub(super) data: Vec<Turn>,
+    #[serde(default)]
+    pub(super) next_cursor: Option<String>,
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Turn {
     pub(super) id: String,
     pub(super) status: String,
     #[serde(default)]
     pub(super) items: Vec<Value>,
+    #[serde(default)]
+    pub(super) error: Option<Value>,
+    /// Seconds since 1970.
+    #[serde(default)]
+    pub(super) started_at: Option<i64>,
+    /// Seconds since 1970.
+    #[serde(default)]
+    pub(super) completed_at: Option<i64>,
 }
 
 /// The newest turn of a thread, if it has one.
@@ -105,9 +119,19 @@ impl Daemon {
                 return Ok(session);
             }
             let client = daemon.client().await?;
-            let session_id = match input.thread_id.clone() {
-                None => daemon.start_thread(&client, input).await?,
-                Some(thread_id) => daemon.resume_thread(&client, input, &thread_id).await?,
+            let session_id = match (input.thread_id.clone(), input.fork_from.clone()) {
+                (None, None) => daemon.start_thread(&client, input).await?,
+                (Some(thread_id), _) => {
+                    daemon.adopt_thread(&client, "thread/resume", input, &thread_id).await?
+                }
+                (None, Some(source)) => {
+                    let source = daemon.attach(&client, daemon.session(&source)?).await?;
+                    let thread_id = source
+                        .thread_id
+                        .clone()
+                        .ok_or_else(|| DaemonError::NoThread(source.session_id.clone()))?;
+                    daemon.adopt_thread(&client, "thread/fork", input, &thread_id).await?
+                }
             };
             let session = daemon.session(&session_id)?;
             if let Some(thread_id) = &session.thread_id {
@@ -124,17 +148,36 @@ impl Daemon {
         known.ok_or_else(|| DaemonError::UnknownSession(session_id.to_owned()))
     }
 
+    /// The models that the app-server offers, in its form.
+    pub async fn models(&self) -> Result<Vec<Value>, DaemonError> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Models {
+            data: Vec<Value>,
+            #[serde(default)]
+            next_cursor: Option<String>,
+        }
+        let daemon = self.clone();
+        self.run(async move {
+            let client = daemon.client().await?;
+            let mut models = Vec::new();
+            let mut params = Map::new();
+            loop {
+                let answer = client.call("model/list", &params, CALL).await?;
+                let page: Models = read(answer.get()).map_err(malformed("model/list"))?;
+                models.extend(page.data);
+                match page.next_cursor {
+                    Some(cursor) => params.insert("cursor".to_owned(), cursor.into()),
+                    None => return Ok(models),
+                };
+            }
+        })
+        .await
+    }
+
     /// All sessions, oldest first.
     pub fn sessions(&self) -> Vec<Arc<Session>> {
         self.state().sessions.iter().cloned().collect()
-    }
-
-    /// Ends a session; what it was stays readable.
-    pub async fn close_session(&self, session_id: &str) -> Result<Arc<Session>, DaemonError> {
-        self.session(session_id)?;
-        let closed = drafts::session_closed(session_id, None);
-        self.promise(move |_| vec![closed]).await?;
-        self.session(session_id)
     }
 
     async fn start_thread(&self, client: &Client, input: CreateSession) -> Result<String, DaemonError> {
@@ -147,19 +190,20 @@ impl Daemon {
         .await
     }
 
-    /// Resumes without the history, then asks for the last turn only: a whole history can be huge, and asking for it
-    /// with the thread is deprecated (measured on 0.169.0).
-    async fn resume_thread(
+    /// Resumes or forks without the history, then asks for the last turn only: a whole history can be huge, and asking
+    /// for it with the thread is deprecated (measured on 0.169.0).
+    async fn adopt_thread(
         &self,
         client: &Client,
+        method: &'static str,
         input: CreateSession,
         thread_id: &str,
     ) -> Result<String, DaemonError> {
         let mut params = input.settings.clone();
         params.insert("threadId".to_owned(), thread_id.into());
         params.insert("excludeTurns".to_owned(), true.into());
-        let answer = client.call("thread/resume", &params, CALL).await?;
-        let thread: ThreadSession = read(answer.get()).map_err(malformed("thread/resume"))?;
+        let answer = client.call(method, &params, CALL).await?;
+        let thread: ThreadSession = read(answer.get()).map_err(malformed(method))?;
         let newest = newest_turns(&thread.thread.id, 1);
         let endpoint = self.config().server.endpoint.to_string();
         self.call_and_record(client, "thread/turns/list", &newest, move |answer| {

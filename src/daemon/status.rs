@@ -10,7 +10,7 @@ use crate::app_server::Availability;
 use crate::config::ConfigView;
 use crate::journal::Line;
 use crate::state::snapshot::Identity;
-use crate::state::{ChildState, ChildStatus, DaemonState, QueuedTurn, Request, Session};
+use crate::state::{AccountState, ChildState, ChildStatus, DaemonState, QueuedTurn, Request, Session};
 
 /// Whether turns can be taken now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct SnapshotView {
     pub session_registry: RegistryView,
     /// The newest events.
     pub recent_events: RecentView,
+    /// The account that the app-server works with, as far as it told.
+    pub account: AccountState,
     /// The number of the newest event that all of this includes.
     #[serde(skip)]
     pub through: u64,
@@ -166,6 +168,7 @@ impl Daemon {
                 updated_at: daemon.updated_at.clone(),
                 events: recent.iter().map(event).collect(),
             },
+            account: daemon.account.clone(),
             daemon: self.daemon_view(daemon),
             session_registry: RegistryView { updated_at: sessions_updated_at, sessions },
             through,

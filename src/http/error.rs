@@ -93,6 +93,10 @@ impl From<DaemonError> for ApiError {
         match error {
             DaemonError::Invalid(_) => new(S::BAD_REQUEST, "bad_request"),
             DaemonError::UnknownSession(_) => new(S::NOT_FOUND, "not_found"),
+            DaemonError::UnknownTurn { .. } => new(S::NOT_FOUND, "not_found"),
+            DaemonError::NoTurn(_) => new(S::CONFLICT, "no_turn"),
+            DaemonError::OtherTurn { session_id, turn_id } => new(S::CONFLICT, "turn_in_progress")
+                .with_details(json!({ "sessionId": session_id, "turnId": turn_id })),
             DaemonError::UnknownRequest(_) => new(S::NOT_FOUND, "not_found"),
             DaemonError::AlreadyResolved(request) => {
                 new(S::CONFLICT, "already_resolved").with_details(json!({ "request": request }))

@@ -18,6 +18,7 @@ mod stream;
 mod tests;
 mod turns;
 mod upgrade;
+mod words;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -100,8 +101,11 @@ fn router(shared: &Handle) -> Router {
         .route("/describe", get(describe::describe))
         .route("/v1/codexd/status", get(health::status))
         .route("/v1/codexd/sessions", get(sessions::list).post(sessions::create))
-        .route("/v1/codexd/sessions/{session_id}", get(sessions::read))
+        .route("/v1/codexd/sessions/{session_id}", get(sessions::read).delete(sessions::close))
+        .route("/v1/codexd/sessions/{session_id}/turns/{turn_id}", get(turns::read))
         .route("/v1/codexd/turn", post(turns::submit))
+        .route("/v1/codexd/turn/interrupt", post(turns::interrupt))
+        .route("/v1/codexd/models", get(sessions::models))
         .route("/v1/codexd/requests", get(requests::list))
         .route("/v1/codexd/requests/{request_id}", get(requests::read).post(requests::respond))
         .route(&stream, get(stream::events))

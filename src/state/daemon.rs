@@ -1,6 +1,7 @@
 //! The records of the daemon and of the app-server process it looks after.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// How the app-server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -41,6 +42,20 @@ pub struct ChildState {
     pub last_error: Option<String>,
 }
 
+/// What the app-server last told of the account it works with; nothing secret is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AccountState {
+    /// How it is logged in, such as `chatgpt` or `apikey`.
+    pub auth_mode: Option<String>,
+    /// Its plan.
+    pub plan_type: Option<String>,
+    /// How much of its limits is used, in the app-server's form.
+    pub rate_limits: Option<Value>,
+    /// RFC 3339, UTC, milliseconds.
+    pub updated_at: Option<String>,
+}
+
 /// The part of the daemon's record that events change.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -57,4 +72,6 @@ pub struct DaemonState {
     pub pid: Option<u32>,
     /// The app-server it looks after.
     pub child: ChildState,
+    /// The account that one works with.
+    pub account: AccountState,
 }

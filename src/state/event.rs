@@ -43,6 +43,7 @@ pub mod event_type {
     pub const TURN_STARTED: &str = "app-server.turn.started";
     pub const TURN_COMPLETED: &str = "app-server.turn.completed";
     pub const TURN_ERROR: &str = "app-server.turn.error";
+    pub const NOTIFICATION: &str = "app-server.notification";
     pub const TURN_MISSING: &str = "app-server.turn.completed.missing";
 }
 
@@ -244,6 +245,8 @@ pub enum Change {
         turn_id: String,
         /// `completed`, `interrupted`, `failed`, or a newer word.
         status: String,
+        /// Why it failed, in the app-server's form.
+        error: Option<Value>,
     },
     /// A turn met an error.
     TurnError {
@@ -253,6 +256,35 @@ pub enum Change {
         turn_id: String,
         /// Whether the app-server goes on by itself.
         will_retry: bool,
+        /// What it was, in the app-server's form.
+        error: Option<Value>,
+    },
+    /// Something in a turn is complete.
+    ItemCompleted {
+        /// The thread.
+        thread_id: String,
+        /// The turn.
+        turn_id: String,
+        /// The item, in the app-server's form.
+        item: Value,
+    },
+    /// A turn used tokens.
+    TokensUsed {
+        /// The thread.
+        thread_id: String,
+        /// The turn.
+        turn_id: String,
+        /// How many, in the app-server's form.
+        usage: Value,
+    },
+    /// How much of the account's limits is used, in the app-server's form.
+    RateLimits(Value),
+    /// With what account the app-server works.
+    Account {
+        /// How it is logged in, such as `chatgpt` or `apikey`.
+        auth_mode: Option<String>,
+        /// Its plan.
+        plan_type: Option<String>,
     },
     /// A turn was cut off by the end of its connection.
     TurnMissing {
@@ -347,17 +379,45 @@ impl Change {
                 thread_id: text("threadId")?,
                 turn_id: text("turnId")?,
                 status: text("status")?,
+                error: detail.get("error").filter(|error| !error.is_null()).cloned(),
             },
+            event_type::NOTIFICATION => return Self::read_notification(detail),
             event_type::TURN_ERROR => Change::TurnError {
                 thread_id: text("threadId")?,
                 turn_id: text("turnId")?,
                 will_retry: detail.get("willRetry").and_then(Value::as_bool).unwrap_or(false),
+                error: detail.get("error").filter(|error| !error.is_null()).cloned(),
             },
             event_type::TURN_MISSING => {
                 Change::TurnMissing { session_id: text("sessionId")?, turn_id: text("turnId")? }
             }
             _ => return None,
         })
+    }
+}
+
+impl Change {
+    /// The two notifications beside the mapped ones that tell something about a turn.
+    fn read_notification(detail: &Value) -> Option<Self> {
+        let params = &detail["params"];
+        let text = |key: &str| params[key].as_str().map(str::to_owned);
+        match detail["notificationMethod"].as_str()? {
+            "item/completed" => Some(Change::ItemCompleted {
+                thread_id: text("threadId")?,
+                turn_id: text("turnId")?,
+                item: params.get("item")?.clone(),
+            }),
+            "account/rateLimits/updated" => Some(Change::RateLimits(params.get("rateLimits")?.clone())),
+            "account/updated" => {
+                Some(Change::Account { auth_mode: text("authMode"), plan_type: text("planType") })
+            }
+            "thread/tokenUsage/updated" => Some(Change::TokensUsed {
+                thread_id: text("threadId")?,
+                turn_id: text("turnId")?,
+                usage: params.get("tokenUsage")?.clone(),
+            }),
+            _ => None,
+        }
     }
 }
 

@@ -12,12 +12,14 @@ mod session;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
+pub mod turn;
 
-pub use daemon::{ChildState, ChildStatus, DaemonState};
+pub use daemon::{AccountState, ChildState, ChildStatus, DaemonState};
 pub use event::{Change, Draft, Event, Level, event_type};
 pub use memory::{Answer, IdempotencyKey, Memory, QueuedTurn, SessionMemory};
 pub use request::{Request, RequestPolicy, RequestStatus, Requests, Resolution, ResolvedBy};
 pub use session::{Purpose, Session, SessionStatus, Sessions};
+pub use turn::{Turn, Turns};
 
 /// The status of a turn that a lost connection cut off.
 const FAILED: &str = "failed";
@@ -37,6 +39,8 @@ pub struct State {
     pub sessions_updated_at: Option<String>,
     /// All sessions.
     pub sessions: Sessions,
+    /// The newest turns.
+    pub turns: Turns,
     /// What the app-server asked.
     pub requests: Requests,
     /// What is remembered beside the records.
@@ -63,6 +67,7 @@ impl State {
             daemon: daemon.daemon,
             sessions_updated_at: registry.updated_at,
             sessions,
+            turns: registry.turns,
             requests,
             memory: registry.memory,
         }
@@ -89,6 +94,7 @@ impl State {
         if seq > self.sessions_through {
             self.sessions_through = seq;
             sessions_changed = self.apply_to_sessions(at, change);
+            sessions_changed |= self.apply_to_turns(at, change);
             if sessions_changed {
                 self.sessions_updated_at = Some(at.to_owned());
             }
@@ -155,9 +161,74 @@ impl State {
                 daemon.child.exited_at = now();
                 daemon.child.last_error = Some(message.clone());
             }
+            Change::RateLimits(limits) => {
+                daemon.account.rate_limits = Some(limits.clone());
+                daemon.account.updated_at = now();
+            }
+            Change::Account { auth_mode, plan_type } => {
+                daemon.account.auth_mode.clone_from(auth_mode);
+                daemon.account.plan_type.clone_from(plan_type);
+                daemon.account.updated_at = now();
+            }
             Change::ChildExternal => daemon.child.status = ChildStatus::External,
             Change::ConnectionFailed { message } => daemon.child.last_error = Some(message.clone()),
             _ => {}
+        }
+    }
+
+    /// Returns whether the change was one of a turn's.
+    fn apply_to_turns(&mut self, at: &str, change: &Change) -> bool {
+        let mut in_thread = |thread_id: &String, turn_id: &String, change: &dyn Fn(&mut Turn)| {
+            let sessions: Vec<_> =
+                self.sessions.in_thread(thread_id).map(|session| session.session_id.clone()).collect();
+            for session_id in &sessions {
+                change(self.turns.entry(at, session_id, Some(thread_id), turn_id));
+            }
+            !sessions.is_empty()
+        };
+        let end = |turn: &mut Turn, status: &str| {
+            turn.status = status.to_owned();
+            turn.completed_at = turn.is_over().then(|| at.to_owned());
+        };
+        match change {
+            Change::TurnStarted { thread_id, turn_id, .. } => in_thread(thread_id, turn_id, &|_| {}),
+            Change::TurnCompleted { thread_id, turn_id, status, error } => {
+                in_thread(thread_id, turn_id, &|turn| {
+                    end(turn, status);
+                    if error.is_some() {
+                        turn.error.clone_from(error);
+                    }
+                })
+            }
+            Change::TurnError { thread_id, turn_id, error, .. } => {
+                in_thread(thread_id, turn_id, &|turn| turn.error.clone_from(error))
+            }
+            Change::ItemCompleted { thread_id, turn_id, item } => {
+                in_thread(thread_id, turn_id, &|turn| turn::add_item(turn, item))
+            }
+            Change::TokensUsed { thread_id, turn_id, usage } => {
+                in_thread(thread_id, turn_id, &|turn| turn.token_usage = Some(usage.clone()))
+            }
+            Change::TurnAccepted { session_id, turn_id, .. } => {
+                let Some(session) = self.sessions.get(session_id).cloned() else { return false };
+                self.turns.entry(at, session_id, session.thread_id.as_deref(), turn_id);
+                true
+            }
+            Change::TurnMissing { session_id, turn_id } => {
+                let Some(session) = self.sessions.get(session_id).cloned() else { return false };
+                end(self.turns.entry(at, session_id, session.thread_id.as_deref(), turn_id), FAILED);
+                true
+            }
+            Change::TurnSettled { session_id, turn_id, status } => {
+                let Some(session) = self.sessions.get(session_id).cloned() else { return false };
+                end(self.turns.entry(at, session_id, session.thread_id.as_deref(), turn_id), status);
+                true
+            }
+            Change::SessionForgotten { session_id } => {
+                self.turns.forget(session_id);
+                true
+            }
+            _ => false,
         }
     }
 
@@ -279,7 +350,7 @@ impl State {
                     session.updated_at = at.to_owned();
                 })
             }
-            Change::TurnCompleted { thread_id, turn_id, status } => {
+            Change::TurnCompleted { thread_id, turn_id, status, .. } => {
                 sessions.update_thread(thread_id, |session| {
                     if session.current_turn_id.as_ref() == Some(turn_id) {
                         session.current_turn_id = None;
@@ -289,7 +360,7 @@ impl State {
                     session.updated_at = at.to_owned();
                 })
             }
-            Change::TurnError { thread_id, turn_id, will_retry } => {
+            Change::TurnError { thread_id, turn_id, will_retry, .. } => {
                 sessions.update_thread(thread_id, |session| {
                     if *will_retry {
                         session.current_turn_id.get_or_insert_with(|| turn_id.clone());

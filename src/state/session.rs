@@ -118,10 +118,15 @@ impl Sessions {
         self.records.get(self.by_id.get(session_id)?)
     }
 
+    /// The sessions of a thread, oldest first.
+    pub fn in_thread(&self, thread_id: &str) -> impl Iterator<Item = &Arc<Session>> {
+        let ordinals = self.by_thread.get(thread_id).into_iter().flatten();
+        ordinals.filter_map(|ordinal| self.records.get(ordinal))
+    }
+
     /// The newest session of a thread, an active one before a closed one.
     pub fn of_thread(&self, thread_id: &str) -> Option<&Arc<Session>> {
-        let sessions = self.by_thread.get(thread_id)?.iter().filter_map(|ordinal| self.records.get(ordinal));
-        sessions.max_by_key(|session| session.status == SessionStatus::Active)
+        self.in_thread(thread_id).max_by_key(|session| session.status == SessionStatus::Active)
     }
 
     /// All sessions, oldest first.

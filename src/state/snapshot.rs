@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{DaemonState, Memory, Request, Session, State};
+use super::{DaemonState, Memory, Request, Session, State, Turns};
 use crate::disk::Disk;
 
 /// The version of the files' layout that this program writes and reads.
@@ -45,6 +45,9 @@ pub struct RegistryFile {
     pub updated_at: Option<String>,
     /// All sessions, oldest first.
     pub sessions: Vec<std::sync::Arc<Session>>,
+    /// The newest turns of each session.
+    #[serde(default)]
+    pub turns: Turns,
     /// What the app-server asked, oldest first.
     #[serde(default)]
     pub requests: Vec<std::sync::Arc<Request>>,
@@ -94,6 +97,7 @@ impl RegistryFile {
             through_seq: state.through,
             updated_at: state.sessions_updated_at.clone(),
             sessions: state.sessions.iter().cloned().collect(),
+            turns: state.turns.clone(),
             requests: state.requests.iter().cloned().collect(),
             memory: state.memory.clone(),
         }

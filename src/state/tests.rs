@@ -216,7 +216,7 @@ fn key(word: &str) -> Value {
 fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
     let id = prop_oneof![Just("a"), Just("b"), Just("c")];
     let word = prop_oneof![Just("inProgress"), Just("completed"), Just("interrupted"), Just("failed")];
-    (0..22u8, id.clone(), id.clone(), id, word, any::<bool>()).prop_map(|(kind, s, t, u, word, flag)| {
+    (0..24u8, id.clone(), id.clone(), id, word, any::<bool>()).prop_map(|(kind, s, t, u, word, flag)| {
         let turn = json!({"sessionId": s, "threadId": t, "turnId": u, "status": word, "willRetry": flag});
         match kind {
             0 => (
@@ -247,6 +247,12 @@ fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
                 "requestId": u, "method": "m", "status": "pending", "sessionId": s, "threadId": t, "turnId": null,
                 "itemId": null, "decisions": ["accept"], "params": {}, "createdAt": "T0", "expiresAt": "T9",
                 "resolvedAt": null, "resolvedBy": null, "decision": null, "reason": null,
+            }})),
+            21 => (event_type::NOTIFICATION, json!({"notificationMethod": "item/completed", "params": {
+                "threadId": t, "turnId": u, "item": {"type": "agentMessage", "id": "i", "text": word},
+            }})),
+            22 => (event_type::NOTIFICATION, json!({"notificationMethod": "thread/tokenUsage/updated", "params": {
+                "threadId": t, "turnId": u, "tokenUsage": {"total": 1},
             }})),
             20 => (event_type::REQUEST_RESOLVED, json!({
                 "requestId": u, "resolvedBy": "client", "decision": "accept", "reason": null,

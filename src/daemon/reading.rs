@@ -1,0 +1,179 @@
+//! Turns as things: reading them, waiting for their end, interrupting them; closing and forking sessions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::sessions::{Turns, malformed, read};
+use super::{CALL, Daemon, DaemonError, drafts};
+use crate::state::turn::in_short;
+use crate::state::{Session, SessionStatus, Turn};
+
+/// How long a turn may take to end after it was interrupted; the real app-server takes about 10 ms (measured).
+const INTERRUPTED: Duration = Duration::from_secs(5);
+/// How many turns are asked for at once when one is looked for in the app-server.
+const PAGE: u32 = 100;
+
+/// What came of an interrupt.
+#[derive(Debug, Clone)]
+pub struct Interrupted {
+    /// The turn as it is now.
+    pub turn: Arc<Turn>,
+    /// Whether the commands that it left in the background were ended.
+    pub commands_ended: bool,
+    /// Why not, if so.
+    pub reason: Option<String>,
+}
+
+impl Daemon {
+    /// One turn; an older one than those that are kept is read from the app-server.
+    pub async fn turn(&self, session_id: &str, turn_id: &str) -> Result<Arc<Turn>, DaemonError> {
+        let session = self.session(session_id)?;
+        if let Some(turn) = self.state().turns.get(session_id, turn_id).cloned() {
+            return Ok(turn);
+        }
+        let daemon = self.clone();
+        let turn_id = turn_id.to_owned();
+        self.run(async move { daemon.turn_of_app_server(session, &turn_id).await }).await
+    }
+
+    /// One turn, as it is when it ends or when the time is up.
+    pub async fn turn_when_over(
+        &self,
+        session_id: &str,
+        turn_id: &str,
+        patience: Duration,
+    ) -> Result<Arc<Turn>, DaemonError> {
+        let deadline = Instant::now() + patience;
+        let mut news = self.shared.recorder.view().log.news();
+        loop {
+            news.borrow_and_update();
+            let turn = self.turn(session_id, turn_id).await?;
+            if turn.is_over() {
+                return Ok(turn);
+            }
+            tokio::select! {
+                changed = tokio::time::timeout_at(deadline, news.changed()) => match changed {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) | Err(_) => return Ok(turn),
+                },
+                () = self.shared.stopping.cancelled() => return Ok(turn),
+            }
+        }
+    }
+
+    async fn turn_of_app_server(
+        &self,
+        session: Arc<Session>,
+        turn_id: &str,
+    ) -> Result<Arc<Turn>, DaemonError> {
+        let unknown = || DaemonError::UnknownTurn {
+            session_id: session.session_id.clone(),
+            turn_id: turn_id.to_owned(),
+        };
+        let Some(thread_id) = session.thread_id.clone() else { return Err(unknown()) };
+        if session.last_turn_id.is_none() {
+            return Err(unknown());
+        }
+        let client = self.client().await?;
+        let mut cursor = Value::Null;
+        loop {
+            let mut params = json!({ "threadId": thread_id, "limit": PAGE, "itemsView": "full" });
+            if !cursor.is_null() {
+                params["cursor"] = cursor;
+            }
+            let answer = client.call("thread/turns/list", &params, CALL).await?;
+            let page: Turns = read(answer.get()).map_err(malformed("thread/turns/list"))?;
+            if let Some(found) = page.data.into_iter().find(|turn| turn.id == turn_id) {
+                let words = |item: &&Value| item["type"] == "agentMessage";
+                let text = found.items.iter().rev().find(words).and_then(|item| item["text"].as_str());
+                return Ok(Arc::new(Turn {
+                    turn_id: found.id,
+                    session_id: session.session_id.clone(),
+                    thread_id: Some(thread_id),
+                    status: found.status,
+                    started_at: found.started_at.map(rfc3339).unwrap_or_default(),
+                    completed_at: found.completed_at.map(rfc3339),
+                    text: text.map(str::to_owned),
+                    error: found.error,
+                    token_usage: None,
+                    items: found.items.iter().map(in_short).collect(),
+                }));
+            }
+            match page.next_cursor {
+                Some(next) => cursor = next.into(),
+                None => return Err(unknown()),
+            }
+        }
+    }
+
+    /// Interrupts a session's running turn, and ends the commands that it started.
+    ///
+    /// An interrupt alone leaves a running shell command alive (measured on 0.169.0), so the background terminals of the
+    /// thread are cleaned too.
+    pub async fn interrupt_turn(
+        &self,
+        session_id: &str,
+        turn_id: Option<&str>,
+    ) -> Result<Interrupted, DaemonError> {
+        let session = self.session(session_id)?;
+        let current =
+            session.current_turn_id.clone().ok_or_else(|| DaemonError::NoTurn(session_id.to_owned()))?;
+        if let Some(turn_id) = turn_id
+            && turn_id != current
+        {
+            return Err(DaemonError::OtherTurn { session_id: session_id.to_owned(), turn_id: current });
+        }
+        let daemon = self.clone();
+        self.run(async move { daemon.interrupt(session, &current).await }).await
+    }
+
+    async fn interrupt(&self, session: Arc<Session>, turn_id: &str) -> Result<Interrupted, DaemonError> {
+        let session_id = &session.session_id;
+        let client = self.client().await?;
+        let params = json!({ "threadId": session.thread_id, "turnId": turn_id });
+        client.call("turn/interrupt", &params, CALL).await?;
+        let turn = self.turn_when_over(session_id, turn_id, INTERRUPTED).await?;
+        let params = json!({ "threadId": session.thread_id });
+        let cleaned = client.call("thread/backgroundTerminals/clean", &params, CALL).await;
+        let reason = cleaned.err().map(|error| error.to_string());
+        Ok(Interrupted { turn, commands_ended: reason.is_none(), reason })
+    }
+
+    /// Ends a session: it takes no more turns, and the app-server may unload its thread.
+    pub async fn close_session(
+        &self,
+        session_id: &str,
+        interrupt: bool,
+    ) -> Result<Arc<Session>, DaemonError> {
+        let session = self.session(session_id)?;
+        if session.status == SessionStatus::Closed {
+            return Ok(session);
+        }
+        let daemon = self.clone();
+        let session_id = session_id.to_owned();
+        self.run(async move {
+            if let Some(turn_id) = daemon.session(&session_id)?.current_turn_id.clone() {
+                if !interrupt {
+                    return Err(DaemonError::TurnInProgress { session_id, turn_id });
+                }
+                daemon.interrupt(Arc::clone(&session), &turn_id).await?;
+            }
+            let closed = drafts::session_closed(&session_id, None);
+            daemon.promise(move |_| vec![closed]).await?;
+            // Without an app-server there is nothing to unload.
+            if let (Ok(client), Some(thread_id)) = (daemon.client_now(), &session.thread_id) {
+                let params = json!({ "threadId": thread_id });
+                let _ = client.call("thread/unsubscribe", &params, CALL).await;
+            }
+            daemon.session(&session_id)
+        })
+        .await
+    }
+}
+
+fn rfc3339(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).map(|at| format!("{at:.3}")).unwrap_or_default()
+}
