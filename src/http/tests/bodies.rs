@@ -123,7 +123,7 @@ async fn a_turn_for_nobody_is_refused_before_the_app_server_is_needed() {
     let room = Room::new().await;
     let answer = room.post(TURN, json!({ "sessionId": "nobody", "input": "hello" }).to_string()).await;
     assert_eq!(answer.error(404, "not_found"), "Unknown codexd session \"nobody\".");
-    room.daemon.close_session(SESSION).await.unwrap();
+    room.daemon.close_session(SESSION, false).await.unwrap();
     let answer = room.post(TURN, json!({ "sessionId": SESSION, "input": "hello" }).to_string()).await;
     assert!(answer.error(409, "session_not_active").contains(SESSION));
     room.stop().await;
