@@ -136,6 +136,7 @@ pub enum StreamPathError {
 pub const RESERVED_PATHS: &[&str] = &[
     "/healthz",
     "/describe",
+    "/openapi.json",
     "/v1/codexd/status",
     "/v1/codexd/sessions",
     "/v1/codexd/turn",

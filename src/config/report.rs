@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::{Config, Source};
@@ -53,7 +54,7 @@ impl fmt::Display for ConfigReport<'_> {
 }
 
 /// The configuration as the status snapshot shows it, in the shape clients know.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigView {
     /// Name of this machine.
@@ -71,7 +72,7 @@ pub struct ConfigView {
 }
 
 /// The folders and files, as text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "each field is the text of the field of `Paths` with the same name")]
 pub struct PathsView {
@@ -88,8 +89,9 @@ pub struct PathsView {
 }
 
 /// Where the service listens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(rename = "ServiceSettings")]
 pub struct ServiceView {
     /// The path of the event WebSocket.
     pub event_stream_path: String,
@@ -98,7 +100,7 @@ pub struct ServiceView {
 }
 
 /// The app-server and how it is run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServerView {
     /// `app-server`.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -10,7 +11,7 @@ use crate::app_server::Availability;
 use crate::config::ConfigView;
 use crate::journal::Line;
 use crate::state::snapshot::Identity;
-use crate::state::{AccountState, ChildState, ChildStatus, DaemonState, QueuedTurn, Request, Session};
+use crate::state::{AccountState, ChildState, ChildStatus, DaemonState, Event, QueuedTurn, Request, Session};
 
 /// Whether turns can be taken now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub struct Readiness {
 }
 
 /// The status snapshot; all parts are of the same moment.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotView {
     /// The configuration.
@@ -43,7 +44,7 @@ pub struct SnapshotView {
 }
 
 /// The daemon's part of the snapshot.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DaemonView {
     /// Whether it serves.
@@ -61,7 +62,7 @@ pub struct DaemonView {
 }
 
 /// The child's part of the snapshot.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ChildView {
     /// `spawn` or `external`.
@@ -82,7 +83,7 @@ pub struct ChildView {
 }
 
 /// The sessions' part of the snapshot.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RegistryView {
     /// When one of them last changed.
@@ -92,7 +93,7 @@ pub struct RegistryView {
 }
 
 /// The events' part of the snapshot.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RecentView {
     /// How many are kept at most.
@@ -100,14 +101,16 @@ pub struct RecentView {
     /// The time of the newest one.
     pub updated_at: Option<String>,
     /// Oldest first.
+    #[schemars(with = "Vec<Event>")]
     pub events: Vec<Value>,
 }
 
 /// A session with the newest events about it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SessionView {
     /// Those of the recent events that name the session or its thread, oldest first.
+    #[schemars(with = "Vec<Event>")]
     pub recent_events: Vec<Value>,
     /// The session.
     pub session: Arc<Session>,

@@ -1,6 +1,5 @@
 //! Reading a request's body: a JSON object, and its fields one by one.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -96,67 +95,13 @@ impl Fields {
         }
     }
 
-    /// Takes a text out.
-    pub(super) fn text(&mut self, name: &str) -> Result<Option<String>, ApiError> {
-        match self.any(name) {
-            None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(_) => Err(ApiError::bad_request(format!("{name} must be a string."))),
+    /// Whether a field is there, as [`Fields::any`] sees it.
+    pub(super) fn has(&self, name: &str) -> bool {
+        match self.0.get(name) {
+            None | Some(Value::Null) => false,
+            Some(Value::String(text)) => trimmed(text).is_some(),
+            Some(_) => true,
         }
-    }
-
-    /// Takes a text out that must be there.
-    pub(super) fn required_text(&mut self, name: &str) -> Result<String, ApiError> {
-        self.text(name)?.ok_or_else(|| ApiError::bad_request(format!("{name} must be a non-empty string.")))
-    }
-
-    /// Takes a truth value out.
-    pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
-        match self.any(name) {
-            None => Ok(None),
-            Some(Value::Bool(flag)) => Ok(Some(flag)),
-            Some(_) => Err(ApiError::bad_request(format!("{name} must be true or false."))),
-        }
-    }
-
-    /// Takes a time out, in whole seconds, a day at most.
-    pub(super) fn seconds(&mut self, name: &str) -> Result<Option<u64>, ApiError> {
-        const DAY: u64 = 24 * 60 * 60;
-        match self.any(name) {
-            None => Ok(None),
-            Some(value) => match value.as_u64().filter(|seconds| (1..=DAY).contains(seconds)) {
-                Some(seconds) => Ok(Some(seconds)),
-                None => Err(ApiError::bad_request(format!(
-                    "{name} must be a whole number of seconds from 1 to {DAY}."
-                ))),
-            },
-        }
-    }
-
-    /// Takes an object out.
-    pub(super) fn object(&mut self, name: &str) -> Result<Option<Map<String, Value>>, ApiError> {
-        match self.any(name) {
-            None => Ok(None),
-            Some(Value::Object(object)) => Ok(Some(object)),
-            Some(_) => Err(ApiError::bad_request(format!("{name} must be an object."))),
-        }
-    }
-
-    /// Takes a map of texts out.
-    pub(super) fn labels(&mut self, name: &str) -> Result<BTreeMap<String, String>, ApiError> {
-        let wrong = || ApiError::bad_request(format!("{name} must be an object of non-empty strings."));
-        let label = |(key, value): (String, Value)| {
-            let value = value.as_str().and_then(trimmed);
-            Ok((trimmed(&key).ok_or_else(wrong)?, value.ok_or_else(wrong)?))
-        };
-        self.object(name).map_err(|_| wrong())?.unwrap_or_default().into_iter().map(label).collect()
-    }
-}
-
-/// Adds a value to what the app-server is told, if there is one; an absent one is left out, not sent as `null`.
-pub(super) fn pass(settings: &mut Map<String, Value>, name: &str, value: Option<impl Into<Value>>) {
-    if let Some(value) = value {
-        settings.insert(name.to_owned(), value.into());
     }
 }
 
@@ -167,7 +112,8 @@ async fn drop_rest(mut body: Body) {
     let _ = tokio::time::timeout(SCRAP, rest).await;
 }
 
-fn trimmed(text: &str) -> Option<String> {
+/// The text without white space around it; `None` when nothing is left.
+pub(super) fn trimmed(text: &str) -> Option<String> {
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())
 }

@@ -8,27 +8,33 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde::Serialize;
+use schemars::JsonSchema;
 use serde_json::{Map, Value};
 
 use super::body::Fields;
 use super::error::ApiError;
+use super::forms::ANSWER_REQUEST;
+use super::queries::REQUESTS_OF;
 use super::{Handle, answer};
 use crate::daemon::{DaemonError, RequestAnswer};
 use crate::state::Request;
 
-#[derive(Serialize)]
-struct One {
+/// One request.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OneRequest")]
+pub(super) struct One {
     request: Arc<Request>,
 }
 
 /// The requests: those that wait first.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Requests {
+    requests: Vec<Arc<Request>>,
+}
+
+/// The requests: those that wait first.
 pub(super) async fn list(State(edge): State<Handle>, uri: Uri) -> Response {
-    #[derive(Serialize)]
-    struct Requests {
-        requests: Vec<Arc<Request>>,
-    }
-    let query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-    let session_id = query.filter(|(name, _)| name == "sessionId").map(|(_, value)| value).last();
+    let session_id = REQUESTS_OF.of(uri.query());
     let session_id = session_id.as_deref().map(str::trim).filter(|session_id| !session_id.is_empty());
     answer::data(StatusCode::OK, Requests { requests: edge.daemon.requests(session_id) })
 }
@@ -55,16 +61,13 @@ pub(super) async fn respond(
 }
 
 /// The answer that a client gives: a decision, or a whole result.
-pub(super) fn parse(mut fields: Fields) -> Result<RequestAnswer, ApiError> {
-    match (fields.any("decision"), fields.any("result")) {
-        (Some(decision), None) => Ok(RequestAnswer::Decision(decision)),
-        (None, Some(result @ Value::Object(_))) => Ok(RequestAnswer::Result(result)),
-        (None, Some(_)) => Err(ApiError::bad_request("result must be an object.")),
-        (Some(_), Some(_)) => Err(ApiError::bad_request("Give either decision or result, not both.")),
-        (None, None) => {
-            Err(ApiError::bad_request("An answer needs decision, one of those offered, or a whole result."))
-        }
-    }
+pub(super) fn parse(fields: Fields) -> Result<RequestAnswer, ApiError> {
+    let mut given = ANSWER_REQUEST.read(fields)?;
+    Ok(match given.take("decision") {
+        Some(decision) => RequestAnswer::Decision(decision),
+        // One of the two is there, as the form demands.
+        None => RequestAnswer::Result(given.take("result").unwrap_or_default()),
+    })
 }
 
 /// The answer in a message that is already read.

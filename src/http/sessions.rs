@@ -1,5 +1,6 @@
 //! `GET` and `POST /v1/codexd/sessions`, `GET /v1/codexd/sessions/:session_id`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -8,20 +9,39 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use schemars::JsonSchema;
+use serde_json::Value;
 
-use super::body::{Fields, pass, request_key};
+use super::body::{Fields, request_key};
 use super::error::ApiError;
-use super::{Handle, answer, words};
+use super::forms::CREATE_SESSION;
+use super::queries::{AFTER_SESSION, INTERRUPT, LABEL, ORDER, PURPOSE, SESSION_LIMIT, STATUS};
+use super::{Handle, answer};
 use crate::daemon::{CreateSession, DaemonError};
 use crate::state::{Purpose, RequestPolicy, Session, SessionStatus};
 
+/// Sessions, in the order that was asked for.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SessionList")]
+pub(super) struct Sessions {
+    sessions: Vec<Arc<Session>>,
+}
+
+/// One session.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OneSession")]
+pub(super) struct One {
+    session: Arc<Session>,
+}
+
+/// The models that the app-server offers, in its own form.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Models {
+    models: Vec<Value>,
+}
+
 /// All sessions, oldest first, or those that the query asks for.
 pub(super) async fn list(State(edge): State<Handle>, uri: Uri) -> Result<Response, ApiError> {
-    #[derive(Serialize)]
-    struct Sessions {
-        sessions: Vec<Arc<Session>>,
-    }
     let wanted = Wanted::parse(uri.query().unwrap_or_default())?;
     Ok(answer::data(StatusCode::OK, Sessions { sessions: wanted.of(edge.daemon.sessions())? }))
 }
@@ -41,26 +61,27 @@ impl Wanted {
     fn parse(query: &str) -> Result<Self, ApiError> {
         let mut wanted = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            let wrong = |words: &str| ApiError::bad_request(format!("{name} must be {words}."));
-            match (&*name, &*value) {
-                ("status", "active") => wanted.status = Some(SessionStatus::Active),
-                ("status", "closed") => wanted.status = Some(SessionStatus::Closed),
-                ("status", _) => return Err(wrong("one of active and closed")),
-                ("purpose", word) => {
-                    let purpose = Purpose::from_word(word);
-                    wanted.purpose = Some(purpose.ok_or_else(|| wrong("one of duplex, worker and smoke"))?);
+            match &*name {
+                name if name == STATUS.name => {
+                    let is_active = STATUS.word(&value).map_err(ApiError::bad_request)? == "active";
+                    let status = if is_active { SessionStatus::Active } else { SessionStatus::Closed };
+                    wanted.status = Some(status);
                 }
-                ("order", "newest") => wanted.newest_first = true,
-                ("order", "oldest") => wanted.newest_first = false,
-                ("order", _) => return Err(wrong("one of newest and oldest")),
-                ("after", session_id) => wanted.after = Some(session_id.to_owned()),
-                ("limit", digits) => {
-                    let limit = digits.parse().ok().filter(|limit| (1..=10_000).contains(limit));
-                    wanted.limit = Some(limit.ok_or_else(|| wrong("a whole number from 1 to 10000"))?);
+                name if name == PURPOSE.name => {
+                    let word = PURPOSE.word(&value).map_err(ApiError::bad_request)?;
+                    wanted.purpose = Purpose::from_word(word);
                 }
-                (other, value) => {
-                    if let Some(key) = other.strip_prefix("metadata.") {
-                        wanted.metadata.push((key.to_owned(), value.to_owned()));
+                name if name == ORDER.name => {
+                    wanted.newest_first = ORDER.word(&value).map_err(ApiError::bad_request)? == "newest";
+                }
+                name if name == AFTER_SESSION.name => wanted.after = Some(value.into_owned()),
+                name if name == SESSION_LIMIT.name => {
+                    let limit = SESSION_LIMIT.number(&value).map_err(ApiError::bad_request)?;
+                    wanted.limit = usize::try_from(limit).ok();
+                }
+                other => {
+                    if let Some(key) = other.strip_prefix(LABEL.name) {
+                        wanted.metadata.push((key.to_owned(), value.into_owned()));
                     }
                 }
             }
@@ -91,10 +112,6 @@ impl Wanted {
 
 /// The models that the app-server offers.
 pub(super) async fn models(State(edge): State<Handle>) -> Result<Response, ApiError> {
-    #[derive(Serialize)]
-    struct Models {
-        models: Vec<Value>,
-    }
     Ok(answer::data(StatusCode::OK, Models { models: edge.daemon.models().await? }))
 }
 
@@ -114,15 +131,11 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    #[derive(Serialize)]
-    struct Created {
-        session: Arc<Session>,
-    }
     let fields = Fields::read(body).await?;
     let key = request_key(&headers, "sessions", &fields)?;
     let input = CreateSession { key, ..parse(fields)? };
     let session = edge.daemon.create_session(input).await?;
-    Ok(answer::data(StatusCode::CREATED, Created { session }))
+    Ok(answer::data(StatusCode::CREATED, One { session }))
 }
 
 /// Closes a session; a running turn is interrupted when that is asked for.
@@ -131,60 +144,35 @@ pub(super) async fn close(
     session_id: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    #[derive(Serialize)]
-    struct Closed {
-        session: Arc<Session>,
-    }
     let Path(session_id) = session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
     let mut query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-    let interrupt = query.any(|(name, value)| name == "interrupt" && value == "true");
+    let interrupt = query.any(|(name, value)| name == INTERRUPT.name && value == "true");
     let session = edge.daemon.close_session(&session_id, interrupt).await?;
-    Ok(answer::data(StatusCode::OK, Closed { session }))
+    Ok(answer::data(StatusCode::OK, One { session }))
 }
 
-fn parse(mut fields: Fields) -> Result<CreateSession, ApiError> {
-    let purpose = match fields.text("purpose")? {
-        None => Purpose::default(),
-        Some(word) => Purpose::from_word(&word).ok_or_else(|| {
-            ApiError::bad_request(format!(
-                "Unsupported session purpose \"{word}\"; it is one of duplex, worker and smoke."
-            ))
-        })?,
-    };
-    let mut settings = Map::new();
-    pass(&mut settings, "approvalPolicy", words::approval_policy(&mut fields)?);
-    pass(&mut settings, "sandbox", words::one_of(&mut fields, "sandbox", words::SANDBOX)?);
-    pass(&mut settings, "personality", words::one_of(&mut fields, "personality", words::PERSONALITY)?);
-    pass(&mut settings, "cwd", words::folder(&mut fields, "cwd")?);
-    for name in ["baseInstructions", "developerInstructions", "model", "modelProvider", "serviceTier"] {
-        pass(&mut settings, name, fields.text(name)?);
-    }
-    pass(&mut settings, "config", fields.object("config")?);
+fn parse(fields: Fields) -> Result<CreateSession, ApiError> {
+    let mut given = CREATE_SESSION.read(fields)?;
+    let purpose = given.text("purpose").and_then(|word| Purpose::from_word(&word)).unwrap_or_default();
     let requests = RequestPolicy {
-        decline: match fields.text("requests")?.as_deref() {
-            None | Some("ask") => false,
-            Some("decline") => true,
-            Some(_) => return Err(ApiError::bad_request("requests must be one of ask and decline.")),
-        },
-        timeout_seconds: fields.seconds("requestTimeoutSeconds")?,
+        decline: given.text("requests").as_deref() == Some("decline"),
+        timeout_seconds: given.take("requestTimeoutSeconds").and_then(|seconds| seconds.as_u64()),
     };
-    let thread_id = fields.text("threadId")?;
-    let fork_from = fields.text("forkFrom")?;
-    if thread_id.is_some() && fork_from.is_some() {
-        return Err(ApiError::bad_request("Give either threadId or forkFrom, not both."));
-    }
-    let ephemeral = fields.flag("ephemeral")?;
-    if thread_id.is_none() {
+    let (thread_id, fork_from) = (given.text("threadId"), given.text("forkFrom"));
+    let ephemeral = given.take("ephemeral");
+    let metadata = match given.take("metadata") {
+        Some(Value::Object(labels)) => {
+            let label = |(key, value): (String, Value)| Some((key, value.as_str()?.to_owned()));
+            labels.into_iter().filter_map(label).collect()
+        }
+        _ => BTreeMap::new(),
+    };
+    let mut settings = given.settings();
+    if let Some(ephemeral) = ephemeral
+        && thread_id.is_none()
+    {
         // A resumed thread is what it was; thread/resume takes no such word.
-        pass(&mut settings, "ephemeral", ephemeral);
+        settings.insert("ephemeral".to_owned(), ephemeral);
     }
-    Ok(CreateSession {
-        purpose,
-        metadata: fields.labels("metadata")?,
-        thread_id,
-        fork_from,
-        settings,
-        requests,
-        key: None,
-    })
+    Ok(CreateSession { purpose, metadata, thread_id, fork_from, settings, requests, key: None })
 }

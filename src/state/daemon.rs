@@ -1,10 +1,11 @@
 //! The records of the daemon and of the app-server process it looks after.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// How the app-server is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ChildStatus {
     /// None was asked for yet, or an external one was let go.
@@ -23,7 +24,7 @@ pub enum ChildStatus {
 }
 
 /// The part of the child's record that events change.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ChildState {
     /// How it is.
@@ -43,7 +44,7 @@ pub struct ChildState {
 }
 
 /// What the app-server last told of the account it works with; nothing secret is in it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AccountState {
     /// How it is logged in, such as `chatgpt` or `apikey`.

@@ -6,6 +6,7 @@
 //! all there is.
 
 use serde::de::DeserializeOwned;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -48,7 +49,7 @@ pub mod event_type {
 }
 
 /// How much attention an event wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// The ordinary course of things.
@@ -427,7 +428,7 @@ fn read<T: DeserializeOwned>(detail: &Value, key: &str) -> Option<T> {
 }
 
 /// An event as it is read back from the log.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
     /// Its number, strictly rising over the life of the log.
@@ -442,6 +443,7 @@ pub struct Event {
     /// One sentence for a person.
     pub message: String,
     /// An object, or `null`.
+    #[schemars(with = "Option<Map<String, Value>>")]
     pub detail: Value,
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{DaemonState, Memory, Request, Session, State, Turns};
@@ -13,7 +14,7 @@ use crate::disk::Disk;
 pub const VERSION: u32 = 1;
 
 /// Who this daemon is; made once for a state folder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
     /// The layout's version.

@@ -1,11 +1,10 @@
 //! What a client of the event stream asks for.
 
+use crate::http::queries::{ABOUT, AFTER, LIMIT, ON_GAP, TYPES};
 use crate::journal::Cursor;
 
 /// How many events a page has when nothing is said.
 const PAGE: usize = 100;
-/// How many events a page has at most.
-const LARGEST_PAGE: usize = 1000;
 
 /// The parameters of the event stream; unknown ones are ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,11 +31,13 @@ impl Query {
                 continue;
             }
             match &*name {
-                "after" => query.after = Some(cursor(value)?),
-                "limit" => query.limit = limit(value)?,
-                "sessionId" => query.session_id = Some(value.to_owned()),
-                "type" => query.types.push(value.to_owned()),
-                "onGap" => query.resync = on_gap(value)?,
+                name if name == AFTER.name => query.after = Some(cursor(value)?),
+                name if name == LIMIT.name => {
+                    query.limit = usize::try_from(LIMIT.number(value)?).unwrap_or(PAGE);
+                }
+                name if name == ABOUT.name => query.session_id = Some(value.to_owned()),
+                name if name == TYPES.name => query.types.push(value.to_owned()),
+                name if name == ON_GAP.name => query.resync = ON_GAP.word(value)? == "resync",
                 _ => {}
             }
         }
@@ -45,20 +46,7 @@ impl Query {
 }
 
 pub(super) fn cursor(value: &str) -> Result<Cursor, String> {
-    value.parse().map_err(|error| format!("after: {error}."))
-}
-
-fn limit(value: &str) -> Result<usize, String> {
-    let limit = value.parse().ok().filter(|limit| (1..=LARGEST_PAGE).contains(limit));
-    limit.ok_or_else(|| format!("limit must be a whole number from 1 to {LARGEST_PAGE}."))
-}
-
-fn on_gap(value: &str) -> Result<bool, String> {
-    match value {
-        "resync" => Ok(true),
-        "close" => Ok(false),
-        _ => Err("onGap must be close or resync.".to_owned()),
-    }
+    value.parse().map_err(|error| format!("{}: {error}.", AFTER.name))
 }
 
 #[cfg(test)]
