@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// What is said when an answer cannot be put into JSON.
@@ -12,13 +13,17 @@ const UNRENDERABLE: &[u8] = br#"{
   "message": "The answer could not be put into JSON."
 }"#;
 
+/// How the answers look that are not flat.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+pub(super) struct Envelope<D> {
+    #[schemars(extend("const" = true))]
+    ok: bool,
+    data: D,
+}
+
 /// `{"ok": true, "data": …}`.
 pub(super) fn data(status: StatusCode, data: impl Serialize) -> Response {
-    #[derive(Serialize)]
-    struct Envelope<D> {
-        ok: bool,
-        data: D,
-    }
     json(status, &Envelope { ok: true, data })
 }
 

@@ -17,7 +17,7 @@ const LIMIT: usize = 16 * 1024 * 1024;
 const SCRAP: Duration = Duration::from_secs(2);
 
 /// How many characters the word for a request that may be repeated may have.
-const KEY: usize = 200;
+pub(super) const KEY: usize = 200;
 
 /// The word that makes a request one that may be repeated, with a digest of the request.
 ///

@@ -3,88 +3,131 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
 
+use super::openapi::ROUTES;
 use super::{Handle, answer};
 
+/// The surface, in the shape that clients know; the words for the retired batch modes stay out of it.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Description {
+    #[schemars(extend("const" = true))]
+    ok: bool,
+    name: &'static str,
+    surface: &'static str,
+    description: &'static str,
+    version: &'static str,
+    mode: Mode,
+    /// Where the daemon really listens.
+    base_url: String,
+    event_stream: EventStream,
+    /// The path of the OpenAPI document.
+    openapi: &'static str,
+    /// The formal routes, in the order that clients know.
+    routes: Vec<RouteView>,
+    /// What codexd adds to them.
+    extensions: Vec<RouteView>,
+    capabilities: Capabilities,
+    notes: Vec<&'static str>,
+}
+
+/// How codexd works.
+#[derive(Serialize, JsonSchema)]
+struct Mode {
+    current: &'static str,
+    daemon: &'static str,
+    supervisor: &'static str,
+    transport: &'static str,
+    conductor_role: &'static str,
+}
+
+/// Where events come from.
+#[derive(Serialize, JsonSchema)]
+struct EventStream {
+    path: String,
+    transport: &'static str,
+    url: String,
+}
+
 /// One route of the surface.
-#[derive(Debug, Clone, Copy, Serialize)]
-struct Route<'a> {
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Route")]
+struct RouteView {
     description: &'static str,
     method: &'static str,
-    path: &'a str,
+    path: String,
 }
 
-const fn route<'a>(method: &'static str, path: &'a str, description: &'static str) -> Route<'a> {
-    Route { description, method, path }
+/// What codexd can do.
+#[derive(Serialize, JsonSchema)]
+struct Capabilities {
+    health_probe: bool,
+    session_create: bool,
+    session_list: bool,
+    session_read: bool,
+    turn_create: bool,
+    turn_readback_via_session: bool,
+    websocket_events: bool,
 }
 
-/// The formal routes, in the order that clients know; the last one is where it was set to be.
-fn routes(event_stream_path: &str) -> [Route<'_>; 8] {
-    [
-        route("GET", "/healthz", "Lightweight health probe for the local daemon."),
-        route("GET", "/describe", "Machine-readable description of the official codexd surface."),
-        route("GET", "/v1/codexd/status", "Current daemon, child, session, and recent event snapshot."),
-        route("GET", "/v1/codexd/sessions", "List the currently known codexd sessions."),
-        route(
-            "GET",
-            "/v1/codexd/sessions/:session_id",
-            "Read a single codexd session and its recent events.",
-        ),
-        route("POST", "/v1/codexd/sessions", "Create or resume a codexd session."),
-        route("POST", "/v1/codexd/turn", "Submit one turn to an existing codexd session."),
-        route("WS", event_stream_path, "WebSocket event stream for live codexd session and daemon updates."),
-    ]
+fn routes(is_formal: bool, event_stream_path: &str) -> Vec<RouteView> {
+    let routes = ROUTES.iter().filter(|route| route.is_formal == is_formal);
+    routes
+        .map(|route| RouteView {
+            description: route.description,
+            method: route.method,
+            path: route.path(event_stream_path).replace('{', ":").replace('}', ""),
+        })
+        .collect()
 }
 
-/// What codexd adds to them.
-const EXTENSIONS: [Route<'static>; 0] = [];
-
-/// The surface, in the shape that clients know; the words for the retired batch modes stay out of it.
+/// The surface in words.
 pub(super) async fn describe(State(edge): State<Handle>) -> Response {
     let config = edge.daemon.config();
-    let document = json!({
-        "ok": true,
-        "name": "codexd",
-        "surface": "local-api",
-        "description": "Independent local Codex daemon for session lifecycle, turn submission, status reads, and live \
-                        event streaming.",
-        "version": config.version,
-        "mode": {
-            "current": config.server.mode.as_str(),
-            "daemon": "independent",
-            "supervisor": "launchd",
-            "transport": "codex app-server",
-            "conductor_role": "proxy",
+    let event_stream_path = &config.service.event_stream_path;
+    let document = Description {
+        ok: true,
+        name: "codexd",
+        surface: "local-api",
+        description: "Independent local Codex daemon for session lifecycle, turn submission, status reads, and live \
+                      event streaming.",
+        version: config.version,
+        mode: Mode {
+            current: config.server.mode.as_str(),
+            daemon: "independent",
+            supervisor: "launchd",
+            transport: "codex app-server",
+            conductor_role: "proxy",
         },
-        "base_url": edge.base_url,
-        "event_stream": {
-            "path": config.service.event_stream_path,
-            "transport": "websocket",
-            "url": edge.event_stream_url(),
+        base_url: edge.base_url.clone(),
+        event_stream: EventStream {
+            path: event_stream_path.clone(),
+            transport: "websocket",
+            url: edge.event_stream_url(),
         },
-        "routes": routes(&config.service.event_stream_path),
-        "extensions": EXTENSIONS,
-        "capabilities": {
-            "health_probe": true,
-            "session_create": true,
-            "session_list": true,
-            "session_read": true,
-            "turn_create": true,
-            "turn_readback_via_session": true,
-            "websocket_events": true,
+        openapi: "/openapi.json",
+        routes: routes(true, event_stream_path),
+        extensions: routes(false, event_stream_path),
+        capabilities: Capabilities {
+            health_probe: true,
+            session_create: true,
+            session_list: true,
+            session_read: true,
+            turn_create: true,
+            turn_readback_via_session: true,
+            websocket_events: true,
         },
-        "notes": [
+        notes: vec![
             "Use GET /describe first when an AI client needs to discover the official local codexd surface.",
             "codexd is the long-running Codex runtime; conductor-daemon only proxies this service and does not host the \
              Codex session truth.",
             "This surface is limited to health, status, sessions, turn submission, and websocket event consumption.",
             "Every answer is {\"ok\": true, \"data\": …} or {\"ok\": false, \"error\": code, \"message\": sentence}; \
-             /healthz and /describe are flat.",
+             /healthz, /describe and /openapi.json are flat.",
             "A turn is accepted at once and ends with the event app-server.turn.completed; its text comes in \
              app-server.turn.message.delta events.",
         ],
-    });
+    };
     answer::json(StatusCode::OK, &document)
 }

@@ -4,8 +4,9 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::answer;
 use crate::daemon::DaemonError;
@@ -13,6 +14,87 @@ use crate::journal::Gone;
 
 /// How soon it makes sense to ask again, in seconds.
 const RETRY_AFTER: u64 = 1;
+
+/// How every failure looks.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Failure {
+    #[schemars(extend("const" = false))]
+    ok: bool,
+    /// What programs tell failures apart by.
+    error: &'static str,
+    /// What happened, to which thing, and what to do, for a person.
+    message: String,
+    /// What there is to know beside the message, depending on the code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Map<String, Value>")]
+    details: Option<Value>,
+}
+
+/// A status and a code that an answer can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cause {
+    pub(super) status: u16,
+    pub(super) code: &'static str,
+    /// When it is so, as a sentence.
+    pub(super) when: &'static str,
+}
+
+const fn cause(status: u16, code: &'static str, when: &'static str) -> Cause {
+    Cause { status, code, when }
+}
+
+pub(super) const BAD_REQUEST: Cause = cause(400, "bad_request", "The request itself is wrong.");
+pub(super) const REJECTED: Cause =
+    cause(400, "app_server_rejected", "The app-server refused what was passed on to it.");
+pub(super) const NOT_FOUND: Cause = cause(404, "not_found", "There is no such thing.");
+pub(super) const NO_TURN: Cause = cause(409, "no_turn", "No turn is under way in the session.");
+pub(super) const TURN_IN_PROGRESS: Cause =
+    cause(409, "turn_in_progress", "Another turn is under way in the session.");
+pub(super) const ALREADY_RESOLVED: Cause = cause(409, "already_resolved", "The request is over.");
+pub(super) const NOT_ACTIVE: Cause = cause(409, "session_not_active", "The session takes no turns.");
+pub(super) const QUEUE_FULL: Cause = cause(409, "queue_full", "Too many turns wait in the session.");
+pub(super) const THREAD_LOCKED: Cause = cause(409, "thread_locked", "Another program has the thread open.");
+pub(super) const CURSOR_GONE: Cause = cause(410, "cursor_gone", "The cursor leads nowhere.");
+pub(super) const TOO_LARGE: Cause = cause(413, "payload_too_large", "The body is over the limit.");
+pub(super) const KEY_REUSED: Cause =
+    cause(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request.");
+pub(super) const UPGRADE_REQUIRED: Cause =
+    cause(426, "bad_request", "The client speaks another version of WebSocket.");
+pub(super) const APP_SERVER_ERROR: Cause =
+    cause(502, "app_server_error", "The app-server answered with an error.");
+pub(super) const UNAVAILABLE: Cause =
+    cause(503, "app_server_unavailable", "There is no app-server to talk to now.");
+pub(super) const OVERLOADED: Cause = cause(503, "overloaded", "The app-server has too much to do.");
+pub(super) const STORAGE: Cause = cause(503, "storage_unavailable", "The event log cannot be used.");
+pub(super) const SHUTTING_DOWN: Cause = cause(503, "shutting_down", "The daemon stops.");
+pub(super) const TIMEOUT: Cause = cause(504, "app_server_timeout", "The app-server did not answer in time.");
+
+/// Every status and code that there is.
+const CAUSES: &[Cause] = &[
+    BAD_REQUEST,
+    REJECTED,
+    NOT_FOUND,
+    NO_TURN,
+    TURN_IN_PROGRESS,
+    ALREADY_RESOLVED,
+    NOT_ACTIVE,
+    QUEUE_FULL,
+    THREAD_LOCKED,
+    CURSOR_GONE,
+    TOO_LARGE,
+    KEY_REUSED,
+    UPGRADE_REQUIRED,
+    APP_SERVER_ERROR,
+    UNAVAILABLE,
+    OVERLOADED,
+    STORAGE,
+    SHUTTING_DOWN,
+    TIMEOUT,
+];
+
+fn is_listed(status: StatusCode, code: &str) -> bool {
+    CAUSES.iter().any(|cause| cause.status == status.as_u16() && cause.code == code)
+}
 
 /// An answer that says why something was not done; boxed, because it is the rare case of every result.
 #[derive(Debug)]
@@ -29,6 +111,7 @@ struct Parts {
 
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        debug_assert!(is_listed(status, code), "{status} {code} is not in the table");
         Self(Box::new(Parts { status, code, message: message.into(), details: None, retry_after: None }))
     }
 
@@ -126,16 +209,8 @@ impl From<DaemonError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        #[derive(Serialize)]
-        struct Envelope {
-            ok: bool,
-            error: &'static str,
-            message: String,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            details: Option<Value>,
-        }
         let Parts { status, code, message, details, retry_after } = *self.0;
-        let mut response = answer::json(status, &Envelope { ok: false, error: code, message, details });
+        let mut response = answer::json(status, &Failure { ok: false, error: code, message, details });
         let headers = response.headers_mut();
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));

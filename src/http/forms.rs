@@ -7,8 +7,7 @@ use super::error::ApiError;
 use super::words::{self, Words};
 
 /// A turn that says nothing.
-pub(super) const NO_INPUT: &str =
-    "turn input must be a non-empty string or a non-empty array of items.";
+pub(super) const NO_INPUT: &str = "turn input must be a non-empty string or a non-empty array of items.";
 
 /// The body of a request: an object; unknown fields are ignored, and `null` or an empty string is the same as absent.
 #[derive(Debug)]
@@ -55,11 +54,21 @@ pub(super) enum Kind {
 pub(super) enum Rule {
     None,
     /// One of them must be there; the first that is there is taken, and the others are not looked at.
-    FirstOf { names: &'static [&'static str], none: &'static str },
+    FirstOf {
+        names: &'static [&'static str],
+        none: &'static str,
+    },
     /// Not both may be there.
-    NotBoth { names: [&'static str; 2], both: &'static str },
+    NotBoth {
+        names: [&'static str; 2],
+        both: &'static str,
+    },
     /// One of them must be there, and not both.
-    ExactlyOne { names: [&'static str; 2], none: &'static str, both: &'static str },
+    ExactlyOne {
+        names: [&'static str; 2],
+        none: &'static str,
+        both: &'static str,
+    },
 }
 
 const fn field(name: &'static str, kind: Kind, description: &'static str) -> Field {
@@ -193,20 +202,27 @@ pub(super) const CREATE_SESSION: Form = Form {
         )
         .passed(),
         field("personality", Kind::Word(PERSONALITY), "How the model speaks.").passed(),
-        field("cwd", Kind::Folder, "The working directory: the absolute path of a folder that exists.").passed(),
-        field("baseInstructions", Kind::Text, "Replaces the instructions that the model begins with.").passed(),
+        field("cwd", Kind::Folder, "The working directory: the absolute path of a folder that exists.")
+            .passed(),
+        field("baseInstructions", Kind::Text, "Replaces the instructions that the model begins with.")
+            .passed(),
         field("developerInstructions", Kind::Text, "Instructions beside them.").passed(),
         field("model", Kind::Text, "The model; GET /v1/codexd/models lists them.").passed(),
         field("modelProvider", Kind::Text, "The provider of the model.").passed(),
         field("serviceTier", Kind::Text, "The service tier.").passed(),
-        field("config", Kind::Object, "Settings of the app-server for this thread, by its own names.").passed(),
+        field("config", Kind::Object, "Settings of the app-server for this thread, by its own names.")
+            .passed(),
         field(
             "requests",
             Kind::Word(Words::own(&["ask", "decline"])),
             "What becomes of the app-server's requests: they wait for a client, as when nothing is said, or are \
              declined at once.",
         ),
-        field("requestTimeoutSeconds", Kind::Seconds, "After how long a request is declined if nobody answers."),
+        field(
+            "requestTimeoutSeconds",
+            Kind::Seconds,
+            "After how long a request is declined if nobody answers.",
+        ),
         field("threadId", Kind::Text, "Resumes this thread."),
         field("forkFrom", Kind::Text, "Begins with a copy of what was said in this session."),
         field("ephemeral", Kind::Flag, "Leaves nothing of the thread on disk; ignored for a resumed one."),
@@ -223,7 +239,11 @@ pub(super) const SUBMIT_TURN: Form = Form {
     name: "SubmitTurn",
     fields: &[
         field("sessionId", Kind::Text, "The session.").required(),
-        field("input", Kind::Input, "What the user says: a text, or a list of items in the app-server's form."),
+        field(
+            "input",
+            Kind::Input,
+            "What the user says: a text, or a list of items in the app-server's form.",
+        ),
         field("prompt", Kind::Input, "Another name of input, which wins."),
         field("approvalPolicy", Kind::ApprovalPolicy, "When the app-server asks before it acts.").passed(),
         field("personality", Kind::Word(PERSONALITY), "How the model speaks.").passed(),
@@ -233,7 +253,8 @@ pub(super) const SUBMIT_TURN: Form = Form {
             "How reasoning is summed up.",
         )
         .passed(),
-        field("cwd", Kind::Folder, "The working directory: the absolute path of a folder that exists.").passed(),
+        field("cwd", Kind::Folder, "The working directory: the absolute path of a folder that exists.")
+            .passed(),
         field("collaborationMode", Kind::Any, "In the app-server's form.").passed(),
         field("outputSchema", Kind::Any, "A JSON Schema that the final answer follows.").passed(),
         field("sandboxPolicy", Kind::Any, "What commands may touch, in the app-server's form.").passed(),

@@ -9,6 +9,7 @@ mod describe;
 mod error;
 mod forms;
 mod health;
+mod openapi;
 mod patient;
 mod queries;
 mod requests;
@@ -29,7 +30,6 @@ use axum::Router;
 use axum::extract::Request;
 use axum::http::{Method, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
@@ -37,6 +37,7 @@ use tower::ServiceExt;
 use crate::daemon::Daemon;
 use error::ApiError;
 
+pub use openapi::openapi_document;
 pub use server::{Server, base_url};
 pub use service::{ServiceView, StatusView};
 
@@ -97,20 +98,10 @@ impl Edge {
 }
 
 fn router(shared: &Handle) -> Router {
-    let stream = shared.daemon.config().service.event_stream_path.clone();
-    Router::new()
-        .route("/healthz", get(health::healthz))
-        .route("/describe", get(describe::describe))
-        .route("/v1/codexd/status", get(health::status))
-        .route("/v1/codexd/sessions", get(sessions::list).post(sessions::create))
-        .route("/v1/codexd/sessions/{session_id}", get(sessions::read).delete(sessions::close))
-        .route("/v1/codexd/sessions/{session_id}/turns/{turn_id}", get(turns::read))
-        .route("/v1/codexd/turn", post(turns::submit))
-        .route("/v1/codexd/turn/interrupt", post(turns::interrupt))
-        .route("/v1/codexd/models", get(sessions::models))
-        .route("/v1/codexd/requests", get(requests::list))
-        .route("/v1/codexd/requests/{request_id}", get(requests::read).post(requests::respond))
-        .route(&stream, get(stream::events))
+    let stream = &shared.daemon.config().service.event_stream_path;
+    let routes = openapi::ROUTES.iter();
+    routes
+        .fold(Router::new(), |router, route| router.route(route.path(stream), (route.handler)()))
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_route)
         .with_state(Arc::clone(shared))

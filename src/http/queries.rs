@@ -18,9 +18,15 @@ pub(super) enum Kind {
     Texts,
     Word(Words),
     /// A whole number in this range.
-    Whole { least: u64, most: u64 },
+    Whole {
+        least: u64,
+        most: u64,
+    },
     /// A whole number of seconds in this range.
-    Seconds { least: u64, most: u64 },
+    Seconds {
+        least: u64,
+        most: u64,
+    },
     /// `EPOCH-SEQ` or `SEQ`.
     Cursor,
     /// `true`, or anything else for no.

@@ -2,13 +2,14 @@
 
 use std::sync::atomic::Ordering;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Shared;
 use crate::daemon::SnapshotView;
 
 /// The listener, and whether turns can be taken behind it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceView {
     /// The address as it was set.
@@ -30,7 +31,7 @@ pub struct ServiceView {
 }
 
 /// What `status` answers.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct StatusView {
     /// The listener.
     pub service: ServiceView,

@@ -8,8 +8,8 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
-use serde::Serialize;
 use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::Value;
 
 use super::body::{Fields, request_key};

@@ -8,8 +8,8 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::Response;
-use serde::Serialize;
 use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::body::{Fields, request_key};
@@ -101,8 +101,12 @@ pub(super) async fn interrupt(State(edge): State<Handle>, body: Body) -> Result<
     let turn_id = given.text("turnId");
     let Interrupted { turn, commands_ended, reason } =
         edge.daemon.interrupt_turn(&session_id, turn_id.as_deref()).await?;
-    let answer =
-        InterruptAnswer { interrupted: turn.status == "interrupted", turn, commands_ended, commands_reason: reason };
+    let answer = InterruptAnswer {
+        interrupted: turn.status == "interrupted",
+        turn,
+        commands_ended,
+        commands_reason: reason,
+    };
     Ok(answer::data(StatusCode::ACCEPTED, answer))
 }
 

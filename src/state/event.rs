@@ -5,8 +5,8 @@
 //! A change is always readable from the text alone ([`Change::read`]), because after a restart the text is
 //! all there is.
 
-use serde::de::DeserializeOwned;
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 

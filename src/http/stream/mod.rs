@@ -19,6 +19,7 @@ use super::error::ApiError;
 use super::{Handle, upgrade};
 use crate::daemon::DaemonError;
 use crate::journal::{Bounds, Gone};
+pub(super) use page::Page;
 use query::Query;
 
 /// `GET` of the event stream's path, in the form that the headers ask for.

@@ -4,18 +4,37 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 
 use super::filter::Filter;
 use super::query::Query;
 use crate::http::error::ApiError;
 use crate::http::{Handle, answer};
 use crate::journal::{Bounds, Cursor, Next};
+use crate::state::Event;
 
 /// How many bytes of events a page has about at most; one event is always taken.
 const BYTES: usize = 4 * 1024 * 1024;
 /// How long events that do not pass the filter are looked through for one page.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A page of events.
+#[derive(Serialize, JsonSchema)]
+pub(in crate::http) struct Page {
+    /// Oldest first.
+    #[schemars(with = "Vec<Event>")]
+    events: Vec<Value>,
+    /// Where to go on.
+    cursor: String,
+    /// The life of the log that the numbers belong to.
+    epoch: String,
+    /// The number of the oldest event that is kept.
+    oldest: u64,
+    /// The number of the newest event.
+    latest: u64,
+}
 
 /// The events after the cursor, or from the oldest one on; `cursor` says where to go on.
 pub(super) async fn answer(edge: &Handle, query: &Query) -> Result<Response, ApiError> {
@@ -52,12 +71,6 @@ pub(super) async fn answer(edge: &Handle, query: &Query) -> Result<Response, Api
         }
     }
     let Bounds { epoch, oldest, latest } = edge.daemon.bounds();
-    let page = json!({
-        "events": events,
-        "cursor": format!("{epoch}-{cursor}"),
-        "epoch": epoch,
-        "oldest": oldest,
-        "latest": latest,
-    });
+    let page = Page { events, cursor: format!("{epoch}-{cursor}"), epoch, oldest, latest };
     Ok(answer::data(StatusCode::OK, page))
 }

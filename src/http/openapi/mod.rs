@@ -1,0 +1,149 @@
+//! `GET /openapi.json`: the surface as an OpenAPI 3.1 document.
+//!
+//! It is made on request from the table of routes, from the tables by which bodies and queries are read, and from the
+//! types of the answers, so that it cannot say anything else than the daemon does.
+
+mod events;
+mod routes;
+mod schemas;
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use super::error::{Cause, Failure};
+use super::{Handle, answer};
+pub(super) use routes::{ROUTES, Route};
+
+/// How failures are told, and what holds for all routes.
+const INTRODUCTION: &str = "The local interface of codexd, a daemon that keeps sessions of the Codex app-server.\n\n\
+    Slashes at the end of a path are ignored, and so are unknown fields and unknown parameters. \
+    In the body of a request, strings are trimmed, and an empty one or `null` is the same as an absent field. \
+    A failure is `{\"ok\": false, \"error\": code, \"message\": sentence}`, sometimes with `details`; \
+    an unknown route is answered with 404 and `not_found`.";
+
+/// The document.
+pub(super) async fn openapi(State(edge): State<Handle>) -> Response {
+    let path = &edge.daemon.config().service.event_stream_path;
+    answer::json(StatusCode::OK, &openapi_document(path, &edge.base_url))
+}
+
+/// The OpenAPI document of a daemon that listens at `base_url` and has its event stream at `event_stream_path`.
+pub fn openapi_document(event_stream_path: &str, base_url: &str) -> Value {
+    let mut generator = SchemaSettings::draft2020_12()
+        .with(|settings| {
+            settings.definitions_path = "/components/schemas".into();
+            settings.meta_schema = None;
+        })
+        .for_serialize()
+        .into_generator();
+    let mut paths = Map::new();
+    let mut bodies = BTreeMap::new();
+    for route in ROUTES {
+        let methods = paths.entry(route.path(event_stream_path)).or_insert_with(|| json!({}));
+        methods[route.http_method().to_lowercase()] = operation(route, &mut generator);
+        if let Some(form) = route.body {
+            bodies.insert(form.name.to_owned(), schemas::form(form));
+        }
+    }
+    generator.subschema_for::<Failure>();
+    let mut components: BTreeMap<_, _> = generator.take_definitions(true).into_iter().collect();
+    components.append(&mut bodies);
+    if let Some(event) = components.get_mut("Event") {
+        events::describe(event);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "codexd",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": INTRODUCTION,
+            "license": { "name": "MIT OR Apache-2.0" },
+        },
+        "servers": [{ "url": base_url }],
+        "paths": paths,
+        "components": { "schemas": components },
+    })
+}
+
+fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
+    let mut parameters: Vec<Value> = schemas::path_parameters(route.path).collect();
+    parameters.extend(route.query.iter().filter_map(schemas::parameter));
+    if route.is_repeatable {
+        parameters.push(schemas::idempotency_key());
+    }
+    let mut operation = json!({
+        "operationId": route.name,
+        "summary": route.description,
+        "responses": responses(route, generator),
+    });
+    let unnamed = route.query.iter().filter(|parameter| schemas::parameter(parameter).is_none());
+    let remarks: Vec<_> = std::iter::once(route.remarks)
+        .chain(unnamed.map(|parameter| parameter.description))
+        .filter(|remark| !remark.is_empty())
+        .collect();
+    if !remarks.is_empty() {
+        operation["description"] = remarks.join("\n\n").into();
+    }
+    if !parameters.is_empty() {
+        operation["parameters"] = parameters.into();
+    }
+    if let Some(form) = route.body {
+        operation["requestBody"] = json!({
+            "required": form.is_needed(),
+            "content": { "application/json": { "schema": reference(form.name) } },
+        });
+    }
+    operation
+}
+
+fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
+    let mut responses = Map::new();
+    let mut success = json!({
+        "description": "Done.",
+        "headers": { "Cache-Control": { "schema": { "const": "no-store" } } },
+        "content": { "application/json": { "schema": (route.answer)(generator) } },
+    });
+    success["description"] = match route.status {
+        201 => "It exists now.",
+        202 => "It is accepted.",
+        _ => "It is done.",
+    }
+    .into();
+    responses.insert(route.status.to_string(), success);
+    let mut by_status: BTreeMap<u16, Vec<Cause>> = BTreeMap::new();
+    for cause in route.causes.iter().copied().flatten() {
+        let causes = by_status.entry(cause.status).or_default();
+        if !causes.contains(cause) {
+            causes.push(*cause);
+        }
+    }
+    for (status, causes) in by_status {
+        let codes: Vec<_> = causes.iter().map(|cause| cause.code).collect();
+        let words: Vec<_> = causes.iter().map(|cause| format!("`{}`: {}", cause.code, cause.when)).collect();
+        let mut response = json!({
+            "description": words.join("\n"),
+            "content": { "application/json": { "schema": {
+                "allOf": [reference("Failure")],
+                "properties": { "error": { "enum": codes } },
+            } } },
+        });
+        if status == 503 {
+            response["headers"] = json!({ "Retry-After": {
+                "description": "How soon it makes sense to ask again, in seconds.",
+                "schema": { "type": "integer" },
+            } });
+        }
+        responses.insert(status.to_string(), response);
+    }
+    responses.into()
+}
+
+fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}

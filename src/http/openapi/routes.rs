@@ -1,0 +1,319 @@
+//! The one table of routes: the router, `/describe` and the OpenAPI document are made from it.
+
+use axum::routing::{MethodRouter, delete, get, post};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+use crate::daemon::SessionView;
+use crate::http::answer::Envelope;
+use crate::http::error::{self, Cause};
+use crate::http::forms::{self, Form};
+use crate::http::queries::{self, Parameter};
+use crate::http::{Handle, StatusView, describe, health, requests, sessions, stream, turns};
+
+/// What can be asked for: a method of a path.
+pub(in crate::http) struct Route {
+    /// In capitals; `WS` is a `GET` that becomes a WebSocket.
+    pub(in crate::http) method: &'static str,
+    /// With the parameters in braces; [`EVENT_STREAM`] stands for the path that is set.
+    pub(in crate::http) path: &'static str,
+    pub(in crate::http) description: &'static str,
+    /// Whether it is one of the eight that clients know; the others are extensions.
+    pub(in crate::http) is_formal: bool,
+    pub(in crate::http) handler: fn() -> MethodRouter<Handle>,
+    /// Its name in the OpenAPI document.
+    pub(super) name: &'static str,
+    /// More that there is to say in the OpenAPI document.
+    pub(super) remarks: &'static str,
+    pub(super) query: &'static [Parameter],
+    pub(super) body: Option<&'static Form>,
+    /// Whether the header `Idempotency-Key` is heeded.
+    pub(super) is_repeatable: bool,
+    pub(super) status: u16,
+    pub(super) answer: fn(&mut SchemaGenerator) -> Schema,
+    pub(super) causes: &'static [&'static [Cause]],
+}
+
+/// The place of the path that is set.
+pub(in crate::http) const EVENT_STREAM: &str = "{event stream}";
+
+impl Route {
+    /// The path as the router knows it.
+    pub(in crate::http) fn path<'a>(&self, event_stream_path: &'a str) -> &'a str
+    where
+        'static: 'a,
+    {
+        if self.path == EVENT_STREAM { event_stream_path } else { self.path }
+    }
+
+    /// The method of HTTP.
+    pub(super) fn http_method(&self) -> &'static str {
+        if self.method == "WS" { "GET" } else { self.method }
+    }
+}
+
+/// What the body of a request can be wrong in.
+const BODY: &[Cause] = &[error::BAD_REQUEST, error::TOO_LARGE];
+/// What the header `Idempotency-Key` can be wrong in.
+const KEY: &[Cause] = &[error::KEY_REUSED];
+/// What can become of a call to the app-server, and of the event that follows it.
+const CALL: &[Cause] = &[
+    error::REJECTED,
+    error::APP_SERVER_ERROR,
+    error::UNAVAILABLE,
+    error::OVERLOADED,
+    error::STORAGE,
+    error::SHUTTING_DOWN,
+    error::TIMEOUT,
+];
+/// What can become of going back to a session's thread.
+const ATTACH: &[Cause] = &[error::NOT_ACTIVE, error::THREAD_LOCKED];
+
+fn flat<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+fn data<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<Envelope<T>>()
+}
+
+fn document(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({ "type": "object", "required": ["openapi", "info", "paths"] })
+}
+
+const fn formal(
+    method: &'static str,
+    path: &'static str,
+    name: &'static str,
+    handler: fn() -> MethodRouter<Handle>,
+    answer: fn(&mut SchemaGenerator) -> Schema,
+    description: &'static str,
+) -> Route {
+    Route {
+        method,
+        path,
+        description,
+        is_formal: true,
+        handler,
+        name,
+        remarks: "",
+        query: &[],
+        body: None,
+        is_repeatable: false,
+        status: 200,
+        answer,
+        causes: &[],
+    }
+}
+
+const fn extension(
+    method: &'static str,
+    path: &'static str,
+    name: &'static str,
+    handler: fn() -> MethodRouter<Handle>,
+    answer: fn(&mut SchemaGenerator) -> Schema,
+    description: &'static str,
+) -> Route {
+    Route { is_formal: false, ..formal(method, path, name, handler, answer, description) }
+}
+
+/// All routes; the formal ones in the order that clients know.
+pub(in crate::http) const ROUTES: &[Route] = &[
+    formal(
+        "GET",
+        "/healthz",
+        "health",
+        || get(health::healthz),
+        flat::<health::Health>,
+        "Lightweight health probe for the local daemon.",
+    ),
+    formal(
+        "GET",
+        "/describe",
+        "describe",
+        || get(describe::describe),
+        flat::<describe::Description>,
+        "Machine-readable description of the official codexd surface.",
+    ),
+    formal(
+        "GET",
+        "/v1/codexd/status",
+        "readStatus",
+        || get(health::status),
+        data::<StatusView>,
+        "Current daemon, child, session, and recent event snapshot.",
+    ),
+    Route {
+        query: queries::SESSIONS,
+        causes: &[&[error::BAD_REQUEST, error::NOT_FOUND]],
+        ..formal(
+            "GET",
+            "/v1/codexd/sessions",
+            "listSessions",
+            || get(sessions::list),
+            data::<sessions::Sessions>,
+            "List the currently known codexd sessions.",
+        )
+    },
+    Route {
+        causes: &[&[error::NOT_FOUND]],
+        ..formal(
+            "GET",
+            "/v1/codexd/sessions/{session_id}",
+            "readSession",
+            || get(sessions::read),
+            data::<SessionView>,
+            "Read a single codexd session and its recent events.",
+        )
+    },
+    Route {
+        body: Some(&forms::CREATE_SESSION),
+        is_repeatable: true,
+        status: 201,
+        causes: &[BODY, KEY, CALL, ATTACH, &[error::NOT_FOUND, error::TURN_IN_PROGRESS]],
+        ..formal(
+            "POST",
+            "/v1/codexd/sessions",
+            "createSession",
+            || post(sessions::create),
+            data::<sessions::One>,
+            "Create or resume a codexd session.",
+        )
+    },
+    Route {
+        query: &[queries::WAIT],
+        body: Some(&forms::SUBMIT_TURN),
+        is_repeatable: true,
+        status: 202,
+        causes: &[
+            BODY,
+            KEY,
+            CALL,
+            ATTACH,
+            &[error::NOT_FOUND, error::TURN_IN_PROGRESS, error::NO_TURN, error::QUEUE_FULL],
+        ],
+        ..formal(
+            "POST",
+            "/v1/codexd/turn",
+            "submitTurn",
+            || post(turns::submit),
+            data::<turns::Accepted>,
+            "Submit one turn to an existing codexd session.",
+        )
+    },
+    Route {
+        query: queries::EVENTS,
+        causes: &[&[
+            error::BAD_REQUEST,
+            error::CURSOR_GONE,
+            error::UPGRADE_REQUIRED,
+            error::STORAGE,
+            error::SHUTTING_DOWN,
+        ]],
+        remarks: "A plain request is answered with one page.\n\n\
+                  With `Accept: text/event-stream` the answer is a stream of server-sent events: `id` is the cursor, \
+                  `data` the event; `event: bookmark` moves the cursor when nothing matched for a while, and \
+                  `event: gap` ends the stream when events are missing. `Last-Event-ID` goes on after a cursor.\n\n\
+                  With the handshake of a WebSocket (RFC 6455) the answer is 101, and text messages follow: \
+                  `{\"type\": \"hello\", \"recentEvents\", \"service\", \"snapshot\"}`, then \
+                  `{\"type\": \"event\", \"event\"}` for each event. The client may send `{\"type\": \"ping\"}` and \
+                  `{\"type\": \"status\"}`.",
+        ..formal(
+            "WS",
+            EVENT_STREAM,
+            "readEvents",
+            || get(stream::events),
+            data::<stream::Page>,
+            "WebSocket event stream for live codexd session and daemon updates.",
+        )
+    },
+    extension(
+        "GET",
+        "/openapi.json",
+        "openapi",
+        || get(super::openapi),
+        document,
+        "This surface as an OpenAPI 3.1 document.",
+    ),
+    Route {
+        query: &[queries::INTERRUPT],
+        causes: &[CALL, ATTACH, &[error::NOT_FOUND, error::TURN_IN_PROGRESS, error::NO_TURN]],
+        ..extension(
+            "DELETE",
+            "/v1/codexd/sessions/{session_id}",
+            "closeSession",
+            || delete(sessions::close),
+            data::<sessions::One>,
+            "Close a session; it stays readable.",
+        )
+    },
+    Route {
+        query: &[queries::WAIT],
+        causes: &[CALL, ATTACH, &[error::BAD_REQUEST, error::NOT_FOUND]],
+        ..extension(
+            "GET",
+            "/v1/codexd/sessions/{session_id}/turns/{turn_id}",
+            "readTurn",
+            || get(turns::read),
+            data::<turns::One>,
+            "Read one turn, at once or when it is over.",
+        )
+    },
+    Route {
+        body: Some(&forms::INTERRUPT_TURN),
+        status: 202,
+        causes: &[BODY, CALL, ATTACH, &[error::NOT_FOUND, error::NO_TURN, error::TURN_IN_PROGRESS]],
+        ..extension(
+            "POST",
+            "/v1/codexd/turn/interrupt",
+            "interruptTurn",
+            || post(turns::interrupt),
+            data::<turns::InterruptAnswer>,
+            "Interrupt the turn that is under way in a session.",
+        )
+    },
+    Route {
+        causes: &[CALL],
+        ..extension(
+            "GET",
+            "/v1/codexd/models",
+            "listModels",
+            || get(sessions::models),
+            data::<sessions::Models>,
+            "List the models that the app-server offers.",
+        )
+    },
+    Route {
+        query: &[queries::REQUESTS_OF],
+        ..extension(
+            "GET",
+            "/v1/codexd/requests",
+            "listRequests",
+            || get(requests::list),
+            data::<requests::Requests>,
+            "List what the app-server asked, what still waits for an answer first.",
+        )
+    },
+    Route {
+        causes: &[&[error::NOT_FOUND]],
+        ..extension(
+            "GET",
+            "/v1/codexd/requests/{request_id}",
+            "readRequest",
+            || get(requests::read),
+            data::<requests::One>,
+            "Read one request of the app-server.",
+        )
+    },
+    Route {
+        body: Some(&forms::ANSWER_REQUEST),
+        causes: &[BODY, CALL, &[error::NOT_FOUND, error::ALREADY_RESOLVED]],
+        ..extension(
+            "POST",
+            "/v1/codexd/requests/{request_id}",
+            "answerRequest",
+            || post(requests::respond),
+            data::<requests::One>,
+            "Answer one request of the app-server.",
+        )
+    },
+];
