@@ -1,0 +1,122 @@
+//! The OpenAPI document: the committed one is that of this program, and the router has exactly what it says.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
+use codexd::config::{Config, Settings, settings};
+use codexd::daemon::{Daemon, Folders};
+use codexd::http::{Edge, openapi_document};
+use codexd::state::event_type;
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+
+const EVENTS: &str = "/v1/codexd/events";
+const BASE_URL: &str = "http://127.0.0.1:4319";
+/// Set to anything, it makes the test write the committed document anew.
+const UPDATE: &str = "CODEXD_UPDATE_DOCS";
+
+#[test]
+fn the_committed_document_is_that_of_this_program() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
+    let now = serde_json::to_string_pretty(&openapi_document(EVENTS, BASE_URL)).unwrap() + "\n";
+    if std::env::var_os(UPDATE).is_some() {
+        std::fs::write(&path, &now).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    let place = committed.lines().zip(now.lines()).position(|(old, new)| old != new);
+    assert!(
+        committed == now,
+        "docs/openapi.json is not what this program says (line {}); update it with: {UPDATE}=1 cargo test --test openapi",
+        place.map_or(committed.lines().count().min(now.lines().count()), |place| place) + 1
+    );
+}
+
+#[test]
+fn every_reference_leads_somewhere_and_every_known_event_is_described() {
+    let document = openapi_document(EVENTS, BASE_URL);
+    let mut references = Vec::new();
+    collect_references(&document, &mut references);
+    assert!(references.len() > 50, "{}", references.len());
+    for reference in references {
+        assert!(document.pointer(&reference).is_some(), "{reference}");
+    }
+    let types = &document["components"]["schemas"]["Event"]["properties"]["type"]["examples"];
+    for name in [event_type::DAEMON_STARTED, event_type::TURN_COMPLETED, event_type::REQUEST_OPENED] {
+        assert!(types.as_array().unwrap().contains(&json!(name)), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_router_has_exactly_what_the_document_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings::default()
+        .with(&settings::REPO_ROOT, folder.path().to_str().unwrap())
+        .with(&settings::SERVER_COMMAND, folder.path().join("no-codex").to_str().unwrap());
+    let environment: BTreeMap<String, OsString> = BTreeMap::new();
+    let config = Config::resolve(&settings, &environment, folder.path()).unwrap();
+    let folders = Folders::take(&config).unwrap();
+    let daemon = Daemon::start(config, folders).await.unwrap();
+    let edge = Edge::new(daemon.clone(), BASE_URL.to_owned());
+
+    let (status, document) = ask(&edge, Method::GET, "/openapi.json").await;
+    assert_eq!((status, &document), (StatusCode::OK, &openapi_document(EVENTS, BASE_URL)));
+    let mut described = Vec::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for method in ["get", "put", "post", "delete", "patch", "head", "options"] {
+            let asked = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
+            let is_described = operations.get(method).is_some();
+            if is_described {
+                described.push(format!("{asked} {}", path.replace('{', ":").replace('}', "")));
+            }
+            if method == "head" {
+                continue;
+            }
+            let asked_path = path.replace(['{', '}'], "");
+            let (status, answer) = ask(&edge, asked, &asked_path).await;
+            let message = answer["message"].as_str().unwrap_or_default();
+            let is_unknown = message.starts_with("Unknown codexd route");
+            assert_eq!(is_unknown, !is_described, "{method} {path}: {message}");
+            let answers = &operations[method]["responses"];
+            assert!(is_unknown || answers.get(status.as_str()).is_some(), "{method} {path}: {status}");
+        }
+    }
+
+    let (_, describe) = ask(&edge, Method::GET, "/describe").await;
+    assert_eq!(describe["openapi"], "/openapi.json");
+    let text = describe.to_string().to_lowercase();
+    assert!(!text.contains("runs") && !text.contains("exec"), "{text}");
+    let routes = ["routes", "extensions"].map(|list| describe[list].as_array().unwrap().clone()).concat();
+    let mut named: Vec<_> = routes
+        .iter()
+        .map(|route| format!("{} {}", route["method"].as_str().unwrap(), route["path"].as_str().unwrap()))
+        .map(|line| line.replace("WS ", "GET "))
+        .collect();
+    named.sort();
+    described.sort();
+    assert_eq!(named, described);
+    daemon.stop().await;
+}
+
+async fn ask(edge: &Edge, method: Method, path: &str) -> (StatusCode, Value) {
+    let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
+    let (head, body) = edge.answer(request).await.into_parts();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    (head.status, serde_json::from_slice(&bytes).unwrap_or_default())
+}
+
+/// The places that references within a document point to.
+fn collect_references(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(reference) = fields.get("$ref").and_then(Value::as_str) {
+                found.push(reference.strip_prefix('#').unwrap().to_owned());
+            }
+            fields.values().for_each(|value| collect_references(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| collect_references(value, found)),
+        _ => {}
+    }
+}
