@@ -1,0 +1,93 @@
+//! The tables by which bodies are read.
+
+use serde_json::{Value, json};
+
+use crate::http::body::Fields;
+use crate::http::error::ApiError;
+use crate::http::forms::{ANSWER_REQUEST, CREATE_SESSION, Form, INTERRUPT_TURN, SUBMIT_TURN};
+
+fn fields(body: Value) -> Fields {
+    let Value::Object(body) = body else { panic!("{body} is no object") };
+    Fields::from(body)
+}
+
+fn sentence(form: &'static Form, body: Value) -> String {
+    let shown = body.to_string();
+    let error: Result<_, ApiError> = form.read(fields(body));
+    let Err(error) = error else { panic!("{shown} is right") };
+    error.to_json()["message"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_is_wrong_is_said_in_one_sentence() {
+    let turn = |name: &str, value: Value| {
+        let mut body = json!({ "sessionId": "s", "input": "hello" });
+        body[name] = value;
+        sentence(&SUBMIT_TURN, body)
+    };
+    let create = |name: &str, value: Value| sentence(&CREATE_SESSION, json!({ name: value }));
+    for (said, expected) in [
+        (create("model", json!(1)), "model must be a string."),
+        (create("ephemeral", json!("yes")), "ephemeral must be true or false."),
+        (create("config", json!([])), "config must be an object."),
+        (create("metadata", json!({ "a": 1 })), "metadata must be an object of non-empty strings."),
+        (create("requests", json!("x")), "requests must be one of ask and decline."),
+        (
+            create("purpose", json!("batch")),
+            "Unsupported session purpose \"batch\"; it is one of duplex, worker and smoke.",
+        ),
+        (
+            create("personality", json!("x")),
+            "personality must be one of none, friendly, pragmatic; \"x\" is not.",
+        ),
+        (
+            create("requestTimeoutSeconds", json!(0)),
+            "requestTimeoutSeconds must be a whole number of seconds from 1 to 86400.",
+        ),
+        (create("cwd", json!("here")), "cwd must be an absolute path; \"here\" is not."),
+        (turn("sessionId", json!(" ")), "sessionId must be a non-empty string."),
+        (turn("whenBusy", json!("x")), "whenBusy must be one of refuse, steer and queue."),
+        (turn("approvalPolicy", json!(5)), "approvalPolicy must be a string or an object."),
+        (turn("input", json!(1)), "turn requires input as a string or item array."),
+        (turn("input", json!(" ")), "turn input must be a non-empty string or a non-empty array of items."),
+        (turn("input", json!([{ "type": "text", "text": "" }])), "input[0].text must be a non-empty string."),
+        (sentence(&INTERRUPT_TURN, json!({})), "sessionId must be a non-empty string."),
+        (
+            sentence(&CREATE_SESSION, json!({ "threadId": "t", "forkFrom": "s" })),
+            "Give either threadId or forkFrom, not both.",
+        ),
+        (
+            sentence(&ANSWER_REQUEST, json!({ "decision": "accept", "result": {} })),
+            "Give either decision or result, not both.",
+        ),
+        (
+            sentence(&ANSWER_REQUEST, json!({ "decision": null })),
+            "An answer needs decision, one of those offered, or a whole result.",
+        ),
+        (sentence(&ANSWER_REQUEST, json!({ "result": "x" })), "result must be an object."),
+    ] {
+        assert_eq!(said, expected);
+    }
+}
+
+#[test]
+fn input_wins_over_prompt_which_is_then_not_looked_at() {
+    let mut given =
+        SUBMIT_TURN.read(fields(json!({ "sessionId": " s ", "input": " a ", "prompt": 5 }))).unwrap();
+    assert_eq!(given.text("sessionId").as_deref(), Some("s"));
+    assert_eq!((given.take("input"), given.take("prompt")), (Some(json!("a")), None));
+    let mut given =
+        SUBMIT_TURN.read(fields(json!({ "sessionId": "s", "input": "", "prompt": "b" }))).unwrap();
+    assert_eq!((given.take("input"), given.take("prompt")), (None, Some(json!("b"))));
+}
+
+#[test]
+fn only_what_is_there_goes_to_the_app_server() {
+    let mut given = CREATE_SESSION
+        .read(fields(
+            json!({ "model": " m ", "serviceTier": "", "config": null, "metadata": { " a ": " b " } }),
+        ))
+        .unwrap();
+    assert_eq!(given.take("metadata"), Some(json!({ "a": "b" })));
+    assert_eq!(Value::Object(given.settings()), json!({ "model": "m" }));
+}
