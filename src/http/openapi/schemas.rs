@@ -64,7 +64,7 @@ fn kind(kind: Kind) -> Value {
             "additionalProperties": filled_text(),
         }),
         Kind::Input => json!({ "anyOf": [
-            filled_text(),
+            { "type": ["string", "null"] },
             { "type": "array", "minItems": 1, "items": {
                 "type": "object",
                 "required": ["type"],

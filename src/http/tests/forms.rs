@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::http::body::Fields;
 use crate::http::error::ApiError;
 use crate::http::forms::{ANSWER_REQUEST, CREATE_SESSION, Form, INTERRUPT_TURN, SUBMIT_TURN};
+use crate::state::Purpose;
 
 fn fields(body: Value) -> Fields {
     let Value::Object(body) = body else { panic!("{body} is no object") };
@@ -90,4 +91,13 @@ fn only_what_is_there_goes_to_the_app_server() {
         .unwrap();
     assert_eq!(given.take("metadata"), Some(json!({ "a": "b" })));
     assert_eq!(Value::Object(given.settings()), json!({ "model": "m" }));
+}
+
+#[test]
+fn every_purpose_of_the_form_is_one() {
+    for word in ["duplex", "worker", "smoke"] {
+        let mut given = CREATE_SESSION.read(fields(json!({ "purpose": word }))).unwrap();
+        let taken = given.text("purpose").and_then(|word| Purpose::from_word(&word));
+        assert_eq!(taken.map(Purpose::as_str), Some(word));
+    }
 }
