@@ -64,7 +64,7 @@ impl EventStream {
     pub(crate) async fn hello(&mut self) -> Value {
         let hello = self.next_message().await;
         assert_eq!(hello["type"], "hello", "the first message");
-        for part in ["recentEvents", "service", "snapshot"] {
+        for part in ["cursor", "recentEvents", "service", "snapshot"] {
             assert!(hello.get(part).is_some(), "no {part} in {hello}");
         }
         hello
