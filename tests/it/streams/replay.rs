@@ -113,16 +113,16 @@ async fn after_a_kill_numbers_jump_and_nothing_that_was_told_is_missing() {
     let session_id = session(&daemon).await;
     let (mut stream, hello) = connect(&daemon, "after=0").await;
     turn(&daemon, &session_id, "deltas=2000000").await;
-    let told = stream.collect_until("some of the turn", |event| seq(event) >= 2_000).await;
+    let mut told = stream.collect_until("some of the turn", |event| seq(event) >= 2_000).await;
     daemon.kill().await;
-    let mut told = told;
     let (rest, _) = stream.rest().await;
     told.extend(rest);
     let last_told = seq(told.last().unwrap());
 
     let mut again = Daemon::builder().state_from(&daemon).start().await;
     ready(&again).await;
-    let last = logged(&again, "the new life", |event| event["type"] == "app-server.connected").await;
+    let is_new = |event: &serde_json::Value| event["type"] == "app-server.connected" && seq(event) > last_told;
+    let last = logged(&again, "the new life", is_new).await;
     let at = format!("{}-{last_told}", epoch(&cursor(&hello)));
     let (mut stream, second) = connect(&again, &format!("after={at}")).await;
     assert_eq!(epoch(&cursor(&second)), epoch(&at), "a crash is no new log");
