@@ -89,11 +89,7 @@ pub(crate) fn open(config: &Config, folders: &Folders) -> Result<Opened, OpenErr
     loading.notices.extend(opened.notices.into_iter().map(drafts::state_notice));
     let journal = opened.journal;
 
-    let mut state = match (registry, daemon) {
-        (Some(registry), Some(daemon)) => State::restore(registry, daemon),
-        // One alone says nothing about the other; the log has both.
-        _ => State::default(),
-    };
+    let mut state = State::restore(registry, daemon);
     let from = state.through;
     let mut daemon_id = None;
     let fold = |_, json: &[u8]| {

@@ -38,20 +38,22 @@ pub struct State {
 impl State {
     /// The state that two snapshots hold; the log is to be folded in from the older of the two.
     ///
-    /// A crash can leave them apart; each half then ignores the events it already has.
-    pub fn restore(registry: snapshot::RegistryFile, daemon: snapshot::DaemonFile) -> Self {
-        let mut sessions = Sessions::default();
-        for session in registry.sessions {
-            sessions.insert(std::sync::Arc::unwrap_or_clone(session));
+    /// A crash can leave them apart, or one of them can be lost; each half then ignores the events it already has.
+    pub fn restore(registry: Option<snapshot::RegistryFile>, daemon: Option<snapshot::DaemonFile>) -> Self {
+        let mut state = Self::default();
+        if let Some(registry) = registry {
+            for session in registry.sessions {
+                state.sessions.insert(std::sync::Arc::unwrap_or_clone(session));
+            }
+            state.sessions_through = registry.through_seq;
+            state.sessions_updated_at = registry.updated_at;
         }
-        Self {
-            through: registry.through_seq.min(daemon.through_seq),
-            sessions_through: registry.through_seq,
-            daemon_through: daemon.through_seq,
-            daemon: daemon.daemon,
-            sessions_updated_at: registry.updated_at,
-            sessions,
+        if let Some(daemon) = daemon {
+            state.daemon_through = daemon.through_seq;
+            state.daemon = daemon.daemon;
         }
+        state.through = state.sessions_through.min(state.daemon_through);
+        state
     }
 
     /// Says that all events through `seq` were looked at; those that were not folded in change nothing.
