@@ -43,7 +43,9 @@ async fn next(feed: &mut Feed) -> String {
     loop {
         match feed.next().await.unwrap() {
             Fed::Lines(lines) if lines.is_empty() => {}
-            Fed::Lines(lines) => return format!("{:?}", lines.iter().map(|line| line.seq).collect::<Vec<_>>()),
+            Fed::Lines(lines) => {
+                return format!("{:?}", lines.iter().map(|line| line.seq).collect::<Vec<_>>());
+            }
             Fed::Bookmark(seq) => return format!("bookmark {seq}"),
             Fed::Gone => return "gone".to_owned(),
         }

@@ -195,7 +195,8 @@ impl Client<'_> {
         let sending = async {
             for line in lines {
                 // Lines are rendered from text, so the check of their bytes always succeeds.
-                let text = Utf8Bytes::try_from(line.frame()).map_err(|error| Error::Utf8(error.to_string()))?;
+                let text =
+                    Utf8Bytes::try_from(line.frame()).map_err(|error| Error::Utf8(error.to_string()))?;
                 self.socket.feed(Message::Text(text)).await?;
             }
             self.socket.flush().await
