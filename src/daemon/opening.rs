@@ -79,7 +79,8 @@ pub(crate) fn open(config: &Config, folders: &Folders) -> Result<Opened, OpenErr
     ];
     let known = known.into_iter().max().unwrap_or(0);
     let limits = Limits {
-        segment_bytes: config.limits.event_segment_bytes,
+        // Only whole segments are removed, so one alone must not fill the log.
+        segment_bytes: config.limits.event_segment_bytes.min(config.limits.event_log_bytes / 2),
         total_bytes: config.limits.event_log_bytes,
     };
     let logs = &paths.logs_dir;
