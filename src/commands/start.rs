@@ -59,7 +59,10 @@ impl Running {
         let address = listener
             .local_addr()
             .map_err(|error| Failure::new(format!("The listener has no address: {error}.")))?;
-        let daemon = Daemon::start(config, folders).await.map_err(|error| Failure::new(error.to_string()))?;
+        let daemon = Daemon::start(config, folders).await.map_err(|error| match error.is_refusal() {
+            true => Failure::settings(error.to_string()),
+            false => Failure::new(error.to_string()),
+        })?;
         let edge = Edge::new(daemon.clone(), base_url(address));
         let server = Server::start(listener, edge.clone());
         tracing::info!(%address, "listening");

@@ -56,6 +56,17 @@ pub enum StartError {
     Recorder(#[source] io::Error),
 }
 
+impl StartError {
+    /// Whether a file or folder is not ours to use, so that another try would end the same way.
+    pub fn is_refusal(&self) -> bool {
+        let source = match self {
+            Self::Open(OpenError::Lock(_)) => return true,
+            Self::Open(OpenError::File { source, .. }) | Self::Recorder(source) => source,
+        };
+        source.kind() == io::ErrorKind::PermissionDenied
+    }
+}
+
 /// The daemon, as the edge and the commands see it; cheap to clone.
 #[derive(Clone)]
 pub struct Daemon {
