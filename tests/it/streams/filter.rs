@@ -45,9 +45,8 @@ async fn busy_daemon() -> (Daemon, [Value; 2]) {
 async fn what_passes_is_exactly_what_passes_in_the_whole_log() {
     let (daemon, records) = busy_daemon().await;
     let whole = all_pages(&daemon, "").await;
-    let about = |record: &Value| {
-        [("sessionId", text(&record["sessionId"])), ("threadId", text(&record["threadId"]))]
-    };
+    let about =
+        |record: &Value| [("sessionId", text(&record["sessionId"])), ("threadId", text(&record["threadId"]))];
     for (record, types) in [
         (None, &["app-server.turn."][..]),
         (None, &["daemon.", "session.created"]),
@@ -59,9 +58,9 @@ async fn what_passes_is_exactly_what_passes_in_the_whole_log() {
     ] {
         let ids = record.map(about);
         let wanted = |event: &&Value| {
-            let named = ids.as_ref().is_none_or(|ids| {
-                names(event, &ids.each_ref().map(|(key, id)| (*key, id.as_str())))
-            });
+            let named = ids
+                .as_ref()
+                .is_none_or(|ids| names(event, &ids.each_ref().map(|(key, id)| (*key, id.as_str()))));
             named && of_types(event, types)
         };
         let expected: Vec<Value> = whole.iter().filter(wanted).cloned().collect();

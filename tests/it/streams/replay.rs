@@ -4,9 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::{
-    all_pages, connect, cursor, ends, ends_with, epoch, events_path, number, page, seq, seqs,
-};
+use super::{all_pages, connect, cursor, ends, ends_with, epoch, events_path, number, page, seq, seqs};
 use crate::api::{idle, logged, ready, session, start, turn};
 use crate::support::daemon::Daemon;
 use crate::support::sse::EventSource;
@@ -121,7 +119,8 @@ async fn after_a_kill_numbers_jump_and_nothing_that_was_told_is_missing() {
 
     let mut again = Daemon::builder().state_from(&daemon).start().await;
     ready(&again).await;
-    let is_new = |event: &serde_json::Value| event["type"] == "app-server.connected" && seq(event) > last_told;
+    let is_new =
+        |event: &serde_json::Value| event["type"] == "app-server.connected" && seq(event) > last_told;
     let last = logged(&again, "the new life", is_new).await;
     let at = format!("{}-{last_told}", epoch(&cursor(&hello)));
     let (mut stream, second) = connect(&again, &format!("after={at}")).await;
