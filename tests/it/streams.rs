@@ -39,7 +39,7 @@ async fn all_pages(target: &(impl Target + ?Sized), query: &str) -> Vec<Value> {
 
 /// Whether this is the cursor of this number.
 fn ends_with(cursor: &Value, seq: &Value) -> bool {
-    cursor.as_str().unwrap().rsplit_once('-').unwrap().1 == seq.to_string()
+    cursor.as_str().unwrap().rsplit_once('-').unwrap().1.parse().ok() == seq.as_u64()
 }
 
 /// What is answered to a request for server-sent events that is refused.
