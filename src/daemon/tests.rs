@@ -122,7 +122,9 @@ async fn a_state_file_that_was_cut_off_anywhere_is_set_aside_and_rebuilt() {
     let (_, state, daemon_id) = earlier_life(folder.path()).await;
     for name in STATE_FILES {
         let whole = fs::read(folder.path().join("state").join(name)).unwrap();
-        for cut in 0..whole.len() {
+        // Every byte of the small files and of both ends of the others; their middle is more of the same.
+        let is_end = |cut: &usize| cut.min(&(whole.len() - cut)) < &150 || cut.is_multiple_of(13);
+        for cut in (0..whole.len()).filter(is_end) {
             let copied = TempDir::new().unwrap();
             copy(folder.path(), copied.path());
             let path = copied.path().join("state").join(name);
