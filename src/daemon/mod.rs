@@ -15,6 +15,8 @@ mod requests;
 mod sessions;
 mod status;
 mod syncer;
+#[cfg(test)]
+mod tests;
 mod turns;
 
 use std::collections::{HashMap, HashSet};
@@ -63,6 +65,17 @@ pub enum StartError {
     /// The system refuses what every program needs.
     #[error("The recorder could not be started: {0}.")]
     Recorder(#[source] io::Error),
+}
+
+impl StartError {
+    /// Whether a file or folder is not ours to use, so that another try would end the same way.
+    pub fn is_refusal(&self) -> bool {
+        let source = match self {
+            Self::Open(OpenError::Lock(_)) => return true,
+            Self::Open(OpenError::File { source, .. }) | Self::Recorder(source) => source,
+        };
+        source.kind() == io::ErrorKind::PermissionDenied
+    }
 }
 
 /// The daemon, as the edge and the commands see it; cheap to clone.

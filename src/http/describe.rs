@@ -38,8 +38,17 @@ fn routes(event_stream_path: &str) -> [Route<'_>; 8] {
     ]
 }
 
-/// What codexd adds to them.
-const EXTENSIONS: [Route<'static>; 0] = [];
+/// What codexd adds to them: the event stream in its two other forms.
+fn extensions(event_stream_path: &str) -> [Route<'_>; 2] {
+    [
+        route("GET", event_stream_path, "Page of the event log after a cursor, as JSON."),
+        route(
+            "GET",
+            event_stream_path,
+            "Event stream as server-sent events, for requests that accept text/event-stream.",
+        ),
+    ]
+}
 
 /// The surface, in the shape that clients know; the words for the retired batch modes stay out of it.
 pub(super) async fn describe(State(edge): State<Handle>) -> Response {
@@ -65,9 +74,12 @@ pub(super) async fn describe(State(edge): State<Handle>) -> Response {
             "url": edge.event_stream_url(),
         },
         "routes": routes(&config.service.event_stream_path),
-        "extensions": EXTENSIONS,
+        "extensions": extensions(&config.service.event_stream_path),
         "capabilities": {
+            "event_pages": true,
+            "event_replay": true,
             "health_probe": true,
+            "server_sent_events": true,
             "session_create": true,
             "session_list": true,
             "session_read": true,
@@ -79,11 +91,14 @@ pub(super) async fn describe(State(edge): State<Handle>) -> Response {
             "Use GET /describe first when an AI client needs to discover the official local codexd surface.",
             "codexd is the long-running Codex runtime; conductor-daemon only proxies this service and does not host the \
              Codex session truth.",
-            "This surface is limited to health, status, sessions, turn submission, and websocket event consumption.",
+            "This surface is limited to health, status, sessions, turn submission, and event consumption: as a websocket, as \
+             server-sent events, or as pages.",
             "Every answer is {\"ok\": true, \"data\": …} or {\"ok\": false, \"error\": code, \"message\": sentence}; \
              /healthz and /describe are flat.",
             "A turn is accepted at once and ends with the event app-server.turn.completed; its text comes in \
              app-server.turn.message.delta events.",
+            "Every event has a cursor; with after=CURSOR each form of the event stream goes on behind it, and says so \
+             when what follows is no longer kept.",
         ],
     });
     answer::json(StatusCode::OK, &document)

@@ -16,7 +16,7 @@ use crate::disk::Disk;
 /// How much of the log's end is looked at for its newest lines, in bytes.
 const TAIL: u64 = 4 * 1024 * 1024;
 /// The highest number that is believed when nothing says how far the log went: what JSON readers count exactly.
-const BELIEVABLE: u64 = 1 << 53;
+pub(super) const BELIEVABLE: u64 = 1 << 53;
 
 /// What was found when the log was opened.
 #[derive(Debug)]

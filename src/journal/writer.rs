@@ -175,7 +175,7 @@ impl Journal {
         self.reserve(last.seq).map_err(in_place)?;
         let bytes: usize = lines.iter().map(|line| line.json().len() + 1).sum();
         if self.size > 0 && self.size + bytes as u64 > self.limits.segment_bytes {
-            self.rotate(lines);
+            self.rotate(lines, bytes as u64);
         }
         let mut text = Vec::with_capacity(bytes);
         for line in lines {
@@ -218,13 +218,13 @@ impl Journal {
         saved
     }
 
-    /// Begins a new segment; when that fails the old one goes on to be written.
-    fn rotate(&mut self, lines: &[Line]) {
+    /// Begins a new segment for lines of so many bytes; when that fails the old one goes on to be written.
+    fn rotate(&mut self, lines: &[Line], bytes: u64) {
         let first_seq = lines.first().map_or(self.next_seq, |line| line.seq);
         match self.turn(first_seq) {
             Ok(()) => {
                 self.sync.turned(Arc::clone(&self.file));
-                self.remove_oldest();
+                self.remove_oldest(bytes.max(self.limits.segment_bytes));
             }
             Err(error) => tracing::warn!(%error, "the event log could not be rotated; the segment grows on"),
         }
@@ -261,11 +261,11 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes the oldest segments until the log is within its size.
-    fn remove_oldest(&mut self) {
+    /// Removes the oldest segments until the log has room for so many bytes within its size.
+    fn remove_oldest(&mut self, room: u64) {
         let mut segments = self.log.segments.write().unwrap_or_else(PoisonError::into_inner);
         let mut total: u64 = segments.iter().map(|segment| segment.bytes).sum();
-        while total + self.limits.segment_bytes > self.limits.total_bytes && segments.len() > 1 {
+        while total + room > self.limits.total_bytes && segments.len() > 1 {
             let oldest = segments.remove(0);
             total -= oldest.bytes;
             match self.disk.remove(&oldest.path) {

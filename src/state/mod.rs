@@ -50,27 +50,27 @@ pub struct State {
 impl State {
     /// The state that two snapshots hold; the log is to be folded in from the older of the two.
     ///
-    /// A crash can leave them apart; each half then ignores the events it already has.
-    pub fn restore(registry: snapshot::RegistryFile, daemon: snapshot::DaemonFile) -> Self {
-        let mut requests = Requests::default();
-        for request in registry.requests {
-            requests.insert(request);
+    /// A crash can leave them apart, or one of them can be lost; each half then ignores the events it already has.
+    pub fn restore(registry: Option<snapshot::RegistryFile>, daemon: Option<snapshot::DaemonFile>) -> Self {
+        let mut state = Self::default();
+        if let Some(registry) = registry {
+            for session in registry.sessions {
+                state.sessions.insert(std::sync::Arc::unwrap_or_clone(session));
+            }
+            for request in registry.requests {
+                state.requests.insert(request);
+            }
+            state.turns = registry.turns;
+            state.memory = registry.memory;
+            state.sessions_through = registry.through_seq;
+            state.sessions_updated_at = registry.updated_at;
         }
-        let mut sessions = Sessions::default();
-        for session in registry.sessions {
-            sessions.insert(std::sync::Arc::unwrap_or_clone(session));
+        if let Some(daemon) = daemon {
+            state.daemon_through = daemon.through_seq;
+            state.daemon = daemon.daemon;
         }
-        Self {
-            through: registry.through_seq.min(daemon.through_seq),
-            sessions_through: registry.through_seq,
-            daemon_through: daemon.through_seq,
-            daemon: daemon.daemon,
-            sessions_updated_at: registry.updated_at,
-            sessions,
-            turns: registry.turns,
-            requests,
-            memory: registry.memory,
-        }
+        state.through = state.sessions_through.min(state.daemon_through);
+        state
     }
 
     /// Says that all events through `seq` were looked at; those that were not folded in change nothing.

@@ -5,9 +5,11 @@
 
 mod api;
 mod commands;
+mod files;
 mod http;
 mod lifecycle;
 mod real;
+mod streams;
 mod support;
 mod turns;
 mod websocket;

@@ -1,6 +1,8 @@
 //! `WS /v1/codexd/events`: the greeting, then every event, and what clients may ask on the way.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value, json};
 use tokio::io::AsyncReadExt;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -115,6 +117,8 @@ impl Client<'_> {
         }
         let interval = self.edge.daemon.config().limits.ping_interval;
         let mut ping = tokio::time::interval_at(Instant::now() + interval, interval);
+        // After a long wait for a slow client, the pings that were due meanwhile must not come all at once.
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent = false;
         loop {
             tokio::select! {
@@ -140,7 +144,9 @@ impl Client<'_> {
                     self.socket.send(Message::Ping(Bytes::new())).await?;
                 }
                 fed = feed.next() => match fed {
-                    Ok(Fed::Lines(lines)) => self.pass_on(lines).await?,
+                    // A ping stands behind what was sent before it, so a client that took some of what waited for it
+                    // is there, although it may not have come to the ping yet.
+                    Ok(Fed::Lines(lines)) => silent &= !self.pass_on(lines).await?,
                     Ok(Fed::Bookmark(seq)) => {
                         let cursor = bounds.cursor(seq);
                         self.socket.send(frame(&json!({ "type": "bookmark", "cursor": cursor }))).await?;
@@ -188,13 +194,26 @@ impl Client<'_> {
         Ok(None)
     }
 
-    async fn pass_on(&mut self, lines: Vec<Line>) -> Result<(), Error> {
-        for line in lines {
-            // Lines are rendered from text, so the check of their bytes always succeeds.
-            let text = Utf8Bytes::try_from(line.frame()).map_err(|error| Error::Utf8(error.to_string()))?;
-            self.socket.feed(Message::Text(text)).await?;
-        }
-        self.socket.flush().await
+    /// Sends events; returns whether it had to wait until the client took some of what is on its way.
+    async fn pass_on(&mut self, lines: Vec<Line>) -> Result<bool, Error> {
+        let sending = async {
+            for line in lines {
+                // Lines are rendered from text, so the check of their bytes always succeeds.
+                let text =
+                    Utf8Bytes::try_from(line.frame()).map_err(|error| Error::Utf8(error.to_string()))?;
+                self.socket.feed(Message::Text(text)).await?;
+            }
+            self.socket.flush().await
+        };
+        let mut sending = pin!(sending);
+        let mut waited = false;
+        poll_fn(|context| {
+            let sent = sending.as_mut().poll(context);
+            waited |= sent.is_pending();
+            sent
+        })
+        .await?;
+        Ok(waited)
     }
 
     /// What a message asks for, or why the stream ends with it.

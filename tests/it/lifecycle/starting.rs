@@ -153,5 +153,9 @@ async fn an_address_in_use_is_refused_before_anything_is_started() {
     assert_eq!(ended.stdout, "");
     assert!(ended.stderr.contains(first.authority()) && ended.stderr.contains("in use"), "{}", ended.stderr);
     assert!(!mark.exists(), "a child was started");
-    assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "folders were made");
+    // The folders are taken first, so that two starts cannot both believe that they are alone; nothing else is there.
+    for folder in [root.join("state/codexd"), root.join("logs/codexd")] {
+        let files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(files, ["codexd.lock"], "{}", folder.display());
+    }
 }
