@@ -5,14 +5,14 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::opening::{self, Opened};
 use super::recorder::Recorder;
 use super::{Folders, drafts};
 use crate::config::{Config, Settings, settings};
-use crate::state::{Purpose, Session, SessionStatus, State, event_type};
+use crate::state::{Purpose, RequestPolicy, Session, SessionStatus, State, event_type};
 
 const STATE_FILES: [&str; 4] =
     ["identity.json", "daemon-state.json", "session-registry.json", "recent-events.json"];
@@ -67,11 +67,16 @@ impl Room {
 
     async fn open_session(&self, name: &str) {
         let session = new_session(name);
-        self.recorder.promise(move |_| vec![drafts::session_opened(&session, false)]).await.unwrap();
+        self.recorder
+            .promise(move |_| {
+                vec![drafts::session_opened(&session, false, &Map::new(), RequestPolicy::default(), None)]
+            })
+            .await
+            .unwrap();
     }
 
     async fn close_session(&self, name: &'static str) {
-        self.recorder.promise(move |_| vec![drafts::session_closed(name)]).await.unwrap();
+        self.recorder.promise(move |_| vec![drafts::session_closed(name, None)]).await.unwrap();
     }
 
     fn sessions(&self) -> Vec<String> {
@@ -95,7 +100,10 @@ async fn earlier_life(folder: &Path) -> (Config, State, String) {
     room.recorder.note(drafts::daemon_started(&config, &daemon_id));
     room.open_session("a").await;
     room.open_session("b").await;
-    room.recorder.promise(|_| vec![drafts::turn_accepted("b", "thread-b", "turn-b")]).await.unwrap();
+    room.recorder
+        .promise(|_| vec![drafts::turn_accepted("b", "thread-b", "turn-b", None, None)])
+        .await
+        .unwrap();
     room.close_session("a").await;
     room.recorder.note(drafts::daemon_stopped());
     room.recorder.stop().await;
@@ -191,7 +199,10 @@ async fn closed_sessions_beyond_the_limit_are_forgotten_in_the_order_of_their_en
     for name in ["a", "b", "c", "d", "e"] {
         room.open_session(name).await;
     }
-    room.recorder.promise(|_| vec![drafts::turn_accepted("e", "thread-e", "turn-e")]).await.unwrap();
+    room.recorder
+        .promise(|_| vec![drafts::turn_accepted("e", "thread-e", "turn-e", None, None)])
+        .await
+        .unwrap();
     for (name, forgotten) in
         [("c", json!([])), ("a", json!([])), ("d", json!(["c"])), ("b", json!(["c", "a"]))]
     {
