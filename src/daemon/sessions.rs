@@ -103,11 +103,12 @@ impl Daemon {
                 return Ok(session);
             }
             let client = daemon.client().await?;
+            let key = input.key.clone();
             let session_id = match input.thread_id.clone() {
                 None => daemon.start_thread(&client, input).await?,
                 Some(thread_id) => daemon.resume_thread(&client, input, &thread_id).await?,
             };
-            let session = daemon.session(&session_id)?;
+            let session = daemon.first_answer(key.as_ref(), &session_id)?;
             if let Some(thread_id) = &session.thread_id {
                 daemon.note_attached(&client, thread_id);
             }
