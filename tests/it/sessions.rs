@@ -30,7 +30,7 @@ impl Wiretap {
 
     /// A daemon with this app-server.
     fn builder(&self) -> DaemonBuilder {
-        self.builder_with("tee -a \"$0\" | \"$1\" embedded-app-server --store \"$2\"")
+        self.builder_with("tee -a \"$0\" | { \"$1\" embedded-app-server --store \"$2\" || kill -KILL 0; }")
     }
 
     /// A daemon that hears nothing of turns but the answers to its calls.

@@ -104,8 +104,8 @@ async fn waiting_turns_survive_a_stop_and_a_kill_and_run_then() {
         turn(&daemon, &session_id, "hang").await;
         let names = [queue(&daemon, &session_id, "one").await, queue(&daemon, &session_id, "two").await];
         match kill {
-            true => drop(daemon.kill().await),
-            false => drop(daemon.stop().await),
+            true => assert!(!daemon.kill().await.success()),
+            false => assert!(daemon.stop().await.status.success()),
         }
         assert_eq!(wiretap.told("turn/start").len(), 1, "a stop begins nothing new");
 

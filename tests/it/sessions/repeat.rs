@@ -2,6 +2,7 @@
 
 use futures_util::future::join_all;
 use hyper::Method;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
 use super::{Wiretap, ask_with, begun, events_of, post_keyed, queued, restart};
@@ -46,8 +47,8 @@ async fn the_same_request_has_the_first_answer_again_over_restarts_too() {
         turn(&daemon, &session_id, "another").await;
         idle(&daemon, &session_id).await;
         match round {
-            0 => drop(daemon.stop().await),
-            1 => drop(daemon.kill().await),
+            0 => assert!(daemon.stop().await.status.success()),
+            1 => assert!(!daemon.kill().await.success()),
             _ => break,
         }
         daemon = restart(&wiretap, &daemon).await;
@@ -247,15 +248,18 @@ async fn a_turn_that_was_never_given_away_runs_when_it_is_repeated() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;
-    // This one takes the app-server with it before the other one is read.
     turn(&daemon, &session_id, "deltas=1").await;
-    idle(&daemon, &session_id).await;
+    let app_server = idle(&daemon, &session_id).await["childPid"].as_i64().unwrap();
+    // From here on the app-server hears nothing.
     let victim = crate::api::session(&daemon).await;
     turn(&daemon, &victim, "stop-reading hang").await;
     let request = body(&session_id, "hello");
     send(&daemon, "k", &request).await;
     logged(&daemon, "the attempt", |event| event["type"] == "turn.submitted").await;
     daemon.kill().await;
+    // It does not hear of the end of its stdin either.
+    let group = Pid::from_raw(i32::try_from(app_server).unwrap()).unwrap();
+    kill_process_group(group, Signal::KILL).unwrap();
 
     let daemon = restart(&wiretap, &daemon).await;
     let answer = post_keyed(&daemon, TURN, "k", &request).await;
