@@ -84,6 +84,11 @@ pub(super) async fn describe(State(edge): State<Handle>) -> Response {
              /healthz and /describe are flat.",
             "A turn is accepted at once and ends with the event app-server.turn.completed; its text comes in \
              app-server.turn.message.delta events.",
+            "A busy session refuses a turn with 409 turn_in_progress; \"whenBusy\": \"queue\" lets it wait, \"steer\" makes \
+             it a word to the running turn.",
+            "Both POST routes take the header Idempotency-Key: the same key and body give the first answer again for 24 \
+             hours.",
+            "A session survives restarts; its thread is resumed by itself before the next turn.",
         ],
     });
     answer::json(StatusCode::OK, &document)
