@@ -187,9 +187,11 @@ async fn a_turn_of_which_only_the_submission_is_known_is_found_in_its_thread() {
     // The log as it is when the daemon dies before it hears the answer.
     let log = stage.daemon.logs_dir().join("events.jsonl");
     let text = fs::read_to_string(&log).unwrap();
-    let submitted = text.find("\"turn.submitted\"").unwrap();
-    let end = submitted + text[submitted..].find('\n').unwrap() + 1;
-    fs::write(&log, &text[..end]).unwrap();
+    let mut kept: Vec<&str> =
+        text.split_inclusive('\n').take_while(|line| !line.contains("\"turn.submitted\"")).collect();
+    let submitted = text.lines().find(|line| line.contains("\"turn.submitted\"")).unwrap().to_owned() + "\n";
+    kept.push(&submitted);
+    fs::write(&log, kept.concat()).unwrap();
     for snapshot in ["session-registry.json", "daemon-state.json", "recent-events.json"] {
         let _ = fs::remove_file(stage.daemon.state_dir().join(snapshot));
     }
