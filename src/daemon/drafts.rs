@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use super::sessions::Turn;
 use crate::app_server::{Closed, Exit};
 use crate::config::{ChildStrategy, Config};
 use crate::journal::{Damage, Recovered};
@@ -302,6 +303,30 @@ pub(crate) fn turn_accepted(
     add(&mut detail, "queueId", queue_id);
     add(&mut detail, "idempotency", key);
     let message = format!("Accepted turn {turn_id} for session {session_id}.");
+    Draft::change(Level::Info, event_type::TURN_ACCEPTED, message, detail)
+}
+
+/// A turn whose acceptance nobody heard was found in its thread.
+pub(crate) fn turn_found(
+    session: &Session,
+    turn: &Turn,
+    is_newest: bool,
+    queue_id: Option<&str>,
+    key: Option<&IdempotencyKey>,
+) -> Draft {
+    let mut detail = json!({
+        "sessionId": session.session_id,
+        "threadId": session.thread_id,
+        "turnId": turn.id,
+        "status": turn.status,
+        "isNewest": is_newest,
+    });
+    add(&mut detail, "queueId", queue_id);
+    add(&mut detail, "idempotency", key);
+    let message = format!(
+        "Found turn {} of session {}, which is {}: it was accepted and nobody heard so.",
+        turn.id, session.session_id, turn.status
+    );
     Draft::change(Level::Info, event_type::TURN_ACCEPTED, message, detail)
 }
 

@@ -99,6 +99,11 @@ pub(super) async fn describe(State(edge): State<Handle>) -> Response {
              app-server.turn.message.delta events.",
             "Every event has a cursor; with after=CURSOR each form of the event stream goes on behind it, and says so \
              when what follows is no longer kept.",
+            "A busy session refuses a turn with 409 turn_in_progress; \"whenBusy\": \"queue\" lets it wait, \"steer\" makes \
+             it a word to the running turn.",
+            "Both POST routes take the header Idempotency-Key: the same key and body give the first answer again for 24 \
+             hours.",
+            "A session survives restarts; its thread is resumed by itself before the next turn.",
         ],
     });
     answer::json(StatusCode::OK, &document)

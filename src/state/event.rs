@@ -174,6 +174,8 @@ pub enum Change {
         session_id: String,
         /// The turn.
         turn_id: String,
+        /// What it is by now, when it was found later; `None` when it has just begun.
+        found: Option<FoundTurn>,
         /// The waiting turn that it was, if it was one.
         queue_id: Option<String>,
         /// The request that may be repeated, if it is one.
@@ -295,6 +297,16 @@ pub enum Change {
     },
 }
 
+/// What a turn is that was found in its thread after nobody had heard of its acceptance.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundTurn {
+    /// The app-server's word.
+    pub status: String,
+    /// Whether the thread has no newer one.
+    pub is_newest: bool,
+}
+
 impl Change {
     /// Reads the change from an event's own text; an unknown type or a detail that lacks what the change
     /// needs is [`Change::None`].
@@ -340,6 +352,7 @@ impl Change {
             event_type::TURN_ACCEPTED => Change::TurnAccepted {
                 session_id: text("sessionId")?,
                 turn_id: text("turnId")?,
+                found: FoundTurn::deserialize(detail).ok(),
                 queue_id: text("queueId"),
                 key: read(detail, "idempotency"),
             },

@@ -15,7 +15,7 @@ mod tests;
 pub mod turn;
 
 pub use daemon::{AccountState, ChildState, ChildStatus, DaemonState};
-pub use event::{Change, Draft, Event, Level, event_type};
+pub use event::{Change, Draft, Event, FoundTurn, Level, event_type};
 pub use memory::{Answer, IdempotencyKey, Memory, QueuedTurn, SessionMemory};
 pub use request::{Request, RequestPolicy, RequestStatus, Requests, Resolution, ResolvedBy};
 pub use session::{Purpose, Session, SessionStatus, Sessions};
@@ -281,13 +281,16 @@ impl State {
                 self.memory.sessions.remove(session_id);
                 sessions.remove(session_id)
             }
-            Change::TurnAccepted { session_id, turn_id, queue_id, key } => {
+            Change::TurnAccepted { session_id, turn_id, found, queue_id, key } => {
+                let status = found.as_ref().map_or(IN_PROGRESS, |found| &found.status);
+                // A turn that others came after says nothing about the session as it is now.
+                let is_newest = found.as_ref().is_none_or(|found| found.is_newest);
                 let known = sessions.update(session_id, |session| {
                     // A turn that already reported itself has more to say than its acceptance.
-                    if session.last_turn_id.as_ref() != Some(turn_id) {
-                        session.current_turn_id = Some(turn_id.clone());
+                    if is_newest && session.last_turn_id.as_ref() != Some(turn_id) {
+                        session.current_turn_id = (status == IN_PROGRESS).then(|| turn_id.clone());
                         session.last_turn_id = Some(turn_id.clone());
-                        session.last_turn_status = Some(IN_PROGRESS.to_owned());
+                        session.last_turn_status = Some(status.to_owned());
                         session.updated_at = at.to_owned();
                     }
                 });

@@ -161,6 +161,28 @@ fn a_request_that_may_be_repeated_is_remembered_with_its_first_answer() {
 }
 
 #[test]
+fn a_turn_that_is_found_later_counts_as_what_it_is_and_only_when_it_is_the_newest() {
+    let found = |status: &str, is_newest: bool| {
+        let detail = json!({
+            "sessionId": "s", "threadId": "t", "turnId": "u", "status": status, "isNewest": is_newest,
+        });
+        (event_type::TURN_ACCEPTED, detail)
+    };
+    let newer = (event_type::TURN_ACCEPTED, json!({ "sessionId": "s", "turnId": "v" }));
+    for (events, current, last, status) in [
+        (vec![found("interrupted", true)], None, "u", "interrupted"),
+        (vec![found("inProgress", true)], Some("u"), "u", "inProgress"),
+        (vec![newer, found("completed", false)], Some("v"), "v", "inProgress"),
+    ] {
+        let state = folded(std::iter::once(opened("s", "t")).chain(events).collect());
+        let session = state.sessions.get("s").unwrap();
+        assert_eq!(session.current_turn_id.as_deref(), current);
+        assert_eq!(session.last_turn_id.as_deref(), Some(last));
+        assert_eq!(session.last_turn_status.as_deref(), Some(status));
+    }
+}
+
+#[test]
 fn what_the_app_server_says_later_corrects_the_last_turn_only() {
     let missing = (event_type::TURN_MISSING, json!({"sessionId": "s", "threadId": "t", "turnId": "u"}));
     let settled = |turn_id, status| {

@@ -9,6 +9,7 @@ mod files;
 mod http;
 mod lifecycle;
 mod real;
+mod sessions;
 mod streams;
 mod support;
 mod turns;
