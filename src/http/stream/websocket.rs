@@ -140,13 +140,10 @@ impl Client<'_> {
                     if silent {
                         return Ok(Ending::Gone);
                     }
-                    silent = true;
-                    self.socket.send(Message::Ping(Bytes::new())).await?;
+                    silent = !waits(self.socket.send(Message::Ping(Bytes::new()))).await?;
                 }
                 fed = feed.next() => match fed {
-                    // A ping stands behind what was sent before it, so a client that took some of what waited for it
-                    // is there, although it may not have come to the ping yet.
-                    Ok(Fed::Lines(lines)) => silent &= !self.pass_on(lines).await?,
+                    Ok(Fed::Lines(lines)) => silent &= !waits(self.pass_on(lines)).await?,
                     Ok(Fed::Bookmark(seq)) => {
                         let cursor = bounds.cursor(seq);
                         self.socket.send(frame(&json!({ "type": "bookmark", "cursor": cursor }))).await?;
@@ -194,26 +191,13 @@ impl Client<'_> {
         Ok(None)
     }
 
-    /// Sends events; returns whether it had to wait until the client took some of what is on its way.
-    async fn pass_on(&mut self, lines: Vec<Line>) -> Result<bool, Error> {
-        let sending = async {
-            for line in lines {
-                // Lines are rendered from text, so the check of their bytes always succeeds.
-                let text =
-                    Utf8Bytes::try_from(line.frame()).map_err(|error| Error::Utf8(error.to_string()))?;
-                self.socket.feed(Message::Text(text)).await?;
-            }
-            self.socket.flush().await
-        };
-        let mut sending = pin!(sending);
-        let mut waited = false;
-        poll_fn(|context| {
-            let sent = sending.as_mut().poll(context);
-            waited |= sent.is_pending();
-            sent
-        })
-        .await?;
-        Ok(waited)
+    async fn pass_on(&mut self, lines: Vec<Line>) -> Result<(), Error> {
+        for line in lines {
+            // Lines are rendered from text, so the check of their bytes always succeeds.
+            let text = Utf8Bytes::try_from(line.frame()).map_err(|error| Error::Utf8(error.to_string()))?;
+            self.socket.feed(Message::Text(text)).await?;
+        }
+        self.socket.flush().await
     }
 
     /// What a message asks for, or why the stream ends with it.
@@ -297,6 +281,22 @@ async fn respond(edge: &Shared, message: Map<String, Value>) -> Message {
             frame(&answer)
         }
     }
+}
+
+/// Sends something; returns whether that had to wait until the client took some of what is on its way.
+///
+/// A ping stands behind what was sent before it, so a client that takes something is there, although it may not have
+/// come to the ping yet.
+async fn waits(sending: impl Future<Output = Result<(), Error>>) -> Result<bool, Error> {
+    let mut sending = pin!(sending);
+    let mut waited = false;
+    poll_fn(|context| {
+        let sent = sending.as_mut().poll(context);
+        waited |= sent.is_pending();
+        sent
+    })
+    .await?;
+    Ok(waited)
 }
 
 fn frame(value: &Value) -> Message {

@@ -14,6 +14,9 @@ use crate::support::websocket::EventStream;
 
 const TOO_SLOW: u16 = 4408;
 
+/// The receive buffer of a client that is to be noticed soon, in bytes.
+const LITTLE: u32 = 16 * 1024;
+
 async fn daemon_with(arguments: &[&str]) -> Daemon {
     let builder = Daemon::builder();
     arguments.iter().fold(builder, |builder, argument| builder.arg(argument)).start().await
@@ -31,7 +34,7 @@ async fn clients_are(daemon: &Daemon, count: usize) {
 async fn a_client_that_takes_nothing_is_told_so_and_goes_on_at_its_cursor() {
     let daemon = daemon_with(&["--client-timeout", "4"]).await;
     let session_id = session(&daemon).await;
-    let mut deaf = EventStream::connect_with_little_room(&daemon, &events_path("")).await;
+    let mut deaf = EventStream::connect_with_room(&daemon, &events_path(""), LITTLE).await;
     let at = cursor(&deaf.hello().await);
     // More than 20 MB, far more than the buffers of the two sockets take.
     let turn_id = turn(&daemon, &session_id, "deltas=2000 chars=10000").await;
@@ -54,7 +57,7 @@ async fn a_client_that_takes_nothing_is_told_so_and_goes_on_at_its_cursor() {
 async fn a_client_that_never_reads_again_is_let_go() {
     let daemon = daemon_with(&["--client-timeout", "1"]).await;
     let session_id = session(&daemon).await;
-    let mut deaf = EventStream::connect_with_little_room(&daemon, &events_path("")).await;
+    let mut deaf = EventStream::connect_with_room(&daemon, &events_path(""), LITTLE).await;
     deaf.hello().await;
     clients_are(&daemon, 1).await;
     turn(&daemon, &session_id, "deltas=2000 chars=10000").await;
@@ -85,17 +88,18 @@ async fn a_client_of_server_sent_events_that_never_reads_again_is_let_go() {
 
 #[tokio::test]
 async fn a_client_that_reads_slowly_but_reads_is_not_slow() {
-    let daemon = daemon_with(&["--client-timeout", "1", "--ping-interval", "1"]).await;
+    let daemon = daemon_with(&["--client-timeout", "4", "--ping-interval", "1"]).await;
     let session_id = session(&daemon).await;
-    let mut slow = EventStream::connect_with_little_room(&daemon, &events_path("")).await;
+    // Its socket holds as much as it reads in several seconds, and a ping stands behind all of that.
+    let mut slow = EventStream::connect_with_room(&daemon, &events_path(""), 192 * 1024).await;
     let at = number(&cursor(&slow.hello().await));
     let turn_id = turn(&daemon, &session_id, "deltas=2000 chars=10000").await;
     let began = Instant::now();
     let mut seen = Vec::new();
     // Several times as long as a client may take nothing, and as it may leave a ping unanswered.
-    while began.elapsed() < Duration::from_secs(6) {
+    while began.elapsed() < Duration::from_secs(9) {
         seen.push(slow.next_event().await);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(seen.len() < 1000, "the client was fast");
     seen.extend(slow.collect_until("the end of the turn", |event| ends(event, &turn_id)).await);

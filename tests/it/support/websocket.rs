@@ -60,11 +60,11 @@ impl EventStream {
         Self { socket, seen: Vec::new(), last_seq: None }
     }
 
-    /// Connects to this path (and query) with a socket that holds little, so that a client that does not read is
-    /// soon noticed by the other side.
-    pub(crate) async fn connect_with_little_room(target: &(impl Target + ?Sized), path: &str) -> Self {
+    /// Connects to this path (and query) with a socket that holds about this many bytes; when it holds few, a client that
+    /// does not read is soon noticed by the other side.
+    pub(crate) async fn connect_with_room(target: &(impl Target + ?Sized), path: &str, bytes: u32) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(16 * 1024).unwrap();
+        socket.set_recv_buffer_size(bytes).unwrap();
         let connected = async {
             let stream = socket.connect(target.authority().parse().unwrap()).await.unwrap();
             let url = format!("ws://{}{path}", target.authority());
