@@ -6,6 +6,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, logging, output, runtime};
+use crate::app_server;
 use crate::config::{Config, LocalApiBase};
 use crate::daemon::{Daemon, Folders};
 use crate::http::{Edge, Server, StatusView, base_url};
@@ -59,7 +60,13 @@ impl Running {
         let address = listener
             .local_addr()
             .map_err(|error| Failure::new(format!("The listener has no address: {error}.")))?;
-        let daemon = Daemon::start(config, folders).await.map_err(|error| Failure::new(error.to_string()))?;
+        if let Err(error) = app_server::adopt_orphans() {
+            tracing::warn!(%error, "what the app-server leaves behind is found by its environment only");
+        }
+        let program =
+            std::env::current_exe().inspect_err(|error| tracing::warn!(%error, "there is no guard"));
+        let daemon = Daemon::start_guarded(config, folders, program.ok()).await;
+        let daemon = daemon.map_err(|error| Failure::new(error.to_string()))?;
         let edge = Edge::new(daemon.clone(), base_url(address));
         let server = Server::start(listener, edge.clone());
         tracing::info!(%address, "listening");

@@ -53,6 +53,9 @@ pub(super) fn resolve(
         closed_sessions: reader.count(&settings::CLOSED_SESSION_LIMIT, 0, 1_000_000)?,
         client_timeout: Duration::from_secs(reader.count(&settings::CLIENT_TIMEOUT, 1, 3600)? as u64),
         ping_interval: Duration::from_secs(reader.count(&settings::PING_INTERVAL, 1, 3600)? as u64),
+        start_timeout: Duration::from_secs(reader.count(&settings::START_TIMEOUT, 1, 3600)? as u64),
+        check_interval: Duration::from_secs(reader.count(&settings::CHECK_INTERVAL, 1, 3600)? as u64),
+        line_cap: reader.count(&settings::LINE_CAP, 1024, 1 << 30)?,
     };
     let log_filter =
         reader.value(&settings::LOG_FILTER, |text| Ok(text.to_owned()), |filter| filter.as_str().into())?;

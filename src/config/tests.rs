@@ -118,6 +118,9 @@ fn a_flag_wins_over_the_variable_and_the_variable_over_the_default() {
         (&settings::CLOSED_SESSION_LIMIT, "0", "5", json!(0), json!(5)),
         (&settings::CLIENT_TIMEOUT, "1", "60", json!(1), json!(60)),
         (&settings::PING_INTERVAL, "2", "3", json!(2), json!(3)),
+        (&settings::START_TIMEOUT, "1", "60", json!(1), json!(60)),
+        (&settings::CHECK_INTERVAL, "1", "60", json!(1), json!(60)),
+        (&settings::LINE_CAP, "1024", "2048", json!(1024), json!(2048)),
         (&settings::LOG_FILTER, "debug", "", json!("debug"), json!("")),
     ];
     let covered: Vec<_> = cases.iter().map(|case| case.0.name).collect();

@@ -1,5 +1,7 @@
 //! Why a use case could not be carried out, in terms of the use case.
 
+use std::time::Duration;
+
 use crate::app_server::CallError;
 
 /// The app-server's code for "try again later"; everything else it refuses with −32600 or −32602 (measured).
@@ -60,6 +62,8 @@ pub enum DaemonError {
     Unavailable {
         /// Why, as a sentence.
         reason: String,
+        /// How long until it is started again, where that is known.
+        retry_after: Option<Duration>,
     },
     /// The app-server did not answer in time.
     #[error(
@@ -83,9 +87,10 @@ pub enum DaemonError {
 impl From<CallError> for DaemonError {
     fn from(error: CallError) -> Self {
         match error {
-            CallError::Closed { cause } => {
-                DaemonError::Unavailable { reason: format!("the connection ended during the call: {cause}.") }
-            }
+            CallError::Closed { cause } => DaemonError::Unavailable {
+                reason: format!("the connection ended during the call: {cause}."),
+                retry_after: None,
+            },
             CallError::Timeout { method, after } => DaemonError::Timeout { method, seconds: after.as_secs() },
             CallError::Refused { method, error } => match error.code {
                 OVERLOADED => DaemonError::Overloaded,

@@ -1,5 +1,6 @@
 //! The use cases: start, stop, sessions, turns, status; the only room that knows all the ones below.
 
+mod child;
 mod drafts;
 mod error;
 mod hearing;
@@ -14,6 +15,7 @@ mod turns;
 
 use std::collections::HashMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,8 +26,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app_server::wire::RpcError;
-use crate::app_server::{Address, App, Availability, CallError, Client, Plan, Program, StopPace, Supervisor};
-use crate::config::{Config, Endpoint, find_program};
+use crate::app_server::{Availability, CallError, Client, StopPace, Supervisor};
+use crate::config::Config;
 use crate::journal::{Bounds, Next, Subscription};
 use crate::state::State;
 use hearing::{Asked, Hearing};
@@ -37,10 +39,8 @@ pub use sessions::CreateSession;
 pub use status::{Readiness, SessionView, SnapshotView};
 pub use turns::{SubmitTurn, TurnAccepted};
 
-/// How long a call waits for an app-server that is being started.
+/// How long a call waits for an app-server that is being started, or soon will be.
 const START: Duration = Duration::from_secs(10);
-/// The longest message of the app-server that is kept, in bytes.
-const LINE_CAP: usize = 64 * 1024 * 1024;
 /// How long running turns are given to end after they were interrupted at a stop; the real app-server takes about
 /// 10 ms (measured).
 const INTERRUPT: Duration = Duration::from_secs(1);
@@ -81,7 +81,26 @@ impl Daemon {
     ///
     /// An app-server that does not start is a state, not an error.
     pub async fn start(config: Config, folders: Folders) -> Result<Self, StartError> {
+        Self::start_guarded(config, folders, None).await
+    }
+
+    /// [`Daemon::start`] with a guard, which ends what the daemon leaves behind when it is killed.
+    ///
+    /// `program` is this very program, which the guard runs too.
+    pub async fn start_guarded(
+        config: Config,
+        folders: Folders,
+        program: Option<PathBuf>,
+    ) -> Result<Self, StartError> {
         let config = Arc::new(config);
+        let disk = folders.disk().clone();
+        let leftover = {
+            let (disk, path) = (disk.clone(), config.paths.child.clone());
+            tokio::task::spawn_blocking(move || child::end_leftover(&disk, &path))
+        };
+        if let Err(error) = leftover.await {
+            tracing::error!(%error, "what an earlier life left behind was not looked for");
+        }
         let opened = opening::open(&config, &folders)?;
         let recorder = Recorder::start(&config, opened).map_err(StartError::Recorder)?;
         // A turn that an earlier life left open ended with it.
@@ -101,7 +120,8 @@ impl Daemon {
                     Hearing::new(Arc::clone(&config), recorder.clone(), asked.clone(), generation)
                 }
             };
-            Supervisor::start(plan(&config, &recorder), pace.subscribe(), recorder.backlog(), listener)
+            let plan = child::plan(&config, &recorder.view().identity.daemon_id, &disk, program);
+            Supervisor::start(plan, pace.subscribe(), recorder.backlog(), listener)
         };
         let availability = supervisor.availability();
         tokio::spawn(refuse_requests(questions, availability.clone(), recorder.clone()));
@@ -206,7 +226,8 @@ impl Daemon {
         self.shared.recorder.view().state()
     }
 
-    /// The app-server's connection, once there is one.
+    /// The app-server's connection, once there is one: for as long as a start takes, and no longer than that when it is
+    /// known that none comes in that time.
     async fn client(&self) -> Result<Client, DaemonError> {
         if self.shared.stopping.is_cancelled() {
             return Err(DaemonError::ShuttingDown);
@@ -216,15 +237,28 @@ impl Daemon {
             return Err(DaemonError::Storage(error));
         }
         let mut availability = self.shared.availability.clone();
-        let settled = availability.wait_for(|now| !matches!(now, Availability::Starting));
-        match tokio::time::timeout(START, settled).await {
-            Ok(Ok(now)) => match &*now {
-                Availability::Ready(client) => Ok(client.clone()),
-                Availability::Down { reason } => Err(DaemonError::Unavailable { reason: reason.clone() }),
-                Availability::Starting => Err(still_starting()),
-            },
-            Ok(Err(_)) => Err(DaemonError::ShuttingDown),
-            Err(_) => Err(still_starting()),
+        let deadline = tokio::time::Instant::now() + START;
+        loop {
+            let now = availability.borrow_and_update().clone();
+            if let Availability::Ready(client) = now {
+                return Ok(client);
+            }
+            let error = || DaemonError::Unavailable {
+                reason: child::why_not(&now).unwrap_or_default(),
+                retry_after: child::next_start(&now),
+            };
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            if child::next_start(&now).is_some_and(|next| next > left) {
+                return Err(error());
+            }
+            tokio::select! {
+                () = self.shared.stopping.cancelled() => return Err(DaemonError::ShuttingDown),
+                changed = tokio::time::timeout_at(deadline, availability.changed()) => match changed {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Err(DaemonError::ShuttingDown),
+                    Err(_) => return Err(error()),
+                },
+            }
         }
     }
 
@@ -276,38 +310,6 @@ impl Daemon {
 
 /// How long the app-server may take to answer a call.
 const CALL: Duration = Duration::from_secs(30);
-
-fn still_starting() -> DaemonError {
-    DaemonError::Unavailable { reason: format!("it did not start within {} s.", START.as_secs()) }
-}
-
-fn plan(config: &Arc<Config>, recorder: &Recorder) -> Plan {
-    let server = &config.server;
-    let app = match server.endpoint.target() {
-        Endpoint::WebSocket(url) => App::External(Address::Url(url.clone())),
-        Endpoint::Unix(path) => App::External(Address::Unix(path.clone())),
-        Endpoint::Stdio => {
-            let find = {
-                let config = Arc::clone(config);
-                move || {
-                    let server = &config.server;
-                    let path = server.child_environment.path.as_deref();
-                    find_program(&server.command, path, &server.cwd).map_err(|error| error.to_string())
-                }
-            };
-            App::Spawn(Program {
-                find: Arc::new(find),
-                arguments: server.args.clone(),
-                folder: server.cwd.clone(),
-                environment: vec![
-                    ("BAA_CODEXD_DAEMON_ID".to_owned(), recorder.view().identity.daemon_id.clone()),
-                    ("BAA_CODEXD_SERVER_ENDPOINT".to_owned(), server.endpoint.to_string()),
-                ],
-            })
-        }
-    };
-    Plan { app, version: config.version.to_owned(), line_cap: LINE_CAP }
-}
 
 /// Answers every request of the app-server with an error, so that no turn waits for ever for somebody who is not
 /// there.
