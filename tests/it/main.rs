@@ -8,6 +8,7 @@ mod commands;
 mod http;
 mod lifecycle;
 mod real;
+mod supervision;
 mod support;
 mod turns;
 mod websocket;

@@ -115,7 +115,7 @@ async fn what_is_right_is_refused_only_for_want_of_an_app_server() {
     let answers = requests.map(async |(path, body)| (room.post(path, body.clone()).await, body));
     for (answer, body) in join_all(answers).await {
         let message = answer.error(503, "app_server_unavailable");
-        assert!(message.contains("no-codex") && message.contains("The next try is in"), "{body}: {message}");
+        assert!(message.contains("no-codex") && message.contains("next try is in"), "{body}: {message}");
         let seconds = answer.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap();
         assert!((1..=60).contains(&seconds), "{body}: {seconds}");
     }

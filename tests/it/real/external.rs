@@ -52,8 +52,11 @@ async fn not_ready(daemon: &Daemon) -> String {
         let health = get(daemon, "/healthz").await;
         assert_eq!((health.status, &health.json["status"]), (200, &json!("ok")));
         let reason = health.json["service"]["notReadyReason"].as_str().map(ToOwned::to_owned);
-        // While it still connects it is not ready either.
-        reason.filter(|reason| !reason.contains("being started"))
+        // While it still connects it is not ready either; when the next try is due changes by itself.
+        let reason = reason.filter(|reason| !reason.starts_with("The app-server is being started"))?;
+        let ends = [" The next try is", " It is being started", " It died"];
+        let cause = ends.iter().fold(reason.as_str(), |cause, end| cause.split(end).next().unwrap());
+        Some(cause.to_owned())
     })
     .await
 }
