@@ -15,7 +15,7 @@ use super::client::Client;
 use super::link::{LAST_WORDS, Link, Over, end_task};
 use super::listener::{Backlog, Closed, Exit, Heard, Listener};
 use super::pending::Pending;
-use super::processes::{self, Identity, Ours};
+use super::processes::{self, Identity, Ours, Seen};
 use super::reader::{Ear, StreamEnd};
 use super::supervisor::{App, Availability, Plan, STOPPING, Waiting, over};
 use super::tail::Tail;
@@ -254,13 +254,16 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
             Over::Stop => (None, None),
         };
         let patience = if expected { PATIENCE } else { LITTLE_PATIENCE };
-        let status = match status {
-            Some(status) => status,
-            None => process.end(&link.close, pace, patience).await,
+        let (status, seen) = match status {
+            Some(status) => (status, Vec::new()),
+            None => {
+                let seen = self.see_family(program).await;
+                (process.end(&link.close, pace, patience).await, seen)
+            }
         };
         link.close.cancel();
         // Before its last words: what it started may hold its pipes open for ever.
-        self.sweep(program).await;
+        self.sweep(program, seen).await;
         let heard = link.last_words().await;
         end_task(link.writer).await;
         let mut stderr = stderr;
@@ -284,14 +287,33 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
         Death { cause, exit, healthy, last_words: Vec::new() }
     }
 
-    /// Ends everything that the child started and left behind.
-    async fn sweep(&self, program: &Program) {
-        let ours = Ours {
+    /// What the child has started, where that is not known any more once it has ended.
+    async fn see_family(&self, program: &Program) -> Vec<Seen> {
+        if processes::are_orphans_ours() {
+            return Vec::new();
+        }
+        let ours = self.ours(program);
+        let seen = tokio::task::spawn_blocking(move || ours.running()).await;
+        // Without it, the sweep still finds what is marked.
+        seen.unwrap_or_else(|error| Err(error.into())).unwrap_or_default()
+    }
+
+    fn ours(&self, program: &Program) -> Ours {
+        Ours {
             instance: program.instance.clone(),
             descendants: processes::are_orphans_ours(),
             spared: self.wards.pids(),
+        }
+    }
+
+    /// Ends everything that the child started and left behind, and those that were seen before.
+    async fn sweep(&self, program: &Program, seen: Vec<Seen>) {
+        let ours = self.ours(program);
+        let sweep = move || {
+            processes::end_all(&seen);
+            processes::sweep(&ours, processes::SWEEP)
         };
-        let swept = tokio::task::spawn_blocking(move || processes::sweep(&ours, processes::SWEEP)).await;
+        let swept = tokio::task::spawn_blocking(sweep).await;
         match swept {
             Ok(Ok((0, 0))) => {}
             Ok(Ok((ended, 0))) => tracing::info!(ended, "ended what the app-server left behind"),

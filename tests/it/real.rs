@@ -3,6 +3,7 @@
 mod app_server;
 mod external;
 mod lifecycle;
+mod supervision;
 mod tools;
 mod turns;
 

@@ -11,7 +11,6 @@ use super::listing::{self, COLUMNS};
 use super::{Identity, Seen, pid_of};
 
 /// There is no such thing as a subreaper here.
-#[expect(clippy::unnecessary_wraps, reason = "it can fail where there is one")]
 pub fn adopt_orphans() -> io::Result<()> {
     Ok(())
 }

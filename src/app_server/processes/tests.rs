@@ -1,32 +1,7 @@
-use std::process::{Child, Command, Stdio};
+#[cfg(target_os = "linux")]
+mod real;
 
-use super::listing;
 use super::*;
-
-/// A process that is ended with the test.
-struct Sleeper(Child);
-
-impl Sleeper {
-    fn start(instance: &str) -> Self {
-        let mut command = Command::new("sleep");
-        Self(command.arg("300").env(INSTANCE, instance).stdin(Stdio::null()).spawn().unwrap())
-    }
-
-    fn id(&self) -> u32 {
-        self.0.id()
-    }
-
-    fn is_running(&mut self) -> bool {
-        self.0.try_wait().unwrap().is_none()
-    }
-}
-
-impl Drop for Sleeper {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 fn seen(pid: i32, parent: i32, marked: bool) -> Seen {
     Seen { pid: Pid::from_raw(pid).unwrap(), parent, started: String::new(), ended: false, marked }
@@ -71,40 +46,6 @@ fn ours_are_the_marked_ones_and_what_descends_from_them() {
 fn a_listing_that_leads_in_circles_is_no_trap() {
     let all = [seen(2, 3, false), seen(3, 2, false), seen(4, 4, false), seen(5, 9, true)];
     assert_eq!(among(&ours(true, &[]), &all, 7), [5]);
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_sweep_ends_what_is_marked_and_nobody_else() {
-    let instance = uuid::Uuid::new_v4().to_string();
-    let (mut ours_to_end, mut foreign) = (Sleeper::start(&instance), Sleeper::start("another"));
-    let ours = Ours { instance, descendants: false, spared: Vec::new() };
-    assert_eq!(sweep(&ours, SWEEP).unwrap(), (1, 0));
-    assert!(!ours_to_end.is_running() && foreign.is_running());
-    assert_eq!(sweep(&ours, SWEEP).unwrap(), (0, 0));
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn only_exactly_the_process_that_was_seen_is_ended() {
-    let mut sleeper = Sleeper::start("x");
-    let pid = pid_of(sleeper.id()).unwrap();
-    let mut stranger = seen(pid.as_raw_nonzero().get(), 1, true);
-    stranger.started = "1".to_owned();
-    end_all(std::slice::from_ref(&stranger));
-    let identity = Identity::of(sleeper.id()).unwrap();
-    assert!(identity.is_running());
-    for other in [
-        Identity { start_time: "1".to_owned(), ..identity.clone() },
-        Identity { executable: "/bin/other".into(), ..identity.clone() },
-    ] {
-        assert_eq!(end_leftover(&other, &uuid::Uuid::new_v4().to_string(), Duration::ZERO).unwrap(), 0);
-    }
-    assert!(sleeper.is_running());
-    assert_eq!(end_leftover(&identity, &uuid::Uuid::new_v4().to_string(), Duration::ZERO).unwrap(), 1);
-    sleeper.0.wait().unwrap();
-    assert!(!identity.is_running());
-    assert_eq!(Identity::of(sleeper.id()), None);
 }
 
 #[test]

@@ -4,11 +4,10 @@ use hyper::header::RETRY_AFTER;
 use serde_json::{Value, json};
 
 use crate::api::{
-    SESSIONS, ask_turn, assert_keys, create, idle, logged, logged_type, session, setback, start, text,
-    try_post, turn,
+    ask_turn, assert_keys, create, idle, logged, logged_type, session, setback, start, text, try_post, turn,
 };
 use crate::support::daemon::Daemon;
-use crate::support::http::{Answer, Target, post};
+use crate::support::http::Target;
 
 /// Everything that the end of a turn without its end says.
 const MISSING_KEYS: [&str; 13] = [
@@ -56,12 +55,6 @@ async fn cut(daemon: &Daemon, prompt: &str) -> Value {
     detail
 }
 
-fn assert_unavailable(answer: &Answer, why: &str) {
-    let message = answer.error(503, "app_server_unavailable");
-    assert!(message.contains(why), "{message}");
-    assert!(answer.headers.get(RETRY_AFTER).is_some(), "no Retry-After: {}", answer.text);
-}
-
 #[tokio::test]
 async fn a_crash_fails_the_turn_and_is_told() {
     let daemon = start().await;
@@ -78,12 +71,6 @@ async fn a_crash_fails_the_turn_and_is_told() {
         (&exited["level"], &exited["message"]),
         (&json!("error"), &json!("Codex child exited with code 7."))
     );
-}
-
-#[tokio::test]
-async fn an_app_server_that_never_works_is_told_to_every_caller() {
-    let daemon = Daemon::builder().startup("exit-after-initialize=7").start().await;
-    assert_unavailable(&post(&daemon, SESSIONS, &json!({})).await, "code 7");
 }
 
 #[tokio::test]
