@@ -6,6 +6,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, logging, output, runtime};
+use crate::app_server;
 use crate::config::{Config, LocalApiBase};
 use crate::daemon::{Daemon, Folders};
 use crate::http::{Edge, Server, StatusView, base_url};
@@ -59,7 +60,13 @@ impl Running {
         let address = listener
             .local_addr()
             .map_err(|error| Failure::new(format!("The listener has no address: {error}.")))?;
-        let daemon = Daemon::start(config, folders).await.map_err(|error| match error.is_refusal() {
+        if let Err(error) = app_server::adopt_orphans() {
+            tracing::warn!(%error, "what the app-server leaves behind is found by its environment only");
+        }
+        let program =
+            std::env::current_exe().inspect_err(|error| tracing::warn!(%error, "there is no guard"));
+        let daemon = Daemon::start_guarded(config, folders, program.ok()).await;
+        let daemon = daemon.map_err(|error| match error.is_refusal() {
             true => Failure::settings(error.to_string()),
             false => Failure::new(error.to_string()),
         })?;

@@ -123,16 +123,17 @@ impl Listener for Hearing {
                 self.open.forget(self.generation);
                 return self.send(Input::Closed(closed));
             }
-            Heard::Started { pid } => drafts::child_started(&self.config, pid),
+            Heard::Started { pid } => drafts::child_started(&self.config, pid, self.generation),
             Heard::SpawnFailed { message } => drafts::child_spawn_failed(&message),
             Heard::Connected { info } => {
                 let info = serde_json::from_str(info.get()).unwrap_or(Value::Null);
-                drafts::connected(&endpoint(), &info)
+                drafts::connected(&endpoint(), &info, self.generation)
             }
             Heard::ConnectFailed { message } => drafts::connect_failed(&endpoint(), &message),
             Heard::Garbage { reason, bytes } => drafts::garbage(reason, bytes),
             Heard::Exited(exit) => drafts::child_exited(&exit),
             Heard::ChildError { message } => drafts::child_error(&message),
+            Heard::Setback(setback) => drafts::child_setback(&setback),
         };
         self.drafts.push(draft);
     }

@@ -46,6 +46,11 @@ impl Folders {
         }
         Ok(Self { disk, _locks: locks })
     }
+
+    /// The disk they are on.
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
+    }
 }
 
 /// What was found on disk.

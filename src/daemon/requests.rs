@@ -218,7 +218,7 @@ impl Daemon {
         };
         let Some(client) = client else {
             let reason = "The connection over which it came is gone.".to_owned();
-            return Err(DaemonError::Unavailable { reason });
+            return Err(DaemonError::Unavailable { reason, retry_after: None });
         };
         client.answer(&open.id, result);
         self.promise(move |state| {

@@ -14,7 +14,7 @@ pub mod snapshot;
 mod tests;
 pub mod turn;
 
-pub use daemon::{AccountState, ChildState, ChildStatus, DaemonState};
+pub use daemon::{AccountState, ChildPhase, ChildState, ChildStatus, DaemonState};
 pub use event::{Change, Draft, Event, FoundTurn, Level, event_type};
 pub use memory::{Answer, IdempotencyKey, Memory, QueuedTurn, SessionMemory};
 pub use request::{Request, RequestPolicy, RequestStatus, Requests, Resolution, ResolvedBy};
@@ -119,34 +119,63 @@ impl State {
                 daemon.stopped_at = None;
                 daemon.pid = *pid;
                 let status = if *external { ChildStatus::External } else { ChildStatus::Starting };
-                daemon.child = ChildState { status, ..ChildState::default() };
+                daemon.child = ChildState { status, state: ChildPhase::Starting, ..ChildState::default() };
             }
             Change::DaemonStopped => {
                 daemon.started = false;
                 daemon.stopped_at = now();
                 daemon.pid = None;
+                daemon.child.state = ChildPhase::Stopped;
+                daemon.child.next_start_at = None;
                 if daemon.child.status == ChildStatus::External {
                     daemon.child = ChildState { exited_at: now(), ..ChildState::default() };
                 }
             }
-            Change::ChildStarted { pid } => {
+            Change::ChildStarted { pid, generation } => {
+                let before = std::mem::take(&mut daemon.child);
                 daemon.child = ChildState {
                     status: ChildStatus::Starting,
                     pid: *pid,
                     started_at: now(),
+                    generation: *generation,
+                    state: ChildPhase::Starting,
+                    // What is known of the one before stays until this one answers.
+                    last_error: before.last_error,
+                    stderr_tail: before.stderr_tail,
+                    deaths: before.deaths,
                     ..ChildState::default()
                 };
             }
-            Change::Connected => {
-                if daemon.child.status == ChildStatus::External {
-                    daemon.child.started_at = now();
+            Change::Connected { generation } => {
+                let child = &mut daemon.child;
+                if child.status == ChildStatus::External {
+                    child.started_at = now();
+                    child.state = ChildPhase::External;
                 } else {
-                    daemon.child.status = ChildStatus::Running;
+                    child.status = ChildStatus::Running;
+                    child.state = ChildPhase::Running;
                 }
-                daemon.child.last_error = None;
+                child.generation = *generation;
+                child.last_error = None;
+                child.next_start_at = None;
+                child.stderr_tail.clear();
+            }
+            Change::ChildBackoff { until, deaths, crash_loop, cause, stderr_tail } => {
+                let child = &mut daemon.child;
+                if child.status != ChildStatus::External {
+                    child.status = ChildStatus::Failed;
+                }
+                child.state = if *crash_loop { ChildPhase::CrashLoop } else { ChildPhase::Backoff };
+                child.deaths = *deaths;
+                child.next_start_at.clone_from(until);
+                child.last_error = Some(cause.clone());
+                child.stderr_tail.clone_from(stderr_tail);
             }
             Change::ChildExited { code, signal, expected, message } => {
-                daemon.child.status = if *expected { ChildStatus::Stopped } else { ChildStatus::Failed };
+                (daemon.child.status, daemon.child.state) = match expected {
+                    true => (ChildStatus::Stopped, ChildPhase::Stopped),
+                    false => (ChildStatus::Failed, ChildPhase::Backoff),
+                };
                 daemon.child.pid = None;
                 daemon.child.exited_at = now();
                 daemon.child.exit_code = *code;
@@ -157,6 +186,7 @@ impl State {
             }
             Change::ChildFailed { message } => {
                 daemon.child.status = ChildStatus::Failed;
+                daemon.child.state = ChildPhase::Backoff;
                 daemon.child.pid = None;
                 daemon.child.exited_at = now();
                 daemon.child.last_error = Some(message.clone());
@@ -171,7 +201,12 @@ impl State {
                 daemon.account.updated_at = now();
             }
             Change::ChildExternal => daemon.child.status = ChildStatus::External,
-            Change::ConnectionFailed { message } => daemon.child.last_error = Some(message.clone()),
+            Change::ConnectionFailed { message } => {
+                daemon.child.last_error = Some(message.clone());
+                if daemon.child.state == ChildPhase::External {
+                    daemon.child.state = ChildPhase::Backoff;
+                }
+            }
             _ => {}
         }
     }

@@ -216,6 +216,7 @@ fn the_child_follows_its_events() {
     assert_eq!(died.status, ChildStatus::Failed);
     assert_eq!((died.pid, died.exit_code), (None, Some(3)));
     assert_eq!(died.last_error.as_deref(), Some("why"));
+    assert_eq!(died.state, ChildPhase::Backoff);
 
     let external = (event_type::DAEMON_STARTED, json!({"strategy": "external"}));
     assert_eq!(
@@ -238,7 +239,7 @@ fn key(word: &str) -> Value {
 fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
     let id = prop_oneof![Just("a"), Just("b"), Just("c")];
     let word = prop_oneof![Just("inProgress"), Just("completed"), Just("interrupted"), Just("failed")];
-    (0..24u8, id.clone(), id.clone(), id, word, any::<bool>()).prop_map(|(kind, s, t, u, word, flag)| {
+    (0..26u8, id.clone(), id.clone(), id, word, any::<bool>()).prop_map(|(kind, s, t, u, word, flag)| {
         let turn = json!({"sessionId": s, "threadId": t, "turnId": u, "status": word, "willRetry": flag});
         match kind {
             0 => (
@@ -248,7 +249,11 @@ fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
             1 => (event_type::DAEMON_STOPPED, Value::Null),
             2 => (event_type::CHILD_STARTED, json!({"pid": 2})),
             3 => (event_type::CHILD_EXITED, json!({"code": 1, "signal": null, "expected": flag})),
-            4 => (event_type::CONNECTED, json!({})),
+            4 => (event_type::CONNECTED, json!({"generation": 2})),
+            24 | 25 => (
+                if kind == 24 { event_type::CHILD_BACKOFF } else { event_type::CHILD_CRASH_LOOP },
+                json!({"until": "T", "deaths": 3, "cause": "it died", "stderrTail": [s, t]}),
+            ),
             5 | 6 => opened(s, t),
             7 => (event_type::SESSION_CLOSED, turn),
             8 => (event_type::TURN_ACCEPTED, turn),

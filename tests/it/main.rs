@@ -11,6 +11,7 @@ mod lifecycle;
 mod real;
 mod sessions;
 mod streams;
+mod supervision;
 mod support;
 mod turns;
 mod websocket;

@@ -4,6 +4,7 @@ mod app_server;
 mod external;
 mod lifecycle;
 mod sessions;
+mod supervision;
 mod tools;
 mod turns;
 
