@@ -55,7 +55,7 @@ async fn a_session_is_created_listed_and_read() {
     let turn_id = turn(&daemon, &session_id, "hello").await;
     idle(&daemon, &session_id).await;
     let read = get(&daemon, &format!("{SESSIONS}/{session_id}")).await;
-    assert_eq!(keys(read.data(200)), ["recentEvents", "requests", "session"]);
+    assert_eq!(keys(read.data(200)), ["recentEvents", "session", "queuedTurns", "requests"]);
     let events = read.data(200)["recentEvents"].as_array().unwrap();
     let types: Vec<_> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
     assert_eq!(types.first(), Some(&"session.created"), "{types:?}");
