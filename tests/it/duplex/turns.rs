@@ -250,3 +250,22 @@ async fn input_is_checked_before_it_costs_a_turn() {
     }
     assert_eq!(record(&daemon, &session_id).await["lastTurnId"], Value::Null);
 }
+
+#[tokio::test]
+async fn an_interrupt_and_the_end_of_the_turn_may_come_together() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    for _ in 0..40 {
+        let turn_id = turn(&daemon, &session_id, "text=x").await;
+        let answer = interrupt(&daemon, &session_id).await;
+        if answer.status == 202 {
+            let data = answer.data(202);
+            assert_eq!(data["turn"]["turnId"], turn_id);
+            assert_eq!(data["interrupted"], json!(data["turn"]["status"] == "interrupted"));
+            assert_ne!(data["turn"]["status"], "inProgress");
+        } else {
+            answer.error(409, "no_turn");
+        }
+        idle(&daemon, &session_id).await;
+    }
+}
