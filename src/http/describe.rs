@@ -39,7 +39,35 @@ fn routes(event_stream_path: &str) -> [Route<'_>; 8] {
 }
 
 /// What codexd adds to them.
-const EXTENSIONS: [Route<'static>; 0] = [];
+const EXTENSIONS: [Route<'static>; 7] = [
+    route(
+        "GET",
+        "/v1/codexd/sessions/:session_id/turns/:turn_id",
+        "Read one turn; ?wait=SECONDS waits for its end.",
+    ),
+    route(
+        "DELETE",
+        "/v1/codexd/sessions/:session_id",
+        "Close a session; ?interrupt=true ends its running turn.",
+    ),
+    route(
+        "POST",
+        "/v1/codexd/turn/interrupt",
+        "Interrupt the running turn of a session and end its commands.",
+    ),
+    route(
+        "GET",
+        "/v1/codexd/requests",
+        "List what the app-server asks, pending first; ?sessionId= for one session.",
+    ),
+    route("GET", "/v1/codexd/requests/:request_id", "Read one request of the app-server."),
+    route(
+        "POST",
+        "/v1/codexd/requests/:request_id",
+        "Answer a request with one of its decisions or a whole result.",
+    ),
+    route("GET", "/v1/codexd/models", "List the models that the app-server offers."),
+];
 
 /// The surface, in the shape that clients know; the words for the retired batch modes stay out of it.
 pub(super) async fn describe(State(edge): State<Handle>) -> Response {
@@ -74,16 +102,29 @@ pub(super) async fn describe(State(edge): State<Handle>) -> Response {
             "turn_create": true,
             "turn_readback_via_session": true,
             "websocket_events": true,
+            "session_close": true,
+            "session_fork": true,
+            "turn_read": true,
+            "turn_wait": true,
+            "turn_interrupt": true,
+            "request_list": true,
+            "request_respond": true,
+            "model_list": true,
         },
         "notes": [
             "Use GET /describe first when an AI client needs to discover the official local codexd surface.",
             "codexd is the long-running Codex runtime; conductor-daemon only proxies this service and does not host the \
              Codex session truth.",
-            "This surface is limited to health, status, sessions, turn submission, and websocket event consumption.",
+            "This surface is limited to health, status, sessions, turns, requests of the app-server, models, and websocket \
+             event consumption.",
             "Every answer is {\"ok\": true, \"data\": …} or {\"ok\": false, \"error\": code, \"message\": sentence}; \
              /healthz and /describe are flat.",
             "A turn is accepted at once and ends with the event app-server.turn.completed; its text comes in \
-             app-server.turn.message.delta events.",
+             app-server.turn.message.delta events, and whole with POST /v1/codexd/turn?wait=SECONDS or when the turn is \
+             read.",
+            "What the app-server asks, such as for an approval, is announced by the event request.opened and waits for one \
+             of its decisions; without an answer it is declined at its expiresAt.",
+            "Over the websocket a request is answered with {\"type\": \"respond\", \"requestId\": …, \"decision\": …}.",
         ],
     });
     answer::json(StatusCode::OK, &document)
