@@ -183,9 +183,9 @@ pub(crate) fn request_resolved(request: Option<&Request>, resolution: &Resolutio
         detail["turnId"] = json!(request.turn_id);
     }
     let what = match (&resolution.decision, &resolution.reason) {
-        (Some(decision), _) => format!("{decision}, by {}", json!(resolution.resolved_by)),
+        (Some(decision), _) => format!("{decision}, by {}.", json!(resolution.resolved_by)),
         (None, Some(reason)) => reason.clone(),
-        (None, None) => format!("by {}", json!(resolution.resolved_by)),
+        (None, None) => format!("by {}.", json!(resolution.resolved_by)),
     };
     let message = format!("Request {} is over: {what}", resolution.request_id);
     Draft::change(Level::Info, event_type::REQUEST_RESOLVED, message, detail)

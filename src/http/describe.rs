@@ -38,8 +38,8 @@ fn routes(event_stream_path: &str) -> [Route<'_>; 8] {
     ]
 }
 
-/// What codexd adds to them: the event stream in its two other forms.
-fn extensions(event_stream_path: &str) -> [Route<'_>; 2] {
+/// What codexd adds to them.
+fn extensions(event_stream_path: &str) -> [Route<'_>; 9] {
     [
         route("GET", event_stream_path, "Page of the event log after a cursor, as JSON."),
         route(
@@ -47,6 +47,33 @@ fn extensions(event_stream_path: &str) -> [Route<'_>; 2] {
             event_stream_path,
             "Event stream as server-sent events, for requests that accept text/event-stream.",
         ),
+        route(
+            "GET",
+            "/v1/codexd/sessions/:session_id/turns/:turn_id",
+            "Read one turn; ?wait=SECONDS waits for its end.",
+        ),
+        route(
+            "DELETE",
+            "/v1/codexd/sessions/:session_id",
+            "Close a session; ?interrupt=true ends its running turn.",
+        ),
+        route(
+            "POST",
+            "/v1/codexd/turn/interrupt",
+            "Interrupt the running turn of a session and end its commands.",
+        ),
+        route(
+            "GET",
+            "/v1/codexd/requests",
+            "List what the app-server asks, pending first; ?sessionId= for one session.",
+        ),
+        route("GET", "/v1/codexd/requests/:request_id", "Read one request of the app-server."),
+        route(
+            "POST",
+            "/v1/codexd/requests/:request_id",
+            "Answer a request with one of its decisions or a whole result.",
+        ),
+        route("GET", "/v1/codexd/models", "List the models that the app-server offers."),
     ]
 }
 
@@ -86,17 +113,26 @@ pub(super) async fn describe(State(edge): State<Handle>) -> Response {
             "turn_create": true,
             "turn_readback_via_session": true,
             "websocket_events": true,
+            "session_close": true,
+            "session_fork": true,
+            "turn_read": true,
+            "turn_wait": true,
+            "turn_interrupt": true,
+            "request_list": true,
+            "request_respond": true,
+            "model_list": true,
         },
         "notes": [
             "Use GET /describe first when an AI client needs to discover the official local codexd surface.",
             "codexd is the long-running Codex runtime; conductor-daemon only proxies this service and does not host the \
              Codex session truth.",
-            "This surface is limited to health, status, sessions, turn submission, and event consumption: as a websocket, as \
-             server-sent events, or as pages.",
+            "This surface is limited to health, status, sessions, turns, requests of the app-server, models, and event \
+             consumption: as a websocket, as server-sent events, or as pages.",
             "Every answer is {\"ok\": true, \"data\": …} or {\"ok\": false, \"error\": code, \"message\": sentence}; \
              /healthz and /describe are flat.",
             "A turn is accepted at once and ends with the event app-server.turn.completed; its text comes in \
-             app-server.turn.message.delta events.",
+             app-server.turn.message.delta events, and whole with POST /v1/codexd/turn?wait=SECONDS or when the turn is \
+             read.",
             "Every event has a cursor; with after=CURSOR each form of the event stream goes on behind it, and says so \
              when what follows is no longer kept.",
             "A busy session refuses a turn with 409 turn_in_progress; \"whenBusy\": \"queue\" lets it wait, \"steer\" makes \
@@ -104,6 +140,9 @@ pub(super) async fn describe(State(edge): State<Handle>) -> Response {
             "Both POST routes take the header Idempotency-Key: the same key and body give the first answer again for 24 \
              hours.",
             "A session survives restarts; its thread is resumed by itself before the next turn.",
+            "What the app-server asks, such as for an approval, is announced by the event request.opened and waits for one \
+             of its decisions; without an answer it is declined at its expiresAt.",
+            "Over the websocket a request is answered with {\"type\": \"respond\", \"requestId\": …, \"decision\": …}.",
         ],
     });
     answer::json(StatusCode::OK, &document)

@@ -5,6 +5,7 @@
 
 mod api;
 mod commands;
+mod duplex;
 mod files;
 mod http;
 mod lifecycle;

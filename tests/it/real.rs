@@ -1,6 +1,7 @@
 //! codexd with the real app-server behind it, and the offline model behind that.
 
 mod app_server;
+mod duplex;
 mod external;
 mod lifecycle;
 mod sessions;

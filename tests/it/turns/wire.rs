@@ -100,26 +100,6 @@ async fn what_the_app_server_says_on_stderr_is_kept() {
 }
 
 #[tokio::test]
-async fn a_question_that_nobody_can_answer_is_refused_at_once() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    for (word, method) in [
-        ("command", "item/commandExecution/requestApproval"),
-        ("file", "item/fileChange/requestApproval"),
-        ("permissions", "item/permissions/requestApproval"),
-        ("input", "item/tool/requestUserInput"),
-        ("unknown", "item/unheardOf/request"),
-    ] {
-        completes(&daemon, &session_id, &format!("ask={word}")).await;
-        let refused = logged(&daemon, method, |event| {
-            event["type"] == "app-server.request.refused" && event["detail"]["requestMethod"] == method
-        })
-        .await;
-        assert_eq!(refused["level"], "warn");
-    }
-}
-
-#[tokio::test]
 async fn a_thread_that_nobody_created_is_heard_and_becomes_no_session() {
     let daemon = Daemon::builder().startup("foreign-thread").start().await;
     let completed = logged_type(&daemon, "app-server.turn.completed").await;
