@@ -30,6 +30,12 @@ async fn clients_are(daemon: &Daemon, count: usize) {
     .await;
 }
 
+/// A daemon for clients that read late, however long their tests take on a busy machine.
+async fn patient() -> Daemon {
+    let daemon = Daemon::builder().arg("--client-timeout").arg("3600").arg("--ping-interval").arg("3600");
+    daemon.start().await
+}
+
 #[tokio::test]
 async fn the_greeting_has_the_recent_events_the_service_and_the_snapshot() {
     let daemon = start().await;
@@ -58,7 +64,7 @@ async fn the_greeting_has_the_recent_events_the_service_and_the_snapshot() {
 
 #[tokio::test]
 async fn a_greeting_in_the_middle_of_a_turn_misses_nothing() {
-    let daemon = start().await;
+    let daemon = patient().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "deltas=20000").await;
     let mut streams = Vec::new();
@@ -138,7 +144,7 @@ async fn a_message_below_the_limit_is_taken() {
 
 #[tokio::test]
 async fn ten_clients_see_the_same_events_in_the_same_order_as_the_log() {
-    let daemon = start().await;
+    let daemon = patient().await;
     let session_ids = [session(&daemon).await, session(&daemon).await, session(&daemon).await];
     let mut streams = Vec::new();
     for _ in 0..10 {
@@ -184,7 +190,7 @@ fn peak_bytes(daemon: &Daemon) -> u64 {
 
 #[tokio::test]
 async fn a_client_that_never_reads_delays_nobody_and_costs_no_memory() {
-    let daemon = start().await;
+    let daemon = patient().await;
     let session_id = session(&daemon).await;
     let mut deaf = EventStream::connect(&daemon).await;
     deaf.hello().await;
