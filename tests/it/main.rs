@@ -5,6 +5,7 @@
 
 mod api;
 mod commands;
+mod history;
 mod http;
 mod lifecycle;
 mod real;
