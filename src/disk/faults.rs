@@ -35,7 +35,11 @@ struct State {
 impl Faults {
     /// A disk that fails as the plan says.
     pub(crate) fn disk(self: &Arc<Self>) -> Disk {
-        Disk { faults: Some(Arc::clone(self)) }
+        Disk {
+            faults: Some(Arc::clone(self)),
+            #[cfg(feature = "mutations")]
+            mutation: None,
+        }
     }
 
     /// Begins to count and to fail; `None` lets everything pass.

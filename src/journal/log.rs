@@ -18,6 +18,9 @@ pub struct Log {
     /// Oldest first; the last one is written.
     pub(super) segments: RwLock<Vec<Segment>>,
     pub(super) tail: Tail,
+    /// How many events a subscription leaves out before its first.
+    #[cfg(feature = "mutations")]
+    pub(super) skipped: u64,
 }
 
 /// Where reading goes on.

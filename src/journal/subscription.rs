@@ -56,6 +56,10 @@ impl Subscription {
     /// Goes on from another place.
     pub fn jump(&mut self, cursor: u64) {
         self.cursor = cursor;
+        #[cfg(feature = "mutations")]
+        {
+            self.cursor += self.log.skipped;
+        }
         self.position = None;
     }
 

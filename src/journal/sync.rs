@@ -84,6 +84,12 @@ impl LogSync {
         self.synced_through.load(Ordering::Acquire)
     }
 
+    /// Whether promises are given without waiting for the disk.
+    #[cfg(feature = "mutations")]
+    pub(crate) fn promises_early(&self) -> bool {
+        self.disk.is_broken("promise-before-sync")
+    }
+
     /// Whether a sync failed and the lines are to be written to another file.
     pub fn failed(&self) -> bool {
         self.lock().failed

@@ -92,6 +92,12 @@ impl Journal {
             self.next_seq += 1;
         }
         let lines = batch.finish();
+        #[cfg(feature = "mutations")]
+        if self.disk.is_broken("publish-before-write") {
+            self.log.tail.push(&lines);
+            // The time that a disk may well take, so that a kill falls into it now and then.
+            std::thread::sleep(Duration::from_millis(5));
+        }
         if self.failing.is_none()
             && let Err((error, new_file)) = self.store(&lines)
         {
@@ -102,6 +108,10 @@ impl Journal {
 
     /// Tells the readers about lines that [`Journal::append`] returned.
     pub fn publish(&self, lines: &[Line]) {
+        #[cfg(feature = "mutations")]
+        if self.disk.is_broken("publish-before-write") {
+            return;
+        }
         self.log.tail.push(lines);
     }
 
