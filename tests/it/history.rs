@@ -3,6 +3,11 @@
 
 mod connection;
 mod dice;
+mod full_disk;
+mod lost_log;
+mod mounts;
+mod mutations;
+mod power;
 mod readers;
 mod record;
 mod soak;

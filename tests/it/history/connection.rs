@@ -83,6 +83,9 @@ impl Connection {
                             told,
                         });
                     }
+                    if response.status() == 503 {
+                        return None;
+                    }
                     assert_eq!(response.status(), 200, "{path}");
                     let body = response.into_body();
                     Some(Self::ServerSent { body, text: String::new(), told: VecDeque::new() })
@@ -140,6 +143,10 @@ impl Connection {
                     told.push_back(Told::Gap(reason.to_owned()));
                     continue;
                 }
+                // The files cannot be read: the disk is gone, and the daemon will be.
+                if status == 503 {
+                    return None;
+                }
                 assert_eq!(status, 200, "{path}: {answer}");
                 let page = &answer["data"];
                 let events = page["events"].as_array().unwrap();
@@ -161,8 +168,13 @@ impl Connection {
     }
 }
 
-/// All pages from a cursor (the oldest event, if empty) through the newest event; the name of the log and the events.
-pub(super) async fn read_all(base: &str, after: &str) -> (String, Vec<String>) {
+/// All pages from the oldest event through the newest; the name of the log and the events.
+pub(super) async fn read_all(base: &str) -> (String, Vec<String>) {
+    read_after(base, "").await.unwrap_or_else(|reason| panic!("the beginning is gone: {reason}"))
+}
+
+/// All pages after a cursor; the name of the log and the events, or why the cursor leads nowhere.
+pub(super) async fn read_after(base: &str, after: &str) -> Result<(String, Vec<String>), String> {
     let mut after = after.to_owned();
     let mut events = Vec::new();
     loop {
@@ -170,13 +182,16 @@ pub(super) async fn read_all(base: &str, after: &str) -> (String, Vec<String>) {
         let path = format!("{EVENTS_PATH}?{after_query}limit=1000");
         let response = in_time("a page", fetch(base, &path, "application/json")).await.unwrap();
         let answer = json_of(response).await.unwrap();
+        if let Some(reason) = answer["details"]["reason"].as_str() {
+            return Err(reason.to_owned());
+        }
         let page = &answer["data"];
         assert!(page.is_object(), "{path}: {answer}");
         events.extend(page["events"].as_array().unwrap().iter().map(Value::to_string));
         let cursor = page["cursor"].as_str().unwrap();
         let (epoch, seq) = split(cursor);
         if seq >= page["latest"].as_u64().unwrap() || cursor == after {
-            return (epoch, events);
+            return Ok((epoch, events));
         }
         cursor.clone_into(&mut after);
     }

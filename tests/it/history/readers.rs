@@ -48,7 +48,8 @@ impl Reader {
                 Scene::Last { base, epoch, latest } => {
                     // Those that began with another log have been told, or will never know; they are done.
                     runs.retain(|run| !run.steps.is_empty());
-                    let last = runs.last().filter(|run| run.epoch == epoch && !is_over(run));
+                    let same = |run: &&Run| run.epoch == epoch || run.epoch.is_empty();
+                    let last = runs.last().filter(same).filter(|run| !is_over(run));
                     if last.is_some_and(|run| run.reached() < latest) {
                         let reading = self.catch_up(&base, latest, &mut runs);
                         let waited = tokio::time::timeout(DEADLINE, reading).await;
@@ -66,7 +67,7 @@ impl Reader {
         // A client of the present sees the hello first; all others know where they begin.
         let from_now = self.kind == Kind::WebSocket && self.dice.happens(50);
         let cursor = match runs.last().filter(|run| !is_over(run)) {
-            Some(run) => Some(format!("{}-{}", run.epoch, run.reached())),
+            Some(run) => Some(run.cursor()),
             None if from_now => None,
             None => Some("0".to_owned()),
         };
@@ -119,7 +120,7 @@ impl Reader {
     async fn catch_up(&mut self, base: &str, latest: u64, runs: &mut [Run]) {
         let run = runs.last_mut().unwrap();
         while run.reached() < latest && !is_over(run) {
-            let after = format!("{}-{}", run.epoch, run.reached());
+            let after = run.cursor();
             // Only pages tell at once that nothing more passes the filter.
             let filtered = self.filter != Filter::default();
             let kind = if filtered { Kind::Pages } else { self.kind };

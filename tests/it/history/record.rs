@@ -45,6 +45,15 @@ impl Run {
         })
     }
 
+    /// What the client says to go on from there.
+    pub(super) fn cursor(&self) -> String {
+        match self.epoch.as_str() {
+            // Nothing that names the log has come yet.
+            "" => self.reached().to_string(),
+            epoch => format!("{epoch}-{}", self.reached()),
+        }
+    }
+
     /// The number up to which the client knows that it has everything.
     pub(super) fn reached(&self) -> u64 {
         self.steps.iter().rev().find_map(Step::reaches).unwrap_or(0)

@@ -15,6 +15,7 @@ use super::workers::{Promises, Worker};
 use crate::api::{SESSIONS, create};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get};
+use crate::support::wait::wait_until;
 
 /// How often the daemon is killed when `CODEXD_SOAK_KILLS` does not say it.
 const KILLS: u64 = 100;
@@ -82,7 +83,10 @@ impl Soak {
 
         for _ in 0..self.kills {
             scenes.send_replace(Scene::Up(daemon.base_url().to_owned()));
+            let wanted = promises.count() + dice.below(4) as usize;
             tokio::time::sleep(dice.milliseconds(20, 250)).await;
+            // On a machine that is busy otherwise, lives would be too short for any work.
+            wait_until("something to be promised", || (promises.count() >= wanted).then_some(())).await;
             daemon.kill().await;
             scenes.send_replace(Scene::Away);
             // Sometimes the next life is over before it began.
@@ -94,7 +98,7 @@ impl Soak {
             daemon = self.builder().state_from(&daemon).start().await;
         }
 
-        let (epoch, log) = read_all(daemon.base_url(), "").await;
+        let (epoch, log) = read_all(daemon.base_url()).await;
         let log: Vec<_> = log.iter().map(|text| texts.seen(text)).collect();
         let latest = log.last().unwrap().seq;
         let base = daemon.base_url().to_owned();
@@ -107,7 +111,7 @@ impl Soak {
             worker.await.unwrap();
         }
         // Nothing is worked on any more, but the last events may have come after the first look.
-        let (epoch, log) = read_all(daemon.base_url(), "").await;
+        let (epoch, log) = read_all(daemon.base_url()).await;
         let log = log.iter().map(|text| texts.seen(text)).collect();
         let sessions = get(&daemon, SESSIONS).await.data(200)["sessions"].as_array().unwrap().clone();
         let history = History { runs, promises: promises.all(), epoch, log, sessions };

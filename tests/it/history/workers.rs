@@ -21,6 +21,15 @@ impl Promises {
         self.0.lock().unwrap().clone()
     }
 
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().unwrap().len()
+    }
+
+    /// What was promised since the last time.
+    pub(super) fn take(&self) -> Vec<Promise> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+
     fn write_down(&self, promise: Promise) {
         self.0.lock().unwrap().push(promise);
     }
