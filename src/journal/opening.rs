@@ -94,6 +94,7 @@ impl Journal {
             folder: folder.to_owned(),
             segments: RwLock::new(segments),
             tail,
+            rewrites: RwLock::new(0),
             #[cfg(feature = "mutations")]
             skipped: u64::from(disk.is_broken("skip-tail")),
         });

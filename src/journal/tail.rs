@@ -21,10 +21,12 @@ pub(crate) struct Tail {
     latest: watch::Sender<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
     lines: VecDeque<Line>,
     bytes: usize,
+    /// How many lines are kept at most.
+    most: usize,
 }
 
 /// What the tail has after a cursor.
@@ -38,7 +40,14 @@ pub(crate) enum After {
 
 impl Tail {
     pub(crate) fn new(latest: u64) -> Self {
-        Self { lines: Mutex::default(), latest: watch::Sender::new(latest) }
+        let kept = Kept { lines: VecDeque::new(), bytes: 0, most: LINES };
+        Self { lines: Mutex::new(kept), latest: watch::Sender::new(latest) }
+    }
+
+    /// Keeps this many lines at most.
+    #[cfg(test)]
+    pub(crate) fn keep(&self, most: usize) {
+        self.lock().most = most;
     }
 
     /// The number of the newest line.
@@ -66,7 +75,7 @@ impl Tail {
                 kept.bytes += line.len();
                 kept.lines.push_back(line.clone());
             }
-            while kept.lines.len() > LINES || (kept.bytes > BYTES && kept.lines.len() > 1) {
+            while kept.lines.len() > kept.most || (kept.bytes > BYTES && kept.lines.len() > 1) {
                 let Some(dropped) = kept.lines.pop_front() else { break };
                 kept.bytes -= dropped.len();
             }

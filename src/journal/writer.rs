@@ -127,6 +127,10 @@ impl Journal {
         }
         let Some(failing) = &self.failing else { return Ok(Recovered { lost: None }) };
         let (mut first_seq, new_file) = (failing.first_seq, failing.new_file);
+        let log = Arc::clone(&self.log);
+        // Whoever reads a file finishes first, and finds the place anew afterwards.
+        let mut rewrites = log.rewrites.write().unwrap_or_else(PoisonError::into_inner);
+        *rewrites += 1;
         let mut old = Vec::new();
         if new_file {
             let in_memory = self.log.tail.oldest().unwrap_or(self.next_seq);
@@ -156,6 +160,7 @@ impl Journal {
             lines.extend(kept);
         }
         self.store(&lines).map_err(|(error, _)| error)?;
+        self.sync.rewritten();
         self.failing = None;
         Ok(Recovered { lost })
     }
@@ -243,7 +248,7 @@ impl Journal {
     /// Seals the file that is written and opens another one, whose first line will be `first_seq`.
     ///
     /// A file all of whose lines are written again is kept aside instead: segments never begin with the same number.
-    fn turn(&mut self, first_seq: u64) -> io::Result<()> {
+    pub(super) fn turn(&mut self, first_seq: u64) -> io::Result<()> {
         let mut segments = self.log.segments.write().unwrap_or_else(PoisonError::into_inner);
         let active = self.log.folder.join(ACTIVE);
         let again = segments.last().is_some_and(|current| current.first_seq >= first_seq);
@@ -272,7 +277,7 @@ impl Journal {
     }
 
     /// Removes the oldest segments until the log is within its size.
-    fn remove_oldest(&mut self) {
+    pub(super) fn remove_oldest(&mut self) {
         let mut segments = self.log.segments.write().unwrap_or_else(PoisonError::into_inner);
         let mut total: u64 = segments.iter().map(|segment| segment.bytes).sum();
         while total + self.limits.segment_bytes > self.limits.total_bytes && segments.len() > 1 {
@@ -298,8 +303,8 @@ impl Journal {
             after.checked_sub(1).and_then(|index| segments.get(index)).cloned()
         };
         let Some(segment) = segment else { return Ok(Vec::new()) };
-        let mut lines =
-            Position::find(&segment, first_seq - 1)?.lines(first_seq - 1, usize::MAX, usize::MAX)?;
+        let mut position = Position::find(&segment, first_seq - 1)?;
+        let mut lines = position.lines(first_seq - 1, u64::MAX, usize::MAX, usize::MAX)?;
         // Only an unbroken run from the beginning is sure to be what was written.
         let unbroken = lines.iter().zip(first_seq..end).take_while(|(line, seq)| line.seq == *seq).count();
         lines.truncate(unbroken);
