@@ -10,6 +10,8 @@ mod recorder;
 mod sessions;
 mod status;
 mod syncer;
+#[cfg(test)]
+mod tests;
 mod turns;
 
 use std::collections::HashMap;

@@ -42,6 +42,11 @@ impl Folders {
         let disk = Disk::default();
         #[cfg(feature = "mutations")]
         let disk = Disk::broken(config.mutation.as_deref());
+        Self::take_on(disk, config)
+    }
+
+    /// The folders on this disk.
+    pub(super) fn take_on(disk: Disk, config: &Config) -> Result<Self, OpenError> {
         let paths = &config.paths;
         let mut locks = vec![FolderLock::take(&disk, &paths.state_dir)?];
         if paths.logs_dir != paths.state_dir {

@@ -88,7 +88,7 @@ impl Journal {
         segments.push(Segment { first_seq, ..active });
 
         let tail = Tail::new(last_told);
-        tail.push(&newest);
+        tail.push(&newest, last_told);
         let log = Arc::new(Log {
             epoch: meta.epoch.clone(),
             folder: folder.to_owned(),

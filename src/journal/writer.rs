@@ -10,13 +10,15 @@ use super::log::Log;
 use super::meta::{Meta, MetaFile};
 use super::segments::{ACTIVE, Position, Segment, sealed_name};
 use super::sync::LogSync;
-use super::tail::After;
 use crate::disk::Disk;
 
 /// How many numbers are reserved at once when events are rare.
-pub(super) const BLOCK: u64 = 1_000;
+///
+/// Half of it is always left, and that is how many lines memory holds: as long as a disk that fails costs no line, it
+/// keeps nobody from hearing them either.
+pub(super) const BLOCK: u64 = 2 * super::tail::LINES as u64;
 /// How many are reserved at once at most.
-const LARGEST_BLOCK: u64 = 256 * BLOCK;
+const LARGEST_BLOCK: u64 = 8 * BLOCK;
 
 /// Where a file goes that could not be synced and all of whose lines are in another one.
 const ASIDE: &str = "events.unsynced";
@@ -94,7 +96,7 @@ impl Journal {
         let lines = batch.finish();
         #[cfg(feature = "mutations")]
         if self.disk.is_broken("publish-before-write") {
-            self.log.tail.push(&lines);
+            self.log.tail.push(&lines, self.meta.reserved_through);
             // The time that a disk may well take, so that a kill falls into it now and then.
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -107,12 +109,15 @@ impl Journal {
     }
 
     /// Tells the readers about lines that [`Journal::append`] returned.
+    ///
+    /// Those whose numbers could not be reserved are held back until they are: after a crash other events would get the
+    /// same numbers.
     pub fn publish(&self, lines: &[Line]) {
         #[cfg(feature = "mutations")]
         if self.disk.is_broken("publish-before-write") {
             return;
         }
-        self.log.tail.push(lines);
+        self.log.tail.push(lines, self.meta.reserved_through);
     }
 
     /// Tries to write what could not be written, from memory; an error leaves everything as it was.
@@ -156,12 +161,16 @@ impl Journal {
             lost = Some((first_seq, in_memory - 1));
             first_seq = in_memory;
         }
-        if let After::Lines(kept) = self.log.tail.after(first_seq - 1, usize::MAX, usize::MAX) {
-            lines.extend(kept);
-        }
+        lines.extend(self.log.tail.from(first_seq));
         self.store(&lines).map_err(|(error, _)| error)?;
         self.sync.rewritten();
+        drop(rewrites);
+        if new_file {
+            // Only this tells whether the disk can be trusted again.
+            self.sync.sync()?;
+        }
         self.failing = None;
+        self.log.tail.show(self.meta.reserved_through);
         Ok(Recovered { lost })
     }
 
