@@ -21,8 +21,10 @@ impl Promises {
         self.0.lock().unwrap().clone()
     }
 
-    pub(super) fn count(&self) -> usize {
-        self.0.lock().unwrap().len()
+    /// How many of them are turns.
+    pub(super) fn turns(&self) -> u64 {
+        let promises = self.0.lock().unwrap();
+        promises.iter().filter(|promise| matches!(promise, Promise::Turn { .. })).count() as u64
     }
 
     /// What was promised since the last time.
