@@ -51,6 +51,9 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// What codexd writes to stderr about itself, such as `info` or `codexd=debug`.
     pub log_filter: String,
+    /// What is broken on purpose, to see that the tests notice.
+    #[cfg(feature = "mutations")]
+    pub mutation: Option<String>,
     report: Vec<ReportRow>,
 }
 

@@ -80,6 +80,8 @@ pub(super) fn resolve(
         },
         limits,
         log_filter,
+        #[cfg(feature = "mutations")]
+        mutation: environment.get("BAA_CODEXD_MUTATION").and_then(|word| word.into_string().ok()),
         report: reader.report,
     })
 }

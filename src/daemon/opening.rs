@@ -38,7 +38,15 @@ pub struct Folders {
 impl Folders {
     /// Makes the folders if needed and takes them.
     pub fn take(config: &Config) -> Result<Self, OpenError> {
+        #[cfg(not(feature = "mutations"))]
         let disk = Disk::default();
+        #[cfg(feature = "mutations")]
+        let disk = Disk::broken(config.mutation.as_deref());
+        Self::take_on(disk, config)
+    }
+
+    /// The folders on this disk.
+    pub(super) fn take_on(disk: Disk, config: &Config) -> Result<Self, OpenError> {
         let paths = &config.paths;
         let mut locks = vec![FolderLock::take(&disk, &paths.state_dir)?];
         if paths.logs_dir != paths.state_dir {

@@ -161,7 +161,9 @@ impl Daemon {
             let state = view.state();
             let sessions: Vec<_> = state.sessions.iter().cloned().collect();
             let recent = view.recent_events();
-            (state.daemon.clone(), state.sessions_updated_at.clone(), sessions, state.through, recent)
+            // With a disk that fails the records may be ahead of what may be told.
+            let through = state.through.min(view.log.bounds().latest);
+            (state.daemon.clone(), state.sessions_updated_at.clone(), sessions, through, recent)
         };
         SnapshotView {
             config: self.config().view(),

@@ -1,5 +1,7 @@
 //! What a life of the daemon leaves on disk, however it is damaged afterwards.
 
+mod failing_disk;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;

@@ -7,6 +7,7 @@ mod api;
 mod commands;
 mod duplex;
 mod files;
+mod history;
 mod http;
 mod lifecycle;
 mod real;
