@@ -45,6 +45,11 @@ pub enum Request {
         /// Answer in JSON.
         json: bool,
     },
+    /// Be the guard of a daemon, on stdin.
+    Guard {
+        /// The name of the daemon's life.
+        instance: String,
+    },
     /// Be the offline app-server, on the standard streams.
     EmbeddedAppServer {
         /// The folder its threads outlive it in; none keeps them in memory.
@@ -70,6 +75,9 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, CliExit> {
     let CommandLine { before, command } = CommandLine::try_parse_from(args).map_err(exit_of)?;
     let StartArguments { settings, json, run_once } = before;
     let refuse = |flag: &str, command: &str| Err(usage(&format!("{flag} means nothing to \"{command}\"")));
+    // Those that stand before a command that has none of them.
+    let stray = settings.first().map(flag_of);
+    let stray = stray.or(json.then(|| "--json".to_owned())).or(run_once.then(|| "--run-once".to_owned()));
     Ok(match command {
         None => Request::Start { settings, json, run_once },
         Some(Command::Start(after)) => Request::Start {
@@ -89,14 +97,13 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, CliExit> {
         Some(Command::Smoke(after)) => {
             Request::Smoke { settings: merge(settings, after.settings)?, json: json || after.json }
         }
-        Some(Command::EmbeddedAppServer { store, startup }) => {
-            let stray = settings.first().map(flag_of);
-            let stray = stray.or(json.then(|| "--json".to_owned()));
-            match stray.or(run_once.then(|| "--run-once".to_owned())) {
-                Some(flag) => return refuse(&flag, "embedded-app-server"),
-                None => Request::EmbeddedAppServer { store, startup },
-            }
+        Some(Command::EmbeddedAppServer { .. } | Command::Guard { .. }) if stray.is_some() => {
+            let name =
+                if matches!(command, Some(Command::Guard { .. })) { "guard" } else { "embedded-app-server" };
+            return refuse(&stray.unwrap_or_default(), name);
         }
+        Some(Command::EmbeddedAppServer { store, startup }) => Request::EmbeddedAppServer { store, startup },
+        Some(Command::Guard { instance }) => Request::Guard { instance },
     })
 }
 
@@ -120,6 +127,13 @@ enum Command {
     Config(CommonArguments),
     /// Try everything out against a built-in offline app-server
     Smoke(CommonArguments),
+    /// Be the guard of a daemon: end what it leaves behind when it is killed
+    #[command(hide = true)]
+    Guard {
+        /// The name of the daemon's life, which marks what is its own
+        #[arg(long, value_name = "NAME")]
+        instance: String,
+    },
     /// Be the offline app-server, on the standard streams
     #[command(hide = true)]
     EmbeddedAppServer {

@@ -105,6 +105,8 @@ async fn the_router_has_exactly_what_the_document_says() {
         .map(|line| line.replace("WS ", "GET "))
         .collect();
     named.sort();
+    // The forms of the event stream share a path.
+    named.dedup();
     described.sort();
     assert_eq!(named, described);
     daemon.stop().await;

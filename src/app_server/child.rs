@@ -13,15 +13,35 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::listener::Exit;
+use super::processes::{INSTANCE, Identity, pid_of};
+use super::wards::Wards;
 
-/// How long each rung of the ladder waits before the next one: after the end of stdin, and after SIGTERM.
+/// How long each rung of the ladder waits before the next one, after the end of stdin and after SIGTERM, when the end
+/// is wanted.
 ///
 /// The real app-server is gone 8 to 31 ms after its stdin ended, in the middle of a turn too (measured on
 /// 0.169.0), so this is patience with a sick one.
-const PATIENCE: Duration = Duration::from_secs(4);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
+/// The same for one that is known to be sick, and in whose place another one shall work soon.
+pub(crate) const LITTLE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Finds the program at each start, so that an upgrade is found too; the error is a sentence for a person.
 pub type FindProgram = Arc<dyn Fn() -> Result<PathBuf, String> + Send + Sync>;
+
+/// Brings to disk which app-server runs, before it is spoken to, and that none does (`None`), when it has ended; may
+/// block.
+pub type RecordChild = Arc<dyn Fn(Option<&ChildRecord>) + Send + Sync>;
+
+/// Which app-server runs: what a later life of the daemon needs to end it, should this one be killed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChildRecord {
+    /// The process.
+    pub identity: Identity,
+    /// Which connection it carries.
+    pub generation: u64,
+    /// The value of the variable [`INSTANCE`] that it and everything it starts carries.
+    pub instance: String,
+}
 
 /// What to start.
 #[derive(Clone)]
@@ -34,6 +54,12 @@ pub struct Program {
     pub folder: PathBuf,
     /// What it gets on top of the daemon's environment.
     pub environment: Vec<(String, String)>,
+    /// The name of the daemon's life, which marks everything that is started.
+    pub instance: String,
+    /// This very program, for the guard; none goes without one.
+    pub guard: Option<PathBuf>,
+    /// Keeps in mind which process runs.
+    pub record: RecordChild,
 }
 
 /// How fast an end is wanted.
@@ -60,15 +86,18 @@ pub(crate) struct Pipes {
 pub(crate) struct Process {
     child: Child,
     group: Option<Pid>,
+    wards: Wards,
 }
 
 /// Starts the program; the error is a sentence for a person.
-pub(crate) fn spawn(program: &Program) -> Result<(Process, Pipes), String> {
+pub(crate) fn spawn(program: &Program, wards: &Wards) -> Result<(Process, Pipes), String> {
     let path = (program.find)()?;
     let failed = |error: io::Error| format!("{} could not be started: {error}.", path.display());
-    let mut child = Command::new(&path)
+    let mut command = Command::new(&path);
+    command
         .args(&program.arguments)
         .envs(program.environment.iter().map(|(name, value)| (name, value)))
+        .env(INSTANCE, &program.instance)
         .current_dir(&program.folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -76,16 +105,15 @@ pub(crate) fn spawn(program: &Program) -> Result<(Process, Pipes), String> {
         // A group of its own: a signal to the daemon's group must not end the child before the daemon had a
         // chance to close its stdin, which is how it cleans up what it started itself.
         .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(failed)?;
+        .kill_on_drop(true);
+    let mut child = wards.start(&mut command).map_err(failed)?;
     let (Some(stdin), Some(stdout), Some(stderr)) =
         (child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {
         return Err(format!("{} was started without pipes.", path.display()));
     };
-    let group = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
-    Ok((Process { child, group }, Pipes { stdin, stdout, stderr }))
+    let group = child.id().and_then(pid_of);
+    Ok((Process { child, group, wards: wards.clone() }, Pipes { stdin, stdout, stderr }))
 }
 
 impl Process {
@@ -96,7 +124,11 @@ impl Process {
 
     /// Waits for its end; may be dropped and called again.
     pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
-        self.child.wait().await
+        let status = self.child.wait().await?;
+        if let Some(pid) = self.group.take() {
+            self.wards.release(pid);
+        }
+        Ok(status)
     }
 
     /// Waits for its end, `patience` at most.
@@ -106,15 +138,17 @@ impl Process {
 
     /// Ends it: stdin first, then SIGTERM to its group, then SIGKILL.
     ///
-    /// `stdin` is the switch that closes its stdin; a pace of [`StopPace::Hurry`] goes straight to the next rung.
+    /// `stdin` is the switch that closes its stdin, `patience` what each rung waits; a pace of [`StopPace::Hurry`] goes
+    /// straight to the next one.
     pub(crate) async fn end(
         &mut self,
         stdin: &CancellationToken,
         pace: &mut watch::Receiver<StopPace>,
+        patience: Duration,
     ) -> io::Result<ExitStatus> {
         stdin.cancel();
         for signal in [Signal::TERM, Signal::KILL] {
-            let rung = tokio::time::sleep(PATIENCE);
+            let rung = tokio::time::sleep(patience);
             tokio::select! {
                 status = self.wait() => return status,
                 () = rung => {}

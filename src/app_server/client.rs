@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::pending::Pending;
 use super::wire::{self, RpcError};
@@ -108,11 +109,34 @@ impl Client {
         timeout: Duration,
         settle: impl FnOnce(Result<&RawValue, CallError>) + Send + 'static,
     ) {
-        let deadline = tokio::time::Instant::now() + timeout;
-        let timed_out = move || CallError::Timeout { method: method.to_owned(), after: timeout };
+        let deadline = Instant::now() + timeout;
         let permit = tokio::time::timeout_at(deadline, self.in_flight.acquire()).await;
-        let Ok(Ok(_permit)) = permit else { return settle(Err(timed_out())) };
+        let Ok(Ok(_permit)) = permit else { return settle(Err(timed_out(method, timeout))) };
+        self.exchange(method, params, timeout, deadline, settle).await;
+    }
 
+    /// [`Client::call`] that waits for no place among the calls in flight: when none of them is answered, this is how
+    /// to find out whether anything is.
+    pub(crate) async fn call_ahead(
+        &self,
+        method: &'static str,
+        params: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<(), CallError> {
+        let (sender, receiver) = oneshot::channel();
+        let settle = move |outcome: Result<&RawValue, CallError>| drop(sender.send(outcome.map(drop)));
+        self.exchange(method, params, timeout, Instant::now() + timeout, settle).await;
+        receiver.await.unwrap_or_else(|_| Err(CallError::Closed { cause: "it was dropped".to_owned() }))
+    }
+
+    async fn exchange(
+        &self,
+        method: &'static str,
+        params: &impl Serialize,
+        timeout: Duration,
+        deadline: Instant,
+        settle: impl FnOnce(Result<&RawValue, CallError>) + Send + 'static,
+    ) {
         let (done, settled) = oneshot::channel::<()>();
         let settle = Box::new(move |outcome: Result<&RawValue, CallError>| {
             settle(outcome.map_err(|error| match error {
@@ -141,7 +165,7 @@ impl Client {
         if tokio::time::timeout_at(deadline, settled).await.is_err()
             && let Some(settle) = self.pending.take(id)
         {
-            settle(Err(timed_out()));
+            settle(Err(timed_out(method, timeout)));
         }
     }
 
@@ -164,4 +188,8 @@ impl Client {
             let _ = self.outgoing.send(line);
         }
     }
+}
+
+fn timed_out(method: &str, after: Duration) -> CallError {
+    CallError::Timeout { method: method.to_owned(), after }
 }

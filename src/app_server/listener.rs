@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -33,6 +34,23 @@ pub struct Closed {
     pub exit: Option<Exit>,
     /// Whether the end was wanted.
     pub expected: bool,
+}
+
+/// The pause after a death of the app-server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setback {
+    /// How long until it is started again.
+    pub delay: Duration,
+    /// How often it died in a row.
+    pub deaths: u32,
+    /// Whether it dies so often that it is tried once a minute only.
+    pub crash_loop: bool,
+    /// What it died of, as a sentence.
+    pub cause: String,
+    /// How the process ended, as far as there was one.
+    pub exit: Option<Exit>,
+    /// The last lines of its stderr, secrets hidden.
+    pub last_words: Vec<String>,
 }
 
 /// Something that was heard from or about the app-server.
@@ -92,8 +110,10 @@ pub enum Heard<'a> {
         /// What failed.
         message: String,
     },
-    /// The connection ended; nothing follows from this generation.
+    /// The connection ended; nothing is heard over it any more.
     Closed(Closed),
+    /// It died and is started again later; nothing follows from this generation.
+    Setback(Setback),
 }
 
 /// Takes what is heard, in order; one for each part of each generation.

@@ -9,21 +9,36 @@
 //! Everything heard goes to a [`Listener`] that the caller hands in; this room does not know who listens.
 //! Each connection is a generation: its calls, its reader and its listener die with it, so nothing that an older
 //! one still says can reach the next.
+//!
+//! The [`Supervisor`] lives one generation after the other: when one has died, it ends what is left of it, waits as long
+//! as the rule in `backoff.rs` says, and starts the next.
 
+mod backoff;
 mod child;
 mod client;
+mod guard;
+mod life;
+mod link;
 mod listener;
+mod liveness;
 mod pending;
+mod processes;
 mod reader;
+mod redact;
 mod spawned;
 mod supervisor;
+mod tail;
 #[cfg(test)]
 mod tests;
+mod wards;
 mod websocket;
 pub mod wire;
 
-pub use child::{FindProgram, Program, StopPace};
+pub use child::{ChildRecord, FindProgram, Program, RecordChild, StopPace};
 pub use client::{CallError, Client};
-pub use listener::{Backlog, Closed, Exit, Heard, Listener};
-pub use supervisor::{App, Availability, Plan, Supervisor};
+pub use guard::run as run_guard;
+pub use listener::{Backlog, Closed, Exit, Heard, Listener, Setback};
+pub use processes::{INSTANCE, Identity, adopt_orphans, end_leftover};
+pub use redact::redact;
+pub use supervisor::{App, Availability, Plan, Supervisor, Waiting};
 pub use websocket::Address;

@@ -7,7 +7,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::client::CallError;
 use super::listener::{Backlog, Heard, Listener};
+use super::liveness::Pulse;
 use super::pending::Pending;
+use super::redact::redact;
 use super::wire::{self, Message};
 
 /// How much is read at once, in bytes: what a pipe holds.
@@ -18,6 +20,7 @@ pub(crate) struct Ear<L: Listener> {
     pending: Arc<Pending>,
     listener: L,
     backlog: Arc<Backlog>,
+    pulse: Arc<Pulse>,
 }
 
 /// How a stream of lines ended.
@@ -37,7 +40,12 @@ impl StreamEnd {
 
 impl<L: Listener> Ear<L> {
     pub(crate) fn new(pending: Arc<Pending>, listener: L, backlog: Arc<Backlog>) -> Self {
-        Self { pending, listener, backlog }
+        Self { pending, listener, backlog, pulse: Pulse::new() }
+    }
+
+    /// When something was heard last.
+    pub(crate) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
     }
 
     /// Takes one message; an empty line is nothing.
@@ -59,7 +67,11 @@ impl<L: Listener> Ear<L> {
                 Some(settle) => {
                     // What came before the answer is passed on before anybody acts on the answer.
                     self.listener.flush();
-                    settle(outcome.map_err(|error| CallError::Refused { method: String::new(), error }));
+                    settle(outcome.map_err(|mut error| {
+                        // It goes on to callers and into logs.
+                        error.message = redact(&error.message);
+                        CallError::Refused { method: String::new(), error }
+                    }));
                 }
                 // The call was given up, or the app-server answers twice.
                 None => tracing::debug!(id, "an answer that nobody waits for"),
@@ -81,7 +93,9 @@ impl<L: Listener> Ear<L> {
     /// Passes on what was heard and waits until there is room for more.
     pub(crate) async fn rest(&mut self) {
         self.listener.flush();
+        self.pulse.rest(true);
         self.backlog.room().await;
+        self.pulse.rest(false);
     }
 
     /// Fails the calls that wait; nothing is heard after this.

@@ -1,10 +1,13 @@
 //! The pipes of a child process.
 
+use std::sync::{Mutex, PoisonError};
+
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::listener::{Heard, Listener};
+use super::tail::Tail;
 
 /// How much is collected for one write, in bytes.
 const BLOCK: usize = 64 * 1024;
@@ -47,13 +50,18 @@ pub(crate) async fn write(
     }
 }
 
-/// Hears what the process says about itself until the pipe ends.
-pub(crate) async fn drain(mut stderr: impl AsyncRead + Unpin, mut listener: impl Listener) {
+/// Hears what the process says about itself until the pipe ends; its last words stay in `tail`.
+pub(crate) async fn drain(
+    mut stderr: impl AsyncRead + Unpin,
+    mut listener: impl Listener,
+    tail: &Mutex<Tail>,
+) {
     loop {
         let mut block = bytes::BytesMut::with_capacity(8 * 1024);
         match stderr.read_buf(&mut block).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {
+                tail.lock().unwrap_or_else(PoisonError::into_inner).take(&block);
                 listener.hear(Heard::Stderr(block.freeze()));
                 listener.flush();
             }

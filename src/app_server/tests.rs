@@ -2,6 +2,7 @@
 
 mod calls;
 mod hearing;
+mod silence;
 mod writing;
 
 use std::sync::{Arc, Mutex};
@@ -14,6 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::client::{CallError, Client};
 use super::listener::{Backlog, Heard, Listener};
+use super::liveness::Pulse;
 use super::pending::Pending;
 use super::reader::{Ear, StreamEnd};
 
@@ -69,6 +71,7 @@ struct Connection {
     reader: JoinHandle<StreamEnd>,
     notes: Notes,
     backlog: Arc<Backlog>,
+    pulse: Arc<Pulse>,
 }
 
 impl Connection {
@@ -83,8 +86,9 @@ impl Connection {
         let (notes, backlog) = (Notes::default(), Backlog::new());
         let listener = NoteTaker { notes: notes.clone(), held_back: Vec::new() };
         let mut ear = Ear::new(Arc::clone(&pending), listener, Arc::clone(&backlog));
+        let pulse = ear.pulse();
         let reader = tokio::spawn(async move { ear.read_lines(stream, cap).await });
-        Self { client, pending, said, stdout, reader, notes, backlog }
+        Self { client, pending, said, stdout, reader, notes, backlog, pulse }
     }
 
     /// Makes a call that is answered as soon as its answer is heard.

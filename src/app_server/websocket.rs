@@ -3,6 +3,7 @@
 //! One message is one text frame, which is how the app-server speaks there.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -17,6 +18,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::listener::Listener;
 use super::reader::{Ear, StreamEnd};
+
+/// How long a server that does not read is waited for at the end.
+const FAREWELL: Duration = Duration::from_millis(250);
 
 /// Where an external app-server is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,10 +107,15 @@ pub(crate) async fn write(
         };
         // Lines are JSON text of our own making, so they are UTF-8.
         let Some(Ok(line)) = line.map(String::from_utf8) else { break };
-        if let Err(error) = socket.send(Message::text(line)).await {
+        // A server that does not read must not keep the connection from being closed.
+        let sent = tokio::select! {
+            sent = socket.send(Message::text(line)) => sent,
+            () = close.cancelled() => break,
+        };
+        if let Err(error) = sent {
             return format!("the WebSocket failed: {error}");
         }
     }
-    let _ = socket.close().await;
+    let _ = tokio::time::timeout(FAREWELL, socket.close()).await;
     "it was closed".to_owned()
 }

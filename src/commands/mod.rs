@@ -12,6 +12,7 @@ mod status;
 
 use std::process::ExitCode;
 
+use crate::app_server;
 use crate::cli::{CliExit, Request};
 use crate::config::{Config, Settings};
 use crate::embedded;
@@ -46,6 +47,7 @@ pub fn run(request: Request) -> ExitCode {
         }
         Request::Config { settings, json } => resolve(&settings).map(|config| config::run(&config, json)),
         Request::Smoke { settings, json } => smoke::run(&settings, json),
+        Request::Guard { instance } => return app_server::run_guard(&instance),
         Request::EmbeddedAppServer { store, startup } => {
             return embedded::run(embedded::Options { store, startup });
         }

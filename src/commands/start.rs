@@ -2,10 +2,11 @@
 
 use std::process::ExitCode;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, logging, output, runtime};
+use crate::app_server;
 use crate::config::{Config, LocalApiBase};
 use crate::daemon::{Daemon, Folders};
 use crate::http::{Edge, Server, StatusView, base_url};
@@ -55,11 +56,20 @@ impl Running {
     /// else is started.
     pub(crate) async fn start(config: Config) -> Result<Self, Failure> {
         let folders = Folders::take(&config).map_err(|error| Failure::settings(error.to_string()))?;
-        let listener = listen(&config.service.local_api_base).await?;
+        let listener = listen(&config.service.local_api_base)?;
         let address = listener
             .local_addr()
             .map_err(|error| Failure::new(format!("The listener has no address: {error}.")))?;
-        let daemon = Daemon::start(config, folders).await.map_err(|error| Failure::new(error.to_string()))?;
+        if let Err(error) = app_server::adopt_orphans() {
+            tracing::warn!(%error, "what the app-server leaves behind is found by its environment only");
+        }
+        let program =
+            std::env::current_exe().inspect_err(|error| tracing::warn!(%error, "there is no guard"));
+        let daemon = Daemon::start_guarded(config, folders, program.ok()).await;
+        let daemon = daemon.map_err(|error| match error.is_refusal() {
+            true => Failure::settings(error.to_string()),
+            false => Failure::new(error.to_string()),
+        })?;
         let edge = Edge::new(daemon.clone(), base_url(address));
         let server = Server::start(listener, edge.clone());
         tracing::info!(%address, "listening");
@@ -103,9 +113,26 @@ impl Running {
     }
 }
 
-async fn listen(base: &LocalApiBase) -> Result<TcpListener, Failure> {
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
+/// How much the system may hold of what a client has not taken yet, in bytes.
+///
+/// It says that there is room again only when about a third of this is free.
+/// With the megabytes that it would take by itself, a client that reads slowly would look like one that does not read.
+const SEND_BUFFER: u32 = 128 * 1024;
+
+fn listen(base: &LocalApiBase) -> Result<TcpListener, Failure> {
     let address = base.socket_address();
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+    let listener = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // The connections of an earlier life that linger must not keep the next one from listening.
+        socket.set_reuseaddr(true)?;
+        // Connections inherit it.
+        socket.set_send_buffer_size(SEND_BUFFER)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listener().map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => Failure::new(format!(
             "{address} is already in use, perhaps by another codexd; stop that one or choose another address with \
              --local-api-base."

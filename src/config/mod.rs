@@ -51,6 +51,9 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// What codexd writes to stderr about itself, such as `info` or `codexd=debug`.
     pub log_filter: String,
+    /// What is broken on purpose, to see that the tests notice.
+    #[cfg(feature = "mutations")]
+    pub mutation: Option<String>,
     report: Vec<ReportRow>,
 }
 
@@ -77,6 +80,8 @@ pub struct Paths {
     pub session_registry: PathBuf,
     /// The last events.
     pub recent_events: PathBuf,
+    /// Which app-server runs; there is one only as long as one does.
+    pub child: PathBuf,
 }
 
 impl Paths {
@@ -90,6 +95,7 @@ impl Paths {
             daemon_state: state_dir.join("daemon-state.json"),
             session_registry: state_dir.join("session-registry.json"),
             recent_events: state_dir.join("recent-events.json"),
+            child: state_dir.join("child.json"),
             repo_root,
             logs_dir,
             state_dir,
@@ -118,6 +124,12 @@ pub struct LimitsConfig {
     pub stall_timeout: Duration,
     /// How long a request of the app-server waits for an answer.
     pub request_timeout: Duration,
+    /// How long the app-server may take to answer `initialize`.
+    pub start_timeout: Duration,
+    /// How long the app-server may say nothing before it is asked whether it is still there.
+    pub check_interval: Duration,
+    /// Size of the longest message of the app-server that is taken, in bytes.
+    pub line_cap: usize,
 }
 
 /// Where the service listens.

@@ -56,6 +56,9 @@ pub(super) fn resolve(
         drain_timeout: Duration::from_secs(reader.count(&settings::DRAIN_TIMEOUT, 0, 3600)? as u64),
         stall_timeout: Duration::from_secs(reader.count(&settings::STALL_TIMEOUT, 1, 86_400)? as u64),
         request_timeout: Duration::from_secs(reader.count(&settings::REQUEST_TIMEOUT, 1, 86_400)? as u64),
+        start_timeout: Duration::from_secs(reader.count(&settings::START_TIMEOUT, 1, 3600)? as u64),
+        check_interval: Duration::from_secs(reader.count(&settings::CHECK_INTERVAL, 1, 3600)? as u64),
+        line_cap: reader.count(&settings::LINE_CAP, 1024, 1 << 30)?,
     };
     let log_filter =
         reader.value(&settings::LOG_FILTER, |text| Ok(text.to_owned()), |filter| filter.as_str().into())?;
@@ -77,6 +80,8 @@ pub(super) fn resolve(
         },
         limits,
         log_filter,
+        #[cfg(feature = "mutations")]
+        mutation: environment.get("BAA_CODEXD_MUTATION").and_then(|word| word.into_string().ok()),
         report: reader.report,
     })
 }

@@ -247,6 +247,33 @@ pub const REQUEST_TIMEOUT: Setting = Setting {
     purpose: "How long a request of the app-server waits for an answer before it is declined",
     ..SINGLE
 };
+/// `--start-timeout`: how long an app-server may take to start.
+pub const START_TIMEOUT: Setting = Setting {
+    name: "start-timeout",
+    variable: "BAA_CODEXD_START_TIMEOUT",
+    default: DefaultValue::Text("10"),
+    placeholder: "SECONDS",
+    purpose: "How long the app-server may take to answer initialize, before another is started in its place",
+    ..SINGLE
+};
+/// `--check-interval`: when a silent app-server is asked whether it is still there.
+pub const CHECK_INTERVAL: Setting = Setting {
+    name: "check-interval",
+    variable: "BAA_CODEXD_CHECK_INTERVAL",
+    default: DefaultValue::Text("30"),
+    placeholder: "SECONDS",
+    purpose: "How long the app-server may say nothing before it is asked whether it is still there",
+    ..SINGLE
+};
+/// `--line-cap`: the longest message of the app-server.
+pub const LINE_CAP: Setting = Setting {
+    name: "line-cap",
+    variable: "BAA_CODEXD_LINE_CAP",
+    default: DefaultValue::Text("67108864"),
+    placeholder: "BYTES",
+    purpose: "Size of the longest message of the app-server that is taken; a longer one is skipped",
+    ..SINGLE
+};
 /// `BAA_CODEXD_LOG`: what codexd says on stderr about itself; `RUST_LOG` is left to the app-server, which inherits it.
 pub const LOG_FILTER: Setting = Setting {
     name: "log-filter",
@@ -282,6 +309,9 @@ pub const ALL: &[&Setting] = &[
     &DRAIN_TIMEOUT,
     &STALL_TIMEOUT,
     &REQUEST_TIMEOUT,
+    &START_TIMEOUT,
+    &CHECK_INTERVAL,
+    &LINE_CAP,
     &LOG_FILTER,
 ];
 

@@ -4,6 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::Notify;
+
 use super::attach::newest_turns;
 use super::sessions::{Turns, malformed, read};
 use super::{CALL, Daemon, DaemonError, drafts};
@@ -12,8 +16,14 @@ use crate::state::{Session, SessionStatus};
 
 /// How long the completion of a turn may come after its thread said that it is idle; normally it is a few ms (measured).
 const GRACE: Duration = Duration::from_secs(1);
+/// The longest time between two looks at the turns that run.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long a waiting turn rests after it could not be given to the app-server.
 const REST: Duration = Duration::from_secs(1);
+/// After what silence of a turn its thread is asked whether it still runs: the word that it ended may be lost.
+const SILENCE: Duration = Duration::from_secs(2);
+/// How long a thread whose turn is silent rests until it is asked again; asking takes about 0.2 ms (measured).
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// How many of a thread's newest turns are looked at for the one that runs.
 const LOOK_BACK: u32 = 20;
 
@@ -40,10 +50,36 @@ impl Activity {
     }
 }
 
-/// How often the silence of a turn was told.
+/// The silence of a turn.
 struct Watched {
     since: Instant,
+    /// How often it was told.
     told: u32,
+    /// When the thread was asked last.
+    asked: Option<Instant>,
+}
+
+impl Watched {
+    fn since(since: Instant) -> Self {
+        Self { since, told: 0, asked: None }
+    }
+
+    /// Whether it is time to ask the thread, which then counts as asked.
+    fn is_to_be_asked(&mut self) -> bool {
+        let due = self.since.elapsed() >= SILENCE && self.asked.is_none_or(|at| at.elapsed() >= ASK_AGAIN);
+        if due {
+            self.asked = Some(Instant::now());
+        }
+        due
+    }
+}
+
+/// Sessions for which something is under way, so that it is done once.
+#[derive(Clone, Default)]
+struct UnderWay {
+    sessions: Arc<Mutex<HashSet<String>>>,
+    /// Told each time something is done: what happened meanwhile was passed over, so it has to be looked at again.
+    done: Arc<Notify>,
 }
 
 impl Daemon {
@@ -52,26 +88,30 @@ impl Daemon {
         let mut news = self.shared.recorder.view().log.news();
         let mut availability = self.shared.availability.clone();
         let stall = self.config().limits.stall_timeout;
-        let mut look = tokio::time::interval((stall / 20).clamp(Duration::from_millis(50), REST * 10));
+        let mut look = tokio::time::interval((stall / 20).clamp(Duration::from_millis(50), LOOK));
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut watched = HashMap::new();
-        // Sessions for which something is under way, so that it is done once.
-        let busy = Arc::new(Mutex::new(HashSet::new()));
+        let under_way = UnderWay::default();
         loop {
+            let any_turn_runs = self.state().sessions.busy().next().is_some();
+            let mut silent = Vec::new();
             tokio::select! {
                 changed = news.changed() => if changed.is_err() { return },
                 changed = availability.changed() => if changed.is_err() { return },
-                _ = look.tick() => self.tell_silence(&mut watched, stall),
+                () = under_way.done.notified() => {}
+                _ = look.tick(), if any_turn_runs => silent = self.tell_silence(&mut watched, stall),
                 () = self.shared.stopping.cancelled() => return,
             }
             let is_ready = matches!(*availability.borrow_and_update(), Availability::Ready(_));
             if is_ready {
-                self.begin_waiting_turns(&busy);
-                self.settle_doubtful_turns(&busy);
+                self.begin_waiting_turns(&under_way);
+                self.settle_doubtful_turns(&under_way);
+                self.settle_silent_turns(&under_way, silent);
             }
         }
     }
 
-    fn begin_waiting_turns(&self, busy: &Arc<Mutex<HashSet<String>>>) {
+    fn begin_waiting_turns(&self, under_way: &UnderWay) {
         let sessions: Vec<String> = {
             let state = self.state();
             let is_idle = |session_id: &&String| {
@@ -82,41 +122,78 @@ impl Daemon {
             state.memory.queued_sessions().filter(is_idle).cloned().collect()
         };
         for session_id in sessions {
-            self.once(busy, session_id, async |daemon, session_id| {
-                match daemon.begin_next(&session_id).await {
-                    Ok(()) => {}
-                    // It was taken out of the queue, and an event says why.
-                    Err(error) if error.is_a_refusal() => {}
-                    Err(error) => {
-                        tracing::warn!(session_id, %error, "a waiting turn has to wait on");
-                        tokio::time::sleep(REST).await;
-                    }
+            self.once(under_way, session_id, async |daemon, session_id| {
+                let first =
+                    || daemon.state().memory.queue(&session_id).next().map(|turn| turn.queue_id.clone());
+                let before = first();
+                // A turn that was refused is out of the queue, and an event says why.
+                if let Err(error) = daemon.begin_next(&session_id).await
+                    && first() == before
+                {
+                    tracing::warn!(session_id, %error, "a waiting turn has to wait on");
+                    tokio::time::sleep(REST).await;
                 }
             });
         }
     }
 
     /// Asks for turns whose threads say that they are idle although no completion came.
-    fn settle_doubtful_turns(&self, busy: &Arc<Mutex<HashSet<String>>>) {
+    fn settle_doubtful_turns(&self, under_way: &UnderWay) {
         let sessions: Vec<String> =
             self.state().sessions.doubtful().map(|session| session.session_id.clone()).collect();
         for session_id in sessions {
-            self.once(busy, session_id, async |daemon, session_id| {
+            self.once(under_way, session_id, async |daemon, session_id| {
                 tokio::time::sleep(GRACE).await;
-                if let Err(error) = daemon.settle(&session_id).await {
+                let is_doubtful =
+                    daemon.state().sessions.doubtful().any(|other| other.session_id == session_id);
+                if is_doubtful && let Err(error) = daemon.settle(&session_id).await {
                     tracing::warn!(session_id, %error, "what became of a turn could not be found out");
                 }
             });
         }
     }
 
+    /// Asks the threads of turns that say nothing whether they are idle: that may have got lost, too.
+    fn settle_silent_turns(&self, under_way: &UnderWay, sessions: Vec<String>) {
+        for session_id in sessions {
+            self.once(under_way, session_id, async |daemon, session_id| {
+                let settled = match daemon.is_active(&session_id).await {
+                    Ok(true) => Ok(()),
+                    Ok(false) => daemon.settle(&session_id).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = settled {
+                    tracing::warn!(session_id, %error, "whether a silent turn runs could not be found out");
+                }
+            });
+        }
+    }
+
+    /// Whether the app-server says that a turn runs in a session's thread.
+    async fn is_active(&self, session_id: &str) -> Result<bool, DaemonError> {
+        #[derive(Deserialize)]
+        struct Answer {
+            thread: Thread,
+        }
+        #[derive(Deserialize)]
+        struct Thread {
+            status: Status,
+        }
+        #[derive(Deserialize)]
+        struct Status {
+            r#type: String,
+        }
+        let session = self.session(session_id)?;
+        let client = self.client().await?;
+        let answer = client.call("thread/read", &json!({ "threadId": session.thread_id }), CALL).await?;
+        let answer: Answer = read(answer.get()).map_err(malformed("thread/read"))?;
+        Ok(answer.thread.status.r#type == "active")
+    }
+
     /// Finds out from the thread what became of a session's turn.
     async fn settle(&self, session_id: &str) -> Result<(), DaemonError> {
         let session = self.session(session_id)?;
-        let is_doubtful = self.state().sessions.doubtful().any(|other| other.session_id == session_id);
-        let (Some(thread_id), Some(turn_id), true) =
-            (&session.thread_id, &session.current_turn_id, is_doubtful)
-        else {
+        let (Some(thread_id), Some(turn_id)) = (&session.thread_id, &session.current_turn_id) else {
             return Ok(());
         };
         let client = self.client().await?;
@@ -138,7 +215,10 @@ impl Daemon {
     }
 
     /// Tells of turns that have said nothing for too long, and again each time that doubles.
-    fn tell_silence(&self, watched: &mut HashMap<String, Watched>, stall: Duration) {
+    ///
+    /// Returns the sessions with turns so silent that their threads should be asked.
+    fn tell_silence(&self, watched: &mut HashMap<String, Watched>, stall: Duration) -> Vec<String> {
+        let mut silent_sessions = Vec::new();
         let busy: Vec<Arc<Session>> = self.state().sessions.busy().cloned().collect();
         let turns: HashSet<&str> =
             busy.iter().filter_map(|session| session.current_turn_id.as_deref()).collect();
@@ -148,10 +228,12 @@ impl Daemon {
             let (Some(turn_id), Some(thread_id)) = (&session.current_turn_id, &session.thread_id) else {
                 continue;
             };
-            let watch =
-                watched.entry(turn_id.clone()).or_insert_with(|| Watched { since: Instant::now(), told: 0 });
+            let watch = watched.entry(turn_id.clone()).or_insert_with(|| Watched::since(Instant::now()));
             if let Some(last) = self.shared.activity.last(thread_id).filter(|last| *last > watch.since) {
-                *watch = Watched { since: last, told: 0 };
+                *watch = Watched::since(last);
+            }
+            if watch.is_to_be_asked() {
+                silent_sessions.push(session.session_id.clone());
             }
             let silent = watch.since.elapsed();
             if silent >= stall.saturating_mul(1 << watch.told.min(30)) {
@@ -159,25 +241,23 @@ impl Daemon {
                 self.shared.recorder.note(drafts::turn_stalled(session, turn_id, silent));
             }
         }
+        silent_sessions
     }
 
     /// Does something for a session, unless something is under way for it.
-    fn once<F>(
-        &self,
-        busy: &Arc<Mutex<HashSet<String>>>,
-        session_id: String,
-        work: impl FnOnce(Daemon, String) -> F,
-    ) where
+    fn once<F>(&self, under_way: &UnderWay, session_id: String, work: impl FnOnce(Daemon, String) -> F)
+    where
         F: Future<Output = ()> + Send + 'static,
     {
-        if !busy.lock().unwrap_or_else(PoisonError::into_inner).insert(session_id.clone()) {
+        let UnderWay { sessions, done } = under_way.clone();
+        if !sessions.lock().unwrap_or_else(PoisonError::into_inner).insert(session_id.clone()) {
             return;
         }
         let work = work(self.clone(), session_id.clone());
-        let busy = Arc::clone(busy);
         self.shared.tasks.spawn(async move {
             work.await;
-            busy.lock().unwrap_or_else(PoisonError::into_inner).remove(&session_id);
+            sessions.lock().unwrap_or_else(PoisonError::into_inner).remove(&session_id);
+            done.notify_one();
         });
     }
 }

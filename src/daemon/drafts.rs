@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::app_server::{Closed, Exit};
+use super::sessions::Turn;
+use crate::app_server::{Closed, Exit, Setback, redact};
 use crate::config::{ChildStrategy, Config};
 use crate::journal::{Damage, Recovered};
 use crate::state::{
@@ -48,13 +49,18 @@ pub(crate) fn child_external(config: &Config) -> Option<Draft> {
     })
 }
 
-pub(crate) fn child_started(config: &Config, pid: Option<u32>) -> Draft {
+pub(crate) fn child_started(config: &Config, pid: Option<u32>, generation: u64) -> Draft {
     let shown = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
     Draft::change(
         Level::Info,
         event_type::CHILD_STARTED,
         format!("Started Codex child process {shown}."),
-        json!({ "args": config.server.args, "command": config.server.command, "pid": pid }),
+        json!({
+            "args": config.server.args,
+            "command": config.server.command,
+            "generation": generation,
+            "pid": pid,
+        }),
     )
 }
 
@@ -78,17 +84,45 @@ pub(crate) fn child_exited(exit: &Exit) -> Draft {
 }
 
 pub(crate) fn child_stderr(text: &str, bytes: usize) -> Draft {
-    let message = format!("stderr: {}", preview(text));
+    let message = format!("stderr: {}", preview(&redact(text)));
     Draft::note(Level::Warn, "child.stderr", message, json!({ "bytes": bytes, "stream": "stderr" }))
 }
 
-pub(crate) fn connected(endpoint: &str, info: &Value) -> Draft {
+/// The pause before the app-server is started again, from now on.
+pub(crate) fn child_setback(setback: &Setback) -> Draft {
+    let Setback { delay, deaths, cause, .. } = setback;
+    let (level, event_type, message) = match setback.crash_loop {
+        false => {
+            let seconds = delay.as_secs_f32();
+            let message = format!("{cause} The next try is in {seconds:.1} s.");
+            (Level::Warn, event_type::CHILD_BACKOFF, message)
+        }
+        true => {
+            let message = format!("{cause} It died {deaths} times in a row, so it is tried once a minute.");
+            (Level::Error, event_type::CHILD_CRASH_LOOP, message)
+        }
+    };
+    let exit = setback.exit.as_ref();
+    let detail = json!({
+        "delayMs": u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+        "until": format!("{:.3}", jiff::Timestamp::now() + *delay),
+        "deaths": deaths,
+        "cause": cause,
+        "exitCode": exit.and_then(|exit| exit.code),
+        "signal": exit.and_then(|exit| exit.signal.as_deref()),
+        "stderrTail": setback.last_words,
+    });
+    Draft::change(level, event_type, message, detail)
+}
+
+pub(crate) fn connected(endpoint: &str, info: &Value, generation: u64) -> Draft {
     Draft::change(
         Level::Info,
         event_type::CONNECTED,
         format!("Connected codexd to app-server {endpoint}."),
         json!({
             "endpoint": endpoint,
+            "generation": generation,
             "platformFamily": info.get("platformFamily"),
             "platformOs": info.get("platformOs"),
             "userAgent": info.get("userAgent"),
@@ -149,9 +183,9 @@ pub(crate) fn request_resolved(request: Option<&Request>, resolution: &Resolutio
         detail["turnId"] = json!(request.turn_id);
     }
     let what = match (&resolution.decision, &resolution.reason) {
-        (Some(decision), _) => format!("{decision}, by {}", json!(resolution.resolved_by)),
+        (Some(decision), _) => format!("{decision}, by {}.", json!(resolution.resolved_by)),
         (None, Some(reason)) => reason.clone(),
-        (None, None) => format!("by {}", json!(resolution.resolved_by)),
+        (None, None) => format!("by {}.", json!(resolution.resolved_by)),
     };
     let message = format!("Request {} is over: {what}", resolution.request_id);
     Draft::change(Level::Info, event_type::REQUEST_RESOLVED, message, detail)
@@ -302,6 +336,30 @@ pub(crate) fn turn_accepted(
     add(&mut detail, "queueId", queue_id);
     add(&mut detail, "idempotency", key);
     let message = format!("Accepted turn {turn_id} for session {session_id}.");
+    Draft::change(Level::Info, event_type::TURN_ACCEPTED, message, detail)
+}
+
+/// A turn whose acceptance nobody heard was found in its thread.
+pub(crate) fn turn_found(
+    session: &Session,
+    turn: &Turn,
+    is_newest: bool,
+    queue_id: Option<&str>,
+    key: Option<&IdempotencyKey>,
+) -> Draft {
+    let mut detail = json!({
+        "sessionId": session.session_id,
+        "threadId": session.thread_id,
+        "turnId": turn.id,
+        "status": turn.status,
+        "isNewest": is_newest,
+    });
+    add(&mut detail, "queueId", queue_id);
+    add(&mut detail, "idempotency", key);
+    let message = format!(
+        "Found turn {} of session {}, which is {}: it was accepted and nobody heard so.",
+        turn.id, session.session_id, turn.status
+    );
     Draft::change(Level::Info, event_type::TURN_ACCEPTED, message, detail)
 }
 

@@ -1,6 +1,7 @@
 //! Why a use case could not be carried out, in terms of the use case.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::app_server::CallError;
 use crate::state::Request;
@@ -113,6 +114,8 @@ pub enum DaemonError {
     Unavailable {
         /// Why, as a sentence.
         reason: String,
+        /// How long until it is started again, where that is known.
+        retry_after: Option<Duration>,
     },
     /// The app-server did not answer in time.
     #[error(
@@ -148,9 +151,10 @@ impl DaemonError {
 impl From<CallError> for DaemonError {
     fn from(error: CallError) -> Self {
         match error {
-            CallError::Closed { cause } => {
-                DaemonError::Unavailable { reason: format!("the connection ended during the call: {cause}.") }
-            }
+            CallError::Closed { cause } => DaemonError::Unavailable {
+                reason: format!("the connection ended during the call: {cause}."),
+                retry_after: None,
+            },
             CallError::Timeout { method, after } => DaemonError::Timeout { method, seconds: after.as_secs() },
             CallError::Refused { method, error } => match error.code {
                 OVERLOADED => DaemonError::Overloaded,

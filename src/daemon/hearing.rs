@@ -123,16 +123,17 @@ impl Listener for Hearing {
                 self.open.forget(self.generation);
                 return self.send(Input::Closed(closed));
             }
-            Heard::Started { pid } => drafts::child_started(&self.config, pid),
+            Heard::Started { pid } => drafts::child_started(&self.config, pid, self.generation),
             Heard::SpawnFailed { message } => drafts::child_spawn_failed(&message),
             Heard::Connected { info } => {
                 let info = serde_json::from_str(info.get()).unwrap_or(Value::Null);
-                drafts::connected(&endpoint(), &info)
+                drafts::connected(&endpoint(), &info, self.generation)
             }
             Heard::ConnectFailed { message } => drafts::connect_failed(&endpoint(), &message),
             Heard::Garbage { reason, bytes } => drafts::garbage(reason, bytes),
             Heard::Exited(exit) => drafts::child_exited(&exit),
             Heard::ChildError { message } => drafts::child_error(&message),
+            Heard::Setback(setback) => drafts::child_setback(&setback),
         };
         self.drafts.push(draft);
     }
@@ -161,7 +162,8 @@ fn notification(method: &str, params: &str) -> Draft {
     };
     draft.unwrap_or_else(|| {
         let message = format!("App-server notification {method}.");
-        let detail = format!("{{\"notificationMethod\":{},\"params\":{params}}}", Value::from(method));
+        let detail =
+            format!("{{\"notificationMethod\":{},\"params\":{}}}", Value::from(method), compact(params));
         // These are rare enough to be read, and the only ones that change a record.
         let changes = matches!(
             method,
@@ -178,6 +180,18 @@ fn notification(method: &str, params: &str) -> Draft {
             change,
         }
     })
+}
+
+/// JSON without the space between its parts: an event is one line, and filters know its text without spaces.
+fn compact(json: &str) -> String {
+    let (mut in_string, mut escaped) = (false, false);
+    let is_part = |&part: &char| {
+        let is_space = !in_string && part.is_ascii_whitespace();
+        in_string ^= part == '"' && !escaped;
+        escaped = in_string && part == '\\' && !escaped;
+        !is_space
+    };
+    json.chars().filter(is_part).collect()
 }
 
 #[derive(Deserialize)]
@@ -468,6 +482,17 @@ mod tests {
                 assert_eq!(detail["params"], params);
             }
         }
+    }
+
+    #[test]
+    fn a_notification_is_one_line_however_it_was_written() {
+        let params = "{\n\t\"threadId\" : \"t\", \r\n \"a b\": [ 1.50, \" \\\" \\\\\", {  } ] }";
+        let draft = notification("brand/new", params);
+        let compact = "{\"threadId\":\"t\",\"a b\":[1.50,\" \\\" \\\\\",{}]}";
+        assert_eq!(
+            draft.detail.unwrap(),
+            format!("{{\"notificationMethod\":\"brand/new\",\"params\":{compact}}}")
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::recorder::in_time;
 use super::{Daemon, DaemonError};
-use crate::state::{Answer, IdempotencyKey};
+use crate::state::{Answer, IdempotencyKey, Session};
 
 /// How long an answer is remembered.
 const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
@@ -33,6 +33,18 @@ impl Daemon {
         match answer.filter(|answer| answer.key.expires_at > super::recorder::now()) {
             Some(answer) if answer.key.digest != key.digest => Err(DaemonError::KeyReused(key.key.clone())),
             answer => Ok(answer),
+        }
+    }
+
+    /// The session as the first answer to a request has it, which is the one that a repetition gets too.
+    pub(super) fn first_answer(
+        &self,
+        key: Option<&RequestKey>,
+        session_id: &str,
+    ) -> Result<Arc<Session>, DaemonError> {
+        match key.map(|key| self.remembered(key)).transpose()?.flatten() {
+            Some(Answer { session: Some(session), .. }) => Ok(session),
+            _ => self.session(session_id),
         }
     }
 

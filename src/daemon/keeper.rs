@@ -161,6 +161,10 @@ impl Shared {
             self.recorder.send(Input::Retry);
             return Err(error);
         }
+        // A log that cannot be written has nothing to sync, and that succeeds.
+        if self.log.synced_through() < daemon.through_seq {
+            return Err(io::Error::other("the event log is behind them"));
+        }
         if let Some(registry) = registry {
             self.save(&self.registry, &registry)?;
         }

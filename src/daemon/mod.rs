@@ -2,6 +2,7 @@
 
 mod attach;
 mod background;
+mod child;
 mod drafts;
 mod error;
 mod hearing;
@@ -15,10 +16,13 @@ mod requests;
 mod sessions;
 mod status;
 mod syncer;
+#[cfg(test)]
+mod tests;
 mod turns;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,8 +32,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app_server::{Address, App, Availability, CallError, Client, Plan, Program, StopPace, Supervisor};
-use crate::config::{Config, Endpoint, find_program};
+use crate::app_server::{Availability, CallError, Client, StopPace, Supervisor};
+use crate::config::Config;
 use crate::journal::{Bounds, Subscription};
 use crate::state::State;
 use background::Activity;
@@ -46,10 +50,8 @@ pub use sessions::CreateSession;
 pub use status::{Readiness, SessionView, SnapshotView};
 pub use turns::{SubmitTurn, TurnAccepted, WhenBusy};
 
-/// How long a call waits for an app-server that is being started.
+/// How long a call waits for an app-server that is being started, or soon will be.
 const START: Duration = Duration::from_secs(10);
-/// The longest message of the app-server that is kept, in bytes.
-const LINE_CAP: usize = 64 * 1024 * 1024;
 /// How long running turns are given to end after they were interrupted at a stop; the real app-server takes about
 /// 10 ms (measured).
 const INTERRUPT: Duration = Duration::from_secs(1);
@@ -63,6 +65,17 @@ pub enum StartError {
     /// The system refuses what every program needs.
     #[error("The recorder could not be started: {0}.")]
     Recorder(#[source] io::Error),
+}
+
+impl StartError {
+    /// Whether a file or folder is not ours to use, so that another try would end the same way.
+    pub fn is_refusal(&self) -> bool {
+        let source = match self {
+            Self::Open(OpenError::Lock(_)) => return true,
+            Self::Open(OpenError::File { source, .. }) | Self::Recorder(source) => source,
+        };
+        source.kind() == io::ErrorKind::PermissionDenied
+    }
 }
 
 /// The daemon, as the edge and the commands see it; cheap to clone.
@@ -94,7 +107,26 @@ impl Daemon {
     ///
     /// An app-server that does not start is a state, not an error.
     pub async fn start(config: Config, folders: Folders) -> Result<Self, StartError> {
+        Self::start_guarded(config, folders, None).await
+    }
+
+    /// [`Daemon::start`] with a guard, which ends what the daemon leaves behind when it is killed.
+    ///
+    /// `program` is this very program, which the guard runs too.
+    pub async fn start_guarded(
+        config: Config,
+        folders: Folders,
+        program: Option<PathBuf>,
+    ) -> Result<Self, StartError> {
         let config = Arc::new(config);
+        let disk = folders.disk().clone();
+        let leftover = {
+            let (disk, path) = (disk.clone(), config.paths.child.clone());
+            tokio::task::spawn_blocking(move || child::end_leftover(&disk, &path))
+        };
+        if let Err(error) = leftover.await {
+            tracing::error!(%error, "what an earlier life left behind was not looked for");
+        }
         let opened = opening::open(&config, &folders)?;
         let recorder = Recorder::start(&config, opened).map_err(StartError::Recorder)?;
         // A turn that an earlier life left open ended with it.
@@ -124,7 +156,8 @@ impl Daemon {
                     )
                 }
             };
-            Supervisor::start(plan(&config, &recorder), pace.subscribe(), recorder.backlog(), listener)
+            let plan = child::plan(&config, &recorder.view().identity.daemon_id, &disk, program);
+            Supervisor::start(plan, pace.subscribe(), recorder.backlog(), listener)
         };
         let availability = supervisor.availability();
         let daemon = Self {
@@ -247,11 +280,15 @@ impl Daemon {
     fn client_now(&self) -> Result<Client, DaemonError> {
         match &*self.shared.availability.borrow() {
             Availability::Ready(client) => Ok(client.clone()),
-            _ => Err(DaemonError::Unavailable { reason: "It is not running now.".to_owned() }),
+            now => Err(DaemonError::Unavailable {
+                reason: child::why_not(now).unwrap_or_default(),
+                retry_after: child::next_start(now),
+            }),
         }
     }
 
-    /// The app-server's connection, once there is one.
+    /// The app-server's connection, once there is one: for as long as a start takes, and no longer than that when it is
+    /// known that none comes in that time.
     async fn client(&self) -> Result<Client, DaemonError> {
         if self.shared.stopping.is_cancelled() {
             return Err(DaemonError::ShuttingDown);
@@ -261,15 +298,28 @@ impl Daemon {
             return Err(DaemonError::Storage(error));
         }
         let mut availability = self.shared.availability.clone();
-        let settled = availability.wait_for(|now| !matches!(now, Availability::Starting));
-        match tokio::time::timeout(START, settled).await {
-            Ok(Ok(now)) => match &*now {
-                Availability::Ready(client) => Ok(client.clone()),
-                Availability::Down { reason } => Err(DaemonError::Unavailable { reason: reason.clone() }),
-                Availability::Starting => Err(still_starting()),
-            },
-            Ok(Err(_)) => Err(DaemonError::ShuttingDown),
-            Err(_) => Err(still_starting()),
+        let deadline = tokio::time::Instant::now() + START;
+        loop {
+            let now = availability.borrow_and_update().clone();
+            if let Availability::Ready(client) = now {
+                return Ok(client);
+            }
+            let error = || DaemonError::Unavailable {
+                reason: child::why_not(&now).unwrap_or_default(),
+                retry_after: child::next_start(&now),
+            };
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            if child::next_start(&now).is_some_and(|next| next > left) {
+                return Err(error());
+            }
+            tokio::select! {
+                () = self.shared.stopping.cancelled() => return Err(DaemonError::ShuttingDown),
+                changed = tokio::time::timeout_at(deadline, availability.changed()) => match changed {
+                    Ok(Ok(())) => {}
+                    Ok(Err(_)) => return Err(DaemonError::ShuttingDown),
+                    Err(_) => return Err(error()),
+                },
+            }
         }
     }
 
@@ -329,35 +379,3 @@ impl Daemon {
 
 /// How long the app-server may take to answer a call.
 const CALL: Duration = Duration::from_secs(30);
-
-fn still_starting() -> DaemonError {
-    DaemonError::Unavailable { reason: format!("it did not start within {} s.", START.as_secs()) }
-}
-
-fn plan(config: &Arc<Config>, recorder: &Recorder) -> Plan {
-    let server = &config.server;
-    let app = match server.endpoint.target() {
-        Endpoint::WebSocket(url) => App::External(Address::Url(url.clone())),
-        Endpoint::Unix(path) => App::External(Address::Unix(path.clone())),
-        Endpoint::Stdio => {
-            let find = {
-                let config = Arc::clone(config);
-                move || {
-                    let server = &config.server;
-                    let path = server.child_environment.path.as_deref();
-                    find_program(&server.command, path, &server.cwd).map_err(|error| error.to_string())
-                }
-            };
-            App::Spawn(Program {
-                find: Arc::new(find),
-                arguments: server.args.clone(),
-                folder: server.cwd.clone(),
-                environment: vec![
-                    ("BAA_CODEXD_DAEMON_ID".to_owned(), recorder.view().identity.daemon_id.clone()),
-                    ("BAA_CODEXD_SERVER_ENDPOINT".to_owned(), server.endpoint.to_string()),
-                ],
-            })
-        }
-    };
-    Plan { app, version: config.version.to_owned(), line_cap: LINE_CAP }
-}

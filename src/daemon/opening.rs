@@ -38,13 +38,26 @@ pub struct Folders {
 impl Folders {
     /// Makes the folders if needed and takes them.
     pub fn take(config: &Config) -> Result<Self, OpenError> {
+        #[cfg(not(feature = "mutations"))]
         let disk = Disk::default();
+        #[cfg(feature = "mutations")]
+        let disk = Disk::broken(config.mutation.as_deref());
+        Self::take_on(disk, config)
+    }
+
+    /// The folders on this disk.
+    pub(super) fn take_on(disk: Disk, config: &Config) -> Result<Self, OpenError> {
         let paths = &config.paths;
         let mut locks = vec![FolderLock::take(&disk, &paths.state_dir)?];
         if paths.logs_dir != paths.state_dir {
             locks.push(FolderLock::take(&disk, &paths.logs_dir)?);
         }
         Ok(Self { disk, _locks: locks })
+    }
+
+    /// The disk they are on.
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
     }
 }
 
@@ -79,7 +92,8 @@ pub(crate) fn open(config: &Config, folders: &Folders) -> Result<Opened, OpenErr
     ];
     let known = known.into_iter().max().unwrap_or(0);
     let limits = Limits {
-        segment_bytes: config.limits.event_segment_bytes,
+        // Only whole segments are removed, so one alone must not fill the log.
+        segment_bytes: config.limits.event_segment_bytes.min(config.limits.event_log_bytes / 2),
         total_bytes: config.limits.event_log_bytes,
     };
     let logs = &paths.logs_dir;
@@ -89,30 +103,44 @@ pub(crate) fn open(config: &Config, folders: &Folders) -> Result<Opened, OpenErr
     loading.notices.extend(opened.notices.into_iter().map(drafts::state_notice));
     let journal = opened.journal;
 
-    let mut state = match (registry, daemon) {
-        (Some(registry), Some(daemon)) => State::restore(registry, daemon),
-        // One alone says nothing about the other; the log has both.
-        _ => State::default(),
-    };
+    let mut state = State::restore(registry, daemon);
     let from = state.through;
-    let mut daemon_id = None;
     let fold = |_, json: &[u8]| {
         // Most events change nothing; those need not be read further than their name.
         if is_foldable(json)
             && let Ok(event) = serde_json::from_slice::<Event>(json)
         {
-            if event.event_type == event_type::DAEMON_STARTED {
-                daemon_id = event.detail["daemonId"].as_str().map(str::to_owned);
-            }
             state.apply(event.seq, &event.created_at, &event.change());
         }
         true
     };
     journal.log().scan(from, fold).map_err(failed)?;
     state.caught_up(journal.log().bounds().latest);
+    let daemon_id = match identity {
+        Some(_) => None,
+        None => last_daemon_id(&journal).map_err(failed)?,
+    };
     let identity = loading.identity(config, identity, daemon_id)?;
     let Loading { disk, notices, frozen } = loading;
     Ok(Opened { disk, identity, state, journal, notices, known_damage: opened.known_damage, frozen })
+}
+
+/// Who the log says that this daemon is.
+fn last_daemon_id(journal: &Journal) -> io::Result<Option<String>> {
+    let mut daemon_id = None;
+    let started = memchr::memmem::Finder::new(event_type::DAEMON_STARTED);
+    let read = |_, json: &[u8]| {
+        if started.find(json).is_some()
+            && let Ok(event) = serde_json::from_slice::<Event>(json)
+            && event.event_type == event_type::DAEMON_STARTED
+            && let Some(told) = event.detail["daemonId"].as_str()
+        {
+            daemon_id = Some(told.to_owned());
+        }
+        true
+    };
+    journal.log().scan(0, read)?;
+    Ok(daemon_id)
 }
 
 /// Whether an event may change a record: the two kinds of which there are many do not.

@@ -134,7 +134,13 @@ impl Daemon {
         let session_id = &session.session_id;
         let client = self.client().await?;
         let params = json!({ "threadId": session.thread_id, "turnId": turn_id });
-        client.call("turn/interrupt", &params, CALL).await?;
+        if let Err(error) = client.call("turn/interrupt", &params, CALL).await {
+            // A turn that came to its end by itself in between is no longer there to be interrupted.
+            self.shared.recorder.caught_up().await;
+            if !self.turn(session_id, turn_id).await?.is_over() {
+                return Err(error.into());
+            }
+        }
         let turn = self.turn_when_over(session_id, turn_id, INTERRUPTED).await?;
         let params = json!({ "threadId": session.thread_id });
         let cleaned = client.call("thread/backgroundTerminals/clean", &params, CALL).await;

@@ -218,14 +218,18 @@ impl Daemon {
         };
         let Some(client) = client else {
             let reason = "The connection over which it came is gone.".to_owned();
-            return Err(DaemonError::Unavailable { reason });
+            return Err(DaemonError::Unavailable { reason, retry_after: None });
         };
         client.answer(&open.id, result);
-        self.promise(move |state| {
-            let request = state.requests.get(&resolution.request_id);
-            vec![drafts::request_resolved(request.map(|request| &**request), &resolution)]
+        let by = resolution.resolved_by;
+        self.promise(move |state| match state.requests.get(&resolution.request_id) {
+            // The connection ended between the claim and this; the record says so, and is not ended twice.
+            Some(request) if request.status == RequestStatus::Resolved => Vec::new(),
+            request => vec![drafts::request_resolved(request.map(|request| &**request), &resolution)],
         })
-        .await
+        .await?;
+        let request = self.request(&request_id)?;
+        if request.resolved_by == Some(by) { Ok(()) } else { Err(DaemonError::AlreadyResolved(request)) }
     }
 
     /// Refuses what nobody can answer, and declines what nobody does.

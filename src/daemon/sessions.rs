@@ -119,6 +119,7 @@ impl Daemon {
                 return Ok(session);
             }
             let client = daemon.client().await?;
+            let key = input.key.clone();
             let session_id = match (input.thread_id.clone(), input.fork_from.clone()) {
                 (None, None) => daemon.start_thread(&client, input).await?,
                 (Some(thread_id), _) => {
@@ -133,7 +134,7 @@ impl Daemon {
                     daemon.adopt_thread(&client, "thread/fork", input, &thread_id).await?
                 }
             };
-            let session = daemon.session(&session_id)?;
+            let session = daemon.first_answer(key.as_ref(), &session_id)?;
             if let Some(thread_id) = &session.thread_id {
                 daemon.note_attached(&client, thread_id);
             }

@@ -6,12 +6,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Daemon, DaemonError};
+use super::{Daemon, DaemonError, child};
 use crate::app_server::Availability;
 use crate::config::ConfigView;
 use crate::journal::Line;
 use crate::state::snapshot::Identity;
-use crate::state::{AccountState, ChildState, ChildStatus, DaemonState, Event, QueuedTurn, Request, Session};
+use crate::state::{AccountState, ChildPhase, ChildState, DaemonState, Event, QueuedTurn, Request, Session};
 
 /// Whether turns can be taken now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,21 +135,24 @@ impl Daemon {
             Availability::Ready(_) if !self.is_recorded_as_running() => {
                 Some("The app-server is being started.".to_owned())
             }
-            Availability::Ready(_) => None,
-            Availability::Starting => Some("The app-server is being started.".to_owned()),
-            Availability::Down { reason } => Some(reason.clone()),
+            now => child::why_not(now),
         };
         Readiness { ready: reason.is_none(), reason }
     }
 
     fn is_recorded_as_running(&self) -> bool {
-        matches!(self.state().daemon.child.status, ChildStatus::Running | ChildStatus::External)
+        matches!(self.state().daemon.child.state, ChildPhase::Running | ChildPhase::External)
     }
 
     /// Waits until the app-server was started, or could not be.
     pub async fn settled(&self) -> Readiness {
         let mut availability = self.shared.availability.clone();
-        let _ = availability.wait_for(|now| !matches!(now, Availability::Starting)).await;
+        let is_settled = |now: &Availability| match now {
+            Availability::Starting { .. } => false,
+            Availability::Waiting(waiting) => waiting.until.is_some(),
+            Availability::Ready(_) | Availability::Stopped { .. } => true,
+        };
+        let _ = availability.wait_for(is_settled).await;
         self.shared.recorder.caught_up().await;
         self.readiness()
     }
@@ -161,7 +164,9 @@ impl Daemon {
             let state = view.state();
             let sessions: Vec<_> = state.sessions.iter().cloned().collect();
             let recent = view.recent_events();
-            (state.daemon.clone(), state.sessions_updated_at.clone(), sessions, state.through, recent)
+            // With a disk that fails the records may be ahead of what may be told.
+            let through = state.through.min(view.log.bounds().latest);
+            (state.daemon.clone(), state.sessions_updated_at.clone(), sessions, through, recent)
         };
         SnapshotView {
             config: self.config().view(),

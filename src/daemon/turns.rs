@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::idempotency::RequestKey;
 use super::recorder::{Build, now};
-use super::sessions::{Turns, malformed, read};
+use super::sessions::{Turn, Turns, malformed, read};
 use super::{CALL, Daemon, DaemonError, drafts};
 use crate::app_server::Client;
 use crate::state::{Answer, IdempotencyKey, QueuedTurn, Session, SessionStatus};
@@ -119,10 +119,12 @@ impl Daemon {
         let _alone_with_the_session = lock.lock().await;
         let session = self.active_session(&input.session_id)?;
         let key = input.key.clone().map(RequestKey::until_tomorrow);
-        if session.current_turn_id.is_some()
-            && input.when_busy == WhenBusy::Queue
-            && input.expected_turn_id.is_none()
-        {
+        let unknown = remembered.and_then(|answer| answer.client_message_id);
+        // A turn that waits before this one may be about to begin, and must not be overtaken.
+        let is_busy = session.current_turn_id.is_some()
+            || self.state().memory.queue(&input.session_id).next().is_some();
+        let may_wait = input.when_busy == WhenBusy::Queue && input.expected_turn_id.is_none();
+        if is_busy && may_wait && unknown.is_none() {
             return self.enqueue(&session, input, key).await;
         }
 
@@ -130,6 +132,22 @@ impl Daemon {
         let session = self.attach(&client, session).await?;
         let thread_id =
             session.thread_id.clone().ok_or_else(|| DaemonError::NoThread(input.session_id.clone()))?;
+        let mut offer = Offer {
+            session: &session,
+            thread_id: &thread_id,
+            input: &input.input,
+            settings: &input.settings,
+            queue_id: None,
+            offered_before: unknown.is_some(),
+            client_message_id: unknown
+                .or_else(|| key.is_some().then(|| format!("codexd-{}", uuid::Uuid::new_v4()))),
+            key: key.clone(),
+        };
+        // This comes before any look at what runs now, which may be the very turn that is meant.
+        if let Some(turn_id) = self.find_again(&client, &offer).await? {
+            return self.accepted(&session.session_id, input.key.as_ref(), Some(turn_id), None);
+        }
+        offer.offered_before = false;
         let running = match (&input.expected_turn_id, &session.current_turn_id, input.when_busy) {
             (Some(expected), _, _) => Some(expected.clone()),
             (None, Some(current), WhenBusy::Steer) => Some(current.clone()),
@@ -141,27 +159,23 @@ impl Daemon {
             }
             (None, None, _) => None,
         };
-        let unknown = remembered.and_then(|answer| answer.client_message_id);
-        let offer = Offer {
-            session: &session,
-            thread_id: &thread_id,
-            input: &input.input,
-            settings: &input.settings,
-            queue_id: None,
-            offered_before: unknown.is_some(),
-            client_message_id: unknown
-                .or_else(|| key.is_some().then(|| format!("codexd-{}", uuid::Uuid::new_v4()))),
-            key,
-        };
         let turn_id = match running {
             Some(turn_id) => self.steer(&client, &offer, &turn_id).await?,
             None => self.begin(&client, offer).await?,
         };
-        let session = match input.key.map(|key| self.remembered(&key)).transpose()?.flatten() {
-            Some(Answer { session: Some(session), .. }) => session,
-            _ => self.session(&session.session_id)?,
-        };
-        Ok(TurnAccepted { session, turn_id: Some(turn_id), queue_id: None })
+        self.accepted(&session.session_id, input.key.as_ref(), Some(turn_id), None)
+    }
+
+    /// The answer to a turn that was accepted: the one that a repetition would have.
+    fn accepted(
+        &self,
+        session_id: &str,
+        key: Option<&RequestKey>,
+        turn_id: Option<String>,
+        queue_id: Option<String>,
+    ) -> Result<TurnAccepted, DaemonError> {
+        let session = self.first_answer(key, session_id)?;
+        Ok(TurnAccepted { session, turn_id, queue_id })
     }
 
     fn active_session(&self, session_id: &str) -> Result<Arc<Session>, DaemonError> {
@@ -218,8 +232,7 @@ impl Daemon {
         let queue_id = turn.queue_id.clone();
         let queued = drafts::turn_queued(session, &turn, position, key.as_ref());
         self.promise(move |_| vec![queued]).await?;
-        let session = self.session(&session.session_id)?;
-        Ok(TurnAccepted { session, turn_id: None, queue_id: Some(queue_id) })
+        self.accepted(&session.session_id, input.key.as_ref(), None, Some(queue_id))
     }
 
     /// Starts a turn; one whose outcome must not be doubtful is found again rather than started twice.
@@ -227,14 +240,10 @@ impl Daemon {
         let mut params = offer.settings.clone();
         params.insert("threadId".to_owned(), offer.thread_id.into());
         params.insert("input".to_owned(), offer.input.into());
+        if let Some(turn_id) = self.find_again(client, &offer).await? {
+            return Ok(turn_id);
+        }
         if let Some(client_message_id) = &offer.client_message_id {
-            if offer.offered_before
-                && let Some(turn_id) = find_turn(client, offer.thread_id, client_message_id).await?
-            {
-                let accepted = offer.accepted(&turn_id);
-                self.promise(move |_| vec![accepted]).await?;
-                return Ok(turn_id);
-            }
             let submitted = drafts::turn_submitted(
                 &offer.session.session_id,
                 offer.thread_id,
@@ -250,9 +259,12 @@ impl Daemon {
                 serde_json::from_str(text).map(|Started { turn }| turn.id)
             })
             .await;
+        // A turn that waits has time; only who asked for one now is told that the app-server has too much to do.
+        let may_wait_on = |error: &_| offer.queue_id.is_some() && matches!(error, DaemonError::Overloaded);
         if let Err(error) = &started
             && offer.client_message_id.is_some()
             && error.is_a_refusal()
+            && !may_wait_on(error)
         {
             let session_id = &offer.session.session_id;
             let rejected =
@@ -260,6 +272,20 @@ impl Daemon {
             self.promise(move |_| vec![rejected]).await?;
         }
         started
+    }
+
+    /// Records a turn that was offered before, if the app-server has it.
+    async fn find_again(&self, client: &Client, offer: &Offer<'_>) -> Result<Option<String>, DaemonError> {
+        let client_message_id = offer.client_message_id.as_deref().filter(|_| offer.offered_before);
+        let Some(client_message_id) = client_message_id else { return Ok(None) };
+        let Some(found) = find_turn(client, offer.thread_id, client_message_id).await? else {
+            return Ok(None);
+        };
+        let turn_id = found.turn.id.clone();
+        let (queue_id, key) = (offer.queue_id, offer.key.as_ref());
+        let accepted = drafts::turn_found(offer.session, &found.turn, found.is_newest, queue_id, key);
+        self.promise(move |_| vec![accepted]).await?;
+        Ok(Some(turn_id))
     }
 
     async fn steer(&self, client: &Client, offer: &Offer<'_>, turn_id: &str) -> Result<String, DaemonError> {
@@ -306,11 +332,10 @@ impl Daemon {
     }
 }
 
-impl Offer<'_> {
-    fn accepted(&self, turn_id: &str) -> crate::state::Draft {
-        let session_id = &self.session.session_id;
-        drafts::turn_accepted(session_id, self.thread_id, turn_id, self.queue_id, self.key.as_ref())
-    }
+/// A turn that was looked for.
+struct Found {
+    turn: Turn,
+    is_newest: bool,
 }
 
 /// The turn that begins with this message, if the app-server has it.
@@ -318,12 +343,14 @@ async fn find_turn(
     client: &Client,
     thread_id: &str,
     client_message_id: &str,
-) -> Result<Option<String>, DaemonError> {
+) -> Result<Option<Found>, DaemonError> {
     let params = json!({ "threadId": thread_id, "limit": LOOK_BACK, "itemsView": "full" });
     let answer = client.call("thread/turns/list", &params, CALL).await?;
     let turns: Turns = read(answer.get()).map_err(malformed("thread/turns/list"))?;
     let is_it = |item: &Value| item["type"] == "userMessage" && item["clientId"] == client_message_id;
-    Ok(turns.data.into_iter().find(|turn| turn.items.iter().any(is_it)).map(|turn| turn.id))
+    let mut turns = turns.data.into_iter().enumerate();
+    let found = turns.find(|(_, turn)| turn.items.iter().any(is_it));
+    Ok(found.map(|(place, turn)| Found { turn, is_newest: place == 0 }))
 }
 
 /// A pause that doubles and differs from caller to caller, so that they do not all come back at once.

@@ -35,7 +35,11 @@ struct State {
 impl Faults {
     /// A disk that fails as the plan says.
     pub(crate) fn disk(self: &Arc<Self>) -> Disk {
-        Disk { faults: Some(Arc::clone(self)) }
+        Disk {
+            faults: Some(Arc::clone(self)),
+            #[cfg(feature = "mutations")]
+            mutation: None,
+        }
     }
 
     /// Begins to count and to fail; `None` lets everything pass.
@@ -54,8 +58,8 @@ impl Faults {
 }
 
 impl Disk {
-    /// Fails the call, if it is its turn; the write before a failing one takes a few bytes only, as a disk does that
-    /// fills up.
+    /// Fails the call, if it is its turn; the write before a failing one takes a part of its bytes only, as a disk does
+    /// that fills up.
     pub(super) fn may(&self, operation: Operation) -> io::Result<()> {
         let Some(faults) = &self.faults else { return Ok(()) };
         let mut state = faults.lock();
@@ -73,6 +77,6 @@ impl Disk {
     /// What this write takes of the bytes.
     pub(super) fn cut<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         let cut = self.faults.as_ref().is_some_and(|faults| faults.lock().cut);
-        if cut { &bytes[..bytes.len().min(7)] } else { bytes }
+        if cut { &bytes[..bytes.len().div_ceil(2) + 7.min(bytes.len() / 2)] } else { bytes }
     }
 }

@@ -40,9 +40,27 @@ pub(crate) enum Operation {
 pub struct Disk {
     #[cfg(test)]
     faults: Option<std::sync::Arc<faults::Faults>>,
+    #[cfg(feature = "mutations")]
+    mutation: Option<std::sync::Arc<str>>,
 }
 
 impl Disk {
+    /// A disk whose users do one thing wrong.
+    #[cfg(feature = "mutations")]
+    pub(crate) fn broken(mutation: Option<&str>) -> Self {
+        Self {
+            #[cfg(test)]
+            faults: None,
+            mutation: mutation.map(Into::into),
+        }
+    }
+
+    /// Whether this is what its users do wrong.
+    #[cfg(feature = "mutations")]
+    pub(crate) fn is_broken(&self, mutation: &str) -> bool {
+        self.mutation.as_deref() == Some(mutation)
+    }
+
     /// Makes a folder, with those above it, or makes sure that the one there is ours alone.
     pub fn make_folder(&self, path: &Path) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(FOLDER).create(path)?;
@@ -86,6 +104,15 @@ impl Disk {
     /// Returns when the file's content is on disk.
     pub(crate) fn sync(&self, file: &File) -> io::Result<()> {
         self.may(Operation::Sync)?;
+        #[cfg(feature = "mutations")]
+        if self.is_broken("no-sync") {
+            return Ok(());
+        }
+        // A fault has no power to cut, and a test makes thousands of syncs.
+        #[cfg(test)]
+        if self.faults.is_some() {
+            return Ok(());
+        }
         // On macOS std asks the drive itself to flush (F_FULLFSYNC).
         file.sync_data()
     }
@@ -93,6 +120,14 @@ impl Disk {
     /// Returns when the names in a folder are on disk.
     pub(crate) fn sync_folder(&self, path: &Path) -> io::Result<()> {
         self.may(Operation::Sync)?;
+        #[cfg(feature = "mutations")]
+        if self.is_broken("no-sync") {
+            return Ok(());
+        }
+        #[cfg(test)]
+        if self.faults.is_some() {
+            return Ok(());
+        }
         File::open(path)?.sync_all()
     }
 

@@ -69,6 +69,18 @@ struct Capabilities {
     turn_create: bool,
     turn_readback_via_session: bool,
     websocket_events: bool,
+    event_pages: bool,
+    event_replay: bool,
+    server_sent_events: bool,
+    session_close: bool,
+    session_fork: bool,
+    turn_read: bool,
+    turn_wait: bool,
+    turn_interrupt: bool,
+    request_list: bool,
+    request_respond: bool,
+    model_list: bool,
+    openapi: bool,
 }
 
 fn routes(is_formal: bool, event_stream_path: &str) -> Vec<RouteView> {
@@ -80,6 +92,17 @@ fn routes(is_formal: bool, event_stream_path: &str) -> Vec<RouteView> {
             path: route.path(event_stream_path).replace('{', ":").replace('}', ""),
         })
         .collect()
+}
+
+/// Everything beyond them: the event stream in its two other forms first.
+fn extensions(event_stream_path: &str) -> Vec<RouteView> {
+    let form = |description| RouteView { description, method: "GET", path: event_stream_path.to_owned() };
+    let mut extensions = vec![
+        form("Page of the event log after a cursor, as JSON."),
+        form("Event stream as server-sent events, for requests that accept text/event-stream."),
+    ];
+    extensions.extend(routes(false, event_stream_path));
+    extensions
 }
 
 /// The surface in words.
@@ -108,7 +131,7 @@ pub(super) async fn describe(State(edge): State<Handle>) -> Response {
         },
         openapi: "/openapi.json",
         routes: routes(true, event_stream_path),
-        extensions: routes(false, event_stream_path),
+        extensions: extensions(event_stream_path),
         capabilities: Capabilities {
             health_probe: true,
             session_create: true,
@@ -117,16 +140,40 @@ pub(super) async fn describe(State(edge): State<Handle>) -> Response {
             turn_create: true,
             turn_readback_via_session: true,
             websocket_events: true,
+            event_pages: true,
+            event_replay: true,
+            server_sent_events: true,
+            session_close: true,
+            session_fork: true,
+            turn_read: true,
+            turn_wait: true,
+            turn_interrupt: true,
+            request_list: true,
+            request_respond: true,
+            model_list: true,
+            openapi: true,
         },
         notes: vec![
             "Use GET /describe first when an AI client needs to discover the official local codexd surface.",
             "codexd is the long-running Codex runtime; conductor-daemon only proxies this service and does not host the \
              Codex session truth.",
-            "This surface is limited to health, status, sessions, turn submission, and websocket event consumption.",
+            "This surface is limited to health, status, sessions, turns, requests of the app-server, models, and event \
+             consumption: as a websocket, as server-sent events, or as pages.",
             "Every answer is {\"ok\": true, \"data\": …} or {\"ok\": false, \"error\": code, \"message\": sentence}; \
              /healthz, /describe and /openapi.json are flat.",
             "A turn is accepted at once and ends with the event app-server.turn.completed; its text comes in \
-             app-server.turn.message.delta events.",
+             app-server.turn.message.delta events, and whole with POST /v1/codexd/turn?wait=SECONDS or when the turn is \
+             read.",
+            "Every event has a cursor; with after=CURSOR each form of the event stream goes on behind it, and says so \
+             when what follows is no longer kept.",
+            "A busy session refuses a turn with 409 turn_in_progress; \"whenBusy\": \"queue\" lets it wait, \"steer\" makes \
+             it a word to the running turn.",
+            "Both POST routes take the header Idempotency-Key: the same key and body give the first answer again for 24 \
+             hours.",
+            "A session survives restarts; its thread is resumed by itself before the next turn.",
+            "What the app-server asks, such as for an approval, is announced by the event request.opened and waits for one \
+             of its decisions; without an answer it is declined at its expiresAt.",
+            "Over the websocket a request is answered with {\"type\": \"respond\", \"requestId\": …, \"decision\": …}.",
         ],
     };
     answer::json(StatusCode::OK, &document)

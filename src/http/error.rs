@@ -2,6 +2,8 @@
 //!
 //! Clients branch on the code; the message is for the person behind them.
 
+use std::time::Duration;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
@@ -166,6 +168,14 @@ impl ApiError {
         self.0.retry_after = Some(RETRY_AFTER);
         self
     }
+
+    /// Says when it makes sense to ask again, in whole seconds and never "at once"; soon when that is not known.
+    fn retry_after(mut self, time: Option<Duration>) -> Self {
+        let seconds =
+            time.map_or(RETRY_AFTER, |time| time.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX));
+        self.0.retry_after = Some(seconds.max(RETRY_AFTER));
+        self
+    }
 }
 
 impl From<DaemonError> for ApiError {
@@ -199,7 +209,9 @@ impl From<DaemonError> for ApiError {
             DaemonError::AppServer { method, code, message } => new(S::BAD_GATEWAY, "app_server_error")
                 .with_details(json!({ "code": code, "message": message, "method": method })),
             DaemonError::Overloaded => new(S::SERVICE_UNAVAILABLE, "overloaded").retry(),
-            DaemonError::Unavailable { .. } => new(S::SERVICE_UNAVAILABLE, "app_server_unavailable").retry(),
+            DaemonError::Unavailable { retry_after, .. } => {
+                new(S::SERVICE_UNAVAILABLE, "app_server_unavailable").retry_after(retry_after)
+            }
             DaemonError::Timeout { .. } => new(S::GATEWAY_TIMEOUT, "app_server_timeout"),
             DaemonError::Storage(_) => new(S::SERVICE_UNAVAILABLE, "storage_unavailable").retry(),
             DaemonError::ShuttingDown => new(S::SERVICE_UNAVAILABLE, "shutting_down").retry(),

@@ -25,9 +25,6 @@ impl FromStr for Cursor {
             Some((epoch, digits)) => (Some(epoch), digits),
             None => (None, text),
         };
-        let is_epoch = |epoch: &str| {
-            (1..=64).contains(&epoch.len()) && epoch.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        };
         // `u64::from_str` alone would take a plus sign.
         if !epoch.is_none_or(is_epoch) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(NotACursor);
@@ -35,6 +32,11 @@ impl FromStr for Cursor {
         let seq = digits.parse().map_err(|_| NotACursor)?;
         Ok(Self { epoch: epoch.map(str::to_owned), seq })
     }
+}
+
+/// Whether a text can be the name of a log, and so part of a cursor.
+pub(super) fn is_epoch(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// What the log holds.

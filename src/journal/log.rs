@@ -18,6 +18,14 @@ pub struct Log {
     /// Oldest first; the last one is written.
     pub(super) segments: RwLock<Vec<Segment>>,
     pub(super) tail: Tail,
+    /// How often lines were taken back from the files to be written anew; places in files lead nowhere afterwards.
+    ///
+    /// Held for reading while somebody reads on in a file, and for writing while lines are taken back, which happens
+    /// only to a log that could not be written or synced.
+    pub(super) rewrites: RwLock<u64>,
+    /// How many events a subscription leaves out before its first.
+    #[cfg(feature = "mutations")]
+    pub(super) skipped: u64,
 }
 
 /// Where reading goes on.

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::cursor::is_epoch;
+use super::opening::BELIEVABLE;
 use crate::disk::Disk;
 
 /// The version of the file's layout.
@@ -51,6 +53,11 @@ impl Meta {
         let epoch = uuid::Uuid::new_v4().simple().to_string().chars().take(12).collect();
         Self { format_version: VERSION, epoch, reserved_through: 0, synced_through: 0, damage: Vec::new() }
     }
+
+    /// Whether the name can be part of a cursor and the numbers leave room for more.
+    fn can_be(&self) -> bool {
+        is_epoch(&self.epoch) && self.reserved_through.max(self.synced_through) <= BELIEVABLE
+    }
 }
 
 impl MetaFile {
@@ -59,11 +66,20 @@ impl MetaFile {
     }
 
     pub(crate) fn load(&self) -> io::Result<Found> {
-        let Some(text) = self.disk.read(&self.path)? else { return Ok(Found::Missing) };
-        let reason = match serde_json::from_slice::<Meta>(&text) {
-            Ok(meta) if meta.format_version <= VERSION => return Ok(Found::Good(meta)),
-            Ok(meta) => format!("it has version {} and this codexd knows {VERSION}", meta.format_version),
-            Err(error) => error.to_string(),
+        let reason = if std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| !found.is_file() && !found.is_symlink())
+        {
+            "it is not a file".to_owned()
+        } else {
+            let Some(text) = self.disk.read(&self.path)? else { return Ok(Found::Missing) };
+            match serde_json::from_slice::<Meta>(&text) {
+                Ok(meta) if meta.format_version > VERSION => {
+                    format!("it has version {} and this codexd knows {VERSION}", meta.format_version)
+                }
+                Ok(meta) if !meta.can_be() => "it says what cannot be".to_owned(),
+                Ok(meta) => return Ok(Found::Good(meta)),
+                Err(error) => error.to_string(),
+            }
         };
         let moved = self.disk.set_aside(&self.path)?;
         Ok(Found::Bad(format!("{reason}; it was moved to {}", moved.display())))

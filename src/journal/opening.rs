@@ -16,7 +16,7 @@ use crate::disk::Disk;
 /// How much of the log's end is looked at for its newest lines, in bytes.
 const TAIL: u64 = 4 * 1024 * 1024;
 /// The highest number that is believed when nothing says how far the log went: what JSON readers count exactly.
-const BELIEVABLE: u64 = 1 << 53;
+pub(super) const BELIEVABLE: u64 = 1 << 53;
 
 /// What was found when the log was opened.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ impl Journal {
             newest_lines(segments.iter().chain([&active]).rev(), recent.max(1), believable)?;
 
         let synced = found.as_ref().map_or(0, |meta| meta.synced_through).max(known);
+        #[cfg(feature = "mutations")]
+        let synced = if disk.is_broken("no-epoch") { 0 } else { synced };
         let meta = match found {
             Some(meta) if latest >= synced => meta,
             Some(meta) => {
@@ -71,6 +73,8 @@ impl Journal {
             None => Meta::new(),
         };
         let last_told = latest.max(known).max(meta.reserved_through);
+        #[cfg(feature = "mutations")]
+        let last_told = if disk.is_broken("reuse-numbers") { latest } else { last_told };
         if latest > 0 && last_told > latest {
             notices.push(format!(
                 "codexd did not stop in order; the numbers {} to {last_told} are skipped, because they may have been told \
@@ -84,12 +88,15 @@ impl Journal {
         segments.push(Segment { first_seq, ..active });
 
         let tail = Tail::new(last_told);
-        tail.push(&newest);
+        tail.push(&newest, last_told);
         let log = Arc::new(Log {
             epoch: meta.epoch.clone(),
             folder: folder.to_owned(),
             segments: RwLock::new(segments),
             tail,
+            rewrites: RwLock::new(0),
+            #[cfg(feature = "mutations")]
+            skipped: u64::from(disk.is_broken("skip-tail")),
         });
         let file = Arc::new(file);
         let sync = Arc::new(LogSync::new(disk.clone(), folder.to_owned(), Arc::clone(&file), latest));

@@ -78,11 +78,17 @@ impl Position {
         Ok(Self { first_seq: segment.first_seq, file, offset: low })
     }
 
-    /// The lines after `cursor` from here on, `max_lines` and about `max_bytes` at most; none means the end of what is
-    /// written.
+    /// The lines after `cursor` and up to `through` from here on, `max_lines` and about `max_bytes` at most; none means
+    /// that there are none.
     ///
     /// A line that is damaged is passed over.
-    pub(crate) fn lines(&mut self, cursor: u64, max_lines: usize, max_bytes: usize) -> io::Result<Vec<Line>> {
+    pub(crate) fn lines(
+        &mut self,
+        cursor: u64,
+        through: u64,
+        max_lines: usize,
+        max_bytes: usize,
+    ) -> io::Result<Vec<Line>> {
         let mut lines: Vec<Line> = Vec::new();
         let mut bytes = 0;
         loop {
@@ -95,6 +101,10 @@ impl Position {
                 }
                 let last = lines.last().map_or(cursor, |line| line.seq);
                 if let Some(seq) = checked_seq(json).filter(|&seq| seq > last) {
+                    full = seq > through;
+                    if full {
+                        return false;
+                    }
                     bytes += json.len();
                     lines.push(Line::from_json(seq, json));
                 }

@@ -1,7 +1,7 @@
 //! A reader that follows the log.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use tokio::sync::watch;
 
@@ -23,7 +23,9 @@ const BYTES: usize = 256 * 1024;
 pub struct Subscription {
     cursor: u64,
     log: Arc<Log>,
-    position: Option<Position>,
+    position: Option<Place>,
+    /// How many lines one step hands out at most.
+    pub(super) most: usize,
     news: watch::Receiver<u64>,
 }
 
@@ -36,16 +38,41 @@ pub enum Next {
     Gone,
 }
 
+/// What was found in memory.
+#[derive(Debug)]
+pub(super) enum Look {
+    Lines(Next),
+    Nothing,
+    Behind(Reading),
+}
+
+/// What is to be read from disk.
+#[derive(Debug)]
+pub(super) struct Reading {
+    log: Arc<Log>,
+    cursor: u64,
+    position: Option<Place>,
+    most: usize,
+}
+
+/// A place in a file, and how often lines had been taken back when it was found.
+#[derive(Debug)]
+pub(super) struct Place {
+    position: Position,
+    rewrites: u64,
+}
+
 /// What was found on disk.
-enum Read {
-    Lines(Position, Vec<Line>),
+#[derive(Debug)]
+pub(super) enum Read {
+    Lines(Place, Vec<Line>),
     Nothing,
 }
 
 impl Subscription {
     pub(super) fn new(cursor: u64, log: Arc<Log>) -> Self {
         let news = log.tail.watch();
-        Self { cursor, log, position: None, news }
+        Self { cursor, log, position: None, most: LINES, news }
     }
 
     /// The number of the last line that was handed out.
@@ -56,6 +83,10 @@ impl Subscription {
     /// Goes on from another place.
     pub fn jump(&mut self, cursor: u64) {
         self.cursor = cursor;
+        #[cfg(feature = "mutations")]
+        {
+            self.cursor += self.log.skipped;
+        }
         self.position = None;
     }
 
@@ -78,25 +109,42 @@ impl Subscription {
 
     /// The next lines, or `None` when there are none yet.
     pub async fn step(&mut self) -> io::Result<Option<Next>> {
-        match self.log.tail.after(self.cursor, LINES, BYTES) {
-            After::Lines(lines) if lines.is_empty() => Ok(None),
+        match self.look() {
+            Look::Lines(next) => Ok(Some(next)),
+            Look::Nothing => Ok(None),
+            Look::Behind(reading) => {
+                let read = tokio::task::spawn_blocking(move || reading.read());
+                Ok(Some(self.take(read.await.map_err(io::Error::other)??)))
+            }
+        }
+    }
+
+    /// The first half of a step: the lines that memory has.
+    pub(super) fn look(&mut self) -> Look {
+        match self.log.tail.after(self.cursor, self.most, BYTES) {
+            After::Lines(lines) if lines.is_empty() => Look::Nothing,
             After::Lines(lines) => {
                 self.position = None;
-                Ok(Some(self.hand_out(lines)))
+                Look::Lines(self.hand_out(lines))
             }
-            After::Behind => {
-                let log = Arc::clone(&self.log);
-                let (cursor, position) = (self.cursor, self.position.take());
-                let read = tokio::task::spawn_blocking(move || log.read(cursor, position));
-                match read.await.map_err(io::Error::other)?? {
-                    Read::Lines(position, lines) => {
-                        self.position = Some(position);
-                        Ok(Some(self.hand_out(lines)))
-                    }
-                    // A line is on disk before it is in the tail; one that is in neither is lost.
-                    Read::Nothing => Ok(Some(Next::Gone)),
-                }
+            After::Behind => Look::Behind(Reading {
+                log: Arc::clone(&self.log),
+                cursor: self.cursor,
+                position: self.position.take(),
+                most: self.most,
+            }),
+        }
+    }
+
+    /// The second half of a step: what was read from disk.
+    pub(super) fn take(&mut self, read: Read) -> Next {
+        match read {
+            Read::Lines(position, lines) => {
+                self.position = Some(position);
+                self.hand_out(lines)
             }
+            // A line is on disk before it is in the tail; one that is in neither is lost.
+            Read::Nothing => Next::Gone,
         }
     }
 
@@ -108,35 +156,39 @@ impl Subscription {
     }
 }
 
-impl Log {
-    /// The lines on disk after `cursor`, from `position` on if there is one.
-    fn read(&self, cursor: u64, position: Option<Position>) -> io::Result<Read> {
-        let mut position = match position {
-            Some(position) => position,
-            None => match self.seek(cursor)? {
+impl Reading {
+    /// The lines on disk after the cursor, from the position on if there is one.
+    pub(super) fn read(self) -> io::Result<Read> {
+        let Self { log, cursor, position, most } = self;
+        let rewrites = log.rewrites.read().unwrap_or_else(PoisonError::into_inner);
+        let mut position = match position.filter(|place| place.rewrites == *rewrites) {
+            Some(place) => place.position,
+            None => match log.seek(cursor)? {
                 Seek::At(position) => position,
                 Seek::Gone => return Ok(Read::Nothing),
             },
         };
+        // The file may have lines that nobody has been told of yet.
+        let through = log.tail.latest();
         loop {
             // Looked up before the read: only a segment that had a successor then was complete when it was read.
-            let next = self.after_segment(position.first_seq);
-            let lines = position.lines(cursor, LINES, BYTES)?;
+            let next = log.after_segment(position.first_seq);
+            let lines = position.lines(cursor, through, most, BYTES)?;
             if !lines.is_empty() {
-                return Ok(Read::Lines(position, lines));
+                return Ok(Read::Lines(Place { position, rewrites: *rewrites }, lines));
             }
             let Some(next) = next else { return Ok(Read::Nothing) };
             position = match Position::find(&next, cursor) {
                 Ok(position) => position,
                 // Removed to keep the log within its size, after it was looked up.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => match self.seek(cursor)? {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => match log.seek(cursor)? {
                     Seek::At(position) => position,
                     Seek::Gone => return Ok(Read::Nothing),
                 },
                 Err(error) => return Err(error),
             };
             // Segments in between may have been removed too.
-            if cursor + 1 < self.bounds().oldest {
+            if cursor + 1 < log.bounds().oldest {
                 return Ok(Read::Nothing);
             }
         }

@@ -26,13 +26,15 @@ struct Unsynced {
     files: Vec<Arc<File>>,
     /// Whether a file was made or renamed since the folder was synced.
     folder: bool,
-    /// Set by a failed sync, until the lines are in another file.
+    /// Set by a failed sync, until there is another file.
     failed: bool,
+    /// Set from then on until the lines are in that file.
+    behind: bool,
 }
 
 impl LogSync {
     pub(super) fn new(disk: Disk, folder: PathBuf, file: Arc<File>, latest: u64) -> Self {
-        let unsynced = Mutex::new(Unsynced { files: vec![file], folder: true, failed: false });
+        let unsynced = Mutex::new(Unsynced { files: vec![file], folder: true, failed: false, behind: false });
         Self {
             disk,
             folder,
@@ -52,7 +54,7 @@ impl LogSync {
         let through = self.written_through.load(Ordering::Acquire);
         let (files, folder) = {
             let unsynced = self.lock();
-            if unsynced.failed {
+            if unsynced.failed || unsynced.behind {
                 return Err(io::Error::other("an earlier sync of the event log failed"));
             }
             (unsynced.files.clone(), unsynced.folder)
@@ -84,6 +86,12 @@ impl LogSync {
         self.synced_through.load(Ordering::Acquire)
     }
 
+    /// Whether promises are given without waiting for the disk.
+    #[cfg(feature = "mutations")]
+    pub(crate) fn promises_early(&self) -> bool {
+        self.disk.is_broken("promise-before-sync")
+    }
+
     /// Whether a sync failed and the lines are to be written to another file.
     pub fn failed(&self) -> bool {
         self.lock().failed
@@ -100,9 +108,14 @@ impl LogSync {
         unsynced.folder = true;
     }
 
-    /// The lines that could not be synced are in this file now.
+    /// The lines that could not be synced go to this file.
     pub(super) fn replaced(&self, file: Arc<File>) {
-        *self.lock() = Unsynced { files: vec![file], folder: true, failed: false };
+        *self.lock() = Unsynced { files: vec![file], folder: true, failed: false, behind: true };
+    }
+
+    /// The lines that could not be synced are in that file now.
+    pub(super) fn rewritten(&self) {
+        self.lock().behind = false;
     }
 
     fn lock(&self) -> MutexGuard<'_, Unsynced> {

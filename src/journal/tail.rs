@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::line::Line;
 
 /// How many lines are kept at most.
-const LINES: usize = 16_384;
+pub(super) const LINES: usize = 16_384;
 /// How many bytes they take at most, beyond the newest line.
 const BYTES: usize = 4 * 1024 * 1024;
 
@@ -21,10 +21,12 @@ pub(crate) struct Tail {
     latest: watch::Sender<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
     lines: VecDeque<Line>,
     bytes: usize,
+    /// How many lines are kept at most.
+    most: usize,
 }
 
 /// What the tail has after a cursor.
@@ -38,18 +40,34 @@ pub(crate) enum After {
 
 impl Tail {
     pub(crate) fn new(latest: u64) -> Self {
-        Self { lines: Mutex::default(), latest: watch::Sender::new(latest) }
+        let kept = Kept { lines: VecDeque::new(), bytes: 0, most: LINES };
+        Self { lines: Mutex::new(kept), latest: watch::Sender::new(latest) }
     }
 
-    /// The number of the newest line.
+    /// Keeps this many lines at most.
+    #[cfg(test)]
+    pub(crate) fn keep(&self, most: usize) {
+        self.lock().most = most;
+    }
+
+    /// The number of the newest line that may be told.
     pub(crate) fn latest(&self) -> u64 {
         *self.latest.borrow()
     }
 
-    /// The newest lines, oldest first, `count` at most.
+    /// The newest lines that may be told, oldest first, `count` at most.
     pub(crate) fn recent(&self, count: usize) -> Vec<Line> {
+        let latest = self.latest();
         let kept = self.lock();
-        kept.lines.iter().skip(kept.lines.len().saturating_sub(count)).cloned().collect()
+        let end = kept.lines.partition_point(|line| line.seq <= latest);
+        kept.lines.range(end.saturating_sub(count)..end).cloned().collect()
+    }
+
+    /// All lines from this number on, also those that may not be told yet.
+    pub(crate) fn from(&self, first_seq: u64) -> Vec<Line> {
+        let kept = self.lock();
+        let start = kept.lines.partition_point(|line| line.seq < first_seq);
+        kept.lines.range(start..).cloned().collect()
     }
 
     /// The number of the oldest line in memory.
@@ -57,31 +75,38 @@ impl Tail {
         self.lock().lines.front().map(|line| line.seq)
     }
 
-    /// Adds lines and wakes whoever waits for them.
-    pub(crate) fn push(&self, lines: &[Line]) {
-        let Some(newest) = lines.last() else { return };
+    /// Adds lines, and wakes whoever waits for those that may be told: the ones up to `through`.
+    pub(crate) fn push(&self, lines: &[Line], through: u64) {
         {
             let mut kept = self.lock();
             for line in lines {
                 kept.bytes += line.len();
                 kept.lines.push_back(line.clone());
             }
-            while kept.lines.len() > LINES || (kept.bytes > BYTES && kept.lines.len() > 1) {
+            while kept.lines.len() > kept.most || (kept.bytes > BYTES && kept.lines.len() > 1) {
                 let Some(dropped) = kept.lines.pop_front() else { break };
                 kept.bytes -= dropped.len();
             }
         }
+        self.show(through);
+    }
+
+    /// Lets the lines up to `through` be told.
+    pub(crate) fn show(&self, through: u64) {
+        let Some(newest) = self.lock().lines.back().map(|line| line.seq) else { return };
+        let shown = newest.min(through);
         // Never backwards: what is read back at the start is older than the numbers that may have been told.
         self.latest.send_if_modified(|latest| {
-            let newer = newest.seq > *latest;
-            *latest = newest.seq.max(*latest);
+            let newer = shown > *latest;
+            *latest = shown.max(*latest);
             newer
         });
     }
 
     /// The lines after `cursor`, `max_lines` and about `max_bytes` at most.
     pub(crate) fn after(&self, cursor: u64, max_lines: usize, max_bytes: usize) -> After {
-        if self.latest() <= cursor {
+        let latest = self.latest();
+        if latest <= cursor {
             return After::Lines(Vec::new());
         }
         let kept = self.lock();
@@ -91,10 +116,10 @@ impl Tail {
         }
         let start = kept.lines.partition_point(|line| line.seq <= cursor);
         let mut bytes = 0;
-        let lines = kept.lines.iter().skip(start).take(max_lines).take_while(|line| {
+        let lines = kept.lines.range(start..).take(max_lines).take_while(|line| {
             let first = bytes == 0;
             bytes += line.len();
-            first || bytes <= max_bytes
+            line.seq <= latest && (first || bytes <= max_bytes)
         });
         After::Lines(lines.cloned().collect())
     }

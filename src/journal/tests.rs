@@ -1,3 +1,5 @@
+mod interleavings;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -115,6 +117,40 @@ fn after_a_crash_numbers_that_may_have_been_told_are_skipped() {
     // A client that has event 2 reads on without a hole.
     assert_eq!(bounds.check(&"2".parse().unwrap()), Ok(2));
     assert_eq!(on_disk(&journal, 2), [bounds.latest]);
+}
+
+#[tokio::test]
+async fn a_number_that_could_not_be_reserved_is_told_to_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let mut journal = open_with(folder.path(), faults.disk(), ROOMY).journal;
+    append(&mut journal, &["a", "b"]);
+    // After a stop in order nothing is reserved.
+    journal.close().unwrap();
+    let mut journal = open_with(folder.path(), faults.disk(), ROOMY).journal;
+    let mut subscription = journal.log().follow(2);
+    let kind = std::io::ErrorKind::StorageFull;
+    faults.plan(Some(Plan { operation: crate::disk::Operation::Write, first: 1, forever: true, kind }));
+    append(&mut journal, &["c"]);
+    append(&mut journal, &["d"]);
+    assert!(journal.failing().is_some());
+    assert_eq!((journal.log().bounds().latest, seqs(&journal.log().recent(9))), (2, vec![1, 2]));
+    assert!(subscription.step().await.unwrap().is_none());
+    // A life after a kill may use the numbers, because nobody knows them.
+    let image = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), image.path().join(file.file_name())).unwrap();
+    }
+    let mut other = open(image.path());
+    append(&mut other, &["another c"]);
+    assert_eq!(other.log().bounds().latest, 3);
+
+    faults.plan(None);
+    assert_eq!(journal.recover().unwrap(), Recovered { lost: None });
+    assert_eq!(next(&mut subscription).await, [3, 4]);
+    assert_eq!(seqs(&journal.log().recent(9)), [1, 2, 3, 4]);
+    assert_eq!(on_disk(&journal, 0), [1, 2, 3, 4]);
 }
 
 #[test]
@@ -246,7 +282,11 @@ fn damage_in_the_middle_is_found_told_and_passed_over() {
         super::log::Seek::At(position) => position,
         super::log::Seek::Gone => panic!("the log begins at 1"),
     };
-    assert_eq!(seqs(&position.lines(0, 99, 1 << 20).unwrap()), [1, 4, 5], "nobody gets a broken line");
+    assert_eq!(
+        seqs(&position.lines(0, u64::MAX, 99, 1 << 20).unwrap()),
+        [1, 4, 5],
+        "nobody gets a broken line"
+    );
 }
 
 #[test]
@@ -341,7 +381,7 @@ fn a_disk_that_fails_at_any_call_loses_nothing_that_was_synced_and_recovers_by_i
                     }
                 }
                 let failed = faults.failed();
-                let told = journal.log().bounds().latest;
+                let told = journal.next_seq - 1;
                 let case = format!("{operation:?} {first} forever={forever}");
                 assert_eq!(
                     on_disk(&journal, 0),

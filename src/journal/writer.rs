@@ -10,13 +10,15 @@ use super::log::Log;
 use super::meta::{Meta, MetaFile};
 use super::segments::{ACTIVE, Position, Segment, sealed_name};
 use super::sync::LogSync;
-use super::tail::After;
 use crate::disk::Disk;
 
 /// How many numbers are reserved at once when events are rare.
-pub(super) const BLOCK: u64 = 1_000;
+///
+/// Half of it is always left, and that is how many lines memory holds: as long as a disk that fails costs no line, it
+/// keeps nobody from hearing them either.
+pub(super) const BLOCK: u64 = 2 * super::tail::LINES as u64;
 /// How many are reserved at once at most.
-const LARGEST_BLOCK: u64 = 256 * BLOCK;
+const LARGEST_BLOCK: u64 = 8 * BLOCK;
 
 /// Where a file goes that could not be synced and all of whose lines are in another one.
 const ASIDE: &str = "events.unsynced";
@@ -92,6 +94,12 @@ impl Journal {
             self.next_seq += 1;
         }
         let lines = batch.finish();
+        #[cfg(feature = "mutations")]
+        if self.disk.is_broken("publish-before-write") {
+            self.log.tail.push(&lines, self.meta.reserved_through);
+            // The time that a disk may well take, so that a kill falls into it now and then.
+            std::thread::sleep(Duration::from_millis(5));
+        }
         if self.failing.is_none()
             && let Err((error, new_file)) = self.store(&lines)
         {
@@ -101,8 +109,15 @@ impl Journal {
     }
 
     /// Tells the readers about lines that [`Journal::append`] returned.
+    ///
+    /// Those whose numbers could not be reserved are held back until they are: after a crash other events would get the
+    /// same numbers.
     pub fn publish(&self, lines: &[Line]) {
-        self.log.tail.push(lines);
+        #[cfg(feature = "mutations")]
+        if self.disk.is_broken("publish-before-write") {
+            return;
+        }
+        self.log.tail.push(lines, self.meta.reserved_through);
     }
 
     /// Tries to write what could not be written, from memory; an error leaves everything as it was.
@@ -117,6 +132,10 @@ impl Journal {
         }
         let Some(failing) = &self.failing else { return Ok(Recovered { lost: None }) };
         let (mut first_seq, new_file) = (failing.first_seq, failing.new_file);
+        let log = Arc::clone(&self.log);
+        // Whoever reads a file finishes first, and finds the place anew afterwards.
+        let mut rewrites = log.rewrites.write().unwrap_or_else(PoisonError::into_inner);
+        *rewrites += 1;
         let mut old = Vec::new();
         if new_file {
             let in_memory = self.log.tail.oldest().unwrap_or(self.next_seq);
@@ -142,11 +161,16 @@ impl Journal {
             lost = Some((first_seq, in_memory - 1));
             first_seq = in_memory;
         }
-        if let After::Lines(kept) = self.log.tail.after(first_seq - 1, usize::MAX, usize::MAX) {
-            lines.extend(kept);
-        }
+        lines.extend(self.log.tail.from(first_seq));
         self.store(&lines).map_err(|(error, _)| error)?;
+        self.sync.rewritten();
+        drop(rewrites);
+        if new_file {
+            // Only this tells whether the disk can be trusted again.
+            self.sync.sync()?;
+        }
         self.failing = None;
+        self.log.tail.show(self.meta.reserved_through);
         Ok(Recovered { lost })
     }
 
@@ -175,7 +199,7 @@ impl Journal {
         self.reserve(last.seq).map_err(in_place)?;
         let bytes: usize = lines.iter().map(|line| line.json().len() + 1).sum();
         if self.size > 0 && self.size + bytes as u64 > self.limits.segment_bytes {
-            self.rotate(lines);
+            self.rotate(lines, bytes as u64);
         }
         let mut text = Vec::with_capacity(bytes);
         for line in lines {
@@ -218,13 +242,13 @@ impl Journal {
         saved
     }
 
-    /// Begins a new segment; when that fails the old one goes on to be written.
-    fn rotate(&mut self, lines: &[Line]) {
+    /// Begins a new segment for lines of so many bytes; when that fails the old one goes on to be written.
+    fn rotate(&mut self, lines: &[Line], bytes: u64) {
         let first_seq = lines.first().map_or(self.next_seq, |line| line.seq);
         match self.turn(first_seq) {
             Ok(()) => {
                 self.sync.turned(Arc::clone(&self.file));
-                self.remove_oldest();
+                self.remove_oldest(bytes.max(self.limits.segment_bytes));
             }
             Err(error) => tracing::warn!(%error, "the event log could not be rotated; the segment grows on"),
         }
@@ -233,7 +257,7 @@ impl Journal {
     /// Seals the file that is written and opens another one, whose first line will be `first_seq`.
     ///
     /// A file all of whose lines are written again is kept aside instead: segments never begin with the same number.
-    fn turn(&mut self, first_seq: u64) -> io::Result<()> {
+    pub(super) fn turn(&mut self, first_seq: u64) -> io::Result<()> {
         let mut segments = self.log.segments.write().unwrap_or_else(PoisonError::into_inner);
         let active = self.log.folder.join(ACTIVE);
         let again = segments.last().is_some_and(|current| current.first_seq >= first_seq);
@@ -261,11 +285,11 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes the oldest segments until the log is within its size.
-    fn remove_oldest(&mut self) {
+    /// Removes the oldest segments until the log has room for so many bytes within its size.
+    pub(super) fn remove_oldest(&mut self, room: u64) {
         let mut segments = self.log.segments.write().unwrap_or_else(PoisonError::into_inner);
         let mut total: u64 = segments.iter().map(|segment| segment.bytes).sum();
-        while total + self.limits.segment_bytes > self.limits.total_bytes && segments.len() > 1 {
+        while total + room > self.limits.total_bytes && segments.len() > 1 {
             let oldest = segments.remove(0);
             total -= oldest.bytes;
             match self.disk.remove(&oldest.path) {
@@ -288,8 +312,8 @@ impl Journal {
             after.checked_sub(1).and_then(|index| segments.get(index)).cloned()
         };
         let Some(segment) = segment else { return Ok(Vec::new()) };
-        let mut lines =
-            Position::find(&segment, first_seq - 1)?.lines(first_seq - 1, usize::MAX, usize::MAX)?;
+        let mut position = Position::find(&segment, first_seq - 1)?;
+        let mut lines = position.lines(first_seq - 1, u64::MAX, usize::MAX, usize::MAX)?;
         // Only an unbroken run from the beginning is sure to be what was written.
         let unbroken = lines.iter().zip(first_seq..end).take_while(|(line, seq)| line.seq == *seq).count();
         lines.truncate(unbroken);

@@ -23,6 +23,25 @@ pub enum ChildStatus {
     External,
 }
 
+/// Where the app-server is between one start and the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChildPhase {
+    /// None runs and none is going to.
+    #[default]
+    Stopped,
+    /// It is being started, or connected to.
+    Starting,
+    /// It answers.
+    Running,
+    /// It died and is started again soon.
+    Backoff,
+    /// It dies so often that it is tried once a minute only.
+    CrashLoop,
+    /// It is somebody else's process, and answers.
+    External,
+}
+
 /// The part of the child's record that events change.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -41,6 +60,16 @@ pub struct ChildState {
     pub signal: Option<String>,
     /// What went wrong last.
     pub last_error: Option<String>,
+    /// Which start or connection of this life of the daemon it is, from 1.
+    pub generation: Option<u64>,
+    /// Where it is between one start and the next.
+    pub state: ChildPhase,
+    /// How often it died in a row, as of its last death.
+    pub deaths: u64,
+    /// When it is started again, RFC 3339, UTC, milliseconds.
+    pub next_start_at: Option<String>,
+    /// The last lines of the stderr of the one that died last, until the next one answers.
+    pub stderr_tail: Vec<String>,
 }
 
 /// What the app-server last told of the account it works with; nothing secret is in it.

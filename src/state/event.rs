@@ -23,6 +23,8 @@ pub mod event_type {
     pub const CHILD_EXITED: &str = "child.exited";
     pub const CHILD_ERROR: &str = "child.error";
     pub const CHILD_EXTERNAL: &str = "child.external";
+    pub const CHILD_BACKOFF: &str = "child.backoff";
+    pub const CHILD_CRASH_LOOP: &str = "child.crash_loop";
     pub const CHILD_SPAWN_FAILED: &str = "child.spawn.failed";
     pub const CONNECTED: &str = "app-server.connected";
     pub const CONNECT_FAILED: &str = "app-server.connect.failed";
@@ -122,9 +124,14 @@ pub enum Change {
     ChildStarted {
         /// Its process id.
         pid: Option<u32>,
+        /// The how manieth it is in this life of the daemon, from 1.
+        generation: Option<u64>,
     },
     /// The child answered `initialize`.
-    Connected,
+    Connected {
+        /// The how manieth connection it is in this life of the daemon, from 1.
+        generation: Option<u64>,
+    },
     /// The child ended.
     ChildExited {
         /// Its exit code, absent when a signal ended it.
@@ -140,6 +147,19 @@ pub enum Change {
     ChildFailed {
         /// What went wrong.
         message: String,
+    },
+    /// The child died and is started again later.
+    ChildBackoff {
+        /// When, RFC 3339, UTC, milliseconds.
+        until: Option<String>,
+        /// How often it died in a row.
+        deaths: u64,
+        /// Whether it dies so often that it is tried once a minute only.
+        crash_loop: bool,
+        /// What it died of.
+        cause: String,
+        /// The last lines of its stderr.
+        stderr_tail: Vec<String>,
     },
     /// The app-server is somebody else's process.
     ChildExternal,
@@ -175,6 +195,8 @@ pub enum Change {
         session_id: String,
         /// The turn.
         turn_id: String,
+        /// What it is by now, when it was found later; `None` when it has just begun.
+        found: Option<FoundTurn>,
         /// The waiting turn that it was, if it was one.
         queue_id: Option<String>,
         /// The request that may be repeated, if it is one.
@@ -296,6 +318,16 @@ pub enum Change {
     },
 }
 
+/// What a turn is that was found in its thread after nobody had heard of its acceptance.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FoundTurn {
+    /// The app-server's word.
+    pub status: String,
+    /// Whether the thread has no newer one.
+    pub is_newest: bool,
+}
+
 impl Change {
     /// Reads the change from an event's own text; an unknown type or a detail that lacks what the change
     /// needs is [`Change::None`].
@@ -305,6 +337,11 @@ impl Change {
 
     fn try_read(event_type: &str, message: &str, detail: &Value) -> Option<Self> {
         let text = |key: &str| detail.get(key).and_then(Value::as_str).map(str::to_owned);
+        let number = |key: &str| detail.get(key).and_then(Value::as_u64);
+        let texts = |key: &str| {
+            let texts = detail.get(key).and_then(Value::as_array).into_iter().flatten();
+            texts.filter_map(Value::as_str).map(str::to_owned).collect()
+        };
         let pid = || detail.get("pid").and_then(Value::as_u64).and_then(|pid| u32::try_from(pid).ok());
         Some(match event_type {
             event_type::DAEMON_STARTED => Change::DaemonStarted {
@@ -312,7 +349,9 @@ impl Change {
                 external: detail.get("strategy").and_then(Value::as_str) == Some("external"),
             },
             event_type::DAEMON_STOPPED => Change::DaemonStopped,
-            event_type::CHILD_STARTED => Change::ChildStarted { pid: pid() },
+            event_type::CHILD_STARTED => {
+                Change::ChildStarted { pid: pid(), generation: number("generation") }
+            }
             event_type::CHILD_EXITED => Change::ChildExited {
                 code: detail.get("code").and_then(Value::as_i64).and_then(|code| i32::try_from(code).ok()),
                 signal: text("signal"),
@@ -323,7 +362,14 @@ impl Change {
                 Change::ChildFailed { message: message.to_owned() }
             }
             event_type::CHILD_EXTERNAL => Change::ChildExternal,
-            event_type::CONNECTED => Change::Connected,
+            event_type::CHILD_BACKOFF | event_type::CHILD_CRASH_LOOP => Change::ChildBackoff {
+                until: text("until"),
+                deaths: number("deaths").unwrap_or(0),
+                crash_loop: event_type == event_type::CHILD_CRASH_LOOP,
+                cause: text("cause").unwrap_or_else(|| message.to_owned()),
+                stderr_tail: texts("stderrTail"),
+            },
+            event_type::CONNECTED => Change::Connected { generation: number("generation") },
             event_type::CONNECT_FAILED | event_type::TRANSPORT_CLOSED => {
                 Change::ConnectionFailed { message: message.to_owned() }
             }
@@ -341,6 +387,7 @@ impl Change {
             event_type::TURN_ACCEPTED => Change::TurnAccepted {
                 session_id: text("sessionId")?,
                 turn_id: text("turnId")?,
+                found: FoundTurn::deserialize(detail).ok(),
                 queue_id: text("queueId"),
                 key: read(detail, "idempotency"),
             },

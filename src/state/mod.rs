@@ -14,8 +14,8 @@ pub mod snapshot;
 mod tests;
 pub mod turn;
 
-pub use daemon::{AccountState, ChildState, ChildStatus, DaemonState};
-pub use event::{Change, Draft, Event, Level, event_type};
+pub use daemon::{AccountState, ChildPhase, ChildState, ChildStatus, DaemonState};
+pub use event::{Change, Draft, Event, FoundTurn, Level, event_type};
 pub use memory::{Answer, IdempotencyKey, Memory, QueuedTurn, SessionMemory};
 pub use request::{Request, RequestPolicy, RequestStatus, Requests, Resolution, ResolvedBy};
 pub use session::{Purpose, Session, SessionStatus, Sessions};
@@ -50,27 +50,27 @@ pub struct State {
 impl State {
     /// The state that two snapshots hold; the log is to be folded in from the older of the two.
     ///
-    /// A crash can leave them apart; each half then ignores the events it already has.
-    pub fn restore(registry: snapshot::RegistryFile, daemon: snapshot::DaemonFile) -> Self {
-        let mut requests = Requests::default();
-        for request in registry.requests {
-            requests.insert(request);
+    /// A crash can leave them apart, or one of them can be lost; each half then ignores the events it already has.
+    pub fn restore(registry: Option<snapshot::RegistryFile>, daemon: Option<snapshot::DaemonFile>) -> Self {
+        let mut state = Self::default();
+        if let Some(registry) = registry {
+            for session in registry.sessions {
+                state.sessions.insert(std::sync::Arc::unwrap_or_clone(session));
+            }
+            for request in registry.requests {
+                state.requests.insert(request);
+            }
+            state.turns = registry.turns;
+            state.memory = registry.memory;
+            state.sessions_through = registry.through_seq;
+            state.sessions_updated_at = registry.updated_at;
         }
-        let mut sessions = Sessions::default();
-        for session in registry.sessions {
-            sessions.insert(std::sync::Arc::unwrap_or_clone(session));
+        if let Some(daemon) = daemon {
+            state.daemon_through = daemon.through_seq;
+            state.daemon = daemon.daemon;
         }
-        Self {
-            through: registry.through_seq.min(daemon.through_seq),
-            sessions_through: registry.through_seq,
-            daemon_through: daemon.through_seq,
-            daemon: daemon.daemon,
-            sessions_updated_at: registry.updated_at,
-            sessions,
-            turns: registry.turns,
-            requests,
-            memory: registry.memory,
-        }
+        state.through = state.sessions_through.min(state.daemon_through);
+        state
     }
 
     /// Says that all events through `seq` were looked at; those that were not folded in change nothing.
@@ -119,34 +119,63 @@ impl State {
                 daemon.stopped_at = None;
                 daemon.pid = *pid;
                 let status = if *external { ChildStatus::External } else { ChildStatus::Starting };
-                daemon.child = ChildState { status, ..ChildState::default() };
+                daemon.child = ChildState { status, state: ChildPhase::Starting, ..ChildState::default() };
             }
             Change::DaemonStopped => {
                 daemon.started = false;
                 daemon.stopped_at = now();
                 daemon.pid = None;
+                daemon.child.state = ChildPhase::Stopped;
+                daemon.child.next_start_at = None;
                 if daemon.child.status == ChildStatus::External {
                     daemon.child = ChildState { exited_at: now(), ..ChildState::default() };
                 }
             }
-            Change::ChildStarted { pid } => {
+            Change::ChildStarted { pid, generation } => {
+                let before = std::mem::take(&mut daemon.child);
                 daemon.child = ChildState {
                     status: ChildStatus::Starting,
                     pid: *pid,
                     started_at: now(),
+                    generation: *generation,
+                    state: ChildPhase::Starting,
+                    // What is known of the one before stays until this one answers.
+                    last_error: before.last_error,
+                    stderr_tail: before.stderr_tail,
+                    deaths: before.deaths,
                     ..ChildState::default()
                 };
             }
-            Change::Connected => {
-                if daemon.child.status == ChildStatus::External {
-                    daemon.child.started_at = now();
+            Change::Connected { generation } => {
+                let child = &mut daemon.child;
+                if child.status == ChildStatus::External {
+                    child.started_at = now();
+                    child.state = ChildPhase::External;
                 } else {
-                    daemon.child.status = ChildStatus::Running;
+                    child.status = ChildStatus::Running;
+                    child.state = ChildPhase::Running;
                 }
-                daemon.child.last_error = None;
+                child.generation = *generation;
+                child.last_error = None;
+                child.next_start_at = None;
+                child.stderr_tail.clear();
+            }
+            Change::ChildBackoff { until, deaths, crash_loop, cause, stderr_tail } => {
+                let child = &mut daemon.child;
+                if child.status != ChildStatus::External {
+                    child.status = ChildStatus::Failed;
+                }
+                child.state = if *crash_loop { ChildPhase::CrashLoop } else { ChildPhase::Backoff };
+                child.deaths = *deaths;
+                child.next_start_at.clone_from(until);
+                child.last_error = Some(cause.clone());
+                child.stderr_tail.clone_from(stderr_tail);
             }
             Change::ChildExited { code, signal, expected, message } => {
-                daemon.child.status = if *expected { ChildStatus::Stopped } else { ChildStatus::Failed };
+                (daemon.child.status, daemon.child.state) = match expected {
+                    true => (ChildStatus::Stopped, ChildPhase::Stopped),
+                    false => (ChildStatus::Failed, ChildPhase::Backoff),
+                };
                 daemon.child.pid = None;
                 daemon.child.exited_at = now();
                 daemon.child.exit_code = *code;
@@ -157,6 +186,7 @@ impl State {
             }
             Change::ChildFailed { message } => {
                 daemon.child.status = ChildStatus::Failed;
+                daemon.child.state = ChildPhase::Backoff;
                 daemon.child.pid = None;
                 daemon.child.exited_at = now();
                 daemon.child.last_error = Some(message.clone());
@@ -171,7 +201,12 @@ impl State {
                 daemon.account.updated_at = now();
             }
             Change::ChildExternal => daemon.child.status = ChildStatus::External,
-            Change::ConnectionFailed { message } => daemon.child.last_error = Some(message.clone()),
+            Change::ConnectionFailed { message } => {
+                daemon.child.last_error = Some(message.clone());
+                if daemon.child.state == ChildPhase::External {
+                    daemon.child.state = ChildPhase::Backoff;
+                }
+            }
             _ => {}
         }
     }
@@ -281,13 +316,16 @@ impl State {
                 self.memory.sessions.remove(session_id);
                 sessions.remove(session_id)
             }
-            Change::TurnAccepted { session_id, turn_id, queue_id, key } => {
+            Change::TurnAccepted { session_id, turn_id, found, queue_id, key } => {
+                let status = found.as_ref().map_or(IN_PROGRESS, |found| &found.status);
+                // A turn that others came after says nothing about the session as it is now.
+                let is_newest = found.as_ref().is_none_or(|found| found.is_newest);
                 let known = sessions.update(session_id, |session| {
                     // A turn that already reported itself has more to say than its acceptance.
-                    if session.last_turn_id.as_ref() != Some(turn_id) {
-                        session.current_turn_id = Some(turn_id.clone());
+                    if is_newest && session.last_turn_id.as_ref() != Some(turn_id) {
+                        session.current_turn_id = (status == IN_PROGRESS).then(|| turn_id.clone());
                         session.last_turn_id = Some(turn_id.clone());
-                        session.last_turn_status = Some(IN_PROGRESS.to_owned());
+                        session.last_turn_status = Some(status.to_owned());
                         session.updated_at = at.to_owned();
                     }
                 });

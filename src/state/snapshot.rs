@@ -13,6 +13,9 @@ use crate::disk::Disk;
 /// The version of the files' layout that this program writes and reads.
 pub const VERSION: u32 = 1;
 
+/// The highest number of an event that is believed: what JSON readers count exactly.
+const HIGHEST_SEQ: u64 = 1 << 53;
+
 /// Who this daemon is; made once for a state folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -143,6 +146,11 @@ pub fn load<T: DeserializeOwned>(disk: &Disk, path: &Path) -> io::Result<Loaded<
     struct Version {
         format_version: u32,
     }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Through {
+        through_seq: u64,
+    }
     if std::fs::symlink_metadata(path).is_ok_and(|found| !found.is_file() && !found.is_symlink()) {
         let moved_to = disk.set_aside(path)?;
         return Ok(Loaded::SetAside { reason: "it is not a file".to_owned(), moved_to });
@@ -153,13 +161,14 @@ pub fn load<T: DeserializeOwned>(disk: &Disk, path: &Path) -> io::Result<Loaded<
     {
         return Ok(Loaded::Newer { version });
     }
-    match serde_json::from_slice(&text) {
-        Ok(value) => Ok(Loaded::Good(value)),
-        Err(error) => {
-            let moved_to = disk.set_aside(path)?;
-            Ok(Loaded::SetAside { reason: error.to_string(), moved_to })
+    let reason = match (serde_json::from_slice(&text), serde_json::from_slice(&text)) {
+        (Ok(_), Ok(Through { through_seq })) if through_seq > HIGHEST_SEQ => {
+            format!("it goes through event {through_seq}, which cannot be")
         }
-    }
+        (Ok(value), _) => return Ok(Loaded::Good(value)),
+        (Err(error), _) => error.to_string(),
+    };
+    Ok(Loaded::SetAside { reason, moved_to: disk.set_aside(path)? })
 }
 
 /// Replaces a snapshot; when this returns it is on disk.

@@ -161,6 +161,28 @@ fn a_request_that_may_be_repeated_is_remembered_with_its_first_answer() {
 }
 
 #[test]
+fn a_turn_that_is_found_later_counts_as_what_it_is_and_only_when_it_is_the_newest() {
+    let found = |status: &str, is_newest: bool| {
+        let detail = json!({
+            "sessionId": "s", "threadId": "t", "turnId": "u", "status": status, "isNewest": is_newest,
+        });
+        (event_type::TURN_ACCEPTED, detail)
+    };
+    let newer = (event_type::TURN_ACCEPTED, json!({ "sessionId": "s", "turnId": "v" }));
+    for (events, current, last, status) in [
+        (vec![found("interrupted", true)], None, "u", "interrupted"),
+        (vec![found("inProgress", true)], Some("u"), "u", "inProgress"),
+        (vec![newer, found("completed", false)], Some("v"), "v", "inProgress"),
+    ] {
+        let state = folded(std::iter::once(opened("s", "t")).chain(events).collect());
+        let session = state.sessions.get("s").unwrap();
+        assert_eq!(session.current_turn_id.as_deref(), current);
+        assert_eq!(session.last_turn_id.as_deref(), Some(last));
+        assert_eq!(session.last_turn_status.as_deref(), Some(status));
+    }
+}
+
+#[test]
 fn what_the_app_server_says_later_corrects_the_last_turn_only() {
     let missing = (event_type::TURN_MISSING, json!({"sessionId": "s", "threadId": "t", "turnId": "u"}));
     let settled = |turn_id, status| {
@@ -194,6 +216,7 @@ fn the_child_follows_its_events() {
     assert_eq!(died.status, ChildStatus::Failed);
     assert_eq!((died.pid, died.exit_code), (None, Some(3)));
     assert_eq!(died.last_error.as_deref(), Some("why"));
+    assert_eq!(died.state, ChildPhase::Backoff);
 
     let external = (event_type::DAEMON_STARTED, json!({"strategy": "external"}));
     assert_eq!(
@@ -216,7 +239,7 @@ fn key(word: &str) -> Value {
 fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
     let id = prop_oneof![Just("a"), Just("b"), Just("c")];
     let word = prop_oneof![Just("inProgress"), Just("completed"), Just("interrupted"), Just("failed")];
-    (0..24u8, id.clone(), id.clone(), id, word, any::<bool>()).prop_map(|(kind, s, t, u, word, flag)| {
+    (0..26u8, id.clone(), id.clone(), id, word, any::<bool>()).prop_map(|(kind, s, t, u, word, flag)| {
         let turn = json!({"sessionId": s, "threadId": t, "turnId": u, "status": word, "willRetry": flag});
         match kind {
             0 => (
@@ -226,7 +249,11 @@ fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
             1 => (event_type::DAEMON_STOPPED, Value::Null),
             2 => (event_type::CHILD_STARTED, json!({"pid": 2})),
             3 => (event_type::CHILD_EXITED, json!({"code": 1, "signal": null, "expected": flag})),
-            4 => (event_type::CONNECTED, json!({})),
+            4 => (event_type::CONNECTED, json!({"generation": 2})),
+            24 | 25 => (
+                if kind == 24 { event_type::CHILD_BACKOFF } else { event_type::CHILD_CRASH_LOOP },
+                json!({"until": "T", "deaths": 3, "cause": "it died", "stderrTail": [s, t]}),
+            ),
             5 | 6 => opened(s, t),
             7 => (event_type::SESSION_CLOSED, turn),
             8 => (event_type::TURN_ACCEPTED, turn),
@@ -266,7 +293,7 @@ proptest! {
     #[test]
     fn a_snapshot_and_the_tail_equal_the_whole_log(
         events in prop::collection::vec(any_event(), 0..60), cut in 0..60usize, overlap in 0..5usize,
-        ahead in 0..5usize,
+        ahead in 0..5usize, lost in 0..6u8,
     ) {
         let events: Vec<_> =
             events.into_iter().zip(1..).map(|((name, detail), seq)| event(seq, name, detail)).collect();
@@ -282,10 +309,12 @@ proptest! {
         let registry = serde_json::to_string(&snapshot::RegistryFile::of(&newer)).unwrap();
         let daemon = serde_json::to_string(&snapshot::DaemonFile::of(&half)).unwrap();
         let mut restored = State::restore(
-            serde_json::from_str(&registry).unwrap(), serde_json::from_str(&daemon).unwrap(),
+            (lost != 1).then(|| serde_json::from_str(&registry).unwrap()),
+            (lost != 2).then(|| serde_json::from_str(&daemon).unwrap()),
         );
-        // Reading a little too much of the log changes nothing.
-        fold(&mut restored, &events[cut.saturating_sub(overlap)..]);
+        // Reading a little too much of the log changes nothing; where one of the files was lost it is read whole.
+        let from = if matches!(lost, 1 | 2) { 0 } else { cut.saturating_sub(overlap) };
+        fold(&mut restored, &events[from..]);
         prop_assert_eq!(restored, whole);
     }
 

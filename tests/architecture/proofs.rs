@@ -116,12 +116,18 @@ fn a_change_of_a_file_is_found() {
         "#[cfg(test)] mod tests { use std::fs::write; }",
     ];
     assert_tells_apart(files, "src/daemon/keeper.rs", &bad, &good);
-    for owner in
-        ["src/journal/log.rs", "src/state/snapshot.rs", "src/commands/smoke.rs", "src/embedded/store.rs"]
-    {
+    for owner in ["src/disk/mod.rs", "src/disk/lock.rs", "src/commands/smoke.rs", "src/embedded/store.rs"] {
         assert_tells_apart(files, owner, &[], &bad);
     }
-    assert_tells_apart(files, "src/state/mod.rs", &bad, &good);
+    for other in [
+        "src/journal/writer.rs",
+        "src/state/snapshot.rs",
+        "src/daemon/opening.rs",
+        "src/daemon/output.rs",
+        "src/commands/start.rs",
+    ] {
+        assert_tells_apart(files, other, &bad, &good);
+    }
     // What a folder of tests does is free as well.
     assert_tells_apart(files, "src/config/tests.rs", &[], &bad);
 }

@@ -78,6 +78,11 @@ pub(crate) async fn ended(daemon: &Daemon, session_id: &str, turn_id: &Value) ->
     .await
 }
 
+/// The event of the first pause after a death of the app-server.
+pub(crate) async fn setback(daemon: &Daemon) -> Value {
+    logged_type(daemon, "child.backoff").await
+}
+
 /// Waits until `/healthz` says that no turn can be taken, with these words in its reason; the reason.
 pub(crate) async fn not_ready(daemon: &Daemon, why: &str) -> String {
     wait_until_async(&format!("/healthz to say {why:?}"), async || {

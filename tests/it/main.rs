@@ -5,9 +5,15 @@
 
 mod api;
 mod commands;
+mod duplex;
+mod files;
+mod history;
 mod http;
 mod lifecycle;
 mod real;
+mod sessions;
+mod streams;
+mod supervision;
 mod support;
 mod turns;
 mod websocket;

@@ -1,8 +1,11 @@
 //! codexd with the real app-server behind it, and the offline model behind that.
 
 mod app_server;
+mod duplex;
 mod external;
 mod lifecycle;
+mod sessions;
+mod supervision;
 mod tools;
 mod turns;
 

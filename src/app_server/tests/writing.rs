@@ -1,12 +1,15 @@
 //! What leaves for the app-server.
 
+use futures_util::StreamExt;
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::io::AsyncReadExt;
+use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
 
-use super::super::spawned;
 use super::super::wire::RpcError;
+use super::super::{spawned, websocket};
 use super::{Connection, until_idle};
 
 #[tokio::test(start_paused = true)]
@@ -65,4 +68,22 @@ async fn a_child_that_closed_its_stdin_ends_the_writer() {
     client.notify("anything");
     let reason = spawned::write(stdin, said, CancellationToken::new()).await;
     assert!(reason.starts_with("its stdin failed: "), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_websocket_that_is_not_read_can_be_closed() {
+    let Connection { client, said, .. } = Connection::new();
+    let (stream, _never_read) = tokio::io::duplex(64);
+    let stream: Box<dyn websocket::Stream> = Box::new(stream);
+    let socket = WebSocketStream::from_raw_socket(MaybeTlsStream::Plain(stream), Role::Client, None).await;
+    let (sink, _stream) = socket.split();
+    let close = CancellationToken::new();
+    let writer = tokio::spawn(websocket::write(sink, said, close.clone()));
+    for _ in 0..1000 {
+        client.notify("more than the stream holds");
+    }
+    until_idle().await;
+    assert!(!writer.is_finished());
+    close.cancel();
+    assert_eq!(writer.await.unwrap(), "it was closed");
 }

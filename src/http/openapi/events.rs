@@ -21,6 +21,17 @@ use Part::{Any, Flag, List, Record, Text, TextOrNull, Whole, WholeOrNull};
 
 type Detail = &'static [(&'static str, Part)];
 
+/// Why and until when the app-server is not started.
+const SETBACK: Detail = &[
+    ("delayMs", Whole),
+    ("until", Text),
+    ("deaths", Whole),
+    ("cause", Text),
+    ("exitCode", WholeOrNull),
+    ("signal", TextOrNull),
+    ("stderrTail", List),
+];
+
 /// The types whose details have parts that are always there; the others may have `null` for a detail.
 const DETAILS: &[(&str, Detail)] = &[
     (
@@ -28,8 +39,10 @@ const DETAILS: &[(&str, Detail)] = &[
         &[("endpoint", Text), ("localApiBase", Text), ("strategy", Text), ("pid", WholeOrNull)],
     ),
     (is::DAEMON_STOPPED, &[]),
-    (is::CHILD_STARTED, &[("args", List), ("command", Text), ("pid", WholeOrNull)]),
+    (is::CHILD_STARTED, &[("args", List), ("command", Text), ("pid", WholeOrNull), ("generation", Whole)]),
     (is::CHILD_EXITED, &[("code", WholeOrNull), ("signal", TextOrNull), ("expected", Flag)]),
+    (is::CHILD_BACKOFF, SETBACK),
+    (is::CHILD_CRASH_LOOP, SETBACK),
     (is::CHILD_ERROR, &[]),
     (is::CHILD_EXTERNAL, &[]),
     (is::CHILD_SPAWN_FAILED, &[]),

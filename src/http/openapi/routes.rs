@@ -215,8 +215,9 @@ pub(in crate::http) const ROUTES: &[Route] = &[
                   `event: gap` ends the stream when events are missing. `Last-Event-ID` goes on after a cursor.\n\n\
                   With the handshake of a WebSocket (RFC 6455) the answer is 101, and text messages follow: \
                   `{\"type\": \"hello\", \"recentEvents\", \"service\", \"snapshot\"}`, then \
-                  `{\"type\": \"event\", \"event\"}` for each event. The client may send `{\"type\": \"ping\"}` and \
-                  `{\"type\": \"status\"}`.",
+                  `{\"type\": \"event\", \"event\"}` for each event. The client may send `{\"type\": \"ping\"}`, \
+                  `{\"type\": \"status\"}`, and `{\"type\": \"respond\", \"requestId\", \"decision\"}`, which \
+                  answers a request of the app-server.",
         ..formal(
             "WS",
             EVENT_STREAM,

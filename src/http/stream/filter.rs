@@ -22,7 +22,7 @@ impl Filter {
     }
 
     /// The filter of a query; `thread_id` is the thread of its session, if the session is known.
-    fn new(query: &Query, thread_id: Option<&str>) -> Self {
+    pub(super) fn new(query: &Query, thread_id: Option<&str>) -> Self {
         let about = query.session_id.as_deref().map(|session_id| {
             let session = Some(("sessionId", session_id));
             let thread = thread_id.map(|thread_id| ("threadId", thread_id));

@@ -8,6 +8,8 @@ mod filter;
 mod page;
 mod query;
 mod sse;
+#[cfg(test)]
+mod tests;
 mod websocket;
 
 use axum::extract::{Request, State};

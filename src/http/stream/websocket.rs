@@ -1,6 +1,8 @@
 //! `WS /v1/codexd/events`: the greeting, then every event, and what clients may ask on the way.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value, json};
 use tokio::io::AsyncReadExt;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::CapacityError;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -115,6 +117,8 @@ impl Client<'_> {
         }
         let interval = self.edge.daemon.config().limits.ping_interval;
         let mut ping = tokio::time::interval_at(Instant::now() + interval, interval);
+        // After a long wait for a slow client, the pings that were due meanwhile must not come all at once.
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent = false;
         loop {
             tokio::select! {
@@ -136,11 +140,10 @@ impl Client<'_> {
                     if silent {
                         return Ok(Ending::Gone);
                     }
-                    silent = true;
-                    self.socket.send(Message::Ping(Bytes::new())).await?;
+                    silent = !waits(self.socket.send(Message::Ping(Bytes::new()))).await?;
                 }
                 fed = feed.next() => match fed {
-                    Ok(Fed::Lines(lines)) => self.pass_on(lines).await?,
+                    Ok(Fed::Lines(lines)) => silent &= !waits(self.pass_on(lines)).await?,
                     Ok(Fed::Bookmark(seq)) => {
                         let cursor = bounds.cursor(seq);
                         self.socket.send(frame(&json!({ "type": "bookmark", "cursor": cursor }))).await?;
@@ -278,6 +281,22 @@ async fn respond(edge: &Shared, message: Map<String, Value>) -> Message {
             frame(&answer)
         }
     }
+}
+
+/// Sends something; returns whether that had to wait until the client took some of what is on its way.
+///
+/// A ping stands behind what was sent before it, so a client that takes something is there, although it may not have
+/// come to the ping yet.
+async fn waits(sending: impl Future<Output = Result<(), Error>>) -> Result<bool, Error> {
+    let mut sending = pin!(sending);
+    let mut waited = false;
+    poll_fn(|context| {
+        let sent = sending.as_mut().poll(context);
+        waited |= sent.is_pending();
+        sent
+    })
+    .await?;
+    Ok(waited)
 }
 
 fn frame(value: &Value) -> Message {

@@ -1,5 +1,6 @@
 //! What is made of the body of a request.
 
+use futures_util::future::join_all;
 use serde_json::json;
 
 use super::{Room, SESSION};
@@ -95,8 +96,8 @@ async fn a_field_of_a_turn_that_is_wrong_is_named() {
 #[tokio::test]
 async fn what_is_right_is_refused_only_for_want_of_an_app_server() {
     let room = Room::new().await;
-    let reason = room.get("/healthz").await.json["service"]["notReadyReason"].clone();
-    for (path, body) in [
+    // All at once: each waits for an app-server as long as one may still come in time.
+    let requests = [
         (SESSIONS, json!({})),
         // Unknown fields are ignored, and what is empty or null counts as absent.
         (SESSIONS, json!({ "unknown": [1], "purpose": " ", "cwd": "", "config": null, "metadata": null })),
@@ -106,15 +107,18 @@ async fn what_is_right_is_refused_only_for_want_of_an_app_server() {
         (TURN, json!({ "sessionId": " session-a ", "prompt": "hello" })),
         (TURN, json!({ "sessionId": SESSION, "input": " ", "prompt": [{ "type": "text" }] })),
         (TURN, json!({ "sessionId": SESSION, "input": "hello", "expectedTurnId": "turn-a" })),
-    ] {
-        let answer = room.post(path, body.to_string()).await;
-        let message = answer.error(503, "app_server_unavailable");
-        assert!(message.contains(reason.as_str().unwrap()), "{body}: {message}");
-        assert!(answer.headers.contains_key("retry-after"), "{body}");
-    }
+    ];
+    let requests = requests.map(|(path, body)| (path, body.to_string()));
     // A session without any wish needs no body.
-    room.post(SESSIONS, "").await.error(503, "app_server_unavailable");
-    room.post(SESSIONS, " \r\n").await.error(503, "app_server_unavailable");
+    let empty = ["", " \r\n"].map(|body| (SESSIONS, body.to_owned()));
+    let requests = requests.into_iter().chain(empty);
+    let answers = requests.map(async |(path, body)| (room.post(path, body.clone()).await, body));
+    for (answer, body) in join_all(answers).await {
+        let message = answer.error(503, "app_server_unavailable");
+        assert!(message.contains("no-codex") && message.contains("next try is in"), "{body}: {message}");
+        let seconds = answer.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap();
+        assert!((1..=60).contains(&seconds), "{body}: {seconds}");
+    }
     room.stop().await;
 }
 

@@ -55,7 +55,8 @@ async fn a_session_is_created_listed_and_read() {
     let turn_id = turn(&daemon, &session_id, "hello").await;
     idle(&daemon, &session_id).await;
     let read = get(&daemon, &format!("{SESSIONS}/{session_id}")).await;
-    assert_eq!(keys(read.data(200)), ["recentEvents", "session"]);
+    assert_eq!(keys(read.data(200)), ["recentEvents", "session", "queuedTurns", "requests"]);
+    assert_eq!(read.data(200)["queuedTurns"], json!([]));
     let events = read.data(200)["recentEvents"].as_array().unwrap();
     let types: Vec<_> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
     assert_eq!(types.first(), Some(&"session.created"), "{types:?}");
@@ -167,19 +168,9 @@ async fn what_only_the_app_server_can_judge_it_judges() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     for (path, field, value, said) in [
-        (SESSIONS, "sandbox", json!("bogus"), "unknown variant `bogus`"),
-        (SESSIONS, "sandbox", json!(7), "invalid type: integer `7`"),
-        (SESSIONS, "approvalPolicy", json!("bogus"), "unknown variant `bogus`"),
-        (SESSIONS, "approvalPolicy", json!(["never"]), "invalid type: sequence"),
-        (SESSIONS, "personality", json!("weird"), "unknown variant `weird`"),
         (SESSIONS, "modelProvider", json!("nope"), "Model provider `nope` not found"),
         (SESSIONS, "threadId", json!("not-a-uuid"), "invalid session id"),
-        (TURN, "approvalPolicy", json!("bogus"), "unknown variant `bogus`"),
-        (TURN, "personality", json!("weird"), "unknown variant `weird`"),
         (TURN, "sandboxPolicy", json!({ "type": "bogus" }), "unknown variant `bogus`"),
-        (TURN, "summary", json!("weird"), "unknown variant `weird`"),
-        (TURN, "input", json!([{ "type": "bogus" }]), "unknown variant `bogus`"),
-        (TURN, "input", json!([1]), "invalid type: integer `1`"),
     ] {
         let mut body = json!({ field: value });
         if path == TURN {

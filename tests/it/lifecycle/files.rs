@@ -41,7 +41,8 @@ async fn the_files_have_the_keys_of_the_contract_and_belong_to_their_owner() {
     for name in ["identity.json", "daemon-state.json", "session-registry.json", "recent-events.json"] {
         assert_eq!(mode(&state.join(name)), 0o600, "{name}");
     }
-    for name in ["events.jsonl", "stdout.log", "stderr.log"] {
+    assert_eq!(mode(&state.join("codexd.lock")), 0o600);
+    for name in ["events.jsonl", "event-log.json", "codexd.lock", "stdout.log", "stderr.log"] {
         assert_eq!(mode(&logs.join(name)), 0o600, "{name}");
     }
     let identity = json_file(&state.join("identity.json"));
@@ -63,8 +64,22 @@ async fn the_files_have_the_keys_of_the_contract_and_belong_to_their_owner() {
         assert_eq!(keys(event), ["seq", "createdAt", "level", "type", "message", "detail"]);
     }
     assert!(fs::metadata(logs.join("stdout.log")).unwrap().len() > 0);
-    let names = fs::read_dir(&state).unwrap().map(|entry| entry.unwrap().file_name());
-    assert_eq!(names.count(), 4, "nothing half-written is left");
+    let names = |folder: &Path| {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(
+        names(&state),
+        ["codexd.lock", "daemon-state.json", "identity.json", "recent-events.json", "session-registry.json"],
+        "nothing half-written is left"
+    );
+    assert_eq!(
+        names(&logs),
+        ["codexd.lock", "event-log.json", "events.jsonl", "stderr.log", "stdout.log"],
+        "nothing half-written is left"
+    );
 }
 
 #[tokio::test]

@@ -201,3 +201,23 @@ async fn nothing_that_a_turn_started_outlives_the_daemon() {
         assert_stopped(&daemon, &stopped);
     }
 }
+
+#[tokio::test]
+async fn nothing_survives_an_app_server_that_was_killed() {
+    let mut daemon = start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "spawn-background=300 kill").await;
+    logged_type(&daemon, "child.exited").await;
+    let stopped = daemon.stop().await;
+    assert_stopped(&daemon, &stopped);
+}
+
+#[tokio::test]
+async fn a_process_that_lost_its_parent_does_not_outlive_the_daemon() {
+    let mut daemon = start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "spawn-double=300").await;
+    logged_type(&daemon, "app-server.turn.completed").await;
+    let stopped = daemon.stop().await;
+    assert_stopped(&daemon, &stopped);
+}

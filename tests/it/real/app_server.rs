@@ -53,6 +53,11 @@ impl AppServer {
         assert_eq!(self.process.try_wait().unwrap(), None, "the app-server has ended");
     }
 
+    /// Sends it a signal.
+    pub(super) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
     /// Ends it without a warning.
     pub(super) fn kill(&mut self) {
         self.process.kill().unwrap();

@@ -59,21 +59,3 @@ async fn a_plan_is_shown() {
     assert_eq!(plans[0]["detail"]["plan"].as_array().unwrap().len(), 2);
     assert_eq!(plans[0]["detail"]["threadId"], session["threadId"]);
 }
-
-#[tokio::test]
-async fn an_approval_that_nobody_can_give_is_refused_and_the_turn_goes_on() {
-    let mut stage = Stage::start().await;
-    let settings = json!({ "approvalPolicy": "untrusted", "sandbox": "read-only" });
-    let session = stage.session(&settings).await;
-    let turn = stage.turn(&session, "mock:shell=[touch forbidden] mock:deltas=1").await;
-    assert_eq!((turn.status(), turn.text()), ("completed", text_of_deltas(1)));
-    let refused = turn.of("app-server.request.refused");
-    assert_eq!(refused.len(), 1);
-    assert_eq!(refused[0]["detail"]["requestMethod"], "item/commandExecution/requestApproval");
-    assert_eq!(refused[0]["detail"]["threadId"], session["threadId"]);
-    let completed = turn.items("item/completed", "commandExecution");
-    assert_eq!(completed[0]["status"], "failed");
-    assert_eq!(completed[0]["id"], refused[0]["detail"]["itemId"]);
-    assert!(!stage.home.workspace().join("forbidden").exists());
-    stage.stop().await;
-}

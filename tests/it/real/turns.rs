@@ -141,9 +141,6 @@ async fn a_prompt_of_a_megabyte_reaches_the_model_whole() {
 async fn what_the_app_server_does_not_take_is_the_callers_mistake() {
     let mut stage = Stage::start().await;
     for wrong in [
-        json!({ "sandbox": "bogus" }),
-        json!({ "approvalPolicy": "bogus" }),
-        json!({ "personality": "bogus" }),
         json!({ "modelProvider": "bogus" }),
         json!({ "threadId": "bogus" }),
         json!({ "threadId": "01a1f6fb-b866-75a2-b64e-8e17d77fc57f" }),
@@ -155,9 +152,8 @@ async fn what_the_app_server_does_not_take_is_the_callers_mistake() {
     }
     let session = stage.session(&json!({})).await;
     for wrong in [
-        json!({ "input": [{ "type": "bogus" }] }),
-        json!({ "summary": "bogus" }),
-        json!({ "approvalPolicy": "bogus" }),
+        json!({ "input": [{ "type": "image" }] }),
+        json!({ "approvalPolicy": { "bogus": {} } }),
         json!({ "sandboxPolicy": { "type": "bogus" } }),
     ] {
         let mut body = json!({ "sessionId": session["sessionId"], "input": "mock:deltas=1" });

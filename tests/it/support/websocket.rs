@@ -2,11 +2,11 @@
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async, connect_async};
 
 use super::http::Target;
 use super::wait::DEADLINE;
@@ -60,11 +60,25 @@ impl EventStream {
         Self { socket, seen: Vec::new(), last_seq: None }
     }
 
+    /// Connects to this path (and query) with a socket that holds about this many bytes; when it holds few, a client that
+    /// does not read is soon noticed by the other side.
+    pub(crate) async fn connect_with_room(target: &(impl Target + ?Sized), path: &str, bytes: u32) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(bytes).unwrap();
+        let connected = async {
+            let stream = socket.connect(target.authority().parse().unwrap()).await.unwrap();
+            let url = format!("ws://{}{path}", target.authority());
+            client_async(url, MaybeTlsStream::Plain(stream)).await.unwrap().0
+        };
+        let socket = tokio::time::timeout(DEADLINE, connected).await.expect("no handshake");
+        Self { socket, seen: Vec::new(), last_seq: None }
+    }
+
     /// The greeting, which is the first message of every connection.
     pub(crate) async fn hello(&mut self) -> Value {
         let hello = self.next_message().await;
         assert_eq!(hello["type"], "hello", "the first message");
-        for part in ["recentEvents", "service", "snapshot"] {
+        for part in ["cursor", "recentEvents", "service", "snapshot"] {
             assert!(hello.get(part).is_some(), "no {part} in {hello}");
         }
         hello
@@ -128,6 +142,26 @@ impl EventStream {
         match tokio::time::timeout(DEADLINE, self.receive_until(|_| false)).await {
             Ok(Ok(_)) => unreachable!("no event was the last one"),
             Ok(Err(code)) => code,
+            Err(_) => self.lost("the end of the stream"),
+        }
+    }
+
+    /// All events that still come until the server ends the stream, and the code of the close.
+    pub(crate) async fn rest(&mut self) -> (Vec<Value>, u16) {
+        let mut events = Vec::new();
+        let all = async {
+            loop {
+                match self.receive().await {
+                    Received::Json(mut message) if message["type"] == "event" => {
+                        events.push(message["event"].take());
+                    }
+                    Received::Json(_) => {}
+                    Received::Closed(code) => return code,
+                }
+            }
+        };
+        match tokio::time::timeout(DEADLINE, all).await {
+            Ok(code) => (events, code),
             Err(_) => self.lost("the end of the stream"),
         }
     }

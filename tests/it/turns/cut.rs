@@ -4,11 +4,10 @@ use hyper::header::RETRY_AFTER;
 use serde_json::{Value, json};
 
 use crate::api::{
-    SESSIONS, ask_turn, assert_keys, child_that_is, create, idle, logged, logged_type, not_ready, session,
-    start, text, try_post, turn,
+    ask_turn, assert_keys, create, idle, logged, logged_type, session, setback, start, text, try_post, turn,
 };
 use crate::support::daemon::Daemon;
-use crate::support::http::{Answer, Target, get, post};
+use crate::support::http::Target;
 
 /// Everything that the end of a turn without its end says.
 const MISSING_KEYS: [&str; 13] = [
@@ -56,35 +55,22 @@ async fn cut(daemon: &Daemon, prompt: &str) -> Value {
     detail
 }
 
-fn assert_unavailable(answer: &Answer, why: &str) {
-    let message = answer.error(503, "app_server_unavailable");
-    assert!(message.contains(why), "{message}");
-    assert!(answer.headers.get(RETRY_AFTER).is_some(), "no Retry-After: {}", answer.text);
-}
-
 #[tokio::test]
-async fn a_crash_fails_the_turn_and_is_told_from_then_on() {
+async fn a_crash_fails_the_turn_and_is_told() {
     let daemon = start().await;
     let detail = cut(&daemon, "deltas=10 crash=7").await;
     assert_eq!(detail["childExitCode"], 7);
     assert_eq!(detail["childSignal"], Value::Null);
     assert_eq!(detail["trailingMessageLength"], 0);
 
-    not_ready(&daemon, "exited with code 7").await;
-    let child = child_that_is(&daemon, "failed").await;
-    assert_eq!(child["exitCode"], 7);
-    assert_eq!(child["pid"], Value::Null);
-    assert!(child["lastError"].is_string(), "{child}");
+    let setback = setback(&daemon).await;
+    assert_eq!((&setback["detail"]["exitCode"], &setback["detail"]["deaths"]), (&json!(7), &json!(1)));
+    assert!(setback["message"].as_str().unwrap().contains("exited with code 7"), "{setback}");
     let exited = logged_type(&daemon, "child.exited").await;
     assert_eq!(
         (&exited["level"], &exited["message"]),
         (&json!("error"), &json!("Codex child exited with code 7."))
     );
-
-    assert_unavailable(&post(&daemon, SESSIONS, &json!({})).await, "exited with code 7");
-    let list = get(&daemon, SESSIONS).await;
-    let session_id = text(&list.data(200)["sessions"][0]["sessionId"]);
-    assert_unavailable(&ask_turn(&daemon, &session_id, "hello").await, "exited with code 7");
 }
 
 #[tokio::test]
@@ -92,7 +78,8 @@ async fn a_kill_is_told_by_the_name_of_its_signal() {
     let daemon = start().await;
     let detail = cut(&daemon, "kill").await;
     assert_eq!((&detail["childExitCode"], &detail["childSignal"]), (&Value::Null, &json!("SIGKILL")));
-    not_ready(&daemon, "SIGKILL").await;
+    let setback = setback(&daemon).await;
+    assert_eq!(setback["detail"]["signal"], "SIGKILL");
     let exited = logged_type(&daemon, "child.exited").await;
     assert_eq!(exited["detail"]["signal"], "SIGKILL");
     assert!(exited["message"].as_str().unwrap().contains("SIGKILL"), "{exited}");
@@ -120,7 +107,7 @@ async fn an_app_server_that_closes_its_stdout_is_ended() {
     assert_eq!(detail["transportCloseSource"], "stdout.end");
     let exited = logged_type(&daemon, "child.exited").await;
     assert!(exited["detail"].is_object(), "{exited}");
-    not_ready(&daemon, "app-server").await;
+    setback(&daemon).await;
 }
 
 #[tokio::test]

@@ -1,13 +1,11 @@
 //! An app-server that is late, answers twice, talks nonsense or asks, and callers that do not wait.
 
-use hyper::header::RETRY_AFTER;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::api::{
-    SESSIONS, TURN, ask_turn, ended, idle, logged, logged_type, request_bytes, session, start, turn,
-    types_of_turn,
+    SESSIONS, TURN, ended, idle, logged, logged_type, request_bytes, session, start, turn, types_of_turn,
 };
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
@@ -99,39 +97,6 @@ async fn what_the_app_server_says_on_stderr_is_kept() {
     .await;
     let stderr = std::fs::read_to_string(daemon.logs_dir().join("stderr.log")).unwrap();
     assert!(stderr.contains("marked-word"));
-}
-
-#[tokio::test]
-async fn an_overloaded_app_server_is_a_reason_to_try_again() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    completes(&daemon, &session_id, "overload=2").await;
-    for _ in 0..2 {
-        let answer = ask_turn(&daemon, &session_id, "hello").await;
-        answer.error(503, "overloaded");
-        assert!(answer.headers.get(RETRY_AFTER).is_some(), "no Retry-After: {}", answer.text);
-    }
-    completes(&daemon, &session_id, "hello").await;
-}
-
-#[tokio::test]
-async fn a_question_that_nobody_can_answer_is_refused_at_once() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    for (word, method) in [
-        ("command", "item/commandExecution/requestApproval"),
-        ("file", "item/fileChange/requestApproval"),
-        ("permissions", "item/permissions/requestApproval"),
-        ("input", "item/tool/requestUserInput"),
-        ("unknown", "item/unheardOf/request"),
-    ] {
-        completes(&daemon, &session_id, &format!("ask={word}")).await;
-        let refused = logged(&daemon, method, |event| {
-            event["type"] == "app-server.request.refused" && event["detail"]["requestMethod"] == method
-        })
-        .await;
-        assert_eq!(refused["level"], "warn");
-    }
 }
 
 #[tokio::test]

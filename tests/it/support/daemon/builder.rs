@@ -120,7 +120,8 @@ impl DaemonBuilder {
         }
     }
 
-    fn spawn(self) -> Daemon {
+    /// Starts the daemon and waits for nothing; it may be ended at any moment of its start.
+    pub(crate) fn spawn(self) -> Daemon {
         let mark = Uuid::new_v4().to_string();
         let root = self.root;
         let home = root.path().join("home");

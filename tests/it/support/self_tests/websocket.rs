@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::support::websocket::EventStream;
 
-const HELLO: &str = r#"{"type":"hello","recentEvents":[],"service":{},"snapshot":{}}"#;
+const HELLO: &str = r#"{"type":"hello","cursor":"e-0","recentEvents":[],"service":{},"snapshot":{}}"#;
 
 /// A server that says these lines, answers one message with a pong, and goes away.
 async fn server(lines: &[&str]) -> String {

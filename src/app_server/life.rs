@@ -1,0 +1,361 @@
+//! One generation: a connection from its beginning to its end, and the process behind it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde_json::json;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::child::{self, ChildRecord, LITTLE_PATIENCE, PATIENCE, Process, Program, StopPace};
+use super::client::Client;
+use super::link::{LAST_WORDS, Link, Over, end_task};
+use super::listener::{Backlog, Closed, Exit, Heard, Listener};
+use super::pending::Pending;
+use super::processes::{self, Identity, Ours, Seen};
+use super::reader::{Ear, StreamEnd};
+use super::supervisor::{App, Availability, Plan, STOPPING, Waiting, over};
+use super::tail::Tail;
+use super::wards::Wards;
+use super::websocket::{self, Address};
+use super::{liveness, redact, spawned};
+
+/// How long an exit status is waited for after the pipes ended, before the process is ended by force.
+const LAST_BREATH: Duration = Duration::from_millis(500);
+/// Where the end of a connection comes from when `initialize` failed.
+const INITIALIZE: &str = "initialize";
+/// The same when nothing was heard any more.
+const LIVENESS: &str = "liveness";
+
+/// One generation.
+pub(crate) struct Life<'a, F> {
+    pub(crate) generation: u64,
+    pub(crate) plan: &'a Plan,
+    pub(crate) backlog: &'a Arc<Backlog>,
+    pub(crate) listener: &'a F,
+    pub(crate) publish: &'a watch::Sender<Availability>,
+    pub(crate) wards: &'a Wards,
+}
+
+/// How a generation ended.
+#[derive(Debug)]
+pub(crate) struct Death {
+    /// What it died of, as a sentence.
+    pub(crate) cause: String,
+    /// How its process ended, as far as it is known.
+    pub(crate) exit: Option<Exit>,
+    /// How long it could be called.
+    pub(crate) healthy: Duration,
+    /// The last lines of its stderr.
+    pub(crate) last_words: Vec<String>,
+}
+
+impl Death {
+    /// That of one which never lived.
+    fn at_birth(cause: String) -> Self {
+        Self { cause, exit: None, healthy: Duration::ZERO, last_words: Vec::new() }
+    }
+}
+
+/// What became of a connection that was served.
+struct Served {
+    over: Over,
+    /// How long it could be called.
+    healthy: Duration,
+}
+
+impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
+    /// Lives; nothing of it is left when this returns.
+    pub(crate) async fn run(&self, pace: watch::Receiver<StopPace>) -> Death {
+        match &self.plan.app {
+            App::Spawn(program) => self.run_spawned(program, pace).await,
+            App::External(address) => self.run_external(address, pace).await,
+        }
+    }
+
+    async fn run_spawned(&self, program: &Program, mut pace: watch::Receiver<StopPace>) -> Death {
+        let (mut process, pipes) = match child::spawn(program, self.wards) {
+            Ok(spawned) => spawned,
+            Err(message) => {
+                self.tell(Heard::SpawnFailed { message: message.clone() });
+                return Death::at_birth(message);
+            }
+        };
+        self.tell(Heard::Started { pid: process.id() });
+        let tail = Arc::new(Mutex::new(Tail::default()));
+        let stderr = {
+            let (tail, listener) = (Arc::clone(&tail), (self.listener)(self.generation));
+            tokio::spawn(async move { spawned::drain(pipes.stderr, listener, &tail).await })
+        };
+        let (client, pending, lines) = Client::new(self.generation);
+        let close = CancellationToken::new();
+        let writer = tokio::spawn(spawned::write(pipes.stdin, lines, close.clone()));
+        let mut ear = self.ear(&pending);
+        let (pulse, cap) = (ear.pulse(), self.plan.line_cap);
+        let reader = tokio::spawn(async move { ear.read_lines(pipes.stdout, cap).await });
+        let mut link = Link { client, pending, pulse, reader: Some(reader), writer, close };
+
+        // On disk before it is spoken to: from then on it does things that a later life may have to end.
+        self.remember(program, process.id()).await;
+        let served = self.serve(&mut link, Some(&mut process), pace.clone()).await;
+        let mut death = self.end_spawned(served, link, &mut process, stderr, program, &mut pace).await;
+        let tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+        death.last_words = tail.lines();
+        death
+    }
+
+    async fn run_external(&self, address: &Address, mut pace: watch::Receiver<StopPace>) -> Death {
+        let patience = self.plan.start_timeout;
+        let connecting = tokio::time::timeout(patience, websocket::connect(address, self.plan.line_cap));
+        let connected = tokio::select! {
+            connected = connecting => connected.unwrap_or_else(|_| {
+                Err(format!("no answer to the handshake within {} s", patience.as_secs_f32()))
+            }),
+            () = over(&mut pace) => return Death::at_birth(STOPPING.to_owned()),
+        };
+        let socket = match connected {
+            Ok(socket) => socket,
+            Err(reason) => {
+                let message = format!("The app-server cannot be reached: {reason}.");
+                self.tell(Heard::ConnectFailed { message: message.clone() });
+                return Death::at_birth(message);
+            }
+        };
+        let (sink, stream) = socket.split();
+        let (client, pending, lines) = Client::new(self.generation);
+        let close = CancellationToken::new();
+        let writer = tokio::spawn(websocket::write(sink, lines, close.clone()));
+        let mut ear = self.ear(&pending);
+        let pulse = ear.pulse();
+        let reader = tokio::spawn(async move { websocket::read(stream, &mut ear).await });
+        let mut link = Link { client, pending, pulse, reader: Some(reader), writer, close };
+
+        let Served { over, healthy } = self.serve(&mut link, None, pace).await;
+        link.close.cancel();
+        let heard = link.last_words().await;
+        end_task(link.writer).await;
+        let (cause, _) = match over {
+            Over::Stream(end) => self.closed(end, None, false),
+            Over::Stop | Over::Exited(_) => self.closed(heard, None, true),
+        };
+        Death { healthy, ..Death::at_birth(cause) }
+    }
+
+    fn ear(&self, pending: &Arc<Pending>) -> Ear<L> {
+        Ear::new(Arc::clone(pending), (self.listener)(self.generation), Arc::clone(self.backlog))
+    }
+
+    /// Brings to disk which process runs.
+    async fn remember(&self, program: &Program, pid: Option<u32>) {
+        let (record, instance, generation) =
+            (Arc::clone(&program.record), program.instance.clone(), self.generation);
+        let remember = move || match pid.and_then(Identity::of) {
+            Some(identity) => record(Some(&ChildRecord { identity, generation, instance })),
+            // It has ended already.
+            None => record(None),
+        };
+        if let Err(error) = tokio::task::spawn_blocking(remember).await {
+            tracing::error!(%error, "it is not on disk which app-server runs");
+        }
+    }
+
+    /// Initializes, then serves until the connection is over, for whatever reason.
+    ///
+    /// When this returns no call can be made and none waits any more.
+    async fn serve(
+        &self,
+        link: &mut Link,
+        process: Option<&mut Process>,
+        pace: watch::Receiver<StopPace>,
+    ) -> Served {
+        let (client, pending, pulse) =
+            (link.client.clone(), Arc::clone(&link.pending), Arc::clone(&link.pulse));
+        let mut ready = None;
+        let over = {
+            let over = link.over(process, pace);
+            tokio::pin!(over);
+            tokio::select! {
+                biased;
+                over = &mut over => over,
+                initialized = self.initialize(&client) => match initialized {
+                    Ok(()) => {
+                        ready = Some(Instant::now());
+                        self.publish.send_replace(Availability::Ready(client.clone()));
+                        tokio::select! {
+                            biased;
+                            over = &mut over => over,
+                            reason = liveness::gone(&client, &pulse, self.plan.check_interval) => {
+                                Over::Stream(StreamEnd::new(LIVENESS, reason))
+                            }
+                        }
+                    }
+                    Err(message) => {
+                        let sentence = format!("The app-server cannot be used: {message}.");
+                        self.tell(Heard::ConnectFailed { message: sentence });
+                        Over::Stream(StreamEnd::new(INITIALIZE, message))
+                    }
+                },
+            }
+        };
+        let (now, cause) = match &over {
+            Over::Stop => (Availability::Stopped { reason: STOPPING.to_owned() }, "codexd is stopping"),
+            Over::Stream(end) => {
+                (dying(format!("The app-server connection is gone: {}.", end.message)), end.message.as_str())
+            }
+            Over::Exited(_) => (dying("The app-server process ended.".to_owned()), "its process ended"),
+        };
+        // Said at once: ending what is left of a sick process can take seconds.
+        self.publish.send_replace(now);
+        if !matches!(over, Over::Exited(_)) {
+            pending.close(cause);
+        }
+        Served { over, healthy: ready.map_or(Duration::ZERO, |ready: Instant| ready.elapsed()) }
+    }
+
+    async fn initialize(&self, client: &Client) -> Result<(), String> {
+        let params = json!({
+            "clientInfo": {
+                "name": "baa-conductor-codexd",
+                "title": "codexd local service",
+                "version": self.plan.version,
+            },
+            // collaborationMode on a turn needs it (measured).
+            "capabilities": { "experimentalApi": true },
+        });
+        match client.call("initialize", &params, self.plan.start_timeout).await {
+            Ok(info) => {
+                self.tell(Heard::Connected { info: &info });
+                client.notify("initialized");
+                Ok(())
+            }
+            Err(error) => Err(format!("it did not initialize: {error}")),
+        }
+    }
+
+    /// Ends what is left of a child and its connection, and tells how it went.
+    async fn end_spawned(
+        &self,
+        Served { over, healthy }: Served,
+        mut link: Link,
+        process: &mut Process,
+        stderr: JoinHandle<()>,
+        program: &Program,
+        pace: &mut watch::Receiver<StopPace>,
+    ) -> Death {
+        let expected = matches!(over, Over::Stop);
+        let (end, status) = match over {
+            Over::Exited(status) => (None, Some(status)),
+            // Nothing says that it is about to end by itself.
+            Over::Stream(end) if [INITIALIZE, LIVENESS].contains(&end.source) => (Some(end), None),
+            Over::Stream(end) => (Some(end), process.wait_at_most(LAST_BREATH).await),
+            Over::Stop => (None, None),
+        };
+        let patience = if expected { PATIENCE } else { LITTLE_PATIENCE };
+        let (status, seen) = match status {
+            Some(status) => (status, Vec::new()),
+            None => {
+                let seen = self.see_family(program).await;
+                (process.end(&link.close, pace, patience).await, seen)
+            }
+        };
+        link.close.cancel();
+        // Before its last words: what it started may hold its pipes open for ever.
+        self.sweep(program, seen).await;
+        let heard = link.last_words().await;
+        end_task(link.writer).await;
+        let mut stderr = stderr;
+        if tokio::time::timeout(LAST_WORDS, &mut stderr).await.is_err() {
+            stderr.abort();
+            let _ = stderr.await;
+        }
+        let (exit, failure) = match status {
+            Ok(status) => (Some(child::exit_of(status, expected)), None),
+            Err(error) => (None, Some(format!("The app-server could not be ended: {error}."))),
+        };
+        let (cause, exit) = self.closed(end.unwrap_or(heard), exit, expected);
+        if let Some(message) = failure {
+            self.tell(Heard::ChildError { message });
+        }
+        if let Some(exit) = &exit {
+            self.tell(Heard::Exited(exit.clone()));
+            let record = Arc::clone(&program.record);
+            let _ = tokio::task::spawn_blocking(move || record(None)).await;
+        }
+        Death { cause, exit, healthy, last_words: Vec::new() }
+    }
+
+    /// What the child has started, where that is not known any more once it has ended.
+    async fn see_family(&self, program: &Program) -> Vec<Seen> {
+        if processes::are_orphans_ours() {
+            return Vec::new();
+        }
+        let ours = self.ours(program);
+        let seen = tokio::task::spawn_blocking(move || ours.running()).await;
+        // Without it, the sweep still finds what is marked.
+        seen.unwrap_or_else(|error| Err(error.into())).unwrap_or_default()
+    }
+
+    fn ours(&self, program: &Program) -> Ours {
+        Ours {
+            instance: program.instance.clone(),
+            descendants: processes::are_orphans_ours(),
+            spared: self.wards.pids(),
+        }
+    }
+
+    /// Ends everything that the child started and left behind, and those that were seen before.
+    async fn sweep(&self, program: &Program, seen: Vec<Seen>) {
+        let ours = self.ours(program);
+        let sweep = move || {
+            processes::end_all(&seen);
+            processes::sweep(&ours, processes::SWEEP)
+        };
+        let swept = tokio::task::spawn_blocking(sweep).await;
+        match swept {
+            Ok(Ok((0, 0))) => {}
+            Ok(Ok((ended, 0))) => tracing::info!(ended, "ended what the app-server left behind"),
+            Ok(Ok((ended, left))) => {
+                tracing::error!(ended, left, "the app-server left processes that do not end")
+            }
+            Ok(Err(error)) => tracing::error!(%error, "what the app-server left behind cannot be found"),
+            Err(error) => tracing::error!(%error, "the sweep failed"),
+        }
+    }
+
+    /// Tells the end of the connection; returns it as a sentence, and the exit as it came.
+    fn closed(&self, end: StreamEnd, exit: Option<Exit>, expected: bool) -> (String, Option<Exit>) {
+        let reason = match (&exit, expected) {
+            (_, true) => STOPPING.to_owned(),
+            // How the process ended after it was sent away tells less than why it was.
+            _ if end.source == INITIALIZE => format!("The app-server cannot be used: {}.", end.message),
+            _ if end.source == LIVENESS => format!("The app-server was replaced: {}.", end.message),
+            (Some(Exit { signal: Some(signal), .. }), _) => format!("The app-server was ended by {signal}."),
+            (Some(Exit { code: Some(code), .. }), _) => format!("The app-server exited with code {code}."),
+            _ => format!("The app-server connection is gone: {}.", end.message),
+        };
+        self.tell(Heard::Closed(Closed {
+            source: end.source,
+            message: end.message,
+            flushed_trailing_message: end.flushed_trailing_message,
+            trailing_message_length: end.trailing_message_length,
+            exit: exit.clone(),
+            expected,
+        }));
+        (redact::redact(&reason), exit)
+    }
+
+    fn tell(&self, heard: Heard<'_>) {
+        let mut listener = (self.listener)(self.generation);
+        listener.hear(heard);
+        listener.flush();
+    }
+}
+
+/// It is known to be lost, and not yet what of.
+fn dying(reason: String) -> Availability {
+    let (deaths, crash_loop, last_words) = (0, false, Vec::new());
+    Availability::Waiting(Waiting { reason, until: None, deaths, crash_loop, last_words })
+}

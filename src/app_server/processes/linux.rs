@@ -1,0 +1,121 @@
+//! Processes on Linux: read from `/proc`, ended through a descriptor of the process, adopted as a child subreaper.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal,
+};
+
+use super::{Identity, Seen, pid_of};
+
+/// Makes this process the one that gets the orphans of its children, and with it the duty to wait for them.
+pub fn adopt_orphans() -> io::Result<()> {
+    Ok(rustix::process::set_child_subreaper(Some(getpid()))?)
+}
+
+/// Whether [`adopt_orphans`] holds: then everything that descends from this process is its own.
+pub(crate) fn are_orphans_ours() -> bool {
+    matches!(rustix::process::child_subreaper(), Ok(Some(_)))
+}
+
+/// Every process, and whether `mark` (`NAME=value`) is in its environment.
+pub(super) fn list(mark: &str) -> io::Result<Vec<Seen>> {
+    let mut seen = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Ok(name) = entry?.file_name().into_string() else { continue };
+        let Some(pid) = name.parse().ok().and_then(pid_of) else { continue };
+        // A process may end while it is looked at; then it is not there.
+        let Some(stat) = Stat::of(pid) else { continue };
+        let marked = !stat.ended && carries(pid, mark);
+        let Stat { parent, started, ended } = stat;
+        seen.push(Seen { pid, parent, started, ended, marked });
+    }
+    Ok(seen)
+}
+
+/// The environment it was started with; that of others cannot be read, and theirs are not ours.
+fn carries(pid: Pid, mark: &str) -> bool {
+    let environment = fs::read(path(pid, "environ")).unwrap_or_default();
+    environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
+}
+
+/// Sends SIGKILL to the process that was seen; one that has ended is no failure.
+pub(super) fn end(seen: &Seen) -> io::Result<()> {
+    signal_if(seen.pid, || Stat::of(seen.pid).is_some_and(|now| now.started == seen.started && !now.ended))
+}
+
+/// Sends SIGKILL to exactly this process.
+pub(super) fn end_identified(identity: &Identity) -> io::Result<()> {
+    pid_of(identity.pid).map_or(Ok(()), |pid| signal_if(pid, || identity.is_running()))
+}
+
+/// The descriptor stands for one process for ever, so a look after it was opened tells whether it is the right one.
+fn signal_if(pid: Pid, is_the_one: impl FnOnce() -> bool) -> io::Result<()> {
+    let descriptor = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(descriptor) => descriptor,
+        Err(Errno::SRCH) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    if !is_the_one() {
+        return Ok(());
+    }
+    match pidfd_send_signal(&descriptor, Signal::KILL) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Waits for those of our children that have ended, but for the spared ones: somebody else waits for them.
+pub(crate) fn reap(spared: &[Pid]) {
+    let Ok(entries) = fs::read_dir("/proc") else { return };
+    let me = getpid().as_raw_nonzero().get();
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    for pid in names.filter_map(|name| name.parse().ok().and_then(pid_of)) {
+        let is_ours = Stat::of(pid).is_some_and(|stat| stat.ended && stat.parent == me);
+        if is_ours && !spared.contains(&pid) {
+            // Only we can wait for a child of ours, so its number cannot have gone to another meanwhile.
+            let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        }
+    }
+}
+
+/// When a running process started, and what it runs.
+pub(super) fn identify(pid: Pid) -> Option<(String, PathBuf)> {
+    let stat = Stat::of(pid).filter(|stat| !stat.ended)?;
+    let executable = fs::read_link(path(pid, "exe")).ok()?.to_string_lossy().into_owned();
+    // An upgrade takes the name away from the program that runs.
+    let executable = executable.strip_suffix(" (deleted)").unwrap_or(&executable);
+    // The start is counted from the boot, so that without it the same numbers would come back with the next one.
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    Some((format!("{}/{}", boot.trim(), stat.started), PathBuf::from(executable)))
+}
+
+/// The parts of `/proc/PID/stat` that matter.
+struct Stat {
+    parent: i32,
+    /// Clock ticks since the boot.
+    started: String,
+    ended: bool,
+}
+
+impl Stat {
+    fn of(pid: Pid) -> Option<Self> {
+        let text = fs::read(path(pid, "stat")).ok()?;
+        let text = String::from_utf8_lossy(&text);
+        // The name stands in parentheses and may have anything in it, parentheses and spaces included (proc(5)).
+        let (_, fields) = text.rsplit_once(") ")?;
+        let mut fields = fields.split(' ');
+        let state = fields.next()?;
+        let parent = fields.next()?.parse().ok()?;
+        // The start is the 22nd field; the state is the third.
+        let started = fields.nth(22 - 5)?.to_owned();
+        Some(Self { parent, started, ended: matches!(state, "Z" | "X") })
+    }
+}
+
+fn path(pid: Pid, name: &str) -> PathBuf {
+    Path::new("/proc").join(pid.as_raw_nonzero().to_string()).join(name)
+}

@@ -1,0 +1,73 @@
+//! Processes on macOS: asked of `ps`; orphans go to launchd, and only their environment tells whose they are.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::listing::{self, COLUMNS};
+use super::{Identity, Seen, pid_of};
+
+/// There is no such thing as a subreaper here.
+pub fn adopt_orphans() -> io::Result<()> {
+    Ok(())
+}
+
+/// Orphans go to launchd.
+pub(crate) fn are_orphans_ours() -> bool {
+    false
+}
+
+/// Orphans are waited for by launchd.
+pub(crate) fn reap(_spared: &[Pid]) {}
+
+/// Every process, and whether `mark` (`NAME=value`) is in its environment, which `ps` shows of our own ones only.
+pub(super) fn list(mark: &str) -> io::Result<Vec<Seen>> {
+    Ok(listing::parse(&ps(&["-Eww", "-axo", COLUMNS])?, mark))
+}
+
+/// Sends SIGKILL to the process that was seen; one that has ended is no failure.
+pub(super) fn end(seen: &Seen) -> io::Result<()> {
+    let pid = seen.pid.as_raw_nonzero().to_string();
+    // The system has no descriptor of a process, so between this look and the signal lies a moment.
+    let now = listing::parse(&ps(&["-o", COLUMNS, "-p", &pid]).unwrap_or_default(), "");
+    if now.iter().any(|now| now.started == seen.started && !now.ended) { kill(seen.pid) } else { Ok(()) }
+}
+
+/// Sends SIGKILL to exactly this process.
+pub(super) fn end_identified(identity: &Identity) -> io::Result<()> {
+    match pid_of(identity.pid) {
+        Some(pid) if identity.is_running() => kill(pid),
+        _ => Ok(()),
+    }
+}
+
+fn kill(pid: Pid) -> io::Result<()> {
+    match kill_process(pid, Signal::KILL) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// When a running process started, and what it runs.
+pub(super) fn identify(pid: Pid) -> Option<(String, PathBuf)> {
+    let pid = pid.as_raw_nonzero().to_string();
+    let seen = listing::parse(&ps(&["-o", COLUMNS, "-p", &pid]).ok()?, "");
+    let seen = seen.into_iter().next().filter(|seen| !seen.ended)?;
+    let executable = ps(&["-o", "comm=", "-p", &pid]).ok()?;
+    Some((seen.started, PathBuf::from(executable.trim_end())))
+}
+
+/// What `ps` says; it ends with 1 when there is no such process.
+fn ps(arguments: &[&str]) -> io::Result<String> {
+    let output = Command::new("/bin/ps")
+        .args(arguments)
+        // The words of dates depend on the language.
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,184 @@
+//! The processes of this machine, as far as they are ours: who descends from us, who carries our mark, and how they are
+//! ended without ever hitting somebody else.
+//!
+//! A process is ours when the variable [`INSTANCE`] in its environment says so, when it descends from one that is, or,
+//! where the system hands us the orphans of our children, when it descends from us.
+
+#[cfg(target_os = "linux")]
+mod linux;
+#[cfg(any(target_os = "macos", test))]
+mod listing;
+#[cfg(target_os = "macos")]
+mod macos;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, getpid};
+
+#[cfg(target_os = "linux")]
+use linux as platform;
+#[cfg(target_os = "macos")]
+use macos as platform;
+
+pub use platform::adopt_orphans;
+pub(crate) use platform::{are_orphans_ours, reap};
+
+/// The variable that marks the app-server and everything it starts; its value is the life of the daemon.
+pub const INSTANCE: &str = "BAA_CODEXD_INSTANCE";
+
+/// How long a sweep goes on when there is always something left.
+pub(crate) const SWEEP: Duration = Duration::from_secs(2);
+/// How long a sweep waits before it looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(3);
+
+/// A process and no other, whoever gets its number later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Its process id.
+    pub pid: u32,
+    /// When it started, in the words of the system; on Linux with the boot in them.
+    pub start_time: String,
+    /// The program it runs.
+    pub executable: PathBuf,
+}
+
+impl Identity {
+    /// That of a running process; `None` when there is none of this number, or it has ended.
+    pub fn of(pid: u32) -> Option<Self> {
+        let (start_time, executable) = platform::identify(pid_of(pid)?)?;
+        Some(Self { pid, start_time, executable })
+    }
+
+    /// Whether exactly this process still runs.
+    pub fn is_running(&self) -> bool {
+        Self::of(self.pid).as_ref() == Some(self)
+    }
+}
+
+/// One process as it was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) pid: Pid,
+    /// Its parent's number; 0 when it has none.
+    pub(crate) parent: i32,
+    /// When it started, in the words of the listing.
+    pub(crate) started: String,
+    /// Whether it has ended and only waits for its parent to notice.
+    pub(crate) ended: bool,
+    /// Whether it carries the mark that was asked for.
+    pub(crate) marked: bool,
+}
+
+/// Whose processes are meant, and which of them are left alone.
+#[derive(Debug, Clone)]
+pub(crate) struct Ours {
+    /// The value of the mark.
+    pub(crate) instance: String,
+    /// Whether everything that descends from this process is ours as well.
+    pub(crate) descendants: bool,
+    /// Left alone; their owners wait for them.
+    pub(crate) spared: Vec<Pid>,
+}
+
+impl Ours {
+    /// Those of them that run now.
+    pub(crate) fn running(&self) -> io::Result<Vec<Seen>> {
+        let seen = platform::list(&format!("{INSTANCE}={}", self.instance))?;
+        Ok(self.among(&seen, getpid()))
+    }
+
+    /// Those of them among these; `me` looks.
+    fn among(&self, seen: &[Seen], me: Pid) -> Vec<Seen> {
+        let me = me.as_raw_nonzero().get();
+        let parents: HashMap<i32, i32> =
+            seen.iter().map(|one| (one.pid.as_raw_nonzero().get(), one.parent)).collect();
+        // Our own parents may carry the mark of an outer daemon, never ours; and they are never ours to end.
+        let mut left_alone: HashSet<i32> = line_of(me, &parents).collect();
+        left_alone.extend(self.spared.iter().map(|pid| pid.as_raw_nonzero().get()));
+        let roots: HashSet<i32> = seen
+            .iter()
+            .filter(|one| one.marked)
+            .map(|one| one.pid.as_raw_nonzero().get())
+            .filter(|pid| !left_alone.contains(pid))
+            .chain(self.descendants.then_some(me))
+            .collect();
+        let is_ours = |one: &&Seen| {
+            let pid = one.pid.as_raw_nonzero().get();
+            // What a spared process started is its own business.
+            !one.ended
+                && !left_alone.contains(&pid)
+                && line_of(pid, &parents)
+                    .take_while(|pid| *pid == me || !left_alone.contains(pid))
+                    .any(|pid| roots.contains(&pid))
+        };
+        seen.iter().filter(is_ours).cloned().collect()
+    }
+}
+
+/// A process and all that it descends from; a listing is not of one moment, so it may lead in circles.
+fn line_of(pid: i32, parents: &HashMap<i32, i32>) -> impl Iterator<Item = i32> {
+    let next = |pid: &i32| parents.get(pid).copied().filter(|&parent| parent > 0 && parent != *pid);
+    std::iter::successors(Some(pid), next).take(parents.len() + 1)
+}
+
+/// Ends these processes and all that they start meanwhile, until none is left or `patience` is over; returns how many
+/// were ended, and how many are left.
+///
+/// Blocks: not for a task.
+pub(crate) fn sweep(ours: &Ours, patience: Duration) -> io::Result<(usize, usize)> {
+    let end = Instant::now() + patience;
+    let mut ended = HashSet::new();
+    loop {
+        let running = ours.running()?;
+        for one in &running {
+            match platform::end(one) {
+                Ok(()) => drop(ended.insert(one.pid)),
+                Err(error) => {
+                    tracing::warn!(pid = one.pid.as_raw_nonzero(), %error, "a process cannot be ended")
+                }
+            }
+        }
+        if ours.descendants {
+            reap(&ours.spared);
+        }
+        if running.is_empty() || Instant::now() >= end {
+            return Ok((ended.len(), running.len()));
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// Ends these processes as they were seen, and nobody else.
+pub(crate) fn end_all(seen: &[Seen]) {
+    for one in seen {
+        // One that has ended meanwhile is no failure, and there is nobody to tell of another.
+        let _ = platform::end(one);
+    }
+}
+
+/// Ends what an earlier life of the daemon left: exactly this app-server, if it still runs, and what carries the mark
+/// of that life; returns how many processes were ended.
+///
+/// The app-server gets `grace` to end by itself, as it does when its stdin ends. Blocks: not for a task.
+pub fn end_leftover(leader: &Identity, instance: &str, grace: Duration) -> io::Result<usize> {
+    let until = Instant::now() + grace;
+    while leader.is_running() && Instant::now() < until {
+        std::thread::sleep(LOOK_AGAIN);
+    }
+    let mut ended = 0;
+    if leader.is_running() {
+        platform::end_identified(leader)?;
+        ended += 1;
+    }
+    let ours = Ours { instance: instance.to_owned(), descendants: false, spared: Vec::new() };
+    Ok(ended + sweep(&ours, SWEEP)?.0)
+}
+
+pub(crate) fn pid_of(pid: u32) -> Option<Pid> {
+    i32::try_from(pid).ok().and_then(Pid::from_raw)
+}

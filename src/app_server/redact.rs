@@ -1,0 +1,122 @@
+//! Text of others without what looks like a secret, for errors and for what is shown of the last words of a process.
+//!
+//! It errs on the side of hiding: what is lost can be read in `stderr.log`, which is its owner's alone.
+
+/// What stands in the place of a secret.
+const HIDDEN: &str = "***";
+/// How long what follows `sk-` must be to be a key, in characters: `sk-` also begins ordinary words.
+const SHORTEST_KEY: usize = 8;
+/// The ends of the names of variables that hold secrets.
+const NAMES: [&str; 5] = ["_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "APIKEY"];
+
+/// The text with keys (`sk-…`), bearer tokens and the values of variables such as `…_API_KEY` replaced by `***`.
+pub fn redact(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    // Where a word begins nothing that belongs to it stands before.
+    let mut inside_word = false;
+    while let Some(first) = rest.chars().next() {
+        if !inside_word && let Some((kept, secret)) = secret_at(rest) {
+            let (kept, _) = rest.split_at(kept);
+            shown.push_str(kept);
+            shown.push_str(HIDDEN);
+            rest = rest.split_at(secret).1;
+            continue;
+        }
+        inside_word = is_word(first);
+        shown.push(first);
+        rest = rest.split_at(first.len_utf8()).1;
+    }
+    shown
+}
+
+/// Whether a secret begins here, maybe after its name: how long the name is, and where the secret ends, in bytes.
+fn secret_at(text: &str) -> Option<(usize, usize)> {
+    key(text).or_else(|| bearer(text)).or_else(|| assignment(text))
+}
+
+fn key(text: &str) -> Option<(usize, usize)> {
+    let rest = text.strip_prefix("sk-")?;
+    let length = length_of(rest, |c| is_word(c) || c == '-');
+    (length >= SHORTEST_KEY).then_some((3, 3 + length))
+}
+
+fn bearer(text: &str) -> Option<(usize, usize)> {
+    const WORD: &str = "bearer";
+    let head = text.get(..WORD.len()).filter(|head| head.eq_ignore_ascii_case(WORD))?;
+    let rest = text.get(head.len()..)?;
+    let space = length_of(rest, |c| c == ' ' || c == '\t');
+    let token = rest.get(space..)?;
+    let length = length_of(token, |c| is_word(c) || "-.~+/=".contains(c));
+    // A sentence may have the word in it, with another ordinary one behind.
+    (space > 0 && length >= SHORTEST_KEY).then_some((head.len() + space, head.len() + space + length))
+}
+
+fn assignment(text: &str) -> Option<(usize, usize)> {
+    let name = length_of(text, is_word);
+    let upper = text.get(..name)?.to_ascii_uppercase();
+    if !NAMES.iter().any(|end| upper.ends_with(end)) {
+        return None;
+    }
+    let rest = text.get(name..)?;
+    // NAME=value, NAME: value and "NAME": "value".
+    let separator = length_of(rest, |c| "=: \t\"'\\".contains(c));
+    if !rest.get(..separator)?.contains(['=', ':']) {
+        return None;
+    }
+    let value = rest.get(separator..)?;
+    let length = length_of(value, |c| !c.is_whitespace() && !"\"',;\\".contains(c));
+    (length > 0).then_some((name + separator, name + separator + length))
+}
+
+/// How many bytes of the text are of this kind, from its beginning.
+fn length_of(text: &str, is_part: impl Fn(char) -> bool) -> usize {
+    text.find(|c| !is_part(c)).unwrap_or(text.len())
+}
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_'
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::redact;
+
+    #[test]
+    fn what_looks_like_a_secret_is_hidden_and_nothing_else() {
+        for (text, shown) in [
+            ("Incorrect API key provided: sk-proj-abc_DEF-123456.", "Incorrect API key provided: sk-***."),
+            ("authorization: Bearer eyJhbGciOi.J9-x_y~z/+=", "authorization: Bearer ***"),
+            ("BEARER\tabcdefgh1234,", "BEARER\t***,"),
+            ("OPENAI_API_KEY=secret next", "OPENAI_API_KEY=*** next"),
+            ("{\"OPENAI_API_KEY\": \"secret\", \"a\": 1}", "{\"OPENAI_API_KEY\": \"***\", \"a\": 1}"),
+            ("{\\\"MY_TOKEN\\\":\\\"secret\\\"}", "{\\\"MY_TOKEN\\\":\\\"***\\\"}"),
+            ("export github_token='secret'", "export github_token='***'"),
+            ("X_SECRET: sk-abcdefghijkl", "X_SECRET: ***"),
+            ("(sk-abcdefgh)sk-abcdefgh", "(sk-***)sk-***"),
+            ("a task-management desk-abcdefghij sk-short", "a task-management desk-abcdefghij sk-short"),
+            ("the bearer of this is missing", "the bearer of this is missing"),
+            ("OPENAI_API_KEY is not set", "OPENAI_API_KEY is not set"),
+            ("ü=KEY 日本", "ü=KEY 日本"),
+            ("", ""),
+        ] {
+            assert_eq!(redact(text), shown, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_it_and_a_key_is_never_repeated(before in ".{0,40}", key in "[a-zA-Z0-9]{20}", after in ".{0,40}") {
+            let shown = redact(&format!("{before} sk-{key} {after} Bearer {key} A_KEY={key}"));
+            prop_assert!(!shown.contains(&key), "{}", shown);
+        }
+
+        #[test]
+        fn what_was_redacted_stays_as_it_is(text in ".{0,80}") {
+            let once = redact(&text);
+            prop_assert_eq!(redact(&once), once.clone());
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The last words of a process: the end of its stderr, to be shown when it has died.
+
+use std::collections::VecDeque;
+
+use super::redact::redact;
+
+/// How many lines are kept.
+const LINES: usize = 20;
+/// How many bytes of text are kept.
+const BYTES: usize = 4 * 1024;
+
+/// The last lines of a stream, secrets hidden.
+#[derive(Debug, Default)]
+pub(crate) struct Tail {
+    lines: VecDeque<String>,
+    /// The line that has no end yet, its beginning only when it is long: a secret without its beginning could not be
+    /// told from ordinary text.
+    partial: Vec<u8>,
+}
+
+impl Tail {
+    /// Takes the next bytes of the stream, cut anywhere.
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
+        let mut pieces = bytes.split(|&byte| byte == b'\n');
+        // The last piece has no newline behind it.
+        let last = pieces.next_back().unwrap_or_default();
+        for piece in pieces {
+            self.extend(piece);
+            let line = std::mem::take(&mut self.partial);
+            self.keep(&line);
+        }
+        self.extend(last);
+    }
+
+    /// The lines, oldest first; a last one without its newline counts.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let mut whole = Self { lines: self.lines.clone(), partial: Vec::new() };
+        whole.keep(&self.partial);
+        whole.lines.into()
+    }
+
+    fn extend(&mut self, piece: &[u8]) {
+        let room = BYTES.saturating_sub(self.partial.len()).min(piece.len());
+        self.partial.extend_from_slice(&piece[..room]);
+    }
+
+    fn keep(&mut self, line: &[u8]) {
+        let text = redact(String::from_utf8_lossy(line).trim_end());
+        if text.is_empty() {
+            return;
+        }
+        // What replaces bytes that are no text is longer than they are.
+        let end = text.char_indices().map(|(start, c)| start + c.len_utf8()).take_while(|&end| end <= BYTES);
+        let end = end.last().unwrap_or(0);
+        self.lines.push_back(text.get(..end).unwrap_or_default().to_owned());
+        while self.lines.len() > LINES || self.lines.iter().map(String::len).sum::<usize>() > BYTES {
+            self.lines.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn tail_of(bytes: &[u8]) -> Vec<String> {
+        let mut tail = Tail::default();
+        tail.take(bytes);
+        tail.lines()
+    }
+
+    #[test]
+    fn the_last_lines_are_kept() {
+        let text: String = (0..100).map(|number| format!("line {number}\r\n\n")).collect();
+        let expected: Vec<_> =
+            (81..100).map(|number| format!("line {number}")).chain(["end".to_owned()]).collect();
+        assert_eq!(tail_of(format!("{text}end").as_bytes()), expected);
+        assert_eq!(tail_of(b""), [""; 0]);
+    }
+
+    #[test]
+    fn a_long_line_keeps_its_beginning_and_a_character_is_never_cut() {
+        let lines = tail_of("é".repeat(5000).as_bytes());
+        assert_eq!(lines.len(), 1);
+        assert!(lines[0].len() <= BYTES && lines[0].len() > BYTES - 4 && lines[0].starts_with("éé"));
+        let lines = tail_of(&[0xff; 5000]);
+        assert!(lines[0].len() <= BYTES && lines[0].ends_with('\u{fffd}'));
+    }
+
+    #[test]
+    fn a_secret_is_hidden_wherever_it_was_cut() {
+        let text = b"before\nkey sk-abcdefghijklmnop and Bearer abcdefghijkl\n";
+        for cut in 0..text.len() {
+            let mut tail = Tail::default();
+            tail.take(&text[..cut]);
+            tail.take(&text[cut..]);
+            assert_eq!(tail.lines(), ["before", "key sk-*** and Bearer ***"]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_bounded_whatever_comes(blocks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9000), 0..6)) {
+            let mut tail = Tail::default();
+            for block in &blocks {
+                tail.take(block);
+                let lines = tail.lines();
+                prop_assert!(lines.len() <= LINES);
+                prop_assert!(lines.iter().map(String::len).sum::<usize>() <= BYTES);
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The app-server as this daemon has it: how it is run, which process it is, and why it cannot be called.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::app_server::{
+    self, Address, App, Availability, ChildRecord, Identity, Plan, Program, RecordChild, Waiting,
+};
+use crate::config::{Config, Endpoint, find_program};
+use crate::disk::Disk;
+
+/// The version of the file's layout that this program writes and reads.
+const VERSION: u32 = 1;
+/// How long an app-server that an earlier life left may take to end by itself, as it does when its stdin ends.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// What `child.json` holds.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ChildFile {
+    format_version: u32,
+    pid: u32,
+    start_time: String,
+    executable: PathBuf,
+    generation: u64,
+    instance: String,
+}
+
+/// How the app-server is run in the life of the daemon called `instance`; `guard` is this very program.
+pub(crate) fn plan(config: &Arc<Config>, daemon_id: &str, disk: &Disk, guard: Option<PathBuf>) -> Plan {
+    let server = &config.server;
+    let app = match server.endpoint.target() {
+        Endpoint::WebSocket(url) => App::External(Address::Url(url.clone())),
+        Endpoint::Unix(path) => App::External(Address::Unix(path.clone())),
+        Endpoint::Stdio => {
+            let find = {
+                let config = Arc::clone(config);
+                move || {
+                    let server = &config.server;
+                    let path = server.child_environment.path.as_deref();
+                    find_program(&server.command, path, &server.cwd).map_err(|error| error.to_string())
+                }
+            };
+            App::Spawn(Program {
+                find: Arc::new(find),
+                arguments: server.args.clone(),
+                folder: server.cwd.clone(),
+                environment: vec![
+                    ("BAA_CODEXD_DAEMON_ID".to_owned(), daemon_id.to_owned()),
+                    ("BAA_CODEXD_SERVER_ENDPOINT".to_owned(), server.endpoint.to_string()),
+                ],
+                instance: uuid::Uuid::new_v4().to_string(),
+                guard,
+                record: keeper(disk.clone(), config.paths.child.clone()),
+            })
+        }
+    };
+    let limits = &config.limits;
+    Plan {
+        app,
+        version: config.version.to_owned(),
+        line_cap: limits.line_cap,
+        start_timeout: limits.start_timeout,
+        check_interval: limits.check_interval,
+    }
+}
+
+/// Keeps the file up to date.
+fn keeper(disk: Disk, path: PathBuf) -> RecordChild {
+    Arc::new(move |record| {
+        let kept = match record {
+            Some(record) => serde_json::to_vec(&ChildFile::of(record))
+                .map_err(Into::into)
+                .and_then(|text| disk.replace(&path, &text)),
+            None => remove(&disk, &path),
+        };
+        // Work goes on: the guard ends what is left when codexd is killed.
+        if let Err(error) = kept {
+            tracing::warn!(path = %path.display(), %error, "it is not on disk which app-server runs");
+        }
+    })
+}
+
+fn remove(disk: &Disk, path: &Path) -> std::io::Result<()> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+impl ChildFile {
+    fn of(record: &ChildRecord) -> Self {
+        let Identity { pid, start_time, executable } = record.identity.clone();
+        let (generation, instance) = (record.generation, record.instance.clone());
+        Self { format_version: VERSION, pid, start_time, executable, generation, instance }
+    }
+}
+
+/// Ends the app-server that an earlier life of the daemon left, and everything it started; blocks.
+///
+/// Exactly that process: one that merely has its number now is left alone.
+pub(crate) fn end_leftover(disk: &Disk, path: &Path) {
+    let ended = disk.read(path).and_then(|text| {
+        let Some(text) = text else { return Ok(()) };
+        let file = serde_json::from_slice::<ChildFile>(&text).ok();
+        // An empty name would mark everybody whose variable is empty.
+        let file = file
+            .filter(|file| file.format_version == VERSION && uuid::Uuid::parse_str(&file.instance).is_ok());
+        match file {
+            Some(ChildFile { pid, start_time, executable, instance, .. }) => {
+                let leader = Identity { pid, start_time, executable };
+                let ended = app_server::end_leftover(&leader, &instance, GRACE)?;
+                if ended > 0 {
+                    tracing::warn!(ended, "ended the processes that an earlier life of codexd left behind");
+                }
+            }
+            None => tracing::warn!(path = %path.display(), "the file says nothing that can be used"),
+        }
+        remove(disk, path)
+    });
+    if let Err(error) = ended {
+        tracing::warn!(path = %path.display(), %error, "what an earlier life left behind may still run");
+    }
+}
+
+/// Why the app-server cannot be called, as sentences; `None` when it can.
+pub(crate) fn why_not(now: &Availability) -> Option<String> {
+    Some(match now {
+        Availability::Ready(_) => return None,
+        Availability::Starting { after: None } => "The app-server is being started.".to_owned(),
+        Availability::Starting { after: Some(cause) } => format!("{cause} It is being started again."),
+        Availability::Waiting(Waiting { reason, until: None, .. }) => reason.clone(),
+        Availability::Waiting(Waiting { reason, until: Some(until), deaths, crash_loop, .. }) => {
+            let seconds = whole_seconds(until.saturating_duration_since(Instant::now()));
+            match crash_loop {
+                false => format!("{reason} The next try is in {seconds} s."),
+                true => format!(
+                    "{reason} It died {deaths} times in a row, so it is tried once a minute; the next try is in \
+                     {seconds} s."
+                ),
+            }
+        }
+        Availability::Stopped { reason } => reason.clone(),
+    })
+}
+
+/// How long until the app-server is started again, where that is known.
+pub(crate) fn next_start(now: &Availability) -> Option<Duration> {
+    match now {
+        Availability::Waiting(Waiting { until: Some(until), .. }) => {
+            Some(until.saturating_duration_since(Instant::now()))
+        }
+        _ => None,
+    }
+}
+
+fn whole_seconds(time: Duration) -> u64 {
+    time.as_millis().div_ceil(1000).max(1).try_into().unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(until: Option<Instant>, crash_loop: bool) -> Availability {
+        let (reason, last_words) = ("It died.".to_owned(), Vec::new());
+        Availability::Waiting(Waiting { reason, until, deaths: 7, crash_loop, last_words })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_reason_says_when_it_is_tried_again() {
+        let soon = Some(Instant::now() + Duration::from_millis(1500));
+        assert_eq!(why_not(&waiting(None, false)).unwrap(), "It died.");
+        assert_eq!(why_not(&waiting(soon, false)).unwrap(), "It died. The next try is in 2 s.");
+        let reason = why_not(&waiting(soon, true)).unwrap();
+        assert!(reason.contains("7 times") && reason.contains("once a minute") && reason.ends_with("2 s."));
+        assert_eq!(next_start(&waiting(soon, true)), Some(Duration::from_millis(1500)));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(why_not(&waiting(soon, false)).unwrap(), "It died. The next try is in 1 s.");
+        assert_eq!(next_start(&waiting(soon, false)), Some(Duration::ZERO));
+    }
+}

@@ -1,0 +1,234 @@
+//! What a life of the daemon leaves on disk, however it is damaged afterwards.
+
+mod failing_disk;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+
+use super::opening::{self, Opened};
+use super::recorder::Recorder;
+use super::{Folders, drafts};
+use crate::config::{Config, Settings, settings};
+use crate::state::{Purpose, RequestPolicy, Session, SessionStatus, State, event_type};
+
+const STATE_FILES: [&str; 4] =
+    ["identity.json", "daemon-state.json", "session-registry.json", "recent-events.json"];
+
+fn config(folder: &Path, settings: Settings) -> Config {
+    let settings = settings
+        .with(&settings::SERVER_CWD, folder.to_str().unwrap())
+        .with(&settings::STATE_DIR, folder.join("state").to_str().unwrap())
+        .with(&settings::LOGS_DIR, folder.join("logs").to_str().unwrap());
+    let environment: BTreeMap<String, OsString> = BTreeMap::new();
+    Config::resolve(&settings, &environment, folder).unwrap()
+}
+
+fn open(config: &Config) -> (Opened, Folders) {
+    let folders = Folders::take(config).unwrap();
+    (opening::open(config, &folders).unwrap(), folders)
+}
+
+fn new_session(name: &str) -> Session {
+    Session {
+        session_id: name.to_owned(),
+        purpose: Purpose::Duplex,
+        thread_id: Some(format!("thread-{name}")),
+        status: SessionStatus::Active,
+        endpoint: "stdio".to_owned(),
+        child_pid: None,
+        created_at: "2026-01-02T03:04:05.678Z".to_owned(),
+        updated_at: "2026-01-02T03:04:05.678Z".to_owned(),
+        cwd: None,
+        model: None,
+        model_provider: None,
+        service_tier: None,
+        reasoning_effort: None,
+        current_turn_id: None,
+        last_turn_id: None,
+        last_turn_status: None,
+        metadata: BTreeMap::new(),
+    }
+}
+
+/// A recorder at work, with the folders that it writes to.
+struct Room {
+    recorder: Recorder,
+    _folders: Folders,
+}
+
+impl Room {
+    fn start(config: &Config) -> Self {
+        let (opened, folders) = open(config);
+        Self { recorder: Recorder::start(config, opened).unwrap(), _folders: folders }
+    }
+
+    async fn open_session(&self, name: &str) {
+        let session = new_session(name);
+        self.recorder
+            .promise(move |_| {
+                vec![drafts::session_opened(&session, false, &Map::new(), RequestPolicy::default(), None)]
+            })
+            .await
+            .unwrap();
+    }
+
+    async fn close_session(&self, name: &'static str) {
+        self.recorder.promise(move |_| vec![drafts::session_closed(name, None)]).await.unwrap();
+    }
+
+    fn sessions(&self) -> Vec<String> {
+        self.recorder.view().state().sessions.iter().map(|session| session.session_id.clone()).collect()
+    }
+
+    fn forgotten(&self) -> Vec<Value> {
+        let log = &self.recorder.view().log;
+        let events =
+            log.recent(1000).into_iter().map(|line| serde_json::from_slice::<Value>(line.json()).unwrap());
+        let forgotten = events.filter(|event| event["type"] == event_type::SESSION_FORGOTTEN);
+        forgotten.map(|event| event["detail"]["sessionId"].clone()).collect()
+    }
+}
+
+/// The folders of a daemon that had two sessions and was stopped; what it knew then, and its name.
+async fn earlier_life(folder: &Path) -> (Config, State, String) {
+    let config = config(folder, Settings::default());
+    let room = Room::start(&config);
+    let daemon_id = room.recorder.view().identity.daemon_id.clone();
+    room.recorder.note(drafts::daemon_started(&config, &daemon_id));
+    room.open_session("a").await;
+    room.open_session("b").await;
+    room.recorder
+        .promise(|_| vec![drafts::turn_accepted("b", "thread-b", "turn-b", None, None)])
+        .await
+        .unwrap();
+    room.close_session("a").await;
+    room.recorder.note(drafts::daemon_stopped());
+    room.recorder.stop().await;
+    let state = room.recorder.view().state().clone();
+    (config, state, daemon_id)
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_state_file_that_was_cut_off_anywhere_is_set_aside_and_rebuilt() {
+    let folder = TempDir::new().unwrap();
+    let (_, state, daemon_id) = earlier_life(folder.path()).await;
+    for name in STATE_FILES {
+        let whole = fs::read(folder.path().join("state").join(name)).unwrap();
+        // Every byte of the small files and of both ends of the others; their middle is more of the same.
+        let is_end = |cut: &usize| cut.min(&(whole.len() - cut)) < &150 || cut.is_multiple_of(13);
+        for cut in (0..whole.len()).filter(is_end) {
+            let copied = TempDir::new().unwrap();
+            copy(folder.path(), copied.path());
+            let path = copied.path().join("state").join(name);
+            fs::write(&path, &whole[..cut]).unwrap();
+            let (opened, _folders) = open(&config(copied.path(), Settings::default()));
+            let case = format!("{name} cut at {cut}");
+            assert_eq!(opened.state, state, "{case}");
+            assert_eq!(opened.identity.daemon_id, daemon_id, "{case}");
+            if serde_json::from_slice::<Value>(&whole[..cut]).is_ok() {
+                assert!(opened.notices.is_empty(), "{case}: only the last newline is missing");
+                continue;
+            }
+            assert_eq!(fs::read(path.with_extension("json.bad")).unwrap(), whole[..cut], "{case}");
+            assert!(opened.notices.iter().any(|notice| notice.message.contains(name)), "{case}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_file_that_names_the_log_may_be_cut_off_anywhere() {
+    let folder = TempDir::new().unwrap();
+    let (_, state, _) = earlier_life(folder.path()).await;
+    let whole = fs::read(folder.path().join("logs/event-log.json")).unwrap();
+    let meta: Value = serde_json::from_slice(&whole).unwrap();
+    for cut in 0..whole.len() {
+        let copied = TempDir::new().unwrap();
+        copy(folder.path(), copied.path());
+        fs::write(copied.path().join("logs/event-log.json"), &whole[..cut]).unwrap();
+        let (opened, _folders) = open(&config(copied.path(), Settings::default()));
+        assert_eq!(opened.state, state, "cut at {cut}");
+        let epoch = opened.journal.log().bounds().epoch;
+        let is_whole = serde_json::from_slice::<Value>(&whole[..cut]).is_ok();
+        assert_eq!(
+            epoch == meta["epoch"],
+            is_whole,
+            "cut at {cut}: another name for what cannot be vouched for"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_name_of_the_log_that_is_no_part_of_a_cursor_is_not_used() {
+    for epoch in ["", "a-b", "ä", "a b", &"a".repeat(65)] {
+        let folder = TempDir::new().unwrap();
+        let (config, state, _) = earlier_life(folder.path()).await;
+        let path = folder.path().join("logs/event-log.json");
+        let mut meta: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        meta["epoch"] = json!(epoch);
+        fs::write(&path, meta.to_string()).unwrap();
+        let (opened, _folders) = open(&config);
+        let bounds = opened.journal.log().bounds();
+        let cursor = bounds.cursor(bounds.latest).parse().unwrap();
+        assert_eq!(bounds.check(&cursor), Ok(bounds.latest), "{epoch:?}");
+        assert_eq!(opened.state, state);
+        assert!(path.with_extension("json.bad").exists());
+    }
+}
+
+#[tokio::test]
+async fn closed_sessions_beyond_the_limit_are_forgotten_in_the_order_of_their_end() {
+    let folder = TempDir::new().unwrap();
+    let config = config(folder.path(), Settings::default().with(&settings::CLOSED_SESSION_LIMIT, "2"));
+    let room = Room::start(&config);
+    for name in ["a", "b", "c", "d", "e"] {
+        room.open_session(name).await;
+    }
+    room.recorder
+        .promise(|_| vec![drafts::turn_accepted("e", "thread-e", "turn-e", None, None)])
+        .await
+        .unwrap();
+    for (name, forgotten) in
+        [("c", json!([])), ("a", json!([])), ("d", json!(["c"])), ("b", json!(["c", "a"]))]
+    {
+        room.close_session(name).await;
+        assert_eq!(json!(room.forgotten()), forgotten, "{name} was closed");
+        // Two of the same millisecond are told apart by their age; the test has them apart by their end.
+        let closed = room.recorder.view().state().sessions.get(name).unwrap().updated_at.clone();
+        while super::recorder::now() <= closed {
+            std::hint::spin_loop();
+        }
+    }
+    assert_eq!(room.sessions(), ["b", "d", "e"], "the one with a turn is never among them");
+    room.recorder.stop().await;
+    drop(room);
+
+    // Neither the files nor the log alone bring them back.
+    for lost in [&["identity.json"][..], &STATE_FILES] {
+        for name in lost {
+            fs::remove_file(folder.path().join("state").join(name)).unwrap();
+        }
+        let room = Room::start(&config);
+        room.recorder.caught_up().await;
+        assert_eq!(room.sessions(), ["b", "d", "e"], "without {lost:?}");
+        assert_eq!(room.forgotten().len(), 2);
+        room.recorder.stop().await;
+    }
+}

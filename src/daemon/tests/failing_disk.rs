@@ -1,0 +1,225 @@
+//! Lives of the recorder and its threads on a disk that fails.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Map;
+
+use crate::config::{Config, Settings, settings};
+use crate::daemon::opening::{self, Folders, Opened};
+use crate::daemon::recorder::Recorder;
+use crate::daemon::{StartError, drafts};
+use crate::disk::faults::{Faults, Plan};
+use crate::disk::{Disk, Operation};
+use crate::state::snapshot::{self, Loaded};
+use crate::state::{Purpose, RequestPolicy, Session, SessionStatus};
+
+const OPERATIONS: [Operation; 6] = [
+    Operation::Open,
+    Operation::Write,
+    Operation::Sync,
+    Operation::Rename,
+    Operation::Truncate,
+    Operation::Remove,
+];
+
+fn config(root: &Path) -> Config {
+    let settings = Settings::default()
+        .with(&settings::REPO_ROOT, root.to_str().unwrap())
+        .with(&settings::EVENT_SEGMENT_BYTES, "4096");
+    let environment: BTreeMap<String, OsString> = BTreeMap::new();
+    Config::resolve(&settings, &environment, root).unwrap()
+}
+
+fn open(config: &Config, disk: Disk) -> Result<Opened, StartError> {
+    let folders = Folders::take_on(disk, config).map_err(StartError::Open)?;
+    Ok(opening::open(config, &folders)?)
+}
+
+fn start(config: &Config, disk: Disk) -> Result<Recorder, StartError> {
+    let opened = open(config, disk)?;
+    Recorder::start(config, opened).map_err(StartError::Recorder)
+}
+
+fn session(session_id: &str) -> Session {
+    Session {
+        session_id: session_id.to_owned(),
+        purpose: Purpose::Duplex,
+        thread_id: Some("t".repeat(300)),
+        status: SessionStatus::Active,
+        endpoint: "e".to_owned(),
+        child_pid: None,
+        created_at: "T0".to_owned(),
+        updated_at: "T0".to_owned(),
+        cwd: None,
+        model: None,
+        model_provider: None,
+        service_tier: None,
+        reasoning_effort: None,
+        current_turn_id: None,
+        last_turn_id: None,
+        last_turn_status: None,
+        metadata: BTreeMap::new(),
+    }
+}
+
+/// Promises that many sessions; the names of those whose promise was given.
+async fn promise_sessions(recorder: &Recorder, name: &str, count: usize) -> Vec<String> {
+    let mut kept = Vec::new();
+    for number in 0..count {
+        let session_id = format!("{name}-{number}");
+        let opened =
+            drafts::session_opened(&session(&session_id), false, &Map::new(), RequestPolicy::default(), None);
+        if recorder.promise(move |_| vec![opened]).await.is_ok() {
+            kept.push(session_id);
+        }
+    }
+    kept
+}
+
+/// A copy of everything, as a kill at this moment would leave it.
+fn image(from: &Path, to: &Path) {
+    for folder in ["state/codexd", "logs/codexd"] {
+        fs::create_dir_all(to.join(folder)).unwrap();
+        for file in fs::read_dir(from.join(folder)).unwrap() {
+            let file = file.unwrap();
+            // A file that is renamed or removed while the folder is read was not there in the end.
+            match fs::copy(file.path(), to.join(folder).join(file.file_name())) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+/// Asserts that a start finds these sessions, this log, no number to use again, and every file readable.
+fn assert_kept(root: &Path, kept: &[String], epoch: &str, told: u64, case: &str) {
+    let opened = open(&config(root), Disk::default()).unwrap();
+    for session_id in kept {
+        assert!(opened.state.sessions.get(session_id).is_some(), "{case}: {session_id} is lost");
+    }
+    let bounds = opened.journal.log().bounds();
+    assert_eq!(bounds.epoch, epoch, "{case}: the log passes for another one: {:?}", opened.notices);
+    assert!(bounds.latest >= told, "{case}: {told} was told and the next is {}", bounds.latest + 1);
+    let unreadable = opened.notices.iter().find(|notice| notice.message.contains("could not be read"));
+    assert!(unreadable.is_none(), "{case}: {unreadable:?}");
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_at_any_call_of_a_life_loses_no_promise() {
+    for operation in OPERATIONS {
+        for forever in [false, true] {
+            for first in 1.. {
+                let case = format!("{operation:?} {first} forever={forever}");
+                let root = tempfile::tempdir().unwrap();
+                let config = config(root.path());
+                let faults = Arc::new(Faults::default());
+                let before = start(&config, faults.disk()).unwrap();
+                let mut kept = promise_sessions(&before, "before", 2).await;
+                assert_eq!(kept.len(), 2);
+                let epoch = before.view().log.bounds().epoch;
+                before.stop().await;
+
+                // The start is part of the life: it may fail, but then nothing is promised.
+                let kind = io::ErrorKind::StorageFull;
+                faults.plan(Some(Plan { operation, first, forever, kind }));
+                let mut told = 0;
+                if let Ok(during) = start(&config, faults.disk()) {
+                    kept.extend(promise_sessions(&during, "during", 12).await);
+                    told = during.view().log.bounds().latest;
+                    let killed = tempfile::tempdir().unwrap();
+                    image(root.path(), killed.path());
+                    assert_kept(killed.path(), &kept, &epoch, told, &format!("{case}, killed"));
+                    during.stop().await;
+                }
+                let failed = faults.failed();
+
+                // The same fault once more in the next start, which may give up, but must not make it worse.
+                faults.plan(Some(Plan { operation, first: 1, forever: false, kind }));
+                if let Ok(again) = start(&config, faults.disk()) {
+                    again.stop().await;
+                }
+                faults.plan(None);
+                assert_kept(root.path(), &kept, &epoch, told, &case);
+                if failed == 0 {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_recovers_under_a_life_keeps_all_of_it() {
+    for operation in [Operation::Write, Operation::Sync] {
+        let root = tempfile::tempdir().unwrap();
+        let config = config(root.path());
+        let faults = Arc::new(Faults::default());
+        let recorder = start(&config, faults.disk()).unwrap();
+        let mut kept = promise_sessions(&recorder, "before", 2).await;
+        faults.plan(Some(Plan { operation, first: 1, forever: true, kind: io::ErrorKind::StorageFull }));
+        assert_eq!(promise_sessions(&recorder, "during", 5).await, [""; 0], "{operation:?}");
+        assert!(recorder.view().storage().is_some());
+        faults.plan(None);
+        // It tries again by itself.
+        let mut events = recorder.view().log.follow(0);
+        let recovered = async {
+            loop {
+                let crate::journal::Next::Lines(lines) = events.next().await.unwrap() else {
+                    panic!("a gap")
+                };
+                if lines.iter().any(|line| line.event_type() == b"storage.recovered") {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), recovered).await.unwrap();
+        kept.extend(promise_sessions(&recorder, "after", 2).await);
+        assert_eq!(kept.len(), 4);
+        // Those that could not be promised happened all the same, and are in the log now.
+        kept.extend((0..5).map(|number| format!("during-{number}")));
+        let bounds = recorder.view().log.bounds();
+        let killed = tempfile::tempdir().unwrap();
+        image(root.path(), killed.path());
+        assert_kept(killed.path(), &kept, &bounds.epoch, bounds.latest, &format!("{operation:?}, killed"));
+        recorder.stop().await;
+        assert_kept(root.path(), &kept, &bounds.epoch, bounds.latest, &format!("{operation:?}"));
+    }
+}
+
+#[test]
+fn a_snapshot_is_the_old_or_the_new_one_whatever_call_fails() {
+    for operation in OPERATIONS {
+        for forever in [false, true] {
+            for first in 1.. {
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join("file.json");
+                let faults = Arc::new(Faults::default());
+                let disk = faults.disk();
+                snapshot::save(&disk, &path, &"old").unwrap();
+                let plan = |first| Some(Plan { operation, first, forever, kind: io::ErrorKind::StorageFull });
+                faults.plan(plan(first));
+                let saved = snapshot::save(&disk, &path, &"new").is_ok();
+                let failed = faults.failed();
+                // What cannot be read for a moment is no reason to set it aside.
+                faults.plan(plan(1));
+                let read = snapshot::load::<String>(&disk, &path);
+                assert!(matches!(read, Err(_) | Ok(Loaded::Good(_))), "{operation:?}: {read:?}");
+                faults.plan(None);
+                let Loaded::Good(found) = snapshot::load::<String>(&disk, &path).unwrap() else {
+                    panic!("{operation:?} {first} forever={forever}: the snapshot is unreadable");
+                };
+                assert!(found == "new" || (!saved && found == "old"), "{operation:?} {first}: {found}");
+                if failed == 0 {
+                    assert!(saved);
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! A conversation in both directions: what the app-server asks, turns that are waited for and interrupted, sessions
+//! that are forked, found and closed.
+
+mod requests;
+mod sessions;
+mod turns;
+mod unanswered;
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use crate::api::{SESSIONS, create, text};
+use crate::support::daemon::Daemon;
+use crate::support::http::{Answer, get, post, request};
+use crate::support::wait::wait_until_async;
+
+pub(crate) const REQUESTS: &str = "/v1/codexd/requests";
+pub(crate) const INTERRUPT: &str = "/v1/codexd/turn/interrupt";
+
+/// The requests of a session: those that wait first.
+pub(crate) async fn requests(daemon: &Daemon, session_id: &str) -> Vec<Value> {
+    let answer = get(daemon, &format!("{REQUESTS}?sessionId={session_id}")).await;
+    answer.data(200)["requests"].as_array().unwrap().clone()
+}
+
+/// The request that waits in this session, once there is one.
+pub(crate) async fn asked(daemon: &Daemon, session_id: &str) -> Value {
+    wait_until_async("a request of the app-server", async || {
+        requests(daemon, session_id).await.into_iter().find(|request| request["status"] == "pending")
+    })
+    .await
+}
+
+/// One request as it is now.
+pub(crate) async fn request_now(daemon: &Daemon, request_id: &Value) -> Value {
+    get(daemon, &path_of(request_id)).await.data(200)["request"].clone()
+}
+
+/// One request once it is over.
+pub(crate) async fn over(daemon: &Daemon, request_id: &Value) -> Value {
+    wait_until_async("the end of the request", async || {
+        Some(request_now(daemon, request_id).await).filter(|request| request["status"] == "resolved")
+    })
+    .await
+}
+
+/// Where a request is.
+pub(crate) fn path_of(request_id: &Value) -> String {
+    format!("{REQUESTS}/{}", text(request_id))
+}
+
+/// Answers a request, whatever comes of it.
+pub(crate) async fn answer(daemon: &Daemon, request_id: &Value, body: &Value) -> Answer {
+    post(daemon, &path_of(request_id), body).await
+}
+
+/// Takes a decision, which has to be the first.
+pub(crate) async fn decide(daemon: &Daemon, request_id: &Value, decision: &str) -> Value {
+    answer(daemon, request_id, &json!({ "decision": decision })).await.data(200)["request"].clone()
+}
+
+/// A turn as it is when it is over.
+pub(crate) async fn turn_over(daemon: &Daemon, session_id: &str, turn_id: &str) -> Value {
+    let path = format!("{SESSIONS}/{session_id}/turns/{turn_id}?wait=30");
+    let turn = get(daemon, &path).await.data(200)["turn"].clone();
+    assert_ne!(turn["status"], "inProgress", "{turn}");
+    turn
+}
+
+/// Interrupts the running turn of a session, whatever comes of it.
+pub(crate) async fn interrupt(daemon: &Daemon, session_id: &str) -> Answer {
+    post(daemon, INTERRUPT, &json!({ "sessionId": session_id })).await
+}
+
+/// DELETE.
+pub(crate) async fn delete(daemon: &Daemon, path: &str) -> Answer {
+    request(daemon, Method::DELETE, path, &[], "").await
+}
+
+/// The item of this type in a turn.
+pub(crate) fn item<'a>(turn: &'a Value, kind: &str) -> &'a Value {
+    let items = turn["items"].as_array().unwrap();
+    items.iter().find(|item| item["type"] == kind).unwrap_or_else(|| panic!("no {kind} in {turn:#}"))
+}
+
+/// Creates a session with these fields; its name.
+pub(crate) async fn session_with(daemon: &Daemon, fields: Value) -> String {
+    text(&create(daemon, fields).await["sessionId"])
+}

@@ -1,0 +1,160 @@
+//! Sessions that are forked, found and closed; the models.
+
+use serde_json::{Value, json};
+
+use super::{delete, session_with, turn_over};
+use crate::api::{SESSIONS, ask_turn, create, idle, logged_type, record, session, start, text, turn};
+use crate::support::daemon::Daemon;
+use crate::support::http::{get, post};
+
+#[tokio::test]
+async fn a_closed_session_takes_no_turns_but_can_be_read() {
+    let mut daemon = start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "text=kept").await;
+    let turn = turn_over(&daemon, &session_id, &turn_id).await;
+    let path = format!("{SESSIONS}/{session_id}");
+    let closed = delete(&daemon, &path).await.data(200)["session"].clone();
+    assert_eq!((&closed["status"], &closed["sessionId"]), (&json!("closed"), &json!(session_id)));
+    assert_eq!(logged_type(&daemon, "session.closed").await["detail"]["sessionId"], session_id);
+    // A second time changes nothing.
+    assert_eq!(delete(&daemon, &path).await.data(200)["session"], closed);
+    ask_turn(&daemon, &session_id, "hello").await.error(409, "session_not_active");
+    assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["text"], turn["text"]);
+    let events = daemon.events_on_disk();
+    assert_eq!(events.iter().filter(|event| event["type"] == "session.closed").count(), 1);
+
+    daemon.stop().await;
+    let daemon = Daemon::builder().state_from(&daemon).start().await;
+    assert_eq!(record(&daemon, &session_id).await["status"], "closed");
+    ask_turn(&daemon, &session_id, "hello").await.error(409, "session_not_active");
+    delete(&daemon, &format!("{SESSIONS}/nope")).await.error(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_busy_session_is_closed_only_with_its_turn() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "hang").await;
+    let path = format!("{SESSIONS}/{session_id}");
+    for query in ["", "?interrupt=false", "?interrupt=1"] {
+        let refused = delete(&daemon, &format!("{path}{query}")).await;
+        refused.error(409, "turn_in_progress");
+        assert_eq!(refused.json["details"]["turnId"], turn_id);
+    }
+    assert_eq!(record(&daemon, &session_id).await["status"], "active");
+    let closed = delete(&daemon, &format!("{path}?interrupt=true")).await.data(200)["session"].clone();
+    assert_eq!(
+        (&closed["status"], &closed["currentTurnId"], &closed["lastTurnStatus"]),
+        (&json!("closed"), &Value::Null, &json!("interrupted"))
+    );
+}
+
+#[tokio::test]
+async fn a_fork_begins_as_a_copy_and_goes_its_own_way() {
+    let daemon = start().await;
+    let source = create(&daemon, json!({ "metadata": { "who": "source" } })).await;
+    let source_id = text(&source["sessionId"]);
+    let turn_id = turn(&daemon, &source_id, "text=first").await;
+    idle(&daemon, &source_id).await;
+    let fork = create(&daemon, json!({ "forkFrom": source_id, "metadata": { "who": "fork" } })).await;
+    let fork_id = text(&fork["sessionId"]);
+    assert_ne!(fork["threadId"], source["threadId"]);
+    assert_eq!(
+        (&fork["lastTurnStatus"], &fork["metadata"]),
+        (&json!("completed"), &json!({ "who": "fork" }))
+    );
+    let copied = get(&daemon, &format!("{SESSIONS}/{fork_id}/turns/{}", text(&fork["lastTurnId"]))).await;
+    assert_eq!(copied.data(200)["turn"]["text"], "first");
+    let own = turn(&daemon, &fork_id, "text=second").await;
+    assert_eq!(turn_over(&daemon, &fork_id, &own).await["text"], "second");
+    assert_eq!(record(&daemon, &source_id).await["lastTurnId"], turn_id, "the source knows nothing of it");
+
+    for (body, status, code) in [
+        (json!({ "forkFrom": "nope" }), 404, "not_found"),
+        (json!({ "forkFrom": 1 }), 400, "bad_request"),
+        (json!({ "forkFrom": source_id, "threadId": source["threadId"] }), 400, "bad_request"),
+    ] {
+        post(&daemon, SESSIONS, &body).await.error(status, code);
+    }
+}
+
+#[tokio::test]
+async fn a_session_can_be_forked_after_a_restart() {
+    let mut daemon = start().await;
+    let source = session(&daemon).await;
+    turn(&daemon, &source, "text=first").await;
+    idle(&daemon, &source).await;
+    daemon.stop().await;
+    let daemon = Daemon::builder().state_from(&daemon).start().await;
+    let fork = create(&daemon, json!({ "forkFrom": source })).await;
+    assert_eq!(fork["lastTurnStatus"], "completed");
+}
+
+async fn found(daemon: &Daemon, query: &str) -> Vec<String> {
+    let answer = get(daemon, &format!("{SESSIONS}?{query}")).await;
+    let sessions = answer.data(200)["sessions"].as_array().unwrap();
+    sessions.iter().map(|session| text(&session["sessionId"])).collect()
+}
+
+#[tokio::test]
+async fn sessions_are_found_by_what_they_are() {
+    let daemon = start().await;
+    let a = session_with(&daemon, json!({ "metadata": { "who": "x", "run id": "1&2" } })).await;
+    let b = session_with(&daemon, json!({ "metadata": { "who": "x" }, "purpose": "worker" })).await;
+    let c = session_with(&daemon, json!({ "metadata": { "who": "y" } })).await;
+    delete(&daemon, &format!("{SESSIONS}/{b}")).await.data(200);
+    for (query, wanted) in [
+        ("", vec![&a, &b, &c]),
+        ("status=active", vec![&a, &c]),
+        ("status=closed", vec![&b]),
+        ("purpose=worker", vec![&b]),
+        ("purpose=duplex&status=closed", vec![]),
+        ("metadata.who=x", vec![&a, &b]),
+        ("metadata.who=x&status=active", vec![&a]),
+        ("metadata.run+id=1%262", vec![&a]),
+        ("metadata.who=", vec![]),
+        ("order=newest", vec![&c, &b, &a]),
+        ("order=oldest&limit=1", vec![&a]),
+        ("order=newest&limit=2", vec![&c, &b]),
+        (&format!("after={a}"), vec![&b, &c]),
+        (&format!("order=newest&after={c}&limit=1"), vec![&b]),
+        (&format!("after={b}&status=active"), vec![&c]),
+        (&format!("after={c}"), vec![]),
+        ("unknown=1", vec![&a, &b, &c]),
+    ] {
+        assert_eq!(found(&daemon, query).await, wanted.into_iter().cloned().collect::<Vec<_>>(), "{query}");
+    }
+    for (query, part) in [
+        ("status=open", "active and closed"),
+        ("purpose=x", "duplex, worker and smoke"),
+        ("order=up", "newest and oldest"),
+        ("limit=0", "10000"),
+        ("limit=10001", "10000"),
+        ("limit=x", "10000"),
+    ] {
+        let answer = get(&daemon, &format!("{SESSIONS}?{query}")).await;
+        let message = answer.error(400, "bad_request");
+        assert!(message.contains(part) && message.contains(query.split('=').next().unwrap()), "{message}");
+    }
+    get(&daemon, &format!("{SESSIONS}?after=nope")).await.error(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_session_field_is_checked_before_it_reaches_the_app_server() {
+    let daemon = start().await;
+    for (field, value, part) in [
+        ("sandbox", json!("bogus"), "workspace-write"),
+        ("sandbox", json!(7), "string"),
+        ("approvalPolicy", json!("bogus"), "untrusted"),
+        ("approvalPolicy", json!(["never"]), "object"),
+        ("personality", json!("weird"), "friendly"),
+        ("cwd", json!("relative"), "absolute"),
+        ("cwd", json!("/no/such/folder"), "exists"),
+    ] {
+        let answer = post(&daemon, SESSIONS, &json!({ field: value })).await;
+        let message = answer.error(400, "bad_request");
+        assert!(message.contains(field) && message.contains(part), "{field} = {value}: {message}");
+    }
+    assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
+}

@@ -1,0 +1,271 @@
+//! Turns as things: read, waited for, interrupted, and checked before they cost anything.
+
+use rustix::process::{Pid, test_kill_process};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::{INTERRUPT, asked, decide, interrupt, item, turn_over};
+use crate::api::{
+    SESSIONS, TURN, ask_turn, ended, idle, logged, logged_type, record, request_bytes, session, start, turn,
+};
+use crate::support::daemon::Daemon;
+use crate::support::http::{Answer, Target, get, post};
+use crate::support::wait::wait_until;
+
+async fn read(daemon: &Daemon, session_id: &str, turn_id: &str, query: &str) -> Answer {
+    get(daemon, &format!("{SESSIONS}/{session_id}/turns/{turn_id}{query}")).await
+}
+
+#[tokio::test]
+async fn a_turn_is_a_record_while_and_after_it_goes_on() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "command ask=command text=done").await;
+    let request = asked(&daemon, &session_id).await;
+    let running = read(&daemon, &session_id, &turn_id, "").await.data(200)["turn"].clone();
+    assert_eq!((&running["turnId"], &running["sessionId"]), (&json!(turn_id), &json!(session_id)));
+    assert_eq!((&running["status"], &running["completedAt"]), (&json!("inProgress"), &Value::Null));
+    assert_eq!(running["text"], Value::Null);
+    // Nothing to wait for is no reason to wait.
+    assert_eq!(
+        read(&daemon, &session_id, &turn_id, "?wait=0").await.data(200)["turn"]["status"],
+        "inProgress"
+    );
+    let waited = read(&daemon, &session_id, &turn_id, "?wait=1").await;
+    assert_eq!(waited.data(200)["turn"]["status"], "inProgress");
+
+    let path = format!("{SESSIONS}/{session_id}/turns/{turn_id}?wait=30");
+    let (waited, _) = tokio::join!(get(&daemon, &path), decide(&daemon, &request["requestId"], "accept"));
+    let over = &waited.data(200)["turn"];
+    assert_eq!((&over["status"], &over["text"]), (&json!("completed"), &json!("done")));
+    assert_eq!(over["startedAt"], running["startedAt"]);
+    assert!(over["completedAt"].as_str() >= over["startedAt"].as_str(), "{over}");
+    assert_eq!(over["error"], Value::Null);
+    assert!(over["tokenUsage"].is_object(), "{over}");
+    let words = item(over, "commandExecution")["words"].as_str().unwrap();
+    assert!(!words.is_empty());
+    assert_eq!(item(over, "userMessage")["words"], "command ask=command text=done");
+    assert_eq!(read(&daemon, &session_id, &turn_id, "").await.data(200)["turn"], *over);
+}
+
+#[tokio::test]
+async fn a_turn_can_be_asked_for_and_waited_for_in_one() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let say = async |prompt: &str, wait: &str| {
+        post(&daemon, &format!("{TURN}{wait}"), &json!({ "sessionId": session_id, "input": prompt })).await
+    };
+    let answer = say("text=hello", "?wait=30").await;
+    let data = answer.data(202);
+    assert_eq!((&data["turn"]["status"], &data["turn"]["text"]), (&json!("completed"), &json!("hello")));
+    assert_eq!(data["turn"]["turnId"], data["turnId"]);
+    let answer = say("fail", "?wait=30").await;
+    assert_eq!(answer.data(202)["turn"]["status"], "failed");
+    assert!(answer.data(202)["turn"]["error"].is_object(), "{}", answer.text);
+    assert!(say("text=plain", "").await.data(202).get("turn").is_none());
+    idle(&daemon, &session_id).await;
+    // A wait that ends before the turn does is no failure.
+    let answer = say("hang", "?wait=1").await;
+    assert_eq!(answer.data(202)["turn"]["status"], "inProgress");
+    for wrong in ["?wait=", "?wait=x", "?wait=-1", "?wait=1.5", "?wait=3601"] {
+        let message = say("hello", wrong).await.error(400, "bad_request").to_owned();
+        assert!(message.contains("wait") && message.contains("3600"), "{wrong}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_while_it_waits_for_the_end_cancels_nothing() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let body = json!({ "sessionId": session_id, "input": "ask=command text=done" });
+    let mut stream = TcpStream::connect(daemon.authority()).await.unwrap();
+    let bytes = request_bytes(&daemon, &format!("{TURN}?wait=600"), &body);
+    stream.write_all(bytes.as_bytes()).await.unwrap();
+    let request = asked(&daemon, &session_id).await;
+    drop(stream);
+    decide(&daemon, &request["requestId"], "accept").await;
+    let accepted = logged_type(&daemon, "turn.accepted").await;
+    let record = ended(&daemon, &session_id, &accepted["detail"]["turnId"]).await;
+    assert_eq!(record["lastTurnStatus"], "completed");
+}
+
+#[tokio::test]
+async fn a_wait_ends_with_the_app_server_and_with_the_daemon() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let body = json!({ "sessionId": session_id, "input": "deltas=4 crash" });
+    let answer = post(&daemon, &format!("{TURN}?wait=30"), &body).await;
+    assert_eq!(answer.data(202)["turn"]["status"], "failed");
+    assert!(answer.data(202)["turn"]["completedAt"].is_string(), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn a_turn_that_does_not_exist_is_not_found() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let fresh = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "hello").await;
+    idle(&daemon, &session_id).await;
+    for (session_id, turn_id) in [
+        (session_id.as_str(), "nope"),
+        (session_id.as_str(), "%ff"),
+        (fresh.as_str(), turn_id.as_str()),
+        ("nope", turn_id.as_str()),
+    ] {
+        for query in ["", "?wait=30"] {
+            read(&daemon, session_id, turn_id, query).await.error(404, "not_found");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_newest_turns_are_kept_and_the_older_ones_are_read_back() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let mut turn_ids = Vec::new();
+    for number in 0..25 {
+        let turn_id = turn(&daemon, &session_id, &format!("text=answer-{number}")).await;
+        idle(&daemon, &session_id).await;
+        turn_ids.push(turn_id);
+    }
+    for (number, turn_id) in turn_ids.iter().enumerate() {
+        let found = read(&daemon, &session_id, turn_id, "").await.data(200)["turn"].clone();
+        assert_eq!(found["turnId"], *turn_id);
+        assert_eq!(
+            (&found["status"], &found["text"]),
+            (&json!("completed"), &json!(format!("answer-{number}")))
+        );
+        // Only what is kept here has the number of its tokens.
+        assert_eq!(found["tokenUsage"].is_object(), number >= 5, "turn {number}");
+    }
+}
+
+#[tokio::test]
+async fn turns_are_kept_over_a_restart() {
+    for killed in [true, false] {
+        let mut daemon = start().await;
+        let session_id = session(&daemon).await;
+        let turn_id = turn(&daemon, &session_id, "text=remembered").await;
+        let before = turn_over(&daemon, &session_id, &turn_id).await;
+        if killed {
+            daemon.kill().await;
+        } else {
+            daemon.stop().await;
+        }
+        let daemon = Daemon::builder().state_from(&daemon).start().await;
+        let after = read(&daemon, &session_id, &turn_id, "").await.data(200)["turn"].clone();
+        assert_eq!(after, before, "killed: {killed}");
+    }
+}
+
+/// The process that this turn waits for.
+async fn process(daemon: &Daemon, turn_id: &str) -> Pid {
+    let started = logged(daemon, "the command", |event| {
+        let params = &event["detail"]["params"];
+        params["turnId"] == turn_id && params["item"]["processId"].is_string()
+    })
+    .await;
+    let pid = started["detail"]["params"]["item"]["processId"].as_str().unwrap().parse().unwrap();
+    Pid::from_raw(pid).unwrap()
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_the_turn_and_what_it_started() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    for prompt in ["spawn=600", "spawn-background=600 hang-deltas"] {
+        let turn_id = turn(&daemon, &session_id, prompt).await;
+        let pid = process(&daemon, &turn_id).await;
+        assert!(test_kill_process(pid).is_ok());
+        let answer = interrupt(&daemon, &session_id).await;
+        let data = answer.data(202);
+        assert_eq!((&data["interrupted"], &data["commandsEnded"]), (&json!(true), &json!(true)));
+        assert_eq!(data["commandsReason"], Value::Null);
+        assert_eq!(
+            (&data["turn"]["turnId"], &data["turn"]["status"]),
+            (&json!(turn_id), &json!("interrupted"))
+        );
+        wait_until("the end of the process", || test_kill_process(pid).is_err().then_some(())).await;
+        let record = record(&daemon, &session_id).await;
+        assert_eq!(
+            (&record["currentTurnId"], &record["lastTurnStatus"]),
+            (&Value::Null, &json!("interrupted"))
+        );
+    }
+    assert_eq!(ask_turn(&daemon, &session_id, "hello").await.status, 202);
+}
+
+#[tokio::test]
+async fn only_the_turn_that_runs_can_be_interrupted() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    interrupt(&daemon, "nope").await.error(404, "not_found");
+    let message = interrupt(&daemon, &session_id).await.error(409, "no_turn").to_owned();
+    assert!(message.contains(&session_id), "{message}");
+    post(&daemon, INTERRUPT, &json!({})).await.error(400, "bad_request");
+    post(&daemon, INTERRUPT, &json!({ "sessionId": session_id, "turnId": 1 }))
+        .await
+        .error(400, "bad_request");
+
+    let turn_id = turn(&daemon, &session_id, "hang").await;
+    let other = post(&daemon, INTERRUPT, &json!({ "sessionId": session_id, "turnId": "other" })).await;
+    other.error(409, "turn_in_progress");
+    assert_eq!(other.json["details"], json!({ "sessionId": session_id, "turnId": turn_id }));
+    assert_eq!(record(&daemon, &session_id).await["currentTurnId"], turn_id);
+    let named = post(&daemon, INTERRUPT, &json!({ "sessionId": session_id, "turnId": turn_id })).await;
+    assert_eq!(named.data(202)["turn"]["status"], "interrupted");
+    interrupt(&daemon, &session_id).await.error(409, "no_turn");
+}
+
+#[tokio::test]
+async fn input_is_checked_before_it_costs_a_turn() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    for (field, value, parts) in [
+        ("approvalPolicy", json!("bogus"), ["approvalPolicy", "on-request"]),
+        ("approvalPolicy", json!(7), ["approvalPolicy", "object"]),
+        ("personality", json!("weird"), ["personality", "pragmatic"]),
+        ("summary", json!("weird"), ["summary", "concise"]),
+        ("cwd", json!("relative"), ["cwd", "absolute"]),
+        ("cwd", json!("/no/such/folder"), ["cwd", "exists"]),
+        ("cwd", json!("/dev/null"), ["cwd", "folder"]),
+        ("input", json!([{ "type": "bogus" }]), ["input[0].type", "localImage"]),
+        ("input", json!([1]), ["input[0]", "object"]),
+        (
+            "input",
+            json!([{ "type": "text", "text": "a" }, { "type": "text", "text": " " }]),
+            ["input[1].text", "non-empty"],
+        ),
+        ("input", json!([{ "type": "text" }]), ["input[0].text", "non-empty"]),
+    ] {
+        let mut body = json!({ "sessionId": session_id, "prompt": "hello" });
+        body[field] = value;
+        let answer = post(&daemon, TURN, &body).await;
+        let message = answer.error(400, "bad_request");
+        assert!(
+            parts.iter().all(|part| message.contains(part)) && message.ends_with('.'),
+            "{body}: {message}"
+        );
+    }
+    assert_eq!(record(&daemon, &session_id).await["lastTurnId"], Value::Null);
+}
+
+#[tokio::test]
+async fn an_interrupt_and_the_end_of_the_turn_may_come_together() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    for _ in 0..40 {
+        let turn_id = turn(&daemon, &session_id, "text=x").await;
+        let answer = interrupt(&daemon, &session_id).await;
+        if answer.status == 202 {
+            let data = answer.data(202);
+            assert_eq!(data["turn"]["turnId"], turn_id);
+            assert_eq!(data["interrupted"], json!(data["turn"]["status"] == "interrupted"));
+            assert_ne!(data["turn"]["status"], "inProgress");
+        } else {
+            answer.error(409, "no_turn");
+        }
+        idle(&daemon, &session_id).await;
+    }
+}

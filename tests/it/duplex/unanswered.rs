@@ -1,0 +1,153 @@
+//! Requests that end without a client: the clock, the policy, an interrupt, and the end of a process.
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::{answer, asked, delete, interrupt, item, over, request_now, requests, session_with, turn_over};
+use crate::api::{SESSIONS, child_that_is, create, idle, ready, session, start, turn};
+use crate::support::daemon::Daemon;
+use crate::support::http::post;
+
+#[tokio::test]
+async fn a_request_that_nobody_answers_in_time_is_declined() {
+    let daemon = start().await;
+    let session_id = session_with(&daemon, json!({ "requestTimeoutSeconds": 1 })).await;
+    for (word, kind) in [("command", "commandExecution"), ("file", "fileChange")] {
+        let turn_id = turn(&daemon, &session_id, &format!("ask={word}")).await;
+        let request = asked(&daemon, &session_id).await;
+        let ended = turn_over(&daemon, &session_id, &turn_id).await;
+        assert_eq!(ended["status"], "completed", "the turn goes on");
+        assert_eq!(item(&ended, kind)["status"], "declined");
+        let request = request_now(&daemon, &request["requestId"]).await;
+        assert_eq!((&request["resolvedBy"], &request["decision"]), (&json!("timeout"), &json!("decline")));
+        assert!(request["reason"].as_str().unwrap().contains("1 s"), "{request}");
+        assert!(request["resolvedAt"].as_str() >= request["expiresAt"].as_str(), "{request}");
+        answer(&daemon, &request["requestId"], &json!({ "decision": "accept" }))
+            .await
+            .error(409, "already_resolved");
+    }
+}
+
+#[tokio::test]
+async fn the_daemon_has_a_patience_of_its_own() {
+    let daemon = Daemon::builder().arg("--request-timeout").arg("1").start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "ask=permissions").await;
+    assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "completed");
+    assert_eq!(requests(&daemon, &session_id).await[0]["resolvedBy"], "timeout");
+}
+
+#[tokio::test]
+async fn a_session_may_decline_everything() {
+    let daemon = start().await;
+    let session_id = session_with(&daemon, json!({ "requests": "decline" })).await;
+    let turn_id = turn(&daemon, &session_id, "ask=command ask=file ask=permissions ask=input").await;
+    let ended = turn_over(&daemon, &session_id, &turn_id).await;
+    assert_eq!(ended["status"], "completed");
+    assert_eq!(item(&ended, "commandExecution")["status"], "declined");
+    let requests = requests(&daemon, &session_id).await;
+    assert_eq!(requests.len(), 4);
+    for request in requests {
+        assert_eq!((&request["resolvedBy"], &request["decision"]), (&json!("policy"), &json!("decline")));
+    }
+}
+
+#[tokio::test]
+async fn a_policy_that_is_none_is_named() {
+    let daemon = start().await;
+    for (field, value) in [
+        ("requests", json!("never")),
+        ("requests", json!(true)),
+        ("requestTimeoutSeconds", json!("1")),
+        ("requestTimeoutSeconds", json!(-1)),
+        ("requestTimeoutSeconds", json!(1.5)),
+    ] {
+        let refused = post(&daemon, SESSIONS, &json!({ field: value })).await;
+        let message = refused.error(400, "bad_request");
+        assert!(message.contains(field), "{field} = {value}: {message}");
+    }
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_what_the_turn_waits_for() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "ask=command").await;
+    let request = asked(&daemon, &session_id).await;
+    let interrupted = interrupt(&daemon, &session_id).await;
+    assert_eq!(interrupted.data(202)["interrupted"], true);
+    assert_eq!(interrupted.data(202)["turn"]["turnId"], turn_id);
+    let request = over(&daemon, &request["requestId"]).await;
+    let by = request["resolvedBy"].as_str().unwrap();
+    assert!(["appServer", "turnEnd"].contains(&by), "{request}");
+    assert_eq!(request["decision"], Value::Null);
+    assert!(request["reason"].is_string());
+    answer(&daemon, &request["requestId"], &json!({ "decision": "accept" }))
+        .await
+        .error(409, "already_resolved");
+}
+
+#[tokio::test]
+async fn a_session_that_is_closed_waits_for_nothing() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "ask=command").await;
+    let request = asked(&daemon, &session_id).await;
+    let path = format!("{SESSIONS}/{session_id}");
+    delete(&daemon, &path).await.error(409, "turn_in_progress");
+    assert_eq!(
+        delete(&daemon, &format!("{path}?interrupt=true")).await.data(200)["session"]["status"],
+        "closed"
+    );
+    assert_eq!(over(&daemon, &request["requestId"]).await["status"], "resolved");
+}
+
+#[tokio::test]
+async fn the_death_of_the_app_server_ends_its_requests() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "ask=command").await;
+    let request = asked(&daemon, &session_id).await;
+    let child = child_that_is(&daemon, "running").await;
+    let pid = Pid::from_raw(i32::try_from(child["pid"].as_i64().unwrap()).unwrap()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+    let request = over(&daemon, &request["requestId"]).await;
+    assert_eq!((&request["resolvedBy"], &request["decision"]), (&json!("connectionClosed"), &Value::Null));
+    answer(&daemon, &request["requestId"], &json!({ "decision": "accept" }))
+        .await
+        .error(409, "already_resolved");
+    assert_eq!(idle(&daemon, &session_id).await["lastTurnStatus"], "failed");
+}
+
+#[tokio::test]
+async fn requests_do_not_outlive_the_daemon_that_heard_them() {
+    for killed in [true, false] {
+        let mut daemon = start().await;
+        let session = create(&daemon, json!({ "requests": "ask" })).await;
+        let session_id = session["sessionId"].as_str().unwrap();
+        turn(&daemon, session_id, "ask=command").await;
+        let request = asked(&daemon, session_id).await;
+        if killed {
+            daemon.kill().await;
+        } else {
+            assert!(daemon.stop().await.status.success());
+        }
+        let daemon = Daemon::builder().state_from(&daemon).start().await;
+        ready(&daemon).await;
+        let request = request_now(&daemon, &request["requestId"]).await;
+        assert_eq!(request["status"], "resolved", "killed: {killed}");
+        let by = request["resolvedBy"].as_str().unwrap();
+        let wanted: &[&str] =
+            if killed { &["connectionClosed"] } else { &["connectionClosed", "turnEnd", "appServer"] };
+        assert!(wanted.contains(&by), "killed: {killed}: {request}");
+        answer(&daemon, &request["requestId"], &json!({ "decision": "accept" }))
+            .await
+            .error(409, "already_resolved");
+        // What was decided about requests is remembered too: the ids of the new app-server begin anew at 0.
+        let turn_id = turn(&daemon, session_id, "ask=command").await;
+        let fresh = asked(&daemon, session_id).await;
+        assert_ne!(fresh["requestId"], request["requestId"]);
+        super::decide(&daemon, &fresh["requestId"], "accept").await;
+        assert_eq!(turn_over(&daemon, session_id, &turn_id).await["status"], "completed");
+    }
+}

@@ -1,0 +1,91 @@
+//! One daemon per folder.
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::stopped_daemon;
+use crate::api::{child_that_is, ready, session, start};
+use crate::support::daemon::Daemon;
+use crate::support::http::get;
+
+#[tokio::test]
+async fn a_second_daemon_is_refused_and_told_who_is_there() {
+    let first = start().await;
+    session(&first).await;
+    let log = first.events_on_disk();
+    let refusal = Daemon::builder().state_from(&first).start_refused().await;
+    assert_eq!(refusal.status.code(), Some(2), "{}", refusal.stderr);
+    assert_eq!(refusal.stdout, "");
+    for word in [
+        &format!("codexd with pid {}", first.pid()),
+        first.state_dir().to_str().unwrap(),
+        "--state-dir",
+        "--logs-dir",
+    ] {
+        assert!(refusal.stderr.contains(word), "no {word} in {}", refusal.stderr);
+    }
+    // It did nothing to the first one.
+    assert_eq!(get(&first, "/healthz").await.status, 200);
+    assert_eq!(first.events_on_disk()[..log.len()], log);
+    session(&first).await;
+}
+
+#[tokio::test]
+async fn a_folder_of_logs_is_not_shared_either() {
+    let first = start().await;
+    let folder = TempDir::new().unwrap();
+    let refusal = Daemon::builder()
+        .arg("--logs-dir")
+        .arg(first.logs_dir())
+        .arg("--state-dir")
+        .arg(folder.path().join("state"))
+        .start_refused()
+        .await;
+    assert_eq!(refusal.status.code(), Some(2), "{}", refusal.stderr);
+    assert!(refusal.stderr.contains(first.logs_dir().to_str().unwrap()), "{}", refusal.stderr);
+    assert!(refusal.stderr.contains(&first.pid().to_string()), "{}", refusal.stderr);
+    // One folder for both is one folder, and no second daemon.
+    let both = folder.path().join("both");
+    let daemon = Daemon::builder().arg("--logs-dir").arg(&both).arg("--state-dir").arg(&both).start().await;
+    ready(&daemon).await;
+}
+
+#[tokio::test]
+async fn a_folder_is_free_again_after_a_stop_and_after_a_kill() {
+    let mut daemon = stopped_daemon().await;
+    for _ in 0..2 {
+        daemon = Daemon::builder().state_from(&daemon).start().await;
+        daemon.kill().await;
+    }
+    Daemon::builder().state_from(&daemon).start().await;
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_app_server_holds_neither_the_lock_nor_the_listener() {
+    let mut daemon = Daemon::builder().startup("ignore-eof ignore-term").start().await;
+    ready(&daemon).await;
+    let child = child_that_is(&daemon, "running").await["pid"].as_u64().unwrap();
+    let files = |pid: u64| -> Vec<String> {
+        let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        let targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        targets.map(|path| path.to_string_lossy().into_owned()).collect()
+    };
+    let ours = files(u64::from(daemon.pid()));
+    assert!(ours.iter().any(|path| path.ends_with("/codexd.lock")), "{ours:?}");
+    let its = files(child);
+    let of_ours = |path: &&String| {
+        path.ends_with(".lock")
+            || path.ends_with(".jsonl")
+            || path.ends_with(".log")
+            || path.starts_with("socket:")
+    };
+    assert_eq!(its.iter().filter(of_ours).collect::<Vec<_>>(), [""; 0]);
+
+    // It lives on after a kill, and the next daemon starts all the same.
+    daemon.signal(Signal::KILL);
+    daemon.exited().await;
+    assert!(daemon.survivors().iter().any(|(pid, _)| u64::from(*pid) == child));
+    let next = Daemon::builder().state_from(&daemon).start().await;
+    ready(&next).await;
+}

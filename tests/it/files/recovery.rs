@@ -1,0 +1,229 @@
+//! What a start makes of files that are damaged, missing, of another kind, or of a newer codexd.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{STATE_FILES, json_file, names, restart, stopped_daemon};
+use crate::api::{SESSIONS, logged, logged_type, ready, session};
+use crate::support::daemon::Daemon;
+use crate::support::http::get;
+use crate::support::websocket::EVENTS_PATH;
+
+const NO_ARGUMENTS: [&str; 0] = [];
+
+/// An object whose fields are of other types than those of any state file.
+const WRONG_TYPES: &[u8] = br#"{"daemonId": 1, "started": 1, "sessions": 1, "events": 1}"#;
+
+/// What must be the same before and after.
+async fn known(daemon: &Daemon) -> (Value, Value) {
+    let status = get(daemon, crate::api::STATUS).await;
+    let snapshot = &status.data(200)["snapshot"];
+    (snapshot["identity"]["daemonId"].clone(), snapshot["sessionRegistry"]["sessions"].clone())
+}
+
+fn known_on_disk(daemon: &Daemon) -> (Value, Value) {
+    let file = |name: &str| json_file(&daemon.state_dir().join(name));
+    (file("identity.json")["daemonId"].clone(), file("session-registry.json")["sessions"].clone())
+}
+
+async fn told(daemon: &Daemon, name: &str) -> String {
+    let said = |event: &Value| {
+        event["type"] == "state.recovered" && event["message"].as_str().unwrap().contains(name)
+    };
+    logged(daemon, name, said).await["message"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_state_file_that_cannot_be_used_is_set_aside_and_made_again() {
+    for name in STATE_FILES {
+        let mut daemon = stopped_daemon().await;
+        let known_before = known_on_disk(&daemon);
+        let path = daemon.state_dir().join(name);
+        for (number, damage) in
+            [&b"\xff\x00 no JSON"[..], b"[]", b"null", WRONG_TYPES, b""].into_iter().enumerate()
+        {
+            fs::write(&path, damage).unwrap();
+            let mut after = restart(&daemon, &NO_ARGUMENTS).await;
+            ready(&after).await;
+            assert_eq!(known(&after).await, known_before, "{name}, {damage:?}");
+            let aside = match number {
+                0 => format!("{name}.bad"),
+                number => format!("{name}.bad-{number}"),
+            };
+            assert_eq!(fs::read(after.state_dir().join(&aside)).unwrap(), damage, "{aside}");
+            told(&after, &aside).await;
+            assert!(after.stop().await.status.success());
+            assert!(json_file(&path).is_object(), "{name} was made again");
+            daemon = after;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_folder_in_the_place_of_a_file_is_moved_away_with_what_is_in_it() {
+    let mut daemon = stopped_daemon().await;
+    let known_before = known_on_disk(&daemon);
+    for name in STATE_FILES {
+        let path = daemon.state_dir().join(name);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("precious"), "p").unwrap();
+        let mut after = restart(&daemon, &NO_ARGUMENTS).await;
+        assert_eq!(known(&after).await, known_before, "{name}");
+        let aside = format!("{name}.bad");
+        told(&after, &aside).await;
+        assert_eq!(fs::read(after.state_dir().join(aside).join("precious")).unwrap(), b"p");
+        after.stop().await;
+        daemon = after;
+    }
+    // The same for what says which log this is, and for the log.
+    for name in ["event-log.json", "events.jsonl"] {
+        let path = daemon.logs_dir().join(name);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        let mut after = restart(&daemon, &NO_ARGUMENTS).await;
+        assert_eq!(known(&after).await, known_before, "{name}");
+        assert!(after.logs_dir().join(format!("{name}.bad")).is_dir());
+        after.stop().await;
+        daemon = after;
+    }
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_codexd_is_never_written() {
+    for name in STATE_FILES {
+        let daemon = stopped_daemon().await;
+        let known_before = known_on_disk(&daemon);
+        let path = daemon.state_dir().join(name);
+        let newer = json!({ "formatVersion": 2, "news": true }).to_string();
+        fs::write(&path, &newer).unwrap();
+        let mut after = restart(&daemon, &NO_ARGUMENTS).await;
+        ready(&after).await;
+        assert_eq!(known(&after).await, known_before, "{name}");
+        let said = told(&after, name).await;
+        assert!(said.contains("newer codexd"), "{said}");
+        // It works on, and leaves that file alone to its end.
+        session(&after).await;
+        assert!(after.stop().await.status.success());
+        assert_eq!(fs::read_to_string(&path).unwrap(), newer, "{name}");
+        assert!(!names(&after.state_dir()).iter().any(|name| name.contains("bad") || name.contains("new")));
+        let again = restart(&after, &NO_ARGUMENTS).await;
+        assert_eq!(known(&again).await.1.as_array().unwrap().len(), 2, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_whose_creation_the_log_no_longer_has_outlive_the_loss_of_another_file() {
+    let small = ["--event-segment-bytes", "20000", "--event-log-bytes", "60000"];
+    for lost in ["daemon-state.json", "recent-events.json", "identity.json"] {
+        let mut daemon =
+            small.iter().fold(Daemon::builder(), |builder, argument| builder.arg(argument)).start().await;
+        let old = session(&daemon).await;
+        crate::api::turn(&daemon, &old, "deltas=500").await;
+        crate::api::idle(&daemon, &old).await;
+        daemon.stop().await;
+        let known_before = known_on_disk(&daemon);
+        let created = daemon.events_on_disk().iter().any(|event| event["type"] == "session.created");
+        assert!(!created, "the test needs a log without it");
+        fs::write(daemon.state_dir().join(lost), "{").unwrap();
+        let after = restart(&daemon, &small).await;
+        assert_eq!(known(&after).await.1, known_before.1, "without {lost}");
+    }
+}
+
+#[tokio::test]
+async fn numbers_that_cannot_be_do_not_stop_a_start() {
+    for name in ["session-registry.json", "daemon-state.json", "recent-events.json"] {
+        let daemon = stopped_daemon().await;
+        let known_before = known_on_disk(&daemon);
+        let path = daemon.state_dir().join(name);
+        let mut file = json_file(&path);
+        file["throughSeq"] = json!(u64::MAX);
+        fs::write(&path, file.to_string()).unwrap();
+        let after = restart(&daemon, &NO_ARGUMENTS).await;
+        ready(&after).await;
+        assert_eq!(known(&after).await, known_before, "{name}");
+        session(&after).await;
+        let last = after.events_on_disk().last().unwrap()["seq"].as_u64().unwrap();
+        assert!(last < 1 << 53, "{name}: {last}");
+    }
+    for key in ["reservedThrough", "syncedThrough"] {
+        let daemon = stopped_daemon().await;
+        let path = daemon.logs_dir().join("event-log.json");
+        let mut file = json_file(&path);
+        file[key] = json!(u64::MAX);
+        fs::write(&path, file.to_string()).unwrap();
+        let after = restart(&daemon, &NO_ARGUMENTS).await;
+        ready(&after).await;
+        session(&after).await;
+        let last = after.events_on_disk().last().unwrap()["seq"].as_u64().unwrap();
+        assert!(last < 1 << 53, "{key}: {last}");
+    }
+}
+
+fn damage(path: &Path, line: usize) {
+    let text = fs::read_to_string(path).unwrap();
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines[line] = lines[line].replace("\"createdAt\"", "\u{0}createdAt");
+    fs::write(path, lines.join("\n") + "\n").unwrap();
+}
+
+#[tokio::test]
+async fn damage_in_the_middle_of_the_log_is_told_once_and_passed_over() {
+    let mut before = stopped_daemon().await;
+    let log = before.events_on_disk();
+    damage(&before.logs_dir().join("events.jsonl"), 4);
+    for _ in 0..2 {
+        let mut after = restart(&before, &NO_ARGUMENTS).await;
+        ready(&after).await;
+        let page = async |query: &str| {
+            let page = get(&after, &format!("{EVENTS_PATH}?{query}")).await;
+            page.data(200)["events"].as_array().unwrap().clone()
+        };
+        let told = crate::support::wait::wait_until_async("the damage to be told", async || {
+            Some(page("type=log.damaged").await).filter(|events| !events.is_empty())
+        });
+        let told = told.await;
+        assert_eq!(told.len(), 1, "it is told once: {told:?}");
+        let part = &told[0]["detail"]["damage"][0];
+        assert_eq!((&part["afterSeq"], &part["beforeSeq"]), (&json!(4), &json!(6)));
+        assert_eq!(part["file"], after.logs_dir().join("events.jsonl").to_str().unwrap());
+        assert!(part["bytes"].as_u64().unwrap() > 100, "{part}");
+        let events = page("limit=1000").await;
+        let rest: Vec<_> = log.iter().filter(|event| event["seq"] != 5).cloned().collect();
+        assert_eq!(events[..rest.len()], rest, "all the others are there");
+        after.stop().await;
+        before = after;
+    }
+}
+
+#[tokio::test]
+async fn an_unfinished_last_line_is_kept_aside() {
+    let before = stopped_daemon().await;
+    let path = before.logs_dir().join("events.jsonl");
+    let mut text = fs::read(&path).unwrap();
+    text.extend_from_slice(b"{\"seq\":12345,\"half");
+    fs::write(&path, text).unwrap();
+    let after = restart(&before, &NO_ARGUMENTS).await;
+    ready(&after).await;
+    let told = logged_type(&after, "state.recovered").await;
+    assert!(told["message"].as_str().unwrap().contains("events.torn"), "{told}");
+    assert_eq!(fs::read(after.logs_dir().join("events.torn")).unwrap(), b"{\"seq\":12345,\"half");
+    assert_eq!(get(&after, SESSIONS).await.data(200)["sessions"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn every_file_but_the_log_may_be_missing_at_once() {
+    let before = stopped_daemon().await;
+    let known_before = known_on_disk(&before);
+    for name in STATE_FILES {
+        fs::remove_file(before.state_dir().join(name)).unwrap();
+    }
+    for name in ["stdout.log", "stderr.log", "codexd.lock"] {
+        fs::remove_file(before.logs_dir().join(name)).unwrap();
+    }
+    let after = restart(&before, &NO_ARGUMENTS).await;
+    assert_eq!(known(&after).await, known_before);
+}

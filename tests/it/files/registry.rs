@@ -1,0 +1,79 @@
+//! How many closed sessions are remembered.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::{json_file, restart};
+use crate::api::{SESSIONS, logged_type, session, start, text};
+use crate::support::daemon::Daemon;
+use crate::support::http::get;
+use crate::support::websocket::EVENTS_PATH;
+
+/// A stopped daemon with six sessions, the first four of which are closed, in another order than they were created.
+async fn stopped_daemon() -> (Daemon, Vec<String>) {
+    let mut daemon = start().await;
+    let mut session_ids = Vec::new();
+    for _ in 0..6 {
+        session_ids.push(session(&daemon).await);
+    }
+    daemon.stop().await;
+    // Nothing but the file says that they are closed, and that one of the others has a turn.
+    let path = daemon.state_dir().join("session-registry.json");
+    let mut registry = json_file(&path);
+    let sessions = registry["sessions"].as_array_mut().unwrap();
+    for (index, end) in [(0, 3), (1, 1), (2, 4), (3, 2)] {
+        sessions[index]["status"] = json!("closed");
+        sessions[index]["updatedAt"] = json!(format!("2026-01-0{end}T00:00:00.000Z"));
+    }
+    fs::write(&path, registry.to_string()).unwrap();
+    (daemon, session_ids)
+}
+
+async fn listed(daemon: &Daemon) -> Vec<String> {
+    let answer = get(daemon, SESSIONS).await;
+    answer.data(200)["sessions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|session| text(&session["sessionId"]))
+        .collect()
+}
+
+async fn forgotten(daemon: &Daemon) -> Vec<Value> {
+    let page = get(daemon, &format!("{EVENTS_PATH}?type=session.forgotten")).await;
+    page.data(200)["events"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn the_oldest_of_too_many_closed_sessions_are_forgotten() {
+    let (before, ids) = stopped_daemon().await;
+    let mut after = restart(&before, &["--closed-session-limit", "2"]).await;
+    logged_type(&after, "app-server.connected").await;
+    // Those that ended last stay.
+    assert_eq!(listed(&after).await, [&ids[0], &ids[2], &ids[4], &ids[5]].map(String::as_str));
+    let told = forgotten(&after).await;
+    let names: Vec<_> = told.iter().map(|event| text(&event["detail"]["sessionId"])).collect();
+    assert_eq!(names, [ids[1].as_str(), &ids[3]]);
+    assert!(told.iter().all(|event| event["detail"]["threadId"].is_string()), "{told:?}");
+    get(&after, &format!("{SESSIONS}/{}", ids[1])).await.error(404, "not_found");
+    after.stop().await;
+
+    // They stay forgotten, also when only the log knows.
+    let again = restart(&after, &["--closed-session-limit", "2"]).await;
+    logged_type(&again, "app-server.connected").await;
+    assert_eq!(listed(&again).await.len(), 4);
+    assert_eq!(forgotten(&again).await.len(), 2);
+}
+
+#[tokio::test]
+async fn no_limit_touches_a_session_that_is_not_closed() {
+    let (before, ids) = stopped_daemon().await;
+    let after = restart(&before, &["--closed-session-limit", "0"]).await;
+    logged_type(&after, "app-server.connected").await;
+    assert_eq!(listed(&after).await, ids[4..]);
+    let none = restart(&stopped_daemon().await.0, &["--closed-session-limit", "4"]).await;
+    logged_type(&none, "app-server.connected").await;
+    assert_eq!(listed(&none).await.len(), 6);
+    assert_eq!(forgotten(&none).await, [Value::Null; 0]);
+}

@@ -1,0 +1,133 @@
+//! Files that grow: the event log is cut into segments and kept within its size, the output logs begin anew.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{restart, sealed};
+use crate::api::{idle, ready, session, turn};
+use crate::support::daemon::Daemon;
+use crate::support::http::get;
+use crate::support::wait::wait_until;
+use crate::support::websocket::EVENTS_PATH;
+
+const SEGMENT: u64 = 300_000;
+const TOTAL: u64 = 1_500_000;
+
+fn size(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().len()
+}
+
+fn log_size(logs: &Path) -> u64 {
+    sealed(logs).iter().map(|path| size(path)).sum::<u64>() + size(&logs.join("events.jsonl"))
+}
+
+fn first_seq(path: &Path) -> u64 {
+    let text = fs::read_to_string(path).unwrap();
+    serde_json::from_str::<Value>(text.lines().next().unwrap()).unwrap()["seq"].as_u64().unwrap()
+}
+
+/// Whether all lines were written at once, which is never split.
+fn is_one_batch(path: &Path) -> bool {
+    let text = fs::read_to_string(path).unwrap();
+    let times = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["createdAt"].clone());
+    let mut times: Vec<_> = times.collect();
+    times.dedup();
+    times.len() == 1
+}
+
+async fn page(daemon: &Daemon, query: &str) -> Value {
+    get(daemon, &format!("{EVENTS_PATH}?{query}")).await.data(200).clone()
+}
+
+#[tokio::test]
+async fn the_log_is_cut_into_segments_that_are_named_by_their_first_number() {
+    let daemon = Daemon::builder().arg("--event-segment-bytes").arg(SEGMENT.to_string()).start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "deltas=8000").await;
+    idle(&daemon, &session_id).await;
+    let segments = sealed(&daemon.logs_dir());
+    // How many there are depends on how long the batches were.
+    assert!(segments.len() >= 2, "{segments:?}");
+    for path in &segments {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        assert_eq!(name, format!("events-{:020}.jsonl", first_seq(path)));
+        assert!(size(path) <= SEGMENT || is_one_batch(path), "{name} has {} bytes", size(path));
+    }
+    // Read back over all files, in order, by the test and by the daemon.
+    let log = daemon.events_on_disk();
+    assert_eq!(log.len() as u64, log.last().unwrap()["seq"].as_u64().unwrap(), "nothing is missing");
+    let middle = page(&daemon, "after=10&limit=1000").await;
+    assert_eq!(middle["events"].as_array().unwrap()[..], log[10..log.len().min(1010)]);
+}
+
+#[tokio::test]
+async fn the_whole_log_keeps_within_its_size_over_restarts() {
+    let limits = [
+        "--event-segment-bytes".to_owned(),
+        SEGMENT.to_string(),
+        "--event-log-bytes".to_owned(),
+        TOTAL.to_string(),
+    ];
+    let mut daemon =
+        limits.iter().fold(Daemon::builder(), |builder, argument| builder.arg(argument)).start().await;
+    let session_id = session(&daemon).await;
+    for _ in 0..3 {
+        turn(&daemon, &session_id, "deltas=5000").await;
+        idle(&daemon, &session_id).await;
+        assert!(log_size(&daemon.logs_dir()) <= TOTAL, "{} bytes", log_size(&daemon.logs_dir()));
+    }
+    let kept = page(&daemon, "limit=1").await;
+    let oldest = kept["oldest"].as_u64().unwrap();
+    assert!(oldest > 500, "{oldest}");
+    assert_eq!(first_seq(&sealed(&daemon.logs_dir())[0]), oldest);
+    assert_eq!(kept["events"][0]["seq"], oldest);
+    daemon.stop().await;
+
+    let again = restart(&daemon, &limits).await;
+    ready(&again).await;
+    let after = page(&again, "limit=1").await;
+    assert!(after["oldest"].as_u64().unwrap() >= oldest);
+    assert_eq!(after["epoch"], kept["epoch"], "what is removed in order is no loss");
+    // The session was created in a part of the log that is gone, and is known all the same.
+    assert_eq!(get(&again, &format!("/v1/codexd/sessions/{session_id}")).await.status, 200);
+    assert!(log_size(&again.logs_dir()) <= TOTAL);
+}
+
+#[tokio::test]
+async fn a_size_below_that_of_one_segment_is_kept_too() {
+    let daemon = Daemon::builder().arg("--event-log-bytes").arg(TOTAL.to_string()).start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "deltas=8000").await;
+    idle(&daemon, &session_id).await;
+    assert!(log_size(&daemon.logs_dir()) <= TOTAL, "{} bytes", log_size(&daemon.logs_dir()));
+}
+
+#[tokio::test]
+async fn the_output_of_the_app_server_begins_anew_and_one_older_file_is_kept() {
+    const LIMIT: u64 = 300_000;
+    let daemon = Daemon::builder().arg("--output-log-bytes").arg(LIMIT.to_string()).start().await;
+    let session_id = session(&daemon).await;
+    for _ in 0..4 {
+        turn(&daemon, &session_id, "deltas=2000 stderr-flood=200000").await;
+        idle(&daemon, &session_id).await;
+    }
+    let logs = daemon.logs_dir();
+    for name in ["stdout.log", "stderr.log"] {
+        let (new, old) = (logs.join(name), logs.join(format!("{name}.1")));
+        wait_until("an older file", || old.exists().then_some(())).await;
+        // One block may be longer than the rest of a file has room for, and then begins the next one.
+        assert!(size(&new) <= LIMIT && size(&old) <= LIMIT, "{name}: {} and {}", size(&new), size(&old));
+        assert!(!logs.join(format!("{name}.2")).exists());
+    }
+    // The two files of stdout are one text: the end of what the app-server said, line by line.
+    let text = fs::read_to_string(logs.join("stdout.log.1")).unwrap()
+        + &fs::read_to_string(logs.join("stdout.log")).unwrap();
+    let mut lines = text.lines();
+    lines.next();
+    assert!(lines.clone().count() > 100);
+    for line in lines {
+        serde_json::from_str::<Value>(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    }
+}

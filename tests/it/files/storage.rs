@@ -1,0 +1,76 @@
+//! A disk that takes nothing more, and then does again: the system's limit for the size of files stands in for it.
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use serde_json::{Value, json};
+
+use super::prepared;
+use crate::api::{SESSIONS, ask_turn, idle, not_ready, ready, record, session, text, turn};
+use crate::support::daemon::Daemon;
+use crate::support::http::{get, post};
+use crate::support::websocket::{EVENTS_PATH, EventStream};
+
+/// Lets files grow up to so many bytes; `None` is as far as they like.
+fn limit_files(daemon: &Daemon, bytes: Option<u64>) {
+    let pid = Pid::from_raw(i32::try_from(daemon.pid()).unwrap());
+    prlimit(pid, Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
+}
+
+#[tokio::test]
+async fn while_the_disk_takes_nothing_reading_goes_on_and_afterwards_nothing_is_missing() {
+    // Without this the system would end a daemon that writes too much, which a full disk does not.
+    let mut daemon = prepared("trap '' XFSZ").start().await;
+    ready(&daemon).await;
+    let session_id = session(&daemon).await;
+    let mut stream = EventStream::connect(&daemon).await;
+    let hello = stream.hello().await;
+    limit_files(&daemon, Some(1));
+
+    // What the app-server has done already cannot be promised, and what it has not done is not begun.
+    ask_turn(&daemon, &session_id, "deltas=5").await.error(503, "storage_unavailable");
+    let failed = stream.wait_for("storage.failed", |event| event["type"] == "storage.failed").await;
+    assert_eq!(failed["level"], "error");
+    assert!(failed["detail"]["reason"].is_string(), "{failed}");
+    let reason = not_ready(&daemon, "The event log cannot be written").await;
+    assert!(reason.ends_with('.'), "{reason}");
+    let refused = post(&daemon, SESSIONS, &json!({})).await;
+    assert!(
+        refused.error(503, "storage_unavailable").contains("disk of the logs folder"),
+        "{}",
+        refused.text
+    );
+    assert_eq!(refused.headers["retry-after"], "1");
+
+    // Everything can be read meanwhile: records, pages, and the stream.
+    assert_eq!(text(&record(&daemon, &session_id).await["sessionId"]), session_id);
+    let ends = |event: &Value| event["type"] == "app-server.turn.completed";
+    let at = hello["cursor"].as_str().unwrap();
+    let page = get(&daemon, &format!("{EVENTS_PATH}?after={at}&type=storage.")).await;
+    assert_eq!(page.data(200)["events"], json!([failed]));
+    let mut second = EventStream::connect_to(&daemon, &format!("{EVENTS_PATH}?after={at}"), &[]).await;
+    second.hello().await;
+    let unwritten = second.collect_until("the turn that was not promised", ends).await;
+
+    limit_files(&daemon, None);
+    let recovered = stream.wait_for("storage.recovered", |event| event["type"] == "storage.recovered").await;
+    assert_eq!(recovered["detail"], json!({ "lostFrom": null, "lostThrough": null }));
+    ready(&daemon).await;
+    idle(&daemon, &session_id).await;
+    turn(&daemon, &session_id, "deltas=5").await;
+    idle(&daemon, &session_id).await;
+    assert!(daemon.stop().await.status.success());
+    let log = daemon.events_on_disk();
+    let seqs: Vec<_> = log.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
+    assert_eq!(
+        seqs,
+        (1..=log.len() as u64).collect::<Vec<_>>(),
+        "nothing is missing and nothing is there twice"
+    );
+    for event in &unwritten {
+        assert!(log.contains(event), "{event}");
+    }
+    let told = |wanted: &str| log.iter().filter(|event| event["type"] == wanted).count();
+    assert_eq!((told("storage.failed"), told("storage.recovered")), (1, 1));
+
+    let after = Daemon::builder().state_from(&daemon).start().await;
+    assert_eq!(text(&record(&after, &session_id).await["lastTurnStatus"]), "completed");
+}

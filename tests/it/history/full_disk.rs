@@ -1,0 +1,177 @@
+//! A disk that fills up under a running turn, and has room again later.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::connection::read_all;
+use super::mounts::{Mount, or_skip};
+use crate::api::{SESSIONS, ask_turn, create, ended, idle, session, text, turn};
+use crate::support::daemon::{Daemon, DaemonBuilder};
+use crate::support::http::{Target, get, post};
+use crate::support::wait::wait_until_async;
+use crate::support::websocket::EventStream;
+
+/// A daemon whose state and log are on this file system.
+fn builder(mount: &Mount) -> DaemonBuilder {
+    Daemon::builder()
+        .arg("--state-dir")
+        .arg(mount.path().join("state"))
+        .arg("--logs-dir")
+        .arg(mount.path().join("logs"))
+}
+
+/// Takes all the room there is; what this file holds can be given back.
+fn fill(mount: &Mount) -> PathBuf {
+    let path = mount.path().join("filler");
+    let mut file = File::options().create(true).append(true).open(&path).unwrap();
+    let block = [b'x'; 4096];
+    while file.write(&block).is_ok_and(|count| count > 0) {}
+    path
+}
+
+async fn refuses_promises(daemon: &Daemon, session_id: &str) {
+    for _ in 0..3 {
+        post(daemon, SESSIONS, &json!({})).await.error(503, "storage_unavailable");
+        ask_turn(daemon, session_id, "hello").await.error(503, "storage_unavailable");
+    }
+}
+
+fn is(event: &Value, event_type: &str) -> bool {
+    event["type"] == event_type
+}
+
+fn seq(event: &Value) -> u64 {
+    event["seq"].as_u64().unwrap()
+}
+
+/// Every one of these events, in the log as it is now.
+async fn assert_in_log(daemon: &Daemon, seen: &[Value]) {
+    let (_, log) = read_all(daemon.base_url()).await;
+    let log: Vec<Value> = log.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+    let (first, last) = (seq(&seen[0]), seq(&seen[seen.len() - 1]));
+    let same: Vec<_> = log.into_iter().filter(|event| (first..=last).contains(&seq(event))).collect();
+    assert_eq!(same, seen, "the log is what was told");
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_promises_alone_and_nothing_is_lost_when_there_is_room_again() {
+    let Some(mount) = or_skip("a full disk", Mount::memory(3 * 1024)) else { return };
+    let mut daemon = builder(&mount).start().await;
+    let busy = session(&daemon).await;
+    let other = session(&daemon).await;
+    let first = turn(&daemon, &other, "hello").await;
+    idle(&daemon, &other).await;
+    let mut stream = EventStream::connect(&daemon).await;
+    let hello = stream.hello().await;
+    let from = hello["recentEvents"].as_array().unwrap().last().map(seq).unwrap();
+    let long = turn(&daemon, &busy, "deltas=400 delay=5 chars=500").await;
+
+    let filler = fill(&mount);
+    let mut seen = stream.collect_until("storage.failed", |event| is(event, "storage.failed")).await;
+    refuses_promises(&daemon, &other).await;
+    let status = get(&daemon, "/healthz").await;
+    assert_eq!(status.status, 200, "{}", status.text);
+    get(&daemon, SESSIONS).await.data(200);
+    // The turn runs on, and whoever listens hears it to its end.
+    let more =
+        stream.collect_until("the end of the turn", |event| is(event, "app-server.turn.completed")).await;
+    let deltas = more.iter().filter(|event| is(event, "app-server.turn.message.delta")).count();
+    assert!(deltas > 100, "only {deltas} deltas while the disk was full: the test needs a longer turn");
+    seen.extend(more);
+    assert_eq!(idle(&daemon, &busy).await["lastTurnStatus"], "completed");
+    refuses_promises(&daemon, &other).await;
+
+    fs::remove_file(filler).unwrap();
+    let more = stream.collect_until("storage.recovered", |event| is(event, "storage.recovered")).await;
+    let recovered = more.last().unwrap();
+    assert_eq!(recovered["detail"], json!({ "lostFrom": null, "lostThrough": null }), "{recovered}");
+    seen.extend(more.clone());
+    assert_eq!(seq(&seen[0]), from + 1);
+    let rising: Vec<u64> = seen.iter().map(seq).collect();
+    assert_eq!(rising, (from + 1..=seq(recovered)).collect::<Vec<_>>(), "no number is left out");
+    let later = text(&create(&daemon, json!({})).await["sessionId"]);
+    let second = turn(&daemon, &other, "hello").await;
+    ended(&daemon, &other, &json!(second)).await;
+
+    daemon.kill().await;
+    daemon = builder(&mount).state_from(&daemon).start().await;
+    assert_in_log(&daemon, &seen).await;
+    for (session_id, turn_id) in [(&busy, json!(long)), (&other, json!(second)), (&later, Value::Null)] {
+        let record = get(&daemon, &format!("{SESSIONS}/{session_id}")).await.data(200)["session"].clone();
+        assert_eq!(record["lastTurnId"], turn_id, "{record}");
+    }
+    let (_, log) = read_all(daemon.base_url()).await;
+    for turn_id in [&first, &long, &second] {
+        let accepted = |text: &String| text.contains("\"turn.accepted\"") && text.contains(turn_id.as_str());
+        assert_eq!(log.iter().filter(|text| accepted(text)).count(), 1, "{turn_id}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_full_disk_and_the_memory_could_not_keep_is_named_exactly() {
+    let Some(mount) = or_skip("a full disk for long", Mount::memory(24 * 1024)) else { return };
+    let mut daemon = builder(&mount).start().await;
+    let busy = session(&daemon).await;
+    let mut stream = EventStream::connect(&daemon).await;
+    stream.hello().await;
+    // More than the 4 MiB that memory holds.
+    let long = turn(&daemon, &busy, "deltas=9000 chars=1000").await;
+    let filler = fill(&mount);
+    let mut seen = stream.collect_until("storage.failed", |event| is(event, "storage.failed")).await;
+    seen.extend(
+        stream.collect_until("the end of the turn", |event| is(event, "app-server.turn.completed")).await,
+    );
+    fs::remove_file(filler).unwrap();
+    seen.extend(stream.collect_until("storage.recovered", |event| is(event, "storage.recovered")).await);
+    let recovered = seen.last().unwrap();
+    let lost = |name: &str| recovered["detail"][name].as_u64().unwrap_or_else(|| panic!("{recovered}"));
+    let lost = lost("lostFrom")..=lost("lostThrough");
+    assert!(lost.clone().count() > 100, "the test needs more events: {recovered}");
+    assert_eq!(recovered["level"], "error");
+
+    let session_id = session(&daemon).await;
+    daemon.kill().await;
+    daemon = builder(&mount).state_from(&daemon).start().await;
+    let kept: Vec<Value> = seen.iter().filter(|event| !lost.contains(&seq(event))).cloned().collect();
+    let (_, log) = read_all(daemon.base_url()).await;
+    let log: Vec<Value> = log.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+    let same = log.iter().filter(|event| (seq(&seen[0])..=seq(recovered)).contains(&seq(event)));
+    assert!(same.eq(kept.iter()), "exactly what was named is missing: {recovered}");
+    get(&daemon, &format!("{SESSIONS}/{session_id}")).await.data(200);
+    let record = get(&daemon, &format!("{SESSIONS}/{busy}")).await.data(200)["session"].clone();
+    assert_eq!((&record["lastTurnId"], &record["currentTurnId"]), (&json!(long), &Value::Null));
+}
+
+/// The state folder has room when the logs folder has none: the records must not run ahead of the log.
+#[tokio::test]
+async fn a_kill_with_a_full_disk_leaves_the_log_as_it_was() {
+    let Some(mount) = or_skip("a kill with a full disk", Mount::memory(3 * 1024)) else { return };
+    let builder = || Daemon::builder().arg("--logs-dir").arg(mount.path().join("logs"));
+    let mut daemon = builder().start().await;
+    let busy = session(&daemon).await;
+    let (epoch, before) = read_all(daemon.base_url()).await;
+    let mut stream = EventStream::connect(&daemon).await;
+    stream.hello().await;
+    turn(&daemon, &busy, "deltas=300 delay=5 chars=500").await;
+    let filler = fill(&mount);
+    stream.wait_for("storage.failed", |event| is(event, "storage.failed")).await;
+    let end = stream.wait_for("the end of the turn", |event| is(event, "app-server.turn.completed")).await;
+    // The records are brought to disk about once a second, if they are.
+    let state = daemon.state_dir().join("daemon-state.json");
+    let written = fs::metadata(&state).unwrap().modified().unwrap();
+    let later = wait_until_async("a second to pass", async || {
+        written.elapsed().ok().filter(|age| age.as_millis() > 1500)
+    });
+    later.await;
+    daemon.kill().await;
+    fs::remove_file(filler).unwrap();
+    daemon = builder().state_from(&daemon).start().await;
+    let (now, after) = read_all(daemon.base_url()).await;
+    assert_eq!(now, epoch, "the log is the same one");
+    assert_eq!(after[..before.len()], before);
+    let next: Value = serde_json::from_str(&after[after.len() - 1]).unwrap();
+    assert!(seq(&next) > seq(&end), "the numbers that were told are not used again");
+}

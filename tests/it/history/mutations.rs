@@ -1,0 +1,90 @@
+//! The tests on trial: codexd is broken on purpose, in one place at a time, and each time a test must notice.
+//!
+//! `CODEXD_MUTATED` names a codexd that was built with the feature `mutations`; see `docs/architecture.md`.
+
+use std::path::PathBuf;
+
+use super::dice::seed;
+use super::lost_log::{Loss, lose};
+use super::mounts::{Mount, or_skip};
+use super::power::PowerCuts;
+use super::soak::{Soak, soak_contradictions};
+use super::validators::contradictions;
+
+/// The program that can be broken.
+fn program(mutation: &str) -> Option<PathBuf> {
+    let named = std::env::var_os("CODEXD_MUTATED").map(PathBuf::from);
+    let found = named.ok_or("CODEXD_MUTATED names no codexd with the feature mutations".to_owned());
+    or_skip(&format!("the mutation {mutation}"), found)
+}
+
+fn environment(mutation: &str) -> Vec<(String, String)> {
+    vec![("BAA_CODEXD_MUTATION".to_owned(), mutation.to_owned())]
+}
+
+#[track_caller]
+fn assert_noticed(found: &[String], validator: &str) {
+    assert!(
+        found.iter().any(|contradiction| contradiction.starts_with(validator)),
+        "{validator} is not in {found:#?}"
+    );
+}
+
+/// What is wrong after at most 60 power cuts.
+async fn cut_power(mutation: &str) -> Option<Vec<String>> {
+    let program = Some(program(mutation)?);
+    let mount = or_skip(&format!("power cuts of the mutation {mutation}"), Mount::ext4(64))?;
+    let plan = PowerCuts { cuts: 60, seed: seed(), program, environment: environment(mutation) };
+    Some(plan.run(&mount).await.1)
+}
+
+/// What is wrong after some kills.
+async fn kill(mutation: &str, kills: u64) -> Option<Vec<String>> {
+    let program = Some(program(mutation)?);
+    let soak = Soak { kills, seed: seed(), program, environment: environment(mutation) };
+    Some(soak_contradictions(&soak.run().await))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_never_syncs_loses_a_promise() {
+    if let Some(found) = cut_power("no-sync").await {
+        assert_noticed(&found, "promised");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_promises_before_it_syncs_loses_a_promise() {
+    if let Some(found) = cut_power("promise-before-sync").await {
+        assert_noticed(&found, "promised");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_uses_numbers_again_is_noticed() {
+    if let Some(found) = cut_power("reuse-numbers").await {
+        assert_noticed(&found, "unique");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_tells_events_before_it_writes_them_loses_what_it_told() {
+    if let Some(found) = kill("publish-before-write", 40).await {
+        assert_noticed(&found, "kept");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_resumes_one_event_late_is_noticed() {
+    if let Some(found) = kill("skip-tail", 5).await {
+        assert_noticed(&found, "resumable");
+        assert_noticed(&found, "nothing missing");
+    }
+}
+
+#[tokio::test]
+async fn a_daemon_that_takes_an_old_copy_for_the_log_is_noticed() {
+    if let Some(program) = program("no-epoch") {
+        let found = contradictions(&lose(Loss::Older, Some((program, "no-epoch"))).await);
+        assert_noticed(&found, "nothing missing");
+    }
+}

@@ -1,0 +1,181 @@
+use serde_json::json;
+
+use super::*;
+use crate::history::record::{Facts, Filter};
+
+fn seen(seq: u64) -> Seen {
+    said(seq, "app-server.notification", "s")
+}
+
+fn said(seq: u64, event_type: &str, session_id: &str) -> Seen {
+    let detail = json!({ "sessionId": session_id, "turnId": format!("turn-{seq}") });
+    let text = json!({ "seq": seq, "type": event_type, "detail": detail }).to_string();
+    Seen { seq, text: text.into() }
+}
+
+fn connected(after: u64) -> Step {
+    Step::Connected { after }
+}
+
+fn events(seqs: impl IntoIterator<Item = u64>) -> Vec<Step> {
+    seqs.into_iter().map(|seq| Step::Event(seen(seq))).collect()
+}
+
+fn run(steps: impl IntoIterator<Item = Step>) -> Run {
+    let steps = steps.into_iter().collect();
+    Run { client: "c".to_owned(), epoch: "e".to_owned(), filter: Filter::default(), steps }
+}
+
+/// A run after 0 with these events on one connection.
+fn plain(seqs: impl IntoIterator<Item = u64>) -> Run {
+    run([vec![connected(0)], events(seqs)].concat())
+}
+
+fn known(seqs: impl IntoIterator<Item = u64>) -> Known {
+    seqs.into_iter().map(|seq| (seq, Facts::of(&seen(seq).text))).collect()
+}
+
+fn history(runs: Vec<Run>, log: impl IntoIterator<Item = u64>) -> History {
+    History {
+        runs,
+        promises: Vec::new(),
+        epoch: "e".to_owned(),
+        log: log.into_iter().map(seen).collect(),
+        sessions: Vec::new(),
+    }
+}
+
+#[track_caller]
+fn assert_red(verdict: Verdict, name: &str) {
+    let contradiction = verdict.expect_err("this history is wrong");
+    assert!(contradiction.starts_with(name), "{contradiction}");
+}
+
+#[test]
+fn a_good_history_passes_all_validators() {
+    let resumed = run([
+        vec![connected(1)],
+        events([2, 3]),
+        vec![connected(3), Step::Bookmark(4), connected(4)],
+        // The numbers after a kill go on with a jump.
+        events([1001]),
+    ]
+    .concat());
+    let mut filtered = plain([2, 4]);
+    filtered.filter.types = vec!["none".to_owned()];
+    filtered.steps = vec![connected(0), Step::Bookmark(1001)];
+    // Number 4 passed the other client by only because it is of no type that it asked for.
+    let mut history = history(vec![resumed, plain([1, 2, 3]), filtered], [1, 2, 3, 1001]);
+    assert_eq!(contradictions(&history), [""; 0]);
+    history.runs.push(plain([1, 2, 3, 4]));
+    assert!(!contradictions(&history).is_empty(), "event 4 is known and neither kept nor had by all");
+}
+
+#[test]
+fn what_falls_back_is_not_ordered() {
+    assert_red(ordered(&plain([1, 3, 2])), "ordered");
+    assert_red(ordered(&plain([1, 2, 2])), "ordered");
+    assert_red(ordered(&run([vec![connected(5)], events([5])].concat())), "ordered");
+    assert_red(
+        ordered(&run([vec![connected(0)], events([1, 2]), vec![connected(2)], events([2])].concat())),
+        "ordered",
+    );
+    assert_red(ordered(&run([connected(0), Step::Bookmark(9), Step::Bookmark(8)])), "ordered");
+    assert_eq!(ordered(&plain([1, 2, 900])), Ok(()));
+}
+
+#[test]
+fn a_number_with_two_texts_is_not_unique() {
+    let mut other = plain([1, 2]);
+    other.steps.push(Step::Event(said(3, "another", "s")));
+    assert_red(unique(&[plain([1, 2, 3]), other.clone()], "e", &[]), "unique");
+    assert_red(unique(&[other.clone()], "e", &[seen(3)]), "unique");
+    other.epoch = "f".to_owned();
+    assert_eq!(unique(&[plain([1, 2, 3]), other], "e", &[seen(3)]), Ok(()), "another epoch counts anew");
+}
+
+#[test]
+fn what_others_have_and_a_client_has_not_is_missing() {
+    let all = known(1..=5);
+    assert_red(nothing_missing(&plain([1, 2, 4]), &all), "nothing missing");
+    assert_red(nothing_missing(&plain([2, 3]), &all), "nothing missing");
+    assert_red(nothing_missing(&run([connected(0), Step::Bookmark(1)]), &all), "nothing missing");
+    // What is skipped at a change of connections is missing like anything else.
+    let skipped = run([vec![connected(0)], events([1, 2]), vec![connected(2)], events([4])].concat());
+    assert_red(nothing_missing(&skipped, &all), "nothing missing");
+    assert_red(nothing_missing(&run([]), &all), "nothing missing");
+    assert_eq!(nothing_missing(&plain([1, 2, 3]), &all), Ok(()), "what follows later may still come");
+    assert_eq!(nothing_missing(&plain([1, 2, 900]), &known([1, 2, 900])), Ok(()), "nobody knows 3 to 899");
+    assert_eq!(nothing_missing(&run([connected(3)]), &all), Ok(()));
+}
+
+#[test]
+fn a_resumption_must_begin_with_the_next_event() {
+    let all = known(1..=9);
+    let resumed =
+        |at, first| run([vec![connected(0)], events([1, 2]), vec![connected(at)], events([first])].concat());
+    assert_eq!(resumable(&resumed(2, 3), &all), Ok(()));
+    assert_red(resumable(&resumed(2, 4), &all), "resumable");
+    assert_red(resumable(&resumed(2, 2), &all), "resumable");
+    assert_red(resumable(&resumed(3, 4), &all), "resumable");
+    assert_red(resumable(&run([vec![connected(4)], events([6])].concat()), &all), "resumable");
+    assert_red(resumable(&plain([1]), &known([])), "resumable");
+}
+
+#[test]
+fn a_filter_lets_through_what_was_asked_for_and_only_that() {
+    let log = [said(1, "turn.accepted", "a"), said(2, "turn.accepted", "b"), said(3, "child.error", "a")];
+    let all: Known = log.iter().map(|seen| (seen.seq, Facts::of(&seen.text))).collect();
+    let got = |types: &[&str], session: Option<&str>, seqs: &[u64]| {
+        let steps = seqs.iter().map(|seq| Step::Event(log[*seq as usize - 1].clone()));
+        let mut run = run(std::iter::once(connected(0)).chain(steps));
+        run.filter.types = types.iter().map(|&start| start.to_owned()).collect();
+        run.filter.session = session.map(|id| (id.to_owned(), "thread".to_owned()));
+        run
+    };
+    assert_eq!(filters_exact(&got(&["turn."], None, &[1, 2]), &all), Ok(()));
+    assert_eq!(filters_exact(&got(&["x", "child"], Some("a"), &[3]), &all), Ok(()));
+    assert_red(filters_exact(&got(&["turn."], None, &[1, 2, 3]), &all), "filters exact");
+    assert_red(filters_exact(&got(&[], Some("a"), &[1, 2]), &all), "filters exact");
+    assert_red(filters_exact(&got(&["turn."], Some("c"), &[1]), &all), "filters exact");
+    assert_red(nothing_missing(&got(&[], Some("a"), &[3]), &all), "nothing missing");
+    assert_red(nothing_missing(&got(&["turn."], None, &[2]), &all), "nothing missing");
+}
+
+#[test]
+fn a_gap_that_was_told_breaks_a_run() {
+    let mut broken = plain([1, 2]);
+    assert_eq!(unbroken(&[broken.clone()]), Ok(()));
+    broken.steps.push(Step::Gap("expired".to_owned()));
+    assert_red(unbroken(&[broken]), "unbroken");
+}
+
+#[test]
+fn what_was_seen_and_is_not_in_the_log_was_not_kept() {
+    assert_eq!(kept(&history(vec![plain([1, 2])], [1, 2, 3])), Ok(()));
+    assert_red(kept(&history(vec![plain([1, 2])], [1, 3])), "kept");
+    assert_red(kept(&history(vec![plain([1, 2, 3, 4])], [1, 2, 3])), "kept");
+    let mut other_log = history(vec![plain([1, 2])], []);
+    other_log.epoch = "f".to_owned();
+    assert_eq!(kept(&other_log), Ok(()));
+}
+
+#[test]
+fn a_promise_must_be_in_the_log_and_in_the_records() {
+    let session = Promise::Session { session_id: "a".to_owned(), thread_id: "t".to_owned() };
+    let turn = Promise::Turn { session_id: "a".to_owned(), turn_id: "turn-2".to_owned() };
+    let mut history = history(Vec::new(), []);
+    history.log = vec![said(1, "session.created", "a"), said(2, "turn.accepted", "a")];
+    history.sessions = vec![json!({ "sessionId": "a" })];
+    let both = [session.clone(), turn.clone()];
+    assert_eq!(promised(&both, &history), Ok(()));
+    let elsewhere = Promise::Turn { session_id: "b".to_owned(), turn_id: "turn-2".to_owned() };
+    assert_red(promised(&[elsewhere], &history), "promised");
+    history.sessions.clear();
+    assert_red(promised(&both, &history), "promised");
+    history.sessions = vec![json!({ "sessionId": "a" })];
+    history.log.pop();
+    assert_red(promised(&both, &history), "promised");
+    assert_eq!(promised(&[session], &history), Ok(()));
+    assert_red(promised(&[turn], &history), "promised");
+}

@@ -1,0 +1,280 @@
+//! Sessions over restarts, and requests that are repeated, with the real app-server.
+
+use std::fs;
+use std::path::PathBuf;
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::app_server::AppServer;
+use super::{Stage, create_session, submit};
+use crate::support::codex::CodexHome;
+use crate::support::daemon::Daemon;
+use crate::support::http::{Answer, get, request};
+use crate::support::model::MockModel;
+use crate::support::wait::wait_until;
+use crate::support::websocket::EventStream;
+
+async fn submit_with(stage: &Stage, session: &Value, prompt: &str, fields: Value) -> Answer {
+    let mut body = json!({ "sessionId": session["sessionId"], "input": prompt });
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    submit(&stage.daemon, &body).await
+}
+
+async fn submit_keyed(daemon: &Daemon, session: &Value, prompt: &str, key: &str) -> Answer {
+    let body = json!({ "sessionId": session["sessionId"], "input": prompt });
+    let headers = [("idempotency-key", key)];
+    request(daemon, Method::POST, "/v1/codexd/turn", &headers, body.to_string()).await
+}
+
+fn name(answer: &Answer) -> String {
+    answer.data(202)["turnId"].as_str().unwrap_or_else(|| panic!("no turn in {}", answer.text)).to_owned()
+}
+
+/// The events of this type in the log.
+fn events_of(stage: &Stage, event_type: &str) -> Vec<Value> {
+    let mut events = stage.daemon.events_on_disk();
+    events.retain(|event| event["type"] == event_type);
+    events
+}
+
+/// The file with the history of a thread.
+fn rollout(home: &CodexHome, session: &Value) -> PathBuf {
+    let thread_id = session["threadId"].as_str().unwrap();
+    let mut folders = vec![home.path().join("sessions")];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.file_name().unwrap().to_string_lossy().contains(thread_id) {
+                return path;
+            }
+        }
+    }
+    panic!("thread {thread_id} has no file")
+}
+
+async fn started(stage: &mut Stage) {
+    stage.events.wait_for("the start of the turn", |event| event["type"] == "app-server.turn.started").await;
+}
+
+#[tokio::test]
+async fn a_session_goes_on_after_a_restart_with_all_that_was_said_and_done() {
+    let mut stage = Stage::start().await;
+    let session = stage.session(&json!({ "developerInstructions": "obey the green otter" })).await;
+    let turn = stage.turn(&session, "remember the blue heron mock:shell=[echo from-the-shell]").await;
+    assert_eq!(turn.status(), "completed");
+    let asked = stage.model.requests().len();
+    stage.stop().await;
+
+    let mut stage = stage.restart().await;
+    let turn = stage.turn(&session, "what was that mock:deltas=2").await;
+    assert_eq!(turn.status(), "completed");
+    let requests = stage.model.requests();
+    assert_eq!(requests.len(), asked + 1);
+    let told = requests.last().unwrap().to_string();
+    for earlier in ["remember the blue heron", "from-the-shell", "what was that", "obey the green otter"] {
+        assert!(told.contains(earlier), "the model was not told {earlier:?}");
+    }
+    let record = stage.record(&session).await;
+    assert_eq!((&record["sessionId"], &record["threadId"]), (&session["sessionId"], &session["threadId"]));
+    assert_eq!(record["lastTurnStatus"], "completed");
+    for event_type in ["session.recreated", "session.resumed", "turn.settled"] {
+        assert!(events_of(&stage, event_type).is_empty(), "{event_type}");
+    }
+    assert_eq!(stage.turn(&session, "mock:deltas=1").await.status(), "completed");
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_that_never_had_a_turn_goes_on_after_a_restart() {
+    let mut stage = Stage::start().await;
+    let session = stage.session(&json!({ "developerInstructions": "obey the green otter" })).await;
+    stage.stop().await;
+    let mut stage = stage.restart().await;
+    assert_eq!(stage.turn(&session, "mock:deltas=2").await.status(), "completed");
+    let record = stage.record(&session).await;
+    assert_ne!(record["threadId"], session["threadId"]);
+    for same in ["sessionId", "createdAt", "cwd", "model", "metadata"] {
+        assert_eq!(record[same], session[same], "{same}");
+    }
+    let recreated = events_of(&stage, "session.recreated");
+    assert_eq!(recreated.len(), 1);
+    assert_eq!(recreated[0]["detail"]["previousThreadId"], session["threadId"]);
+    assert!(stage.model.requests()[0].to_string().contains("obey the green otter"));
+}
+
+#[tokio::test]
+async fn a_turn_that_a_kill_cut_off_is_failed_and_then_interrupted() {
+    let mut stage = Stage::start().await;
+    let session = stage.session(&json!({})).await;
+    let turn_id = stage.start_turn(&session, "mock:hang").await;
+    started(&mut stage).await;
+    stage.daemon.kill().await;
+
+    let mut stage = stage.restart().await;
+    let cut = stage.record(&session).await;
+    assert_eq!((&cut["lastTurnId"], &cut["lastTurnStatus"]), (&json!(turn_id), &json!("failed")));
+    assert_eq!(cut["currentTurnId"], Value::Null);
+    assert_eq!(stage.turn(&session, "mock:deltas=1").await.status(), "completed");
+    let settled = events_of(&stage, "turn.settled");
+    assert_eq!(settled.len(), 1);
+    let detail = &settled[0]["detail"];
+    assert_eq!((&detail["turnId"], &detail["status"]), (&json!(turn_id), &json!("interrupted")));
+}
+
+#[tokio::test]
+async fn turns_wait_run_in_order_and_survive_a_restart() {
+    let mut stage = Stage::start().await;
+    let session = stage.session(&json!({})).await;
+    let running = stage.start_turn(&session, "zero mock:hang").await;
+    started(&mut stage).await;
+    for prompt in ["one mock:deltas=1", "two mock:deltas=1"] {
+        let answer = submit_with(&stage, &session, prompt, json!({ "whenBusy": "queue" })).await;
+        assert_eq!(answer.data(202)["turnId"], Value::Null);
+        assert!(answer.data(202)["queueId"].is_string(), "{}", answer.text);
+    }
+    let steered = submit_with(&stage, &session, "mock:deltas=1", json!({ "whenBusy": "steer" })).await;
+    assert_eq!(name(&steered), running, "a word to the running turn does not wait");
+    assert_eq!(stage.rest_of(&running).await.status(), "completed");
+    for prompt in ["one", "two"] {
+        let begun = |event: &Value| event["type"] == "app-server.turn.started";
+        let turn_id = stage.events.wait_for("the next turn", begun).await["detail"]["turnId"].clone();
+        assert_eq!(stage.rest_of(turn_id.as_str().unwrap()).await.status(), "completed");
+        assert!(stage.model.requests().last().unwrap().to_string().contains(prompt));
+    }
+
+    stage.start_turn(&session, "mock:hang").await;
+    started(&mut stage).await;
+    submit_with(&stage, &session, "three mock:deltas=1", json!({ "whenBusy": "queue" })).await.data(202);
+    stage.stop().await;
+    let stage = stage.restart().await;
+    wait_until("the turn that waited", || {
+        events_of(&stage, "app-server.turn.completed").len().eq(&5).then_some(())
+    })
+    .await;
+    assert!(stage.model.requests().last().unwrap().to_string().contains("three"));
+    let path = format!("/v1/codexd/sessions/{}", session["sessionId"].as_str().unwrap());
+    let read = get(&stage.daemon, &path).await;
+    assert_eq!(read.data(200)["queuedTurns"], json!([]));
+    assert_eq!(read.data(200)["session"]["lastTurnStatus"], "completed");
+}
+
+#[tokio::test]
+async fn a_repeated_request_reaches_the_model_once_over_restarts_too() {
+    let mut stage = Stage::start().await;
+    let session = stage.session(&json!({})).await;
+    let prompt = "mock:deltas=2";
+    let first = submit_keyed(&stage.daemon, &session, prompt, "k").await;
+    assert_eq!(stage.rest_of(&name(&first)).await.status(), "completed");
+    assert_eq!(submit_keyed(&stage.daemon, &session, prompt, "k").await.text, first.text);
+    stage.stop().await;
+    let stage = stage.restart().await;
+    assert_eq!(submit_keyed(&stage.daemon, &session, prompt, "k").await.text, first.text);
+    submit_keyed(&stage.daemon, &session, "other", "k").await.error(422, "idempotency_key_reused");
+    assert_eq!(stage.model.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_turn_of_which_only_the_submission_is_known_is_found_in_its_thread() {
+    let mut stage = Stage::start().await;
+    let session = stage.session(&json!({})).await;
+    let first = submit_keyed(&stage.daemon, &session, "find me mock:hang", "k").await;
+    let turn_id = name(&first);
+    started(&mut stage).await;
+    wait_until("the request to the model", || stage.model.requests().first().map(drop)).await;
+    stage.daemon.kill().await;
+    // The log as it is when the daemon dies before it hears the answer.
+    let log = stage.daemon.logs_dir().join("events.jsonl");
+    let text = fs::read_to_string(&log).unwrap();
+    let mut kept: Vec<&str> =
+        text.split_inclusive('\n').take_while(|line| !line.contains("\"turn.submitted\"")).collect();
+    let submitted = text.lines().find(|line| line.contains("\"turn.submitted\"")).unwrap().to_owned() + "\n";
+    kept.push(&submitted);
+    fs::write(&log, kept.concat()).unwrap();
+    for snapshot in ["session-registry.json", "daemon-state.json", "recent-events.json"] {
+        let _ = fs::remove_file(stage.daemon.state_dir().join(snapshot));
+    }
+
+    let mut stage = stage.restart().await;
+    assert_eq!(stage.record(&session).await["lastTurnId"], Value::Null);
+    let found = submit_keyed(&stage.daemon, &session, "find me mock:hang", "k").await;
+    assert_eq!(name(&found), turn_id);
+    let record = stage.record(&session).await;
+    assert_eq!(
+        (&record["lastTurnId"], &record["lastTurnStatus"], &record["currentTurnId"]),
+        (&json!(turn_id), &json!("interrupted"), &Value::Null)
+    );
+    assert_eq!(record["threadId"], session["threadId"]);
+    assert_eq!(stage.model.requests().len(), 1);
+    assert_eq!(stage.turn(&session, "mock:deltas=1").await.status(), "completed");
+}
+
+#[tokio::test]
+async fn a_thread_that_another_codex_writes_is_locked_until_that_one_goes() {
+    let mut stage = Stage::start().await;
+    let session = stage.session(&json!({})).await;
+    assert_eq!(stage.turn(&session, "mock:deltas=1").await.status(), "completed");
+    stage.stop().await;
+
+    let server = AppServer::on_tcp(&stage.home).await;
+    let mut other = Daemon::builder().external(&server.endpoint).start().await;
+    create_session(&other, &stage.home, &json!({ "threadId": session["threadId"] })).await;
+    let mut stage = stage.restart().await;
+    let answer = submit_with(&stage, &session, "mock:deltas=1", json!({})).await;
+    answer.error(409, "thread_locked");
+    assert_eq!(answer.json["details"]["threadId"], session["threadId"]);
+    assert_eq!(stage.record(&session).await["status"], "active");
+    other.stop().await;
+    drop(server);
+    assert_eq!(stage.turn(&session, "mock:deltas=1").await.status(), "completed");
+}
+
+#[tokio::test]
+async fn a_session_whose_history_was_deleted_is_closed() {
+    let mut stage = Stage::start().await;
+    let session = stage.session(&json!({})).await;
+    assert_eq!(stage.turn(&session, "mock:deltas=1").await.status(), "completed");
+    stage.stop().await;
+    fs::remove_file(rollout(&stage.home, &session)).unwrap();
+    let stage = stage.restart().await;
+    submit_with(&stage, &session, "mock:deltas=1", json!({})).await.error(409, "session_not_active");
+    assert_eq!(stage.record(&session).await["status"], "closed");
+    let closed = events_of(&stage, "session.closed");
+    let reason = closed[0]["detail"]["reason"].as_str().unwrap();
+    assert!(reason.contains(session["threadId"].as_str().unwrap()), "{reason}");
+}
+
+#[tokio::test]
+async fn a_turn_that_is_silent_for_seconds_is_left_alone() {
+    let mut stage = Stage::start().await;
+    let session = stage.session(&json!({})).await;
+    // Long enough for the thread to be asked whether it still runs.
+    let turn = stage.turn(&session, "mock:shell=[sleep 6; echo at-last]").await;
+    assert_eq!(turn.status(), "completed");
+    assert!(events_of(&stage, "turn.settled").is_empty());
+    assert_eq!(stage.record(&session).await["lastTurnStatus"], "completed");
+}
+
+#[tokio::test]
+async fn turns_go_on_at_a_stop_as_long_as_the_drain_lasts() {
+    let model = MockModel::start();
+    let home = CodexHome::new(&model);
+    let builder = Daemon::builder().real(&home).env("BAA_CODEXD_DRAIN_TIMEOUT", "60");
+    let mut daemon = builder.start().await;
+    let mut events = EventStream::connect(&daemon).await;
+    events.hello().await;
+    let session = create_session(&daemon, &home, &json!({})).await;
+    let body = json!({ "sessionId": session["sessionId"], "input": "mock:deltas=20 mock:delay=50" });
+    let turn_id = name(&submit(&daemon, &body).await);
+    let begun = |event: &Value| event["type"] == "app-server.turn.started";
+    events.wait_for("the start of the turn", begun).await;
+    assert!(daemon.stop().await.status.success());
+    let ended =
+        daemon.events_on_disk().into_iter().find(|event| event["type"] == "app-server.turn.completed");
+    let ended = ended.unwrap();
+    assert_eq!(
+        (&ended["detail"]["turnId"], &ended["detail"]["status"]),
+        (&json!(turn_id), &json!("completed"))
+    );
+}

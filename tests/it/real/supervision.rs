@@ -1,0 +1,114 @@
+//! The real app-server, when it is killed or stands still.
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::app_server::AppServer;
+use super::external::attach;
+use super::{Stage, create_session, rest_of, submit};
+use crate::api::ready;
+use crate::support::codex::CodexHome;
+use crate::support::daemon::Daemon;
+use crate::support::http::get;
+use crate::support::model::MockModel;
+use crate::support::wait::wait_until_async;
+
+async fn child(daemon: &Daemon) -> Value {
+    get(daemon, "/v1/codexd/status").await.data(200)["snapshot"]["daemon"]["child"].clone()
+}
+
+/// The child's part of the status once it has answered as this generation.
+async fn generation(daemon: &Daemon, number: u64, state: &str) -> Value {
+    wait_until_async(&format!("generation {number}"), async || {
+        let child = child(daemon).await;
+        (child["state"] == state && child["generation"] == number).then_some(child)
+    })
+    .await
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_kill_takes_its_commands_with_it_and_the_next_turn_works() {
+    use std::time::{Duration, Instant};
+
+    use crate::support::wait::wait_until;
+
+    let mut stage = Stage::start().await;
+    let session = stage.session(&json!({})).await;
+    // One in a session of its own, and one that has lost its parent as well.
+    let command = "setsid sleep 301 & sh -c 'setsid sleep 302 & exit 0'; touch running; sleep 300";
+    stage.start_turn(&session, &format!("mock:shell=[{command}]")).await;
+    let marker = stage.home.workspace().join("running");
+    wait_until("the command", || marker.exists().then_some(())).await;
+    let sleepers = |daemon: &Daemon| {
+        let all = daemon.survivors().into_iter();
+        all.filter(|(_, line)| line.starts_with("sleep 30")).count()
+    };
+    wait_until("all of them", || (sleepers(&stage.daemon) == 3).then_some(())).await;
+    let pid = i32::try_from(child(&stage.daemon).await["pid"].as_u64().unwrap()).unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    let killed = Instant::now();
+    wait_until("their end", || (sleepers(&stage.daemon) == 0).then_some(())).await;
+    assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
+    generation(&stage.daemon, 2, "running").await;
+    ready(&stage.daemon).await;
+    let session = stage.session(&json!({})).await;
+    assert_eq!(stage.turn(&session, "mock:deltas=2").await.status(), "completed");
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn one_that_stands_still_is_replaced() {
+    let mut stage = Stage::start_with(|home| Daemon::builder().real(home).arg("--check-interval=1")).await;
+    ready(&stage.daemon).await;
+    let pid = i32::try_from(child(&stage.daemon).await["pid"].as_u64().unwrap()).unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).unwrap();
+    generation(&stage.daemon, 2, "running").await;
+    let session = stage.session(&json!({})).await;
+    assert_eq!(stage.turn(&session, "mock:deltas=2").await.status(), "completed");
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn an_external_one_that_comes_back_is_connected_to_again() {
+    let model = MockModel::start();
+    let home = CodexHome::new(&model);
+    let mut server = AppServer::on_socket(&home).await;
+    let (mut events, mut daemon) = attach(&server.endpoint).await;
+    generation(&daemon, 1, "external").await;
+    server.kill();
+    let is_setback = |event: &Value| event["type"] == "child.backoff";
+    events.wait_for("the pause", is_setback).await;
+    let mut server = AppServer::on_socket(&home).await;
+    let again = |event: &Value| event["type"] == "app-server.connected";
+    events.wait_for("the connection", again).await;
+    let session = create_session(&daemon, &home, &json!({})).await;
+    let body = json!({ "sessionId": session["sessionId"], "input": "mock:deltas=3" });
+    let turn_id = submit(&daemon, &body).await.data(202)["turnId"].as_str().unwrap().to_owned();
+    assert_eq!(rest_of(&mut events, &turn_id).await.status(), "completed");
+    assert_eq!(child(&daemon).await["status"], "external");
+    assert!(daemon.stop().await.status.success());
+    server.assert_alive();
+}
+
+#[tokio::test]
+async fn an_external_one_that_stands_still_is_let_go_and_connected_to_again() {
+    let model = MockModel::start();
+    let home = CodexHome::new(&model);
+    let mut server = AppServer::on_tcp(&home).await;
+    let daemon = Daemon::builder().external(&server.endpoint);
+    let mut daemon = daemon.arg("--check-interval=1").arg("--start-timeout=1").start().await;
+    generation(&daemon, 1, "external").await;
+    server.signal(Signal::STOP);
+    let closed = crate::api::logged_type(&daemon, "app-server.transport.closed").await;
+    assert_eq!(closed["detail"]["source"], "liveness");
+    server.signal(Signal::CONT);
+    wait_until_async("the next connection", async || {
+        let child = child(&daemon).await;
+        (child["state"] == "external" && child["generation"].as_u64() > Some(1)).then_some(())
+    })
+    .await;
+    create_session(&daemon, &home, &json!({})).await;
+    assert!(daemon.stop().await.status.success());
+    server.assert_alive();
+}

@@ -1,0 +1,118 @@
+//! Sessions that outlive what is behind them, turns that wait, and requests that are repeated.
+
+mod busy;
+mod drain;
+mod queue;
+mod repeat;
+mod restart;
+mod settle;
+
+use std::fs;
+use std::path::PathBuf;
+
+use hyper::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::api::{SESSIONS, TURN, text};
+use crate::support::daemon::{Daemon, DaemonBuilder};
+use crate::support::http::{Answer, get, post, request};
+
+/// The embedded app-server behind a pipe that writes down what it is told, over all its lives.
+struct Wiretap {
+    folder: TempDir,
+}
+
+impl Wiretap {
+    fn new() -> Self {
+        Self { folder: TempDir::with_prefix("codexd-wiretap-").unwrap() }
+    }
+
+    /// A daemon with this app-server.
+    fn builder(&self) -> DaemonBuilder {
+        self.builder_with("tee -a \"$0\" | { \"$1\" embedded-app-server --store \"$2\" || kill -KILL 0; }")
+    }
+
+    /// A daemon that hears nothing of turns but the answers to its calls.
+    fn deaf_builder(&self) -> DaemonBuilder {
+        self.builder_with(
+            "tee -a \"$0\" | \"$1\" embedded-app-server --store \"$2\" | grep --line-buffered -v emittedAtMs",
+        )
+    }
+
+    fn builder_with(&self, script: &str) -> DaemonBuilder {
+        let (heard, store) = (self.heard(), self.store());
+        let program = env!("CARGO_BIN_EXE_codexd");
+        Daemon::builder()
+            .server("sh", &["-c", script, heard.to_str().unwrap(), program, store.to_str().unwrap()])
+    }
+
+    fn heard(&self) -> PathBuf {
+        self.folder.path().join("heard")
+    }
+
+    /// Where the app-server keeps its threads.
+    fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    /// The file of a thread, with this extension.
+    fn file(&self, thread_id: &Value, extension: &str) -> PathBuf {
+        self.store().join(format!("{}.{extension}", text(thread_id)))
+    }
+
+    /// The params of all calls of this method so far.
+    fn told(&self, method: &str) -> Vec<Value> {
+        let text = fs::read_to_string(self.heard()).unwrap_or_default();
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        // A process that was killed may have left half a line before the first one of the next.
+        let calls = whole.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        calls.filter(|call| call["method"] == method).map(|mut call| call["params"].take()).collect()
+    }
+}
+
+/// The daemon that comes after `daemon`, which has ended, with the same app-server.
+async fn restart(wiretap: &Wiretap, daemon: &Daemon) -> Daemon {
+    wiretap.builder().state_from(daemon).start().await
+}
+
+/// Asks for a turn with more fields than the prompt.
+async fn ask_with(daemon: &Daemon, session_id: &str, prompt: &str, fields: Value) -> Answer {
+    let mut body = json!({ "sessionId": session_id, "input": prompt });
+    body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    post(daemon, TURN, &body).await
+}
+
+/// Queues a turn; its name in the queue.
+async fn queue(daemon: &Daemon, session_id: &str, prompt: &str) -> String {
+    let answer = ask_with(daemon, session_id, prompt, json!({ "whenBusy": "queue" })).await;
+    let data = answer.data(202);
+    assert_eq!((&data["accepted"], &data["turnId"]), (&json!(true), &Value::Null), "{}", answer.text);
+    text(&data["queueId"])
+}
+
+/// The names of the turns that wait in a session.
+async fn queued(daemon: &Daemon, session_id: &str) -> Vec<String> {
+    let read = get(daemon, &format!("{SESSIONS}/{session_id}")).await;
+    read.data(200)["queuedTurns"].as_array().unwrap().iter().map(|turn| text(&turn["queueId"])).collect()
+}
+
+/// POST with an `Idempotency-Key`.
+async fn post_keyed(daemon: &Daemon, path: &str, key: &str, body: &Value) -> Answer {
+    request(daemon, Method::POST, path, &[("idempotency-key", key)], body.to_string()).await
+}
+
+/// The events of this type in the log.
+fn events_of(daemon: &Daemon, event_type: &str) -> Vec<Value> {
+    let mut events = daemon.events_on_disk();
+    events.retain(|event| event["type"] == event_type);
+    events
+}
+
+/// The names of the turns that began, in their order.
+fn begun(daemon: &Daemon) -> Vec<String> {
+    events_of(daemon, "app-server.turn.started")
+        .iter()
+        .map(|event| text(&event["detail"]["turnId"]))
+        .collect()
+}

@@ -1,0 +1,100 @@
+//! A turn for a session that is busy, and an app-server that is.
+
+use serde_json::{Value, json};
+
+use super::{Wiretap, ask_with, events_of};
+use crate::api::{ask_turn, ended, idle, record, session, start, turn};
+use hyper::header::RETRY_AFTER;
+
+#[tokio::test]
+async fn a_busy_session_refuses_unless_it_is_told_otherwise() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "hang").await;
+    for fields in
+        [json!({}), json!({ "whenBusy": "refuse" }), json!({ "whenBusy": null }), json!({ "whenBusy": " " })]
+    {
+        let answer = ask_with(&daemon, &session_id, "hello", fields).await;
+        let message = answer.error(409, "turn_in_progress");
+        assert!(message.contains(&turn_id) && message.contains("whenBusy"), "{message}");
+        assert_eq!(answer.json["details"], json!({ "sessionId": session_id, "turnId": turn_id }));
+    }
+    for wrong in [json!("wait"), json!("Queue"), json!(1), json!(true)] {
+        let answer = ask_with(&daemon, &session_id, "hello", json!({ "whenBusy": wrong })).await;
+        assert!(answer.error(400, "bad_request").contains("whenBusy"), "{}", answer.text);
+    }
+    assert_eq!(record(&daemon, &session_id).await["currentTurnId"], turn_id);
+}
+
+#[tokio::test]
+async fn a_turn_may_become_a_word_to_the_running_one() {
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.builder().start().await;
+    let session_id = session(&daemon).await;
+    let steer = json!({ "whenBusy": "steer", "model": "embedded-model-mini" });
+    // There is nothing to steer, so it is a turn.
+    let first = ask_with(&daemon, &session_id, "hang", steer.clone()).await;
+    let turn_id = first.data(202)["turnId"].clone();
+    let answer = ask_with(&daemon, &session_id, "text=end", steer).await;
+    assert_eq!(answer.data(202)["turnId"], turn_id);
+    assert_eq!(answer.data(202).get("queueId"), None);
+    assert_eq!(idle(&daemon, &session_id).await["lastTurnId"], turn_id);
+    let thread_id = record(&daemon, &session_id).await["threadId"].clone();
+    let expected = json!({
+        "threadId": thread_id,
+        "expectedTurnId": turn_id,
+        "input": [{ "type": "text", "text": "text=end", "text_elements": [] }],
+    });
+    assert_eq!(wiretap.told("turn/steer"), [expected]);
+    assert_eq!(wiretap.told("turn/start").len(), 1);
+}
+
+#[tokio::test]
+async fn the_turn_that_is_named_is_steered_whatever_else_is_said() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "hang").await;
+    let fields = json!({ "expectedTurnId": "another", "whenBusy": "queue" });
+    ask_with(&daemon, &session_id, "text=end", fields).await.error(400, "app_server_rejected");
+    let fields = json!({ "expectedTurnId": turn_id, "whenBusy": "queue" });
+    assert_eq!(ask_with(&daemon, &session_id, "text=end", fields).await.data(202)["turnId"], turn_id);
+    assert_eq!(idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
+}
+
+#[tokio::test]
+async fn an_overloaded_app_server_is_asked_again() {
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.builder().start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "overload=2").await;
+    idle(&daemon, &session_id).await;
+    let turn_id = turn(&daemon, &session_id, "hello").await;
+    assert_eq!(ended(&daemon, &session_id, &json!(turn_id)).await["lastTurnStatus"], "completed");
+    assert_eq!(wiretap.told("turn/start").len(), 4, "the first one, two refusals, the second one");
+    assert_eq!(events_of(&daemon, "turn.accepted").len(), 2);
+}
+
+#[tokio::test]
+async fn an_app_server_that_stays_overloaded_is_a_reason_to_come_again() {
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.builder().start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "overload=9").await;
+    idle(&daemon, &session_id).await;
+    let answer = ask_turn(&daemon, &session_id, "hello").await;
+    answer.error(503, "overloaded");
+    assert!(answer.headers.get(RETRY_AFTER).is_some(), "no Retry-After: {}", answer.text);
+    let offers = wiretap.told("turn/start").len() - 1;
+    assert!((2..=9).contains(&offers), "{offers} offers");
+    assert_eq!(record(&daemon, &session_id).await["currentTurnId"], Value::Null);
+    // Sooner or later there is room again.
+    let mut answer = ask_turn(&daemon, &session_id, "hello").await;
+    for _ in 0..9 {
+        if answer.status == 202 {
+            break;
+        }
+        answer.error(503, "overloaded");
+        answer = ask_turn(&daemon, &session_id, "hello").await;
+    }
+    ended(&daemon, &session_id, &answer.data(202)["turnId"]).await;
+}

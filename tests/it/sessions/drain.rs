@@ -1,0 +1,104 @@
+//! A stop that lets running turns end.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::{ask_with, events_of, queue};
+use crate::api::{SESSIONS, TURN, assert_no_survivors, logged_type, not_ready, session, start, turn};
+use crate::support::daemon::Daemon;
+use crate::support::http::post;
+
+/// A daemon that gives running turns this many seconds at a stop.
+async fn patient(seconds: &str) -> Daemon {
+    Daemon::builder().env("BAA_CODEXD_DRAIN_TIMEOUT", seconds).start().await
+}
+
+/// How a turn ended, when its end was heard.
+fn ending(daemon: &Daemon, turn_id: &str) -> Option<Value> {
+    let completed = events_of(daemon, "app-server.turn.completed");
+    let ended = completed.into_iter().find(|event| event["detail"]["turnId"] == turn_id);
+    ended.map(|event| event["detail"]["status"].clone())
+}
+
+#[tokio::test]
+async fn a_running_turn_ends_by_itself_while_new_work_is_refused() {
+    let mut daemon = patient("600").await;
+    let (session_id, other) = (session(&daemon).await, session(&daemon).await);
+    let turn_id = turn(&daemon, &session_id, "hang").await;
+    let waiting = turn(&daemon, &other, "deltas=100 delay=20").await;
+    daemon.signal(Signal::TERM);
+    not_ready(&daemon, "codexd is stopping.").await;
+    for (path, body) in [
+        (SESSIONS, json!({})),
+        (TURN, json!({ "sessionId": session_id, "input": "hello" })),
+        (TURN, json!({ "sessionId": session_id, "input": "hello", "whenBusy": "queue" })),
+        (TURN, json!({ "sessionId": session_id, "input": "hello", "expectedTurnId": turn_id })),
+    ] {
+        post(&daemon, path, &body).await.error(503, "shutting_down");
+    }
+    // Only the one that hangs is waited for now, and a second signal makes an end of that.
+    let asked = Instant::now();
+    crate::support::wait::wait_until("the end of the other turn", || ending(&daemon, &waiting)).await;
+    daemon.signal(Signal::TERM);
+    assert!(daemon.exited().await.success());
+    assert!(asked.elapsed() < Duration::from_secs(60));
+    assert_eq!(ending(&daemon, &waiting), Some(json!("completed")));
+    assert_ne!(ending(&daemon, &turn_id), Some(json!("completed")));
+    assert_eq!(daemon.events_on_disk().pop().unwrap()["type"], "daemon.stopped");
+    assert_no_survivors(&daemon);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_longer_than_the_turns_need() {
+    let mut daemon = patient("600").await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "deltas=50 delay=20").await;
+    queue(&daemon, &session_id, "hello").await;
+    let stopped = daemon.stop().await;
+    assert!(stopped.status.success() && stopped.took < Duration::from_secs(20), "{stopped:?}");
+    assert_eq!(ending(&daemon, &turn_id), Some(json!("completed")));
+    assert_eq!(events_of(&daemon, "app-server.turn.started").len(), 1, "what waits is for the next life");
+    assert_no_survivors(&daemon);
+}
+
+#[tokio::test]
+async fn a_turn_that_does_not_end_is_interrupted_after_the_timeout() {
+    let mut daemon = Daemon::builder()
+        .arg("--drain-timeout")
+        .arg("1")
+        .env("BAA_CODEXD_DRAIN_TIMEOUT", "600")
+        .start()
+        .await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "hang").await;
+    logged_type(&daemon, "app-server.turn.started").await;
+    let stopped = daemon.stop().await;
+    assert!(stopped.status.success(), "{stopped:?}");
+    assert!((1..10).contains(&stopped.took.as_secs()), "{stopped:?}");
+    assert_eq!(ending(&daemon, &turn_id), Some(json!("interrupted")));
+    assert_eq!(events_of(&daemon, "app-server.turn.completed.missing"), [Value::Null; 0]);
+}
+
+#[tokio::test]
+async fn a_stop_without_turns_waits_for_nothing() {
+    let mut daemon = patient("600").await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "hello").await;
+    crate::api::ended(&daemon, &session_id, &json!(turn_id)).await;
+    let stopped = daemon.stop().await;
+    assert!(stopped.status.success() && stopped.took < Duration::from_secs(10), "{stopped:?}");
+}
+
+#[tokio::test]
+async fn a_drain_timeout_is_a_number_of_seconds() {
+    for wrong in ["-1", "soon", "3601"] {
+        let argument = format!("--drain-timeout={wrong}");
+        let refusal = Daemon::builder().arg(argument).start_refused().await;
+        assert!(refusal.stderr.contains("drain-timeout"), "{refusal:?}");
+    }
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    assert_eq!(ask_with(&daemon, &session_id, "hello", json!({})).await.status, 202);
+}

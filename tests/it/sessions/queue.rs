@@ -1,0 +1,248 @@
+//! Turns that wait until their session is idle.
+
+use std::fs::{self, File};
+
+use serde_json::{Value, json};
+
+use super::{Wiretap, ask_with, begun, events_of, queue, queued, restart};
+use crate::api::{assert_keys, ended, idle, keys, logged, logged_type, record, session, start, text, turn};
+use crate::support::daemon::Daemon;
+use crate::support::http::get;
+use crate::support::wait::wait_until_async;
+
+/// Ends a turn that hangs.
+async fn release(daemon: &Daemon, session_id: &str, turn_id: &str) {
+    let steered = ask_with(daemon, session_id, "text=end", json!({ "expectedTurnId": turn_id })).await;
+    assert_eq!(steered.status, 202, "{}", steered.text);
+}
+
+/// Waits until nothing waits and nothing runs in a session; its record.
+async fn worked_off(daemon: &Daemon, session_id: &str) -> Value {
+    wait_until_async("the end of the queue", async || {
+        let read = get(daemon, &format!("/v1/codexd/sessions/{session_id}")).await;
+        let data = read.data(200);
+        let is_done = data["queuedTurns"] == json!([]) && data["session"]["currentTurnId"].is_null();
+        is_done.then(|| data["session"].clone())
+    })
+    .await
+}
+
+/// What the user said in the turns, in their order.
+fn said(daemon: &Daemon) -> Vec<String> {
+    let items = events_of(daemon, "app-server.notification");
+    let items = items.iter().filter(|event| event["detail"]["notificationMethod"] == "item/completed");
+    let items = items.map(|event| &event["detail"]["params"]["item"]);
+    items.filter(|item| item["type"] == "userMessage").map(|item| text(&item["content"][0]["text"])).collect()
+}
+
+#[tokio::test]
+async fn waiting_turns_run_one_after_the_other_in_their_order() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let running = turn(&daemon, &session_id, "hang").await;
+    let mut names = Vec::new();
+    for prompt in ["one", "two", "three"] {
+        names.push(queue(&daemon, &session_id, prompt).await);
+    }
+    let read = get(&daemon, &format!("/v1/codexd/sessions/{session_id}")).await;
+    let waiting = read.data(200)["queuedTurns"].as_array().unwrap().clone();
+    assert_eq!(waiting.iter().map(|turn| text(&turn["queueId"])).collect::<Vec<_>>(), names);
+    assert_eq!(keys(&waiting[0]), ["queueId", "queuedAt", "input", "settings", "submitted"]);
+    assert_eq!(waiting[1]["input"][0]["text"], "two");
+    assert_eq!(waiting[0]["submitted"], false);
+    assert_eq!(record(&daemon, &session_id).await["currentTurnId"], running);
+
+    release(&daemon, &session_id, &running).await;
+    let last = worked_off(&daemon, &session_id).await;
+    assert_eq!(last["lastTurnStatus"], "completed");
+    assert_eq!(said(&daemon), ["hang", "text=end", "one", "two", "three"]);
+    let events = events_of(&daemon, "turn.queued");
+    let positions: Vec<_> = events.iter().map(|event| &event["detail"]["position"]).collect();
+    assert_eq!(positions, [1, 2, 3]);
+    assert_keys(&events[0]["detail"], &["sessionId", "threadId", "queueId", "position", "turn"]);
+    let accepted = events_of(&daemon, "turn.accepted");
+    let from_queue: Vec<_> =
+        accepted.iter().filter_map(|event| event["detail"]["queueId"].as_str()).collect();
+    assert_eq!(from_queue, names);
+    assert_eq!(begun(&daemon).len(), 4);
+}
+
+#[tokio::test]
+async fn a_turn_for_an_idle_session_does_not_wait() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let answer = ask_with(&daemon, &session_id, "hello", json!({ "whenBusy": "queue" })).await;
+    let data = answer.data(202);
+    assert_eq!(keys(data), ["accepted", "session", "turnId"]);
+    assert_eq!(ended(&daemon, &session_id, &data["turnId"]).await["lastTurnStatus"], "completed");
+    assert_eq!(queued(&daemon, &session_id).await, [""; 0]);
+    assert_eq!(events_of(&daemon, "turn.queued"), [Value::Null; 0]);
+}
+
+#[tokio::test]
+async fn the_settings_of_a_waiting_turn_wait_with_it() {
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.builder().start().await;
+    let session_id = session(&daemon).await;
+    let running = turn(&daemon, &session_id, "hang").await;
+    let fields = json!({ "whenBusy": "queue", "effort": "high", "model": "embedded-model-mini" });
+    let queue_id = ask_with(&daemon, &session_id, "hello", fields).await.data(202)["queueId"].clone();
+    release(&daemon, &session_id, &running).await;
+    worked_off(&daemon, &session_id).await;
+    let told = wiretap.told("turn/start").pop().unwrap();
+    assert_eq!((&told["effort"], &told["model"]), (&json!("high"), &json!("embedded-model-mini")));
+    assert_eq!(told["clientUserMessageId"], queue_id);
+    assert_eq!(told.get("whenBusy"), None);
+}
+
+#[tokio::test]
+async fn waiting_turns_survive_a_stop_and_a_kill_and_run_then() {
+    for kill in [false, true] {
+        let wiretap = Wiretap::new();
+        let mut daemon = wiretap.builder().start().await;
+        let session_id = session(&daemon).await;
+        turn(&daemon, &session_id, "hang").await;
+        let names = [queue(&daemon, &session_id, "one").await, queue(&daemon, &session_id, "two").await];
+        match kill {
+            true => assert!(!daemon.kill().await.success()),
+            false => assert!(daemon.stop().await.status.success()),
+        }
+        assert_eq!(wiretap.told("turn/start").len(), 1, "a stop begins nothing new");
+
+        let daemon = restart(&wiretap, &daemon).await;
+        let last = worked_off(&daemon, &session_id).await;
+        assert_eq!(last["lastTurnStatus"], "completed");
+        let told: Vec<_> = wiretap
+            .told("turn/start")
+            .iter()
+            .skip(1)
+            .map(|turn| text(&turn["clientUserMessageId"]))
+            .collect();
+        assert_eq!(told, names, "killed: {kill}");
+        assert_eq!(wiretap.told("thread/resume").len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_turns_wait_and_no_more() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let running = turn(&daemon, &session_id, "hang").await;
+    for _ in 0..100 {
+        queue(&daemon, &session_id, "deltas=0").await;
+    }
+    let answer = ask_with(&daemon, &session_id, "hello", json!({ "whenBusy": "queue" })).await;
+    assert!(answer.error(409, "queue_full").contains("100"), "{}", answer.text);
+    assert_eq!(answer.json["details"], json!({ "sessionId": session_id, "limit": 100 }));
+    assert_eq!(queued(&daemon, &session_id).await.len(), 100);
+    // Another session has a queue of its own.
+    let other = session(&daemon).await;
+    turn(&daemon, &other, "hang").await;
+    queue(&daemon, &other, "hello").await;
+    release(&daemon, &session_id, &running).await;
+    worked_off(&daemon, &session_id).await;
+    assert_eq!(events_of(&daemon, "turn.queued").len(), 101);
+    assert_eq!(begun(&daemon).len(), 102);
+}
+
+#[tokio::test]
+async fn a_waiting_turn_that_is_wrong_is_rejected_and_the_next_one_runs() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let running = turn(&daemon, &session_id, "hang").await;
+    let fields = json!({ "whenBusy": "queue", "summary": "weird" });
+    let wrong = ask_with(&daemon, &session_id, "wrong", fields).await.data(202)["queueId"].clone();
+    queue(&daemon, &session_id, "right").await;
+    release(&daemon, &session_id, &running).await;
+    worked_off(&daemon, &session_id).await;
+    let rejected = events_of(&daemon, "turn.rejected");
+    assert_eq!(rejected.len(), 1);
+    let detail = &rejected[0]["detail"];
+    assert_eq!((&rejected[0]["level"], &detail["queueId"]), (&json!("warn"), &wrong));
+    assert_eq!(detail["sessionId"], session_id);
+    assert!(detail["reason"].as_str().unwrap().contains("weird"), "{detail}");
+    assert_eq!(said(&daemon), ["hang", "text=end", "right"]);
+}
+
+#[tokio::test]
+async fn an_overloaded_app_server_costs_no_waiting_turn() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let running = turn(&daemon, &session_id, "hang overload=9").await;
+    queue(&daemon, &session_id, "one").await;
+    queue(&daemon, &session_id, "two").await;
+    release(&daemon, &session_id, &running).await;
+    worked_off(&daemon, &session_id).await;
+    assert_eq!(said(&daemon), ["hang overload=9", "text=end", "one", "two"]);
+    assert_eq!(events_of(&daemon, "turn.rejected"), [Value::Null; 0]);
+}
+
+#[tokio::test]
+async fn a_turn_that_may_wait_does_not_overtake_those_that_wait_already() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.builder().start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "hang").await;
+    let first = queue(&daemon, &session_id, "one").await;
+    let thread_id = record(&daemon, &session_id).await["threadId"].clone();
+    daemon.kill().await;
+
+    // As long as somebody else writes the thread, the waiting turn cannot begin although no turn runs.
+    let writer = File::options().write(true).open(wiretap.file(&thread_id, "lock")).unwrap();
+    // The app-server that was left behind ends with its stdin.
+    writer.lock().unwrap();
+    let daemon = restart(&wiretap, &daemon).await;
+    assert_eq!(record(&daemon, &session_id).await["currentTurnId"], Value::Null);
+    let second = queue(&daemon, &session_id, "two").await;
+    assert_eq!(queued(&daemon, &session_id).await, [first.clone(), second.clone()]);
+    drop(writer);
+    worked_off(&daemon, &session_id).await;
+    let told = wiretap.told("turn/start");
+    let order: Vec<_> = told.iter().skip(1).map(|turn| text(&turn["clientUserMessageId"])).collect();
+    assert_eq!(order, [first, second]);
+}
+
+#[tokio::test]
+async fn a_session_that_is_closed_keeps_what_waits_and_begins_nothing() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.builder().start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "hang").await;
+    queue(&daemon, &session_id, "one").await;
+    let thread_id = record(&daemon, &session_id).await["threadId"].clone();
+    daemon.stop().await;
+    fs::remove_file(wiretap.file(&thread_id, "json")).unwrap();
+
+    let daemon = restart(&wiretap, &daemon).await;
+    logged_type(&daemon, "session.closed").await;
+    assert_eq!(record(&daemon, &session_id).await["status"], "closed");
+    let answer = ask_with(&daemon, &session_id, "two", json!({ "whenBusy": "queue" })).await;
+    answer.error(409, "session_not_active");
+    assert_eq!(queued(&daemon, &session_id).await.len(), 1);
+    assert_eq!(wiretap.told("turn/start").len(), 1);
+}
+
+#[tokio::test]
+async fn a_waiting_turn_that_was_given_away_when_the_daemon_died_runs_once() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.builder().start().await;
+    let session_id = session(&daemon).await;
+    let running = turn(&daemon, &session_id, "hang").await;
+    let queue_id = queue(&daemon, &session_id, "hang answer-never").await;
+    release(&daemon, &session_id, &running).await;
+    // It runs, and nobody was told that it is the one that waited.
+    let began = logged(&daemon, "the waiting turn", |event| {
+        event["type"] == "app-server.notification"
+            && event["detail"]["params"]["item"]["clientId"] == queue_id
+    })
+    .await;
+    assert_eq!(queued(&daemon, &session_id).await, [queue_id]);
+    daemon.kill().await;
+
+    let daemon = restart(&wiretap, &daemon).await;
+    let last = worked_off(&daemon, &session_id).await;
+    assert_eq!(last["lastTurnId"], began["detail"]["params"]["turnId"]);
+    assert_eq!(last["lastTurnStatus"], "interrupted");
+    assert_eq!(wiretap.told("turn/start").len(), 2);
+    idle(&daemon, &session_id).await;
+}

@@ -1,0 +1,296 @@
+//! Requests that are repeated with the same `Idempotency-Key`.
+
+use futures_util::future::join_all;
+use hyper::Method;
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::{Value, json};
+
+use super::{Wiretap, ask_with, begun, events_of, post_keyed, queued, restart};
+use crate::api::{
+    SESSIONS, TURN, create, ended, idle, logged, not_ready, record, request_bytes, session, start, text, turn,
+};
+use crate::support::daemon::Daemon;
+use crate::support::http::{Answer, Target, get, request};
+use crate::support::wait::wait_until;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+fn body(session_id: &str, prompt: &str) -> Value {
+    json!({ "sessionId": session_id, "input": prompt })
+}
+
+/// The same answer, byte for byte.
+fn assert_same(first: &Answer, second: &Answer) {
+    assert_eq!((first.status, &first.text), (second.status, &second.text));
+}
+
+#[tokio::test]
+async fn the_same_request_has_the_first_answer_again_over_restarts_too() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.builder().start().await;
+    let fields = json!({ "metadata": { "b": "1", "a": "2" } });
+    let created = post_keyed(&daemon, SESSIONS, "create", &fields).await;
+    assert_eq!(created.status, 201, "{}", created.text);
+    let session_id = text(&created.data(201)["session"]["sessionId"]);
+    let request = body(&session_id, "hello");
+    let taken = post_keyed(&daemon, TURN, "turn", &request).await;
+    assert_eq!(taken.status, 202, "{}", taken.text);
+    ended(&daemon, &session_id, &taken.data(202)["turnId"]).await;
+
+    for round in 0..3 {
+        // The order of the fields is no part of a request, nor is what happened since.
+        let reordered = json!({ "input": "hello", "sessionId": session_id });
+        assert_same(&taken, &post_keyed(&daemon, TURN, "turn", &reordered).await);
+        assert_same(&created, &post_keyed(&daemon, SESSIONS, "create", &fields).await);
+        assert_eq!(wiretap.told("turn/start").len(), 1 + round);
+        assert_eq!(wiretap.told("thread/start").len(), 1);
+        turn(&daemon, &session_id, "another").await;
+        idle(&daemon, &session_id).await;
+        match round {
+            0 => assert!(daemon.stop().await.status.success()),
+            1 => assert!(!daemon.kill().await.success()),
+            _ => break,
+        }
+        daemon = restart(&wiretap, &daemon).await;
+    }
+    assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_key_is_for_one_request_only() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let taken = post_keyed(&daemon, TURN, "k", &body(&session_id, "hello")).await;
+    ended(&daemon, &session_id, &taken.data(202)["turnId"]).await;
+    for (path, other) in [
+        (TURN, body(&session_id, "another")),
+        (TURN, json!({ "sessionId": session_id, "input": "hello", "effort": "high" })),
+        (SESSIONS, json!({})),
+    ] {
+        let answer = post_keyed(&daemon, path, "k", &other).await;
+        assert!(answer.error(422, "idempotency_key_reused").contains("\"k\""), "{}", answer.text);
+    }
+    assert_same(&taken, &post_keyed(&daemon, TURN, "k", &body(&session_id, "hello")).await);
+    // Another key is another request.
+    let other = post_keyed(&daemon, TURN, "K", &body(&session_id, "hello")).await;
+    assert_ne!(other.data(202)["turnId"], taken.data(202)["turnId"]);
+}
+
+#[tokio::test]
+async fn a_key_that_is_none_is_the_callers_mistake() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let (request_body, long) = (body(&session_id, "hello").to_string(), "x".repeat(201));
+    let key = |word| ("idempotency-key", word);
+    for headers in
+        [vec![key("")], vec![key("  ")], vec![key(&long)], vec![key("é")], vec![key("a"), key("a")]]
+    {
+        for path in [TURN, SESSIONS] {
+            let answer = request(&daemon, Method::POST, path, &headers, request_body.clone()).await;
+            assert!(answer.error(400, "bad_request").contains("Idempotency-Key"), "{}", answer.text);
+        }
+    }
+    assert_eq!(begun(&daemon), [""; 0]);
+    let longest = "x".repeat(200);
+    assert_eq!(post_keyed(&daemon, TURN, &longest, &body(&session_id, "hello")).await.status, 202);
+}
+
+#[tokio::test]
+async fn of_equal_requests_at_once_one_is_carried_out() {
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.builder().start().await;
+    let sessions = join_all((0..10).map(|_| post_keyed(&daemon, SESSIONS, "create", &Value::Null))).await;
+    let sessions_failed = sessions.iter().filter(|answer| answer.status != 201).count();
+    assert_eq!(sessions_failed, 10, "null is no object");
+    let fields = json!({});
+    let sessions = join_all((0..10).map(|_| post_keyed(&daemon, SESSIONS, "create", &fields))).await;
+    let session_id = text(&sessions[0].data(201)["session"]["sessionId"]);
+    let request = body(&session_id, "hang");
+    let turns = join_all((0..10).map(|_| post_keyed(&daemon, TURN, "turn", &request))).await;
+    assert_eq!(turns[0].status, 202, "{}", turns[0].text);
+    for answers in [sessions, turns] {
+        for answer in &answers {
+            assert_same(&answers[0], answer);
+        }
+    }
+    assert_eq!(wiretap.told("thread/start").len(), 1);
+    assert_eq!(wiretap.told("turn/start").len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_was_refused_may_be_tried_again_with_its_key() {
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.builder().start().await;
+    let session_id = session(&daemon).await;
+    let wrong = json!({ "sessionId": session_id, "input": "hello", "summary": "weird" });
+    for _ in 0..2 {
+        post_keyed(&daemon, TURN, "wrong", &wrong).await.error(400, "app_server_rejected");
+    }
+    assert_eq!(wiretap.told("turn/start").len(), 2);
+    assert_eq!(events_of(&daemon, "turn.rejected").len(), 2);
+    // What was refused does not hold the key.
+    assert_eq!(post_keyed(&daemon, TURN, "wrong", &body(&session_id, "hang")).await.status, 202);
+    let request = body(&session_id, "hello");
+    post_keyed(&daemon, TURN, "busy", &request).await.error(409, "turn_in_progress");
+    let running = record(&daemon, &session_id).await["currentTurnId"].clone();
+    ask_with(&daemon, &session_id, "text=end", json!({ "expectedTurnId": running })).await;
+    idle(&daemon, &session_id).await;
+    assert_eq!(post_keyed(&daemon, TURN, "busy", &request).await.status, 202);
+    let unknown = json!({ "sessionId": "nobody", "input": "hello" });
+    for _ in 0..2 {
+        post_keyed(&daemon, TURN, "unknown", &unknown).await.error(404, "not_found");
+    }
+}
+
+#[tokio::test]
+async fn a_turn_is_queued_once_and_steered_once() {
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.builder().start().await;
+    let session_id = session(&daemon).await;
+    let running = turn(&daemon, &session_id, "hang").await;
+    let waiting = json!({ "sessionId": session_id, "input": "hello", "whenBusy": "queue" });
+    let first = post_keyed(&daemon, TURN, "queue", &waiting).await;
+    assert!(first.data(202)["queueId"].is_string(), "{}", first.text);
+    assert_same(&first, &post_keyed(&daemon, TURN, "queue", &waiting).await);
+    assert_eq!(queued(&daemon, &session_id).await.len(), 1);
+    let steering = json!({ "sessionId": session_id, "input": "text=end", "expectedTurnId": running });
+    let steered = post_keyed(&daemon, TURN, "steer", &steering).await;
+    assert_eq!(steered.data(202)["turnId"], running);
+    wait_until("the waiting turn", || (begun(&daemon).len() == 2).then_some(())).await;
+    idle(&daemon, &session_id).await;
+    assert_same(&steered, &post_keyed(&daemon, TURN, "steer", &steering).await);
+    assert_same(&first, &post_keyed(&daemon, TURN, "queue", &waiting).await);
+    assert_eq!(wiretap.told("turn/steer").len(), 1);
+    assert_eq!(wiretap.told("turn/start").len(), 2);
+}
+
+/// The turn that the app-server began although nobody was told so.
+async fn began_unanswered(daemon: &Daemon) -> Value {
+    let began =
+        logged(daemon, "the turn", |event| event["detail"]["params"]["item"]["type"] == "userMessage").await;
+    began["detail"]["params"]["turnId"].clone()
+}
+
+/// Sends a request and leaves.
+async fn send(daemon: &Daemon, key: &str, body: &Value) {
+    let request = request_bytes(daemon, TURN, body);
+    let request = request.replacen("\r\n", &format!("\r\nidempotency-key: {key}\r\n"), 1);
+    let mut stream = TcpStream::connect(daemon.authority()).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_turn_whose_answer_died_with_the_app_server_is_found_again() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.builder().start().await;
+    let session_id = session(&daemon).await;
+    let request = body(&session_id, "answer-never kill");
+    post_keyed(&daemon, TURN, "k", &request).await.error(503, "app_server_unavailable");
+    let turn_id = began_unanswered(&daemon).await;
+    daemon.stop().await;
+
+    let daemon = restart(&wiretap, &daemon).await;
+    let found = post_keyed(&daemon, TURN, "k", &request).await;
+    assert_eq!(found.data(202)["turnId"], turn_id);
+    assert_same(&found, &post_keyed(&daemon, TURN, "k", &request).await);
+    let record = idle(&daemon, &session_id).await;
+    assert_eq!((&record["lastTurnId"], &record["lastTurnStatus"]), (&turn_id, &json!("interrupted")));
+    assert_eq!(wiretap.told("turn/start").len(), 1);
+    turn(&daemon, &session_id, "hello").await;
+    assert_eq!(idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
+}
+
+#[tokio::test]
+async fn a_turn_whose_answer_died_with_the_daemon_is_found_again() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.builder().start().await;
+    let session_id = session(&daemon).await;
+    let request = body(&session_id, "answer-never hang");
+    send(&daemon, "k", &request).await;
+    let turn_id = began_unanswered(&daemon).await;
+    daemon.kill().await;
+
+    let daemon = restart(&wiretap, &daemon).await;
+    assert_eq!(post_keyed(&daemon, TURN, "k", &request).await.data(202)["turnId"], turn_id);
+    assert_eq!(wiretap.told("turn/start").len(), 1);
+    assert_eq!(idle(&daemon, &session_id).await["lastTurnStatus"], "interrupted");
+}
+
+#[tokio::test]
+async fn a_turn_of_which_nothing_was_heard_is_found_again_and_is_over() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.deaf_builder().start().await;
+    let session = create(&daemon, json!({})).await;
+    let session_id = text(&session["sessionId"]);
+    let request = body(&session_id, "answer-never hang");
+    send(&daemon, "k", &request).await;
+    // The message is in the history, and the daemon has not heard of it.
+    let history = wiretap.file(&session["threadId"], "json");
+    wait_until("the message in the history", || {
+        std::fs::read_to_string(&history).ok().filter(|text| text.contains("userMessage"))
+    })
+    .await;
+    assert_eq!(record(&daemon, &session_id).await["lastTurnId"], Value::Null);
+    daemon.kill().await;
+
+    let daemon = restart(&wiretap, &daemon).await;
+    let found = post_keyed(&daemon, TURN, "k", &request).await;
+    assert_same(&found, &post_keyed(&daemon, TURN, "k", &request).await);
+    let record = ended(&daemon, &session_id, &found.data(202)["turnId"]).await;
+    assert_eq!(record["lastTurnStatus"], "interrupted");
+    assert_eq!(record["threadId"], session["threadId"]);
+    assert_eq!(wiretap.told("turn/start").len(), 1);
+}
+
+#[tokio::test]
+async fn a_turn_that_was_never_given_away_runs_when_it_is_repeated() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.builder().start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "deltas=1").await;
+    let app_server = idle(&daemon, &session_id).await["childPid"].as_i64().unwrap();
+    // From here on the app-server hears nothing.
+    let victim = crate::api::session(&daemon).await;
+    turn(&daemon, &victim, "stop-reading hang").await;
+    let request = body(&session_id, "hello");
+    send(&daemon, "k", &request).await;
+    logged(&daemon, "the attempt", |event| event["type"] == "turn.submitted").await;
+    daemon.kill().await;
+    // It does not hear of the end of its stdin either.
+    let group = Pid::from_raw(i32::try_from(app_server).unwrap()).unwrap();
+    kill_process_group(group, Signal::KILL).unwrap();
+
+    let daemon = restart(&wiretap, &daemon).await;
+    let answer = post_keyed(&daemon, TURN, "k", &request).await;
+    let record = ended(&daemon, &session_id, &answer.data(202)["turnId"]).await;
+    assert_eq!(record["lastTurnStatus"], "completed");
+    assert_eq!(begun(&daemon).len(), 3);
+}
+
+#[tokio::test]
+async fn a_turn_is_found_again_although_another_one_runs_by_now() {
+    for when_busy in ["refuse", "steer", "queue"] {
+        let wiretap = Wiretap::new();
+        let mut daemon = wiretap.builder().start().await;
+        let session_id = session(&daemon).await;
+        let mut request = body(&session_id, "answer-never kill");
+        request["whenBusy"] = json!(when_busy);
+        post_keyed(&daemon, TURN, "k", &request).await.error(503, "app_server_unavailable");
+        let turn_id = began_unanswered(&daemon).await;
+        not_ready(&daemon, "app-server").await;
+        daemon.stop().await;
+
+        let daemon = restart(&wiretap, &daemon).await;
+        let running = turn(&daemon, &session_id, "hang").await;
+        let found = post_keyed(&daemon, TURN, "k", &request).await;
+        assert_eq!(found.data(202)["turnId"], turn_id, "{when_busy}");
+        assert_same(&found, &post_keyed(&daemon, TURN, "k", &request).await);
+        let record = record(&daemon, &session_id).await;
+        assert_eq!((&record["currentTurnId"], &record["lastTurnId"]), (&json!(running), &json!(running)));
+        assert_eq!(record["lastTurnStatus"], "inProgress");
+        assert_eq!(queued(&daemon, &session_id).await, [""; 0]);
+        assert_eq!(wiretap.told("turn/start").len(), 2);
+        assert_eq!(wiretap.told("turn/steer").len(), 0);
+    }
+}

@@ -1,0 +1,235 @@
+//! Sessions whose daemon was started again.
+
+use std::fs::{self, File};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use super::{Wiretap, events_of, restart};
+use crate::api::{
+    SESSIONS, ask_turn, assert_keys, create, ended, idle, logged, logged_type, record, session, text, turn,
+};
+use crate::support::http::get;
+use crate::support::wait::wait_until;
+
+#[tokio::test]
+async fn a_session_goes_on_with_what_it_was_created_with() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.builder().start().await;
+    let settings = json!({
+        "approvalPolicy": "never",
+        "config": { "model_reasoning_effort": "low" },
+        "cwd": wiretap.folder.path(),
+        "ephemeral": false,
+        "model": "embedded-model-mini",
+        "sandbox": "read-only",
+    });
+    let mut body = settings.clone();
+    body["metadata"] = json!({ "who": "a test" });
+    let before = create(&daemon, body).await;
+    let session_id = text(&before["sessionId"]);
+    turn(&daemon, &session_id, "hello").await;
+    let before = idle(&daemon, &session_id).await;
+    daemon.stop().await;
+
+    let daemon = restart(&wiretap, &daemon).await;
+    assert_eq!(record(&daemon, &session_id).await, before, "nothing is asked before it is needed");
+    assert_eq!(wiretap.told("thread/resume"), [Value::Null; 0]);
+    for prompt in ["again", "and again"] {
+        let turn_id = turn(&daemon, &session_id, prompt).await;
+        let record = ended(&daemon, &session_id, &json!(turn_id)).await;
+        assert_eq!(record["lastTurnStatus"], "completed");
+        for same in ["threadId", "createdAt", "metadata", "model", "cwd"] {
+            assert_eq!(record[same], before[same], "{same}");
+        }
+    }
+    let mut expected = settings;
+    expected.as_object_mut().unwrap().remove("ephemeral");
+    expected["threadId"] = before["threadId"].clone();
+    expected["excludeTurns"] = json!(true);
+    assert_eq!(wiretap.told("thread/resume"), [expected], "once, however many turns there are");
+    assert_eq!(wiretap.told("thread/start").len(), 1);
+    let list = get(&daemon, SESSIONS).await;
+    assert_eq!(list.data(200)["sessions"].as_array().unwrap().len(), 1);
+    for event_type in ["turn.settled", "session.recreated", "session.resumed", "session.closed"] {
+        assert_eq!(events_of(&daemon, event_type), [Value::Null; 0], "there was nothing to say");
+    }
+}
+
+#[tokio::test]
+async fn a_session_on_a_resumed_thread_goes_on_as_well() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.builder().start().await;
+    let first = session(&daemon).await;
+    turn(&daemon, &first, "hello").await;
+    let thread_id = idle(&daemon, &first).await["threadId"].clone();
+    let second = create(&daemon, json!({ "threadId": thread_id, "sandbox": "read-only" })).await;
+    daemon.stop().await;
+
+    let daemon = restart(&wiretap, &daemon).await;
+    let session_id = text(&second["sessionId"]);
+    turn(&daemon, &session_id, "again").await;
+    assert_eq!(idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
+    let resumed = wiretap.told("thread/resume");
+    assert_eq!(resumed.len(), 2, "once by the client, once by the daemon");
+    let expected = json!({ "sandbox": "read-only", "threadId": thread_id, "excludeTurns": true });
+    assert_eq!(resumed[1], expected);
+    // The other session of the thread needs no second resume in the same generation.
+    turn(&daemon, &first, "hello").await;
+    idle(&daemon, &first).await;
+    assert_eq!(wiretap.told("thread/resume").len(), 2);
+}
+
+#[tokio::test]
+async fn of_ten_turns_at_once_one_begins_and_the_thread_is_resumed_once() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.builder().start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "hello").await;
+    idle(&daemon, &session_id).await;
+    daemon.stop().await;
+
+    let daemon = restart(&wiretap, &daemon).await;
+    let answers = join_all((0..10).map(|_| ask_turn(&daemon, &session_id, "hang"))).await;
+    let (taken, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 202);
+    assert_eq!((taken.len(), refused.len()), (1, 9));
+    for answer in refused {
+        answer.error(409, "turn_in_progress");
+        assert_eq!(answer.json["details"]["turnId"], taken[0].data(202)["turnId"]);
+    }
+    assert_eq!(wiretap.told("thread/resume").len(), 1);
+    assert_eq!(wiretap.told("turn/start").len(), 2);
+}
+
+#[tokio::test]
+async fn a_thread_that_never_had_a_turn_is_created_anew_under_the_same_session() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.builder().start().await;
+    let body = json!({ "sandbox": "read-only", "purpose": "worker", "metadata": { "a": "b" } });
+    let before = create(&daemon, body).await;
+    let session_id = text(&before["sessionId"]);
+    daemon.kill().await;
+
+    let daemon = restart(&wiretap, &daemon).await;
+    let answers = join_all((0..10).map(|_| ask_turn(&daemon, &session_id, "deltas=3 hang-deltas"))).await;
+    let taken: Vec<_> = answers.iter().filter(|answer| answer.status == 202).collect();
+    assert_eq!(taken.len(), 1, "{answers:?}");
+    let after = record(&daemon, &session_id).await;
+    assert_ne!(after["threadId"], before["threadId"]);
+    for same in ["sessionId", "purpose", "metadata", "createdAt", "cwd", "model", "status"] {
+        assert_eq!(after[same], before[same], "{same}");
+    }
+    let recreated = events_of(&daemon, "session.recreated");
+    assert_eq!(recreated.len(), 1);
+    assert_eq!(recreated[0]["level"], "info");
+    let detail = &recreated[0]["detail"];
+    assert_keys(detail, &["purpose", "sessionId", "threadId", "previousThreadId", "session"]);
+    assert_eq!((&detail["threadId"], &detail["previousThreadId"]), (&after["threadId"], &before["threadId"]));
+    let settings = json!({ "sandbox": "read-only" });
+    assert_eq!(wiretap.told("thread/start"), [settings.clone(), settings]);
+
+    // From then on it is a session like any other.
+    let mut daemon = daemon;
+    daemon.stop().await;
+    let daemon = restart(&wiretap, &daemon).await;
+    turn(&daemon, &session_id, "hello").await;
+    let last = idle(&daemon, &session_id).await;
+    assert_eq!((&last["threadId"], &last["lastTurnStatus"]), (&after["threadId"], &json!("completed")));
+    assert_eq!(events_of(&daemon, "session.recreated").len(), 1);
+}
+
+#[tokio::test]
+async fn a_session_whose_history_is_gone_is_closed_with_the_reason() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.builder().start().await;
+    let session_id = session(&daemon).await;
+    let other = session(&daemon).await;
+    for session_id in [&session_id, &other] {
+        turn(&daemon, session_id, "hello").await;
+    }
+    let thread_id = idle(&daemon, &session_id).await["threadId"].clone();
+    idle(&daemon, &other).await;
+    daemon.stop().await;
+    fs::remove_file(wiretap.file(&thread_id, "json")).unwrap();
+
+    let daemon = restart(&wiretap, &daemon).await;
+    for _ in 0..2 {
+        let answer = ask_turn(&daemon, &session_id, "hello").await;
+        assert!(answer.error(409, "session_not_active").contains(&session_id), "{}", answer.text);
+    }
+    let after = record(&daemon, &session_id).await;
+    assert_eq!((&after["status"], &after["lastTurnStatus"]), (&json!("closed"), &json!("completed")));
+    let closed = events_of(&daemon, "session.closed");
+    assert_eq!(closed.len(), 1);
+    assert_eq!(
+        (&closed[0]["level"], &closed[0]["detail"]["sessionId"]),
+        (&json!("warn"), &json!(session_id))
+    );
+    let reason = text(&closed[0]["detail"]["reason"]);
+    assert!(reason.contains(&text(&thread_id)), "{reason}");
+    assert!(closed[0]["message"].as_str().unwrap().contains(&reason));
+    turn(&daemon, &other, "hello").await;
+}
+
+#[tokio::test]
+async fn a_thread_that_somebody_else_writes_is_locked_and_the_session_stays() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.builder().start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "hello").await;
+    let thread_id = idle(&daemon, &session_id).await["threadId"].clone();
+    daemon.stop().await;
+
+    let writer = File::options().write(true).open(wiretap.file(&thread_id, "lock")).unwrap();
+    writer.lock().unwrap();
+    let daemon = restart(&wiretap, &daemon).await;
+    let answer = ask_turn(&daemon, &session_id, "hello").await;
+    assert!(answer.error(409, "thread_locked").contains(&text(&thread_id)), "{}", answer.text);
+    assert_eq!(answer.json["details"]["threadId"], thread_id);
+    assert!(answer.json["details"]["message"].as_str().unwrap().contains("active writer"));
+    let tries = wiretap.told("thread/resume").len();
+    assert!((2..=10).contains(&tries), "{tries} attempts");
+    assert_eq!(record(&daemon, &session_id).await["status"], "active");
+
+    // The writer leaves while the next turn tries.
+    let asking = ask_turn(&daemon, &session_id, "hello again");
+    let leaving = async {
+        wait_until("another attempt", || (wiretap.told("thread/resume").len() > tries).then_some(())).await;
+        drop(writer);
+    };
+    let (answer, ()) = tokio::join!(asking, leaving);
+    let turn_id = answer.data(202)["turnId"].clone();
+    assert_eq!(ended(&daemon, &session_id, &turn_id).await["lastTurnStatus"], "completed");
+}
+
+#[tokio::test]
+async fn a_turn_that_a_kill_cut_off_is_failed_at_once_and_then_what_its_thread_says() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.builder().start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "deltas=3 hang-deltas").await;
+    logged_type(&daemon, "app-server.turn.message.delta").await;
+    daemon.kill().await;
+
+    let daemon = restart(&wiretap, &daemon).await;
+    let cut = record(&daemon, &session_id).await;
+    assert_eq!((&cut["lastTurnId"], &cut["lastTurnStatus"]), (&json!(turn_id), &json!("failed")));
+    assert_eq!(cut["currentTurnId"], Value::Null);
+    let missing = logged_type(&daemon, "app-server.turn.completed.missing").await;
+    assert_eq!(missing["detail"]["transportCloseSource"], "daemon.restart");
+    assert_eq!(events_of(&daemon, "turn.settled"), [Value::Null; 0]);
+
+    let next = turn(&daemon, &session_id, "hello").await;
+    let settled = events_of(&daemon, "turn.settled");
+    assert_eq!(settled.len(), 1);
+    let expected = json!({
+        "sessionId": session_id, "threadId": cut["threadId"], "turnId": turn_id, "status": "interrupted",
+    });
+    assert_eq!((&settled[0]["level"], &settled[0]["detail"]), (&json!("warn"), &expected));
+    let accepted = logged(&daemon, "the next turn", |event| {
+        event["type"] == "turn.accepted" && event["detail"]["turnId"] == next
+    })
+    .await;
+    assert!(settled[0]["seq"].as_u64() < accepted["seq"].as_u64());
+    assert_eq!(ended(&daemon, &session_id, &json!(next)).await["lastTurnStatus"], "completed");
+}

@@ -1,0 +1,91 @@
+//! Turns whose end nobody hears, and turns that fall silent.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::{ask_with, events_of};
+use crate::api::{ended, idle, logged_type, record, session, start, turn};
+use crate::support::daemon::Daemon;
+use crate::support::wait::wait_until;
+
+/// A completion that gets lost is found out from the thread.
+async fn settles(prompt: &str) {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let running = session(&daemon).await;
+    let other = turn(&daemon, &running, "hang").await;
+    let begun = Instant::now();
+    let turn_id = turn(&daemon, &session_id, prompt).await;
+    let record_then = ended(&daemon, &session_id, &json!(turn_id)).await;
+    assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
+    assert_eq!(record_then["lastTurnStatus"], "completed");
+    let settled = events_of(&daemon, "turn.settled");
+    assert_eq!(settled.len(), 1);
+    let detail = json!({
+        "sessionId": session_id, "threadId": record_then["threadId"], "turnId": turn_id, "status": "completed",
+    });
+    assert_eq!((&settled[0]["level"], &settled[0]["detail"]), (&json!("warn"), &detail));
+    assert_eq!(record(&daemon, &running).await["currentTurnId"], other, "that one really runs");
+    // The session goes on, and a completion that comes needs no finding out.
+    let next = turn(&daemon, &session_id, "hello").await;
+    assert_eq!(ended(&daemon, &session_id, &json!(next)).await["lastTurnStatus"], "completed");
+    assert_eq!(events_of(&daemon, "turn.settled").len(), 1);
+}
+
+#[tokio::test]
+async fn a_turn_without_its_completion_is_settled() {
+    settles("lose-completion").await;
+}
+
+#[tokio::test]
+async fn a_turn_of_which_nothing_more_is_heard_is_settled() {
+    settles("lose-everything-after-deltas").await;
+}
+
+#[tokio::test]
+async fn a_turn_that_fails_unheard_is_settled_as_what_it_is() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "lose-completion").await;
+    let first = idle(&daemon, &session_id).await;
+    assert_eq!(first["lastTurnStatus"], "completed");
+    let failed = turn(&daemon, &session_id, "fail").await;
+    assert_eq!(ended(&daemon, &session_id, &json!(failed)).await["lastTurnStatus"], "failed");
+    assert_eq!(events_of(&daemon, "turn.settled").len(), 1);
+}
+
+#[tokio::test]
+async fn a_silent_turn_is_told_of_each_time_its_silence_doubles_and_lives_on() {
+    let daemon = Daemon::builder().arg("--stall-timeout").arg("1").start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "hang").await;
+    let stalled = wait_until("three tellings", || {
+        let stalled = events_of(&daemon, "turn.stalled");
+        (stalled.len() >= 3).then_some(stalled)
+    })
+    .await;
+    for (event, least) in stalled.iter().zip([1, 2, 4]) {
+        let detail = &event["detail"];
+        assert_eq!(event["level"], "warn");
+        assert_eq!((&detail["sessionId"], &detail["turnId"]), (&json!(session_id), &json!(turn_id)));
+        assert!(detail["threadId"].is_string(), "{event}");
+        let seconds = detail["silentSeconds"].as_u64().unwrap();
+        assert!((least..2 * least).contains(&seconds), "{seconds} s instead of {least} s");
+    }
+    assert_eq!(record(&daemon, &session_id).await["currentTurnId"], turn_id);
+    let steered = ask_with(&daemon, &session_id, "text=end", json!({ "expectedTurnId": turn_id })).await;
+    assert_eq!(steered.status, 202);
+    assert_eq!(idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
+    assert_eq!(events_of(&daemon, "child.exited"), [Value::Null; 0]);
+}
+
+#[tokio::test]
+async fn a_turn_that_says_something_now_and_then_is_not_told_of() {
+    let daemon = Daemon::builder().arg("--stall-timeout").arg("2").start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "deltas=20 delay=200").await;
+    logged_type(&daemon, "app-server.turn.completed").await;
+    idle(&daemon, &session_id).await;
+    assert_eq!(events_of(&daemon, "turn.stalled"), [Value::Null; 0]);
+}

@@ -1,0 +1,175 @@
+//! What an app-server or a daemon that was killed leaves behind.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::{assert_recovered, child, follow, generation, is_guard, signal};
+use crate::api::{assert_no_survivors, idle, logged, logged_type, ready, session, start, turn};
+use crate::support::daemon::Daemon;
+use crate::support::wait::wait_until;
+
+/// Runs a turn with this word; the process that it started.
+async fn start_process(daemon: &Daemon, word: &str) -> Value {
+    let session_id = session(daemon).await;
+    let turn_id = turn(daemon, &session_id, word).await;
+    let started = logged(daemon, "the process", |event| {
+        let params = &event["detail"]["params"];
+        params["turnId"] == turn_id.as_str() && params["item"]["processId"].is_string()
+    })
+    .await;
+    let pid = started["detail"]["params"]["item"]["processId"].as_str().unwrap().parse::<u64>();
+    json!(pid.unwrap())
+}
+
+fn guard(daemon: &Daemon) -> Option<Value> {
+    let found = daemon.survivors().into_iter().find(|(_, line)| is_guard(line));
+    found.map(|(pid, _)| json!(pid))
+}
+
+/// What a process has open.
+fn open_files(process: &str) -> Vec<PathBuf> {
+    let descriptors = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    descriptors.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok()).collect()
+}
+
+/// State and parent of a process, as the kernel tells them.
+fn stat(pid: &Value) -> Option<(String, u32)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = text.rsplit_once(") ")?;
+    let mut fields = fields.split(' ');
+    Some((fields.next()?.to_owned(), fields.next()?.parse().ok()?))
+}
+
+#[tokio::test]
+async fn an_orphan_lives_with_its_app_server_and_goes_with_it() {
+    let daemon = start().await;
+    let mut events = follow(&daemon).await;
+    let orphan = start_process(&daemon, "spawn-double=300").await;
+    wait_until("the adoption", || (stat(&orphan)?.1 == daemon.pid()).then_some(())).await;
+    let short = start_process(&daemon, "spawn-double=0.2").await;
+    // Nobody but the daemon could wait for it.
+    wait_until("the end of the short one", || stat(&short).is_none().then_some(())).await;
+    assert_eq!(stat(&orphan).unwrap().0, "S", "the app-server still lives, and so do its commands");
+    signal(&child(&daemon).await["pid"], Signal::KILL);
+    assert_recovered(&daemon, &mut events, 2).await;
+    assert_eq!(stat(&orphan), None);
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_killed_leaves_nothing_behind() {
+    let mut daemon = Daemon::builder().startup("ignore-eof ignore-term").start().await;
+    start_process(&daemon, "spawn-double=300").await;
+    start_process(&daemon, "spawn-background=300").await;
+    daemon.kill().await;
+    assert!(daemon.survivors().len() >= 3, "nobody lives on, so this shows nothing");
+    wait_until("the guard's work", || daemon.survivors().is_empty().then_some(())).await;
+}
+
+#[tokio::test]
+async fn the_guard_holds_nothing_and_is_started_again() {
+    let mut daemon = start().await;
+    ready(&daemon).await;
+    let first = guard(&daemon).unwrap();
+    // What the tests themselves were started with is inherited by everybody.
+    let inherited = open_files("self");
+    let of_daemon = open_files(&daemon.pid().to_string());
+    let mut held = open_files(&first.to_string());
+    let stdin = fs::read_link(format!("/proc/{first}/fd/0")).unwrap();
+    held.retain(|file| !inherited.contains(file) && *file != stdin && file != Path::new("/dev/null"));
+    assert!(of_daemon.iter().any(|file| file.starts_with("socket:") || file.ends_with("events.jsonl")));
+    assert_eq!(held, [""; 0].map(PathBuf::from));
+    let status = fs::read_to_string(format!("/proc/{first}/status")).unwrap();
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let rss: u64 = rss.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(rss < 16 * 1024, "{rss} KiB for a guard");
+
+    signal(&first, Signal::KILL);
+    signal(&child(&daemon).await["pid"], Signal::KILL);
+    generation(&daemon, 2).await;
+    let second = guard(&daemon).unwrap();
+    assert_ne!(first, second);
+    assert!(daemon.stop().await.status.success());
+    assert_no_survivors(&daemon);
+}
+
+#[tokio::test]
+async fn the_next_daemon_ends_what_neither_the_last_one_nor_its_guard_could() {
+    let mut before = Daemon::builder().startup("ignore-eof ignore-term").start().await;
+    ready(&before).await;
+    start_process(&before, "spawn-double=300").await;
+    let record = before.state_dir().join("child.json");
+    let file: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+    assert_eq!(file["pid"], child(&before).await["pid"]);
+    assert_eq!(file["generation"], 1);
+    signal(&guard(&before).unwrap(), Signal::KILL);
+    before.kill().await;
+    assert!(before.survivors().len() >= 2, "nobody lives on, so this shows nothing");
+    let mut after = Daemon::builder().state_from(&before).start().await;
+    wait_until("the end of what was left", || before.survivors().is_empty().then_some(())).await;
+    ready(&after).await;
+    assert!(record.exists());
+    assert!(after.stop().await.status.success());
+    assert!(!record.exists(), "it says that an app-server runs");
+}
+
+/// A process of nobody's.
+struct Stranger(Child);
+
+impl Stranger {
+    fn start() -> Self {
+        Self(Command::new("sleep").arg("300").stdin(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_stranger_with_the_number_of_the_dead_one_is_left_alone() {
+    let mut before = start().await;
+    ready(&before).await;
+    let record = before.state_dir().join("child.json");
+    let file: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+    before.stop().await;
+    let mut stranger = Stranger::start();
+    let pid = json!(stranger.0.id());
+    for change in [
+        json!({ "pid": pid }),
+        json!({ "pid": pid, "executable": "/bin/sleep" }),
+        json!({ "pid": pid, "instance": "" }),
+        json!({ "pid": pid, "formatVersion": 99 }),
+        json!({ "pid": "one" }),
+    ] {
+        let mut forged = file.clone();
+        forged.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        fs::write(&record, forged.to_string()).unwrap();
+        let mut after = Daemon::builder().state_from(&before).start().await;
+        ready(&after).await;
+        assert_eq!(stranger.0.try_wait().unwrap(), None, "{change}");
+        assert!(after.stop().await.status.success());
+    }
+    fs::write(&record, "{\"pid\":").unwrap();
+    let after = Daemon::builder().state_from(&before).start().await;
+    ready(&after).await;
+    assert_eq!(stranger.0.try_wait().unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_stop_ends_what_hides_from_everything_but_its_parentage() {
+    let mut daemon = start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "spawn-double=300 spawn-background=300").await;
+    logged_type(&daemon, "app-server.turn.completed").await;
+    idle(&daemon, &session_id).await;
+    let stopped = daemon.stop().await;
+    assert!(stopped.status.success(), "{stopped:?}");
+    assert_no_survivors(&daemon);
+}

@@ -1,0 +1,78 @@
+//! When a dead app-server is started again, and what callers are told until then.
+
+use std::os::unix::fs::symlink;
+use std::time::{Duration, Instant};
+
+use hyper::header::RETRY_AFTER;
+use rustix::process::Signal;
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::{child, generation, signal};
+use crate::api::{SESSIONS, assert_no_survivors, create, logged_type, not_ready, ready, setback, start};
+use crate::support::daemon::Daemon;
+use crate::support::http::post;
+
+#[tokio::test]
+async fn one_that_dies_again_and_again_is_tried_seldom() {
+    let mut daemon = Daemon::builder().startup("stderr=because exit-after-initialize=1").start().await;
+    let told = logged_type(&daemon, "child.crash_loop").await;
+    assert_eq!((&told["level"], &told["detail"]["deaths"]), (&json!("error"), &json!(6)));
+    assert_eq!(told["detail"]["delayMs"], 60_000);
+    let tail = told["detail"]["stderrTail"].as_array().unwrap();
+    assert!(tail.contains(&json!("because")), "{told}");
+    let events = daemon.events_on_disk();
+    let of = |name: &str| events.iter().filter(|event| event["type"] == name).collect::<Vec<_>>();
+    assert_eq!(of("child.started").len(), 6, "one start for each death");
+    let delays = of("child.backoff").into_iter().map(|event| event["detail"]["delayMs"].as_u64().unwrap());
+    for (delay, nominal) in delays.zip([500, 1000, 2000, 4000, 8000]) {
+        assert!((nominal * 8 / 10..=nominal * 12 / 10).contains(&delay), "{delay} for {nominal}");
+    }
+    assert_eq!(of("child.backoff").len(), 5);
+
+    not_ready(&daemon, "tried once a minute").await;
+    let record = child(&daemon).await;
+    assert_eq!((&record["status"], &record["state"]), (&json!("failed"), &json!("crash_loop")));
+    assert_eq!((&record["deaths"], &record["nextStartAt"]), (&json!(6), &told["detail"]["until"]));
+    assert_eq!(record["stderrTail"], told["detail"]["stderrTail"]);
+    let asked = Instant::now();
+    let answer = post(&daemon, SESSIONS, &json!({})).await;
+    answer.error(503, "app_server_unavailable");
+    assert!(asked.elapsed() < Duration::from_secs(5), "waited for what cannot come in time");
+    let seconds: u64 = answer.headers[RETRY_AFTER].to_str().unwrap().parse().unwrap();
+    assert!((20..=60).contains(&seconds), "{seconds}");
+    // It does not wait for the next try.
+    let stopped = daemon.stop().await;
+    assert!(stopped.status.success() && stopped.took < Duration::from_secs(5), "{stopped:?}");
+    assert_no_survivors(&daemon);
+}
+
+#[tokio::test]
+async fn a_call_waits_for_the_next_one() {
+    let daemon = start().await;
+    ready(&daemon).await;
+    signal(&child(&daemon).await["pid"], Signal::KILL);
+    setback(&daemon).await;
+    assert_eq!(create(&daemon, json!({})).await["status"], "active");
+    assert_eq!(child(&daemon).await["generation"], 2);
+}
+
+#[tokio::test]
+async fn a_program_that_is_installed_later_is_found() {
+    let folder = TempDir::new().unwrap();
+    let program = folder.path().join("codex");
+    let daemon = Daemon::builder().server(&program, &["embedded-app-server"]).start().await;
+    assert_eq!(setback(&daemon).await["detail"]["exitCode"], json!(null));
+    symlink(env!("CARGO_BIN_EXE_codexd"), &program).unwrap();
+    generation(&daemon, 2).await;
+    assert_eq!(create(&daemon, json!({})).await["status"], "active");
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_a_start() {
+    let mut daemon = Daemon::builder().startup("hang-initialize").start().await;
+    logged_type(&daemon, "child.started").await;
+    let stopped = daemon.stop().await;
+    assert!(stopped.status.success() && stopped.took < Duration::from_secs(3), "{stopped:?}");
+    assert_no_survivors(&daemon);
+}

@@ -1,0 +1,107 @@
+//! App-servers that live and are of no use.
+
+use std::fs;
+
+use rustix::process::Signal;
+use serde_json::json;
+
+use super::{assert_recovered, child, follow, generation, signal, types_of_supervision};
+use crate::api::{logged, logged_type, ready, session, turn};
+use crate::support::daemon::{Daemon, DaemonBuilder};
+use crate::support::wait::wait_until;
+
+/// A daemon that asks a silent app-server soon.
+fn watchful() -> DaemonBuilder {
+    Daemon::builder().arg("--check-interval=1")
+}
+
+#[tokio::test]
+async fn one_that_does_not_initialize_is_replaced() {
+    for startup in
+        ["hang-initialize", "hang-initialize ignore-eof ignore-term", "stop-reading hang-initialize"]
+    {
+        let daemon = Daemon::builder().startup(startup).arg("--start-timeout=1").start().await;
+        let failed = logged_type(&daemon, "app-server.connect.failed").await;
+        assert!(failed["message"].as_str().unwrap().contains("within 1 s"), "{failed}");
+        let closed = logged_type(&daemon, "app-server.transport.closed").await;
+        assert_eq!(closed["detail"]["source"], "initialize");
+        logged(&daemon, "another", |event| {
+            event["type"] == "child.started" && event["detail"]["generation"] == 2
+        })
+        .await;
+        assert_eq!(
+            types_of_supervision(&daemon.events_on_disk())[..5],
+            [
+                "child.started",
+                "app-server.transport.closed",
+                "child.exited",
+                "child.backoff",
+                "child.started"
+            ]
+        );
+    }
+}
+
+#[tokio::test]
+async fn one_that_stands_still_is_replaced() {
+    let daemon = watchful().start().await;
+    let mut events = follow(&daemon).await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "spawn-double=300 hang").await;
+    signal(&generation(&daemon, 1).await["pid"], Signal::STOP);
+    let closed = logged_type(&daemon, "app-server.transport.closed").await;
+    assert_eq!(closed["detail"]["source"], "liveness", "{closed}");
+    assert_recovered(&daemon, &mut events, 2).await;
+}
+
+#[tokio::test]
+async fn one_that_neither_reads_nor_speaks_is_replaced() {
+    for (prompt, source) in
+        [("stop-reading hang", "liveness"), ("close-stdin", "stdin.error"), ("close-stdout", "stdout.end")]
+    {
+        let daemon = watchful().start().await;
+        let mut events = follow(&daemon).await;
+        let session_id = session(&daemon).await;
+        turn(&daemon, &session_id, prompt).await;
+        let closed = logged_type(&daemon, "app-server.transport.closed").await;
+        assert_eq!(closed["detail"]["source"], source, "{prompt}: {closed}");
+        assert_recovered(&daemon, &mut events, 2).await;
+    }
+}
+
+#[tokio::test]
+async fn one_that_is_quiet_and_well_is_left_alone() {
+    let daemon = watchful().start().await;
+    ready(&daemon).await;
+    let answers = || {
+        let said = fs::read_to_string(daemon.logs_dir().join("stdout.log")).unwrap_or_default();
+        said.matches("\"data\"").count()
+    };
+    let before = answers();
+    wait_until("three answers", || (answers() >= before + 3).then_some(())).await;
+    let child = child(&daemon).await;
+    assert_eq!((&child["generation"], &child["deaths"]), (&json!(1), &json!(0)));
+}
+
+#[tokio::test]
+async fn one_that_floods_is_not_replaced_and_can_be() {
+    let daemon = watchful().startup("flood").start().await;
+    let mut stopped = daemon;
+    ready(&stopped).await;
+    session(&stopped).await;
+    let child = child(&stopped).await;
+    assert_eq!(child["generation"], 1);
+    signal(&child["pid"], Signal::KILL);
+    generation(&stopped, 2).await;
+    assert!(stopped.stop().await.status.success());
+}
+
+#[tokio::test]
+async fn the_longest_line_can_be_set() {
+    let daemon = Daemon::builder().arg("--line-cap=100000").start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "long-line=200000").await;
+    let skipped = logged_type(&daemon, "app-server.message.invalid").await;
+    assert!(skipped["detail"]["reason"].as_str().unwrap().contains("100000"), "{skipped}");
+    assert_eq!(crate::api::idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
+}
