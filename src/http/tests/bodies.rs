@@ -101,11 +101,17 @@ async fn what_is_right_is_refused_only_for_want_of_an_app_server() {
         (SESSIONS, json!({})),
         // Unknown fields are ignored, and what is empty or null counts as absent.
         (SESSIONS, json!({ "unknown": [1], "purpose": " ", "cwd": "", "config": null, "metadata": null })),
-        (SESSIONS, json!({ "purpose": " worker ", "sandbox": { "any": "thing" }, "approvalPolicy": 5 })),
+        (
+            SESSIONS,
+            json!({ "purpose": " worker ", "sandbox": "read-only", "approvalPolicy": { "any": "thing" } }),
+        ),
         (SESSIONS, json!({ "threadId": "thread-a", "ephemeral": false, "metadata": { "a": "b" } })),
         (TURN, json!({ "sessionId": SESSION, "input": "hello" })),
         (TURN, json!({ "sessionId": " session-a ", "prompt": "hello" })),
-        (TURN, json!({ "sessionId": SESSION, "input": " ", "prompt": [{ "type": "text" }] })),
+        (
+            TURN,
+            json!({ "sessionId": SESSION, "input": " ", "prompt": [{ "type": "text", "text": "hello" }] }),
+        ),
         (TURN, json!({ "sessionId": SESSION, "input": "hello", "expectedTurnId": "turn-a" })),
     ];
     let requests = requests.map(|(path, body)| (path, body.to_string()));

@@ -130,7 +130,7 @@ async fn an_unknown_route_is_named() {
         (Method::GET, "/Healthz"),
         (Method::POST, "/healthz"),
         (Method::PUT, "/v1/codexd/sessions"),
-        (Method::DELETE, "/v1/codexd/sessions/session-a"),
+        (Method::PATCH, "/v1/codexd/sessions/session-a"),
         (Method::GET, "/v1/codexd/sessions/a/b"),
         (Method::GET, "/v1/codexd/turn"),
         (Method::POST, "/v1/codexd/events"),
