@@ -32,7 +32,7 @@ pub fn run(instance: &str) -> ExitCode {
     if said.ends_with(GOODBYE) {
         return ExitCode::SUCCESS;
     }
-    let ours = Ours { instance: instance.to_owned(), descendants: false, spared: Vec::new() };
+    let ours = Ours::marked(instance);
     // Seen now, because whose child has dropped the mark is known only as long as its parent lives.
     let seen = ours.running().unwrap_or_default();
     std::thread::sleep(GRACE);

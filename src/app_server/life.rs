@@ -38,6 +38,8 @@ pub(crate) struct Life<'a, F> {
     pub(crate) listener: &'a F,
     pub(crate) publish: &'a watch::Sender<Availability>,
     pub(crate) wards: &'a Wards,
+    /// Children from before the first generation.
+    pub(crate) strangers: &'a [Seen],
 }
 
 /// How a generation ended.
@@ -303,6 +305,7 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
             instance: program.instance.clone(),
             descendants: processes::are_orphans_ours(),
             spared: self.wards.pids(),
+            strangers: self.strangers.to_vec(),
         }
     }
 

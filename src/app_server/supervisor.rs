@@ -13,6 +13,7 @@ use super::client::Client;
 use super::guard::Guard;
 use super::life::{Death, Life};
 use super::listener::{Backlog, Heard, Listener, Setback};
+use super::processes::{self, Ours, Seen};
 use super::wards::Wards;
 use super::websocket::Address;
 
@@ -99,7 +100,8 @@ impl Supervisor {
             }
             _ => None,
         };
-        let watch = Watch { plan, backlog, listener, publish, wards, guard };
+        let strangers = Vec::new();
+        let watch = Watch { plan, backlog, listener, publish, wards, guard, strangers };
         Self { availability, task: tokio::spawn(watch.keep(pace)) }
     }
 
@@ -124,11 +126,14 @@ struct Watch<F> {
     publish: watch::Sender<Availability>,
     wards: Wards,
     guard: Option<Guard>,
+    /// Children from before the first generation, which are not ours to end.
+    strangers: Vec<Seen>,
 }
 
 impl<L: Listener, F: Fn(u64) -> L> Watch<F> {
     /// One generation after the other, until nobody wants any more.
     async fn keep(mut self, mut pace: watch::Receiver<StopPace>) {
+        self.strangers = tokio::task::spawn_blocking(strangers).await.unwrap_or_default();
         let _reaper = self.wards.reap_orphans();
         let began = Instant::now();
         let mut backoff = Backoff::default();
@@ -180,9 +185,23 @@ impl<L: Listener, F: Fn(u64) -> L> Watch<F> {
             listener: &self.listener,
             publish: &self.publish,
             wards: &self.wards,
+            strangers: &self.strangers,
         };
         life.run(pace).await
     }
+}
+
+/// What descends from this process before it has started anything.
+fn strangers() -> Vec<Seen> {
+    if !processes::are_orphans_ours() {
+        return Vec::new();
+    }
+    // No process carries an empty mark of ours.
+    let ours = Ours { descendants: true, ..Ours::marked("nobody") };
+    ours.running().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the children from before codexd cannot be told from those of the app-server");
+        Vec::new()
+    })
 }
 
 /// Why there is no app-server when none is wanted.

@@ -83,9 +83,18 @@ pub(crate) struct Ours {
     pub(crate) descendants: bool,
     /// Left alone; their owners wait for them.
     pub(crate) spared: Vec<Pid>,
+    /// Left alone as well: children that this process had before it was codexd, such as those of a script that became
+    /// it.
+    pub(crate) strangers: Vec<Seen>,
 }
 
 impl Ours {
+    /// Those that carry this mark, or descend from one that does.
+    pub(crate) fn marked(instance: &str) -> Self {
+        let (spared, strangers) = (Vec::new(), Vec::new());
+        Self { instance: instance.to_owned(), descendants: false, spared, strangers }
+    }
+
     /// Those of them that run now.
     pub(crate) fn running(&self) -> io::Result<Vec<Seen>> {
         let seen = platform::list(&format!("{INSTANCE}={}", self.instance))?;
@@ -100,6 +109,10 @@ impl Ours {
         // Our own parents may carry the mark of an outer daemon, never ours; and they are never ours to end.
         let mut left_alone: HashSet<i32> = line_of(me, &parents).collect();
         left_alone.extend(self.spared.iter().map(|pid| pid.as_raw_nonzero().get()));
+        let is_stranger = |one: &&Seen| {
+            self.strangers.iter().any(|other| (other.pid, &other.started) == (one.pid, &one.started))
+        };
+        left_alone.extend(seen.iter().filter(is_stranger).map(|one| one.pid.as_raw_nonzero().get()));
         let roots: HashSet<i32> = seen
             .iter()
             .filter(|one| one.marked)
@@ -175,7 +188,7 @@ pub fn end_leftover(leader: &Identity, instance: &str, grace: Duration) -> io::R
         platform::end_identified(leader)?;
         ended += 1;
     }
-    let ours = Ours { instance: instance.to_owned(), descendants: false, spared: Vec::new() };
+    let ours = Ours::marked(instance);
     Ok(ended + sweep(&ours, SWEEP)?.0)
 }
 

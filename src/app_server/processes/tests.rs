@@ -9,7 +9,7 @@ fn seen(pid: i32, parent: i32, marked: bool) -> Seen {
 
 fn ours(descendants: bool, spared: &[i32]) -> Ours {
     let spared = spared.iter().map(|&pid| Pid::from_raw(pid).unwrap()).collect();
-    Ours { instance: "i".to_owned(), descendants, spared }
+    Ours { descendants, spared, ..Ours::marked("i") }
 }
 
 fn among(ours: &Ours, seen: &[Seen], me: i32) -> Vec<i32> {
@@ -37,6 +37,14 @@ fn ours_are_the_marked_ones_and_what_descends_from_them() {
     assert_eq!(among(&ours(false, &[11]), &all, 10), [20, 21, 22, 30]);
     assert_eq!(among(&ours(true, &[11]), &all, 10), [20, 21, 22, 30, 40]);
     assert_eq!(among(&ours(true, &[11, 20]), &all, 10), [30, 40]);
+    let stranger = |started: &str| Seen { started: started.to_owned(), ..seen(40, 10, false) };
+    let with_stranger = |started| Ours { strangers: vec![stranger(started)], ..ours(true, &[11]) };
+    assert_eq!(among(&with_stranger(""), &all, 10), [20, 21, 22, 30]);
+    assert_eq!(
+        among(&with_stranger("before it"), &all, 10),
+        [20, 21, 22, 30, 40],
+        "its number went to another"
+    );
     let mut with_ended = all.to_vec();
     with_ended[5].ended = true;
     assert_eq!(among(&ours(false, &[11]), &with_ended, 10), [21, 22, 30]);

@@ -35,8 +35,10 @@ async fn a_kill_takes_its_commands_with_it_and_the_next_turn_works() {
 
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
-    // One in a session of its own, and one that has lost its parent as well.
-    let command = "setsid sleep 301 & sh -c 'setsid sleep 302 & exit 0'; touch running; sleep 300";
+    // One in a session of its own, one that has lost its parent as well, and one that has also dropped its environment.
+    let hidden = "sh -c 'env -i setsid sh -c \"echo \\$\\$ > hidden; exec /bin/sleep 303\" & exit 0'";
+    let command =
+        format!("setsid sleep 301 & sh -c 'setsid sleep 302 & exit 0'; {hidden}; touch running; sleep 300");
     stage.start_turn(&session, &format!("mock:shell=[{command}]")).await;
     let marker = stage.home.workspace().join("running");
     wait_until("the command", || marker.exists().then_some(())).await;
@@ -45,10 +47,16 @@ async fn a_kill_takes_its_commands_with_it_and_the_next_turn_works() {
         all.filter(|(_, line)| line.starts_with("sleep 30")).count()
     };
     wait_until("all of them", || (sleepers(&stage.daemon) == 3).then_some(())).await;
+    let hidden = stage.home.workspace().join("hidden");
+    let is_number = |text: &String| text.ends_with('\n');
+    let hidden =
+        wait_until("the hidden one", || std::fs::read_to_string(&hidden).ok().filter(is_number)).await;
+    let hidden = std::path::Path::new("/proc").join(hidden.trim());
+    assert!(hidden.exists());
     let pid = i32::try_from(child(&stage.daemon).await["pid"].as_u64().unwrap()).unwrap();
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     let killed = Instant::now();
-    wait_until("their end", || (sleepers(&stage.daemon) == 0).then_some(())).await;
+    wait_until("their end", || (sleepers(&stage.daemon) == 0 && !hidden.exists()).then_some(())).await;
     assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
     generation(&stage.daemon, 2, "running").await;
     ready(&stage.daemon).await;

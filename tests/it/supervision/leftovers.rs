@@ -1,14 +1,16 @@
 //! What an app-server or a daemon that was killed leaves behind.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::{assert_recovered, child, follow, generation, is_guard, signal};
-use crate::api::{assert_no_survivors, idle, logged, logged_type, ready, session, start, turn};
+use crate::api::{assert_no_survivors, logged, ready, session, start, turn};
 use crate::support::daemon::Daemon;
 use crate::support::wait::wait_until;
 
@@ -163,13 +165,17 @@ async fn a_stranger_with_the_number_of_the_dead_one_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_stop_ends_what_hides_from_everything_but_its_parentage() {
-    let mut daemon = start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "spawn-double=300 spawn-background=300").await;
-    logged_type(&daemon, "app-server.turn.completed").await;
-    idle(&daemon, &session_id).await;
-    let stopped = daemon.stop().await;
-    assert!(stopped.status.success(), "{stopped:?}");
-    assert_no_survivors(&daemon);
+async fn children_from_before_the_daemon_are_not_its_own() {
+    let folder = TempDir::new().unwrap();
+    let script = folder.path().join("codexd");
+    let program = env!("CARGO_BIN_EXE_codexd");
+    fs::write(&script, format!("#!/bin/sh\nsleep 300 >/dev/null &\nexec {program} \"$@\"\n")).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut daemon = Daemon::builder().program(&script).start().await;
+    ready(&daemon).await;
+    signal(&child(&daemon).await["pid"], Signal::KILL);
+    generation(&daemon, 2).await;
+    daemon.stop().await;
+    let left: Vec<_> = daemon.survivors().into_iter().map(|(_, line)| line).collect();
+    assert_eq!(left, ["sleep 300"]);
 }

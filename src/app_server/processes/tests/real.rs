@@ -34,7 +34,7 @@ impl Drop for Sleeper {
 fn a_sweep_ends_what_is_marked_and_nobody_else() {
     let instance = uuid::Uuid::new_v4().to_string();
     let (mut ours_to_end, mut foreign) = (Sleeper::start(&instance), Sleeper::start("another"));
-    let ours = Ours { instance, descendants: false, spared: Vec::new() };
+    let ours = Ours::marked(&instance);
     assert_eq!(sweep(&ours, SWEEP).unwrap(), (1, 0));
     assert!(!ours_to_end.is_running() && foreign.is_running());
     assert_eq!(sweep(&ours, SWEEP).unwrap(), (0, 0));
