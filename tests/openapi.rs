@@ -49,7 +49,7 @@ fn every_reference_leads_somewhere_and_every_known_event_is_described() {
         assert!(document.pointer(&reference).is_some(), "{reference}");
     }
     let types = &document["components"]["schemas"]["Event"]["properties"]["type"]["examples"];
-    let source = include_str!("../src/state/event.rs");
+    let source = include_str!("../src/state/event_type.rs");
     let constants =
         source.lines().filter_map(|line| line.trim().strip_prefix("pub const ")?.split('"').nth(1));
     let names: Vec<_> = constants.collect();

@@ -1,17 +1,24 @@
 //! The daemon's own events, as the contract words them.
 
+mod child;
+
 use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::sessions::Turn;
-use crate::app_server::{Closed, Exit, Setback, redact};
-use crate::config::{ChildStrategy, Config};
+use crate::app_server::Closed;
+use crate::config::Config;
 use crate::journal::{Damage, Recovered};
 use crate::state::{
     Draft, IdempotencyKey, Level, QueuedTurn, Request, RequestPolicy, Resolution, ResolvedBy, Session, State,
     event_type,
+};
+
+pub(crate) use child::{
+    child_error, child_exited, child_external, child_setback, child_spawn_failed, child_started,
+    child_stderr, connect_failed, connected, garbage,
 };
 
 /// How many characters of somebody's output a message quotes.
@@ -35,113 +42,6 @@ pub(crate) fn daemon_started(config: &Config, daemon_id: &str) -> Draft {
 
 pub(crate) fn daemon_stopped() -> Draft {
     Draft::change(Level::Info, event_type::DAEMON_STOPPED, "codexd stopped.", Value::Null)
-}
-
-pub(crate) fn child_external(config: &Config) -> Option<Draft> {
-    let endpoint = &config.server.endpoint;
-    (config.server.strategy == ChildStrategy::External).then(|| {
-        Draft::change(
-            Level::Info,
-            event_type::CHILD_EXTERNAL,
-            format!("codexd is pointing at external endpoint {endpoint}."),
-            Value::Null,
-        )
-    })
-}
-
-pub(crate) fn child_started(config: &Config, pid: Option<u32>, generation: u64) -> Draft {
-    let shown = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
-    Draft::change(
-        Level::Info,
-        event_type::CHILD_STARTED,
-        format!("Started Codex child process {shown}."),
-        json!({
-            "args": config.server.args,
-            "command": config.server.command,
-            "generation": generation,
-            "pid": pid,
-        }),
-    )
-}
-
-pub(crate) fn child_spawn_failed(message: &str) -> Draft {
-    Draft::change(Level::Error, event_type::CHILD_SPAWN_FAILED, message, Value::Null)
-}
-
-pub(crate) fn child_error(message: &str) -> Draft {
-    Draft::change(Level::Error, event_type::CHILD_ERROR, message, Value::Null)
-}
-
-pub(crate) fn child_exited(exit: &Exit) -> Draft {
-    let message = match (exit.code, &exit.signal) {
-        (Some(code), _) if !exit.expected => format!("Codex child exited with code {code}."),
-        (_, Some(signal)) => format!("Codex child exited after {signal}."),
-        _ => "Codex child exited.".to_owned(),
-    };
-    let level = if exit.expected { Level::Info } else { Level::Error };
-    let detail = json!({ "code": exit.code, "signal": exit.signal, "expected": exit.expected });
-    Draft::change(level, event_type::CHILD_EXITED, message, detail)
-}
-
-pub(crate) fn child_stderr(text: &str, bytes: usize) -> Draft {
-    let message = format!("stderr: {}", preview(&redact(text)));
-    Draft::note(Level::Warn, "child.stderr", message, json!({ "bytes": bytes, "stream": "stderr" }))
-}
-
-/// The pause before the app-server is started again, from now on.
-pub(crate) fn child_setback(setback: &Setback) -> Draft {
-    let Setback { delay, deaths, cause, .. } = setback;
-    let (level, event_type, message) = match setback.crash_loop {
-        false => {
-            let seconds = delay.as_secs_f32();
-            let message = format!("{cause} The next try is in {seconds:.1} s.");
-            (Level::Warn, event_type::CHILD_BACKOFF, message)
-        }
-        true => {
-            let message = format!("{cause} It died {deaths} times in a row, so it is tried once a minute.");
-            (Level::Error, event_type::CHILD_CRASH_LOOP, message)
-        }
-    };
-    let exit = setback.exit.as_ref();
-    let detail = json!({
-        "delayMs": u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
-        "until": format!("{:.3}", jiff::Timestamp::now() + *delay),
-        "deaths": deaths,
-        "cause": cause,
-        "exitCode": exit.and_then(|exit| exit.code),
-        "signal": exit.and_then(|exit| exit.signal.as_deref()),
-        "stderrTail": setback.last_words,
-    });
-    Draft::change(level, event_type, message, detail)
-}
-
-pub(crate) fn connected(endpoint: &str, info: &Value, generation: u64) -> Draft {
-    Draft::change(
-        Level::Info,
-        event_type::CONNECTED,
-        format!("Connected codexd to app-server {endpoint}."),
-        json!({
-            "endpoint": endpoint,
-            "generation": generation,
-            "platformFamily": info.get("platformFamily"),
-            "platformOs": info.get("platformOs"),
-            "userAgent": info.get("userAgent"),
-        }),
-    )
-}
-
-pub(crate) fn connect_failed(endpoint: &str, message: &str) -> Draft {
-    Draft::change(Level::Error, event_type::CONNECT_FAILED, message, json!({ "endpoint": endpoint }))
-}
-
-pub(crate) fn garbage(reason: &str, bytes: usize) -> Draft {
-    let message = format!("The app-server sent {bytes} bytes that are no message: {reason}.");
-    Draft::note(
-        Level::Warn,
-        "app-server.message.invalid",
-        message,
-        json!({ "bytes": bytes, "reason": reason }),
-    )
 }
 
 pub(crate) fn request_refused(method: &str, params: &Value) -> Draft {

@@ -8,6 +8,7 @@ mod error;
 mod hearing;
 mod idempotency;
 mod keeper;
+mod notifications;
 mod opening;
 mod output;
 mod reading;

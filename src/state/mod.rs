@@ -6,6 +6,7 @@
 
 mod daemon;
 mod event;
+pub mod event_type;
 mod memory;
 pub mod request;
 mod session;
@@ -15,7 +16,7 @@ mod tests;
 pub mod turn;
 
 pub use daemon::{AccountState, ChildPhase, ChildState, ChildStatus, DaemonState};
-pub use event::{Change, Draft, Event, FoundTurn, Level, event_type};
+pub use event::{Change, Draft, Event, FoundTurn, Level};
 pub use memory::{Answer, IdempotencyKey, Memory, QueuedTurn, SessionMemory};
 pub use request::{Request, RequestPolicy, RequestStatus, Requests, Resolution, ResolvedBy};
 pub use session::{Purpose, Session, SessionStatus, Sessions};

@@ -1,0 +1,34 @@
+//! The names of the events whose text changes a record; the rest only pass through.
+
+#![expect(missing_docs, reason = "each constant is the name it holds")]
+pub const DAEMON_STARTED: &str = "daemon.started";
+pub const DAEMON_STOPPED: &str = "daemon.stopped";
+pub const CHILD_STARTED: &str = "child.started";
+pub const CHILD_EXITED: &str = "child.exited";
+pub const CHILD_ERROR: &str = "child.error";
+pub const CHILD_EXTERNAL: &str = "child.external";
+pub const CHILD_BACKOFF: &str = "child.backoff";
+pub const CHILD_CRASH_LOOP: &str = "child.crash_loop";
+pub const CHILD_SPAWN_FAILED: &str = "child.spawn.failed";
+pub const CONNECTED: &str = "app-server.connected";
+pub const CONNECT_FAILED: &str = "app-server.connect.failed";
+pub const TRANSPORT_CLOSED: &str = "app-server.transport.closed";
+pub const SESSION_CREATED: &str = "session.created";
+pub const SESSION_RESUMED: &str = "session.resumed";
+pub const SESSION_REGISTERED: &str = "session.registered";
+pub const SESSION_RECREATED: &str = "session.recreated";
+pub const SESSION_CLOSED: &str = "session.closed";
+pub const SESSION_FORGOTTEN: &str = "session.forgotten";
+pub const TURN_ACCEPTED: &str = "turn.accepted";
+pub const TURN_SUBMITTED: &str = "turn.submitted";
+pub const TURN_REJECTED: &str = "turn.rejected";
+pub const TURN_QUEUED: &str = "turn.queued";
+pub const TURN_SETTLED: &str = "turn.settled";
+pub const REQUEST_OPENED: &str = "request.opened";
+pub const REQUEST_RESOLVED: &str = "request.resolved";
+pub const THREAD_STATUS_CHANGED: &str = "app-server.thread.status.changed";
+pub const TURN_STARTED: &str = "app-server.turn.started";
+pub const TURN_COMPLETED: &str = "app-server.turn.completed";
+pub const TURN_ERROR: &str = "app-server.turn.error";
+pub const NOTIFICATION: &str = "app-server.notification";
+pub const TURN_MISSING: &str = "app-server.turn.completed.missing";
