@@ -150,7 +150,7 @@ async fn a_waiting_turn_that_is_wrong_is_rejected_and_the_next_one_runs() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let running = turn(&daemon, &session_id, "hang").await;
-    let fields = json!({ "whenBusy": "queue", "summary": "weird" });
+    let fields = json!({ "whenBusy": "queue", "sandboxPolicy": { "type": "weird" } });
     let wrong = ask_with(&daemon, &session_id, "wrong", fields).await.data(202)["queueId"].clone();
     queue(&daemon, &session_id, "right").await;
     release(&daemon, &session_id, &running).await;

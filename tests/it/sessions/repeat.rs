@@ -122,7 +122,7 @@ async fn a_request_that_was_refused_may_be_tried_again_with_its_key() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;
-    let wrong = json!({ "sessionId": session_id, "input": "hello", "summary": "weird" });
+    let wrong = json!({ "sessionId": session_id, "input": "hello", "sandboxPolicy": { "type": "weird" } });
     for _ in 0..2 {
         post_keyed(&daemon, TURN, "wrong", &wrong).await.error(400, "app_server_rejected");
     }
