@@ -5,7 +5,7 @@
 //! log away, and `mutations` breaks codexd on purpose and asks that the others notice.
 
 mod connection;
-mod dice;
+pub(crate) mod dice;
 mod full_disk;
 mod lost_log;
 mod mounts;

@@ -5,6 +5,8 @@ mod deaths;
 mod leftovers;
 mod pauses;
 mod silence;
+#[cfg(target_os = "linux")]
+mod soak;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};

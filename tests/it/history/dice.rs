@@ -4,31 +4,31 @@ use std::time::Duration;
 
 /// A row of numbers that follows from its seed alone (the generator is SplitMix64).
 #[derive(Debug, Clone)]
-pub(super) struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
     /// Dice of their own for one of several who throw at once, so that their order does not matter.
-    pub(super) fn of(&self, player: u64) -> Self {
+    pub(crate) fn of(&self, player: u64) -> Self {
         let mut dice = Self(self.0 ^ player.wrapping_mul(0xd134_2543_de82_ef95));
         Self(dice.next())
     }
 
     /// A number from 0 up to but not including `end`.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
     /// Whether something happens that happens `percent` times in a hundred.
-    pub(super) fn happens(&mut self, percent: u64) -> bool {
+    pub(crate) fn happens(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
     /// A time from `least` to `most`, in ms.
-    pub(super) fn milliseconds(&mut self, least: u64, most: u64) -> Duration {
+    pub(crate) fn milliseconds(&mut self, least: u64, most: u64) -> Duration {
         Duration::from_millis(least + self.below(most - least + 1))
     }
 
@@ -45,7 +45,7 @@ impl Dice {
 ///
 /// It is printed, so that it is there when the test fails.
 #[expect(clippy::print_stderr, reason = "the test runner shows this with the failure of the test")]
-pub(super) fn seed() -> u64 {
+pub(crate) fn seed() -> u64 {
     let named = std::env::var("CODEXD_SOAK_SEED").ok();
     let seed = named.map_or_else(
         || uuid::Uuid::new_v4().as_u64_pair().0,
