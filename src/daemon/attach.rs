@@ -71,8 +71,8 @@ impl Daemon {
                     return self.recreate(client, &session, memory.settings).await;
                 }
                 Resumed::Lost(reason) => {
-                    let closed = drafts::session_closed(session_id, Some(&reason));
-                    self.promise(move |_| vec![closed]).await?;
+                    let closed = session_id.clone();
+                    self.promise(move |state| drafts::session_closed(state, &closed, Some(&reason))).await?;
                     return Err(DaemonError::SessionNotActive(session_id.clone()));
                 }
                 Resumed::Locked(reason) => match waits.next() {

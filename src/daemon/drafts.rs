@@ -205,14 +205,20 @@ pub(crate) fn session_recreated(session: &Session, previous: Option<&str>) -> Dr
     )
 }
 
-pub(crate) fn session_closed(session_id: &str, reason: Option<&str>) -> Draft {
+/// The end of a session, and of the turns that wait in it.
+pub(crate) fn session_closed(state: &State, session_id: &str, reason: Option<&str>) -> Vec<Draft> {
+    let never_began = "the session was closed before it began.";
+    let waiting = state.memory.queue(session_id);
+    let mut drafts: Vec<_> =
+        waiting.map(|turn| turn_rejected(session_id, Some(&turn.queue_id), None, never_began)).collect();
     let (level, message) = match reason {
         None => (Level::Info, format!("Closed session {session_id}.")),
         Some(reason) => (Level::Warn, format!("Closed session {session_id}: {reason}.")),
     };
     let mut detail = json!({ "sessionId": session_id });
     add(&mut detail, "reason", reason);
-    Draft::change(level, event_type::SESSION_CLOSED, message, detail)
+    drafts.push(Draft::change(level, event_type::SESSION_CLOSED, message, detail));
+    drafts
 }
 
 pub(crate) fn session_forgotten(session: &Session) -> Draft {

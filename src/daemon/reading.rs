@@ -161,14 +161,17 @@ impl Daemon {
         let daemon = self.clone();
         let session_id = session_id.to_owned();
         self.run(async move {
+            // No waiting turn begins while the running one ends.
+            let lock = daemon.turn_lock(&session_id);
+            let _alone_with_the_session = lock.lock().await;
             if let Some(turn_id) = daemon.session(&session_id)?.current_turn_id.clone() {
                 if !interrupt {
                     return Err(DaemonError::TurnInProgress { session_id, turn_id });
                 }
                 daemon.interrupt(Arc::clone(&session), &turn_id).await?;
             }
-            let closed = drafts::session_closed(&session_id, None);
-            daemon.promise(move |_| vec![closed]).await?;
+            let closed = session_id.clone();
+            daemon.promise(move |state| drafts::session_closed(state, &closed, None)).await?;
             // Without an app-server there is nothing to unload.
             if let (Ok(client), Some(thread_id)) = (daemon.client_now(), &session.thread_id) {
                 let params = json!({ "threadId": thread_id });

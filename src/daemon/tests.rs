@@ -78,7 +78,7 @@ impl Room {
     }
 
     async fn close_session(&self, name: &'static str) {
-        self.recorder.promise(move |_| vec![drafts::session_closed(name, None)]).await.unwrap();
+        self.recorder.promise(move |state| drafts::session_closed(state, name, None)).await.unwrap();
     }
 
     fn sessions(&self) -> Vec<String> {

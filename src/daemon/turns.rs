@@ -17,6 +17,8 @@ use crate::state::{Answer, IdempotencyKey, QueuedTurn, Session, SessionStatus};
 const QUEUE: usize = 100;
 /// How often a turn is offered again to an app-server that has too much to do, which then has not taken it.
 const OFFERS: u32 = 4;
+/// What the app-server says when the turn to steer has ended (measured on 0.169.0).
+const NOTHING_TO_STEER: &str = "no active turn to steer";
 /// How many of a thread's newest turns are looked through for one whose outcome nobody heard.
 const LOOK_BACK: u32 = 20;
 
@@ -160,7 +162,15 @@ impl Daemon {
             (None, None, _) => None,
         };
         let turn_id = match running {
-            Some(turn_id) => self.steer(&client, &offer, &turn_id).await?,
+            Some(turn_id) => match self.steer(&client, &offer, &turn_id).await {
+                // Who said "whenBusy" did not mean this very turn, which ended in the meantime.
+                Err(DaemonError::Rejected { message, .. })
+                    if input.expected_turn_id.is_none() && message.contains(NOTHING_TO_STEER) =>
+                {
+                    self.begin(&client, offer).await?
+                }
+                steered => steered?,
+            },
             None => self.begin(&client, offer).await?,
         };
         self.accepted(&session.session_id, input.key.as_ref(), Some(turn_id), None)

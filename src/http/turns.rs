@@ -68,13 +68,13 @@ pub(super) async fn submit(
     let fields = Fields::read(body).await?;
     let key = request_key(&headers, "turn", &fields)?;
     let input = SubmitTurn { key, ..parse(fields)? };
-    let TurnAccepted { session, turn_id, queue_id } = edge.daemon.submit_turn(input).await?;
-    let turn = match (&turn_id, wait) {
-        (Some(turn_id), Some(patience)) => {
-            Some(edge.daemon.turn_when_over(&session.session_id, turn_id, patience).await?)
-        }
-        _ => None,
-    };
+    let TurnAccepted { mut session, turn_id, queue_id } = edge.daemon.submit_turn(input).await?;
+    let mut turn = None;
+    if let (Some(turn_id), Some(patience)) = (&turn_id, wait) {
+        turn = Some(edge.daemon.turn_when_over(&session.session_id, turn_id, patience).await?);
+        // As it is after the turn; one that was closed and forgotten meanwhile stays as it was.
+        session = edge.daemon.session(&session.session_id).unwrap_or(session);
+    }
     Ok(answer::data(StatusCode::ACCEPTED, Accepted { accepted: true, session, turn_id, queue_id, turn }))
 }
 

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Wiretap, ask_with, events_of};
 use crate::api::{ask_turn, ended, idle, record, session, start, turn};
+use crate::support::wait::wait_until;
 use hyper::header::RETRY_AFTER;
 
 #[tokio::test]
@@ -47,6 +48,24 @@ async fn a_turn_may_become_a_word_to_the_running_one() {
     });
     assert_eq!(wiretap.told("turn/steer"), [expected]);
     assert_eq!(wiretap.told("turn/start").len(), 1);
+}
+
+#[tokio::test]
+async fn a_word_to_a_turn_that_has_just_ended_is_a_turn() {
+    let wiretap = Wiretap::new();
+    // It does not hear that the turn has ended.
+    let daemon = wiretap.deaf_builder().start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "hello").await;
+    let history = wiretap.file(&record(&daemon, &session_id).await["threadId"], "json");
+    wait_until("the end of the turn", || {
+        std::fs::read_to_string(&history).ok().filter(|text| text.contains("\"completed\""))
+    })
+    .await;
+    let answer = ask_with(&daemon, &session_id, "hello again", json!({ "whenBusy": "steer" })).await;
+    assert_ne!(answer.data(202)["turnId"], turn_id);
+    let fields = json!({ "expectedTurnId": turn_id, "whenBusy": "steer" });
+    ask_with(&daemon, &session_id, "hello", fields).await.error(400, "app_server_rejected");
 }
 
 #[tokio::test]

@@ -2,12 +2,15 @@
 
 use std::fs::{self, File};
 
+use hyper::Method;
 use serde_json::{Value, json};
 
 use super::{Wiretap, ask_with, begun, events_of, queue, queued, restart};
-use crate::api::{assert_keys, ended, idle, keys, logged, logged_type, record, session, start, text, turn};
+use crate::api::{
+    SESSIONS, assert_keys, ended, idle, keys, logged, logged_type, record, session, start, text, turn,
+};
 use crate::support::daemon::Daemon;
-use crate::support::http::get;
+use crate::support::http::{get, request};
 use crate::support::wait::wait_until_async;
 
 /// Ends a turn that hangs.
@@ -203,12 +206,12 @@ async fn a_turn_that_may_wait_does_not_overtake_those_that_wait_already() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_closed_keeps_what_waits_and_begins_nothing() {
+async fn a_session_whose_history_is_gone_rejects_what_waits() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "hang").await;
-    queue(&daemon, &session_id, "one").await;
+    let waiting = queue(&daemon, &session_id, "one").await;
     let thread_id = record(&daemon, &session_id).await["threadId"].clone();
     daemon.stop().await;
     fs::remove_file(wiretap.file(&thread_id, "json")).unwrap();
@@ -218,7 +221,8 @@ async fn a_session_that_is_closed_keeps_what_waits_and_begins_nothing() {
     assert_eq!(record(&daemon, &session_id).await["status"], "closed");
     let answer = ask_with(&daemon, &session_id, "two", json!({ "whenBusy": "queue" })).await;
     answer.error(409, "session_not_active");
-    assert_eq!(queued(&daemon, &session_id).await.len(), 1);
+    assert_eq!(queued(&daemon, &session_id).await, [""; 0]);
+    assert_eq!(events_of(&daemon, "turn.rejected")[0]["detail"]["queueId"], waiting);
     assert_eq!(wiretap.told("turn/start").len(), 1);
 }
 
@@ -245,4 +249,20 @@ async fn a_waiting_turn_that_was_given_away_when_the_daemon_died_runs_once() {
     assert_eq!(last["lastTurnStatus"], "interrupted");
     assert_eq!(wiretap.told("turn/start").len(), 2);
     idle(&daemon, &session_id).await;
+}
+
+#[tokio::test]
+async fn turns_that_wait_in_a_session_that_is_closed_are_rejected() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "hang").await;
+    let waiting = [queue(&daemon, &session_id, "one").await, queue(&daemon, &session_id, "two").await];
+    let path = format!("{SESSIONS}/{session_id}?interrupt=true");
+    let closed = request(&daemon, Method::DELETE, &path, &[], "").await;
+    assert_eq!(closed.data(200)["session"]["status"], "closed");
+    assert_eq!(queued(&daemon, &session_id).await, [""; 0]);
+    let rejected = events_of(&daemon, "turn.rejected");
+    let names: Vec<_> = rejected.iter().map(|event| event["detail"]["queueId"].clone()).collect();
+    assert_eq!(names, waiting);
+    assert_eq!(said(&daemon), ["hang"], "neither of them ran");
 }
