@@ -131,7 +131,10 @@ impl Daemon {
                     && first() == before
                 {
                     tracing::warn!(session_id, %error, "a waiting turn has to wait on");
-                    tokio::time::sleep(REST).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(REST) => {}
+                        () = daemon.shared.stopping.cancelled() => {}
+                    }
                 }
             });
         }

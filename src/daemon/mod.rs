@@ -226,7 +226,13 @@ impl Daemon {
 
     /// Lets the running turns end by themselves for a while, then interrupts them.
     async fn drain(&self) {
-        let _ = tokio::time::timeout(self.config().limits.drain_timeout, self.idle()).await;
+        let calm = async {
+            // A turn that is still on its way to the app-server is heard of when its use case is over.
+            self.shared.tasks.close();
+            self.shared.tasks.wait().await;
+            self.idle().await;
+        };
+        let _ = tokio::time::timeout(self.config().limits.drain_timeout, calm).await;
         self.interrupt_turns().await;
     }
 

@@ -40,6 +40,14 @@ impl Wiretap {
         )
     }
 
+    /// A daemon whose app-server hears each message half a second after it was written down.
+    fn slow_builder(&self) -> DaemonBuilder {
+        self.builder_with(
+            "tee -a \"$0\" | while IFS= read -r line; do sleep 0.5; printf '%s\\n' \"$line\"; done | \"$1\" \
+             embedded-app-server --store \"$2\"",
+        )
+    }
+
     fn builder_with(&self, script: &str) -> DaemonBuilder {
         let (heard, store) = (self.heard(), self.store());
         let program = env!("CARGO_BIN_EXE_codexd");

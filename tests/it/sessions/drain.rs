@@ -5,10 +5,13 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::{ask_with, events_of, queue};
-use crate::api::{SESSIONS, TURN, assert_no_survivors, logged_type, not_ready, session, start, turn};
+use super::{Wiretap, ask_with, events_of, queue};
+use crate::api::{
+    SESSIONS, TURN, assert_no_survivors, logged_type, not_ready, session, start, try_post, turn,
+};
 use crate::support::daemon::Daemon;
-use crate::support::http::post;
+use crate::support::http::{Target, post};
+use crate::support::wait::wait_until;
 
 /// A daemon that gives running turns this many seconds at a stop.
 async fn patient(seconds: &str) -> Daemon {
@@ -40,7 +43,7 @@ async fn a_running_turn_ends_by_itself_while_new_work_is_refused() {
     }
     // Only the one that hangs is waited for now, and a second signal makes an end of that.
     let asked = Instant::now();
-    crate::support::wait::wait_until("the end of the other turn", || ending(&daemon, &waiting)).await;
+    wait_until("the end of the other turn", || ending(&daemon, &waiting)).await;
     daemon.signal(Signal::TERM);
     assert!(daemon.exited().await.success());
     assert!(asked.elapsed() < Duration::from_secs(60));
@@ -101,4 +104,22 @@ async fn a_drain_timeout_is_a_number_of_seconds() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     assert_eq!(ask_with(&daemon, &session_id, "hello", json!({})).await.status, 202);
+}
+
+#[tokio::test]
+async fn a_turn_on_its_way_to_the_app_server_is_waited_for() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.slow_builder().env("BAA_CODEXD_DRAIN_TIMEOUT", "600").start().await;
+    let session_id = session(&daemon).await;
+    let base = daemon.base_url().to_owned();
+    let asked = tokio::spawn(async move {
+        try_post(&base, TURN, &json!({ "sessionId": session_id, "input": "deltas=3 delay=20" })).await
+    });
+    wait_until("the turn on its way", || (wiretap.told("turn/start").len() == 1).then_some(())).await;
+    let stopped = daemon.stop().await;
+    assert!(stopped.status.success(), "{stopped:?}");
+    let (status, answer) = asked.await.unwrap().expect("an answer");
+    assert_eq!(status, 202, "{answer}");
+    let turn_id = answer["data"]["turnId"].as_str().unwrap();
+    assert_eq!(ending(&daemon, turn_id), Some(json!("completed")));
 }
