@@ -1,10 +1,13 @@
 //! One daemon per folder.
 
+#[cfg(target_os = "linux")]
 use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::stopped_daemon;
-use crate::api::{child_that_is, ready, session, start};
+#[cfg(target_os = "linux")]
+use crate::api::child_that_is;
+use crate::api::{ready, session, start};
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
 
