@@ -4,13 +4,14 @@
 //! 0.169.0).
 //! The app-server answers nearly everything with the same code, so its words tell what is wrong.
 
+use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::sessions::{ThreadSession, last_turn, read};
-use super::{CALL, Daemon, DaemonError, drafts};
+use super::sessions::{ThreadSession, last_turn};
+use super::{CALL, Daemon, DaemonError, drafts, read};
 use crate::app_server::{CallError, Client};
 use crate::state::Session;
 
@@ -33,7 +34,7 @@ impl Daemon {
     pub(super) fn note_attached(&self, client: &Client, thread_id: &str) {
         let mut attached = self.shared.attached.lock().unwrap_or_else(PoisonError::into_inner);
         if attached.0 != client.generation() {
-            *attached = (client.generation(), std::collections::HashSet::new());
+            *attached = (client.generation(), HashSet::new());
         }
         attached.1.insert(thread_id.to_owned());
     }

@@ -9,8 +9,8 @@ use serde_json::json;
 use tokio::sync::Notify;
 
 use super::attach::newest_turns;
-use super::sessions::{Turns, malformed, read};
-use super::{CALL, Daemon, DaemonError, drafts};
+use super::sessions::Turns;
+use super::{Daemon, DaemonError, drafts};
 use crate::app_server::Availability;
 use crate::state::{Session, SessionStatus};
 
@@ -188,8 +188,8 @@ impl Daemon {
         }
         let session = self.session(session_id)?;
         let client = self.client().await?;
-        let answer = client.call("thread/read", &json!({ "threadId": session.thread_id }), CALL).await?;
-        let answer: Answer = read(answer.get()).map_err(malformed("thread/read"))?;
+        let params = json!({ "threadId": session.thread_id });
+        let answer: Answer = Daemon::ask(&client, "thread/read", &params).await?;
         Ok(answer.thread.status.r#type == "active")
     }
 
@@ -200,8 +200,8 @@ impl Daemon {
             return Ok(());
         };
         let client = self.client().await?;
-        let answer = client.call("thread/turns/list", &newest_turns(thread_id, LOOK_BACK), CALL).await?;
-        let turns: Turns = read(answer.get()).map_err(malformed("thread/turns/list"))?;
+        let newest = newest_turns(thread_id, LOOK_BACK);
+        let turns: Turns = Daemon::ask(&client, "thread/turns/list", &newest).await?;
         let status = turns.data.into_iter().find(|turn| turn.id == *turn_id).map(|turn| turn.status);
         if let Some(status) = status.filter(|status| status != "inProgress") {
             let (session, turn_id) = (Arc::clone(&session), turn_id.clone());

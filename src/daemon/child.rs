@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::DaemonError;
 use crate::app_server::{
     self, Address, App, Availability, ChildRecord, Identity, Plan, Program, RecordChild, Waiting,
 };
@@ -146,6 +147,11 @@ pub(crate) fn why_not(now: &Availability) -> Option<String> {
         }
         Availability::Stopped { reason } => reason.clone(),
     })
+}
+
+/// What a caller is told who needs the app-server while it cannot be called.
+pub(crate) fn unavailable(now: &Availability) -> DaemonError {
+    DaemonError::Unavailable { reason: why_not(now).unwrap_or_default(), retry_after: next_start(now) }
 }
 
 /// How long until the app-server is started again, where that is known.

@@ -3,6 +3,8 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::OwnedMutexGuard;
+
 use super::recorder::in_time;
 use super::{Daemon, DaemonError};
 use crate::state::{Answer, IdempotencyKey, Session};
@@ -48,14 +50,15 @@ impl Daemon {
         }
     }
 
-    /// The lock of a word: of two equal requests at once the second one waits for the answer of the first.
-    pub(super) fn key_lock(&self, key: &RequestKey) -> Arc<tokio::sync::Mutex<()>> {
-        self.lock_of(&format!("key {}", key.key))
+    /// Waits for whoever has this key: of two equal requests at once the second one waits for the answer of the first.
+    pub(super) async fn alone_with_key(&self, key: Option<&RequestKey>) -> Option<OwnedMutexGuard<()>> {
+        let lock = self.lock_of(&format!("key {}", key?.key));
+        Some(lock.lock_owned().await)
     }
 
-    /// The lock of a session: of two turns that arrive at once the second one sees the first.
-    pub(super) fn turn_lock(&self, session_id: &str) -> Arc<tokio::sync::Mutex<()>> {
-        self.lock_of(&format!("session {session_id}"))
+    /// Waits for whoever has this session: of two turns that arrive at once the second one sees the first.
+    pub(super) async fn alone_with_session(&self, session_id: &str) -> OwnedMutexGuard<()> {
+        self.lock_of(&format!("session {session_id}")).lock_owned().await
     }
 
     fn lock_of(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {

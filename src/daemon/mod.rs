@@ -28,6 +28,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -53,6 +54,8 @@ pub use turns::{SubmitTurn, TurnAccepted, WhenBusy};
 
 /// How long a call waits for an app-server that is being started, or soon will be.
 const START: Duration = Duration::from_secs(10);
+/// How long the app-server may take to answer a call.
+const CALL: Duration = Duration::from_secs(30);
 /// How long running turns are given to end after they were interrupted at a stop; the real app-server takes about
 /// 10 ms (measured).
 const INTERRUPT: Duration = Duration::from_secs(1);
@@ -197,6 +200,7 @@ impl Daemon {
         self.refuse_work();
         let supervisor = self.shared.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(supervisor) = supervisor else { return };
+        self.shared.tasks.close();
         let mut pace = self.shared.pace.subscribe();
         tokio::select! {
             () = self.drain() => {}
@@ -204,7 +208,6 @@ impl Daemon {
         }
         self.quicken(StopPace::Stop);
         supervisor.ended().await;
-        self.shared.tasks.close();
         self.shared.tasks.wait().await;
         self.shared.recorder.note(drafts::daemon_stopped());
         self.shared.recorder.stop().await;
@@ -228,7 +231,6 @@ impl Daemon {
     async fn drain(&self) {
         let calm = async {
             // A turn that is still on its way to the app-server is heard of when its use case is over.
-            self.shared.tasks.close();
             self.shared.tasks.wait().await;
             self.idle().await;
         };
@@ -287,11 +289,15 @@ impl Daemon {
     fn client_now(&self) -> Result<Client, DaemonError> {
         match &*self.shared.availability.borrow() {
             Availability::Ready(client) => Ok(client.clone()),
-            now => Err(DaemonError::Unavailable {
-                reason: child::why_not(now).unwrap_or_default(),
-                retry_after: child::next_start(now),
-            }),
+            now => Err(child::unavailable(now)),
         }
+    }
+
+    /// The app-server's connection of this generation, if it is still the one there is.
+    ///
+    /// An answer to an older generation would reach a stranger: ids restart at 0 in each process.
+    fn client_of(&self, generation: u64) -> Option<Client> {
+        self.client_now().ok().filter(|client| client.generation() == generation)
     }
 
     /// The app-server's connection, once there is one: for as long as a start takes, and no longer than that when it is
@@ -311,20 +317,16 @@ impl Daemon {
             if let Availability::Ready(client) = now {
                 return Ok(client);
             }
-            let error = || DaemonError::Unavailable {
-                reason: child::why_not(&now).unwrap_or_default(),
-                retry_after: child::next_start(&now),
-            };
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             if child::next_start(&now).is_some_and(|next| next > left) {
-                return Err(error());
+                return Err(child::unavailable(&now));
             }
             tokio::select! {
                 () = self.shared.stopping.cancelled() => return Err(DaemonError::ShuttingDown),
                 changed = tokio::time::timeout_at(deadline, availability.changed()) => match changed {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Err(DaemonError::ShuttingDown),
-                    Err(_) => return Err(error()),
+                    Err(_) => return Err(child::unavailable(&now)),
                 },
             }
         }
@@ -351,6 +353,17 @@ impl Daemon {
             tracing::error!(%error, "a use case failed");
             Err(DaemonError::ShuttingDown)
         })
+    }
+
+    /// Calls the app-server and reads its answer.
+    async fn ask<T: DeserializeOwned>(
+        client: &Client,
+        method: &'static str,
+        params: &impl Serialize,
+    ) -> Result<T, DaemonError> {
+        let answer = client.call(method, params, CALL).await?;
+        let malformed = |reason| CallError::Malformed { method: method.to_owned(), reason };
+        Ok(read(answer.get()).map_err(malformed)?)
     }
 
     /// Calls the app-server and records what its answer means where the answer stands in the stream; returns when
@@ -384,5 +397,7 @@ impl Daemon {
     }
 }
 
-/// How long the app-server may take to answer a call.
-const CALL: Duration = Duration::from_secs(30);
+/// Reads an answer of the app-server; why not, when it is not what the protocol promises.
+fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::sessions::{Turns, malformed, read};
+use super::sessions::Turns;
 use super::{CALL, Daemon, DaemonError, drafts};
 use crate::state::turn::in_short;
 use crate::state::{Session, SessionStatus, Turn};
@@ -84,8 +84,7 @@ impl Daemon {
             if !cursor.is_null() {
                 params["cursor"] = cursor;
             }
-            let answer = client.call("thread/turns/list", &params, CALL).await?;
-            let page: Turns = read(answer.get()).map_err(malformed("thread/turns/list"))?;
+            let page: Turns = Daemon::ask(&client, "thread/turns/list", &params).await?;
             if let Some(found) = page.data.into_iter().find(|turn| turn.id == turn_id) {
                 let words = |item: &&Value| item["type"] == "agentMessage";
                 let text = found.items.iter().rev().find(words).and_then(|item| item["text"].as_str());
@@ -154,17 +153,17 @@ impl Daemon {
         session_id: &str,
         interrupt: bool,
     ) -> Result<Arc<Session>, DaemonError> {
-        let session = self.session(session_id)?;
-        if session.status == SessionStatus::Closed {
-            return Ok(session);
-        }
+        self.session(session_id)?;
         let daemon = self.clone();
         let session_id = session_id.to_owned();
         self.run(async move {
             // No waiting turn begins while the running one ends.
-            let lock = daemon.turn_lock(&session_id);
-            let _alone_with_the_session = lock.lock().await;
-            if let Some(turn_id) = daemon.session(&session_id)?.current_turn_id.clone() {
+            let _alone = daemon.alone_with_session(&session_id).await;
+            let session = daemon.session(&session_id)?;
+            if session.status == SessionStatus::Closed {
+                return Ok(session);
+            }
+            if let Some(turn_id) = session.current_turn_id.clone() {
                 if !interrupt {
                     return Err(DaemonError::TurnInProgress { session_id, turn_id });
                 }

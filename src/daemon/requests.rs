@@ -12,7 +12,6 @@ use tokio::sync::mpsc;
 
 use super::recorder::{Input, Recorder, in_time, now};
 use super::{Daemon, DaemonError, drafts};
-use crate::app_server::Availability;
 use crate::app_server::wire::{RequestId, RpcError};
 use crate::state::request::{answer, decisions, is_answerable};
 use crate::state::{Request, RequestStatus, Resolution, ResolvedBy};
@@ -211,12 +210,7 @@ impl Daemon {
             self.shared.recorder.caught_up().await;
             return Err(DaemonError::AlreadyResolved(self.request(&request_id)?));
         };
-        let client = match &*self.shared.availability.borrow() {
-            Availability::Ready(client) if client.generation() == open.generation => Some(client.clone()),
-            // An answer to an older generation would reach a stranger: ids restart at 0 in each process.
-            _ => None,
-        };
-        let Some(client) = client else {
+        let Some(client) = self.client_of(open.generation) else {
             let reason = "The connection over which it came is gone.".to_owned();
             return Err(DaemonError::Unavailable { reason, retry_after: None });
         };
@@ -237,9 +231,7 @@ impl Daemon {
         while let Some(asked) = questions.recv().await {
             match asked {
                 Asked::Unknown { generation, id, method } => {
-                    if let Availability::Ready(client) = &*self.shared.availability.borrow()
-                        && client.generation() == generation
-                    {
+                    if let Some(client) = self.client_of(generation) {
                         let message = format!("codexd cannot answer {method}");
                         client.refuse(&id, &RpcError { code: -32601, message });
                     }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::attach::newest_turns;
 use super::idempotency::RequestKey;
 use super::recorder::{Build, now};
-use super::{CALL, Daemon, DaemonError, drafts};
+use super::{Daemon, DaemonError, drafts, read};
 use crate::app_server::Client;
 use crate::state::{Answer, Purpose, RequestPolicy, Session, SessionStatus, State};
 
@@ -93,14 +93,8 @@ pub(super) struct Turn {
 
 /// The newest turn of a thread, if it has one.
 pub(super) async fn last_turn(client: &Client, thread_id: &str) -> Result<Option<Turn>, DaemonError> {
-    let answer = client.call("thread/turns/list", &newest_turns(thread_id, 1), CALL).await?;
-    let turns: Turns = read(answer.get()).map_err(malformed("thread/turns/list"))?;
+    let turns: Turns = Daemon::ask(client, "thread/turns/list", &newest_turns(thread_id, 1)).await?;
     Ok(turns.data.into_iter().next())
-}
-
-/// An answer that is not what the protocol promises.
-pub(super) fn malformed(method: &'static str) -> impl Fn(String) -> DaemonError {
-    move |message| DaemonError::AppServer { method: method.to_owned(), code: None, message }
 }
 
 impl Daemon {
@@ -108,11 +102,7 @@ impl Daemon {
     pub async fn create_session(&self, input: CreateSession) -> Result<Arc<Session>, DaemonError> {
         let daemon = self.clone();
         self.run(async move {
-            let lock = input.key.as_ref().map(|key| daemon.key_lock(key));
-            let _alone = match &lock {
-                Some(lock) => Some(lock.lock().await),
-                None => None,
-            };
+            let _alone = daemon.alone_with_key(input.key.as_ref()).await;
             if let Some(key) = &input.key
                 && let Some(Answer { session: Some(session), .. }) = daemon.remembered(key)?
             {
@@ -164,8 +154,7 @@ impl Daemon {
             let mut models = Vec::new();
             let mut params = Map::new();
             loop {
-                let answer = client.call("model/list", &params, CALL).await?;
-                let page: Models = read(answer.get()).map_err(malformed("model/list"))?;
+                let page: Models = Daemon::ask(&client, "model/list", &params).await?;
                 models.extend(page.data);
                 match page.next_cursor {
                     Some(cursor) => params.insert("cursor".to_owned(), cursor.into()),
@@ -203,8 +192,7 @@ impl Daemon {
         let mut params = input.settings.clone();
         params.insert("threadId".to_owned(), thread_id.into());
         params.insert("excludeTurns".to_owned(), true.into());
-        let answer = client.call(method, &params, CALL).await?;
-        let thread: ThreadSession = read(answer.get()).map_err(malformed(method))?;
+        let thread: ThreadSession = Daemon::ask(client, method, &params).await?;
         let newest = newest_turns(&thread.thread.id, 1);
         let endpoint = self.config().server.endpoint.to_string();
         self.call_and_record(client, "thread/turns/list", &newest, move |answer| {
@@ -213,10 +201,6 @@ impl Daemon {
         })
         .await
     }
-}
-
-pub(super) fn read<T: for<'a> Deserialize<'a>>(text: &str) -> Result<T, String> {
-    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 /// The new session's name, and the event that opens it.

@@ -123,19 +123,18 @@ pub struct SessionView {
 impl Daemon {
     /// Whether turns can be taken now, and why not.
     pub fn readiness(&self) -> Readiness {
-        let reason = match &*self.shared.availability.borrow() {
-            _ if self.shared.stopping.is_cancelled() => Some("codexd is stopping.".to_owned()),
-            _ if self.shared.recorder.view().storage().is_some() => self
-                .shared
-                .recorder
-                .view()
-                .storage()
-                .map(|error| format!("The event log cannot be written: {error}.")),
-            // The record follows a moment later; what is said here and what stands there agree.
-            Availability::Ready(_) if !self.is_recorded_as_running() => {
-                Some("The app-server is being started.".to_owned())
+        let reason = if self.shared.stopping.is_cancelled() {
+            Some("codexd is stopping.".to_owned())
+        } else if let Some(error) = self.shared.recorder.view().storage() {
+            Some(format!("The event log cannot be written: {error}."))
+        } else {
+            match &*self.shared.availability.borrow() {
+                // The record follows a moment later; what is said here and what stands there agree.
+                Availability::Ready(_) if !self.is_recorded_as_running() => {
+                    Some("The app-server is being started.".to_owned())
+                }
+                now => child::why_not(now),
             }
-            now => child::why_not(now),
         };
         Readiness { ready: reason.is_none(), reason }
     }

@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::idempotency::RequestKey;
 use super::recorder::{Build, now};
-use super::sessions::{Turn, Turns, malformed, read};
-use super::{CALL, Daemon, DaemonError, drafts};
+use super::sessions::{Turn, Turns};
+use super::{Daemon, DaemonError, drafts};
 use crate::app_server::Client;
 use crate::state::{Answer, IdempotencyKey, QueuedTurn, Session, SessionStatus};
 
@@ -105,11 +105,7 @@ impl Daemon {
             return Err(DaemonError::Invalid(reason.to_owned()));
         }
         self.session(&input.session_id)?;
-        let key_lock = input.key.as_ref().map(|key| self.key_lock(key));
-        let _alone_with_the_key = match &key_lock {
-            Some(lock) => Some(lock.lock().await),
-            None => None,
-        };
+        let _alone_with_the_key = self.alone_with_key(input.key.as_ref()).await;
         let remembered = match &input.key {
             Some(key) => self.remembered(key)?,
             None => None,
@@ -117,8 +113,7 @@ impl Daemon {
         if let Some(Answer { session: Some(session), turn_id, queue_id, .. }) = remembered {
             return Ok(TurnAccepted { session, turn_id, queue_id });
         }
-        let lock = self.turn_lock(&input.session_id);
-        let _alone_with_the_session = lock.lock().await;
+        let _alone_with_the_session = self.alone_with_session(&input.session_id).await;
         let session = self.active_session(&input.session_id)?;
         let key = input.key.clone().map(RequestKey::until_tomorrow);
         let unknown = remembered.and_then(|answer| answer.client_message_id);
@@ -198,8 +193,7 @@ impl Daemon {
 
     /// Gives the next waiting turn of an idle session to the app-server.
     pub(super) async fn begin_next(&self, session_id: &str) -> Result<(), DaemonError> {
-        let lock = self.turn_lock(session_id);
-        let _alone = lock.lock().await;
+        let _alone = self.alone_with_session(session_id).await;
         let next = self.state().memory.queue(session_id).next().cloned();
         let Some(next) = next else { return Ok(()) };
         let session = self.active_session(session_id)?;
@@ -355,8 +349,7 @@ async fn find_turn(
     client_message_id: &str,
 ) -> Result<Option<Found>, DaemonError> {
     let params = json!({ "threadId": thread_id, "limit": LOOK_BACK, "itemsView": "full" });
-    let answer = client.call("thread/turns/list", &params, CALL).await?;
-    let turns: Turns = read(answer.get()).map_err(malformed("thread/turns/list"))?;
+    let turns: Turns = Daemon::ask(client, "thread/turns/list", &params).await?;
     let is_it = |item: &Value| item["type"] == "userMessage" && item["clientId"] == client_message_id;
     let mut turns = turns.data.into_iter().enumerate();
     let found = turns.find(|(_, turn)| turn.items.iter().any(is_it));
