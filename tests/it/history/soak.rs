@@ -17,7 +17,7 @@ use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get};
 use crate::support::wait::wait_until;
 
-/// How often the daemon is killed when `CODEXD_SOAK_KILLS` does not say it.
+/// How often the daemon is killed in one round, and all in all when `CODEXD_SOAK_KILLS` does not say it.
 const KILLS: u64 = 100;
 /// How many clients read.
 const READERS: u64 = 20;
@@ -34,16 +34,20 @@ pub(super) struct Soak {
     pub(super) environment: Vec<(String, String)>,
 }
 
-/// `CODEXD_SOAK_KILLS=1000` makes it the long one; see `docs/architecture.md`.
+/// `CODEXD_SOAK_KILLS=1000` makes it the long one, in rounds with folders of their own; see `docs/architecture.md`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_was_told_is_lost_however_often_the_daemon_is_killed() {
-    let kills = std::env::var("CODEXD_SOAK_KILLS").map_or(KILLS, |text| text.parse().unwrap());
-    let soak = Soak { kills, seed: seed(), program: None, environment: Vec::new() };
-    let history = soak.run().await;
-    let turns = history.promises.iter().filter(|promise| matches!(promise, Promise::Turn { .. })).count();
-    assert!(turns as u64 >= kills / 2, "only {turns} turns in {kills} lives: the soak does not soak");
-    assert!(history.log.len() as u64 > 10 * kills, "only {} events", history.log.len());
-    assert_eq!(soak_contradictions(&history), [""; 0]);
+    let wanted = std::env::var("CODEXD_SOAK_KILLS").map_or(KILLS, |text| text.parse().unwrap());
+    let seed = seed();
+    for round in 0..wanted.div_ceil(KILLS) {
+        let kills = KILLS.min(wanted - round * KILLS);
+        let soak = Soak { kills, seed: seed.wrapping_add(round), program: None, environment: Vec::new() };
+        let history = soak.run().await;
+        let turns = history.promises.iter().filter(|promise| matches!(promise, Promise::Turn { .. })).count();
+        assert!(turns as u64 >= kills / 2, "only {turns} turns in {kills} lives: the soak does not soak");
+        assert!(history.log.len() as u64 > 10 * kills, "only {} events", history.log.len());
+        assert_eq!(soak_contradictions(&history), [""; 0], "in the round of the seed {}", soak.seed);
+    }
 }
 
 /// All that is wrong with the history of a soak, in which nobody may be told of a gap.
