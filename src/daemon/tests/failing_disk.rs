@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Map;
+use tempfile::TempDir;
 
 use crate::config::{Config, Settings, settings};
 use crate::daemon::opening::{self, Folders, Opened};
@@ -81,18 +83,34 @@ async fn promise_sessions(recorder: &Recorder, name: &str, count: usize) -> Vec<
     kept
 }
 
-/// A copy of everything, as a kill at this moment would leave it.
-fn image(from: &Path, to: &Path) {
-    for folder in ["state/codexd", "logs/codexd"] {
-        fs::create_dir_all(to.join(folder)).unwrap();
-        for file in fs::read_dir(from.join(folder)).unwrap() {
-            let file = file.unwrap();
-            // A file that is renamed or removed while the folder is read was not there in the end.
-            match fs::copy(file.path(), to.join(folder).join(file.file_name())) {
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => panic!("{error}"),
-            }
+const FOLDERS: [&str; 2] = ["state/codexd", "logs/codexd"];
+
+/// Which files there are, and what tells whether one was changed or replaced.
+fn listing(root: &Path) -> BTreeMap<PathBuf, (u64, u64, i64, i64)> {
+    let files = FOLDERS.iter().flat_map(|folder| fs::read_dir(root.join(folder)).unwrap());
+    // A file that is renamed or removed meanwhile makes the next listing another one.
+    let found = files.filter_map(|file| {
+        let path = file.unwrap().path();
+        fs::metadata(&path).ok().map(|found| (path, found))
+    });
+    found.map(|(path, found)| (path, (found.ino(), found.len(), found.mtime(), found.mtime_nsec()))).collect()
+}
+
+/// A copy of everything of one moment, as a kill then would leave it.
+///
+/// The recorder may be at work, and a copy that mixes what was before and after a rename is one that no kill leaves:
+/// it is made again until nothing happened meanwhile.
+fn image(from: &Path) -> TempDir {
+    loop {
+        let to = tempfile::tempdir().unwrap();
+        let before = listing(from);
+        for folder in FOLDERS {
+            fs::create_dir_all(to.path().join(folder)).unwrap();
+        }
+        let copy = |path: &PathBuf| fs::copy(path, to.path().join(path.strip_prefix(from).unwrap()));
+        let copied = before.keys().all(|path| copy(path).is_ok());
+        if copied && listing(from) == before {
+            return to;
         }
     }
 }
@@ -132,8 +150,7 @@ async fn a_disk_that_fails_at_any_call_of_a_life_loses_no_promise() {
                 if let Ok(during) = start(&config, faults.disk()) {
                     kept.extend(promise_sessions(&during, "during", 12).await);
                     told = during.view().log.bounds().latest;
-                    let killed = tempfile::tempdir().unwrap();
-                    image(root.path(), killed.path());
+                    let killed = image(root.path());
                     assert_kept(killed.path(), &kept, &epoch, told, &format!("{case}, killed"));
                     during.stop().await;
                 }
@@ -184,8 +201,7 @@ async fn a_disk_that_recovers_under_a_life_keeps_all_of_it() {
         // Those that could not be promised happened all the same, and are in the log now.
         kept.extend((0..5).map(|number| format!("during-{number}")));
         let bounds = recorder.view().log.bounds();
-        let killed = tempfile::tempdir().unwrap();
-        image(root.path(), killed.path());
+        let killed = image(root.path());
         assert_kept(killed.path(), &kept, &bounds.epoch, bounds.latest, &format!("{operation:?}, killed"));
         recorder.stop().await;
         assert_kept(root.path(), &kept, &bounds.epoch, bounds.latest, &format!("{operation:?}"));
