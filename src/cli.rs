@@ -38,6 +38,15 @@ pub enum Request {
         /// Answer in JSON.
         json: bool,
     },
+    /// Make the file with the token.
+    Token {
+        /// The flags given.
+        settings: Settings,
+        /// Answer in JSON.
+        json: bool,
+        /// Put a new token in the place of an old one.
+        replace: bool,
+    },
     /// Try everything out against the offline app-server.
     Smoke {
         /// The flags given.
@@ -88,11 +97,15 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, CliExit> {
         Some(Command::Status(_)) if run_once => return refuse("--run-once", "status"),
         Some(Command::Config(_)) if run_once => return refuse("--run-once", "config"),
         Some(Command::Smoke(_)) if run_once => return refuse("--run-once", "smoke"),
+        Some(Command::Token(_)) if run_once => return refuse("--run-once", "token"),
         Some(Command::Status(after)) => {
             Request::Status { settings: merge(settings, after.settings)?, json: json || after.json }
         }
         Some(Command::Config(after)) => {
             Request::Config { settings: merge(settings, after.settings)?, json: json || after.json }
+        }
+        Some(Command::Token(TokenArguments { common: after, replace })) => {
+            Request::Token { settings: merge(settings, after.settings)?, json: json || after.json, replace }
         }
         Some(Command::Smoke(after)) => {
             Request::Smoke { settings: merge(settings, after.settings)?, json: json || after.json }
@@ -125,6 +138,8 @@ enum Command {
     Status(CommonArguments),
     /// Show every setting and where its value comes from
     Config(CommonArguments),
+    /// Make the file with the token that --auth-token-file names
+    Token(TokenArguments),
     /// Try everything out against a built-in offline app-server
     Smoke(CommonArguments),
     /// Be the guard of a daemon: end what it leaves behind when it is killed
@@ -165,6 +180,15 @@ struct CommonArguments {
     /// Answer in JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct TokenArguments {
+    #[command(flatten)]
+    common: CommonArguments,
+    /// Put a new token in the place of the one that is there
+    #[arg(long)]
+    replace: bool,
 }
 
 impl Args for Settings {
@@ -331,11 +355,12 @@ mod tests {
         for setting in settings::ALL.iter().filter(|setting| setting.has_flag) {
             let flag = flag_of(setting);
             let given = Settings::default().with(setting, "x");
-            for command in ["start", "status", "config", "smoke"] {
+            for command in ["start", "status", "config", "token", "smoke"] {
                 for words in [[command, flag.as_str(), "x"], [flag.as_str(), "x", command]] {
                     let (Request::Start { settings, .. }
                     | Request::Status { settings, .. }
                     | Request::Config { settings, .. }
+                    | Request::Token { settings, .. }
                     | Request::Smoke { settings, .. }) = parse_words(&words).unwrap()
                     else {
                         panic!("{words:?}")
@@ -455,7 +480,9 @@ mod tests {
             let described = described.replace('\n', " ");
             assert!(words.contains(&described), "no {described:?} in {help}");
         }
-        for command in ["start", "status", "config", "smoke", "help", "--json", "--run-once", "--version"] {
+        for command in
+            ["start", "status", "config", "token", "smoke", "help", "--json", "--run-once", "--version"]
+        {
             assert!(words.contains(command), "no {command} in {help}");
         }
         assert!(!help.contains("embedded"), "{help}");

@@ -21,8 +21,8 @@ use source::{Source, paths, rooms_used, sources, without_tests};
 /// The rooms from the top to the bottom, each with the rooms that it may use.
 const ROOMS: [(&str, &[&str]); 11] = [
     ("main", &["commands", "cli"]),
-    ("commands", &["http", "daemon", "app_server", "embedded", "cli", "config"]),
-    ("http", &["daemon", "journal", "state"]),
+    ("commands", &["http", "daemon", "app_server", "embedded", "cli", "config", "disk"]),
+    ("http", &["daemon", "journal", "state", "disk"]),
     ("daemon", &["app_server", "journal", "state", "config", "disk"]),
     ("app_server", &[]),
     ("journal", &["disk"]),

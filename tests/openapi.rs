@@ -13,7 +13,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use codexd::config::{Config, Settings, settings};
 use codexd::daemon::{Daemon, Folders};
-use codexd::http::{Edge, openapi_document};
+use codexd::http::{Edge, Peer, openapi_document};
 use codexd::state::event_type;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -69,7 +69,7 @@ async fn the_router_has_exactly_what_the_document_says() {
     let config = Config::resolve(&settings, &environment, folder.path()).unwrap();
     let folders = Folders::take(&config).unwrap();
     let daemon = Daemon::start(config, folders).await.unwrap();
-    let edge = Edge::new(daemon.clone(), BASE_URL.to_owned());
+    let edge = Edge::new(daemon.clone(), host().parse().unwrap(), None);
 
     let (status, document) = ask(&edge, Method::GET, "/openapi.json").await;
     assert_eq!((status, &document), (StatusCode::OK, &openapi_document(EVENTS, BASE_URL)));
@@ -112,9 +112,13 @@ async fn the_router_has_exactly_what_the_document_says() {
     daemon.stop().await;
 }
 
+fn host() -> &'static str {
+    BASE_URL.strip_prefix("http://").unwrap()
+}
+
 async fn ask(edge: &Edge, method: Method, path: &str) -> (StatusCode, Value) {
-    let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
-    let (head, body) = edge.answer(request).await.into_parts();
+    let request = Request::builder().method(method).uri(path).header("host", host());
+    let (head, body) = edge.answer(&Peer::Ours, request.body(Body::empty()).unwrap()).await.into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();
     (head.status, serde_json::from_slice(&bytes).unwrap_or_default())
 }

@@ -54,6 +54,8 @@ pub struct Program {
     pub folder: PathBuf,
     /// What it gets on top of the daemon's environment.
     pub environment: Vec<(String, String)>,
+    /// What of the daemon's environment it does not get.
+    pub withheld: Vec<String>,
     /// The name of the daemon's life, which marks everything that is started.
     pub instance: String,
     /// This very program, for the guard; none goes without one.
@@ -94,6 +96,9 @@ pub(crate) fn spawn(program: &Program, wards: &Wards) -> Result<(Process, Pipes)
     let path = (program.find)()?;
     let failed = |error: io::Error| format!("{} could not be started: {error}.", path.display());
     let mut command = Command::new(&path);
+    for name in &program.withheld {
+        command.env_remove(name);
+    }
     command
         .args(&program.arguments)
         .envs(program.environment.iter().map(|(name, value)| (name, value)))

@@ -1,5 +1,6 @@
 //! Asking the running daemon.
 
+use std::path::Path;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -10,6 +11,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::config::LocalApiBase;
+use crate::http::{Peer, peer_of, read_token};
 
 /// How long the daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -23,28 +25,44 @@ pub(crate) enum ClientError {
     /// Somebody listens and does not answer as codexd does.
     #[error("what listens at {address} does not answer as codexd does: {reason}")]
     NotCodexd { address: String, reason: String },
+    /// The token file cannot be used.
+    #[error("the token file cannot be used: {0}")]
+    Token(std::io::Error),
     /// The daemon refused.
     #[error("{0}")]
     Refused(String),
 }
 
-/// Sends a request to the daemon at `base`; answers with the `data` of its envelope.
+/// Sends a request to the daemon at `base`, with the token of the file if there is one; answers with the `data` of its
+/// envelope.
 pub(crate) async fn ask(
     base: &LocalApiBase,
+    token_file: Option<&Path>,
     method: Method,
     path: &str,
     body: Option<&Value>,
 ) -> Result<Value, ClientError> {
     let address = base.socket_address();
+    let token = token_file.map(read_token).transpose().map_err(ClientError::Token)?;
     let unreachable = |source| ClientError::Unreachable { address: base.to_string(), source };
     let strange = |reason: String| ClientError::NotCodexd { address: base.to_string(), reason };
     let asking = async {
         let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+        if let (Some(_), Ok(ours)) = (&token, stream.local_addr())
+            && let Peer::Foreign(why) = peer_of(address, ours)
+        {
+            // Whoever took the address before codexd would be given the token.
+            return Err(strange(why));
+        }
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| strange(error.to_string()))?;
         let connection = tokio::spawn(connection);
-        let request = Request::builder()
+        let mut request = Request::builder();
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request
             .method(method)
             .uri(path)
             .header(header::HOST, address.to_string())

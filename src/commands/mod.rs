@@ -9,6 +9,8 @@ mod output;
 mod smoke;
 mod start;
 mod status;
+mod token;
+mod watchdog;
 
 use std::process::ExitCode;
 
@@ -46,6 +48,9 @@ pub fn run(request: Request) -> ExitCode {
             resolve(&settings).and_then(|config| status::run(&config, json))
         }
         Request::Config { settings, json } => resolve(&settings).map(|config| config::run(&config, json)),
+        Request::Token { settings, json, replace } => {
+            resolve(&settings).and_then(|config| token::run(&config, json, replace))
+        }
         Request::Smoke { settings, json } => smoke::run(&settings, json),
         Request::Guard { instance } => return app_server::run_guard(&instance),
         Request::EmbeddedAppServer { store, startup } => {

@@ -97,7 +97,10 @@ fn config(given: &Settings, folder: &Path) -> Result<Config, Failure> {
         .with(&settings::SERVER_COMMAND, text(&program))
         .with(&settings::SERVER_ARGS, "embedded-app-server")
         .with(&settings::SERVER_CWD, text(folder));
-    super::resolve(&settings)
+    let mut config = super::resolve(&settings)?;
+    // Whoever tries things out here needs no key to it.
+    config.service.auth_token_file = None;
+    Ok(config)
 }
 
 async fn drive(config: Config) -> Result<Vec<Check>, Failure> {
@@ -139,7 +142,7 @@ async fn talk(running: &Running) -> (Result<String, String>, Result<String, Stri
         let (mut events, _) =
             tokio_tungstenite::connect_async(&url).await.map_err(|error| error.to_string())?;
         let ask = async |method, path: &str, body: Option<Value>| {
-            client::ask(&base, method, path, body.as_ref()).await.map_err(|error| error.to_string())
+            client::ask(&base, None, method, path, body.as_ref()).await.map_err(|error| error.to_string())
         };
         let input = json!({ "purpose": "smoke", "metadata": { "source": "embedded-smoke" } });
         let created = ask(Method::POST, "/v1/codexd/sessions", Some(input)).await?;

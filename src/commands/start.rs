@@ -2,18 +2,22 @@
 
 use std::process::ExitCode;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Failure, logging, output, runtime};
+use super::{Failure, logging, output, runtime, watchdog};
 use crate::app_server;
 use crate::config::{Config, LocalApiBase};
 use crate::daemon::{Daemon, Folders};
-use crate::http::{Edge, Server, StatusView, base_url};
+use crate::http::{Edge, Server, StatusView, TokenFile};
 
 pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode, Failure> {
     logging::start(&config.log_filter)?;
     let runtime = runtime()?;
+    if let Err(error) = watchdog::start(runtime.handle().clone()) {
+        tracing::warn!(%error, "nobody watches whether the runtime goes on");
+    }
     let code = runtime.block_on(async {
         let mut signals = Signals::new()?;
         let running = Running::start(config).await?;
@@ -54,9 +58,13 @@ pub(crate) struct Running {
 impl Running {
     /// Listens, then starts everything behind the listener; an address that cannot be had is noticed before anything
     /// else is started.
-    pub(crate) async fn start(config: Config) -> Result<Self, Failure> {
+    pub(crate) async fn start(mut config: Config) -> Result<Self, Failure> {
         let folders = Folders::take(&config).map_err(|error| Failure::settings(error.to_string()))?;
+        let token = config.service.auth_token_file.as_deref().map(TokenFile::open).transpose();
+        let token =
+            token.map_err(|error| Failure::settings(format!("The token file cannot be used: {error}.")))?;
         let listener = listen(&config.service.local_api_base)?;
+        limit_connections(&mut config.service.connections);
         let address = listener
             .local_addr()
             .map_err(|error| Failure::new(format!("The listener has no address: {error}.")))?;
@@ -70,7 +78,7 @@ impl Running {
             true => Failure::settings(error.to_string()),
             false => Failure::new(error.to_string()),
         })?;
-        let edge = Edge::new(daemon.clone(), base_url(address));
+        let edge = Edge::new(daemon.clone(), address, token);
         let server = Server::start(listener, edge.clone());
         tracing::info!(%address, "listening");
         Ok(Self { daemon, edge, server })
@@ -110,6 +118,32 @@ impl Running {
         } else {
             output::say(&line(&status));
         }
+    }
+}
+
+/// How many open files are asked for where the system would give fewer; macOS gives 256 by default.
+///
+/// The app-server inherits it, and programs that use select(2) cannot have more.
+const FILES: u64 = 1024;
+/// How many files codexd needs for itself, its log and its app-server.
+const OWN_FILES: u64 = 48;
+
+/// Makes sure that connections leave enough open files for everything else.
+fn limit_connections(connections: &mut usize) {
+    let limits = getrlimit(Resource::Nofile);
+    let mut files = limits.current.unwrap_or(u64::MAX);
+    let wanted = FILES.min(limits.maximum.unwrap_or(FILES));
+    if files < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limits }).is_ok() {
+        files = wanted;
+    }
+    let room = usize::try_from(files.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX).max(1);
+    if room < *connections {
+        tracing::warn!(
+            files,
+            connections = room,
+            "fewer connections are taken, because so many files may be open"
+        );
+        *connections = room;
     }
 }
 

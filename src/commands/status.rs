@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use hyper::Method;
 use serde_json::{Map, Value, json};
 
+use super::client::ClientError;
 use super::{Failure, client, output, runtime};
 use crate::config::Config;
 
@@ -14,7 +15,8 @@ const NOBODY: u8 = 3;
 
 pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     let base = &config.service.local_api_base;
-    let answer = runtime()?.block_on(client::ask(base, Method::GET, "/v1/codexd/status", None));
+    let token_file = config.service.auth_token_file.as_deref();
+    let answer = runtime()?.block_on(client::ask(base, token_file, Method::GET, "/v1/codexd/status", None));
     match answer {
         Ok(mut status) => {
             if json {
@@ -24,6 +26,9 @@ pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
                 output::say(&output::table(&running(&status)));
             }
             Ok(ExitCode::SUCCESS)
+        }
+        Err(error @ (ClientError::Refused(_) | ClientError::Token(_))) => {
+            Err(Failure::new(format!("codexd at {base} does not say how it is: {error}")))
         }
         Err(error) => {
             let message = format!("No codexd answers: {error}.");

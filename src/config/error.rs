@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{AddressError, EndpointError, StreamPathError};
+use super::{AddressError, EndpointError, OriginError, StreamPathError};
 
 /// Why there is no configuration.
 ///
@@ -120,6 +120,9 @@ pub enum ValueError {
     /// A bad path of the WebSocket.
     #[error(transparent)]
     StreamPath(#[from] StreamPathError),
+    /// A bad origin.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
     /// A bad endpoint of the app-server.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),

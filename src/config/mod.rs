@@ -6,6 +6,7 @@
 mod address;
 mod endpoint;
 mod error;
+mod origin;
 mod platform;
 mod program;
 mod redact;
@@ -22,6 +23,7 @@ use std::time::Duration;
 pub use address::{AddressError, LocalApiBase, RESERVED_PATHS, StreamPathError, parse_event_stream_path};
 pub use endpoint::{ChildStrategy, Endpoint, EndpointError, ServerEndpoint};
 pub use error::{ConfigError, ValueError};
+pub use origin::OriginError;
 pub use platform::Platform;
 pub use program::find_program;
 pub use report::{ConfigReport, ConfigView, PathsView, ReportRow, ServerView, ServiceView};
@@ -139,6 +141,16 @@ pub struct ServiceConfig {
     pub local_api_base: LocalApiBase,
     /// The path of the event WebSocket, without a final slash.
     pub event_stream_path: String,
+    /// The origins of web pages that may use the service beside its own, as browsers write them.
+    pub allowed_origins: Vec<String>,
+    /// The file of the token that requests need; without one they need none.
+    pub auth_token_file: Option<PathBuf>,
+    /// How many connections there may be at once.
+    pub connections: usize,
+    /// How many WebSockets there may be at once.
+    pub websockets: usize,
+    /// Size of the longest body of a request, in bytes.
+    pub body_bytes: usize,
 }
 
 /// The app-server and how it is run.

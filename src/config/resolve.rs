@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::origin::parse_origin;
 use super::settings::{self, DefaultValue, SHARED_LOGS_DIR, SHARED_STATE_DIR, Setting};
 use super::{
     ChildEnvironment, ChildStrategy, Config, ConfigError, Environment, LimitsConfig, LocalApiBase,
@@ -34,6 +35,11 @@ pub(super) fn resolve(
         |text| Ok(parse_event_stream_path(text)?),
         |path| path.as_str().into(),
     )?;
+    let allowed_origins = reader.allowed_origins()?;
+    let auth_token_file = reader.optional_path(&settings::AUTH_TOKEN_FILE)?.map(|path| path.value);
+    let connections = reader.count(&settings::CONNECTION_LIMIT, 1, 100_000)?;
+    let websockets = reader.count(&settings::WEBSOCKET_LIMIT, 0, 100_000)?;
+    let body_bytes = reader.count(&settings::BODY_LIMIT, 1024, 1 << 30)?;
     // The strategy decides what an endpoint must look like, so it is read first and reported after it.
     let strategy = reader.text(&settings::SERVER_STRATEGY)?.parse(parse_strategy)?;
     let endpoint = reader.endpoint(strategy.value)?;
@@ -68,7 +74,15 @@ pub(super) fn resolve(
         version: env!("CARGO_PKG_VERSION"),
         event_cache_size,
         paths: Paths::new(repo_root.map(|root| root.value), logs_dir, state_dir),
-        service: ServiceConfig { local_api_base, event_stream_path },
+        service: ServiceConfig {
+            local_api_base,
+            event_stream_path,
+            allowed_origins,
+            auth_token_file,
+            connections,
+            websockets,
+            body_bytes,
+        },
         server: ServerConfig {
             mode,
             endpoint,
@@ -248,19 +262,31 @@ impl Reader<'_> {
 
     /// The arguments are taken literally: neither trimmed nor checked, since only the program can judge them.
     fn arguments(&mut self) -> Result<Vec<String>, ConfigError> {
-        let setting = &settings::SERVER_ARGS;
+        let arguments = self.values(&settings::SERVER_ARGS)?;
+        Ok(self.record(&settings::SERVER_ARGS, arguments, |arguments| arguments.as_slice().into()))
+    }
+
+    fn allowed_origins(&mut self) -> Result<Vec<String>, ConfigError> {
+        let given = self.values(&settings::ALLOWED_ORIGINS)?;
+        let parse =
+            |origin: &String| parse_origin(origin).map_err(|error| invalid(given.source, error.into()));
+        let value = given.value.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        let origins = Sourced { value, source: given.source };
+        Ok(self.record(&settings::ALLOWED_ORIGINS, origins, |origins| origins.as_slice().into()))
+    }
+
+    /// The values of a setting that may have several, as they were given.
+    fn values(&self, setting: &'static Setting) -> Result<Sourced<Vec<String>>, ConfigError> {
         let flags = self.settings.values(setting);
-        let arguments = if !flags.is_empty() {
-            Sourced { value: flags.to_vec(), source: Source::Flag(setting.name) }
-        } else {
-            let text = self.variable_as_it_is(setting.variable)?.filter(|text| !text.trim().is_empty());
-            let text = match text {
-                Some(value) => Sourced { value, source: Source::Variable(setting.variable) },
-                None => default_text(setting),
-            };
-            text.parse(parse_arguments)?
+        if !flags.is_empty() {
+            return Ok(Sourced { value: flags.to_vec(), source: Source::Flag(setting.name) });
+        }
+        let text = self.variable_as_it_is(setting.variable)?.filter(|text| !text.trim().is_empty());
+        let text = match text {
+            Some(value) => Sourced { value, source: Source::Variable(setting.variable) },
+            None => default_text(setting),
         };
-        Ok(self.record(setting, arguments, |arguments| arguments.as_slice().into()))
+        text.parse(parse_arguments)
     }
 
     fn server_cwd(&mut self, repo_root: Option<&Sourced<PathBuf>>) -> Result<PathBuf, ConfigError> {

@@ -111,6 +111,53 @@ pub const EVENT_STREAM_PATH: Setting = Setting {
     purpose: "Path of the event WebSocket",
     ..SINGLE
 };
+/// `--allowed-origin`: whose pages may speak to codexd beside its own.
+pub const ALLOWED_ORIGINS: Setting = Setting {
+    name: "allowed-origin",
+    variable: "BAA_CODEXD_ALLOWED_ORIGINS",
+    default: DefaultValue::Described("none"),
+    placeholder: "ORIGIN",
+    purpose: "Origin of web pages that may use codexd, such as http://localhost:5173, once for each; the variable holds \
+              a JSON array or words with spaces between",
+    repeatable: true,
+    ..SINGLE
+};
+/// `--auth-token-file`: the file of the token that every request needs.
+pub const AUTH_TOKEN_FILE: Setting = Setting {
+    name: "auth-token-file",
+    variable: "BAA_CODEXD_AUTH_TOKEN_FILE",
+    default: DefaultValue::Described("none, and nobody is asked for a token"),
+    placeholder: "PATH",
+    purpose: "File with the token that every request but /healthz needs; codexd token makes one",
+    ..SINGLE
+};
+/// `--connection-limit`: how many connections there may be at once.
+pub const CONNECTION_LIMIT: Setting = Setting {
+    name: "connection-limit",
+    variable: "BAA_CODEXD_CONNECTION_LIMIT",
+    default: DefaultValue::Text("256"),
+    placeholder: "COUNT",
+    purpose: "How many connections there may be at once, event streams included",
+    ..SINGLE
+};
+/// `--websocket-limit`: how many WebSockets there may be at once.
+pub const WEBSOCKET_LIMIT: Setting = Setting {
+    name: "websocket-limit",
+    variable: "BAA_CODEXD_WEBSOCKET_LIMIT",
+    default: DefaultValue::Text("64"),
+    placeholder: "COUNT",
+    purpose: "How many WebSockets there may be at once",
+    ..SINGLE
+};
+/// `--body-limit`: how long the body of a request may be.
+pub const BODY_LIMIT: Setting = Setting {
+    name: "body-limit",
+    variable: "BAA_CODEXD_BODY_LIMIT",
+    default: DefaultValue::Text("16777216"),
+    placeholder: "BYTES",
+    purpose: "Size of the longest body of a request; prompts with images are big",
+    ..SINGLE
+};
 /// `--server-endpoint`: where the app-server is when codexd does not start it.
 pub const SERVER_ENDPOINT: Setting = Setting {
     name: "server-endpoint",
@@ -294,6 +341,11 @@ pub const ALL: &[&Setting] = &[
     &STATE_DIR,
     &LOCAL_API_BASE,
     &EVENT_STREAM_PATH,
+    &ALLOWED_ORIGINS,
+    &AUTH_TOKEN_FILE,
+    &CONNECTION_LIMIT,
+    &WEBSOCKET_LIMIT,
+    &BODY_LIMIT,
     &SERVER_ENDPOINT,
     &SERVER_STRATEGY,
     &SERVER_COMMAND,

@@ -11,7 +11,7 @@ use super::DaemonError;
 use crate::app_server::{
     self, Address, App, Availability, ChildRecord, Identity, Plan, Program, RecordChild, Waiting,
 };
-use crate::config::{Config, Endpoint, find_program};
+use crate::config::{Config, Endpoint, find_program, settings};
 use crate::disk::Disk;
 
 /// The version of the file's layout that this program writes and reads.
@@ -54,6 +54,8 @@ pub(crate) fn plan(config: &Arc<Config>, daemon_id: &str, disk: &Disk, guard: Op
                     ("BAA_CODEXD_DAEMON_ID".to_owned(), daemon_id.to_owned()),
                     ("BAA_CODEXD_SERVER_ENDPOINT".to_owned(), server.endpoint.to_string()),
                 ],
+                // Not the token itself, but commands of a model need not be led to it.
+                withheld: vec![settings::AUTH_TOKEN_FILE.variable.to_owned()],
                 instance: uuid::Uuid::new_v4().to_string(),
                 guard,
                 record: keeper(disk.clone(), config.paths.child.clone()),

@@ -131,6 +131,9 @@ pub enum DaemonError {
     /// The event log cannot be written.
     #[error("The event log cannot be written ({0}); see to the disk of the logs folder and try again.")]
     Storage(Arc<str>),
+    /// codexd has a fault.
+    #[error("codexd met a fault of its own and did not finish this; its log says where.")]
+    Fault,
     /// The daemon is going away.
     #[error("codexd is shutting down; try again when it is back.")]
     ShuttingDown,

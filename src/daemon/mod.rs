@@ -3,6 +3,7 @@
 mod attach;
 mod background;
 mod child;
+mod contain;
 mod drafts;
 mod error;
 mod hearing;
@@ -39,10 +40,12 @@ use crate::config::Config;
 use crate::journal::{Bounds, Subscription};
 use crate::state::State;
 use background::Activity;
+use contain::Panicked;
 use hearing::Hearing;
 use recorder::{Input, Recorder};
 use requests::OpenRequests;
 
+pub(crate) use contain::{contain, is_contained};
 pub use error::DaemonError;
 pub use idempotency::RequestKey;
 pub use opening::{Folders, OpenError};
@@ -348,11 +351,12 @@ impl Daemon {
         if self.shared.stopping.is_cancelled() {
             return Err(DaemonError::ShuttingDown);
         }
-        let task = self.shared.tasks.spawn(work);
-        task.await.unwrap_or_else(|error| {
-            tracing::error!(%error, "a use case failed");
-            Err(DaemonError::ShuttingDown)
-        })
+        match self.shared.tasks.spawn(contain(work)).await {
+            Ok(Ok(done)) => done,
+            Ok(Err(Panicked)) => Err(DaemonError::Fault),
+            // The runtime is going away.
+            Err(_) => Err(DaemonError::ShuttingDown),
+        }
     }
 
     /// Calls the app-server and reads its answer.

@@ -7,6 +7,7 @@
 #[cfg(test)]
 pub(crate) mod faults;
 mod lock;
+mod secret;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 pub use lock::{FolderLock, LockError};
+pub use secret::{Stamp, read_secret};
 
 /// The rights of a folder: its owner enters it, nobody else.
 const FOLDER: u32 = 0o700;

@@ -1,11 +1,13 @@
 //! How every answer looks: JSON, pretty-printed, never cached.
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+/// What every answer is.
+const KIND: &str = "application/json; charset=utf-8";
 /// What is said when an answer cannot be put into JSON.
 const UNRENDERABLE: &[u8] = br#"{
   "ok": false,
@@ -29,6 +31,28 @@ pub(super) fn data(status: StatusCode, data: impl Serialize) -> Response {
 
 /// Any value, with two spaces of indentation and a final newline.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
+    let (status, text) = render(status, value);
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(KIND));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A failure as the bytes of a last answer, for a connection that has no HTTP parser or none any more.
+pub(super) fn last_words(status: StatusCode, retry_after: Option<u64>, value: &impl Serialize) -> Bytes {
+    let (status, text) = render(status, value);
+    let retry_after = retry_after.map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {KIND}\r\ncache-control: no-store\r\n{retry_after}connection: close\r\n\
+         content-length: {}\r\n\r\n",
+        text.len()
+    );
+    [head.into_bytes(), text].concat().into()
+}
+
+fn render(status: StatusCode, value: &impl Serialize) -> (StatusCode, Vec<u8>) {
     let (status, mut text) = match serde_json::to_vec_pretty(value) {
         Ok(text) => (status, text),
         Err(error) => {
@@ -37,10 +61,5 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
         }
     };
     text.push(b'\n');
-    let mut response = Response::new(Body::from(text));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    (status, text)
 }

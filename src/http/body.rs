@@ -1,20 +1,17 @@
 //! Reading a request's body: a JSON object, and its fields one by one.
 
-use std::time::Duration;
+use std::error::Error;
+use std::io;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::http::HeaderMap;
 use http_body_util::BodyExt;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+use super::door::conversation::BODY_TIME;
 use super::error::ApiError;
 use crate::daemon::RequestKey;
-
-/// The longest body that is read, in bytes; prompts with images are big.
-const LIMIT: usize = 16 * 1024 * 1024;
-/// How long the rest of a body over the limit is read and dropped.
-const SCRAP: Duration = Duration::from_secs(2);
 
 /// How many characters the word for a request that may be repeated may have.
 pub(super) const KEY: usize = 200;
@@ -50,18 +47,18 @@ impl From<Map<String, Value>> for Fields {
 }
 
 impl Fields {
-    /// Reads the body; none at all counts as an object without fields.
-    pub(super) async fn read(mut body: Body) -> Result<Self, ApiError> {
+    /// Reads the body, of at most so many bytes; none at all counts as an object without fields.
+    pub(super) async fn read(mut body: Body, limit: usize) -> Result<Self, ApiError> {
+        // One that says so itself is not even begun.
+        if body.size_hint().lower() > limit as u64 {
+            return Err(ApiError::payload_too_large(limit));
+        }
         let mut bytes = Vec::new();
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| {
-                ApiError::bad_request(format!("The request body could not be read: {error}."))
-            })?;
+            let frame = frame.map_err(unreadable)?;
             let Ok(data) = frame.into_data() else { continue };
-            if bytes.len() + data.len() > LIMIT {
-                drop(bytes);
-                drop_rest(body).await;
-                return Err(ApiError::payload_too_large(LIMIT));
+            if bytes.len() + data.len() > limit {
+                return Err(ApiError::payload_too_large(limit));
             }
             bytes.extend_from_slice(&data);
         }
@@ -105,11 +102,18 @@ impl Fields {
     }
 }
 
-/// Reads what a client is still sending: closing with unread bytes would reset the connection, and the answer would be
-/// lost with it.
-async fn drop_rest(mut body: Body) {
-    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-    let _ = tokio::time::timeout(SCRAP, rest).await;
+/// Why a body did not come to its end.
+fn unreadable(error: axum::Error) -> ApiError {
+    let kind = std::iter::successors(error.source(), |error| (*error).source())
+        .find_map(|source| source.downcast_ref::<io::Error>())
+        .map(io::Error::kind);
+    match kind {
+        Some(io::ErrorKind::TimedOut) => ApiError::too_slow("body", BODY_TIME),
+        Some(io::ErrorKind::InvalidData) => {
+            ApiError::bad_request("The body of the request is not made of chunks.")
+        }
+        _ => ApiError::bad_request("The body of the request ends before its end."),
+    }
 }
 
 /// The text without white space around it; `None` when nothing is left.

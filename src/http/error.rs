@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use schemars::JsonSchema;
@@ -48,7 +49,16 @@ const fn cause(status: u16, code: &'static str, when: &'static str) -> Cause {
 pub(super) const BAD_REQUEST: Cause = cause(400, "bad_request", "The request itself is wrong.");
 pub(super) const REJECTED: Cause =
     cause(400, "app_server_rejected", "The app-server refused what was passed on to it.");
+pub(super) const UNAUTHORIZED: Cause =
+    cause(401, "unauthorized", "The request needs the token, and has another or none.");
+pub(super) const FORBIDDEN: Cause = cause(
+    403,
+    "forbidden",
+    "The request comes from another user, for another host or from a foreign web page.",
+);
 pub(super) const NOT_FOUND: Cause = cause(404, "not_found", "There is no such thing.");
+pub(super) const TOO_SLOW: Cause =
+    cause(408, "request_timeout", "The request did not come to its end in time.");
 pub(super) const NO_TURN: Cause = cause(409, "no_turn", "No turn is under way in the session.");
 pub(super) const TURN_IN_PROGRESS: Cause =
     cause(409, "turn_in_progress", "Another turn is under way in the session.");
@@ -62,11 +72,14 @@ pub(super) const KEY_REUSED: Cause =
     cause(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request.");
 pub(super) const UPGRADE_REQUIRED: Cause =
     cause(426, "bad_request", "The client speaks another version of WebSocket.");
+pub(super) const HEAD_TOO_LARGE: Cause = cause(431, "headers_too_large", "The head is over the limit.");
+pub(super) const INTERNAL: Cause = cause(500, "internal_error", "codexd has a fault.");
 pub(super) const APP_SERVER_ERROR: Cause =
     cause(502, "app_server_error", "The app-server answered with an error.");
 pub(super) const UNAVAILABLE: Cause =
     cause(503, "app_server_unavailable", "There is no app-server to talk to now.");
-pub(super) const OVERLOADED: Cause = cause(503, "overloaded", "The app-server has too much to do.");
+pub(super) const OVERLOADED: Cause =
+    cause(503, "overloaded", "The app-server has too much to do, or there are too many connections.");
 pub(super) const STORAGE: Cause = cause(503, "storage_unavailable", "The event log cannot be used.");
 pub(super) const SHUTTING_DOWN: Cause = cause(503, "shutting_down", "The daemon stops.");
 pub(super) const TIMEOUT: Cause = cause(504, "app_server_timeout", "The app-server did not answer in time.");
@@ -75,7 +88,10 @@ pub(super) const TIMEOUT: Cause = cause(504, "app_server_timeout", "The app-serv
 const CAUSES: &[Cause] = &[
     BAD_REQUEST,
     REJECTED,
+    UNAUTHORIZED,
+    FORBIDDEN,
     NOT_FOUND,
+    TOO_SLOW,
     NO_TURN,
     TURN_IN_PROGRESS,
     ALREADY_RESOLVED,
@@ -86,6 +102,8 @@ const CAUSES: &[Cause] = &[
     TOO_LARGE,
     KEY_REUSED,
     UPGRADE_REQUIRED,
+    HEAD_TOO_LARGE,
+    INTERNAL,
     APP_SERVER_ERROR,
     UNAVAILABLE,
     OVERLOADED,
@@ -122,6 +140,45 @@ impl ApiError {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
+    /// The head can be read in two ways or in none, because it breaks this rule, half a sentence.
+    pub(super) fn malformed(rule: &str) -> Self {
+        Self::bad_request(format!("The head of the request cannot be trusted: {rule}."))
+    }
+
+    /// The request has not the token that it needs; nothing is said about what it has.
+    pub(super) fn unauthorized() -> Self {
+        let message = "A request needs the header Authorization: Bearer TOKEN, with the token from the file that \
+                       --auth-token-file names.";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    }
+
+    /// The request comes from somebody who has no business here.
+    pub(super) fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", message)
+    }
+
+    /// This part of the request was not complete in time.
+    pub(super) fn too_slow(part: &str, limit: Duration) -> Self {
+        let message = format!("The {part} of the request was not complete within {} s.", limit.as_secs());
+        Self::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
+    }
+
+    /// The head is too long or has too many headers.
+    pub(super) fn head_too_large() -> Self {
+        let message = "The head of the request is over the limit of 16 KiB or 100 headers.";
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", message)
+    }
+
+    /// There are too many of something.
+    pub(super) fn overloaded(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message).retry()
+    }
+
+    /// codexd has a fault.
+    pub(super) fn internal() -> Self {
+        Self::from(DaemonError::Fault)
+    }
+
     /// There is no such thing.
     pub(super) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
@@ -152,6 +209,30 @@ impl ApiError {
         tracing::error!(%error, "the event log cannot be read");
         let message = format!("The event log cannot be read ({error}); see to the disk of the logs folder.");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", message).retry()
+    }
+
+    /// Its status.
+    pub(super) fn status(&self) -> u16 {
+        self.0.status.as_u16()
+    }
+
+    /// What it says to a person.
+    pub(super) fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The error as the last answer of a connection.
+    pub(super) fn to_wire(&self) -> Bytes {
+        let Parts { status, code, message, details, retry_after } = &*self.0;
+        let (message, details) = (message.clone(), details.clone());
+        answer::last_words(*status, *retry_after, &Failure { ok: false, error: code, message, details })
+    }
+
+    /// The error as the last answer to an ordinary request: whatever else comes on the connection is not read.
+    pub(super) fn into_last_response(self) -> Response {
+        let mut response = self.into_response();
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
     }
 
     /// The error as a part of another message.
@@ -214,6 +295,7 @@ impl From<DaemonError> for ApiError {
             }
             DaemonError::Timeout { .. } => new(S::GATEWAY_TIMEOUT, "app_server_timeout"),
             DaemonError::Storage(_) => new(S::SERVICE_UNAVAILABLE, "storage_unavailable").retry(),
+            DaemonError::Fault => new(S::INTERNAL_SERVER_ERROR, "internal_error"),
             DaemonError::ShuttingDown => new(S::SERVICE_UNAVAILABLE, "shutting_down").retry(),
         }
     }
@@ -230,6 +312,10 @@ impl IntoResponse for ApiError {
         if status == StatusCode::UPGRADE_REQUIRED {
             // RFC 6455 section 4.4: the version that is spoken here.
             headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 9110 section 11.6.1.
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }

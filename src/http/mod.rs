@@ -3,9 +3,11 @@
 //! Handlers see the daemon's handle and their own request and response types.
 //! One table turns errors into statuses (`error`), one place renders answers (`answer`).
 
+mod access;
 mod answer;
 mod body;
 mod describe;
+mod door;
 mod error;
 mod forms;
 mod health;
@@ -23,6 +25,7 @@ mod turns;
 mod upgrade;
 mod words;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
@@ -34,9 +37,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, contain};
+use access::Access;
+use door::{Door, Pass};
 use error::ApiError;
 
+pub use door::peer::{Peer, peer_of};
+pub use door::token::{TokenFile, new_token, read_token};
 pub use openapi::openapi_document;
 pub use server::{Server, base_url};
 pub use service::{ServiceView, StatusView};
@@ -50,6 +57,7 @@ pub struct Edge {
 
 struct Shared {
     daemon: Daemon,
+    door: Door,
     /// Where it really listens, such as `http://127.0.0.1:4319`.
     base_url: String,
     websocket_clients: AtomicUsize,
@@ -58,15 +66,21 @@ struct Shared {
     going_away: CancellationToken,
 }
 
+/// What let a request in, for those who are still served when it may no longer hold.
+#[derive(Debug, Clone, Copy)]
+struct Credential(Option<[u8; 32]>);
+
 /// The state of the handlers.
 type Handle = Arc<Shared>;
 
 impl Edge {
-    /// The edge of `daemon`, which listens at `base_url`.
-    pub fn new(daemon: Daemon, base_url: String) -> Self {
+    /// The edge of `daemon`, which listens at `address` and, with a token file, lets nobody in without the token.
+    pub fn new(daemon: Daemon, address: SocketAddr, token: Option<TokenFile>) -> Self {
+        let door = Door::new(address, &daemon.config().service.allowed_origins, token);
         let shared = Arc::new(Shared {
             daemon,
-            base_url,
+            door,
+            base_url: base_url(address),
             websocket_clients: AtomicUsize::new(0),
             sockets: TaskTracker::new(),
             going_away: CancellationToken::new(),
@@ -75,13 +89,39 @@ impl Edge {
         Self { shared, router }
     }
 
-    /// Answers one request; trailing slashes of its path are ignored.
-    pub async fn answer(&self, mut request: Request) -> Response {
+    /// Answers one request of `peer`; trailing slashes of its path are ignored.
+    ///
+    /// The only way in: nothing is routed and no body is read before the door was passed.
+    pub async fn answer(&self, peer: &Peer, mut request: Request) -> Response {
         if let Some(uri) = without_trailing_slashes(request.uri()) {
             *request.uri_mut() = uri;
         }
-        let Ok(response) = self.router.clone().oneshot(request).await;
-        response
+        let access = Access::begin(&request);
+        let (head, body) = request.into_parts();
+        let door = &self.shared.door;
+        let reader = door.reader(&head.headers);
+        let mut response = match door.check(peer, &head) {
+            Ok(Pass::In(credential)) => {
+                let mut request = Request::from_parts(head, body);
+                request.extensions_mut().insert(Arc::clone(&access));
+                request.extensions_mut().insert(Credential(credential));
+                self.route(request).await
+            }
+            Ok(Pass::Preflight) => door::preflight(&head.headers),
+            Err(error) => error.into_last_response(),
+        };
+        if let Some(reader) = reader {
+            door::let_read(reader, response.headers_mut());
+        }
+        access.answered(response)
+    }
+
+    async fn route(&self, request: Request) -> Response {
+        match contain(self.router.clone().oneshot(request)).await {
+            Ok(Ok(response)) => response,
+            // A handler that panicked; the log says where.
+            Err(_) => ApiError::internal().into_last_response(),
+        }
     }
 
     /// Everything as it is now.

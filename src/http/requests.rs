@@ -55,7 +55,7 @@ pub(super) async fn respond(
     body: Body,
 ) -> Result<Response, ApiError> {
     let request_id = name(request_id)?;
-    let given = parse(Fields::read(body).await?)?;
+    let given = parse(Fields::read(body, edge.body_limit()).await?)?;
     let request = edge.daemon.answer_request(&request_id, given).await?;
     Ok(answer::data(StatusCode::OK, One { request }))
 }

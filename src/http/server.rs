@@ -3,23 +3,33 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::StatusCode;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Edge;
+use super::door::conversation::Conversation;
+use super::door::crowd::{Crowd, Ticket};
+use super::door::peer::{Peer, peer_of};
+use super::error::ApiError;
 use super::patient::Patient;
 
-/// How long a client may take to send the head of a request.
-const HEAD: Duration = Duration::from_secs(5);
 /// How long the accept loop rests after an error, such as too many open files, so that it does not spin.
 const REST: Duration = Duration::from_millis(100);
+/// How much the HTTP parser of a connection may hold, in bytes; at least a head and what is written at once.
+const PARSER_BUFFER: usize = 64 * 1024;
+/// How many connections are told at once that there are too many; those beyond are closed without a word.
+const TURNED_AWAY: usize = 32;
 /// How long answers that are under way may take when the daemon stops.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
@@ -56,35 +66,64 @@ impl Server {
 }
 
 async fn accept(listener: TcpListener, edge: Edge, stop: CancellationToken, connections: TaskTracker) {
+    let crowd = Crowd::new(edge.shared.daemon.config().service.connections);
+    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
         };
         match accepted {
-            Ok((stream, _)) => drop(connections.spawn(serve(stream, edge.clone(), stop.clone()))),
+            Ok((stream, theirs)) => match crowd.admit() {
+                Some(ticket) => {
+                    let served = serve(stream, theirs, ticket, edge.clone(), stop.clone());
+                    connections.spawn(served);
+                }
+                None => {
+                    if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
+                        connections.spawn(turn_away(stream, permit));
+                    }
+                }
+            },
             // The client gave up before it was its turn.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                tracing::error!(%error, "no connection can be accepted");
+                // Most likely there are too many open files, and one less helps.
+                let has_room = crowd.make_room();
+                tracing::error!(%error, has_room, "no connection can be accepted");
                 tokio::time::sleep(REST).await;
             }
         }
     }
 }
 
-async fn serve(stream: TcpStream, edge: Edge, stop: CancellationToken) {
+async fn serve(stream: TcpStream, theirs: SocketAddr, ticket: Ticket, edge: Edge, stop: CancellationToken) {
     // Answers and events are whole when they are written; waiting to fill a packet would only delay them.
     let _ = stream.set_nodelay(true);
+    let peer = match stream.local_addr() {
+        Ok(ours) if theirs.ip().is_loopback() => peer_of(theirs, ours),
+        _ => Peer::Foreign("it does not come from this machine".to_owned()),
+    };
+    if let Peer::Foreign(why) | Peer::Unknown(why) = &peer {
+        tracing::debug!(%theirs, why, "a connection is not known to be ours");
+    }
     let patience = edge.shared.daemon.config().limits.client_timeout;
+    let place = Arc::clone(ticket.place());
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let edge = edge.clone();
-        async move { Ok::<_, Infallible>(edge.answer(request.map(Body::new)).await) }
+        let (edge, peer, place) = (edge.clone(), peer.clone(), Arc::clone(&place));
+        async move {
+            let response = edge.answer(&peer, request.map(Body::new)).await;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                place.upgrade();
+            }
+            Ok::<_, Infallible>(response)
+        }
     });
-    let stream = Patient::new(stream, patience);
+    let stream = Conversation::new(Patient::new(stream, patience), ticket);
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        // The time that a head and a body may take is kept in front of the parser.
+        .header_read_timeout(None)
+        .max_buf_size(PARSER_BUFFER)
         // A client that has said all it wants and closes its side, or leaves, has asked all the same: without this a
         // request that arrives together with the end of the stream is dropped unheard.
         .half_close(true)
@@ -101,4 +140,21 @@ async fn serve(stream: TcpStream, edge: Edge, stop: CancellationToken) {
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended early");
     }
+}
+
+/// Says that there are too many connections, whatever the client wants.
+async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
+    let error =
+        ApiError::overloaded("All connections that codexd takes at once are being served; try again soon.");
+    let words = error.to_wire();
+    tracing::info!(status = error.status(), "a connection is turned away, because all are being served");
+    let speaking = async {
+        stream.write_all(&words).await?;
+        stream.shutdown().await?;
+        // Closing with unread bytes would reset the connection, and the words would be lost with it.
+        let mut scrap = [0; 1024];
+        while stream.read(&mut scrap).await? > 0 {}
+        Ok::<_, io::Error>(())
+    };
+    let _ = tokio::time::timeout(LAST_ANSWERS, speaking).await;
 }

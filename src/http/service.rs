@@ -40,6 +40,11 @@ pub struct StatusView {
 }
 
 impl Shared {
+    /// How many bytes a body may have.
+    pub(super) fn body_limit(&self) -> usize {
+        self.daemon.config().service.body_bytes
+    }
+
     /// The listener as it is now.
     pub(super) fn service(&self) -> ServiceView {
         let service = &self.daemon.config().service;

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::access::About;
 use super::body::{Fields, request_key};
 use super::error::ApiError;
 use super::forms::CREATE_SESSION;
@@ -131,11 +132,12 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let fields = Fields::read(body).await?;
+    let fields = Fields::read(body, edge.body_limit()).await?;
     let key = request_key(&headers, "sessions", &fields)?;
     let input = CreateSession { key, ..parse(fields)? };
     let session = edge.daemon.create_session(input).await?;
-    Ok(answer::data(StatusCode::CREATED, One { session }))
+    let about = About::new(&session.session_id, None);
+    Ok(about.mark(answer::data(StatusCode::CREATED, One { session })))
 }
 
 /// Closes a session; a running turn is interrupted when that is asked for.

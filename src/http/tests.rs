@@ -13,13 +13,14 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::Edge;
+use super::{Edge, Peer};
 use crate::config::{Config, Settings, settings};
 use crate::daemon::{Daemon, Folders};
 use crate::journal::{Line, Next};
 
 /// Where the edge is told that it listens.
 const BASE_URL: &str = "http://127.0.0.1:9";
+const HOST: &str = "127.0.0.1:9";
 /// A session that an earlier life of the daemon left.
 const SESSION: &str = "session-a";
 
@@ -61,7 +62,7 @@ impl Room {
         let is_failure = |line: &Line| line.event_type() == b"child.spawn.failed";
         while !matches!(events.next().await.unwrap(), Next::Lines(lines) if lines.iter().any(is_failure)) {}
         assert!(!daemon.settled().await.ready);
-        let edge = Edge::new(daemon.clone(), BASE_URL.to_owned());
+        let edge = Edge::new(daemon.clone(), HOST.parse().unwrap(), None);
         Self { edge, daemon, _folder: folder }
     }
 
@@ -77,8 +78,9 @@ impl Room {
         self.answer(Request::builder().method(method).uri(path).body(body.into()).unwrap()).await
     }
 
-    async fn answer(&self, request: Request<Body>) -> Answer {
-        let (head, body) = self.edge.answer(request).await.into_parts();
+    async fn answer(&self, mut request: Request<Body>) -> Answer {
+        request.headers_mut().insert("host", HOST.parse().unwrap());
+        let (head, body) = self.edge.answer(&Peer::Ours, request).await.into_parts();
         let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
         assert_eq!(head.headers["content-type"], "application/json; charset=utf-8");
         assert_eq!(head.headers["cache-control"], "no-store");

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::access::About;
 use super::body::{Fields, request_key};
 use super::error::ApiError;
 use super::forms::{INTERRUPT_TURN, SUBMIT_TURN};
@@ -65,7 +66,7 @@ pub(super) async fn submit(
     body: Body,
 ) -> Result<Response, ApiError> {
     let wait = wait(&uri)?;
-    let fields = Fields::read(body).await?;
+    let fields = Fields::read(body, edge.body_limit()).await?;
     let key = request_key(&headers, "turn", &fields)?;
     let input = SubmitTurn { key, ..parse(fields)? };
     let TurnAccepted { mut session, turn_id, queue_id } = edge.daemon.submit_turn(input).await?;
@@ -75,7 +76,11 @@ pub(super) async fn submit(
         // As it is after the turn; one that was closed and forgotten meanwhile stays as it was.
         session = edge.daemon.session(&session.session_id).unwrap_or(session);
     }
-    Ok(answer::data(StatusCode::ACCEPTED, Accepted { accepted: true, session, turn_id, queue_id, turn }))
+    let about = About::new(&session.session_id, turn_id.as_deref());
+    Ok(about.mark(answer::data(
+        StatusCode::ACCEPTED,
+        Accepted { accepted: true, session, turn_id, queue_id, turn },
+    )))
 }
 
 /// One turn; with `wait` as it is when it is over.
@@ -96,7 +101,7 @@ pub(super) async fn read(
 
 /// Interrupts the running turn of a session.
 pub(super) async fn interrupt(State(edge): State<Handle>, body: Body) -> Result<Response, ApiError> {
-    let mut given = INTERRUPT_TURN.read(Fields::read(body).await?)?;
+    let mut given = INTERRUPT_TURN.read(Fields::read(body, edge.body_limit()).await?)?;
     let session_id = given.text("sessionId").unwrap_or_default();
     let turn_id = given.text("turnId");
     let Interrupted { turn, commands_ended, reason } =
@@ -107,7 +112,8 @@ pub(super) async fn interrupt(State(edge): State<Handle>, body: Body) -> Result<
         commands_ended,
         commands_reason: reason,
     };
-    Ok(answer::data(StatusCode::ACCEPTED, answer))
+    let about = About::new(&session_id, Some(&answer.turn.turn_id));
+    Ok(about.mark(answer::data(StatusCode::ACCEPTED, answer)))
 }
 
 /// How long a request waits for the end of a turn.

@@ -12,13 +12,16 @@ mod sse;
 mod tests;
 mod websocket;
 
+use std::sync::Arc;
+
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use super::access::Access;
 use super::error::ApiError;
-use super::{Handle, upgrade};
+use super::{Credential, Handle, upgrade};
 use crate::daemon::DaemonError;
 use crate::journal::{Bounds, Gone};
 pub(super) use page::Page;
@@ -33,9 +36,12 @@ pub(super) async fn events(State(edge): State<Handle>, request: Request) -> Resu
     if upgrade::is_asked_for(request.headers()) {
         // A browser does not tell its page the status of a failed handshake, so a wrong query is answered over the
         // stream.
+        let access = request.extensions().get::<Arc<Access>>().cloned();
+        let credential = request.extensions().get::<Credential>().and_then(|credential| credential.0);
+        let place = websocket::Place::take(&edge)?;
         let (response, upgrade) = upgrade::accept(request)?;
         let sockets = edge.sockets.clone();
-        sockets.spawn(websocket::serve(edge, upgrade, query));
+        sockets.spawn(websocket::serve(place, upgrade, query, credential, access));
         return Ok(response);
     }
     let query = query.map_err(ApiError::bad_request)?;

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use super::feed::{Fed, Feed};
 use super::filter::Filter;
 use super::query::Query;
+use crate::http::access::Access;
+use crate::http::door::token::Digest;
 use crate::http::error::ApiError;
 use crate::http::{Handle, Shared, requests};
 use crate::journal::{Gone, Line};
@@ -46,8 +49,14 @@ const CURSOR_GONE: CloseCode = CloseCode::Library(4410);
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// Serves one client to its end.
-pub(super) async fn serve(edge: Handle, upgrade: OnUpgrade, query: Result<Query, String>) {
+/// Serves one client to its end; `credential` is the token that let it in, and `access` the line about it in the log.
+pub(super) async fn serve(
+    place: Place,
+    upgrade: OnUpgrade,
+    query: Result<Query, String>,
+    credential: Option<Digest>,
+    access: Option<Arc<Access>>,
+) {
     // The handshake fails when the client has already gone.
     let Ok(upgraded) = upgrade.await else { return };
     let config = WebSocketConfig::default()
@@ -56,8 +65,8 @@ pub(super) async fn serve(edge: Handle, upgrade: OnUpgrade, query: Result<Query,
         .max_message_size(Some(MESSAGE))
         .max_frame_size(Some(MESSAGE));
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-    let _counted = Counted::new(&edge);
-    let mut client = Client { edge: &edge, socket };
+    let edge = &*place.0;
+    let mut client = Client { edge, socket, credential, access };
     let ending = match query {
         Ok(query) => tokio::select! {
             ending = client.serve(&query) => ending,
@@ -72,6 +81,8 @@ pub(super) async fn serve(edge: Handle, upgrade: OnUpgrade, query: Result<Query,
 struct Client<'a> {
     edge: &'a Shared,
     socket: Socket,
+    credential: Option<Digest>,
+    access: Option<Arc<Access>>,
 }
 
 /// Why a stream ends.
@@ -98,6 +109,23 @@ impl Client<'_> {
             }
             Err(_) => Ending::Gone,
         }
+    }
+
+    /// Sends something, and counts it.
+    async fn send(&mut self, message: Message) -> Result<(), Error> {
+        self.count(message.len());
+        self.socket.send(message).await
+    }
+
+    fn count(&self, bytes: usize) {
+        if let Some(access) = &self.access {
+            access.sent(bytes);
+        }
+    }
+
+    /// Whether the token that let the client in is still the one.
+    fn may_stay(&self) -> bool {
+        self.edge.door.still_holds(self.credential.as_ref())
     }
 
     /// Greets, then passes on events and answers messages until the stream ends.
@@ -128,9 +156,10 @@ impl Client<'_> {
                 message = self.socket.next() => {
                     silent = false;
                     match self.hear(message) {
+                        Ok(Some(_)) if !self.may_stay() => return Ok(no_longer_in()),
                         Ok(Some(asked)) => {
                             let answer = reply(self.edge, asked).await;
-                            self.socket.send(answer).await?;
+                            self.send(answer).await?;
                         }
                         Ok(None) => {}
                         Err(ending) => return Ok(ending),
@@ -140,13 +169,16 @@ impl Client<'_> {
                     if silent {
                         return Ok(Ending::Gone);
                     }
+                    if !self.may_stay() {
+                        return Ok(no_longer_in());
+                    }
                     silent = !waits(self.socket.send(Message::Ping(Bytes::new()))).await?;
                 }
                 fed = feed.next() => match fed {
                     Ok(Fed::Lines(lines)) => silent &= !waits(self.pass_on(lines)).await?,
                     Ok(Fed::Bookmark(seq)) => {
                         let cursor = bounds.cursor(seq);
-                        self.socket.send(frame(&json!({ "type": "bookmark", "cursor": cursor }))).await?;
+                        self.send(frame(&json!({ "type": "bookmark", "cursor": cursor }))).await?;
                     }
                     Ok(Fed::Gone) => {
                         if let Some(ending) = self.gap(&mut feed, query, Gone::Expired).await? {
@@ -173,7 +205,7 @@ impl Client<'_> {
             "service": status.service,
             "snapshot": status.snapshot,
         });
-        self.socket.send(frame(&hello)).await?;
+        self.send(frame(&hello)).await?;
         Ok(through)
     }
 
@@ -182,7 +214,7 @@ impl Client<'_> {
         let mut gap = super::gap(&self.edge.daemon.bounds(), gone);
         gap["type"] = "gap".into();
         gap["message"] = format!("{gone}.").into();
-        self.socket.send(frame(&gap)).await?;
+        self.send(frame(&gap)).await?;
         if !query.resync {
             return Ok(Some(Ending::close(CURSOR_GONE, "The events after this cursor are gone.")));
         }
@@ -195,6 +227,7 @@ impl Client<'_> {
         for line in lines {
             // Lines are rendered from text, so the check of their bytes always succeeds.
             let text = Utf8Bytes::try_from(line.frame()).map_err(|error| Error::Utf8(error.to_string()))?;
+            self.count(text.len());
             self.socket.feed(Message::Text(text)).await?;
         }
         self.socket.flush().await
@@ -303,18 +336,31 @@ fn frame(value: &Value) -> Message {
     Message::text(format!("{value}\n"))
 }
 
-/// Counts a client for as long as it is there.
-struct Counted<'a>(&'a Shared);
+/// The end of a client whose token is no longer the one (RFC 6455 section 7.4.1: 1008 is for policies).
+fn no_longer_in() -> Ending {
+    Ending::close(CloseCode::Policy, "The token has changed; connect again with the new one.")
+}
 
-impl<'a> Counted<'a> {
-    fn new(edge: &'a Shared) -> Self {
-        edge.websocket_clients.fetch_add(1, Ordering::Relaxed);
-        Self(edge)
+/// One of the places that there are for WebSockets, for as long as it lives.
+pub(super) struct Place(Handle);
+
+impl Place {
+    /// Takes a place, if one is free.
+    pub(super) fn take(edge: &Handle) -> Result<Self, ApiError> {
+        let limit = edge.daemon.config().service.websockets;
+        let clients = &edge.websocket_clients;
+        let more = |count: usize| (count < limit).then_some(count + 1);
+        match clients.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
+            Ok(_) => Ok(Self(Arc::clone(edge))),
+            Err(_) => Err(ApiError::overloaded(format!(
+                "All {limit} WebSockets that codexd serves at once are open; close one, or raise --websocket-limit."
+            ))),
+        }
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Place {
     fn drop(&mut self) {
-        self.0.websocket_clients.fetch_sub(1, Ordering::Relaxed);
+        self.0.websocket_clients.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -145,7 +145,8 @@ async fn a_body_may_have_sixteen_mebibytes_and_no_byte_more() {
 async fn a_body_without_a_length_is_counted_too() {
     let daemon = start().await;
     let head = format!(
-        "POST {SESSIONS} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n"
+        "POST {SESSIONS} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n",
+        daemon.authority(),
     );
     let chunk = "x".repeat(1024 * 1024);
     let mut bytes = head.into_bytes();

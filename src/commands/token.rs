@@ -1,0 +1,54 @@
+//! `codexd token`: makes the file with the token that `--auth-token-file` names.
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::{Failure, output};
+use crate::config::Config;
+use crate::disk::Disk;
+use crate::http::new_token;
+
+/// Where the file is unless a setting says otherwise, in the state folder.
+const NAME: &str = "auth-token";
+
+pub(crate) fn run(config: &Config, json: bool, replace: bool) -> Result<ExitCode, Failure> {
+    let disk = Disk::default();
+    let path = match &config.service.auth_token_file {
+        Some(path) => path.clone(),
+        None => config.paths.state_dir.join(NAME),
+    };
+    let made = make(&disk, config, &path, replace);
+    made.map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Failure::new(format!(
+            "{} is there already and was left as it is; --replace makes a new token, and the old one is refused from \
+             then on.",
+            path.display()
+        )),
+        _ => Failure::new(format!("{} could not be made: {error}.", path.display())),
+    })?;
+    if json {
+        output::say_json(&json!({ "ok": true, "path": path, "replaced": replace }));
+    } else {
+        output::say(&format!(
+            "The token is in {path}, for you alone. Start codexd with --auth-token-file {path}, or with \
+             BAA_CODEXD_AUTH_TOKEN_FILE={path}.",
+            path = path.display()
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn make(disk: &Disk, config: &Config, path: &Path, replace: bool) -> io::Result<()> {
+    if path.parent() == Some(config.paths.state_dir.as_path()) {
+        disk.make_folder(&config.paths.state_dir)?;
+    }
+    let token = format!("{}\n", new_token()?);
+    if replace {
+        disk.replace_secret(path, token.as_bytes())
+    } else {
+        disk.make_secret(path, token.as_bytes())
+    }
+}

@@ -1,0 +1,65 @@
+//! Ends a process whose runtime does nothing any more, so that it is started again.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+/// How long the runtime may do nothing.
+const LIMIT: u32 = 30;
+/// How often it is asked, in steps.
+const INTERVAL: u32 = 10;
+/// A step. The time is counted in steps, so that a machine that slept, or a process that was stopped, has lost one of
+/// them and not the whole time.
+const STEP: Duration = Duration::from_secs(1);
+
+/// Watches a runtime for as long as the process lives.
+pub(crate) fn start(runtime: Handle) -> std::io::Result<()> {
+    let abort = || {
+        tracing::error!(
+            seconds = LIMIT,
+            "the runtime does nothing any more; codexd ends, to be started again"
+        );
+        std::process::abort();
+    };
+    let watch = move || {
+        while is_alive(&runtime, STEP, LIMIT) {
+            std::thread::sleep(STEP * INTERVAL);
+        }
+        abort();
+    };
+    std::thread::Builder::new().name("watchdog".to_owned()).spawn(watch).map(drop)
+}
+
+/// Whether the runtime does something small within so many steps.
+fn is_alive(runtime: &Handle, step: Duration, steps: u32) -> bool {
+    let (done, waiting) = mpsc::channel();
+    runtime.spawn(async move { done.send(()) });
+    (0..steps).any(|_| waiting.recv_timeout(step).is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Barrier};
+
+    use super::*;
+
+    #[test]
+    fn a_runtime_whose_workers_are_all_blocked_is_not_alive_until_they_are_free_again() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        let step = Duration::from_millis(20);
+        assert!(is_alive(runtime.handle(), Duration::from_secs(10), 1));
+        let (blocked, free) = (Arc::new(Barrier::new(3)), Arc::new(Barrier::new(3)));
+        for _ in 0..2 {
+            let (blocked, free) = (Arc::clone(&blocked), Arc::clone(&free));
+            runtime.spawn(async move {
+                blocked.wait();
+                free.wait();
+            });
+        }
+        blocked.wait();
+        assert!(!is_alive(runtime.handle(), step, 5));
+        free.wait();
+        assert!(is_alive(runtime.handle(), Duration::from_secs(10), 1));
+    }
+}

@@ -1,0 +1,94 @@
+//! Origins of web pages, as browsers write them in the header `Origin` (RFC 6454 section 6.2).
+
+/// Why a text is no origin that could be allowed.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OriginError {
+    /// Everybody.
+    #[error("{0:?} would let every web page in; name each origin, such as http://localhost:5173.")]
+    Everybody(String),
+    /// Not of the form `scheme://host[:port]`.
+    #[error("{0:?} is not an origin; write it as browsers do, like http://localhost:5173, without a path.")]
+    NotAnOrigin(String),
+    /// Something that browsers write in another way, so that it would never be met.
+    #[error("{0:?} is never what a browser says; write {1}.")]
+    Unusual(String, String),
+}
+
+/// Reads an origin; what a browser would write in another way is refused with the way it does.
+pub(super) fn parse_origin(text: &str) -> Result<String, OriginError> {
+    let text = text.trim();
+    if text.contains('*') || text.eq_ignore_ascii_case("null") {
+        return Err(OriginError::Everybody(text.to_owned()));
+    }
+    let wrong = || OriginError::NotAnOrigin(text.to_owned());
+    let (scheme, authority) = text.split_once("://").ok_or_else(wrong)?;
+    let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+        && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
+    let is_authority = !authority.is_empty()
+        && authority
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | ':' | '[' | ']' | '/'));
+    let bare = authority.trim_end_matches('/');
+    if !is_scheme || !is_authority || bare.is_empty() || bare.contains('/') {
+        return Err(wrong());
+    }
+    let default_port = match scheme.to_ascii_lowercase().as_str() {
+        "http" => ":80",
+        "https" => ":443",
+        _ => "/",
+    };
+    let usual =
+        format!("{scheme}://{}", bare.strip_suffix(default_port).unwrap_or(bare)).to_ascii_lowercase();
+    match usual == text {
+        true => Ok(usual),
+        false => Err(OriginError::Unusual(text.to_owned(), usual)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_browsers_say_is_taken_as_it_is() {
+        for text in [
+            "http://localhost:5173",
+            "https://example.org",
+            "http://[::1]:8080",
+            "https://127.0.0.1:8443",
+            "vscode-webview://0abc",
+            "tauri://localhost",
+        ] {
+            assert_eq!(parse_origin(text).as_deref(), Ok(text));
+        }
+    }
+
+    #[test]
+    fn everything_else_is_refused_with_what_to_write() {
+        for text in ["*", "http://*", "null", "https://*.example.org"] {
+            assert_eq!(parse_origin(text), Err(OriginError::Everybody(text.to_owned())));
+        }
+        for text in [
+            "",
+            "localhost:5173",
+            "http://",
+            "http:///",
+            "http://a/b",
+            "http://a?b",
+            "http://u@a",
+            "://a",
+            "1http://a",
+        ] {
+            assert_eq!(parse_origin(text), Err(OriginError::NotAnOrigin(text.to_owned())));
+        }
+        for (text, usual) in [
+            ("http://localhost:5173/", "http://localhost:5173"),
+            ("HTTP://localhost", "http://localhost"),
+            ("http://Example.org", "http://example.org"),
+            ("http://a:80", "http://a"),
+            ("https://a:443/", "https://a"),
+        ] {
+            assert_eq!(parse_origin(text), Err(OriginError::Unusual(text.to_owned(), usual.to_owned())));
+        }
+    }
+}

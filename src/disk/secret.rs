@@ -1,0 +1,129 @@
+//! Files with a secret in them.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+use super::{Disk, FILE, check_owner, refused};
+
+/// What tells whether a file is still the one that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    file: (u64, u64),
+    size: u64,
+    rights: (u32, u32),
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    /// Of the file at a path as it is now; of a symlink its own.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self::from(&std::fs::symlink_metadata(path)?))
+    }
+
+    /// When the file was changed last, in seconds since 1970.
+    pub fn changed_at(&self) -> i64 {
+        self.changed.0
+    }
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(found: &Metadata) -> Self {
+        Self {
+            file: (found.dev(), found.ino()),
+            size: found.size(),
+            rights: (found.mode(), found.uid()),
+            modified: (found.mtime(), found.mtime_nsec()),
+            changed: (found.ctime(), found.ctime_nsec()),
+        }
+    }
+}
+
+/// Reads a file of at most `limit` bytes that is ours and that nobody else has any right to.
+///
+/// Unlike other files its rights are not mended: whoever could read it may have done so.
+pub fn read_secret(path: &Path, limit: u64) -> io::Result<(Vec<u8>, Stamp)> {
+    // A pipe without a writer must not hold anybody up.
+    let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| {
+        match error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
+            true => refused(path, "is a symlink"),
+            false => io::Error::new(error.kind(), format!("{} cannot be opened ({error})", path.display())),
+        }
+    })?;
+    let found = file.metadata()?;
+    if !found.is_file() {
+        return Err(refused(path, "is not a file"));
+    }
+    check_owner(path, &found)?;
+    if found.mode() & 0o077 != 0 {
+        let rights = found.mode() & 0o777;
+        return Err(refused(
+            path,
+            &format!("has the rights {rights:04o}, and others must have none; chmod 600 it"),
+        ));
+    }
+    if found.size() > limit {
+        return Err(refused(path, &format!("is longer than {limit} bytes")));
+    }
+    let mut secret = Vec::new();
+    file.take(limit).read_to_end(&mut secret)?;
+    Ok((secret, Stamp::from(&found)))
+}
+
+impl Disk {
+    /// Makes a file with a secret; one that is there is an error of the kind `AlreadyExists`.
+    pub fn make_secret(&self, path: &Path, secret: &[u8]) -> io::Result<()> {
+        // In no moment anybody else can open it, whatever the umask takes away.
+        let mut file: File = OpenOptions::new().write(true).create_new(true).mode(FILE).open(path)?;
+        file.set_permissions(PermissionsExt::from_mode(FILE))?;
+        file.write_all(secret)?;
+        file.sync_all()?;
+        path.parent().map_or(Ok(()), |folder| self.sync_folder(folder))
+    }
+
+    /// Puts a secret in the place of the one at this path.
+    pub fn replace_secret(&self, path: &Path, secret: &[u8]) -> io::Result<()> {
+        self.replace(path, secret)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_is_read_only_where_it_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("secret");
+        let disk = Disk::default();
+        disk.make_secret(&path, b"one").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        let (secret, stamp) = read_secret(&path, 3).unwrap();
+        assert_eq!((secret.as_slice(), Stamp::of(&path).unwrap()), (b"one".as_slice(), stamp));
+        assert_eq!(disk.make_secret(&path, b"two").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        disk.replace_secret(&path, b"two").unwrap();
+        assert_ne!(Stamp::of(&path).unwrap(), stamp);
+        assert_eq!(read_secret(&path, 3).unwrap().0, b"two");
+
+        let refusal = |path: &Path| read_secret(path, 3).unwrap_err().to_string();
+        for rights in [0o640, 0o604, 0o620, 0o700 | 0o010] {
+            fs::set_permissions(&path, PermissionsExt::from_mode(rights)).unwrap();
+            assert!(refusal(&path).contains(&format!("has the rights {rights:04o}")), "{}", refusal(&path));
+        }
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        fs::write(&path, "four").unwrap();
+        assert!(refusal(&path).ends_with("is longer than 3 bytes"));
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(refusal(&link).ends_with("is a symlink"));
+        assert!(refusal(folder.path()).ends_with("is not a file"));
+        assert!(refusal(&folder.path().join("none")).contains("cannot be opened"));
+    }
+}

@@ -1,0 +1,157 @@
+//! Where a body in chunks ends (RFC 9112 section 7.1).
+
+/// The longest line of a chunk's size and all trailers together, in bytes.
+const LINES: usize = 4 * 1024;
+
+/// Follows a body in chunks to its end, without keeping any of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Chunks {
+    at: At,
+    /// Bytes of the line, or of all trailers, so far.
+    line: usize,
+}
+
+/// It is not chunks, or can be read in two ways.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NoChunk;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// In the digits of a size, of which there were so many.
+    Size {
+        size: u64,
+        digits: u8,
+    },
+    /// Behind the digits.
+    Extension {
+        size: u64,
+    },
+    /// Before the line feed of the size's line.
+    SizeFeed {
+        size: u64,
+    },
+    /// In the data, of which so much is left.
+    Data {
+        left: u64,
+    },
+    DataReturn,
+    DataFeed,
+    /// At the beginning of a trailer, or of the last line.
+    TrailerStart,
+    Trailer,
+    TrailerFeed,
+    EndFeed,
+    End,
+}
+
+impl Chunks {
+    pub(crate) fn new() -> Self {
+        Self { at: At::Size { size: 0, digits: 0 }, line: 0 }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.at == At::End
+    }
+
+    /// How many of these bytes belong to the body; all of them unless it ends among them.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, NoChunk> {
+        let mut taken = 0;
+        while taken < bytes.len() && !self.is_over() {
+            if let At::Data { left } = self.at {
+                let rest = (bytes.len() - taken) as u64;
+                let step = rest.min(left);
+                self.at = if step == left { At::DataReturn } else { At::Data { left: left - step } };
+                taken += usize::try_from(step).map_err(|_| NoChunk)?;
+                continue;
+            }
+            self.step(bytes[taken])?;
+            taken += 1;
+        }
+        Ok(taken)
+    }
+
+    fn step(&mut self, byte: u8) -> Result<(), NoChunk> {
+        self.line += 1;
+        if self.line > LINES {
+            return Err(NoChunk);
+        }
+        self.at = match (self.at, byte) {
+            (At::Size { size, digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') if digits < 15 => {
+                let digit = char::from(byte).to_digit(16).ok_or(NoChunk)?;
+                At::Size { size: size * 16 + u64::from(digit), digits: digits + 1 }
+            }
+            (At::Size { size, digits: 1.. } | At::Extension { size }, b'\r') => At::SizeFeed { size },
+            (At::Size { size, digits: 1.. }, b';') => At::Extension { size },
+            (At::Extension { size }, byte) if is_text(byte) => At::Extension { size },
+            (At::SizeFeed { size }, b'\n') => {
+                self.line = 0;
+                if size == 0 { At::TrailerStart } else { At::Data { left: size } }
+            }
+            (At::DataReturn, b'\r') => At::DataFeed,
+            (At::DataFeed, b'\n') => {
+                self.line = 0;
+                At::Size { size: 0, digits: 0 }
+            }
+            (At::TrailerStart, b'\r') => At::EndFeed,
+            (At::TrailerStart, byte) if is_text(byte) && byte != b' ' && byte != b'\t' => At::Trailer,
+            (At::Trailer, b'\r') => At::TrailerFeed,
+            (At::Trailer, byte) if is_text(byte) => At::Trailer,
+            (At::TrailerFeed, b'\n') => At::TrailerStart,
+            (At::EndFeed, b'\n') => At::End,
+            _ => return Err(NoChunk),
+        };
+        Ok(())
+    }
+}
+
+fn is_text(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_is_found_however_the_bytes_come() {
+        for text in [
+            "0\r\n\r\n",
+            "5\r\nhello\r\n0\r\n\r\n",
+            "5;name=value\r\nhello\r\n00A\r\n0123456789\r\n0\r\nTrailer: a\r\nOther: b\r\n\r\n",
+        ] {
+            let more = format!("{text}GET / HTTP/1.1");
+            let mut whole = Chunks::new();
+            assert_eq!(whole.take(more.as_bytes()), Ok(text.len()));
+            assert!(whole.is_over());
+            let mut slow = Chunks::new();
+            for byte in text.bytes() {
+                assert!(!slow.is_over());
+                assert_eq!(slow.take(&[byte]), Ok(1), "{text:?}");
+            }
+            assert!(slow.is_over());
+        }
+    }
+
+    #[test]
+    fn what_is_no_chunk_is_refused() {
+        for text in [
+            "\r\n",
+            "x\r\n",
+            "-5\r\nhello\r\n",
+            "+5\r\nhello\r\n",
+            "0x5\r\nhello\r\n",
+            "5 \r\nhello\r\n",
+            "5\nhello\r\n",
+            "5\r\nhelloX\r\n",
+            "5\r\nhello\n",
+            "11112222333344445\r\n",
+            "0\r\n folded: a\r\n\r\n",
+            "0\r\nA: b\n\r\n",
+            "5;a\0b\r\n",
+        ] {
+            assert_eq!(Chunks::new().take(text.as_bytes()), Err(NoChunk), "{text:?}");
+        }
+        let endless = format!("5;{}", "a".repeat(LINES));
+        assert_eq!(Chunks::new().take(endless.as_bytes()), Err(NoChunk));
+    }
+}

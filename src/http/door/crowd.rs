@@ -1,0 +1,148 @@
+//! How many may be here at once, and who has to leave when there are too many.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use futures_util::task::AtomicWaker;
+
+/// Everybody who is connected.
+///
+/// When all places are taken, the one who has been waiting longest for the rest of a request makes room: whoever opens
+/// connections and says nothing takes nobody else's place, while those who are being answered stay.
+pub(crate) struct Crowd {
+    limit: usize,
+    began: Instant,
+    next: AtomicU64,
+    places: Mutex<HashMap<u64, Arc<Place>>>,
+}
+
+/// The place of one connection, shared by the crowd and the connection itself.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    /// Since when nothing but more of a request is awaited, in ms since the crowd began, and one more; 0 when something
+    /// is being done.
+    waiting_since: AtomicU64,
+    evicted: AtomicBool,
+    upgraded: AtomicBool,
+    waker: AtomicWaker,
+}
+
+/// Keeps a place for as long as it lives.
+pub(crate) struct Ticket {
+    crowd: Arc<Crowd>,
+    number: u64,
+    place: Arc<Place>,
+}
+
+impl Crowd {
+    /// A crowd of so many at most.
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
+        let (began, next, places) = (Instant::now(), AtomicU64::new(0), Mutex::default());
+        Arc::new(Self { limit, began, next, places })
+    }
+
+    /// A place for one more; `None` when all are taken by those who are being answered.
+    pub(crate) fn admit(self: &Arc<Self>) -> Option<Ticket> {
+        let mut places = self.lock();
+        if places.len() >= self.limit && !evict(&mut places) {
+            return None;
+        }
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let place = Arc::<Place>::default();
+        place.waiting_since.store(self.now(), Ordering::Relaxed);
+        places.insert(number, Arc::clone(&place));
+        Some(Ticket { crowd: Arc::clone(self), number, place })
+    }
+
+    /// Sends away the one who has been waiting longest; returns whether there was one.
+    pub(crate) fn make_room(&self) -> bool {
+        evict(&mut self.lock())
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Place>>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place is free at once, although its connection closes a moment later.
+fn evict(places: &mut HashMap<u64, Arc<Place>>) -> bool {
+    let waiting = places.iter().filter_map(|(number, place)| {
+        let since = place.waiting_since.load(Ordering::Acquire);
+        (since > 0).then_some((since, *number))
+    });
+    let Some((_, number)) = waiting.min() else { return false };
+    if let Some(place) = places.remove(&number) {
+        place.evicted.store(true, Ordering::Release);
+        place.waker.wake();
+    }
+    true
+}
+
+impl Ticket {
+    pub(crate) fn place(&self) -> &Arc<Place> {
+        &self.place
+    }
+
+    /// From now on nothing but more of a request is awaited.
+    pub(crate) fn waits(&self) {
+        self.place.waiting_since.store(self.crowd.now(), Ordering::Release);
+    }
+
+    /// From now on something is being done.
+    pub(crate) fn is_busy(&self) {
+        self.place.waiting_since.store(0, Ordering::Release);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.crowd.lock().remove(&self.number);
+    }
+}
+
+impl Place {
+    /// Whether it has to be left; wakes the task of the context when it has to later.
+    pub(crate) fn is_evicted(&self, context: &mut std::task::Context<'_>) -> bool {
+        self.waker.register(context.waker());
+        self.evicted.load(Ordering::Acquire)
+    }
+
+    /// What follows on the connection is no HTTP any more.
+    pub(crate) fn upgrade(&self) {
+        self.upgraded.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_upgraded(&self) -> bool {
+        self.upgraded.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_one_who_waits_longest_makes_room_and_nobody_who_is_answered_does() {
+        let crowd = Crowd::new(2);
+        let context = &mut std::task::Context::from_waker(std::task::Waker::noop());
+        let (first, second) = (crowd.admit().unwrap(), crowd.admit().unwrap());
+        first.is_busy();
+        let third = crowd.admit().unwrap();
+        assert!(second.place().is_evicted(context) && !first.place().is_evicted(context));
+        third.is_busy();
+        assert!(crowd.admit().is_none());
+        drop(second);
+        assert!(crowd.admit().is_none(), "the place of the evicted is the third one's");
+        drop(first);
+        assert!(crowd.admit().is_some());
+        third.waits();
+        assert!(crowd.make_room() && third.place().is_evicted(context));
+        assert!(!crowd.make_room());
+    }
+}

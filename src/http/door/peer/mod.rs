@@ -1,0 +1,35 @@
+//! Whose connection it is: a loopback listener is open to every user of the machine.
+//!
+//! Linux tells the owner of a socket to whoever knows its two addresses (sock_diag(7), or /proc/net/tcp where that is not
+//! there); no other system that codexd is for does.
+
+#[cfg(target_os = "linux")]
+mod linux;
+
+use std::net::SocketAddr;
+
+/// Who is on the other side of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// The user who runs codexd, or root.
+    Ours,
+    /// Somebody else, or nobody any more, as half a sentence.
+    Foreign(String),
+    /// The system does not say, for this reason.
+    Unknown(String),
+}
+
+/// Looks up who holds the socket at `theirs` that is connected to `ours`.
+///
+/// A socket that nobody holds any more is foreign too: for the system it belongs to root, whoever had it, so that
+/// anybody could send something and leave.
+#[cfg(target_os = "linux")]
+pub fn peer_of(theirs: SocketAddr, ours: SocketAddr) -> Peer {
+    linux::peer_of(theirs, ours)
+}
+
+/// Nothing is said about sockets here.
+#[cfg(not(target_os = "linux"))]
+pub fn peer_of(_theirs: SocketAddr, _ours: SocketAddr) -> Peer {
+    Peer::Unknown("this system does not say whose a connection is".to_owned())
+}

@@ -1,0 +1,227 @@
+//! The token that every request needs where a file names one.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use axum::http::{HeaderMap, header};
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq;
+
+use crate::disk::{Stamp, read_secret};
+
+/// How many characters a token has at least: 128 bits in hexadecimal.
+const SHORTEST: usize = 32;
+/// How many it has at most.
+const LONGEST: usize = 512;
+/// How many random bytes [`new_token`] makes a token of.
+const RANDOM: usize = 32;
+/// What a browser puts before the token where it can set no header: a subprotocol of a WebSocket.
+const SUBPROTOCOL: &str = "codexd.bearer.";
+
+/// Tokens are compared as digests, so that nothing about the right one can be learned from the time it takes.
+pub(crate) type Digest = [u8; 32];
+
+/// The token file, read again whenever it changed.
+#[derive(Debug)]
+pub struct TokenFile {
+    path: PathBuf,
+    read: Mutex<Read>,
+}
+
+#[derive(Debug)]
+struct Read {
+    /// Of the file as it was read; `None` when it has to be read again.
+    stamp: Option<Stamp>,
+    /// `None` as long as the file cannot be used.
+    digest: Option<Digest>,
+    /// Why not, as it was logged.
+    problem: Option<String>,
+}
+
+impl TokenFile {
+    /// Reads the file; one that cannot be used is an error with a sentence about it.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let (stamp, digest) = load(path)?;
+        let read = Mutex::new(Read { stamp, digest: Some(digest), problem: None });
+        Ok(Self { path: path.to_owned(), read })
+    }
+
+    /// Whether this is the digest of the token that holds now.
+    pub(crate) fn holds(&self, given: &Digest) -> bool {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Stamp::of(&self.path).ok();
+        if now.is_none() || read.stamp != now {
+            self.read_again(&mut read);
+        }
+        read.digest.is_some_and(|digest| digest.ct_eq(given).into())
+    }
+
+    /// A file that cannot be used lets nobody in: the old token may be the reason why it was taken away.
+    fn read_again(&self, read: &mut Read) {
+        match load(&self.path) {
+            Ok((stamp, digest)) => {
+                if read.digest != Some(digest) {
+                    tracing::info!(path = %self.path.display(), "the token is another one now");
+                }
+                *read = Read { stamp, digest: Some(digest), problem: None };
+            }
+            Err(error) => {
+                let problem = error.to_string();
+                if read.problem.as_ref() != Some(&problem) {
+                    tracing::error!(%error, "the token file cannot be used, and every request is refused");
+                }
+                *read = Read { stamp: None, digest: None, problem: Some(problem) };
+            }
+        }
+    }
+}
+
+/// Reads the token of a file, for a client.
+pub fn read_token(path: &Path) -> io::Result<String> {
+    Ok(parse(path)?.0)
+}
+
+/// A new token: 256 random bits in hexadecimal.
+pub fn new_token() -> io::Result<String> {
+    let mut random = [0; RANDOM];
+    getrandom::fill(&mut random).map_err(io::Error::other)?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn load(path: &Path) -> io::Result<(Option<Stamp>, Digest)> {
+    let (token, stamp) = parse(path)?;
+    // A file that was changed a moment ago may be changed once more without any sign of it: clocks of files tick slowly.
+    let is_settled = jiff::Timestamp::now().as_second() - stamp.changed_at() > 1;
+    Ok((is_settled.then_some(stamp), digest(token.as_bytes())))
+}
+
+fn parse(path: &Path) -> io::Result<(String, Stamp)> {
+    let (content, stamp) = read_secret(path, 4096)?;
+    let wrong = |what: &str| {
+        io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{} {what}; codexd token makes one", path.display()),
+        )
+    };
+    let token = content.trim_ascii();
+    let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+".contains(byte);
+    if !token.iter().all(is_allowed) {
+        return Err(wrong(
+            "holds something else than a token of letters, digits and the characters - . _ ~ +",
+        ));
+    }
+    if token.len() < SHORTEST || token.len() > LONGEST {
+        return Err(wrong(&format!("holds no token of {SHORTEST} to {LONGEST} characters")));
+    }
+    let token = String::from_utf8(token.to_vec()).map_err(|_| wrong("holds no text"))?;
+    Ok((token, stamp))
+}
+
+fn digest(token: &[u8]) -> Digest {
+    Sha256::digest(token).into()
+}
+
+/// The digest of the token that a request brings, from its one `Authorization: Bearer` or, where it asks for a
+/// WebSocket and has no `Authorization`, from a subprotocol.
+pub(crate) fn given(headers: &HeaderMap, is_upgrade: bool) -> Option<Digest> {
+    let mut authorizations = headers.get_all(header::AUTHORIZATION).into_iter();
+    if let Some(authorization) = authorizations.next() {
+        let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
+        let is_good = authorizations.next().is_none() && scheme.eq_ignore_ascii_case("bearer");
+        return is_good.then(|| digest(token.trim_matches(' ').as_bytes()));
+    }
+    let mut tokens = subprotocols(headers).filter_map(|offered| offered.strip_prefix(SUBPROTOCOL));
+    let token = tokens.next().filter(|_| is_upgrade)?;
+    tokens.next().is_none().then(|| digest(token.as_bytes()))
+}
+
+/// The subprotocols that a handshake offers.
+pub(crate) fn subprotocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
+    offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    const ONE: &str = "0123456789abcdef0123456789abcdef";
+    const TWO: &str = "0123456789abcdef0123456789abcdeF";
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn the_file_holds_from_one_request_to_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let write = |text: &str| {
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+        };
+        let holds = |file: &TokenFile, token: &str| file.holds(&digest(token.as_bytes()));
+        write(&format!("\n {ONE}\n"));
+        let file = TokenFile::open(&path).unwrap();
+        assert!(holds(&file, ONE) && !holds(&file, TWO) && !holds(&file, ""));
+        // In the same moment and with the same length.
+        write(&format!("\n {TWO}\n"));
+        assert!(holds(&file, TWO) && !holds(&file, ONE));
+        for bad in ["", "too-short", &format!("{ONE} {ONE}"), &"a".repeat(LONGEST + 1)] {
+            write(bad);
+            assert!(!holds(&file, TWO) && !holds(&file, bad), "{bad}");
+            assert!(TokenFile::open(&path).is_err(), "{bad}");
+        }
+        write(TWO);
+        assert!(holds(&file, TWO));
+        fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+        assert!(!holds(&file, TWO));
+        fs::remove_file(&path).unwrap();
+        assert!(!holds(&file, TWO));
+        write(ONE);
+        assert!(holds(&file, ONE));
+        assert_eq!(read_token(&path).unwrap(), ONE);
+    }
+
+    #[test]
+    fn a_token_comes_in_one_of_two_places_and_once() {
+        let right = Some(digest(ONE.as_bytes()));
+        let bearer = format!("Bearer {ONE}");
+        let offer = format!("codexd.v1, codexd.bearer.{ONE}");
+        let authorization = |value: &str| given(&headers(&[("authorization", value)]), false);
+        assert_eq!(authorization(&bearer), right);
+        assert_eq!(authorization(&format!("bEARER  {ONE}")), right);
+        for wrong in
+            [format!("Basic {ONE}"), ONE.to_owned(), "Bearer".to_owned(), format!("Bearer {ONE}, {ONE}")]
+        {
+            assert_ne!(authorization(&wrong), right, "{wrong}");
+        }
+        assert_eq!(given(&headers(&[("authorization", &bearer), ("authorization", &bearer)]), false), None);
+        let protocol =
+            |value: &str, is_upgrade| given(&headers(&[("sec-websocket-protocol", value)]), is_upgrade);
+        assert_eq!(protocol(&offer, true), right);
+        assert_eq!(protocol(&offer, false), None);
+        assert_eq!(protocol(&format!("{offer}, codexd.bearer.{ONE}"), true), None);
+        assert_eq!(
+            given(&headers(&[("authorization", "Basic a"), ("sec-websocket-protocol", &offer)]), true),
+            None
+        );
+    }
+
+    #[test]
+    fn new_tokens_are_long_and_never_the_same() {
+        let (one, other) = (new_token().unwrap(), new_token().unwrap());
+        assert_eq!((one.len(), other.len()), (64, 64));
+        assert_ne!(one, other);
+    }
+}
