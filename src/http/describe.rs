@@ -170,6 +170,8 @@ pub(super) async fn describe(State(edge): State<Handle>) -> Response {
              it a word to the running turn.",
             "Both POST routes take the header Idempotency-Key: the same key and body give the first answer again for 24 \
              hours.",
+            "Requests need a Host of this daemon and come from no foreign web page; when the daemon has a token file, \
+             every route but /healthz also needs the header Authorization: Bearer TOKEN.",
             "A session survives restarts; its thread is resumed by itself before the next turn.",
             "What the app-server asks, such as for an approval, is announced by the event request.opened and waits for one \
              of its decisions; without an answer it is declined at its expiresAt.",

@@ -1,6 +1,7 @@
 //! The router without sockets, over a daemon whose app-server cannot be started.
 
 mod bodies;
+mod faults;
 mod forms;
 mod routes;
 

@@ -25,7 +25,7 @@ use peer::Peer;
 use token::{Digest, TokenFile};
 
 /// The one path that needs no token.
-const OPEN: &str = "/healthz";
+pub(super) const OPEN: &str = "/healthz";
 /// What a page of another origin may send and read, where it is let in.
 const CROSS_METHODS: &str = "GET, POST, DELETE";
 const CROSS_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID";

@@ -16,7 +16,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::error::{Cause, Failure};
+use super::error::{self, Cause, Failure};
 use super::{Handle, answer};
 pub(super) use routes::{ROUTES, Route};
 
@@ -25,7 +25,14 @@ const INTRODUCTION: &str = "The local interface of codexd, a daemon that keeps s
     Slashes at the end of a path are ignored, and so are unknown fields and unknown parameters. \
     In the body of a request, strings are trimmed, and an empty one or `null` is the same as an absent field. \
     A failure is `{\"ok\": false, \"error\": code, \"message\": sentence}`, sometimes with `details`; \
-    an unknown route is answered with 404 and `not_found`.";
+    an unknown route is answered with 404 and `not_found`.\n\n\
+    Before a request is routed it may be refused with 400 (its head), 401 (the token), 403 (another user, `Host` or \
+    web page), 408 (too slow), 431 (a head over 16 KiB) or 503 (too many connections), and after that with 500 where \
+    codexd itself is at fault.";
+
+/// When a token is needed.
+const TOKEN: &str = "Needed by every route but /healthz when the daemon was started with --auth-token-file. \
+    The handshake of a WebSocket may bring it as one of its subprotocols instead: `codexd.v1, codexd.bearer.TOKEN`.";
 
 /// The document.
 pub(super) async fn openapi(State(edge): State<Handle>) -> Response {
@@ -67,7 +74,11 @@ pub fn openapi_document(event_stream_path: &str, base_url: &str) -> Value {
         },
         "servers": [{ "url": base_url }],
         "paths": paths,
-        "components": { "schemas": components },
+        "components": {
+            "schemas": components,
+            "securitySchemes": { "token": { "type": "http", "scheme": "bearer", "description": TOKEN } },
+        },
+        "security": [{}, { "token": [] }],
     })
 }
 
@@ -82,6 +93,9 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
         "summary": route.description,
         "responses": responses(route, generator),
     });
+    if route.is_open() {
+        operation["security"] = json!([{}]);
+    }
     let unnamed = route.query.iter().filter(|parameter| schemas::parameter(parameter).is_none());
     let remarks: Vec<_> = std::iter::once(route.remarks)
         .chain(unnamed.map(|parameter| parameter.description))
@@ -117,7 +131,8 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     .into();
     responses.insert(route.status.to_string(), success);
     let mut by_status: BTreeMap<u16, Vec<Cause>> = BTreeMap::new();
-    for cause in route.causes.iter().copied().flatten() {
+    let at_the_door = [&[error::FORBIDDEN][..], if route.is_open() { &[] } else { &[error::UNAUTHORIZED] }];
+    for cause in route.causes.iter().copied().chain(at_the_door).flatten() {
         let causes = by_status.entry(cause.status).or_default();
         if !causes.contains(cause) {
             causes.push(*cause);

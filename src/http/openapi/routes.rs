@@ -8,7 +8,7 @@ use crate::http::answer::Envelope;
 use crate::http::error::{self, Cause};
 use crate::http::forms::{self, Form};
 use crate::http::queries::{self, Parameter};
-use crate::http::{Handle, StatusView, describe, health, requests, sessions, stream, turns};
+use crate::http::{Handle, StatusView, describe, door, health, requests, sessions, stream, turns};
 
 /// What can be asked for: a method of a path.
 pub(in crate::http) struct Route {
@@ -45,6 +45,11 @@ impl Route {
         if self.path == EVENT_STREAM { event_stream_path } else { self.path }
     }
 
+    /// Whether it needs no token, whatever is set.
+    pub(super) fn is_open(&self) -> bool {
+        self.path == door::OPEN
+    }
+
     /// The method of HTTP.
     pub(super) fn http_method(&self) -> &'static str {
         if self.method == "WS" { "GET" } else { self.method }
@@ -52,7 +57,7 @@ impl Route {
 }
 
 /// What the body of a request can be wrong in.
-const BODY: &[Cause] = &[error::BAD_REQUEST, error::TOO_LARGE];
+const BODY: &[Cause] = &[error::BAD_REQUEST, error::TOO_SLOW, error::TOO_LARGE];
 /// What the header `Idempotency-Key` can be wrong in.
 const KEY: &[Cause] = &[error::KEY_REUSED];
 /// What can become of a call to the app-server, and of the event that follows it.

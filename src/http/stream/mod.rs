@@ -33,11 +33,11 @@ pub(super) async fn events(State(edge): State<Handle>, request: Request) -> Resu
         return Err(DaemonError::ShuttingDown.into());
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
+    let credential = request.extensions().get::<Credential>().and_then(|credential| credential.0);
     if upgrade::is_asked_for(request.headers()) {
         // A browser does not tell its page the status of a failed handshake, so a wrong query is answered over the
         // stream.
         let access = request.extensions().get::<Arc<Access>>().cloned();
-        let credential = request.extensions().get::<Credential>().and_then(|credential| credential.0);
         let place = websocket::Place::take(&edge)?;
         let (response, upgrade) = upgrade::accept(request)?;
         let sockets = edge.sockets.clone();
@@ -46,7 +46,7 @@ pub(super) async fn events(State(edge): State<Handle>, request: Request) -> Resu
     }
     let query = query.map_err(ApiError::bad_request)?;
     if wants_event_stream(request.headers()) {
-        return sse::answer(edge, query, request.headers());
+        return sse::answer(edge, query, request.headers(), credential);
     }
     page::answer(&edge, &query).await
 }

@@ -1,18 +1,19 @@
 //! The event stream as server-sent events (HTML living standard, section 9.2).
 
 use std::convert::Infallible;
-use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::Response;
 use futures_util::stream;
 use serde_json::json;
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::feed::{Fed, Feed};
 use super::filter::Filter;
 use super::query::{self, Query};
 use crate::http::Handle;
+use crate::http::door::token::Digest;
 use crate::http::error::ApiError;
 use crate::journal::{Bounds, Gone, Line};
 
@@ -22,7 +23,14 @@ const BEGINNING: &str = "retry: 1000\n\n";
 const STILL_HERE: &str = ":\n\n";
 
 /// Answers with the events after the cursor, then live; `id:` is the cursor of each.
-pub(super) fn answer(edge: Handle, query: Query, headers: &HeaderMap) -> Result<Response, ApiError> {
+///
+/// The stream ends when `credential`, which let the client in, holds no longer.
+pub(super) fn answer(
+    edge: Handle,
+    query: Query,
+    headers: &HeaderMap,
+    credential: Option<Digest>,
+) -> Result<Response, ApiError> {
     let bounds = edge.daemon.bounds();
     // A browser that connects again repeats its address as it was, and says in a header how far it came.
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).map(str::trim);
@@ -37,7 +45,10 @@ pub(super) fn answer(edge: Handle, query: Query, headers: &HeaderMap) -> Result<
         }
     };
     let feed = Feed::new(edge.daemon.follow(cursor), Filter::of(&edge, &query));
-    let stream = Stream { keep_alive: edge.daemon.config().limits.ping_interval, edge, feed, bounds };
+    let keep_alive = tokio::time::interval(edge.daemon.config().limits.ping_interval);
+    let mut stream = Stream { keep_alive, edge, feed, bounds, credential };
+    stream.keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    stream.keep_alive.reset();
     let beginning = stream::once(async { Ok::<_, Infallible>(Bytes::from_static(BEGINNING.as_bytes())) });
     let rest = stream::unfold(Some(stream), |stream| async {
         let mut stream = stream?;
@@ -58,7 +69,8 @@ struct Stream {
     edge: Handle,
     feed: Feed,
     bounds: Bounds,
-    keep_alive: Duration,
+    keep_alive: Interval,
+    credential: Option<Digest>,
 }
 
 enum Chunk {
@@ -71,10 +83,15 @@ impl Stream {
     async fn next(&mut self) -> Chunk {
         loop {
             let fed = tokio::select! {
-                fed = self.feed.next() => fed,
-                () = tokio::time::sleep(self.keep_alive) => {
+                // The clock first: a flood of events must not keep it from being looked at.
+                biased;
+                _ = self.keep_alive.tick() => {
+                    if !self.edge.door.still_holds(self.credential.as_ref()) {
+                        return Chunk::End;
+                    }
                     return Chunk::More(Bytes::from_static(STILL_HERE.as_bytes()));
                 }
+                fed = self.feed.next() => fed,
                 () = self.edge.going_away.cancelled() => return Chunk::End,
             };
             match fed {

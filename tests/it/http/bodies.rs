@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::api::{SESSIONS, TURN, session, start};
 use crate::support::daemon::Daemon;
-use crate::support::http::{Answer, get, post, raw, request};
+use crate::support::http::{Answer, Target, get, post, raw, request};
 
 /// The longest body that is taken, in bytes.
 const LIMIT: usize = 16 * 1024 * 1024;

@@ -171,13 +171,15 @@ async fn began_unanswered(daemon: &Daemon) -> Value {
     began["detail"]["params"]["turnId"].clone()
 }
 
-/// Sends a request and leaves.
-async fn send(daemon: &Daemon, key: &str, body: &Value) {
+/// Sends a request and waits for nothing; the connection is the caller's, because of one that nobody holds any more
+/// nobody knows whose it was.
+async fn send(daemon: &Daemon, key: &str, body: &Value) -> TcpStream {
     let request = request_bytes(daemon, TURN, body);
     let request = request.replacen("\r\n", &format!("\r\nidempotency-key: {key}\r\n"), 1);
     let mut stream = TcpStream::connect(daemon.authority()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     stream.flush().await.unwrap();
+    stream
 }
 
 #[tokio::test]
@@ -207,7 +209,7 @@ async fn a_turn_whose_answer_died_with_the_daemon_is_found_again() {
     let mut daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;
     let request = body(&session_id, "answer-never hang");
-    send(&daemon, "k", &request).await;
+    let _caller = send(&daemon, "k", &request).await;
     let turn_id = began_unanswered(&daemon).await;
     daemon.kill().await;
 
@@ -224,7 +226,7 @@ async fn a_turn_of_which_nothing_was_heard_is_found_again_and_is_over() {
     let session = create(&daemon, json!({})).await;
     let session_id = text(&session["sessionId"]);
     let request = body(&session_id, "answer-never hang");
-    send(&daemon, "k", &request).await;
+    let _caller = send(&daemon, "k", &request).await;
     // The message is in the history, and the daemon has not heard of it.
     let history = wiretap.file(&session["threadId"], "json");
     wait_until("the message in the history", || {
@@ -254,7 +256,7 @@ async fn a_turn_that_was_never_given_away_runs_when_it_is_repeated() {
     let victim = crate::api::session(&daemon).await;
     turn(&daemon, &victim, "stop-reading hang").await;
     let request = body(&session_id, "hello");
-    send(&daemon, "k", &request).await;
+    let _caller = send(&daemon, "k", &request).await;
     logged(&daemon, "the attempt", |event| event["type"] == "turn.submitted").await;
     daemon.kill().await;
     // It does not hear of the end of its stdin either.
