@@ -1,0 +1,181 @@
+use clap::CommandFactory;
+
+use super::*;
+
+fn parse_words(words: &[&str]) -> Result<Request, CliExit> {
+    parse(std::iter::once("codexd").chain(words.iter().copied()).map(OsString::from))
+}
+
+fn usage_of(words: &[&str]) -> String {
+    match parse_words(words) {
+        Err(CliExit::Usage(text)) => text,
+        other => panic!("{words:?} gave {other:?}"),
+    }
+}
+
+fn help_of_words(words: &[&str]) -> String {
+    match parse_words(words) {
+        Err(CliExit::Text(text)) => text,
+        other => panic!("{words:?} gave {other:?}"),
+    }
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    CommandLine::command().debug_assert();
+}
+
+#[test]
+fn start_is_the_default() {
+    let nothing = Request::Start { settings: Settings::default(), json: false, run_once: false };
+    assert_eq!(parse_words(&[]), Ok(nothing.clone()));
+    assert_eq!(parse_words(&["start"]), Ok(nothing));
+    let settings = Settings::default().with(&settings::NODE_ID, "lab");
+    let flags = Request::Start { settings, json: true, run_once: true };
+    for words in [
+        ["--node-id", "lab", "--json", "--run-once"].as_slice(),
+        &["start", "--node-id=lab", "--run-once", "--json"],
+        &["--json", "start", "--run-once", "--node-id", "lab"],
+    ] {
+        assert_eq!(parse_words(words), Ok(flags.clone()));
+    }
+}
+
+#[test]
+fn every_flag_is_taken_before_and_after_every_command() {
+    for setting in settings::ALL.iter().filter(|setting| setting.has_flag) {
+        let flag = flag_of(setting);
+        let given = Settings::default().with(setting, "x");
+        for command in ["start", "status", "config", "token", "smoke"] {
+            for words in [[command, flag.as_str(), "x"], [flag.as_str(), "x", command]] {
+                let (Request::Start { settings, .. }
+                | Request::Status { settings, .. }
+                | Request::Config { settings, .. }
+                | Request::Token { settings, .. }
+                | Request::Smoke { settings, .. }) = parse_words(&words).unwrap()
+                else {
+                    panic!("{words:?}")
+                };
+                assert_eq!(settings, given, "{words:?}");
+            }
+        }
+    }
+    assert!(matches!(parse_words(&["status", "--json"]), Ok(Request::Status { json: true, .. })));
+    assert!(matches!(parse_words(&["--json", "config"]), Ok(Request::Config { json: true, .. })));
+    assert!(matches!(parse_words(&["smoke"]), Ok(Request::Smoke { json: false, .. })));
+}
+
+#[test]
+fn server_arguments_may_look_like_flags() {
+    let Ok(Request::Start { settings, json, .. }) = parse_words(&[
+        "--server-arg",
+        "embedded-app-server",
+        "--server-arg",
+        "--store",
+        "--server-arg=--json",
+        "--server-arg",
+        "",
+        "start",
+        "--server-arg",
+        "-c",
+    ]) else {
+        panic!()
+    };
+    assert_eq!(
+        settings.values(&settings::SERVER_ARGS),
+        ["embedded-app-server", "--store", "--json", "", "-c"]
+    );
+    assert!(!json);
+}
+
+#[test]
+fn the_embedded_app_server_takes_its_own_flags_only() {
+    assert_eq!(
+        parse_words(&["embedded-app-server", "--store", "/s", "--startup", "a", "--startup", "b"]),
+        Ok(Request::EmbeddedAppServer {
+            store: Some(PathBuf::from("/s")),
+            startup: vec!["a".to_owned(), "b".to_owned()]
+        })
+    );
+    assert_eq!(
+        parse_words(&["embedded-app-server"]),
+        Ok(Request::EmbeddedAppServer { store: None, startup: vec![] })
+    );
+    for flag in ["--json", "--run-once", "--node-id=x"] {
+        let name = flag.split('=').next().unwrap();
+        assert_eq!(
+            usage_of(&[flag, "embedded-app-server"]),
+            format!(
+                "codexd: {name} means nothing to \"embedded-app-server\"; run \"codexd help\" to see what there is."
+            )
+        );
+        usage_of(&["embedded-app-server", flag]);
+    }
+}
+
+#[test]
+fn a_wrong_command_line_gets_one_sentence() {
+    for (words, problem) in [
+        (["--foo"].as_slice(), "unexpected argument '--foo';"),
+        (&["status", "--stat-dir", "/x"], "unexpected argument '--stat-dir', did you mean '--state-dir'?"),
+        (
+            &["--server-endpont=ws://user:secret@host"],
+            "unexpected argument '--server-endpont', did you mean '--server-endpoint'?",
+        ),
+        (&["begin"], "unknown command 'begin';"),
+        (&["statsu"], "unknown command 'statsu', did you mean 'status'?"),
+        (&["start", "now"], "unexpected argument 'now';"),
+        (&["start", "a\nb"], "unexpected argument 'a\\nb';"),
+        (&["--node-id"], "a value is required for '--node-id <NAME>' but none was supplied;"),
+        (
+            &["--node-id", "a", "--node-id", "b"],
+            "the argument '--node-id <NAME>' cannot be used multiple times;",
+        ),
+        (&["--node-id", "a", "start", "--node-id", "b"], "--node-id is given twice;"),
+        (&["status", "--run-once"], "unexpected argument '--run-once';"),
+        (&["--run-once", "status"], "--run-once means nothing to \"status\";"),
+        (&["--json=yes"], "unexpected value 'yes' for '--json' found; no more were expected;"),
+    ] {
+        assert_eq!(usage_of(words), format!("codexd: {problem} run \"codexd help\" to see what there is."));
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_argument_that_is_not_text_is_refused() {
+    use std::os::unix::ffi::OsStringExt;
+
+    let words = ["codexd".into(), "--node-id".into(), OsString::from_vec(vec![0xff])];
+    let Err(CliExit::Usage(text)) = parse(words.into_iter()) else { panic!() };
+    assert!(text.starts_with("codexd: invalid UTF-8"), "{text}");
+    assert!(!text.contains('\n'));
+}
+
+#[test]
+fn help_shows_every_flag_with_its_variable_and_default() {
+    let help = help_of_words(&["help"]);
+    assert_eq!(help, help_of_words(&["--help"]));
+    // Lines are wrapped, so white space is evened out before comparing.
+    let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for setting in settings::ALL {
+        let described = match setting.has_flag {
+            true => format!("--{} <{}> {}", setting.name, setting.placeholder, help_of(setting)),
+            false => format!("{}: {}", setting.variable, setting.purpose),
+        };
+        let described = described.replace('\n', " ");
+        assert!(words.contains(&described), "no {described:?} in {help}");
+    }
+    for command in
+        ["start", "status", "config", "token", "smoke", "help", "--json", "--run-once", "--version"]
+    {
+        assert!(words.contains(command), "no {command} in {help}");
+    }
+    assert!(!help.contains("embedded"), "{help}");
+    assert!(help_of_words(&["help", "smoke"]).contains("--state-dir"));
+    assert!(!help.contains('\u{1b}'), "no colours in text that may go to a file");
+}
+
+#[test]
+fn version_is_that_of_the_crate() {
+    assert_eq!(help_of_words(&["--version"]), format!("codexd {}\n", env!("CARGO_PKG_VERSION")));
+}
