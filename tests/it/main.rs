@@ -5,6 +5,7 @@
 
 mod api;
 mod commands;
+mod door;
 mod duplex;
 mod files;
 mod history;

@@ -1,0 +1,3 @@
+//! Who gets in and who does not: the door before everything else.
+
+mod browser;

@@ -1,0 +1,179 @@
+//! What a real browser can do to the daemon on behalf of a page: nothing, unless the page is listed.
+//!
+//! Each attack is tried on a server that guards nothing too, and has to get through there.
+
+mod attacks;
+mod chromium;
+mod control;
+mod guarded;
+mod listed;
+mod pages;
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use self::attacks::{ATTACKS, Attack, Carries};
+use self::chromium::Chromium;
+use self::control::{Control, PERMIT, SECRET};
+use self::guarded::Guarded;
+use self::pages::{ELSEWHERE, Page, Pages, Seen};
+
+/// The kind of page that has no origin.
+const SANDBOXED: &str = "sandboxed";
+
+/// How much of each breach a failure prints.
+const PRINTED_CHARACTERS: usize = 200;
+
+/// A page that tries every attack on one server.
+struct Visit {
+    page: String,
+    /// Where the browser finds the page.
+    url: String,
+    /// What the browser calls the origin of the page.
+    origin: String,
+    seen: Seen,
+}
+
+#[tokio::test]
+async fn a_foreign_page_gets_nothing() {
+    let Some(program) = chromium::find_or_skip("attacks from foreign pages") else { return };
+    let pages = Pages::start().await;
+    let control = Control::start().await;
+    let guarded = Guarded::start().await;
+    let before = guarded.moment().await;
+
+    let visit = |kind: &str, server: &str, origin: &str| {
+        let page = format!("{kind}-{server}");
+        let url = format!("{origin}/{page}");
+        let origin = if kind == SANDBOXED { "null" } else { origin }.to_owned();
+        Visit { page, url, origin, seen: Seen::Foreign }
+    };
+    // A page from elsewhere, one from another port of this machine, and one that may not have an origin.
+    let (elsewhere, here) = (pages.origin(ELSEWHERE), pages.origin("127.0.0.1"));
+    let kinds = [("elsewhere", &elsewhere), ("another-port", &here), (SANDBOXED, &elsewhere)];
+    let of = |server| kinds.map(|(kind, origin)| visit(kind, server, origin));
+    let (on_control, on_guarded) = (of("control"), of("codexd"));
+    serve(&pages, &on_control, Some(&format!("http://{}", control.address())), Some(&on_guarded[0].url));
+    serve(&pages, &on_guarded, Some(&format!("http://{}", guarded.address())), None);
+
+    let names = [(ELSEWHERE.to_owned(), "127.0.0.1".to_owned())];
+    let _browser = Chromium::open(&program, &on_control[0].url, &names);
+    assert_control_is_taken(&pages, &on_control, &control).await;
+    assert_nothing_is_got(&pages, &on_guarded, &guarded).await;
+    assert_eq!(guarded.moment().await, before, "an attack had an effect");
+}
+
+#[tokio::test]
+async fn a_page_whose_name_comes_to_mean_the_daemon_gets_nothing() {
+    let Some(program) = chromium::find_or_skip("attacks by DNS rebinding") else { return };
+    let pages = Pages::start().await;
+    let control = Control::start().await;
+    let guarded = Guarded::start().await;
+    let before = guarded.moment().await;
+
+    let mut names = vec![(ELSEWHERE.to_owned(), "127.0.0.1".to_owned())];
+    let mut visits = Vec::new();
+    for (page, server) in [("rebound-control", control.address()), ("rebound-codexd", guarded.address())] {
+        // To the browser the page comes from the port of the server that it will mean.
+        let name = format!("rebind.test:{}", server.port());
+        names.push((name.clone(), format!("127.0.0.1:{}", pages.rebind(server).await)));
+        let origin = format!("http://{name}");
+        visits.push(Visit {
+            page: page.to_owned(),
+            url: format!("{origin}/{page}"),
+            origin,
+            seen: Seen::Rebound,
+        });
+    }
+    serve(&pages, &visits, None, None);
+
+    let _browser = Chromium::open(&program, &visits[0].url, &names);
+    assert_control_is_taken(&pages, &visits[..1], &control).await;
+    assert_nothing_is_got(&pages, &visits[1..], &guarded).await;
+    assert_eq!(guarded.moment().await, before, "an attack had an effect");
+}
+
+/// Serves the pages of these visits, each leading to the one after it, and the last one to `next`.
+fn serve(pages: &Pages, visits: &[Visit], target: Option<&str>, next: Option<&str>) {
+    for (at, visit) in visits.iter().enumerate() {
+        let query = match visit.seen {
+            Seen::Foreign => format!("page={}&{PERMIT}", visit.page),
+            Seen::Rebound => format!("page={}", visit.page),
+        };
+        let page = Page {
+            script: attacks::SCRIPT,
+            config: json!({ "target": target, "query": query }),
+            is_sandboxed: visit.origin == "null",
+        };
+        pages.add(&visit.page, page, visits.get(at + 1).map(|after| after.url.as_str()).or(next));
+    }
+}
+
+/// Every attack has to get through to a server that guards nothing, or it would prove nothing.
+async fn assert_control_is_taken(pages: &Pages, visits: &[Visit], control: &Control) {
+    for visit in visits {
+        assert_begins(pages, visit).await;
+        for attack in &ATTACKS {
+            let Attack { name, method, path, .. } = attack;
+            let report = pages.report(&visit.page, name).await;
+            control
+                .heard(&format!("{name} by {} to get through", visit.page), |heard| {
+                    let is_told =
+                        |key: &str, value: &str| heard.query.get(key).is_some_and(|told| told == value);
+                    let is_it = is_told("attack", name) && is_told("page", &visit.page);
+                    is_it && heard.method == *method && heard.path == *path && carries(attack, &heard.text)
+                })
+                .await;
+            let read = report["read"].as_str();
+            let is_read = read.is_some_and(|text| text.contains(SECRET) || text == "opened");
+            assert_eq!(is_read, attack.is_read(visit.seen), "whether the page reads something: {report}");
+        }
+    }
+}
+
+/// No attack may read anything, and each has to be heard and refused by the daemon.
+async fn assert_nothing_is_got(pages: &Pages, visits: &[Visit], guarded: &Guarded) {
+    let mut breaches = Vec::new();
+    let mut expected = HashMap::new();
+    for visit in visits {
+        assert_begins(pages, visit).await;
+        for attack in &ATTACKS {
+            let report = pages.report(&visit.page, attack.name).await;
+            let is_nothing = match report["read"].as_str() {
+                None => true,
+                // A page that seems to be the daemon's own may see that it is refused.
+                Some(text) => visit.seen == Seen::Rebound && is_refusal(text),
+            };
+            if !is_nothing {
+                breaches.push(report.to_string().chars().take(PRINTED_CHARACTERS).collect::<String>());
+            }
+            *expected.entry((attack.first_method(visit.seen), attack.path)).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(breaches, [""; 0], "what pages could read");
+    for ((method, path), count) in expected {
+        guarded.answered("403", method, path, count).await;
+    }
+}
+
+async fn assert_begins(pages: &Pages, visit: &Visit) {
+    let report = pages.report(&visit.page, "begin").await;
+    assert_eq!(report["origin"], visit.origin.as_str());
+    assert_eq!(report["attacks"], json!(ATTACKS.map(|attack| attack.name)), "the two halves of the table");
+}
+
+/// Whether this text is what the attack brings with it.
+fn carries(attack: &Attack, text: &str) -> bool {
+    let json = || serde_json::from_str::<Value>(text).unwrap_or_default();
+    match attack.carries {
+        Carries::Nothing => true,
+        Carries::Session => json()["metadata"]["attack"] == attack.name,
+        Carries::Message => json()["type"] == "respond" && json()["attack"] == attack.name,
+    }
+}
+
+fn is_refusal(text: &str) -> bool {
+    let answer = serde_json::from_str::<Value>(text).unwrap_or_default();
+    answer["ok"] == false && answer["error"] == "forbidden" && answer.get("data").is_none()
+}

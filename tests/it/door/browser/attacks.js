@@ -1,0 +1,196 @@
+// Everything that a page may try against a server that is not its own.
+//
+// The test puts `report.js` before this text, and says in `config`:
+//   target  the base URL of the server that is attacked; null when it gets the name that this page came from
+//   query   what is put behind each path besides the name of the attack
+
+const base = config.target ?? location.origin;
+const STATUS = "/v1/codexd/status";
+const SESSIONS = "/v1/codexd/sessions";
+const EVENTS = "/v1/codexd/events";
+const DECISION = { type: "respond", requestId: "1-1", decision: "accept" };
+
+// Each attack ends with what it could read, or null; a failure is thrown, or null too.
+const attacks = {
+  "websocket": (at) => socket(at(EVENTS)),
+  "websocket-respond": (at, name) => socket(at(EVENTS), JSON.stringify({ ...DECISION, attack: name })),
+  "fetch-get": (at) => read(at(STATUS)),
+  "fetch-get-credentials": (at) => read(at(STATUS), { credentials: "include" }),
+  "fetch-get-header": (at) => read(at(STATUS), { headers: { authorization: "Bearer guess" } }),
+  "fetch-post-text": (at, name) => read(at(SESSIONS), post(name)),
+  "fetch-post-json": (at, name) => read(at(SESSIONS), post(name, { headers: JSON_TYPE })),
+  "fetch-delete": (at) => read(at(SESSIONS + "/some"), { method: "DELETE" }),
+  "fetch-no-cors-get": (at) => read(at(STATUS), BLIND),
+  "fetch-no-cors-post": (at, name) => read(at(SESSIONS), post(name, BLIND)),
+  "fetch-no-cors-post-credentials": (at, name) =>
+    read(at(SESSIONS), post(name, { ...BLIND, credentials: "include" })),
+  "fetch-no-cors-post-keepalive": (at, name) => read(at(SESSIONS), post(name, { ...BLIND, keepalive: true })),
+  "fetch-no-cors-post-no-referrer": (at, name) =>
+    read(at(SESSIONS), post(name, { ...BLIND, referrerPolicy: "no-referrer" })),
+  "fetch-redirected-post": (at, name) => read(redirected(at(SESSIONS)), post(name, BLIND)),
+  "request-post": (at, name) => request(at(SESSIONS), body(name)),
+  "beacon-text": (at, name) => beacon(at(SESSIONS), body(name)),
+  "beacon-json": (at, name) => beacon(at(SESSIONS), new Blob([body(name)], { type: "application/json" })),
+  "form-post": (at, name) => form(at(SESSIONS), name),
+  "form-post-no-referrer": (at, name) => form(at(SESSIONS), name, "no-referrer"),
+  "form-post-window": (at, name) => opened(name, () => submit(at(SESSIONS), name, name)),
+  "form-redirected-post": (at, name) => form(redirected(at(SESSIONS)), name),
+  "image": (at) => element("img", { src: at(STATUS) }),
+  "image-no-referrer": (at) => element("img", { referrerPolicy: "no-referrer", src: at(STATUS) }),
+  "image-redirected": (at) => element("img", { src: redirected(at(STATUS)) }),
+  "script": (at) => element("script", { src: at(STATUS) }),
+  "script-module": (at) => element("script", { type: "module", src: at(STATUS) }),
+  "stylesheet": (at) => element("link", { rel: "stylesheet", href: at(STATUS) }),
+  "frame": (at) => frame((made) => (made.src = at(STATUS))),
+  "event-source": (at) => eventSource(at(EVENTS)),
+  "event-source-credentials": (at) => eventSource(at(EVENTS), { withCredentials: true }),
+  "window": (at, name) => opened(name, () => window.open(at(STATUS), name)),
+};
+
+const JSON_TYPE = { "content-type": "application/json" };
+const BLIND = { mode: "no-cors" };
+const USUAL_REFERRER = "strict-origin-when-cross-origin";
+
+function body(name) {
+  return JSON.stringify({ metadata: { attack: name } });
+}
+
+function post(name, more) {
+  // A text is sent as text/plain, which needs nobody's permission.
+  return { method: "POST", body: body(name), ...more };
+}
+
+function redirected(url) {
+  return config.redirect + encodeURIComponent(url);
+}
+
+async function read(url, options) {
+  const answer = await fetch(url, { cache: "no-store", ...options });
+  return answer.type === "opaque" ? null : answer.text();
+}
+
+function request(url, text) {
+  return new Promise((done) => {
+    const sent = new XMLHttpRequest();
+    sent.open("POST", url);
+    sent.onload = () => done(sent.responseText);
+    sent.onerror = () => done(null);
+    sent.send(text);
+  });
+}
+
+function beacon(url, data) {
+  if (!navigator.sendBeacon(url, data)) {
+    throw new Error("the browser does not take the beacon");
+  }
+  return null;
+}
+
+function socket(url, text) {
+  return new Promise((done) => {
+    const made = new WebSocket(url.replace(/^http/, "ws"));
+    let seen = null;
+    made.onopen = () => {
+      seen = "opened";
+      if (text !== undefined) {
+        made.send(text);
+      }
+    };
+    made.onmessage = (message) => {
+      seen = message.data;
+      made.close();
+    };
+    made.onclose = () => done(seen);
+  });
+}
+
+function eventSource(url, options) {
+  return new Promise((done) => {
+    const source = new EventSource(url, options);
+    const end = (seen) => {
+      source.close();
+      done(seen);
+    };
+    source.onopen = () => end("opened");
+    source.onerror = () => end(null);
+  });
+}
+
+function element(kind, properties) {
+  return new Promise((done) => {
+    const made = document.createElement(kind);
+    made.onload = made.onerror = () => done(null);
+    document.body.append(Object.assign(made, properties));
+  });
+}
+
+// What `fill` makes a new frame show.
+function frame(fill) {
+  return new Promise((done) => {
+    const made = document.createElement("iframe");
+    made.name = "frame-" + document.querySelectorAll("iframe").length;
+    document.body.append(made);
+    // The empty document of a new frame has been loaded by now.
+    made.onload = () => done(made.contentDocument?.body?.textContent ?? null);
+    fill(made);
+  });
+}
+
+async function form(url, name, referrerPolicy = USUAL_REFERRER) {
+  const policy = document.querySelector("meta[name=referrer]");
+  policy.content = referrerPolicy;
+  const seen = await frame((made) => submit(url, name, made.name));
+  policy.content = USUAL_REFERRER;
+  return seen;
+}
+
+// A form whose text/plain body, NAME=VALUE and a line end, is the JSON that the server wants.
+function submit(url, name, target) {
+  const made = document.createElement("form");
+  Object.assign(made, { action: url, method: "POST", enctype: "text/plain", target });
+  const [start, end] = JSON.stringify({ metadata: { attack: name, rest: "=" } }).split("=");
+  const field = Object.assign(document.createElement("input"), { type: "hidden", name: start, value: end });
+  made.append(field);
+  document.body.append(made);
+  made.submit();
+}
+
+// What a new window shows that `fill` has opened.
+async function opened(name, fill) {
+  const shown = window.open("about:blank", name);
+  if (shown === null) {
+    throw new Error("the browser opens no window");
+  }
+  fill();
+  for (;;) {
+    try {
+      const { readyState, body } = shown.document;
+      if (shown.location.href !== "about:blank" && readyState === "complete") {
+        return body.textContent;
+      }
+    } catch {
+      // It shows something that is not of this page's origin.
+      return null;
+    }
+    await new Promise((done) => setTimeout(done, 10));
+  }
+}
+
+async function main() {
+  if (config.target === null) {
+    // From here on, the name of this page means the other server.
+    await fetch("/flip", { method: "POST" });
+  }
+  await report("begin", { attacks: Object.keys(attacks), origin: self.origin });
+  for (const [name, attack] of Object.entries(attacks)) {
+    const at = (path) => `${base}${path}?attack=${name}&${config.query}`;
+    try {
+      await report(name, { read: await attack(at, name) });
+    } catch (error) {
+      await report(name, { read: null, error: String(error) });
+    }
+  }
+  leave();
+}
+
+main();

@@ -1,0 +1,120 @@
+//! The browser: a Chromium with a profile of its own that knows no name but those that the test gives it.
+
+use std::env;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
+use tempfile::TempDir;
+
+/// The names that it goes by.
+const PROGRAMS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"];
+
+/// How long it may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What it does at all times, so that it talks to nobody but the test.
+///
+/// It may have walls of its own between pages and servers on the same machine.
+/// They are off, since nobody may rely on them: other browsers have none, and a user can open them with a click.
+const FLAGS: [&str; 16] = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--no-default-browser-check",
+    "--no-proxy-server",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--disable-domain-reliability",
+    "--disable-extensions",
+    "--disable-popup-blocking",
+    "--disable-sync",
+    "--password-store=basic",
+    "--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets,BlockInsecurePrivateNetworkRequests,\
+     HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,OptimizationHints,MediaRouter",
+];
+
+/// A running browser; dropping it ends it and all of its processes.
+pub(super) struct Chromium {
+    process: Child,
+    home: TempDir,
+}
+
+/// Where the browser is, or nothing after saying loudly what is left out.
+///
+/// With `CODEXD_TEST_BROWSER=required` nothing may be left out.
+pub(super) fn find_or_skip(what: &str) -> Option<PathBuf> {
+    let folders = env::var_os("PATH").unwrap_or_default();
+    let programs = env::split_paths(&folders).flat_map(|folder| PROGRAMS.map(|name| folder.join(name)));
+    let found = programs.into_iter().find(|program| program.is_file());
+    if found.is_none() {
+        let text = format!("LEFT OUT: {what}: there is none of {}", PROGRAMS.join(", "));
+        assert!(env::var_os("CODEXD_TEST_BROWSER").is_none_or(|value| value != "required"), "{text}");
+        // The test runner keeps to itself what is printed by a test that passes, but not this.
+        let _ = writeln!(std::io::stderr(), "\n{text}");
+    }
+    found
+}
+
+impl Chromium {
+    /// Opens this URL; each of the names, with or without a port, leads to an address with a port.
+    pub(super) fn open(program: &Path, url: &str, names: &[(String, String)]) -> Self {
+        let home = TempDir::with_prefix("codexd-browser-").unwrap();
+        let names = names.iter().map(|(name, address)| format!("MAP {name} {address}"));
+        let rules: Vec<_> =
+            names.chain(["MAP * ~NOTFOUND".to_owned(), "EXCLUDE 127.0.0.1".to_owned()]).collect();
+        let process = Command::new(program)
+            .env_clear()
+            .env("PATH", env::var_os("PATH").unwrap_or_default())
+            .env("HOME", home.path())
+            .env("TMPDIR", home.path())
+            .args(FLAGS)
+            .arg(format!("--user-data-dir={}", home.path().join("profile").display()))
+            .arg(format!("--host-resolver-rules={}", rules.join(", ")))
+            .arg(url)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(home.path().join("stderr.log")).unwrap())
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        Self { process, home }
+    }
+}
+
+impl Drop for Chromium {
+    fn drop(&mut self) {
+        let pid = Pid::from_child(&self.process);
+        let _ = kill_process(pid, Signal::TERM);
+        let end = Instant::now() + PATIENCE;
+        // It is not waited for yet: until then its number, which is that of its group too, belongs to nobody else.
+        let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        while Instant::now() < end && matches!(waitid(WaitId::Pid(pid), ended), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = kill_process_group(pid, Signal::KILL);
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            self.print_what_it_said();
+        }
+        // What was killed may write a last file; what cannot be removed in time is left to the system.
+        while Instant::now() < end && fs::remove_dir_all(self.home.path()).is_err() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Chromium {
+    #[expect(clippy::print_stderr, reason = "the test runner shows this with the failure of the test")]
+    fn print_what_it_said(&self) {
+        let said = fs::read(self.home.path().join("stderr.log")).unwrap_or_default();
+        eprintln!("--- stderr of the browser\n{}---", String::from_utf8_lossy(&said));
+    }
+}
