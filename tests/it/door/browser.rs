@@ -32,7 +32,8 @@ struct Visit {
     url: String,
     /// What the browser calls the origin of the page.
     origin: String,
-    seen: Seen,
+    /// The server; none when the name of the page comes to mean it.
+    target: Option<String>,
 }
 
 #[tokio::test]
@@ -43,21 +44,29 @@ async fn a_foreign_page_gets_nothing() {
     let guarded = Guarded::start().await;
     let before = guarded.moment().await;
 
-    let visit = |kind: &str, server: &str, origin: &str| {
-        let page = format!("{kind}-{server}");
-        let url = format!("{origin}/{page}");
-        let origin = if kind == SANDBOXED { "null" } else { origin }.to_owned();
-        Visit { page, url, origin, seen: Seen::Foreign }
+    // A page from elsewhere, by each name of this machine; one from another port of it; one that may not have an origin.
+    let kinds = [
+        ("elsewhere", ELSEWHERE, "127.0.0.1"),
+        ("elsewhere-by-name", ELSEWHERE, "localhost"),
+        ("elsewhere-by-zero", ELSEWHERE, "0.0.0.0"),
+        ("another-port", "127.0.0.1", "127.0.0.1"),
+        ("another-port-by-name", "localhost", "localhost"),
+        (SANDBOXED, ELSEWHERE, "127.0.0.1"),
+    ];
+    let of = |server: &str, port: u16| {
+        kinds.map(|(kind, host, target)| {
+            let (page, origin) = (format!("{kind}-{server}"), pages.origin(host));
+            let url = format!("{origin}/{page}");
+            let origin = if kind == SANDBOXED { "null".to_owned() } else { origin };
+            Visit { page, url, origin, target: Some(format!("http://{target}:{port}")) }
+        })
     };
-    // A page from elsewhere, one from another port of this machine, and one that may not have an origin.
-    let (elsewhere, here) = (pages.origin(ELSEWHERE), pages.origin("127.0.0.1"));
-    let kinds = [("elsewhere", &elsewhere), ("another-port", &here), (SANDBOXED, &elsewhere)];
-    let of = |server| kinds.map(|(kind, origin)| visit(kind, server, origin));
-    let (on_control, on_guarded) = (of("control"), of("codexd"));
-    serve(&pages, &on_control, Some(&format!("http://{}", control.address())), Some(&on_guarded[0].url));
-    serve(&pages, &on_guarded, Some(&format!("http://{}", guarded.address())), None);
+    let on_control = of("control", control.address().port());
+    let on_guarded = of("codexd", guarded.address().port());
+    serve(&pages, &on_control, Some(&on_guarded[0].url));
+    serve(&pages, &on_guarded, None);
 
-    let names = [(ELSEWHERE.to_owned(), "127.0.0.1".to_owned())];
+    let names = [ELSEWHERE, "localhost", "0.0.0.0"].map(|name| (name.to_owned(), "127.0.0.1".to_owned()));
     let _browser = Chromium::open(&program, &on_control[0].url, &names);
     assert_control_is_taken(&pages, &on_control, &control).await;
     assert_nothing_is_got(&pages, &on_guarded, &guarded).await;
@@ -79,14 +88,9 @@ async fn a_page_whose_name_comes_to_mean_the_daemon_gets_nothing() {
         let name = format!("rebind.test:{}", server.port());
         names.push((name.clone(), format!("127.0.0.1:{}", pages.rebind(server).await)));
         let origin = format!("http://{name}");
-        visits.push(Visit {
-            page: page.to_owned(),
-            url: format!("{origin}/{page}"),
-            origin,
-            seen: Seen::Rebound,
-        });
+        visits.push(Visit { page: page.to_owned(), url: format!("{origin}/{page}"), origin, target: None });
     }
-    serve(&pages, &visits, None, None);
+    serve(&pages, &visits, None);
 
     let _browser = Chromium::open(&program, &visits[0].url, &names);
     assert_control_is_taken(&pages, &visits[..1], &control).await;
@@ -94,16 +98,22 @@ async fn a_page_whose_name_comes_to_mean_the_daemon_gets_nothing() {
     assert_eq!(guarded.moment().await, before, "an attack had an effect");
 }
 
+impl Visit {
+    fn seen(&self) -> Seen {
+        if self.target.is_some() { Seen::Foreign } else { Seen::Rebound }
+    }
+}
+
 /// Serves the pages of these visits, each leading to the one after it, and the last one to `next`.
-fn serve(pages: &Pages, visits: &[Visit], target: Option<&str>, next: Option<&str>) {
+fn serve(pages: &Pages, visits: &[Visit], next: Option<&str>) {
     for (at, visit) in visits.iter().enumerate() {
-        let query = match visit.seen {
+        let query = match visit.seen() {
             Seen::Foreign => format!("page={}&{PERMIT}", visit.page),
             Seen::Rebound => format!("page={}", visit.page),
         };
         let page = Page {
             script: attacks::SCRIPT,
-            config: json!({ "target": target, "query": query }),
+            config: json!({ "target": visit.target, "query": query }),
             is_sandboxed: visit.origin == "null",
         };
         pages.add(&visit.page, page, visits.get(at + 1).map(|after| after.url.as_str()).or(next));
@@ -127,7 +137,7 @@ async fn assert_control_is_taken(pages: &Pages, visits: &[Visit], control: &Cont
                 .await;
             let read = report["read"].as_str();
             let is_read = read.is_some_and(|text| text.contains(SECRET) || text == "opened");
-            assert_eq!(is_read, attack.is_read(visit.seen), "whether the page reads something: {report}");
+            assert_eq!(is_read, attack.is_read(visit.seen()), "whether the page reads something: {report}");
         }
     }
 }
@@ -143,12 +153,12 @@ async fn assert_nothing_is_got(pages: &Pages, visits: &[Visit], guarded: &Guarde
             let is_nothing = match report["read"].as_str() {
                 None => true,
                 // A page that seems to be the daemon's own may see that it is refused.
-                Some(text) => visit.seen == Seen::Rebound && is_refusal(text),
+                Some(text) => visit.seen() == Seen::Rebound && is_refusal(text),
             };
             if !is_nothing {
                 breaches.push(report.to_string().chars().take(PRINTED_CHARACTERS).collect::<String>());
             }
-            *expected.entry((attack.first_method(visit.seen), attack.path)).or_insert(0) += 1;
+            *expected.entry((attack.first_method(visit.seen()), attack.path)).or_insert(0) += 1;
         }
     }
     assert_eq!(breaches, [""; 0], "what pages could read");
