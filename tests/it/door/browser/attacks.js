@@ -33,7 +33,7 @@ const attacks = {
   "beacon-json": (at, name) => beacon(at(SESSIONS), new Blob([body(name)], { type: "application/json" })),
   "form-post": (at, name) => form(at(SESSIONS), name),
   "form-post-no-referrer": (at, name) => form(at(SESSIONS), name, "no-referrer"),
-  "form-post-window": (at, name) => opened(name, () => submit(at(SESSIONS), name, name)),
+  "form-post-window": (at, name) => opened((made) => submit(at(SESSIONS), name, made)),
   "form-redirected-post": (at, name) => form(redirected(at(SESSIONS)), name),
   "image": (at) => element("img", { src: at(STATUS) }),
   "image-no-referrer": (at) => element("img", { referrerPolicy: "no-referrer", src: at(STATUS) }),
@@ -44,7 +44,7 @@ const attacks = {
   "frame": (at) => frame((made) => (made.src = at(STATUS))),
   "event-source": (at) => eventSource(at(EVENTS)),
   "event-source-credentials": (at) => eventSource(at(EVENTS), { withCredentials: true }),
-  "window": (at, name) => opened(name, () => window.open(at(STATUS), name)),
+  "window": (at) => opened((made) => window.open(at(STATUS), made)),
 };
 
 const JSON_TYPE = { "content-type": "application/json" };
@@ -155,13 +155,15 @@ function submit(url, name, target) {
   made.submit();
 }
 
-// What a new window shows that `fill` has opened.
-async function opened(name, fill) {
+// What a new window shows, which `fill` knows by its name.
+async function opened(fill) {
+  // The windows of earlier pages are still there, and a name of theirs would mean one of them.
+  const name = crypto.getRandomValues(new Uint32Array(4)).join("-");
   const shown = window.open("about:blank", name);
   if (shown === null) {
     throw new Error("the browser opens no window");
   }
-  fill();
+  fill(name);
   for (;;) {
     try {
       const { readyState, body } = shown.document;

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// It may have walls of its own between pages and servers on the same machine.
 /// They are off, since nobody may rely on them: other browsers have none, and a user can open them with a click.
-const FLAGS: [&str; 16] = [
+const FLAGS: [&str; 18] = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -30,11 +30,13 @@ const FLAGS: [&str; 16] = [
     "--no-default-browser-check",
     "--no-proxy-server",
     "--disable-background-networking",
+    "--disable-background-timer-throttling",
     "--disable-component-update",
     "--disable-dev-shm-usage",
     "--disable-domain-reliability",
     "--disable-extensions",
     "--disable-popup-blocking",
+    "--disable-renderer-backgrounding",
     "--disable-sync",
     "--password-store=basic",
     "--disable-features=LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets,BlockInsecurePrivateNetworkRequests,\
