@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::api::{SESSIONS, ready};
+use crate::api::{SESSIONS, logged_type, ready};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
 use crate::support::wait::wait_until;
@@ -51,6 +51,8 @@ impl Guarded {
         // Nothing is asked of the app-server because it is silent.
         let daemon = Daemon::builder().server("sh", &words).arg("--check-interval").arg("3600").start().await;
         ready(&daemon).await;
+        // The last thing that is heard of a start.
+        logged_type(&daemon, "app-server.notification").await;
         Self { daemon, told, _home: home }
     }
 

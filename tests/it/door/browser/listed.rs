@@ -38,7 +38,7 @@ async fn a_listed_page_is_served_and_no_other() {
     let _browser = Chromium::open(&program, &format!("{origin}/listed"), &names());
 
     let deeds = Deeds::of(&pages, "listed").await;
-    deeds.assert_served("");
+    let session = deeds.assert_served("");
     assert_eq!(deeds.event_source["opened"], true, "{}", deeds.event_source);
 
     // The same script from the same server, under another name.
@@ -46,7 +46,7 @@ async fn a_listed_page_is_served_and_no_other() {
     for seen in [&deeds.get, &deeds.post, &deeds.websocket, &deeds.event_source] {
         assert!(seen["error"].is_string() && seen.get("body").is_none(), "{seen}");
     }
-    assert_eq!(pages_with_sessions(&daemon), ["listed"]);
+    assert_eq!(created(&daemon), [session]);
 }
 
 #[tokio::test]
@@ -66,8 +66,7 @@ async fn a_listed_page_needs_the_token_where_there_is_one() {
     add(&pages, "wrong", &daemon, Some("0123456789abcdefghijklmnopqrstuvwxyz"), None);
     let _browser = Chromium::open(&program, &url("right"), &names());
 
-    let deeds = Deeds::of(&pages, "right").await;
-    deeds.assert_served("codexd.v1");
+    let session = Deeds::of(&pages, "right").await.assert_served("codexd.v1");
 
     // The page may read that it lacks the token, and nothing else.
     for page in ["none", "wrong"] {
@@ -80,7 +79,7 @@ async fn a_listed_page_needs_the_token_where_there_is_one() {
             assert_eq!(seen["error"], "closed", "{seen}");
         }
     }
-    assert_eq!(pages_with_sessions(&daemon), ["right"]);
+    assert_eq!(created(&daemon), [session]);
 }
 
 #[tokio::test]
@@ -105,14 +104,14 @@ impl Deeds {
         }
     }
 
-    /// That the page could read, create a session, and open a WebSocket in which this subprotocol is spoken.
-    fn assert_served(&self, protocol: &str) {
+    /// That the page could read, create a session, and open a WebSocket in which this subprotocol is spoken; the session.
+    fn assert_served(&self, protocol: &str) -> Value {
         assert_eq!(self.get["status"], 200, "{}", self.get);
         assert!(self.get["body"]["data"]["snapshot"].is_object(), "{}", self.get);
         assert_eq!(self.post["status"], 201, "{}", self.post);
-        assert!(self.post["body"]["data"]["session"]["sessionId"].is_string(), "{}", self.post);
         assert_eq!(self.websocket["body"]["type"], "hello", "{}", self.websocket);
         assert_eq!(self.websocket["protocol"], protocol, "{}", self.websocket);
+        self.post["body"]["data"]["session"]["sessionId"].clone()
     }
 }
 
@@ -125,9 +124,11 @@ fn names() -> Vec<(String, String)> {
     [FRIEND, ELSEWHERE, "localhost"].map(|name| (name.to_owned(), "127.0.0.1".to_owned())).into()
 }
 
-/// The pages that have created a session, as the log says.
-fn pages_with_sessions(daemon: &Daemon) -> Vec<Value> {
+/// The sessions that were created, as the log says.
+fn created(daemon: &Daemon) -> Vec<Value> {
     let events = daemon.events_on_disk().into_iter();
-    let created = events.filter(|event| event["type"] == "session.created");
-    created.map(|event| event["detail"]["metadata"]["page"].clone()).collect()
+    events
+        .filter(|event| event["type"] == "session.created")
+        .map(|event| event["detail"]["sessionId"].clone())
+        .collect()
 }
