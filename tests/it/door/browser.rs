@@ -41,8 +41,7 @@ async fn a_foreign_page_gets_nothing() {
     let Some(program) = chromium::find_or_skip("attacks from foreign pages") else { return };
     let pages = Pages::start().await;
     let control = Control::start().await;
-    let guarded = Guarded::start().await;
-    let before = guarded.moment().await;
+    let (guarded, before) = Guarded::start().await;
 
     // A page from elsewhere, by each name of this machine; one from another port of it; one that may not have an origin.
     let kinds = [
@@ -78,8 +77,7 @@ async fn a_page_whose_name_comes_to_mean_the_daemon_gets_nothing() {
     let Some(program) = chromium::find_or_skip("attacks by DNS rebinding") else { return };
     let pages = Pages::start().await;
     let control = Control::start().await;
-    let guarded = Guarded::start().await;
-    let before = guarded.moment().await;
+    let (guarded, before) = Guarded::start().await;
 
     let mut names = vec![(ELSEWHERE.to_owned(), "127.0.0.1".to_owned())];
     let mut visits = Vec::new();
@@ -163,8 +161,11 @@ async fn assert_nothing_is_got(pages: &Pages, visits: &[Visit], guarded: &Guarde
     }
     assert_eq!(breaches, [""; 0], "what pages could read");
     for ((method, path), count) in expected {
-        guarded.answered("403", method, path, count).await;
+        guarded.has_answered("403", method, path, count).await;
     }
+    // A window that shows the refusal wants a picture for it, as the page that it shows.
+    let let_in = guarded.answered().filter(|access| access.status != "403" && access.path != "/favicon.ico");
+    assert_eq!(let_in.collect::<Vec<_>>(), [], "what came in");
 }
 
 async fn assert_begins(pages: &Pages, visit: &Visit) {

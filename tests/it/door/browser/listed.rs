@@ -85,12 +85,12 @@ async fn a_listed_page_needs_the_token_where_there_is_one() {
 #[tokio::test]
 async fn an_address_that_the_user_types_is_answered() {
     let Some(program) = chromium::find_or_skip("an address that is typed") else { return };
-    let guarded = Guarded::start().await;
+    let (guarded, _) = Guarded::start().await;
     let port = guarded.address().port();
     for host in ["127.0.0.1", "localhost"] {
         let path = format!("/v1/codexd/sessions/typed-{host}");
         let _browser = Chromium::open(&program, &format!("http://{host}:{port}{path}"), &names());
-        guarded.answered("404", "GET", &path, 1).await;
+        guarded.has_answered("404", "GET", &path, 1).await;
     }
 }
 
