@@ -1,3 +1,10 @@
 //! Who gets in and who does not: the door before everything else.
 
 mod browser;
+mod hosts;
+mod origins;
+mod oversize;
+mod routes;
+mod smuggling;
+mod tokens;
+mod wire;

@@ -19,17 +19,17 @@ use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Answer, get, post, request};
 
 /// The embedded app-server behind a pipe that writes down what it is told, over all its lives.
-struct Wiretap {
+pub(crate) struct Wiretap {
     folder: TempDir,
 }
 
 impl Wiretap {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { folder: TempDir::with_prefix("codexd-wiretap-").unwrap() }
     }
 
     /// A daemon with this app-server.
-    fn builder(&self) -> DaemonBuilder {
+    pub(crate) fn builder(&self) -> DaemonBuilder {
         self.builder_with("tee -a \"$0\" | { \"$1\" embedded-app-server --store \"$2\" || kill -KILL 0; }")
     }
 
@@ -55,7 +55,7 @@ impl Wiretap {
             .server("sh", &["-c", script, heard.to_str().unwrap(), program, store.to_str().unwrap()])
     }
 
-    fn heard(&self) -> PathBuf {
+    pub(crate) fn heard(&self) -> PathBuf {
         self.folder.path().join("heard")
     }
 
@@ -70,7 +70,7 @@ impl Wiretap {
     }
 
     /// The params of all calls of this method so far.
-    fn told(&self, method: &str) -> Vec<Value> {
+    pub(crate) fn told(&self, method: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.heard()).unwrap_or_default();
         let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
         // A process that was killed may have left half a line before the first one of the next.

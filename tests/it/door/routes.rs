@@ -1,0 +1,65 @@
+//! All routes that there are, as the daemon itself tells them.
+
+use serde_json::Value;
+
+use crate::support::daemon::Daemon;
+use crate::support::http::request;
+use hyper::Method;
+
+/// A method and a path, whose parameters are still in braces.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Route {
+    pub(super) method: String,
+    pub(super) path: String,
+}
+
+/// What stands in the places of the parameters of a path.
+pub(super) struct Filled {
+    pub(super) session: String,
+    pub(super) turn: String,
+    pub(super) request: String,
+}
+
+impl Filled {
+    /// The path without braces; a parameter that is not known fails the test.
+    pub(super) fn fill(&self, path: &str) -> String {
+        let filled = path
+            .replace("{session_id}", &self.session)
+            .replace("{turn_id}", &self.turn)
+            .replace("{request_id}", &self.request);
+        assert!(!filled.contains('{'), "{path} has a parameter that these tests do not know");
+        filled
+    }
+}
+
+/// The routes of the OpenAPI document, which has to agree with the description; `headers` are for both.
+pub(super) async fn routes(daemon: &Daemon, headers: &[(&str, &str)]) -> Vec<Route> {
+    let read = async |path| request(daemon, Method::GET, path, headers, "").await.json;
+    let document = read("/openapi.json").await;
+    let mut routes = Vec::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for method in operations.as_object().unwrap().keys() {
+            routes.push(Route { method: method.to_uppercase(), path: path.clone() });
+        }
+    }
+    routes.sort();
+    let description = read("/describe").await;
+    let lists = [&description["routes"], &description["extensions"]];
+    let mut described: Vec<Route> =
+        lists.iter().flat_map(|list| list.as_array().unwrap()).map(of_description).collect();
+    described.sort();
+    described.dedup();
+    assert_eq!(routes, described);
+    routes
+}
+
+/// A route as the description has it: with colons, and with the WebSocket as a method.
+fn of_description(route: &Value) -> Route {
+    let text = |name: &str| route[name].as_str().unwrap().to_owned();
+    let part = |part: &str| match part.strip_prefix(':') {
+        Some(name) => format!("{{{name}}}"),
+        None => part.to_owned(),
+    };
+    let path = text("path").split('/').map(part).collect::<Vec<_>>().join("/");
+    Route { method: text("method").replace("WS", "GET"), path }
+}
