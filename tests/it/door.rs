@@ -2,6 +2,7 @@
 
 mod browser;
 mod hosts;
+mod listed;
 mod origins;
 mod oversize;
 mod routes;

@@ -1,32 +1,27 @@
 //! Which page asks: the headers Origin and Sec-Fetch-Site, and the pages that may ask from elsewhere.
 
-use serde_json::json;
-
 use super::routes::{Filled, routes};
 use super::wire::{HANDSHAKE, Sent, WireAnswer, assert_all_good, first_answers, request};
 use crate::api::{SESSIONS, STATUS, idle, ready, session, start, turn};
 use crate::duplex::asked;
 use crate::sessions::Wiretap;
-use crate::support::daemon::{Daemon, DaemonBuilder};
+use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
 use crate::support::wait::wait_until;
 use crate::support::websocket::EVENTS_PATH;
-
-/// Two pages from elsewhere, for daemons that list them.
-const LISTED: [&str; 2] = ["https://console.example", "http://localhost:3000"];
 
 /// What each question is answered when it is let in.
 const LET_IN: [u16; 3] = [201, 200, 101];
 
 /// Header lines, and whether a request with them is let in.
-struct Row {
+pub(super) struct Row {
     headers: Vec<Vec<u8>>,
     is_let_in: bool,
 }
 
 impl Row {
     /// These lines with this Host.
-    fn new(host: &str, lines: &[impl AsRef<[u8]>], is_let_in: bool) -> Self {
+    pub(super) fn new(host: &str, lines: &[impl AsRef<[u8]>], is_let_in: bool) -> Self {
         let host = format!("Host: {host}").into_bytes();
         let lines = lines.iter().map(|line| line.as_ref().to_vec());
         Self { headers: std::iter::once(host).chain(lines).collect(), is_let_in }
@@ -50,7 +45,7 @@ impl Row {
 
 /// Asks everything of every row, says which rows went otherwise than they should, and counts the sessions that came of
 /// it; the answers to the rows that are let in.
-async fn assert_rows(daemon: &Daemon, rows: &[Row]) -> Vec<(String, WireAnswer)> {
+pub(super) async fn assert_rows(daemon: &Daemon, rows: &[Row]) -> Vec<(String, WireAnswer)> {
     let before = sessions(daemon).await;
     let sent: Vec<Sent> = rows.iter().flat_map(Row::questions).collect();
     let wanted = rows.iter().flat_map(|row| LET_IN.map(|status| (row.is_let_in, status)));
@@ -78,23 +73,19 @@ async fn assert_rows(daemon: &Daemon, rows: &[Row]) -> Vec<(String, WireAnswer)>
 }
 
 /// An answer that tells a browser to show it to a page from elsewhere.
-fn allows_nobody(answer: &WireAnswer) -> Result<(), String> {
+pub(super) fn allows_nobody(answer: &WireAnswer) -> Result<(), String> {
     match answer.headers_beginning("access-control-").as_slice() {
         [] => Ok(()),
         headers => Err(format!("{headers:?} in an answer of {}", answer.status)),
     }
 }
 
-async fn sessions(daemon: &Daemon) -> usize {
+pub(super) async fn sessions(daemon: &Daemon) -> usize {
     get(daemon, SESSIONS).await.data(200)["sessions"].as_array().unwrap().len()
 }
 
-fn port(daemon: &Daemon) -> &str {
+pub(super) fn port(daemon: &Daemon) -> &str {
     daemon.authority().rsplit(':').next().unwrap()
-}
-
-fn listing(origins: &[&str]) -> DaemonBuilder {
-    origins.iter().fold(Daemon::builder(), |builder, origin| builder.arg("--allowed-origin").arg(origin))
 }
 
 #[tokio::test]
@@ -263,236 +254,6 @@ async fn what_a_browser_sends_for_another_site_is_refused() {
     }
     rows.push(Row::new(own, &[&b"Sec-Fetch-Site: none\xff"[..]], false));
     assert_rows(&daemon, &rows).await;
-}
-
-/// Whether an answer is shown by a browser to the page that this is.
-fn is_for(answer: &WireAnswer, origin: &str) -> Result<(), String> {
-    let allowed = answer.headers("access-control-allow-origin");
-    let vary = answer.headers("vary").join(",");
-    let varies = vary.split(',').any(|name| name.trim().eq_ignore_ascii_case("origin"));
-    if allowed != [origin] || !varies {
-        return Err(format!("{}: allowed {allowed:?}, vary {vary:?}", answer.status));
-    }
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_listed_page_is_let_in_from_anywhere_and_may_read_every_answer() {
-    let daemon = listing(&LISTED).start().await;
-    let (own, port) = (daemon.authority(), port(&daemon));
-    let mut rows = Vec::new();
-    for origin in LISTED {
-        let origin = format!("Origin: {origin}");
-        for name in ["127.0.0.1", "localhost"] {
-            rows.push(Row::new(&format!("{name}:{port}"), &[&origin], true));
-        }
-        for site in ["cross-site", "same-site", "same-origin", "none"] {
-            rows.push(Row::new(own, &[&origin, &format!("Sec-Fetch-Site: {site}")], true));
-        }
-    }
-    for (name, answer) in assert_rows(&daemon, &rows).await {
-        let origin = LISTED.iter().find(|origin| name.contains(*origin)).unwrap();
-        is_for(&answer, origin).unwrap_or_else(|why| panic!("{name}: {why}"));
-    }
-
-    // Errors too, and the answer to a HEAD.
-    let mut sent = Vec::new();
-    for (line, body) in [
-        ("GET /nothing/here".to_owned(), ""),
-        ("GET /v1/codexd/sessions/nobody".to_owned(), ""),
-        (format!("POST {SESSIONS}"), "nonsense"),
-        (format!("POST {SESSIONS}"), "[]"),
-        (format!("HEAD {STATUS}"), ""),
-        (format!("OPTIONS {STATUS}"), ""),
-        ("GET /healthz".to_owned(), ""),
-        (format!("GET {EVENTS_PATH}?limit=0"), ""),
-    ] {
-        let lines = [format!("Host: {own}"), format!("Origin: {}", LISTED[0])];
-        sent.push((format!("{line} {body}"), request(&line, &lines, body)));
-    }
-    let answers = first_answers(&daemon, &sent).await;
-    let checked = sent.iter().zip(answers).map(|((name, _), answer)| {
-        let checked = answer.and_then(|answer| is_for(&answer, LISTED[0]));
-        checked.map_err(|why| format!("{name}: {why}"))
-    });
-    let failures: Vec<String> = checked.filter_map(Result::err).collect();
-    assert_all_good(&failures);
-}
-
-#[tokio::test]
-async fn a_page_that_is_nearly_listed_is_refused() {
-    let daemon = listing(&LISTED).start().await;
-    let own = daemon.authority();
-    let mut rows = Vec::new();
-    for origin in [
-        "https://console.example/",
-        "https://console.example.",
-        "https://console.example:443",
-        "https://console.example:8443",
-        "http://console.example",
-        "https://CONSOLE.example",
-        "HTTPS://console.example",
-        "https://sub.console.example",
-        "https://evilconsole.example",
-        "https://console.example.evil.example",
-        "https://console.exampl",
-        "https://console.example, http://localhost:3000",
-        "https://console.example http://localhost:3000",
-        "http://localhost:30000",
-        "http://localhost",
-        "http://127.0.0.1:3000",
-        "https://localhost:3000",
-        "null",
-        "*",
-        "",
-    ] {
-        rows.push(Row::new(own, &[format!("Origin: {origin}")], false));
-        rows.push(Row::new(
-            own,
-            &[format!("Origin: {origin}"), "Sec-Fetch-Site: same-origin".to_owned()],
-            false,
-        ));
-    }
-    let listed = LISTED.map(|origin| format!("Origin: {origin}"));
-    rows.push(Row::new(own, &listed, false));
-    rows.push(Row::new(own, &[&listed[0], &listed[0]], false));
-    rows.push(Row::new(own, &[listed[0].as_str(), "Origin: null"], false));
-    // Who lists pages has not said that requests without a page come from anywhere.
-    rows.push(Row::new(own, &["Sec-Fetch-Site: cross-site"], false));
-    // A list is no licence for another name of ours.
-    rows.push(Row::new(own, &["Origin: http://evil.example", "Sec-Fetch-Site: none"], false));
-    assert_rows(&daemon, &rows).await;
-}
-
-#[tokio::test]
-async fn pages_are_listed_in_the_environment_too() {
-    let json = json!(LISTED).to_string();
-    let words = LISTED.join(" ");
-    for value in [json, words] {
-        let daemon = Daemon::builder().env("BAA_CODEXD_ALLOWED_ORIGINS", &value).start().await;
-        let own = daemon.authority();
-        let mut rows: Vec<Row> = Vec::new();
-        for origin in LISTED {
-            rows.push(Row::new(
-                own,
-                &[format!("Origin: {origin}"), "Sec-Fetch-Site: cross-site".to_owned()],
-                true,
-            ));
-        }
-        rows.push(Row::new(own, &["Origin: https://other.example"], false));
-        assert_rows(&daemon, &rows).await;
-    }
-}
-
-/// The question of a browser whether this page may send this.
-fn preflight(host: &str, path: &str, headers: &[&str]) -> Vec<u8> {
-    let host = format!("Host: {host}");
-    request(&format!("OPTIONS {path}"), &[&[host.as_str()], headers].concat(), "")
-}
-
-#[tokio::test]
-async fn a_listed_page_may_ask_beforehand_and_nobody_else() {
-    let daemon = listing(&LISTED).start().await;
-    let own = daemon.authority();
-    let own_origin = format!("Origin: http://{own}");
-    let asks = "Access-Control-Request-Method: POST";
-    let more = "Access-Control-Request-Headers: authorization,content-type,idempotency-key";
-    let listed = format!("Origin: {}", LISTED[0]);
-    let mut failures = Vec::new();
-
-    let mut sent: Vec<Sent> = Vec::new();
-    for path in [SESSIONS, STATUS, EVENTS_PATH, "/nothing/here"] {
-        for lines in [
-            &[listed.as_str(), asks][..],
-            &[&listed, asks, more],
-            &[&listed, asks, more, "Sec-Fetch-Site: cross-site"],
-        ] {
-            sent.push((format!("{path} {lines:?}"), preflight(own, path, lines)));
-        }
-    }
-    for ((name, _), answer) in sent.iter().zip(first_answers(&daemon, &sent).await) {
-        let checked = answer.and_then(|answer| {
-            answer.is(204, None)?;
-            is_for(&answer, LISTED[0])?;
-            let methods = answer.headers("access-control-allow-methods").join(",");
-            let allowed = answer.headers("access-control-allow-headers").join(",").to_ascii_lowercase();
-            for (list, word) in [
-                (&methods, "GET"),
-                (&methods, "POST"),
-                (&methods, "DELETE"),
-                (&allowed, "authorization"),
-                (&allowed, "content-type"),
-                (&allowed, "idempotency-key"),
-            ] {
-                if !list.split(',').any(|known| known.trim() == word) {
-                    return Err(format!("{word} is not in {list:?}"));
-                }
-            }
-            match answer.headers("access-control-allow-credentials").as_slice() {
-                [] => Ok(()),
-                values => Err(format!("credentials {values:?}")),
-            }
-        });
-        failures.extend(checked.err().map(|why| format!("{name}: {why}")));
-    }
-
-    let mut refused: Vec<(Sent, u16, &str)> = Vec::new();
-    for (lines, status, code) in [
-        (&["Origin: http://evil.example", asks][..], 403, "forbidden"),
-        (&["Origin: null", asks], 403, "forbidden"),
-        (
-            &["Origin: http://evil.example", asks, more, "Access-Control-Request-Private-Network: true"],
-            403,
-            "forbidden",
-        ),
-        (
-            &["Origin: http://evil.example", asks, "Access-Control-Request-Local-Network: true"],
-            403,
-            "forbidden",
-        ),
-        (&[&listed, &listed, asks], 403, "forbidden"),
-        (&["Sec-Fetch-Site: cross-site", asks], 403, "forbidden"),
-        (&[&own_origin, asks], 404, "not_found"),
-        (&[asks], 404, "not_found"),
-        (&[], 404, "not_found"),
-    ] {
-        refused.push(((format!("{lines:?}"), preflight(own, SESSIONS, lines)), status, code));
-    }
-    let foreign = "a foreign Host".to_owned();
-    refused.push(((foreign, preflight("evil.example", SESSIONS, &[&listed, asks])), 403, "forbidden"));
-    let sent: Vec<Sent> = refused.iter().map(|(sent, _, _)| sent.clone()).collect();
-    for (((name, _), status, code), answer) in refused.iter().zip(first_answers(&daemon, &sent).await) {
-        let is_listed = name.contains("foreign");
-        let checked = answer.and_then(|answer| {
-            answer.refuses(*status, code)?;
-            if is_listed { Ok(()) } else { allows_nobody(&answer) }
-        });
-        failures.extend(checked.err().map(|why| format!("{name}: {why}")));
-    }
-    assert_eq!(sessions(&daemon).await, 0);
-    assert_all_good(&failures);
-}
-
-#[tokio::test]
-async fn a_page_that_cannot_be_listed_is_refused_at_the_start() {
-    for origin in [
-        "*",
-        "null",
-        "",
-        "console.example",
-        "https://console.example/",
-        "https://console.example/path",
-        "https://console.example?",
-        "https://user@console.example",
-        "https://*.console.example",
-        "https://console.example https://other.example",
-        "https://",
-    ] {
-        let refusal = listing(&[origin]).start_refused().await;
-        assert_eq!(refusal.status.code(), Some(2), "{origin:?}: {}", refusal.stderr);
-        assert!(refusal.stderr.contains("--allowed-origin"), "{origin:?}: {}", refusal.stderr);
-        assert!(refusal.stderr.trim_end().ends_with('.'), "{origin:?}: {}", refusal.stderr);
-    }
 }
 
 #[tokio::test]

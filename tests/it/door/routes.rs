@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
+use super::wire::{first_answer, request};
 use crate::support::daemon::Daemon;
-use crate::support::http::request;
-use hyper::Method;
+use crate::support::http::Target;
 
 /// A method and a path, whose parameters are still in braces.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,9 +32,16 @@ impl Filled {
     }
 }
 
-/// The routes of the OpenAPI document, which has to agree with the description; `headers` are for both.
-pub(super) async fn routes(daemon: &Daemon, headers: &[(&str, &str)]) -> Vec<Route> {
-    let read = async |path| request(daemon, Method::GET, path, headers, "").await.json;
+/// The routes of the OpenAPI document, which has to agree with the description; the header lines are for both.
+pub(super) async fn routes(daemon: &Daemon, lines: &[&str]) -> Vec<Route> {
+    let host = format!("Host: {}", daemon.authority());
+    let lines = [&[host.as_str()], lines].concat();
+    let read = async |path: &str| {
+        let answer =
+            first_answer(daemon.authority(), &request(&format!("GET {path}"), &lines, "")).await.unwrap();
+        answer.is(200, None).unwrap();
+        serde_json::from_str::<Value>(&answer.body).unwrap()
+    };
     let document = read("/openapi.json").await;
     let mut routes = Vec::new();
     for (path, operations) in document["paths"].as_object().unwrap() {

@@ -1,1 +1,338 @@
-//! Not yet.
+//! Requests that two readers could understand in two ways, each with others hidden behind it.
+//!
+//! Whatever is refused ends its connection, so what stands behind it is never a request.
+
+use serde_json::{Value, json};
+
+use super::wire::{Sent, WireAnswer, all_answers, assert_all_good};
+use crate::api::{SESSIONS, STATUS, ready, start};
+use crate::sessions::Wiretap;
+use crate::support::http::{Target, get};
+
+/// A request under a name; `OWN` stands in it for the Host of the daemon.
+type Row = (String, String);
+
+/// Requests with these headers about their bodies, named by them, and with this body.
+fn framed(headers: &[impl AsRef<str>], body: &str) -> Vec<Row> {
+    let request = |lines: &str| format!("POST {SESSIONS} HTTP/1.1\r\nHost: OWN\r\n{lines}\r\n\r\n{body}");
+    headers.iter().map(|lines| (format!("{:?}", lines.as_ref()), request(lines.as_ref()))).collect()
+}
+
+/// Requests as they are.
+fn whole(rows: &[(&str, &str)]) -> Vec<Row> {
+    rows.iter().map(|(name, bytes)| ((*name).to_owned(), (*bytes).to_owned())).collect()
+}
+
+/// A request that would create a session, and one that would be answered.
+fn hidden() -> String {
+    let create = format!("POST {SESSIONS} HTTP/1.1\r\nHost: OWN\r\nContent-Length: 2\r\n\r\n{{}}");
+    format!("{create}GET {STATUS} HTTP/1.1\r\nHost: OWN\r\n\r\n")
+}
+
+/// Asserts that each row has exactly one answer, which is 400, and that nothing came of what is hidden behind it.
+async fn assert_refused(rows: Vec<Row>) {
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.builder().start().await;
+    ready(&daemon).await;
+    let bytes = |row: String| format!("{row}{}", hidden()).replace("OWN", daemon.authority()).into_bytes();
+    let sent: Vec<Sent> = rows.into_iter().map(|(name, row)| (name, bytes(row))).collect();
+    let mut failures = Vec::new();
+    for ((name, _), answers) in sent.iter().zip(all_answers(&daemon, &sent).await) {
+        if let Err(why) = answers.and_then(|answers| is_one_refusal(&answers)) {
+            failures.push(format!("{name}: {why}"));
+        }
+    }
+    assert_all_good(&failures);
+    assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
+    assert_eq!(wiretap.told("thread/start"), [] as [Value; 0]);
+}
+
+fn is_one_refusal(answers: &[WireAnswer]) -> Result<(), String> {
+    let [answer] = answers else {
+        let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+        return Err(format!("answers of {statuses:?} instead of one"));
+    };
+    answer.refuses(400, "bad_request")?;
+    match answer.headers("connection").as_slice() {
+        [word] if word.eq_ignore_ascii_case("close") => Ok(()),
+        words => Err(format!("nobody is told that the connection ends, only {words:?}")),
+    }
+}
+
+/// Asserts that each row is answered with these statuses; a last request that ends the connection is put behind it.
+async fn assert_answered(rows: &[(&str, String, &[u16])]) {
+    let daemon = start().await;
+    let last = "GET /nothing/here HTTP/1.1\r\nHost: OWN\r\nConnection: close\r\n\r\n";
+    let bytes = |row: &str| format!("{row}{last}").replace("OWN", daemon.authority()).into_bytes();
+    let sent: Vec<Sent> = rows.iter().map(|(name, row, _)| ((*name).to_owned(), bytes(row))).collect();
+    let mut failures = Vec::new();
+    for ((name, _, statuses), answers) in rows.iter().zip(all_answers(&daemon, &sent).await) {
+        let found = answers.map(|answers| answers.iter().map(|answer| answer.status).collect::<Vec<_>>());
+        let wanted = [statuses, &[404][..]].concat();
+        if found.as_ref() != Ok(&wanted) {
+            failures.push(format!("{name}: {found:?} instead of {wanted:?}"));
+        }
+    }
+    assert_all_good(&failures);
+}
+
+#[tokio::test]
+async fn two_words_about_the_length_of_a_body_are_refused() {
+    let with_length = framed(
+        &[
+            "Content-Length: 2\r\nContent-Length: 2",
+            "Content-Length: 2\r\nContent-Length: 4",
+            "Content-Length: 4\r\nContent-Length: 2",
+            "Content-Length: 2\r\ncontent-length: 2",
+            "Content-Length: 2\r\nAccept: */*\r\nContent-Length: 2",
+            "Content-Length: 0\r\nContent-Length: 2",
+            "Content-Length: 2\r\nContent-Length: 2\r\nContent-Length: 2",
+            "Content-Length:\r\nContent-Length: 2",
+            "Content-Length: 2\r\nContent-Length:",
+            "Content-Length: 2, 2",
+            "Content-Length: 2,2",
+            "Content-Length: 2, 4",
+        ],
+        "{}",
+    );
+    let with_chunks = framed(
+        &[
+            "Transfer-Encoding: chunked\r\nContent-Length: 5",
+            "Content-Length: 5\r\nTransfer-Encoding: chunked",
+            "Content-Length: 0\r\nTransfer-Encoding: chunked",
+            "Content-Length: 5\r\nAccept: */*\r\nTransfer-Encoding: chunked",
+            "content-LENGTH: 5\r\ntransfer-ENCODING: chunked",
+            "Content-Length: 5\r\nTransfer-Encoding: identity",
+            "Transfer-Encoding: xchunked\r\nContent-Length: 5",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity",
+            "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding:",
+        ],
+        "0\r\n\r\n",
+    );
+    assert_refused([with_length, with_chunks].concat()).await;
+}
+
+#[tokio::test]
+async fn a_length_that_is_not_only_digits_is_refused() {
+    let lengths = [
+        "+2", "-2", "-0", "--2", "+ 2", "0x2", "0b10", "2.0", "2e0", "2 2", "2;", "2,", ",2", "2 ,", "\"2\"",
+        "two", "", "2h", "#2", "2'", "½", "２", "NaN", "Infinity", "2\u{b}", "2\u{0}",
+    ];
+    let lines = lengths.map(|length| format!("Content-Length: {length}"));
+    assert_refused(framed(&lines, "{}")).await;
+}
+
+#[tokio::test]
+async fn an_encoding_of_the_transfer_other_than_chunked_is_refused() {
+    let encodings = [
+        "gzip",
+        "deflate",
+        "identity",
+        "",
+        "chunked, chunked",
+        "chunked,chunked",
+        "chunked, gzip",
+        "gzip, chunked",
+        "identity, chunked",
+        "chunked, identity",
+        "xchunked",
+        "chunkedx",
+        "chunke",
+        "chunked;q=1",
+        "chunked ; x",
+        "\"chunked\"",
+        "chunked,",
+        ", chunked",
+        "chun ked",
+        "x chunked",
+        "chunked\u{b}",
+        "\u{c}chunked",
+        "chunĸed",
+    ];
+    let lines = encodings.map(|encoding| format!("Transfer-Encoding: {encoding}"));
+    let mut rows = framed(&lines, "2\r\n{}\r\n0\r\n\r\n");
+    let head = format!("POST {SESSIONS} HTTP/1.0\r\nHost: OWN\r\nConnection: keep-alive\r\n");
+    rows.push(("in HTTP/1.0".to_owned(), format!("{head}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n")));
+    assert_refused(rows).await;
+}
+
+#[tokio::test]
+async fn a_head_that_can_be_read_in_two_ways_is_refused() {
+    let rows = whole(&[
+        ("a line feed alone after the request line", "GET /healthz HTTP/1.1\nHost: OWN\r\n\r\n"),
+        ("a line feed alone after a header", "GET /healthz HTTP/1.1\r\nHost: OWN\nAccept: */*\r\n\r\n"),
+        ("a line feed alone after the last header", "GET /healthz HTTP/1.1\r\nHost: OWN\n\r\n"),
+        ("a line feed alone at the end", "GET /healthz HTTP/1.1\r\nHost: OWN\r\n\n"),
+        ("line feeds alone", "GET /healthz HTTP/1.1\nHost: OWN\n\n"),
+        ("a line feed in a value", "GET /healthz HTTP/1.1\r\nHost: OWN\r\nX: a\nb\r\n\r\n"),
+        ("a hidden header behind a line feed", "GET /healthz HTTP/1.1\r\nX: a\nHost: OWN\r\n\r\n"),
+        ("a carriage return alone after the request line", "GET /healthz HTTP/1.1\rHost: OWN\r\n\r\n"),
+        ("a carriage return alone in a value", "GET /healthz HTTP/1.1\r\nHost: OWN\r\nX: a\rb\r\n\r\n"),
+        ("a carriage return alone after a header", "GET /healthz HTTP/1.1\r\nHost: OWN\rAccept: */*\r\n\r\n"),
+        ("two carriage returns", "GET /healthz HTTP/1.1\r\nHost: OWN\r\r\n\r\n"),
+        ("a carriage return alone in the path", "GET /heal\rthz HTTP/1.1\r\nHost: OWN\r\n\r\n"),
+        ("a folded line", "GET /healthz HTTP/1.1\r\nHost: OWN\r\nX: a\r\n b\r\n\r\n"),
+        ("a folded line with a tab", "GET /healthz HTTP/1.1\r\nHost: OWN\r\nX: a\r\n\tb\r\n\r\n"),
+        ("a folded Host", "GET /healthz HTTP/1.1\r\nHost:\r\n OWN\r\n\r\n"),
+        ("a folded encoding", "GET /healthz HTTP/1.1\r\nHost: OWN\r\nTransfer-Encoding:\r\n chunked\r\n\r\n"),
+        ("a folded line of white space", "GET /healthz HTTP/1.1\r\nHost: OWN\r\nX: a\r\n \r\n\r\n"),
+        ("white space before the first header", "GET /healthz HTTP/1.1\r\n Host: OWN\r\n\r\n"),
+        ("a line of white space first", "GET /healthz HTTP/1.1\r\n \r\nHost: OWN\r\n\r\n"),
+        ("a space before the colon", "GET /healthz HTTP/1.1\r\nHost : OWN\r\n\r\n"),
+        ("a tab before the colon", "GET /healthz HTTP/1.1\r\nHost: OWN\r\nX\t: a\r\n\r\n"),
+        (
+            "a space before the colon of a length",
+            "GET /healthz HTTP/1.1\r\nHost: OWN\r\nContent-Length : 4\r\n\r\n",
+        ),
+        ("a space in a name", "GET /healthz HTTP/1.1\r\nHost: OWN\r\nX Y: a\r\n\r\n"),
+        ("no colon", "GET /healthz HTTP/1.1\r\nHost: OWN\r\nnonsense\r\n\r\n"),
+        ("no name", "GET /healthz HTTP/1.1\r\nHost: OWN\r\n: a\r\n\r\n"),
+        ("a bracket in a name", "GET /healthz HTTP/1.1\r\nHost: OWN\r\nX[]: a\r\n\r\n"),
+        ("a name that is not ASCII", "GET /healthz HTTP/1.1\r\nHost: OWN\r\nHöst: a\r\n\r\n"),
+        ("a NUL in the path", "GET /heal\0thz HTTP/1.1\r\nHost: OWN\r\n\r\n"),
+        ("a NUL in a name", "GET /healthz HTTP/1.1\r\nHost: OWN\r\nX\0: a\r\n\r\n"),
+        ("a NUL in a value", "GET /healthz HTTP/1.1\r\nHost: OWN\r\nX: a\0b\r\n\r\n"),
+        (
+            "a NUL before the colon",
+            "GET /healthz HTTP/1.1\r\nHost: OWN\r\nTransfer-Encoding\0: chunked\r\n\r\n",
+        ),
+        ("a bell in a value", "GET /healthz HTTP/1.1\r\nHost: OWN\r\nX: a\u{7}b\r\n\r\n"),
+        ("an escape in a value", "GET /healthz HTTP/1.1\r\nHost: OWN\r\nX: \u{1b}[31m\r\n\r\n"),
+        ("a delete in a value", "GET /healthz HTTP/1.1\r\nHost: OWN\r\nX: a\u{7f}\r\n\r\n"),
+        ("a vertical tab before a value", "GET /healthz HTTP/1.1\r\nHost: OWN\r\nX:\u{b}a\r\n\r\n"),
+        ("a control character in the path", "GET /healthz\u{1} HTTP/1.1\r\nHost: OWN\r\n\r\n"),
+        ("a control character in the method", "G\u{1}ET /healthz HTTP/1.1\r\nHost: OWN\r\n\r\n"),
+    ]);
+    assert_refused(rows).await;
+}
+
+#[tokio::test]
+async fn a_request_line_of_another_protocol_is_refused() {
+    let rows = whole(&[
+        ("HTTP/0.9", "GET /healthz\r\n\r\n"),
+        ("HTTP/0.9 with its number", "GET /healthz HTTP/0.9\r\nHost: OWN\r\n\r\n"),
+        ("HTTP/1.0 without a Host", "GET /healthz HTTP/1.0\r\n\r\n"),
+        ("HTTP/1.2", "GET /healthz HTTP/1.2\r\nHost: OWN\r\n\r\n"),
+        ("HTTP/1.10", "GET /healthz HTTP/1.10\r\nHost: OWN\r\n\r\n"),
+        ("HTTP/1", "GET /healthz HTTP/1\r\nHost: OWN\r\n\r\n"),
+        ("HTTP/01.1", "GET /healthz HTTP/01.1\r\nHost: OWN\r\n\r\n"),
+        ("HTTP/2", "GET /healthz HTTP/2\r\nHost: OWN\r\n\r\n"),
+        ("HTTP/2.0", "GET /healthz HTTP/2.0\r\nHost: OWN\r\n\r\n"),
+        ("the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0"),
+        ("HTTP/3.0", "GET /healthz HTTP/3.0\r\nHost: OWN\r\n\r\n"),
+        ("HTTP/9.9", "GET /healthz HTTP/9.9\r\nHost: OWN\r\n\r\n"),
+        ("small letters", "GET /healthz http/1.1\r\nHost: OWN\r\n\r\n"),
+        ("another name", "GET /healthz RTSP/1.0\r\nHost: OWN\r\n\r\n"),
+        ("no version but a space", "GET /healthz \r\nHost: OWN\r\n\r\n"),
+        ("a word too many", "GET /healthz HTTP/1.1 HTTP/1.1\r\nHost: OWN\r\n\r\n"),
+        ("a path with a space", "GET /heal thz HTTP/1.1\r\nHost: OWN\r\n\r\n"),
+        ("two spaces before the path", "GET  /healthz HTTP/1.1\r\nHost: OWN\r\n\r\n"),
+        ("two spaces after the path", "GET /healthz  HTTP/1.1\r\nHost: OWN\r\n\r\n"),
+        ("tabs", "GET\t/healthz\tHTTP/1.1\r\nHost: OWN\r\n\r\n"),
+        ("a space at the end", "GET /healthz HTTP/1.1 \r\nHost: OWN\r\n\r\n"),
+        ("a space at the beginning", " GET /healthz HTTP/1.1\r\nHost: OWN\r\n\r\n"),
+        ("no path", "GET HTTP/1.1\r\nHost: OWN\r\n\r\n"),
+        ("no method", "/healthz HTTP/1.1\r\nHost: OWN\r\n\r\n"),
+        ("a method that is none", "G(E)T /healthz HTTP/1.1\r\nHost: OWN\r\n\r\n"),
+        ("nothing", "\u{0}\r\n\r\n"),
+        ("a word", "nonsense\r\n\r\n"),
+        ("JSON", "{\"type\": \"ping\"}\r\n\r\n"),
+        ("a handshake of TLS", "\u{16}\u{3}\u{1}\0\u{5}\u{1}\0\0\u{1}\u{3}\r\n\r\n"),
+        ("an answer", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+    ]);
+    assert_refused(rows).await;
+}
+
+#[tokio::test]
+async fn a_body_in_chunks_that_are_wrong_is_refused() {
+    let bodies = [
+        ("a negative size", "-2\r\n{}\r\n0\r\n\r\n"),
+        ("a size with a sign", "+2\r\n{}\r\n0\r\n\r\n"),
+        ("a size with a prefix", "0x2\r\n{}\r\n0\r\n\r\n"),
+        ("a size of 17 digits", "10000000000000002\r\n{}\r\n0\r\n\r\n"),
+        ("a size of 17 digits without end", "fffffffffffffffff\r\n{}\r\n0\r\n\r\n"),
+        ("a size that is no number", "g\r\n{}\r\n0\r\n\r\n"),
+        ("no size", "\r\n{}\r\n0\r\n\r\n"),
+        ("an extension without a size", ";a\r\n{}\r\n0\r\n\r\n"),
+        ("two sizes", "2 2\r\n{}\r\n0\r\n\r\n"),
+        ("a size and a comma", "2,\r\n{}\r\n0\r\n\r\n"),
+        ("a size in quotes", "\"2\"\r\n{}\r\n0\r\n\r\n"),
+        ("a size ended by a line feed alone", "2\n{}\r\n0\r\n\r\n"),
+        ("a size ended by a carriage return alone", "2\r{}\r\n0\r\n\r\n"),
+        ("an extension with a line feed alone", "2;a\n{}\r\n0\r\n\r\n"),
+        ("an extension that hides a line", "2;a\nx\r\n{}\r\n0\r\n\r\n"),
+        ("no end of the data", "2\r\n{}0\r\n\r\n"),
+        ("data ended by a line feed alone", "2\r\n{}\n0\r\n\r\n"),
+        ("data ended by a carriage return alone", "2\r\n{}\r0\r\n\r\n"),
+        ("more data than said", "2\r\n{} \r\n0\r\n\r\n"),
+        ("less data than said", "3\r\n{}\r\n0\r\n\r\n"),
+        ("no number at all", "{}"),
+    ];
+    let head = format!("POST {SESSIONS} HTTP/1.1\r\nHost: OWN\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let rows = bodies.map(|(name, body)| (name.to_owned(), format!("{head}{body}"))).to_vec();
+    assert_refused(rows).await;
+}
+
+#[tokio::test]
+async fn what_can_be_read_in_one_way_alone_is_answered_in_its_order() {
+    let post =
+        |lines: &str, body: &str| format!("POST {SESSIONS} HTTP/1.1\r\nHost: OWN\r\n{lines}\r\n\r\n{body}");
+    let read = "GET /healthz HTTP/1.1\r\nHost: OWN\r\n\r\n";
+    let hiding = "GET /healthz HTTP/1.1\r\nHost: OWN\r\nContent-Length: 42\r\n\r\nGET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
+    let chunked = "Transfer-Encoding: chunked";
+    let rows: &[(&str, String, &[u16])] = &[
+        ("two requests at once", read.repeat(2), &[200, 200]),
+        ("five requests at once", read.repeat(5), &[200; 5]),
+        (
+            "one that creates and one that reads",
+            format!("{}{read}", post("Content-Length: 2", "{}")),
+            &[201, 200],
+        ),
+        (
+            "one that is wrong and one that reads",
+            format!("{}{read}", post("Content-Length: 2", "[]")),
+            &[400, 200],
+        ),
+        (
+            "one in chunks and one that reads",
+            format!("{}{read}", post(chunked, "2\r\n{}\r\n0\r\n\r\n")),
+            &[201, 200],
+        ),
+        ("white space around a length", post("Content-Length: \t 2 \t", "{}"), &[201]),
+        ("a length with zeros before it", post("Content-Length: 0002", "{}"), &[201]),
+        ("a length of zero", post("Content-Length: 0", ""), &[201]),
+        ("no length", post("Accept: */*", ""), &[201]),
+        ("white space around chunked", post("Transfer-Encoding: \t chunked \t", "0\r\n\r\n"), &[201]),
+        ("chunks", post(chunked, "1\r\n{\r\n1\r\n}\r\n0\r\n\r\n"), &[201]),
+        ("a size with zeros before it", post(chunked, "0002\r\n{}\r\n000\r\n\r\n"), &[201]),
+        ("a size in capitals", post(chunked, &format!("A\r\n{{{}}}\r\n0\r\n\r\n", " ".repeat(8))), &[201]),
+        ("extensions of chunks", post(chunked, "2;a;b=c;d=\"e\"\r\n{}\r\n0;last\r\n\r\n"), &[201]),
+        ("trailers", post(chunked, "2\r\n{}\r\n0\r\nX: a\r\nHost: evil.example\r\n\r\n"), &[201]),
+        ("a length in the trailers", post(chunked, "2\r\n{}\r\n0\r\nContent-Length: 99\r\n\r\n"), &[201]),
+        ("tabs and bytes above ASCII in a value", post("X: a\tb\u{e9}", ""), &[201]),
+        ("an empty value", post("X:", ""), &[201]),
+        (
+            "another word for another protocol",
+            post(
+                "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__",
+                "",
+            ),
+            &[201],
+        ),
+        ("a body where none is read", hiding.to_owned(), &[200]),
+    ];
+    assert_answered(rows).await;
+}
+
+#[tokio::test]
+async fn a_request_of_http_1_0_is_answered_once_and_closes() {
+    let daemon = start().await;
+    let own = daemon.authority();
+    let bytes = format!("GET /healthz HTTP/1.0\r\nHost: {own}\r\n\r\n{}", hidden().replace("OWN", own));
+    let sent = [("HTTP/1.0".to_owned(), bytes.into_bytes())];
+    let answers = all_answers(&daemon, &sent).await.remove(0).unwrap();
+    assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200]);
+    assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
+}

@@ -107,17 +107,6 @@ pub(super) async fn first_answer(address: &str, bytes: &[u8]) -> Result<WireAnsw
     first.ok_or_else(|| format!("no answer, only {:?}", received.text()))
 }
 
-/// All answers to these bytes; the server has to close the connection, and does not get to hear that ours ends.
-pub(super) async fn all_answers(address: &str, bytes: &[u8]) -> Result<Vec<WireAnswer>, String> {
-    let mut received = Received::of(bytes);
-    received.exchange(address, bytes, |_| false).await?;
-    let answers = received.answers()?;
-    match received.rest() {
-        b"" => Ok(answers),
-        rest => Err(format!("after {} answers: {:?}", answers.len(), String::from_utf8_lossy(rest))),
-    }
-}
-
 /// Asserts that nothing failed, and says everything that did.
 pub(super) fn assert_all_good(failures: &[String]) {
     assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
@@ -132,6 +121,25 @@ pub(super) async fn first_answers(
     rows: &[Sent],
 ) -> Vec<Result<WireAnswer, String>> {
     let one = async |address: String, bytes: Vec<u8>| first_answer(&address, &bytes).await;
+    side_by_side(target, rows, one).await
+}
+
+/// Sends each row on a connection of its own, which the server has to close without hearing that ours ends; all answers,
+/// in the order of the rows.
+pub(super) async fn all_answers(
+    target: &(impl Target + ?Sized),
+    rows: &[Sent],
+) -> Vec<Result<Vec<WireAnswer>, String>> {
+    let one = async |address: String, bytes: Vec<u8>| {
+        let mut received = Received::of(&bytes);
+        received.exchange(&address, &bytes, |_| false).await?;
+        match received.parsed()? {
+            (answers, b"") => Ok(answers),
+            (answers, rest) => {
+                Err(format!("after {} answers: {:?}", answers.len(), String::from_utf8_lossy(rest)))
+            }
+        }
+    };
     side_by_side(target, rows, one).await
 }
 
@@ -214,11 +222,7 @@ impl Received {
         self.parsed().map(|(answers, _)| answers)
     }
 
-    /// What came after the last whole answer.
-    fn rest(&self) -> &[u8] {
-        self.parsed().map_or(&self.bytes, |(_, rest)| rest)
-    }
-
+    /// All whole answers, and what came after the last one.
     fn parsed(&self) -> Result<(Vec<WireAnswer>, &[u8]), String> {
         let mut answers = Vec::new();
         let mut rest = self.bytes.as_slice();
@@ -244,9 +248,12 @@ impl Received {
 /// The head of an answer, and the length of its body.
 fn head(bytes: &[u8]) -> Result<(WireAnswer, usize), String> {
     let text = String::from_utf8_lossy(bytes);
-    let strange = || format!("no answer of HTTP/1.1: {text:?}");
+    let strange = || format!("no answer of HTTP: {text:?}");
     let mut lines = text.split("\r\n");
-    let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.1 ")).and_then(|line| line.get(..3));
+    let first = lines.next().unwrap_or_default();
+    // An answer to a request of HTTP/1.0 says so.
+    let first = first.strip_prefix("HTTP/1.1 ").or(first.strip_prefix("HTTP/1.0 "));
+    let status = first.and_then(|line| line.get(..3));
     let status = status.and_then(|status| status.parse().ok()).ok_or_else(strange)?;
     let headers = lines.map(|line| line.split_once(':').ok_or_else(strange));
     let headers = headers.map(|pair| pair.map(|(name, value)| (name.to_owned(), value.trim().to_owned())));
