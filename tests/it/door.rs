@@ -7,5 +7,7 @@ mod origins;
 mod oversize;
 mod routes;
 mod smuggling;
+mod token_command;
+mod token_files;
 mod tokens;
 mod wire;

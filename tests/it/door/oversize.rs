@@ -149,7 +149,7 @@ async fn a_body_over_the_limit_is_refused_before_it_is_read() {
         row("a long chunk that never ends", in_chunks(own, &[b' '; 4000], 4000, false), TOO_LONG),
         row("a mebibyte", posted(own, &padded(1 << 20)), TOO_LONG),
     ];
-    for length in [limit + 1, BODY, 1 << 30, usize::MAX] {
+    for length in [limit + 1, BODY, 1 << 30, 1 << 50] {
         rows.push(row(format!("{length} bytes that never come"), declared(own, length, ""), TOO_LONG));
         let expects = declared(own, length, "Expect: 100-continue\r\n");
         rows.push(row(format!("{length} bytes that are asked for first"), expects, TOO_LONG));
@@ -173,7 +173,9 @@ async fn a_body_over_the_limit_is_refused_before_it_is_read() {
 async fn a_number_that_no_length_can_be_is_refused() {
     let daemon = start().await;
     let own = daemon.authority();
-    for length in ["18446744073709551616", "99999999999999999999999999", &"9".repeat(1000)] {
+    for length in
+        ["18446744073709551615", "18446744073709551616", "99999999999999999999999999", &"9".repeat(1000)]
+    {
         let answer = first_answer(own, &declared(own, length, "")).await.unwrap();
         let is_refused = answer.refuses(400, "bad_request").or(answer.refuses(413, "payload_too_large"));
         is_refused.unwrap_or_else(|why| panic!("{length}: {why}"));

@@ -164,6 +164,8 @@ async fn a_head_that_can_be_read_in_two_ways_is_refused() {
         ("a line feed alone after the request line", "GET /healthz HTTP/1.1\nHost: OWN\r\n\r\n"),
         ("a line feed alone after a header", "GET /healthz HTTP/1.1\r\nHost: OWN\nAccept: */*\r\n\r\n"),
         ("a line feed alone after the last header", "GET /healthz HTTP/1.1\r\nHost: OWN\n\r\n"),
+        ("a line feed alone before the request line", "\nGET /healthz HTTP/1.1\r\nHost: OWN\r\n\r\n"),
+        ("a carriage return alone before it", "\rGET /healthz HTTP/1.1\r\nHost: OWN\r\n\r\n"),
         ("a line feed alone at the end", "GET /healthz HTTP/1.1\r\nHost: OWN\r\n\n"),
         ("line feeds alone", "GET /healthz HTTP/1.1\nHost: OWN\n\n"),
         ("a line feed in a value", "GET /healthz HTTP/1.1\r\nHost: OWN\r\nX: a\nb\r\n\r\n"),
@@ -283,6 +285,8 @@ async fn what_can_be_read_in_one_way_alone_is_answered_in_its_order() {
     let hiding = "GET /healthz HTTP/1.1\r\nHost: OWN\r\nContent-Length: 42\r\n\r\nGET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
     let chunked = "Transfer-Encoding: chunked";
     let rows: &[(&str, String, &[u16])] = &[
+        ("an empty line before it", format!("\r\n{read}"), &[200]),
+        ("empty lines before each", format!("\r\n\r\n{read}\r\n{read}"), &[200, 200]),
         ("two requests at once", read.repeat(2), &[200, 200]),
         ("five requests at once", read.repeat(5), &[200; 5]),
         (

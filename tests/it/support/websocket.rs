@@ -148,20 +148,24 @@ impl EventStream {
 
     /// All events that still come until the server ends the stream, and the code of the close.
     pub(crate) async fn rest(&mut self) -> (Vec<Value>, u16) {
-        let mut events = Vec::new();
+        let (messages, code) = self.last_messages().await;
+        let events = messages.into_iter().filter(|message| message["type"] == "event");
+        (events.map(|mut message| message["event"].take()).collect(), code)
+    }
+
+    /// All messages of any type that still come until the server ends the stream, and the code of the close.
+    pub(crate) async fn last_messages(&mut self) -> (Vec<Value>, u16) {
+        let mut messages = Vec::new();
         let all = async {
             loop {
                 match self.receive().await {
-                    Received::Json(mut message) if message["type"] == "event" => {
-                        events.push(message["event"].take());
-                    }
-                    Received::Json(_) => {}
+                    Received::Json(message) => messages.push(message),
                     Received::Closed(code) => return code,
                 }
             }
         };
         match tokio::time::timeout(DEADLINE, all).await {
-            Ok(code) => (events, code),
+            Ok(code) => (messages, code),
             Err(_) => self.lost("the end of the stream"),
         }
     }
