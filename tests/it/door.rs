@@ -3,6 +3,8 @@
 mod browser;
 mod hosts;
 mod listed;
+#[cfg(target_os = "linux")]
+mod memory;
 mod origins;
 mod oversize;
 mod routes;

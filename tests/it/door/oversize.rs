@@ -1,37 +1,29 @@
-//! What is too long, too deep or too much, and what it costs the daemon.
+//! What is too long, too deep or too much.
 
 use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::Message;
 
-use super::wire::{Sent, WireAnswer, all_answers, assert_all_good, first_answer, first_answers, request};
-use crate::api::{SESSIONS, STATUS, TURN, ready, session, start};
+use super::wire::{Sent, all_answers, assert_all_good, first_answer, first_answers, request};
+use crate::api::{SESSIONS, STATUS, ready, start};
 use crate::support::daemon::Daemon;
-use crate::support::http::{Target, get, post};
-use crate::support::websocket::EventStream;
+use crate::support::http::{Target, get};
 
 /// How long the head of a request may be, with the empty line at its end.
 const HEAD: usize = 16 * 1024;
 /// How many headers a request may have.
 const HEADERS: usize = 100;
 /// How long a body may be when nothing else is said.
-const BODY: usize = 16 * 1024 * 1024;
+pub(super) const BODY: usize = 16 * 1024 * 1024;
 /// How deep JSON may be.
 const DEPTH: usize = 128;
-/// How long a message over a WebSocket may be.
-const MESSAGE: usize = 1024 * 1024;
-const TOO_BIG: u16 = 1009;
-/// How much more memory all of this together may cost.
-#[cfg(target_os = "linux")]
-const MEMORY: u64 = 64 * 1024 * 1024;
 
-const TOO_LARGE: (u16, Option<&str>) = (431, Some("headers_too_large"));
-const TOO_LONG: (u16, Option<&str>) = (413, Some("payload_too_large"));
-const WRONG: (u16, Option<&str>) = (400, Some("bad_request"));
+pub(super) const TOO_LARGE: (u16, Option<&str>) = (431, Some("headers_too_large"));
+pub(super) const TOO_LONG: (u16, Option<&str>) = (413, Some("payload_too_large"));
+pub(super) const WRONG: (u16, Option<&str>) = (400, Some("bad_request"));
 
 /// A row: what is sent under its name, and the status and code of the answer.
-type Row = (Sent, (u16, Option<&'static str>));
+pub(super) type Row = (Sent, (u16, Option<&'static str>));
 
-fn row(name: impl Into<String>, bytes: Vec<u8>, wanted: (u16, Option<&'static str>)) -> Row {
+pub(super) fn row(name: impl Into<String>, bytes: Vec<u8>, wanted: (u16, Option<&'static str>)) -> Row {
     ((name.into(), bytes), wanted)
 }
 
@@ -101,7 +93,7 @@ async fn a_head_may_have_sixteen_kibibytes_and_a_hundred_headers_and_no_more() {
 }
 
 /// A request with this body in chunks of this size, without an end when it is told so.
-fn in_chunks(own: &str, body: &[u8], size: usize, has_end: bool) -> Vec<u8> {
+pub(super) fn in_chunks(own: &str, body: &[u8], size: usize, has_end: bool) -> Vec<u8> {
     let mut bytes =
         format!("POST {SESSIONS} HTTP/1.1\r\nHost: {own}\r\nTransfer-Encoding: chunked\r\n\r\n").into_bytes();
     for chunk in body.chunks(size) {
@@ -116,17 +108,17 @@ fn in_chunks(own: &str, body: &[u8], size: usize, has_end: bool) -> Vec<u8> {
 }
 
 /// A request that says how long its body will be, without one byte of it.
-fn declared(own: &str, length: impl std::fmt::Display, more: &str) -> Vec<u8> {
+pub(super) fn declared(own: &str, length: impl std::fmt::Display, more: &str) -> Vec<u8> {
     format!("POST {SESSIONS} HTTP/1.1\r\nHost: {own}\r\nContent-Length: {length}\r\n{more}\r\n").into_bytes()
 }
 
 /// An object that takes exactly so many bytes.
-fn padded(bytes: usize) -> String {
+pub(super) fn padded(bytes: usize) -> String {
     let frame = r#"{"ignored":""}"#.len();
     json!({ "ignored": "x".repeat(bytes - frame) }).to_string()
 }
 
-fn posted(own: &str, body: &str) -> Vec<u8> {
+pub(super) fn posted(own: &str, body: &str) -> Vec<u8> {
     request(&format!("POST {SESSIONS}"), &[format!("Host: {own}")], body)
 }
 
@@ -247,94 +239,4 @@ async fn of_two_fields_of_one_name_the_last_one_counts() {
         let answer: Value = serde_json::from_str(&answer.body).unwrap();
         assert_eq!(answer["data"]["session"]["purpose"], purpose, "{body}");
     }
-}
-
-/// The most memory that the daemon had since the last look, and what it has now, in bytes.
-#[cfg(target_os = "linux")]
-fn memory(daemon: &Daemon) -> (u64, u64) {
-    let of_process = |name: &str| format!("/proc/{}/{name}", daemon.pid());
-    let status = std::fs::read_to_string(of_process("status")).unwrap();
-    let bytes = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
-    };
-    // From now on the most is counted anew.
-    std::fs::write(of_process("clear_refs"), "5").unwrap();
-    (bytes("VmHWM:"), bytes("VmRSS:"))
-}
-
-/// What costs a careless server the most memory: each with what becomes of it.
-#[cfg(target_os = "linux")]
-fn monsters(own: &str) -> Vec<Row> {
-    let array = |item: &str| format!("{{\"a\":[{}1]}}", item.repeat((BODY - 16) / item.len()));
-    let keys: String = (0..1_000_000).map(|number| format!("\"{number:07}\":0,")).collect();
-    let over = vec![b' '; BODY + 1];
-    let lists = [
-        ("an array of numbers", array("1,")),
-        ("an array of arrays", array("[],")),
-        ("an array of texts", array("\"\",")),
-        ("an array of objects", array("{},")),
-        ("an array of small objects", array("{\"a\":1},")),
-        ("many keys", format!("{{{keys}\"last\":0}}")),
-        ("one text", padded(BODY)),
-        ("white space", " ".repeat(BODY)),
-        ("an array that is the body", format!("[{}1]", "1,".repeat(BODY / 2 - 8))),
-        ("brackets", "[".repeat(BODY)),
-    ];
-    let mut rows = vec![
-        row("a gibibyte declared", declared(own, 1 << 30, ""), TOO_LONG),
-        row("a byte over the limit in chunks", in_chunks(own, &over, 64 * 1024, false), TOO_LONG),
-        row("a byte over the limit in small chunks", in_chunks(own, &over, 16, false), TOO_LONG),
-        row("a head without end", vec![b'a'; BODY], TOO_LARGE),
-        row("headers without end", "X: a\r\n".repeat(BODY / 6).into_bytes(), TOO_LARGE),
-    ];
-    for (name, body) in lists {
-        let is_in_order = body.starts_with('{') || body.starts_with(' ');
-        let wanted = if is_in_order { (0, None) } else { WRONG };
-        rows.push(row(name, posted(own, &body), wanted));
-    }
-    rows
-}
-
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn nothing_that_is_too_much_costs_memory() {
-    let daemon = start().await;
-    ready(&daemon).await;
-    let session_id = session(&daemon).await;
-    let own = daemon.authority();
-    let (_, at_first) = memory(&daemon);
-    let (mut before, mut most) = (at_first, 0);
-    let mut failures = Vec::new();
-    let mut cost = |name: &str, answer: Result<(), String>| {
-        let (peak, now) = memory(&daemon);
-        if peak.saturating_sub(before) > MEMORY {
-            failures.push(format!("{name}: {} MiB more", (peak - before) >> 20));
-        }
-        (before, most) = (now, most.max(peak));
-        failures.extend(answer.err().map(|why| format!("{name}: {why}")));
-    };
-    for ((name, bytes), (status, code)) in monsters(own) {
-        let answer = first_answer(own, &bytes).await;
-        // What is in order may be taken or refused; it is the memory that counts.
-        let is = |answer: WireAnswer| match (status, answer.status) {
-            (0, 201 | 400 | 413) => Ok(()),
-            _ => answer.is(status, code),
-        };
-        cost(&name, answer.and_then(is));
-    }
-    for bytes in [MESSAGE + 1, 4 * MESSAGE, 64 * MESSAGE] {
-        let mut events = EventStream::connect(&daemon).await;
-        events.hello().await;
-        events.send(Message::text("x".repeat(bytes))).await;
-        let code = events.close_code().await;
-        let is_too_big = (code == TOO_BIG).then_some(()).ok_or_else(|| format!("closed with {code}"));
-        cost(&format!("a message of {bytes} bytes"), is_too_big);
-    }
-    if most - at_first > MEMORY {
-        failures.push(format!("all together: {} MiB more", (most - at_first) >> 20));
-    }
-    assert_all_good(&failures);
-    let turn = post(&daemon, TURN, &json!({ "sessionId": session_id, "input": "hello" })).await;
-    assert_eq!(turn.status, 202, "{}", turn.text);
 }

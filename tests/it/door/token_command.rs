@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::tokens::{OTHER, TOKEN, TokenFile, opens, write_private};
+use super::tokens::{OTHER, TOKEN, TokenFile, beginning, opens, write_private};
 use crate::api::{Ended, run};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::http::Target;
@@ -59,7 +59,7 @@ fn assert_made(ended: &Ended, path: &Path) -> String {
 
 fn assert_untold(ended: &Ended, token: &str) {
     for text in [&ended.stdout, &ended.stderr] {
-        assert!(!text.contains(&token[..16]), "the token is told: {text}");
+        assert!(!text.contains(beginning(token, 16)), "the token is told: {text}");
     }
 }
 

@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::tokens::{OTHER, TOKEN, TokenFile, ask, bearer, opens, ready, write_private};
+use super::tokens::{OTHER, TOKEN, TokenFile, ask, bearer, beginning, opens, ready, write_private};
 use super::wire::assert_all_good;
 use crate::api::{SESSIONS, STATUS};
 use crate::support::daemon::Daemon;
@@ -43,8 +43,8 @@ const SPOILT: [(&str, Spoil); 27] = [
     ("a device", |path| symlink("/dev/zero", path).unwrap()),
     ("empty", |path| write_private(path, "")),
     ("white space", |path| write_private(path, " \n\t\r\n".repeat(20))),
-    ("too short", |path| write_private(path, &TOKEN[..31])),
-    ("too short with white space", |path| write_private(path, format!("   {}   \n", &TOKEN[..31]))),
+    ("too short", |path| write_private(path, beginning(TOKEN, 31))),
+    ("too short with white space", |path| write_private(path, format!("   {}   \n", beginning(TOKEN, 31)))),
     ("too long", |path| write_private(path, "a".repeat(513))),
     ("much too long", |path| {
         write_private(path, "");
@@ -86,7 +86,7 @@ fn is_helpful(stderr: &str, path: &Path) -> Result<(), String> {
     if !is_sentence || !sentence.contains(path.to_str().unwrap()) {
         return Err(format!("no sentence about the file: {sentence:?}"));
     }
-    match [TOKEN, OTHER].iter().find(|token| sentence.contains(&token[..31])) {
+    match [TOKEN, OTHER].iter().find(|token| sentence.contains(beginning(token, 31))) {
         Some(_) => Err(format!("it tells the token: {sentence:?}")),
         None => Ok(()),
     }
@@ -131,9 +131,9 @@ async fn a_file_of_somebody_else_is_refused() {
 
 #[tokio::test]
 async fn what_is_a_token_is_taken() {
-    let longest = "Az09-._~+".repeat(60)[..512].to_owned();
+    let longest = beginning(&"Az09-._~+".repeat(60), 512).to_owned();
     for (name, text, token) in [
-        ("32 characters", TOKEN[..32].to_owned(), &TOKEN[..32]),
+        ("32 characters", beginning(TOKEN, 32).to_owned(), beginning(TOKEN, 32)),
         ("512 characters of all kinds", longest.clone(), longest.as_str()),
         ("a line", format!("{TOKEN}\n"), TOKEN),
         ("a line of another system", format!("{TOKEN}\r\n"), TOKEN),
@@ -194,7 +194,7 @@ async fn nobody_gets_in_while_the_file_cannot_be_used() {
             (!opens(&daemon, TOKEN).await).then_some(())
         })
         .await;
-        let part = &TOKEN[..31];
+        let part = beginning(TOKEN, 31);
         for token in ["", part, TOKEN, OTHER] {
             for line in [format!("GET {STATUS}"), format!("POST {SESSIONS}"), format!("GET {EVENTS_PATH}")] {
                 let answer = ask(&daemon, &line, &[bearer(token)], "").await;
@@ -208,7 +208,7 @@ async fn nobody_gets_in_while_the_file_cannot_be_used() {
         noticed(&daemon, TOKEN).await;
     }
     assert_all_good(&failures);
-    assert!(!daemon.stderr().contains(&TOKEN[..31]), "the log tells the token");
+    assert!(!daemon.stderr().contains(beginning(TOKEN, 31)), "the log tells the token");
 }
 
 async fn follow(daemon: &Daemon, headers: &[(&str, &str)]) -> EventStream {

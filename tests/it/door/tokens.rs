@@ -21,6 +21,11 @@ pub(super) const TOKEN: &str = "f00dfacecafe0123456789abcdef0123f00dfacecafe0123
 /// Another one, of the same length.
 pub(super) const OTHER: &str = "0ddba11cafe0123456789abcdef01230ddba11cafe0123456789abcdef01230a";
 
+/// The beginning of a token.
+pub(super) fn beginning(token: &str, characters: usize) -> &str {
+    token.get(..characters).unwrap()
+}
+
 /// A file with a token, in a folder of its own.
 pub(super) struct TokenFile {
     folder: TempDir,
@@ -132,14 +137,14 @@ async fn closed_routes(daemon: &Daemon) -> Vec<Route> {
 /// Ways to say who asks that are not the right one: what is put behind the path, and header lines.
 fn wrong_credentials() -> Vec<(String, Vec<String>)> {
     let upper = TOKEN.to_uppercase();
-    let (shorter, longer) = (&TOKEN[..TOKEN.len() - 1], format!("{TOKEN}0"));
+    let (shorter, longer) = (beginning(TOKEN, TOKEN.len() - 1), format!("{TOKEN}0"));
     let values = [
         String::new(),
         "Bearer".to_owned(),
         format!("Bearer {OTHER}"),
         format!("Bearer {shorter}"),
         format!("Bearer {longer}"),
-        format!("Bearer {}", &TOKEN[1..]),
+        format!("Bearer {}", TOKEN.trim_start_matches('f')),
         format!("Bearer {upper}"),
         format!("Bearer {TOKEN}{TOKEN}"),
         format!("Bearer {TOKEN} {TOKEN}"),
@@ -344,7 +349,7 @@ async fn a_websocket_may_say_the_token_as_a_protocol() {
         (vec![protocols(&format!("chat, codexd.bearer.{TOKEN}"))], refused()),
         (vec![protocols(&format!("codexd.v1, codexd.bearer.{OTHER}"))], refused()),
         (vec![protocols("codexd.v1, codexd.bearer.")], refused()),
-        (vec![protocols(&format!("codexd.v1, codexd.bearer.{}", &TOKEN[1..]))], refused()),
+        (vec![protocols(&format!("codexd.v1, codexd.bearer.{}", TOKEN.trim_start_matches('f')))], refused()),
         (vec![protocols(&format!("codexd.v1, codexd.bearer.{TOKEN}0"))], refused()),
         (vec![protocols(&format!("codexd.v1, codexd.bearer.{}", TOKEN.to_uppercase()))], refused()),
         (vec![protocols(&format!("codexd.v1, bearer.{TOKEN}"))], refused()),
