@@ -5,9 +5,9 @@ use tokio_tungstenite::tungstenite::Message;
 
 use super::oversize::{BODY, Row, TOO_LARGE, TOO_LONG, WRONG, declared, in_chunks, padded, posted, row};
 use super::wire::{WireAnswer, assert_all_good, first_answer};
-use crate::api::{STATUS, TURN, ready, session, start};
+use crate::api::{TURN, ready, session, start};
 use crate::support::daemon::Daemon;
-use crate::support::http::{Target, get, post};
+use crate::support::http::{Target, post};
 use crate::support::websocket::EventStream;
 
 /// How long a message over a WebSocket may be.
