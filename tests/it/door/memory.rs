@@ -49,7 +49,7 @@ fn monsters(own: &str) -> Vec<Row> {
     let mut rows = vec![
         row("a gibibyte declared", declared(own, 1 << 30, ""), TOO_LONG),
         row("a byte over the limit in chunks", in_chunks(own, &over, 64 * 1024, false), TOO_LONG),
-        row("a byte over the limit in small chunks", in_chunks(own, &over, 16, false), TOO_LONG),
+        row("a byte over the limit in small chunks", in_chunks(own, &over, 1024, false), TOO_LONG),
         row("a head without end", vec![b'a'; BODY], TOO_LARGE),
         row("headers without end", "X: a\r\n".repeat(BODY / 6).into_bytes(), TOO_LARGE),
     ];

@@ -124,7 +124,7 @@ pub(super) fn posted(own: &str, body: &str) -> Vec<u8> {
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused_before_it_is_read() {
-    let limit = 1000;
+    let limit = 2000;
     let daemon = Daemon::builder().arg("--body-limit").arg(limit.to_string()).start().await;
     ready(&daemon).await;
     let own = daemon.authority();
