@@ -331,6 +331,42 @@ async fn what_can_be_read_in_one_way_alone_is_answered_in_its_order() {
 }
 
 #[tokio::test]
+async fn a_body_that_nobody_reads_is_no_request() {
+    let daemon = start().await;
+    let own = daemon.authority();
+    let hidden = hidden().replace("OWN", own);
+    let last = format!("GET /nothing/here HTTP/1.1\r\nHost: {own}\r\nConnection: close\r\n\r\n");
+    let mut sent: Vec<Sent> = Vec::new();
+    for times in [1, 10, 2000] {
+        let body = hidden.repeat(times);
+        let length = format!("Content-Length: {}\r\n\r\n{body}", body.len());
+        let chunked = format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
+        for framed in [length, chunked] {
+            for (what, lines) in [
+                ("an unknown route", format!("POST /nothing/here HTTP/1.1\r\nHost: {own}\r\n")),
+                ("another Host", format!("POST {SESSIONS} HTTP/1.1\r\nHost: evil.example\r\n")),
+                ("a page", format!("POST {SESSIONS} HTTP/1.1\r\nHost: {own}\r\nOrigin: null\r\n")),
+                ("a reading", format!("GET {STATUS} HTTP/1.1\r\nHost: {own}\r\n")),
+                ("a HEAD of nothing", format!("HEAD /nothing/here HTTP/1.1\r\nHost: {own}\r\n")),
+            ] {
+                sent.push((format!("{what}, {times} hidden"), format!("{lines}{framed}{last}").into_bytes()));
+            }
+        }
+    }
+    let mut failures = Vec::new();
+    for ((name, _), answers) in sent.iter().zip(all_answers(&daemon, &sent).await) {
+        let statuses = answers.map(|answers| answers.iter().map(|answer| answer.status).collect::<Vec<_>>());
+        // The connection may end after the first answer; what it must not do is take the body for requests.
+        match statuses.as_deref() {
+            Ok([_] | [_, 404]) => {}
+            other => failures.push(format!("{name}: {other:?}")),
+        }
+    }
+    assert_all_good(&failures);
+    assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
+}
+
+#[tokio::test]
 async fn a_request_of_http_1_0_is_answered_once_and_closes() {
     let daemon = start().await;
     let own = daemon.authority();

@@ -7,14 +7,16 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::tokens::{OTHER, TOKEN, TokenFile, ask, bearer, beginning, opens, ready, write_private};
-use super::wire::assert_all_good;
+use super::wire::{assert_all_good, request};
 use crate::api::{SESSIONS, STATUS};
 use crate::support::daemon::Daemon;
-use crate::support::http::get;
-use crate::support::wait::wait_until_async;
+use crate::support::http::{Target, get};
+use crate::support::wait::{DEADLINE, wait_until_async};
 use crate::support::websocket::{EVENTS_PATH, EventStream};
 
 const POLICY: u16 = 1008;
@@ -257,6 +259,27 @@ async fn assert_closed(name: &str, mut events: EventStream) {
     let (messages, code) = events.last_messages().await;
     let answers: Vec<_> = messages.iter().filter(|message| message["type"] != "event").collect();
     assert_eq!((code, answers.as_slice()), (POLICY, &[][..]), "{name}");
+}
+
+#[tokio::test]
+async fn server_sent_events_of_an_old_token_end_too() {
+    let file = TokenFile::new();
+    let daemon = file.of(Daemon::builder().arg("--ping-interval").arg("1")).start().await;
+    let own = format!("Host: {}", daemon.authority());
+    let lines = [own.as_str(), "Accept: text/event-stream", "Connection: close", &bearer(TOKEN)];
+    let mut stream = TcpStream::connect(daemon.authority()).await.unwrap();
+    stream.write_all(&request(&format!("GET {EVENTS_PATH}"), &lines, "")).await.unwrap();
+    let mut received = [0; 4096];
+    let count = stream.read(&mut received).await.unwrap();
+    assert!(
+        received[..count].starts_with(b"HTTP/1.1 200 "),
+        "{}",
+        String::from_utf8_lossy(&received[..count])
+    );
+    file.replace(OTHER);
+    let mut rest = Vec::new();
+    let end = stream.read_to_end(&mut rest);
+    tokio::time::timeout(DEADLINE, end).await.expect("the stream goes on").unwrap();
 }
 
 #[tokio::test]

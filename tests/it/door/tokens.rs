@@ -1,6 +1,8 @@
 //! Who may ask: the token of the file, on every route that there is and however it is written.
 
 use std::fs;
+#[cfg(target_os = "linux")]
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -386,8 +388,8 @@ async fn without_a_token_file_the_protocol_is_agreed_on_too() {
 #[tokio::test]
 async fn the_token_is_written_nowhere_and_given_to_nobody() {
     let file = TokenFile::new();
-    let builder = file.of(Daemon::builder()).env("BAA_CODEXD_LOG", "trace");
-    let mut daemon = builder.start().await;
+    let builder = Daemon::builder().env("BAA_CODEXD_AUTH_TOKEN_FILE", file.path());
+    let mut daemon = builder.env("BAA_CODEXD_LOG", "trace").start().await;
     ready(&daemon).await;
     let created = ask(&daemon, &format!("POST {SESSIONS}"), &[bearer(TOKEN)], "{}").await;
     let created: Value = serde_json::from_str(&created.body).unwrap();
@@ -404,6 +406,9 @@ async fn the_token_is_written_nowhere_and_given_to_nobody() {
         for (pid, command_line) in processes {
             let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             assert!(!has_token(&environment) && !has_token(command_line.as_bytes()), "{pid}: {command_line}");
+            let file = memchr::memmem::find(&environment, file.path().as_os_str().as_bytes());
+            let is_codexd = pid == daemon.pid() || command_line.contains("codexd guard ");
+            assert!(is_codexd || file.is_none(), "{pid} knows the file: {command_line}");
         }
     }
     assert!(daemon.stop().await.status.success());
