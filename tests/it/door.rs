@@ -12,4 +12,4 @@ mod smuggling;
 mod token_command;
 mod token_files;
 mod tokens;
-mod wire;
+mod tables;

@@ -1,7 +1,7 @@
 //! Which page asks: the headers Origin and Sec-Fetch-Site, and the pages that may ask from elsewhere.
 
 use super::routes::{Filled, routes};
-use super::wire::{HANDSHAKE, Sent, WireAnswer, assert_all_good, first_answers, request};
+use super::tables::{HANDSHAKE, Sent, WireAnswer, assert_all_good, first_answers, request};
 use crate::api::{SESSIONS, STATUS, idle, ready, session, start, turn};
 use crate::duplex::asked;
 use crate::sessions::Wiretap;

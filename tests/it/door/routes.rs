@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::wire::{first_answer, request};
+use super::tables::{first_answer, request};
 use crate::support::daemon::Daemon;
 use crate::support::http::Target;
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::routes::{Filled, Route, routes};
-use super::wire::{HANDSHAKE, Sent, WireAnswer, assert_all_good, first_answer, first_answers, request};
+use super::tables::{HANDSHAKE, Sent, WireAnswer, assert_all_good, first_answer, first_answers, request};
 use crate::api::{SESSIONS, STATUS, TURN, logged_type};
 use crate::sessions::Wiretap;
 use crate::support::daemon::{Daemon, DaemonBuilder};
