@@ -1,3 +1,15 @@
-//! Who gets in and who does not: the door before everything else.
+//! The door: who is let in, what is asked of a request before anything else looks at it, what a crowd costs, and what is
+//! said about all of it.
 
+mod access_log;
 mod browser;
+mod canary;
+mod crowds;
+#[cfg(target_os = "linux")]
+mod descriptors;
+#[cfg(target_os = "linux")]
+mod figures;
+#[cfg(target_os = "linux")]
+mod other_user;
+mod peers;
+mod wire;
