@@ -92,6 +92,7 @@ fn root(daemon: &Daemon) -> PathBuf {
 #[cfg(target_os = "linux")]
 fn add_processes(places: &mut Places, daemon: &Daemon, environments: bool) {
     let processes = daemon.survivors();
+    assert!(processes.iter().any(|(pid, _)| *pid == daemon.pid()), "{processes:?}");
     for (pid, line) in &processes {
         places.add(format!("the command line of {line}"), fs::read(format!("/proc/{pid}/cmdline")).unwrap());
         if environments {
@@ -99,7 +100,6 @@ fn add_processes(places: &mut Places, daemon: &Daemon, environments: bool) {
                 .add(format!("the environment of {line}"), fs::read(format!("/proc/{pid}/environ")).unwrap());
         }
     }
-    assert!(processes.iter().any(|(_, line)| line.contains(" guard ")), "{processes:?}");
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -220,6 +220,12 @@ async fn no_token_and_no_prompt_is_where_it_does_not_belong() {
     wrong.push(("unusable", unusable));
 
     add_processes(&mut asker.places, &daemon, true);
+    #[cfg(target_os = "linux")]
+    for kind in [" start ", " guard ", " embedded-app-server "] {
+        let kinds =
+            asker.places.names().filter(|name| name.starts_with("the environment") && name.contains(kind));
+        assert_eq!(kinds.count(), 1, "the process of {kind}");
+    }
     let Asker { mut places, .. } = asker;
     daemon.stop().await;
     places.add("stdout", daemon.stdout());

@@ -16,6 +16,8 @@ use crate::support::websocket::EVENTS_PATH;
 const FILES: usize = 64;
 /// How many peers want in, more than there can be.
 const PEERS: usize = 200;
+/// How long one that says nothing may stay where there is room.
+const HEAD: Duration = Duration::from_millis(4900);
 
 /// A daemon under a low limit of open files.
 async fn short_of_files() -> Daemon {
@@ -40,13 +42,15 @@ async fn more_peers_than_descriptors_are_no_reason_to_hang_or_to_spin() {
     let (began, worked) = (Instant::now(), processor_time(daemon.pid()));
     let honest = Honest::start(&daemon, Duration::from_millis(50));
     let mut crowd = Crowd::gather(&daemon, &[Kind::Silent], PEERS).await;
-    crowd.closed().await;
+    let ends = crowd.closed().await;
     let (elapsed, worked) = (began.elapsed(), processor_time(daemon.pid()) - worked);
     let answers = honest.finish().await;
     let statuses: Vec<u16> = answers.iter().map(|(status, _)| *status).collect();
     assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
     let answered = statuses.iter().filter(|status| **status == 200).count();
     assert!(answered > statuses.len() / 2, "a peer that only waits has to make room: {statuses:?}");
+    let evicted = ends.iter().filter(|end| end.after < HEAD).count();
+    assert!(evicted > PEERS / 2, "only {evicted} peers left before their time was over");
     assert!(worked < elapsed / 2, "{worked:?} of work in {elapsed:?}");
     wait_until("the descriptors of the crowd to be given back", || {
         (descriptors(daemon.pid()) <= before).then_some(())

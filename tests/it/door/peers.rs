@@ -69,7 +69,8 @@ pub(super) struct End {
 
 /// Many peers at once; they leave when this is dropped.
 pub(super) struct Crowd {
-    peers: JoinSet<()>,
+    /// Held for its `Drop`.
+    _peers: JoinSet<()>,
     ends: mpsc::UnboundedReceiver<End>,
     closable: usize,
 }
@@ -92,7 +93,7 @@ impl Crowd {
         let everybody = tokio::time::timeout(DEADLINE, arrived.acquire_many(all)).await;
         everybody.expect("the crowd does not get to the daemon").unwrap().forget();
         let closable = kinds.iter().filter(|kind| **kind != Kind::SlowReader).count() * each;
-        Self { peers, ends, closable }
+        Self { _peers: peers, ends, closable }
     }
 
     /// Waits until the daemon has closed the connections of all peers but those that do not read; how it did.
