@@ -47,10 +47,10 @@ impl Kind {
                     "POST /v1/codexd/sessions HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000\r\n\r\n{{\"x\":\""
                 )
             }
-            Self::SlowReader => match index % 25 {
+            Self::SlowReader => match index % 50 {
                 // A page is about 4 MiB large, which is more than the system takes for a peer that does not read.
                 0 => head(target, &format!("GET {EVENTS_PATH}?limit=1000"), ""),
-                1..=4 => head(target, &format!("GET {EVENTS_PATH}"), HANDSHAKE),
+                1..=8 => head(target, &format!("GET {EVENTS_PATH}"), HANDSHAKE),
                 _ => head(target, &format!("GET {EVENTS_PATH}"), "Accept: text/event-stream\r\n"),
             },
         }

@@ -165,9 +165,5 @@ fn a_planted_canary_is_found_in_a_file() {
     fs::write(folder.path().join(format!("named-{secret}")), "").unwrap();
     let mut places = Places::default();
     places.add_files(folder.path());
-    assert_eq!(
-        places.hits(&secret, |_| true).len(),
-        3,
-        "itself in the file, itself and as a form in the name"
-    );
+    assert_eq!(places.hits(&secret, |_| true).len(), 2, "in the file, and in the name");
 }
