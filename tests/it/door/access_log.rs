@@ -57,7 +57,7 @@ async fn each_request_has_one_line() {
         (Method::GET, "/nowhere/to/go?question=unheard", "", None, 404),
         (Method::POST, "/v1/codexd/sessions", "{}", None, 201),
         (Method::POST, "/v1/codexd/sessions?question=unheard", "no JSON", None, 400),
-        (Method::GET, "/v1/codexd/sessions/", "", None, 200),
+        (Method::GET, "/v1/codexd/sessions", "", None, 200),
         (Method::DELETE, "/v1/codexd/status", "", None, 404),
         (Method::GET, "/v1/codexd/status", "", Some(("origin", "http://unheard.example")), 403),
         (Method::GET, "/v1/codexd/events?limit=1", "", Some(("host", "unheard.example")), 403),

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Resource, getrlimit, prlimit};
+
 use super::figures::{descriptors, processor_time};
 use super::peers::{Crowd, Honest, Kind};
 use super::wire::{Wire, head};
@@ -24,6 +26,13 @@ async fn short_of_files() -> Daemon {
     let daemon = prepared(&format!("ulimit -n {FILES}")).start().await;
     ready(&daemon).await;
     daemon
+}
+
+/// Lets a daemon that runs have so many files open from now on.
+fn allow_files(daemon: &Daemon, count: usize) {
+    let pid = i32::try_from(daemon.pid()).ok().and_then(Pid::from_raw);
+    let limit = rustix::process::Rlimit { current: Some(count as u64), ..getrlimit(Resource::Nofile) };
+    prlimit(pid, Resource::Nofile, limit).unwrap();
 }
 
 /// Asserts that all is as it was: what needs files of the daemon's own works too.
@@ -60,13 +69,34 @@ async fn more_peers_than_descriptors_are_no_reason_to_hang_or_to_spin() {
 }
 
 #[tokio::test]
+async fn without_a_descriptor_one_that_waits_makes_room() {
+    const LEFT: usize = 8;
+    let daemon = Daemon::builder().start().await;
+    ready(&daemon).await;
+    allow_files(&daemon, descriptors(daemon.pid()) + LEFT);
+    let honest = Honest::start(&daemon, Duration::from_millis(50));
+    let mut crowd = Crowd::gather(&daemon, &[Kind::Silent], 3 * LEFT).await;
+    let ends = crowd.closed().await;
+    let answers = honest.finish().await;
+    assert!(answers.iter().all(|(status, _)| [200, 503].contains(status)), "{answers:?}");
+    assert!(answers.iter().any(|(status, _)| *status == 200), "{answers:?}");
+    assert!(ends.iter().any(|end| end.after < HEAD), "nobody made room");
+    allow_files(&daemon, 1024);
+    assert_recovered(&daemon).await;
+}
+
+#[tokio::test]
 async fn without_a_descriptor_and_without_one_that_can_leave_it_rests() {
     /// How long the daemon is watched.
     const WINDOW: Duration = Duration::from_secs(3);
-    let daemon = short_of_files().await;
+    /// How many descriptors are left when the crowd comes, fewer than the daemon believes it may use for connections.
+    const LEFT: usize = 8;
+    let daemon = Daemon::builder().start().await;
+    ready(&daemon).await;
     let before = descriptors(daemon.pid());
+    allow_files(&daemon, before + LEFT);
     let mut readers = Vec::new();
-    for _ in 0..FILES {
+    for _ in 0..2 * LEFT {
         let mut reader = Wire::connect(&daemon).await;
         reader.send(head(&daemon, &format!("GET {EVENTS_PATH}"), "Accept: text/event-stream\r\n")).await;
         readers.push(reader);
@@ -78,7 +108,7 @@ async fn without_a_descriptor_and_without_one_that_can_leave_it_rests() {
             let peek = std::pin::pin!(reader.stream.peek(&mut byte));
             futures_util::FutureExt::now_or_never(peek).is_some()
         };
-        (descriptors(daemon.pid()) >= FILES || readers.iter().all(heard)).then_some(())
+        (descriptors(daemon.pid()) >= before + LEFT || readers.iter().all(heard)).then_some(())
     })
     .await;
     let worked = processor_time(daemon.pid());
