@@ -162,48 +162,58 @@ async fn a_flood_of_connections_goes_unnoticed_and_leaves_nothing_behind() {
     assert_eq!(get(&daemon, "/healthz").await.status, 200);
 }
 
-#[tokio::test]
-async fn where_nobody_can_leave_the_next_one_is_told_to_come_again() {
-    let daemon = Daemon::builder().arg("--connection-limit").arg("4").start().await;
-    ready(&daemon).await;
-    let mut streams = vec![EventStream::connect(&daemon).await, EventStream::connect(&daemon).await];
-    for stream in &mut streams {
-        stream.hello().await;
-    }
-    let mut sources = Vec::new();
-    for _ in 0..2 {
-        sources.push(EventSource::connect(&daemon, EVENTS_PATH, None).await);
-    }
+/// Asserts that whoever comes is told to come again, and is not kept.
+async fn assert_full(daemon: &Daemon) {
     for _ in 0..20 {
-        let answer = get(&daemon, "/healthz").await;
+        let answer = get(daemon, "/healthz").await;
         answer.error(503, "overloaded");
         assert_eq!(answer.headers["connection"], "close");
         let retry_after = answer.headers["retry-after"].to_str().unwrap();
         assert!(retry_after.parse::<u32>().unwrap() > 0, "{retry_after}");
     }
     // One that says nothing is not kept either, whether it is told so or not.
-    let refused = Wire::connect(&daemon).await.rest().await;
+    let refused = Wire::connect(daemon).await.rest().await;
     assert!(refused.is_empty() || refused.starts_with("HTTP/1.1 503 "), "{refused:?}");
+}
+
+async fn room(daemon: &Daemon) {
+    wait_until_async("room for one", async || (get(daemon, "/healthz").await.status == 200).then_some(()))
+        .await;
+}
+
+#[tokio::test]
+async fn where_nobody_can_leave_the_next_one_is_told_to_come_again() {
+    let daemon = Daemon::builder().arg("--connection-limit").arg("4").start().await;
+    ready(&daemon).await;
+    let mut streams = Vec::new();
+    for _ in 0..4 {
+        let mut stream = EventStream::connect(&daemon).await;
+        stream.hello().await;
+        streams.push(stream);
+    }
+    assert_full(&daemon).await;
     // Those that are inside notice nothing.
     for stream in &mut streams {
         let pong = stream.ask(&serde_json::json!({ "type": "ping" })).await;
         assert_eq!(pong["type"], "pong");
     }
-    drop(sources.pop());
-    wait_until_async("room for one", async || (get(&daemon, "/healthz").await.status == 200).then_some(()))
-        .await;
     streams.pop();
-    // It is there from now on, and one that leaves makes room again, whatever it was.
-    let mut sources = vec![];
-    wait_until_async("room for two", async || {
-        let answer = get(&daemon, "/healthz").await;
-        if answer.status == 200 && sources.len() < 2 {
-            sources.push(EventSource::connect(&daemon, EVENTS_PATH, None).await);
-        }
-        (sources.len() == 2).then_some(())
-    })
-    .await;
-    get(&daemon, "/healthz").await.error(503, "overloaded");
+    room(&daemon).await;
+    streams.push(EventStream::connect(&daemon).await);
+    assert_full(&daemon).await;
+}
+
+#[tokio::test]
+async fn a_reader_of_events_has_its_place_until_it_leaves() {
+    let daemon = Daemon::builder().arg("--connection-limit").arg("2").start().await;
+    ready(&daemon).await;
+    let mut first = EventSource::connect(&daemon, EVENTS_PATH, None).await;
+    let second = EventSource::connect(&daemon, EVENTS_PATH, None).await;
+    assert_full(&daemon).await;
+    drop(second);
+    room(&daemon).await;
+    session(&daemon).await;
+    first.next_event().await;
 }
 
 #[tokio::test]
