@@ -74,7 +74,7 @@ async fn accept(listener: TcpListener, edge: Edge, stop: CancellationToken, conn
             () = stop.cancelled() => return,
         };
         match accepted {
-            Ok((stream, theirs)) => match crowd.admit() {
+            Ok((stream, theirs)) => match admit(&crowd).await {
                 Some(ticket) => {
                     let served = serve(stream, theirs, ticket, edge.clone(), stop.clone());
                     connections.spawn(served);
@@ -94,6 +94,17 @@ async fn accept(listener: TcpListener, edge: Edge, stop: CancellationToken, conn
                 tokio::time::sleep(REST).await;
             }
         }
+    }
+}
+
+/// A place for one more, after those who came before it were looked at.
+async fn admit(crowd: &Arc<Crowd>) -> Option<Ticket> {
+    loop {
+        let ticket = crowd.admit();
+        if ticket.is_some() || !crowd.has_newcomers() {
+            return ticket;
+        }
+        tokio::task::yield_now().await;
     }
 }
 
@@ -149,10 +160,12 @@ async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let words = error.to_wire();
     tracing::info!(status = error.status(), "a connection is turned away, because all are being served");
     let speaking = async {
+        // A client that is answered before it has asked takes the connection for broken.
+        let mut scrap = [0; 1024];
+        let _ = tokio::time::timeout(LAST_ANSWERS / 2, stream.read(&mut scrap)).await;
         stream.write_all(&words).await?;
         stream.shutdown().await?;
         // Closing with unread bytes would reset the connection, and the words would be lost with it.
-        let mut scrap = [0; 1024];
         while stream.read(&mut scrap).await? > 0 {}
         Ok::<_, io::Error>(())
     };

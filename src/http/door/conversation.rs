@@ -155,7 +155,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
                 return Poll::Ready(Ok(()));
             }
             self.held.reserve(BLOCK);
-            if ready!(poll_read_buf(Pin::new(&mut self.inner), context, &mut self.held))? == 0 {
+            let read = poll_read_buf(Pin::new(&mut self.inner), context, &mut self.held);
+            if read.is_pending() {
+                self.ticket.has_looked();
+            }
+            if ready!(read)? == 0 {
                 self.stage = Stage::Over;
                 if self.scanner.has_begun() {
                     self.refuse(ApiError::malformed("it ends before its empty line"));
