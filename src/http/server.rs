@@ -118,6 +118,7 @@ async fn serve(stream: TcpStream, theirs: SocketAddr, ticket: Ticket, edge: Edge
     if let Peer::Foreign(why) | Peer::Unknown(why) = &peer {
         tracing::debug!(%theirs, why, "a connection is not known to be ours");
     }
+    let stranger = edge.shared.door.stranger(&peer);
     let patience = edge.shared.daemon.config().limits.client_timeout;
     let place = Arc::clone(ticket.place());
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
@@ -130,7 +131,7 @@ async fn serve(stream: TcpStream, theirs: SocketAddr, ticket: Ticket, edge: Edge
             Ok::<_, Infallible>(response)
         }
     });
-    let stream = Conversation::new(Patient::new(stream, patience), ticket);
+    let stream = Conversation::new(Patient::new(stream, patience), ticket, stranger);
     let connection = http1::Builder::new()
         // The time that a head and a body may take is kept in front of the parser.
         .header_read_timeout(None)

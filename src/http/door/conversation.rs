@@ -34,6 +34,8 @@ const BLOCK: usize = 4 * 1024;
 pub(crate) struct Conversation<S> {
     inner: S,
     ticket: Ticket,
+    /// What is said to somebody who has no business here, in the place of what is wrong with the words.
+    stranger: Option<ApiError>,
     /// What was read and is not passed on.
     held: BytesMut,
     stage: Stage,
@@ -75,10 +77,11 @@ enum Closing {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
-    pub(crate) fn new(inner: S, ticket: Ticket) -> Self {
+    pub(crate) fn new(inner: S, ticket: Ticket, stranger: Option<ApiError>) -> Self {
         Self {
             inner,
             ticket,
+            stranger,
             held: BytesMut::new(),
             stage: Stage::Head,
             scanner: Scanner::default(),
@@ -91,6 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
 
     /// Hears nothing more of the client, and has this to say at the end.
     fn refuse(&mut self, error: ApiError) {
+        let error = self.stranger.take().unwrap_or(error);
         tracing::info!(
             status = error.status(),
             reason = error.message(),
