@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -128,6 +128,7 @@ async fn serve(stream: TcpStream, theirs: SocketAddr, ticket: Ticket, edge: Edge
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 place.upgrade();
             }
+            place.stream(is_event_stream(&response));
             Ok::<_, Infallible>(response)
         }
     });
@@ -152,6 +153,11 @@ async fn serve(stream: TcpStream, theirs: SocketAddr, ticket: Ticket, edge: Edge
     if let Err(error) = served {
         tracing::debug!(%error, "a connection ended early");
     }
+}
+
+fn is_event_stream(response: &axum::response::Response) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
 }
 
 /// Says that there are too many connections, whatever the client wants.

@@ -245,6 +245,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         Poll::Ready(Ok(()))
     }
 
+    /// Whether a client that is sent an answer without an end has closed its side, and so has left.
+    ///
+    /// The parser reads nothing while it answers, because the end of a request is not the end of interest in its answer.
+    fn has_left(&mut self, context: &mut Context<'_>) -> bool {
+        let mut block = [0; 512];
+        while self.held.len() < BLOCK {
+            let mut buffer = ReadBuf::new(&mut block);
+            match Pin::new(&mut self.inner).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    self.held.extend_from_slice(buffer.filled());
+                }
+                Poll::Ready(_) => return true,
+                Poll::Pending => return false,
+            }
+        }
+        false
+    }
+
     /// Ends our side, after the last words, and then listens to the other side for a moment.
     fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
@@ -348,6 +366,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conversation<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ticket.place().is_streaming() && self.has_left(context) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         Pin::new(&mut self.inner).poll_flush(context)
     }
 

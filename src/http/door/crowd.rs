@@ -28,6 +28,7 @@ pub(crate) struct Place {
     heard: AtomicBool,
     evicted: AtomicBool,
     upgraded: AtomicBool,
+    streaming: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -130,6 +131,15 @@ impl Place {
     /// What follows on the connection is no HTTP any more.
     pub(crate) fn upgrade(&self) {
         self.upgraded.store(true, Ordering::Release);
+    }
+
+    /// The answer is one without an end, or no longer.
+    pub(crate) fn stream(&self, is_streaming: bool) {
+        self.streaming.store(is_streaming, Ordering::Release);
+    }
+
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.streaming.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_upgraded(&self) -> bool {
