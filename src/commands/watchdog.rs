@@ -35,7 +35,8 @@ pub(crate) fn start(runtime: Handle) -> std::io::Result<()> {
 fn is_alive(runtime: &Handle, step: Duration, steps: u32) -> bool {
     let (done, waiting) = mpsc::channel();
     runtime.spawn(async move { done.send(()) });
-    (0..steps).any(|_| waiting.recv_timeout(step).is_ok())
+    // A runtime that is shut down takes no more tasks and drops this one: it has ended, and nobody is to be ended.
+    (0..steps).any(|_| waiting.recv_timeout(step) != Err(mpsc::RecvTimeoutError::Timeout))
 }
 
 #[cfg(test)]
@@ -61,5 +62,13 @@ mod tests {
         assert!(!is_alive(runtime.handle(), step, 5));
         free.wait();
         assert!(is_alive(runtime.handle(), Duration::from_secs(10), 1));
+    }
+
+    #[test]
+    fn a_runtime_that_was_shut_down_is_left_alone() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let handle = runtime.handle().clone();
+        runtime.shutdown_background();
+        assert!(is_alive(&handle, Duration::from_secs(10), 1));
     }
 }

@@ -107,13 +107,15 @@ fn unreadable(error: axum::Error) -> ApiError {
     let kind = std::iter::successors(error.source(), |error| (*error).source())
         .find_map(|source| source.downcast_ref::<io::Error>())
         .map(io::Error::kind);
-    match kind {
+    // The rest of it would be taken for the next request.
+    let refusal = match kind {
         Some(io::ErrorKind::TimedOut) => ApiError::too_slow("body", BODY_TIME),
         Some(io::ErrorKind::InvalidData) => {
             ApiError::bad_request("The body of the request is not made of chunks.")
         }
         _ => ApiError::bad_request("The body of the request ends before its end."),
-    }
+    };
+    refusal.last()
 }
 
 /// The text without white space around it; `None` when nothing is left.

@@ -127,12 +127,21 @@ struct Parts {
     message: String,
     details: Option<Value>,
     retry_after: Option<u64>,
+    /// Whether the connection ends with it.
+    is_last: bool,
 }
 
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         debug_assert!(is_listed(status, code), "{status} {code} is not in the table");
-        Self(Box::new(Parts { status, code, message: message.into(), details: None, retry_after: None }))
+        Self(Box::new(Parts {
+            status,
+            code,
+            message: message.into(),
+            details: None,
+            retry_after: None,
+            is_last: false,
+        }))
     }
 
     /// The request itself is wrong.
@@ -223,16 +232,20 @@ impl ApiError {
 
     /// The error as the last answer of a connection.
     pub(super) fn to_wire(&self) -> Bytes {
-        let Parts { status, code, message, details, retry_after } = &*self.0;
+        let Parts { status, code, message, details, retry_after, is_last: _ } = &*self.0;
         let (message, details) = (message.clone(), details.clone());
         answer::last_words(*status, *retry_after, &Failure { ok: false, error: code, message, details })
     }
 
     /// The error as the last answer to an ordinary request: whatever else comes on the connection is not read.
     pub(super) fn into_last_response(self) -> Response {
-        let mut response = self.into_response();
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        response
+        self.last().into_response()
+    }
+
+    /// The same, after which the connection ends.
+    pub(super) fn last(mut self) -> Self {
+        self.0.is_last = true;
+        self
     }
 
     /// The error as a part of another message.
@@ -303,9 +316,12 @@ impl From<DaemonError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Parts { status, code, message, details, retry_after } = *self.0;
+        let Parts { status, code, message, details, retry_after, is_last } = *self.0;
         let mut response = answer::json(status, &Failure { ok: false, error: code, message, details });
         let headers = response.headers_mut();
+        if is_last {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -74,7 +74,7 @@ async fn accept(listener: TcpListener, edge: Edge, stop: CancellationToken, conn
             () = stop.cancelled() => return,
         };
         match accepted {
-            Ok((stream, theirs)) => match crowd.admit() {
+            Ok((stream, theirs)) => match admit(&crowd).await {
                 Some(ticket) => {
                     let served = serve(stream, theirs, ticket, edge.clone(), stop.clone());
                     connections.spawn(served);
@@ -97,6 +97,17 @@ async fn accept(listener: TcpListener, edge: Edge, stop: CancellationToken, conn
     }
 }
 
+/// A place for one more, after those who came before it were looked at.
+async fn admit(crowd: &Arc<Crowd>) -> Option<Ticket> {
+    loop {
+        let ticket = crowd.admit();
+        if ticket.is_some() || !crowd.has_newcomers() {
+            return ticket;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
 async fn serve(stream: TcpStream, theirs: SocketAddr, ticket: Ticket, edge: Edge, stop: CancellationToken) {
     // Answers and events are whole when they are written; waiting to fill a packet would only delay them.
     let _ = stream.set_nodelay(true);
@@ -107,6 +118,7 @@ async fn serve(stream: TcpStream, theirs: SocketAddr, ticket: Ticket, edge: Edge
     if let Peer::Foreign(why) | Peer::Unknown(why) = &peer {
         tracing::debug!(%theirs, why, "a connection is not known to be ours");
     }
+    let stranger = edge.shared.door.stranger(&peer);
     let patience = edge.shared.daemon.config().limits.client_timeout;
     let place = Arc::clone(ticket.place());
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
@@ -116,10 +128,11 @@ async fn serve(stream: TcpStream, theirs: SocketAddr, ticket: Ticket, edge: Edge
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 place.upgrade();
             }
+            place.stream(is_event_stream(&response));
             Ok::<_, Infallible>(response)
         }
     });
-    let stream = Conversation::new(Patient::new(stream, patience), ticket);
+    let stream = Conversation::new(Patient::new(stream, patience), ticket, stranger);
     let connection = http1::Builder::new()
         // The time that a head and a body may take is kept in front of the parser.
         .header_read_timeout(None)
@@ -142,6 +155,11 @@ async fn serve(stream: TcpStream, theirs: SocketAddr, ticket: Ticket, edge: Edge
     }
 }
 
+fn is_event_stream(response: &axum::response::Response) -> bool {
+    let kind = response.headers().get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
+}
+
 /// Says that there are too many connections, whatever the client wants.
 async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let error =
@@ -149,10 +167,12 @@ async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let words = error.to_wire();
     tracing::info!(status = error.status(), "a connection is turned away, because all are being served");
     let speaking = async {
+        // A client that is answered before it has asked takes the connection for broken.
+        let mut scrap = [0; 1024];
+        let _ = tokio::time::timeout(LAST_ANSWERS / 2, stream.read(&mut scrap)).await;
         stream.write_all(&words).await?;
         stream.shutdown().await?;
         // Closing with unread bytes would reset the connection, and the words would be lost with it.
-        let mut scrap = [0; 1024];
         while stream.read(&mut scrap).await? > 0 {}
         Ok::<_, io::Error>(())
     };

@@ -123,7 +123,8 @@ pub(super) async fn read(
 ) -> Result<Response, ApiError> {
     // A name that is not even text is the name of no session.
     let Path(session_id) = session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
-    Ok(answer::data(StatusCode::OK, edge.daemon.session_view(&session_id)?))
+    let view = edge.daemon.session_view(&session_id)?;
+    Ok(About::new(&session_id, None).mark(answer::data(StatusCode::OK, view)))
 }
 
 /// Creates a session, or resumes a thread as one.
@@ -150,7 +151,8 @@ pub(super) async fn close(
     let mut query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     let interrupt = query.any(|(name, value)| name == INTERRUPT.name && value == "true");
     let session = edge.daemon.close_session(&session_id, interrupt).await?;
-    Ok(answer::data(StatusCode::OK, One { session }))
+    let about = About::new(&session_id, None);
+    Ok(about.mark(answer::data(StatusCode::OK, One { session })))
 }
 
 fn parse(fields: Fields) -> Result<CreateSession, ApiError> {

@@ -96,7 +96,8 @@ pub(super) async fn read(
         Some(patience) => edge.daemon.turn_when_over(&session_id, &turn_id, patience).await?,
         None => edge.daemon.turn(&session_id, &turn_id).await?,
     };
-    Ok(answer::data(StatusCode::OK, One { turn }))
+    let about = About::new(&session_id, Some(&turn.turn_id));
+    Ok(about.mark(answer::data(StatusCode::OK, One { turn })))
 }
 
 /// Interrupts the running turn of a session.

@@ -32,7 +32,7 @@ async fn stopped_daemon() -> Daemon {
 }
 
 /// A daemon that is started by a shell after this command.
-fn prepared(command: &str) -> DaemonBuilder {
+pub(crate) fn prepared(command: &str) -> DaemonBuilder {
     Daemon::builder()
         .program(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/files/prepared.sh"))
         .env("CODEXD_TEST_PROGRAM", env!("CARGO_BIN_EXE_codexd"))

@@ -34,6 +34,8 @@ const BLOCK: usize = 4 * 1024;
 pub(crate) struct Conversation<S> {
     inner: S,
     ticket: Ticket,
+    /// What is said to somebody who has no business here, in the place of what is wrong with the words.
+    stranger: Option<ApiError>,
     /// What was read and is not passed on.
     held: BytesMut,
     stage: Stage,
@@ -75,10 +77,11 @@ enum Closing {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
-    pub(crate) fn new(inner: S, ticket: Ticket) -> Self {
+    pub(crate) fn new(inner: S, ticket: Ticket, stranger: Option<ApiError>) -> Self {
         Self {
             inner,
             ticket,
+            stranger,
             held: BytesMut::new(),
             stage: Stage::Head,
             scanner: Scanner::default(),
@@ -91,6 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
 
     /// Hears nothing more of the client, and has this to say at the end.
     fn refuse(&mut self, error: ApiError) {
+        let error = self.stranger.take().unwrap_or(error);
         tracing::info!(
             status = error.status(),
             reason = error.message(),
@@ -155,7 +159,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
                 return Poll::Ready(Ok(()));
             }
             self.held.reserve(BLOCK);
-            if ready!(poll_read_buf(Pin::new(&mut self.inner), context, &mut self.held))? == 0 {
+            let read = poll_read_buf(Pin::new(&mut self.inner), context, &mut self.held);
+            if read.is_pending() {
+                self.ticket.has_looked();
+            }
+            if ready!(read)? == 0 {
                 self.stage = Stage::Over;
                 if self.scanner.has_begun() {
                     self.refuse(ApiError::malformed("it ends before its empty line"));
@@ -235,6 +243,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
             self.deadline = None;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Whether a client that is sent an answer without an end has closed its side, and so has left.
+    ///
+    /// The parser reads nothing while it answers, because the end of a request is not the end of interest in its answer.
+    fn has_left(&mut self, context: &mut Context<'_>) -> bool {
+        let mut block = [0; 512];
+        while self.held.len() < BLOCK {
+            let mut buffer = ReadBuf::new(&mut block);
+            match Pin::new(&mut self.inner).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    self.held.extend_from_slice(buffer.filled());
+                }
+                Poll::Ready(_) => return true,
+                Poll::Pending => return false,
+            }
+        }
+        false
     }
 
     /// Ends our side, after the last words, and then listens to the other side for a moment.
@@ -340,6 +366,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conversation<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ticket.place().is_streaming() && self.has_left(context) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
         Pin::new(&mut self.inner).poll_flush(context)
     }
 

@@ -24,8 +24,11 @@ pub(crate) struct Place {
     /// Since when nothing but more of a request is awaited, in ms since the crowd began, and one more; 0 when something
     /// is being done.
     waiting_since: AtomicU64,
+    /// Whether its own task has looked at it yet; what it says at once is heard before it may be sent away.
+    heard: AtomicBool,
     evicted: AtomicBool,
     upgraded: AtomicBool,
+    streaming: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -51,9 +54,13 @@ impl Crowd {
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let place = Arc::<Place>::default();
-        place.waiting_since.store(self.now(), Ordering::Relaxed);
         places.insert(number, Arc::clone(&place));
         Some(Ticket { crowd: Arc::clone(self), number, place })
+    }
+
+    /// Whether some who came were not even looked at.
+    pub(crate) fn has_newcomers(&self) -> bool {
+        self.lock().values().any(|place| !place.heard.load(Ordering::Relaxed))
     }
 
     /// Sends away the one who has been waiting longest; returns whether there was one.
@@ -94,8 +101,16 @@ impl Ticket {
         self.place.waiting_since.store(self.crowd.now(), Ordering::Release);
     }
 
+    /// There is nothing more to read now, and that is what is waited for, unless it is already.
+    pub(crate) fn has_looked(&self) {
+        if !self.place.heard.swap(true, Ordering::Relaxed) {
+            self.waits();
+        }
+    }
+
     /// From now on something is being done.
     pub(crate) fn is_busy(&self) {
+        self.place.heard.store(true, Ordering::Relaxed);
         self.place.waiting_since.store(0, Ordering::Release);
     }
 }
@@ -118,6 +133,15 @@ impl Place {
         self.upgraded.store(true, Ordering::Release);
     }
 
+    /// The answer is one without an end, or no longer.
+    pub(crate) fn stream(&self, is_streaming: bool) {
+        self.streaming.store(is_streaming, Ordering::Release);
+    }
+
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.streaming.load(Ordering::Acquire)
+    }
+
     pub(crate) fn is_upgraded(&self) -> bool {
         self.upgraded.load(Ordering::Acquire)
     }
@@ -132,6 +156,7 @@ mod tests {
         let crowd = Crowd::new(2);
         let context = &mut std::task::Context::from_waker(std::task::Waker::noop());
         let (first, second) = (crowd.admit().unwrap(), crowd.admit().unwrap());
+        second.waits();
         first.is_busy();
         let third = crowd.admit().unwrap();
         assert!(second.place().is_evicted(context) && !first.place().is_evicted(context));
@@ -144,5 +169,16 @@ mod tests {
         third.waits();
         assert!(crowd.make_room() && third.place().is_evicted(context));
         assert!(!crowd.make_room());
+    }
+
+    #[test]
+    fn nobody_is_sent_away_before_being_looked_at() {
+        let crowd = Crowd::new(1);
+        let context = &mut std::task::Context::from_waker(std::task::Waker::noop());
+        let first = crowd.admit().unwrap();
+        assert!(crowd.admit().is_none() && crowd.has_newcomers());
+        first.has_looked();
+        assert!(!crowd.has_newcomers() && crowd.admit().is_some());
+        assert!(first.place().is_evicted(context));
     }
 }

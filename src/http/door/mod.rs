@@ -64,21 +64,25 @@ impl Door {
         Self { hosts, origins: origins.to_owned(), token }
     }
 
-    /// Whether a request may come in, by all that stands in its head.
-    pub(super) fn check(&self, peer: &Peer, request: &Parts) -> Result<Pass, ApiError> {
+    /// What somebody is told who has no business here, whatever it says.
+    pub(super) fn stranger(&self, peer: &Peer) -> Option<ApiError> {
         match peer {
-            Peer::Ours => {}
-            Peer::Foreign(why) => {
-                return Err(ApiError::forbidden(format!("This connection is refused: {why}.")));
-            }
+            Peer::Foreign(why) => Some(ApiError::forbidden(format!("This connection is refused: {why}."))),
             // Where no system says whose a connection is, the token has to do; one that says so about some only is not
             // trusted without it.
             Peer::Unknown(why) if cfg!(target_os = "linux") && self.token.is_none() => {
-                return Err(ApiError::forbidden(format!(
+                Some(ApiError::forbidden(format!(
                     "codexd cannot find out whose connection this is ({why}); start it with --auth-token-file."
-                )));
+                )))
             }
-            Peer::Unknown(_) => {}
+            Peer::Ours | Peer::Unknown(_) => None,
+        }
+    }
+
+    /// Whether a request may come in, by all that stands in its head.
+    pub(super) fn check(&self, peer: &Peer, request: &Parts) -> Result<Pass, ApiError> {
+        if let Some(refusal) = self.stranger(peer) {
+            return Err(refusal);
         }
         let host = self.host(&request.uri, &request.headers)?;
         let is_listed = self.origin(host, &request.headers)?;

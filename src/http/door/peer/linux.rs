@@ -2,7 +2,9 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -67,21 +69,33 @@ const ERROR: u16 = 2;
 const LISTEN: u8 = 10;
 
 fn ask_kernel(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Owner>> {
-    let socket = rustix::net::socket_with(
-        AddressFamily::NETLINK,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        Some(netlink::SOCK_DIAG),
-    )?;
-    rustix::net::sendto(
-        &socket,
-        &question(local, remote),
-        SendFlags::empty(),
-        &SocketAddrNetlink::new(0, 0),
-    )?;
+    let mut line = LINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = ask_on(&mut line, local, remote);
+    if found.is_err() {
+        // What is still to come on it would be taken for the answer to the next question.
+        *line = None;
+    }
+    found
+}
+
+/// The one line to the kernel, which is kept: a connection may have taken the last descriptor.
+static LINE: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
+fn ask_on(line: &mut Option<OwnedFd>, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Owner>> {
+    let socket = match line {
+        Some(socket) => socket,
+        None => line.insert(rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::DGRAM,
+            SocketFlags::CLOEXEC,
+            Some(netlink::SOCK_DIAG),
+        )?),
+    };
+    let text = question(local, remote);
+    rustix::net::sendto(&*socket, &text, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
     // The kernel answers before the sending returns.
     let mut answer = [0; 512];
-    let (length, _) = rustix::net::recv(&socket, &mut answer, RecvFlags::DONTWAIT)?;
+    let (length, _) = rustix::net::recv(&*socket, &mut answer, RecvFlags::DONTWAIT)?;
     read_answer(&answer[..length.min(answer.len())], remote)
 }
 
