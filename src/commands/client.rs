@@ -1,5 +1,6 @@
 //! Asking the running daemon.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +16,9 @@ use crate::http::{Peer, peer_of, read_token};
 
 /// How long the daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often it is looked who has accepted the connection.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -48,11 +52,8 @@ pub(crate) async fn ask(
     let strange = |reason: String| ClientError::NotCodexd { address: base.to_string(), reason };
     let asking = async {
         let stream = TcpStream::connect(address).await.map_err(unreachable)?;
-        if let (Some(_), Ok(ours)) = (&token, stream.local_addr())
-            && let Peer::Foreign(why) = peer_of(address, ours)
-        {
-            // Whoever took the address before codexd would be given the token.
-            return Err(strange(why));
+        if token.is_some() {
+            see_who_listens(&stream, address).await.map_err(strange)?;
         }
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
@@ -85,4 +86,18 @@ pub(crate) async fn ask(
     };
     let late = || strange(format!("no answer within {} s", PATIENCE.as_secs()));
     tokio::time::timeout(PATIENCE, asking).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// Waits until the connection is held by our own user or by root; whoever took the address before codexd would be given
+/// the token.
+async fn see_who_listens(stream: &TcpStream, address: SocketAddr) -> Result<(), String> {
+    let Ok(ours) = stream.local_addr() else { return Ok(()) };
+    loop {
+        match peer_of(address, ours) {
+            Peer::Ours | Peer::Unknown(_) => return Ok(()),
+            Peer::Foreign(why) => return Err(why),
+            // It is not accepted yet.
+            Peer::Nobody => tokio::time::sleep(LOOK).await,
+        }
+    }
 }

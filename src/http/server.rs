@@ -26,9 +26,11 @@ use super::patient::Patient;
 
 /// How long the accept loop rests after an error, such as too many open files, so that it does not spin.
 const REST: Duration = Duration::from_millis(100);
+/// How long it rests when somebody was sent away, until that one's socket is closed.
+const SHORT_REST: Duration = Duration::from_millis(10);
 /// How much the HTTP parser of a connection may hold, in bytes; at least a head and what is written at once.
 const PARSER_BUFFER: usize = 64 * 1024;
-/// How many connections are told at once that there are too many; those beyond are closed without a word.
+/// How many connections are told at once, after they have asked, that there are too many; those beyond hear it at once.
 const TURNED_AWAY: usize = 32;
 /// How long answers that are under way may take when the daemon stops.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
@@ -68,11 +70,15 @@ impl Server {
 async fn accept(listener: TcpListener, edge: Edge, stop: CancellationToken, connections: TaskTracker) {
     let crowd = Crowd::new(edge.shared.daemon.config().service.connections);
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
+    let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => return,
         };
+        if accepted.is_ok() && std::mem::take(&mut is_failing) {
+            tracing::info!("connections can be accepted again");
+        }
         match accepted {
             Ok((stream, theirs)) => match admit(&crowd).await {
                 Some(ticket) => {
@@ -80,8 +86,10 @@ async fn accept(listener: TcpListener, edge: Edge, stop: CancellationToken, conn
                     connections.spawn(served);
                 }
                 None => {
-                    if let Ok(permit) = Arc::clone(&turned_away).try_acquire_owned() {
-                        connections.spawn(turn_away(stream, permit));
+                    match Arc::clone(&turned_away).try_acquire_owned() {
+                        Ok(permit) => drop(connections.spawn(turn_away(stream, permit))),
+                        // So many that nobody can wait until each has asked and heard.
+                        Err(_) => drop(stream.try_write(&full().to_wire())),
                     }
                 }
             },
@@ -90,8 +98,10 @@ async fn accept(listener: TcpListener, edge: Edge, stop: CancellationToken, conn
             Err(error) => {
                 // Most likely there are too many open files, and one less helps.
                 let has_room = crowd.make_room();
-                tracing::error!(%error, has_room, "no connection can be accepted");
-                tokio::time::sleep(REST).await;
+                if !std::mem::replace(&mut is_failing, true) {
+                    tracing::error!(%error, "no connection can be accepted; it is tried again all the time");
+                }
+                tokio::time::sleep(if has_room { SHORT_REST } else { REST }).await;
             }
         }
     }
@@ -115,8 +125,8 @@ async fn serve(stream: TcpStream, theirs: SocketAddr, ticket: Ticket, edge: Edge
         Ok(ours) if theirs.ip().is_loopback() => peer_of(theirs, ours),
         _ => Peer::Foreign("it does not come from this machine".to_owned()),
     };
-    if let Peer::Foreign(why) | Peer::Unknown(why) = &peer {
-        tracing::debug!(%theirs, why, "a connection is not known to be ours");
+    if peer != Peer::Ours {
+        tracing::debug!(%theirs, ?peer, "a connection is not known to be ours");
     }
     let stranger = edge.shared.door.stranger(&peer);
     let patience = edge.shared.daemon.config().limits.client_timeout;
@@ -162,8 +172,7 @@ fn is_event_stream(response: &axum::response::Response) -> bool {
 
 /// Says that there are too many connections, whatever the client wants.
 async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
-    let error =
-        ApiError::overloaded("All connections that codexd takes at once are being served; try again soon.");
+    let error = full();
     let words = error.to_wire();
     tracing::info!(status = error.status(), "a connection is turned away, because all are being served");
     let speaking = async {
@@ -177,4 +186,8 @@ async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
         Ok::<_, io::Error>(())
     };
     let _ = tokio::time::timeout(LAST_ANSWERS, speaking).await;
+}
+
+fn full() -> ApiError {
+    ApiError::overloaded("All connections that codexd takes at once are being served; try again soon.")
 }

@@ -7,11 +7,8 @@ use axum::response::Response;
 use hyper::upgrade::OnUpgrade;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::door::token;
+use super::door::token::{SUBPROTOCOL, subprotocols};
 use super::error::ApiError;
-
-/// What is spoken; a browser that offers subprotocols, one of them with the token in it, must hear one of them back.
-const SUBPROTOCOL: &str = "codexd.v1";
 
 /// Whether the request asks for a WebSocket.
 pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
@@ -32,7 +29,7 @@ pub(super) fn accept(mut request: Request) -> Result<(Response, OnUpgrade), ApiE
     };
     let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
         .map_err(|_| ApiError::bad_request("The header Sec-WebSocket-Key cannot be used."))?;
-    let speaks_ours = token::subprotocols(headers).any(|offered| offered == SUBPROTOCOL);
+    let speaks_ours = subprotocols(headers).any(|offered| offered == SUBPROTOCOL);
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Err(ApiError::bad_request("This connection cannot become a WebSocket; use HTTP/1.1."));
     };

@@ -68,6 +68,9 @@ impl Door {
     pub(super) fn stranger(&self, peer: &Peer) -> Option<ApiError> {
         match peer {
             Peer::Foreign(why) => Some(ApiError::forbidden(format!("This connection is refused: {why}."))),
+            Peer::Nobody => Some(ApiError::forbidden(
+                "This connection is refused: no process holds its other side any more, so nobody knows whose it was.",
+            )),
             // Where no system says whose a connection is, the token has to do; one that says so about some only is not
             // trusted without it.
             Peer::Unknown(why) if cfg!(target_os = "linux") && self.token.is_none() => {

@@ -16,8 +16,10 @@ const SHORTEST: usize = 32;
 const LONGEST: usize = 512;
 /// How many random bytes [`new_token`] makes a token of.
 const RANDOM: usize = 32;
-/// What a browser puts before the token where it can set no header: a subprotocol of a WebSocket.
-const SUBPROTOCOL: &str = "codexd.bearer.";
+/// What is spoken over a WebSocket, as a subprotocol; a browser that offers some must hear one of them back.
+pub(crate) const SUBPROTOCOL: &str = "codexd.v1";
+/// What a browser puts before the token where it can set no header: another subprotocol, which is never heard back.
+const TOKEN_SUBPROTOCOL: &str = "codexd.bearer.";
 
 /// Tokens are compared as digests, so that nothing about the right one can be learned from the time it takes.
 pub(crate) type Digest = [u8; 32];
@@ -123,7 +125,7 @@ fn digest(token: &[u8]) -> Digest {
 }
 
 /// The digest of the token that a request brings, from its one `Authorization: Bearer` or, where it asks for a
-/// WebSocket and has no `Authorization`, from a subprotocol.
+/// WebSocket and has no `Authorization`, from a subprotocol beside [`SUBPROTOCOL`].
 pub(crate) fn given(headers: &HeaderMap, is_upgrade: bool) -> Option<Digest> {
     let mut authorizations = headers.get_all(header::AUTHORIZATION).into_iter();
     if let Some(authorization) = authorizations.next() {
@@ -131,8 +133,9 @@ pub(crate) fn given(headers: &HeaderMap, is_upgrade: bool) -> Option<Digest> {
         let is_good = authorizations.next().is_none() && scheme.eq_ignore_ascii_case("bearer");
         return is_good.then(|| digest(token.trim_matches(' ').as_bytes()));
     }
-    let mut tokens = subprotocols(headers).filter_map(|offered| offered.strip_prefix(SUBPROTOCOL));
-    let token = tokens.next().filter(|_| is_upgrade)?;
+    let is_for_us = is_upgrade && subprotocols(headers).any(|offered| offered == SUBPROTOCOL);
+    let mut tokens = subprotocols(headers).filter_map(|offered| offered.strip_prefix(TOKEN_SUBPROTOCOL));
+    let token = tokens.next().filter(|_| is_for_us)?;
     tokens.next().is_none().then(|| digest(token.as_bytes()))
 }
 
@@ -211,6 +214,7 @@ mod tests {
             |value: &str, is_upgrade| given(&headers(&[("sec-websocket-protocol", value)]), is_upgrade);
         assert_eq!(protocol(&offer, true), right);
         assert_eq!(protocol(&offer, false), None);
+        assert_eq!(protocol(&format!("codexd.bearer.{ONE}"), true), None);
         assert_eq!(protocol(&format!("{offer}, codexd.bearer.{ONE}"), true), None);
         assert_eq!(
             given(&headers(&[("authorization", "Basic a"), ("sec-websocket-protocol", &offer)]), true),

@@ -11,8 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::tokens::{OTHER, TOKEN, TokenFile, ask, bearer, beginning, opens, ready, write_private};
 use super::tables::{assert_all_good, request};
+use super::tokens::{OTHER, TOKEN, TokenFile, ask, bearer, beginning, opens, ready, write_private};
 use crate::api::{SESSIONS, STATUS};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};

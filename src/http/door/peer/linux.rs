@@ -23,7 +23,7 @@ struct Owner {
 pub(super) fn peer_of(theirs: SocketAddr, ours: SocketAddr) -> Peer {
     match owner(theirs, ours) {
         Ok(Some(owner)) => judge(owner, rustix::process::geteuid().as_raw()),
-        Ok(None) => Peer::Foreign("nobody holds the other side of the connection any more".to_owned()),
+        Ok(None) => Peer::Nobody,
         Err(error) => Peer::Unknown(error.to_string()),
     }
 }
@@ -36,7 +36,7 @@ fn judge(owner: Owner, us: u32) -> Peer {
     }
     match is_held {
         true => Peer::Foreign(format!("it belongs to user {uid}, and codexd serves user {us} and root only")),
-        false => Peer::Foreign("nobody holds the other side of the connection any more".to_owned()),
+        false => Peer::Nobody,
     }
 }
 

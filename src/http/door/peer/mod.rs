@@ -13,16 +13,18 @@ use std::net::SocketAddr;
 pub enum Peer {
     /// The user who runs codexd, or root.
     Ours,
-    /// Somebody else, or nobody any more, as half a sentence.
+    /// Somebody else, as half a sentence.
     Foreign(String),
+    /// No process holds the other side: not any more or, where it is the one who accepts connections, not yet.
+    Nobody,
     /// The system does not say, for this reason.
     Unknown(String),
 }
 
 /// Looks up who holds the socket at `theirs` that is connected to `ours`.
 ///
-/// A socket that nobody holds any more is foreign too: for the system it belongs to root, whoever had it, so that
-/// anybody could send something and leave.
+/// What nobody holds belongs to root for the system, whoever had it, so it is not believed: anybody could send something
+/// and leave.
 #[cfg(target_os = "linux")]
 pub fn peer_of(theirs: SocketAddr, ours: SocketAddr) -> Peer {
     linux::peer_of(theirs, ours)
