@@ -6,6 +6,7 @@ use std::io;
 use axum::body::{Body, HttpBody};
 use axum::http::HeaderMap;
 use http_body_util::BodyExt;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
@@ -73,7 +74,10 @@ impl Fields {
         if bytes.trim_ascii().is_empty() {
             return Ok(Self(Map::new()));
         }
+        let wrong = |error| ApiError::bad_request(format!("Request body must be valid JSON: {error}."));
         if values(bytes) > VALUES {
+            // What is no JSON at all is told so first.
+            serde_json::from_slice::<IgnoredAny>(bytes).map_err(wrong)?;
             return Err(ApiError::bad_request(format!(
                 "The request body has more than {VALUES} values, counting those within others."
             )));
@@ -81,7 +85,7 @@ impl Fields {
         match serde_json::from_slice(bytes) {
             Ok(Value::Object(fields)) => Ok(Self(fields)),
             Ok(_) => Err(ApiError::bad_request("Request body must be a JSON object.")),
-            Err(error) => Err(ApiError::bad_request(format!("Request body must be valid JSON: {error}."))),
+            Err(error) => Err(wrong(error)),
         }
     }
 
