@@ -1,7 +1,7 @@
 //! An app-server that is late, answers twice, talks nonsense or asks, and callers that do not wait.
 
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::api::{
@@ -110,10 +110,18 @@ async fn a_thread_that_nobody_created_is_heard_and_becomes_no_session() {
 }
 
 /// Sends a turn and leaves without waiting for what comes of it.
+///
+/// The daemon says that it will read the body first, so that it knows by then whose connection it is.
 async fn hang_up_after(daemon: &Daemon, session_id: &str, prompt: &str) {
     let body = json!({ "sessionId": session_id, "input": prompt });
+    let request = request_bytes(daemon, TURN, &body);
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
     let mut stream = TcpStream::connect(daemon.authority()).await.unwrap();
-    stream.write_all(request_bytes(daemon, TURN, &body).as_bytes()).await.unwrap();
+    stream.write_all(format!("{head}\r\nexpect: 100-continue\r\n\r\n").as_bytes()).await.unwrap();
+    let mut begun = [0; 12];
+    stream.read_exact(&mut begun).await.unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 100");
+    stream.write_all(body.as_bytes()).await.unwrap();
 }
 
 #[tokio::test]
