@@ -12,7 +12,7 @@ use futures_util::{SinkExt, StreamExt};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value, json};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::CapacityError;
@@ -59,13 +59,14 @@ pub(super) async fn serve(
 ) {
     // The handshake fails when the client has already gone.
     let Ok(upgraded) = upgrade.await else { return };
+    let edge = &*place.0;
+    let most = if echoes(edge) { 64 * MESSAGE } else { MESSAGE };
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(WRITE_BUFFER)
-        .max_message_size(Some(MESSAGE))
-        .max_frame_size(Some(MESSAGE));
+        .max_message_size(Some(most))
+        .max_frame_size(Some(most));
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-    let edge = &*place.0;
     let mut client = Client { edge, socket, credential, access };
     let ending = match query {
         Ok(query) => tokio::select! {
@@ -130,6 +131,10 @@ impl Client<'_> {
 
     /// Greets, then passes on events and answers messages until the stream ends.
     async fn follow(&mut self, query: &Query) -> Result<Ending, Error> {
+        #[cfg(feature = "mutations")]
+        if echoes(self.edge) {
+            return self.echo().await;
+        }
         let now = self.greet().await?;
         let bounds = self.edge.daemon.bounds();
         let mut feed = Feed::new(self.edge.daemon.follow(now), Filter::of(self.edge, query));
@@ -190,6 +195,23 @@ impl Client<'_> {
                         return Ok(Ending::close(CloseCode::Error, "the event log cannot be read"));
                     }
                 },
+            }
+        }
+    }
+
+    /// Sends every message back, for a test suite of the protocol that needs a server which does.
+    #[cfg(feature = "mutations")]
+    async fn echo(&mut self) -> Result<Ending, Error> {
+        loop {
+            match self.socket.next().await {
+                Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
+                    self.socket.send(message).await?
+                }
+                other => {
+                    if let Err(ending) = self.hear(other) {
+                        return Ok(ending);
+                    }
+                }
             }
         }
     }
@@ -266,9 +288,15 @@ impl Client<'_> {
         let patience = if slow { self.edge.daemon.config().limits.client_timeout } else { GOODBYE };
         let goodbye = async {
             match ending {
-                Ending::Gone => self.socket.close(None).await?,
+                Ending::Gone => {
+                    // After a goodbye of the other side ours waits to be sent, and no other one is taken.
+                    let _ = self.socket.close(None).await;
+                    self.socket.flush().await?;
+                }
                 Ending::Close(reason) => {
                     self.socket.send(Message::Close(Some(reason))).await?;
+                    // It is the server who ends the connection.
+                    self.socket.get_mut().shutdown().await?;
                     // What the client is still sending is read and dropped: closing with unread bytes would reset
                     // the connection, and the close frame would be lost with it.
                     let mut scrap = [0; 4096];
@@ -279,6 +307,14 @@ impl Client<'_> {
         };
         let _ = tokio::time::timeout(patience, goodbye).await;
     }
+}
+
+/// Whether messages are only sent back; never but in a codexd that is broken on purpose.
+fn echoes(_edge: &Shared) -> bool {
+    #[cfg(feature = "mutations")]
+    return _edge.daemon.config().mutation.as_deref() == Some("echo");
+    #[cfg(not(feature = "mutations"))]
+    false
 }
 
 /// What a message of a client is answered with.
