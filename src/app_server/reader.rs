@@ -148,9 +148,11 @@ impl Lines {
         while let Some(newline) = rest.iter().position(|&byte| byte == b'\n') {
             let (line, after) = (&rest[..newline], &rest[newline + 1..]);
             rest = after;
-            if self.skipping > 0 {
-                ear.skipped(self.skipping + line.len(), self.cap);
+            let bytes = self.skipping + self.partial.len() + line.len();
+            if bytes > self.cap {
+                ear.skipped(bytes, self.cap);
                 self.skipping = 0;
+                self.partial = Vec::new();
             } else if self.partial.is_empty() {
                 ear.message(line);
             } else {
