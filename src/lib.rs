@@ -55,6 +55,9 @@ pub mod config;
 pub mod daemon;
 pub mod disk;
 pub mod embedded;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod journal;
 pub mod state;

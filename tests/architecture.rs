@@ -19,8 +19,9 @@ use std::path::Path;
 use source::{Source, paths, rooms_used, sources, without_tests};
 
 /// The rooms from the top to the bottom, each with the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 11] = [
+const ROOMS: [(&str, &[&str]); 12] = [
     ("main", &["commands", "cli"]),
+    ("fuzzing", &["http", "daemon", "app_server", "journal", "state", "disk"]),
     ("commands", &["http", "daemon", "app_server", "embedded", "cli", "config", "disk"]),
     ("http", &["daemon", "journal", "state", "disk"]),
     ("daemon", &["app_server", "journal", "state", "config", "disk"]),

@@ -34,6 +34,8 @@ mod wards;
 mod websocket;
 pub mod wire;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::{pending::Pending, reader::Ear, tail::Tail};
 pub use child::{ChildRecord, FindProgram, Program, RecordChild, StopPace};
 pub use client::{CallError, Client};
 pub use guard::run as run_guard;

@@ -22,7 +22,7 @@ const GRACE: Duration = Duration::from_millis(500);
 /// What `child.json` holds.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct ChildFile {
+pub(crate) struct ChildFile {
     format_version: u32,
     pid: u32,
     start_time: String,
@@ -76,9 +76,7 @@ pub(crate) fn plan(config: &Arc<Config>, daemon_id: &str, disk: &Disk, guard: Op
 fn keeper(disk: Disk, path: PathBuf) -> RecordChild {
     Arc::new(move |record| {
         let kept = match record {
-            Some(record) => serde_json::to_vec(&ChildFile::of(record))
-                .map_err(Into::into)
-                .and_then(|text| disk.replace(&path, &text)),
+            Some(record) => ChildFile::of(record).save(&disk, &path),
             None => remove(&disk, &path),
         };
         // Work goes on: the guard ends what is left when codexd is killed.
@@ -101,6 +99,17 @@ impl ChildFile {
         let (generation, instance) = (record.generation, record.instance.clone());
         Self { format_version: VERSION, pid, start_time, executable, generation, instance }
     }
+
+    pub(crate) fn save(&self, disk: &Disk, path: &Path) -> std::io::Result<()> {
+        disk.replace(path, &serde_json::to_vec(self)?)
+    }
+
+    /// What a text says, if it says what can be used.
+    pub(crate) fn read(text: &[u8]) -> Option<Self> {
+        let file = serde_json::from_slice::<Self>(text).ok()?;
+        // An empty name would mark everybody whose variable is empty.
+        (file.format_version == VERSION && uuid::Uuid::parse_str(&file.instance).is_ok()).then_some(file)
+    }
 }
 
 /// Ends the app-server that an earlier life of the daemon left, and everything it started; blocks.
@@ -109,11 +118,7 @@ impl ChildFile {
 pub(crate) fn end_leftover(disk: &Disk, path: &Path) {
     let ended = disk.read(path).and_then(|text| {
         let Some(text) = text else { return Ok(()) };
-        let file = serde_json::from_slice::<ChildFile>(&text).ok();
-        // An empty name would mark everybody whose variable is empty.
-        let file = file
-            .filter(|file| file.format_version == VERSION && uuid::Uuid::parse_str(&file.instance).is_ok());
-        match file {
+        match ChildFile::read(&text) {
             Some(ChildFile { pid, start_time, executable, instance, .. }) => {
                 let leader = Identity { pid, start_time, executable };
                 let ended = app_server::end_leftover(&leader, &instance, GRACE)?;

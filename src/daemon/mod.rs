@@ -45,6 +45,8 @@ use hearing::Hearing;
 use recorder::{Input, Recorder};
 use requests::OpenRequests;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::child::ChildFile;
 pub(crate) use contain::{contain, is_contained};
 pub use error::DaemonError;
 pub use idempotency::RequestKey;

@@ -42,6 +42,8 @@ use access::Access;
 use door::{Door, Pass};
 use error::ApiError;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::stream::Query;
 pub use door::peer::{Peer, peer_of};
 pub use door::token::{TokenFile, new_token, read_token};
 pub use openapi::openapi_document;

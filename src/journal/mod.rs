@@ -21,6 +21,8 @@ mod tail;
 mod tests;
 mod writer;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::meta::{Found, MetaFile};
 pub use cursor::{Bounds, Cursor, Gone, NotACursor};
 pub use line::{Entry, Line};
 pub use log::Log;

@@ -25,7 +25,7 @@ use super::{Credential, Handle, upgrade};
 use crate::daemon::DaemonError;
 use crate::journal::{Bounds, Gone};
 pub(super) use page::Page;
-use query::Query;
+pub(crate) use query::Query;
 
 /// `GET` of the event stream's path, in the form that the headers ask for.
 pub(super) async fn events(State(edge): State<Handle>, request: Request) -> Result<Response, ApiError> {

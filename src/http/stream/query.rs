@@ -8,22 +8,22 @@ const PAGE: usize = 100;
 
 /// The parameters of the event stream; unknown ones are ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Query {
+pub(crate) struct Query {
     /// The last event that the client has.
-    pub(super) after: Option<Cursor>,
+    pub(crate) after: Option<Cursor>,
     /// How many events a page has at most.
-    pub(super) limit: usize,
+    pub(crate) limit: usize,
     /// Only events about this session.
-    pub(super) session_id: Option<String>,
+    pub(crate) session_id: Option<String>,
     /// Only events whose names begin with one of these; none means all.
-    pub(super) types: Vec<String>,
+    pub(crate) types: Vec<String>,
     /// Whether to go on from now, with a new greeting, when the cursor leads nowhere.
-    pub(super) resync: bool,
+    pub(crate) resync: bool,
 }
 
 impl Query {
     /// Reads a query string; the error is a sentence.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut query = Self { after: None, limit: PAGE, session_id: None, types: Vec::new(), resync: false };
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
             let value = value.trim();

@@ -1,0 +1,420 @@
+//! What must hold whatever comes from outside: the properties that the fuzz targets of `tests/fuzz` try out.
+//!
+//! Each function takes any bytes and panics when something does not hold.
+//! Those that need files get a folder, which must be empty, and leave it empty.
+//! The tests run every file of `tests/fuzz/corpus` through the same functions, so that what was found once stays fixed.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a property that does not hold ends the program"
+)]
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::fs;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use futures_util::FutureExt;
+use memchr::memmem;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use tokio::io::{AsyncRead, ReadBuf};
+
+use crate::app_server::{Backlog, Ear, Heard, Listener, Pending, Tail, redact};
+use crate::daemon::ChildFile;
+use crate::disk::Disk;
+use crate::http::Query;
+use crate::journal::{Bounds, Cursor, Entry, Found, Journal, Limits, MetaFile, Next};
+use crate::state::State;
+use crate::state::snapshot::{self, DaemonFile, Identity, Loaded, RecentFile, RegistryFile};
+
+/// A key that no input has by chance.
+const KEY: &str = "s0kDzXqR7vTnB2mYc8";
+
+/// The output of the app-server: what is heard does not depend on how it is cut into pieces.
+///
+/// The first line says where the rest is cut.
+pub fn lines(data: &[u8]) {
+    let (cuts, text) = first_line(data);
+    let cap = 16 + 16 * usize::from(cuts.first().copied().unwrap_or(u8::MAX));
+    let whole = hear(vec![text], cap);
+    assert_eq!(hear(pieces(cuts, text), cap), whole);
+    assert_eq!(whole.stdout, text);
+    assert_eq!(whole.settled, CALLS);
+}
+
+/// The position of a reader: what was read is read again from what is shown, and leads where it says or nowhere.
+pub fn cursor(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(cursor) = text.parse::<Cursor>() else { return };
+    let log = |oldest, latest| {
+        let epoch = cursor.epoch.clone().unwrap_or_else(|| "present".to_owned());
+        Bounds { epoch, oldest, latest }
+    };
+    let shown = match &cursor.epoch {
+        Some(_) => log(1, 0).cursor(cursor.seq),
+        None => cursor.seq.to_string(),
+    };
+    assert_eq!(shown.parse().as_ref(), Ok(&cursor));
+    let (epoch, digits) = text.split_at(text.rfind('-').map_or(0, |dash| dash + 1));
+    let digits = digits.trim_start_matches('0');
+    assert_eq!(shown, format!("{epoch}{}", if digits.is_empty() { "0" } else { digits }));
+    for (oldest, latest) in [(1, 0), (1, 1 << 53), (1 << 20, 1 << 30), (7, 6)] {
+        let log = log(oldest, latest);
+        match log.check(&cursor) {
+            Ok(seq) => assert!(seq == cursor.seq && seq <= latest && seq + 1 >= oldest, "{log:?}"),
+            Err(gone) => assert!(cursor.seq > latest || cursor.seq + 1 < oldest, "{gone:?} {log:?}"),
+        }
+    }
+}
+
+/// The query of the event stream: what was read is read again from what it means.
+pub fn query(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let query = match Query::parse(&text) {
+        Ok(query) => query,
+        Err(sentence) => {
+            assert!(sentence.ends_with('.') && !sentence.contains('\n'), "{sentence:?}");
+            return;
+        }
+    };
+    assert!((1..=1000).contains(&query.limit));
+    let mut again = form_urlencoded::Serializer::new(String::new());
+    again.append_pair("limit", &query.limit.to_string());
+    if let Some(cursor) = &query.after {
+        let epoch = cursor.epoch.as_ref().map_or(String::new(), |epoch| format!("{epoch}-"));
+        again.append_pair("after", &format!("{epoch}{}", cursor.seq));
+    }
+    again.extend_pairs(query.session_id.iter().map(|id| ("sessionId", id)));
+    again.extend_pairs(query.types.iter().map(|prefix| ("type", prefix)));
+    again.append_pair("onGap", if query.resync { "resync" } else { "close" });
+    assert_eq!(Query::parse(&again.finish()), Ok(query));
+}
+
+/// The last words of the app-server: what is shown does not depend on how they are cut, and has no secret in it.
+///
+/// The first line says where the rest is cut.
+pub fn redaction(data: &[u8]) {
+    let (cuts, text) = first_line(data);
+    let tail = |pieces: Vec<&[u8]>| {
+        let mut tail = Tail::default();
+        pieces.into_iter().for_each(|piece| tail.take(piece));
+        tail.lines()
+    };
+    assert_eq!(tail(pieces(cuts, text)), tail(vec![text]));
+
+    let text = String::from_utf8_lossy(text);
+    let shown = redact(&text);
+    assert_eq!(redact(&shown), shown);
+    if text.contains(KEY) {
+        return;
+    }
+    let middle = text.floor_char_boundary(cuts.iter().map(|cut| usize::from(*cut)).sum());
+    let (before, after) = text.split_at(middle);
+    for secret in ["sk-", "Bearer ", "OPENAI_API_KEY=", "\"my_token\": \""] {
+        let shown = redact(&format!("{before} {secret}{KEY} {after}"));
+        assert!(!shown.contains(KEY), "{shown:?}");
+    }
+}
+
+/// A state file: what was loaded is there again when it was saved, and what cannot be loaded is still there.
+///
+/// The first letter of the first line says which one it is.
+pub fn state_file(data: &[u8], folder: &Path) {
+    let (name, content) = first_line(data);
+    let path = folder.join("file.json");
+    match name.first() {
+        Some(b'i') => reload::<Identity>(&path, content),
+        Some(b'd') => reload::<DaemonFile>(&path, content),
+        Some(b'r') => reload::<RecentFile<serde_json::Value>>(&path, content),
+        Some(b'e') => reload_meta(folder, content),
+        Some(b'c') => {
+            if let Some(file) = ChildFile::read(content) {
+                file.save(&Disk::default(), &path).unwrap();
+                let again = ChildFile::read(&fs::read(&path).unwrap()).expect("what was saved");
+                assert_eq!(text(&again), text(&file));
+            }
+        }
+        _ => {}
+    }
+    empty(folder);
+}
+
+/// The session registry: as other state files, and the records that are made of it make the same file again.
+pub fn registry(data: &[u8], folder: &Path) {
+    let path = folder.join("file.json");
+    reload::<RegistryFile>(&path, data);
+    if let Ok(Loaded::Good(file)) = snapshot::load::<RegistryFile>(&Disk::default(), &path) {
+        let restore = |file: RegistryFile| {
+            let through = file.through_seq;
+            let mut state = State::restore(Some(file), None);
+            state.caught_up(through);
+            state
+        };
+        let state = restore(file);
+        snapshot::save(&Disk::default(), &path, &RegistryFile::of(&state)).unwrap();
+        let again = match snapshot::load(&Disk::default(), &path) {
+            Ok(Loaded::Good(again)) => restore(again),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(again, state);
+    }
+    empty(folder);
+}
+
+/// The event log: whatever its files hold, it opens, its numbers rise, and what is added is there and stays.
+///
+/// Lines of three dashes part `event-log.json`, a sealed segment and `events.jsonl`; the last one is always there.
+pub fn log(data: &[u8], folder: &Path) {
+    let mut parts = vec![data];
+    while let Some(at) =
+        parts.last().and_then(|rest| memmem::find(rest, b"---\n")).filter(|_| parts.len() < 3)
+    {
+        let rest = parts.pop().unwrap_or_default();
+        parts.extend([&rest[..at], &rest[at + 4..]]);
+    }
+    let names = ["event-log.json", "events-00000000000000000001.jsonl", "events.jsonl"];
+    for (name, part) in names.iter().rev().zip(parts.iter().rev()) {
+        Disk::default().replace(&folder.join(name), part).unwrap();
+    }
+    let mut journal = open_log(folder);
+    let old = numbers(&journal);
+    let before = journal.log().bounds();
+    assert!(old.last().is_none_or(|last| *last <= before.latest), "{old:?} {before:?}");
+
+    let entry =
+        Entry { level: "info", event_type: "test.event", message: "added", detail: Some("{\"a\":1}") };
+    let mut added = Vec::new();
+    for _ in 0..2 {
+        let lines = journal.append("2026-01-02T03:04:05.678Z", [entry; 2].into_iter());
+        journal.publish(&lines);
+        added.extend(lines.iter().map(|line| line.seq));
+    }
+    assert_eq!(journal.failing(), None);
+    assert_eq!(added, (before.latest + 1..=before.latest + 4).collect::<Vec<_>>());
+    let all = [old, added.clone()].concat();
+    assert_eq!(numbers(&journal), all);
+    assert_eq!(follow(&journal, before.latest), added);
+    journal.log().scrub(before.latest).unwrap();
+
+    let epoch = journal.log().bounds().epoch;
+    journal.close().unwrap();
+    drop(journal);
+    let journal = open_log(folder);
+    let after = journal.log().bounds();
+    assert_eq!((after.epoch, after.latest), (epoch, before.latest + 4));
+    assert_eq!(numbers(&journal), all);
+    drop(journal);
+    empty(folder);
+}
+
+/// The line at the beginning, and what follows it.
+fn first_line(data: &[u8]) -> (&[u8], &[u8]) {
+    match memchr::memchr(b'\n', data) {
+        Some(newline) => (&data[..newline], &data[newline + 1..]),
+        None => (&[], data),
+    }
+}
+
+/// The text in pieces that are as long as the cuts say, one after the other and from the beginning again.
+fn pieces<'a>(cuts: &[u8], mut text: &'a [u8]) -> Vec<&'a [u8]> {
+    let mut pieces = Vec::new();
+    for cut in cuts.iter().filter(|cut| **cut > 0).cycle() {
+        if text.len() <= usize::from(*cut) {
+            break;
+        }
+        let (piece, rest) = text.split_at(usize::from(*cut));
+        pieces.push(piece);
+        text = rest;
+    }
+    pieces.push(text);
+    pieces
+}
+
+fn text(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap()
+}
+
+fn empty(folder: &Path) {
+    for entry in fs::read_dir(folder).unwrap() {
+        Disk::default().remove(&entry.unwrap().path()).unwrap();
+    }
+}
+
+/// How many calls wait for an answer while the output is read.
+const CALLS: usize = 8;
+
+/// What was heard.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Told {
+    said: Vec<String>,
+    stdout: Vec<u8>,
+    settled: usize,
+}
+
+struct Notes(Arc<Mutex<Told>>);
+
+impl Listener for Notes {
+    fn hear(&mut self, heard: Heard<'_>) {
+        let mut told = self.0.lock().unwrap();
+        match heard {
+            Heard::Stdout(block) => told.stdout.extend_from_slice(&block),
+            Heard::Notification { params, .. } | Heard::Request { params, .. } => {
+                serde_json::from_str::<&RawValue>(params).expect("parameters are JSON");
+                told.said.push(format!("{heard:?}"));
+            }
+            other => told.said.push(format!("{other:?}")),
+        }
+    }
+
+    fn flush(&mut self) {}
+}
+
+fn hear(pieces: Vec<&[u8]>, cap: usize) -> Told {
+    let told = Arc::<Mutex<Told>>::default();
+    let pending = Arc::new(Pending::default());
+    for _ in 0..CALLS {
+        let told = Arc::clone(&told);
+        let settle = move |outcome: Result<&RawValue, _>| {
+            let mut told = told.lock().unwrap();
+            told.said.push(format!("{outcome:?}"));
+            told.settled += 1;
+        };
+        assert!(pending.register(Box::new(settle)).is_ok());
+    }
+    let mut ear = Ear::new(pending, Notes(Arc::clone(&told)), Backlog::new());
+    let stream = Pieces(pieces.into_iter().filter(|piece| !piece.is_empty()).collect());
+    let end = ear.read_lines(stream, cap).now_or_never().expect("every piece is there");
+    drop(ear);
+    let mut told = std::mem::take(&mut *told.lock().unwrap());
+    told.said.push(format!("{end:?}"));
+    told
+}
+
+/// A stream that gives one piece after the other.
+struct Pieces<'a>(VecDeque<&'a [u8]>);
+
+impl AsyncRead for Pieces<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if let Some(piece) = self.0.pop_front() {
+            let (now, later) = piece.split_at(piece.len().min(into.remaining()));
+            into.put_slice(now);
+            if !later.is_empty() {
+                self.0.push_front(later);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn reload<T: Serialize + DeserializeOwned + Debug>(path: &Path, content: &[u8]) {
+    let disk = Disk::default();
+    disk.replace(path, content).unwrap();
+    match snapshot::load::<T>(&disk, path).unwrap() {
+        Loaded::Good(first) => {
+            snapshot::save(&disk, path, &first).unwrap();
+            match snapshot::load::<T>(&disk, path).unwrap() {
+                Loaded::Good(second) => assert_eq!(text(&second), text(&first)),
+                other => panic!("{other:?}"),
+            }
+        }
+        Loaded::SetAside { moved_to, .. } => {
+            assert_eq!(fs::read(moved_to).unwrap(), content);
+            assert!(!path.exists());
+        }
+        Loaded::Newer { version } => {
+            assert!(version > snapshot::VERSION);
+            assert_eq!(fs::read(path).unwrap(), content);
+        }
+        Loaded::Missing => panic!("it is there"),
+    }
+}
+
+fn reload_meta(folder: &Path, content: &[u8]) {
+    let disk = Disk::default();
+    let path = folder.join("event-log.json");
+    disk.replace(&path, content).unwrap();
+    let file = MetaFile::new(folder, disk);
+    match file.load().unwrap() {
+        Found::Good(first) => {
+            file.save(&first).unwrap();
+            match file.load().unwrap() {
+                Found::Good(second) => assert_eq!(second, first),
+                other => panic!("{other:?}"),
+            }
+        }
+        Found::Bad(_) => assert!(!path.exists()),
+        Found::Missing => panic!("it is there"),
+    }
+}
+
+fn open_log(folder: &Path) -> Journal {
+    // Small, so that segments are sealed.
+    let limits = Limits { segment_bytes: 512, total_bytes: 1 << 40 };
+    Journal::open(folder, Disk::default(), limits, 0, 50).expect("the log opens").journal
+}
+
+/// The numbers of all lines, which rise.
+fn numbers(journal: &Journal) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    let note = |seq, json: &[u8]| {
+        assert!(!json.contains(&b'\n'));
+        numbers.push(seq);
+        true
+    };
+    journal.log().scan(0, note).unwrap();
+    assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+    numbers
+}
+
+/// The numbers of the lines that a reader gets.
+fn follow(journal: &Journal, cursor: u64) -> Vec<u64> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let mut reader = journal.log().follow(cursor);
+    let mut numbers = Vec::new();
+    while let Some(next) = runtime.block_on(reader.step()).unwrap() {
+        match next {
+            Next::Lines(lines) => numbers.extend(lines.iter().map(|line| line.seq)),
+            Next::Gone => panic!("what follows {} is gone", reader.cursor()),
+        }
+    }
+    numbers
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs what is in the corpus of a target.
+    fn run(target: &str, property: impl Fn(&[u8], &Path)) {
+        let folder = tempfile::tempdir().unwrap();
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
+        let mut count = 0;
+        for entry in fs::read_dir(&corpus).unwrap() {
+            let data = fs::read(entry.unwrap().path()).unwrap();
+            property(&data, folder.path());
+            count += 1;
+        }
+        assert!(count > 0, "{} is empty", corpus.display());
+    }
+
+    #[test]
+    fn what_is_in_the_corpora_holds() {
+        run("lines", |data, _| lines(data));
+        run("cursor", |data, _| cursor(data));
+        run("query", |data, _| query(data));
+        run("redaction", |data, _| redaction(data));
+        run("state_file", state_file);
+        run("registry", registry);
+        run("log", log);
+    }
+}
