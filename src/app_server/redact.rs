@@ -53,6 +53,20 @@ fn bearer(text: &str) -> Option<(usize, usize)> {
 }
 
 fn assignment(text: &str) -> Option<(usize, usize)> {
+    let mut start = 0;
+    // The value of one name may be the next name.
+    while let Some(next) = name(text.get(start..)?) {
+        if length_of_value(text.get(start + next..)?) == 0 {
+            break;
+        }
+        start += next;
+    }
+    let value = text.get(start..).filter(|_| start > 0)?;
+    Some((start, start + length_of_value(value)))
+}
+
+/// How long the name of a variable that holds a secret is, with what stands between it and its value, in bytes.
+fn name(text: &str) -> Option<usize> {
     let name = length_of(text, is_word);
     let upper = text.get(..name)?.to_ascii_uppercase();
     if !NAMES.iter().any(|end| upper.ends_with(end)) {
@@ -61,12 +75,13 @@ fn assignment(text: &str) -> Option<(usize, usize)> {
     let rest = text.get(name..)?;
     // NAME=value, NAME: value and "NAME": "value".
     let separator = length_of(rest, |c| "=: \t\"'\\".contains(c));
-    if !rest.get(..separator)?.contains(['=', ':']) {
-        return None;
-    }
-    let value = rest.get(separator..)?;
-    let length = length_of(value, |c| !c.is_whitespace() && !"\"',;\\".contains(c));
-    (length > 0).then_some((name + separator, name + separator + length))
+    rest.get(..separator)?.contains(['=', ':']).then_some(name + separator)
+}
+
+fn length_of_value(text: &str) -> usize {
+    let word = length_of(text, |c| !c.is_whitespace() && !"\"',;\\".contains(c));
+    // A token may have its kind before it.
+    bearer(text).map_or(word, |(_, end)| end.max(word))
 }
 
 /// How many bytes of the text are of this kind, from its beginning.
@@ -95,6 +110,10 @@ mod tests {
             ("{\\\"MY_TOKEN\\\":\\\"secret\\\"}", "{\\\"MY_TOKEN\\\":\\\"***\\\"}"),
             ("export github_token='secret'", "export github_token='***'"),
             ("X_SECRET: sk-abcdefghijkl", "X_SECRET: ***"),
+            ("MY_TOKEN: Bearer abcdefgh1234 next", "MY_TOKEN: *** next"),
+            ("MY_KEY=\"MY_TOKEN\": \"secret\"", "MY_KEY=\"MY_TOKEN\": \"***\""),
+            ("A_KEY=B_KEY= next", "A_KEY=B_KEY= ***"),
+            ("A_KEY=B_KEY=", "A_KEY=***"),
             ("(sk-abcdefgh)sk-abcdefgh", "(sk-***)sk-***"),
             ("a task-management desk-abcdefghij sk-short", "a task-management desk-abcdefghij sk-short"),
             ("the bearer of this is missing", "the bearer of this is missing"),
