@@ -10,7 +10,7 @@
     reason = "a property that does not hold ends the program"
 )]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Debug;
 use std::fs;
 use std::path::Path;
@@ -182,6 +182,7 @@ pub fn log(data: &[u8], folder: &Path) {
     for (name, part) in names.iter().rev().zip(parts.iter().rev()) {
         Disk::default().replace(&folder.join(name), part).unwrap();
     }
+    let lines = whole_lines(folder);
     let mut journal = open_log(folder);
     let old = numbers(&journal);
     let before = journal.log().bounds();
@@ -210,6 +211,7 @@ pub fn log(data: &[u8], folder: &Path) {
     assert_eq!((after.epoch, after.latest), (epoch, before.latest + 4));
     assert_eq!(numbers(&journal), all);
     drop(journal);
+    assert!(lines.is_subset(&whole_lines(folder)), "a line is lost");
     empty(folder);
 }
 
@@ -374,6 +376,17 @@ fn numbers(journal: &Journal) -> Vec<u64> {
     journal.log().scan(0, note).unwrap();
     assert!(numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
     numbers
+}
+
+/// All lines of all files of the log, wherever they are.
+fn whole_lines(folder: &Path) -> BTreeSet<Vec<u8>> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let logs = paths.filter(|path| path.to_string_lossy().contains("/events"));
+    let whole = |text: Vec<u8>| {
+        let lines: Vec<_> = text.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+        lines.into_iter().filter(|line| line.ends_with(b"\n"))
+    };
+    logs.flat_map(|path| whole(fs::read(path).unwrap())).collect()
 }
 
 /// The numbers of the lines that a reader gets.

@@ -66,9 +66,10 @@ impl Log {
         let Some(mut position) = self.oldest_from(cursor)? else { return Ok(()) };
         loop {
             let next = self.after_segment(position.first_seq);
-            let mut stop = false;
-            position.scan(|_, json| {
-                if let Some(seq) = super::line::seq_of(json).filter(|&seq| seq > last) {
+            let (mut stop, found) = (false, position.found);
+            position.scan(|offset, json| {
+                let seq = super::line::seq_of(json);
+                if let Some(seq) = seq.filter(|&seq| seq > last && found.can_have(offset, seq)) {
                     last = seq;
                     stop = !each(seq, json);
                 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, RwLock};
 use super::line::{Line, seq_of};
 use super::log::Log;
 use super::meta::{Found, Meta, MetaFile};
-use super::segments::{ACTIVE, Segment, checked_seq, sealed};
+use super::segments::{ACTIVE, Found as FoundLines, Segment, checked_seq, sealed};
 use super::sync::LogSync;
 use super::tail::Tail;
 use super::writer::{BLOCK, Journal, Limits};
@@ -53,7 +53,7 @@ impl Journal {
         let path = folder.join(ACTIVE);
         let file = open_active(&disk, &path, &mut notices)?;
         let size = cut_torn_line(&disk, folder, &file, &mut notices)?;
-        let active = Segment { first_seq: 0, path, bytes: size };
+        let active = Segment { first_seq: 0, path, bytes: size, found: FoundLines::default() };
         let (newest, latest) =
             newest_lines(segments.iter().chain([&active]).rev(), recent.max(1), believable)?;
 
@@ -86,6 +86,9 @@ impl Journal {
         let first_seq = first_seq(&active, believable)?.unwrap_or(next_seq);
         segments.retain(|segment| segment.first_seq < first_seq);
         segments.push(Segment { first_seq, ..active });
+        for segment in &mut segments {
+            segment.found = FoundLines { bytes: segment.bytes, highest: last_told };
+        }
 
         let tail = Tail::new(last_told);
         tail.push(&newest, last_told);
@@ -229,7 +232,8 @@ fn last_lines(segment: &Segment, count: usize, believable: u64) -> io::Result<(V
 fn first_seq(segment: &Segment, believable: u64) -> io::Result<Option<u64>> {
     let mut first = None;
     super::segments::Position::find(segment, 0)?.scan(|_, json| {
-        first = seq_of(json).filter(|&seq| seq <= believable);
+        // No line has the number 0.
+        first = seq_of(json).filter(|&seq| seq > 0 && seq <= believable);
         first.is_none()
     })?;
     Ok(first)

@@ -37,9 +37,9 @@ impl Log {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => return Err(error),
             };
-            let mut open = false;
+            let (mut open, found) = (false, position.found);
             position.scan(|offset, json| {
-                match checked_seq(json).filter(|&seq| seq > last) {
+                match checked_seq(json).filter(|&seq| seq > last && found.can_have(offset, seq)) {
                     Some(seq) => {
                         if open && let Some(damaged) = damage.last_mut() {
                             damaged.before = Some(seq);

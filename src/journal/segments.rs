@@ -20,6 +20,24 @@ pub(crate) struct Segment {
     pub(crate) path: PathBuf,
     /// Its size in bytes; of the active one the journal knows better.
     pub(crate) bytes: u64,
+    /// What of it was there when the log was opened.
+    pub(crate) found: Found,
+}
+
+/// The part of a file that an earlier life wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Found {
+    /// How long it is, in bytes.
+    pub(crate) bytes: u64,
+    /// The highest number that was ever given to a line in it: a line with a higher one is damaged.
+    pub(crate) highest: u64,
+}
+
+impl Found {
+    /// Whether the line that begins at `offset` can have this number.
+    pub(crate) fn can_have(self, offset: u64, seq: u64) -> bool {
+        offset >= self.bytes || seq <= self.highest
+    }
 }
 
 /// The name of a segment that is no longer written.
@@ -45,7 +63,12 @@ pub(crate) fn sealed(folder: &Path) -> io::Result<Vec<Segment>> {
         };
         let metadata = entry.metadata()?;
         if metadata.is_file() {
-            segments.push(Segment { first_seq, path: entry.path(), bytes: metadata.len() });
+            segments.push(Segment {
+                first_seq,
+                path: entry.path(),
+                bytes: metadata.len(),
+                found: Found::default(),
+            });
         }
     }
     segments.sort_unstable_by_key(|segment| segment.first_seq);
@@ -57,6 +80,8 @@ pub(crate) fn sealed(folder: &Path) -> io::Result<Vec<Segment>> {
 pub(crate) struct Position {
     /// Which segment it is.
     pub(crate) first_seq: u64,
+    /// What of it was there when the log was opened.
+    pub(crate) found: Found,
     file: File,
     offset: u64,
 }
@@ -75,7 +100,7 @@ impl Position {
                 _ => high = middle,
             }
         }
-        Ok(Self { first_seq: segment.first_seq, file, offset: low })
+        Ok(Self { first_seq: segment.first_seq, found: segment.found, file, offset: low })
     }
 
     /// The lines after `cursor` and up to `through` from here on, `max_lines` and about `max_bytes` at most; none means
@@ -93,14 +118,18 @@ impl Position {
         let mut bytes = 0;
         loop {
             let before = self.offset;
+            let (mut next, found) = (self.offset, self.found);
             let mut full = false;
             self.read(|json| {
+                let offset = next;
+                next += json.len() as u64 + 1;
                 full = lines.len() >= max_lines || (bytes >= max_bytes && !lines.is_empty());
                 if full {
                     return false;
                 }
                 let last = lines.last().map_or(cursor, |line| line.seq);
-                if let Some(seq) = checked_seq(json).filter(|&seq| seq > last) {
+                if let Some(seq) = checked_seq(json).filter(|&seq| seq > last && found.can_have(offset, seq))
+                {
                     full = seq > through;
                     if full {
                         return false;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::line::{Batch, Entry, Line};
 use super::log::Log;
 use super::meta::{Meta, MetaFile};
-use super::segments::{ACTIVE, Position, Segment, sealed_name};
+use super::segments::{ACTIVE, Found, Position, Segment, sealed_name};
 use super::sync::LogSync;
 use crate::disk::Disk;
 
@@ -266,6 +266,11 @@ impl Journal {
             if current.path == active {
                 let name = if again { ASIDE.to_owned() } else { sealed_name(current.first_seq) };
                 let sealed = self.log.folder.join(name);
+                // A name is taken only when a damaged line gave its number to this file: none of the lines may be lost.
+                if !again && std::fs::symlink_metadata(&sealed).is_ok() {
+                    let moved = self.disk.set_aside(&sealed)?;
+                    tracing::warn!(path = %moved.display(), "a segment with the number of another one was moved");
+                }
                 self.disk.rename(&active, &sealed)?;
                 current.path = sealed;
             }
@@ -281,7 +286,7 @@ impl Journal {
                 tracing::warn!(%error, path = %rewritten.path.display(), "a segment could not be removed");
             }
         }
-        segments.push(Segment { first_seq, path: active, bytes: 0 });
+        segments.push(Segment { first_seq, path: active, bytes: 0, found: Found::default() });
         Ok(())
     }
 
