@@ -10,6 +10,8 @@
     reason = "a property that does not hold ends the program"
 )]
 
+mod head;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Debug;
 use std::fs;
@@ -32,6 +34,8 @@ use crate::http::Query;
 use crate::journal::{Bounds, Cursor, Entry, Found, Journal, Limits, MetaFile, Next};
 use crate::state::State;
 use crate::state::snapshot::{self, DaemonFile, Identity, Loaded, RecentFile, RegistryFile};
+
+pub use head::head;
 
 /// A key that no input has by chance.
 const KEY: &str = "s0kDzXqR7vTnB2mYc8";
@@ -429,5 +433,6 @@ mod tests {
         run("state_file", state_file);
         run("registry", registry);
         run("log", log);
+        run("head", |data, _| head(data));
     }
 }

@@ -43,7 +43,11 @@ use door::{Door, Pass};
 use error::ApiError;
 
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use self::stream::Query;
+pub(crate) use self::{
+    door::chunks::Chunks,
+    door::head::{Framing, Refused, Scanner},
+    stream::Query,
+};
 pub use door::peer::{Peer, peer_of};
 pub use door::token::{TokenFile, new_token, read_token};
 pub use openapi::openapi_document;
@@ -137,6 +141,18 @@ impl Edge {
         self.shared.sockets.close();
         self.shared.sockets.wait().await;
     }
+}
+
+/// What the door at `address` says to a request: `None` when it stays outside, else whether it is a preflight.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn verdict(
+    address: SocketAddr,
+    origins: &[String],
+    peer: &Peer,
+    request: &axum::http::request::Parts,
+) -> Option<bool> {
+    let pass = Door::new(address, origins, None).check(peer, request).ok()?;
+    Some(pass == Pass::Preflight)
 }
 
 fn router(shared: &Handle) -> Router {

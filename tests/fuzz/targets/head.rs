@@ -1,0 +1,5 @@
+//! See `codexd::fuzzing::head`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| codexd::fuzzing::head(data));
