@@ -9,6 +9,7 @@ mod crowds;
 mod descriptors;
 #[cfg(target_os = "linux")]
 mod figures;
+mod frames;
 mod hosts;
 mod listed;
 #[cfg(target_os = "linux")]
