@@ -31,7 +31,7 @@ use crate::app_server::{Backlog, Ear, Heard, Listener, Pending, Tail, redact};
 use crate::daemon::ChildFile;
 use crate::disk::Disk;
 use crate::http::Query;
-use crate::journal::{Bounds, Cursor, Entry, Found, Journal, Limits, MetaFile, Next};
+use crate::journal::{Bounds, Cursor, Entry, Found, Journal, Limits, MetaFile, Next, seq_of};
 use crate::state::State;
 use crate::state::snapshot::{self, DaemonFile, Identity, Loaded, RecentFile, RegistryFile};
 
@@ -118,8 +118,9 @@ pub fn redaction(data: &[u8]) {
     if text.contains(KEY) {
         return;
     }
-    let middle = text.floor_char_boundary(cuts.iter().map(|cut| usize::from(*cut)).sum());
-    let (before, after) = text.split_at(middle);
+    let near: usize = cuts.iter().map(|cut| usize::from(*cut)).sum();
+    let middle = (0..=near).rev().find(|middle| text.is_char_boundary(*middle));
+    let (before, after) = text.split_at(middle.unwrap_or_default());
     for secret in ["sk-", "Bearer ", "OPENAI_API_KEY=", "\"my_token\": \""] {
         let shown = redact(&format!("{before} {secret}{KEY} {after}"));
         assert!(!shown.contains(KEY), "{shown:?}");
@@ -213,7 +214,11 @@ pub fn log(data: &[u8], folder: &Path) {
     let journal = open_log(folder);
     let after = journal.log().bounds();
     assert_eq!((after.epoch, after.latest), (epoch, before.latest + 4));
-    assert_eq!(numbers(&journal), all);
+    let again = numbers(&journal);
+    // A line that was damaged to a number which is given later is believed from then on.
+    if lines.iter().all(|line| seq_of(line).is_none_or(|seq| seq <= before.latest)) {
+        assert_eq!(again, all);
+    }
     drop(journal);
     assert!(lines.is_subset(&whole_lines(folder)), "a line is lost");
     empty(folder);

@@ -45,6 +45,8 @@
 //! - [`cli`]: the command line, as words.
 //! - [`config`]: flags over variables over defaults; the only reader of the environment.
 //!
+//! A room that is there for tests and fuzz targets only, `fuzzing`, says what must hold whatever comes from outside.
+//!
 //! Follow [`commands`] to `Running::start` to see how the parts are put together, and
 //! [`daemon::Daemon::submit_turn`] to see a request through.
 

@@ -79,9 +79,10 @@ fn name(text: &str) -> Option<usize> {
 }
 
 fn length_of_value(text: &str) -> usize {
-    let word = length_of(text, |c| !c.is_whitespace() && !"\"',;\\".contains(c));
     // A token may have its kind before it.
-    bearer(text).map_or(word, |(_, end)| end.max(word))
+    let kind = bearer(text).map_or(0, |(kind, _)| kind);
+    let (_, word) = text.split_at(kind);
+    kind + length_of(word, |c| !c.is_whitespace() && !"\"',;\\".contains(c))
 }
 
 /// How many bytes of the text are of this kind, from its beginning.
@@ -110,7 +111,7 @@ mod tests {
             ("{\\\"MY_TOKEN\\\":\\\"secret\\\"}", "{\\\"MY_TOKEN\\\":\\\"***\\\"}"),
             ("export github_token='secret'", "export github_token='***'"),
             ("X_SECRET: sk-abcdefghijkl", "X_SECRET: ***"),
-            ("MY_TOKEN: Bearer abcdefgh1234 next", "MY_TOKEN: *** next"),
+            ("MY_TOKEN: Bearer abcdefgh%1234 next", "MY_TOKEN: *** next"),
             ("MY_KEY=\"MY_TOKEN\": \"secret\"", "MY_KEY=\"MY_TOKEN\": \"***\""),
             ("A_KEY=B_KEY= next", "A_KEY=B_KEY= ***"),
             ("A_KEY=B_KEY=", "A_KEY=***"),

@@ -22,7 +22,10 @@ mod tests;
 mod writer;
 
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use self::meta::{Found, MetaFile};
+pub(crate) use self::{
+    line::seq_of,
+    meta::{Found, MetaFile},
+};
 pub use cursor::{Bounds, Cursor, Gone, NotACursor};
 pub use line::{Entry, Line};
 pub use log::Log;
