@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::cursor::Bounds;
+use super::figures::Figures;
 use super::line::Line;
 use super::segments::{Position, Segment};
 use super::subscription::Subscription;
@@ -23,6 +24,7 @@ pub struct Log {
     /// Held for reading while somebody reads on in a file, and for writing while lines are taken back, which happens
     /// only to a log that could not be written or synced.
     pub(super) rewrites: RwLock<u64>,
+    pub(super) figures: Arc<Figures>,
     /// How many events a subscription leaves out before its first.
     #[cfg(feature = "mutations")]
     pub(super) skipped: u64,
@@ -43,6 +45,11 @@ impl Log {
         let latest = self.tail.latest();
         let oldest = segments.first().map_or(latest + 1, |segment| segment.first_seq);
         Bounds { epoch: self.epoch.clone(), oldest, latest }
+    }
+
+    /// What was written and synced in this life.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
     }
 
     /// The newest lines, oldest first, `count` at most.

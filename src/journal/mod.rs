@@ -8,6 +8,7 @@
 //! The journal knows lines and sequence numbers; what they mean is no business of its.
 
 mod cursor;
+mod figures;
 mod line;
 mod log;
 mod meta;
@@ -27,6 +28,7 @@ pub(crate) use self::{
     meta::{Found, MetaFile},
 };
 pub use cursor::{Bounds, Cursor, Gone, NotACursor};
+pub use figures::Figures;
 pub use line::{Entry, Line};
 pub use log::Log;
 pub use opening::Opened;

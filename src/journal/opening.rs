@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, RwLock};
 
+use super::figures::Figures;
 use super::line::{Line, seq_of};
 use super::log::Log;
 use super::meta::{Found, Meta, MetaFile};
@@ -92,17 +93,20 @@ impl Journal {
 
         let tail = Tail::new(last_told);
         tail.push(&newest, last_told);
+        let figures = Arc::new(Figures::new());
         let log = Arc::new(Log {
             epoch: meta.epoch.clone(),
             folder: folder.to_owned(),
             segments: RwLock::new(segments),
             tail,
             rewrites: RwLock::new(0),
+            figures: Arc::clone(&figures),
             #[cfg(feature = "mutations")]
             skipped: u64::from(disk.is_broken("skip-tail")),
         });
         let file = Arc::new(file);
-        let sync = Arc::new(LogSync::new(disk.clone(), folder.to_owned(), Arc::clone(&file), latest));
+        let sync = LogSync::new(disk.clone(), folder.to_owned(), Arc::clone(&file), latest, figures);
+        let sync = Arc::new(sync);
         let known_damage = meta.damage.clone();
         let journal = Journal {
             disk,

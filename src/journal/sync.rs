@@ -5,7 +5,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
+use super::figures::Figures;
 use crate::disk::Disk;
 
 /// The files of the log that are not known to be on disk; shared by the one who writes and those who sync.
@@ -18,6 +20,7 @@ pub struct LogSync {
     unsynced: Mutex<Unsynced>,
     /// Held while the disk works, so that of two syncs the second one begins with what the first one left.
     syncing: Mutex<()>,
+    figures: Arc<Figures>,
 }
 
 #[derive(Debug)]
@@ -33,7 +36,13 @@ struct Unsynced {
 }
 
 impl LogSync {
-    pub(super) fn new(disk: Disk, folder: PathBuf, file: Arc<File>, latest: u64) -> Self {
+    pub(super) fn new(
+        disk: Disk,
+        folder: PathBuf,
+        file: Arc<File>,
+        latest: u64,
+        figures: Arc<Figures>,
+    ) -> Self {
         let unsynced = Mutex::new(Unsynced { files: vec![file], folder: true, failed: false, behind: false });
         Self {
             disk,
@@ -42,6 +51,7 @@ impl LogSync {
             synced_through: AtomicU64::new(latest),
             unsynced,
             syncing: Mutex::default(),
+            figures,
         }
     }
 
@@ -59,6 +69,7 @@ impl LogSync {
             }
             (unsynced.files.clone(), unsynced.folder)
         };
+        let began = Instant::now();
         let synced = files
             .iter()
             .try_for_each(|file| self.disk.sync(file))
@@ -72,6 +83,7 @@ impl LogSync {
                 unsynced.files.drain(..done);
                 unsynced.folder &= !same;
                 self.synced_through.fetch_max(through, Ordering::AcqRel);
+                self.figures.synced(began.elapsed());
                 Ok(())
             }
             Err(error) => {

@@ -217,6 +217,7 @@ impl Journal {
         }
         self.size += bytes as u64;
         self.sync.written(last.seq);
+        self.log.figures.wrote(lines.len(), bytes);
         Ok(())
     }
 
