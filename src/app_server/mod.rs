@@ -40,7 +40,7 @@ pub use child::{ChildRecord, FindProgram, Program, RecordChild, StopPace};
 pub use client::{CallError, Client};
 pub use guard::run as run_guard;
 pub use listener::{Backlog, Closed, Exit, Heard, Listener, Setback};
-pub use processes::{INSTANCE, Identity, adopt_orphans, end_leftover};
+pub use processes::{INSTANCE, Identity, adopt_orphans, end_leftover, family_memory, memory};
 pub use redact::redact;
 pub use supervisor::{App, Availability, Plan, Supervisor, Waiting};
 pub use websocket::Address;

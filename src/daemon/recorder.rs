@@ -17,6 +17,7 @@ use super::keeper::Keeper;
 use super::opening::Opened;
 use super::output::OutputLog;
 use super::syncer::{Promise, StorageError, Syncer};
+use super::tally::Tally;
 use crate::app_server::{Backlog, Closed};
 use crate::config::Config;
 use crate::journal::{Damage, Entry, Journal, Line, Log};
@@ -65,6 +66,7 @@ pub(crate) struct View {
     pub(crate) identity: Identity,
     pub(crate) recent: usize,
     pub(crate) log: Arc<Log>,
+    pub(crate) tally: Tally,
     state: RwLock<State>,
     /// Why nothing can be promised now.
     storage: RwLock<Option<StorageError>>,
@@ -109,6 +111,7 @@ impl Recorder {
             identity,
             recent: config.event_cache_size,
             log: journal.log(),
+            tally: Tally::new(),
             state: RwLock::new(state),
             storage: RwLock::new(None),
         });
@@ -324,6 +327,7 @@ impl Worker {
         {
             let mut state = self.view.state.write().unwrap_or_else(PoisonError::into_inner);
             for (line, draft) in lines.iter().zip(drafts) {
+                self.view.tally.note(&state, &at, &draft.change);
                 sessions_changed |= state.apply(line.seq, &at, &draft.change);
             }
             // Under the same guard, so that records and recent events are always of one moment.

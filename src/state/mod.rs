@@ -5,6 +5,7 @@
 //! all events from the beginning.
 
 mod daemon;
+mod ending;
 mod event;
 pub mod event_type;
 mod memory;
@@ -16,6 +17,7 @@ mod tests;
 pub mod turn;
 
 pub use daemon::{AccountState, ChildPhase, ChildState, ChildStatus, DaemonState};
+pub use ending::Ending;
 pub use event::{Change, Draft, Event, FoundTurn, Level};
 pub use memory::{Answer, IdempotencyKey, Memory, QueuedTurn, SessionMemory};
 pub use request::{Request, RequestPolicy, RequestStatus, Requests, Resolution, ResolvedBy};

@@ -93,6 +93,21 @@ pub(super) fn identify(pid: Pid) -> Option<(String, PathBuf)> {
     Some((format!("{}/{}", boot.trim(), stat.started), PathBuf::from(executable)))
 }
 
+/// How much memory a process has in use, in bytes.
+pub(super) fn memory(pid: Pid) -> Option<u64> {
+    let status = fs::read_to_string(path(pid, "status")).ok()?;
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"))?;
+    Some(kilobytes.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// What a process has started and not yet waited for; a kernel may be built without the list, then there are none.
+pub(super) fn children(pid: Pid) -> Vec<Pid> {
+    let Ok(tasks) = fs::read_dir(path(pid, "task")) else { return Vec::new() };
+    let lists = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let pids = |list: String| list.split_whitespace().filter_map(|pid| pid_of(pid.parse().ok()?)).collect();
+    lists.flat_map::<Vec<_>, _>(pids).collect()
+}
+
 /// The parts of `/proc/PID/stat` that matter.
 struct Stat {
     parent: i32,

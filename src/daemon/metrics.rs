@@ -1,0 +1,85 @@
+//! The daemon in numbers.
+
+use jiff::Timestamp;
+use prometheus_client::metrics::histogram::Histogram;
+
+use super::Daemon;
+use crate::app_server;
+use crate::state::ChildPhase;
+
+/// Everything there is to count, as of one moment; what is called a total counts since the start of this process.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Whether turns can be taken now.
+    pub is_ready: bool,
+    /// Whether the event log cannot be written now.
+    pub is_storage_failing: bool,
+    /// When the daemon began to serve, in seconds since 1970.
+    pub started_at: Option<f64>,
+    /// How much memory the daemon has in use, in bytes; `None` where the system does not say.
+    pub memory: Option<u64>,
+    /// How much the app-server and all that descends from it have; `None` also when none of ours runs.
+    pub child_memory: Option<u64>,
+    /// Where the app-server is between one start and the next.
+    pub child_phase: ChildPhase,
+    /// How often the app-server was lost or could not be started, in total.
+    pub child_restarts: u64,
+    /// How many sessions are open.
+    pub active_sessions: u64,
+    /// How many closed ones are remembered.
+    pub closed_sessions: u64,
+    /// In how many sessions a turn runs.
+    pub running_turns: u64,
+    /// How many turns wait for an earlier one.
+    pub queued_turns: u64,
+    /// How long turns took, in seconds, by how they ended.
+    pub turns: Vec<(&'static str, Histogram)>,
+    /// How many requests of the app-server wait for an answer.
+    pub waiting_requests: u64,
+    /// How many events were written, in total.
+    pub events: u64,
+    /// How many bytes of events were written, in total.
+    pub event_bytes: u64,
+    /// How long syncs of the event log took, in seconds.
+    pub syncs: Histogram,
+    /// The number of the newest event that may be told.
+    pub latest_event: u64,
+}
+
+impl Daemon {
+    /// Counts.
+    pub fn metrics(&self) -> Metrics {
+        let is_ready = self.readiness().ready;
+        let view = self.shared.recorder.view();
+        let (figures, tally) = (view.log.figures(), &view.tally);
+        let state = view.state();
+        let closed_sessions = state.sessions.closed_count();
+        let queued = state.memory.queued_sessions().map(|session_id| state.memory.queue(session_id).count());
+        let (child_phase, child_pid) = (state.daemon.child.state, state.daemon.child.pid);
+        let started_at = state.daemon.started_at.as_deref().and_then(|at| at.parse::<Timestamp>().ok());
+        let mut metrics = Metrics {
+            is_ready,
+            is_storage_failing: view.storage().is_some(),
+            started_at: started_at.map(|at| at.as_millisecond() as f64 / 1000.0),
+            memory: None,
+            child_memory: None,
+            child_phase,
+            child_restarts: tally.restarts(),
+            active_sessions: (state.sessions.len() - closed_sessions) as u64,
+            closed_sessions: closed_sessions as u64,
+            running_turns: state.sessions.busy().count() as u64,
+            queued_turns: queued.sum::<usize>() as u64,
+            turns: tally.turns(),
+            waiting_requests: state.requests.pending().count() as u64,
+            events: figures.events(),
+            event_bytes: figures.bytes(),
+            syncs: figures.syncs().clone(),
+            latest_event: view.log.bounds().latest,
+        };
+        // The records stand still as long as they are looked at, and these ask the system.
+        drop(state);
+        metrics.memory = app_server::memory(std::process::id());
+        metrics.child_memory = child_pid.and_then(app_server::family_memory);
+        metrics
+    }
+}

@@ -1,0 +1,155 @@
+//! What is counted of events as they are recorded, beyond what the records say.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jiff::Timestamp;
+use prometheus_client::metrics::histogram::Histogram;
+
+use crate::state::{Change, State};
+
+/// How turns end: the app-server's words, and one for those that are newer than this program.
+pub(crate) const OUTCOMES: [&str; 4] = ["completed", "interrupted", "failed", "other"];
+/// The upper bounds of the times that turns take, in seconds.
+const TURN: [f64; 11] = [1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
+
+/// Counts of this life of the daemon; written by the recorder, read by everybody.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    /// How long turns took, in seconds, in the order of [`OUTCOMES`].
+    turns: [Histogram; OUTCOMES.len()],
+    restarts: AtomicU64,
+}
+
+impl Tally {
+    pub(crate) fn new() -> Self {
+        Self { turns: OUTCOMES.map(|_| Histogram::new(TURN)), restarts: AtomicU64::new(0) }
+    }
+
+    /// Counts what a change means that is about to be applied to the records; `at` is its time.
+    pub(crate) fn note(&self, state: &State, at: &str, change: &Change) {
+        if matches!(change, Change::ChildBackoff { .. }) {
+            self.restarts.fetch_add(1, Ordering::Relaxed);
+        } else if let Some(ending) = state.ending(change) {
+            let known = OUTCOMES.iter().position(|outcome| *outcome == ending.status);
+            let [.., other] = &self.turns;
+            let turns = known.and_then(|place| self.turns.get(place)).unwrap_or(other);
+            turns.observe(seconds(&ending.turn.started_at, at));
+        }
+    }
+
+    /// How long turns took, in seconds, by how they ended; clones share their counts.
+    pub(crate) fn turns(&self) -> Vec<(&'static str, Histogram)> {
+        OUTCOMES.into_iter().zip(self.turns.iter().cloned()).collect()
+    }
+
+    /// How often the app-server was lost or could not be started.
+    pub(crate) fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+}
+
+/// How long it was from one time to another, both RFC 3339; 0 when the clock was turned back.
+fn seconds(from: &str, to: &str) -> f64 {
+    match (from.parse::<Timestamp>(), to.parse::<Timestamp>()) {
+        (Ok(from), Ok(to)) => to.duration_since(from).as_secs_f64().max(0.0),
+        // Both are of our own making.
+        _ => 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::event_type;
+    use serde_json::{Value, json};
+
+    const BEGAN: &str = "2026-01-02T03:04:05.000Z";
+    const ENDED: &str = "2026-01-02T03:04:07.500Z";
+
+    /// Counts and applies these events, the first at one time and the others at another.
+    fn tally(events: &[(&str, Value)]) -> Tally {
+        let (tally, mut state) = (Tally::new(), State::default());
+        for (seq, (event_type, detail)) in (1..).zip(events) {
+            let at = if seq < 3 { BEGAN } else { ENDED };
+            let change = Change::read(event_type, "", detail);
+            assert_ne!(change, Change::None, "{event_type}");
+            tally.note(&state, at, &change);
+            state.apply(seq, at, &change);
+        }
+        tally
+    }
+
+    fn opened() -> (&'static str, Value) {
+        let session = json!({
+            "sessionId": "s", "purpose": "duplex", "threadId": "t", "status": "active", "endpoint": "stdio",
+            "childPid": 1, "createdAt": BEGAN, "updatedAt": BEGAN, "cwd": "/", "model": "m", "modelProvider": "p",
+            "serviceTier": null, "reasoningEffort": null, "currentTurnId": null, "lastTurnId": null,
+            "lastTurnStatus": null, "metadata": {},
+        });
+        (event_type::SESSION_CREATED, json!({ "sessionId": "s", "threadId": "t", "session": session }))
+    }
+
+    fn started() -> (&'static str, Value) {
+        (event_type::TURN_STARTED, json!({ "threadId": "t", "turnId": "u", "status": "inProgress" }))
+    }
+
+    fn completed(status: &str) -> (&'static str, Value) {
+        (
+            event_type::TURN_COMPLETED,
+            json!({ "threadId": "t", "turnId": "u", "status": status, "error": null }),
+        )
+    }
+
+    fn counts(tally: &Tally) -> Vec<(&'static str, u64, f64)> {
+        let turns = tally.turns().into_iter();
+        turns
+            .map(|(outcome, turns)| (outcome, turns.count(), turns.sum()))
+            .filter(|turn| turn.1 > 0)
+            .collect()
+    }
+
+    #[test]
+    fn a_turn_is_counted_by_how_it_ended_with_the_time_it_took() {
+        for (status, outcome) in [
+            ("completed", "completed"),
+            ("interrupted", "interrupted"),
+            ("failed", "failed"),
+            ("abandoned", "other"),
+        ] {
+            let tally = tally(&[opened(), started(), completed(status)]);
+            assert_eq!(counts(&tally), [(outcome, 1, 2.5)], "{status}");
+        }
+    }
+
+    #[test]
+    fn a_turn_ends_once_whatever_else_is_said_of_it() {
+        let missing = (event_type::TURN_MISSING, json!({ "sessionId": "s", "turnId": "u" }));
+        let settled =
+            (event_type::TURN_SETTLED, json!({ "sessionId": "s", "turnId": "u", "status": "completed" }));
+        let tally_of = |last: &[(&'static str, Value)]| {
+            let events: Vec<_> = [opened(), started()].into_iter().chain(last.iter().cloned()).collect();
+            counts(&tally(&events))
+        };
+        assert_eq!(tally_of(&[missing.clone(), settled.clone()]), [("failed", 1, 2.5)]);
+        assert_eq!(tally_of(&[settled, missing]), [("completed", 1, 2.5)]);
+        assert_eq!(tally_of(&[completed("completed"), completed("completed")]), [("completed", 1, 2.5)]);
+        let other = json!({ "threadId": "elsewhere", "turnId": "u", "status": "completed", "error": null });
+        assert_eq!(tally_of(&[(event_type::TURN_COMPLETED, other)]), []);
+        let goes_on = json!({ "sessionId": "s", "turnId": "u", "status": "inProgress" });
+        assert_eq!(tally_of(&[(event_type::TURN_SETTLED, goes_on)]), []);
+    }
+
+    #[test]
+    fn each_setback_of_the_app_server_is_one_restart() {
+        let setback = |event_type| {
+            (event_type, json!({ "until": ENDED, "deaths": 1, "cause": "It died.", "stderrTail": [] }))
+        };
+        let tally = tally(&[setback(event_type::CHILD_BACKOFF), setback(event_type::CHILD_CRASH_LOOP)]);
+        assert_eq!(tally.restarts(), 2);
+    }
+
+    #[test]
+    fn a_clock_that_is_turned_back_makes_no_turn_shorter_than_nothing() {
+        assert_eq!((seconds(BEGAN, ENDED), seconds(ENDED, BEGAN)), (2.5, 0.0));
+    }
+}
