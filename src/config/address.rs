@@ -137,6 +137,7 @@ pub const RESERVED_PATHS: &[&str] = &[
     "/healthz",
     "/describe",
     "/openapi.json",
+    "/metrics",
     "/v1/codexd/status",
     "/v1/codexd/sessions",
     "/v1/codexd/turn",

@@ -33,6 +33,28 @@ pub(super) struct Access {
     about: OnceLock<About>,
 }
 
+/// How many requests were answered, by the first digit of the status.
+#[derive(Debug, Default)]
+pub(super) struct Answers([AtomicU64; CLASSES.len()]);
+
+/// The classes of statuses (RFC 9110, section 15).
+const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+impl Answers {
+    /// One more.
+    pub(super) fn count(&self, answer: &Response) {
+        let class = usize::from(answer.status().as_u16() / 100);
+        if let Some(count) = class.checked_sub(1).and_then(|class| self.0.get(class)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many there were of each class.
+    pub(super) fn by_class(&self) -> Vec<(&'static str, u64)> {
+        CLASSES.into_iter().zip(self.0.iter().map(|count| count.load(Ordering::Relaxed))).collect()
+    }
+}
+
 /// What an answer is about, so that a turn can be followed from its request to its events.
 #[derive(Debug, Clone, Default)]
 pub(super) struct About {

@@ -1,4 +1,4 @@
-//! How every answer looks: JSON, pretty-printed, never cached.
+//! How every answer looks: JSON, pretty-printed, or where a route says so a text; never cached.
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -36,6 +36,15 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(KIND));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// A text of this kind.
+pub(super) fn text(kind: &'static str, text: String) -> Response {
+    let mut response = Response::new(Body::from(text));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

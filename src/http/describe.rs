@@ -160,7 +160,7 @@ pub(super) async fn describe(State(edge): State<Handle>) -> Response {
             "This surface is limited to health, status, sessions, turns, requests of the app-server, models, and event \
              consumption: as a websocket, as server-sent events, or as pages.",
             "Every answer is {\"ok\": true, \"data\": …} or {\"ok\": false, \"error\": code, \"message\": sentence}; \
-             /healthz, /describe and /openapi.json are flat.",
+             /healthz, /describe and /openapi.json are flat, and /metrics is text for Prometheus.",
             "A turn is accepted at once and ends with the event app-server.turn.completed; its text comes in \
              app-server.turn.message.delta events, and whole with POST /v1/codexd/turn?wait=SECONDS or when the turn is \
              read.",

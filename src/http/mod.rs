@@ -11,6 +11,7 @@ mod door;
 mod error;
 mod forms;
 mod health;
+mod metrics;
 mod openapi;
 mod patient;
 mod queries;
@@ -38,9 +39,11 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::daemon::{Daemon, contain};
-use access::Access;
+use access::{Access, Answers};
+use door::crowd::Crowd;
 use door::{Door, Pass};
 use error::ApiError;
+use stream::Readers;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::{
@@ -67,6 +70,9 @@ struct Shared {
     /// Where it really listens, such as `http://127.0.0.1:4319`.
     base_url: String,
     websocket_clients: AtomicUsize,
+    answers: Answers,
+    crowd: Arc<Crowd>,
+    readers: Arc<Readers>,
     sockets: TaskTracker,
     /// Tells the sockets that the daemon stops.
     going_away: CancellationToken,
@@ -83,11 +89,15 @@ impl Edge {
     /// The edge of `daemon`, which listens at `address` and, with a token file, lets nobody in without the token.
     pub fn new(daemon: Daemon, address: SocketAddr, token: Option<TokenFile>) -> Self {
         let door = Door::new(address, &daemon.config().service.allowed_origins, token);
+        let crowd = Crowd::new(daemon.config().service.connections);
         let shared = Arc::new(Shared {
             daemon,
             door,
             base_url: base_url(address),
             websocket_clients: AtomicUsize::new(0),
+            answers: Answers::default(),
+            crowd,
+            readers: Arc::default(),
             sockets: TaskTracker::new(),
             going_away: CancellationToken::new(),
         });
@@ -119,6 +129,7 @@ impl Edge {
         if let Some(reader) = reader {
             door::let_read(reader, response.headers_mut());
         }
+        self.shared.answers.count(&response);
         access.answered(response)
     }
 

@@ -68,7 +68,7 @@ impl Server {
 }
 
 async fn accept(listener: TcpListener, edge: Edge, stop: CancellationToken, connections: TaskTracker) {
-    let crowd = Crowd::new(edge.shared.daemon.config().service.connections);
+    let crowd = Arc::clone(&edge.shared.crowd);
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
     let mut is_failing = false;
     loop {
@@ -86,6 +86,7 @@ async fn accept(listener: TcpListener, edge: Edge, stop: CancellationToken, conn
                     connections.spawn(served);
                 }
                 None => {
+                    crowd.turn_away();
                     match Arc::clone(&turned_away).try_acquire_owned() {
                         Ok(permit) => drop(connections.spawn(turn_away(stream, permit))),
                         // So many that nobody can wait until each has asked and heard.

@@ -16,6 +16,7 @@ pub(crate) struct Crowd {
     began: Instant,
     next: AtomicU64,
     places: Mutex<HashMap<u64, Arc<Place>>>,
+    turned_away: AtomicU64,
 }
 
 /// The place of one connection, shared by the crowd and the connection itself.
@@ -42,8 +43,8 @@ pub(crate) struct Ticket {
 impl Crowd {
     /// A crowd of so many at most.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        let (began, next, places) = (Instant::now(), AtomicU64::new(0), Mutex::default());
-        Arc::new(Self { limit, began, next, places })
+        let (next, turned_away) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { limit, began: Instant::now(), next, places: Mutex::default(), turned_away })
     }
 
     /// A place for one more; `None` when all are taken by those who are being answered.
@@ -66,6 +67,26 @@ impl Crowd {
     /// Sends away the one who has been waiting longest; returns whether there was one.
     pub(crate) fn make_room(&self) -> bool {
         evict(&mut self.lock())
+    }
+
+    /// How many are here now.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// How many may be here at once.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Counts one for whom there was no place.
+    pub(crate) fn turn_away(&self) {
+        self.turned_away.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// For how many there was no place.
+    pub(crate) fn turned_away(&self) -> u64 {
+        self.turned_away.load(Ordering::Relaxed)
     }
 
     fn now(&self) -> u64 {
@@ -164,6 +185,7 @@ mod tests {
         assert!(crowd.admit().is_none());
         drop(second);
         assert!(crowd.admit().is_none(), "the place of the evicted is the third one's");
+        assert_eq!((crowd.len(), crowd.limit()), (2, 2));
         drop(first);
         assert!(crowd.admit().is_some());
         third.waits();

@@ -121,7 +121,7 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let mut success = json!({
         "description": "Done.",
         "headers": { "Cache-Control": { "schema": { "const": "no-store" } } },
-        "content": { "application/json": { "schema": (route.answer)(generator) } },
+        "content": { (route.media_type): { "schema": (route.answer)(generator) } },
     });
     success["description"] = match route.status {
         201 => "It exists now.",

@@ -8,7 +8,7 @@ use crate::http::answer::Envelope;
 use crate::http::error::{self, Cause};
 use crate::http::forms::{self, Form};
 use crate::http::queries::{self, Parameter};
-use crate::http::{Handle, StatusView, describe, door, health, requests, sessions, stream, turns};
+use crate::http::{Handle, StatusView, describe, door, health, metrics, requests, sessions, stream, turns};
 
 /// What can be asked for: a method of a path.
 pub(in crate::http) struct Route {
@@ -29,6 +29,8 @@ pub(in crate::http) struct Route {
     /// Whether the header `Idempotency-Key` is heeded.
     pub(super) is_repeatable: bool,
     pub(super) status: u16,
+    /// The media type of its answer when all is well.
+    pub(super) media_type: &'static str,
     pub(super) answer: fn(&mut SchemaGenerator) -> Schema,
     pub(super) causes: &'static [&'static [Cause]],
 }
@@ -85,6 +87,10 @@ fn document(_: &mut SchemaGenerator) -> Schema {
     schemars::json_schema!({ "type": "object", "required": ["openapi", "info", "paths"] })
 }
 
+fn text(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({ "type": "string" })
+}
+
 const fn formal(
     method: &'static str,
     path: &'static str,
@@ -105,6 +111,7 @@ const fn formal(
         body: None,
         is_repeatable: false,
         status: 200,
+        media_type: "application/json",
         answer,
         causes: &[],
     }
@@ -240,6 +247,18 @@ pub(in crate::http) const ROUTES: &[Route] = &[
         document,
         "This surface as an OpenAPI 3.1 document.",
     ),
+    Route {
+        media_type: "text/plain",
+        remarks: "In the text format of Prometheus, version 0.0.4; docs/operations.md says what each metric means.",
+        ..extension(
+            "GET",
+            "/metrics",
+            "readMetrics",
+            || get(metrics::metrics),
+            text,
+            "Metrics of the daemon for Prometheus.",
+        )
+    },
     Route {
         query: &[queries::INTERRUPT],
         causes: &[CALL, ATTACH, &[error::NOT_FOUND, error::TURN_IN_PROGRESS, error::NO_TURN]],

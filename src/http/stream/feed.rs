@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::filter::Filter;
+use super::readers::Reader;
 use crate::journal::{Line, Next, Subscription};
 
 /// How long nothing may match before a bookmark moves the client's cursor.
@@ -30,12 +31,14 @@ pub(super) struct Feed {
     /// The newest number that the client knows of.
     told: u64,
     bookmark_due: Instant,
+    reader: Reader,
 }
 
 impl Feed {
-    pub(super) fn new(events: Subscription, filter: Filter) -> Self {
+    pub(super) fn new(events: Subscription, filter: Filter, reader: Reader) -> Self {
         let told = events.cursor();
-        Self { events, filter, told, bookmark_due: Instant::now() + BOOKMARK }
+        reader.is_through(told);
+        Self { events, filter, told, bookmark_due: Instant::now() + BOOKMARK, reader }
     }
 
     /// The next step; dropping the future loses nothing.
@@ -61,10 +64,13 @@ impl Feed {
     /// Goes on from another place.
     pub(super) fn jump(&mut self, cursor: u64) {
         self.events.jump(cursor);
+        self.reader.is_through(cursor);
         self.told = cursor;
     }
 
     async fn take(&mut self) -> io::Result<Fed> {
+        // Whoever asks for more has passed on what it was given before.
+        self.reader.is_through(self.events.cursor());
         match self.events.next().await? {
             Next::Gone => Ok(Fed::Gone),
             Next::Lines(mut lines) => {

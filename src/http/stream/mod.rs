@@ -7,6 +7,7 @@ mod feed;
 mod filter;
 mod page;
 mod query;
+mod readers;
 mod sse;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use crate::daemon::DaemonError;
 use crate::journal::{Bounds, Gone};
 pub(super) use page::Page;
 pub(crate) use query::Query;
+pub(super) use readers::{Form, Readers};
 
 /// `GET` of the event stream's path, in the form that the headers ask for.
 pub(super) async fn events(State(edge): State<Handle>, request: Request) -> Result<Response, ApiError> {

@@ -12,6 +12,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::feed::{Fed, Feed};
 use super::filter::Filter;
 use super::query::{self, Query};
+use super::readers::Form;
 use crate::http::Handle;
 use crate::http::door::token::Digest;
 use crate::http::error::ApiError;
@@ -44,7 +45,11 @@ pub(super) fn answer(
             bounds.check(after).map_err(|gone| ApiError::cursor_gone(super::gap(&bounds, gone), gone))?
         }
     };
-    let feed = Feed::new(edge.daemon.follow(cursor), Filter::of(&edge, &query));
+    let feed = Feed::new(
+        edge.daemon.follow(cursor),
+        Filter::of(&edge, &query),
+        edge.readers.enter(Form::ServerSent),
+    );
     let keep_alive = tokio::time::interval(edge.daemon.config().limits.ping_interval);
     let mut stream = Stream { keep_alive, edge, feed, bounds, credential };
     stream.keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,5 +1,6 @@
-//! Bookmarks: that they come when nothing passed for a while, and only then.
+//! Bookmarks: that they come when nothing passed for a while, and only then; and how far behind a feed is.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -7,6 +8,7 @@ use tokio::time::Instant;
 use super::feed::{Fed, Feed};
 use super::filter::Filter;
 use super::query::Query;
+use super::readers::{Form, Readers};
 use crate::disk::Disk;
 use crate::journal::{Entry, Journal, Limits};
 
@@ -15,6 +17,7 @@ const BOOKMARK: Duration = Duration::from_secs(15);
 
 struct Room {
     journal: Journal,
+    readers: Arc<Readers>,
     _folder: tempfile::TempDir,
 }
 
@@ -23,7 +26,7 @@ impl Room {
         let folder = tempfile::tempdir().unwrap();
         let limits = Limits { segment_bytes: 1 << 20, total_bytes: 1 << 30 };
         let journal = Journal::open(folder.path(), Disk::default(), limits, 0, 10).unwrap().journal;
-        Self { journal, _folder: folder }
+        Self { journal, readers: Arc::default(), _folder: folder }
     }
 
     fn append(&mut self, event_type: &str) {
@@ -34,7 +37,7 @@ impl Room {
 
     fn feed(&self, query: &str) -> Feed {
         let filter = Filter::new(&Query::parse(query).unwrap(), None);
-        Feed::new(self.journal.log().follow(0), filter)
+        Feed::new(self.journal.log().follow(0), filter, self.readers.enter(Form::WebSocket))
     }
 }
 
@@ -116,4 +119,21 @@ async fn a_feed_that_goes_on_elsewhere_has_no_bookmark_from_before() {
     assert!(tokio::time::timeout(BOOKMARK * 3, next(&mut feed)).await.is_err(), "the client knows of 10");
     room.append("wanted");
     assert_eq!(next(&mut feed).await, "[11]");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_feed_is_behind_by_what_was_taken_from_it_and_not_yet_passed_on() {
+    let mut room = Room::new();
+    let mut feed = room.feed("");
+    room.append("one");
+    room.append("two");
+    assert_eq!(room.readers.behind(2), 2);
+    assert_eq!(next(&mut feed).await, "[1, 2]");
+    assert_eq!(room.readers.behind(2), 2, "nobody knows yet whether the client took it");
+    let asked = tokio::time::timeout(Duration::from_secs(1), feed.next()).await;
+    assert!(asked.is_err() && room.readers.behind(2) == 0, "whoever asks for more took it");
+    let filtered = room.feed("type=wanted");
+    assert_eq!((room.readers.count(Form::WebSocket), room.readers.behind(2)), (2, 2));
+    drop((feed, filtered));
+    assert_eq!((room.readers.count(Form::WebSocket), room.readers.behind(2)), (0, 0));
 }

@@ -23,6 +23,7 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use super::feed::{Fed, Feed};
 use super::filter::Filter;
 use super::query::Query;
+use super::readers::Form;
 use crate::http::access::Access;
 use crate::http::door::token::Digest;
 use crate::http::error::ApiError;
@@ -137,7 +138,11 @@ impl Client<'_> {
         }
         let now = self.greet().await?;
         let bounds = self.edge.daemon.bounds();
-        let mut feed = Feed::new(self.edge.daemon.follow(now), Filter::of(self.edge, query));
+        let mut feed = Feed::new(
+            self.edge.daemon.follow(now),
+            Filter::of(self.edge, query),
+            self.edge.readers.enter(Form::WebSocket),
+        );
         if let Some(after) = &query.after {
             match bounds.check(after) {
                 Ok(cursor) => feed.jump(cursor),

@@ -49,6 +49,7 @@ async fn the_description_has_the_eight_routes_in_their_order() {
             "GET /v1/codexd/events",
             "GET /v1/codexd/events",
             "GET /openapi.json",
+            "GET /metrics",
             "DELETE /v1/codexd/sessions/:session_id",
             "GET /v1/codexd/sessions/:session_id/turns/:turn_id",
             "POST /v1/codexd/turn/interrupt",

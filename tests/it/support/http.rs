@@ -64,8 +64,39 @@ pub(crate) async fn post(target: &(impl Target + ?Sized), path: &str, body: &Val
     request(target, Method::POST, path, &[("content-type", "application/json")], body.to_string()).await
 }
 
-/// Any request, on a connection of its own; `host` is added where the headers do not say it.
+/// Any request that is answered in JSON, on a connection of its own; `host` is added where the headers do not say it.
 pub(crate) async fn request(
+    target: &(impl Target + ?Sized),
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Answer {
+    let what = format!("an answer to {method} {path}");
+    let mut answer = exchange(target, method.clone(), path, headers, body).await;
+    if method != Method::HEAD {
+        answer.json = parse(&what, &answer.text);
+    }
+    check(&what, &method, &answer);
+    answer
+}
+
+/// GET of something that is answered with a text of this kind.
+pub(crate) async fn get_text(
+    target: &(impl Target + ?Sized),
+    path: &str,
+    headers: &[(&str, &str)],
+    kind: &str,
+) -> String {
+    let answer = exchange(target, Method::GET, path, headers, Bytes::new()).await;
+    let header = |name| answer.headers.get(name).and_then(|value| value.to_str().ok());
+    assert_eq!((answer.status, header(CONTENT_TYPE)), (200, Some(kind)), "{}", answer.text);
+    assert_eq!(header(CACHE_CONTROL), Some("no-store"));
+    answer.text
+}
+
+/// Any request and whatever comes back, unread.
+async fn exchange(
     target: &(impl Target + ?Sized),
     method: Method,
     path: &str,
@@ -81,7 +112,7 @@ pub(crate) async fn request(
     }
     let request = request.body(Full::new(body.into())).unwrap();
     let what = format!("an answer to {method} {path}");
-    let answer = before_deadline(&what, async {
+    before_deadline(&what, async {
         let stream = connect(target).await;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         // The connection ends with its sender.
@@ -91,12 +122,9 @@ pub(crate) async fn request(
         let (parts, body) = response.into_parts();
         let body = body.collect().await.unwrap_or_else(|error| panic!("half of {what}: {error}")).to_bytes();
         let text = String::from_utf8(body.to_vec()).unwrap();
-        let json = if method == Method::HEAD { Value::Null } else { parse(&what, &text) };
-        Answer { status: parts.status.as_u16(), headers: parts.headers, text, json }
+        Answer { status: parts.status.as_u16(), headers: parts.headers, text, json: Value::Null }
     })
-    .await;
-    check(&what, &method, &answer);
-    answer
+    .await
 }
 
 /// Sends these bytes and returns all that comes back until the server closes the connection.

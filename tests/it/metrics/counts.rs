@@ -1,0 +1,215 @@
+//! That the numbers move with what happens.
+
+use hyper::Method;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
+
+use super::{METRICS, Samples, read, samples, value, wait_for};
+use crate::api::{SESSIONS, STATUS, TURN, create, idle, logged_type, ready, session, start, text, turn};
+use crate::support::daemon::Daemon;
+use crate::support::http::{Target, get, post, raw, request};
+use crate::support::sse::EventSource;
+use crate::support::wait::wait_until_async;
+use crate::support::websocket::{EVENTS_PATH, EventStream};
+
+/// How many turns ended so.
+fn turns(samples: &Samples, outcome: &str) -> f64 {
+    value(samples, &format!("codexd_turn_duration_seconds_count{{outcome=\"{outcome}\"}}"))
+}
+
+/// How often something happened, in turns by their outcome.
+fn outcomes(samples: &Samples) -> [f64; 4] {
+    ["completed", "interrupted", "failed", "other"].map(|outcome| turns(samples, outcome))
+}
+
+#[tokio::test]
+async fn turns_are_counted_by_how_they_end() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let before = samples(&daemon).await;
+    assert_eq!(outcomes(&before), [0.0; 4]);
+    turn(&daemon, &session_id, "deltas=3 delay=20").await;
+    idle(&daemon, &session_id).await;
+    let completed = samples(&daemon).await;
+    assert_eq!(outcomes(&completed), [1.0, 0.0, 0.0, 0.0]);
+    // Two pauses lie between three deltas.
+    let took = value(&completed, "codexd_turn_duration_seconds_sum{outcome=\"completed\"}");
+    assert!(took >= 0.03, "{took}");
+    turn(&daemon, &session_id, "fail").await;
+    idle(&daemon, &session_id).await;
+    assert_eq!(outcomes(&samples(&daemon).await), [1.0, 0.0, 1.0, 0.0]);
+    turn(&daemon, &session_id, "hang").await;
+    let running = samples(&daemon).await;
+    assert_eq!(value(&running, "codexd_turns_running"), 1.0);
+    let queued = json!({ "sessionId": session_id, "input": "hello", "whenBusy": "queue" });
+    assert_eq!(post(&daemon, TURN, &queued).await.status, 202);
+    assert_eq!(value(&samples(&daemon).await, "codexd_turns_queued"), 1.0);
+    let interrupted = post(&daemon, &format!("{TURN}/interrupt"), &json!({ "sessionId": session_id })).await;
+    assert_eq!(interrupted.status, 202, "{}", interrupted.text);
+    let after = wait_for(&daemon, "the queued turn to end", |now| turns(now, "completed") == 2.0).await;
+    assert_eq!(outcomes(&after), [2.0, 1.0, 1.0, 0.0]);
+    assert_eq!((value(&after, "codexd_turns_running"), value(&after, "codexd_turns_queued")), (0.0, 0.0));
+}
+
+#[tokio::test]
+async fn an_app_server_that_is_killed_is_one_restart_and_one_failed_turn() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let before = samples(&daemon).await;
+    assert_eq!(value(&before, "codexd_child_restarts_total"), 0.0);
+    assert_eq!(value(&before, "codexd_child_state{state=\"running\"}"), 1.0);
+    assert_eq!(value(&before, "codexd_ready"), 1.0);
+    turn(&daemon, &session_id, "hang").await;
+    let pid = get(&daemon, STATUS).await.data(200)["snapshot"]["daemon"]["child"]["pid"].as_i64().unwrap();
+    kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
+    logged_type(&daemon, "child.backoff").await;
+    ready(&daemon).await;
+    let after = samples(&daemon).await;
+    assert_eq!(value(&after, "codexd_child_restarts_total"), 1.0);
+    assert_eq!(turns(&after, "failed"), 1.0);
+    assert_eq!(value(&after, "codexd_ready"), 1.0);
+}
+
+#[tokio::test]
+async fn exactly_one_state_of_the_app_server_is_so() {
+    let daemon = Daemon::builder().server("/nowhere/codex", &["app-server"]).start().await;
+    let now = wait_for(&daemon, "a pause", |now| {
+        value(now, "codexd_child_state{state=\"backoff\"}") == 1.0
+            && value(now, "codexd_child_restarts_total") >= 1.0
+    })
+    .await;
+    let states = now.iter().filter(|(name, _)| name.starts_with("codexd_child_state"));
+    assert_eq!(states.map(|(_, value)| value).sum::<f64>(), 1.0, "{now:#?}");
+    assert_eq!(value(&now, "codexd_ready"), 0.0);
+    assert!(!now.contains_key("codexd_child_resident_memory_bytes"), "there is none");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_memory_of_the_app_server_is_that_of_all_below_it() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let memory = |samples: &Samples| value(samples, "codexd_child_resident_memory_bytes");
+    let before = samples(&daemon).await;
+    let own = value(&before, "process_resident_memory_bytes");
+    assert!((1e6..1e9).contains(&own) && (1e5..1e9).contains(&memory(&before)), "{before:#?}");
+    let child = get(&daemon, STATUS).await.data(200)["snapshot"]["daemon"]["child"]["pid"].clone();
+    turn(&daemon, &session_id, "spawn-background=300 hang").await;
+    wait_for(&daemon, "more than the app-server has by itself", |now| {
+        let alone = std::fs::read_to_string(format!("/proc/{child}/status")).unwrap();
+        let alone = alone.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim();
+        let alone: f64 = alone.strip_suffix(" kB").unwrap().parse().unwrap();
+        memory(now) > alone * 1024.0 + 100e3
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_that_wait_are_counted_until_they_are_answered() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "ask=command").await;
+    let opened = logged_type(&daemon, "request.opened").await;
+    assert_eq!(value(&samples(&daemon).await, "codexd_requests_waiting"), 1.0);
+    let path = format!("/v1/codexd/requests/{}", text(&opened["detail"]["requestId"]));
+    let answered = post(&daemon, &path, &json!({ "decision": "accept" })).await;
+    assert_eq!(answered.status, 200, "{}", answered.text);
+    assert_eq!(value(&samples(&daemon).await, "codexd_requests_waiting"), 0.0);
+}
+
+#[tokio::test]
+async fn events_and_their_bytes_are_those_of_the_log() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "deltas=100").await;
+    idle(&daemon, &session_id).await;
+    // Something may still follow the end of a turn.
+    let now = wait_for(&daemon, "what is in the log to be counted", |now| {
+        let log = std::fs::read(daemon.logs_dir().join("events.jsonl")).unwrap();
+        let lines = memchr::memchr_iter(b'\n', &log).count();
+        let counted = (value(now, "codexd_events_total"), value(now, "codexd_event_bytes_total"));
+        counted == (lines as f64, log.len() as f64)
+    })
+    .await;
+    assert!(value(&now, "codexd_events_total") > 100.0, "{now:#?}");
+    // The session and the turn were promised.
+    assert!(value(&now, "codexd_event_log_sync_duration_seconds_count") >= 2.0, "{now:#?}");
+    assert_eq!(value(&now, "codexd_event_log_failing"), 0.0);
+}
+
+#[tokio::test]
+async fn sessions_and_requests_over_http_are_counted() {
+    let daemon = start().await;
+    ready(&daemon).await;
+    let before = samples(&daemon).await;
+    let closed = text(&create(&daemon, json!({})).await["sessionId"]);
+    create(&daemon, json!({})).await;
+    get(&daemon, "/nowhere").await.error(404, "not_found");
+    assert_eq!(request(&daemon, Method::DELETE, &format!("{SESSIONS}/{closed}"), &[], "").await.status, 200);
+    let after = samples(&daemon).await;
+    assert_eq!(value(&after, "codexd_sessions{status=\"active\"}"), 1.0);
+    assert_eq!(value(&after, "codexd_sessions{status=\"closed\"}"), 1.0);
+    let more = |class: &str| {
+        let name = format!("codexd_http_requests_total{{status=\"{class}\"}}");
+        value(&after, &name) - value(&before, &name)
+    };
+    // Three of the test's own, and the first look at the metrics.
+    assert_eq!((more("2xx"), more("4xx"), more("5xx")), (4.0, 1.0, 0.0));
+    assert!(value(&after, "codexd_connections") >= 1.0);
+    assert_eq!(value(&after, "codexd_connections_limit"), 256.0);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_falls_behind_and_one_that_does_is_not() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let clients = |samples: &Samples| {
+        ["websocket", "sse"]
+            .map(|form| value(samples, &format!("codexd_event_stream_clients{{form=\"{form}\"}}")))
+    };
+    let behind = |samples: &Samples| value(samples, "codexd_event_stream_behind_events");
+    assert_eq!(clients(&samples(&daemon).await), [0.0, 0.0]);
+    let mut source = EventSource::connect(&daemon, EVENTS_PATH, None).await;
+    let mut stream = EventStream::connect(&daemon).await;
+    stream.hello().await;
+    wait_for(&daemon, "both to be counted", |now| clients(now) == [1.0, 1.0] && behind(now) == 0.0).await;
+    // Far more than the buffers on the way to a client take.
+    let turn_id = turn(&daemon, &session_id, "deltas=2000 chars=10000").await;
+    wait_for(&daemon, "those who do not read to fall behind", |now| behind(now) > 500.0).await;
+    let ends = |event: &serde_json::Value| {
+        event["type"] == "app-server.turn.completed" && event["detail"]["turnId"] == turn_id.as_str()
+    };
+    stream.wait_for("the end of the turn", ends).await;
+    while !ends(&source.next_event().await) {}
+    // What they have read is theirs; the last of it is passed on before more is asked for.
+    wait_for(&daemon, "both to come up", |now| clients(now) == [1.0, 1.0] && behind(now) == 0.0).await;
+    drop((source, stream));
+    wait_for(&daemon, "both to be gone", |now| clients(now) == [0.0, 0.0] && behind(now) == 0.0).await;
+}
+
+#[tokio::test]
+async fn connections_without_a_place_are_counted() {
+    let daemon = Daemon::builder().arg("--connection-limit").arg("2").start().await;
+    // Both have a place that nobody takes away from them.
+    let mut streams = [EventStream::connect(&daemon).await, EventStream::connect(&daemon).await];
+    for stream in &mut streams {
+        stream.hello().await;
+    }
+    get(&daemon, "/healthz").await.error(503, "overloaded");
+    drop(streams);
+    let now = wait_until_async("a place", async || {
+        let answer = ask(&daemon, METRICS).await?;
+        answer.starts_with("# HELP").then(|| read(&answer))
+    })
+    .await;
+    // Those who asked for a place while the streams were still ending are counted too.
+    assert!(value(&now, "codexd_connections_turned_away_total") >= 1.0, "{now:#?}");
+    assert_eq!(value(&now, "codexd_connections_limit"), 2.0);
+}
+
+/// What is answered to a GET, without a look at it; nothing when the connection ends before.
+async fn ask(daemon: &Daemon, path: &str) -> Option<String> {
+    let head = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", daemon.authority());
+    let answer = raw(daemon, head.as_bytes()).await;
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+}
