@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 
-use crate::config::Settings;
 use crate::config::settings::{self, Setting};
+use crate::config::{LONG_VERSION, Settings};
 
 /// What codexd is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,7 +125,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, CliExit> {
 
 /// The always-on local home of OpenAI Codex: one daemon, one loopback listener, one log
 #[derive(Debug, Parser)]
-#[command(name = "codexd", bin_name = "codexd", version, next_line_help = true, after_help = after_help())]
+#[command(name = "codexd", bin_name = "codexd", version = LONG_VERSION, next_line_help = true, after_help = after_help())]
 struct CommandLine {
     #[command(flatten)]
     before: StartArguments,

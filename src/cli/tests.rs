@@ -176,6 +176,8 @@ fn help_shows_every_flag_with_its_variable_and_default() {
 }
 
 #[test]
-fn version_is_that_of_the_crate() {
-    assert_eq!(help_of_words(&["--version"]), format!("codexd {}\n", env!("CARGO_PKG_VERSION")));
+fn version_is_that_of_the_crate_and_its_commit() {
+    let version = help_of_words(&["--version"]);
+    assert_eq!(version, format!("codexd {}\n", env!("CODEXD_LONG_VERSION")));
+    assert!(version.starts_with(concat!("codexd ", env!("CARGO_PKG_VERSION"))), "{version}");
 }

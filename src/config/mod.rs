@@ -32,6 +32,9 @@ pub use settings::{Environment, ProcessEnvironment, Settings, Source};
 /// The most events `--event-cache-size` may keep at hand: each greeting of a WebSocket carries all of them.
 pub const MAXIMUM_EVENT_CACHE_SIZE: usize = 10_000;
 
+/// The version with the commit, such as `1.2.3 (abc1234)`; without it where the build did not know it.
+pub const LONG_VERSION: &str = env!("CODEXD_LONG_VERSION");
+
 /// Everything that can be set, validated.
 ///
 /// `Debug` hides the secrets of the endpoint.
@@ -41,6 +44,8 @@ pub struct Config {
     pub node_id: String,
     /// Version of codexd.
     pub version: &'static str,
+    /// The commit it was built from, empty where the build did not know it.
+    pub commit: &'static str,
     /// How many recent events are kept at hand, 1 to [`MAXIMUM_EVENT_CACHE_SIZE`].
     pub event_cache_size: usize,
     /// The folders and files.

@@ -72,6 +72,7 @@ pub(super) fn resolve(
     Ok(Config {
         node_id,
         version: env!("CARGO_PKG_VERSION"),
+        commit: env!("CODEXD_BUILD_COMMIT"),
         event_cache_size,
         paths: Paths::new(repo_root.map(|root| root.value), logs_dir, state_dir),
         service: ServiceConfig {

@@ -43,6 +43,7 @@ pub(super) async fn metrics(State(edge): State<Handle>) -> Result<Response, ApiE
 #[derive(Debug)]
 struct Scrape {
     version: &'static str,
+    commit: &'static str,
     daemon: Metrics,
     answers: Vec<(&'static str, u64)>,
     connections: u64,
@@ -59,6 +60,7 @@ impl Scrape {
         let readers = [("websocket", Form::WebSocket), ("sse", Form::ServerSent)];
         Self {
             version: edge.daemon.config().version,
+            commit: edge.daemon.config().commit,
             answers: edge.answers.by_class(),
             connections: edge.crowd.len() as u64,
             connection_limit: edge.crowd.limit() as u64,
@@ -82,7 +84,11 @@ impl Scrape {
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page(encoder);
-        page.info("codexd_build_info", "The program that is running.", &[("version", self.version)])?;
+        page.info(
+            "codexd_build_info",
+            "The program that is running.",
+            &[("version", self.version), ("commit", self.commit)],
+        )?;
         self.daemon(&mut page)?;
         self.turns(&mut page)?;
         self.events(&mut page)?;
@@ -265,6 +271,7 @@ mod tests {
         };
         Scrape {
             version: "1.2.3",
+            commit: "abc1234",
             daemon,
             answers: vec![("2xx", 8), ("4xx", 0)],
             connections: 4,
@@ -333,6 +340,6 @@ mod tests {
         assert!(text.contains("codexd_start_time_seconds 1767323045.678\n"), "{text}");
         assert!(text.contains("process_resident_memory_bytes 14000000\n"), "{text}");
         assert!(!text.contains("codexd_child_resident_memory_bytes"), "{text}");
-        assert!(text.contains("codexd_build_info{version=\"1.2.3\"} 1\n"), "{text}");
+        assert!(text.contains("codexd_build_info{version=\"1.2.3\",commit=\"abc1234\"} 1\n"), "{text}");
     }
 }

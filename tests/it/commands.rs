@@ -276,7 +276,7 @@ async fn help_and_version_are_for_stdout() {
         );
     }
     let shown = codexd_says(home.path(), &["--version"]).await;
-    assert_eq!(shown.stdout, format!("codexd {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(shown.stdout, format!("codexd {}\n", env!("CODEXD_LONG_VERSION")));
     assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
     assert_empty(home.path());
 }
