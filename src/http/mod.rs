@@ -12,6 +12,7 @@ mod error;
 mod forms;
 mod health;
 mod openapi;
+mod page;
 mod patient;
 mod queries;
 mod requests;

@@ -31,7 +31,7 @@ const INTRODUCTION: &str = "The local interface of codexd, a daemon that keeps s
     codexd itself is at fault.";
 
 /// When a token is needed.
-const TOKEN: &str = "Needed by every route but /healthz when the daemon was started with --auth-token-file. \
+const TOKEN: &str = "Needed by every route but / and /healthz when the daemon was started with --auth-token-file. \
     The handshake of a WebSocket may bring it as one of its subprotocols instead: `codexd.v1, codexd.bearer.TOKEN`.";
 
 /// The document.
@@ -121,7 +121,7 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let mut success = json!({
         "description": "Done.",
         "headers": { "Cache-Control": { "schema": { "const": "no-store" } } },
-        "content": { "application/json": { "schema": (route.answer)(generator) } },
+        "content": { (route.kind): { "schema": (route.answer)(generator) } },
     });
     success["description"] = match route.status {
         201 => "It exists now.",

@@ -8,7 +8,7 @@ use crate::http::answer::Envelope;
 use crate::http::error::{self, Cause};
 use crate::http::forms::{self, Form};
 use crate::http::queries::{self, Parameter};
-use crate::http::{Handle, StatusView, describe, door, health, requests, sessions, stream, turns};
+use crate::http::{Handle, StatusView, describe, door, health, page, requests, sessions, stream, turns};
 
 /// What can be asked for: a method of a path.
 pub(in crate::http) struct Route {
@@ -29,6 +29,8 @@ pub(in crate::http) struct Route {
     /// Whether the header `Idempotency-Key` is heeded.
     pub(super) is_repeatable: bool,
     pub(super) status: u16,
+    /// The media type of a success.
+    pub(super) kind: &'static str,
     pub(super) answer: fn(&mut SchemaGenerator) -> Schema,
     pub(super) causes: &'static [&'static [Cause]],
 }
@@ -47,7 +49,7 @@ impl Route {
 
     /// Whether it needs no token, whatever is set.
     pub(super) fn is_open(&self) -> bool {
-        self.path == door::OPEN
+        door::OPEN.contains(&self.path)
     }
 
     /// The method of HTTP.
@@ -81,6 +83,10 @@ fn data<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<Envelope<T>>()
 }
 
+fn text(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({ "type": "string" })
+}
+
 fn document(_: &mut SchemaGenerator) -> Schema {
     schemars::json_schema!({ "type": "object", "required": ["openapi", "info", "paths"] })
 }
@@ -105,6 +111,7 @@ const fn formal(
         body: None,
         is_repeatable: false,
         status: 200,
+        kind: "application/json",
         answer,
         causes: &[],
     }
@@ -230,6 +237,18 @@ pub(in crate::http) const ROUTES: &[Route] = &[
             || get(stream::events),
             data::<stream::Page>,
             "WebSocket event stream for live codexd session and daemon updates.",
+        )
+    },
+    Route {
+        kind: page::KIND,
+        remarks: "It holds no data and uses the other routes, so that it asks for the token itself where one is needed.",
+        ..extension(
+            "GET",
+            "/",
+            "page",
+            || get(page::page),
+            text,
+            "Live page for a browser: sessions, conversations and requests.",
         )
     },
     extension(
