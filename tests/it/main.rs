@@ -11,6 +11,7 @@ mod files;
 mod history;
 mod http;
 mod lifecycle;
+mod page;
 mod real;
 mod sessions;
 mod streams;

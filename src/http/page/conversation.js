@@ -121,7 +121,7 @@ class Conversation {
     turn.body = make("div", {});
     turn.diff = make("details", { class: "item whole-diff", hidden: true }, make("summary", { text: "All changes of this turn" }));
     turn.tokens = make("span", { class: "faint" });
-    turn.end = make("span", { class: "fate", hidden: true });
+    turn.end = make("span", { class: "fate", "data-state": "inProgress", text: "Turn at work …" });
     turn.foot = make("p", { class: "turn-end row" }, turn.end, turn.tokens);
     turn.section = make("section", { class: "turn", "aria-label": "Turn", "data-turn": id }, turn.body, turn.diff, turn.foot);
     this.turns.set(id, turn);
@@ -144,7 +144,7 @@ class Conversation {
     this.dropped += 1;
     if (turn) {
       turn.count -= 1;
-      if (turn.count === 0 && !turn.end.hidden) turn.section.remove();
+      if (turn.count === 0 && turn.end.dataset.state !== "inProgress") turn.section.remove();
     }
     later(drawLeftOut);
   }
@@ -184,7 +184,6 @@ class Conversation {
     const words = error?.message ? `${fate(status)}: ${error.message}` : fate(status);
     say(turn.end, `Turn ${words}`);
     turn.end.dataset.state = status;
-    show(turn.end, true);
     if (isLive) announce(`Turn ${words}.`);
   }
 

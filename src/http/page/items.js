@@ -116,7 +116,7 @@ class FileChanges {
     this.element = make(
       "article",
       { class: "item changes" },
-      make("h3", { class: "who" }, "Change of files ", this.state),
+      make("h3", { class: "who" }, "Change of files · ", this.state),
       this.files,
     );
   }
@@ -124,7 +124,7 @@ class FileChanges {
   append() {}
 
   take(item) {
-    say(this.state, { inProgress: "", completed: "done", failed: "failed", declined: "declined" }[item.status] ?? item.status ?? "");
+    say(this.state, { inProgress: "not done yet", completed: "done", failed: "failed", declined: "declined" }[item.status] ?? item.status ?? "");
     const changes = JSON.stringify(item.changes ?? []);
     if (changes === this.drawn) return;
     this.drawn = changes;
