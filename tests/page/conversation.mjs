@@ -69,9 +69,10 @@ await play(
     const whole = await saidInLog(session);
     assert.equal(whole, cut + pieces(25));
     assert.equal(await saidOnPage(page), whole);
-    const before = await page.innerText("#turns");
+    const before = await page.textContent("#turns");
     await page.reload();
-    await until(page, (wanted) => document.querySelector("#turns").innerText === wanted, before);
+    await until(page, () => document.querySelector(".turn:last-child .fate")?.dataset.state === "completed");
+    assert.equal(await page.textContent("#turns"), before);
     assert.equal(await saidOnPage(page), whole);
     console.log(`${whole.length} characters said, ${cut.length - pieces(43).length} of them up to the kill; none lost, none doubled`);
 

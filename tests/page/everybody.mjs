@@ -6,7 +6,7 @@ import { ask, axe, live, newSession, play, until, url, workspace } from "./brows
 
 const shots = process.env.CODEXD_PAGE_SHOTS;
 const shoot = async (page, name) => shots && page.screenshot({ path: join(shots, `${name}.png`) });
-const completed = (count) => `document.querySelectorAll('.fate[data-state="completed"]').length >= ${count}`;
+const completed = (page, wanted) => until(page, (count) => document.querySelectorAll('.fate[data-state="completed"]').length >= count, wanted);
 
 // Everything that can be pressed in sight is at least this big, in pixels of the page.
 const SMALLEST = 44;
@@ -63,11 +63,11 @@ await play(async (page, open) => {
   await page.keyboard.press("Alt+KeyR");
   assert.equal(await page.evaluate(() => document.activeElement.textContent), "Allow");
   await page.keyboard.press("Enter");
-  await until(page, completed(1));
+  await completed(page, 1);
   await until(page, () => document.activeElement.id === "prompt");
   await page.keyboard.type("deltas=3 reasoning command=ls");
   await page.keyboard.press("Control+Enter");
-  await until(page, completed(2));
+  await completed(page, 2);
   assert.equal(await page.inputValue("#prompt"), "");
   await page.keyboard.press("Shift+Tab");
   await tabTo(page, "#show-help");
@@ -84,13 +84,13 @@ await play(async (page, open) => {
   await page.keyboard.type("deltas=2 text=queued");
   await page.keyboard.press("Control+Enter");
   await until(page, () => document.querySelector("#queued").textContent === "deltas=2 text=queued");
-  await page.keyboard.type("a word meanwhile");
+  await page.keyboard.type("a word meanwhile hang");
   await page.keyboard.press("Control+Shift+Enter");
   await until(page, () => [...document.querySelectorAll(".user")].some((one) => one.textContent.includes("a word meanwhile")));
   await tabTo(page, "#interrupt");
   await page.keyboard.press("Enter");
   await until(page, () => document.querySelector('.fate[data-state="interrupted"]') && document.querySelector("#queue").hidden);
-  await until(page, completed(3));
+  await completed(page, 3);
 
   // A question with a form.
   await page.fill("#prompt", "ask=input");
@@ -99,13 +99,13 @@ await play(async (page, open) => {
   await axe(page, "a question");
   await page.fill(".request input", "blue");
   await page.click('.request button:has-text("Answer")');
-  await until(page, completed(4));
+  await completed(page, 4);
 
   // Markup stays text.
   const session = decodeURIComponent(new URL(page.url()).hash.slice(1));
   const markup = "<img/src=x/onerror=window.broken=1><script>window.broken=1</script>";
   await ask("/v1/codexd/turn?wait=30", { sessionId: session, input: `text=${markup} command=${markup}` });
-  await until(page, completed(5));
+  await completed(page, 5);
   assert.ok((await page.textContent(".turn:last-child .agent .words")).includes(markup));
   assert.equal(await page.evaluate(() => window.broken), undefined);
   await axe(page, "a conversation in the light");
@@ -120,7 +120,7 @@ await play(async (page, open) => {
   // The dark.
   const dark = await open({ colorScheme: "dark" });
   await live(dark, page.url());
-  await until(dark, completed(5));
+  await completed(dark, 5);
   const [light, night] = await Promise.all([page, dark].map((one) => one.evaluate(() => getComputedStyle(document.body).backgroundColor)));
   assert.notEqual(light, night);
   await axe(dark, "a conversation in the dark");
@@ -134,7 +134,7 @@ await play(async (page, open) => {
   await shoot(phone, "phone-sessions");
   await newSession({ cwd: workspace });
   await phone.locator(".session").last().tap();
-  await until(phone, completed(5));
+  await completed(phone, 5);
   await phone.fill("#prompt", "plan diff ask=file");
   await phone.tap("#send");
   await phone.waitForSelector(".request .patch");
@@ -143,7 +143,7 @@ await play(async (page, open) => {
   await axe(phone, "a request on a phone");
   await shoot(phone, "phone-request");
   await phone.tap('.request button:has-text("Decline")');
-  await until(phone, completed(6));
+  await completed(phone, 6);
   await assertInnerFits(phone, "a conversation on a phone");
   await phone.tap("#to-sessions");
   await phone.waitForSelector(".sessions", { state: "visible" });

@@ -41,7 +41,10 @@ await play(async (page) => {
     const commands = Array.from({ length: 100 }, (_, index) => `command=echo-${turn}-${index}`).join(" ");
     await ask("/v1/codexd/turn?wait=60", { sessionId: session, input: `deltas=1 ${commands}` });
   }
-  await until(page, () => document.querySelectorAll(".fate[data-state=completed]").length >= 4);
+  await until(page, () => {
+    const newest = document.querySelector(".turn:last-child");
+    return newest.querySelector(".fate").dataset.state === "completed" && newest.textContent.includes("echo-3-99");
+  });
   assert.ok((await page.$$(".item")).length <= 310);
   assert.match(await page.textContent("#left-out-words"), /older parts left out of this page/);
   await page.click("#earlier");

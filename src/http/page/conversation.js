@@ -1,18 +1,25 @@
 // The conversation of the chosen session: what the log has of it, and what comes, as one row of events.
 
-// How far back the log is read at first, in events of all sessions, and how many parts stand in the page at once.
-const FIRST_SPAN = 20_000;
+// How many events of a session are wanted at first, and how many parts stand in the page at once.
+const FIRST_WISH = 5_000;
 const FIRST_CAP = 300;
 const PAGE_LIMIT = 1_000;
+// How far back the log is read in one go, in numbers of events. Numbers are skipped when codexd was killed, up to hundreds
+// of thousands at once, so each further go is longer; a stretch without events costs nothing.
+const FIRST_SPAN = 20_000;
+const FURTHER = 4;
+// A long log of other sessions is not searched for longer than this, in milliseconds, unless the user asks.
+const SEARCH = 4_000;
 
 // The one that is shown.
 let conversation = null;
 
 class Conversation {
-  constructor(sessionId, span, cap) {
+  // `more` is how many times as much as at first is wanted.
+  constructor(sessionId, more) {
     this.sessionId = sessionId;
-    this.span = span;
-    this.cap = cap;
+    this.more = more;
+    this.cap = FIRST_CAP * more;
     this.turns = new Map();
     this.parts = [];
     this.gone = new Set();
@@ -20,7 +27,6 @@ class Conversation {
     this.waitingTurns = new Map();
     this.dropped = 0;
     this.hasEarlier = false;
-    this.hasBeginning = false;
     // Events to be shown, and those that came while the log was still being read.
     this.queue = [];
     this.at = 0;
@@ -56,19 +62,37 @@ class Conversation {
     later(drawRequests);
   }
 
+  // Reads stretches of the log from the newest back, until there is enough.
   async readLog(upTo) {
     const bounds = await ask(`${stream.path}?limit=1`);
-    const from = Math.max(bounds.oldest - 1, upTo - this.span, 0);
-    this.hasEarlier = from > bounds.oldest - 1;
-    const query = new URLSearchParams({ sessionId: this.sessionId, limit: String(PAGE_LIMIT), after: `${bounds.epoch}-${from}` });
-    for (let isThere = false; !isThere && this.isCurrent; ) {
+    const beginning = Math.max(bounds.oldest - 1, 0);
+    const end = performance.now() + SEARCH * this.more;
+    let found = [];
+    let span = FIRST_SPAN;
+    for (let to = upTo; to > beginning && this.isCurrent; span *= FURTHER) {
+      const from = Math.max(to - span, beginning);
+      found = [...(await this.readStretch(bounds.epoch, from, to)), ...found];
+      to = from;
+      const hasBeginning = found.some((event) => event.type === "session.created");
+      this.hasEarlier = from > beginning && !hasBeginning;
+      if (hasBeginning || found.length >= FIRST_WISH * this.more || performance.now() > end) break;
+    }
+    this.queue = found;
+    later(drawLeftOut);
+    later(workOff);
+  }
+
+  // The events of the session with numbers above `from`, up to `to`.
+  async readStretch(epoch, from, to) {
+    const found = [];
+    const query = new URLSearchParams({ sessionId: this.sessionId, limit: String(PAGE_LIMIT), after: `${epoch}-${from}` });
+    while (this.isCurrent) {
       const page = await ask(`${stream.path}?${query}`);
-      // Not with all as arguments of one call: there may be more than a call takes.
-      for (const event of page.events) if (event.seq <= upTo) this.queue.push(event);
-      later(workOff);
-      isThere = partsOf(page.cursor).seq >= Math.min(upTo, page.latest);
+      for (const event of page.events) if (event.seq <= to) found.push(event);
+      if (partsOf(page.cursor).seq >= Math.min(to, page.latest)) break;
       query.set("after", page.cursor);
     }
+    return found;
   }
 
   // What the log does not say: the turns that wait, and a last turn whose events are no longer kept.
@@ -208,7 +232,7 @@ class Conversation {
   drawLeftOut() {
     const words = [];
     if (this.dropped > 0) words.push(`${many(this.dropped, "older part")} left out of this page.`);
-    if (this.hasEarlier && !this.hasBeginning) words.push("What came before is in the log and was not read.");
+    if (this.hasEarlier) words.push("What came before is in the log and was not read.");
     say(byId("left-out-words"), words.join(" "));
     show(byId("left-out"), words.length > 0);
   }
@@ -220,11 +244,7 @@ function drawLeftOut() {
 
 // What each event means for the conversation: (conversation, detail, event, isLive).
 const EVENTS = {
-  "session.created": (it, detail, event) => {
-    it.hasBeginning = true;
-    it.note(`Session created at ${clock(event.createdAt)}`);
-    later(drawLeftOut);
-  },
+  "session.created": (it, detail, event) => it.note(`Session created at ${clock(event.createdAt)}`),
   "session.resumed": (it, detail, event) => it.note(`Thread resumed at ${clock(event.createdAt)}`),
   "session.recreated": (it) => it.note("The session has a new thread: the old one never had a turn."),
   "session.closed": (it, detail) => it.note(detail.reason ? `Session closed: ${detail.reason}` : "Session closed"),

@@ -73,7 +73,7 @@ class Command {
   constructor() {
     this.line = make("code", {});
     this.state = make("span", { class: "faint" });
-    this.output = make("div", { class: "output", tabindex: "0", role: "region", "aria-label": "Output of the command", hidden: true });
+    this.output = make("div", { class: "output", tabindex: "0", role: "group", "aria-label": "Output of the command", hidden: true });
     this.element = make(
       "article",
       { class: "item command" },

@@ -9,6 +9,7 @@ const NEAR_END = 80;
 const due = new Set();
 let isScheduled = false;
 let isAtEnd = true;
+let lastTop = 0;
 
 // Does this in the next frame, once.
 function later(task) {
@@ -47,10 +48,14 @@ function stickToEnd() {
   schedule();
 }
 
-// Whoever scrolls up to read is not moved by what comes.
+// Whoever scrolls up to read is not moved by what comes. What comes, and texts whose true height shows late, put the end
+// further down without moving anything; so only a way up is somebody's wish.
 function noteScroll() {
   const pane = byId("conversation");
-  isAtEnd = pane.scrollHeight - pane.scrollTop - pane.clientHeight < NEAR_END;
+  const isNear = pane.scrollHeight - pane.scrollTop - pane.clientHeight < NEAR_END;
+  if (isNear) isAtEnd = true;
+  else if (pane.scrollTop < lastTop) isAtEnd = false;
+  lastTop = pane.scrollTop;
   show(byId("to-end"), !isAtEnd);
 }
 
@@ -86,11 +91,11 @@ const stream = new Stream({
 const chosenInAddress = () => decodeURIComponent(location.hash.slice(1));
 
 function goTo(sessionId) {
-  if (chosenInAddress() === sessionId) openChosen(false);
-  else location.hash = sessionId;
+  if (chosenInAddress() !== sessionId) history.pushState(null, "", `#${encodeURIComponent(sessionId)}`);
+  openChosen(false);
 }
 
-function openChosen(isAnew, span = FIRST_SPAN, cap = FIRST_CAP) {
+function openChosen(isAnew, more = 1) {
   const id = chosenInAddress();
   const record = sessions.get(id);
   document.body.dataset.view = record ? "conversation" : "sessions";
@@ -102,7 +107,7 @@ function openChosen(isAnew, span = FIRST_SPAN, cap = FIRST_CAP) {
   byId("turns").replaceChildren();
   composerState("");
   if (record) {
-    conversation = new Conversation(id, span, cap);
+    conversation = new Conversation(id, more);
     conversation.read().then(() => later(workOff));
   } else {
     show(byId("left-out"), false);
@@ -116,7 +121,7 @@ function openChosen(isAnew, span = FIRST_SPAN, cap = FIRST_CAP) {
 
 function showEarlier() {
   if (!conversation) return;
-  openChosen(true, conversation.span * 4, conversation.cap * 4);
+  openChosen(true, conversation.more * FURTHER);
   // Whoever asks for the beginning does not want to be at the end.
   isAtEnd = false;
 }
@@ -186,7 +191,7 @@ on("more-sessions", "click", () => {
   sessions.shown += SESSIONS_AT_ONCE;
   drawSessions();
 });
-on("to-sessions", "click", () => { location.hash = ""; });
+on("to-sessions", "click", () => goTo(""));
 // The address names the chosen session, so the link must not change it.
 on("skip", "click", (event) => {
   event.preventDefault();
@@ -204,5 +209,9 @@ document.addEventListener("visibilitychange", () => {
 });
 addEventListener("online", () => stream.hurry());
 addEventListener("hashchange", () => openChosen(false));
+// Its parts get their true heights when they come into sight, and the box to write in takes room from it.
+const heights = new ResizeObserver(() => isAtEnd && scrollToEnd());
+heights.observe(byId("turns"));
+heights.observe(byId("conversation"));
 setInterval(drawRate, 1_000);
 stream.connect();
