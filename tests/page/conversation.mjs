@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { live, play, restart, saidInLog, saidOnPage, until, workspace } from "./browser.mjs";
+import { ask, live, play, restart, saidInLog, saidOnPage, until, workspace } from "./browser.mjs";
 
 // The words that the offline model says for `mock:deltas=N`.
 const NAMES = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"];
@@ -45,6 +45,16 @@ await play(
     assert.equal(await saidOnPage(page), pieces(40) + pieces(3));
     await until(page, () => document.querySelector("#announcer").textContent.startsWith("Turn completed"));
 
+    // A command that reads as another one, turned down by another client.
+    await page.fill("#prompt", "mock:escalate=[touch safe\u202etxt.] mock:deltas=1");
+    await page.click("#send");
+    await page.waitForSelector(".request .command");
+    assert.match(await page.textContent(".request .command"), /touch safe\\u\{202e\}txt\./);
+    const { requests } = await ask(`/v1/codexd/requests?sessionId=${session}`);
+    await ask(`/v1/codexd/requests/${requests[0].requestId}`, { decision: "decline" });
+    await page.waitForSelector(".request", { state: "detached" });
+    await until(page, () => document.querySelectorAll('.fate[data-state="completed"]').length === 3);
+
     // The daemon dies in the middle of an answer; what was said stays where it is.
     await page.fill("#prompt", "mock:deltas=2000 mock:delay=20");
     await page.click("#send");
@@ -52,14 +62,14 @@ await play(
     await page.evaluate(() => {
       window.first = document.querySelector(".turn");
       window.emptied = 0;
-      new MutationObserver(() => (window.emptied += document.querySelectorAll(".turn").length < 3)).observe(document.body, { childList: true, subtree: true });
+      new MutationObserver(() => (window.emptied += document.querySelectorAll(".turn").length < 4)).observe(document.body, { childList: true, subtree: true });
     });
     await restart();
     await page.waitForSelector('#connection[data-state="good"]');
     await until(page, () => document.querySelector(".turn:last-child .fate").dataset.state !== "inProgress");
     assert.ok(await page.evaluate(() => window.first === document.querySelector(".turn") && window.emptied === 0), "it flickered");
     const cut = await saidInLog(session);
-    assert.ok(cut.startsWith(pieces(40) + pieces(3) + pieces(15)), "the log is not what was said");
+    assert.ok(cut.startsWith(pieces(40) + pieces(3) + pieces(1) + pieces(15)), "the log is not what was said");
     assert.equal(await saidOnPage(page), cut);
 
     // It goes on, and a reload shows the same.
@@ -74,7 +84,7 @@ await play(
     await until(page, () => document.querySelector(".turn:last-child .fate")?.dataset.state === "completed");
     assert.equal(await page.textContent("#turns"), before);
     assert.equal(await saidOnPage(page), whole);
-    console.log(`${whole.length} characters said, ${cut.length - pieces(43).length} of them up to the kill; none lost, none doubled`);
+    console.log(`${whole.length} characters said, ${cut.length - pieces(44).length} of them up to the kill; none lost, none doubled`);
 
     // The history of Codex itself.
     await page.click("#show-health");

@@ -140,6 +140,8 @@ await play(async (page, open) => {
   await phone.waitForSelector(".request .patch");
   await assertFits(phone, "a request on a phone");
   await assertInnerFits(phone, "a request on a phone");
+  const box = await phone.locator("#send, #interrupt").last().boundingBox();
+  assert.ok(box.y + box.height <= 740, `the box to write in ends at ${box.y + box.height}`);
   await axe(phone, "a request on a phone");
   await shoot(phone, "phone-request");
   await phone.tap('.request button:has-text("Decline")');

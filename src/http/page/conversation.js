@@ -119,12 +119,21 @@ class Conversation {
     while (this.at < this.queue.length && performance.now() < until) {
       // The clock costs more than an event.
       const end = Math.min(this.at + 50, this.queue.length);
-      for (; this.at < end; this.at += 1) this.apply(this.queue[this.at]);
+      for (; this.at < end; this.at += 1) this.applySafely(this.queue[this.at]);
     }
     if (this.at < this.queue.length) return true;
     this.queue = [];
     this.at = 0;
     return false;
+  }
+
+  // An event of another form than the page knows costs what it would have shown, and nothing else.
+  applySafely(event) {
+    try {
+      this.apply(event);
+    } catch (error) {
+      console.error(`event ${event.seq} (${event.type}) cannot be shown:`, error);
+    }
   }
 
   apply(event) {
@@ -147,7 +156,7 @@ class Conversation {
     turn.tokens = make("span", { class: "faint" });
     turn.end = make("span", { class: "fate", "data-state": "inProgress", text: "Turn at work …" });
     turn.foot = make("p", { class: "turn-end row" }, turn.end, turn.tokens);
-    turn.section = make("section", { class: "turn", "aria-label": "Turn", "data-turn": id }, turn.body, turn.diff, turn.foot);
+    turn.section = make("section", { class: "turn", "aria-label": `Turn ${this.turns.size + 1}` }, turn.body, turn.diff, turn.foot);
     this.turns.set(id, turn);
     byId("turns").append(turn.section);
     return turn;
@@ -243,7 +252,7 @@ function drawLeftOut() {
 }
 
 // What each event means for the conversation: (conversation, detail, event, isLive).
-const EVENTS = {
+const EVENTS = table({
   "session.created": (it, detail, event) => it.note(`Session created at ${clock(event.createdAt)}`),
   "session.resumed": (it, detail, event) => it.note(`Thread resumed at ${clock(event.createdAt)}`),
   "session.recreated": (it) => it.note("The session has a new thread: the old one never had a turn."),
@@ -288,12 +297,12 @@ const EVENTS = {
   "request.opened": (it, detail) => it.note(`Asked: ${titleOf(detail.request)}`, detail.turnId ? it.turn(detail.turnId) : null),
   "request.resolved": (it, detail) => {
     const decision = detail.decision === null ? "" : wordsOf(detail.decision);
-    const why = detail.reason ?? { client: "answered by a client", appServer: "no longer wanted" }[detail.resolvedBy] ?? detail.resolvedBy;
+    const why = detail.reason ?? { client: "given by a client", appServer: "no longer wanted" }[detail.resolvedBy] ?? detail.resolvedBy;
     it.note(`Answer: ${[decision, why].filter(Boolean).join(", ")}`, detail.turnId ? it.turn(detail.turnId) : null);
   },
-};
+});
 
-const NOTIFICATIONS = {
+const NOTIFICATIONS = table({
   "item/started": (it, params) => it.takeItem(params, false),
   "item/completed": (it, params) => it.takeItem(params, true),
   "item/commandExecution/outputDelta": (it, params) => it.item(params.turnId, params.itemId, "commandExecution")?.append(params.delta),
@@ -303,4 +312,4 @@ const NOTIFICATIONS = {
     if (params.turnId) say(it.turn(params.turnId).tokens, tokenWords(params.tokenUsage));
   },
   warning: (it, params) => it.note(params.message ?? "", null, "warn"),
-};
+});

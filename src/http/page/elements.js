@@ -49,6 +49,15 @@ const many = (count, word) => `${count.toLocaleString()} ${word}${count === 1 ? 
 
 const lastPart = (path) => (path || "").split("/").filter(Boolean).pop() || path || "";
 
+// A table to look words up in that come from elsewhere: nothing but what stands in it is found, not even `constructor`.
+const table = (entries) => Object.assign(Object.create(null), entries);
+
+// A text with its invisible characters made visible: what somebody is asked to allow must not read as something else.
+function visible(text) {
+  const hidden = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
+  return text.replace(hidden, (sign) => `\\u{${sign.codePointAt(0).toString(16)}}`);
+}
+
 // A plain reading of any value that has no form of its own here.
 function plainly(value) {
   return typeof value === "string" ? value : JSON.stringify(value, null, 2);

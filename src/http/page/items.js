@@ -102,7 +102,7 @@ class Command {
 }
 
 function stateOfCommand(item) {
-  if (item.status === "inProgress") return "is being carried out …";
+  if (item.status === "inProgress") return "not done yet …";
   const words = { completed: "", failed: "failed", declined: "declined" }[item.status] ?? item.status;
   const code = item.exitCode === null || item.exitCode === undefined ? "" : `exit code ${item.exitCode}`;
   const time = item.durationMs ? `${(item.durationMs / 1000).toFixed(1)} s` : "";

@@ -4,6 +4,7 @@
 const WORK_PER_FRAME = 6;
 // A page in the background gets no frames, but must not let everything pile up.
 const HIDDEN_PAUSE = 250;
+const HIDDEN_WORK = 100;
 const NEAR_END = 80;
 
 const due = new Set();
@@ -34,7 +35,7 @@ function frame() {
 }
 
 function workOff() {
-  if (conversation?.work(performance.now() + WORK_PER_FRAME)) later(workOff);
+  if (conversation?.work(performance.now() + (document.hidden ? HIDDEN_WORK : WORK_PER_FRAME))) later(workOff);
 }
 
 function scrollToEnd() {
@@ -88,7 +89,14 @@ const stream = new Stream({
 });
 
 // The chosen session stands in the address, so that a reload shows it again.
-const chosenInAddress = () => decodeURIComponent(location.hash.slice(1));
+function chosenInAddress() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    // Somebody typed it.
+    return location.hash.slice(1);
+  }
+}
 
 function goTo(sessionId) {
   if (chosenInAddress() !== sessionId) history.pushState(null, "", `#${encodeURIComponent(sessionId)}`);

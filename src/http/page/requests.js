@@ -48,7 +48,7 @@ const requests = {
   },
 };
 
-const TITLES = {
+const TITLES = table({
   "item/commandExecution/requestApproval": "Run this command?",
   execCommandApproval: "Run this command?",
   "item/fileChange/requestApproval": "Change these files?",
@@ -56,21 +56,21 @@ const TITLES = {
   "item/permissions/requestApproval": "Give these rights?",
   "item/tool/requestUserInput": "Codex has a question",
   "mcpServer/elicitation/request": "A tool has a question",
-};
+});
 
 const titleOf = (request) => TITLES[request.method] ?? request.method;
 
-const DECISIONS = {
+const DECISIONS = table({
   accept: "Allow",
   acceptForSession: "Allow for this session",
   decline: "Decline",
   cancel: "Cancel the turn",
-};
+});
 
 function wordsOf(decision) {
   if (typeof decision === "string") return DECISIONS[decision] ?? decision;
   const start = decision?.acceptWithExecpolicyAmendment?.execpolicy_amendment;
-  if (Array.isArray(start)) return `Allow, and always what begins with “${start.join(" ")}”`;
+  if (Array.isArray(start)) return `Allow, and always what begins with “${visible(start.join(" "))}”`;
   return JSON.stringify(decision);
 }
 
@@ -88,8 +88,8 @@ function consequences(request) {
   const command = commandOf(params);
   if (params.reason) parts.push(make("p", { text: params.reason }));
   if (params.message) parts.push(make("p", { text: params.message }));
-  if (command) parts.push(make("pre", { class: "command", text: command }));
-  if (params.cwd) parts.push(make("p", { class: "faint", text: `in ${params.cwd}` }));
+  if (command) parts.push(make("pre", { class: "command", text: visible(command) }));
+  if (params.cwd) parts.push(make("p", { class: "faint", text: visible(`in ${params.cwd}`) }));
   if (params.grantRoot) parts.push(make("p", { text: `It would be allowed to write to ${params.grantRoot} from then on.` }));
   if (params.permissions) parts.push(make("pre", { text: plainly(params.permissions) }));
   if (params.networkApprovalContext) parts.push(make("pre", { text: plainly(params.networkApprovalContext) }));

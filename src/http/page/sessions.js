@@ -59,7 +59,7 @@ const ended = (status) => (record, detail) => {
 
 const nothing = () => {};
 
-const CHANGES = {
+const CHANGES = table({
   "session.created": nothing,
   "session.resumed": nothing,
   "session.recreated": nothing,
@@ -78,14 +78,14 @@ const CHANGES = {
   "app-server.turn.completed": ended(null),
   "turn.settled": ended(null),
   "app-server.turn.completed.missing": ended("failed"),
-};
+});
 
-const FATES = {
+const FATES = table({
   inProgress: "at work",
   completed: "completed",
   interrupted: "interrupted",
   failed: "failed",
-};
+});
 
 const fate = (status) => FATES[status] ?? status ?? "";
 
@@ -173,7 +173,8 @@ function drawSessionHead() {
   show(byId("session-head"), record !== null);
   if (record === null) return;
   say(byId("session-title"), lastPart(record.cwd) || record.sessionId);
-  say(byId("session-about"), [record.cwd, record.model, STATES[stateOf(record)], record.sessionId].filter(Boolean).join(" · "));
+  say(byId("session-about"), [record.cwd, record.model, STATES[stateOf(record)]].filter(Boolean).join(" · "));
+  byId("session-about").title = record.sessionId;
   show(byId("close-session"), record.status !== "closed");
   drawComposer();
 }

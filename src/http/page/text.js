@@ -140,6 +140,8 @@ function patch(text) {
   return box;
 }
 
+const FILE_WORDS = table({ add: "new file", delete: "removed", update: "changed" });
+
 // One file of a change. A new or removed file comes as its content alone.
 function fileChange(change) {
   const kind = change.kind?.type ?? "update";
@@ -147,12 +149,12 @@ function fileChange(change) {
   const diff = change.diff ?? "";
   const isBare = sign && !diff.startsWith("@@") && !diff.startsWith("diff ") && !diff.startsWith("---");
   const text = isBare ? diff.replace(/\n$/, "").split("\n").map((line) => sign + line).join("\n") : diff;
-  const word = { add: "new file", delete: "removed", update: "changed" }[kind] ?? kind;
+  const word = FILE_WORDS[kind] ?? kind;
   const moved = change.kind?.move_path ? ` → ${change.kind.move_path}` : "";
   return make(
     "div",
     { class: "file" },
-    make("p", { class: "path" }, make("code", { text: `${change.path}${moved}` }), ` ${word}`),
-    patch(text),
+    make("p", { class: "path" }, make("code", { text: visible(`${change.path}${moved}`) }), ` ${word}`),
+    patch(visible(text.replaceAll("\r\n", "\n"))),
   );
 }
