@@ -107,7 +107,8 @@ async fn the_page_is_html_that_may_load_nothing_and_be_framed_by_nobody() {
 async fn the_page_and_the_probe_need_no_token_and_all_else_does() {
     let (daemon, _folder) = guarded().await;
     let ask = async |path: &str| {
-        let head = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", daemon.authority());
+        let head =
+            format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", daemon.authority());
         raw(&daemon, head.as_bytes()).await
     };
     for open in ["/", "//", "/?token=x", "/healthz"] {

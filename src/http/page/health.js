@@ -4,9 +4,11 @@ const RESTARTS_SHOWN = 200;
 const HISTORY_TYPES = ["child.started", "child.exited", "child.error", "child.spawn.failed", "child.backoff", "child.crash_loop", "child.external", "daemon.", "app-server.connected", "app-server.connect.failed"];
 const RATE_SECONDS = 5;
 
+let isLost = false;
+
 const health = {
   child: null,
-  ready: null,
+  service: null,
   restarts: [],
   isHistoryRead: false,
   counts: [],
@@ -23,7 +25,7 @@ const health = {
 
   learn(service, snapshot) {
     this.child = snapshot.daemon.child;
-    this.ready = service;
+    this.service = service;
     later(drawChild);
   },
 };
@@ -34,7 +36,12 @@ function askStatus() {
 
 function showConnection(state, words) {
   const badge = byId("connection");
+  const before = badge.dataset.state;
   badge.dataset.state = state;
+  // Each try is shown, but only the loss is told, and that it is over.
+  if (before === "good" && state !== "good") isLost = true;
+  if (before !== state && isLost && state !== "wait") announce(state === "good" ? "Connected again." : "The connection is lost.");
+  if (state === "good") isLost = false;
   say(badge, words);
 }
 
@@ -48,13 +55,13 @@ const CHILD_WORDS = {
 };
 
 function drawChild() {
-  const { child, ready } = health;
+  const { child, service } = health;
   if (!child) return;
-  const isGood = ready.ready;
+  const isGood = service.ready;
   byId("child-badge").dataset.state = isGood ? "good" : child.state === "crash_loop" ? "bad" : "wait";
   say(byId("child-word"), isGood ? "Codex is ready" : (CHILD_WORDS[child.state] ?? child.state));
   const facts = [
-    ["State", `${CHILD_WORDS[child.state] ?? child.state}${isGood ? "" : `: ${ready.notReadyReason ?? ""}`}`],
+    ["State", `${CHILD_WORDS[child.state] ?? child.state}${isGood ? "" : `: ${service.notReadyReason ?? ""}`}`],
     ["Command", [child.command, ...(child.args ?? [])].join(" ")],
     ["Process", child.pid === null ? "none" : String(child.pid)],
     ["Started", child.startedAt ? clock(child.startedAt) : "never"],

@@ -118,8 +118,9 @@ mod tests {
     #[test]
     fn the_document_takes_nothing_from_elsewhere_and_makes_no_markup_of_texts() {
         let text = std::str::from_utf8(&PAGE.document).unwrap();
-        let is_elsewhere =
-            |line: &&str| ["http:", "https:", " src=", "@import", "url("].iter().any(|word| line.contains(word));
+        let is_elsewhere = |line: &&str| {
+            ["http:", "https:", " src=", "@import", "url("].iter().any(|word| line.contains(word))
+        };
         let found: Vec<_> = text.lines().filter(is_elsewhere).collect();
         // The one address is the name of SVG's elements, which nobody fetches.
         assert!(found.iter().all(|line| line.contains("data:image/svg+xml")), "{found:?}");

@@ -108,6 +108,8 @@ function openChosen(isAnew, more = 1) {
   const record = sessions.get(id);
   document.body.dataset.view = record ? "conversation" : "sessions";
   if (!isAnew && record && conversation?.sessionId === id) return;
+  // What was said of the conversation before is over; what a gap says is about this one.
+  if (!isAnew) notice("");
   sessions.chosen = record ? id : null;
   show(byId("welcome"), !record);
   say(byId("welcome"), id && !record ? "There is no such session." : "Choose a session, or begin a new one.");

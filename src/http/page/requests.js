@@ -189,7 +189,9 @@ async function answerRequest(card, request, given) {
 
 // The cards of the chosen session; those of others are counted in the list of sessions.
 function drawRequests() {
-  const mine = [...requests.pending.values()].filter((request) => sessions.chosen !== null && request.sessionId === sessions.chosen);
+  // A request that names no session is everybody's.
+  const isMine = (request) => request.sessionId === null || request.sessionId === sessions.chosen;
+  const mine = [...requests.pending.values()].filter(isMine);
   const wanted = new Set(mine.map((request) => request.requestId));
   for (const [id, card] of requests.cards) {
     if (!wanted.has(id)) {
@@ -210,5 +212,7 @@ function drawRequests() {
     card.hasChanges = hasChanges;
   }
   const count = requests.pending.size;
+  const others = count - mine.length;
+  say(byId("to-sessions"), others > 0 ? `Sessions · ${others} waiting` : "Sessions");
   document.title = count > 0 ? `(${count}) codexd` : "codexd";
 }
