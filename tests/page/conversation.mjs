@@ -43,7 +43,7 @@ await play(
     assert.ok(existsSync(join(workspace, "made.txt")));
     assert.equal(await page.$(".request"), null);
     assert.equal(await saidOnPage(page), pieces(40) + pieces(3));
-    await until(page, () => document.querySelector("#announcer").textContent.startsWith("Turn completed"));
+    await until(page, () => document.querySelector("#announcer").lastChild.textContent === "Turn completed.");
 
     // A command that reads as another one, turned down by another client.
     await page.fill("#prompt", "mock:escalate=[touch safe\u202etxt.] mock:deltas=1");
@@ -65,7 +65,7 @@ await play(
       new MutationObserver(() => (window.emptied += document.querySelectorAll(".turn").length < 4)).observe(document.body, { childList: true, subtree: true });
     });
     await restart();
-    await page.waitForSelector('#connection[data-state="good"]');
+    await until(page, () => document.querySelector("#announcer").textContent.includes("The connection is lost.Connected again."));
     await until(page, () => document.querySelector(".turn:last-child .fate").dataset.state !== "inProgress");
     assert.ok(await page.evaluate(() => window.first === document.querySelector(".turn") && window.emptied === 0), "it flickered");
     const cut = await saidInLog(session);

@@ -1,5 +1,7 @@
 // Elements, times and numbers. What comes from elsewhere goes into the page as text, never as markup.
 
+const ANNOUNCED = 5;
+
 const byId = (id) => document.getElementById(id);
 
 // An element with its attributes (`class`, `text`, `on…` and any other) and its children.
@@ -25,10 +27,11 @@ function show(target, isShown) {
 }
 
 // What a screen reader is told: ends of turns and requests, and nothing of what streams.
+// Each has a line of its own, so that two at one moment are both said.
 function announce(text) {
   const place = byId("announcer");
-  // The same words twice are two things to say.
-  place.textContent = place.textContent === text ? `${text} ` : text;
+  place.append(make("p", { text }));
+  while (place.children.length > ANNOUNCED) place.firstChild.remove();
 }
 
 function notice(text) {

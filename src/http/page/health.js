@@ -39,9 +39,13 @@ function showConnection(state, words) {
   const before = badge.dataset.state;
   badge.dataset.state = state;
   // Each try is shown, but only the loss is told, and that it is over.
-  if (before === "good" && state !== "good") isLost = true;
-  if (before !== state && isLost && state !== "wait") announce(state === "good" ? "Connected again." : "The connection is lost.");
-  if (state === "good") isLost = false;
+  if (before === "good" && state !== "good") {
+    isLost = true;
+    announce("The connection is lost.");
+  } else if (state === "good" && isLost) {
+    isLost = false;
+    announce("Connected again.");
+  }
   say(badge, words);
 }
 
