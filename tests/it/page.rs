@@ -128,7 +128,8 @@ async fn guarded() -> (Daemon, tempfile::TempDir) {
     fs::write(&path, TOKEN).unwrap();
     #[cfg(unix)]
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
-    (Daemon::builder().arg("--auth-token-file").arg(&path).start().await, folder)
+    let builder = Daemon::builder().arg("--auth-token-file").arg(&path).arg("--ping-interval").arg("1");
+    (builder.start().await, folder)
 }
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -156,8 +157,10 @@ async fn ten_thousand_events_leave_the_page_smooth() {
 #[tokio::test]
 async fn the_token_is_asked_for_once_and_stays_out_of_every_address() {
     let Some(tools) = tools("the token on the page") else { return };
-    let (daemon, _folder) = guarded().await;
-    let person = Person::at(&daemon, &tools, "token.mjs", &[("CODEXD_TOKEN", TOKEN)]);
+    let (daemon, folder) = guarded().await;
+    let file = folder.path().join("token");
+    let wishes = [("CODEXD_TOKEN", TOKEN), ("CODEXD_TOKEN_FILE", file.to_str().unwrap())];
+    let person = Person::at(&daemon, &tools, "token.mjs", &wishes);
     person.play(daemon, |_| Daemon::builder()).await;
 }
 

@@ -1,6 +1,7 @@
 // A daemon that wants a token: it is asked for once, and is in no address.
 
 import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
 import { play, until, url } from "./browser.mjs";
 
 const token = process.env.CODEXD_TOKEN;
@@ -34,6 +35,16 @@ await play(
     const third = await page.context().newPage();
     await third.goto(url);
     await third.waitForSelector('#connection[data-state="good"]');
+
+    // The token changes: who is connected is asked for the new one and goes on.
+    const next = [...token].reverse().join("");
+    writeFileSync(process.env.CODEXD_TOKEN_FILE, next);
+    await third.waitForSelector("#token-dialog[open]");
+    assert.match(await third.textContent("#token-problem"), /does not take/);
+    await third.fill("#token", next);
+    await third.keyboard.press("Enter");
+    await third.waitForSelector('#connection[data-state="good"]');
+
     assert.deepEqual(addresses.filter((address) => address.includes(token.slice(0, 16))), []);
     const log = await third.evaluate(() => performance.getEntriesByType("resource").map((entry) => entry.name).join("\n"));
     assert.ok(!log.includes(token));
