@@ -128,7 +128,7 @@ pub const AUTH_TOKEN_FILE: Setting = Setting {
     variable: "BAA_CODEXD_AUTH_TOKEN_FILE",
     default: DefaultValue::Described("none, and nobody is asked for a token"),
     placeholder: "PATH",
-    purpose: "File with the token that every request but /healthz needs; codexd token makes one",
+    purpose: "File with the token that every request but / and /healthz needs; codexd token makes one",
     ..SINGLE
 };
 /// `--connection-limit`: how many connections there may be at once.

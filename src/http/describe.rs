@@ -81,6 +81,7 @@ struct Capabilities {
     request_respond: bool,
     model_list: bool,
     openapi: bool,
+    page: bool,
 }
 
 fn routes(is_formal: bool, event_stream_path: &str) -> Vec<RouteView> {
@@ -152,6 +153,7 @@ pub(super) async fn describe(State(edge): State<Handle>) -> Response {
             request_respond: true,
             model_list: true,
             openapi: true,
+            page: true,
         },
         notes: vec![
             "Use GET /describe first when an AI client needs to discover the official local codexd surface.",
@@ -171,10 +173,11 @@ pub(super) async fn describe(State(edge): State<Handle>) -> Response {
             "Both POST routes take the header Idempotency-Key: the same key and body give the first answer again for 24 \
              hours.",
             "Requests need a Host of this daemon and come from no foreign web page; when the daemon has a token file, \
-             every route but /healthz also needs the header Authorization: Bearer TOKEN.",
+             every route but / and /healthz also needs the header Authorization: Bearer TOKEN.",
             "A session survives restarts; its thread is resumed by itself before the next turn.",
             "What the app-server asks, such as for an approval, is announced by the event request.opened and waits for one \
              of its decisions; without an answer it is declined at its expiresAt.",
+            "GET / is a live page for people, with a browser on this machine; it uses these routes and holds no data.",
             "Over the websocket a request is answered with {\"type\": \"respond\", \"requestId\": …, \"decision\": …}.",
         ],
     };

@@ -13,6 +13,7 @@ mod forms;
 mod health;
 mod metrics;
 mod openapi;
+mod page;
 mod patient;
 mod queries;
 mod requests;

@@ -12,6 +12,7 @@ mod history;
 mod http;
 mod lifecycle;
 mod metrics;
+mod page;
 mod real;
 mod sessions;
 mod streams;

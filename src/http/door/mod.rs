@@ -24,8 +24,8 @@ use super::upgrade;
 use peer::Peer;
 use token::{Digest, TokenFile};
 
-/// The one path that needs no token.
-pub(super) const OPEN: &str = "/healthz";
+/// The paths that need no token: the probe, and the page, which a browser asks for without any and which holds no data.
+pub(super) const OPEN: [&str; 2] = ["/", "/healthz"];
 /// What a page of another origin may send and read, where it is let in.
 const CROSS_METHODS: &str = "GET, POST, DELETE";
 const CROSS_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID";
@@ -158,7 +158,7 @@ impl Door {
 
     fn token(&self, request: &Parts) -> Result<Option<Digest>, ApiError> {
         let Some(file) = &self.token else { return Ok(None) };
-        if request.uri.path() == OPEN {
+        if OPEN.contains(&request.uri.path()) {
             return Ok(None);
         }
         let is_upgrade = upgrade::is_asked_for(&request.headers);

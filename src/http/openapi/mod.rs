@@ -31,7 +31,7 @@ const INTRODUCTION: &str = "The local interface of codexd, a daemon that keeps s
     codexd itself is at fault.";
 
 /// When a token is needed.
-const TOKEN: &str = "Needed by every route but /healthz when the daemon was started with --auth-token-file. \
+const TOKEN: &str = "Needed by every route but / and /healthz when the daemon was started with --auth-token-file. \
     The handshake of a WebSocket may bring it as one of its subprotocols instead: `codexd.v1, codexd.bearer.TOKEN`.";
 
 /// The document.

@@ -8,7 +8,9 @@ use crate::http::answer::Envelope;
 use crate::http::error::{self, Cause};
 use crate::http::forms::{self, Form};
 use crate::http::queries::{self, Parameter};
-use crate::http::{Handle, StatusView, describe, door, health, metrics, requests, sessions, stream, turns};
+use crate::http::{
+    Handle, StatusView, describe, door, health, metrics, page, requests, sessions, stream, turns,
+};
 
 /// What can be asked for: a method of a path.
 pub(in crate::http) struct Route {
@@ -49,7 +51,7 @@ impl Route {
 
     /// Whether it needs no token, whatever is set.
     pub(super) fn is_open(&self) -> bool {
-        self.path == door::OPEN
+        door::OPEN.contains(&self.path)
     }
 
     /// The method of HTTP.
@@ -83,12 +85,12 @@ fn data<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<Envelope<T>>()
 }
 
-fn document(_: &mut SchemaGenerator) -> Schema {
-    schemars::json_schema!({ "type": "object", "required": ["openapi", "info", "paths"] })
-}
-
 fn text(_: &mut SchemaGenerator) -> Schema {
     schemars::json_schema!({ "type": "string" })
+}
+
+fn document(_: &mut SchemaGenerator) -> Schema {
+    schemars::json_schema!({ "type": "object", "required": ["openapi", "info", "paths"] })
 }
 
 const fn formal(
@@ -237,6 +239,18 @@ pub(in crate::http) const ROUTES: &[Route] = &[
             || get(stream::events),
             data::<stream::Page>,
             "WebSocket event stream for live codexd session and daemon updates.",
+        )
+    },
+    Route {
+        media_type: page::KIND,
+        remarks: "It holds no data and uses the other routes, so that it asks for the token itself where one is needed.",
+        ..extension(
+            "GET",
+            "/",
+            "page",
+            || get(page::page),
+            text,
+            "Live page for a browser: sessions, conversations and requests.",
         )
     },
     extension(

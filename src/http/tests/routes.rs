@@ -48,6 +48,7 @@ async fn the_description_has_the_eight_routes_in_their_order() {
         [
             "GET /v1/codexd/events",
             "GET /v1/codexd/events",
+            "GET /",
             "GET /openapi.json",
             "GET /metrics",
             "DELETE /v1/codexd/sessions/:session_id",
@@ -139,8 +140,8 @@ async fn sessions_are_listed_and_read() {
 async fn an_unknown_route_is_named() {
     let room = Room::new().await;
     for (method, path) in [
-        (Method::GET, "/"),
-        (Method::GET, "//"),
+        (Method::POST, "/"),
+        (Method::POST, "//"),
         (Method::GET, "/nowhere"),
         (Method::GET, "//healthz"),
         (Method::GET, "/Healthz"),

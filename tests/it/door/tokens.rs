@@ -108,19 +108,21 @@ fn nobody() -> Filled {
     Filled { session: name("session"), turn: name("turn"), request: name("request") }
 }
 
-/// Every route but the one that is open, an unknown one, and methods that no route has.
+/// Every route but the two that are open, an unknown one, and methods that no route has.
 async fn closed_routes(daemon: &Daemon) -> Vec<Route> {
     let mut all = routes(daemon, &[&bearer(TOKEN)]).await;
-    all.retain(|route| route.path != "/healthz");
+    all.retain(|route| !["/", "/healthz"].contains(&route.path.as_str()));
     assert!(all.len() > 10, "{all:?}");
     for (method, path) in [
-        ("GET", "/"),
         ("GET", "/nothing/here"),
         ("OPTIONS", SESSIONS),
         ("HEAD", STATUS),
         ("PUT", TURN),
         ("BREW", "/nothing/here"),
-        // Other spellings of the open one.
+        // Other spellings of the open ones.
+        ("GET", "/."),
+        ("GET", "/%2f"),
+        ("GET", "/index.html"),
         ("GET", "//healthz"),
         ("GET", "/HEALTHZ"),
         ("GET", "/%68ealthz"),
@@ -274,11 +276,20 @@ async fn the_token_opens_every_route() {
 }
 
 #[tokio::test]
-async fn health_is_told_to_everybody() {
+async fn health_and_the_page_are_for_everybody() {
     let file = TokenFile::new();
     let daemon = file.of(Daemon::builder()).start().await;
     for lines in [vec![], vec![bearer(OTHER)], vec![bearer(TOKEN)], vec![bearer(OTHER), bearer(TOKEN)]] {
-        for line in ["GET /healthz", "HEAD /healthz", "GET /healthz/", "GET /healthz?a=b"] {
+        for line in [
+            "GET /healthz",
+            "HEAD /healthz",
+            "GET /healthz/",
+            "GET /healthz?a=b",
+            "GET /",
+            "HEAD /",
+            "GET //",
+            "GET /?a=b",
+        ] {
             let answer = ask(&daemon, line, &lines, "").await;
             answer.is(200, None).unwrap_or_else(|why| panic!("{line} {lines:?}: {why}"));
         }

@@ -17,6 +17,7 @@ use crate::support::codex::{CodexHome, codex};
 pub(crate) struct DaemonBuilder {
     program: PathBuf,
     server: Server,
+    address: String,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     root: Arc<TempDir>,
@@ -33,6 +34,7 @@ impl DaemonBuilder {
         Self {
             program: env!("CARGO_BIN_EXE_codexd").into(),
             server: Server::Embedded { startup: None },
+            address: "http://127.0.0.1:0".to_owned(),
             arguments: Vec::new(),
             environment: Vec::new(),
             root: Arc::new(TempDir::with_prefix("codexd-test-").unwrap()),
@@ -70,6 +72,12 @@ impl DaemonBuilder {
     pub(crate) fn external(mut self, endpoint: &str) -> Self {
         let flags = ["--server-strategy", "external", "--server-endpoint", endpoint];
         self.server = Server::Other(flags.map(OsString::from).into());
+        self
+    }
+
+    /// The address of a daemon that has ended, in the place of any free one.
+    pub(crate) fn at(mut self, base_url: &str) -> Self {
+        base_url.clone_into(&mut self.address);
         self
     }
 
@@ -132,7 +140,7 @@ impl DaemonBuilder {
         let stderr_path = root.path().join(format!("stderr-{mark}.log"));
         let mut command = clean_command(&self.program, &home);
         command
-            .args(["start", "--json", "--local-api-base", "http://127.0.0.1:0", "--repo-root"])
+            .args(["start", "--json", "--local-api-base", &self.address, "--repo-root"])
             .arg(&repo_root)
             .args(self.server.flags(root.path()))
             .args(&self.arguments)

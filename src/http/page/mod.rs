@@ -1,0 +1,131 @@
+//! `GET /`: the live page, one HTML document that fetches nothing but what the public routes answer.
+//!
+//! It holds no data, so it needs no token: a browser that goes to an address cannot send one.
+//! The policy allows its one script and its one style by their hashes, and connections to this daemon alone; so a text of a
+//! model that found its way into the markup could still neither start a script nor reach another place.
+
+use std::sync::LazyLock;
+
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::response::Response;
+use data_encoding::BASE64;
+use sha2::{Digest, Sha256};
+
+use super::error::ApiError;
+
+/// What the page is.
+pub(super) const KIND: &str = "text/html; charset=utf-8";
+
+const DOCUMENT: &str = include_str!("index.html");
+const STYLE: &str = include_str!("page.css");
+/// The parts of the script share one scope; each stands behind what it needs at once.
+const SCRIPT: &str = concat!(
+    include_str!("elements.js"),
+    include_str!("text.js"),
+    include_str!("api.js"),
+    include_str!("stream.js"),
+    include_str!("sessions.js"),
+    include_str!("health.js"),
+    include_str!("requests.js"),
+    include_str!("items.js"),
+    include_str!("conversation.js"),
+    include_str!("composer.js"),
+    include_str!("page.js"),
+);
+/// Where the style and the script stand in the document.
+const STYLE_PLACE: &str = "/* page.css */";
+const SCRIPT_PLACE: &str = "/* page.js */";
+
+static PAGE: LazyLock<Page> = LazyLock::new(Page::new);
+
+/// The document, put together once.
+struct Page {
+    document: Bytes,
+    /// What its policy says of scripts and styles.
+    inline: String,
+}
+
+impl Page {
+    fn new() -> Self {
+        let document = DOCUMENT.replacen(STYLE_PLACE, STYLE, 1).replacen(SCRIPT_PLACE, SCRIPT, 1);
+        let inline = format!("script-src {}; style-src {}", source(SCRIPT), source(STYLE));
+        Self { document: document.into(), inline }
+    }
+
+    /// The policy of the page for who asked this host for it.
+    fn policy(&self, host: &str) -> String {
+        // 'self' covers WebSockets too in newer browsers only, and a policy has no form for an address of IPv6.
+        let socket = if host.starts_with('[') { String::new() } else { format!(" ws://{host}") };
+        format!(
+            "default-src 'none'; {}; connect-src 'self'{socket}; img-src data:; base-uri 'none'; form-action 'none'; \
+             frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+            self.inline
+        )
+    }
+}
+
+/// The text of an element as a source of a policy (Content Security Policy Level 3, section 2.3.1).
+fn source(text: &str) -> String {
+    format!("'sha256-{}'", BASE64.encode(&Sha256::digest(text)))
+}
+
+/// The page; the door has seen to it that `Host` is ours.
+pub(super) async fn page(headers: HeaderMap) -> Result<Response, ApiError> {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let policy = HeaderValue::from_str(&PAGE.policy(&host.to_ascii_lowercase()))
+        .map_err(|_| ApiError::bad_request("The header Host cannot be used."))?;
+    let mut response = Response::new(Body::from(PAGE.document.clone()));
+    let answer = response.headers_mut();
+    let mut say = |name: HeaderName, value| answer.insert(name, HeaderValue::from_static(value));
+    say(header::CONTENT_TYPE, KIND);
+    // The page of another version must not talk to this one.
+    say(header::CACHE_CONTROL, "no-store");
+    say(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    say(header::REFERRER_POLICY, "no-referrer");
+    say(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
+    say(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
+    answer.insert(header::CONTENT_SECURITY_POLICY, policy);
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What stands between the only `start` and the `end` after it.
+    fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
+        let (_, rest) = text.split_once(start).unwrap();
+        let (found, rest) = rest.split_once(end).unwrap();
+        assert!(!rest.contains(start), "more than one {start}");
+        found
+    }
+
+    #[test]
+    fn the_policy_allows_exactly_what_stands_in_the_document() {
+        let text = std::str::from_utf8(&PAGE.document).unwrap();
+        let script = between(text, "<script type=\"module\">", "</script>");
+        let style = between(text, "<style>", "</style>");
+        let policy = PAGE.policy("127.0.0.1:4319");
+        for (name, source) in [("script-src", source(script)), ("style-src", source(style))] {
+            assert!(policy.contains(&format!("; {name} {source};")), "{name}: {policy}");
+        }
+        assert!(policy.starts_with("default-src 'none';"));
+        assert!(policy.contains("; connect-src 'self' ws://127.0.0.1:4319;"), "{policy}");
+        assert!(PAGE.policy("[::1]:4319").contains("; connect-src 'self';"));
+    }
+
+    #[test]
+    fn the_document_takes_nothing_from_elsewhere_and_makes_no_markup_of_texts() {
+        let text = std::str::from_utf8(&PAGE.document).unwrap();
+        let is_elsewhere = |line: &&str| {
+            ["http:", "https:", " src=", "@import", "url("].iter().any(|word| line.contains(word))
+        };
+        let found: Vec<_> = text.lines().filter(is_elsewhere).collect();
+        // The one address is the name of SVG's elements, which nobody fetches.
+        assert!(found.iter().all(|line| line.contains("data:image/svg+xml")), "{found:?}");
+        for way in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("] {
+            assert!(!SCRIPT.contains(way), "{way}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+// What the app-server asks, and the buttons that answer it.
+
+const requests = {
+  pending: new Map(),
+  // Those that ended: a list that was asked for before must not bring them back.
+  over: new Set(),
+  cards: new Map(),
+
+  waitingIn(sessionId) {
+    let count = 0;
+    for (const request of this.pending.values()) if (request.sessionId === sessionId) count += 1;
+    return count;
+  },
+
+  hear(event) {
+    if (event.type === "request.opened") {
+      const request = event.detail.request;
+      if (this.over.has(request.requestId) || this.pending.has(request.requestId)) return;
+      this.pending.set(request.requestId, request);
+      announce(`Codex asks: ${titleOf(request)}`);
+    } else if (event.type === "request.resolved") {
+      this.end(event.detail.requestId);
+    } else {
+      return;
+    }
+    later(drawRequests);
+    later(drawSessions);
+  },
+
+  end(id) {
+    this.over.add(id);
+    this.pending.delete(id);
+  },
+
+  // The list as the daemon has it, after a greeting.
+  async read() {
+    try {
+      const known = new Set(this.pending.keys());
+      const list = (await ask(`${API}/requests`)).requests;
+      const waiting = new Map(list.filter((request) => request.status === "pending").map((request) => [request.requestId, request]));
+      for (const id of known) if (!waiting.has(id)) this.end(id);
+      for (const [id, request] of waiting) if (!this.over.has(id)) this.pending.set(id, request);
+      later(drawRequests);
+      later(drawSessions);
+    } catch {
+      // The connection is lost, and the next greeting asks again.
+    }
+  },
+};
+
+const TITLES = table({
+  "item/commandExecution/requestApproval": "Run this command?",
+  execCommandApproval: "Run this command?",
+  "item/fileChange/requestApproval": "Change these files?",
+  applyPatchApproval: "Change these files?",
+  "item/permissions/requestApproval": "Give these rights?",
+  "item/tool/requestUserInput": "Codex has a question",
+  "mcpServer/elicitation/request": "A tool has a question",
+});
+
+const titleOf = (request) => TITLES[request.method] ?? request.method;
+
+const DECISIONS = table({
+  accept: "Allow",
+  acceptForSession: "Allow for this session",
+  decline: "Decline",
+  cancel: "Cancel the turn",
+});
+
+function wordsOf(decision) {
+  if (typeof decision === "string") return DECISIONS[decision] ?? decision;
+  const start = decision?.acceptWithExecpolicyAmendment?.execpolicy_amendment;
+  if (Array.isArray(start)) return `Allow, and always what begins with “${visible(start.join(" "))}”`;
+  return JSON.stringify(decision);
+}
+
+function kindOf(decision) {
+  if (decision === "accept") return "main";
+  return decision === "decline" || decision === "cancel" ? "danger" : "";
+}
+
+const commandOf = (params) => (Array.isArray(params.command) ? params.command.join(" ") : params.command);
+
+// What would happen, as far as the request or the conversation says.
+function consequences(request) {
+  const params = request.params ?? {};
+  const parts = [];
+  const command = commandOf(params);
+  if (params.reason) parts.push(make("p", { text: params.reason }));
+  if (params.message) parts.push(make("p", { text: params.message }));
+  if (command) parts.push(make("pre", { class: "command", text: visible(command) }));
+  if (params.cwd) parts.push(make("p", { class: "faint", text: visible(`in ${params.cwd}`) }));
+  if (params.grantRoot) parts.push(make("p", { text: `It would be allowed to write to ${params.grantRoot} from then on.` }));
+  if (params.permissions) parts.push(make("pre", { text: plainly(params.permissions) }));
+  if (params.networkApprovalContext) parts.push(make("pre", { text: plainly(params.networkApprovalContext) }));
+  const changes = conversation?.changesOf(request.itemId);
+  if (changes) parts.push(...changes.map(fileChange));
+  const isToldOf = parts.length > 0 || Array.isArray(params.questions) || request.method === "item/fileChange/requestApproval";
+  if (!isToldOf) parts.push(make("pre", { text: plainly(params) }));
+  return parts;
+}
+
+// Fields for the questions of `item/tool/requestUserInput`; the function gives the answer in the app-server's words.
+function questionFields(request) {
+  const fields = [];
+  const readers = [];
+  for (const question of request.params?.questions ?? []) {
+    const id = `question-${request.requestId}-${question.id}`;
+    const options = question.options ?? [];
+    const input = make("input", {
+      id,
+      type: question.isSecret ? "password" : "text",
+      autocomplete: "off",
+      list: options.length ? `${id}-options` : null,
+    });
+    fields.push(make("label", { for: id, text: question.question ?? question.header ?? question.id }), input);
+    if (options.length) {
+      fields.push(make("datalist", { id: `${id}-options` }, ...options.map((option) => make("option", { value: option.label }))));
+      const pick = (option) =>
+        make("button", { type: "button", title: option.description, text: option.label, onclick: () => { input.value = option.label; } });
+      fields.push(make("div", { class: "row" }, ...options.map(pick)));
+    }
+    readers.push(() => [question.id, { answers: [input.value] }]);
+  }
+  return { fields, read: () => ({ answers: Object.fromEntries(readers.map((reader) => reader())) }) };
+}
+
+// A field for an answer that has no form of its own here.
+function plainFields(request) {
+  const id = `answer-${request.requestId}`;
+  const field = make("textarea", { id, rows: "3" });
+  field.value = '{"action": "accept", "content": {}}';
+  return { fields: [make("label", { for: id, text: "Answer, as JSON" }), field], read: () => JSON.parse(field.value) };
+}
+
+function formOf(request) {
+  if (request.method === "item/tool/requestUserInput") return questionFields(request);
+  if (request.method === "mcpServer/elicitation/request") return plainFields(request);
+  return null;
+}
+
+function makeCard(request) {
+  const titleId = `title-${request.requestId}`;
+  const card = { problem: make("p", { class: "problem", role: "alert", hidden: true }), buttons: [], hasChanges: false };
+  const decide = (decision) =>
+    make("button", { type: "button", class: kindOf(decision), text: wordsOf(decision), onclick: () => answerRequest(card, request, { decision }) });
+  card.buttons = (request.decisions ?? []).map(decide);
+  const form = formOf(request);
+  if (form) {
+    const send = () => answerRequest(card, request, () => ({ result: form.read() }));
+    card.buttons.unshift(make("button", { type: "button", class: "main", text: "Answer", onclick: send }));
+  }
+  card.body = make("div", {}, ...consequences(request));
+  card.element = make(
+    "article",
+    { class: "request", "aria-labelledby": titleId },
+    make("h3", { id: titleId, text: titleOf(request) }),
+    card.body,
+    ...(form?.fields ?? []),
+    card.problem,
+    make("div", { class: "row decisions" }, ...card.buttons),
+    make("p", { class: "faint", text: request.expiresAt ? `Declined at ${clock(request.expiresAt)} if nobody answers.` : "" }),
+  );
+  return card;
+}
+
+async function answerRequest(card, request, given) {
+  show(card.problem, false);
+  card.buttons.forEach((button) => { button.disabled = true; });
+  try {
+    const body = typeof given === "function" ? given() : given;
+    await ask(`${API}/requests/${encodeURIComponent(request.requestId)}`, { body });
+    requests.end(request.requestId);
+  } catch (error) {
+    if (error.code === "already_resolved") {
+      requests.end(request.requestId);
+      notice("That request was answered before, or is no longer wanted.");
+    } else {
+      say(card.problem, error instanceof SyntaxError ? "The answer is not JSON." : reason(error));
+      show(card.problem, true);
+    }
+  }
+  card.buttons.forEach((button) => { button.disabled = false; });
+  drawRequests();
+  drawSessions();
+  // What had the focus is gone; the next thing to do gets it.
+  if (!requests.pending.has(request.requestId)) (byId("requests").querySelector("button") ?? byId("prompt")).focus();
+}
+
+// The cards of the chosen session; those of others are counted in the list of sessions.
+function drawRequests() {
+  // A request that names no session is everybody's.
+  const isMine = (request) => request.sessionId === null || request.sessionId === sessions.chosen;
+  const mine = [...requests.pending.values()].filter(isMine);
+  const wanted = new Set(mine.map((request) => request.requestId));
+  for (const [id, card] of requests.cards) {
+    if (!wanted.has(id)) {
+      card.element.remove();
+      requests.cards.delete(id);
+    }
+  }
+  for (const request of mine) {
+    let card = requests.cards.get(request.requestId);
+    if (!card) {
+      card = makeCard(request);
+      requests.cards.set(request.requestId, card);
+      byId("requests").append(card.element);
+    }
+    // The change that is asked about may be heard of later than the question.
+    const hasChanges = Boolean(conversation?.changesOf(request.itemId));
+    if (hasChanges && !card.hasChanges) card.body.replaceChildren(...consequences(request));
+    card.hasChanges = hasChanges;
+  }
+  const count = requests.pending.size;
+  const others = count - mine.length;
+  say(byId("to-sessions"), others > 0 ? `Sessions · ${others} waiting` : "Sessions");
+  document.title = count > 0 ? `(${count}) codexd` : "codexd";
+}

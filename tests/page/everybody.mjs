@@ -1,0 +1,155 @@
+// Phones, keyboards, screen readers, the dark, and texts that want to be more than texts.
+
+import assert from "node:assert/strict";
+import { join } from "node:path";
+import { ask, axe, live, newSession, play, until, url, workspace } from "./browser.mjs";
+
+const shots = process.env.CODEXD_PAGE_SHOTS;
+const shoot = async (page, name) => shots && page.screenshot({ path: join(shots, `${name}.png`) });
+const completed = (page, wanted) => until(page, (count) => document.querySelectorAll('.fate[data-state="completed"]').length >= count, wanted);
+
+// Everything that can be pressed in sight is at least this big, in pixels of the page.
+const SMALLEST = 44;
+
+async function assertFits(page, what) {
+  const { wide, small } = await page.evaluate((smallest) => {
+    const seen = [...document.querySelectorAll("button, input:not([type=checkbox]), select, textarea, label.check")].filter((one) => one.checkVisibility());
+    const boxes = seen.map((one) => [one.id || one.textContent, one.getBoundingClientRect()]);
+    return {
+      wide: document.documentElement.scrollWidth - innerWidth,
+      small: boxes.filter(([, box]) => box.height < smallest || box.width < smallest).map(([name, box]) => `${name}: ${box.width} x ${box.height}`),
+    };
+  }, SMALLEST);
+  assert.ok(wide <= 0, `${what}: ${wide} px too wide`);
+  assert.deepEqual(small, [], what);
+}
+
+async function assertInnerFits(page, what) {
+  const wide = await page.$$eval("main, #conversation, #requests, .sessions, .item", (all) =>
+    all.filter((one) => one.checkVisibility() && one.scrollWidth > one.clientWidth + 1).map((one) => `${one.id} ${one.className}`),
+  );
+  assert.deepEqual(wide, [], what);
+}
+
+// The element that has the focus after so many tabs, until it is the wanted one.
+async function tabTo(page, selector) {
+  for (let count = 0; count < 60; count += 1) {
+    if (await page.evaluate((wanted) => document.activeElement?.matches(wanted), selector)) {
+      const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
+      assert.notEqual(outline, "none", `${selector} does not show that it has the focus`);
+      return;
+    }
+    await page.keyboard.press("Tab");
+  }
+  assert.fail(`${selector} cannot be reached by keyboard`);
+}
+
+await play(async (page, open) => {
+  // By keyboard alone: a session, a message, an answer.
+  await live(page);
+  await tabTo(page, "#new-session");
+  await page.keyboard.press("Enter");
+  await until(page, () => document.activeElement.id === "cwd");
+  await page.keyboard.type(workspace);
+  await tabTo(page, "#first");
+  await page.keyboard.type("plan diff ask=command");
+  await tabTo(page, "#session-create");
+  await page.keyboard.press("Enter");
+  await page.waitForSelector(".request");
+  assert.match(await page.textContent("#announcer"), /^Codex asks: Run this command\?/);
+  assert.match(await page.textContent(".request .command"), /touch approved/);
+  await shoot(page, "request-light");
+  await axe(page, "a request");
+  await page.keyboard.press("Alt+KeyR");
+  assert.equal(await page.evaluate(() => document.activeElement.textContent), "Allow");
+  await page.keyboard.press("Enter");
+  await completed(page, 1);
+  await until(page, () => document.activeElement.id === "prompt");
+  await page.keyboard.type("deltas=3 reasoning command=ls");
+  await page.keyboard.press("Control+Enter");
+  await completed(page, 2);
+  assert.equal(await page.inputValue("#prompt"), "");
+  await page.keyboard.press("Shift+Tab");
+  await tabTo(page, "#show-help");
+  await page.keyboard.press("?");
+  await page.waitForSelector("#help-dialog[open]");
+  await axe(page, "the shortcuts");
+  await page.keyboard.press("Escape");
+
+  // Steered, queued, interrupted.
+  await page.focus("#prompt");
+  await page.keyboard.type("deltas=5 hang");
+  await page.keyboard.press("Control+Enter");
+  await page.waitForSelector("#interrupt:not([hidden])");
+  await page.keyboard.type("deltas=2 text=queued");
+  await page.keyboard.press("Control+Enter");
+  await until(page, () => document.querySelector("#queued").textContent === "deltas=2 text=queued");
+  await page.keyboard.type("a word meanwhile hang");
+  await page.keyboard.press("Control+Shift+Enter");
+  await until(page, () => [...document.querySelectorAll(".user")].some((one) => one.textContent.includes("a word meanwhile")));
+  await tabTo(page, "#interrupt");
+  await page.keyboard.press("Enter");
+  await until(page, () => document.querySelector('.fate[data-state="interrupted"]') && document.querySelector("#queue").hidden);
+  await completed(page, 3);
+
+  // A question with a form.
+  await page.fill("#prompt", "ask=input");
+  await page.press("#prompt", "Control+Enter");
+  await page.waitForSelector(".request input");
+  await axe(page, "a question");
+  await page.fill(".request input", "blue");
+  await page.click('.request button:has-text("Answer")');
+  await completed(page, 4);
+
+  // Markup stays text.
+  const session = decodeURIComponent(new URL(page.url()).hash.slice(1));
+  const markup = "<img/src=x/onerror=window.broken=1><script>window.broken=1</script>";
+  await ask("/v1/codexd/turn?wait=30", { sessionId: session, input: `text=${markup} command=${markup}` });
+  await completed(page, 5);
+  assert.ok((await page.textContent(".turn:last-child .agent .words")).includes(markup));
+  assert.equal(await page.evaluate(() => window.broken), undefined);
+  await axe(page, "a conversation in the light");
+  await shoot(page, "conversation-light");
+
+  await page.click("#show-health");
+  await until(page, () => document.querySelector("#restarts").children.length > 0);
+  await axe(page, "the health of Codex");
+  await shoot(page, "health-light");
+  await page.click("#show-health");
+
+  // The dark.
+  const dark = await open({ colorScheme: "dark" });
+  await live(dark, page.url());
+  await completed(dark, 5);
+  const [light, night] = await Promise.all([page, dark].map((one) => one.evaluate(() => getComputedStyle(document.body).backgroundColor)));
+  assert.notEqual(light, night);
+  await axe(dark, "a conversation in the dark");
+  await shoot(dark, "conversation-dark");
+
+  // A phone.
+  const phone = await open({ viewport: { width: 360, height: 740 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true });
+  await live(phone);
+  await assertFits(phone, "the sessions on a phone");
+  await axe(phone, "the sessions on a phone");
+  await shoot(phone, "phone-sessions");
+  await newSession({ cwd: workspace });
+  await phone.locator(".session").last().tap();
+  await completed(phone, 5);
+  await phone.fill("#prompt", "plan diff ask=file");
+  await phone.tap("#send");
+  await phone.waitForSelector(".request .patch");
+  await assertFits(phone, "a request on a phone");
+  await assertInnerFits(phone, "a request on a phone");
+  const box = await phone.locator("#send, #interrupt").last().boundingBox();
+  assert.ok(box.y + box.height <= 740, `the box to write in ends at ${box.y + box.height}`);
+  await axe(phone, "a request on a phone");
+  await shoot(phone, "phone-request");
+  await phone.tap('.request button:has-text("Decline")');
+  await completed(phone, 6);
+  await assertInnerFits(phone, "a conversation on a phone");
+  await phone.tap("#to-sessions");
+  await phone.waitForSelector(".sessions", { state: "visible" });
+  await phone.tap("#new-session");
+  await assertFits(phone, "the form on a phone");
+  await axe(phone, "the form on a phone");
+});
