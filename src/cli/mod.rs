@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::Settings;
 use crate::config::settings::{self, Setting};
@@ -57,6 +57,15 @@ pub enum Request {
         /// Answer in JSON.
         json: bool,
     },
+    /// Make codexd a service of the person, or say how that is.
+    Service {
+        /// What to do.
+        action: ServiceAction,
+        /// The flags given.
+        settings: Settings,
+        /// Answer in JSON.
+        json: bool,
+    },
     /// Be the guard of a daemon, on stdin.
     Guard {
         /// The name of the daemon's life.
@@ -97,6 +106,10 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, CliExit> {
             json: json || after.json,
             run_once: run_once || after.run_once,
         },
+        Some(Command::Service(_)) if run_once => return refuse("--run-once", "service"),
+        Some(Command::Service(ServiceArguments { action, common: after })) => {
+            Request::Service { action, settings: merge(settings, after.settings)?, json: json || after.json }
+        }
         Some(Command::Status(_)) if run_once => return refuse("--run-once", "status"),
         Some(Command::Config(_)) if run_once => return refuse("--run-once", "config"),
         Some(Command::Smoke(_)) if run_once => return refuse("--run-once", "smoke"),
@@ -145,6 +158,8 @@ enum Command {
     Token(TokenArguments),
     /// Try everything out against a built-in offline app-server
     Smoke(CommonArguments),
+    /// Make codexd a service that starts by itself, as an agent of launchd or a user unit of systemd
+    Service(ServiceArguments),
     /// Be the guard of a daemon: end what it leaves behind when it is killed
     #[command(hide = true)]
     Guard {
@@ -183,6 +198,28 @@ struct CommonArguments {
     /// Answer in JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ServiceArguments {
+    /// What to do
+    #[arg(value_enum)]
+    action: ServiceAction,
+    #[command(flatten)]
+    common: CommonArguments,
+}
+
+/// What to do about the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ServiceAction {
+    /// Write its file with the settings in force, and start it
+    Install,
+    /// Stop it and remove its file; state and logs stay
+    Uninstall,
+    /// Say how it is
+    Status,
+    /// Show the file that install would write
+    Print,
 }
 
 #[derive(Debug, Args)]

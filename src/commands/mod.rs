@@ -6,6 +6,7 @@ mod client;
 mod config;
 mod logging;
 mod output;
+mod service;
 mod smoke;
 mod start;
 mod status;
@@ -50,6 +51,9 @@ pub fn run(request: Request) -> ExitCode {
         Request::Config { settings, json } => resolve(&settings).map(|config| config::run(&config, json)),
         Request::Token { settings, json, replace } => {
             resolve(&settings).and_then(|config| token::run(&config, json, replace))
+        }
+        Request::Service { action, settings, json } => {
+            resolve(&settings).and_then(|config| service::run(&config, action, json))
         }
         Request::Smoke { settings, json } => smoke::run(&settings, json),
         Request::Guard { instance } => return app_server::run_guard(&instance),

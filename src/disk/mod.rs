@@ -165,6 +165,18 @@ impl Disk {
         }
     }
 
+    /// Puts a file into a folder that is not codexd's own, and makes that folder when there is none: one that is there
+    /// keeps its rights.
+    pub fn write_for_others(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        if let Some(folder) = path.parent() {
+            DirBuilder::new().recursive(true).mode(FOLDER).create(folder)?;
+        }
+        if fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Err(refused(path, "is a symlink or something else that is not a file"));
+        }
+        self.replace(path, content)
+    }
+
     /// Reads a whole file; `None` when there is none.
     pub(crate) fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
         use std::io::Read;

@@ -76,3 +76,20 @@ fn what_is_set_aside_keeps_what_was_set_aside_before() {
     assert_eq!(kept, ["a", "b", "c"]);
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 3);
 }
+
+#[test]
+fn a_folder_of_others_keeps_its_rights_and_a_link_in_it_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let disk = Disk::default();
+    let path = home.path().join("units/file");
+    disk.write_for_others(&path, b"one").unwrap();
+    fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+    disk.write_for_others(&path, b"two").unwrap();
+    assert_eq!((mode(path.parent().unwrap()), mode(&path)), (0o755, 0o600));
+    assert_eq!(fs::read(&path).unwrap(), b"two");
+    let link = home.path().join("units/link");
+    symlink(&path, &link).unwrap();
+    let error = disk.write_for_others(&link, b"three").unwrap_err().to_string();
+    assert!(error.contains("is a symlink"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), b"two");
+}
