@@ -66,6 +66,13 @@ pub enum Request {
         /// Answer in JSON.
         json: bool,
     },
+    /// Look at everything that codexd needs.
+    Doctor {
+        /// The flags given.
+        settings: Settings,
+        /// Answer in JSON.
+        json: bool,
+    },
     /// Be the guard of a daemon, on stdin.
     Guard {
         /// The name of the daemon's life.
@@ -107,6 +114,10 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, CliExit> {
             run_once: run_once || after.run_once,
         },
         Some(Command::Service(_)) if run_once => return refuse("--run-once", "service"),
+        Some(Command::Doctor(_)) if run_once => return refuse("--run-once", "doctor"),
+        Some(Command::Doctor(after)) => {
+            Request::Doctor { settings: merge(settings, after.settings)?, json: json || after.json }
+        }
         Some(Command::Service(ServiceArguments { action, common: after })) => {
             Request::Service { action, settings: merge(settings, after.settings)?, json: json || after.json }
         }
@@ -160,6 +171,8 @@ enum Command {
     Smoke(CommonArguments),
     /// Make codexd a service that starts by itself, as an agent of launchd or a user unit of systemd
     Service(ServiceArguments),
+    /// Look at everything that codexd needs, and say what to do where something is wrong
+    Doctor(CommonArguments),
     /// Be the guard of a daemon: end what it leaves behind when it is killed
     #[command(hide = true)]
     Guard {

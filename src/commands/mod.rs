@@ -4,6 +4,7 @@
 
 mod client;
 mod config;
+mod doctor;
 mod logging;
 mod output;
 mod service;
@@ -55,6 +56,7 @@ pub fn run(request: Request) -> ExitCode {
         Request::Service { action, settings, json } => {
             resolve(&settings).and_then(|config| service::run(&config, action, json))
         }
+        Request::Doctor { settings, json } => resolve(&settings).and_then(|config| doctor::run(config, json)),
         Request::Smoke { settings, json } => smoke::run(&settings, json),
         Request::Guard { instance } => return app_server::run_guard(&instance),
         Request::EmbeddedAppServer { store, startup } => {

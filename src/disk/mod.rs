@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-pub use lock::{FolderLock, LockError};
+pub use lock::{FolderLock, LockError, holder};
 pub use secret::{Stamp, read_secret};
 
 /// The rights of a folder: its owner enters it, nobody else.

@@ -54,10 +54,13 @@ fn a_symlink_in_the_place_of_a_folder_or_a_file_is_refused() {
 fn a_folder_is_taken_once_and_free_again_when_its_holder_is_gone() {
     let home = tempfile::tempdir().unwrap();
     let disk = Disk::default();
+    assert_eq!(holder(home.path()).unwrap(), None);
     let lock = FolderLock::take(&disk, home.path()).unwrap();
+    assert_eq!(holder(home.path()).unwrap(), Some(format!("codexd with pid {}", std::process::id())));
     let refusal = FolderLock::take(&disk, home.path()).unwrap_err().to_string();
     assert!(refusal.contains(&format!("codexd with pid {}", std::process::id())), "{refusal}");
     drop(lock);
+    assert_eq!(holder(home.path()).unwrap(), None);
     FolderLock::take(&disk, home.path()).unwrap();
 }
 
