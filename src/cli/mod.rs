@@ -216,7 +216,7 @@ struct CommonArguments {
 #[derive(Debug, Args)]
 struct ServiceArguments {
     /// What to do
-    #[arg(value_enum)]
+    #[arg(value_enum, value_name = "install|uninstall|status|print")]
     action: ServiceAction,
     #[command(flatten)]
     common: CommonArguments,
@@ -339,6 +339,10 @@ fn exit_of(error: clap::Error) -> CliExit {
             format!("unknown command '{}'", text(ContextKind::InvalidSubcommand).unwrap_or_default()),
             text(ContextKind::SuggestedSubcommand),
         )),
+        // The first line does not say which, as it does for the others.
+        ErrorKind::MissingRequiredArgument => {
+            usage(&format!("{} is missing", text(ContextKind::InvalidArg).unwrap_or_default()))
+        }
         // The first line names the argument and the problem; the others repeat the usage.
         _ => {
             let rendered = error.render().to_string();

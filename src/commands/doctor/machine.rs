@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn a_disk_needs_room_for_what_the_logs_may_become() {
-        let judge = |free, growth| judge_disk(Path::new("/logs"), free << 20, growth << 20);
+        let judge = |free: u64, growth: u64| judge_disk(Path::new("/logs"), free << 20, growth << 20);
         assert_eq!(judge(700, 640).status, Health::Ok);
         let check = judge(600, 640);
         assert_eq!(
