@@ -38,6 +38,7 @@
 //! - [`commands`]: what the subcommands do; the order of a start and of a stop, signals, exit codes.
 //! - [`http`]: the edge; requests, answers, the table of errors, WebSockets.
 //! - [`daemon`]: the use cases, the recorder, and the words of every event.
+//! - [`service`]: the file that the system's service manager reads, and the calls to it.
 //! - [`app_server`]: the messages on the wire, the calls, the connections, the child process.
 //! - [`journal`]: the log; lines and numbers, without a notion of what they mean.
 //! - [`state`]: the records and the one rule that changes them; pure but for the snapshots.
@@ -62,4 +63,5 @@ pub mod embedded;
 pub mod fuzzing;
 pub mod http;
 pub mod journal;
+pub mod service;
 pub mod state;

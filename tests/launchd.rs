@@ -5,12 +5,13 @@
     reason = "clippy.toml frees test functions only, and the helpers here serve nothing but tests"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use codexd::cli::{self, Request};
-use codexd::config::{Paths, Platform, Settings};
+use codexd::config::{Config, Paths, Person, Platform, Settings};
+use codexd::service::Service;
 use plist::{Dictionary, Value};
 
 const PROPERTY_LIST: &str = "launchd/codexd.plist";
@@ -24,6 +25,17 @@ fn read(path: &str) -> String {
 
 fn agent() -> Dictionary {
     Value::from_reader_xml(read(PROPERTY_LIST).as_bytes()).unwrap().into_dictionary().unwrap()
+}
+
+/// The agent that `codexd service install` would write for a person at home in `/home-of/me`.
+fn installed() -> Dictionary {
+    let home = tempfile::tempdir().unwrap();
+    let variables: BTreeMap<String, OsString> = [("HOME".to_owned(), home.path().into())].into();
+    let config = Config::resolve(&Settings::default(), &variables, home.path()).unwrap();
+    let person = Person { home: "/home-of/me".into(), config_home: None, codex_home: None };
+    let service = Service::new(&config, &person, Platform::MacOs, Path::new("/programs/codexd")).unwrap();
+    assert_eq!(service.path, Path::new("/home-of/me/Library/LaunchAgents/codexd.plist"));
+    Value::from_reader_xml(service.text.as_bytes()).unwrap().into_dictionary().unwrap()
 }
 
 fn string<'a>(dictionary: &'a Dictionary, key: &str) -> &'a str {
@@ -119,9 +131,7 @@ fn the_search_path_reaches_homebrew_npm_and_the_system() {
 
 #[test]
 fn every_path_is_absolute_once_the_placeholders_are_replaced() {
-    let text =
-        read(PROPERTY_LIST).replace("__HOME__", "/home-of/me").replace("__CODEXD__", "/programs/codexd");
-    let agent = Value::from_reader_xml(text.as_bytes()).unwrap().into_dictionary().unwrap();
+    let agent = installed();
     assert_eq!(program_arguments(&agent).first(), Some(&"/programs/codexd"));
     assert_eq!(string(&agent, "WorkingDirectory"), "/home-of/me");
     let logs_dir = Platform::MacOs.logs_dir(Some(Path::new("/home-of/me")), None).unwrap();
@@ -169,20 +179,35 @@ fn comments_are_well_formed() {
 }
 
 #[test]
-fn the_page_explains_every_placeholder_and_replaces_it() {
-    let (property_list, page) = (read(PROPERTY_LIST), read(OPERATIONS));
+fn what_is_installed_is_the_template_and_the_settings() {
+    let (template, installed) = (agent(), installed());
+    for key in
+        template.keys().filter(|key| !["ProgramArguments", "EnvironmentVariables"].contains(&key.as_str()))
+    {
+        let filled = |value: &Value| match value {
+            Value::String(text) => Value::String(text.replace("__HOME__", "/home-of/me")),
+            other => other.clone(),
+        };
+        assert_eq!(installed.get(key), template.get(key).map(filled).as_ref(), "{key}");
+    }
+    assert_eq!(installed.len(), template.len());
+    let variables = dictionary(&installed, "EnvironmentVariables");
+    for (name, value) in dictionary(&template, "EnvironmentVariables") {
+        let value = value.as_string().unwrap().replace("__HOME__", "/home-of/me");
+        assert_eq!(string(variables, name), value, "{name}");
+    }
+    assert!(variables.contains_key("BAA_CODEXD_STATE_DIR") && variables.contains_key("BAA_CODEXD_LOGS_DIR"));
+}
+
+#[test]
+fn every_placeholder_is_a_value_but_the_one_that_shows_their_form() {
+    let property_list = read(PROPERTY_LIST);
     let agent = Value::Dictionary(agent());
     let used = strings(&agent).join(" ");
     let used = placeholders(&used);
-    assert!(!used.is_empty());
-    assert_eq!(placeholders(&page), used);
-    for placeholder in used {
-        assert!(page.contains(&format!("| `{placeholder}` |")), "{placeholder} is not in the table");
-        assert!(page.contains(&format!("s|{placeholder}|")), "{placeholder} is not replaced by the command");
-    }
-    // Only comments may hold a word of that form which is none: the one that shows the form.
+    assert_eq!(used, BTreeSet::from(["__CODEXD__", "__HOME__"]));
     let unknown: Vec<_> =
-        placeholders(&property_list).into_iter().filter(|word| !placeholders(&page).contains(word)).collect();
+        placeholders(&property_list).into_iter().filter(|word| !used.contains(word)).collect();
     assert_eq!(unknown, ["__NAME__"]);
 }
 

@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::config::settings::{self, Setting};
 use crate::config::{LONG_VERSION, Settings};
@@ -57,6 +57,22 @@ pub enum Request {
         /// Answer in JSON.
         json: bool,
     },
+    /// Make codexd a service of the person, or say how that is.
+    Service {
+        /// What to do.
+        action: ServiceAction,
+        /// The flags given.
+        settings: Settings,
+        /// Answer in JSON.
+        json: bool,
+    },
+    /// Look at everything that codexd needs.
+    Doctor {
+        /// The flags given.
+        settings: Settings,
+        /// Answer in JSON.
+        json: bool,
+    },
     /// Be the guard of a daemon, on stdin.
     Guard {
         /// The name of the daemon's life.
@@ -97,6 +113,14 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, CliExit> {
             json: json || after.json,
             run_once: run_once || after.run_once,
         },
+        Some(Command::Service(_)) if run_once => return refuse("--run-once", "service"),
+        Some(Command::Doctor(_)) if run_once => return refuse("--run-once", "doctor"),
+        Some(Command::Doctor(after)) => {
+            Request::Doctor { settings: merge(settings, after.settings)?, json: json || after.json }
+        }
+        Some(Command::Service(ServiceArguments { action, common: after })) => {
+            Request::Service { action, settings: merge(settings, after.settings)?, json: json || after.json }
+        }
         Some(Command::Status(_)) if run_once => return refuse("--run-once", "status"),
         Some(Command::Config(_)) if run_once => return refuse("--run-once", "config"),
         Some(Command::Smoke(_)) if run_once => return refuse("--run-once", "smoke"),
@@ -145,6 +169,10 @@ enum Command {
     Token(TokenArguments),
     /// Try everything out against a built-in offline app-server
     Smoke(CommonArguments),
+    /// Make codexd a service that starts by itself, as an agent of launchd or a user unit of systemd
+    Service(ServiceArguments),
+    /// Look at everything that codexd needs, and say what to do where something is wrong
+    Doctor(CommonArguments),
     /// Be the guard of a daemon: end what it leaves behind when it is killed
     #[command(hide = true)]
     Guard {
@@ -183,6 +211,28 @@ struct CommonArguments {
     /// Answer in JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, Args)]
+struct ServiceArguments {
+    /// What to do
+    #[arg(value_enum, value_name = "install|uninstall|status|print")]
+    action: ServiceAction,
+    #[command(flatten)]
+    common: CommonArguments,
+}
+
+/// What to do about the service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ServiceAction {
+    /// Write its file with the settings in force, and start it
+    Install,
+    /// Stop it and remove its file; state and logs stay
+    Uninstall,
+    /// Say how it is
+    Status,
+    /// Show the file that install would write
+    Print,
 }
 
 #[derive(Debug, Args)]
@@ -289,6 +339,10 @@ fn exit_of(error: clap::Error) -> CliExit {
             format!("unknown command '{}'", text(ContextKind::InvalidSubcommand).unwrap_or_default()),
             text(ContextKind::SuggestedSubcommand),
         )),
+        // The first line does not say which, as it does for the others.
+        ErrorKind::MissingRequiredArgument => {
+            usage(&format!("{} is missing", text(ContextKind::InvalidArg).unwrap_or_default()))
+        }
         // The first line names the argument and the problem; the others repeat the usage.
         _ => {
             let rendered = error.render().to_string();

@@ -42,6 +42,30 @@ fn start_is_the_default() {
 }
 
 #[test]
+fn the_service_needs_to_know_what_to_do() {
+    let flags = Settings::default().with(&settings::NODE_ID, "x");
+    for (word, action) in [
+        ("install", ServiceAction::Install),
+        ("uninstall", ServiceAction::Uninstall),
+        ("status", ServiceAction::Status),
+        ("print", ServiceAction::Print),
+    ] {
+        let expected = Request::Service { action, settings: flags.clone(), json: true };
+        for words in
+            [["--node-id", "x", "service", word, "--json"], ["service", word, "--json", "--node-id", "x"]]
+        {
+            assert_eq!(parse_words(&words), Ok(expected.clone()));
+        }
+    }
+    let doctor = Request::Doctor { settings: flags, json: false };
+    assert_eq!(parse_words(&["doctor", "--node-id", "x"]), Ok(doctor));
+    assert!(usage_of(&["service", "start"]).contains("invalid value 'start'"));
+    assert!(usage_of(&["service"]).contains("<install|uninstall|status|print> is missing;"));
+    assert!(usage_of(&["--run-once", "doctor"]).contains("means nothing to \"doctor\""));
+    assert!(usage_of(&["--run-once", "service", "print"]).contains("means nothing to \"service\""));
+}
+
+#[test]
 fn every_flag_is_taken_before_and_after_every_command() {
     for setting in settings::ALL.iter().filter(|setting| setting.has_flag) {
         let flag = flag_of(setting);
@@ -165,9 +189,19 @@ fn help_shows_every_flag_with_its_variable_and_default() {
         let described = described.replace('\n', " ");
         assert!(words.contains(&described), "no {described:?} in {help}");
     }
-    for command in
-        ["start", "status", "config", "token", "smoke", "help", "--json", "--run-once", "--version"]
-    {
+    for command in [
+        "start",
+        "status",
+        "config",
+        "token",
+        "smoke",
+        "service",
+        "doctor",
+        "help",
+        "--json",
+        "--run-once",
+        "--version",
+    ] {
         assert!(words.contains(command), "no {command} in {help}");
     }
     assert!(!help.contains("embedded"), "{help}");

@@ -4,8 +4,10 @@
 
 mod client;
 mod config;
+mod doctor;
 mod logging;
 mod output;
+mod service;
 mod smoke;
 mod start;
 mod status;
@@ -51,6 +53,10 @@ pub fn run(request: Request) -> ExitCode {
         Request::Token { settings, json, replace } => {
             resolve(&settings).and_then(|config| token::run(&config, json, replace))
         }
+        Request::Service { action, settings, json } => {
+            resolve(&settings).and_then(|config| service::run(&config, action, json))
+        }
+        Request::Doctor { settings, json } => resolve(&settings).and_then(|config| doctor::run(config, json)),
         Request::Smoke { settings, json } => smoke::run(&settings, json),
         Request::Guard { instance } => return app_server::run_guard(&instance),
         Request::EmbeddedAppServer { store, startup } => {

@@ -132,11 +132,11 @@ const OWN_FILES: u64 = 48;
 fn limit_connections(connections: &mut usize) {
     let limits = getrlimit(Resource::Nofile);
     let mut files = limits.current.unwrap_or(u64::MAX);
-    let wanted = FILES.min(limits.maximum.unwrap_or(FILES));
+    let wanted = wanted_files(&limits);
     if files < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limits }).is_ok() {
         files = wanted;
     }
-    let room = usize::try_from(files.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX).max(1);
+    let room = room_for_connections(files);
     if room < *connections {
         tracing::warn!(
             files,
@@ -145,6 +145,17 @@ fn limit_connections(connections: &mut usize) {
         );
         *connections = room;
     }
+}
+
+/// How many open files codexd has with these limits, once it has asked for more.
+pub(super) fn wanted_files(limits: &Rlimit) -> u64 {
+    let asked_for = FILES.min(limits.maximum.unwrap_or(FILES));
+    limits.current.unwrap_or(u64::MAX).max(asked_for)
+}
+
+/// How many connections leave enough of so many open files for everything else.
+pub(super) fn room_for_connections(files: u64) -> usize {
+    usize::try_from(files.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX).max(1)
 }
 
 /// How many connections may wait to be accepted.

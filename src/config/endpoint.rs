@@ -118,6 +118,11 @@ impl ServerEndpoint {
     pub fn target(&self) -> &Endpoint {
         &self.target
     }
+
+    /// Whether it holds something that `Display` hides: credentials, a query or a fragment.
+    pub fn has_secrets(&self) -> bool {
+        without_secrets(&self.text) != self.text
+    }
 }
 
 impl fmt::Display for ServerEndpoint {
@@ -193,7 +198,9 @@ mod tests {
             ServerEndpoint::spawned("wss://user:secret@host/path?token=secret"),
         ] {
             assert_eq!(endpoint.to_string(), "wss://***@host/path?***");
+            assert!(endpoint.has_secrets());
             assert!(!format!("{endpoint:?}").contains("secret"));
         }
+        assert!(!ServerEndpoint::external("wss://host/path").unwrap().has_secrets());
     }
 }

@@ -33,6 +33,28 @@ pub enum ConfigError {
         /// The variable of the setting.
         variable: &'static str,
     },
+    /// Nothing says whose service it would be.
+    #[error("HOME is not set to an absolute path, so it is not known whose service is meant; set HOME.")]
+    NobodysService,
+    /// A path that no variable can hold as text.
+    #[error("The path {} of --{name} is not valid UTF-8; name another.", path.display())]
+    PathNotUnicode {
+        /// The setting without its dashes.
+        name: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
+    /// A setting with a secret in it, which is asked for as a variable.
+    #[error(
+        "The value of --{name} holds what looks like a password or a key, and those are not written into files; give \
+         it to codexd at its start by the variable {variable}."
+    )]
+    SecretInSetting {
+        /// The setting without its dashes.
+        name: &'static str,
+        /// The variable of the setting.
+        variable: &'static str,
+    },
     /// The strategy says external, and nothing says where.
     #[error(
         "The server strategy is external, which needs the address of a running app-server: set --server-endpoint or BAA_CODEXD_SERVER_ENDPOINT."

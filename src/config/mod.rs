@@ -6,6 +6,7 @@
 mod address;
 mod endpoint;
 mod error;
+mod handover;
 mod origin;
 mod platform;
 mod program;
@@ -23,6 +24,7 @@ use std::time::Duration;
 pub use address::{AddressError, LocalApiBase, RESERVED_PATHS, StreamPathError, parse_event_stream_path};
 pub use endpoint::{ChildStrategy, Endpoint, EndpointError, ServerEndpoint};
 pub use error::{ConfigError, ValueError};
+pub use handover::Person;
 pub use origin::OriginError;
 pub use platform::Platform;
 pub use program::find_program;

@@ -1,4 +1,4 @@
-//! What differs between systems: where a person's state and logs live.
+//! What differs between systems: where a person's state, logs and services live.
 
 use std::path::{Path, PathBuf};
 
@@ -38,11 +38,39 @@ impl Platform {
             Self::Xdg => self.state_dir(home, xdg_state_home).map(|folder| folder.join("logs")),
         }
     }
+
+    /// The file through which the person's service manager knows codexd: the agent of launchd, or the user unit of
+    /// systemd.
+    ///
+    /// `xdg_config_home` is `XDG_CONFIG_HOME`; a relative one is ignored, as the XDG specification demands.
+    pub fn service_file(self, home: &Path, xdg_config_home: Option<&Path>) -> PathBuf {
+        match self {
+            Self::MacOs => home.join("Library/LaunchAgents/codexd.plist"),
+            Self::Xdg => xdg_config_home
+                .filter(|path| path.is_absolute())
+                .map_or_else(|| home.join(".config"), Path::to_path_buf)
+                .join("systemd/user/codexd.service"),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_platform_has_a_place_for_services() {
+        let home = Path::new("/home/me");
+        let unit = "/home/me/.config/systemd/user/codexd.service";
+        for (platform, config_home, file) in [
+            (Platform::MacOs, Some("/xdg"), "/home/me/Library/LaunchAgents/codexd.plist"),
+            (Platform::Xdg, None, unit),
+            (Platform::Xdg, Some("relative"), unit),
+            (Platform::Xdg, Some("/xdg"), "/xdg/systemd/user/codexd.service"),
+        ] {
+            assert_eq!(platform.service_file(home, config_home.map(Path::new)), Path::new(file));
+        }
+    }
 
     #[test]
     fn each_platform_has_its_folders() {

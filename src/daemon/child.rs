@@ -31,8 +31,17 @@ pub(crate) struct ChildFile {
     instance: String,
 }
 
-/// How the app-server is run in the life of the daemon called `instance`; `guard` is this very program.
+/// How the app-server is run for the daemon of this name; `guard` is this very program.
 pub(crate) fn plan(config: &Arc<Config>, daemon_id: &str, disk: &Disk, guard: Option<PathBuf>) -> Plan {
+    plan_recorded(config, daemon_id, guard, keeper(disk.clone(), config.paths.child.clone()))
+}
+
+/// The same for a look at an app-server of which nothing is remembered: that of a running daemon stays its own.
+pub(crate) fn plan_for_a_look(config: &Arc<Config>) -> Plan {
+    plan_recorded(config, "none", None, Arc::new(|_| {}))
+}
+
+fn plan_recorded(config: &Arc<Config>, daemon_id: &str, guard: Option<PathBuf>, record: RecordChild) -> Plan {
     let server = &config.server;
     let app = match server.endpoint.target() {
         Endpoint::WebSocket(url) => App::External(Address::Url(url.clone())),
@@ -58,7 +67,7 @@ pub(crate) fn plan(config: &Arc<Config>, daemon_id: &str, disk: &Disk, guard: Op
                 withheld: vec![settings::AUTH_TOKEN_FILE.variable.to_owned()],
                 instance: uuid::Uuid::new_v4().to_string(),
                 guard,
-                record: keeper(disk.clone(), config.paths.child.clone()),
+                record,
             })
         }
     };

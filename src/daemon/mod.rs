@@ -49,6 +49,7 @@ use requests::OpenRequests;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::child::ChildFile;
+pub(crate) use child::plan_for_a_look;
 pub(crate) use contain::{contain, is_contained};
 pub use error::DaemonError;
 pub use idempotency::RequestKey;

@@ -56,12 +56,7 @@ impl FolderLock {
         match try_for_a_moment(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let holder = fs::read_to_string(&path).unwrap_or_default();
-                let holder = match holder.trim() {
-                    "" => "another codexd".to_owned(),
-                    holder => format!("codexd with {holder}"),
-                };
-                return Err(LockError::Held { folder: folder.to_owned(), holder });
+                return Err(LockError::Held { folder: folder.to_owned(), holder: named(&path) });
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
@@ -71,6 +66,31 @@ impl FolderLock {
             tracing::warn!(%error, path = %path.display(), "the lock file cannot say who holds it");
         }
         Ok(Self { _file: file })
+    }
+}
+
+/// Who has a folder, as far as its lock file says; `None` when nobody has.
+///
+/// The lock is given back at once where it could be had, so a daemon that starts meanwhile gets it with its next try.
+pub fn holder(folder: &Path) -> io::Result<Option<String>> {
+    let path = folder.join(NAME);
+    let file = match File::open(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened?,
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => Ok(Some(named(&path))),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// The holder by the words in the lock file.
+fn named(path: &Path) -> String {
+    let words = fs::read_to_string(path).unwrap_or_default();
+    match words.trim() {
+        "" => "another codexd".to_owned(),
+        words => format!("codexd with {words}"),
     }
 }
 

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-pub use lock::{FolderLock, LockError};
+pub use lock::{FolderLock, LockError, holder};
 pub use secret::{Stamp, read_secret};
 
 /// The rights of a folder: its owner enters it, nobody else.
@@ -163,6 +163,18 @@ impl Disk {
             Some(folder) => self.sync_folder(folder),
             None => Ok(()),
         }
+    }
+
+    /// Puts a file into a folder that is not codexd's own, and makes that folder when there is none: one that is there
+    /// keeps its rights.
+    pub fn write_for_others(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        if let Some(folder) = path.parent() {
+            DirBuilder::new().recursive(true).mode(FOLDER).create(folder)?;
+        }
+        if fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Err(refused(path, "is a symlink or something else that is not a file"));
+        }
+        self.replace(path, content)
     }
 
     /// Reads a whole file; `None` when there is none.

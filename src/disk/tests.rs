@@ -54,10 +54,13 @@ fn a_symlink_in_the_place_of_a_folder_or_a_file_is_refused() {
 fn a_folder_is_taken_once_and_free_again_when_its_holder_is_gone() {
     let home = tempfile::tempdir().unwrap();
     let disk = Disk::default();
+    assert_eq!(holder(home.path()).unwrap(), None);
     let lock = FolderLock::take(&disk, home.path()).unwrap();
+    assert_eq!(holder(home.path()).unwrap(), Some(format!("codexd with pid {}", std::process::id())));
     let refusal = FolderLock::take(&disk, home.path()).unwrap_err().to_string();
     assert!(refusal.contains(&format!("codexd with pid {}", std::process::id())), "{refusal}");
     drop(lock);
+    assert_eq!(holder(home.path()).unwrap(), None);
     FolderLock::take(&disk, home.path()).unwrap();
 }
 
@@ -75,4 +78,21 @@ fn what_is_set_aside_keeps_what_was_set_aside_before() {
         .collect();
     assert_eq!(kept, ["a", "b", "c"]);
     assert_eq!(fs::read_dir(home.path()).unwrap().count(), 3);
+}
+
+#[test]
+fn a_folder_of_others_keeps_its_rights_and_a_link_in_it_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let disk = Disk::default();
+    let path = home.path().join("units/file");
+    disk.write_for_others(&path, b"one").unwrap();
+    fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
+    disk.write_for_others(&path, b"two").unwrap();
+    assert_eq!((mode(path.parent().unwrap()), mode(&path)), (0o755, 0o600));
+    assert_eq!(fs::read(&path).unwrap(), b"two");
+    let link = home.path().join("units/link");
+    symlink(&path, &link).unwrap();
+    let error = disk.write_for_others(&link, b"three").unwrap_err().to_string();
+    assert!(error.contains("is a symlink"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), b"two");
 }

@@ -95,6 +95,8 @@ fn a_start_of_a_process_is_found() {
     assert_tells_apart(processes, "src/app_server/supervisor.rs", &bad, &good);
     assert_tells_apart(processes, "src/app_server/child.rs", &[], &bad);
     assert_tells_apart(processes, "src/embedded/tools.rs", &[], &bad);
+    assert_tells_apart(processes, "src/service/manager.rs", &[], &bad);
+    assert_tells_apart(processes, "src/service/mod.rs", &bad, &good);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod http;
 mod lifecycle;
 mod metrics;
 mod page;
+mod people;
 mod real;
 mod sessions;
 mod streams;

@@ -1,0 +1,223 @@
+//! Codex: where it is, whether it can be spoken to, and whether it has an account.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::Check;
+use crate::app_server::{
+    Availability, Backlog, CallError, Client, Heard, Listener, StopPace, Supervisor, Waiting,
+};
+use crate::config::{ChildStrategy, Config, find_program};
+use crate::daemon::plan_for_a_look;
+
+/// How long the answer to one call may take.
+const CALL: Duration = Duration::from_secs(10);
+/// The oldest version that codexd is tried out with.
+const TRIED: [u64; 3] = [0, 169, 0];
+
+/// What an app-server said of itself.
+struct Found {
+    /// The answer to `initialize`.
+    info: Value,
+    /// The answer to a call that the supervision is made of.
+    threads: Result<(), CallError>,
+    /// The answer to `account/read`.
+    account: Result<Value, CallError>,
+}
+
+pub(super) async fn look(config: &Arc<Config>) -> Vec<Check> {
+    let server = &config.server;
+    let mut checks = Vec::new();
+    if server.strategy == ChildStrategy::External {
+        checks.push(Check::ok("codex", format!("It runs elsewhere: {}.", server.endpoint)));
+    } else {
+        match find_program(&server.command, server.child_environment.path.as_deref(), &server.cwd) {
+            Ok(path) => checks.push(Check::ok("codex", format!("{}.", path.display()))),
+            Err(error) => {
+                let advice =
+                    "As long as it is missing, the app-server, its version and its account are not known.";
+                checks.push(Check::fail("codex", error.to_string(), advice));
+                return checks;
+            }
+        }
+    }
+    match probe(config).await {
+        Ok(found) => checks.extend([app_server(&found), version(&found.info), login(&found.account)]),
+        Err(why) => checks.push(Check::fail("app-server", why, advice(config))),
+    }
+    checks
+}
+
+/// Starts an app-server, or connects to the one that runs elsewhere, asks, and ends it as the daemon does.
+async fn probe(config: &Arc<Config>) -> Result<Found, String> {
+    let info = Arc::new(Mutex::new(Value::Null));
+    let (pace, stop) = watch::channel(StopPace::Run);
+    let supervisor = {
+        let info = Arc::clone(&info);
+        Supervisor::start(plan_for_a_look(config), stop, Backlog::new(), move |_| Ear(Arc::clone(&info)))
+    };
+    let mut availability = supervisor.availability();
+    // Between a death and the next start everything is known; before that what is left of it is being ended.
+    let is_settled = |now: &Availability| match now {
+        Availability::Starting { .. } => false,
+        Availability::Waiting(waiting) => waiting.until.is_some(),
+        Availability::Ready(_) | Availability::Stopped { .. } => true,
+    };
+    let settled = availability.wait_for(is_settled).await.map(|now| now.clone());
+    let found = match settled {
+        Ok(Availability::Ready(client)) => Ok(ask(&client).await),
+        Ok(Availability::Waiting(waiting)) => Err(words_of(&waiting)),
+        _ => Err("It was not looked after.".to_owned()),
+    };
+    pace.send_replace(StopPace::Stop);
+    supervisor.ended().await;
+    let (threads, account) = found?;
+    let info = info.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok(Found { info, threads, account })
+}
+
+async fn ask(client: &Client) -> (Result<(), CallError>, Result<Value, CallError>) {
+    let threads = client.call("thread/loaded/list", &json!({}), CALL).await.map(drop);
+    let account = client.call("account/read", &json!({ "refreshToken": false }), CALL).await;
+    (threads, account.map(|answer| serde_json::from_str(answer.get()).unwrap_or_default()))
+}
+
+fn words_of(waiting: &Waiting) -> String {
+    match waiting.last_words.is_empty() {
+        true => waiting.reason.clone(),
+        false => format!("{} It said last: {}", waiting.reason, waiting.last_words.join(" / ")),
+    }
+}
+
+fn advice(config: &Config) -> String {
+    let server = &config.server;
+    match server.strategy {
+        ChildStrategy::External => "Start it, or give another --server-endpoint.".to_owned(),
+        ChildStrategy::Spawn => format!(
+            "Start it by hand in {} to see what it says: {} {}",
+            server.cwd.display(),
+            server.command,
+            server.args.join(" ")
+        ),
+    }
+}
+
+fn app_server(found: &Found) -> Check {
+    match &found.threads {
+        Ok(()) => Check::ok("app-server", "It starts, and speaks what codexd needs."),
+        Err(error) => Check::fail(
+            "app-server",
+            format!("It starts, and does not speak what codexd needs: {error}."),
+            "Install a newer Codex: npm install --global @openai/codex",
+        ),
+    }
+}
+
+/// The version stands in the user agent, behind our own name: `name/0.169.0 (…) …`.
+fn version(info: &Value) -> Check {
+    let agent = info["userAgent"].as_str().unwrap_or_default();
+    let version = agent.split_once('/').and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
+    let Some(numbers) = numbers(version) else {
+        return Check::warn(
+            "version",
+            format!("It does not say its version, but calls itself {agent:?}."),
+            "See whether --server-command is the Codex that is meant.",
+        );
+    };
+    if numbers < TRIED {
+        let [a, b, c] = TRIED;
+        return Check::warn(
+            "version",
+            format!("Codex {version} is older than {a}.{b}.{c}, which codexd is tried out with."),
+            "Install a newer one: npm install --global @openai/codex",
+        );
+    }
+    Check::ok("version", format!("Codex {version}."))
+}
+
+/// The three numbers of a version, without what follows a dash.
+fn numbers(version: &str) -> Option<[u64; 3]> {
+    let (numbers, _) = version.split_once(['-', '+']).unwrap_or((version, ""));
+    let numbers: Vec<u64> = numbers.split('.').map(|number| number.parse().ok()).collect::<Option<_>>()?;
+    numbers.try_into().ok()
+}
+
+fn login(account: &Result<Value, CallError>) -> Check {
+    let account = match account {
+        Ok(account) => account,
+        Err(error) => {
+            let detail = format!("Whether Codex has an account is not known: {error}.");
+            return Check::warn("login", detail, "Ask it: codex login status");
+        }
+    };
+    let kind = account["account"]["type"].as_str();
+    match (kind, account["requiresOpenaiAuth"].as_bool()) {
+        (Some(kind), _) => {
+            let plan = account["account"]["planType"].as_str();
+            let plan = plan.map(|plan| format!(", plan {plan}")).unwrap_or_default();
+            Check::ok("login", format!("Codex has an account: {kind}{plan}."))
+        }
+        (None, Some(false)) => {
+            Check::ok("login", "The model that is set in Codex needs no account of OpenAI.")
+        }
+        (None, _) => Check::fail("login", "Codex has no account, so turns fail.", "Type: codex login"),
+    }
+}
+
+/// Keeps what is said to `initialize`, and nothing else.
+struct Ear(Arc<Mutex<Value>>);
+
+impl Listener for Ear {
+    fn hear(&mut self, heard: Heard<'_>) {
+        if let Heard::Connected { info } = heard {
+            let info = serde_json::from_str(info.get()).unwrap_or_default();
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = info;
+        }
+    }
+
+    fn flush(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Health;
+    use super::*;
+
+    #[test]
+    fn a_version_is_read_from_the_user_agent_and_compared_by_its_numbers() {
+        let judge = |agent: &str| version(&json!({ "userAgent": agent }));
+        for (agent, status, words) in [
+            ("codexd/0.169.0 (Debian 12; x86_64) dumb (codexd; 0.1.0)", Health::Ok, "Codex 0.169.0."),
+            ("codexd/0.1000.0-alpha.3 (x)", Health::Ok, "Codex 0.1000.0-alpha.3."),
+            ("codexd/1.0.0", Health::Ok, "Codex 1.0.0."),
+            ("codexd/0.99.7 (x)", Health::Warn, "0.99.7 is older than 0.169.0"),
+            ("codexd", Health::Warn, "calls itself \"codexd\""),
+            ("codexd/new", Health::Warn, "calls itself"),
+        ] {
+            let check = judge(agent);
+            assert_eq!(check.status, status, "{agent}");
+            assert!(check.detail.contains(words), "{}", check.detail);
+        }
+    }
+
+    #[test]
+    fn an_account_is_needed_where_the_model_needs_one() {
+        let judge = |account: Value| login(&Ok(account));
+        let chatgpt =
+            json!({ "account": { "type": "chatgpt", "email": "me@example.org", "planType": "plus" } });
+        let check = judge(chatgpt);
+        assert_eq!(
+            (check.status, check.detail.as_str()),
+            (Health::Ok, "Codex has an account: chatgpt, plan plus.")
+        );
+        assert_eq!(judge(json!({ "account": null, "requiresOpenaiAuth": false })).status, Health::Ok);
+        let check = judge(json!({ "account": null, "requiresOpenaiAuth": true }));
+        assert_eq!((check.status, check.advice.as_deref()), (Health::Fail, Some("Type: codex login")));
+        assert_eq!(judge(Value::Null).status, Health::Fail);
+        let error = CallError::Closed { cause: "it ended".to_owned() };
+        assert_eq!(login(&Err(error)).status, Health::Warn);
+    }
+}

@@ -1,0 +1,191 @@
+//! The daemon that runs, the address, the service and the token.
+
+use std::path::Path;
+
+use hyper::Method;
+use serde_json::Value;
+use tokio::net::TcpSocket;
+
+use super::super::client::{self, ClientError};
+use super::super::service::words_of;
+use super::Check;
+use crate::config::{Config, Platform};
+use crate::disk;
+use crate::http::read_token;
+use crate::service::{Change, Manager, ManagerError, Service};
+
+pub(super) async fn look(config: &Config) -> Vec<Check> {
+    let token = token(config);
+    let token_file = config.service.auth_token_file.as_deref().filter(|path| read_token(path).is_ok());
+    let base = &config.service.local_api_base;
+    let answer = match base.socket_address().port() {
+        0 => None,
+        _ => Some(client::ask(base, token_file, Method::GET, "/v1/codexd/status", None).await),
+    };
+    let [daemon, address] = daemon_and_address(config, answer.as_ref());
+    vec![daemon, address, token, service(config).await]
+}
+
+/// Who has the folders, and who has the address.
+fn daemon_and_address(config: &Config, answer: Option<&Result<Value, ClientError>>) -> [Check; 2] {
+    let base = &config.service.local_api_base;
+    let holder = holder(config);
+    let held = |why: &str, advice: &str| match &holder {
+        Ok(None) => Check::ok("daemon", "None runs with these folders."),
+        Ok(Some(holder)) => {
+            Check::fail("daemon", format!("The folders are in use by {holder}, which {why}."), advice)
+        }
+        Err(error) => Check::warn(
+            "daemon",
+            format!("Whether one runs is not known: {error}."),
+            "Make the folders readable for yourself.",
+        ),
+    };
+    let elsewhere = || {
+        let advice =
+            "See whether it was started with another --local-api-base; stop it where it does not react.";
+        held(&format!("does not answer at {base}"), advice)
+    };
+    match answer {
+        None => {
+            let daemon = match &holder {
+                Ok(Some(holder)) => Check::ok("daemon", format!("The folders are in use by {holder}.")),
+                _ => held("", ""),
+            };
+            [daemon, Check::ok("address", "The system chooses the port, so no other can have it.")]
+        }
+        Some(Ok(status)) => {
+            let snapshot = &status["snapshot"];
+            let (pid, version) = (&snapshot["daemon"]["pid"], text(&snapshot["config"]["version"]));
+            let state_dir = text(&snapshot["config"]["paths"]["stateDir"]);
+            let named = format!("codexd {version} with pid {pid}");
+            if Path::new(state_dir) == config.paths.state_dir {
+                let address = Check::ok("address", format!("{base} is that of the daemon."));
+                return [running(config, &named, version, &status["service"]), address];
+            }
+            let detail = format!("{base} is in use by {named}, whose state is in {state_dir}.");
+            let advice = "Stop that one, or choose another address with --local-api-base.";
+            [elsewhere(), Check::fail("address", detail, advice)]
+        }
+        Some(Err(ClientError::Unreachable { .. })) => [elsewhere(), free(config)],
+        Some(Err(ClientError::Refused(message))) => {
+            let address = Check::warn(
+                "address",
+                format!("A codexd answers at {base} and does not say how it is: {message}"),
+                "Give the --auth-token-file that it was started with.",
+            );
+            let daemon = match &holder {
+                Ok(Some(holder)) => Check::ok("daemon", format!("The folders are in use by {holder}.")),
+                _ => held("", ""),
+            };
+            [daemon, address]
+        }
+        Some(Err(error)) => {
+            let advice = "Stop what listens there, or choose another address with --local-api-base.";
+            [elsewhere(), Check::fail("address", format!("In use: {error}."), advice)]
+        }
+    }
+}
+
+fn running(config: &Config, named: &str, version: &str, service: &Value) -> Check {
+    if let Some(reason) = service["notReadyReason"].as_str() {
+        let detail = format!("{named} runs, and cannot take turns: {reason}");
+        return Check::warn("daemon", detail, "It tries again by itself; the other lines may say why.");
+    }
+    if version != config.version {
+        let detail = format!("{named} runs, and this program is codexd {}.", config.version);
+        return Check::warn("daemon", detail, "Restart it, so that the newer of the two runs.");
+    }
+    Check::ok("daemon", format!("{named} runs, and turns can be taken."))
+}
+
+/// Whether the address can be had; nothing listens there.
+fn free(config: &Config) -> Check {
+    let base = &config.service.local_api_base;
+    let address = base.socket_address();
+    let bind = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // As the daemon does, and without listening: one that starts at this moment is not in the way.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)
+    };
+    match bind() {
+        Ok(()) => Check::ok("address", format!("{base} is free.")),
+        Err(error) => Check::fail(
+            "address",
+            format!("codexd cannot listen at {base}: {error}."),
+            "Choose another address with --local-api-base.",
+        ),
+    }
+}
+
+/// Who has one of the folders.
+fn holder(config: &Config) -> std::io::Result<Option<String>> {
+    let (state, logs) = (disk::holder(&config.paths.state_dir)?, disk::holder(&config.paths.logs_dir)?);
+    Ok(state.or(logs))
+}
+
+fn token(config: &Config) -> Check {
+    let Some(path) = config.service.auth_token_file.as_deref() else {
+        return Check::ok("token", "None is set, so every program of yours may use codexd.");
+    };
+    match read_token(path) {
+        Ok(_) => Check::ok("token", format!("That of {} is needed.", path.display())),
+        Err(error) => Check::fail(
+            "token",
+            format!("The file cannot be used, so codexd does not start: {error}."),
+            format!("Make a new one: codexd token --replace --auth-token-file {}", path.display()),
+        ),
+    }
+}
+
+async fn service(config: &Config) -> Check {
+    let service = match Service::of_this_program(config) {
+        Ok(service) => service,
+        Err(error) => {
+            return Check::warn("service", error.to_string(), "Until then \"codexd service install\" fails.");
+        }
+    };
+    let path = service.path.display();
+    let change = match service.change() {
+        Ok(change) => change,
+        Err(error) => {
+            return Check::warn("service", format!("{path} cannot be read: {error}."), "Look at it.");
+        }
+    };
+    let manager = Manager::of_this_system();
+    let state = match manager.state().await {
+        Ok(state) => state,
+        Err(ManagerError::Absent(_)) if change == Change::Installed => {
+            return Check::ok("service", "Not installed, and there is no service manager that could run it.");
+        }
+        Err(error) => {
+            let advice = "Log in with a session of your own, and try again.";
+            return Check::warn("service", format!("{path} is there, but {error}."), advice);
+        }
+    };
+    let said = format!("{}: {}.", manager.name(), words_of(&state));
+    let log = match Platform::current() {
+        Platform::MacOs => "~/Library/Logs/codexd/launchd.stderr.log has its last words.",
+        Platform::Xdg => "\"journalctl --user --unit codexd\" has its last words.",
+    };
+    match change {
+        Change::Installed => {
+            Check::ok("service", "Not installed; \"codexd service install\" lets codexd start by itself.")
+        }
+        _ if state.failed => Check::fail("service", said, log),
+        Change::Updated => Check::warn(
+            "service",
+            format!("{path} is other than these settings want it. {said}"),
+            "\"codexd service install\" with the settings that are meant writes it anew.",
+        ),
+        Change::Unchanged if !state.running => {
+            Check::warn("service", said, "\"codexd service install\" starts it.")
+        }
+        Change::Unchanged => Check::ok("service", said),
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or("-")
+}

@@ -1,0 +1,170 @@
+//! The settings in force as variables, for a codexd that somebody else starts.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::settings::{self, Environment, ProcessEnvironment, Setting, Source};
+use super::{Config, ConfigError};
+
+/// What of the environment is the person's and no setting of codexd.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    /// `HOME`.
+    pub home: PathBuf,
+    /// `XDG_CONFIG_HOME`, as it is.
+    pub config_home: Option<PathBuf>,
+    /// `CODEX_HOME`: where Codex keeps its settings and its account, when it is not in the home folder.
+    pub codex_home: Option<PathBuf>,
+}
+
+impl Person {
+    /// The person that these variables are about.
+    pub fn of(environment: &dyn Environment) -> Result<Self, ConfigError> {
+        let path = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let home = path("HOME").filter(|home| home.is_absolute()).ok_or(ConfigError::NobodysService)?;
+        Ok(Self { home, config_home: path("XDG_CONFIG_HOME"), codex_home: path("CODEX_HOME") })
+    }
+
+    /// The person that this process works for.
+    pub fn from_process() -> Result<Self, ConfigError> {
+        Self::of(&ProcessEnvironment)
+    }
+}
+
+impl Config {
+    /// Every setting that is not a default, and both folders, by its variable, in the order of the help.
+    ///
+    /// Read back with an environment of these alone they give the same settings, but for those that follow from HOME.
+    /// An endpoint with a secret in it is refused; the arguments of the server are given as they are.
+    pub fn variables(&self) -> Result<Vec<(&'static str, String)>, ConfigError> {
+        let rows = settings::ALL.iter().zip(&self.report);
+        rows.filter_map(|(setting, row)| self.variable(setting, row.source, &row.value).transpose()).collect()
+    }
+
+    fn variable(
+        &self,
+        setting: &'static Setting,
+        source: Source,
+        value: &Value,
+    ) -> Result<Option<(&'static str, String)>, ConfigError> {
+        let name = setting.name;
+        let path = self.path_of(setting);
+        let is_folder = [settings::STATE_DIR.name, settings::LOGS_DIR.name].contains(&name);
+        if matches!(source, Source::Default | Source::DefaultFrom(_)) && !is_folder {
+            return Ok(None);
+        }
+        if name == settings::SERVER_ENDPOINT.name && self.server.endpoint.has_secrets() {
+            return Err(ConfigError::SecretInSetting { name, variable: setting.variable });
+        }
+        let text = match (path, value) {
+            (Some(path), _) => path
+                .to_str()
+                .ok_or_else(|| ConfigError::PathNotUnicode { name, path: path.to_owned() })?
+                .to_owned(),
+            (None, Value::Null) => return Ok(None),
+            (None, Value::String(text)) => text.clone(),
+            // A number, or a JSON array, which the variable of a setting with several values takes.
+            (None, other) => other.to_string(),
+        };
+        Ok(Some((setting.variable, text)))
+    }
+
+    /// The path that a setting is; the report shows it approximately where it is not text.
+    fn path_of(&self, setting: &Setting) -> Option<&Path> {
+        let path = match setting.name {
+            name if name == settings::REPO_ROOT.name => self.paths.repo_root.as_deref()?,
+            name if name == settings::LOGS_DIR.name => &self.paths.logs_dir,
+            name if name == settings::STATE_DIR.name => &self.paths.state_dir,
+            name if name == settings::AUTH_TOKEN_FILE.name => self.service.auth_token_file.as_deref()?,
+            name if name == settings::SERVER_CWD.name => &self.server.cwd,
+            _ => return None,
+        };
+        Some(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::super::{Platform, Settings, resolve};
+    use super::*;
+
+    type Variables = BTreeMap<String, OsString>;
+
+    fn config(settings: &Settings, variables: &Variables, current_dir: &Path) -> Config {
+        resolve::resolve(settings, variables, current_dir, Platform::Xdg).unwrap()
+    }
+
+    #[test]
+    fn the_variables_give_the_same_settings_again() {
+        let home = tempfile::tempdir().unwrap();
+        let home_alone: Variables = [("HOME".to_owned(), home.path().into())].into();
+        let mut given = Settings::default();
+        for setting in settings::ALL.iter().filter(|setting| setting.has_flag) {
+            let value = match setting.name {
+                "mode" => "app-server",
+                "repo-root" | "logs-dir" | "state-dir" | "auth-token-file" => "a b/\"c\"\\%h$HOME'",
+                "server-cwd" => "/usr",
+                "local-api-base" => "http://[::1]:5",
+                "event-stream-path" => "/v1/events",
+                "server-endpoint" => "unix:///run/a b%h.sock",
+                "server-strategy" => "external",
+                "server-command" => "bin/codex",
+                "node-id" => "ein Rechner",
+                "allowed-origin" => "http://localhost:5173",
+                "server-arg" => " [two words\n",
+                "event-segment-bytes" | "event-log-bytes" | "output-log-bytes" | "line-cap" => "65536",
+                "body-limit" => "2048",
+                _ => "7",
+            };
+            given.add(setting, value);
+        }
+        given.add(&settings::SERVER_ARGS, "--more");
+        for (settings, count) in [(given, settings::ALL.len() - 1), (Settings::default(), 2)] {
+            let before = config(&settings, &home_alone, home.path());
+            let variables = before.variables().unwrap();
+            assert_eq!(variables.len(), count, "{variables:?}");
+            let mut environment = home_alone.clone();
+            environment.extend(variables.iter().map(|(name, value)| (name.to_string(), value.into())));
+            let after = config(&Settings::default(), &environment, Path::new("/elsewhere"));
+            let values = |config: &Config| {
+                config.report().settings.iter().map(|row| row.value.clone()).collect::<Vec<_>>()
+            };
+            assert_eq!(values(&after), values(&before));
+            assert_eq!(after.variables().unwrap(), variables);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_variable_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let home_alone: Variables = [("HOME".to_owned(), home.path().into())].into();
+        let endpoint = Settings::default().with(&settings::SERVER_ENDPOINT, "wss://user:secret@host/");
+        let refusal = config(&endpoint, &home_alone, home.path()).variables().unwrap_err().to_string();
+        assert!(refusal.contains("--server-endpoint") && !refusal.contains("secret@"), "{refusal}");
+
+        let folder = home.path().join(OsString::from_vec(vec![0xff]));
+        let relative = Settings::default().with(&settings::STATE_DIR, "state");
+        let refusal = config(&relative, &home_alone, &folder).variables().unwrap_err();
+        assert!(matches!(refusal, ConfigError::PathNotUnicode { name: "state-dir", .. }), "{refusal}");
+    }
+
+    #[test]
+    fn a_person_has_a_home() {
+        let person = |pairs: &[(&str, &str)]| {
+            Person::of(
+                &pairs.iter().map(|(name, value)| (name.to_string(), value.into())).collect::<Variables>(),
+            )
+        };
+        let found =
+            person(&[("HOME", "/home/me"), ("XDG_CONFIG_HOME", ""), ("CODEX_HOME", "/codex")]).unwrap();
+        assert_eq!((found.config_home, found.codex_home), (None, Some("/codex".into())));
+        for pairs in [[].as_slice(), &[("HOME", "")], &[("HOME", "relative")]] {
+            assert!(person(pairs).unwrap_err().to_string().contains("set HOME"));
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! The agent of launchd, made from the template.
+
+use super::{Parts, search};
+use crate::config::settings;
+
+/// The template; `tests/launchd.rs` holds it to its rules, and what is made of it too.
+const TEMPLATE: &str = include_str!("../../launchd/codexd.plist");
+/// What its first comment says, and what it says in the file of a person.
+const OF_TEMPLATE: &str = "a template, in which codexd service install replaces every __NAME__.";
+const OF_AGENT: &str = "written by codexd service install, which writes it anew each time.";
+/// What the template sets `BAA_CODEXD_LOG` to, which is the last of its variables.
+const LOG: &str = "<string>warn</string>\n";
+
+/// The property list.
+pub(super) fn agent(parts: &Parts<'_>) -> String {
+    let log = parts.variables.iter().find(|(name, _)| *name == settings::LOG_FILTER.variable);
+    let mut variables = format!("<string>{}</string>\n", escape(log.map_or("warn", |(_, filter)| filter)));
+    let codex_home = parts.codex_home.map(|folder| ("CODEX_HOME", folder));
+    let others = parts.variables.iter().filter(|(name, _)| *name != settings::LOG_FILTER.variable);
+    for (name, value) in codex_home.into_iter().chain(others.map(|(name, value)| (*name, value.as_str()))) {
+        let indent = "        ";
+        variables
+            .push_str(&format!("{indent}<key>{name}</key>\n{indent}<string>{}</string>\n", escape(value)));
+    }
+    fill(
+        TEMPLATE,
+        &[
+            (OF_TEMPLATE, OF_AGENT),
+            ("__HOME__", &escape(parts.home)),
+            ("__CODEXD__", &escape(parts.program)),
+            (search::MAC_OS, &escape(&parts.search_path)),
+            (LOG, &variables),
+        ],
+    )
+}
+
+/// The text with each of these words replaced, in one pass, so that no value is taken for a word.
+fn fill(template: &str, words: &[(&str, &str)]) -> String {
+    let mut filled = String::with_capacity(template.len());
+    let mut rest = template;
+    loop {
+        let found = words.iter().filter_map(|(word, value)| Some((rest.find(word)?, *word, *value)));
+        let Some((at, word, value)) = found.min_by_key(|(at, ..)| *at) else {
+            filled.push_str(rest);
+            return filled;
+        };
+        let (before, after) = rest.split_at(at);
+        filled.push_str(before);
+        filled.push_str(value);
+        rest = after.strip_prefix(word).unwrap_or_default();
+    }
+}
+
+/// The text as the content of an element.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_template_has_each_word_that_is_replaced() {
+        for (word, count) in
+            [(OF_TEMPLATE, 1), ("__CODEXD__", 1), (search::MAC_OS, 1), (LOG, 1), ("__HOME__", 4)]
+        {
+            assert_eq!(TEMPLATE.matches(word).count(), count, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_not_taken_for_a_word() {
+        assert_eq!(fill("a b a", &[("a", "b"), ("b", "a")]), "b a b");
+        assert_eq!(fill("", &[("a", "b")]), "");
+    }
+}

@@ -1,0 +1,303 @@
+//! Speaking to the service manager of the person, through its own program.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::process::Command;
+
+use super::{Change, NAME};
+use crate::config::Platform;
+
+/// How long one call may take: a stop may take 30 seconds, and a start begins after it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often launchd is asked whether the agent is gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// The unit.
+const UNIT: &str = "codexd.service";
+
+/// Why something was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManagerError {
+    /// There is no manager to speak to, such as in a container; the words say why.
+    #[error("no service manager answers ({0})")]
+    Absent(String),
+    /// It refused.
+    #[error("`{command}` failed: {words}")]
+    Failed {
+        /// The command line.
+        command: String,
+        /// What it said.
+        words: String,
+    },
+}
+
+/// How the service is, as its manager says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct State {
+    /// Whether the manager knows it.
+    pub loaded: bool,
+    /// Whether it starts by itself at login; `null` where the manager does not say.
+    pub enabled: Option<bool>,
+    /// Whether it runs.
+    pub running: bool,
+    /// Whether it ended and is not started again.
+    pub failed: bool,
+    /// Its process id while it runs.
+    pub pid: Option<u32>,
+    /// The manager's own words for it, such as `active (running)`.
+    pub words: String,
+    /// How it ended last, as far as it did.
+    #[serde(rename = "lastExit")]
+    pub last_exit: Option<String>,
+}
+
+/// The service manager of the person.
+#[derive(Debug, Clone)]
+pub struct Manager {
+    platform: Platform,
+    /// The program that speaks to it.
+    program: PathBuf,
+    user: u32,
+}
+
+impl Manager {
+    /// That of this system.
+    pub fn of_this_system() -> Self {
+        let platform = Platform::current();
+        let program = match platform {
+            Platform::MacOs => "launchctl",
+            Platform::Xdg => "systemctl",
+        };
+        Self::new(platform, PathBuf::from(program), rustix::process::getuid().as_raw())
+    }
+
+    /// That of a system, spoken to through this program, for the user of this number.
+    pub(super) fn new(platform: Platform, program: PathBuf, user: u32) -> Self {
+        Self { platform, program, user }
+    }
+
+    /// `launchd` or `systemd`.
+    pub fn name(&self) -> &'static str {
+        match self.platform {
+            Platform::MacOs => "launchd",
+            Platform::Xdg => "systemd",
+        }
+    }
+
+    /// What a person types to start the service whose file was just written.
+    pub fn words_to_load(&self, file: &Path) -> Vec<String> {
+        match self.platform {
+            Platform::MacOs => {
+                vec![format!("launchctl bootstrap gui/{} {:?}", self.user, file.display().to_string())]
+            }
+            Platform::Xdg => {
+                vec![
+                    "systemctl --user daemon-reload".to_owned(),
+                    format!("systemctl --user enable --now {UNIT}"),
+                ]
+            }
+        }
+    }
+
+    /// What a person types to stop the service and let it be forgotten.
+    pub fn words_to_unload(&self) -> Vec<String> {
+        match self.platform {
+            Platform::MacOs => vec![format!("launchctl bootout {}", self.target())],
+            Platform::Xdg => {
+                vec![
+                    format!("systemctl --user disable --now {UNIT}"),
+                    "systemctl --user daemon-reload".to_owned(),
+                ]
+            }
+        }
+    }
+
+    /// How the service is.
+    pub async fn state(&self) -> Result<State, ManagerError> {
+        self.greet().await?;
+        match self.platform {
+            Platform::MacOs => {
+                let output = self.ask(&["print", &self.target()]).await?;
+                Ok(if output.status.success() {
+                    of_launchd(&words(&output.stdout))
+                } else {
+                    State::default()
+                })
+            }
+            Platform::Xdg => {
+                let asked =
+                    "--property=LoadState,ActiveState,SubState,UnitFileState,MainPID,Result,ExecMainStatus";
+                let output = self.tell(&["--user", "show", UNIT, asked]).await?;
+                Ok(of_systemd(&words(&output.stdout)))
+            }
+        }
+    }
+
+    /// Starts the service whose file is there, and again where the file is another one than before.
+    pub async fn load(&self, file: &Path, change: Change) -> Result<(), ManagerError> {
+        let state = self.state().await?;
+        match self.platform {
+            Platform::MacOs => {
+                if state.loaded && change == Change::Unchanged {
+                    return self.tell(&["kickstart", &self.target()]).await.map(drop);
+                }
+                // launchd reads the file only when the agent is put in.
+                self.boot_out(&state).await?;
+                self.tell(&["enable", &self.target()]).await?;
+                self.tell(&["bootstrap", &self.domain(), &file.display().to_string()]).await.map(drop)
+            }
+            Platform::Xdg => {
+                self.tell(&["--user", "daemon-reload"]).await?;
+                self.tell(&["--user", "enable", UNIT]).await?;
+                let verb = if change == Change::Unchanged { "start" } else { "restart" };
+                self.tell(&["--user", verb, UNIT]).await.map(drop)
+            }
+        }
+    }
+
+    /// Stops the service and sees to it that it is not started any more; its file is still there.
+    pub async fn unload(&self) -> Result<(), ManagerError> {
+        let state = self.state().await?;
+        match self.platform {
+            Platform::MacOs => self.boot_out(&state).await,
+            Platform::Xdg if !state.loaded => Ok(()),
+            Platform::Xdg => self.tell(&["--user", "disable", "--now", UNIT]).await.map(drop),
+        }
+    }
+
+    /// Lets the manager notice that the file is gone.
+    pub async fn forget(&self) -> Result<(), ManagerError> {
+        match self.platform {
+            Platform::MacOs => Ok(()),
+            Platform::Xdg => self.tell(&["--user", "daemon-reload"]).await.map(drop),
+        }
+    }
+
+    /// Takes the agent out, and waits until it is gone: before that it cannot be put in again.
+    async fn boot_out(&self, state: &State) -> Result<(), ManagerError> {
+        if !state.loaded {
+            return Ok(());
+        }
+        let target = self.target();
+        // It says that it is still at it where the stop takes a while, so what counts is what follows.
+        let said = self.ask(&["bootout", &target]).await?;
+        let until = Instant::now() + PATIENCE;
+        while self.ask(&["print", &target]).await?.status.success() {
+            if Instant::now() >= until {
+                return Err(self.failed(&["bootout", &target], &said));
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
+    }
+
+    /// Asks something that the manager of every person answers.
+    async fn greet(&self) -> Result<(), ManagerError> {
+        let domain = self.domain();
+        let question: &[&str] = match self.platform {
+            Platform::MacOs => &["print", &domain],
+            Platform::Xdg => &["--user", "show", "--property=Version"],
+        };
+        let output = self.ask(question).await?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(ManagerError::Absent(last_line(&output))),
+        }
+    }
+
+    /// Runs the program; a failure of what it was told is an error.
+    async fn tell(&self, arguments: &[&str]) -> Result<Output, ManagerError> {
+        let output = self.ask(arguments).await?;
+        if output.status.success() { Ok(output) } else { Err(self.failed(arguments, &output)) }
+    }
+
+    /// Runs the program to its end, whatever it says.
+    async fn ask(&self, arguments: &[&str]) -> Result<Output, ManagerError> {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+        let name = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        match tokio::time::timeout(PATIENCE, command.output()).await {
+            Ok(Ok(output)) => Ok(output),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+                Err(ManagerError::Absent(format!("there is no {name} in PATH")))
+            }
+            Ok(Err(error)) => Err(ManagerError::Absent(format!("{name} could not be started: {error}"))),
+            Err(_) => Err(ManagerError::Failed {
+                command: format!("{name} {}", arguments.join(" ")),
+                words: format!("no end within {} s", PATIENCE.as_secs()),
+            }),
+        }
+    }
+
+    fn failed(&self, arguments: &[&str], output: &Output) -> ManagerError {
+        let name = self.program.file_name().unwrap_or_default().to_string_lossy();
+        ManagerError::Failed { command: format!("{name} {}", arguments.join(" ")), words: last_line(output) }
+    }
+
+    /// The domain of launchd in which the agents of the person live while they are logged in.
+    fn domain(&self) -> String {
+        format!("gui/{}", self.user)
+    }
+
+    fn target(&self) -> String {
+        format!("gui/{}/{NAME}", self.user)
+    }
+}
+
+/// What `launchctl print` says of an agent, which is meant for people and not promised.
+fn of_launchd(text: &str) -> State {
+    let value = |name: &str| {
+        text.lines()
+            .find_map(|line| line.trim().strip_prefix(name)?.trim_start().strip_prefix('=').map(str::trim))
+    };
+    let words = value("state").unwrap_or("unknown").to_owned();
+    let last_exit = value("last exit code").filter(|code| !code.starts_with('('));
+    let running = words == "running";
+    State {
+        loaded: true,
+        enabled: None,
+        running,
+        failed: !running && last_exit.is_some_and(|code| !code.starts_with('0')),
+        pid: value("pid").and_then(|pid| pid.parse().ok()),
+        words,
+        last_exit: last_exit.map(|code| format!("exit code {code}")),
+    }
+}
+
+/// What `systemctl show` says of the unit, one `NAME=value` a line.
+fn of_systemd(text: &str) -> State {
+    let value = |name: &str| {
+        let mut lines = text.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default()
+    };
+    let (active, sub) = (value("ActiveState"), value("SubState"));
+    let pid = value("MainPID").parse().ok().filter(|pid| *pid != 0);
+    let last_exit = match (value("Result"), value("ExecMainStatus")) {
+        ("" | "success", _) => None,
+        ("exit-code", code) => Some(format!("exit code {code}")),
+        (result, _) => Some(result.to_owned()),
+    };
+    State {
+        loaded: value("LoadState") == "loaded",
+        enabled: Some(value("UnitFileState") == "enabled"),
+        running: active == "active",
+        failed: active == "failed",
+        pid,
+        words: format!("{active} ({sub})"),
+        last_exit,
+    }
+}
+
+/// The last line of what a program complained about.
+fn last_line(output: &Output) -> String {
+    let said = words(&output.stderr);
+    let line = said.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    line.map_or_else(|| format!("it ended with {}", output.status), str::to_owned)
+}
+
+fn words(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,86 @@
+//! The user unit of systemd.
+//!
+//! Nothing in it narrows what the service may do, because Codex does in it what the person asks for.
+//! By systemd.exec(5), a user manager can give most of the settings that narrow only together with `NoNewPrivileges=`,
+//! which ends `sudo` and every other set-user-ID program, or in a user namespace, in which files of others look like
+//! nobody's; `PrivateTmp=` and `ProtectHome=` hide files that the person means, and `MemoryDenyWriteExecute=` breaks
+//! node. The sandbox around commands is that of Codex.
+
+use std::path::PathBuf;
+
+use super::{Parts, ServiceError};
+
+/// How many open files are asked for at least; that many codexd would ask for itself.
+const FILES: usize = 1024;
+/// How many of them are for something else than connections.
+const OWN_FILES: usize = 64;
+
+/// The unit.
+pub(super) fn unit(parts: &Parts<'_>) -> Result<String, ServiceError> {
+    // systemd takes no such path, however it is written (`string_is_safe`, measured on 252).
+    if parts.program.contains(['"', '\'', '\\']) {
+        let reason = "holds a quote or a backslash, which systemd takes in no program's path";
+        return Err(ServiceError::Path { path: PathBuf::from(parts.program), reason });
+    }
+    // Nothing is replaced in the path of a program but specifiers, so a dollar sign is not doubled (measured on 252).
+    let program = quote(parts.program);
+    let files = FILES.max(parts.connections.saturating_add(OWN_FILES));
+    let of_person = [("HOME", parts.home), ("PATH", parts.search_path.as_str())];
+    let codex_home = parts.codex_home.map(|folder| ("CODEX_HOME", folder));
+    let settings = parts.variables.iter().map(|(name, value)| (*name, value.as_str()));
+    let variables: String = of_person
+        .into_iter()
+        .chain(codex_home)
+        .chain(settings)
+        .map(|(name, value)| format!("Environment={}\n", quote(&format!("{name}={value}"))))
+        .collect();
+    Ok(format!(
+        "\
+# Written by codexd service install, which writes it anew each time; additions belong into a drop-in:
+# systemctl --user edit codexd
+
+[Unit]
+Description=codexd, the always-on local home of Codex
+
+[Service]
+# Its start has succeeded when the program runs, not before.
+Type=exec
+ExecStart={program} start
+{variables}
+# After every exit code but 0, which says that it was told to stop, and 2, after which a person has to look.
+Restart=on-failure
+RestartPreventExitStatus=2
+RestartSec=5
+
+# SIGTERM goes to codexd alone, which ends the app-server by closing its stdin, in steps of up to 12 seconds; when
+# codexd is gone, whatever is left gets SIGKILL.
+KillMode=mixed
+TimeoutStopSec=30
+# A command of Codex that takes too much memory must not end codexd and every other session with it.
+OOMPolicy=continue
+
+# Codex inherits the first number, and programs that use select(2) cannot have more than 1024.
+LimitNOFILE={files}:524288
+
+# No umask and no sandbox: Codex and the commands it runs would inherit them.
+
+[Install]
+WantedBy=default.target
+"
+    ))
+}
+
+/// The text as one word in double quotes (systemd.syntax(7)), specifiers taken literally (systemd.unit(5)).
+fn quote(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '%' => quoted.push_str("%%"),
+            c if c.is_ascii_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}

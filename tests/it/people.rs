@@ -1,0 +1,5 @@
+//! What people type: the commands beside `start`.
+
+mod doctor;
+#[cfg(target_os = "linux")]
+mod service;

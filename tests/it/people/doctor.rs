@@ -1,0 +1,278 @@
+//! `codexd doctor`: what it finds where all is well, where a daemon runs, and where something is wrong.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::api::{Ended, ready, run, start};
+use crate::support::codex::{CodexHome, codex};
+use crate::support::daemon::{Daemon, codexd};
+use crate::support::http::Target;
+use crate::support::model::MockModel;
+
+/// Flags for an app-server that is this program.
+const EMBEDDED: [&str; 2] =
+    [concat!("--server-command=", env!("CARGO_BIN_EXE_codexd")), "--server-arg=embedded-app-server"];
+
+fn home() -> TempDir {
+    TempDir::with_prefix("codexd-doctor-").unwrap()
+}
+
+fn command(home: &Path, arguments: &[&str]) -> Command {
+    let mut command = codexd(home);
+    command.arg("doctor").args(arguments).current_dir(home);
+    command
+}
+
+/// What was found, by the name of what was looked at, and whether all of it is well.
+struct Findings {
+    ok: bool,
+    checks: BTreeMap<String, Value>,
+}
+
+impl Findings {
+    fn of(ended: &Ended) -> Self {
+        assert_eq!(ended.stderr, "", "{ended:?}");
+        let document: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let ok = document["ok"].as_bool().unwrap();
+        assert_eq!(ended.code, Some(if ok { 0 } else { 1 }), "{ended:?}");
+        let checks = document["checks"].as_array().unwrap().iter();
+        let checks =
+            checks.map(|check| (check["name"].as_str().unwrap().to_owned(), check.clone())).collect();
+        Self { ok, checks }
+    }
+
+    /// Asserts that this is how something is, and that these words say so.
+    #[track_caller]
+    fn assert(&self, name: &str, status: &str, words: &str) {
+        let check = self.checks.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.checks));
+        assert_eq!(check["status"], status, "{check:#}");
+        let said = format!("{} {}", check["detail"], check["advice"]);
+        assert!(said.contains(words), "no {words:?} in {check:#}");
+        // Whatever is wrong comes with what to do.
+        assert_eq!(check["advice"].is_null(), status == "ok", "{check:#}");
+    }
+}
+
+async fn doctor(home: &Path, arguments: &[&str]) -> Findings {
+    let arguments = [EMBEDDED.as_slice(), &["--json"], arguments].concat();
+    Findings::of(&run(command(home, &arguments)).await)
+}
+
+/// An address at which nobody listens.
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("--local-api-base=http://{}", listener.local_addr().unwrap())
+}
+
+/// The flags that point a command at this daemon.
+fn same_as(daemon: &Daemon) -> [String; 3] {
+    let flag = |name: &str, path: PathBuf| format!("--{name}={}", path.display());
+    [
+        format!("--local-api-base={}", daemon.base_url()),
+        flag("logs-dir", daemon.logs_dir()),
+        flag("state-dir", daemon.state_dir()),
+    ]
+}
+
+fn texts(flags: &[String]) -> Vec<&str> {
+    flags.iter().map(String::as_str).collect()
+}
+
+/// The content, the rights and the times of everything in a folder.
+fn files_in(folder: &Path) -> Vec<(PathBuf, u32, i64, i64, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let about = fs::symlink_metadata(&path).unwrap();
+        let content = if about.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
+        if about.is_dir() {
+            found.extend(files_in(&path));
+        }
+        found.push((path, about.mode(), about.mtime(), about.mtime_nsec(), content));
+    }
+    found.sort();
+    found
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn where_all_is_well_it_says_so_and_makes_nothing() {
+    let (home, bin) = (home(), home());
+    let stand_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/people/stand_ins/systemctl");
+    std::os::unix::fs::symlink(stand_in, bin.path().join("systemctl")).unwrap();
+    let address = free_address();
+    let asked = |format: &[&str]| {
+        let mut command = command(home.path(), &[EMBEDDED.as_slice(), &[&address], format].concat());
+        command.env(
+            "PATH",
+            std::env::join_paths([bin.path(), Path::new("/usr/bin"), Path::new("/bin")]).unwrap(),
+        );
+        run(command)
+    };
+    let found = asked(&["--json"]).await;
+    let megabytes = |text: &str| {
+        // How much is free, and how many files may be open, is the machine's business.
+        let mut words: Vec<&str> = text.split(' ').collect();
+        for at in 0..words.len() {
+            if words.get(at + 1) == Some(&"MiB") || words.get(at + 1..at + 3) == Some(&["may", "be"]) {
+                words[at] = "\"N";
+            }
+        }
+        words.join(" ")
+    };
+    let plain = megabytes(&found.stdout)
+        .replace(home.path().to_str().unwrap(), "HOME")
+        .replace(env!("CARGO_BIN_EXE_codexd"), "CODEXD")
+        .replace(address.strip_prefix("--local-api-base=").unwrap(), "BASE")
+        .replace(env!("CARGO_PKG_VERSION"), "VERSION");
+    assert_eq!(plain, include_str!("snapshots/doctor.json"));
+    assert_eq!((found.code, found.stderr.as_str()), (Some(0), ""));
+    assert!(fs::read_dir(home.path()).unwrap().next().is_none(), "something was made");
+
+    let found = asked(&[]).await;
+    assert_eq!((found.code, found.stderr.as_str()), (Some(0), ""));
+    assert_eq!(found.stdout.lines().last(), Some("0 failed, 1 to look at."), "{}", found.stdout);
+}
+
+#[tokio::test]
+async fn a_daemon_that_runs_is_found_and_left_alone() {
+    let daemon = start().await;
+    ready(&daemon).await;
+    let home = home();
+    let flags = same_as(&daemon);
+    let before = (daemon.events_on_disk().len(), fs::read(daemon.state_dir().join("child.json")).unwrap());
+    let found = doctor(home.path(), &texts(&flags)).await;
+    assert!(found.ok, "{:?}", found.checks);
+    found.assert("daemon", "ok", &format!("with pid {} runs, and turns can be taken", daemon.pid()));
+    found.assert("address", "ok", "is that of the daemon");
+    found.assert("app-server", "ok", "speaks what codexd needs");
+    found.assert("state-folder", "ok", daemon.state_dir().to_str().unwrap());
+    let after = (daemon.events_on_disk().len(), fs::read(daemon.state_dir().join("child.json")).unwrap());
+    assert_eq!(after, before);
+    ready(&daemon).await;
+
+    // Another one, whose address is taken.
+    let found = doctor(home.path(), &[&flags[0]]).await;
+    assert!(!found.ok);
+    found.assert("daemon", "ok", "None runs");
+    found.assert("address", "fail", &format!("with pid {}", daemon.pid()));
+    // The same folders, at another address.
+    let elsewhere = free_address();
+    let found = doctor(home.path(), &[&elsewhere, &flags[1], &flags[2]]).await;
+    found.assert("daemon", "fail", &format!("in use by codexd with pid {}", daemon.pid()));
+    found.assert("address", "ok", "is free");
+}
+
+#[tokio::test]
+async fn the_files_of_a_daemon_that_is_stopped_stay_as_they_are() {
+    let mut daemon = start().await;
+    ready(&daemon).await;
+    let flags = same_as(&daemon);
+    daemon.stop().await;
+    let folders = [daemon.state_dir(), daemon.logs_dir()];
+    let before = folders.each_ref().map(|folder| files_in(folder));
+    let home = home();
+    let found = doctor(home.path(), &texts(&flags)).await;
+    found.assert("daemon", "ok", "None runs");
+    found.assert("clock", "ok", "not behind");
+    assert_eq!(folders.each_ref().map(|folder| files_in(folder)), before);
+}
+
+#[tokio::test]
+async fn a_daemon_without_an_app_server_is_one_to_look_at() {
+    let daemon = Daemon::builder().server("/nonexistent/codex", &["app-server"]).start().await;
+    crate::api::not_ready(&daemon, "was not found").await;
+    let found = doctor(home().path(), &texts(&same_as(&daemon))).await;
+    assert!(found.ok, "{:?}", found.checks);
+    found.assert("daemon", "warn", "cannot take turns: The server command");
+}
+
+#[tokio::test]
+async fn a_codex_that_is_of_no_use_is_found_out() {
+    let home = home();
+    let address = free_address();
+    let asked = async |flags: &[&str]| {
+        let arguments = [&["--json", address.as_str()], flags].concat();
+        Findings::of(&run(command(home.path(), &arguments)).await)
+    };
+    let found = asked(&["--server-command=codex-that-is-nowhere"]).await;
+    found.assert("codex", "fail", "npm install");
+    assert!(!found.ok && !found.checks.contains_key("app-server"));
+
+    let found =
+        asked(&["--server-command=/bin/sh", "--server-arg=-c", "--server-arg=echo gone >&2; exit 7"]).await;
+    found.assert("codex", "ok", "/bin/sh");
+    found.assert("app-server", "fail", "exited with code 7. It said last: gone");
+    assert!(!found.checks.contains_key("login"));
+
+    let startup =
+        |word: &'static str| [EMBEDDED[0], EMBEDDED[1], "--server-arg=--startup", word, "--start-timeout=1"];
+    let found = asked(&startup("--server-arg=hang-initialize")).await;
+    found.assert("app-server", "fail", "did not answer initialize within 1 s");
+    let found = asked(&startup("--server-arg=refuse-initialize")).await;
+    found.assert("app-server", "fail", "initialize refused");
+}
+
+#[tokio::test]
+async fn whoever_else_has_the_address_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("--local-api-base=http://{}", listener.local_addr().unwrap());
+    let answering = std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 1024]).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").unwrap();
+    });
+    let found = doctor(home().path(), &[&address]).await;
+    answering.join().unwrap();
+    found.assert("address", "fail", "does not answer as codexd does");
+}
+
+#[tokio::test]
+async fn a_token_is_needed_and_must_be_usable() {
+    let home = home();
+    let token = home.path().join("token");
+    let flag = format!("--auth-token-file={}", token.display());
+    let address = free_address();
+    let found = doctor(home.path(), &[&flag, &address]).await;
+    found.assert("token", "fail", "codexd token --replace");
+    fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
+    fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let daemon = Daemon::builder().arg(&flag).start().await;
+    let flags = same_as(&daemon);
+    let found = doctor(home.path(), &[texts(&flags).as_slice(), &[&flag]].concat()).await;
+    found.assert("token", "ok", "is needed");
+    found.assert("address", "ok", "is that of the daemon");
+    let found = doctor(home.path(), &texts(&flags)).await;
+    found.assert("address", "warn", "--auth-token-file");
+    found.assert("daemon", "ok", &format!("pid {}", daemon.pid()));
+}
+
+#[tokio::test]
+async fn the_real_codex_is_asked_for_its_version_and_its_account() {
+    let model = MockModel::start();
+    let home = CodexHome::new(&model);
+    let address = free_address();
+    let asked = |codex_home: PathBuf| {
+        let server = format!("--server-command={}", codex().native.display());
+        let mut command = command(&home.user_home(), &["--json", &address, &server]);
+        command.env("CODEX_HOME", codex_home);
+        run(command)
+    };
+    let found = Findings::of(&asked(home.path()).await);
+    assert!(found.ok, "{:?}", found.checks);
+    found.assert("app-server", "ok", "speaks");
+    found.assert("version", "ok", "Codex 0.169.0.");
+    found.assert("login", "ok", "needs no account");
+
+    let without_account = home.workspace();
+    let found = Findings::of(&asked(without_account).await);
+    found.assert("login", "fail", "codex login");
+}

@@ -1,0 +1,255 @@
+//! `codexd service` on Linux: the unit, and what systemd is told about it.
+//!
+//! systemctl is a stand-in that writes down its calls; whether systemd takes the unit, systemd itself says.
+//! What launchd would be given is tried out in `src/service/tests.rs` and `tests/launchd.rs`, on any system.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::api::{Ended, run};
+use crate::support::daemon::codexd;
+
+/// A person with a home folder, with Codex and a stand-in for systemctl in `PATH`.
+struct Person {
+    root: TempDir,
+}
+
+impl Person {
+    fn new() -> Self {
+        let person = Self { root: TempDir::with_prefix("codexd-service-").unwrap() };
+        for folder in ["home", "bin"] {
+            fs::create_dir(person.path(folder)).unwrap();
+        }
+        let stand_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/people/stand_ins/systemctl");
+        symlink(stand_in, person.path("bin/systemctl")).unwrap();
+        symlink(env!("CARGO_BIN_EXE_codexd"), person.path("bin/codex")).unwrap();
+        person
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn unit(&self) -> PathBuf {
+        self.path("home/.config/systemd/user/codexd.service")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = codexd(&self.path("home"));
+        // The folders of the system are for the shell that runs the stand-in.
+        let search = std::env::join_paths([self.path("bin"), "/usr/bin".into(), "/bin".into()]).unwrap();
+        command.arg("service").args(arguments).env("PATH", search).current_dir(self.root.path());
+        command
+    }
+
+    async fn types(&self, arguments: &[&str]) -> Ended {
+        run(self.command(arguments)).await
+    }
+
+    /// The calls of systemctl since the last look.
+    fn calls(&self) -> Vec<String> {
+        let path = self.path("bin/calls");
+        let calls = fs::read_to_string(&path).unwrap_or_default();
+        let _ = fs::remove_file(path);
+        calls.lines().map(str::to_owned).collect()
+    }
+
+    /// The text with what differs from run to run replaced.
+    fn plain(&self, text: &str) -> String {
+        text.replace(self.root.path().to_str().unwrap(), "ROOT")
+            .replace(env!("CARGO_BIN_EXE_codexd"), "CODEXD")
+    }
+
+    fn has_files(&self) -> bool {
+        fs::read_dir(self.path("home")).unwrap().next().is_some()
+    }
+}
+
+fn document(ended: &Ended) -> Value {
+    serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
+}
+
+const SHOW: &str = "--user show codexd.service \
+                    --property=LoadState,ActiveState,SubState,UnitFileState,MainPID,Result,ExecMainStatus";
+const GREETING: &str = "--user show --property=Version";
+
+#[tokio::test]
+async fn install_is_repeatable_and_can_be_undone() {
+    let person = Person::new();
+    let install = ["install", "--json"];
+    let first = person.types(&install).await;
+    assert_eq!((first.code, first.stderr.as_str()), (Some(0), ""), "{first:?}");
+    assert_eq!(person.plain(&first.stdout), include_str!("snapshots/service-install.json"));
+    let put_in = ["--user daemon-reload", "--user enable codexd.service"];
+    let (start, restart) = ("--user start codexd.service", "--user restart codexd.service");
+    assert_eq!(person.calls(), [[GREETING, SHOW].as_slice(), &put_in, &[restart]].concat());
+    let unit = fs::read_to_string(person.unit()).unwrap();
+    assert_eq!(fs::metadata(person.unit()).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let again = person.types(&install).await;
+    assert_eq!(document(&again)["change"], "unchanged");
+    assert_eq!(person.calls(), [[GREETING, SHOW].as_slice(), &put_in, &[start]].concat());
+    assert_eq!(fs::read_to_string(person.unit()).unwrap(), unit);
+
+    let changed = person.types(&["install", "--json", "--event-cache-size", "7"]).await;
+    assert_eq!(document(&changed)["change"], "updated");
+    assert_eq!(person.calls().last().unwrap(), restart);
+    let text = fs::read_to_string(person.unit()).unwrap();
+    assert!(text.contains("\nEnvironment=\"BAA_CODEXD_EVENT_CACHE_SIZE=7\"\n"), "{text}");
+
+    let status = person.types(&["status", "--json"]).await;
+    assert_eq!((status.code, document(&status)["file"].as_str()), (Some(0), Some("different")), "{status:?}");
+    let status = person.types(&["status", "--json", "--event-cache-size", "7"]).await;
+    assert_eq!(person.plain(&status.stdout), include_str!("snapshots/service-status.json"));
+    person.calls();
+
+    let gone = person.types(&["uninstall", "--json"]).await;
+    assert_eq!(person.plain(&gone.stdout), include_str!("snapshots/service-uninstall.json"));
+    assert!(!person.unit().exists() && person.unit().parent().unwrap().is_dir());
+    let taken_out = ["--user disable --now codexd.service", "--user daemon-reload"];
+    assert_eq!(person.calls(), [[GREETING, SHOW].as_slice(), &taken_out].concat());
+    let nothing = person.types(&["uninstall", "--json"]).await;
+    assert_eq!((nothing.code, document(&nothing)["removed"].as_bool()), (Some(0), Some(false)));
+    let status = person.types(&["status"]).await;
+    assert_eq!(status.code, Some(3), "{status:?}");
+    assert!(status.stdout.contains("not installed"), "{}", status.stdout);
+}
+
+#[tokio::test]
+async fn print_shows_what_install_writes_and_writes_nothing() {
+    let person = Person::new();
+    let flags = ["--auth-token-file", "to ken", "--server-arg", "100% \"x\""];
+    let shown = person.types(&[["print"].as_slice(), &flags].concat()).await;
+    assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
+    assert!(!person.has_files() && person.calls().is_empty());
+    assert_eq!(person.plain(&shown.stdout), include_str!("snapshots/codexd.service"));
+    let json = person.types(&[["print", "--json"].as_slice(), &flags].concat()).await;
+    assert_eq!(document(&json)["text"], shown.stdout);
+    assert_eq!(document(&json)["path"], person.unit().to_str().unwrap());
+    let installed = person.types(&[["install"].as_slice(), &flags].concat()).await;
+    assert_eq!(installed.code, Some(0), "{installed:?}");
+    assert_eq!(fs::read_to_string(person.unit()).unwrap(), shown.stdout);
+}
+
+#[tokio::test]
+async fn the_unit_belongs_where_xdg_says() {
+    let person = Person::new();
+    let mut command = person.command(&["install"]);
+    command.env("XDG_CONFIG_HOME", person.path("config")).env("CODEX_HOME", person.path("codex"));
+    assert_eq!(run(command).await.code, Some(0));
+    let unit = fs::read_to_string(person.path("config/systemd/user/codexd.service")).unwrap();
+    assert!(unit.contains(&format!("\"CODEX_HOME={}\"", person.path("codex").display())), "{unit}");
+    assert!(!person.has_files());
+}
+
+#[tokio::test]
+async fn without_a_manager_the_file_is_written_and_a_person_is_told_what_to_type() {
+    let person = Person::new();
+    fs::write(person.path("bin/no-bus"), "").unwrap();
+    let shown = person.types(&["install"]).await;
+    assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
+    for part in
+        ["Failed to connect to bus", "systemctl --user daemon-reload", "systemctl --user enable --now"]
+    {
+        assert!(shown.stdout.contains(part), "no {part:?} in {}", shown.stdout);
+    }
+    assert!(person.unit().exists());
+    fs::remove_file(person.path("bin/systemctl")).unwrap();
+    let mut command = person.command(&["status", "--json"]);
+    let status = run({
+        command.env("PATH", person.path("bin"));
+        command
+    });
+    let status = status.await;
+    assert_eq!((status.code, &document(&status)["state"]), (Some(3), &Value::Null));
+    assert!(document(&status)["reason"].as_str().unwrap().contains("no systemctl in PATH"), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_manager_that_refuses_is_a_failure() {
+    let person = Person::new();
+    fs::write(person.path("bin/refuse"), "").unwrap();
+    let refused = person.types(&["install", "--json"]).await;
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""));
+    assert!(refused.stderr.contains("Job for codexd.service failed."), "{}", refused.stderr);
+    let status = person.types(&["status"]).await;
+    assert_eq!(status.code, Some(3));
+    assert!(status.stdout.contains("failed (failed), ended last with exit code 2"), "{}", status.stdout);
+}
+
+#[tokio::test]
+async fn a_secret_is_not_written() {
+    let person = Person::new();
+    for flags in [
+        ["--server-strategy=external", "--server-endpoint=wss://me:hidden@host/"],
+        ["--server-arg=app-server", "--server-arg=-cMY_API_KEY=hidden"],
+    ] {
+        for action in ["install", "print", "status"] {
+            let refused = person.types(&[[action].as_slice(), &flags].concat()).await;
+            assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""));
+            assert!(
+                !refused.stderr.contains("hidden") && refused.stderr.ends_with(".\n"),
+                "{}",
+                refused.stderr
+            );
+        }
+    }
+    assert!(!person.has_files());
+}
+
+#[tokio::test]
+async fn a_link_in_the_place_of_the_unit_is_left_alone() {
+    let person = Person::new();
+    fs::create_dir_all(person.unit().parent().unwrap()).unwrap();
+    fs::write(person.path("precious"), "precious").unwrap();
+    symlink(person.path("precious"), person.unit()).unwrap();
+    let refused = person.types(&["install"]).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("is a symlink"), "{}", refused.stderr);
+    assert_eq!(fs::read_to_string(person.path("precious")).unwrap(), "precious");
+}
+
+#[tokio::test]
+async fn systemd_takes_the_unit() {
+    let person = Person::new();
+    // A folder whose name means something to systemd; codexd is a link there, as where an upgrade moves the program.
+    let odd = person.path("a b $x ${HOME} 100%h");
+    fs::create_dir(&odd).unwrap();
+    symlink(env!("CARGO_BIN_EXE_codexd"), odd.join("codexd")).unwrap();
+    fs::write(person.path("bin/no-bus"), "").unwrap();
+    let mut command = person.command(&["install", "--server-arg", "50% $x \"y\" 'z' \\", "--node-id", "a b"]);
+    let folders = [odd, person.path("bin"), "/usr/bin".into(), "/bin".into()];
+    command.env("PATH", std::env::join_paths(folders).unwrap());
+    assert_eq!(run(command).await.code, Some(0));
+    let text = fs::read_to_string(person.unit()).unwrap();
+    assert!(text.contains("/a b $x ${HOME} 100%%h/codexd\" start\n"), "{text}");
+    let verify = || {
+        let mut verify = Command::new("systemd-analyze");
+        verify.args(["--user", "verify"]).arg(person.unit());
+        verify.env("XDG_RUNTIME_DIR", person.root.path()).env("HOME", person.path("home"));
+        verify
+    };
+    if let Err(error) = Command::new("systemd-analyze").arg("--version").output() {
+        return leave_out(&format!("systemd-analyze: {error}"));
+    }
+    let verified = run(verify()).await;
+    assert_eq!((verified.code, verified.stderr.as_str()), (Some(0), ""), "{verified:?}");
+    // That it would notice.
+    fs::write(person.unit(), text.replace("100%%h", "100%h")).unwrap();
+    let verified = run(verify()).await;
+    assert!(verified.code != Some(0), "{verified:?}");
+}
+
+/// Says that systemd was not asked; with `CODEXD_TEST_SYSTEMD=required` it has to be.
+fn leave_out(why: &str) {
+    let text = format!("LEFT OUT: whether systemd takes the unit: {why}");
+    assert!(std::env::var_os("CODEXD_TEST_SYSTEMD").is_none_or(|value| value != "required"), "{text}");
+    // The test runner keeps to itself what is printed by a test that passes, but not this.
+    let _ = writeln!(std::io::stderr(), "\n{text}");
+}
