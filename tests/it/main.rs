@@ -11,6 +11,7 @@ mod files;
 mod history;
 mod http;
 mod lifecycle;
+mod people;
 mod real;
 mod sessions;
 mod streams;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{Daemon, MARK, Refusal, clean_command, repo_root};
 use crate::support::codex::{CodexHome, codex};
+use crate::support::http::Target;
 
 /// How a daemon is to be started.
 pub(crate) struct DaemonBuilder {
@@ -20,6 +21,7 @@ pub(crate) struct DaemonBuilder {
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
     root: Arc<TempDir>,
+    address: String,
 }
 
 enum Server {
@@ -36,6 +38,7 @@ impl DaemonBuilder {
             arguments: Vec::new(),
             environment: Vec::new(),
             root: Arc::new(TempDir::with_prefix("codexd-test-").unwrap()),
+            address: "http://127.0.0.1:0".to_owned(),
         }
     }
 
@@ -91,6 +94,12 @@ impl DaemonBuilder {
         self
     }
 
+    /// The address of another daemon, which has ended, for clients that look for it where it was.
+    pub(crate) fn address_of(mut self, other: &Daemon) -> Self {
+        self.address = other.base_url().to_owned();
+        self
+    }
+
     /// Another program in the place of `codexd`.
     pub(crate) fn program(mut self, program: impl Into<PathBuf>) -> Self {
         self.program = program.into();
@@ -132,7 +141,7 @@ impl DaemonBuilder {
         let stderr_path = root.path().join(format!("stderr-{mark}.log"));
         let mut command = clean_command(&self.program, &home);
         command
-            .args(["start", "--json", "--local-api-base", "http://127.0.0.1:0", "--repo-root"])
+            .args(["start", "--json", "--local-api-base", &self.address, "--repo-root"])
             .arg(&repo_root)
             .args(self.server.flags(root.path()))
             .args(&self.arguments)
