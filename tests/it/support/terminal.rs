@@ -6,7 +6,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
@@ -62,15 +61,9 @@ impl Terminal {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Sends a signal to the program.
-    pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.process), signal).unwrap();
-    }
-
     /// Waits for the end of the program; its exit code, and all that was shown.
     pub(crate) async fn ended(mut self) -> (Option<i32>, String) {
-        let status =
-            wait_until("the end of the program", || self.process.try_wait().unwrap()).await;
+        let status = wait_until("the end of the program", || self.process.try_wait().unwrap()).await;
         wait_until("the end of the terminal", || self.reader.is_finished().then_some(())).await;
         (status.code(), self.text())
     }
