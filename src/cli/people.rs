@@ -307,8 +307,8 @@ pub fn completions(shell: Shell) -> Vec<u8> {
     let whole = CommandLine::command();
     // What is hidden is for codexd itself, and clap would complete it all the same.
     let shown = whole.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
-    let mut shown = clap::Command::new("codexd").args(whole.get_arguments().cloned()).subcommands(shown);
+    let shown = clap::Command::default().args(whole.get_arguments().cloned()).subcommands(shown);
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut shown, "codexd", &mut script);
+    clap_complete::generate(shell, &mut shown.name("codexd"), "codexd", &mut script);
     script
 }

@@ -28,7 +28,7 @@ pub(crate) async fn run(caller: &Caller, wanted: Ask) -> Result<ExitCode, Failur
     if !caller.json {
         output::complain(&caller.stderr.line(&format!("session {session_id}")));
     }
-    let mut conversation = Conversation::open(caller, &session_id, turn, cursor).await?;
+    let mut conversation = Conversation::new(caller, &session_id, turn, cursor);
     if wanted.when_busy.as_deref() == Some("steer") {
         conversation.look_for_requests().await?;
     }

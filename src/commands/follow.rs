@@ -28,7 +28,7 @@ pub(crate) async fn run(
         None => newest(&caller.client).await?,
     };
     let filter = Filter { session_id, types };
-    let mut events = EventStream::open(&caller.client, filter, cursor, None).await?;
+    let mut events = EventStream::new(&caller.client, filter, cursor, None).open().await?;
     let mut gone = reader_gone()?;
     loop {
         let heard = tokio::select! {

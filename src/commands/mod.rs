@@ -82,7 +82,8 @@ pub fn run(request: Request) -> ExitCode {
         }
     };
     outcome.unwrap_or_else(|failure| {
-        output::complain(&format!("codexd: {}", failure.message));
+        // A refusal may quote what a terminal would obey.
+        output::complain(&format!("codexd: {}", terminal::harmless_lines(&failure.message)));
         ExitCode::from(failure.code)
     })
 }

@@ -64,25 +64,20 @@ pub(super) struct Conversation<'a> {
 
 impl<'a> Conversation<'a> {
     /// A turn of which something may have been said after this cursor.
-    pub(super) async fn open(
-        caller: &'a Caller,
-        session_id: &str,
-        turn: Turn,
-        cursor: String,
-    ) -> Result<Self, Failure> {
+    pub(super) fn new(caller: &'a Caller, session_id: &str, turn: Turn, cursor: String) -> Self {
         let filter = Filter { session_id: Some(session_id.to_owned()), types: Vec::new() };
-        let events = EventStream::open(&caller.client, filter, cursor, Some(PATIENCE)).await?;
-        Ok(Self {
+        Self {
             caller,
             session_id: session_id.to_owned(),
             turn,
-            events,
+            // From here on a daemon that goes away is waited for, because the turn is its own.
+            events: EventStream::new(&caller.client, filter, cursor, Some(PATIENCE)),
             page: Page::new(caller),
             approvals: Approvals::new(caller),
             error: None,
             interrupting: None,
             is_unwanted: false,
-        })
+        }
     }
 
     /// The name of the turn, once it has one.

@@ -53,14 +53,9 @@ pub(crate) struct EventStream {
 }
 
 impl EventStream {
-    /// The events after this cursor; the first connection is made here, and its failure is an error.
-    pub(crate) async fn open(
-        client: &Client,
-        filter: Filter,
-        cursor: String,
-        patience: Option<Duration>,
-    ) -> Result<Self, ClientError> {
-        let mut stream = Self {
+    /// The events after this cursor; a connection is made when they are asked for.
+    pub(crate) fn new(client: &Client, filter: Filter, cursor: String, patience: Option<Duration>) -> Self {
+        Self {
             client: client.clone(),
             filter,
             cursor,
@@ -68,13 +63,17 @@ impl EventStream {
             lost_since: None,
             patience,
             pause: PAUSE,
-        };
-        match stream.connect().await {
+        }
+    }
+
+    /// The same with a first connection, whose failure is an error.
+    pub(crate) async fn open(mut self) -> Result<Self, ClientError> {
+        match self.connect().await {
             // Said by `next`, which asks once more.
             Err(ClientError::Refused { code, .. }) if code == "cursor_gone" => {}
-            other => stream.connection = Some(other?),
+            other => self.connection = Some(other?),
         }
-        Ok(stream)
+        Ok(self)
     }
 
     /// What comes next; dropping the future loses nothing.

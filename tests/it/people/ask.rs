@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::{Person, assert_answer, document};
-use crate::api::{Ended, create, record, run, start, text, turn};
+use crate::api::{Ended, create, logged_type, record, run, start, text, turn};
 use crate::duplex::{asked, over, turn_over};
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
@@ -278,8 +278,8 @@ async fn a_daemon_that_dies_takes_the_turn_with_it_and_ask_says_so() {
     let mut daemon = start().await;
     let person = Person::beside(&daemon);
     let mut asking = Started::new(person.command(&["ask", "hang-deltas text=half"]));
-    busy(&daemon).await;
     asking.says("session ").await;
+    logged_type(&daemon, "app-server.turn.message.delta").await;
     daemon.kill().await;
     let said = asking.says("waiting for codexd").await;
     assert!(said.contains("The connection is gone"), "{said}");
@@ -297,7 +297,7 @@ async fn the_settings_of_a_session_are_those_that_were_asked_for() {
     let mut command = person.command(&["ask", "hello", "--cwd", "below", "--model", "other-model"]);
     command.args(["--sandbox", "read-only", "--approval-policy", "never"]);
     assert_eq!(run(command).await.code, Some(0));
-    let created = crate::api::logged_type(&daemon, "session.created").await;
+    let created = logged_type(&daemon, "session.created").await;
     let below = person.folder().canonicalize().unwrap().join("below");
     let expected = json!({
         "cwd": below, "model": "other-model", "sandbox": "read-only", "approvalPolicy": "never",

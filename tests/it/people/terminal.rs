@@ -35,7 +35,7 @@ async fn a_question_offers_what_the_request_offers_and_takes_a_number() {
             "done",
         ),
     ] {
-        let mut terminal = Terminal::start(person.command(&["ask", "ask=command text=done"]), 80, None);
+        let mut terminal = Terminal::start(person.command(&["ask", "ask=command text=done"]), 80);
         terminal.shows(QUESTION).await;
         for line in [
             "Codex asks to run /bin/bash -lc 'touch approved'",
@@ -61,7 +61,7 @@ async fn a_question_offers_what_the_request_offers_and_takes_a_number() {
 async fn what_was_typed_before_the_question_is_no_answer_to_it() {
     let daemon = start().await;
     let person = Person::beside(&daemon);
-    let mut terminal = Terminal::start(person.command(&["ask", "ask=command ask=file text=done"]), 80, None);
+    let mut terminal = Terminal::start(person.command(&["ask", "ask=command ask=file text=done"]), 80);
     terminal.shows(QUESTION).await;
     let first = request(&daemon).await;
     // Two lines at once: the second is not for a question that nobody has seen.
@@ -80,7 +80,7 @@ async fn what_was_typed_before_the_question_is_no_answer_to_it() {
 async fn an_answer_from_elsewhere_ends_the_question() {
     let daemon = start().await;
     let person = Person::beside(&daemon);
-    let terminal = Terminal::start(person.command(&["ask", "ask=command text=done"]), 80, None);
+    let terminal = Terminal::start(person.command(&["ask", "ask=command text=done"]), 80);
     terminal.shows(QUESTION).await;
     decide(&daemon, &request(&daemon).await["requestId"], "accept").await;
     let (code, shown) = terminal.ended().await;
@@ -92,7 +92,7 @@ async fn an_answer_from_elsewhere_ends_the_question() {
 async fn the_end_of_the_input_leaves_the_question_to_others() {
     let daemon = start().await;
     let person = Person::beside(&daemon);
-    let mut terminal = Terminal::start(person.command(&["ask", "ask=command text=done"]), 80, None);
+    let mut terminal = Terminal::start(person.command(&["ask", "ask=command text=done"]), 80);
     terminal.shows(QUESTION).await;
     terminal.type_in("\u{4}");
     terminal.shows("answer with codexd approve request-").await;
@@ -104,7 +104,7 @@ async fn the_end_of_the_input_leaves_the_question_to_others() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn with_the_text_on_stdin_the_terminal_is_asked_all_the_same() {
-    use std::process::{Command, Stdio};
+    use std::process::Command;
 
     let daemon = start().await;
     let person = Person::beside(&daemon);
@@ -114,7 +114,7 @@ async fn with_the_text_on_stdin_the_terminal_is_asked_all_the_same() {
     let script = "printf 'ask=command text=done' | \"$0\" ask";
     command.args(["--ctty", "--wait", "sh", "-c", script]).arg(env!("CARGO_BIN_EXE_codexd"));
     command.current_dir(person.folder());
-    let mut terminal = Terminal::start(command, 80, None::<Stdio>);
+    let mut terminal = Terminal::start(command, 80);
     terminal.shows(QUESTION).await;
     terminal.type_in("accept\n");
     let (code, shown) = terminal.ended().await;
@@ -129,7 +129,7 @@ async fn a_terminal_is_not_made_to_obey_what_codex_says() {
     let evil = "ask=command command=\u{1b}]0;title\u{7} text=a\u{1b}[2J\u{9b}1mb\u{8}c";
     let mut command = person.command(&["ask", evil]);
     command.env("NO_COLOR", "1");
-    let mut terminal = Terminal::start(command, 200, None);
+    let mut terminal = Terminal::start(command, 200);
     terminal.shows(QUESTION).await;
     terminal.type_in("1\n");
     let (code, shown) = terminal.ended().await;
@@ -151,7 +151,7 @@ async fn colours_are_for_terminals_that_want_them() {
         for words in [["sessions"].as_slice(), &["ask", "command=ls"]] {
             let mut command = person.command(words);
             command.envs(variable);
-            let (code, shown) = Terminal::start(command, 80, None).ended().await;
+            let (code, shown) = Terminal::start(command, 80).ended().await;
             assert_eq!(code, Some(0), "{shown}");
             assert_eq!(shown.contains('\u{1b}'), coloured, "{variable:?} {words:?}: {shown:?}");
         }
@@ -175,7 +175,7 @@ async fn tables_and_lines_fit_the_terminal() {
         for columns in [40, 70, 100] {
             let mut command = person.command(words);
             command.env("NO_COLOR", "1");
-            let (code, shown) = Terminal::start(command, columns, None).ended().await;
+            let (code, shown) = Terminal::start(command, columns).ended().await;
             assert_eq!((code, shown.lines().count()), (Some(0), 2), "{shown}");
             for line in shown.lines() {
                 let wide = line.chars().filter(|c| ('世'..='界').contains(c) || "世界".contains(*c)).count();

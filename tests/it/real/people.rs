@@ -14,7 +14,7 @@ async fn ask_shows_what_is_done_and_asks_before_it() {
         [["ask", "mock:shell=[touch asked.txt] mock:text=[It is there.]"].as_slice(), &settings].concat();
     let mut command = person.command(&words);
     command.env("NO_COLOR", "1");
-    let mut terminal = Terminal::start(command, 120, None);
+    let mut terminal = Terminal::start(command, 120);
     terminal.shows("Your decision, 1 to ").await;
     let question = terminal.text();
     assert!(question.contains("Codex asks to run ") && question.contains("touch asked.txt"), "{question}");

@@ -20,9 +20,8 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// Starts a program whose three standard streams are a terminal with so many columns; a stream that the command has
-    /// been given stays as it is.
-    pub(crate) fn start(mut command: Command, columns: u16, stdin: Option<Stdio>) -> Self {
+    /// Starts a program whose three standard streams are a terminal with so many columns.
+    pub(crate) fn start(mut command: Command, columns: u16) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
         unlockpt(&master).unwrap();
@@ -30,7 +29,7 @@ impl Terminal {
         let slave = File::options().read(true).write(true).open(path).unwrap();
         tcsetwinsize(&slave, Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
         let stream = || Stdio::from(slave.try_clone().unwrap());
-        command.stdin(stdin.unwrap_or_else(stream)).stdout(stream()).stderr(stream());
+        command.stdin(stream()).stdout(stream()).stderr(stream());
         let process = command.spawn().unwrap();
         // The end of the program is then the end of the terminal.
         drop((command, slave));
