@@ -142,6 +142,21 @@ async fn a_restart_of_the_daemon_loses_and_repeats_nothing() {
 }
 
 #[tokio::test]
+async fn a_session_is_followed_to_its_new_thread() {
+    let mut daemon = start().await;
+    let person = Person::beside(&daemon);
+    // A thread without a turn leaves nothing behind, so the session gets another one after a restart.
+    let session_id = session(&daemon).await;
+    daemon.stop().await;
+    let daemon = Daemon::builder().state_from(&daemon).address_of(&daemon).start().await;
+    let follow = Follow::start(person.command(&["follow", "--session", &session_id, "--after", "0"]));
+    follow.shows("session.created").await;
+    let turn_id = turn(&daemon, &session_id, "hello").await;
+    follow.shows("session.recreated").await;
+    follow.shows(&format!("App-server turn {turn_id} completed")).await;
+}
+
+#[tokio::test]
 async fn a_cursor_that_leads_nowhere_is_told_and_passed_over() {
     let daemon = start().await;
     let person = Person::beside(&daemon);
