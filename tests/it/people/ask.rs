@@ -290,6 +290,24 @@ async fn a_daemon_that_dies_takes_the_turn_with_it_and_ask_says_so() {
 }
 
 #[tokio::test]
+async fn where_events_are_lost_the_turn_itself_tells_its_fate() {
+    let mut daemon = start().await;
+    let person = Person::beside(&daemon);
+    let mut asking = Started::new(person.command(&["ask", "hang-deltas text=half"]));
+    asking.says("session ").await;
+    logged_type(&daemon, "app-server.turn.message.delta").await;
+    daemon.kill().await;
+    // Without it the log is another one, and no older cursor leads anywhere.
+    std::fs::remove_file(daemon.logs_dir().join("event-log.json")).unwrap();
+    let _again = Daemon::builder().state_from(&daemon).address_of(&daemon).start().await;
+    let ended = asking.ended().await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    for part in ["is missing: the log was replaced by another one", "The turn failed"] {
+        assert!(ended.stderr.contains(part), "no {part:?} in {ended:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_settings_of_a_session_are_those_that_were_asked_for() {
     let daemon = start().await;
     let person = Person::beside(&daemon);
