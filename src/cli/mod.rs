@@ -3,6 +3,7 @@
 //! The flags come from the table of settings, so that their variables and defaults stand in the help; what the
 //! values mean is decided in `config`.
 
+mod people;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +15,9 @@ use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand,
 
 use crate::config::settings::{self, Setting};
 use crate::config::{LONG_VERSION, Settings};
+
+pub use clap_complete::Shell;
+pub use people::{Answer, Ask, Errand, completions};
 
 /// What codexd is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +77,20 @@ pub enum Request {
         /// Answer in JSON.
         json: bool,
     },
+    /// Ask the running daemon for something.
+    Errand {
+        /// The flags given.
+        settings: Settings,
+        /// Answer in JSON.
+        json: bool,
+        /// For what.
+        errand: Errand,
+    },
+    /// Write the completions for a shell.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
     /// Be the guard of a daemon, on stdin.
     Guard {
         /// The name of the daemon's life.
@@ -108,6 +126,9 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, CliExit> {
     let stray = stray.or(json.then(|| "--json".to_owned())).or(run_once.then(|| "--run-once".to_owned()));
     Ok(match command {
         None => Request::Start { settings, json, run_once },
+        Some(Command::People(command)) => {
+            return people::request(StartArguments { settings, json, run_once }, command);
+        }
         Some(Command::Start(after)) => Request::Start {
             settings: merge(settings, after.settings)?,
             json: json || after.json,
@@ -163,6 +184,8 @@ enum Command {
     Start(StartArguments),
     /// Ask the running daemon how it is
     Status(CommonArguments),
+    #[command(flatten)]
+    People(people::PeopleCommand),
     /// Show every setting and where its value comes from
     Config(CommonArguments),
     /// Make the file with the token that --auth-token-file names
@@ -246,17 +269,7 @@ struct TokenArguments {
 
 impl Args for Settings {
     fn augment_args(command: clap::Command) -> clap::Command {
-        settings::ALL.iter().filter(|setting| setting.has_flag).fold(command, |command, setting| {
-            let action = if setting.repeatable { ArgAction::Append } else { ArgAction::Set };
-            command.arg(
-                Arg::new(setting.name)
-                    .long(setting.name)
-                    .value_name(setting.placeholder)
-                    .help(help_of(setting))
-                    .action(action)
-                    .allow_hyphen_values(setting.repeatable),
-            )
-        })
+        add_flags(command, settings::ALL)
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
@@ -272,12 +285,31 @@ impl FromArgMatches for Settings {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        for setting in settings::ALL.iter().filter(|setting| setting.has_flag) {
-            for value in matches.get_many::<String>(setting.name).into_iter().flatten() {
-                self.add(setting, value);
-            }
-        }
+        read_flags(self, matches, settings::ALL);
         Ok(())
+    }
+}
+
+/// Adds the flags of these settings to a command.
+fn add_flags(command: clap::Command, settings: &[&Setting]) -> clap::Command {
+    settings.iter().filter(|setting| setting.has_flag).fold(command, |command, setting| {
+        let action = if setting.repeatable { ArgAction::Append } else { ArgAction::Set };
+        command.arg(
+            Arg::new(setting.name)
+                .long(setting.name)
+                .value_name(setting.placeholder)
+                .help(help_of(setting))
+                .action(action)
+                .allow_hyphen_values(setting.repeatable),
+        )
+    })
+}
+
+fn read_flags(given: &mut Settings, matches: &ArgMatches, settings: &[&Setting]) {
+    for setting in settings.iter().filter(|setting| setting.has_flag) {
+        for value in matches.get_many::<String>(setting.name).into_iter().flatten() {
+            given.add(setting, value);
+        }
     }
 }
 

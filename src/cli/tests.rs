@@ -215,3 +215,71 @@ fn version_is_that_of_the_crate_and_its_commit() {
     assert_eq!(version, format!("codexd {}\n", env!("CODEXD_LONG_VERSION")));
     assert!(version.starts_with(concat!("codexd ", env!("CARGO_PKG_VERSION"))), "{version}");
 }
+
+#[test]
+fn the_commands_for_every_day_are_read() {
+    let errand = |words: &[&str]| match parse_words(words) {
+        Ok(Request::Errand { errand, json, .. }) => (errand, json),
+        other => panic!("{words:?} gave {other:?}"),
+    };
+    let ask = Ask { words: vec!["say".to_owned(), "hello".to_owned()], ..Ask::default() };
+    assert_eq!(errand(&["ask", "say", "hello"]), (Errand::Ask(ask), false));
+    assert_eq!(errand(&["--json", "sessions"]), (Errand::Sessions { all: false }, true));
+    assert_eq!(errand(&["requests", "--all", "--json"]), (Errand::Requests { all: true }, true));
+    let answer = |answer| Errand::Answer { request: Some("r".to_owned()), answer };
+    let decision = |word: &str| answer(Answer::Decision(word.to_owned()));
+    assert_eq!(errand(&["approve", "r"]).0, decision("accept"));
+    assert_eq!(errand(&["approve", "r", "--decision", "x"]).0, decision("x"));
+    assert_eq!(errand(&["approve", "r", "--result", "{}"]).0, answer(Answer::Result("{}".to_owned())));
+    assert_eq!(errand(&["decline", "r"]).0, decision("decline"));
+    assert_eq!(errand(&["decline", "--cancel", "r"]).0, decision("cancel"));
+    let follow = Errand::Follow {
+        session: Some("s".to_owned()),
+        types: vec!["a".to_owned(), "b".to_owned()],
+        after: Some("0".to_owned()),
+    };
+    assert_eq!(errand(&["follow", "--type", "a", "--type=b", "--session", "s", "--after", "0"]).0, follow);
+    for (words, problem) in [
+        (["ask", "--sandbox", "none"].as_slice(), "invalid value 'none' for '--sandbox <SANDBOX>'"),
+        (&["ask", "--sandbox", "read-only", "--session", "s"], "cannot be used with"),
+        (&["ask", "--when-busy", "queue"], "required arguments"),
+        (&["ask", "--state-dir", "/x"], "unexpected argument '--state-dir'"),
+        (&["close"], "required arguments"),
+        (&["completions", "csh"], "invalid value 'csh'"),
+        (&["--json", "completions", "bash"], "has no flags"),
+        (&["--run-once", "follow"], "--run-once means nothing to \"follow\""),
+    ] {
+        let usage = usage_of(words);
+        assert!(usage.contains(problem), "{words:?}: {usage}");
+    }
+}
+
+#[test]
+fn every_command_for_every_day_takes_the_address_before_and_after_it() {
+    for setting in [&settings::LOCAL_API_BASE, &settings::EVENT_STREAM_PATH, &settings::AUTH_TOKEN_FILE] {
+        let flag = format!("{}=x", flag_of(setting));
+        let given = Settings::default().with(setting, "x");
+        let commands =
+            ["ask", "sessions", "follow", "requests", "approve", "decline", "interrupt", "close last"];
+        for command in commands {
+            let words: Vec<&str> = command.split(' ').collect();
+            for words in
+                [[words.as_slice(), &[&flag]].concat(), [&[flag.as_str()], words.as_slice()].concat()]
+            {
+                let Ok(Request::Errand { settings, .. }) = parse_words(&words) else { panic!("{words:?}") };
+                assert_eq!(settings, given, "{words:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn completions_know_what_the_help_shows_and_no_more() {
+    for shell in [Shell::Bash, Shell::Elvish, Shell::Fish, Shell::PowerShell, Shell::Zsh] {
+        let script = String::from_utf8(completions(shell)).unwrap();
+        for word in ["ask", "follow", "when-busy", "local-api-base", "completions"] {
+            assert!(script.contains(word), "no {word} for {shell}");
+        }
+        assert!(!script.contains("guard") && !script.contains("embedded-app-server"), "{shell}");
+    }
+}

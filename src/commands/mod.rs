@@ -1,25 +1,42 @@
 //! What the subcommands do; one file each.
 //!
-//! Exit codes: 0 as wanted, 1 not as wanted, 2 wrong settings, 3 no daemon answers.
+//! Exit codes: 0 as wanted, 1 not as wanted, 2 wrong settings or words, 3 no daemon answers, 4 the turn was interrupted,
+//! 130 left by a second Ctrl-C; `docs/operations.md` has the whole table.
 
+mod ask;
 mod client;
+mod close;
 mod config;
 mod doctor;
+mod errand;
+mod follow;
+mod interrupt;
 mod logging;
 mod output;
+mod requests;
 mod service;
+mod sessions;
 mod smoke;
 mod start;
 mod status;
+mod terminal;
 mod token;
 mod watchdog;
+mod words;
 
 use std::process::ExitCode;
 
 use crate::app_server;
-use crate::cli::{CliExit, Request};
+use crate::cli::{self, CliExit, Request};
 use crate::config::{Config, Settings};
 use crate::embedded;
+
+/// No daemon answers.
+const NOBODY: u8 = 3;
+/// The turn was interrupted.
+const INTERRUPTED: u8 = 4;
+/// A second Ctrl-C: 128 and the number of SIGINT, as shells say it.
+const LEFT: u8 = 130;
 
 /// A failure that ends a command: the exit code, and a sentence for stderr.
 #[derive(Debug)]
@@ -58,13 +75,21 @@ pub fn run(request: Request) -> ExitCode {
         }
         Request::Doctor { settings, json } => resolve(&settings).and_then(|config| doctor::run(config, json)),
         Request::Smoke { settings, json } => smoke::run(&settings, json),
+        Request::Errand { settings, json, errand } => {
+            resolve(&settings).and_then(|config| errand::run(&config, &settings, json, errand))
+        }
+        Request::Completions { shell } => {
+            output::say(String::from_utf8_lossy(&cli::completions(shell)).trim_end());
+            Ok(ExitCode::SUCCESS)
+        }
         Request::Guard { instance } => return app_server::run_guard(&instance),
         Request::EmbeddedAppServer { store, startup } => {
             return embedded::run(embedded::Options { store, startup });
         }
     };
     outcome.unwrap_or_else(|failure| {
-        output::complain(&format!("codexd: {}", failure.message));
+        // A refusal may quote what a terminal would obey.
+        output::complain(&format!("codexd: {}", terminal::harmless_lines(&failure.message)));
         ExitCode::from(failure.code)
     })
 }

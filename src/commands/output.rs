@@ -12,6 +12,18 @@ pub(crate) fn say(text: &str) {
     let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
 }
 
+/// Writes a text to stdout as it is; the error tells when nobody reads it any more.
+pub(crate) fn write(text: &str) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// Writes a text to stderr as it is, such as a question whose answer is typed behind it.
+pub(crate) fn write_aside(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
 /// Writes a JSON document to stdout, with two spaces of indentation.
 pub(crate) fn say_json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {

@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use hyper::Method;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
+use super::client::Client;
 use super::start::Running;
-use super::{Failure, client, output, runtime};
+use super::{Failure, output, runtime};
 use crate::config::{Config, LocalApiBase, Settings, settings};
 
 /// How many deltas the turn has.
@@ -105,8 +105,9 @@ fn config(given: &Settings, folder: &Path) -> Result<Config, Failure> {
 
 async fn drive(config: Config) -> Result<Vec<Check>, Failure> {
     let paths = config.paths.clone();
+    let client = Client::new(&config);
     let running = Running::start(config).await?;
-    let (turn, stream) = talk(&running).await;
+    let (turn, stream) = talk(&running, client).await;
     let status = running.stop().await;
 
     let file = |path: &Path| match std::fs::metadata(path) {
@@ -133,7 +134,7 @@ async fn drive(config: Config) -> Result<Vec<Check>, Failure> {
 }
 
 /// A session and a turn, as a client has them; what came of the turn, and of the stream.
-async fn talk(running: &Running) -> (Result<String, String>, Result<String, String>) {
+async fn talk(running: &Running, client: Client) -> (Result<String, String>, Result<String, String>) {
     let status = running.edge.status();
     let base = status.service.resolved_base_url.unwrap_or_default();
     let url = status.service.event_stream_url.unwrap_or_default();
@@ -141,18 +142,19 @@ async fn talk(running: &Running) -> (Result<String, String>, Result<String, Stri
         let base = LocalApiBase::parse(&base).map_err(|error| error.to_string())?;
         let (mut events, _) =
             tokio_tungstenite::connect_async(&url).await.map_err(|error| error.to_string())?;
-        let ask = async |method, path: &str, body: Option<Value>| {
-            client::ask(&base, None, method, path, body.as_ref()).await.map_err(|error| error.to_string())
-        };
+        let client = client.at(base);
+        let post =
+            async |path: &str, body: Value| client.post(path, &body).await.map_err(|error| error.to_string());
         let input = json!({ "purpose": "smoke", "metadata": { "source": "embedded-smoke" } });
-        let created = ask(Method::POST, "/v1/codexd/sessions", Some(input)).await?;
+        let created = post("/v1/codexd/sessions", input).await?;
         let session_id = created["session"]["sessionId"].as_str().unwrap_or_default().to_owned();
         let turn = json!({ "sessionId": session_id, "input": format!("hello deltas={DELTAS}") });
-        let accepted = ask(Method::POST, "/v1/codexd/turn", Some(turn)).await?;
+        let accepted = post("/v1/codexd/turn", turn).await?;
         let turn_id = accepted["turnId"].as_str().unwrap_or_default().to_owned();
         let stream = tokio::time::timeout(TURN, watch(&mut events, &turn_id)).await;
         let stream = stream.unwrap_or_else(|_| Err("the turn did not end".to_owned()));
-        let read = ask(Method::GET, &format!("/v1/codexd/sessions/{session_id}"), None).await?;
+        let read = client.get(&format!("/v1/codexd/sessions/{session_id}")).await;
+        let read = read.map_err(|error| error.to_string())?;
         let turn = match read["session"]["lastTurnStatus"].as_str() {
             Some("completed") => Ok(format!("turn {turn_id}")),
             other => Err(format!("turn {turn_id} is {}", other.unwrap_or("unknown"))),

@@ -3,21 +3,15 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use hyper::Method;
 use serde_json::{Map, Value, json};
 
-use super::client::ClientError;
-use super::{Failure, client, output, runtime};
+use super::client::{Client, ClientError};
+use super::{Failure, NOBODY, output, runtime};
 use crate::config::Config;
-
-/// No daemon answers.
-const NOBODY: u8 = 3;
 
 pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     let base = &config.service.local_api_base;
-    let token_file = config.service.auth_token_file.as_deref();
-    let answer = runtime()?.block_on(client::ask(base, token_file, Method::GET, "/v1/codexd/status", None));
-    match answer {
+    match runtime()?.block_on(Client::new(config).status()) {
         Ok(mut status) => {
             if json {
                 status["running"] = true.into();
@@ -27,7 +21,7 @@ pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Err(error @ (ClientError::Refused(_) | ClientError::Token(_))) => {
+        Err(error @ (ClientError::Refused { .. } | ClientError::Token(_))) => {
             Err(Failure::new(format!("codexd at {base} does not say how it is: {error}")))
         }
         Err(error) => {

@@ -58,6 +58,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// How much is kept, and how long is waited.
     pub limits: LimitsConfig,
+    /// Whether a terminal should be shown no colours: `NO_COLOR` is set (no-color.org), or `TERM` is `dumb`.
+    pub no_colours: bool,
     /// What codexd writes to stderr about itself, such as `info` or `codexd=debug`.
     pub log_filter: String,
     /// What is broken on purpose, to see that the tests notice.

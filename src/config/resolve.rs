@@ -94,6 +94,8 @@ pub(super) fn resolve(
             child_environment: ChildEnvironment { path: environment.get("PATH") },
         },
         limits,
+        no_colours: environment.get("NO_COLOR").is_some_and(|value| !value.is_empty())
+            || environment.get("TERM").is_some_and(|value| value == "dumb"),
         log_filter,
         #[cfg(feature = "mutations")]
         mutation: environment.get("BAA_CODEXD_MUTATION").and_then(|word| word.into_string().ok()),

@@ -64,7 +64,7 @@ impl Person {
             while let Some(line) = lines.next_line().await.unwrap() {
                 if line == "restart" {
                     daemon.kill().await;
-                    daemon = again(&daemon).at(daemon.base_url()).start().await;
+                    daemon = again(&daemon).address_of(&daemon).start().await;
                     input.write_all(b"done\n").await.unwrap();
                 } else {
                     let _ = writeln!(std::io::stderr(), "{}: {line}", self.script);

@@ -4,6 +4,7 @@ mod app_server;
 mod duplex;
 mod external;
 mod lifecycle;
+mod people;
 mod sessions;
 mod supervision;
 mod tools;

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 
-use hyper::Method;
 use serde_json::Value;
 use tokio::net::TcpSocket;
 
-use super::super::client::{self, ClientError};
+use super::super::client::{Client, ClientError};
 use super::super::service::words_of;
 use super::Check;
 use crate::config::{Config, Platform};
@@ -16,11 +15,12 @@ use crate::service::{Change, Manager, ManagerError, Service};
 
 pub(super) async fn look(config: &Config) -> Vec<Check> {
     let token = token(config);
-    let token_file = config.service.auth_token_file.as_deref().filter(|path| read_token(path).is_ok());
-    let base = &config.service.local_api_base;
-    let answer = match base.socket_address().port() {
+    let mut asking = config.clone();
+    // What is wrong with the token file is said by its own line.
+    asking.service.auth_token_file.take_if(|path| read_token(path).is_err());
+    let answer = match config.service.local_api_base.socket_address().port() {
         0 => None,
-        _ => Some(client::ask(base, token_file, Method::GET, "/v1/codexd/status", None).await),
+        _ => Some(Client::new(&asking).status().await),
     };
     let [daemon, address] = daemon_and_address(config, answer.as_ref());
     vec![daemon, address, token, service(config).await]
@@ -68,7 +68,7 @@ fn daemon_and_address(config: &Config, answer: Option<&Result<Value, ClientError
             [elsewhere(), Check::fail("address", detail, advice)]
         }
         Some(Err(ClientError::Unreachable { .. })) => [elsewhere(), free(config)],
-        Some(Err(ClientError::Refused(message))) => {
+        Some(Err(ClientError::Refused { message, .. })) => {
             let address = Check::warn(
                 "address",
                 format!("A codexd answers at {base} and does not say how it is: {message}"),

@@ -9,6 +9,7 @@ pub(crate) mod daemon;
 pub(crate) mod http;
 pub(crate) mod model;
 pub(crate) mod sse;
+pub(crate) mod terminal;
 pub(crate) mod wait;
 pub(crate) mod websocket;
 

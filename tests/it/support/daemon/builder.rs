@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{Daemon, MARK, Refusal, clean_command, repo_root};
 use crate::support::codex::{CodexHome, codex};
+use crate::support::http::Target;
 
 /// How a daemon is to be started.
 pub(crate) struct DaemonBuilder {
@@ -75,12 +76,6 @@ impl DaemonBuilder {
         self
     }
 
-    /// The address of a daemon that has ended, in the place of any free one.
-    pub(crate) fn at(mut self, base_url: &str) -> Self {
-        base_url.clone_into(&mut self.address);
-        self
-    }
-
     /// One more argument of the daemon.
     pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.arguments.push(argument.as_ref().to_owned());
@@ -96,6 +91,12 @@ impl DaemonBuilder {
     /// The directories of another daemon, for a restart.
     pub(crate) fn state_from(mut self, other: &Daemon) -> Self {
         self.root = Arc::clone(&other.root);
+        self
+    }
+
+    /// The address of another daemon, which has ended, for clients that look for it where it was.
+    pub(crate) fn address_of(mut self, other: &Daemon) -> Self {
+        self.address = other.base_url().to_owned();
         self
     }
 

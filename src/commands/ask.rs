@@ -1,0 +1,169 @@
+//! `codexd ask`: one turn, from the words to its fate.
+
+mod approvals;
+mod conversation;
+mod page;
+
+use std::io::{IsTerminal, Read, stdin};
+use std::process::ExitCode;
+
+use serde_json::{Map, Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use super::client::{ClientError, newest};
+use super::errand::Caller;
+use super::sessions::{find, folder, path};
+use super::{Failure, INTERRUPTED, LEFT, output};
+use crate::cli::Ask;
+use conversation::{Conversation, Fate, Turn};
+
+pub(crate) async fn run(caller: &Caller, wanted: Ask) -> Result<ExitCode, Failure> {
+    let text = text(&wanted.words)?;
+    let interrupts = interrupts()?;
+    let session_id = session(caller, &wanted).await?;
+    // Whatever happens to the turn comes after this.
+    let cursor = newest(&caller.client).await?;
+    let turn = submit(caller, &wanted, &session_id, &text).await?;
+    if !caller.json {
+        output::complain(&caller.stderr.line(&format!("session {session_id}")));
+    }
+    let mut conversation = Conversation::new(caller, &session_id, turn, cursor);
+    if wanted.when_busy.as_deref() == Some("steer") {
+        conversation.look_for_requests().await?;
+    }
+    let fate = conversation.until_its_end(interrupts).await?;
+    if caller.json {
+        say(caller, &session_id, conversation.turn_id()).await?;
+    }
+    Ok(match fate {
+        Fate::Completed => ExitCode::SUCCESS,
+        Fate::Interrupted => {
+            caller.note("The turn was interrupted.");
+            ExitCode::from(INTERRUPTED)
+        }
+        Fate::Failed(reason) => {
+            caller.note(&match reason {
+                Some(reason) => format!("The turn failed: {reason}"),
+                None => "The turn failed.".to_owned(),
+            });
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// What is asked; `-` stands for stdin, and so does nothing.
+fn text(words: &[String]) -> Result<String, Failure> {
+    if words.is_empty() && stdin().is_terminal() {
+        return Err(Failure::settings("There is nothing to ask; say it as codexd ask \"…\", or pipe it in."));
+    }
+    let mut text = String::new();
+    for word in words {
+        if word != "-" {
+            // What came over stdin is a paragraph of its own.
+            text.push_str(if text.is_empty() || text.ends_with('\n') { "" } else { " " });
+            text.push_str(word);
+        } else {
+            text.push_str(if text.is_empty() { "" } else { "\n\n" });
+            text.push_str(&input()?);
+            text.push_str("\n\n");
+        }
+    }
+    if words.is_empty() {
+        text = input()?;
+    }
+    match text.trim() {
+        "" => Err(Failure::settings("There is nothing to ask: the text is empty.")),
+        text => Ok(text.to_owned()),
+    }
+}
+
+fn input() -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = stdin().read_to_string(&mut text);
+    read.map_err(|error| Failure::settings(format!("The text on stdin cannot be read: {error}.")))?;
+    Ok(text.trim().to_owned())
+}
+
+/// Whether Ctrl-C was typed; at the second time the process ends at once.
+fn interrupts() -> Result<watch::Receiver<bool>, Failure> {
+    let mut signals = signal(SignalKind::interrupt())
+        .map_err(|error| Failure::new(format!("Ctrl-C cannot be waited for: {error}.")))?;
+    let (first, told) = watch::channel(false);
+    tokio::spawn(async move {
+        signals.recv().await;
+        first.send_replace(true);
+        signals.recv().await;
+        output::complain("\ncodexd: Left; what runs in codexd goes on.");
+        std::process::exit(LEFT.into());
+    });
+    Ok(told)
+}
+
+/// The session that is meant, or a new one in this folder.
+async fn session(caller: &Caller, wanted: &Ask) -> Result<String, Failure> {
+    let folder = folder(wanted.cwd.as_deref())?;
+    if let Some(word) = &wanted.session {
+        return find(caller, word, &folder).await;
+    }
+    let folder = folder.to_str().ok_or_else(|| {
+        Failure::settings(format!("The folder {} has a name that is not UTF-8.", folder.display()))
+    })?;
+    let mut body = settings(wanted);
+    body.insert("cwd".to_owned(), folder.into());
+    if let Some(sandbox) = &wanted.sandbox {
+        body.insert("sandbox".to_owned(), sandbox.as_str().into());
+    }
+    let created = caller.client.post("/v1/codexd/sessions", &body.into()).await?;
+    Ok(created["session"]["sessionId"].as_str().unwrap_or_default().to_owned())
+}
+
+/// What both a session and a turn can be told.
+fn settings(wanted: &Ask) -> Map<String, Value> {
+    let all = [("model", &wanted.model), ("approvalPolicy", &wanted.approval_policy)];
+    let given = all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
+    given.map(|(name, value)| (name.to_owned(), value.into())).collect()
+}
+
+async fn submit(caller: &Caller, wanted: &Ask, session_id: &str, text: &str) -> Result<Turn, Failure> {
+    let mut body = Map::new();
+    if wanted.session.is_some() {
+        body = settings(wanted);
+        // An older session stays in its folder unless another one is named.
+        if wanted.cwd.is_some() {
+            body.insert("cwd".to_owned(), json!(folder(wanted.cwd.as_deref())?));
+        }
+        if let Some(how) = &wanted.when_busy {
+            body.insert("whenBusy".to_owned(), how.as_str().into());
+        }
+    }
+    body.insert("sessionId".to_owned(), session_id.into());
+    body.insert("input".to_owned(), text.into());
+    let submitted = caller.client.post("/v1/codexd/turn", &body.into()).await;
+    let accepted = submitted.map_err(|error: ClientError| match error.code() {
+        "turn_in_progress" => Failure::new(format!(
+            "A turn runs in session {session_id} already; wait for it, or say --when-busy steer or --when-busy queue."
+        )),
+        _ => error.into(),
+    })?;
+    let text = |name: &str| accepted[name].as_str().map(str::to_owned);
+    match (text("turnId"), text("queueId")) {
+        (Some(turn_id), _) => Ok(Turn::Begun(turn_id)),
+        (None, Some(queue_id)) => Ok(Turn::Queued(queue_id)),
+        (None, None) => Err(Failure::new("codexd took the turn and did not say which one it is.")),
+    }
+}
+
+/// The session and the turn as they are at the end, for a program.
+async fn say(caller: &Caller, session_id: &str, turn_id: Option<&str>) -> Result<(), Failure> {
+    let session = caller.client.get(&path(session_id)).await?["session"].take();
+    let turn = match turn_id {
+        Some(turn_id) => {
+            let path = format!("{}/turns/{}", path(session_id), super::client::escaped(turn_id));
+            caller.client.get(&path).await?["turn"].take()
+        }
+        None => Value::Null,
+    };
+    caller.say(&json!({ "session": session, "turn": turn }), "");
+    Ok(())
+}

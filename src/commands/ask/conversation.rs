@@ -1,0 +1,311 @@
+//! A turn as its events tell it, what its requester answers, and its end.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::approvals::Approvals;
+use super::page::Page;
+use crate::commands::client::{Client, ClientError, EventStream, Filter, Heard, escaped};
+use crate::commands::errand::Caller;
+use crate::commands::sessions::path;
+use crate::commands::{Failure, requests, words};
+
+/// How long a daemon that is gone is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How far a turn has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It waits under this name.
+    Queued(String),
+    /// It has this name.
+    Begun(String),
+}
+
+/// How a turn ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fate {
+    Completed,
+    Interrupted,
+    /// For this reason, as far as it is known.
+    Failed(Option<String>),
+}
+
+impl Fate {
+    /// From the word of the app-server; `None` while the turn goes on.
+    fn of(status: &str, error: Option<String>) -> Option<Self> {
+        Some(match status {
+            "inProgress" => return None,
+            "completed" => Self::Completed,
+            "interrupted" => Self::Interrupted,
+            "failed" => Self::Failed(error),
+            other => Self::Failed(error.or_else(|| Some(format!("its status is {other}.")))),
+        })
+    }
+}
+
+pub(super) struct Conversation<'a> {
+    caller: &'a Caller,
+    session_id: String,
+    turn: Turn,
+    events: EventStream,
+    page: Page<'a>,
+    approvals: Approvals<'a>,
+    /// What went wrong last.
+    error: Option<String>,
+    /// The interrupt that is under way.
+    interrupting: Option<JoinHandle<Result<Value, ClientError>>>,
+    /// Whether the turn is to be interrupted.
+    is_unwanted: bool,
+}
+
+impl<'a> Conversation<'a> {
+    /// A turn of which something may have been said after this cursor.
+    pub(super) fn new(caller: &'a Caller, session_id: &str, turn: Turn, cursor: String) -> Self {
+        let filter = Filter { session_id: Some(session_id.to_owned()), types: Vec::new() };
+        Self {
+            caller,
+            session_id: session_id.to_owned(),
+            turn,
+            // From here on a daemon that goes away is waited for, because the turn is its own.
+            events: EventStream::new(&caller.client, filter, cursor, Some(PATIENCE)),
+            page: Page::new(caller),
+            approvals: Approvals::new(caller),
+            error: None,
+            interrupting: None,
+            is_unwanted: false,
+        }
+    }
+
+    /// The name of the turn, once it has one.
+    pub(super) fn turn_id(&self) -> Option<&str> {
+        match &self.turn {
+            Turn::Begun(turn_id) => Some(turn_id),
+            Turn::Queued(_) => None,
+        }
+    }
+
+    /// Takes up the requests that waited before the turn was joined.
+    pub(super) async fn look_for_requests(&mut self) -> Result<(), Failure> {
+        for request in requests::waiting(self.caller, &self.session_id).await? {
+            if request["turnId"].as_str() == self.turn_id() {
+                self.approvals.opened(&request);
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows what happens until the turn has ended.
+    pub(super) async fn until_its_end(
+        &mut self,
+        mut interrupts: watch::Receiver<bool>,
+    ) -> Result<Fate, Failure> {
+        loop {
+            if self.approvals.has_news() {
+                self.page.make_room()?;
+                self.approvals.ask();
+            }
+            let ended = tokio::select! {
+                heard = self.events.next() => self.heard(heard?).await?,
+                Ok(_) = interrupts.wait_for(|is_wanted| *is_wanted), if !self.is_unwanted => {
+                    self.is_unwanted = true;
+                    self.page.make_room()?;
+                    self.caller.note("Interrupting the turn; another Ctrl-C leaves at once, and the turn goes on.");
+                    self.interrupt();
+                    None
+                }
+                outcome = ended(&mut self.interrupting) => {
+                    self.interrupted(outcome)?;
+                    None
+                }
+                line = self.approvals.line() => {
+                    self.approvals.typed(line).await?;
+                    None
+                }
+            };
+            if let Some(fate) = ended {
+                self.page.end_line()?;
+                return Ok(fate);
+            }
+        }
+    }
+
+    async fn heard(&mut self, heard: Heard) -> Result<Option<Fate>, Failure> {
+        match heard {
+            Heard::Event(text) => {
+                let event: Value = serde_json::from_str(&text).unwrap_or_default();
+                self.event(&event)
+            }
+            Heard::Gap(reason) => {
+                self.page.make_room()?;
+                self.caller.note(&format!("A part of what happened is missing: {reason}."));
+                self.look().await
+            }
+            Heard::Lost => {
+                self.page.make_room()?;
+                self.caller.note("The connection is gone; waiting for codexd.");
+                Ok(None)
+            }
+            Heard::Back => {
+                self.caller.note("codexd is back.");
+                Ok(None)
+            }
+        }
+    }
+
+    /// Reads the turn where the events cannot tell.
+    async fn look(&mut self) -> Result<Option<Fate>, Failure> {
+        let Some(turn_id) = self.turn_id() else {
+            return Err(Failure::new(format!(
+                "What became of the turn is not known; \"{}\" shows its session.",
+                self.caller.command("sessions")
+            )));
+        };
+        let path = format!("{}/turns/{}", path(&self.session_id), escaped(turn_id));
+        let turn = self.caller.client.get(&path).await?["turn"].take();
+        let fate = Fate::of(turn["status"].as_str().unwrap_or_default(), words::error(&turn["error"]));
+        if let (Some(_), Some(text)) = (&fate, turn["text"].as_str()) {
+            let last = turn["items"].as_array().into_iter().flatten().rev();
+            let message = last.clone().find(|item| item["type"] == "agentMessage");
+            let id = message.and_then(|item| item["id"].as_str()).unwrap_or_default();
+            self.page.whole(id, text)?;
+        }
+        Ok(fate)
+    }
+
+    /// Shows an event; the fate of the turn when it tells that.
+    fn event(&mut self, event: &Value) -> Result<Option<Fate>, Failure> {
+        let detail = &event["detail"];
+        let kind = event["type"].as_str().unwrap_or_default();
+        if let Turn::Queued(queue_id) = &self.turn {
+            if detail["queueId"].as_str() == Some(queue_id) {
+                return self.queued(kind, detail);
+            }
+            return Ok(None);
+        }
+        let theirs = detail["turnId"].as_str().or(detail["params"]["turnId"].as_str());
+        // A request may be about the session and no turn.
+        let is_request = kind.starts_with("request.");
+        if theirs != self.turn_id() && !(is_request && theirs.is_none()) {
+            return Ok(None);
+        }
+        match kind {
+            "app-server.turn.message.delta" => {
+                let text = |name: &str| detail[name].as_str().unwrap_or_default();
+                self.page.piece(text("itemId"), text("delta"))?;
+            }
+            "app-server.notification" => self.notification(detail)?,
+            "app-server.turn.error" => {
+                self.error = words::error(&detail["error"]);
+                if detail["willRetry"] == true {
+                    let error = self.error.as_deref().unwrap_or("something failed");
+                    self.page.aside(&format!("{error}; Codex tries again"))?;
+                }
+            }
+            "request.opened" => self.approvals.opened(&detail["request"]),
+            "request.resolved" => {
+                if let Some(word) = self.approvals.resolved(detail) {
+                    self.page.aside(&word)?;
+                }
+            }
+            "turn.stalled" => self.page.aside(event["message"].as_str().unwrap_or_default())?,
+            "app-server.turn.completed" | "turn.settled" => {
+                let error = words::error(&detail["error"]).or(self.error.take());
+                return Ok(Fate::of(detail["status"].as_str().unwrap_or_default(), error));
+            }
+            "app-server.turn.completed.missing" => {
+                let reason = detail["transportCloseMessage"].as_str().unwrap_or("the connection ended");
+                return Ok(Some(Fate::Failed(Some(format!("the app-server was lost: {reason}.")))));
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    /// What becomes of a turn that waits.
+    fn queued(&mut self, kind: &str, detail: &Value) -> Result<Option<Fate>, Failure> {
+        match (kind, detail["turnId"].as_str()) {
+            ("turn.queued", _) => {
+                let position = detail["position"].as_u64().unwrap_or(1);
+                self.page.aside(&format!("the turn waits, at place {position}"))?;
+            }
+            ("turn.rejected", _) => {
+                let reason = detail["reason"].as_str().map(str::to_owned);
+                return Ok(Some(Fate::Failed(reason)));
+            }
+            (_, Some(turn_id)) => {
+                self.turn = Turn::Begun(turn_id.to_owned());
+                if self.is_unwanted {
+                    self.interrupt();
+                }
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    fn notification(&mut self, detail: &Value) -> Result<(), Failure> {
+        let item = &detail["params"]["item"];
+        match detail["notificationMethod"].as_str() {
+            Some("item/started") => match words::item(item) {
+                Some(line) => self.page.aside(&line),
+                None => Ok(()),
+            },
+            Some("item/completed") if item["type"] == "agentMessage" => {
+                let text = |name: &str| item[name].as_str().unwrap_or_default();
+                self.page.whole(text("id"), text("text"))
+            }
+            Some("item/completed") => match words::item_outcome(item) {
+                Some(outcome) => {
+                    let line = words::item(item).unwrap_or_default();
+                    self.page.aside(&format!("{outcome}: {line}"))
+                }
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// Interrupts the turn; one that waits is interrupted when it begins.
+    fn interrupt(&mut self) {
+        let Some(turn_id) = self.turn_id() else {
+            self.caller.note("The turn waits for another one and is interrupted when it begins.");
+            return;
+        };
+        let client: Client = self.caller.client.clone();
+        let body = serde_json::json!({ "sessionId": self.session_id, "turnId": turn_id });
+        let asking = async move { client.post("/v1/codexd/turn/interrupt", &body).await };
+        self.interrupting = Some(tokio::spawn(asking));
+    }
+
+    /// What became of the interrupt; the events tell of the turn.
+    fn interrupted(&mut self, outcome: Result<Value, ClientError>) -> Result<(), Failure> {
+        let sentence = match outcome {
+            Ok(answer) => match answer["commandsReason"].as_str() {
+                Some(reason) => format!("What the turn left in the background goes on: {reason}"),
+                None => return Ok(()),
+            },
+            // It came to its end by itself.
+            Err(error) if error.code() == "no_turn" => return Ok(()),
+            Err(error) => format!("The turn could not be interrupted: {error}"),
+        };
+        self.page.make_room()?;
+        self.caller.note(&sentence);
+        Ok(())
+    }
+}
+
+/// The answer to the interrupt that is under way; never when there is none.
+async fn ended(task: &mut Option<JoinHandle<Result<Value, ClientError>>>) -> Result<Value, ClientError> {
+    if let Some(handle) = task {
+        let outcome = handle.await;
+        *task = None;
+        if let Ok(outcome) = outcome {
+            return outcome;
+        }
+    }
+    std::future::pending().await
+}

@@ -1,0 +1,94 @@
+//! What people see of a turn: the answer on stdout, everything else on stderr.
+
+use std::io::{self, ErrorKind};
+
+use crate::commands::errand::Caller;
+use crate::commands::terminal::{FAINT, harmless_lines};
+use crate::commands::{Failure, output};
+
+/// The answer as far as it was written.
+pub(super) struct Page<'a> {
+    caller: &'a Caller,
+    /// The message that is being written, and what was written of it.
+    message: Option<(String, String)>,
+    /// Whether stdout stands at the beginning of a line.
+    at_beginning: bool,
+}
+
+impl<'a> Page<'a> {
+    pub(super) fn new(caller: &'a Caller) -> Self {
+        Self { caller, message: None, at_beginning: true }
+    }
+
+    /// Writes a piece of a message of the agent.
+    pub(super) fn piece(&mut self, message_id: &str, text: &str) -> Result<(), Failure> {
+        if self.caller.json {
+            return Ok(());
+        }
+        let is_same = self.message.as_ref().is_some_and(|(id, _)| id == message_id);
+        if !is_same {
+            self.end_line()?;
+            if self.message.is_some() {
+                self.write("\n")?;
+            }
+            self.message = Some((message_id.to_owned(), String::new()));
+        }
+        if let Some((_, written)) = &mut self.message {
+            written.push_str(text);
+        }
+        self.write(text)
+    }
+
+    /// Writes what is missing of a message that is over.
+    pub(super) fn whole(&mut self, message_id: &str, text: &str) -> Result<(), Failure> {
+        let rest = match &self.message {
+            Some((id, written)) if id == message_id => text.strip_prefix(written.as_str()),
+            _ => Some(text),
+        };
+        match rest {
+            Some("") | None => Ok(()),
+            Some(rest) => self.piece(message_id, rest),
+        }
+    }
+
+    /// Writes a line that is no part of the answer.
+    pub(super) fn aside(&mut self, line: &str) -> Result<(), Failure> {
+        self.make_room()?;
+        let screen = &self.caller.stderr;
+        output::complain(&screen.paint(FAINT, &screen.line(line)));
+        Ok(())
+    }
+
+    /// Sees that what comes next on stderr does not stand in a line of the answer.
+    pub(super) fn make_room(&mut self) -> Result<(), Failure> {
+        if self.caller.stdout.is_terminal { self.end_line() } else { Ok(()) }
+    }
+
+    /// Ends the line of the answer, if one was begun.
+    pub(super) fn end_line(&mut self) -> Result<(), Failure> {
+        if self.at_beginning { Ok(()) } else { self.write("\n") }
+    }
+
+    fn write(&mut self, text: &str) -> Result<(), Failure> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.at_beginning = text.ends_with('\n');
+        let written = match self.caller.stdout.is_terminal {
+            true => output::write(&harmless_lines(text)),
+            false => output::write(text),
+        };
+        written.map_err(|error| unwritten(&error))
+    }
+}
+
+/// A reader that has seen enough is no failure, but its turn goes on.
+fn unwritten(error: &io::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::BrokenPipe => Failure {
+            code: 0,
+            message: "Nobody reads the answer any more; the turn goes on in codexd.".to_owned(),
+        },
+        _ => Failure::new(format!("The answer cannot be written: {error}; the turn goes on in codexd.")),
+    }
+}

@@ -1,0 +1,95 @@
+//! `codexd follow`: the events as they come, over restarts of the daemon.
+
+use std::io::{ErrorKind, stdout};
+use std::process::ExitCode;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use super::client::{EventStream, Filter, Heard, newest};
+use super::errand::Caller;
+use super::sessions::{find, folder};
+use super::terminal::{BAD, FAINT, WAITING, cut, harmless};
+use super::{Failure, output, words};
+
+pub(crate) async fn run(
+    caller: &Caller,
+    session: Option<String>,
+    types: Vec<String>,
+    after: Option<String>,
+) -> Result<ExitCode, Failure> {
+    let session_id = match session {
+        Some(word) => Some(find(caller, &word, &folder(None)?).await?),
+        None => None,
+    };
+    let cursor = match after {
+        Some(cursor) => cursor,
+        None => newest(&caller.client).await?,
+    };
+    let filter = Filter { session_id, types };
+    let mut events = EventStream::new(&caller.client, filter, cursor, None).open().await?;
+    let mut gone = reader_gone()?;
+    loop {
+        let heard = tokio::select! {
+            heard = events.next() => heard?,
+            Ok(()) = &mut gone => return Ok(ExitCode::SUCCESS),
+        };
+        match heard {
+            Heard::Event(text) => {
+                let line = if caller.json { plain(caller, &text) } else { line(caller, &text) };
+                match output::write(&format!("{line}\n")) {
+                    // Whoever read has seen enough.
+                    Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
+                    written => written
+                        .map_err(|error| Failure::new(format!("The events cannot be written: {error}.")))?,
+                }
+            }
+            Heard::Gap(reason) => caller.note(&format!("Events are missing here: {reason}.")),
+            Heard::Lost => caller.note("The connection is gone; waiting for codexd."),
+            Heard::Back => caller.note("codexd is back; going on where the connection ended."),
+        }
+    }
+}
+
+fn plain(caller: &Caller, text: &str) -> String {
+    if caller.stdout.is_terminal { harmless(text) } else { text.to_owned() }
+}
+
+/// Time, type and what happened; the colours do not count for the width.
+fn line(caller: &Caller, text: &str) -> String {
+    let event: Value = serde_json::from_str(text).unwrap_or_default();
+    let part = |name: &str| harmless(event[name].as_str().unwrap_or("-"));
+    let (time, name) = (part("createdAt"), part("type"));
+    let rest = harmless(&words::event(&event));
+    let screen = &caller.stdout;
+    let Some(width) = screen.width else { return format!("{time} {name} {rest}") };
+    let head = cut(&format!("{time} {name} "), width);
+    let rest = cut(&rest, width.saturating_sub(super::terminal::columns(&head)));
+    let rest = match (event["level"].as_str(), event["type"].as_str()) {
+        (_, Some("request.opened")) => screen.paint(WAITING, &rest),
+        (Some("warn" | "error"), _) => screen.paint(BAD, &rest),
+        _ => rest,
+    };
+    format!("{}{rest}", screen.paint(FAINT, &head))
+}
+
+/// Tells when nobody can read stdout any more, also while there is nothing to write.
+fn reader_gone() -> Result<oneshot::Receiver<()>, Failure> {
+    let (gone, told) = oneshot::channel();
+    let watch = move || {
+        let stdout = stdout();
+        let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
+        // A system that cannot say it of this kind of output ends the watch, and the next write will tell.
+        let woken = poll(&mut watched, None);
+        let ended = woken.is_ok() && watched[0].revents().intersects(PollFlags::ERR | PollFlags::HUP);
+        if ended {
+            let _ = gone.send(());
+        }
+    };
+    std::thread::Builder::new()
+        .name("reader".to_owned())
+        .spawn(watch)
+        .map_err(|error| Failure::new(format!("A thread could not be started: {error}.")))?;
+    Ok(told)
+}

@@ -1,0 +1,55 @@
+//! `codexd interrupt`: interrupts the running turn of a session.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::Failure;
+use super::errand::Caller;
+use super::sessions::{find, folder, list};
+
+pub(crate) async fn run(caller: &Caller, session: Option<String>) -> Result<ExitCode, Failure> {
+    let session_id = match session {
+        Some(word) => find(caller, &word, &folder(None)?).await?,
+        None => the_only_one(caller).await?,
+    };
+    let answer = interrupt(caller, &session_id, None).await?;
+    let turn_id = answer["turn"]["turnId"].as_str().unwrap_or_default();
+    let mut text = match answer["interrupted"].as_bool() {
+        Some(true) => format!("Turn {turn_id} was interrupted."),
+        _ => format!("Turn {turn_id} is {}.", answer["turn"]["status"].as_str().unwrap_or("unknown")),
+    };
+    if let Some(reason) = answer["commandsReason"].as_str() {
+        text.push_str(&format!(" What it left running in the background goes on: {reason}"));
+    }
+    caller.say(&answer, &caller.stdout.line(&text));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Interrupts the running turn of a session, or this one only; answers when it has ended or 5 s have passed.
+pub(crate) async fn interrupt(
+    caller: &Caller,
+    session_id: &str,
+    turn_id: Option<&str>,
+) -> Result<Value, Failure> {
+    let body = json!({ "sessionId": session_id, "turnId": turn_id });
+    Ok(caller.client.post("/v1/codexd/turn/interrupt", &body).await?)
+}
+
+async fn the_only_one(caller: &Caller) -> Result<String, Failure> {
+    let answer = caller.client.get("/v1/codexd/sessions?status=active").await?;
+    let sessions = list(&answer, "sessions").iter();
+    let busy: Vec<&str> = sessions
+        .filter(|session| session["currentTurnId"].is_string())
+        .filter_map(|session| session["sessionId"].as_str())
+        .collect();
+    match busy.as_slice() {
+        [session_id] => Ok((*session_id).to_owned()),
+        [] => Err(Failure::new("No turn runs.")),
+        several => Err(Failure::settings(format!(
+            "Turns run in {} sessions; name one of them: {}.",
+            several.len(),
+            several.join(", ")
+        ))),
+    }
+}

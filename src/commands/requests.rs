@@ -1,0 +1,136 @@
+//! `codexd requests`, `codexd approve` and `codexd decline`: what Codex asks, and its answer.
+
+use std::process::ExitCode;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::client::escaped;
+use super::errand::Caller;
+use super::sessions::list as list_of;
+use super::terminal::{Column, Room, harmless, table};
+use super::{Failure, words};
+use crate::cli::Answer;
+
+const ALL: &str = "/v1/codexd/requests";
+
+const COLUMNS: [Column; 5] = [
+    Column { title: "REQUEST", room: Room::Fixed },
+    Column { title: "SESSION", room: Room::Fixed },
+    Column { title: "STATE", room: Room::Fixed },
+    Column { title: "AGE", room: Room::Fixed },
+    Column { title: "CODEX ASKS TO", room: Room::LosesEnd },
+];
+
+/// Lists the requests that wait, oldest first, or all.
+pub(crate) async fn list(caller: &Caller, all: bool) -> Result<ExitCode, Failure> {
+    let mut answer = caller.client.get(ALL).await?;
+    let is_wanted = |request: &Value| all || request["status"] == "pending";
+    if let Some(requests) = answer["requests"].as_array_mut() {
+        requests.retain(is_wanted);
+    }
+    let now = Timestamp::now();
+    let rows: Vec<Vec<String>> =
+        list_of(&answer, "requests").iter().map(|request| row(request, now)).collect();
+    let text = match rows.is_empty() {
+        true if all => "Nothing was asked.".to_owned(),
+        true => "Nothing waits for an answer.".to_owned(),
+        false => table(&caller.stdout, &COLUMNS, &rows),
+    };
+    caller.say(&answer, &text);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(request: &Value, now: Timestamp) -> Vec<String> {
+    let text = |name: &str| request[name].as_str().unwrap_or("-").to_owned();
+    let state = match request["status"].as_str() {
+        Some("pending") => "waits".to_owned(),
+        _ if request["decision"].is_null() => text("resolvedBy"),
+        _ => words::decision(&request["decision"]),
+    };
+    let age = words::age(&request["createdAt"], now);
+    vec![text("requestId"), text("sessionId"), state, age, words::request(request)]
+}
+
+/// Answers a request, or the only one that waits.
+pub(crate) async fn answer(
+    caller: &Caller,
+    request_id: Option<String>,
+    answer: &Answer,
+) -> Result<ExitCode, Failure> {
+    let request = match request_id {
+        Some(id) => caller.client.get(&path(&id)).await?["request"].take(),
+        None => the_only_one(caller).await?,
+    };
+    let id = request["requestId"].as_str().unwrap_or_default();
+    let body = body(&request, answer)?;
+    let answered = caller.client.post(&path(id), &body).await?;
+    let decided = match &answered["request"]["decision"] {
+        Value::Null => "answered".to_owned(),
+        decision => words::decision(decision),
+    };
+    let text = format!("{decided}: {} ({id})", words::request(&request));
+    caller.say(&answered, &caller.stdout.line(&text));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The path of a request.
+pub(crate) fn path(request_id: &str) -> String {
+    format!("{ALL}/{}", escaped(request_id))
+}
+
+/// The requests that wait in a session, oldest first.
+pub(crate) async fn waiting(caller: &Caller, session_id: &str) -> Result<Vec<Value>, Failure> {
+    let answer = caller.client.get(&format!("{ALL}?sessionId={}", escaped(session_id))).await?;
+    let waiting = list_of(&answer, "requests").iter().filter(|request| request["status"] == "pending");
+    Ok(waiting.cloned().collect())
+}
+
+async fn the_only_one(caller: &Caller) -> Result<Value, Failure> {
+    let answer = caller.client.get(ALL).await?;
+    let waiting: Vec<&Value> =
+        list_of(&answer, "requests").iter().filter(|request| request["status"] == "pending").collect();
+    match waiting.as_slice() {
+        [request] => Ok((*request).clone()),
+        [] => Err(Failure::new("Nothing waits for an answer.")),
+        several => {
+            let lines = several.iter().map(|request| {
+                let id = request["requestId"].as_str().unwrap_or_default();
+                format!("\n{id}  {}", harmless(&words::request(request)))
+            });
+            let lines: String = lines.collect();
+            Err(Failure::settings(format!("{} requests wait; name one of them:{lines}", several.len())))
+        }
+    }
+}
+
+/// What is sent; a decision has to be one of those that are offered.
+fn body(request: &Value, answer: &Answer) -> Result<Value, Failure> {
+    let word = match answer {
+        Answer::Result(text) => {
+            let result: Value = serde_json::from_str(text)
+                .map_err(|error| Failure::settings(format!("--result is not JSON: {error}.")))?;
+            return Ok(json!({ "result": result }));
+        }
+        Answer::Decision(word) => word,
+    };
+    let offered = words::decisions(request);
+    chosen(&offered, word).map(|decision| json!({ "decision": decision })).ok_or_else(|| {
+        let names: Vec<String> = offered.iter().map(words::decision).collect();
+        Failure::new(harmless(&format!(
+            "Codex does not offer {word:?} here, but {}; say which with --decision, or everything with --result.",
+            names.join(", ")
+        )))
+    })
+}
+
+/// The decision that somebody means: by all of it in JSON, or by its word.
+pub(crate) fn chosen<'a>(offered: &'a [Value], word: &str) -> Option<&'a Value> {
+    let meant: Option<Value> = serde_json::from_str(word).ok();
+    let is_meant = |decision: &&Value| {
+        Some(*decision) == meant.as_ref()
+            || decision.as_str() == Some(word)
+            || decision.as_object().is_some_and(|object| object.len() == 1 && object.contains_key(word))
+    };
+    offered.iter().find(is_meant)
+}

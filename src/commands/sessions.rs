@@ -1,0 +1,109 @@
+//! `codexd sessions`, and finding the session that somebody means.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::Failure;
+use super::client::escaped;
+use super::errand::Caller;
+use super::terminal::{Column, Room, table};
+use super::words::age;
+
+/// The word for the session that was used last.
+const LAST: &str = "last";
+
+const COLUMNS: [Column; 6] = [
+    Column { title: "SESSION", room: Room::Fixed },
+    Column { title: "FOLDER", room: Room::LosesFront },
+    Column { title: "MODEL", room: Room::LosesEnd },
+    Column { title: "STATE", room: Room::Fixed },
+    Column { title: "LAST TURN", room: Room::LosesEnd },
+    Column { title: "AGE", room: Room::Fixed },
+];
+
+/// Lists the sessions, the newest first: the active ones, or all.
+pub(crate) async fn run(caller: &Caller, all: bool) -> Result<ExitCode, Failure> {
+    let query = if all { "order=newest" } else { "order=newest&status=active" };
+    let answer = caller.client.get(&format!("/v1/codexd/sessions?{query}")).await?;
+    let sessions = list(&answer, "sessions");
+    let requests = caller.client.get("/v1/codexd/requests").await?;
+    let asking: Vec<&Value> = list(&requests, "requests")
+        .iter()
+        .filter(|request| request["status"] == "pending")
+        .map(|request| &request["sessionId"])
+        .collect();
+    let now = Timestamp::now();
+    let rows: Vec<Vec<String>> = sessions.iter().map(|session| row(session, &asking, now)).collect();
+    let text = match rows.is_empty() {
+        true if all => "There are no sessions.".to_owned(),
+        true => "There are no active sessions.".to_owned(),
+        false => table(&caller.stdout, &COLUMNS, &rows),
+    };
+    caller.say(&json!({ "sessions": sessions }), &text);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(session: &Value, asking: &[&Value], now: Timestamp) -> Vec<String> {
+    let text = |name: &str| session[name].as_str().unwrap_or("-").to_owned();
+    let state = match session["status"].as_str() {
+        Some("active") if asking.contains(&&session["sessionId"]) => "asks",
+        Some("active") if session["currentTurnId"].is_string() => "busy",
+        Some("active") => "idle",
+        other => other.unwrap_or("-"),
+    };
+    let last = match session["lastTurnStatus"].as_str() {
+        Some("inProgress") => "in progress".to_owned(),
+        Some(status) => format!("{status} {} ago", age(&session["updatedAt"], now)),
+        None => "-".to_owned(),
+    };
+    vec![
+        text("sessionId"),
+        text("cwd"),
+        text("model"),
+        state.to_owned(),
+        last,
+        age(&session["createdAt"], now),
+    ]
+}
+
+/// The list of this name in an answer.
+pub(crate) fn list<'a>(answer: &'a Value, name: &str) -> &'a [Value] {
+    answer[name].as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+/// The path of a session.
+pub(crate) fn path(session_id: &str) -> String {
+    format!("/v1/codexd/sessions/{}", escaped(session_id))
+}
+
+/// The session that a word means; `last` is the active one of this folder that changed last.
+pub(crate) async fn find(caller: &Caller, word: &str, folder: &Path) -> Result<String, Failure> {
+    if word != LAST {
+        return Ok(word.to_owned());
+    }
+    let answer = caller.client.get("/v1/codexd/sessions?status=active").await?;
+    let here = list(&answer, "sessions").iter().filter(|session| is_in(session, folder));
+    let last = here.max_by_key(|session| session["updatedAt"].as_str().unwrap_or_default().to_owned());
+    last.and_then(|session| session["sessionId"].as_str()).map(str::to_owned).ok_or_else(|| {
+        Failure::new(format!(
+            "No active session works in {}; \"{}\" shows where they are.",
+            folder.display(),
+            caller.command("sessions")
+        ))
+    })
+}
+
+fn is_in(session: &Value, folder: &Path) -> bool {
+    let theirs = Path::new(session["cwd"].as_str().unwrap_or_default());
+    theirs == folder || theirs.canonicalize().is_ok_and(|theirs| theirs == folder)
+}
+
+/// The folder that somebody means, without symlinks; the current one when none is named.
+pub(crate) fn folder(named: Option<&str>) -> Result<std::path::PathBuf, Failure> {
+    let named = named.unwrap_or(".");
+    let found = Path::new(named).canonicalize();
+    found.map_err(|error| Failure::settings(format!("The folder {named} cannot be used: {error}.")))
+}

@@ -1,0 +1,203 @@
+//! How people are told of an item, an event, a request and a session: one line for each.
+//!
+//! What comes from Codex is put into the lines as it is; whoever writes them makes them harmless.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::terminal::harmless;
+
+/// An item of a turn at its beginning; `None` for what a person sees in another way or not at all.
+pub(crate) fn item(item: &Value) -> Option<String> {
+    let text = |name: &str| item[name].as_str().unwrap_or_default();
+    Some(match item["type"].as_str()? {
+        "commandExecution" => format!("$ {}", text("command")),
+        "fileChange" => format!("file {}", changes(&item["changes"])),
+        "mcpToolCall" => format!("tool {}/{}", text("server"), text("tool")),
+        "webSearch" => format!("web search {}", text("query")),
+        _ => return None,
+    })
+}
+
+/// How an item ended, where that is not as it was meant to.
+pub(crate) fn item_outcome(item: &Value) -> Option<String> {
+    self::item(item)?;
+    let status = item["status"].as_str().unwrap_or("completed");
+    match (status, item["exitCode"].as_i64()) {
+        (_, Some(code)) if code != 0 => Some(format!("exit code {code}")),
+        ("completed" | "inProgress", _) => None,
+        (other, _) => Some(other.to_owned()),
+    }
+}
+
+/// What a patch changes: `add a.txt, update b.txt`.
+fn changes(changes: &Value) -> String {
+    let change = |change: &Value| {
+        let kind = change["kind"]["type"].as_str().or(change["kind"].as_str()).unwrap_or("change");
+        format!("{kind} {}", change["path"].as_str().unwrap_or("?"))
+    };
+    changes.as_array().into_iter().flatten().map(change).collect::<Vec<_>>().join(", ")
+}
+
+/// An event of the log, without its time and type.
+pub(crate) fn event(event: &Value) -> String {
+    let detail = &event["detail"];
+    if event["type"] == "app-server.notification" {
+        let item = &detail["params"]["item"];
+        let word = match detail["notificationMethod"].as_str() {
+            Some("item/started") => "began",
+            Some("item/completed") => "ended",
+            _ => "",
+        };
+        if !word.is_empty() {
+            let kind = || item["type"].as_str().unwrap_or("item").to_owned();
+            let outcome = item_outcome(item).map_or_else(String::new, |outcome| format!(", {outcome}"));
+            return format!("{word}: {}{outcome}", self::item(item).unwrap_or_else(kind));
+        }
+    }
+    if event["type"] == "request.opened" {
+        let asked = &detail["request"];
+        return format!("{} asks: {}", asked["requestId"].as_str().unwrap_or("?"), request(asked));
+    }
+    event["message"].as_str().unwrap_or_default().to_owned()
+}
+
+/// What a request of the app-server is about.
+pub(crate) fn request(request: &Value) -> String {
+    let params = &request["params"];
+    let text = |name: &str| params[name].as_str();
+    let reason = text("reason").map_or_else(String::new, |reason| format!(" ({reason})"));
+    match request["method"].as_str().unwrap_or_default() {
+        "item/commandExecution/requestApproval" | "execCommandApproval" => {
+            format!("run {}{reason}", command(&params["command"]))
+        }
+        "item/fileChange/requestApproval" | "applyPatchApproval" => match text("grantRoot") {
+            Some(root) => format!("change files below {root}{reason}"),
+            None => format!("change files{reason}"),
+        },
+        "item/permissions/requestApproval" => format!("have more rights: {}{reason}", params["permissions"]),
+        "item/tool/requestUserInput" => {
+            let questions = params["questions"].as_array().into_iter().flatten();
+            questions.filter_map(|question| question["question"].as_str()).collect::<Vec<_>>().join(" ")
+        }
+        "mcpServer/elicitation/request" => {
+            text("message").unwrap_or("an MCP server has a question").to_owned()
+        }
+        other => other.to_owned(),
+    }
+}
+
+/// A command, which is one text or a list of words.
+fn command(command: &Value) -> String {
+    match command {
+        Value::String(text) => text.clone(),
+        Value::Array(words) => words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+        _ => "a command".to_owned(),
+    }
+}
+
+/// A decision: its word, and what it goes with.
+pub(crate) fn decision(decision: &Value) -> String {
+    match decision {
+        Value::String(word) => word.clone(),
+        Value::Object(object) => {
+            let parts = object.iter().map(|(word, more)| match more {
+                Value::Null => word.clone(),
+                more => format!("{word} {more}"),
+            });
+            parts.collect::<Vec<_>>().join(" ")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The decisions of a request, in its order.
+pub(crate) fn decisions(request: &Value) -> Vec<Value> {
+    request["decisions"].as_array().cloned().unwrap_or_default()
+}
+
+/// What went wrong in a turn, from the app-server's form of it.
+pub(crate) fn error(error: &Value) -> Option<String> {
+    let message = error["message"].as_str()?;
+    Some(match error["additionalDetails"].as_str() {
+        Some(more) => harmless(&format!("{message} ({more})")),
+        None => harmless(message),
+    })
+}
+
+/// How long ago a time was, such as `5m`; `-` for what is none.
+pub(crate) fn age(time: &Value, now: Timestamp) -> String {
+    let Some(time) = time.as_str().and_then(|time| time.parse::<Timestamp>().ok()) else {
+        return "-".to_owned();
+    };
+    let seconds = now.as_second().saturating_sub(time.as_second()).max(0);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86_400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_age_is_one_number() {
+        let now: Timestamp = "2026-11-20T12:00:00Z".parse().unwrap();
+        for (time, expected) in [
+            ("2026-11-20T11:59:01.5Z", "59s"),
+            ("2026-11-20T11:59:00Z", "1m"),
+            ("2026-11-20T10:59:00Z", "1h"),
+            ("2026-11-17T12:00:00Z", "3d"),
+            ("2026-11-20T12:00:09Z", "0s"),
+            ("soon", "-"),
+        ] {
+            assert_eq!(age(&time.into(), now), expected, "{time}");
+        }
+    }
+
+    #[test]
+    fn a_request_says_what_it_is_about() {
+        for (method, params, expected) in [
+            (
+                "item/commandExecution/requestApproval",
+                json!({"command": "ls", "reason": "why"}),
+                "run ls (why)",
+            ),
+            ("execCommandApproval", json!({"command": ["ls", "-l"]}), "run ls -l"),
+            ("item/fileChange/requestApproval", json!({"grantRoot": "/a"}), "change files below /a"),
+            (
+                "item/permissions/requestApproval",
+                json!({"permissions": {"a": 1}}),
+                "have more rights: {\"a\":1}",
+            ),
+            ("item/tool/requestUserInput", json!({"questions": [{"question": "Which?"}]}), "Which?"),
+            ("mcpServer/elicitation/request", json!({"message": "Who?"}), "Who?"),
+            ("new/one", json!({}), "new/one"),
+        ] {
+            assert_eq!(request(&json!({ "method": method, "params": params })), expected);
+        }
+    }
+
+    #[test]
+    fn an_item_says_what_is_done_and_only_then_how_it_ended_when_that_matters() {
+        let command = json!({"type": "commandExecution", "command": "ls", "status": "failed", "exitCode": 2});
+        assert_eq!(item(&command).unwrap(), "$ ls");
+        assert_eq!(item_outcome(&command).unwrap(), "exit code 2");
+        let patch = json!({"type": "fileChange", "status": "declined", "changes": [
+            {"path": "a", "kind": {"type": "add"}}, {"path": "b", "kind": {"type": "update"}}]});
+        assert_eq!(item(&patch).unwrap(), "file add a, update b");
+        assert_eq!(item_outcome(&patch).unwrap(), "declined");
+        assert_eq!(
+            item_outcome(&json!({"type": "commandExecution", "status": "completed", "exitCode": 0})),
+            None
+        );
+        assert_eq!(item(&json!({"type": "reasoning"})), None);
+        let amendment = json!({"acceptWithExecpolicyAmendment": {"execpolicy_amendment": ["ls"]}});
+        assert_eq!(decision(&amendment), "acceptWithExecpolicyAmendment {\"execpolicy_amendment\":[\"ls\"]}");
+    }
+}

@@ -1,0 +1,327 @@
+//! `codexd ask` without a terminal.
+
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::{Person, assert_answer, document};
+use crate::api::{Ended, create, logged_type, record, run, start, text, turn};
+use crate::duplex::{asked, over, turn_over};
+use crate::support::daemon::Daemon;
+use crate::support::http::get;
+use crate::support::wait::{DEADLINE, wait_until, wait_until_async};
+
+/// A program that runs, and what it wrote.
+struct Started(Child);
+
+impl Started {
+    fn new(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self(command.spawn().unwrap())
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+
+    /// Waits until a line on stderr has this in it; all of stderr so far.
+    async fn says(&mut self, wanted: &str) -> String {
+        let mut stderr = self.0.stderr.take().unwrap();
+        let (wanted, shown) = (wanted.to_owned(), wanted);
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut text = Vec::new();
+            let mut byte = [0];
+            while !String::from_utf8_lossy(&text).contains(&wanted) && stderr.read(&mut byte).unwrap() == 1 {
+                text.push(byte[0]);
+            }
+            (stderr, String::from_utf8(text).unwrap())
+        });
+        let read = tokio::time::timeout(DEADLINE, reading).await;
+        let (stderr, text) = read.unwrap_or_else(|_| panic!("stderr is still without {shown:?}")).unwrap();
+        self.0.stderr = Some(stderr);
+        text
+    }
+
+    async fn ended(mut self) -> Ended {
+        let status = wait_until("the end of the program", || self.0.try_wait().unwrap()).await;
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        if let Some(mut pipe) = self.0.stdout.take() {
+            pipe.read_to_string(&mut stdout).unwrap();
+        }
+        self.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        Ended { code: status.code(), stdout, stderr }
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The only session of the daemon.
+async fn only_session(daemon: &Daemon) -> Value {
+    wait_until_async("a session", async || {
+        let sessions = get(daemon, "/v1/codexd/sessions").await.data(200)["sessions"].clone();
+        sessions.as_array().unwrap().first().cloned()
+    })
+    .await
+}
+
+/// The session of the daemon once a turn runs in it.
+async fn busy(daemon: &Daemon) -> String {
+    wait_until_async("a turn", async || {
+        let session = only_session(daemon).await;
+        session["currentTurnId"].is_string().then(|| text(&session["sessionId"]))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_pipe_gets_the_answer_and_nothing_else() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let asked = person.says(&["ask", "command=ls", "ask=unknown", "text=\u{1b}[1mbold"]).await;
+    // What is behind a pipe gets what Codex said, to the letter.
+    assert_eq!((asked.code, asked.stdout.as_str()), (Some(0), "\u{1b}[1mbold\n"), "{asked:?}");
+    let session = only_session(&daemon).await;
+    let said = format!("session {}\n$ /bin/bash -lc 'ls'\n", text(&session["sessionId"]));
+    assert_eq!(asked.stderr, said);
+    assert_eq!(session["cwd"], json!(person.folder().canonicalize().unwrap()));
+
+    let again = person.says(&["ask", "--session", "last", "text=again"]).await;
+    assert_eq!((again.code, again.stdout.as_str()), (Some(0), "again\n"), "{again:?}");
+    let answer = get(&daemon, "/v1/codexd/sessions").await;
+    assert_eq!(answer.data(200)["sessions"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn the_json_is_the_session_and_the_turn() {
+    let daemon = start().await;
+    let asked = Person::beside(&daemon).says(&["ask", "--json", "text=hello", "command=ls"]).await;
+    assert_eq!(asked.code, Some(0), "{asked:?}");
+    assert_answer("ask", &document(&asked));
+}
+
+#[tokio::test]
+async fn the_text_may_come_over_stdin() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    for (words, input, expected) in [
+        (["ask"].as_slice(), " from a file \n", "from a file"),
+        (&["ask", "-"], "from a file", "from a file"),
+        (&["ask", "look", "at this:", "-"], "a diff\n", "look at this:\n\na diff"),
+        (&["ask", "-", "what is it?"], "a diff\n", "a diff\n\nwhat is it?"),
+    ] {
+        let mut command = person.command(&[words, &["--json"]].concat());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let asked = Started(child).ended().await;
+        assert_eq!(asked.code, Some(0), "{asked:?}");
+        assert_eq!(document(&asked)["turn"]["items"][0]["words"], expected, "{words:?}");
+    }
+    for words in [["ask"].as_slice(), &["ask", " "], &["ask", "-"]] {
+        let refused = person.says(words).await;
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{words:?}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_fate_of_the_turn_is_the_exit_code() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    for (prompt, code, said) in [
+        ("fail", 1, "codexd: The turn failed: We’re currently experiencing high demand"),
+        ("crash=7 deltas=2", 1, "the app-server was lost"),
+    ] {
+        let asked = person.says(&["ask", prompt]).await;
+        assert_eq!(asked.code, Some(code), "{asked:?}");
+        assert!(asked.stderr.contains(said), "{asked:?}");
+    }
+    for (words, said) in [
+        (["ask", "--cwd", "nowhere", "hello"].as_slice(), "nowhere"),
+        (&["ask", "--sandbox", "none", "hello"], "none"),
+    ] {
+        let refused = person.says(words).await;
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        assert!(refused.stderr.contains(said), "{refused:?}");
+    }
+    let unknown = person.says(&["ask", "--session", "session-of-nobody", "hello"]).await;
+    assert_eq!(unknown.code, Some(1));
+    assert!(unknown.stderr.contains("session-of-nobody"), "{}", unknown.stderr);
+}
+
+#[tokio::test]
+async fn a_question_names_the_command_that_answers_it() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let mut asking = Started::new(person.command(&["ask", "ask=command", "text=done"]));
+    let said = asking.says("declined at").await;
+    let command = said.split("answer with codexd ").nth(1).unwrap_or_else(|| panic!("no command in {said}"));
+    let words: Vec<&str> = command.split(" or ").next().unwrap().split(' ').collect();
+    assert_eq!(words[0], "approve", "{said}");
+    assert_eq!(person.says(&words).await.code, Some(0), "{words:?}");
+    let ended = asking.ended().await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "done\n"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn the_command_that_answers_finds_the_same_daemon() {
+    let daemon = start().await;
+    let base = crate::support::http::Target::base_url(&daemon).to_owned();
+    let elsewhere = Person::at("http://127.0.0.1:1");
+    let mut asking =
+        Started::new(elsewhere.command(&["ask", "ask=command", "text=done", "--local-api-base", &base]));
+    let said = asking.says("declined at").await;
+    assert!(said.contains(&format!("--local-api-base {base} or codexd decline")), "{said}");
+    let session_id = text(&only_session(&daemon).await["sessionId"]);
+    let request = asked(&daemon, &session_id).await;
+    let answer = ["decline", &text(&request["requestId"]), "--local-api-base", &base];
+    assert_eq!(elsewhere.says(&answer).await.code, Some(0));
+    assert_eq!(over(&daemon, &request["requestId"]).await["decision"], "decline");
+    let ended = asking.ended().await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "done\n"));
+    assert!(ended.stderr.contains("declined: $ "), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn ctrl_c_interrupts_the_turn() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let mut asking = Started::new(person.command(&["ask", "hang"]));
+    let session_id = busy(&daemon).await;
+    asking.says("session ").await;
+    asking.signal(Signal::INT);
+    let ended = asking.ended().await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(4), ""), "{ended:?}");
+    assert!(ended.stderr.contains("Interrupting the turn"), "{}", ended.stderr);
+    assert!(ended.stderr.ends_with("codexd: The turn was interrupted.\n"), "{}", ended.stderr);
+    assert_eq!(record(&daemon, &session_id).await["lastTurnStatus"], "interrupted");
+}
+
+#[tokio::test]
+async fn a_second_ctrl_c_leaves_at_once() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    // An app-server that hears nothing more is not interrupted.
+    let mut asking = Started::new(person.command(&["ask", "stop-reading hang-deltas"]));
+    busy(&daemon).await;
+    asking.says("session ").await;
+    asking.signal(Signal::INT);
+    asking.says("another Ctrl-C leaves").await;
+    asking.signal(Signal::INT);
+    let ended = asking.ended().await;
+    assert_eq!(ended.code, Some(130), "{ended:?}");
+    assert!(ended.stderr.contains("goes on"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn a_busy_session_refuses_queues_or_is_steered() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let session_id = text(&create(&daemon, json!({ "cwd": person.folder() })).await["sessionId"]);
+    let first = turn(&daemon, &session_id, "hang").await;
+    let refused = person.says(&["ask", "--session", &session_id, "hello"]).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("--when-busy queue"), "{}", refused.stderr);
+
+    let mut waiting = Started::new(person.command(&[
+        "ask",
+        "--session",
+        &session_id,
+        "--when-busy",
+        "queue",
+        "text=second",
+    ]));
+    waiting.says("the turn waits, at place 1").await;
+    let steered = person.says(&["ask", "--session", &session_id, "--when-busy", "steer", "text=first"]).await;
+    assert_eq!((steered.code, steered.stdout.as_str()), (Some(0), "first\n"), "{steered:?}");
+    assert_eq!(turn_over(&daemon, &session_id, &first).await["status"], "completed");
+    let waited = waiting.ended().await;
+    assert_eq!((waited.code, waited.stdout.as_str()), (Some(0), "second\n"), "{waited:?}");
+}
+
+#[tokio::test]
+async fn a_turn_that_is_joined_is_asked_for_what_waits_already() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let session_id = text(&create(&daemon, json!({ "cwd": person.folder() })).await["sessionId"]);
+    turn(&daemon, &session_id, "ask=command").await;
+    let request = asked(&daemon, &session_id).await;
+    let mut joined =
+        Started::new(person.command(&["ask", "--session", "last", "--when-busy", "steer", "text=joined"]));
+    joined.says(&text(&request["requestId"])).await;
+    assert_eq!(person.says(&["approve"]).await.code, Some(0));
+    let ended = joined.ended().await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "joined\n"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_is_no_failure() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let mut asking = Started::new(person.command(&["ask", "deltas=3 chars=200000 delay=50"]));
+    let mut stdout = asking.0.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 10]).unwrap();
+    drop(stdout);
+    let ended = asking.ended().await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("the turn goes on in codexd"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn a_daemon_that_dies_takes_the_turn_with_it_and_ask_says_so() {
+    let mut daemon = start().await;
+    let person = Person::beside(&daemon);
+    let mut asking = Started::new(person.command(&["ask", "hang-deltas text=half"]));
+    asking.says("session ").await;
+    logged_type(&daemon, "app-server.turn.message.delta").await;
+    daemon.kill().await;
+    let said = asking.says("waiting for codexd").await;
+    assert!(said.contains("The connection is gone"), "{said}");
+    let _again = Daemon::builder().state_from(&daemon).address_of(&daemon).start().await;
+    let ended = asking.ended().await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), "half\n"), "{ended:?}");
+    assert!(ended.stderr.contains("codexd is back") && ended.stderr.contains("The turn failed"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn where_events_are_lost_the_turn_itself_tells_its_fate() {
+    let mut daemon = start().await;
+    let person = Person::beside(&daemon);
+    let mut asking = Started::new(person.command(&["ask", "hang-deltas text=half"]));
+    asking.says("session ").await;
+    logged_type(&daemon, "app-server.turn.message.delta").await;
+    daemon.kill().await;
+    // Without it the log is another one, and no older cursor leads anywhere.
+    std::fs::remove_file(daemon.logs_dir().join("event-log.json")).unwrap();
+    let _again = Daemon::builder().state_from(&daemon).address_of(&daemon).start().await;
+    let ended = asking.ended().await;
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    for part in ["is missing: the log was replaced by another one", "The turn failed"] {
+        assert!(ended.stderr.contains(part), "no {part:?} in {ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_settings_of_a_session_are_those_that_were_asked_for() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    std::fs::create_dir(person.folder().join("below")).unwrap();
+    let mut command = person.command(&["ask", "hello", "--cwd", "below", "--model", "other-model"]);
+    command.args(["--sandbox", "read-only", "--approval-policy", "never"]);
+    assert_eq!(run(command).await.code, Some(0));
+    let created = logged_type(&daemon, "session.created").await;
+    let below = person.folder().canonicalize().unwrap().join("below");
+    let expected = json!({
+        "cwd": below, "model": "other-model", "sandbox": "read-only", "approvalPolicy": "never",
+    });
+    let settings = &created["detail"]["settings"];
+    for (name, value) in expected.as_object().unwrap() {
+        assert_eq!(&settings[name], value, "{name} in {settings}");
+    }
+}

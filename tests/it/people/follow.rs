@@ -1,0 +1,202 @@
+//! `codexd follow`.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
+
+use serde_json::{Value, json};
+
+use super::Person;
+use crate::api::{logged, logged_type, session, start, turn};
+use crate::duplex::turn_over;
+use crate::support::daemon::Daemon;
+use crate::support::wait::wait_until;
+
+/// A `follow` that runs, and its lines so far.
+struct Follow {
+    process: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+    asides: Arc<Mutex<Vec<String>>>,
+}
+
+impl Follow {
+    fn start(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut process = command.spawn().unwrap();
+        let lines = collect(process.stdout.take().unwrap());
+        let asides = collect(process.stderr.take().unwrap());
+        Self { process, lines, asides }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap().clone()
+    }
+
+    fn events(&self) -> Vec<Value> {
+        self.lines().iter().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    async fn shows(&self, part: &str) {
+        let has = || self.lines().iter().any(|line| line.contains(part)).then_some(());
+        wait_until(&format!("a line with {part:?}"), has).await;
+    }
+
+    async fn says(&self, part: &str) {
+        let has = || self.asides.lock().unwrap().iter().any(|line| line.contains(part)).then_some(());
+        wait_until(&format!("{part:?} on stderr"), has).await;
+    }
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn collect(pipe: impl Read + Send + 'static) -> Arc<Mutex<Vec<String>>> {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&lines);
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            sink.lock().unwrap().push(line);
+        }
+    });
+    lines
+}
+
+fn seqs(events: &[Value]) -> Vec<u64> {
+    events.iter().map(|event| event["seq"].as_u64().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn every_event_is_a_line() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let follow = Follow::start(person.command(&["follow", "--after", "0"]));
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "command=ls text=\u{1b}[31mred").await;
+    turn_over(&daemon, &session_id, &turn_id).await;
+    follow.shows("app-server.turn.completed").await;
+    let lines = follow.lines();
+    assert!(lines[0].contains(" daemon.started codexd started in app-server mode."), "{}", lines[0]);
+    for (name, said) in [
+        (" session.created ", session_id.as_str()),
+        (" app-server.notification ", "began: $ /bin/bash -lc 'ls'"),
+        (" app-server.turn.message.delta ", "␛[31mred"),
+        (" app-server.turn.completed ", "completed."),
+    ] {
+        assert!(lines.iter().any(|line| line.contains(name) && line.contains(said)), "{name} in {lines:#?}");
+    }
+    assert!(!lines.concat().contains('\u{1b}'));
+}
+
+#[tokio::test]
+async fn the_json_of_an_event_is_a_line_and_the_filters_hold() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let (mine, other) = (session(&daemon).await, session(&daemon).await);
+    let filters = ["--session", &mine, "--type", "turn.", "--type", "app-server.turn.completed"];
+    let words = [["follow", "--json", "--after=0"].as_slice(), &filters].concat();
+    let follow = Follow::start(person.command(&words));
+    for session_id in [&other, &mine] {
+        let turn_id = turn(&daemon, session_id, "hello").await;
+        turn_over(&daemon, session_id, &turn_id).await;
+    }
+    follow.shows("app-server.turn.completed").await;
+    let events = follow.events();
+    let types: Vec<&Value> = events.iter().map(|event| &event["type"]).collect();
+    assert_eq!(types, ["turn.accepted", "app-server.turn.completed"]);
+    let on_disk = logged_type(&daemon, "turn.accepted").await;
+    assert_ne!(on_disk["detail"]["sessionId"], json!(mine), "the other session was first");
+    let same = logged(&daemon, "the event", |event| event["seq"] == events[0]["seq"]).await;
+    assert_eq!(events[0], same);
+}
+
+#[tokio::test]
+async fn a_restart_of_the_daemon_loses_and_repeats_nothing() {
+    let mut daemon = start().await;
+    let person = Person::beside(&daemon);
+    let follow = Follow::start(person.command(&["follow", "--json", "--after", "0"]));
+    for life in 0..3 {
+        let session_id = session(&daemon).await;
+        let turn_id = turn(&daemon, &session_id, "deltas=20").await;
+        turn_over(&daemon, &session_id, &turn_id).await;
+        follow.shows(&turn_id).await;
+        if life == 0 {
+            daemon.kill().await;
+        } else {
+            daemon.stop().await;
+        }
+        follow.says("waiting for codexd").await;
+        daemon = Daemon::builder().state_from(&daemon).address_of(&daemon).start().await;
+    }
+    follow.says("codexd is back").await;
+    let last = session(&daemon).await;
+    follow.shows(&format!("Created session {last}")).await;
+    let shown = seqs(&follow.events());
+    let mut written = seqs(&daemon.events_on_disk());
+    written.retain(|seq| shown.last().is_some_and(|last| seq <= last));
+    assert_eq!(shown, written);
+    assert!(follow.asides.lock().unwrap().iter().all(|line| !line.contains("missing")));
+}
+
+#[tokio::test]
+async fn a_session_is_followed_to_its_new_thread() {
+    let mut daemon = start().await;
+    let person = Person::beside(&daemon);
+    // A thread without a turn leaves nothing behind, so the session gets another one after a restart.
+    let session_id = session(&daemon).await;
+    daemon.stop().await;
+    let daemon = Daemon::builder().state_from(&daemon).address_of(&daemon).start().await;
+    let follow = Follow::start(person.command(&["follow", "--session", &session_id, "--after", "0"]));
+    follow.shows("session.created").await;
+    let turn_id = turn(&daemon, &session_id, "hello").await;
+    follow.shows("session.recreated").await;
+    follow.shows(&format!("App-server turn {turn_id} completed")).await;
+}
+
+#[tokio::test]
+async fn a_cursor_that_leads_nowhere_is_told_and_passed_over() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    for (cursor, reason) in [
+        ("000000000000-1", "the log was replaced by another one"),
+        ("4000000000", "the log ends before this cursor"),
+    ] {
+        let follow = Follow::start(person.command(&["follow", "--after", cursor]));
+        follow.says(&format!("Events are missing here: {reason}.")).await;
+        // The next event may be there before the stream is.
+        wait_until_shown(&daemon, &follow).await;
+    }
+    let refused = person.says(&["follow", "--after", "soon"]).await;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("after"), "{}", refused.stderr);
+}
+
+async fn wait_until_shown(daemon: &Daemon, follow: &Follow) {
+    crate::support::wait::wait_until_async("an event behind the gap", async || {
+        session(daemon).await;
+        (!follow.lines().is_empty()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reader_that_leaves_ends_it_without_a_failure() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let mut command = person.command(&["follow", "--after", "0", "--type", "daemon.started"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = command.spawn().unwrap();
+    let mut stdout: BufReader<ChildStdout> = BufReader::new(process.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert!(line.contains("daemon.started"), "{line}");
+    drop(stdout);
+    // Nothing more that is wanted happens, so that only the end of the reader can end it.
+    let status = wait_until("the end of follow", || process.try_wait().unwrap()).await;
+    let mut stderr = String::new();
+    process.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+}

@@ -1,0 +1,214 @@
+//! `sessions`, `requests`, `approve`, `decline`, `interrupt` and `close`.
+
+use serde_json::{Value, json};
+
+use super::{Person, assert_answer};
+use crate::api::{create, record, session, start, text, turn};
+use crate::duplex::{asked, over, turn_over};
+use crate::support::daemon::Daemon;
+
+/// A daemon, somebody beside it, and a session in their folder.
+async fn stage() -> (Daemon, Person, String) {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let session = create(&daemon, json!({ "cwd": person.folder() })).await;
+    (daemon, person, text(&session["sessionId"]))
+}
+
+/// Starts a turn that asks for something; the turn and the request.
+async fn asking(daemon: &Daemon, session_id: &str, prompt: &str) -> (String, Value) {
+    let turn_id = turn(daemon, session_id, prompt).await;
+    (turn_id, asked(daemon, session_id).await)
+}
+
+#[tokio::test]
+async fn sessions_shows_how_each_session_is() {
+    let (daemon, person, idle) = stage().await;
+    let turn_id = turn(&daemon, &idle, "hello").await;
+    turn_over(&daemon, &idle, &turn_id).await;
+    assert_answer("sessions", &person.document(&["sessions", "--json"]).await);
+
+    let (busy, waits, closed) = (session(&daemon).await, session(&daemon).await, session(&daemon).await);
+    turn(&daemon, &busy, "hang").await;
+    asking(&daemon, &waits, "ask=command").await;
+    assert_eq!(person.says(&["close", &closed]).await.code, Some(0));
+    let shown = person.says(&["sessions"]).await;
+    assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
+    let line = |text: &str, name: &str| {
+        let found = text.lines().find(|line| line.contains(name)).map(str::to_owned);
+        found.unwrap_or_else(|| panic!("no {name} in {text}"))
+    };
+    assert!(shown.stdout.starts_with("SESSION "), "{}", shown.stdout);
+    let of_idle = line(&shown.stdout, &idle);
+    // Without a terminal nothing is cut.
+    assert!(of_idle.contains(person.folder().to_str().unwrap()), "{of_idle}");
+    assert!(of_idle.contains(" idle ") && of_idle.contains(" completed "), "{of_idle}");
+    assert!(line(&shown.stdout, &busy).contains(" busy "), "{}", shown.stdout);
+    assert!(line(&shown.stdout, &waits).contains(" asks "), "{}", shown.stdout);
+    assert!(!shown.stdout.contains(&closed), "{}", shown.stdout);
+    let all = person.says(&["sessions", "--all"]).await;
+    assert!(line(&all.stdout, &closed).contains(" closed "), "{}", all.stdout);
+}
+
+#[tokio::test]
+async fn an_empty_list_is_a_sentence_and_an_empty_document() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    for (command, sentence) in
+        [("sessions", "There are no active sessions.\n"), ("requests", "Nothing waits for an answer.\n")]
+    {
+        let shown = person.says(&[command]).await;
+        assert_eq!((shown.code, shown.stdout.as_str()), (Some(0), sentence));
+        assert_eq!(person.document(&[command, "--json"]).await, json!({ command: [] }));
+    }
+}
+
+#[tokio::test]
+async fn the_only_request_is_answered_without_its_name() {
+    let (daemon, person, session_id) = stage().await;
+    for (command, decision) in [("approve", "accept"), ("decline", "decline")] {
+        let nothing = person.says(&[command]).await;
+        assert_eq!(
+            (nothing.code, nothing.stderr.as_str()),
+            (Some(1), "codexd: Nothing waits for an answer.\n")
+        );
+
+        let (turn_id, request) = asking(&daemon, &session_id, "ask=command").await;
+        let shown = person.says(&["requests"]).await;
+        for part in [&text(&request["requestId"]), &session_id, "waits", "run /bin/bash -lc 'touch approved'"]
+        {
+            assert!(shown.stdout.contains(part), "no {part} in {}", shown.stdout);
+        }
+        if command == "approve" {
+            assert_answer("requests", &person.document(&["requests", "--json"]).await);
+            assert_answer("approve", &person.document(&["approve", "--json"]).await);
+        } else {
+            let said = person.says(&["decline"]).await;
+            assert_eq!(said.code, Some(0), "{said:?}");
+            assert!(said.stdout.starts_with("decline: run "), "{}", said.stdout);
+        }
+        assert_eq!(over(&daemon, &request["requestId"]).await["decision"], decision);
+        assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "completed");
+    }
+    let all = person.says(&["requests", "--all"]).await;
+    assert!(all.stdout.contains(" accept ") && all.stdout.contains(" decline "), "{}", all.stdout);
+}
+
+#[tokio::test]
+async fn of_several_requests_one_has_to_be_named() {
+    let (daemon, person, first) = stage().await;
+    let second = session(&daemon).await;
+    let (turn_id, request) = asking(&daemon, &first, "ask=command").await;
+    let (_, other) = asking(&daemon, &second, "ask=file").await;
+    let refused = person.says(&["approve"]).await;
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    for request in [&request, &other] {
+        assert!(refused.stderr.contains(&text(&request["requestId"])), "{}", refused.stderr);
+    }
+    let id = text(&request["requestId"]);
+    let amended =
+        person.document(&["approve", &id, "--decision", "acceptWithExecpolicyAmendment", "--json"]).await;
+    assert!(amended["request"]["decision"]["acceptWithExecpolicyAmendment"].is_object(), "{amended}");
+    assert_eq!(turn_over(&daemon, &first, &turn_id).await["status"], "completed");
+
+    let again = person.says(&["approve", &id]).await;
+    assert_eq!(again.code, Some(1));
+    assert!(again.stderr.contains("over already"), "{}", again.stderr);
+    let unknown = person.says(&["approve", "request-of-nobody"]).await;
+    assert_eq!(unknown.code, Some(1));
+    assert!(unknown.stderr.contains("request-of-nobody"), "{}", unknown.stderr);
+}
+
+#[tokio::test]
+async fn only_what_is_offered_can_be_decided() {
+    let (daemon, person, session_id) = stage().await;
+    let (_, request) = asking(&daemon, &session_id, "ask=input").await;
+    let refused = person.says(&["approve"]).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.stderr.contains("\"accept\"") && refused.stderr.contains("decline"),
+        "{}",
+        refused.stderr
+    );
+    let refused = person.says(&["approve", "--result", "{"]).await;
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    let result = r#"{"answers": {"colour": {"answers": ["red"]}}}"#;
+    let said = person.says(&["approve", "--result", result]).await;
+    assert_eq!((said.code, said.stdout.starts_with("answered: Which colour? ")), (Some(0), true), "{said:?}");
+    assert_eq!(over(&daemon, &request["requestId"]).await["resolvedBy"], "client");
+}
+
+#[tokio::test]
+async fn cancel_ends_the_turn_as_well() {
+    let (daemon, person, session_id) = stage().await;
+    let (turn_id, _) = asking(&daemon, &session_id, "ask=command").await;
+    assert_eq!(person.says(&["decline", "--cancel"]).await.code, Some(0));
+    assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "interrupted");
+}
+
+#[tokio::test]
+async fn interrupt_finds_the_turn_that_runs() {
+    let (daemon, person, session_id) = stage().await;
+    let nothing = person.says(&["interrupt"]).await;
+    assert_eq!((nothing.code, nothing.stderr.as_str()), (Some(1), "codexd: No turn runs.\n"));
+    let first = turn(&daemon, &session_id, "hang").await;
+    assert_answer("interrupt", &person.document(&["interrupt", "--json"]).await);
+    assert_eq!(turn_over(&daemon, &session_id, &first).await["status"], "interrupted");
+
+    let other = session(&daemon).await;
+    let second = turn(&daemon, &session_id, "hang").await;
+    turn(&daemon, &other, "hang").await;
+    let refused = person.says(&["interrupt"]).await;
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains(&session_id) && refused.stderr.contains(&other), "{}", refused.stderr);
+    // The last one of this folder, not of the other.
+    let said = person.says(&["interrupt", "last"]).await;
+    assert_eq!((said.code, said.stdout), (Some(0), format!("Turn {second} was interrupted.\n")));
+    assert!(record(&daemon, &other).await["currentTurnId"].is_string());
+}
+
+#[tokio::test]
+async fn close_closes_and_says_what_is_in_the_way() {
+    let (daemon, person, session_id) = stage().await;
+    turn(&daemon, &session_id, "hang").await;
+    let refused = person.says(&["close", &session_id]).await;
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("--interrupt"), "{}", refused.stderr);
+    assert_answer("close", &person.document(&["close", "last", "--interrupt", "--json"]).await);
+    assert_eq!(record(&daemon, &session_id).await["status"], "closed");
+    let nobody = person.says(&["close", "last"]).await;
+    assert_eq!(nobody.code, Some(1));
+    assert!(nobody.stderr.contains("No active session works in"), "{}", nobody.stderr);
+}
+
+#[tokio::test]
+async fn without_a_daemon_each_command_says_how_to_start_one() {
+    let person = Person::at("http://127.0.0.1:1");
+    for words in [
+        ["ask", "hello"].as_slice(),
+        &["sessions"],
+        &["follow"],
+        &["follow", "--after", "0"],
+        &["requests"],
+        &["approve"],
+        &["decline", "request-1"],
+        &["interrupt"],
+        &["close", "session-1"],
+    ] {
+        for words in [words.to_vec(), [words, &["--json"]].concat()] {
+            let ended = person.says(&words).await;
+            assert_eq!((ended.code, ended.stdout.as_str()), (Some(3), ""), "{words:?}: {ended:?}");
+            assert_eq!(ended.stderr.lines().count(), 1, "{words:?}: {}", ended.stderr);
+            for part in ["No codexd answers", "http://127.0.0.1:1", "codexd start"] {
+                assert!(ended.stderr.contains(part), "{words:?}: {}", ended.stderr);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn completions_need_no_daemon() {
+    let ended = Person::at("http://127.0.0.1:1").says(&["completions", "bash"]).await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    assert!(ended.stdout.contains("complete -F"), "{}", ended.stdout);
+}

@@ -1,0 +1,186 @@
+//! The commands on a terminal.
+
+use serde_json::json;
+
+use super::Person;
+use crate::api::{create, session, start, text, turn};
+use crate::duplex::{asked, decide, over};
+use crate::support::http::get;
+use crate::support::terminal::Terminal;
+use crate::support::wait::wait_until_async;
+
+const QUESTION: &str = "Your decision, 1 to 4: ";
+
+/// The session that has a request, and the request.
+async fn request(daemon: &crate::support::daemon::Daemon) -> serde_json::Value {
+    wait_until_async("a request", async || {
+        let requests = get(daemon, "/v1/codexd/requests").await.data(200)["requests"].clone();
+        requests.as_array().unwrap().iter().find(|request| request["status"] == "pending").cloned()
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_question_offers_what_the_request_offers_and_takes_a_number() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    for (typed, decision, code, said) in [
+        ("1\n", json!("accept"), 0, "done"),
+        ("decline\n", json!("decline"), 0, "declined: "),
+        ("3\n", json!("cancel"), 4, "The turn was interrupted."),
+        (
+            "2\n",
+            json!({ "acceptWithExecpolicyAmendment": { "execpolicy_amendment": ["touch", "approved"] } }),
+            0,
+            "done",
+        ),
+    ] {
+        let mut terminal = Terminal::start(person.command(&["ask", "ask=command text=done"]), 80);
+        terminal.shows(QUESTION).await;
+        for line in [
+            "Codex asks to run /bin/bash -lc 'touch approved'",
+            "1  accept\r\n",
+            "2  acceptWithExecpolicyAmendment {\"execpolicy_amendment\":[\"touch\",\"approved\"]}\r\n",
+            "3  cancel\r\n",
+            "4  decline\r\n",
+        ] {
+            assert!(terminal.text().contains(line), "no {line:?} in {}", terminal.text());
+        }
+        let request = request(&daemon).await;
+        terminal.type_in("5\n");
+        terminal.shows("One of the numbers 1 to 4, or its word: ").await;
+        terminal.type_in(typed);
+        let (ended, shown) = terminal.ended().await;
+        assert_eq!(ended, Some(code), "{shown}");
+        assert!(shown.contains(said), "{shown}");
+        assert_eq!(over(&daemon, &request["requestId"]).await["decision"], decision);
+    }
+}
+
+#[tokio::test]
+async fn what_was_typed_before_the_question_is_no_answer_to_it() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let mut terminal = Terminal::start(person.command(&["ask", "ask=command ask=file text=done"]), 80);
+    terminal.shows(QUESTION).await;
+    let first = request(&daemon).await;
+    // Two lines at once: the second is not for a question that nobody has seen.
+    terminal.type_in("4\n1\n");
+    over(&daemon, &first["requestId"]).await;
+    terminal.shows("Codex asks to change files").await;
+    let second = request(&daemon).await;
+    assert_ne!(second["requestId"], first["requestId"]);
+    terminal.type_in("decline\n");
+    let (code, shown) = terminal.ended().await;
+    assert_eq!(code, Some(0), "{shown}");
+    assert_eq!(over(&daemon, &second["requestId"]).await["decision"], "decline", "{shown}");
+}
+
+#[tokio::test]
+async fn an_answer_from_elsewhere_ends_the_question() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let terminal = Terminal::start(person.command(&["ask", "ask=command text=done"]), 80);
+    terminal.shows(QUESTION).await;
+    decide(&daemon, &request(&daemon).await["requestId"], "accept").await;
+    let (code, shown) = terminal.ended().await;
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("answered elsewhere: accept") && shown.contains("done"), "{shown}");
+}
+
+#[tokio::test]
+async fn the_end_of_the_input_leaves_the_question_to_others() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let mut terminal = Terminal::start(person.command(&["ask", "ask=command text=done"]), 80);
+    terminal.shows(QUESTION).await;
+    terminal.type_in("\u{4}");
+    terminal.shows("answer with codexd approve request-").await;
+    decide(&daemon, &request(&daemon).await["requestId"], "accept").await;
+    assert_eq!(terminal.ended().await.0, Some(0));
+}
+
+/// `setsid` of util-linux gives the program the terminal as its own, which is what a shell does.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn with_the_text_on_stdin_the_terminal_is_asked_all_the_same() {
+    use std::process::Command;
+
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let mut command = Command::new("setsid");
+    let of_person = person.command(&[]);
+    command.env_clear().envs(of_person.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let script = "printf 'ask=command text=done' | \"$0\" ask";
+    command.args(["--ctty", "--wait", "sh", "-c", script]).arg(env!("CARGO_BIN_EXE_codexd"));
+    command.current_dir(person.folder());
+    let mut terminal = Terminal::start(command, 80);
+    terminal.shows(QUESTION).await;
+    terminal.type_in("accept\n");
+    let (code, shown) = terminal.ended().await;
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("done"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_terminal_is_not_made_to_obey_what_codex_says() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let evil = "ask=command command=\u{1b}]0;title\u{7} text=a\u{1b}[2J\u{9b}1mb\u{8}c";
+    let mut command = person.command(&["ask", evil]);
+    command.env("NO_COLOR", "1");
+    let mut terminal = Terminal::start(command, 200);
+    terminal.shows(QUESTION).await;
+    terminal.type_in("1\n");
+    let (code, shown) = terminal.ended().await;
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("a␛[2J\u{fffd}1mb␈c"), "{shown}");
+    assert!(shown.contains("␛]0;title␇"), "{shown}");
+    let obeyed = shown.chars().find(|c| c.is_control() && !"\r\n\t".contains(*c));
+    assert_eq!(obeyed, None, "{shown:?}");
+}
+
+#[tokio::test]
+async fn colours_are_for_terminals_that_want_them() {
+    let daemon = start().await;
+    session(&daemon).await;
+    let person = Person::beside(&daemon);
+    for (variable, coloured) in
+        [(None, true), (Some(("NO_COLOR", "1")), false), (Some(("TERM", "dumb")), false)]
+    {
+        for words in [["sessions"].as_slice(), &["ask", "command=ls"]] {
+            let mut command = person.command(words);
+            command.envs(variable);
+            let (code, shown) = Terminal::start(command, 80).ended().await;
+            assert_eq!(code, Some(0), "{shown}");
+            assert_eq!(shown.contains('\u{1b}'), coloured, "{variable:?} {words:?}: {shown:?}");
+        }
+    }
+    for words in [["sessions"].as_slice(), &["ask", "command=ls"]] {
+        let piped = person.says(words).await;
+        assert!(!(piped.stdout + &piped.stderr).contains('\u{1b}'), "{words:?}");
+    }
+}
+
+#[tokio::test]
+async fn tables_and_lines_fit_the_terminal() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let folder = person.folder().join("世界世界世界世界世界世界世界世界世界世界");
+    std::fs::create_dir(&folder).unwrap();
+    let session_id = text(&create(&daemon, json!({ "cwd": folder })).await["sessionId"]);
+    turn(&daemon, &session_id, "ask=command").await;
+    asked(&daemon, &session_id).await;
+    for words in [["sessions"].as_slice(), &["requests"]] {
+        for columns in [40, 70, 100] {
+            let mut command = person.command(words);
+            command.env("NO_COLOR", "1");
+            let (code, shown) = Terminal::start(command, columns).ended().await;
+            assert_eq!((code, shown.lines().count()), (Some(0), 2), "{shown}");
+            for line in shown.lines() {
+                let wide = line.chars().filter(|c| ('世'..='界').contains(c) || "世界".contains(*c)).count();
+                assert!(line.chars().count() + wide <= usize::from(columns), "{columns}: {line}");
+            }
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! A terminal with somebody before it: what is shown, and what is typed.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
+
+use super::wait::wait_until;
+
+/// A program on a terminal of its own; dropping it ends the program.
+pub(crate) struct Terminal {
+    process: Child,
+    master: File,
+    shown: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
+}
+
+impl Terminal {
+    /// Starts a program whose three standard streams are a terminal with so many columns.
+    pub(crate) fn start(mut command: Command, columns: u16) -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let path = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+        let slave = File::options().read(true).write(true).open(path).unwrap();
+        tcsetwinsize(&slave, Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        let stream = || Stdio::from(slave.try_clone().unwrap());
+        command.stdin(stream()).stdout(stream()).stderr(stream());
+        let process = command.spawn().unwrap();
+        // The end of the program is then the end of the terminal.
+        drop((command, slave));
+        let master = File::from(master);
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let (sink, mut source) = (Arc::clone(&shown), master.try_clone().unwrap());
+        let reader = std::thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            while let Ok(count @ 1..) = source.read(&mut chunk) {
+                sink.lock().unwrap().extend_from_slice(&chunk[..count]);
+            }
+        });
+        Self { process, master, shown, reader }
+    }
+
+    /// What is shown so far.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
+    }
+
+    /// Waits until this is shown.
+    pub(crate) async fn shows(&self, text: &str) {
+        wait_until(&format!("{text:?} on the terminal"), || self.text().contains(text).then_some(())).await;
+    }
+
+    /// Types this.
+    pub(crate) fn type_in(&mut self, text: &str) {
+        self.master.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Waits for the end of the program; its exit code, and all that was shown.
+    pub(crate) async fn ended(mut self) -> (Option<i32>, String) {
+        let status = wait_until("the end of the program", || self.process.try_wait().unwrap()).await;
+        wait_until("the end of the terminal", || self.reader.is_finished().then_some(())).await;
+        (status.code(), self.text())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
