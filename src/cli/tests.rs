@@ -242,9 +242,9 @@ fn the_commands_for_every_day_are_read() {
     for (words, problem) in [
         (["ask", "--sandbox", "none"].as_slice(), "invalid value 'none' for '--sandbox <SANDBOX>'"),
         (&["ask", "--sandbox", "read-only", "--session", "s"], "cannot be used with"),
-        (&["ask", "--when-busy", "queue"], "required arguments"),
+        (&["ask", "--when-busy", "queue"], "--session <ID> is missing"),
         (&["ask", "--state-dir", "/x"], "unexpected argument '--state-dir'"),
-        (&["close"], "required arguments"),
+        (&["close"], "is missing"),
         (&["completions", "csh"], "invalid value 'csh'"),
         (&["--json", "completions", "bash"], "has no flags"),
         (&["--run-once", "follow"], "--run-once means nothing to \"follow\""),
