@@ -188,8 +188,8 @@ async fn trailing_slashes_are_ignored() {
 async fn an_unknown_route_is_named() {
     let daemon = start().await;
     for (method, path, named) in [
-        (Method::GET, "/", "GET /"),
-        (Method::GET, "///", "GET /"),
+        (Method::POST, "/", "POST /"),
+        (Method::DELETE, "///", "DELETE /"),
         (Method::GET, "/nothing/here/", "GET /nothing/here"),
         (Method::GET, "/v1/codexd", "GET /v1/codexd"),
         (Method::GET, "/v1/codexd/runs", "GET /v1/codexd/runs"),

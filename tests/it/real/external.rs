@@ -143,11 +143,10 @@ async fn nobody_at_the_endpoint_is_a_state_of_the_daemon() {
 
 #[tokio::test]
 async fn something_else_at_the_endpoint_is_a_state_of_the_daemon() {
-    // The daemon's own listener speaks HTTP, but there is no WebSocket at its root.
+    // The daemon's own listener speaks HTTP, but there is no WebSocket at such a place.
     let other = Daemon::builder().start().await;
-    let endpoint =
-        get(&other, "/healthz").await.json["service"]["resolvedBaseUrl"].as_str().unwrap().to_owned();
-    let message = unreachable(&endpoint).await;
+    let base = get(&other, "/healthz").await.json["service"]["resolvedBaseUrl"].as_str().unwrap().to_owned();
+    let message = unreachable(&format!("{base}/nothing")).await;
     assert!(message.contains("404"), "{message}");
 }
 
