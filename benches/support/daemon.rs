@@ -19,6 +19,8 @@ impl Daemon {
             .args(["start", "--local-api-base", &format!("http://{free}")])
             .args(["--repo-root", folder.path().to_str().unwrap()])
             .args(["--server-command", env!("CARGO_BIN_EXE_codexd")])
+            // As many as the largest crowd of the benchmarks.
+            .args(["--websocket-limit", "128"])
             .args(["--server-arg", "embedded-app-server"])
             .env("BAA_CODEXD_LOG", "error")
             .stdout(Stdio::null())
