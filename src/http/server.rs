@@ -26,6 +26,8 @@ use super::patient::Patient;
 
 /// How long the accept loop rests after an error, such as too many open files, so that it does not spin.
 const REST: Duration = Duration::from_millis(100);
+/// How long somebody who says nothing is left alone when there are too many open files.
+const GRACE: Duration = Duration::from_millis(500);
 /// How long it rests when somebody was sent away, until that one's socket is closed.
 const SHORT_REST: Duration = Duration::from_millis(10);
 /// How much the HTTP parser of a connection may hold, in bytes; at least a head and what is written at once.
@@ -98,7 +100,7 @@ async fn accept(listener: TcpListener, edge: Edge, stop: CancellationToken, conn
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 // Most likely there are too many open files, and one less helps.
-                let has_room = crowd.make_room();
+                let has_room = crowd.make_room(GRACE);
                 if !std::mem::replace(&mut is_failing, true) {
                     tracing::error!(%error, "no connection can be accepted; it is tried again all the time");
                 }

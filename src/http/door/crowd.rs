@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
 
@@ -50,7 +50,7 @@ impl Crowd {
     /// A place for one more; `None` when all are taken by those who are being answered.
     pub(crate) fn admit(self: &Arc<Self>) -> Option<Ticket> {
         let mut places = self.lock();
-        if places.len() >= self.limit && !evict(&mut places) {
+        if places.len() >= self.limit && !evict(&mut places, u64::MAX) {
             return None;
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -64,9 +64,11 @@ impl Crowd {
         self.lock().values().any(|place| !place.heard.load(Ordering::Relaxed))
     }
 
-    /// Sends away the one who has been waiting longest; returns whether there was one.
-    pub(crate) fn make_room(&self) -> bool {
-        evict(&mut self.lock())
+    /// Sends away the one who has been waiting longest, and for this long at least, in which an honest client says what it
+    /// wants; returns whether there was one.
+    pub(crate) fn make_room(&self, least: Duration) -> bool {
+        let least = u64::try_from(least.as_millis()).unwrap_or(u64::MAX);
+        evict(&mut self.lock(), self.now().saturating_sub(least))
     }
 
     /// How many are here now.
@@ -98,11 +100,13 @@ impl Crowd {
     }
 }
 
+/// Sends away the one who has been waiting longest, if it began no later than `latest`.
+///
 /// The place is free at once, although its connection closes a moment later.
-fn evict(places: &mut HashMap<u64, Arc<Place>>) -> bool {
+fn evict(places: &mut HashMap<u64, Arc<Place>>, latest: u64) -> bool {
     let waiting = places.iter().filter_map(|(number, place)| {
         let since = place.waiting_since.load(Ordering::Acquire);
-        (since > 0).then_some((since, *number))
+        (since > 0 && since <= latest).then_some((since, *number))
     });
     let Some((_, number)) = waiting.min() else { return false };
     if let Some(place) = places.remove(&number) {
@@ -189,8 +193,9 @@ mod tests {
         drop(first);
         assert!(crowd.admit().is_some());
         third.waits();
-        assert!(crowd.make_room() && third.place().is_evicted(context));
-        assert!(!crowd.make_room());
+        assert!(!crowd.make_room(Duration::from_secs(60)), "it has not waited for long");
+        assert!(crowd.make_room(Duration::ZERO) && third.place().is_evicted(context));
+        assert!(!crowd.make_room(Duration::ZERO));
     }
 
     #[test]

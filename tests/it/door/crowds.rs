@@ -183,8 +183,8 @@ async fn room(daemon: &Daemon) {
 
 #[tokio::test]
 async fn where_nobody_can_leave_the_next_one_is_told_to_come_again() {
+    // Nobody has asked anything before, so that no connection that is about to close has a place.
     let daemon = Daemon::builder().arg("--connection-limit").arg("4").start().await;
-    ready(&daemon).await;
     let mut streams = Vec::new();
     for _ in 0..4 {
         let mut stream = EventStream::connect(&daemon).await;
@@ -205,8 +205,8 @@ async fn where_nobody_can_leave_the_next_one_is_told_to_come_again() {
 
 #[tokio::test]
 async fn a_reader_of_events_has_its_place_until_it_leaves() {
+    // Nobody has asked anything before, so that no connection that is about to close has a place.
     let daemon = Daemon::builder().arg("--connection-limit").arg("2").start().await;
-    ready(&daemon).await;
     let mut first = EventSource::connect(&daemon, EVENTS_PATH, None).await;
     let second = EventSource::connect(&daemon, EVENTS_PATH, None).await;
     assert_full(&daemon).await;
@@ -218,8 +218,8 @@ async fn a_reader_of_events_has_its_place_until_it_leaves() {
 
 #[tokio::test]
 async fn one_that_waits_leaves_for_one_that_comes() {
+    // Nobody has asked anything before, so that no connection that is about to close has a place.
     let daemon = Daemon::builder().arg("--connection-limit").arg("4").start().await;
-    ready(&daemon).await;
     // Two that are in use, one that has waited for its next request, and one for its first.
     let mut sources = Vec::new();
     for _ in 0..2 {
