@@ -58,7 +58,9 @@ impl Fields {
         if body.size_hint().lower() > limit as u64 {
             return Err(ApiError::payload_too_large(limit).last());
         }
-        let mut bytes = Vec::new();
+        // All at once, because a buffer that grows is there twice while it does; what is not filled costs no memory.
+        let length = usize::try_from(body.size_hint().lower()).unwrap_or(limit);
+        let mut bytes = Vec::with_capacity(length.min(limit));
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(unreadable)?;
             let Ok(data) = frame.into_data() else { continue };
