@@ -46,9 +46,5 @@ fn make(disk: &Disk, config: &Config, path: &Path, replace: bool) -> io::Result<
         disk.make_folder(&config.paths.state_dir)?;
     }
     let token = format!("{}\n", new_token()?);
-    if replace {
-        disk.replace_secret(path, token.as_bytes())
-    } else {
-        disk.make_secret(path, token.as_bytes())
-    }
+    if replace { disk.replace(path, token.as_bytes()) } else { disk.make_secret(path, token.as_bytes()) }
 }

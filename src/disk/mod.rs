@@ -105,6 +105,17 @@ impl Disk {
 
     /// Returns when the file's content is on disk.
     pub(crate) fn sync(&self, file: &File) -> io::Result<()> {
+        // On macOS std asks the drive itself to flush (F_FULLFSYNC).
+        self.synced(|| file.sync_data())
+    }
+
+    /// Returns when the names in a folder are on disk.
+    pub(crate) fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        self.synced(|| File::open(path)?.sync_all())
+    }
+
+    /// Carries a sync out, where it means anything.
+    fn synced(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         self.may(Operation::Sync)?;
         #[cfg(feature = "mutations")]
         if self.is_broken("no-sync") {
@@ -115,22 +126,7 @@ impl Disk {
         if self.faults.is_some() {
             return Ok(());
         }
-        // On macOS std asks the drive itself to flush (F_FULLFSYNC).
-        file.sync_data()
-    }
-
-    /// Returns when the names in a folder are on disk.
-    pub(crate) fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        self.may(Operation::Sync)?;
-        #[cfg(feature = "mutations")]
-        if self.is_broken("no-sync") {
-            return Ok(());
-        }
-        #[cfg(test)]
-        if self.faults.is_some() {
-            return Ok(());
-        }
-        File::open(path)?.sync_all()
+        sync()
     }
 
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

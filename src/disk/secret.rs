@@ -85,11 +85,6 @@ impl Disk {
         file.sync_all()?;
         path.parent().map_or(Ok(()), |folder| self.sync_folder(folder))
     }
-
-    /// Puts a secret in the place of the one at this path.
-    pub fn replace_secret(&self, path: &Path, secret: &[u8]) -> io::Result<()> {
-        self.replace(path, secret)
-    }
 }
 
 #[cfg(test)]
@@ -108,7 +103,7 @@ mod tests {
         let (secret, stamp) = read_secret(&path, 3).unwrap();
         assert_eq!((secret.as_slice(), Stamp::of(&path).unwrap()), (b"one".as_slice(), stamp));
         assert_eq!(disk.make_secret(&path, b"two").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        disk.replace_secret(&path, b"two").unwrap();
+        disk.replace(&path, b"two").unwrap();
         assert_ne!(Stamp::of(&path).unwrap(), stamp);
         assert_eq!(read_secret(&path, 3).unwrap().0, b"two");
 

@@ -42,6 +42,7 @@ use tower::ServiceExt;
 use crate::daemon::{Daemon, contain};
 use access::{Access, Answers};
 use door::crowd::Crowd;
+use door::token::Digest;
 use door::{Door, Pass};
 use error::ApiError;
 use stream::Readers;
@@ -81,7 +82,7 @@ struct Shared {
 
 /// What let a request in, for those who are still served when it may no longer hold.
 #[derive(Debug, Clone, Copy)]
-struct Credential(Option<[u8; 32]>);
+struct Credential(Option<Digest>);
 
 /// The state of the handlers.
 type Handle = Arc<Shared>;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde_json::Map;
 use tempfile::TempDir;
 
+use super::new_session;
 use crate::config::{Config, Settings, settings};
 use crate::daemon::opening::{self, Folders, Opened};
 use crate::daemon::recorder::Recorder;
@@ -18,7 +19,7 @@ use crate::daemon::{StartError, drafts};
 use crate::disk::faults::{Faults, Plan};
 use crate::disk::{Disk, Operation};
 use crate::state::snapshot::{self, Loaded};
-use crate::state::{Purpose, RequestPolicy, Session, SessionStatus};
+use crate::state::{RequestPolicy, Session};
 
 const OPERATIONS: [Operation; 6] = [
     Operation::Open,
@@ -47,26 +48,9 @@ fn start(config: &Config, disk: Disk) -> Result<Recorder, StartError> {
     Recorder::start(config, opened).map_err(StartError::Recorder)
 }
 
+/// A session whose event is long, so that segments fill up soon.
 fn session(session_id: &str) -> Session {
-    Session {
-        session_id: session_id.to_owned(),
-        purpose: Purpose::Duplex,
-        thread_id: Some("t".repeat(300)),
-        status: SessionStatus::Active,
-        endpoint: "e".to_owned(),
-        child_pid: None,
-        created_at: "T0".to_owned(),
-        updated_at: "T0".to_owned(),
-        cwd: None,
-        model: None,
-        model_provider: None,
-        service_tier: None,
-        reasoning_effort: None,
-        current_turn_id: None,
-        last_turn_id: None,
-        last_turn_status: None,
-        metadata: BTreeMap::new(),
-    }
+    Session { thread_id: Some("t".repeat(300)), ..new_session(session_id) }
 }
 
 /// Promises that many sessions; the names of those whose promise was given.

@@ -65,6 +65,27 @@ enum Rest {
     Chunks(Chunks),
 }
 
+impl Rest {
+    /// How many of these bytes belong to the body.
+    fn take(&mut self, bytes: &[u8]) -> Result<usize, NoChunk> {
+        match self {
+            Self::Chunks(chunks) => chunks.take(bytes),
+            Self::Length(left) => {
+                let count = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= count as u64;
+                Ok(count)
+            }
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Chunks(chunks) => chunks.is_over(),
+            Self::Length(left) => *left == 0,
+        }
+    }
+}
+
 /// How far the end of the connection has come.
 enum Closing {
     /// Whether there are last words.
@@ -111,7 +132,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
             return Some(ApiError::overloaded("All connections that codexd takes at once are taken."));
         }
         let deadline = self.deadline.as_mut()?;
-        ready_or_none(deadline.as_mut().poll(context))?;
+        if deadline.as_mut().poll(context).is_pending() {
+            return None;
+        }
         Some(match self.stage {
             Stage::Body(_) => ApiError::too_slow("body", BODY_TIME),
             _ => ApiError::too_slow("head", HEAD_TIME),
@@ -173,17 +196,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         }
     }
 
-    fn pass(&mut self, left: usize, framing: Framing, buffer: &mut ReadBuf<'_>) {
-        let count = left.min(buffer.remaining());
+    /// Passes on so many bytes of what was read.
+    fn hand_over(&mut self, count: usize, buffer: &mut ReadBuf<'_>) {
         buffer.put_slice(&self.held[..count]);
         self.held.advance(count);
-        if count < left {
-            self.stage = Stage::Pass { left: left - count, framing };
-            return;
-        }
         if self.held.is_empty() {
             // An idle connection keeps no buffer.
             self.held = BytesMut::new();
+        }
+    }
+
+    fn pass(&mut self, left: usize, framing: Framing, buffer: &mut ReadBuf<'_>) {
+        let count = left.min(buffer.remaining());
+        self.hand_over(count, buffer);
+        if count < left {
+            self.stage = Stage::Pass { left: left - count, framing };
+            return;
         }
         match framing {
             Framing::Length(0) => self.stage = Stage::Head,
@@ -214,30 +242,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         }
         let Stage::Body(rest) = &mut self.stage else { return Poll::Ready(Ok(())) };
         let part = &self.held[..self.held.len().min(buffer.remaining())];
-        let count = match rest {
-            Rest::Length(left) => part.len().min(usize::try_from(*left).unwrap_or(usize::MAX)),
-            Rest::Chunks(chunks) => match chunks.take(part) {
-                Ok(count) => count,
-                Err(NoChunk) => {
-                    self.is_cut_short = true;
-                    self.stage = Stage::Over;
-                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
-                }
-            },
+        let Ok(count) = rest.take(part) else {
+            self.is_cut_short = true;
+            self.stage = Stage::Over;
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         };
-        buffer.put_slice(&part[..count]);
-        self.held.advance(count);
-        let is_over = match rest {
-            Rest::Length(left) => {
-                *left -= count as u64;
-                *left == 0
-            }
-            Rest::Chunks(chunks) => chunks.is_over(),
-        };
+        let is_over = rest.is_over();
+        self.hand_over(count, buffer);
         if is_over {
-            if self.held.is_empty() {
-                self.held = BytesMut::new();
-            }
             self.stage = Stage::Head;
             self.ticket.is_busy();
             self.deadline = None;
@@ -302,13 +314,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     }
 }
 
-fn ready_or_none<T>(poll: Poll<T>) -> Option<T> {
-    match poll {
-        Poll::Ready(value) => Some(value),
-        Poll::Pending => None,
-    }
-}
-
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Conversation<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -323,11 +328,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Conversation<S> {
                 return Pin::new(&mut self.inner).poll_read(context, buffer);
             }
             let count = self.held.len().min(buffer.remaining());
-            buffer.put_slice(&self.held[..count]);
-            self.held.advance(count);
-            if self.held.is_empty() {
-                self.held = BytesMut::new();
-            }
+            self.hand_over(count, buffer);
             return Poll::Ready(Ok(()));
         }
         loop {
