@@ -26,6 +26,8 @@ use super::patient::Patient;
 
 /// How long the accept loop rests after an error, such as too many open files, so that it does not spin.
 const REST: Duration = Duration::from_millis(100);
+/// How long a connection waits for a place when all are taken.
+const MOMENT: Duration = Duration::from_millis(100);
 /// How long somebody who says nothing is left alone when there are too many open files.
 const GRACE: Duration = Duration::from_millis(500);
 /// How long it rests when somebody was sent away, until that one's socket is closed.
@@ -87,14 +89,17 @@ async fn accept(listener: TcpListener, edge: Edge, stop: CancellationToken, conn
                     let served = serve(stream, theirs, ticket, edge.clone(), stop.clone());
                     connections.spawn(served);
                 }
-                None => {
-                    crowd.turn_away();
-                    match Arc::clone(&turned_away).try_acquire_owned() {
-                        Ok(permit) => drop(connections.spawn(turn_away(stream, permit))),
-                        // So many that nobody can wait until each has asked and heard.
-                        Err(_) => drop(stream.try_write(&full().to_wire())),
+                None => match Arc::clone(&turned_away).try_acquire_owned() {
+                    Ok(permit) => {
+                        let waiting = wait(stream, theirs, permit, edge.clone(), stop.clone());
+                        connections.spawn(waiting);
                     }
-                }
+                    // So many that nobody can wait until each has asked and heard.
+                    Err(_) => {
+                        crowd.turn_away();
+                        let _ = stream.try_write(&full().to_wire());
+                    }
+                },
             },
             // The client gave up before it was its turn.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -118,6 +123,27 @@ async fn admit(crowd: &Arc<Crowd>) -> Option<Ticket> {
             return ticket;
         }
         tokio::task::yield_now().await;
+    }
+}
+
+/// Serves a connection for which there is a place in a moment: one that has its answer keeps its own until it is closed.
+async fn wait(
+    stream: TcpStream,
+    theirs: SocketAddr,
+    permit: OwnedSemaphorePermit,
+    edge: Edge,
+    stop: CancellationToken,
+) {
+    let crowd = Arc::clone(&edge.shared.crowd);
+    match tokio::time::timeout(MOMENT, crowd.place()).await {
+        Ok(ticket) => {
+            drop(permit);
+            serve(stream, theirs, ticket, edge, stop).await;
+        }
+        Err(_) => {
+            crowd.turn_away();
+            turn_away(stream, permit).await;
+        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! How many may be here at once, and who has to leave when there are too many.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
+use tokio::sync::Notify;
 
 /// Everybody who is connected.
 ///
@@ -16,6 +18,8 @@ pub(crate) struct Crowd {
     began: Instant,
     next: AtomicU64,
     places: Mutex<HashMap<u64, Arc<Place>>>,
+    /// Told when somebody has left, or may be sent away.
+    changed: Notify,
     turned_away: AtomicU64,
 }
 
@@ -44,7 +48,8 @@ impl Crowd {
     /// A crowd of so many at most.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
         let (next, turned_away) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { limit, began: Instant::now(), next, places: Mutex::default(), turned_away })
+        let (began, places, changed) = (Instant::now(), Mutex::default(), Notify::new());
+        Arc::new(Self { limit, began, next, places, changed, turned_away })
     }
 
     /// A place for one more; `None` when all are taken by those who are being answered.
@@ -57,6 +62,19 @@ impl Crowd {
         let place = Arc::<Place>::default();
         places.insert(number, Arc::clone(&place));
         Some(Ticket { crowd: Arc::clone(self), number, place })
+    }
+
+    /// A place for one more, as soon as there is one.
+    pub(crate) async fn place(self: &Arc<Self>) -> Ticket {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            // Registered before the look, so that nothing that changes in between is missed.
+            changed.as_mut().enable();
+            if let Some(ticket) = self.admit() {
+                return ticket;
+            }
+            changed.await;
+        }
     }
 
     /// Whether some who came were not even looked at.
@@ -124,6 +142,7 @@ impl Ticket {
     /// From now on nothing but more of a request is awaited.
     pub(crate) fn waits(&self) {
         self.place.waiting_since.store(self.crowd.now(), Ordering::Release);
+        self.crowd.changed.notify_waiters();
     }
 
     /// There is nothing more to read now, and that is what is waited for, unless it is already.
@@ -143,6 +162,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         self.crowd.lock().remove(&self.number);
+        self.crowd.changed.notify_waiters();
     }
 }
 
@@ -174,6 +194,8 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     #[test]
@@ -207,5 +229,21 @@ mod tests {
         first.has_looked();
         assert!(!crowd.has_newcomers() && crowd.admit().is_some());
         assert!(first.place().is_evicted(context));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_place_has_it_when_somebody_leaves_or_waits_in_turn() {
+        let crowd = Crowd::new(1);
+        let first = crowd.admit().unwrap();
+        first.is_busy();
+        let mut second = Box::pin(crowd.place());
+        assert!(second.as_mut().now_or_never().is_none());
+        drop(first);
+        let second = second.await;
+        second.is_busy();
+        let mut third = Box::pin(crowd.place());
+        assert!(third.as_mut().now_or_never().is_none());
+        second.waits();
+        third.await;
     }
 }
