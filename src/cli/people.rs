@@ -78,6 +78,8 @@ pub struct Ask {
 pub enum Answer {
     /// One of the decisions that are offered: its word, or all of it in JSON.
     Decision(String),
+    /// Words, one answer for each question.
+    Words(Vec<String>),
     /// The whole answer in the app-server's words, in JSON.
     Result(String),
 }
@@ -208,8 +210,11 @@ pub(super) struct ApproveArguments {
     /// Another one of the decisions that are offered, such as acceptForSession; its word, or all of it in JSON
     #[arg(long, value_name = "DECISION", default_value = "accept")]
     decision: String,
+    /// The answer to a question, the number of an option or words; once for each question
+    #[arg(long = "answer", value_name = "TEXT", conflicts_with = "decision")]
+    answers: Vec<String>,
     /// The whole answer in the app-server's words, in JSON, in the place of a decision
-    #[arg(long, value_name = "JSON", conflicts_with = "decision")]
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["decision", "answers"])]
     result: Option<String>,
     #[command(flatten)]
     client: ClientArguments,
@@ -280,8 +285,12 @@ pub(super) fn request(before: StartArguments, command: PeopleCommand) -> Result<
         PeopleCommand::Requests(ListArguments { all, client }) => {
             ("requests", client, Errand::Requests { all })
         }
-        PeopleCommand::Approve(ApproveArguments { request, decision, result, client }) => {
-            let answer = result.map_or(Answer::Decision(decision), Answer::Result);
+        PeopleCommand::Approve(ApproveArguments { request, decision, answers, result, client }) => {
+            let answer = match result {
+                Some(result) => Answer::Result(result),
+                None if !answers.is_empty() => Answer::Words(answers),
+                None => Answer::Decision(decision),
+            };
             ("approve", client, Errand::Answer { request, answer })
         }
         PeopleCommand::Decline(DeclineArguments { request, cancel, client }) => {

@@ -231,6 +231,8 @@ fn the_commands_for_every_day_are_read() {
     assert_eq!(errand(&["approve", "r"]).0, decision("accept"));
     assert_eq!(errand(&["approve", "r", "--decision", "x"]).0, decision("x"));
     assert_eq!(errand(&["approve", "r", "--result", "{}"]).0, answer(Answer::Result("{}".to_owned())));
+    let words = answer(Answer::Words(vec!["red".to_owned(), "-1".to_owned()]));
+    assert_eq!(errand(&["approve", "r", "--answer", "red", "--answer=-1"]).0, words);
     assert_eq!(errand(&["decline", "r"]).0, decision("decline"));
     assert_eq!(errand(&["decline", "--cancel", "r"]).0, decision("cancel"));
     let follow = Errand::Follow {

@@ -2,6 +2,7 @@
 
 mod approvals;
 mod conversation;
+mod keyboard;
 mod page;
 
 use std::io::{IsTerminal, Read, stdin};
@@ -94,6 +95,7 @@ fn interrupts() -> Result<watch::Receiver<bool>, Failure> {
         signals.recv().await;
         first.send_replace(true);
         signals.recv().await;
+        keyboard::show_typing();
         output::complain("\ncodexd: Left; what runs in codexd goes on.");
         std::process::exit(LEFT.into());
     });

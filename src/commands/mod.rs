@@ -13,6 +13,7 @@ mod follow;
 mod interrupt;
 mod logging;
 mod output;
+mod questions;
 mod requests;
 mod service;
 mod sessions;

@@ -6,6 +6,8 @@ use std::io::Write;
 
 use serde::Serialize;
 
+use super::terminal::harmless;
+
 /// Writes a text and a newline to stdout.
 pub(crate) fn say(text: &str) {
     let mut stdout = std::io::stdout().lock();
@@ -37,9 +39,10 @@ pub(crate) fn complain(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// Renders rows of two columns, the first one as wide as its widest cell.
+/// Renders rows of two columns, the first one as wide as its widest cell; no value makes a terminal obey it.
 pub(crate) fn table(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let lines: Vec<_> = rows.iter().map(|(name, value)| format!("{name:width$}  {value}")).collect();
+    let lines: Vec<_> =
+        rows.iter().map(|(name, value)| format!("{name:width$}  {}", harmless(value))).collect();
     lines.join("\n")
 }

@@ -9,7 +9,7 @@ use super::client::escaped;
 use super::errand::Caller;
 use super::sessions::list as list_of;
 use super::terminal::{Column, Room, harmless, table};
-use super::{Failure, words};
+use super::{Failure, questions, words};
 use crate::cli::Answer;
 
 const ALL: &str = "/v1/codexd/requests";
@@ -112,16 +112,40 @@ fn body(request: &Value, answer: &Answer) -> Result<Value, Failure> {
                 .map_err(|error| Failure::settings(format!("--result is not JSON: {error}.")))?;
             return Ok(json!({ "result": result }));
         }
+        Answer::Words(answers) => return answered(request, answers),
         Answer::Decision(word) => word,
     };
     let offered = words::decisions(request);
     chosen(&offered, word).map(|decision| json!({ "decision": decision })).ok_or_else(|| {
+        if !questions::of(request).is_empty() {
+            return Failure::new(harmless(&format!(
+                "Codex asks to {}; say --answer once for each question.",
+                words::request(request)
+            )));
+        }
         let names: Vec<String> = offered.iter().map(words::decision).collect();
         Failure::new(harmless(&format!(
             "Codex does not offer {word:?} here, but {}; say which with --decision, or everything with --result.",
             names.join(", ")
         )))
     })
+}
+
+/// What is sent where Codex asks questions.
+fn answered(request: &Value, answers: &[String]) -> Result<Value, Failure> {
+    let questions = questions::of(request);
+    match questions.len() {
+        0 => Err(Failure::new("Codex wants a decision here, and no --answer; say which with --decision.")),
+        count if count != answers.len() => {
+            let lines = questions.iter().map(|question| format!("\n{}", harmless(&question.text)));
+            let lines: String = lines.collect();
+            Err(Failure::new(format!("Codex asks {count} questions; say --answer once for each:{lines}")))
+        }
+        _ => {
+            let answers = questions.iter().zip(answers).map(|(question, answer)| question.answer(answer));
+            Ok(questions::result(&questions, &answers.collect::<Vec<_>>()))
+        }
+    }
 }
 
 /// The decision that somebody means: by all of it in JSON, or by its word.

@@ -78,10 +78,11 @@ pub(crate) fn request(request: &Value) -> String {
         "item/permissions/requestApproval" => format!("have more rights: {}{reason}", params["permissions"]),
         "item/tool/requestUserInput" => {
             let questions = params["questions"].as_array().into_iter().flatten();
-            questions.filter_map(|question| question["question"].as_str()).collect::<Vec<_>>().join(" ")
+            let questions = questions.filter_map(|question| question["question"].as_str());
+            format!("answer \"{}\"", questions.collect::<Vec<_>>().join(" "))
         }
         "mcpServer/elicitation/request" => {
-            text("message").unwrap_or("an MCP server has a question").to_owned()
+            format!("answer \"{}\"", text("message").unwrap_or("a question of an MCP server"))
         }
         other => other.to_owned(),
     }
@@ -175,8 +176,12 @@ mod tests {
                 json!({"permissions": {"a": 1}}),
                 "have more rights: {\"a\":1}",
             ),
-            ("item/tool/requestUserInput", json!({"questions": [{"question": "Which?"}]}), "Which?"),
-            ("mcpServer/elicitation/request", json!({"message": "Who?"}), "Who?"),
+            (
+                "item/tool/requestUserInput",
+                json!({"questions": [{"question": "Which?"}]}),
+                "answer \"Which?\"",
+            ),
+            ("mcpServer/elicitation/request", json!({"message": "Who?"}), "answer \"Who?\""),
             ("new/one", json!({}), "new/one"),
         ] {
             assert_eq!(request(&json!({ "method": method, "params": params })), expected);

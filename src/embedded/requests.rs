@@ -62,6 +62,31 @@ impl Verdict {
 
 const COMMAND: &str = "touch approved";
 
+fn colour() -> Value {
+    json!({
+        "id": "colour",
+        "header": "Colour",
+        "question": "Which colour?",
+        "isOther": false,
+        "isSecret": false,
+        "options": [
+            { "label": "red", "description": "The first one" },
+            { "label": "blue", "description": "The other one" },
+        ],
+    })
+}
+
+fn word() -> Value {
+    json!({
+        "id": "word",
+        "header": "Word",
+        "question": "What is the secret word?",
+        "isOther": false,
+        "isSecret": true,
+        "options": null,
+    })
+}
+
 impl Play {
     /// Asks the client and waits for its answer.
     pub(super) fn ask(&mut self, ask: Ask) -> Result<(), Stop> {
@@ -77,25 +102,25 @@ impl Play {
                 });
                 self.ask_plainly("item/permissions/requestApproval", "waitingOnApproval", params)
             }
-            Ask::Input => {
+            Ask::Input => self.ask_questions(&[colour()]),
+            Ask::Questions => self.ask_questions(&[colour(), word()]),
+            Ask::Leave => {
                 let params = json!({
-                    "questions": [{
-                        "id": "colour",
-                        "header": "Colour",
-                        "question": "Which colour?",
-                        "isOther": false,
-                        "isSecret": false,
-                        "options": [
-                            { "label": "red", "description": "The first one" },
-                            { "label": "blue", "description": "The other one" },
-                        ],
-                    }],
-                    "autoResolutionMs": null,
+                    "serverName": "paint",
+                    "mode": "form",
+                    "message": "May the wall be painted?",
+                    "requestedSchema": { "type": "object", "properties": {} },
+                    "_meta": null,
                 });
-                self.ask_plainly("item/tool/requestUserInput", "waitingOnUserInput", params)
+                self.ask_plainly("mcpServer/elicitation/request", "waitingOnApproval", params)
             }
             Ask::Unknown => self.ask_plainly("item/unheardOf/request", "waitingOnApproval", json!({})),
         }
+    }
+
+    fn ask_questions(&mut self, questions: &[Value]) -> Result<(), Stop> {
+        let params = json!({ "questions": questions, "autoResolutionMs": null });
+        self.ask_plainly("item/tool/requestUserInput", "waitingOnUserInput", params)
     }
 
     fn ask_command(&mut self) -> Result<(), Stop> {

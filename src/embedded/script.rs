@@ -91,6 +91,10 @@ pub(super) enum Ask {
     File,
     Permissions,
     Input,
+    /// Two questions, the second of which wants a secret.
+    Questions,
+    /// Of an MCP server, for nothing but leave.
+    Leave,
     Unknown,
 }
 
@@ -194,6 +198,8 @@ fn tool(name: &str, value: Option<&str>) -> Option<Tool> {
         ("ask", Some("file")) => Some(Tool::Ask(Ask::File)),
         ("ask", Some("permissions")) => Some(Tool::Ask(Ask::Permissions)),
         ("ask", Some("input")) => Some(Tool::Ask(Ask::Input)),
+        ("ask", Some("questions")) => Some(Tool::Ask(Ask::Questions)),
+        ("ask", Some("leave")) => Some(Tool::Ask(Ask::Leave)),
         ("ask", Some("unknown")) => Some(Tool::Ask(Ask::Unknown)),
         _ => None,
     }

@@ -145,9 +145,18 @@ pub fn decisions(method: &str, params: &Value) -> Vec<Value> {
         Some(Kind::FileChange | Kind::Legacy) => all(),
         Some(Kind::Permissions) => ["accept", "acceptForSession", "decline"].map(Value::from).to_vec(),
         Some(Kind::UserInput) => vec!["decline".into()],
+        Some(Kind::Elicitation) if wants_leave_only(params) => {
+            ["accept", "decline", "cancel"].map(Value::from).to_vec()
+        }
         Some(Kind::Elicitation) => ["decline", "cancel"].map(Value::from).to_vec(),
         None => Vec::new(),
     }
+}
+
+/// Whether a question of an MCP server is answered by yes or no: it has a form without fields, or an address to visit.
+fn wants_leave_only(params: &Value) -> bool {
+    let fields = params["requestedSchema"]["properties"].as_object();
+    params["mode"] == "url" || fields.is_some_and(|fields| fields.is_empty())
 }
 
 /// The answer that carries a decision, in the words of the app-server.
@@ -162,6 +171,10 @@ pub fn answer(method: &str, params: &Value, decision: &Value) -> Value {
         // What is left out is denied.
         (Some(Kind::Permissions), _) => json!({ "permissions": {}, "scope": "turn" }),
         (Some(Kind::UserInput), _) => json!({ "answers": {} }),
+        // The content of an accepted form is what was filled in (Model Context Protocol, elicitation).
+        (Some(Kind::Elicitation), Some("accept")) if params["mode"] != "url" => {
+            json!({ "action": "accept", "content": {}, "_meta": null })
+        }
         (Some(Kind::Elicitation), _) => json!({ "action": decision, "content": null, "_meta": null }),
         (Some(Kind::Legacy), word) => json!({ "decision": match word {
             Some("accept") => json!("approved"),

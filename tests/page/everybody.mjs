@@ -101,11 +101,19 @@ await play(async (page, open) => {
   await page.click('.request button:has-text("Answer")');
   await completed(page, 4);
 
+  // One that wants leave and nothing else.
+  await page.fill("#prompt", "ask=leave");
+  await page.press("#prompt", "Control+Enter");
+  await page.waitForSelector(".request");
+  assert.equal(await page.locator(".request textarea").count(), 0);
+  await page.click('.request button:has-text("Allow")');
+  await completed(page, 5);
+
   // Markup stays text.
   const session = decodeURIComponent(new URL(page.url()).hash.slice(1));
   const markup = "<img/src=x/onerror=window.broken=1><script>window.broken=1</script>";
   await ask("/v1/codexd/turn?wait=30", { sessionId: session, input: `text=${markup} command=${markup}` });
-  await completed(page, 5);
+  await completed(page, 6);
   assert.ok((await page.textContent(".turn:last-child .agent .words")).includes(markup));
   assert.equal(await page.evaluate(() => window.broken), undefined);
   await axe(page, "a conversation in the light");
@@ -120,7 +128,7 @@ await play(async (page, open) => {
   // The dark.
   const dark = await open({ colorScheme: "dark" });
   await live(dark, page.url());
-  await completed(dark, 5);
+  await completed(dark, 6);
   const [light, night] = await Promise.all([page, dark].map((one) => one.evaluate(() => getComputedStyle(document.body).backgroundColor)));
   assert.notEqual(light, night);
   await axe(dark, "a conversation in the dark");
@@ -134,7 +142,7 @@ await play(async (page, open) => {
   await shoot(phone, "phone-sessions");
   await newSession({ cwd: workspace });
   await phone.locator(".session").last().tap();
-  await completed(phone, 5);
+  await completed(phone, 6);
   await phone.fill("#prompt", "plan diff ask=file");
   await phone.tap("#send");
   await phone.waitForSelector(".request .patch");
@@ -145,7 +153,7 @@ await play(async (page, open) => {
   await axe(phone, "a request on a phone");
   await shoot(phone, "phone-request");
   await phone.tap('.request button:has-text("Decline")');
-  await completed(phone, 6);
+  await completed(phone, 7);
   await assertInnerFits(phone, "a conversation on a phone");
   await phone.tap("#to-sessions");
   await phone.waitForSelector(".sessions", { state: "visible" });

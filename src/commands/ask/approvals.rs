@@ -1,16 +1,12 @@
 //! What Codex asks during a turn: shown to the person at the terminal, or told to whoever can answer it.
 
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal, stdin};
-use std::os::fd::AsFd;
-use std::sync::Arc;
 
-use rustix::termios::{QueueSelector, tcflush};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 
+use super::keyboard::{Keyboard, show_typing};
 use crate::commands::errand::Caller;
+use crate::commands::questions::{self, Question};
 use crate::commands::requests::{chosen, path};
 use crate::commands::terminal::{STRONG, WAITING, harmless, harmless_lines};
 use crate::commands::{Failure, output, words};
@@ -24,11 +20,14 @@ pub(super) struct Approvals<'a> {
     /// Those that wait, the one that is asked first.
     waiting: VecDeque<Value>,
     is_asking: bool,
+    /// What was answered so far to the questions of the one that is asked.
+    answers: Vec<String>,
 }
 
 impl<'a> Approvals<'a> {
     pub(super) fn new(caller: &'a Caller) -> Self {
-        Self { caller, keyboard: None, has_looked: false, waiting: VecDeque::new(), is_asking: false }
+        let (waiting, answers) = (VecDeque::new(), Vec::new());
+        Self { caller, keyboard: None, has_looked: false, waiting, is_asking: false, answers }
     }
 
     /// Codex asks something.
@@ -43,9 +42,10 @@ impl<'a> Approvals<'a> {
     pub(super) fn resolved(&mut self, detail: &Value) -> Option<String> {
         let place = self.waiting.iter().position(|known| known["requestId"] == detail["requestId"])?;
         self.waiting.remove(place);
-        if place != 0 || !std::mem::take(&mut self.is_asking) {
+        if place != 0 || !self.is_asking {
             return None;
         }
+        self.asked();
         output::write_aside("\n");
         Some(match (&detail["decision"], detail["resolvedBy"].as_str()) {
             (Value::Null, Some("client")) => "answered elsewhere".to_owned(),
@@ -60,6 +60,13 @@ impl<'a> Approvals<'a> {
     /// Whether there is a question to ask now.
     pub(super) fn has_news(&self) -> bool {
         !self.is_asking && !self.waiting.is_empty()
+    }
+
+    /// What was asked is over.
+    fn asked(&mut self) {
+        show_typing();
+        self.is_asking = false;
+        self.answers.clear();
     }
 
     /// Asks the next question, or says how it can be answered where nobody can be asked.
@@ -82,10 +89,12 @@ impl<'a> Approvals<'a> {
     fn tell(&mut self) {
         for request in self.waiting.drain(..) {
             let id = request["requestId"].as_str().unwrap_or_default();
+            let questions = questions::of(&request);
+            let answer = " --answer …".repeat(questions.len());
             self.caller.note(&format!(
                 "Codex asks to {}; answer with {} or {}, or it is declined at {}.",
                 words::request(&request),
-                self.caller.command(&format!("approve {id}")),
+                self.caller.command(&format!("approve {id}{answer}")),
                 self.caller.command(&format!("decline {id}")),
                 request["expiresAt"].as_str().unwrap_or("some time"),
             ));
@@ -94,6 +103,9 @@ impl<'a> Approvals<'a> {
 
     fn show(&self) {
         let Some(request) = self.waiting.front() else { return };
+        if let Some(question) = questions::of(request).get(self.answers.len()) {
+            return self.show_question(question);
+        }
         let screen = &self.caller.stderr;
         // The whole of it: what is cut off might be what matters.
         let asked = harmless_lines(&words::request(request)).replace('\n', "\n  ");
@@ -109,24 +121,55 @@ impl<'a> Approvals<'a> {
         output::write_aside(&text);
     }
 
+    fn show_question(&self, question: &Question) {
+        let screen = &self.caller.stderr;
+        let asked = harmless_lines(&question.text).replace('\n', "\n  ");
+        let mut text = screen.paint(WAITING, &format!("Codex asks: {asked}")) + "\n";
+        for (number, (label, description)) in (1..).zip(&question.options) {
+            let description = if description.is_empty() { String::new() } else { format!(": {description}") };
+            text.push_str(&format!("  {number}  {}\n", harmless(&format!("{label}{description}"))));
+        }
+        let is_hidden = question.is_secret && self.keyboard.as_ref().is_some_and(Keyboard::hide_typing);
+        let ask = match (question.options.len(), is_hidden) {
+            (0, false) => "Your answer, or nothing to decline: ".to_owned(),
+            (0, true) => "Your answer, which is not shown, or nothing to decline: ".to_owned(),
+            (count, _) => format!("Your answer, 1 to {count} or your own words, or nothing to decline: "),
+        };
+        text.push_str(&screen.paint(STRONG, &ask));
+        output::write_aside(&text);
+    }
+
     /// What is typed while a question is asked, `None` at the end of the terminal; never when there is no question.
     pub(super) async fn line(&mut self) -> Option<String> {
         match &mut self.keyboard {
-            Some(keyboard) if self.is_asking => keyboard.lines.recv().await.flatten(),
+            Some(keyboard) if self.is_asking => keyboard.line().await,
             _ => std::future::pending().await,
         }
     }
 
-    /// Takes what was typed: the number of a decision or its word.
+    /// Takes what was typed: the number of a decision or its word, or the answer to a question.
     pub(super) async fn typed(&mut self, line: Option<String>) -> Result<(), Failure> {
         let Some(request) = self.waiting.front() else { return Ok(()) };
         let Some(line) = line else {
             output::write_aside("\n");
+            self.asked();
             self.keyboard = None;
-            self.is_asking = false;
             self.tell();
             return Ok(());
         };
+        let questions = questions::of(request);
+        if let Some(question) = questions.get(self.answers.len()) {
+            show_typing();
+            if line.trim().is_empty() {
+                return self.answer(&json!({ "decision": "decline" })).await;
+            }
+            self.answers.push(question.answer(line.trim()));
+            if self.answers.len() == questions.len() {
+                return self.answer(&questions::result(&questions, &self.answers)).await;
+            }
+            self.show();
+            return Ok(());
+        }
         let decisions = words::decisions(request);
         let number = line.trim().parse::<usize>().ok().and_then(|number| number.checked_sub(1));
         let by_number = number.and_then(|number| decisions.get(number));
@@ -135,11 +178,15 @@ impl<'a> Approvals<'a> {
             output::write_aside(&self.caller.stderr.paint(STRONG, &ask));
             return Ok(());
         };
+        self.answer(&json!({ "decision": decision })).await
+    }
+
+    /// Answers what is asked.
+    async fn answer(&mut self, body: &Value) -> Result<(), Failure> {
+        let Some(request) = self.waiting.pop_front() else { return Ok(()) };
+        self.asked();
         let id = request["requestId"].as_str().unwrap_or_default();
-        let answered = self.caller.client.post(&path(id), &json!({ "decision": decision })).await;
-        self.waiting.pop_front();
-        self.is_asking = false;
-        match answered {
+        match self.caller.client.post(&path(id), body).await {
             Ok(_) => Ok(()),
             Err(error) if error.code() == "already_resolved" => {
                 self.caller.note("It was answered elsewhere before.");
@@ -147,45 +194,5 @@ impl<'a> Approvals<'a> {
             }
             Err(error) => Err(error.into()),
         }
-    }
-}
-
-/// The lines that a person types.
-struct Keyboard {
-    terminal: Arc<File>,
-    lines: mpsc::UnboundedReceiver<Option<String>>,
-}
-
-impl Keyboard {
-    /// The terminal on stdin, or that of the process where stdin is something else; `None` where there is none.
-    fn open() -> Option<Self> {
-        let terminal = match stdin().is_terminal() {
-            true => File::from(stdin().as_fd().try_clone_to_owned().ok()?),
-            false => File::open("/dev/tty").ok()?,
-        };
-        let terminal = Arc::new(terminal);
-        let (typed, lines) = mpsc::unbounded_channel();
-        let reader = Arc::clone(&terminal);
-        // A thread, because a read from a terminal cannot be called off.
-        let read = move || {
-            let mut reader = BufReader::new(&*reader);
-            loop {
-                let mut line = String::new();
-                let count = reader.read_line(&mut line).unwrap_or(0);
-                let is_over = count == 0;
-                if typed.send((!is_over).then_some(line)).is_err() || is_over {
-                    return;
-                }
-            }
-        };
-        std::thread::Builder::new().name("keyboard".to_owned()).spawn(read).ok()?;
-        Some(Self { terminal, lines })
-    }
-
-    /// Drops what was typed so far.
-    fn forget(&mut self) {
-        // What cannot be dropped is at worst taken for a wrong answer.
-        let _ = tcflush(&*self.terminal, QueueSelector::IFlush);
-        while let Ok(Some(_)) = self.lines.try_recv() {}
     }
 }

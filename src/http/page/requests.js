@@ -135,7 +135,8 @@ function plainFields(request) {
 
 function formOf(request) {
   if (request.method === "item/tool/requestUserInput") return questionFields(request);
-  if (request.method === "mcpServer/elicitation/request") return plainFields(request);
+  // Where it can be accepted there is nothing to fill in.
+  if (request.method === "mcpServer/elicitation/request" && !request.decisions.includes("accept")) return plainFields(request);
   return null;
 }
 

@@ -122,27 +122,54 @@ async fn of_several_requests_one_has_to_be_named() {
 #[tokio::test]
 async fn only_what_is_offered_can_be_decided() {
     let (daemon, person, session_id) = stage().await;
-    let (_, request) = asking(&daemon, &session_id, "ask=input").await;
-    let refused = person.says(&["approve"]).await;
+    asking(&daemon, &session_id, "ask=command").await;
+    let refused = person.says(&["approve", "--decision", "perhaps"]).await;
     assert_eq!(refused.code, Some(1));
     assert!(
-        refused.stderr.contains("\"accept\"") && refused.stderr.contains("decline"),
+        refused.stderr.contains("\"perhaps\"") && refused.stderr.contains("decline"),
         "{}",
         refused.stderr
     );
-    let refused = person.says(&["approve", "--result", "{"]).await;
-    assert_eq!(refused.code, Some(2), "{refused:?}");
+    let refused = person.says(&["approve", "--answer", "red"]).await;
+    assert!(refused.code == Some(1) && refused.stderr.contains("say which with --decision"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn questions_are_answered_in_words() {
+    let (daemon, person, session_id) = stage().await;
+    let (turn_id, first) = asking(&daemon, &session_id, "ask=questions ask=input").await;
+    for (words, code, said) in [
+        (["approve"].as_slice(), 1, "Codex asks to answer \"Which colour? What is the secret word?\""),
+        (&["approve", "--answer", "2"], 1, "Codex asks 2 questions"),
+        (&["approve", "--result", "{"], 2, "--result is not JSON"),
+    ] {
+        let refused = person.says(words).await;
+        assert!(refused.code == Some(code) && refused.stderr.contains(said), "{refused:?}");
+    }
+    let said = person.says(&["approve", "--answer", "2", "--answer", "7"]).await;
+    assert!(said.code == Some(0) && said.stdout.starts_with("answered: answer \"Which colour?"), "{said:?}");
+    assert_eq!(over(&daemon, &first["requestId"]).await["resolvedBy"], "client");
+    asked(&daemon, &session_id).await;
     let result = r#"{"answers": {"colour": {"answers": ["red"]}}}"#;
-    let said = person.says(&["approve", "--result", result]).await;
-    assert_eq!((said.code, said.stdout.starts_with("answered: Which colour? ")), (Some(0), true), "{said:?}");
-    assert_eq!(over(&daemon, &request["requestId"]).await["resolvedBy"], "client");
+    assert_eq!(person.says(&["approve", "--result", result]).await.code, Some(0));
+    assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "completed");
+}
+
+#[tokio::test]
+async fn what_wants_leave_and_nothing_else_can_be_approved() {
+    let (daemon, person, session_id) = stage().await;
+    let (turn_id, request) = asking(&daemon, &session_id, "ask=leave").await;
+    let said = person.says(&["approve"]).await;
+    assert_eq!((said.code, said.stdout.starts_with("accept: answer \"May the")), (Some(0), true), "{said:?}");
+    assert_eq!(over(&daemon, &request["requestId"]).await["decision"], "accept");
+    assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "completed");
 }
 
 #[tokio::test]
 async fn cancel_ends_the_turn_as_well() {
     let (daemon, person, session_id) = stage().await;
     let (turn_id, _) = asking(&daemon, &session_id, "ask=command").await;
-    assert_eq!(person.says(&["decline", "--cancel"]).await.code, Some(0));
+    assert_answer("decline", &person.document(&["decline", "--cancel", "--json"]).await);
     assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "interrupted");
 }
 

@@ -58,6 +58,47 @@ async fn a_question_offers_what_the_request_offers_and_takes_a_number() {
 }
 
 #[tokio::test]
+async fn questions_are_asked_one_by_one_and_a_secret_is_not_shown() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let mut terminal = Terminal::start(person.command(&["ask", "ask=questions text=done"]), 200);
+    terminal.shows("Your answer, 1 to 2 or your own words, or nothing to decline: ").await;
+    let request = request(&daemon).await;
+    for line in ["Codex asks: Which colour?", "  1  red: The first one\r\n", "  2  blue: The other one\r\n"] {
+        assert!(terminal.text().contains(line), "no {line:?} in {}", terminal.text());
+    }
+    terminal.type_in("2\n");
+    terminal.shows("Your answer, which is not shown, or nothing to decline: ").await;
+    terminal.type_in("sesame\n");
+    let (code, shown) = terminal.ended().await;
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("What is the secret word?") && !shown.contains("sesame"), "{shown}");
+    let over = over(&daemon, &request["requestId"]).await;
+    assert_eq!((&over["resolvedBy"], &over["decision"]), (&json!("client"), &json!(null)));
+
+    let mut terminal = Terminal::start(person.command(&["ask", "ask=questions text=done"]), 200);
+    terminal.shows("or nothing to decline: ").await;
+    terminal.type_in("\n");
+    let (code, shown) = terminal.ended().await;
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(!shown.contains("What is the secret word?"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_terminal_shows_what_is_typed_again_when_ask_is_left_at_a_secret() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let mut terminal = Terminal::start(person.command(&["ask", "ask=questions text=done"]), 200);
+    terminal.shows("or nothing to decline: ").await;
+    terminal.type_in("red\n");
+    terminal.shows("which is not shown").await;
+    assert!(!terminal.echoes());
+    terminal.interrupt();
+    wait_until_async("what is typed to be shown", async || terminal.echoes().then_some(())).await;
+    assert_eq!(terminal.ended().await.0, Some(4));
+}
+
+#[tokio::test]
 async fn what_was_typed_before_the_question_is_no_answer_to_it() {
     let daemon = start().await;
     let person = Person::beside(&daemon);

@@ -1,0 +1,75 @@
+//! What Codex wants to know in words: the questions of `item/tool/requestUserInput`, and their answers.
+
+use serde_json::{Map, Value, json};
+
+/// One question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Question {
+    id: String,
+    /// What is asked.
+    pub(crate) text: String,
+    /// What may be chosen: a label, and what it means.
+    pub(crate) options: Vec<(String, String)>,
+    /// Whether the answer is not to be seen.
+    pub(crate) is_secret: bool,
+}
+
+impl Question {
+    /// The answer that is meant by what somebody typed: the number of an option, or words.
+    pub(crate) fn answer(&self, typed: &str) -> String {
+        let number = typed.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
+        let option = number.and_then(|number| self.options.get(number));
+        option.map_or_else(|| typed.to_owned(), |(label, _)| label.clone())
+    }
+}
+
+/// The questions of a request, in its order; none where it asks for a decision.
+pub(crate) fn of(request: &Value) -> Vec<Question> {
+    if request["method"] != "item/tool/requestUserInput" {
+        return Vec::new();
+    }
+    let all = request["params"]["questions"].as_array().into_iter().flatten();
+    all.map(|question| {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let options = question["options"].as_array().into_iter().flatten();
+        Question {
+            id: text(&question["id"]),
+            text: text(&question["question"]),
+            options: options.map(|option| (text(&option["label"]), text(&option["description"]))).collect(),
+            is_secret: question["isSecret"] == true,
+        }
+    })
+    .collect()
+}
+
+/// The body that answers the questions of a request, one answer for each.
+pub(crate) fn result(questions: &[Question], answers: &[String]) -> Value {
+    let answers = questions
+        .iter()
+        .zip(answers)
+        .map(|(question, answer)| (question.id.clone(), json!({ "answers": [answer] })));
+    json!({ "result": { "answers": answers.collect::<Map<_, _>>() } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_a_number_of_an_option_or_words() {
+        let request = json!({ "method": "item/tool/requestUserInput", "params": { "questions": [
+            { "id": "a", "question": "Which?", "options": [{ "label": "red", "description": "The first" }] },
+            { "id": "b", "question": "How many?", "options": null, "isSecret": true },
+        ]}});
+        let questions = of(&request);
+        let meant = ["1", "red", "2", "0", "blue"].map(|typed| questions[0].answer(typed));
+        assert_eq!(meant, ["red", "red", "2", "0", "blue"]);
+        assert_eq!(questions[1].answer("1"), "1");
+        assert_eq!((questions[0].is_secret, questions[1].is_secret), (false, true));
+        assert_eq!(
+            result(&questions, &["red".to_owned(), "1".to_owned()]),
+            json!({ "result": { "answers": { "a": { "answers": ["red"] }, "b": { "answers": ["1"] } } } })
+        );
+        assert_eq!(of(&json!({ "method": "execCommandApproval" })), []);
+    }
+}
