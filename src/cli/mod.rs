@@ -269,7 +269,8 @@ struct TokenArguments {
 
 impl Args for Settings {
     fn augment_args(command: clap::Command) -> clap::Command {
-        add_flags(command, settings::ALL)
+        // Every subcommand has them all, and a process reads one of them.
+        command.defer(|command| add_flags(command, settings::ALL))
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {

@@ -127,7 +127,7 @@ struct ClientSettings(Settings);
 
 impl Args for ClientSettings {
     fn augment_args(command: clap::Command) -> clap::Command {
-        add_flags(command, &CLIENT_SETTINGS)
+        command.defer(|command| add_flags(command, &CLIENT_SETTINGS))
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
@@ -317,6 +317,8 @@ pub fn completions(shell: Shell) -> Vec<u8> {
     // What is hidden is for codexd itself, and clap would complete it all the same.
     let shown = whole.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
     let shown = clap::Command::default().args(whole.get_arguments().cloned()).subcommands(shown);
+    // The flags that are added when a command is read, and no part of it before.
+    let shown = Settings::augment_args(shown);
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut shown.name("codexd"), "codexd", &mut script);
     script
