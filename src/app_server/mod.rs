@@ -43,4 +43,5 @@ pub use listener::{Backlog, Closed, Exit, Heard, Listener, Setback};
 pub use processes::{INSTANCE, Identity, adopt_orphans, end_leftover, family_memory, memory};
 pub use redact::redact;
 pub use supervisor::{App, Availability, Plan, Supervisor, Waiting};
+pub use tail::telling_line;
 pub use websocket::Address;

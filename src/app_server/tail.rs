@@ -9,6 +9,17 @@ const LINES: usize = 20;
 /// How many bytes of text are kept.
 const BYTES: usize = 4 * 1024;
 
+/// Which of somebody's last lines tells why it ended: the last that names an error, or the last of all.
+pub fn telling_line(lines: &[String]) -> Option<&str> {
+    // Behind its error a program may print where in its code that happened.
+    let is_error = |line: &&String| {
+        let is_named =
+            |word: &str| line.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+        ["error", "fatal"].into_iter().any(is_named)
+    };
+    lines.iter().rev().find(is_error).or(lines.last()).map(String::as_str)
+}
+
 /// The last lines of a stream, secrets hidden.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
@@ -78,6 +89,19 @@ mod tests {
             (81..100).map(|number| format!("line {number}")).chain(["end".to_owned()]).collect();
         assert_eq!(tail_of(format!("{text}end").as_bytes()), expected);
         assert_eq!(tail_of(b""), [""; 0]);
+    }
+
+    #[test]
+    fn the_line_that_tells_most_is_found() {
+        for (lines, expected) in [
+            (["WARNING: ?", "Error: no such setting", "Stack backtrace: 0: <unknown>"].as_slice(), Some(1)),
+            (&["error: first", "ERROR second", "a word"], Some(1)),
+            (&["one", "éé"], Some(1)),
+            (&[], None),
+        ] {
+            let lines: Vec<String> = lines.iter().map(|&line| line.to_owned()).collect();
+            assert_eq!(telling_line(&lines), expected.map(|place| lines[place].as_str()));
+        }
     }
 
     #[test]

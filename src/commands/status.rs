@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::client::{Client, ClientError};
 use super::{Failure, NOBODY, output, runtime};
+use crate::app_server::telling_line;
 use crate::config::Config;
 
 pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
@@ -105,8 +106,14 @@ fn child(child: &Value) -> String {
     if let Some(pid) = child["pid"].as_u64() {
         words.push(format!("pid {pid}"));
     }
+    let last_words = child["stderrTail"].as_array().into_iter().flatten();
+    let last_words: Vec<String> = last_words.filter_map(Value::as_str).map(str::to_owned).collect();
     if let Some(error) = child["lastError"].as_str() {
-        words.push(error.to_owned());
+        let said = match telling_line(&last_words) {
+            Some(line) if child["exitCode"].is_i64() => format!(" It said last: {line}"),
+            _ => String::new(),
+        };
+        words.push(format!("{error}{said}"));
     }
     words.join(", ")
 }

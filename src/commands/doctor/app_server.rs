@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::Check;
 use crate::app_server::{
-    Availability, Backlog, CallError, Client, Heard, Listener, StopPace, Supervisor, Waiting,
+    Availability, Backlog, CallError, Client, Heard, Listener, StopPace, Supervisor, Waiting, telling_line,
 };
 use crate::config::{ChildStrategy, Config, find_program};
 use crate::daemon::plan_for_a_look;
@@ -86,9 +86,9 @@ async fn ask(client: &Client) -> (Result<(), CallError>, Result<Value, CallError
 }
 
 fn words_of(waiting: &Waiting) -> String {
-    match waiting.last_words.is_empty() {
-        true => waiting.reason.clone(),
-        false => format!("{} It said last: {}", waiting.reason, waiting.last_words.join(" / ")),
+    match telling_line(&waiting.last_words) {
+        None => waiting.reason.clone(),
+        Some(line) => format!("{} It said last: {}.", waiting.reason, line.trim_end_matches('.')),
     }
 }
 

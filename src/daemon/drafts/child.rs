@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::preview;
-use crate::app_server::{Exit, Setback, redact};
+use crate::app_server::{Exit, Setback, redact, telling_line};
 use crate::config::{ChildStrategy, Config};
 use crate::state::{Draft, Level, event_type};
 
@@ -61,14 +61,16 @@ pub(crate) fn child_stderr(text: &str, bytes: usize) -> Draft {
 /// The pause before the app-server is started again, from now on.
 pub(crate) fn child_setback(setback: &Setback) -> Draft {
     let Setback { delay, deaths, cause, .. } = setback;
+    let said = last_words(setback);
     let (level, event_type, message) = match setback.crash_loop {
         false => {
             let seconds = delay.as_secs_f32();
-            let message = format!("{cause} The next try is in {seconds:.1} s.");
+            let message = format!("{cause}{said} The next try is in {seconds:.1} s.");
             (Level::Warn, event_type::CHILD_BACKOFF, message)
         }
         true => {
-            let message = format!("{cause} It died {deaths} times in a row, so it is tried once a minute.");
+            let message =
+                format!("{cause}{said} It died {deaths} times in a row, so it is tried once a minute.");
             (Level::Error, event_type::CHILD_CRASH_LOOP, message)
         }
     };
@@ -83,6 +85,15 @@ pub(crate) fn child_setback(setback: &Setback) -> Draft {
         "stderrTail": setback.last_words,
     });
     Draft::change(level, event_type, message, detail)
+}
+
+/// The last words of one that ended by itself, as a sentence behind another; nobody who is ended says why.
+fn last_words(setback: &Setback) -> String {
+    let ended_itself = setback.exit.as_ref().is_some_and(|exit| exit.code.is_some());
+    match telling_line(&setback.last_words) {
+        Some(line) if ended_itself => format!(" It said last: {}.", preview(line).trim_end_matches('.')),
+        _ => String::new(),
+    }
 }
 
 pub(crate) fn connected(endpoint: &str, info: &Value, generation: u64) -> Draft {

@@ -58,14 +58,20 @@ async fn cut(daemon: &Daemon, prompt: &str) -> Value {
 #[tokio::test]
 async fn a_crash_fails_the_turn_and_is_told() {
     let daemon = start().await;
-    let detail = cut(&daemon, "deltas=10 crash=7").await;
+    let detail = cut(&daemon, "deltas=10 stderr=Error:gone crash=7").await;
     assert_eq!(detail["childExitCode"], 7);
     assert_eq!(detail["childSignal"], Value::Null);
     assert_eq!(detail["trailingMessageLength"], 0);
 
     let setback = setback(&daemon).await;
     assert_eq!((&setback["detail"]["exitCode"], &setback["detail"]["deaths"]), (&json!(7), &json!(1)));
-    assert!(setback["message"].as_str().unwrap().contains("exited with code 7"), "{setback}");
+    assert!(
+        setback["message"]
+            .as_str()
+            .unwrap()
+            .contains("exited with code 7. It said last: Error:gone. The next"),
+        "{setback}"
+    );
     let exited = logged_type(&daemon, "child.exited").await;
     assert_eq!(
         (&exited["level"], &exited["message"]),
@@ -76,10 +82,12 @@ async fn a_crash_fails_the_turn_and_is_told() {
 #[tokio::test]
 async fn a_kill_is_told_by_the_name_of_its_signal() {
     let daemon = start().await;
-    let detail = cut(&daemon, "kill").await;
+    let detail = cut(&daemon, "stderr=unrelated kill").await;
     assert_eq!((&detail["childExitCode"], &detail["childSignal"]), (&Value::Null, &json!("SIGKILL")));
     let setback = setback(&daemon).await;
     assert_eq!(setback["detail"]["signal"], "SIGKILL");
+    // Whoever is killed does not say why.
+    assert!(!setback["message"].as_str().unwrap().contains("unrelated"), "{setback}");
     let exited = logged_type(&daemon, "child.exited").await;
     assert_eq!(exited["detail"]["signal"], "SIGKILL");
     assert!(exited["message"].as_str().unwrap().contains("SIGKILL"), "{exited}");
