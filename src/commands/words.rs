@@ -112,6 +112,22 @@ pub(crate) fn decision(decision: &Value) -> String {
     }
 }
 
+/// A decision with what follows from it, for somebody who has to take one.
+pub(crate) fn decision_explained(decision: &Value) -> String {
+    let start = &decision["acceptWithExecpolicyAmendment"]["execpolicy_amendment"];
+    match decision.as_str() {
+        Some("acceptForSession") => "acceptForSession: and do not ask again in this session".to_owned(),
+        Some("cancel") => "cancel: decline, and end the turn".to_owned(),
+        _ if start.is_array() => {
+            format!(
+                "acceptWithExecpolicyAmendment: and do not ask again where a command begins with \"{}\"",
+                command(start)
+            )
+        }
+        _ => self::decision(decision),
+    }
+}
+
 /// The decisions of a request, in its order.
 pub(crate) fn decisions(request: &Value) -> Vec<Value> {
     request["decisions"].as_array().cloned().unwrap_or_default()

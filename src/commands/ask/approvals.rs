@@ -115,7 +115,7 @@ impl<'a> Approvals<'a> {
         }
         let decisions = words::decisions(request);
         for (number, decision) in (1..).zip(&decisions) {
-            text.push_str(&format!("  {number}  {}\n", harmless(&words::decision(decision))));
+            text.push_str(&format!("  {number}  {}\n", harmless(&words::decision_explained(decision))));
         }
         text.push_str(&screen.paint(STRONG, &format!("Your decision, 1 to {}: ", decisions.len())));
         output::write_aside(&text);

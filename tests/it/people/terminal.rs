@@ -40,8 +40,8 @@ async fn a_question_offers_what_the_request_offers_and_takes_a_number() {
         for line in [
             "Codex asks to run /bin/bash -lc 'touch approved'",
             "1  accept\r\n",
-            "2  acceptWithExecpolicyAmendment {\"execpolicy_amendment\":[\"touch\",\"approved\"]}\r\n",
-            "3  cancel\r\n",
+            "2  acceptWithExecpolicyAmendment: and do not ask again where a command begins with \"touch approved\"\r\n",
+            "3  cancel: decline, and end the turn\r\n",
             "4  decline\r\n",
         ] {
             assert!(terminal.text().contains(line), "no {line:?} in {}", terminal.text());
