@@ -28,6 +28,17 @@ pub enum DaemonError {
         /// The turn.
         turn_id: String,
     },
+    /// No turn of that name waits.
+    #[error("In session \"{session_id}\" no turn \"{queue_id}\" waits; it may have begun, or was refused.")]
+    NotQueued {
+        /// The session.
+        session_id: String,
+        /// The turn, by its name in the queue.
+        queue_id: String,
+    },
+    /// A turn that waited was given to the app-server, which may have taken it.
+    #[error("Turn \"{0}\" was given to the app-server already; interrupt it when it has begun.")]
+    QueuedTurnBegins(String),
     /// No turn runs.
     #[error("In session \"{0}\" no turn runs.")]
     NoTurn(String),

@@ -239,6 +239,33 @@ impl Daemon {
         self.accepted(&session.session_id, input.key.as_ref(), None, Some(queue_id))
     }
 
+    /// Takes a turn that waits out of its session's queue; that it never begins is on disk when this returns.
+    pub async fn withdraw_turn(&self, session_id: &str, queue_id: &str) -> Result<(), DaemonError> {
+        // One that is just given to the app-server may keep the session for as long as that takes to answer.
+        self.check_that_it_waits(session_id, queue_id)?;
+        let (daemon, session_id, queue_id) = (self.clone(), session_id.to_owned(), queue_id.to_owned());
+        self.run(async move {
+            let _alone = daemon.alone_with_session(&session_id).await;
+            daemon.check_that_it_waits(&session_id, &queue_id)?;
+            let reason = "It was withdrawn before it began.";
+            let withdrawn = drafts::turn_rejected(&session_id, Some(&queue_id), None, reason);
+            daemon.promise(move |_| vec![withdrawn]).await
+        })
+        .await
+    }
+
+    fn check_that_it_waits(&self, session_id: &str, queue_id: &str) -> Result<(), DaemonError> {
+        self.session(session_id)?;
+        let state = self.state();
+        let waiting = state.memory.queue(session_id).find(|turn| turn.queue_id == queue_id);
+        let (session_id, queue_id) = (session_id.to_owned(), queue_id.to_owned());
+        match waiting {
+            None => Err(DaemonError::NotQueued { session_id, queue_id }),
+            Some(turn) if turn.submitted => Err(DaemonError::QueuedTurnBegins(queue_id)),
+            Some(_) => Ok(()),
+        }
+    }
+
     /// Starts a turn; one whose outcome must not be doubtful is found again rather than started twice.
     async fn begin(&self, client: &Client, offer: Offer<'_>) -> Result<String, DaemonError> {
         let mut params = offer.settings.clone();

@@ -281,6 +281,8 @@ impl From<DaemonError> for ApiError {
             DaemonError::Invalid(_) => new(S::BAD_REQUEST, "bad_request"),
             DaemonError::UnknownSession(_) => new(S::NOT_FOUND, "not_found"),
             DaemonError::UnknownTurn { .. } => new(S::NOT_FOUND, "not_found"),
+            DaemonError::NotQueued { .. } => new(S::NOT_FOUND, "not_found"),
+            DaemonError::QueuedTurnBegins(_) => new(S::CONFLICT, "turn_in_progress"),
             DaemonError::NoTurn(_) => new(S::CONFLICT, "no_turn"),
             DaemonError::OtherTurn { session_id, turn_id } => new(S::CONFLICT, "turn_in_progress")
                 .with_details(json!({ "sessionId": session_id, "turnId": turn_id })),

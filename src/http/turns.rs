@@ -100,6 +100,18 @@ pub(super) async fn read(
     Ok(about.mark(answer::data(StatusCode::OK, One { turn })))
 }
 
+/// Takes a turn that waits out of the queue; the answer is its session without it.
+pub(super) async fn withdraw(
+    State(edge): State<Handle>,
+    names: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let Path((session_id, queue_id)) =
+        names.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
+    edge.daemon.withdraw_turn(&session_id, &queue_id).await?;
+    let view = edge.daemon.session_view(&session_id)?;
+    Ok(About::new(&session_id, None).mark(answer::data(StatusCode::OK, view)))
+}
+
 /// Interrupts the running turn of a session.
 pub(super) async fn interrupt(State(edge): State<Handle>, body: Body) -> Result<Response, ApiError> {
     let mut given = INTERRUPT_TURN.read(Fields::read(body, edge.body_limit()).await?)?;

@@ -66,7 +66,7 @@ await play(
     });
     await restart();
     await until(page, () => document.querySelector("#announcer").textContent.includes("The connection is lost.Connected again."));
-    await until(page, () => document.querySelector(".turn:last-child .fate").dataset.state !== "inProgress");
+    await until(page, () => document.querySelector(".turn:last-child .fate")?.dataset.state !== "inProgress");
     assert.ok(await page.evaluate(() => window.first === document.querySelector(".turn") && window.emptied === 0), "it flickered");
     const cut = await saidInLog(session);
     assert.ok(cut.startsWith(pieces(40) + pieces(3) + pieces(1) + pieces(15)), "the log is not what was said");
@@ -75,7 +75,7 @@ await play(
     // It goes on, and a reload shows the same.
     await page.fill("#prompt", "mock:deltas=25");
     await page.click("#send");
-    await until(page, () => document.querySelector(".turn:last-child .fate").dataset.state === "completed");
+    await until(page, () => document.querySelector(".turn:last-child .fate")?.dataset.state === "completed");
     const whole = await saidInLog(session);
     assert.equal(whole, cut + pieces(25));
     assert.equal(await saidOnPage(page), whole);
@@ -95,7 +95,7 @@ await play(
     await page.fill("#prompt", "mock:hang");
     await page.click("#send");
     await page.click("#interrupt");
-    await until(page, () => document.querySelector(".turn:last-child .fate").dataset.state === "interrupted");
+    await until(page, () => document.querySelector(".turn:last-child .fate")?.dataset.state === "interrupted");
     await page.click("#close-session");
     await page.click('#close-dialog button[type="submit"]');
     await page.waitForSelector("#composer", { state: "hidden" });

@@ -83,7 +83,16 @@ await play(async (page, open) => {
   await page.waitForSelector("#interrupt:not([hidden])");
   await page.keyboard.type("deltas=2 text=queued");
   await page.keyboard.press("Control+Enter");
-  await until(page, () => document.querySelector("#queued").textContent === "deltas=2 text=queued");
+  await until(page, () => document.querySelector("#queued span")?.textContent === "deltas=2 text=queued");
+  await page.keyboard.type("text=unwanted");
+  await page.keyboard.press("Control+Enter");
+  await until(page, () => document.querySelectorAll("#queued li").length === 2);
+  await axe(page, "turns that wait");
+  await shoot(page, "queue-light");
+  await page.focus("#queued li:last-child button");
+  await page.keyboard.press("Enter");
+  await until(page, () => document.querySelectorAll("#queued li").length === 1);
+  await until(page, () => document.activeElement.id === "prompt");
   await page.keyboard.type("a word meanwhile hang");
   await page.keyboard.press("Control+Shift+Enter");
   await until(page, () => [...document.querySelectorAll(".user")].some((one) => one.textContent.includes("a word meanwhile")));

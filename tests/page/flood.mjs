@@ -43,7 +43,7 @@ await play(async (page) => {
   }
   await until(page, () => {
     const newest = document.querySelector(".turn:last-child");
-    return newest.querySelector(".fate").dataset.state === "completed" && newest.textContent.includes("echo-3-99");
+    return newest.querySelector(".fate")?.dataset.state === "completed" && newest.textContent.includes("echo-3-99");
   });
   assert.ok((await page.$$(".item")).length <= 310);
   assert.match(await page.textContent("#left-out-words"), /older parts left out of this page/);

@@ -232,6 +232,8 @@ impl<'a> Conversation<'a> {
                 let position = detail["position"].as_u64().unwrap_or(1);
                 self.page.aside(&format!("the turn waits, at place {position}"))?;
             }
+            // It was withdrawn.
+            ("turn.rejected", _) if self.is_unwanted => return Ok(Some(Fate::Interrupted)),
             ("turn.rejected", _) => {
                 let reason = detail["reason"].as_str().map(str::to_owned);
                 return Ok(Some(Fate::Failed(reason)));
@@ -269,16 +271,19 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Interrupts the turn; one that waits is interrupted when it begins.
+    /// Interrupts the turn; one that waits is withdrawn, and interrupted where it begins all the same.
     fn interrupt(&mut self) {
-        let Some(turn_id) = self.turn_id() else {
-            self.caller.note("The turn waits for another one and is interrupted when it begins.");
-            return;
-        };
         let client: Client = self.caller.client.clone();
-        let body = serde_json::json!({ "sessionId": self.session_id, "turnId": turn_id });
-        let asking = async move { client.post("/v1/codexd/turn/interrupt", &body).await };
-        self.interrupting = Some(tokio::spawn(asking));
+        self.interrupting = Some(match &self.turn {
+            Turn::Begun(turn_id) => {
+                let body = serde_json::json!({ "sessionId": self.session_id, "turnId": turn_id });
+                tokio::spawn(async move { client.post("/v1/codexd/turn/interrupt", &body).await })
+            }
+            Turn::Queued(queue_id) => {
+                let path = format!("{}/queue/{}", path(&self.session_id), escaped(queue_id));
+                tokio::spawn(async move { client.delete(&path).await })
+            }
+        });
     }
 
     /// What became of the interrupt; the events tell of the turn.
@@ -290,6 +295,8 @@ impl<'a> Conversation<'a> {
             },
             // It came to its end by itself.
             Err(error) if error.code() == "no_turn" => return Ok(()),
+            // It begins, and is interrupted then.
+            Err(_) if self.turn_id().is_none() => return Ok(()),
             Err(error) => format!("The turn could not be interrupted: {error}"),
         };
         self.page.make_room()?;

@@ -298,6 +298,17 @@ pub(in crate::http) const ROUTES: &[Route] = &[
         )
     },
     Route {
+        causes: &[&[error::NOT_FOUND, error::TURN_IN_PROGRESS, error::STORAGE, error::SHUTTING_DOWN]],
+        ..extension(
+            "DELETE",
+            "/v1/codexd/sessions/{session_id}/queue/{queue_id}",
+            "withdrawTurn",
+            || delete(turns::withdraw),
+            data::<SessionView>,
+            "Take a turn that waits out of the queue of a session.",
+        )
+    },
+    Route {
         body: Some(&forms::INTERRUPT_TURN),
         status: 202,
         causes: &[BODY, CALL, ATTACH, &[error::NOT_FOUND, error::NO_TURN, error::TURN_IN_PROGRESS]],

@@ -68,7 +68,42 @@ async function interrupt() {
 function drawQueue() {
   const waiting = conversation ? [...conversation.waitingTurns.values()] : [];
   show(byId("queue"), waiting.length > 0);
-  byId("queued").replaceChildren(...waiting.map((turn) => make("li", { text: textOf(turn.input) })));
+  const names = new Set(waiting.map((turn) => turn.queueId));
+  for (const [name, item] of queueItems) {
+    if (names.has(name)) continue;
+    // Whoever was at its button goes on writing.
+    if (item.contains(document.activeElement)) byId("prompt").focus();
+    item.remove();
+    queueItems.delete(name);
+  }
+  for (const turn of waiting) {
+    if (queueItems.has(turn.queueId)) continue;
+    queueItems.set(turn.queueId, queueItem(turn));
+    byId("queued").append(queueItems.get(turn.queueId));
+  }
+}
+
+// One waiting turn each, kept as long as it waits, so that what has the focus keeps it.
+const queueItems = new Map();
+
+function queueItem(turn) {
+  const text = textOf(turn.input);
+  const sessionId = sessions.current.sessionId;
+  const withdraw = make("button", { type: "button", "aria-label": `Take back: ${text}`, text: "Take back" });
+  withdraw.onclick = async () => {
+    // A button that cannot be pressed would lose the focus to nowhere.
+    byId("prompt").focus();
+    withdraw.disabled = true;
+    const path = `${API}/sessions/${encodeURIComponent(sessionId)}/queue/${encodeURIComponent(turn.queueId)}`;
+    try {
+      await ask(path, { method: "DELETE" });
+      composerState("");
+    } catch (error) {
+      composerState(reason(error));
+      withdraw.disabled = false;
+    }
+  };
+  return make("li", {}, make("span", { text }), withdraw);
 }
 
 function fillChoices(list, values) {

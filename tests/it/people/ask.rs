@@ -246,6 +246,23 @@ async fn a_busy_session_refuses_queues_or_is_steered() {
 }
 
 #[tokio::test]
+async fn ctrl_c_withdraws_a_turn_that_waits() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let session_id = text(&create(&daemon, json!({ "cwd": person.folder() })).await["sessionId"]);
+    let running = turn(&daemon, &session_id, "hang").await;
+    let command = person.command(&["ask", "--session", &session_id, "--when-busy", "queue", "text=never"]);
+    let mut waiting = Started::new(command);
+    waiting.says("the turn waits, at place 1").await;
+    waiting.signal(Signal::INT);
+    let ended = waiting.ended().await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(4), ""), "{ended:?}");
+    assert_eq!(record(&daemon, &session_id).await["currentTurnId"], running);
+    let read = get(&daemon, &format!("/v1/codexd/sessions/{session_id}")).await;
+    assert_eq!(read.data(200)["queuedTurns"], json!([]));
+}
+
+#[tokio::test]
 async fn a_turn_that_is_joined_is_asked_for_what_waits_already() {
     let daemon = start().await;
     let person = Person::beside(&daemon);

@@ -9,6 +9,7 @@ use super::{Wiretap, ask_with, begun, events_of, queue, queued, restart};
 use crate::api::{
     SESSIONS, assert_keys, ended, idle, keys, logged, logged_type, record, session, start, text, turn,
 };
+use crate::duplex::delete;
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, request};
 use crate::support::wait::wait_until_async;
@@ -124,6 +125,43 @@ async fn waiting_turns_survive_a_stop_and_a_kill_and_run_then() {
         assert_eq!(told, names, "killed: {kill}");
         assert_eq!(wiretap.told("thread/resume").len(), 1);
     }
+}
+
+#[tokio::test]
+async fn a_turn_that_waits_can_be_withdrawn_and_stays_so() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.builder().start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "hang").await;
+    let names = [queue(&daemon, &session_id, "one").await, queue(&daemon, &session_id, "two").await];
+    let path = |queue_id: &str| format!("{SESSIONS}/{session_id}/queue/{queue_id}");
+    let answer = delete(&daemon, &path(&names[0])).await;
+    assert_eq!(keys(answer.data(200)), ["recentEvents", "session", "queuedTurns", "requests"]);
+    assert_eq!(answer.data(200)["queuedTurns"][0]["queueId"], names[1]);
+    let told = events_of(&daemon, "turn.rejected").pop().unwrap();
+    assert_eq!(told["detail"]["queueId"], names[0]);
+    assert!(delete(&daemon, &path(&names[0])).await.error(404, "not_found").contains(&names[0]));
+    delete(&daemon, "/v1/codexd/sessions/nobody/queue/nothing").await.error(404, "not_found");
+
+    assert!(!daemon.kill().await.success());
+    let daemon = restart(&wiretap, &daemon).await;
+    worked_off(&daemon, &session_id).await;
+    let told = wiretap.told("turn/start");
+    let told: Vec<_> = told.iter().skip(1).map(|turn| text(&turn["clientUserMessageId"])).collect();
+    assert_eq!(told, names[1..]);
+    delete(&daemon, &path(&names[1])).await.error(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_turn_on_its_way_to_the_app_server_is_not_withdrawn() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let running = turn(&daemon, &session_id, "hang").await;
+    let queue_id = queue(&daemon, &session_id, "answer-never").await;
+    release(&daemon, &session_id, &running).await;
+    logged_type(&daemon, "turn.submitted").await;
+    let path = format!("{SESSIONS}/{session_id}/queue/{queue_id}");
+    delete(&daemon, &path).await.error(409, "turn_in_progress");
 }
 
 #[tokio::test]
