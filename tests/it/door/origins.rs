@@ -1,12 +1,14 @@
 //! Which page asks: the headers Origin and Sec-Fetch-Site, and the pages that may ask from elsewhere.
 
+use serde_json::json;
+
 use super::routes::{Filled, routes};
 use super::tables::{HANDSHAKE, Sent, WireAnswer, assert_all_good, first_answers, request};
 use crate::api::{SESSIONS, STATUS, idle, ready, session, start, turn};
 use crate::duplex::asked;
 use crate::sessions::Wiretap;
 use crate::support::daemon::Daemon;
-use crate::support::http::{Target, get};
+use crate::support::http::{Target, get, post};
 use crate::support::wait::wait_until;
 use crate::support::websocket::EVENTS_PATH;
 
@@ -267,8 +269,10 @@ async fn an_image_and_a_link_can_change_nothing() {
     let waiting = session(&daemon).await;
     turn(&daemon, &waiting, "ask=command").await;
     let request_id = asked(&daemon, &waiting).await["requestId"].clone();
-    let names =
-        Filled { session: session_id, turn: turn_id, request: request_id.as_str().unwrap().to_owned() };
+    let body = json!({ "sessionId": waiting, "input": "text=done", "whenBusy": "queue" });
+    let queue_id = post(&daemon, "/v1/codexd/turn", &body).await.data(202)["queueId"].clone();
+    let [waiting, queue] = [request_id, queue_id].map(|name| name.as_str().unwrap().to_owned());
+    let names = Filled { session: session_id, turn: turn_id, request: waiting, queue };
     let paths: Vec<String> = routes(&daemon, &[]).await.iter().map(|route| names.fill(&route.path)).collect();
     assert!(paths.len() > 10, "{paths:?}");
 

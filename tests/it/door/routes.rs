@@ -18,6 +18,7 @@ pub(super) struct Filled {
     pub(super) session: String,
     pub(super) turn: String,
     pub(super) request: String,
+    pub(super) queue: String,
 }
 
 impl Filled {
@@ -26,6 +27,7 @@ impl Filled {
         let filled = path
             .replace("{session_id}", &self.session)
             .replace("{turn_id}", &self.turn)
+            .replace("{queue_id}", &self.queue)
             .replace("{request_id}", &self.request);
         assert!(!filled.contains('{'), "{path} has a parameter that these tests do not know");
         filled

@@ -105,7 +105,7 @@ pub(super) async fn ready(daemon: &Daemon) {
 /// Names of things that there are not; whoever has the token gets to know that.
 fn nobody() -> Filled {
     let name = |kind: &str| format!("{kind}-nobody");
-    Filled { session: name("session"), turn: name("turn"), request: name("request") }
+    Filled { session: name("session"), turn: name("turn"), request: name("request"), queue: name("queued") }
 }
 
 /// Every route but the two that are open, an unknown one, and methods that no route has.
