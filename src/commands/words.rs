@@ -82,7 +82,13 @@ pub(crate) fn request(request: &Value) -> String {
             format!("answer \"{}\"", questions.collect::<Vec<_>>().join(" "))
         }
         "mcpServer/elicitation/request" => {
-            format!("answer \"{}\"", text("message").unwrap_or("a question of an MCP server"))
+            // An address is to be visited before that is accepted.
+            let address = text("url").map_or_else(String::new, |address| format!(" at {address}"));
+            let server = text("serverName").map_or_else(String::new, |name| format!(", asked by {name}"));
+            format!(
+                "answer \"{}\"{address}{server}",
+                text("message").unwrap_or("a question of an MCP server")
+            )
         }
         other => other.to_owned(),
     }
@@ -198,6 +204,11 @@ mod tests {
                 "answer \"Which?\"",
             ),
             ("mcpServer/elicitation/request", json!({"message": "Who?"}), "answer \"Who?\""),
+            (
+                "mcpServer/elicitation/request",
+                json!({"message": "Log in.", "mode": "url", "url": "https://a.test/b", "serverName": "files"}),
+                "answer \"Log in.\" at https://a.test/b, asked by files",
+            ),
             ("new/one", json!({}), "new/one"),
         ] {
             assert_eq!(request(&json!({ "method": method, "params": params })), expected);

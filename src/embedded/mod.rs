@@ -16,7 +16,7 @@
 //! | `spawn=SECONDS` | a command item that really runs `sleep`, in a session of its own; the turn waits for it; `processId` is its pid |
 //! | `spawn-background=SECONDS` | the same, and the turn goes on |
 //! | `spawn-double=SECONDS` | the same, and the process has lost its parent; it survives the app-server |
-//! | `ask=command\|file\|permissions\|input\|questions\|leave\|unknown` | a request to the client; several ask one after the other |
+//! | `ask=command\|file\|permissions\|input\|questions\|leave\|form\|unknown` | a request to the client; several ask one after the other |
 //! | `garbage` | after half of the deltas: five lines that are no messages |
 //! | `long-line=BYTES` | after half of the deltas: a `warning` of that size |
 //! | `fail` | status `systemError`, `error` with `willRetry: false`, `turn/completed` as `failed`; deltas only if `deltas=` is there |

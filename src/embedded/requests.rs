@@ -104,16 +104,17 @@ impl Play {
             }
             Ask::Input => self.ask_questions(&[colour()]),
             Ask::Questions => self.ask_questions(&[colour(), word()]),
-            Ask::Leave => {
-                let params = json!({
-                    "serverName": "paint",
-                    "mode": "form",
-                    "message": "May the wall be painted?",
-                    "requestedSchema": { "type": "object", "properties": {} },
-                    "_meta": null,
-                });
-                self.ask_plainly("mcpServer/elicitation/request", "waitingOnApproval", params)
-            }
+            Ask::Leave => self.ask_elicitation("May the wall be painted?", json!({})),
+            Ask::Form => self.ask_elicitation(
+                "How is the wall to be painted?",
+                json!({
+                    "painter": { "type": "string", "title": "Painter", "description": "Who paints" },
+                    "coats": { "type": "integer", "minimum": 1 },
+                    "colour": { "type": "string", "enum": ["red", "blue"], "enumNames": ["Red", "Blue"] },
+                    "finish": { "type": "string", "oneOf": [{ "const": "m", "title": "Matt" }] },
+                    "wash": { "type": "boolean", "default": true },
+                }),
+            ),
             Ask::Unknown => self.ask_plainly("item/unheardOf/request", "waitingOnApproval", json!({})),
         }
     }
@@ -121,6 +122,17 @@ impl Play {
     fn ask_questions(&mut self, questions: &[Value]) -> Result<(), Stop> {
         let params = json!({ "questions": questions, "autoResolutionMs": null });
         self.ask_plainly("item/tool/requestUserInput", "waitingOnUserInput", params)
+    }
+
+    fn ask_elicitation(&mut self, message: &str, properties: Value) -> Result<(), Stop> {
+        let params = json!({
+            "serverName": "paint",
+            "mode": "form",
+            "message": message,
+            "requestedSchema": { "type": "object", "properties": properties, "required": ["painter"] },
+            "_meta": null,
+        });
+        self.ask_plainly("mcpServer/elicitation/request", "waitingOnApproval", params)
     }
 
     fn ask_command(&mut self) -> Result<(), Stop> {

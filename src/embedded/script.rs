@@ -95,6 +95,8 @@ pub(super) enum Ask {
     Questions,
     /// Of an MCP server, for nothing but leave.
     Leave,
+    /// Of an MCP server, for a form that is filled in.
+    Form,
     Unknown,
 }
 
@@ -200,6 +202,7 @@ fn tool(name: &str, value: Option<&str>) -> Option<Tool> {
         ("ask", Some("input")) => Some(Tool::Ask(Ask::Input)),
         ("ask", Some("questions")) => Some(Tool::Ask(Ask::Questions)),
         ("ask", Some("leave")) => Some(Tool::Ask(Ask::Leave)),
+        ("ask", Some("form")) => Some(Tool::Ask(Ask::Form)),
         ("ask", Some("unknown")) => Some(Tool::Ask(Ask::Unknown)),
         _ => None,
     }

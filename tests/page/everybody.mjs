@@ -1,6 +1,7 @@
 // Phones, keyboards, screen readers, the dark, and texts that want to be more than texts.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { ask, axe, live, newSession, play, until, url, workspace } from "./browser.mjs";
 
@@ -61,10 +62,37 @@ await play(async (page, open) => {
   await shoot(page, "request-light");
   await axe(page, "a request");
   await page.keyboard.press("Alt+KeyR");
+  assert.ok(await page.evaluate(() => document.activeElement.matches(".request")));
+  await page.keyboard.press("Tab");
   assert.equal(await page.evaluate(() => document.activeElement.textContent), "Allow");
+  // Another one waits as well, and whoever answers the first has not read it.
+  const list = "**/v1/codexd/requests";
+  await page.route(list, async (route) => {
+    const response = await route.fetch();
+    const json = await response.json();
+    const params = { command: "rm -rf /", additionalPermissions: { write: ["/home/\u202eelif"] } };
+    json.data.requests.push({ requestId: "other", status: "pending", sessionId: null, method: "execCommandApproval", decisions: ["accept"], params });
+    await route.fulfill({ response, json });
+  });
+  await page.reload();
+  await until(page, () => document.querySelectorAll(".request").length === 2);
+  assert.match(await page.textContent(".request:last-child"), /additionalPermissions[^]*\\u\{202e\}elif/);
+  await page.focus(".request:first-child .main");
   await page.keyboard.press("Enter");
+  await until(page, () => document.querySelectorAll(".request").length === 1);
+  assert.ok(await page.evaluate(() => document.activeElement.matches(".request")), "no decision gets the focus by itself");
+  await page.unroute(list);
+  await page.reload();
   await completed(page, 1);
-  await until(page, () => document.activeElement.id === "prompt");
+  await page.focus("#prompt");
+  // Lines of a file that look like the head of a patch.
+  const source = ["elements.js", "text.js"].map((name) => readFileSync(new URL(`../../src/http/page/${name}`, import.meta.url), "utf8"));
+  const kinds = await page.evaluate(`(() => {
+    ${source.join("\n")}
+    const kinds = (kind, diff) => [...fileChange({ path: "a", kind: { type: kind }, diff }).querySelectorAll(".patch span")].map((line) => line.className);
+    return [kinds("add", "---\\ntitle\\n@@\\n- one\\n"), kinds("update", "--- a/b\\n+++ b/b\\n@@ -1 +1 @@\\n--- gone\\n+++new\\n same\\n")];
+  })()`);
+  assert.deepEqual(kinds, [["added", "added", "added", "added"], ["head", "head", "hunk", "removed", "added", "same"]]);
   await page.keyboard.type("deltas=3 reasoning command=ls");
   await page.keyboard.press("Control+Enter");
   await completed(page, 2);
@@ -118,15 +146,65 @@ await play(async (page, open) => {
   await page.click('.request button:has-text("Allow")');
   await completed(page, 5);
 
+  // A form of an MCP server.
+  await page.fill("#prompt", "ask=form");
+  await page.press("#prompt", "Control+Enter");
+  await page.waitForSelector(".request select");
+  await axe(page, "a form");
+  await page.click('.request button:has-text("Answer")');
+  await until(page, () => document.querySelector(".request .problem").textContent === "“Painter” has to be filled in.");
+  await page.getByLabel("Painter: Who paints").fill("Ada");
+  await page.getByLabel("coats").fill("2");
+  await page.getByLabel("colour").selectOption("Blue");
+  await shoot(page, "form-light");
+  const [posted] = await Promise.all([
+    page.waitForRequest((request) => request.method() === "POST" && request.url().includes("/requests/")),
+    page.click('.request button:has-text("Answer")'),
+  ]);
+  const content = { painter: "Ada", coats: 2, colour: "blue", wash: true };
+  assert.deepEqual(posted.postDataJSON(), { result: { action: "accept", content, _meta: null } });
+  await completed(page, 6);
+
   // Markup stays text.
   const session = decodeURIComponent(new URL(page.url()).hash.slice(1));
   const markup = "<img/src=x/onerror=window.broken=1><script>window.broken=1</script>";
   await ask("/v1/codexd/turn?wait=30", { sessionId: session, input: `text=${markup} command=${markup}` });
-  await completed(page, 6);
+  await completed(page, 7);
   assert.ok((await page.textContent(".turn:last-child .agent .words")).includes(markup));
   assert.equal(await page.evaluate(() => window.broken), undefined);
   await axe(page, "a conversation in the light");
   await shoot(page, "conversation-light");
+
+  // An answer that gets lost: what was sent again was said once.
+  const turns = "**/v1/codexd/turn";
+  await page.route(turns, async (route) => {
+    await route.fetch();
+    await route.abort();
+  });
+  await page.fill("#prompt", "text=once");
+  await page.press("#prompt", "Control+Enter");
+  await completed(page, 8);
+  await until(page, () => document.querySelector("#composer-state").textContent.includes("may not have happened"));
+  await page.unroute(turns);
+  await ask("/v1/codexd/turn", { sessionId: session, input: "hang" });
+  await page.waitForSelector("#interrupt:not([hidden])");
+  await page.press("#prompt", "Control+Enter");
+  await until(page, () => document.querySelector("#prompt").value === "");
+  await page.click("#interrupt");
+  await page.waitForSelector("#interrupt", { state: "hidden" });
+  const { events } = await ask(`/v1/codexd/events?limit=1000&after=0&sessionId=${session}&type=turn.`);
+  assert.equal(events.filter((event) => event.type === "turn.queued").length, 2, "said twice");
+
+  // What is written for one session stays with it.
+  await page.fill("#prompt", "a draft");
+  const first = page.url();
+  const other = await newSession();
+  await page.evaluate((name) => (location.hash = name), other);
+  await until(page, () => document.querySelector("#prompt").value === "");
+  await page.evaluate((name) => (location.hash = new URL(name).hash), first);
+  await until(page, () => document.querySelector("#prompt").value === "a draft");
+  await page.fill("#prompt", "");
+  await fetch(`${url}/v1/codexd/sessions/${other}`, { method: "DELETE" });
 
   await page.click("#show-health");
   await until(page, () => document.querySelector("#restarts").children.length > 0);
@@ -137,7 +215,7 @@ await play(async (page, open) => {
   // The dark.
   const dark = await open({ colorScheme: "dark" });
   await live(dark, page.url());
-  await completed(dark, 6);
+  await completed(dark, 8);
   const [light, night] = await Promise.all([page, dark].map((one) => one.evaluate(() => getComputedStyle(document.body).backgroundColor)));
   assert.notEqual(light, night);
   await axe(dark, "a conversation in the dark");
@@ -151,7 +229,7 @@ await play(async (page, open) => {
   await shoot(phone, "phone-sessions");
   await newSession({ cwd: workspace });
   await phone.locator(".session").last().tap();
-  await completed(phone, 6);
+  await completed(phone, 8);
   await phone.fill("#prompt", "plan diff ask=file");
   await phone.tap("#send");
   await phone.waitForSelector(".request .patch");
@@ -162,11 +240,11 @@ await play(async (page, open) => {
   await axe(phone, "a request on a phone");
   await shoot(phone, "phone-request");
   await phone.tap('.request button:has-text("Decline")');
-  await completed(phone, 7);
+  await completed(phone, 9);
   await assertInnerFits(phone, "a conversation on a phone");
   await phone.tap("#to-sessions");
   await phone.waitForSelector(".sessions", { state: "visible" });
   await phone.tap("#new-session");
   await assertFits(phone, "the form on a phone");
   await axe(phone, "the form on a phone");
-});
+}, { expected: ["ERR_FAILED"] });

@@ -113,7 +113,7 @@ fn a_patch_is_asked_for_and_shown_as_a_diff() {
 
 #[test]
 fn requests_without_an_item_go_on_after_any_answer() {
-    for ask in ["permissions", "input", "questions", "leave", "unknown"] {
+    for ask in ["permissions", "input", "questions", "leave", "form", "unknown"] {
         let gists = gists(&after_answer(ask, &json!({ "result": {} })));
         assert_eq!(gists[..2], ["serverRequest/resolved", "thread/status/changed active"]);
         assert_eq!(gists.last().unwrap(), "turn/completed completed");

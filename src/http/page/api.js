@@ -53,6 +53,8 @@ function askForToken(refused) {
     };
     // There is nothing to see without it.
     dialog.oncancel = (event) => event.preventDefault();
+    // Chromium closes it at a second Escape all the same.
+    dialog.onclose = () => tokenQuestion !== null && dialog.showModal();
     dialog.showModal();
     field.focus();
   });

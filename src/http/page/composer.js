@@ -1,11 +1,28 @@
 // The box to write in, the turns that wait, and the dialogs that begin and close a session.
 
-// A message that may have been taken keeps its key, so that sending it again after a lost connection says it once.
-let attempt = { text: null, key: null };
+// What may have been taken is sent again as it was, under the same key, so that a lost answer does not say it twice.
+const attempts = new Map();
 
-function keyFor(text) {
-  if (attempt.text !== text) attempt = { text, key: crypto.randomUUID() };
-  return attempt.key;
+async function sendOnce(path, name, body) {
+  if (!attempts.has(name)) attempts.set(name, { body, key: crypto.randomUUID() });
+  try {
+    const answer = await ask(path, attempts.get(name));
+    attempts.delete(name);
+    return answer;
+  } catch (error) {
+    // A refusal says that it was not taken.
+    if (error instanceof Refusal) attempts.delete(name);
+    throw error;
+  }
+}
+
+// What was written for each session and not sent yet.
+const drafts = new Map();
+
+function swapDraft(from, to) {
+  const box = byId("prompt");
+  if (from !== null) drafts.set(from, box.value);
+  box.value = drafts.get(to) ?? "";
 }
 
 function drawComposer() {
@@ -33,10 +50,9 @@ async function submit(whenBusy) {
   composerState("Sending …");
   try {
     // A word to the turn under way has no name in its thread, so a key could not keep it from being said twice.
-    const key = keyFor(`${record.sessionId} ${whenBusy} ${text}`);
-    await ask(`${API}/turn`, { body: { sessionId: record.sessionId, input: text, whenBusy }, key });
-    attempt = { text: null, key: null };
-    if (box.value === text) box.value = "";
+    await sendOnce(`${API}/turn`, `turn ${record.sessionId} ${text}`, { sessionId: record.sessionId, input: text, whenBusy });
+    if (sessions.chosen !== record.sessionId) drafts.delete(record.sessionId);
+    else if (box.value === text) box.value = "";
     composerState("");
     stickToEnd();
   } catch (error) {
@@ -134,14 +150,15 @@ async function createSession() {
   const button = byId("session-create");
   button.disabled = true;
   try {
-    const { session } = await ask(`${API}/sessions`, { body, key: keyFor(JSON.stringify(body)) });
-    attempt = { text: null, key: null };
+    const { session } = await sendOnce(`${API}/sessions`, `session ${JSON.stringify(body)}`, body);
     byId("session-dialog").close();
     byId("first").value = "";
     if (!sessions.get(session.sessionId)) sessions.records.set(session.sessionId, session);
     goTo(session.sessionId);
-    byId("prompt").value = first;
-    if (first.trim()) await submit("refuse");
+    if (first.trim()) {
+      byId("prompt").value = first;
+      await submit("refuse");
+    }
     byId("prompt").focus();
   } catch (error) {
     say(byId("session-problem"), reason(error));
@@ -151,9 +168,13 @@ async function createSession() {
   }
 }
 
+// The session that the dialog asks about: another one may be chosen meanwhile, by the way back in the browser.
+let closing = null;
+
 function openCloseDialog() {
   const record = sessions.current;
   if (record === null) return;
+  closing = record.sessionId;
   const isRunning = record.currentTurnId !== null;
   say(byId("close-words"), `It takes no more turns then, and stays readable.${isRunning ? " Its turn that is under way is interrupted." : ""}`);
   show(byId("close-problem"), false);
@@ -161,7 +182,8 @@ function openCloseDialog() {
 }
 
 async function closeSession() {
-  const record = sessions.current;
+  const record = sessions.get(closing);
+  if (record === null) return byId("close-dialog").close();
   try {
     const query = record.currentTurnId ? "?interrupt=true" : "";
     await ask(`${API}/sessions/${encodeURIComponent(record.sessionId)}${query}`, { method: "DELETE" });

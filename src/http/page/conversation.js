@@ -32,6 +32,7 @@ class Conversation {
     this.at = 0;
     this.live = [];
     this.isReading = true;
+    this.hasFailed = false;
     this.liveFrom = Infinity;
     byId("turns").replaceChildren();
     byId("turns").setAttribute("aria-busy", "true");
@@ -52,6 +53,7 @@ class Conversation {
       await this.readRest();
     } catch (error) {
       if (!this.isCurrent) return;
+      this.hasFailed = true;
       notice(`The conversation cannot be read: ${reason(error)}`);
     }
     if (!this.isCurrent) return;
@@ -227,7 +229,7 @@ class Conversation {
       const part = this.item(turn.turnId, item.id, item.type);
       if (item.type === "userMessage") part?.append(item.words ?? "");
       else if (item.type === "commandExecution") part?.take({ ...item, command: item.words }, false);
-      else if (item.type === "fileChange") part?.take({ ...item, changes: (item.changes ?? []).map((path) => ({ path: plainly(path) })) });
+      else if (item.type === "fileChange") part?.take({ ...item, changes: (item.changes ?? []).map((one) => (typeof one === "string" ? { path: one } : one)) });
       else if (item.type === "agentMessage") part?.append(item.words ?? "");
     }
     const answers = (turn.items ?? []).filter((item) => item.type === "agentMessage");
@@ -283,7 +285,9 @@ const EVENTS = table({
   "app-server.turn.plan.delta": (it, detail) => it.item(detail.turnId, detail.itemId, "plan")?.append(detail.delta),
   "app-server.turn.plan.updated": (it, detail) => {
     const turn = it.turn(detail.turnId);
-    turn.plan ??= it.put(make("article", { class: "item" }), turn);
+    turn.plan ??= it.put(make("article", { class: "item" }), turn, () => {
+      turn.plan = null;
+    });
     drawPlan(turn.plan, detail);
   },
   "app-server.turn.diff.updated": (it, detail) => {

@@ -57,8 +57,9 @@ const table = (entries) => Object.assign(Object.create(null), entries);
 
 // A text with its invisible characters made visible: what somebody is asked to allow must not read as something else.
 function visible(text) {
-  const hidden = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
-  return text.replace(hidden, (sign) => `\\u{${sign.codePointAt(0).toString(16)}}`);
+  // Control, format and other characters that have no picture, and two that have an empty one.
+  const hidden = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u2028\u2029\u2800\p{Cf}\p{Default_Ignorable_Code_Point}]/gu;
+  return String(text).replace(hidden, (sign) => `\\u{${sign.codePointAt(0).toString(16)}}`);
 }
 
 // A plain reading of any value that has no form of its own here.

@@ -2,6 +2,8 @@
 
 const RESTARTS_SHOWN = 200;
 const HISTORY_TYPES = ["child.started", "child.exited", "child.error", "child.spawn.failed", "child.backoff", "child.crash_loop", "child.external", "daemon.", "app-server.connected", "app-server.connect.failed"];
+// How often the daemon is asked how it is, in milliseconds: where its log cannot be written, no event tells.
+const LOOK = 10_000;
 const RATE_SECONDS = 5;
 
 let isLost = false;
@@ -14,6 +16,7 @@ const health = {
   counts: [],
 
   hear(event) {
+    if (event.type.startsWith("storage.")) later(askStatus);
     if (!HISTORY_TYPES.some((type) => event.type.startsWith(type))) return;
     if (this.isHistoryRead) {
       this.restarts.push(event);

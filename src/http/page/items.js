@@ -82,12 +82,26 @@ class Command {
       this.output,
     );
     this.text = new GrowingText(this.output, LONGEST_OUTPUT);
+    this.isFollowed = true;
+    this.lastTop = 0;
   }
 
   append(text) {
     show(this.output, true);
     this.text.append(withoutEscapes(text));
+    later(this.follow);
   }
+
+  // What comes stays in sight, unless somebody looks at what came before.
+  follow = () => {
+    if (this.output.scrollTop < this.lastTop) this.isFollowed = false;
+    const isAtEnd = this.output.scrollHeight - this.output.scrollTop - this.output.clientHeight < NEAR_END;
+    if (isAtEnd) this.isFollowed = true;
+    if (this.isFollowed) later(() => {
+      this.output.scrollTop = this.output.scrollHeight;
+      this.lastTop = this.output.scrollTop;
+    });
+  };
 
   take(item, isComplete) {
     say(this.line, item.command ?? "");

@@ -66,7 +66,8 @@ const stream = new Stream({
     sessions.replace(hello.snapshot.sessionRegistry.sessions, through);
     health.learn(hello.service, hello.snapshot);
     requests.read();
-    if (isFresh) openChosen(true);
+    if (conversation?.hasFailed) notice("");
+    if (isFresh || conversation?.hasFailed) openChosen(true);
   },
   event(event) {
     sessions.hear(event);
@@ -80,6 +81,7 @@ const stream = new Stream({
   },
   gap(gap) {
     health.isHistoryRead = false;
+    if (!byId("health").hidden) readRestarts();
     notice(`Events are missing: ${gap.message ?? gap.reason} Everything was read anew.`);
   },
   state: showConnection,
@@ -110,7 +112,9 @@ function openChosen(isAnew, more = 1) {
   if (!isAnew && record && conversation?.sessionId === id) return;
   // What was said of the conversation before is over; what a gap says is about this one.
   if (!isAnew) notice("");
-  sessions.chosen = record ? id : null;
+  const chosen = record ? id : null;
+  if (chosen !== sessions.chosen) swapDraft(sessions.chosen, chosen);
+  sessions.chosen = chosen;
   show(byId("welcome"), !record);
   say(byId("welcome"), id && !record ? "There is no such session." : "Choose a session, or begin a new one.");
   conversation = null;
@@ -149,7 +153,7 @@ const isField = (target) => target instanceof HTMLElement && target.matches("inp
 const SHORTCUTS = {
   KeyN: openSessionDialog,
   KeyM: () => byId("prompt").focus(),
-  KeyR: () => byId("requests").querySelector("button")?.focus(),
+  KeyR: () => byId("requests").querySelector(".request")?.focus(),
   ArrowUp: () => neighbour(-1),
   ArrowDown: () => neighbour(1),
 };
@@ -224,4 +228,5 @@ const heights = new ResizeObserver(() => isAtEnd && scrollToEnd());
 heights.observe(byId("turns"));
 heights.observe(byId("conversation"));
 setInterval(drawRate, 1_000);
+setInterval(() => document.hidden || askStatus(), LOOK);
 stream.connect();

@@ -67,11 +67,13 @@ const DECISIONS = table({
   cancel: "Cancel the turn",
 });
 
-function wordsOf(decision) {
-  if (typeof decision === "string") return DECISIONS[decision] ?? decision;
+// `request` where it is known: an MCP server is told "cancel" too, which ends no turn.
+function wordsOf(decision, request = null) {
+  if (decision === "cancel" && request?.method === "mcpServer/elicitation/request") return "Cancel";
+  if (typeof decision === "string") return DECISIONS[decision] ?? visible(decision);
   const start = decision?.acceptWithExecpolicyAmendment?.execpolicy_amendment;
   if (Array.isArray(start)) return `Allow, and always what begins with “${visible(start.join(" "))}”`;
-  return JSON.stringify(decision);
+  return visible(JSON.stringify(decision));
 }
 
 function kindOf(decision) {
@@ -81,70 +83,39 @@ function kindOf(decision) {
 
 const commandOf = (params) => (Array.isArray(params.command) ? params.command.join(" ") : params.command);
 
-// What would happen, as far as the request or the conversation says.
+// What is said of a request in its own words, and what only names it.
+const SAID = new Set(["reason", "message", "serverName", "url", "command", "cwd", "grantRoot", "questions", "requestedSchema", "availableDecisions", "proposedExecpolicyAmendment", "commandActions"]);
+const NAMING = new Set(["threadId", "turnId", "itemId", "approvalId", "callId", "conversationId", "elicitationId", "startedAtMs", "kind", "mode", "environmentId", "autoResolutionMs", "isBlocking"]);
+
+// What would happen, as far as the request or the conversation says; what has no words here stands there as it came.
 function consequences(request) {
   const params = request.params ?? {};
   const parts = [];
   const command = commandOf(params);
-  if (params.reason) parts.push(make("p", { text: params.reason }));
-  if (params.message) parts.push(make("p", { text: params.message }));
-  if (command) parts.push(make("pre", { class: "command", text: visible(command) }));
-  if (params.cwd) parts.push(make("p", { class: "faint", text: visible(`in ${params.cwd}`) }));
-  if (params.grantRoot) parts.push(make("p", { text: `It would be allowed to write to ${params.grantRoot} from then on.` }));
-  if (params.permissions) parts.push(make("pre", { text: plainly(params.permissions) }));
-  if (params.networkApprovalContext) parts.push(make("pre", { text: plainly(params.networkApprovalContext) }));
+  const paragraph = (text, isFaint = false) => parts.push(make("p", { class: isFaint ? "faint" : "", text: visible(text) }));
+  const block = (text) => parts.push(make("pre", { class: "command", text: visible(text) }));
+  if (params.reason) paragraph(params.reason);
+  if (params.message) paragraph(params.message);
+  if (params.serverName) paragraph(`asked by the MCP server ${params.serverName}`, true);
+  // An address is to be visited before that is accepted.
+  if (params.url) block(params.url);
+  if (command) block(command);
+  if (params.cwd) paragraph(`in ${params.cwd}`, true);
+  if (params.grantRoot) paragraph(`It would be allowed to write to ${params.grantRoot} from then on.`);
   const changes = conversation?.changesOf(request.itemId);
   if (changes) parts.push(...changes.map(fileChange));
-  const isToldOf = parts.length > 0 || Array.isArray(params.questions) || request.method === "item/fileChange/requestApproval";
-  if (!isToldOf) parts.push(make("pre", { text: plainly(params) }));
+  else if (request.method === "item/fileChange/requestApproval") paragraph("What would change is not known here.");
+  const isMore = ([name, value]) => value !== null && !SAID.has(name) && !NAMING.has(name);
+  const more = Object.entries(params).filter(isMore);
+  if (more.length) parts.push(make("pre", { text: visible(plainly(Object.fromEntries(more))) }));
   return parts;
-}
-
-// Fields for the questions of `item/tool/requestUserInput`; the function gives the answer in the app-server's words.
-function questionFields(request) {
-  const fields = [];
-  const readers = [];
-  for (const question of request.params?.questions ?? []) {
-    const id = `question-${request.requestId}-${question.id}`;
-    const options = question.options ?? [];
-    const input = make("input", {
-      id,
-      type: question.isSecret ? "password" : "text",
-      autocomplete: "off",
-      list: options.length ? `${id}-options` : null,
-    });
-    fields.push(make("label", { for: id, text: question.question ?? question.header ?? question.id }), input);
-    if (options.length) {
-      fields.push(make("datalist", { id: `${id}-options` }, ...options.map((option) => make("option", { value: option.label }))));
-      const pick = (option) =>
-        make("button", { type: "button", title: option.description, text: option.label, onclick: () => { input.value = option.label; } });
-      fields.push(make("div", { class: "row" }, ...options.map(pick)));
-    }
-    readers.push(() => [question.id, { answers: [input.value] }]);
-  }
-  return { fields, read: () => ({ answers: Object.fromEntries(readers.map((reader) => reader())) }) };
-}
-
-// A field for an answer that has no form of its own here.
-function plainFields(request) {
-  const id = `answer-${request.requestId}`;
-  const field = make("textarea", { id, rows: "3" });
-  field.value = '{"action": "accept", "content": {}}';
-  return { fields: [make("label", { for: id, text: "Answer, as JSON" }), field], read: () => JSON.parse(field.value) };
-}
-
-function formOf(request) {
-  if (request.method === "item/tool/requestUserInput") return questionFields(request);
-  // Where it can be accepted there is nothing to fill in.
-  if (request.method === "mcpServer/elicitation/request" && !request.decisions.includes("accept")) return plainFields(request);
-  return null;
 }
 
 function makeCard(request) {
   const titleId = `title-${request.requestId}`;
   const card = { problem: make("p", { class: "problem", role: "alert", hidden: true }), buttons: [], hasChanges: false };
   const decide = (decision) =>
-    make("button", { type: "button", class: kindOf(decision), text: wordsOf(decision), onclick: () => answerRequest(card, request, { decision }) });
+    make("button", { type: "button", class: kindOf(decision), text: wordsOf(decision, request), onclick: () => answerRequest(card, request, { decision }) });
   card.buttons = (request.decisions ?? []).map(decide);
   const form = formOf(request);
   if (form) {
@@ -154,7 +125,7 @@ function makeCard(request) {
   card.body = make("div", {}, ...consequences(request));
   card.element = make(
     "article",
-    { class: "request", "aria-labelledby": titleId },
+    { class: "request", tabindex: "-1", "aria-labelledby": titleId },
     make("h3", { id: titleId, text: titleOf(request) }),
     card.body,
     ...(form?.fields ?? []),
@@ -177,16 +148,23 @@ async function answerRequest(card, request, given) {
       requests.end(request.requestId);
       notice("That request was answered before, or is no longer wanted.");
     } else {
-      say(card.problem, error instanceof SyntaxError ? "The answer is not JSON." : reason(error));
+      say(card.problem, error instanceof Unfinished ? error.message : reason(error));
       show(card.problem, true);
     }
   }
   card.buttons.forEach((button) => { button.disabled = false; });
   drawRequests();
   drawSessions();
-  // What had the focus is gone; the next thing to do gets it.
-  if (!requests.pending.has(request.requestId)) (byId("requests").querySelector("button") ?? byId("prompt")).focus();
+  // What had the focus is gone: the next one gets it, but none of its buttons, since nobody has read it yet.
+  if (!requests.pending.has(request.requestId) && document.activeElement === document.body) {
+    (byId("requests").querySelector(".request") ?? byId("prompt")).focus();
+  }
 }
+
+// A key that is held answers once.
+byId("requests").addEventListener("keydown", (event) => {
+  if (event.repeat && event.target instanceof HTMLButtonElement) event.preventDefault();
+});
 
 // The cards of the chosen session; those of others are counted in the list of sessions.
 function drawRequests() {

@@ -71,8 +71,11 @@ const CHANGES = table({
   "session.forgotten": (record, detail) => {
     if (record.sessionId === detail.sessionId) sessions.records.delete(record.sessionId);
   },
+  // It may be told after the turn has ended, or of a turn that was found later, as the daemon counts it too.
   "turn.accepted": (record, detail) => {
-    if (!detail.status || detail.status === "inProgress") began(record, detail);
+    if (record.sessionId !== detail.sessionId || detail.isNewest === false || record.lastTurnId === detail.turnId) return;
+    began(record, detail);
+    if (detail.status && detail.status !== "inProgress") ended(detail.status)(record, detail);
   },
   "app-server.turn.started": began,
   "app-server.turn.completed": ended(null),

@@ -117,22 +117,25 @@ function withoutEscapes(text) {
   return text.replace(/\u001b\[[0-9;?]*[ -/]*[@-~]|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)/g, "");
 }
 
-function kindOfLine(line) {
-  if (line.startsWith("+++") || line.startsWith("---") || line.startsWith("diff ") || line.startsWith("index ")) {
-    return "head";
-  }
+// `isInHunk`: a line of a file may begin like a head, too.
+function kindOfLine(line, isInHunk) {
+  if (!isInHunk && (line.startsWith("+++") || line.startsWith("---") || line.startsWith("index "))) return "head";
+  if (line.startsWith("diff ")) return "head";
   if (line.startsWith("@@")) return "hunk";
   if (line.startsWith("+")) return "added";
   if (line.startsWith("-")) return "removed";
   return "same";
 }
 
-// A patch, line by line; the signs stay, so that nothing depends on colour.
-function patch(text) {
+// A patch, line by line; the signs stay, so that nothing depends on colour. `isContent`: it is one hunk without a head.
+function patch(text, isContent = false) {
   const lines = text.replace(/\n$/, "").split("\n");
   const box = make("pre", { class: "patch" });
+  let isInHunk = isContent;
   for (const line of lines.slice(0, LONGEST_PATCH)) {
-    box.append(make("span", { class: kindOfLine(line), text: `${line}\n` }));
+    const kind = kindOfLine(line, isInHunk);
+    isInHunk = isContent || kind === "hunk" || (isInHunk && kind !== "head");
+    box.append(make("span", { class: kind, text: `${line}\n` }));
   }
   if (lines.length > LONGEST_PATCH) {
     box.append(make("span", { class: "head", text: `${many(lines.length - LONGEST_PATCH, "more line")} left out here.\n` }));
@@ -147,14 +150,13 @@ function fileChange(change) {
   const kind = change.kind?.type ?? "update";
   const sign = { add: "+", delete: "-" }[kind];
   const diff = change.diff ?? "";
-  const isBare = sign && !diff.startsWith("@@") && !diff.startsWith("diff ") && !diff.startsWith("---");
-  const text = isBare ? diff.replace(/\n$/, "").split("\n").map((line) => sign + line).join("\n") : diff;
+  const text = sign ? diff.replace(/\n$/, "").split("\n").map((line) => sign + line).join("\n") : diff;
   const word = FILE_WORDS[kind] ?? kind;
   const moved = change.kind?.move_path ? ` → ${change.kind.move_path}` : "";
   return make(
     "div",
     { class: "file" },
     make("p", { class: "path" }, make("code", { text: visible(`${change.path}${moved}`) }), ` ${word}`),
-    patch(visible(text.replaceAll("\r\n", "\n"))),
+    patch(visible(text.replaceAll("\r\n", "\n")), Boolean(sign)),
   );
 }
