@@ -111,7 +111,7 @@ impl Recorder {
             identity,
             recent: config.event_cache_size,
             log: journal.log(),
-            tally: Tally::new(),
+            tally: Tally::new(state.daemon.updated_at.clone()),
             state: RwLock::new(state),
             storage: RwLock::new(None),
         });

@@ -18,11 +18,14 @@ pub(crate) struct Tally {
     /// How long turns took, in seconds, in the order of [`OUTCOMES`].
     turns: [Histogram; OUTCOMES.len()],
     restarts: AtomicU64,
+    /// The time of the newest event of the life before this one.
+    before: Option<String>,
 }
 
 impl Tally {
-    pub(crate) fn new() -> Self {
-        Self { turns: OUTCOMES.map(|_| Histogram::new(TURN)), restarts: AtomicU64::new(0) }
+    /// Of a life that begins; `before` is the time of the newest event of the one before.
+    pub(crate) fn new(before: Option<String>) -> Self {
+        Self { turns: OUTCOMES.map(|_| Histogram::new(TURN)), restarts: AtomicU64::new(0), before }
     }
 
     /// Counts what a change means that is about to be applied to the records; `at` is its time.
@@ -33,7 +36,11 @@ impl Tally {
             let known = OUTCOMES.iter().position(|outcome| *outcome == ending.status);
             let [.., other] = &self.turns;
             let turns = known.and_then(|place| self.turns.get(place)).unwrap_or(other);
-            turns.observe(seconds(&ending.turn.started_at, at));
+            let began = ending.turn.started_at.as_str();
+            // What ended with the life before was not at work while there was none.
+            let before = self.before.as_deref().filter(|before| *before >= began);
+            let was_cut = matches!(change, Change::TurnMissing { .. });
+            turns.observe(seconds(began, before.filter(|_| was_cut).unwrap_or(at)));
         }
     }
 
@@ -68,7 +75,11 @@ mod tests {
 
     /// Counts and applies these events, the first at one time and the others at another.
     fn tally(events: &[(&str, Value)]) -> Tally {
-        let (tally, mut state) = (Tally::new(), State::default());
+        tally_after(None, events)
+    }
+
+    fn tally_after(before: Option<&str>, events: &[(&str, Value)]) -> Tally {
+        let (tally, mut state) = (Tally::new(before.map(str::to_owned)), State::default());
         for (seq, (event_type, detail)) in (1..).zip(events) {
             let at = if seq < 3 { BEGAN } else { ENDED };
             let change = Change::read(event_type, "", detail);
@@ -137,6 +148,25 @@ mod tests {
         assert_eq!(tally_of(&[(event_type::TURN_COMPLETED, other)]), []);
         let goes_on = json!({ "sessionId": "s", "turnId": "u", "status": "inProgress" });
         assert_eq!(tally_of(&[(event_type::TURN_SETTLED, goes_on)]), []);
+    }
+
+    #[test]
+    fn a_turn_that_was_cut_off_took_no_longer_than_the_life_it_was_in() {
+        let missing = (event_type::TURN_MISSING, json!({ "sessionId": "s", "turnId": "u" }));
+        let of = |before| counts(&tally_after(Some(before), &[opened(), started(), missing.clone()]));
+        assert_eq!(of("2026-01-02T03:04:06.000Z"), [("failed", 1, 1.0)]);
+        // It began in this life.
+        assert_eq!(of("2026-01-02T03:04:04.000Z"), [("failed", 1, 2.5)]);
+    }
+
+    #[test]
+    fn a_turn_of_two_sessions_ends_once() {
+        let (event_type, mut second) = opened();
+        second["sessionId"] = json!("z");
+        second["session"]["sessionId"] = json!("z");
+        let missing = |session| (event_type::TURN_MISSING, json!({ "sessionId": session, "turnId": "u" }));
+        let tally = tally(&[opened(), (event_type, second), started(), missing("s"), missing("z")]);
+        assert_eq!(counts(&tally), [("failed", 1, 0.0)]);
     }
 
     #[test]
