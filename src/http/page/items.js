@@ -104,7 +104,7 @@ class Command {
   };
 
   take(item, isComplete) {
-    say(this.line, item.command ?? "");
+    say(this.line, visible(item.command ?? ""));
     this.line.title = item.cwd ?? "";
     say(this.state, stateOfCommand(item));
     this.element.dataset.state = item.status ?? "";
