@@ -195,6 +195,13 @@ await play(async (page, open) => {
   const { events } = await ask(`/v1/codexd/events?limit=1000&after=0&sessionId=${session}&type=turn.`);
   assert.equal(events.filter((event) => event.type === "turn.queued").length, 2, "said twice");
 
+  // A turn that is told of after its end is not at work.
+  await page.fill("#prompt", "text=late answer-late=700");
+  await page.press("#prompt", "Control+Enter");
+  await completed(page, 9);
+  await until(page, () => document.querySelector("#composer-state").textContent === "");
+  await until(page, () => document.querySelector("#interrupt").hidden);
+
   // What is written for one session stays with it.
   await page.fill("#prompt", "a draft");
   const first = page.url();
@@ -215,7 +222,7 @@ await play(async (page, open) => {
   // The dark.
   const dark = await open({ colorScheme: "dark" });
   await live(dark, page.url());
-  await completed(dark, 8);
+  await completed(dark, 9);
   const [light, night] = await Promise.all([page, dark].map((one) => one.evaluate(() => getComputedStyle(document.body).backgroundColor)));
   assert.notEqual(light, night);
   await axe(dark, "a conversation in the dark");
@@ -229,7 +236,7 @@ await play(async (page, open) => {
   await shoot(phone, "phone-sessions");
   await newSession({ cwd: workspace });
   await phone.locator(".session").last().tap();
-  await completed(phone, 8);
+  await completed(phone, 9);
   await phone.fill("#prompt", "plan diff ask=file");
   await phone.tap("#send");
   await phone.waitForSelector(".request .patch");
@@ -240,7 +247,7 @@ await play(async (page, open) => {
   await axe(phone, "a request on a phone");
   await shoot(phone, "phone-request");
   await phone.tap('.request button:has-text("Decline")');
-  await completed(phone, 9);
+  await completed(phone, 10);
   await assertInnerFits(phone, "a conversation on a phone");
   await phone.tap("#to-sessions");
   await phone.waitForSelector(".sessions", { state: "visible" });
