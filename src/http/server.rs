@@ -27,7 +27,7 @@ use super::patient::Patient;
 /// How long the accept loop rests after an error, such as too many open files, so that it does not spin.
 const REST: Duration = Duration::from_millis(100);
 /// How long a connection waits for a place when all are taken.
-const MOMENT: Duration = Duration::from_millis(100);
+const MOMENT: Duration = Duration::from_millis(500);
 /// How long somebody who says nothing is left alone when there are too many open files.
 const GRACE: Duration = Duration::from_millis(500);
 /// How long it rests when somebody was sent away, until that one's socket is closed.
