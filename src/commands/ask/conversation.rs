@@ -15,6 +15,8 @@ use crate::commands::{Failure, requests, words};
 
 /// How long a daemon that is gone is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How much later than the end of the reader an interrupt may come that ended the reader.
+const RACE: Duration = Duration::from_millis(100);
 
 /// How far a turn has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,10 +113,7 @@ impl<'a> Conversation<'a> {
             let ended = tokio::select! {
                 heard = self.events.next() => self.heard(heard?).await?,
                 Ok(_) = interrupts.wait_for(|is_wanted| *is_wanted), if !self.is_unwanted => {
-                    self.is_unwanted = true;
-                    self.page.make_room()?;
-                    self.caller.note("Interrupting the turn; another Ctrl-C leaves at once, and the turn goes on.");
-                    self.interrupt();
+                    self.unwanted()?;
                     None
                 }
                 outcome = ended(&mut self.interrupting) => {
@@ -130,7 +129,33 @@ impl<'a> Conversation<'a> {
                 self.page.end_line()?;
                 return Ok(fate);
             }
+            if !self.page.has_reader() && !self.is_unwanted {
+                self.reader_left(&mut interrupts).await?;
+            }
         }
+    }
+
+    /// Nobody reads the answer any more: a reader that has seen enough is no failure and its turn goes on, but one that
+    /// Ctrl-C ended along with this process takes the turn with it.
+    async fn reader_left(&mut self, interrupts: &mut watch::Receiver<bool>) -> Result<(), Failure> {
+        let interrupt = interrupts.wait_for(|is_wanted| *is_wanted);
+        match tokio::time::timeout(RACE, interrupt).await {
+            Ok(Ok(_)) => {}
+            _ => {
+                let message = "Nobody reads the answer any more; the turn goes on in codexd.".to_owned();
+                return Err(Failure { code: 0, message });
+            }
+        }
+        self.unwanted()
+    }
+
+    /// Ctrl-C was typed.
+    fn unwanted(&mut self) -> Result<(), Failure> {
+        self.is_unwanted = true;
+        self.page.make_room()?;
+        self.caller.note("Interrupting the turn; another Ctrl-C leaves at once, and the turn goes on.");
+        self.interrupt();
+        Ok(())
     }
 
     async fn heard(&mut self, heard: Heard) -> Result<Option<Fate>, Failure> {

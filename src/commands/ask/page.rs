@@ -1,6 +1,6 @@
 //! What people see of a turn: the answer on stdout, everything else on stderr.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 
 use crate::commands::errand::Caller;
 use crate::commands::terminal::{FAINT, harmless_lines};
@@ -13,11 +13,18 @@ pub(super) struct Page<'a> {
     message: Option<(String, String)>,
     /// Whether stdout stands at the beginning of a line.
     at_beginning: bool,
+    /// Whether somebody reads stdout, as far as it is known.
+    has_reader: bool,
 }
 
 impl<'a> Page<'a> {
     pub(super) fn new(caller: &'a Caller) -> Self {
-        Self { caller, message: None, at_beginning: true }
+        Self { caller, message: None, at_beginning: true, has_reader: true }
+    }
+
+    /// Whether somebody may still read the answer; without a reader what is written of it is dropped.
+    pub(super) fn has_reader(&self) -> bool {
+        self.has_reader
     }
 
     /// Writes a piece of a message of the agent.
@@ -70,7 +77,7 @@ impl<'a> Page<'a> {
     }
 
     fn write(&mut self, text: &str) -> Result<(), Failure> {
-        if text.is_empty() {
+        if text.is_empty() || !self.has_reader {
             return Ok(());
         }
         self.at_beginning = text.ends_with('\n');
@@ -78,17 +85,15 @@ impl<'a> Page<'a> {
             true => output::write(&harmless_lines(text)),
             false => output::write(text),
         };
-        written.map_err(|error| unwritten(&error))
-    }
-}
-
-/// A reader that has seen enough is no failure, but its turn goes on.
-fn unwritten(error: &io::Error) -> Failure {
-    match error.kind() {
-        ErrorKind::BrokenPipe => Failure {
-            code: 0,
-            message: "Nobody reads the answer any more; the turn goes on in codexd.".to_owned(),
-        },
-        _ => Failure::new(format!("The answer cannot be written: {error}; the turn goes on in codexd.")),
+        match written {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.has_reader = false;
+                Ok(())
+            }
+            Err(error) => Err(Failure::new(format!(
+                "The answer cannot be written: {error}; the turn goes on in codexd."
+            ))),
+            Ok(()) => Ok(()),
+        }
     }
 }

@@ -291,6 +291,23 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
 }
 
 #[tokio::test]
+async fn ctrl_c_that_ends_the_reader_as_well_interrupts_the_turn() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    // With the first one nothing is written before the end of the turn, with the second one all the time.
+    for prompt in ["hang-deltas text=half", "deltas=100000 delay=1"] {
+        let mut asking = Started::new(person.command(&["ask", prompt]));
+        let mut stdout = asking.0.stdout.take().unwrap();
+        stdout.read_exact(&mut [0; 4]).unwrap();
+        asking.signal(Signal::INT);
+        drop(stdout);
+        let ended = asking.ended().await;
+        assert_eq!(ended.code, Some(4), "{prompt}: {ended:?}");
+        assert!(ended.stderr.ends_with("codexd: The turn was interrupted.\n"), "{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
 async fn a_daemon_that_dies_takes_the_turn_with_it_and_ask_says_so() {
     let mut daemon = start().await;
     let person = Person::beside(&daemon);
