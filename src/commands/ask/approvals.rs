@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use serde_json::{Value, json};
 
 use super::keyboard::{Keyboard, show_typing};
+use crate::commands::client::ClientError;
 use crate::commands::errand::Caller;
 use crate::commands::questions::{self, Question};
 use crate::commands::requests::{chosen, path};
@@ -20,14 +21,23 @@ pub(super) struct Approvals<'a> {
     /// Those that wait, the one that is asked first.
     waiting: VecDeque<Value>,
     is_asking: bool,
+    /// Whether the answer to the first one could not be delivered, and the daemon is waited for.
+    is_undelivered: bool,
     /// What was answered so far to the questions of the one that is asked.
     answers: Vec<String>,
 }
 
 impl<'a> Approvals<'a> {
     pub(super) fn new(caller: &'a Caller) -> Self {
-        let (waiting, answers) = (VecDeque::new(), Vec::new());
-        Self { caller, keyboard: None, has_looked: false, waiting, is_asking: false, answers }
+        Self {
+            caller,
+            keyboard: None,
+            has_looked: false,
+            waiting: VecDeque::new(),
+            is_asking: false,
+            is_undelivered: false,
+            answers: Vec::new(),
+        }
     }
 
     /// Codex asks something.
@@ -42,6 +52,7 @@ impl<'a> Approvals<'a> {
     pub(super) fn resolved(&mut self, detail: &Value) -> Option<String> {
         let place = self.waiting.iter().position(|known| known["requestId"] == detail["requestId"])?;
         self.waiting.remove(place);
+        self.is_undelivered &= place != 0;
         if place != 0 || !self.is_asking {
             return None;
         }
@@ -57,9 +68,14 @@ impl<'a> Approvals<'a> {
         })
     }
 
+    /// The daemon is there again, and takes what it did not take before.
+    pub(super) fn back(&mut self) {
+        self.is_undelivered = false;
+    }
+
     /// Whether there is a question to ask now.
     pub(super) fn has_news(&self) -> bool {
-        !self.is_asking && !self.waiting.is_empty()
+        !self.is_asking && !self.is_undelivered && !self.waiting.is_empty()
     }
 
     /// What was asked is over.
@@ -181,18 +197,30 @@ impl<'a> Approvals<'a> {
         self.answer(&json!({ "decision": decision })).await
     }
 
-    /// Answers what is asked.
+    /// Answers what is asked; an answer that cannot be delivered is asked for again when the daemon is back.
     async fn answer(&mut self, body: &Value) -> Result<(), Failure> {
-        let Some(request) = self.waiting.pop_front() else { return Ok(()) };
         self.asked();
+        let Some(request) = self.waiting.front() else { return Ok(()) };
         let id = request["requestId"].as_str().unwrap_or_default();
         match self.caller.client.post(&path(id), body).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {}
             Err(error) if error.code() == "already_resolved" => {
                 self.caller.note("It was answered elsewhere before.");
-                Ok(())
             }
-            Err(error) => Err(error.into()),
+            Err(error) if matches!(error, ClientError::Token(_)) || error.code() == "unauthorized" => {
+                return Err(error.into());
+            }
+            Err(error) => {
+                let why = error.to_string();
+                self.caller.note(&format!(
+                    "The answer could not be delivered: {}; it is asked for again when codexd is back.",
+                    why.trim_end_matches('.')
+                ));
+                self.is_undelivered = true;
+                return Ok(());
+            }
         }
+        self.waiting.pop_front();
+        Ok(())
     }
 }

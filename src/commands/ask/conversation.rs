@@ -176,6 +176,11 @@ impl<'a> Conversation<'a> {
             }
             Heard::Back => {
                 self.caller.note("codexd is back.");
+                self.approvals.back();
+                if self.is_unwanted {
+                    // It may not have heard so before.
+                    self.interrupt();
+                }
                 Ok(None)
             }
         }
@@ -321,7 +326,11 @@ impl<'a> Conversation<'a> {
             // It came to its end by itself.
             Err(error) if error.code() == "no_turn" => return Ok(()),
             // It begins, and is interrupted then.
-            Err(_) if self.turn_id().is_none() => return Ok(()),
+            Err(error)
+                if self.turn_id().is_none() && ["not_found", "turn_in_progress"].contains(&error.code()) =>
+            {
+                return Ok(());
+            }
             Err(error) => format!("The turn could not be interrupted: {error}"),
         };
         self.page.make_room()?;

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use super::link::Link;
 use super::{Person, assert_answer, document};
 use crate::api::{Ended, create, logged_type, record, run, start, text, turn};
 use crate::duplex::{asked, over, turn_over};
@@ -217,6 +218,31 @@ async fn a_second_ctrl_c_leaves_at_once() {
     let ended = asking.ended().await;
     assert_eq!(ended.code, Some(130), "{ended:?}");
     assert!(ended.stderr.contains("goes on"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn ctrl_c_while_the_daemon_is_away_interrupts_the_turn_when_it_is_back() {
+    let daemon = start().await;
+    let link = Link::to(&daemon).await;
+    let person = Person::at(link.base());
+    let session_id = text(&create(&daemon, json!({ "cwd": person.folder() })).await["sessionId"]);
+    // The first turn has begun; the second one waits behind a third.
+    for (words, said) in [(["ask", "hang"].as_slice(), "session "), (&["ask", "never"], "the turn waits")] {
+        let mut words = [words, &["--session", &session_id]].concat();
+        if said != "session " {
+            turn(&daemon, &session_id, "hang").await;
+            words.extend(["--when-busy", "queue"]);
+        }
+        let mut asking = Started::new(person.command(&words));
+        asking.says(said).await;
+        link.cut();
+        asking.says("waiting for codexd").await;
+        asking.signal(Signal::INT);
+        asking.says("The turn could not be interrupted").await;
+        link.mend();
+        let ended = asking.ended().await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(4), ""), "{words:?}: {ended:?}");
+    }
 }
 
 #[tokio::test]

@@ -3,8 +3,9 @@
 use serde_json::json;
 
 use super::Person;
+use super::link::Link;
 use crate::api::{create, session, start, text, turn};
-use crate::duplex::{asked, decide, over};
+use crate::duplex::{asked, decide, over, request_now};
 use crate::support::http::get;
 use crate::support::terminal::Terminal;
 use crate::support::wait::wait_until_async;
@@ -127,6 +128,28 @@ async fn an_answer_from_elsewhere_ends_the_question() {
     let (code, shown) = terminal.ended().await;
     assert_eq!(code, Some(0), "{shown}");
     assert!(shown.contains("answered elsewhere: accept") && shown.contains("done"), "{shown}");
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_delivered_is_asked_for_again() {
+    let daemon = start().await;
+    let link = Link::to(&daemon).await;
+    let person = Person::at(link.base());
+    let mut terminal = Terminal::start(person.command(&["ask", "ask=command text=done"]), 200);
+    terminal.shows(QUESTION).await;
+    let request = request(&daemon).await;
+    link.cut();
+    terminal.shows("waiting for codexd").await;
+    terminal.type_in("1\n");
+    terminal.shows("The answer could not be delivered").await;
+    link.mend();
+    terminal.shows_again(QUESTION, "codexd is back").await;
+    assert_eq!(request_now(&daemon, &request["requestId"]).await["status"], "pending");
+    terminal.type_in("1\n");
+    let (code, shown) = terminal.ended().await;
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("done"), "{shown}");
+    assert_eq!(over(&daemon, &request["requestId"]).await["decision"], "accept");
 }
 
 #[tokio::test]
