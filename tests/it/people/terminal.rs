@@ -227,6 +227,26 @@ async fn colours_are_for_terminals_that_want_them() {
 }
 
 #[tokio::test]
+async fn what_is_asked_is_listed_whole_below_its_request() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "ask=command").await;
+    let request = asked(&daemon, &session_id).await;
+    let mut command = person.command(&["requests"]);
+    command.env("NO_COLOR", "1");
+    let (code, shown) = Terminal::start(command, 80).ended().await;
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!((code, lines.len()), (Some(0), 3), "{shown}");
+    assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>(), ["REQUEST", "SESSION", "STATE", "AGE"]);
+    let id = text(&request["requestId"]);
+    assert_eq!(lines[1].split_whitespace().take(3).collect::<Vec<_>>(), [&id, &session_id, "waits"]);
+    assert_eq!(lines[2], "  run /bin/bash -lc 'touch approved'");
+    let listed = person.says(&["requests"]).await.stdout;
+    assert!(listed.contains("CODEX ASKS TO") && listed.lines().count() == 2, "{listed}");
+}
+
+#[tokio::test]
 async fn tables_and_lines_fit_the_terminal() {
     let daemon = start().await;
     let person = Person::beside(&daemon);
@@ -240,8 +260,10 @@ async fn tables_and_lines_fit_the_terminal() {
             let mut command = person.command(words);
             command.env("NO_COLOR", "1");
             let (code, shown) = Terminal::start(command, columns).ended().await;
-            assert_eq!((code, shown.lines().count()), (Some(0), 2), "{shown}");
-            for line in shown.lines() {
+            assert_eq!(code, Some(0), "{shown}");
+            let (asked, lines): (Vec<_>, Vec<_>) = shown.lines().partition(|line| line.starts_with("  "));
+            assert_eq!((lines.len(), asked.len()), (2, usize::from(words == ["requests"])), "{shown}");
+            for line in lines {
                 let wide = line.chars().filter(|c| ('世'..='界').contains(c) || "世界".contains(*c)).count();
                 assert!(line.chars().count() + wide <= usize::from(columns), "{columns}: {line}");
             }
