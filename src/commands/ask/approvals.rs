@@ -1,6 +1,6 @@
 //! What Codex asks during a turn: shown to the person at the terminal, or told to whoever can answer it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use serde_json::{Value, json};
 
@@ -21,6 +21,8 @@ pub(super) struct Approvals<'a> {
     /// Those that wait, the one that is asked first.
     waiting: VecDeque<Value>,
     is_asking: bool,
+    /// What the patches change that are under way, by the name of the item.
+    changes: HashMap<String, Vec<String>>,
     /// Whether the answer to the first one could not be delivered, and the daemon is waited for.
     is_undelivered: bool,
     /// What was answered so far to the questions of the one that is asked.
@@ -35,9 +37,28 @@ impl<'a> Approvals<'a> {
             has_looked: false,
             waiting: VecDeque::new(),
             is_asking: false,
+            changes: HashMap::new(),
             is_undelivered: false,
             answers: Vec::new(),
         }
+    }
+
+    /// A patch begins, which may be asked about.
+    pub(super) fn patch_began(&mut self, item: &Value) {
+        if let Some(id) = item["id"].as_str() {
+            self.changes.insert(id.to_owned(), words::each_change(&item["changes"]));
+        }
+    }
+
+    /// A patch is over.
+    pub(super) fn patch_ended(&mut self, item: &Value) {
+        self.changes.remove(item["id"].as_str().unwrap_or_default());
+    }
+
+    /// The files that a request is about, whole and one a line.
+    fn files(&self, request: &Value) -> String {
+        let changes = self.changes.get(request["params"]["itemId"].as_str().unwrap_or_default());
+        changes.into_iter().flatten().map(|change| format!("  {}\n", harmless(change))).collect()
     }
 
     /// Codex asks something.
@@ -103,7 +124,7 @@ impl<'a> Approvals<'a> {
 
     /// Tells of all questions that wait, on stderr.
     fn tell(&mut self) {
-        for request in self.waiting.drain(..) {
+        for request in std::mem::take(&mut self.waiting) {
             let id = request["requestId"].as_str().unwrap_or_default();
             let questions = questions::of(&request);
             let answer = " --answer …".repeat(questions.len());
@@ -114,6 +135,7 @@ impl<'a> Approvals<'a> {
                 self.caller.command(&format!("decline {id}")),
                 request["expiresAt"].as_str().unwrap_or("some time"),
             ));
+            output::write_aside(&self.files(&request));
         }
     }
 
@@ -129,6 +151,7 @@ impl<'a> Approvals<'a> {
         if let Some(folder) = request["params"]["cwd"].as_str() {
             text.push_str(&format!("  in {}\n", harmless(folder)));
         }
+        text.push_str(&self.files(request));
         let decisions = words::decisions(request);
         for (number, decision) in (1..).zip(&decisions) {
             text.push_str(&format!("  {number}  {}\n", harmless(&words::decision_explained(decision))));

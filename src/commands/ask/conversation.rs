@@ -281,6 +281,11 @@ impl<'a> Conversation<'a> {
 
     fn notification(&mut self, detail: &Value) -> Result<(), Failure> {
         let item = &detail["params"]["item"];
+        match (detail["notificationMethod"].as_str(), item["type"].as_str()) {
+            (Some("item/started"), Some("fileChange")) => self.approvals.patch_began(item),
+            (Some("item/completed"), Some("fileChange")) => self.approvals.patch_ended(item),
+            _ => {}
+        }
         match detail["notificationMethod"].as_str() {
             Some("item/started") => match words::item(item) {
                 Some(line) => self.page.aside(&line),

@@ -59,6 +59,24 @@ async fn a_question_offers_what_the_request_offers_and_takes_a_number() {
 }
 
 #[tokio::test]
+async fn a_patch_is_asked_about_with_its_files() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let folder = person.folder().join("a-name-that-is-too-long-for-the-line-of-a-narrow-terminal\u{9b}");
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.canonicalize().unwrap().join("approved.txt");
+    let line = format!("  add {}", file.to_str().unwrap().replace('\u{9b}', "\u{fffd}"));
+    let words = ["ask", "ask=file text=done", "--cwd", folder.to_str().unwrap()];
+    let mut terminal = Terminal::start(person.command(&words), 60);
+    terminal.shows("Your decision, 1 to ").await;
+    assert!(terminal.text().contains(&format!("{line}\r\n")), "no {line:?} in {}", terminal.text());
+    terminal.type_in("\u{4}");
+    terminal.shows_again(&format!("{line}\r\n"), "answer with codexd approve request-").await;
+    decide(&daemon, &request(&daemon).await["requestId"], "accept").await;
+    assert_eq!(terminal.ended().await.0, Some(0));
+}
+
+#[tokio::test]
 async fn questions_are_asked_one_by_one_and_a_secret_is_not_shown() {
     let daemon = start().await;
     let person = Person::beside(&daemon);
