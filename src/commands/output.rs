@@ -2,11 +2,11 @@
 //!
 //! A reader that went away, such as the next program of a pipe, is no reason to panic.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 use serde::Serialize;
 
-use super::terminal::harmless;
+use super::terminal::{harmless, harmless_lines};
 
 /// Writes a text and a newline to stdout.
 pub(crate) fn say(text: &str) {
@@ -29,6 +29,8 @@ pub(crate) fn write_aside(text: &str) {
 /// Writes a JSON document to stdout, with two spaces of indentation.
 pub(crate) fn say_json(value: &impl Serialize) {
     match serde_json::to_string_pretty(value) {
+        // JSON leaves some characters as they are that a terminal obeys.
+        Ok(text) if std::io::stdout().is_terminal() => say(&harmless_lines(&text)),
         Ok(text) => say(&text),
         Err(error) => complain(&format!("codexd: The answer could not be put into JSON: {error}.")),
     }

@@ -223,6 +223,25 @@ async fn a_terminal_is_not_made_to_obey_what_codex_says() {
 }
 
 #[tokio::test]
+async fn a_terminal_is_not_made_to_obey_the_json_of_the_status() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    turn(&daemon, &session(&daemon).await, "stderr=a\u{9b}2J\u{202e}b\u{7f}c").await;
+    wait_until_async("what the app-server said", async || {
+        let status = get(&daemon, "/v1/codexd/status").await.data(200).to_string();
+        status.contains("\u{9b}2J").then_some(())
+    })
+    .await;
+    let (code, shown) = Terminal::start(person.command(&["status", "--json"]), 80).ended().await;
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("a\u{fffd}2J\u{fffd}b␡c"), "{shown}");
+    let obeyed = shown.chars().find(|c| c.is_control() && !"\r\n".contains(*c));
+    assert_eq!(obeyed, None, "{shown:?}");
+    let piped = person.document(&["status", "--json"]).await.to_string();
+    assert!(piped.contains("a\u{9b}2J"), "{piped}");
+}
+
+#[tokio::test]
 async fn colours_are_for_terminals_that_want_them() {
     let daemon = start().await;
     session(&daemon).await;
