@@ -38,7 +38,7 @@ pub(crate) async fn list(caller: &Caller, all: bool) -> Result<ExitCode, Failure
         false if caller.stdout.is_terminal => listing(&caller.stdout, requests, &rows),
         false => table(&caller.stdout, &COLUMNS, &rows),
     };
-    caller.say(&answer, &text);
+    caller.say(&answer, &text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -86,7 +86,7 @@ pub(crate) async fn answer(
         decision => words::decision(decision),
     };
     let text = format!("{decided}: {} ({id})", words::request(&request));
-    caller.say(&answered, &caller.stdout.line(&text));
+    caller.say(&answered, &caller.stdout.line(&text))?;
     Ok(ExitCode::SUCCESS)
 }
 
