@@ -18,6 +18,8 @@ pub(super) struct Approvals<'a> {
     /// Opened at the first request.
     keyboard: Option<Keyboard>,
     has_looked: bool,
+    /// Those that somebody else was told to answer, by their names.
+    told: Vec<Value>,
     /// Those that wait, the one that is asked first.
     waiting: VecDeque<Value>,
     is_asking: bool,
@@ -35,6 +37,7 @@ impl<'a> Approvals<'a> {
             caller,
             keyboard: None,
             has_looked: false,
+            told: Vec::new(),
             waiting: VecDeque::new(),
             is_asking: false,
             changes: HashMap::new(),
@@ -64,9 +67,15 @@ impl<'a> Approvals<'a> {
     /// Codex asks something.
     pub(super) fn opened(&mut self, request: &Value) {
         let id = &request["requestId"];
-        if !self.waiting.iter().any(|known| known["requestId"] == *id) {
+        if !self.told.contains(id) && !self.waiting.iter().any(|known| known["requestId"] == *id) {
             self.waiting.push_back(request.clone());
         }
+    }
+
+    /// Those that wait here and are none of these, which are all that wait.
+    pub(super) fn besides(&self, pending: &[Value]) -> Vec<Value> {
+        let is_over = |id: &&Value| !pending.iter().any(|request| request["requestId"] == **id);
+        self.waiting.iter().map(|request| &request["requestId"]).filter(is_over).cloned().collect()
     }
 
     /// Something that was asked is over; a sentence when somebody else ended what was being asked.
@@ -136,6 +145,7 @@ impl<'a> Approvals<'a> {
                 request["expiresAt"].as_str().unwrap_or("some time"),
             ));
             output::write_aside(&self.files(&request));
+            self.told.push(request["requestId"].clone());
         }
     }
 

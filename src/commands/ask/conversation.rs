@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -90,9 +90,15 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Takes up the requests that waited before the turn was joined.
+    /// Takes up the requests that wait, of which the events did not tell, and drops those that do not wait any more.
     pub(super) async fn look_for_requests(&mut self) -> Result<(), Failure> {
-        for request in requests::waiting(self.caller, &self.session_id).await? {
+        let pending = requests::waiting(self.caller, &self.session_id).await?;
+        for id in self.approvals.besides(&pending) {
+            if let Some(word) = self.approvals.resolved(&json!({ "requestId": id })) {
+                self.page.aside(&word)?;
+            }
+        }
+        for request in pending {
             if request["turnId"].as_str() == self.turn_id() {
                 self.approvals.opened(&request);
             }
@@ -167,7 +173,11 @@ impl<'a> Conversation<'a> {
             Heard::Gap(reason) => {
                 self.page.make_room()?;
                 self.caller.note(&format!("A part of what happened is missing: {reason}."));
-                self.look().await
+                let fate = self.look().await?;
+                if fate.is_none() {
+                    self.look_for_requests().await?;
+                }
+                Ok(fate)
             }
             Heard::Lost => {
                 self.page.make_room()?;
@@ -311,7 +321,7 @@ impl<'a> Conversation<'a> {
         let client: Client = self.caller.client.clone();
         self.interrupting = Some(match &self.turn {
             Turn::Begun(turn_id) => {
-                let body = serde_json::json!({ "sessionId": self.session_id, "turnId": turn_id });
+                let body = json!({ "sessionId": self.session_id, "turnId": turn_id });
                 tokio::spawn(async move { client.post("/v1/codexd/turn/interrupt", &body).await })
             }
             Turn::Queued(queue_id) => {

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use super::link::Link;
 use super::{Person, assert_answer, document};
 use crate::api::{Ended, create, logged_type, record, run, start, text, turn};
-use crate::duplex::{asked, over, turn_over};
+use crate::duplex::{asked, decide, over, turn_over};
 use crate::support::daemon::Daemon;
-use crate::support::http::get;
+use crate::support::http::{get, post};
 use crate::support::wait::{DEADLINE, wait_until, wait_until_async};
 
 /// A program that runs, and what it wrote.
@@ -365,6 +365,26 @@ async fn where_events_are_lost_the_turn_itself_tells_its_fate() {
     for part in ["is missing: the log was replaced by another one", "The turn failed"] {
         assert!(ended.stderr.contains(part), "no {part:?} in {ended:?}");
     }
+}
+
+#[tokio::test]
+async fn what_was_asked_where_events_are_lost_is_told_all_the_same() {
+    let daemon = start().await;
+    let link = Link::to(&daemon).await;
+    let person = Person::at(link.base());
+    let mut asking = Started::new(person.command(&["ask", "hang"]));
+    asking.says("session ").await;
+    let session_id = busy(&daemon).await;
+    link.cut();
+    asking.says("waiting for codexd").await;
+    let steer = json!({ "sessionId": session_id, "input": "ask=command text=done", "whenBusy": "steer" });
+    post(&daemon, "/v1/codexd/turn", &steer).await.data(202);
+    let request = asked(&daemon, &session_id).await;
+    link.mend_without_what_happened();
+    asking.says(&format!("approve {}", text(&request["requestId"]))).await;
+    decide(&daemon, &request["requestId"], "accept").await;
+    let ended = asking.ended().await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "done\n"), "{ended:?}");
 }
 
 #[tokio::test]

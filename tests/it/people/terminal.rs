@@ -171,6 +171,23 @@ async fn an_answer_that_cannot_be_delivered_is_asked_for_again() {
 }
 
 #[tokio::test]
+async fn a_question_that_is_over_when_events_were_lost_is_asked_no_more() {
+    let daemon = start().await;
+    let link = Link::to(&daemon).await;
+    let person = Person::at(link.base());
+    let terminal = Terminal::start(person.command(&["ask", "ask=command hang"]), 80);
+    terminal.shows(QUESTION).await;
+    let request = request(&daemon).await;
+    link.cut();
+    decide(&daemon, &request["requestId"], "accept").await;
+    over(&daemon, &request["requestId"]).await;
+    link.mend_without_what_happened();
+    terminal.shows_again("no answer is wanted any more", "is missing: the log was replaced").await;
+    terminal.interrupt();
+    assert_eq!(terminal.ended().await.0, Some(4));
+}
+
+#[tokio::test]
 async fn the_end_of_the_input_leaves_the_question_to_others() {
     let daemon = start().await;
     let person = Person::beside(&daemon);
