@@ -87,7 +87,6 @@ impl<'a> Approvals<'a> {
             return None;
         }
         self.asked();
-        output::write_aside("\n");
         Some(match (&detail["decision"], detail["resolvedBy"].as_str()) {
             (Value::Null, Some("client")) => "answered elsewhere".to_owned(),
             (decision, Some("client")) => format!("answered elsewhere: {}", words::decision(decision)),
@@ -106,6 +105,11 @@ impl<'a> Approvals<'a> {
     /// Whether there is a question to ask now.
     pub(super) fn has_news(&self) -> bool {
         !self.is_asking && !self.is_undelivered && !self.waiting.is_empty()
+    }
+
+    /// Whether a question is open that is answered here.
+    pub(super) fn is_asking(&self) -> bool {
+        self.is_asking
     }
 
     /// What was asked is over.
@@ -149,7 +153,8 @@ impl<'a> Approvals<'a> {
         }
     }
 
-    fn show(&self) {
+    /// Shows the question that is open.
+    pub(super) fn show(&self) {
         let Some(request) = self.waiting.front() else { return };
         if let Some(question) = questions::of(request).get(self.answers.len()) {
             return self.show_question(question);

@@ -112,10 +112,7 @@ impl<'a> Conversation<'a> {
         mut interrupts: watch::Receiver<bool>,
     ) -> Result<Fate, Failure> {
         loop {
-            if self.approvals.has_news() {
-                self.page.make_room()?;
-                self.approvals.ask();
-            }
+            self.ask()?;
             let ended = tokio::select! {
                 heard = self.events.next() => self.heard(heard?).await?,
                 Ok(_) = interrupts.wait_for(|is_wanted| *is_wanted), if !self.is_unwanted => {
@@ -128,10 +125,12 @@ impl<'a> Conversation<'a> {
                 }
                 line = self.approvals.line() => {
                     self.approvals.typed(line).await?;
+                    self.page.set_prompt(self.approvals.is_asking());
                     None
                 }
             };
             if let Some(fate) = ended {
+                self.page.make_room()?;
                 self.page.end_line()?;
                 return Ok(fate);
             }
@@ -139,6 +138,20 @@ impl<'a> Conversation<'a> {
                 self.reader_left(&mut interrupts).await?;
             }
         }
+    }
+
+    /// Asks what is to be asked now, or once more what something else was written below.
+    fn ask(&mut self) -> Result<(), Failure> {
+        if self.approvals.has_news() {
+            self.page.make_room()?;
+            self.approvals.ask();
+            self.page.set_prompt(self.approvals.is_asking());
+        } else if self.approvals.is_asking() && !self.page.has_prompt() && !self.is_unwanted {
+            self.page.make_room()?;
+            self.approvals.show();
+            self.page.set_prompt(true);
+        }
+        Ok(())
     }
 
     /// Nobody reads the answer any more: a reader that has seen enough is no failure and its turn goes on, but one that
@@ -185,6 +198,7 @@ impl<'a> Conversation<'a> {
                 Ok(None)
             }
             Heard::Back => {
+                self.page.make_room()?;
                 self.caller.note("codexd is back.");
                 self.approvals.back();
                 if self.is_unwanted {

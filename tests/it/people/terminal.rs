@@ -171,6 +171,35 @@ async fn an_answer_that_cannot_be_delivered_is_asked_for_again() {
 }
 
 #[tokio::test]
+async fn a_question_stands_below_what_was_told_while_it_was_open() {
+    let daemon = start().await;
+    let link = Link::to(&daemon).await;
+    let person = Person::at(link.base());
+    let mut command = person.command(&["ask", "ask=questions hang"]);
+    command.env("NO_COLOR", "1");
+    let mut terminal = Terminal::start(command, 200);
+    terminal.shows("or nothing to decline: ").await;
+    terminal.type_in("red\n");
+    let secret = "Your answer, which is not shown, or nothing to decline: ";
+    terminal.shows(secret).await;
+    link.cut();
+    terminal.shows(&format!("{secret}\r\ncodexd: The connection is gone; waiting for codexd.\r\n")).await;
+    terminal.shows_again(secret, "waiting for codexd").await;
+    link.mend();
+    terminal.shows(&format!("{secret}\r\ncodexd: codexd is back.\r\n")).await;
+    terminal.shows_again(secret, "codexd is back").await;
+    assert!(!terminal.echoes());
+    terminal.type_in("sesame\n");
+    wait_until_async("what is typed to be shown", async || terminal.echoes().then_some(())).await;
+    let request = get(&daemon, "/v1/codexd/requests").await.data(200)["requests"][0].clone();
+    assert_eq!(over(&daemon, &request["requestId"]).await["resolvedBy"], "client");
+    terminal.interrupt();
+    let (code, shown) = terminal.ended().await;
+    assert_eq!(code, Some(4), "{shown}");
+    assert!(!shown.contains("sesame"), "{shown}");
+}
+
+#[tokio::test]
 async fn a_question_that_is_over_when_events_were_lost_is_asked_no_more() {
     let daemon = start().await;
     let link = Link::to(&daemon).await;
