@@ -166,6 +166,5 @@ async fn say(caller: &Caller, session_id: &str, turn_id: Option<&str>) -> Result
         }
         None => Value::Null,
     };
-    caller.say(&json!({ "session": session, "turn": turn }), "");
-    Ok(())
+    caller.say(&json!({ "session": session, "turn": turn }), "")
 }

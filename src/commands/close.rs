@@ -16,6 +16,6 @@ pub(crate) async fn run(caller: &Caller, session: &str, interrupt: bool) -> Resu
         )),
         _ => error.into(),
     })?;
-    caller.say(&answer, &caller.stdout.line(&format!("Session {session_id} is closed.")));
+    caller.say(&answer, &caller.stdout.line(&format!("Session {session_id} is closed.")))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use super::output;
+use super::{Failure, output};
 use crate::config::Config;
 
-pub(crate) fn run(config: &Config, json: bool) -> ExitCode {
+pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     if json {
-        output::say_json(&config.report());
+        output::say_json(&config.report())?;
     } else {
-        output::say(config.report().to_string().trim_end());
+        output::say(config.report().to_string().trim_end())?;
     }
-    ExitCode::SUCCESS
+    Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::client::Client;
-use super::terminal::{Screen, harmless, harmless_lines};
+use super::terminal::{Screen, harmless};
 use super::{Failure, ask, close, follow, interrupt, output, requests, runtime, sessions};
 use crate::cli::Errand;
 use crate::config::settings::{AUTH_TOKEN_FILE, LOCAL_API_BASE};
@@ -55,17 +55,8 @@ pub(crate) fn run(
 
 impl Caller {
     /// Writes the answer: the document for a program, the text for people.
-    pub(crate) fn say(&self, document: &impl Serialize, text: &str) {
-        if !self.json {
-            output::say(text);
-            return;
-        }
-        match serde_json::to_string_pretty(document) {
-            // JSON leaves some characters as they are that a terminal obeys.
-            Ok(text) if self.stdout.is_terminal => output::say(&harmless_lines(&text)),
-            Ok(text) => output::say(&text),
-            Err(error) => self.note(&format!("The answer could not be put into JSON: {error}.")),
-        }
+    pub(crate) fn say(&self, document: &impl Serialize, text: &str) -> Result<(), Failure> {
+        if self.json { output::say_json(document) } else { output::say(text) }
     }
 
     /// Writes a sentence to stderr.

@@ -22,7 +22,7 @@ pub(crate) async fn run(caller: &Caller, session: Option<String>) -> Result<Exit
     if let Some(reason) = answer["commandsReason"].as_str() {
         text.push_str(&format!(" What it left running in the background goes on: {reason}"));
     }
-    caller.say(&answer, &caller.stdout.line(&text));
+    caller.say(&answer, &caller.stdout.line(&text))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -67,7 +67,9 @@ pub fn run(request: Request) -> ExitCode {
         Request::Status { settings, json } => {
             resolve(&settings).and_then(|config| status::run(&config, json))
         }
-        Request::Config { settings, json } => resolve(&settings).map(|config| config::run(&config, json)),
+        Request::Config { settings, json } => {
+            resolve(&settings).and_then(|config| config::run(&config, json))
+        }
         Request::Token { settings, json, replace } => {
             resolve(&settings).and_then(|config| token::run(&config, json, replace))
         }
@@ -80,28 +82,30 @@ pub fn run(request: Request) -> ExitCode {
             resolve(&settings).and_then(|config| errand::run(&config, &settings, json, errand))
         }
         Request::Completions { shell } => {
-            output::say(String::from_utf8_lossy(&cli::completions(shell)).trim_end());
-            Ok(ExitCode::SUCCESS)
+            let said = output::say(String::from_utf8_lossy(&cli::completions(shell)).trim_end());
+            said.map(|()| ExitCode::SUCCESS)
         }
         Request::Guard { instance } => return app_server::run_guard(&instance),
         Request::EmbeddedAppServer { store, startup } => {
             return embedded::run(embedded::Options { store, startup });
         }
     };
-    outcome.unwrap_or_else(|failure| {
-        // A refusal may quote what a terminal would obey.
-        output::complain(&format!("codexd: {}", terminal::harmless_lines(&failure.message)));
-        ExitCode::from(failure.code)
-    })
+    outcome.unwrap_or_else(|failure| failed(&failure))
+}
+
+fn failed(failure: &Failure) -> ExitCode {
+    // A refusal may quote what a terminal would obey.
+    output::complain(&format!("codexd: {}", terminal::harmless_lines(&failure.message)));
+    ExitCode::from(failure.code)
 }
 
 /// Answers a command line that asks for nothing to be done.
 pub fn refuse(exit: CliExit) -> ExitCode {
     match exit {
-        CliExit::Text(text) => {
-            output::say(text.trim_end_matches('\n'));
-            ExitCode::SUCCESS
-        }
+        CliExit::Text(text) => match output::say(text.trim_end_matches('\n')) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => failed(&failure),
+        },
         CliExit::Usage(sentence) => {
             output::complain(&sentence);
             ExitCode::from(2)

@@ -1,17 +1,23 @@
 //! What commands write for whoever called them.
 //!
-//! A reader that went away, such as the next program of a pipe, is no reason to panic.
+//! A reader that went away, such as the next program of a pipe, has seen enough; an answer that nobody gets for
+//! another reason is a failure.
 
-use std::io::Write;
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use serde::Serialize;
 
-use super::terminal::harmless;
+use super::Failure;
+use super::terminal::{harmless, harmless_lines};
 
 /// Writes a text and a newline to stdout.
-pub(crate) fn say(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+pub(crate) fn say(text: &str) -> Result<(), Failure> {
+    match write(&format!("{text}\n")) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::new(format!("The answer cannot be written: {error}.")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes a text to stdout as it is; the error tells when nobody reads it any more.
@@ -27,10 +33,12 @@ pub(crate) fn write_aside(text: &str) {
 }
 
 /// Writes a JSON document to stdout, with two spaces of indentation.
-pub(crate) fn say_json(value: &impl Serialize) {
+pub(crate) fn say_json(value: &impl Serialize) -> Result<(), Failure> {
     match serde_json::to_string_pretty(value) {
+        // JSON leaves some characters as they are that a terminal obeys.
+        Ok(text) if std::io::stdout().is_terminal() => say(&harmless_lines(&text)),
         Ok(text) => say(&text),
-        Err(error) => complain(&format!("codexd: The answer could not be put into JSON: {error}.")),
+        Err(error) => Err(Failure::new(format!("The answer could not be put into JSON: {error}."))),
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::client::escaped;
 use super::errand::Caller;
 use super::sessions::list as list_of;
-use super::terminal::{Column, Room, harmless, table};
+use super::terminal::{Column, Room, Screen, harmless, harmless_lines, table, table_with_gap};
 use super::{Failure, questions, words};
 use crate::cli::Answer;
 
@@ -30,15 +30,31 @@ pub(crate) async fn list(caller: &Caller, all: bool) -> Result<ExitCode, Failure
         requests.retain(is_wanted);
     }
     let now = Timestamp::now();
-    let rows: Vec<Vec<String>> =
-        list_of(&answer, "requests").iter().map(|request| row(request, now)).collect();
+    let requests = list_of(&answer, "requests");
+    let rows: Vec<Vec<String>> = requests.iter().map(|request| row(request, now)).collect();
     let text = match rows.is_empty() {
         true if all => "Nothing was asked.".to_owned(),
         true => "Nothing waits for an answer.".to_owned(),
+        false if caller.stdout.is_terminal => listing(&caller.stdout, requests, &rows),
         false => table(&caller.stdout, &COLUMNS, &rows),
     };
-    caller.say(&answer, &text);
+    caller.say(&answer, &text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The table with what is asked below each row, where there is room for the whole of it.
+fn listing(screen: &Screen, requests: &[Value], rows: &[Vec<String>]) -> String {
+    let columns = &COLUMNS[..COLUMNS.len() - 1];
+    // The names take nearly all of 80 columns.
+    let heads = table_with_gap(1, screen, columns, rows);
+    let asked = requests.iter().map(|request| {
+        // What is cut off might be what matters.
+        format!("\n  {}", harmless_lines(&words::request(request)).replace('\n', "\n  "))
+    });
+    // Nothing is asked in the line of the titles.
+    let below = std::iter::once(String::new()).chain(asked);
+    let lines: Vec<String> = heads.lines().zip(below).map(|(head, asked)| format!("{head}{asked}")).collect();
+    lines.join("\n")
 }
 
 fn row(request: &Value, now: Timestamp) -> Vec<String> {
@@ -70,7 +86,7 @@ pub(crate) async fn answer(
         decision => words::decision(decision),
     };
     let text = format!("{decided}: {} ({id})", words::request(&request));
-    caller.say(&answered, &caller.stdout.line(&text));
+    caller.say(&answered, &caller.stdout.line(&text))?;
     Ok(ExitCode::SUCCESS)
 }
 

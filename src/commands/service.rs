@@ -45,7 +45,7 @@ fn install(config: &Config, json: bool) -> Result<ExitCode, Failure> {
             "reason": why_not,
             "next": next,
             "notes": notes,
-        }));
+        }))?;
         return Ok(ExitCode::SUCCESS);
     }
     let path = service.path.display();
@@ -53,12 +53,12 @@ fn install(config: &Config, json: bool) -> Result<ExitCode, Failure> {
         Change::Installed => format!("Installed {path}."),
         Change::Updated => format!("Updated {path}."),
         Change::Unchanged => format!("Unchanged: {path}."),
-    });
+    })?;
     match why_not {
         None => output::say(&format!("{} runs codexd, and starts it at each login.", manager.name())),
         Some(why_not) => say_next(&format!("codexd was not started, because {why_not}."), &next),
-    }
-    notes.iter().for_each(|note| output::say(note));
+    }?;
+    notes.iter().try_for_each(|note| output::say(note))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -81,15 +81,15 @@ fn uninstall(json: bool) -> Result<ExitCode, Failure> {
             "unloaded": why_not.is_none(),
             "reason": why_not,
             "next": next,
-        }));
+        }))?;
         return Ok(ExitCode::SUCCESS);
     }
     output::say(&match removed {
         true => format!("Removed {}; state and logs are left as they are.", path.display()),
         false => format!("There is no {}, so nothing was removed.", path.display()),
-    });
+    })?;
     if let Some(why_not) = why_not {
-        say_next(&format!("Whether codexd runs is not known, because {why_not}."), &next);
+        say_next(&format!("Whether codexd runs is not known, because {why_not}."), &next)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -107,7 +107,7 @@ fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
             "manager": manager.name(),
             "reason": state.as_ref().err().map(ToString::to_string),
             "state": state.ok(),
-        }));
+        }))?;
     } else {
         let about_file = match file {
             Change::Installed => "not installed; \"codexd service install\" does that".to_owned(),
@@ -121,7 +121,7 @@ fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
             Ok(state) => words_of(state),
             Err(error) => error.to_string(),
         };
-        output::say(&output::table(&[("file", about_file), (manager.name(), about_state)]));
+        output::say(&output::table(&[("file", about_file), (manager.name(), about_state)]))?;
     }
     Ok(if running { ExitCode::SUCCESS } else { ExitCode::from(NOT_RUNNING) })
 }
@@ -129,9 +129,9 @@ fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
 fn print(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     let service = wanted(config)?;
     if json {
-        output::say_json(&json!({ "path": service.path, "text": service.text, "notes": service.notes }));
+        output::say_json(&json!({ "path": service.path, "text": service.text, "notes": service.notes }))?;
     } else {
-        output::say(service.text.trim_end());
+        output::say(service.text.trim_end())?;
         service.notes.iter().for_each(|note| output::complain(&format!("codexd: {note}")));
     }
     Ok(ExitCode::SUCCESS)
@@ -174,8 +174,8 @@ fn absence(outcome: Result<(), ManagerError>) -> Result<Option<String>, Failure>
     }
 }
 
-fn say_next(sentence: &str, next: &[String]) {
-    output::say(&format!("{sentence} Where there is one, type:\n    {}", next.join("\n    ")));
+fn say_next(sentence: &str, next: &[String]) -> Result<(), Failure> {
+    output::say(&format!("{sentence} Where there is one, type:\n    {}", next.join("\n    ")))
 }
 
 fn refused(error: ServiceError) -> Failure {

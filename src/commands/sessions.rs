@@ -42,7 +42,7 @@ pub(crate) async fn run(caller: &Caller, all: bool) -> Result<ExitCode, Failure>
         true => "There are no active sessions.".to_owned(),
         false => table(&caller.stdout, &COLUMNS, &rows),
     };
-    caller.say(&json!({ "sessions": sessions }), &text);
+    caller.say(&json!({ "sessions": sessions }), &text)?;
     Ok(ExitCode::SUCCESS)
 }
 

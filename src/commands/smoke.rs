@@ -45,15 +45,15 @@ pub(crate) fn run(given: &Settings, json: bool) -> Result<ExitCode, Failure> {
     let ok = checks.iter().all(|check| check.status == "ok");
     let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     if json {
-        output::say_json(&json!({ "ok": ok, "milliseconds": milliseconds, "checks": checks }));
+        output::say_json(&json!({ "ok": ok, "milliseconds": milliseconds, "checks": checks }))?;
     } else {
         let rows: Vec<_> = checks
             .iter()
             .map(|check| (check.name, format!("{:6}  {}", check.status, check.detail)))
             .collect();
-        output::say(&output::table(&rows));
+        output::say(&output::table(&rows))?;
         let verdict = if ok { "smoke passed" } else { "smoke failed" };
-        output::say(&format!("{verdict} in {milliseconds} ms"));
+        output::say(&format!("{verdict} in {milliseconds} ms"))?;
     }
     if ok {
         // What passed is of no further use; what failed is left to be looked at.

@@ -39,7 +39,7 @@ pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode
             () = hurry => return Ok(ExitCode::FAILURE),
         };
         if !json {
-            output::say(&format!("codexd stopped after {name}\n{}", line(&status)));
+            told(output::say(&format!("codexd stopped after {name}\n{}", line(&status))));
         }
         Ok(ExitCode::SUCCESS)
     });
@@ -97,11 +97,7 @@ impl Running {
     async fn once(self, json: bool) -> ExitCode {
         let readiness = self.daemon.settled().await;
         let status = self.stop().await;
-        if json {
-            output::say_json(&status);
-        } else {
-            output::say(&line(&status));
-        }
+        say(&status, json);
         match readiness.reason {
             None => ExitCode::SUCCESS,
             Some(reason) => {
@@ -112,12 +108,18 @@ impl Running {
     }
 
     fn say(&self, json: bool) {
-        let status = self.edge.status();
-        if json {
-            output::say_json(&status);
-        } else {
-            output::say(&line(&status));
-        }
+        say(&self.edge.status(), json);
+    }
+}
+
+fn say(status: &StatusView, json: bool) {
+    told(if json { output::say_json(status) } else { output::say(&line(status)) });
+}
+
+/// A daemon of which nobody can be told runs all the same.
+fn told(outcome: Result<(), Failure>) {
+    if let Err(failure) = outcome {
+        output::complain(&format!("codexd: {}", failure.message));
     }
 }
 

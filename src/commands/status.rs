@@ -16,9 +16,9 @@ pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
         Ok(mut status) => {
             if json {
                 status["running"] = true.into();
-                output::say_json(&status);
+                output::say_json(&status)?;
             } else {
-                output::say(&output::table(&running(&status)));
+                output::say(&output::table(&running(&status)))?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -33,10 +33,10 @@ pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
                 document.insert("running".to_owned(), false.into());
                 document.insert("message".to_owned(), message.into());
                 document.extend(files);
-                output::say_json(&document);
+                output::say_json(&document)?;
             } else {
                 output::complain(&format!("codexd: {message}"));
-                output::say(&output::table(&stopped(config, &files)));
+                output::say(&output::table(&stopped(config, &files)))?;
             }
             Ok(ExitCode::from(NOBODY))
         }

@@ -144,6 +144,16 @@ const NARROWEST: usize = 8;
 
 /// Renders a table with its titles; one that is too wide for the screen loses width in its longest columns.
 pub(crate) fn table(screen: &Screen, columns_of: &[Column], rows: &[Vec<String>]) -> String {
+    table_with_gap(2, screen, columns_of, rows)
+}
+
+/// The same with so much space between two columns.
+pub(crate) fn table_with_gap(
+    gap: usize,
+    screen: &Screen,
+    columns_of: &[Column],
+    rows: &[Vec<String>],
+) -> String {
     let rows: Vec<Vec<String>> =
         rows.iter().map(|row| row.iter().map(|cell| harmless(cell)).collect()).collect();
     let widest = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|cell| columns(cell)).max();
@@ -152,7 +162,7 @@ pub(crate) fn table(screen: &Screen, columns_of: &[Column], rows: &[Vec<String>]
         .map(|(at, column)| columns(column.title).max(widest(at).unwrap_or(0)))
         .collect();
     if let Some(limit) = screen.width {
-        let gaps = 2 * columns_of.len().saturating_sub(1);
+        let gaps = gap * columns_of.len().saturating_sub(1);
         while widths.iter().sum::<usize>() + gaps > limit {
             let gives = |at: &usize| columns_of[*at].room != Room::Fixed && widths[*at] > NARROWEST;
             let Some(at) = (0..widths.len()).filter(gives).max_by_key(|at| widths[*at]) else { break };
@@ -165,7 +175,7 @@ pub(crate) fn table(screen: &Screen, columns_of: &[Column], rows: &[Vec<String>]
             let cell =
                 if column.room == Room::LosesFront { cut_front(cell, *width) } else { cut(cell, *width) };
             line.push_str(&cell);
-            line.push_str(&" ".repeat(width.saturating_sub(columns(&cell)) + 2));
+            line.push_str(&" ".repeat(width.saturating_sub(columns(&cell)) + gap));
         }
         screen.width.map_or_else(|| line.trim_end().to_owned(), |limit| cut(line.trim_end(), limit))
     };

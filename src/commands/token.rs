@@ -30,13 +30,13 @@ pub(crate) fn run(config: &Config, json: bool, replace: bool) -> Result<ExitCode
         _ => Failure::new(format!("{} could not be made: {error}.", path.display())),
     })?;
     if json {
-        output::say_json(&json!({ "ok": true, "path": path, "replaced": replace }));
+        output::say_json(&json!({ "ok": true, "path": path, "replaced": replace }))?;
     } else {
         output::say(&format!(
             "The token is in {path}, for you alone. Start codexd with --auth-token-file {path}, or with \
              BAA_CODEXD_AUTH_TOKEN_FILE={path}.",
             path = path.display()
-        ));
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

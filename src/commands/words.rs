@@ -32,11 +32,16 @@ pub(crate) fn item_outcome(item: &Value) -> Option<String> {
 
 /// What a patch changes: `add a.txt, update b.txt`.
 fn changes(changes: &Value) -> String {
+    each_change(changes).join(", ")
+}
+
+/// Each change of a patch, such as `add a.txt`.
+pub(crate) fn each_change(changes: &Value) -> Vec<String> {
     let change = |change: &Value| {
         let kind = change["kind"]["type"].as_str().or(change["kind"].as_str()).unwrap_or("change");
         format!("{kind} {}", change["path"].as_str().unwrap_or("?"))
     };
-    changes.as_array().into_iter().flatten().map(change).collect::<Vec<_>>().join(", ")
+    changes.as_array().into_iter().flatten().map(change).collect()
 }
 
 /// An event of the log, without its time and type.

@@ -1,10 +1,11 @@
 //! What Codex asks during a turn: shown to the person at the terminal, or told to whoever can answer it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use serde_json::{Value, json};
 
 use super::keyboard::{Keyboard, show_typing};
+use crate::commands::client::ClientError;
 use crate::commands::errand::Caller;
 use crate::commands::questions::{self, Question};
 use crate::commands::requests::{chosen, path};
@@ -17,36 +18,75 @@ pub(super) struct Approvals<'a> {
     /// Opened at the first request.
     keyboard: Option<Keyboard>,
     has_looked: bool,
+    /// Those that somebody else was told to answer, by their names.
+    told: Vec<Value>,
     /// Those that wait, the one that is asked first.
     waiting: VecDeque<Value>,
     is_asking: bool,
+    /// What the patches change that are under way, by the name of the item.
+    changes: HashMap<String, Vec<String>>,
+    /// Whether the answer to the first one could not be delivered, and the daemon is waited for.
+    is_undelivered: bool,
     /// What was answered so far to the questions of the one that is asked.
     answers: Vec<String>,
 }
 
 impl<'a> Approvals<'a> {
     pub(super) fn new(caller: &'a Caller) -> Self {
-        let (waiting, answers) = (VecDeque::new(), Vec::new());
-        Self { caller, keyboard: None, has_looked: false, waiting, is_asking: false, answers }
+        Self {
+            caller,
+            keyboard: None,
+            has_looked: false,
+            told: Vec::new(),
+            waiting: VecDeque::new(),
+            is_asking: false,
+            changes: HashMap::new(),
+            is_undelivered: false,
+            answers: Vec::new(),
+        }
+    }
+
+    /// A patch begins, which may be asked about.
+    pub(super) fn patch_began(&mut self, item: &Value) {
+        if let Some(id) = item["id"].as_str() {
+            self.changes.insert(id.to_owned(), words::each_change(&item["changes"]));
+        }
+    }
+
+    /// A patch is over.
+    pub(super) fn patch_ended(&mut self, item: &Value) {
+        self.changes.remove(item["id"].as_str().unwrap_or_default());
+    }
+
+    /// The files that a request is about, whole and one a line.
+    fn files(&self, request: &Value) -> String {
+        let changes = self.changes.get(request["params"]["itemId"].as_str().unwrap_or_default());
+        changes.into_iter().flatten().map(|change| format!("  {}\n", harmless(change))).collect()
     }
 
     /// Codex asks something.
     pub(super) fn opened(&mut self, request: &Value) {
         let id = &request["requestId"];
-        if !self.waiting.iter().any(|known| known["requestId"] == *id) {
+        if !self.told.contains(id) && !self.waiting.iter().any(|known| known["requestId"] == *id) {
             self.waiting.push_back(request.clone());
         }
+    }
+
+    /// Those that wait here and are none of these, which are all that wait.
+    pub(super) fn besides(&self, pending: &[Value]) -> Vec<Value> {
+        let is_over = |id: &&Value| !pending.iter().any(|request| request["requestId"] == **id);
+        self.waiting.iter().map(|request| &request["requestId"]).filter(is_over).cloned().collect()
     }
 
     /// Something that was asked is over; a sentence when somebody else ended what was being asked.
     pub(super) fn resolved(&mut self, detail: &Value) -> Option<String> {
         let place = self.waiting.iter().position(|known| known["requestId"] == detail["requestId"])?;
         self.waiting.remove(place);
+        self.is_undelivered &= place != 0;
         if place != 0 || !self.is_asking {
             return None;
         }
         self.asked();
-        output::write_aside("\n");
         Some(match (&detail["decision"], detail["resolvedBy"].as_str()) {
             (Value::Null, Some("client")) => "answered elsewhere".to_owned(),
             (decision, Some("client")) => format!("answered elsewhere: {}", words::decision(decision)),
@@ -57,9 +97,19 @@ impl<'a> Approvals<'a> {
         })
     }
 
+    /// The daemon is there again, and takes what it did not take before.
+    pub(super) fn back(&mut self) {
+        self.is_undelivered = false;
+    }
+
     /// Whether there is a question to ask now.
     pub(super) fn has_news(&self) -> bool {
-        !self.is_asking && !self.waiting.is_empty()
+        !self.is_asking && !self.is_undelivered && !self.waiting.is_empty()
+    }
+
+    /// Whether a question is open that is answered here.
+    pub(super) fn is_asking(&self) -> bool {
+        self.is_asking
     }
 
     /// What was asked is over.
@@ -87,7 +137,7 @@ impl<'a> Approvals<'a> {
 
     /// Tells of all questions that wait, on stderr.
     fn tell(&mut self) {
-        for request in self.waiting.drain(..) {
+        for request in std::mem::take(&mut self.waiting) {
             let id = request["requestId"].as_str().unwrap_or_default();
             let questions = questions::of(&request);
             let answer = " --answer …".repeat(questions.len());
@@ -98,10 +148,13 @@ impl<'a> Approvals<'a> {
                 self.caller.command(&format!("decline {id}")),
                 request["expiresAt"].as_str().unwrap_or("some time"),
             ));
+            output::write_aside(&self.files(&request));
+            self.told.push(request["requestId"].clone());
         }
     }
 
-    fn show(&self) {
+    /// Shows the question that is open.
+    pub(super) fn show(&self) {
         let Some(request) = self.waiting.front() else { return };
         if let Some(question) = questions::of(request).get(self.answers.len()) {
             return self.show_question(question);
@@ -113,6 +166,7 @@ impl<'a> Approvals<'a> {
         if let Some(folder) = request["params"]["cwd"].as_str() {
             text.push_str(&format!("  in {}\n", harmless(folder)));
         }
+        text.push_str(&self.files(request));
         let decisions = words::decisions(request);
         for (number, decision) in (1..).zip(&decisions) {
             text.push_str(&format!("  {number}  {}\n", harmless(&words::decision_explained(decision))));
@@ -181,18 +235,30 @@ impl<'a> Approvals<'a> {
         self.answer(&json!({ "decision": decision })).await
     }
 
-    /// Answers what is asked.
+    /// Answers what is asked; an answer that cannot be delivered is asked for again when the daemon is back.
     async fn answer(&mut self, body: &Value) -> Result<(), Failure> {
-        let Some(request) = self.waiting.pop_front() else { return Ok(()) };
         self.asked();
+        let Some(request) = self.waiting.front() else { return Ok(()) };
         let id = request["requestId"].as_str().unwrap_or_default();
         match self.caller.client.post(&path(id), body).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {}
             Err(error) if error.code() == "already_resolved" => {
                 self.caller.note("It was answered elsewhere before.");
-                Ok(())
             }
-            Err(error) => Err(error.into()),
+            Err(error) if matches!(error, ClientError::Token(_)) || error.code() == "unauthorized" => {
+                return Err(error.into());
+            }
+            Err(error) => {
+                let why = error.to_string();
+                self.caller.note(&format!(
+                    "The answer could not be delivered: {}; it is asked for again when codexd is back.",
+                    why.trim_end_matches('.')
+                ));
+                self.is_undelivered = true;
+                return Ok(());
+            }
         }
+        self.waiting.pop_front();
+        Ok(())
     }
 }

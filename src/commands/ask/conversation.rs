@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -15,6 +15,8 @@ use crate::commands::{Failure, requests, words};
 
 /// How long a daemon that is gone is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How much later than the end of the reader an interrupt may come that ended the reader.
+const RACE: Duration = Duration::from_millis(100);
 
 /// How far a turn has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,9 +90,15 @@ impl<'a> Conversation<'a> {
         }
     }
 
-    /// Takes up the requests that waited before the turn was joined.
+    /// Takes up the requests that wait, of which the events did not tell, and drops those that do not wait any more.
     pub(super) async fn look_for_requests(&mut self) -> Result<(), Failure> {
-        for request in requests::waiting(self.caller, &self.session_id).await? {
+        let pending = requests::waiting(self.caller, &self.session_id).await?;
+        for id in self.approvals.besides(&pending) {
+            if let Some(word) = self.approvals.resolved(&json!({ "requestId": id })) {
+                self.page.aside(&word)?;
+            }
+        }
+        for request in pending {
             if request["turnId"].as_str() == self.turn_id() {
                 self.approvals.opened(&request);
             }
@@ -104,17 +112,11 @@ impl<'a> Conversation<'a> {
         mut interrupts: watch::Receiver<bool>,
     ) -> Result<Fate, Failure> {
         loop {
-            if self.approvals.has_news() {
-                self.page.make_room()?;
-                self.approvals.ask();
-            }
+            self.ask()?;
             let ended = tokio::select! {
                 heard = self.events.next() => self.heard(heard?).await?,
                 Ok(_) = interrupts.wait_for(|is_wanted| *is_wanted), if !self.is_unwanted => {
-                    self.is_unwanted = true;
-                    self.page.make_room()?;
-                    self.caller.note("Interrupting the turn; another Ctrl-C leaves at once, and the turn goes on.");
-                    self.interrupt();
+                    self.unwanted()?;
                     None
                 }
                 outcome = ended(&mut self.interrupting) => {
@@ -123,14 +125,56 @@ impl<'a> Conversation<'a> {
                 }
                 line = self.approvals.line() => {
                     self.approvals.typed(line).await?;
+                    self.page.set_prompt(self.approvals.is_asking());
                     None
                 }
             };
             if let Some(fate) = ended {
+                self.page.make_room()?;
                 self.page.end_line()?;
                 return Ok(fate);
             }
+            if !self.page.has_reader() && !self.is_unwanted {
+                self.reader_left(&mut interrupts).await?;
+            }
         }
+    }
+
+    /// Asks what is to be asked now, or once more what something else was written below.
+    fn ask(&mut self) -> Result<(), Failure> {
+        if self.approvals.has_news() {
+            self.page.make_room()?;
+            self.approvals.ask();
+            self.page.set_prompt(self.approvals.is_asking());
+        } else if self.approvals.is_asking() && !self.page.has_prompt() && !self.is_unwanted {
+            self.page.make_room()?;
+            self.approvals.show();
+            self.page.set_prompt(true);
+        }
+        Ok(())
+    }
+
+    /// Nobody reads the answer any more: a reader that has seen enough is no failure and its turn goes on, but one that
+    /// Ctrl-C ended along with this process takes the turn with it.
+    async fn reader_left(&mut self, interrupts: &mut watch::Receiver<bool>) -> Result<(), Failure> {
+        let interrupt = interrupts.wait_for(|is_wanted| *is_wanted);
+        match tokio::time::timeout(RACE, interrupt).await {
+            Ok(Ok(_)) => {}
+            _ => {
+                let message = "Nobody reads the answer any more; the turn goes on in codexd.".to_owned();
+                return Err(Failure { code: 0, message });
+            }
+        }
+        self.unwanted()
+    }
+
+    /// Ctrl-C was typed.
+    fn unwanted(&mut self) -> Result<(), Failure> {
+        self.is_unwanted = true;
+        self.page.make_room()?;
+        self.caller.note("Interrupting the turn; another Ctrl-C leaves at once, and the turn goes on.");
+        self.interrupt();
+        Ok(())
     }
 
     async fn heard(&mut self, heard: Heard) -> Result<Option<Fate>, Failure> {
@@ -142,7 +186,11 @@ impl<'a> Conversation<'a> {
             Heard::Gap(reason) => {
                 self.page.make_room()?;
                 self.caller.note(&format!("A part of what happened is missing: {reason}."));
-                self.look().await
+                let fate = self.look().await?;
+                if fate.is_none() {
+                    self.look_for_requests().await?;
+                }
+                Ok(fate)
             }
             Heard::Lost => {
                 self.page.make_room()?;
@@ -150,7 +198,13 @@ impl<'a> Conversation<'a> {
                 Ok(None)
             }
             Heard::Back => {
+                self.page.make_room()?;
                 self.caller.note("codexd is back.");
+                self.approvals.back();
+                if self.is_unwanted {
+                    // It may not have heard so before.
+                    self.interrupt();
+                }
                 Ok(None)
             }
         }
@@ -251,6 +305,11 @@ impl<'a> Conversation<'a> {
 
     fn notification(&mut self, detail: &Value) -> Result<(), Failure> {
         let item = &detail["params"]["item"];
+        match (detail["notificationMethod"].as_str(), item["type"].as_str()) {
+            (Some("item/started"), Some("fileChange")) => self.approvals.patch_began(item),
+            (Some("item/completed"), Some("fileChange")) => self.approvals.patch_ended(item),
+            _ => {}
+        }
         match detail["notificationMethod"].as_str() {
             Some("item/started") => match words::item(item) {
                 Some(line) => self.page.aside(&line),
@@ -276,7 +335,7 @@ impl<'a> Conversation<'a> {
         let client: Client = self.caller.client.clone();
         self.interrupting = Some(match &self.turn {
             Turn::Begun(turn_id) => {
-                let body = serde_json::json!({ "sessionId": self.session_id, "turnId": turn_id });
+                let body = json!({ "sessionId": self.session_id, "turnId": turn_id });
                 tokio::spawn(async move { client.post("/v1/codexd/turn/interrupt", &body).await })
             }
             Turn::Queued(queue_id) => {
@@ -296,7 +355,11 @@ impl<'a> Conversation<'a> {
             // It came to its end by itself.
             Err(error) if error.code() == "no_turn" => return Ok(()),
             // It begins, and is interrupted then.
-            Err(_) if self.turn_id().is_none() => return Ok(()),
+            Err(error)
+                if self.turn_id().is_none() && ["not_found", "turn_in_progress"].contains(&error.code()) =>
+            {
+                return Ok(());
+            }
             Err(error) => format!("The turn could not be interrupted: {error}"),
         };
         self.page.make_room()?;

@@ -54,6 +54,9 @@ impl Keyboard {
 
     /// Does not show what is typed from now on, until [`show_typing`]; `false` when the terminal cannot.
     pub(super) fn hide_typing(&self) -> bool {
+        if seen().is_some() {
+            return true;
+        }
         let Ok(before) = tcgetattr(&*self.terminal) else { return false };
         let mut hidden = before.clone();
         hidden.local_modes.remove(LocalModes::ECHO);

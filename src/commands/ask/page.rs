@@ -1,6 +1,6 @@
 //! What people see of a turn: the answer on stdout, everything else on stderr.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 
 use crate::commands::errand::Caller;
 use crate::commands::terminal::{FAINT, harmless_lines};
@@ -13,11 +13,30 @@ pub(super) struct Page<'a> {
     message: Option<(String, String)>,
     /// Whether stdout stands at the beginning of a line.
     at_beginning: bool,
+    /// Whether somebody reads stdout, as far as it is known.
+    has_reader: bool,
+    /// Whether a question stands in the last line of the terminal, and its answer is typed behind it.
+    has_prompt: bool,
 }
 
 impl<'a> Page<'a> {
     pub(super) fn new(caller: &'a Caller) -> Self {
-        Self { caller, message: None, at_beginning: true }
+        Self { caller, message: None, at_beginning: true, has_reader: true, has_prompt: false }
+    }
+
+    /// Whether somebody may still read the answer; without a reader what is written of it is dropped.
+    pub(super) fn has_reader(&self) -> bool {
+        self.has_reader
+    }
+
+    /// Whether a question still stands where it was asked, with nothing below it.
+    pub(super) fn has_prompt(&self) -> bool {
+        self.has_prompt
+    }
+
+    /// A question was asked, or answered.
+    pub(super) fn set_prompt(&mut self, is_there: bool) {
+        self.has_prompt = is_there;
     }
 
     /// Writes a piece of a message of the agent.
@@ -59,8 +78,9 @@ impl<'a> Page<'a> {
         Ok(())
     }
 
-    /// Sees that what comes next on stderr does not stand in a line of the answer.
+    /// Sees that what comes next on stderr does not stand in a line of the answer, or behind a question.
     pub(super) fn make_room(&mut self) -> Result<(), Failure> {
+        self.leave_prompt();
         if self.caller.stdout.is_terminal { self.end_line() } else { Ok(()) }
     }
 
@@ -69,26 +89,33 @@ impl<'a> Page<'a> {
         if self.at_beginning { Ok(()) } else { self.write("\n") }
     }
 
+    fn leave_prompt(&mut self) {
+        if std::mem::take(&mut self.has_prompt) {
+            output::write_aside("\n");
+        }
+    }
+
     fn write(&mut self, text: &str) -> Result<(), Failure> {
-        if text.is_empty() {
+        if text.is_empty() || !self.has_reader {
             return Ok(());
+        }
+        if self.caller.stdout.is_terminal {
+            self.leave_prompt();
         }
         self.at_beginning = text.ends_with('\n');
         let written = match self.caller.stdout.is_terminal {
             true => output::write(&harmless_lines(text)),
             false => output::write(text),
         };
-        written.map_err(|error| unwritten(&error))
-    }
-}
-
-/// A reader that has seen enough is no failure, but its turn goes on.
-fn unwritten(error: &io::Error) -> Failure {
-    match error.kind() {
-        ErrorKind::BrokenPipe => Failure {
-            code: 0,
-            message: "Nobody reads the answer any more; the turn goes on in codexd.".to_owned(),
-        },
-        _ => Failure::new(format!("The answer cannot be written: {error}; the turn goes on in codexd.")),
+        match written {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.has_reader = false;
+                Ok(())
+            }
+            Err(error) => Err(Failure::new(format!(
+                "The answer cannot be written: {error}; the turn goes on in codexd."
+            ))),
+            Ok(()) => Ok(()),
+        }
     }
 }

@@ -56,14 +56,14 @@ pub(crate) fn run(config: Config, json: bool) -> Result<ExitCode, Failure> {
     let count = |status| checks.iter().filter(|check| check.status == status).count();
     let (failed, warned) = (count(Health::Fail), count(Health::Warn));
     if json {
-        output::say_json(&json!({ "ok": failed == 0, "checks": checks }));
+        output::say_json(&json!({ "ok": failed == 0, "checks": checks }))?;
     } else {
         let rows: Vec<_> = checks.iter().map(|check| (check.name, words_of(check))).collect();
-        output::say(&output::table(&rows));
+        output::say(&output::table(&rows))?;
         output::say(&match (failed, warned) {
             (0, 0) => "All is well.".to_owned(),
             _ => format!("{failed} failed, {warned} to look at."),
-        });
+        })?;
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -6,11 +6,12 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use super::link::Link;
 use super::{Person, assert_answer, document};
 use crate::api::{Ended, create, logged_type, record, run, start, text, turn};
-use crate::duplex::{asked, over, turn_over};
+use crate::duplex::{asked, decide, over, turn_over};
 use crate::support::daemon::Daemon;
-use crate::support::http::get;
+use crate::support::http::{get, post};
 use crate::support::wait::{DEADLINE, wait_until, wait_until_async};
 
 /// A program that runs, and what it wrote.
@@ -220,6 +221,31 @@ async fn a_second_ctrl_c_leaves_at_once() {
 }
 
 #[tokio::test]
+async fn ctrl_c_while_the_daemon_is_away_interrupts_the_turn_when_it_is_back() {
+    let daemon = start().await;
+    let link = Link::to(&daemon).await;
+    let person = Person::at(link.base());
+    let session_id = text(&create(&daemon, json!({ "cwd": person.folder() })).await["sessionId"]);
+    // The first turn has begun; the second one waits behind a third.
+    for (words, said) in [(["ask", "hang"].as_slice(), "session "), (&["ask", "never"], "the turn waits")] {
+        let mut words = [words, &["--session", &session_id]].concat();
+        if said != "session " {
+            turn(&daemon, &session_id, "hang").await;
+            words.extend(["--when-busy", "queue"]);
+        }
+        let mut asking = Started::new(person.command(&words));
+        asking.says(said).await;
+        link.cut();
+        asking.says("waiting for codexd").await;
+        asking.signal(Signal::INT);
+        asking.says("The turn could not be interrupted").await;
+        link.mend();
+        let ended = asking.ended().await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(4), ""), "{words:?}: {ended:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_busy_session_refuses_queues_or_is_steered() {
     let daemon = start().await;
     let person = Person::beside(&daemon);
@@ -291,6 +317,23 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
 }
 
 #[tokio::test]
+async fn ctrl_c_that_ends_the_reader_as_well_interrupts_the_turn() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    // With the first one nothing is written before the end of the turn, with the second one all the time.
+    for prompt in ["hang-deltas text=half", "deltas=100000 delay=1"] {
+        let mut asking = Started::new(person.command(&["ask", prompt]));
+        let mut stdout = asking.0.stdout.take().unwrap();
+        stdout.read_exact(&mut [0; 4]).unwrap();
+        asking.signal(Signal::INT);
+        drop(stdout);
+        let ended = asking.ended().await;
+        assert_eq!(ended.code, Some(4), "{prompt}: {ended:?}");
+        assert!(ended.stderr.ends_with("codexd: The turn was interrupted.\n"), "{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
 async fn a_daemon_that_dies_takes_the_turn_with_it_and_ask_says_so() {
     let mut daemon = start().await;
     let person = Person::beside(&daemon);
@@ -322,6 +365,26 @@ async fn where_events_are_lost_the_turn_itself_tells_its_fate() {
     for part in ["is missing: the log was replaced by another one", "The turn failed"] {
         assert!(ended.stderr.contains(part), "no {part:?} in {ended:?}");
     }
+}
+
+#[tokio::test]
+async fn what_was_asked_where_events_are_lost_is_told_all_the_same() {
+    let daemon = start().await;
+    let link = Link::to(&daemon).await;
+    let person = Person::at(link.base());
+    let mut asking = Started::new(person.command(&["ask", "hang"]));
+    asking.says("session ").await;
+    let session_id = busy(&daemon).await;
+    link.cut();
+    asking.says("waiting for codexd").await;
+    let steer = json!({ "sessionId": session_id, "input": "ask=command text=done", "whenBusy": "steer" });
+    post(&daemon, "/v1/codexd/turn", &steer).await.data(202);
+    let request = asked(&daemon, &session_id).await;
+    link.mend_without_what_happened();
+    asking.says(&format!("approve {}", text(&request["requestId"]))).await;
+    decide(&daemon, &request["requestId"], "accept").await;
+    let ended = asking.ended().await;
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "done\n"), "{ended:?}");
 }
 
 #[tokio::test]

@@ -63,6 +63,23 @@ async fn an_empty_list_is_a_sentence_and_an_empty_document() {
     }
 }
 
+/// `/dev/full` takes nothing, as a full disk does.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn an_answer_that_nobody_gets_is_a_failure() {
+    let (_daemon, person, _) = stage().await;
+    for words in
+        [["sessions"].as_slice(), &["requests", "--json"], &["status"], &["config", "--json"], &["--help"]]
+    {
+        let mut command = person.command(words);
+        command.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+        let ended = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let said = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{words:?}: {said}");
+        assert!(said.starts_with("codexd: The answer cannot be written: "), "{words:?}: {said}");
+    }
+}
+
 #[tokio::test]
 async fn the_only_request_is_answered_without_its_name() {
     let (daemon, person, session_id) = stage().await;

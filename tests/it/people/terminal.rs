@@ -3,8 +3,9 @@
 use serde_json::json;
 
 use super::Person;
+use super::link::Link;
 use crate::api::{create, session, start, text, turn};
-use crate::duplex::{asked, decide, over};
+use crate::duplex::{asked, decide, over, request_now};
 use crate::support::http::get;
 use crate::support::terminal::Terminal;
 use crate::support::wait::wait_until_async;
@@ -55,6 +56,24 @@ async fn a_question_offers_what_the_request_offers_and_takes_a_number() {
         assert!(shown.contains(said), "{shown}");
         assert_eq!(over(&daemon, &request["requestId"]).await["decision"], decision);
     }
+}
+
+#[tokio::test]
+async fn a_patch_is_asked_about_with_its_files() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let folder = person.folder().join("a-name-that-is-too-long-for-the-line-of-a-narrow-terminal\u{9b}");
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.canonicalize().unwrap().join("approved.txt");
+    let line = format!("  add {}", file.to_str().unwrap().replace('\u{9b}', "\u{fffd}"));
+    let words = ["ask", "ask=file text=done", "--cwd", folder.to_str().unwrap()];
+    let mut terminal = Terminal::start(person.command(&words), 60);
+    terminal.shows("Your decision, 1 to ").await;
+    assert!(terminal.text().contains(&format!("{line}\r\n")), "no {line:?} in {}", terminal.text());
+    terminal.type_in("\u{4}");
+    terminal.shows_again(&format!("{line}\r\n"), "answer with codexd approve request-").await;
+    decide(&daemon, &request(&daemon).await["requestId"], "accept").await;
+    assert_eq!(terminal.ended().await.0, Some(0));
 }
 
 #[tokio::test]
@@ -130,6 +149,74 @@ async fn an_answer_from_elsewhere_ends_the_question() {
 }
 
 #[tokio::test]
+async fn an_answer_that_cannot_be_delivered_is_asked_for_again() {
+    let daemon = start().await;
+    let link = Link::to(&daemon).await;
+    let person = Person::at(link.base());
+    let mut terminal = Terminal::start(person.command(&["ask", "ask=command text=done"]), 200);
+    terminal.shows(QUESTION).await;
+    let request = request(&daemon).await;
+    link.cut();
+    terminal.shows("waiting for codexd").await;
+    terminal.type_in("1\n");
+    terminal.shows("The answer could not be delivered").await;
+    link.mend();
+    terminal.shows_again(QUESTION, "codexd is back").await;
+    assert_eq!(request_now(&daemon, &request["requestId"]).await["status"], "pending");
+    terminal.type_in("1\n");
+    let (code, shown) = terminal.ended().await;
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("done"), "{shown}");
+    assert_eq!(over(&daemon, &request["requestId"]).await["decision"], "accept");
+}
+
+#[tokio::test]
+async fn a_question_stands_below_what_was_told_while_it_was_open() {
+    let daemon = start().await;
+    let link = Link::to(&daemon).await;
+    let person = Person::at(link.base());
+    let mut command = person.command(&["ask", "ask=questions hang"]);
+    command.env("NO_COLOR", "1");
+    let mut terminal = Terminal::start(command, 200);
+    terminal.shows("or nothing to decline: ").await;
+    terminal.type_in("red\n");
+    let secret = "Your answer, which is not shown, or nothing to decline: ";
+    terminal.shows(secret).await;
+    link.cut();
+    terminal.shows(&format!("{secret}\r\ncodexd: The connection is gone; waiting for codexd.\r\n")).await;
+    terminal.shows_again(secret, "waiting for codexd").await;
+    link.mend();
+    terminal.shows(&format!("{secret}\r\ncodexd: codexd is back.\r\n")).await;
+    terminal.shows_again(secret, "codexd is back").await;
+    assert!(!terminal.echoes());
+    terminal.type_in("sesame\n");
+    wait_until_async("what is typed to be shown", async || terminal.echoes().then_some(())).await;
+    let request = get(&daemon, "/v1/codexd/requests").await.data(200)["requests"][0].clone();
+    assert_eq!(over(&daemon, &request["requestId"]).await["resolvedBy"], "client");
+    terminal.interrupt();
+    let (code, shown) = terminal.ended().await;
+    assert_eq!(code, Some(4), "{shown}");
+    assert!(!shown.contains("sesame"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_question_that_is_over_when_events_were_lost_is_asked_no_more() {
+    let daemon = start().await;
+    let link = Link::to(&daemon).await;
+    let person = Person::at(link.base());
+    let terminal = Terminal::start(person.command(&["ask", "ask=command hang"]), 80);
+    terminal.shows(QUESTION).await;
+    let request = request(&daemon).await;
+    link.cut();
+    decide(&daemon, &request["requestId"], "accept").await;
+    over(&daemon, &request["requestId"]).await;
+    link.mend_without_what_happened();
+    terminal.shows_again("no answer is wanted any more", "is missing: the log was replaced").await;
+    terminal.interrupt();
+    assert_eq!(terminal.ended().await.0, Some(4));
+}
+
+#[tokio::test]
 async fn the_end_of_the_input_leaves_the_question_to_others() {
     let daemon = start().await;
     let person = Person::beside(&daemon);
@@ -182,6 +269,25 @@ async fn a_terminal_is_not_made_to_obey_what_codex_says() {
 }
 
 #[tokio::test]
+async fn a_terminal_is_not_made_to_obey_the_json_of_the_status() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    turn(&daemon, &session(&daemon).await, "stderr=a\u{9b}2J\u{202e}b\u{7f}c").await;
+    wait_until_async("what the app-server said", async || {
+        let status = get(&daemon, "/v1/codexd/status").await.data(200).to_string();
+        status.contains("\u{9b}2J").then_some(())
+    })
+    .await;
+    let (code, shown) = Terminal::start(person.command(&["status", "--json"]), 80).ended().await;
+    assert_eq!(code, Some(0), "{shown}");
+    assert!(shown.contains("a\u{fffd}2J\u{fffd}b␡c"), "{shown}");
+    let obeyed = shown.chars().find(|c| c.is_control() && !"\r\n".contains(*c));
+    assert_eq!(obeyed, None, "{shown:?}");
+    let piped = person.document(&["status", "--json"]).await.to_string();
+    assert!(piped.contains("a\u{9b}2J"), "{piped}");
+}
+
+#[tokio::test]
 async fn colours_are_for_terminals_that_want_them() {
     let daemon = start().await;
     session(&daemon).await;
@@ -204,6 +310,26 @@ async fn colours_are_for_terminals_that_want_them() {
 }
 
 #[tokio::test]
+async fn what_is_asked_is_listed_whole_below_its_request() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "ask=command").await;
+    let request = asked(&daemon, &session_id).await;
+    let mut command = person.command(&["requests"]);
+    command.env("NO_COLOR", "1");
+    let (code, shown) = Terminal::start(command, 80).ended().await;
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!((code, lines.len()), (Some(0), 3), "{shown}");
+    assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>(), ["REQUEST", "SESSION", "STATE", "AGE"]);
+    let id = text(&request["requestId"]);
+    assert_eq!(lines[1].split_whitespace().take(3).collect::<Vec<_>>(), [&id, &session_id, "waits"]);
+    assert_eq!(lines[2], "  run /bin/bash -lc 'touch approved'");
+    let listed = person.says(&["requests"]).await.stdout;
+    assert!(listed.contains("CODEX ASKS TO") && listed.lines().count() == 2, "{listed}");
+}
+
+#[tokio::test]
 async fn tables_and_lines_fit_the_terminal() {
     let daemon = start().await;
     let person = Person::beside(&daemon);
@@ -217,8 +343,10 @@ async fn tables_and_lines_fit_the_terminal() {
             let mut command = person.command(words);
             command.env("NO_COLOR", "1");
             let (code, shown) = Terminal::start(command, columns).ended().await;
-            assert_eq!((code, shown.lines().count()), (Some(0), 2), "{shown}");
-            for line in shown.lines() {
+            assert_eq!(code, Some(0), "{shown}");
+            let (asked, lines): (Vec<_>, Vec<_>) = shown.lines().partition(|line| line.starts_with("  "));
+            assert_eq!((lines.len(), asked.len()), (2, usize::from(words == ["requests"])), "{shown}");
+            for line in lines {
                 let wide = line.chars().filter(|c| ('世'..='界').contains(c) || "世界".contains(*c)).count();
                 assert!(line.chars().count() + wide <= usize::from(columns), "{columns}: {line}");
             }

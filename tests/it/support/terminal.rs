@@ -56,6 +56,12 @@ impl Terminal {
         wait_until(&format!("{text:?} on the terminal"), || self.text().contains(text).then_some(())).await;
     }
 
+    /// Waits until this is shown behind something else.
+    pub(crate) async fn shows_again(&self, text: &str, behind: &str) {
+        let shown = || self.text().split_once(behind)?.1.contains(text).then_some(());
+        wait_until(&format!("{text:?} behind {behind:?} on the terminal"), shown).await;
+    }
+
     /// Types this.
     pub(crate) fn type_in(&mut self, text: &str) {
         self.master.write_all(text.as_bytes()).unwrap();
