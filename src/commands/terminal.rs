@@ -77,6 +77,20 @@ fn shown(c: char) -> char {
         // The second set of controls, and what turns the direction of the text around it.
         '\u{80}'..='\u{9f}' | '\u{2028}' | '\u{2029}' => '\u{fffd}',
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        // What has no picture, but for what emoji are joined with.
+        '\u{ad}'
+        | '\u{34f}'
+        | '\u{115f}'
+        | '\u{1160}'
+        | '\u{180e}'
+        | '\u{200b}'
+        | '\u{2060}'..='\u{2064}' => '\u{fffd}',
+        '\u{2800}'
+        | '\u{3164}'
+        | '\u{feff}'
+        | '\u{ffa0}'
+        | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e007f}' => '\u{fffd}',
         other => other,
     }
 }
@@ -204,7 +218,8 @@ mod tests {
             let lines = harmless_lines(&c.to_string());
             assert!(!lines.contains(|c: char| c.is_control() && c != '\n' && c != '\t'), "{c:?}: {lines:?}");
         }
-        assert_eq!(harmless("Grüße, 世界 👋"), "Grüße, 世界 👋");
+        assert_eq!(harmless("Grüße, 世界 👋 👩‍👧 ❤️"), "Grüße, 世界 👋 👩‍👧 ❤️");
+        assert_eq!(harmless("a\u{200b}b\u{e0041}c\u{3164}"), "a\u{fffd}b\u{fffd}c\u{fffd}");
     }
 
     #[test]
