@@ -1,17 +1,18 @@
 // The box to write in, the turns that wait, and the dialogs that begin and close a session.
 
-// What may have been taken is sent again as it was, under the same key, so that a lost answer does not say it twice.
+// What was sent last for each purpose and may have been taken; the same is sent again as it was, under the same key, so that
+// a lost answer does not say it twice.
 const attempts = new Map();
 
-async function sendOnce(path, name, body) {
-  if (!attempts.has(name)) attempts.set(name, { body, key: crypto.randomUUID() });
+async function sendOnce(path, purpose, text, body) {
+  if (attempts.get(purpose)?.text !== text) attempts.set(purpose, { text, body, key: crypto.randomUUID() });
   try {
-    const answer = await ask(path, attempts.get(name));
-    attempts.delete(name);
+    const answer = await ask(path, attempts.get(purpose));
+    attempts.delete(purpose);
     return answer;
   } catch (error) {
     // A refusal says that it was not taken.
-    if (error instanceof Refusal) attempts.delete(name);
+    if (error instanceof Refusal) attempts.delete(purpose);
     throw error;
   }
 }
@@ -50,7 +51,7 @@ async function submit(whenBusy) {
   composerState("Sending …");
   try {
     // A word to the turn under way has no name in its thread, so a key could not keep it from being said twice.
-    await sendOnce(`${API}/turn`, `turn ${record.sessionId} ${text}`, { sessionId: record.sessionId, input: text, whenBusy });
+    await sendOnce(`${API}/turn`, record.sessionId, text, { sessionId: record.sessionId, input: text, whenBusy });
     if (sessions.chosen !== record.sessionId) drafts.delete(record.sessionId);
     else if (box.value === text) box.value = "";
     composerState("");
@@ -150,7 +151,7 @@ async function createSession() {
   const button = byId("session-create");
   button.disabled = true;
   try {
-    const { session } = await sendOnce(`${API}/sessions`, `session ${JSON.stringify(body)}`, body);
+    const { session } = await sendOnce(`${API}/sessions`, "session", JSON.stringify(body), body);
     byId("session-dialog").close();
     byId("first").value = "";
     if (!sessions.get(session.sessionId)) sessions.records.set(session.sessionId, session);
