@@ -14,10 +14,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::api::{Ended, run};
+use crate::api::{Ended, create, run, start, text};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::http::Target;
 
@@ -58,6 +58,14 @@ impl Person {
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
         document(&ended)
     }
+}
+
+/// A daemon, somebody beside it, and a session in their folder.
+async fn stage() -> (Daemon, Person, String) {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    let session = create(&daemon, json!({ "cwd": person.folder() })).await;
+    (daemon, person, text(&session["sessionId"]))
 }
 
 fn document(ended: &Ended) -> Value {

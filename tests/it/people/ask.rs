@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::link::Link;
-use super::{Person, assert_answer, document};
+use super::{Person, assert_answer, document, stage};
 use crate::api::{Ended, create, logged_type, record, run, start, text, turn};
 use crate::duplex::{asked, decide, over, turn_over};
 use crate::support::daemon::Daemon;
@@ -247,9 +247,7 @@ async fn ctrl_c_while_the_daemon_is_away_interrupts_the_turn_when_it_is_back() {
 
 #[tokio::test]
 async fn a_busy_session_refuses_queues_or_is_steered() {
-    let daemon = start().await;
-    let person = Person::beside(&daemon);
-    let session_id = text(&create(&daemon, json!({ "cwd": person.folder() })).await["sessionId"]);
+    let (daemon, person, session_id) = stage().await;
     let first = turn(&daemon, &session_id, "hang").await;
     let refused = person.says(&["ask", "--session", &session_id, "hello"]).await;
     assert_eq!(refused.code, Some(1));
@@ -273,9 +271,7 @@ async fn a_busy_session_refuses_queues_or_is_steered() {
 
 #[tokio::test]
 async fn ctrl_c_withdraws_a_turn_that_waits() {
-    let daemon = start().await;
-    let person = Person::beside(&daemon);
-    let session_id = text(&create(&daemon, json!({ "cwd": person.folder() })).await["sessionId"]);
+    let (daemon, person, session_id) = stage().await;
     let running = turn(&daemon, &session_id, "hang").await;
     let command = person.command(&["ask", "--session", &session_id, "--when-busy", "queue", "text=never"]);
     let mut waiting = Started::new(command);
@@ -290,9 +286,7 @@ async fn ctrl_c_withdraws_a_turn_that_waits() {
 
 #[tokio::test]
 async fn a_turn_that_is_joined_is_asked_for_what_waits_already() {
-    let daemon = start().await;
-    let person = Person::beside(&daemon);
-    let session_id = text(&create(&daemon, json!({ "cwd": person.folder() })).await["sessionId"]);
+    let (daemon, person, session_id) = stage().await;
     turn(&daemon, &session_id, "ask=command").await;
     let request = asked(&daemon, &session_id).await;
     let mut joined =

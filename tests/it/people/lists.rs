@@ -2,18 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Person, assert_answer};
-use crate::api::{create, record, session, start, text, turn};
+use super::{Person, assert_answer, stage};
+use crate::api::{record, session, start, text, turn};
 use crate::duplex::{asked, over, turn_over};
 use crate::support::daemon::Daemon;
-
-/// A daemon, somebody beside it, and a session in their folder.
-async fn stage() -> (Daemon, Person, String) {
-    let daemon = start().await;
-    let person = Person::beside(&daemon);
-    let session = create(&daemon, json!({ "cwd": person.folder() })).await;
-    (daemon, person, text(&session["sessionId"]))
-}
 
 /// Starts a turn that asks for something; the turn and the request.
 async fn asking(daemon: &Daemon, session_id: &str, prompt: &str) -> (String, Value) {
