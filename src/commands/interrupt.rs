@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Failure;
 use super::errand::Caller;
@@ -13,7 +13,7 @@ pub(crate) async fn run(caller: &Caller, session: Option<String>) -> Result<Exit
         Some(word) => find(caller, &word, &folder(None)?).await?,
         None => the_only_one(caller).await?,
     };
-    let answer = interrupt(caller, &session_id, None).await?;
+    let answer = caller.client.post("/v1/codexd/turn/interrupt", &json!({ "sessionId": session_id })).await?;
     let turn_id = answer["turn"]["turnId"].as_str().unwrap_or_default();
     let mut text = match answer["interrupted"].as_bool() {
         Some(true) => format!("Turn {turn_id} was interrupted."),
@@ -24,16 +24,6 @@ pub(crate) async fn run(caller: &Caller, session: Option<String>) -> Result<Exit
     }
     caller.say(&answer, &caller.stdout.line(&text))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Interrupts the running turn of a session, or this one only; answers when it has ended or 5 s have passed.
-pub(crate) async fn interrupt(
-    caller: &Caller,
-    session_id: &str,
-    turn_id: Option<&str>,
-) -> Result<Value, Failure> {
-    let body = json!({ "sessionId": session_id, "turnId": turn_id });
-    Ok(caller.client.post("/v1/codexd/turn/interrupt", &body).await?)
 }
 
 async fn the_only_one(caller: &Caller) -> Result<String, Failure> {

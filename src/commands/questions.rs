@@ -17,10 +17,13 @@ pub(crate) struct Question {
 impl Question {
     /// The answer that is meant by what somebody typed: the number of an option, or words.
     pub(crate) fn answer(&self, typed: &str) -> String {
-        let number = typed.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
-        let option = number.and_then(|number| self.options.get(number));
-        option.map_or_else(|| typed.to_owned(), |(label, _)| label.clone())
+        by_number(typed, &self.options).map_or_else(|| typed.to_owned(), |(label, _)| label.clone())
     }
+}
+
+/// Which of several is meant by its number, counted from one.
+pub(crate) fn by_number<'a, T>(typed: &str, choices: &'a [T]) -> Option<&'a T> {
+    choices.get(typed.parse::<usize>().ok()?.checked_sub(1)?)
 }
 
 /// The questions of a request, in its order; none where it asks for a decision.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::client::escaped;
 use super::errand::Caller;
 use super::sessions::list as list_of;
-use super::terminal::{Column, Room, Screen, harmless, harmless_lines, table, table_with_gap};
+use super::terminal::{Column, Room, Screen, harmless, indented, table, table_with_gap};
 use super::{Failure, questions, words};
 use crate::cli::Answer;
 
@@ -25,7 +25,7 @@ const COLUMNS: [Column; 5] = [
 /// Lists the requests that wait, oldest first, or all.
 pub(crate) async fn list(caller: &Caller, all: bool) -> Result<ExitCode, Failure> {
     let mut answer = caller.client.get(ALL).await?;
-    let is_wanted = |request: &Value| all || request["status"] == "pending";
+    let is_wanted = |request: &Value| all || is_pending(request);
     if let Some(requests) = answer["requests"].as_array_mut() {
         requests.retain(is_wanted);
     }
@@ -49,7 +49,7 @@ fn listing(screen: &Screen, requests: &[Value], rows: &[Vec<String>]) -> String 
     let heads = table_with_gap(1, screen, columns, rows);
     let asked = requests.iter().map(|request| {
         // What is cut off might be what matters.
-        format!("\n  {}", harmless_lines(&words::request(request)).replace('\n', "\n  "))
+        format!("\n  {}", indented(&words::request(request)))
     });
     // Nothing is asked in the line of the titles.
     let below = std::iter::once(String::new()).chain(asked);
@@ -95,17 +95,24 @@ pub(crate) fn path(request_id: &str) -> String {
     format!("{ALL}/{}", escaped(request_id))
 }
 
+/// Those of a list of requests that wait, oldest first.
+pub(crate) fn pending(answer: &Value) -> impl Iterator<Item = &Value> {
+    list_of(answer, "requests").iter().filter(|request| is_pending(request))
+}
+
+fn is_pending(request: &Value) -> bool {
+    request["status"] == "pending"
+}
+
 /// The requests that wait in a session, oldest first.
 pub(crate) async fn waiting(caller: &Caller, session_id: &str) -> Result<Vec<Value>, Failure> {
     let answer = caller.client.get(&format!("{ALL}?sessionId={}", escaped(session_id))).await?;
-    let waiting = list_of(&answer, "requests").iter().filter(|request| request["status"] == "pending");
-    Ok(waiting.cloned().collect())
+    Ok(pending(&answer).cloned().collect())
 }
 
 async fn the_only_one(caller: &Caller) -> Result<Value, Failure> {
     let answer = caller.client.get(ALL).await?;
-    let waiting: Vec<&Value> =
-        list_of(&answer, "requests").iter().filter(|request| request["status"] == "pending").collect();
+    let waiting: Vec<&Value> = pending(&answer).collect();
     match waiting.as_slice() {
         [request] => Ok((*request).clone()),
         [] => Err(Failure::new("Nothing waits for an answer.")),

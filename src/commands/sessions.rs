@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Failure;
 use super::client::escaped;
 use super::errand::Caller;
+use super::requests::pending;
 use super::terminal::{Column, Room, table};
 use super::words::age;
 
@@ -30,11 +31,7 @@ pub(crate) async fn run(caller: &Caller, all: bool) -> Result<ExitCode, Failure>
     let answer = caller.client.get(&format!("/v1/codexd/sessions?{query}")).await?;
     let sessions = list(&answer, "sessions");
     let requests = caller.client.get("/v1/codexd/requests").await?;
-    let asking: Vec<&Value> = list(&requests, "requests")
-        .iter()
-        .filter(|request| request["status"] == "pending")
-        .map(|request| &request["sessionId"])
-        .collect();
+    let asking: Vec<&Value> = pending(&requests).map(|request| &request["sessionId"]).collect();
     let now = Timestamp::now();
     let rows: Vec<Vec<String>> = sessions.iter().map(|session| row(session, &asking, now)).collect();
     let text = match rows.is_empty() {

@@ -64,6 +64,11 @@ pub(crate) fn harmless_lines(text: &str) -> String {
     text.chars().map(|c| if c == '\n' || c == '\t' { c } else { shown(c) }).collect()
 }
 
+/// The same, with the lines behind the first one indented by two columns.
+pub(crate) fn indented(text: &str) -> String {
+    harmless_lines(text).replace('\n', "\n  ")
+}
+
 fn is_break(c: char) -> bool {
     matches!(c, '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}')
 }

@@ -9,7 +9,7 @@ use crate::commands::client::ClientError;
 use crate::commands::errand::Caller;
 use crate::commands::questions::{self, Question};
 use crate::commands::requests::{chosen, path};
-use crate::commands::terminal::{STRONG, WAITING, harmless, harmless_lines};
+use crate::commands::terminal::{STRONG, WAITING, harmless, indented};
 use crate::commands::{Failure, output, words};
 
 /// The requests of a turn, one of which is asked at a time.
@@ -161,7 +161,7 @@ impl<'a> Approvals<'a> {
         }
         let screen = &self.caller.stderr;
         // The whole of it: what is cut off might be what matters.
-        let asked = harmless_lines(&words::request(request)).replace('\n', "\n  ");
+        let asked = indented(&words::request(request));
         let mut text = screen.paint(WAITING, &format!("Codex asks to {asked}")) + "\n";
         if let Some(folder) = request["params"]["cwd"].as_str() {
             text.push_str(&format!("  in {}\n", harmless(folder)));
@@ -177,7 +177,7 @@ impl<'a> Approvals<'a> {
 
     fn show_question(&self, question: &Question) {
         let screen = &self.caller.stderr;
-        let asked = harmless_lines(&question.text).replace('\n', "\n  ");
+        let asked = indented(&question.text);
         let mut text = screen.paint(WAITING, &format!("Codex asks: {asked}")) + "\n";
         for (number, (label, description)) in (1..).zip(&question.options) {
             let description = if description.is_empty() { String::new() } else { format!(": {description}") };
@@ -225,8 +225,7 @@ impl<'a> Approvals<'a> {
             return Ok(());
         }
         let decisions = words::decisions(request);
-        let number = line.trim().parse::<usize>().ok().and_then(|number| number.checked_sub(1));
-        let by_number = number.and_then(|number| decisions.get(number));
+        let by_number = questions::by_number(line.trim(), &decisions);
         let Some(decision) = by_number.or_else(|| chosen(&decisions, line.trim())) else {
             let ask = format!("One of the numbers 1 to {}, or its word: ", decisions.len());
             output::write_aside(&self.caller.stderr.paint(STRONG, &ask));
