@@ -29,7 +29,9 @@ pub enum DaemonError {
         turn_id: String,
     },
     /// No turn of that name waits.
-    #[error("In session \"{session_id}\" no turn \"{queue_id}\" waits; it may have begun, or was refused.")]
+    #[error(
+        "In session \"{session_id}\" no turn \"{queue_id}\" waits; it may have begun, been refused or been taken back, and the session lists those that wait."
+    )]
     NotQueued {
         /// The session.
         session_id: String,
