@@ -74,7 +74,9 @@ pub(crate) fn request(request: &Value) -> String {
     let reason = text("reason").map_or_else(String::new, |reason| format!(" ({reason})"));
     match request["method"].as_str().unwrap_or_default() {
         "item/commandExecution/requestApproval" | "execCommandApproval" => {
-            format!("run {}{reason}", command(&params["command"]))
+            let what =
+                if text("kind") == Some("writeStdin") { "write to a command that runs:" } else { "run" };
+            format!("{what} {}{reason}", command(&params["command"]))
         }
         "item/fileChange/requestApproval" | "applyPatchApproval" => match text("grantRoot") {
             Some(root) => format!("change files below {root}{reason}"),
@@ -195,6 +197,11 @@ mod tests {
                 "item/commandExecution/requestApproval",
                 json!({"command": "ls", "reason": "why"}),
                 "run ls (why)",
+            ),
+            (
+                "item/commandExecution/requestApproval",
+                json!({"command": "yes", "kind": "writeStdin"}),
+                "write to a command that runs: yes",
             ),
             ("execCommandApproval", json!({"command": ["ls", "-l"]}), "run ls -l"),
             ("item/fileChange/requestApproval", json!({"grantRoot": "/a"}), "change files below /a"),

@@ -58,7 +58,9 @@ const TITLES = table({
   "mcpServer/elicitation/request": "A tool has a question",
 });
 
-const titleOf = (request) => TITLES[request.method] ?? request.method;
+// A command may already run, and be sent something.
+const titleOf = (request) =>
+  request.params?.kind === "writeStdin" ? "Write this to a command that runs?" : (TITLES[request.method] ?? request.method);
 
 const DECISIONS = table({
   accept: "Allow",
