@@ -32,6 +32,11 @@ impl Stage {
         Self::start_with(|home| Daemon::builder().real(home)).await
     }
 
+    /// The real codex of this version as the child.
+    async fn start_version(version: &str) -> Self {
+        Self::start_with(|home| Daemon::builder().real_version(home, version)).await
+    }
+
     /// A daemon that is started in this way for this home.
     async fn start_with(builder: impl FnOnce(&CodexHome) -> DaemonBuilder) -> Self {
         let model = MockModel::start();

@@ -269,7 +269,7 @@ async fn the_real_codex_is_asked_for_its_version_and_its_account() {
     let found = Findings::of(&asked(home.path()).await);
     assert!(found.ok, "{:?}", found.checks);
     found.assert("app-server", "ok", "speaks");
-    found.assert("version", "ok", "Codex 0.169.0.");
+    found.assert("version", "ok", &format!("Codex {}.", codex().version));
     found.assert("login", "ok", "needs no account");
 
     let without_account = home.workspace();

@@ -1,41 +1,62 @@
-//! The real app-server: the pinned npm package, installed once per target directory, and homes for it to live in.
+//! The real app-server: npm packages of pinned versions, each installed once per target directory, and a `CODEX_HOME`.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use tempfile::TempDir;
 
 use super::model::MockModel;
 
-/// The version that the tests, like the documentation of the protocol, are about.
-const VERSION: &str = "0.169.0";
+/// The version that the tests run unless they or `CODEXD_TEST_CODEX_VERSION` say otherwise.
+const DEFAULT_VERSION: &str = "0.171.0";
 
 /// An installed codex.
 pub(crate) struct Codex {
+    /// What `codex --version` answers, without the name.
+    pub(crate) version: String,
     /// What a user has on the path: npm's `codex`, a node script that starts the native program.
     pub(crate) launcher: PathBuf,
     /// The native program itself.
     pub(crate) native: PathBuf,
 }
 
-/// The real codex; the first caller installs it, which takes some seconds and needs npm, node and its registry.
+/// The codex that tests run which do not depend on a version: `CODEXD_TEST_CODEX_VERSION`, or [`DEFAULT_VERSION`].
 pub(crate) fn codex() -> &'static Codex {
-    static CODEX: OnceLock<Codex> = OnceLock::new();
-    CODEX.get_or_init(|| {
-        let directory = target_directory().join(format!("codex-{VERSION}"));
-        // Several test processes may come here at once; the lock is given back when the file is dropped.
-        let lock = File::create(beside(&directory, "lock")).unwrap();
-        lock.lock().unwrap();
-        require("node");
-        if let Some(codex) = find(&directory) {
-            return codex;
-        }
-        install(&directory);
-        find(&directory).unwrap_or_else(|| {
-            panic!("npm installed @openai/codex@{VERSION}, but without a native program that runs on this platform")
-        })
+    let version = std::env::var("CODEXD_TEST_CODEX_VERSION").ok().filter(|version| !version.is_empty());
+    codex_version(version.as_deref().unwrap_or(DEFAULT_VERSION))
+}
+
+/// The real codex of this version; the first caller installs it, which takes some seconds and needs npm, node and the
+/// registry.
+pub(crate) fn codex_version(version: &str) -> &'static Codex {
+    static INSTALLED: OnceLock<Mutex<HashMap<String, &'static Codex>>> = OnceLock::new();
+    // A failed installation panics with the lock held; the other tests then fail by themselves.
+    let mut installed = INSTALLED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(codex) = installed.get(version) {
+        return codex;
+    }
+    let codex: &'static Codex = Box::leak(Box::new(find_or_install(version)));
+    installed.insert(version.to_owned(), codex);
+    codex
+}
+
+fn find_or_install(version: &str) -> Codex {
+    let directory = target_directory().join(format!("codex-{version}"));
+    // Several test processes may come here at once; the lock is given back when the file is dropped.
+    let lock = File::create(beside(&directory, "lock")).unwrap();
+    lock.lock().unwrap();
+    require("node");
+    if let Some(codex) = find(&directory, version) {
+        return codex;
+    }
+    install(&directory, version);
+    find(&directory, version).unwrap_or_else(|| {
+        panic!(
+            "npm installed @openai/codex@{version}, but without a native program that runs on this platform"
+        )
     })
 }
 
@@ -174,18 +195,18 @@ fn require(program: &str) {
 }
 
 /// The codex in `directory`, if a whole one of the right version is there.
-fn find(directory: &Path) -> Option<Codex> {
+fn find(directory: &Path, version: &str) -> Option<Codex> {
     let modules = directory.join("node_modules");
     let launcher = modules.join(".bin").join("codex");
     let native = find_native(&modules.join("@openai"))?;
     let right = |program: &Path| {
         let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout);
-        text.split_whitespace().any(|word| word == VERSION).then_some(())
+        text.split_whitespace().any(|word| word == version).then_some(())
     };
     right(&native)?;
     right(&launcher)?;
-    Some(Codex { launcher, native })
+    Some(Codex { version: version.to_owned(), launcher, native })
 }
 
 /// Finds `codex-<platform>/vendor/<target>/bin/codex`, whatever the platform is.
@@ -213,7 +234,7 @@ fn beside(directory: &Path, extension: &str) -> PathBuf {
 }
 
 /// Installs beside `directory` and renames, so that an interrupted installation is never mistaken for a whole one.
-fn install(directory: &Path) {
+fn install(directory: &Path, version: &str) {
     require("npm");
     let partial = beside(directory, "partial");
     for leftover in [directory, &partial] {
@@ -233,13 +254,13 @@ fn install(directory: &Path) {
         ])
         .arg("--prefix")
         .arg(&partial)
-        .arg(format!("@openai/codex@{VERSION}"))
+        .arg(format!("@openai/codex@{version}"))
         .stdin(Stdio::null())
         .output()
         .unwrap();
     assert!(
         output.status.success(),
-        "npm could not install @openai/codex@{VERSION}, which these tests need:\n{}",
+        "npm could not install @openai/codex@{version}, which these tests need:\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
     fs::rename(&partial, directory).unwrap();

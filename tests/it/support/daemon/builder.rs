@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::{Daemon, MARK, Refusal, clean_command, repo_root};
-use crate::support::codex::{CodexHome, codex};
+use crate::support::codex::{Codex, CodexHome, codex, codex_version};
 use crate::support::http::Target;
 
 /// How a daemon is to be started.
@@ -58,7 +58,16 @@ impl DaemonBuilder {
 
     /// The real codex as the child, with this home.
     pub(crate) fn real(self, home: &CodexHome) -> Self {
-        self.server(&codex().native, &["app-server"])
+        self.real_codex(home, codex())
+    }
+
+    /// The real codex of this version as the child, with this home.
+    pub(crate) fn real_version(self, home: &CodexHome, version: &str) -> Self {
+        self.real_codex(home, codex_version(version))
+    }
+
+    fn real_codex(self, home: &CodexHome, codex: &Codex) -> Self {
+        self.server(&codex.native, &["app-server"])
             .env("CODEX_HOME", home.path())
             .env("HOME", home.user_home())
     }

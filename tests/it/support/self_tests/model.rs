@@ -3,7 +3,7 @@
 use std::fs;
 
 use super::app_server::{AppServer, Turn};
-use crate::support::codex::{CodexHome, codex};
+use crate::support::codex::{CodexHome, codex, codex_version};
 use crate::support::model::{MockModel, text_of_deltas};
 use crate::support::wait::wait_until;
 
@@ -115,6 +115,8 @@ async fn a_silent_model_does_not_hold_anybody_up() {
 
 #[test]
 fn codex_is_installed_as_a_user_would_have_it() {
-    let version = std::process::Command::new(&codex().launcher).arg("--version").output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&version.stdout), "codex-cli 0.169.0\n");
+    for codex in [codex(), codex_version("0.169.0")] {
+        let version = std::process::Command::new(&codex.launcher).arg("--version").output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&version.stdout), format!("codex-cli {}\n", codex.version));
+    }
 }
