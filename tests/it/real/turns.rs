@@ -170,10 +170,10 @@ async fn what_the_app_server_does_not_take_is_the_callers_mistake() {
 #[tokio::test]
 async fn a_turn_runs_on_the_previous_release_too() {
     let mut stage = Stage::start_version("0.169.0").await;
-    let connected = stage.daemon.events_on_disk();
-    let connected = connected.iter().find(|event| event["type"] == "app-server.connected").unwrap();
-    assert!(connected["detail"]["userAgent"].as_str().unwrap().contains("/0.169.0 "), "{connected}");
     let session = stage.session(&json!({})).await;
     assert_eq!(stage.turn(&session, "mock:deltas=2").await.status(), "completed");
     stage.stop().await;
+    let connected = stage.daemon.events_on_disk();
+    let connected = connected.iter().find(|event| event["type"] == "app-server.connected").unwrap();
+    assert!(connected["detail"]["userAgent"].as_str().unwrap().contains("/0.169.0 "), "{connected}");
 }
