@@ -47,7 +47,7 @@ impl Hearing {
 
     /// Ends the requests that the app-server no longer waits for.
     fn end_requests(&mut self, method: &str, params: &str) {
-        let ended = match method {
+        match method {
             "serverRequest/resolved" => {
                 #[derive(Deserialize)]
                 #[serde(rename_all = "camelCase")]
@@ -56,20 +56,15 @@ impl Hearing {
                     request_id: &'a RawValue,
                 }
                 let Ok(Resolved { request_id }) = serde_json::from_str(params) else { return };
-                self.open.resolved_by_app_server(self.generation, request_id.get()).into_iter().collect()
+                self.flush();
+                self.open.resolved_by_app_server(&self.recorder, self.generation, request_id.get());
             }
             "turn/completed" => {
                 let Some(turn_id) = ended_turn(params) else { return };
-                self.open.ended_with_turn(self.generation, &turn_id)
+                self.flush();
+                self.open.ended_with_turn(&self.recorder, self.generation, &turn_id);
             }
-            _ => return,
-        };
-        self.flush();
-        for resolution in ended {
-            self.recorder.send(Input::Build(Box::new(move |state| {
-                let request = state.requests.get(&resolution.request_id);
-                vec![drafts::request_resolved(request.map(|request| &**request), &resolution)]
-            })));
+            _ => {}
         }
     }
 
@@ -121,8 +116,9 @@ impl Listener for Hearing {
                 draft
             }
             Heard::Closed(closed) => {
-                self.open.forget(self.generation);
-                return self.send(Input::Closed(closed));
+                // In this order, so that a request that is no longer in the table is about to be recorded as ended.
+                self.send(Input::Closed(closed));
+                return self.open.forget(self.generation);
             }
             Heard::Started { pid } => drafts::child_started(&self.config, pid, self.generation),
             Heard::SpawnFailed { message } => drafts::child_spawn_failed(&message),

@@ -1,34 +1,27 @@
 //! Requests of the app-server: announced, answered once, never left waiting.
 //!
-//! What must be known to answer is in one table, and whoever takes an entry out of it is the one who ends the request:
-//! a client, the clock, the policy of the session, or the app-server itself.
+//! What must be known to answer is in one table ([`open`]), and whoever claims an entry of it is the one who ends the
+//! request: a client, the clock, the policy of the session, or the app-server itself.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod open;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::recorder::{Input, Recorder, in_time, now};
+use super::syncer::StorageError;
 use super::{Daemon, DaemonError, drafts};
 use crate::app_server::wire::{RequestId, RpcError};
 use crate::state::request::{answer, decisions, is_answerable};
 use crate::state::{Request, RequestStatus, Resolution, ResolvedBy};
 
-/// A request that waits, as the connection knows it.
-#[derive(Debug)]
-struct Open {
-    generation: u64,
-    id: RequestId,
-    turn_id: Option<String>,
-}
-
-/// The requests that wait; shared by those who hear and those who answer.
-#[derive(Debug, Default)]
-pub(super) struct OpenRequests {
-    table: Mutex<HashMap<String, Open>>,
-}
+pub(super) use self::open::OpenRequests;
+use self::open::{Claim, Claimed, Open};
 
 /// A request as it was heard.
 #[derive(Debug)]
@@ -52,10 +45,6 @@ pub enum RequestAnswer {
 }
 
 impl OpenRequests {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Open>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Takes a request in as it is heard; the event that announces it stands where it was heard.
     pub(super) fn hear(
         &self,
@@ -90,7 +79,7 @@ impl OpenRequests {
             reason: None,
         };
         let open = Open { generation, id, turn_id: request.turn_id.clone() };
-        self.lock().insert(request_id.clone(), open);
+        self.insert(request_id.clone(), open);
         recorder.send(Input::Build(Box::new(move |state| {
             let session =
                 request.thread_id.as_deref().and_then(|thread_id| state.sessions.of_thread(thread_id));
@@ -102,42 +91,6 @@ impl OpenRequests {
         })));
         Asked::Answerable { request_id }
     }
-
-    /// The app-server no longer waits for this answer.
-    pub(super) fn resolved_by_app_server(&self, generation: u64, id: &str) -> Option<Resolution> {
-        let mut table = self.lock();
-        let found = table.iter().find(|(_, open)| open.generation == generation && open.id.get() == id);
-        let request_id = found.map(|(request_id, _)| request_id.clone())?;
-        table.remove(&request_id);
-        let reason = "The app-server no longer waits for it.";
-        Some(resolution(request_id, ResolvedBy::AppServer, None, Some(reason)))
-    }
-
-    /// A turn is over, and with it what it waited for.
-    pub(super) fn ended_with_turn(&self, generation: u64, turn_id: &str) -> Vec<Resolution> {
-        let of_turn = |open: &Open| open.generation == generation && open.turn_id.as_deref() == Some(turn_id);
-        let mut table = self.lock();
-        let ended: Vec<_> = table
-            .iter()
-            .filter(|(_, open)| of_turn(open))
-            .map(|(request_id, _)| request_id.clone())
-            .collect();
-        table.retain(|_, open| !of_turn(open));
-        let reason = Some("Its turn is over.");
-        ended
-            .into_iter()
-            .map(|request_id| resolution(request_id, ResolvedBy::TurnEnd, None, reason))
-            .collect()
-    }
-
-    /// A connection is gone; the records of its requests are ended by whoever records that.
-    pub(super) fn forget(&self, generation: u64) {
-        self.lock().retain(|_, open| open.generation > generation);
-    }
-
-    fn claim(&self, request_id: &str) -> Option<Open> {
-        self.lock().remove(request_id)
-    }
 }
 
 fn resolution(
@@ -147,6 +100,35 @@ fn resolution(
     reason: Option<&str>,
 ) -> Resolution {
     Resolution { request_id, resolved_by, decision, reason: reason.map(str::to_owned) }
+}
+
+/// The right to end a request; `None` when its end is recorded.
+///
+/// While another caller ends it, this waits for the record, so that whoever comes second can be told what was decided.
+async fn won(open_requests: &Arc<OpenRequests>, recorder: &Recorder, request_id: &str) -> Option<Claim> {
+    loop {
+        match open_requests.claim(request_id) {
+            Claimed::Won(claim) => return Some(claim),
+            // Nothing is ever sent; an error says that the other caller is done.
+            Claimed::Lost(mut over) => drop(over.changed().await),
+            Claimed::Over => {
+                recorder.caught_up().await;
+                return None;
+            }
+        }
+    }
+}
+
+/// Records the end of a request that was answered; an error says that it is not on disk.
+async fn record(recorder: &Recorder, claim: Claim, resolution: Resolution) -> Result<(), StorageError> {
+    let promised = recorder.promise(move |state| match state.requests.get(&resolution.request_id) {
+        // The connection ended between the claim and this; the record says so, and is not ended twice.
+        Some(request) if request.status == RequestStatus::Resolved => Vec::new(),
+        request => vec![drafts::request_resolved(request.map(|request| &**request), &resolution)],
+    });
+    let promised = promised.await;
+    claim.recorded();
+    promised
 }
 
 impl Daemon {
@@ -202,26 +184,27 @@ impl Daemon {
         .await
     }
 
-    /// Ends a request with an answer, unless somebody else was first.
+    /// Ends a request with an answer, unless it is ended already: then the record says how.
     async fn resolve(&self, resolution: Resolution, result: &Value) -> Result<(), DaemonError> {
-        let request_id = resolution.request_id.clone();
-        let Some(open) = self.shared.open_requests.claim(&request_id) else {
-            // Whoever was first is recording it.
-            self.shared.recorder.caught_up().await;
-            return Err(DaemonError::AlreadyResolved(self.request(&request_id)?));
+        let (recorder, open_requests) = (&self.shared.recorder, &self.shared.open_requests);
+        let claim = won(open_requests, recorder, &resolution.request_id).await;
+        let Some(claim) = claim else {
+            return Err(DaemonError::AlreadyResolved(self.request(&resolution.request_id)?));
         };
-        let Some(client) = self.client_of(open.generation) else {
+        let Some(client) = self.client_of(claim.open().generation) else {
+            drop(claim);
+            recorder.caught_up().await;
+            let request = self.request(&resolution.request_id)?;
+            if request.status == RequestStatus::Resolved {
+                return Err(DaemonError::AlreadyResolved(request));
+            }
             let reason = "The connection over which it came is gone.".to_owned();
             return Err(DaemonError::Unavailable { reason, retry_after: None });
         };
-        client.answer(&open.id, result);
-        let by = resolution.resolved_by;
-        self.promise(move |state| match state.requests.get(&resolution.request_id) {
-            // The connection ended between the claim and this; the record says so, and is not ended twice.
-            Some(request) if request.status == RequestStatus::Resolved => Vec::new(),
-            request => vec![drafts::request_resolved(request.map(|request| &**request), &resolution)],
-        })
-        .await?;
+        client.answer(&claim.open().id, result);
+        let (request_id, by) = (resolution.request_id.clone(), resolution.resolved_by);
+        let promised = record(recorder, claim, resolution).await;
+        promised.map_err(DaemonError::Storage)?;
         let request = self.request(&request_id)?;
         if request.resolved_by == Some(by) { Ok(()) } else { Err(DaemonError::AlreadyResolved(request)) }
     }

@@ -19,7 +19,7 @@ use crate::state::{Purpose, RequestPolicy, Session, SessionStatus, State, event_
 const STATE_FILES: [&str; 4] =
     ["identity.json", "daemon-state.json", "session-registry.json", "recent-events.json"];
 
-fn config(folder: &Path, settings: Settings) -> Config {
+pub(super) fn config(folder: &Path, settings: Settings) -> Config {
     let settings = settings
         .with(&settings::SERVER_CWD, folder.to_str().unwrap())
         .with(&settings::STATE_DIR, folder.join("state").to_str().unwrap())
@@ -56,13 +56,13 @@ fn new_session(name: &str) -> Session {
 }
 
 /// A recorder at work, with the folders that it writes to.
-struct Room {
-    recorder: Recorder,
+pub(super) struct Room {
+    pub(super) recorder: Recorder,
     _folders: Folders,
 }
 
 impl Room {
-    fn start(config: &Config) -> Self {
+    pub(super) fn start(config: &Config) -> Self {
         let (opened, folders) = open(config);
         Self { recorder: Recorder::start(config, opened).unwrap(), _folders: folders }
     }

@@ -1,0 +1,117 @@
+//! Who ends a request, in orders that a test of the whole daemon meets only by accident.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::super::recorder::Recorder;
+use super::super::tests::{Room, config};
+use super::open::{Claim, Claimed, OpenRequests};
+use super::{Asked, record, resolution, won};
+use crate::app_server::wire::RequestId;
+use crate::config::Settings;
+use crate::state::{Request, RequestStatus, ResolvedBy};
+
+/// A recorder with one request that waits.
+struct Stage {
+    room: Room,
+    open: Arc<OpenRequests>,
+    request_id: String,
+    _folder: TempDir,
+}
+
+impl Stage {
+    fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        let room = Room::start(&config(folder.path(), Settings::default()));
+        let open = Arc::new(OpenRequests::default());
+        let id: RequestId = serde_json::from_str("7").unwrap();
+        let params = json!({ "threadId": "t", "turnId": "u", "itemId": "i" });
+        let method = "item/commandExecution/requestApproval";
+        let asked = open.hear(&room.recorder, 1, id, method, params, Duration::from_secs(600));
+        let Asked::Answerable { request_id } = asked else { panic!("{asked:?}") };
+        Self { room, open, request_id, _folder: folder }
+    }
+
+    fn recorder(&self) -> &Recorder {
+        &self.room.recorder
+    }
+
+    /// The request as a caller is shown it now.
+    fn shown(&self) -> Arc<Request> {
+        Arc::clone(self.recorder().view().state().requests.get(&self.request_id).unwrap())
+    }
+
+    fn claim(&self) -> Claim {
+        match self.open.claim(&self.request_id) {
+            Claimed::Won(claim) => claim,
+            _ => panic!("another caller has it"),
+        }
+    }
+
+    async fn accept(&self, claim: Claim) {
+        let decision = Some(Value::from("accept"));
+        let resolution = resolution(self.request_id.clone(), ResolvedBy::Client, decision, None);
+        record(self.recorder(), claim, resolution).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn who_comes_second_waits_for_what_the_first_records() {
+    let stage = Stage::start();
+    let first = stage.claim();
+    let mut second = std::pin::pin!(won(&stage.open, stage.recorder(), &stage.request_id));
+    // Whatever the second one asks of the recorder is answered before this is.
+    tokio::select! {
+        biased;
+        won = &mut second => panic!("told {won:?} while the request is {:?}", stage.shown().status),
+        () = stage.recorder().caught_up() => {}
+    }
+    let (second, ()) = tokio::join!(second, stage.accept(first));
+    assert!(second.is_none());
+    assert_eq!(stage.shown().decision, Some(json!("accept")));
+    stage.room.recorder.stop().await;
+}
+
+#[tokio::test]
+async fn who_fails_to_answer_leaves_the_request_to_who_comes_second() {
+    let stage = Stage::start();
+    let first = stage.claim();
+    let second = won(&stage.open, stage.recorder(), &stage.request_id);
+    let fail = async { drop(first) };
+    let (second, ()) = tokio::join!(second, fail);
+    stage.accept(second.unwrap()).await;
+    assert_eq!(stage.shown().decision, Some(json!("accept")));
+    assert!(won(&stage.open, stage.recorder(), &stage.request_id).await.is_none());
+    stage.room.recorder.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_app_server_ends_is_recorded_for_whoever_then_looks() {
+    for by in [ResolvedBy::AppServer, ResolvedBy::TurnEnd] {
+        let stage = Stage::start();
+        match by {
+            ResolvedBy::AppServer => stage.open.resolved_by_app_server(stage.recorder(), 1, "7"),
+            _ => stage.open.ended_with_turn(stage.recorder(), 1, "u"),
+        }
+        assert!(won(&stage.open, stage.recorder(), &stage.request_id).await.is_none());
+        assert_eq!((stage.shown().status, stage.shown().resolved_by), (RequestStatus::Resolved, Some(by)));
+        stage.room.recorder.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_under_way_is_not_ended_by_the_app_server_a_second_time() {
+    let stage = Stage::start();
+    let first = stage.claim();
+    stage.open.resolved_by_app_server(stage.recorder(), 1, "7");
+    stage.open.ended_with_turn(stage.recorder(), 1, "u");
+    stage.accept(first).await;
+    assert_eq!(stage.shown().resolved_by, Some(ResolvedBy::Client));
+    let lines = stage.recorder().view().log.recent(100);
+    let events = lines.iter().map(|line| serde_json::from_slice::<Value>(line.json()).unwrap());
+    assert_eq!(events.filter(|event| event["type"] == "request.resolved").count(), 1);
+    stage.room.recorder.stop().await;
+}
