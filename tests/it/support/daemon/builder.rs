@@ -103,6 +103,31 @@ impl DaemonBuilder {
         self
     }
 
+    /// Copies of the directories that another version of the program left, as `tests/fixtures/make` wrote them.
+    ///
+    /// Idempotency keys last a day: in the copies they expire in another century.
+    pub(crate) fn fixture(self, name: &str) -> Self {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+        let root = self.root.path();
+        let repo = repo_root(root);
+        for (from, to) in [
+            ("state", repo.join("state/codexd")),
+            ("logs", repo.join("logs/codexd")),
+            ("store", root.join("embedded-store")),
+        ] {
+            fs::create_dir_all(&to).unwrap();
+            for file in fs::read_dir(fixture.join(from)).unwrap() {
+                let file = file.unwrap();
+                let mut text = fs::read_to_string(file.path()).unwrap();
+                for key in ["\"expiresAt\":\"", "\"expiresAt\": \""] {
+                    text = text.replace(&format!("{key}20"), &format!("{key}29"));
+                }
+                fs::write(to.join(file.file_name()), text).unwrap();
+            }
+        }
+        self
+    }
+
     /// The address of another daemon, which has ended, for clients that look for it where it was.
     pub(crate) fn address_of(mut self, other: &Daemon) -> Self {
         self.address = other.base_url().to_owned();
