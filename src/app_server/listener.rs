@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
@@ -41,6 +42,8 @@ pub struct Closed {
 pub struct Setback {
     /// How long until it is started again.
     pub delay: Duration,
+    /// When that is.
+    pub until: Timestamp,
     /// How often it died in a row.
     pub deaths: u32,
     /// Whether it dies so often that it is tried once a minute only.

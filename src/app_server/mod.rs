@@ -16,6 +16,7 @@
 mod backoff;
 mod child;
 mod client;
+pub mod deadline;
 mod guard;
 mod life;
 mod link;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -10,6 +11,7 @@ use tokio::time::Instant;
 use super::backoff::Backoff;
 use super::child::{Program, StopPace};
 use super::client::Client;
+use super::deadline;
 use super::guard::Guard;
 use super::life::{Death, Life};
 use super::listener::{Backlog, Heard, Listener, Setback};
@@ -66,7 +68,7 @@ pub struct Waiting {
     /// What it died of, as a sentence.
     pub reason: String,
     /// When it is started again; not known as long as what is left of it is being ended.
-    pub until: Option<Instant>,
+    pub until: Option<Timestamp>,
     /// How often it died in a row.
     pub deaths: u32,
     /// Whether it dies so often that it is tried once a minute only.
@@ -146,15 +148,16 @@ impl<L: Listener, F: Fn(u64) -> L> Watch<F> {
                 break;
             }
             let pause = backoff.died(began.elapsed(), death.healthy, chance());
+            let until = deadline::after(pause.delay);
             let setback = Setback {
                 delay: pause.delay,
+                until,
                 deaths: pause.deaths,
                 crash_loop: pause.crash_loop,
                 cause: death.cause.clone(),
                 exit: death.exit,
                 last_words: death.last_words.clone(),
             };
-            let until = Instant::now() + pause.delay;
             let mut listener = (self.listener)(generation);
             listener.hear(Heard::Setback(setback));
             listener.flush();
@@ -166,7 +169,9 @@ impl<L: Listener, F: Fn(u64) -> L> Watch<F> {
                 last_words: death.last_words,
             }));
             tokio::select! {
-                () = tokio::time::sleep_until(until) => {}
+                () = tokio::time::sleep(pause.delay) => {}
+                // It is due by the clock that people were shown too, however long the machine slept.
+                () = deadline::reached(until, Timestamp::now) => {}
                 () = over(&mut pace) => break,
             }
             self.publish.send_replace(Availability::Starting { after: Some(death.cause) });

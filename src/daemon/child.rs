@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 
 use super::DaemonError;
+use crate::app_server::deadline;
 use crate::app_server::{
     self, Address, App, Availability, ChildRecord, Identity, Plan, Program, RecordChild, Waiting,
 };
@@ -152,7 +153,7 @@ pub(crate) fn why_not(now: &Availability) -> Option<String> {
         Availability::Starting { after: Some(cause) } => format!("{cause} It is being started again."),
         Availability::Waiting(Waiting { reason, until: None, .. }) => reason.clone(),
         Availability::Waiting(Waiting { reason, until: Some(until), deaths, crash_loop, .. }) => {
-            let seconds = whole_seconds(until.saturating_duration_since(Instant::now()));
+            let seconds = whole_seconds(deadline::time_left(*until, Timestamp::now()));
             match crash_loop {
                 false => format!("{reason} The next try is in {seconds} s."),
                 true => format!(
@@ -174,7 +175,7 @@ pub(crate) fn unavailable(now: &Availability) -> DaemonError {
 pub(crate) fn next_start(now: &Availability) -> Option<Duration> {
     match now {
         Availability::Waiting(Waiting { until: Some(until), .. }) => {
-            Some(until.saturating_duration_since(Instant::now()))
+            Some(deadline::time_left(*until, Timestamp::now()))
         }
         _ => None,
     }
@@ -188,21 +189,22 @@ fn whole_seconds(time: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    fn waiting(until: Option<Instant>, crash_loop: bool) -> Availability {
+    fn waiting(until: Option<Timestamp>, crash_loop: bool) -> Availability {
         let (reason, last_words) = ("It died.".to_owned(), Vec::new());
         Availability::Waiting(Waiting { reason, until, deaths: 7, crash_loop, last_words })
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn the_reason_says_when_it_is_tried_again() {
-        let soon = Some(Instant::now() + Duration::from_millis(1500));
+    #[test]
+    fn the_reason_says_when_it_is_tried_again() {
+        let soon = Some(deadline::after(Duration::from_millis(1900)));
         assert_eq!(why_not(&waiting(None, false)).unwrap(), "It died.");
         assert_eq!(why_not(&waiting(soon, false)).unwrap(), "It died. The next try is in 2 s.");
         let reason = why_not(&waiting(soon, true)).unwrap();
         assert!(reason.contains("7 times") && reason.contains("once a minute") && reason.ends_with("2 s."));
-        assert_eq!(next_start(&waiting(soon, true)), Some(Duration::from_millis(1500)));
-        tokio::time::advance(Duration::from_secs(5)).await;
-        assert_eq!(why_not(&waiting(soon, false)).unwrap(), "It died. The next try is in 1 s.");
-        assert_eq!(next_start(&waiting(soon, false)), Some(Duration::ZERO));
+        let left = next_start(&waiting(soon, true)).unwrap();
+        assert!(left > Duration::from_secs(1) && left <= Duration::from_millis(1900), "{left:?}");
+        let passed = Some(Timestamp::now() - Duration::from_secs(5));
+        assert_eq!(why_not(&waiting(passed, false)).unwrap(), "It died. The next try is in 1 s.");
+        assert_eq!(next_start(&waiting(passed, false)), Some(Duration::ZERO));
     }
 }

@@ -10,12 +10,14 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::recorder::{Input, Recorder, in_time, now};
 use super::syncer::StorageError;
 use super::{Daemon, DaemonError, drafts};
+use crate::app_server::deadline;
 use crate::app_server::wire::{RequestId, RpcError};
 use crate::state::request::{answer, decisions, is_answerable};
 use crate::state::{Request, RequestStatus, Resolution, ResolvedBy};
@@ -115,6 +117,16 @@ async fn won(open_requests: &Arc<OpenRequests>, recorder: &Recorder, request_id:
                 recorder.caught_up().await;
                 return None;
             }
+        }
+    }
+}
+
+/// Waits until the time has come at which the record says that a request is declined.
+async fn expired(request: &Request, clock: impl Fn() -> Timestamp) {
+    match request.expires_at.parse() {
+        Ok(expires_at) => deadline::reached(expires_at, clock).await,
+        Err(error) => {
+            tracing::warn!(%error, request_id = request.request_id, "the time of its end cannot be read")
         }
     }
 }
@@ -239,12 +251,12 @@ impl Daemon {
             (ResolvedBy::Policy, "The session declines every request.".to_owned())
         } else {
             let own = policy.timeout_seconds.map(Duration::from_secs);
-            let patience = own.unwrap_or(self.config().limits.request_timeout);
+            let timeout = own.unwrap_or(self.config().limits.request_timeout);
             tokio::select! {
-                () = tokio::time::sleep(patience) => {}
+                () = expired(&request, Timestamp::now) => {}
                 () = self.shared.stopping.cancelled() => return,
             }
-            (ResolvedBy::Timeout, format!("Nobody answered within {} s.", patience.as_secs()))
+            (ResolvedBy::Timeout, format!("Nobody answered within {} s.", timeout.as_secs()))
         };
         let decision = Value::from("decline");
         let result = answer(&request.method, &request.params, &decision);

@@ -60,7 +60,7 @@ pub(crate) fn child_stderr(text: &str, bytes: usize) -> Draft {
 
 /// The pause before the app-server is started again, from now on.
 pub(crate) fn child_setback(setback: &Setback) -> Draft {
-    let Setback { delay, deaths, cause, .. } = setback;
+    let Setback { delay, until, deaths, cause, .. } = setback;
     let said = last_words(setback);
     let (level, event_type, message) = match setback.crash_loop {
         false => {
@@ -77,7 +77,7 @@ pub(crate) fn child_setback(setback: &Setback) -> Draft {
     let exit = setback.exit.as_ref();
     let detail = json!({
         "delayMs": u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
-        "until": format!("{:.3}", jiff::Timestamp::now() + *delay),
+        "until": format!("{until:.3}"),
         "deaths": deaths,
         "cause": cause,
         "exitCode": exit.and_then(|exit| exit.code),

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::super::recorder::Recorder;
 use super::super::tests::{Room, config};
 use super::open::{Claim, Claimed, OpenRequests};
-use super::{Asked, record, resolution, won};
+use super::{Asked, expired, record, resolution, won};
 use crate::app_server::wire::RequestId;
 use crate::config::Settings;
 use crate::state::{Request, RequestStatus, ResolvedBy};
@@ -113,5 +114,19 @@ async fn an_answer_under_way_is_not_ended_by_the_app_server_a_second_time() {
     let lines = stage.recorder().view().log.recent(100);
     let events = lines.iter().map(|line| serde_json::from_slice::<Value>(line.json()).unwrap());
     assert_eq!(events.filter(|event| event["type"] == "request.resolved").count(), 1);
+    stage.room.recorder.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_expires_at_the_time_that_its_record_shows() {
+    let stage = Stage::start();
+    stage.recorder().caught_up().await;
+    let request = stage.shown();
+    let began = Timestamp::now();
+    // A machine that sleeps: the wall clock goes on while no timer does.
+    let early = expired(&request, || began);
+    assert!(tokio::time::timeout(Duration::from_secs(3600), early).await.is_err());
+    let late = expired(&request, || began + Duration::from_secs(600));
+    tokio::time::timeout(Duration::from_secs(1), late).await.unwrap();
     stage.room.recorder.stop().await;
 }
