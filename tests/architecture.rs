@@ -131,6 +131,20 @@ fn excuses(source: &Source) -> Vec<String> {
     found
 }
 
+/// Temporary directories of tests that are not made by the one function that keeps them under the target directory.
+fn temporary_directories(source: &Source) -> Vec<String> {
+    let makes = |path: &[String]| {
+        pairs(path).any(|pair| match pair {
+            ("TempDir", name) => name == "new" || name.starts_with("with_"),
+            ("tempfile", name) => name == "tempdir" || name == "*",
+            ("env", name) => name == "temp_dir",
+            _ => false,
+        })
+    };
+    let wrong = paths(&source.tokens).into_iter().filter(|path| makes(path));
+    wrong.map(|path| format!("{} has {}", source.path, path.join("::"))).collect()
+}
+
 /// What `is_wrong` finds among the paths of a file that stands elsewhere than in `places`; what only tests see is free.
 fn offences(source: &Source, places: &[&str], is_wrong: impl Fn(&[String]) -> bool) -> Vec<String> {
     if source.is_below(places) {
@@ -217,6 +231,15 @@ fn processes_are_started_in_few_places() {
 #[test]
 fn files_are_changed_by_their_owners() {
     assert_holds(files, &["src"]);
+}
+
+#[test]
+fn directories_of_tests_are_under_the_target_directory() {
+    let is_a_test = |source: &Source| !source.is_below(&["tests/fuzz"]);
+    assert_holds(
+        |source| if is_a_test(source) { temporary_directories(source) } else { Vec::new() },
+        &["tests"],
+    );
 }
 
 #[test]

@@ -5,6 +5,9 @@
     reason = "clippy.toml frees test functions only, and the helpers here serve nothing but tests"
 )]
 
+#[path = "it/support/scratch.rs"]
+mod scratch;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -29,7 +32,7 @@ fn agent() -> Dictionary {
 
 /// The agent that `codexd service install` would write for a person at home in `/home-of/me`.
 fn installed() -> Dictionary {
-    let home = tempfile::tempdir().unwrap();
+    let home = scratch::directory("test");
     let variables: BTreeMap<String, OsString> = [("HOME".to_owned(), home.path().into())].into();
     let config = Config::resolve(&Settings::default(), &variables, home.path()).unwrap();
     let person = Person { home: "/home-of/me".into(), config_home: None, codex_home: None };

@@ -5,6 +5,9 @@
     reason = "clippy.toml frees test functions only, and the helpers here serve nothing but tests"
 )]
 
+#[path = "it/support/scratch.rs"]
+mod scratch;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -61,7 +64,7 @@ fn every_reference_leads_somewhere_and_every_known_event_is_described() {
 
 #[tokio::test]
 async fn the_router_has_exactly_what_the_document_says() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch::directory("test");
     let settings = Settings::default()
         .with(&settings::REPO_ROOT, folder.path().to_str().unwrap())
         .with(&settings::SERVER_COMMAND, folder.path().join("no-codex").to_str().unwrap());

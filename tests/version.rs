@@ -10,6 +10,9 @@
 #[expect(clippy::print_stdout, reason = "this is how a build script talks to cargo")]
 mod build;
 
+#[path = "it/support/scratch.rs"]
+mod scratch;
+
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -37,7 +40,7 @@ fn clone() -> Option<tempfile::TempDir> {
         );
         return None;
     }
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch::directory("test");
     fs::create_dir(folder.path().join("src")).unwrap();
     for name in ["src/main.rs", "Cargo.toml", "Cargo.lock", "README.md"] {
         fs::write(folder.path().join(name), "first").unwrap();
@@ -71,7 +74,7 @@ fn sources_that_are_no_clone_have_no_commit() {
     let Some(clone) = clone() else { return };
     let inner = clone.path().join("src");
     assert_eq!(build::commit_of(&inner), None, "the clone around it is of something else");
-    let tarball = tempfile::tempdir().unwrap();
+    let tarball = scratch::directory("test");
     assert_eq!(build::commit_of(tarball.path()), None);
     assert_eq!(build::reasons(tarball.path()), ["src", "Cargo.toml", "Cargo.lock"]);
 }

@@ -100,6 +100,19 @@ fn a_start_of_a_process_is_found() {
 }
 
 #[test]
+fn a_temporary_directory_of_a_test_is_found() {
+    let bad = [
+        "TempDir::new().unwrap();",
+        "TempDir::with_prefix(\"a\");",
+        "tempfile::tempdir();",
+        "use tempfile::{tempdir, TempDir};",
+        "std::env::temp_dir();",
+    ];
+    let good = ["scratch::directory(\"a\");", "use tempfile::TempDir;", "Builder::new().tempdir_in(a);"];
+    assert_tells_apart(temporary_directories, "tests/it/files.rs", &bad, &good);
+}
+
+#[test]
 fn a_change_of_a_file_is_found() {
     let bad = [
         "File::create(a);",

@@ -12,11 +12,12 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use crate::api::{Ended, create, ready, run, start, turn};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::http::{Target, get};
+use crate::support::scratch;
 use crate::support::wait::DEADLINE;
 
 /// A home of nobody's, which has to stay empty when a command only looks.
 fn home() -> TempDir {
-    TempDir::with_prefix("codexd-commands-").unwrap()
+    scratch::directory("commands")
 }
 
 fn command(home: &Path, arguments: &[&str]) -> Command {

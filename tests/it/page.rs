@@ -17,6 +17,7 @@ use crate::support::codex::CodexHome;
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get, raw, request};
 use crate::support::model::MockModel;
+use crate::support::scratch;
 
 /// The folder with what npm installed.
 const TOOLS: &str = "CODEXD_PAGE_TOOLS";
@@ -123,7 +124,7 @@ async fn the_page_and_the_probe_need_no_token_and_all_else_does() {
 
 /// A daemon that wants a token, and the folder that the token is in.
 async fn guarded() -> (Daemon, tempfile::TempDir) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch::directory("test");
     let path = folder.path().join("token");
     fs::write(&path, TOKEN).unwrap();
     #[cfg(unix)]
@@ -168,7 +169,7 @@ async fn the_token_is_asked_for_once_and_stays_out_of_every_address() {
 async fn the_page_is_for_phones_keyboards_screen_readers_and_the_dark() {
     let Some(tools) = tools("the page for everybody") else { return };
     let daemon = start().await;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch::directory("test");
     let shots = std::env::var("CODEXD_PAGE_SHOTS").unwrap_or_default();
     let wishes = [("CODEXD_WORKSPACE", folder.path().to_str().unwrap()), ("CODEXD_PAGE_SHOTS", &shots)];
     let person = Person::at(&daemon, &tools, "everybody.mjs", &wishes);

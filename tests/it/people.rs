@@ -20,6 +20,7 @@ use tempfile::TempDir;
 use crate::api::{Ended, create, run, start, text};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::http::Target;
+use crate::support::scratch;
 
 /// Somebody in a folder, beside a daemon.
 pub(crate) struct Person {
@@ -33,7 +34,7 @@ impl Person {
     }
 
     pub(crate) fn at(base: &str) -> Self {
-        Self { folder: TempDir::with_prefix("codexd-people-").unwrap(), base: base.to_owned() }
+        Self { folder: scratch::directory("people"), base: base.to_owned() }
     }
 
     pub(crate) fn folder(&self) -> &Path {

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use crate::api::{SESSIONS, TURN, text};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Answer, get, post, request};
+use crate::support::scratch;
 
 /// The embedded app-server behind a pipe that writes down what it is told, over all its lives.
 pub(crate) struct Wiretap {
@@ -25,7 +26,7 @@ pub(crate) struct Wiretap {
 
 impl Wiretap {
     pub(crate) fn new() -> Self {
-        Self { folder: TempDir::with_prefix("codexd-wiretap-").unwrap() }
+        Self { folder: scratch::directory("wiretap") }
     }
 
     /// A daemon with this app-server.

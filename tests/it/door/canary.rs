@@ -17,6 +17,7 @@ use super::wire::{HANDSHAKE, Wire, head};
 use crate::api::{SESSIONS, STATUS, TURN, logged, run};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::http::{Target, get, raw};
+use crate::support::scratch;
 use crate::support::wait::wait_until_async;
 use crate::support::websocket::{EVENTS_PATH, EventStream};
 
@@ -28,7 +29,7 @@ struct TokenFile {
 
 impl TokenFile {
     fn new(token: &str) -> Self {
-        let home = TempDir::with_prefix("codexd-token-").unwrap();
+        let home = scratch::directory("token");
         let file = Self { path: home.path().join("token"), _home: home };
         file.write(token);
         file
@@ -279,7 +280,7 @@ async fn a_token_that_is_refused_at_the_start_is_not_shown() {
 
 #[tokio::test]
 async fn a_token_that_is_made_is_shown_to_nobody() {
-    let home = TempDir::with_prefix("codexd-token-").unwrap();
+    let home = scratch::directory("token");
     let path = home.path().join("token");
     let mut places = Places::default();
     let mut tokens = Vec::new();

@@ -19,6 +19,7 @@ use crate::api::{SESSIONS, ready, request_bytes, run, session, start};
 use crate::files::prepared;
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::http::{Target, get};
+use crate::support::scratch;
 
 /// Nobody, on the systems these tests run on; any other user would do.
 const NOBODY: u32 = 65534;
@@ -173,6 +174,22 @@ async fn nothing_comes_of_what_another_user_says_and_leaves() {
     assert_eq!(created, 3);
 }
 
+/// A directory that every user can reach: under the target directory, or in the machine's temporary directory where the
+/// clone is in a directory that others cannot enter, such as root's home.
+///
+/// No Codex works in it, so that nothing in the directories above can disturb the test.
+fn public_directory(name: &str) -> TempDir {
+    let is_open = |path: &Path| fs::metadata(path).unwrap().mode() & 0o001 != 0;
+    let under_target = scratch::directory(name);
+    let directory = if under_target.path().ancestors().skip(1).all(is_open) {
+        under_target
+    } else {
+        tempfile::Builder::new().prefix(&format!("codexd-{name}-")).tempdir().unwrap()
+    };
+    set_mode(directory.path(), 0o755);
+    directory
+}
+
 /// All files and folders below `folder`.
 fn all_below(folder: &Path) -> Vec<PathBuf> {
     let mut found = vec![folder.to_owned()];
@@ -195,7 +212,7 @@ async fn another_user_can_neither_read_nor_plant_anything() {
     if !can_change_users("door::other_user::another_user_can_neither_read_nor_plant_anything") {
         return;
     }
-    let home = TempDir::with_prefix("codexd-token-").unwrap();
+    let home = public_directory("token");
     let token = home.path().join("token");
     let made = run({
         let mut command = codexd(home.path());
@@ -204,14 +221,14 @@ async fn another_user_can_neither_read_nor_plant_anything() {
     })
     .await;
     assert_eq!(made.code, Some(0), "{made:?}");
-    let daemon = Daemon::builder().arg("--auth-token-file").arg(&token).start().await;
+    let root = public_directory("test");
+    let top = root.path().to_owned();
+    let daemon = Daemon::builder().within(root).arg("--auth-token-file").arg(&token).start().await;
     let (state, logs) = (daemon.state_dir(), daemon.logs_dir());
     // What is above the folders of the daemon hides them as well, so it is opened here.
-    set_mode(home.path(), 0o755);
-    for folder in state.ancestors().skip(1).chain(logs.ancestors().skip(1)) {
-        let mode = fs::metadata(folder).unwrap().mode();
-        if mode & 0o077 == 0 {
-            set_mode(folder, 0o755);
+    for folder in [&state, &logs] {
+        for above in folder.ancestors().skip(1).take_while(|above| above.starts_with(&top)) {
+            set_mode(above, 0o755);
         }
     }
     let mut secret = [all_below(&state), all_below(&logs)].concat();
@@ -254,7 +271,7 @@ async fn a_folder_that_another_user_has_prepared_is_refused() {
     if !can_change_users("door::other_user::a_folder_that_another_user_has_prepared_is_refused") {
         return;
     }
-    let public = TempDir::with_prefix("codexd-public-").unwrap();
+    let public = public_directory("public");
     set_mode(public.path(), 0o1777);
     let (theirs, link, ours) =
         (public.path().join("theirs"), public.path().join("link"), public.path().join("ours"));
@@ -293,8 +310,7 @@ async fn root_passes_where_the_daemon_is_not_root() {
         return;
     }
     // The program may be where nobody else can get at it.
-    let home = TempDir::with_prefix("codexd-nobody-").unwrap();
-    set_mode(home.path(), 0o755);
+    let home = public_directory("nobody");
     let (program, store) = (home.path().join("codexd"), home.path().join("store"));
     fs::copy(env!("CARGO_BIN_EXE_codexd"), &program).unwrap();
     fs::create_dir(&store).unwrap();
@@ -302,6 +318,7 @@ async fn root_passes_where_the_daemon_is_not_root() {
     let become_nobody = "chown -R 65534:65534 \"$(dirname \"$HOME\")\" \
         && exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$CODEXD_TEST_PROGRAM\" \"$@\"";
     let daemon = prepared(become_nobody)
+        .within(public_directory("test"))
         .env("CODEXD_TEST_PROGRAM", &program)
         .server(&program, &["embedded-app-server", "--store", store.to_str().unwrap()])
         .start()

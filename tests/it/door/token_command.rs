@@ -13,13 +13,14 @@ use super::tokens::{OTHER, TOKEN, TokenFile, beginning, opens, write_private};
 use crate::api::{Ended, run};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::http::Target;
+use crate::support::scratch;
 use crate::support::wait::wait_until_async;
 
 /// How many commands run at once.
 const AT_ONCE: usize = 8;
 
 fn home() -> TempDir {
-    TempDir::with_prefix("codexd-token-command-").unwrap()
+    scratch::directory("token-command")
 }
 
 fn command(home: &Path, arguments: &[impl AsRef<OsStr>]) -> Command {

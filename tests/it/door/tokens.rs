@@ -15,6 +15,7 @@ use crate::api::{SESSIONS, STATUS, TURN, logged_type};
 use crate::sessions::Wiretap;
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get};
+use crate::support::scratch;
 use crate::support::wait::wait_until_async;
 use crate::support::websocket::{EVENTS_PATH, EventStream};
 
@@ -35,7 +36,7 @@ pub(super) struct TokenFile {
 
 impl TokenFile {
     pub(super) fn new() -> Self {
-        let file = Self { folder: TempDir::with_prefix("codexd-token-").unwrap() };
+        let file = Self { folder: scratch::directory("token") };
         file.replace(TOKEN);
         file
     }

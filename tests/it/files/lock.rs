@@ -2,7 +2,6 @@
 
 #[cfg(target_os = "linux")]
 use rustix::process::Signal;
-use tempfile::TempDir;
 
 use super::stopped_daemon;
 #[cfg(target_os = "linux")]
@@ -10,6 +9,7 @@ use crate::api::child_that_is;
 use crate::api::{ready, session, start};
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
+use crate::support::scratch;
 
 #[tokio::test]
 async fn a_second_daemon_is_refused_and_told_who_is_there() {
@@ -36,7 +36,7 @@ async fn a_second_daemon_is_refused_and_told_who_is_there() {
 #[tokio::test]
 async fn a_folder_of_logs_is_not_shared_either() {
     let first = start().await;
-    let folder = TempDir::new().unwrap();
+    let folder = scratch::directory("test");
     let refusal = Daemon::builder()
         .arg("--logs-dir")
         .arg(first.logs_dir())

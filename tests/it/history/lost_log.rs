@@ -9,6 +9,7 @@ use super::validators::{contradictions, unbroken};
 use crate::api::{idle, session, turn};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::Target;
+use crate::support::scratch;
 
 /// What becomes of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,7 +40,7 @@ pub(super) async fn lose(loss: Loss, program: Option<(PathBuf, &str)>) -> Histor
         Some((program, mutation)) => Daemon::builder().program(program).env("BAA_CODEXD_MUTATION", mutation),
     };
     let mut daemon = one_life(builder()).await;
-    let copy = tempfile::tempdir().unwrap();
+    let copy = scratch::directory("test");
     copy_files(&daemon.logs_dir(), copy.path());
     daemon = one_life(builder().state_from(&daemon)).await;
 

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::support::scratch;
 use tempfile::TempDir;
 
 /// A mounted file system, unmounted when dropped.
@@ -104,7 +105,7 @@ fn home() -> Result<TempDir, String> {
     if !rustix::process::geteuid().is_root() {
         return Err("only root can mount".to_owned());
     }
-    TempDir::with_prefix("codexd-disk-").map_err(|error| error.to_string())
+    Ok(scratch::directory("disk"))
 }
 
 fn run(command: &mut Command) -> Result<(), String> {

@@ -4,11 +4,11 @@ use std::fs;
 
 use hyper::Method;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::api::{SESSIONS, TURN, ask_turn, create, idle, keys, logged, session, start, text, turn};
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, post, request};
+use crate::support::scratch;
 use crate::support::wait::wait_until;
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn an_unknown_session_is_not_found_whatever_its_name() {
 #[tokio::test]
 async fn a_session_has_what_it_was_created_with() {
     let daemon = start().await;
-    let folder = TempDir::new().unwrap();
+    let folder = scratch::directory("test");
     let session = create(
         &daemon,
         json!({
@@ -207,7 +207,7 @@ async fn told(file: &std::path::Path, method: &str) -> Value {
 
 #[tokio::test]
 async fn a_session_reaches_the_app_server_as_it_was_asked_for() {
-    let folder = TempDir::new().unwrap();
+    let folder = scratch::directory("test");
     let file = folder.path().join("stdin");
     let daemon = listening_daemon(&file).await;
     let asked = json!({
@@ -235,7 +235,7 @@ async fn a_session_reaches_the_app_server_as_it_was_asked_for() {
 
 #[tokio::test]
 async fn a_turn_reaches_the_app_server_as_it_was_asked_for() {
-    let folder = TempDir::new().unwrap();
+    let folder = scratch::directory("test");
     let file = folder.path().join("stdin");
     let daemon = listening_daemon(&file).await;
     let session = create(&daemon, json!({})).await;

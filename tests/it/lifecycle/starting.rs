@@ -4,13 +4,13 @@ use std::fs;
 
 use hyper::header::RETRY_AFTER;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::api::{
     SESSIONS, assert_no_survivors, child_that_is, create, logged_type, not_ready, ready, run, start,
 };
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::http::{Target, get, post};
+use crate::support::scratch;
 
 #[tokio::test]
 async fn the_first_document_is_of_a_daemon_that_has_started() {
@@ -87,7 +87,7 @@ async fn a_missing_program_is_a_state_and_says_what_to_do() {
 
 #[tokio::test]
 async fn a_program_that_may_not_be_run_is_a_state_too() {
-    let folder = TempDir::new().unwrap();
+    let folder = scratch::directory("test");
     let file = folder.path().join("codex");
     fs::write(&file, "text").unwrap();
     let no_arguments: [&str; 0] = [];
@@ -144,7 +144,7 @@ async fn a_session_waits_for_a_child_that_is_being_started() {
 #[tokio::test]
 async fn an_address_in_use_is_refused_before_anything_is_started() {
     let first = start().await;
-    let folder = TempDir::new().unwrap();
+    let folder = scratch::directory("test");
     let (root, mark) = (folder.path().join("root"), folder.path().join("started"));
     fs::create_dir(&root).unwrap();
     let mut command = codexd(folder.path());

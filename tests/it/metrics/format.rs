@@ -10,6 +10,7 @@ use super::{KIND, METRICS, page, samples};
 use crate::api::{idle, ready, session, start, turn};
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, get_text, request};
+use crate::support::scratch;
 
 #[tokio::test]
 async fn every_value_belongs_to_a_metric_that_is_described_once() {
@@ -65,7 +66,7 @@ async fn the_manual_names_each_metric_and_no_other() {
 
 #[tokio::test]
 async fn the_page_stands_behind_the_door() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch::directory("test");
     let (token, file) = ("0123456789abcdef0123456789abcdef", folder.path().join("token"));
     {
         use std::os::unix::fs::OpenOptionsExt;

@@ -15,13 +15,14 @@ use crate::support::codex::{CodexHome, codex};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::http::Target;
 use crate::support::model::MockModel;
+use crate::support::scratch;
 
 /// Flags for an app-server that is this program.
 const EMBEDDED: [&str; 2] =
     [concat!("--server-command=", env!("CARGO_BIN_EXE_codexd")), "--server-arg=embedded-app-server"];
 
 fn home() -> TempDir {
-    TempDir::with_prefix("codexd-doctor-").unwrap()
+    scratch::directory("doctor")
 }
 
 fn command(home: &Path, arguments: &[&str]) -> Command {

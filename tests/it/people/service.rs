@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::api::{Ended, run};
 use crate::support::daemon::codexd;
+use crate::support::scratch;
 
 /// A person with a home folder, with Codex and a stand-in for systemctl in `PATH`.
 struct Person {
@@ -22,7 +23,7 @@ struct Person {
 
 impl Person {
     fn new() -> Self {
-        let person = Self { root: TempDir::with_prefix("codexd-service-").unwrap() };
+        let person = Self { root: scratch::directory("service") };
         for folder in ["home", "bin"] {
             fs::create_dir(person.path(folder)).unwrap();
         }

@@ -4,10 +4,11 @@ use std::fs;
 
 use super::Person;
 use crate::support::daemon::Daemon;
+use crate::support::scratch;
 
 #[tokio::test]
 async fn every_command_brings_the_token() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch::directory("test");
     let path = folder.path().join("token");
     let text = path.to_str().unwrap();
     let made = Person::at("http://127.0.0.1:1").says(&["token", "--auth-token-file", text]).await;

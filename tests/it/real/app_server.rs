@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
 
 use crate::support::codex::{CodexHome, codex};
 use crate::support::wait::wait_until;
@@ -15,13 +16,29 @@ pub(super) struct AppServer {
     process: Child,
     /// Where it listens.
     pub(super) endpoint: String,
+    /// Where the socket is when its path would be too long; held for its `Drop`.
+    _short: Option<TempDir>,
+}
+
+/// The longest path of a Unix socket, in bytes: macOS has 104 with the final zero, Linux 108.
+const LONGEST_SOCKET_PATH: usize = 103;
+
+/// A path for a socket: in the home, or where that is too long because of where the clone is, in a new directory in
+/// `/tmp`, whose name nothing else has.
+fn socket_path(home: &CodexHome) -> (PathBuf, Option<TempDir>) {
+    let path = home.path().join("app-server.sock");
+    if path.as_os_str().len() <= LONGEST_SOCKET_PATH {
+        return (path, None);
+    }
+    let short = tempfile::Builder::new().prefix("codexd-").tempdir_in("/tmp").unwrap();
+    (short.path().join("s"), Some(short))
 }
 
 impl AppServer {
     /// On a port that it chooses.
     pub(super) async fn on_tcp(home: &CodexHome) -> Self {
         let (process, output) = start(home, "ws://127.0.0.1:0");
-        let mut server = Self { process, endpoint: String::new() };
+        let mut server = Self { process, endpoint: String::new(), _short: None };
         server.endpoint = wait_until("the address of the app-server", || {
             server.assert_alive();
             let said = fs::read_to_string(&output).unwrap();
@@ -34,12 +51,12 @@ impl AppServer {
         server
     }
 
-    /// On a socket in its home.
+    /// On a Unix socket.
     pub(super) async fn on_socket(home: &CodexHome) -> Self {
-        let path = home.path().join("app-server.sock");
+        let (path, _short) = socket_path(home);
         let endpoint = format!("unix://{}", path.display());
         let (process, _) = start(home, &endpoint);
-        let mut server = Self { process, endpoint };
+        let mut server = Self { process, endpoint, _short };
         wait_until("the socket of the app-server", || {
             server.assert_alive();
             UnixStream::connect(&path).ok()
@@ -84,6 +101,7 @@ fn start(home: &CodexHome, listen: &str) -> (Child, PathBuf) {
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("HOME", home.user_home())
         .env("CODEX_HOME", home.path())
+        .env("TMPDIR", home.temporary())
         .current_dir(home.workspace())
         .stdin(Stdio::null())
         .stdout(file.try_clone().unwrap())

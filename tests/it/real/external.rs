@@ -13,6 +13,7 @@ use crate::support::codex::CodexHome;
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
 use crate::support::model::{MockModel, text_of_deltas};
+use crate::support::scratch;
 use crate::support::wait::wait_until_async;
 use crate::support::websocket::EventStream;
 
@@ -135,7 +136,7 @@ async fn nobody_at_the_endpoint_is_a_state_of_the_daemon() {
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let message = unreachable(&format!("ws://127.0.0.1:{port}")).await;
     assert!(message.contains(&port.to_string()), "{message}");
-    let folder = tempfile::tempdir().unwrap();
+    let folder = scratch::directory("test");
     let path = folder.path().join("nobody.sock");
     let message = unreachable(&format!("unix://{}", path.display())).await;
     assert!(message.contains("nobody.sock"), "{message}");

@@ -7,11 +7,11 @@ use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use super::{assert_recovered, child, follow, generation, is_guard, signal};
 use crate::api::{assert_no_survivors, logged, ready, session, start, turn};
 use crate::support::daemon::Daemon;
+use crate::support::scratch;
 use crate::support::wait::wait_until;
 
 /// Runs a turn with this word; the process that it started.
@@ -166,7 +166,7 @@ async fn a_stranger_with_the_number_of_the_dead_one_is_left_alone() {
 
 #[tokio::test]
 async fn children_from_before_the_daemon_are_not_its_own() {
-    let folder = TempDir::new().unwrap();
+    let folder = scratch::directory("test");
     let script = folder.path().join("codexd");
     let program = env!("CARGO_BIN_EXE_codexd");
     fs::write(&script, format!("#!/bin/sh\nsleep 300 >/dev/null &\nexec {program} \"$@\"\n")).unwrap();

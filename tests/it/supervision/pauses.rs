@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use hyper::header::RETRY_AFTER;
 use rustix::process::Signal;
 use serde_json::json;
-use tempfile::TempDir;
 
 use super::{child, generation, signal};
 use crate::api::{SESSIONS, assert_no_survivors, create, logged_type, not_ready, ready, setback, start};
 use crate::people::Person;
 use crate::support::daemon::Daemon;
 use crate::support::http::post;
+use crate::support::scratch;
 
 #[tokio::test]
 async fn one_that_dies_again_and_again_is_tried_seldom() {
@@ -63,7 +63,7 @@ async fn a_call_waits_for_the_next_one() {
 
 #[tokio::test]
 async fn a_program_that_is_installed_later_is_found() {
-    let folder = TempDir::new().unwrap();
+    let folder = scratch::directory("test");
     let program = folder.path().join("codex");
     let daemon = Daemon::builder().server(&program, &["embedded-app-server"]).start().await;
     assert_eq!(setback(&daemon).await["detail"]["exitCode"], json!(null));

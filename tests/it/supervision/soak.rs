@@ -12,6 +12,7 @@ use crate::api::{SESSIONS, TURN, assert_no_survivors, create, idle, ready, text,
 use crate::history::dice::{Dice, seed};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get};
+use crate::support::scratch;
 
 /// How many kills there are when `CODEXD_SUPERVISION_KILLS` does not say it.
 const KILLS: u64 = 20;
@@ -29,7 +30,7 @@ async fn every_turn_ends_and_every_session_goes_on_whoever_is_killed() {
     let kills = std::env::var("CODEXD_SUPERVISION_KILLS").map_or(KILLS, |text| text.parse().unwrap());
     let mut dice = Dice::new(seed());
     let began = Instant::now();
-    let store = TempDir::with_prefix("codexd-soak-").unwrap();
+    let store = scratch::directory("soak");
     let mut daemon = builder(&store).start().await;
     let mut sessions = Vec::new();
     for _ in 0..SESSIONS_AT_WORK {

@@ -9,6 +9,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use tempfile::TempDir;
 
 use super::model::MockModel;
+use crate::support::scratch;
 
 /// The version that the tests run unless they or `CODEXD_TEST_CODEX_VERSION` say otherwise.
 const DEFAULT_VERSION: &str = "0.171.0";
@@ -101,9 +102,14 @@ impl CodexHome {
         self.directory.join("home")
     }
 
-    /// A directory for threads to work in, outside of any git repository.
+    /// A directory for threads to work in, which is a project of its own and no part of a git repository.
     pub(crate) fn workspace(&self) -> PathBuf {
         self.directory.join("workspace")
+    }
+
+    /// The value for `TMPDIR`; codex writes there, and makes it writable for the commands in its sandbox.
+    pub(crate) fn temporary(&self) -> PathBuf {
+        self.directory.join("tmp")
     }
 }
 
@@ -127,17 +133,11 @@ impl CodexHomeBuilder {
     }
 
     pub(crate) fn build(self) -> CodexHome {
-        let temporary = TempDir::with_prefix("codexd-home-").unwrap();
-        // On macOS the temporary directory is behind a symbolic link, and codex answers with resolved paths.
+        let temporary = scratch::directory("home");
+        // The target directory may be behind a symbolic link, and codex answers with resolved paths.
         let directory = temporary.path().canonicalize().unwrap();
-        if let Some(repository) = directory.ancestors().find(|ancestor| ancestor.join(".git").exists()) {
-            panic!(
-                "the temporary directory is inside of the git repository {}: set TMPDIR",
-                repository.display()
-            );
-        }
         let home = CodexHome { directory, _temporary: temporary };
-        for path in [home.path(), home.user_home(), home.workspace()] {
+        for path in [home.path(), home.user_home(), home.workspace(), home.temporary()] {
             fs::create_dir(path).unwrap();
         }
         fs::write(home.path().join("config.toml"), self.config()).unwrap();

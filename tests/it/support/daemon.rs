@@ -23,7 +23,7 @@ const MARK: &str = "CODEXD_TEST_MARK";
 /// How long a daemon that a test leaves behind may take to stop by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The `codexd` program with a cleaned environment: `PATH`, and `HOME` as given.
+/// The `codexd` program with a cleaned environment: `PATH`, `HOME` as given, and a `TMPDIR` under the target directory.
 pub(crate) fn codexd(home: &Path) -> Command {
     clean_command(Path::new(env!("CARGO_BIN_EXE_codexd")), home)
 }
@@ -218,8 +218,14 @@ impl Daemon {
 }
 
 fn clean_command(program: &Path, home: &Path) -> Command {
+    let temporary = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tmp");
+    fs::create_dir_all(&temporary).unwrap();
     let mut command = Command::new(program);
-    command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", home);
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", home)
+        .env("TMPDIR", temporary);
     command
 }
 

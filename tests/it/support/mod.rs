@@ -8,6 +8,7 @@ pub(crate) mod codex;
 pub(crate) mod daemon;
 pub(crate) mod http;
 pub(crate) mod model;
+pub(crate) mod scratch;
 pub(crate) mod sse;
 pub(crate) mod terminal;
 pub(crate) mod wait;

@@ -4,5 +4,6 @@ mod app_server;
 mod daemon;
 mod http;
 mod model;
+mod scratch;
 mod wait;
 mod websocket;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::scratch;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 use tempfile::TempDir;
 
@@ -68,7 +69,7 @@ pub(super) fn find_or_skip(what: &str) -> Option<PathBuf> {
 impl Chromium {
     /// Opens this URL; each of the names, with or without a port, leads to an address with a port.
     pub(super) fn open(program: &Path, url: &str, names: &[(String, String)]) -> Self {
-        let home = TempDir::with_prefix("codexd-browser-").unwrap();
+        let home = scratch::directory("browser");
         let names = names.iter().map(|(name, address)| format!("MAP {name} {address}"));
         let rules: Vec<_> =
             names.chain(["MAP * ~NOTFOUND".to_owned(), "EXCLUDE 127.0.0.1".to_owned()]).collect();

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::api::{SESSIONS, logged_type, ready};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
+use crate::support::scratch;
 use crate::support::wait::wait_until;
 
 /// The path of the last look at a daemon before it is attacked.
@@ -45,7 +46,7 @@ pub(super) struct Access {
 impl Guarded {
     /// Starts a daemon that nobody but this test has a reason to talk to; how it is then.
     pub(super) async fn start() -> (Self, Moment) {
-        let home = TempDir::with_prefix("codexd-told-").unwrap();
+        let home = scratch::directory("told");
         let (told, store) = (home.path().join("told"), home.path().join("store"));
         let script = r#"tee "$0" | "$1" embedded-app-server --store "$2""#;
         let codexd = env!("CARGO_BIN_EXE_codexd");

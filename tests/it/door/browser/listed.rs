@@ -5,13 +5,13 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use super::chromium::{self, Chromium};
 use super::guarded::Guarded;
 use super::pages::{ELSEWHERE, Page, Pages};
 use crate::support::daemon::Daemon;
 use crate::support::http::Target;
+use crate::support::scratch;
 
 /// The name of the pages that may talk to the daemon.
 const FRIEND: &str = "friend.test";
@@ -54,7 +54,7 @@ async fn a_listed_page_needs_the_token_where_there_is_one() {
     let Some(program) = chromium::find_or_skip("a listed page with a token") else { return };
     let pages = Pages::start().await;
     let origin = pages.origin(FRIEND);
-    let home = TempDir::new().unwrap();
+    let home = scratch::directory("test");
     let token_file = home.path().join("auth-token");
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&token_file).unwrap();
     writeln!(file, "{TOKEN}").unwrap();

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
+use crate::support::scratch;
 use base64ish::{STANDARD, URL, encode};
 use uuid::Uuid;
 
@@ -158,7 +159,7 @@ fn a_planted_canary_is_found_in_every_form() {
 
 #[test]
 fn a_planted_canary_is_found_in_a_file() {
-    let folder = tempfile::TempDir::new().unwrap();
+    let folder = scratch::directory("test");
     let (inner, secret) = (folder.path().join("inner"), canary());
     fs::create_dir(&inner).unwrap();
     fs::write(inner.join("file"), [&[0xff, 0xfe][..], secret.as_bytes()].concat()).unwrap();

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::{Daemon, MARK, Refusal, clean_command, repo_root};
 use crate::support::codex::{Codex, CodexHome, codex, codex_version};
 use crate::support::http::Target;
+use crate::support::scratch;
 
 /// How a daemon is to be started.
 pub(crate) struct DaemonBuilder {
@@ -38,7 +39,7 @@ impl DaemonBuilder {
             address: "http://127.0.0.1:0".to_owned(),
             arguments: Vec::new(),
             environment: Vec::new(),
-            root: Arc::new(TempDir::with_prefix("codexd-test-").unwrap()),
+            root: Arc::new(scratch::directory("test")),
         }
     }
 
@@ -70,6 +71,7 @@ impl DaemonBuilder {
         self.server(&codex.native, &["app-server"])
             .env("CODEX_HOME", home.path())
             .env("HOME", home.user_home())
+            .env("TMPDIR", home.temporary())
     }
 
     /// Any program as the child.
@@ -128,6 +130,12 @@ impl DaemonBuilder {
         self
     }
 
+    /// Everything of the daemon in this directory instead of a fresh one.
+    pub(crate) fn within(mut self, directory: TempDir) -> Self {
+        self.root = Arc::new(directory);
+        self
+    }
+
     /// The address of another daemon, which has ended, for clients that look for it where it was.
     pub(crate) fn address_of(mut self, other: &Daemon) -> Self {
         self.address = other.base_url().to_owned();
@@ -169,7 +177,8 @@ impl DaemonBuilder {
         let root = self.root;
         let home = root.path().join("home");
         let repo_root = repo_root(root.path());
-        for directory in [&home, &repo_root] {
+        let temporary = root.path().join("tmp");
+        for directory in [&home, &repo_root, &temporary] {
             fs::create_dir_all(directory).unwrap();
         }
         let stderr_path = root.path().join(format!("stderr-{mark}.log"));
@@ -181,6 +190,7 @@ impl DaemonBuilder {
             .args(&self.arguments)
             // Tests of the drain say otherwise; the others do not want to wait for turns that never end.
             .env("BAA_CODEXD_DRAIN_TIMEOUT", "0")
+            .env("TMPDIR", &temporary)
             .envs(self.environment)
             .env(MARK, &mark)
             .current_dir(&repo_root)

@@ -38,6 +38,7 @@ impl AppServer {
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", home.user_home())
             .env("CODEX_HOME", home.path())
+            .env("TMPDIR", home.temporary())
             .current_dir(home.workspace())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -87,7 +88,8 @@ impl AppServer {
         assert!(status.success(), "{status}");
     }
 
-    async fn call(&mut self, method: &str, params: Value) -> Value {
+    /// Calls a method; an error answer fails the test.
+    pub(super) async fn call(&mut self, method: &str, params: Value) -> Value {
         self.last_id += 1;
         let id = self.last_id;
         self.send(&json!({ "id": id, "method": method, "params": params })).await;

@@ -1,5 +1,7 @@
 //! How daemons are started and ended, on a shell script that stands in for one.
 
+use std::path::Path;
+
 use crate::support::codex::{CodexHome, codex};
 use crate::support::daemon::{Daemon, DaemonBuilder, codexd};
 use crate::support::http::Target;
@@ -78,10 +80,9 @@ async fn the_kind_of_app_server_becomes_flags() {
 
 #[test]
 fn codexd_alone_has_a_clean_environment() {
-    let home = std::env::temp_dir();
-    let command = codexd(&home);
+    let command = codexd(Path::new("/"));
     let names: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
-    assert_eq!(names, ["HOME", "PATH"]);
+    assert_eq!(names, ["HOME", "PATH", "TMPDIR"]);
 }
 
 #[cfg(target_os = "linux")]
