@@ -26,7 +26,10 @@ async fn a_daemon_starts_and_stops() {
         .split_whitespace()
         .filter(|name| !["PWD", "OLDPWD", "SHLVL", "_"].contains(name))
         .collect();
-    assert_eq!(environment, ["BAA_CODEXD_DRAIN_TIMEOUT", "CODEXD_TEST_MARK", "GREETING", "HOME", "PATH"]);
+    assert_eq!(
+        environment,
+        ["BAA_CODEXD_DRAIN_TIMEOUT", "CODEXD_TEST_MARK", "GREETING", "HOME", "PATH", "TMPDIR"]
+    );
     assert!(arguments(&daemon).starts_with("start --json --local-api-base http://127.0.0.1:0 --repo-root /"));
     assert!(arguments(&daemon).ends_with(" --run-once"));
 
