@@ -10,14 +10,17 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::sessions::{ThreadSession, last_turn};
+use super::sessions::{ThreadSession, Turns};
 use super::{CALL, Daemon, DaemonError, drafts, read};
 use crate::app_server::{CallError, Client};
-use crate::state::Session;
+use crate::state::{Phase, Session, State, Turn};
 
 /// How long is waited before a thread is asked for again that somebody else is writing, in turn.
 const LOCKED: [Duration; 3] =
     [Duration::from_millis(200), Duration::from_millis(600), Duration::from_millis(1200)];
+
+/// How many of a thread's newest turns are looked at for those that were cut off.
+const LOOK_BACK: u32 = 20;
 
 /// What became of the attempt to resume a thread.
 enum Resumed {
@@ -44,7 +47,23 @@ impl Daemon {
         attached.0 == client.generation() && attached.1.contains(thread_id)
     }
 
-    /// Resumes a session's thread unless this generation knows it already; the caller holds the session's lock, so it is
+    /// Lets the app-server unload a thread that no active session has; the caller holds the thread's lock.
+    ///
+    /// The subscription is one for all sessions of a thread, so the last one ends it.
+    pub(super) async fn detach(&self, client: &Client, thread_id: &str) {
+        if self.state().sessions.active_in_thread(thread_id).next().is_some() {
+            return;
+        }
+        {
+            let mut attached = self.shared.attached.lock().unwrap_or_else(PoisonError::into_inner);
+            attached.1.remove(thread_id);
+        }
+        let params = json!({ "threadId": thread_id });
+        // An app-server that refuses keeps the thread, which does no harm.
+        let _ = client.call("thread/unsubscribe", &params, CALL).await;
+    }
+
+    /// Resumes a session's thread unless this generation knows it already; the caller holds the thread's lock, so it is
     /// done once.
     ///
     /// A thread that never had a turn left nothing behind, so it is created anew under the same session.
@@ -65,7 +84,7 @@ impl Daemon {
             match self.resume(client, &memory.settings, &thread_id).await? {
                 Resumed::Yes => {
                     self.note_attached(client, &thread_id);
-                    self.correct_last_turn(client, &session, &thread_id).await;
+                    self.correct_turns(client, &thread_id).await;
                     return self.session(session_id);
                 }
                 Resumed::Lost(_) if session.last_turn_id.is_none() => {
@@ -109,14 +128,31 @@ impl Daemon {
     }
 
     /// What an end of the connection made "failed" may have ended otherwise, or not at all.
-    async fn correct_last_turn(&self, client: &Client, session: &Session, thread_id: &str) {
-        let Some(known) = &session.last_turn_id else { return };
-        // Nothing depends on it, so a failure leaves the record as it is.
-        let Ok(Some(turn)) = last_turn(client, thread_id).await else { return };
-        if turn.id == *known && session.last_turn_status.as_deref() != Some(&turn.status) {
-            let settled = drafts::turn_settled(session, &turn.id, &turn.status);
-            let _ = self.promise(move |_| vec![settled]).await;
+    async fn correct_turns(&self, client: &Client, thread_id: &str) {
+        let cut_off = |state: &State| -> Vec<Arc<Turn>> {
+            let cut_off = state.turns.of(thread_id).filter(|turn| turn.phase == Phase::CutOff);
+            cut_off.cloned().collect()
+        };
+        if cut_off(&self.state()).is_empty() {
+            return;
         }
+        // Nothing depends on it, so a failure leaves the records as they are.
+        let Ok(listed) =
+            Daemon::ask::<Turns>(client, "thread/turns/list", &newest_turns(thread_id, LOOK_BACK)).await
+        else {
+            return;
+        };
+        let thread_id = thread_id.to_owned();
+        let correct = move |state: &State| {
+            let settled = listed.data.iter().filter_map(|found| {
+                let turn = state.turns.get(&thread_id, &found.id)?;
+                let is_news = turn.phase == Phase::CutOff && turn.status != found.status;
+                let session = state.session_for(turn).filter(|_| is_news)?;
+                Some(drafts::turn_settled(session, turn, &found.status, None))
+            });
+            settled.collect()
+        };
+        let _ = self.promise(correct).await;
     }
 
     async fn recreate(
@@ -132,7 +168,7 @@ impl Daemon {
             .call_and_record(client, "thread/start", &params, move |answer| {
                 let thread: ThreadSession = read(answer.get())?;
                 let thread_id = thread.thread.id.clone();
-                let build = move |state: &crate::state::State| {
+                let build = move |state: &State| {
                     let previous = session.thread_id.clone();
                     let session = Session { child_pid: state.daemon.child.pid, ..thread.renew(session) };
                     vec![drafts::session_recreated(&session, previous.as_deref())]

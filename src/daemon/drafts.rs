@@ -1,19 +1,21 @@
 //! The daemon's own events, as the contract words them.
 
 mod child;
-
-use std::time::Duration;
+mod turns;
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::sessions::Turn;
 use crate::app_server::Closed;
 use crate::config::Config;
 use crate::journal::{Damage, Recovered};
 use crate::state::{
-    Draft, IdempotencyKey, Level, QueuedTurn, Request, RequestPolicy, Resolution, ResolvedBy, Session, State,
-    event_type,
+    Draft, IdempotencyKey, Level, Request, RequestPolicy, Resolution, ResolvedBy, Session, State, event_type,
+};
+
+use turns::turn_missing;
+pub(crate) use turns::{
+    turn_accepted, turn_found, turn_queued, turn_rejected, turn_settled, turn_stalled, turn_submitted,
 };
 
 pub(crate) use child::{
@@ -104,7 +106,7 @@ pub(crate) fn closed(state: &State, closed: &Closed) -> Vec<Draft> {
         };
         request_resolved(Some(request), &resolution)
     });
-    let turns = state.sessions.busy().filter_map(|session| turn_missing(state, session, closed));
+    let turns = state.turns.open().filter_map(|turn| turn_missing(state, turn, closed));
     let missing: Vec<Draft> = requests.chain(turns).collect();
     if closed.expected && missing.is_empty() {
         return missing;
@@ -135,32 +137,6 @@ pub(crate) fn earlier_life() -> Closed {
         exit: None,
         expected: true,
     }
-}
-
-fn turn_missing(state: &State, session: &Session, closed: &Closed) -> Option<Draft> {
-    let turn_id = session.current_turn_id.as_ref()?;
-    let child = &state.daemon.child;
-    let exit = closed.exit.as_ref();
-    Some(Draft::change(
-        Level::Error,
-        event_type::TURN_MISSING,
-        format!("App-server transport closed before turn {turn_id} completed."),
-        json!({
-            "childExitCode": exit.and_then(|exit| exit.code).or(child.exit_code),
-            "childPid": child.pid,
-            "childSignal": exit.and_then(|exit| exit.signal.as_ref()).or(child.signal.as_ref()),
-            "childStatus": child.status,
-            "failureClass": "transport_closed_before_turn_completed",
-            "flushedTrailingMessage": closed.flushed_trailing_message,
-            "sessionId": session.session_id,
-            "threadId": session.thread_id,
-            "trailingMessageLength": closed.trailing_message_length,
-            "transportCloseMessage": closed.message,
-            "transportCloseSource": closed.source,
-            "turnId": turn_id,
-            "turnStatusAtClose": session.last_turn_status,
-        }),
-    ))
 }
 
 pub(crate) fn session_opened(
@@ -228,124 +204,6 @@ pub(crate) fn session_forgotten(session: &Session) -> Draft {
         event_type::SESSION_FORGOTTEN,
         format!("Forgot session {session_id}, which was closed at {}.", session.updated_at),
         json!({ "sessionId": session_id, "threadId": session.thread_id }),
-    )
-}
-
-pub(crate) fn turn_accepted(
-    session_id: &str,
-    thread_id: &str,
-    turn_id: &str,
-    queue_id: Option<&str>,
-    key: Option<&IdempotencyKey>,
-) -> Draft {
-    let mut detail = json!({ "sessionId": session_id, "threadId": thread_id, "turnId": turn_id });
-    add(&mut detail, "queueId", queue_id);
-    add(&mut detail, "idempotency", key);
-    let message = format!("Accepted turn {turn_id} for session {session_id}.");
-    Draft::change(Level::Info, event_type::TURN_ACCEPTED, message, detail)
-}
-
-/// A turn whose acceptance nobody heard was found in its thread.
-pub(crate) fn turn_found(
-    session: &Session,
-    turn: &Turn,
-    is_newest: bool,
-    queue_id: Option<&str>,
-    key: Option<&IdempotencyKey>,
-) -> Draft {
-    let mut detail = json!({
-        "sessionId": session.session_id,
-        "threadId": session.thread_id,
-        "turnId": turn.id,
-        "status": turn.status,
-        "isNewest": is_newest,
-    });
-    add(&mut detail, "queueId", queue_id);
-    add(&mut detail, "idempotency", key);
-    let message = format!(
-        "Found turn {} of session {}, which is {}: it was accepted and nobody heard so.",
-        turn.id, session.session_id, turn.status
-    );
-    Draft::change(Level::Info, event_type::TURN_ACCEPTED, message, detail)
-}
-
-/// A turn is about to be given to the app-server.
-pub(crate) fn turn_submitted(
-    session_id: &str,
-    thread_id: &str,
-    client_message_id: &str,
-    queue_id: Option<&str>,
-    key: Option<&IdempotencyKey>,
-) -> Draft {
-    let mut detail =
-        json!({ "sessionId": session_id, "threadId": thread_id, "clientMessageId": client_message_id });
-    add(&mut detail, "queueId", queue_id);
-    add(&mut detail, "idempotency", key);
-    let message = format!("Submitting a turn to session {session_id}.");
-    Draft::change(Level::Info, event_type::TURN_SUBMITTED, message, detail)
-}
-
-/// The app-server did not take a turn.
-pub(crate) fn turn_rejected(
-    session_id: &str,
-    queue_id: Option<&str>,
-    key: Option<&IdempotencyKey>,
-    reason: &str,
-) -> Draft {
-    let mut detail = json!({ "sessionId": session_id, "reason": reason });
-    add(&mut detail, "queueId", queue_id);
-    add(&mut detail, "idempotencyKey", key.map(|key| &key.key));
-    let message = format!("A turn for session {session_id} was not taken: {reason}");
-    Draft::change(Level::Warn, event_type::TURN_REJECTED, message, detail)
-}
-
-/// A turn waits until its session is idle.
-pub(crate) fn turn_queued(
-    session: &Session,
-    turn: &QueuedTurn,
-    position: usize,
-    key: Option<&IdempotencyKey>,
-) -> Draft {
-    let mut detail = json!({
-        "sessionId": session.session_id,
-        "threadId": session.thread_id,
-        "queueId": turn.queue_id,
-        "position": position,
-        "turn": turn,
-    });
-    add(&mut detail, "idempotency", key);
-    let message = format!("Queued a turn for session {}, place {position}.", session.session_id);
-    Draft::change(Level::Info, event_type::TURN_QUEUED, message, detail)
-}
-
-/// The app-server was asked what became of a turn.
-pub(crate) fn turn_settled(session: &Session, turn_id: &str, status: &str) -> Draft {
-    Draft::change(
-        Level::Warn,
-        event_type::TURN_SETTLED,
-        format!("Turn {turn_id} of session {} is {status}, as its thread says.", session.session_id),
-        json!({
-            "sessionId": session.session_id,
-            "threadId": session.thread_id,
-            "turnId": turn_id,
-            "status": status,
-        }),
-    )
-}
-
-/// A turn says nothing.
-pub(crate) fn turn_stalled(session: &Session, turn_id: &str, silent: Duration) -> Draft {
-    let seconds = silent.as_secs();
-    Draft::note(
-        Level::Warn,
-        "turn.stalled",
-        format!("Turn {turn_id} of session {} has said nothing for {seconds} s.", session.session_id),
-        json!({
-            "sessionId": session.session_id,
-            "threadId": session.thread_id,
-            "turnId": turn_id,
-            "silentSeconds": seconds,
-        }),
     )
 }
 

@@ -56,9 +56,28 @@ impl Daemon {
         Some(lock.lock_owned().await)
     }
 
-    /// Waits for whoever has this session: of two turns that arrive at once the second one sees the first.
-    pub(super) async fn alone_with_session(&self, session_id: &str) -> OwnedMutexGuard<()> {
-        self.lock_of(&format!("session {session_id}")).lock_owned().await
+    /// Waits for the lock of a session's thread: of two turns that arrive at once, whatever sessions of the thread they
+    /// are for, the second one sees the first.
+    ///
+    /// Returns the session as it is then; its thread may change while this waits, and does not while the lock is held
+    /// by anybody but the one who holds it.
+    pub(super) async fn alone_with_thread(
+        &self,
+        session_id: &str,
+    ) -> Result<(OwnedMutexGuard<()>, Arc<Session>), DaemonError> {
+        loop {
+            let thread_id = self.session(session_id)?.thread_id.clone();
+            let guard = self.lock_thread(thread_id.as_deref().unwrap_or(session_id)).await;
+            let session = self.session(session_id)?;
+            if session.thread_id == thread_id {
+                return Ok((guard, session));
+            }
+        }
+    }
+
+    /// Waits for the lock of a thread.
+    pub(super) async fn lock_thread(&self, thread_id: &str) -> OwnedMutexGuard<()> {
+        self.lock_of(&format!("thread {thread_id}")).lock_owned().await
     }
 
     fn lock_of(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {

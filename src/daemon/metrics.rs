@@ -28,7 +28,7 @@ pub struct Metrics {
     pub active_sessions: u64,
     /// How many closed ones are remembered.
     pub closed_sessions: u64,
-    /// In how many sessions a turn runs.
+    /// How many turns run.
     pub running_turns: u64,
     /// How many turns wait for an earlier one.
     pub queued_turns: u64,
@@ -67,7 +67,7 @@ impl Daemon {
             child_restarts: tally.restarts(),
             active_sessions: (state.sessions.len() - closed_sessions) as u64,
             closed_sessions: closed_sessions as u64,
-            running_turns: state.sessions.busy().count() as u64,
+            running_turns: state.turns.open().count() as u64,
             queued_turns: queued.sum::<usize>() as u64,
             turns: tally.turns(),
             waiting_requests: state.requests.pending().count() as u64,

@@ -17,6 +17,7 @@ mod reading;
 mod recorder;
 mod requests;
 mod sessions;
+mod settling;
 mod status;
 mod syncer;
 mod tally;
@@ -38,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app_server::{Availability, CallError, Client, StopPace, Supervisor};
-use crate::config::Config;
+use crate::config::{ChildStrategy, Config};
 use crate::journal::{Bounds, Subscription};
 use crate::state::State;
 use background::Activity;
@@ -103,7 +104,7 @@ struct Shared {
     recorder: Recorder,
     availability: watch::Receiver<Availability>,
     supervisor: Mutex<Option<Supervisor>>,
-    /// One lock a session and a key of a request, while somebody needs it.
+    /// One lock for each thread and each key of a request, while one is needed.
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// The threads that the app-server of this generation knows.
     attached: Mutex<(u64, HashSet<String>)>,
@@ -250,23 +251,26 @@ impl Daemon {
     /// Waits until no turn runs.
     async fn idle(&self) {
         let mut news = self.shared.recorder.view().log.news();
-        while self.state().sessions.busy().next().is_some() {
+        while !self.turns_to_drain().is_empty() {
             if news.changed().await.is_err() {
                 return;
             }
         }
     }
 
+    /// The turns whose ends a stop waits for, as thread and turn ids: an app-server of our own ends with us, and what
+    /// others began on one that goes on is theirs.
+    fn turns_to_drain(&self) -> Vec<(String, String)> {
+        let is_external = self.config().server.strategy == ChildStrategy::External;
+        let state = self.state();
+        let open = state.turns.open().filter(|turn| turn.started_by.is_some() || !is_external);
+        open.map(|turn| (turn.thread_id.clone(), turn.turn_id.clone())).collect()
+    }
+
     /// Asks the app-server to end the turns that run, and waits a moment until they have.
     async fn interrupt_turns(&self) {
         let Availability::Ready(client) = self.shared.availability.borrow().clone() else { return };
-        let turns: Vec<_> = {
-            let state = self.state();
-            let turn = |session: &crate::state::Session| {
-                Some((session.thread_id.clone()?, session.current_turn_id.clone()?))
-            };
-            state.sessions.busy().filter_map(|session| turn(session)).collect()
-        };
+        let turns = self.turns_to_drain();
         if turns.is_empty() {
             return;
         }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::sessions::Turns;
 use super::{CALL, Daemon, DaemonError, drafts};
 use crate::state::turn::in_short;
-use crate::state::{Session, SessionStatus, Turn};
+use crate::state::{Phase, Session, SessionStatus, Turn};
 
 /// How long a turn may take to end after it was interrupted; the real app-server takes about 10 ms (measured).
 const INTERRUPTED: Duration = Duration::from_secs(5);
@@ -31,7 +31,8 @@ impl Daemon {
     /// One turn; an older one than those that are kept is read from the app-server.
     pub async fn turn(&self, session_id: &str, turn_id: &str) -> Result<Arc<Turn>, DaemonError> {
         let session = self.session(session_id)?;
-        if let Some(turn) = self.state().turns.get(session_id, turn_id).cloned() {
+        let thread_id = session.thread_id.as_deref().unwrap_or_default();
+        if let Some(turn) = self.state().turns.get(thread_id, turn_id).cloned() {
             return Ok(turn);
         }
         let daemon = self.clone();
@@ -90,8 +91,10 @@ impl Daemon {
                 let text = found.items.iter().rev().find(words).and_then(|item| item["text"].as_str());
                 return Ok(Arc::new(Turn {
                     turn_id: found.id,
-                    session_id: session.session_id.clone(),
-                    thread_id: Some(thread_id),
+                    thread_id,
+                    // That was forgotten with the record of the turn.
+                    started_by: None,
+                    phase: if found.status == "inProgress" { Phase::Started } else { Phase::Ended },
                     status: found.status,
                     started_at: found.started_at.map(rfc3339).unwrap_or_default(),
                     completed_at: found.completed_at.map(rfc3339),
@@ -119,7 +122,7 @@ impl Daemon {
     ) -> Result<Interrupted, DaemonError> {
         let session = self.session(session_id)?;
         let current =
-            session.current_turn_id.clone().ok_or_else(|| DaemonError::NoTurn(session_id.to_owned()))?;
+            self.running_turn(&session).ok_or_else(|| DaemonError::NoTurn(session_id.to_owned()))?;
         if let Some(turn_id) = turn_id
             && turn_id != current
         {
@@ -158,12 +161,11 @@ impl Daemon {
         let session_id = session_id.to_owned();
         self.run(async move {
             // No waiting turn begins while the running one ends.
-            let _alone = daemon.alone_with_session(&session_id).await;
-            let session = daemon.session(&session_id)?;
+            let (_alone, session) = daemon.alone_with_thread(&session_id).await?;
             if session.status == SessionStatus::Closed {
                 return Ok(session);
             }
-            if let Some(turn_id) = session.current_turn_id.clone() {
+            if let Some(turn_id) = daemon.turn_that_ends_with(&session) {
                 if !interrupt {
                     return Err(DaemonError::TurnInProgress { session_id, turn_id });
                 }
@@ -173,12 +175,29 @@ impl Daemon {
             daemon.promise(move |state| drafts::session_closed(state, &closed, None)).await?;
             // Without an app-server there is nothing to unload.
             if let (Ok(client), Some(thread_id)) = (daemon.client_now(), &session.thread_id) {
-                let params = json!({ "threadId": thread_id });
-                let _ = client.call("thread/unsubscribe", &params, CALL).await;
+                daemon.detach(&client, thread_id).await;
             }
             daemon.session(&session_id)
         })
         .await
+    }
+}
+
+impl Daemon {
+    fn running_turn(&self, session: &Session) -> Option<String> {
+        let state = self.state();
+        state.turns.running(session.thread_id.as_deref()?).map(|turn| turn.turn_id.clone())
+    }
+
+    /// The running turn that ends with a session: its own, or any when it is the last active session of the thread.
+    fn turn_that_ends_with(&self, session: &Session) -> Option<String> {
+        let thread_id = session.thread_id.as_deref()?;
+        let state = self.state();
+        let mut others = state.sessions.active_in_thread(thread_id);
+        let is_last = others.all(|other| other.session_id == session.session_id);
+        let turn = state.turns.running(thread_id)?;
+        let is_own = turn.started_by.as_ref() == Some(&session.session_id);
+        (is_own || is_last).then(|| turn.turn_id.clone())
     }
 }
 

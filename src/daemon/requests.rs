@@ -83,8 +83,12 @@ impl OpenRequests {
         let open = Open { generation, id, turn_id: request.turn_id.clone() };
         self.insert(request_id.clone(), open);
         recorder.send(Input::Build(Box::new(move |state| {
-            let session =
-                request.thread_id.as_deref().and_then(|thread_id| state.sessions.of_thread(thread_id));
+            // It belongs to the session that started the turn; what no session started belongs to none.
+            let owner = request.thread_id.as_ref().and_then(|thread_id| match &request.turn_id {
+                Some(turn_id) => state.owner_of(thread_id, turn_id),
+                None => state.turns.running(thread_id)?.started_by.as_deref(),
+            });
+            let session = owner.and_then(|session_id| state.sessions.get(session_id));
             request.session_id = session.map(|session| session.session_id.clone());
             let memory = session.and_then(|session| state.memory.sessions.get(&session.session_id));
             let own = memory.and_then(|memory| memory.requests.timeout_seconds);

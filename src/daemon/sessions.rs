@@ -91,12 +91,6 @@ pub(super) struct Turn {
     pub(super) completed_at: Option<i64>,
 }
 
-/// The newest turn of a thread, if it has one.
-pub(super) async fn last_turn(client: &Client, thread_id: &str) -> Result<Option<Turn>, DaemonError> {
-    let turns: Turns = Daemon::ask(client, "thread/turns/list", &newest_turns(thread_id, 1)).await?;
-    Ok(turns.data.into_iter().next())
-}
-
 impl Daemon {
     /// Creates a session on a new thread, or on an old one that is resumed; it is on disk when this returns.
     pub async fn create_session(&self, input: CreateSession) -> Result<Arc<Session>, DaemonError> {
@@ -113,10 +107,13 @@ impl Daemon {
             let session_id = match (input.thread_id.clone(), input.fork_from.clone()) {
                 (None, None) => daemon.start_thread(&client, input).await?,
                 (Some(thread_id), _) => {
+                    // So that the end of its last session does not unsubscribe from it meanwhile.
+                    let _alone = daemon.lock_thread(&thread_id).await;
                     daemon.adopt_thread(&client, "thread/resume", input, &thread_id).await?
                 }
                 (None, Some(source)) => {
-                    let source = daemon.attach(&client, daemon.session(&source)?).await?;
+                    let (_alone, source) = daemon.alone_with_thread(&source).await?;
+                    let source = daemon.attach(&client, source).await?;
                     let thread_id = source
                         .thread_id
                         .clone()
@@ -125,9 +122,6 @@ impl Daemon {
                 }
             };
             let session = daemon.first_answer(key.as_ref(), &session_id)?;
-            if let Some(thread_id) = &session.thread_id {
-                daemon.note_attached(&client, thread_id);
-            }
             Ok(session)
         })
         .await
@@ -173,11 +167,16 @@ impl Daemon {
     async fn start_thread(&self, client: &Client, input: CreateSession) -> Result<String, DaemonError> {
         let params = Value::Object(input.settings.clone());
         let endpoint = self.config().server.endpoint.to_string();
-        self.call_and_record(client, "thread/start", &params, move |answer| {
-            let thread: ThreadSession = read(answer.get())?;
-            Ok(open(input, thread, endpoint, None))
-        })
-        .await
+        let session_id = self
+            .call_and_record(client, "thread/start", &params, move |answer| {
+                let thread: ThreadSession = read(answer.get())?;
+                Ok(open(input, thread, endpoint, None))
+            })
+            .await?;
+        if let Some(thread_id) = &self.session(&session_id)?.thread_id {
+            self.note_attached(client, thread_id);
+        }
+        Ok(session_id)
     }
 
     /// Resumes or forks without the history, then asks for the last turn only: a whole history can be huge, and asking
@@ -193,6 +192,7 @@ impl Daemon {
         params.insert("threadId".to_owned(), thread_id.into());
         params.insert("excludeTurns".to_owned(), true.into());
         let thread: ThreadSession = Daemon::ask(client, method, &params).await?;
+        self.note_attached(client, &thread.thread.id);
         let newest = newest_turns(&thread.thread.id, 1);
         let endpoint = self.config().server.endpoint.to_string();
         self.call_and_record(client, "thread/turns/list", &newest, move |answer| {

@@ -103,7 +103,7 @@ async fn earlier_life(folder: &Path) -> (Config, State, String) {
     room.open_session("a").await;
     room.open_session("b").await;
     room.recorder
-        .promise(|_| vec![drafts::turn_accepted("b", "thread-b", "turn-b", None, None)])
+        .promise(|_| vec![drafts::turn_accepted("b", "thread-b", "turn-b", false, None, None)])
         .await
         .unwrap();
     room.close_session("a").await;
@@ -202,7 +202,7 @@ async fn closed_sessions_beyond_the_limit_are_forgotten_in_the_order_of_their_en
         room.open_session(name).await;
     }
     room.recorder
-        .promise(|_| vec![drafts::turn_accepted("e", "thread-e", "turn-e", None, None)])
+        .promise(|_| vec![drafts::turn_accepted("e", "thread-e", "turn-e", false, None, None)])
         .await
         .unwrap();
     for (name, forgotten) in

@@ -113,22 +113,29 @@ impl Daemon {
         if let Some(Answer { session: Some(session), turn_id, queue_id, .. }) = remembered {
             return Ok(TurnAccepted { session, turn_id, queue_id });
         }
-        let _alone_with_the_session = self.alone_with_session(&input.session_id).await;
-        let session = self.active_session(&input.session_id)?;
         let key = input.key.clone().map(RequestKey::until_tomorrow);
         let unknown = remembered.and_then(|answer| answer.client_message_id);
-        // A turn that waits before this one may be about to begin, and must not be overtaken.
-        let is_busy = session.current_turn_id.is_some()
-            || self.state().memory.queue(&input.session_id).next().is_some();
         let may_wait = input.when_busy == WhenBusy::Queue && input.expected_turn_id.is_none();
-        if is_busy && may_wait && unknown.is_none() {
-            return self.enqueue(&session, input, key).await;
-        }
-
-        let client = self.client().await?;
-        let session = self.attach(&client, session).await?;
-        let thread_id =
-            session.thread_id.clone().ok_or_else(|| DaemonError::NoThread(input.session_id.clone()))?;
+        let (_alone, client, session, thread_id) = loop {
+            let (alone, session) = self.alone_with_thread(&input.session_id).await?;
+            let session = active(session)?;
+            let no_thread = || DaemonError::NoThread(input.session_id.clone());
+            let thread_id = session.thread_id.clone().ok_or_else(no_thread)?;
+            // A turn that waits before this one may be about to begin, and must not be overtaken.
+            let is_busy = {
+                let state = self.state();
+                state.turns.running(&thread_id).is_some() || state.queue_of(&thread_id).next().is_some()
+            };
+            if is_busy && may_wait && unknown.is_none() {
+                return self.enqueue(&session, input, key).await;
+            }
+            let client = self.client().await?;
+            let session = self.attach(&client, session).await?;
+            // A thread that was created anew has another lock.
+            if session.thread_id.as_ref() == Some(&thread_id) {
+                break (alone, client, session, thread_id);
+            }
+        };
         let mut offer = Offer {
             session: &session,
             thread_id: &thread_id,
@@ -145,7 +152,8 @@ impl Daemon {
             return self.accepted(&session.session_id, input.key.as_ref(), Some(turn_id), None);
         }
         offer.offered_before = false;
-        let running = match (&input.expected_turn_id, &session.current_turn_id, input.when_busy) {
+        let current = self.state().turns.running(&thread_id).map(|turn| turn.turn_id.clone());
+        let running = match (&input.expected_turn_id, &current, input.when_busy) {
             (Some(expected), _, _) => Some(expected.clone()),
             (None, Some(current), WhenBusy::Steer) => Some(current.clone()),
             (None, Some(_), WhenBusy::Queue) => return self.enqueue(&session, input, key).await,
@@ -183,23 +191,24 @@ impl Daemon {
         Ok(TurnAccepted { session, turn_id, queue_id })
     }
 
-    fn active_session(&self, session_id: &str) -> Result<Arc<Session>, DaemonError> {
-        let session = self.session(session_id)?;
-        if session.status != SessionStatus::Active {
-            return Err(DaemonError::SessionNotActive(session_id.to_owned()));
-        }
-        Ok(session)
-    }
-
-    /// Gives the next waiting turn of an idle session to the app-server.
-    pub(super) async fn begin_next(&self, session_id: &str) -> Result<(), DaemonError> {
-        let _alone = self.alone_with_session(session_id).await;
-        let next = self.state().memory.queue(session_id).next().cloned();
-        let Some(next) = next else { return Ok(()) };
-        let session = self.active_session(session_id)?;
+    /// Gives the next waiting turn of an idle thread to the app-server.
+    pub(super) async fn begin_next(&self, thread_id: &str) -> Result<(), DaemonError> {
+        let _alone = self.lock_thread(thread_id).await;
+        let next = {
+            let state = self.state();
+            if state.turns.running(thread_id).is_some() {
+                return Ok(());
+            }
+            state.queue_of(thread_id).next().map(|(session_id, turn)| (session_id.to_owned(), turn.clone()))
+        };
+        let Some((session_id, next)) = next else { return Ok(()) };
         let client = self.client().await?;
-        let session = self.attach(&client, session).await?;
-        let (Some(thread_id), None) = (&session.thread_id, &session.current_turn_id) else { return Ok(()) };
+        let session = self.attach(&client, self.session(&session_id)?).await?;
+        // A thread that was created anew has another lock, and one that was resumed may run a turn.
+        let is_idle = self.state().turns.running(thread_id).is_none();
+        if session.thread_id.as_deref() != Some(thread_id) || !is_idle {
+            return Ok(());
+        }
         let offer = Offer {
             session: &session,
             thread_id,
@@ -222,8 +231,12 @@ impl Daemon {
         if let Some(error) = self.shared.recorder.view().storage() {
             return Err(DaemonError::Storage(error));
         }
-        let position = self.state().memory.queue(&session.session_id).count() + 1;
-        if position > QUEUE {
+        let (waiting, position) = {
+            let state = self.state();
+            let thread_id = session.thread_id.as_deref().unwrap_or_default();
+            (state.memory.queue(&session.session_id).count(), state.queue_of(thread_id).count() + 1)
+        };
+        if waiting >= QUEUE {
             return Err(DaemonError::QueueFull { session_id: session.session_id.clone(), limit: QUEUE });
         }
         let turn = QueuedTurn {
@@ -232,6 +245,8 @@ impl Daemon {
             input: input.input,
             settings: input.settings,
             submitted: false,
+            // Given when it is recorded.
+            order: 0,
         };
         let queue_id = turn.queue_id.clone();
         let queued = drafts::turn_queued(session, &turn, position, key.as_ref());
@@ -245,7 +260,7 @@ impl Daemon {
         self.check_that_it_waits(session_id, queue_id)?;
         let (daemon, session_id, queue_id) = (self.clone(), session_id.to_owned(), queue_id.to_owned());
         self.run(async move {
-            let _alone = daemon.alone_with_session(&session_id).await;
+            let (_alone, _) = daemon.alone_with_thread(&session_id).await?;
             daemon.check_that_it_waits(&session_id, &queue_id)?;
             let reason = "It was withdrawn before it began.";
             let withdrawn = drafts::turn_rejected(&session_id, Some(&queue_id), None, reason);
@@ -343,12 +358,14 @@ impl Daemon {
         loop {
             let (session_id, thread_id) = (offer.session.session_id.clone(), offer.thread_id.to_owned());
             let (queue_id, key) = (offer.queue_id.map(str::to_owned), offer.key.clone());
+            let steered = method == "turn/steer";
             let taken = self.call_and_record(client, method, &params, move |answer| {
                 let turn_id = read(answer.get()).map_err(|error| error.to_string())?;
                 let accepted = drafts::turn_accepted(
                     &session_id,
                     &thread_id,
                     &turn_id,
+                    steered,
                     queue_id.as_deref(),
                     key.as_ref(),
                 );
@@ -360,6 +377,14 @@ impl Daemon {
             }
             attempt += 1;
         }
+    }
+}
+
+/// A session that takes turns.
+fn active(session: Arc<Session>) -> Result<Arc<Session>, DaemonError> {
+    match session.status {
+        SessionStatus::Active => Ok(session),
+        SessionStatus::Closed => Err(DaemonError::SessionNotActive(session.session_id.clone())),
     }
 }
 

@@ -127,7 +127,7 @@ impl Scrape {
         let daemon = &self.daemon;
         let sessions = [("active", daemon.active_sessions), ("closed", daemon.closed_sessions)];
         page.gauges("codexd_sessions", "Sessions that are remembered.", "status", &sessions)?;
-        page.gauge("codexd_turns_running", "Sessions with a turn under way.", daemon.running_turns)?;
+        page.gauge("codexd_turns_running", "Turns under way.", daemon.running_turns)?;
         page.gauge("codexd_turns_queued", "Turns that wait for an earlier one.", daemon.queued_turns)?;
         page.histograms(
             "codexd_turn_duration_seconds",

@@ -21,6 +21,54 @@ use super::{Handle, answer};
 use crate::daemon::{DaemonError, Interrupted, SubmitTurn, TurnAccepted, WhenBusy};
 use crate::state::{Session, Turn};
 
+/// A turn of a session's thread; absent values are written out as `null`.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Turn")]
+pub(super) struct TurnBody {
+    /// Its name.
+    turn_id: String,
+    /// The session it was asked of, which has the turns of its thread.
+    session_id: String,
+    /// The session that started it; `null` when another client of the app-server did, or that is not known any more.
+    started_by: Option<String>,
+    /// Its thread.
+    thread_id: Option<String>,
+    /// `inProgress`, `completed`, `interrupted`, `failed`, or a newer word of the app-server.
+    status: String,
+    /// When it was accepted, RFC 3339, UTC, milliseconds.
+    started_at: String,
+    /// When it ended, RFC 3339, UTC, milliseconds.
+    completed_at: Option<String>,
+    /// The final answer: the newest message of the agent.
+    text: Option<String>,
+    /// The last error, in the app-server's form.
+    error: Option<Value>,
+    /// Tokens used, in the app-server's form.
+    token_usage: Option<Value>,
+    /// What happened, in short: each item's type, id, status and a few words.
+    items: Vec<Value>,
+}
+
+impl TurnBody {
+    /// The body for who asked a session for a turn.
+    fn new(session_id: &str, turn: &Turn) -> Self {
+        Self {
+            turn_id: turn.turn_id.clone(),
+            session_id: session_id.to_owned(),
+            started_by: turn.started_by.clone(),
+            thread_id: Some(turn.thread_id.clone()),
+            status: turn.status.clone(),
+            started_at: turn.started_at.clone(),
+            completed_at: turn.completed_at.clone(),
+            text: turn.text.clone(),
+            error: turn.error.clone(),
+            token_usage: turn.token_usage.clone(),
+            items: turn.items.clone(),
+        }
+    }
+}
+
 /// What became of a turn that was submitted.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -35,14 +83,14 @@ pub(super) struct Accepted {
     queue_id: Option<String>,
     /// The turn at its end, or when the time was over; only with `wait`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    turn: Option<Arc<Turn>>,
+    turn: Option<TurnBody>,
 }
 
 /// One turn.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "OneTurn")]
 pub(super) struct One {
-    turn: Arc<Turn>,
+    turn: TurnBody,
 }
 
 /// What became of an interrupt.
@@ -51,7 +99,7 @@ pub(super) struct One {
 pub(super) struct InterruptAnswer {
     /// Whether the turn ended by it.
     interrupted: bool,
-    turn: Arc<Turn>,
+    turn: TurnBody,
     /// Whether the commands that the turn had started were ended too.
     commands_ended: bool,
     /// Why not, as a sentence.
@@ -72,7 +120,8 @@ pub(super) async fn submit(
     let TurnAccepted { mut session, turn_id, queue_id } = edge.daemon.submit_turn(input).await?;
     let mut turn = None;
     if let (Some(turn_id), Some(patience)) = (&turn_id, wait) {
-        turn = Some(edge.daemon.turn_when_over(&session.session_id, turn_id, patience).await?);
+        let at_its_end = edge.daemon.turn_when_over(&session.session_id, turn_id, patience).await?;
+        turn = Some(TurnBody::new(&session.session_id, &at_its_end));
         // As it is after the turn; one that was closed and forgotten meanwhile stays as it was.
         session = edge.daemon.session(&session.session_id).unwrap_or(session);
     }
@@ -97,7 +146,7 @@ pub(super) async fn read(
         None => edge.daemon.turn(&session_id, &turn_id).await?,
     };
     let about = About::new(&session_id, Some(&turn.turn_id));
-    Ok(about.mark(answer::data(StatusCode::OK, One { turn })))
+    Ok(about.mark(answer::data(StatusCode::OK, One { turn: TurnBody::new(&session_id, &turn) })))
 }
 
 /// Takes a turn that waits out of the queue; the answer is its session without it.
@@ -121,7 +170,7 @@ pub(super) async fn interrupt(State(edge): State<Handle>, body: Body) -> Result<
         edge.daemon.interrupt_turn(&session_id, turn_id.as_deref()).await?;
     let answer = InterruptAnswer {
         interrupted: turn.status == "interrupted",
-        turn,
+        turn: TurnBody::new(&session_id, &turn),
         commands_ended,
         commands_reason: reason,
     };

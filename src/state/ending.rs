@@ -16,29 +16,13 @@ impl State {
     ///
     /// So each turn ends once, however often it is told of.
     pub fn ending<'a>(&'a self, change: &'a Change) -> Option<Ending<'a>> {
-        let (turn, status) = match change {
-            Change::TurnCompleted { thread_id, turn_id, status, .. } => {
-                let mut sessions = self.sessions.in_thread(thread_id);
-                let turn = sessions.find_map(|session| self.turns.get(&session.session_id, turn_id))?;
-                (&**turn, status.as_str())
-            }
-            Change::TurnMissing { session_id, turn_id } => (self.turn_of(session_id, turn_id)?, FAILED),
-            Change::TurnSettled { session_id, turn_id, status } => {
-                (self.turn_of(session_id, turn_id)?, status.as_str())
-            }
+        let (thread_id, turn_id) = self.turn_of_change(change)?;
+        let turn = self.turns.get(&thread_id, &turn_id)?;
+        let status = match change {
+            Change::TurnCompleted { status, .. } | Change::TurnSettled { status, .. } => status.as_str(),
+            Change::TurnMissing { .. } => FAILED,
             _ => return None,
         };
         (!turn.is_over() && status != IN_PROGRESS).then_some(Ending { turn, status })
-    }
-
-    /// A turn of a session; `None` as well when it is over in another session of the same thread, whose turn it is too.
-    fn turn_of(&self, session_id: &str, turn_id: &str) -> Option<&Turn> {
-        let thread_id = self.sessions.get(session_id)?.thread_id.as_deref().unwrap_or_default();
-        let mut others = self.sessions.in_thread(thread_id);
-        let turn = |session_id: &str| self.turns.get(session_id, turn_id).map(|turn| &**turn);
-        if others.any(|other| turn(&other.session_id).is_some_and(Turn::is_over)) {
-            return None;
-        }
-        turn(session_id)
     }
 }

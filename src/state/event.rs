@@ -156,10 +156,14 @@ pub enum Change {
     },
     /// The app-server took a turn.
     TurnAccepted {
-        /// The session it belongs to.
+        /// The session that started it.
         session_id: String,
+        /// The thread; `None` means that of the session.
+        thread_id: Option<String>,
         /// The turn.
         turn_id: String,
+        /// Whether the session only said something to a turn that runs, which then is not its own.
+        steered: bool,
         /// What it is by now, when it was found later; `None` when it has just begun.
         found: Option<FoundTurn>,
         /// The waiting turn that it was, if it was one.
@@ -202,12 +206,16 @@ pub enum Change {
     RequestResolved(Resolution),
     /// The app-server was asked what became of a turn.
     TurnSettled {
-        /// The session it belongs to.
+        /// The session that started it, or another one of its thread.
         session_id: String,
+        /// The thread; `None` means that of the session.
+        thread_id: Option<String>,
         /// The turn.
         turn_id: String,
         /// The app-server's word.
         status: String,
+        /// Why it failed, if that is known.
+        error: Option<Value>,
     },
     /// A thread changed between idle and active.
     ThreadStatusChanged {
@@ -276,8 +284,10 @@ pub enum Change {
     },
     /// A turn was cut off by the end of its connection.
     TurnMissing {
-        /// The session it belonged to.
+        /// The session that started it, or another one of its thread.
         session_id: String,
+        /// The thread; `None` means that of the session.
+        thread_id: Option<String>,
         /// The turn.
         turn_id: String,
     },
@@ -351,7 +361,9 @@ impl Change {
             event_type::SESSION_FORGOTTEN => Change::SessionForgotten { session_id: text("sessionId")? },
             event_type::TURN_ACCEPTED => Change::TurnAccepted {
                 session_id: text("sessionId")?,
+                thread_id: text("threadId"),
                 turn_id: text("turnId")?,
+                steered: detail["steered"] == true,
                 found: FoundTurn::deserialize(detail).ok(),
                 queue_id: text("queueId"),
                 key: read(detail, "idempotency"),
@@ -376,8 +388,10 @@ impl Change {
             event_type::REQUEST_RESOLVED => Change::RequestResolved(Resolution::deserialize(detail).ok()?),
             event_type::TURN_SETTLED => Change::TurnSettled {
                 session_id: text("sessionId")?,
+                thread_id: text("threadId"),
                 turn_id: text("turnId")?,
                 status: text("status")?,
+                error: detail.get("error").filter(|error| !error.is_null()).cloned(),
             },
             event_type::THREAD_STATUS_CHANGED => Change::ThreadStatusChanged {
                 thread_id: text("threadId")?,
@@ -401,9 +415,11 @@ impl Change {
                 will_retry: detail.get("willRetry").and_then(Value::as_bool).unwrap_or(false),
                 error: detail.get("error").filter(|error| !error.is_null()).cloned(),
             },
-            event_type::TURN_MISSING => {
-                Change::TurnMissing { session_id: text("sessionId")?, turn_id: text("turnId")? }
-            }
+            event_type::TURN_MISSING => Change::TurnMissing {
+                session_id: text("sessionId")?,
+                thread_id: text("threadId"),
+                turn_id: text("turnId")?,
+            },
             _ => return None,
         })
     }

@@ -28,6 +28,9 @@ pub struct QueuedTurn {
     /// Whether it was given to the app-server and nothing is known of the outcome.
     #[serde(default)]
     pub submitted: bool,
+    /// Where it stands among the turns that wait in its thread, whatever their sessions: the lowest begins first.
+    #[serde(default)]
+    pub order: u64,
 }
 
 /// What is remembered of one session.

@@ -14,6 +14,7 @@ mod session;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
+mod threads;
 pub mod turn;
 
 pub use daemon::{AccountState, ChildPhase, ChildState, ChildStatus, DaemonState};
@@ -22,7 +23,7 @@ pub use event::{Change, Draft, Event, FoundTurn, Level};
 pub use memory::{Answer, IdempotencyKey, Memory, QueuedTurn, SessionMemory};
 pub use request::{Request, RequestPolicy, RequestStatus, Requests, Resolution, ResolvedBy};
 pub use session::{Purpose, Session, SessionStatus, Sessions};
-pub use turn::{Turn, Turns};
+pub use turn::{Phase, Turn, Turns};
 
 /// The status of a turn that a lost connection cut off.
 const FAILED: &str = "failed";
@@ -42,7 +43,7 @@ pub struct State {
     pub sessions_updated_at: Option<String>,
     /// All sessions.
     pub sessions: Sessions,
-    /// The newest turns.
+    /// The newest turns of each thread.
     pub turns: Turns,
     /// What the app-server asked.
     pub requests: Requests,
@@ -63,7 +64,7 @@ impl State {
             for request in registry.requests {
                 state.requests.insert(request);
             }
-            state.turns = registry.turns;
+            state.turns = registry.turns.restore(registry.turns_of_sessions);
             state.memory = registry.memory;
             state.sessions_through = registry.through_seq;
             state.sessions_updated_at = registry.updated_at;
@@ -96,8 +97,9 @@ impl State {
         let mut sessions_changed = false;
         if seq > self.sessions_through {
             self.sessions_through = seq;
-            sessions_changed = self.apply_to_sessions(at, change);
-            sessions_changed |= self.apply_to_turns(at, change);
+            // Before what is remembered of an answer, which has the session as it was answered.
+            sessions_changed = self.apply_to_threads(at, change);
+            sessions_changed |= self.apply_to_sessions(at, change);
             if sessions_changed {
                 self.sessions_updated_at = Some(at.to_owned());
             }
@@ -214,62 +216,6 @@ impl State {
         }
     }
 
-    /// Returns whether the change was one of a turn's.
-    fn apply_to_turns(&mut self, at: &str, change: &Change) -> bool {
-        let mut in_thread = |thread_id: &String, turn_id: &String, change: &dyn Fn(&mut Turn)| {
-            let sessions: Vec<_> =
-                self.sessions.in_thread(thread_id).map(|session| session.session_id.clone()).collect();
-            for session_id in &sessions {
-                change(self.turns.entry(at, session_id, Some(thread_id), turn_id));
-            }
-            !sessions.is_empty()
-        };
-        let end = |turn: &mut Turn, status: &str| {
-            turn.status = status.to_owned();
-            turn.completed_at = turn.is_over().then(|| at.to_owned());
-        };
-        match change {
-            Change::TurnStarted { thread_id, turn_id, .. } => in_thread(thread_id, turn_id, &|_| {}),
-            Change::TurnCompleted { thread_id, turn_id, status, error } => {
-                in_thread(thread_id, turn_id, &|turn| {
-                    end(turn, status);
-                    if error.is_some() {
-                        turn.error.clone_from(error);
-                    }
-                })
-            }
-            Change::TurnError { thread_id, turn_id, error, .. } => {
-                in_thread(thread_id, turn_id, &|turn| turn.error.clone_from(error))
-            }
-            Change::ItemCompleted { thread_id, turn_id, item } => {
-                in_thread(thread_id, turn_id, &|turn| turn::add_item(turn, item))
-            }
-            Change::TokensUsed { thread_id, turn_id, usage } => {
-                in_thread(thread_id, turn_id, &|turn| turn.token_usage = Some(usage.clone()))
-            }
-            Change::TurnAccepted { session_id, turn_id, .. } => {
-                let Some(session) = self.sessions.get(session_id).cloned() else { return false };
-                self.turns.entry(at, session_id, session.thread_id.as_deref(), turn_id);
-                true
-            }
-            Change::TurnMissing { session_id, turn_id } => {
-                let Some(session) = self.sessions.get(session_id).cloned() else { return false };
-                end(self.turns.entry(at, session_id, session.thread_id.as_deref(), turn_id), FAILED);
-                true
-            }
-            Change::TurnSettled { session_id, turn_id, status } => {
-                let Some(session) = self.sessions.get(session_id).cloned() else { return false };
-                end(self.turns.entry(at, session_id, session.thread_id.as_deref(), turn_id), status);
-                true
-            }
-            Change::SessionForgotten { session_id } => {
-                self.turns.forget(session_id);
-                true
-            }
-            _ => false,
-        }
-    }
-
     /// Remembers what came of a request that may be repeated, with the session as it is now.
     fn remember(
         &mut self,
@@ -307,6 +253,7 @@ impl State {
                 if let Some(policy) = policy.filter(|policy| *policy != RequestPolicy::default()) {
                     self.memory.of(&session.session_id).requests = policy;
                 }
+                self.join_thread(at, &session.session_id);
                 self.remember(at, key.as_ref(), &session.session_id, |_| {});
                 true
             }
@@ -317,26 +264,19 @@ impl State {
             }),
             Change::SessionForgotten { session_id } => {
                 self.memory.sessions.remove(session_id);
-                sessions.remove(session_id)
+                let thread_id = sessions.get(session_id).and_then(|session| session.thread_id.clone());
+                let was_known = sessions.remove(session_id);
+                if let Some(thread_id) = thread_id.filter(|id| sessions.in_thread(id).next().is_none()) {
+                    self.turns.forget(&thread_id);
+                }
+                was_known
             }
-            Change::TurnAccepted { session_id, turn_id, found, queue_id, key } => {
-                let status = found.as_ref().map_or(IN_PROGRESS, |found| &found.status);
-                // A turn that others came after says nothing about the session as it is now.
-                let is_newest = found.as_ref().is_none_or(|found| found.is_newest);
-                let known = sessions.update(session_id, |session| {
-                    // A turn that already reported itself has more to say than its acceptance.
-                    if is_newest && session.last_turn_id.as_ref() != Some(turn_id) {
-                        session.current_turn_id = (status == IN_PROGRESS).then(|| turn_id.clone());
-                        session.last_turn_id = Some(turn_id.clone());
-                        session.last_turn_status = Some(status.to_owned());
-                        session.updated_at = at.to_owned();
-                    }
-                });
+            Change::TurnAccepted { session_id, turn_id, queue_id, key, .. } => {
                 if let Some(queue_id) = queue_id {
                     self.memory.dequeue(session_id, queue_id);
                 }
                 self.remember(at, key.as_ref(), session_id, |answer| answer.turn_id = Some(turn_id.clone()));
-                known
+                self.sessions.get(session_id).is_some()
             }
             Change::TurnSubmitted { session_id, client_message_id, queue_id, key } => {
                 if let Some(queue_id) = queue_id {
@@ -367,59 +307,12 @@ impl State {
                 true
             }
             Change::TurnQueued { session_id, turn, key } => {
-                self.memory.of(session_id).queue.push_back((**turn).clone());
+                let turn = QueuedTurn { order: self.through, ..(**turn).clone() };
                 let queue_id = turn.queue_id.clone();
+                self.memory.of(session_id).queue.push_back(turn);
                 self.remember(at, key.as_ref(), session_id, |answer| answer.queue_id = Some(queue_id));
                 true
             }
-            Change::TurnSettled { session_id, turn_id, status } => sessions.update(session_id, |session| {
-                if session.last_turn_id.as_ref() == Some(turn_id) {
-                    session.current_turn_id = (status == IN_PROGRESS).then(|| turn_id.clone());
-                    session.last_turn_status = Some(status.clone());
-                    session.updated_at = at.to_owned();
-                }
-            }),
-            Change::ThreadStatusChanged { thread_id, is_active } => {
-                sessions.note_thread(thread_id, *is_active);
-                sessions.update_thread(thread_id, |session| session.updated_at = at.to_owned())
-            }
-            Change::TurnStarted { thread_id, turn_id, status } => {
-                sessions.update_thread(thread_id, |session| {
-                    session.current_turn_id = Some(turn_id.clone());
-                    session.last_turn_id = Some(turn_id.clone());
-                    session.last_turn_status = Some(status.clone());
-                    session.updated_at = at.to_owned();
-                })
-            }
-            Change::TurnCompleted { thread_id, turn_id, status, .. } => {
-                sessions.update_thread(thread_id, |session| {
-                    if session.current_turn_id.as_ref() == Some(turn_id) {
-                        session.current_turn_id = None;
-                    }
-                    session.last_turn_id = Some(turn_id.clone());
-                    session.last_turn_status = Some(status.clone());
-                    session.updated_at = at.to_owned();
-                })
-            }
-            Change::TurnError { thread_id, turn_id, will_retry, .. } => {
-                sessions.update_thread(thread_id, |session| {
-                    if *will_retry {
-                        session.current_turn_id.get_or_insert_with(|| turn_id.clone());
-                    } else if session.current_turn_id.as_ref() == Some(turn_id) {
-                        session.current_turn_id = None;
-                    }
-                    session.last_turn_id = Some(turn_id.clone());
-                    session.last_turn_status =
-                        Some(if *will_retry { IN_PROGRESS } else { FAILED }.to_owned());
-                    session.updated_at = at.to_owned();
-                })
-            }
-            Change::TurnMissing { session_id, turn_id } => sessions.update(session_id, |session| {
-                session.current_turn_id = None;
-                session.last_turn_id = Some(turn_id.clone());
-                session.last_turn_status = Some(FAILED.to_owned());
-                session.updated_at = at.to_owned();
-            }),
             _ => false,
         }
     }

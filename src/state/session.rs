@@ -95,9 +95,6 @@ pub struct Sessions {
     records: BTreeMap<u64, Arc<Session>>,
     by_id: HashMap<String, u64>,
     by_thread: HashMap<String, Vec<u64>>,
-    busy: BTreeSet<u64>,
-    /// Busy ones whose threads say that they are idle.
-    doubtful: BTreeSet<u64>,
     /// By the time of their end, oldest first.
     closed: BTreeSet<(String, u64)>,
     next: u64,
@@ -135,25 +132,9 @@ impl Sessions {
         self.records.values()
     }
 
-    /// The active sessions whose turn has not ended, oldest first.
-    pub fn busy(&self) -> impl Iterator<Item = &Arc<Session>> {
-        self.busy.iter().filter_map(|ordinal| self.records.get(ordinal))
-    }
-
-    /// The active sessions with a turn that has not ended although their threads say that they are idle.
-    pub fn doubtful(&self) -> impl Iterator<Item = &Arc<Session>> {
-        self.doubtful.intersection(&self.busy).filter_map(|ordinal| self.records.get(ordinal))
-    }
-
-    /// Takes in what a thread says about itself.
-    pub(super) fn note_thread(&mut self, thread_id: &str, is_active: bool) {
-        for ordinal in self.by_thread.get(thread_id).into_iter().flatten() {
-            if is_active {
-                self.doubtful.remove(ordinal);
-            } else if self.busy.contains(ordinal) {
-                self.doubtful.insert(*ordinal);
-            }
-        }
+    /// The active sessions of a thread, oldest first.
+    pub fn active_in_thread(&self, thread_id: &str) -> impl Iterator<Item = &Arc<Session>> {
+        self.in_thread(thread_id).filter(|session| session.status == SessionStatus::Active)
     }
 
     /// How many are closed.
@@ -193,6 +174,16 @@ impl Sessions {
         true
     }
 
+    /// Changes every active session of a thread; `false` when there is none.
+    pub fn update_active(&mut self, thread_id: &str, change: impl Fn(&mut Session)) -> bool {
+        let active: Vec<_> =
+            self.active_in_thread(thread_id).map(|session| session.session_id.clone()).collect();
+        for session_id in &active {
+            self.update(session_id, &change);
+        }
+        !active.is_empty()
+    }
+
     /// Changes every session of a thread; `false` when there is none.
     pub fn update_thread(&mut self, thread_id: &str, change: impl Fn(&mut Session)) -> bool {
         let Some(ordinals) = self.by_thread.get(thread_id).cloned() else { return false };
@@ -218,17 +209,8 @@ impl Sessions {
             let at = ordinals.partition_point(|&other| other < ordinal);
             ordinals.insert(at, ordinal);
         }
-        match session.status {
-            SessionStatus::Active if session.current_turn_id.is_some() => {
-                self.busy.insert(ordinal);
-            }
-            SessionStatus::Active => {
-                self.doubtful.remove(&ordinal);
-            }
-            SessionStatus::Closed => {
-                self.doubtful.remove(&ordinal);
-                self.closed.insert((session.updated_at.clone(), ordinal));
-            }
+        if session.status == SessionStatus::Closed {
+            self.closed.insert((session.updated_at.clone(), ordinal));
         }
         self.records.insert(ordinal, session);
     }
@@ -244,7 +226,6 @@ impl Sessions {
                 self.by_thread.remove(thread_id);
             }
         }
-        self.busy.remove(&ordinal);
         self.closed.remove(&(session.updated_at.clone(), ordinal));
     }
 }

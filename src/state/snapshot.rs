@@ -1,5 +1,6 @@
 //! The records on disk: JSON files that are replaced whole or not at all.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +8,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::turn::SessionTurn;
 use super::{DaemonState, Memory, Request, Session, State, Turns};
 use crate::disk::Disk;
 
@@ -49,9 +51,12 @@ pub struct RegistryFile {
     pub updated_at: Option<String>,
     /// All sessions, oldest first.
     pub sessions: Vec<std::sync::Arc<Session>>,
-    /// The newest turns of each session.
-    #[serde(default)]
+    /// The newest turns of each thread.
+    #[serde(default, rename = "threadTurns")]
     pub turns: Turns,
+    /// The newest turns of each session, as earlier versions wrote them.
+    #[serde(default, rename = "turns", skip_serializing)]
+    pub turns_of_sessions: BTreeMap<String, Vec<SessionTurn>>,
     /// What the app-server asked, oldest first.
     #[serde(default)]
     pub requests: Vec<std::sync::Arc<Request>>,
@@ -102,6 +107,7 @@ impl RegistryFile {
             updated_at: state.sessions_updated_at.clone(),
             sessions: state.sessions.iter().cloned().collect(),
             turns: state.turns.clone(),
+            turns_of_sessions: BTreeMap::new(),
             requests: state.requests.iter().cloned().collect(),
             memory: state.memory.clone(),
         }

@@ -56,7 +56,7 @@ fn a_turn_goes_from_accepted_to_completed() {
     let session = state.sessions.get("s").unwrap();
     assert_eq!(session.current_turn_id.as_deref(), Some("u"));
     assert_eq!(session.last_turn_status.as_deref(), Some("inProgress"));
-    assert_eq!(state.sessions.busy().count(), 1);
+    assert_eq!(state.turns.open().count(), 1);
 
     let state = folded(vec![
         opened("s", "t"),
@@ -71,7 +71,7 @@ fn a_turn_goes_from_accepted_to_completed() {
     assert_eq!(session.last_turn_id.as_deref(), Some("u"));
     assert_eq!(session.last_turn_status.as_deref(), Some("completed"));
     assert_eq!(session.updated_at, "T4");
-    assert_eq!(state.sessions.busy().count(), 0);
+    assert_eq!(state.turns.open().count(), 0);
 }
 
 #[test]
@@ -120,7 +120,68 @@ fn a_closed_session_has_no_turn_and_is_not_busy() {
     ]);
     let session = state.sessions.get("s").unwrap();
     assert_eq!((session.status, &session.current_turn_id), (SessionStatus::Closed, &None));
-    assert_eq!(state.sessions.busy().count(), 0);
+}
+
+#[test]
+fn a_turn_belongs_to_the_session_that_started_it() {
+    let accepted = |session_id: &str, turn_id: &str, steered: bool| {
+        let detail = json!({"sessionId": session_id, "threadId": "t", "turnId": turn_id, "steered": steered});
+        (event_type::TURN_ACCEPTED, detail)
+    };
+    let begun = |turn_id| (event_type::TURN_STARTED, json!({"threadId": "t", "turnId": turn_id}));
+    let sessions = vec![opened("s", "t"), opened("z", "t")];
+    let events = [sessions.clone(), vec![accepted("s", "u", false), accepted("z", "u", true), begun("v")]];
+    let state = folded(events.concat());
+    assert_eq!(state.owner_of("t", "u"), Some("s"));
+    assert_eq!(state.owner_of("t", "v"), None, "another client of the app-server started it");
+    assert_eq!(state.owner_of("t", "w"), None);
+    for session_id in ["s", "z"] {
+        let session = state.sessions.get(session_id).unwrap();
+        assert_eq!(session.current_turn_id.as_deref(), Some("v"), "both have the turns of their thread");
+    }
+    let state = folded([sessions, vec![begun("u"), accepted("z", "u", true)]].concat());
+    assert_eq!(state.owner_of("t", "u"), None, "who steers a turn of another one does not start it");
+}
+
+#[test]
+fn turns_of_an_older_registry_become_turns_of_their_threads() {
+    let turn = |session_id: &str, turn_id: &str, status: &str, at: &str| {
+        json!({
+            "turnId": turn_id, "sessionId": session_id, "threadId": "t", "status": status, "startedAt": at,
+            "completedAt": null, "text": "hi", "error": null, "tokenUsage": null, "items": [],
+        })
+    };
+    let registry = json!({
+        "throughSeq": 7, "updatedAt": "T7", "sessions": [session("s", "t"), session("z", "t")],
+        "turns": {
+            "s": [turn("s", "u", "inProgress", "T1"), turn("s", "w", "inProgress", "T3")],
+            "z": [turn("z", "u", "completed", "T1"), turn("z", "v", "completed", "T2")],
+        },
+    });
+    let state = State::restore(Some(serde_json::from_value(registry).unwrap()), None);
+    let turns: Vec<_> = state.turns.of("t").map(|turn| (turn.turn_id.as_str(), turn.is_over())).collect();
+    assert_eq!(turns, [("w", false), ("v", true), ("u", true)]);
+    assert_eq!(state.owner_of("t", "v"), Some("z"));
+    assert_eq!(state.owner_of("t", "u"), None, "two sessions have it, and which started it was not written");
+    assert_eq!(state.turns.running("t").map(|turn| turn.turn_id.as_str()), Some("w"));
+    let written = serde_json::to_value(snapshot::RegistryFile::of(&state)).unwrap();
+    assert_eq!(written.get("turns"), None);
+    let again = State::restore(Some(serde_json::from_value(written).unwrap()), None);
+    assert_eq!(again.turns, state.turns);
+}
+
+#[test]
+fn turns_wait_in_one_order_for_all_sessions_of_a_thread() {
+    let queued = |session_id: &str, id: &str| {
+        let turn = json!({"queueId": id, "queuedAt": "T0", "input": [], "settings": {}});
+        (event_type::TURN_QUEUED, json!({"sessionId": session_id, "turn": turn}))
+    };
+    let mut events = vec![opened("s", "t"), opened("z", "t"), opened("o", "other")];
+    events.extend([queued("z", "1"), queued("s", "2"), queued("o", "3"), queued("z", "4")]);
+    let state = folded(events);
+    let queue: Vec<_> = state.queue_of("t").map(|(session_id, turn)| (session_id, &*turn.queue_id)).collect();
+    assert_eq!(queue, [("z", "1"), ("s", "2"), ("z", "4")]);
+    assert_eq!(state.queued_threads().into_iter().collect::<Vec<_>>(), ["other", "t"]);
 }
 
 #[test]
@@ -336,11 +397,29 @@ proptest! {
     }
 
     #[test]
-    fn busy_sessions_are_the_active_ones_with_a_turn(events in prop::collection::vec(any_event(), 0..60)) {
+    fn the_open_turns_are_those_that_are_not_over_also_in_a_state_that_was_read(
+        events in prop::collection::vec(any_event(), 0..60),
+    ) {
         let state = folded(events);
-        let expected: Vec<_> = state.sessions.iter()
-            .filter(|session| session.status == SessionStatus::Active && session.current_turn_id.is_some())
-            .cloned().collect();
-        prop_assert_eq!(state.sessions.busy().cloned().collect::<Vec<_>>(), expected);
+        let registry = serde_json::to_string(&snapshot::RegistryFile::of(&state)).unwrap();
+        let restored = State::restore(Some(serde_json::from_str(&registry).unwrap()), None);
+        for state in [&state, &restored] {
+            let expected: Vec<_> = ["a", "b", "c"].into_iter().flat_map(|thread_id| state.turns.of(thread_id))
+                .filter(|turn| turn.status == IN_PROGRESS).cloned().collect();
+            prop_assert_eq!(state.turns.open().cloned().collect::<Vec<_>>(), expected);
+        }
+    }
+
+    #[test]
+    fn active_sessions_of_a_thread_show_the_same_turns(events in prop::collection::vec(any_event(), 0..60)) {
+        let state = folded(events);
+        for turn in state.turns.open() {
+            let running = state.turns.running(&turn.thread_id).unwrap();
+            for session in state.sessions.active_in_thread(&turn.thread_id) {
+                let shown = session.current_turn_id.as_ref();
+                let expected = Some(&running.turn_id).filter(|_| running.phase != Phase::Failing);
+                prop_assert_eq!(shown, expected);
+            }
+        }
     }
 }

@@ -1,32 +1,49 @@
-//! The newest turns of each session, as things that can be read.
+//! The newest turns of each thread.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-/// How many turns of a session are kept.
+/// How many turns of a thread are kept.
 const KEPT: usize = 20;
 /// How many items of a turn are kept.
 const ITEMS: usize = 500;
 /// How many characters of an item's words its short form has.
 const SHORT: usize = 200;
 
-/// A turn, as clients see it; absent values are written out as `null`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema, Deserialize)]
+/// How far a turn has come; see [`super::threads`] for what leads from one to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// The app-server took it and has not said that it runs.
+    Accepted,
+    /// It runs.
+    Started,
+    /// It met an error that the app-server does not try again after; its end follows.
+    Failing,
+    /// The connection ended before it did: `failed` is what is known, and the thread may correct it.
+    CutOff,
+    /// It ended, and nothing changes that.
+    Ended,
+}
+
+/// A turn of a thread; there is one, whatever sessions the thread has.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Turn {
-    /// Its name.
+    /// The app-server's id.
     pub turn_id: String,
-    /// Its session.
-    pub session_id: String,
     /// Its thread.
-    pub thread_id: Option<String>,
+    pub thread_id: String,
+    /// The session whose caller started it; `None` when another client of the app-server did.
+    pub started_by: Option<String>,
+    /// How far it has come.
+    pub phase: Phase,
     /// `inProgress`, `completed`, `interrupted`, `failed`, or a newer word of the app-server.
     pub status: String,
-    /// When it was accepted, RFC 3339, UTC, milliseconds.
+    /// When it was first heard of, RFC 3339, UTC, milliseconds.
     pub started_at: String,
     /// When it ended, RFC 3339, UTC, milliseconds.
     pub completed_at: Option<String>,
@@ -43,63 +60,220 @@ pub struct Turn {
 impl Turn {
     /// Whether it is over.
     pub fn is_over(&self) -> bool {
-        self.status != super::IN_PROGRESS
+        matches!(self.phase, Phase::CutOff | Phase::Ended)
+    }
+
+    /// Ends it; the first end counts, and only that of a turn that was cut off may be corrected.
+    pub(super) fn end(&mut self, at: &str, phase: Phase, status: &str, error: Option<&Value>) {
+        let is_correction = self.phase == Phase::CutOff && phase == Phase::Ended;
+        if self.is_over() && !is_correction {
+            return;
+        }
+        self.phase = phase;
+        self.status = status.to_owned();
+        self.completed_at.get_or_insert_with(|| at.to_owned());
+        if error.is_some() {
+            self.error = error.cloned();
+        }
+    }
+
+    /// Takes up again a turn whose connection ended and which went on all the same.
+    pub(super) fn reopen(&mut self) {
+        if self.phase == Phase::CutOff {
+            self.phase = Phase::Started;
+            super::IN_PROGRESS.clone_into(&mut self.status);
+            self.completed_at = None;
+        }
     }
 }
 
-/// The kept turns by session, oldest first.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+/// A turn as the registry of earlier versions has it: once for each session.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionTurn {
+    turn_id: String,
+    session_id: String,
+    thread_id: Option<String>,
+    status: String,
+    started_at: String,
+    completed_at: Option<String>,
+    text: Option<String>,
+    error: Option<Value>,
+    token_usage: Option<Value>,
+    items: Vec<Value>,
+}
+
+impl From<SessionTurn> for Turn {
+    fn from(turn: SessionTurn) -> Self {
+        let is_open = turn.status == super::IN_PROGRESS;
+        Self {
+            turn_id: turn.turn_id,
+            thread_id: turn.thread_id.unwrap_or_default(),
+            started_by: Some(turn.session_id),
+            phase: if is_open { Phase::Started } else { Phase::Ended },
+            status: turn.status,
+            started_at: turn.started_at,
+            completed_at: turn.completed_at,
+            text: turn.text,
+            error: turn.error,
+            token_usage: turn.token_usage,
+            items: turn.items,
+        }
+    }
+}
+
+/// The kept turns by thread, in the order they began, oldest first.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Turns {
-    by_session: BTreeMap<String, VecDeque<Arc<Turn>>>,
+    by_thread: BTreeMap<String, VecDeque<Arc<Turn>>>,
+    /// The threads with a turn that is not over.
+    #[serde(skip)]
+    open: BTreeSet<String>,
+    /// Those of them that say that no turn runs.
+    #[serde(skip)]
+    idle: BTreeSet<String>,
 }
 
 impl Turns {
-    /// One turn of a session.
-    pub fn get(&self, session_id: &str, turn_id: &str) -> Option<&Arc<Turn>> {
-        self.of(session_id).find(|turn| turn.turn_id == turn_id)
+    /// The turns of a registry.
+    pub(super) fn restore(mut self, of_sessions: BTreeMap<String, Vec<SessionTurn>>) -> Self {
+        let mut old: Vec<Turn> = of_sessions.into_values().flatten().map(Turn::from).collect();
+        // Stable, so that the turns of one session keep their order.
+        old.sort_by(|a, b| a.started_at.cmp(&b.started_at));
+        for turn in old.into_iter().filter(|turn| !turn.thread_id.is_empty()) {
+            let turns = self.by_thread.entry(turn.thread_id.clone()).or_default();
+            match turns.iter_mut().find(|known| known.turn_id == turn.turn_id) {
+                // Which of its sessions started it was not written down.
+                Some(known) => {
+                    let known = Arc::make_mut(known);
+                    if turn.is_over() && !known.is_over() {
+                        *known = turn;
+                    }
+                    known.started_by = None;
+                }
+                None => turns.push_back(Arc::new(turn)),
+            }
+        }
+        for turns in self.by_thread.values_mut() {
+            turns.drain(..turns.len().saturating_sub(KEPT));
+        }
+        self.open = self.by_thread.keys().cloned().collect();
+        self.open.retain(|thread_id| is_open(&self.by_thread, thread_id));
+        self
     }
 
-    /// The kept turns of a session, newest first.
-    pub fn of(&self, session_id: &str) -> impl Iterator<Item = &Arc<Turn>> {
-        self.by_session.get(session_id).into_iter().flat_map(|turns| turns.iter().rev())
+    /// One turn of a thread.
+    pub fn get(&self, thread_id: &str, turn_id: &str) -> Option<&Arc<Turn>> {
+        self.of(thread_id).find(|turn| turn.turn_id == turn_id)
     }
 
-    pub(super) fn forget(&mut self, session_id: &str) {
-        self.by_session.remove(session_id);
+    /// The kept turns of a thread, newest first.
+    pub fn of(&self, thread_id: &str) -> impl Iterator<Item = &Arc<Turn>> {
+        self.by_thread.get(thread_id).into_iter().flat_map(|turns| turns.iter().rev())
     }
 
-    /// A turn of a session, made when it is new.
-    pub(super) fn entry(
+    /// The turn that runs in a thread, or that is about to: the newest one that is not over.
+    pub fn running(&self, thread_id: &str) -> Option<&Arc<Turn>> {
+        self.of(thread_id).find(|turn| !turn.is_over())
+    }
+
+    /// All turns that are not over.
+    pub fn open(&self) -> impl Iterator<Item = &Arc<Turn>> {
+        self.open.iter().flat_map(|thread_id| self.of(thread_id)).filter(|turn| !turn.is_over())
+    }
+
+    /// The threads that say that no turn runs in them although one is not over.
+    pub fn doubtful(&self) -> impl Iterator<Item = &String> {
+        self.idle.intersection(&self.open)
+    }
+
+    /// Takes in what a thread says about itself.
+    pub(super) fn note_thread(&mut self, thread_id: &str, is_active: bool) {
+        if is_active {
+            self.idle.remove(thread_id);
+        } else if self.open.contains(thread_id) {
+            self.idle.insert(thread_id.to_owned());
+        }
+    }
+
+    pub(super) fn forget(&mut self, thread_id: &str) {
+        self.by_thread.remove(thread_id);
+        self.open.remove(thread_id);
+        self.idle.remove(thread_id);
+    }
+
+    /// Changes a turn of a thread, made when it is new.
+    pub(super) fn change(
         &mut self,
         at: &str,
-        session_id: &str,
-        thread_id: Option<&str>,
+        thread_id: &str,
         turn_id: &str,
-    ) -> &mut Turn {
-        let turns = self.by_session.entry(session_id.to_owned()).or_default();
-        let place = match turns.iter().rposition(|turn| turn.turn_id == turn_id) {
-            Some(place) => place,
-            None => {
-                if turns.len() >= KEPT {
-                    turns.pop_front();
-                }
-                turns.push_back(Arc::new(Turn {
-                    turn_id: turn_id.to_owned(),
-                    session_id: session_id.to_owned(),
-                    thread_id: thread_id.map(str::to_owned),
-                    status: super::IN_PROGRESS.to_owned(),
-                    started_at: at.to_owned(),
-                    completed_at: None,
-                    text: None,
-                    error: None,
-                    token_usage: None,
-                    items: Vec::new(),
-                }));
-                turns.len() - 1
-            }
+        place: Place,
+        change: impl FnOnce(&mut Turn),
+    ) {
+        let turns = self.by_thread.entry(thread_id.to_owned()).or_default();
+        let known = turns.iter().rposition(|turn| turn.turn_id == turn_id);
+        let mut turn = known.and_then(|known| turns.remove(known)).unwrap_or_else(|| {
+            Arc::new(Turn {
+                turn_id: turn_id.to_owned(),
+                thread_id: thread_id.to_owned(),
+                started_by: None,
+                phase: Phase::Accepted,
+                status: super::IN_PROGRESS.to_owned(),
+                started_at: at.to_owned(),
+                completed_at: None,
+                text: None,
+                error: None,
+                token_usage: None,
+                items: Vec::new(),
+            })
+        });
+        // A turn that runs is newer than one of which nothing but its acceptance is known: one runs at a time.
+        let runs = |turn: &Arc<Turn>| matches!(turn.phase, Phase::Started | Phase::Failing);
+        let last = turns.len();
+        let place = match (known, place) {
+            (Some(known), Place::Running) if runs(&turn) || turn.is_over() => known,
+            (_, Place::Running) => last,
+            (Some(known), _) => known,
+            (None, Place::Newest) => turns.iter().position(runs).unwrap_or(last),
+            (None, Place::Older) => last.saturating_sub(1),
         };
-        Arc::make_mut(&mut turns[place])
+        change(Arc::make_mut(&mut turn));
+        turns.insert(place, turn);
+        // One that is not over is kept whatever its age, because somebody may wait for its end.
+        if turns.len() > KEPT
+            && let Some(oldest) = turns.iter().position(|turn| turn.is_over())
+        {
+            turns.remove(oldest);
+        }
+        if is_open(&self.by_thread, thread_id) {
+            self.open.insert(thread_id.to_owned());
+        } else {
+            self.open.remove(thread_id);
+            self.idle.remove(thread_id);
+        }
+    }
+}
+
+/// Where a turn stands among those of its thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It is the newest as far as is known.
+    Newest,
+    /// It began to run just now, so it is the newest.
+    Running,
+    /// The thread has newer ones.
+    Older,
+}
+
+fn is_open(by_thread: &BTreeMap<String, VecDeque<Arc<Turn>>>, thread_id: &str) -> bool {
+    by_thread.get(thread_id).is_some_and(|turns| turns.iter().any(|turn| !turn.is_over()))
+}
+
+impl PartialEq for Turns {
+    fn eq(&self, other: &Self) -> bool {
+        self.by_thread == other.by_thread
     }
 }
 

@@ -19,5 +19,6 @@ mod sessions;
 mod streams;
 mod supervision;
 mod support;
+mod threads;
 mod turns;
 mod websocket;

@@ -112,7 +112,7 @@ async fn post_keyed(daemon: &Daemon, path: &str, key: &str, body: &Value) -> Ans
 }
 
 /// The events of this type in the log.
-fn events_of(daemon: &Daemon, event_type: &str) -> Vec<Value> {
+pub(crate) fn events_of(daemon: &Daemon, event_type: &str) -> Vec<Value> {
     let mut events = daemon.events_on_disk();
     events.retain(|event| event["type"] == event_type);
     events

@@ -1,0 +1,225 @@
+//! The turns of a thread: one order and one record of each, whatever sessions the thread has.
+//!
+//! ```text
+//! submitted ──► accepted ──► started ──► (failing) ──► ended
+//!     │             └────────────┴────────────┴──────► cut off ──► ended, or started again
+//!     └──► rejected
+//! ```
+//!
+//! - **Submitted**: the turn was given to the app-server and its answer is outstanding.
+//!   This is known to the submission alone (`daemon/submission.rs`), and to the queue or the answers of
+//!   [`super::Memory`] when the turn can be looked for; there is no turn id yet, so there is no record.
+//! - **Accepted**: the answer, or something else that names the turn, was recorded as `turn.accepted`.
+//!   The session of that event is the one that started the turn, unless the event says that it steered a turn.
+//! - **Started**: the app-server said that the turn runs.
+//!   A turn that was started by another client of the app-server begins here and has no session that started it.
+//! - **Failing**: the app-server reported an error that it does not retry.
+//!   The sessions say `failed` already; the turn still occupies the thread until its end follows.
+//! - **Ended**: by `turn/completed`, or by `turn.settled` after a look at the thread.
+//! - **Cut off**: the connection ended first, recorded as `app-server.turn.completed.missing`.
+//!   It counts as ended and failed; what the thread says after the reconnection may correct it, once.
+//!
+//! What must stay true:
+//!
+//! - The first end of a turn counts; no acceptance, start, error or second end that comes later changes its status.
+//!   So whatever order the messages have, and however often one comes, a turn ends at most once.
+//! - The turn fields of all active sessions of a thread are the same function of its turns ([`State::show_turns`]).
+//!   A closed session keeps its last turn, whose end it still takes in.
+//! - One turn runs at a time: of several that are not over the newest counts as the running one, and a turn that
+//!   was heard to run is newer than one of which only the acceptance is known.
+
+use std::collections::BTreeSet;
+
+use super::turn::{self, Phase, Place};
+use super::{Change, FAILED, IN_PROGRESS, QueuedTurn, SessionStatus, State};
+
+impl State {
+    /// The session that started a turn; `None` for one that no session started, or that is not known (any more).
+    pub fn owner_of(&self, thread_id: &str, turn_id: &str) -> Option<&str> {
+        self.turns.get(thread_id, turn_id)?.started_by.as_deref()
+    }
+
+    /// The session that an event about a turn names: the one that started it, or else an active one of the thread.
+    pub fn session_for(&self, turn: &super::Turn) -> Option<&std::sync::Arc<super::Session>> {
+        let owner = turn.started_by.as_deref().and_then(|session_id| self.sessions.get(session_id));
+        owner.or_else(|| self.sessions.of_thread(&turn.thread_id))
+    }
+
+    /// The turns that wait in a thread with their sessions, the next one first: one order for all sessions of it.
+    pub fn queue_of(&self, thread_id: &str) -> impl Iterator<Item = (&str, &QueuedTurn)> {
+        let mut queue: Vec<_> = self
+            .sessions
+            .active_in_thread(thread_id)
+            .flat_map(|session| {
+                let session_id = session.session_id.as_str();
+                self.memory.queue(session_id).map(move |turn| (session_id, turn))
+            })
+            .collect();
+        // Those that an earlier version queued have no order but their times.
+        queue.sort_by(|(_, a), (_, b)| (a.order, &a.queued_at).cmp(&(b.order, &b.queued_at)));
+        queue.into_iter()
+    }
+
+    /// The threads in which turns wait.
+    pub fn queued_threads(&self) -> BTreeSet<&str> {
+        let sessions = self.memory.queued_sessions().filter_map(|session_id| self.sessions.get(session_id));
+        let active = sessions.filter(|session| session.status == SessionStatus::Active);
+        active.filter_map(|session| session.thread_id.as_deref()).collect()
+    }
+
+    /// Folds in what a change says about turns; returns whether it said anything about a thread of a session.
+    pub(super) fn apply_to_threads(&mut self, at: &str, change: &Change) -> bool {
+        let Some((thread_id, turn_id)) = self.turn_of_change(change) else {
+            if let Change::ThreadStatusChanged { thread_id, is_active } = change {
+                self.turns.note_thread(thread_id, *is_active);
+                return self.sessions.update_active(thread_id, |session| session.updated_at = at.to_owned());
+            }
+            return false;
+        };
+        if self.sessions.in_thread(&thread_id).next().is_none() {
+            return false;
+        }
+        let turns = &mut self.turns;
+        // Whether the sessions are touched by it even where their fields stay as they are.
+        let is_news = match change {
+            Change::TurnAccepted { session_id, steered, found, .. } => {
+                let place = match found {
+                    Some(found) if !found.is_newest => Place::Older,
+                    _ => Place::Newest,
+                };
+                turns.change(at, &thread_id, &turn_id, place, |turn| {
+                    if !steered && turn.started_by.is_none() {
+                        turn.started_by = Some(session_id.clone());
+                    }
+                    if let Some(found) = found.as_ref().filter(|found| found.status != IN_PROGRESS) {
+                        turn.end(at, Phase::Ended, &found.status, None);
+                    }
+                });
+                false
+            }
+            Change::TurnStarted { .. } => {
+                turns.change(at, &thread_id, &turn_id, Place::Running, |turn| {
+                    if turn.phase == Phase::Accepted {
+                        turn.phase = Phase::Started;
+                    }
+                });
+                true
+            }
+            Change::TurnCompleted { status, error, .. } => {
+                let is_end = status != IN_PROGRESS;
+                turns.change(at, &thread_id, &turn_id, Place::Newest, |turn| {
+                    if is_end {
+                        turn.end(at, Phase::Ended, status, error.as_ref());
+                    }
+                });
+                true
+            }
+            Change::TurnError { will_retry, error, .. } => {
+                let place = if *will_retry { Place::Running } else { Place::Newest };
+                turns.change(at, &thread_id, &turn_id, place, |turn| {
+                    if turn.is_over() {
+                        return;
+                    }
+                    turn.error.clone_from(error);
+                    turn.phase = match (will_retry, turn.phase) {
+                        (false, _) => Phase::Failing,
+                        (true, Phase::Accepted) => Phase::Started,
+                        (true, phase) => phase,
+                    };
+                });
+                true
+            }
+            Change::ItemCompleted { item, .. } => {
+                turns.change(at, &thread_id, &turn_id, Place::Newest, |turn| turn::add_item(turn, item));
+                false
+            }
+            // After thread/resume the app-server repeats how much an old turn used.
+            Change::TokensUsed { .. } if turns.get(&thread_id, &turn_id).is_none() => return false,
+            Change::TokensUsed { usage, .. } => {
+                turns.change(at, &thread_id, &turn_id, Place::Newest, |turn| {
+                    turn.token_usage = Some(usage.clone());
+                });
+                false
+            }
+            Change::TurnMissing { .. } => {
+                turns.change(at, &thread_id, &turn_id, Place::Newest, |turn| {
+                    turn.end(at, Phase::CutOff, FAILED, None);
+                });
+                true
+            }
+            Change::TurnSettled { status, error, .. } => {
+                turns.change(at, &thread_id, &turn_id, Place::Older, |turn| match status.as_str() {
+                    IN_PROGRESS => turn.reopen(),
+                    status => turn.end(at, Phase::Ended, status, error.as_ref()),
+                });
+                true
+            }
+            _ => false,
+        };
+        self.show_turns(at, &thread_id, is_news);
+        true
+    }
+
+    /// The thread and the turn that a change is about, if it is about a turn of a known session.
+    pub(super) fn turn_of_change(&self, change: &Change) -> Option<(String, String)> {
+        match change {
+            Change::TurnStarted { thread_id, turn_id, .. }
+            | Change::TurnCompleted { thread_id, turn_id, .. }
+            | Change::TurnError { thread_id, turn_id, .. }
+            | Change::ItemCompleted { thread_id, turn_id, .. }
+            | Change::TokensUsed { thread_id, turn_id, .. } => Some((thread_id.clone(), turn_id.clone())),
+            Change::TurnAccepted { session_id, thread_id, turn_id, .. }
+            | Change::TurnMissing { session_id, thread_id, turn_id }
+            | Change::TurnSettled { session_id, thread_id, turn_id, .. } => {
+                let session = self.sessions.get(session_id)?;
+                let thread_id = thread_id.as_ref().or(session.thread_id.as_ref())?;
+                Some((thread_id.clone(), turn_id.clone()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes in that a session came to a thread in which a turn runs, or may have run before.
+    pub(super) fn join_thread(&mut self, at: &str, session_id: &str) {
+        let Some(session) = self.sessions.get(session_id) else { return };
+        let Some(thread_id) = session.thread_id.clone() else { return };
+        if let Some(turn_id) = session.current_turn_id.clone()
+            && self.turns.get(&thread_id, &turn_id).is_none()
+        {
+            self.turns.change(at, &thread_id, &turn_id, Place::Running, |turn| turn.phase = Phase::Started);
+        }
+        let last = self.sessions.get(session_id).and_then(|session| session.last_turn_id.as_deref());
+        let knows_last = last.is_some_and(|last| self.turns.get(&thread_id, last).is_some());
+        if knows_last || self.turns.running(&thread_id).is_some() {
+            self.show_turns(at, &thread_id, false);
+        }
+    }
+
+    /// Writes the turns of a thread into the records of its sessions; where nothing differs they stay as they are,
+    /// unless the event `is_news` to them.
+    fn show_turns(&mut self, at: &str, thread_id: &str, is_news: bool) {
+        let shown =
+            |turn: &super::Turn| if turn.phase == Phase::Failing { FAILED } else { &turn.status }.to_owned();
+        let Some(last) = self.turns.of(thread_id).next().cloned() else { return };
+        let current = self.turns.running(thread_id).filter(|turn| turn.phase != Phase::Failing);
+        let current = current.map(|turn| turn.turn_id.clone());
+        let status = shown(&last);
+        let turns = &self.turns;
+        self.sessions.update_thread(thread_id, |session| {
+            if session.status == SessionStatus::Closed {
+                let own = session.last_turn_id.as_deref().and_then(|turn_id| turns.get(thread_id, turn_id));
+                if let Some(turn) = own.filter(|turn| turn.is_over()) {
+                    session.last_turn_status = Some(turn.status.clone());
+                }
+                return;
+            }
+            let before = (&session.current_turn_id, &session.last_turn_id, session.last_turn_status.as_ref());
+            if is_news || before != (&current, &Some(last.turn_id.clone()), Some(&status)) {
+                session.current_turn_id.clone_from(&current);
+                session.last_turn_id = Some(last.turn_id.clone());
+                session.last_turn_status = Some(status.clone());
+                session.updated_at = at.to_owned();
+            }
+        });
+    }
+}

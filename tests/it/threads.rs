@@ -1,0 +1,25 @@
+//! Threads with several sessions: one order of turns, one subscription, one end of each turn.
+
+mod owners;
+
+use serde_json::{Value, json};
+
+use crate::api::{create, text};
+use crate::support::daemon::Daemon;
+
+/// A session, and another one on its thread: their names and that of the thread.
+async fn two_on_one_thread(daemon: &Daemon) -> (String, String, String) {
+    two_with(daemon, json!({})).await
+}
+
+/// The same, the second one with these fields.
+async fn two_with(daemon: &Daemon, mut fields: Value) -> (String, String, String) {
+    let first = create(daemon, json!({})).await;
+    // A thread without a turn leaves nothing behind that could be resumed.
+    let turn_id = crate::api::turn(daemon, &text(&first["sessionId"]), "text=first").await;
+    crate::api::ended(daemon, &text(&first["sessionId"]), &json!(turn_id)).await;
+    fields["threadId"] = first["threadId"].clone();
+    let second = create(daemon, fields).await;
+    assert_eq!(second["threadId"], first["threadId"]);
+    (text(&first["sessionId"]), text(&second["sessionId"]), text(&first["threadId"]))
+}

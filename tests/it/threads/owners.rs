@@ -1,0 +1,82 @@
+//! Which session a turn and what it asks belong to, and the end of sessions that share a thread.
+
+use serde_json::{Value, json};
+
+use super::{two_on_one_thread, two_with};
+use crate::api::{SESSIONS, ask_turn, record, start, turn};
+use crate::duplex::{REQUESTS, asked, decide, delete, requests, turn_over};
+use crate::sessions::{Wiretap, events_of};
+use crate::support::http::get;
+
+#[tokio::test]
+async fn a_request_belongs_to_the_session_that_started_the_turn() {
+    let daemon = start().await;
+    let (first, second, _) = two_with(&daemon, json!({ "requests": "decline" })).await;
+    let turn_id = turn(&daemon, &first, "ask=command text=done").await;
+    let request = asked(&daemon, &first).await;
+    assert_eq!((&request["sessionId"], &request["turnId"]), (&json!(first), &json!(turn_id)));
+    assert_eq!(requests(&daemon, &second).await, [Value::Null; 0]);
+    assert_eq!(decide(&daemon, &request["requestId"], "accept").await["resolvedBy"], "client");
+    let ended = turn_over(&daemon, &first, &turn_id).await;
+    assert_eq!((&ended["text"], &ended["startedBy"]), (&json!("done"), &json!(first)));
+    // The other session has the turns of its thread, too.
+    let seen = turn_over(&daemon, &second, &turn_id).await;
+    assert_eq!((&seen["sessionId"], &seen["startedBy"]), (&json!(second), &json!(first)));
+
+    let turn_id = turn(&daemon, &second, "ask=command").await;
+    turn_over(&daemon, &second, &turn_id).await;
+    let request = requests(&daemon, &second).await.remove(0);
+    assert_eq!((&request["turnId"], &request["resolvedBy"]), (&json!(turn_id), &json!("policy")));
+    let all = get(&daemon, REQUESTS).await.data(200)["requests"].as_array().unwrap().len();
+    assert_eq!(all, 2);
+}
+
+#[tokio::test]
+async fn the_connection_stays_subscribed_while_a_session_has_the_thread() {
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.builder().start().await;
+    let (first, second, thread_id) = two_on_one_thread(&daemon).await;
+    delete(&daemon, &format!("{SESSIONS}/{first}")).await.data(200);
+    assert_eq!(wiretap.told("thread/unsubscribe"), [Value::Null; 0]);
+    let turn_id = turn(&daemon, &second, "ask=command text=still").await;
+    decide(&daemon, &asked(&daemon, &second).await["requestId"], "accept").await;
+    assert_eq!(turn_over(&daemon, &second, &turn_id).await["text"], "still");
+    delete(&daemon, &format!("{SESSIONS}/{second}")).await.data(200);
+    assert_eq!(wiretap.told("thread/unsubscribe"), [json!({ "threadId": thread_id })]);
+}
+
+#[tokio::test]
+async fn the_turn_of_a_session_that_was_closed_ends_in_its_record_too() {
+    let daemon = start().await;
+    let (first, second, _) = two_on_one_thread(&daemon).await;
+    let turn_id = turn(&daemon, &first, "hang-deltas delay=50").await;
+    // It is the turn of the first session, which goes on.
+    let closed = delete(&daemon, &format!("{SESSIONS}/{second}")).await.data(200)["session"].clone();
+    assert_eq!((&closed["status"], &closed["lastTurnStatus"]), (&json!("closed"), &json!("inProgress")));
+    assert_eq!(record(&daemon, &first).await["currentTurnId"], turn_id);
+    delete(&daemon, &format!("{SESSIONS}/{first}")).await.error(409, "turn_in_progress");
+    delete(&daemon, &format!("{SESSIONS}/{first}?interrupt=true")).await.data(200);
+    for session_id in [&first, &second] {
+        let record = record(&daemon, session_id).await;
+        assert_eq!(record["status"], "closed");
+        assert_eq!(
+            (&record["lastTurnId"], &record["lastTurnStatus"]),
+            (&json!(turn_id), &json!("interrupted"))
+        );
+        assert_eq!(turn_over(&daemon, session_id, &turn_id).await["status"], "interrupted");
+    }
+    ask_turn(&daemon, &second, "hello").await.error(409, "session_not_active");
+}
+
+#[tokio::test]
+async fn a_turn_that_is_cut_off_ends_once_for_all_sessions_of_its_thread() {
+    let daemon = start().await;
+    let (first, second, _) = two_on_one_thread(&daemon).await;
+    let turn_id = turn(&daemon, &second, "abort").await;
+    for session_id in [&first, &second] {
+        assert_eq!(turn_over(&daemon, session_id, &turn_id).await["status"], "failed");
+    }
+    let missing = events_of(&daemon, "app-server.turn.completed.missing");
+    assert_eq!(missing.len(), 1, "{missing:?}");
+    assert_eq!(missing[0]["detail"]["sessionId"], second);
+}
