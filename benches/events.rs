@@ -8,6 +8,7 @@
 //! the resident memory, for 1, 10 and 100 clients, for 10 and 10,000 sessions, with an empty and a full log; the start
 //! with both; and the 99th percentile of `/healthz` during a burst.
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark is a process of its own")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 #![expect(
     clippy::unwrap_used,

@@ -5,6 +5,7 @@
 //! and the time from sending a turn with ten deltas to its completion on the event stream.
 //! Every figure is a median of several runs.
 
+#![expect(clippy::disallowed_methods, reason = "a benchmark is a process of its own")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 #![expect(
     clippy::unwrap_used,

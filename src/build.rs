@@ -4,6 +4,8 @@
 //! The commit stands in `codexd --version`, and is left out where nobody knows it: without git, outside of a clone, and in
 //! debug builds, which would be compiled anew with every commit.
 
+#![expect(clippy::disallowed_methods, reason = "it runs before the program is compiled")]
+
 use std::env;
 use std::path::Path;
 use std::process::Command;

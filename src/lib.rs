@@ -44,6 +44,7 @@
 //! - [`state`]: the records and the one rule that changes them; pure but for the snapshots.
 //! - [`embedded`]: an offline app-server for `codexd smoke` and the tests; a program of its own in the same binary.
 //! - [`cli`]: the command line, as words.
+//! - [`blocking`]: bounded threads for calls that may block without end.
 //! - [`config`]: flags over variables over defaults; the only reader of the environment.
 //!
 //! A room that is there for tests and fuzz targets only, `fuzzing`, says what must hold whatever comes from outside.
@@ -51,17 +52,42 @@
 //! Follow [`commands`] to `Running::start` to see how the parts are put together, and
 //! [`daemon::Daemon::submit_turn`] to see a request through.
 
+#![cfg_attr(
+    test,
+    expect(clippy::disallowed_methods, reason = "tests may block: each runs on a thread of its own")
+)]
+
 pub mod app_server;
+#[expect(clippy::disallowed_types, reason = "its threads wait for calls, and do nothing else")]
+pub mod blocking;
 pub mod cli;
 pub mod commands;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "settings are read before anything is served, and the program is looked for on a thread of a pool"
+)]
 pub mod config;
 pub mod daemon;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "its callers are threads with one purpose, or run it on a thread of a pool"
+)]
 pub mod disk;
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the embedded app-server is a process of its own, with threads of its own"
+)]
 pub mod embedded;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod http;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the log is written by the recorder's thread, read on threads of a pool, and opened before anything is served"
+)]
 pub mod journal;
+#[expect(clippy::disallowed_methods, reason = "it is used by commands that are processes of their own")]
 pub mod service;
 pub mod state;

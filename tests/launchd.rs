@@ -1,5 +1,6 @@
 //! The LaunchAgent's template and the page that explains it, checked against each other and against the program.
 
+#![expect(clippy::disallowed_methods, reason = "tests may block: each runs on a thread of its own")]
 #![expect(
     clippy::unwrap_used,
     reason = "clippy.toml frees test functions only, and the helpers here serve nothing but tests"

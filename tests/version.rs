@@ -1,5 +1,6 @@
 //! Which commit the build script names.
 
+#![expect(clippy::disallowed_methods, reason = "tests may block: each runs on a thread of its own")]
 #![expect(
     clippy::unwrap_used,
     reason = "clippy.toml frees test functions only, and the helpers here serve nothing but tests"

@@ -25,6 +25,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(4);
 /// The same for one that is known to be sick, and in whose place another one shall work soon.
 pub(crate) const LITTLE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a process may take to end after SIGKILL.
+const KILLED: Duration = Duration::from_secs(2);
+
 /// Finds the program at each start, so that an upgrade is found too; the error is a sentence for a person.
 pub type FindProgram = Arc<dyn Fn() -> Result<PathBuf, String> + Send + Sync>;
 
@@ -92,7 +95,21 @@ pub(crate) struct Process {
 }
 
 /// Starts the program; the error is a sentence for a person.
-pub(crate) fn spawn(program: &Program, wards: &Wards) -> Result<(Process, Pipes), String> {
+pub(crate) async fn spawn(program: &Program, wards: &Wards) -> Result<(Process, Pipes), String> {
+    let started = {
+        let program = program.clone();
+        wards.run(move |wards| start(&program, wards)).await
+    };
+    started.unwrap_or_else(|unanswered| {
+        Err(format!(
+            "The app-server could not be started: its program, or the directory {} that it starts in, {unanswered}.",
+            program.folder.display()
+        ))
+    })
+}
+
+/// [`spawn`] on a thread that may hang.
+fn start(program: &Program, wards: &Wards) -> Result<(Process, Pipes), String> {
     let path = (program.find)()?;
     let failed = |error: io::Error| format!("{} could not be started: {error}.", path.display());
     let mut command = Command::new(&path);
@@ -162,7 +179,13 @@ impl Process {
             tracing::warn!(pid = self.id(), ?signal, "the app-server does not end, sending a signal");
             self.signal_group(signal)?;
         }
-        self.wait().await
+        // A process that waits for a file system that does not answer does not even end by SIGKILL.
+        match self.wait_at_most(KILLED).await {
+            Some(status) => status,
+            None => {
+                Err(io::Error::other(format!("it did not end within {} s after SIGKILL", KILLED.as_secs())))
+            }
+        }
     }
 
     /// Signals the whole group, as long as its leader was not waited for: until then its number is not reused.
@@ -171,6 +194,15 @@ impl Process {
         match kill_process_group(group, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Drop for Process {
+    /// One that nobody waits for any more is ended by tokio, and its number is not ours to spare.
+    fn drop(&mut self) {
+        if let Some(pid) = self.group.take() {
+            self.wards.release(pid);
         }
     }
 }

@@ -4,7 +4,7 @@
 //! without a goodbye, the guard ends everything that carries the mark of that daemon's life.
 
 use std::io::{self, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ const SWEEP: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Is the guard, on stdin, for the life of a daemon called `instance`; blocks.
+#[expect(clippy::disallowed_methods, reason = "the guard is a process of its own")]
 pub fn run(instance: &str) -> ExitCode {
     let mut said = Vec::new();
     // A pipe that fails is one whose other end is gone.
@@ -66,7 +67,7 @@ impl Guard {
     }
 
     /// Starts it, or starts it again when it has ended.
-    pub(crate) fn ensure(&mut self) {
+    pub(crate) async fn ensure(&mut self) {
         if let Some(running) = &mut self.running {
             match running.child.try_wait() {
                 Ok(None) => return,
@@ -74,27 +75,15 @@ impl Guard {
             }
             self.release();
         }
-        match self.start() {
-            Ok(running) => self.running = Some(running),
+        let (program, instance) = (self.program.clone(), self.instance.clone());
+        match self.wards.run(move |wards| start(&program, &instance, wards)).await {
+            Ok(Ok(running)) => self.running = Some(running),
             // It is a safety net: work goes on without it.
-            Err(error) => tracing::warn!(%error, "the guard cannot be started"),
+            Ok(Err(error)) => tracing::warn!(%error, "the guard cannot be started"),
+            Err(unanswered) => {
+                tracing::warn!(program = %self.program.display(), %unanswered, "no guard was started")
+            }
         }
-    }
-
-    fn start(&self) -> io::Result<Running> {
-        let mut command = Command::new(&self.program);
-        command
-            .args(["guard", "--instance", &self.instance])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .current_dir("/")
-            // What is sent to the daemon's group, such as by Ctrl-C, must not reach it.
-            .process_group(0);
-        let mut child = self.wards.start(&mut command)?;
-        let pid = child.id().and_then(pid_of);
-        let stdin = child.stdin.take().ok_or_else(|| io::Error::other("it has no stdin"))?;
-        Ok(Running { child, pid, stdin })
     }
 
     /// Says goodbye and waits for its end.
@@ -104,7 +93,7 @@ impl Guard {
         drop(stdin);
         if tokio::time::timeout(FAREWELL, child.wait()).await.is_err() {
             tracing::warn!("the guard does not go");
-            let _ = child.kill().await;
+            let _ = child.start_kill();
         }
         if let Some(pid) = pid {
             self.wards.release(pid);
@@ -116,4 +105,21 @@ impl Guard {
             self.wards.release(pid);
         }
     }
+}
+
+/// Starts the guard; blocks.
+fn start(program: &Path, instance: &str, wards: &Wards) -> io::Result<Running> {
+    let mut command = Command::new(program);
+    command
+        .args(["guard", "--instance", instance])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .current_dir("/")
+        // What is sent to the daemon's group, such as by Ctrl-C, must not reach it.
+        .process_group(0);
+    let mut child = wards.start(&mut command)?;
+    let pid = child.id().and_then(pid_of);
+    let stdin = child.stdin.take().ok_or_else(|| io::Error::other("it has no stdin"))?;
+    Ok(Running { child, pid, stdin })
 }

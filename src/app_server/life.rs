@@ -15,7 +15,7 @@ use super::client::Client;
 use super::link::{LAST_WORDS, Link, Over, end_task};
 use super::listener::{Backlog, Closed, Exit, Heard, Listener};
 use super::pending::Pending;
-use super::processes::{self, Identity, Ours, Seen};
+use super::processes::{self, Identity, Ours, POOL, Seen};
 use super::reader::{Ear, StreamEnd};
 use super::supervisor::{App, Availability, Plan, STOPPING, Waiting, over};
 use super::tail::Tail;
@@ -25,6 +25,12 @@ use super::{liveness, redact, spawned};
 
 /// How long an exit status is waited for after the pipes ended, before the process is ended by force.
 const LAST_BREATH: Duration = Duration::from_millis(500);
+/// How long a start that is under way may still take at a stop.
+const SPAWN_AT_STOP: Duration = Duration::from_millis(500);
+/// How long child.json may take to be written or removed.
+const RECORD: Duration = Duration::from_secs(2);
+/// How long a look at the processes of this machine may take.
+const LIST: Duration = Duration::from_secs(1);
 /// Where the end of a connection comes from when `initialize` failed.
 const INITIALIZE: &str = "initialize";
 /// The same when nothing was heard any more.
@@ -79,9 +85,21 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
     }
 
     async fn run_spawned(&self, program: &Program, mut pace: watch::Receiver<StopPace>) -> Death {
-        let (mut process, pipes) = match child::spawn(program, self.wards) {
-            Ok(spawned) => spawned,
-            Err(message) => {
+        let stop = async {
+            over(&mut pace).await;
+            tokio::time::sleep(SPAWN_AT_STOP).await;
+            None
+        };
+        let spawned = tokio::select! {
+            spawned = child::spawn(program, self.wards) => Some(spawned),
+            stopped = stop => stopped,
+        };
+        let (mut process, pipes) = match spawned {
+            Some(Ok(spawned)) => spawned,
+            failed => {
+                // A start that hangs is a process already, and holds what the daemon has open.
+                self.sweep(program, Vec::new()).await;
+                let Some(Err(message)) = failed else { return Death::at_birth(STOPPING.to_owned()) };
                 self.tell(Heard::SpawnFailed { message: message.clone() });
                 return Death::at_birth(message);
             }
@@ -159,8 +177,8 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
             // It has ended already.
             None => record(None),
         };
-        if let Err(error) = tokio::task::spawn_blocking(remember).await {
-            tracing::error!(%error, "it is not on disk which app-server runs");
+        if let Err(unanswered) = POOL.run(RECORD, remember).await {
+            tracing::error!("child.json could not be written: the disk {unanswered}");
         }
     }
 
@@ -284,7 +302,9 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
         if let Some(exit) = &exit {
             self.tell(Heard::Exited(exit.clone()));
             let record = Arc::clone(&program.record);
-            let _ = tokio::task::spawn_blocking(move || record(None)).await;
+            if let Err(unanswered) = POOL.run(RECORD, move || record(None)).await {
+                tracing::error!("child.json could not be removed: the disk {unanswered}");
+            }
         }
         Death { cause, exit, healthy, last_words: Vec::new() }
     }
@@ -295,9 +315,8 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
             return Vec::new();
         }
         let ours = self.ours(program);
-        let seen = tokio::task::spawn_blocking(move || ours.running()).await;
         // Without it, the sweep still finds what is marked.
-        seen.unwrap_or_else(|error| Err(error.into())).unwrap_or_default()
+        POOL.run(LIST, move || ours.running()).await.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     fn ours(&self, program: &Program) -> Ours {
@@ -316,7 +335,7 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
             processes::end_all(&seen);
             processes::sweep(&ours, processes::SWEEP)
         };
-        let swept = tokio::task::spawn_blocking(sweep).await;
+        let swept = POOL.run(processes::SWEEP + LIST, sweep).await;
         match swept {
             Ok(Ok((0, 0))) => {}
             Ok(Ok((ended, 0))) => tracing::info!(ended, "ended what the app-server left behind"),
@@ -324,7 +343,9 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
                 tracing::error!(ended, left, "the app-server left processes that do not end")
             }
             Ok(Err(error)) => tracing::error!(%error, "what the app-server left behind cannot be found"),
-            Err(error) => tracing::error!(%error, "the sweep failed"),
+            Err(unanswered) => {
+                tracing::error!("what the app-server left behind cannot be ended: the system {unanswered}")
+            }
         }
     }
 

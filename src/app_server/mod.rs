@@ -23,6 +23,10 @@ mod link;
 mod listener;
 mod liveness;
 mod pending;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "its callers run it on a thread of its pool, or before anything is served"
+)]
 mod processes;
 mod reader;
 mod redact;

@@ -15,9 +15,12 @@ use super::deadline;
 use super::guard::Guard;
 use super::life::{Death, Life};
 use super::listener::{Backlog, Heard, Listener, Setback};
-use super::processes::{self, Ours, Seen};
+use super::processes::{self, Ours, POOL, Seen};
 use super::wards::Wards;
 use super::websocket::Address;
+
+/// How long a look at the processes of this machine may take before the first app-server is started.
+const LIST: Duration = Duration::from_secs(5);
 
 /// Which app-server to look after.
 #[derive(Clone)]
@@ -135,13 +138,13 @@ struct Watch<F> {
 impl<L: Listener, F: Fn(u64) -> L> Watch<F> {
     /// One generation after the other, until nobody wants any more.
     async fn keep(mut self, mut pace: watch::Receiver<StopPace>) {
-        self.strangers = tokio::task::spawn_blocking(strangers).await.unwrap_or_default();
+        self.strangers = POOL.run(LIST, strangers).await.unwrap_or_default();
         let _reaper = self.wards.reap_orphans();
         let began = Instant::now();
         let mut backoff = Backoff::default();
         for generation in 1.. {
             if let Some(guard) = &mut self.guard {
-                guard.ensure();
+                guard.ensure().await;
             }
             let death = self.live(generation, pace.clone()).await;
             if is_over(&pace) {

@@ -2,6 +2,10 @@
 
 mod approvals;
 mod conversation;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command is a process of its own, and what blocks it keeps only itself"
+)]
 mod keyboard;
 mod page;
 

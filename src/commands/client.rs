@@ -199,7 +199,7 @@ impl Client {
 async fn see_who_listens(stream: &TcpStream, address: SocketAddr) -> Result<(), String> {
     let Ok(ours) = stream.local_addr() else { return Ok(()) };
     loop {
-        match peer_of(address, ours) {
+        match peer_of(address, ours).await {
             Peer::Ours | Peer::Unknown(_) => return Ok(()),
             Peer::Foreign(why) => return Err(why),
             // It is not accepted yet.

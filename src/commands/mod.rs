@@ -7,6 +7,10 @@ mod ask;
 mod client;
 mod close;
 mod config;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command is a process of its own, and what blocks it keeps only itself"
+)]
 mod doctor;
 mod errand;
 mod follow;
@@ -16,12 +20,29 @@ mod output;
 mod questions;
 mod requests;
 mod service;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command is a process of its own, and what blocks it keeps only itself"
+)]
 mod sessions;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command is a process of its own, and what blocks it keeps only itself"
+)]
 mod smoke;
 mod start;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command is a process of its own, and what blocks it keeps only itself"
+)]
 mod status;
 mod terminal;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command is a process of its own, and what blocks it keeps only itself"
+)]
 mod token;
+#[expect(clippy::disallowed_methods, reason = "the watchdog is a thread of its own")]
 mod watchdog;
 mod words;
 

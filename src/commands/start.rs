@@ -13,9 +13,10 @@ use crate::daemon::{Daemon, Folders};
 use crate::http::{Edge, Server, StatusView, TokenFile};
 
 pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode, Failure> {
-    logging::start(&config.log_filter)?;
+    // Dropped last, so that what is said at the end still goes out.
+    let log = logging::start(&config.log_filter)?;
     let runtime = runtime()?;
-    if let Err(error) = watchdog::start(runtime.handle().clone()) {
+    if let Err(error) = watchdog::start(runtime.handle().clone(), log.log()) {
         tracing::warn!(%error, "nobody watches whether the runtime goes on");
     }
     let code = runtime.block_on(async {
@@ -71,6 +72,7 @@ impl Running {
         if let Err(error) = app_server::adopt_orphans() {
             tracing::warn!(%error, "what the app-server leaves behind is found by its environment only");
         }
+        #[expect(clippy::disallowed_methods, reason = "nothing is served yet")]
         let program =
             std::env::current_exe().inspect_err(|error| tracing::warn!(%error, "there is no guard"));
         let daemon = Daemon::start_guarded(config, folders, program.ok()).await;
@@ -85,11 +87,19 @@ impl Running {
     }
 
     /// Stops in order: no new work, no streams, no app-server, everything on disk, no listener.
+    ///
+    /// Each step has a time limit, whatever clients, the app-server and the disk do.
     pub(crate) async fn stop(self) -> StatusView {
         self.daemon.refuse_work();
-        self.edge.close_websockets().await;
+        tokio::select! {
+            () = self.edge.close_websockets() => {}
+            () = self.daemon.hurried() => {}
+        }
         self.daemon.stop().await;
-        self.server.stop().await;
+        tokio::select! {
+            () = self.server.stop() => {}
+            () = self.daemon.hurried() => {}
+        }
         self.edge.status()
     }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::logging::Log;
+
 /// How long the runtime may do nothing.
 const LIMIT: u32 = 30;
 /// How often it is asked, in steps.
@@ -13,13 +15,14 @@ const INTERVAL: u32 = 10;
 /// them and not the whole time.
 const STEP: Duration = Duration::from_secs(1);
 
-/// Watches a runtime for as long as the process lives.
-pub(crate) fn start(runtime: Handle) -> std::io::Result<()> {
-    let abort = || {
+/// Watches a runtime for as long as the process lives; `log` is written before the process is ended.
+pub(crate) fn start(runtime: Handle, log: Log) -> std::io::Result<()> {
+    let abort = move || {
         tracing::error!(
             seconds = LIMIT,
             "the runtime does nothing any more; codexd ends, to be started again"
         );
+        log.flush();
         std::process::abort();
     };
     let watch = move || {

@@ -119,6 +119,17 @@ impl ServerEndpoint {
         &self.target
     }
 
+    /// Whether the app-server sees the directories of this machine: it is a child, or at a socket or a loopback address.
+    ///
+    /// A tunnel from a loopback address to another machine cannot be told from a server here.
+    pub fn is_on_this_machine(&self) -> bool {
+        let Endpoint::WebSocket(url) = &self.target else { return true };
+        let uri = url.parse::<hyper::Uri>().ok();
+        let host = uri.as_ref().and_then(hyper::Uri::host).unwrap_or_default();
+        let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+        address.map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
+    }
+
     /// Whether it holds something that `Display` hides: credentials, a query or a fragment.
     pub fn has_secrets(&self) -> bool {
         without_secrets(&self.text) != self.text

@@ -1,11 +1,18 @@
 //! The daemon in numbers.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::Daemon;
 use crate::app_server;
+use crate::blocking::Pool;
 use crate::state::ChildPhase;
+
+/// How long the system may take to say how much memory a process has.
+const MEMORY_LIMIT: Duration = Duration::from_secs(1);
+static MEMORY: Pool = Pool::new("memory", 2, 6);
 
 /// Everything there is to count, as of one moment; what is called a total counts since the start of this process.
 #[derive(Debug, Clone)]
@@ -48,7 +55,19 @@ pub struct Metrics {
 
 impl Daemon {
     /// Counts.
-    pub fn metrics(&self) -> Metrics {
+    pub async fn metrics(&self) -> Metrics {
+        let (mut metrics, child_pid) = self.counts();
+        let memory =
+            move || (app_server::memory(std::process::id()), child_pid.and_then(app_server::family_memory));
+        // Left out where the system does not answer in time.
+        if let Ok((memory, child_memory)) = MEMORY.run(MEMORY_LIMIT, memory).await {
+            (metrics.memory, metrics.child_memory) = (memory, child_memory);
+        }
+        metrics
+    }
+
+    /// What is known without asking the system, and the PID of the app-server.
+    fn counts(&self) -> (Metrics, Option<u32>) {
         let is_ready = self.readiness().ready;
         let view = self.shared.recorder.view();
         let (figures, tally) = (view.log.figures(), &view.tally);
@@ -57,7 +76,7 @@ impl Daemon {
         let queued = state.memory.queued_sessions().map(|session_id| state.memory.queue(session_id).count());
         let (child_phase, child_pid) = (state.daemon.child.state, state.daemon.child.pid);
         let started_at = state.daemon.started_at.as_deref().and_then(|at| at.parse::<Timestamp>().ok());
-        let mut metrics = Metrics {
+        let metrics = Metrics {
             is_ready,
             is_storage_failing: view.storage().is_some(),
             started_at: started_at.map(|at| at.as_millisecond() as f64 / 1000.0),
@@ -76,10 +95,6 @@ impl Daemon {
             syncs: figures.syncs().clone(),
             latest_event: view.log.bounds().latest,
         };
-        // The records stand still as long as they are looked at, and these ask the system.
-        drop(state);
-        metrics.memory = app_server::memory(std::process::id());
-        metrics.child_memory = child_pid.and_then(app_server::family_memory);
-        metrics
+        (metrics, child_pid)
     }
 }

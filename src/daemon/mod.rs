@@ -2,16 +2,22 @@
 
 mod attach;
 mod background;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "child.json is read before anything is served, and written on a thread of a pool"
+)]
 mod child;
 mod contain;
 mod drafts;
 mod error;
 mod hearing;
 mod idempotency;
+#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the keeper is a thread of its own")]
 mod keeper;
 mod metrics;
 mod notifications;
 mod opening;
+#[expect(clippy::disallowed_methods, reason = "the recorder's thread writes it")]
 mod output;
 mod reading;
 mod recorder;
@@ -19,6 +25,7 @@ mod requests;
 mod sessions;
 mod settling;
 mod status;
+#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the syncer is a thread of its own")]
 mod syncer;
 mod tally;
 #[cfg(test)]
@@ -69,6 +76,18 @@ const CALL: Duration = Duration::from_secs(30);
 /// How long running turns are given to end after they were interrupted at a stop; the real app-server takes about
 /// 10 ms (measured).
 const INTERRUPT: Duration = Duration::from_secs(1);
+
+/// How long the end of the app-server and of all that it started may take at a stop, before nothing is waited for any
+/// more.
+const END: Duration = Duration::from_secs(10);
+/// How long it may take from then on.
+const FORCED_END: Duration = Duration::from_secs(3);
+/// How long use cases that are under way may take at a stop, once there is no app-server: they wait for the disk.
+const LAST_USE_CASES: Duration = Duration::from_secs(1);
+/// How long the disk may take at a stop.
+const LAST_SYNC: Duration = Duration::from_secs(4);
+/// How long each step of a stop may take once a second signal has come.
+const HURRIED: Duration = Duration::from_secs(1);
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
@@ -134,13 +153,8 @@ impl Daemon {
     ) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let disk = folders.disk().clone();
-        let leftover = {
-            let (disk, path) = (disk.clone(), config.paths.child.clone());
-            tokio::task::spawn_blocking(move || child::end_leftover(&disk, &path))
-        };
-        if let Err(error) = leftover.await {
-            tracing::error!(%error, "what an earlier life left behind was not looked for");
-        }
+        // Before anything is served, so that blocking keeps nobody waiting.
+        child::end_leftover(&disk, &config.paths.child);
         let opened = opening::open(&config, &folders)?;
         let recorder = Recorder::start(&config, opened).map_err(StartError::Recorder)?;
         // A turn that an earlier life left open ended with it.
@@ -211,16 +225,48 @@ impl Daemon {
         let supervisor = self.shared.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(supervisor) = supervisor else { return };
         self.shared.tasks.close();
-        let mut pace = self.shared.pace.subscribe();
         tokio::select! {
             () = self.drain() => {}
-            _ = pace.wait_for(|&pace| pace == StopPace::Hurry) => {}
+            () = self.hurried() => {}
         }
         self.quicken(StopPace::Stop);
-        supervisor.ended().await;
-        self.shared.tasks.wait().await;
+        let mut ended = std::pin::pin!(supervisor.ended());
+        if !self.within(END, ended.as_mut()).await {
+            self.hurry();
+            if tokio::time::timeout(FORCED_END, ended).await.is_err() {
+                tracing::error!("the app-server does not end; the guard goes on ending what is left");
+            }
+        }
+        if !self.within(LAST_USE_CASES, self.shared.tasks.wait()).await {
+            tracing::error!("use cases are left that wait for the disk");
+        }
         self.shared.recorder.note(drafts::daemon_stopped());
-        self.shared.recorder.stop().await;
+        if !self.within(LAST_SYNC, self.shared.recorder.stop()).await {
+            tracing::error!(
+                "the disk does not take the last events; the next start goes on with those that it has"
+            );
+        }
+    }
+
+    /// Waits for one step of a stop, `limit` at most, and [`HURRIED`] once a second signal has come; returns whether it
+    /// was done.
+    async fn within(&self, limit: Duration, step: impl Future<Output = ()>) -> bool {
+        let hurried = async {
+            self.hurried().await;
+            tokio::time::sleep(HURRIED).await;
+        };
+        tokio::select! {
+            () = step => true,
+            () = tokio::time::sleep(limit) => false,
+            () = hurried => false,
+        }
+    }
+
+    /// Returns once a stop must wait for nothing any more.
+    pub async fn hurried(&self) {
+        let mut pace = self.shared.pace.subscribe();
+        // The sender lives as long as this daemon.
+        let _ = pace.wait_for(|&pace| pace == StopPace::Hurry).await;
     }
 
     /// Makes a stop skip everything it waits for.

@@ -80,7 +80,11 @@ pub(super) const UNAVAILABLE: Cause =
     cause(503, "app_server_unavailable", "There is no app-server to talk to now.");
 pub(super) const OVERLOADED: Cause =
     cause(503, "overloaded", "The app-server has too much to do, or there are too many connections.");
-pub(super) const STORAGE: Cause = cause(503, "storage_unavailable", "The event log cannot be used.");
+pub(super) const STORAGE: Cause = cause(
+    503,
+    "storage_unavailable",
+    "The event log cannot be used, or a directory or file that the request needs does not answer.",
+);
 pub(super) const SHUTTING_DOWN: Cause = cause(503, "shutting_down", "The daemon stops.");
 pub(super) const TIMEOUT: Cause = cause(504, "app_server_timeout", "The app-server did not answer in time.");
 
@@ -217,6 +221,11 @@ impl ApiError {
     pub(super) fn unreadable(error: &std::io::Error) -> Self {
         tracing::error!(%error, "the event log cannot be read");
         let message = format!("The event log cannot be read ({error}); see to the disk of the logs folder.");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", message).retry()
+    }
+
+    /// A directory or file that the request needs does not answer.
+    pub(super) fn disk(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", message).retry()
     }
 

@@ -35,8 +35,8 @@ pub(super) enum Kind {
     Word(Words),
     /// A word, or an object in the app-server's own form.
     ApprovalPolicy,
-    /// The absolute path of a folder that exists.
-    Folder,
+    /// The absolute path of a directory that exists.
+    Directory,
     Object,
     /// What only the app-server can judge.
     Any,
@@ -90,8 +90,8 @@ impl Field {
         match (self.kind, value) {
             (Kind::Text, value @ Value::String(_)) => Ok(value),
             (Kind::Word(words), Value::String(word)) => words.find(name, &word).map(Value::from),
-            (Kind::Folder, Value::String(text)) => words::folder(name, text),
-            (Kind::Text | Kind::Word(_) | Kind::Folder, _) => Err(format!("{name} must be a string.")),
+            (Kind::Directory, Value::String(text)) => words::directory(name, text),
+            (Kind::Text | Kind::Word(_) | Kind::Directory, _) => Err(format!("{name} must be a string.")),
             (Kind::ApprovalPolicy, value) => words::approval_policy(name, value),
             (Kind::Object, value @ Value::Object(_)) => Ok(value),
             (Kind::Object, _) => Err(format!("{name} must be an object.")),
@@ -202,7 +202,7 @@ pub(super) const CREATE_SESSION: Form = Form {
         )
         .passed(),
         field("personality", Kind::Word(PERSONALITY), "How the model speaks.").passed(),
-        field("cwd", Kind::Folder, "The working directory: the absolute path of a folder that exists.")
+        field("cwd", Kind::Directory, "The working directory: the absolute path of a directory that exists.")
             .passed(),
         field("baseInstructions", Kind::Text, "Replaces the instructions that the model begins with.")
             .passed(),
@@ -253,7 +253,7 @@ pub(super) const SUBMIT_TURN: Form = Form {
             "How reasoning is summed up.",
         )
         .passed(),
-        field("cwd", Kind::Folder, "The working directory: the absolute path of a folder that exists.")
+        field("cwd", Kind::Directory, "The working directory: the absolute path of a directory that exists.")
             .passed(),
         field("collaborationMode", Kind::Any, "In the app-server's form.").passed(),
         field("outputSchema", Kind::Any, "A JSON Schema that the final answer follows.").passed(),

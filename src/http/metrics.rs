@@ -35,7 +35,7 @@ const PHASES: [(&str, ChildPhase); 6] = [
 
 /// All numbers, as they are now.
 pub(super) async fn metrics(State(edge): State<Handle>) -> Result<Response, ApiError> {
-    let text = Scrape::of(&edge).text().map_err(|_| ApiError::internal())?;
+    let text = Scrape::of(&edge).await.text().map_err(|_| ApiError::internal())?;
     Ok(answer::text(KIND, text))
 }
 
@@ -55,8 +55,8 @@ struct Scrape {
 }
 
 impl Scrape {
-    fn of(edge: &Shared) -> Self {
-        let daemon = edge.daemon.metrics();
+    async fn of(edge: &Shared) -> Self {
+        let daemon = edge.daemon.metrics().await;
         let readers = [("websocket", Form::WebSocket), ("sse", Form::ServerSent)];
         Self {
             version: edge.daemon.config().version,

@@ -7,6 +7,7 @@ mod access;
 mod answer;
 mod body;
 mod describe;
+mod directory;
 mod door;
 mod error;
 mod forms;
@@ -118,7 +119,7 @@ impl Edge {
         let (head, body) = request.into_parts();
         let door = &self.shared.door;
         let reader = door.reader(&head.headers);
-        let mut response = match door.check(peer, &head) {
+        let mut response = match door.check(peer, &head).await {
             Ok(Pass::In(credential)) => {
                 let mut request = Request::from_parts(head, body);
                 request.extensions_mut().insert(Arc::clone(&access));
@@ -148,11 +149,19 @@ impl Edge {
         self.shared.status()
     }
 
-    /// Closes every WebSocket with 1001 and waits until they are closed.
+    /// Closes every WebSocket with 1001 and waits until they are closed, but for no client longer than
+    /// [`stream::GOODBYE`] and a little.
     pub async fn close_websockets(&self) {
         self.shared.going_away.cancel();
         self.shared.sockets.close();
-        self.shared.sockets.wait().await;
+        // Each socket keeps the limit by itself, but for one whose handshake is not through yet.
+        let all = tokio::time::timeout(stream::GOODBYE * 5 / 4, self.shared.sockets.wait());
+        if all.await.is_err() {
+            tracing::warn!(
+                left = self.shared.sockets.len(),
+                "WebSockets are left whose clients take nothing"
+            );
+        }
     }
 }
 
@@ -164,7 +173,7 @@ pub(crate) fn verdict(
     peer: &Peer,
     request: &axum::http::request::Parts,
 ) -> Option<bool> {
-    let pass = Door::new(address, origins, None).check(peer, request).ok()?;
+    let pass = Door::new(address, origins, None).verdict(peer, request).ok()?;
     Some(pass == Pass::Preflight)
 }
 

@@ -151,7 +151,7 @@ async fn serve(stream: TcpStream, theirs: SocketAddr, ticket: Ticket, edge: Edge
     // Answers and events are whole when they are written; waiting to fill a packet would only delay them.
     let _ = stream.set_nodelay(true);
     let peer = match stream.local_addr() {
-        Ok(ours) if theirs.ip().is_loopback() => peer_of(theirs, ours),
+        Ok(ours) if theirs.ip().is_loopback() => peer_of(theirs, ours).await,
         _ => Peer::Foreign("it does not come from this machine".to_owned()),
     };
     if peer != Peer::Ours {

@@ -136,6 +136,7 @@ pub(super) async fn create(
     let fields = Fields::read(body, edge.body_limit()).await?;
     let key = request_key(&headers, "sessions", &fields)?;
     let input = CreateSession { key, ..parse(fields)? };
+    edge.check_cwd(&input.settings).await?;
     let session = edge.daemon.create_session(input).await?;
     let about = About::new(&session.session_id, None);
     Ok(about.mark(answer::data(StatusCode::CREATED, One { session })))

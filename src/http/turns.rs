@@ -117,6 +117,7 @@ pub(super) async fn submit(
     let fields = Fields::read(body, edge.body_limit()).await?;
     let key = request_key(&headers, "turn", &fields)?;
     let input = SubmitTurn { key, ..parse(fields)? };
+    edge.check_cwd(&input.settings).await?;
     let TurnAccepted { mut session, turn_id, queue_id } = edge.daemon.submit_turn(input).await?;
     let mut turn = None;
     if let (Some(turn_id), Some(patience)) = (&turn_id, wait) {

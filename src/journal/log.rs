@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use super::cursor::Bounds;
@@ -17,7 +18,11 @@ pub struct Log {
     pub(super) epoch: String,
     pub(super) folder: PathBuf,
     /// Oldest first; the last one is written.
+    ///
+    /// Held while files are opened and renamed, so never by a task.
     pub(super) segments: RwLock<Vec<Segment>>,
+    /// The first number of the oldest segment; [`u64::MAX`] when there is none.
+    pub(super) oldest: AtomicU64,
     pub(super) tail: Tail,
     /// How often lines were taken back from the files to be written anew; places in files lead nowhere afterwards.
     ///
@@ -41,10 +46,14 @@ pub(crate) enum Seek {
 impl Log {
     /// What the log holds now.
     pub fn bounds(&self) -> Bounds {
-        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         let latest = self.tail.latest();
-        let oldest = segments.first().map_or(latest + 1, |segment| segment.first_seq);
+        let oldest = self.oldest.load(Ordering::Acquire).min(latest + 1);
         Bounds { epoch: self.epoch.clone(), oldest, latest }
+    }
+
+    /// Keeps the oldest number after the segments have changed.
+    pub(super) fn note_oldest(&self, segments: &[Segment]) {
+        self.oldest.store(segments.first().map_or(u64::MAX, |segment| segment.first_seq), Ordering::Release);
     }
 
     /// What was written and synced in this life.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
 
 use super::figures::Figures;
@@ -97,6 +98,7 @@ impl Journal {
         let log = Arc::new(Log {
             epoch: meta.epoch.clone(),
             folder: folder.to_owned(),
+            oldest: AtomicU64::new(segments.first().map_or(u64::MAX, |segment| segment.first_seq)),
             segments: RwLock::new(segments),
             tail,
             rewrites: RwLock::new(0),

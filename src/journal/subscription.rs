@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -9,6 +10,11 @@ use super::line::Line;
 use super::log::{Log, Seek};
 use super::segments::Position;
 use super::tail::After;
+use crate::blocking::Pool;
+
+/// How long a step that reads the files may take.
+const LIMIT: Duration = Duration::from_secs(30);
+static POOL: Pool = Pool::new("log reads", 8, 24);
 
 /// How many lines one step hands out at most.
 const LINES: usize = 1024;
@@ -87,7 +93,14 @@ impl Subscription {
         {
             self.cursor += self.log.skipped;
         }
-        self.position = None;
+        self.leave_file();
+    }
+
+    /// Closes the file that was read; closing it may block too.
+    fn leave_file(&mut self) {
+        if let Some(place) = self.position.take() {
+            POOL.spawn(move || drop(place));
+        }
     }
 
     /// The next lines; waits until there is one.
@@ -113,8 +126,10 @@ impl Subscription {
             Look::Lines(next) => Ok(Some(next)),
             Look::Nothing => Ok(None),
             Look::Behind(reading) => {
-                let read = tokio::task::spawn_blocking(move || reading.read());
-                Ok(Some(self.take(read.await.map_err(io::Error::other)??)))
+                let read = POOL.run(LIMIT, move || reading.read()).await;
+                let late =
+                    |unanswered| io::Error::new(io::ErrorKind::TimedOut, format!("the log {unanswered}"));
+                Ok(Some(self.take(read.map_err(late)??)))
             }
         }
     }
@@ -124,7 +139,7 @@ impl Subscription {
         match self.log.tail.after(self.cursor, self.most, BYTES) {
             After::Lines(lines) if lines.is_empty() => Look::Nothing,
             After::Lines(lines) => {
-                self.position = None;
+                self.leave_file();
                 Look::Lines(self.hand_out(lines))
             }
             After::Behind => Look::Behind(Reading {
@@ -153,6 +168,12 @@ impl Subscription {
             self.cursor = last.seq;
         }
         Next::Lines(lines)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.leave_file();
     }
 }
 

@@ -288,6 +288,7 @@ impl Journal {
             }
         }
         segments.push(Segment { first_seq, path: active, bytes: 0, found: Found::default() });
+        self.log.note_oldest(&segments);
         Ok(())
     }
 
@@ -304,9 +305,10 @@ impl Journal {
                 Err(error) => {
                     tracing::warn!(%error, path = %oldest.path.display(), "an old segment could not be removed");
                     segments.insert(0, oldest);
-                    return;
+                    break;
                 }
             }
+            self.log.note_oldest(&segments);
         }
     }
 

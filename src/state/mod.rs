@@ -11,6 +11,10 @@ pub mod event_type;
 mod memory;
 pub mod request;
 mod session;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "snapshots are read before anything is served, and written by the keeper's thread"
+)]
 pub mod snapshot;
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,12 @@
 //! The integration tests: the `codexd` program as a client, a script or the system's service manager sees it.
 
+#![expect(clippy::disallowed_methods, reason = "tests may block: each runs on a thread of its own")]
 // The attribute lets clippy know that all of this is test code, helper functions outside of `#[test]` included.
 #![cfg(test)]
 
 mod api;
+#[cfg(target_os = "linux")]
+mod blocking;
 mod commands;
 mod door;
 mod duplex;

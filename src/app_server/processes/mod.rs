@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, getpid};
 
+use crate::blocking::Pool;
 #[cfg(target_os = "linux")]
 use linux as platform;
 #[cfg(target_os = "macos")]
@@ -27,6 +28,9 @@ use macos as platform;
 
 pub use platform::adopt_orphans;
 pub(crate) use platform::{are_orphans_ours, reap};
+
+/// Threads for everything that starts, lists or ends processes, and for the file that names the app-server.
+pub(crate) static POOL: Pool = Pool::new("processes", 4, 12);
 
 /// The variable that marks the app-server and everything it starts; its value is the life of the daemon.
 pub const INSTANCE: &str = "BAA_CODEXD_INSTANCE";

@@ -43,6 +43,16 @@ pub(super) struct Door {
     token: Option<TokenFile>,
 }
 
+/// What a head says about who sends it, before the token file is asked.
+#[derive(Debug)]
+enum Head {
+    Preflight,
+    /// It may come in without a token.
+    Open,
+    /// It may come in when the token with this digest is the one of the file; `None` when it brings none.
+    Token(Option<Digest>),
+}
+
 /// How a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pass {
@@ -83,7 +93,24 @@ impl Door {
     }
 
     /// Whether a request may come in, by all that stands in its head.
-    pub(super) fn check(&self, peer: &Peer, request: &Parts) -> Result<Pass, ApiError> {
+    pub(super) async fn check(&self, peer: &Peer, request: &Parts) -> Result<Pass, ApiError> {
+        match (self.check_head(peer, request)?, &self.token) {
+            (Head::Preflight, _) => Ok(Pass::Preflight),
+            (Head::Open, _) => Ok(Pass::In(None)),
+            (Head::Token(Some(digest)), Some(file)) => match file.holds(&digest).await {
+                Ok(true) => Ok(Pass::In(Some(digest))),
+                Ok(false) => Err(ApiError::unauthorized()),
+                Err(unanswered) => Err(ApiError::disk(format!(
+                    "The token file {unanswered}, so no request that needs the token is taken; see to the file system \
+                     that it lies on."
+                ))),
+            },
+            (Head::Token(_), _) => Err(ApiError::unauthorized()),
+        }
+    }
+
+    /// [`Door::check`] without a look at the token file.
+    fn check_head(&self, peer: &Peer, request: &Parts) -> Result<Head, ApiError> {
         if let Some(refusal) = self.stranger(peer) {
             return Err(refusal);
         }
@@ -93,16 +120,31 @@ impl Door {
             fetch_site(&request.headers)?;
         }
         if is_listed && is_preflight(request) {
-            return Ok(Pass::Preflight);
+            return Ok(Head::Preflight);
         }
-        self.token(request).map(Pass::In)
+        if self.token.is_none() || OPEN.contains(&request.uri.path()) {
+            return Ok(Head::Open);
+        }
+        let is_upgrade = upgrade::is_asked_for(&request.headers);
+        Ok(Head::Token(token::given(&request.headers, is_upgrade)))
     }
 
-    /// Whether the token that let a request in still does.
-    pub(super) fn still_holds(&self, digest: Option<&Digest>) -> bool {
-        match &self.token {
-            Some(file) => digest.is_some_and(|digest| file.holds(digest)),
-            None => true,
+    /// Whether the token that let a request in still does; not when the token file does not answer.
+    pub(super) async fn still_holds(&self, digest: Option<&Digest>) -> bool {
+        match (&self.token, digest) {
+            (Some(file), Some(digest)) => file.holds(digest).await.unwrap_or(false),
+            (Some(_), None) => false,
+            (None, _) => true,
+        }
+    }
+
+    /// What the head of a request says: whether it comes in without a token, and whether it is a preflight.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn verdict(&self, peer: &Peer, request: &Parts) -> Result<Pass, ApiError> {
+        match self.check_head(peer, request)? {
+            Head::Preflight => Ok(Pass::Preflight),
+            Head::Open => Ok(Pass::In(None)),
+            Head::Token(_) => Err(ApiError::unauthorized()),
         }
     }
 
@@ -154,16 +196,6 @@ impl Door {
 
     fn is_listed(&self, origin: &HeaderValue) -> bool {
         self.origins.iter().any(|listed| listed.as_bytes() == origin.as_bytes())
-    }
-
-    fn token(&self, request: &Parts) -> Result<Option<Digest>, ApiError> {
-        let Some(file) = &self.token else { return Ok(None) };
-        if OPEN.contains(&request.uri.path()) {
-            return Ok(None);
-        }
-        let is_upgrade = upgrade::is_asked_for(&request.headers);
-        let given = token::given(&request.headers, is_upgrade).filter(|digest| file.holds(digest));
-        given.map(Some).ok_or_else(ApiError::unauthorized)
     }
 
     /// The origin of the page that sent this, where the page may read the answer.
@@ -230,7 +262,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        door().check(&Peer::Ours, &parts).map_err(|error| error.status())
+        door().verdict(&Peer::Ours, &parts).map_err(|error| error.status())
     }
 
     #[test]
@@ -295,7 +327,7 @@ mod tests {
     #[test]
     fn a_connection_of_somebody_else_is_refused_whatever_it_says() {
         let (parts, ()) = Request::get("/").header("host", "127.0.0.1:4319").body(()).unwrap().into_parts();
-        let check = |peer| door().check(&peer, &parts).map_err(|error| error.status());
+        let check = |peer| door().verdict(&peer, &parts).map_err(|error| error.status());
         assert_eq!(check(Peer::Ours), Ok(Pass::In(None)));
         assert_eq!(check(Peer::Foreign("it is not".to_owned())), Err(403));
         let unknown = check(Peer::Unknown("no".to_owned()));

@@ -2,12 +2,14 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::http::{HeaderMap, header};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
+use crate::blocking::{Pool, Unanswered};
 use crate::disk::{Stamp, read_secret};
 
 /// How many characters a token has at least: 128 bits in hexadecimal.
@@ -21,12 +23,19 @@ pub(crate) const SUBPROTOCOL: &str = "codexd.v1";
 /// What a browser puts before the token where it can set no header: another subprotocol, which is never heard back.
 const TOKEN_SUBPROTOCOL: &str = "codexd.bearer.";
 
+/// How long the token file may take to answer before a request is refused.
+const LIMIT: Duration = Duration::from_secs(5);
+static POOL: Pool = Pool::new("token", 2, 6);
+
 /// Tokens are compared as digests, so that nothing about the right one can be learned from the time it takes.
 pub(crate) type Digest = [u8; 32];
 
 /// The token file, read again whenever it changed.
 #[derive(Debug)]
-pub struct TokenFile {
+pub struct TokenFile(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     path: PathBuf,
     read: Mutex<Read>,
 }
@@ -42,15 +51,23 @@ struct Read {
 }
 
 impl TokenFile {
-    /// Reads the file; one that cannot be used is an error with a sentence about it.
+    /// Reads the file; one that cannot be used is an error with a sentence about it. Blocks.
     pub fn open(path: &Path) -> io::Result<Self> {
         let (stamp, digest) = load(path)?;
         let read = Mutex::new(Read { stamp, digest: Some(digest), problem: None });
-        Ok(Self { path: path.to_owned(), read })
+        Ok(Self(Arc::new(Shared { path: path.to_owned(), read })))
     }
 
-    /// Whether this is the digest of the token that holds now.
-    pub(crate) fn holds(&self, given: &Digest) -> bool {
+    /// Whether this is the digest of the token that holds now; an error when the file does not answer in time.
+    pub(crate) async fn holds(&self, given: &Digest) -> Result<bool, Unanswered> {
+        let (shared, given) = (Arc::clone(&self.0), *given);
+        POOL.run(LIMIT, move || shared.holds(&given)).await
+    }
+}
+
+impl Shared {
+    /// [`TokenFile::holds`]; blocks.
+    fn holds(&self, given: &Digest) -> bool {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Stamp::of(&self.path).ok();
         if now.is_none() || read.stamp != now {
@@ -98,6 +115,10 @@ fn load(path: &Path) -> io::Result<(Option<Stamp>, Digest)> {
     Ok((is_settled.then_some(stamp), digest(token.as_bytes())))
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is read before anything is served, on a thread of the pool, or by a command"
+)]
 fn parse(path: &Path) -> io::Result<(String, Stamp)> {
     let (content, stamp) = read_secret(path, 4096)?;
     let wrong = |what: &str| {
@@ -173,7 +194,7 @@ mod tests {
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         };
-        let holds = |file: &TokenFile, token: &str| file.holds(&digest(token.as_bytes()));
+        let holds = |file: &TokenFile, token: &str| file.0.holds(&digest(token.as_bytes()));
         write(&format!("\n {ONE}\n"));
         let file = TokenFile::open(&path).unwrap();
         assert!(holds(&file, ONE) && !holds(&file, TWO) && !holds(&file, ""));

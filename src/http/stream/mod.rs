@@ -28,6 +28,7 @@ use crate::journal::{Bounds, Gone};
 pub(super) use page::Page;
 pub(crate) use query::Query;
 pub(super) use readers::{Form, Readers};
+pub(super) use websocket::GOODBYE;
 
 /// `GET` of the event stream's path, in the form that the headers ask for.
 pub(super) async fn events(State(edge): State<Handle>, request: Request) -> Result<Response, ApiError> {

@@ -91,7 +91,7 @@ impl Stream {
                 // The clock first: a flood of events must not keep it from being looked at.
                 biased;
                 _ = self.keep_alive.tick() => {
-                    if !self.edge.door.still_holds(self.credential.as_ref()) {
+                    if !self.edge.door.still_holds(self.credential.as_ref()).await {
                         return Chunk::End;
                     }
                     return Chunk::More(Bytes::from_static(STILL_HERE.as_bytes()));

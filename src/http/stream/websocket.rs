@@ -37,7 +37,7 @@ const READ_BUFFER: usize = 4 * 1024;
 /// How much is collected before it is written, in bytes.
 const WRITE_BUFFER: usize = 64 * 1024;
 /// How long the other side is given to take our close frame and to close too.
-const GOODBYE: Duration = Duration::from_secs(1);
+pub(in crate::http) const GOODBYE: Duration = Duration::from_secs(1);
 
 /// A query that cannot be understood.
 const BAD_QUERY: CloseCode = CloseCode::Library(4400);
@@ -126,8 +126,9 @@ impl Client<'_> {
     }
 
     /// Whether the token that let the client in is still the one.
-    fn may_stay(&self) -> bool {
-        self.edge.door.still_holds(self.credential.as_ref())
+    fn may_stay(&self) -> impl Future<Output = bool> + Send + use<'_> {
+        let (edge, credential) = (self.edge, self.credential);
+        async move { edge.door.still_holds(credential.as_ref()).await }
     }
 
     /// Greets, then passes on events and answers messages until the stream ends.
@@ -166,8 +167,10 @@ impl Client<'_> {
                 message = self.socket.next() => {
                     silent = false;
                     match self.hear(message) {
-                        Ok(Some(_)) if !self.may_stay() => return Ok(no_longer_in()),
                         Ok(Some(asked)) => {
+                            if !self.may_stay().await {
+                                return Ok(no_longer_in());
+                            }
                             let answer = reply(self.edge, asked).await;
                             self.send(answer).await?;
                         }
@@ -179,7 +182,7 @@ impl Client<'_> {
                     if silent {
                         return Ok(Ending::Gone);
                     }
-                    if !self.may_stay() {
+                    if !self.may_stay().await {
                         return Ok(no_longer_in());
                     }
                     silent = !waits(self.socket.send(Message::Ping(Bytes::new()))).await?;
@@ -290,7 +293,13 @@ impl Client<'_> {
     async fn say_goodbye(mut self, ending: Ending) {
         // What is still on its way to a slow client stands before the close frame.
         let slow = matches!(&ending, Ending::Close(frame) if frame.code == TOO_SLOW);
-        let patience = if slow { self.edge.daemon.config().limits.client_timeout } else { GOODBYE };
+        let limit = if slow { self.edge.daemon.config().limits.client_timeout } else { GOODBYE };
+        let edge = self.edge;
+        // A client that does not read must not keep the daemon from stopping.
+        let stopping = async {
+            edge.going_away.cancelled().await;
+            tokio::time::sleep(GOODBYE).await;
+        };
         let goodbye = async {
             match ending {
                 Ending::Gone => {
@@ -310,7 +319,10 @@ impl Client<'_> {
             }
             Ok::<_, Error>(())
         };
-        let _ = tokio::time::timeout(patience, goodbye).await;
+        tokio::select! {
+            _ = tokio::time::timeout(limit, goodbye) => {}
+            () = stopping => {}
+        }
     }
 }
 

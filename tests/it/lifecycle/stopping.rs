@@ -12,8 +12,9 @@ use crate::api::{
     text, try_post, turn,
 };
 use crate::support::daemon::{Daemon, Stopped};
-use crate::support::http::{Target, get, post};
-use crate::support::websocket::EventStream;
+use crate::support::http::{Target, get, get_text, post};
+use crate::support::wait::wait_until_async;
+use crate::support::websocket::{EVENTS_PATH, EventStream};
 
 /// Asserts a stop in order: exit code 0, the last event, and nobody left.
 fn assert_stopped(daemon: &Daemon, stopped: &Stopped) {
@@ -126,6 +127,32 @@ async fn a_stop_under_load_keeps_every_promise() {
     for stream in join_all(streams).await {
         assert_eq!(stream.unwrap(), 1001);
     }
+}
+
+#[tokio::test]
+async fn a_client_that_stopped_reading_keeps_no_stop() {
+    const LIMIT: u64 = 8;
+    let builder = Daemon::builder().arg("--client-timeout").arg(LIMIT.to_string());
+    let mut daemon = builder.arg("--ping-interval").arg("3600").start().await;
+    ready(&daemon).await;
+    let session_id = session(&daemon).await;
+    let clients = [(); 3].map(|()| EventStream::connect_with_room(&daemon, EVENTS_PATH, 4096));
+    let clients = join_all(clients).await;
+    turn(&daemon, &session_id, "deltas=200 chars=20000").await;
+    logged_type(&daemon, "app-server.turn.completed").await;
+    // They are told that they were too slow, and the close frame stands behind what they do not read.
+    wait_until_async("clients that are being closed", async || {
+        let page = get_text(&daemon, "/metrics", &[], "text/plain; version=0.0.4; charset=utf-8").await;
+        let nobody_follows =
+            page.lines().any(|line| line == "codexd_event_stream_clients{form=\"websocket\"} 0");
+        let are_open = get(&daemon, "/healthz").await.json["service"]["websocketClients"] == clients.len();
+        (nobody_follows && are_open).then_some(())
+    })
+    .await;
+    let stopped = daemon.stop().await;
+    print("a stop with clients that read nothing", &stopped);
+    assert_stopped(&daemon, &stopped);
+    assert!(stopped.took.as_secs() < LIMIT / 2, "{stopped:?}");
 }
 
 /// A daemon whose child neither ends with its stdin nor by SIGTERM, and that has been told to stop.

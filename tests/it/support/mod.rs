@@ -6,6 +6,8 @@
 
 pub(crate) mod codex;
 pub(crate) mod daemon;
+#[cfg(target_os = "linux")]
+pub(crate) mod hanging;
 pub(crate) mod http;
 pub(crate) mod model;
 pub(crate) mod scratch;

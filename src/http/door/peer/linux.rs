@@ -146,6 +146,7 @@ fn read_answer(answer: &[u8], remote: SocketAddr) -> io::Result<Option<Owner>> {
 }
 
 /// The same from the table of all connections, which takes longer the more there are.
+#[expect(clippy::disallowed_methods, reason = "it runs on a thread of the pool")]
 fn read_table(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Owner>> {
     let path = if local.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
     Ok(find(&std::fs::read_to_string(path)?, local, remote))

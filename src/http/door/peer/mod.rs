@@ -7,6 +7,17 @@
 mod linux;
 
 use std::net::SocketAddr;
+#[cfg(target_os = "linux")]
+use std::time::Duration;
+
+#[cfg(target_os = "linux")]
+use crate::blocking::Pool;
+
+/// How long the kernel may take to answer.
+#[cfg(target_os = "linux")]
+const LIMIT: Duration = Duration::from_secs(5);
+#[cfg(target_os = "linux")]
+static POOL: Pool = Pool::new("peers", 1, 3);
 
 /// Who is on the other side of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,12 +37,15 @@ pub enum Peer {
 /// What nobody holds belongs to root for the system, whoever had it, so it is not believed: anybody could send something
 /// and leave.
 #[cfg(target_os = "linux")]
-pub fn peer_of(theirs: SocketAddr, ours: SocketAddr) -> Peer {
-    linux::peer_of(theirs, ours)
+pub async fn peer_of(theirs: SocketAddr, ours: SocketAddr) -> Peer {
+    match POOL.run(LIMIT, move || linux::peer_of(theirs, ours)).await {
+        Ok(peer) => peer,
+        Err(unanswered) => Peer::Unknown(format!("the kernel {unanswered}")),
+    }
 }
 
 /// Nothing is said about sockets here.
 #[cfg(not(target_os = "linux"))]
-pub fn peer_of(_theirs: SocketAddr, _ours: SocketAddr) -> Peer {
+pub async fn peer_of(_theirs: SocketAddr, _ours: SocketAddr) -> Peer {
     Peer::Unknown("this system does not say whose a connection is".to_owned())
 }

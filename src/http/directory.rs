@@ -1,0 +1,162 @@
+//! Looks at the directories that requests name, on threads that may hang.
+//!
+//! A directory may lie on a file system that does not answer.
+//! Each look goes from the root downwards and notes where it is, so that the one that hangs is known by name: what lies
+//! below it is refused at once from then on, and does not take a thread each.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+
+use super::Shared;
+use super::error::ApiError;
+use crate::blocking::{Pool, Unanswered};
+
+/// How long a directory may take to answer.
+const LIMIT: Duration = Duration::from_secs(5);
+/// How many entries of one directory may hang before all others of it are refused.
+const HANGING_ENTRIES: usize = 4;
+
+static POOL: Pool = Pool::new("directories", 16, 112);
+static LOOKS: Looks = Looks(Mutex::new(None));
+
+impl Shared {
+    /// Refuses settings whose `cwd` is no directory: the app-server takes any path without complaint (measured).
+    ///
+    /// Nothing is known of the directories of an app-server on another machine, so there the path is passed on.
+    pub(super) async fn check_cwd(&self, settings: &Map<String, Value>) -> Result<(), ApiError> {
+        match settings.get("cwd").and_then(Value::as_str) {
+            Some(cwd) if self.daemon.config().server.endpoint.is_on_this_machine() => check("cwd", cwd).await,
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Refuses a path that is not the absolute path of a directory that exists; `name` is the field it was given in.
+async fn check(name: &str, path: &str) -> Result<(), ApiError> {
+    let looked = {
+        let path = PathBuf::from(path);
+        POOL.run(LIMIT, move || look(&path, &LOOKS)).await
+    };
+    match looked {
+        Ok(Ok(true)) => Ok(()),
+        Ok(Ok(false)) => {
+            Err(ApiError::bad_request(format!("{name} must be a directory that exists; {path:?} is not.")))
+        }
+        Ok(Err(Hangs(directory))) => Err(ApiError::disk(format!(
+            "{name} cannot be looked at: the directory {directory:?} did not answer within {} s; see to the file \
+             system that it lies on, or use another directory.",
+            LIMIT.as_secs()
+        ))),
+        Err(unanswered @ (Unanswered::Late(_) | Unanswered::Busy(_) | Unanswered::Failed(_))) => {
+            Err(ApiError::disk(format!(
+                "{name} cannot be looked at: the directory {path:?} {unanswered}; see to the file system that it lies \
+                 on, or use another directory."
+            )))
+        }
+    }
+}
+
+/// The directory that does not answer.
+#[derive(Debug, PartialEq, Eq)]
+struct Hangs(PathBuf);
+
+/// Whether this is a directory; blocks, for ever where one on the way does not answer.
+#[expect(clippy::disallowed_methods, reason = "it runs on a thread of the pool, which may hang")]
+fn look(path: &Path, looks: &Looks) -> Result<bool, Hangs> {
+    let mut way: Vec<_> = path.ancestors().collect();
+    way.reverse();
+    let mut is_directory = false;
+    for step in way {
+        let _under_way = looks.begin(step)?;
+        is_directory = step.is_dir();
+        if !is_directory {
+            break;
+        }
+    }
+    Ok(is_directory)
+}
+
+/// Where each look that is under way stands, by the parent of what it looks at.
+#[derive(Debug)]
+struct Looks(Mutex<Option<Entries>>);
+
+/// By directory: which entries of it are looked at, and since when.
+type Entries = HashMap<PathBuf, Vec<(PathBuf, Instant)>>;
+
+impl Looks {
+    /// Notes that a look at `step` begins, until the result is dropped; refused where it is known to hang.
+    fn begin<'a>(&'a self, step: &'a Path) -> Result<UnderWay<'a>, Hangs> {
+        let parent = step.parent().unwrap_or(step);
+        let mut looks = self.lock();
+        let entries = looks.get_or_insert_default().entry(parent.to_owned()).or_default();
+        let hanging = || entries.iter().filter(|(_, since)| since.elapsed() >= LIMIT);
+        if let Some((entry, _)) = hanging().find(|(entry, _)| entry == step) {
+            return Err(Hangs(entry.clone()));
+        }
+        if hanging().count() >= HANGING_ENTRIES {
+            return Err(Hangs(parent.to_owned()));
+        }
+        entries.push((step.to_owned(), Instant::now()));
+        Ok(UnderWay { looks: self, step })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Entries>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One step of a look.
+#[derive(Debug)]
+struct UnderWay<'a> {
+    looks: &'a Looks,
+    step: &'a Path,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let parent = self.step.parent().unwrap_or(self.step);
+        let mut looks = self.looks.lock();
+        let Some(looks) = looks.as_mut() else { return };
+        let Some(entries) = looks.get_mut(parent) else { return };
+        if let Some(place) = entries.iter().position(|(entry, _)| entry == self.step) {
+            entries.swap_remove(place);
+        }
+        if entries.is_empty() {
+            looks.remove(parent);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_hangs_is_known_and_does_not_take_its_neighbours_with_it() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(home.path().join("a/b")).unwrap();
+        std::fs::write(home.path().join("file"), "").unwrap();
+        let looks = Looks(Mutex::new(None));
+        assert_eq!(look(&home.path().join("a/b"), &looks), Ok(true));
+        assert_eq!(look(&home.path().join("file"), &looks), Ok(false));
+        assert_eq!(look(&home.path().join("a/none/c"), &looks), Ok(false));
+        assert!(looks.lock().as_ref().unwrap().is_empty());
+
+        let Some(since) = Instant::now().checked_sub(LIMIT) else { return };
+        let hang = |name: &str| {
+            let mut looks = looks.lock();
+            let entries = looks.get_or_insert_default().entry(home.path().to_owned()).or_default();
+            entries.push((home.path().join(name), since));
+        };
+        hang("dead");
+        assert_eq!(look(&home.path().join("dead/x"), &looks), Err(Hangs(home.path().join("dead"))));
+        assert_eq!(look(&home.path().join("a/b"), &looks), Ok(true));
+        (1..HANGING_ENTRIES).for_each(|number| hang(&format!("dead-{number}")));
+        assert_eq!(look(&home.path().join("a/b"), &looks), Err(Hangs(home.path().to_owned())));
+        assert_eq!(look(Path::new("/"), &looks), Ok(true));
+    }
+}

@@ -1,0 +1,72 @@
+//! A file system that does not answer: every call that looks at it waits until it is released.
+//!
+//! It is a FUSE mount whose server never reads, and needs root and Linux; where it cannot be had, a test says what it
+//! leaves out.
+
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use tempfile::TempDir;
+
+/// A mounted file system that does not answer; dropping it lets all who wait go on with an error.
+pub(crate) struct Hanging {
+    /// The server's side of it, which is never read.
+    server: Option<File>,
+    point: PathBuf,
+    _home: TempDir,
+}
+
+impl Hanging {
+    /// Mounts one; `None` after saying loudly why there is none.
+    ///
+    /// With `CODEXD_TEST_MOUNTS=required` there must be one.
+    pub(crate) fn mount() -> Option<Self> {
+        Self::try_mount()
+            .inspect_err(|why| {
+                let text = format!("LEFT OUT: a file system that does not answer: {why}");
+                let is_required =
+                    std::env::var_os("CODEXD_TEST_MOUNTS").is_some_and(|value| value == "required");
+                assert!(!is_required, "{text}");
+                // The test runner keeps to itself what is printed by a test that passes, but not this.
+                let _ = writeln!(std::io::stderr(), "\n{text}");
+            })
+            .ok()
+    }
+
+    fn try_mount() -> Result<Self, String> {
+        if !rustix::process::geteuid().is_root() {
+            return Err("only root can mount".to_owned());
+        }
+        let home = TempDir::with_prefix("codexd-hanging-").map_err(|error| error.to_string())?;
+        let point = home.path().join("mount");
+        fs::create_dir(&point).map_err(|error| error.to_string())?;
+        let server = File::options().read(true).write(true).open("/dev/fuse");
+        let server = server.map_err(|error| format!("/dev/fuse: {error}"))?;
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+        let options = CString::new(options).map_err(|error| error.to_string())?;
+        mount("codexd-test", &point, "fuse", MountFlags::empty(), options.as_c_str())
+            .map_err(|error| format!("mount: {error}"))?;
+        Ok(Self { server: Some(server), point, _home: home })
+    }
+
+    /// Where it is mounted.
+    pub(crate) fn path(&self) -> &Path {
+        &self.point
+    }
+
+    /// Lets all who wait go on: each call fails from now on.
+    pub(crate) fn release(&mut self) {
+        self.server = None;
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        self.release();
+        let _ = unmount(&self.point, UnmountFlags::DETACH);
+    }
+}
