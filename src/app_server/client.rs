@@ -141,6 +141,9 @@ impl Client {
         let settle = Box::new(move |outcome: Result<&RawValue, CallError>| {
             settle(outcome.map_err(|error| match error {
                 CallError::Refused { error, .. } => CallError::Refused { method: method.to_owned(), error },
+                CallError::Malformed { reason, .. } => {
+                    CallError::Malformed { method: method.to_owned(), reason }
+                }
                 other => other,
             }));
             drop(done);

@@ -149,8 +149,8 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
         let close = CancellationToken::new();
         let writer = tokio::spawn(websocket::write(sink, lines, close.clone()));
         let mut ear = self.ear(&pending);
-        let pulse = ear.pulse();
-        let reader = tokio::spawn(async move { websocket::read(stream, &mut ear).await });
+        let (pulse, cap) = (ear.pulse(), self.plan.line_cap);
+        let reader = tokio::spawn(async move { websocket::read(stream, &mut ear, cap).await });
         let mut link = Link { client, pending, pulse, reader: Some(reader), writer, close };
 
         let Served { over, healthy } = self.serve(&mut link, None, pace).await;

@@ -9,6 +9,8 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
+use super::outline::Outline;
+
 /// How a child process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
@@ -101,6 +103,15 @@ pub enum Heard<'a> {
         reason: &'a str,
         /// Its length in bytes.
         bytes: usize,
+    },
+    /// A message that is too long to be kept.
+    Skipped {
+        /// Its length in bytes.
+        bytes: usize,
+        /// The longest message that is kept, in bytes.
+        cap: usize,
+        /// What is known of it.
+        outline: &'a Outline,
     },
     /// Raw output of the process, in the order it came.
     Stdout(Bytes),

@@ -22,6 +22,7 @@ mod life;
 mod link;
 mod listener;
 mod liveness;
+mod outline;
 mod pending;
 #[expect(
     clippy::disallowed_methods,
@@ -45,6 +46,7 @@ pub use child::{ChildRecord, FindProgram, Program, RecordChild, StopPace};
 pub use client::{CallError, Client};
 pub use guard::run as run_guard;
 pub use listener::{Backlog, Closed, Exit, Heard, Listener, Setback};
+pub use outline::Outline;
 pub use processes::{INSTANCE, Identity, adopt_orphans, end_leftover, family_memory, memory};
 pub use redact::redact;
 pub use supervisor::{App, Availability, Plan, Supervisor, Waiting};

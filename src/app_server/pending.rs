@@ -43,6 +43,11 @@ impl Pending {
         self.lock().calls.remove(&id)
     }
 
+    /// Whether a call waits for its answer.
+    pub(crate) fn waits(&self, id: u64) -> bool {
+        self.lock().calls.contains_key(&id)
+    }
+
     /// How many calls wait.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {

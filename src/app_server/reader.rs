@@ -8,12 +8,21 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use super::client::CallError;
 use super::listener::{Backlog, Heard, Listener};
 use super::liveness::Pulse;
+use super::outline::{Outline, Scanner};
 use super::pending::Pending;
 use super::redact::redact;
 use super::wire::{self, Message};
 
 /// How much is read at once, in bytes: what a pipe holds.
 const BLOCK: usize = 64 * 1024;
+/// The longest answer to a call of ours that is kept whatever the longest message is, in bytes: what was skipped is
+/// read with a call, and must not be skipped once more.
+const ANSWER: usize = 64 * 1024 * 1024;
+
+/// The longest answer to a call of ours that is kept, where `cap` is the longest of all other messages; in bytes.
+pub(crate) fn longest_answer(cap: usize) -> usize {
+    cap.saturating_mul(4).max(ANSWER)
+}
 
 /// The ear of one generation; when it is dropped every call that still waits fails.
 pub(crate) struct Ear<L: Listener> {
@@ -80,10 +89,33 @@ impl<L: Listener> Ear<L> {
         }
     }
 
-    /// Takes a line that was too long to keep.
-    fn skipped(&mut self, bytes: usize, cap: usize) {
-        let reason = format!("it is longer than {cap} bytes and was skipped");
-        self.listener.hear(Heard::Garbage { reason: &reason, bytes });
+    /// Takes a message of any length, all of it at hand; `cap` is the longest that is kept, in bytes.
+    pub(crate) fn message_within(&mut self, line: &[u8], cap: usize) {
+        if line.len() <= cap {
+            return self.message(line);
+        }
+        let mut scanner = Scanner::default();
+        scanner.feed(line);
+        if self.waits_for(scanner.outline()) {
+            self.message(line);
+        } else {
+            self.skipped(line.len(), cap, &scanner.finish());
+        }
+    }
+
+    /// Whether this is the answer to a call that waits.
+    fn waits_for(&self, outline: &Outline) -> bool {
+        outline.answers().is_some_and(|id| self.pending.waits(id))
+    }
+
+    /// Takes a message that was too long to keep.
+    fn skipped(&mut self, bytes: usize, cap: usize, outline: &Outline) {
+        if let Some(settle) = outline.answers().and_then(|id| self.pending.take(id)) {
+            self.listener.flush();
+            let reason = format!("it is {bytes} bytes long, more than are kept of an answer");
+            settle(Err(CallError::Malformed { method: String::new(), reason }));
+        }
+        self.listener.hear(Heard::Skipped { bytes, cap, outline });
     }
 
     pub(crate) fn hear(&mut self, heard: Heard<'_>) {
@@ -133,14 +165,18 @@ impl<L: Listener> Drop for Ear<L> {
 
 /// Cuts a stream of blocks into lines.
 struct Lines {
+    /// The longest line that is kept, in bytes.
     cap: usize,
+    /// The longest that the line may become that is being read: it may be an answer to a call of ours.
+    limit: usize,
     partial: Vec<u8>,
-    skipping: usize,
+    /// The line that is being read, when it is too long, with its length so far.
+    skipping: Option<(Scanner, usize)>,
 }
 
 impl Lines {
     fn new(cap: usize) -> Self {
-        Self { cap, partial: Vec::new(), skipping: 0 }
+        Self { cap, limit: cap, partial: Vec::new(), skipping: None }
     }
 
     fn take<L: Listener>(&mut self, block: &Bytes, ear: &mut Ear<L>) {
@@ -148,36 +184,52 @@ impl Lines {
         while let Some(newline) = rest.iter().position(|&byte| byte == b'\n') {
             let (line, after) = (&rest[..newline], &rest[newline + 1..]);
             rest = after;
-            let bytes = self.skipping + self.partial.len() + line.len();
-            if bytes > self.cap {
-                ear.skipped(bytes, self.cap);
-                self.skipping = 0;
-                self.partial = Vec::new();
-            } else if self.partial.is_empty() {
+            if self.skipping.is_none() && self.partial.is_empty() && line.len() <= self.cap {
                 ear.message(line);
             } else {
-                self.partial.extend_from_slice(line);
-                ear.message(&std::mem::take(&mut self.partial));
+                self.add(line, ear);
+                self.end_line(ear);
             }
         }
-        if self.skipping > 0 {
-            self.skipping += rest.len();
-        } else if self.partial.len() + rest.len() > self.cap {
-            self.skipping = self.partial.len() + rest.len();
-            self.partial = Vec::new();
-        } else {
-            self.partial.extend_from_slice(rest);
+        self.add(rest, ear);
+    }
+
+    fn add<L: Listener>(&mut self, piece: &[u8], ear: &Ear<L>) {
+        if let Some((scanner, bytes)) = &mut self.skipping {
+            scanner.feed(piece);
+            *bytes += piece.len();
+            return;
+        }
+        let length = self.partial.len() + piece.len();
+        if length > self.limit {
+            let mut scanner = Scanner::default();
+            scanner.feed(&self.partial);
+            scanner.feed(piece);
+            let longest = longest_answer(self.cap);
+            if length > longest || !ear.waits_for(scanner.outline()) {
+                self.partial = Vec::new();
+                self.skipping = Some((scanner, length));
+                return;
+            }
+            self.limit = longest;
+        }
+        self.partial.extend_from_slice(piece);
+    }
+
+    fn end_line<L: Listener>(&mut self, ear: &mut Ear<L>) {
+        self.limit = self.cap;
+        match self.skipping.take() {
+            Some((scanner, bytes)) => ear.skipped(bytes, self.cap, &scanner.finish()),
+            None => ear.message(&std::mem::take(&mut self.partial)),
         }
     }
 
     /// The last bytes may be a whole message that lacks only its newline.
-    fn finish<L: Listener>(self, mut end: StreamEnd, ear: &mut Ear<L>) -> StreamEnd {
-        end.trailing_message_length = self.partial.len() + self.skipping;
-        if self.skipping > 0 {
-            ear.skipped(self.skipping, self.cap);
-        } else if !self.partial.is_empty() {
-            end.flushed_trailing_message = wire::decode(self.partial.trim_ascii()).is_ok();
-            ear.message(&self.partial);
+    fn finish<L: Listener>(mut self, mut end: StreamEnd, ear: &mut Ear<L>) -> StreamEnd {
+        end.trailing_message_length = self.skipping.as_ref().map_or(self.partial.len(), |(_, bytes)| *bytes);
+        end.flushed_trailing_message = wire::decode(self.partial.trim_ascii()).is_ok();
+        if end.trailing_message_length > 0 {
+            self.end_line(ear);
         }
         ear.close(&end.message);
         end

@@ -51,6 +51,10 @@ impl Listener for NoteTaker {
             Heard::Notification { method, params } => format!("{method} {params}"),
             Heard::Request { id, method, params } => format!("request {id} {method} {params}"),
             Heard::Garbage { reason, bytes } => format!("garbage of {bytes} bytes: {reason}"),
+            Heard::Skipped { bytes, cap, outline } => {
+                let (id, method) = (outline.id.as_ref().map(|id| id.get()), outline.method.as_deref());
+                format!("skipped {bytes} of {cap} bytes: {id:?} {method:?}")
+            }
             _ => return,
         });
     }

@@ -17,7 +17,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_c
 use tokio_util::sync::CancellationToken;
 
 use super::listener::Listener;
-use super::reader::{Ear, StreamEnd};
+use super::reader::{Ear, StreamEnd, longest_answer};
 
 /// How long a server that does not read is waited for at the end.
 const FAREWELL: Duration = Duration::from_millis(250);
@@ -37,7 +37,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 pub(crate) type Socket = WebSocketStream<MaybeTlsStream<Box<dyn Stream>>>;
 
-/// Connects; `cap` is the longest message that is taken, in bytes.
+/// Connects; `cap` is the longest message that is kept, in bytes.
+///
+/// A longer one is skipped, and one that is longer than any answer may be ends the connection: its bytes cannot be
+/// passed over.
 ///
 /// The error says what failed, without the address's own words: it may hold a secret.
 pub(crate) async fn connect(address: &Address, cap: usize) -> Result<Socket, String> {
@@ -51,8 +54,8 @@ pub(crate) async fn connect(address: &Address, cap: usize) -> Result<Socket, Str
     };
     let config = WebSocketConfig::default()
         .read_buffer_size(16 * 1024)
-        .max_message_size(Some(cap))
-        .max_frame_size(Some(cap));
+        .max_message_size(Some(longest_answer(cap)))
+        .max_frame_size(Some(longest_answer(cap)));
     match client_async_tls_with_config(url, stream, Some(config), None).await {
         Ok((socket, _)) => Ok(socket),
         Err(Error::Http(answer)) => Err(format!("the WebSocket was refused with status {}", answer.status())),
@@ -72,11 +75,15 @@ async fn connect_tcp(url: &str) -> Result<TcpStream, String> {
 }
 
 /// Hears messages until the socket ends.
-pub(crate) async fn read<L: Listener>(mut socket: SplitStream<Socket>, ear: &mut Ear<L>) -> StreamEnd {
+pub(crate) async fn read<L: Listener>(
+    mut socket: SplitStream<Socket>,
+    ear: &mut Ear<L>,
+    cap: usize,
+) -> StreamEnd {
     let end = loop {
         match socket.next().await {
-            Some(Ok(Message::Text(text))) => ear.message(text.as_bytes()),
-            Some(Ok(Message::Binary(bytes))) => ear.message(&bytes),
+            Some(Ok(Message::Text(text))) => ear.message_within(text.as_bytes(), cap),
+            Some(Ok(Message::Binary(bytes))) => ear.message_within(&bytes, cap),
             Some(Ok(Message::Close(frame))) => {
                 let code = frame.map_or_else(String::new, |frame| format!(" with code {}", frame.code));
                 break StreamEnd::new("websocket.close", format!("it closed the WebSocket{code}"));

@@ -15,12 +15,13 @@ use crate::state::{
 
 use turns::turn_missing;
 pub(crate) use turns::{
-    turn_accepted, turn_found, turn_queued, turn_rejected, turn_settled, turn_stalled, turn_submitted,
+    turn_accepted, turn_found, turn_item_read, turn_queued, turn_rejected, turn_settled, turn_stalled,
+    turn_submitted,
 };
 
 pub(crate) use child::{
     child_error, child_exited, child_external, child_setback, child_spawn_failed, child_started,
-    child_stderr, connect_failed, connected, garbage,
+    child_stderr, connect_failed, connected, garbage, skipped,
 };
 
 /// How many characters of somebody's output a message quotes.

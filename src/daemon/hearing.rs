@@ -4,18 +4,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::background::Activity;
 use super::drafts;
+use super::missed::{Missed, MissedItem};
 use super::notifications::{ended_turn, notification};
 use super::recorder::{Input, Recorder, Stream};
 use super::requests::{Asked, OpenRequests};
-use crate::app_server::{Heard, Listener};
-use crate::config::Config;
+use crate::app_server::wire::{RequestId, RpcError};
+use crate::app_server::{Heard, Listener, Outline};
+use crate::config::{ChildStrategy, Config};
 use crate::state::Draft;
+use crate::state::request::{SKIPPED_BYTES, is_answerable};
 
 /// Turns what one part of one generation says into inputs of the recorder.
 pub(crate) struct Hearing {
@@ -25,6 +28,7 @@ pub(crate) struct Hearing {
     generation: u64,
     activity: Arc<Activity>,
     open: Arc<OpenRequests>,
+    missed: Arc<Missed>,
     /// The thread that spoke last, and when that was noted.
     speaker: Option<(String, Instant)>,
     drafts: Vec<Draft>,
@@ -40,9 +44,20 @@ impl Hearing {
         asked: mpsc::UnboundedSender<Asked>,
         activity: Arc<Activity>,
         open: Arc<OpenRequests>,
+        missed: Arc<Missed>,
         generation: u64,
     ) -> Self {
-        Self { config, recorder, asked, generation, activity, open, speaker: None, drafts: Vec::new() }
+        Self {
+            config,
+            recorder,
+            asked,
+            generation,
+            activity,
+            open,
+            missed,
+            speaker: None,
+            drafts: Vec::new(),
+        }
     }
 
     /// Ends the requests that the app-server no longer waits for.
@@ -63,6 +78,60 @@ impl Hearing {
                 let Some(turn_id) = ended_turn(params) else { return };
                 self.flush();
                 self.open.ended_with_turn(&self.recorder, self.generation, &turn_id);
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes in a request.
+    fn ask(&mut self, id: RequestId, method: &str, params: Value) {
+        let timeout = self.config.limits.request_timeout;
+        let asked = self.open.hear(&self.recorder, self.generation, id, method, params, timeout);
+        // The daemon is stopping when nobody takes it; the app-server is told by its end.
+        let _ = self.asked.send(asked);
+    }
+
+    /// A message was too long to be kept: what it was is told, and what can be made good is.
+    fn skipped(&mut self, bytes: usize, cap: usize, outline: &Outline) {
+        let method = outline.method.as_deref();
+        // Another client of an app-server that is not ours may have heard all of it, and is asked too.
+        let is_left =
+            self.config.server.strategy == ChildStrategy::External && method.is_some_and(is_answerable);
+        let is_refused = method.is_some() && outline.id.is_some() && !is_left;
+        self.drafts.push(drafts::skipped(bytes, cap, outline, is_refused));
+        let Some(method) = outline.method.as_deref() else { return };
+        if let Some(thread_id) = &outline.thread_id {
+            self.activity.note(thread_id);
+        }
+        if let Some(id) = outline.id.clone() {
+            self.flush();
+            if is_left {
+                let known = json!({
+                    "threadId": outline.thread_id, "turnId": outline.turn_id, "itemId": outline.item_id,
+                    SKIPPED_BYTES: bytes,
+                });
+                return self.ask(id, method, known);
+            }
+            let generation = self.generation;
+            let message = format!("{method} is {bytes} bytes long, and codexd takes {cap} (--line-cap)");
+            let error = RpcError { code: -32600, message };
+            let _ = self.asked.send(Asked::Refused { generation, id, error });
+            return;
+        }
+        let (Some(thread_id), Some(turn_id)) = (&outline.thread_id, &outline.turn_id) else { return };
+        match (method, &outline.turn_status) {
+            ("item/completed", _) => {
+                let item = MissedItem { id: outline.item_id.clone(), kind: outline.item_type.clone() };
+                if self.missed.note(turn_id, item) {
+                    let (thread_id, turn_id) = (thread_id.clone(), turn_id.clone());
+                    let _ = self.asked.send(Asked::Missed { thread_id, turn_id });
+                }
+            }
+            ("turn/completed", Some(status)) => {
+                let turn = json!({ "threadId": thread_id, "turn": { "id": turn_id, "status": status } });
+                let params = turn.to_string();
+                self.drafts.push(notification(method, &params));
+                self.end_requests(method, &params);
             }
             _ => {}
         }
@@ -101,13 +170,9 @@ impl Listener for Hearing {
                 self.note_speaker(params);
                 self.flush();
                 let params = serde_json::from_str(params).unwrap_or(Value::Null);
-                let timeout = self.config.limits.request_timeout;
-                let asked =
-                    self.open.hear(&self.recorder, self.generation, id.to_owned(), method, params, timeout);
-                // The daemon is stopping when nobody takes it; the app-server is told by its end.
-                let _ = self.asked.send(asked);
-                return;
+                return self.ask(id.to_owned(), method, params);
             }
+            Heard::Skipped { bytes, cap, outline } => return self.skipped(bytes, cap, outline),
             Heard::Stdout(bytes) => return self.send(Input::Output(Stream::Stdout, bytes)),
             Heard::Stderr(bytes) => {
                 let text = String::from_utf8_lossy(&bytes).into_owned();

@@ -15,6 +15,7 @@ mod idempotency;
 #[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the keeper is a thread of its own")]
 mod keeper;
 mod metrics;
+mod missed;
 mod notifications;
 mod opening;
 #[expect(clippy::disallowed_methods, reason = "the recorder's thread writes it")]
@@ -52,6 +53,7 @@ use crate::state::State;
 use background::Activity;
 use contain::Panicked;
 use hearing::Hearing;
+use missed::Missed;
 use recorder::{Input, Recorder};
 use requests::OpenRequests;
 
@@ -129,6 +131,7 @@ struct Shared {
     attached: Mutex<(u64, HashSet<String>)>,
     activity: Arc<Activity>,
     open_requests: Arc<OpenRequests>,
+    missed: Arc<Missed>,
     /// Use cases run here, so that a caller that hangs up cancels nothing.
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -168,11 +171,13 @@ impl Daemon {
         let pace = watch::Sender::new(StopPace::Run);
         let activity = Arc::new(Activity::default());
         let open_requests = Arc::new(OpenRequests::default());
+        let missed = Arc::new(Missed::default());
         let supervisor = {
             let (config, recorder) = (Arc::clone(&config), recorder.clone());
             let listener = {
                 let (config, recorder) = (Arc::clone(&config), recorder.clone());
                 let (activity, open_requests) = (Arc::clone(&activity), Arc::clone(&open_requests));
+                let missed = Arc::clone(&missed);
                 move |generation| {
                     Hearing::new(
                         Arc::clone(&config),
@@ -180,6 +185,7 @@ impl Daemon {
                         asked.clone(),
                         Arc::clone(&activity),
                         Arc::clone(&open_requests),
+                        Arc::clone(&missed),
                         generation,
                     )
                 }
@@ -199,6 +205,7 @@ impl Daemon {
                 attached: Mutex::default(),
                 activity,
                 open_requests,
+                missed,
                 tasks: TaskTracker::new(),
                 stopping: CancellationToken::new(),
                 pace,

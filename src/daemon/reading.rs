@@ -32,8 +32,14 @@ impl Daemon {
     pub async fn turn(&self, session_id: &str, turn_id: &str) -> Result<Arc<Turn>, DaemonError> {
         let session = self.session(session_id)?;
         let thread_id = session.thread_id.as_deref().unwrap_or_default();
-        if let Some(turn) = self.state().turns.get(thread_id, turn_id).cloned() {
-            return Ok(turn);
+        let known = self.state().turns.get(thread_id, turn_id).cloned();
+        if let Some(turn) = known {
+            if !turn.is_over() || !self.shared.missed.has(turn_id) {
+                return Ok(turn);
+            }
+            // It is whole when what was not heard of it is read.
+            self.shared.missed.read(turn_id).await;
+            return self.state().turns.get(thread_id, turn_id).cloned().ok_or(DaemonError::Fault);
         }
         let daemon = self.clone();
         let turn_id = turn_id.to_owned();

@@ -34,7 +34,9 @@ pub(super) enum Asked {
         request_id: String,
     },
     /// Nobody can, so it is refused at once.
-    Unknown { generation: u64, id: RequestId, method: String },
+    Refused { generation: u64, id: RequestId, error: RpcError },
+    /// It is no request: an item of a turn was not heard, and is to be read.
+    Missed { thread_id: String, turn_id: String },
 }
 
 /// What a client answers.
@@ -59,7 +61,8 @@ impl OpenRequests {
     ) -> Asked {
         if !is_answerable(method) {
             recorder.note(drafts::request_refused(method, &params));
-            return Asked::Unknown { generation, id, method: method.to_owned() };
+            let message = format!("codexd cannot answer {method}");
+            return Asked::Refused { generation, id, error: RpcError { code: -32601, message } };
         }
         let text = |key: &str| params[key].as_str().map(str::to_owned);
         let request_id = format!("request-{}", uuid::Uuid::new_v4());
@@ -229,11 +232,13 @@ impl Daemon {
     pub(super) async fn attend_requests(self, mut questions: mpsc::UnboundedReceiver<Asked>) {
         while let Some(asked) = questions.recv().await {
             match asked {
-                Asked::Unknown { generation, id, method } => {
+                Asked::Refused { generation, id, error } => {
                     if let Some(client) = self.client_of(generation) {
-                        let message = format!("codexd cannot answer {method}");
-                        client.refuse(&id, &RpcError { code: -32601, message });
+                        client.refuse(&id, &error);
                     }
+                }
+                Asked::Missed { thread_id, turn_id } => {
+                    tokio::spawn(self.clone().read_missed(thread_id, turn_id));
                 }
                 Asked::Answerable { request_id } => {
                     tokio::spawn(self.clone().decline_in_time(request_id));

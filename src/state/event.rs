@@ -386,6 +386,11 @@ impl Change {
             },
             event_type::REQUEST_OPENED => Change::RequestOpened(Box::new(read(detail, "request")?)),
             event_type::REQUEST_RESOLVED => Change::RequestResolved(Resolution::deserialize(detail).ok()?),
+            event_type::TURN_ITEM_READ => Change::ItemCompleted {
+                thread_id: text("threadId")?,
+                turn_id: text("turnId")?,
+                item: detail.get("item")?.clone(),
+            },
             event_type::TURN_SETTLED => Change::TurnSettled {
                 session_id: text("sessionId")?,
                 thread_id: text("threadId"),

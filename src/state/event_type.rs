@@ -23,6 +23,7 @@ pub const TURN_ACCEPTED: &str = "turn.accepted";
 pub const TURN_SUBMITTED: &str = "turn.submitted";
 pub const TURN_REJECTED: &str = "turn.rejected";
 pub const TURN_QUEUED: &str = "turn.queued";
+pub const TURN_ITEM_READ: &str = "turn.item.read";
 pub const TURN_SETTLED: &str = "turn.settled";
 pub const REQUEST_OPENED: &str = "request.opened";
 pub const REQUEST_RESOLVED: &str = "request.resolved";

@@ -126,10 +126,18 @@ pub fn is_answerable(method: &str) -> bool {
     kind(method).is_some()
 }
 
+/// Where the parameters of a request that was too long to be kept say how long it was, in bytes; of the parameters
+/// themselves they have no more than ids.
+pub const SKIPPED_BYTES: &str = "skippedBytes";
+
 /// The decisions that may be taken about a request.
 ///
 /// The app-server offers some; "decline" it takes also when it does not offer it (measured on 0.169.0).
 pub fn decisions(method: &str, params: &Value) -> Vec<Value> {
+    if params.get(SKIPPED_BYTES).is_some() {
+        // What is not known is not allowed either.
+        return vec!["decline".into()];
+    }
     let all = || ["accept", "acceptForSession", "decline", "cancel"].map(Value::from).to_vec();
     match kind(method) {
         Some(Kind::Command) => match params["availableDecisions"].as_array() {

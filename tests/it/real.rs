@@ -4,6 +4,7 @@ mod app_server;
 mod duplex;
 mod external;
 mod lifecycle;
+mod long_lines;
 mod people;
 mod sessions;
 mod supervision;

@@ -56,8 +56,8 @@ async fn a_line_over_the_cap_is_skipped_and_reported_however_it_comes() {
         }
         connection.hear("\n{\"method\":\"after\"}\n").await;
         let notes = connection.notes.all();
-        let reason = "it is longer than 64 bytes and was skipped";
-        let skipped = format!("garbage of {} bytes: {reason}", long.len());
+        let method = Some("x".repeat(100));
+        let skipped = format!("skipped {} of 64 bytes: None {method:?}", long.len());
         assert_eq!(notes, [skipped, "after null".to_owned()], "in pieces of {piece}");
     }
 }
@@ -90,13 +90,14 @@ async fn a_last_message_without_its_newline_counts() {
 
 #[tokio::test(start_paused = true)]
 async fn half_a_message_at_the_end_is_reported() {
-    for (cap, half) in [(1024, "{\"method\":\"turn/comp"), (8, "{\"method\":\"turn/comp")] {
+    let half = "{\"method\":\"turn/comp";
+    for (cap, told) in [(1024, "garbage of 20 bytes: "), (8, "skipped 20 of 8 bytes: None None")] {
         let mut connection = Connection::with_cap(cap);
         connection.hear(half).await;
         let (end, notes) = connection.end().await;
         assert_eq!((end.trailing_message_length, end.flushed_trailing_message), (half.len(), false));
         assert_eq!(notes.len(), 1);
-        assert!(notes[0].starts_with(&format!("garbage of {} bytes: ", half.len())), "{notes:?}");
+        assert!(notes[0].starts_with(told), "{notes:?}");
     }
 }
 
@@ -112,4 +113,38 @@ async fn a_reader_waits_while_too_much_is_not_worked_off() {
     connection.backlog.remove(much);
     until_idle().await;
     assert_eq!(connection.notes.all(), ["a null", "b null"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_over_the_cap_is_known_by_its_id_however_it_comes() {
+    let params = format!("{{\"command\":\"{}\"}}", "x".repeat(100));
+    let long = format!("{{\"method\":\"m\",\"params\":{params},\"id\":\"r-1\"}}");
+    for piece in [1, 7, 64, 65, 100, 1000] {
+        let mut connection = Connection::with_cap(64);
+        for part in long.as_bytes().chunks(piece) {
+            connection.hear(part).await;
+        }
+        connection.hear("\n").await;
+        let skipped = format!("skipped {} of 64 bytes: {:?} {:?}", long.len(), Some("\"r-1\""), Some("m"));
+        assert_eq!(connection.notes.all(), [skipped], "in pieces of {piece}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_over_the_cap_is_kept_as_long_as_its_call_waits() {
+    for piece in [1, 7, 1000] {
+        let mut connection = Connection::with_cap(64);
+        let call = connection.call("a");
+        let id = connection.next_call("a").await;
+        let result = format!("\"{}\"", "x".repeat(200));
+        let line = format!("{{\"id\":{id},\"result\":{result}}}\n");
+        for part in line.as_bytes().chunks(piece) {
+            connection.hear(part).await;
+        }
+        assert_eq!(call.await.unwrap().unwrap(), result, "in pieces of {piece}");
+        connection.hear(line).await;
+        let notes = connection.notes.all();
+        assert_eq!(notes.len(), 1, "{notes:?}");
+        assert!(notes[0].starts_with("skipped "), "nobody waits for it any more: {notes:?}");
+    }
 }

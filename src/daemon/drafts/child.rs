@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::preview;
-use crate::app_server::{Exit, Setback, redact, telling_line};
+use crate::app_server::{Exit, Outline, Setback, redact, telling_line};
 use crate::config::{ChildStrategy, Config};
 use crate::state::{Draft, Level, event_type};
 
@@ -113,6 +113,32 @@ pub(crate) fn connected(endpoint: &str, info: &Value, generation: u64) -> Draft 
 
 pub(crate) fn connect_failed(endpoint: &str, message: &str) -> Draft {
     Draft::change(Level::Error, event_type::CONNECT_FAILED, message, json!({ "endpoint": endpoint }))
+}
+
+/// A message was longer than what is kept.
+pub(crate) fn skipped(bytes: usize, cap: usize, outline: &Outline, is_refused: bool) -> Draft {
+    let reason = format!("it is longer than {cap} bytes (--line-cap) and was skipped");
+    let what = match (outline.method.as_deref(), &outline.id) {
+        (Some(method), Some(_)) => format!("request {method}"),
+        (Some(method), None) => format!("notification {method}"),
+        (None, Some(_)) => "answer to a call".to_owned(),
+        (None, None) => "message".to_owned(),
+    };
+    let then = if is_refused { "; the request is refused" } else { "" };
+    Draft::note(
+        Level::Warn,
+        "app-server.message.invalid",
+        format!("The app-server sent {bytes} bytes, {what}: {reason}{then}."),
+        json!({
+            "bytes": bytes,
+            "reason": reason,
+            "method": outline.method,
+            "isRequest": outline.method.is_some() && outline.id.is_some(),
+            "threadId": outline.thread_id,
+            "turnId": outline.turn_id,
+            "itemId": outline.item_id,
+        }),
+    )
 }
 
 pub(crate) fn garbage(reason: &str, bytes: usize) -> Draft {

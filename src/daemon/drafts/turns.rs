@@ -144,6 +144,18 @@ pub(crate) fn turn_settled(session: &Session, turn: &Turn, status: &str, error: 
     )
 }
 
+/// An item that was not heard was read from its thread.
+pub(crate) fn turn_item_read(state: &State, thread_id: &str, turn_id: &str, item: &Value) -> Draft {
+    let session = state.sessions.of_thread(thread_id).map(|session| &session.session_id);
+    let kind = item["type"].as_str().unwrap_or("item");
+    Draft::change(
+        Level::Info,
+        event_type::TURN_ITEM_READ,
+        format!("Read {kind} of turn {turn_id} from its thread: it was too long to be heard."),
+        json!({ "sessionId": session, "threadId": thread_id, "turnId": turn_id, "item": item }),
+    )
+}
+
 /// A turn says nothing.
 pub(crate) fn turn_stalled(session: &Session, turn: &Turn, silent: Duration) -> Draft {
     let seconds = silent.as_secs();

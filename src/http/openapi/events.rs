@@ -95,6 +95,7 @@ const DETAILS: &[(&str, Detail)] = &[
             ("turn", Record("QueuedTurn")),
         ],
     ),
+    (is::TURN_ITEM_READ, &[("sessionId", TextOrNull), ("threadId", Text), ("turnId", Text), ("item", Any)]),
     (is::TURN_SETTLED, &[("sessionId", Text), ("threadId", TextOrNull), ("turnId", Text), ("status", Text)]),
     (
         "turn.stalled",

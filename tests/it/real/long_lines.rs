@@ -1,0 +1,109 @@
+//! Messages of the real app-server that are longer than `--line-cap`.
+
+use serde_json::{Value, json};
+
+use super::app_server::AppServer;
+use super::{Stage, create_session, submit};
+use crate::api::{logged, text};
+use crate::duplex::{asked, decide, item, turn_over};
+use crate::support::codex::CodexHome;
+use crate::support::daemon::Daemon;
+use crate::support::model::{MockModel, text_of_deltas};
+
+const CAP: &str = "--line-cap=60000";
+const COMMAND: &str = "item/commandExecution/requestApproval";
+
+fn asking() -> Value {
+    json!({ "approvalPolicy": "on-request", "sandbox": "read-only" })
+}
+
+/// A prompt whose command is longer than the cap, and asks to be approved.
+fn long_command() -> String {
+    format!("mock:escalate=[: {}] mock:text=[after]", "x".repeat(70_000))
+}
+
+/// The event that says of this method that its message was skipped.
+async fn skipped(daemon: &Daemon, method: &str) -> Value {
+    let what = format!("a skipped {method}");
+    logged(daemon, &what, |event| {
+        event["type"] == "app-server.message.invalid" && event["detail"]["method"] == method
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_long_is_refused_at_once_and_told() {
+    for version in ["0.169.0", "0.171.0"] {
+        let mut stage =
+            Stage::start_with(|home| Daemon::builder().real_version(home, version).arg(CAP)).await;
+        let session = stage.session(&asking()).await;
+        let turn_id = stage.start_turn(&session, &long_command()).await;
+        let turn = turn_over(&stage.daemon, &text(&session["sessionId"]), &turn_id).await;
+        assert_eq!((&turn["status"], &turn["text"]), (&json!("completed"), &json!("after")), "{version}");
+        let told = skipped(&stage.daemon, COMMAND).await;
+        let detail = &told["detail"];
+        assert_eq!((&detail["threadId"], &detail["turnId"]), (&session["threadId"], &json!(turn_id)));
+        assert!(detail["itemId"].is_string() && detail["isRequest"] == true, "{told}");
+        assert!(detail["bytes"].as_u64().unwrap() > 70_000, "{told}");
+        let message = told["message"].as_str().unwrap();
+        assert!(message.contains("--line-cap") && message.ends_with("the request is refused."), "{message}");
+        let events = stage.daemon.events_on_disk();
+        assert!(events.iter().all(|event| event["type"] != "request.opened"), "{version}");
+        stage.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_item_that_is_too_long_is_read_from_its_thread() {
+    for version in ["0.169.0", "0.171.0"] {
+        let mut stage =
+            Stage::start_with(|home| Daemon::builder().real_version(home, version).arg(CAP)).await;
+        let session = stage.session(&json!({})).await;
+        let session_id = text(&session["sessionId"]);
+        let turn_id = stage.start_turn(&session, "mock:deltas=1 mock:chars=70000").await;
+        let turn = turn_over(&stage.daemon, &session_id, &turn_id).await;
+        assert_eq!(turn["text"].as_str().map(str::len), Some(70_000), "{version}: {turn}");
+        assert_eq!(item(&turn, "agentMessage")["type"], "agentMessage");
+        skipped(&stage.daemon, "item/completed").await;
+        let read = logged(&stage.daemon, "the item", |event| event["type"] == "turn.item.read").await;
+        assert_eq!(
+            (&read["detail"]["sessionId"], &read["detail"]["turnId"]),
+            (&json!(session_id), &json!(turn_id))
+        );
+        assert_eq!(read["detail"]["item"]["text"].as_str().map(str::len), Some(70_000));
+        // What was read is known after a restart too.
+        let read_again = turn;
+        stage.stop().await;
+        let daemon = Daemon::builder().real(&stage.home).state_from(&stage.daemon).start().await;
+        assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["text"], read_again["text"]);
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_long_ends_no_websocket_and_is_left_to_the_other_clients() {
+    let model = MockModel::start();
+    let home = CodexHome::new(&model);
+    let server = AppServer::on_tcp(&home).await;
+    let daemon = Daemon::builder().external(&server.endpoint).arg(CAP).start().await;
+    let session = create_session(&daemon, &home, &asking()).await;
+    let session_id = text(&session["sessionId"]);
+    let start = async |prompt: &str| {
+        let answer = submit(&daemon, &json!({ "sessionId": session_id, "input": prompt })).await;
+        text(&answer.data(202)["turnId"])
+    };
+    let turn_id = start(&format!("mock:deltas=1 mock:chars={}", 70_000)).await;
+    let turn = turn_over(&daemon, &session_id, &turn_id).await;
+    assert_eq!(turn["text"].as_str().map(str::len), Some(70_000));
+
+    let turn_id = start(&long_command()).await;
+    let request = asked(&daemon, &session_id).await;
+    assert_eq!(request["decisions"], json!(["decline"]), "what is not known cannot be accepted");
+    assert!(request["params"]["skippedBytes"].as_u64().unwrap() > 70_000, "{request}");
+    decide(&daemon, &request["requestId"], "decline").await;
+    let turn = turn_over(&daemon, &session_id, &turn_id).await;
+    assert_eq!((&turn["status"], &turn["text"]), (&json!("completed"), &json!("after")));
+    let turn_id = start("mock:deltas=2").await;
+    assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["text"], text_of_deltas(2));
+    let events = daemon.events_on_disk();
+    assert!(events.iter().all(|event| event["type"] != "app-server.transport.closed"));
+}
