@@ -1,6 +1,6 @@
 //! Calling the app-server.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -59,6 +59,8 @@ pub struct Client {
     pending: Arc<Pending>,
     outgoing: mpsc::UnboundedSender<Vec<u8>>,
     in_flight: Arc<Semaphore>,
+    /// The version of the app-server as its user agent has it, once `initialize` was answered.
+    version: Arc<OnceLock<String>>,
 }
 
 impl std::fmt::Debug for Client {
@@ -73,7 +75,28 @@ impl Client {
         let pending = Arc::new(Pending::default());
         let (outgoing, lines) = mpsc::unbounded_channel();
         let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
-        (Self { generation, pending: Arc::clone(&pending), outgoing, in_flight }, pending, lines)
+        let version = Arc::default();
+        (Self { generation, pending: Arc::clone(&pending), outgoing, in_flight, version }, pending, lines)
+    }
+
+    /// Keeps what the answer to `initialize` says of the version.
+    ///
+    /// It stands in the user agent, behind our own name: `name/0.169.0 (…) …`.
+    pub(crate) fn note_initialized(&self, info: &RawValue) {
+        let info: serde_json::Value = serde_json::from_str(info.get()).unwrap_or_default();
+        let agent = info["userAgent"].as_str().unwrap_or_default();
+        if let Some(version) = agent.split_once('/').and_then(|(_, rest)| rest.split(' ').next()) {
+            // `initialize` is answered once.
+            let _ = self.version.set(version.to_owned());
+        }
+    }
+
+    /// The app-server's version when it is older than the `(major, minor)` that brought something; `None` when it is not
+    /// older, or did not say its version.
+    pub fn older_than(&self, first: (u64, u64)) -> Option<&str> {
+        let version = self.version.get()?;
+        let mut numbers = version.split('.').map_while(|number| number.parse::<u64>().ok());
+        ((numbers.next()?, numbers.next()?) < first).then_some(version)
     }
 
     /// Which connection this is, counted from 1 in a daemon's life.

@@ -247,6 +247,7 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
         });
         match client.call("initialize", &params, self.plan.start_timeout).await {
             Ok(info) => {
+                client.note_initialized(&info);
                 self.tell(Heard::Connected { info: &info });
                 client.notify("initialized");
                 Ok(())

@@ -28,7 +28,7 @@ enum Resumed {
     Yes,
     /// Somebody else is writing it, or it is just being closed.
     Locked(String),
-    /// There is nothing to resume.
+    /// Its history is not there, or it is archived.
     Lost(String),
 }
 
@@ -40,6 +40,14 @@ impl Daemon {
             *attached = (client.generation(), HashSet::new());
         }
         attached.1.insert(thread_id.to_owned());
+    }
+
+    /// Says that the app-server of this generation does not know a thread any more.
+    pub(super) fn note_detached(&self, client: &Client, thread_id: &str) {
+        let mut attached = self.shared.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        if attached.0 == client.generation() {
+            attached.1.remove(thread_id);
+        }
     }
 
     fn is_attached(&self, client: &Client, thread_id: &str) -> bool {
@@ -67,7 +75,8 @@ impl Daemon {
     /// done once.
     ///
     /// A thread that never had a turn left nothing behind, so it is created anew under the same session.
-    /// A thread whose history is gone closes the session.
+    /// A thread that had turns and cannot be opened is an error, and the session stays as it is: the thread may come back,
+    /// as it does when the disk of `CODEX_HOME` is mounted again.
     pub(super) async fn attach(
         &self,
         client: &Client,
@@ -91,9 +100,8 @@ impl Daemon {
                     return self.recreate(client, &session, memory.settings).await;
                 }
                 Resumed::Lost(reason) => {
-                    let closed = session_id.clone();
-                    self.promise(move |state| drafts::session_closed(state, &closed, Some(&reason))).await?;
-                    return Err(DaemonError::SessionNotActive(session_id.clone()));
+                    let session_id = session_id.clone();
+                    return Err(DaemonError::ThreadUnavailable { session_id, thread_id, reason });
                 }
                 Resumed::Locked(reason) => match waits.next() {
                     Some(wait) => tokio::time::sleep(*wait).await,
@@ -115,7 +123,9 @@ impl Daemon {
         params.insert("excludeTurns".to_owned(), true.into());
         match client.call("thread/resume", &params, CALL).await {
             Ok(_) => Ok(Resumed::Yes),
-            Err(CallError::Refused { error, .. }) if error.message.contains("no rollout found") => {
+            Err(CallError::Refused { error, .. })
+                if error.message.contains("no rollout found") || error.message.contains("is archived") =>
+            {
                 Ok(Resumed::Lost(error.message))
             }
             Err(CallError::Refused { error, .. })

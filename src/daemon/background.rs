@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use super::held::Retries;
 use super::settling::{Verdict, look};
 use super::{Daemon, DaemonError, drafts};
 use crate::app_server::Availability;
@@ -101,11 +102,12 @@ impl Daemon {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let watch = Arc::new(Mutex::new(Watch::default()));
         let done = Arc::new(Notify::new());
+        let mut retries = Retries::default();
         // What takes long for one of them must not keep the other one waiting.
         let (beginning, looking) = (UnderWay::new(&done), UnderWay::new(&done));
         loop {
             let any_turn_runs = self.state().turns.open().next().is_some();
-            let due = self.note_turns(&watch);
+            let due = self.note_turns(&watch).into_iter().chain(retries.next()).min();
             tokio::select! {
                 changed = news.changed() => if changed.is_err() { return },
                 changed = availability.changed() => if changed.is_err() { return },
@@ -114,26 +116,33 @@ impl Daemon {
                 _ = tick.tick(), if any_turn_runs => self.tell_silence(&watch, stall),
                 () = self.shared.stopping.cancelled() => return,
             }
-            let is_ready = matches!(*availability.borrow_and_update(), Availability::Ready(_));
-            if is_ready {
-                self.begin_waiting_turns(&beginning);
+            let generation = match &*availability.borrow_and_update() {
+                Availability::Ready(client) => Some(client.generation()),
+                _ => None,
+            };
+            if let Some(generation) = generation {
+                self.begin_waiting_turns(&beginning, &mut retries, generation);
                 self.look_at_due_threads(&looking, &watch);
             }
         }
     }
 
-    fn begin_waiting_turns(&self, under_way: &UnderWay) {
+    /// Begins the next turn of each queue whose thread is idle, unless the queue is held and not to be tried now.
+    fn begin_waiting_turns(&self, under_way: &UnderWay, retries: &mut Retries, generation: u64) {
         let threads: Vec<String> = {
             let state = self.state();
-            let threads = state.queued_threads().into_iter();
-            threads.filter(|thread_id| state.turns.running(thread_id).is_none()).map(str::to_owned).collect()
+            let queued = state.queued_threads();
+            retries.keep(&queued);
+            let idle = queued.into_iter().filter(|thread_id| state.turns.running(thread_id).is_none());
+            idle.filter(|thread_id| retries.is_due(&state, thread_id, generation))
+                .map(str::to_owned)
+                .collect()
         };
         for thread_id in threads {
             self.once(under_way, thread_id, async |daemon, thread_id| {
                 let first =
                     || daemon.state().queue_of(&thread_id).next().map(|(_, turn)| turn.queue_id.clone());
                 let before = first();
-                // A turn that was refused is out of the queue, and an event says why.
                 if let Err(error) = daemon.begin_next(&thread_id).await
                     && first() == before
                 {

@@ -1,6 +1,7 @@
 //! The daemon's own events, as the contract words them.
 
 mod child;
+mod held;
 mod turns;
 
 use serde::Serialize;
@@ -23,6 +24,7 @@ pub(crate) use child::{
     child_error, child_exited, child_external, child_setback, child_spawn_failed, child_started,
     child_stderr, connect_failed, connected, garbage, skipped,
 };
+pub(crate) use held::{joins_held, released, released_without, session_held, session_released, with_release};
 
 /// How many characters of somebody's output a message quotes.
 const PREVIEW: usize = 160;
@@ -188,6 +190,8 @@ pub(crate) fn session_closed(state: &State, session_id: &str, reason: Option<&st
     let waiting = state.memory.queue(session_id);
     let mut drafts: Vec<_> =
         waiting.map(|turn| turn_rejected(session_id, Some(&turn.queue_id), None, never_began)).collect();
+    let names: Vec<_> = state.memory.queue(session_id).map(|turn| turn.queue_id.as_str()).collect();
+    drafts.extend(released_without(state, session_id, &names));
     let (level, message) = match reason {
         None => (Level::Info, format!("Closed session {session_id}.")),
         Some(reason) => (Level::Warn, format!("Closed session {session_id}: {reason}.")),

@@ -59,8 +59,15 @@ pub enum DaemonError {
     #[error("Request \"{}\" is over already.", .0.request_id)]
     AlreadyResolved(Arc<Request>),
     /// The session takes no turns.
-    #[error("Session \"{0}\" is not active; create or resume one with POST /v1/codexd/sessions.")]
-    SessionNotActive(String),
+    #[error(
+        "Session \"{session_id}\" is not active: {reason} Create or resume one with POST /v1/codexd/sessions."
+    )]
+    SessionNotActive {
+        /// The session.
+        session_id: String,
+        /// Why it was closed, as a sentence.
+        reason: String,
+    },
     /// The session has no thread in the app-server.
     #[error("Session \"{0}\" does not have an app-server thread.")]
     NoThread(String),
@@ -92,6 +99,32 @@ pub enum DaemonError {
         /// The thread.
         thread_id: String,
         /// What the app-server says.
+        reason: String,
+    },
+    /// Codex cannot open the session's thread.
+    #[error(
+        "Codex cannot open thread {thread_id} of session \"{session_id}\" ({reason}); see that CODEX_HOME is there and is \
+         the directory that the thread was made in, or unarchive the thread, and try again."
+    )]
+    ThreadUnavailable {
+        /// The session.
+        session_id: String,
+        /// The thread.
+        thread_id: String,
+        /// What the app-server says.
+        reason: String,
+    },
+    /// Whether a turn that was given to the app-server began cannot be found out.
+    #[error(
+        "Whether the turn began that was given to session \"{session_id}\" at {submitted_at} is unknown ({reason}), so it is \
+         not started again; look at the thread, and send it as a new request if it is not there."
+    )]
+    OutcomeUnknown {
+        /// The session.
+        session_id: String,
+        /// When it was given to the app-server at the earliest, RFC 3339.
+        submitted_at: String,
+        /// Why it cannot be found out.
         reason: String,
     },
     /// The word of an earlier request was used for another one.

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use super::background::Activity;
 use super::drafts;
+use super::held::before_notification;
 use super::missed::{Missed, MissedItem};
 use super::notifications::{ended_turn, notification};
 use super::recorder::{Input, Recorder, Stream};
@@ -163,6 +164,9 @@ impl Listener for Hearing {
         let draft = match heard {
             Heard::Notification { method, params } => {
                 self.note_speaker(params);
+                if let Some(build) = before_notification(method, params) {
+                    self.send(Input::Build(Box::new(build)));
+                }
                 self.drafts.push(notification(method, params));
                 return self.end_requests(method, params);
             }

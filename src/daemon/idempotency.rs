@@ -28,6 +28,15 @@ impl RequestKey {
     }
 }
 
+impl IdempotencyKey {
+    /// When the request came, RFC 3339.
+    pub(super) fn since(&self) -> String {
+        let expires_at: Option<jiff::Timestamp> = self.expires_at.parse().ok();
+        let since = expires_at.and_then(|at| at.checked_sub(REMEMBERED).ok());
+        since.map(|since| format!("{since:.3}")).unwrap_or_default()
+    }
+}
+
 impl Daemon {
     /// What came of an earlier request with this word; another request with it is an error.
     pub(super) fn remembered(&self, key: &RequestKey) -> Result<Option<Answer>, DaemonError> {

@@ -11,6 +11,7 @@ mod contain;
 mod drafts;
 mod error;
 mod hearing;
+mod held;
 mod idempotency;
 #[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the keeper is a thread of its own")]
 mod keeper;
@@ -20,6 +21,7 @@ mod notifications;
 mod opening;
 #[expect(clippy::disallowed_methods, reason = "the recorder's thread writes it")]
 mod output;
+mod queue;
 mod reading;
 mod recorder;
 mod requests;

@@ -231,6 +231,8 @@ fn open(
         last_turn_id: last_turn.as_ref().map(|turn| turn.id.clone()),
         last_turn_status: last_turn.map(|turn| turn.status),
         metadata: input.metadata,
+        held: None,
+        closed_reason: None,
     });
     let key = input.key.map(|key| key.until_tomorrow());
     let resumed = input.thread_id.is_some();

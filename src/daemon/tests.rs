@@ -52,6 +52,8 @@ fn new_session(name: &str) -> Session {
         last_turn_id: None,
         last_turn_status: None,
         metadata: BTreeMap::new(),
+        held: None,
+        closed_reason: None,
     }
 }
 

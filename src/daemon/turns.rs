@@ -7,20 +7,24 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::idempotency::RequestKey;
-use super::recorder::{Build, now};
+use super::recorder::Build;
 use super::sessions::{Turn, Turns};
 use super::{Daemon, DaemonError, drafts};
 use crate::app_server::Client;
-use crate::state::{Answer, IdempotencyKey, QueuedTurn, Session, SessionStatus};
+use crate::state::{Answer, IdempotencyKey, Session, SessionStatus};
 
-/// How many turns may wait in a session.
-const QUEUE: usize = 100;
 /// How often a turn is offered again to an app-server that has too much to do, which then has not taken it.
 const OFFERS: u32 = 4;
 /// What the app-server says when the turn to steer has ended (measured on 0.169.0).
 const NOTHING_TO_STEER: &str = "no active turn to steer";
-/// How many of a thread's newest turns are looked through for one whose outcome nobody heard.
+/// What the app-server says of a thread that it does not have in memory (measured on 0.169.0 and 0.171.0).
+const UNLOADED: &str = "thread not found";
+/// How many turns are asked for at once when one is looked for whose outcome nobody heard.
 const LOOK_BACK: u32 = 20;
+/// By how many seconds the clock may have been set back between the offer of a turn and its start.
+const CLOCK_STEP: i64 = 3600;
+/// The first version that says of a turn by which name it was given (`clientUserMessageId`, `clientId`).
+const ECHO: (u64, u64) = (0, 140);
 
 /// What happens to a new turn when another one runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,17 +67,18 @@ pub struct TurnAccepted {
 }
 
 /// A turn on its way to the app-server.
-struct Offer<'a> {
-    session: &'a Session,
-    thread_id: &'a str,
-    input: &'a [Value],
-    settings: &'a Map<String, Value>,
-    queue_id: Option<&'a str>,
-    key: Option<IdempotencyKey>,
+#[derive(Clone)]
+pub(super) struct Offer<'a> {
+    pub(super) session: &'a Session,
+    pub(super) thread_id: &'a str,
+    pub(super) input: &'a [Value],
+    pub(super) settings: &'a Map<String, Value>,
+    pub(super) queue_id: Option<&'a str>,
+    pub(super) key: Option<IdempotencyKey>,
     /// By what name the app-server knows it, when its outcome is to be found out if nobody hears.
-    client_message_id: Option<String>,
-    /// Whether that name was given to the app-server before.
-    offered_before: bool,
+    pub(super) client_message_id: Option<String>,
+    /// Since when the app-server may have it under that name, RFC 3339; `None` when it was not given to it before.
+    pub(super) offered_since: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -114,7 +119,7 @@ impl Daemon {
             return Ok(TurnAccepted { session, turn_id, queue_id });
         }
         let key = input.key.clone().map(RequestKey::until_tomorrow);
-        let unknown = remembered.and_then(|answer| answer.client_message_id);
+        let unknown = remembered.and_then(|answer| Some((answer.client_message_id?, answer.key.since())));
         let may_wait = input.when_busy == WhenBusy::Queue && input.expected_turn_id.is_none();
         let (_alone, client, session, thread_id) = loop {
             let (alone, session) = self.alone_with_thread(&input.session_id).await?;
@@ -142,8 +147,9 @@ impl Daemon {
             input: &input.input,
             settings: &input.settings,
             queue_id: None,
-            offered_before: unknown.is_some(),
+            offered_since: unknown.as_ref().map(|(_, since)| since.clone()),
             client_message_id: unknown
+                .map(|(name, _)| name)
                 .or_else(|| key.is_some().then(|| format!("codexd-{}", uuid::Uuid::new_v4()))),
             key: key.clone(),
         };
@@ -151,7 +157,7 @@ impl Daemon {
         if let Some(turn_id) = self.find_again(&client, &offer).await? {
             return self.accepted(&session.session_id, input.key.as_ref(), Some(turn_id), None);
         }
-        offer.offered_before = false;
+        offer.offered_since = None;
         let current = self.state().turns.running(&thread_id).map(|turn| turn.turn_id.clone());
         let running = match (&input.expected_turn_id, &current, input.when_busy) {
             (Some(expected), _, _) => Some(expected.clone()),
@@ -180,7 +186,7 @@ impl Daemon {
     }
 
     /// The answer to a turn that was accepted: the one that a repetition would have.
-    fn accepted(
+    pub(super) fn accepted(
         &self,
         session_id: &str,
         key: Option<&RequestKey>,
@@ -191,98 +197,8 @@ impl Daemon {
         Ok(TurnAccepted { session, turn_id, queue_id })
     }
 
-    /// Gives the next waiting turn of an idle thread to the app-server.
-    pub(super) async fn begin_next(&self, thread_id: &str) -> Result<(), DaemonError> {
-        let _alone = self.lock_thread(thread_id).await;
-        let next = {
-            let state = self.state();
-            if state.turns.running(thread_id).is_some() {
-                return Ok(());
-            }
-            state.queue_of(thread_id).next().map(|(session_id, turn)| (session_id.to_owned(), turn.clone()))
-        };
-        let Some((session_id, next)) = next else { return Ok(()) };
-        let client = self.client().await?;
-        let session = self.attach(&client, self.session(&session_id)?).await?;
-        // A thread that was created anew has another lock, and one that was resumed may run a turn.
-        let is_idle = self.state().turns.running(thread_id).is_none();
-        if session.thread_id.as_deref() != Some(thread_id) || !is_idle {
-            return Ok(());
-        }
-        let offer = Offer {
-            session: &session,
-            thread_id,
-            input: &next.input,
-            settings: &next.settings,
-            queue_id: Some(&next.queue_id),
-            key: None,
-            client_message_id: Some(next.queue_id.clone()),
-            offered_before: next.submitted,
-        };
-        self.begin(&client, offer).await.map(drop)
-    }
-
-    async fn enqueue(
-        &self,
-        session: &Session,
-        input: SubmitTurn,
-        key: Option<IdempotencyKey>,
-    ) -> Result<TurnAccepted, DaemonError> {
-        if let Some(error) = self.shared.recorder.view().storage() {
-            return Err(DaemonError::Storage(error));
-        }
-        let (waiting, position) = {
-            let state = self.state();
-            let thread_id = session.thread_id.as_deref().unwrap_or_default();
-            (state.memory.queue(&session.session_id).count(), state.queue_of(thread_id).count() + 1)
-        };
-        if waiting >= QUEUE {
-            return Err(DaemonError::QueueFull { session_id: session.session_id.clone(), limit: QUEUE });
-        }
-        let turn = QueuedTurn {
-            queue_id: format!("queued-{}", uuid::Uuid::new_v4()),
-            queued_at: now(),
-            input: input.input,
-            settings: input.settings,
-            submitted: false,
-            // Given when it is recorded.
-            order: 0,
-        };
-        let queue_id = turn.queue_id.clone();
-        let queued = drafts::turn_queued(session, &turn, position, key.as_ref());
-        self.promise(move |_| vec![queued]).await?;
-        self.accepted(&session.session_id, input.key.as_ref(), None, Some(queue_id))
-    }
-
-    /// Takes a turn that waits out of its session's queue; that it never begins is on disk when this returns.
-    pub async fn withdraw_turn(&self, session_id: &str, queue_id: &str) -> Result<(), DaemonError> {
-        // One that is just given to the app-server may keep the session for as long as that takes to answer.
-        self.check_that_it_waits(session_id, queue_id)?;
-        let (daemon, session_id, queue_id) = (self.clone(), session_id.to_owned(), queue_id.to_owned());
-        self.run(async move {
-            let (_alone, _) = daemon.alone_with_thread(&session_id).await?;
-            daemon.check_that_it_waits(&session_id, &queue_id)?;
-            let reason = "It was withdrawn before it began.";
-            let withdrawn = drafts::turn_rejected(&session_id, Some(&queue_id), None, reason);
-            daemon.promise(move |_| vec![withdrawn]).await
-        })
-        .await
-    }
-
-    fn check_that_it_waits(&self, session_id: &str, queue_id: &str) -> Result<(), DaemonError> {
-        self.session(session_id)?;
-        let state = self.state();
-        let waiting = state.memory.queue(session_id).find(|turn| turn.queue_id == queue_id);
-        let (session_id, queue_id) = (session_id.to_owned(), queue_id.to_owned());
-        match waiting {
-            None => Err(DaemonError::NotQueued { session_id, queue_id }),
-            Some(turn) if turn.submitted => Err(DaemonError::QueuedTurnBegins(queue_id)),
-            Some(_) => Ok(()),
-        }
-    }
-
     /// Starts a turn; one whose outcome must not be doubtful is found again rather than started twice.
-    async fn begin(&self, client: &Client, offer: Offer<'_>) -> Result<String, DaemonError> {
+    pub(super) async fn begin(&self, client: &Client, offer: Offer<'_>) -> Result<String, DaemonError> {
         let mut params = offer.settings.clone();
         params.insert("threadId".to_owned(), offer.thread_id.into());
         params.insert("input".to_owned(), offer.input.into());
@@ -300,21 +216,27 @@ impl Daemon {
             self.promise(move |_| vec![submitted]).await?;
             params.insert("clientUserMessageId".to_owned(), client_message_id.as_str().into());
         }
-        let started = self
-            .offer(client, &offer, "turn/start", params, |text| {
-                serde_json::from_str(text).map(|Started { turn }| turn.id)
-            })
-            .await;
-        // A turn that waits has time; only who asked for one now is told that the app-server has too much to do.
-        let may_wait_on = |error: &_| offer.queue_id.is_some() && matches!(error, DaemonError::Overloaded);
+        let read = |text: &str| serde_json::from_str(text).map(|Started { turn }| turn.id);
+        let mut started = self.offer(client, &offer, "turn/start", params.clone(), read).await;
+        if let Err(DaemonError::Rejected { message, .. }) = &started
+            && message.contains(UNLOADED)
+        {
+            // Codex unloads a thread that is archived, and one that nobody has used for half an hour.
+            self.note_detached(client, offer.thread_id);
+            let session = self.attach(client, self.session(&offer.session.session_id)?).await?;
+            let thread_id = session.thread_id.as_deref().unwrap_or(offer.thread_id);
+            params.insert("threadId".to_owned(), thread_id.into());
+            let offer = Offer { session: &session, thread_id, ..offer.clone() };
+            started = self.offer(client, &offer, "turn/start", params, read).await;
+        }
+        // A turn that waits stays in its queue; only who asked for one now has it back.
         if let Err(error) = &started
             && offer.client_message_id.is_some()
+            && offer.queue_id.is_none()
             && error.is_a_refusal()
-            && !may_wait_on(error)
         {
             let session_id = &offer.session.session_id;
-            let rejected =
-                drafts::turn_rejected(session_id, offer.queue_id, offer.key.as_ref(), &error.to_string());
+            let rejected = drafts::turn_rejected(session_id, None, offer.key.as_ref(), &error.to_string());
             self.promise(move |_| vec![rejected]).await?;
         }
         started
@@ -322,15 +244,32 @@ impl Daemon {
 
     /// Records a turn that was offered before, if the app-server has it.
     async fn find_again(&self, client: &Client, offer: &Offer<'_>) -> Result<Option<String>, DaemonError> {
-        let client_message_id = offer.client_message_id.as_deref().filter(|_| offer.offered_before);
-        let Some(client_message_id) = client_message_id else { return Ok(None) };
-        let Some(found) = find_turn(client, offer.thread_id, client_message_id).await? else {
+        let (Some(client_message_id), Some(since)) = (&offer.client_message_id, &offer.offered_since) else {
             return Ok(None);
+        };
+        let unknown = |reason: String| DaemonError::OutcomeUnknown {
+            session_id: offer.session.session_id.clone(),
+            submitted_at: since.clone(),
+            reason,
+        };
+        let found = match find_turn(client, offer.thread_id, client_message_id, since).await {
+            Ok(found) => found,
+            Err(error) if error.is_a_refusal() && !matches!(error, DaemonError::Overloaded) => {
+                return Err(unknown(error.to_string()));
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(found) = found else {
+            // That it was not found proves nothing where no turn says by which name it was given.
+            return match client.older_than(ECHO) {
+                Some(version) => Err(unknown(format!("codex {version} does not say which turn it was"))),
+                None => Ok(None),
+            };
         };
         let turn_id = found.turn.id.clone();
         let (queue_id, key) = (offer.queue_id, offer.key.as_ref());
         let accepted = drafts::turn_found(offer.session, &found.turn, found.is_newest, queue_id, key);
-        self.promise(move |_| vec![accepted]).await?;
+        self.promise(move |state| drafts::with_release(state, accepted)).await?;
         Ok(Some(turn_id))
     }
 
@@ -369,7 +308,7 @@ impl Daemon {
                     queue_id.as_deref(),
                     key.as_ref(),
                 );
-                Ok((turn_id, Box::new(move |_: &_| vec![accepted]) as Build))
+                Ok((turn_id, Box::new(move |state: &_| drafts::with_release(state, accepted)) as Build))
             });
             match taken.await {
                 Err(DaemonError::Overloaded) if attempt < OFFERS => tokio::time::sleep(pause(attempt)).await,
@@ -381,10 +320,13 @@ impl Daemon {
 }
 
 /// A session that takes turns.
-fn active(session: Arc<Session>) -> Result<Arc<Session>, DaemonError> {
+pub(super) fn active(session: Arc<Session>) -> Result<Arc<Session>, DaemonError> {
     match session.status {
         SessionStatus::Active => Ok(session),
-        SessionStatus::Closed => Err(DaemonError::SessionNotActive(session.session_id.clone())),
+        SessionStatus::Closed => {
+            let reason = session.closed_reason.clone().unwrap_or_else(|| "It was closed.".to_owned());
+            Err(DaemonError::SessionNotActive { session_id: session.session_id.clone(), reason })
+        }
     }
 }
 
@@ -395,17 +337,36 @@ struct Found {
 }
 
 /// The turn that begins with this message, if the app-server has it.
+///
+/// The turns of the thread are read from the newest back, until one is older than `since`, RFC 3339.
 async fn find_turn(
     client: &Client,
     thread_id: &str,
     client_message_id: &str,
+    since: &str,
 ) -> Result<Option<Found>, DaemonError> {
-    let params = json!({ "threadId": thread_id, "limit": LOOK_BACK, "itemsView": "full" });
-    let turns: Turns = Daemon::ask(client, "thread/turns/list", &params).await?;
+    let since: Option<jiff::Timestamp> = since.parse().ok();
+    let oldest = since.map(|since| since.as_second() - CLOCK_STEP);
     let is_it = |item: &Value| item["type"] == "userMessage" && item["clientId"] == client_message_id;
-    let mut turns = turns.data.into_iter().enumerate();
-    let found = turns.find(|(_, turn)| turn.items.iter().any(is_it));
-    Ok(found.map(|(place, turn)| Found { turn, is_newest: place == 0 }))
+    let is_older = |turn: &Turn| turn.started_at.zip(oldest).is_some_and(|(at, oldest)| at < oldest);
+    let mut params = json!({ "threadId": thread_id, "limit": LOOK_BACK, "itemsView": "full" });
+    let mut is_newest = true;
+    loop {
+        let page: Turns = Daemon::ask(client, "thread/turns/list", &params).await?;
+        for turn in page.data {
+            if turn.items.iter().any(is_it) {
+                return Ok(Some(Found { turn, is_newest }));
+            }
+            if is_older(&turn) {
+                return Ok(None);
+            }
+            is_newest = false;
+        }
+        match page.next_cursor {
+            Some(cursor) => params["cursor"] = cursor.into(),
+            None => return Ok(None),
+        }
+    }
 }
 
 /// A pause that doubles and differs from caller to caller, so that they do not all come back at once.

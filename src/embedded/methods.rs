@@ -177,7 +177,7 @@ impl Server {
         }
         thread_id(params, "thread")?;
         check_settings(params)?;
-        let input = user_input(params)?;
+        let input = self.user_input(params)?;
         let thread = self.loaded(params)?;
         let refusals = &self.shared.overload;
         if refusals.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1)).is_ok() {
@@ -224,7 +224,7 @@ impl Server {
     pub(super) fn turn_steer(&self, id: &Value, params: &Value) -> Result<(), Refusal> {
         thread_id(params, "thread")?;
         let expected = string(params, "expectedTurnId")?;
-        let input = user_input(params)?;
+        let input = self.user_input(params)?;
         let thread = self.loaded(params)?;
         let none = || Refusal::invalid("no active turn to steer");
         let turn = locked(&thread.state).active.clone().ok_or_else(none)?;
@@ -277,17 +277,20 @@ impl Server {
         self.shared.threads.stored(id).map_err(missing)
     }
 
+    fn user_input(&self, params: &Value) -> Result<Input, Refusal> {
+        let client_id = present(params, "clientUserMessageId").cloned().unwrap_or_default();
+        // Codex keeps it since 0.140.0.
+        let version = self.shared.startup.version.as_deref();
+        let keeps_it = version.is_none_or(|version| !version.starts_with("0.13"));
+        Ok(Input { content: input(params)?, client_id: if keeps_it { client_id } else { Value::Null } })
+    }
+
     fn save(&self, state: &mut ThreadState) {
         let id = state.record.id.clone();
         if let Err(error) = self.shared.threads.save(state) {
             self.shared.log(&format!("thread {id} is not stored: {error}"));
         }
     }
-}
-
-fn user_input(params: &Value) -> Result<Input, Refusal> {
-    let client_id = present(params, "clientUserMessageId").cloned().unwrap_or_default();
-    Ok(Input { content: input(params)?, client_id })
 }
 
 fn flag(params: &Value, field: &str) -> bool {

@@ -14,6 +14,8 @@ use super::params::{Refusal, present, required, string, unknown_variant};
 use super::shared::{Ending, Shared};
 use super::wire;
 
+/// The version of Codex that it plays.
+const VERSION: &str = "0.169.0";
 /// The methods there are, in the order in which the error about any other lists them.
 const METHODS: &[&str] = &[
     "initialize",
@@ -213,7 +215,7 @@ impl Server {
         }
         self.initialized = true;
         let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-        let own = env!("CARGO_PKG_VERSION");
+        let own = startup.version.as_deref().unwrap_or(VERSION);
         let result = json!({
             "userAgent": format!("{name}/{own} ({os}; {arch}) embedded ({name}; {version})"),
             "codexHome": self.shared.threads.home(),

@@ -66,6 +66,13 @@ pub(super) const ALREADY_RESOLVED: Cause = cause(409, "already_resolved", "The r
 pub(super) const NOT_ACTIVE: Cause = cause(409, "session_not_active", "The session takes no turns.");
 pub(super) const QUEUE_FULL: Cause = cause(409, "queue_full", "Too many turns wait in the session.");
 pub(super) const THREAD_LOCKED: Cause = cause(409, "thread_locked", "Another program has the thread open.");
+pub(super) const THREAD_UNAVAILABLE: Cause = cause(
+    409,
+    "thread_unavailable",
+    "Codex cannot open the thread: its history is not there, or it is archived.",
+);
+pub(super) const OUTCOME_UNKNOWN: Cause =
+    cause(409, "outcome_unknown", "Whether the turn of an earlier request began cannot be found out.");
 pub(super) const CURSOR_GONE: Cause = cause(410, "cursor_gone", "The cursor leads nowhere.");
 pub(super) const TOO_LARGE: Cause = cause(413, "payload_too_large", "The body is over the limit.");
 pub(super) const KEY_REUSED: Cause =
@@ -102,6 +109,8 @@ const CAUSES: &[Cause] = &[
     NOT_ACTIVE,
     QUEUE_FULL,
     THREAD_LOCKED,
+    THREAD_UNAVAILABLE,
+    OUTCOME_UNKNOWN,
     CURSOR_GONE,
     TOO_LARGE,
     KEY_REUSED,
@@ -299,15 +308,25 @@ impl From<DaemonError> for ApiError {
             DaemonError::AlreadyResolved(request) => {
                 new(S::CONFLICT, "already_resolved").with_details(json!({ "request": request }))
             }
-            DaemonError::SessionNotActive(_) | DaemonError::NoThread(_) => {
-                new(S::CONFLICT, "session_not_active")
-            }
+            DaemonError::NoThread(_) => new(S::CONFLICT, "session_not_active"),
+            DaemonError::SessionNotActive { session_id, reason } => new(S::CONFLICT, "session_not_active")
+                .with_details(json!({ "sessionId": session_id, "closedReason": reason })),
             DaemonError::TurnInProgress { session_id, turn_id } => new(S::CONFLICT, "turn_in_progress")
                 .with_details(json!({ "sessionId": session_id, "turnId": turn_id })),
             DaemonError::QueueFull { session_id, limit } => new(S::CONFLICT, "queue_full")
                 .with_details(json!({ "sessionId": session_id, "limit": limit })),
             DaemonError::ThreadLocked { thread_id, reason } => new(S::CONFLICT, "thread_locked")
                 .with_details(json!({ "threadId": thread_id, "message": reason })),
+            DaemonError::ThreadUnavailable { session_id, thread_id, reason } => {
+                new(S::CONFLICT, "thread_unavailable").with_details(
+                    json!({ "sessionId": session_id, "threadId": thread_id, "message": reason }),
+                )
+            }
+            DaemonError::OutcomeUnknown { session_id, submitted_at, reason } => {
+                new(S::CONFLICT, "outcome_unknown").with_details(
+                    json!({ "sessionId": session_id, "submittedAt": submitted_at, "message": reason }),
+                )
+            }
             DaemonError::KeyReused(_) => new(S::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
             DaemonError::Rejected { method, code, message } => new(S::BAD_REQUEST, "app_server_rejected")
                 .with_details(json!({ "code": code, "message": message, "method": method })),

@@ -162,6 +162,16 @@ pub(super) async fn withdraw(
     Ok(About::new(&session_id, None).mark(answer::data(StatusCode::OK, view)))
 }
 
+/// Lets the turns that wait in a session begin again; the answer is its session.
+pub(super) async fn resume_queue(
+    State(edge): State<Handle>,
+    session_id: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let Path(session_id) = session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
+    let view = edge.daemon.resume_queue(&session_id).await?;
+    Ok(About::new(&session_id, None).mark(answer::data(StatusCode::ACCEPTED, view)))
+}
+
 /// Interrupts the running turn of a session.
 pub(super) async fn interrupt(State(edge): State<Handle>, body: Body) -> Result<Response, ApiError> {
     let mut given = INTERRUPT_TURN.read(Fields::read(body, edge.body_limit()).await?)?;

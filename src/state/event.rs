@@ -11,9 +11,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::event_type;
+use super::held::Held;
 use super::memory::{IdempotencyKey, QueuedTurn};
 use super::request::{Request, RequestPolicy, Resolution};
 use super::session::Session;
+
+/// Why a session is closed whose event gives no reason: until now only a client's request to close it gives none.
+const CLOSED_BY_A_CLIENT: &str = "A client closed it with DELETE /v1/codexd/sessions/:session_id.";
 
 /// How much attention an event wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, Deserialize)]
@@ -146,6 +150,20 @@ pub enum Change {
     },
     /// A session ended.
     SessionClosed {
+        /// Which.
+        session_id: String,
+        /// Why, as a sentence.
+        reason: String,
+    },
+    /// The turns that wait in a session do not begin for now.
+    SessionHeld {
+        /// Which.
+        session_id: String,
+        /// Why.
+        held: Box<Held>,
+    },
+    /// The turns that wait in a session may begin again.
+    SessionReleased {
         /// Which.
         session_id: String,
     },
@@ -357,7 +375,14 @@ impl Change {
                 policy: read(detail, "requestPolicy"),
                 key: read(detail, "idempotency"),
             },
-            event_type::SESSION_CLOSED => Change::SessionClosed { session_id: text("sessionId")? },
+            event_type::SESSION_CLOSED => Change::SessionClosed {
+                session_id: text("sessionId")?,
+                reason: text("reason").unwrap_or_else(|| CLOSED_BY_A_CLIENT.to_owned()),
+            },
+            event_type::SESSION_HELD => {
+                Change::SessionHeld { session_id: text("sessionId")?, held: Box::new(read(detail, "held")?) }
+            }
+            event_type::SESSION_RELEASED => Change::SessionReleased { session_id: text("sessionId")? },
             event_type::SESSION_FORGOTTEN => Change::SessionForgotten { session_id: text("sessionId")? },
             event_type::TURN_ACCEPTED => Change::TurnAccepted {
                 session_id: text("sessionId")?,

@@ -8,6 +8,7 @@ mod daemon;
 mod ending;
 mod event;
 pub mod event_type;
+mod held;
 mod memory;
 pub mod request;
 mod session;
@@ -24,6 +25,7 @@ pub mod turn;
 pub use daemon::{AccountState, ChildPhase, ChildState, ChildStatus, DaemonState};
 pub use ending::Ending;
 pub use event::{Change, Draft, Event, FoundTurn, Level};
+pub use held::{Held, HoldCause};
 pub use memory::{Answer, IdempotencyKey, Memory, QueuedTurn, SessionMemory};
 pub use request::{Request, RequestPolicy, RequestStatus, Requests, Resolution, ResolvedBy};
 pub use session::{Purpose, Session, SessionStatus, Sessions};
@@ -261,9 +263,27 @@ impl State {
                 self.remember(at, key.as_ref(), &session.session_id, |_| {});
                 true
             }
-            Change::SessionClosed { session_id } => sessions.update(session_id, |session| {
+            Change::SessionClosed { session_id, reason } => sessions.update(session_id, |session| {
                 session.status = SessionStatus::Closed;
                 session.current_turn_id = None;
+                session.held = None;
+                session.closed_reason = Some(reason.clone());
+                session.updated_at = at.to_owned();
+            }),
+            Change::SessionHeld { session_id, held } => {
+                if held.cause == HoldCause::TurnRefused {
+                    // What was refused is known not to have begun.
+                    for turn in &mut self.memory.of(session_id).queue {
+                        turn.submitted &= held.queue_id.as_ref() != Some(&turn.queue_id);
+                    }
+                }
+                sessions.update(session_id, |session| {
+                    session.held = Some((**held).clone());
+                    session.updated_at = at.to_owned();
+                })
+            }
+            Change::SessionReleased { session_id } => sessions.update(session_id, |session| {
+                session.held = None;
                 session.updated_at = at.to_owned();
             }),
             Change::SessionForgotten { session_id } => {

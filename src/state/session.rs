@@ -6,6 +6,8 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::held::Held;
+
 /// What a session is for; codexd treats all three alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -85,6 +87,12 @@ pub struct Session {
     pub last_turn_status: Option<String>,
     /// The caller's own labels.
     pub metadata: BTreeMap<String, String>,
+    /// Why the turns that wait in it do not begin; `null` when they do, or when none waits.
+    #[serde(default)]
+    pub held: Option<Held>,
+    /// Why it was closed, as a sentence; `null` while it is active.
+    #[serde(default)]
+    pub closed_reason: Option<String>,
 }
 
 /// All sessions, in the order they came to be, with the look-ups the fold needs.

@@ -3,6 +3,7 @@
 mod app_server;
 mod duplex;
 mod external;
+mod held;
 mod lifecycle;
 mod long_lines;
 mod people;

@@ -2,6 +2,7 @@
 
 mod busy;
 mod drain;
+mod held;
 mod queue;
 mod repeat;
 mod restart;

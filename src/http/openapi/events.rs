@@ -81,6 +81,11 @@ const DETAILS: &[(&str, Detail)] = &[
     ),
     (is::SESSION_REGISTERED, &[]),
     (is::SESSION_CLOSED, &[("sessionId", Text)]),
+    (
+        is::SESSION_HELD,
+        &[("sessionId", Text), ("threadId", TextOrNull), ("waiting", Whole), ("held", Record("Held"))],
+    ),
+    (is::SESSION_RELEASED, &[("sessionId", Text), ("threadId", TextOrNull), ("reason", Text)]),
     (is::SESSION_FORGOTTEN, &[("sessionId", Text), ("threadId", TextOrNull)]),
     (is::TURN_ACCEPTED, &[("sessionId", Text), ("threadId", Text), ("turnId", Text)]),
     (is::TURN_SUBMITTED, &[("sessionId", Text), ("threadId", Text), ("clientMessageId", Text)]),

@@ -75,7 +75,7 @@ const CALL: &[Cause] = &[
     error::TIMEOUT,
 ];
 /// What can become of going back to a session's thread.
-const ATTACH: &[Cause] = &[error::NOT_ACTIVE, error::THREAD_LOCKED];
+const ATTACH: &[Cause] = &[error::NOT_ACTIVE, error::THREAD_LOCKED, error::THREAD_UNAVAILABLE];
 
 fn flat<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
@@ -203,7 +203,13 @@ pub(in crate::http) const ROUTES: &[Route] = &[
             KEY,
             CALL,
             ATTACH,
-            &[error::NOT_FOUND, error::TURN_IN_PROGRESS, error::NO_TURN, error::QUEUE_FULL],
+            &[
+                error::NOT_FOUND,
+                error::TURN_IN_PROGRESS,
+                error::NO_TURN,
+                error::QUEUE_FULL,
+                error::OUTCOME_UNKNOWN,
+            ],
         ],
         ..formal(
             "POST",
@@ -306,6 +312,20 @@ pub(in crate::http) const ROUTES: &[Route] = &[
             || delete(turns::withdraw),
             data::<SessionView>,
             "Take a turn that waits out of the queue of a session.",
+        )
+    },
+    Route {
+        status: 202,
+        causes: &[CALL, ATTACH, &[error::NOT_FOUND]],
+        remarks: "A queue that is not held stays as it is. The thread is opened first: what keeps Codex from that is the \
+                  answer, and the queue stays held.",
+        ..extension(
+            "POST",
+            "/v1/codexd/sessions/{session_id}/queue/resume",
+            "resumeQueue",
+            || post(turns::resume_queue),
+            data::<SessionView>,
+            "Go on with the held queue of a session now.",
         )
     },
     Route {

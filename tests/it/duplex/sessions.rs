@@ -19,7 +19,11 @@ async fn a_closed_session_takes_no_turns_but_can_be_read() {
     assert_eq!(logged_type(&daemon, "session.closed").await["detail"]["sessionId"], session_id);
     // A second time changes nothing.
     assert_eq!(delete(&daemon, &path).await.data(200)["session"], closed);
-    ask_turn(&daemon, &session_id, "hello").await.error(409, "session_not_active");
+    let refused = ask_turn(&daemon, &session_id, "hello").await;
+    let reason = text(&closed["closedReason"]);
+    assert!(reason.contains("DELETE"), "{reason}");
+    assert!(refused.error(409, "session_not_active").contains(&reason), "{}", refused.text);
+    assert_eq!(refused.json["details"]["closedReason"], reason);
     assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["text"], turn["text"]);
     let events = daemon.events_on_disk();
     assert_eq!(events.iter().filter(|event| event["type"] == "session.closed").count(), 1);

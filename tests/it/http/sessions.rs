@@ -38,6 +38,8 @@ async fn a_session_is_created_listed_and_read() {
         "lastTurnId",
         "lastTurnStatus",
         "metadata",
+        "held",
+        "closedReason",
     ];
     assert_eq!(keys(&first), expected);
     assert_eq!((&first["purpose"], &first["status"]), (&json!("duplex"), &json!("active")));

@@ -15,7 +15,7 @@ use crate::support::model::MockModel;
 use crate::support::wait::wait_until;
 use crate::support::websocket::EventStream;
 
-async fn submit_with(stage: &Stage, session: &Value, prompt: &str, fields: Value) -> Answer {
+pub(super) async fn submit_with(stage: &Stage, session: &Value, prompt: &str, fields: Value) -> Answer {
     let mut body = json!({ "sessionId": session["sessionId"], "input": prompt });
     body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     submit(&stage.daemon, &body).await
@@ -32,14 +32,14 @@ fn name(answer: &Answer) -> String {
 }
 
 /// The events of this type in the log.
-fn events_of(stage: &Stage, event_type: &str) -> Vec<Value> {
+pub(super) fn events_of(stage: &Stage, event_type: &str) -> Vec<Value> {
     let mut events = stage.daemon.events_on_disk();
     events.retain(|event| event["type"] == event_type);
     events
 }
 
 /// The file with the history of a thread.
-fn rollout(home: &CodexHome, session: &Value) -> PathBuf {
+pub(super) fn rollout(home: &CodexHome, session: &Value) -> PathBuf {
     let thread_id = session["threadId"].as_str().unwrap();
     let mut folders = vec![home.path().join("sessions")];
     while let Some(folder) = folders.pop() {
@@ -228,21 +228,6 @@ async fn a_thread_that_another_codex_writes_is_locked_until_that_one_goes() {
     other.stop().await;
     drop(server);
     assert_eq!(stage.turn(&session, "mock:deltas=1").await.status(), "completed");
-}
-
-#[tokio::test]
-async fn a_session_whose_history_was_deleted_is_closed() {
-    let mut stage = Stage::start().await;
-    let session = stage.session(&json!({})).await;
-    assert_eq!(stage.turn(&session, "mock:deltas=1").await.status(), "completed");
-    stage.stop().await;
-    fs::remove_file(rollout(&stage.home, &session)).unwrap();
-    let stage = stage.restart().await;
-    submit_with(&stage, &session, "mock:deltas=1", json!({})).await.error(409, "session_not_active");
-    assert_eq!(stage.record(&session).await["status"], "closed");
-    let closed = events_of(&stage, "session.closed");
-    let reason = closed[0]["detail"]["reason"].as_str().unwrap();
-    assert!(reason.contains(session["threadId"].as_str().unwrap()), "{reason}");
 }
 
 #[tokio::test]

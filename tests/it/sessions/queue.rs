@@ -1,6 +1,6 @@
 //! Turns that wait until their session is idle.
 
-use std::fs::{self, File};
+use std::fs::File;
 
 use hyper::Method;
 use serde_json::{Value, json};
@@ -15,13 +15,13 @@ use crate::support::http::{get, request};
 use crate::support::wait::wait_until_async;
 
 /// Ends a turn that hangs.
-async fn release(daemon: &Daemon, session_id: &str, turn_id: &str) {
+pub(super) async fn release(daemon: &Daemon, session_id: &str, turn_id: &str) {
     let steered = ask_with(daemon, session_id, "text=end", json!({ "expectedTurnId": turn_id })).await;
     assert_eq!(steered.status, 202, "{}", steered.text);
 }
 
 /// Waits until nothing waits and nothing runs in a session; its record.
-async fn worked_off(daemon: &Daemon, session_id: &str) -> Value {
+pub(super) async fn worked_off(daemon: &Daemon, session_id: &str) -> Value {
     wait_until_async("the end of the queue", async || {
         let read = get(daemon, &format!("/v1/codexd/sessions/{session_id}")).await;
         let data = read.data(200);
@@ -32,7 +32,7 @@ async fn worked_off(daemon: &Daemon, session_id: &str) -> Value {
 }
 
 /// What the user said in the turns, in their order.
-fn said(daemon: &Daemon) -> Vec<String> {
+pub(super) fn said(daemon: &Daemon) -> Vec<String> {
     let items = events_of(daemon, "app-server.notification");
     let items = items.iter().filter(|event| event["detail"]["notificationMethod"] == "item/completed");
     let items = items.map(|event| &event["detail"]["params"]["item"]);
@@ -187,25 +187,6 @@ async fn a_hundred_turns_wait_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_waiting_turn_that_is_wrong_is_rejected_and_the_next_one_runs() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    let running = turn(&daemon, &session_id, "hang").await;
-    let fields = json!({ "whenBusy": "queue", "sandboxPolicy": { "type": "weird" } });
-    let wrong = ask_with(&daemon, &session_id, "wrong", fields).await.data(202)["queueId"].clone();
-    queue(&daemon, &session_id, "right").await;
-    release(&daemon, &session_id, &running).await;
-    worked_off(&daemon, &session_id).await;
-    let rejected = events_of(&daemon, "turn.rejected");
-    assert_eq!(rejected.len(), 1);
-    let detail = &rejected[0]["detail"];
-    assert_eq!((&rejected[0]["level"], &detail["queueId"]), (&json!("warn"), &wrong));
-    assert_eq!(detail["sessionId"], session_id);
-    assert!(detail["reason"].as_str().unwrap().contains("weird"), "{detail}");
-    assert_eq!(said(&daemon), ["hang", "text=end", "right"]);
-}
-
-#[tokio::test]
 async fn an_overloaded_app_server_costs_no_waiting_turn() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
@@ -241,27 +222,6 @@ async fn a_turn_that_may_wait_does_not_overtake_those_that_wait_already() {
     let told = wiretap.told("turn/start");
     let order: Vec<_> = told.iter().skip(1).map(|turn| text(&turn["clientUserMessageId"])).collect();
     assert_eq!(order, [first, second]);
-}
-
-#[tokio::test]
-async fn a_session_whose_history_is_gone_rejects_what_waits() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "hang").await;
-    let waiting = queue(&daemon, &session_id, "one").await;
-    let thread_id = record(&daemon, &session_id).await["threadId"].clone();
-    daemon.stop().await;
-    fs::remove_file(wiretap.file(&thread_id, "json")).unwrap();
-
-    let daemon = restart(&wiretap, &daemon).await;
-    logged_type(&daemon, "session.closed").await;
-    assert_eq!(record(&daemon, &session_id).await["status"], "closed");
-    let answer = ask_with(&daemon, &session_id, "two", json!({ "whenBusy": "queue" })).await;
-    answer.error(409, "session_not_active");
-    assert_eq!(queued(&daemon, &session_id).await, [""; 0]);
-    assert_eq!(events_of(&daemon, "turn.rejected")[0]["detail"]["queueId"], waiting);
-    assert_eq!(wiretap.told("turn/start").len(), 1);
 }
 
 #[tokio::test]

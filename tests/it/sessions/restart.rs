@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::{Wiretap, events_of, restart};
+use super::{Wiretap, ask_with, events_of, restart};
 use crate::api::{
     SESSIONS, ask_turn, assert_keys, create, ended, idle, logged, logged_type, record, session, text, turn,
 };
@@ -139,7 +139,7 @@ async fn a_thread_that_never_had_a_turn_is_created_anew_under_the_same_session()
 }
 
 #[tokio::test]
-async fn a_session_whose_history_is_gone_is_closed_with_the_reason() {
+async fn a_session_whose_history_is_gone_stays_and_says_why_it_takes_no_turn() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;
@@ -150,25 +150,32 @@ async fn a_session_whose_history_is_gone_is_closed_with_the_reason() {
     let thread_id = idle(&daemon, &session_id).await["threadId"].clone();
     idle(&daemon, &other).await;
     daemon.stop().await;
-    fs::remove_file(wiretap.file(&thread_id, "json")).unwrap();
+    let history = wiretap.file(&thread_id, "json");
+    fs::rename(&history, history.with_extension("away")).unwrap();
 
     let daemon = restart(&wiretap, &daemon).await;
     for _ in 0..2 {
         let answer = ask_turn(&daemon, &session_id, "hello").await;
-        assert!(answer.error(409, "session_not_active").contains(&session_id), "{}", answer.text);
+        let message = answer.error(409, "thread_unavailable");
+        for part in [&session_id, &text(&thread_id), "no rollout found", "CODEX_HOME"] {
+            assert!(message.contains(part), "{part:?} is not in {message}");
+        }
+        assert_eq!(answer.json["details"]["threadId"], thread_id);
+        // Nor is it taken as a turn that waits, as nothing else does.
+        let fields = json!({ "whenBusy": "queue" });
+        ask_with(&daemon, &session_id, "hello", fields).await.error(409, "thread_unavailable");
     }
     let after = record(&daemon, &session_id).await;
-    assert_eq!((&after["status"], &after["lastTurnStatus"]), (&json!("closed"), &json!("completed")));
-    let closed = events_of(&daemon, "session.closed");
-    assert_eq!(closed.len(), 1);
-    assert_eq!(
-        (&closed[0]["level"], &closed[0]["detail"]["sessionId"]),
-        (&json!("warn"), &json!(session_id))
-    );
-    let reason = text(&closed[0]["detail"]["reason"]);
-    assert!(reason.contains(&text(&thread_id)), "{reason}");
-    assert!(closed[0]["message"].as_str().unwrap().contains(&reason));
+    assert_eq!((&after["status"], &after["lastTurnStatus"]), (&json!("active"), &json!("completed")));
+    assert_eq!((&after["held"], &after["closedReason"]), (&Value::Null, &Value::Null));
+    for event_type in ["session.closed", "session.recreated"] {
+        assert_eq!(events_of(&daemon, event_type), [Value::Null; 0]);
+    }
     turn(&daemon, &other, "hello").await;
+
+    fs::rename(history.with_extension("away"), &history).unwrap();
+    let turn_id = turn(&daemon, &session_id, "hello").await;
+    assert_eq!(ended(&daemon, &session_id, &json!(turn_id)).await["threadId"], thread_id);
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@
 //! | `mock:plan` | first calls `update_plan` |
 //! | `mock:reasoning` | puts a reasoning summary before the text |
 //! | `mock:fail[=CODE]` | answers with this HTTP status (500) |
+//! | `mock:limit[=SECONDS]` | answers that the usage limit is reached, which ends in that time (3600) |
 //! | `mock:failed` | starts a response and reports it as failed |
 //! | `mock:hang` | starts a response and falls silent until the client leaves |
 //! | `mock:mute` | never answers at all |

@@ -127,6 +127,14 @@ impl Connection {
 
     async fn respond(&mut self, body: &Value) -> io::Result<AfterAnswer> {
         let prompt = Prompt::read(body);
+        if prompt.has("limit") {
+            let seconds: i64 = prompt.number("limit", 3600);
+            let error = json!({
+                "type": "usage_limit_reached", "message": "The usage limit has been reached", "plan_type": "plus",
+                "resets_at": now() + seconds, "resets_in_seconds": seconds,
+            });
+            return self.plain(429, &json!({ "error": error })).await;
+        }
         if prompt.has("fail") {
             return self
                 .plain(prompt.number("fail", 500), &error_body("the mock model fails on request"))
@@ -276,6 +284,12 @@ fn merge(target: &mut Value, fields: Value) {
     if let (Value::Object(target), Value::Object(fields)) = (target, fields) {
         target.extend(fields);
     }
+}
+
+/// The time in seconds since 1970.
+fn now() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_secs()).unwrap()
 }
 
 fn error_body(message: &str) -> Value {

@@ -1,0 +1,169 @@
+//! Queues that cannot go on, with the real app-server.
+
+use std::fs;
+
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::Stage;
+use super::sessions::{events_of, rollout, submit_with};
+use crate::support::http::{get, post, request};
+use crate::support::wait::wait_until_async;
+
+/// A session whose turn hangs and behind which these turns wait.
+async fn with_queue(stage: &mut Stage, prompts: &[&str]) -> Value {
+    let session = stage.session(&json!({})).await;
+    stage.start_turn(&session, "mock:hang").await;
+    stage.events.wait_for("the start of the turn", |event| event["type"] == "app-server.turn.started").await;
+    for prompt in prompts {
+        submit_with(stage, &session, prompt, json!({ "whenBusy": "queue" })).await.data(202);
+    }
+    session
+}
+
+/// Ends the turn that hangs, so that the next one begins.
+async fn interrupt(stage: &Stage, session: &Value) {
+    let body = json!({ "sessionId": session["sessionId"] });
+    post(&stage.daemon, "/v1/codexd/turn/interrupt", &body).await.data(202);
+}
+
+/// The record of a session once a turn of it has failed.
+async fn failed(stage: &mut Stage, session: &Value) -> Value {
+    let is_failed =
+        |event: &Value| event["type"] == "app-server.turn.completed" && event["detail"]["status"] == "failed";
+    stage.events.wait_for("the failed turn", is_failed).await;
+    stage.record(session).await
+}
+
+/// The view of a session once it satisfies this.
+async fn view(stage: &Stage, session: &Value, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let path = format!("/v1/codexd/sessions/{}", session["sessionId"].as_str().unwrap());
+    wait_until_async(what, async || {
+        let view = get(&stage.daemon, &path).await.data(200).clone();
+        wanted(&view).then_some(view)
+    })
+    .await
+}
+
+fn waiting(view: &Value) -> usize {
+    view["queuedTurns"].as_array().unwrap().len()
+}
+
+/// How often the model was asked something that holds this word.
+fn asked(stage: &Stage, word: &str) -> usize {
+    stage.model.requests().iter().filter(|request| request.to_string().contains(word)).count()
+}
+
+#[tokio::test]
+async fn sessions_outlive_a_start_with_an_empty_home_and_lose_no_turn() {
+    let mut stage = Stage::start().await;
+    let mut sessions = Vec::new();
+    for _ in 0..3 {
+        sessions.push(with_queue(&mut stage, &["mock:deltas=1", "mock:deltas=1", "mock:deltas=1"]).await);
+    }
+    stage.stop().await;
+    let (home, away) = (stage.home.path(), stage.home.path().with_extension("away"));
+    fs::rename(&home, &away).unwrap();
+    fs::create_dir(&home).unwrap();
+    fs::copy(away.join("config.toml"), home.join("config.toml")).unwrap();
+
+    let mut stage = stage.restart().await;
+    for session in &sessions {
+        let view =
+            view(&stage, session, "a queue that is held", |view| view["session"]["held"].is_object()).await;
+        assert_eq!((view["session"]["status"].as_str(), waiting(&view)), (Some("active"), 3));
+        let held = &view["session"]["held"];
+        assert_eq!((&held["cause"], &held["automatic"]), (&json!("threadUnavailable"), &json!(true)));
+        let answer = submit_with(&stage, session, "mock:deltas=1", json!({})).await;
+        answer.error(409, "thread_unavailable");
+    }
+    stage.stop().await;
+    fs::remove_dir_all(&home).unwrap();
+    fs::rename(&away, &home).unwrap();
+
+    let stage = stage.restart().await;
+    for session in &sessions {
+        let is_done = |view: &Value| waiting(view) == 0 && view["session"]["currentTurnId"].is_null();
+        let view = view(&stage, session, "the end of the queue", is_done).await;
+        assert_eq!(view["session"]["threadId"], session["threadId"]);
+        assert_eq!(view["session"]["lastTurnStatus"], "completed");
+    }
+    for event_type in ["turn.rejected", "session.closed", "session.recreated"] {
+        assert!(events_of(&stage, event_type).is_empty(), "{event_type}");
+    }
+}
+
+#[tokio::test]
+async fn a_queue_goes_on_when_the_thread_is_there_again() {
+    let mut stage = Stage::start().await;
+    let session = with_queue(&mut stage, &["one mock:deltas=1"]).await;
+    stage.stop().await;
+    let history = rollout(&stage.home, &session);
+    let away = history.with_extension("away");
+    fs::rename(&history, &away).unwrap();
+    let stage = stage.restart().await;
+    view(&stage, &session, "a queue that is held", |view| view["session"]["held"].is_object()).await;
+    fs::rename(&away, &history).unwrap();
+    // Nothing else happens: it is looked for from time to time.
+    let is_done = |view: &Value| waiting(view) == 0 && view["session"]["currentTurnId"].is_null();
+    let view = view(&stage, &session, "the end of the queue", is_done).await;
+    assert_eq!(view["session"]["lastTurnStatus"], "completed");
+    assert_eq!(events_of(&stage, "session.released").len(), 1);
+}
+
+#[tokio::test]
+async fn an_archived_thread_holds_its_queue_with_the_words_of_codex() {
+    let mut stage = Stage::start().await;
+    let session = with_queue(&mut stage, &["one mock:deltas=1"]).await;
+    stage.stop().await;
+    let history = rollout(&stage.home, &session);
+    let archive = stage.home.path().join("archived_sessions");
+    fs::create_dir_all(&archive).unwrap();
+    fs::rename(&history, archive.join(history.file_name().unwrap())).unwrap();
+    let stage = stage.restart().await;
+    let view =
+        view(&stage, &session, "a queue that is held", |view| view["session"]["held"].is_object()).await;
+    assert_eq!(view["session"]["held"]["cause"], "threadUnavailable");
+    let answer = submit_with(&stage, &session, "mock:deltas=1", json!({})).await;
+    assert!(answer.error(409, "thread_unavailable").contains("archive"), "{}", answer.text);
+}
+
+#[tokio::test]
+async fn a_usage_limit_ends_one_turn_and_holds_those_behind_it() {
+    let mut stage = Stage::start().await;
+    let prompts = ["mock:limit=3600", "one mock:deltas=1", "two mock:deltas=1", "three mock:deltas=1"];
+    let session = with_queue(&mut stage, &prompts).await;
+    interrupt(&stage, &session).await;
+    let record = failed(&mut stage, &session).await;
+    assert_eq!(record["lastTurnStatus"], "failed");
+    let held = &record["held"];
+    assert_eq!((&held["cause"], &held["automatic"]), (&json!("usageLimit"), &json!(false)));
+    assert!(held["reason"].as_str().unwrap().contains("usage limit"), "{held}");
+    let until: jiff::Timestamp = held["until"].as_str().unwrap().parse().unwrap();
+    let left = until.duration_since(jiff::Timestamp::now()).as_secs();
+    assert!((3500..=3720).contains(&left), "{held}");
+    assert_eq!(asked(&stage, "mock:deltas=1"), 0, "no other turn was tried");
+
+    let path = format!("/v1/codexd/sessions/{}/queue/resume", session["sessionId"].as_str().unwrap());
+    request(&stage.daemon, Method::POST, &path, &[], "").await.data(202);
+    let is_done = |view: &Value| waiting(view) == 0 && view["session"]["currentTurnId"].is_null();
+    let view = view(&stage, &session, "the end of the queue", is_done).await;
+    assert_eq!(
+        (&view["session"]["lastTurnStatus"], &view["session"]["held"]),
+        (&json!("completed"), &Value::Null)
+    );
+    assert_eq!(events_of(&stage, "app-server.turn.completed").len(), 5);
+    assert!(events_of(&stage, "turn.rejected").is_empty());
+}
+
+#[tokio::test]
+async fn a_refused_login_and_a_model_that_is_away_hold_a_queue_too() {
+    for (prompt, cause) in [("mock:fail=401", "unauthorized"), ("mock:fail=429", "modelUnavailable")] {
+        let mut stage = Stage::start().await;
+        let session = with_queue(&mut stage, &[prompt, "mock:deltas=1"]).await;
+        interrupt(&stage, &session).await;
+        let record = failed(&mut stage, &session).await;
+        assert_eq!(record["held"]["cause"], cause, "{prompt}");
+        assert_eq!(asked(&stage, "mock:deltas=1"), 0, "{prompt}");
+    }
+}
