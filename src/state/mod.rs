@@ -5,6 +5,7 @@
 //! all events from the beginning.
 
 mod daemon;
+mod draft;
 mod ending;
 mod event;
 pub mod event_type;
@@ -23,8 +24,9 @@ mod threads;
 pub mod turn;
 
 pub use daemon::{AccountState, ChildPhase, ChildState, ChildStatus, DaemonState};
+pub use draft::{Draft, Level};
 pub use ending::Ending;
-pub use event::{Change, Draft, Event, FoundTurn, Level};
+pub use event::{Change, Event, FoundTurn};
 pub use held::{Held, HoldCause};
 pub use memory::{Answer, IdempotencyKey, Memory, QueuedTurn, SessionMemory};
 pub use request::{Request, RequestPolicy, RequestStatus, Requests, Resolution, ResolvedBy};

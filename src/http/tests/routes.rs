@@ -54,6 +54,7 @@ async fn the_description_has_the_eight_routes_in_their_order() {
             "DELETE /v1/codexd/sessions/:session_id",
             "GET /v1/codexd/sessions/:session_id/turns/:turn_id",
             "DELETE /v1/codexd/sessions/:session_id/queue/:queue_id",
+            "POST /v1/codexd/sessions/:session_id/queue/resume",
             "POST /v1/codexd/turn/interrupt",
             "GET /v1/codexd/models",
             "GET /v1/codexd/requests",
