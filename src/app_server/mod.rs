@@ -47,7 +47,7 @@ pub use client::{CallError, Client};
 pub use guard::run as run_guard;
 pub use listener::{Backlog, Closed, Exit, Heard, Listener, Setback};
 pub use outline::Outline;
-pub use processes::{INSTANCE, Identity, adopt_orphans, end_leftover, family_memory, memory};
+pub use processes::{INSTANCE, Identity, adopt_orphans, end_leftover, end_sandboxes, family_memory, memory};
 pub use redact::redact;
 pub use supervisor::{App, Availability, Plan, Supervisor, Waiting};
 pub use tail::telling_line;

@@ -12,7 +12,7 @@ use super::backoff::Backoff;
 use super::child::{Program, StopPace};
 use super::client::Client;
 use super::deadline;
-use super::guard::Guard;
+use super::guard::{Guard, Orders};
 use super::life::{Death, Life};
 use super::listener::{Backlog, Heard, Listener, Setback};
 use super::processes::{self, Ours, POOL, Seen};
@@ -143,10 +143,11 @@ impl<L: Listener, F: Fn(u64) -> L> Watch<F> {
         let began = Instant::now();
         let mut backoff = Backoff::default();
         for generation in 1.. {
-            if let Some(guard) = &mut self.guard {
-                guard.ensure().await;
-            }
-            let death = self.live(generation, pace.clone()).await;
+            let guard = match &mut self.guard {
+                Some(guard) => guard.ensure().await,
+                None => Orders::default(),
+            };
+            let death = self.live(generation, &guard, pace.clone()).await;
             if is_over(&pace) {
                 break;
             }
@@ -185,7 +186,7 @@ impl<L: Listener, F: Fn(u64) -> L> Watch<F> {
         self.publish.send_replace(Availability::Stopped { reason: STOPPING.to_owned() });
     }
 
-    async fn live(&self, generation: u64, pace: watch::Receiver<StopPace>) -> Death {
+    async fn live(&self, generation: u64, guard: &Orders, pace: watch::Receiver<StopPace>) -> Death {
         let life = Life {
             generation,
             plan: &self.plan,
@@ -193,6 +194,7 @@ impl<L: Listener, F: Fn(u64) -> L> Watch<F> {
             listener: &self.listener,
             publish: &self.publish,
             wards: &self.wards,
+            guard,
             strangers: &self.strangers,
         };
         life.run(pace).await

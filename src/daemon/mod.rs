@@ -330,8 +330,9 @@ impl Daemon {
             return;
         }
         for (thread_id, turn_id) in turns {
-            let client = client.clone();
+            let (daemon, client) = (self.clone(), client.clone());
             self.shared.tasks.spawn(async move {
+                daemon.end_sandboxes(Some(&thread_id), reading::SANDBOXES).await;
                 let params = serde_json::json!({ "threadId": thread_id, "turnId": turn_id });
                 let _ = client.call("turn/interrupt", &params, INTERRUPT).await;
             });

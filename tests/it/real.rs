@@ -7,6 +7,8 @@ mod held;
 mod lifecycle;
 mod long_lines;
 mod people;
+#[cfg(target_os = "linux")]
+mod sandbox;
 mod sessions;
 mod supervision;
 mod tools;

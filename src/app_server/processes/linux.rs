@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal,
@@ -37,23 +39,46 @@ pub(super) fn list(mark: &str) -> io::Result<Vec<Seen>> {
 }
 
 /// The environment it was started with; that of others cannot be read, and theirs are not ours.
-fn carries(pid: Pid, mark: &str) -> bool {
+pub(super) fn carries(pid: Pid, mark: &str) -> bool {
     let environment = fs::read(path(pid, "environ")).unwrap_or_default();
     environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
 }
 
-/// Sends SIGKILL to the process that was seen; one that has ended is no failure.
-pub(super) fn end(seen: &Seen) -> io::Result<()> {
-    signal_if(seen.pid, || Stat::of(seen.pid).is_some_and(|now| now.started == seen.started && !now.ended))
+/// Whether it is Codex's helper that sets up the sandbox of a command: Codex under another name.
+pub(super) fn is_sandbox(pid: Pid) -> bool {
+    let words = fs::read(path(pid, "cmdline")).unwrap_or_default();
+    let program = words.split(|&byte| byte == 0).next().unwrap_or_default();
+    program.rsplit(|&byte| byte == b'/').next() == Some(b"codex-linux-sandbox")
+}
+
+/// Another writing end of the pipe that is the stdin of a process; `None` when it is no pipe, or that of a process without
+/// this mark. As long as it is there, the process does not see the end of its stdin.
+pub(crate) fn hold_stdin(pid: u32, mark: &str) -> Option<OwnedFd> {
+    let pid = pid_of(pid)?;
+    let pipe = rustix::fs::open(
+        path(pid, "fd/0"),
+        OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .ok()?;
+    let is_pipe = FileType::from_raw_mode(rustix::fs::fstat(&pipe).ok()?.st_mode) == FileType::Fifo;
+    // Looked at afterwards: until then the number may have gone to another process.
+    (is_pipe && carries(pid, mark)).then_some(pipe)
+}
+
+/// Sends a signal to the process that was seen; one that has ended is no failure.
+pub(super) fn signal(seen: &Seen, signal: Signal) -> io::Result<()> {
+    let is_the_one = || Stat::of(seen.pid).is_some_and(|now| now.started == seen.started && !now.ended);
+    signal_if(seen.pid, signal, is_the_one)
 }
 
 /// Sends SIGKILL to exactly this process.
 pub(super) fn end_identified(identity: &Identity) -> io::Result<()> {
-    pid_of(identity.pid).map_or(Ok(()), |pid| signal_if(pid, || identity.is_running()))
+    pid_of(identity.pid).map_or(Ok(()), |pid| signal_if(pid, Signal::KILL, || identity.is_running()))
 }
 
 /// The descriptor stands for one process for ever, so a look after it was opened tells whether it is the right one.
-fn signal_if(pid: Pid, is_the_one: impl FnOnce() -> bool) -> io::Result<()> {
+fn signal_if(pid: Pid, signal: Signal, is_the_one: impl FnOnce() -> bool) -> io::Result<()> {
     let descriptor = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(descriptor) => descriptor,
         Err(Errno::SRCH) => return Ok(()),
@@ -62,7 +87,7 @@ fn signal_if(pid: Pid, is_the_one: impl FnOnce() -> bool) -> io::Result<()> {
     if !is_the_one() {
         return Ok(());
     }
-    match pidfd_send_signal(&descriptor, Signal::KILL) {
+    match pidfd_send_signal(&descriptor, signal) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
         Err(error) => Err(error.into()),
     }

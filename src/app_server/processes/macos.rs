@@ -1,6 +1,7 @@
 //! Processes on macOS: asked of `ps`; orphans go to launchd, and only their environment tells whose they are.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -28,24 +29,43 @@ pub(super) fn list(mark: &str) -> io::Result<Vec<Seen>> {
     Ok(listing::parse(&ps(&["-Eww", "-axo", COLUMNS])?, mark))
 }
 
-/// Sends SIGKILL to the process that was seen; one that has ended is no failure.
-pub(super) fn end(seen: &Seen) -> io::Result<()> {
+/// There is no helper here: the system's own sandbox makes nothing that would have to be removed.
+pub(super) fn is_sandbox(_: Pid) -> bool {
+    false
+}
+
+/// Asked of nothing, as no process is a sandbox.
+pub(super) fn carries(_: Pid, _: &str) -> bool {
+    false
+}
+
+/// Nothing has to be tidied up before the stdin of a process ends.
+pub(crate) fn hold_stdin(_: u32, _: &str) -> Option<OwnedFd> {
+    None
+}
+
+/// Sends a signal to the process that was seen; one that has ended is no failure.
+pub(super) fn signal(seen: &Seen, signal: Signal) -> io::Result<()> {
     let pid = seen.pid.as_raw_nonzero().to_string();
     // The system has no descriptor of a process, so between this look and the signal lies a moment.
     let now = listing::parse(&ps(&["-o", COLUMNS, "-p", &pid]).unwrap_or_default(), "");
-    if now.iter().any(|now| now.started == seen.started && !now.ended) { kill(seen.pid) } else { Ok(()) }
+    if now.iter().any(|now| now.started == seen.started && !now.ended) {
+        kill(seen.pid, signal)
+    } else {
+        Ok(())
+    }
 }
 
 /// Sends SIGKILL to exactly this process.
 pub(super) fn end_identified(identity: &Identity) -> io::Result<()> {
     match pid_of(identity.pid) {
-        Some(pid) if identity.is_running() => kill(pid),
+        Some(pid) if identity.is_running() => kill(pid, Signal::KILL),
         _ => Ok(()),
     }
 }
 
-fn kill(pid: Pid) -> io::Result<()> {
-    match kill_process(pid, Signal::KILL) {
+fn kill(pid: Pid, signal: Signal) -> io::Result<()> {
+    match kill_process(pid, signal) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
         Err(error) => Err(error.into()),
     }

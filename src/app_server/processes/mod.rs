@@ -10,6 +10,7 @@ mod linux;
 mod listing;
 #[cfg(target_os = "macos")]
 mod macos;
+mod sandbox;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, getpid};
+use rustix::process::{Pid, Signal, getpid};
 
 use crate::blocking::Pool;
 #[cfg(target_os = "linux")]
@@ -27,7 +28,9 @@ use linux as platform;
 use macos as platform;
 
 pub use platform::adopt_orphans;
-pub(crate) use platform::{are_orphans_ours, reap};
+pub(crate) use platform::{are_orphans_ours, hold_stdin, reap};
+pub(crate) use sandbox::Sandboxes;
+pub use sandbox::end_sandboxes;
 
 /// Threads for everything that starts, lists or ends processes, and for the file that names the app-server.
 pub(crate) static POOL: Pool = Pool::new("processes", 4, 12);
@@ -35,7 +38,9 @@ pub(crate) static POOL: Pool = Pool::new("processes", 4, 12);
 /// The variable that marks the app-server and everything it starts; its value is the life of the daemon.
 pub const INSTANCE: &str = "BAA_CODEXD_INSTANCE";
 
-/// How long a sweep goes on when there is always something left.
+/// How long processes have after SIGTERM to end by themselves, before they get SIGKILL.
+pub(crate) const SIGTERM_GRACE: Duration = Duration::from_secs(1);
+/// How long a sweep goes on when there is always something left, [`SIGTERM_GRACE`] included.
 pub(crate) const SWEEP: Duration = Duration::from_secs(2);
 /// How long a sweep waits before it looks again.
 const LOOK_AGAIN: Duration = Duration::from_millis(3);
@@ -105,6 +110,19 @@ impl Ours {
         Ok(self.among(&seen, getpid()))
     }
 
+    /// The same, and those of `known` that still run, which nothing may connect to us any more.
+    fn running_or_known(&self, known: &[Seen]) -> io::Result<Vec<Seen>> {
+        let seen = platform::list(&format!("{INSTANCE}={}", self.instance))?;
+        let mut running = self.among(&seen, getpid());
+        let is_known = |one: &&Seen| {
+            let same = |other: &Seen| (other.pid, &other.started) == (one.pid, &one.started);
+            !one.ended && known.iter().any(same) && !running.iter().any(same)
+        };
+        let more: Vec<_> = seen.iter().filter(is_known).cloned().collect();
+        running.extend(more);
+        Ok(running)
+    }
+
     /// Those of them among these; `me` looks.
     fn among(&self, seen: &[Seen], me: Pid) -> Vec<Seen> {
         let me = me.as_raw_nonzero().get();
@@ -143,38 +161,41 @@ fn line_of(pid: i32, parents: &HashMap<i32, i32>) -> impl Iterator<Item = i32> {
     std::iter::successors(Some(pid), next).take(parents.len() + 1)
 }
 
-/// Ends these processes and all that they start meanwhile, until none is left or `patience` is over; returns how many
-/// were ended, and how many are left.
+/// Ends these processes and all that they start meanwhile, and those of `known`, until none is left or `limit` is over;
+/// returns how many got a signal, and how many are left.
 ///
+/// Each gets SIGTERM, and SIGKILL when it still runs after [`SIGTERM_GRACE`], or as soon as `hurry` says so.
 /// Blocks: not for a task.
-pub(crate) fn sweep(ours: &Ours, patience: Duration) -> io::Result<(usize, usize)> {
-    let end = Instant::now() + patience;
-    let mut ended = HashSet::new();
+pub(crate) fn sweep(
+    ours: &Ours,
+    known: &[Seen],
+    limit: Duration,
+    hurry: impl Fn() -> bool,
+) -> io::Result<(usize, usize)> {
+    let began = Instant::now();
+    let mut asked = HashSet::new();
     loop {
-        let running = ours.running()?;
+        let running = ours.running_or_known(known)?;
+        let kill = began.elapsed() >= SIGTERM_GRACE || hurry();
         for one in &running {
-            match platform::end(one) {
-                Ok(()) => drop(ended.insert(one.pid)),
-                Err(error) => {
-                    tracing::warn!(pid = one.pid.as_raw_nonzero(), %error, "a process cannot be ended")
-                }
+            let is_new = asked.insert((one.pid, one.started.clone()));
+            // SIGTERM once: some programs end at once, and untidily, after a second one.
+            let sent = match (kill, is_new) {
+                (true, _) => platform::signal(one, Signal::KILL),
+                (false, true) => platform::signal(one, Signal::TERM),
+                (false, false) => Ok(()),
+            };
+            if let Err(error) = sent {
+                tracing::warn!(pid = one.pid.as_raw_nonzero(), %error, "a process cannot be ended");
             }
         }
         if ours.descendants {
             reap(&ours.spared);
         }
-        if running.is_empty() || Instant::now() >= end {
-            return Ok((ended.len(), running.len()));
+        if running.is_empty() || began.elapsed() >= limit {
+            return Ok((asked.len(), running.len()));
         }
         std::thread::sleep(LOOK_AGAIN);
-    }
-}
-
-/// Ends these processes as they were seen, and nobody else.
-pub(crate) fn end_all(seen: &[Seen]) {
-    for one in seen {
-        // One that has ended meanwhile is no failure, and there is nobody to tell of another.
-        let _ = platform::end(one);
     }
 }
 
@@ -188,12 +209,13 @@ pub fn end_leftover(leader: &Identity, instance: &str, grace: Duration) -> io::R
         std::thread::sleep(LOOK_AGAIN);
     }
     let mut ended = 0;
+    let ours = Ours::marked(instance);
+    Sandboxes::all(ours.clone()).end_blocking();
     if leader.is_running() {
         platform::end_identified(leader)?;
         ended += 1;
     }
-    let ours = Ours::marked(instance);
-    Ok(ended + sweep(&ours, SWEEP)?.0)
+    Ok(ended + sweep(&ours, &[], SWEEP, || false)?.0)
 }
 
 /// How much memory a process has in use, in bytes; `None` where the system does not say so at little cost.

@@ -51,6 +51,34 @@ fn ours_are_the_marked_ones_and_what_descends_from_them() {
 }
 
 #[test]
+fn a_sandbox_is_that_of_the_thread_whose_command_runs_in_it() {
+    // The app-server 20 with the sandboxes 30 and 40, in each of which another helper starts the command; 50 is a command
+    // without a sandbox.
+    let all = [
+        seen(20, 1, true),
+        seen(30, 20, true),
+        seen(31, 30, true),
+        seen(32, 31, true),
+        seen(40, 20, true),
+        seen(41, 40, true),
+        seen(50, 20, true),
+    ];
+    let ended = |wanted: &[i32]| -> Vec<i32> {
+        let number = |pid: Pid| pid.as_raw_nonzero().get();
+        let found = sandbox::outermost(
+            &all,
+            |pid| [30, 31, 40].contains(&number(pid)),
+            |pid| wanted.contains(&number(pid)),
+        );
+        found.iter().map(|one| number(one.pid)).collect()
+    };
+    assert_eq!(ended(&[32]), [30]);
+    assert_eq!(ended(&[40]), [40]);
+    assert_eq!(ended(&[20, 30, 31, 32, 40, 41, 50]), [30, 40]);
+    assert_eq!(ended(&[20, 50]), [0; 0]);
+}
+
+#[test]
 fn a_listing_that_leads_in_circles_is_no_trap() {
     let all = [seen(2, 3, false), seen(3, 2, false), seen(4, 4, false), seen(5, 9, true)];
     assert_eq!(among(&ours(true, &[]), &all, 7), [5]);

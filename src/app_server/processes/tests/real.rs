@@ -35,9 +35,9 @@ fn a_sweep_ends_what_is_marked_and_nobody_else() {
     let instance = uuid::Uuid::new_v4().to_string();
     let (mut ours_to_end, mut foreign) = (Sleeper::start(&instance), Sleeper::start("another"));
     let ours = Ours::marked(&instance);
-    assert_eq!(sweep(&ours, SWEEP).unwrap(), (1, 0));
+    assert_eq!(sweep(&ours, &[], SWEEP, || false).unwrap(), (1, 0));
     assert!(!ours_to_end.is_running() && foreign.is_running());
-    assert_eq!(sweep(&ours, SWEEP).unwrap(), (0, 0));
+    assert_eq!(sweep(&ours, &[], SWEEP, || false).unwrap(), (0, 0));
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn only_exactly_the_process_that_was_seen_is_ended() {
     let pid = pid_of(sleeper.id()).unwrap();
     let mut stranger = seen(pid.as_raw_nonzero().get(), 1, true);
     stranger.started = "1".to_owned();
-    end_all(std::slice::from_ref(&stranger));
+    assert_eq!(sweep(&Ours::marked("y"), std::slice::from_ref(&stranger), SWEEP, || false).unwrap(), (0, 0));
     let identity = Identity::of(sleeper.id()).unwrap();
     assert!(identity.is_running());
     for other in [
@@ -60,4 +60,29 @@ fn only_exactly_the_process_that_was_seen_is_ended() {
     sleeper.0.wait().unwrap();
     assert!(!identity.is_running());
     assert_eq!(Identity::of(sleeper.id()), None);
+}
+
+#[test]
+fn those_that_do_not_end_by_themselves_get_sigkill_a_second_later() {
+    let instance = uuid::Uuid::new_v4().to_string();
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' TERM; echo; while :; do sleep 300; done"]).env(INSTANCE, &instance);
+    let mut stubborn = Sleeper(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap());
+    let mut line = [0];
+    std::io::Read::read_exact(stubborn.0.stdout.as_mut().unwrap(), &mut line).unwrap();
+    let began = Instant::now();
+    let (_, left) = sweep(&Ours::marked(&instance), &[], SWEEP, || false).unwrap();
+    assert_eq!((left, stubborn.is_running()), (0, false));
+    assert!(began.elapsed() >= SIGTERM_GRACE, "{:?}", began.elapsed());
+}
+
+#[test]
+fn one_that_was_seen_is_ended_though_nothing_says_any_more_that_it_is_ours() {
+    let mut sleeper = Sleeper::start("somebody else");
+    let pid = pid_of(sleeper.id()).unwrap();
+    let all = platform::list("").unwrap();
+    let known: Vec<_> = all.into_iter().filter(|one| one.pid == pid).collect();
+    let began = Instant::now();
+    assert_eq!(sweep(&Ours::marked("y"), &known, SWEEP, || true).unwrap(), (1, 0));
+    assert!(!sleeper.is_running() && began.elapsed() < SIGTERM_GRACE);
 }
