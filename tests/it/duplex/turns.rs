@@ -229,7 +229,7 @@ async fn input_is_checked_before_it_costs_a_turn() {
         ("summary", json!("weird"), ["summary", "concise"]),
         ("cwd", json!("relative"), ["cwd", "absolute"]),
         ("cwd", json!("/no/such/folder"), ["cwd", "exists"]),
-        ("cwd", json!("/dev/null"), ["cwd", "folder"]),
+        ("cwd", json!("/dev/null"), ["cwd", "directory"]),
         ("input", json!([{ "type": "bogus" }]), ["input[0].type", "localImage"]),
         ("input", json!([1]), ["input[0]", "object"]),
         (

@@ -72,18 +72,24 @@ async fn a_daemon_that_is_killed_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn the_guard_holds_nothing_and_is_started_again() {
+async fn the_guard_holds_only_the_stdin_of_the_app_server_and_is_started_again() {
     let mut daemon = start().await;
     ready(&daemon).await;
     let first = guard(&daemon).unwrap();
     // What the tests themselves were started with is inherited by everybody.
     let inherited = open_files("self");
     let of_daemon = open_files(&daemon.pid().to_string());
-    let mut held = open_files(&first.to_string());
+    // So that the sandboxes of commands can tidy up before the app-server hears that the daemon is gone.
+    let of_app_server = fs::read_link(format!("/proc/{}/fd/0", child(&daemon).await["pid"])).unwrap();
+    let mut held = wait_until("the stdin of the app-server", || {
+        let held = open_files(&first.to_string());
+        held.contains(&of_app_server).then_some(held)
+    })
+    .await;
     let stdin = fs::read_link(format!("/proc/{first}/fd/0")).unwrap();
     held.retain(|file| !inherited.contains(file) && *file != stdin && file != Path::new("/dev/null"));
     assert!(of_daemon.iter().any(|file| file.starts_with("socket:") || file.ends_with("events.jsonl")));
-    assert_eq!(held, [""; 0].map(PathBuf::from));
+    assert_eq!(held, [of_app_server]);
     let status = fs::read_to_string(format!("/proc/{first}/status")).unwrap();
     let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     let rss: u64 = rss.trim().trim_end_matches(" kB").parse().unwrap();
