@@ -10,6 +10,7 @@ mod keyboard;
 mod page;
 
 use std::io::{IsTerminal, Read, stdin};
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
@@ -112,16 +113,24 @@ async fn session(caller: &Caller, wanted: &Ask) -> Result<String, Failure> {
     if let Some(word) = &wanted.session {
         return find(caller, word, &folder).await;
     }
-    let folder = folder.to_str().ok_or_else(|| {
-        Failure::settings(format!("The folder {} has a name that is not UTF-8.", folder.display()))
-    })?;
     let mut body = settings(wanted);
-    body.insert("cwd".to_owned(), folder.into());
+    body.insert("cwd".to_owned(), in_json(&folder)?);
     if let Some(sandbox) = &wanted.sandbox {
         body.insert("sandbox".to_owned(), sandbox.as_str().into());
     }
     let created = caller.client.post("/v1/codexd/sessions", &body.into()).await?;
     Ok(created["session"]["sessionId"].as_str().unwrap_or_default().to_owned())
+}
+
+/// A path as JSON can hold it, to the byte.
+fn in_json(path: &Path) -> Result<Value, Failure> {
+    path.to_str().map(Value::from).ok_or_else(|| {
+        Failure::settings(format!(
+            "The path of the directory {} is not UTF-8, so it cannot be sent to codexd; rename the directory, or use \
+             another one.",
+            path.display()
+        ))
+    })
 }
 
 /// What both a session and a turn can be told.
@@ -137,7 +146,7 @@ async fn submit(caller: &Caller, wanted: &Ask, session_id: &str, text: &str) -> 
         body = settings(wanted);
         // An older session stays in its folder unless another one is named.
         if wanted.cwd.is_some() {
-            body.insert("cwd".to_owned(), json!(folder(wanted.cwd.as_deref())?));
+            body.insert("cwd".to_owned(), in_json(&folder(wanted.cwd.as_deref())?)?);
         }
         if let Some(how) = &wanted.when_busy {
             body.insert("whenBusy".to_owned(), how.as_str().into());

@@ -161,6 +161,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_app_server_of_another_machine_is_known_by_its_address() {
+        assert!(ServerEndpoint::spawned("ws://example.com").is_on_this_machine());
+        for here in [
+            "unix:///run/a.sock",
+            "ws://127.0.0.1:4500",
+            "ws://127.8.9.1",
+            "ws://[::1]:4500/path",
+            "wss://LocalHost:4500",
+            "http://user:secret@localhost/",
+        ] {
+            assert!(ServerEndpoint::external(here).unwrap().is_on_this_machine(), "{here}");
+        }
+        for elsewhere in
+            ["ws://example.com", "wss://192.0.2.1:1", "ws://[2001:db8::1]:1", "ws://localhost.example"]
+        {
+            assert!(!ServerEndpoint::external(elsewhere).unwrap().is_on_this_machine(), "{elsewhere}");
+        }
+    }
+
+    #[test]
     fn external_addresses_are_read() {
         let web_socket = |url: &str| Endpoint::WebSocket(url.to_owned());
         for (text, target) in [

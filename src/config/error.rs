@@ -125,6 +125,9 @@ pub enum ValueError {
     /// A path that only a shell could read.
     #[error("{0:?} begins with a tilde, which only a shell replaces; write the whole path.")]
     Tilde(String),
+    /// A relative path of a program, seen from a directory whose path is not UTF-8.
+    #[error("the path {} is not valid UTF-8; name another.", .0.display())]
+    NotUnicode(PathBuf),
     /// A folder that cannot be used.
     #[error("{} {reason}; name a folder that exists.", path.display())]
     Folder {

@@ -207,7 +207,7 @@ impl ServerMode {
 impl Config {
     /// Reads the settings: a flag wins over its variable, the variable over the default.
     ///
-    /// A variable that is blank counts as not set, and texts are trimmed. Relative paths are seen from
+    /// A variable that is blank counts as not set; texts are trimmed, and paths are taken to the byte. Relative paths are seen from
     /// `current_dir`, which is absolute.
     pub fn resolve(
         settings: &Settings,

@@ -44,11 +44,10 @@ pub(super) fn resolve(
     let strategy = reader.text(&settings::SERVER_STRATEGY)?.parse(parse_strategy)?;
     let endpoint = reader.endpoint(strategy.value)?;
     let strategy = reader.record(&settings::SERVER_STRATEGY, strategy, |strategy| strategy.as_str().into());
-    let command = reader.value(
-        &settings::SERVER_COMMAND,
-        |text| parse_command(text, current_dir),
-        |command| command.as_str().into(),
-    )?;
+    let command = reader.path_text(&settings::SERVER_COMMAND)?;
+    let command = command.unwrap_or_else(|| default_text(&settings::SERVER_COMMAND));
+    let command = command.parse(|text| parse_command(text, current_dir))?;
+    let command = reader.record(&settings::SERVER_COMMAND, command, |command| command.as_str().into());
     let args = reader.arguments()?;
     let cwd = reader.server_cwd(repo_root.as_ref())?;
     let event_cache_size = reader.count(&settings::EVENT_CACHE_SIZE, 1, MAXIMUM_EVENT_CACHE_SIZE)?;
@@ -169,25 +168,32 @@ impl Reader<'_> {
         Ok(self.given(setting)?.unwrap_or_else(|| default_text(setting)))
     }
 
-    /// The text of a setting where flag or variable give it.
+    /// The text of a setting where flag or variable give it, without white space around it.
     fn given(&self, setting: &'static Setting) -> Result<Option<Sourced<String>>, ConfigError> {
+        let text = self.path_text(setting)?;
+        Ok(text.map(|text| Sourced { value: text.value.trim().to_owned(), source: text.source }))
+    }
+
+    /// The text of a setting that is a path where flag or variable give it, to the byte: a name may begin or end with
+    /// white space. One of nothing but white space is no text.
+    fn path_text(&self, setting: &'static Setting) -> Result<Option<Sourced<String>>, ConfigError> {
         // The command line takes a flag once; should a caller give several, the last one counts.
         let Some(value) = self.settings.values(setting).last() else {
-            return self.variable(setting.variable);
+            return self.path_variable(setting.variable);
         };
         let source = Source::Flag(setting.name);
-        match value.trim() {
-            "" => Err(invalid(source, ValueError::Empty)),
-            value => Ok(Some(Sourced { value: without_control_characters(source, value)?, source })),
+        match value.trim().is_empty() {
+            true => Err(invalid(source, ValueError::Empty)),
+            false => Ok(Some(Sourced { value: without_control_characters(source, value)?, source })),
         }
     }
 
-    /// The text of a variable; a blank one counts as not set.
-    fn variable(&self, name: &'static str) -> Result<Option<Sourced<String>>, ConfigError> {
+    /// The text of a variable to the byte; a blank one counts as not set.
+    fn path_variable(&self, name: &'static str) -> Result<Option<Sourced<String>>, ConfigError> {
         let source = Source::Variable(name);
-        match self.variable_as_it_is(name)?.as_deref().map(str::trim) {
-            None | Some("") => Ok(None),
-            Some(value) => Ok(Some(Sourced { value: without_control_characters(source, value)?, source })),
+        match self.variable_as_it_is(name)?.filter(|value| !value.trim().is_empty()) {
+            None => Ok(None),
+            Some(value) => Ok(Some(Sourced { value: without_control_characters(source, &value)?, source })),
         }
     }
 
@@ -201,12 +207,12 @@ impl Reader<'_> {
 
     /// The path of a variable that other programs set for codexd's defaults; a relative one is useless for that.
     fn absolute_variable(&self, name: &'static str) -> Result<Option<PathBuf>, ConfigError> {
-        let path = self.variable(name)?.map(|text| PathBuf::from(text.value));
+        let path = self.path_variable(name)?.map(|text| PathBuf::from(text.value));
         Ok(path.filter(|path| path.is_absolute()))
     }
 
     fn optional_path(&mut self, setting: &'static Setting) -> Result<Option<Sourced<PathBuf>>, ConfigError> {
-        let path = match self.given(setting)? {
+        let path = match self.path_text(setting)? {
             Some(text) => Some(text.parse(|text| parse_path(text, self.current_dir))?),
             None => None,
         };
@@ -227,9 +233,9 @@ impl Reader<'_> {
         repo_root: Option<&Sourced<PathBuf>>,
     ) -> Result<PathBuf, ConfigError> {
         let current_dir = self.current_dir;
-        let folder = if let Some(text) = self.given(setting)? {
+        let folder = if let Some(text) = self.path_text(setting)? {
             text.parse(|text| parse_path(text, current_dir))?
-        } else if let Some(text) = self.variable(shared_variable)? {
+        } else if let Some(text) = self.path_variable(shared_variable)? {
             text.parse(|text| Ok(parse_path(text, current_dir)?.join("codexd")))?
         } else if let Some(root) = repo_root {
             let value = root.value.join(name_in_repository).join("codexd");
@@ -256,8 +262,13 @@ impl Reader<'_> {
         let endpoint = match strategy {
             ChildStrategy::Spawn => self.text(setting)?.parse(|label| Ok(ServerEndpoint::spawned(label)))?,
             ChildStrategy::External => {
-                let text = self.given(setting)?.ok_or(ConfigError::EndpointMissing)?;
-                text.parse(|text| Ok(ServerEndpoint::external(text)?))?
+                let text = self.path_text(setting)?.ok_or(ConfigError::EndpointMissing)?;
+                // What follows unix:// is a path.
+                let is_path = text.value.trim_start().to_ascii_lowercase().starts_with("unix://");
+                text.parse(|text| {
+                    let text = if is_path { text.trim_start() } else { text.trim() };
+                    Ok(ServerEndpoint::external(text)?)
+                })?
             }
         };
         Ok(self.record(setting, endpoint, |endpoint| endpoint.to_string().into()))
@@ -294,7 +305,7 @@ impl Reader<'_> {
 
     fn server_cwd(&mut self, repo_root: Option<&Sourced<PathBuf>>) -> Result<PathBuf, ConfigError> {
         let setting = &settings::SERVER_CWD;
-        let cwd = match (self.given(setting)?, repo_root) {
+        let cwd = match (self.path_text(setting)?, repo_root) {
             (Some(text), _) => text.parse(|text| parse_existing_folder(text, self.current_dir))?,
             (None, Some(root)) => default_cwd(root.value.clone(), origin_of_root(root))?,
             (None, None) => {
@@ -362,7 +373,8 @@ fn parse_command(text: &str, current_dir: &Path) -> Result<String, ValueError> {
     if !text.contains('/') {
         return Ok(text.to_owned());
     }
-    Ok(parse_path(text, current_dir)?.to_string_lossy().into_owned())
+    let path = parse_path(text, current_dir)?;
+    path.into_os_string().into_string().map_err(|path| ValueError::NotUnicode(path.into()))
 }
 
 fn parse_arguments(text: &str) -> Result<Vec<String>, ValueError> {

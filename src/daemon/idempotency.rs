@@ -19,6 +19,8 @@ pub struct RequestKey {
     pub key: String,
     /// A digest of the request.
     pub digest: String,
+    /// The digest that an earlier version would have remembered for it.
+    pub earlier_digest: String,
 }
 
 impl RequestKey {
@@ -42,7 +44,9 @@ impl Daemon {
     pub(super) fn remembered(&self, key: &RequestKey) -> Result<Option<Answer>, DaemonError> {
         let answer = self.state().memory.answers.get(&key.key).cloned();
         match answer.filter(|answer| answer.key.expires_at > super::recorder::now()) {
-            Some(answer) if answer.key.digest != key.digest => Err(DaemonError::KeyReused(key.key.clone())),
+            Some(answer) if ![&key.digest, &key.earlier_digest].contains(&&answer.key.digest) => {
+                Err(DaemonError::KeyReused(key.key.clone()))
+            }
             answer => Ok(answer),
         }
     }

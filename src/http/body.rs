@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 
 use axum::body::{Body, HttpBody};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, header};
 use http_body_util::BodyExt;
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
@@ -37,8 +37,24 @@ pub(super) fn request_key(
             "The header Idempotency-Key must be there once, with 1 to {KEY} visible ASCII characters."
         )));
     }
-    let digest = Sha256::new().chain_update(route).chain_update([0]).chain_update(body.canonical());
-    Ok(Some(RequestKey { key: word.to_owned(), digest: format!("{:x}", digest.finalize()) }))
+    let digest = |text: String| {
+        let digest = Sha256::new().chain_update(route).chain_update([0]).chain_update(text);
+        format!("{:x}", digest.finalize())
+    };
+    Ok(Some(RequestKey {
+        key: word.to_owned(),
+        digest: digest(body.canonical()),
+        earlier_digest: digest(body.canonical_at_first_depth()),
+    }))
+}
+
+/// Whether a body comes in an encoding, such as gzip; none is decoded here.
+pub(super) fn is_encoded(headers: &HeaderMap, body: &Body) -> bool {
+    let encodings = headers.get_all(header::CONTENT_ENCODING).into_iter();
+    let is_identity =
+        |name: &[u8]| name.trim_ascii().is_empty() || name.trim_ascii().eq_ignore_ascii_case(b"identity");
+    let mut names = encodings.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    !body.is_end_stream() && !names.all(is_identity)
 }
 
 /// The fields of a request; unknown ones are ignored, and `null` is the same as absent.
@@ -73,6 +89,8 @@ impl Fields {
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        // Editors and shells of Windows put it before a text; RFC 8259 section 8.1 lets a reader pass over it.
+        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         if bytes.trim_ascii().is_empty() {
             return Ok(Self(Map::new()));
         }
@@ -91,14 +109,29 @@ impl Fields {
         }
     }
 
-    /// The fields as a text that is the same for equal fields, in whatever order they came.
+    /// The fields as a text that is the same for equal fields, in whatever order they and those within them came.
     fn canonical(&self) -> String {
-        let mut fields: Vec<_> = self.0.iter().collect();
-        fields.sort_by_key(|(name, _)| *name);
-        fields.into_iter().map(|(name, value)| format!("{name:?}:{value}\n")).collect()
+        let mut text = String::new();
+        for (name, value) in sorted(&self.0) {
+            text.push_str(&format!("{name:?}:"));
+            write_canonical(value, &mut text);
+            text.push('\n');
+        }
+        text
     }
 
-    /// Takes a field out, whatever it is; strings are trimmed everywhere, and an empty one is absent.
+    /// [`Fields::canonical`] as an earlier version had it: fields within fields stand in the order in which they came.
+    fn canonical_at_first_depth(&self) -> String {
+        sorted(&self.0).into_iter().map(|(name, value)| format!("{name:?}:{value}\n")).collect()
+    }
+
+    /// Takes a path out, to the byte: a name may begin or end with white space. One of nothing else is absent.
+    pub(super) fn path(&mut self, name: &str) -> Option<Value> {
+        let is_there = self.has(name);
+        self.0.remove(name).filter(|_| is_there)
+    }
+
+    /// Takes a field out, whatever it is; strings are trimmed, and an empty one is absent.
     pub(super) fn any(&mut self, name: &str) -> Option<Value> {
         match self.0.remove(name) {
             None | Some(Value::Null) => None,
@@ -114,6 +147,37 @@ impl Fields {
             Some(Value::String(text)) => trimmed(text).is_some(),
             Some(_) => true,
         }
+    }
+}
+
+/// The fields by name.
+fn sorted(fields: &Map<String, Value>) -> Vec<(&String, &Value)> {
+    let mut fields: Vec<_> = fields.iter().collect();
+    fields.sort_unstable_by_key(|(name, _)| *name);
+    fields
+}
+
+/// Writes a value with the fields of each object by name.
+fn write_canonical(value: &Value, text: &mut String) {
+    match value {
+        Value::Object(fields) => {
+            text.push('{');
+            for (place, (name, value)) in sorted(fields).into_iter().enumerate() {
+                text.push_str(if place > 0 { "," } else { "" });
+                text.push_str(&format!("{}:", Value::from(name.as_str())));
+                write_canonical(value, text);
+            }
+            text.push('}');
+        }
+        Value::Array(values) => {
+            text.push('[');
+            for (place, value) in values.iter().enumerate() {
+                text.push_str(if place > 0 { "," } else { "" });
+                write_canonical(value, text);
+            }
+            text.push(']');
+        }
+        _ => text.push_str(&value.to_string()),
     }
 }
 
@@ -158,6 +222,32 @@ pub(super) fn trimmed(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_bodies_are_equal_at_every_depth() {
+        let canonical = |text: &str| Fields::parse(text.as_bytes()).unwrap().canonical();
+        let one = canonical(r#"{"a":[{"x":1,"y":{"p":"q","r":null}}],"b":2}"#);
+        assert_eq!(one, canonical(r#" {"b": 2, "a": [{"y": {"r": null, "p": "q"}, "x": 1}]}"#));
+        for other in [
+            r#"{"a":[{"x":1,"y":{"p":"q"}}],"b":2}"#,
+            r#"{"a":[{"x":1,"y":{"p":"q","r":null}}],"b":2.0}"#,
+            r#"{"a":[{"x":"1","y":{"p":"q","r":null}}],"b":2}"#,
+            r#"{"a":[{"x":1},{"y":{"p":"q","r":null}}],"b":2}"#,
+        ] {
+            assert_ne!(one, canonical(other), "{other}");
+        }
+        // Fields that hold no objects have the digest that an earlier version remembers.
+        let flat = Fields::parse(br#"{"b":[1,"x"],"a":"\u00e9\n"}"#).unwrap();
+        assert_eq!(flat.canonical(), flat.canonical_at_first_depth());
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_passed_over() {
+        let fields = Fields::parse(b"\xef\xbb\xbf{\"a\": 1}").unwrap();
+        assert_eq!(fields.canonical(), "\"a\":1\n");
+        assert!(Fields::parse(b"\xef\xbb\xbf").unwrap().0.is_empty());
+        assert!(Fields::parse(b"{\xef\xbb\xbf}").is_err());
+    }
 
     #[test]
     fn values_are_counted_and_what_stands_in_texts_is_not() {

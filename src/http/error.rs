@@ -75,6 +75,8 @@ pub(super) const OUTCOME_UNKNOWN: Cause =
     cause(409, "outcome_unknown", "Whether the turn of an earlier request began cannot be found out.");
 pub(super) const CURSOR_GONE: Cause = cause(410, "cursor_gone", "The cursor leads nowhere.");
 pub(super) const TOO_LARGE: Cause = cause(413, "payload_too_large", "The body is over the limit.");
+pub(super) const UNSUPPORTED: Cause =
+    cause(415, "unsupported_media_type", "The body comes in an encoding that is not decoded.");
 pub(super) const KEY_REUSED: Cause =
     cause(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request.");
 pub(super) const UPGRADE_REQUIRED: Cause =
@@ -113,6 +115,7 @@ const CAUSES: &[Cause] = &[
     OUTCOME_UNKNOWN,
     CURSOR_GONE,
     TOO_LARGE,
+    UNSUPPORTED,
     KEY_REUSED,
     UPGRADE_REQUIRED,
     HEAD_TOO_LARGE,
@@ -210,6 +213,13 @@ impl ApiError {
     pub(super) fn payload_too_large(limit: usize) -> Self {
         let message = format!("The request body is over the limit of {limit} bytes.");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)
+    }
+
+    /// The body comes in an encoding.
+    pub(super) fn unsupported_encoding() -> Self {
+        let message = "The body of the request has a Content-Encoding, and codexd decodes none; send it as it is, \
+                       without that header.";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     }
 
     /// The client speaks another version of WebSocket.
@@ -358,6 +368,10 @@ impl IntoResponse for ApiError {
         if status == StatusCode::UPGRADE_REQUIRED {
             // RFC 6455 section 4.4: the version that is spoken here.
             headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            // RFC 9110 section 15.5.16: what would be taken.
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if status == StatusCode::UNAUTHORIZED {
             // RFC 9110 section 11.6.1.

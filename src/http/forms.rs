@@ -123,7 +123,11 @@ impl Form {
             }
         }
         for field in self.fields {
-            match fields.any(field.name) {
+            let value = match field.kind {
+                Kind::Directory => fields.path(field.name),
+                _ => fields.any(field.name),
+            };
+            match value {
                 Some(value) => {
                     let value = field.check(value).map_err(ApiError::bad_request)?;
                     values.insert(field.name.to_owned(), value);

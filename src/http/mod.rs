@@ -3,6 +3,7 @@
 //! Handlers see the daemon's handle and their own request and response types.
 //! One table turns errors into statuses (`error`), one place renders answers (`answer`).
 
+mod accept;
 mod access;
 mod answer;
 mod body;
@@ -120,6 +121,10 @@ impl Edge {
         let door = &self.shared.door;
         let reader = door.reader(&head.headers);
         let mut response = match door.check(peer, &head).await {
+            // What cannot be read is not read.
+            Ok(Pass::In(_)) if body::is_encoded(&head.headers, &body) => {
+                ApiError::unsupported_encoding().into_last_response()
+            }
             Ok(Pass::In(credential)) => {
                 let mut request = Request::from_parts(head, body);
                 request.extensions_mut().insert(Arc::clone(&access));

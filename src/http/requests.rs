@@ -33,10 +33,13 @@ pub(super) struct Requests {
 }
 
 /// The requests: those that wait first.
-pub(super) async fn list(State(edge): State<Handle>, uri: Uri) -> Response {
+pub(super) async fn list(State(edge): State<Handle>, uri: Uri) -> Result<Response, ApiError> {
     let session_id = REQUESTS_OF.of(uri.query());
     let session_id = session_id.as_deref().map(str::trim).filter(|session_id| !session_id.is_empty());
-    answer::data(StatusCode::OK, Requests { requests: edge.daemon.requests(session_id) })
+    if let Some(session_id) = session_id {
+        edge.daemon.session(session_id)?;
+    }
+    Ok(answer::data(StatusCode::OK, Requests { requests: edge.daemon.requests(session_id) }))
 }
 
 /// One request.

@@ -87,10 +87,16 @@ pub(super) fn directory(name: &str, text: String) -> Result<Value, String> {
 
 /// Looks at a time in whole seconds, a day at most.
 pub(super) fn seconds(name: &str, value: &Value) -> Result<Value, String> {
-    match value.as_u64().filter(|seconds| (1..=DAY).contains(seconds)) {
+    match whole(value).filter(|seconds| (1..=DAY).contains(seconds)) {
         Some(seconds) => Ok(seconds.into()),
         None => Err(format!("{name} must be a whole number of seconds from 1 to {DAY}.")),
     }
+}
+
+/// The whole number that a value is; 600.0 is one as well, as in JSON Schema.
+fn whole(value: &Value) -> Option<u64> {
+    let float = || value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..=9e15).contains(number));
+    value.as_u64().or_else(|| float().map(|number| number as u64))
 }
 
 /// Looks at a map of texts, and trims them.

@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use schemars::JsonSchema;
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::turn::SessionTurn;
 use super::{DaemonState, Memory, Request, Session, State, Turns};
@@ -66,18 +66,32 @@ pub struct RegistryFile {
 }
 
 /// What `daemon-state.json` holds.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DaemonFile {
     /// The layout's version.
-    #[serde(default)]
     pub format_version: u32,
     /// The newest event it includes.
-    #[serde(default)]
     pub through_seq: u64,
     /// The record.
     #[serde(flatten)]
     pub daemon: DaemonState,
+}
+
+impl<'de> Deserialize<'de> for DaemonFile {
+    /// Reads the object twice: serde's `flatten` cannot read numbers that are kept to the digit.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Head {
+            format_version: u32,
+            through_seq: u64,
+        }
+        let value = serde_json::Value::deserialize(deserializer)?;
+        let Head { format_version, through_seq } = Head::deserialize(&value).map_err(Error::custom)?;
+        let daemon = serde_json::from_value(value).map_err(Error::custom)?;
+        Ok(Self { format_version, through_seq, daemon })
+    }
 }
 
 /// What `recent-events.json` holds.

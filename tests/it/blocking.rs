@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use hyper::Method;
 use serde_json::json;
-use tempfile::TempDir;
 
 use crate::api::{
     SESSIONS, STATUS, TURN, assert_no_survivors, logged_type, not_ready, ready, session, start,
@@ -15,6 +14,7 @@ use crate::api::{
 use crate::support::daemon::Daemon;
 use crate::support::hanging::Hanging;
 use crate::support::http::{Target, get, post, request};
+use crate::support::scratch;
 
 /// Many times the workers of the runtime, and more than the threads of any pool.
 const CALLERS: usize = 40;
@@ -31,7 +31,7 @@ fn point(link: &Path, target: &Path) {
 #[tokio::test]
 async fn directories_that_hang_keep_only_those_who_name_them() {
     let Some(mut hanging) = Hanging::mount() else { return };
-    let good = TempDir::new().unwrap();
+    let good = scratch::directory("blocking");
     let daemon = start().await;
     ready(&daemon).await;
     let session_id = session(&daemon).await;
@@ -88,7 +88,7 @@ async fn directories_that_hang_keep_only_those_who_name_them() {
 async fn a_token_file_that_hangs_lets_nobody_in_and_keeps_nobody_else() {
     const TOKEN: &str = "f00dfacecafe0123456789abcdef0123f00dfacecafe0123456789abcdef0123";
     let Some(mut hanging) = Hanging::mount() else { return };
-    let home = TempDir::new().unwrap();
+    let home = scratch::directory("blocking");
     let (good, link) = (home.path().join("good"), home.path().join("link"));
     fs::create_dir(&good).unwrap();
     fs::write(good.join("token"), TOKEN).unwrap();
@@ -126,7 +126,7 @@ async fn a_token_file_that_hangs_lets_nobody_in_and_keeps_nobody_else() {
 #[tokio::test]
 async fn a_directory_of_the_app_server_that_hangs_is_told_and_keeps_no_stop() {
     let Some(hanging) = Hanging::mount() else { return };
-    let home = TempDir::new().unwrap();
+    let home = scratch::directory("blocking");
     let (good, link) = (home.path().join("good"), home.path().join("link"));
     fs::create_dir(&good).unwrap();
     point(&link, &good);

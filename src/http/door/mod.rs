@@ -27,9 +27,11 @@ use token::{Digest, TokenFile};
 /// The paths that need no token: the probe, and the page, which a browser asks for without any and which holds no data.
 pub(super) const OPEN: [&str; 2] = ["/", "/healthz"];
 /// What a page of another origin may send and read, where it is let in.
-const CROSS_METHODS: &str = "GET, POST, DELETE";
+const CROSS_METHODS: &str = "GET, HEAD, POST, PATCH, DELETE";
+/// The headers that mean something here; those that a page asks for beside them are allowed too, such as the `traceparent`
+/// that a tracing library adds to each request.
 const CROSS_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID";
-const CROSS_EXPOSED: &str = "Retry-After";
+const CROSS_EXPOSED: &str = "Retry-After, WWW-Authenticate, codexd-ignored";
 /// How long a browser may remember that, in seconds.
 const CROSS_AGE: &str = "600";
 
@@ -229,13 +231,26 @@ pub(super) fn preflight(headers: &HeaderMap) -> Response {
     let answer = response.headers_mut();
     let mut say = |name: HeaderName, value| answer.insert(name, HeaderValue::from_static(value));
     say(header::ACCESS_CONTROL_ALLOW_METHODS, CROSS_METHODS);
-    say(header::ACCESS_CONTROL_ALLOW_HEADERS, CROSS_HEADERS);
     say(header::ACCESS_CONTROL_MAX_AGE, CROSS_AGE);
     say(header::CACHE_CONTROL, "no-store");
     if headers.contains_key("access-control-request-private-network") {
         say(HeaderName::from_static("access-control-allow-private-network"), "true");
     }
+    answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed_headers(headers));
     response
+}
+
+/// The headers that the page of a preflight may send: an origin is listed by the user, so all that it asks for.
+fn allowed_headers(headers: &HeaderMap) -> HeaderValue {
+    let asked = headers.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).into_iter();
+    let names = asked.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    // A name that is none is left out.
+    let names = names.filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok());
+    let known =
+        |name: &HeaderName| CROSS_HEADERS.split(", ").any(|known| name.as_str().eq_ignore_ascii_case(known));
+    let more = names.filter(|name| !known(name)).map(|name| format!(", {name}"));
+    let all = std::iter::once(CROSS_HEADERS.to_owned()).chain(more).collect::<String>();
+    HeaderValue::try_from(all).unwrap_or(HeaderValue::from_static(CROSS_HEADERS))
 }
 
 /// Lets the page of this origin read the answer.

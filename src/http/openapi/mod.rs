@@ -23,7 +23,8 @@ pub(super) use routes::{ROUTES, Route};
 /// How failures are told, and what holds for all routes.
 const INTRODUCTION: &str = "The local interface of codexd, a daemon that keeps sessions of the Codex app-server.\n\n\
     Slashes at the end of a path are ignored, and so are unknown fields and unknown parameters. \
-    In the body of a request, strings are trimmed, and an empty one or `null` is the same as an absent field. \
+    In the body of a request, strings are trimmed, paths are not, and an empty one or `null` is the same as an absent \
+    field; a body with a `Content-Encoding` is refused with 415. \
     A failure is `{\"ok\": false, \"error\": code, \"message\": sentence}`, sometimes with `details`; \
     an unknown route is answered with 404 and `not_found`.\n\n\
     Before a request is routed it may be refused with 400 (its head), 401 (the token), 403 (another user, `Host` or \

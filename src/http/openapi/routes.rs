@@ -61,7 +61,7 @@ impl Route {
 }
 
 /// What the body of a request can be wrong in.
-const BODY: &[Cause] = &[error::BAD_REQUEST, error::TOO_SLOW, error::TOO_LARGE];
+const BODY: &[Cause] = &[error::BAD_REQUEST, error::TOO_SLOW, error::TOO_LARGE, error::UNSUPPORTED];
 /// What the header `Idempotency-Key` can be wrong in.
 const KEY: &[Cause] = &[error::KEY_REUSED];
 /// What can become of a call to the app-server, and of the event that follows it.
@@ -224,6 +224,7 @@ pub(in crate::http) const ROUTES: &[Route] = &[
         query: queries::EVENTS,
         causes: &[&[
             error::BAD_REQUEST,
+            error::NOT_FOUND,
             error::CURSOR_GONE,
             error::UPGRADE_REQUIRED,
             error::STORAGE,
@@ -354,6 +355,7 @@ pub(in crate::http) const ROUTES: &[Route] = &[
     },
     Route {
         query: &[queries::REQUESTS_OF],
+        causes: &[&[error::NOT_FOUND]],
         ..extension(
             "GET",
             "/v1/codexd/requests",

@@ -53,7 +53,7 @@ fn kind(kind: Kind) -> Value {
         Kind::Text => json!({ "type": ["string", "null"] }),
         Kind::Word(words) => or_null(words.list),
         Kind::ApprovalPolicy => json!({ "anyOf": [or_null(words::APPROVAL_POLICY), { "type": "object" }] }),
-        Kind::Directory => json!({ "type": ["string", "null"], "pattern": "^(/.*)?$" }),
+        Kind::Directory => json!({ "type": ["string", "null"], "pattern": "^(\\s*$|/)" }),
         Kind::Object => json!({ "type": ["object", "null"] }),
         Kind::Any => json!({}),
         Kind::Flag => json!({ "type": ["boolean", "null"] }),

@@ -3,6 +3,7 @@
 use memchr::memmem::Finder;
 
 use super::query::Query;
+use crate::daemon::DaemonError;
 use crate::http::Shared;
 use crate::journal::Line;
 
@@ -15,10 +16,12 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// The filter that a query asks for.
-    pub(super) fn of(edge: &Shared, query: &Query) -> Self {
-        let session = query.session_id.as_deref().and_then(|session_id| edge.daemon.session(session_id).ok());
-        Self::new(query, session.as_ref().and_then(|session| session.thread_id.as_deref()))
+    /// The filter that a query asks for; an error when it names a session that there is not: a stream of one that may be
+    /// made later would be silent, and nobody could tell it from a session in which nothing happens.
+    pub(super) fn of(edge: &Shared, query: &Query) -> Result<Self, DaemonError> {
+        let session =
+            query.session_id.as_deref().map(|session_id| edge.daemon.session(session_id)).transpose()?;
+        Ok(Self::new(query, session.as_ref().and_then(|session| session.thread_id.as_deref())))
     }
 
     /// The filter of a query; `thread_id` is the thread of its session, if the session is known.

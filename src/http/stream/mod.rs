@@ -16,10 +16,10 @@ mod websocket;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use serde_json::{Value, json};
 
+use super::accept::prefers_event_stream;
 use super::access::Access;
 use super::error::ApiError;
 use super::{Credential, Handle, upgrade};
@@ -48,15 +48,10 @@ pub(super) async fn events(State(edge): State<Handle>, request: Request) -> Resu
         return Ok(response);
     }
     let query = query.map_err(ApiError::bad_request)?;
-    if wants_event_stream(request.headers()) {
+    if prefers_event_stream(request.headers()) {
         return sse::answer(edge, query, request.headers(), credential);
     }
     page::answer(&edge, &query).await
-}
-
-fn wants_event_stream(headers: &HeaderMap) -> bool {
-    let accepted = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
-    accepted.flat_map(|value| value.split(',')).any(|kind| kind.trim().starts_with("text/event-stream"))
 }
 
 /// What a client is told whose cursor leads nowhere.

@@ -33,6 +33,7 @@ pub(super) fn answer(
     credential: Option<Digest>,
 ) -> Result<Response, ApiError> {
     let bounds = edge.daemon.bounds();
+    let filter = Filter::of(&edge, &query)?;
     // A browser that connects again repeats its address as it was, and says in a header how far it came.
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).map(str::trim);
     let after = match last.filter(|last| !last.is_empty()) {
@@ -45,11 +46,7 @@ pub(super) fn answer(
             bounds.check(after).map_err(|gone| ApiError::cursor_gone(super::gap(&bounds, gone), gone))?
         }
     };
-    let feed = Feed::new(
-        edge.daemon.follow(cursor),
-        Filter::of(&edge, &query),
-        edge.readers.enter(Form::ServerSent),
-    );
+    let feed = Feed::new(edge.daemon.follow(cursor), filter, edge.readers.enter(Form::ServerSent));
     let keep_alive = tokio::time::interval(edge.daemon.config().limits.ping_interval);
     let mut stream = Stream { keep_alive, edge, feed, bounds, credential };
     stream.keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);

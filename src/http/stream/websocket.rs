@@ -43,6 +43,8 @@ pub(in crate::http) const GOODBYE: Duration = Duration::from_secs(1);
 const BAD_QUERY: CloseCode = CloseCode::Library(4400);
 /// A text that is not a JSON object.
 const NOT_AN_OBJECT: CloseCode = CloseCode::Library(4002);
+/// A filter by a session that there is not.
+const UNKNOWN_SESSION: CloseCode = CloseCode::Library(4404);
 /// A client that takes nothing although there is something for it.
 const TOO_SLOW: CloseCode = CloseCode::Library(4408);
 /// A cursor that leads nowhere.
@@ -137,13 +139,13 @@ impl Client<'_> {
         if echoes(self.edge) {
             return self.echo().await;
         }
+        let Ok(filter) = Filter::of(self.edge, query) else {
+            return Ok(Ending::close(UNKNOWN_SESSION, "There is no session of this name."));
+        };
         let now = self.greet().await?;
         let bounds = self.edge.daemon.bounds();
-        let mut feed = Feed::new(
-            self.edge.daemon.follow(now),
-            Filter::of(self.edge, query),
-            self.edge.readers.enter(Form::WebSocket),
-        );
+        let mut feed =
+            Feed::new(self.edge.daemon.follow(now), filter, self.edge.readers.enter(Form::WebSocket));
         if let Some(after) = &query.after {
             match bounds.check(after) {
                 Ok(cursor) => feed.jump(cursor),

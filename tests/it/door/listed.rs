@@ -157,6 +157,11 @@ async fn a_listed_page_may_ask_beforehand_and_nobody_else() {
             &[listed.as_str(), asks][..],
             &[&listed, asks, more],
             &[&listed, asks, more, "Sec-Fetch-Site: cross-site"],
+            &[
+                &listed,
+                asks,
+                "Access-Control-Request-Headers: traceparent, baggage,x-request-id, not a name,,",
+            ],
         ] {
             sent.push((format!("{path} {lines:?}"), preflight(own, path, lines)));
         }
@@ -171,12 +176,21 @@ async fn a_listed_page_may_ask_beforehand_and_nobody_else() {
                 (&methods, "GET"),
                 (&methods, "POST"),
                 (&methods, "DELETE"),
+                (&methods, "PATCH"),
                 (&allowed, "authorization"),
                 (&allowed, "content-type"),
                 (&allowed, "idempotency-key"),
+                (&allowed, "last-event-id"),
             ] {
                 if !list.split(',').any(|known| known.trim() == word) {
                     return Err(format!("{word} is not in {list:?}"));
+                }
+            }
+            // What a library adds to each request, such as one that traces them.
+            for word in ["traceparent", "baggage", "x-request-id"] {
+                let is_allowed = allowed.split(',').any(|known| known.trim() == word);
+                if is_allowed != name.contains(word) {
+                    return Err(format!("{word}: {allowed:?}"));
                 }
             }
             match answer.headers("access-control-allow-credentials").as_slice() {

@@ -214,7 +214,7 @@ async fn a_body_that_is_no_text_is_refused() {
         b"{\"a\":\"\xe2\x82\"}",
         b"{\"a\":\"\x80\"}",
         b"\xff\xfe{\x00}\x00",
-        b"\xef\xbb\xbf{}",
+        b"\xef\xbb\xbf{",
         b"{\"a\":\"\x00\"}",
         b"{}\x00",
         b"{\"a\":\"\\ud800\"}",

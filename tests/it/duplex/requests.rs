@@ -233,7 +233,8 @@ async fn requests_are_listed_with_those_that_wait_first() {
     let (oldest, newest) = (text(&old[0]), text(&old[1]));
     assert_eq!(names(&requests(&daemon, &first).await), [&waiting, &newest, &oldest].map(String::clone));
     assert_eq!(names(&requests(&daemon, &second).await), std::slice::from_ref(&other));
-    assert_eq!(requests(&daemon, "nobody").await, Vec::<Value>::new());
+    let unknown = get(&daemon, "/v1/codexd/requests?sessionId=nobody").await;
+    assert_eq!(unknown.error(404, "not_found"), "Unknown codexd session \"nobody\".");
     let all = get(&daemon, REQUESTS).await.data(200)["requests"].as_array().unwrap().clone();
     assert_eq!(names(&all), [waiting, other, newest, oldest]);
 }

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::api::{SESSIONS, TURN, session, start};
+use crate::api::{SESSIONS, TURN, session, start, text};
+use crate::sessions::Wiretap;
 use crate::support::daemon::Daemon;
 use crate::support::http::{Answer, Target, get, post, raw, request};
 
@@ -156,4 +157,80 @@ async fn a_body_without_a_length_is_counted_too() {
     bytes.extend_from_slice(b"0\r\n\r\n");
     let answer = raw(&daemon, &bytes).await;
     assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("\"payload_too_large\""), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_is_passed_over() {
+    let daemon = start().await;
+    let body = b"\xef\xbb\xbf{\"purpose\": \"worker\"}";
+    let created = post_bytes(&daemon, SESSIONS, body.to_vec()).await;
+    assert_eq!(created.data(201)["session"]["purpose"], "worker");
+}
+
+#[tokio::test]
+async fn an_encoded_body_is_refused_by_the_name_of_its_header() {
+    let daemon = start().await;
+    let gzip: &[u8] =
+        b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab\xae\x05\x00\x43\xbf\xa6\xa3\x02\x00\x00\x00";
+    for encoding in ["gzip", "GZIP", "br, gzip", "identity, deflate"] {
+        let headers = [("content-encoding", encoding)];
+        let answer = request(&daemon, Method::POST, SESSIONS, &headers, gzip).await;
+        let message = answer.error(415, "unsupported_media_type");
+        assert!(message.contains("Content-Encoding"), "{message}");
+        assert_eq!(answer.headers["accept-encoding"], "identity");
+    }
+    for (encoding, body) in [("identity", "{}"), ("", "{}"), ("gzip", "")] {
+        let answer = request(&daemon, Method::POST, SESSIONS, &[("content-encoding", encoding)], body).await;
+        assert_eq!(answer.status, 201, "{encoding} {body}: {}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn a_number_without_a_fraction_is_a_whole_one_however_it_is_written() {
+    let daemon = start().await;
+    for whole in ["600", "600.0", "6e2", "6.00E+2"] {
+        let body = format!("{{\"requestTimeoutSeconds\": {whole}}}");
+        assert_eq!(post_bytes(&daemon, SESSIONS, body).await.status, 201, "{whole}");
+    }
+    for other in ["600.5", "0.0", "-1.0", "1e99", "86401.0", "\"600\"", "123456789012345678901234567890"] {
+        let body = format!("{{\"requestTimeoutSeconds\": {other}}}");
+        let answer = post_bytes(&daemon, SESSIONS, body).await;
+        assert!(answer.error(400, "bad_request").contains("requestTimeoutSeconds"), "{}", answer.text);
+    }
+}
+
+#[tokio::test]
+async fn a_close_takes_a_body_or_none() {
+    let daemon = start().await;
+    for body in ["", "{}", "{\"reason\": \"done\"}", "no JSON"] {
+        let path = format!("{SESSIONS}/{}", session(&daemon).await);
+        let closed = request(&daemon, Method::DELETE, &path, &[], body).await;
+        assert_eq!(closed.data(200)["session"]["status"], "closed", "{body}");
+    }
+}
+
+#[tokio::test]
+async fn numbers_are_passed_on_to_the_digit() {
+    const NUMBERS: &str =
+        r#"{"n":123456789012345678901234567890,"f":0.10000000000000000000001,"z":1.50,"e":1e+400,"m":-0.0}"#;
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.builder().start().await;
+    let created = post_bytes(&daemon, SESSIONS, format!("{{\"config\": {{\"a\": [{NUMBERS}]}}}}")).await;
+    let session_id = text(&created.data(201)["session"]["sessionId"]);
+    let ask = async |daemon: &Daemon, wait: u8| {
+        let body =
+            format!("{{\"sessionId\": \"{session_id}\", \"input\": \"hello\", \"outputSchema\": {NUMBERS}}}");
+        post_bytes(daemon, &format!("{TURN}?wait={wait}"), body).await.data(202).clone()
+    };
+    ask(&daemon, 30).await;
+    assert!(daemon.stop().await.status.success());
+    let daemon = wiretap.builder().state_from(&daemon).start().await;
+    ask(&daemon, 30).await;
+    let heard = std::fs::read_to_string(wiretap.heard()).unwrap();
+    for (method, count) in [("thread/start", 1), ("thread/resume", 1), ("turn/start", 2)] {
+        let named = format!("\"method\":\"{method}\"");
+        let told: Vec<_> = heard.lines().filter(|line| line.contains(&named)).collect();
+        assert_eq!(told.len(), count, "{method}: {heard}");
+        assert!(told.iter().all(|line| line.contains(NUMBERS)), "{method}: {told:?}");
+    }
 }

@@ -6,6 +6,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::api::{SESSIONS, TURN, ask_turn, create, idle, keys, logged, session, start, text, turn};
+use crate::sessions::Wiretap;
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, post, request};
 use crate::support::scratch;
@@ -297,4 +298,51 @@ async fn a_prompt_of_a_million_characters_arrives_whole() {
     })
     .await;
     assert_eq!(said["detail"]["params"]["item"]["content"][0]["text"].as_str(), Some(prompt.as_str()));
+}
+
+#[tokio::test]
+async fn a_directory_is_looked_at_where_the_app_server_is_on_this_machine_only() {
+    let cwd = json!({ "cwd": "/on/another/machine" });
+    for (endpoint, status, code) in [
+        ("ws://127.0.0.1:1", 400, "bad_request"),
+        ("unix:///nowhere/socket", 400, "bad_request"),
+        ("ws://codexd.invalid:1", 503, "app_server_unavailable"),
+    ] {
+        let daemon = Daemon::builder().external(endpoint).start().await;
+        let answer = post(&daemon, SESSIONS, &cwd).await;
+        let message = answer.error(status, code);
+        assert_eq!(message.contains("directory"), status == 400, "{endpoint}: {message}");
+        let relative = post(&daemon, SESSIONS, &json!({ "cwd": "relative" })).await;
+        assert!(relative.error(400, "bad_request").contains("absolute"), "{}", relative.text);
+    }
+}
+
+#[tokio::test]
+async fn a_path_is_taken_to_the_byte() {
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.builder().start().await;
+    let home = scratch::directory("paths");
+    let session_id = session(&daemon).await;
+    std::fs::create_dir(home.path().join("proj")).unwrap();
+    for name in ["proj ", " proj", "proj\u{a0}", "proj\u{3000}", "proj\n", "\u{2003}"] {
+        let path = home.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        let created = post(&daemon, SESSIONS, &json!({ "cwd": path })).await;
+        assert_eq!(created.data(201)["session"]["cwd"], json!(path), "{name:?}");
+        assert_eq!(wiretap.told("thread/start").pop().unwrap()["cwd"], json!(path), "{name:?}");
+        // The path of an image stands within an item, which is passed on as it is.
+        let input = json!([{ "type": "text", "text": "hello" }, { "type": "localImage", "path": path }]);
+        let body = json!({ "sessionId": session_id, "input": input, "cwd": path });
+        post(&daemon, &format!("{TURN}?wait=30"), &body).await.data(202);
+        let told = wiretap.told("turn/start").pop().unwrap();
+        assert_eq!((&told["cwd"], &told["input"]), (&json!(path), &input), "{name:?}");
+    }
+    for absent in ["proj  ", "\u{a0}proj"] {
+        let path = home.path().join(absent);
+        post(&daemon, SESSIONS, &json!({ "cwd": path })).await.error(400, "bad_request");
+    }
+    // Nothing at all is no path.
+    for nothing in [json!(""), json!(" \t"), Value::Null] {
+        post(&daemon, SESSIONS, &json!({ "cwd": nothing })).await.data(201);
+    }
 }

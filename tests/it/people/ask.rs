@@ -1,6 +1,8 @@
 //! `codexd ask` without a terminal.
 
+use std::ffi::OsStr;
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -8,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::link::Link;
 use super::{Person, assert_answer, document, stage};
-use crate::api::{Ended, create, logged_type, record, run, start, text, turn};
+use crate::api::{Ended, SESSIONS, create, logged_type, record, run, start, text, turn};
 use crate::duplex::{asked, decide, over, turn_over};
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, post};
@@ -397,5 +399,43 @@ async fn the_settings_of_a_session_are_those_that_were_asked_for() {
     let settings = &created["detail"]["settings"];
     for (name, value) in expected.as_object().unwrap() {
         assert_eq!(&settings[name], value, "{name} in {settings}");
+    }
+}
+
+#[tokio::test]
+async fn the_directory_is_taken_to_the_byte() {
+    let daemon = start().await;
+    let person = Person::beside(&daemon);
+    std::fs::create_dir(person.folder().join("proj")).unwrap();
+    for name in ["proj ", "proj\u{a0}", "\u{3000}proj"] {
+        let directory = person.folder().canonicalize().unwrap().join(name);
+        std::fs::create_dir(&directory).unwrap();
+        let newest = async || {
+            let sessions = get(&daemon, &format!("{SESSIONS}?order=newest&limit=1")).await;
+            sessions.data(200)["sessions"][0].clone()
+        };
+        let ended = person.says(&["ask", "--cwd", name, "hello"]).await;
+        assert_eq!((ended.code, &newest().await["cwd"]), (Some(0), &json!(directory)), "{ended:?}");
+        let mut command = person.command(&["ask", "hello"]);
+        command.current_dir(&directory);
+        let ended = run(command).await;
+        assert_eq!((ended.code, &newest().await["cwd"]), (Some(0), &json!(directory)), "{ended:?}");
+        let mut command = person.command(&["ask", "--session", "last", "and on"]);
+        command.current_dir(&directory);
+        let ended = run(command).await;
+        assert_eq!((ended.code, &newest().await["cwd"]), (Some(0), &json!(directory)), "{ended:?}");
+    }
+    if cfg!(not(target_os = "linux")) {
+        // The file systems of other systems take no such name.
+        return;
+    }
+    let odd = OsStr::from_bytes(b"proj\xff");
+    std::fs::create_dir(person.folder().join(odd)).unwrap();
+    for session in [&[][..], &["--session", "any"]] {
+        let mut command = person.command(&[&["ask", "hello", "--cwd", "."], session].concat());
+        command.current_dir(person.folder().join(odd));
+        let ended = run(command).await;
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains("is not UTF-8, so it cannot be sent to codexd"), "{ended:?}");
     }
 }

@@ -77,6 +77,30 @@ async fn a_key_is_for_one_request_only() {
 }
 
 #[tokio::test]
+async fn the_order_of_fields_is_no_part_of_a_request_at_any_depth() {
+    let daemon = start().await;
+    let keyed = async |path: &str, key: &str, body: &str| {
+        request(&daemon, Method::POST, path, &[("idempotency-key", key)], body.to_owned()).await
+    };
+    let created =
+        keyed(SESSIONS, "c", r#"{"config": {"a": {"x": 1, "y": [{"p": 1, "q": 2}]}, "b": 2}}"#).await;
+    let session_id = text(&created.data(201)["session"]["sessionId"]);
+    let reordered =
+        keyed(SESSIONS, "c", r#"{"config": {"b": 2, "a": {"y": [{"q": 2, "p": 1}], "x": 1}}}"#).await;
+    assert_same(&created, &reordered);
+    let turn = |item: &str| format!(r#"{{"sessionId": "{session_id}", "input": [{item}]}}"#);
+    let taken = keyed(TURN, "t", &turn(r#"{"type": "text", "text": "hello"}"#)).await;
+    assert_eq!(taken.status, 202, "{}", taken.text);
+    assert_same(&taken, &keyed(TURN, "t", &turn(r#"{"text": "hello", "type": "text"}"#)).await);
+    // That of items is one.
+    let two = |one: &str, other: &str| {
+        turn(&format!(r#"{{"type": "text", "text": "{one}"}}, {{"text": "{other}", "type": "text"}}"#))
+    };
+    keyed(TURN, "l", &two("a", "b")).await;
+    keyed(TURN, "l", &two("b", "a")).await.error(422, "idempotency_key_reused");
+}
+
+#[tokio::test]
 async fn a_key_that_is_none_is_the_callers_mistake() {
     let daemon = start().await;
     let session_id = session(&daemon).await;

@@ -2,10 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{all_pages, connect, ends, ends_with, events_path, page};
+use super::{all_pages, connect, ends, ends_with, events_path, page, refused_source};
 use crate::api::{create, idle, session, start, text, turn};
 use crate::support::daemon::Daemon;
+use crate::support::http::get;
 use crate::support::sse::EventSource;
+use crate::support::websocket::EventStream;
 
 /// Whether a value has one of these keys with one of these texts, at any depth.
 fn names(value: &Value, keys: &[(&str, &str)]) -> bool {
@@ -85,8 +87,9 @@ async fn what_passes_is_exactly_what_passes_in_the_whole_log() {
 
 #[tokio::test]
 async fn a_page_on_which_nothing_passes_leads_to_the_end() {
-    let (daemon, _) = busy_daemon().await;
-    for query in ["type=nothing.", "sessionId=nobody"] {
+    let (daemon, records) = busy_daemon().await;
+    let of_session = format!("type=nothing.&sessionId={}", text(&records[0]["sessionId"]));
+    for query in ["type=nothing.", &of_session] {
         let page = page(&daemon, query).await;
         assert_eq!(page["events"], json!([]));
         assert!(ends_with(&page["cursor"], &page["latest"]), "{page}");
@@ -122,4 +125,23 @@ async fn two_sessions_of_one_thread_both_see_its_turns() {
     let seen = all_pages(&daemon, &format!("sessionId={}", text(&second["sessionId"]))).await;
     assert!(seen.iter().any(|event| ends(event, &turn_id)), "the earlier turn of its thread is about it too");
     assert!(seen.iter().any(|event| event["type"] == "session.resumed"));
+}
+
+#[tokio::test]
+async fn a_filter_by_a_session_that_there_is_not_is_refused() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    for query in ["sessionId=typo", "sessionId=typo&after=0&onGap=resync", "sessionId=typo&type=daemon."] {
+        let expected = "Unknown codexd session \"typo\".";
+        assert_eq!(get(&daemon, &events_path(query)).await.error(404, "not_found"), expected);
+        assert_eq!(refused_source(&daemon, query, None).await.error(404, "not_found"), expected);
+        let mut stream = EventStream::connect_to(&daemon, &events_path(query), &[]).await;
+        assert_eq!(stream.close_code().await, 4404);
+    }
+    let requests = get(&daemon, "/v1/codexd/requests?sessionId=typo").await;
+    assert_eq!(requests.error(404, "not_found"), "Unknown codexd session \"typo\".");
+    let known = format!("sessionId={session_id}");
+    get(&daemon, &format!("/v1/codexd/requests?{known}")).await.data(200);
+    assert!(!page(&daemon, &known).await["events"].as_array().unwrap().is_empty());
+    connect(&daemon, &known).await;
 }

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 
+use super::scratch;
+
 /// A mounted file system that does not answer; dropping it lets all who wait go on with an error.
 pub(crate) struct Hanging {
     /// The server's side of it, which is never read.
@@ -41,7 +43,7 @@ impl Hanging {
         if !rustix::process::geteuid().is_root() {
             return Err("only root can mount".to_owned());
         }
-        let home = TempDir::with_prefix("codexd-hanging-").map_err(|error| error.to_string())?;
+        let home = scratch::directory("hanging");
         let point = home.path().join("mount");
         fs::create_dir(&point).map_err(|error| error.to_string())?;
         let server = File::options().read(true).write(true).open("/dev/fuse");

@@ -1,0 +1,86 @@
+//! Which of two forms of an answer a client prefers (RFC 9110 section 12.5.1).
+
+use axum::http::{HeaderMap, header};
+
+/// How much a client wants a media type: its quality in thousandths, and how exactly it names it.
+type Wish = (u16, u8);
+
+/// Whether a client wants server-sent events rather than JSON: the media range for them has a higher quality than that
+/// for JSON or, with the same quality, names them more exactly.
+pub(super) fn prefers_event_stream(headers: &HeaderMap) -> bool {
+    let values = || {
+        let values = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(','))
+    };
+    let events = wish(values(), "text", "event-stream");
+    events.0 > 0 && events > wish(values(), "application", "json")
+}
+
+/// The wish of the range that names this media type most exactly.
+fn wish<'a>(ranges: impl Iterator<Item = &'a str>, kind: &str, subtype: &str) -> Wish {
+    let found = ranges.filter_map(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let (range_kind, range_subtype) = parts.next()?.split_once('/')?;
+        let exactness = match (range_kind, range_subtype) {
+            ("*", "*") => 0,
+            (one, "*") if one.eq_ignore_ascii_case(kind) => 1,
+            (one, other) if one.eq_ignore_ascii_case(kind) && other.eq_ignore_ascii_case(subtype) => 2,
+            _ => return None,
+        };
+        let quality = parts.find_map(|part| {
+            let (name, value) = part.split_once('=')?;
+            name.trim_end().eq_ignore_ascii_case("q").then_some(value.trim_start())
+        });
+        Some((exactness, quality.map_or(Some(1000), thousandths)?))
+    });
+    let most_exact = found.max();
+    most_exact.map_or((0, 0), |(exactness, quality)| (quality, exactness))
+}
+
+/// A quality such as `0.5`; `None` when it is none.
+fn thousandths(text: &str) -> Option<u16> {
+    let quality: f32 = text.parse().ok()?;
+    (0.0..=1.0).contains(&quality).then_some((quality * 1000.0).round() as u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn the_form_follows_what_a_client_accepts() {
+        for (accept, expected) in [
+            ("text/event-stream", true),
+            ("TEXT/Event-Stream", true),
+            ("text/event-stream;q=0.5", true),
+            ("text/event-stream; charset=utf-8", true),
+            ("text/event-stream, */*", true),
+            ("text/event-stream, */*;q=0.1", true),
+            ("application/json;q=0.5, text/event-stream", true),
+            ("text/event-stream;q=0", false),
+            ("text/event-stream; Q=0.0", false),
+            ("text/event-stream;q=0, */*", false),
+            ("application/json, text/event-stream", false),
+            ("text/event-stream, application/json", false),
+            ("text/event-stream;q=0.5, application/json", false),
+            ("text/event-stream;q=0.5, */*", false),
+            ("*/*", false),
+            ("application/json", false),
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", false),
+            ("text/event-streams", false),
+            ("image/png", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            assert_eq!(prefers_event_stream(&headers), expected, "{accept}");
+        }
+        let mut headers = HeaderMap::new();
+        assert!(!prefers_event_stream(&headers));
+        headers.append(header::ACCEPT, HeaderValue::from_static("application/json;q=0.2"));
+        headers.append(header::ACCEPT, HeaderValue::from_static("text/event-stream;q=0.3"));
+        assert!(prefers_event_stream(&headers));
+    }
+}
