@@ -1,3 +1,5 @@
+mod paths;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -462,51 +464,4 @@ fn the_view_has_the_shape_clients_know() {
         },
     });
     assert_eq!(serde_json::to_string(&config.view()).unwrap(), expected.to_string());
-}
-
-#[test]
-fn paths_are_taken_to_the_byte_and_other_texts_are_trimmed() {
-    let home = tempfile::tempdir().unwrap();
-    for name in ["proj ", " proj", "proj\u{a0}", "\u{3000}proj\u{2003}"] {
-        let folder = home.path().join(name);
-        std::fs::create_dir(&folder).unwrap();
-        let path = folder.to_str().unwrap();
-        let relative = |config: &Config| (config.paths.state_dir.clone(), config.paths.logs_dir.clone());
-        let expected = (Path::new("/current").join(name), Path::new("/current").join(name));
-        let flags = Machine::new().flag(&settings::STATE_DIR, name).flag(&settings::LOGS_DIR, name);
-        assert_eq!(relative(&flags.config()), expected);
-        let variables = Machine::new()
-            .variable(settings::STATE_DIR.variable, name)
-            .variable(settings::LOGS_DIR.variable, name);
-        assert_eq!(relative(&variables.config()), expected);
-
-        let machine = |given: &dyn Fn(Machine, &'static Setting, &str) -> Machine| {
-            let machine = given(Machine::new(), &settings::REPO_ROOT, path);
-            let machine = given(machine, &settings::SERVER_CWD, path);
-            let machine = given(machine, &settings::SERVER_COMMAND, &format!("{path}/codex "));
-            let machine = given(machine, &settings::AUTH_TOKEN_FILE, &format!("{path}/token "));
-            let machine = given(machine, &settings::SERVER_STRATEGY, " external ");
-            given(machine, &settings::SERVER_ENDPOINT, &format!(" unix://{path}/socket "))
-        };
-        for config in [
-            machine(&|machine, setting, value| machine.flag(setting, value)).config(),
-            machine(&|machine, setting, value| machine.variable(setting.variable, value)).config(),
-        ] {
-            assert_eq!(config.paths.repo_root.as_deref(), Some(folder.as_path()));
-            assert_eq!(config.paths.state_dir, folder.join("state/codexd"));
-            assert_eq!(config.server.cwd, folder);
-            assert_eq!(config.server.command, format!("{path}/codex "));
-            assert_eq!(config.service.auth_token_file, Some(folder.join("token ")));
-            assert_eq!(config.server.endpoint.target(), &Endpoint::Unix(folder.join("socket ")));
-            let again = config.variables().unwrap();
-            let read_back =
-                again.iter().fold(Machine::new(), |machine, (name, value)| machine.variable(name, value));
-            assert_eq!(read_back.config().variables().unwrap(), again);
-        }
-        let shared = Machine::new().variable("BAA_STATE_DIR", path).variable("BAA_LOGS_DIR", path).config();
-        assert_eq!(shared.paths.state_dir, folder.join("codexd"));
-        let home = Machine::new().variable("HOME", path).config();
-        assert_eq!(home.server.cwd, folder);
-        assert!(home.paths.state_dir.starts_with(&folder), "{:?}", home.paths.state_dir);
-    }
 }
