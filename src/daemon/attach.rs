@@ -8,12 +8,13 @@ use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::sessions::{ThreadSession, Turns};
+use super::trust::Loading;
 use super::{CALL, Daemon, DaemonError, drafts, read};
 use crate::app_server::{CallError, Client};
-use crate::state::{Phase, Session, State, Turn};
+use crate::state::{Phase, Session, SessionMemory, State, Turn};
 
 /// How long is waited before a thread is asked for again that somebody else is writing, in turn.
 const LOCKED: [Duration; 3] =
@@ -90,14 +91,14 @@ impl Daemon {
         let memory = self.state().memory.sessions.get(session_id).cloned().unwrap_or_default();
         let mut waits = LOCKED.iter();
         loop {
-            match self.resume(client, &memory.settings, &thread_id).await? {
+            match self.resume(client, &session, &memory, &thread_id).await? {
                 Resumed::Yes => {
                     self.note_attached(client, &thread_id);
                     self.correct_turns(client, &thread_id).await;
                     return self.session(session_id);
                 }
                 Resumed::Lost(_) if session.last_turn_id.is_none() => {
-                    return self.recreate(client, &session, memory.settings).await;
+                    return self.recreate(client, &session, memory).await;
                 }
                 Resumed::Lost(reason) => {
                     let session_id = session_id.clone();
@@ -114,15 +115,24 @@ impl Daemon {
     async fn resume(
         &self,
         client: &Client,
-        settings: &Map<String, Value>,
+        session: &Session,
+        memory: &SessionMemory,
         thread_id: &str,
     ) -> Result<Resumed, DaemonError> {
-        let mut params = settings.clone();
+        let loading = Loading::Old { thread_id, cwd: session.cwd.as_deref() };
+        let (mut params, decision) =
+            self.thread_params(client, &memory.settings, memory.trust, loading).await?;
         params.remove("ephemeral");
         params.insert("threadId".to_owned(), thread_id.into());
         params.insert("excludeTurns".to_owned(), true.into());
         match client.call("thread/resume", &params, CALL).await {
-            Ok(_) => Ok(Resumed::Yes),
+            Ok(_) => {
+                if decision.trust != session.trust {
+                    let trust = drafts::session_trust(&session.session_id, Some(thread_id), &decision);
+                    self.promise(move |_| vec![trust]).await?;
+                }
+                Ok(Resumed::Yes)
+            }
             Err(CallError::Refused { error, .. })
                 if error.message.contains("no rollout found") || error.message.contains("is archived") =>
             {
@@ -169,19 +179,26 @@ impl Daemon {
         &self,
         client: &Client,
         session: &Session,
-        settings: Map<String, Value>,
+        memory: SessionMemory,
     ) -> Result<Arc<Session>, DaemonError> {
         let session = session.clone();
         let session_id = session.session_id.clone();
-        let params = Value::Object(settings);
+        let (params, decision) =
+            self.thread_params(client, &memory.settings, memory.trust, Loading::New).await?;
         let thread_id = self
             .call_and_record(client, "thread/start", &params, move |answer| {
                 let thread: ThreadSession = read(answer.get())?;
                 let thread_id = thread.thread.id.clone();
                 let build = move |state: &State| {
                     let previous = session.thread_id.clone();
-                    let session = Session { child_pid: state.daemon.child.pid, ..thread.renew(session) };
-                    vec![drafts::session_recreated(&session, previous.as_deref())]
+                    let session = Session {
+                        child_pid: state.daemon.child.pid,
+                        ..thread.renew(session, decision.trust)
+                    };
+                    let recreated = drafts::session_recreated(&session, previous.as_deref());
+                    let thread_id = session.thread_id.as_deref();
+                    let trust = drafts::session_trust_if_notable(&session.session_id, thread_id, &decision);
+                    std::iter::once(recreated).chain(trust).collect()
                 };
                 Ok((thread_id, Box::new(build) as super::recorder::Build))
             })

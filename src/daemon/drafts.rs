@@ -2,6 +2,7 @@
 
 mod child;
 mod held;
+mod trust;
 mod turns;
 
 use serde::Serialize;
@@ -25,6 +26,7 @@ pub(crate) use child::{
     child_stderr, connect_failed, connected, garbage, skipped,
 };
 pub(crate) use held::{joins_held, released, released_without, session_held, session_released, with_release};
+pub(crate) use trust::{session_trust, session_trust_if_notable};
 
 /// How many characters of somebody's output a message quotes.
 const PREVIEW: usize = 160;
@@ -147,6 +149,7 @@ pub(crate) fn session_opened(
     resumed: bool,
     settings: &Map<String, Value>,
     policy: RequestPolicy,
+    trust: Option<bool>,
     key: Option<&IdempotencyKey>,
 ) -> Draft {
     let (event_type, verb) = match resumed {
@@ -162,6 +165,7 @@ pub(crate) fn session_opened(
         "settings": settings,
         "requestPolicy": policy,
     });
+    add(&mut detail, "trust", trust.as_ref());
     add(&mut detail, "idempotency", key);
     let message = format!("{verb} session {} for thread {thread_id}.", session.session_id);
     Draft::change(Level::Info, event_type, message, detail)

@@ -186,6 +186,11 @@ pub enum DaemonError {
 }
 
 impl DaemonError {
+    /// Whether the app-server answered, though not with what was asked for.
+    pub(super) fn is_an_answer(&self) -> bool {
+        matches!(self, DaemonError::Rejected { .. } | DaemonError::AppServer { .. })
+    }
+
     /// Whether it is sure that the app-server did not do what it was asked.
     pub(super) fn is_a_refusal(&self) -> bool {
         matches!(

@@ -33,6 +33,7 @@ mod syncer;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod turns;
 
 use std::collections::{HashMap, HashSet};
@@ -71,6 +72,7 @@ pub use reading::Interrupted;
 pub use requests::RequestAnswer;
 pub use sessions::CreateSession;
 pub use status::{Readiness, SessionView, SnapshotView};
+pub use trust::{Decided, DirectoryTrust};
 pub use turns::{SubmitTurn, TurnAccepted, WhenBusy};
 
 /// How long a call waits for an app-server that is being started, or soon will be.

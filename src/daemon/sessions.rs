@@ -9,9 +9,10 @@ use serde_json::{Map, Value};
 use super::attach::newest_turns;
 use super::idempotency::RequestKey;
 use super::recorder::{Build, now};
+use super::trust::{Decision, Loading};
 use super::{Daemon, DaemonError, drafts, read};
 use crate::app_server::Client;
-use crate::state::{Answer, Purpose, RequestPolicy, Session, SessionStatus, State};
+use crate::state::{Answer, Purpose, RequestPolicy, Session, SessionStatus, State, Trust};
 
 /// What a session is created from; absent values are left to the app-server.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +29,8 @@ pub struct CreateSession {
     pub settings: Map<String, Value>,
     /// What it does with requests of the app-server.
     pub requests: RequestPolicy,
+    /// Whether the app-server may use the `.codex` of a directory about which the user has not decided; none was said.
+    pub trust: Option<bool>,
     /// Set when the caller may repeat the request.
     pub key: Option<RequestKey>,
 }
@@ -50,9 +53,10 @@ pub(super) struct Thread {
 }
 
 impl ThreadSession {
-    /// The session on this thread.
-    pub(super) fn renew(self, session: Session) -> Session {
+    /// The session on this thread, in a directory about which this was decided.
+    pub(super) fn renew(self, session: Session, trust: Trust) -> Session {
         Session {
+            trust,
             thread_id: Some(self.thread.id),
             updated_at: now(),
             cwd: self.cwd,
@@ -165,12 +169,13 @@ impl Daemon {
     }
 
     async fn start_thread(&self, client: &Client, input: CreateSession) -> Result<String, DaemonError> {
-        let params = Value::Object(input.settings.clone());
+        let (params, decision) =
+            self.thread_params(client, &input.settings, input.trust, Loading::New).await?;
         let endpoint = self.config().server.endpoint.to_string();
         let session_id = self
             .call_and_record(client, "thread/start", &params, move |answer| {
                 let thread: ThreadSession = read(answer.get())?;
-                Ok(open(input, thread, endpoint, None))
+                Ok(open(input, thread, endpoint, None, decision))
             })
             .await?;
         if let Some(thread_id) = &self.session(&session_id)?.thread_id {
@@ -188,7 +193,9 @@ impl Daemon {
         input: CreateSession,
         thread_id: &str,
     ) -> Result<String, DaemonError> {
-        let mut params = input.settings.clone();
+        let loading = Loading::Old { thread_id, cwd: None };
+        let (mut params, decision) =
+            self.thread_params(client, &input.settings, input.trust, loading).await?;
         params.insert("threadId".to_owned(), thread_id.into());
         params.insert("excludeTurns".to_owned(), true.into());
         let thread: ThreadSession = Daemon::ask(client, method, &params).await?;
@@ -197,7 +204,7 @@ impl Daemon {
         let endpoint = self.config().server.endpoint.to_string();
         self.call_and_record(client, "thread/turns/list", &newest, move |answer| {
             let turns: Turns = read(answer.get())?;
-            Ok(open(input, thread, endpoint, turns.data.into_iter().next()))
+            Ok(open(input, thread, endpoint, turns.data.into_iter().next(), decision))
         })
         .await
     }
@@ -209,11 +216,12 @@ fn open(
     thread: ThreadSession,
     endpoint: String,
     last_turn: Option<Turn>,
+    decision: Decision,
 ) -> (String, Build) {
     let now = now();
     let session_id = new_session_id();
     let running = last_turn.as_ref().filter(|turn| turn.status == "inProgress");
-    let session = thread.renew(Session {
+    let new = Session {
         session_id: session_id.clone(),
         purpose: input.purpose,
         thread_id: None,
@@ -233,12 +241,24 @@ fn open(
         metadata: input.metadata,
         held: None,
         closed_reason: None,
-    });
+        trust: decision.trust,
+    };
+    let session = thread.renew(new, decision.trust);
     let key = input.key.map(|key| key.until_tomorrow());
     let resumed = input.thread_id.is_some();
     let build = move |state: &State| {
         let session = Session { child_pid: state.daemon.child.pid, ..session };
-        vec![drafts::session_opened(&session, resumed, &input.settings, input.requests, key.as_ref())]
+        let opened = drafts::session_opened(
+            &session,
+            resumed,
+            &input.settings,
+            input.requests,
+            input.trust,
+            key.as_ref(),
+        );
+        let thread_id = session.thread_id.as_deref();
+        let trust = drafts::session_trust_if_notable(&session.session_id, thread_id, &decision);
+        std::iter::once(opened).chain(trust).collect()
     };
     (session_id, Box::new(build))
 }

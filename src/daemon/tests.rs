@@ -54,6 +54,7 @@ fn new_session(name: &str) -> Session {
         metadata: BTreeMap::new(),
         held: None,
         closed_reason: None,
+        trust: crate::state::Trust::AsUser,
     }
 }
 
@@ -73,7 +74,14 @@ impl Room {
         let session = new_session(name);
         self.recorder
             .promise(move |_| {
-                vec![drafts::session_opened(&session, false, &Map::new(), RequestPolicy::default(), None)]
+                vec![drafts::session_opened(
+                    &session,
+                    false,
+                    &Map::new(),
+                    RequestPolicy::default(),
+                    None,
+                    None,
+                )]
             })
             .await
             .unwrap();

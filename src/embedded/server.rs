@@ -26,6 +26,7 @@ const METHODS: &[&str] = &[
     "thread/backgroundTerminals/clean",
     "thread/loaded/list",
     "thread/read",
+    "config/read",
     "thread/turns/list",
     "model/list",
     "turn/start",
@@ -174,6 +175,12 @@ impl Server {
                 let models =
                     [items::model("embedded-model", true), items::model("embedded-model-mini", false)];
                 self.answer(id, &json!({ "data": models, "nextCursor": null }));
+                Ok(())
+            }
+            // Nobody has decided about any directory, and none has settings of its own.
+            "config/read" => {
+                let config = json!({ "approval_policy": null, "sandbox_mode": null, "projects": null });
+                self.answer(id, &json!({ "config": config, "origins": {}, "layers": [] }));
                 Ok(())
             }
             "account/read" => {

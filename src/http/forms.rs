@@ -230,6 +230,12 @@ pub(super) const CREATE_SESSION: Form = Form {
         field("threadId", Kind::Text, "Resumes this thread."),
         field("forkFrom", Kind::Text, "Begins with a copy of what was said in this session."),
         field("ephemeral", Kind::Flag, "Leaves nothing of the thread on disk; ignored for a resumed one."),
+        field(
+            "trust",
+            Kind::Flag,
+            "Whether the app-server may use the .codex of a directory about which the user has not decided: its MCP \
+             servers and hooks run outside of the sandbox. Not when nothing is said.",
+        ),
         field("metadata", Kind::Labels, "The caller's own labels; keys and values are non-empty strings."),
     ],
     rule: Rule::NotBoth {

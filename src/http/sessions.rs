@@ -165,6 +165,7 @@ fn parse(fields: Fields) -> Result<CreateSession, ApiError> {
     };
     let (thread_id, fork_from) = (given.text("threadId"), given.text("forkFrom"));
     let ephemeral = given.take("ephemeral");
+    let trust = given.take("trust").and_then(|trust| trust.as_bool());
     let metadata = match given.take("metadata") {
         Some(Value::Object(labels)) => {
             let label = |(key, value): (String, Value)| Some((key, value.as_str()?.to_owned()));
@@ -179,5 +180,5 @@ fn parse(fields: Fields) -> Result<CreateSession, ApiError> {
         // A resumed thread is what it was; thread/resume takes no such word.
         settings.insert("ephemeral".to_owned(), ephemeral);
     }
-    Ok(CreateSession { purpose, metadata, thread_id, fork_from, settings, requests, key: None })
+    Ok(CreateSession { purpose, metadata, thread_id, fork_from, settings, requests, trust, key: None })
 }

@@ -15,7 +15,7 @@ use super::event_type;
 use super::held::Held;
 use super::memory::{IdempotencyKey, QueuedTurn};
 use super::request::{Request, RequestPolicy, Resolution};
-use super::session::Session;
+use super::session::{Session, Trust};
 
 /// Why a session is closed whose event gives no reason: until now only a client's request to close it gives none.
 const CLOSED_BY_A_CLIENT: &str = "A client closed it with DELETE /v1/codexd/sessions/:session_id.";
@@ -90,8 +90,17 @@ pub enum Change {
         settings: Option<Map<String, Value>>,
         /// What it does with requests; `None` leaves what is known.
         policy: Option<RequestPolicy>,
+        /// What its caller said with `trust`; `None` leaves what is known.
+        trust: Option<bool>,
         /// The request that may be repeated, if it is one.
         key: Option<IdempotencyKey>,
+    },
+    /// It was decided whether the app-server may use what is in a session's directory.
+    SessionTrust {
+        /// The session.
+        session_id: String,
+        /// What is passed.
+        trust: Trust,
     },
     /// A session ended.
     SessionClosed {
@@ -318,6 +327,7 @@ impl Change {
                 session: Box::new(Session::deserialize(detail.get("session")?).ok()?),
                 settings: read(detail, "settings"),
                 policy: read(detail, "requestPolicy"),
+                trust: detail.get("trust").and_then(Value::as_bool),
                 key: read(detail, "idempotency"),
             },
             event_type::SESSION_CLOSED => Change::SessionClosed {
@@ -328,6 +338,9 @@ impl Change {
                 Change::SessionHeld { session_id: text("sessionId")?, held: Box::new(read(detail, "held")?) }
             }
             event_type::SESSION_RELEASED => Change::SessionReleased { session_id: text("sessionId")? },
+            event_type::SESSION_TRUST => {
+                Change::SessionTrust { session_id: text("sessionId")?, trust: read(detail, "trust")? }
+            }
             event_type::SESSION_FORGOTTEN => Change::SessionForgotten { session_id: text("sessionId")? },
             event_type::TURN_ACCEPTED => Change::TurnAccepted {
                 session_id: text("sessionId")?,

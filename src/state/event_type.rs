@@ -17,6 +17,7 @@ pub const SESSION_CREATED: &str = "session.created";
 pub const SESSION_RESUMED: &str = "session.resumed";
 pub const SESSION_REGISTERED: &str = "session.registered";
 pub const SESSION_RECREATED: &str = "session.recreated";
+pub const SESSION_TRUST: &str = "session.trust";
 pub const SESSION_CLOSED: &str = "session.closed";
 pub const SESSION_HELD: &str = "session.held";
 pub const SESSION_RELEASED: &str = "session.released";

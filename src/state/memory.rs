@@ -12,6 +12,8 @@ use super::{RequestPolicy, Session};
 
 /// How many answers are kept at most; the oldest go first.
 const ANSWERS: usize = 10_000;
+/// For how many directories it is remembered whether they are trusted.
+const DIRECTORIES: usize = 1_000;
 
 /// A turn that waits until its session is idle.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema, Deserialize)]
@@ -43,6 +45,9 @@ pub struct SessionMemory {
     pub queue: VecDeque<QueuedTurn>,
     /// What it does with requests of the app-server.
     pub requests: RequestPolicy,
+    /// What its caller said with `trust`, if anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trust: Option<bool>,
 }
 
 /// The key of a request that may be repeated.
@@ -82,6 +87,9 @@ pub struct Memory {
     pub sessions: BTreeMap<String, SessionMemory>,
     /// By the caller's word.
     pub answers: BTreeMap<String, Answer>,
+    /// What was last said with `trust` about a directory, by its path.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub trust_answers: BTreeMap<String, bool>,
 }
 
 impl Memory {
@@ -93,6 +101,14 @@ impl Memory {
     /// The sessions in which turns wait.
     pub fn queued_sessions(&self) -> impl Iterator<Item = &String> {
         self.sessions.iter().filter(|(_, memory)| !memory.queue.is_empty()).map(|(session_id, _)| session_id)
+    }
+
+    /// Remembers what was said about a directory; beyond [`DIRECTORIES`] of them another one is forgotten.
+    pub(super) fn trust(&mut self, directory: &str, trusted: bool) {
+        if !self.trust_answers.contains_key(directory) && self.trust_answers.len() >= DIRECTORIES {
+            self.trust_answers.pop_first();
+        }
+        self.trust_answers.insert(directory.to_owned(), trusted);
     }
 
     pub(super) fn of(&mut self, session_id: &str) -> &mut SessionMemory {

@@ -30,7 +30,7 @@ pub use event::{Change, Event, FoundTurn};
 pub use held::{Held, HoldCause};
 pub use memory::{Answer, IdempotencyKey, Memory, QueuedTurn, SessionMemory};
 pub use request::{Request, RequestPolicy, RequestStatus, Requests, Resolution, ResolvedBy};
-pub use session::{Purpose, Session, SessionStatus, Sessions};
+pub use session::{Purpose, Session, SessionStatus, Sessions, Trust};
 pub use turn::{Phase, Turn, Turns};
 
 /// The status of a turn that a lost connection cut off.
@@ -253,7 +253,7 @@ impl State {
                 true
             }
             Change::RequestResolved(resolution) => self.requests.resolve(at, resolution),
-            Change::SessionOpened { session, settings, policy, key } => {
+            Change::SessionOpened { session, settings, policy, trust, key } => {
                 sessions.insert((**session).clone());
                 if let Some(settings) = settings.as_ref().filter(|settings| !settings.is_empty()) {
                     self.memory.of(&session.session_id).settings = settings.clone();
@@ -262,8 +262,17 @@ impl State {
                     self.memory.of(&session.session_id).requests = policy;
                 }
                 self.join_thread(at, &session.session_id);
+                if let Some(trust) = trust {
+                    self.memory.of(&session.session_id).trust = Some(*trust);
+                    if let Some(cwd) = &session.cwd {
+                        self.memory.trust(cwd, *trust);
+                    }
+                }
                 self.remember(at, key.as_ref(), &session.session_id, |_| {});
                 true
+            }
+            Change::SessionTrust { session_id, trust } => {
+                sessions.update(session_id, |session| session.trust = *trust)
             }
             Change::SessionClosed { session_id, reason } => sessions.update(session_id, |session| {
                 session.status = SessionStatus::Closed;

@@ -49,6 +49,19 @@ pub enum SessionStatus {
     Closed,
 }
 
+/// What codexd tells the app-server about the session's directory: whether it may use the `.codex` in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Trust {
+    /// Nothing: the user, or the caller's own `config`, has decided.
+    #[default]
+    AsUser,
+    /// That it is not trusted, because nobody has decided.
+    Untrusted,
+    /// That it is trusted, because the caller said so.
+    Trusted,
+}
+
 /// One conversation with the app-server, as clients see it; absent values are written out as `null`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -93,6 +106,9 @@ pub struct Session {
     /// Why it was closed, as a sentence; `null` while it is active.
     #[serde(default)]
     pub closed_reason: Option<String>,
+    /// Whether the app-server may use the `.codex` in its directory.
+    #[serde(default)]
+    pub trust: Trust,
 }
 
 /// All sessions, in the order they came to be, with the look-ups the fold needs.

@@ -12,6 +12,7 @@ mod sandbox;
 mod sessions;
 mod supervision;
 mod tools;
+mod trust;
 mod turns;
 
 use serde_json::{Value, json};

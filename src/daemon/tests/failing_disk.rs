@@ -58,8 +58,14 @@ async fn promise_sessions(recorder: &Recorder, name: &str, count: usize) -> Vec<
     let mut kept = Vec::new();
     for number in 0..count {
         let session_id = format!("{name}-{number}");
-        let opened =
-            drafts::session_opened(&session(&session_id), false, &Map::new(), RequestPolicy::default(), None);
+        let opened = drafts::session_opened(
+            &session(&session_id),
+            false,
+            &Map::new(),
+            RequestPolicy::default(),
+            None,
+            None,
+        );
         if recorder.promise(move |_| vec![opened]).await.is_ok() {
             kept.push(session_id);
         }

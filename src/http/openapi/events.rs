@@ -80,6 +80,16 @@ const DETAILS: &[(&str, Detail)] = &[
         ],
     ),
     (is::SESSION_REGISTERED, &[]),
+    (
+        is::SESSION_TRUST,
+        &[
+            ("sessionId", Text),
+            ("threadId", TextOrNull),
+            ("cwd", TextOrNull),
+            ("trust", Record("Trust")),
+            ("leftOut", List),
+        ],
+    ),
     (is::SESSION_CLOSED, &[("sessionId", Text)]),
     (
         is::SESSION_HELD,

@@ -1,0 +1,49 @@
+//! The event about the trust in a session's directory.
+
+use serde_json::json;
+
+use super::add;
+use crate::daemon::trust::Decision;
+use crate::state::{Draft, Level, Trust, event_type};
+
+/// What was decided about the directory of a session, where that is worth saying: it is trusted because the caller said
+/// so, something in it is not used, or the app-server's settings could not be read.
+pub(crate) fn session_trust_if_notable(
+    session_id: &str,
+    thread_id: Option<&str>,
+    decision: &Decision,
+) -> Option<Draft> {
+    let is_notable = match decision.trust {
+        Trust::AsUser => false,
+        Trust::Trusted => true,
+        Trust::Untrusted => !decision.left_out.is_empty() || decision.unreadable.is_some(),
+    };
+    is_notable.then(|| session_trust(session_id, thread_id, decision))
+}
+
+/// What was decided about the directory of a session.
+pub(crate) fn session_trust(session_id: &str, thread_id: Option<&str>, decision: &Decision) -> Draft {
+    let Decision { trust, cwd, left_out, unreadable } = decision;
+    let directory = cwd.as_deref().unwrap_or("(the app-server's own directory)");
+    let mut message = match trust {
+        Trust::AsUser => format!("Session {session_id}: the user has decided about {directory}."),
+        Trust::Trusted => format!("Session {session_id} trusts {directory}, because its caller said so."),
+        Trust::Untrusted => format!("Session {session_id} does not trust {directory}."),
+    };
+    if !left_out.is_empty() {
+        message.push_str(&format!(" Not used: {}.", left_out.join(", ")));
+    }
+    let level = if unreadable.is_some() { Level::Warn } else { Level::Info };
+    if let Some(reason) = unreadable {
+        message.push_str(&format!(" The settings of Codex could not be read: {reason}"));
+    }
+    let mut detail = json!({
+        "sessionId": session_id,
+        "threadId": thread_id,
+        "cwd": cwd,
+        "trust": trust,
+        "leftOut": left_out,
+    });
+    add(&mut detail, "unreadable", unreadable.as_ref());
+    Draft::change(level, event_type::SESSION_TRUST, message, detail)
+}

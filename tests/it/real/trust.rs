@@ -1,0 +1,337 @@
+//! Whose word it takes for Codex to use the `.codex` of a directory: its MCP commands run as the user, outside of any
+//! sandbox.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::{create_session, record, submit};
+use crate::support::codex::CodexHome;
+use crate::support::daemon::Daemon;
+use crate::support::http::post;
+use crate::support::model::MockModel;
+use crate::support::wait::wait_until;
+
+/// What every test here runs on.
+const VERSIONS: [&str; 2] = ["0.169.0", "0.171.0"];
+
+/// A daemon on one version, and directories that would like to run something.
+struct Stage {
+    daemon: Daemon,
+    home: CodexHome,
+    config: Vec<u8>,
+    _model: MockModel,
+}
+
+impl Stage {
+    /// With these lines at the top of the user's `config.toml`, in the place of those for sandbox and approvals.
+    async fn start(version: &str, settings: &str) -> Self {
+        Self::start_with(version, |_| settings.to_owned()).await
+    }
+
+    async fn start_with(version: &str, settings: impl FnOnce(&Path) -> String) -> Self {
+        let model = MockModel::start();
+        let home = CodexHome::new(&model);
+        let path = home.path().join("config.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        let rest = text
+            .lines()
+            .filter(|line| !line.starts_with("approval_policy") && !line.starts_with("sandbox_mode"));
+        let rest: Vec<_> = rest.collect();
+        // What begins with a table comes last, whatever else comes first.
+        let settings = settings(&home.workspace());
+        let text = match settings.starts_with('[') {
+            true => format!("{}\n{settings}\n", rest.join("\n")),
+            false => format!("{settings}\n{}\n", rest.join("\n")),
+        };
+        fs::write(&path, &text).unwrap();
+        let daemon = Daemon::builder().real_version(&home, version).start().await;
+        Self { daemon, home, config: text.into_bytes(), _model: model }
+    }
+
+    async fn restart(self, version: &str) -> Self {
+        let Self { mut daemon, home, config, _model } = self;
+        assert!(daemon.stop().await.status.success());
+        let daemon = Daemon::builder().real_version(&home, version).state_from(&daemon).start().await;
+        Self { daemon, home, config, _model }
+    }
+
+    async fn session(&self, cwd: &Path, settings: &Value) -> Value {
+        let mut body = json!({ "cwd": cwd });
+        body.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        create_session(&self.daemon, &self.home, &body).await
+    }
+
+    /// Runs one turn of this session to its end; by then every MCP server of its thread was started.
+    async fn turn(&self, session: &Value) {
+        let body = json!({ "sessionId": session["sessionId"], "input": "mock:deltas=1" });
+        let accepted = submit(&self.daemon, &body).await.data(202).clone();
+        let path = format!(
+            "/v1/codexd/sessions/{}/turns/{}?wait=60",
+            session["sessionId"].as_str().unwrap(),
+            accepted["turnId"].as_str().unwrap()
+        );
+        let answer = crate::support::http::get(&self.daemon, &path).await;
+        assert_eq!(answer.data(200)["turn"]["status"], "completed");
+    }
+
+    /// The user's settings are byte for byte what they were.
+    fn assert_config_is_untouched(&self) {
+        let now = fs::read(self.home.path().join("config.toml")).unwrap();
+        assert_eq!(String::from_utf8_lossy(&now), String::from_utf8_lossy(&self.config));
+    }
+
+    /// The settings of the thread that was loaded last, as Codex keeps them.
+    fn events(&self, event_type: &str) -> Vec<Value> {
+        let events = self.daemon.events_on_disk();
+        events.into_iter().filter(|event| event["type"] == event_type).collect()
+    }
+}
+
+/// A directory whose `.codex` names an MCP command, and the file that the command makes.
+struct Project {
+    path: PathBuf,
+    mark: PathBuf,
+}
+
+impl Project {
+    fn new(path: PathBuf, is_repository: bool) -> Self {
+        fs::create_dir_all(path.join(".codex")).unwrap();
+        if is_repository {
+            git(&path, &["init", "-q"]);
+        }
+        let mark = path.join("the-command-ran");
+        let config = format!(
+            "[mcp_servers.anything]\ncommand = \"/bin/sh\"\nargs = [\"-c\", \"touch '{}'; exec sleep 300\"]\n\
+             startup_timeout_sec = 1\n",
+            mark.display()
+        );
+        fs::write(path.join(".codex/config.toml"), config).unwrap();
+        Self { path, mark }
+    }
+
+    /// One in the workspace of this home.
+    fn in_workspace(home: &CodexHome, name: &str) -> Self {
+        Self::new(home.workspace().join(name), true)
+    }
+
+    async fn assert_ran(&self) {
+        wait_until("the MCP command", || self.mark.exists().then_some(())).await;
+        fs::remove_file(&self.mark).unwrap();
+    }
+
+    fn assert_did_not_run(&self) {
+        assert!(!self.mark.exists(), "{} ran its command", self.path.display());
+    }
+}
+
+fn git(directory: &Path, arguments: &[&str]) {
+    let output = Command::new("git")
+        .args(["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main"])
+        .args(arguments)
+        .current_dir(directory)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test]
+async fn a_fresh_directory_runs_nothing_whatever_the_sandbox_and_the_approval_policy() {
+    for version in VERSIONS {
+        let stage = Stage::start(version, "").await;
+        let project = Project::in_workspace(&stage.home, "fresh");
+        for sandbox in
+            [Value::Null, json!("read-only"), json!("workspace-write"), json!("danger-full-access")]
+        {
+            for policy in [Value::Null, json!("never"), json!("on-request"), json!("untrusted")] {
+                let settings = json!({ "sandbox": sandbox, "approvalPolicy": policy });
+                let session = stage.session(&project.path, &settings).await;
+                assert_eq!(session["trust"], "untrusted", "{settings}");
+                if policy != "untrusted" {
+                    stage.turn(&session).await;
+                }
+                project.assert_did_not_run();
+                stage.assert_config_is_untouched();
+            }
+        }
+        let told = stage.events("session.trust");
+        assert_eq!(told[0]["detail"]["leftOut"], json!([project.path.join(".codex")]), "{told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_fresh_directory_runs_nothing_under_whatever_name_it_is_given() {
+    for version in VERSIONS {
+        let stage = Stage::start(version, "").await;
+        let workspace = stage.home.workspace();
+        let plain = Project::in_workspace(&stage.home, "plain");
+        fs::create_dir_all(plain.path.join("a/b")).unwrap();
+        std::os::unix::fs::symlink(&plain.path, workspace.join("link")).unwrap();
+        let dotted = Project::in_workspace(&stage.home, "my.project.d");
+        let bare = Project::new(workspace.join("bare"), false);
+        let main = Project::in_workspace(&stage.home, "main");
+        git(&main.path, &["add", "-A"]);
+        git(&main.path, &["commit", "-q", "-m", "x"]);
+        git(&main.path, &["worktree", "add", "-q", "../tree"]);
+        for (path, project) in [
+            ("plain", &plain),
+            ("plain/", &plain),
+            ("plain/a/b", &plain),
+            ("plain/a/..", &plain),
+            ("./plain//a/", &plain),
+            ("link", &plain),
+            ("link/a", &plain),
+            ("my.project.d", &dotted),
+            ("bare", &bare),
+            ("tree", &main),
+        ] {
+            let cwd = format!("{}/{path}", workspace.display());
+            let session = stage.session(Path::new(&cwd), &json!({ "sandbox": "workspace-write" })).await;
+            assert_eq!(session["trust"], "untrusted", "{path}");
+            stage.turn(&session).await;
+            project.assert_did_not_run();
+            stage.assert_config_is_untouched();
+        }
+    }
+}
+
+#[tokio::test]
+async fn sandbox_and_approvals_are_what_they_would_have_been() {
+    for version in VERSIONS {
+        for (settings, sandbox, policy) in [
+            ("", "readOnly", "on-request"),
+            ("approval_policy = \"never\"", "readOnly", "never"),
+            ("sandbox_mode = \"workspace-write\"", "workspaceWrite", "on-request"),
+            (
+                "sandbox_mode = \"danger-full-access\"\napproval_policy = \"never\"",
+                "dangerFullAccess",
+                "never",
+            ),
+            ("default_permissions = \":workspace\"", "workspaceWrite", "on-request"),
+        ] {
+            let stage = Stage::start(version, settings).await;
+            let project = Project::in_workspace(&stage.home, "fresh");
+            let session = stage.session(&project.path, &json!({})).await;
+            stage.turn(&session).await;
+            project.assert_did_not_run();
+            stage.assert_config_is_untouched();
+            let told = settings_of(&stage.home);
+            assert_eq!((told.0.as_str(), told.1.as_str()), (sandbox, policy), "{version} {settings}");
+        }
+    }
+}
+
+/// The sandbox and the approval policy of the newest turn, as Codex wrote them into the thread's file.
+fn settings_of(home: &CodexHome) -> (String, String) {
+    fn files(directory: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            match entry.path() {
+                path if path.is_dir() => files(&path, found),
+                path if path.extension().is_some_and(|end| end == "jsonl") => found.push(path),
+                _ => {}
+            }
+        }
+    }
+    let mut found = Vec::new();
+    files(&home.path().join("sessions"), &mut found);
+    found.sort();
+    let text = fs::read_to_string(found.last().unwrap()).unwrap();
+    let contexts = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let context = contexts.filter(|line| line["type"] == "turn_context").last().unwrap();
+    let sandbox = match context["payload"]["sandbox_policy"]["type"].as_str().unwrap() {
+        "read-only" => "readOnly",
+        "workspace-write" => "workspaceWrite",
+        "danger-full-access" => "dangerFullAccess",
+        other => panic!("{other}"),
+    };
+    (sandbox.to_owned(), context["payload"]["approval_policy"].as_str().unwrap().to_owned())
+}
+
+#[tokio::test]
+async fn what_the_user_has_decided_holds() {
+    for version in VERSIONS {
+        for level in ["trusted", "untrusted"] {
+            let stage = Stage::start_with(version, |workspace| {
+                format!("[projects.\"{}/known\"]\ntrust_level = \"{level}\"", workspace.display())
+            })
+            .await;
+            let project = Project::in_workspace(&stage.home, "known");
+            fs::create_dir_all(project.path.join("a")).unwrap();
+            for cwd in [project.path.clone(), project.path.join("a")] {
+                // Not even the caller's word changes it.
+                for settings in [json!({}), json!({ "trust": true })] {
+                    let session = stage.session(&cwd, &settings).await;
+                    assert_eq!(session["trust"], "asUser");
+                    stage.turn(&session).await;
+                    match level {
+                        "trusted" => project.assert_ran().await,
+                        _ => project.assert_did_not_run(),
+                    }
+                    stage.assert_config_is_untouched();
+                }
+            }
+            assert_eq!(stage.events("session.trust"), [] as [Value; 0]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_caller_decides_for_its_own_session() {
+    for version in VERSIONS {
+        let stage = Stage::start(version, "").await;
+        let project = Project::in_workspace(&stage.home, "own.project");
+        let projects = json!({ project.path.to_str().unwrap(): { "trust_level": "trusted" } });
+        let session = stage.session(&project.path, &json!({ "config": { "projects": projects } })).await;
+        assert_eq!(session["trust"], "asUser");
+        stage.turn(&session).await;
+        project.assert_ran().await;
+        stage.assert_config_is_untouched();
+    }
+}
+
+#[tokio::test]
+async fn trust_is_the_callers_word_and_stays_with_the_session() {
+    for version in VERSIONS {
+        let stage = Stage::start(version, "").await;
+        let project = Project::in_workspace(&stage.home, "fresh");
+        let trusted =
+            stage.session(&project.path, &json!({ "trust": true, "sandbox": "workspace-write" })).await;
+        assert_eq!(trusted["trust"], "trusted");
+        stage.turn(&trusted).await;
+        project.assert_ran().await;
+        let untrusted =
+            stage.session(&project.path, &json!({ "trust": false, "sandbox": "workspace-write" })).await;
+        let early = stage.session(&project.path, &json!({ "sandbox": "workspace-write" })).await;
+        stage.turn(&untrusted).await;
+        project.assert_did_not_run();
+        let told = stage.events("session.trust");
+        assert_eq!(
+            (&told[0]["detail"]["trust"], &told[0]["detail"]["sessionId"]),
+            (&json!("trusted"), &trusted["sessionId"])
+        );
+
+        // Once with threads that are resumed, and one that is created anew.
+        let stage = stage.restart(version).await;
+        for session in [&untrusted, &early] {
+            stage.turn(session).await;
+            assert_eq!(record(&stage.daemon, session).await["trust"], "untrusted");
+        }
+        project.assert_did_not_run();
+        stage.turn(&trusted).await;
+        project.assert_ran().await;
+        assert_eq!(record(&stage.daemon, &trusted).await["trust"], "trusted");
+
+        // And the same threads by the names of others.
+        for (way, name) in [("threadId", &untrusted["threadId"]), ("forkFrom", &untrusted["sessionId"])] {
+            let body = json!({ way: name, "sandbox": "workspace-write" });
+            let session =
+                post(&stage.daemon, "/v1/codexd/sessions", &body).await.data(201)["session"].clone();
+            assert_eq!(session["trust"], "untrusted", "{way}");
+            stage.turn(&session).await;
+            project.assert_did_not_run();
+        }
+        stage.assert_config_is_untouched();
+    }
+}
