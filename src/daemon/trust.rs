@@ -17,6 +17,7 @@ use crate::app_server::Client;
 use crate::config::Endpoint;
 use crate::state::Trust;
 
+#[expect(clippy::disallowed_methods, reason = "what blocks is called on threads of a pool")]
 mod directory;
 
 use directory::Directory;

@@ -4,8 +4,12 @@ use std::fs;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use crate::blocking::Pool;
+
 /// How long a file system may take to say where a directory really is.
 const LOOK: Duration = Duration::from_secs(2);
+
+static POOL: Pool = Pool::new("trust", 4, 28);
 
 /// A directory, by all the names that a table of projects may have for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,11 +28,8 @@ impl Directory {
     pub(super) async fn look(path: &str) -> Self {
         let lexical = normalized(Path::new(path));
         let looked_at = lexical.clone();
-        let look = tokio::task::spawn_blocking(move || on_disk(&looked_at));
-        let (canonical, roots) = match tokio::time::timeout(LOOK, look).await {
-            Ok(Ok(found)) => found,
-            _ => (None, Vec::new()),
-        };
+        let look = POOL.run(LOOK, move || on_disk(&looked_at)).await;
+        let (canonical, roots) = look.unwrap_or_default();
         Self { lexical: text(&lexical), canonical, roots }
     }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::api::{SESSIONS, TURN, ask_turn, create, idle, keys, logged, session, start, text, turn};
 use crate::sessions::Wiretap;
+use crate::support::codex::untrusted;
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, post, request};
 use crate::support::scratch;
@@ -41,6 +42,7 @@ async fn a_session_is_created_listed_and_read() {
         "metadata",
         "held",
         "closedReason",
+        "trust",
     ];
     assert_eq!(keys(&first), expected);
     assert_eq!((&first["purpose"], &first["status"]), (&json!("duplex"), &json!("active")));
@@ -230,7 +232,7 @@ async fn a_session_reaches_the_app_server_as_it_was_asked_for() {
     body["metadata"] = json!({ "ours": "alone" });
     body["purpose"] = json!("worker");
     create(&daemon, body).await;
-    assert_eq!(told(&file, "thread/start").await, asked);
+    assert_eq!(told(&file, "thread/start").await, untrusted(asked.clone(), &asked["cwd"]));
     let initialize = told(&file, "initialize").await;
     assert_eq!(initialize["clientInfo"]["name"], "baa-conductor-codexd");
     assert_eq!(initialize["clientInfo"]["title"], "codexd local service");
@@ -242,7 +244,8 @@ async fn a_turn_reaches_the_app_server_as_it_was_asked_for() {
     let file = folder.path().join("stdin");
     let daemon = listening_daemon(&file).await;
     let session = create(&daemon, json!({})).await;
-    assert_eq!(told(&file, "thread/start").await, json!({}), "what is absent is left out");
+    let nothing = untrusted(json!({}), &session["cwd"]);
+    assert_eq!(told(&file, "thread/start").await, nothing, "what is absent is left out");
     let asked = json!({
         "approvalPolicy": "never",
         "collaborationMode": { "mode": "plan", "settings": { "model": "m" } },

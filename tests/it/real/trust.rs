@@ -83,7 +83,7 @@ impl Stage {
         assert_eq!(String::from_utf8_lossy(&now), String::from_utf8_lossy(&self.config));
     }
 
-    /// The settings of the thread that was loaded last, as Codex keeps them.
+    /// The events of this type.
     fn events(&self, event_type: &str) -> Vec<Value> {
         let events = self.daemon.events_on_disk();
         events.into_iter().filter(|event| event["type"] == event_type).collect()
@@ -238,8 +238,8 @@ fn settings_of(home: &CodexHome) -> (String, String) {
     files(&home.path().join("sessions"), &mut found);
     found.sort();
     let text = fs::read_to_string(found.last().unwrap()).unwrap();
-    let contexts = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let context = contexts.filter(|line| line["type"] == "turn_context").last().unwrap();
+    let mut lines = text.lines().rev().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let context = lines.find(|line| line["type"] == "turn_context").unwrap();
     let sandbox = match context["payload"]["sandbox_policy"]["type"].as_str().unwrap() {
         "read-only" => "readOnly",
         "workspace-write" => "workspaceWrite",

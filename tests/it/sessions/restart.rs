@@ -9,6 +9,7 @@ use super::{Wiretap, ask_with, events_of, restart};
 use crate::api::{
     SESSIONS, ask_turn, assert_keys, create, ended, idle, logged, logged_type, record, session, text, turn,
 };
+use crate::support::codex::untrusted;
 use crate::support::http::get;
 use crate::support::wait::wait_until;
 
@@ -47,6 +48,7 @@ async fn a_session_goes_on_with_what_it_was_created_with() {
     expected.as_object_mut().unwrap().remove("ephemeral");
     expected["threadId"] = before["threadId"].clone();
     expected["excludeTurns"] = json!(true);
+    let expected = untrusted(expected, &before["cwd"]);
     assert_eq!(wiretap.told("thread/resume"), [expected], "once, however many turns there are");
     assert_eq!(wiretap.told("thread/start").len(), 1);
     let list = get(&daemon, SESSIONS).await;
@@ -73,7 +75,7 @@ async fn a_session_on_a_resumed_thread_goes_on_as_well() {
     let resumed = wiretap.told("thread/resume");
     assert_eq!(resumed.len(), 2, "once by the client, once by the daemon");
     let expected = json!({ "sandbox": "read-only", "threadId": thread_id, "excludeTurns": true });
-    assert_eq!(resumed[1], expected);
+    assert_eq!(resumed[1], untrusted(expected, &second["cwd"]));
     // The other session of the thread needs no second resume in the same generation.
     turn(&daemon, &first, "hello").await;
     idle(&daemon, &first).await;
@@ -125,7 +127,7 @@ async fn a_thread_that_never_had_a_turn_is_created_anew_under_the_same_session()
     let detail = &recreated[0]["detail"];
     assert_keys(detail, &["purpose", "sessionId", "threadId", "previousThreadId", "session"]);
     assert_eq!((&detail["threadId"], &detail["previousThreadId"]), (&after["threadId"], &before["threadId"]));
-    let settings = json!({ "sandbox": "read-only" });
+    let settings = untrusted(json!({ "sandbox": "read-only" }), &before["cwd"]);
     assert_eq!(wiretap.told("thread/start"), [settings.clone(), settings]);
 
     // From then on it is a session like any other.

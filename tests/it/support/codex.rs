@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::model::MockModel;
@@ -178,6 +179,22 @@ stream_idle_timeout_ms = 300000
 "#
         )
     }
+}
+
+/// The parameters of a `thread/start` or `thread/resume` in a directory about which the user has not decided.
+///
+/// Nothing else is added to what the caller asked for.
+pub(crate) fn untrusted(mut params: Value, cwd: &Value) -> Value {
+    let cwd = cwd.as_str().unwrap();
+    for name in [cwd.to_owned(), fs::canonicalize(cwd).unwrap().to_str().unwrap().to_owned()] {
+        params["config"]["projects"][name]["trust_level"] = "untrusted".into();
+    }
+    for (name, default) in [("sandbox", "read-only"), ("approvalPolicy", "on-request")] {
+        if params.get(name).is_none() {
+            params[name] = default.into();
+        }
+    }
+    params
 }
 
 /// The target directory of this build, so that what is installed is kept between runs and goes with `cargo clean`.
