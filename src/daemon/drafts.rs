@@ -76,6 +76,7 @@ pub(crate) fn request_opened(request: &Request) -> Draft {
             "sessionId": request.session_id,
             "threadId": request.thread_id,
             "turnId": request.turn_id,
+            "rootTurnId": request.root_turn_id,
             "request": request,
         }),
     )
@@ -88,6 +89,7 @@ pub(crate) fn request_resolved(request: Option<&Request>, resolution: &Resolutio
         detail["sessionId"] = json!(request.session_id);
         detail["threadId"] = json!(request.thread_id);
         detail["turnId"] = json!(request.turn_id);
+        detail["rootTurnId"] = json!(request.root_turn_id);
     }
     let what = match (&resolution.decision, &resolution.reason) {
         (Some(decision), _) => format!("{decision}, by {}.", json!(resolution.resolved_by)),

@@ -14,7 +14,7 @@ use super::held::before_notification;
 use super::missed::{Missed, MissedItem};
 use super::notifications::{ended_turn, notification};
 use super::recorder::{Input, Recorder, Stream};
-use super::requests::{Asked, OpenRequests};
+use super::requests::{Asked, OpenRequests, Rules};
 use crate::app_server::wire::{RequestId, RpcError};
 use crate::app_server::{Heard, Listener, Outline};
 use crate::config::{ChildStrategy, Config};
@@ -86,8 +86,11 @@ impl Hearing {
 
     /// Takes in a request.
     fn ask(&mut self, id: RequestId, method: &str, params: Value) {
-        let timeout = self.config.limits.request_timeout;
-        let asked = self.open.hear(&self.recorder, self.generation, id, method, params, timeout);
+        let rules = Rules {
+            timeout: self.config.limits.request_timeout,
+            others_answer: self.config.server.strategy == ChildStrategy::External,
+        };
+        let asked = self.open.hear(&self.recorder, self.generation, id, method, params, rules);
         // The daemon is stopping when nobody takes it; the app-server is told by its end.
         let _ = self.asked.send(asked);
     }

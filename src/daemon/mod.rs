@@ -8,6 +8,7 @@ mod background;
 )]
 mod child;
 mod contain;
+mod descendants;
 mod drafts;
 mod error;
 mod hearing;
@@ -321,7 +322,14 @@ impl Daemon {
         let is_external = self.config().server.strategy == ChildStrategy::External;
         let state = self.state();
         let open = state.turns.open().filter(|turn| turn.started_by.is_some() || !is_external);
-        open.map(|turn| (turn.thread_id.clone(), turn.turn_id.clone())).collect()
+        let open = open.map(|turn| (turn.thread_id.clone(), turn.turn_id.clone()));
+        let of_sub_agents = state
+            .descendants
+            .all_running()
+            .filter(|(thread_id, turn_id)| !is_external || state.decider(thread_id, Some(turn_id)).is_some());
+        let of_sub_agents =
+            of_sub_agents.map(|(thread_id, turn_id)| (thread_id.to_owned(), turn_id.to_owned()));
+        open.chain(of_sub_agents).collect()
     }
 
     /// Asks the app-server to end the turns that run, and waits a moment until they have.

@@ -57,25 +57,33 @@ fn compact(json: &str) -> String {
 }
 
 #[derive(Deserialize)]
-struct Id {
-    id: String,
-}
-
-#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Turn {
     id: String,
     status: String,
+    #[serde(default)]
+    root_turn_id: Option<String>,
 }
 
 fn thread_started(params: &str) -> Option<Draft> {
     #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Thread {
+        id: String,
+        #[serde(default)]
+        parent_thread_id: Option<String>,
+    }
+    #[derive(Deserialize)]
     struct Params {
-        thread: Id,
+        thread: Thread,
     }
     let Params { thread } = serde_json::from_str(params).ok()?;
     let message = format!("App-server thread {} started.", thread.id);
-    let detail = json!({ "threadId": thread.id });
-    Some(Draft::note(Level::Info, "app-server.thread.started", message, detail))
+    let mut detail = json!({ "threadId": thread.id });
+    if let Some(parent) = thread.parent_thread_id {
+        detail["parentThreadId"] = parent.into();
+    }
+    Some(Draft::change(Level::Info, event_type::THREAD_STARTED, message, detail))
 }
 
 fn thread_status_changed(params: &str) -> Option<Draft> {
@@ -101,7 +109,11 @@ struct TurnParams {
 fn turn_started(params: &str) -> Option<Draft> {
     let TurnParams { thread_id, turn } = serde_json::from_str(params).ok()?;
     let message = format!("App-server turn {} started.", turn.id);
-    let detail = json!({ "status": turn.status, "threadId": thread_id, "turnId": turn.id });
+    let mut detail = json!({ "status": turn.status, "threadId": thread_id, "turnId": turn.id });
+    // Codex 0.169.0 names the root of every turn; only that of a sub-agent's is another one.
+    if let Some(root) = turn.root_turn_id.filter(|root| *root != turn.id) {
+        detail["rootTurnId"] = root.into();
+    }
     Some(Draft::change(Level::Info, event_type::TURN_STARTED, message, detail))
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::descendants::Whose;
 use super::sessions::Turns;
 use super::{CALL, Daemon, DaemonError, drafts};
 use crate::app_server;
@@ -22,7 +23,7 @@ const INTERRUPTED: Duration = Duration::from_secs(5);
 /// asked to end before it. Only a model that answers within this time could begin another command.
 pub(super) const SANDBOXES: Duration = Duration::from_millis(200);
 /// The same after it, before what still runs is ended.
-const STUBBORN_SANDBOXES: Duration = Duration::from_secs(1);
+pub(super) const STUBBORN_SANDBOXES: Duration = Duration::from_secs(1);
 /// How many turns are asked for at once when one is looked for in the app-server.
 const PAGE: u32 = 100;
 
@@ -137,8 +138,12 @@ impl Daemon {
         turn_id: Option<&str>,
     ) -> Result<Interrupted, DaemonError> {
         let session = self.session(session_id)?;
-        let current =
-            self.running_turn(&session).ok_or_else(|| DaemonError::NoTurn(session_id.to_owned()))?;
+        let current = match (self.running_turn(&session), &session.last_turn_id) {
+            (Some(current), _) => current,
+            // Its turn is over and what descends from it is not.
+            (None, Some(last)) if self.running_descendant(&session).is_some() => last.clone(),
+            (None, _) => return Err(DaemonError::NoTurn(session_id.to_owned())),
+        };
         if let Some(turn_id) = turn_id
             && turn_id != current
         {
@@ -153,7 +158,8 @@ impl Daemon {
         let client = self.client().await?;
         self.end_sandboxes(session.thread_id.as_deref(), SANDBOXES).await;
         let params = json!({ "threadId": session.thread_id, "turnId": turn_id });
-        if let Err(error) = client.call("turn/interrupt", &params, CALL).await {
+        let was_over = self.turn(session_id, turn_id).await?.is_over();
+        if !was_over && let Err(error) = client.call("turn/interrupt", &params, CALL).await {
             // A turn that came to its end by itself in between is no longer there to be interrupted.
             self.shared.recorder.caught_up().await;
             if !self.turn(session_id, turn_id).await?.is_over() {
@@ -162,6 +168,13 @@ impl Daemon {
         }
         let turn = self.turn_when_over(session_id, turn_id, INTERRUPTED).await?;
         self.end_sandboxes(session.thread_id.as_deref(), STUBBORN_SANDBOXES).await;
+        if let Some(thread_id) = &session.thread_id {
+            let whose = match was_over {
+                false => Whose::Turn(turn_id.to_owned()),
+                true => Whose::Session(session_id.clone()),
+            };
+            self.stop_descendants(&client, thread_id, whose).await;
+        }
         let params = json!({ "threadId": session.thread_id });
         let cleaned = client.call("thread/backgroundTerminals/clean", &params, CALL).await;
         let reason = cleaned.err().map(|error| error.to_string());
@@ -188,6 +201,15 @@ impl Daemon {
                     return Err(DaemonError::TurnInProgress { session_id, turn_id });
                 }
                 daemon.interrupt(Arc::clone(&session), &turn_id).await?;
+            }
+            if let (Some(turn_id), Some(thread_id)) =
+                (daemon.running_descendant(&session), &session.thread_id)
+            {
+                if !interrupt {
+                    return Err(DaemonError::TurnInProgress { session_id, turn_id });
+                }
+                let whose = Whose::Session(session_id.clone());
+                daemon.stop_descendants(&daemon.client().await?, thread_id, whose).await;
             }
             let closed = session_id.clone();
             daemon.promise(move |state| drafts::session_closed(state, &closed, None)).await?;

@@ -304,8 +304,10 @@ impl Worker {
         while !drafts.is_empty() {
             self.recover(drafts);
             let was_failing = self.journal.failing().is_some();
-            self.write(drafts);
-            drafts.clear();
+            // What follows the news of a descendant may be about it, and says so.
+            let news = drafts.iter().position(|draft| draft.change.tells_descent());
+            let mut now: Vec<Draft> = drafts.drain(..news.map_or(drafts.len(), |news| news + 1)).collect();
+            self.write(&mut now);
             if let Some(reason) = self.journal.failing().filter(|_| !was_failing) {
                 tracing::error!(reason, "the event log cannot be written");
                 drafts.push(drafts::storage_failed(reason));
@@ -317,16 +319,17 @@ impl Worker {
     }
 
     /// Numbers, writes, folds and publishes.
-    fn write(&mut self, drafts: &[Draft]) {
+    fn write(&mut self, drafts: &mut [Draft]) {
         let at = now();
+        name_roots(&self.view.state(), drafts);
         let lines = self.journal.append(&at, drafts.iter().map(entry));
-        for (line, draft) in lines.iter().zip(drafts) {
+        for (line, draft) in lines.iter().zip(&*drafts) {
             log(line.seq, draft);
         }
         let mut sessions_changed = false;
         {
             let mut state = self.view.state.write().unwrap_or_else(PoisonError::into_inner);
-            for (line, draft) in lines.iter().zip(drafts) {
+            for (line, draft) in lines.iter().zip(&*drafts) {
                 self.view.tally.note(&state, &at, &draft.change);
                 sessions_changed |= state.apply(line.seq, &at, &draft.change);
             }
@@ -389,6 +392,24 @@ fn log(seq: u64, draft: &Draft) {
         Level::Info => tracing::info!(seq, event_type, "{message}"),
         Level::Warn => tracing::warn!(seq, event_type, "{message}"),
         Level::Error => tracing::error!(seq, event_type, "{message}"),
+    }
+}
+
+/// Adds the thread at the root to what is about the thread of a sub-agent, so that whoever looks for the events of a
+/// session finds it there.
+fn name_roots(state: &State, drafts: &mut [Draft]) {
+    const KEY: &str = "\"threadId\":\"";
+    if state.descendants.is_empty() {
+        return;
+    }
+    for detail in drafts.iter_mut().filter_map(|draft| draft.detail.as_mut()) {
+        let Some(at) = memchr::memmem::find(detail.as_bytes(), KEY.as_bytes()) else { continue };
+        let thread_id =
+            detail.get(at + KEY.len()..).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+        let root = state.descendants.root(thread_id, None).thread_id;
+        if root != thread_id && detail.pop() == Some('}') {
+            detail.push_str(&format!(",\"rootThreadId\":{}}}", serde_json::Value::from(root)));
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use super::{Daemon, DaemonError, drafts};
 use crate::app_server::deadline;
 use crate::app_server::wire::{RequestId, RpcError};
 use crate::state::request::{answer, decisions, is_answerable};
-use crate::state::{Request, RequestStatus, Resolution, ResolvedBy};
+use crate::state::{Request, RequestStatus, Resolution, ResolvedBy, State};
 
 pub(super) use self::open::OpenRequests;
 use self::open::{Claim, Claimed, Open};
@@ -37,6 +37,15 @@ pub(super) enum Asked {
     Refused { generation: u64, id: RequestId, error: RpcError },
     /// It is no request: an item of a turn was not heard, and is to be read.
     Missed { thread_id: String, turn_id: String },
+}
+
+/// How long a request waits that has no session with rules of its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// How long it waits for an answer.
+    pub(super) timeout: Duration,
+    /// Whether the app-server has other clients; a request about a turn that no session started is theirs.
+    pub(super) others_answer: bool,
 }
 
 /// What a client answers.
@@ -57,7 +66,7 @@ impl OpenRequests {
         id: RequestId,
         method: &str,
         params: Value,
-        timeout: Duration,
+        rules: Rules,
     ) -> Asked {
         if !is_answerable(method) {
             recorder.note(drafts::request_refused(method, &params));
@@ -73,11 +82,13 @@ impl OpenRequests {
             session_id: None,
             thread_id: text("threadId").or_else(|| text("conversationId")),
             turn_id: text("turnId"),
+            root_thread_id: None,
+            root_turn_id: None,
             item_id: text("itemId").or_else(|| text("callId")),
             decisions: decisions(method, &params),
             params,
             created_at: now(),
-            expires_at: String::new(),
+            expires_at: None,
             resolved_at: None,
             resolved_by: None,
             decision: None,
@@ -86,16 +97,11 @@ impl OpenRequests {
         let open = Open { generation, id, turn_id: request.turn_id.clone() };
         self.insert(request_id.clone(), open);
         recorder.send(Input::Build(Box::new(move |state| {
-            // It belongs to the session that started the turn; what no session started belongs to none.
-            let owner = request.thread_id.as_ref().and_then(|thread_id| match &request.turn_id {
-                Some(turn_id) => state.owner_of(thread_id, turn_id),
-                None => state.turns.running(thread_id)?.started_by.as_deref(),
-            });
-            let session = owner.and_then(|session_id| state.sessions.get(session_id));
-            request.session_id = session.map(|session| session.session_id.clone());
-            let memory = session.and_then(|session| state.memory.sessions.get(&session.session_id));
-            let own = memory.and_then(|memory| memory.requests.timeout_seconds);
-            request.expires_at = in_time(own.map_or(timeout, Duration::from_secs));
+            let decider = place(state, &mut request);
+            let own = decider.and_then(|session_id| state.memory.sessions.get(session_id));
+            let own = own.and_then(|memory| memory.requests.timeout_seconds).map(Duration::from_secs);
+            let is_left = rules.others_answer && decider.is_none();
+            request.expires_at = (!is_left).then(|| in_time(own.unwrap_or(rules.timeout)));
             vec![drafts::request_opened(&request)]
         })));
         Asked::Answerable { request_id }
@@ -128,9 +134,24 @@ async fn won(open_requests: &Arc<OpenRequests>, recorder: &Recorder, request_id:
     }
 }
 
+/// Writes into a request where it belongs: to the session that started the turn at the root, which is returned, and to
+/// none when no session did.
+fn place<'a>(state: &'a State, request: &mut Request) -> Option<&'a str> {
+    let (thread_id, turn_id) = (request.thread_id.as_deref()?, request.turn_id.as_deref());
+    let root = state.descendants.root(thread_id, turn_id);
+    let decider = state.decider(thread_id, turn_id);
+    request.session_id = decider.map(str::to_owned);
+    request.root_thread_id = Some(root.thread_id);
+    request.root_turn_id = root.turn_id;
+    decider
+}
+
 /// Waits until the time has come at which the record says that a request is declined.
+///
+/// One that is left to other clients has no such time.
 async fn expired(request: &Request, clock: impl Fn() -> Timestamp) {
-    match request.expires_at.parse() {
+    let Some(expires_at) = &request.expires_at else { return std::future::pending().await };
+    match expires_at.parse() {
         Ok(expires_at) => deadline::reached(expires_at, clock).await,
         Err(error) => {
             tracing::warn!(%error, request_id = request.request_id, "the time of its end cannot be read")
@@ -161,7 +182,7 @@ impl Daemon {
     pub fn requests(&self, session_id: Option<&str>) -> Vec<Arc<Request>> {
         let state = self.state();
         let wanted =
-            |request: &&Arc<Request>| session_id.is_none() || request.session_id.as_deref() == session_id;
+            |request: &&Arc<Request>| session_id.is_none_or(|session_id| state.shows(session_id, request));
         let waiting = state.requests.pending().filter(wanted);
         let over = state.requests.iter().rev().filter(|request| request.status == RequestStatus::Resolved);
         waiting.chain(over.filter(wanted)).cloned().collect()
@@ -248,30 +269,47 @@ impl Daemon {
     }
 
     async fn decline_in_time(self, request_id: String) {
-        self.shared.recorder.caught_up().await;
+        let Some((by, reason)) = self.reason_to_decline(&request_id).await else { return };
         let Ok(request) = self.request(&request_id) else { return };
-        let policy = {
-            let state = self.state();
-            let memory =
-                request.session_id.as_ref().and_then(|session_id| state.memory.sessions.get(session_id));
-            memory.map(|memory| memory.requests).unwrap_or_default()
-        };
-        let (by, reason) = if policy.decline {
-            (ResolvedBy::Policy, "The session declines every request.".to_owned())
-        } else {
-            let own = policy.timeout_seconds.map(Duration::from_secs);
-            let timeout = own.unwrap_or(self.config().limits.request_timeout);
-            tokio::select! {
-                () = expired(&request, Timestamp::now) => {}
-                () = self.shared.stopping.cancelled() => return,
-            }
-            (ResolvedBy::Timeout, format!("Nobody answered within {} s.", timeout.as_secs()))
-        };
         let decision = Value::from("decline");
         let result = answer(&request.method, &request.params, &decision);
         match self.resolve(resolution(request_id, by, Some(decision), Some(&reason)), &result).await {
             Ok(()) | Err(DaemonError::AlreadyResolved(_) | DaemonError::Unavailable { .. }) => {}
             Err(error) => tracing::warn!(%error, "a request could not be declined"),
+        }
+    }
+
+    /// Waits until a request is to be declined without an answer, and why; `None` when it never is.
+    ///
+    /// The policy is that of the session that started the turn at the root, which may become known only later.
+    async fn reason_to_decline(&self, request_id: &str) -> Option<(ResolvedBy, String)> {
+        let recorder = &self.shared.recorder;
+        recorder.caught_up().await;
+        let mut news = recorder.view().log.news();
+        let request = self.request(request_id).ok()?;
+        let mut expired = std::pin::pin!(expired(&request, Timestamp::now));
+        loop {
+            news.borrow_and_update();
+            {
+                let state = self.state();
+                if state.requests.get(request_id)?.status == RequestStatus::Resolved {
+                    return None;
+                }
+                let thread_id = request.thread_id.as_deref();
+                let decider = thread_id.and_then(|id| state.decider(id, request.turn_id.as_deref()));
+                let policy = decider.and_then(|session_id| state.memory.sessions.get(session_id));
+                if policy.is_some_and(|memory| memory.requests.decline) {
+                    return Some((ResolvedBy::Policy, "The session declines every request.".to_owned()));
+                }
+            }
+            tokio::select! {
+                () = &mut expired => {
+                    let time = request.expires_at.as_deref().unwrap_or_default();
+                    return Some((ResolvedBy::Timeout, format!("It was not answered by {time}.")));
+                }
+                changed = news.changed() => changed.ok()?,
+                () = self.shared.stopping.cancelled() => return None,
+            }
         }
     }
 }

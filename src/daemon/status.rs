@@ -188,7 +188,7 @@ impl Daemon {
         let (session, queued_turns, requests, recent) = {
             let state = view.state();
             let queued: Vec<_> = state.memory.queue(session_id).cloned().collect();
-            let mine = |request: &&Arc<Request>| request.session_id.as_deref() == Some(session_id);
+            let mine = |request: &&Arc<Request>| state.shows(session_id, request);
             let requests = state.requests.pending().filter(mine).cloned().collect();
             (state.sessions.get(session_id).cloned(), queued, requests, view.recent_events())
         };
@@ -196,9 +196,9 @@ impl Daemon {
         let about = |event: &Value| {
             let named =
                 |key: &str| event.get("detail").and_then(|detail| detail.get(key)).and_then(Value::as_str);
-            let thread = named("threadId");
-            named("sessionId") == Some(session_id)
-                || (thread.is_some() && thread == session.thread_id.as_deref())
+            let is_in_thread =
+                |key: &str| named(key).is_some_and(|id| Some(id) == session.thread_id.as_deref());
+            named("sessionId") == Some(session_id) || is_in_thread("threadId") || is_in_thread("rootThreadId")
         };
         let recent_events = recent.iter().map(event).filter(about).collect();
         Ok(SessionView { recent_events, session, queued_turns, requests })

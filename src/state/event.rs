@@ -196,6 +196,13 @@ pub enum Change {
         /// Whether a turn runs in it.
         is_active: bool,
     },
+    /// A thread exists that a sub-agent works in.
+    ThreadStarted {
+        /// The thread.
+        thread_id: String,
+        /// The thread that it descends from.
+        parent_thread_id: String,
+    },
     /// A turn runs.
     TurnStarted {
         /// The thread.
@@ -204,6 +211,8 @@ pub enum Change {
         turn_id: String,
         /// The app-server's word, normally `inProgress`.
         status: String,
+        /// The turn at the root, when it is another one: the turn is that of a sub-agent.
+        root_turn_id: Option<String>,
     },
     /// A turn ended.
     TurnCompleted {
@@ -389,6 +398,11 @@ impl Change {
                 thread_id: text("threadId")?,
                 turn_id: text("turnId")?,
                 status: text("status").unwrap_or_else(|| "inProgress".to_owned()),
+                root_turn_id: text("rootTurnId"),
+            },
+            event_type::THREAD_STARTED => Change::ThreadStarted {
+                thread_id: text("threadId")?,
+                parent_thread_id: text("parentThreadId")?,
             },
             event_type::TURN_COMPLETED => Change::TurnCompleted {
                 thread_id: text("threadId")?,

@@ -31,6 +31,7 @@ pub const TURN_SETTLED: &str = "turn.settled";
 pub const REQUEST_OPENED: &str = "request.opened";
 pub const REQUEST_RESOLVED: &str = "request.resolved";
 pub const THREAD_STATUS_CHANGED: &str = "app-server.thread.status.changed";
+pub const THREAD_STARTED: &str = "app-server.thread.started";
 pub const TURN_STARTED: &str = "app-server.turn.started";
 pub const TURN_COMPLETED: &str = "app-server.turn.completed";
 pub const TURN_ERROR: &str = "app-server.turn.error";

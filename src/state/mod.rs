@@ -5,6 +5,7 @@
 //! all events from the beginning.
 
 mod daemon;
+mod descent;
 mod draft;
 mod ending;
 mod event;
@@ -24,6 +25,7 @@ mod threads;
 pub mod turn;
 
 pub use daemon::{AccountState, ChildPhase, ChildState, ChildStatus, DaemonState};
+pub use descent::{Descendants, Root};
 pub use draft::{Draft, Level};
 pub use ending::Ending;
 pub use event::{Change, Event, FoundTurn};
@@ -53,6 +55,8 @@ pub struct State {
     pub sessions: Sessions,
     /// The newest turns of each thread.
     pub turns: Turns,
+    /// The threads of sub-agents.
+    pub descendants: Descendants,
     /// What the app-server asked.
     pub requests: Requests,
     /// What is remembered beside the records.
@@ -73,6 +77,7 @@ impl State {
                 state.requests.insert(request);
             }
             state.turns = registry.turns.restore(registry.turns_of_sessions);
+            state.descendants = registry.descendants;
             state.memory = registry.memory;
             state.sessions_through = registry.through_seq;
             state.sessions_updated_at = registry.updated_at;
@@ -108,6 +113,7 @@ impl State {
             // Before what is remembered of an answer, which has the session as it was answered.
             sessions_changed = self.apply_to_threads(at, change);
             sessions_changed |= self.apply_to_sessions(at, change);
+            sessions_changed |= self.apply_to_descendants(change);
             if sessions_changed {
                 self.sessions_updated_at = Some(at.to_owned());
             }

@@ -58,12 +58,18 @@ pub struct Request {
     pub method: String,
     /// Whether it still waits.
     pub status: RequestStatus,
-    /// The session of its thread.
+    /// The session that started the turn at the root; `null` when none did.
     pub session_id: Option<String>,
     /// The thread.
     pub thread_id: Option<String>,
     /// The turn that waits for it.
     pub turn_id: Option<String>,
+    /// The thread of the session: `thread_id`, unless that is the thread of a sub-agent.
+    #[serde(default)]
+    pub root_thread_id: Option<String>,
+    /// The turn of that thread.
+    #[serde(default)]
+    pub root_turn_id: Option<String>,
     /// The item it is about.
     pub item_id: Option<String>,
     /// The decisions that may be taken.
@@ -72,8 +78,9 @@ pub struct Request {
     pub params: Value,
     /// RFC 3339, UTC, milliseconds.
     pub created_at: String,
-    /// When it is declined if nobody answers, RFC 3339, UTC, milliseconds.
-    pub expires_at: String,
+    /// When it is declined without an answer, RFC 3339, UTC, milliseconds; `null` when it is left to the other clients
+    /// of the app-server, because no session started its turn.
+    pub expires_at: Option<String>,
     /// RFC 3339, UTC, milliseconds.
     pub resolved_at: Option<String>,
     /// Who ended it.

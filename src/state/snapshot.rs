@@ -9,7 +9,7 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::turn::SessionTurn;
-use super::{DaemonState, Memory, Request, Session, State, Turns};
+use super::{DaemonState, Descendants, Memory, Request, Session, State, Turns};
 use crate::disk::Disk;
 
 /// The version of the files' layout that this program writes and reads.
@@ -57,6 +57,9 @@ pub struct RegistryFile {
     /// The newest turns of each session, as earlier versions wrote them.
     #[serde(default, rename = "turns", skip_serializing)]
     pub turns_of_sessions: BTreeMap<String, Vec<SessionTurn>>,
+    /// The threads of sub-agents, by their ids.
+    #[serde(default)]
+    pub descendants: Descendants,
     /// What the app-server asked, oldest first.
     #[serde(default)]
     pub requests: Vec<std::sync::Arc<Request>>,
@@ -122,6 +125,7 @@ impl RegistryFile {
             sessions: state.sessions.iter().cloned().collect(),
             turns: state.turns.clone(),
             turns_of_sessions: BTreeMap::new(),
+            descendants: state.descendants.clone(),
             requests: state.requests.iter().cloned().collect(),
             memory: state.memory.clone(),
         }

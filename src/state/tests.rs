@@ -1,3 +1,5 @@
+mod descent;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -10,6 +10,7 @@ mod people;
 #[cfg(target_os = "linux")]
 mod sandbox;
 mod sessions;
+mod sub_agents;
 mod supervision;
 mod tools;
 mod trust;

@@ -99,7 +99,7 @@ impl<'a> Conversation<'a> {
             }
         }
         for request in pending {
-            if request["turnId"].as_str() == self.turn_id() {
+            if [&request["turnId"], &request["rootTurnId"]].iter().any(|id| id.as_str() == self.turn_id()) {
                 self.approvals.opened(&request);
             }
         }
@@ -243,7 +243,8 @@ impl<'a> Conversation<'a> {
         let theirs = detail["turnId"].as_str().or(detail["params"]["turnId"].as_str());
         // A request may be about the session and no turn.
         let is_request = kind.starts_with("request.");
-        if theirs != self.turn_id() && !(is_request && theirs.is_none()) {
+        let is_of_sub_agent = detail["rootTurnId"].as_str().is_some_and(|id| Some(id) == self.turn_id());
+        if theirs != self.turn_id() && !(is_request && (theirs.is_none() || is_of_sub_agent)) {
             return Ok(None);
         }
         match kind {

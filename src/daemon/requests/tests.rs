@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::super::recorder::Recorder;
 use super::super::tests::{Room, config};
 use super::open::{Claim, Claimed, OpenRequests};
-use super::{Asked, expired, record, resolution, won};
+use super::{Asked, Rules, expired, record, resolution, won};
 use crate::app_server::wire::RequestId;
 use crate::config::Settings;
 use crate::state::{Request, RequestStatus, ResolvedBy};
@@ -31,7 +31,8 @@ impl Stage {
         let id: RequestId = serde_json::from_str("7").unwrap();
         let params = json!({ "threadId": "t", "turnId": "u", "itemId": "i" });
         let method = "item/commandExecution/requestApproval";
-        let asked = open.hear(&room.recorder, 1, id, method, params, Duration::from_secs(600));
+        let rules = Rules { timeout: Duration::from_secs(600), others_answer: false };
+        let asked = open.hear(&room.recorder, 1, id, method, params, rules);
         let Asked::Answerable { request_id } = asked else { panic!("{asked:?}") };
         Self { room, open, request_id, _folder: folder }
     }

@@ -130,7 +130,7 @@ const DETAILS: &[(&str, Detail)] = &[
         is::REQUEST_RESOLVED,
         &[("requestId", Text), ("resolvedBy", Text), ("decision", Any), ("reason", TextOrNull)],
     ),
-    ("app-server.thread.started", &[("threadId", Text)]),
+    (is::THREAD_STARTED, &[("threadId", Text)]),
     (is::THREAD_STATUS_CHANGED, &[("status", Any), ("threadId", Text)]),
     (is::TURN_STARTED, &[("status", Text), ("threadId", Text), ("turnId", Text)]),
     (is::TURN_COMPLETED, &[("error", Any), ("status", Text), ("threadId", Text), ("turnId", Text)]),

@@ -139,10 +139,19 @@ class Conversation {
   }
 
   apply(event) {
+    if (event.detail?.rootThreadId && !event.type.startsWith("request.")) return this.applyOfSubAgent(event);
     const isLive = event.seq > this.liveFrom;
     const method = event.type === "app-server.notification" ? event.detail.notificationMethod : null;
     const show = method === null ? EVENTS[event.type] : NOTIFICATIONS[method];
     if (show) show(this, method === null ? (event.detail ?? {}) : (event.detail.params ?? {}), event, isLive);
+  }
+
+  // What a sub-agent does is no part of the conversation; what it asks is, and so is what that is about.
+  applyOfSubAgent(event) {
+    const item = event.detail.params?.item;
+    if (item?.type !== "fileChange") return;
+    this.changes.set(item.id, item.changes ?? []);
+    later(drawRequests);
   }
 
   changesOf(itemId) {
@@ -253,6 +262,12 @@ function drawLeftOut() {
   conversation?.drawLeftOut();
 }
 
+// The turn of the conversation that a request is about: for one of a sub-agent that at its root.
+function turnOfRequest(it, detail) {
+  const id = detail.rootTurnId ?? detail.turnId;
+  return id ? it.turn(id) : null;
+}
+
 // What each event means for the conversation: (conversation, detail, event, isLive).
 const EVENTS = table({
   "session.created": (it, detail, event) => it.note(`Session created at ${clock(event.createdAt)}`),
@@ -298,11 +313,11 @@ const EVENTS = table({
     turn.diff.querySelector("pre")?.remove();
     if (detail.diff) turn.diff.append(patch(detail.diff));
   },
-  "request.opened": (it, detail) => it.note(`Asked: ${titleOf(detail.request)}`, detail.turnId ? it.turn(detail.turnId) : null),
+  "request.opened": (it, detail) => it.note(`Asked: ${titleOf(detail.request)}`, turnOfRequest(it, detail)),
   "request.resolved": (it, detail) => {
     const decision = detail.decision === null ? "" : wordsOf(detail.decision);
     const why = detail.reason ?? { client: "given by a client", appServer: "no longer wanted" }[detail.resolvedBy] ?? detail.resolvedBy;
-    it.note(`Answer: ${[decision, why].filter(Boolean).join(", ")}`, detail.turnId ? it.turn(detail.turnId) : null);
+    it.note(`Answer: ${[decision, why].filter(Boolean).join(", ")}`, turnOfRequest(it, detail));
   },
 });
 

@@ -28,8 +28,9 @@ impl Filter {
     pub(super) fn new(query: &Query, thread_id: Option<&str>) -> Self {
         let about = query.session_id.as_deref().map(|session_id| {
             let session = Some(("sessionId", session_id));
-            let thread = thread_id.map(|thread_id| ("threadId", thread_id));
-            session.into_iter().chain(thread).map(|(key, id)| finder(key, id)).collect()
+            // What sub-agents do names the thread at their root.
+            let threads = ["threadId", "rootThreadId"].into_iter().zip(thread_id.into_iter().cycle());
+            session.into_iter().chain(threads).map(|(key, id)| finder(key, id)).collect()
         });
         Self { types: query.types.clone(), about }
     }
@@ -91,6 +92,7 @@ mod tests {
         let wanted = filter("sessionId=s", Some("t"));
         assert!(wanted.passes(&about(serde_json::json!({"sessionId": "s"}))));
         assert!(wanted.passes(&about(serde_json::json!({"params": {"threadId": "t"}}))));
+        assert!(wanted.passes(&about(serde_json::json!({"threadId": "sub-agent", "rootThreadId": "t"}))));
         assert!(!wanted.passes(&about(serde_json::json!({"sessionId": "other", "threadId": "other"}))));
         assert!(!wanted.passes(&about(serde_json::json!({"note": "\"sessionId\":\"s\""}))));
         assert!(!filter("sessionId=quoted", None).passes(&about(serde_json::Value::Null)));

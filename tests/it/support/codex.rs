@@ -75,6 +75,7 @@ pub(crate) struct CodexHomeBuilder {
     approval_policy: String,
     sandbox_mode: String,
     retries: u32,
+    sub_agents: bool,
 }
 
 impl CodexHome {
@@ -90,6 +91,7 @@ impl CodexHome {
             approval_policy: "never".to_owned(),
             sandbox_mode: "danger-full-access".to_owned(),
             retries: 1,
+            sub_agents: false,
         }
     }
 
@@ -133,6 +135,12 @@ impl CodexHomeBuilder {
         self
     }
 
+    /// Offers the model the tools that spawn sub-agents.
+    pub(crate) fn sub_agents(mut self) -> Self {
+        self.sub_agents = true;
+        self
+    }
+
     pub(crate) fn build(self) -> CodexHome {
         let temporary = scratch::directory("home");
         // The target directory may be behind a symbolic link, and codex answers with resolved paths.
@@ -146,7 +154,7 @@ impl CodexHomeBuilder {
     }
 
     fn config(&self) -> String {
-        let Self { base_url, approval_policy, sandbox_mode, retries } = self;
+        let Self { base_url, approval_policy, sandbox_mode, retries, sub_agents } = self;
         // With its plugins and apps on, the app-server looks for their lists on the internet.
         format!(
             r#"model = "mock-model"
@@ -164,6 +172,7 @@ enabled = false
 [features]
 plugins = false
 apps = false
+multi_agent = {sub_agents}
 
 [tools.update_plan]
 enabled = true

@@ -10,12 +10,13 @@
 //! | `mock:shell=[CMD]` | first calls the shell tool that the request offers; once it has the output, answers with text |
 //! | `mock:escalate=[CMD]` | the same, asking for more rights than the sandbox gives |
 //! | `mock:patch=[FILE]` | first calls `apply_patch` to add FILE |
+//! | `mock:spawn=[PROMPT]` | first spawns a sub-agent with PROMPT, in which `%` stands for `mock:` and round brackets for square ones |
 //! | `mock:plan` | first calls `update_plan` |
 //! | `mock:reasoning` | puts a reasoning summary before the text |
 //! | `mock:fail[=CODE]` | answers with this HTTP status (500) |
 //! | `mock:limit[=SECONDS]` | answers that the usage limit is reached, which ends in that time (3600) |
 //! | `mock:failed` | starts a response and reports it as failed |
-//! | `mock:hang` | starts a response and falls silent until the client leaves |
+//! | `mock:hang` | starts a response and falls silent until the client leaves; after `mock:spawn`, if that is there |
 //! | `mock:mute` | never answers at all |
 //! | `mock:cut` | drops the connection in the middle of the text |
 

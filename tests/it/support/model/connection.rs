@@ -160,7 +160,7 @@ impl Connection {
             events.put_response("failed", "response.failed", json!({ "error": error }));
             return events.end().await;
         }
-        if prompt.has("hang") {
+        if prompt.hangs() {
             return self.wait_for_client_to_leave().await;
         }
         let calls = prompt.calls(&self.ids);

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 /// How wide a piece of text is, in characters, when the prompt says nothing.
 pub(super) const PIECE_WIDTH: usize = 12;
 
+/// The tool that spawns a sub-agent.
+const SPAWN: &str = "spawn_agent";
+
 /// Numbers for ids, unique within one model.
 #[derive(Clone, Default)]
 pub(super) struct Ids(Arc<AtomicU64>);
@@ -28,6 +31,8 @@ pub(super) struct Prompt {
     tool_answered: bool,
     /// Type and name of each tool on offer.
     tools: Vec<(String, String)>,
+    /// The namespace of the tool that spawns sub-agents, if it has one.
+    agents: Option<Value>,
 }
 
 impl Prompt {
@@ -43,11 +48,23 @@ impl Prompt {
             text: newest.and_then(|index| items.get(index)).map(item_text).unwrap_or_default(),
             tool_answered: after.iter().any(|item| string(&item["type"]).ends_with("_output")),
             tools: tools.iter().map(|tool| (string(&tool["type"]), tool_name(tool))).collect(),
+            agents: tools
+                .iter()
+                .find(|tool| {
+                    let inner = tool["tools"].as_array().into_iter().flatten();
+                    inner.map(tool_name).any(|name| name == SPAWN)
+                })
+                .map(|tool| tool["name"].clone()),
         }
     }
 
     pub(super) fn has(&self, name: &str) -> bool {
         self.marker(name).is_some()
+    }
+
+    /// Whether it is to fall silent now.
+    pub(super) fn hangs(&self) -> bool {
+        self.has("hang") && (self.tool_answered || !self.has("spawn"))
     }
 
     /// The value of `mock:NAME=VALUE` or `mock:NAME=[VALUE]`; empty for a bare `mock:NAME`.
@@ -82,6 +99,14 @@ impl Prompt {
         }
         if let Some(path) = self.marker("patch") {
             calls.push(self.patch_call(ids, non_empty(path, "mock.txt")));
+        }
+        if let Some(prompt) = self.marker("spawn") {
+            let prompt = prompt.replace('%', "mock:").replace('(', "[").replace(')', "]");
+            let mut call = function_call(ids, SPAWN, &json!({ "message": prompt }));
+            if let Some(namespace) = &self.agents {
+                call["namespace"] = namespace.clone();
+            }
+            calls.push(call);
         }
         if self.has("plan") {
             let arguments = json!({ "explanation": "mock plan", "plan": [

@@ -1,0 +1,94 @@
+//! Stopping what sub-agents do: Codex interrupts the turn that it is told of and none of those that descend from it
+//! (measured on 0.169.0 and 0.171.0).
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::reading::{SANDBOXES, STUBBORN_SANDBOXES};
+use super::{CALL, Daemon};
+use crate::app_server::Client;
+use crate::state::{Session, State};
+
+/// How long is waited for the ends of turns that are interrupted; Codex takes about 10 ms (measured).
+const WAIT: Duration = Duration::from_secs(5);
+/// The pause before a turn is interrupted once more that could not be.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Whose sub-agents are meant.
+#[derive(Debug, Clone)]
+pub(super) enum Whose {
+    /// Those that descend from a turn.
+    Turn(String),
+    /// Those that descend from the turns of a session; with the last active session of a thread, all of the thread.
+    Session(String),
+}
+
+/// The turns that run in what descends from a thread, with their threads.
+fn running(state: &State, thread_id: &str, whose: &Whose) -> Vec<(String, String)> {
+    match whose {
+        Whose::Turn(turn_id) => state.descendants.running(thread_id, Some(turn_id)),
+        Whose::Session(session_id) => {
+            let mut running = state.descendants.running(thread_id, None);
+            if state.sessions.active_in_thread(thread_id).any(|other| other.session_id != *session_id) {
+                running.retain(|(thread_id, turn_id)| {
+                    state.decider(thread_id, Some(turn_id)) == Some(session_id.as_str())
+                });
+            }
+            running
+        }
+    }
+}
+
+impl Daemon {
+    /// A turn that runs in what descends from the turns of a session.
+    pub(super) fn running_descendant(&self, session: &Session) -> Option<String> {
+        let thread_id = session.thread_id.as_deref()?;
+        let whose = Whose::Session(session.session_id.clone());
+        running(&self.state(), thread_id, &whose).into_iter().next().map(|(_, turn_id)| turn_id)
+    }
+
+    /// Interrupts the turns of sub-agents, and those that they begin meanwhile; waits for their ends, 5 s at most.
+    pub(super) async fn stop_descendants(&self, client: &Client, thread_id: &str, whose: Whose) {
+        let stopped = async {
+            let mut news = self.shared.recorder.view().log.news();
+            let mut told = HashSet::new();
+            loop {
+                news.borrow_and_update();
+                let running = running(&self.state(), thread_id, &whose);
+                if running.is_empty() {
+                    return;
+                }
+                let mut has_failed = false;
+                for (thread_id, turn_id) in running {
+                    if told.contains(&turn_id) {
+                        continue;
+                    }
+                    self.end_sandboxes(Some(&thread_id), SANDBOXES).await;
+                    let params = json!({ "threadId": thread_id, "turnId": turn_id });
+                    match client.call("turn/interrupt", &params, CALL).await {
+                        Ok(_) => {
+                            told.insert(turn_id);
+                            self.end_sandboxes(Some(&thread_id), STUBBORN_SANDBOXES).await;
+                            let params = json!({ "threadId": thread_id });
+                            let _ = client.call("thread/backgroundTerminals/clean", &params, CALL).await;
+                        }
+                        // It may not have begun, or be over, which is heard of in a moment.
+                        Err(error) => {
+                            tracing::debug!(%error, thread_id, turn_id, "a sub-agent could not be interrupted");
+                            has_failed = true;
+                        }
+                    }
+                }
+                tokio::select! {
+                    changed = news.changed() => if changed.is_err() { return },
+                    () = tokio::time::sleep(PAUSE), if has_failed => {}
+                }
+            }
+        };
+        if tokio::time::timeout(WAIT, stopped).await.is_err() {
+            tracing::warn!(thread_id, "turns of sub-agents were interrupted and have not ended");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Threads of sub-agents and the sessions at their root.
+
+use serde_json::{Value, json};
+
+use super::super::*;
+use super::{folded, opened};
+
+fn collab(thread_id: &str, turn_id: &str, receiver: &str) -> (&'static str, Value) {
+    let item = json!({
+        "type": "collabAgentToolCall", "id": "i", "tool": "spawnAgent", "status": "completed",
+        "senderThreadId": thread_id, "receiverThreadIds": [receiver],
+    });
+    let params = json!({ "threadId": thread_id, "turnId": turn_id, "item": item });
+    (event_type::NOTIFICATION, json!({ "notificationMethod": "item/completed", "params": params }))
+}
+
+fn accepted(session_id: &str, thread_id: &str, turn_id: &str) -> (&'static str, Value) {
+    let detail = json!({ "sessionId": session_id, "threadId": thread_id, "turnId": turn_id });
+    (event_type::TURN_ACCEPTED, detail)
+}
+
+fn begun(thread_id: &str, turn_id: &str, root: Option<&str>) -> (&'static str, Value) {
+    let detail =
+        json!({ "threadId": thread_id, "turnId": turn_id, "rootTurnId": root, "status": "inProgress" });
+    (event_type::TURN_STARTED, detail)
+}
+
+#[test]
+fn what_a_sub_agent_does_is_decided_by_the_session_that_began_the_turn_at_the_root() {
+    // Codex 0.160 does not name the root of a turn.
+    for names_root in [true, false] {
+        let root = |turn_id| names_root.then_some(turn_id);
+        let state = folded(vec![
+            opened("s", "t"),
+            opened("z", "t"),
+            accepted("s", "t", "u"),
+            collab("t", "u", "child"),
+            begun("child", "c1", root("u")),
+            collab("child", "c1", "grandchild"),
+            begun("grandchild", "g1", root("u")),
+        ]);
+        for (thread_id, turn_id) in [("t", "u"), ("child", "c1"), ("grandchild", "g1")] {
+            assert_eq!(state.decider(thread_id, Some(turn_id)), Some("s"), "{thread_id}");
+            let root = state.descendants.root(thread_id, Some(turn_id));
+            assert_eq!((root.thread_id.as_str(), root.turn_id.as_deref()), ("t", Some("u")), "{thread_id}");
+        }
+        assert_eq!(state.descendants.running("t", Some("u")).len(), 2);
+        assert_eq!(state.descendants.running("t", Some("other")), []);
+        let registry = serde_json::to_string(&snapshot::RegistryFile::of(&state)).unwrap();
+        let restored = State::restore(Some(serde_json::from_str(&registry).unwrap()), None);
+        assert_eq!(restored.descendants, state.descendants);
+    }
+}
+
+#[test]
+fn what_descends_from_a_turn_that_no_session_began_is_decided_by_none() {
+    let events = vec![
+        opened("s", "t"),
+        accepted("s", "t", "u"),
+        collab("t", "u", "child"),
+        begun("child", "c1", None),
+        (event_type::TURN_COMPLETED, json!({ "threadId": "child", "turnId": "c1", "status": "completed" })),
+        (event_type::TURN_COMPLETED, json!({ "threadId": "t", "turnId": "u", "status": "completed" })),
+        begun("t", "foreign", None),
+        collab("t", "foreign", "child"),
+        begun("child", "c2", None),
+    ];
+    let state = folded(events);
+    assert_eq!(state.decider("child", Some("c2")), None);
+    assert_eq!(state.descendants.root("child", Some("c2")).turn_id.as_deref(), Some("foreign"));
+}
+
+#[test]
+fn agents_that_call_upon_each_other_keep_their_root() {
+    let state = folded(vec![
+        opened("s", "t"),
+        accepted("s", "t", "u"),
+        collab("t", "u", "a"),
+        collab("t", "u", "b"),
+        begun("a", "a1", None),
+        begun("b", "b1", None),
+        collab("a", "a1", "b"),
+        collab("b", "b1", "a"),
+        collab("a", "a1", "t"),
+        collab("b", "b1", "b"),
+    ]);
+    for (thread_id, turn_id) in [("a", "a1"), ("b", "b1")] {
+        assert_eq!(state.descendants.root(thread_id, Some(turn_id)).thread_id, "t");
+        assert_eq!(state.decider(thread_id, Some(turn_id)), Some("s"));
+    }
+    assert_eq!(state.descendants.root("t", None).thread_id, "t");
+}
+
+#[test]
+fn descendants_go_with_the_last_session_of_their_root() {
+    let thread = json!({ "threadId": "child", "parentThreadId": "t" });
+    let mut events = vec![opened("s", "t"), (event_type::THREAD_STARTED, thread)];
+    let state = folded(events.clone());
+    assert_eq!(state.descendants.root("child", None).thread_id, "t");
+    events.push((event_type::SESSION_CLOSED, json!({ "sessionId": "s" })));
+    events.push((event_type::SESSION_FORGOTTEN, json!({ "sessionId": "s" })));
+    assert!(folded(events).descendants.is_empty());
+}
+
+#[test]
+fn a_thread_of_no_session_has_no_descendants() {
+    let state = folded(vec![opened("s", "t"), collab("elsewhere", "u", "child")]);
+    assert!(state.descendants.is_empty());
+}

@@ -1,0 +1,192 @@
+//! Sub-agents of the real app-server: what their threads do belongs to the session at the root.
+
+use serde_json::{Value, json};
+
+use super::app_server::AppServer;
+use super::{Stage, create_session, submit};
+use crate::api::{SESSIONS, child_that_is, logged, text};
+use crate::duplex::{asked, decide, delete, interrupt, over, requests, turn_over};
+use crate::support::codex::CodexHome;
+use crate::support::daemon::Daemon;
+use crate::support::http::get;
+use crate::support::model::MockModel;
+use crate::support::websocket::EventStream;
+
+const VERSIONS: [&str; 2] = ["0.169.0", "0.171.0"];
+/// Spawns a sub-agent whose command has to be approved; the turn that does so ends before.
+const SPAWN: &str = "mock:spawn=[%escalate=(touch spawned) %text=(done)] mock:text=[spawned one]";
+/// The same, and the turn goes on until it is interrupted.
+const SPAWN_AND_STAY: &str = "mock:spawn=[%escalate=(touch spawned) %text=(done)] mock:hang";
+
+async fn stage(version: &str) -> Stage {
+    let model = MockModel::start();
+    let home = CodexHome::builder(&model).sub_agents().build();
+    let daemon = Daemon::builder().real_version(&home, version).start().await;
+    let mut events = EventStream::connect(&daemon).await;
+    events.hello().await;
+    Stage { events, daemon, home, model }
+}
+
+fn asking(more: Value) -> Value {
+    let mut settings = json!({ "approvalPolicy": "on-request", "sandbox": "read-only" });
+    settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    settings
+}
+
+fn was_run(home: &CodexHome) -> bool {
+    home.workspace().join("spawned").exists()
+}
+
+/// The events that a stream of this session has, all of them.
+async fn events_of(daemon: &Daemon, session_id: &str) -> Vec<Value> {
+    let page = get(daemon, &format!("/v1/codexd/events?limit=1000&after=0&sessionId={session_id}")).await;
+    page.data(200)["events"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_request_of_a_sub_agent_is_one_of_its_session() {
+    for version in VERSIONS {
+        let mut stage = stage(version).await;
+        let session = stage.session(&asking(json!({}))).await;
+        let session_id = text(&session["sessionId"]);
+        let turn_id = stage.start_turn(&session, SPAWN).await;
+        let request = asked(&stage.daemon, &session_id).await;
+        assert_eq!(request["sessionId"], session["sessionId"], "{version}");
+        assert_ne!(request["threadId"], session["threadId"], "the thread is that of the sub-agent");
+        assert_ne!(request["turnId"], turn_id);
+        assert_eq!(
+            (&request["rootThreadId"], &request["rootTurnId"]),
+            (&session["threadId"], &json!(turn_id))
+        );
+        let view = get(&stage.daemon, &format!("{SESSIONS}/{session_id}")).await;
+        assert_eq!(view.data(200)["requests"], json!([request]));
+        decide(&stage.daemon, &request["requestId"], "accept").await;
+        let its_end = |event: &Value| {
+            event["type"] == "app-server.turn.completed" && event["detail"]["turnId"] == request["turnId"]
+        };
+        logged(&stage.daemon, "the end of the sub-agent", its_end).await;
+        assert!(was_run(&stage.home));
+        let events = events_of(&stage.daemon, &session_id).await;
+        let end = events.iter().find(|event| its_end(event)).expect("a stream of the session has it");
+        assert_eq!(end["detail"]["threadId"], request["threadId"]);
+        assert_eq!(end["detail"]["rootThreadId"], session["threadId"]);
+        for event_type in ["request.opened", "request.resolved"] {
+            assert!(events.iter().any(|event| event["type"] == event_type), "{version}: {event_type}");
+        }
+        let turn = turn_over(&stage.daemon, &session_id, &turn_id).await;
+        assert_eq!(turn["text"], "spawned one", "what a sub-agent says is not the turn's");
+        stage.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn the_rules_of_the_session_hold_for_its_sub_agents() {
+    for version in VERSIONS {
+        let mut stage = stage(version).await;
+        for (rule, by) in
+            [(json!({ "requests": "decline" }), "policy"), (json!({ "requestTimeoutSeconds": 1 }), "timeout")]
+        {
+            let session = stage.session(&asking(rule)).await;
+            stage.start_turn(&session, SPAWN).await;
+            let session_id = &session["sessionId"];
+            let opened = logged(&stage.daemon, "the request", |event| {
+                event["type"] == "request.opened" && event["detail"]["sessionId"] == *session_id
+            })
+            .await;
+            let resolved = over(&stage.daemon, &opened["detail"]["requestId"]).await;
+            assert_eq!((&resolved["resolvedBy"], &resolved["decision"]), (&json!(by), &json!("decline")));
+            assert!(!was_run(&stage.home), "{version}, {by}");
+        }
+        stage.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn an_interrupt_and_a_close_reach_the_sub_agents() {
+    for version in VERSIONS {
+        let mut stage = stage(version).await;
+        for (prompt, closes) in
+            [(SPAWN_AND_STAY, false), (SPAWN, false), (SPAWN_AND_STAY, true), (SPAWN, true)]
+        {
+            let session = stage.session(&asking(json!({}))).await;
+            let session_id = text(&session["sessionId"]);
+            let turn_id = stage.start_turn(&session, prompt).await;
+            let request = asked(&stage.daemon, &session_id).await;
+            if prompt == SPAWN {
+                turn_over(&stage.daemon, &session_id, &turn_id).await;
+            }
+            if closes {
+                let path = format!("{SESSIONS}/{session_id}");
+                delete(&stage.daemon, &path).await.error(409, "turn_in_progress");
+                delete(&stage.daemon, &format!("{path}?interrupt=true")).await.data(200);
+            } else {
+                interrupt(&stage.daemon, &session_id).await.data(202);
+            }
+            let resolved = over(&stage.daemon, &request["requestId"]).await;
+            assert_eq!(resolved["decision"], Value::Null, "{version}, {prompt}: {resolved}");
+            let ended = logged(&stage.daemon, "the end of the sub-agent", |event| {
+                event["type"] == "app-server.turn.completed" && event["detail"]["turnId"] == request["turnId"]
+            })
+            .await;
+            assert_eq!(ended["detail"]["status"], "interrupted");
+            assert!(!was_run(&stage.home), "{version}, {prompt}");
+        }
+        stage.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn sub_agents_are_known_after_a_restart() {
+    for lost in ["", "session-registry.json"] {
+        let mut stage = stage("0.171.0").await;
+        let session = stage.session(&asking(json!({}))).await;
+        let session_id = text(&session["sessionId"]);
+        stage.start_turn(&session, SPAWN).await;
+        let request = asked(&stage.daemon, &session_id).await;
+        stage.stop().await;
+        if !lost.is_empty() {
+            std::fs::remove_file(stage.daemon.state_dir().join(lost)).unwrap();
+        }
+        let mut daemon = Daemon::builder().real(&stage.home).state_from(&stage.daemon).start().await;
+        let listed = requests(&daemon, &session_id).await;
+        assert_eq!((listed.len(), &listed[0]["requestId"]), (1, &request["requestId"]));
+        assert_eq!(listed[0]["status"], "resolved");
+        // All is written at a stop, whatever was before.
+        assert!(daemon.stop().await.status.success());
+        let registry = std::fs::read_to_string(daemon.state_dir().join("session-registry.json")).unwrap();
+        let registry: Value = serde_json::from_str(&registry).unwrap();
+        let known = &registry["descendants"][request["threadId"].as_str().unwrap()];
+        assert_eq!(
+            known["parentThreadId"], session["threadId"],
+            "without {lost:?}: {}",
+            registry["descendants"]
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_descends_from_a_turn_of_another_client_is_shown_and_not_decided() {
+    let model = MockModel::start();
+    let home = CodexHome::builder(&model).sub_agents().build();
+    let server = AppServer::on_tcp(&home).await;
+    let ours = Daemon::builder().external(&server.endpoint).start().await;
+    let theirs = Daemon::builder().external(&server.endpoint).start().await;
+    for daemon in [&ours, &theirs] {
+        child_that_is(daemon, "external").await;
+    }
+    let session = create_session(&theirs, &home, &asking(json!({}))).await;
+    let first = json!({ "sessionId": session["sessionId"], "input": "mock:text=[begun]" });
+    let first = text(&submit(&theirs, &first).await.data(202)["turnId"]);
+    turn_over(&theirs, &text(&session["sessionId"]), &first).await;
+    let rules = json!({ "threadId": session["threadId"], "requests": "decline", "requestTimeoutSeconds": 1 });
+    let watching = create_session(&ours, &home, &asking(rules)).await;
+    let turn = json!({ "sessionId": session["sessionId"], "input": SPAWN });
+    submit(&theirs, &turn).await.data(202);
+    let decided = asked(&theirs, &text(&session["sessionId"])).await;
+    let shown = asked(&ours, &text(&watching["sessionId"])).await;
+    assert_eq!((&shown["sessionId"], &shown["expiresAt"]), (&Value::Null, &Value::Null));
+    assert_eq!(shown["rootThreadId"], session["threadId"]);
+    decide(&theirs, &decided["requestId"], "accept").await;
+    let resolved = over(&ours, &shown["requestId"]).await;
+    assert_eq!((&resolved["resolvedBy"], &resolved["decision"]), (&json!("appServer"), &Value::Null));
+}
