@@ -32,8 +32,8 @@ use crate::daemon::ChildFile;
 use crate::disk::Disk;
 use crate::http::Query;
 use crate::journal::{Bounds, Cursor, Entry, Found, Journal, Limits, MetaFile, Next, seq_of};
-use crate::state::State;
 use crate::state::snapshot::{self, DaemonFile, Identity, Loaded, RecentFile, RegistryFile};
+use crate::state::{DaemonState, State};
 
 pub use head::head;
 
@@ -135,7 +135,7 @@ pub fn state_file(data: &[u8], folder: &Path) {
     let path = folder.join("file.json");
     match name.first() {
         Some(b'i') => reload::<Identity>(&path, content),
-        Some(b'd') => reload::<DaemonFile>(&path, content),
+        Some(b'd') => reload::<DaemonFile<DaemonState>>(&path, content),
         Some(b'r') => reload::<RecentFile<serde_json::Value>>(&path, content),
         Some(b'e') => reload_meta(folder, content),
         Some(b'c') => {
@@ -356,13 +356,14 @@ fn reload_meta(folder: &Path, content: &[u8]) {
     disk.replace(&path, content).unwrap();
     let file = MetaFile::new(folder, disk);
     match file.load().unwrap() {
-        Found::Good(first) => {
+        Found::Good(first) | Found::Copied(first) => {
             file.save(&first).unwrap();
             match file.load().unwrap() {
                 Found::Good(second) => assert_eq!(second, first),
                 other => panic!("{other:?}"),
             }
         }
+        Found::Newer(_) => assert_eq!(fs::read(&path).unwrap(), content),
         Found::Bad(_) => assert!(!path.exists()),
         Found::Missing => panic!("it is there"),
     }
@@ -406,6 +407,7 @@ fn follow(journal: &Journal, cursor: u64) -> Vec<u64> {
     while let Some(next) = runtime.block_on(reader.step()).unwrap() {
         match next {
             Next::Lines(lines) => numbers.extend(lines.iter().map(|line| line.seq)),
+            Next::Missing(hole) => reader.jump(hole.through),
             Next::Gone => panic!("what follows {} is gone", reader.cursor()),
         }
     }

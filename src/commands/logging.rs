@@ -3,6 +3,7 @@
 //! A thread of its own writes: whoever reads stderr may stop reading, and a full pipe must not stop the daemon.
 //! Lines that it cannot take any more are dropped, counted, and the count is written when it goes on.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,12 +11,16 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
 use tracing::Level;
+use tracing::field::Field;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::{Targets, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::Failure;
+use super::terminal::harmless;
 use crate::daemon;
 
 /// What the targets of codexd's own words begin with.
@@ -35,8 +40,10 @@ pub(crate) fn start(filter: &str) -> Result<FlushedLog, Failure> {
     })?;
     let log = Log::start(io::stderr())
         .map_err(|error| Failure::new(format!("The thread of the log could not be started: {error}.")))?;
-    let lines =
-        tracing_subscriber::fmt::layer().with_writer(log.clone()).with_ansi(io::stderr().is_terminal());
+    let lines = tracing_subscriber::fmt::layer()
+        .fmt_fields(debug_fn(write_field).delimited(" "))
+        .with_writer(log.clone())
+        .with_ansi(io::stderr().is_terminal());
     // What the libraries below would say of themselves at these levels are headers, frames and texts.
     let is_ours =
         filter_fn(|metadata| *metadata.level() <= Level::INFO || metadata.target().starts_with(OURS));
@@ -177,6 +184,16 @@ impl Drop for LineWriter<'_> {
     }
 }
 
+/// Writes one field of a line: whatever is logged, by whomever, passes here, and nothing of it reaches a terminal or a
+/// pager that such a program would obey, or that begins a line of its own.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let text = format!("{value:?}");
+    match field.name() {
+        "message" => writer.write_str(&harmless(&text)),
+        name => write!(writer, "{name}={}", harmless(&text)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
@@ -216,5 +233,27 @@ mod tests {
         say("and on\n");
         log.flush();
         assert!(output.0.lock().unwrap().ends_with(b"and on\n"));
+    }
+
+    #[test]
+    fn nothing_that_is_logged_controls_a_terminal_or_begins_a_line() {
+        let output = Output::default();
+        let log = Log::start(output.clone()).unwrap();
+        let lines = tracing_subscriber::fmt::layer()
+            .fmt_fields(debug_fn(write_field).delimited(" "))
+            .with_ansi(false)
+            .with_writer(log.clone());
+        let error = "\u{1b}]52;c;cm0gLXJm\u{7}\r\nERROR all is well \u{202e}\u{9b}31m\u{2028}";
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
+            tracing::warn!(error = %error, quoted = error, debug = ?error, number = 7, "a turn failed: {error}");
+        });
+        log.flush();
+        let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+        let line = text.strip_suffix('\n').unwrap();
+        let obeyed = |c: &char| c.is_control() || ['\u{202e}', '\u{2028}'].contains(c);
+        assert_eq!(line.chars().find(obeyed), None, "{line:?}");
+        assert!(line.contains("ERROR all is well") && line.ends_with("number=7"), "{line}");
+        assert!(line.contains("a turn failed: ␛]52;c;cm0gLXJm␇"), "{line}");
     }
 }

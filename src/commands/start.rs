@@ -21,6 +21,7 @@ pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode
     }
     let code = runtime.block_on(async {
         let mut signals = Signals::new()?;
+        survive_file_limit();
         let running = Running::start(config).await?;
         if run_once {
             return Ok(running.once(json).await);
@@ -222,6 +223,18 @@ fn line(status: &StatusView) -> String {
         format!("ws_url={}", service.event_stream_url.clone().unwrap_or_else(not_listening)),
     ]
     .join(" ")
+}
+
+/// Lets a write beyond the limit for the size of files (`ulimit -f`) fail with EFBIG, as on a full disk, instead of
+/// ending the daemon with SIGXFSZ.
+///
+/// A handler, since a signal that is ignored stays so in the app-server and all its commands.
+fn survive_file_limit() {
+    let kind = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    // The handler stays when the listener is dropped.
+    if let Err(error) = signal(kind) {
+        tracing::warn!(%error, "failed to handle SIGXFSZ; a limit for the size of files would end codexd");
+    }
 }
 
 /// The signals that ask for a stop.

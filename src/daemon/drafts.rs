@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::app_server::Closed;
 use crate::config::Config;
-use crate::journal::{Damage, Recovered};
+use crate::journal::{Damage, Notice, Recovered};
 use crate::state::{
     Draft, IdempotencyKey, Level, Request, RequestPolicy, Resolution, ResolvedBy, Session, State, event_type,
 };
@@ -230,6 +230,14 @@ pub(crate) fn state_notice(message: String) -> Draft {
     Draft::note(Level::Warn, "state.recovered", message, Value::Null)
 }
 
+/// Something about the event log that the owner should know.
+pub(crate) fn log_notice(notice: Notice) -> Draft {
+    let detail = notice
+        .skipped
+        .map_or(Value::Null, |(from, through)| json!({ "skippedFrom": from, "skippedThrough": through }));
+    Draft::note(Level::Warn, "state.recovered", notice.message, detail)
+}
+
 /// The log cannot be written.
 pub(crate) fn storage_failed(reason: &str) -> Draft {
     let message =
@@ -259,6 +267,8 @@ pub(crate) fn log_damaged(damage: &[Damage]) -> Draft {
                 "afterSeq": damage.after,
                 "beforeSeq": damage.before,
                 "bytes": damage.bytes,
+                "missingFrom": damage.missing.map(|missing| missing.from),
+                "missingThrough": damage.missing.map(|missing| missing.through),
             })
         })
         .collect();
@@ -268,7 +278,8 @@ pub(crate) fn log_damaged(damage: &[Damage]) -> Draft {
     };
     let places: Vec<_> = damage.iter().take(5).map(between).collect();
     let more = if damage.len() > places.len() { " and in more places" } else { "" };
-    let message = format!("The event log is damaged {}{more}; what stood there is lost.", places.join(", "));
+    let message =
+        format!("The event log is damaged {}{more}; the events that were there are lost.", places.join(", "));
     Draft::note(Level::Error, "log.damaged", message, json!({ "damage": parts }))
 }
 

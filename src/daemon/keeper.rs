@@ -6,12 +6,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::recorder::{Input, Recorder};
-use crate::config::Paths;
-use crate::disk::Disk;
+use super::status::DaemonView;
+use crate::config::Config;
+use crate::disk::{Disk, FolderLock};
 use crate::journal::LogSync;
 use crate::state::snapshot::{self, DaemonFile, RecentFile, RegistryFile};
 
@@ -29,14 +29,16 @@ pub(crate) struct Keeper {
 struct Shared {
     wanted: Mutex<Wanted>,
     changed: Condvar,
+    config: Config,
+    identity: PathBuf,
     registry: PathBuf,
     daemon: PathBuf,
     recent: PathBuf,
     disk: Disk,
-    /// Files that are not written, because a newer codexd wrote them.
-    frozen: Vec<PathBuf>,
     recorder: Recorder,
     log: Arc<LogSync>,
+    /// Of a directory that was made again.
+    lock: Mutex<Option<FolderLock>>,
 }
 
 /// What is to be written.
@@ -52,22 +54,28 @@ struct Wanted {
 impl Keeper {
     pub(crate) fn start(
         disk: Disk,
-        paths: &Paths,
-        frozen: Vec<PathBuf>,
+        config: &Config,
         log: Arc<LogSync>,
         recorder: Recorder,
     ) -> io::Result<Self> {
+        let paths = &config.paths;
         let shared = Arc::new(Shared {
             wanted: Mutex::default(),
             changed: Condvar::new(),
+            config: config.clone(),
+            identity: paths.identity.clone(),
             registry: paths.session_registry.clone(),
             daemon: paths.daemon_state.clone(),
             recent: paths.recent_events.clone(),
             disk,
-            frozen,
             recorder,
             log,
+            lock: Mutex::default(),
         });
+        // From the start all files are there.
+        if let Err(error) = shared.write(true) {
+            tracing::error!(%error, "failed to write the state files");
+        }
         let worker = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(move || worker.work())?;
         Ok(Self { shared, thread: Some(thread) })
@@ -75,7 +83,7 @@ impl Keeper {
 
     /// Says that the records changed, and whether the sessions are among them.
     pub(crate) fn changed(&self, sessions: bool) {
-        let mut wanted = self.shared.lock();
+        let mut wanted = self.shared.wanted();
         let first = !wanted.records;
         wanted.records = true;
         wanted.sessions |= sessions;
@@ -86,13 +94,13 @@ impl Keeper {
 
     /// Says whether the log is to be tried again from time to time.
     pub(crate) fn failing(&self, failing: bool) {
-        self.shared.lock().failing = failing;
+        self.shared.wanted().failing = failing;
         self.shared.changed.notify_one();
     }
 
     /// Writes what changed and ends.
     pub(crate) fn stop(&mut self) {
-        self.shared.lock().stopping = true;
+        self.shared.wanted().stopping = true;
         self.shared.changed.notify_one();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -113,10 +121,10 @@ impl Shared {
                 Ok(()) => said = false,
                 Err(error) => {
                     if !said {
-                        tracing::error!(%error, "the state files cannot be written");
+                        tracing::error!(%error, "failed to write the state files");
                     }
                     said = true;
-                    let mut again = self.lock();
+                    let mut again = self.wanted();
                     again.records = true;
                     again.sessions |= wanted.sessions;
                 }
@@ -130,7 +138,7 @@ impl Shared {
 
     /// Waits for a change or the end, and takes over what is to be written.
     fn wait(&self) -> Wanted {
-        let mut wanted = self.lock();
+        let mut wanted = self.wanted();
         while !wanted.records && !wanted.failing && !wanted.stopping {
             wanted = self.changed.wait(wanted).unwrap_or_else(PoisonError::into_inner);
         }
@@ -142,32 +150,32 @@ impl Shared {
 
     fn pause(&self, length: Duration) {
         let until = Instant::now() + length;
-        let mut wanted = self.lock();
+        let mut wanted = self.wanted();
         while !wanted.stopping {
             let Some(left) = until.checked_duration_since(Instant::now()) else { return };
             wanted = self.changed.wait_timeout(wanted, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
+    /// Writes the state files, all from the records of one moment; the registry only when the sessions changed.
     fn write(&self, sessions: bool) -> io::Result<()> {
         let view = self.recorder.view();
+        let is_missing = |path: &Path| std::fs::symlink_metadata(path).is_err();
         let (registry, daemon, recent) = {
             let state = view.state();
-            let registry = sessions.then(|| RegistryFile::of(&state));
-            (registry, DaemonFile::of(&state), view.recent_events())
+            let registry = (sessions || is_missing(&self.registry)).then(|| RegistryFile::of(&state));
+            (
+                registry,
+                DaemonFile::of(&state, |daemon| DaemonView::of(&self.config, daemon)),
+                view.recent_events(),
+            )
         };
-        // The log first: a snapshot must not know more than the log.
-        if let Err(error) = self.log.sync() {
+        // The log first: after a power cut a snapshot must not know more than a log that could be written.
+        // One that cannot be is no reason to lose the records too: the next start then notices what the log lacks.
+        if self.log.sync().is_err() {
             self.recorder.send(Input::Retry);
-            return Err(error);
         }
-        // A log that cannot be written has nothing to sync, and that succeeds.
-        if self.log.synced_through() < daemon.through_seq {
-            return Err(io::Error::other("the event log is behind them"));
-        }
-        if let Some(registry) = registry {
-            self.save(&self.registry, &registry)?;
-        }
+        view.log.check_files();
         let events: Vec<&RawValue> =
             recent.iter().filter_map(|line| serde_json::from_slice(line.json()).ok()).collect();
         let recent = RecentFile {
@@ -177,18 +185,38 @@ impl Shared {
             updated_at: daemon.daemon.updated_at.clone(),
             events,
         };
-        self.save(&self.recent, &recent)?;
-        self.save(&self.daemon, &daemon)
+        let mut files = Vec::new();
+        if is_missing(&self.identity) {
+            files.push((&*self.identity, snapshot::text(&view.identity)?));
+        }
+        if let Some(registry) = &registry {
+            files.push((&*self.registry, snapshot::text(registry)?));
+        }
+        files.push((&*self.recent, snapshot::text(&recent)?));
+        files.push((&*self.daemon, snapshot::text(&daemon)?));
+        let files: Vec<_> = files.iter().map(|(path, text)| (*path, &text[..])).collect();
+        match self.disk.replace_all(&files) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_directory()?;
+                self.disk.replace_all(&files)
+            }
+            written => written,
+        }
     }
 
-    fn save(&self, path: &Path, value: &impl Serialize) -> io::Result<()> {
-        if self.frozen.iter().any(|frozen| frozen == path) {
+    /// Makes the directory again that was removed, and takes it: its lock went with it.
+    fn make_directory(&self) -> io::Result<()> {
+        let Some(directory) = self.daemon.parent() else { return Ok(()) };
+        if std::fs::symlink_metadata(directory).is_ok() {
             return Ok(());
         }
-        snapshot::save(&self.disk, path, value)
+        tracing::error!(path = %directory.display(), "the state directory was removed; it is made again");
+        let lock = FolderLock::take(&self.disk, directory).map_err(io::Error::other)?;
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock);
+        Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Wanted> {
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -111,7 +111,7 @@ impl StartError {
     /// Whether a file or folder is not ours to use, so that another try would end the same way.
     pub fn is_refusal(&self) -> bool {
         let source = match self {
-            Self::Open(OpenError::Lock(_)) => return true,
+            Self::Open(OpenError::Lock(_) | OpenError::Newer { .. }) => return true,
             Self::Open(OpenError::File { source, .. }) | Self::Recorder(source) => source,
         };
         source.kind() == io::ErrorKind::PermissionDenied

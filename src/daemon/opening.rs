@@ -7,9 +7,9 @@ use super::drafts;
 use super::recorder::now;
 use crate::config::Config;
 use crate::disk::{Disk, FolderLock, LockError};
-use crate::journal::{Journal, Limits};
+use crate::journal::{Journal, Limits, OpenFailure};
 use crate::state::snapshot::{self, DaemonFile, Identity, Loaded, RecentFile, RegistryFile};
-use crate::state::{Draft, Event, State, event_type};
+use crate::state::{DaemonState, Draft, Event, State, event_type};
 
 /// Why the daemon cannot use its folders.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,20 @@ pub enum OpenError {
         /// What the system says.
         #[source]
         source: io::Error,
+    },
+    /// A newer version of the program used the directory.
+    #[error(
+        "{} was written by a newer codexd (layout {version}, and this one, {}, knows {known}). Nothing was changed. \
+         Start the newer codexd, or give this one directories of its own with --state-dir and --logs-dir.",
+        path.display(),
+        env!("CARGO_PKG_VERSION"),
+        known = snapshot::VERSION
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The version of its layout.
+        version: u32,
     },
 }
 
@@ -71,17 +85,15 @@ pub(crate) struct Opened {
     pub(crate) notices: Vec<Draft>,
     /// Damage of the log that was reported in an earlier life.
     pub(crate) known_damage: Vec<(u64, u64)>,
-    /// Files of a newer codexd, which are not written.
-    pub(crate) frozen: Vec<PathBuf>,
 }
 
 /// Reads the files, makes what is missing, and brings the records up to the log.
 pub(crate) fn open(config: &Config, folders: &Folders) -> Result<Opened, OpenError> {
     let paths = &config.paths;
-    let mut loading = Loading { disk: folders.disk.clone(), notices: Vec::new(), frozen: Vec::new() };
+    let mut loading = Loading { disk: folders.disk.clone(), notices: Vec::new() };
     let identity: Option<Identity> = loading.load(&paths.identity)?;
     let registry: Option<RegistryFile> = loading.load(&paths.session_registry)?;
-    let daemon: Option<DaemonFile> = loading.load(&paths.daemon_state)?;
+    let daemon: Option<DaemonFile<DaemonState>> = loading.load(&paths.daemon_state)?;
     let recent: Option<RecentFile<serde_json::Value>> = loading.load(&paths.recent_events)?;
 
     // Numbers are never used twice, so none of the files may know a higher one than the log begins with.
@@ -98,9 +110,13 @@ pub(crate) fn open(config: &Config, folders: &Folders) -> Result<Opened, OpenErr
     };
     let logs = &paths.logs_dir;
     let failed = |source| OpenError::File { path: logs.clone(), source };
-    let opened =
-        Journal::open(logs, loading.disk.clone(), limits, known, config.event_cache_size).map_err(failed)?;
-    loading.notices.extend(opened.notices.into_iter().map(drafts::state_notice));
+    let opened = Journal::open(logs, loading.disk.clone(), limits, known, config.event_cache_size).map_err(
+        |failure| match failure {
+            OpenFailure::Newer(version) => OpenError::Newer { path: logs.join("event-log.json"), version },
+            OpenFailure::Io(source) => failed(source),
+        },
+    )?;
+    loading.notices.extend(opened.notices.into_iter().map(drafts::log_notice));
     let journal = opened.journal;
 
     let mut state = State::restore(registry, daemon);
@@ -121,8 +137,8 @@ pub(crate) fn open(config: &Config, folders: &Folders) -> Result<Opened, OpenErr
         None => last_daemon_id(&journal).map_err(failed)?,
     };
     let identity = loading.identity(config, identity, daemon_id)?;
-    let Loading { disk, notices, frozen } = loading;
-    Ok(Opened { disk, identity, state, journal, notices, known_damage: opened.known_damage, frozen })
+    let Loading { disk, notices } = loading;
+    Ok(Opened { disk, identity, state, journal, notices, known_damage: opened.known_damage })
 }
 
 /// Who the log says that this daemon is.
@@ -162,7 +178,6 @@ fn is_foldable(json: &[u8]) -> bool {
 struct Loading {
     disk: Disk,
     notices: Vec<Draft>,
-    frozen: Vec<PathBuf>,
 }
 
 impl Loading {
@@ -177,15 +192,7 @@ impl Loading {
                 path.display(),
                 moved_to.display(),
             ),
-            Loaded::Newer { version } => {
-                self.frozen.push(path.to_owned());
-                format!(
-                    "{} was written by a newer codexd (layout {version}, this one knows {}); it is left as it is and not \
-                     kept up to date.",
-                    path.display(),
-                    snapshot::VERSION,
-                )
-            }
+            Loaded::Newer { version } => return Err(OpenError::Newer { path: path.to_owned(), version }),
         };
         self.notices.push(drafts::state_notice(notice));
         Ok(None)
@@ -212,7 +219,7 @@ impl Loading {
                 version: config.version.to_owned(),
             },
         };
-        if known.as_ref() != Some(&identity) && !self.frozen.contains(path) {
+        if known.as_ref() != Some(&identity) {
             snapshot::save(&self.disk, path, &identity)
                 .map_err(|source| OpenError::File { path: path.clone(), source })?;
         }

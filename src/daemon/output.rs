@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::disk::{Disk, beside};
@@ -34,6 +35,19 @@ impl OutputLog {
                 }
                 self.failing = true;
             }
+        }
+    }
+
+    /// Begins a new file when the one that is written was removed or replaced.
+    pub(crate) fn see_to_place(&mut self) {
+        let mark = |found: std::fs::Metadata| (found.dev(), found.ino());
+        let in_place = std::fs::symlink_metadata(&self.path).map(mark).ok();
+        if in_place.is_some() && in_place == self.file.metadata().map(mark).ok() {
+            return;
+        }
+        match self.disk.open_append(&self.path).and_then(|file| Ok((file.metadata()?.len(), file))) {
+            Ok((size, file)) => (self.size, self.file) = (size, file),
+            Err(error) => tracing::warn!(%error, path = %self.path.display(), "failed to open a log again"),
         }
     }
 

@@ -29,6 +29,9 @@ const BATCH: usize = 16;
 /// How often a log that cannot be written is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 
+/// What the names of events begin with that are about the files of the daemon.
+const FILES: [&str; 3] = ["state.", "storage.", "log."];
+
 /// Makes events out of the records as they are at that point of the log.
 pub(crate) type Build = Box<dyn FnOnce(&State) -> Vec<Draft> + Send>;
 
@@ -44,7 +47,7 @@ pub(crate) enum Input {
     Output(Stream, Bytes),
     /// A connection ended, and with it the turns that it carried.
     Closed(Closed),
-    /// Damage was found in the middle of the log.
+    /// Damage was found in the middle of the log; none of it means that the file which is written is to be looked at.
     Damaged(Vec<Damage>),
     /// Somebody waits until everything before is recorded.
     CaughtUp(oneshot::Sender<()>),
@@ -105,7 +108,7 @@ pub(crate) struct Recorder {
 impl Recorder {
     /// Starts the threads on what was opened; what was noticed becomes the first events.
     pub(crate) fn start(config: &Config, opened: Opened) -> std::io::Result<Self> {
-        let Opened { disk, identity, state, journal, notices, known_damage, frozen } = opened;
+        let Opened { disk, identity, state, journal, notices, known_damage } = opened;
         let paths = &config.paths;
         let view = Arc::new(View {
             identity,
@@ -123,7 +126,7 @@ impl Recorder {
             view: Arc::clone(view),
             backlog: Arc::clone(&recorder.backlog),
             syncer: Syncer::start(journal.sync(), recorder.clone())?,
-            keeper: Keeper::start(disk.clone(), paths, frozen, journal.sync(), recorder.clone())?,
+            keeper: Keeper::start(disk.clone(), config, journal.sync(), recorder.clone())?,
             stdout: output(&paths.stdout_log)?,
             stderr: output(&paths.stderr_log)?,
             closed_sessions: config.limits.closed_sessions,
@@ -131,25 +134,16 @@ impl Recorder {
             journal,
         };
         recorder.send(Input::Events(notices));
-        recorder.scrub(known_damage)?;
+        // A weak one: the log, which keeps it, must not keep the recorder alive.
+        let inputs = recorder.inputs.downgrade();
+        recorder.view.log.watch(known_damage, move |damage| {
+            if let Some(inputs) = inputs.upgrade() {
+                // The recorder may have stopped.
+                let _ = inputs.send(Input::Damaged(damage));
+            }
+        });
         std::thread::Builder::new().name("recorder".to_owned()).spawn(move || worker.work(waiting))?;
         Ok(recorder)
-    }
-
-    /// Looks through the whole log once, aside, and tells what is damaged and was not told before.
-    fn scrub(&self, known: Vec<(u64, u64)>) -> std::io::Result<()> {
-        let (recorder, log) = (self.clone(), Arc::clone(&self.view.log));
-        let through = log.bounds().latest;
-        let scrub = move || match log.scrub(through) {
-            Ok(mut damage) => {
-                damage.retain(|damage| !known.contains(&damage.key));
-                if !damage.is_empty() {
-                    recorder.send(Input::Damaged(damage));
-                }
-            }
-            Err(error) => tracing::warn!(%error, "the event log could not be looked through"),
-        };
-        std::thread::Builder::new().name("scrub".to_owned()).spawn(scrub).map(drop)
     }
 
     /// What everybody may read.
@@ -254,6 +248,7 @@ impl Worker {
                         self.record(&mut drafts);
                         drafts = drafts::closed(&self.view.state(), &closed);
                     }
+                    Input::Damaged(damage) if damage.is_empty() => self.keeper.changed(false),
                     Input::Damaged(damage) => {
                         drafts.push(drafts::log_damaged(&damage));
                         let keys = damage.iter().map(|damage| damage.key);
@@ -346,6 +341,8 @@ impl Worker {
             return;
         }
         self.tried = Some(Instant::now());
+        // A failed sync may be the first that is heard of it.
+        let untold = self.journal.sync().cause().filter(|_| self.view.storage().is_none());
         match self.journal.recover() {
             Ok(recovered) => {
                 tracing::info!("the event log can be written again");
@@ -353,6 +350,11 @@ impl Worker {
                 self.view.set_storage(None);
                 self.keeper.failing(false);
                 drafts.insert(0, drafts::storage_recovered(&recovered));
+                if let Some(reason) = untold {
+                    drafts.insert(0, drafts::storage_failed(&reason));
+                }
+                self.stdout.see_to_place();
+                self.stderr.see_to_place();
             }
             Err(error) => {
                 tracing::debug!(%error, "the event log still cannot be written");
@@ -383,7 +385,8 @@ fn log(seq: u64, draft: &Draft) {
     let quotes = event_type == "child.stderr" || event_type == event_type::TURN_ERROR;
     let is_frequent =
         event_type == event_type::THREAD_STATUS_CHANGED || event_type == event_type::NOTIFICATION;
-    if draft.change == Change::None || quotes || is_frequent {
+    let is_about_files = FILES.iter().any(|prefix| event_type.starts_with(prefix));
+    if (draft.change == Change::None && !is_about_files) || quotes || is_frequent {
         tracing::debug!(seq, event_type, "event");
         return;
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Daemon, DaemonError, child};
 use crate::app_server::Availability;
-use crate::config::ConfigView;
+use crate::config::{Config, ConfigView};
 use crate::journal::Line;
 use crate::state::snapshot::Identity;
 use crate::state::{AccountState, ChildPhase, ChildState, DaemonState, Event, QueuedTurn, Request, Session};
@@ -176,7 +176,7 @@ impl Daemon {
                 events: recent.iter().map(event).collect(),
             },
             account: daemon.account.clone(),
-            daemon: self.daemon_view(daemon),
+            daemon: DaemonView::of(self.config(), daemon),
             session_registry: RegistryView { updated_at: sessions_updated_at, sessions },
             through,
         }
@@ -203,10 +203,13 @@ impl Daemon {
         let recent_events = recent.iter().map(event).filter(about).collect();
         Ok(SessionView { recent_events, session, queued_turns, requests })
     }
+}
 
-    fn daemon_view(&self, daemon: DaemonState) -> DaemonView {
-        let server = self.config().view().server;
-        DaemonView {
+impl DaemonView {
+    /// The record of the daemon with the settings of the app-server.
+    pub(super) fn of(config: &Config, daemon: DaemonState) -> Self {
+        let server = config.view().server;
+        Self {
             started: daemon.started,
             started_at: daemon.started_at,
             stopped_at: daemon.stopped_at,

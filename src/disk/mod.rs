@@ -15,8 +15,10 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
 
 pub use lock::{FolderLock, LockError, holder};
 pub use secret::{Stamp, read_secret};
@@ -150,15 +152,46 @@ impl Disk {
     ///
     /// Written beside, synced, renamed, and the folder synced: leaving out any of the four steps loses data (measured).
     pub(crate) fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        self.replace_all(&[(path, content)])
+    }
+
+    /// [`Disk::replace`] for several files of one directory, which change places one right after the other.
+    ///
+    /// When one of them cannot be written none is replaced.
+    pub(crate) fn replace_all(&self, files: &[(&Path, &[u8])]) -> io::Result<()> {
+        for (path, content) in files {
+            self.write_beside(path, |_| Ok(content.to_vec()))?;
+        }
+        self.put_in_place(files.iter().map(|(path, _)| *path))
+    }
+
+    /// [`Disk::replace`] with a content that names the file it is in.
+    pub(crate) fn replace_marked(
+        &self,
+        path: &Path,
+        content: impl FnOnce(FileMark) -> io::Result<Vec<u8>>,
+    ) -> io::Result<()> {
+        self.write_beside(path, |file| content(FileMark::of(&file.metadata()?)))?;
+        self.put_in_place([path].into_iter())
+    }
+
+    /// Writes and syncs the file that is to take the place of another one.
+    fn write_beside(
+        &self,
+        path: &Path,
+        content: impl FnOnce(&File) -> io::Result<Vec<u8>>,
+    ) -> io::Result<()> {
         let temporary = beside(path, "new");
         let file = self.open(&temporary, OpenOptions::new().create(true).write(true).truncate(true))?;
-        self.write_all(&file, content)?;
-        self.sync(&file)?;
-        self.rename(&temporary, path)?;
-        match path.parent() {
-            Some(folder) => self.sync_folder(folder),
-            None => Ok(()),
-        }
+        self.write_all(&file, &content(&file)?)?;
+        self.sync(&file)
+    }
+
+    /// Renames what [`Disk::write_beside`] wrote, and syncs the directory.
+    fn put_in_place<'a>(&self, mut paths: impl Iterator<Item = &'a Path> + Clone) -> io::Result<()> {
+        let directory = paths.clone().next().and_then(Path::parent);
+        paths.try_for_each(|path| self.rename(&beside(path, "new"), path))?;
+        directory.map_or(Ok(()), |directory| self.sync_folder(directory))
     }
 
     /// Puts a file into a folder that is not codexd's own, and makes that folder when there is none: one that is there
@@ -226,6 +259,29 @@ impl Disk {
     #[expect(clippy::unnecessary_wraps, reason = "tests make calls fail here")]
     fn may(&self, _operation: Operation) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// What tells a file from a copy of it: its inode, and the time when it was made where the file system knows it.
+///
+/// A rename keeps both, and a restart of the machine too; a copy has its own, also when it was written over the file.
+/// The device is no part of it: its number may be another one after each mount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FileMark {
+    inode: u64,
+    /// In nanoseconds since 1970.
+    born: Option<u64>,
+}
+
+impl FileMark {
+    fn of(found: &fs::Metadata) -> Self {
+        let born = found.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        Self { inode: found.ino(), born: born.and_then(|born| u64::try_from(born.as_nanos()).ok()) }
+    }
+
+    /// The mark of the file at this path.
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self::of(&fs::symlink_metadata(path)?))
     }
 }
 

@@ -59,6 +59,8 @@ pub enum Gone {
     OtherEpoch,
     /// It is ahead of everything there is.
     Future,
+    /// What follows it is missing: lines of the log were damaged or removed.
+    Lost,
 }
 
 impl Gone {
@@ -68,6 +70,7 @@ impl Gone {
             Gone::Expired => "expired",
             Gone::OtherEpoch => "epoch",
             Gone::Future => "future",
+            Gone::Lost => "lost",
         }
     }
 }
@@ -99,6 +102,7 @@ impl fmt::Display for Gone {
             Gone::Expired => "events after this cursor are no longer kept",
             Gone::OtherEpoch => "this cursor belongs to a log that was lost or replaced",
             Gone::Future => "this cursor is ahead of the newest event",
+            Gone::Lost => "events after this cursor are missing in the log, which was damaged",
         })
     }
 }

@@ -34,7 +34,8 @@ impl Line {
     pub(crate) fn from_json(seq: u64, json: &[u8]) -> Self {
         let mut frame = Vec::with_capacity(FRAME_HEAD.len() + json.len() + FRAME_TAIL.len());
         frame.extend_from_slice(FRAME_HEAD);
-        frame.extend_from_slice(json);
+        // Earlier versions wrote them as they came.
+        push_on_one_line(&mut frame, json);
         frame.extend_from_slice(FRAME_TAIL);
         Self { seq, frame: frame.into() }
     }
@@ -92,7 +93,7 @@ impl Batch {
         out.extend_from_slice(b"\",\"message\":");
         push_string(out, entry.message);
         out.extend_from_slice(b",\"detail\":");
-        out.extend_from_slice(entry.detail.unwrap_or("null").as_bytes());
+        push_on_one_line(out, entry.detail.unwrap_or("null").as_bytes());
         out.extend_from_slice(b"}");
         out.extend_from_slice(FRAME_TAIL);
         self.ends.push((seq, out.len()));
@@ -137,10 +138,62 @@ fn push_string(out: &mut Vec<u8>, text: &str) {
     let plain = text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
     if plain {
         out.push(b'"');
-        out.extend_from_slice(text.as_bytes());
+        push_on_one_line(out, text.as_bytes());
         out.push(b'"');
     } else {
         // A `Value` always renders, and `Display` gives its compact text.
-        out.extend_from_slice(serde_json::Value::from(text).to_string().as_bytes());
+        push_on_one_line(out, serde_json::Value::from(text).to_string().as_bytes());
+    }
+}
+
+/// Adds a JSON text with every character escaped at which readers of lines break a line: U+0085 (Python), U+2028 and
+/// U+2029 (Python, and `readline` of Node 24).
+///
+/// JSON allows them in strings as they are, and nowhere else, so the text keeps its meaning.
+pub fn push_on_one_line(out: &mut Vec<u8>, json: &[u8]) {
+    let mut rest = json;
+    // Each begins with one of two bytes.
+    while let Some(at) = memchr::memchr2(0xC2, 0xE2, rest) {
+        let (escape, length): (&[u8], usize) = match &rest[at..] {
+            [0xC2, 0x85, ..] => (b"\\u0085", 2),
+            [0xE2, 0x80, 0xA8, ..] => (b"\\u2028", 3),
+            [0xE2, 0x80, 0xA9, ..] => (b"\\u2029", 3),
+            _ => (&rest[at..=at], 1),
+        };
+        out.extend_from_slice(&rest[..at]);
+        out.extend_from_slice(escape);
+        rest = &rest[at + length..];
+    }
+    out.extend_from_slice(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_reader_of_lines_breaks_a_line() {
+        let text = "a\u{2028}b\u{2029}c\u{85}d \u{2027}\u{202a}\u{84}é€";
+        let json = serde_json::to_string(text).unwrap();
+        let mut escaped = Vec::new();
+        push_on_one_line(&mut escaped, json.as_bytes());
+        let escaped = String::from_utf8(escaped).unwrap();
+        assert!(!escaped.contains(['\u{2028}', '\u{2029}', '\u{85}']), "{escaped}");
+        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
+
+        let mut batch = Batch::default();
+        let entry = Entry { level: "info", event_type: "a.b", message: text, detail: Some(&json) };
+        batch.push(1, "2026-01-02T03:04:05.678Z", entry);
+        let written = batch.finish().remove(0);
+        let old = format!("{{\"seq\":1,\"message\":{json}}}");
+        for line in [written, Line::from_json(1, old.as_bytes())] {
+            let read = std::str::from_utf8(line.json()).unwrap();
+            assert!(!read.contains(['\u{2028}', '\u{2029}', '\u{85}']), "{read}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(read).unwrap()["message"], text);
+        }
+        // What no character can be is passed on.
+        let mut broken = Vec::new();
+        push_on_one_line(&mut broken, b"\xC2\xE2\x80");
+        assert_eq!(broken, b"\xC2\xE2\x80");
     }
 }

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::continuity::Continuity;
 use super::cursor::Bounds;
 use super::figures::Figures;
-use super::line::Line;
+use super::line::{Line, seq_of};
+use super::scrub::Damage;
 use super::segments::{Position, Segment};
 use super::subscription::Subscription;
 use super::tail::Tail;
@@ -30,6 +32,7 @@ pub struct Log {
     /// only to a log that could not be written or synced.
     pub(super) rewrites: RwLock<u64>,
     pub(super) figures: Arc<Figures>,
+    pub(super) continuity: Continuity,
     /// How many events a subscription leaves out before its first.
     #[cfg(feature = "mutations")]
     pub(super) skipped: u64,
@@ -84,7 +87,7 @@ impl Log {
             let next = self.after_segment(position.first_seq);
             let (mut stop, found) = (false, position.found);
             position.scan(|offset, json| {
-                let seq = super::line::seq_of(json);
+                let seq = seq_of(json);
                 if let Some(seq) = seq.filter(|&seq| seq > last && found.can_have(offset, seq)) {
                     last = seq;
                     stop = !each(seq, json);
@@ -92,7 +95,11 @@ impl Log {
                 !stop
             })?;
             match next {
-                Some(segment) if !stop => position = Position::find(&segment, last)?,
+                Some(next) if !stop => match self.open_segment(next, last)? {
+                    Some(next) => position = next,
+                    // Removed meanwhile.
+                    None => position.first_seq = next,
+                },
                 _ => return Ok(()),
             }
         }
@@ -100,19 +107,88 @@ impl Log {
 
     /// The place after `cursor`.
     pub(super) fn seek(&self, cursor: u64) -> io::Result<Seek> {
-        // The file is opened under the lock: after it, a rotation may have given the name to another file.
-        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-        let after = segments.partition_point(|segment| segment.first_seq <= cursor + 1);
-        match after.checked_sub(1).and_then(|index| segments.get(index)) {
-            Some(segment) => Ok(Seek::At(Position::find(segment, cursor)?)),
-            None => Ok(Seek::Gone),
+        loop {
+            let first_seq = {
+                let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+                let after = segments.partition_point(|segment| segment.first_seq <= cursor + 1);
+                after.checked_sub(1).and_then(|index| segments.get(index)).map(|segment| segment.first_seq)
+            };
+            let Some(first_seq) = first_seq else { return Ok(Seek::Gone) };
+            if let Some(position) = self.open_segment(first_seq, cursor)? {
+                return Ok(Seek::At(position));
+            }
         }
     }
 
-    /// The segment that follows the one which begins at `first_seq`.
-    pub(super) fn after_segment(&self, first_seq: u64) -> Option<Segment> {
+    /// Looks whether all files of the log are as they were written, and tells what is not.
+    ///
+    /// The one that is written is looked at by each sync instead.
+    pub fn check_files(self: &Arc<Self>) {
+        let mut segments = self.segments.read().unwrap_or_else(PoisonError::into_inner).clone();
+        segments.pop();
+        for segment in segments {
+            match std::fs::symlink_metadata(&segment.path) {
+                // The list may be older than a removal in the meantime.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => drop(self.forget(&segment)),
+                Ok(found) if found.len() < segment.bytes && self.shortened(&segment, found.len()) => {
+                    self.suspect()
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Remembers that a file became shorter; `false` when that was known.
+    fn shortened(&self, segment: &Segment, bytes: u64) -> bool {
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let known = segments.iter_mut().find(|known| *known == segment);
+        known.map(|known| known.bytes = bytes).is_some()
+    }
+
+    /// Takes a file off the list that somebody removed, and tells that its events are missing; `false` when there is
+    /// nothing to take off.
+    fn forget(&self, segment: &Segment) -> bool {
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let index = segments.iter().position(|known| known == segment);
+        let Some((index, next)) = index.and_then(|index| Some((index, segments.get(index + 1)?.first_seq)))
+        else {
+            // It is the one that is written, and the owner of the log has to look, or it is known.
+            let is_known = index.is_none();
+            drop(segments);
+            self.report(Vec::new());
+            return is_known;
+        };
+        segments.remove(index);
+        drop(segments);
+        let after = segment.first_seq.saturating_sub(1);
+        let missing = self.continuity.hole(after, next);
+        if missing.is_some_and(|hole| self.continuity.tell(hole)) {
+            let (path, key) = (segment.path.clone(), (segment.first_seq, 0));
+            self.report(vec![Damage { path, key, after, before: Some(next), bytes: segment.bytes, missing }]);
+        }
+        true
+    }
+
+    /// The first number of the segment that follows the one which begins at `first_seq`.
+    pub(super) fn after_segment(&self, first_seq: u64) -> Option<u64> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
-        segments.iter().find(|segment| segment.first_seq > first_seq).cloned()
+        segments.iter().map(|segment| segment.first_seq).find(|&next| next > first_seq)
+    }
+
+    /// The place after `cursor` in the segment that begins at `first_seq`; `None` when there is no such segment.
+    pub(super) fn open_segment(&self, first_seq: u64, cursor: u64) -> io::Result<Option<Position>> {
+        let (segment, opened) = {
+            // The file is opened under the lock: after it, a rotation may have given the name to another file.
+            let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+            let Some(segment) = segments.iter().find(|segment| segment.first_seq == first_seq) else {
+                return Ok(None);
+            };
+            (segment.clone(), Position::find(segment, cursor))
+        };
+        match opened {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.forget(&segment) => Ok(None),
+            opened => opened.map(Some),
+        }
     }
 
     /// The place after `cursor`, or the oldest one there is when that is later.

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::cursor::is_epoch;
 use super::opening::BELIEVABLE;
-use crate::disk::Disk;
+use crate::disk::{Disk, FileMark};
 
 /// The version of the file's layout.
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 /// What `event-log.json` holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,29 @@ pub(crate) struct Meta {
     /// Damage that was reported: a segment's first number, and the offset in it.
     #[serde(default)]
     pub(crate) damage: Vec<(u64, u64)>,
+    /// Numbers that were skipped after a crash, first and last; absent in files of earlier versions.
+    #[serde(default)]
+    pub(crate) skipped: Option<Vec<(u64, u64)>>,
+    /// Numbers of events that are missing and were told of, first and last.
+    #[serde(default)]
+    pub(crate) missing: Vec<(u64, u64)>,
+}
+
+/// The file's text.
+#[derive(Serialize, Deserialize)]
+struct Stored<M> {
+    #[serde(flatten)]
+    meta: M,
+    /// The file that this text was written into; absent in files of earlier versions.
+    #[serde(default)]
+    file: Option<FileMark>,
+}
+
+/// The version of the layout, which every version of it says in the same way.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct FormatVersion {
+    format_version: u32,
 }
 
 /// The file.
@@ -41,6 +64,10 @@ pub(crate) struct MetaFile {
 pub(crate) enum Found {
     /// It was read.
     Good(Meta),
+    /// It was read, and is a copy of the file that was written: of an older one, as far as anybody knows.
+    Copied(Meta),
+    /// A newer version of the program wrote it.
+    Newer(u32),
     /// There is none.
     Missing,
     /// It was moved out of the way, for this reason.
@@ -51,7 +78,15 @@ impl Meta {
     /// The description of a log that begins now.
     pub(crate) fn new() -> Self {
         let epoch = uuid::Uuid::new_v4().simple().to_string().chars().take(12).collect();
-        Self { format_version: VERSION, epoch, reserved_through: 0, synced_through: 0, damage: Vec::new() }
+        Self {
+            format_version: VERSION,
+            epoch,
+            reserved_through: 0,
+            synced_through: 0,
+            damage: Vec::new(),
+            skipped: None,
+            missing: Vec::new(),
+        }
     }
 
     /// Whether the name can be part of a cursor and the numbers leave room for more.
@@ -72,12 +107,20 @@ impl MetaFile {
             "it is not a file".to_owned()
         } else {
             let Some(text) = self.disk.read(&self.path)? else { return Ok(Found::Missing) };
-            match serde_json::from_slice::<Meta>(&text) {
-                Ok(meta) if meta.format_version > VERSION => {
-                    format!("it has version {} and this codexd knows {VERSION}", meta.format_version)
+            if let Ok(FormatVersion { format_version }) = serde_json::from_slice(&text)
+                && format_version > VERSION
+            {
+                return Ok(Found::Newer(format_version));
+            }
+            match serde_json::from_slice::<Stored<Meta>>(&text) {
+                Ok(Stored { meta, .. }) if !meta.can_be() => "it says what cannot be".to_owned(),
+                Ok(Stored { meta, file }) => {
+                    let is_copy = match file {
+                        Some(mark) => mark != FileMark::at(&self.path)?,
+                        None => false,
+                    };
+                    return Ok(if is_copy { Found::Copied(meta) } else { Found::Good(meta) });
                 }
-                Ok(meta) if !meta.can_be() => "it says what cannot be".to_owned(),
-                Ok(meta) => return Ok(Found::Good(meta)),
                 Err(error) => error.to_string(),
             }
         };
@@ -86,8 +129,10 @@ impl MetaFile {
     }
 
     pub(crate) fn save(&self, meta: &Meta) -> io::Result<()> {
-        let mut text = serde_json::to_vec_pretty(meta)?;
-        text.push(b'\n');
-        self.disk.replace(&self.path, &text)
+        self.disk.replace_marked(&self.path, |file| {
+            let mut text = serde_json::to_vec_pretty(&Stored { meta, file: Some(file) })?;
+            text.push(b'\n');
+            Ok(text)
+        })
     }
 }

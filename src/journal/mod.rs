@@ -7,12 +7,14 @@
 //! are removed when all together become too large.
 //! The journal knows lines and sequence numbers; what they mean is no business of its.
 
+mod continuity;
 mod cursor;
 mod figures;
 mod line;
 mod log;
 mod meta;
 mod opening;
+mod recovery;
 mod scrub;
 mod segments;
 mod subscription;
@@ -27,12 +29,14 @@ pub(crate) use self::{
     line::seq_of,
     meta::{Found, MetaFile},
 };
+pub use continuity::Hole;
 pub use cursor::{Bounds, Cursor, Gone, NotACursor};
 pub use figures::Figures;
-pub use line::{Entry, Line};
+pub use line::{Entry, Line, push_on_one_line};
 pub use log::Log;
-pub use opening::Opened;
+pub use opening::{Notice, OpenFailure, Opened};
+pub use recovery::Recovered;
 pub use scrub::Damage;
 pub use subscription::{Next, Subscription};
 pub use sync::LogSync;
-pub use writer::{Journal, Limits, Recovered};
+pub use writer::{Journal, Limits};

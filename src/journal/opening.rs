@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
 
+use super::continuity::Continuity;
 use super::figures::Figures;
 use super::line::{Line, seq_of};
 use super::log::Log;
-use super::meta::{Found, Meta, MetaFile};
-use super::segments::{ACTIVE, Found as FoundLines, Segment, checked_seq, sealed};
-use super::sync::LogSync;
+use super::meta::{self, Found, Meta, MetaFile};
+use super::segments::{ACTIVE, Found as FoundLines, Position, Segment, checked_seq, sealed};
+use super::sync::{Current, LogSync};
 use super::tail::Tail;
 use super::writer::{BLOCK, Journal, Limits};
 use crate::disk::Disk;
@@ -25,10 +26,36 @@ pub(super) const BELIEVABLE: u64 = 1 << 53;
 pub struct Opened {
     /// The log.
     pub journal: Journal,
-    /// What its owner should know, as sentences.
-    pub notices: Vec<String>,
+    /// What its owner should know.
+    pub notices: Vec<Notice>,
     /// Damage that was reported in an earlier life.
     pub known_damage: Vec<(u64, u64)>,
+}
+
+/// Something that was found or done when the log was opened.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// As a sentence.
+    pub message: String,
+    /// The numbers that are skipped, first and last, if this is about them.
+    pub skipped: Option<(u64, u64)>,
+}
+
+impl From<String> for Notice {
+    fn from(message: String) -> Self {
+        Self { message, skipped: None }
+    }
+}
+
+/// Why the log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenFailure {
+    /// A newer version of the program wrote it, with a layout of this version.
+    #[error("event-log.json has the layout {0}, and this codexd knows {known}", known = meta::VERSION)]
+    Newer(u32),
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 impl Journal {
@@ -37,15 +64,27 @@ impl Journal {
     /// Numbers go on after every one that may ever have been told: after a crash those of the lines that a power cut may
     /// have taken are skipped.
     /// `recent` lines are read back into memory.
-    /// Fails only when the folder cannot be used.
-    pub fn open(folder: &Path, disk: Disk, limits: Limits, known: u64, recent: usize) -> io::Result<Opened> {
-        let mut notices = Vec::new();
+    /// Fails only when the folder cannot be used, or a newer version of the program used it.
+    pub fn open(
+        folder: &Path,
+        disk: Disk,
+        limits: Limits,
+        known: u64,
+        recent: usize,
+    ) -> Result<Opened, OpenFailure> {
+        let mut notices: Vec<Notice> = Vec::new();
         let meta_file = MetaFile::new(folder, disk.clone());
+        let mut is_copy = false;
         let found = match meta_file.load()? {
             Found::Good(meta) => Some(meta),
+            Found::Copied(meta) => {
+                is_copy = true;
+                Some(meta)
+            }
+            Found::Newer(version) => return Err(OpenFailure::Newer(version)),
             Found::Missing => None,
             Found::Bad(reason) => {
-                notices.push(format!("event-log.json could not be read: {reason}."));
+                notices.push(format!("event-log.json could not be read: {reason}.").into());
                 None
             }
         };
@@ -61,28 +100,63 @@ impl Journal {
 
         let synced = found.as_ref().map_or(0, |meta| meta.synced_through).max(known);
         #[cfg(feature = "mutations")]
-        let synced = if disk.is_broken("no-epoch") { 0 } else { synced };
-        let meta = match found {
-            Some(meta) if latest >= synced => meta,
+        let (synced, is_copy) = if disk.is_broken("no-epoch") { (0, false) } else { (synced, is_copy) };
+        let is_named = found.is_some();
+        let mut meta = match found {
+            Some(meta) if latest >= synced && !is_copy => meta,
             Some(meta) => {
-                notices.push(format!(
-                    "The event log ends at event {latest} and once went on to event {synced}: it was lost or replaced, \
-                     and cursors of the old one (epoch {}) lead nowhere.",
-                    meta.epoch
-                ));
-                Meta { reserved_through: meta.reserved_through, ..Meta::new() }
+                let why = if latest < synced {
+                    format!(
+                        "The event log ends at event {latest} and once went on to event {synced}: it was lost or replaced"
+                    )
+                } else {
+                    "event-log.json is a copy: the event log was restored, or copied to this place".to_owned()
+                };
+                notices.push(
+                    format!("{why}, and cursors of the old one (epoch {}) lead nowhere.", meta.epoch).into(),
+                );
+                Meta { epoch: Meta::new().epoch, ..meta }
             }
             None => Meta::new(),
         };
+        if !is_named && latest < known {
+            notices.push(
+                format!(
+                    "The event log in {} is gone: it ends at event {latest}, and the state files know event {known}. \
+                     The sessions are those of the state files; a new event log (epoch {}) begins, and cursors of the \
+                     old one lead nowhere.",
+                    folder.display(),
+                    meta.epoch
+                )
+                .into(),
+            );
+        } else if !is_named && known > 0 && notices.is_empty() {
+            notices.push(
+                format!(
+                    "event-log.json is missing: the event log gets a new name (epoch {}), and cursors of the old one \
+                     lead nowhere.",
+                    meta.epoch
+                )
+                .into(),
+            );
+        }
         let last_told = latest.max(known).max(meta.reserved_through);
         #[cfg(feature = "mutations")]
         let last_told = if disk.is_broken("reuse-numbers") { latest } else { last_told };
+        let mut skipped = match meta.skipped.take() {
+            Some(skipped) => skipped,
+            None => skipped_by_lines(segments.iter().chain([&active]))?,
+        };
         if latest > 0 && last_told > latest {
-            notices.push(format!(
-                "codexd did not stop in order; the numbers {} to {last_told} are skipped, because they may have been told \
-                 already.",
-                latest + 1
-            ));
+            skipped.push((latest + 1, last_told));
+            notices.push(Notice {
+                message: format!(
+                    "codexd did not stop in order; the numbers {} to {last_told} are skipped, because they may have \
+                     been told already.",
+                    latest + 1
+                ),
+                skipped: Some((latest + 1, last_told)),
+            });
         }
         let next_seq = last_told + 1;
         let first_seq = first_seq(&active, believable)?.unwrap_or(next_seq);
@@ -103,11 +177,13 @@ impl Journal {
             tail,
             rewrites: RwLock::new(0),
             figures: Arc::clone(&figures),
+            continuity: Continuity::new(skipped, std::mem::take(&mut meta.missing)),
             #[cfg(feature = "mutations")]
             skipped: u64::from(disk.is_broken("skip-tail")),
         });
         let file = Arc::new(file);
-        let sync = LogSync::new(disk.clone(), folder.to_owned(), Arc::clone(&file), latest, figures);
+        let current = Current { file: Arc::clone(&file), path: folder.join(ACTIVE), bytes: size };
+        let sync = LogSync::new(disk.clone(), folder.to_owned(), current, latest, figures);
         let sync = Arc::new(sync);
         let known_damage = meta.damage.clone();
         let journal = Journal {
@@ -123,16 +199,17 @@ impl Journal {
             block: BLOCK,
             reserved_at: None,
             failing: None,
+            lock: None,
         };
         Ok(Opened { journal, notices, known_damage })
     }
 }
 
 /// Opens the file that is written; something else in its place is moved away.
-fn open_active(disk: &Disk, path: &Path, notices: &mut Vec<String>) -> io::Result<std::fs::File> {
+fn open_active(disk: &Disk, path: &Path, notices: &mut Vec<Notice>) -> io::Result<std::fs::File> {
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
         let moved = disk.set_aside(path)?;
-        notices.push(format!("{} was a folder and was moved to {}.", path.display(), moved.display()));
+        notices.push(format!("{} was a folder and was moved to {}.", path.display(), moved.display()).into());
     }
     disk.open_append(path)
 }
@@ -142,7 +219,7 @@ fn cut_torn_line(
     disk: &Disk,
     folder: &Path,
     file: &std::fs::File,
-    notices: &mut Vec<String>,
+    notices: &mut Vec<Notice>,
 ) -> io::Result<u64> {
     use std::os::unix::fs::FileExt;
     let length = file.metadata()?.len();
@@ -165,11 +242,14 @@ fn cut_torn_line(
         let aside = folder.join("events.torn");
         disk.replace(&aside, &torn)?;
         disk.truncate(file, whole)?;
-        notices.push(format!(
-            "The last line of {ACTIVE} was unfinished; its {} bytes were moved to {}.",
-            torn.len(),
-            aside.display()
-        ));
+        notices.push(
+            format!(
+                "The last line of {ACTIVE} was unfinished; its {} bytes were moved to {}.",
+                torn.len(),
+                aside.display()
+            )
+            .into(),
+        );
     }
     Ok(whole)
 }
@@ -243,4 +323,45 @@ fn first_seq(segment: &Segment, believable: u64) -> io::Result<Option<u64>> {
         first.is_none()
     })?;
     Ok(first)
+}
+
+/// How many lines behind a jump are looked at for the one that says which numbers are skipped: a start says some other
+/// things before it.
+const LINES_OF_A_START: usize = 16;
+
+/// The numbers that were skipped after crashes, as the lines behind each jump say it.
+///
+/// For a log whose `event-log.json` does not say it: it is lost, or of an earlier version.
+fn skipped_by_lines<'a>(files: impl Iterator<Item = &'a Segment>) -> io::Result<Vec<(u64, u64)>> {
+    let mut skipped = Vec::new();
+    let (mut last, mut jump, mut looked_at) = (0, None, 0);
+    for segment in files {
+        Position::find(segment, 0)?.scan(|_, json| {
+            let Some(seq) = seq_of(json).filter(|&seq| seq > last) else { return true };
+            if last > 0 && seq > last + 1 {
+                (jump, looked_at) = (Some((last + 1, seq - 1)), 0);
+            }
+            last = seq;
+            if let Some((from, through)) = jump {
+                looked_at += 1;
+                if let Some(said) = skipped_numbers(json).filter(|said| said.1 == through) {
+                    skipped.push((said.0.max(from), through));
+                    jump = None;
+                } else if looked_at == LINES_OF_A_START {
+                    jump = None;
+                }
+            }
+            true
+        })?;
+    }
+    Ok(skipped)
+}
+
+/// The numbers that a `state.recovered` says are skipped: by its sentence, which all versions have.
+fn skipped_numbers(json: &[u8]) -> Option<(u64, u64)> {
+    let text = std::str::from_utf8(json).ok().filter(|text| text.contains("\"type\":\"state.recovered\""))?;
+    let (_, numbers) = text.split_once("; the numbers ")?;
+    let (numbers, _) = numbers.split_once(" are skipped")?;
+    let (from, through) = numbers.split_once(" to ")?;
+    Some((from.parse().ok()?, through.parse().ok()?))
 }

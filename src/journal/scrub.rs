@@ -4,14 +4,15 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::PoisonError;
 
+use super::continuity::Hole;
 use super::line::seq_of;
 use super::log::Log;
 use super::segments::{Position, checked_seq};
 
-/// A run of lines that cannot be read any more.
+/// Events that the log has no more: a run of lines that cannot be read, or lines that are not there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// The file.
+    /// The file with the lines, or the one that begins or goes on behind what is not there.
     pub path: PathBuf,
     /// Which damage this is: the first number of its segment, and its offset in bytes.
     pub key: (u64, u64),
@@ -19,18 +20,28 @@ pub struct Damage {
     pub after: u64,
     /// The first good event behind it, if there is one.
     pub before: Option<u64>,
-    /// How many bytes it takes.
+    /// How many bytes it takes; 0 for lines that are not there.
     pub bytes: u64,
+    /// The numbers of the events that are missing, as far as lines on both sides tell.
+    pub missing: Option<Hole>,
+}
+
+impl Damage {
+    /// The numbers that are missing, if lines on both sides tell them.
+    pub(super) fn hole(&self) -> Option<Hole> {
+        self.missing
+    }
 }
 
 impl Log {
     /// Reads every line up to number `through` once and returns what is damaged.
     ///
-    /// A line is damaged when it is no JSON, has no number, or a number that cannot follow the one before it.
+    /// A line is damaged when it is no JSON, has no number, or a number that cannot follow the one before it; lines are
+    /// missing where the numbers jump over some that were not skipped after a crash.
     pub fn scrub(&self, through: u64) -> io::Result<Vec<Damage>> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut damage: Vec<Damage> = Vec::new();
-        let mut last = 0;
+        let mut last = segments.first().map_or(0, |segment| segment.first_seq.saturating_sub(1));
         for segment in segments {
             let mut position = match Position::find(&segment, 0) {
                 Ok(position) => position,
@@ -41,8 +52,21 @@ impl Log {
             position.scan(|offset, json| {
                 match checked_seq(json).filter(|&seq| seq > last && found.can_have(offset, seq)) {
                     Some(seq) => {
-                        if open && let Some(damaged) = damage.last_mut() {
-                            damaged.before = Some(seq);
+                        let missing = self.continuity.hole(last, seq);
+                        match damage
+                            .last_mut()
+                            .filter(|damaged| damaged.before.is_none() && damaged.after == last)
+                        {
+                            Some(damaged) => (damaged.before, damaged.missing) = (Some(seq), missing),
+                            None if missing.is_some() => damage.push(Damage {
+                                path: segment.path.clone(),
+                                key: (segment.first_seq, offset),
+                                after: last,
+                                before: Some(seq),
+                                bytes: 0,
+                                missing,
+                            }),
+                            None => {}
                         }
                         open = false;
                         last = seq;
@@ -59,6 +83,7 @@ impl Log {
                                 after: last,
                                 before: None,
                                 bytes,
+                                missing: None,
                             }),
                         }
                         open = true;

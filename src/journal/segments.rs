@@ -103,6 +103,11 @@ impl Position {
         Ok(Self { first_seq: segment.first_seq, found: segment.found, file, offset: low })
     }
 
+    /// The beginning of a segment whose file is open.
+    pub(crate) fn beginning(segment: &Segment, file: File) -> Self {
+        Self { first_seq: segment.first_seq, found: segment.found, file, offset: 0 }
+    }
+
     /// The lines after `cursor` and up to `through` from here on, `max_lines` and about `max_bytes` at most; none means
     /// that there are none.
     ///

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::continuity::Hole;
 use super::line::Line;
 use super::log::{Log, Seek};
 use super::segments::Position;
@@ -40,6 +41,8 @@ pub struct Subscription {
 pub enum Next {
     /// The next lines, at least one.
     Lines(Vec<Line>),
+    /// The next events are missing, and others follow behind them; the cursor stays where it was.
+    Missing(Hole),
     /// What comes next exists no more; the cursor stays where it was.
     Gone,
 }
@@ -120,7 +123,7 @@ impl Subscription {
         }
     }
 
-    /// The next lines, or `None` when there are none yet.
+    /// The next lines, or `None` when there are none yet; no line when there may be some with the next step.
     pub async fn step(&mut self) -> io::Result<Option<Next>> {
         match self.look() {
             Look::Lines(next) => Ok(Some(next)),
@@ -159,11 +162,42 @@ impl Subscription {
                 self.hand_out(lines)
             }
             // A line is on disk before it is in the tail; one that is in neither is lost.
-            Read::Nothing => Next::Gone,
+            Read::Nothing => self.nothing(),
         }
     }
 
-    fn hand_out(&mut self, lines: Vec<Line>) -> Next {
+    /// What to hand out when the files have nothing more after the cursor.
+    fn nothing(&mut self) -> Next {
+        let in_memory = self.log.tail.oldest().filter(|&oldest| oldest > self.cursor);
+        match in_memory.filter(|_| self.cursor + 1 >= self.log.bounds().oldest) {
+            None => Next::Gone,
+            Some(oldest) => match self.log.continuity.hole(self.cursor, oldest) {
+                Some(hole) => self.missing(hole),
+                // All numbers up to there were skipped.
+                None => {
+                    self.cursor = oldest - 1;
+                    Next::Lines(Vec::new())
+                }
+            },
+        }
+    }
+
+    fn missing(&mut self, hole: Hole) -> Next {
+        self.position = None;
+        self.log.met(hole);
+        Next::Missing(hole)
+    }
+
+    fn hand_out(&mut self, mut lines: Vec<Line>) -> Next {
+        match self.log.continuity.first_hole(self.cursor, &lines) {
+            None => {}
+            Some((0, hole)) => return self.missing(hole),
+            Some((before, _)) => {
+                // The next step begins at the hole.
+                lines.truncate(before);
+                self.position = None;
+            }
+        }
         if let Some(last) = lines.last() {
             self.cursor = last.seq;
         }
@@ -199,14 +233,16 @@ impl Reading {
                 return Ok(Read::Lines(Place { position, rewrites: *rewrites }, lines));
             }
             let Some(next) = next else { return Ok(Read::Nothing) };
-            position = match Position::find(&next, cursor) {
-                Ok(position) => position,
-                // Removed to keep the log within its size, after it was looked up.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => match log.seek(cursor)? {
-                    Seek::At(position) => position,
-                    Seek::Gone => return Ok(Read::Nothing),
+            position = match log.open_segment(next, cursor)? {
+                Some(position) => position,
+                // Removed after it was looked up, to keep the log within its size or from outside.
+                None => match log.after_segment(position.first_seq) {
+                    Some(next) => match log.open_segment(next, cursor)? {
+                        Some(position) => position,
+                        None => return Ok(Read::Nothing),
+                    },
+                    None => return Ok(Read::Nothing),
                 },
-                Err(error) => return Err(error),
             };
             // Segments in between may have been removed too.
             if cursor + 1 < log.bounds().oldest {

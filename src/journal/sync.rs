@@ -23,14 +23,50 @@ pub struct LogSync {
     figures: Arc<Figures>,
 }
 
+/// The file that is written.
+#[derive(Debug, Clone)]
+pub(super) struct Current {
+    pub(super) file: Arc<File>,
+    pub(super) path: PathBuf,
+    /// How many bytes were written to it, in whole batches.
+    pub(super) bytes: u64,
+}
+
+impl Current {
+    /// How the file at the path differs from the one that is open, if it does.
+    ///
+    /// What was written may be in a file that nobody will ever find again: it was removed, replaced, or cut off.
+    fn difference(&self) -> io::Result<Option<String>> {
+        use std::os::unix::fs::MetadataExt;
+        let path = self.path.display();
+        let open = self.file.metadata()?;
+        let found = match std::fs::symlink_metadata(&self.path) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(Some(format!("{path} was removed")));
+            }
+            found => found?,
+        };
+        Ok(if (found.dev(), found.ino()) != (open.dev(), open.ino()) {
+            Some(format!("{path} was replaced by another file"))
+        } else if open.len() < self.bytes {
+            Some(format!("{path} was cut off: it has {} bytes, and {} were written", open.len(), self.bytes))
+        } else {
+            None
+        })
+    }
+}
+
 #[derive(Debug)]
 struct Unsynced {
-    /// Oldest first; the last one is written.
-    files: Vec<Arc<File>>,
+    /// Files that were written before, oldest first.
+    older: Vec<Arc<File>>,
+    current: Current,
     /// Whether a file was made or renamed since the folder was synced.
     folder: bool,
     /// Set by a failed sync, until there is another file.
     failed: bool,
+    /// Set with it when the file is not where it was written.
+    displaced: Option<String>,
     /// Set from then on until the lines are in that file.
     behind: bool,
 }
@@ -39,11 +75,11 @@ impl LogSync {
     pub(super) fn new(
         disk: Disk,
         folder: PathBuf,
-        file: Arc<File>,
+        current: Current,
         latest: u64,
         figures: Arc<Figures>,
     ) -> Self {
-        let unsynced = Mutex::new(Unsynced { files: vec![file], folder: true, failed: false, behind: false });
+        let unsynced = Mutex::new(Unsynced::of(current, false));
         Self {
             disk,
             folder,
@@ -55,32 +91,40 @@ impl LogSync {
         }
     }
 
-    /// Returns when everything that was written before the call is on disk.
+    /// Returns when everything that was written before the call is on disk, in the file that has its name.
     ///
     /// After a failure nobody can say what the file holds, and syncing it once more would wrongly succeed: it fails
     /// until the lines were written to another file.
     pub fn sync(&self) -> io::Result<()> {
         let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         let through = self.written_through.load(Ordering::Acquire);
-        let (files, folder) = {
+        let (older, current, folder) = {
             let unsynced = self.lock();
             if unsynced.failed || unsynced.behind {
-                return Err(io::Error::other("an earlier sync of the event log failed"));
+                let reason =
+                    unsynced.displaced.as_deref().unwrap_or("an earlier sync of the event log failed");
+                return Err(io::Error::other(reason));
             }
-            (unsynced.files.clone(), unsynced.folder)
+            (unsynced.older.clone(), unsynced.current.clone(), unsynced.folder)
         };
         let began = Instant::now();
-        let synced = files
+        let synced = older
             .iter()
+            .chain([&current.file])
             .try_for_each(|file| self.disk.sync(file))
             .and_then(|()| if folder { self.disk.sync_folder(&self.folder) } else { Ok(()) });
         let mut unsynced = self.lock();
+        // Under the lock, so that no rotation renames the file between two looks; a look takes some microseconds.
+        if let Some(difference) = unsynced.current.difference()? {
+            unsynced.failed = true;
+            unsynced.displaced = Some(difference.clone());
+            return Err(io::Error::other(difference));
+        }
         match synced {
             Ok(()) => {
                 // What was renamed or made meanwhile is still to be synced.
-                let same = unsynced.files.len() == files.len();
-                let done = files.len() - 1;
-                unsynced.files.drain(..done);
+                let same = unsynced.older.len() == older.len();
+                unsynced.older.drain(..older.len());
                 unsynced.folder &= !same;
                 self.synced_through.fetch_max(through, Ordering::AcqRel);
                 self.figures.synced(began.elapsed());
@@ -109,20 +153,43 @@ impl LogSync {
         self.lock().failed
     }
 
-    pub(super) fn written(&self, through: u64) {
+    /// Why the log is to be written to another file, if a sync found that.
+    pub fn cause(&self) -> Option<String> {
+        let unsynced = self.lock();
+        let failed = unsynced.failed.then(|| "the event log could not be synced".to_owned());
+        unsynced.displaced.clone().or(failed)
+    }
+
+    /// How the file that is written differs from the one at its place, if a sync found that.
+    pub(super) fn displaced(&self) -> Option<String> {
+        self.lock().displaced.clone()
+    }
+
+    /// So many bytes, in lines up to this number, are in the file that is written.
+    pub(super) fn written(&self, through: u64, bytes: u64) {
+        // The size first: it says what the file has at least.
+        self.lock().current.bytes = bytes;
         self.written_through.store(through, Ordering::Release);
     }
 
-    /// Another file is written from now on.
-    pub(super) fn turned(&self, file: Arc<File>) {
+    /// Changes the files by `change`, which says which one is written afterwards; no sync looks at them meanwhile.
+    pub(super) fn turn(
+        &self,
+        change: impl FnOnce(&mut Current) -> io::Result<Arc<File>>,
+    ) -> io::Result<Arc<File>> {
         let mut unsynced = self.lock();
-        unsynced.files.push(file);
+        let old = Arc::clone(&unsynced.current.file);
         unsynced.folder = true;
+        unsynced.current.file = change(&mut unsynced.current)?;
+        unsynced.current.bytes = 0;
+        unsynced.older.push(old);
+        Ok(Arc::clone(&unsynced.current.file))
     }
 
-    /// The lines that could not be synced go to this file.
-    pub(super) fn replaced(&self, file: Arc<File>) {
-        *self.lock() = Unsynced { files: vec![file], folder: true, failed: false, behind: true };
+    /// The lines that could not be synced go to the file that is written now.
+    pub(super) fn replaced(&self) {
+        let mut unsynced = self.lock();
+        *unsynced = Unsynced::of(unsynced.current.clone(), true);
     }
 
     /// The lines that could not be synced are in that file now.
@@ -132,5 +199,11 @@ impl LogSync {
 
     fn lock(&self) -> MutexGuard<'_, Unsynced> {
         self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Unsynced {
+    fn of(current: Current, behind: bool) -> Self {
+        Self { older: Vec::new(), current, folder: true, failed: false, displaced: None, behind }
     }
 }

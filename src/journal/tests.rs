@@ -37,7 +37,7 @@ fn seqs(lines: &[Line]) -> Vec<u64> {
 async fn next(subscription: &mut Subscription) -> Vec<u64> {
     match subscription.next().await.unwrap() {
         Next::Lines(lines) => seqs(&lines),
-        Next::Gone => panic!("the log says that the next line is gone"),
+        other => panic!("the log says of the next line: {other:?}"),
     }
 }
 
@@ -113,7 +113,7 @@ fn after_a_crash_numbers_that_may_have_been_told_are_skipped() {
     let bounds = journal.log().bounds();
     assert!(bounds.latest > 2, "2 was told");
     assert_eq!(bounds.epoch, epoch, "nothing that was synced is missing");
-    assert!(opened.notices.iter().any(|notice| notice.contains("skipped")), "{:?}", opened.notices);
+    assert!(opened.notices.iter().any(|notice| notice.message.contains("skipped")), "{:?}", opened.notices);
     // A client that has event 2 reads on without a hole.
     assert_eq!(bounds.check(&"2".parse().unwrap()), Ok(2));
     assert_eq!(on_disk(&journal, 2), [bounds.latest]);

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use super::line::{Batch, Entry, Line};
 use super::log::Log;
 use super::meta::{Meta, MetaFile};
-use super::segments::{ACTIVE, Found, Position, Segment, sealed_name};
+use super::segments::{ACTIVE, Found, Segment, sealed_name};
 use super::sync::LogSync;
-use crate::disk::Disk;
+use crate::disk::{Disk, FolderLock};
 
 /// How many numbers are reserved at once when events are rare.
 ///
@@ -48,23 +48,18 @@ pub struct Journal {
     pub(super) block: u64,
     pub(super) reserved_at: Option<Instant>,
     pub(super) failing: Option<Failing>,
+    /// The lock of a directory that was made again after the one with the first lock was removed.
+    pub(super) lock: Option<FolderLock>,
 }
 
 /// The log cannot be written now.
 #[derive(Debug)]
 pub(super) struct Failing {
     /// The first number that is not in the file.
-    first_seq: u64,
+    pub(super) first_seq: u64,
     /// Whether the lines must go to another file.
-    new_file: bool,
-    reason: String,
-}
-
-/// The log can be written again.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Recovered {
-    /// The numbers of events that are neither on disk nor in memory any more: first and last.
-    pub lost: Option<(u64, u64)>,
+    pub(super) new_file: bool,
+    pub(super) reason: String,
 }
 
 impl Journal {
@@ -120,60 +115,6 @@ impl Journal {
         self.log.tail.push(lines, self.meta.reserved_through);
     }
 
-    /// Tries to write what could not be written, from memory; an error leaves everything as it was.
-    ///
-    /// After a failed sync the lines since the last good one go to another file: what the system says about the old one
-    /// cannot be believed any more.
-    pub fn recover(&mut self) -> io::Result<Recovered> {
-        if self.sync.failed() {
-            let first_seq = self.sync.synced_through() + 1;
-            let reason = "the event log could not be synced".to_owned();
-            self.failing = Some(Failing { first_seq, new_file: true, reason });
-        }
-        let Some(failing) = &self.failing else { return Ok(Recovered { lost: None }) };
-        let (mut first_seq, new_file) = (failing.first_seq, failing.new_file);
-        let log = Arc::clone(&self.log);
-        // Whoever reads a file finishes first, and finds the place anew afterwards.
-        let mut rewrites = log.rewrites.write().unwrap_or_else(PoisonError::into_inner);
-        *rewrites += 1;
-        let mut old = Vec::new();
-        if new_file {
-            let in_memory = self.log.tail.oldest().unwrap_or(self.next_seq);
-            if in_memory > first_seq {
-                old = self.copy(first_seq, in_memory)?;
-            }
-            self.turn(first_seq)?;
-            self.sync.replaced(Arc::clone(&self.file));
-            // From here on the new file is an ordinary one that can fail like any other.
-            if let Some(failing) = &mut self.failing {
-                failing.new_file = false;
-            }
-        } else {
-            self.disk.truncate(&self.file, self.size)?;
-        }
-        let mut lost = None;
-        let mut lines = old;
-        if let Some(last) = lines.last() {
-            first_seq = last.seq + 1;
-        }
-        let in_memory = self.log.tail.oldest().unwrap_or(self.next_seq);
-        if in_memory > first_seq && first_seq < self.next_seq {
-            lost = Some((first_seq, in_memory - 1));
-            first_seq = in_memory;
-        }
-        lines.extend(self.log.tail.from(first_seq));
-        self.store(&lines).map_err(|(error, _)| error)?;
-        self.sync.rewritten();
-        drop(rewrites);
-        if new_file {
-            // Only this tells whether the disk can be trusted again.
-            self.sync.sync()?;
-        }
-        self.failing = None;
-        self.log.tail.show(self.meta.reserved_through);
-        Ok(Recovered { lost })
-    }
-
     /// Says that the log ends here in order, so that the next life needs not skip any number.
     pub fn close(&mut self) -> io::Result<()> {
         self.sync.sync()?;
@@ -187,13 +128,15 @@ impl Journal {
         self.save_meta()
     }
 
-    fn save_meta(&mut self) -> io::Result<()> {
+    pub(super) fn save_meta(&mut self) -> io::Result<()> {
         self.meta.synced_through = self.sync.synced_through();
+        let (skipped, missing) = self.log.continuity.kept(self.log.bounds().oldest);
+        (self.meta.skipped, self.meta.missing) = (Some(skipped), missing);
         self.meta_file.save(&self.meta)
     }
 
     /// Writes lines; the error says whether they must go to another file.
-    fn store(&mut self, lines: &[Line]) -> Result<(), (io::Error, bool)> {
+    pub(super) fn store(&mut self, lines: &[Line]) -> Result<(), (io::Error, bool)> {
         let Some(last) = lines.last() else { return Ok(()) };
         let in_place = |error| (error, false);
         self.reserve(last.seq).map_err(in_place)?;
@@ -216,13 +159,13 @@ impl Journal {
             }
         }
         self.size += bytes as u64;
-        self.sync.written(last.seq);
+        self.sync.written(last.seq, self.size);
         self.log.figures.wrote(lines.len(), bytes);
         Ok(())
     }
 
     /// Makes sure that every number through `seq` counts as told after a crash, ahead of time.
-    fn reserve(&mut self, seq: u64) -> io::Result<()> {
+    pub(super) fn reserve(&mut self, seq: u64) -> io::Result<()> {
         if seq + self.block / 2 <= self.meta.reserved_through {
             return Ok(());
         }
@@ -247,10 +190,7 @@ impl Journal {
     fn rotate(&mut self, lines: &[Line], bytes: u64) {
         let first_seq = lines.first().map_or(self.next_seq, |line| line.seq);
         match self.turn(first_seq) {
-            Ok(()) => {
-                self.sync.turned(Arc::clone(&self.file));
-                self.remove_oldest(bytes.max(self.limits.segment_bytes));
-            }
+            Ok(()) => self.remove_oldest(bytes.max(self.limits.segment_bytes)),
             Err(error) => tracing::warn!(%error, "the event log could not be rotated; the segment grows on"),
         }
     }
@@ -262,22 +202,29 @@ impl Journal {
         let mut segments = self.log.segments.write().unwrap_or_else(PoisonError::into_inner);
         let active = self.log.folder.join(ACTIVE);
         let again = segments.last().is_some_and(|current| current.first_seq >= first_seq);
-        if let Some(current) = segments.last_mut() {
-            current.bytes = self.size;
-            if current.path == active {
-                let name = if again { ASIDE.to_owned() } else { sealed_name(current.first_seq) };
-                let sealed = self.log.folder.join(name);
-                // A name is taken only when a damaged line gave its number to this file: none of the lines may be lost.
-                if !again && std::fs::symlink_metadata(&sealed).is_ok() {
-                    let moved = self.disk.set_aside(&sealed)?;
-                    tracing::warn!(path = %moved.display(), "a segment with the number of another one was moved");
+        let (disk, folder, size) = (&self.disk, &self.log.folder, self.size);
+        self.file = self.sync.turn(|written| {
+            if let Some(current) = segments.last_mut() {
+                current.bytes = size;
+                if current.path == active {
+                    let name = if again { ASIDE.to_owned() } else { sealed_name(current.first_seq) };
+                    let sealed = folder.join(name);
+                    // A name is taken only when a damaged line gave its number to this file: none of the lines may be
+                    // lost.
+                    if !again && std::fs::symlink_metadata(&sealed).is_ok() {
+                        let moved = disk.set_aside(&sealed)?;
+                        tracing::warn!(path = %moved.display(), "a segment with the number of another one was moved");
+                    }
+                    disk.rename(&active, &sealed)?;
+                    written.path.clone_from(&sealed);
+                    current.path = sealed;
                 }
-                self.disk.rename(&active, &sealed)?;
-                current.path = sealed;
             }
-        }
-        // When this fails the file stays the one that is written, under its new name.
-        self.file = Arc::new(self.disk.open_append(&active)?);
+            // When this fails the file stays the one that is written, under its new name.
+            let file = Arc::new(disk.open_append(&active)?);
+            written.path.clone_from(&active);
+            Ok(file)
+        })?;
         self.size = 0;
         while let Some(rewritten) = segments.pop_if(|segment| segment.first_seq >= first_seq) {
             // Nothing in it was ever promised, and all of it is written again.
@@ -310,21 +257,5 @@ impl Journal {
             }
             self.log.note_oldest(&segments);
         }
-    }
-
-    /// The lines from `first_seq` up to but not including `end` that the file which could not be synced still gives.
-    fn copy(&self, first_seq: u64, end: u64) -> io::Result<Vec<Line>> {
-        let segment = {
-            let segments = self.log.segments.read().unwrap_or_else(PoisonError::into_inner);
-            let after = segments.partition_point(|segment| segment.first_seq <= first_seq);
-            after.checked_sub(1).and_then(|index| segments.get(index)).cloned()
-        };
-        let Some(segment) = segment else { return Ok(Vec::new()) };
-        let mut position = Position::find(&segment, first_seq - 1)?;
-        let mut lines = position.lines(first_seq - 1, u64::MAX, usize::MAX, usize::MAX)?;
-        // Only an unbroken run from the beginning is sure to be what was written.
-        let unbroken = lines.iter().zip(first_seq..end).take_while(|(line, seq)| line.seq == *seq).count();
-        lines.truncate(unbroken);
-        Ok(lines)
     }
 }

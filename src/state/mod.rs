@@ -67,7 +67,10 @@ impl State {
     /// The state that two snapshots hold; the log is to be folded in from the older of the two.
     ///
     /// A crash can leave them apart, or one of them can be lost; each half then ignores the events it already has.
-    pub fn restore(registry: Option<snapshot::RegistryFile>, daemon: Option<snapshot::DaemonFile>) -> Self {
+    pub fn restore(
+        registry: Option<snapshot::RegistryFile>,
+        daemon: Option<snapshot::DaemonFile<DaemonState>>,
+    ) -> Self {
         let mut state = Self::default();
         if let Some(registry) = registry {
             for session in registry.sessions {

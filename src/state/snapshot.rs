@@ -33,7 +33,8 @@ pub struct Identity {
     pub repo_root: Option<String>,
     /// RFC 3339, UTC, milliseconds.
     pub created_at: String,
-    /// The version of codexd that made it.
+    /// The version of codexd that made it; empty when the file says `null`, as that of the first daemon of this name did.
+    #[serde(deserialize_with = "or_empty")]
     pub version: String,
 }
 
@@ -68,17 +69,21 @@ pub struct RegistryFile {
     pub memory: Memory,
 }
 
+fn or_empty<'de, D: serde::Deserializer<'de>>(version: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(version)?.unwrap_or_default())
+}
+
 /// What `daemon-state.json` holds.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct DaemonFile {
+pub struct DaemonFile<D> {
     /// The layout's version.
     pub format_version: u32,
     /// The newest event it includes.
     pub through_seq: u64,
-    /// The record.
+    /// The record; what is written has the settings of the app-server too.
     #[serde(flatten)]
-    pub daemon: DaemonState,
+    pub daemon: D,
 }
 
 impl<'de> Deserialize<'de> for DaemonFile {
@@ -132,10 +137,10 @@ impl RegistryFile {
     }
 }
 
-impl DaemonFile {
-    /// The file that holds `state`'s daemon record.
-    pub fn of(state: &State) -> Self {
-        Self { format_version: VERSION, through_seq: state.through, daemon: state.daemon.clone() }
+impl<D> DaemonFile<D> {
+    /// The file that holds the daemon record of `state`, as `view` shows it.
+    pub fn of(state: &State, view: impl FnOnce(DaemonState) -> D) -> Self {
+        Self { format_version: VERSION, through_seq: state.through, daemon: view(state.daemon.clone()) }
     }
 }
 
@@ -197,7 +202,12 @@ pub fn load<T: DeserializeOwned>(disk: &Disk, path: &Path) -> io::Result<Loaded<
 
 /// Replaces a snapshot; when this returns it is on disk.
 pub fn save(disk: &Disk, path: &Path, value: &impl Serialize) -> io::Result<()> {
+    disk.replace(path, &text(value)?)
+}
+
+/// The text of a snapshot.
+pub fn text(value: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
-    disk.replace(path, &text)
+    Ok(text)
 }

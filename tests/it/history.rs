@@ -2,7 +2,7 @@
 //! is ended in the middle of its work in every way there is, and validators look for a contradiction.
 //!
 //! `soak` kills the daemon, `power` cuts the power of its disk, `full_disk` takes the space away, `lost_log` takes the
-//! log away, and `mutations` breaks codexd on purpose and asks that the others notice.
+//! log away, `operators` do to the files what people and programs do, and `mutations` breaks codexd on purpose and asks that the others notice.
 
 mod connection;
 pub(crate) mod dice;
@@ -10,6 +10,7 @@ mod full_disk;
 mod lost_log;
 mod mounts;
 mod mutations;
+mod operators;
 mod power;
 mod readers;
 mod record;

@@ -178,6 +178,9 @@ impl EventStream {
                 self.cursor = gap["cursor"].as_str().unwrap_or_default().to_owned();
                 match reason {
                     Some("epoch") => "the log was replaced by another one".to_owned(),
+                    Some("lost") => {
+                        format!("the log has lost the events {} to {}", gap["lostFrom"], gap["lostThrough"])
+                    }
                     _ => "the log ends before this cursor".to_owned(),
                 }
             }

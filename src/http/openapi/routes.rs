@@ -233,7 +233,7 @@ pub(in crate::http) const ROUTES: &[Route] = &[
         remarks: "A plain request is answered with one page.\n\n\
                   With `Accept: text/event-stream` the answer is a stream of server-sent events: `id` is the cursor, \
                   `data` the event; `event: bookmark` moves the cursor when nothing matched for a while, and \
-                  `event: gap` ends the stream when events are missing. `Last-Event-ID` goes on after a cursor.\n\n\
+                  `event: gap` says that events are missing; it ends the stream unless its reason is `lost`. `Last-Event-ID` goes on after a cursor.\n\n\
                   With the handshake of a WebSocket (RFC 6455) the answer is 101, and text messages follow: \
                   `{\"type\": \"hello\", \"recentEvents\", \"service\", \"snapshot\"}`, then \
                   `{\"type\": \"event\", \"event\"}` for each event. The client may send `{\"type\": \"ping\"}`, \

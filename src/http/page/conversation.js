@@ -89,7 +89,16 @@ class Conversation {
     const found = [];
     const query = new URLSearchParams({ sessionId: this.sessionId, limit: String(PAGE_LIMIT), after: `${epoch}-${from}` });
     while (this.isCurrent) {
-      const page = await ask(`${stream.path}?${query}`);
+      let page;
+      try {
+        page = await ask(`${stream.path}?${query}`);
+      } catch (error) {
+        // Events that the log has lost: what is behind them can be read.
+        if (error.details?.reason !== "lost") throw error;
+        if (partsOf(error.details.cursor).seq >= to) break;
+        query.set("after", error.details.cursor);
+        continue;
+      }
       for (const event of page.events) if (event.seq <= to) found.push(event);
       if (partsOf(page.cursor).seq >= Math.min(to, page.latest)) break;
       query.set("after", page.cursor);

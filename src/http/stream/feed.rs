@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::filter::Filter;
 use super::readers::Reader;
-use crate::journal::{Line, Next, Subscription};
+use crate::journal::{Hole, Line, Next, Subscription};
 
 /// How long nothing may match before a bookmark moves the client's cursor.
 const BOOKMARK: Duration = Duration::from_secs(15);
@@ -19,6 +19,8 @@ pub(super) enum Fed {
     Lines(Vec<Line>),
     /// Nothing passed for a while; everything through this number was looked at.
     Bookmark(u64),
+    /// The next events are missing; [`Feed::jump`] goes on behind them.
+    Missing(Hole),
     /// What comes next exists no more.
     Gone,
 }
@@ -73,6 +75,7 @@ impl Feed {
         self.reader.is_through(self.events.cursor());
         match self.events.next().await? {
             Next::Gone => Ok(Fed::Gone),
+            Next::Missing(hole) => Ok(Fed::Missing(hole)),
             Next::Lines(mut lines) => {
                 if !self.filter.is_open() {
                     lines.retain(|line| self.filter.passes(line));

@@ -24,7 +24,7 @@ use super::access::Access;
 use super::error::ApiError;
 use super::{Credential, Handle, upgrade};
 use crate::daemon::DaemonError;
-use crate::journal::{Bounds, Gone};
+use crate::journal::{Bounds, Gone, Hole};
 pub(super) use page::Page;
 pub(crate) use query::Query;
 pub(super) use readers::{Form, Readers};
@@ -52,6 +52,15 @@ pub(super) async fn events(State(edge): State<Handle>, request: Request) -> Resu
         return sse::answer(edge, query, request.headers(), credential);
     }
     page::answer(&edge, &query).await
+}
+
+/// What a client is told that comes to events which the log has lost; `cursor` goes on right behind them.
+fn lost(bounds: &Bounds, hole: Hole) -> Value {
+    let mut gap = gap(bounds, Gone::Lost);
+    gap["cursor"] = bounds.cursor(hole.through).into();
+    gap["lostFrom"] = hole.from.into();
+    gap["lostThrough"] = hole.through.into();
+    gap
 }
 
 /// What a client is told whose cursor leads nowhere.

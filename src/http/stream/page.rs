@@ -52,6 +52,12 @@ pub(super) async fn answer(edge: &Handle, query: &Query) -> Result<Response, Api
     'page: while began.elapsed() < PATIENCE {
         let lines = match reading.step().await.map_err(failed)? {
             Some(Next::Lines(lines)) => lines,
+            // What came before is a page of its own; the next one says what is missing.
+            Some(Next::Missing(_)) if cursor > after => break,
+            Some(Next::Missing(hole)) => {
+                let gap = super::lost(&edge.daemon.bounds(), hole);
+                return Err(ApiError::cursor_gone(gap, crate::journal::Gone::Lost));
+            }
             Some(Next::Gone) => {
                 let bounds = edge.daemon.bounds();
                 let gone = crate::journal::Gone::Expired;

@@ -104,6 +104,12 @@ impl Stream {
                     let data = json!({ "cursor": cursor });
                     return Chunk::More(format!("id: {cursor}\nevent: bookmark\ndata: {data}\n\n").into());
                 }
+                Ok(Fed::Missing(hole)) => {
+                    self.feed.jump(hole.through);
+                    let gap = super::lost(&self.edge.daemon.bounds(), hole);
+                    let cursor = self.bounds.cursor(hole.through);
+                    return Chunk::More(format!("id: {cursor}\nevent: gap\ndata: {gap}\n\n").into());
+                }
                 Ok(Fed::Gone) => {
                     let data = super::gap(&self.edge.daemon.bounds(), Gone::Expired);
                     return Chunk::Last(format!("event: gap\ndata: {data}\n\n").into());

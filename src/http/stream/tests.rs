@@ -50,6 +50,7 @@ async fn next(feed: &mut Feed) -> String {
                 return format!("{:?}", lines.iter().map(|line| line.seq).collect::<Vec<_>>());
             }
             Fed::Bookmark(seq) => return format!("bookmark {seq}"),
+            Fed::Missing(hole) => return format!("missing {} to {}", hole.from, hole.through),
             Fed::Gone => return "gone".to_owned(),
         }
     }
@@ -100,7 +101,7 @@ async fn a_flood_that_does_not_pass_does_not_hold_the_bookmark_up() {
         match feed.next().await.unwrap() {
             Fed::Lines(lines) => assert!(lines.is_empty(), "{lines:?}"),
             Fed::Bookmark(seq) => break seq,
-            Fed::Gone => panic!("nothing was removed"),
+            Fed::Gone | Fed::Missing(_) => panic!("nothing was removed"),
         }
         assert!(began.elapsed() < BOOKMARK * 2, "no bookmark");
     };

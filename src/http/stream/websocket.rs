@@ -28,7 +28,7 @@ use crate::http::access::Access;
 use crate::http::door::token::Digest;
 use crate::http::error::ApiError;
 use crate::http::{Handle, Shared, requests};
-use crate::journal::{Gone, Line};
+use crate::journal::{Gone, Line, push_on_one_line};
 
 /// The longest message that a client may send, in bytes.
 const MESSAGE: usize = 1024 * 1024;
@@ -150,7 +150,8 @@ impl Client<'_> {
             match bounds.check(after) {
                 Ok(cursor) => feed.jump(cursor),
                 Err(gone) => {
-                    if let Some(ending) = self.gap(&mut feed, query, gone).await? {
+                    let gap = super::gap(&self.edge.daemon.bounds(), gone);
+                    if let Some(ending) = self.gap(&mut feed, query, gap, gone).await? {
                         return Ok(ending);
                     }
                 }
@@ -195,8 +196,15 @@ impl Client<'_> {
                         let cursor = bounds.cursor(seq);
                         self.send(frame(&json!({ "type": "bookmark", "cursor": cursor }))).await?;
                     }
+                    Ok(Fed::Missing(hole)) => {
+                        let gap = super::lost(&self.edge.daemon.bounds(), hole);
+                        if let Some(ending) = self.gap(&mut feed, query, gap, Gone::Lost).await? {
+                            return Ok(ending);
+                        }
+                    }
                     Ok(Fed::Gone) => {
-                        if let Some(ending) = self.gap(&mut feed, query, Gone::Expired).await? {
+                        let gap = super::gap(&self.edge.daemon.bounds(), Gone::Expired);
+                        if let Some(ending) = self.gap(&mut feed, query, gap, Gone::Expired).await? {
                             return Ok(ending);
                         }
                     }
@@ -242,8 +250,13 @@ impl Client<'_> {
     }
 
     /// Says that events are missing; then either the stream ends, or it goes on from now with a new greeting.
-    async fn gap(&mut self, feed: &mut Feed, query: &Query, gone: Gone) -> Result<Option<Ending>, Error> {
-        let mut gap = super::gap(&self.edge.daemon.bounds(), gone);
+    async fn gap(
+        &mut self,
+        feed: &mut Feed,
+        query: &Query,
+        mut gap: Value,
+        gone: Gone,
+    ) -> Result<Option<Ending>, Error> {
         gap["type"] = "gap".into();
         gap["message"] = format!("{gone}.").into();
         self.send(frame(&gap)).await?;
@@ -388,7 +401,10 @@ async fn waits(sending: impl Future<Output = Result<(), Error>>) -> Result<bool,
 }
 
 fn frame(value: &Value) -> Message {
-    Message::text(format!("{value}\n"))
+    let mut text = Vec::new();
+    push_on_one_line(&mut text, format!("{value}\n").as_bytes());
+    // It was UTF-8 before, and the escapes are ASCII.
+    Message::text(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// The end of a client whose token is no longer the one (RFC 6455 section 7.4.1: 1008 is for policies).

@@ -8,8 +8,8 @@
 
 use super::*;
 use crate::disk::Operation;
+use crate::journal::recovery::Recovered;
 use crate::journal::subscription::{Look, Reading};
-use crate::journal::writer::Recovered;
 
 /// One step of the recorder.
 #[derive(Debug, Clone, Copy)]
@@ -113,8 +113,9 @@ impl World {
             }
             Write::Publish => journal.publish(&std::mem::take(&mut self.appended)),
             Write::Rotate => {
-                if journal.size > 0 && journal.failing().is_none() && journal.turn(journal.next_seq).is_ok() {
-                    journal.sync.turned(Arc::clone(&journal.file));
+                if journal.size > 0 && journal.failing().is_none() {
+                    // One that fails leaves the old file as the one that is written.
+                    let _ = journal.turn(journal.next_seq);
                 }
             }
             Write::RemoveOldest => journal.remove_oldest(0),
@@ -144,7 +145,7 @@ impl World {
 
     /// Half a step of a subscriber.
     fn read(&mut self, number: usize) {
-        let Self { readers, journal, .. } = self;
+        let Self { readers, journal, lost, .. } = self;
         let reader = &mut readers[number];
         let next = match reader.behind.take() {
             Some(reading) => reader.subscription.take(reading.read().unwrap()),
@@ -163,6 +164,15 @@ impl World {
                 reader.got.extend(seqs(&lines));
                 let latest = journal.log.tail.latest();
                 assert!(reader.subscription.cursor() <= latest, "told before it was published");
+            }
+            Next::Missing(hole) => {
+                // What memory has dropped while the disk failed is lost before the recovery says so.
+                let is_lost = lost.is_some_and(|(first, last)| first <= hole.from && hole.through <= last);
+                let is_here = |seq: &u64| (hole.from..=hole.through).contains(seq);
+                let in_memory = journal.log.tail.from(hole.from).iter().any(|line| is_here(&line.seq));
+                let on_disk = on_disk(journal, hole.from - 1).iter().any(is_here);
+                assert!(is_lost || (!in_memory && !on_disk), "{hole:?} are called missing");
+                reader.subscription.jump(hole.through);
             }
             Next::Gone => {
                 let next = reader.subscription.cursor() + 1;

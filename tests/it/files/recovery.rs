@@ -92,25 +92,27 @@ async fn a_folder_in_the_place_of_a_file_is_moved_away_with_what_is_in_it() {
 }
 
 #[tokio::test]
-async fn a_file_of_a_newer_codexd_is_never_written() {
-    for name in STATE_FILES {
+async fn directories_of_a_newer_codexd_are_refused_and_left_as_they_are() {
+    for name in STATE_FILES.into_iter().chain(["event-log.json"]) {
         let daemon = stopped_daemon().await;
-        let known_before = known_on_disk(&daemon);
-        let path = daemon.state_dir().join(name);
+        let directory = if name == "event-log.json" { daemon.logs_dir() } else { daemon.state_dir() };
+        let path = directory.join(name);
         let newer = json!({ "formatVersion": 2, "news": true }).to_string();
+        let kept = fs::read(&path).unwrap();
         fs::write(&path, &newer).unwrap();
-        let mut after = restart(&daemon, &NO_ARGUMENTS).await;
-        ready(&after).await;
-        assert_eq!(known(&after).await, known_before, "{name}");
-        let said = told(&after, name).await;
-        assert!(said.contains("newer codexd"), "{said}");
-        // It works on, and leaves that file alone to its end.
-        session(&after).await;
-        assert!(after.stop().await.status.success());
+        let listed = || (names(&daemon.state_dir()), names(&daemon.logs_dir()));
+        let before = (listed(), daemon.events_on_disk());
+        let refusal = Daemon::builder().state_from(&daemon).start_refused().await;
+        assert_eq!(refusal.status.code(), Some(2), "{name}: {}", refusal.stderr);
+        let said = refusal.stderr.lines().find(|line| line.contains(name)).unwrap_or_default();
+        assert!(said.contains("was written by a newer codexd (layout 2"), "{name}: {}", refusal.stderr);
+        assert!(said.contains(path.to_str().unwrap()) && said.contains("--state-dir"), "{said}");
+        assert_eq!(refusal.stdout, "", "{name}");
         assert_eq!(fs::read_to_string(&path).unwrap(), newer, "{name}");
-        assert!(!names(&after.state_dir()).iter().any(|name| name.contains("bad") || name.contains("new")));
-        let again = restart(&after, &NO_ARGUMENTS).await;
-        assert_eq!(known(&again).await.1.as_array().unwrap().len(), 2, "{name}");
+        assert_eq!((listed(), daemon.events_on_disk()), before, "{name}: nothing else was changed");
+        fs::write(&path, kept).unwrap();
+        let after = restart(&daemon, &NO_ARGUMENTS).await;
+        assert_eq!(known(&after).await.1.as_array().unwrap().len(), 1, "{name}");
     }
 }
 
@@ -171,7 +173,7 @@ fn damage(path: &Path, line: usize) {
 }
 
 #[tokio::test]
-async fn damage_in_the_middle_of_the_log_is_told_once_and_passed_over() {
+async fn damage_in_the_middle_of_the_log_is_told_once_and_to_each_who_comes_there() {
     let mut before = stopped_daemon().await;
     let log = before.events_on_disk();
     damage(&before.logs_dir().join("events.jsonl"), 4);
@@ -183,7 +185,7 @@ async fn damage_in_the_middle_of_the_log_is_told_once_and_passed_over() {
             page.data(200)["events"].as_array().unwrap().clone()
         };
         let told = crate::support::wait::wait_until_async("the damage to be told", async || {
-            Some(page("type=log.damaged").await).filter(|events| !events.is_empty())
+            Some(page("after=5&type=log.damaged").await).filter(|events| !events.is_empty())
         });
         let told = told.await;
         assert_eq!(told.len(), 1, "it is told once: {told:?}");
@@ -191,9 +193,19 @@ async fn damage_in_the_middle_of_the_log_is_told_once_and_passed_over() {
         assert_eq!((&part["afterSeq"], &part["beforeSeq"]), (&json!(4), &json!(6)));
         assert_eq!(part["file"], after.logs_dir().join("events.jsonl").to_str().unwrap());
         assert!(part["bytes"].as_u64().unwrap() > 100, "{part}");
-        let events = page("limit=1000").await;
-        let rest: Vec<_> = log.iter().filter(|event| event["seq"] != 5).cloned().collect();
-        assert_eq!(events[..rest.len()], rest, "all the others are there");
+        assert_eq!((&part["missingFrom"], &part["missingThrough"]), (&json!(5), &json!(5)));
+        // A client that comes there is told, and goes on behind it.
+        assert_eq!(page("limit=1000").await, log[..4]);
+        let refused = get(&after, &format!("{EVENTS_PATH}?after=4&limit=1000")).await;
+        refused.error(410, "cursor_gone");
+        let gap = &refused.json["details"];
+        assert_eq!(
+            (&gap["reason"], &gap["lostFrom"], &gap["lostThrough"]),
+            (&json!("lost"), &json!(5), &json!(5))
+        );
+        let behind = gap["cursor"].as_str().unwrap();
+        let events = page(&format!("after={behind}&limit=1000")).await;
+        assert_eq!(events[..log.len() - 5], log[5..], "all the others are there");
         after.stop().await;
         before = after;
     }

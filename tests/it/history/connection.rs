@@ -197,6 +197,31 @@ pub(super) async fn read_after(base: &str, after: &str) -> Result<(String, Vec<S
     }
 }
 
+/// All pages from the oldest event through the newest, across what is missing; the name of the log and the events.
+pub(super) async fn read_kept(base: &str) -> (String, Vec<String>) {
+    let (mut after, mut events) = (String::new(), Vec::new());
+    loop {
+        let after_query = if after.is_empty() { String::new() } else { format!("after={after}&") };
+        let path = format!("{EVENTS_PATH}?{after_query}limit=1000");
+        let response = in_time("a page", fetch(base, &path, "application/json")).await.unwrap();
+        let answer = json_of(response).await.unwrap();
+        if let Some(behind) = answer["details"]["cursor"].as_str() {
+            assert_eq!(answer["details"]["reason"], "lost", "{path}: {answer}");
+            assert!(behind != after, "{path}: {answer}");
+            behind.clone_into(&mut after);
+            continue;
+        }
+        let page = &answer["data"];
+        events.extend(page["events"].as_array().unwrap().iter().map(Value::to_string));
+        let cursor = page["cursor"].as_str().unwrap();
+        let (epoch, seq) = split(cursor);
+        if seq >= page["latest"].as_u64().unwrap() {
+            return (epoch, events);
+        }
+        cursor.clone_into(&mut after);
+    }
+}
+
 /// GET that ends with `None` when the daemon is away or goes away.
 async fn fetch(base: &str, path: &str, accept: &str) -> Option<Response<Incoming>> {
     let stream = TcpStream::connect(base.authority()).await.ok()?;

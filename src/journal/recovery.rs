@@ -1,0 +1,158 @@
+//! Writing the log again after it could not be written or synced, or after its files were taken away.
+
+use std::io;
+use std::sync::{Arc, PoisonError};
+
+use super::continuity::Hole;
+use super::line::Line;
+use super::segments::{ACTIVE, Found, Position};
+use super::writer::{Failing, Journal};
+use crate::disk::FolderLock;
+
+/// The log can be written again.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Recovered {
+    /// The numbers of events that are neither on disk nor in memory any more: first and last.
+    pub lost: Option<(u64, u64)>,
+}
+
+impl Journal {
+    /// Tries to write what could not be written, from memory; an error leaves everything as it was.
+    ///
+    /// After a failed sync the lines since the last good one go to another file: what the system says about the old one
+    /// cannot be believed any more.
+    pub fn recover(&mut self) -> io::Result<Recovered> {
+        if let Some(reason) = self.sync.displaced() {
+            return self.recover_displaced(reason);
+        }
+        if self.sync.failed() {
+            let first_seq = self.sync.synced_through() + 1;
+            let reason = "the event log could not be synced".to_owned();
+            self.failing = Some(Failing { first_seq, new_file: true, reason });
+        }
+        let Some(failing) = &self.failing else { return Ok(Recovered { lost: None }) };
+        let (mut first_seq, new_file) = (failing.first_seq, failing.new_file);
+        let log = Arc::clone(&self.log);
+        // Whoever reads a file finishes first, and finds the place anew afterwards.
+        let mut rewrites = log.rewrites.write().unwrap_or_else(PoisonError::into_inner);
+        *rewrites += 1;
+        let mut old = Vec::new();
+        if new_file {
+            let in_memory = self.log.tail.oldest().unwrap_or(self.next_seq);
+            if in_memory > first_seq {
+                old = self.copy(first_seq, in_memory)?;
+            }
+            self.turn(first_seq)?;
+            self.sync.replaced();
+            // From here on the new file is an ordinary one that can fail like any other.
+            if let Some(failing) = &mut self.failing {
+                failing.new_file = false;
+            }
+        } else {
+            self.disk.truncate(&self.file, self.size)?;
+        }
+        let mut lost = None;
+        let mut lines = old;
+        if let Some(last) = lines.last() {
+            first_seq = last.seq + 1;
+        }
+        let in_memory = self.log.tail.oldest().unwrap_or(self.next_seq);
+        if in_memory > first_seq && first_seq < self.next_seq {
+            lost = Some((first_seq, in_memory - 1));
+            self.log.continuity.tell(Hole { from: first_seq, through: in_memory - 1 });
+            first_seq = in_memory;
+        }
+        lines.extend(self.log.tail.from(first_seq));
+        self.store(&lines).map_err(|(error, _)| error)?;
+        self.sync.rewritten();
+        drop(rewrites);
+        if new_file {
+            // Only this tells whether the disk can be trusted again.
+            self.sync.sync()?;
+        }
+        self.failing = None;
+        self.log.tail.show(self.meta.reserved_through);
+        Ok(Recovered { lost })
+    }
+
+    /// [`Journal::recover`] when the file that is written is not the one at its place any more.
+    ///
+    /// Its lines come from the file that is still open and from memory, and go to a new file; what stands at its place is
+    /// kept aside.
+    fn recover_displaced(&mut self, reason: String) -> io::Result<Recovered> {
+        let log = Arc::clone(&self.log);
+        let Some(segment) = log.segments.read().unwrap_or_else(PoisonError::into_inner).last().cloned()
+        else {
+            return Err(io::Error::other("the event log has no file"));
+        };
+        let first_seq = segment.first_seq;
+        self.failing = Some(Failing { first_seq, new_file: true, reason });
+        if std::fs::symlink_metadata(&log.folder).is_err() {
+            self.disk.make_folder(&log.folder)?;
+            // The first lock went with the directory.
+            self.lock = Some(FolderLock::take(&self.disk, &log.folder).map_err(io::Error::other)?);
+        }
+        let mut rewrites = log.rewrites.write().unwrap_or_else(PoisonError::into_inner);
+        *rewrites += 1;
+        let mut open = Position::beginning(&segment, self.file.try_clone()?);
+        let (mut text, mut last, mut lost): (Vec<u8>, u64, Option<Hole>) = (Vec::new(), first_seq - 1, None);
+        let in_memory = log.tail.from(first_seq);
+        let memory_from = in_memory.first().map_or(self.next_seq, |line| line.seq);
+        let in_file = open.lines(first_seq - 1, memory_from - 1, usize::MAX, usize::MAX)?;
+        for line in in_file.into_iter().chain(in_memory) {
+            if let Some(hole) = log.continuity.hole(last, line.seq) {
+                lost = Some(Hole { from: lost.map_or(hole.from, |lost| lost.from), through: hole.through });
+                log.continuity.tell(hole);
+            }
+            last = line.seq;
+            text.extend_from_slice(line.json());
+            text.push(b'\n');
+        }
+        self.reserve(last)?;
+        let active = log.folder.join(ACTIVE);
+        if std::fs::symlink_metadata(&active).is_ok() {
+            let moved = self.disk.set_aside(&active)?;
+            tracing::warn!(path = %moved.display(), "a file in the place of the event log was moved");
+        }
+        self.disk.replace(&active, &text)?;
+        {
+            let mut segments = log.segments.write().unwrap_or_else(PoisonError::into_inner);
+            let disk = &self.disk;
+            self.file = self.sync.turn(|written| {
+                let file = Arc::new(disk.open_append(&active)?);
+                written.path.clone_from(&active);
+                Ok(file)
+            })?;
+            self.size = text.len() as u64;
+            if let Some(current) = segments.last_mut() {
+                (current.path, current.found) = (active, Found::default());
+            }
+        }
+        self.sync.replaced();
+        self.sync.written(last, self.size);
+        self.sync.rewritten();
+        drop(rewrites);
+        self.sync.sync()?;
+        // The description of the log may have gone with it.
+        self.save_meta()?;
+        self.failing = None;
+        log.tail.show(self.meta.reserved_through);
+        Ok(Recovered { lost: lost.map(|hole| (hole.from, hole.through)) })
+    }
+
+    /// The lines from `first_seq` up to but not including `end` that the file which could not be synced still gives.
+    fn copy(&self, first_seq: u64, end: u64) -> io::Result<Vec<Line>> {
+        let segment = {
+            let segments = self.log.segments.read().unwrap_or_else(PoisonError::into_inner);
+            let after = segments.partition_point(|segment| segment.first_seq <= first_seq);
+            after.checked_sub(1).and_then(|index| segments.get(index)).cloned()
+        };
+        let Some(segment) = segment else { return Ok(Vec::new()) };
+        let mut position = Position::find(&segment, first_seq - 1)?;
+        let mut lines = position.lines(first_seq - 1, u64::MAX, usize::MAX, usize::MAX)?;
+        // Only an unbroken run from the beginning is sure to be what was written.
+        let unbroken = lines.iter().zip(first_seq..end).take_while(|(line, seq)| line.seq == *seq).count();
+        lines.truncate(unbroken);
+        Ok(lines)
+    }
+}
