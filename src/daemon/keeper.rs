@@ -161,7 +161,7 @@ impl Shared {
     fn write(&self, sessions: bool) -> io::Result<()> {
         let view = self.recorder.view();
         let is_missing = |path: &Path| std::fs::symlink_metadata(path).is_err();
-        let (registry, daemon, recent) = {
+        let (mut registry, mut daemon, recent) = {
             let state = view.state();
             let registry = (sessions || is_missing(&self.registry)).then(|| RegistryFile::of(&state));
             (
@@ -170,10 +170,15 @@ impl Shared {
                 view.recent_events(),
             )
         };
-        // The log first: after a power cut a snapshot must not know more than a log that could be written.
-        // One that cannot be is no reason to lose the records too: the next start then notices what the log lacks.
+        // The log first: a snapshot says how much of it is on disk, so that the next start notices what the log lacks.
+        // A log that cannot be written is no reason to lose the records too.
         if self.log.sync().is_err() {
             self.recorder.send(Input::Retry);
+        }
+        let synced_through = Some(self.log.synced_through().min(daemon.through_seq));
+        daemon.synced_through = synced_through;
+        if let Some(registry) = &mut registry {
+            registry.synced_through = synced_through;
         }
         view.log.check_files();
         let events: Vec<&RawValue> =
@@ -181,6 +186,7 @@ impl Shared {
         let recent = RecentFile {
             format_version: snapshot::VERSION,
             through_seq: daemon.through_seq,
+            synced_through,
             max_entries: view.recent,
             updated_at: daemon.daemon.updated_at.clone(),
             events,

@@ -7,7 +7,7 @@ use super::drafts;
 use super::recorder::now;
 use crate::config::Config;
 use crate::disk::{Disk, FolderLock, LockError};
-use crate::journal::{Journal, Limits, OpenFailure};
+use crate::journal::{Journal, Known, Limits, OpenFailure};
 use crate::state::snapshot::{self, DaemonFile, Identity, Loaded, RecentFile, RegistryFile};
 use crate::state::{DaemonState, Draft, Event, State, event_type};
 
@@ -98,11 +98,15 @@ pub(crate) fn open(config: &Config, folders: &Folders) -> Result<Opened, OpenErr
 
     // Numbers are never used twice, so none of the files may know a higher one than the log begins with.
     let known = [
-        registry.as_ref().map_or(0, |file| file.through_seq),
-        daemon.as_ref().map_or(0, |file| file.through_seq),
-        recent.as_ref().map_or(0, |file| file.through_seq),
+        registry.as_ref().map(|file| (file.through_seq, file.synced_through)),
+        daemon.as_ref().map(|file| (file.through_seq, file.synced_through)),
+        recent.as_ref().map(|file| (file.through_seq, file.synced_through)),
     ];
-    let known = known.into_iter().max().unwrap_or(0);
+    let known = known.into_iter().flatten().fold(Known::from(0), |known, (through, synced)| Known {
+        told: known.told.max(through),
+        // A log that could not be written may end before them.
+        synced: known.synced.max(synced.unwrap_or(through).min(through)),
+    });
     let limits = Limits {
         // Only whole segments are removed, so one alone must not fill the log.
         segment_bytes: config.limits.event_segment_bytes.min(config.limits.event_log_bytes / 2),

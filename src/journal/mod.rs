@@ -34,7 +34,7 @@ pub use cursor::{Bounds, Cursor, Gone, NotACursor};
 pub use figures::Figures;
 pub use line::{Entry, Line, push_on_one_line};
 pub use log::Log;
-pub use opening::{Notice, OpenFailure, Opened};
+pub use opening::{Known, Notice, OpenFailure, Opened};
 pub use recovery::Recovered;
 pub use scrub::Damage;
 pub use subscription::{Next, Subscription};

@@ -58,8 +58,24 @@ pub enum OpenFailure {
     Io(#[from] io::Error),
 }
 
+/// What anything else remembers of the log.
+#[derive(Debug, Clone, Copy)]
+pub struct Known {
+    /// The newest number that was given to an event.
+    pub told: u64,
+    /// The newest event that was on disk.
+    pub synced: u64,
+}
+
+impl From<u64> for Known {
+    /// All events up to this one were on disk.
+    fn from(seq: u64) -> Self {
+        Self { told: seq, synced: seq }
+    }
+}
+
 impl Journal {
-    /// Opens the log in `folder`, or begins one; `known` is the newest number that anything else remembers.
+    /// Opens the log in `folder`, or begins one; `known` is what the state files remember of it.
     ///
     /// Numbers go on after every one that may ever have been told: after a crash those of the lines that a power cut may
     /// have taken are skipped.
@@ -69,9 +85,10 @@ impl Journal {
         folder: &Path,
         disk: Disk,
         limits: Limits,
-        known: u64,
+        known: impl Into<Known>,
         recent: usize,
     ) -> Result<Opened, OpenFailure> {
+        let known = known.into();
         let mut notices: Vec<Notice> = Vec::new();
         let meta_file = MetaFile::new(folder, disk.clone());
         let mut is_copy = false;
@@ -88,7 +105,7 @@ impl Journal {
                 None
             }
         };
-        let believable = found.as_ref().map_or(BELIEVABLE, |meta| meta.reserved_through.max(known));
+        let believable = found.as_ref().map_or(BELIEVABLE, |meta| meta.reserved_through.max(known.told));
 
         let mut segments = sealed(folder)?;
         let path = folder.join(ACTIVE);
@@ -98,10 +115,11 @@ impl Journal {
         let (newest, latest) =
             newest_lines(segments.iter().chain([&active]).rev(), recent.max(1), believable)?;
 
-        let synced = found.as_ref().map_or(0, |meta| meta.synced_through).max(known);
+        let synced = found.as_ref().map_or(0, |meta| meta.synced_through).max(known.synced);
         #[cfg(feature = "mutations")]
         let (synced, is_copy) = if disk.is_broken("no-epoch") { (0, false) } else { (synced, is_copy) };
         let is_named = found.is_some();
+        let old_epoch = found.as_ref().map(|meta| meta.epoch.clone());
         let mut meta = match found {
             Some(meta) if latest >= synced && !is_copy => meta,
             Some(meta) => {
@@ -119,18 +137,19 @@ impl Journal {
             }
             None => Meta::new(),
         };
-        if !is_named && latest < known {
+        if !is_named && latest < known.synced {
             notices.push(
                 format!(
-                    "The event log in {} is gone: it ends at event {latest}, and the state files know event {known}. \
+                    "The event log in {} is gone: it ends at event {latest}, and the state files know event {}. \
                      The sessions are those of the state files; a new event log (epoch {}) begins, and cursors of the \
                      old one lead nowhere.",
                     folder.display(),
+                    known.told,
                     meta.epoch
                 )
                 .into(),
             );
-        } else if !is_named && known > 0 && notices.is_empty() {
+        } else if !is_named && known.told > 0 && notices.is_empty() {
             notices.push(
                 format!(
                     "event-log.json is missing: the event log gets a new name (epoch {}), and cursors of the old one \
@@ -140,7 +159,7 @@ impl Journal {
                 .into(),
             );
         }
-        let last_told = latest.max(known).max(meta.reserved_through);
+        let last_told = latest.max(known.told).max(meta.reserved_through);
         #[cfg(feature = "mutations")]
         let last_told = if disk.is_broken("reuse-numbers") { latest } else { last_told };
         let mut skipped = match meta.skipped.take() {
@@ -186,6 +205,12 @@ impl Journal {
         let sync = LogSync::new(disk.clone(), folder.to_owned(), current, latest, figures);
         let sync = Arc::new(sync);
         let known_damage = meta.damage.clone();
+        if old_epoch.as_ref() != Some(&meta.epoch)
+            && let Err(error) = meta_file.save(&Meta { synced_through: latest, ..meta.clone() })
+        {
+            // It is tried again with the first event.
+            tracing::warn!(%error, "failed to write event-log.json");
+        }
         let journal = Journal {
             disk,
             log,

@@ -48,6 +48,10 @@ pub struct RegistryFile {
     /// The newest event it includes.
     #[serde(default)]
     pub through_seq: u64,
+    /// The newest event that was known to be in the log on disk when it was written; absent in files of earlier versions,
+    /// which were never ahead of the log.
+    #[serde(default)]
+    pub synced_through: Option<u64>,
     /// When a session last changed.
     pub updated_at: Option<String>,
     /// All sessions, oldest first.
@@ -81,6 +85,10 @@ pub struct DaemonFile<D> {
     pub format_version: u32,
     /// The newest event it includes.
     pub through_seq: u64,
+    /// The newest event that was known to be in the log on disk when it was written; absent in files of earlier versions,
+    /// which were never ahead of the log.
+    #[serde(default)]
+    pub synced_through: Option<u64>,
     /// The record; what is written has the settings of the app-server too.
     #[serde(flatten)]
     pub daemon: D,
@@ -112,6 +120,10 @@ pub struct RecentFile<E> {
     /// The newest event it includes.
     #[serde(default)]
     pub through_seq: u64,
+    /// The newest event that was known to be in the log on disk when it was written; absent in files of earlier versions,
+    /// which were never ahead of the log.
+    #[serde(default)]
+    pub synced_through: Option<u64>,
     /// How many events are kept at most.
     pub max_entries: usize,
     /// The time of the newest one.
@@ -126,6 +138,7 @@ impl RegistryFile {
         Self {
             format_version: VERSION,
             through_seq: state.through,
+            synced_through: None,
             updated_at: state.sessions_updated_at.clone(),
             sessions: state.sessions.iter().cloned().collect(),
             turns: state.turns.clone(),
@@ -140,7 +153,12 @@ impl RegistryFile {
 impl<D> DaemonFile<D> {
     /// The file that holds the daemon record of `state`, as `view` shows it.
     pub fn of(state: &State, view: impl FnOnce(DaemonState) -> D) -> Self {
-        Self { format_version: VERSION, through_seq: state.through, daemon: view(state.daemon.clone()) }
+        Self {
+            format_version: VERSION,
+            through_seq: state.through,
+            synced_through: None,
+            daemon: view(state.daemon.clone()),
+        }
     }
 }
 
