@@ -188,7 +188,7 @@ fn apply(operator: Operator, daemon: &Daemon, copy: &Path, dice: &mut Dice) {
     // Not the oldest: the log may begin anywhere.
     let middle = &older[1 + usize::try_from(dice.below(older.len() as u64 - 1)).unwrap()];
     match operator {
-        RemoveDirectory => fs::remove_dir_all(daemon.logs_dir()).unwrap(),
+        RemoveDirectory => remove(&daemon.logs_dir()),
         RemoveFile => fs::remove_file(active).unwrap(),
         Replace => {
             let beside = active.with_extension("older");
@@ -208,11 +208,18 @@ fn apply(operator: Operator, daemon: &Daemon, copy: &Path, dice: &mut Dice) {
         }
         RemoveSegment => fs::remove_file(middle).unwrap(),
         Wipe => {
-            fs::remove_dir_all(daemon.logs_dir()).unwrap();
-            fs::remove_dir_all(daemon.state_dir()).unwrap();
+            remove(&daemon.logs_dir());
+            remove(&daemon.state_dir());
         }
         Restore | Overwrite => unreachable!("the daemon runs"),
     }
+}
+
+/// Removes a directory in which files are made meanwhile.
+fn remove(directory: &Path) {
+    let removed = directory.with_extension("removed");
+    fs::rename(directory, &removed).unwrap();
+    fs::remove_dir_all(removed).unwrap();
 }
 
 fn copy_directories(daemon: &Daemon, to: &Path) {
