@@ -35,12 +35,18 @@ pub(crate) struct Meta {
     pub(crate) missing: Vec<(u64, u64)>,
 }
 
-/// The file's text.
-#[derive(Serialize, Deserialize)]
-struct Stored<M> {
+/// The file's text as it is written.
+#[derive(Serialize)]
+struct Stored<'a> {
     #[serde(flatten)]
-    meta: M,
-    /// The file that this text was written into; absent in files of earlier versions.
+    meta: &'a Meta,
+    file: FileMark,
+}
+
+/// What else the text says: serde's `flatten` cannot read numbers that are kept to the digit, so it is read twice.
+#[derive(Deserialize)]
+struct Marked {
+    /// The file that the text was written into; absent in files of earlier versions.
     #[serde(default)]
     file: Option<FileMark>,
 }
@@ -112,9 +118,11 @@ impl MetaFile {
             {
                 return Ok(Found::Newer(format_version));
             }
-            match serde_json::from_slice::<Stored<Meta>>(&text) {
-                Ok(Stored { meta, .. }) if !meta.can_be() => "it says what cannot be".to_owned(),
-                Ok(Stored { meta, file }) => {
+            let both = serde_json::from_slice::<Meta>(&text)
+                .and_then(|meta| Ok((meta, serde_json::from_slice::<Marked>(&text)?)));
+            match both {
+                Ok((meta, _)) if !meta.can_be() => "it says what cannot be".to_owned(),
+                Ok((meta, Marked { file })) => {
                     let is_copy = match file {
                         Some(mark) => mark != FileMark::at(&self.path)?,
                         None => false,
@@ -130,7 +138,7 @@ impl MetaFile {
 
     pub(crate) fn save(&self, meta: &Meta) -> io::Result<()> {
         self.disk.replace_marked(&self.path, |file| {
-            let mut text = serde_json::to_vec_pretty(&Stored { meta, file: Some(file) })?;
+            let mut text = serde_json::to_vec_pretty(&Stored { meta, file })?;
             text.push(b'\n');
             Ok(text)
         })

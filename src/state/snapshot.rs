@@ -87,14 +87,13 @@ pub struct DaemonFile<D> {
     pub through_seq: u64,
     /// The newest event that was known to be in the log on disk when it was written; absent in files of earlier versions,
     /// which were never ahead of the log.
-    #[serde(default)]
     pub synced_through: Option<u64>,
     /// The record; what is written has the settings of the app-server too.
     #[serde(flatten)]
     pub daemon: D,
 }
 
-impl<'de> Deserialize<'de> for DaemonFile {
+impl<'de, R: DeserializeOwned> Deserialize<'de> for DaemonFile<R> {
     /// Reads the object twice: serde's `flatten` cannot read numbers that are kept to the digit.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Default, Deserialize)]
@@ -102,11 +101,13 @@ impl<'de> Deserialize<'de> for DaemonFile {
         struct Head {
             format_version: u32,
             through_seq: u64,
+            synced_through: Option<u64>,
         }
         let value = serde_json::Value::deserialize(deserializer)?;
-        let Head { format_version, through_seq } = Head::deserialize(&value).map_err(Error::custom)?;
+        let Head { format_version, through_seq, synced_through } =
+            Head::deserialize(&value).map_err(Error::custom)?;
         let daemon = serde_json::from_value(value).map_err(Error::custom)?;
-        Ok(Self { format_version, through_seq, daemon })
+        Ok(Self { format_version, through_seq, synced_through, daemon })
     }
 }
 
