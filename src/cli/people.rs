@@ -166,9 +166,8 @@ pub(super) struct AskArguments {
     #[arg(long, value_name = "SANDBOX", conflicts_with = "session",
           value_parser = PossibleValuesParser::new(["read-only", "workspace-write", "danger-full-access"]))]
     sandbox: Option<String>,
-    /// When Codex asks before it does something
-    #[arg(long, value_name = "POLICY",
-          value_parser = PossibleValuesParser::new(["untrusted", "on-request", "granular", "never"]))]
+    /// When Codex asks before it does something, in its own words: untrusted, on-request or never
+    #[arg(long, value_name = "POLICY")]
     approval_policy: Option<String>,
     /// What to do when a turn of the session runs; refuse unless said otherwise
     #[arg(long, value_name = "HOW", requires = "session",

@@ -123,6 +123,8 @@ impl Daemon {
         let (mut params, decision) =
             self.thread_params(client, &memory.settings, memory.trust, loading).await?;
         params.remove("ephemeral");
+        // A copy ends there once, not at each resume.
+        params.remove("lastTurnId");
         params.insert("threadId".to_owned(), thread_id.into());
         params.insert("excludeTurns".to_owned(), true.into());
         match client.call("thread/resume", &params, CALL).await {

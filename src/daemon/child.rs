@@ -20,6 +20,25 @@ const VERSION: u32 = 1;
 /// How long an app-server that an earlier life left may take to end by itself, as it does when its stdin ends.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// What Codex sets for the commands of a session: codexd started by one must not take its app-server for a part of it.
+///
+/// Seen in 0.169.0 and 0.171.0: the originator becomes the user agent, and the sandbox is taken for the one around.
+const OF_A_SESSION: [&str; 13] = [
+    "CODEX_THREAD_ID",
+    "CODEX_SESSION_ID",
+    "CODEX_TOOL_CALL_ID",
+    "CODEX_CI",
+    "CODEX_SANDBOX",
+    "CODEX_SANDBOX_NETWORK_DISABLED",
+    "CODEX_PERMISSION_PROFILE",
+    "CODEX_INTERNAL_ORIGINATOR_OVERRIDE",
+    "CODEX_NETWORK_PROXY_ACTIVE",
+    "CODEX_NETWORK_PROXY_ATTRIBUTION",
+    "CODEX_NETWORK_ALLOW_LOCAL_BINDING",
+    "CODEX_NETWORK_POLICY_VIOLATION",
+    "CODEX_MANAGED_BY_NPM",
+];
+
 /// What `child.json` holds.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -65,7 +84,10 @@ fn plan_recorded(config: &Arc<Config>, daemon_id: &str, guard: Option<PathBuf>, 
                     ("BAA_CODEXD_SERVER_ENDPOINT".to_owned(), server.endpoint.to_string()),
                 ],
                 // Not the token itself, but commands of a model need not be led to it.
-                withheld: vec![settings::AUTH_TOKEN_FILE.variable.to_owned()],
+                withheld: std::iter::once(settings::AUTH_TOKEN_FILE.variable)
+                    .chain(OF_A_SESSION)
+                    .map(str::to_owned)
+                    .collect(),
                 instance: uuid::Uuid::new_v4().to_string(),
                 guard,
                 record,

@@ -29,6 +29,31 @@ pub(super) fn data(status: StatusCode, data: impl Serialize) -> Response {
     json(status, &Envelope { ok: true, data })
 }
 
+/// How many names the header [`IGNORED`] has at most; the body has all of them.
+const NAMES: usize = 32;
+/// Names the fields of the request's body that were ignored.
+const IGNORED: &str = "codexd-ignored";
+
+/// Names the fields that were ignored, where there are any; of what a header cannot hold `?` is left.
+pub(super) fn ignoring(mut response: Response, ignored: &[String]) -> Response {
+    let visible = |name: &String| -> String {
+        let char = |char: char| if char.is_ascii_graphic() && char != ',' { char } else { '?' };
+        name.chars().take(100).map(char).collect()
+    };
+    let names: Vec<_> = ignored.iter().take(NAMES).map(visible).collect();
+    if !names.is_empty()
+        && let Ok(value) = HeaderValue::from_str(&names.join(", "))
+    {
+        response.headers_mut().insert(IGNORED, value);
+    }
+    response
+}
+
+/// The list as it stands in an answer: absent when it is empty.
+pub(super) fn some(ignored: Vec<String>) -> Option<Vec<String>> {
+    (!ignored.is_empty()).then_some(ignored)
+}
+
 /// Any value, with two spaces of indentation and a final newline.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let (status, text) = render(status, value);

@@ -140,6 +140,11 @@ impl Fields {
         }
     }
 
+    /// The names of the fields that were not taken out, and hold something.
+    pub(super) fn left(&self) -> Vec<String> {
+        self.0.keys().filter(|name| self.has(name)).cloned().collect()
+    }
+
     /// Whether a field is there, as [`Fields::any`] sees it.
     pub(super) fn has(&self, name: &str) -> bool {
         match self.0.get(name) {

@@ -110,6 +110,7 @@ impl Field {
 pub(super) struct Given {
     form: &'static Form,
     values: Map<String, Value>,
+    ignored: Vec<String>,
 }
 
 impl Form {
@@ -152,12 +153,17 @@ impl Form {
         };
         match broken {
             Some(sentence) => Err(ApiError::bad_request(sentence)),
-            None => Ok(Given { form: self, values }),
+            None => Ok(Given { form: self, values, ignored: fields.left() }),
         }
     }
 }
 
 impl Given {
+    /// Takes the names of the fields that the body had and the form has not.
+    pub(super) fn ignored(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.ignored)
+    }
+
     /// Takes the value of a field.
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         debug_assert!(self.form.fields.iter().any(|field| field.name == name), "the form has no {name}");
@@ -236,6 +242,12 @@ pub(super) const CREATE_SESSION: Form = Form {
             "Whether the app-server may use the .codex of a directory about which the user has not decided: its MCP \
              servers and hooks run outside of the sandbox. Not when nothing is said.",
         ),
+        field("approvalsReviewer", Kind::Any, "Who reviews approvals, in the app-server's words.").passed(),
+        field("serviceName", Kind::Any, "The service that the thread is for; the app-server reports it.")
+            .passed(),
+        field("sessionStartSource", Kind::Any, "In the app-server's form.").passed(),
+        field("threadSource", Kind::Any, "In the app-server's form.").passed(),
+        field("lastTurnId", Kind::Text, "With forkFrom: the last turn that the copy has."),
         field("metadata", Kind::Labels, "The caller's own labels; keys and values are non-empty strings."),
     ],
     rule: Rule::NotBoth {
@@ -271,6 +283,13 @@ pub(super) const SUBMIT_TURN: Form = Form {
         field("effort", Kind::Text, "How hard the model thinks.").passed(),
         field("model", Kind::Text, "The model; GET /v1/codexd/models lists them.").passed(),
         field("serviceTier", Kind::Text, "The service tier.").passed(),
+        field("approvalsReviewer", Kind::Any, "Who reviews approvals, in the app-server's words.").passed(),
+        field("disabledPluginIds", Kind::Any, "In the app-server's form.").passed(),
+        field("parentTurnId", Kind::Any, "In the app-server's form.").passed(),
+        field("rootTurnId", Kind::Any, "In the app-server's form.").passed(),
+        field("serviceTierForTurn", Kind::Any, "The service tier of this turn alone.").passed(),
+        field("toolOutput", Kind::Any, "In the app-server's form.").passed(),
+        field("turnTrigger", Kind::Any, "In the app-server's form.").passed(),
         field("expectedTurnId", Kind::Text, "Adds to this turn, which must be the one under way."),
         field(
             "whenBusy",

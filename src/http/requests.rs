@@ -24,6 +24,9 @@ use crate::state::Request;
 #[schemars(rename = "OneRequest")]
 pub(super) struct One {
     request: Arc<Request>,
+    /// The fields of the request's body that were ignored, because there are none of these names; absent without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ignored: Option<Vec<String>>,
 }
 
 /// The requests: those that wait first.
@@ -48,7 +51,7 @@ pub(super) async fn read(
     request_id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let request = edge.daemon.request(&name(request_id)?)?;
-    Ok(answer::data(StatusCode::OK, One { request }))
+    Ok(answer::data(StatusCode::OK, One { request, ignored: None }))
 }
 
 /// Answers one request.
@@ -58,24 +61,28 @@ pub(super) async fn respond(
     body: Body,
 ) -> Result<Response, ApiError> {
     let request_id = name(request_id)?;
-    let given = parse(Fields::read(body, edge.body_limit()).await?)?;
+    let (given, ignored) = parse(Fields::read(body, edge.body_limit()).await?)?;
     let request = edge.daemon.answer_request(&request_id, given).await?;
-    Ok(answer::data(StatusCode::OK, One { request }))
+    let answered = One { request, ignored: answer::some(ignored.clone()) };
+    Ok(answer::ignoring(answer::data(StatusCode::OK, answered), &ignored))
 }
 
 /// The answer that a client gives: a decision, or a whole result.
-pub(super) fn parse(fields: Fields) -> Result<RequestAnswer, ApiError> {
+fn parse(fields: Fields) -> Result<(RequestAnswer, Vec<String>), ApiError> {
     let mut given = ANSWER_REQUEST.read(fields)?;
-    Ok(match given.take("decision") {
+    let ignored = given.ignored();
+    let answer = match given.take("decision") {
         Some(decision) => RequestAnswer::Decision(decision),
         // One of the two is there, as the form demands.
         None => RequestAnswer::Result(given.take("result").unwrap_or_default()),
-    })
+    };
+    Ok((answer, ignored))
 }
 
 /// The answer in a message that is already read.
 pub(super) fn parse_message(message: Map<String, Value>) -> Result<RequestAnswer, ApiError> {
-    parse(Fields::from(message))
+    // Its other fields are those of the message.
+    parse(Fields::from(message)).map(|(answer, _)| answer)
 }
 
 fn name(request_id: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {

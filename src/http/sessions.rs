@@ -33,6 +33,9 @@ pub(super) struct Sessions {
 #[schemars(rename = "OneSession")]
 pub(super) struct One {
     session: Arc<Session>,
+    /// The fields of the request's body that were ignored, because there are none of these names; absent without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ignored: Option<Vec<String>>,
 }
 
 /// The models that the app-server offers, in its own form.
@@ -135,11 +138,13 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let fields = Fields::read(body, edge.body_limit()).await?;
     let key = request_key(&headers, "sessions", &fields)?;
-    let input = CreateSession { key, ..parse(fields)? };
+    let (input, ignored) = parse(fields)?;
+    let input = CreateSession { key, ..input };
     edge.check_cwd(&input.settings).await?;
     let session = edge.daemon.create_session(input).await?;
     let about = About::new(&session.session_id, None);
-    Ok(about.mark(answer::data(StatusCode::CREATED, One { session })))
+    let created = One { session, ignored: answer::some(ignored.clone()) };
+    Ok(answer::ignoring(about.mark(answer::data(StatusCode::CREATED, created)), &ignored))
 }
 
 /// Closes a session; a running turn is interrupted when that is asked for.
@@ -153,17 +158,20 @@ pub(super) async fn close(
     let interrupt = query.any(|(name, value)| name == INTERRUPT.name && value == "true");
     let session = edge.daemon.close_session(&session_id, interrupt).await?;
     let about = About::new(&session_id, None);
-    Ok(about.mark(answer::data(StatusCode::OK, One { session })))
+    Ok(about.mark(answer::data(StatusCode::OK, One { session, ignored: None })))
 }
 
-fn parse(fields: Fields) -> Result<CreateSession, ApiError> {
+/// The session that is wanted, and the names of the fields that say nothing about it.
+fn parse(fields: Fields) -> Result<(CreateSession, Vec<String>), ApiError> {
     let mut given = CREATE_SESSION.read(fields)?;
+    let mut ignored = given.ignored();
     let purpose = given.text("purpose").and_then(|word| Purpose::from_word(&word)).unwrap_or_default();
     let requests = RequestPolicy {
         decline: given.text("requests").as_deref() == Some("decline"),
         timeout_seconds: given.take("requestTimeoutSeconds").and_then(|seconds| seconds.as_u64()),
     };
     let (thread_id, fork_from) = (given.text("threadId"), given.text("forkFrom"));
+    let last_turn_id = given.take("lastTurnId");
     let ephemeral = given.take("ephemeral");
     let trust = given.take("trust").and_then(|trust| trust.as_bool());
     let metadata = match given.take("metadata") {
@@ -180,5 +188,13 @@ fn parse(fields: Fields) -> Result<CreateSession, ApiError> {
         // A resumed thread is what it was; thread/resume takes no such word.
         settings.insert("ephemeral".to_owned(), ephemeral);
     }
-    Ok(CreateSession { purpose, metadata, thread_id, fork_from, settings, requests, trust, key: None })
+    match (last_turn_id, &fork_from) {
+        (Some(turn_id), Some(_)) => drop(settings.insert("lastTurnId".to_owned(), turn_id)),
+        // Nothing but a copy can end before its source does.
+        (Some(_), None) => ignored.push("lastTurnId".to_owned()),
+        (None, _) => {}
+    }
+    let input =
+        CreateSession { purpose, metadata, thread_id, fork_from, settings, requests, trust, key: None };
+    Ok((input, ignored))
 }

@@ -84,6 +84,9 @@ pub(super) struct Accepted {
     /// The turn at its end, or when the time was over; only with `wait`.
     #[serde(skip_serializing_if = "Option::is_none")]
     turn: Option<TurnBody>,
+    /// The fields of the request's body that were ignored, because there are none of these names; absent without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ignored: Option<Vec<String>>,
 }
 
 /// One turn.
@@ -104,6 +107,9 @@ pub(super) struct InterruptAnswer {
     commands_ended: bool,
     /// Why not, as a sentence.
     commands_reason: Option<String>,
+    /// The fields of the request's body that were ignored, because there are none of these names; absent without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ignored: Option<Vec<String>>,
 }
 
 /// Starts a turn, steers the running one, or queues it; with `wait` it answers when the turn is over.
@@ -116,7 +122,8 @@ pub(super) async fn submit(
     let wait = wait(&uri)?;
     let fields = Fields::read(body, edge.body_limit()).await?;
     let key = request_key(&headers, "turn", &fields)?;
-    let input = SubmitTurn { key, ..parse(fields)? };
+    let (input, ignored) = parse(fields)?;
+    let input = SubmitTurn { key, ..input };
     edge.check_cwd(&input.settings).await?;
     let TurnAccepted { mut session, turn_id, queue_id } = edge.daemon.submit_turn(input).await?;
     let mut turn = None;
@@ -127,10 +134,9 @@ pub(super) async fn submit(
         session = edge.daemon.session(&session.session_id).unwrap_or(session);
     }
     let about = About::new(&session.session_id, turn_id.as_deref());
-    Ok(about.mark(answer::data(
-        StatusCode::ACCEPTED,
-        Accepted { accepted: true, session, turn_id, queue_id, turn },
-    )))
+    let names = answer::some(ignored.clone());
+    let accepted = Accepted { accepted: true, session, turn_id, queue_id, turn, ignored: names };
+    Ok(answer::ignoring(about.mark(answer::data(StatusCode::ACCEPTED, accepted)), &ignored))
 }
 
 /// One turn; with `wait` as it is when it is over.
@@ -175,6 +181,7 @@ pub(super) async fn resume_queue(
 /// Interrupts the running turn of a session.
 pub(super) async fn interrupt(State(edge): State<Handle>, body: Body) -> Result<Response, ApiError> {
     let mut given = INTERRUPT_TURN.read(Fields::read(body, edge.body_limit()).await?)?;
+    let ignored = given.ignored();
     let session_id = given.text("sessionId").unwrap_or_default();
     let turn_id = given.text("turnId");
     let Interrupted { turn, commands_ended, reason } =
@@ -184,9 +191,10 @@ pub(super) async fn interrupt(State(edge): State<Handle>, body: Body) -> Result<
         turn: TurnBody::new(&session_id, &turn),
         commands_ended,
         commands_reason: reason,
+        ignored: answer::some(ignored.clone()),
     };
     let about = About::new(&session_id, Some(&answer.turn.turn_id));
-    Ok(about.mark(answer::data(StatusCode::ACCEPTED, answer)))
+    Ok(answer::ignoring(about.mark(answer::data(StatusCode::ACCEPTED, answer)), &ignored))
 }
 
 /// How long a request waits for the end of a turn.
@@ -196,8 +204,10 @@ fn wait(uri: &Uri) -> Result<Option<Duration>, ApiError> {
     Ok(Some(Duration::from_secs(seconds)))
 }
 
-fn parse(fields: Fields) -> Result<SubmitTurn, ApiError> {
+/// The turn that is wanted, and the names of the fields that say nothing about it.
+fn parse(fields: Fields) -> Result<(SubmitTurn, Vec<String>), ApiError> {
     let mut given = SUBMIT_TURN.read(fields)?;
+    let mut ignored = given.ignored();
     // The form demands a session and something to say.
     let session_id = given.text("sessionId").unwrap_or_default();
     let input = match given.take("input").or(given.take("prompt")) {
@@ -210,5 +220,11 @@ fn parse(fields: Fields) -> Result<SubmitTurn, ApiError> {
         Some("queue") => WhenBusy::Queue,
         _ => WhenBusy::Refuse,
     };
-    Ok(SubmitTurn { session_id, input, expected_turn_id, when_busy, settings: given.settings(), key: None })
+    let settings = given.settings();
+    if expected_turn_id.is_some() {
+        // turn/steer takes nothing but the input.
+        ignored.extend(settings.keys().cloned());
+    }
+    let input = SubmitTurn { session_id, input, expected_turn_id, when_busy, settings, key: None };
+    Ok((input, ignored))
 }

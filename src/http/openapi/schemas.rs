@@ -52,7 +52,9 @@ fn kind(kind: Kind) -> Value {
     match kind {
         Kind::Text => json!({ "type": ["string", "null"] }),
         Kind::Word(words) => or_null(words.list),
-        Kind::ApprovalPolicy => json!({ "anyOf": [or_null(words::APPROVAL_POLICY), { "type": "object" }] }),
+        Kind::ApprovalPolicy => {
+            json!({ "type": ["string", "object", "null"], "examples": words::APPROVAL_POLICY })
+        }
         Kind::Directory => json!({ "type": ["string", "null"], "pattern": "^(\\s*$|/)" }),
         Kind::Object => json!({ "type": ["object", "null"] }),
         Kind::Any => json!({}),

@@ -223,7 +223,6 @@ async fn input_is_checked_before_it_costs_a_turn() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     for (field, value, parts) in [
-        ("approvalPolicy", json!("bogus"), ["approvalPolicy", "on-request"]),
         ("approvalPolicy", json!(7), ["approvalPolicy", "object"]),
         ("personality", json!("weird"), ["personality", "pragmatic"]),
         ("summary", json!("weird"), ["summary", "concise"]),
