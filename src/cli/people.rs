@@ -71,6 +71,8 @@ pub struct Ask {
     pub approval_policy: Option<String>,
     /// What happens when a turn runs already.
     pub when_busy: Option<String>,
+    /// Whether Codex may use the `.codex` of the directory.
+    pub trust: bool,
 }
 
 /// An answer to what Codex asks.
@@ -173,6 +175,9 @@ pub(super) struct AskArguments {
     #[arg(long, value_name = "HOW", requires = "session",
           value_parser = PossibleValuesParser::new(["refuse", "steer", "queue"]))]
     when_busy: Option<String>,
+    /// Let Codex use the .codex of the directory, whose commands run outside of the sandbox; only for a new session
+    #[arg(long, conflicts_with = "session")]
+    trust: bool,
     #[command(flatten)]
     client: ClientArguments,
 }
@@ -270,9 +275,10 @@ pub(super) fn request(before: StartArguments, command: PeopleCommand) -> Result<
             sandbox,
             approval_policy,
             when_busy,
+            trust,
             client,
         }) => {
-            let ask = Ask { words, session, cwd, model, sandbox, approval_policy, when_busy };
+            let ask = Ask { words, session, cwd, model, sandbox, approval_policy, when_busy, trust };
             ("ask", client, Errand::Ask(ask))
         }
         PeopleCommand::Sessions(ListArguments { all, client }) => {

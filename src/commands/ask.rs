@@ -118,8 +118,31 @@ async fn session(caller: &Caller, wanted: &Ask) -> Result<String, Failure> {
     if let Some(sandbox) = &wanted.sandbox {
         body.insert("sandbox".to_owned(), sandbox.as_str().into());
     }
+    if wanted.trust {
+        body.insert("trust".to_owned(), true.into());
+    }
     let created = caller.client.post("/v1/codexd/sessions", &body.into()).await?;
-    Ok(created["session"]["sessionId"].as_str().unwrap_or_default().to_owned())
+    let session_id = created["session"]["sessionId"].as_str().unwrap_or_default().to_owned();
+    if created["session"]["trust"] == "untrusted" {
+        say_what_is_left_out(caller, &session_id).await?;
+    }
+    Ok(session_id)
+}
+
+/// Says which `.codex` directories are not used, if there are any.
+async fn say_what_is_left_out(caller: &Caller, session_id: &str) -> Result<(), Failure> {
+    let view = caller.client.get(&path(session_id)).await?;
+    let events = view["recentEvents"].as_array().into_iter().flatten();
+    let told = events.rev().find(|event| event["type"] == "session.trust");
+    let left_out = told.and_then(|event| event["detail"]["leftOut"].as_array()).into_iter().flatten();
+    let left_out: Vec<_> = left_out.filter_map(Value::as_str).collect();
+    if !left_out.is_empty() {
+        caller.note(&format!(
+            "Not used, because the directory is not trusted: {}; --trust uses it.",
+            left_out.join(", ")
+        ));
+    }
+    Ok(())
 }
 
 /// A path as JSON can hold it, to the byte.

@@ -15,8 +15,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use super::Failure;
 use super::terminal::harmless;
+use super::{Failure, output};
 use crate::config::{Config, LocalApiBase};
 use crate::http::{Peer, peer_of, read_token};
 
@@ -179,7 +179,18 @@ impl Client {
         let answer: Value =
             serde_json::from_slice(&body.to_bytes()).map_err(|error| self.strange(error.to_string()))?;
         match answer.get("ok") {
-            Some(Value::Bool(true)) => Ok(answer.get("data").cloned().unwrap_or(answer)),
+            Some(Value::Bool(true)) => {
+                let data = answer.get("data").cloned().unwrap_or(answer);
+                let ignored = data["ignored"].as_array().into_iter().flatten().filter_map(Value::as_str);
+                let ignored: Vec<_> = ignored.collect();
+                if !ignored.is_empty() {
+                    let names = harmless(&ignored.join(", "));
+                    output::complain(&format!(
+                        "codexd: The daemon does not know these fields, and ignored them: {names}"
+                    ));
+                }
+                Ok(data)
+            }
             Some(Value::Bool(false)) => Err(ClientError::Refused {
                 code: answer["error"].as_str().unwrap_or_default().to_owned(),
                 message: answer["message"].as_str().unwrap_or("it did not say why").to_owned(),

@@ -128,12 +128,12 @@ impl Fields {
     /// Takes a path out, to the byte: a name may begin or end with white space. One of nothing else is absent.
     pub(super) fn path(&mut self, name: &str) -> Option<Value> {
         let is_there = self.has(name);
-        self.0.remove(name).filter(|_| is_there)
+        self.0.shift_remove(name).filter(|_| is_there)
     }
 
     /// Takes a field out, whatever it is; strings are trimmed, and an empty one is absent.
     pub(super) fn any(&mut self, name: &str) -> Option<Value> {
-        match self.0.remove(name) {
+        match self.0.shift_remove(name) {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) => trimmed(&text).map(Value::String),
             Some(value) => Some(value),

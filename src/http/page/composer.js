@@ -147,6 +147,7 @@ async function createSession() {
   const wishes = { cwd: "cwd", model: "model", approvalPolicy: "approval", sandbox: "sandbox" };
   const body = {};
   for (const [field, id] of Object.entries(wishes)) if (byId(id).value.trim()) body[field] = byId(id).value.trim();
+  if (byId("trust").checked) body.trust = true;
   const first = byId("first").value;
   const button = byId("session-create");
   button.disabled = true;

@@ -349,3 +349,59 @@ async fn a_path_is_taken_to_the_byte() {
         post(&daemon, SESSIONS, &json!({ "cwd": nothing })).await.data(201);
     }
 }
+
+#[tokio::test]
+async fn the_fields_that_are_ignored_are_named() {
+    let daemon = start().await;
+    let header = |answer: &crate::support::http::Answer| {
+        let value = answer.headers.get("codexd-ignored");
+        value.map(|value| value.to_str().unwrap().to_owned())
+    };
+    let body =
+        json!({ "sandboxPolicy": { "type": "readOnly" }, "sanbox": "x", "lastTurnId": "t", "effort": null });
+    let created = post(&daemon, SESSIONS, &body).await;
+    assert_eq!(created.data(201)["ignored"], json!(["sandboxPolicy", "sanbox", "lastTurnId"]));
+    assert_eq!(header(&created).unwrap(), "sandboxPolicy, sanbox, lastTurnId");
+    let session_id = text(&created.data(201)["session"]["sessionId"]);
+
+    let body = json!({ "sessionId": session_id, "input": "hang", "sandbox": "read-only", "wörd, two": 1 });
+    let taken = post(&daemon, TURN, &body).await;
+    assert_eq!(taken.data(202)["ignored"], json!(["sandbox", "wörd, two"]));
+    assert_eq!(header(&taken).unwrap(), "sandbox, w?rd??two");
+    let body = json!({
+        "sessionId": session_id, "input": "more", "expectedTurnId": taken.data(202)["turnId"],
+        "sandboxPolicy": { "type": "readOnly" },
+    });
+    let steered = post(&daemon, TURN, &body).await;
+    assert_eq!(steered.data(202)["ignored"], json!(["sandboxPolicy"]), "a steer changes no settings");
+    let interrupted =
+        post(&daemon, "/v1/codexd/turn/interrupt", &json!({ "sessionId": session_id, "x": 1 })).await;
+    assert_eq!(interrupted.data(202)["ignored"], json!(["x"]));
+
+    let plain = post(&daemon, SESSIONS, &json!({})).await;
+    assert_eq!((header(&plain), plain.data(201).get("ignored")), (None, None));
+}
+
+#[tokio::test]
+async fn what_a_codex_session_sets_for_its_commands_does_not_reach_the_app_server() {
+    let directory = scratch::directory("test");
+    let file = directory.path().join("environment");
+    let script = "env > \"$0.part\" && mv \"$0.part\" \"$0\"; exec \"$1\" embedded-app-server --store \"$2\"";
+    let (program, store) = (env!("CARGO_BIN_EXE_codexd"), directory.path().join("store"));
+    let arguments = ["-c", script, file.to_str().unwrap(), program, store.to_str().unwrap()];
+    let mut builder = Daemon::builder().server("sh", &arguments).env("CODEX_HOME", directory.path());
+    let names = [
+        "CODEX_THREAD_ID",
+        "CODEX_SANDBOX",
+        "CODEX_SANDBOX_NETWORK_DISABLED",
+        "CODEX_INTERNAL_ORIGINATOR_OVERRIDE",
+    ];
+    for name in names {
+        builder = builder.env(name, "of-a-session");
+    }
+    let daemon = builder.start().await;
+    create(&daemon, json!({})).await;
+    let environment = fs::read_to_string(&file).unwrap();
+    assert!(environment.contains("CODEX_HOME="), "{environment}");
+    assert!(!environment.contains("of-a-session"), "{environment}");
+}
