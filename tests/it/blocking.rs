@@ -149,3 +149,18 @@ async fn a_directory_of_the_app_server_that_hangs_is_told_and_keeps_no_stop() {
     assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
     assert_no_survivors(&daemon);
 }
+
+#[tokio::test]
+async fn a_disk_that_hangs_keeps_no_stop() {
+    let mut daemon = start().await;
+    ready(&daemon).await;
+    let session_id = session(&daemon).await;
+    let Some(hanging) = Hanging::over(&daemon.state_dir()) else { return };
+    // The records changed, so that there is something to write.
+    post(&daemon, TURN, &json!({ "sessionId": session_id, "input": "hang" })).await.data(202);
+    assert_eq!(get(&daemon, "/healthz").await.status, 200);
+    let stopped = daemon.stop().await;
+    assert!(stopped.took < Duration::from_secs(15), "{stopped:?}");
+    drop(hanging);
+    assert_no_survivors(&daemon);
+}

@@ -6,6 +6,8 @@ use futures_util::future::join_all;
 use hyper::header::RETRY_AFTER;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpSocket;
 
 use crate::api::{
     SESSIONS, TURN, ask_turn, assert_no_survivors, logged, logged_type, not_ready, ready, session, start,
@@ -153,6 +155,37 @@ async fn a_client_that_stopped_reading_keeps_no_stop() {
     print("a stop with clients that read nothing", &stopped);
     assert_stopped(&daemon, &stopped);
     assert!(stopped.took.as_secs() < LIMIT / 2, "{stopped:?}");
+}
+
+#[tokio::test]
+async fn neither_slow_readers_nor_slow_writers_nor_those_who_wait_keep_a_stop() {
+    let mut daemon = Daemon::builder().arg("--client-timeout").arg("3600").start().await;
+    ready(&daemon).await;
+    let session_id = session(&daemon).await;
+    let host = format!("Host: {}", daemon.authority());
+    let hang = json!({ "sessionId": session_id, "input": "hang" }).to_string();
+    let mut clients = Vec::new();
+    for request in [
+        format!("GET {EVENTS_PATH}?after=0 HTTP/1.1\r\n{host}\r\nAccept: text/event-stream\r\n\r\n"),
+        format!("POST {TURN}?wait=3600 HTTP/1.1\r\n{host}\r\nContent-Length: {}\r\n\r\n{hang}", hang.len()),
+        format!("POST {TURN} HTTP/1.1\r\n{host}\r\nContent-Length: 1000\r\n\r\n{{"),
+        format!("GET {SESSIONS} HTTP/1.1\r\n"),
+    ] {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        let mut client = socket.connect(daemon.authority().parse().unwrap()).await.unwrap();
+        client.write_all(request.as_bytes()).await.unwrap();
+        clients.push(client);
+    }
+    logged_type(&daemon, "app-server.turn.started").await;
+    let other = session(&daemon).await;
+    turn(&daemon, &other, "deltas=200 chars=20000").await;
+    logged_type(&daemon, "app-server.turn.completed").await;
+    let stopped = daemon.stop().await;
+    print("a stop with clients of every slow kind", &stopped);
+    assert_stopped(&daemon, &stopped);
+    assert!(stopped.took.as_secs() < 6, "{stopped:?}");
+    drop(clients);
 }
 
 /// A daemon whose child neither ends with its stdin nor by SIGTERM, and that has been told to stop.

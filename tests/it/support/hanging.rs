@@ -19,7 +19,7 @@ pub(crate) struct Hanging {
     /// The server's side of it, which is never read.
     server: Option<File>,
     point: PathBuf,
-    _home: TempDir,
+    _home: Option<TempDir>,
 }
 
 impl Hanging {
@@ -27,7 +27,21 @@ impl Hanging {
     ///
     /// With `CODEXD_TEST_MOUNTS=required` there must be one.
     pub(crate) fn mount() -> Option<Self> {
-        Self::try_mount()
+        Self::or_say(|| {
+            let home = scratch::directory("hanging");
+            let point = home.path().join("mount");
+            fs::create_dir(&point).map_err(|error| error.to_string())?;
+            Self::try_mount(point, Some(home))
+        })
+    }
+
+    /// Mounts one over a directory: what was opened there before goes on to work.
+    pub(crate) fn over(directory: &Path) -> Option<Self> {
+        Self::or_say(|| Self::try_mount(directory.to_owned(), None))
+    }
+
+    fn or_say(mount: impl FnOnce() -> Result<Self, String>) -> Option<Self> {
+        mount()
             .inspect_err(|why| {
                 let text = format!("LEFT OUT: a file system that does not answer: {why}");
                 let is_required =
@@ -39,13 +53,10 @@ impl Hanging {
             .ok()
     }
 
-    fn try_mount() -> Result<Self, String> {
+    fn try_mount(point: PathBuf, home: Option<TempDir>) -> Result<Self, String> {
         if !rustix::process::geteuid().is_root() {
             return Err("only root can mount".to_owned());
         }
-        let home = scratch::directory("hanging");
-        let point = home.path().join("mount");
-        fs::create_dir(&point).map_err(|error| error.to_string())?;
         let server = File::options().read(true).write(true).open("/dev/fuse");
         let server = server.map_err(|error| format!("/dev/fuse: {error}"))?;
         let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
