@@ -3,6 +3,7 @@
 //! The flags come from the table of settings, so that their variables and defaults stand in the help; what the
 //! values mean is decided in `config`.
 
+mod help;
 mod people;
 #[cfg(test)]
 mod tests;
@@ -118,6 +119,10 @@ pub enum CliExit {
 ///
 /// Flags may stand before or after the subcommand; without a subcommand they mean `start`.
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, CliExit> {
+    let args: Vec<OsString> = args.collect();
+    if let Some(help) = help::in_json(&args) {
+        return Err(help);
+    }
     let CommandLine { before, command } = CommandLine::try_parse_from(args).map_err(exit_of)?;
     let StartArguments { settings, json, run_once } = before;
     let refuse = |flag: &str, command: &str| Err(usage(&format!("{flag} means nothing to \"{command}\"")));

@@ -14,6 +14,7 @@ use super::client::Client;
 use super::start::Running;
 use super::{Failure, output, runtime};
 use crate::config::{Config, LocalApiBase, Settings, settings};
+use crate::daemon::SnapshotView;
 
 /// How many deltas the turn has.
 const DELTAS: usize = 10;
@@ -41,11 +42,16 @@ pub(crate) fn run(given: &Settings, json: bool) -> Result<ExitCode, Failure> {
     let began = Instant::now();
     let folder = make_folder()?;
     let config = config(given, &folder)?;
-    let checks = runtime()?.block_on(drive(config))?;
+    let (checks, snapshot) = runtime()?.block_on(drive(config))?;
     let ok = checks.iter().all(|check| check.status == "ok");
     let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     if json {
-        output::say_json(&json!({ "ok": ok, "milliseconds": milliseconds, "checks": checks }))?;
+        output::say_json(&json!({
+            "ok": ok,
+            "milliseconds": milliseconds,
+            "checks": checks,
+            "snapshot": snapshot,
+        }))?;
     } else {
         let rows: Vec<_> = checks
             .iter()
@@ -103,7 +109,8 @@ fn config(given: &Settings, folder: &Path) -> Result<Config, Failure> {
     Ok(config)
 }
 
-async fn drive(config: Config) -> Result<Vec<Check>, Failure> {
+/// Runs the daemon with one turn; what was looked at, and the snapshot after its stop.
+async fn drive(config: Config) -> Result<(Vec<Check>, SnapshotView), Failure> {
     let paths = config.paths.clone();
     let client = Client::new(&config);
     let running = Running::start(config).await?;
@@ -111,11 +118,11 @@ async fn drive(config: Config) -> Result<Vec<Check>, Failure> {
     let status = running.stop().await;
 
     let file = |path: &Path| match std::fs::metadata(path) {
-        Ok(file) => Ok(format!("{} bytes", file.len())),
-        Err(error) => Err(format!("{}: {error}", path.display())),
+        Ok(_) => Ok(path.display().to_string()),
+        Err(error) => Err(format!("missing: {}: {error}", path.display())),
     };
     let recent = status.snapshot.recent_events.events.len();
-    Ok(vec![
+    let checks = vec![
         Check::new("structured_event_log", file(&paths.structured_event_log)),
         Check::new("stdout_log", file(&paths.stdout_log)),
         Check::new("stderr_log", file(&paths.stderr_log)),
@@ -130,7 +137,8 @@ async fn drive(config: Config) -> Result<Vec<Check>, Failure> {
         Check::new("session_registry", closed_session(&paths.session_registry)),
         Check::new("turn_completed", turn),
         Check::new("event_stream", stream),
-    ])
+    ];
+    Ok((checks, status.snapshot))
 }
 
 /// A session and a turn, as a client has them; what came of the turn, and of the stream.

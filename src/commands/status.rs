@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::client::{Client, ClientError};
 use super::{Failure, NOBODY, output, runtime};
@@ -27,36 +27,63 @@ pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
         }
         Err(error) => {
             let message = format!("No codexd answers: {error}.");
-            let files = files(config);
+            let snapshot = snapshot(config);
             if json {
-                let mut document = Map::new();
-                document.insert("running".to_owned(), false.into());
-                document.insert("message".to_owned(), message.into());
-                document.extend(files);
-                output::say_json(&document)?;
+                let service = json!({
+                    "configuredBaseUrl": config.service.local_api_base.as_str(),
+                    "eventStreamPath": config.service.event_stream_path,
+                    "eventStreamUrl": null,
+                    "listening": false,
+                    "notReadyReason": message,
+                    "ready": false,
+                    "resolvedBaseUrl": null,
+                    "websocketClients": 0,
+                });
+                output::say_json(&json!({
+                    "service": service,
+                    "snapshot": snapshot,
+                    "running": false,
+                    "message": message,
+                }))?;
             } else {
                 output::complain(&format!("codexd: {message}"));
-                output::say(&output::table(&stopped(config, &files)))?;
+                output::say(&output::table(&stopped(config, &snapshot)))?;
             }
             Ok(ExitCode::from(NOBODY))
         }
     }
 }
 
-/// What the state files say; a file that is missing or unreadable is `null`.
-fn files(config: &Config) -> Map<String, Value> {
+/// The snapshot in the shape that a running daemon answers with: the settings that hold here, and what the state files say;
+/// a file that is missing or unreadable is `null`.
+fn snapshot(config: &Config) -> Value {
     let read = |path: &Path| {
         let text = std::fs::read(path).ok()?;
         serde_json::from_slice::<Value>(&text).ok()
     };
     let paths = &config.paths;
-    let files = [
-        ("identity", &paths.identity),
-        ("daemon", &paths.daemon_state),
-        ("sessionRegistry", &paths.session_registry),
-        ("recentEvents", &paths.recent_events),
-    ];
-    files.into_iter().map(|(name, path)| (name.to_owned(), json!(read(path)))).collect()
+    let mut daemon = read(&paths.daemon_state);
+    if let Some(child) = daemon.as_mut().and_then(|daemon| daemon.get_mut("child")?.as_object_mut()) {
+        // The file has only what changes; the rest is settings.
+        let server = config.view().server;
+        for (name, value) in [
+            ("strategy", json!(server.child_strategy)),
+            ("mode", json!(server.mode)),
+            ("endpoint", json!(server.endpoint)),
+            ("command", json!(server.child_command)),
+            ("args", json!(server.child_args)),
+            ("cwd", json!(server.child_cwd)),
+        ] {
+            child.entry(name).or_insert(value);
+        }
+    }
+    json!({
+        "config": config.view(),
+        "identity": read(&paths.identity),
+        "daemon": daemon,
+        "sessionRegistry": read(&paths.session_registry),
+        "recentEvents": read(&paths.recent_events),
+    })
 }
 
 fn running(status: &Value) -> Vec<(&'static str, String)> {
@@ -83,8 +110,8 @@ fn running(status: &Value) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn stopped(config: &Config, files: &Map<String, Value>) -> Vec<(&'static str, String)> {
-    let daemon = files.get("daemon").unwrap_or(&Value::Null);
+fn stopped(config: &Config, snapshot: &Value) -> Vec<(&'static str, String)> {
+    let daemon = &snapshot["daemon"];
     let last = match (daemon["started"].as_bool(), &daemon["stoppedAt"]) {
         (Some(true), _) => {
             format!("did not stop in order; last heard of at {}", text(&daemon["updatedAt"]))
@@ -95,7 +122,7 @@ fn stopped(config: &Config, files: &Map<String, Value>) -> Vec<(&'static str, St
     vec![
         ("codexd", last),
         ("app-server", child(&daemon["child"])),
-        ("sessions", sessions(files.get("sessionRegistry").unwrap_or(&Value::Null))),
+        ("sessions", sessions(&snapshot["sessionRegistry"])),
         ("logs", config.paths.logs_dir.display().to_string()),
         ("state", config.paths.state_dir.display().to_string()),
     ]

@@ -130,7 +130,16 @@ pub enum StreamPathError {
     /// A path that already leads somewhere.
     #[error("the path {0:?} belongs to another route of codexd; choose one such as /v1/codexd/events.")]
     Taken(String),
+    /// A sequence of letters that must not come into the document of `/describe`.
+    #[error(
+        "the path {0:?} contains the letters {1:?}, which GET /describe must not show to clients of the retired batch \
+         modes; choose one such as /v1/codexd/events."
+    )]
+    Retired(String, &'static str),
 }
+
+/// What the document of `/describe` contains in no case, large or small: clients take it for the retired batch modes.
+const RETIRED: [&str; 2] = ["runs", "exec"];
 
 /// The paths of the other routes; a route added to the service is added here, so that the WebSocket cannot hide it.
 pub const RESERVED_PATHS: &[&str] = &[
@@ -173,6 +182,10 @@ pub fn parse_event_stream_path(text: &str) -> Result<String, StreamPathError> {
         |route: &&str| path.strip_prefix(*route).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     if RESERVED_PATHS.iter().any(is_taken) {
         return Err(StreamPathError::Taken(given()));
+    }
+    let lowercase = path.to_ascii_lowercase();
+    if let Some(retired) = RETIRED.into_iter().find(|retired| lowercase.contains(retired)) {
+        return Err(StreamPathError::Retired(given(), retired));
     }
     Ok(path.to_owned())
 }
@@ -341,6 +354,9 @@ mod tests {
             ("/v1/codexd/turn", E::Taken("/v1/codexd/turn".into())),
             ("/v1/codexd/sessions", E::Taken("/v1/codexd/sessions".into())),
             ("/v1/codexd/sessions/events", E::Taken("/v1/codexd/sessions/events".into())),
+            ("/runs/exec", E::Retired("/runs/exec".into(), "runs")),
+            ("/v1/TrunSystem", E::Retired("/v1/TrunSystem".into(), "runs")),
+            ("/my-Executor", E::Retired("/my-Executor".into(), "exec")),
         ] {
             assert_eq!(parse_event_stream_path(text).unwrap_err(), error);
         }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
-use crate::api::{Ended, create, ready, run, start, turn};
+use crate::api::{Ended, create, ready, run, start, text, turn};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::http::{Target, get};
 use crate::support::scratch;
@@ -129,6 +129,31 @@ async fn status_asks_the_running_daemon() {
 }
 
 #[tokio::test]
+async fn status_has_one_shape_with_a_daemon_and_without() {
+    let mut daemon = start().await;
+    ready(&daemon).await;
+    let base = daemon.base_url().to_owned();
+    let home = home();
+    let [logs, state] = folders(&daemon);
+    let asked = ["status", "--json", "--local-api-base", &base, &logs, &state];
+    let keys = |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
+    let with = document(&codexd_says(home.path(), &asked).await);
+    daemon.stop().await;
+    let without = document(&codexd_says(home.path(), &asked).await);
+    assert_eq!((&with["running"], &without["running"]), (&json!(true), &json!(false)));
+    for part in ["/service", "/snapshot/config", "/snapshot/identity", "/snapshot/daemon/child"] {
+        let missing: Vec<_> = keys(with.pointer(part).unwrap())
+            .into_iter()
+            .filter(|key| without.pointer(part).is_none_or(|other| other.get(key).is_none()))
+            .collect();
+        assert!(missing.is_empty(), "{part} lacks {missing:?} in {without:#}");
+    }
+    for key in keys(&with) {
+        assert!(without.get(&key).is_some(), "{key} is missing in {without:#}");
+    }
+}
+
+#[tokio::test]
 async fn status_of_a_stopped_daemon_is_what_it_left() {
     let mut daemon = start().await;
     let session = create(&daemon, json!({})).await;
@@ -142,9 +167,14 @@ async fn status_of_a_stopped_daemon_is_what_it_left() {
     let status = document(&shown);
     assert_eq!(status["running"], false);
     assert!(status["message"].as_str().unwrap().contains(&base), "{status}");
-    assert_eq!(status["daemon"]["started"], false);
-    assert_eq!(status["sessionRegistry"]["sessions"], json!([session]));
-    assert!(status["identity"]["daemonId"].is_string() && status["recentEvents"]["events"].is_array());
+    let snapshot = &status["snapshot"];
+    assert_eq!(snapshot["daemon"]["started"], false);
+    assert_eq!(snapshot["sessionRegistry"]["sessions"], json!([session]));
+    assert!(snapshot["identity"]["daemonId"].is_string() && snapshot["recentEvents"]["events"].is_array());
+    assert_eq!(
+        (&status["service"]["listening"], &status["service"]["ready"]),
+        (&json!(false), &json!(false))
+    );
 
     let shown = codexd_says(home.path(), &asked).await;
     assert_eq!(shown.code, Some(3));
@@ -248,6 +278,12 @@ async fn smoke_passes_and_leaves_nothing() {
             check["name"].as_str().unwrap()
         })
         .collect();
+    // The details of files are their paths, and the snapshot is that after the stop.
+    let path = document["checks"][0]["detail"].as_str().unwrap();
+    assert!(Path::new(path).ends_with("logs/events.jsonl"), "{path}");
+    assert_eq!(document["snapshot"]["config"]["paths"]["structuredEventLogPath"], path);
+    assert_eq!(document["snapshot"]["daemon"]["started"], false);
+    assert_eq!(document["snapshot"]["sessionRegistry"]["sessions"][0]["purpose"], "smoke");
     assert!(names.contains(&"turn_completed") && names.contains(&"event_stream"), "{names:?}");
 
     let shown = smoke(&["smoke"]).await;
@@ -280,6 +316,31 @@ async fn help_and_version_are_for_stdout() {
     assert_eq!(shown.stdout, format!("codexd {}\n", env!("CODEXD_LONG_VERSION")));
     assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
     assert_empty(home.path());
+}
+
+#[tokio::test]
+async fn help_answers_in_json_too() {
+    let home = home();
+    for arguments in [&["help", "--json"][..], &["--json", "help"], &["--help", "--json"]] {
+        let shown = codexd_says(home.path(), arguments).await;
+        assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
+        let document = document(&shown);
+        let names: Vec<_> =
+            document["commands"].as_array().unwrap().iter().map(|command| text(&command["name"])).collect();
+        for name in ["start", "status", "config", "smoke", "ask", "doctor"] {
+            assert!(names.contains(&name.to_owned()), "no {name} in {names:?}");
+        }
+        assert!(!names.contains(&"embedded-app-server".to_owned()), "{names:?}");
+        let settings = document["settings"].as_array().unwrap();
+        let root = settings.iter().find(|setting| setting["flag"] == "--repo-root").unwrap();
+        assert_eq!(root["variable"], "BAA_CODEXD_REPO_ROOT");
+    }
+    let one = document(&codexd_says(home.path(), &["help", "start", "--json"]).await);
+    assert_eq!(one["name"], "start");
+    assert!(one["arguments"].as_array().unwrap().iter().any(|argument| argument["flag"] == "--run-once"));
+    let unknown = codexd_says(home.path(), &["help", "nothing", "--json"]).await;
+    assert_eq!((unknown.code, unknown.stdout.as_str()), (Some(2), ""));
+    assert!(unknown.stderr.contains("nothing"), "{}", unknown.stderr);
 }
 
 /// The flags of a daemon with the embedded app-server on a free port.

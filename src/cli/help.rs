@@ -1,0 +1,89 @@
+//! `codexd help --json`: what `codexd help` says, for programs.
+
+use std::ffi::OsString;
+
+use clap::CommandFactory;
+use serde_json::{Value, json};
+
+use super::{CliExit, CommandLine, settings, usage};
+use crate::config::LONG_VERSION;
+use crate::config::settings::Setting;
+
+/// The answer when this command line asks for help in JSON; the program's name is the first of `args`.
+///
+/// What follows is the command that help is wanted for, as in `codexd help ask --json`.
+pub(super) fn in_json(args: &[OsString]) -> Option<CliExit> {
+    let words: Vec<&str> = args.iter().skip(1).map(|word| word.to_str()).collect::<Option<_>>()?;
+    let is_help = |word: &&str| ["help", "--help", "-h"].contains(word);
+    let (first, rest) = match words.as_slice() {
+        ["--json", first, rest @ ..] => (first, rest),
+        [first, rest @ ..] if rest.contains(&"--json") => (first, rest),
+        _ => return None,
+    };
+    let names: Vec<&str> = rest.iter().copied().filter(|word| *word != "--json" && !is_help(word)).collect();
+    if !is_help(first) || names.len() > 1 || names.iter().any(|name| name.starts_with('-')) {
+        return None;
+    }
+    let program = CommandLine::command();
+    let visible = |command: &&clap::Command| !command.is_hide_set();
+    Some(match names.first() {
+        None => {
+            let commands: Vec<Value> = program.get_subcommands().filter(visible).map(command).collect();
+            text(&json!({
+                "name": program.get_name(),
+                "version": LONG_VERSION,
+                "description": about(&program),
+                "commands": commands,
+                "settings": settings::ALL.iter().map(|setting| view(setting)).collect::<Vec<_>>(),
+            }))
+        }
+        Some(name) => match program.get_subcommands().filter(visible).find(|found| found.get_name() == *name)
+        {
+            Some(found) => text(&command(found)),
+            None => usage(&format!("unknown command '{name}'")),
+        },
+    })
+}
+
+fn text(document: &Value) -> CliExit {
+    CliExit::Text(format!("{document:#}\n"))
+}
+
+/// A command with what it takes beside the settings.
+fn command(command: &clap::Command) -> Value {
+    let is_setting = |id: &str| settings::ALL.iter().any(|setting| setting.name == id);
+    let arguments: Vec<Value> = command
+        .get_arguments()
+        .filter(|argument| !argument.is_hide_set() && !is_setting(argument.get_id().as_str()))
+        .map(|argument| {
+            json!({
+                "flag": argument.get_long().map(|name| format!("--{name}")),
+                "value": argument.get_action().takes_values().then(|| value_of(argument)),
+                "required": argument.is_required_set(),
+                "description": argument.get_help().map(ToString::to_string),
+            })
+        })
+        .collect();
+    json!({ "name": command.get_name(), "description": about(command), "arguments": arguments })
+}
+
+fn value_of(argument: &clap::Arg) -> String {
+    let names = argument.get_value_names().unwrap_or_default();
+    names.first().map_or_else(|| argument.get_id().to_string(), ToString::to_string)
+}
+
+fn about(command: &clap::Command) -> Option<String> {
+    command.get_about().map(ToString::to_string)
+}
+
+fn view(setting: &Setting) -> Value {
+    json!({
+        "name": setting.name,
+        "flag": setting.has_flag.then(|| format!("--{}", setting.name)),
+        "variable": setting.variable,
+        "value": setting.placeholder,
+        "default": setting.default.description(),
+        "repeatable": setting.repeatable,
+        "description": setting.purpose,
+    })
+}
