@@ -239,3 +239,40 @@ async fn every_file_but_the_log_may_be_missing_at_once() {
     let after = restart(&before, &NO_ARGUMENTS).await;
     assert_eq!(known(&after).await, known_before);
 }
+
+#[tokio::test]
+async fn the_identity_of_the_first_daemon_is_taken_over_and_all_files_are_there_from_the_start() {
+    let mut first = Daemon::builder().start().await;
+    assert!(
+        names(&first.state_dir()).iter().filter(|name| STATE_FILES.contains(&name.as_str())).count() == 4
+    );
+    let child = json_file(&first.state_dir().join("daemon-state.json"))["child"].clone();
+    let shown = get(&first, crate::api::STATUS).await.data(200)["snapshot"]["daemon"]["child"].clone();
+    for key in ["strategy", "mode", "endpoint", "command", "args", "cwd"] {
+        assert!(!child[key].is_null() && child[key] == shown[key], "{key}: {child}");
+    }
+    assert!(first.stop().await.status.success());
+    let identity = json!({
+        "daemonId": "5b1b5d3c-6a0e-4a8e-9a55-0d1d6c1f7c11", "nodeId": "mini-main", "repoRoot": "/repo",
+        "createdAt": "2026-03-29T10:00:00.000Z", "version": null
+    });
+    fs::write(first.state_dir().join("identity.json"), identity.to_string()).unwrap();
+    let after = restart(&first, &NO_ARGUMENTS).await;
+    assert_eq!(known(&after).await.0, identity["daemonId"]);
+    assert!(json_file(&after.state_dir().join("identity.json"))["version"].is_string());
+}
+
+#[tokio::test]
+async fn no_event_has_a_character_at_which_readers_of_lines_break_a_line() {
+    let daemon = Daemon::builder().start().await;
+    let session_id = session(&daemon).await;
+    let said = "one\u{2028}two\u{2029}three\u{85}four";
+    crate::api::turn(&daemon, &session_id, said).await;
+    crate::api::idle(&daemon, &session_id).await;
+    let log = fs::read_to_string(daemon.logs_dir().join("events.jsonl")).unwrap();
+    assert!(!log.contains(['\u{2028}', '\u{2029}', '\u{85}']), "{log}");
+    assert!(
+        daemon.events_on_disk().iter().any(|event| event.to_string().contains(said)),
+        "what was said is there"
+    );
+}
