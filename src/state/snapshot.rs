@@ -104,6 +104,10 @@ impl<'de, R: DeserializeOwned> Deserialize<'de> for DaemonFile<R> {
             synced_through: Option<u64>,
         }
         let value = serde_json::Value::deserialize(deserializer)?;
+        // A list would be read as an object without its keys.
+        if !value.is_object() {
+            return Err(Error::custom("it is no object"));
+        }
         let Head { format_version, through_seq, synced_through } =
             Head::deserialize(&value).map_err(Error::custom)?;
         let daemon = serde_json::from_value(value).map_err(Error::custom)?;
