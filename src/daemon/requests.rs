@@ -159,6 +159,12 @@ async fn expired(request: &Request, clock: impl Fn() -> Timestamp) {
     }
 }
 
+/// How long a request waits for its answer, as its record says.
+fn waited(request: &Request) -> Option<Duration> {
+    let created: Timestamp = request.created_at.parse().ok()?;
+    Some(deadline::time_left(request.expires_at.as_ref()?.parse().ok()?, created))
+}
+
 /// Records the end of a request that was answered; an error says that it is not on disk.
 async fn record(recorder: &Recorder, claim: Claim, resolution: Resolution) -> Result<(), StorageError> {
     let promised = recorder.promise(move |state| match state.requests.get(&resolution.request_id) {
@@ -304,8 +310,8 @@ impl Daemon {
             }
             tokio::select! {
                 () = &mut expired => {
-                    let time = request.expires_at.as_deref().unwrap_or_default();
-                    return Some((ResolvedBy::Timeout, format!("It was not answered by {time}.")));
+                    let seconds = waited(&request).unwrap_or_default().as_secs();
+                    return Some((ResolvedBy::Timeout, format!("Nobody answered within {seconds} s.")));
                 }
                 changed = news.changed() => changed.ok()?,
                 () = self.shared.stopping.cancelled() => return None,
