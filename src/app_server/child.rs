@@ -94,6 +94,15 @@ pub(crate) struct Process {
     wards: Wards,
 }
 
+/// Why it is not known that a process has ended.
+#[derive(Debug)]
+pub(crate) enum EndFailure {
+    /// A signal could not be sent to it.
+    Signal(io::Error),
+    /// Its end could not be waited for.
+    Wait(io::Error),
+}
+
 /// Starts the program; the error is a sentence for a person.
 pub(crate) async fn spawn(program: &Program, wards: &Wards) -> Result<(Process, Pipes), String> {
     let started = {
@@ -167,23 +176,24 @@ impl Process {
         stdin: &CancellationToken,
         pace: &mut watch::Receiver<StopPace>,
         patience: Duration,
-    ) -> io::Result<ExitStatus> {
+    ) -> Result<ExitStatus, EndFailure> {
         stdin.cancel();
         for signal in [Signal::TERM, Signal::KILL] {
             let rung = tokio::time::sleep(patience);
             tokio::select! {
-                status = self.wait() => return status,
+                status = self.wait() => return status.map_err(EndFailure::Wait),
                 () = rung => {}
                 () = hurry(pace) => {}
             }
             tracing::warn!(pid = self.id(), ?signal, "the app-server does not end, sending a signal");
-            self.signal_group(signal)?;
+            self.signal_group(signal).map_err(EndFailure::Signal)?;
         }
         // A process that waits for a file system that does not answer does not even end by SIGKILL.
         match self.wait_at_most(KILLED).await {
-            Some(status) => status,
+            Some(status) => status.map_err(EndFailure::Wait),
             None => {
-                Err(io::Error::other(format!("it did not end within {} s after SIGKILL", KILLED.as_secs())))
+                let reason = format!("it did not end within {} s after SIGKILL", KILLED.as_secs());
+                Err(EndFailure::Wait(io::Error::other(reason)))
             }
         }
     }

@@ -11,16 +11,16 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::child::{self, ChildRecord, LITTLE_PATIENCE, PATIENCE, Process, Program, StopPace};
-use super::client::Client;
+use super::child::{self, ChildRecord, EndFailure, LITTLE_PATIENCE, PATIENCE, Process, Program, StopPace};
+use super::client::{CallError, Client};
 use super::guard::Orders;
-use super::link::{LAST_WORDS, Link, Over, end_task};
+use super::link::{LAST_WORDS, Link, Over, WriterEnd, end_task};
 use super::listener::{Backlog, Closed, Exit, Heard, Listener};
 use super::pending::Pending;
 use super::processes::{self, Identity, Ours, POOL, SIGTERM_GRACE, Sandboxes, Seen};
 use super::reader::{Ear, StreamEnd};
-use super::supervisor::{App, Availability, Plan, STOPPING, Waiting, over};
-use super::tail::Tail;
+use super::supervisor::{App, Availability, Failure, Plan, STOPPING, Waiting, over};
+use super::tail::{self, Tail};
 use super::wards::Wards;
 use super::websocket::{self, Address};
 use super::{liveness, redact, spawned};
@@ -36,6 +36,10 @@ const LIST: Duration = Duration::from_secs(1);
 /// How long the sandboxes of commands have when a stop waits for nothing any more; they need 20 to 50 ms (measured on
 /// 0.169.0 and 0.171.0).
 const HURRIED_GRACE: Duration = Duration::from_millis(200);
+/// The longest time that a slow start is given, unless it is set to more.
+const LONGEST_START: Duration = Duration::from_secs(600);
+/// How many characters of what a process said of its failure are quoted.
+const QUOTED: usize = 300;
 /// Where the end of a connection comes from when `initialize` failed.
 const INITIALIZE: &str = "initialize";
 /// The same when nothing was heard any more.
@@ -51,6 +55,10 @@ pub(crate) struct Life<'a, F> {
     pub(crate) wards: &'a Wards,
     /// The guard of the child.
     pub(crate) guard: &'a Orders,
+    /// Generations up to this one are to be ended, and others take their place.
+    pub(crate) retired: &'a watch::Receiver<u64>,
+    /// How long connecting and `initialize` may take, each.
+    pub(crate) start_timeout: Duration,
     /// Children from before the first generation.
     pub(crate) strangers: &'a [Seen],
 }
@@ -66,20 +74,46 @@ pub(crate) struct Death {
     pub(crate) healthy: Duration,
     /// The last lines of its stderr.
     pub(crate) last_words: Vec<String>,
+    /// In what way it failed.
+    pub(crate) failure: Failure,
+    /// Whether its end was wanted, because another one is to take its place.
+    pub(crate) is_retired: bool,
 }
 
 impl Death {
     /// That of one which never lived.
-    fn at_birth(cause: String) -> Self {
-        Self { cause, exit: None, healthy: Duration::ZERO, last_words: Vec::new() }
+    fn at_birth(cause: String, failure: Failure) -> Self {
+        Self {
+            cause,
+            exit: None,
+            healthy: Duration::ZERO,
+            last_words: Vec::new(),
+            failure,
+            is_retired: false,
+        }
+    }
+
+    /// Adds to the cause what the process said of it.
+    ///
+    /// Only one that ended by itself with a failure says why: one that a signal ended could not, and one that exited
+    /// with 0 knows of no failure.
+    fn quote(&mut self) {
+        let failed =
+            self.exit.as_ref().is_some_and(|exit| !exit.expected && exit.code.is_some_and(|code| code != 0));
+        if failed && let Some(line) = tail::cause(&self.last_words) {
+            let line: String = line.trim_end_matches('.').chars().take(QUOTED).collect();
+            self.cause = format!("{} It said last: {line}.", self.cause);
+        }
     }
 }
 
 /// What became of a connection that was served.
 struct Served {
     over: Over,
-    /// How long it could be called.
-    healthy: Duration,
+    /// How long it could be called; `None` when `initialize` was not answered.
+    healthy: Option<Duration>,
+    /// In what way it failed, when it did.
+    failure: Failure,
 }
 
 impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
@@ -106,9 +140,11 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
             failed => {
                 // A start that hangs is a process already, and holds what the daemon has open.
                 self.sweep(program, Vec::new(), pace.clone()).await;
-                let Some(Err(message)) = failed else { return Death::at_birth(STOPPING.to_owned()) };
+                let Some(Err(message)) = failed else {
+                    return Death::at_birth(STOPPING.to_owned(), Failure::NotStarted);
+                };
                 self.tell(Heard::SpawnFailed { message: message.clone() });
-                return Death::at_birth(message);
+                return Death::at_birth(message, Failure::NotStarted);
             }
         };
         if let Some(pid) = process.id() {
@@ -126,32 +162,32 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
         let mut ear = self.ear(&pending);
         let (pulse, cap) = (ear.pulse(), self.plan.line_cap);
         let reader = tokio::spawn(async move { ear.read_lines(pipes.stdout, cap).await });
-        let mut link = Link { client, pending, pulse, reader: Some(reader), writer, close };
+        let mut link = Link { client, pending, pulse, reader: Some(reader), writer: Some(writer), close };
 
         // On disk before it is spoken to: from then on it does things that a later life may have to end.
         self.remember(program, process.id()).await;
         let served = self.serve(&mut link, Some(&mut process), pace.clone()).await;
         let mut death = self.end_spawned(served, link, &mut process, stderr, program, &mut pace).await;
-        let tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
-        death.last_words = tail.lines();
+        death.last_words = tail.lock().unwrap_or_else(PoisonError::into_inner).lines();
+        death.quote();
         death
     }
 
     async fn run_external(&self, address: &Address, mut pace: watch::Receiver<StopPace>) -> Death {
-        let patience = self.plan.start_timeout;
+        let patience = self.start_timeout;
         let connecting = tokio::time::timeout(patience, websocket::connect(address, self.plan.line_cap));
         let connected = tokio::select! {
             connected = connecting => connected.unwrap_or_else(|_| {
                 Err(format!("no answer to the handshake within {} s", patience.as_secs_f32()))
             }),
-            () = over(&mut pace) => return Death::at_birth(STOPPING.to_owned()),
+            () = over(&mut pace) => return Death::at_birth(STOPPING.to_owned(), Failure::Unreachable),
         };
         let socket = match connected {
             Ok(socket) => socket,
             Err(reason) => {
                 let message = format!("The app-server cannot be reached: {reason}.");
                 self.tell(Heard::ConnectFailed { message: message.clone() });
-                return Death::at_birth(message);
+                return Death::at_birth(message, Failure::Unreachable);
             }
         };
         let (sink, stream) = socket.split();
@@ -161,17 +197,24 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
         let mut ear = self.ear(&pending);
         let (pulse, cap) = (ear.pulse(), self.plan.line_cap);
         let reader = tokio::spawn(async move { websocket::read(stream, &mut ear, cap).await });
-        let mut link = Link { client, pending, pulse, reader: Some(reader), writer, close };
+        let mut link = Link { client, pending, pulse, reader: Some(reader), writer: Some(writer), close };
 
-        let Served { over, healthy } = self.serve(&mut link, None, pace).await;
+        let Served { over, healthy, failure } = self.serve(&mut link, None, pace).await;
         link.close.cancel();
         let heard = link.last_words().await;
-        end_task(link.writer).await;
-        let (cause, _) = match over {
-            Over::Stream(end) => self.closed(end, None, false),
-            Over::Stop | Over::Exited(_) => self.closed(heard, None, true),
+        let written = end_task(link.writer).await;
+        if let (Over::Stop | Over::Retired, Some(WriterEnd::CloseFailed(reason))) = (&over, written) {
+            let message = format!("The app-server connection could not be closed: {reason}.");
+            self.tell(Heard::CloseFailed { message });
+        }
+        let is_retired = matches!(over, Over::Retired);
+        let (end, expected) = match over {
+            Over::Stream(end) => (end, false),
+            Over::Stop | Over::Retired | Over::Exited(_) => (heard, true),
         };
-        Death { healthy, ..Death::at_birth(cause) }
+        let (cause, _) = self.closed(end, None, expected, healthy.is_some());
+        let failure = if healthy.is_some() { Failure::Unreachable } else { failure };
+        Death { healthy: healthy.unwrap_or_default(), is_retired, ..Death::at_birth(cause, failure) }
     }
 
     fn ear(&self, pending: &Arc<Pending>) -> Ear<L> {
@@ -204,8 +247,9 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
         let (client, pending, pulse) =
             (link.client.clone(), Arc::clone(&link.pending), Arc::clone(&link.pulse));
         let mut ready = None;
+        let mut failure = Failure::Ended;
         let over = {
-            let over = link.over(process, pace);
+            let over = link.over(process, pace, self.retired.clone());
             tokio::pin!(over);
             tokio::select! {
                 biased;
@@ -222,7 +266,8 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
                             }
                         }
                     }
-                    Err(message) => {
+                    Err((message, why)) => {
+                        failure = why;
                         let sentence = format!("The app-server cannot be used: {message}.");
                         self.tell(Heard::ConnectFailed { message: sentence });
                         Over::Stream(StreamEnd::new(INITIALIZE, message))
@@ -232,20 +277,29 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
         };
         let (now, cause) = match &over {
             Over::Stop => (Availability::Stopped { reason: STOPPING.to_owned() }, "codexd is stopping"),
-            Over::Stream(end) => {
-                (dying(format!("The app-server connection is gone: {}.", end.message)), end.message.as_str())
+            Over::Retired => (
+                Availability::Starting {
+                    after: Some("The app-server was ended so that it reads its files anew.".to_owned()),
+                },
+                "the app-server is started again",
+            ),
+            Over::Stream(end) => (
+                dying(self.generation, format!("The app-server connection is gone: {}.", end.message)),
+                end.message.as_str(),
+            ),
+            Over::Exited(_) => {
+                (dying(self.generation, "The app-server process ended.".to_owned()), "its process ended")
             }
-            Over::Exited(_) => (dying("The app-server process ended.".to_owned()), "its process ended"),
         };
         // Said at once: ending what is left of a sick process can take seconds.
         self.publish.send_replace(now);
         if !matches!(over, Over::Exited(_)) {
             pending.close(cause);
         }
-        Served { over, healthy: ready.map_or(Duration::ZERO, |ready: Instant| ready.elapsed()) }
+        Served { over, failure, healthy: ready.map(|ready: Instant| ready.elapsed()) }
     }
 
-    async fn initialize(&self, client: &Client) -> Result<(), String> {
+    async fn initialize(&self, client: &Client) -> Result<(), (String, Failure)> {
         let params = json!({
             "clientInfo": {
                 "name": "baa-conductor-codexd",
@@ -255,34 +309,47 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
             // collaborationMode on a turn needs it (measured).
             "capabilities": { "experimentalApi": true },
         });
-        match client.call("initialize", &params, self.plan.start_timeout).await {
+        match client.call("initialize", &params, self.start_timeout).await {
             Ok(info) => {
                 client.note_initialized(&info);
                 self.tell(Heard::Connected { info: &info });
                 client.notify("initialized");
                 Ok(())
             }
-            Err(error) => Err(format!("it did not initialize: {error}")),
+            // It lives: one that ends closes the connection first.
+            Err(error @ CallError::Timeout { .. }) => {
+                let (hint, next) = (&self.plan.start_timeout_hint, longer(self.start_timeout));
+                let message = format!(
+                    "it did not initialize: {error}, though it runs; the next one is given {} s ({hint})",
+                    next.as_secs_f32()
+                );
+                Err((message, Failure::SlowStart))
+            }
+            Err(error) => Err((format!("it did not initialize: {error}"), Failure::Ended)),
         }
     }
 
     /// Ends what is left of a child and its connection, and tells how it went.
     async fn end_spawned(
         &self,
-        Served { over, healthy }: Served,
+        Served { over, healthy, failure: why }: Served,
         mut link: Link,
         process: &mut Process,
         stderr: JoinHandle<()>,
         program: &Program,
         pace: &mut watch::Receiver<StopPace>,
     ) -> Death {
-        let expected = matches!(over, Over::Stop);
+        let is_retired = matches!(over, Over::Retired);
+        let expected = is_retired || matches!(over, Over::Stop);
         let (end, status) = match over {
-            Over::Exited(status) => (None, Some(status)),
+            Over::Exited(status) => (None, Some(status.map_err(EndFailure::Wait))),
             // Nothing says that it is about to end by itself.
             Over::Stream(end) if [INITIALIZE, LIVENESS].contains(&end.source) => (Some(end), None),
-            Over::Stream(end) => (Some(end), process.wait_at_most(LAST_BREATH).await),
-            Over::Stop => (None, None),
+            Over::Stream(end) => {
+                let status = process.wait_at_most(LAST_BREATH).await;
+                (Some(end), status.map(|status| status.map_err(EndFailure::Wait)))
+            }
+            Over::Stop | Over::Retired => (None, None),
         };
         let patience = if expected { PATIENCE } else { LITTLE_PATIENCE };
         let seen = if status.is_none() { self.see_family(program).await } else { Vec::new() };
@@ -306,11 +373,21 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
         }
         let (exit, failure) = match status {
             Ok(status) => (Some(child::exit_of(status, expected)), None),
-            Err(error) => (None, Some(format!("The app-server could not be ended: {error}."))),
+            Err(failure) => (None, Some(failure)),
         };
-        let (cause, exit) = self.closed(end.unwrap_or(heard), exit, expected);
-        if let Some(message) = failure {
-            self.tell(Heard::ChildError { message });
+        let (cause, exit) = self.closed(end.unwrap_or(heard), exit, expected, healthy.is_some());
+        match failure {
+            Some(EndFailure::Signal(error)) => {
+                self.tell(Heard::KillFailed {
+                    message: format!("The app-server could not be ended: {error}."),
+                });
+            }
+            Some(EndFailure::Wait(error)) => {
+                self.tell(Heard::ChildError {
+                    message: format!("The app-server could not be ended: {error}."),
+                });
+            }
+            None => {}
         }
         if let Some(exit) = &exit {
             self.tell(Heard::Exited(exit.clone()));
@@ -319,7 +396,8 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
                 tracing::error!("child.json could not be removed: the disk {unanswered}");
             }
         }
-        Death { cause, exit, healthy, last_words: Vec::new() }
+        let healthy = healthy.unwrap_or_default();
+        Death { cause, exit, healthy, last_words: Vec::new(), failure: why, is_retired }
     }
 
     /// What the child has started, where that is not known any more once it has ended.
@@ -371,7 +449,15 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
     }
 
     /// Tells the end of the connection; returns it as a sentence, and the exit as it came.
-    fn closed(&self, end: StreamEnd, exit: Option<Exit>, expected: bool) -> (String, Option<Exit>) {
+    ///
+    /// One that ended before it was initialized was never connected, which is told first.
+    fn closed(
+        &self,
+        end: StreamEnd,
+        exit: Option<Exit>,
+        expected: bool,
+        initialized: bool,
+    ) -> (String, Option<Exit>) {
         let reason = match (&exit, expected) {
             (_, true) => STOPPING.to_owned(),
             // How the process ended after it was sent away tells less than why it was.
@@ -381,6 +467,11 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
             (Some(Exit { code: Some(code), .. }), _) => format!("The app-server exited with code {code}."),
             _ => format!("The app-server connection is gone: {}.", end.message),
         };
+        // A failed `initialize` has told it already.
+        if !initialized && !expected && end.source != INITIALIZE {
+            let message = format!("{reason} It had not answered initialize.");
+            self.tell(Heard::ConnectFailed { message: redact::redact(&message) });
+        }
         self.tell(Heard::Closed(Closed {
             source: end.source,
             message: end.message,
@@ -399,8 +490,23 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
     }
 }
 
+/// How long the next start may take after one that took longer than this.
+///
+/// A start that is cut off for being slow begins from the front the next time, such as the upgrade of a database.
+pub(crate) fn longer(start_timeout: Duration) -> Duration {
+    (start_timeout * 2).min(LONGEST_START.max(start_timeout))
+}
+
 /// It is known to be lost, and not yet what of.
-fn dying(reason: String) -> Availability {
-    let (deaths, crash_loop, last_words) = (0, false, Vec::new());
-    Availability::Waiting(Waiting { reason, until: None, deaths, crash_loop, last_words })
+fn dying(generation: u64, reason: String) -> Availability {
+    let (deaths, crash_loop, last_words, failure) = (0, false, Vec::new(), Failure::Ended);
+    Availability::Waiting(Waiting {
+        reason,
+        until: None,
+        deaths,
+        crash_loop,
+        last_words,
+        failure,
+        generation,
+    })
 }

@@ -27,16 +27,38 @@ pub(crate) struct Link {
     pub(crate) pulse: Arc<Pulse>,
     /// Ends when nothing more is heard; taken once it has.
     pub(crate) reader: Option<JoinHandle<StreamEnd>>,
-    /// Ends when nothing more can be said.
-    pub(crate) writer: JoinHandle<String>,
+    /// Ends when nothing more can be said; taken once it has.
+    pub(crate) writer: Option<JoinHandle<WriterEnd>>,
     /// Closes our side.
     pub(crate) close: CancellationToken,
+}
+
+/// Why nothing more can be said over a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum WriterEnd {
+    /// Our side was closed.
+    Closed,
+    /// Our side was to be closed, and could not be closed in order, for this reason.
+    CloseFailed(String),
+    /// It failed, for this reason.
+    Failed(String),
+}
+
+impl WriterEnd {
+    fn into_reason(self) -> String {
+        match self {
+            Self::Closed => "it was closed".to_owned(),
+            Self::CloseFailed(reason) | Self::Failed(reason) => reason,
+        }
+    }
 }
 
 /// Why a connection is over.
 pub(crate) enum Over {
     /// No app-server is wanted any more.
     Stop,
+    /// Another one is wanted in its place.
+    Retired,
     /// One of its two streams ended, or it is of no use.
     Stream(StreamEnd),
     /// Its process ended.
@@ -49,7 +71,9 @@ impl Link {
         &mut self,
         process: Option<&mut Process>,
         mut pace: watch::Receiver<StopPace>,
+        mut retired: watch::Receiver<u64>,
     ) -> Over {
+        let generation = self.client.generation();
         let reader = async {
             let end = match self.reader.as_mut() {
                 Some(reader) => reader.await.unwrap_or_else(reader_failed),
@@ -57,6 +81,20 @@ impl Link {
             };
             self.reader = None;
             end
+        };
+        let writer = async {
+            let end = match self.writer.as_mut() {
+                Some(writer) => writer.await.map_or_else(|error| error.to_string(), WriterEnd::into_reason),
+                None => std::future::pending().await,
+            };
+            self.writer = None;
+            end
+        };
+        let retired = async {
+            // Nobody is left to say so when it fails.
+            if retired.wait_for(|&through| through >= generation).await.is_err() {
+                std::future::pending::<()>().await;
+            }
         };
         let exit = async {
             match process {
@@ -69,9 +107,8 @@ impl Link {
             biased;
             () = over(&mut pace) => Over::Stop,
             end = reader => Over::Stream(end),
-            reason = &mut self.writer => {
-                Over::Stream(StreamEnd::new("stdin.error", reason.unwrap_or_else(|error| error.to_string())))
-            }
+            reason = writer => Over::Stream(StreamEnd::new("stdin.error", reason)),
+            () = retired => Over::Retired,
             status = exit => Over::Exited(status),
         }
     }
@@ -93,11 +130,16 @@ impl Link {
     }
 }
 
-/// Ends a task that has been asked to end.
-pub(crate) async fn end_task<T>(mut task: JoinHandle<T>) {
-    if !task.is_finished() && tokio::time::timeout(LAST_WORDS, &mut task).await.is_err() {
-        task.abort();
-        let _ = task.await;
+/// Ends a task that has been asked to end; `None` when it had to be aborted, or its end was taken before.
+pub(crate) async fn end_task<T>(task: Option<JoinHandle<T>>) -> Option<T> {
+    let mut task = task?;
+    match tokio::time::timeout(LAST_WORDS, &mut task).await {
+        Ok(ended) => ended.ok(),
+        Err(_) => {
+            task.abort();
+            let _ = task.await;
+            None
+        }
     }
 }
 

@@ -119,8 +119,18 @@ pub enum Heard<'a> {
     Stderr(Bytes),
     /// The process ended.
     Exited(Exit),
-    /// The process could not be ended or waited for.
+    /// The end of the process could not be waited for.
     ChildError {
+        /// What failed.
+        message: String,
+    },
+    /// A signal could not be sent to the process.
+    KillFailed {
+        /// What failed.
+        message: String,
+    },
+    /// The connection to an app-server of somebody else could not be closed in order.
+    CloseFailed {
         /// What failed.
         message: String,
     },

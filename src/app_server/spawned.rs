@@ -6,6 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::link::WriterEnd;
 use super::listener::{Heard, Listener};
 use super::tail::Tail;
 
@@ -17,14 +18,14 @@ pub(crate) async fn write(
     mut stdin: impl AsyncWrite + Unpin,
     mut lines: mpsc::UnboundedReceiver<Vec<u8>>,
     close: CancellationToken,
-) -> String {
+) -> WriterEnd {
     let mut block = Vec::new();
     loop {
         let line = tokio::select! {
             line = lines.recv() => line,
             () = close.cancelled() => None,
         };
-        let Some(mut line) = line else { return "it was closed".to_owned() };
+        let Some(mut line) = line else { return WriterEnd::Closed };
         loop {
             block.append(&mut line);
             block.push(b'\n');
@@ -41,10 +42,10 @@ pub(crate) async fn write(
         // A child that does not read must not keep its stdin from being closed.
         let written = tokio::select! {
             written = stdin.write_all(&block) => written,
-            () = close.cancelled() => return "it was closed".to_owned(),
+            () = close.cancelled() => return WriterEnd::Closed,
         };
         if let Err(error) = written {
-            return format!("its stdin failed: {error}");
+            return WriterEnd::Failed(format!("its stdin failed: {error}"));
         }
         block.clear();
     }

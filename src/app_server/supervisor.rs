@@ -13,7 +13,7 @@ use super::child::{Program, StopPace};
 use super::client::Client;
 use super::deadline;
 use super::guard::{Guard, Orders};
-use super::life::{Death, Life};
+use super::life::{Death, Life, longer};
 use super::listener::{Backlog, Heard, Listener, Setback};
 use super::processes::{self, Ours, POOL, Seen};
 use super::wards::Wards;
@@ -40,8 +40,10 @@ pub struct Plan {
     pub version: String,
     /// The longest message that is kept, in bytes.
     pub line_cap: usize,
-    /// How long connecting and `initialize` may take, each.
+    /// How long connecting and `initialize` may take, each, at first.
     pub start_timeout: Duration,
+    /// What sets that, for the sentence about an app-server that takes longer.
+    pub start_timeout_hint: String,
     /// How long nothing may be heard before the app-server is asked whether it is still there.
     pub check_interval: Duration,
 }
@@ -65,6 +67,19 @@ pub enum Availability {
     },
 }
 
+/// In what way an app-server failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// Its program could not be started.
+    NotStarted,
+    /// One that runs elsewhere cannot be reached.
+    Unreachable,
+    /// It runs and did not answer `initialize` in time.
+    SlowStart,
+    /// It ended, or was ended for another reason.
+    Ended,
+}
+
 /// The time between a death and the next start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
@@ -78,12 +93,18 @@ pub struct Waiting {
     pub crash_loop: bool,
     /// The last lines of its stderr, secrets hidden.
     pub last_words: Vec<String>,
+    /// In what way it failed.
+    pub failure: Failure,
+    /// Which it was.
+    pub generation: u64,
 }
 
 /// The handle of the task that looks after the app-server.
 #[derive(Debug)]
 pub struct Supervisor {
     availability: watch::Receiver<Availability>,
+    /// Generations up to this one are not wanted any more.
+    retired: watch::Sender<u64>,
     task: JoinHandle<()>,
 }
 
@@ -106,13 +127,25 @@ impl Supervisor {
             _ => None,
         };
         let strangers = Vec::new();
-        let watch = Watch { plan, backlog, listener, publish, wards, guard, strangers };
-        Self { availability, task: tokio::spawn(watch.keep(pace)) }
+        let (retired, generations) = watch::channel(0);
+        let watch = Watch { plan, backlog, listener, publish, wards, guard, strangers, retired: generations };
+        Self { availability, retired, task: tokio::spawn(watch.keep(pace)) }
     }
 
     /// Whether the app-server can be called, now and from now on.
     pub fn availability(&self) -> watch::Receiver<Availability> {
         self.availability.clone()
+    }
+
+    /// Ends the app-server of this generation, or the pause after its end, and has the next one started at once.
+    ///
+    /// Counts as no death; without effect on a later generation.
+    pub fn retire(&self, generation: u64) {
+        self.retired.send_if_modified(|through| {
+            let is_later = generation > *through;
+            *through = generation.max(*through);
+            is_later
+        });
     }
 
     /// Waits until the app-server has ended.
@@ -133,6 +166,7 @@ struct Watch<F> {
     guard: Option<Guard>,
     /// Children from before the first generation, which are not ours to end.
     strangers: Vec<Seen>,
+    retired: watch::Receiver<u64>,
 }
 
 impl<L: Listener, F: Fn(u64) -> L> Watch<F> {
@@ -142,15 +176,25 @@ impl<L: Listener, F: Fn(u64) -> L> Watch<F> {
         let _reaper = self.wards.reap_orphans();
         let began = Instant::now();
         let mut backoff = Backoff::default();
+        let mut start_timeout = self.plan.start_timeout;
         for generation in 1.. {
             let guard = match &mut self.guard {
                 Some(guard) => guard.ensure().await,
                 None => Orders::default(),
             };
-            let death = self.live(generation, &guard, pace.clone()).await;
+            let death = self.live(generation, &guard, start_timeout, pace.clone()).await;
             if is_over(&pace) {
                 break;
             }
+            if death.is_retired {
+                // It was said already that another one is started.
+                continue;
+            }
+            start_timeout = match death.failure {
+                Failure::SlowStart => longer(start_timeout),
+                _ if death.healthy.is_zero() => start_timeout,
+                _ => self.plan.start_timeout,
+            };
             let pause = backoff.died(began.elapsed(), death.healthy, chance());
             let until = deadline::after(pause.delay);
             let setback = Setback {
@@ -171,11 +215,15 @@ impl<L: Listener, F: Fn(u64) -> L> Watch<F> {
                 deaths: pause.deaths,
                 crash_loop: pause.crash_loop,
                 last_words: death.last_words,
+                failure: death.failure,
+                generation,
             }));
+            let mut retired = self.retired.clone();
             tokio::select! {
                 () = tokio::time::sleep(pause.delay) => {}
                 // It is due by the clock that people were shown too, however long the machine slept.
                 () = deadline::reached(until, Timestamp::now) => {}
+                Ok(_) = retired.wait_for(|&through| through >= generation) => {}
                 () = over(&mut pace) => break,
             }
             self.publish.send_replace(Availability::Starting { after: Some(death.cause) });
@@ -186,7 +234,13 @@ impl<L: Listener, F: Fn(u64) -> L> Watch<F> {
         self.publish.send_replace(Availability::Stopped { reason: STOPPING.to_owned() });
     }
 
-    async fn live(&self, generation: u64, guard: &Orders, pace: watch::Receiver<StopPace>) -> Death {
+    async fn live(
+        &self,
+        generation: u64,
+        guard: &Orders,
+        start_timeout: Duration,
+        pace: watch::Receiver<StopPace>,
+    ) -> Death {
         let life = Life {
             generation,
             plan: &self.plan,
@@ -195,6 +249,8 @@ impl<L: Listener, F: Fn(u64) -> L> Watch<F> {
             publish: &self.publish,
             wards: &self.wards,
             guard,
+            retired: &self.retired,
+            start_timeout,
             strangers: &self.strangers,
         };
         life.run(pace).await

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::escapes;
 use super::redact::redact;
 
 /// How many lines are kept.
@@ -9,15 +10,30 @@ const LINES: usize = 20;
 /// How many bytes of text are kept.
 const BYTES: usize = 4 * 1024;
 
-/// Which of somebody's last lines tells why it ended: the last that names an error, or the last of all.
-pub fn telling_line(lines: &[String]) -> Option<&str> {
+/// Which of a process's last lines says why it failed.
+///
+/// The last that names an error or, without one, what a panic says, or the last line.
+/// A line of its log is none of these: with a time before it, it tells what happened while the process worked, such as
+/// a missing program that it does not need.
+pub(crate) fn cause(lines: &[String]) -> Option<&str> {
+    let starts_with =
+        |line: &str, word: &str| line.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
     // Behind its error a program may print where in its code that happened.
-    let is_error = |line: &&String| {
-        let is_named =
-            |word: &str| line.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
-        ["error", "fatal"].into_iter().any(is_named)
-    };
-    lines.iter().rev().find(is_error).or(lines.last()).map(String::as_str)
+    let is_error = |line: &&String| ["error", "fatal"].iter().any(|word| starts_with(line, word));
+    let is_panic = |line: &String| starts_with(line, "thread '") && line.contains("panicked at");
+    let panic = || lines.iter().rposition(is_panic).and_then(|at| lines.get(at + 1));
+    let other = || lines.iter().rev().find(|line| !is_log_line(line));
+    lines.iter().rev().find(is_error).or_else(panic).or_else(other).map(String::as_str)
+}
+
+/// Whether a line begins with a time, such as `2026-11-28T15:25:20.634886Z`.
+fn is_log_line(line: &str) -> bool {
+    let pattern = "0000-00-00T00:00:00";
+    line.len() > pattern.len()
+        && line.chars().zip(pattern.chars()).all(|(found, expected)| match expected {
+            '0' => found.is_ascii_digit(),
+            _ => found == expected,
+        })
 }
 
 /// The last lines of a stream, secrets hidden.
@@ -56,7 +72,8 @@ impl Tail {
     }
 
     fn keep(&mut self, line: &[u8]) {
-        let text = redact(String::from_utf8_lossy(line).trim_end());
+        // A sequence in the middle of a secret would hide it from the search.
+        let text = redact(escapes::plain(&String::from_utf8_lossy(line)).trim_end());
         if text.is_empty() {
             return;
         }
@@ -92,15 +109,22 @@ mod tests {
     }
 
     #[test]
-    fn the_line_that_tells_most_is_found() {
+    fn the_line_that_says_why_is_found() {
+        let log = "2026-11-28T15:25:20.634886Z ERROR codex_app_server: no bubblewrap";
         for (lines, expected) in [
             (["WARNING: ?", "Error: no such setting", "Stack backtrace: 0: <unknown>"].as_slice(), Some(1)),
             (&["error: first", "ERROR second", "a word"], Some(1)),
             (&["one", "éé"], Some(1)),
+            (
+                &["thread 'main' panicked at src/main.rs:1:2:", "broken", "note: run with RUST_BACKTRACE=1"],
+                Some(1),
+            ),
+            (&["usage: codex", log], Some(0)),
+            (&[log], None),
             (&[], None),
         ] {
             let lines: Vec<String> = lines.iter().map(|&line| line.to_owned()).collect();
-            assert_eq!(telling_line(&lines), expected.map(|place| lines[place].as_str()));
+            assert_eq!(cause(&lines), expected.map(|place| lines[place].as_str()));
         }
     }
 
@@ -111,6 +135,12 @@ mod tests {
         assert!(lines[0].len() <= BYTES && lines[0].len() > BYTES - 4 && lines[0].starts_with("éé"));
         let lines = tail_of(&[0xff; 5000]);
         assert!(lines[0].len() <= BYTES && lines[0].ends_with('\u{fffd}'));
+    }
+
+    #[test]
+    fn colours_are_removed_and_hide_no_secret() {
+        assert_eq!(tail_of(b"\x1b[31mERROR\x1b[0m x\n\x1b[0m\n"), ["ERROR x"]);
+        assert_eq!(tail_of(b"key sk-abcd\x1b[0mefghijklmnop\n"), ["key sk-***"]);
     }
 
     #[test]

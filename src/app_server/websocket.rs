@@ -16,6 +16,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 use tokio_util::sync::CancellationToken;
 
+use super::link::WriterEnd;
 use super::listener::Listener;
 use super::reader::{Ear, StreamEnd, longest_answer};
 
@@ -106,7 +107,7 @@ pub(crate) async fn write(
     mut socket: SplitSink<Socket, Message>,
     mut lines: mpsc::UnboundedReceiver<Vec<u8>>,
     close: CancellationToken,
-) -> String {
+) -> WriterEnd {
     loop {
         let line = tokio::select! {
             line = lines.recv() => line,
@@ -120,9 +121,12 @@ pub(crate) async fn write(
             () = close.cancelled() => break,
         };
         if let Err(error) = sent {
-            return format!("the WebSocket failed: {error}");
+            return WriterEnd::Failed(format!("the WebSocket failed: {error}"));
         }
     }
-    let _ = tokio::time::timeout(FAREWELL, socket.close()).await;
-    "it was closed".to_owned()
+    match tokio::time::timeout(FAREWELL, socket.close()).await {
+        Ok(Ok(()) | Err(Error::ConnectionClosed | Error::AlreadyClosed)) => WriterEnd::Closed,
+        Ok(Err(error)) => WriterEnd::CloseFailed(format!("the WebSocket failed: {error}")),
+        Err(_) => WriterEnd::CloseFailed(format!("nothing was read within {} ms", FAREWELL.as_millis())),
+    }
 }

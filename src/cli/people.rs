@@ -73,6 +73,8 @@ pub struct Ask {
     pub when_busy: Option<String>,
     /// Whether Codex may use the `.codex` of the directory.
     pub trust: bool,
+    /// After how many seconds without a network the turn is given up; 0 for never.
+    pub network_timeout: u64,
 }
 
 /// An answer to what Codex asks.
@@ -178,6 +180,9 @@ pub(super) struct AskArguments {
     /// Let Codex use the .codex of the directory, whose commands run outside of the sandbox; only for a new session
     #[arg(long, conflicts_with = "session")]
     trust: bool,
+    /// Interrupt the turn when Codex has reached no network for so many seconds; 0 waits on
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(..=86_400))]
+    network_timeout: u64,
     #[command(flatten)]
     client: ClientArguments,
 }
@@ -276,9 +281,20 @@ pub(super) fn request(before: StartArguments, command: PeopleCommand) -> Result<
             approval_policy,
             when_busy,
             trust,
+            network_timeout,
             client,
         }) => {
-            let ask = Ask { words, session, cwd, model, sandbox, approval_policy, when_busy, trust };
+            let ask = Ask {
+                words,
+                session,
+                cwd,
+                model,
+                sandbox,
+                approval_policy,
+                when_busy,
+                trust,
+                network_timeout,
+            };
             ("ask", client, Errand::Ask(ask))
         }
         PeopleCommand::Sessions(ListArguments { all, client }) => {

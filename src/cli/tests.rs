@@ -222,7 +222,8 @@ fn the_commands_for_every_day_are_read() {
         Ok(Request::Errand { errand, json, .. }) => (errand, json),
         other => panic!("{words:?} gave {other:?}"),
     };
-    let ask = Ask { words: vec!["say".to_owned(), "hello".to_owned()], ..Ask::default() };
+    let ask =
+        Ask { words: vec!["say".to_owned(), "hello".to_owned()], network_timeout: 60, ..Ask::default() };
     assert_eq!(errand(&["ask", "say", "hello"]), (Errand::Ask(ask), false));
     assert_eq!(errand(&["--json", "sessions"]), (Errand::Sessions { all: false }, true));
     assert_eq!(errand(&["requests", "--all", "--json"]), (Errand::Requests { all: true }, true));

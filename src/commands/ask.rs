@@ -7,11 +7,13 @@ mod conversation;
     reason = "a command is a process of its own, and what blocks it keeps only itself"
 )]
 mod keyboard;
+mod network;
 mod page;
 
 use std::io::{IsTerminal, Read, stdin};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,6 +22,7 @@ use tokio::sync::watch;
 use super::client::{ClientError, newest};
 use super::errand::Caller;
 use super::sessions::{find, folder, path};
+use super::status::codex_words;
 use super::{Failure, INTERRUPTED, LEFT, output};
 use crate::cli::Ask;
 use conversation::{Conversation, Fate, Turn};
@@ -27,6 +30,9 @@ use conversation::{Conversation, Fate, Turn};
 pub(crate) async fn run(caller: &Caller, wanted: Ask) -> Result<ExitCode, Failure> {
     let text = text(&wanted.words)?;
     let interrupts = interrupts()?;
+    if wanted.session.is_none() {
+        see_account(caller).await?;
+    }
     let session_id = session(caller, &wanted).await?;
     // Whatever happens to the turn comes after this.
     let cursor = newest(&caller.client).await?;
@@ -35,6 +41,8 @@ pub(crate) async fn run(caller: &Caller, wanted: Ask) -> Result<ExitCode, Failur
         output::complain(&caller.stderr.line(&format!("session {session_id}")));
     }
     let mut conversation = Conversation::new(caller, &session_id, turn, cursor);
+    conversation.give_up_after(wanted.network_timeout);
+    conversation.look_for_mcp_servers().await?;
     if wanted.when_busy.as_deref() == Some("steer") {
         conversation.look_for_requests().await?;
     }
@@ -53,9 +61,37 @@ pub(crate) async fn run(caller: &Caller, wanted: Ask) -> Result<ExitCode, Failur
                 Some(reason) => format!("The turn failed: {reason}"),
                 None => "The turn failed.".to_owned(),
             });
+            if let Some(codex) = codex(caller).await.filter(|codex| codex["state"] != "ready") {
+                caller.note(&codex_words(&codex));
+            }
             ExitCode::FAILURE
         }
     })
+}
+
+/// How long an account that was given just now may take to be known.
+const ACCOUNT: Duration = Duration::from_secs(3);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How Codex is, as far as the daemon says it.
+async fn codex(caller: &Caller) -> Option<Value> {
+    let answer = caller.client.get("/healthz").await;
+    answer.ok().map(|mut health| health["service"]["codex"].take()).filter(Value::is_object)
+}
+
+/// Fails where Codex has no account, before anything is begun that could only fail.
+///
+/// A session of its own may work with another model than that of the configuration, so this is for new ones.
+async fn see_account(caller: &Caller) -> Result<(), Failure> {
+    let end = Instant::now() + ACCOUNT;
+    while let Some(codex) = codex(caller).await.filter(|codex| codex["state"] == "noAccount") {
+        if Instant::now() >= end {
+            return Err(Failure::new(codex_words(&codex)));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
 }
 
 /// What is asked; `-` stands for stdin, and so does nothing.

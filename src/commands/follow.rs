@@ -80,7 +80,9 @@ fn line(caller: &Caller, text: &str) -> String {
     let Some(width) = screen.width else { return format!("{time} {name} {rest}") };
     let head = cut(&format!("{time} {name} "), width);
     let rest = cut(&rest, width.saturating_sub(super::terminal::columns(&head)));
+    let status = event["detail"]["status"].as_str();
     let rest = match (event["level"].as_str(), event["type"].as_str()) {
+        (_, Some("app-server.turn.completed")) if status != Some("completed") => screen.paint(BAD, &rest),
         (_, Some("request.opened")) => screen.paint(WAITING, &rest),
         (Some("warn" | "error"), _) => screen.paint(BAD, &rest),
         _ => rest,

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 
 use super::client::{Client, ClientError};
 use super::{Failure, NOBODY, output, runtime};
-use crate::app_server::telling_line;
 use crate::config::Config;
 
 pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
@@ -90,8 +89,11 @@ fn running(status: &Value) -> Vec<(&'static str, String)> {
     let (service, snapshot) = (&status["service"], &status["snapshot"]);
     let daemon = &snapshot["daemon"];
     let paths = &snapshot["config"]["paths"];
+    let codex = &service["codex"];
+    let is_well = matches!(codex["state"].as_str(), None | Some("ready"));
     let turns = match service["ready"].as_bool() {
-        Some(true) => "can be taken".to_owned(),
+        Some(true) if is_well => "can be taken".to_owned(),
+        Some(true) => "are taken, and do not succeed as Codex is".to_owned(),
         _ => format!("cannot be taken: {}", text(&service["notReadyReason"])),
     };
     vec![
@@ -103,11 +105,21 @@ fn running(status: &Value) -> Vec<(&'static str, String)> {
             format!("{}, {} clients", text(&service["eventStreamUrl"]), text(&service["websocketClients"])),
         ),
         ("app-server", child(&daemon["child"])),
+        ("codex", codex_words(codex)),
         ("turns", turns),
         ("sessions", sessions(&snapshot["sessionRegistry"])),
         ("logs", text(&paths["logsDir"])),
         ("state", text(&paths["stateDir"])),
     ]
+}
+
+/// How Codex is, in the words of the daemon: what to do stands at the end.
+pub(super) fn codex_words(codex: &Value) -> String {
+    let message = text(&codex["message"]);
+    match codex["command"].as_str() {
+        Some(command) => format!("{message} Type: {command}"),
+        None => message,
+    }
 }
 
 fn stopped(config: &Config, snapshot: &Value) -> Vec<(&'static str, String)> {
@@ -133,14 +145,8 @@ fn child(child: &Value) -> String {
     if let Some(pid) = child["pid"].as_u64() {
         words.push(format!("pid {pid}"));
     }
-    let last_words = child["stderrTail"].as_array().into_iter().flatten();
-    let last_words: Vec<String> = last_words.filter_map(Value::as_str).map(str::to_owned).collect();
     if let Some(error) = child["lastError"].as_str() {
-        let said = match telling_line(&last_words) {
-            Some(line) if child["exitCode"].is_i64() => format!(" It said last: {line}"),
-            _ => String::new(),
-        };
-        words.push(format!("{error}{said}"));
+        words.push(error.to_owned());
     }
     words.join(", ")
 }

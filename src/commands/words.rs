@@ -64,7 +64,21 @@ pub(crate) fn event(event: &Value) -> String {
         let asked = &detail["request"];
         return format!("{} asks: {}", asked["requestId"].as_str().unwrap_or("?"), request(asked));
     }
-    event["message"].as_str().unwrap_or_default().to_owned()
+    let message = event["message"].as_str().unwrap_or_default();
+    // The text of this event says that a turn is over, and its detail how.
+    match (event["type"].as_str(), detail["status"].as_str()) {
+        (Some("app-server.turn.completed"), Some(status)) if status != "completed" => {
+            let turn_id = detail["turnId"].as_str().unwrap_or_default();
+            let reason = error(&detail["error"]).map_or_else(String::new, |reason| format!(": {reason}"));
+            format!("App-server turn {turn_id} ended: {status}{reason}")
+        }
+        (Some("app-server.turn.error"), _) if detail["willRetry"] == true => {
+            let turn_id = detail["turnId"].as_str().unwrap_or_default();
+            let reason = error(&detail["error"]).unwrap_or_else(|| "it does not say why".to_owned());
+            format!("App-server turn {turn_id} goes on after an error: {reason}")
+        }
+        _ => message.to_owned(),
+    }
 }
 
 /// What a request of the app-server is about.
@@ -225,6 +239,22 @@ mod tests {
         ] {
             assert_eq!(request(&json!({ "method": method, "params": params })), expected);
         }
+    }
+
+    #[test]
+    fn the_end_of_a_turn_says_how_it_ended() {
+        let ended = |status: &str, error: Value| {
+            let detail = json!({ "turnId": "t", "status": status, "error": error });
+            let message = "App-server turn t completed.";
+            event(&json!({ "type": "app-server.turn.completed", "message": message, "detail": detail }))
+        };
+        assert_eq!(ended("completed", Value::Null), "App-server turn t completed.");
+        assert_eq!(ended("interrupted", Value::Null), "App-server turn t ended: interrupted");
+        assert_eq!(ended("failed", json!({ "message": "no" })), "App-server turn t ended: failed: no");
+        let detail =
+            json!({ "turnId": "t", "willRetry": true, "error": { "message": "Reconnecting... 1/5" } });
+        let retried = json!({ "type": "app-server.turn.error", "message": "App-server turn t failed: x", "detail": detail });
+        assert_eq!(event(&retried), "App-server turn t goes on after an error: Reconnecting... 1/5");
     }
 
     #[test]

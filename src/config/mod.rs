@@ -186,6 +186,8 @@ pub struct ServerConfig {
 pub struct ChildEnvironment {
     /// `PATH`, for [`find_program`].
     pub path: Option<OsString>,
+    /// The directory of Codex's own files: `CODEX_HOME`, else `.codex` in the home directory.
+    pub codex_home: Option<PathBuf>,
 }
 
 /// How codexd talks to Codex. The retired modes of earlier versions are refused.

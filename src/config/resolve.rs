@@ -90,7 +90,10 @@ pub(super) fn resolve(
             command,
             args,
             cwd,
-            child_environment: ChildEnvironment { path: environment.get("PATH") },
+            child_environment: ChildEnvironment {
+                path: environment.get("PATH"),
+                codex_home: codex_home(environment),
+            },
         },
         limits,
         no_colours: environment.get("NO_COLOR").is_some_and(|value| !value.is_empty())
@@ -100,6 +103,12 @@ pub(super) fn resolve(
         mutation: environment.get("BAA_CODEXD_MUTATION").and_then(|word| word.into_string().ok()),
         report: reader.report,
     })
+}
+
+/// Where Codex has its own files.
+fn codex_home(environment: &dyn Environment) -> Option<PathBuf> {
+    let path = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    path("CODEX_HOME").or_else(|| path("HOME").map(|home| home.join(".codex")))
 }
 
 /// A value and where it came from.

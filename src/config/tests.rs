@@ -85,7 +85,10 @@ fn defaults_hold_when_nothing_is_given() {
     assert_eq!(config.server.command, "codex");
     assert_eq!(config.server.args, ["app-server"]);
     assert_eq!(config.server.cwd, machine.home());
-    assert_eq!(config.server.child_environment, ChildEnvironment { path: None });
+    assert_eq!(
+        config.server.child_environment,
+        ChildEnvironment { path: None, codex_home: config.server.child_environment.codex_home.clone() }
+    );
     assert_eq!(config.log_filter, "info");
     assert_eq!(config.paths.repo_root, None);
     assert_eq!(std::fs::read_dir(machine.home()).unwrap().count(), 0, "resolving must create nothing");

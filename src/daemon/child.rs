@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::DaemonError;
+use super::codex::{Codex, CodexHealth};
 use crate::app_server::deadline;
 use crate::app_server::{
     self, Address, App, Availability, ChildRecord, Identity, Plan, Program, RecordChild, Waiting,
@@ -52,16 +53,32 @@ pub(crate) struct ChildFile {
 }
 
 /// How the app-server is run for the daemon of this name; `guard` is this very program.
-pub(crate) fn plan(config: &Arc<Config>, daemon_id: &str, disk: &Disk, guard: Option<PathBuf>) -> Plan {
-    plan_recorded(config, daemon_id, guard, keeper(disk.clone(), config.paths.child.clone()))
+///
+/// `codex` is told of each start before it happens.
+pub(crate) fn plan(
+    config: &Arc<Config>,
+    daemon_id: &str,
+    disk: &Disk,
+    guard: Option<PathBuf>,
+    codex: &Arc<Codex>,
+) -> Plan {
+    let codex = Arc::clone(codex);
+    let starts = move |program: Option<&Path>| codex.process_starts(program);
+    plan_recorded(config, daemon_id, guard, keeper(disk.clone(), config.paths.child.clone()), starts)
 }
 
 /// The same for a look at an app-server of which nothing is remembered: that of a running daemon stays its own.
 pub(crate) fn plan_for_a_look(config: &Arc<Config>) -> Plan {
-    plan_recorded(config, "none", None, Arc::new(|_| {}))
+    plan_recorded(config, "none", None, Arc::new(|_| {}), |_| {})
 }
 
-fn plan_recorded(config: &Arc<Config>, daemon_id: &str, guard: Option<PathBuf>, record: RecordChild) -> Plan {
+fn plan_recorded(
+    config: &Arc<Config>,
+    daemon_id: &str,
+    guard: Option<PathBuf>,
+    record: RecordChild,
+    starts: impl Fn(Option<&Path>) + Send + Sync + 'static,
+) -> Plan {
     let server = &config.server;
     let app = match server.endpoint.target() {
         Endpoint::WebSocket(url) => App::External(Address::Url(url.clone())),
@@ -72,7 +89,9 @@ fn plan_recorded(config: &Arc<Config>, daemon_id: &str, guard: Option<PathBuf>, 
                 move || {
                     let server = &config.server;
                     let path = server.child_environment.path.as_deref();
-                    find_program(&server.command, path, &server.cwd).map_err(|error| error.to_string())
+                    let found = find_program(&server.command, path, &server.cwd);
+                    starts(found.as_deref().ok());
+                    found.map_err(|error| error.to_string())
                 }
             };
             App::Spawn(Program {
@@ -100,7 +119,20 @@ fn plan_recorded(config: &Arc<Config>, daemon_id: &str, guard: Option<PathBuf>, 
         version: config.version.to_owned(),
         line_cap: limits.line_cap,
         start_timeout: limits.start_timeout,
+        start_timeout_hint: format!(
+            "--{} or {} sets the time of the first",
+            settings::START_TIMEOUT.name,
+            settings::START_TIMEOUT.variable
+        ),
         check_interval: limits.check_interval,
+    }
+}
+
+/// The directory of the files that the app-server reads at its start, where it is a process of ours.
+pub(crate) fn codex_home(config: &Config) -> Option<PathBuf> {
+    match config.server.endpoint.target() {
+        Endpoint::Stdio => config.server.child_environment.codex_home.clone(),
+        Endpoint::WebSocket(_) | Endpoint::Unix(_) => None,
     }
 }
 
@@ -189,8 +221,8 @@ pub(crate) fn why_not(now: &Availability) -> Option<String> {
 }
 
 /// What a caller is told who needs the app-server while it cannot be called.
-pub(crate) fn unavailable(now: &Availability) -> DaemonError {
-    DaemonError::Unavailable { reason: why_not(now).unwrap_or_default(), retry_after: next_start(now) }
+pub(crate) fn unavailable(now: &Availability, health: &CodexHealth) -> DaemonError {
+    DaemonError::Unavailable { reason: health.sentence(), retry_after: next_start(now) }
 }
 
 /// How long until the app-server is started again, where that is known.
@@ -213,7 +245,9 @@ mod tests {
 
     fn waiting(until: Option<Timestamp>, crash_loop: bool) -> Availability {
         let (reason, last_words) = ("It died.".to_owned(), Vec::new());
-        Availability::Waiting(Waiting { reason, until, deaths: 7, crash_loop, last_words })
+        let failure = app_server::Failure::Ended;
+        let waiting = Waiting { reason, until, deaths: 7, crash_loop, last_words, failure, generation: 1 };
+        Availability::Waiting(waiting)
     }
 
     #[test]

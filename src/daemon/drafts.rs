@@ -22,8 +22,9 @@ pub(crate) use turns::{
 };
 
 pub(crate) use child::{
-    child_error, child_exited, child_external, child_setback, child_spawn_failed, child_started,
-    child_stderr, connect_failed, connected, garbage, skipped,
+    app_server_restarting, child_error, child_exited, child_external, child_kill_failed, child_setback,
+    child_spawn_failed, child_started, child_stderr, close_failed, codex_state, connect_failed, connected,
+    garbage, mcp_server_failed, skipped,
 };
 pub(crate) use held::{joins_held, released, released_without, session_held, session_released, with_release};
 pub(crate) use trust::{session_trust, session_trust_if_notable};

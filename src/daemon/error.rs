@@ -10,6 +10,7 @@ use crate::state::Request;
 const OVERLOADED: i64 = -32001;
 const INVALID_REQUEST: i64 = -32600;
 const INVALID_PARAMS: i64 = -32602;
+const METHOD_NOT_FOUND: i64 = -32601;
 
 /// Why the daemon did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -189,6 +190,19 @@ impl DaemonError {
     /// Whether the app-server answered, though not with what was asked for.
     pub(super) fn is_an_answer(&self) -> bool {
         matches!(self, DaemonError::Rejected { .. } | DaemonError::AppServer { .. })
+    }
+
+    /// The method of which the app-server says that it has none of that name.
+    ///
+    /// Codex gives nearly every error the same code; its words tell (measured on 0.105.0 to 0.171.0).
+    pub(super) fn unknown_method(&self) -> Option<&str> {
+        match self {
+            DaemonError::Rejected { method, message, .. } if message.contains("unknown variant") => {
+                Some(method)
+            }
+            DaemonError::AppServer { method, code: Some(METHOD_NOT_FOUND), .. } => Some(method),
+            _ => None,
+        }
     }
 
     /// Whether it is sure that the app-server did not do what it was asked.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::background::Activity;
+use super::codex::Codex;
 use super::drafts;
 use super::held::before_notification;
 use super::missed::{Missed, MissedItem};
@@ -16,10 +17,19 @@ use super::notifications::{ended_turn, notification};
 use super::recorder::{Input, Recorder, Stream};
 use super::requests::{Asked, OpenRequests, Rules};
 use crate::app_server::wire::{RequestId, RpcError};
-use crate::app_server::{Heard, Listener, Outline};
+use crate::app_server::{EscapeFilter, Heard, Listener, Outline};
 use crate::config::{ChildStrategy, Config};
 use crate::state::Draft;
 use crate::state::request::{SKIPPED_BYTES, is_answerable};
+
+/// What takes note of something heard besides the recorder.
+#[derive(Clone)]
+pub(crate) struct Notes {
+    pub(crate) activity: Arc<Activity>,
+    pub(crate) open: Arc<OpenRequests>,
+    pub(crate) missed: Arc<Missed>,
+    pub(crate) codex: Arc<Codex>,
+}
 
 /// Turns what one part of one generation says into inputs of the recorder.
 pub(crate) struct Hearing {
@@ -30,9 +40,12 @@ pub(crate) struct Hearing {
     activity: Arc<Activity>,
     open: Arc<OpenRequests>,
     missed: Arc<Missed>,
+    codex: Arc<Codex>,
     /// The thread that spoke last, and when that was noted.
     speaker: Option<(String, Instant)>,
     drafts: Vec<Draft>,
+    /// Of the stderr, which comes in pieces.
+    escapes: EscapeFilter,
 }
 
 /// How often it is noted that a thread speaks, so that a flood of its words costs nothing.
@@ -43,22 +56,12 @@ impl Hearing {
         config: Arc<Config>,
         recorder: Recorder,
         asked: mpsc::UnboundedSender<Asked>,
-        activity: Arc<Activity>,
-        open: Arc<OpenRequests>,
-        missed: Arc<Missed>,
+        notes: Notes,
         generation: u64,
     ) -> Self {
-        Self {
-            config,
-            recorder,
-            asked,
-            generation,
-            activity,
-            open,
-            missed,
-            speaker: None,
-            drafts: Vec::new(),
-        }
+        let Notes { activity, open, missed, codex } = notes;
+        let (speaker, drafts, escapes) = (None, Vec::new(), EscapeFilter::default());
+        Self { config, recorder, asked, generation, activity, open, missed, codex, speaker, drafts, escapes }
     }
 
     /// Ends the requests that the app-server no longer waits for.
@@ -141,6 +144,18 @@ impl Hearing {
         }
     }
 
+    /// Tells of an MCP server that did not start.
+    fn note_mcp_server(&mut self, params: &str) {
+        let Some((thread_id, server)) = self.codex.mcp_servers.heard(self.generation, params) else { return };
+        self.flush();
+        self.recorder.send(Input::Build(Box::new(move |state| {
+            // None is known as long as the answer to `thread/start` is not here.
+            let session = state.sessions.in_thread(&thread_id).next();
+            let session_id = session.map(|session| session.session_id.as_str());
+            vec![drafts::mcp_server_failed(session_id, &thread_id, &server)]
+        })));
+    }
+
     /// Notes that a thread said something.
     fn note_speaker(&mut self, params: &str) {
         const KEY: &str = "\"threadId\":\"";
@@ -167,10 +182,14 @@ impl Listener for Hearing {
         let draft = match heard {
             Heard::Notification { method, params } => {
                 self.note_speaker(params);
+                self.codex.heard(self.generation, method, params);
                 if let Some(build) = before_notification(method, params) {
                     self.send(Input::Build(Box::new(build)));
                 }
                 self.drafts.push(notification(method, params));
+                if method == "mcpServer/startupStatus/updated" {
+                    self.note_mcp_server(params);
+                }
                 return self.end_requests(method, params);
             }
             Heard::Request { id, method, params } => {
@@ -182,10 +201,14 @@ impl Listener for Hearing {
             Heard::Skipped { bytes, cap, outline } => return self.skipped(bytes, cap, outline),
             Heard::Stdout(bytes) => return self.send(Input::Output(Stream::Stdout, bytes)),
             Heard::Stderr(bytes) => {
-                let text = String::from_utf8_lossy(&bytes).into_owned();
-                let draft = drafts::child_stderr(&text, bytes.len());
+                let text = self.escapes.strip(&String::from_utf8_lossy(&bytes));
+                let length = bytes.len();
                 self.send(Input::Output(Stream::Stderr, bytes));
-                draft
+                // Nothing that can be read: a newline alone, or the end of a colour.
+                if text.trim().is_empty() {
+                    return;
+                }
+                drafts::child_stderr(&text, length)
             }
             Heard::Closed(closed) => {
                 // In this order, so that a request that is no longer in the table is about to be recorded as ended.
@@ -196,12 +219,15 @@ impl Listener for Hearing {
             Heard::SpawnFailed { message } => drafts::child_spawn_failed(&message),
             Heard::Connected { info } => {
                 let info = serde_json::from_str(info.get()).unwrap_or(Value::Null);
+                self.codex.connected(self.generation, &info);
                 drafts::connected(&endpoint(), &info, self.generation)
             }
             Heard::ConnectFailed { message } => drafts::connect_failed(&endpoint(), &message),
             Heard::Garbage { reason, bytes } => drafts::garbage(reason, bytes),
             Heard::Exited(exit) => drafts::child_exited(&exit),
             Heard::ChildError { message } => drafts::child_error(&message),
+            Heard::KillFailed { message } => drafts::child_kill_failed(&message),
+            Heard::CloseFailed { message } => drafts::close_failed(&message),
             Heard::Setback(setback) => drafts::child_setback(&setback),
         };
         self.drafts.push(draft);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::Daemon;
+use super::{CodexState, Daemon};
 use crate::app_server;
 use crate::blocking::Pool;
 use crate::state::ChildPhase;
@@ -29,6 +29,8 @@ pub struct Metrics {
     pub child_memory: Option<u64>,
     /// Where the app-server is between one start and the next.
     pub child_phase: ChildPhase,
+    /// How Codex is.
+    pub codex: CodexState,
     /// How often the app-server was lost or could not be started, in total.
     pub child_restarts: u64,
     /// How many sessions are open.
@@ -83,6 +85,7 @@ impl Daemon {
             memory: None,
             child_memory: None,
             child_phase,
+            codex: self.codex().state,
             child_restarts: tally.restarts(),
             active_sessions: (state.sessions.len() - closed_sessions) as u64,
             closed_sessions: closed_sessions as u64,

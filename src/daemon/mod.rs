@@ -7,6 +7,7 @@ mod background;
     reason = "child.json is read before anything is served, and written on a thread of a pool"
 )]
 mod child;
+mod codex;
 mod contain;
 mod descendants;
 mod drafts;
@@ -16,8 +17,10 @@ mod held;
 mod idempotency;
 #[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the keeper is a thread of its own")]
 mod keeper;
+mod mcp;
 mod metrics;
 mod missed;
+mod missing;
 mod notifications;
 mod opening;
 #[expect(clippy::disallowed_methods, reason = "the recorder's thread writes it")]
@@ -55,18 +58,23 @@ use crate::config::{ChildStrategy, Config};
 use crate::journal::{Bounds, Subscription};
 use crate::state::State;
 use background::Activity;
+use codex::Codex;
 use contain::Panicked;
-use hearing::Hearing;
+use hearing::{Hearing, Notes};
 use missed::Missed;
+use missing::MissingMethods;
 use recorder::{Input, Recorder};
 use requests::OpenRequests;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::child::ChildFile;
 pub(crate) use child::plan_for_a_look;
+pub use codex::{CodexHealth, CodexState};
+pub(crate) use codex::{INSTALL, LOGIN, MINIMUM, codex_version, is_offline, refused_configuration};
 pub(crate) use contain::{contain, is_contained};
 pub use error::DaemonError;
 pub use idempotency::RequestKey;
+pub use mcp::FailedMcpServer;
 pub use metrics::Metrics;
 pub use opening::{Folders, OpenError};
 pub use reading::Interrupted;
@@ -129,12 +137,14 @@ struct Shared {
     _folders: Folders,
     recorder: Recorder,
     availability: watch::Receiver<Availability>,
+    codex: Arc<Codex>,
     supervisor: Mutex<Option<Supervisor>>,
     /// One lock for each thread and each key of a request, while one is needed.
     locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// The threads that the app-server of this generation knows.
     attached: Mutex<(u64, HashSet<String>)>,
     activity: Arc<Activity>,
+    missing: MissingMethods,
     open_requests: Arc<OpenRequests>,
     missed: Arc<Missed>,
     /// Use cases run here, so that a caller that hangs up cancels nothing.
@@ -177,25 +187,23 @@ impl Daemon {
         let activity = Arc::new(Activity::default());
         let open_requests = Arc::new(OpenRequests::default());
         let missed = Arc::new(Missed::default());
+        let codex = Arc::new(Codex::new(child::codex_home(&config)));
         let supervisor = {
             let (config, recorder) = (Arc::clone(&config), recorder.clone());
             let listener = {
                 let (config, recorder) = (Arc::clone(&config), recorder.clone());
-                let (activity, open_requests) = (Arc::clone(&activity), Arc::clone(&open_requests));
-                let missed = Arc::clone(&missed);
+                let notes = Notes {
+                    activity: Arc::clone(&activity),
+                    open: Arc::clone(&open_requests),
+                    missed: Arc::clone(&missed),
+                    codex: Arc::clone(&codex),
+                };
                 move |generation| {
-                    Hearing::new(
-                        Arc::clone(&config),
-                        recorder.clone(),
-                        asked.clone(),
-                        Arc::clone(&activity),
-                        Arc::clone(&open_requests),
-                        Arc::clone(&missed),
-                        generation,
-                    )
+                    let (config, recorder, asked) = (Arc::clone(&config), recorder.clone(), asked.clone());
+                    Hearing::new(config, recorder, asked, notes.clone(), generation)
                 }
             };
-            let plan = child::plan(&config, &recorder.view().identity.daemon_id, &disk, program);
+            let plan = child::plan(&config, &recorder.view().identity.daemon_id, &disk, program, &codex);
             Supervisor::start(plan, pace.subscribe(), recorder.backlog(), listener)
         };
         let availability = supervisor.availability();
@@ -205,10 +213,12 @@ impl Daemon {
                 _folders: folders,
                 recorder,
                 availability,
+                codex,
                 supervisor: Mutex::new(Some(supervisor)),
                 locks: Mutex::default(),
                 attached: Mutex::default(),
                 activity,
+                missing: MissingMethods::default(),
                 open_requests,
                 missed,
                 tasks: TaskTracker::new(),
@@ -218,6 +228,7 @@ impl Daemon {
         };
         tokio::spawn(daemon.clone().look_after_sessions());
         tokio::spawn(daemon.clone().attend_requests(questions));
+        tokio::spawn(daemon.clone().watch_codex());
         Ok(daemon)
     }
 
@@ -368,7 +379,15 @@ impl Daemon {
     fn client_now(&self) -> Result<Client, DaemonError> {
         match &*self.shared.availability.borrow() {
             Availability::Ready(client) => Ok(client.clone()),
-            now => Err(child::unavailable(now)),
+            now => Err(child::unavailable(now, &self.shared.codex.health(now))),
+        }
+    }
+
+    /// Has the app-server of this generation, or the pause after its end, followed by the next one at once.
+    fn retire(&self, generation: u64) {
+        let supervisor = self.shared.supervisor.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(supervisor) = &*supervisor {
+            supervisor.retire(generation);
         }
     }
 
@@ -398,14 +417,14 @@ impl Daemon {
             }
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             if child::next_start(&now).is_some_and(|next| next > left) {
-                return Err(child::unavailable(&now));
+                return Err(child::unavailable(&now, &self.shared.codex.health(&now)));
             }
             tokio::select! {
                 () = self.shared.stopping.cancelled() => return Err(DaemonError::ShuttingDown),
                 changed = tokio::time::timeout_at(deadline, availability.changed()) => match changed {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Err(DaemonError::ShuttingDown),
-                    Err(_) => return Err(child::unavailable(&now)),
+                    Err(_) => return Err(child::unavailable(&now, &self.shared.codex.health(&now))),
                 },
             }
         }
@@ -427,6 +446,12 @@ impl Daemon {
         if self.shared.stopping.is_cancelled() {
             return Err(DaemonError::ShuttingDown);
         }
+        let daemon = self.clone();
+        let work = async move {
+            // As long as it is under way the app-server is not replaced.
+            let _gate = daemon.shared.codex.gate.read().await;
+            work.await
+        };
         match self.shared.tasks.spawn(contain(work)).await {
             Ok(Ok(done)) => done,
             Ok(Err(Panicked)) => Err(DaemonError::Fault),

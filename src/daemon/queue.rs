@@ -51,6 +51,8 @@ impl Daemon {
 
     /// Gives the next waiting turn of an idle thread to the app-server; what keeps it from beginning holds the queue.
     pub(super) async fn begin_next(&self, thread_id: &str) -> Result<(), DaemonError> {
+        self.renew_login().await;
+        let _gate = self.shared.codex.gate.read().await;
         let _alone = self.lock_thread(thread_id).await;
         let next = {
             let state = self.state();

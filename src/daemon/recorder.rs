@@ -390,6 +390,12 @@ fn log(seq: u64, draft: &Draft) {
         tracing::debug!(seq, event_type, "event");
         return;
     }
+    // The texts of these events say that a turn is over and not how: only their details do.
+    if let Change::TurnCompleted { turn_id, status, .. } = &draft.change
+        && status != "completed"
+    {
+        return tracing::warn!(seq, event_type, status, "App-server turn {turn_id} ended: {status}.");
+    }
     let message = &draft.message;
     match draft.level {
         Level::Info => tracing::info!(seq, event_type, "{message}"),

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::attach::newest_turns;
+use super::missing::MissingMethods;
 use super::sessions::Turns;
 use super::{Daemon, DaemonError};
 use crate::app_server::Client;
@@ -60,7 +61,11 @@ impl Look {
 ///
 /// An app-server that refuses to list the turns, as it does for a thread that is not kept, still says whether one runs.
 /// Fails when neither can be had.
-pub(super) async fn look(client: &Client, thread_id: &str) -> Result<Look, DaemonError> {
+pub(super) async fn look(
+    client: &Client,
+    thread_id: &str,
+    missing: &MissingMethods,
+) -> Result<Look, DaemonError> {
     #[derive(Deserialize)]
     struct Answer {
         thread: Thread,
@@ -76,6 +81,9 @@ pub(super) async fn look(client: &Client, thread_id: &str) -> Result<Look, Daemo
     let params = json!({ "threadId": thread_id });
     let status = Daemon::ask::<Answer>(client, "thread/read", &params).await;
     let status = status.map(|answer| answer.thread.status.r#type == "active");
+    if let Err(error) = &status {
+        missing.note(client.generation(), error);
+    }
     if let Err(error) = &status
         && !error.is_a_refusal()
     {

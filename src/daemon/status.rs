@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Daemon, DaemonError, child};
+use super::{Daemon, DaemonError, FailedMcpServer, child};
 use crate::app_server::Availability;
 use crate::config::{Config, ConfigView};
 use crate::journal::Line;
@@ -118,6 +118,8 @@ pub struct SessionView {
     pub queued_turns: Vec<QueuedTurn>,
     /// The requests that wait for an answer, oldest first.
     pub requests: Vec<Arc<Request>>,
+    /// The MCP servers that did not start for its thread.
+    pub mcp_servers: Vec<FailedMcpServer>,
 }
 
 impl Daemon {
@@ -133,7 +135,7 @@ impl Daemon {
                 Availability::Ready(_) if !self.is_recorded_as_running() => {
                     Some("The app-server is being started.".to_owned())
                 }
-                now => child::why_not(now),
+                now => child::why_not(now).map(|_| self.shared.codex.health(now).sentence()),
             }
         };
         Readiness { ready: reason.is_none(), reason }
@@ -201,7 +203,8 @@ impl Daemon {
             named("sessionId") == Some(session_id) || is_in_thread("threadId") || is_in_thread("rootThreadId")
         };
         let recent_events = recent.iter().map(event).filter(about).collect();
-        Ok(SessionView { recent_events, session, queued_turns, requests })
+        let mcp_servers = self.shared.codex.mcp_servers.of(session.thread_id.as_deref());
+        Ok(SessionView { recent_events, session, queued_turns, requests, mcp_servers })
     }
 }
 

@@ -100,6 +100,8 @@ struct Steered {
 impl Daemon {
     /// Starts, steers or queues a turn; that it was accepted is on disk when this returns.
     pub async fn submit_turn(&self, input: SubmitTurn) -> Result<TurnAccepted, DaemonError> {
+        // The app-server has the login of its start, which may be another one by now.
+        self.renew_login().await;
         let daemon = self.clone();
         self.run(async move { daemon.submit(input).await }).await
     }

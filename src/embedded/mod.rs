@@ -47,6 +47,7 @@
 //! | `stop-reading` | reads nothing after `initialize` |
 //! | `foreign-thread` | after `initialized`: a thread nobody created, and a turn on it |
 //! | `version=VERSION` | the version of Codex that it says it is (0.169.0); before 0.140.0 it does not keep a `clientUserMessageId` |
+//! | `without=METHOD` | it does not know this method, as an older one |
 //! | `answer-late=MS` | every answer comes that much later |
 //! | `stderr=WORD` `stdout=WORD` | a line before anything else |
 //! | `ignore-eof` | lives on when stdin ends |

@@ -226,6 +226,8 @@ pub(super) struct Startup {
     pub(super) foreign_thread: bool,
     /// The version of Codex that it says it is.
     pub(super) version: Option<String>,
+    /// Methods that it does not have, as an older one.
+    pub(super) without: Vec<String>,
 }
 
 impl Startup {
@@ -251,6 +253,7 @@ impl Startup {
             ("hang-initialize", None) => self.hang_initialize = true,
             ("refuse-initialize", None) => self.refuse_initialize = true,
             ("exit", Some(code)) => self.exit = Some(code.parse().ok()?),
+            ("without", Some(method)) => self.without.push(method.to_owned()),
             ("exit-after-initialize", Some(code)) => self.exit_after_initialize = Some(code.parse().ok()?),
             ("abort", None) => self.abort = true,
             ("ignore-eof", None) => self.ignore_eof = true,

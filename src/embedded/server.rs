@@ -155,6 +155,9 @@ impl Server {
         if !self.initialized {
             return Err(Refusal::invalid("Not initialized"));
         }
+        if self.shared.startup.without.iter().any(|missing| missing == method) {
+            return Err(unknown_variant(method, METHODS));
+        }
         match method {
             "thread/start" => self.thread_start(id, required(params)?),
             "thread/resume" => self.thread_resume(id, required(params)?),

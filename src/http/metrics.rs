@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 use super::error::ApiError;
 use super::stream::Form;
 use super::{Handle, Shared, answer};
-use crate::daemon::Metrics;
+use crate::daemon::{CodexState, Metrics};
 use crate::state::ChildPhase;
 
 /// The classic format, which every version of Prometheus reads
@@ -108,6 +108,8 @@ impl Scrape {
         }
         let phases = PHASES.map(|(name, phase)| (name, u64::from(daemon.child_phase == phase)));
         page.gauges("codexd_child_state", "1 at what the app-server does now.", "state", &phases)?;
+        let states = CodexState::ALL.map(|(name, state)| (name, u64::from(daemon.codex == state)));
+        page.gauges("codexd_codex_state", "1 at how Codex is.", "state", &states)?;
         page.counter(
             "codexd_child_restarts_total",
             "How often the app-server was lost or did not start, and was to be started again.",
@@ -257,6 +259,7 @@ mod tests {
             memory: Some(14_000_000),
             child_memory: None,
             child_phase: ChildPhase::CrashLoop,
+            codex: CodexState::LoginRefused,
             child_restarts: 7,
             active_sessions: 2,
             closed_sessions: 3,

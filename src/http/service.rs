@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Shared;
-use crate::daemon::SnapshotView;
+use crate::daemon::{CodexHealth, SnapshotView};
 
 /// The listener, and whether turns can be taken behind it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -22,6 +22,8 @@ pub struct ServiceView {
     pub listening: bool,
     /// Why no turn can be taken now, as a sentence.
     pub not_ready_reason: Option<String>,
+    /// How Codex is, also where turns can be taken and would fail.
+    pub codex: CodexHealth,
     /// Whether turns can be taken now.
     pub ready: bool,
     /// Where it really listens.
@@ -56,6 +58,7 @@ impl Shared {
             event_stream_url: listening.then(|| self.event_stream_url()),
             listening,
             not_ready_reason: readiness.reason,
+            codex: self.daemon.codex(),
             ready: readiness.ready,
             resolved_base_url: listening.then(|| self.base_url.clone()),
             websocket_clients: self.websocket_clients.load(Ordering::Relaxed),

@@ -104,4 +104,20 @@ pub struct DaemonState {
     pub child: ChildState,
     /// The account that one works with.
     pub account: AccountState,
+    /// How Codex is, where something is wrong with it that is no matter of its process.
+    pub codex: Option<CodexRecord>,
+}
+
+/// How Codex is, as an event told.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CodexRecord {
+    /// In one word.
+    pub state: String,
+    /// As sentences.
+    pub message: String,
+    /// What a person can type to change it.
+    pub command: Option<String>,
+    /// Since when, RFC 3339, UTC, milliseconds.
+    pub since: String,
 }

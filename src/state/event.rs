@@ -75,6 +75,19 @@ pub enum Change {
         /// The last lines of its stderr.
         stderr_tail: Vec<String>,
     },
+    /// How Codex is has changed.
+    CodexState {
+        /// In one word.
+        state: String,
+        /// As sentences.
+        message: String,
+        /// What a person can type to change it.
+        command: Option<String>,
+    },
+    /// The app-server is ended on purpose, and the next one is started.
+    AppServerRestarting,
+    /// An MCP server of a thread did not start.
+    McpServerFailed,
     /// The app-server is somebody else's process.
     ChildExternal,
     /// The connection could not be made or was lost; a spawned child keeps its own status.
@@ -314,9 +327,16 @@ impl Change {
                 expected: detail.get("expected").and_then(Value::as_bool).unwrap_or(false),
                 message: message.to_owned(),
             },
-            event_type::CHILD_ERROR | event_type::CHILD_SPAWN_FAILED => {
+            event_type::CHILD_ERROR | event_type::CHILD_KILL_FAILED | event_type::CHILD_SPAWN_FAILED => {
                 Change::ChildFailed { message: message.to_owned() }
             }
+            event_type::CODEX_STATE_CHANGED => Change::CodexState {
+                state: text("state")?,
+                message: text("message")?,
+                command: text("command"),
+            },
+            event_type::APP_SERVER_RESTARTING => Change::AppServerRestarting,
+            event_type::MCP_SERVER_FAILED => Change::McpServerFailed,
             event_type::CHILD_EXTERNAL => Change::ChildExternal,
             event_type::CHILD_BACKOFF | event_type::CHILD_CRASH_LOOP => Change::ChildBackoff {
                 until: text("until"),
@@ -329,16 +349,15 @@ impl Change {
             event_type::CONNECT_FAILED | event_type::TRANSPORT_CLOSED => {
                 Change::ConnectionFailed { message: message.to_owned() }
             }
-            event_type::SESSION_CREATED
-            | event_type::SESSION_RESUMED
-            | event_type::SESSION_REGISTERED
-            | event_type::SESSION_RECREATED => Change::SessionOpened {
-                session: Box::new(Session::deserialize(detail.get("session")?).ok()?),
-                settings: read(detail, "settings"),
-                policy: read(detail, "requestPolicy"),
-                trust: detail.get("trust").and_then(Value::as_bool),
-                key: read(detail, "idempotency"),
-            },
+            event_type::SESSION_CREATED | event_type::SESSION_RESUMED | event_type::SESSION_RECREATED => {
+                Change::SessionOpened {
+                    session: Box::new(Session::deserialize(detail.get("session")?).ok()?),
+                    settings: read(detail, "settings"),
+                    policy: read(detail, "requestPolicy"),
+                    trust: detail.get("trust").and_then(Value::as_bool),
+                    key: read(detail, "idempotency"),
+                }
+            }
             event_type::SESSION_CLOSED => Change::SessionClosed {
                 session_id: text("sessionId")?,
                 reason: text("reason").unwrap_or_else(|| CLOSED_BY_A_CLIENT.to_owned()),

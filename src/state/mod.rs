@@ -24,7 +24,7 @@ mod tests;
 mod threads;
 pub mod turn;
 
-pub use daemon::{AccountState, ChildPhase, ChildState, ChildStatus, DaemonState};
+pub use daemon::{AccountState, ChildPhase, ChildState, ChildStatus, CodexRecord, DaemonState};
 pub use descent::{Descendants, Root};
 pub use draft::{Draft, Level};
 pub use ending::Ending;
@@ -142,6 +142,7 @@ impl State {
                 daemon.pid = *pid;
                 let status = if *external { ChildStatus::External } else { ChildStatus::Starting };
                 daemon.child = ChildState { status, state: ChildPhase::Starting, ..ChildState::default() };
+                daemon.codex = None;
             }
             Change::DaemonStopped => {
                 daemon.started = false;
@@ -221,6 +222,15 @@ impl State {
                 daemon.account.auth_mode.clone_from(auth_mode);
                 daemon.account.plan_type.clone_from(plan_type);
                 daemon.account.updated_at = now();
+            }
+            Change::CodexState { state, message, command } => {
+                let record = || CodexRecord {
+                    state: state.clone(),
+                    message: message.clone(),
+                    command: command.clone(),
+                    since: at.to_owned(),
+                };
+                daemon.codex = (state != "ready").then(record);
             }
             Change::ChildExternal => daemon.child.status = ChildStatus::External,
             Change::ConnectionFailed { message } => {

@@ -3,6 +3,7 @@
 mod app_server;
 mod duplex;
 mod external;
+mod health;
 mod held;
 mod lifecycle;
 mod long_lines;

@@ -8,6 +8,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
 
+use super::super::link::WriterEnd;
 use super::super::wire::RpcError;
 use super::super::{spawned, websocket};
 use super::{Connection, until_idle};
@@ -40,7 +41,7 @@ async fn every_line_ends_with_a_newline_however_many_wait() {
     received.read_exact(&mut text).await.unwrap();
     assert!(text == expected.as_bytes(), "the lines are not as they were said");
     close.cancel();
-    assert_eq!(writer.await.unwrap(), "it was closed");
+    assert_eq!(writer.await.unwrap(), WriterEnd::Closed);
     assert_eq!(received.read(&mut [0; 1]).await.unwrap(), 0);
 }
 
@@ -54,7 +55,7 @@ async fn a_child_that_does_not_read_does_not_keep_its_stdin_open() {
     until_idle().await;
     assert!(!writer.is_finished());
     close.cancel();
-    assert_eq!(writer.await.unwrap(), "it was closed");
+    assert_eq!(writer.await.unwrap(), WriterEnd::Closed);
     let mut text = Vec::new();
     received.read_to_end(&mut text).await.unwrap();
     assert_eq!(text.len(), 16);
@@ -66,7 +67,9 @@ async fn a_child_that_closed_its_stdin_ends_the_writer() {
     let (stdin, received) = tokio::io::duplex(16);
     drop(received);
     client.notify("anything");
-    let reason = spawned::write(stdin, said, CancellationToken::new()).await;
+    let WriterEnd::Failed(reason) = spawned::write(stdin, said, CancellationToken::new()).await else {
+        panic!("it did not fail");
+    };
     assert!(reason.starts_with("its stdin failed: "), "{reason}");
 }
 
@@ -85,5 +88,6 @@ async fn a_websocket_that_is_not_read_can_be_closed() {
     until_idle().await;
     assert!(!writer.is_finished());
     close.cancel();
-    assert_eq!(writer.await.unwrap(), "it was closed");
+    let WriterEnd::CloseFailed(reason) = writer.await.unwrap() else { panic!("it was closed in order") };
+    assert_eq!(reason, "nothing was read within 250 ms");
 }

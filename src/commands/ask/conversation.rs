@@ -1,5 +1,6 @@
 //! A turn as its events tell it, what its requester answers, and its end.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -7,12 +8,16 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::approvals::Approvals;
+use super::network::Network;
 use super::page::Page;
 use crate::commands::client::{Client, ClientError, EventStream, Filter, Heard, escaped};
 use crate::commands::errand::Caller;
 use crate::commands::sessions::path;
 use crate::commands::{Failure, requests, words};
+use crate::daemon::is_offline;
 
+/// How many characters of an error are shown.
+const QUOTED: usize = 300;
 /// How long a daemon that is gone is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How much later than the end of the reader an interrupt may come that ended the reader.
@@ -62,6 +67,9 @@ pub(super) struct Conversation<'a> {
     interrupting: Option<JoinHandle<Result<Value, ClientError>>>,
     /// Whether the turn is to be interrupted.
     is_unwanted: bool,
+    network: Network,
+    /// The MCP servers of which it was said that they did not start.
+    mcp_servers: HashSet<String>,
 }
 
 impl<'a> Conversation<'a> {
@@ -79,6 +87,8 @@ impl<'a> Conversation<'a> {
             error: None,
             interrupting: None,
             is_unwanted: false,
+            network: Network::default(),
+            mcp_servers: HashSet::new(),
         }
     }
 
@@ -88,6 +98,41 @@ impl<'a> Conversation<'a> {
             Turn::Begun(turn_id) => Some(turn_id),
             Turn::Queued(_) => None,
         }
+    }
+
+    /// Gives the turn up when it reaches no network for so many seconds; 0 for never.
+    pub(super) fn give_up_after(&mut self, seconds: u64) {
+        self.network.limit = (seconds > 0).then(|| Duration::from_secs(seconds));
+    }
+
+    /// Tells of the MCP servers that did not start before anything was heard.
+    pub(super) async fn look_for_mcp_servers(&mut self) -> Result<(), Failure> {
+        // A daemon that is gone by now is waited for by what comes next.
+        let session = self.caller.client.get(&path(&self.session_id)).await.unwrap_or_default();
+        for server in session["mcpServers"].as_array().into_iter().flatten() {
+            self.mcp_server_failed(server)?;
+        }
+        Ok(())
+    }
+
+    fn mcp_server_failed(&mut self, server: &Value) -> Result<(), Failure> {
+        let text = |name: &str| server[name].as_str().unwrap_or_default();
+        if !self.mcp_servers.insert(text("name").to_owned()) {
+            return Ok(());
+        }
+        let error: String = text("error").chars().take(QUOTED).collect();
+        self.page.make_room()?;
+        self.caller.note(&format!("MCP server \"{}\" did not start: {error}", text("name")));
+        Ok(())
+    }
+
+    /// The network has been missing for too long.
+    fn give_up(&mut self) -> Result<(), Failure> {
+        self.page.make_room()?;
+        self.network.give_up();
+        self.is_unwanted = true;
+        self.interrupt();
+        Ok(())
     }
 
     /// Takes up the requests that wait, of which the events did not tell, and drops those that do not wait any more.
@@ -119,6 +164,10 @@ impl<'a> Conversation<'a> {
                     self.unwanted()?;
                     None
                 }
+                () = self.network.is_given_up() => {
+                    self.give_up()?;
+                    None
+                }
                 outcome = ended(&mut self.interrupting) => {
                     self.interrupted(outcome)?;
                     None
@@ -129,7 +178,10 @@ impl<'a> Conversation<'a> {
                     None
                 }
             };
-            if let Some(fate) = ended {
+            if let Some(mut fate) = ended {
+                if let (Fate::Interrupted, Some(why)) = (&fate, self.network.given_up.take()) {
+                    fate = Fate::Failed(Some(why));
+                }
                 self.page.make_room()?;
                 self.page.end_line()?;
                 return Ok(fate);
@@ -240,6 +292,10 @@ impl<'a> Conversation<'a> {
             }
             return Ok(None);
         }
+        if kind == "app-server.mcp_server.failed" {
+            self.mcp_server_failed(detail)?;
+            return Ok(None);
+        }
         let theirs = detail["turnId"].as_str().or(detail["params"]["turnId"].as_str());
         // A request may be about the session and no turn.
         let is_request = kind.starts_with("request.");
@@ -247,6 +303,7 @@ impl<'a> Conversation<'a> {
         if theirs != self.turn_id() && !(is_request && (theirs.is_none() || is_of_sub_agent)) {
             return Ok(None);
         }
+        self.network.heard(kind == "app-server.turn.error" && is_offline(&detail["error"]));
         match kind {
             "app-server.turn.message.delta" => {
                 let text = |name: &str| detail[name].as_str().unwrap_or_default();

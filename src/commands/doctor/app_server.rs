@@ -7,21 +7,16 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::Check;
-use crate::app_server::{
-    Availability, Backlog, CallError, Client, Heard, Listener, StopPace, Supervisor, Waiting, telling_line,
-};
+use crate::app_server::{Availability, Backlog, CallError, Client, Heard, Listener, StopPace, Supervisor};
 use crate::config::{ChildStrategy, Config, find_program};
-use crate::daemon::plan_for_a_look;
+use crate::daemon::{INSTALL, LOGIN, MINIMUM, codex_version, plan_for_a_look, refused_configuration};
 
 /// How long the answer to one call may take.
 const CALL: Duration = Duration::from_secs(10);
-/// The oldest version that codexd is tried out with.
-const TRIED: [u64; 3] = [0, 169, 0];
-
 /// What an app-server said of itself.
 struct Found {
-    /// The answer to `initialize`.
-    info: Value,
+    /// What it said by itself.
+    said: Said,
     /// The answer to a call that the supervision is made of.
     threads: Result<(), CallError>,
     /// The answer to `account/read`.
@@ -45,7 +40,7 @@ pub(super) async fn look(config: &Arc<Config>) -> Vec<Check> {
         }
     }
     match probe(config).await {
-        Ok(found) => checks.extend([app_server(&found), version(&found.info), login(&found.account)]),
+        Ok(found) => checks.extend([app_server(&found), version(&found.said.info), login(&found.account)]),
         Err(why) => checks.push(Check::fail("app-server", why, advice(config))),
     }
     checks
@@ -53,11 +48,11 @@ pub(super) async fn look(config: &Arc<Config>) -> Vec<Check> {
 
 /// Starts an app-server, or connects to the one that runs elsewhere, asks, and ends it as the daemon does.
 async fn probe(config: &Arc<Config>) -> Result<Found, String> {
-    let info = Arc::new(Mutex::new(Value::Null));
+    let said = Arc::new(Mutex::new(Said::default()));
     let (pace, stop) = watch::channel(StopPace::Run);
     let supervisor = {
-        let info = Arc::clone(&info);
-        Supervisor::start(plan_for_a_look(config), stop, Backlog::new(), move |_| Ear(Arc::clone(&info)))
+        let said = Arc::clone(&said);
+        Supervisor::start(plan_for_a_look(config), stop, Backlog::new(), move |_| Ear(Arc::clone(&said)))
     };
     let mut availability = supervisor.availability();
     // Between a death and the next start everything is known; before that what is left of it is being ended.
@@ -69,27 +64,20 @@ async fn probe(config: &Arc<Config>) -> Result<Found, String> {
     let settled = availability.wait_for(is_settled).await.map(|now| now.clone());
     let found = match settled {
         Ok(Availability::Ready(client)) => Ok(ask(&client).await),
-        Ok(Availability::Waiting(waiting)) => Err(words_of(&waiting)),
+        Ok(Availability::Waiting(waiting)) => Err(waiting.reason),
         _ => Err("It was not looked after.".to_owned()),
     };
     pace.send_replace(StopPace::Stop);
     supervisor.ended().await;
     let (threads, account) = found?;
-    let info = info.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ok(Found { info, threads, account })
+    let said = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok(Found { said, threads, account })
 }
 
 async fn ask(client: &Client) -> (Result<(), CallError>, Result<Value, CallError>) {
     let threads = client.call("thread/loaded/list", &json!({}), CALL).await.map(drop);
     let account = client.call("account/read", &json!({ "refreshToken": false }), CALL).await;
     (threads, account.map(|answer| serde_json::from_str(answer.get()).unwrap_or_default()))
-}
-
-fn words_of(waiting: &Waiting) -> String {
-    match telling_line(&waiting.last_words) {
-        None => waiting.reason.clone(),
-        Some(line) => format!("{} It said last: {}.", waiting.reason, line.trim_end_matches('.')),
-    }
 }
 
 fn advice(config: &Config) -> String {
@@ -106,12 +94,16 @@ fn advice(config: &Config) -> String {
 }
 
 fn app_server(found: &Found) -> Check {
+    if let Some(reason) = &found.said.refused_configuration {
+        let detail = format!("It starts, and refuses its configuration: {reason}.");
+        return Check::fail("app-server", detail, "Correct that file.");
+    }
     match &found.threads {
         Ok(()) => Check::ok("app-server", "It starts, and speaks what codexd needs."),
         Err(error) => Check::fail(
             "app-server",
             format!("It starts, and does not speak what codexd needs: {error}."),
-            "Install a newer Codex: npm install --global @openai/codex",
+            format!("Install a newer Codex: {INSTALL}"),
         ),
     }
 }
@@ -119,30 +111,23 @@ fn app_server(found: &Found) -> Check {
 /// The version stands in the user agent, behind our own name: `name/0.169.0 (…) …`.
 fn version(info: &Value) -> Check {
     let agent = info["userAgent"].as_str().unwrap_or_default();
-    let version = agent.split_once('/').and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
-    let Some(numbers) = numbers(version) else {
+    let Some(numbers) = codex_version(agent) else {
         return Check::warn(
             "version",
             format!("It does not say its version, but calls itself {agent:?}."),
             "See whether --server-command is the Codex that is meant.",
         );
     };
-    if numbers < TRIED {
-        let [a, b, c] = TRIED;
-        return Check::warn(
+    let version = agent.split_once('/').and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
+    if numbers < MINIMUM {
+        let [a, b, c] = MINIMUM;
+        return Check::fail(
             "version",
-            format!("Codex {version} is older than {a}.{b}.{c}, which codexd is tried out with."),
-            "Install a newer one: npm install --global @openai/codex",
+            format!("Codex {version} is older than {a}.{b}.{c}, the oldest that codexd works with."),
+            format!("Install a newer one: {INSTALL}"),
         );
     }
     Check::ok("version", format!("Codex {version}."))
-}
-
-/// The three numbers of a version, without what follows a dash.
-fn numbers(version: &str) -> Option<[u64; 3]> {
-    let (numbers, _) = version.split_once(['-', '+']).unwrap_or((version, ""));
-    let numbers: Vec<u64> = numbers.split('.').map(|number| number.parse().ok()).collect::<Option<_>>()?;
-    numbers.try_into().ok()
 }
 
 fn login(account: &Result<Value, CallError>) -> Check {
@@ -163,18 +148,32 @@ fn login(account: &Result<Value, CallError>) -> Check {
         (None, Some(false)) => {
             Check::ok("login", "The model that is set in Codex needs no account of OpenAI.")
         }
-        (None, _) => Check::fail("login", "Codex has no account, so turns fail.", "Type: codex login"),
+        (None, _) => Check::fail("login", "Codex has no account, so turns fail.", format!("Type: {LOGIN}")),
     }
 }
 
-/// Keeps what is said to `initialize`, and nothing else.
-struct Ear(Arc<Mutex<Value>>);
+/// What an app-server says by itself that matters here.
+#[derive(Debug, Clone, Default)]
+struct Said {
+    /// The answer to `initialize`.
+    info: Value,
+    /// Why it does not use the configuration of its user.
+    refused_configuration: Option<String>,
+}
+
+/// Keeps that, and nothing else.
+struct Ear(Arc<Mutex<Said>>);
 
 impl Listener for Ear {
     fn hear(&mut self, heard: Heard<'_>) {
-        if let Heard::Connected { info } = heard {
-            let info = serde_json::from_str(info.get()).unwrap_or_default();
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = info;
+        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match heard {
+            Heard::Connected { info } => said.info = serde_json::from_str(info.get()).unwrap_or_default(),
+            Heard::Notification { method: "configWarning", params } => {
+                said.refused_configuration =
+                    said.refused_configuration.take().or(refused_configuration(params));
+            }
+            _ => {}
         }
     }
 
@@ -193,7 +192,8 @@ mod tests {
             ("codexd/0.169.0 (Debian 12; x86_64) dumb (codexd; 0.1.0)", Health::Ok, "Codex 0.169.0."),
             ("codexd/0.1000.0-alpha.3 (x)", Health::Ok, "Codex 0.1000.0-alpha.3."),
             ("codexd/1.0.0", Health::Ok, "Codex 1.0.0."),
-            ("codexd/0.99.7 (x)", Health::Warn, "0.99.7 is older than 0.169.0"),
+            ("codexd/0.99.7 (x)", Health::Fail, "0.99.7 is older than 0.140.0"),
+            ("codexd/0.140.0 (x)", Health::Ok, "Codex 0.140.0."),
             ("codexd", Health::Warn, "calls itself \"codexd\""),
             ("codexd/new", Health::Warn, "calls itself"),
         ] {

@@ -88,9 +88,23 @@ fn daemon_and_address(config: &Config, answer: Option<&Result<Value, ClientError
 }
 
 fn running(config: &Config, named: &str, version: &str, service: &Value) -> Check {
+    let codex = &service["codex"];
+    let state = codex["state"].as_str().unwrap_or("ready");
+    // Where the daemon cannot mend it by itself.
+    if ["noAccount", "loginRefused", "configBroken", "tooOld"].contains(&state) {
+        let advice = match codex["command"].as_str() {
+            Some(command) => format!("Type: {command}"),
+            None => "It goes on as soon as that is done.".to_owned(),
+        };
+        return Check::fail("daemon", format!("{named} runs. {}", text(&codex["message"])), advice);
+    }
     if let Some(reason) = service["notReadyReason"].as_str() {
         let detail = format!("{named} runs, and cannot take turns: {reason}");
         return Check::warn("daemon", detail, "It tries again by itself; the other lines may say why.");
+    }
+    if state == "offline" {
+        let detail = format!("{named} runs. {}", text(&codex["message"]));
+        return Check::warn("daemon", detail, "See whether this machine has a network.");
     }
     if version != config.version {
         let detail = format!("{named} runs, and this program is codexd {}.", config.version);

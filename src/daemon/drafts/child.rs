@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
+use super::super::codex::{CodexHealth, CodexState};
+use super::super::mcp::FailedMcpServer;
 use super::preview;
-use crate::app_server::{Exit, Outline, Setback, redact, telling_line};
+use crate::app_server::{Exit, Outline, Setback, redact};
 use crate::config::{ChildStrategy, Config};
 use crate::state::{Draft, Level, event_type};
 
@@ -42,6 +44,14 @@ pub(crate) fn child_error(message: &str) -> Draft {
     Draft::change(Level::Error, event_type::CHILD_ERROR, message, Value::Null)
 }
 
+pub(crate) fn child_kill_failed(message: &str) -> Draft {
+    Draft::change(Level::Warn, event_type::CHILD_KILL_FAILED, message, Value::Null)
+}
+
+pub(crate) fn close_failed(message: &str) -> Draft {
+    Draft::note(Level::Warn, "app-server.close.failed", message, Value::Null)
+}
+
 pub(crate) fn child_exited(exit: &Exit) -> Draft {
     let message = match (exit.code, &exit.signal) {
         (Some(code), _) if !exit.expected => format!("Codex child exited with code {code}."),
@@ -58,19 +68,44 @@ pub(crate) fn child_stderr(text: &str, bytes: usize) -> Draft {
     Draft::note(Level::Warn, "child.stderr", message, json!({ "bytes": bytes, "stream": "stderr" }))
 }
 
+/// How Codex is, where that has changed.
+pub(crate) fn codex_state(health: &CodexHealth) -> Draft {
+    let level = if health.state == CodexState::Ready { Level::Info } else { Level::Warn };
+    let CodexHealth { state, message, command } = health;
+    let detail = json!({ "state": state.word(), "message": message, "command": command });
+    Draft::change(level, event_type::CODEX_STATE_CHANGED, health.sentence(), detail)
+}
+
+/// The app-server is ended on purpose, and the next one is started.
+pub(crate) fn app_server_restarting(generation: u64, reason: &str) -> Draft {
+    let message = format!("{reason}: the app-server is started again; sessions go on.");
+    let detail = json!({ "generation": generation, "reason": reason });
+    Draft::change(Level::Info, event_type::APP_SERVER_RESTARTING, message, detail)
+}
+
+/// An MCP server of a thread did not start.
+pub(crate) fn mcp_server_failed(
+    session_id: Option<&str>,
+    thread_id: &str,
+    server: &FailedMcpServer,
+) -> Draft {
+    let FailedMcpServer { name, error } = server;
+    let message = format!("MCP server \"{name}\" did not start: {}", preview(error));
+    let detail = json!({ "sessionId": session_id, "threadId": thread_id, "name": name, "error": error });
+    Draft::change(Level::Warn, event_type::MCP_SERVER_FAILED, message, detail)
+}
+
 /// The pause before the app-server is started again, from now on.
 pub(crate) fn child_setback(setback: &Setback) -> Draft {
     let Setback { delay, until, deaths, cause, .. } = setback;
-    let said = last_words(setback);
     let (level, event_type, message) = match setback.crash_loop {
         false => {
             let seconds = delay.as_secs_f32();
-            let message = format!("{cause}{said} The next try is in {seconds:.1} s.");
+            let message = format!("{cause} The next try is in {seconds:.1} s.");
             (Level::Warn, event_type::CHILD_BACKOFF, message)
         }
         true => {
-            let message =
-                format!("{cause}{said} It died {deaths} times in a row, so it is tried once a minute.");
+            let message = format!("{cause} It died {deaths} times in a row, so it is tried once a minute.");
             (Level::Error, event_type::CHILD_CRASH_LOOP, message)
         }
     };
@@ -85,15 +120,6 @@ pub(crate) fn child_setback(setback: &Setback) -> Draft {
         "stderrTail": setback.last_words,
     });
     Draft::change(level, event_type, message, detail)
-}
-
-/// The last words of one that ended by itself, as a sentence behind another; nobody who is ended says why.
-fn last_words(setback: &Setback) -> String {
-    let ended_itself = setback.exit.as_ref().is_some_and(|exit| exit.code.is_some());
-    match telling_line(&setback.last_words) {
-        Some(line) if ended_itself => format!(" It said last: {}.", preview(line).trim_end_matches('.')),
-        _ => String::new(),
-    }
 }
 
 pub(crate) fn connected(endpoint: &str, info: &Value, generation: u64) -> Draft {

@@ -44,11 +44,19 @@ const DETAILS: &[(&str, Detail)] = &[
     (is::CHILD_BACKOFF, SETBACK),
     (is::CHILD_CRASH_LOOP, SETBACK),
     (is::CHILD_ERROR, &[]),
+    (is::CHILD_KILL_FAILED, &[]),
     (is::CHILD_EXTERNAL, &[]),
     (is::CHILD_SPAWN_FAILED, &[]),
     ("child.stderr", &[("bytes", Whole), ("stream", Text)]),
     (is::CONNECTED, &[("endpoint", Text), ("platformFamily", Any), ("platformOs", Any), ("userAgent", Any)]),
+    (is::CODEX_STATE_CHANGED, &[("state", Text), ("message", Text), ("command", TextOrNull)]),
+    (is::APP_SERVER_RESTARTING, &[("generation", Whole), ("reason", Text)]),
+    (
+        is::MCP_SERVER_FAILED,
+        &[("sessionId", TextOrNull), ("threadId", Text), ("name", Text), ("error", Text)],
+    ),
     (is::CONNECT_FAILED, &[("endpoint", Text)]),
+    ("app-server.close.failed", &[]),
     (
         is::TRANSPORT_CLOSED,
         &[
@@ -79,7 +87,6 @@ const DETAILS: &[(&str, Detail)] = &[
             ("session", Record("Session")),
         ],
     ),
-    (is::SESSION_REGISTERED, &[]),
     (
         is::SESSION_TRUST,
         &[

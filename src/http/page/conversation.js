@@ -297,6 +297,7 @@ const EVENTS = table({
     it.note(`A turn was not taken: ${detail.reason}`, null, "warn");
     later(drawQueue);
   },
+  "app-server.mcp_server.failed": (it, detail) => it.note(`MCP server "${detail.name}" did not start: ${detail.error}`, null, "warn"),
   "turn.stalled": (it, detail) => it.note(`Nothing was said for ${detail.silentSeconds} s.`, it.turn(detail.turnId), "warn"),
   "turn.settled": (it, detail, event, isLive) => it.end(detail.turnId, detail.status, null, isLive),
   "app-server.turn.started": (it, detail) => it.turn(detail.turnId),

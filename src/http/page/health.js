@@ -1,7 +1,7 @@
 // How the connection and the app-server are, and how often it was started.
 
 const RESTARTS_SHOWN = 200;
-const HISTORY_TYPES = ["child.started", "child.exited", "child.error", "child.spawn.failed", "child.backoff", "child.crash_loop", "child.external", "daemon.", "app-server.connected", "app-server.connect.failed"];
+const HISTORY_TYPES = ["child.started", "child.exited", "child.error", "child.kill.failed", "child.spawn.failed", "child.backoff", "child.crash_loop", "child.external", "daemon.", "app-server.state.changed", "app-server.restarting", "app-server.connected", "app-server.connect.failed"];
 // How often the daemon is asked how it is, in milliseconds: where its log cannot be written, no event tells.
 const LOOK = 10_000;
 const RATE_SECONDS = 5;
@@ -61,14 +61,28 @@ const CHILD_WORDS = {
   external: "Codex is somebody else's process",
 };
 
+// Of the states that a person has to do something about.
+const CODEX_WORDS = {
+  noAccount: "Codex has no account",
+  loginRefused: "The login of Codex is refused",
+  offline: "Codex reaches no network",
+  configBroken: "Codex refuses its configuration",
+  tooOld: "Codex is too old",
+  slowStart: "Codex starts too slowly",
+};
+
 function drawChild() {
   const { child, service } = health;
   if (!child) return;
-  const isGood = service.ready;
-  byId("child-badge").dataset.state = isGood ? "good" : child.state === "crash_loop" ? "bad" : "wait";
-  say(byId("child-word"), isGood ? "Codex is ready" : (CHILD_WORDS[child.state] ?? child.state));
+  const codex = service.codex;
+  const isGood = service.ready && codex.state === "ready";
+  const isBad = codex.state in CODEX_WORDS || child.state === "crash_loop";
+  byId("child-badge").dataset.state = isGood ? "good" : isBad ? "bad" : "wait";
+  const words = CODEX_WORDS[codex.state] ?? CHILD_WORDS[child.state] ?? child.state;
+  say(byId("child-word"), isGood ? "Codex is ready" : words);
   const facts = [
     ["State", `${CHILD_WORDS[child.state] ?? child.state}${isGood ? "" : `: ${service.notReadyReason ?? ""}`}`],
+    ...(isGood ? [] : [["What to do", codex.command === null ? codex.message : `${codex.message} Type: ${codex.command}`]]),
     ["Command", [child.command, ...(child.args ?? [])].join(" ")],
     ["Process", child.pid === null ? "none" : String(child.pid)],
     ["Started", child.startedAt ? clock(child.startedAt) : "never"],

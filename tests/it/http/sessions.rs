@@ -60,7 +60,7 @@ async fn a_session_is_created_listed_and_read() {
     let turn_id = turn(&daemon, &session_id, "hello").await;
     idle(&daemon, &session_id).await;
     let read = get(&daemon, &format!("{SESSIONS}/{session_id}")).await;
-    assert_eq!(keys(read.data(200)), ["recentEvents", "session", "queuedTurns", "requests"]);
+    assert_eq!(keys(read.data(200)), ["recentEvents", "session", "queuedTurns", "requests", "mcpServers"]);
     assert_eq!(read.data(200)["queuedTurns"], json!([]));
     let events = read.data(200)["recentEvents"].as_array().unwrap();
     let types: Vec<_> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();

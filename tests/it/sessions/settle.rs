@@ -81,6 +81,41 @@ async fn a_silent_turn_is_told_of_each_time_its_silence_doubles_and_lives_on() {
 }
 
 #[tokio::test]
+async fn an_app_server_without_thread_read_is_told_of_once() {
+    let daemon = Daemon::builder().startup("without=thread/read").arg("--stall-timeout=1").start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "hang").await;
+    // The thread is asked every two seconds; these are told after 1, 2 and 4 seconds.
+    wait_until("three tellings", || (events_of(&daemon, "turn.stalled").len() >= 3).then_some(())).await;
+    let stderr = daemon.stderr();
+    let told: Vec<&str> = stderr.lines().filter(|line| line.contains("thread/read")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(!stderr.contains("could not be found out"), "{stderr}");
+    assert_eq!(record(&daemon, &session_id).await["currentTurnId"], turn_id);
+    // The list of the turns tells what the thread does not.
+    let lost = session(&daemon).await;
+    let lost_turn = turn(&daemon, &lost, "lose-everything-after-deltas").await;
+    assert_eq!(ended(&daemon, &lost, &json!(lost_turn)).await["lastTurnStatus"], "completed");
+}
+
+#[tokio::test]
+async fn the_log_says_how_a_turn_ended() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let turn_id = turn(&daemon, &session_id, "fail").await;
+    assert_eq!(ended(&daemon, &session_id, &json!(turn_id)).await["lastTurnStatus"], "failed");
+    let line = wait_until("the line", || {
+        let stderr = daemon.stderr();
+        stderr.lines().find(|line| line.contains(&turn_id) && line.contains("ended")).map(str::to_owned)
+    })
+    .await;
+    assert!(line.contains("WARN") && line.contains("ended: failed"), "{line}");
+    assert!(!daemon.stderr().contains(&format!("turn {turn_id} completed")), "{}", daemon.stderr());
+    let event = &events_of(&daemon, "app-server.turn.completed")[0];
+    assert_eq!(event["message"], format!("App-server turn {turn_id} completed."));
+}
+
+#[tokio::test]
 async fn a_turn_that_says_something_now_and_then_is_not_told_of() {
     let daemon = Daemon::builder().arg("--stall-timeout").arg("2").start().await;
     let session_id = session(&daemon).await;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{assert_recovered, child, follow, generation, number, types_of_supervision};
 use crate::api::{ready, session, setback, start, turn};
+use crate::support::daemon::Daemon;
 use crate::support::wait::wait_until;
 
 #[tokio::test]
@@ -89,6 +90,59 @@ async fn the_last_words_are_shown_without_their_secrets() {
         !said.iter().any(|message| message.contains("hunter22") || message.contains("abcdefgh")),
         "{said:?}"
     );
+}
+
+/// A daemon whose app-server is this script, once it was told that it died.
+async fn dead(script: &str) -> (Daemon, Value) {
+    let daemon = Daemon::builder().server("/bin/sh", &["-c", script]).start().await;
+    let setback = setback(&daemon).await;
+    (daemon, setback)
+}
+
+#[tokio::test]
+async fn only_what_says_why_it_ended_is_quoted() {
+    let log = r"printf '\033[2m2026-11-28T13:12:45.136872Z\033[0m \033[31mERROR\033[0m no bubblewrap\n' >&2";
+    for (end, message) in [
+        ("exit 1", "The app-server exited with code 1. The next"),
+        ("exit 0", "The app-server exited with code 0. The next"),
+        ("echo why >&2; kill -KILL $$", "The app-server was ended by SIGKILL. The next"),
+        ("echo why >&2; exit 0", "The app-server exited with code 0. The next"),
+        ("echo why >&2; exit 3", "The app-server exited with code 3. It said last: why. The next"),
+        (
+            r"printf '\033[1mError:\033[0m no such setting\nStack backtrace:\n' >&2; exit 1",
+            "The app-server exited with code 1. It said last: Error: no such setting. The next",
+        ),
+    ] {
+        let (daemon, setback) = dead(&format!("{log}; {end}")).await;
+        assert!(setback["message"].as_str().unwrap().starts_with(message), "{end}: {setback}");
+        let tail = setback["detail"]["stderrTail"].as_array().unwrap();
+        assert_eq!(tail[0], "2026-11-28T13:12:45.136872Z ERROR no bubblewrap", "{end}");
+        assert!(!json!(daemon.events_on_disk()).to_string().contains("u001b"), "{end}");
+    }
+}
+
+#[tokio::test]
+async fn a_newline_alone_is_no_event() {
+    let script = r"printf '\n' >&2; read line; echo words >&2; exit 1";
+    let (daemon, _) = dead(script).await;
+    let said = daemon.events_on_disk().into_iter().filter(|event| event["type"] == "child.stderr");
+    let said: Vec<Value> = said.map(|event| event["message"].clone()).collect();
+    assert!(!said.contains(&json!("stderr: ")), "{said:?}");
+}
+
+#[tokio::test]
+async fn one_that_ends_before_it_is_initialized_was_never_connected() {
+    let (daemon, _) = dead("echo broken >&2; exit 4").await;
+    let events = daemon.events_on_disk();
+    let place = |name: &str| events.iter().position(|event| event["type"] == name).unwrap();
+    let failed = &events[place("app-server.connect.failed")];
+    assert_eq!(
+        (&failed["level"], &failed["detail"]),
+        (&json!("error"), &json!({ "endpoint": "stdio://codex-app-server" }))
+    );
+    let message = failed["message"].as_str().unwrap();
+    assert!(message.starts_with("The app-server exited with code 4."), "{message}");
+    assert!(place("app-server.connect.failed") < place("app-server.transport.closed"));
 }
 
 #[tokio::test]

@@ -43,6 +43,34 @@ async fn one_that_does_not_initialize_is_replaced() {
 }
 
 #[tokio::test]
+async fn one_that_starts_slowly_is_waited_for_longer_each_time() {
+    let daemon = Daemon::builder().startup("answer-late=2500").arg("--start-timeout=1").start().await;
+    let failed = logged_type(&daemon, "app-server.connect.failed").await;
+    let message = failed["message"].as_str().unwrap();
+    for words in ["within 1 s", "it runs", "2 s", "--start-timeout", "BAA_CODEXD_START_TIMEOUT"] {
+        assert!(message.contains(words), "{message}");
+    }
+    crate::api::not_ready(&daemon, "--start-timeout").await;
+    // 1 s and 2 s are too short.
+    assert_eq!(generation(&daemon, 1).await["generation"], 3);
+    session(&daemon).await;
+}
+
+#[tokio::test]
+async fn one_that_is_too_old_is_told_of() {
+    let daemon = Daemon::builder().startup("version=0.139.9").start().await;
+    let told = logged_type(&daemon, "app-server.state.changed").await;
+    assert_eq!((&told["level"], &told["detail"]["state"]), (&json!("warn"), &json!("tooOld")));
+    assert!(told["message"].as_str().unwrap().contains("Codex 0.139.9 is older than 0.140.0"), "{told}");
+    assert!(daemon.stderr().contains("npm install"), "{}", daemon.stderr());
+    let codex = crate::support::http::get(&daemon, "/healthz").await.json["service"]["codex"].clone();
+    assert_eq!(
+        (&codex["state"], &codex["command"]),
+        (&json!("tooOld"), &json!("npm install --global @openai/codex"))
+    );
+}
+
+#[tokio::test]
 async fn one_that_stands_still_is_replaced() {
     let daemon = watchful().start().await;
     let mut events = follow(&daemon).await;

@@ -76,6 +76,8 @@ pub(crate) struct CodexHomeBuilder {
     sandbox_mode: String,
     retries: u32,
     sub_agents: bool,
+    needs_account: bool,
+    more: String,
 }
 
 impl CodexHome {
@@ -92,7 +94,22 @@ impl CodexHome {
             sandbox_mode: "danger-full-access".to_owned(),
             retries: 1,
             sub_agents: false,
+            needs_account: false,
+            more: String::new(),
         }
+    }
+
+    /// Logs in with this key, as `codex login --with-api-key` does.
+    pub(crate) fn log_in(&self, key: &str) {
+        let login = serde_json::json!({ "auth_mode": "apikey", "OPENAI_API_KEY": key });
+        fs::write(self.path().join("auth.json"), login.to_string()).unwrap();
+    }
+
+    /// Changes the configuration.
+    pub(crate) fn configure(&self, change: impl FnOnce(String) -> String) {
+        let path = self.path().join("config.toml");
+        let config = change(fs::read_to_string(&path).unwrap());
+        fs::write(path, config).unwrap();
     }
 
     /// The value for `CODEX_HOME`.
@@ -141,6 +158,24 @@ impl CodexHomeBuilder {
         self
     }
 
+    /// The model needs an account, as OpenAI's do.
+    pub(crate) fn needs_account(mut self) -> Self {
+        self.needs_account = true;
+        self
+    }
+
+    /// Another address of the model, such as one where nobody listens.
+    pub(crate) fn base_url(mut self, url: &str) -> Self {
+        url.clone_into(&mut self.base_url);
+        self
+    }
+
+    /// More tables at the end of the configuration.
+    pub(crate) fn more(mut self, tables: &str) -> Self {
+        tables.clone_into(&mut self.more);
+        self
+    }
+
     pub(crate) fn build(self) -> CodexHome {
         let temporary = scratch::directory("home");
         // The target directory may be behind a symbolic link, and codex answers with resolved paths.
@@ -154,7 +189,7 @@ impl CodexHomeBuilder {
     }
 
     fn config(&self) -> String {
-        let Self { base_url, approval_policy, sandbox_mode, retries, sub_agents } = self;
+        let Self { base_url, approval_policy, sandbox_mode, retries, sub_agents, needs_account, more } = self;
         // With its plugins and apps on, the app-server looks for their lists on the internet.
         format!(
             r#"model = "mock-model"
@@ -181,10 +216,11 @@ enabled = true
 name = "mock"
 base_url = "{base_url}"
 wire_api = "responses"
-requires_openai_auth = false
+requires_openai_auth = {needs_account}
 request_max_retries = {retries}
 stream_max_retries = {retries}
 stream_idle_timeout_ms = 300000
+{more}
 "#
         )
     }

@@ -35,10 +35,14 @@ use tokio::sync::oneshot;
 pub(crate) struct MockModel {
     address: SocketAddr,
     requests: Requests,
+    key: Key,
     /// Dropping the sender ends the server.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
+
+/// The one key that is taken; `None` takes all, and none.
+type Key = Arc<Mutex<Option<String>>>;
 
 /// The bodies of the requests for a response, in the order of their arrival.
 type Requests = Arc<Mutex<Vec<Value>>>;
@@ -49,9 +53,9 @@ impl MockModel {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
-        let requests = Requests::default();
+        let (requests, key) = (Requests::default(), Key::default());
         let (stop, stopped) = oneshot::channel();
-        let seen = Arc::clone(&requests);
+        let (seen, taken) = (Arc::clone(&requests), Arc::clone(&key));
         let thread = std::thread::Builder::new()
             .name("mock-model".to_owned())
             .spawn(move || {
@@ -60,17 +64,22 @@ impl MockModel {
                     let listener = TcpListener::from_std(listener).unwrap();
                     tokio::select! {
                         _ = stopped => {}
-                        () = accept(listener, seen) => {}
+                        () = accept(listener, seen, taken) => {}
                     }
                 });
             })
             .unwrap();
-        Self { address, requests, stop: Some(stop), thread: Some(thread) }
+        Self { address, requests, key, stop: Some(stop), thread: Some(thread) }
     }
 
     /// The base URL for a provider's `base_url`.
     pub(crate) fn base_url(&self) -> String {
         format!("http://{}/v1", self.address)
+    }
+
+    /// From now on a request without this key is refused with 401, as OpenAI does it.
+    pub(crate) fn take_key(&self, key: &str) {
+        *self.key.lock().unwrap() = Some(key.to_owned());
     }
 
     /// The bodies of all requests for a response so far: what the model was told.
@@ -94,9 +103,9 @@ impl Drop for MockModel {
     }
 }
 
-async fn accept(listener: TcpListener, requests: Requests) {
+async fn accept(listener: TcpListener, requests: Requests, key: Key) {
     let ids = script::Ids::default();
     while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(connection::serve(stream, Arc::clone(&requests), ids.clone()));
+        tokio::spawn(connection::serve(stream, Arc::clone(&requests), Arc::clone(&key), ids.clone()));
     }
 }

@@ -9,23 +9,24 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use super::Requests;
 use super::script::{Ids, Prompt};
+use super::{Key, Requests};
 
 /// Above this many bytes, text that need not wait is sent on.
 const FLUSH_BYTES: usize = 64 * 1024;
 
 /// Answers requests until the client leaves or the script says to drop the connection.
-pub(super) async fn serve(stream: TcpStream, requests: Requests, ids: Ids) {
+pub(super) async fn serve(stream: TcpStream, requests: Requests, key: Key, ids: Ids) {
     // Small writes are the point of a stream of deltas.
     let _ = stream.set_nodelay(true);
-    let mut connection = Connection { stream: BufReader::new(stream), requests, ids };
+    let mut connection = Connection { stream: BufReader::new(stream), requests, key, ids };
     while let Ok(AfterAnswer::Keep) = connection.answer_one().await {}
 }
 
 struct Connection {
     stream: BufReader<TcpStream>,
     requests: Requests,
+    key: Key,
     ids: Ids,
 }
 
@@ -45,7 +46,13 @@ enum AfterAnswer {
 impl Connection {
     async fn answer_one(&mut self) -> io::Result<AfterAnswer> {
         let Some(request) = self.read_request().await? else { return Ok(AfterAnswer::Close) };
+        let wanted = self.key.lock().unwrap().clone();
+        let given = request.headers.get("authorization").and_then(|value| value.strip_prefix("Bearer "));
+        let is_refused = wanted.is_some_and(|wanted| given != Some(wanted.as_str()));
         let after = match (request.method.as_str(), request.path.as_str()) {
+            ("POST", path) if path.ends_with("/responses") && is_refused => {
+                self.plain(401, &error_body("Incorrect API key provided.")).await?
+            }
             ("POST", path) if path.ends_with("/responses") => {
                 match serde_json::from_slice::<Value>(&request.body) {
                     Ok(body) => {

@@ -1,0 +1,103 @@
+//! Text of a process without the escape sequences that it writes for a terminal.
+//!
+//! Codex colours its log also where stderr is a pipe (measured on 0.130.0 to 0.171.0).
+//! What stays raw is `stderr.log`; events, states and errors hold plain text.
+
+/// Removes escape sequences (ECMA-48) and control characters from a text that comes in pieces.
+#[derive(Debug, Default)]
+pub struct EscapeFilter {
+    state: State,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum State {
+    #[default]
+    Text,
+    /// Behind ESC.
+    Escape,
+    /// Behind ESC and an intermediate character, such as in `ESC ( B`.
+    Intermediate,
+    /// In a control sequence, such as a colour: `ESC [ … m`.
+    Control,
+    /// In a control string, such as the title of a window: `ESC ] … BEL`, or `ESC ] … ESC \`.
+    String,
+}
+
+impl EscapeFilter {
+    /// The next piece without its escape sequences, also those that began in the piece before.
+    ///
+    /// Newlines and tabs stay; every other control character is removed.
+    pub fn strip(&mut self, piece: &str) -> String {
+        piece.chars().filter(|&character| self.is_text(character)).collect()
+    }
+
+    fn is_text(&mut self, character: char) -> bool {
+        use State::{Control, Escape, Intermediate, String, Text};
+        let before = self.state;
+        self.state = match (before, character) {
+            (_, '\u{1b}') => Escape,
+            // No sequence goes on over the end of a line, so that an unfinished one hides a line at most.
+            (_, '\n') => Text,
+            (Text | String, '\u{9b}') => Control,
+            (Text, '\u{90}' | '\u{98}' | '\u{9d}'..='\u{9f}') => String,
+            (Text, _) => Text,
+            (Escape, '[') => Control,
+            (Escape, ']' | 'P' | 'X' | '^' | '_') => String,
+            (Escape | Intermediate, ' '..='/') => Intermediate,
+            (Escape | Intermediate, _) => Text,
+            (Control, '@'..='~') => Text,
+            (Control, _) => Control,
+            (String, '\u{7}' | '\u{9c}') => Text,
+            (String, _) => String,
+        };
+        match character {
+            '\n' => true,
+            '\t' => before == Text,
+            _ => before == Text && self.state == Text && !character.is_control(),
+        }
+    }
+}
+
+/// One whole text without its escape sequences.
+pub(crate) fn plain(text: &str) -> String {
+    EscapeFilter::default().strip(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn sequences_are_removed_and_text_stays() {
+        for (text, expected) in [
+            ("\u{1b}[2m2026\u{1b}[0m \u{1b}[31mERROR\u{1b}[0m x", "2026 ERROR x"),
+            ("a\u{1b}]52;c;aGk=\u{7}b", "ab"),
+            ("a\u{1b}]0;title\u{1b}\\b", "ab"),
+            ("a\u{1b}(Bb\u{1b}7c", "abc"),
+            ("a\u{9b}31mb", "ab"),
+            ("unfinished \u{1b}]52;c;\nnext", "unfinished \nnext"),
+            ("a\r\nb\tc\u{8}\u{0}", "a\nb\tc"),
+            ("é ☃", "é ☃"),
+        ] {
+            assert_eq!(plain(text), expected, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn where_it_is_cut_makes_no_difference(
+            text in "([a-c\u{1b}\\[\\]m;1\n\t\u{7}\u{9b}\u{9d}(B]|é){0,40}",
+            at in any::<prop::sample::Index>(),
+        ) {
+            let places: Vec<usize> = text.char_indices().map(|(place, _)| place).chain([text.len()]).collect();
+            let (first, second) = text.split_at(*at.get(&places));
+            let mut filter = EscapeFilter::default();
+            let pieces = filter.strip(first) + &filter.strip(second);
+            prop_assert_eq!(&pieces, &plain(&text));
+            let is_left = pieces.contains(['\u{1b}', '\u{9b}', '\u{7}']);
+            prop_assert!(!is_left, "a part of a sequence is left");
+        }
+    }
+}

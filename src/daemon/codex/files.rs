@@ -1,0 +1,161 @@
+//! The files that the app-server reads at its start and not again: its program, its configuration and its login.
+//!
+//! Everything here blocks, so it is called from threads that may.
+//! Nothing of the login is kept but hashes, whose key is this process's own.
+
+use std::collections::hash_map::RandomState;
+use std::fs::{self, Metadata};
+use std::hash::BuildHasher;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::Value;
+
+/// The longest `auth.json` that is read, in bytes; one of Codex has a few thousand.
+const MAX_AUTH_BYTES: u64 = 1024 * 1024;
+
+/// What tells one state of a file from another; `None` for a file that is not there.
+type Stamp = Option<(u64, i64, i64, u64)>;
+
+/// What the app-server has read.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct AtStart {
+    program: Option<(PathBuf, Stamp)>,
+    config: Stamp,
+    auth: Auth,
+}
+
+/// The login as it is on disk.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Auth {
+    stamp: Stamp,
+    /// Of the whole file.
+    content: u64,
+    /// Of what stays when Codex renews its own tokens: the key and the account.
+    identity: u64,
+}
+
+/// What has changed since the app-server was started.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Changes {
+    pub(super) program: bool,
+    pub(super) config: bool,
+    /// The login in any way: Codex does so itself when it renews its tokens.
+    pub(super) auth: bool,
+    /// The login to another key or account.
+    pub(super) account: bool,
+}
+
+/// The files.
+#[derive(Debug)]
+pub(super) struct Files {
+    codex_home: Option<PathBuf>,
+    at_start: Mutex<AtStart>,
+    hashes: RandomState,
+}
+
+impl Files {
+    pub(super) fn new(codex_home: Option<PathBuf>) -> Self {
+        Self { codex_home, at_start: Mutex::default(), hashes: RandomState::new() }
+    }
+
+    /// Whether there are files to look at.
+    pub(super) fn are_known(&self) -> bool {
+        self.codex_home.is_some()
+    }
+
+    pub(super) fn config_path(&self) -> Option<PathBuf> {
+        self.codex_home.as_ref().map(|home| home.join("config.toml"))
+    }
+
+    /// Takes note of what an app-server is about to read; returns whether its login is another one than that of the
+    /// app-server before.
+    pub(super) fn note_start(&self, program: Option<&Path>) -> bool {
+        let now = AtStart {
+            program: program.map(|path| (path.to_owned(), stamp(path))),
+            config: self.config_path().as_deref().and_then(stamp),
+            auth: self.auth(Auth::default()),
+        };
+        let mut at_start = self.at_start.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *at_start, now);
+        before.auth.content != at_start.auth.content
+    }
+
+    /// What has changed; `program` is where the program is now.
+    pub(super) fn changes(&self, program: Option<&Path>) -> Changes {
+        let before = self.at_start.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let auth = self.auth(before.auth);
+        Changes {
+            program: program.is_some()
+                && before.program != program.map(|path| (path.to_owned(), stamp(path))),
+            config: before.config != self.config_path().as_deref().and_then(stamp),
+            auth: before.auth.content != auth.content,
+            account: before.auth.identity != auth.identity,
+        }
+    }
+
+    /// The login as it is now; one whose stamp is that of `known` is not read again.
+    fn auth(&self, known: Auth) -> Auth {
+        let Some(path) = self.codex_home.as_ref().map(|home| home.join("auth.json")) else { return known };
+        let stamp = stamp(&path);
+        if stamp.is_some() && stamp == known.stamp {
+            return known;
+        }
+        let small = stamp.is_some_and(|(length, ..)| length <= MAX_AUTH_BYTES);
+        let text = if small { fs::read(&path).unwrap_or_default() } else { Vec::new() };
+        let login: Value = serde_json::from_slice(&text).unwrap_or_default();
+        let lasting = [&login["auth_mode"], &login["OPENAI_API_KEY"], &login["tokens"]["account_id"]];
+        let identity = self.hashes.hash_one(lasting.map(Value::to_string));
+        Auth { stamp, content: self.hashes.hash_one(&text), identity }
+    }
+}
+
+fn stamp(path: &Path) -> Stamp {
+    let of = |about: Metadata| (about.len(), about.mtime(), about.mtime_nsec(), about.ino());
+    fs::metadata(path).ok().map(of)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn another_account_is_told_from_renewed_tokens() {
+        let home = tempfile::tempdir().unwrap();
+        let files = Files::new(Some(home.path().to_owned()));
+        let write = |login: Value| fs::write(home.path().join("auth.json"), login.to_string()).unwrap();
+        let login = |account: &str, token: &str| json!({ "tokens": { "account_id": account, "access_token": token } });
+        write(login("a", "one"));
+        files.note_start(None);
+        assert_eq!(files.changes(None), Changes::default());
+        write(login("a", "renewed"));
+        assert_eq!(files.changes(None), Changes { auth: true, ..Changes::default() });
+        write(login("b", "other"));
+        assert_eq!(files.changes(None), Changes { auth: true, account: true, ..Changes::default() });
+        fs::remove_file(home.path().join("auth.json")).unwrap();
+        assert!(files.changes(None).account);
+        assert!(files.note_start(None), "the login is another one than that of the start before");
+        assert_eq!(files.changes(None), Changes::default());
+    }
+
+    #[test]
+    fn program_and_configuration_are_looked_at() {
+        let home = tempfile::tempdir().unwrap();
+        let files = Files::new(Some(home.path().to_owned()));
+        let (config, program) = (home.path().join("config.toml"), home.path().join("codex"));
+        files.note_start(None);
+        assert_eq!(files.changes(None), Changes::default());
+        fs::write(&config, "x = 1").unwrap();
+        fs::write(&program, "").unwrap();
+        assert_eq!(files.changes(None), Changes { config: true, ..Changes::default() });
+        assert_eq!(
+            files.changes(Some(&program)),
+            Changes { config: true, program: true, ..Changes::default() }
+        );
+        files.note_start(Some(&program));
+        assert_eq!(files.changes(Some(&program)), Changes::default());
+    }
+}

@@ -1,0 +1,106 @@
+//! MCP servers that did not start, by thread.
+//!
+//! Codex starts them anew for each thread that it loads and tells how that goes, so what an older app-server said is
+//! forgotten with it; nothing of this is on disk.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, PoisonError};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::app_server::redact;
+
+/// How many threads are remembered at most.
+const THREADS: usize = 1000;
+
+/// An MCP server that did not start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedMcpServer {
+    /// Its name in the configuration of Codex.
+    pub name: String,
+    /// Why, in the words of Codex.
+    pub error: String,
+}
+
+/// Why servers of a thread did not start, by their names.
+type Errors = BTreeMap<String, String>;
+
+/// Those of this app-server.
+#[derive(Debug, Default)]
+pub(super) struct FailedMcpServers {
+    known: Mutex<(u64, HashMap<String, Errors>)>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StartupStatus {
+    // Codex before 0.150 does not say whose it is.
+    thread_id: Option<String>,
+    name: String,
+    status: String,
+    error: Option<String>,
+}
+
+impl FailedMcpServers {
+    /// Takes note of a `mcpServer/startupStatus/updated`; returns the thread and the server when that says that it
+    /// failed.
+    pub(super) fn heard(&self, generation: u64, params: &str) -> Option<(String, FailedMcpServer)> {
+        let StartupStatus { thread_id, name, status, error } = serde_json::from_str(params).ok()?;
+        let thread_id = thread_id?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.0 != generation {
+            *known = (generation, HashMap::new());
+        }
+        let threads = &mut known.1;
+        if status != "failed" {
+            if let Some(servers) = threads.get_mut(&thread_id) {
+                servers.remove(&name);
+            }
+            return None;
+        }
+        let error = redact(error.as_deref().unwrap_or("it did not say why"));
+        if threads.len() < THREADS || threads.contains_key(&thread_id) {
+            threads.entry(thread_id.clone()).or_default().insert(name.clone(), error.clone());
+        }
+        Some((thread_id, FailedMcpServer { name, error }))
+    }
+
+    /// Those of a thread, by their names.
+    pub(super) fn of(&self, thread_id: Option<&str>) -> Vec<FailedMcpServer> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let servers = thread_id.and_then(|thread_id| known.1.get(thread_id)).into_iter().flatten();
+        let server =
+            |(name, error): (&String, &String)| FailedMcpServer { name: name.clone(), error: error.clone() };
+        servers.map(server).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn one_that_starts_after_all_is_forgotten() {
+        let servers = FailedMcpServers::default();
+        let heard = |generation, name: &str, status: &str, error: Option<&str>| {
+            let params = json!({ "threadId": "t", "name": name, "status": status, "error": error });
+            servers.heard(generation, &params.to_string())
+        };
+        assert_eq!(heard(1, "a", "starting", None), None);
+        let failed = FailedMcpServer { name: "a".to_owned(), error: "no key sk-***".to_owned() };
+        assert_eq!(
+            heard(1, "a", "failed", Some("no key sk-abcdefghijk")),
+            Some(("t".to_owned(), failed.clone()))
+        );
+        assert_eq!((servers.of(Some("t")), servers.of(Some("u"))), (vec![failed], Vec::new()));
+        assert_eq!(heard(1, "a", "ready", None), None);
+        assert_eq!(servers.of(Some("t")), []);
+        heard(1, "a", "failed", None);
+        heard(2, "b", "starting", None);
+        assert_eq!(servers.of(Some("t")), []);
+    }
+}

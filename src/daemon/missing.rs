@@ -1,0 +1,31 @@
+//! Methods that an older app-server does not have: told once a generation, however often they are asked for.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+use super::DaemonError;
+
+/// What the app-server of the newest generation does not have.
+#[derive(Debug, Default)]
+pub(super) struct MissingMethods {
+    known: Mutex<(u64, HashSet<String>)>,
+}
+
+impl MissingMethods {
+    /// Takes note of a failed call; `true` when it says that there is no such method, which is told the first time.
+    pub(super) fn note(&self, generation: u64, error: &DaemonError) -> bool {
+        let Some(method) = error.unknown_method() else { return false };
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.0 != generation {
+            *known = (generation, HashSet::new());
+        }
+        if known.1.insert(method.to_owned()) {
+            tracing::warn!(
+                generation,
+                method,
+                "this app-server is too old to be asked what a turn does: {error}"
+            );
+        }
+        true
+    }
+}

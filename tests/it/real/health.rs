@@ -1,0 +1,276 @@
+//! What people are told of Codex where something is wrong with it: login, network, configuration, MCP servers.
+
+use serde_json::{Value, json};
+
+use super::{Stage, create_session, record, rest_of, submit};
+use crate::api::{logged_type, not_ready, run};
+use crate::people::Person;
+use crate::support::codex::CodexHome;
+use crate::support::daemon::{Daemon, codexd};
+use crate::support::http::{Target, get, get_text, post};
+use crate::support::model::MockModel;
+use crate::support::wait::wait_until_async;
+use crate::support::websocket::EventStream;
+
+const OLD: &str = "sk-old-key-0123456789";
+const NEW: &str = "sk-new-key-0123456789";
+const VERSIONS: [&str; 2] = ["0.169.0", "0.171.0"];
+
+/// A daemon with a Codex whose model needs an account.
+async fn with_account(version: &str, key: Option<&str>) -> Stage {
+    let model = MockModel::start();
+    let home = CodexHome::builder(&model).needs_account().build();
+    if let Some(key) = key {
+        home.log_in(key);
+    }
+    let daemon = Daemon::builder().real_version(&home, version).start().await;
+    let mut events = EventStream::connect(&daemon).await;
+    events.hello().await;
+    Stage { events, daemon, home, model }
+}
+
+/// What `/healthz` says of Codex once it is in this state.
+async fn state(daemon: &Daemon, word: &str) -> Value {
+    wait_until_async(&format!("the state {word}"), async || {
+        let codex = get(daemon, "/healthz").await.json["service"]["codex"].clone();
+        (codex["state"] == word).then_some(codex)
+    })
+    .await
+}
+
+fn count(daemon: &Daemon, event_type: &str) -> usize {
+    daemon.events_on_disk().iter().filter(|event| event["type"] == event_type).count()
+}
+
+/// What `codexd doctor` says of the daemon, and whether it is content.
+async fn doctor(stage: &Stage) -> (Option<i32>, String) {
+    let mut command = codexd(&stage.home.user_home());
+    let folder = |name: &str, path: std::path::PathBuf| format!("--{name}={}", path.display());
+    command
+        .args([
+            "doctor",
+            "--server-command",
+            env!("CARGO_BIN_EXE_codexd"),
+            "--server-arg=embedded-app-server",
+        ])
+        .arg(format!("--local-api-base={}", stage.daemon.base_url()))
+        .arg(folder("state-dir", stage.daemon.state_dir()))
+        .arg(folder("logs-dir", stage.daemon.logs_dir()))
+        .current_dir(stage.home.user_home());
+    let ended = run(command).await;
+    (ended.code, ended.stdout)
+}
+
+#[tokio::test]
+async fn a_turn_works_with_the_login_that_is_on_disk() {
+    for version in VERSIONS {
+        let mut stage = with_account(version, Some(OLD)).await;
+        stage.model.take_key(NEW);
+        state(&stage.daemon, "ready").await;
+        let session = stage.session(&json!({})).await;
+        let turn = stage.turn(&session, "mock:text=[one]").await;
+        assert_eq!(turn.status(), "failed");
+
+        let codex = state(&stage.daemon, "loginRefused").await;
+        assert!(codex["message"].as_str().unwrap().contains("401"), "{codex}");
+        assert_eq!(codex["command"], "codex login");
+        let told = logged_type(&stage.daemon, "app-server.state.changed").await;
+        assert_eq!((&told["level"], &told["detail"]["state"]), (&json!("warn"), &json!("loginRefused")));
+        let status = Person::beside(&stage.daemon).says(&["status"]).await.stdout;
+        assert!(status.contains("codex login") && !status.contains("can be taken"), "{status}");
+        let (code, said) = doctor(&stage).await;
+        assert!(code == Some(1) && said.contains("The login of Codex is refused"), "{said}");
+
+        stage.home.log_in(NEW);
+        let turn = stage.turn(&session, "mock:text=[two]").await;
+        assert_eq!((turn.status(), turn.text().as_str()), ("completed", "two"), "{version}");
+        state(&stage.daemon, "ready").await;
+        assert_eq!((count(&stage.daemon, "child.backoff"), count(&stage.daemon, "session.closed")), (0, 0));
+        let exited = logged_type(&stage.daemon, "child.exited").await;
+        assert_eq!((&exited["level"], &exited["detail"]["expected"]), (&json!("info"), &json!(true)));
+        let child =
+            get(&stage.daemon, "/v1/codexd/status").await.data(200)["snapshot"]["daemon"]["child"].clone();
+        assert_eq!(child["deaths"], 0);
+        stage.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn another_login_is_taken_before_it_is_refused() {
+    let mut stage = with_account("0.171.0", Some(OLD)).await;
+    stage.model.take_key(OLD);
+    let session = stage.session(&json!({})).await;
+    assert_eq!(stage.turn(&session, "mock:text=[one]").await.status(), "completed");
+    stage.home.log_in(NEW);
+    stage.model.take_key(NEW);
+    let turn = stage.turn(&session, "mock:text=[two]").await;
+    assert_eq!((turn.status(), turn.of("app-server.turn.error").len()), ("completed", 0));
+    assert_eq!(count(&stage.daemon, "app-server.restarting"), 1);
+    // Nothing has changed since then.
+    assert_eq!(stage.turn(&session, "mock:text=[three]").await.status(), "completed");
+    assert_eq!(count(&stage.daemon, "app-server.restarting"), 1);
+}
+
+#[tokio::test]
+async fn a_running_turn_is_not_cut_for_another_login() {
+    let mut stage = with_account("0.171.0", Some(OLD)).await;
+    stage.model.take_key(OLD);
+    let (first, second) = (stage.session(&json!({})).await, stage.session(&json!({})).await);
+    let long = stage.start_turn(&first, "mock:deltas=40 mock:delay=50").await;
+    stage.events.wait_for("its beginning", |event| event["type"] == "app-server.turn.message.delta").await;
+    stage.home.log_in(NEW);
+    let refused = stage.start_turn(&second, "mock:text=[two]").await;
+    let turn = rest_of(&mut stage.events, &refused).await;
+    assert_eq!(turn.status(), "completed", "it goes along with the login that works");
+    let turn = rest_of(&mut stage.events, &long).await;
+    assert_eq!(turn.status(), "completed");
+    stage.model.take_key(NEW);
+    assert_eq!(stage.turn(&second, "mock:text=[three]").await.status(), "completed");
+    assert_eq!(count(&stage.daemon, "app-server.restarting"), 1);
+}
+
+#[tokio::test]
+async fn a_login_that_is_wrong_in_itself_starts_the_app_server_again_once() {
+    let mut stage = with_account("0.171.0", Some(OLD)).await;
+    stage.model.take_key(NEW);
+    let session = stage.session(&json!({})).await;
+    assert_eq!(stage.turn(&session, "mock:text=[one]").await.status(), "failed");
+    logged_type(&stage.daemon, "app-server.restarting").await;
+    assert_eq!(stage.turn(&session, "mock:text=[two]").await.status(), "failed");
+    assert_eq!(stage.turn(&session, "mock:text=[three]").await.status(), "failed");
+    assert_eq!(count(&stage.daemon, "app-server.restarting"), 1);
+    state(&stage.daemon, "loginRefused").await;
+}
+
+#[tokio::test]
+async fn where_there_is_no_account_everything_says_so_until_there_is_one() {
+    for version in VERSIONS {
+        let mut stage = with_account(version, None).await;
+        stage.model.take_key(NEW);
+        let codex = state(&stage.daemon, "noAccount").await;
+        assert_eq!(codex["message"], "Codex has no account, so turns fail.");
+        let told = logged_type(&stage.daemon, "app-server.state.changed").await;
+        assert_eq!(told["message"], "Codex has no account, so turns fail. Type: codex login");
+        assert!(stage.daemon.stderr().contains("Type: codex login"), "{}", stage.daemon.stderr());
+        let person = Person::beside(&stage.daemon);
+        let asked = person.says(&["ask", "hello"]).await;
+        assert_eq!((asked.code, asked.stdout.as_str()), (Some(1), ""), "{asked:?}");
+        assert!(
+            asked.stderr.contains("Codex has no account") && asked.stderr.contains("codex login"),
+            "{asked:?}"
+        );
+        assert_eq!(count(&stage.daemon, "session.created"), 0);
+        let status = person.says(&["status"]).await.stdout;
+        assert!(status.contains("Type: codex login") && !status.contains("can be taken"), "{status}");
+        let kind = "text/plain; version=0.0.4; charset=utf-8";
+        let metrics = get_text(&stage.daemon, "/metrics", &[], kind).await;
+        assert!(metrics.contains("codexd_codex_state{state=\"noAccount\"} 1"), "{}", metrics);
+        let (code, said) = doctor(&stage).await;
+        assert!(code == Some(1) && said.contains("Codex has no account"), "{said}");
+
+        stage.home.log_in(NEW);
+        state(&stage.daemon, "ready").await;
+        let session = stage.session(&json!({})).await;
+        assert_eq!(stage.turn(&session, "mock:text=[hello]").await.status(), "completed");
+    }
+}
+
+#[tokio::test]
+async fn a_model_that_needs_no_account_is_ready_without_one() {
+    let mut stage = Stage::start().await;
+    let session = stage.session(&json!({})).await;
+    assert_eq!(stage.turn(&session, "mock:text=[hello]").await.status(), "completed");
+    assert_eq!(state(&stage.daemon, "ready").await["command"], Value::Null);
+    assert_eq!(count(&stage.daemon, "app-server.state.changed"), 0);
+}
+
+#[tokio::test]
+async fn who_asks_without_a_network_does_not_wait_for_ever() {
+    let model = MockModel::start();
+    let home = CodexHome::builder(&model).base_url("http://127.0.0.1:9/v1").build();
+    let daemon = Daemon::builder().real_version(&home, "0.171.0").start().await;
+    let person = Person::beside(&daemon);
+    let workspace = home.workspace();
+    let words = ["ask", "hello", "--network-timeout=2", "--cwd", workspace.to_str().unwrap()];
+    let asked = person.says(&words).await;
+    assert_eq!((asked.code, asked.stdout.as_str()), (Some(1), ""), "{asked:?}");
+    assert!(asked.stderr.contains("Codex reached no network for 2 s"), "{asked:?}");
+    let codex = state(&daemon, "offline").await;
+    assert!(codex["message"].as_str().unwrap().contains("does not reach its model"), "{codex}");
+    let told = logged_type(&daemon, "app-server.state.changed").await;
+    assert_eq!((&told["level"], &told["detail"]["state"]), (&json!("warn"), &json!("offline")));
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_refused_is_quoted_everywhere_and_tried_again_when_it_changes() {
+    let model = MockModel::start();
+    let home = CodexHome::new(&model);
+    // 0.171.0 ends at this one.
+    home.configure(|config| config.replace("\"never\"", "\"untrusted\""));
+    let daemon = Daemon::builder().real_version(&home, "0.171.0").start().await;
+    let line = "no longer supported";
+    not_ready(&daemon, line).await;
+    let codex = state(&daemon, "configBroken").await;
+    assert!(codex["message"].as_str().unwrap().contains("config.toml"), "{codex}");
+    let answer = post(&daemon, "/v1/codexd/sessions", &json!({ "cwd": home.workspace() })).await;
+    assert_eq!((answer.status, &answer.json["error"]), (503, &json!("app_server_unavailable")));
+    assert!(answer.json["message"].as_str().unwrap().contains(line), "{}", answer.json);
+    let asked = Person::beside(&daemon).says(&["ask", "hello"]).await;
+    assert!(asked.code == Some(1) && asked.stderr.contains(line), "{asked:?}");
+    // The pause is longer than what is waited for now.
+    wait_until_async("a long pause", async || {
+        let status = get(&daemon, "/v1/codexd/status").await.data(200)["snapshot"]["daemon"]["child"].clone();
+        (status["deaths"].as_u64() >= Some(5) && status["state"] != "starting").then_some(())
+    })
+    .await;
+    let begun = std::time::Instant::now();
+    home.configure(|config| config.replace("\"untrusted\"", "\"never\""));
+    state(&daemon, "ready").await;
+    assert!(begun.elapsed().as_secs() < 6, "it took {:?}", begun.elapsed());
+    create_session(&daemon, &home, &json!({})).await;
+}
+
+#[tokio::test]
+async fn a_configuration_that_is_passed_over_is_told_of_and_read_again_when_it_changes() {
+    for version in VERSIONS {
+        let model = MockModel::start();
+        let home = CodexHome::new(&model);
+        home.configure(|config| config.replace("\"never\"", "\"bogus\""));
+        let daemon = Daemon::builder().real_version(&home, version).start().await;
+        let codex = state(&daemon, "configBroken").await;
+        assert!(codex["message"].as_str().unwrap().contains("unknown variant `bogus`"), "{codex}");
+        let told = logged_type(&daemon, "app-server.state.changed").await;
+        assert_eq!(told["detail"]["state"], "configBroken");
+        home.configure(|config| config.replace("\"bogus\"", "\"never\""));
+        state(&daemon, "ready").await;
+        let session = create_session(&daemon, &home, &json!({})).await;
+        let answer =
+            submit(&daemon, &json!({ "sessionId": session["sessionId"], "input": "mock:text=[hi]" })).await;
+        assert_eq!(answer.status, 202);
+        assert_eq!(count(&daemon, "child.backoff"), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_mcp_server_that_does_not_start_is_shown() {
+    for version in VERSIONS {
+        let model = MockModel::start();
+        let tables = "[mcp_servers.broken]\ncommand = \"/nonexistent/server\"";
+        let home = CodexHome::builder(&model).more(tables).build();
+        let daemon = Daemon::builder().real_version(&home, version).start().await;
+        let session = create_session(&daemon, &home, &json!({})).await;
+        let told = logged_type(&daemon, "app-server.mcp_server.failed").await;
+        assert_eq!((&told["level"], &told["detail"]["name"]), (&json!("warn"), &json!("broken")));
+        assert_eq!(told["detail"]["threadId"], session["threadId"]);
+        assert!(told["message"].as_str().unwrap().contains("No such file"), "{told}");
+        let path = format!("/v1/codexd/sessions/{}", session["sessionId"].as_str().unwrap());
+        let servers = get(&daemon, &path).await.data(200)["mcpServers"].clone();
+        assert_eq!(servers[0]["name"], "broken", "{servers}");
+        assert_eq!(record(&daemon, &session).await["status"], "active");
+        let workspace = home.workspace();
+        let words = ["ask", "mock:text=[Hello!]", "--cwd", workspace.to_str().unwrap()];
+        let asked = Person::beside(&daemon).says(&words).await;
+        assert_eq!((asked.code, asked.stdout.as_str()), (Some(0), "Hello!\n"), "{asked:?}");
+        assert_eq!(asked.stderr.matches("MCP server \"broken\" did not start").count(), 1, "{asked:?}");
+    }
+}
