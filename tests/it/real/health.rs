@@ -76,6 +76,13 @@ async fn a_turn_works_with_the_login_that_is_on_disk() {
         assert_eq!(codex["command"], "codex login");
         let told = logged_type(&stage.daemon, "app-server.state.changed").await;
         assert_eq!((&told["level"], &told["detail"]["state"]), (&json!("warn"), &json!("loginRefused")));
+        // Two refusals have it started again once, with the same login.
+        wait_until_async("the next app-server", async || {
+            let status = get(&stage.daemon, "/v1/codexd/status").await.data(200).clone();
+            let is_next = status["snapshot"]["daemon"]["child"]["generation"].as_u64() >= Some(2);
+            (is_next && status["service"]["codex"]["state"] == "loginRefused").then_some(())
+        })
+        .await;
         let status = Person::beside(&stage.daemon).says(&["status"]).await.stdout;
         assert!(status.contains("codex login") && !status.contains("can be taken"), "{status}");
         let (code, said) = doctor(&stage).await;

@@ -136,7 +136,7 @@ async fn a_turn_that_waits_can_be_withdrawn_and_stays_so() {
     let names = [queue(&daemon, &session_id, "one").await, queue(&daemon, &session_id, "two").await];
     let path = |queue_id: &str| format!("{SESSIONS}/{session_id}/queue/{queue_id}");
     let answer = delete(&daemon, &path(&names[0])).await;
-    assert_eq!(keys(answer.data(200)), ["recentEvents", "session", "queuedTurns", "requests"]);
+    assert_eq!(keys(answer.data(200)), ["recentEvents", "session", "queuedTurns", "requests", "mcpServers"]);
     assert_eq!(answer.data(200)["queuedTurns"][0]["queueId"], names[1]);
     let told = events_of(&daemon, "turn.rejected").pop().unwrap();
     assert_eq!(told["detail"]["queueId"], names[0]);
