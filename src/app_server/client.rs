@@ -17,6 +17,9 @@ use super::wire::{self, RpcError};
 /// were not (measured on 0.169.0).
 const IN_FLIGHT: usize = 64;
 
+/// Longer than any connection.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Why a call has no result.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
@@ -59,6 +62,7 @@ pub struct Client {
     pending: Arc<Pending>,
     outgoing: mpsc::UnboundedSender<Vec<u8>>,
     in_flight: Arc<Semaphore>,
+    call_timeout: Duration,
     /// The version of the app-server as its user agent has it, once `initialize` was answered.
     version: Arc<OnceLock<String>>,
 }
@@ -71,12 +75,19 @@ impl std::fmt::Debug for Client {
 
 impl Client {
     /// A client whose lines (without newline) leave through the returned channel.
-    pub(crate) fn new(generation: u64) -> (Self, Arc<Pending>, mpsc::UnboundedReceiver<Vec<u8>>) {
+    pub(crate) fn new(
+        generation: u64,
+        call_timeout: Duration,
+    ) -> (Self, Arc<Pending>, mpsc::UnboundedReceiver<Vec<u8>>) {
         let pending = Arc::new(Pending::default());
         let (outgoing, lines) = mpsc::unbounded_channel();
         let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
         let version = Arc::default();
-        (Self { generation, pending: Arc::clone(&pending), outgoing, in_flight, version }, pending, lines)
+        (
+            Self { generation, pending: Arc::clone(&pending), outgoing, in_flight, call_timeout, version },
+            pending,
+            lines,
+        )
     }
 
     /// Keeps what the answer to `initialize` says of the version.
@@ -102,6 +113,11 @@ impl Client {
     /// Which connection this is, counted from 1 in a daemon's life.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// How long the app-server may take to answer a call, as it is set.
+    pub fn call_timeout(&self) -> Duration {
+        self.call_timeout
     }
 
     /// Calls `method` and waits for its result, `timeout` at most.
@@ -136,6 +152,27 @@ impl Client {
         let permit = tokio::time::timeout_at(deadline, self.in_flight.acquire()).await;
         let Ok(Ok(_permit)) = permit else { return settle(Err(timed_out(method, timeout))) };
         self.exchange(method, params, timeout, deadline, settle).await;
+    }
+
+    /// [`Client::call_in_order`] for a call that must not be given up, because what it makes would be left behind: `settle`
+    /// runs when the answer comes, however late, or when the connection ends.
+    ///
+    /// It counts as a call in flight for the usual time only: what has waited longer was read by the app-server long ago.
+    pub async fn call_for_good(
+        &self,
+        method: &'static str,
+        params: &impl Serialize,
+        settle: impl FnOnce(Result<&RawValue, CallError>) + Send + 'static,
+    ) {
+        let timeout = self.call_timeout;
+        let permit = tokio::time::timeout(timeout, self.in_flight.acquire()).await;
+        let Ok(Ok(permit)) = permit else { return settle(Err(timed_out(method, timeout))) };
+        let exchange = self.exchange(method, params, timeout, Instant::now() + NEVER, settle);
+        tokio::pin!(exchange);
+        if tokio::time::timeout(timeout, &mut exchange).await.is_err() {
+            drop(permit);
+            exchange.await;
+        }
     }
 
     /// [`Client::call`] that waits for no place among the calls in flight: when none of them is answered, this is how

@@ -156,7 +156,7 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
             let (tail, listener) = (Arc::clone(&tail), (self.listener)(self.generation));
             tokio::spawn(async move { spawned::drain(pipes.stderr, listener, &tail).await })
         };
-        let (client, pending, lines) = Client::new(self.generation);
+        let (client, pending, lines) = Client::new(self.generation, self.plan.call_timeout);
         let close = CancellationToken::new();
         let writer = tokio::spawn(spawned::write(pipes.stdin, lines, close.clone()));
         let mut ear = self.ear(&pending);
@@ -191,7 +191,7 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
             }
         };
         let (sink, stream) = socket.split();
-        let (client, pending, lines) = Client::new(self.generation);
+        let (client, pending, lines) = Client::new(self.generation, self.plan.call_timeout);
         let close = CancellationToken::new();
         let writer = tokio::spawn(websocket::write(sink, lines, close.clone()));
         let mut ear = self.ear(&pending);

@@ -44,6 +44,8 @@ pub struct Plan {
     pub start_timeout: Duration,
     /// What sets that, for the sentence about an app-server that takes longer.
     pub start_timeout_hint: String,
+    /// How long the app-server may take to answer a call.
+    pub call_timeout: Duration,
     /// How long nothing may be heard before the app-server is asked whether it is still there.
     pub check_interval: Duration,
 }

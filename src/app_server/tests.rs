@@ -85,7 +85,7 @@ impl Connection {
 
     /// One that skips lines of more than `cap` bytes.
     fn with_cap(cap: usize) -> Self {
-        let (client, pending, said) = Client::new(1);
+        let (client, pending, said) = Client::new(1, Duration::from_secs(30));
         let (stdout, stream) = tokio::io::duplex(PIPE);
         let (notes, backlog) = (Notes::default(), Backlog::new());
         let listener = NoteTaker { notes: notes.clone(), held_back: Vec::new() };

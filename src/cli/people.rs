@@ -45,6 +45,11 @@ pub enum Errand {
         /// Of this session; of the only one at work without it.
         session: Option<String>,
     },
+    /// Goes on with a held queue.
+    ResumeQueue {
+        /// Of this session.
+        session: String,
+    },
     /// Closes a session.
     Close {
         /// Which.
@@ -104,6 +109,8 @@ pub(super) enum PeopleCommand {
     Decline(DeclineArguments),
     /// Interrupt the running turn of a session
     Interrupt(InterruptArguments),
+    /// Go on with the held queue of a session now
+    ResumeQueue(ResumeQueueArguments),
     /// Close a session
     Close(CloseArguments),
     /// Write the completions for a shell
@@ -251,6 +258,15 @@ pub(super) struct InterruptArguments {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct ResumeQueueArguments {
+    /// The session, or "last"
+    #[arg(value_name = "SESSION")]
+    session: String,
+    #[command(flatten)]
+    client: ClientArguments,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct CloseArguments {
     /// The session, or "last"
     #[arg(value_name = "SESSION")]
@@ -320,6 +336,9 @@ pub(super) fn request(before: StartArguments, command: PeopleCommand) -> Result<
         }
         PeopleCommand::Interrupt(InterruptArguments { session, client }) => {
             ("interrupt", client, Errand::Interrupt { session })
+        }
+        PeopleCommand::ResumeQueue(ResumeQueueArguments { session, client }) => {
+            ("resume-queue", client, Errand::ResumeQueue { session })
         }
         PeopleCommand::Close(CloseArguments { session, interrupt, client }) => {
             ("close", client, Errand::Close { session, interrupt })

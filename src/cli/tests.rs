@@ -248,6 +248,7 @@ fn the_commands_for_every_day_are_read() {
         (&["ask", "--when-busy", "queue"], "--session <ID> is missing"),
         (&["ask", "--state-dir", "/x"], "unexpected argument '--state-dir'"),
         (&["close"], "is missing"),
+        (&["resume-queue"], "is missing"),
         (&["completions", "csh"], "invalid value 'csh'"),
         (&["--json", "completions", "bash"], "has no flags"),
         (&["--run-once", "follow"], "--run-once means nothing to \"follow\""),
@@ -262,8 +263,17 @@ fn every_command_for_every_day_takes_the_address_before_and_after_it() {
     for setting in [&settings::LOCAL_API_BASE, &settings::EVENT_STREAM_PATH, &settings::AUTH_TOKEN_FILE] {
         let flag = format!("{}=x", flag_of(setting));
         let given = Settings::default().with(setting, "x");
-        let commands =
-            ["ask", "sessions", "follow", "requests", "approve", "decline", "interrupt", "close last"];
+        let commands = [
+            "ask",
+            "sessions",
+            "follow",
+            "requests",
+            "approve",
+            "decline",
+            "interrupt",
+            "close last",
+            "resume-queue last",
+        ];
         for command in commands {
             let words: Vec<&str> = command.split(' ').collect();
             for words in

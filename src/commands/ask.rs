@@ -46,6 +46,7 @@ pub(crate) async fn run(caller: &Caller, wanted: Ask) -> Result<ExitCode, Failur
     if wanted.when_busy.as_deref() == Some("steer") {
         conversation.look_for_requests().await?;
     }
+    conversation.look_at_queue().await?;
     let fate = conversation.until_its_end(interrupts).await?;
     if caller.json {
         say(caller, &session_id, conversation.turn_id()).await?;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::client::Client;
 use super::terminal::{Screen, harmless};
-use super::{Failure, ask, close, follow, interrupt, output, requests, runtime, sessions};
+use super::{Failure, ask, close, follow, interrupt, output, requests, resume_queue, runtime, sessions};
 use crate::cli::Errand;
 use crate::config::settings::{AUTH_TOKEN_FILE, LOCAL_API_BASE};
 use crate::config::{Config, Settings};
@@ -45,6 +45,7 @@ pub(crate) fn run(
             Errand::Requests { all } => requests::list(&caller, all).await,
             Errand::Answer { request, answer } => requests::answer(&caller, request, &answer).await,
             Errand::Interrupt { session } => interrupt::run(&caller, session).await,
+            Errand::ResumeQueue { session } => resume_queue::run(&caller, &session).await,
             Errand::Close { session, interrupt } => close::run(&caller, &session, interrupt).await,
         }
     });

@@ -19,6 +19,7 @@ mod logging;
 mod output;
 mod questions;
 mod requests;
+mod resume_queue;
 mod service;
 #[expect(
     clippy::disallowed_methods,

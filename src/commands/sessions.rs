@@ -48,6 +48,7 @@ fn row(session: &Value, asking: &[&Value], now: Timestamp) -> Vec<String> {
     let state = match session["status"].as_str() {
         Some("active") if asking.contains(&&session["sessionId"]) => "asks",
         Some("active") if session["currentTurnId"].is_string() => "busy",
+        Some("active") if session["held"].is_object() => "held",
         Some("active") => "idle",
         other => other.unwrap_or("-"),
     };

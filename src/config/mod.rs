@@ -137,6 +137,8 @@ pub struct LimitsConfig {
     pub request_timeout: Duration,
     /// How long the app-server may take to answer `initialize`.
     pub start_timeout: Duration,
+    /// How long the app-server may take to answer a call.
+    pub call_timeout: Duration,
     /// How long the app-server may say nothing before it is asked whether it is still there.
     pub check_interval: Duration,
     /// Size of the longest message of the app-server that is taken, in bytes.

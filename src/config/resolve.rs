@@ -62,6 +62,7 @@ pub(super) fn resolve(
         stall_timeout: Duration::from_secs(reader.count(&settings::STALL_TIMEOUT, 1, 86_400)? as u64),
         request_timeout: Duration::from_secs(reader.count(&settings::REQUEST_TIMEOUT, 1, 86_400)? as u64),
         start_timeout: Duration::from_secs(reader.count(&settings::START_TIMEOUT, 1, 3600)? as u64),
+        call_timeout: Duration::from_secs(reader.count(&settings::CALL_TIMEOUT, 1, 3600)? as u64),
         check_interval: Duration::from_secs(reader.count(&settings::CHECK_INTERVAL, 1, 3600)? as u64),
         line_cap: reader.count(&settings::LINE_CAP, 1024, 1 << 30)?,
     };

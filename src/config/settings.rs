@@ -303,6 +303,15 @@ pub const START_TIMEOUT: Setting = Setting {
     purpose: "How long the app-server may take to answer initialize, before another is started in its place",
     ..SINGLE
 };
+/// `--call-timeout`: how long the app-server may take to answer a call.
+pub const CALL_TIMEOUT: Setting = Setting {
+    name: "call-timeout",
+    variable: "BAA_CODEXD_CALL_TIMEOUT",
+    default: DefaultValue::Text("30"),
+    placeholder: "SECONDS",
+    purpose: "How long a client waits for the app-server's answer to a call; a session that is opened later than that is kept",
+    ..SINGLE
+};
 /// `--check-interval`: when a silent app-server is asked whether it is still there.
 pub const CHECK_INTERVAL: Setting = Setting {
     name: "check-interval",
@@ -362,6 +371,7 @@ pub const ALL: &[&Setting] = &[
     &STALL_TIMEOUT,
     &REQUEST_TIMEOUT,
     &START_TIMEOUT,
+    &CALL_TIMEOUT,
     &CHECK_INTERVAL,
     &LINE_CAP,
     &LOG_FILTER,

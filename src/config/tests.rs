@@ -138,6 +138,7 @@ fn a_flag_wins_over_the_variable_and_the_variable_over_the_default() {
         (&settings::STALL_TIMEOUT, "1", "3", json!(1), json!(3)),
         (&settings::REQUEST_TIMEOUT, "1", "3", json!(1), json!(3)),
         (&settings::START_TIMEOUT, "1", "60", json!(1), json!(60)),
+        (&settings::CALL_TIMEOUT, "1", "60", json!(1), json!(60)),
         (&settings::CHECK_INTERVAL, "1", "60", json!(1), json!(60)),
         (&settings::LINE_CAP, "1024", "2048", json!(1024), json!(2048)),
         (&settings::LOG_FILTER, "debug", "", json!("debug"), json!("")),

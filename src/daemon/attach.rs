@@ -8,12 +8,12 @@ use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::sessions::{ThreadSession, Turns};
 use super::trust::Loading;
-use super::{CALL, Daemon, DaemonError, drafts, read};
-use crate::app_server::{CallError, Client};
+use super::{Daemon, DaemonError, drafts, read};
+use crate::app_server::Client;
 use crate::state::{Phase, Session, SessionMemory, State, Turn};
 
 /// How long is waited before a thread is asked for again that somebody else is writing, in turn.
@@ -23,14 +23,18 @@ const LOCKED: [Duration; 3] =
 /// How many of a thread's newest turns are looked at for those that were cut off.
 const LOOK_BACK: u32 = 20;
 
-/// What became of the attempt to resume a thread.
-enum Resumed {
-    /// The app-server knows it now.
-    Yes,
-    /// Somebody else is writing it, or it is just being closed.
-    Locked(String),
-    /// Its history is not there, or it is archived.
-    Lost(String),
+/// How long an answer is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// As long as a call may take.
+    Limited,
+    /// Until it comes or the connection ends: what the call makes must not be left behind.
+    ForGood,
+}
+
+/// Whether the app-server says that there is no thread to open: what had no turn has no history (measured).
+fn has_no_history(message: &str) -> bool {
+    message.contains("no rollout found")
 }
 
 impl Daemon {
@@ -69,7 +73,7 @@ impl Daemon {
         }
         let params = json!({ "threadId": thread_id });
         // An app-server that refuses keeps the thread, which does no harm.
-        let _ = client.call("thread/unsubscribe", &params, CALL).await;
+        let _ = client.call("thread/unsubscribe", &params, client.call_timeout()).await;
     }
 
     /// Resumes a session's thread unless this generation knows it already; the caller holds the thread's lock, so it is
@@ -89,63 +93,68 @@ impl Daemon {
             return Ok(session);
         }
         let memory = self.state().memory.sessions.get(session_id).cloned().unwrap_or_default();
-        let mut waits = LOCKED.iter();
-        loop {
-            match self.resume(client, &session, &memory, &thread_id).await? {
-                Resumed::Yes => {
-                    self.note_attached(client, &thread_id);
-                    self.correct_turns(client, &thread_id).await;
-                    return self.session(session_id);
-                }
-                Resumed::Lost(_) if session.last_turn_id.is_none() => {
-                    return self.recreate(client, &session, memory).await;
-                }
-                Resumed::Lost(reason) => {
-                    let session_id = session_id.clone();
-                    return Err(DaemonError::ThreadUnavailable { session_id, thread_id, reason });
-                }
-                Resumed::Locked(reason) => match waits.next() {
-                    Some(wait) => tokio::time::sleep(*wait).await,
-                    None => return Err(DaemonError::ThreadLocked { thread_id, reason }),
-                },
-            }
-        }
-    }
-
-    async fn resume(
-        &self,
-        client: &Client,
-        session: &Session,
-        memory: &SessionMemory,
-        thread_id: &str,
-    ) -> Result<Resumed, DaemonError> {
-        let loading = Loading::Old { thread_id, cwd: session.cwd.as_deref() };
+        let loading = Loading::Old { thread_id: &thread_id, cwd: session.cwd.as_deref() };
         let (mut params, decision) =
             self.thread_params(client, &memory.settings, memory.trust, loading).await?;
         params.remove("ephemeral");
         // A copy ends there once, not at each resume.
         params.remove("lastTurnId");
-        params.insert("threadId".to_owned(), thread_id.into());
+        params.insert("threadId".to_owned(), thread_id.clone().into());
         params.insert("excludeTurns".to_owned(), true.into());
-        match client.call("thread/resume", &params, CALL).await {
+        match self.open_thread(client, "thread/resume", &params, &thread_id, Wait::Limited).await {
             Ok(_) => {
                 if decision.trust != session.trust {
-                    let trust = drafts::session_trust(&session.session_id, Some(thread_id), &decision);
+                    let trust = drafts::session_trust(session_id, Some(&thread_id), &decision);
                     self.promise(move |_| vec![trust]).await?;
                 }
-                Ok(Resumed::Yes)
+                self.note_attached(client, &thread_id);
+                self.correct_turns(client, &thread_id).await;
+                self.session(session_id)
             }
-            Err(CallError::Refused { error, .. })
-                if error.message.contains("no rollout found") || error.message.contains("is archived") =>
+            Err(DaemonError::Rejected { message, .. })
+                if has_no_history(&message) && session.last_turn_id.is_none() =>
             {
-                Ok(Resumed::Lost(error.message))
+                self.recreate(client, session, memory).await
             }
-            Err(CallError::Refused { error, .. })
-                if error.message.contains("active writer") || error.message.contains("is closing") =>
+            Err(DaemonError::Rejected { message, .. })
+                if has_no_history(&message) || message.contains("is archived") =>
             {
-                Ok(Resumed::Locked(error.message))
+                let session_id = session_id.clone();
+                Err(DaemonError::ThreadUnavailable { session_id, thread_id, reason: message })
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Resumes or forks a thread; one that another process writes is tried again for a while.
+    pub(super) async fn open_thread(
+        &self,
+        client: &Client,
+        method: &'static str,
+        params: &Map<String, Value>,
+        thread_id: &str,
+        wait: Wait,
+    ) -> Result<ThreadSession, DaemonError> {
+        let mut waits = LOCKED.iter();
+        loop {
+            let opened = match wait {
+                Wait::Limited => Daemon::ask(client, method, params).await,
+                Wait::ForGood => Daemon::ask_for_good(client, method, params).await,
+            };
+            match opened {
+                Err(DaemonError::Rejected { message, .. })
+                    if message.contains("active writer") || message.contains("is closing") =>
+                {
+                    match waits.next() {
+                        Some(wait) => tokio::time::sleep(*wait).await,
+                        None => {
+                            let thread_id = thread_id.to_owned();
+                            return Err(DaemonError::ThreadLocked { thread_id, reason: message });
+                        }
+                    }
+                }
+                opened => return opened,
+            }
         }
     }
 
@@ -177,36 +186,49 @@ impl Daemon {
         let _ = self.promise(correct).await;
     }
 
+    /// Creates a session's thread anew; an answer that comes late is recorded then, and whoever needs the thread before
+    /// waits for it.
     async fn recreate(
         &self,
         client: &Client,
-        session: &Session,
+        session: Arc<Session>,
         memory: SessionMemory,
     ) -> Result<Arc<Session>, DaemonError> {
-        let session = session.clone();
-        let session_id = session.session_id.clone();
-        let (params, decision) =
-            self.thread_params(client, &memory.settings, memory.trust, Loading::New).await?;
-        let thread_id = self
-            .call_and_record(client, "thread/start", &params, move |answer| {
-                let thread: ThreadSession = read(answer.get())?;
-                let thread_id = thread.thread.id.clone();
-                let build = move |state: &State| {
-                    let previous = session.thread_id.clone();
-                    let session = Session {
-                        child_pid: state.daemon.child.pid,
-                        ..thread.renew(session, decision.trust)
+        let (daemon, client) = (self.clone(), client.clone());
+        self.run_for_good("thread/start", async move {
+            let session_id = session.session_id.clone();
+            let _alone = daemon.alone_with_creation(&session_id).await;
+            let now = daemon.session(&session_id)?;
+            if now.thread_id != session.thread_id {
+                return Ok(now);
+            }
+            let (params, decision) =
+                daemon.thread_params(&client, &memory.settings, memory.trust, Loading::New).await?;
+            let thread_id = daemon
+                .make_and_record(&client, "thread/start", &params, move |answer| {
+                    let thread: ThreadSession = read(answer.get())?;
+                    let thread_id = thread.thread.id.clone();
+                    let build = move |state: &State| {
+                        let previous = session.thread_id.clone();
+                        // The record may have changed since, such as by turns that came to wait.
+                        let session = state.sessions.get(&session.session_id).unwrap_or(&session);
+                        let session = Session::clone(session);
+                        let session = Session {
+                            child_pid: state.daemon.child.pid,
+                            ..thread.renew(session, decision.trust)
+                        };
+                        let recreated = drafts::session_recreated(&session, previous.as_deref());
+                        let thread_id = session.thread_id.as_deref();
+                        let trust = drafts::session_trust_if_notable(&session.session_id, thread_id, &decision);
+                        std::iter::once(recreated).chain(trust).collect()
                     };
-                    let recreated = drafts::session_recreated(&session, previous.as_deref());
-                    let thread_id = session.thread_id.as_deref();
-                    let trust = drafts::session_trust_if_notable(&session.session_id, thread_id, &decision);
-                    std::iter::once(recreated).chain(trust).collect()
-                };
-                Ok((thread_id, Box::new(build) as super::recorder::Build))
-            })
-            .await?;
-        self.note_attached(client, &thread_id);
-        self.session(&session_id)
+                    Ok((thread_id, Box::new(build) as super::recorder::Build))
+                })
+                .await?;
+            daemon.note_attached(&client, &thread_id);
+            daemon.session(&session_id)
+        })
+        .await
     }
 }
 

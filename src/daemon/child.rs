@@ -124,6 +124,7 @@ fn plan_recorded(
             settings::START_TIMEOUT.name,
             settings::START_TIMEOUT.variable
         ),
+        call_timeout: limits.call_timeout,
         check_interval: limits.check_interval,
     }
 }

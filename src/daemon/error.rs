@@ -175,6 +175,17 @@ pub enum DaemonError {
         /// How long was waited.
         seconds: u64,
     },
+    /// The app-server did not open a thread in time; the session is recorded when it does.
+    #[error(
+        "The app-server has not answered {method} within {seconds} s (--call-timeout); the session is kept as soon as it does, \
+         so look for it in GET /v1/codexd/sessions, or repeat the request with its Idempotency-Key to wait for it."
+    )]
+    StillOpening {
+        /// What it was asked.
+        method: &'static str,
+        /// How long was waited.
+        seconds: u64,
+    },
     /// The event log cannot be written.
     #[error("The event log cannot be written ({0}); see to the disk of the logs folder and try again.")]
     Storage(Arc<str>),

@@ -69,6 +69,11 @@ impl Daemon {
         Some(lock.lock_owned().await)
     }
 
+    /// Waits for the creation of a session's thread that is under way.
+    pub(super) async fn alone_with_creation(&self, session_id: &str) -> OwnedMutexGuard<()> {
+        self.lock_of(&format!("creation {session_id}")).lock_owned().await
+    }
+
     /// Waits for the lock of a session's thread: of two turns that arrive at once, whatever sessions of the thread they
     /// are for, the second one sees the first.
     ///

@@ -1,16 +1,20 @@
 //! Items that were not heard because their message was too long: they are read from their thread, so that the turn is
 //! whole for whoever reads it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::sessions::Turns;
 use super::{Daemon, DaemonError, drafts};
+use crate::state::Turn;
 
 /// How many turns are asked for at once.
 const PAGE: u32 = 5;
+/// How many turns without an answer are remembered.
+const ASKED: usize = 10_000;
 /// How many pages are looked through: the turn has just ended.
 const PAGES: usize = 4;
 
@@ -27,6 +31,8 @@ pub(super) struct MissedItem {
 #[derive(Debug, Default)]
 pub(super) struct Missed {
     turns: watch::Sender<HashMap<String, Vec<MissedItem>>>,
+    /// The turns without an answer whose threads were asked for it, so that each is asked once.
+    asked: Mutex<HashSet<String>>,
 }
 
 impl Missed {
@@ -39,6 +45,19 @@ impl Missed {
             items.push(item);
         });
         is_first
+    }
+
+    /// Whether a thread is to be asked for the answer of this turn, which then counts as asked.
+    fn is_to_be_asked(&self, turn_id: &str) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.len() >= ASKED {
+            asked.clear();
+        }
+        asked.insert(turn_id.to_owned())
+    }
+
+    fn is_not_asked(&self, turn_id: &str) {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(turn_id);
     }
 
     /// Whether items of this turn are still to be read.
@@ -90,6 +109,33 @@ impl Daemon {
                 () = self.shared.stopping.cancelled() => return false,
             }
         }
+    }
+
+    /// A turn that is over, with the answer that its thread has for it where none was heard: such as that of a turn which
+    /// was found later, or whose end was.
+    ///
+    /// Without an app-server it stays as it is.
+    pub(super) async fn with_answer(&self, turn: Arc<Turn>) -> Arc<Turn> {
+        let (thread_id, turn_id) = (turn.thread_id.clone(), turn.turn_id.clone());
+        let (Ok(_), None) = (self.client_now(), &turn.text) else { return turn };
+        if !self.shared.missed.is_to_be_asked(&turn_id) {
+            return turn;
+        }
+        let daemon = self.clone();
+        let read = self.run(async move {
+            let answer = MissedItem { id: None, kind: Some("agentMessage".to_owned()) };
+            daemon.shared.missed.note(&turn_id, answer);
+            let read = daemon.read_items(&thread_id, &turn_id).await;
+            daemon.shared.missed.done(&turn_id);
+            if read.is_err() {
+                daemon.shared.missed.is_not_asked(&turn_id);
+            }
+            read
+        });
+        if let Err(error) = read.await {
+            tracing::debug!(%error, turn_id = turn.turn_id, "the answer of a turn cannot be read from its thread");
+        }
+        self.state().turns.get(&turn.thread_id, &turn.turn_id).cloned().unwrap_or(turn)
     }
 
     async fn read_items(&self, thread_id: &str, turn_id: &str) -> Result<(), DaemonError> {

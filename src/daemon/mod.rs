@@ -86,8 +86,6 @@ pub use turns::{SubmitTurn, TurnAccepted, WhenBusy};
 
 /// How long a call waits for an app-server that is being started, or soon will be.
 const START: Duration = Duration::from_secs(10);
-/// How long the app-server may take to answer a call.
-const CALL: Duration = Duration::from_secs(30);
 /// How long running turns are given to end after they were interrupted at a stop; the real app-server takes about
 /// 10 ms (measured).
 const INTERRUPT: Duration = Duration::from_secs(1);
@@ -466,7 +464,23 @@ impl Daemon {
         method: &'static str,
         params: &impl Serialize,
     ) -> Result<T, DaemonError> {
-        let answer = client.call(method, params, CALL).await?;
+        let answer = client.call(method, params, client.call_timeout()).await?;
+        let malformed = |reason| CallError::Malformed { method: method.to_owned(), reason };
+        Ok(read(answer.get()).map_err(malformed)?)
+    }
+
+    /// [`Daemon::ask`] that waits for the answer until it comes or the connection ends.
+    async fn ask_for_good<T: DeserializeOwned>(
+        client: &Client,
+        method: &'static str,
+        params: &impl Serialize,
+    ) -> Result<T, DaemonError> {
+        let (sender, receiver) = oneshot::channel();
+        let settle = move |outcome: Result<&RawValue, CallError>| {
+            let _ = sender.send(outcome.map(ToOwned::to_owned));
+        };
+        client.call_for_good(method, params, settle).await;
+        let answer = receiver.await.map_err(|_| DaemonError::ShuttingDown)??;
         let malformed = |reason| CallError::Malformed { method: method.to_owned(), reason };
         Ok(read(answer.get()).map_err(malformed)?)
     }
@@ -480,6 +494,33 @@ impl Daemon {
         params: &impl Serialize,
         read: impl FnOnce(&RawValue) -> Result<(T, recorder::Build), String> + Send + 'static,
     ) -> Result<T, DaemonError> {
+        let (settle, recorded) = self.recording(method, read);
+        client.call_in_order(method, params, client.call_timeout(), settle).await;
+        recorded.await
+    }
+
+    /// [`Daemon::call_and_record`] for a call that makes a thread, which is recorded however late the answer comes.
+    async fn make_and_record<T: Send + 'static>(
+        &self,
+        client: &Client,
+        method: &'static str,
+        params: &impl Serialize,
+        read: impl FnOnce(&RawValue) -> Result<(T, recorder::Build), String> + Send + 'static,
+    ) -> Result<T, DaemonError> {
+        let (settle, recorded) = self.recording(method, read);
+        client.call_for_good(method, params, settle).await;
+        recorded.await
+    }
+
+    /// What records the meaning of an answer where it stands in the stream, and what waits until that is on disk.
+    fn recording<T: Send + 'static>(
+        &self,
+        method: &'static str,
+        read: impl FnOnce(&RawValue) -> Result<(T, recorder::Build), String> + Send + 'static,
+    ) -> (
+        impl FnOnce(Result<&RawValue, CallError>) + Send + 'static,
+        impl Future<Output = Result<T, DaemonError>> + Send,
+    ) {
         let recorder = self.shared.recorder.clone();
         let (sender, receiver) = oneshot::channel();
         let settle = move |outcome: Result<&RawValue, CallError>| {
@@ -492,13 +533,26 @@ impl Daemon {
             };
             let _ = sender.send(outcome.and_then(read));
         };
-        client.call_in_order(method, params, CALL, settle).await;
-        let (value, kept) = receiver.await.map_err(|_| DaemonError::ShuttingDown)??;
-        match kept.await {
-            Ok(Ok(())) => Ok(value),
-            Ok(Err(error)) => Err(DaemonError::Storage(error)),
-            Err(_) => Err(DaemonError::ShuttingDown),
-        }
+        let recorded = async move {
+            let (value, kept) = receiver.await.map_err(|_| DaemonError::ShuttingDown)??;
+            match kept.await {
+                Ok(Ok(())) => Ok(value),
+                Ok(Err(error)) => Err(DaemonError::Storage(error)),
+                Err(_) => Err(DaemonError::ShuttingDown),
+            }
+        };
+        (settle, recorded)
+    }
+
+    /// [`Daemon::run`] for what makes a thread: it goes on when its caller has waited for as long as a call may take.
+    async fn run_for_good<T: Send + 'static>(
+        &self,
+        method: &'static str,
+        work: impl Future<Output = Result<T, DaemonError>> + Send + 'static,
+    ) -> Result<T, DaemonError> {
+        let limit = self.config().limits.call_timeout;
+        let late = |_| Err(DaemonError::StillOpening { method, seconds: limit.as_secs() });
+        tokio::time::timeout(limit, self.run(work)).await.unwrap_or_else(late)
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::descendants::Whose;
 use super::sessions::Turns;
-use super::{CALL, Daemon, DaemonError, drafts};
+use super::{Daemon, DaemonError, drafts};
 use crate::app_server;
 use crate::config::ChildStrategy;
 use crate::state::turn::in_short;
@@ -45,8 +45,11 @@ impl Daemon {
         let thread_id = session.thread_id.as_deref().unwrap_or_default();
         let known = self.state().turns.get(thread_id, turn_id).cloned();
         if let Some(turn) = known {
-            if !turn.is_over() || !self.shared.missed.has(turn_id) {
+            if !turn.is_over() {
                 return Ok(turn);
+            }
+            if !self.shared.missed.has(turn_id) {
+                return Ok(self.with_answer(turn).await);
             }
             // It is whole when what was not heard of it is read.
             self.shared.missed.read(turn_id).await;
@@ -159,7 +162,7 @@ impl Daemon {
         self.end_sandboxes(session.thread_id.as_deref(), SANDBOXES).await;
         let params = json!({ "threadId": session.thread_id, "turnId": turn_id });
         let was_over = self.turn(session_id, turn_id).await?.is_over();
-        if !was_over && let Err(error) = client.call("turn/interrupt", &params, CALL).await {
+        if !was_over && let Err(error) = client.call("turn/interrupt", &params, client.call_timeout()).await {
             // A turn that came to its end by itself in between is no longer there to be interrupted.
             self.shared.recorder.caught_up().await;
             if !self.turn(session_id, turn_id).await?.is_over() {
@@ -176,7 +179,7 @@ impl Daemon {
             self.stop_descendants(&client, thread_id, whose).await;
         }
         let params = json!({ "threadId": session.thread_id });
-        let cleaned = client.call("thread/backgroundTerminals/clean", &params, CALL).await;
+        let cleaned = client.call("thread/backgroundTerminals/clean", &params, client.call_timeout()).await;
         let reason = cleaned.err().map(|error| error.to_string());
         Ok(Interrupted { turn, commands_ended: reason.is_none(), reason })
     }

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use tokio::sync::OwnedMutexGuard;
 
-use super::attach::newest_turns;
+use super::attach::{Wait, newest_turns};
 use super::idempotency::RequestKey;
 use super::recorder::{Build, now};
 use super::trust::{Decision, Loading};
@@ -99,7 +101,12 @@ impl Daemon {
     /// Creates a session on a new thread, or on an old one that is resumed; it is on disk when this returns.
     pub async fn create_session(&self, input: CreateSession) -> Result<Arc<Session>, DaemonError> {
         let daemon = self.clone();
-        self.run(async move {
+        let method = match (&input.thread_id, &input.fork_from) {
+            (None, None) => "thread/start",
+            (Some(_), _) => "thread/resume",
+            (None, Some(_)) => "thread/fork",
+        };
+        self.run_for_good(method, async move {
             let _alone = daemon.alone_with_key(input.key.as_ref()).await;
             if let Some(key) = &input.key
                 && let Some(Answer { session: Some(session), .. }) = daemon.remembered(key)?
@@ -112,17 +119,19 @@ impl Daemon {
                 (None, None) => daemon.start_thread(&client, input).await?,
                 (Some(thread_id), _) => {
                     // So that the end of its last session does not unsubscribe from it meanwhile.
-                    let _alone = daemon.lock_thread(&thread_id).await;
-                    daemon.adopt_thread(&client, "thread/resume", input, &thread_id).await?
+                    let alone = daemon.lock_thread(&thread_id).await;
+                    let adopted = daemon.adopt_thread(&client, "thread/resume", input, &thread_id);
+                    while_alone(alone, client.call_timeout(), adopted).await?
                 }
                 (None, Some(source)) => {
-                    let (_alone, source) = daemon.alone_with_thread(&source).await?;
+                    let (alone, source) = daemon.alone_with_thread(&source).await?;
                     let source = daemon.attach(&client, source).await?;
                     let thread_id = source
                         .thread_id
                         .clone()
                         .ok_or_else(|| DaemonError::NoThread(source.session_id.clone()))?;
-                    daemon.adopt_thread(&client, "thread/fork", input, &thread_id).await?
+                    let adopted = daemon.adopt_thread(&client, "thread/fork", input, &thread_id);
+                    while_alone(alone, client.call_timeout(), adopted).await?
                 }
             };
             let session = daemon.first_answer(key.as_ref(), &session_id)?;
@@ -173,7 +182,7 @@ impl Daemon {
             self.thread_params(client, &input.settings, input.trust, Loading::New).await?;
         let endpoint = self.config().server.endpoint.to_string();
         let session_id = self
-            .call_and_record(client, "thread/start", &params, move |answer| {
+            .make_and_record(client, "thread/start", &params, move |answer| {
                 let thread: ThreadSession = read(answer.get())?;
                 Ok(open(input, thread, endpoint, None, decision))
             })
@@ -198,7 +207,7 @@ impl Daemon {
             self.thread_params(client, &input.settings, input.trust, loading).await?;
         params.insert("threadId".to_owned(), thread_id.into());
         params.insert("excludeTurns".to_owned(), true.into());
-        let thread: ThreadSession = Daemon::ask(client, method, &params).await?;
+        let thread = self.open_thread(client, method, &params, thread_id, Wait::ForGood).await?;
         self.note_attached(client, &thread.thread.id);
         let newest = newest_turns(&thread.thread.id, 1);
         let endpoint = self.config().server.endpoint.to_string();
@@ -207,6 +216,19 @@ impl Daemon {
             Ok(open(input, thread, endpoint, turns.data.into_iter().next(), decision))
         })
         .await
+    }
+}
+
+/// Does something with the lock of a thread, which is given back after a while at the latest: whoever else needs the
+/// thread must not wait for an app-server that takes long.
+async fn while_alone<T>(alone: OwnedMutexGuard<()>, limit: Duration, work: impl Future<Output = T>) -> T {
+    tokio::pin!(work);
+    match tokio::time::timeout(limit, &mut work).await {
+        Ok(done) => done,
+        Err(_) => {
+            drop(alone);
+            work.await
+        }
     }
 }
 

@@ -25,6 +25,7 @@ impl Server {
         settings.apply(params);
         let mut record = Record::new(settings);
         record.ephemeral = flag(params, "ephemeral");
+        std::thread::sleep(self.shared.startup.late_start);
         let thread = self.shared.threads.add(record);
         self.answer_new(id, &thread);
         Ok(())

@@ -46,6 +46,7 @@
 //! | `flood` | deltas of an unknown thread from that answer on, for ever |
 //! | `stop-reading` | reads nothing after `initialize` |
 //! | `foreign-thread` | after `initialized`: a thread nobody created, and a turn on it |
+//! | `late-start=MS` | the answer to `thread/start` comes that much later, and whatever follows it too |
 //! | `version=VERSION` | the version of Codex that it says it is (0.169.0); before 0.140.0 it does not keep a `clientUserMessageId` |
 //! | `without=METHOD` | it does not know this method, as an older one |
 //! | `answer-late=MS` | every answer comes that much later |

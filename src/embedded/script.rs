@@ -224,6 +224,8 @@ pub(super) struct Startup {
     pub(super) flood: bool,
     pub(super) stop_reading: bool,
     pub(super) foreign_thread: bool,
+    /// How long it takes to start a thread.
+    pub(super) late_start: Duration,
     /// The version of Codex that it says it is.
     pub(super) version: Option<String>,
     /// Methods that it does not have, as an older one.
@@ -265,6 +267,7 @@ impl Startup {
             ("stdout", Some(value)) => self.stdout.push(value.to_owned()),
             ("flood", None) => self.flood = true,
             ("stop-reading", None) => self.stop_reading = true,
+            ("late-start", Some(value)) => self.late_start = milliseconds(value)?,
             ("version", Some(version)) => self.version = Some(version.to_owned()),
             ("foreign-thread", None) => self.foreign_thread = true,
             _ => return None,

@@ -346,7 +346,9 @@ impl From<DaemonError> for ApiError {
             DaemonError::Unavailable { retry_after, .. } => {
                 new(S::SERVICE_UNAVAILABLE, "app_server_unavailable").retry_after(retry_after)
             }
-            DaemonError::Timeout { .. } => new(S::GATEWAY_TIMEOUT, "app_server_timeout"),
+            DaemonError::Timeout { .. } | DaemonError::StillOpening { .. } => {
+                new(S::GATEWAY_TIMEOUT, "app_server_timeout")
+            }
             DaemonError::Storage(_) => new(S::SERVICE_UNAVAILABLE, "storage_unavailable").retry(),
             DaemonError::Fault => new(S::INTERNAL_SERVER_ERROR, "internal_error"),
             DaemonError::ShuttingDown => new(S::SERVICE_UNAVAILABLE, "shutting_down").retry(),

@@ -3,6 +3,7 @@
 mod ask;
 mod doctor;
 mod follow;
+mod held;
 mod link;
 mod lists;
 #[cfg(target_os = "linux")]

@@ -3,6 +3,7 @@
 mod busy;
 mod drain;
 mod held;
+mod late;
 mod queue;
 mod repeat;
 mod restart;

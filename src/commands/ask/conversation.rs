@@ -70,6 +70,8 @@ pub(super) struct Conversation<'a> {
     network: Network,
     /// The MCP servers of which it was said that they did not start.
     mcp_servers: HashSet<String>,
+    /// Why the queue is held in which the turn waits, as it was told last.
+    held: Option<String>,
 }
 
 impl<'a> Conversation<'a> {
@@ -89,6 +91,7 @@ impl<'a> Conversation<'a> {
             is_unwanted: false,
             network: Network::default(),
             mcp_servers: HashSet::new(),
+            held: None,
         }
     }
 
@@ -148,6 +151,31 @@ impl<'a> Conversation<'a> {
                 self.approvals.opened(&request);
             }
         }
+        Ok(())
+    }
+
+    /// Tells why the queue is held in which the turn waits, if it is: that may have been so before.
+    pub(super) async fn look_at_queue(&mut self) -> Result<(), Failure> {
+        if self.turn_id().is_some() {
+            return Ok(());
+        }
+        let session = self.caller.client.get(&path(&self.session_id)).await?["session"].take();
+        self.held(&session["held"])
+    }
+
+    /// Tells why the queue is held, once.
+    fn held(&mut self, held: &Value) -> Result<(), Failure> {
+        let reason = held["reason"].as_str().map(str::to_owned);
+        if let Some(reason) = reason.as_ref().filter(|_| self.held != reason) {
+            let until = held["until"].as_str().map(|until| format!(" (until {until})")).unwrap_or_default();
+            let resume = self.caller.command(&format!("resume-queue {}", self.session_id));
+            let next = match held["automatic"].as_bool() {
+                Some(true) => format!("it goes on by itself when that is over, or with \"{resume}\""),
+                _ => format!("go on with \"{resume}\""),
+            };
+            self.page.aside(&format!("the queue is held{until}: {reason} — {next}"))?;
+        }
+        self.held = reason;
         Ok(())
     }
 
@@ -286,7 +314,13 @@ impl<'a> Conversation<'a> {
     fn event(&mut self, event: &Value) -> Result<Option<Fate>, Failure> {
         let detail = &event["detail"];
         let kind = event["type"].as_str().unwrap_or_default();
-        if let Turn::Queued(queue_id) = &self.turn {
+        if matches!(self.turn, Turn::Queued(_)) {
+            match kind {
+                "session.held" => self.held(&detail["held"])?,
+                "session.released" => self.held = None,
+                _ => {}
+            }
+            let Turn::Queued(queue_id) = &self.turn else { return Ok(None) };
             if detail["queueId"].as_str() == Some(queue_id) {
                 return self.queued(kind, detail);
             }

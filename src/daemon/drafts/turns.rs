@@ -151,7 +151,7 @@ pub(crate) fn turn_item_read(state: &State, thread_id: &str, turn_id: &str, item
     Draft::change(
         Level::Info,
         event_type::TURN_ITEM_READ,
-        format!("Read {kind} of turn {turn_id} from its thread: it was too long to be heard."),
+        format!("Read {kind} of turn {turn_id} from its thread: it was not heard."),
         json!({ "sessionId": session, "threadId": thread_id, "turnId": turn_id, "item": item }),
     )
 }

@@ -85,6 +85,7 @@ async function interrupt() {
 function drawQueue() {
   const waiting = conversation ? [...conversation.waitingTurns.values()] : [];
   show(byId("queue"), waiting.length > 0);
+  drawHeld();
   const names = new Set(waiting.map((turn) => turn.queueId));
   for (const [name, item] of queueItems) {
     if (names.has(name)) continue;
@@ -97,6 +98,31 @@ function drawQueue() {
     if (queueItems.has(turn.queueId)) continue;
     queueItems.set(turn.queueId, queueItem(turn));
     byId("queued").append(queueItems.get(turn.queueId));
+  }
+}
+
+// Why the turns that wait do not begin, and the button that has them tried again.
+function drawHeld() {
+  const held = sessions.current?.held ?? null;
+  show(byId("held"), held !== null);
+  if (held === null) return;
+  const until = held.until ? ` It ends at ${clock(held.until)} as far as Codex told.` : "";
+  const next = held.automatic ? " The turns go on by themselves when that is over." : "";
+  byId("held-words").textContent = `The queue is held. ${held.reason}${until}${next}`;
+}
+
+async function resumeQueue() {
+  const record = sessions.current;
+  if (!record) return;
+  byId("prompt").focus();
+  byId("resume-queue").disabled = true;
+  try {
+    await ask(`${API}/sessions/${encodeURIComponent(record.sessionId)}/queue/resume`, { body: {} });
+    composerState("");
+  } catch (error) {
+    composerState(reason(error));
+  } finally {
+    byId("resume-queue").disabled = false;
   }
 }
 

@@ -283,6 +283,8 @@ const EVENTS = table({
   "session.resumed": (it, detail, event) => it.note(`Thread resumed at ${clock(event.createdAt)}`),
   "session.recreated": (it) => it.note("The session has a new thread: the old one never had a turn."),
   "session.closed": (it, detail) => it.note(detail.reason ? `Session closed: ${detail.reason}` : "Session closed"),
+  "session.held": (it, detail) => it.note(`The queue is held: ${detail.held?.reason ?? ""}`, null, "warn"),
+  "session.released": (it, detail) => it.note(`The queue goes on: ${detail.reason ?? ""}`),
   "turn.accepted": (it, detail) => {
     it.turn(detail.turnId);
     if (detail.queueId) it.waitingTurns.delete(detail.queueId);

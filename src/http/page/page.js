@@ -193,6 +193,7 @@ onSubmit("close-form", closeSession);
 on("prompt", "keydown", onPromptKey);
 on("steer", "click", () => submit("steer"));
 on("interrupt", "click", interrupt);
+on("resume-queue", "click", resumeQueue);
 on("new-session", "click", openSessionDialog);
 on("session-cancel", "click", () => byId("session-dialog").close());
 on("close-session", "click", openCloseDialog);

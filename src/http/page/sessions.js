@@ -67,6 +67,15 @@ const CHANGES = table({
     if (record.sessionId !== detail.sessionId) return;
     record.status = "closed";
     record.currentTurnId = null;
+    record.held = null;
+  },
+  "session.held": (record, detail) => {
+    if (record.sessionId === detail.sessionId) record.held = detail.held;
+    later(drawQueue);
+  },
+  "session.released": (record, detail) => {
+    if (record.sessionId === detail.sessionId) record.held = null;
+    later(drawQueue);
   },
   "session.forgotten": (record, detail) => {
     if (record.sessionId === detail.sessionId) sessions.records.delete(record.sessionId);
@@ -95,10 +104,11 @@ const fate = (status) => FATES[status] ?? status ?? "";
 function stateOf(record) {
   if (record.status === "closed") return "closed";
   if (requests.waitingIn(record.sessionId) > 0) return "asking";
-  return record.currentTurnId ? "running" : "idle";
+  if (record.currentTurnId) return "running";
+  return record.held ? "held" : "idle";
 }
 
-const STATES = { closed: "closed", asking: "asks", running: "running", idle: "idle" };
+const STATES = { closed: "closed", asking: "asks", running: "running", held: "held", idle: "idle" };
 
 // What stands under the name of a session: its model, and how its last turn ended.
 function aboutSession(record) {

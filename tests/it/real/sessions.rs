@@ -10,7 +10,7 @@ use super::app_server::AppServer;
 use super::{Stage, create_session, submit};
 use crate::support::codex::CodexHome;
 use crate::support::daemon::Daemon;
-use crate::support::http::{Answer, get, request};
+use crate::support::http::{Answer, get, post, request};
 use crate::support::model::MockModel;
 use crate::support::wait::wait_until;
 use crate::support::websocket::EventStream;
@@ -224,6 +224,8 @@ async fn a_thread_that_another_codex_writes_is_locked_until_that_one_goes() {
     let answer = submit_with(&stage, &session, "mock:deltas=1", json!({})).await;
     answer.error(409, "thread_locked");
     assert_eq!(answer.json["details"]["threadId"], session["threadId"]);
+    let body = json!({ "threadId": session["threadId"] });
+    post(&stage.daemon, "/v1/codexd/sessions", &body).await.error(409, "thread_locked");
     assert_eq!(stage.record(&session).await["status"], "active");
     other.stop().await;
     drop(server);

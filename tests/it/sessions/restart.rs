@@ -10,7 +10,7 @@ use crate::api::{
     SESSIONS, ask_turn, assert_keys, create, ended, idle, logged, logged_type, record, session, text, turn,
 };
 use crate::support::codex::untrusted;
-use crate::support::http::get;
+use crate::support::http::{get, post};
 use crate::support::wait::wait_until;
 
 #[tokio::test]
@@ -202,6 +202,13 @@ async fn a_thread_that_somebody_else_writes_is_locked_and_the_session_stays() {
     let tries = wiretap.told("thread/resume").len();
     assert!((2..=10).contains(&tries), "{tries} attempts");
     assert_eq!(record(&daemon, &session_id).await["status"], "active");
+    // Another session of the thread, and a copy of it, need it too.
+    for fields in [json!({ "threadId": thread_id }), json!({ "forkFrom": session_id })] {
+        let answer = post(&daemon, SESSIONS, &fields).await;
+        assert!(answer.error(409, "thread_locked").contains("end that one"), "{}", answer.text);
+        assert_eq!(answer.json["details"]["threadId"], thread_id);
+    }
+    let tries = wiretap.told("thread/resume").len();
 
     // The writer leaves while the next turn tries.
     let asking = ask_turn(&daemon, &session_id, "hello again");

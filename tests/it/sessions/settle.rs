@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{ask_with, events_of};
-use crate::api::{ended, idle, logged_type, record, session, start, turn};
+use crate::api::{TURN, ended, idle, logged_type, record, session, start, turn};
 use crate::support::daemon::Daemon;
+use crate::support::http::post;
 use crate::support::wait::wait_until;
 
 /// A completion that gets lost is found out from the thread.
@@ -41,6 +42,21 @@ async fn a_turn_without_its_completion_is_settled() {
 #[tokio::test]
 async fn a_turn_of_which_nothing_more_is_heard_is_settled() {
     settles("lose-everything-after-deltas").await;
+}
+
+#[tokio::test]
+async fn the_answer_of_a_turn_whose_end_was_not_heard_is_read_from_its_thread() {
+    let daemon = start().await;
+    let session_id = session(&daemon).await;
+    let path = format!("{TURN}?wait=30");
+    let body = json!({ "sessionId": session_id, "input": "text=kept lose-everything-after-deltas" });
+    let answer = post(&daemon, &path, &body).await;
+    let turn = &answer.data(202)["turn"];
+    assert_eq!((&turn["status"], &turn["text"]), (&json!("completed"), &json!("kept")));
+    // One that has no answer in its thread has none, and the thread is asked once.
+    let silent = post(&daemon, &path, &json!({ "sessionId": session_id, "input": "deltas=0" })).await;
+    assert_eq!(silent.data(202)["turn"]["status"], "completed");
+    assert_eq!(events_of(&daemon, "turn.item.read").len(), 1);
 }
 
 #[tokio::test]

@@ -1,0 +1,49 @@
+//! Queues that are held, in `ask`, `sessions` and `resume-queue`.
+
+use serde_json::json;
+
+use super::stage;
+use crate::api::{SESSIONS, TURN, logged, logged_type, text, turn};
+use crate::duplex::delete;
+use crate::support::http::post;
+use crate::support::wait::wait_until_async;
+
+#[tokio::test]
+async fn who_waits_in_a_held_queue_is_told_why_and_how_it_goes_on() {
+    let (daemon, person, session_id) = stage().await;
+    let running = turn(&daemon, &session_id, "hang").await;
+    let wrong = json!({
+        "sessionId": session_id, "input": "wrong", "whenBusy": "queue", "sandboxPolicy": { "type": "weird" },
+    });
+    let wrong = text(&post(&daemon, TURN, &wrong).await.data(202)["queueId"]);
+    let end = json!({ "sessionId": session_id, "input": "text=end", "expectedTurnId": running });
+    post(&daemon, TURN, &end).await.data(202);
+    logged_type(&daemon, "session.held").await;
+    let listed = person.says(&["sessions"]).await.stdout;
+    assert!(listed.contains(" held "), "{listed}");
+
+    let path = format!("{SESSIONS}/{session_id}/queue/{wrong}");
+    let words = ["ask", "--session", &session_id, "--when-busy", "queue", "text=answered"];
+    let asking = person.says(&words);
+    let helping = async {
+        let waits = |event: &serde_json::Value| {
+            event["type"] == "turn.queued" && event["detail"]["turn"]["input"][0]["text"] == "text=answered"
+        };
+        logged(&daemon, "the turn that waits", waits).await;
+        let resumed = person.says(&["resume-queue", &session_id]).await;
+        assert_eq!((resumed.code, resumed.stderr.as_str()), (Some(0), ""));
+        assert!(resumed.stdout.contains("2 turns wait"), "{}", resumed.stdout);
+        // It was refused again; without it the other one begins.
+        wait_until_async("the end of the wrong turn", async || {
+            (delete(&daemon, &path).await.status == 200).then_some(())
+        })
+        .await;
+    };
+    let (asked, ()) = tokio::join!(asking, helping);
+    assert_eq!((asked.code, asked.stdout.as_str()), (Some(0), "answered\n"), "{}", asked.stderr);
+    for part in ["the queue is held", "weird", "resume-queue"] {
+        assert!(asked.stderr.contains(part), "no {part:?} in {}", asked.stderr);
+    }
+    let nothing = person.says(&["resume-queue", &session_id]).await;
+    assert!(nothing.stdout.contains("No turn waits"), "{}", nothing.stdout);
+}

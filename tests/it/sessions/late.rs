@@ -1,0 +1,69 @@
+//! Threads that the app-server opens later than a client waits.
+
+use serde_json::{Value, json};
+
+use super::{Wiretap, events_of, post_keyed};
+use crate::api::{SESSIONS, ask_turn, create, ended, text};
+use crate::support::daemon::{Daemon, DaemonBuilder};
+use crate::support::http::{get, post};
+use crate::support::wait::wait_until_async;
+
+/// An app-server that takes longer to start a thread than its daemon lets a client wait.
+fn late(wiretap: &Wiretap) -> DaemonBuilder {
+    let script = "tee -a \"$0\" | { \"$1\" embedded-app-server --store \"$2\" --startup late-start=1500 || kill -KILL 0; }";
+    wiretap.builder_with(script).arg("--call-timeout=1")
+}
+
+async fn sessions(daemon: &Daemon) -> Vec<Value> {
+    get(daemon, SESSIONS).await.data(200)["sessions"].as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_session_that_is_opened_late_is_kept_and_a_repetition_waits_for_it() {
+    let wiretap = Wiretap::new();
+    let daemon = late(&wiretap).start().await;
+    let fields = json!({ "metadata": { "who": "late" } });
+    let answer = post_keyed(&daemon, SESSIONS, "k", &fields).await;
+    let message = answer.error(504, "app_server_timeout");
+    assert!(message.contains("thread/start") && message.contains("--call-timeout"), "{message}");
+    let kept = wait_until_async("the session", async || {
+        let answer = post_keyed(&daemon, SESSIONS, "k", &fields).await;
+        (answer.status == 201).then(|| answer.data(201)["session"].clone())
+    })
+    .await;
+    assert_eq!(kept["metadata"]["who"], "late");
+    assert_eq!(sessions(&daemon).await.len(), 1);
+    assert_eq!(wiretap.told("thread/start").len(), 1, "no thread is left behind");
+    let turn_id = ask_turn(&daemon, &text(&kept["sessionId"]), "hello").await.data(202)["turnId"].clone();
+    ended(&daemon, &text(&kept["sessionId"]), &turn_id).await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_opened_late_is_listed_without_a_key_too() {
+    let wiretap = Wiretap::new();
+    let daemon = late(&wiretap).start().await;
+    post(&daemon, SESSIONS, &json!({})).await.error(504, "app_server_timeout");
+    let kept = wait_until_async("the session", async || sessions(&daemon).await.pop()).await;
+    let created = events_of(&daemon, "session.created");
+    assert_eq!((created.len(), &created[0]["detail"]["session"]["threadId"]), (1, &kept["threadId"]));
+}
+
+#[tokio::test]
+async fn a_thread_that_is_created_anew_late_is_the_sessions() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.builder().start().await;
+    let session = create(&daemon, json!({})).await;
+    let session_id = text(&session["sessionId"]);
+    daemon.stop().await;
+    let daemon = late(&wiretap).state_from(&daemon).start().await;
+    ask_turn(&daemon, &session_id, "hello").await.error(504, "app_server_timeout");
+    let turn_id = wait_until_async("the turn", async || {
+        let answer = ask_turn(&daemon, &session_id, "hello").await;
+        (answer.status == 202).then(|| answer.data(202)["turnId"].clone())
+    })
+    .await;
+    let record = ended(&daemon, &session_id, &turn_id).await;
+    assert_ne!(record["threadId"], session["threadId"]);
+    assert_eq!(wiretap.told("thread/start").len(), 2, "one for each of its threads");
+    assert_eq!(events_of(&daemon, "session.recreated").len(), 1);
+}
