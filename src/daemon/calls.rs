@@ -1,0 +1,114 @@
+//! Calls of the app-server, and the events that their answers mean.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+use tokio::sync::oneshot;
+
+use super::recorder::{Build, Input};
+use super::{Daemon, DaemonError};
+use crate::app_server::{CallError, Client};
+
+impl Daemon {
+    /// Calls the app-server and reads its answer.
+    pub(super) async fn ask<T: DeserializeOwned>(
+        client: &Client,
+        method: &'static str,
+        params: &impl Serialize,
+    ) -> Result<T, DaemonError> {
+        let answer = client.call(method, params, client.call_timeout()).await?;
+        let malformed = |reason| CallError::Malformed { method: method.to_owned(), reason };
+        Ok(read(answer.get()).map_err(malformed)?)
+    }
+
+    /// [`Daemon::ask`] that waits for the answer until it comes or the connection ends.
+    pub(super) async fn ask_for_good<T: DeserializeOwned>(
+        client: &Client,
+        method: &'static str,
+        params: &impl Serialize,
+    ) -> Result<T, DaemonError> {
+        let (sender, receiver) = oneshot::channel();
+        let settle = move |outcome: Result<&RawValue, CallError>| {
+            let _ = sender.send(outcome.map(ToOwned::to_owned));
+        };
+        client.call_for_good(method, params, settle).await;
+        let answer = receiver.await.map_err(|_| DaemonError::ShuttingDown)??;
+        let malformed = |reason| CallError::Malformed { method: method.to_owned(), reason };
+        Ok(read(answer.get()).map_err(malformed)?)
+    }
+
+    /// Calls the app-server and records what its answer means where the answer stands in the stream; returns when
+    /// that is on disk.
+    pub(super) async fn call_and_record<T: Send + 'static>(
+        &self,
+        client: &Client,
+        method: &'static str,
+        params: &impl Serialize,
+        read: impl FnOnce(&RawValue) -> Result<(T, Build), String> + Send + 'static,
+    ) -> Result<T, DaemonError> {
+        let (settle, recorded) = self.recording(method, read);
+        client.call_in_order(method, params, client.call_timeout(), settle).await;
+        recorded.await
+    }
+
+    /// [`Daemon::call_and_record`] for a call that makes a thread, which is recorded however late the answer comes.
+    pub(super) async fn make_and_record<T: Send + 'static>(
+        &self,
+        client: &Client,
+        method: &'static str,
+        params: &impl Serialize,
+        read: impl FnOnce(&RawValue) -> Result<(T, Build), String> + Send + 'static,
+    ) -> Result<T, DaemonError> {
+        let (settle, recorded) = self.recording(method, read);
+        client.call_for_good(method, params, settle).await;
+        recorded.await
+    }
+
+    /// What records the meaning of an answer where it stands in the stream, and what waits until that is on disk.
+    fn recording<T: Send + 'static>(
+        &self,
+        method: &'static str,
+        read: impl FnOnce(&RawValue) -> Result<(T, Build), String> + Send + 'static,
+    ) -> (
+        impl FnOnce(Result<&RawValue, CallError>) + Send + 'static,
+        impl Future<Output = Result<T, DaemonError>> + Send,
+    ) {
+        let recorder = self.shared.recorder.clone();
+        let (sender, receiver) = oneshot::channel();
+        let settle = move |outcome: Result<&RawValue, CallError>| {
+            let read = |result: &RawValue| {
+                let (value, build) = read(result)
+                    .map_err(|reason| CallError::Malformed { method: method.to_owned(), reason })?;
+                let (promise, kept) = oneshot::channel();
+                recorder.send(Input::Promised(build, promise));
+                Ok((value, kept))
+            };
+            let _ = sender.send(outcome.and_then(read));
+        };
+        let recorded = async move {
+            let (value, kept) = receiver.await.map_err(|_| DaemonError::ShuttingDown)??;
+            match kept.await {
+                Ok(Ok(())) => Ok(value),
+                Ok(Err(error)) => Err(DaemonError::Storage(error)),
+                Err(_) => Err(DaemonError::ShuttingDown),
+            }
+        };
+        (settle, recorded)
+    }
+
+    /// [`Daemon::run`] for what makes a thread: it goes on when its caller has waited for as long as a call may take.
+    pub(super) async fn run_for_good<T: Send + 'static>(
+        &self,
+        method: &'static str,
+        work: impl Future<Output = Result<T, DaemonError>> + Send + 'static,
+    ) -> Result<T, DaemonError> {
+        let limit = self.config().limits.call_timeout;
+        let late = |_| Err(DaemonError::StillOpening { method, seconds: limit.as_secs() });
+        tokio::time::timeout(limit, self.run(work)).await.unwrap_or_else(late)
+    }
+}
+
+/// Reads an answer of the app-server; why not, when it is not what the protocol promises.
+pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
