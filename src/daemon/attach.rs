@@ -219,7 +219,8 @@ impl Daemon {
                         };
                         let recreated = drafts::session_recreated(&session, previous.as_deref());
                         let thread_id = session.thread_id.as_deref();
-                        let trust = drafts::session_trust_if_notable(&session.session_id, thread_id, &decision);
+                        let trust =
+                            drafts::session_trust_if_notable(&session.session_id, thread_id, &decision);
                         std::iter::once(recreated).chain(trust).collect()
                     };
                     Ok((thread_id, Box::new(build) as super::recorder::Build))

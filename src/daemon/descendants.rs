@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::Daemon;
 use super::reading::{SANDBOXES, STUBBORN_SANDBOXES};
-use super::{CALL, Daemon};
 use crate::app_server::Client;
 use crate::state::{Session, State};
 
@@ -67,12 +67,14 @@ impl Daemon {
                     }
                     self.end_sandboxes(Some(&thread_id), SANDBOXES).await;
                     let params = json!({ "threadId": thread_id, "turnId": turn_id });
-                    match client.call("turn/interrupt", &params, CALL).await {
+                    match client.call("turn/interrupt", &params, client.call_timeout()).await {
                         Ok(_) => {
                             told.insert(turn_id);
                             self.end_sandboxes(Some(&thread_id), STUBBORN_SANDBOXES).await;
                             let params = json!({ "threadId": thread_id });
-                            let _ = client.call("thread/backgroundTerminals/clean", &params, CALL).await;
+                            let _ = client
+                                .call("thread/backgroundTerminals/clean", &params, client.call_timeout())
+                                .await;
                         }
                         // It may not have begun, or be over, which is heard of in a moment.
                         Err(error) => {
