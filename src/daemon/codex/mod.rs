@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn what_it_said_decides_where_it_can_be_called() {
-        let ready = Availability::Ready(Client::new(1).0);
+        let ready = Availability::Ready(Client::new(1, std::time::Duration::from_secs(30)).0);
         let of = |facts: Known| judge(&ready, &facts, None);
         assert_eq!(of(Known::default()).state, CodexState::Ready);
         let old = of(Known { version: Some([0, 139, 9]), ..Known::default() });
