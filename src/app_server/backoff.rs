@@ -18,6 +18,9 @@ const DEATHS: usize = 5;
 /// The pause between two tries in a crash loop.
 const PROBE: Duration = Duration::from_secs(60);
 
+/// The longest time that a slow start is given, unless it is set to more.
+const LONGEST_START: Duration = Duration::from_secs(600);
+
 /// What follows from a death.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pause {
@@ -57,6 +60,13 @@ impl Backoff {
         let delay = if self.crash_loop { PROBE } else { jittered(nominal(self.deaths), chance) };
         Pause { delay, deaths: self.deaths, crash_loop: self.crash_loop }
     }
+}
+
+/// How long the next start may take after one that took longer than this.
+///
+/// A start that is cut off for being slow begins from the front the next time, such as the upgrade of a database.
+pub(crate) fn longer(start_timeout: Duration) -> Duration {
+    (start_timeout * 2).min(LONGEST_START.max(start_timeout))
 }
 
 /// The pause after this many deaths in a row, without jitter.

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::backoff::longer;
 use super::child::{self, ChildRecord, EndFailure, LITTLE_PATIENCE, PATIENCE, Process, Program, StopPace};
 use super::client::{CallError, Client};
 use super::guard::Orders;
@@ -19,7 +20,7 @@ use super::listener::{Backlog, Closed, Exit, Heard, Listener};
 use super::pending::Pending;
 use super::processes::{self, Identity, Ours, POOL, SIGTERM_GRACE, Sandboxes, Seen};
 use super::reader::{Ear, StreamEnd};
-use super::supervisor::{App, Availability, Failure, Plan, STOPPING, Waiting, over};
+use super::supervisor::{App, Availability, Failure, Plan, STOPPING, dying, over};
 use super::tail::{self, Tail};
 use super::wards::Wards;
 use super::websocket::{self, Address};
@@ -36,8 +37,6 @@ const LIST: Duration = Duration::from_secs(1);
 /// How long the sandboxes of commands have when a stop waits for nothing any more; they need 20 to 50 ms (measured on
 /// 0.169.0 and 0.171.0).
 const HURRIED_GRACE: Duration = Duration::from_millis(200);
-/// The longest time that a slow start is given, unless it is set to more.
-const LONGEST_START: Duration = Duration::from_secs(600);
 /// How many characters of what a process said of its failure are quoted.
 const QUOTED: usize = 300;
 /// Where the end of a connection comes from when `initialize` failed.
@@ -488,25 +487,4 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
         listener.hear(heard);
         listener.flush();
     }
-}
-
-/// How long the next start may take after one that took longer than this.
-///
-/// A start that is cut off for being slow begins from the front the next time, such as the upgrade of a database.
-pub(crate) fn longer(start_timeout: Duration) -> Duration {
-    (start_timeout * 2).min(LONGEST_START.max(start_timeout))
-}
-
-/// It is known to be lost, and not yet what of.
-fn dying(generation: u64, reason: String) -> Availability {
-    let (deaths, crash_loop, last_words, failure) = (0, false, Vec::new(), Failure::Ended);
-    Availability::Waiting(Waiting {
-        reason,
-        until: None,
-        deaths,
-        crash_loop,
-        last_words,
-        failure,
-        generation,
-    })
 }

@@ -8,12 +8,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
+use super::backoff::{Backoff, longer};
 use super::child::{Program, StopPace};
 use super::client::Client;
 use super::deadline;
 use super::guard::{Guard, Orders};
-use super::life::{Death, Life, longer};
+use super::life::{Death, Life};
 use super::listener::{Backlog, Heard, Listener, Setback};
 use super::processes::{self, Ours, POOL, Seen};
 use super::wards::Wards;
@@ -99,6 +99,20 @@ pub struct Waiting {
     pub failure: Failure,
     /// Which it was.
     pub generation: u64,
+}
+
+/// It is known to be lost, and not yet what of.
+pub(crate) fn dying(generation: u64, reason: String) -> Availability {
+    let (deaths, crash_loop, last_words, failure) = (0, false, Vec::new(), Failure::Ended);
+    Availability::Waiting(Waiting {
+        reason,
+        until: None,
+        deaths,
+        crash_loop,
+        last_words,
+        failure,
+        generation,
+    })
 }
 
 /// The handle of the task that looks after the app-server.

@@ -380,14 +380,6 @@ impl Daemon {
         }
     }
 
-    /// Has the app-server of this generation, or the pause after its end, followed by the next one at once.
-    fn retire(&self, generation: u64) {
-        let supervisor = self.shared.supervisor.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(supervisor) = &*supervisor {
-            supervisor.retire(generation);
-        }
-    }
-
     /// The app-server's connection of this generation, if it is still the one there is.
     ///
     /// An answer to an older generation would reach a stranger: ids restart at 0 in each process.

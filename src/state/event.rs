@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::daemon::CodexRecord;
 use super::draft::Level;
 use super::event_type;
 use super::held::Held;
@@ -76,14 +77,7 @@ pub enum Change {
         stderr_tail: Vec<String>,
     },
     /// How Codex is has changed.
-    CodexState {
-        /// In one word.
-        state: String,
-        /// As sentences.
-        message: String,
-        /// What a person can type to change it.
-        command: Option<String>,
-    },
+    CodexState(CodexRecord),
     /// The app-server is ended on purpose, and the next one is started.
     AppServerRestarting,
     /// An MCP server of a thread did not start.
@@ -330,11 +324,7 @@ impl Change {
             event_type::CHILD_ERROR | event_type::CHILD_KILL_FAILED | event_type::CHILD_SPAWN_FAILED => {
                 Change::ChildFailed { message: message.to_owned() }
             }
-            event_type::CODEX_STATE_CHANGED => Change::CodexState {
-                state: text("state")?,
-                message: text("message")?,
-                command: text("command"),
-            },
+            event_type::CODEX_STATE_CHANGED => Change::CodexState(CodexRecord::deserialize(detail).ok()?),
             event_type::APP_SERVER_RESTARTING => Change::AppServerRestarting,
             event_type::MCP_SERVER_FAILED => Change::McpServerFailed,
             event_type::CHILD_EXTERNAL => Change::ChildExternal,

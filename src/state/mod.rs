@@ -223,14 +223,9 @@ impl State {
                 daemon.account.plan_type.clone_from(plan_type);
                 daemon.account.updated_at = now();
             }
-            Change::CodexState { state, message, command } => {
-                let record = || CodexRecord {
-                    state: state.clone(),
-                    message: message.clone(),
-                    command: command.clone(),
-                    since: at.to_owned(),
-                };
-                daemon.codex = (state != "ready").then(record);
+            Change::CodexState(record) => {
+                let told = || CodexRecord { since: at.to_owned(), ..record.clone() };
+                daemon.codex = (record.state != "ready").then(told);
             }
             Change::ChildExternal => daemon.child.status = ChildStatus::External,
             Change::ConnectionFailed { message } => {

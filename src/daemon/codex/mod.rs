@@ -7,6 +7,10 @@
 //! helps, and records each change as an event.
 
 mod facts;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is called on a thread of a pool, and by what starts the process on one"
+)]
 mod files;
 mod watch;
 

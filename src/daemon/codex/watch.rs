@@ -7,7 +7,7 @@
 //! Files are looked at before a turn is submitted, and once a second as long as something is wrong that a person
 //! would mend in them; while all is well nothing is looked at.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
@@ -16,8 +16,11 @@ use super::super::{Daemon, drafts, read};
 use super::files::Changes;
 use super::{CodexHealth, CodexState};
 use crate::app_server::{Availability, Client, Waiting};
+use crate::blocking::Pool;
 use crate::config::find_program;
 
+/// The threads that look at files of Codex.
+static FILES: Pool = Pool::new("codex-files", 2, 4);
 /// How often the files are looked at while something is wrong.
 const LOOK: Duration = Duration::from_secs(1);
 /// How often it is tried to start the app-server again that is at work.
@@ -97,8 +100,7 @@ impl Daemon {
             codex.files.changes(program.ok().as_deref())
         };
         // A file system that does not answer must not keep a turn from its app-server.
-        let looked = tokio::time::timeout(LOOK, tokio::task::spawn_blocking(look)).await;
-        looked.map(Result::unwrap_or_default).unwrap_or_default()
+        FILES.run(LOOK, look).await.unwrap_or_default()
     }
 
     /// Does what follows from files that were changed while something is wrong.
@@ -163,6 +165,14 @@ impl Daemon {
         };
         let _ = tokio::time::timeout(RESTART, availability.wait_for(is_another)).await;
         true
+    }
+
+    /// Has the app-server of this generation, or the pause after its end, followed by the next one at once.
+    fn retire(&self, generation: u64) {
+        let supervisor = self.shared.supervisor.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(supervisor) = &*supervisor {
+            supervisor.retire(generation);
+        }
     }
 
     fn owns_app_server(&self) -> bool {
