@@ -36,7 +36,13 @@ pub(crate) async fn run(caller: &Caller, wanted: Ask) -> Result<ExitCode, Failur
     let session_id = session(caller, &wanted).await?;
     // Whatever happens to the turn comes after this.
     let cursor = newest(&caller.client).await?;
-    let turn = submit(caller, &wanted, &session_id, &text).await?;
+    if *interrupts.borrow() {
+        return Ok(stopped_before(caller, &wanted, &session_id).await);
+    }
+    let turn = match submit_unless(caller, &wanted, &session_id, &text, interrupts.clone()).await? {
+        Some(turn) => turn,
+        None => return Ok(stopped_before(caller, &wanted, &session_id).await),
+    };
     if !caller.json {
         output::complain(&caller.stderr.line(&format!("session {session_id}")));
     }
@@ -200,7 +206,45 @@ fn settings(wanted: &Ask) -> Map<String, Value> {
     given.map(|(name, value)| (name.to_owned(), value.into())).collect()
 }
 
-async fn submit(caller: &Caller, wanted: &Ask, session_id: &str, text: &str) -> Result<Turn, Failure> {
+/// Ctrl-C came before there was a turn: the session that was made for it is closed, as nobody else knows of it.
+async fn stopped_before(caller: &Caller, wanted: &Ask, session_id: &str) -> ExitCode {
+    if wanted.session.is_none() {
+        // Without it an idle session stays, which does no harm.
+        let _ = caller.client.delete(&path(session_id)).await;
+    }
+    caller.note("Interrupted before the turn began.");
+    ExitCode::from(INTERRUPTED)
+}
+
+/// Submits the turn; `None` when it was interrupted before it began.
+///
+/// In a session of its own Ctrl-C is passed on while the answer is outstanding, because that may take long; in a session
+/// that others may use too it could meet their turn, so there it waits until the turn has a name.
+async fn submit_unless(
+    caller: &Caller,
+    wanted: &Ask,
+    session_id: &str,
+    text: &str,
+    mut interrupts: watch::Receiver<bool>,
+) -> Result<Option<Turn>, Failure> {
+    let submitted = submit(caller, wanted, session_id, text);
+    tokio::pin!(submitted);
+    tokio::select! {
+        submitted = &mut submitted => return submitted,
+        Ok(_) = interrupts.wait_for(|is_wanted| *is_wanted), if wanted.session.is_none() => {}
+    }
+    let (client, body) = (caller.client.clone(), json!({ "sessionId": session_id }));
+    // What it brings is told by the answer to the turn, or by its events.
+    tokio::spawn(async move { client.post("/v1/codexd/turn/interrupt", &body).await });
+    submitted.await
+}
+
+async fn submit(
+    caller: &Caller,
+    wanted: &Ask,
+    session_id: &str,
+    text: &str,
+) -> Result<Option<Turn>, Failure> {
     let mut body = Map::new();
     if wanted.session.is_some() {
         body = settings(wanted);
@@ -215,6 +259,9 @@ async fn submit(caller: &Caller, wanted: &Ask, session_id: &str, text: &str) -> 
     body.insert("sessionId".to_owned(), session_id.into());
     body.insert("input".to_owned(), text.into());
     let submitted = caller.client.post("/v1/codexd/turn", &body.into()).await;
+    if submitted.as_ref().is_err_and(|error| error.code() == "turn_interrupted") {
+        return Ok(None);
+    }
     let accepted = submitted.map_err(|error: ClientError| match error.code() {
         "turn_in_progress" => Failure::new(format!(
             "A turn runs in session {session_id} already; wait for it, or say --when-busy steer or --when-busy queue."
@@ -223,8 +270,8 @@ async fn submit(caller: &Caller, wanted: &Ask, session_id: &str, text: &str) -> 
     })?;
     let text = |name: &str| accepted[name].as_str().map(str::to_owned);
     match (text("turnId"), text("queueId")) {
-        (Some(turn_id), _) => Ok(Turn::Begun(turn_id)),
-        (None, Some(queue_id)) => Ok(Turn::Queued(queue_id)),
+        (Some(turn_id), _) => Ok(Some(Turn::Begun(turn_id))),
+        (None, Some(queue_id)) => Ok(Some(Turn::Queued(queue_id))),
         (None, None) => Err(Failure::new("codexd took the turn and did not say which one it is.")),
     }
 }

@@ -15,11 +15,18 @@ pub(crate) async fn run(caller: &Caller, session: Option<String>) -> Result<Exit
     };
     let answer = caller.client.post("/v1/codexd/turn/interrupt", &json!({ "sessionId": session_id })).await?;
     let turn_id = answer["turn"]["turnId"].as_str().unwrap_or_default();
-    let mut text = match answer["interrupted"].as_bool() {
-        Some(true) => format!("Turn {turn_id} was interrupted."),
+    let mut text = match (answer["interrupted"].as_bool(), answer["turn"].is_null()) {
+        (Some(true), true) => "The turn was taken back before it began.".to_owned(),
+        (Some(true), false) => format!("Turn {turn_id} was interrupted."),
+        (_, true) => "The turn has not begun yet; it is interrupted as soon as it has.".to_owned(),
+        _ if answer["pending"] == true => {
+            format!("Turn {turn_id} has not ended yet; it is interrupted as soon as possible.")
+        }
         _ => format!("Turn {turn_id} is {}.", answer["turn"]["status"].as_str().unwrap_or("unknown")),
     };
-    if let Some(reason) = answer["commandsReason"].as_str() {
+    if answer["pending"] != true
+        && let Some(reason) = answer["commandsReason"].as_str()
+    {
         text.push_str(&format!(" What it left running in the background goes on: {reason}"));
     }
     caller.say(&answer, &caller.stdout.line(&text))?;

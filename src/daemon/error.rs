@@ -39,9 +39,11 @@ pub enum DaemonError {
         /// The turn, by its name in the queue.
         queue_id: String,
     },
-    /// A turn that waited was given to the app-server, which may have taken it.
-    #[error("Turn \"{0}\" was given to the app-server already; interrupt it when it has begun.")]
-    QueuedTurnBegins(String),
+    /// The turn was interrupted before the app-server heard of it.
+    #[error(
+        "The turn for session \"{0}\" was interrupted before it began; submit it again if it is still wanted."
+    )]
+    TurnWithdrawn(String),
     /// No turn runs.
     #[error("In session \"{0}\" no turn runs.")]
     NoTurn(String),

@@ -16,6 +16,7 @@ use super::missed::{Missed, MissedItem};
 use super::notifications::{ended_turn, notification};
 use super::recorder::{Input, Recorder, Stream};
 use super::requests::{Asked, OpenRequests, Rules};
+use super::submission::Submissions;
 use crate::app_server::wire::{RequestId, RpcError};
 use crate::app_server::{EscapeFilter, Heard, Listener, Outline};
 use crate::config::{ChildStrategy, Config};
@@ -27,6 +28,7 @@ use crate::state::request::{SKIPPED_BYTES, is_answerable};
 pub(crate) struct Notes {
     pub(crate) activity: Arc<Activity>,
     pub(crate) open: Arc<OpenRequests>,
+    pub(crate) submissions: Arc<Submissions>,
     pub(crate) missed: Arc<Missed>,
     pub(crate) codex: Arc<Codex>,
 }
@@ -39,6 +41,7 @@ pub(crate) struct Hearing {
     generation: u64,
     activity: Arc<Activity>,
     open: Arc<OpenRequests>,
+    submissions: Arc<Submissions>,
     missed: Arc<Missed>,
     codex: Arc<Codex>,
     /// The thread that spoke last, and when that was noted.
@@ -59,9 +62,22 @@ impl Hearing {
         notes: Notes,
         generation: u64,
     ) -> Self {
-        let Notes { activity, open, missed, codex } = notes;
+        let Notes { activity, open, submissions, missed, codex } = notes;
         let (speaker, drafts, escapes) = (None, Vec::new(), EscapeFilter::default());
-        Self { config, recorder, asked, generation, activity, open, missed, codex, speaker, drafts, escapes }
+        Self {
+            config,
+            recorder,
+            asked,
+            generation,
+            activity,
+            open,
+            submissions,
+            missed,
+            codex,
+            speaker,
+            drafts,
+            escapes,
+        }
     }
 
     /// Ends the requests that the app-server no longer waits for.
@@ -84,6 +100,14 @@ impl Hearing {
                 self.open.ended_with_turn(&self.recorder, self.generation, &turn_id);
             }
             _ => {}
+        }
+    }
+
+    /// The user's item may name the turn of a submission whose answer did not come, which is accepted here then.
+    fn hear_item(&mut self, params: &str) {
+        if let Some((submission, turn_id)) = self.submissions.of_item(params) {
+            self.flush();
+            submission.accept(&self.recorder, &turn_id, None);
         }
     }
 
@@ -183,6 +207,9 @@ impl Listener for Hearing {
             Heard::Notification { method, params } => {
                 self.note_speaker(params);
                 self.codex.heard(self.generation, method, params);
+                if matches!(method, "item/started" | "item/completed") {
+                    self.hear_item(params);
+                }
                 if let Some(build) = before_notification(method, params) {
                     self.send(Input::Build(Box::new(build)));
                 }

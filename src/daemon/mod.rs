@@ -16,6 +16,7 @@ mod error;
 mod hearing;
 mod held;
 mod idempotency;
+mod interrupting;
 #[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the keeper is a thread of its own")]
 mod keeper;
 mod mcp;
@@ -33,6 +34,7 @@ mod requests;
 mod sessions;
 mod settling;
 mod status;
+mod submission;
 #[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the syncer is a thread of its own")]
 mod syncer;
 mod tally;
@@ -64,6 +66,7 @@ use missed::Missed;
 use missing::MissingMethods;
 use recorder::{Input, Recorder};
 use requests::OpenRequests;
+use submission::Submissions;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::child::ChildFile;
@@ -73,10 +76,10 @@ pub(crate) use codex::{INSTALL, LOGIN, MINIMUM, codex_version, is_offline, refus
 pub(crate) use contain::{contain, is_contained};
 pub use error::DaemonError;
 pub use idempotency::RequestKey;
+pub use interrupting::Interrupted;
 pub use mcp::FailedMcpServer;
 pub use metrics::Metrics;
 pub use opening::{Folders, OpenError};
-pub use reading::Interrupted;
 pub use requests::RequestAnswer;
 pub use sessions::CreateSession;
 pub use status::{Readiness, SessionView, SnapshotView};
@@ -143,6 +146,7 @@ struct Shared {
     activity: Arc<Activity>,
     missing: MissingMethods,
     open_requests: Arc<OpenRequests>,
+    submissions: Arc<Submissions>,
     missed: Arc<Missed>,
     /// Use cases run here, so that a caller that hangs up cancels nothing.
     tasks: TaskTracker,
@@ -183,6 +187,7 @@ impl Daemon {
         let pace = watch::Sender::new(StopPace::Run);
         let activity = Arc::new(Activity::default());
         let open_requests = Arc::new(OpenRequests::default());
+        let submissions = Arc::new(Submissions::default());
         let missed = Arc::new(Missed::default());
         let codex = Arc::new(Codex::new(child::codex_home(&config)));
         let supervisor = {
@@ -192,6 +197,7 @@ impl Daemon {
                 let notes = Notes {
                     activity: Arc::clone(&activity),
                     open: Arc::clone(&open_requests),
+                    submissions: Arc::clone(&submissions),
                     missed: Arc::clone(&missed),
                     codex: Arc::clone(&codex),
                 };
@@ -217,6 +223,7 @@ impl Daemon {
                 activity,
                 missing: MissingMethods::default(),
                 open_requests,
+                submissions,
                 missed,
                 tasks: TaskTracker::new(),
                 stopping: CancellationToken::new(),

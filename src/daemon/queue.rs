@@ -1,10 +1,13 @@
 //! Turns that wait: in, out, and on to the app-server.
 
+use std::sync::Arc;
+
 use super::held::Obstacle;
 use super::recorder::now;
+use super::submission::{Submission, UnderWay};
 use super::turns::{Offer, SubmitTurn, TurnAccepted};
 use super::{Daemon, DaemonError, drafts};
-use crate::state::{HoldCause, IdempotencyKey, QueuedTurn, Session};
+use crate::state::{IdempotencyKey, QueuedTurn, Session};
 
 /// How many turns may wait in a session.
 const QUEUE: usize = 100;
@@ -84,57 +87,70 @@ impl Daemon {
         if session.thread_id.as_deref() != Some(thread_id) || !is_idle {
             return Ok(());
         }
-        let offer = Offer {
-            session: &session,
-            thread_id,
-            input: &next.input,
-            settings: &next.settings,
-            queue_id: Some(&next.queue_id),
-            key: None,
-            client_message_id: Some(next.queue_id.clone()),
-            offered_since: next.submitted.then(|| next.queued_at.clone()),
-        };
-        self.begin(&client, offer).await.map(drop).map_err(Obstacle::at_turn)
+        let (offer, _under_way) = self.offer_of(&session, thread_id, next);
+        match self.begin(&client, offer).await {
+            // It is out of the queue.
+            Ok(_) | Err(DaemonError::TurnWithdrawn(_)) => Ok(()),
+            Err(error) => Err(Obstacle::at_turn(error)),
+        }
     }
 
-    /// Takes a turn that waits out of its session's queue; that it never begins is on disk when this returns.
+    /// A turn that waits, as it is given to the app-server.
+    fn offer_of<'a>(
+        &self,
+        session: &'a Session,
+        thread_id: &str,
+        waiting: &'a QueuedTurn,
+    ) -> (Offer<'a>, UnderWay) {
+        let queue_id = &waiting.queue_id;
+        let submission =
+            Submission::new(&session.session_id, thread_id, queue_id.clone(), Some(queue_id.clone()), None);
+        let under_way = self.shared.submissions.begin(&submission);
+        let offer = Offer {
+            session,
+            input: &waiting.input,
+            settings: &waiting.settings,
+            submission,
+            is_findable: true,
+            offered_since: waiting.submitted.then(|| waiting.queued_at.clone()),
+        };
+        (offer, under_way)
+    }
+
+    /// The turn that a waiting one became that was given to the app-server before; its acceptance is recorded.
     ///
-    /// One that was given to the app-server can be taken out only when its outcome cannot be found out.
-    pub async fn withdraw_turn(&self, session_id: &str, queue_id: &str) -> Result<(), DaemonError> {
-        // One that is just given to the app-server may keep the thread for as long as that takes to answer.
-        self.check_that_it_waits(session_id, queue_id)?;
-        let (daemon, session_id, queue_id) = (self.clone(), session_id.to_owned(), queue_id.to_owned());
-        self.run(async move {
-            let (_alone, _) = daemon.alone_with_thread(&session_id).await?;
-            let is_doubtful = daemon.check_that_it_waits(&session_id, &queue_id)?;
-            let reason = match is_doubtful {
-                false => "It was withdrawn before it began.",
-                true => "It was withdrawn; whether it began is unknown.",
-            };
-            let withdrawn = drafts::turn_rejected(&session_id, Some(&queue_id), None, reason);
-            daemon
-                .promise(move |state| {
-                    let released = drafts::released_without(state, &session_id, &[&queue_id]);
-                    std::iter::once(withdrawn).chain(released).collect()
-                })
-                .await
+    /// The caller holds the thread's lock.
+    pub(super) async fn find_waiting(
+        &self,
+        session: &Arc<Session>,
+        waiting: &QueuedTurn,
+    ) -> Result<Option<String>, DaemonError> {
+        let client = self.client().await?;
+        let session = self.attach(&client, Arc::clone(session)).await?;
+        let thread_id = session.thread_id.clone().unwrap_or_default();
+        let (offer, _under_way) = self.offer_of(&session, &thread_id, waiting);
+        self.find_again(&client, &offer).await
+    }
+
+    /// Records that a turn was taken back; whether it began may be unknown.
+    pub(super) async fn reject_withdrawn(
+        &self,
+        session_id: &str,
+        queue_id: Option<&str>,
+        key: Option<&IdempotencyKey>,
+        is_doubtful: bool,
+    ) -> Result<(), DaemonError> {
+        let reason = match is_doubtful {
+            false => "It was withdrawn before it began.",
+            true => "It was withdrawn; whether it began is unknown.",
+        };
+        let withdrawn = drafts::turn_rejected(session_id, queue_id, key, reason);
+        let (session_id, queue_id) = (session_id.to_owned(), queue_id.map(str::to_owned));
+        self.promise(move |state| {
+            let queue_id = queue_id.as_deref();
+            let released = queue_id.map(|queue_id| drafts::released_without(state, &session_id, &[queue_id]));
+            std::iter::once(withdrawn).chain(released.into_iter().flatten()).collect()
         })
         .await
-    }
-
-    /// Whether the app-server may have the turn, and nobody can find out.
-    fn check_that_it_waits(&self, session_id: &str, queue_id: &str) -> Result<bool, DaemonError> {
-        let session = self.session(session_id)?;
-        let is_doubtful = session.held.as_ref().is_some_and(|held| {
-            held.cause == HoldCause::OutcomeUnknown && held.queue_id.as_deref() == Some(queue_id)
-        });
-        let state = self.state();
-        let waiting = state.memory.queue(session_id).find(|turn| turn.queue_id == queue_id);
-        let (session_id, queue_id) = (session_id.to_owned(), queue_id.to_owned());
-        match waiting {
-            None => Err(DaemonError::NotQueued { session_id, queue_id }),
-            Some(turn) if turn.submitted && !is_doubtful => Err(DaemonError::QueuedTurnBegins(queue_id)),
-            Some(turn) => Ok(turn.submitted),
-        }
     }
 }

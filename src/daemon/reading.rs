@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::descendants::Whose;
+use super::interrupting::Target;
 use super::sessions::Turns;
 use super::{Daemon, DaemonError, drafts};
 use crate::app_server;
@@ -14,8 +15,6 @@ use crate::config::ChildStrategy;
 use crate::state::turn::in_short;
 use crate::state::{Phase, Session, SessionStatus, Turn};
 
-/// How long a turn may take to end after it was interrupted; the real app-server takes about 10 ms (measured).
-const INTERRUPTED: Duration = Duration::from_secs(5);
 /// How long the sandboxes of commands may take to end before their turn is interrupted; they need 20 to 50 ms (measured on
 /// 0.169.0 and 0.171.0).
 ///
@@ -26,17 +25,6 @@ pub(super) const SANDBOXES: Duration = Duration::from_millis(200);
 pub(super) const STUBBORN_SANDBOXES: Duration = Duration::from_secs(1);
 /// How many turns are asked for at once when one is looked for in the app-server.
 const PAGE: u32 = 100;
-
-/// What came of an interrupt.
-#[derive(Debug, Clone)]
-pub struct Interrupted {
-    /// The turn as it is now.
-    pub turn: Arc<Turn>,
-    /// Whether the commands that it left in the background were ended.
-    pub commands_ended: bool,
-    /// Why not, if so.
-    pub reason: Option<String>,
-}
 
 impl Daemon {
     /// One turn; an older one than those that are kept is read from the app-server.
@@ -131,79 +119,40 @@ impl Daemon {
         }
     }
 
-    /// Interrupts a session's running turn, and ends the commands that it started.
-    ///
-    /// An interrupt alone leaves a running shell command alive (measured on 0.169.0), so the background terminals of the
-    /// thread are cleaned too.
-    pub async fn interrupt_turn(
-        &self,
-        session_id: &str,
-        turn_id: Option<&str>,
-    ) -> Result<Interrupted, DaemonError> {
-        let session = self.session(session_id)?;
-        let current = match (self.running_turn(&session), &session.last_turn_id) {
-            (Some(current), _) => current,
-            // Its turn is over and what descends from it is not.
-            (None, Some(last)) if self.running_descendant(&session).is_some() => last.clone(),
-            (None, _) => return Err(DaemonError::NoTurn(session_id.to_owned())),
-        };
-        if let Some(turn_id) = turn_id
-            && turn_id != current
-        {
-            return Err(DaemonError::OtherTurn { session_id: session_id.to_owned(), turn_id: current });
-        }
-        let daemon = self.clone();
-        self.run(async move { daemon.interrupt(session, &current).await }).await
-    }
-
-    async fn interrupt(&self, session: Arc<Session>, turn_id: &str) -> Result<Interrupted, DaemonError> {
-        let session_id = &session.session_id;
-        let client = self.client().await?;
-        self.end_sandboxes(session.thread_id.as_deref(), SANDBOXES).await;
-        let params = json!({ "threadId": session.thread_id, "turnId": turn_id });
-        let was_over = self.turn(session_id, turn_id).await?.is_over();
-        if !was_over && let Err(error) = client.call("turn/interrupt", &params, client.call_timeout()).await {
-            // A turn that came to its end by itself in between is no longer there to be interrupted.
-            self.shared.recorder.caught_up().await;
-            if !self.turn(session_id, turn_id).await?.is_over() {
-                return Err(error.into());
-            }
-        }
-        let turn = self.turn_when_over(session_id, turn_id, INTERRUPTED).await?;
-        self.end_sandboxes(session.thread_id.as_deref(), STUBBORN_SANDBOXES).await;
-        if let Some(thread_id) = &session.thread_id {
-            let whose = match was_over {
-                false => Whose::Turn(turn_id.to_owned()),
-                true => Whose::Session(session_id.clone()),
-            };
-            self.stop_descendants(&client, thread_id, whose).await;
-        }
-        let params = json!({ "threadId": session.thread_id });
-        let cleaned = client.call("thread/backgroundTerminals/clean", &params, client.call_timeout()).await;
-        let reason = cleaned.err().map(|error| error.to_string());
-        Ok(Interrupted { turn, commands_ended: reason.is_none(), reason })
-    }
-
     /// Ends a session: it takes no more turns, and the app-server may unload its thread.
+    ///
+    /// With `interrupt` its turn is interrupted, also one that is only on its way to the app-server.
+    /// Returns whether that turn is not over yet; the interrupt is pursued then.
     pub async fn close_session(
         &self,
         session_id: &str,
         interrupt: bool,
-    ) -> Result<Arc<Session>, DaemonError> {
-        self.session(session_id)?;
+    ) -> Result<(Arc<Session>, bool), DaemonError> {
+        let session = self.session(session_id)?;
         let daemon = self.clone();
         let session_id = session_id.to_owned();
         self.run(async move {
+            // A turn on its way keeps the thread's lock until its answer comes.
+            if interrupt
+                && session.status == SessionStatus::Active
+                && let Some(target @ Target::Submission(_)) = daemon.turn_of_session(&session)
+            {
+                let thread_id = session.thread_id.clone().unwrap_or_default();
+                daemon.stop_in_time(&thread_id, target).await?;
+            }
             // No waiting turn begins while the running one ends.
             let (_alone, session) = daemon.alone_with_thread(&session_id).await?;
             if session.status == SessionStatus::Closed {
-                return Ok(session);
+                return Ok((session, false));
             }
-            if let Some(turn_id) = daemon.turn_that_ends_with(&session) {
+            let thread_id = session.thread_id.clone().unwrap_or_default();
+            let mut pending = false;
+            if let Some(Target::Turn(turn_id)) = daemon.turn_of_session(&session) {
                 if !interrupt {
                     return Err(DaemonError::TurnInProgress { session_id, turn_id });
                 }
-                daemon.interrupt(Arc::clone(&session), &turn_id).await?;
+                let stopped = daemon.stop_in_time(&thread_id, Target::Turn(turn_id.clone())).await?;
+                pending = stopped.is_none() || !daemon.turn(&session_id, &turn_id).await?.is_over();
             }
             if let (Some(turn_id), Some(thread_id)) =
                 (daemon.running_descendant(&session), &session.thread_id)
@@ -216,11 +165,14 @@ impl Daemon {
             }
             let closed = session_id.clone();
             daemon.promise(move |state| drafts::session_closed(state, &closed, None)).await?;
-            // Without an app-server there is nothing to unload.
-            if let (Ok(client), Some(thread_id)) = (daemon.client_now(), &session.thread_id) {
-                daemon.detach(&client, thread_id).await;
+            if pending {
+                // Until it is over its end is to be heard.
+                tokio::spawn(daemon.clone().detach_when_idle(thread_id));
+            } else if let Ok(client) = daemon.client_now() {
+                // Without an app-server there is nothing to unload.
+                daemon.detach(&client, &thread_id).await;
             }
-            daemon.session(&session_id)
+            Ok((daemon.session(&session_id)?, pending))
         })
         .await
     }
@@ -234,22 +186,6 @@ impl Daemon {
         if let Some(thread_id) = thread_id.filter(|_| is_ours) {
             app_server::end_sandboxes(thread_id, grace).await;
         }
-    }
-
-    fn running_turn(&self, session: &Session) -> Option<String> {
-        let state = self.state();
-        state.turns.running(session.thread_id.as_deref()?).map(|turn| turn.turn_id.clone())
-    }
-
-    /// The running turn that ends with a session: its own, or any when it is the last active session of the thread.
-    fn turn_that_ends_with(&self, session: &Session) -> Option<String> {
-        let thread_id = session.thread_id.as_deref()?;
-        let state = self.state();
-        let mut others = state.sessions.active_in_thread(thread_id);
-        let is_last = others.all(|other| other.session_id == session.session_id);
-        let turn = state.turns.running(thread_id)?;
-        let is_own = turn.started_by.as_ref() == Some(&session.session_id);
-        (is_own || is_last).then(|| turn.turn_id.clone())
     }
 }
 

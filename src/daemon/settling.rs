@@ -2,6 +2,9 @@
 //!
 //! The decision ([`Look::verdict`]) is a function of the answers alone.
 
+#[cfg(test)]
+mod orders;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 

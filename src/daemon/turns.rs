@@ -4,14 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
 
 use super::idempotency::RequestKey;
-use super::recorder::Build;
+use super::recorder::{Build, now};
 use super::sessions::{Turn, Turns};
-use super::{Daemon, DaemonError, drafts};
-use crate::app_server::Client;
-use crate::state::{Answer, IdempotencyKey, Session, SessionStatus};
+use super::submission::{Accepted, Submission};
+use super::{Daemon, DaemonError, drafts, read};
+use crate::app_server::{CallError, Client};
+use crate::state::{Answer, Session, SessionStatus};
 
 /// How often a turn is offered again to an app-server that has too much to do, which then has not taken it.
 const OFFERS: u32 = 4;
@@ -25,6 +28,14 @@ const LOOK_BACK: u32 = 20;
 const CLOCK_STEP: i64 = 3600;
 /// The first version that says of a turn by which name it was given (`clientUserMessageId`, `clientId`).
 const ECHO: (u64, u64) = (0, 140);
+
+/// The call that starts a turn.
+const TURN_START: &str = "turn/start";
+/// After what time without an answer to `turn/start` the thread is asked for the turn, because the answer may be lost;
+/// normally it takes a few ms (measured).
+const UNANSWERED: Duration = Duration::from_secs(1);
+/// The pause until the thread is asked again.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// What happens to a new turn when another one runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,17 +78,14 @@ pub struct TurnAccepted {
 }
 
 /// A turn on its way to the app-server.
-#[derive(Clone)]
 pub(super) struct Offer<'a> {
     pub(super) session: &'a Session,
-    pub(super) thread_id: &'a str,
     pub(super) input: &'a [Value],
     pub(super) settings: &'a Map<String, Value>,
-    pub(super) queue_id: Option<&'a str>,
-    pub(super) key: Option<IdempotencyKey>,
-    /// By what name the app-server knows it, when its outcome is to be found out if nobody hears.
-    pub(super) client_message_id: Option<String>,
-    /// Since when the app-server may have it under that name, RFC 3339; `None` when it was not given to it before.
+    pub(super) submission: Arc<Submission>,
+    /// Whether its outcome is to be found out if nobody hears, also after a restart.
+    pub(super) is_findable: bool,
+    /// Since when the app-server may have it under its message id, RFC 3339; `None` when it was not given to it before.
     pub(super) offered_since: Option<String>,
 }
 
@@ -143,17 +151,17 @@ impl Daemon {
                 break (alone, client, session, thread_id);
             }
         };
+        let offered_since = unknown.as_ref().map(|(_, since)| since.clone());
+        let message_id = unknown.map_or_else(new_message_id, |(message_id, _)| message_id);
+        let submission = Submission::new(&session.session_id, &thread_id, message_id, None, key.clone());
+        let _under_way = self.shared.submissions.begin(&submission);
         let mut offer = Offer {
             session: &session,
-            thread_id: &thread_id,
             input: &input.input,
             settings: &input.settings,
-            queue_id: None,
-            offered_since: unknown.as_ref().map(|(_, since)| since.clone()),
-            client_message_id: unknown
-                .map(|(name, _)| name)
-                .or_else(|| key.is_some().then(|| format!("codexd-{}", uuid::Uuid::new_v4()))),
-            key: key.clone(),
+            submission,
+            is_findable: key.is_some(),
+            offered_since,
         };
         // This comes before any look at what runs now, which may be the very turn that is meant.
         if let Some(turn_id) = self.find_again(&client, &offer).await? {
@@ -201,115 +209,178 @@ impl Daemon {
 
     /// Starts a turn; one whose outcome must not be doubtful is found again rather than started twice.
     pub(super) async fn begin(&self, client: &Client, offer: Offer<'_>) -> Result<String, DaemonError> {
+        let submission = &offer.submission;
+        let (queue_id, key) = (submission.queue_id.as_deref(), submission.key.as_ref());
         let mut params = offer.settings.clone();
-        params.insert("threadId".to_owned(), offer.thread_id.into());
+        params.insert("threadId".to_owned(), submission.thread_id.as_str().into());
         params.insert("input".to_owned(), offer.input.into());
+        params.insert("clientUserMessageId".to_owned(), submission.message_id.as_str().into());
         if let Some(turn_id) = self.find_again(client, &offer).await? {
             return Ok(turn_id);
         }
-        if let Some(client_message_id) = &offer.client_message_id {
+        let session_id = &submission.session_id;
+        if offer.is_findable {
             let submitted = drafts::turn_submitted(
-                &offer.session.session_id,
-                offer.thread_id,
-                client_message_id,
-                offer.queue_id,
-                offer.key.as_ref(),
+                session_id,
+                &submission.thread_id,
+                &submission.message_id,
+                queue_id,
+                key,
             );
             self.promise(move |_| vec![submitted]).await?;
-            params.insert("clientUserMessageId".to_owned(), client_message_id.as_str().into());
         }
-        let read = |text: &str| serde_json::from_str(text).map(|Started { turn }| turn.id);
-        let mut started = self.offer(client, &offer, "turn/start", params.clone(), read).await;
+        let mut started = self.start_turn(client, submission, params.clone()).await;
         if let Err(DaemonError::Rejected { message, .. }) = &started
             && message.contains(UNLOADED)
         {
             // Codex unloads a thread that is archived, and one that nobody has used for half an hour.
-            self.note_detached(client, offer.thread_id);
-            let session = self.attach(client, self.session(&offer.session.session_id)?).await?;
-            let thread_id = session.thread_id.as_deref().unwrap_or(offer.thread_id);
+            self.note_detached(client, &submission.thread_id);
+            let session = self.attach(client, self.session(session_id)?).await?;
+            let thread_id = session.thread_id.as_deref().unwrap_or(&submission.thread_id);
             params.insert("threadId".to_owned(), thread_id.into());
-            let offer = Offer { session: &session, thread_id, ..offer.clone() };
-            started = self.offer(client, &offer, "turn/start", params, read).await;
+            let message_id = submission.message_id.clone();
+            let again =
+                Submission::new(session_id, thread_id, message_id, submission.queue_id.clone(), key.cloned());
+            let _under_way = self.shared.submissions.begin(&again);
+            started = self.start_turn(client, &again, params).await;
         }
-        // A turn that waits stays in its queue; only who asked for one now has it back.
-        if let Err(error) = &started
-            && offer.client_message_id.is_some()
-            && offer.queue_id.is_none()
-            && error.is_a_refusal()
-        {
-            let session_id = &offer.session.session_id;
-            let rejected = drafts::turn_rejected(session_id, None, offer.key.as_ref(), &error.to_string());
-            self.promise(move |_| vec![rejected]).await?;
+        match &started {
+            Err(DaemonError::TurnWithdrawn(_)) if offer.is_findable => {
+                self.reject_withdrawn(session_id, queue_id, key, false).await?;
+            }
+            // A turn that waits stays in its queue; only who asked for one now has it back.
+            Err(error) if offer.is_findable && queue_id.is_none() && error.is_a_refusal() => {
+                let rejected = drafts::turn_rejected(session_id, None, key, &error.to_string());
+                self.promise(move |_| vec![rejected]).await?;
+            }
+            _ => {}
         }
         started
     }
 
     /// Records a turn that was offered before, if the app-server has it.
-    async fn find_again(&self, client: &Client, offer: &Offer<'_>) -> Result<Option<String>, DaemonError> {
-        let (Some(client_message_id), Some(since)) = (&offer.client_message_id, &offer.offered_since) else {
-            return Ok(None);
-        };
+    pub(super) async fn find_again(
+        &self,
+        client: &Client,
+        offer: &Offer<'_>,
+    ) -> Result<Option<String>, DaemonError> {
+        let Some(since) = &offer.offered_since else { return Ok(None) };
+        let submission = &offer.submission;
         let unknown = |reason: String| DaemonError::OutcomeUnknown {
             session_id: offer.session.session_id.clone(),
             submitted_at: since.clone(),
             reason,
         };
-        let found = match find_turn(client, offer.thread_id, client_message_id, since).await {
+        let found = match find_turn(client, &submission.thread_id, &submission.message_id, since).await {
             Ok(found) => found,
             Err(error) if error.is_a_refusal() && !matches!(error, DaemonError::Overloaded) => {
                 return Err(unknown(error.to_string()));
             }
             Err(error) => return Err(error),
         };
-        let Some(found) = found else {
+        let Some(Found { turn, is_newest }) = found else {
             // That it was not found proves nothing where no turn says by which name it was given.
             return match client.older_than(ECHO) {
                 Some(version) => Err(unknown(format!("codex {version} does not say which turn it was"))),
                 None => Ok(None),
             };
         };
-        let turn_id = found.turn.id.clone();
-        let (queue_id, key) = (offer.queue_id, offer.key.as_ref());
-        let accepted = drafts::turn_found(offer.session, &found.turn, found.is_newest, queue_id, key);
-        self.promise(move |state| drafts::with_release(state, accepted)).await?;
-        Ok(Some(turn_id))
+        let (waiter, accepted) = oneshot::channel();
+        submission.wait_with(waiter);
+        submission.accept(&self.shared.recorder, &turn.id, Some((&turn.status, is_newest)));
+        self.kept(accepted).await.map(Some)
     }
 
-    async fn steer(&self, client: &Client, offer: &Offer<'_>, turn_id: &str) -> Result<String, DaemonError> {
-        let mut params = Map::new();
-        params.insert("threadId".to_owned(), offer.thread_id.into());
-        params.insert("expectedTurnId".to_owned(), turn_id.into());
-        params.insert("input".to_owned(), offer.input.into());
-        self.offer(client, offer, "turn/steer", params, |text| {
-            serde_json::from_str(text).map(|Steered { turn_id }| turn_id)
-        })
-        .await
-    }
-
-    /// Calls until the app-server is not too busy to listen.
-    async fn offer(
+    /// Calls `turn/start` until the app-server is not too busy to listen; returns when the turn is known, by its answer
+    /// or in any other way, and its acceptance is on disk.
+    async fn start_turn(
         &self,
         client: &Client,
-        offer: &Offer<'_>,
-        method: &'static str,
+        submission: &Arc<Submission>,
         params: Map<String, Value>,
-        read: fn(&str) -> serde_json::Result<String>,
     ) -> Result<String, DaemonError> {
+        let params = Arc::new(params);
         let mut attempt = 1;
         loop {
-            let (session_id, thread_id) = (offer.session.session_id.clone(), offer.thread_id.to_owned());
-            let (queue_id, key) = (offer.queue_id.map(str::to_owned), offer.key.clone());
-            let steered = method == "turn/steer";
-            let taken = self.call_and_record(client, method, &params, move |answer| {
-                let turn_id = read(answer.get()).map_err(|error| error.to_string())?;
-                let accepted = drafts::turn_accepted(
-                    &session_id,
-                    &thread_id,
-                    &turn_id,
-                    steered,
-                    queue_id.as_deref(),
-                    key.as_ref(),
-                );
+            let (waiter, accepted) = oneshot::channel();
+            if !submission.send(waiter) {
+                return Err(DaemonError::TurnWithdrawn(submission.session_id.clone()));
+            }
+            let settle = {
+                let (submission, recorder) = (Arc::clone(submission), self.shared.recorder.clone());
+                move |outcome: Result<&RawValue, CallError>| {
+                    let read = |answer: &RawValue| {
+                        let started = serde_json::from_str(answer.get());
+                        started.map(|Started { turn }| turn.id).map_err(|error| CallError::Malformed {
+                            method: TURN_START.to_owned(),
+                            reason: error.to_string(),
+                        })
+                    };
+                    submission.answered(&recorder, outcome.and_then(read));
+                }
+            };
+            // Nobody waits for this task: what it brings is waited for, and the turn may be known earlier.
+            let call = {
+                let (client, params) = (client.clone(), Arc::clone(&params));
+                async move { client.call_in_order(TURN_START, &*params, client.call_timeout(), settle).await }
+            };
+            tokio::spawn(call);
+            let since = now();
+            let looking = async {
+                tokio::time::sleep(UNANSWERED).await;
+                loop {
+                    let found =
+                        find_turn(client, &submission.thread_id, &submission.message_id, &since).await;
+                    if let Ok(Some(Found { turn, is_newest })) = found {
+                        let found = Some((turn.status.as_str(), is_newest));
+                        submission.accept(&self.shared.recorder, &turn.id, found);
+                        return;
+                    }
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+            };
+            let kept = self.kept(accepted);
+            tokio::pin!(kept);
+            let taken = tokio::select! {
+                taken = &mut kept => taken,
+                () = looking => kept.await,
+            };
+            match taken {
+                Err(DaemonError::Overloaded) if attempt < OFFERS => tokio::time::sleep(pause(attempt)).await,
+                taken => return taken,
+            }
+            attempt += 1;
+        }
+    }
+
+    /// The turn that was accepted, once that is on disk.
+    async fn kept(
+        &self,
+        accepted: oneshot::Receiver<Result<Accepted, CallError>>,
+    ) -> Result<String, DaemonError> {
+        let (turn_id, kept) = accepted.await.map_err(|_| DaemonError::ShuttingDown)??;
+        match kept.await {
+            Ok(Ok(())) => Ok(turn_id),
+            Ok(Err(error)) => Err(DaemonError::Storage(error)),
+            Err(_) => Err(DaemonError::ShuttingDown),
+        }
+    }
+
+    /// Says something to a running turn.
+    async fn steer(&self, client: &Client, offer: &Offer<'_>, turn_id: &str) -> Result<String, DaemonError> {
+        let mut params = Map::new();
+        params.insert("threadId".to_owned(), offer.submission.thread_id.as_str().into());
+        params.insert("expectedTurnId".to_owned(), turn_id.into());
+        params.insert("input".to_owned(), offer.input.into());
+        let mut attempt = 1;
+        loop {
+            let (session_id, thread_id) =
+                (offer.session.session_id.clone(), offer.submission.thread_id.clone());
+            let key = offer.submission.key.clone();
+            let taken = self.call_and_record(client, "turn/steer", &params, move |answer| {
+                let Steered { turn_id } = read(answer.get())?;
+                let accepted =
+                    drafts::turn_accepted(&session_id, &thread_id, &turn_id, true, None, key.as_ref());
                 Ok((turn_id, Box::new(move |state: &_| drafts::with_release(state, accepted)) as Build))
             });
             match taken.await {
@@ -319,6 +390,11 @@ impl Daemon {
             attempt += 1;
         }
     }
+}
+
+/// By what name the app-server knows a turn that is given to it.
+fn new_message_id() -> String {
+    format!("codexd-{}", uuid::Uuid::new_v4())
 }
 
 /// A session that takes turns.

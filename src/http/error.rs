@@ -62,6 +62,8 @@ pub(super) const TOO_SLOW: Cause =
 pub(super) const NO_TURN: Cause = cause(409, "no_turn", "No turn is under way in the session.");
 pub(super) const TURN_IN_PROGRESS: Cause =
     cause(409, "turn_in_progress", "Another turn is under way in the session.");
+pub(super) const TURN_INTERRUPTED: Cause =
+    cause(409, "turn_interrupted", "The turn was interrupted before it began.");
 pub(super) const ALREADY_RESOLVED: Cause = cause(409, "already_resolved", "The request is over.");
 pub(super) const NOT_ACTIVE: Cause = cause(409, "session_not_active", "The session takes no turns.");
 pub(super) const QUEUE_FULL: Cause = cause(409, "queue_full", "Too many turns wait in the session.");
@@ -107,6 +109,7 @@ const CAUSES: &[Cause] = &[
     TOO_SLOW,
     NO_TURN,
     TURN_IN_PROGRESS,
+    TURN_INTERRUPTED,
     ALREADY_RESOLVED,
     NOT_ACTIVE,
     QUEUE_FULL,
@@ -310,7 +313,7 @@ impl From<DaemonError> for ApiError {
             DaemonError::UnknownSession(_) => new(S::NOT_FOUND, "not_found"),
             DaemonError::UnknownTurn { .. } => new(S::NOT_FOUND, "not_found"),
             DaemonError::NotQueued { .. } => new(S::NOT_FOUND, "not_found"),
-            DaemonError::QueuedTurnBegins(_) => new(S::CONFLICT, "turn_in_progress"),
+            DaemonError::TurnWithdrawn(_) => new(S::CONFLICT, "turn_interrupted"),
             DaemonError::NoTurn(_) => new(S::CONFLICT, "no_turn"),
             DaemonError::OtherTurn { session_id, turn_id } => new(S::CONFLICT, "turn_in_progress")
                 .with_details(json!({ "sessionId": session_id, "turnId": turn_id })),

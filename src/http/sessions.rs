@@ -38,6 +38,15 @@ pub(super) struct One {
     ignored: Option<Vec<String>>,
 }
 
+/// A session that was closed.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ClosedSession")]
+pub(super) struct Closed {
+    session: Arc<Session>,
+    /// Whether its turn has not ended yet and is interrupted as soon as possible.
+    pending: bool,
+}
+
 /// The models that the app-server offers, in its own form.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Models {
@@ -156,9 +165,9 @@ pub(super) async fn close(
     let Path(session_id) = session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
     let mut query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     let interrupt = query.any(|(name, value)| name == INTERRUPT.name && value == "true");
-    let session = edge.daemon.close_session(&session_id, interrupt).await?;
+    let (session, pending) = edge.daemon.close_session(&session_id, interrupt).await?;
     let about = About::new(&session_id, None);
-    Ok(about.mark(answer::data(StatusCode::OK, One { session, ignored: None })))
+    Ok(about.mark(answer::data(StatusCode::OK, Closed { session, pending })))
 }
 
 /// The session that is wanted, and the names of the fields that say nothing about it.

@@ -18,7 +18,7 @@ use super::error::ApiError;
 use super::forms::{INTERRUPT_TURN, SUBMIT_TURN};
 use super::queries::WAIT;
 use super::{Handle, answer};
-use crate::daemon::{DaemonError, Interrupted, SubmitTurn, TurnAccepted, WhenBusy};
+use crate::daemon::{DaemonError, Interrupted, SessionView, SubmitTurn, TurnAccepted, WhenBusy};
 use crate::state::{Session, Turn};
 
 /// A turn of a session's thread; absent values are written out as `null`.
@@ -96,13 +96,25 @@ pub(super) struct One {
     turn: TurnBody,
 }
 
+/// The session of a turn that was taken out of the queue.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Withdrawn {
+    #[serde(flatten)]
+    view: SessionView,
+    /// Whether the turn was on its way to the app-server, has not ended yet and is interrupted as soon as possible.
+    pending: bool,
+}
+
 /// What became of an interrupt.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct InterruptAnswer {
     /// Whether the turn ended by it.
     interrupted: bool,
-    turn: TurnBody,
+    /// Whether the turn has not ended yet and is interrupted as soon as possible.
+    pending: bool,
+    /// The turn; `null` while it is not known which one it becomes, and when it was taken back before it began.
+    turn: Option<TurnBody>,
     /// Whether the commands that the turn had started were ended too.
     commands_ended: bool,
     /// Why not, as a sentence.
@@ -157,15 +169,17 @@ pub(super) async fn read(
 }
 
 /// Takes a turn that waits out of the queue; the answer is its session without it.
+///
+/// One that is on its way to the app-server is interrupted.
 pub(super) async fn withdraw(
     State(edge): State<Handle>,
     names: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path((session_id, queue_id)) =
         names.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
-    edge.daemon.withdraw_turn(&session_id, &queue_id).await?;
+    let pending = edge.daemon.withdraw_turn(&session_id, &queue_id).await?;
     let view = edge.daemon.session_view(&session_id)?;
-    Ok(About::new(&session_id, None).mark(answer::data(StatusCode::OK, view)))
+    Ok(About::new(&session_id, None).mark(answer::data(StatusCode::OK, Withdrawn { view, pending })))
 }
 
 /// Lets the turns that wait in a session begin again; the answer is its session.
@@ -184,16 +198,17 @@ pub(super) async fn interrupt(State(edge): State<Handle>, body: Body) -> Result<
     let ignored = given.ignored();
     let session_id = given.text("sessionId").unwrap_or_default();
     let turn_id = given.text("turnId");
-    let Interrupted { turn, commands_ended, reason } =
+    let Interrupted { turn, pending, commands_ended, reason } =
         edge.daemon.interrupt_turn(&session_id, turn_id.as_deref()).await?;
     let answer = InterruptAnswer {
-        interrupted: turn.status == "interrupted",
-        turn: TurnBody::new(&session_id, &turn),
+        interrupted: turn.as_ref().map_or(!pending, |turn| turn.status == "interrupted"),
+        pending,
+        turn: turn.as_ref().map(|turn| TurnBody::new(&session_id, turn)),
         commands_ended,
         commands_reason: reason,
         ignored: answer::some(ignored.clone()),
     };
-    let about = About::new(&session_id, Some(&answer.turn.turn_id));
+    let about = About::new(&session_id, turn.as_ref().map(|turn| turn.turn_id.as_str()));
     Ok(answer::ignoring(about.mark(answer::data(StatusCode::ACCEPTED, answer)), &ignored))
 }
 

@@ -1,6 +1,6 @@
 //! What people type: the commands beside `start`, as people and scripts use them.
 
-mod ask;
+pub(crate) mod ask;
 mod doctor;
 mod follow;
 mod held;
@@ -95,7 +95,7 @@ fn even_out(key: &str, value: &mut Value) {
         Value::Object(object) => object.iter_mut().for_each(|(key, value)| even_out(key, value)),
         Value::Array(list) => list.iter_mut().for_each(|value| even_out(key, value)),
         Value::Null => {}
-        value if key.ends_with("Id") || key == "id" => *value = "ID".into(),
+        value if key.ends_with("Id") || key == "id" || key == "startedBy" => *value = "ID".into(),
         value if key.ends_with("At") => *value = "TIME".into(),
         value if key.ends_with("Ms") || key.ends_with("Pid") => *value = 0.into(),
         value if key == "cwd" => *value = "FOLDER".into(),

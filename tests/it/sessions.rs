@@ -39,12 +39,30 @@ impl Wiretap {
     /// A daemon that hears nothing of turns but the answers to its calls.
     fn deaf_builder(&self) -> DaemonBuilder {
         self.builder_with(
-            "tee -a \"$0\" | \"$1\" embedded-app-server --store \"$2\" | grep --line-buffered -v emittedAtMs",
+            "tee -a \"$0\" | \"$1\" embedded-app-server --store \"$2\" | grep --line-buffered -v -e emittedAtMs -e \
+             '\"userMessage\"'",
+        )
+    }
+
+    /// A daemon that hears nothing of what the user said: neither the items nor the turns that have them, so that the
+    /// answer to `turn/start` alone tells which turn a submission became.
+    pub(crate) fn unsaid_builder(&self) -> DaemonBuilder {
+        self.builder_with(
+            "tee -a \"$0\" | { \"$1\" embedded-app-server --store \"$2\" || kill -KILL 0; } | grep --line-buffered -v \
+             '\"userMessage\"'",
+        )
+    }
+
+    /// A daemon that is not told of the items that the user said; a turn that is asked for has them.
+    pub(crate) fn untold_builder(&self) -> DaemonBuilder {
+        self.builder_with(
+            "tee -a \"$0\" | \"$1\" embedded-app-server --store \"$2\" | grep --line-buffered -v \
+             '\"userMessage\".*emittedAtMs'",
         )
     }
 
     /// A daemon whose app-server hears each message half a second after it was written down.
-    fn slow_builder(&self) -> DaemonBuilder {
+    pub(crate) fn slow_builder(&self) -> DaemonBuilder {
         self.builder_with(
             "tee -a \"$0\" | while IFS= read -r line; do sleep 0.5; printf '%s\\n' \"$line\"; done | \"$1\" \
              embedded-app-server --store \"$2\"",
@@ -83,19 +101,19 @@ impl Wiretap {
 }
 
 /// The daemon that comes after `daemon`, which has ended, with the same app-server.
-async fn restart(wiretap: &Wiretap, daemon: &Daemon) -> Daemon {
+pub(crate) async fn restart(wiretap: &Wiretap, daemon: &Daemon) -> Daemon {
     wiretap.builder().state_from(daemon).start().await
 }
 
 /// Asks for a turn with more fields than the prompt.
-async fn ask_with(daemon: &Daemon, session_id: &str, prompt: &str, fields: Value) -> Answer {
+pub(crate) async fn ask_with(daemon: &Daemon, session_id: &str, prompt: &str, fields: Value) -> Answer {
     let mut body = json!({ "sessionId": session_id, "input": prompt });
     body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     post(daemon, TURN, &body).await
 }
 
 /// Queues a turn; its name in the queue.
-async fn queue(daemon: &Daemon, session_id: &str, prompt: &str) -> String {
+pub(crate) async fn queue(daemon: &Daemon, session_id: &str, prompt: &str) -> String {
     let answer = ask_with(daemon, session_id, prompt, json!({ "whenBusy": "queue" })).await;
     let data = answer.data(202);
     assert_eq!((&data["accepted"], &data["turnId"]), (&json!(true), &Value::Null), "{}", answer.text);

@@ -1,6 +1,9 @@
 //! Threads with several sessions: one order of turns, one subscription, one end of each turn.
 
+mod answers;
+mod order;
 mod owners;
+mod streams;
 
 use serde_json::{Value, json};
 

@@ -440,6 +440,8 @@ impl<'a> Conversation<'a> {
     /// What became of the interrupt; the events tell of the turn.
     fn interrupted(&mut self, outcome: Result<Value, ClientError>) -> Result<(), Failure> {
         let sentence = match outcome {
+            // Its end follows, and the events tell of it.
+            Ok(answer) if answer["pending"] == true => return Ok(()),
             Ok(answer) => match answer["commandsReason"].as_str() {
                 Some(reason) => format!("What the turn left in the background goes on: {reason}"),
                 None => return Ok(()),

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::add;
 use crate::app_server::Closed;
-use crate::daemon::sessions::Turn as FoundTurn;
 use crate::state::{Draft, IdempotencyKey, Level, QueuedTurn, Session, State, Turn, event_type};
 
 /// A turn was cut off by the end of its connection.
@@ -53,26 +52,26 @@ pub(crate) fn turn_accepted(
     Draft::change(Level::Info, event_type::TURN_ACCEPTED, message, detail)
 }
 
-/// A turn whose acceptance nobody heard was found in its thread.
+/// A turn whose acceptance nobody heard was found in its thread, with this status; the thread may have newer ones.
 pub(crate) fn turn_found(
-    session: &Session,
-    turn: &FoundTurn,
-    is_newest: bool,
+    session_id: &str,
+    thread_id: &str,
+    turn_id: &str,
+    (status, is_newest): (&str, bool),
     queue_id: Option<&str>,
     key: Option<&IdempotencyKey>,
 ) -> Draft {
     let mut detail = json!({
-        "sessionId": session.session_id,
-        "threadId": session.thread_id,
-        "turnId": turn.id,
-        "status": turn.status,
+        "sessionId": session_id,
+        "threadId": thread_id,
+        "turnId": turn_id,
+        "status": status,
         "isNewest": is_newest,
     });
     add(&mut detail, "queueId", queue_id);
     add(&mut detail, "idempotency", key);
     let message = format!(
-        "Found turn {} of session {}, which is {}: it was accepted and nobody heard so.",
-        turn.id, session.session_id, turn.status
+        "Found turn {turn_id} of session {session_id}, which is {status}: it was accepted and nobody heard so."
     );
     Draft::change(Level::Info, event_type::TURN_ACCEPTED, message, detail)
 }

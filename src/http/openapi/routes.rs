@@ -206,6 +206,7 @@ pub(in crate::http) const ROUTES: &[Route] = &[
             &[
                 error::NOT_FOUND,
                 error::TURN_IN_PROGRESS,
+                error::TURN_INTERRUPTED,
                 error::NO_TURN,
                 error::QUEUE_FULL,
                 error::OUTCOME_UNKNOWN,
@@ -288,7 +289,7 @@ pub(in crate::http) const ROUTES: &[Route] = &[
             "/v1/codexd/sessions/{session_id}",
             "closeSession",
             || delete(sessions::close),
-            data::<sessions::One>,
+            data::<sessions::Closed>,
             "Close a session; it stays readable.",
         )
     },
@@ -305,13 +306,13 @@ pub(in crate::http) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        causes: &[&[error::NOT_FOUND, error::TURN_IN_PROGRESS, error::STORAGE, error::SHUTTING_DOWN]],
+        causes: &[CALL, ATTACH, &[error::NOT_FOUND]],
         ..extension(
             "DELETE",
             "/v1/codexd/sessions/{session_id}/queue/{queue_id}",
             "withdrawTurn",
             || delete(turns::withdraw),
-            data::<SessionView>,
+            data::<turns::Withdrawn>,
             "Take a turn that waits out of the queue of a session.",
         )
     },

@@ -73,7 +73,8 @@ async function interrupt() {
   composerState("Interrupting …");
   try {
     const answer = await ask(`${API}/turn/interrupt`, { body: { sessionId: record.sessionId, turnId: record.currentTurnId } });
-    composerState(answer.commandsEnded === false && answer.commandsReason ? `Its commands go on: ${answer.commandsReason}` : "");
+    if (answer.pending) composerState(answer.commandsReason ?? "");
+    else composerState(answer.commandsEnded === false && answer.commandsReason ? `Its commands go on: ${answer.commandsReason}` : "");
   } catch (error) {
     composerState(error.code === "no_turn" ? "" : reason(error));
   } finally {

@@ -6,11 +6,16 @@ use super::query::Query;
 use crate::daemon::DaemonError;
 use crate::http::Shared;
 use crate::journal::Line;
+use crate::state::Event;
+
+/// The event that gives a session another thread.
+const RECREATED: &[u8] = b"session.recreated";
 
 /// A filter; an event passes when it is of a wanted type and about the wanted session.
 #[derive(Debug)]
 pub(super) struct Filter {
     types: Vec<String>,
+    session_id: Option<String>,
     /// What the text of an event about the session holds, in one of these forms.
     about: Option<Vec<Finder<'static>>>,
 }
@@ -32,7 +37,7 @@ impl Filter {
             let threads = ["threadId", "rootThreadId"].into_iter().zip(thread_id.into_iter().cycle());
             session.into_iter().chain(threads).map(|(key, id)| finder(key, id)).collect()
         });
-        Self { types: query.types.clone(), about }
+        Self { types: query.types.clone(), session_id: query.session_id.clone(), about }
     }
 
     /// Whether it lets everything pass.
@@ -40,15 +45,36 @@ impl Filter {
         self.types.is_empty() && self.about.is_none()
     }
 
-    /// Whether this event passes.
-    pub(super) fn passes(&self, line: &Line) -> bool {
+    /// Whether this event passes; to be asked about each event in turn, because a session may get another thread.
+    pub(super) fn passes(&mut self, line: &Line) -> bool {
+        let is_about = self
+            .about
+            .as_ref()
+            .is_none_or(|about| about.iter().any(|finder| finder.find(line.json()).is_some()));
+        if is_about && line.event_type() == RECREATED {
+            self.follow(line);
+        }
         let wanted = self.types.is_empty()
             || self.types.iter().any(|prefix| line.event_type().starts_with(prefix.as_bytes()));
-        wanted
-            && self
-                .about
-                .as_ref()
-                .is_none_or(|about| about.iter().any(|finder| finder.find(line.json()).is_some()))
+        wanted && is_about
+    }
+
+    /// Takes in the new thread of the wanted session.
+    fn follow(&mut self, line: &Line) {
+        let event: Event = match serde_json::from_slice(line.json()) {
+            Ok(event) => event,
+            // Lines are of our own making.
+            Err(_) => return,
+        };
+        let detail = &event.detail;
+        if let (Some(about), Some(thread_id)) = (&mut self.about, detail["threadId"].as_str())
+            && detail["sessionId"].as_str() == self.session_id.as_deref()
+        {
+            let of_thread = finder("threadId", thread_id);
+            if !about.iter().any(|known| known.needle() == of_thread.needle()) {
+                about.push(of_thread);
+            }
+        }
     }
 }
 
@@ -78,6 +104,20 @@ mod tests {
     }
 
     #[test]
+    fn a_session_is_followed_to_its_new_thread() {
+        let mut wanted = filter("sessionId=s&type=app-server", Some("old"));
+        let about = |thread_id: &str| line("app-server.x", serde_json::json!({"threadId": thread_id}));
+        let recreated = |session_id: &str, thread_id: &str| {
+            line("session.recreated", serde_json::json!({"sessionId": session_id, "threadId": thread_id}))
+        };
+        assert!(!wanted.passes(&about("new")));
+        assert!(!wanted.passes(&recreated("other", "theirs")));
+        assert!(!wanted.passes(&recreated("s", "new")), "the type is not wanted, and the thread is followed");
+        assert!(wanted.passes(&about("new")) && wanted.passes(&about("old")));
+        assert!(!wanted.passes(&about("theirs")));
+    }
+
+    #[test]
     fn types_match_by_their_beginning() {
         let event = line("app-server.turn.started", serde_json::Value::Null);
         assert!(filter("", None).passes(&event));
@@ -89,7 +129,7 @@ mod tests {
     #[test]
     fn a_session_is_found_by_its_name_and_by_its_thread_at_any_depth() {
         let about = |detail| line("x", detail);
-        let wanted = filter("sessionId=s", Some("t"));
+        let mut wanted = filter("sessionId=s", Some("t"));
         assert!(wanted.passes(&about(serde_json::json!({"sessionId": "s"}))));
         assert!(wanted.passes(&about(serde_json::json!({"params": {"threadId": "t"}}))));
         assert!(wanted.passes(&about(serde_json::json!({"threadId": "sub-agent", "rootThreadId": "t"}))));

@@ -42,7 +42,7 @@ pub(super) async fn answer(edge: &Handle, query: &Query) -> Result<Response, Api
     let oldest = Cursor { epoch: None, seq: bounds.oldest - 1 };
     let after = query.after.as_ref().unwrap_or(&oldest);
     let after = bounds.check(after).map_err(|gone| ApiError::cursor_gone(super::gap(&bounds, gone), gone))?;
-    let filter = Filter::of(edge, query)?;
+    let mut filter = Filter::of(edge, query)?;
     let failed = |error: std::io::Error| ApiError::unreadable(&error);
 
     let mut reading = edge.daemon.follow(after);

@@ -17,20 +17,20 @@ use crate::support::http::{get, post};
 use crate::support::wait::{DEADLINE, wait_until, wait_until_async};
 
 /// A program that runs, and what it wrote.
-struct Started(Child);
+pub(crate) struct Started(Child);
 
 impl Started {
-    fn new(mut command: Command) -> Self {
+    pub(crate) fn new(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self(command.spawn().unwrap())
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.0), signal).unwrap();
     }
 
     /// Waits until a line on stderr has this in it; all of stderr so far.
-    async fn says(&mut self, wanted: &str) -> String {
+    pub(crate) async fn says(&mut self, wanted: &str) -> String {
         let mut stderr = self.0.stderr.take().unwrap();
         let (wanted, shown) = (wanted.to_owned(), wanted);
         let reading = tokio::task::spawn_blocking(move || {
@@ -47,7 +47,7 @@ impl Started {
         text
     }
 
-    async fn ended(mut self) -> Ended {
+    pub(crate) async fn ended(mut self) -> Ended {
         let status = wait_until("the end of the program", || self.0.try_wait().unwrap()).await;
         let (mut stdout, mut stderr) = (String::new(), String::new());
         if let Some(mut pipe) = self.0.stdout.take() {

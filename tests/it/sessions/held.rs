@@ -163,7 +163,7 @@ async fn a_turn_that_fails_as_the_next_one_would_holds_the_queue() {
 #[tokio::test]
 async fn a_turn_is_found_however_many_came_after_it() {
     let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let mut daemon = wiretap.unsaid_builder().start().await;
     let session_id = session(&daemon).await;
     let body = json!({ "sessionId": session_id, "input": "answer-never kill" });
     post_keyed(&daemon, TURN, "k", &body).await.error(503, "app_server_unavailable");

@@ -6,13 +6,11 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::{Wiretap, ask_with, begun, events_of, queue, queued, restart};
-use crate::api::{
-    SESSIONS, assert_keys, ended, idle, keys, logged, logged_type, record, session, start, text, turn,
-};
-use crate::duplex::delete;
+use crate::api::{SESSIONS, assert_keys, ended, idle, keys, logged, record, session, start, text, turn};
+use crate::duplex::{delete, turn_over};
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, request};
-use crate::support::wait::wait_until_async;
+use crate::support::wait::{wait_until, wait_until_async};
 
 /// Ends a turn that hangs.
 pub(super) async fn release(daemon: &Daemon, session_id: &str, turn_id: &str) {
@@ -136,7 +134,9 @@ async fn a_turn_that_waits_can_be_withdrawn_and_stays_so() {
     let names = [queue(&daemon, &session_id, "one").await, queue(&daemon, &session_id, "two").await];
     let path = |queue_id: &str| format!("{SESSIONS}/{session_id}/queue/{queue_id}");
     let answer = delete(&daemon, &path(&names[0])).await;
-    assert_eq!(keys(answer.data(200)), ["recentEvents", "session", "queuedTurns", "requests", "mcpServers"]);
+    let names_of_keys = ["recentEvents", "session", "queuedTurns", "requests", "mcpServers", "pending"];
+    assert_eq!(keys(answer.data(200)), names_of_keys);
+    assert_eq!(answer.data(200)["pending"], false);
     assert_eq!(answer.data(200)["queuedTurns"][0]["queueId"], names[1]);
     let told = events_of(&daemon, "turn.rejected").pop().unwrap();
     assert_eq!(told["detail"]["queueId"], names[0]);
@@ -153,15 +153,26 @@ async fn a_turn_that_waits_can_be_withdrawn_and_stays_so() {
 }
 
 #[tokio::test]
-async fn a_turn_on_its_way_to_the_app_server_is_not_withdrawn() {
-    let daemon = start().await;
+async fn a_turn_on_its_way_to_the_app_server_is_interrupted_when_it_is_taken_back() {
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.unsaid_builder().start().await;
     let session_id = session(&daemon).await;
     let running = turn(&daemon, &session_id, "hang").await;
-    let queue_id = queue(&daemon, &session_id, "answer-never").await;
+    let queue_id = queue(&daemon, &session_id, "answer-late=1000 hang").await;
+    let next = queue(&daemon, &session_id, "text=next").await;
     release(&daemon, &session_id, &running).await;
-    logged_type(&daemon, "turn.submitted").await;
+    wait_until("the turn on its way", || (wiretap.told("turn/start").len() == 2).then_some(())).await;
     let path = format!("{SESSIONS}/{session_id}/queue/{queue_id}");
-    delete(&daemon, &path).await.error(409, "turn_in_progress");
+    let answer = delete(&daemon, &path).await;
+    assert_eq!(answer.data(200)["pending"], false);
+    let accepted = events_of(&daemon, "turn.accepted");
+    let accepted = accepted.iter().find(|event| event["detail"]["queueId"] == queue_id).unwrap();
+    let turn_id = text(&accepted["detail"]["turnId"]);
+    assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "interrupted");
+    worked_off(&daemon, &session_id).await;
+    let accepted = events_of(&daemon, "turn.accepted");
+    assert!(accepted.iter().any(|event| event["detail"]["queueId"] == next), "the next one runs");
+    delete(&daemon, &path).await.error(404, "not_found");
 }
 
 #[tokio::test]
@@ -227,15 +238,14 @@ async fn a_turn_that_may_wait_does_not_overtake_those_that_wait_already() {
 #[tokio::test]
 async fn a_waiting_turn_that_was_given_away_when_the_daemon_died_runs_once() {
     let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let mut daemon = wiretap.unsaid_builder().start().await;
     let session_id = session(&daemon).await;
     let running = turn(&daemon, &session_id, "hang").await;
     let queue_id = queue(&daemon, &session_id, "hang answer-never").await;
     release(&daemon, &session_id, &running).await;
     // It runs, and nobody was told that it is the one that waited.
     let began = logged(&daemon, "the waiting turn", |event| {
-        event["type"] == "app-server.notification"
-            && event["detail"]["params"]["item"]["clientId"] == queue_id
+        event["type"] == "app-server.turn.started" && event["detail"]["turnId"] != running
     })
     .await;
     assert_eq!(queued(&daemon, &session_id).await, [queue_id]);
@@ -243,7 +253,7 @@ async fn a_waiting_turn_that_was_given_away_when_the_daemon_died_runs_once() {
 
     let daemon = restart(&wiretap, &daemon).await;
     let last = worked_off(&daemon, &session_id).await;
-    assert_eq!(last["lastTurnId"], began["detail"]["params"]["turnId"]);
+    assert_eq!(last["lastTurnId"], began["detail"]["turnId"]);
     assert_eq!(last["lastTurnStatus"], "interrupted");
     assert_eq!(wiretap.told("turn/start").len(), 2);
     idle(&daemon, &session_id).await;

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::{Wiretap, ask_with, begun, events_of, post_keyed, queued, restart};
 use crate::api::{
-    SESSIONS, TURN, create, ended, idle, logged, not_ready, record, request_bytes, session, start, text, turn,
+    SESSIONS, TURN, create, ended, idle, logged, logged_type, not_ready, record, request_bytes, session,
+    start, text, turn,
 };
 use crate::support::daemon::Daemon;
 use crate::support::http::{Answer, Target, get, request};
@@ -190,9 +191,8 @@ async fn a_turn_is_queued_once_and_steered_once() {
 
 /// The turn that the app-server began although nobody was told so.
 async fn began_unanswered(daemon: &Daemon) -> Value {
-    let began =
-        logged(daemon, "the turn", |event| event["detail"]["params"]["item"]["type"] == "userMessage").await;
-    began["detail"]["params"]["turnId"].clone()
+    let began = logged_type(daemon, "app-server.turn.started").await;
+    began["detail"]["turnId"].clone()
 }
 
 /// Sends a request and waits for nothing; the connection is the caller's, because of one that nobody holds any more
@@ -209,7 +209,7 @@ async fn send(daemon: &Daemon, key: &str, body: &Value) -> TcpStream {
 #[tokio::test]
 async fn a_turn_whose_answer_died_with_the_app_server_is_found_again() {
     let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let mut daemon = wiretap.unsaid_builder().start().await;
     let session_id = session(&daemon).await;
     let request = body(&session_id, "answer-never kill");
     post_keyed(&daemon, TURN, "k", &request).await.error(503, "app_server_unavailable");
@@ -230,7 +230,7 @@ async fn a_turn_whose_answer_died_with_the_app_server_is_found_again() {
 #[tokio::test]
 async fn a_turn_whose_answer_died_with_the_daemon_is_found_again() {
     let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let mut daemon = wiretap.unsaid_builder().start().await;
     let session_id = session(&daemon).await;
     let request = body(&session_id, "answer-never hang");
     let _caller = send(&daemon, "k", &request).await;
@@ -298,7 +298,7 @@ async fn a_turn_that_was_never_given_away_runs_when_it_is_repeated() {
 async fn a_turn_is_found_again_although_another_one_runs_by_now() {
     for when_busy in ["refuse", "steer", "queue"] {
         let wiretap = Wiretap::new();
-        let mut daemon = wiretap.builder().start().await;
+        let mut daemon = wiretap.unsaid_builder().start().await;
         let session_id = session(&daemon).await;
         let mut request = body(&session_id, "answer-never kill");
         request["whenBusy"] = json!(when_busy);

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::api::{
     ask_turn, assert_keys, create, idle, logged, logged_type, session, setback, start, text, try_post, turn,
 };
+use crate::sessions::Wiretap;
 use crate::support::daemon::Daemon;
 use crate::support::http::Target;
 
@@ -142,7 +143,8 @@ async fn all_turns_of_a_dying_app_server_fail() {
 
 #[tokio::test]
 async fn a_call_that_waits_for_an_answer_fails_with_the_app_server() {
-    let daemon = start().await;
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.unsaid_builder().start().await;
     let silent = session(&daemon).await;
     let other = session(&daemon).await;
     let (waiting, ()) = tokio::join!(ask_turn(&daemon, &silent, "hang answer-never"), async {

@@ -7,6 +7,7 @@ use tokio::net::TcpStream;
 use crate::api::{
     SESSIONS, TURN, ended, idle, logged, logged_type, request_bytes, session, start, turn, types_of_turn,
 };
+use crate::sessions::Wiretap;
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
 
@@ -29,7 +30,8 @@ async fn odd_answers_disturb_nobody() {
 
 #[tokio::test]
 async fn an_answer_after_the_turn_does_not_open_it_again() {
-    let daemon = start().await;
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.unsaid_builder().start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "answer-late=300").await;
     // The turn was over long before its acceptance.

@@ -1,0 +1,241 @@
+//! The state machine of a turn, held over every order of what is heard of it, with losses and duplicates.
+//!
+//! A model of two sessions on one thread: each turn that the daemon submits has an answer, a start, a completion and
+//! whatever a look at the thread says.
+//! The test delivers these in any order, loses some, and delivers some twice; then it looks at the thread as the daemon
+//! does until nothing is open.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{Look, UNCLEAR_LOOKS, Verdict};
+use crate::state::{Change, Phase, SessionStatus, State, event_type};
+
+const THREAD: &str = "t";
+
+/// What is heard of a turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    Accepted,
+    Started,
+    Item,
+    RetriedError,
+    LastError,
+    Completed,
+    Idle,
+    Active,
+}
+
+const WORDS: [Word; 8] = [
+    Word::Accepted,
+    Word::Started,
+    Word::Item,
+    Word::RetriedError,
+    Word::LastError,
+    Word::Completed,
+    Word::Idle,
+    Word::Active,
+];
+
+/// Who a turn belongs to: the first or the second session, or another client of the app-server.
+fn owner(turn: usize) -> Option<&'static str> {
+    [Some("a"), Some("b"), None][turn % 3]
+}
+
+fn turn_id(turn: usize) -> String {
+    format!("turn-{turn}")
+}
+
+/// How it really ended.
+fn status(turn: usize) -> &'static str {
+    ["completed", "interrupted", "failed"][turn % 3]
+}
+
+/// The event of a word; `None` where there is none, as of the acceptance of what others began.
+fn event_of(turn: usize, word: Word) -> Option<(&'static str, Value)> {
+    let about = json!({ "threadId": THREAD, "turnId": turn_id(turn) });
+    let with = |more: Value| {
+        let mut detail = about.clone();
+        detail.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        detail
+    };
+    Some(match word {
+        Word::Accepted => (event_type::TURN_ACCEPTED, with(json!({ "sessionId": owner(turn)? }))),
+        Word::Started => (event_type::TURN_STARTED, with(json!({ "status": "inProgress" }))),
+        Word::Item => {
+            let item = json!({ "type": "agentMessage", "id": "i", "text": "said" });
+            let params = with(json!({ "item": item }));
+            (event_type::NOTIFICATION, json!({ "notificationMethod": "item/completed", "params": params }))
+        }
+        Word::RetriedError => (event_type::TURN_ERROR, with(json!({ "willRetry": true, "error": {} }))),
+        Word::LastError => (event_type::TURN_ERROR, with(json!({ "willRetry": false, "error": {} }))),
+        Word::Completed => (event_type::TURN_COMPLETED, with(json!({ "status": status(turn) }))),
+        Word::Idle | Word::Active => {
+            let kind = if word == Word::Idle { "idle" } else { "active" };
+            let detail = json!({ "threadId": THREAD, "status": { "type": kind } });
+            (event_type::THREAD_STATUS_CHANGED, detail)
+        }
+    })
+}
+
+/// The records, the ends that were counted, and the events that were written.
+struct Model {
+    state: State,
+    seq: u64,
+    ends: Vec<(String, String)>,
+    /// The turns that were open at some time; one that is first heard of by its end never was.
+    open: BTreeSet<String>,
+    settled: usize,
+}
+
+impl Model {
+    fn new() -> Self {
+        let mut model =
+            Self { state: State::default(), seq: 0, ends: Vec::new(), open: BTreeSet::new(), settled: 0 };
+        for session_id in ["a", "b"] {
+            let session = json!({
+                "sessionId": session_id, "purpose": "duplex", "threadId": THREAD, "status": "active",
+                "endpoint": "stdio://test", "childPid": 7, "createdAt": "T0", "updatedAt": "T0", "cwd": "/w",
+                "model": "m", "modelProvider": "p", "serviceTier": null, "reasoningEffort": null,
+                "currentTurnId": null, "lastTurnId": null, "lastTurnStatus": null, "metadata": {},
+            });
+            let detail = json!({ "sessionId": session_id, "threadId": THREAD, "session": session });
+            model.write(event_type::SESSION_CREATED, detail);
+        }
+        model
+    }
+
+    fn write(&mut self, event_type: &str, detail: Value) {
+        self.seq += 1;
+        let change = Change::read(event_type, "", &detail);
+        assert_ne!(change, Change::None, "{event_type}");
+        if let Some(ending) = self.state.ending(&change) {
+            self.ends.push((ending.turn.turn_id.clone(), ending.status.to_owned()));
+        }
+        let over_before = self.over();
+        self.state.apply(self.seq, &format!("T{}", self.seq), &change);
+        for (turn_id, phase, status) in over_before {
+            let now = self.state.turns.get(THREAD, &turn_id).unwrap();
+            let may_change = phase == Phase::CutOff && event_type == event_type::TURN_SETTLED
+                || phase == Phase::CutOff && event_type == event_type::TURN_COMPLETED;
+            assert!(
+                may_change || now.status == status,
+                "{turn_id} was {status} and is {} by {event_type}",
+                now.status
+            );
+        }
+        self.open.extend(self.state.turns.open().map(|turn| turn.turn_id.clone()));
+        self.check();
+    }
+
+    fn over(&self) -> Vec<(String, Phase, String)> {
+        let over = self.state.turns.of(THREAD).filter(|turn| turn.is_over());
+        over.map(|turn| (turn.turn_id.clone(), turn.phase, turn.status.clone())).collect()
+    }
+
+    /// What is true at any moment.
+    fn check(&self) {
+        let running = self.state.turns.running(THREAD);
+        let shown = running.filter(|turn| turn.phase != Phase::Failing).map(|turn| turn.turn_id.as_str());
+        for session in
+            self.state.sessions.in_thread(THREAD).filter(|session| session.status == SessionStatus::Active)
+        {
+            assert_eq!(session.current_turn_id.as_deref(), shown, "{}", session.session_id);
+        }
+        for turn in self.state.turns.of(THREAD) {
+            assert_eq!(turn.is_over(), turn.status != "inProgress", "{turn:?}");
+            assert_eq!(turn.is_over(), turn.completed_at.is_some(), "{turn:?}");
+        }
+        let open = self.state.turns.open().count();
+        assert_eq!(open, self.state.turns.of(THREAD).filter(|turn| !turn.is_over()).count());
+    }
+
+    /// Looks at the thread as often as the daemon does, at a time at which nothing runs in it any more, and settles what
+    /// that settles; `listed` says which turns the thread lists.
+    fn look(&mut self, listed: impl Fn(usize) -> bool, turns: usize) {
+        for unclear in 0..=UNCLEAR_LOOKS {
+            let list: Vec<_> = (0..turns)
+                .filter(|turn| listed(*turn))
+                .map(|turn| (turn_id(turn), status(turn).to_owned(), None))
+                .collect();
+            let look = Look { is_active: false, turns: list };
+            let open: Vec<_> = self.state.turns.open().cloned().collect();
+            for turn in open {
+                if let Verdict::Ended { status, error } = look.verdict(&turn.turn_id, unclear) {
+                    self.settled += 1;
+                    let session = self.state.session_for(&turn).unwrap().session_id.clone();
+                    let detail = json!({
+                        "sessionId": session, "threadId": THREAD, "turnId": turn.turn_id, "status": status,
+                        "error": error,
+                    });
+                    self.write(event_type::TURN_SETTLED, detail);
+                }
+            }
+        }
+    }
+}
+
+/// What is delivered: of these turns these words, in this order.
+fn deliveries(turns: usize) -> impl Strategy<Value = Vec<(usize, Word)>> {
+    let all: Vec<_> = (0..turns).flat_map(|turn| WORDS.map(|word| (turn, word))).collect();
+    // Each word once or twice, in any order; what is not taken is lost.
+    let twice: Vec<_> = all.iter().chain(&all).copied().collect();
+    let most = twice.len();
+    prop::sample::subsequence(twice, 0..=most).prop_shuffle()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn each_turn_ends_once_whatever_is_lost_late_or_told_twice(
+        deliveries in deliveries(4),
+        cut_at in prop::option::of(0..64usize),
+        close_at in prop::option::of(0..64usize),
+        listed in prop::collection::vec(any::<bool>(), 4),
+    ) {
+        let mut model = Model::new();
+        for (place, (turn, word)) in deliveries.into_iter().enumerate() {
+            if close_at == Some(place) {
+                model.write(event_type::SESSION_CLOSED, json!({ "sessionId": "b" }));
+            }
+            if cut_at == Some(place) {
+                // The end of the connection ends what is open.
+                let open: Vec<_> = model.state.turns.open().cloned().collect();
+                for turn in open {
+                    let session = model.state.session_for(&turn).unwrap().session_id.clone();
+                    let detail = json!({ "sessionId": session, "threadId": THREAD, "turnId": turn.turn_id });
+                    model.write(event_type::TURN_MISSING, detail);
+                }
+            }
+            if let Some((event_type, detail)) = event_of(turn, word) {
+                model.write(event_type, detail);
+            }
+        }
+        let open = model.state.turns.open().count();
+        model.look(|turn| listed[turn], 4);
+        prop_assert_eq!(model.state.turns.open().count(), 0, "each turn ends");
+        prop_assert_eq!(model.settled, open, "what was open is settled once, and nothing else is written");
+        model.look(|turn| listed[turn], 4);
+        prop_assert_eq!(model.settled, open, "and nothing is written for ever");
+        let mut ended: Vec<_> = model.ends.iter().map(|(turn_id, _)| turn_id.clone()).collect();
+        ended.sort();
+        let count = ended.len();
+        ended.dedup();
+        prop_assert_eq!(ended.len(), count, "no turn ends twice: {:?}", model.ends);
+        for turn in model.state.turns.of(THREAD) {
+            if turn.started_by.is_some() {
+                let number: usize = turn.turn_id["turn-".len()..].parse().unwrap();
+                prop_assert_eq!(turn.started_by.as_deref(), owner(number));
+            }
+            prop_assert!(turn.is_over());
+        }
+        prop_assert_eq!(&ended, &model.open.iter().cloned().collect::<Vec<_>>(), "each that was open ended");
+        for session in model.state.sessions.in_thread(THREAD) {
+            prop_assert_eq!(&session.current_turn_id, &None);
+            prop_assert_ne!(session.last_turn_status.as_deref(), Some("inProgress"));
+        }
+    }
+}

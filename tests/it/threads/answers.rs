@@ -1,0 +1,183 @@
+//! Answers to `turn/start` that are late or lost, and interrupts that come before there is a turn to interrupt.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use super::two_on_one_thread;
+use crate::api::{SESSIONS, TURN, ask_turn, idle, logged_type, record, session, start, text, turn};
+use crate::duplex::{delete, interrupt, turn_over};
+use crate::people::Person;
+use crate::people::ask::Started;
+use crate::sessions::{Wiretap, ask_with, events_of, queue};
+use crate::support::daemon::Daemon;
+use crate::support::http::post;
+use crate::support::wait::wait_until;
+
+/// A turn whose answer is lost is known by other ways, and nobody waits for the end of the call.
+async fn is_known_without_its_answer(daemon: &Daemon) {
+    let (first, second, _) = two_on_one_thread(daemon).await;
+    let begun = Instant::now();
+    let body = json!({ "sessionId": first, "input": "answer-never text=known" });
+    let path = format!("{TURN}?wait=10");
+    let (answer, waiting) = tokio::join!(post(daemon, &path, &body), async {
+        let is_begun = || (events_of(daemon, "app-server.turn.started").len() == 2).then_some(());
+        wait_until("the turn", is_begun).await;
+        ask_with(daemon, &second, "text=next", json!({ "whenBusy": "queue" })).await
+    },);
+    let data = answer.data(202);
+    assert_eq!((&data["turn"]["status"], &data["turn"]["text"]), (&json!("completed"), &json!("known")));
+    assert_eq!(data["turn"]["startedBy"], first);
+    assert_eq!(waiting.status, 202, "{}", waiting.text);
+    let accepted = wait_until("the other turn", || {
+        Some(events_of(daemon, "turn.accepted")).filter(|accepted| accepted.len() == 3)
+    })
+    .await;
+    let ours = accepted.iter().filter(|event| event["detail"]["turnId"] == data["turnId"]);
+    assert_eq!(ours.count(), 1);
+    for session_id in [&first, &second] {
+        assert_eq!(idle(daemon, session_id).await["lastTurnStatus"], "completed");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(15), "it took {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn the_users_item_names_the_turn_when_its_answer_is_lost() {
+    is_known_without_its_answer(&start().await).await;
+}
+
+#[tokio::test]
+async fn the_thread_names_the_turn_when_its_answer_is_lost() {
+    let wiretap = Wiretap::new();
+    is_known_without_its_answer(&wiretap.untold_builder().start().await).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_late_opens_no_turn_again() {
+    let wiretap = Wiretap::new();
+    // By nothing but the answer it is known which turn it is.
+    let daemon = wiretap.untold_builder().start().await;
+    let (first, second, _) = two_on_one_thread(&daemon).await;
+    let (late, next) = tokio::join!(ask_turn(&daemon, &first, "answer-late=700 text=late"), async {
+        told(&wiretap, 2).await;
+        ask_with(&daemon, &second, "text=next", json!({ "whenBusy": "queue" })).await
+    });
+    let late = text(&late.data(202)["turnId"]);
+    assert_eq!(turn_over(&daemon, &second, &late).await["text"], "late");
+    assert_eq!(next.status, 202, "{}", next.text);
+    wait_until("both ends", || (events_of(&daemon, "app-server.turn.completed").len() == 3).then_some(()))
+        .await;
+    for session_id in [&first, &second] {
+        let record = idle(&daemon, session_id).await;
+        assert_eq!(record["lastTurnStatus"], "completed");
+        assert_ne!(record["lastTurnId"], late);
+    }
+    assert_eq!(events_of(&daemon, "turn.accepted").len(), 3);
+    assert_eq!(events_of(&daemon, "turn.settled"), [Value::Null; 0]);
+    turn(&daemon, &first, "hello").await;
+}
+
+#[tokio::test]
+async fn an_interrupt_while_the_answer_is_outstanding_is_kept() {
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.untold_builder().start().await;
+    let (first, second, _) = two_on_one_thread(&daemon).await;
+    let (turn, interrupted) = tokio::join!(ask_turn(&daemon, &first, "answer-late=800 hang"), async {
+        told(&wiretap, 2).await;
+        interrupt(&daemon, &second).await
+    });
+    let turn_id = text(&turn.data(202)["turnId"]);
+    let data = interrupted.data(202);
+    assert_eq!((&data["interrupted"], &data["pending"]), (&json!(true), &json!(false)));
+    assert_eq!(data["turn"]["turnId"], turn_id);
+    assert_eq!(turn_over(&daemon, &first, &turn_id).await["status"], "interrupted");
+    interrupt(&daemon, &first).await.error(409, "no_turn");
+}
+
+#[tokio::test]
+async fn an_interrupt_that_takes_long_is_carried_out_after_its_answer() {
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.unsaid_builder().start().await;
+    let session_id = session(&daemon).await;
+    let (turn, interrupted) = tokio::join!(ask_turn(&daemon, &session_id, "answer-late=7000 hang"), async {
+        told(&wiretap, 1).await;
+        interrupt(&daemon, &session_id).await
+    });
+    let data = interrupted.data(202);
+    // Where the start of the turn was heard before, it can be interrupted at once.
+    assert_eq!(data["pending"], data["turn"].is_null(), "{data}");
+    assert_ne!(data["interrupted"], data["pending"], "{data}");
+    let turn_id = text(&turn.data(202)["turnId"]);
+    assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "interrupted");
+}
+
+#[tokio::test]
+async fn a_session_is_closed_with_its_turn_while_the_answer_is_outstanding() {
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.untold_builder().start().await;
+    let (first, second, thread_id) = two_on_one_thread(&daemon).await;
+    let (turn, closed) = tokio::join!(ask_turn(&daemon, &first, "answer-late=800 hang"), async {
+        told(&wiretap, 2).await;
+        delete(&daemon, &format!("{SESSIONS}/{first}?interrupt=true")).await
+    });
+    let turn_id = text(&turn.data(202)["turnId"]);
+    let session = &closed.data(200)["session"];
+    assert_eq!((&session["status"], &closed.data(200)["pending"]), (&json!("closed"), &json!(false)));
+    assert_eq!(
+        (&session["lastTurnId"], &session["lastTurnStatus"]),
+        (&json!(turn_id), &json!("interrupted"))
+    );
+    assert_eq!(record(&daemon, &second).await["lastTurnStatus"], "interrupted");
+    assert_eq!(wiretap.told("turn/interrupt"), [json!({ "threadId": thread_id, "turnId": turn_id })]);
+    crate::api::turn(&daemon, &second, "hello").await;
+}
+
+/// Waits until the app-server was told of so many turns.
+async fn told(wiretap: &Wiretap, turns: usize) {
+    wait_until("the submission", || (wiretap.told("turn/start").len() == turns).then_some(())).await;
+}
+
+#[tokio::test]
+async fn ctrl_c_before_there_is_a_turn_leaves_none_behind() {
+    let wiretap = Wiretap::new();
+    // Each message takes half a second, so the session is on its way for so long.
+    let daemon = wiretap.slow_builder().start().await;
+    let person = Person::beside(&daemon);
+    let asking = Started::new(person.command(&["ask", "hang"]));
+    wait_until("the session on its way", || (!wiretap.told("thread/start").is_empty()).then_some(())).await;
+    asking.signal(Signal::INT);
+    let ended = asking.ended().await;
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    logged_type(&daemon, "session.closed").await;
+    assert_eq!(wiretap.told("turn/start"), [Value::Null; 0]);
+}
+
+#[tokio::test]
+async fn ctrl_c_while_the_turn_is_on_its_way_interrupts_it() {
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.slow_builder().start().await;
+    let person = Person::beside(&daemon);
+    let asking = Started::new(person.command(&["ask", "hang"]));
+    told(&wiretap, 1).await;
+    asking.signal(Signal::INT);
+    let ended = asking.ended().await;
+    assert_eq!(ended.code, Some(4), "{ended:?}");
+    let created = logged_type(&daemon, "session.created").await;
+    let record = idle(&daemon, &text(&created["detail"]["sessionId"])).await;
+    assert_eq!(record["lastTurnStatus"], "interrupted");
+}
+
+#[tokio::test]
+async fn a_waiting_turn_that_is_interrupted_on_its_way_does_not_run() {
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.unsaid_builder().start().await;
+    let session_id = session(&daemon).await;
+    let running = turn(&daemon, &session_id, "hang").await;
+    queue(&daemon, &session_id, "answer-late=800 hang").await;
+    ask_with(&daemon, &session_id, "text=end", json!({ "expectedTurnId": running })).await.data(202);
+    told(&wiretap, 2).await;
+    let data = interrupt(&daemon, &session_id).await.data(202).clone();
+    assert_eq!(data["turn"]["status"], "interrupted", "{data}");
+    assert_ne!(data["turn"]["turnId"], running);
+}

@@ -1,0 +1,110 @@
+//! One order of turns for all sessions of a thread.
+
+use serde_json::{Value, json};
+
+use super::two_on_one_thread;
+use crate::api::{ask_turn, idle, logged_type, record, start, text, turn};
+use crate::duplex::turn_over;
+use crate::sessions::{Wiretap, ask_with, events_of, queue};
+use crate::support::daemon::Daemon;
+use crate::support::http::Answer;
+use crate::support::wait::wait_until;
+
+/// Both sessions ask for a turn at the same moment; the answer that was accepted as a turn comes first.
+async fn both(daemon: &Daemon, sessions: [&str; 2], fields: Value) -> [Answer; 2] {
+    let ask = |session_id| ask_with(daemon, session_id, "answer-late=200 hang", fields.clone());
+    let (one, other) = tokio::join!(ask(sessions[0]), ask(sessions[1]));
+    // The one that asked for nothing but a turn has its own answer, whichever was first.
+    if one.json["data"]["turnId"].is_string() { [one, other] } else { [other, one] }
+}
+
+#[tokio::test]
+async fn of_two_turns_at_once_on_two_sessions_one_begins_and_the_other_is_refused() {
+    let daemon = start().await;
+    let (first, second, _) = two_on_one_thread(&daemon).await;
+    let [begun, refused] = both(&daemon, [&first, &second], json!({})).await;
+    let turn_id = begun.data(202)["turnId"].clone();
+    assert!(refused.error(409, "turn_in_progress").contains(turn_id.as_str().unwrap()), "{}", refused.text);
+    // One after the other, before the first was said to run or not.
+    for session_id in [&first, &second] {
+        ask_turn(&daemon, session_id, "hello").await.error(409, "turn_in_progress");
+        assert_eq!(record(&daemon, session_id).await["currentTurnId"], turn_id);
+    }
+    assert_eq!(events_of(&daemon, "turn.accepted").len(), 2);
+}
+
+#[tokio::test]
+async fn of_two_turns_at_once_on_two_sessions_the_second_one_steers_if_it_may() {
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.builder().start().await;
+    let (first, second, _) = two_on_one_thread(&daemon).await;
+    let steer = json!({ "whenBusy": "steer" });
+    let [one, other] = both(&daemon, [&first, &second], steer).await;
+    assert_eq!(one.data(202)["turnId"], other.data(202)["turnId"]);
+    assert_eq!((wiretap.told("turn/start").len(), wiretap.told("turn/steer").len()), (2, 1));
+    let accepted = events_of(&daemon, "turn.accepted");
+    let steered: Vec<_> = accepted.iter().map(|event| &event["detail"]["steered"]).collect();
+    assert_eq!(steered, [&Value::Null, &Value::Null, &json!(true)]);
+}
+
+#[tokio::test]
+async fn turns_wait_in_one_order_whatever_session_of_the_thread_they_are_for() {
+    let wiretap = Wiretap::new();
+    let daemon = wiretap.builder().start().await;
+    let (first, second, _) = two_on_one_thread(&daemon).await;
+    let [begun, waiting] = both(&daemon, [&first, &second], json!({ "whenBusy": "queue" })).await;
+    let mut names = vec![text(&waiting.data(202)["queueId"])];
+    assert_eq!(waiting.data(202)["turnId"], Value::Null);
+    for session_id in [&first, &second, &second, &first] {
+        names.push(queue(&daemon, session_id, "deltas=1").await);
+    }
+    let positions: Vec<_> =
+        events_of(&daemon, "turn.queued").iter().map(|event| event["detail"]["position"].clone()).collect();
+    assert_eq!(positions, [1, 2, 3, 4, 5]);
+    let end = async |turn_id: String| {
+        let fields = json!({ "expectedTurnId": turn_id });
+        ask_with(&daemon, &first, "text=end", fields).await.data(202);
+        turn_over(&daemon, &first, &turn_id).await;
+    };
+    end(text(&begun.data(202)["turnId"])).await;
+    end(turn_of(&daemon, &names[0]).await).await;
+    turn_over(&daemon, &first, &turn_of(&daemon, &names[4]).await).await;
+    let told: Vec<_> =
+        wiretap.told("turn/start").iter().map(|turn| text(&turn["clientUserMessageId"])).collect();
+    assert_eq!(told[2..], names);
+    assert_eq!(wiretap.told("turn/steer").len(), 2, "none was steered into another one");
+    assert_eq!(events_of(&daemon, "turn.settled"), [Value::Null; 0]);
+}
+
+/// The turn that a waiting one became, while the one before it ends.
+async fn turn_of(daemon: &Daemon, queue_id: &str) -> String {
+    let is_it = |event: &Value| event["detail"]["queueId"] == queue_id && event["type"] == "turn.accepted";
+    let find = || events_of(daemon, "turn.accepted").into_iter().find(is_it);
+    text(&wait_until("the waiting turn", find).await["detail"]["turnId"])
+}
+
+#[tokio::test]
+async fn a_waiting_turn_begins_as_soon_as_the_one_before_it_ends() {
+    let daemon = start().await;
+    let (first, second, _) = two_on_one_thread(&daemon).await;
+    let running = turn(&daemon, &first, "hang").await;
+    for session_id in [&second, &first, &second, &first, &second] {
+        queue(&daemon, session_id, "deltas=1").await;
+    }
+    ask_with(&daemon, &first, "text=end", json!({ "expectedTurnId": running })).await.data(202);
+    logged_type(&daemon, "app-server.turn.completed").await;
+    wait_until("the end of all turns", || {
+        (events_of(&daemon, "app-server.turn.completed").len() == 7).then_some(())
+    })
+    .await;
+    idle(&daemon, &first).await;
+    let time = |event: &Value| event["createdAt"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let ended: Vec<_> = events_of(&daemon, "app-server.turn.completed").iter().skip(1).map(time).collect();
+    let begun: Vec<_> = events_of(&daemon, "app-server.turn.started").iter().skip(2).map(time).collect();
+    let gaps: Vec<_> =
+        ended.iter().zip(&begun).map(|(ended, begun)| begun.duration_since(*ended).as_millis()).collect();
+    assert_eq!(gaps.len(), 5);
+    assert!(gaps.iter().any(|gap| *gap < 50), "{gaps:?} ms");
+    // On a machine that is busy one of them may take longer; the look at an idle thread would take 1 s each time.
+    assert!(gaps.iter().filter(|gap| **gap < 700).count() >= 4, "{gaps:?} ms");
+}

@@ -1,0 +1,30 @@
+//! Streams of a session whose thread is created anew.
+
+use serde_json::json;
+
+use crate::api::{create, record, text, turn};
+use crate::sessions::{Wiretap, restart};
+use crate::support::websocket::EventStream;
+
+#[tokio::test]
+async fn a_stream_of_a_session_follows_it_to_its_new_thread() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.builder().start().await;
+    let before = create(&daemon, json!({})).await;
+    let session_id = text(&before["sessionId"]);
+    daemon.kill().await;
+
+    let daemon = restart(&wiretap, &daemon).await;
+    let path = format!("/v1/codexd/events?sessionId={session_id}");
+    let mut stream = EventStream::connect_to(&daemon, &path, &[]).await;
+    stream.hello().await;
+    let turn_id = turn(&daemon, &session_id, "text=heard").await;
+    assert_ne!(record(&daemon, &session_id).await["threadId"], before["threadId"]);
+    let is_end = |event: &serde_json::Value| event["type"] == "app-server.turn.completed";
+    let events = stream.collect_until("the end of the turn", is_end).await;
+    let types: Vec<_> = events.iter().map(|event| text(&event["type"])).collect();
+    for wanted in ["session.recreated", "turn.accepted", "app-server.turn.message.delta"] {
+        assert!(types.iter().any(|found| found == wanted), "no {wanted} in {types:?}");
+    }
+    assert_eq!(events.last().unwrap()["detail"]["turnId"], turn_id);
+}
