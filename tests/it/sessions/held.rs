@@ -85,7 +85,7 @@ async fn a_client_has_a_queue_tried_again_at_once() {
     queue(&daemon, &session_id, "one").await;
     // A queue that is not held stays as it is.
     let answer = resume(&daemon, &session_id).await;
-    assert_eq!(keys(answer.data(202)), ["recentEvents", "session", "queuedTurns", "requests"]);
+    assert_eq!(keys(answer.data(202)), ["recentEvents", "session", "queuedTurns", "requests", "mcpServers"]);
     resume(&daemon, "nobody").await.error(404, "not_found");
     let thread_id = record(&daemon, &session_id).await["threadId"].clone();
     daemon.stop().await;
