@@ -32,7 +32,7 @@ use crate::daemon::ChildFile;
 use crate::disk::Disk;
 use crate::http::Query;
 use crate::journal::{Bounds, Cursor, Entry, Found, Journal, Limits, MetaFile, Next, seq_of};
-use crate::state::snapshot::{self, DaemonFile, Identity, Loaded, RecentFile, RegistryFile};
+use crate::state::snapshot::{self, DaemonFile, Identity, Layout, Loaded, RecentFile, RegistryFile};
 use crate::state::{DaemonState, State};
 
 pub use head::head;
@@ -327,7 +327,7 @@ impl AsyncRead for Pieces<'_> {
     }
 }
 
-fn reload<T: Serialize + DeserializeOwned + Debug>(path: &Path, content: &[u8]) {
+fn reload<T: Serialize + DeserializeOwned + Debug + Layout>(path: &Path, content: &[u8]) {
     let disk = Disk::default();
     disk.replace(path, content).unwrap();
     match snapshot::load::<T>(&disk, path).unwrap() {
@@ -342,8 +342,8 @@ fn reload<T: Serialize + DeserializeOwned + Debug>(path: &Path, content: &[u8]) 
             assert_eq!(fs::read(moved_to).unwrap(), content);
             assert!(!path.exists());
         }
-        Loaded::Newer { version } => {
-            assert!(version > snapshot::VERSION);
+        Loaded::Newer { version, known } => {
+            assert!(version > known && known == T::VERSION);
             assert_eq!(fs::read(path).unwrap(), content);
         }
         Loaded::Missing => panic!("it is there"),

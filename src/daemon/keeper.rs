@@ -13,7 +13,7 @@ use super::status::DaemonView;
 use crate::config::Config;
 use crate::disk::{Disk, FolderLock};
 use crate::journal::LogSync;
-use crate::state::snapshot::{self, DaemonFile, RecentFile, RegistryFile};
+use crate::state::snapshot::{self, DaemonFile, Layout, RecentFile, RegistryFile};
 
 /// The shortest time between two rounds.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -184,7 +184,7 @@ impl Shared {
         let events: Vec<&RawValue> =
             recent.iter().filter_map(|line| serde_json::from_slice(line.json()).ok()).collect();
         let recent = RecentFile {
-            format_version: snapshot::VERSION,
+            format_version: RecentFile::<&RawValue>::VERSION,
             through_seq: daemon.through_seq,
             synced_through,
             max_entries: view.recent,

@@ -8,7 +8,7 @@ use super::recorder::now;
 use crate::config::Config;
 use crate::disk::{Disk, FolderLock, LockError};
 use crate::journal::{Journal, Known, Limits, OpenFailure};
-use crate::state::snapshot::{self, DaemonFile, Identity, Loaded, RecentFile, RegistryFile};
+use crate::state::snapshot::{self, DaemonFile, Identity, Layout, Loaded, RecentFile, RegistryFile};
 use crate::state::{DaemonState, Draft, Event, State, event_type};
 
 /// Why the daemon cannot use its folders.
@@ -31,14 +31,15 @@ pub enum OpenError {
         "{} was written by a newer codexd (layout {version}, and this one, {}, knows {known}). Nothing was changed. \
          Start the newer codexd, or give this one directories of its own with --state-dir and --logs-dir.",
         path.display(),
-        env!("CARGO_PKG_VERSION"),
-        known = snapshot::VERSION
+        env!("CARGO_PKG_VERSION")
     )]
     Newer {
         /// The file.
         path: PathBuf,
         /// The version of its layout.
         version: u32,
+        /// The highest version that this program knows.
+        known: u32,
     },
 }
 
@@ -116,7 +117,9 @@ pub(crate) fn open(config: &Config, folders: &Folders) -> Result<Opened, OpenErr
     let failed = |source| OpenError::File { path: logs.clone(), source };
     let opened = Journal::open(logs, loading.disk.clone(), limits, known, config.event_cache_size).map_err(
         |failure| match failure {
-            OpenFailure::Newer(version) => OpenError::Newer { path: logs.join("event-log.json"), version },
+            OpenFailure::Newer { version, known } => {
+                OpenError::Newer { path: logs.join("event-log.json"), version, known }
+            }
             OpenFailure::Io(source) => failed(source),
         },
     )?;
@@ -185,7 +188,7 @@ struct Loading {
 }
 
 impl Loading {
-    fn load<T: serde::de::DeserializeOwned>(&mut self, path: &Path) -> Result<Option<T>, OpenError> {
+    fn load<T: serde::de::DeserializeOwned + Layout>(&mut self, path: &Path) -> Result<Option<T>, OpenError> {
         let loaded = snapshot::load(&self.disk, path)
             .map_err(|source| OpenError::File { path: path.to_owned(), source })?;
         let notice = match loaded {
@@ -196,7 +199,9 @@ impl Loading {
                 path.display(),
                 moved_to.display(),
             ),
-            Loaded::Newer { version } => return Err(OpenError::Newer { path: path.to_owned(), version }),
+            Loaded::Newer { version, known } => {
+                return Err(OpenError::Newer { path: path.to_owned(), version, known });
+            }
         };
         self.notices.push(drafts::state_notice(notice));
         Ok(None)
@@ -212,10 +217,10 @@ impl Loading {
         let path = &config.paths.identity;
         let identity = match known.clone() {
             Some(identity) => {
-                Identity { format_version: snapshot::VERSION, version: config.version.to_owned(), ..identity }
+                Identity { format_version: Identity::VERSION, version: config.version.to_owned(), ..identity }
             }
             None => Identity {
-                format_version: snapshot::VERSION,
+                format_version: Identity::VERSION,
                 daemon_id: daemon_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
                 node_id: config.node_id.clone(),
                 repo_root: config.paths.repo_root.as_ref().map(|path| path.to_string_lossy().into_owned()),

@@ -51,8 +51,13 @@ impl From<String> for Notice {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenFailure {
     /// A newer version of the program wrote it, with a layout of this version.
-    #[error("event-log.json has the layout {0}, and this codexd knows {known}", known = meta::VERSION)]
-    Newer(u32),
+    #[error("event-log.json has the layout {version}, and this codexd knows {known}")]
+    Newer {
+        /// The version of the layout.
+        version: u32,
+        /// The highest version that this program knows.
+        known: u32,
+    },
     /// The directory cannot be used.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -98,7 +103,9 @@ impl Journal {
                 is_copy = true;
                 Some(meta)
             }
-            Found::Newer(version) => return Err(OpenFailure::Newer(version)),
+            Found::Newer(version) => {
+                return Err(OpenFailure::Newer { version, known: meta::VERSION });
+            }
             Found::Missing => None,
             Found::Bad(reason) => {
                 notices.push(format!("event-log.json could not be read: {reason}.").into());
@@ -357,7 +364,7 @@ const LINES_OF_A_START: usize = 16;
 /// The numbers that were skipped after crashes, as the lines behind each jump say it.
 ///
 /// For a log whose `event-log.json` does not say it: it is lost, or of an earlier version.
-fn skipped_by_lines<'a>(files: impl Iterator<Item = &'a Segment>) -> io::Result<Vec<(u64, u64)>> {
+pub(super) fn skipped_by_lines<'a>(files: impl Iterator<Item = &'a Segment>) -> io::Result<Vec<(u64, u64)>> {
     let mut skipped = Vec::new();
     let (mut last, mut jump, mut looked_at) = (0, None, 0);
     for segment in files {

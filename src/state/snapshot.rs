@@ -12,8 +12,29 @@ use super::turn::SessionTurn;
 use super::{DaemonState, Descendants, Memory, Request, Session, State, Turns};
 use crate::disk::Disk;
 
-/// The version of the files' layout that this program writes and reads.
-pub const VERSION: u32 = 1;
+/// A file with a layout that has a version of its own.
+pub trait Layout {
+    /// The version that this program writes; it reads all up to this one.
+    const VERSION: u32;
+}
+
+impl Layout for Identity {
+    const VERSION: u32 = 1;
+}
+
+/// 2 has the turns of threads, what was asked and what is remembered.
+/// A codexd that knows only 1 would write the file without them; 2 makes it leave the file alone.
+impl Layout for RegistryFile {
+    const VERSION: u32 = 2;
+}
+
+impl<D> Layout for DaemonFile<D> {
+    const VERSION: u32 = 1;
+}
+
+impl<E> Layout for RecentFile<E> {
+    const VERSION: u32 = 1;
+}
 
 /// The highest number of an event that is believed: what JSON readers count exactly.
 const HIGHEST_SEQ: u64 = 1 << 53;
@@ -141,7 +162,7 @@ impl RegistryFile {
     /// The file that holds `state`'s sessions.
     pub fn of(state: &State) -> Self {
         Self {
-            format_version: VERSION,
+            format_version: Self::VERSION,
             through_seq: state.through,
             synced_through: None,
             updated_at: state.sessions_updated_at.clone(),
@@ -159,7 +180,7 @@ impl<D> DaemonFile<D> {
     /// The file that holds the daemon record of `state`, as `view` shows it.
     pub fn of(state: &State, view: impl FnOnce(DaemonState) -> D) -> Self {
         Self {
-            format_version: VERSION,
+            format_version: Self::VERSION,
             through_seq: state.through,
             synced_through: None,
             daemon: view(state.daemon.clone()),
@@ -185,6 +206,8 @@ pub enum Loaded<T> {
     Newer {
         /// The version of its layout.
         version: u32,
+        /// The highest version that this program knows.
+        known: u32,
     },
 }
 
@@ -192,7 +215,7 @@ pub enum Loaded<T> {
 ///
 /// What is no valid snapshot is moved out of the way and reported, never overwritten in place.
 /// Fails when the file is not ours, or cannot be read or moved.
-pub fn load<T: DeserializeOwned>(disk: &Disk, path: &Path) -> io::Result<Loaded<T>> {
+pub fn load<T: DeserializeOwned + Layout>(disk: &Disk, path: &Path) -> io::Result<Loaded<T>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Version {
@@ -209,9 +232,9 @@ pub fn load<T: DeserializeOwned>(disk: &Disk, path: &Path) -> io::Result<Loaded<
     }
     let Some(text) = disk.read(path)? else { return Ok(Loaded::Missing) };
     if let Ok(Version { format_version: version }) = serde_json::from_slice(&text)
-        && version > VERSION
+        && version > T::VERSION
     {
-        return Ok(Loaded::Newer { version });
+        return Ok(Loaded::Newer { version, known: T::VERSION });
     }
     let reason = match (serde_json::from_slice(&text), serde_json::from_slice(&text)) {
         (Ok(_), Ok(Through { through_seq })) if through_seq > HIGHEST_SEQ => {

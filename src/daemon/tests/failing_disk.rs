@@ -205,6 +205,14 @@ async fn a_disk_that_recovers_under_a_life_keeps_all_of_it() {
     }
 }
 
+/// A file of one version.
+#[derive(Debug, serde::Serialize, serde::Deserialize)]
+struct File(String);
+
+impl snapshot::Layout for File {
+    const VERSION: u32 = 1;
+}
+
 #[test]
 fn a_snapshot_is_the_old_or_the_new_one_whatever_call_fails() {
     for operation in OPERATIONS {
@@ -214,17 +222,17 @@ fn a_snapshot_is_the_old_or_the_new_one_whatever_call_fails() {
                 let path = folder.path().join("file.json");
                 let faults = Arc::new(Faults::default());
                 let disk = faults.disk();
-                snapshot::save(&disk, &path, &"old").unwrap();
+                snapshot::save(&disk, &path, &File("old".to_owned())).unwrap();
                 let plan = |first| Some(Plan { operation, first, forever, kind: io::ErrorKind::StorageFull });
                 faults.plan(plan(first));
-                let saved = snapshot::save(&disk, &path, &"new").is_ok();
+                let saved = snapshot::save(&disk, &path, &File("new".to_owned())).is_ok();
                 let failed = faults.failed();
                 // What cannot be read for a moment is no reason to set it aside.
                 faults.plan(plan(1));
-                let read = snapshot::load::<String>(&disk, &path);
+                let read = snapshot::load::<File>(&disk, &path);
                 assert!(matches!(read, Err(_) | Ok(Loaded::Good(_))), "{operation:?}: {read:?}");
                 faults.plan(None);
-                let Loaded::Good(found) = snapshot::load::<String>(&disk, &path).unwrap() else {
+                let Loaded::Good(File(found)) = snapshot::load::<File>(&disk, &path).unwrap() else {
                     panic!("{operation:?} {first} forever={forever}: the snapshot is unreadable");
                 };
                 assert!(found == "new" || (!saved && found == "old"), "{operation:?} {first}: {found}");

@@ -97,7 +97,8 @@ async fn directories_of_a_newer_codexd_are_refused_and_left_as_they_are() {
         let daemon = stopped_daemon().await;
         let directory = if name == "event-log.json" { daemon.logs_dir() } else { daemon.state_dir() };
         let path = directory.join(name);
-        let newer = json!({ "formatVersion": 2, "news": true }).to_string();
+        let known = if name == "session-registry.json" { 2 } else { 1 };
+        let newer = json!({ "formatVersion": known + 1, "news": true }).to_string();
         let kept = fs::read(&path).unwrap();
         fs::write(&path, &newer).unwrap();
         let listed = || (names(&daemon.state_dir()), names(&daemon.logs_dir()));
@@ -105,15 +106,25 @@ async fn directories_of_a_newer_codexd_are_refused_and_left_as_they_are() {
         let refusal = Daemon::builder().state_from(&daemon).start_refused().await;
         assert_eq!(refusal.status.code(), Some(2), "{name}: {}", refusal.stderr);
         let said = refusal.stderr.lines().find(|line| line.contains(name)).unwrap_or_default();
-        assert!(said.contains("was written by a newer codexd (layout 2"), "{name}: {}", refusal.stderr);
+        let wanted = format!("was written by a newer codexd (layout {}, and this one, ", known + 1);
+        assert!(said.contains(&wanted), "{name}: {}", refusal.stderr);
+        assert!(said.contains(&format!(", knows {known})")), "{name}: {}", refusal.stderr);
         assert!(said.contains(path.to_str().unwrap()) && said.contains("--state-dir"), "{said}");
         assert_eq!(refusal.stdout, "", "{name}");
         assert_eq!(fs::read_to_string(&path).unwrap(), newer, "{name}");
         assert_eq!((listed(), daemon.events_on_disk()), before, "{name}: nothing else was changed");
         fs::write(&path, kept).unwrap();
         let after = restart(&daemon, &NO_ARGUMENTS).await;
-        assert_eq!(known(&after).await.1.as_array().unwrap().len(), 1, "{name}");
+        assert_eq!(self::known(&after).await.1.as_array().unwrap().len(), 1, "{name}");
     }
+}
+
+#[tokio::test]
+async fn each_file_says_the_version_of_its_own_layout() {
+    let daemon = stopped_daemon().await;
+    let version = |name: &str| json_file(&daemon.state_dir().join(name))["formatVersion"].clone();
+    // The registry has keys that a program which knows only version 1 would drop.
+    assert_eq!(STATE_FILES.map(version), [1, 1, 2, 1].map(Value::from), "{STATE_FILES:?}");
 }
 
 #[tokio::test]
