@@ -46,6 +46,15 @@ pub enum Request {
         /// Answer in JSON.
         json: bool,
     },
+    /// Copy the state and the events.
+    Backup {
+        /// The flags given.
+        settings: Settings,
+        /// Answer in JSON.
+        json: bool,
+        /// The directory that is made for the copy.
+        directory: PathBuf,
+    },
     /// Make the file with the token.
     Token {
         /// The flags given.
@@ -151,6 +160,12 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, CliExit> {
         Some(Command::Config(_)) if run_once => return refuse("--run-once", "config"),
         Some(Command::Smoke(_)) if run_once => return refuse("--run-once", "smoke"),
         Some(Command::Token(_)) if run_once => return refuse("--run-once", "token"),
+        Some(Command::Backup(_)) if run_once => return refuse("--run-once", "backup"),
+        Some(Command::Backup(BackupArguments { directory, common: after })) => Request::Backup {
+            settings: merge(settings, after.settings)?,
+            json: json || after.json,
+            directory,
+        },
         Some(Command::Status(after)) => {
             Request::Status { settings: merge(settings, after.settings)?, json: json || after.json }
         }
@@ -193,6 +208,8 @@ enum Command {
     People(people::PeopleCommand),
     /// Show every setting and where its value comes from
     Config(CommonArguments),
+    /// Copy the state and the events to a new directory, while codexd runs or not
+    Backup(BackupArguments),
     /// Make the file with the token that --auth-token-file names
     Token(TokenArguments),
     /// Try everything out against a built-in offline app-server
@@ -261,6 +278,15 @@ pub enum ServiceAction {
     Status,
     /// Show the file that install would write
     Print,
+}
+
+#[derive(Debug, Args)]
+struct BackupArguments {
+    /// Directory for the copy, which is made; an empty one may exist
+    #[arg(value_name = "DIRECTORY")]
+    directory: PathBuf,
+    #[command(flatten)]
+    common: CommonArguments,
 }
 
 #[derive(Debug, Args)]

@@ -57,6 +57,11 @@ fn the_service_needs_to_know_what_to_do() {
             assert_eq!(parse_words(&words), Ok(expected.clone()));
         }
     }
+    let backup = Request::Backup { settings: flags.clone(), json: true, directory: PathBuf::from("copy") };
+    assert_eq!(parse_words(&["backup", "copy", "--json", "--node-id", "x"]), Ok(backup.clone()));
+    assert_eq!(parse_words(&["--node-id", "x", "--json", "backup", "copy"]), Ok(backup));
+    assert!(usage_of(&["backup"]).contains("<DIRECTORY> is missing;"));
+    assert!(usage_of(&["--run-once", "backup", "copy"]).contains("means nothing to \"backup\""));
     let doctor = Request::Doctor { settings: flags, json: false };
     assert_eq!(parse_words(&["doctor", "--node-id", "x"]), Ok(doctor));
     assert!(usage_of(&["service", "start"]).contains("invalid value 'start'"));
@@ -193,6 +198,7 @@ fn help_shows_every_flag_with_its_variable_and_default() {
         "start",
         "status",
         "config",
+        "backup",
         "token",
         "smoke",
         "service",

@@ -4,6 +4,7 @@
 //! 130 left by a second Ctrl-C; `docs/operations.md` has the whole table.
 
 mod ask;
+mod backup;
 mod client;
 mod close;
 mod config;
@@ -91,6 +92,9 @@ pub fn run(request: Request) -> ExitCode {
         }
         Request::Config { settings, json } => {
             resolve(&settings).and_then(|config| config::run(&config, json))
+        }
+        Request::Backup { settings, json, directory } => {
+            resolve(&settings).and_then(|config| backup::run(&config, json, &directory))
         }
         Request::Token { settings, json, replace } => {
             resolve(&settings).and_then(|config| token::run(&config, json, replace))

@@ -2,6 +2,8 @@
 
 mod attach;
 mod background;
+#[expect(clippy::disallowed_methods, reason = "the command that makes a backup is a process of its own")]
+mod backup;
 mod calls;
 #[expect(
     clippy::disallowed_methods,
@@ -70,6 +72,7 @@ use submission::Submissions;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::child::ChildFile;
+pub use backup::{Backup, BackupError, back_up};
 pub(crate) use child::plan_for_a_look;
 pub use codex::{CodexHealth, CodexState};
 pub(crate) use codex::{INSTALL, LOGIN, MINIMUM, codex_version, is_offline, refused_configuration};

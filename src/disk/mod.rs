@@ -210,12 +210,31 @@ impl Disk {
     pub(crate) fn read(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
         use std::io::Read;
         let mut content = Vec::new();
-        match self.open(path, OpenOptions::new().read(true)) {
+        match self.open_read(path) {
             Ok(mut file) => file.read_to_end(&mut content)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
         Ok(Some(content))
+    }
+
+    /// Opens a file to read it.
+    pub(crate) fn open_read(&self, path: &Path) -> io::Result<File> {
+        self.open(path, OpenOptions::new().read(true))
+    }
+
+    /// Makes a directory that is not there yet, with those above it.
+    pub(crate) fn make_new_directory(&self, path: &Path) -> io::Result<()> {
+        if let Some(parent) = path.parent() {
+            DirBuilder::new().recursive(true).mode(FOLDER).create(parent)?;
+        }
+        DirBuilder::new().mode(FOLDER).create(path)
+    }
+
+    /// Removes a directory with all that is in it.
+    pub(crate) fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        self.may(Operation::Remove)?;
+        fs::remove_dir_all(path)
     }
 
     /// Moves a file that cannot be used out of the way, to a name that is not taken; returns where it is now.
@@ -274,6 +293,9 @@ pub(crate) struct FileMark {
 }
 
 impl FileMark {
+    /// The mark of no file: file systems number theirs from 1.
+    pub(crate) const NONE: Self = Self { inode: 0, born: None };
+
     fn of(found: &fs::Metadata) -> Self {
         let born = found.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         Self { inode: found.ino(), born: born.and_then(|born| u64::try_from(born.as_nanos()).ok()) }

@@ -113,10 +113,8 @@ impl MetaFile {
             "it is not a file".to_owned()
         } else {
             let Some(text) = self.disk.read(&self.path)? else { return Ok(Found::Missing) };
-            if let Ok(FormatVersion { format_version }) = serde_json::from_slice(&text)
-                && format_version > VERSION
-            {
-                return Ok(Found::Newer(format_version));
+            if let Some(version) = newer(&text) {
+                return Ok(Found::Newer(version));
             }
             let both = serde_json::from_slice::<Meta>(&text)
                 .and_then(|meta| Ok((meta, serde_json::from_slice::<Marked>(&text)?)));
@@ -136,11 +134,39 @@ impl MetaFile {
         Ok(Found::Bad(format!("{reason}; it was moved to {}", moved.display())))
     }
 
-    pub(crate) fn save(&self, meta: &Meta) -> io::Result<()> {
-        self.disk.replace_marked(&self.path, |file| {
-            let mut text = serde_json::to_vec_pretty(&Stored { meta, file })?;
-            text.push(b'\n');
-            Ok(text)
+    /// What the file of another process says; it is left where it is, whatever that is.
+    pub(super) fn peek(&self) -> io::Result<Found> {
+        let Some(text) = self.disk.read(&self.path)? else { return Ok(Found::Missing) };
+        if let Some(version) = newer(&text) {
+            return Ok(Found::Newer(version));
+        }
+        Ok(match serde_json::from_slice::<Meta>(&text) {
+            Ok(meta) if meta.can_be() => Found::Good(meta),
+            Ok(_) => Found::Bad("it says what cannot be".to_owned()),
+            Err(error) => Found::Bad(error.to_string()),
         })
     }
+
+    /// Writes what [`MetaFile::load`] takes for a copy, wherever it is moved; returns its size in bytes.
+    pub(super) fn save_as_copy(&self, meta: &Meta) -> io::Result<u64> {
+        let text = text(meta, FileMark::NONE)?;
+        self.disk.replace(&self.path, &text)?;
+        Ok(text.len() as u64)
+    }
+
+    pub(crate) fn save(&self, meta: &Meta) -> io::Result<()> {
+        self.disk.replace_marked(&self.path, |file| text(meta, file))
+    }
+}
+
+fn text(meta: &Meta, file: FileMark) -> io::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(&Stored { meta, file })?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// The version of the layout when it is one that this program does not know.
+fn newer(text: &[u8]) -> Option<u32> {
+    let FormatVersion { format_version } = serde_json::from_slice(text).ok()?;
+    (format_version > VERSION).then_some(format_version)
 }

@@ -7,6 +7,7 @@
 //! are removed when all together become too large.
 //! The journal knows lines and sequence numbers; what they mean is no business of its.
 
+mod backup;
 mod continuity;
 mod cursor;
 mod figures;
@@ -29,6 +30,7 @@ pub(crate) use self::{
     line::seq_of,
     meta::{Found, MetaFile},
 };
+pub use backup::{CopiedLog, copy};
 pub use continuity::Hole;
 pub use cursor::{Bounds, Cursor, Gone, NotACursor};
 pub use figures::Figures;

@@ -61,7 +61,11 @@ pub(crate) fn sealed(folder: &Path) -> io::Result<Vec<Segment>> {
         else {
             continue;
         };
-        let metadata = entry.metadata()?;
+        let metadata = match entry.metadata() {
+            // Another process, whose log is copied, removed or renamed it meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            metadata => metadata?,
+        };
         if metadata.is_file() {
             segments.push(Segment {
                 first_seq,

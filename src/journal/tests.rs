@@ -1,3 +1,4 @@
+mod backup;
 mod interleavings;
 
 use std::path::Path;

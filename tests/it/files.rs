@@ -1,5 +1,6 @@
 //! The files of the daemon: how large they become, who may use them, and what is made of those that are damaged.
 
+mod backup;
 mod fixture;
 mod lock;
 mod recovery;

@@ -1,0 +1,51 @@
+//! `codexd backup`: copies the state and the events, while the daemon runs or not.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use super::{Failure, output};
+use crate::config::Config;
+use crate::daemon::{BackupError, back_up};
+
+pub(crate) fn run(config: &Config, json: bool, directory: &Path) -> Result<ExitCode, Failure> {
+    let directory = std::path::absolute(directory)
+        .map_err(|error| Failure::settings(format!("{} cannot be used: {error}.", directory.display())))?;
+    let backup = back_up(config, &directory).map_err(|error| match error {
+        BackupError::Directory { .. } | BackupError::Unfinished { .. } => {
+            Failure::settings(error.to_string())
+        }
+        _ => Failure::new(format!("No backup was made. {error}")),
+    })?;
+    let missing: Vec<Value> =
+        backup.log.holes.iter().map(|hole| json!({ "from": hole.from, "through": hole.through })).collect();
+    if json {
+        output::say_json(&json!({
+            "ok": true,
+            "directory": backup.directory,
+            "events": backup.log.events.map(|(first, last)| json!({ "first": first, "last": last })),
+            "bytes": backup.bytes,
+            "missing": missing,
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let events = match backup.log.events {
+        Some((first, last)) => format!("{first} to {last}"),
+        None => "none".to_owned(),
+    };
+    let mut rows = vec![
+        ("backup", backup.directory.display().to_string()),
+        ("events", events),
+        ("bytes", backup.bytes.to_string()),
+    ];
+    if !backup.log.holes.is_empty() {
+        let holes = backup.log.holes.iter().map(|hole| format!("{} to {}", hole.from, hole.through));
+        rows.push((
+            "missing",
+            format!("{} (the event log itself has them no more)", holes.collect::<Vec<_>>().join(", ")),
+        ));
+    }
+    output::say(&output::table(&rows))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,217 @@
+//! A copy of the daemon's directories, made while it runs or not.
+//!
+//! The state files come first: each is replaced whole, and says in `throughSeq` which events it includes.
+//! The log is copied after them, so it has all of these and more, and a start folds in what the state files lack.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::opening::OpenError;
+use crate::config::Config;
+use crate::disk::{Disk, beside};
+use crate::journal::{self, CopiedLog, OpenFailure};
+use crate::state::snapshot::{DaemonFile, Identity, Layout, RecentFile, RegistryFile};
+
+/// How often a log that lacks events of the state files is copied again, and the time between two copies: a running daemon
+/// writes a log that was removed or replaced again at its next sync, within a second.
+const TRIES: usize = 5;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A copy that was made.
+#[derive(Debug)]
+pub struct Backup {
+    /// Where it is: `state` and `logs` are in it.
+    pub directory: PathBuf,
+    /// The copy of the log.
+    pub log: CopiedLog,
+    /// The size of all files, in bytes.
+    pub bytes: u64,
+}
+
+/// Why there is no copy.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// The directory cannot be used.
+    #[error("{} {reason}. Nothing was written; name a directory that does not exist yet.", directory.display())]
+    Directory {
+        /// The directory.
+        directory: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// An earlier one was not finished.
+    #[error(
+        "{} exists: another backup is writing it, or was ended before it was complete. Wait for that one, or remove it.",
+        directory.display()
+    )]
+    Unfinished {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// There is nothing to copy.
+    #[error(
+        "There is nothing to back up: {} has no state files and {} no event log. \"codexd config\" shows where the \
+         directories come from.",
+        state.display(),
+        logs.display()
+    )]
+    Nothing {
+        /// The state directory.
+        state: PathBuf,
+        /// The logs directory.
+        logs: PathBuf,
+    },
+    /// The log lacks events that the state files know.
+    #[error(
+        "The event log in {} ends at event {last}, and the state files know event {known}: a part of it was removed or \
+         replaced. Start codexd, which says what is missing, and then make the backup.",
+        logs.display()
+    )]
+    Behind {
+        /// The logs directory.
+        logs: PathBuf,
+        /// The last event of the log.
+        last: u64,
+        /// The newest event that was in it.
+        known: u64,
+    },
+    /// A file cannot be copied.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
+/// Copies the files of the directories of `config` to `state` and `logs` in `directory`, which is made.
+///
+/// Every event that was on disk before the call is in the copy, and no number between its first and its last event is
+/// missing unless the log itself lacks it.
+/// Until the copy is complete it has the name of the directory with `.new` added; when it cannot be completed it is removed.
+pub fn back_up(config: &Config, directory: &Path) -> Result<Backup, BackupError> {
+    let disk = Disk::default();
+    let refused = |reason| BackupError::Directory { directory: directory.to_owned(), reason };
+    match fs::read_dir(directory).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => return Err(refused("is not empty")),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(refused("is not a directory"));
+        }
+        // Whatever else is wrong with it is said when it is made.
+        Ok(false) | Err(_) => {}
+    }
+    let unfinished = beside(directory, "new");
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| OpenError::File { path, source }
+    };
+    disk.make_new_directory(&unfinished).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => BackupError::Unfinished { directory: unfinished.clone() },
+        _ => failed(&unfinished)(error).into(),
+    })?;
+    let copied = copy(&disk, config, &unfinished).and_then(|copied| {
+        disk.sync_folder(&unfinished).map_err(failed(&unfinished))?;
+        disk.rename(&unfinished, directory).map_err(failed(directory))?;
+        Ok(copied)
+    });
+    let (log, bytes) = match copied {
+        Ok(copied) => copied,
+        Err(error) => {
+            // The cause is what counts.
+            let _ = disk.remove_directory(&unfinished);
+            return Err(error);
+        }
+    };
+    if let Some(parent) = directory.parent() {
+        disk.sync_folder(parent).map_err(failed(parent))?;
+    }
+    Ok(Backup { directory: directory.to_owned(), log, bytes })
+}
+
+fn copy(disk: &Disk, config: &Config, to: &Path) -> Result<(CopiedLog, u64), BackupError> {
+    let paths = &config.paths;
+    let (state, logs) = (to.join("state"), to.join("logs"));
+    for directory in [&state, &logs] {
+        let failed = |source| OpenError::File { path: directory.clone(), source };
+        disk.make_new_directory(directory).map_err(failed)?;
+    }
+    let mut copy = Copy { disk, to: &state, bytes: 0, known: 0, files: 0 };
+    copy.file(&paths.identity, Identity::VERSION)?;
+    copy.file(&paths.session_registry, RegistryFile::VERSION)?;
+    copy.file(&paths.daemon_state, DaemonFile::<()>::VERSION)?;
+    copy.file(&paths.recent_events, RecentFile::<()>::VERSION)?;
+    let Copy { known, files, .. } = copy;
+    // The file with the token when it is in the state directory, as the one of "codexd token" is.
+    let own = paths.state_dir.join("auth-token");
+    let token = config.service.auth_token_file.as_ref().filter(|path| path.parent() == own.parent());
+    copy.file(token.unwrap_or(&own), u32::MAX)?;
+    disk.sync_folder(&state).map_err(|source| OpenError::File { path: state.clone(), source })?;
+
+    let mut tries = 1..=TRIES;
+    let log = loop {
+        let log = journal::copy(disk, &paths.logs_dir, &logs).map_err(|failure| match failure {
+            OpenFailure::Newer { version, known } => {
+                OpenError::Newer { path: paths.logs_dir.join("event-log.json"), version, known }
+            }
+            OpenFailure::Io(source) => OpenError::File { path: paths.logs_dir.clone(), source },
+        });
+        let log = match log {
+            Err(OpenError::File { source, .. }) if files == 0 && source.kind() == io::ErrorKind::NotFound => {
+                CopiedLog::default()
+            }
+            log => log?,
+        };
+        let last = log.events.map_or(0, |(_, last)| last);
+        if files == 0 && last == 0 {
+            let (state, logs) = (paths.state_dir.clone(), paths.logs_dir.clone());
+            return Err(BackupError::Nothing { state, logs });
+        }
+        if last >= known {
+            break log;
+        }
+        if tries.next().is_none() {
+            return Err(BackupError::Behind { logs: paths.logs_dir.clone(), last, known });
+        }
+        std::thread::sleep(PAUSE);
+    };
+    let bytes = copy.bytes + log.bytes;
+    Ok((log, bytes))
+}
+
+/// The state files that are being copied.
+struct Copy<'a> {
+    disk: &'a Disk,
+    to: &'a Path,
+    bytes: u64,
+    /// The newest event that was on disk, as far as the files say.
+    known: u64,
+    files: usize,
+}
+
+impl Copy<'_> {
+    /// Copies a file as it is, if it is there and no layout above `known` is in it.
+    fn file(&mut self, path: &Path, known: u32) -> Result<(), OpenError> {
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        struct Head {
+            format_version: u32,
+            through_seq: u64,
+            synced_through: Option<u64>,
+        }
+        let failed = |source| OpenError::File { path: path.to_owned(), source };
+        let (Some(text), Some(name)) = (self.disk.read(path).map_err(failed)?, path.file_name()) else {
+            return Ok(());
+        };
+        // What is no such object is set aside by the next start, in the copy as here.
+        let head: Head = serde_json::from_slice(&text).unwrap_or_default();
+        if head.format_version > known {
+            return Err(OpenError::Newer { path: path.to_owned(), version: head.format_version, known });
+        }
+        // A log that cannot be written ends before the newest event.
+        self.known = self.known.max(head.synced_through.unwrap_or(head.through_seq).min(head.through_seq));
+        self.bytes += text.len() as u64;
+        self.files += 1;
+        let to = self.to.join(name);
+        self.disk.replace(&to, &text).map_err(|source| OpenError::File { path: to, source })
+    }
+}

@@ -1,0 +1,224 @@
+//! Copying the log to another directory, while it may be written.
+//!
+//! The daemon renames the file that is written and removes the oldest ones whenever it has to, and nothing here keeps it
+//! from that. What makes the copy whole is the order:
+//!
+//! 1. The file that is written is opened, and the older files are those before it in a list that is made afterwards, or
+//!    all of them when two lists show that no rotation happened.
+//!    What is open stays the successor of the newest older file, whatever becomes of its name.
+//! 2. It is copied first, and then the older files from the newest to the oldest. They are removed from the other end, so
+//!    the first one that is gone ends the copy, and none in the middle can be missed.
+//! 3. `event-log.json` is read again after the last line was copied, because numbers are reserved there before they are
+//!    given. It is never copied as a file: what is written is marked as a copy, so that the log gets a new epoch.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use super::continuity::{Continuity, Hole};
+use super::line::seq_of;
+use super::meta::{self, Found, Meta, MetaFile};
+use super::opening::{OpenFailure, skipped_by_lines};
+use super::segments::{ACTIVE, Found as FoundLines, Position, Segment, sealed};
+use crate::disk::Disk;
+
+/// How often a copy is begun anew.
+const TRIES: usize = 5;
+/// How often the file that is written is looked for, with [`PAUSE`] between two looks: a rotation takes some microseconds.
+const LOOKS: usize = 200;
+const PAUSE: Duration = Duration::from_millis(5);
+/// How much is copied at once, in bytes.
+const BLOCK: usize = 256 * 1024;
+
+/// A copy of the log.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct CopiedLog {
+    /// The number of the first event and that of the last one; `None` when there are none.
+    pub events: Option<(u64, u64)>,
+    /// The size of all files, in bytes.
+    pub bytes: u64,
+    /// Events between them that the log itself has no more.
+    pub holes: Vec<Hole>,
+}
+
+/// Copies the log in the directory `from`, which a daemon may be writing, to the directory `to`.
+///
+/// The copy has every event that was on disk before the call, up to one that was written during it.
+/// Fails when a file cannot be read or written, or a newer version of the program wrote the log.
+pub fn copy(disk: &Disk, from: &Path, to: &Path) -> Result<CopiedLog, OpenFailure> {
+    let mut before = None;
+    for _ in 0..TRIES {
+        let Some(copied) = copy_once(disk, from, to)? else { continue };
+        // What is missing twice is missing in the log itself.
+        let settled = copied.holes.is_empty() || before.as_ref() == Some(&copied.holes);
+        before = Some(copied.holes.clone());
+        if settled {
+            return Ok(copied);
+        }
+    }
+    let reason =
+        format!("the files of the event log in {} were changed during each of {TRIES} tries", from.display());
+    Err(io::Error::other(reason).into())
+}
+
+/// One try; `None` when a file that the log has is not in the copy.
+fn copy_once(disk: &Disk, from: &Path, to: &Path) -> Result<Option<CopiedLog>, OpenFailure> {
+    let copied_active = to.join(ACTIVE);
+    let left = sealed(to)?.into_iter().map(|segment| segment.path);
+    for left in left.chain(copied_active.exists().then(|| copied_active.clone())) {
+        disk.remove(&left)?;
+    }
+    let before = meta_of(disk, from)?;
+    let (older, active) = files(disk, from)?;
+    let mut bytes = 0;
+    match &active {
+        Some(file) => bytes += copy_lines(disk, file, &copied_active)?,
+        None => disk.replace(&copied_active, b"")?,
+    }
+    let mut copied = BTreeSet::new();
+    for segment in older.iter().rev() {
+        let file = match disk.open_read(&segment.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            opened => opened?,
+        };
+        let Some(name) = segment.path.file_name() else { continue };
+        bytes += copy_lines(disk, &file, &to.join(name))?;
+        copied.insert(segment.first_seq);
+    }
+    // Segments that were sealed since then are the active one of the copy, or behind it.
+    let newest = older.last().map_or(0, |segment| segment.first_seq);
+    let still = sealed(from)?;
+    if still.iter().any(|segment| segment.first_seq <= newest && !copied.contains(&segment.first_seq)) {
+        return Ok(None);
+    }
+
+    let mut segments = sealed(to)?;
+    segments.push(Segment { first_seq: 0, path: copied_active, bytes: 0, found: FoundLines::default() });
+    let meta = together(before, meta_of(disk, from)?);
+    let skipped = match meta.as_ref().and_then(|meta| meta.skipped.clone()) {
+        Some(skipped) => skipped,
+        None => skipped_by_lines(segments.iter())?,
+    };
+    let mut log = read_through(&segments, &Continuity::new(skipped, Vec::new()))?;
+    if let Some(meta) = meta {
+        let last = log.events.map_or(0, |(_, last)| last);
+        let meta = Meta { synced_through: meta.synced_through.min(last), ..meta };
+        bytes += MetaFile::new(to, disk.clone()).save_as_copy(&meta)?;
+    }
+    disk.sync_folder(to)?;
+    log.bytes = bytes;
+    Ok(Some(log))
+}
+
+/// The older files, oldest first, and the one that follows them, open; `None` when there is no such file.
+fn files(disk: &Disk, from: &Path) -> io::Result<(Vec<Segment>, Option<File>)> {
+    let newest = |segments: &[Segment]| segments.last().map(|segment| segment.first_seq);
+    let mut older = sealed(from)?;
+    let mut missing = false;
+    for _ in 0..LOOKS {
+        let active = match disk.open_read(&from.join(ACTIVE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            opened => Some(opened?),
+        };
+        let mut again = sealed(from)?;
+        if let Some(file) = &active
+            && let Some(index) = place_of(file, &again)?
+        {
+            // It was sealed since it was opened, and what it follows stands before it.
+            again.truncate(index);
+            return Ok((again, active));
+        }
+        let same = newest(&older) == newest(&again);
+        older = again;
+        match active {
+            Some(active) if same => return Ok((older, Some(active))),
+            Some(_) => {}
+            // In a directory that was never used there is none, and one that cannot be made is not waited for either.
+            None if missing && same => std::thread::sleep(PAUSE),
+            None => missing = true,
+        }
+    }
+    if missing {
+        return Ok((older, None));
+    }
+    Err(io::Error::other(format!("{} was replaced all the time", from.join(ACTIVE).display())))
+}
+
+/// Which of the older files this one is.
+fn place_of(file: &File, older: &[Segment]) -> io::Result<Option<usize>> {
+    let inode = file.metadata()?.ino();
+    // One that is removed meanwhile is another file.
+    let is_it = |segment: &Segment| std::fs::metadata(&segment.path).is_ok_and(|found| found.ino() == inode);
+    Ok(older.iter().rposition(is_it))
+}
+
+/// Copies the whole lines that a file has now; returns their size in bytes.
+fn copy_lines(disk: &Disk, from: &File, to: &Path) -> io::Result<u64> {
+    let copy = disk.open_append(to)?;
+    let mut rest = from.take(from.metadata()?.len());
+    let mut block = vec![0; BLOCK];
+    let (mut written, mut whole) = (0, 0);
+    loop {
+        let count = match rest.read(&mut block) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        disk.write_all(&copy, &block[..count])?;
+        if let Some(newline) = memchr::memrchr(b'\n', &block[..count]) {
+            whole = written + newline as u64 + 1;
+        }
+        written += count as u64;
+    }
+    if whole < written {
+        disk.truncate(&copy, whole)?;
+    }
+    disk.sync(&copy)?;
+    Ok(whole)
+}
+
+/// What `event-log.json` says; `None` when there is none, or none that can be used.
+fn meta_of(disk: &Disk, folder: &Path) -> Result<Option<Meta>, OpenFailure> {
+    match MetaFile::new(folder, disk.clone()).peek()? {
+        Found::Good(meta) | Found::Copied(meta) => Ok(Some(meta)),
+        Found::Newer(version) => Err(OpenFailure::Newer { version, known: meta::VERSION }),
+        Found::Missing | Found::Bad(_) => Ok(None),
+    }
+}
+
+/// What is known of the lines that were copied between these two: the later one no longer tells of numbers that the log
+/// has removed since.
+fn together(before: Option<Meta>, after: Option<Meta>) -> Option<Meta> {
+    let after = after?;
+    let Some(before) = before else { return Some(after) };
+    let both = |mut numbers: Vec<(u64, u64)>, more: Vec<(u64, u64)>| {
+        numbers.extend(more);
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    };
+    let skipped = before.skipped.zip(after.skipped).map(|(before, after)| both(before, after));
+    Some(Meta { skipped, missing: both(before.missing, after.missing), ..after })
+}
+
+/// Which events are in the files, and which are missing between them.
+fn read_through(segments: &[Segment], continuity: &Continuity) -> io::Result<CopiedLog> {
+    let mut log = CopiedLog::default();
+    for segment in segments {
+        Position::find(segment, 0)?.scan(|_, json| {
+            let last = log.events.map_or(0, |(_, last)| last);
+            if let Some(seq) = seq_of(json).filter(|&seq| seq > last) {
+                if log.events.is_some() {
+                    log.holes.extend(continuity.hole(last, seq));
+                }
+                log.events = Some((log.events.map_or(seq, |(first, _)| first), seq));
+            }
+            true
+        })?;
+    }
+    Ok(log)
+}
