@@ -76,8 +76,8 @@ pub struct Ask {
     pub approval_policy: Option<String>,
     /// What happens when a turn runs already.
     pub when_busy: Option<String>,
-    /// Whether Codex may use the `.codex` of the directory.
-    pub trust: bool,
+    /// Whether Codex may use the `.codex` of the directory; a terminal is asked without it.
+    pub trust: Option<bool>,
     /// After how many seconds without a network the turn is given up; 0 for never.
     pub network_timeout: u64,
 }
@@ -184,9 +184,11 @@ pub(super) struct AskArguments {
     #[arg(long, value_name = "HOW", requires = "session",
           value_parser = PossibleValuesParser::new(["refuse", "steer", "queue"]))]
     when_busy: Option<String>,
-    /// Let Codex use the .codex of the directory, whose commands run outside of the sandbox; only for a new session
-    #[arg(long, conflicts_with = "session")]
-    trust: bool,
+    /// Let Codex use the .codex of the directory, whose commands run outside of the sandbox, or not (--trust=false); only
+    /// for a new session; without it a terminal is asked once for each directory
+    #[arg(long, value_name = "BOOL", conflicts_with = "session", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    trust: Option<bool>,
     /// Interrupt the turn when Codex has reached no network for so many seconds; 0 waits on
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(..=86_400))]
     network_timeout: u64,

@@ -231,6 +231,12 @@ fn the_commands_for_every_day_are_read() {
     let ask =
         Ask { words: vec!["say".to_owned(), "hello".to_owned()], network_timeout: 60, ..Ask::default() };
     assert_eq!(errand(&["ask", "say", "hello"]), (Errand::Ask(ask), false));
+    // A word behind --trust is one to ask.
+    for (flag, trust) in [("--trust", true), ("--trust=true", true), ("--trust=false", false)] {
+        let ask =
+            Ask { words: vec!["x".to_owned()], trust: Some(trust), network_timeout: 60, ..Ask::default() };
+        assert_eq!(errand(&["ask", flag, "x"]).0, Errand::Ask(ask));
+    }
     assert_eq!(errand(&["--json", "sessions"]), (Errand::Sessions { all: false }, true));
     assert_eq!(errand(&["requests", "--all", "--json"]), (Errand::Requests { all: true }, true));
     let answer = |answer| Errand::Answer { request: Some("r".to_owned()), answer };
@@ -251,6 +257,8 @@ fn the_commands_for_every_day_are_read() {
     for (words, problem) in [
         (["ask", "--sandbox", "none"].as_slice(), "invalid value 'none' for '--sandbox <SANDBOX>'"),
         (&["ask", "--sandbox", "read-only", "--session", "s"], "cannot be used with"),
+        (&["ask", "--trust=perhaps"], "invalid value 'perhaps'"),
+        (&["ask", "--trust", "--session", "s"], "cannot be used with"),
         (&["ask", "--when-busy", "queue"], "--session <ID> is missing"),
         (&["ask", "--state-dir", "/x"], "unexpected argument '--state-dir'"),
         (&["close"], "is missing"),

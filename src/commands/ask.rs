@@ -9,6 +9,7 @@ mod conversation;
 mod keyboard;
 mod network;
 mod page;
+mod trust;
 
 use std::io::{IsTerminal, Read, stdin};
 use std::path::Path;
@@ -26,14 +27,18 @@ use super::status::codex_words;
 use super::{Failure, INTERRUPTED, LEFT, output};
 use crate::cli::Ask;
 use conversation::{Conversation, Fate, Turn};
+use keyboard::Keyboard;
 
 pub(crate) async fn run(caller: &Caller, wanted: Ask) -> Result<ExitCode, Failure> {
     let text = text(&wanted.words)?;
-    let interrupts = interrupts()?;
+    let mut interrupts = interrupts()?;
     if wanted.session.is_none() {
         see_account(caller).await?;
     }
-    let session_id = session(caller, &wanted).await?;
+    let Some((session_id, keyboard)) = session(caller, &wanted, &mut interrupts).await? else {
+        caller.note("Left; nothing was begun.");
+        return Ok(ExitCode::from(LEFT));
+    };
     // Whatever happens to the turn comes after this.
     let cursor = newest(&caller.client).await?;
     if *interrupts.borrow() {
@@ -46,7 +51,7 @@ pub(crate) async fn run(caller: &Caller, wanted: Ask) -> Result<ExitCode, Failur
     if !caller.json {
         output::complain(&caller.stderr.line(&format!("session {session_id}")));
     }
-    let mut conversation = Conversation::new(caller, &session_id, turn, cursor);
+    let mut conversation = Conversation::new(caller, &session_id, turn, cursor, keyboard);
     conversation.give_up_after(wanted.network_timeout);
     conversation.look_for_mcp_servers().await?;
     if wanted.when_busy.as_deref() == Some("steer") {
@@ -150,26 +155,31 @@ fn interrupts() -> Result<watch::Receiver<bool>, Failure> {
     Ok(told)
 }
 
-/// The session that is meant, or a new one in this folder.
-async fn session(caller: &Caller, wanted: &Ask) -> Result<String, Failure> {
+/// The session that is meant, or a new one in this directory, and the keyboard if something was asked on it; nothing when
+/// Ctrl-C was typed first.
+async fn session(
+    caller: &Caller,
+    wanted: &Ask,
+    interrupts: &mut watch::Receiver<bool>,
+) -> Result<Option<(String, Option<Keyboard>)>, Failure> {
     let folder = folder(wanted.cwd.as_deref())?;
     if let Some(word) = &wanted.session {
-        return find(caller, word, &folder).await;
+        return Ok(Some((find(caller, word, &folder).await?, None)));
     }
     let mut body = settings(wanted);
     body.insert("cwd".to_owned(), in_json(&folder)?);
     if let Some(sandbox) = &wanted.sandbox {
         body.insert("sandbox".to_owned(), sandbox.as_str().into());
     }
-    if wanted.trust {
-        body.insert("trust".to_owned(), true.into());
+    if let Some(trust) = wanted.trust {
+        body.insert("trust".to_owned(), trust.into());
     }
-    let created = caller.client.post("/v1/codexd/sessions", &body.into()).await?;
+    let Some((created, keyboard)) = trust::create(caller, body, interrupts).await? else { return Ok(None) };
     let session_id = created["session"]["sessionId"].as_str().unwrap_or_default().to_owned();
     if created["session"]["trust"] == "untrusted" {
         say_what_is_left_out(caller, &session_id).await?;
     }
-    Ok(session_id)
+    Ok(Some((session_id, keyboard)))
 }
 
 /// Says which `.codex` directories are not used, if there are any.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::sessions::{ThreadSession, Turns};
-use super::trust::Loading;
+use super::trust::{Loading, TrustWord};
 use super::{Daemon, DaemonError, drafts, read};
 use crate::app_server::Client;
 use crate::state::{Phase, Session, SessionMemory, State, Turn};
@@ -94,8 +94,9 @@ impl Daemon {
         }
         let memory = self.state().memory.sessions.get(session_id).cloned().unwrap_or_default();
         let loading = Loading::Old { thread_id: &thread_id, cwd: session.cwd.as_deref() };
-        let (mut params, decision) =
-            self.thread_params(client, &memory.settings, memory.trust, loading).await?;
+        let (mut params, decision) = self
+            .thread_params(client, &memory.settings, memory.trust.map(TrustWord::Answer), loading)
+            .await?;
         params.remove("ephemeral");
         // A copy ends there once, not at each resume.
         params.remove("lastTurnId");
@@ -202,8 +203,9 @@ impl Daemon {
             if now.thread_id != session.thread_id {
                 return Ok(now);
             }
-            let (params, decision) =
-                daemon.thread_params(&client, &memory.settings, memory.trust, Loading::New).await?;
+            let (params, decision) = daemon
+                .thread_params(&client, &memory.settings, memory.trust.map(TrustWord::Answer), Loading::New)
+                .await?;
             let thread_id = daemon
                 .make_and_record(&client, "thread/start", &params, move |answer| {
                     let thread: ThreadSession = read(answer.get())?;

@@ -74,6 +74,18 @@ pub enum DaemonError {
     /// The session has no thread in the app-server.
     #[error("Session \"{0}\" does not have an app-server thread.")]
     NoThread(String),
+    /// Whether a directory is trusted was to be asked, and nobody has answered.
+    #[error(
+        "The directory {cwd} has its own Codex configuration ({}), and nobody has said whether it is trusted; send \
+         \"trust\": true to use it, or \"trust\": false.",
+        .left_out.join(", ")
+    )]
+    TrustUndecided {
+        /// The directory.
+        cwd: String,
+        /// The `.codex` directories that would be used.
+        left_out: Vec<String>,
+    },
     /// The session is busy with a turn.
     #[error(
         "Session \"{session_id}\" is busy with turn {turn_id}; wait for it, steer it with \"expectedTurnId\", or say \

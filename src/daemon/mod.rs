@@ -86,7 +86,7 @@ pub use opening::{Folders, OpenError};
 pub use requests::RequestAnswer;
 pub use sessions::CreateSession;
 pub use status::{Readiness, SessionView, SnapshotView};
-pub use trust::{Decided, DirectoryTrust};
+pub use trust::TrustWord;
 pub use turns::{SubmitTurn, TurnAccepted, WhenBusy};
 
 /// How long a call waits for an app-server that is being started, or soon will be.

@@ -11,7 +11,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::attach::{Wait, newest_turns};
 use super::idempotency::RequestKey;
 use super::recorder::{Build, now};
-use super::trust::{Decision, Loading};
+use super::trust::{Decision, Loading, TrustWord};
 use super::{Daemon, DaemonError, drafts, read};
 use crate::app_server::Client;
 use crate::state::{Answer, Purpose, RequestPolicy, Session, SessionStatus, State, Trust};
@@ -32,7 +32,7 @@ pub struct CreateSession {
     /// What it does with requests of the app-server.
     pub requests: RequestPolicy,
     /// Whether the app-server may use the `.codex` of a directory about which the user has not decided; none was said.
-    pub trust: Option<bool>,
+    pub trust: Option<TrustWord>,
     /// Set when the caller may repeat the request.
     pub key: Option<RequestKey>,
 }
@@ -275,7 +275,7 @@ fn open(
             resumed,
             &input.settings,
             input.requests,
-            input.trust,
+            decision.answer,
             key.as_ref(),
         );
         let thread_id = session.thread_id.as_deref();

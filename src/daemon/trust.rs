@@ -37,6 +37,18 @@ pub(super) struct Decision {
     pub(super) left_out: Vec<String>,
     /// Why the app-server's settings could not be read, when they could not.
     pub(super) unreadable: Option<String>,
+    /// The answer that holds for the thread, and is remembered with its session; none was given.
+    pub(super) answer: Option<bool>,
+}
+
+/// What the caller of a new session says with `trust`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrustWord {
+    /// Whether the directory is trusted, where the user has not decided.
+    Answer(bool),
+    /// What was last answered for the directory; without an answer [`DaemonError::TrustUndecided`], where something
+    /// would be left out.
+    Ask,
 }
 
 /// The thread that a call is about.
@@ -74,26 +86,6 @@ struct LayerName {
     dot_codex_folder: Option<String>,
 }
 
-/// What the user, or the caller, has said about a directory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decided {
-    /// It is trusted, or it is not; the app-server knows.
-    ByUser,
-    /// Nothing.
-    Not,
-}
-
-/// A directory before a session is created in it.
-#[derive(Debug, Clone)]
-pub struct DirectoryTrust {
-    /// Whether the user has decided.
-    pub decided: Decided,
-    /// The `.codex` directories that would be used if it were trusted, and are not.
-    pub left_out: Vec<String>,
-    /// What was last said with `trust` about this directory, if anything was.
-    pub answered: Option<bool>,
-}
-
 impl Daemon {
     /// The parameters of `thread/start`, `thread/resume` or `thread/fork`: the caller's settings, and what keeps a
     /// directory from being trusted by the way.
@@ -103,13 +95,18 @@ impl Daemon {
         &self,
         client: &Client,
         settings: &Map<String, Value>,
-        wanted: Option<bool>,
+        wanted: Option<TrustWord>,
         loading: Loading<'_>,
     ) -> Result<(Map<String, Value>, Decision), DaemonError> {
         let mut params = settings.clone();
         let directories = self.directories_of(client, settings, loading).await?;
         let cwd = directories.first().map(|directory| directory.lexical.clone());
-        let mut decision = Decision { trust: Trust::AsUser, cwd, left_out: Vec::new(), unreadable: None };
+        let mut answer = match wanted {
+            Some(TrustWord::Answer(answer)) => Some(answer),
+            Some(TrustWord::Ask) | None => None,
+        };
+        let mut decision =
+            Decision { trust: Trust::AsUser, cwd, left_out: Vec::new(), unreadable: None, answer };
         let own = settings.get("config").and_then(Value::as_object);
         if directories.iter().any(|directory| own.is_some_and(|own| decided_by_caller(own, directory))) {
             return Ok((params, decision));
@@ -135,7 +132,15 @@ impl Daemon {
         if undecided.is_empty() {
             return Ok((params, decision));
         }
-        decision.trust = if wanted == Some(true) { Trust::Trusted } else { Trust::Untrusted };
+        if wanted == Some(TrustWord::Ask) {
+            answer = self.remembered_trust(&undecided);
+            if answer.is_none() && !decision.left_out.is_empty() {
+                let (cwd, left_out) = (decision.cwd.unwrap_or_default(), decision.left_out);
+                return Err(DaemonError::TrustUndecided { cwd, left_out });
+            }
+            decision.answer = answer;
+        }
+        decision.trust = if answer == Some(true) { Trust::Trusted } else { Trust::Untrusted };
         add_projects(&mut params, &undecided, decision.trust);
         if decision.trust == Trust::Trusted {
             decision.left_out.clear();
@@ -164,21 +169,13 @@ impl Daemon {
         Ok((params, decision))
     }
 
-    /// What is decided about a directory, before a session is created in it.
-    pub async fn directory_trust(&self, cwd: &str) -> Result<DirectoryTrust, DaemonError> {
-        let directory = Directory::look(cwd).await;
-        let client = self.client().await?;
-        let read = read_config(&client, &directory).await?;
-        let decided = if read.is_decided(&directory) { Decided::ByUser } else { Decided::Not };
-        let left_out = match decided {
-            Decided::ByUser => Vec::new(),
-            Decided::Not => read.left_out(),
-        };
-        let answered = {
-            let state = self.state();
-            directory.own_names().find_map(|name| state.memory.trust_answers.get(name).copied())
-        };
-        Ok(DirectoryTrust { decided, left_out, answered })
+    /// What was last answered for these directories; none when one of them has no answer.
+    fn remembered_trust(&self, directories: &[&Directory]) -> Option<bool> {
+        let state = self.state();
+        let answers = &state.memory.trust_answers;
+        let given: Option<Vec<bool>> =
+            directories.iter().map(|directory| answers.get(directory.place()).copied()).collect();
+        given.map(|given| given.into_iter().all(|answer| answer))
     }
 
     /// Where a thread will work: one directory, or two where it is not known which one the app-server takes.

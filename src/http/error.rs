@@ -67,6 +67,8 @@ pub(super) const TURN_INTERRUPTED: Cause =
 pub(super) const ALREADY_RESOLVED: Cause = cause(409, "already_resolved", "The request is over.");
 pub(super) const NOT_ACTIVE: Cause = cause(409, "session_not_active", "The session takes no turns.");
 pub(super) const QUEUE_FULL: Cause = cause(409, "queue_full", "Too many turns wait in the session.");
+pub(super) const TRUST_UNDECIDED: Cause =
+    cause(409, "trust_undecided", "Nobody has said whether the directory is trusted.");
 pub(super) const THREAD_LOCKED: Cause = cause(409, "thread_locked", "Another program has the thread open.");
 pub(super) const THREAD_UNAVAILABLE: Cause = cause(
     409,
@@ -113,6 +115,7 @@ const CAUSES: &[Cause] = &[
     ALREADY_RESOLVED,
     NOT_ACTIVE,
     QUEUE_FULL,
+    TRUST_UNDECIDED,
     THREAD_LOCKED,
     THREAD_UNAVAILABLE,
     OUTCOME_UNKNOWN,
@@ -328,6 +331,9 @@ impl From<DaemonError> for ApiError {
                 .with_details(json!({ "sessionId": session_id, "turnId": turn_id })),
             DaemonError::QueueFull { session_id, limit } => new(S::CONFLICT, "queue_full")
                 .with_details(json!({ "sessionId": session_id, "limit": limit })),
+            DaemonError::TrustUndecided { cwd, left_out } => {
+                new(S::CONFLICT, "trust_undecided").with_details(json!({ "cwd": cwd, "leftOut": left_out }))
+            }
             DaemonError::ThreadLocked { thread_id, reason } => new(S::CONFLICT, "thread_locked")
                 .with_details(json!({ "threadId": thread_id, "message": reason })),
             DaemonError::ThreadUnavailable { session_id, thread_id, reason } => {

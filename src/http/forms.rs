@@ -41,6 +41,8 @@ pub(super) enum Kind {
     /// What only the app-server can judge.
     Any,
     Flag,
+    /// The same, or this word.
+    FlagOr(&'static str),
     /// A whole number of seconds, a day at most.
     Seconds,
     /// An object of texts.
@@ -98,6 +100,9 @@ impl Field {
             (Kind::Any, value) => Ok(value),
             (Kind::Flag, value @ Value::Bool(_)) => Ok(value),
             (Kind::Flag, _) => Err(format!("{name} must be true or false.")),
+            (Kind::FlagOr(_), value @ Value::Bool(_)) => Ok(value),
+            (Kind::FlagOr(word), value) if value == word => Ok(value),
+            (Kind::FlagOr(word), _) => Err(format!("{name} must be true, false or \"{word}\".")),
             (Kind::Seconds, value) => words::seconds(name, &value),
             (Kind::Labels, value) => words::labels(name, value),
             (Kind::Input, value) => words::input(value),
@@ -238,9 +243,10 @@ pub(super) const CREATE_SESSION: Form = Form {
         field("ephemeral", Kind::Flag, "Leaves nothing of the thread on disk; ignored for a resumed one."),
         field(
             "trust",
-            Kind::Flag,
+            Kind::FlagOr("ask"),
             "Whether the app-server may use the .codex of a directory about which the user has not decided: its MCP \
-             servers and hooks run outside of the sandbox. Not when nothing is said.",
+             servers and hooks run outside of the sandbox. Not when nothing is said; \"ask\" takes what was last said \
+             about the directory, and is refused with trust_undecided where there is a .codex and nothing was said.",
         ),
         field("approvalsReviewer", Kind::Any, "Who reviews approvals, in the app-server's words.").passed(),
         field("serviceName", Kind::Any, "The service that the thread is for; the app-server reports it.")

@@ -18,7 +18,7 @@ use super::error::ApiError;
 use super::forms::CREATE_SESSION;
 use super::queries::{AFTER_SESSION, INTERRUPT, LABEL, ORDER, PURPOSE, SESSION_LIMIT, STATUS};
 use super::{Handle, answer};
-use crate::daemon::{CreateSession, DaemonError};
+use crate::daemon::{CreateSession, DaemonError, TrustWord};
 use crate::state::{Purpose, RequestPolicy, Session, SessionStatus};
 
 /// Sessions, in the order that was asked for.
@@ -182,7 +182,7 @@ fn parse(fields: Fields) -> Result<(CreateSession, Vec<String>), ApiError> {
     let (thread_id, fork_from) = (given.text("threadId"), given.text("forkFrom"));
     let last_turn_id = given.take("lastTurnId");
     let ephemeral = given.take("ephemeral");
-    let trust = given.take("trust").and_then(|trust| trust.as_bool());
+    let trust = given.take("trust").map(|trust| trust.as_bool().map_or(TrustWord::Ask, TrustWord::Answer));
     let metadata = match given.take("metadata") {
         Some(Value::Object(labels)) => {
             let label = |(key, value): (String, Value)| Some((key, value.as_str()?.to_owned()));

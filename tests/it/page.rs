@@ -13,6 +13,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::api::start;
+use crate::real::trust;
 use crate::support::codex::CodexHome;
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get, raw, request};
@@ -145,6 +146,23 @@ async fn a_conversation_with_an_approval_goes_on_over_a_restart_without_a_lost_o
     let wishes = [("CODEXD_WORKSPACE", workspace.to_str().unwrap())];
     let person = Person::at(&daemon, &tools, "conversation.mjs", &wishes);
     person.play(daemon, |before| Daemon::builder().real(&home).state_from(before)).await;
+}
+
+#[tokio::test]
+async fn a_directory_is_trusted_by_the_form_alone() {
+    let Some(tools) = tools("trust on the page") else { return };
+    for version in trust::VERSIONS {
+        let model = MockModel::start();
+        let home = CodexHome::new(&model);
+        let daemon = Daemon::builder().real_version(&home, version).start().await;
+        let project = trust::Project::in_workspace(&home, "malicious");
+        let wishes = [
+            ("CODEXD_WORKSPACE", project.path.to_str().unwrap()),
+            ("CODEXD_MARK", project.mark.to_str().unwrap()),
+        ];
+        let person = Person::at(&daemon, &tools, "trust.mjs", &wishes);
+        person.play(daemon, |_| Daemon::builder()).await;
+    }
 }
 
 #[tokio::test]

@@ -44,9 +44,7 @@ impl Person {
 
     /// This command line, in the folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = codexd(self.folder());
-        command.args(arguments).env("BAA_CODEXD_LOCAL_API_BASE", &self.base).current_dir(self.folder());
-        command
+        command(&self.base, self.folder(), arguments)
     }
 
     /// Runs this command line to its end, without a terminal.
@@ -60,6 +58,13 @@ impl Person {
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
         document(&ended)
     }
+}
+
+/// This command line, in this directory and for the daemon at this address.
+pub(crate) fn command(base: &str, directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = codexd(directory);
+    command.args(arguments).env("BAA_CODEXD_LOCAL_API_BASE", base).current_dir(directory);
+    command
 }
 
 /// A daemon, somebody beside it, and a session in their folder.

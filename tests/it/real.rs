@@ -14,7 +14,7 @@ mod sessions;
 mod sub_agents;
 mod supervision;
 mod tools;
-mod trust;
+pub(crate) mod trust;
 mod turns;
 
 use serde_json::{Value, json};

@@ -32,11 +32,12 @@ pub(super) struct Approvals<'a> {
 }
 
 impl<'a> Approvals<'a> {
-    pub(super) fn new(caller: &'a Caller) -> Self {
+    /// `keyboard` is the one that is open already: two would each get some of the lines.
+    pub(super) fn new(caller: &'a Caller, keyboard: Option<Keyboard>) -> Self {
         Self {
             caller,
-            keyboard: None,
-            has_looked: false,
+            has_looked: keyboard.is_some(),
+            keyboard,
             told: Vec::new(),
             waiting: VecDeque::new(),
             is_asking: false,

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::approvals::Approvals;
+use super::keyboard::Keyboard;
 use super::network::Network;
 use super::page::Page;
 use crate::commands::client::{Client, ClientError, EventStream, Filter, Heard, escaped};
@@ -75,8 +76,14 @@ pub(super) struct Conversation<'a> {
 }
 
 impl<'a> Conversation<'a> {
-    /// A turn of which something may have been said after this cursor.
-    pub(super) fn new(caller: &'a Caller, session_id: &str, turn: Turn, cursor: String) -> Self {
+    /// A turn of which something may have been said after this cursor; `keyboard` is the one that is open already.
+    pub(super) fn new(
+        caller: &'a Caller,
+        session_id: &str,
+        turn: Turn,
+        cursor: String,
+        keyboard: Option<Keyboard>,
+    ) -> Self {
         let filter = Filter { session_id: Some(session_id.to_owned()), types: Vec::new() };
         Self {
             caller,
@@ -85,7 +92,7 @@ impl<'a> Conversation<'a> {
             // From here on a daemon that goes away is waited for, because the turn is its own.
             events: EventStream::new(&caller.client, filter, cursor, Some(PATIENCE)),
             page: Page::new(caller),
-            approvals: Approvals::new(caller),
+            approvals: Approvals::new(caller, keyboard),
             error: None,
             interrupting: None,
             is_unwanted: false,

@@ -40,6 +40,11 @@ impl Keyboard {
         Some(Self { terminal, lines })
     }
 
+    /// Whether there is a terminal to type at, without opening it for reading lines.
+    pub(super) fn is_there() -> bool {
+        stdin().is_terminal() || File::open("/dev/tty").is_ok()
+    }
+
     /// The next line, `None` at the end of the terminal.
     pub(super) async fn line(&mut self) -> Option<String> {
         self.lines.recv().await.flatten()

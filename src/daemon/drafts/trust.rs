@@ -23,7 +23,7 @@ pub(crate) fn session_trust_if_notable(
 
 /// What was decided about the directory of a session.
 pub(crate) fn session_trust(session_id: &str, thread_id: Option<&str>, decision: &Decision) -> Draft {
-    let Decision { trust, cwd, left_out, unreadable } = decision;
+    let Decision { trust, cwd, left_out, unreadable, .. } = decision;
     let directory = cwd.as_deref().unwrap_or("(the app-server's own directory)");
     let mut message = match trust {
         Trust::AsUser => format!("Session {session_id}: the user has decided about {directory}."),

@@ -39,6 +39,11 @@ impl Directory {
         std::iter::once(self.lexical.as_str()).chain(canonical)
     }
 
+    /// Where it is: an answer about a symbolic link must not hold for what the link leads to later.
+    pub(super) fn place(&self) -> &str {
+        self.canonical.as_deref().unwrap_or(&self.lexical)
+    }
+
     /// Its own names, then those of the roots of its repository.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.own_names().chain(self.roots.iter().map(String::as_str))

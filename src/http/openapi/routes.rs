@@ -183,7 +183,13 @@ pub(in crate::http) const ROUTES: &[Route] = &[
         body: Some(&forms::CREATE_SESSION),
         is_repeatable: true,
         status: 201,
-        causes: &[BODY, KEY, CALL, ATTACH, &[error::NOT_FOUND, error::TURN_IN_PROGRESS]],
+        causes: &[
+            BODY,
+            KEY,
+            CALL,
+            ATTACH,
+            &[error::NOT_FOUND, error::TURN_IN_PROGRESS, error::TRUST_UNDECIDED],
+        ],
         ..formal(
             "POST",
             "/v1/codexd/sessions",

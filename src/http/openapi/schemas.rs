@@ -59,6 +59,7 @@ fn kind(kind: Kind) -> Value {
         Kind::Object => json!({ "type": ["object", "null"] }),
         Kind::Any => json!({}),
         Kind::Flag => json!({ "type": ["boolean", "null"] }),
+        Kind::FlagOr(word) => json!({ "enum": [true, false, word, null] }),
         Kind::Seconds => json!({ "type": ["integer", "null"], "minimum": 1, "maximum": words::DAY }),
         Kind::Labels => json!({
             "type": ["object", "null"],

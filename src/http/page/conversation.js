@@ -277,6 +277,15 @@ function turnOfRequest(it, detail) {
   return id ? it.turn(id) : null;
 }
 
+// What was decided about the directory of the session.
+function trustWords({ trust, leftOut, unreadable }) {
+  if (trust === "trusted") return "The directory is trusted: its .codex is used.";
+  if (trust !== "untrusted") return "Whether the directory is trusted is set in the configuration of Codex.";
+  const unused = leftOut?.length ? ` Not used: ${leftOut.map(visible).join(", ")}.` : "";
+  const why = unreadable ? ` The configuration of Codex could not be read: ${visible(unreadable)}` : "";
+  return `The directory is not trusted.${unused}${why}`;
+}
+
 // What each event means for the conversation: (conversation, detail, event, isLive).
 const EVENTS = table({
   "session.created": (it, detail, event) => it.note(`Session created at ${clock(event.createdAt)}`),
@@ -285,6 +294,7 @@ const EVENTS = table({
   "session.closed": (it, detail) => it.note(detail.reason ? `Session closed: ${detail.reason}` : "Session closed"),
   "session.held": (it, detail) => it.note(`The queue is held: ${detail.held?.reason ?? ""}`, null, "warn"),
   "session.released": (it, detail) => it.note(`The queue goes on: ${detail.reason ?? ""}`),
+  "session.trust": (it, detail) => it.note(trustWords(detail), null, detail.unreadable ? "warn" : "info"),
   "turn.accepted": (it, detail) => {
     it.turn(detail.turnId);
     if (detail.queueId) it.waitingTurns.delete(detail.queueId);

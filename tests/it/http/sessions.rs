@@ -9,7 +9,7 @@ use crate::api::{SESSIONS, TURN, ask_turn, create, idle, keys, logged, session, 
 use crate::sessions::Wiretap;
 use crate::support::codex::untrusted;
 use crate::support::daemon::Daemon;
-use crate::support::http::{get, post, request};
+use crate::support::http::{Target, get, post, raw, request};
 use crate::support::scratch;
 use crate::support::wait::wait_until;
 
@@ -236,6 +236,52 @@ async fn a_session_reaches_the_app_server_as_it_was_asked_for() {
     let initialize = told(&file, "initialize").await;
     assert_eq!(initialize["clientInfo"]["name"], "baa-conductor-codexd");
     assert_eq!(initialize["clientInfo"]["title"], "codexd local service");
+}
+
+/// Codex renames its approval policies from version to version, so it judges them and not codexd.
+#[tokio::test]
+async fn an_approval_policy_is_passed_on_whatever_its_word() {
+    for word in ["on-failure", "granular", "a-policy-of-tomorrow"] {
+        let folder = scratch::directory("test");
+        let file = folder.path().join("stdin");
+        let daemon = listening_daemon(&file).await;
+        let answer = post(&daemon, SESSIONS, &json!({ "approvalPolicy": word })).await;
+        assert_ne!(answer.json["error"], "bad_request", "{answer:?}");
+        assert_eq!(told(&file, "thread/start").await["approvalPolicy"], word);
+        let body = json!({ "sessionId": session(&daemon).await, "input": "x", "approvalPolicy": word });
+        let answer = post(&daemon, TURN, &body).await;
+        assert_ne!(answer.json["error"], "bad_request", "{answer:?}");
+        assert_eq!(told(&file, "turn/start").await["approvalPolicy"], word);
+    }
+    let folder = scratch::directory("test");
+    let file = folder.path().join("stdin");
+    let daemon = listening_daemon(&file).await;
+    let words = ["ask", "--approval-policy", "on-failure", "x"];
+    crate::api::run(crate::people::command(daemon.base_url(), folder.path(), &words)).await;
+    assert_eq!(told(&file, "thread/start").await["approvalPolicy"], "on-failure");
+}
+
+/// It is no word that Codex takes, but the name of a field in its object form.
+#[tokio::test]
+async fn granular_is_offered_as_an_approval_policy_nowhere() {
+    let daemon = start().await;
+    let folder = scratch::directory("test");
+    let help =
+        crate::api::run(crate::people::command(daemon.base_url(), folder.path(), &["ask", "--help"])).await;
+    let text = async |path: &str| {
+        let host = daemon.authority();
+        let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        raw(&daemon, head.as_bytes()).await
+    };
+    for (place, text) in [
+        ("ask --help", help.stdout),
+        ("/openapi.json", text("/openapi.json").await),
+        ("/describe", text("/describe").await),
+        ("the page", text("/").await),
+    ] {
+        assert!(text.contains("on-request") || place == "/describe", "{place} names no policies: {text}");
+        assert!(!text.contains("granular"), "{place} offers granular");
+    }
 }
 
 #[tokio::test]

@@ -10,12 +10,13 @@ use serde_json::{Value, json};
 use super::{create_session, record, submit};
 use crate::support::codex::CodexHome;
 use crate::support::daemon::Daemon;
-use crate::support::http::post;
+use crate::support::http::{Target, get, post};
 use crate::support::model::MockModel;
+use crate::support::terminal::Terminal;
 use crate::support::wait::wait_until;
 
 /// What every test here runs on.
-const VERSIONS: [&str; 2] = ["0.169.0", "0.171.0"];
+pub(crate) const VERSIONS: [&str; 2] = ["0.169.0", "0.171.0"];
 
 /// A daemon on one version, and directories that would like to run something.
 struct Stage {
@@ -91,9 +92,9 @@ impl Stage {
 }
 
 /// A directory whose `.codex` names an MCP command, and the file that the command makes.
-struct Project {
-    path: PathBuf,
-    mark: PathBuf,
+pub(crate) struct Project {
+    pub(crate) path: PathBuf,
+    pub(crate) mark: PathBuf,
 }
 
 impl Project {
@@ -113,7 +114,7 @@ impl Project {
     }
 
     /// One in the workspace of this home.
-    fn in_workspace(home: &CodexHome, name: &str) -> Self {
+    pub(crate) fn in_workspace(home: &CodexHome, name: &str) -> Self {
         Self::new(home.workspace().join(name), true)
     }
 
@@ -334,4 +335,153 @@ async fn trust_is_the_callers_word_and_stays_with_the_session() {
         }
         stage.assert_config_is_untouched();
     }
+}
+
+const QUESTION: &str = "Trust it? [y/N] ";
+
+impl Stage {
+    /// `codexd ask` for a turn in this directory, with these flags.
+    fn ask(&self, project: &Project, flags: &[&str]) -> Command {
+        let words = ["ask", "mock:deltas=1", "--cwd", project.path.to_str().unwrap()];
+        crate::people::command(
+            self.daemon.base_url(),
+            &self.home.workspace(),
+            &[words.as_slice(), flags].concat(),
+        )
+    }
+
+    /// `codexd ask` on a terminal that has to ask about trust; nothing is begun by then.
+    async fn asks(&self, project: &Project) -> Terminal {
+        let before = self.sessions().await.len();
+        let terminal = Terminal::start(self.ask(project, &[]), 200);
+        terminal.shows(QUESTION).await;
+        let question = format!(
+            "This directory has its own Codex configuration ({}/.codex). {QUESTION}",
+            project.path.display()
+        );
+        assert!(terminal.text().contains(&question), "{}", terminal.text());
+        assert!(terminal.text().contains("--trust and --trust=false change it"), "{}", terminal.text());
+        assert_eq!(self.sessions().await.len(), before, "a session before the answer");
+        project.assert_did_not_run();
+        terminal
+    }
+
+    /// `codexd ask` on a terminal with these flags, which asks nothing about trust; what is passed for its session.
+    async fn asks_nothing(&self, project: &Project, flags: &[&str]) -> Value {
+        let (code, shown) = Terminal::start(self.ask(project, flags), 200).ended().await;
+        assert_eq!(code, Some(0), "{shown}");
+        assert!(!shown.contains(QUESTION), "{shown}");
+        self.newest_trust().await
+    }
+
+    async fn sessions(&self) -> Vec<Value> {
+        let answer = get(&self.daemon, "/v1/codexd/sessions").await;
+        answer.data(200)["sessions"].as_array().unwrap().clone()
+    }
+
+    async fn newest_trust(&self) -> Value {
+        self.sessions().await.last().unwrap()["trust"].clone()
+    }
+}
+
+#[tokio::test]
+async fn a_terminal_is_asked_once_for_each_directory() {
+    for version in VERSIONS {
+        let stage = Stage::start(version, "").await;
+        let project = Project::in_workspace(&stage.home, "first");
+        let before = stage.sessions().await.len();
+
+        // Without a terminal nothing is asked, and that is no answer.
+        let ended = crate::api::run(stage.ask(&project, &[])).await;
+        let hint = format!(
+            "codexd: Not used, because the directory is not trusted: {}/.codex; --trust uses it.\n",
+            project.path.display()
+        );
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(ended.stderr.contains(&hint) && !ended.stderr.contains(QUESTION), "{ended:?}");
+
+        // Left at the question, nothing was begun.
+        let terminal = stage.asks(&project).await;
+        terminal.interrupt();
+        let (code, shown) = terminal.ended().await;
+        assert_eq!(code, Some(130), "{shown}");
+        assert_eq!(stage.sessions().await.len(), before + 1, "{shown}");
+
+        // The end of the terminal is no answer either, and the directory is not trusted.
+        let mut terminal = stage.asks(&project).await;
+        terminal.type_in("\u{4}");
+        let (code, shown) = terminal.ended().await;
+        assert_eq!((code, stage.newest_trust().await), (Some(0), json!("untrusted")), "{shown}");
+
+        let mut terminal = stage.asks(&project).await;
+        terminal.type_in("perhaps\n");
+        terminal.shows("y or n: ").await;
+        terminal.type_in("n\n");
+        let (code, shown) = terminal.ended().await;
+        assert_eq!((code, stage.newest_trust().await), (Some(0), json!("untrusted")), "{shown}");
+        assert!(shown.contains("Not used, because the directory is not trusted: "), "{shown}");
+        assert_eq!(stage.asks_nothing(&project, &[]).await, "untrusted");
+        project.assert_did_not_run();
+
+        // Another directory is another question.
+        let other = Project::in_workspace(&stage.home, "second");
+        let mut terminal = stage.asks(&other).await;
+        terminal.type_in("y\n");
+        let (code, shown) = terminal.ended().await;
+        assert_eq!((code, stage.newest_trust().await), (Some(0), json!("trusted")), "{shown}");
+        other.assert_ran().await;
+        assert_eq!(stage.asks_nothing(&other, &[]).await, "trusted");
+        other.assert_ran().await;
+        // A script does what its command line says.
+        let ended = crate::api::run(stage.ask(&other, &[])).await;
+        assert_eq!((ended.code, stage.newest_trust().await), (Some(0), json!("untrusted")), "{ended:?}");
+        other.assert_did_not_run();
+
+        // The answers are changed, and outlive the daemon.
+        assert_eq!(stage.asks_nothing(&other, &["--trust=false"]).await, "untrusted");
+        assert_eq!(stage.asks_nothing(&project, &["--trust"]).await, "trusted");
+        project.assert_ran().await;
+        let stage = stage.restart(version).await;
+        assert_eq!(stage.asks_nothing(&other, &[]).await, "untrusted");
+        other.assert_did_not_run();
+        assert_eq!(stage.asks_nothing(&project, &[]).await, "trusted");
+        project.assert_ran().await;
+        stage.assert_config_is_untouched();
+    }
+}
+
+#[tokio::test]
+async fn a_client_learns_that_nobody_has_said_whether_a_directory_is_trusted() {
+    let stage = Stage::start(VERSIONS[1], "").await;
+    let (kind, evil) =
+        (Project::in_workspace(&stage.home, "kind"), Project::in_workspace(&stage.home, "evil"));
+    let plain = stage.home.workspace().join("plain");
+    let link = stage.home.workspace().join("link");
+    fs::create_dir(&plain).unwrap();
+    std::os::unix::fs::symlink(&kind.path, &link).unwrap();
+    let ask = async |cwd: &Path, trust: Value| {
+        post(&stage.daemon, "/v1/codexd/sessions", &json!({ "cwd": cwd, "trust": trust })).await
+    };
+    let refused = ask(&evil.path, json!("ask")).await;
+    let message = refused.error(409, "trust_undecided").to_owned();
+    assert!(message.contains(&format!("{}/.codex", evil.path.display())), "{message}");
+    let details = json!({ "cwd": evil.path, "leftOut": [evil.path.join(".codex")] });
+    assert_eq!(refused.json["details"], details);
+    assert_eq!(stage.sessions().await, [] as [Value; 0]);
+    ask(&evil.path, json!("yes")).await.error(400, "bad_request");
+
+    // With nothing to leave out there is no question, and so no answer.
+    assert_eq!(ask(&plain, json!("ask")).await.data(201)["session"]["trust"], "untrusted");
+    fs::create_dir(plain.join(".codex")).unwrap();
+    fs::copy(evil.path.join(".codex/config.toml"), plain.join(".codex/config.toml")).unwrap();
+    ask(&plain, json!("ask")).await.error(409, "trust_undecided");
+
+    // An answer about a directory holds through a link to it, and not for what the link leads to later.
+    assert_eq!(ask(&kind.path, json!(true)).await.data(201)["session"]["trust"], "trusted");
+    assert_eq!(ask(&link, json!("ask")).await.data(201)["session"]["trust"], "trusted");
+    fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink(&evil.path, &link).unwrap();
+    ask(&link, json!("ask")).await.error(409, "trust_undecided");
+    evil.assert_did_not_run();
+    stage.assert_config_is_untouched();
 }

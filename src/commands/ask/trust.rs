@@ -1,0 +1,81 @@
+//! The question whether the directory of a new session is trusted, which a terminal is asked once for each directory.
+
+use serde_json::{Map, Value};
+use tokio::sync::watch;
+
+use super::keyboard::Keyboard;
+use crate::commands::client::ClientError;
+use crate::commands::errand::Caller;
+use crate::commands::terminal::{STRONG, WAITING, harmless};
+use crate::commands::{Failure, output};
+
+const SESSIONS: &str = "/v1/codexd/sessions";
+
+/// Creates a session from this body, after the question where it has to be asked.
+///
+/// Returns the daemon's answer, and the keyboard if one was opened; nothing when Ctrl-C was typed at the question. Until
+/// the question is answered there is no session. Without a terminal nothing is asked, and an earlier answer does not
+/// count, so that scripts work as the command line says.
+pub(super) async fn create(
+    caller: &Caller,
+    mut body: Map<String, Value>,
+    interrupts: &mut watch::Receiver<bool>,
+) -> Result<Option<(Value, Option<Keyboard>)>, Failure> {
+    let has_terminal = caller.stderr.is_terminal && Keyboard::is_there();
+    if body.contains_key("trust") || !has_terminal {
+        return Ok(Some((caller.client.post(SESSIONS, &body.into()).await?, None)));
+    }
+    body.insert("trust".to_owned(), "ask".into());
+    let details = match caller.client.post(SESSIONS, &body.clone().into()).await {
+        Ok(created) => return Ok(Some((created, None))),
+        Err(ClientError::Refused { code, details, .. }) if code == "trust_undecided" => details,
+        Err(error) => return Err(error.into()),
+    };
+    let mut keyboard = Keyboard::open();
+    let answer = match &mut keyboard {
+        Some(keyboard) => tokio::select! {
+            answer = ask(caller, keyboard, &details) => answer,
+            _ = interrupts.wait_for(|is_interrupted| *is_interrupted) => {
+                output::write_aside("\n");
+                return Ok(None);
+            }
+        },
+        None => None,
+    };
+    match answer {
+        Some(answer) => drop(body.insert("trust".to_owned(), answer.into())),
+        // No answer: not trusted this time, and asked again the next time.
+        None => {
+            body.remove("trust");
+            keyboard = None;
+        }
+    }
+    Ok(Some((caller.client.post(SESSIONS, &body.into()).await?, keyboard)))
+}
+
+/// Asks until the answer is yes or no, which an empty line is; `None` at the end of the terminal.
+async fn ask(caller: &Caller, keyboard: &mut Keyboard, details: &Value) -> Option<bool> {
+    let screen = &caller.stderr;
+    let left_out = details["leftOut"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let left_out = harmless(&left_out.collect::<Vec<_>>().join(", "));
+    let asked = format!("This directory has its own Codex configuration ({left_out}). Trust it? [y/N] ");
+    let text = format!(
+        "If it is trusted, its MCP servers and hooks run commands as you, outside of the sandbox.\n\
+         The answer is kept for this directory; --trust and --trust=false change it.\n{}",
+        screen.paint(WAITING, &asked)
+    );
+    // What was typed before it could be seen is no answer to it.
+    keyboard.forget();
+    output::write_aside(&text);
+    loop {
+        let Some(line) = keyboard.line().await else {
+            output::write_aside("\n");
+            return None;
+        };
+        match line.trim().to_lowercase().as_str() {
+            "y" | "yes" => return Some(true),
+            "" | "n" | "no" => return Some(false),
+            _ => output::write_aside(&screen.paint(STRONG, "y or n: ")),
+        }
+    }
+}
