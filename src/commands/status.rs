@@ -29,6 +29,8 @@ pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
             let snapshot = snapshot(config);
             if json {
                 let service = json!({
+                    // Only a daemon that runs knows it.
+                    "codex": null,
                     "configuredBaseUrl": config.service.local_api_base.as_str(),
                     "eventStreamPath": config.service.event_stream_path,
                     "eventStreamUrl": null,

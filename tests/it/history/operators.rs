@@ -117,7 +117,7 @@ async fn operate(operator: Operator, seed: u64) -> History {
         })
         .collect();
     scenes.send_replace(Scene::Up(daemon.base_url().to_owned()));
-    let copy = tempfile::tempdir().unwrap();
+    let copy = crate::support::scratch::directory("copy");
     more_turns(&promises, 4).await;
     copy_directories(&daemon, copy.path());
     more_turns(&promises, 4).await;
