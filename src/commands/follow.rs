@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::client::{EventStream, Filter, Heard, newest};
 use super::errand::Caller;
-use super::sessions::{find, folder, path};
+use super::sessions::{find, folder};
 use super::terminal::{BAD, FAINT, WAITING, cut, harmless};
 use super::{Failure, output, words};
 
@@ -25,13 +25,7 @@ pub(crate) async fn run(
     };
     let cursor = match after {
         Some(cursor) => cursor,
-        None => {
-            // What is older may be about a session that is gone, but nothing new is.
-            if let Some(session_id) = &session_id {
-                see_session(caller, session_id).await?;
-            }
-            newest(&caller.client).await?
-        }
+        None => newest(&caller.client).await?,
     };
     let filter = Filter { session_id, types };
     let mut events = EventStream::new(&caller.client, filter, cursor, None).open().await?;
@@ -55,14 +49,6 @@ pub(crate) async fn run(
             Heard::Lost => caller.note("The connection is gone; waiting for codexd."),
             Heard::Back => caller.note("codexd is back; going on where the connection ended."),
         }
-    }
-}
-
-/// Fails where there is no such session, whose events would be waited for in vain.
-async fn see_session(caller: &Caller, session_id: &str) -> Result<(), Failure> {
-    match caller.client.get(&path(session_id)).await {
-        Err(error) if error.code() == "not_found" => Err(error.into()),
-        _ => Ok(()),
     }
 }
 
