@@ -44,12 +44,12 @@ impl Wiretap {
         )
     }
 
-    /// A daemon that hears nothing of what the user said: neither the items nor the turns that have them, so that the
-    /// answer to `turn/start` alone tells which turn a submission became.
+    /// A daemon that cannot tell what the user said from its items, so that the answer to `turn/start` alone tells which
+    /// turn a submission became.
     pub(crate) fn unsaid_builder(&self) -> DaemonBuilder {
         self.builder_with(
-            "tee -a \"$0\" | { \"$1\" embedded-app-server --store \"$2\" || kill -KILL 0; } | grep --line-buffered -v \
-             '\"userMessage\"'",
+            "tee -a \"$0\" | \"$1\" embedded-app-server --store \"$2\" | sed -u \
+             -e 's/\"userMessage\"/\"hidden\"/g' -e 's/\"clientId\":\"[^\"]*\"/\"clientId\":null/g'",
         )
     }
 

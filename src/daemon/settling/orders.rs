@@ -118,8 +118,8 @@ impl Model {
         self.state.apply(self.seq, &format!("T{}", self.seq), &change);
         for (turn_id, phase, status) in over_before {
             let now = self.state.turns.get(THREAD, &turn_id).unwrap();
-            let may_change = phase == Phase::CutOff && event_type == event_type::TURN_SETTLED
-                || phase == Phase::CutOff && event_type == event_type::TURN_COMPLETED;
+            let ends = [event_type::TURN_SETTLED, event_type::TURN_COMPLETED];
+            let may_change = phase == Phase::CutOff && ends.contains(&event_type);
             assert!(
                 may_change || now.status == status,
                 "{turn_id} was {status} and is {} by {event_type}",
@@ -227,7 +227,7 @@ proptest! {
         prop_assert_eq!(ended.len(), count, "no turn ends twice: {:?}", model.ends);
         for turn in model.state.turns.of(THREAD) {
             if turn.started_by.is_some() {
-                let number: usize = turn.turn_id["turn-".len()..].parse().unwrap();
+                let number: usize = turn.turn_id.strip_prefix("turn-").unwrap().parse().unwrap();
                 prop_assert_eq!(turn.started_by.as_deref(), owner(number));
             }
             prop_assert!(turn.is_over());
