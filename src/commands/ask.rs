@@ -68,6 +68,10 @@ pub(crate) async fn run(caller: &Caller, wanted: Ask) -> Result<ExitCode, Failur
             caller.note("The turn was interrupted.");
             ExitCode::from(INTERRUPTED)
         }
+        Fate::Withdrawn => {
+            caller.note("The waiting turn was taken back; it never began.");
+            ExitCode::from(INTERRUPTED)
+        }
         Fate::Failed(reason) => {
             caller.note(&match reason {
                 Some(reason) => format!("The turn failed: {reason}"),

@@ -38,6 +38,8 @@ pub(super) enum Turn {
 pub(super) enum Fate {
     Completed,
     Interrupted,
+    /// It waited, and was taken back before it began.
+    Withdrawn,
     /// For this reason, as far as it is known.
     Failed(Option<String>),
 }
@@ -259,7 +261,12 @@ impl<'a> Conversation<'a> {
     fn unwanted(&mut self) -> Result<(), Failure> {
         self.is_unwanted = true;
         self.page.make_room()?;
-        self.caller.note("Interrupting the turn; another Ctrl-C leaves at once, and the turn goes on.");
+        self.caller.note(match self.turn {
+            Turn::Begun(_) => "Interrupting the turn; another Ctrl-C leaves at once, and the turn goes on.",
+            Turn::Queued(_) => {
+                "Taking the waiting turn back; another Ctrl-C leaves at once, and the turn may stay in the queue."
+            }
+        });
         self.interrupt();
         Ok(())
     }
@@ -385,8 +392,7 @@ impl<'a> Conversation<'a> {
                 let position = detail["position"].as_u64().unwrap_or(1);
                 self.page.aside(&format!("the turn waits, at place {position}"))?;
             }
-            // It was withdrawn.
-            ("turn.rejected", _) if self.is_unwanted => return Ok(Some(Fate::Interrupted)),
+            ("turn.rejected", _) if self.is_unwanted => return Ok(Some(Fate::Withdrawn)),
             ("turn.rejected", _) => {
                 let reason = detail["reason"].as_str().map(str::to_owned);
                 return Ok(Some(Fate::Failed(reason)));

@@ -281,6 +281,9 @@ async fn ctrl_c_withdraws_a_turn_that_waits() {
     waiting.signal(Signal::INT);
     let ended = waiting.ended().await;
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(4), ""), "{ended:?}");
+    assert!(ended.stderr.contains("Taking the waiting turn back; "), "{}", ended.stderr);
+    let end = "codexd: The waiting turn was taken back; it never began.\n";
+    assert!(ended.stderr.ends_with(end) && !ended.stderr.contains("nterrupt"), "{}", ended.stderr);
     assert_eq!(record(&daemon, &session_id).await["currentTurnId"], running);
     let read = get(&daemon, &format!("/v1/codexd/sessions/{session_id}")).await;
     assert_eq!(read.data(200)["queuedTurns"], json!([]));
