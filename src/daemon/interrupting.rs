@@ -11,6 +11,7 @@ use serde_json::json;
 use super::descendants::Whose;
 use super::reading::{SANDBOXES, STUBBORN_SANDBOXES};
 use super::submission::{Progress, Submission};
+use super::turns::active;
 use super::{Daemon, DaemonError};
 use crate::app_server::Client;
 use crate::state::{HoldCause, Session, Turn};
@@ -54,6 +55,7 @@ impl Daemon {
     /// thread are cleaned too.
     /// Returns after 5 s at most; the interrupt itself is pursued until the turn is over.
     /// `turn_id` is the only turn that is meant, if there is one.
+    /// A closed session is refused with [`DaemonError::SessionNotActive`] when the turn was not started by it.
     pub async fn interrupt_turn(
         &self,
         session_id: &str,
@@ -63,6 +65,15 @@ impl Daemon {
         let thread_id = session.thread_id.clone().unwrap_or_default();
         let running = self.state().turns.running(&thread_id).cloned();
         let submission = self.shared.submissions.in_thread(&thread_id);
+        // A closed session may stop its own turn only, not that of another session of the thread.
+        let owner = match (&running, &submission) {
+            (Some(turn), _) => Some(turn.started_by.as_deref()),
+            (None, Some(submission)) => Some(Some(submission.session_id.as_str())),
+            (None, None) => None,
+        };
+        if owner.is_some_and(|owner| owner != Some(session_id)) {
+            active(Arc::clone(&session))?;
+        }
         let target = match (running, submission) {
             (Some(turn), _) => {
                 if let Some(turn_id) = turn_id.filter(|turn_id| **turn_id != *turn.turn_id) {

@@ -6,7 +6,7 @@ use super::{two_on_one_thread, two_with};
 use crate::api::{SESSIONS, ask_turn, record, start, turn};
 use crate::duplex::{REQUESTS, asked, decide, delete, requests, turn_over};
 use crate::sessions::{Wiretap, events_of};
-use crate::support::http::get;
+use crate::support::http::{get, post};
 
 #[tokio::test]
 async fn a_request_belongs_to_the_session_that_started_the_turn() {
@@ -66,6 +66,21 @@ async fn the_turn_of_a_session_that_was_closed_ends_in_its_record_too() {
         assert_eq!(turn_over(&daemon, session_id, &turn_id).await["status"], "interrupted");
     }
     ask_turn(&daemon, &second, "hello").await.error(409, "session_not_active");
+}
+
+#[tokio::test]
+async fn a_closed_session_interrupts_no_turn_of_another_session_of_its_thread() {
+    let daemon = start().await;
+    let (first, second, _) = two_on_one_thread(&daemon).await;
+    let interrupt = async |session_id: &str| {
+        post(&daemon, "/v1/codexd/turn/interrupt", &json!({ "sessionId": session_id })).await
+    };
+    delete(&daemon, &format!("{SESSIONS}/{second}")).await.data(200);
+    interrupt(&second).await.error(409, "no_turn");
+    let turn_id = turn(&daemon, &first, "hang").await;
+    interrupt(&second).await.error(409, "session_not_active");
+    assert_eq!(record(&daemon, &first).await["currentTurnId"], turn_id);
+    assert_eq!(interrupt(&first).await.data(202)["interrupted"], true);
 }
 
 #[tokio::test]
