@@ -75,6 +75,8 @@ pub struct TurnAccepted {
     pub turn_id: Option<String>,
     /// Its name in the queue, when it waits.
     pub queue_id: Option<String>,
+    /// Whether the input was added to a turn that ran already, which takes no settings.
+    pub steered: bool,
 }
 
 /// A turn on its way to the app-server.
@@ -125,8 +127,8 @@ impl Daemon {
             Some(key) => self.remembered(key)?,
             None => None,
         };
-        if let Some(Answer { session: Some(session), turn_id, queue_id, .. }) = remembered {
-            return Ok(TurnAccepted { session, turn_id, queue_id });
+        if let Some(Answer { session: Some(session), turn_id, queue_id, steered, .. }) = remembered {
+            return Ok(TurnAccepted { session, turn_id, queue_id, steered });
         }
         let key = input.key.clone().map(RequestKey::until_tomorrow);
         let unknown = remembered.and_then(|answer| Some((answer.client_message_id?, answer.key.since())));
@@ -180,19 +182,20 @@ impl Daemon {
             }
             (None, None, _) => None,
         };
-        let turn_id = match running {
+        let (turn_id, steered) = match running {
             Some(turn_id) => match self.steer(&client, &offer, &turn_id).await {
                 // Who said "whenBusy" did not mean this very turn, which ended in the meantime.
                 Err(DaemonError::Rejected { message, .. })
                     if input.expected_turn_id.is_none() && message.contains(NOTHING_TO_STEER) =>
                 {
-                    self.begin(&client, offer).await?
+                    (self.begin(&client, offer).await?, false)
                 }
-                steered => steered?,
+                steered => (steered?, true),
             },
-            None => self.begin(&client, offer).await?,
+            None => (self.begin(&client, offer).await?, false),
         };
-        self.accepted(&session.session_id, input.key.as_ref(), Some(turn_id), None)
+        let accepted = self.accepted(&session.session_id, input.key.as_ref(), Some(turn_id), None)?;
+        Ok(TurnAccepted { steered, ..accepted })
     }
 
     /// The answer to a turn that was accepted: the one that a repetition would have.
@@ -204,7 +207,7 @@ impl Daemon {
         queue_id: Option<String>,
     ) -> Result<TurnAccepted, DaemonError> {
         let session = self.first_answer(key, session_id)?;
-        Ok(TurnAccepted { session, turn_id, queue_id })
+        Ok(TurnAccepted { session, turn_id, queue_id, steered: false })
     }
 
     /// Starts a turn; one whose outcome must not be doubtful is found again rather than started twice.

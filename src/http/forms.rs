@@ -55,7 +55,7 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) enum Rule {
     None,
-    /// One of them must be there; the first that is there is taken, and the others are not looked at.
+    /// One of them must be there; the first that is there is taken, and the others are ignored.
     FirstOf {
         names: &'static [&'static str],
         none: &'static str,
@@ -122,10 +122,11 @@ impl Form {
     /// Takes out of a body what this form has, and refuses what is wrong.
     pub(super) fn read(&'static self, mut fields: Fields) -> Result<Given, ApiError> {
         let mut values = Map::new();
+        let mut unread = Vec::new();
         if let Rule::FirstOf { names, .. } = self.rule {
             let mut names = names.iter();
             if names.any(|name| fields.has(name)) {
-                names.for_each(|name| drop(fields.any(name)));
+                unread.extend(names.filter_map(|name| fields.any(name).map(|_| (*name).to_owned())));
             }
         }
         for field in self.fields {
@@ -158,13 +159,16 @@ impl Form {
         };
         match broken {
             Some(sentence) => Err(ApiError::bad_request(sentence)),
-            None => Ok(Given { form: self, values, ignored: fields.left() }),
+            None => {
+                unread.extend(fields.left());
+                Ok(Given { form: self, values, ignored: unread })
+            }
         }
     }
 }
 
 impl Given {
-    /// Takes the names of the fields that the body had and the form has not.
+    /// Takes the names of the fields that the body had and that are not read.
     pub(super) fn ignored(&mut self) -> Vec<String> {
         std::mem::take(&mut self.ignored)
     }
@@ -272,7 +276,7 @@ pub(super) const SUBMIT_TURN: Form = Form {
             Kind::Input,
             "What the user says: a text, or a list of items in the app-server's form.",
         ),
-        field("prompt", Kind::Input, "Another name of input, which wins."),
+        field("prompt", Kind::Input, "Another name of input; ignored where input is there too."),
         field("approvalPolicy", Kind::ApprovalPolicy, "When the app-server asks before it acts.").passed(),
         field("personality", Kind::Word(PERSONALITY), "How the model speaks.").passed(),
         field(

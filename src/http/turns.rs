@@ -84,7 +84,8 @@ pub(super) struct Accepted {
     /// The turn at its end, or when the time was over; only with `wait`.
     #[serde(skip_serializing_if = "Option::is_none")]
     turn: Option<TurnBody>,
-    /// The fields of the request's body that were ignored, because there are none of these names; absent without any.
+    /// The fields of the request's body that were ignored: there are none of these names, `input` was there too, or the
+    /// turn was steered, which takes only the input; absent without any.
     #[serde(skip_serializing_if = "Option::is_none")]
     ignored: Option<Vec<String>>,
 }
@@ -134,10 +135,16 @@ pub(super) async fn submit(
     let wait = wait(&uri)?;
     let fields = Fields::read(body, edge.body_limit()).await?;
     let key = request_key(&headers, "turn", &fields)?;
-    let (input, ignored) = parse(fields)?;
+    let (input, mut ignored) = parse(fields)?;
     let input = SubmitTurn { key, ..input };
     edge.check_cwd(&input.settings).await?;
-    let TurnAccepted { mut session, turn_id, queue_id } = edge.daemon.submit_turn(input).await?;
+    let settings: Vec<String> = input.settings.keys().cloned().collect();
+    let is_for_one_turn = input.expected_turn_id.is_some();
+    let TurnAccepted { mut session, turn_id, queue_id, steered } = edge.daemon.submit_turn(input).await?;
+    if steered || is_for_one_turn {
+        // turn/steer takes nothing but the input.
+        ignored.extend(settings);
+    }
     let mut turn = None;
     if let (Some(turn_id), Some(patience)) = (&turn_id, wait) {
         let at_its_end = edge.daemon.turn_when_over(&session.session_id, turn_id, patience).await?;
@@ -219,10 +226,10 @@ fn wait(uri: &Uri) -> Result<Option<Duration>, ApiError> {
     Ok(Some(Duration::from_secs(seconds)))
 }
 
-/// The turn that is wanted, and the names of the fields that say nothing about it.
+/// The turn that is wanted, and the names of the fields that say nothing about any turn.
 fn parse(fields: Fields) -> Result<(SubmitTurn, Vec<String>), ApiError> {
     let mut given = SUBMIT_TURN.read(fields)?;
-    let mut ignored = given.ignored();
+    let ignored = given.ignored();
     // The form demands a session and something to say.
     let session_id = given.text("sessionId").unwrap_or_default();
     let input = match given.take("input").or(given.take("prompt")) {
@@ -236,10 +243,6 @@ fn parse(fields: Fields) -> Result<(SubmitTurn, Vec<String>), ApiError> {
         _ => WhenBusy::Refuse,
     };
     let settings = given.settings();
-    if expected_turn_id.is_some() {
-        // turn/steer takes nothing but the input.
-        ignored.extend(settings.keys().cloned());
-    }
     let input = SubmitTurn { session_id, input, expected_turn_id, when_busy, settings, key: None };
     Ok((input, ignored))
 }

@@ -77,6 +77,9 @@ pub struct Answer {
     pub queue_id: Option<String>,
     /// By what name the app-server knows the turn that was given to it.
     pub client_message_id: Option<String>,
+    /// Whether the input was added to a turn that ran already; earlier versions did not write it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub steered: bool,
 }
 
 /// What is remembered beside the records.

@@ -253,6 +253,7 @@ impl State {
             turn_id: None,
             queue_id: None,
             client_message_id: None,
+            steered: false,
         };
         outcome(&mut answer);
         self.memory.answer(at, answer);
@@ -320,11 +321,14 @@ impl State {
                 }
                 was_known
             }
-            Change::TurnAccepted { session_id, turn_id, queue_id, key, .. } => {
+            Change::TurnAccepted { session_id, turn_id, queue_id, key, steered, .. } => {
                 if let Some(queue_id) = queue_id {
                     self.memory.dequeue(session_id, queue_id);
                 }
-                self.remember(at, key.as_ref(), session_id, |answer| answer.turn_id = Some(turn_id.clone()));
+                self.remember(at, key.as_ref(), session_id, |answer| {
+                    answer.turn_id = Some(turn_id.clone());
+                    answer.steered = *steered;
+                });
                 self.sessions.get(session_id).is_some()
             }
             Change::TurnSubmitted { session_id, client_message_id, queue_id, key } => {
@@ -341,6 +345,7 @@ impl State {
                         turn_id: None,
                         queue_id: None,
                         client_message_id: Some(client_message_id.clone()),
+                        steered: false,
                     };
                     self.memory.answer(at, answer);
                 }

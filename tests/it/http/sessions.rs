@@ -419,6 +419,16 @@ async fn the_fields_that_are_ignored_are_named() {
     assert_eq!(taken.data(202)["ignored"], json!(["sandbox", "wörd, two"]));
     assert_eq!(header(&taken).unwrap(), "sandbox, w?rd??two");
     let body = json!({
+        "sessionId": session_id, "input": "hang", "prompt": "other", "whenBusy": "steer", "effort": "high", "y": 1,
+    });
+    let key = [("idempotency-key", "steer")];
+    for _ in 0..2 {
+        let steered = request(&daemon, Method::POST, TURN, &key, body.to_string()).await;
+        assert_eq!(steered.data(202)["turnId"], taken.data(202)["turnId"]);
+        assert_eq!(steered.data(202)["ignored"], json!(["prompt", "y", "effort"]));
+        assert_eq!(header(&steered).unwrap(), "prompt, y, effort");
+    }
+    let body = json!({
         "sessionId": session_id, "input": "more", "expectedTurnId": taken.data(202)["turnId"],
         "sandboxPolicy": { "type": "readOnly" },
     });
@@ -427,6 +437,9 @@ async fn the_fields_that_are_ignored_are_named() {
     let interrupted =
         post(&daemon, "/v1/codexd/turn/interrupt", &json!({ "sessionId": session_id, "x": 1 })).await;
     assert_eq!(interrupted.data(202)["ignored"], json!(["x"]));
+    let body = json!({ "sessionId": session_id, "input": "hello", "whenBusy": "steer", "effort": "high" });
+    let begun = post(&daemon, TURN, &body).await;
+    assert_eq!(begun.data(202).get("ignored"), None, "a turn that begins takes its settings");
 
     let plain = post(&daemon, SESSIONS, &json!({})).await;
     assert_eq!((header(&plain), plain.data(201).get("ignored")), (None, None));
