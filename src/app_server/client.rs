@@ -55,6 +55,9 @@ pub enum CallError {
     },
 }
 
+/// What is told the outcome of each call that was answered: its method, and the error where it was refused.
+type Observer = dyn Fn(&'static str, Option<&RpcError>) + Send + Sync;
+
 /// One generation's connection, as its callers see it; cheap to clone.
 #[derive(Clone)]
 pub struct Client {
@@ -65,6 +68,7 @@ pub struct Client {
     call_timeout: Duration,
     /// The version of the app-server as its user agent has it, once `initialize` was answered.
     version: Arc<OnceLock<String>>,
+    observer: Arc<OnceLock<Box<Observer>>>,
 }
 
 impl std::fmt::Debug for Client {
@@ -82,12 +86,24 @@ impl Client {
         let pending = Arc::new(Pending::default());
         let (outgoing, lines) = mpsc::unbounded_channel();
         let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
-        let version = Arc::default();
-        (
-            Self { generation, pending: Arc::clone(&pending), outgoing, in_flight, call_timeout, version },
-            pending,
-            lines,
-        )
+        let (version, observer) = (Arc::default(), Arc::default());
+        let client = Self {
+            generation,
+            pending: Arc::clone(&pending),
+            outgoing,
+            in_flight,
+            call_timeout,
+            version,
+            observer,
+        };
+        (client, pending, lines)
+    }
+
+    /// Has `observer` told the outcome of each call of this connection, whoever makes it; the first observer stays.
+    ///
+    /// It runs where the answer stands in the stream, before the caller gets it, and must not wait.
+    pub fn observe(&self, observer: impl Fn(&'static str, Option<&RpcError>) + Send + Sync + 'static) {
+        let _ = self.observer.set(Box::new(observer));
     }
 
     /// Keeps what the answer to `initialize` says of the version.
@@ -198,7 +214,13 @@ impl Client {
         settle: impl FnOnce(Result<&RawValue, CallError>) + Send + 'static,
     ) {
         let (done, settled) = oneshot::channel::<()>();
+        let observer = Arc::clone(&self.observer);
         let settle = Box::new(move |outcome: Result<&RawValue, CallError>| {
+            match (observer.get(), &outcome) {
+                (Some(observer), Ok(_)) => observer(method, None),
+                (Some(observer), Err(CallError::Refused { error, .. })) => observer(method, Some(error)),
+                _ => {}
+            }
             settle(outcome.map_err(|error| match error {
                 CallError::Refused { error, .. } => CallError::Refused { method: method.to_owned(), error },
                 CallError::Malformed { reason, .. } => {

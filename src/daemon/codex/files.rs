@@ -16,13 +16,15 @@ use serde_json::Value;
 const MAX_AUTH_BYTES: u64 = 1024 * 1024;
 
 /// What tells one state of a file from another; `None` for a file that is not there.
-type Stamp = Option<(u64, i64, i64, u64)>;
+pub(super) type Stamp = Option<(u64, i64, i64, u64)>;
 
 /// What the app-server has read.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 struct AtStart {
     program: Option<(PathBuf, Stamp)>,
     config: Stamp,
+    /// The configuration without symlinks, which is how Codex names it.
+    config_path: Option<PathBuf>,
     auth: Auth,
 }
 
@@ -74,12 +76,31 @@ impl Files {
     pub(super) fn note_start(&self, program: Option<&Path>) -> bool {
         let now = AtStart {
             program: program.map(|path| (path.to_owned(), stamp(path))),
-            config: self.config_path().as_deref().and_then(stamp),
+            config: self.config_stamp(),
+            config_path: self
+                .codex_home
+                .as_deref()
+                .and_then(|home| fs::canonicalize(home).ok())
+                .map(|home| home.join("config.toml")),
             auth: self.auth(Auth::default()),
         };
         let mut at_start = self.at_start.lock().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *at_start, now);
         before.auth.content != at_start.auth.content
+    }
+
+    /// The state of the configuration as it is now.
+    pub(super) fn config_stamp(&self) -> Stamp {
+        self.config_path().as_deref().and_then(stamp)
+    }
+
+    /// Whether a reason of Codex begins with a position in the configuration of its user, such as
+    /// `/h/config.toml:1:9: …`; that of a project is read for the threads of that project only. Reads no file.
+    pub(super) fn is_in_config(&self, reason: &str) -> bool {
+        let resolved = self.at_start.lock().unwrap_or_else(PoisonError::into_inner).config_path.clone();
+        [self.config_path(), resolved].into_iter().flatten().any(|path| {
+            reason.strip_prefix(&*path.to_string_lossy()).is_some_and(|rest| rest.starts_with(':'))
+        })
     }
 
     /// What has changed; `program` is where the program is now.
@@ -89,7 +110,7 @@ impl Files {
         Changes {
             program: program.is_some()
                 && before.program != program.map(|path| (path.to_owned(), stamp(path))),
-            config: before.config != self.config_path().as_deref().and_then(stamp),
+            config: before.config != self.config_stamp(),
             auth: before.auth.content != auth.content,
             account: before.auth.identity != auth.identity,
         }
@@ -157,5 +178,26 @@ mod tests {
         );
         files.note_start(Some(&program));
         assert_eq!(files.changes(Some(&program)), Changes::default());
+    }
+
+    #[test]
+    fn a_position_in_the_configuration_is_told_from_one_in_that_of_a_project() {
+        let home = tempfile::tempdir().unwrap();
+        let link = home.path().join("link");
+        fs::create_dir(home.path().join("codex")).unwrap();
+        std::os::unix::fs::symlink(home.path().join("codex"), &link).unwrap();
+        let files = Files::new(Some(link.clone()));
+        files.note_start(None);
+        let resolved = fs::canonicalize(&link).unwrap();
+        for (reason, is_in_config) in [
+            (format!("{}/config.toml:1:9: no `=`", link.display()), true),
+            (format!("{}/config.toml:1:9: no `=`", resolved.display()), true),
+            (format!("{}/config.toml.old:1:9: no `=`", link.display()), false),
+            ("/project/.codex/config.toml:1:9: no `=`".to_owned(), false),
+            ("Model provider `nope` not found".to_owned(), false),
+        ] {
+            assert_eq!(files.is_in_config(&reason), is_in_config, "{reason}");
+        }
+        assert!(!Files::new(None).is_in_config("/h/config.toml:1:9: no `=`"));
     }
 }

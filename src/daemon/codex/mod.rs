@@ -20,6 +20,7 @@ use tokio::sync::{Notify, RwLock};
 
 use super::child;
 use super::mcp::FailedMcpServers;
+use crate::app_server::wire::RpcError;
 use crate::app_server::{Availability, Failure, Waiting};
 use facts::{Account, Facts};
 pub(crate) use facts::{is_offline, refused_configuration, version as codex_version};
@@ -171,6 +172,20 @@ impl Codex {
         }
     }
 
+    /// Takes note of the outcome of a call: its method, and the error where it was refused.
+    fn answered(&self, generation: u64, method: &str, error: Option<&RpcError>) {
+        let reason = error.and_then(|error| facts::reason_about_configuration(&error.message));
+        match (reason, error) {
+            (Some(reason), _) if self.files.is_in_config(reason) => {
+                self.facts.call_refused(generation, reason);
+            }
+            // The others succeed with a configuration that cannot be read (measured on 0.171.0).
+            (_, None) if method == "thread/start" && self.facts.config_was_read(generation) => {}
+            _ => return,
+        }
+        self.changed.notify_one();
+    }
+
     /// How Codex is now.
     pub(super) fn health(&self, now: &Availability) -> CodexHealth {
         judge(now, &self.facts.now(), self.files.config_path().as_deref())
@@ -205,7 +220,7 @@ fn judge(now: &Availability, facts: &facts::Known, config: Option<&std::path::Pa
             _ => CodexHealth::new(state, reason),
         };
     }
-    if let Some(reason) = &facts.config {
+    if let Some(reason) = facts.refused_configuration() {
         let reason = reason.trim_end_matches('.');
         return CodexHealth::new(
             ConfigBroken,

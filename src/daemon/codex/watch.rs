@@ -48,7 +48,12 @@ impl Daemon {
             let is_wrong = !matches!(self.codex().state, CodexState::Ready | CodexState::Stopped);
             tokio::select! {
                 changed = availability.changed() => if changed.is_err() { return },
-                () = self.shared.codex.changed.notified() => {}
+                () = self.shared.codex.changed.notified() => {
+                    // At once, so that a file that is corrected a moment later is seen to have changed.
+                    if self.shared.codex.facts.is_a_call_refused() {
+                        self.look_at_config().await;
+                    }
+                }
                 _ = look.tick(), if is_wrong => self.look_at_files().await,
                 () = tokio::time::sleep(TRY), if wants_restart => {}
                 () = self.shared.stopping.cancelled() => return,
@@ -58,6 +63,8 @@ impl Daemon {
                 && client.generation() != asked
             {
                 asked = client.generation();
+                let (codex, generation) = (Arc::clone(&self.shared.codex), asked);
+                client.observe(move |method, error| codex.answered(generation, method, error));
                 tokio::spawn(self.clone().ask_for_account(client));
             }
             if self.shared.codex.facts.wants_restart()
@@ -103,6 +110,14 @@ impl Daemon {
         FILES.run(LOOK, look).await.unwrap_or_default()
     }
 
+    /// Takes note of the configuration as it is now, where a call was refused because of it.
+    async fn look_at_config(&self) {
+        let codex = Arc::clone(&self.shared.codex);
+        if let Ok(stamp) = FILES.run(LOOK, move || codex.files.config_stamp()).await {
+            self.shared.codex.facts.config_seen(stamp);
+        }
+    }
+
     /// Does what follows from files that were changed while something is wrong.
     async fn look_at_files(&self) {
         let now = self.shared.availability.borrow().clone();
@@ -122,7 +137,12 @@ impl Daemon {
                 if changes.auth && matches!(state, CodexState::NoAccount | CodexState::LoginRefused) {
                     self.restart_when_idle("The login in auth.json has changed").await;
                 } else if changes.config && state == CodexState::ConfigBroken {
-                    self.restart_when_idle("config.toml has changed").await;
+                    if self.shared.codex.facts.now().config.is_some() {
+                        self.restart_when_idle("config.toml has changed").await;
+                    } else {
+                        // It is read again for each thread that is started, so nothing has to be cut.
+                        self.look_at_config().await;
+                    }
                 }
             }
             Availability::Starting { .. } | Availability::Waiting(_) | Availability::Stopped { .. } => {}

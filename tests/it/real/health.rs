@@ -259,6 +259,57 @@ async fn a_configuration_that_is_passed_over_is_told_of_and_read_again_when_it_c
 }
 
 #[tokio::test]
+async fn a_configuration_that_breaks_under_a_running_daemon_is_told_of_until_it_is_corrected() {
+    let model = MockModel::start();
+    let home = CodexHome::new(&model);
+    let daemon = Daemon::builder().real_version(&home, "0.171.0").start().await;
+    state(&daemon, "ready").await;
+    create_session(&daemon, &home, &json!({})).await;
+    let config = std::cell::RefCell::new(String::new());
+    home.configure(|text| {
+        config.replace(text.clone());
+        format!("this is no toml\n{text}")
+    });
+    let asked = json!({ "cwd": home.workspace() });
+    let refused = post(&daemon, "/v1/codexd/sessions", &asked).await;
+    assert!(
+        refused.status >= 400 && refused.json.to_string().contains("config.toml:1:6"),
+        "{}",
+        refused.json
+    );
+    let codex = state(&daemon, "configBroken").await;
+    let message = codex["message"].as_str().unwrap();
+    assert!(message.contains("config.toml:1:6: key with no value"), "{codex}");
+    let told = logged_type(&daemon, "app-server.state.changed").await;
+    assert_eq!((&told["level"], &told["detail"]["state"]), (&json!("warn"), &json!("configBroken")));
+    let status = Person::beside(&daemon).says(&["status"]).await.stdout;
+    assert!(status.contains("config.toml:1:6") && !status.contains("can be taken"), "{status}");
+    // Its file is seen to have changed, without a call and without another app-server.
+    home.configure(|_| config.borrow().clone());
+    state(&daemon, "ready").await;
+    create_session(&daemon, &home, &json!({})).await;
+    assert_eq!((count(&daemon, "app-server.restarting"), count(&daemon, "child.exited")), (0, 0));
+}
+
+#[tokio::test]
+async fn a_configuration_that_one_project_or_one_session_breaks_is_not_that_of_codex() {
+    let model = MockModel::start();
+    let home = CodexHome::new(&model);
+    let daemon = Daemon::builder().real_version(&home, "0.171.0").start().await;
+    state(&daemon, "ready").await;
+    let asked = json!({ "cwd": home.workspace(), "modelProvider": "nope" });
+    let refused = post(&daemon, "/v1/codexd/sessions", &asked).await;
+    assert!(
+        refused.status >= 400 && refused.json.to_string().contains("`nope` not found"),
+        "{}",
+        refused.json
+    );
+    create_session(&daemon, &home, &json!({})).await;
+    assert_eq!(count(&daemon, "app-server.state.changed"), 0);
+    state(&daemon, "ready").await;
+}
+
+#[tokio::test]
 async fn an_mcp_server_that_does_not_start_is_shown() {
     for version in VERSIONS {
         let model = MockModel::start();
