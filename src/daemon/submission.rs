@@ -89,6 +89,11 @@ impl Submission {
             }
             is_in_time
         });
+        self.is_withdrawn()
+    }
+
+    /// Whether it was taken back before the app-server heard of it.
+    pub(super) fn is_withdrawn(&self) -> bool {
         *self.progress.borrow() == Progress::Withdrawn
     }
 

@@ -133,7 +133,10 @@ impl Daemon {
         let key = input.key.clone().map(RequestKey::until_tomorrow);
         let unknown = remembered.and_then(|answer| Some((answer.client_message_id?, answer.key.since())));
         let may_wait = input.when_busy == WhenBusy::Queue && input.expected_turn_id.is_none();
-        let (_alone, client, session, thread_id) = loop {
+        let is_unknown = unknown.is_some();
+        let offered_since = unknown.as_ref().map(|(_, since)| since.clone());
+        let message_id = unknown.map_or_else(new_message_id, |(message_id, _)| message_id);
+        let (_alone, submission, _under_way, client, session, thread_id) = loop {
             let (alone, session) = self.alone_with_thread(&input.session_id).await?;
             let session = active(session)?;
             let no_thread = || DaemonError::NoThread(input.session_id.clone());
@@ -143,20 +146,23 @@ impl Daemon {
                 let state = self.state();
                 state.turns.running(&thread_id).is_some() || state.queue_of(&thread_id).next().is_some()
             };
-            if is_busy && may_wait && unknown.is_none() {
+            if is_busy && may_wait && !is_unknown {
                 return self.enqueue(&session, input, key).await;
             }
+            // From here on an interrupt finds what it is to stop; a start of the app-server or of the thread may take long.
+            let submission =
+                Submission::new(&session.session_id, &thread_id, message_id.clone(), None, key.clone());
+            let under_way = self.shared.submissions.begin(&submission);
             let client = self.client().await?;
             let session = self.attach(&client, session).await?;
+            if submission.is_withdrawn() {
+                return Err(DaemonError::TurnWithdrawn(input.session_id));
+            }
             // A thread that was created anew has another lock.
             if session.thread_id.as_ref() == Some(&thread_id) {
-                break (alone, client, session, thread_id);
+                break (alone, submission, under_way, client, session, thread_id);
             }
         };
-        let offered_since = unknown.as_ref().map(|(_, since)| since.clone());
-        let message_id = unknown.map_or_else(new_message_id, |(message_id, _)| message_id);
-        let submission = Submission::new(&session.session_id, &thread_id, message_id, None, key.clone());
-        let _under_way = self.shared.submissions.begin(&submission);
         let mut offer = Offer {
             session: &session,
             input: &input.input,

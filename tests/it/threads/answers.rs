@@ -181,3 +181,23 @@ async fn a_waiting_turn_that_is_interrupted_on_its_way_does_not_run() {
     assert_eq!(data["turn"]["status"], "interrupted", "{data}");
     assert_ne!(data["turn"]["turnId"], running);
 }
+
+#[tokio::test]
+async fn an_interrupt_while_the_thread_is_resumed_takes_the_turn_back() {
+    let wiretap = Wiretap::new();
+    let mut daemon = wiretap.builder().start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "hello").await;
+    idle(&daemon, &session_id).await;
+    daemon.stop().await;
+
+    let daemon = wiretap.slow_builder().state_from(&daemon).start().await;
+    let (turn, interrupted) = tokio::join!(ask_turn(&daemon, &session_id, "hang"), async {
+        wait_until("the resumption", || (!wiretap.told("thread/resume").is_empty()).then_some(())).await;
+        interrupt(&daemon, &session_id).await
+    });
+    let data = interrupted.data(202);
+    assert_eq!((&data["interrupted"], &data["turn"]), (&json!(true), &Value::Null));
+    turn.error(409, "turn_interrupted");
+    assert_eq!(wiretap.told("turn/start").len(), 1);
+}
