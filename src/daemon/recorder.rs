@@ -53,6 +53,8 @@ pub(crate) enum Input {
     CaughtUp(oneshot::Sender<()>),
     /// Time to try again what failed.
     Retry,
+    /// A sync that began then failed, and these promises wait for another one.
+    SyncFailed(Vec<Promise>, Instant, StorageError),
     /// Everything known goes to disk; nothing follows.
     Stop(oneshot::Sender<()>),
 }
@@ -131,6 +133,7 @@ impl Recorder {
             stderr: output(&paths.stderr_log)?,
             closed_sessions: config.limits.closed_sessions,
             tried: None,
+            lost_at: None,
             journal,
         };
         recorder.send(Input::Events(notices));
@@ -204,6 +207,7 @@ fn weight(input: &Input) -> usize {
         | Input::Closed(_)
         | Input::Damaged(_)
         | Input::Retry
+        | Input::SyncFailed(..)
         | Input::Stop(_) => 0,
     }
 }
@@ -224,6 +228,8 @@ struct Worker {
     closed_sessions: usize,
     /// When a log that cannot be written was tried last.
     tried: Option<Instant>,
+    /// When lines were found to be lost last.
+    lost_at: Option<Instant>,
 }
 
 impl Worker {
@@ -261,6 +267,20 @@ impl Worker {
                         let _ = waiting.send(());
                     }
                     Input::Retry => self.recover(&mut drafts),
+                    Input::SyncFailed(promises, began, error) => {
+                        self.record(&mut drafts);
+                        self.recover(&mut drafts);
+                        self.record(&mut drafts);
+                        let is_failing = self.journal.failing().is_some() || self.journal.sync().failed();
+                        let is_whole = !is_failing && self.lost_at.is_none_or(|lost_at| lost_at < began);
+                        for promise in promises {
+                            match is_whole {
+                                true => self.syncer.sync_again(promise),
+                                // Whoever waited may have gone.
+                                false => drop(promise.send(Err(error.clone()))),
+                            }
+                        }
+                    }
                     Input::Stop(done) => stop = Some(done),
                 }
             }
@@ -355,6 +375,9 @@ impl Worker {
                 }
                 self.stdout.see_to_place();
                 self.stderr.see_to_place();
+                if recovered.lost.is_some() {
+                    self.lost_at = Some(Instant::now());
+                }
             }
             Err(error) => {
                 tracing::debug!(%error, "the event log still cannot be written");

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -29,7 +30,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Waiting {
-    promises: Vec<Promise>,
+    /// Each with whether this is its second sync.
+    promises: Vec<(Promise, bool)>,
     stopping: bool,
 }
 
@@ -44,7 +46,16 @@ impl Syncer {
 
     /// Keeps a promise about what is written to the log by now.
     pub(crate) fn sync(&self, promise: Promise) {
-        self.shared.lock().promises.push(promise);
+        self.add(promise, false);
+    }
+
+    /// Keeps a promise whose sync failed, now that the log was written again; a second failure is told to the caller.
+    pub(crate) fn sync_again(&self, promise: Promise) {
+        self.add(promise, true);
+    }
+
+    fn add(&self, promise: Promise, is_second: bool) {
+        self.shared.lock().promises.push((promise, is_second));
         self.shared.arrived.notify_one();
     }
 
@@ -73,20 +84,25 @@ impl Shared {
             };
             #[cfg(feature = "mutations")]
             if log.promises_early() {
-                promises.into_iter().for_each(|promise| drop(promise.send(Ok(()))));
+                promises.into_iter().for_each(|(promise, _)| drop(promise.send(Ok(()))));
                 continue;
             }
             // Whoever arrives from here on waits for the next sync: this one may have begun before its line.
-            let synced = log.sync().map_err(|error| StorageError::from(error.to_string()));
-            if let Err(error) = &synced {
-                tracing::error!(%error, "the event log cannot be synced");
-                // What was written since the last good sync goes to another file.
-                recorder.send(Input::Retry);
-            }
-            for promise in promises {
+            let began = Instant::now();
+            let Err(error) = log.sync() else {
                 // Whoever waited may have gone.
-                let _ = promise.send(synced.clone());
-            }
+                promises.into_iter().for_each(|(promise, _)| drop(promise.send(Ok(()))));
+                continue;
+            };
+            tracing::error!(%error, "the event log cannot be synced");
+            let error = StorageError::from(error.to_string());
+            let (failed, again): (Vec<_>, Vec<_>) =
+                promises.into_iter().partition(|(_, is_second)| *is_second);
+            failed.into_iter().for_each(|(promise, _)| drop(promise.send(Err(error.clone()))));
+            // What was written since the last good sync goes to another file, and where nothing is missing there, a second
+            // sync keeps the promise: a caller that is refused would repeat what was done.
+            let again = again.into_iter().map(|(promise, _)| promise).collect();
+            recorder.send(Input::SyncFailed(again, began, error));
         }
     }
 

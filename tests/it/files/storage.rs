@@ -72,3 +72,31 @@ async fn while_the_disk_takes_nothing_reading_goes_on_and_afterwards_nothing_is_
     let after = Daemon::builder().state_from(&daemon).start().await;
     assert_eq!(text(&record(&after, &session_id).await["lastTurnStatus"]), "completed");
 }
+
+#[tokio::test]
+async fn a_log_that_was_removed_refuses_nobody_what_can_still_be_kept() {
+    let mut daemon = Daemon::builder().start().await;
+    let session_id = session(&daemon).await;
+    turn(&daemon, &session_id, "hello").await;
+    let mut sessions = vec![session_id];
+    for _ in 0..3 {
+        std::fs::remove_dir_all(daemon.logs_dir()).unwrap();
+        // A refusal would have a client do again what was done.
+        let session_id = text(&post(&daemon, SESSIONS, &json!({})).await.data(201)["session"]["sessionId"]);
+        std::fs::remove_dir_all(daemon.logs_dir()).unwrap();
+        ask_turn(&daemon, &session_id, "hello").await.data(202);
+        idle(&daemon, &session_id).await;
+        sessions.push(session_id);
+    }
+    daemon.kill().await;
+
+    let daemon = Daemon::builder().state_from(&daemon).start().await;
+    let known = get(&daemon, SESSIONS).await;
+    let known = known.data(200)["sessions"].as_array().unwrap();
+    let known: Vec<_> = known.iter().map(|session| text(&session["sessionId"])).collect();
+    assert_eq!(known, sessions, "each was made once");
+    let log = daemon.events_on_disk();
+    let told = |wanted: &str| log.iter().filter(|event| event["type"] == wanted).count();
+    assert_eq!((told("turn.accepted"), told("session.created")), (4, 4));
+    assert_eq!((told("storage.failed"), told("storage.recovered")), (6, 6));
+}

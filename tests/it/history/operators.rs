@@ -156,6 +156,16 @@ async fn operate(operator: Operator, seed: u64) -> History {
     let sessions = get(&daemon, SESSIONS).await.data(200)["sessions"].as_array().unwrap().clone();
     // A start on what is there now knows the same sessions.
     assert_eq!(get(&daemon, STATUS).await.data(200)["service"]["ready"], Value::Bool(true), "{operator:?}");
+    if operator == Wipe {
+        // What the log in memory no longer had is in the registry alone, which is written within a second.
+        let registry = daemon.state_dir().join("session-registry.json");
+        wait_until("the registry", || {
+            let text = fs::read(&registry).ok()?;
+            let registry: Value = serde_json::from_slice(&text).ok()?;
+            (registry["sessions"].as_array()?.len() == sessions.len()).then_some(())
+        })
+        .await;
+    }
     daemon.kill().await;
     let again = restart(builder(), &daemon).await;
     let known = get(&again, SESSIONS).await.data(200)["sessions"].as_array().unwrap().len();

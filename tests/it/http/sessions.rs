@@ -434,6 +434,8 @@ async fn the_fields_that_are_ignored_are_named() {
     });
     let steered = post(&daemon, TURN, &body).await;
     assert_eq!(steered.data(202)["ignored"], json!(["sandboxPolicy"]), "a steer changes no settings");
+    idle(&daemon, &session_id).await;
+    post(&daemon, TURN, &json!({ "sessionId": session_id, "input": "hang" })).await.data(202);
     let interrupted =
         post(&daemon, "/v1/codexd/turn/interrupt", &json!({ "sessionId": session_id, "x": 1 })).await;
     assert_eq!(interrupted.data(202)["ignored"], json!(["x"]));
