@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::client::{Client, ClientError};
 use super::{Failure, NOBODY, output, runtime};
 use crate::config::Config;
+use crate::disk;
 
 pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     let base = &config.service.local_api_base;
@@ -25,7 +26,15 @@ pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
             Err(Failure::new(format!("codexd at {base} does not say how it is: {error}")))
         }
         Err(error) => {
-            let message = format!("No codexd answers: {error}.");
+            // A lock that cannot be read tells nothing; the state file is left.
+            let holder = holder(config).unwrap_or_default();
+            let message = match &holder {
+                Some(holder) => format!(
+                    "The directories are in use by {holder}, which does not answer at {base}; see whether it was \
+                     started with another --local-api-base."
+                ),
+                None => format!("No codexd answers: {error}."),
+            };
             let snapshot = snapshot(config);
             if json {
                 let service = json!({
@@ -48,7 +57,7 @@ pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
                 }))?;
             } else {
                 output::complain(&format!("codexd: {message}"));
-                output::say(&output::table(&stopped(config, &snapshot)))?;
+                output::say(&output::table(&stopped(config, &snapshot, holder)))?;
             }
             Ok(ExitCode::from(NOBODY))
         }
@@ -124,14 +133,21 @@ pub(super) fn codex_words(codex: &Value) -> String {
     }
 }
 
-fn stopped(config: &Config, snapshot: &Value) -> Vec<(&'static str, String)> {
+/// Which process has the state or the logs directory, as their locks say it; `None` where none has.
+pub(super) fn holder(config: &Config) -> std::io::Result<Option<String>> {
+    let (state, logs) = (disk::holder(&config.paths.state_dir)?, disk::holder(&config.paths.logs_dir)?);
+    Ok(state.or(logs))
+}
+
+fn stopped(config: &Config, snapshot: &Value, holder: Option<String>) -> Vec<(&'static str, String)> {
     let daemon = &snapshot["daemon"];
-    let last = match (daemon["started"].as_bool(), &daemon["stoppedAt"]) {
-        (Some(true), _) => {
+    let last = match (holder, daemon["started"].as_bool(), &daemon["stoppedAt"]) {
+        (Some(holder), ..) => format!("does not answer; the directories are in use by {holder}"),
+        (None, Some(true), _) => {
             format!("did not stop in order; last heard of at {}", text(&daemon["updatedAt"]))
         }
-        (Some(false), at) => format!("stopped at {}", text(at)),
-        (None, _) => "never ran here".to_owned(),
+        (None, Some(false), at) => format!("stopped at {}", text(at)),
+        (None, None, _) => "never ran here".to_owned(),
     };
     vec![
         ("codexd", last),

@@ -202,6 +202,24 @@ async fn status_tells_a_daemon_that_died() {
 }
 
 #[tokio::test]
+async fn status_tells_a_daemon_that_runs_at_another_address() {
+    let daemon = start().await;
+    let path = daemon.state_dir().join("daemon-state.json");
+    crate::support::wait::wait_until("a state file", || path.exists().then_some(())).await;
+    let home = home();
+    let [logs, state] = folders(&daemon);
+    let base = "http://127.0.0.1:1";
+    let shown = codexd_says(home.path(), &["status", "--local-api-base", base, &logs, &state]).await;
+    assert_eq!(shown.code, Some(3));
+    let holder = format!("The directories are in use by codexd with pid {}", daemon.pid());
+    for part in [holder.as_str(), &format!("does not answer at {base}"), "another --local-api-base"] {
+        assert!(shown.stderr.contains(part), "no {part:?} in {}", shown.stderr);
+    }
+    assert!(!shown.stdout.contains("did not stop in order"), "{}", shown.stdout);
+    assert!(shown.stdout.contains(&format!("with pid {}", daemon.pid())), "{}", shown.stdout);
+}
+
+#[tokio::test]
 async fn status_where_nothing_ever_was_says_so() {
     let home = home();
     let shown = codexd_says(home.path(), &["status", "--local-api-base", "http://127.0.0.1:1"]).await;
