@@ -40,7 +40,7 @@ pub(super) async fn look(config: &Arc<Config>) -> Vec<Check> {
         }
     }
     match probe(config).await {
-        Ok(found) => checks.extend([app_server(&found), version(&found.said.info), login(&found.account)]),
+        Ok(found) => checks.extend([app_server(&found), version(&found.said.info), login(&found)]),
         Err(why) => checks.push(Check::fail("app-server", why, advice(config))),
     }
     checks
@@ -130,8 +130,13 @@ fn version(info: &Value) -> Check {
     Check::ok("version", format!("Codex {version}."))
 }
 
-fn login(account: &Result<Value, CallError>) -> Check {
-    let account = match account {
+fn login(found: &Found) -> Check {
+    // What it says then is that of its defaults, and not of the model and the login that the file asks for.
+    if found.said.refused_configuration.is_some() {
+        let detail = "Whether Codex has an account is not known as long as it refuses its configuration.";
+        return Check::warn("login", detail, "Correct that file first.");
+    }
+    let account = match &found.account {
         Ok(account) => account,
         Err(error) => {
             let detail = format!("Whether Codex has an account is not known: {error}.");
@@ -205,7 +210,8 @@ mod tests {
 
     #[test]
     fn an_account_is_needed_where_the_model_needs_one() {
-        let judge = |account: Value| login(&Ok(account));
+        let found = |account| Found { said: Said::default(), threads: Ok(()), account };
+        let judge = |account: Value| login(&found(Ok(account)));
         let chatgpt =
             json!({ "account": { "type": "chatgpt", "email": "me@example.org", "planType": "plus" } });
         let check = judge(chatgpt);
@@ -218,6 +224,6 @@ mod tests {
         assert_eq!((check.status, check.advice.as_deref()), (Health::Fail, Some("Type: codex login")));
         assert_eq!(judge(Value::Null).status, Health::Fail);
         let error = CallError::Closed { cause: "it ended".to_owned() };
-        assert_eq!(login(&Err(error)).status, Health::Warn);
+        assert_eq!(login(&found(Err(error))).status, Health::Warn);
     }
 }

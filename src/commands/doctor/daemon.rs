@@ -7,14 +7,13 @@ use tokio::net::TcpSocket;
 
 use super::super::client::{Client, ClientError};
 use super::super::service::words_of;
+use super::super::status::holder;
 use super::Check;
 use crate::config::{Config, Platform};
-use crate::disk;
 use crate::http::read_token;
 use crate::service::{Change, Manager, ManagerError, Service};
 
 pub(super) async fn look(config: &Config) -> Vec<Check> {
-    let token = token(config);
     let mut asking = config.clone();
     // What is wrong with the token file is said by its own line.
     asking.service.auth_token_file.take_if(|path| read_token(path).is_err());
@@ -23,6 +22,10 @@ pub(super) async fn look(config: &Config) -> Vec<Check> {
         _ => Some(Client::new(&asking).status().await),
     };
     let [daemon, address] = daemon_and_address(config, answer.as_ref());
+    let token = token(
+        config,
+        matches!(answer, Some(Err(ClientError::Refused { code, .. })) if code == "unauthorized"),
+    );
     vec![daemon, address, token, service(config).await]
 }
 
@@ -133,14 +136,17 @@ fn free(config: &Config) -> Check {
     }
 }
 
-/// Who has one of the folders.
-fn holder(config: &Config) -> std::io::Result<Option<String>> {
-    let (state, logs) = (disk::holder(&config.paths.state_dir)?, disk::holder(&config.paths.logs_dir)?);
-    Ok(state.or(logs))
-}
-
-fn token(config: &Config) -> Check {
+/// The token that is set; `is_demanded` is whether the daemon at the address refused to answer without its own.
+fn token(config: &Config, is_demanded: bool) -> Check {
     let Some(path) = config.service.auth_token_file.as_deref() else {
+        if is_demanded {
+            let base = &config.service.local_api_base;
+            return Check::warn(
+                "token",
+                format!("None is set, and the daemon at {base} demands one."),
+                "Give the --auth-token-file that it was started with.",
+            );
+        }
         return Check::ok("token", "None is set, so every program of yours may use codexd.");
     };
     match read_token(path) {

@@ -253,6 +253,8 @@ async fn a_token_is_needed_and_must_be_usable() {
     found.assert("address", "ok", "is that of the daemon");
     let found = doctor(home.path(), &texts(&flags)).await;
     found.assert("address", "warn", "--auth-token-file");
+    found.assert("token", "warn", &format!("the daemon at {} demands one", daemon.base_url()));
+    found.assert("token", "warn", "--auth-token-file");
     found.assert("daemon", "ok", &format!("pid {}", daemon.pid()));
 }
 
@@ -276,4 +278,17 @@ async fn the_real_codex_is_asked_for_its_version_and_its_account() {
     let without_account = home.workspace();
     let found = Findings::of(&asked(without_account).await);
     found.assert("login", "fail", "codex login");
+}
+
+#[tokio::test]
+async fn an_account_is_not_known_while_the_configuration_is_refused() {
+    let model = MockModel::start();
+    let home = CodexHome::new(&model);
+    home.configure(|config| config.replace("\"never\"", "\"bogus\""));
+    let server = format!("--server-command={}", codex().native.display());
+    let mut command = command(&home.user_home(), &["--json", &free_address(), &server]);
+    command.env("CODEX_HOME", home.path());
+    let found = Findings::of(&run(command).await);
+    found.assert("app-server", "fail", "unknown variant `bogus`");
+    found.assert("login", "warn", "not known as long as it refuses its configuration");
 }
