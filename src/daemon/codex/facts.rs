@@ -299,7 +299,7 @@ pub(super) fn reason_about_configuration(message: &str) -> Option<&str> {
     beginnings.iter().find_map(|beginning| message.strip_prefix(beginning))
 }
 
-/// Whether the last words of an app-server that ended are about its configuration.
+/// Whether what an app-server printed last before it ended is about its configuration.
 pub(super) fn is_about_configuration(reason: &str) -> bool {
     let Some((_, said)) = reason.split_once("It said last: ") else { return false };
     let said = said.to_lowercase();
