@@ -1,9 +1,11 @@
 //! Queues that are held, in `ask`, `sessions` and `resume-queue`.
 
+use std::process::Stdio;
+
 use serde_json::json;
 
 use super::stage;
-use crate::api::{SESSIONS, TURN, logged, logged_type, text, turn};
+use crate::api::{SESSIONS, TURN, logged_type, text, turn};
 use crate::duplex::delete;
 use crate::support::http::post;
 use crate::support::wait::wait_until_async;
@@ -24,12 +26,18 @@ async fn who_waits_in_a_held_queue_is_told_why_and_how_it_goes_on() {
 
     let path = format!("{SESSIONS}/{session_id}/queue/{wrong}");
     let words = ["ask", "--session", &session_id, "--when-busy", "queue", "text=answered"];
-    let asking = person.says(&words);
+    // Its stderr is a file, so that it can be read while it waits.
+    let told = person.folder().join("stderr");
+    let mut command = person.command(&words);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(std::fs::File::create(&told).unwrap());
+    let mut command = tokio::process::Command::from(command);
+    let asking = command.kill_on_drop(true).spawn().unwrap().wait_with_output();
     let helping = async {
-        let waits = |event: &serde_json::Value| {
-            event["type"] == "turn.queued" && event["detail"]["turn"]["input"][0]["text"] == "text=answered"
-        };
-        logged(&daemon, "the turn that waits", waits).await;
+        wait_until_async("why the queue is held", async || {
+            let told = std::fs::read_to_string(&told).unwrap();
+            (told.contains("the queue is held") && told.ends_with('\n')).then_some(())
+        })
+        .await;
         let resumed = person.says(&["resume-queue", &session_id]).await;
         assert_eq!((resumed.code, resumed.stderr.as_str()), (Some(0), ""));
         assert!(resumed.stdout.contains("2 turns wait"), "{}", resumed.stdout);
@@ -40,9 +48,10 @@ async fn who_waits_in_a_held_queue_is_told_why_and_how_it_goes_on() {
         .await;
     };
     let (asked, ()) = tokio::join!(asking, helping);
-    assert_eq!((asked.code, asked.stdout.as_str()), (Some(0), "answered\n"), "{}", asked.stderr);
+    let (asked, told) = (asked.unwrap(), std::fs::read_to_string(&told).unwrap());
+    assert_eq!((asked.status.code(), asked.stdout.as_slice()), (Some(0), b"answered\n".as_slice()), "{told}");
     for part in ["the queue is held", "weird", "resume-queue"] {
-        assert!(asked.stderr.contains(part), "no {part:?} in {}", asked.stderr);
+        assert!(told.contains(part), "no {part:?} in {told}");
     }
     let nothing = person.says(&["resume-queue", &session_id]).await;
     assert!(nothing.stdout.contains("No turn waits"), "{}", nothing.stdout);
