@@ -1,0 +1,48 @@
+# The commands of this project. `just` without arguments lists them.
+
+# Formatting, lints, unit tests and the fast integration tests. The list of modules is chosen for time.
+fast := "api:: commands:: http:: streams:: threads:: turns:: websocket::"
+
+_default:
+    @just --list --unsorted
+
+# Check the formatting, the lints, the unit tests and the fast integration tests (under two minutes when built)
+check: format-check lint
+    cargo test --lib --test architecture --test launchd --test openapi --test version
+    cargo test --test it -- {{fast}}
+
+# Run the tests that need no more than Rust, node and npm
+test:
+    cargo test
+
+# Run everything that has to pass before a merge
+ci:
+    .ci/run
+
+# Run CI, then the supported versions of Codex, long soaks, long fuzzing and the benchmarks (hours)
+full: ci
+    .ci/full
+
+# Format the sources
+format:
+    cargo fmt
+    cargo fmt --manifest-path tests/fuzz/Cargo.toml
+
+# Fail when the sources are not formatted
+format-check:
+    cargo fmt --check
+    cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
+
+# Run the lints, with and without the features for tests
+lint:
+    cargo clippy --all-targets -- -D warnings
+    cargo clippy --all-targets --features mutations,fuzzing -- -D warnings
+
+# Check the licences, the sources and the advisories of the dependencies
+deny:
+    cargo deny --locked check
+
+# Write docs/openapi.json and the recorded answers of the commands anew
+update:
+    CODEXD_UPDATE_DOCS=1 cargo test --test openapi
+    CODEXD_UPDATE_ANSWERS=1 cargo test --test it -- people::
