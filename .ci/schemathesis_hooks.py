@@ -1,4 +1,4 @@
-"""Leads half of the requests to the session and the turn that were made before, which no chance would find."""
+"""Replaces the ids in half of the requests by those of a session and a turn that exist; random ids never match."""
 
 import os
 
@@ -21,7 +21,7 @@ def map_body(context, body):
 
 @schemathesis.hook
 def map_path_parameters(context, names):
-    # The session is not closed: without it there is nothing left to find.
+    # Do not close the session: later requests need it.
     if context.operation.method.upper() == "DELETE" or not names or not is_chosen(names):
         return names
     known = {"session_id": SESSION, "turn_id": TURN}

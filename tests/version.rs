@@ -37,7 +37,7 @@ fn clone() -> Option<tempfile::TempDir> {
         // The test runner keeps to itself what is printed by a test that passes, but not this.
         let _ = writeln!(
             std::io::stderr(),
-            "\nLEFT OUT: the commit in the version: git cannot be started: {error}"
+            "\nSKIPPED: the commit in the version: git cannot be started: {error}"
         );
         return None;
     }

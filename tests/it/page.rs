@@ -30,7 +30,7 @@ fn tools(what: &str) -> Option<PathBuf> {
     let tools = std::env::var_os(TOOLS).map(PathBuf::from);
     if tools.is_none() {
         // The test runner keeps to itself what is printed by a test that passes, but not this.
-        let _ = writeln!(std::io::stderr(), "\nLEFT OUT: {what}: {TOOLS} is not set; .ci/page does it");
+        let _ = writeln!(std::io::stderr(), "\nSKIPPED: {what}: {TOOLS} is not set; .ci/page does it");
     }
     tools
 }

@@ -38,7 +38,7 @@ fn can_change_users(what: &str) -> bool {
     } else {
         return true;
     };
-    let text = format!("LEFT OUT: {what}: {why}");
+    let text = format!("SKIPPED: {what}: {why}");
     assert!(std::env::var_os("CODEXD_TEST_USERS").is_none_or(|value| value != "required"), "{text}");
     // The test runner keeps to itself what is printed by a test that passes, but not this.
     let _ = writeln!(io::stderr(), "\n{text}");

@@ -116,7 +116,7 @@ async fn a_file_that_cannot_be_used_is_refused_at_the_start_with_a_sentence() {
 #[tokio::test]
 async fn a_file_of_somebody_else_is_refused() {
     if !rustix::process::geteuid().is_root() {
-        let text = "LEFT OUT: a token file of somebody else: only root can give files away";
+        let text = "SKIPPED: a token file of somebody else: only root can give files away";
         let is_required = std::env::var_os("CODEXD_TEST_MOUNTS").is_some_and(|value| value == "required");
         assert!(!is_required, "{text}");
         // The test runner keeps to itself what is printed by a test that passes, but not this.

@@ -89,7 +89,7 @@ pub(super) fn or_skip<T>(what: &str, found: Result<T, String>) -> Option<T> {
     match found {
         Ok(found) => Some(found),
         Err(why) => {
-            let text = format!("LEFT OUT: {what}: {why}");
+            let text = format!("SKIPPED: {what}: {why}");
             assert!(std::env::var_os("CODEXD_TEST_MOUNTS").is_none_or(|value| value != "required"), "{text}");
             // The test runner keeps to itself what is printed by a test that passes, but not this.
             let _ = writeln!(std::io::stderr(), "\n{text}");

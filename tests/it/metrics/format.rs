@@ -116,7 +116,7 @@ async fn promtool_has_nothing_to_say_against_it() {
 
 /// Says that something was not tried out; with `CODEXD_TEST_PROMTOOL=required` it has to be.
 fn left_out(what: &str) {
-    let text = format!("LEFT OUT: {what}");
+    let text = format!("SKIPPED: {what}");
     assert!(std::env::var_os("CODEXD_TEST_PROMTOOL").is_none_or(|value| value != "required"), "{text}");
     // The test runner keeps to itself what is printed by a test that passes, but not this.
     let _ = writeln!(std::io::stderr(), "\n{text}");

@@ -249,7 +249,7 @@ async fn systemd_takes_the_unit() {
 
 /// Says that systemd was not asked; with `CODEXD_TEST_SYSTEMD=required` it has to be.
 fn leave_out(why: &str) {
-    let text = format!("LEFT OUT: whether systemd takes the unit: {why}");
+    let text = format!("SKIPPED: whether systemd takes the unit: {why}");
     assert!(std::env::var_os("CODEXD_TEST_SYSTEMD").is_none_or(|value| value != "required"), "{text}");
     // The test runner keeps to itself what is printed by a test that passes, but not this.
     let _ = writeln!(std::io::stderr(), "\n{text}");

@@ -108,7 +108,7 @@ fn can_use_the_sandbox(what: &str, version: &str) -> bool {
     }
     let why = String::from_utf8_lossy(&tried.stderr).into_owned();
     let text =
-        format!("LEFT OUT: {what} with {version}: Codex cannot set up its sandbox here: {}", why.trim());
+        format!("SKIPPED: {what} with {version}: Codex cannot set up its sandbox here: {}", why.trim());
     assert!(std::env::var_os("CODEXD_TEST_SANDBOX").is_none_or(|value| value != "required"), "{text}");
     // The test runner keeps to itself what is printed by a test that passes, but not this.
     let _ = writeln!(std::io::stderr(), "\n{text}");

@@ -43,7 +43,7 @@ impl Hanging {
     fn or_say(mount: impl FnOnce() -> Result<Self, String>) -> Option<Self> {
         mount()
             .inspect_err(|why| {
-                let text = format!("LEFT OUT: a file system that does not answer: {why}");
+                let text = format!("SKIPPED: a file system that does not answer: {why}");
                 let is_required =
                     std::env::var_os("CODEXD_TEST_MOUNTS").is_some_and(|value| value == "required");
                 assert!(!is_required, "{text}");

@@ -58,7 +58,7 @@ pub(super) fn find_or_skip(what: &str) -> Option<PathBuf> {
     let programs = env::split_paths(&folders).flat_map(|folder| PROGRAMS.map(|name| folder.join(name)));
     let found = programs.into_iter().find(|program| program.is_file());
     if found.is_none() {
-        let text = format!("LEFT OUT: {what}: there is none of {}", PROGRAMS.join(", "));
+        let text = format!("SKIPPED: {what}: there is none of {}", PROGRAMS.join(", "));
         assert!(env::var_os("CODEXD_TEST_BROWSER").is_none_or(|value| value != "required"), "{text}");
         // The test runner keeps to itself what is printed by a test that passes, but not this.
         let _ = writeln!(std::io::stderr(), "\n{text}");
