@@ -28,13 +28,13 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::app_server::{Backlog, Ear, Heard, Listener, Pending, Tail, redact};
+use crate::codex::{Backlog, Ear, Heard, Listener, Pending, Tail, redact};
 use crate::daemon::ChildFile;
-use crate::disk::Disk;
 use crate::http::Query;
 use crate::journal::{Bounds, Cursor, Entry, Found, Journal, Limits, MetaFile, Next, seq_of};
 use crate::state::snapshot::{self, DaemonFile, Identity, Layout, Loaded, RecentFile, RegistryFile};
 use crate::state::{DaemonState, State};
+use crate::storage::Disk;
 
 pub use head::head;
 

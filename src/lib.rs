@@ -39,7 +39,7 @@
 //! - [`http`]: the edge; requests, answers, the table of errors, WebSockets.
 //! - [`daemon`]: the use cases, the recorder, and the words of every event.
 //! - [`service`]: the file that the system's service manager reads, and the calls to it.
-//! - [`app_server`]: the messages on the wire, the calls, the connections, the child process.
+//! - [`codex`]: the messages on the wire, the calls, the connections, the child process.
 //! - [`journal`]: the log; lines and numbers, without a notion of what they mean.
 //! - [`state`]: the records and the one rule that changes them; pure but for the snapshots.
 //! - [`embedded`]: an offline app-server for `codexd smoke` and the tests; a program of its own in the same binary.
@@ -57,10 +57,10 @@
     expect(clippy::disallowed_methods, reason = "tests may block: each runs on a thread of its own")
 )]
 
-pub mod app_server;
 #[expect(clippy::disallowed_types, reason = "its threads wait for calls, and do nothing else")]
 pub mod blocking;
 pub mod cli;
+pub mod codex;
 pub mod commands;
 #[expect(
     clippy::disallowed_methods,
@@ -68,11 +68,6 @@ pub mod commands;
 )]
 pub mod config;
 pub mod daemon;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "its callers are threads with one purpose, or run it on a thread of a pool"
-)]
-pub mod disk;
 #[expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -91,3 +86,9 @@ pub mod journal;
 #[expect(clippy::disallowed_methods, reason = "it is used by commands that are processes of their own")]
 pub mod service;
 pub mod state;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "its callers are threads with one purpose, or run it on a thread of a pool"
+)]
+pub mod storage;
+pub mod time;

@@ -20,20 +20,21 @@ use std::path::Path;
 use source::{Source, paths, rooms_used, sources, without_tests};
 
 /// The rooms from the top to the bottom, each with the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 14] = [
+const ROOMS: [(&str, &[&str]); 15] = [
     ("main", &["commands", "cli"]),
-    ("fuzzing", &["http", "daemon", "app_server", "journal", "state", "disk"]),
-    ("commands", &["http", "daemon", "service", "app_server", "embedded", "cli", "config", "disk"]),
-    ("http", &["daemon", "journal", "state", "disk", "blocking"]),
-    ("daemon", &["app_server", "journal", "state", "config", "disk", "blocking"]),
-    ("service", &["app_server", "config", "disk"]),
-    ("app_server", &["blocking"]),
-    ("journal", &["disk", "blocking"]),
-    ("state", &["disk"]),
+    ("fuzzing", &["http", "daemon", "codex", "journal", "state", "storage"]),
+    ("commands", &["http", "daemon", "service", "codex", "embedded", "cli", "config", "storage"]),
+    ("http", &["daemon", "journal", "state", "storage", "blocking"]),
+    ("daemon", &["codex", "journal", "state", "config", "storage", "time", "blocking"]),
+    ("service", &["codex", "config", "storage"]),
+    ("codex", &["time", "blocking"]),
+    ("journal", &["storage", "blocking"]),
+    ("state", &["storage"]),
     ("embedded", &[]),
     ("cli", &["config"]),
     ("config", &[]),
-    ("disk", &[]),
+    ("storage", &[]),
+    ("time", &[]),
     ("blocking", &[]),
 ];
 
@@ -69,16 +70,16 @@ fn processes(source: &Source) -> Vec<String> {
     let starts = |path: &[String]| {
         pairs(path).any(|pair| [("process", "Command"), ("process", "*"), ("Command", "new")].contains(&pair))
     };
-    let app_server = ["src/app_server/child.rs", "src/app_server/guard.rs", "src/app_server/wards.rs"];
-    let others =
-        ["src/app_server/processes/macos.rs", "src/service/manager.rs", "src/embedded", "src/build.rs"];
+    let app_server =
+        ["src/codex/process/child.rs", "src/codex/process/guard.rs", "src/codex/process/reaper.rs"];
+    let others = ["src/codex/process/macos.rs", "src/service/manager.rs", "src/embedded", "src/build.rs"];
     let places = [&app_server[..], &others].concat();
     offences(source, &places, starts)
 }
 
 /// Changes of files outside of the places that own files.
 fn files(source: &Source) -> Vec<String> {
-    let owners = ["src/disk", "src/embedded", "src/commands/smoke.rs"];
+    let owners = ["src/storage", "src/embedded", "src/commands/smoke.rs"];
     let of_fs =
         ["write", "rename", "copy", "hard_link", "create_dir", "create_dir_all", "set_permissions", "*"];
     let changes = |path: &[String]| {

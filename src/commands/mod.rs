@@ -50,8 +50,8 @@ mod words;
 
 use std::process::ExitCode;
 
-use crate::app_server;
 use crate::cli::{self, CliExit, Request};
+use crate::codex;
 use crate::config::{Config, Settings};
 use crate::embedded;
 
@@ -111,7 +111,7 @@ pub fn run(request: Request) -> ExitCode {
             let said = output::say(String::from_utf8_lossy(&cli::completions(shell)).trim_end());
             said.map(|()| ExitCode::SUCCESS)
         }
-        Request::Guard { instance } => return app_server::run_guard(&instance),
+        Request::Guard { instance } => return codex::run_guard(&instance),
         Request::EmbeddedAppServer { store, startup } => {
             return embedded::run(embedded::Options { store, startup });
         }

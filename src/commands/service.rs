@@ -8,8 +8,8 @@ use serde_json::json;
 use super::{Failure, output, runtime};
 use crate::cli::ServiceAction;
 use crate::config::Config;
-use crate::disk::Disk;
 use crate::service::{self, Change, Manager, ManagerError, Service, ServiceError, State};
+use crate::storage::Disk;
 
 /// It is not running.
 const NOT_RUNNING: u8 = 3;

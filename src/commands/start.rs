@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Failure, logging, output, runtime, watchdog};
-use crate::app_server;
+use crate::codex;
 use crate::config::{Config, LocalApiBase};
 use crate::daemon::{Daemon, Folders};
 use crate::http::{Edge, Server, StatusView, TokenFile};
@@ -70,7 +70,7 @@ impl Running {
         let address = listener
             .local_addr()
             .map_err(|error| Failure::new(format!("The listener has no address: {error}.")))?;
-        if let Err(error) = app_server::adopt_orphans() {
+        if let Err(error) = codex::adopt_orphans() {
             tracing::warn!(%error, "what the app-server leaves behind is found by its environment only");
         }
         #[expect(clippy::disallowed_methods, reason = "nothing is served yet")]

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::client::{Client, ClientError};
 use super::{Failure, NOBODY, output, runtime};
 use crate::config::Config;
-use crate::disk;
+use crate::storage;
 
 pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     let base = &config.service.local_api_base;
@@ -135,7 +135,7 @@ pub(super) fn codex_words(codex: &Value) -> String {
 
 /// Which process has the state or the logs directory, as their locks say it; `None` where none has.
 pub(super) fn holder(config: &Config) -> std::io::Result<Option<String>> {
-    let (state, logs) = (disk::holder(&config.paths.state_dir)?, disk::holder(&config.paths.logs_dir)?);
+    let (state, logs) = (storage::holder(&config.paths.state_dir)?, storage::holder(&config.paths.logs_dir)?);
     Ok(state.or(logs))
 }
 

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::{Failure, output};
 use crate::config::Config;
-use crate::disk::Disk;
 use crate::http::new_token;
+use crate::storage::Disk;
 
 /// Where the file is unless a setting says otherwise, in the state folder.
 const NAME: &str = "auth-token";

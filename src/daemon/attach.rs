@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::sessions::{ThreadSession, Turns};
 use super::trust::{Loading, TrustWord};
 use super::{Daemon, DaemonError, drafts, read};
-use crate::app_server::Client;
+use crate::codex::Client;
 use crate::state::{Phase, Session, SessionMemory, State, Turn};
 
 /// How long is waited before a thread is asked for again that somebody else is writing, in turn.

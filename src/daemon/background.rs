@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use super::held::Retries;
 use super::settling::{Verdict, look};
 use super::{Daemon, DaemonError, drafts};
-use crate::app_server::Availability;
+use crate::codex::Availability;
 use crate::state::Turn;
 
 /// How long the completion of a turn may come after its thread said that it is idle; normally it is a few ms (measured).

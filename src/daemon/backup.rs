@@ -12,9 +12,9 @@ use serde::Deserialize;
 
 use super::opening::OpenError;
 use crate::config::Config;
-use crate::disk::{Disk, beside};
 use crate::journal::{self, CopiedLog, OpenFailure};
 use crate::state::snapshot::{DaemonFile, Identity, Layout, RecentFile, RegistryFile};
+use crate::storage::{Disk, beside};
 
 /// How often a log that lacks events of the state files is copied again, and the time between two copies: a running daemon
 /// writes a log that was removed or replaced again at its next sync, within a second.

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::recorder::{Build, Input};
 use super::{Daemon, DaemonError};
-use crate::app_server::{CallError, Client};
+use crate::codex::{CallError, Client};
 
 impl Daemon {
     /// Calls the app-server and reads its answer.

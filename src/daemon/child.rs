@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::DaemonError;
 use super::codex::{Codex, CodexHealth};
-use crate::app_server::deadline;
-use crate::app_server::{
+use crate::codex::{
     self, Address, App, Availability, ChildRecord, Identity, Plan, Program, RecordChild, Waiting,
 };
 use crate::config::{Config, Endpoint, find_program, settings};
-use crate::disk::Disk;
+use crate::storage::Disk;
+use crate::time;
 
 /// The version of the file's layout that this program writes and reads.
 const VERSION: u32 = 1;
@@ -186,7 +186,7 @@ pub(crate) fn end_leftover(disk: &Disk, path: &Path) {
         match ChildFile::read(&text) {
             Some(ChildFile { pid, start_time, executable, instance, .. }) => {
                 let leader = Identity { pid, start_time, executable };
-                let ended = app_server::end_leftover(&leader, &instance, GRACE)?;
+                let ended = codex::end_leftover(&leader, &instance, GRACE)?;
                 if ended > 0 {
                     tracing::warn!(ended, "ended the processes that an earlier life of codexd left behind");
                 }
@@ -208,7 +208,7 @@ pub(crate) fn why_not(now: &Availability) -> Option<String> {
         Availability::Starting { after: Some(cause) } => format!("{cause} It is being started again."),
         Availability::Waiting(Waiting { reason, until: None, .. }) => reason.clone(),
         Availability::Waiting(Waiting { reason, until: Some(until), deaths, crash_loop, .. }) => {
-            let seconds = whole_seconds(deadline::time_left(*until, Timestamp::now()));
+            let seconds = whole_seconds(time::time_left(*until, Timestamp::now()));
             match crash_loop {
                 false => format!("{reason} The next try is in {seconds} s."),
                 true => format!(
@@ -230,7 +230,7 @@ pub(crate) fn unavailable(now: &Availability, health: &CodexHealth) -> DaemonErr
 pub(crate) fn next_start(now: &Availability) -> Option<Duration> {
     match now {
         Availability::Waiting(Waiting { until: Some(until), .. }) => {
-            Some(deadline::time_left(*until, Timestamp::now()))
+            Some(time::time_left(*until, Timestamp::now()))
         }
         _ => None,
     }
@@ -246,14 +246,14 @@ mod tests {
 
     fn waiting(until: Option<Timestamp>, crash_loop: bool) -> Availability {
         let (reason, last_words) = ("It died.".to_owned(), Vec::new());
-        let failure = app_server::Failure::Ended;
+        let failure = codex::Failure::Ended;
         let waiting = Waiting { reason, until, deaths: 7, crash_loop, last_words, failure, generation: 1 };
         Availability::Waiting(waiting)
     }
 
     #[test]
     fn the_reason_says_when_it_is_tried_again() {
-        let soon = Some(deadline::after(Duration::from_millis(1900)));
+        let soon = Some(time::after(Duration::from_millis(1900)));
         assert_eq!(why_not(&waiting(None, false)).unwrap(), "It died.");
         assert_eq!(why_not(&waiting(soon, false)).unwrap(), "It died. The next try is in 2 s.");
         let reason = why_not(&waiting(soon, true)).unwrap();

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::Daemon;
 use super::reading::{SANDBOXES, STUBBORN_SANDBOXES};
-use crate::app_server::Client;
+use crate::codex::Client;
 use crate::state::{Session, State};
 
 /// How long is waited for the ends of turns that are interrupted; Codex takes about 10 ms (measured).

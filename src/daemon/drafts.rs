@@ -8,7 +8,7 @@ mod turns;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::app_server::Closed;
+use crate::codex::Closed;
 use crate::config::Config;
 use crate::journal::{Damage, Notice, Recovered};
 use crate::state::{

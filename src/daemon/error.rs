@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::app_server::CallError;
+use crate::codex::CallError;
 use crate::state::Request;
 
 /// The app-server's code for "try again later"; everything else it refuses with −32600 or −32602 (measured).

@@ -13,7 +13,7 @@ use super::reading::{SANDBOXES, STUBBORN_SANDBOXES};
 use super::submission::{Progress, Submission};
 use super::turns::active;
 use super::{Daemon, DaemonError};
-use crate::app_server::Client;
+use crate::codex::Client;
 use crate::state::{HoldCause, Session, Turn};
 
 /// How long a caller waits for the end of a turn that it interrupts; Codex takes about 10 ms (measured).

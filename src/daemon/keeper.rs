@@ -11,9 +11,9 @@ use serde_json::value::RawValue;
 use super::recorder::{Input, Recorder};
 use super::status::DaemonView;
 use crate::config::Config;
-use crate::disk::{Disk, FolderLock};
 use crate::journal::LogSync;
 use crate::state::snapshot::{self, DaemonFile, Layout, RecentFile, RegistryFile};
+use crate::storage::{Disk, FolderLock};
 
 /// The shortest time between two rounds.
 const PAUSE: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::app_server::redact;
+use crate::codex::redact;
 
 /// How many threads are remembered at most.
 const THREADS: usize = 1000;

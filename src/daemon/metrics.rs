@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::{CodexState, Daemon};
-use crate::app_server;
 use crate::blocking::Pool;
+use crate::codex;
 use crate::state::ChildPhase;
 
 /// How long the system may take to say how much memory a process has.
@@ -59,8 +59,7 @@ impl Daemon {
     /// Counts.
     pub async fn metrics(&self) -> Metrics {
         let (mut metrics, child_pid) = self.counts();
-        let memory =
-            move || (app_server::memory(std::process::id()), child_pid.and_then(app_server::family_memory));
+        let memory = move || (codex::memory(std::process::id()), child_pid.and_then(codex::family_memory));
         // Left out where the system does not answer in time.
         if let Ok((memory, child_memory)) = MEMORY.run(MEMORY_LIMIT, memory).await {
             (metrics.memory, metrics.child_memory) = (memory, child_memory);

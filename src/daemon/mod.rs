@@ -55,7 +55,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app_server::{Availability, Client, StopPace, Supervisor};
+use crate::codex::{Availability, Client, StopPace, Supervisor};
 use crate::config::{ChildStrategy, Config};
 use crate::journal::{Bounds, Subscription};
 use crate::state::State;

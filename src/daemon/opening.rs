@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use super::drafts;
 use super::recorder::now;
 use crate::config::Config;
-use crate::disk::{Disk, FolderLock, LockError};
 use crate::journal::{Journal, Known, Limits, OpenFailure};
 use crate::state::snapshot::{self, DaemonFile, Identity, Layout, Loaded, RecentFile, RegistryFile};
 use crate::state::{DaemonState, Draft, Event, State, event_type};
+use crate::storage::{Disk, FolderLock, LockError};
 
 /// Why the daemon cannot use its folders.
 #[derive(Debug, thiserror::Error)]

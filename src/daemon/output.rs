@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::disk::{Disk, beside};
+use crate::storage::{Disk, beside};
 
 /// One of `stdout.log` and `stderr.log`: bytes as they came, and one older file when they were many.
 pub(crate) struct OutputLog {

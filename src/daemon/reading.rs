@@ -10,7 +10,7 @@ use super::descendants::Whose;
 use super::interrupting::Target;
 use super::sessions::Turns;
 use super::{Daemon, DaemonError, drafts};
-use crate::app_server;
+use crate::codex;
 use crate::config::ChildStrategy;
 use crate::state::turn::in_short;
 use crate::state::{Phase, Session, SessionStatus, Turn};
@@ -184,7 +184,7 @@ impl Daemon {
     pub(super) async fn end_sandboxes(&self, thread_id: Option<&str>, grace: Duration) {
         let is_ours = self.config().server.strategy != ChildStrategy::External;
         if let Some(thread_id) = thread_id.filter(|_| is_ours) {
-            app_server::end_sandboxes(thread_id, grace).await;
+            codex::end_sandboxes(thread_id, grace).await;
         }
     }
 }

@@ -18,7 +18,7 @@ use super::opening::Opened;
 use super::output::OutputLog;
 use super::syncer::{Promise, StorageError, Syncer};
 use super::tally::Tally;
-use crate::app_server::{Backlog, Closed};
+use crate::codex::{Backlog, Closed};
 use crate::config::Config;
 use crate::journal::{Damage, Entry, Journal, Line, Log};
 use crate::state::snapshot::Identity;

@@ -17,10 +17,10 @@ use tokio::sync::mpsc;
 use super::recorder::{Input, Recorder, in_time, now};
 use super::syncer::StorageError;
 use super::{Daemon, DaemonError, drafts};
-use crate::app_server::deadline;
-use crate::app_server::wire::{RequestId, RpcError};
+use crate::codex::rpc::wire::{RequestId, RpcError};
 use crate::state::request::{answer, decisions, is_answerable};
 use crate::state::{Request, RequestStatus, Resolution, ResolvedBy, State};
+use crate::time;
 
 pub(super) use self::open::OpenRequests;
 use self::open::{Claim, Claimed, Open};
@@ -152,7 +152,7 @@ fn place<'a>(state: &'a State, request: &mut Request) -> Option<&'a str> {
 async fn expired(request: &Request, clock: impl Fn() -> Timestamp) {
     let Some(expires_at) = &request.expires_at else { return std::future::pending().await };
     match expires_at.parse() {
-        Ok(expires_at) => deadline::reached(expires_at, clock).await,
+        Ok(expires_at) => time::reached(expires_at, clock).await,
         Err(error) => {
             tracing::warn!(%error, request_id = request.request_id, "the time of its end cannot be read")
         }
@@ -162,7 +162,7 @@ async fn expired(request: &Request, clock: impl Fn() -> Timestamp) {
 /// How long a request waits for its answer, as its record says.
 fn waited(request: &Request) -> Option<Duration> {
     let created: Timestamp = request.created_at.parse().ok()?;
-    Some(deadline::time_left(request.expires_at.as_ref()?.parse().ok()?, created))
+    Some(time::time_left(request.expires_at.as_ref()?.parse().ok()?, created))
 }
 
 /// Records the end of a request that was answered; an error says that it is not on disk.

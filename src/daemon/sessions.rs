@@ -13,7 +13,7 @@ use super::idempotency::RequestKey;
 use super::recorder::{Build, now};
 use super::trust::{Decision, Loading, TrustWord};
 use super::{Daemon, DaemonError, drafts, read};
-use crate::app_server::Client;
+use crate::codex::Client;
 use crate::state::{Answer, Purpose, RequestPolicy, Session, SessionStatus, State, Trust};
 
 /// What a session is created from; absent values are left to the app-server.

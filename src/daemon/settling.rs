@@ -12,7 +12,7 @@ use super::attach::newest_turns;
 use super::missing::MissingMethods;
 use super::sessions::Turns;
 use super::{Daemon, DaemonError};
-use crate::app_server::Client;
+use crate::codex::Client;
 
 /// How many of a thread's newest turns are looked at.
 const LOOK_BACK: u32 = 20;

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Daemon, DaemonError, FailedMcpServer, child};
-use crate::app_server::Availability;
+use crate::codex::Availability;
 use crate::config::{Config, ConfigView};
 use crate::journal::Line;
 use crate::state::snapshot::Identity;

@@ -16,7 +16,7 @@ use tokio::sync::{oneshot, watch};
 use super::drafts;
 use super::recorder::{Input, Recorder};
 use super::syncer::StorageError;
-use crate::app_server::CallError;
+use crate::codex::CallError;
 use crate::state::{IdempotencyKey, State};
 
 /// How many submissions whose outcome nobody heard are remembered, in case something names their turn later.

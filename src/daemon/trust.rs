@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Daemon, DaemonError};
-use crate::app_server::Client;
+use crate::codex::Client;
 use crate::config::Endpoint;
 use crate::state::Trust;
 

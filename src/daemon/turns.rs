@@ -13,7 +13,7 @@ use super::recorder::{Build, now};
 use super::sessions::{Turn, Turns};
 use super::submission::{Accepted, Submission};
 use super::{Daemon, DaemonError, drafts, read};
-use crate::app_server::{CallError, Client};
+use crate::codex::{CallError, Client};
 use crate::state::{Answer, Session, SessionStatus};
 
 /// How often a turn is offered again to an app-server that has too much to do, which then has not taken it.

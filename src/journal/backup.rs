@@ -23,7 +23,7 @@ use super::line::seq_of;
 use super::meta::{self, Found, Meta, MetaFile};
 use super::opening::{OpenFailure, skipped_by_lines};
 use super::segments::{ACTIVE, Found as FoundLines, Position, Segment, sealed};
-use crate::disk::Disk;
+use crate::storage::Disk;
 
 /// How often a copy is begun anew.
 const TRIES: usize = 5;

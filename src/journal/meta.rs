@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cursor::is_epoch;
 use super::opening::BELIEVABLE;
-use crate::disk::{Disk, FileMark};
+use crate::storage::{Disk, FileMark};
 
 /// The version of the file's layout.
 pub(crate) const VERSION: u32 = 1;

@@ -14,7 +14,7 @@ use super::segments::{ACTIVE, Found as FoundLines, Position, Segment, checked_se
 use super::sync::{Current, LogSync};
 use super::tail::Tail;
 use super::writer::{BLOCK, Journal, Limits};
-use crate::disk::Disk;
+use crate::storage::Disk;
 
 /// How much of the log's end is looked at for its newest lines, in bytes.
 const TAIL: u64 = 4 * 1024 * 1024;

@@ -7,7 +7,7 @@ use super::continuity::Hole;
 use super::line::Line;
 use super::segments::{ACTIVE, Found, Position};
 use super::writer::{Failing, Journal};
-use crate::disk::FolderLock;
+use crate::storage::FolderLock;
 
 /// The log can be written again.
 #[derive(Debug, PartialEq, Eq)]

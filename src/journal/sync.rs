@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::figures::Figures;
-use crate::disk::Disk;
+use crate::storage::Disk;
 
 /// The files of the log that are not known to be on disk; shared by the one who writes and those who sync.
 #[derive(Debug)]

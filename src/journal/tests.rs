@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::segments::{ACTIVE, sealed};
 use super::*;
-use crate::disk::Disk;
-use crate::disk::faults::{Faults, Plan};
+use crate::storage::Disk;
+use crate::storage::faults::{Faults, Plan};
 
 pub(super) const ROOMY: Limits = Limits { segment_bytes: 1 << 30, total_bytes: 1 << 40 };
 
@@ -131,7 +131,7 @@ async fn a_number_that_could_not_be_reserved_is_told_to_nobody() {
     let mut journal = open_with(folder.path(), faults.disk(), ROOMY).journal;
     let mut subscription = journal.log().follow(2);
     let kind = std::io::ErrorKind::StorageFull;
-    faults.plan(Some(Plan { operation: crate::disk::Operation::Write, first: 1, forever: true, kind }));
+    faults.plan(Some(Plan { operation: crate::storage::Operation::Write, first: 1, forever: true, kind }));
     append(&mut journal, &["c"]);
     append(&mut journal, &["d"]);
     assert!(journal.failing().is_some());
@@ -357,7 +357,7 @@ proptest! {
 
 #[test]
 fn a_disk_that_fails_at_any_call_loses_nothing_that_was_synced_and_recovers_by_itself() {
-    use crate::disk::Operation;
+    use crate::storage::Operation;
     for operation in [
         Operation::Write,
         Operation::Sync,

@@ -10,7 +10,7 @@ use super::log::Log;
 use super::meta::{Meta, MetaFile};
 use super::segments::{ACTIVE, Found, Segment, sealed_name};
 use super::sync::LogSync;
-use crate::disk::{Disk, FolderLock};
+use crate::storage::{Disk, FolderLock};
 
 /// How many numbers are reserved at once when events are rare.
 ///

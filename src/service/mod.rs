@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::app_server::redact;
+use crate::codex::redact;
 use crate::config::{Config, ConfigError, Person, Platform, find_program, settings};
-use crate::disk::Disk;
+use crate::storage::Disk;
 
 pub use manager::{Manager, ManagerError, State};
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::turn::SessionTurn;
 use super::{DaemonState, Descendants, Memory, Request, Session, State, Turns};
-use crate::disk::Disk;
+use crate::storage::Disk;
 
 /// A file with a layout that has a version of its own.
 pub trait Layout {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::Check;
-use crate::app_server::{Availability, Backlog, CallError, Client, Heard, Listener, StopPace, Supervisor};
+use crate::codex::{Availability, Backlog, CallError, Client, Heard, Listener, StopPace, Supervisor};
 use crate::config::{ChildStrategy, Config, find_program};
 use crate::daemon::{INSTALL, LOGIN, MINIMUM, codex_version, plan_for_a_look, refused_configuration};
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::files::Stamp;
-use crate::app_server::redact;
+use crate::codex::redact;
 
 /// How many refusals in a row have the app-server started again: one may be a slip of the API.
 const REFUSALS: u32 = 2;

@@ -20,8 +20,8 @@ use tokio::sync::{Notify, RwLock};
 
 use super::child;
 use super::mcp::FailedMcpServers;
-use crate::app_server::wire::RpcError;
-use crate::app_server::{Availability, Failure, Waiting};
+use crate::codex::rpc::wire::RpcError;
+use crate::codex::{Availability, Failure, Waiting};
 use facts::{Account, Facts};
 pub(crate) use facts::{is_offline, refused_configuration, version as codex_version};
 use files::Files;
@@ -255,7 +255,7 @@ fn judge(now: &Availability, facts: &facts::Known, config: Option<&std::path::Pa
 mod tests {
     use super::facts::Known;
     use super::*;
-    use crate::app_server::Client;
+    use crate::codex::Client;
 
     fn waiting(failure: Failure, reason: &str, crash_loop: bool) -> Availability {
         let (reason, last_words) = (reason.to_owned(), Vec::new());

@@ -15,8 +15,8 @@ use serde_json::json;
 use super::super::{Daemon, drafts, read};
 use super::files::Changes;
 use super::{CodexHealth, CodexState};
-use crate::app_server::{Availability, Client, Waiting};
 use crate::blocking::Pool;
+use crate::codex::{Availability, Client, Waiting};
 use crate::config::find_program;
 
 /// The threads that look at files of Codex.

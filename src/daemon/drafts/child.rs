@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::codex::{CodexHealth, CodexState};
 use super::super::mcp::FailedMcpServer;
 use super::preview;
-use crate::app_server::{Exit, Outline, Setback, redact};
+use crate::codex::{Exit, Outline, Setback, redact};
 use crate::config::{ChildStrategy, Config};
 use crate::state::{Draft, Level, event_type};
 

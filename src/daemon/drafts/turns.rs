@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::add;
-use crate::app_server::Closed;
+use crate::codex::Closed;
 use crate::state::{Draft, IdempotencyKey, Level, QueuedTurn, Session, State, Turn, event_type};
 
 /// A turn was cut off by the end of its connection.

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::super::drafts;
 use super::super::recorder::{Input, Recorder};
-use crate::app_server::wire::RequestId;
+use crate::codex::rpc::wire::RequestId;
 use crate::state::{Resolution, ResolvedBy};
 
 /// A request that waits.

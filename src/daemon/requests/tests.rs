@@ -11,7 +11,7 @@ use super::super::recorder::Recorder;
 use super::super::tests::{Room, config};
 use super::open::{Claim, Claimed, OpenRequests};
 use super::{Asked, Rules, expired, record, resolution, won};
-use crate::app_server::wire::RequestId;
+use crate::codex::rpc::wire::RequestId;
 use crate::config::Settings;
 use crate::state::{Request, RequestStatus, ResolvedBy};
 

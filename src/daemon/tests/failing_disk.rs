@@ -16,10 +16,10 @@ use crate::config::{Config, Settings, settings};
 use crate::daemon::opening::{self, Folders, Opened};
 use crate::daemon::recorder::Recorder;
 use crate::daemon::{StartError, drafts};
-use crate::disk::faults::{Faults, Plan};
-use crate::disk::{Disk, Operation};
 use crate::state::snapshot::{self, Loaded};
 use crate::state::{RequestPolicy, Session};
+use crate::storage::faults::{Faults, Plan};
+use crate::storage::{Disk, Operation};
 
 const OPERATIONS: [Operation; 6] = [
     Operation::Open,

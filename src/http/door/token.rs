@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::blocking::{Pool, Unanswered};
-use crate::disk::{Stamp, read_secret};
+use crate::storage::{Stamp, read_secret};
 
 /// How many characters a token has at least: 128 bits in hexadecimal.
 const SHORTEST: usize = 32;

@@ -9,8 +9,8 @@ use super::feed::{Fed, Feed};
 use super::filter::Filter;
 use super::query::Query;
 use super::readers::{Form, Readers};
-use crate::disk::Disk;
 use crate::journal::{Entry, Journal, Limits};
+use crate::storage::Disk;
 
 /// As long as it takes.
 const BOOKMARK: Duration = Duration::from_secs(15);

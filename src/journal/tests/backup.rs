@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tempfile::TempDir;
 
 use super::{ROOMY, append, on_disk, open, open_with};
-use crate::disk::Disk;
-use crate::disk::faults::Faults;
 use crate::journal::segments::{ACTIVE, sealed};
 use crate::journal::{CopiedLog, Hole, Journal, Limits, copy};
+use crate::storage::Disk;
+use crate::storage::faults::Faults;
 
 /// A disk that syncs nothing, which would take most of the time here.
 fn unsynced() -> Disk {

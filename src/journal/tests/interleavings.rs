@@ -7,9 +7,9 @@
 //! step is two of them, what memory has, and what the files have when memory has it no more.
 
 use super::*;
-use crate::disk::Operation;
 use crate::journal::recovery::Recovered;
 use crate::journal::subscription::{Look, Reading};
+use crate::storage::Operation;
 
 /// One step of the recorder.
 #[derive(Debug, Clone, Copy)]

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
-use super::outline::Outline;
+use crate::codex::rpc::outline::Outline;
 
 /// How a child process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -18,8 +18,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 
-use super::processes::{self, INSTANCE, Ours, Sandboxes, pid_of};
-use super::wards::Wards;
+use crate::codex::process::reaper::Wards;
+use crate::codex::process::tree::{self, INSTANCE, Ours, Sandboxes, pid_of};
 
 /// What the daemon says before it ends in order.
 const GOODBYE: &str = "goodbye";
@@ -45,7 +45,7 @@ pub fn run(instance: &str) -> ExitCode {
         } else if line == RELEASE {
             held = None;
         } else if let Some(pid) = line.strip_prefix(HOLD).and_then(|pid| pid.parse().ok()) {
-            held = processes::hold_stdin(pid, &format!("{INSTANCE}={instance}"));
+            held = tree::hold_stdin(pid, &format!("{INSTANCE}={instance}"));
         }
     }
     let ours = Ours::marked(instance);
@@ -54,7 +54,7 @@ pub fn run(instance: &str) -> ExitCode {
     Sandboxes::all(ours.clone()).end_blocking();
     drop(held);
     std::thread::sleep(GRACE);
-    match processes::sweep(&ours, &seen, SWEEP, || false) {
+    match tree::sweep(&ours, &seen, SWEEP, || false) {
         Ok((_, 0)) => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }

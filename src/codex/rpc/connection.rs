@@ -9,12 +9,12 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::child::{Process, StopPace};
 use super::client::Client;
 use super::liveness::Pulse;
 use super::pending::Pending;
 use super::reader::StreamEnd;
-use super::supervisor::over;
+use crate::codex::process::child::{Process, StopPace};
+use crate::codex::supervisor::task::over;
 
 /// How long the output of an ended process is still read: something it started may hold the pipe open.
 pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);

@@ -6,8 +6,8 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::super::liveness;
 use super::{Connection, PATIENCE, until_idle};
+use crate::codex::rpc::liveness;
 
 const INTERVAL: Duration = Duration::from_secs(30);
 

@@ -6,9 +6,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::link::WriterEnd;
-use super::listener::{Heard, Listener};
-use super::tail::Tail;
+use crate::codex::listener::{Heard, Listener};
+use crate::codex::process::stderr_tail::Tail;
+use crate::codex::rpc::connection::WriterEnd;
 
 /// How much is collected for one write, in bytes.
 const BLOCK: usize = 64 * 1024;

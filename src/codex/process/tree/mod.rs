@@ -4,13 +4,6 @@
 //! A process is ours when the variable [`INSTANCE`] in its environment says so, when it descends from one that is, or,
 //! where the system hands us the orphans of our children, when it descends from us.
 
-#[cfg(target_os = "linux")]
-mod linux;
-#[cfg(any(target_os = "macos", test))]
-mod listing;
-#[cfg(target_os = "macos")]
-mod macos;
-mod sandbox;
 #[cfg(test)]
 mod tests;
 
@@ -23,14 +16,14 @@ use rustix::process::{Pid, Signal, getpid};
 
 use crate::blocking::Pool;
 #[cfg(target_os = "linux")]
-use linux as platform;
+pub(super) use crate::codex::process::linux as platform;
 #[cfg(target_os = "macos")]
-use macos as platform;
+pub(super) use crate::codex::process::macos as platform;
 
+pub(crate) use crate::codex::process::sandbox::Sandboxes;
+pub use crate::codex::process::sandbox::end_sandboxes;
 pub use platform::adopt_orphans;
 pub(crate) use platform::{are_orphans_ours, hold_stdin, reap};
-pub(crate) use sandbox::Sandboxes;
-pub use sandbox::end_sandboxes;
 
 /// Threads for everything that starts, lists or ends processes, and for the file that names the app-server.
 pub(crate) static POOL: Pool = Pool::new("processes", 4, 12);
@@ -43,7 +36,7 @@ pub(crate) const SIGTERM_GRACE: Duration = Duration::from_secs(1);
 /// How long a sweep goes on when there is always something left, [`SIGTERM_GRACE`] included.
 pub(crate) const SWEEP: Duration = Duration::from_secs(2);
 /// How long a sweep waits before it looks again.
-const LOOK_AGAIN: Duration = Duration::from_millis(3);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(3);
 
 /// A process and no other, whoever gets its number later.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,7 +149,7 @@ impl Ours {
 }
 
 /// A process and all that it descends from; a listing is not of one moment, so it may lead in circles.
-fn line_of(pid: i32, parents: &HashMap<i32, i32>) -> impl Iterator<Item = i32> {
+pub(super) fn line_of(pid: i32, parents: &HashMap<i32, i32>) -> impl Iterator<Item = i32> {
     let next = |pid: &i32| parents.get(pid).copied().filter(|&parent| parent > 0 && parent != *pid);
     std::iter::successors(Some(pid), next).take(parents.len() + 1)
 }

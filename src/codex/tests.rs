@@ -13,11 +13,11 @@ use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::client::{CallError, Client};
 use super::listener::{Backlog, Heard, Listener};
-use super::liveness::Pulse;
-use super::pending::Pending;
-use super::reader::{Ear, StreamEnd};
+use crate::codex::rpc::client::{CallError, Client};
+use crate::codex::rpc::liveness::Pulse;
+use crate::codex::rpc::pending::Pending;
+use crate::codex::rpc::reader::{Ear, StreamEnd};
 
 /// Longer than anything here takes: the clock of these tests stands still unless they wait for it.
 const PATIENCE: Duration = Duration::from_secs(60);

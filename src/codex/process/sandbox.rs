@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-use super::{LOOK_AGAIN, Ours, POOL, SIGTERM_GRACE, Seen, line_of, platform};
+use crate::codex::process::tree::{LOOK_AGAIN, Ours, POOL, SIGTERM_GRACE, Seen, line_of, platform};
 
 /// The variable by which Codex says to a command which thread it belongs to (measured on 0.140.0 to 0.171.0).
 const THREAD: &str = "CODEX_THREAD_ID";
@@ -96,7 +96,7 @@ pub async fn end_sandboxes(thread_id: &str, grace: Duration) {
 
 /// The helpers among these that are in no other sandbox, and of which one that descends from them, or they themselves, is
 /// wanted: the environment of the helper cannot always be read, that of its command can.
-pub(super) fn outermost(
+pub(in crate::codex) fn outermost(
     running: &[Seen],
     is_sandbox: impl Fn(Pid) -> bool,
     is_wanted: impl Fn(Pid) -> bool,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::super::wire::RpcError;
 use super::{CallError, Connection, PATIENCE, until_idle};
+use crate::codex::rpc::wire::RpcError;
 
 #[tokio::test(start_paused = true)]
 async fn answers_out_of_order_reach_the_right_callers() {

@@ -12,8 +12,8 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::processes::{self, POOL};
 use crate::blocking::Unanswered;
+use crate::codex::process::tree::{self, POOL};
 
 /// How long a search for orphans that have ended may take.
 const REAP: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ impl Wards {
     pub(crate) fn start(&self, command: &mut Command) -> std::io::Result<Child> {
         let _starting = lock(&self.0.starting);
         let child = command.spawn()?;
-        lock(&self.0.pids).extend(child.id().and_then(processes::pid_of));
+        lock(&self.0.pids).extend(child.id().and_then(tree::pid_of));
         Ok(child)
     }
 
@@ -70,7 +70,7 @@ impl Wards {
 
     /// Waits for orphans whenever one has ended; `None` where orphans are not ours.
     pub(crate) fn reap_orphans(&self) -> Option<AbortOnDropHandle<()>> {
-        if !processes::are_orphans_ours() {
+        if !tree::are_orphans_ours() {
             return None;
         }
         let mut ended = signal(SignalKind::child())
@@ -82,7 +82,7 @@ impl Wards {
                 let wards = wards.clone();
                 let reap = move || {
                     let _starting = lock(&wards.0.starting);
-                    processes::reap(&wards.pids());
+                    tree::reap(&wards.pids());
                 };
                 // The process table is a directory of files, so looking through it may block.
                 let _ = POOL.run(REAP, reap).await;

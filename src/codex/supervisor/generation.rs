@@ -12,19 +12,23 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::backoff::longer;
-use super::child::{self, ChildRecord, EndFailure, LITTLE_PATIENCE, PATIENCE, Process, Program, StopPace};
-use super::client::{CallError, Client};
-use super::guard::Orders;
-use super::link::{LAST_WORDS, Link, Over, WriterEnd, end_task};
-use super::listener::{Backlog, Closed, Exit, Heard, Listener};
-use super::pending::Pending;
-use super::processes::{self, Identity, Ours, POOL, SIGTERM_GRACE, Sandboxes, Seen};
-use super::reader::{Ear, StreamEnd};
-use super::supervisor::{App, Availability, Failure, Plan, STOPPING, dying, over};
-use super::tail::{self, Tail};
-use super::wards::Wards;
-use super::websocket::{self, Address};
-use super::{liveness, redact, spawned};
+use crate::codex::listener::{Backlog, Closed, Exit, Heard, Listener};
+use crate::codex::process::child::{
+    self, ChildRecord, EndFailure, LITTLE_PATIENCE, PATIENCE, Process, Program, StopPace,
+};
+use crate::codex::process::guard::Orders;
+use crate::codex::process::reaper::Wards;
+use crate::codex::process::stderr_tail::{self, Tail};
+use crate::codex::process::tree::{self, Identity, Ours, POOL, SIGTERM_GRACE, Sandboxes, Seen};
+use crate::codex::redact;
+use crate::codex::rpc::client::{CallError, Client};
+use crate::codex::rpc::connection::{LAST_WORDS, Link, Over, WriterEnd, end_task};
+use crate::codex::rpc::liveness;
+use crate::codex::rpc::pending::Pending;
+use crate::codex::rpc::reader::{Ear, StreamEnd};
+use crate::codex::supervisor::task::{App, Availability, Failure, Plan, STOPPING, dying, over};
+use crate::codex::transport::stdio;
+use crate::codex::transport::websocket::{self, Address};
 
 /// How long an exit status is waited for after the pipes ended, before the process is ended by force.
 const LAST_BREATH: Duration = Duration::from_millis(500);
@@ -99,7 +103,7 @@ impl Death {
     fn quote(&mut self) {
         let failed =
             self.exit.as_ref().is_some_and(|exit| !exit.expected && exit.code.is_some_and(|code| code != 0));
-        if failed && let Some(line) = tail::cause(&self.last_words) {
+        if failed && let Some(line) = stderr_tail::cause(&self.last_words) {
             let line: String = line.trim_end_matches('.').chars().take(QUOTED).collect();
             self.cause = format!("{} It said last: {line}.", self.cause);
         }
@@ -153,11 +157,11 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
         let tail = Arc::new(Mutex::new(Tail::default()));
         let stderr = {
             let (tail, listener) = (Arc::clone(&tail), (self.listener)(self.generation));
-            tokio::spawn(async move { spawned::drain(pipes.stderr, listener, &tail).await })
+            tokio::spawn(async move { stdio::drain(pipes.stderr, listener, &tail).await })
         };
         let (client, pending, lines) = Client::new(self.generation, self.plan.call_timeout);
         let close = CancellationToken::new();
-        let writer = tokio::spawn(spawned::write(pipes.stdin, lines, close.clone()));
+        let writer = tokio::spawn(stdio::write(pipes.stdin, lines, close.clone()));
         let mut ear = self.ear(&pending);
         let (pulse, cap) = (ear.pulse(), self.plan.line_cap);
         let reader = tokio::spawn(async move { ear.read_lines(pipes.stdout, cap).await });
@@ -401,7 +405,7 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
 
     /// What the child has started, where that is not known any more once it has ended.
     async fn see_family(&self, program: &Program) -> Vec<Seen> {
-        if processes::are_orphans_ours() {
+        if tree::are_orphans_ours() {
             return Vec::new();
         }
         let ours = self.ours(program);
@@ -412,7 +416,7 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
     fn ours(&self, program: &Program) -> Ours {
         Ours {
             instance: program.instance.clone(),
-            descendants: processes::are_orphans_ours(),
+            descendants: tree::are_orphans_ours(),
             spared: self.wards.pids(),
             strangers: self.strangers.to_vec(),
         }
@@ -432,8 +436,8 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
     async fn sweep(&self, program: &Program, seen: Vec<Seen>, pace: watch::Receiver<StopPace>) {
         let ours = self.ours(program);
         let hurry = move || *pace.borrow() == StopPace::Hurry;
-        let sweep = move || processes::sweep(&ours, &seen, processes::SWEEP, hurry);
-        let swept = POOL.run(processes::SWEEP + LIST, sweep).await;
+        let sweep = move || tree::sweep(&ours, &seen, tree::SWEEP, hurry);
+        let swept = POOL.run(tree::SWEEP + LIST, sweep).await;
         match swept {
             Ok(Ok((0, 0))) => {}
             Ok(Ok((ended, 0))) => tracing::info!(ended, "ended what the app-server left behind"),

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::escapes;
-use super::redact::redact;
+use crate::codex::redact::redact;
 
 /// How many lines are kept.
 const LINES: usize = 20;

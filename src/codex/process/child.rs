@@ -12,9 +12,9 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::listener::Exit;
-use super::processes::{INSTANCE, Identity, pid_of};
-use super::wards::Wards;
+use crate::codex::listener::Exit;
+use crate::codex::process::reaper::Wards;
+use crate::codex::process::tree::{INSTANCE, Identity, pid_of};
 
 /// How long each rung of the ladder waits before the next one, after the end of stdin and after SIGTERM, when the end
 /// is wanted.

@@ -16,9 +16,9 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 use tokio_util::sync::CancellationToken;
 
-use super::link::WriterEnd;
-use super::listener::Listener;
-use super::reader::{Ear, StreamEnd, longest_answer};
+use crate::codex::listener::Listener;
+use crate::codex::rpc::connection::WriterEnd;
+use crate::codex::rpc::reader::{Ear, StreamEnd, longest_answer};
 
 /// How long a server that does not read is waited for at the end.
 const FAREWELL: Duration = Duration::from_millis(250);

@@ -9,15 +9,15 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::backoff::{Backoff, longer};
-use super::child::{Program, StopPace};
-use super::client::Client;
-use super::deadline;
-use super::guard::{Guard, Orders};
-use super::life::{Death, Life};
-use super::listener::{Backlog, Heard, Listener, Setback};
-use super::processes::{self, Ours, POOL, Seen};
-use super::wards::Wards;
-use super::websocket::Address;
+use crate::codex::listener::{Backlog, Heard, Listener, Setback};
+use crate::codex::process::child::{Program, StopPace};
+use crate::codex::process::guard::{Guard, Orders};
+use crate::codex::process::reaper::Wards;
+use crate::codex::process::tree::{self, Ours, POOL, Seen};
+use crate::codex::rpc::client::Client;
+use crate::codex::supervisor::generation::{Death, Life};
+use crate::codex::transport::websocket::Address;
+use crate::time;
 
 /// How long a look at the processes of this machine may take before the first app-server is started.
 const LIST: Duration = Duration::from_secs(5);
@@ -212,7 +212,7 @@ impl<L: Listener, F: Fn(u64) -> L> Watch<F> {
                 _ => self.plan.start_timeout,
             };
             let pause = backoff.died(began.elapsed(), death.healthy, chance());
-            let until = deadline::after(pause.delay);
+            let until = time::after(pause.delay);
             let setback = Setback {
                 delay: pause.delay,
                 until,
@@ -238,7 +238,7 @@ impl<L: Listener, F: Fn(u64) -> L> Watch<F> {
             tokio::select! {
                 () = tokio::time::sleep(pause.delay) => {}
                 // It is due by the clock that people were shown too, however long the machine slept.
-                () = deadline::reached(until, Timestamp::now) => {}
+                () = time::reached(until, Timestamp::now) => {}
                 Ok(_) = retired.wait_for(|&through| through >= generation) => {}
                 () = over(&mut pace) => break,
             }
@@ -275,7 +275,7 @@ impl<L: Listener, F: Fn(u64) -> L> Watch<F> {
 
 /// What descends from this process before it has started anything.
 fn strangers() -> Vec<Seen> {
-    if !processes::are_orphans_ours() {
+    if !tree::are_orphans_ours() {
         return Vec::new();
     }
     // No process carries an empty mark of ours.

@@ -8,10 +8,10 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use tokio_util::sync::CancellationToken;
 
-use super::super::link::WriterEnd;
-use super::super::wire::RpcError;
-use super::super::{spawned, websocket};
 use super::{Connection, until_idle};
+use crate::codex::rpc::connection::WriterEnd;
+use crate::codex::rpc::wire::RpcError;
+use crate::codex::transport::{stdio, websocket};
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_has_the_id_exactly_as_it_came() {
@@ -35,7 +35,7 @@ async fn every_line_ends_with_a_newline_however_many_wait() {
     for method in &methods {
         client.notify(method);
     }
-    let writer = tokio::spawn(spawned::write(stdin, said, close.clone()));
+    let writer = tokio::spawn(stdio::write(stdin, said, close.clone()));
     let expected: String = methods.iter().map(|method| format!("{{\"method\":\"{method}\"}}\n")).collect();
     let mut text = vec![0; expected.len()];
     received.read_exact(&mut text).await.unwrap();
@@ -51,7 +51,7 @@ async fn a_child_that_does_not_read_does_not_keep_its_stdin_open() {
     let (stdin, mut received) = tokio::io::duplex(16);
     let close = CancellationToken::new();
     client.notify("longer than what the pipe holds");
-    let writer = tokio::spawn(spawned::write(stdin, said, close.clone()));
+    let writer = tokio::spawn(stdio::write(stdin, said, close.clone()));
     until_idle().await;
     assert!(!writer.is_finished());
     close.cancel();
@@ -67,7 +67,7 @@ async fn a_child_that_closed_its_stdin_ends_the_writer() {
     let (stdin, received) = tokio::io::duplex(16);
     drop(received);
     client.notify("anything");
-    let WriterEnd::Failed(reason) = spawned::write(stdin, said, CancellationToken::new()).await else {
+    let WriterEnd::Failed(reason) = stdio::write(stdin, said, CancellationToken::new()).await else {
         panic!("it did not fail");
     };
     assert!(reason.starts_with("its stdin failed: "), "{reason}");

@@ -13,43 +13,29 @@
 //! The [`Supervisor`] lives one generation after the other: when one has died, it ends what is left of it, waits as long
 //! as the rule in `backoff.rs` says, and starts the next.
 
-mod backoff;
-mod child;
-mod client;
-pub mod deadline;
-mod escapes;
-mod guard;
-mod life;
-mod link;
 mod listener;
-mod liveness;
-mod outline;
-mod pending;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "its callers run it on a thread of its pool, or before anything is served"
-)]
-mod processes;
-mod reader;
+pub mod process;
 mod redact;
-mod spawned;
+pub mod rpc;
 mod supervisor;
-mod tail;
 #[cfg(test)]
 mod tests;
-mod wards;
-mod websocket;
-pub mod wire;
+mod transport;
 
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use self::{pending::Pending, reader::Ear, tail::Tail};
-pub use child::{ChildRecord, FindProgram, Program, RecordChild, StopPace};
-pub use client::{CallError, Client};
-pub use escapes::EscapeFilter;
-pub use guard::run as run_guard;
 pub use listener::{Backlog, Closed, Exit, Heard, Listener, Setback};
-pub use outline::Outline;
-pub use processes::{INSTANCE, Identity, adopt_orphans, end_leftover, end_sandboxes, family_memory, memory};
+pub use process::child::{ChildRecord, FindProgram, Program, RecordChild, StopPace};
+pub use process::escapes::EscapeFilter;
+pub use process::guard::run as run_guard;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use process::stderr_tail::Tail;
+pub use process::tree::{
+    INSTANCE, Identity, adopt_orphans, end_leftover, end_sandboxes, family_memory, memory,
+};
 pub use redact::redact;
-pub use supervisor::{App, Availability, Failure, Plan, Supervisor, Waiting};
-pub use websocket::Address;
+pub use rpc::client::{CallError, Client};
+pub use rpc::outline::Outline;
+pub use rpc::wire;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use rpc::{pending::Pending, reader::Ear};
+pub use supervisor::task::{App, Availability, Failure, Plan, Supervisor, Waiting};
+pub use transport::websocket::Address;

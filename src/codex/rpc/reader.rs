@@ -6,12 +6,12 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::client::CallError;
-use super::listener::{Backlog, Heard, Listener};
 use super::liveness::Pulse;
 use super::outline::{Outline, Scanner};
 use super::pending::Pending;
-use super::redact::redact;
 use super::wire::{self, Message};
+use crate::codex::listener::{Backlog, Heard, Listener};
+use crate::codex::redact::redact;
 
 /// How much is read at once, in bytes: what a pipe holds.
 const BLOCK: usize = 64 * 1024;
