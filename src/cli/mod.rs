@@ -3,8 +3,8 @@
 //! The flags come from the table of settings, so that their variables and defaults stand in the help; what the
 //! values mean is decided in `config`.
 
+mod client;
 mod help;
-mod people;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +18,7 @@ use crate::config::settings::{self, Setting};
 use crate::config::{LONG_VERSION, Settings};
 
 pub use clap_complete::Shell;
-pub use people::{Answer, Ask, Errand, completions};
+pub use client::{Answer, Ask, Errand, completions};
 
 /// What codexd is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,7 +141,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, CliExit> {
     Ok(match command {
         None => Request::Start { settings, json, run_once },
         Some(Command::People(command)) => {
-            return people::request(StartArguments { settings, json, run_once }, command);
+            return client::request(StartArguments { settings, json, run_once }, command);
         }
         Some(Command::Start(after)) => Request::Start {
             settings: merge(settings, after.settings)?,
@@ -205,7 +205,7 @@ enum Command {
     /// Ask the running daemon how it is
     Status(CommonArguments),
     #[command(flatten)]
-    People(people::PeopleCommand),
+    People(client::PeopleCommand),
     /// Show every setting and where its value comes from
     Config(CommonArguments),
     /// Copy the state and the events to a new directory, while codexd runs or not

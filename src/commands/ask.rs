@@ -1,15 +1,15 @@
 //! `codexd ask`: one turn, from the words to its fate.
 
 mod approvals;
-mod conversation;
 #[expect(
     clippy::disallowed_methods,
     reason = "a command is a process of its own, and what blocks it keeps only itself"
 )]
 mod keyboard;
 mod network;
-mod page;
+mod printer;
 mod trust;
+mod turn_follower;
 
 use std::io::{IsTerminal, Read, stdin};
 use std::path::Path;
@@ -21,13 +21,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::client::{ClientError, newest};
-use super::errand::Caller;
 use super::sessions::{find, folder, path};
 use super::status::codex_words;
 use super::{Failure, INTERRUPTED, LEFT, output};
 use crate::cli::Ask;
-use conversation::{Conversation, Fate, Turn};
+use crate::commands::context::Caller;
 use keyboard::Keyboard;
+use turn_follower::{Conversation, Fate, Turn};
 
 pub(crate) async fn run(caller: &Caller, wanted: Ask) -> Result<ExitCode, Failure> {
     let text = text(&wanted.words)?;

@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use super::Failure;
-use super::errand::Caller;
 use super::sessions::{find, folder, path};
+use crate::commands::context::Caller;
 
 pub(crate) async fn run(caller: &Caller, session: &str, interrupt: bool) -> Result<ExitCode, Failure> {
     let session_id = find(caller, session, &folder(None)?).await?;

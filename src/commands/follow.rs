@@ -8,10 +8,11 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use super::client::{EventStream, Filter, Heard, newest};
-use super::errand::Caller;
 use super::sessions::{find, folder};
 use super::terminal::{BAD, FAINT, WAITING, cut, harmless};
-use super::{Failure, output, words};
+use super::{Failure, output};
+use crate::commands::context::Caller;
+use crate::commands::format;
 
 pub(crate) async fn run(
     caller: &Caller,
@@ -61,7 +62,7 @@ fn line(caller: &Caller, text: &str) -> String {
     let event: Value = serde_json::from_str(text).unwrap_or_default();
     let part = |name: &str| harmless(event[name].as_str().unwrap_or("-"));
     let (time, name) = (part("createdAt"), part("type"));
-    let rest = harmless(&words::event(&event));
+    let rest = harmless(&format::event(&event));
     let screen = &caller.stdout;
     let Some(width) = screen.width else { return format!("{time} {name} {rest}") };
     let head = cut(&format!("{time} {name} "), width);

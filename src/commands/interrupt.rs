@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::Failure;
-use super::errand::Caller;
 use super::sessions::{find, folder, list};
+use crate::commands::context::Caller;
 
 pub(crate) async fn run(caller: &Caller, session: Option<String>) -> Result<ExitCode, Failure> {
     let session_id = match session {

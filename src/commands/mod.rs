@@ -8,13 +8,14 @@ mod backup;
 mod client;
 mod close;
 mod config;
+mod context;
 #[expect(
     clippy::disallowed_methods,
     reason = "a command is a process of its own, and what blocks it keeps only itself"
 )]
 mod doctor;
-mod errand;
 mod follow;
+mod format;
 mod interrupt;
 mod logging;
 mod output;
@@ -46,7 +47,6 @@ mod terminal;
 mod token;
 #[expect(clippy::disallowed_methods, reason = "the watchdog is a thread of its own")]
 mod watchdog;
-mod words;
 
 use std::process::ExitCode;
 
@@ -105,7 +105,7 @@ pub fn run(request: Request) -> ExitCode {
         Request::Doctor { settings, json } => resolve(&settings).and_then(|config| doctor::run(config, json)),
         Request::Smoke { settings, json } => smoke::run(&settings, json),
         Request::Errand { settings, json, errand } => {
-            resolve(&settings).and_then(|config| errand::run(&config, &settings, json, errand))
+            resolve(&settings).and_then(|config| context::run(&config, &settings, json, errand))
         }
         Request::Completions { shell } => {
             let said = output::say(String::from_utf8_lossy(&cli::completions(shell)).trim_end());

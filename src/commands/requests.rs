@@ -6,11 +6,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::client::escaped;
-use super::errand::Caller;
 use super::sessions::list as list_of;
 use super::terminal::{Column, Room, Screen, harmless, indented, table, table_with_gap};
-use super::{Failure, questions, words};
+use super::{Failure, questions};
 use crate::cli::Answer;
+use crate::commands::context::Caller;
+use crate::commands::format;
 
 const ALL: &str = "/v1/codexd/requests";
 
@@ -49,7 +50,7 @@ fn listing(screen: &Screen, requests: &[Value], rows: &[Vec<String>]) -> String 
     let heads = table_with_gap(1, screen, columns, rows);
     let asked = requests.iter().map(|request| {
         // What is cut off might be what matters.
-        format!("\n  {}", indented(&words::request(request)))
+        format!("\n  {}", indented(&format::request(request)))
     });
     // Nothing is asked in the line of the titles.
     let below = std::iter::once(String::new()).chain(asked);
@@ -62,10 +63,10 @@ fn row(request: &Value, now: Timestamp) -> Vec<String> {
     let state = match request["status"].as_str() {
         Some("pending") => "waits".to_owned(),
         _ if request["decision"].is_null() => text("resolvedBy"),
-        _ => words::decision(&request["decision"]),
+        _ => format::decision(&request["decision"]),
     };
-    let age = words::age(&request["createdAt"], now);
-    vec![text("requestId"), text("sessionId"), state, age, words::request(request)]
+    let age = format::age(&request["createdAt"], now);
+    vec![text("requestId"), text("sessionId"), state, age, format::request(request)]
 }
 
 /// Answers a request, or the only one that waits.
@@ -83,9 +84,9 @@ pub(crate) async fn answer(
     let answered = caller.client.post(&path(id), &body).await?;
     let decided = match &answered["request"]["decision"] {
         Value::Null => "answered".to_owned(),
-        decision => words::decision(decision),
+        decision => format::decision(decision),
     };
-    let text = format!("{decided}: {} ({id})", words::request(&request));
+    let text = format!("{decided}: {} ({id})", format::request(&request));
     caller.say(&answered, &caller.stdout.line(&text))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -119,7 +120,7 @@ async fn the_only_one(caller: &Caller) -> Result<Value, Failure> {
         several => {
             let lines = several.iter().map(|request| {
                 let id = request["requestId"].as_str().unwrap_or_default();
-                format!("\n{id}  {}", harmless(&words::request(request)))
+                format!("\n{id}  {}", harmless(&format::request(request)))
             });
             let lines: String = lines.collect();
             Err(Failure::settings(format!("{} requests wait; name one of them:{lines}", several.len())))
@@ -138,15 +139,15 @@ fn body(request: &Value, answer: &Answer) -> Result<Value, Failure> {
         Answer::Words(answers) => return answered(request, answers),
         Answer::Decision(word) => word,
     };
-    let offered = words::decisions(request);
+    let offered = format::decisions(request);
     chosen(&offered, word).map(|decision| json!({ "decision": decision })).ok_or_else(|| {
         if !questions::of(request).is_empty() {
             return Failure::new(harmless(&format!(
                 "Codex asks to {}; say --answer once for each question.",
-                words::request(request)
+                format::request(request)
             )));
         }
-        let names: Vec<String> = offered.iter().map(words::decision).collect();
+        let names: Vec<String> = offered.iter().map(format::decision).collect();
         Failure::new(harmless(&format!(
             "Codex does not offer {word:?} here, but {}; say which with --decision, or everything with --result.",
             names.join(", ")

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::Failure;
-use super::errand::Caller;
 use super::sessions::{find, folder, list, path};
+use crate::commands::context::Caller;
 
 pub(crate) async fn run(caller: &Caller, session: &str) -> Result<ExitCode, Failure> {
     let session_id = find(caller, session, &folder(None)?).await?;

@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use super::client::escaped;
-use super::errand::Caller;
 use super::requests::pending;
 use super::terminal::{Column, Room, table};
-use super::words::age;
+use crate::commands::context::Caller;
+use crate::commands::format::age;
 
 /// The word for the session that was used last.
 const LAST: &str = "last";

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::opening::OpenError;
 use crate::config::Config;
+use crate::daemon::recorder::recovery::OpenError;
 use crate::journal::{self, CopiedLog, OpenFailure};
 use crate::state::snapshot::{DaemonFile, Identity, Layout, RecentFile, RegistryFile};
 use crate::storage::{Disk, beside};

@@ -1,49 +1,34 @@
 //! The use cases: start, stop, sessions, turns, status; the only room that knows all the ones below.
 
-mod attach;
-mod background;
-#[expect(clippy::disallowed_methods, reason = "the command that makes a backup is a process of its own")]
-mod backup;
-mod calls;
+mod app_server_calls;
+mod app_server_events;
 #[expect(
     clippy::disallowed_methods,
     reason = "child.json is read before anything is served, and written on a thread of a pool"
 )]
-mod child;
-mod codex;
-mod contain;
+mod app_server_process;
+#[expect(clippy::disallowed_methods, reason = "the command that makes a backup is a process of its own")]
+mod backup;
+mod codex_health;
 mod descendants;
-mod drafts;
 mod error;
-mod hearing;
-mod held;
+mod events;
 mod idempotency;
-mod interrupting;
-#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the keeper is a thread of its own")]
-mod keeper;
-mod mcp;
+mod mcp_servers;
 mod metrics;
-mod missed;
-mod missing;
-mod notifications;
-mod opening;
-#[expect(clippy::disallowed_methods, reason = "the recorder's thread writes it")]
-mod output;
+mod panics;
 mod queue;
 mod reading;
 mod recorder;
-mod requests;
+mod server_requests;
 mod sessions;
-mod settling;
+mod skipped_items;
 mod status;
-mod submission;
-#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the syncer is a thread of its own")]
-mod syncer;
-mod tally;
 #[cfg(test)]
 mod tests;
 mod trust;
 mod turns;
+mod unsupported_methods;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -59,34 +44,34 @@ use crate::codex::{Availability, Client, StopPace, Supervisor};
 use crate::config::{ChildStrategy, Config};
 use crate::journal::{Bounds, Subscription};
 use crate::state::State;
-use background::Activity;
-use calls::read;
-use codex::Codex;
-use contain::Panicked;
-use hearing::{Hearing, Notes};
-use missed::Missed;
-use missing::MissingMethods;
+use app_server_calls::read;
+use app_server_events::{Hearing, Notes};
+use codex_health::Codex;
+use panics::Panicked;
 use recorder::{Input, Recorder};
-use requests::OpenRequests;
-use submission::Submissions;
+use server_requests::OpenRequests;
+use skipped_items::Missed;
+use turns::submission::Submissions;
+use turns::watch::Activity;
+use unsupported_methods::MissingMethods;
 
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use self::child::ChildFile;
+pub(crate) use crate::daemon::app_server_process::ChildFile;
+pub(crate) use app_server_process::plan_for_a_look;
 pub use backup::{Backup, BackupError, back_up};
-pub(crate) use child::plan_for_a_look;
-pub use codex::{CodexHealth, CodexState};
-pub(crate) use codex::{INSTALL, LOGIN, MINIMUM, codex_version, is_offline, refused_configuration};
-pub(crate) use contain::{contain, is_contained};
+pub use codex_health::{CodexHealth, CodexState};
+pub(crate) use codex_health::{INSTALL, LOGIN, MINIMUM, codex_version, is_offline, refused_configuration};
 pub use error::DaemonError;
 pub use idempotency::RequestKey;
-pub use interrupting::Interrupted;
-pub use mcp::FailedMcpServer;
+pub use mcp_servers::FailedMcpServer;
 pub use metrics::Metrics;
-pub use opening::{Folders, OpenError};
-pub use requests::RequestAnswer;
+pub(crate) use panics::{contain, is_contained};
+pub use recorder::recovery::{Folders, OpenError};
+pub use server_requests::RequestAnswer;
 pub use sessions::CreateSession;
 pub use status::{Readiness, SessionView, SnapshotView};
 pub use trust::TrustWord;
+pub use turns::interrupt::Interrupted;
 pub use turns::{SubmitTurn, TurnAccepted, WhenBusy};
 
 /// How long a call waits for an app-server that is being started, or soon will be.
@@ -176,14 +161,14 @@ impl Daemon {
         let config = Arc::new(config);
         let disk = folders.disk().clone();
         // Before anything is served, so that blocking keeps nobody waiting.
-        child::end_leftover(&disk, &config.paths.child);
-        let opened = opening::open(&config, &folders)?;
+        app_server_process::end_leftover(&disk, &config.paths.child);
+        let opened = recorder::recovery::open(&config, &folders)?;
         let recorder = Recorder::start(&config, opened).map_err(StartError::Recorder)?;
         // A turn that an earlier life left open ended with it.
-        recorder.send(Input::Closed(drafts::earlier_life()));
-        recorder.note(drafts::daemon_started(&config, &recorder.view().identity.daemon_id));
+        recorder.send(Input::Closed(events::earlier_life()));
+        recorder.note(events::daemon_started(&config, &recorder.view().identity.daemon_id));
         recorder.caught_up().await;
-        if let Some(external) = drafts::child_external(&config) {
+        if let Some(external) = events::child_external(&config) {
             recorder.note(external);
         }
         let (asked, questions) = mpsc::unbounded_channel();
@@ -192,7 +177,7 @@ impl Daemon {
         let open_requests = Arc::new(OpenRequests::default());
         let submissions = Arc::new(Submissions::default());
         let missed = Arc::new(Missed::default());
-        let codex = Arc::new(Codex::new(child::codex_home(&config)));
+        let codex = Arc::new(Codex::new(app_server_process::codex_home(&config)));
         let supervisor = {
             let (config, recorder) = (Arc::clone(&config), recorder.clone());
             let listener = {
@@ -209,7 +194,13 @@ impl Daemon {
                     Hearing::new(config, recorder, asked, notes.clone(), generation)
                 }
             };
-            let plan = child::plan(&config, &recorder.view().identity.daemon_id, &disk, program, &codex);
+            let plan = app_server_process::plan(
+                &config,
+                &recorder.view().identity.daemon_id,
+                &disk,
+                program,
+                &codex,
+            );
             Supervisor::start(plan, pace.subscribe(), recorder.backlog(), listener)
         };
         let availability = supervisor.availability();
@@ -270,7 +261,7 @@ impl Daemon {
         if !self.within(LAST_USE_CASES, self.shared.tasks.wait()).await {
             tracing::error!("use cases are left that wait for the disk");
         }
-        self.shared.recorder.note(drafts::daemon_stopped());
+        self.shared.recorder.note(events::daemon_stopped());
         if !self.within(LAST_SYNC, self.shared.recorder.stop()).await {
             tracing::error!(
                 "the disk does not take the last events; the next start goes on with those that it has"
@@ -386,7 +377,7 @@ impl Daemon {
     fn client_now(&self) -> Result<Client, DaemonError> {
         match &*self.shared.availability.borrow() {
             Availability::Ready(client) => Ok(client.clone()),
-            now => Err(child::unavailable(now, &self.shared.codex.health(now))),
+            now => Err(app_server_process::unavailable(now, &self.shared.codex.health(now))),
         }
     }
 
@@ -415,15 +406,15 @@ impl Daemon {
                 return Ok(client);
             }
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-            if child::next_start(&now).is_some_and(|next| next > left) {
-                return Err(child::unavailable(&now, &self.shared.codex.health(&now)));
+            if app_server_process::next_start(&now).is_some_and(|next| next > left) {
+                return Err(app_server_process::unavailable(&now, &self.shared.codex.health(&now)));
             }
             tokio::select! {
                 () = self.shared.stopping.cancelled() => return Err(DaemonError::ShuttingDown),
                 changed = tokio::time::timeout_at(deadline, availability.changed()) => match changed {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Err(DaemonError::ShuttingDown),
-                    Err(_) => return Err(child::unavailable(&now, &self.shared.codex.health(&now))),
+                    Err(_) => return Err(app_server_process::unavailable(&now, &self.shared.codex.health(&now))),
                 },
             }
         }

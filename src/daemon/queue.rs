@@ -1,12 +1,15 @@
 //! Turns that wait: in, out, and on to the app-server.
 
+pub(in crate::daemon) mod held;
+
 use std::sync::Arc;
 
-use super::held::Obstacle;
 use super::recorder::now;
-use super::submission::{Submission, UnderWay};
 use super::turns::{Offer, SubmitTurn, TurnAccepted};
-use super::{Daemon, DaemonError, drafts};
+use super::{Daemon, DaemonError};
+use crate::daemon::events;
+use crate::daemon::queue::held::Obstacle;
+use crate::daemon::turns::submission::{Submission, UnderWay};
 use crate::state::{IdempotencyKey, QueuedTurn, Session};
 
 /// How many turns may wait in a session.
@@ -41,11 +44,11 @@ impl Daemon {
             order: 0,
         };
         let queue_id = turn.queue_id.clone();
-        let queued = drafts::turn_queued(session, &turn, position, key.as_ref());
+        let queued = events::turn_queued(session, &turn, position, key.as_ref());
         let session_id = session.session_id.clone();
         self.promise(move |state| {
             // What holds the thread's queue holds this turn too.
-            let held = state.sessions.get(&session_id).and_then(|session| drafts::joins_held(state, session));
+            let held = state.sessions.get(&session_id).and_then(|session| events::joins_held(state, session));
             std::iter::once(queued).chain(held).collect()
         })
         .await?;
@@ -144,11 +147,11 @@ impl Daemon {
             false => "It was withdrawn before it began.",
             true => "It was withdrawn; whether it began is unknown.",
         };
-        let withdrawn = drafts::turn_rejected(session_id, queue_id, key, reason);
+        let withdrawn = events::turn_rejected(session_id, queue_id, key, reason);
         let (session_id, queue_id) = (session_id.to_owned(), queue_id.map(str::to_owned));
         self.promise(move |state| {
             let queue_id = queue_id.as_deref();
-            let released = queue_id.map(|queue_id| drafts::released_without(state, &session_id, &[queue_id]));
+            let released = queue_id.map(|queue_id| events::released_without(state, &session_id, &[queue_id]));
             std::iter::once(withdrawn).chain(released.into_iter().flatten()).collect()
         })
         .await

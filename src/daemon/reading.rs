@@ -7,11 +7,12 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::descendants::Whose;
-use super::interrupting::Target;
 use super::sessions::Turns;
-use super::{Daemon, DaemonError, drafts};
+use super::{Daemon, DaemonError};
 use crate::codex;
 use crate::config::ChildStrategy;
+use crate::daemon::events;
+use crate::daemon::turns::interrupt::Target;
 use crate::state::turn::in_short;
 use crate::state::{Phase, Session, SessionStatus, Turn};
 
@@ -164,7 +165,7 @@ impl Daemon {
                 daemon.stop_descendants(&daemon.client().await?, thread_id, whose).await;
             }
             let closed = session_id.clone();
-            daemon.promise(move |state| drafts::session_closed(state, &closed, None)).await?;
+            daemon.promise(move |state| events::session_closed(state, &closed, None)).await?;
             if pending {
                 // Until it is over its end is to be heard.
                 tokio::spawn(daemon.clone().detach_when_idle(thread_id));

@@ -6,20 +6,29 @@
 //! that arrive while it syncs share the next sync.
 //! A third one brings the records to disk, at most once a second.
 
+#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the syncer is a thread of its own")]
+pub(in crate::daemon) mod group_commit;
+#[expect(clippy::disallowed_methods, reason = "the recorder's thread writes it")]
+mod output_log;
+pub(in crate::daemon) mod recovery;
+#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the keeper is a thread of its own")]
+mod snapshot_writer;
+pub(in crate::daemon) mod turn_metrics;
+
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
-use super::drafts;
-use super::keeper::Keeper;
-use super::opening::Opened;
-use super::output::OutputLog;
-use super::syncer::{Promise, StorageError, Syncer};
-use super::tally::Tally;
 use crate::codex::{Backlog, Closed};
 use crate::config::Config;
+use crate::daemon::events;
+use crate::daemon::recorder::group_commit::{Promise, StorageError, Syncer};
+use crate::daemon::recorder::output_log::OutputLog;
+use crate::daemon::recorder::recovery::Opened;
+use crate::daemon::recorder::snapshot_writer::Keeper;
+use crate::daemon::recorder::turn_metrics::Tally;
 use crate::journal::{Damage, Entry, Journal, Line, Log};
 use crate::state::snapshot::Identity;
 use crate::state::{Change, Draft, Level, State, event_type};
@@ -252,11 +261,11 @@ impl Worker {
                     Input::Promised(build, promise) => self.promise(&mut drafts, build, promise),
                     Input::Closed(closed) => {
                         self.record(&mut drafts);
-                        drafts = drafts::closed(&self.view.state(), &closed);
+                        drafts = events::closed(&self.view.state(), &closed);
                     }
                     Input::Damaged(damage) if damage.is_empty() => self.keeper.changed(false),
                     Input::Damaged(damage) => {
-                        drafts.push(drafts::log_damaged(&damage));
+                        drafts.push(events::log_damaged(&damage));
                         let keys = damage.iter().map(|damage| damage.key);
                         if let Err(error) = self.journal.remember_damage(keys) {
                             tracing::warn!(%error, "the damage will be reported again");
@@ -325,7 +334,7 @@ impl Worker {
             self.write(&mut now);
             if let Some(reason) = self.journal.failing().filter(|_| !was_failing) {
                 tracing::error!(reason, "the event log cannot be written");
-                drafts.push(drafts::storage_failed(reason));
+                drafts.push(events::storage_failed(reason));
                 self.view.set_storage(Some(reason.into()));
                 self.keeper.failing(true);
             }
@@ -369,9 +378,9 @@ impl Worker {
                 self.tried = None;
                 self.view.set_storage(None);
                 self.keeper.failing(false);
-                drafts.insert(0, drafts::storage_recovered(&recovered));
+                drafts.insert(0, events::storage_recovered(&recovered));
                 if let Some(reason) = untold {
-                    drafts.insert(0, drafts::storage_failed(&reason));
+                    drafts.insert(0, events::storage_failed(&reason));
                 }
                 self.stdout.see_to_place();
                 self.stderr.see_to_place();
@@ -383,7 +392,7 @@ impl Worker {
                 tracing::debug!(%error, "the event log still cannot be written");
                 let reason: StorageError = error.to_string().into();
                 if self.view.storage().is_none() {
-                    drafts.insert(0, drafts::storage_failed(&reason));
+                    drafts.insert(0, events::storage_failed(&reason));
                 }
                 self.view.set_storage(Some(reason));
                 self.keeper.failing(true);
@@ -396,7 +405,7 @@ impl Worker {
         let state = self.view.state();
         let too_many = state.sessions.closed_count().saturating_sub(self.closed_sessions);
         drafts
-            .extend(state.sessions.closed().take(too_many).map(|session| drafts::session_forgotten(session)));
+            .extend(state.sessions.closed().take(too_many).map(|session| events::session_forgotten(session)));
     }
 }
 

@@ -1,5 +1,7 @@
 //! Sessions: create, resume, list, read.
 
+pub(in crate::daemon) mod attach;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +10,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::sync::OwnedMutexGuard;
 
-use super::attach::{Wait, newest_turns};
 use super::idempotency::RequestKey;
 use super::recorder::{Build, now};
 use super::trust::{Decision, Loading, TrustWord};
-use super::{Daemon, DaemonError, drafts, read};
+use super::{Daemon, DaemonError, read};
 use crate::codex::Client;
+use crate::daemon::events;
+use crate::daemon::sessions::attach::{Wait, newest_turns};
 use crate::state::{Answer, Purpose, RequestPolicy, Session, SessionStatus, State, Trust};
 
 /// What a session is created from; absent values are left to the app-server.
@@ -270,7 +273,7 @@ fn open(
     let resumed = input.thread_id.is_some();
     let build = move |state: &State| {
         let session = Session { child_pid: state.daemon.child.pid, ..session };
-        let opened = drafts::session_opened(
+        let opened = events::session_opened(
             &session,
             resumed,
             &input.settings,
@@ -279,7 +282,7 @@ fn open(
             key.as_ref(),
         );
         let thread_id = session.thread_id.as_deref();
-        let trust = drafts::session_trust_if_notable(&session.session_id, thread_id, &decision);
+        let trust = events::session_trust_if_notable(&session.session_id, thread_id, &decision);
         std::iter::once(opened).chain(trust).collect()
     };
     (session_id, Box::new(build))

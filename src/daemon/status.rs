@@ -6,9 +6,10 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Daemon, DaemonError, FailedMcpServer, child};
+use super::{Daemon, DaemonError, FailedMcpServer};
 use crate::codex::Availability;
 use crate::config::{Config, ConfigView};
+use crate::daemon::app_server_process;
 use crate::journal::Line;
 use crate::state::snapshot::Identity;
 use crate::state::{AccountState, ChildPhase, ChildState, DaemonState, Event, QueuedTurn, Request, Session};
@@ -135,7 +136,7 @@ impl Daemon {
                 Availability::Ready(_) if !self.is_recorded_as_running() => {
                     Some("The app-server is being started.".to_owned())
                 }
-                now => child::why_not(now).map(|_| self.shared.codex.health(now).sentence()),
+                now => app_server_process::why_not(now).map(|_| self.shared.codex.health(now).sentence()),
             }
         };
         Readiness { ready: reason.is_none(), reason }

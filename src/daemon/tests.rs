@@ -10,10 +10,11 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use super::opening::{self, Opened};
+use super::Folders;
 use super::recorder::Recorder;
-use super::{Folders, drafts};
 use crate::config::{Config, Settings, settings};
+use crate::daemon::events;
+use crate::daemon::recorder::recovery::{self, Opened};
 use crate::state::{Purpose, RequestPolicy, Session, SessionStatus, State, event_type};
 
 const STATE_FILES: [&str; 4] =
@@ -30,7 +31,7 @@ pub(super) fn config(folder: &Path, settings: Settings) -> Config {
 
 fn open(config: &Config) -> (Opened, Folders) {
     let folders = Folders::take(config).unwrap();
-    (opening::open(config, &folders).unwrap(), folders)
+    (recovery::open(config, &folders).unwrap(), folders)
 }
 
 fn new_session(name: &str) -> Session {
@@ -74,7 +75,7 @@ impl Room {
         let session = new_session(name);
         self.recorder
             .promise(move |_| {
-                vec![drafts::session_opened(
+                vec![events::session_opened(
                     &session,
                     false,
                     &Map::new(),
@@ -88,7 +89,7 @@ impl Room {
     }
 
     async fn close_session(&self, name: &'static str) {
-        self.recorder.promise(move |state| drafts::session_closed(state, name, None)).await.unwrap();
+        self.recorder.promise(move |state| events::session_closed(state, name, None)).await.unwrap();
     }
 
     fn sessions(&self) -> Vec<String> {
@@ -109,15 +110,15 @@ async fn earlier_life(folder: &Path) -> (Config, State, String) {
     let config = config(folder, Settings::default());
     let room = Room::start(&config);
     let daemon_id = room.recorder.view().identity.daemon_id.clone();
-    room.recorder.note(drafts::daemon_started(&config, &daemon_id));
+    room.recorder.note(events::daemon_started(&config, &daemon_id));
     room.open_session("a").await;
     room.open_session("b").await;
     room.recorder
-        .promise(|_| vec![drafts::turn_accepted("b", "thread-b", "turn-b", false, None, None)])
+        .promise(|_| vec![events::turn_accepted("b", "thread-b", "turn-b", false, None, None)])
         .await
         .unwrap();
     room.close_session("a").await;
-    room.recorder.note(drafts::daemon_stopped());
+    room.recorder.note(events::daemon_stopped());
     room.recorder.stop().await;
     let state = room.recorder.view().state().clone();
     (config, state, daemon_id)
@@ -215,7 +216,7 @@ async fn closed_sessions_beyond_the_limit_are_forgotten_in_the_order_of_their_en
         room.open_session(name).await;
     }
     room.recorder
-        .promise(|_| vec![drafts::turn_accepted("e", "thread-e", "turn-e", false, None, None)])
+        .promise(|_| vec![events::turn_accepted("e", "thread-e", "turn-e", false, None, None)])
         .await
         .unwrap();
     for (name, forgotten) in

@@ -1,5 +1,10 @@
 //! Turns: submit, steer, queue.
 
+pub(in crate::daemon) mod interrupt;
+pub(in crate::daemon) mod settlement;
+pub(in crate::daemon) mod submission;
+pub(in crate::daemon) mod watch;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +16,10 @@ use tokio::sync::oneshot;
 use super::idempotency::RequestKey;
 use super::recorder::{Build, now};
 use super::sessions::{Turn, Turns};
-use super::submission::{Accepted, Submission};
-use super::{Daemon, DaemonError, drafts, read};
+use super::{Daemon, DaemonError, read};
 use crate::codex::{CallError, Client};
+use crate::daemon::events;
+use crate::daemon::turns::submission::{Accepted, Submission};
 use crate::state::{Answer, Session, SessionStatus};
 
 /// How often a turn is offered again to an app-server that has too much to do, which then has not taken it.
@@ -229,7 +235,7 @@ impl Daemon {
         }
         let session_id = &submission.session_id;
         if offer.is_findable {
-            let submitted = drafts::turn_submitted(
+            let submitted = events::turn_submitted(
                 session_id,
                 &submission.thread_id,
                 &submission.message_id,
@@ -259,7 +265,7 @@ impl Daemon {
             }
             // A turn that waits stays in its queue; only who asked for one now has it back.
             Err(error) if offer.is_findable && queue_id.is_none() && error.is_a_refusal() => {
-                let rejected = drafts::turn_rejected(session_id, None, key, &error.to_string());
+                let rejected = events::turn_rejected(session_id, None, key, &error.to_string());
                 self.promise(move |_| vec![rejected]).await?;
             }
             _ => {}
@@ -389,8 +395,8 @@ impl Daemon {
             let taken = self.call_and_record(client, "turn/steer", &params, move |answer| {
                 let Steered { turn_id } = read(answer.get())?;
                 let accepted =
-                    drafts::turn_accepted(&session_id, &thread_id, &turn_id, true, None, key.as_ref());
-                Ok((turn_id, Box::new(move |state: &_| drafts::with_release(state, accepted)) as Build))
+                    events::turn_accepted(&session_id, &thread_id, &turn_id, true, None, key.as_ref());
+                Ok((turn_id, Box::new(move |state: &_| events::with_release(state, accepted)) as Build))
             });
             match taken.await {
                 Err(DaemonError::Overloaded) if attempt < OFFERS => tokio::time::sleep(pause(attempt)).await,

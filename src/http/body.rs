@@ -10,9 +10,9 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::door::conversation::BODY_TIME;
 use super::error::ApiError;
 use crate::daemon::RequestKey;
+use crate::http::framing::framer::BODY_TIME;
 
 /// How many values a body may have, nested ones included: an object with one field costs half a kilobyte of memory, and
 /// without a limit a body of 16 MiB cost 1 GiB (measured).

@@ -11,8 +11,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::answer;
 use crate::daemon::DaemonError;
+use crate::http::response;
 use crate::journal::Gone;
 
 /// How soon it makes sense to ask again, in seconds.
@@ -268,7 +268,7 @@ impl ApiError {
     pub(super) fn to_wire(&self) -> Bytes {
         let Parts { status, code, message, details, retry_after, is_last: _ } = &*self.0;
         let (message, details) = (message.clone(), details.clone());
-        answer::last_words(*status, *retry_after, &Failure { ok: false, error: code, message, details })
+        response::last_words(*status, *retry_after, &Failure { ok: false, error: code, message, details })
     }
 
     /// The error as the last answer to an ordinary request: whatever else comes on the connection is not read.
@@ -368,7 +368,7 @@ impl From<DaemonError> for ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let Parts { status, code, message, details, retry_after, is_last } = *self.0;
-        let mut response = answer::json(status, &Failure { ok: false, error: code, message, details });
+        let mut response = response::json(status, &Failure { ok: false, error: code, message, details });
         let headers = response.headers_mut();
         if is_last {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -3,31 +3,26 @@
 //! Handlers see the daemon's handle and their own request and response types.
 //! One table turns errors into statuses (`error`), one place renders answers (`answer`).
 
-mod accept;
-mod access;
-mod answer;
+mod access_log;
+mod auth;
+mod bodies;
 mod body;
-mod describe;
-mod directory;
-mod door;
+mod content_negotiation;
+mod directories;
 mod error;
-mod forms;
-mod health;
-mod metrics;
+mod framing;
+mod limits;
 mod openapi;
-mod page;
-mod patient;
 mod queries;
-mod requests;
+mod response;
+mod routes;
 mod server;
-mod service;
-mod sessions;
 mod stream;
 #[cfg(test)]
 mod tests;
-mod turns;
 mod upgrade;
-mod words;
+mod values;
+mod web;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -42,24 +37,24 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::daemon::{Daemon, contain};
-use access::{Access, Answers};
-use door::crowd::Crowd;
-use door::token::Digest;
-use door::{Door, Pass};
+use access_log::{Access, Answers};
+use auth::token::Digest;
+use auth::{Door, Pass};
 use error::ApiError;
+use limits::connections::Crowd;
 use stream::Readers;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::{
-    door::chunks::Chunks,
-    door::head::{Framing, Refused, Scanner},
+    framing::chunks::Chunks,
+    framing::head::{Framing, Refused, Scanner},
     stream::Query,
 };
-pub use door::peer::{Peer, peer_of};
-pub use door::token::{TokenFile, new_token, read_token};
+pub use auth::peer::{Peer, peer_of};
+pub use auth::token::{TokenFile, new_token, read_token};
 pub use openapi::openapi_document;
+pub use routes::service::{ServiceView, StatusView};
 pub use server::{Server, base_url};
-pub use service::{ServiceView, StatusView};
 
 /// What every handler can reach; cheap to clone.
 #[derive(Clone)]
@@ -131,11 +126,11 @@ impl Edge {
                 request.extensions_mut().insert(Credential(credential));
                 self.route(request).await
             }
-            Ok(Pass::Preflight) => door::preflight(&head.headers),
+            Ok(Pass::Preflight) => auth::preflight(&head.headers),
             Err(error) => error.into_last_response(),
         };
         if let Some(reader) = reader {
-            door::let_read(reader, response.headers_mut());
+            auth::let_read(reader, response.headers_mut());
         }
         self.shared.answers.count(&response);
         access.answered(response)

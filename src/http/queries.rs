@@ -1,6 +1,6 @@
 //! What each query string may carry, once: the parsers read by these values, and the OpenAPI document is made from them.
 
-use super::words::Words;
+use crate::http::values::Words;
 
 /// A parameter of a query string; unknown ones are ignored.
 #[derive(Debug)]

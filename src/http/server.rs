@@ -18,11 +18,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Edge;
-use super::door::conversation::Conversation;
-use super::door::crowd::{Crowd, Ticket};
-use super::door::peer::{Peer, peer_of};
 use super::error::ApiError;
-use super::patient::Patient;
+use crate::http::auth::peer::{Peer, peer_of};
+use crate::http::framing::framer::Conversation;
+use crate::http::limits::connections::{Crowd, Ticket};
+use crate::http::limits::write_timeout::Patient;
 
 /// How long the accept loop rests after an error, such as too many open files, so that it does not spin.
 const REST: Duration = Duration::from_millis(100);

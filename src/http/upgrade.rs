@@ -7,8 +7,8 @@ use axum::response::Response;
 use hyper::upgrade::OnUpgrade;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::door::token::{SUBPROTOCOL, subprotocols};
 use super::error::ApiError;
+use crate::http::auth::token::{SUBPROTOCOL, subprotocols};
 
 /// Whether the request asks for a WebSocket.
 pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {

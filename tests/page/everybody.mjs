@@ -86,7 +86,7 @@ await play(async (page, open) => {
   await completed(page, 1);
   await page.focus("#prompt");
   // Lines of a file that look like the head of a patch.
-  const source = ["elements.js", "text.js"].map((name) => readFileSync(new URL(`../../src/http/page/${name}`, import.meta.url), "utf8"));
+  const source = ["elements.js", "text.js"].map((name) => readFileSync(new URL(`../../src/http/web/${name}`, import.meta.url), "utf8"));
   const kinds = await page.evaluate(`(() => {
     ${source.join("\n")}
     const kinds = (kind, diff) => [...fileChange({ path: "a", kind: { type: kind }, diff }).querySelectorAll(".patch span")].map((line) => line.className);

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 
 use super::keyboard::{Keyboard, show_typing};
 use crate::commands::client::ClientError;
-use crate::commands::errand::Caller;
+use crate::commands::context::Caller;
 use crate::commands::questions::{self, Question};
 use crate::commands::requests::{chosen, path};
 use crate::commands::terminal::{STRONG, WAITING, harmless, indented};
-use crate::commands::{Failure, output, words};
+use crate::commands::{Failure, format, output};
 
 /// The requests of a turn, one of which is asked at a time.
 pub(super) struct Approvals<'a> {
@@ -50,7 +50,7 @@ impl<'a> Approvals<'a> {
     /// A patch begins, which may be asked about.
     pub(super) fn patch_began(&mut self, item: &Value) {
         if let Some(id) = item["id"].as_str() {
-            self.changes.insert(id.to_owned(), words::each_change(&item["changes"]));
+            self.changes.insert(id.to_owned(), format::each_change(&item["changes"]));
         }
     }
 
@@ -90,7 +90,7 @@ impl<'a> Approvals<'a> {
         self.asked();
         Some(match (&detail["decision"], detail["resolvedBy"].as_str()) {
             (Value::Null, Some("client")) => "answered elsewhere".to_owned(),
-            (decision, Some("client")) => format!("answered elsewhere: {}", words::decision(decision)),
+            (decision, Some("client")) => format!("answered elsewhere: {}", format::decision(decision)),
             _ => match detail["reason"].as_str() {
                 Some(reason) => format!("no answer is wanted any more: {reason}"),
                 None => "no answer is wanted any more".to_owned(),
@@ -144,7 +144,7 @@ impl<'a> Approvals<'a> {
             let answer = " --answer …".repeat(questions.len());
             self.caller.note(&format!(
                 "Codex asks to {}; answer with {} or {}, or it is declined at {}.",
-                words::request(&request),
+                format::request(&request),
                 self.caller.command(&format!("approve {id}{answer}")),
                 self.caller.command(&format!("decline {id}")),
                 request["expiresAt"].as_str().unwrap_or("some time"),
@@ -162,15 +162,15 @@ impl<'a> Approvals<'a> {
         }
         let screen = &self.caller.stderr;
         // The whole of it: what is cut off might be what matters.
-        let asked = indented(&words::request(request));
+        let asked = indented(&format::request(request));
         let mut text = screen.paint(WAITING, &format!("Codex asks to {asked}")) + "\n";
         if let Some(folder) = request["params"]["cwd"].as_str() {
             text.push_str(&format!("  in {}\n", harmless(folder)));
         }
         text.push_str(&self.files(request));
-        let decisions = words::decisions(request);
+        let decisions = format::decisions(request);
         for (number, decision) in (1..).zip(&decisions) {
-            text.push_str(&format!("  {number}  {}\n", harmless(&words::decision_explained(decision))));
+            text.push_str(&format!("  {number}  {}\n", harmless(&format::decision_explained(decision))));
         }
         text.push_str(&screen.paint(STRONG, &format!("Your decision, 1 to {}: ", decisions.len())));
         output::write_aside(&text);
@@ -225,7 +225,7 @@ impl<'a> Approvals<'a> {
             self.show();
             return Ok(());
         }
-        let decisions = words::decisions(request);
+        let decisions = format::decisions(request);
         let by_number = questions::by_number(line.trim(), &decisions);
         let Some(decision) = by_number.or_else(|| chosen(&decisions, line.trim())) else {
             let ask = format!("One of the numbers 1 to {}, or its word: ", decisions.len());

@@ -5,7 +5,7 @@ use tokio::sync::watch;
 
 use super::keyboard::Keyboard;
 use crate::commands::client::ClientError;
-use crate::commands::errand::Caller;
+use crate::commands::context::Caller;
 use crate::commands::terminal::{STRONG, WAITING, harmless};
 use crate::commands::{Failure, output};
 

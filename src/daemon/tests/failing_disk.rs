@@ -13,9 +13,9 @@ use tempfile::TempDir;
 
 use super::new_session;
 use crate::config::{Config, Settings, settings};
-use crate::daemon::opening::{self, Folders, Opened};
 use crate::daemon::recorder::Recorder;
-use crate::daemon::{StartError, drafts};
+use crate::daemon::recorder::recovery::{self, Folders, Opened};
+use crate::daemon::{StartError, events};
 use crate::state::snapshot::{self, Loaded};
 use crate::state::{RequestPolicy, Session};
 use crate::storage::faults::{Faults, Plan};
@@ -40,7 +40,7 @@ fn config(root: &Path) -> Config {
 
 fn open(config: &Config, disk: Disk) -> Result<Opened, StartError> {
     let folders = Folders::take_on(disk, config).map_err(StartError::Open)?;
-    Ok(opening::open(config, &folders)?)
+    Ok(recovery::open(config, &folders)?)
 }
 
 fn start(config: &Config, disk: Disk) -> Result<Recorder, StartError> {
@@ -58,7 +58,7 @@ async fn promise_sessions(recorder: &Recorder, name: &str, count: usize) -> Vec<
     let mut kept = Vec::new();
     for number in 0..count {
         let session_id = format!("{name}-{number}");
-        let opened = drafts::session_opened(
+        let opened = events::session_opened(
             &session(&session_id),
             false,
             &Map::new(),

@@ -16,8 +16,9 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+use super::Handle;
 use super::error::{self, Cause, Failure};
-use super::{Handle, answer};
+use crate::http::response;
 pub(super) use routes::{ROUTES, Route};
 
 /// How failures are told, and what holds for all routes.
@@ -38,7 +39,7 @@ const TOKEN: &str = "Needed by every route but / and /healthz when the daemon wa
 /// The document.
 pub(super) async fn openapi(State(edge): State<Handle>) -> Response {
     let path = &edge.daemon.config().service.event_stream_path;
-    answer::json(StatusCode::OK, &openapi_document(path, &edge.base_url))
+    response::json(StatusCode::OK, &openapi_document(path, &edge.base_url))
 }
 
 /// The OpenAPI document of a daemon that listens at `base_url` and has its event stream at `event_stream_path`.

@@ -4,13 +4,12 @@ use axum::routing::{MethodRouter, delete, get, post};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::daemon::SessionView;
-use crate::http::answer::Envelope;
+use crate::http::bodies::{self, Form};
 use crate::http::error::{self, Cause};
-use crate::http::forms::{self, Form};
 use crate::http::queries::{self, Parameter};
-use crate::http::{
-    Handle, StatusView, describe, door, health, metrics, page, requests, sessions, stream, turns,
-};
+use crate::http::response::Envelope;
+use crate::http::routes::{describe, health, metrics, requests, sessions, turns};
+use crate::http::{Handle, StatusView, auth, stream, web};
 
 /// What can be asked for: a method of a path.
 pub(in crate::http) struct Route {
@@ -51,7 +50,7 @@ impl Route {
 
     /// Whether it needs no token, whatever is set.
     pub(super) fn is_open(&self) -> bool {
-        door::OPEN.contains(&self.path)
+        auth::OPEN.contains(&self.path)
     }
 
     /// The method of HTTP.
@@ -180,7 +179,7 @@ pub(in crate::http) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        body: Some(&forms::CREATE_SESSION),
+        body: Some(&bodies::CREATE_SESSION),
         is_repeatable: true,
         status: 201,
         causes: &[
@@ -201,7 +200,7 @@ pub(in crate::http) const ROUTES: &[Route] = &[
     },
     Route {
         query: &[queries::WAIT],
-        body: Some(&forms::SUBMIT_TURN),
+        body: Some(&bodies::SUBMIT_TURN),
         is_repeatable: true,
         status: 202,
         causes: &[
@@ -256,13 +255,13 @@ pub(in crate::http) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        media_type: page::KIND,
+        media_type: web::KIND,
         remarks: "It holds no data and uses the other routes, so that it asks for the token itself where one is needed.",
         ..extension(
             "GET",
             "/",
             "page",
-            || get(page::page),
+            || get(web::page),
             text,
             "Live page for a browser: sessions, conversations and requests.",
         )
@@ -337,7 +336,7 @@ pub(in crate::http) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        body: Some(&forms::INTERRUPT_TURN),
+        body: Some(&bodies::INTERRUPT_TURN),
         status: 202,
         causes: &[BODY, CALL, ATTACH, &[error::NOT_FOUND, error::NO_TURN, error::TURN_IN_PROGRESS]],
         ..extension(
@@ -384,7 +383,7 @@ pub(in crate::http) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        body: Some(&forms::ANSWER_REQUEST),
+        body: Some(&bodies::ANSWER_REQUEST),
         causes: &[BODY, CALL, &[error::NOT_FOUND, error::ALREADY_RESOLVED]],
         ..extension(
             "POST",

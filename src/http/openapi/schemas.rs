@@ -2,9 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::http::forms::{Field, Form, Kind, Rule};
+use crate::http::bodies::{Field, Form, Kind, Rule};
 use crate::http::queries::{self, Parameter};
-use crate::http::words;
+use crate::http::values;
 
 impl Form {
     /// Whether a request without a body is wrong.
@@ -53,14 +53,14 @@ fn kind(kind: Kind) -> Value {
         Kind::Text => json!({ "type": ["string", "null"] }),
         Kind::Word(words) => or_null(words.list),
         Kind::ApprovalPolicy => {
-            json!({ "type": ["string", "object", "null"], "examples": words::APPROVAL_POLICY })
+            json!({ "type": ["string", "object", "null"], "examples": values::APPROVAL_POLICY })
         }
         Kind::Directory => json!({ "type": ["string", "null"], "pattern": "^(\\s*$|/)" }),
         Kind::Object => json!({ "type": ["object", "null"] }),
         Kind::Any => json!({}),
         Kind::Flag => json!({ "type": ["boolean", "null"] }),
         Kind::FlagOr(word) => json!({ "enum": [true, false, word, null] }),
-        Kind::Seconds => json!({ "type": ["integer", "null"], "minimum": 1, "maximum": words::DAY }),
+        Kind::Seconds => json!({ "type": ["integer", "null"], "minimum": 1, "maximum": values::DAY }),
         Kind::Labels => json!({
             "type": ["object", "null"],
             "propertyNames": { "pattern": "\\S" },
@@ -71,7 +71,7 @@ fn kind(kind: Kind) -> Value {
             { "type": "array", "minItems": 1, "items": {
                 "type": "object",
                 "required": ["type"],
-                "properties": { "type": { "enum": words::ITEMS } },
+                "properties": { "type": { "enum": values::ITEMS } },
                 "if": { "properties": { "type": { "const": "text" } } },
                 "then": { "required": ["text"], "properties": { "text": filled_text() } },
             } },

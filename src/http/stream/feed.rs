@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::filter::Filter;
-use super::readers::Reader;
+use crate::http::stream::subscribers::Reader;
 use crate::journal::{Hole, Line, Next, Subscription};
 
 /// How long nothing may match before a bookmark moves the client's cursor.

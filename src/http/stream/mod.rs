@@ -5,10 +5,10 @@
 
 mod feed;
 mod filter;
-mod page;
+mod json;
 mod query;
-mod readers;
 mod sse;
+mod subscribers;
 #[cfg(test)]
 mod tests;
 mod websocket;
@@ -19,15 +19,15 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::accept::prefers_event_stream;
-use super::access::Access;
 use super::error::ApiError;
 use super::{Credential, Handle, upgrade};
 use crate::daemon::DaemonError;
+use crate::http::access_log::Access;
+use crate::http::content_negotiation::prefers_event_stream;
 use crate::journal::{Bounds, Gone, Hole};
-pub(super) use page::Page;
+pub(super) use json::Page;
 pub(crate) use query::Query;
-pub(super) use readers::{Form, Readers};
+pub(super) use subscribers::{Form, Readers};
 pub(super) use websocket::GOODBYE;
 
 /// `GET` of the event stream's path, in the form that the headers ask for.
@@ -51,7 +51,7 @@ pub(super) async fn events(State(edge): State<Handle>, request: Request) -> Resu
     if prefers_event_stream(request.headers()) {
         return sse::answer(edge, query, request.headers(), credential);
     }
-    page::answer(&edge, &query).await
+    json::answer(&edge, &query).await
 }
 
 /// What a client is told that comes to events which the log has lost; `cursor` goes on right behind them.

@@ -12,10 +12,10 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::feed::{Fed, Feed};
 use super::filter::Filter;
 use super::query::{self, Query};
-use super::readers::Form;
 use crate::http::Handle;
-use crate::http::door::token::Digest;
+use crate::http::auth::token::Digest;
 use crate::http::error::ApiError;
+use crate::http::stream::subscribers::Form;
 use crate::journal::{Bounds, Gone, Line};
 
 /// What a browser waits before it connects again, in ms.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::feed::{Fed, Feed};
 use super::filter::Filter;
 use super::query::Query;
-use super::readers::{Form, Readers};
+use crate::http::stream::subscribers::{Form, Readers};
 use crate::journal::{Entry, Journal, Limits};
 use crate::storage::Disk;
 

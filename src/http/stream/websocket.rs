@@ -23,11 +23,12 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use super::feed::{Fed, Feed};
 use super::filter::Filter;
 use super::query::Query;
-use super::readers::Form;
-use crate::http::access::Access;
-use crate::http::door::token::Digest;
+use crate::http::access_log::Access;
+use crate::http::auth::token::Digest;
 use crate::http::error::ApiError;
-use crate::http::{Handle, Shared, requests};
+use crate::http::routes::requests;
+use crate::http::stream::subscribers::Form;
+use crate::http::{Handle, Shared};
 use crate::journal::{Gone, Line, push_on_one_line};
 
 /// The longest message that a client may send, in bytes.

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::http::bodies::{ANSWER_REQUEST, CREATE_SESSION, Form, INTERRUPT_TURN, SUBMIT_TURN};
 use crate::http::body::Fields;
 use crate::http::error::ApiError;
-use crate::http::forms::{ANSWER_REQUEST, CREATE_SESSION, Form, INTERRUPT_TURN, SUBMIT_TURN};
 use crate::state::Purpose;
 
 fn fields(body: Value) -> Fields {

@@ -1,0 +1,121 @@
+//! What people see of a turn: the answer on stdout, everything else on stderr.
+
+use std::io::ErrorKind;
+
+use crate::commands::context::Caller;
+use crate::commands::terminal::{FAINT, harmless_lines};
+use crate::commands::{Failure, output};
+
+/// The answer as far as it was written.
+pub(in crate::commands) struct Page<'a> {
+    caller: &'a Caller,
+    /// The message that is being written, and what was written of it.
+    message: Option<(String, String)>,
+    /// Whether stdout stands at the beginning of a line.
+    at_beginning: bool,
+    /// Whether somebody reads stdout, as far as it is known.
+    has_reader: bool,
+    /// Whether a question stands in the last line of the terminal, and its answer is typed behind it.
+    has_prompt: bool,
+}
+
+impl<'a> Page<'a> {
+    pub(in crate::commands) fn new(caller: &'a Caller) -> Self {
+        Self { caller, message: None, at_beginning: true, has_reader: true, has_prompt: false }
+    }
+
+    /// Whether somebody may still read the answer; without a reader what is written of it is dropped.
+    pub(in crate::commands) fn has_reader(&self) -> bool {
+        self.has_reader
+    }
+
+    /// Whether a question still stands where it was asked, with nothing below it.
+    pub(in crate::commands) fn has_prompt(&self) -> bool {
+        self.has_prompt
+    }
+
+    /// A question was asked, or answered.
+    pub(in crate::commands) fn set_prompt(&mut self, is_there: bool) {
+        self.has_prompt = is_there;
+    }
+
+    /// Writes a piece of a message of the agent.
+    pub(in crate::commands) fn piece(&mut self, message_id: &str, text: &str) -> Result<(), Failure> {
+        if self.caller.json {
+            return Ok(());
+        }
+        let is_same = self.message.as_ref().is_some_and(|(id, _)| id == message_id);
+        if !is_same {
+            self.end_line()?;
+            if self.message.is_some() {
+                self.write("\n")?;
+            }
+            self.message = Some((message_id.to_owned(), String::new()));
+        }
+        if let Some((_, written)) = &mut self.message {
+            written.push_str(text);
+        }
+        self.write(text)
+    }
+
+    /// Writes what is missing of a message that is over.
+    pub(in crate::commands) fn whole(&mut self, message_id: &str, text: &str) -> Result<(), Failure> {
+        let rest = match &self.message {
+            Some((id, written)) if id == message_id => text.strip_prefix(written.as_str()),
+            _ => Some(text),
+        };
+        match rest {
+            Some("") | None => Ok(()),
+            Some(rest) => self.piece(message_id, rest),
+        }
+    }
+
+    /// Writes a line that is no part of the answer.
+    pub(in crate::commands) fn aside(&mut self, line: &str) -> Result<(), Failure> {
+        self.make_room()?;
+        let screen = &self.caller.stderr;
+        output::complain(&screen.paint(FAINT, &screen.line(line)));
+        Ok(())
+    }
+
+    /// Sees that what comes next on stderr does not stand in a line of the answer, or behind a question.
+    pub(in crate::commands) fn make_room(&mut self) -> Result<(), Failure> {
+        self.leave_prompt();
+        if self.caller.stdout.is_terminal { self.end_line() } else { Ok(()) }
+    }
+
+    /// Ends the line of the answer, if one was begun.
+    pub(in crate::commands) fn end_line(&mut self) -> Result<(), Failure> {
+        if self.at_beginning { Ok(()) } else { self.write("\n") }
+    }
+
+    fn leave_prompt(&mut self) {
+        if std::mem::take(&mut self.has_prompt) {
+            output::write_aside("\n");
+        }
+    }
+
+    fn write(&mut self, text: &str) -> Result<(), Failure> {
+        if text.is_empty() || !self.has_reader {
+            return Ok(());
+        }
+        if self.caller.stdout.is_terminal {
+            self.leave_prompt();
+        }
+        self.at_beginning = text.ends_with('\n');
+        let written = match self.caller.stdout.is_terminal {
+            true => output::write(&harmless_lines(text)),
+            false => output::write(text),
+        };
+        match written {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                self.has_reader = false;
+                Ok(())
+            }
+            Err(error) => Err(Failure::new(format!(
+                "The answer cannot be written: {error}; the turn goes on in codexd."
+            ))),
+            Ok(()) => Ok(()),
+        }
+    }
+}

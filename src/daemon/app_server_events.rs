@@ -1,0 +1,270 @@
+//! What the app-server says, as events.
+
+pub(in crate::daemon) mod notifications;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::recorder::{Input, Recorder, Stream};
+use crate::codex::rpc::wire::{RequestId, RpcError};
+use crate::codex::{EscapeFilter, Heard, Listener, Outline};
+use crate::config::{ChildStrategy, Config};
+use crate::daemon::app_server_events::notifications::{ended_turn, notification};
+use crate::daemon::codex_health::Codex;
+use crate::daemon::events;
+use crate::daemon::queue::held::before_notification;
+use crate::daemon::server_requests::{Asked, OpenRequests, Rules};
+use crate::daemon::skipped_items::{Missed, MissedItem};
+use crate::daemon::turns::submission::Submissions;
+use crate::daemon::turns::watch::Activity;
+use crate::state::Draft;
+use crate::state::request::{SKIPPED_BYTES, is_answerable};
+
+/// What takes note of something heard besides the recorder.
+#[derive(Clone)]
+pub(crate) struct Notes {
+    pub(crate) activity: Arc<Activity>,
+    pub(crate) open: Arc<OpenRequests>,
+    pub(crate) submissions: Arc<Submissions>,
+    pub(crate) missed: Arc<Missed>,
+    pub(crate) codex: Arc<Codex>,
+}
+
+/// Turns what one part of one generation says into inputs of the recorder.
+pub(crate) struct Hearing {
+    config: Arc<Config>,
+    recorder: Recorder,
+    asked: mpsc::UnboundedSender<Asked>,
+    generation: u64,
+    activity: Arc<Activity>,
+    open: Arc<OpenRequests>,
+    submissions: Arc<Submissions>,
+    missed: Arc<Missed>,
+    codex: Arc<Codex>,
+    /// The thread that spoke last, and when that was noted.
+    speaker: Option<(String, Instant)>,
+    drafts: Vec<Draft>,
+    /// Of the stderr, which comes in pieces.
+    escapes: EscapeFilter,
+}
+
+/// How often it is noted that a thread speaks, so that a flood of its words costs nothing.
+const NOTE: Duration = Duration::from_millis(250);
+
+impl Hearing {
+    pub(crate) fn new(
+        config: Arc<Config>,
+        recorder: Recorder,
+        asked: mpsc::UnboundedSender<Asked>,
+        notes: Notes,
+        generation: u64,
+    ) -> Self {
+        let Notes { activity, open, submissions, missed, codex } = notes;
+        let (speaker, drafts, escapes) = (None, Vec::new(), EscapeFilter::default());
+        Self {
+            config,
+            recorder,
+            asked,
+            generation,
+            activity,
+            open,
+            submissions,
+            missed,
+            codex,
+            speaker,
+            drafts,
+            escapes,
+        }
+    }
+
+    /// Ends the requests that the app-server no longer waits for.
+    fn end_requests(&mut self, method: &str, params: &str) {
+        match method {
+            "serverRequest/resolved" => {
+                #[derive(Deserialize)]
+                #[serde(rename_all = "camelCase")]
+                struct Resolved<'a> {
+                    #[serde(borrow)]
+                    request_id: &'a RawValue,
+                }
+                let Ok(Resolved { request_id }) = serde_json::from_str(params) else { return };
+                self.flush();
+                self.open.resolved_by_app_server(&self.recorder, self.generation, request_id.get());
+            }
+            "turn/completed" => {
+                let Some(turn_id) = ended_turn(params) else { return };
+                self.flush();
+                self.open.ended_with_turn(&self.recorder, self.generation, &turn_id);
+            }
+            _ => {}
+        }
+    }
+
+    /// The user's item may name the turn of a submission whose answer did not come, which is accepted here then.
+    fn hear_item(&mut self, params: &str) {
+        if let Some((submission, turn_id)) = self.submissions.of_item(params) {
+            self.flush();
+            submission.accept(&self.recorder, &turn_id, None);
+        }
+    }
+
+    /// Takes in a request.
+    fn ask(&mut self, id: RequestId, method: &str, params: Value) {
+        let rules = Rules {
+            timeout: self.config.limits.request_timeout,
+            others_answer: self.config.server.strategy == ChildStrategy::External,
+        };
+        let asked = self.open.hear(&self.recorder, self.generation, id, method, params, rules);
+        // The daemon is stopping when nobody takes it; the app-server is told by its end.
+        let _ = self.asked.send(asked);
+    }
+
+    /// A message was too long to be kept: what it was is told, and what can be made good is.
+    fn skipped(&mut self, bytes: usize, cap: usize, outline: &Outline) {
+        let method = outline.method.as_deref();
+        // Another client of an app-server that is not ours may have heard all of it, and is asked too.
+        let is_left =
+            self.config.server.strategy == ChildStrategy::External && method.is_some_and(is_answerable);
+        let is_refused = method.is_some() && outline.id.is_some() && !is_left;
+        self.drafts.push(events::skipped(bytes, cap, outline, is_refused));
+        let Some(method) = outline.method.as_deref() else { return };
+        if let Some(thread_id) = &outline.thread_id {
+            self.activity.note(thread_id);
+        }
+        if let Some(id) = outline.id.clone() {
+            self.flush();
+            if is_left {
+                let known = json!({
+                    "threadId": outline.thread_id, "turnId": outline.turn_id, "itemId": outline.item_id,
+                    SKIPPED_BYTES: bytes,
+                });
+                return self.ask(id, method, known);
+            }
+            let generation = self.generation;
+            let message = format!("{method} is {bytes} bytes long, and codexd takes {cap} (--line-cap)");
+            let error = RpcError { code: -32600, message };
+            let _ = self.asked.send(Asked::Refused { generation, id, error });
+            return;
+        }
+        let (Some(thread_id), Some(turn_id)) = (&outline.thread_id, &outline.turn_id) else { return };
+        match (method, &outline.turn_status) {
+            ("item/completed", _) => {
+                let item = MissedItem { id: outline.item_id.clone(), kind: outline.item_type.clone() };
+                if self.missed.note(turn_id, item) {
+                    let (thread_id, turn_id) = (thread_id.clone(), turn_id.clone());
+                    let _ = self.asked.send(Asked::Missed { thread_id, turn_id });
+                }
+            }
+            ("turn/completed", Some(status)) => {
+                let turn = json!({ "threadId": thread_id, "turn": { "id": turn_id, "status": status } });
+                let params = turn.to_string();
+                self.drafts.push(notification(method, &params));
+                self.end_requests(method, &params);
+            }
+            _ => {}
+        }
+    }
+
+    /// Tells of an MCP server that did not start.
+    fn note_mcp_server(&mut self, params: &str) {
+        let Some((thread_id, server)) = self.codex.mcp_servers.heard(self.generation, params) else { return };
+        self.flush();
+        self.recorder.send(Input::Build(Box::new(move |state| {
+            // None is known as long as the answer to `thread/start` is not here.
+            let session = state.sessions.in_thread(&thread_id).next();
+            let session_id = session.map(|session| session.session_id.as_str());
+            vec![events::mcp_server_failed(session_id, &thread_id, &server)]
+        })));
+    }
+
+    /// Notes that a thread said something.
+    fn note_speaker(&mut self, params: &str) {
+        const KEY: &str = "\"threadId\":\"";
+        let Some(at) = memchr::memmem::find(params.as_bytes(), KEY.as_bytes()) else { return };
+        let Some(thread_id) = params.get(at + KEY.len()..).and_then(|rest| rest.split('"').next()) else {
+            return;
+        };
+        let is_noted = |(speaker, at): &(String, Instant)| speaker == thread_id && at.elapsed() < NOTE;
+        if !self.speaker.as_ref().is_some_and(is_noted) {
+            self.activity.note(thread_id);
+            self.speaker = Some((thread_id.to_owned(), Instant::now()));
+        }
+    }
+
+    fn send(&mut self, input: Input) {
+        self.flush();
+        self.recorder.send(input);
+    }
+}
+
+impl Listener for Hearing {
+    fn hear(&mut self, heard: Heard<'_>) {
+        let endpoint = || self.config.server.endpoint.to_string();
+        let draft = match heard {
+            Heard::Notification { method, params } => {
+                self.note_speaker(params);
+                self.codex.heard(self.generation, method, params);
+                if matches!(method, "item/started" | "item/completed") {
+                    self.hear_item(params);
+                }
+                if let Some(build) = before_notification(method, params) {
+                    self.send(Input::Build(Box::new(build)));
+                }
+                self.drafts.push(notification(method, params));
+                if method == "mcpServer/startupStatus/updated" {
+                    self.note_mcp_server(params);
+                }
+                return self.end_requests(method, params);
+            }
+            Heard::Request { id, method, params } => {
+                self.note_speaker(params);
+                self.flush();
+                let params = serde_json::from_str(params).unwrap_or(Value::Null);
+                return self.ask(id.to_owned(), method, params);
+            }
+            Heard::Skipped { bytes, cap, outline } => return self.skipped(bytes, cap, outline),
+            Heard::Stdout(bytes) => return self.send(Input::Output(Stream::Stdout, bytes)),
+            Heard::Stderr(bytes) => {
+                let text = self.escapes.strip(&String::from_utf8_lossy(&bytes));
+                let length = bytes.len();
+                self.send(Input::Output(Stream::Stderr, bytes));
+                // Nothing that can be read: a newline alone, or the end of a colour.
+                if text.trim().is_empty() {
+                    return;
+                }
+                events::child_stderr(&text, length)
+            }
+            Heard::Closed(closed) => {
+                // In this order, so that a request that is no longer in the table is about to be recorded as ended.
+                self.send(Input::Closed(closed));
+                return self.open.forget(self.generation);
+            }
+            Heard::Started { pid } => events::child_started(&self.config, pid, self.generation),
+            Heard::SpawnFailed { message } => events::child_spawn_failed(&message),
+            Heard::Connected { info } => {
+                let info = serde_json::from_str(info.get()).unwrap_or(Value::Null);
+                self.codex.connected(self.generation, &info);
+                events::connected(&endpoint(), &info, self.generation)
+            }
+            Heard::ConnectFailed { message } => events::connect_failed(&endpoint(), &message),
+            Heard::Garbage { reason, bytes } => events::garbage(reason, bytes),
+            Heard::Exited(exit) => events::child_exited(&exit),
+            Heard::ChildError { message } => events::child_error(&message),
+            Heard::KillFailed { message } => events::child_kill_failed(&message),
+            Heard::CloseFailed { message } => events::close_failed(&message),
+            Heard::Setback(setback) => events::child_setback(&setback),
+        };
+        self.drafts.push(draft);
+    }
+
+    fn flush(&mut self) {
+        if !self.drafts.is_empty() {
+            self.recorder.send(Input::Events(std::mem::take(&mut self.drafts)));
+        }
+    }
+}

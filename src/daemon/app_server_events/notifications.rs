@@ -1,0 +1,385 @@
+//! The notifications of the app-server, as events.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::daemon::events::preview;
+use crate::state::{Change, Draft, Level, event_type};
+
+/// The event of a notification; one that lacks what its event needs passes through like an unknown one.
+pub(crate) fn notification(method: &str, params: &str) -> Draft {
+    let draft = match method {
+        "thread/started" => thread_started(params),
+        "thread/status/changed" => thread_status_changed(params),
+        "turn/started" => turn_started(params),
+        "turn/completed" => turn_completed(params),
+        "turn/diff/updated" => turn_diff_updated(params),
+        "turn/plan/updated" => turn_plan_updated(params),
+        "item/agentMessage/delta" => message_delta(params),
+        "item/plan/delta" => plan_delta(params),
+        "error" => turn_error(params),
+        "command/exec/outputDelta" => command_output_delta(params),
+        _ => None,
+    };
+    draft.unwrap_or_else(|| {
+        let message = format!("App-server notification {method}.");
+        let detail =
+            format!("{{\"notificationMethod\":{},\"params\":{}}}", Value::from(method), compact(params));
+        // These are rare enough to be read, and the only ones that change a record.
+        let changes = matches!(
+            method,
+            "item/completed" | "thread/tokenUsage/updated" | "account/updated" | "account/rateLimits/updated"
+        );
+        let parsed = changes.then(|| serde_json::from_str(&detail).ok()).flatten();
+        let change =
+            parsed.map_or(Change::None, |detail| Change::read(event_type::NOTIFICATION, &message, &detail));
+        Draft {
+            level: Level::Info,
+            event_type: event_type::NOTIFICATION,
+            message,
+            detail: Some(detail),
+            change,
+        }
+    })
+}
+
+/// JSON without the space between its parts: an event is one line, and filters know its text without spaces.
+fn compact(json: &str) -> String {
+    let (mut in_string, mut escaped) = (false, false);
+    let is_part = |&part: &char| {
+        let is_space = !in_string && part.is_ascii_whitespace();
+        in_string ^= part == '"' && !escaped;
+        escaped = in_string && part == '\\' && !escaped;
+        !is_space
+    };
+    json.chars().filter(is_part).collect()
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Turn {
+    id: String,
+    status: String,
+    #[serde(default)]
+    root_turn_id: Option<String>,
+}
+
+fn thread_started(params: &str) -> Option<Draft> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Thread {
+        id: String,
+        #[serde(default)]
+        parent_thread_id: Option<String>,
+    }
+    #[derive(Deserialize)]
+    struct Params {
+        thread: Thread,
+    }
+    let Params { thread } = serde_json::from_str(params).ok()?;
+    let message = format!("App-server thread {} started.", thread.id);
+    let mut detail = json!({ "threadId": thread.id });
+    if let Some(parent) = thread.parent_thread_id {
+        detail["parentThreadId"] = parent.into();
+    }
+    Some(Draft::change(Level::Info, event_type::THREAD_STARTED, message, detail))
+}
+
+fn thread_status_changed(params: &str) -> Option<Draft> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params {
+        thread_id: String,
+        status: Value,
+    }
+    let Params { thread_id, status } = serde_json::from_str(params).ok()?;
+    let message = format!("App-server thread {thread_id} changed status.");
+    let detail = json!({ "status": status, "threadId": thread_id });
+    Some(Draft::change(Level::Info, event_type::THREAD_STATUS_CHANGED, message, detail))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct TurnParams {
+    thread_id: String,
+    turn: Turn,
+}
+
+fn turn_started(params: &str) -> Option<Draft> {
+    let TurnParams { thread_id, turn } = serde_json::from_str(params).ok()?;
+    let message = format!("App-server turn {} started.", turn.id);
+    let mut detail = json!({ "status": turn.status, "threadId": thread_id, "turnId": turn.id });
+    // Codex 0.169.0 names the root of every turn; only that of a sub-agent's is another one.
+    if let Some(root) = turn.root_turn_id.filter(|root| *root != turn.id) {
+        detail["rootTurnId"] = root.into();
+    }
+    Some(Draft::change(Level::Info, event_type::TURN_STARTED, message, detail))
+}
+
+/// The turn that a `turn/completed` tells of.
+pub(crate) fn ended_turn(params: &str) -> Option<String> {
+    serde_json::from_str::<TurnParams>(params).ok().map(|params| params.turn.id)
+}
+
+fn turn_completed(params: &str) -> Option<Draft> {
+    #[derive(Deserialize)]
+    struct Error {
+        error: Option<Value>,
+    }
+    #[derive(Deserialize)]
+    struct Params {
+        turn: Error,
+    }
+    let TurnParams { thread_id, turn } = serde_json::from_str(params).ok()?;
+    let error = serde_json::from_str::<Params>(params).ok().and_then(|params| params.turn.error);
+    let message = format!("App-server turn {} completed.", turn.id);
+    let detail = json!({ "error": error, "status": turn.status, "threadId": thread_id, "turnId": turn.id });
+    Some(Draft::change(Level::Info, event_type::TURN_COMPLETED, message, detail))
+}
+
+fn turn_error(params: &str) -> Option<Draft> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params {
+        error: Value,
+        thread_id: String,
+        turn_id: String,
+        will_retry: bool,
+    }
+    let Params { error, thread_id, turn_id, will_retry } = serde_json::from_str(params).ok()?;
+    let reason = error.get("message").and_then(Value::as_str).unwrap_or("it did not say why");
+    let message = format!("App-server turn {turn_id} failed: {reason}");
+    let detail = json!({ "error": error, "threadId": thread_id, "turnId": turn_id, "willRetry": will_retry });
+    Some(Draft::change(Level::Error, event_type::TURN_ERROR, message, detail))
+}
+
+fn turn_diff_updated(params: &str) -> Option<Draft> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params {
+        thread_id: String,
+        turn_id: String,
+        diff: Value,
+    }
+    let Params { thread_id, turn_id, diff } = serde_json::from_str(params).ok()?;
+    let message = format!("App-server diff updated for turn {turn_id}.");
+    let detail = json!({ "diff": diff, "threadId": thread_id, "turnId": turn_id });
+    Some(Draft::note(Level::Info, "app-server.turn.diff.updated", message, detail))
+}
+
+fn turn_plan_updated(params: &str) -> Option<Draft> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params {
+        thread_id: String,
+        turn_id: String,
+        #[serde(default)]
+        explanation: Value,
+        plan: Value,
+    }
+    let Params { thread_id, turn_id, explanation, plan } = serde_json::from_str(params).ok()?;
+    let message = format!("App-server plan updated for turn {turn_id}.");
+    let detail =
+        json!({ "explanation": explanation, "plan": plan, "threadId": thread_id, "turnId": turn_id });
+    Some(Draft::note(Level::Info, "app-server.turn.plan.updated", message, detail))
+}
+
+/// The parts of a delta; the texts go into the event exactly as they came.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Delta<'a> {
+    #[serde(borrow)]
+    delta: &'a RawValue,
+    #[serde(borrow)]
+    item_id: &'a RawValue,
+    #[serde(borrow)]
+    thread_id: &'a RawValue,
+    #[serde(borrow)]
+    turn_id: &'a RawValue,
+}
+
+impl Delta<'_> {
+    fn detail(&self) -> String {
+        let parts = [
+            "{\"delta\":",
+            self.delta.get(),
+            ",\"itemId\":",
+            self.item_id.get(),
+            ",\"threadId\":",
+            self.thread_id.get(),
+            ",\"turnId\":",
+            self.turn_id.get(),
+            "}",
+        ];
+        parts.concat()
+    }
+}
+
+fn message_delta(params: &str) -> Option<Draft> {
+    let delta: Delta<'_> = serde_json::from_str(params).ok()?;
+    let turn_id: std::borrow::Cow<'_, str> = text(delta.turn_id)?;
+    let message =
+        ["App-server emitted delta for turn ", &turn_id, ": ", &preview(&text(delta.delta)?)].concat();
+    Some(Draft {
+        level: Level::Info,
+        event_type: "app-server.turn.message.delta",
+        message,
+        detail: Some(delta.detail()),
+        change: Change::None,
+    })
+}
+
+fn plan_delta(params: &str) -> Option<Draft> {
+    let delta: Delta<'_> = serde_json::from_str(params).ok()?;
+    Some(Draft {
+        level: Level::Info,
+        event_type: "app-server.turn.plan.delta",
+        message: format!("App-server emitted plan delta for turn {}.", text(delta.turn_id)?),
+        detail: Some(delta.detail()),
+        change: Change::None,
+    })
+}
+
+fn command_output_delta(params: &str) -> Option<Draft> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params {
+        process_id: String,
+        stream: String,
+        delta_base64: String,
+        #[serde(default)]
+        cap_reached: bool,
+    }
+    let Params { process_id, stream, delta_base64, cap_reached } = serde_json::from_str(params).ok()?;
+    let level = if stream == "stderr" { Level::Warn } else { Level::Info };
+    let message = format!("App-server command {process_id} emitted {stream} output.");
+    let detail = json!({
+        "capReached": cap_reached, "deltaBase64": delta_base64, "processId": process_id, "stream": stream,
+    });
+    Some(Draft::note(level, "app-server.command.output.delta", message, detail))
+}
+
+/// A JSON string's text, without a copy when nothing in it is escaped.
+fn text(raw: &RawValue) -> Option<std::borrow::Cow<'_, str>> {
+    let quoted = raw.get().strip_prefix('"')?.strip_suffix('"')?;
+    if quoted.contains('\\') {
+        return serde_json::from_str::<String>(raw.get()).ok().map(Into::into);
+    }
+    Some(quoted.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(method: &str, params: Value) -> (Draft, Value) {
+        let draft = notification(method, &params.to_string());
+        let detail = draft.detail.as_deref().map_or(Value::Null, |text| serde_json::from_str(text).unwrap());
+        (draft, detail)
+    }
+
+    #[test]
+    fn each_notification_has_the_event_that_the_contract_names() {
+        let turn = json!({"id": "u", "status": "inProgress", "items": []});
+        let on_turn = |more: Value| {
+            let mut params = json!({"threadId": "t", "turnId": "u", "itemId": "i"});
+            params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            params
+        };
+        for (method, params, event_type, keys) in [
+            ("thread/started", json!({"thread": {"id": "t"}}), "app-server.thread.started", vec!["threadId"]),
+            (
+                "thread/status/changed",
+                json!({"threadId": "t", "status": {"type": "idle"}}),
+                "app-server.thread.status.changed",
+                vec!["status", "threadId"],
+            ),
+            (
+                "turn/started",
+                json!({"threadId": "t", "turn": turn}),
+                "app-server.turn.started",
+                vec!["threadId", "turnId"],
+            ),
+            (
+                "turn/completed",
+                json!({"threadId": "t", "turn": turn}),
+                "app-server.turn.completed",
+                vec!["status", "threadId", "turnId"],
+            ),
+            (
+                "turn/diff/updated",
+                on_turn(json!({"diff": "+"})),
+                "app-server.turn.diff.updated",
+                vec!["diff", "threadId", "turnId"],
+            ),
+            (
+                "turn/plan/updated",
+                on_turn(json!({"explanation": null, "plan": []})),
+                "app-server.turn.plan.updated",
+                vec!["explanation", "plan", "threadId", "turnId"],
+            ),
+            (
+                "item/agentMessage/delta",
+                on_turn(json!({"delta": "a \"b\"\n"})),
+                "app-server.turn.message.delta",
+                vec!["delta", "itemId", "threadId", "turnId"],
+            ),
+            (
+                "item/plan/delta",
+                on_turn(json!({"delta": "x"})),
+                "app-server.turn.plan.delta",
+                vec!["delta", "itemId", "threadId", "turnId"],
+            ),
+            (
+                "error",
+                on_turn(json!({"error": {"message": "m"}, "willRetry": true})),
+                "app-server.turn.error",
+                vec!["error", "threadId", "turnId", "willRetry"],
+            ),
+            (
+                "command/exec/outputDelta",
+                json!({"processId": "p", "stream": "stderr", "deltaBase64": "eA==", "capReached": false}),
+                "app-server.command.output.delta",
+                vec!["capReached", "deltaBase64", "processId", "stream"],
+            ),
+            ("brand/new", json!({"x": 1}), "app-server.notification", vec!["notificationMethod", "params"]),
+            (
+                "turn/started",
+                json!({"odd": 1}),
+                "app-server.notification",
+                vec!["notificationMethod", "params"],
+            ),
+            ("thread/closed", Value::Null, "app-server.notification", vec!["notificationMethod", "params"]),
+        ] {
+            let (draft, detail) = event(method, params.clone());
+            assert_eq!(draft.event_type, event_type, "{method}");
+            for key in keys {
+                assert!(detail.get(key).is_some(), "{method} lacks {key}: {detail}");
+            }
+            if event_type == "app-server.notification" {
+                assert_eq!(detail["params"], params);
+            }
+        }
+    }
+
+    #[test]
+    fn a_notification_is_one_line_however_it_was_written() {
+        let params = "{\n\t\"threadId\" : \"t\", \r\n \"a b\": [ 1.50, \" \\\" \\\\\", {  } ] }";
+        let draft = notification("brand/new", params);
+        let compact = "{\"threadId\":\"t\",\"a b\":[1.50,\" \\\" \\\\\",{}]}";
+        assert_eq!(
+            draft.detail.unwrap(),
+            format!("{{\"notificationMethod\":\"brand/new\",\"params\":{compact}}}")
+        );
+    }
+
+    #[test]
+    fn a_delta_arrives_unchanged_and_its_message_quotes_it() {
+        let tricky = "a \"quoted\"\n\\ line \u{1F600}";
+        let params = json!({"threadId": "t", "turnId": "u", "itemId": "i", "delta": tricky});
+        let (draft, detail) = event("item/agentMessage/delta", params);
+        assert_eq!(detail["delta"], tricky);
+        assert_eq!(draft.message, "App-server emitted delta for turn u: a \"quoted\" \\ line \u{1F600}");
+    }
+}

@@ -1,0 +1,317 @@
+//! How Codex is: the one place that decides what people are told about it.
+//!
+//! Three things are put together here: whether the app-server can be called ([`Availability`]), what it said since it
+//! was started ([`facts`]), and the files that it reads at its start ([`files`]).
+//! The commands, the HTTP answers, the page and the metrics show what [`judge`] says, and nothing else.
+//! [`watch`] keeps it true: it asks for the account after each start, starts the app-server again where only that
+//! helps, and records each change as an event.
+
+mod facts;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is called on a thread of a pool, and by what starts the process on one"
+)]
+mod files;
+mod watch;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use tokio::sync::{Notify, RwLock};
+
+use crate::codex::rpc::wire::RpcError;
+use crate::codex::{Availability, Failure, Waiting};
+use crate::daemon::app_server_process;
+use crate::daemon::mcp_servers::FailedMcpServers;
+use facts::{Account, Facts};
+pub(crate) use facts::{is_offline, refused_configuration, version as codex_version};
+use files::Files;
+
+/// The oldest Codex that codexd works with: the first that repeats the id of a user's message, without which a turn
+/// could be run twice.
+pub(crate) const MINIMUM: [u64; 3] = [0, 140, 0];
+/// What installs a newer Codex.
+pub(crate) const INSTALL: &str = "npm install --global @openai/codex";
+/// What gives Codex an account.
+pub(crate) const LOGIN: &str = "codex login";
+
+/// How Codex is, in one word; newer versions may have more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum CodexState {
+    /// It is being started.
+    Starting,
+    /// Turns can be taken, and nothing is known that makes them fail.
+    Ready,
+    /// Its model needs an account, and it has none.
+    NoAccount,
+    /// The model's API refuses its login.
+    LoginRefused,
+    /// It reaches no network.
+    Offline,
+    /// It refuses its configuration.
+    ConfigBroken,
+    /// It is older than what codexd works with.
+    TooOld,
+    /// Its program cannot be started, such as one that is not installed.
+    NotStarted,
+    /// It runs and does not answer in time.
+    SlowStart,
+    /// Its connection was lost or it ended, and it is started again soon.
+    Restarting,
+    /// It ends again and again, so it is tried once a minute.
+    CrashLoop,
+    /// An app-server that runs elsewhere cannot be reached.
+    Unreachable,
+    /// codexd stops, or has stopped.
+    Stopped,
+}
+
+impl CodexState {
+    /// Every state, with its word.
+    pub const ALL: [(&'static str, Self); 13] = [
+        ("starting", Self::Starting),
+        ("ready", Self::Ready),
+        ("noAccount", Self::NoAccount),
+        ("loginRefused", Self::LoginRefused),
+        ("offline", Self::Offline),
+        ("configBroken", Self::ConfigBroken),
+        ("tooOld", Self::TooOld),
+        ("notStarted", Self::NotStarted),
+        ("slowStart", Self::SlowStart),
+        ("restarting", Self::Restarting),
+        ("crashLoop", Self::CrashLoop),
+        ("unreachable", Self::Unreachable),
+        ("stopped", Self::Stopped),
+    ];
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(_, state)| *state == self).map_or("unknown", |(word, _)| word)
+    }
+
+    /// Whether an event tells of it: the others are told by the events of the process and of its connection.
+    fn is_told(self) -> bool {
+        matches!(
+            self,
+            Self::NoAccount | Self::LoginRefused | Self::Offline | Self::ConfigBroken | Self::TooOld
+        )
+    }
+}
+
+/// How Codex is, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CodexHealth {
+    /// In one word.
+    pub state: CodexState,
+    /// As sentences.
+    pub message: String,
+    /// What a person can type to change it, where there is such a thing.
+    pub command: Option<String>,
+}
+
+impl CodexHealth {
+    fn new(state: CodexState, message: impl Into<String>) -> Self {
+        Self { state, message: message.into(), command: None }
+    }
+
+    fn type_this(self, command: &str) -> Self {
+        Self { command: Some(command.to_owned()), ..self }
+    }
+
+    /// The message and what to type.
+    pub(crate) fn sentence(&self) -> String {
+        match &self.command {
+            Some(command) => format!("{} Type: {command}", self.message),
+            None => self.message.clone(),
+        }
+    }
+}
+
+/// What is known of Codex beside its availability.
+#[derive(Debug)]
+pub(crate) struct Codex {
+    facts: Facts,
+    files: Files,
+    pub(super) mcp_servers: FailedMcpServers,
+    /// Held for reading by whatever calls the app-server and must not be cut, for writing while it is replaced.
+    pub(super) gate: RwLock<()>,
+    /// Told when something has changed that the watch should look at.
+    changed: Notify,
+}
+
+impl Codex {
+    /// Of an app-server that reads these files; none are looked at without a directory.
+    pub(super) fn new(codex_home: Option<std::path::PathBuf>) -> Self {
+        Self {
+            facts: Facts::default(),
+            files: Files::new(codex_home),
+            mcp_servers: FailedMcpServers::default(),
+            gate: RwLock::new(()),
+            changed: Notify::new(),
+        }
+    }
+
+    /// A process is about to be started from this file, and will read its own files; blocks.
+    pub(super) fn process_starts(&self, program: Option<&std::path::Path>) {
+        if self.files.note_start(program) {
+            self.facts.login_changed();
+        }
+    }
+
+    /// Takes note of the answer to `initialize`.
+    pub(super) fn connected(&self, generation: u64, info: &serde_json::Value) {
+        self.facts.connected(generation, info);
+        self.changed.notify_one();
+    }
+
+    /// Takes note of what the app-server says by itself.
+    pub(super) fn heard(&self, generation: u64, method: &str, params: &str) {
+        if self.facts.heard(generation, method, params) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Takes note of the outcome of a call: its method, and the error where it was refused.
+    fn answered(&self, generation: u64, method: &str, error: Option<&RpcError>) {
+        let reason = error.and_then(|error| facts::reason_about_configuration(&error.message));
+        match (reason, error) {
+            (Some(reason), _) if self.files.is_in_config(reason) => {
+                self.facts.call_refused(generation, reason);
+            }
+            // account/read and model/list succeed with a configuration that cannot be read (measured on 0.171.0), so
+            // only thread/start proves that it was read.
+            (_, None) if method == "thread/start" && self.facts.config_was_read(generation) => {}
+            _ => return,
+        }
+        self.changed.notify_one();
+    }
+
+    /// How Codex is now.
+    pub(super) fn health(&self, now: &Availability) -> CodexHealth {
+        judge(now, &self.facts.now(), self.files.config_path().as_deref())
+    }
+}
+
+/// What follows from the availability and the facts.
+fn judge(now: &Availability, facts: &facts::Known, config: Option<&std::path::Path>) -> CodexHealth {
+    use CodexState::{
+        ConfigBroken, CrashLoop, LoginRefused, NoAccount, NotStarted, Offline, Ready, Restarting, SlowStart,
+        Starting, Stopped, TooOld, Unreachable,
+    };
+    let correct = || match config {
+        Some(path) => format!("Correct {}; codexd tries again as soon as it changes.", path.display()),
+        None => "Correct its configuration.".to_owned(),
+    };
+    if let Some(reason) = app_server_process::why_not(now) {
+        let state = match now {
+            Availability::Stopped { .. } => Stopped,
+            Availability::Waiting(Waiting { failure, reason, crash_loop, .. }) => match failure {
+                Failure::NotStarted => NotStarted,
+                Failure::Unreachable => Unreachable,
+                Failure::SlowStart => SlowStart,
+                Failure::Ended if facts::is_about_configuration(reason) => ConfigBroken,
+                _ if *crash_loop => CrashLoop,
+                Failure::Ended => Restarting,
+            },
+            Availability::Starting { .. } | Availability::Ready(_) => Starting,
+        };
+        return match state {
+            ConfigBroken => CodexHealth::new(state, format!("{reason} {}", correct())),
+            _ => CodexHealth::new(state, reason),
+        };
+    }
+    if let Some(reason) = facts.refused_configuration() {
+        let reason = reason.trim_end_matches('.');
+        return CodexHealth::new(
+            ConfigBroken,
+            format!("Codex refuses its configuration: {reason}. {}", correct()),
+        );
+    }
+    if let Some(version) = facts.version.filter(|version| *version < MINIMUM) {
+        let [[a, b, c], [x, y, z]] = [version, MINIMUM];
+        let message =
+            format!("Codex {a}.{b}.{c} is older than {x}.{y}.{z}, the oldest that codexd works with.");
+        return CodexHealth::new(TooOld, message).type_this(INSTALL);
+    }
+    if facts.account == Account::Missing {
+        return CodexHealth::new(NoAccount, "Codex has no account, so turns fail.").type_this(LOGIN);
+    }
+    if let Some(reason) = &facts.refused {
+        let message = format!("The login of Codex is refused: {}.", reason.trim_end_matches('.'));
+        return CodexHealth::new(LoginRefused, message).type_this(LOGIN);
+    }
+    if let Some(reason) = &facts.offline {
+        let message = format!(
+            "Codex does not reach its model: {}. Turns wait until it does; see whether this machine has a network.",
+            reason.trim_end_matches('.')
+        );
+        return CodexHealth::new(Offline, message);
+    }
+    CodexHealth::new(Ready, "Codex is ready.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::facts::Known;
+    use super::*;
+    use crate::codex::Client;
+
+    fn waiting(failure: Failure, reason: &str, crash_loop: bool) -> Availability {
+        let (reason, last_words) = (reason.to_owned(), Vec::new());
+        let (until, deaths, generation) = (None, 1, 1);
+        Availability::Waiting(Waiting { reason, until, deaths, crash_loop, last_words, failure, generation })
+    }
+
+    #[test]
+    fn each_state_has_one_word_which_is_that_of_its_json() {
+        for (word, state) in CodexState::ALL {
+            assert_eq!(serde_json::to_value(state).unwrap(), word);
+            assert_eq!(state.word(), word);
+        }
+    }
+
+    #[test]
+    fn why_it_cannot_be_called_comes_first() {
+        let config = Some(std::path::Path::new("/h/config.toml"));
+        let facts = Known { refused: Some("401".to_owned()), ..Known::default() };
+        let of = |now: &Availability| judge(now, &facts, config);
+        let refused = "The app-server exited with code 1. It said last: Error: approval_policy = \"untrusted\" is no \
+                       longer supported; remove this setting.";
+        for (now, state) in [
+            (waiting(Failure::NotStarted, "No program.", true), CodexState::NotStarted),
+            (waiting(Failure::Unreachable, "Nobody listens.", false), CodexState::Unreachable),
+            (waiting(Failure::SlowStart, "No answer.", true), CodexState::SlowStart),
+            (waiting(Failure::Ended, refused, true), CodexState::ConfigBroken),
+            (waiting(Failure::Ended, "It exited.", false), CodexState::Restarting),
+            (waiting(Failure::Ended, "It exited.", true), CodexState::CrashLoop),
+            (Availability::Starting { after: None }, CodexState::Starting),
+            (Availability::Stopped { reason: "codexd is stopping.".to_owned() }, CodexState::Stopped),
+        ] {
+            assert_eq!(of(&now).state, state, "{now:?}");
+        }
+        let broken = of(&waiting(Failure::Ended, refused, false)).message;
+        assert!(broken.contains("remove this setting") && broken.contains("/h/config.toml"), "{broken}");
+    }
+
+    #[test]
+    fn what_it_said_decides_where_it_can_be_called() {
+        let ready = Availability::Ready(Client::new(1, std::time::Duration::from_secs(30)).0);
+        let of = |facts: Known| judge(&ready, &facts, None);
+        assert_eq!(of(Known::default()).state, CodexState::Ready);
+        let old = of(Known { version: Some([0, 139, 9]), ..Known::default() });
+        assert_eq!((old.state, old.command.as_deref()), (CodexState::TooOld, Some(INSTALL)));
+        assert_eq!(of(Known { version: Some(MINIMUM), ..Known::default() }).state, CodexState::Ready);
+        let without =
+            Known { account: Account::Missing, refused: Some("401".to_owned()), ..Known::default() };
+        let without = of(without);
+        assert_eq!(without.state, CodexState::NoAccount);
+        assert_eq!(without.sentence(), "Codex has no account, so turns fail. Type: codex login");
+        let refused = of(Known { refused: Some("status 401.".to_owned()), ..Known::default() });
+        assert_eq!(refused.sentence(), "The login of Codex is refused: status 401. Type: codex login");
+        assert_eq!(
+            of(Known { offline: Some("no DNS".to_owned()), ..Known::default() }).state,
+            CodexState::Offline
+        );
+    }
+}

@@ -1,0 +1,202 @@
+//! The task that keeps true what is told of Codex.
+//!
+//! It asks for the account after each start.
+//! The app-server reads its login and its configuration at its start only (measured on 0.169.0 and 0.171.0), so where
+//! these have changed and matter it is started again as soon as no turn runs: that counts as no death, and the
+//! sessions go on.
+//! Files are looked at before a turn is submitted, and once a second as long as something is wrong that a person
+//! would mend in them; while all is well nothing is looked at.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::super::{Daemon, read};
+use super::files::Changes;
+use super::{CodexHealth, CodexState};
+use crate::blocking::Pool;
+use crate::codex::{Availability, Client, Waiting};
+use crate::config::find_program;
+use crate::daemon::events;
+
+/// The threads that look at files of Codex.
+static FILES: Pool = Pool::new("codex-files", 2, 4);
+/// How often the files are looked at while something is wrong.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often it is tried to start the app-server again that is at work.
+const TRY: Duration = Duration::from_millis(100);
+/// How long the answer to `account/read` may take.
+const ACCOUNT: Duration = Duration::from_secs(10);
+/// How long a turn waits for an app-server that is started again for it.
+const RESTART: Duration = Duration::from_secs(10);
+
+impl Daemon {
+    /// How Codex is, and what to do.
+    pub fn codex(&self) -> CodexHealth {
+        self.shared.codex.health(&self.shared.availability.borrow())
+    }
+
+    /// Watches until the daemon stops.
+    pub(in crate::daemon) async fn watch_codex(self) {
+        let mut availability = self.shared.availability.clone();
+        let mut asked = 0;
+        let mut told = CodexState::Ready;
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let wants_restart = self.shared.codex.facts.wants_restart();
+            let is_wrong = !matches!(self.codex().state, CodexState::Ready | CodexState::Stopped);
+            tokio::select! {
+                changed = availability.changed() => if changed.is_err() { return },
+                () = self.shared.codex.changed.notified() => {
+                    // At once, so that a file that is corrected a moment later is seen to have changed.
+                    if self.shared.codex.facts.is_a_call_refused() {
+                        self.look_at_config().await;
+                    }
+                }
+                _ = look.tick(), if is_wrong => self.look_at_files().await,
+                () = tokio::time::sleep(TRY), if wants_restart => {}
+                () = self.shared.stopping.cancelled() => return,
+            }
+            let now = availability.borrow_and_update().clone();
+            if let Availability::Ready(client) = now
+                && client.generation() != asked
+            {
+                asked = client.generation();
+                let (codex, generation) = (Arc::clone(&self.shared.codex), asked);
+                client.observe(move |method, error| codex.answered(generation, method, error));
+                tokio::spawn(self.clone().ask_for_account(client));
+            }
+            if self.shared.codex.facts.wants_restart()
+                && self.restart_when_idle("The login was refused twice in a row").await
+            {
+                self.shared.codex.facts.restarted();
+            }
+            self.tell(&mut told);
+        }
+    }
+
+    /// Records how Codex is, where that has changed and no other event tells.
+    fn tell(&self, told: &mut CodexState) {
+        let health = self.codex();
+        if health.state == *told || !(health.state.is_told() || health.state == CodexState::Ready) {
+            return;
+        }
+        *told = health.state;
+        self.shared.recorder.note(events::codex_state(&health));
+    }
+
+    async fn ask_for_account(self, client: Client) {
+        let answer = client.call("account/read", &json!({ "refreshToken": false }), ACCOUNT).await;
+        // One that does not know the call says nothing of its account.
+        let answer = answer.ok().and_then(|answer| read(answer.get()).ok()).unwrap_or_default();
+        self.shared.codex.facts.account(client.generation(), &answer);
+        self.shared.codex.changed.notify_one();
+    }
+
+    /// What has changed of the files that the app-server read at its start.
+    async fn changes(&self) -> Changes {
+        if !self.shared.codex.files.are_known() {
+            return Changes::default();
+        }
+        let (codex, config) = (Arc::clone(&self.shared.codex), Arc::clone(&self.shared.config));
+        let look = move || {
+            let server = &config.server;
+            let program =
+                find_program(&server.command, server.child_environment.path.as_deref(), &server.cwd);
+            codex.files.changes(program.ok().as_deref())
+        };
+        // A file system that does not answer must not keep a turn from its app-server.
+        FILES.run(LOOK, look).await.unwrap_or_default()
+    }
+
+    /// Takes note of the configuration as it is now, where a call was refused because of it.
+    async fn look_at_config(&self) {
+        let codex = Arc::clone(&self.shared.codex);
+        if let Ok(stamp) = FILES.run(LOOK, move || codex.files.config_stamp()).await {
+            self.shared.codex.facts.config_seen(stamp);
+        }
+    }
+
+    /// Does what follows from files that were changed while something is wrong.
+    async fn look_at_files(&self) {
+        let now = self.shared.availability.borrow().clone();
+        let state = self.codex().state;
+        match now {
+            Availability::Waiting(Waiting { until: Some(_), generation, .. }) => {
+                let changes = self.changes().await;
+                if changes.program || changes.config {
+                    tracing::info!(
+                        "the program or its configuration has changed: starting the app-server now"
+                    );
+                    self.retire(generation);
+                }
+            }
+            Availability::Ready(_) => {
+                let changes = self.changes().await;
+                if changes.auth && matches!(state, CodexState::NoAccount | CodexState::LoginRefused) {
+                    self.restart_when_idle("The login in auth.json has changed").await;
+                } else if changes.config && state == CodexState::ConfigBroken {
+                    if self.shared.codex.facts.now().config.is_some() {
+                        self.restart_when_idle("config.toml has changed").await;
+                    } else {
+                        // It is read again for each thread that is started, so nothing has to be cut.
+                        self.look_at_config().await;
+                    }
+                }
+            }
+            Availability::Starting { .. } | Availability::Waiting(_) | Availability::Stopped { .. } => {}
+        }
+    }
+
+    /// Starts the app-server again where it works with a login that is not the one on disk any more, before a turn is
+    /// given to it; where a turn runs, that turn is not cut, and the new one goes along with it.
+    pub(in crate::daemon) async fn renew_login(&self) {
+        if !matches!(*self.shared.availability.borrow(), Availability::Ready(_)) {
+            return;
+        }
+        let is_refused = || matches!(self.codex().state, CodexState::NoAccount | CodexState::LoginRefused);
+        let changes = self.changes().await;
+        if changes.account || changes.auth && is_refused() {
+            self.restart_when_idle("The login in auth.json has changed").await;
+        }
+    }
+
+    /// Ends the app-server if nothing is at work in it, and waits until the next one answers, within reason.
+    async fn restart_when_idle(&self, reason: &str) -> bool {
+        // Whatever calls the app-server holds the gate for reading, so nothing is on its way to it here.
+        let Ok(_alone) = self.shared.codex.gate.try_write() else { return false };
+        let Availability::Ready(client) = self.shared.availability.borrow().clone() else { return false };
+        let is_at_work = {
+            let state = self.state();
+            state.turns.open().next().is_some() || state.requests.pending().next().is_some()
+        };
+        if is_at_work || self.shared.codex.facts.is_a_turn_failing() || !self.owns_app_server() {
+            return false;
+        }
+        self.shared.recorder.note(events::app_server_restarting(client.generation(), reason));
+        self.retire(client.generation());
+        let mut availability = self.shared.availability.clone();
+        let is_another = |now: &Availability| match now {
+            Availability::Ready(next) => next.generation() > client.generation(),
+            Availability::Starting { .. } => false,
+            Availability::Waiting(waiting) => waiting.until.is_some(),
+            Availability::Stopped { .. } => true,
+        };
+        let _ = tokio::time::timeout(RESTART, availability.wait_for(is_another)).await;
+        true
+    }
+
+    /// Has the app-server of this generation, or the pause after its end, followed by the next one at once.
+    fn retire(&self, generation: u64) {
+        let supervisor = self.shared.supervisor.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(supervisor) = &*supervisor {
+            supervisor.retire(generation);
+        }
+    }
+
+    fn owns_app_server(&self) -> bool {
+        self.config().server.strategy == crate::config::ChildStrategy::Spawn
+    }
+}

@@ -1,0 +1,178 @@
+//! The events of the app-server as a process, and of the connection to it.
+
+use serde_json::{Value, json};
+
+use super::preview;
+use crate::codex::{Exit, Outline, Setback, redact};
+use crate::config::{ChildStrategy, Config};
+use crate::daemon::codex_health::{CodexHealth, CodexState};
+use crate::daemon::mcp_servers::FailedMcpServer;
+use crate::state::{Draft, Level, event_type};
+
+pub(crate) fn child_external(config: &Config) -> Option<Draft> {
+    let endpoint = &config.server.endpoint;
+    (config.server.strategy == ChildStrategy::External).then(|| {
+        Draft::change(
+            Level::Info,
+            event_type::CHILD_EXTERNAL,
+            format!("codexd is pointing at external endpoint {endpoint}."),
+            Value::Null,
+        )
+    })
+}
+
+pub(crate) fn child_started(config: &Config, pid: Option<u32>, generation: u64) -> Draft {
+    let shown = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
+    Draft::change(
+        Level::Info,
+        event_type::CHILD_STARTED,
+        format!("Started Codex child process {shown}."),
+        json!({
+            "args": config.server.args,
+            "command": config.server.command,
+            "generation": generation,
+            "pid": pid,
+        }),
+    )
+}
+
+pub(crate) fn child_spawn_failed(message: &str) -> Draft {
+    Draft::change(Level::Error, event_type::CHILD_SPAWN_FAILED, message, Value::Null)
+}
+
+pub(crate) fn child_error(message: &str) -> Draft {
+    Draft::change(Level::Error, event_type::CHILD_ERROR, message, Value::Null)
+}
+
+pub(crate) fn child_kill_failed(message: &str) -> Draft {
+    Draft::change(Level::Warn, event_type::CHILD_KILL_FAILED, message, Value::Null)
+}
+
+pub(crate) fn close_failed(message: &str) -> Draft {
+    Draft::note(Level::Warn, "app-server.close.failed", message, Value::Null)
+}
+
+pub(crate) fn child_exited(exit: &Exit) -> Draft {
+    let message = match (exit.code, &exit.signal) {
+        (Some(code), _) if !exit.expected => format!("Codex child exited with code {code}."),
+        (_, Some(signal)) => format!("Codex child exited after {signal}."),
+        _ => "Codex child exited.".to_owned(),
+    };
+    let level = if exit.expected { Level::Info } else { Level::Error };
+    let detail = json!({ "code": exit.code, "signal": exit.signal, "expected": exit.expected });
+    Draft::change(level, event_type::CHILD_EXITED, message, detail)
+}
+
+pub(crate) fn child_stderr(text: &str, bytes: usize) -> Draft {
+    let message = format!("stderr: {}", preview(&redact(text)));
+    Draft::note(Level::Warn, "child.stderr", message, json!({ "bytes": bytes, "stream": "stderr" }))
+}
+
+/// How Codex is, where that has changed.
+pub(crate) fn codex_state(health: &CodexHealth) -> Draft {
+    let level = if health.state == CodexState::Ready { Level::Info } else { Level::Warn };
+    let CodexHealth { state, message, command } = health;
+    let detail = json!({ "state": state.word(), "message": message, "command": command });
+    Draft::change(level, event_type::CODEX_STATE_CHANGED, health.sentence(), detail)
+}
+
+/// The app-server is ended on purpose, and the next one is started.
+pub(crate) fn app_server_restarting(generation: u64, reason: &str) -> Draft {
+    let message = format!("{reason}: the app-server is started again; sessions go on.");
+    let detail = json!({ "generation": generation, "reason": reason });
+    Draft::change(Level::Info, event_type::APP_SERVER_RESTARTING, message, detail)
+}
+
+/// An MCP server of a thread did not start.
+pub(crate) fn mcp_server_failed(
+    session_id: Option<&str>,
+    thread_id: &str,
+    server: &FailedMcpServer,
+) -> Draft {
+    let FailedMcpServer { name, error } = server;
+    let message = format!("MCP server \"{name}\" did not start: {}", preview(error));
+    let detail = json!({ "sessionId": session_id, "threadId": thread_id, "name": name, "error": error });
+    Draft::change(Level::Warn, event_type::MCP_SERVER_FAILED, message, detail)
+}
+
+/// The pause before the app-server is started again, from now on.
+pub(crate) fn child_setback(setback: &Setback) -> Draft {
+    let Setback { delay, until, deaths, cause, .. } = setback;
+    let (level, event_type, message) = match setback.crash_loop {
+        false => {
+            let seconds = delay.as_secs_f32();
+            let message = format!("{cause} The next try is in {seconds:.1} s.");
+            (Level::Warn, event_type::CHILD_BACKOFF, message)
+        }
+        true => {
+            let message = format!("{cause} It died {deaths} times in a row, so it is tried once a minute.");
+            (Level::Error, event_type::CHILD_CRASH_LOOP, message)
+        }
+    };
+    let exit = setback.exit.as_ref();
+    let detail = json!({
+        "delayMs": u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
+        "until": format!("{until:.3}"),
+        "deaths": deaths,
+        "cause": cause,
+        "exitCode": exit.and_then(|exit| exit.code),
+        "signal": exit.and_then(|exit| exit.signal.as_deref()),
+        "stderrTail": setback.last_words,
+    });
+    Draft::change(level, event_type, message, detail)
+}
+
+pub(crate) fn connected(endpoint: &str, info: &Value, generation: u64) -> Draft {
+    Draft::change(
+        Level::Info,
+        event_type::CONNECTED,
+        format!("Connected codexd to app-server {endpoint}."),
+        json!({
+            "endpoint": endpoint,
+            "generation": generation,
+            "platformFamily": info.get("platformFamily"),
+            "platformOs": info.get("platformOs"),
+            "userAgent": info.get("userAgent"),
+        }),
+    )
+}
+
+pub(crate) fn connect_failed(endpoint: &str, message: &str) -> Draft {
+    Draft::change(Level::Error, event_type::CONNECT_FAILED, message, json!({ "endpoint": endpoint }))
+}
+
+/// A message was longer than what is kept.
+pub(crate) fn skipped(bytes: usize, cap: usize, outline: &Outline, is_refused: bool) -> Draft {
+    let reason = format!("it is longer than {cap} bytes (--line-cap) and was skipped");
+    let what = match (outline.method.as_deref(), &outline.id) {
+        (Some(method), Some(_)) => format!("request {method}"),
+        (Some(method), None) => format!("notification {method}"),
+        (None, Some(_)) => "answer to a call".to_owned(),
+        (None, None) => "message".to_owned(),
+    };
+    let then = if is_refused { "; the request is refused" } else { "" };
+    Draft::note(
+        Level::Warn,
+        "app-server.message.invalid",
+        format!("The app-server sent {bytes} bytes, {what}: {reason}{then}."),
+        json!({
+            "bytes": bytes,
+            "reason": reason,
+            "method": outline.method,
+            "isRequest": outline.method.is_some() && outline.id.is_some(),
+            "threadId": outline.thread_id,
+            "turnId": outline.turn_id,
+            "itemId": outline.item_id,
+        }),
+    )
+}
+
+pub(crate) fn garbage(reason: &str, bytes: usize) -> Draft {
+    let message = format!("The app-server sent {bytes} bytes that are no message: {reason}.");
+    Draft::note(
+        Level::Warn,
+        "app-server.message.invalid",
+        message,
+        json!({ "bytes": bytes, "reason": reason }),
+    )
+}

@@ -1,0 +1,112 @@
+//! Keeping promises: what a caller was told is on disk before it is told.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::sync::oneshot;
+
+use crate::daemon::recorder::{Input, Recorder};
+use crate::journal::LogSync;
+
+/// Why something is not on disk.
+pub(crate) type StorageError = Arc<str>;
+
+/// Who waits for the disk, and is told when it has what was written, or why it has not.
+pub(crate) type Promise = oneshot::Sender<Result<(), StorageError>>;
+
+/// The thread that syncs the log.
+pub(crate) struct Syncer {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    /// Each with whether this is its second sync.
+    promises: Vec<(Promise, bool)>,
+    stopping: bool,
+}
+
+impl Syncer {
+    pub(crate) fn start(log: Arc<LogSync>, recorder: Recorder) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let worker = Arc::clone(&shared);
+        let work = move || worker.work(&log, &recorder);
+        let thread = std::thread::Builder::new().name("syncer".to_owned()).spawn(work)?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Keeps a promise about what is written to the log by now.
+    pub(crate) fn sync(&self, promise: Promise) {
+        self.add(promise, false);
+    }
+
+    /// Keeps a promise whose sync failed, now that the log was written again; a second failure is told to the caller.
+    pub(crate) fn sync_again(&self, promise: Promise) {
+        self.add(promise, true);
+    }
+
+    fn add(&self, promise: Promise, is_second: bool) {
+        self.shared.lock().promises.push((promise, is_second));
+        self.shared.arrived.notify_one();
+    }
+
+    /// Keeps what was promised and ends.
+    pub(crate) fn stop(&mut self) {
+        self.shared.lock().stopping = true;
+        self.shared.arrived.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self, log: &LogSync, recorder: &Recorder) {
+        loop {
+            let promises = {
+                let mut waiting = self.lock();
+                while waiting.promises.is_empty() && !waiting.stopping {
+                    waiting = self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+                }
+                if waiting.promises.is_empty() {
+                    return;
+                }
+                std::mem::take(&mut waiting.promises)
+            };
+            #[cfg(feature = "mutations")]
+            if log.promises_early() {
+                promises.into_iter().for_each(|(promise, _)| drop(promise.send(Ok(()))));
+                continue;
+            }
+            // Whoever arrives from here on waits for the next sync: this one may have begun before its line.
+            let began = Instant::now();
+            let Err(error) = log.sync() else {
+                // Whoever waited may have gone.
+                promises.into_iter().for_each(|(promise, _)| drop(promise.send(Ok(()))));
+                continue;
+            };
+            tracing::error!(%error, "the event log cannot be synced");
+            let error = StorageError::from(error.to_string());
+            let (failed, again): (Vec<_>, Vec<_>) =
+                promises.into_iter().partition(|(_, is_second)| *is_second);
+            failed.into_iter().for_each(|(promise, _)| drop(promise.send(Err(error.clone()))));
+            // What was written since the last good sync goes to another file, and where nothing is missing there, a second
+            // sync keeps the promise: a caller that is refused would repeat what was done.
+            let again = again.into_iter().map(|(promise, _)| promise).collect();
+            recorder.send(Input::SyncFailed(again, began, error));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

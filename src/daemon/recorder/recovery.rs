@@ -1,0 +1,237 @@
+//! Reading back what an earlier life left on disk.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::daemon::events;
+use crate::daemon::recorder::now;
+use crate::journal::{Journal, Known, Limits, OpenFailure};
+use crate::state::snapshot::{self, DaemonFile, Identity, Layout, Loaded, RecentFile, RegistryFile};
+use crate::state::{DaemonState, Draft, Event, State, event_type};
+use crate::storage::{Disk, FolderLock, LockError};
+
+/// Why the daemon cannot use its folders.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A folder is taken, or is not ours.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A file cannot be used.
+    #[error("{} cannot be used: {source}.", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A newer version of the program used the directory.
+    #[error(
+        "{} was written by a newer codexd (layout {version}, and this one, {}, knows {known}). Nothing was changed. \
+         Start the newer codexd, or give this one directories of its own with --state-dir and --logs-dir.",
+        path.display(),
+        env!("CARGO_PKG_VERSION")
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The version of its layout.
+        version: u32,
+        /// The highest version that this program knows.
+        known: u32,
+    },
+}
+
+/// The daemon's folders, which no other daemon uses as long as this lives.
+#[derive(Debug)]
+pub struct Folders {
+    disk: Disk,
+    _locks: Vec<FolderLock>,
+}
+
+impl Folders {
+    /// Makes the folders if needed and takes them.
+    pub fn take(config: &Config) -> Result<Self, OpenError> {
+        #[cfg(not(feature = "mutations"))]
+        let disk = Disk::default();
+        #[cfg(feature = "mutations")]
+        let disk = Disk::broken(config.mutation.as_deref());
+        Self::take_on(disk, config)
+    }
+
+    /// The folders on this disk.
+    pub(in crate::daemon) fn take_on(disk: Disk, config: &Config) -> Result<Self, OpenError> {
+        let paths = &config.paths;
+        let mut locks = vec![FolderLock::take(&disk, &paths.state_dir)?];
+        if paths.logs_dir != paths.state_dir {
+            locks.push(FolderLock::take(&disk, &paths.logs_dir)?);
+        }
+        Ok(Self { disk, _locks: locks })
+    }
+
+    /// The disk they are on.
+    pub(crate) fn disk(&self) -> &Disk {
+        &self.disk
+    }
+}
+
+/// What was found on disk.
+pub(crate) struct Opened {
+    pub(crate) disk: Disk,
+    pub(crate) identity: Identity,
+    pub(crate) state: State,
+    pub(crate) journal: Journal,
+    /// What the owner should know about it.
+    pub(crate) notices: Vec<Draft>,
+    /// Damage of the log that was reported in an earlier life.
+    pub(crate) known_damage: Vec<(u64, u64)>,
+}
+
+/// Reads the files, makes what is missing, and brings the records up to the log.
+pub(crate) fn open(config: &Config, folders: &Folders) -> Result<Opened, OpenError> {
+    let paths = &config.paths;
+    let mut loading = Loading { disk: folders.disk.clone(), notices: Vec::new() };
+    let identity: Option<Identity> = loading.load(&paths.identity)?;
+    let registry: Option<RegistryFile> = loading.load(&paths.session_registry)?;
+    let daemon: Option<DaemonFile<DaemonState>> = loading.load(&paths.daemon_state)?;
+    let recent: Option<RecentFile<serde_json::Value>> = loading.load(&paths.recent_events)?;
+
+    // Numbers are never used twice, so none of the files may know a higher one than the log begins with.
+    let known = [
+        registry.as_ref().map(|file| (file.through_seq, file.synced_through)),
+        daemon.as_ref().map(|file| (file.through_seq, file.synced_through)),
+        recent.as_ref().map(|file| (file.through_seq, file.synced_through)),
+    ];
+    let known = known.into_iter().flatten().fold(Known::from(0), |known, (through, synced)| Known {
+        told: known.told.max(through),
+        // A log that could not be written may end before them.
+        synced: known.synced.max(synced.unwrap_or(through).min(through)),
+    });
+    let limits = Limits {
+        // Only whole segments are removed, so one alone must not fill the log.
+        segment_bytes: config.limits.event_segment_bytes.min(config.limits.event_log_bytes / 2),
+        total_bytes: config.limits.event_log_bytes,
+    };
+    let logs = &paths.logs_dir;
+    let failed = |source| OpenError::File { path: logs.clone(), source };
+    let opened = Journal::open(logs, loading.disk.clone(), limits, known, config.event_cache_size).map_err(
+        |failure| match failure {
+            OpenFailure::Newer { version, known } => {
+                OpenError::Newer { path: logs.join("event-log.json"), version, known }
+            }
+            OpenFailure::Io(source) => failed(source),
+        },
+    )?;
+    loading.notices.extend(opened.notices.into_iter().map(events::log_notice));
+    let journal = opened.journal;
+
+    let mut state = State::restore(registry, daemon);
+    let from = state.through;
+    let fold = |_, json: &[u8]| {
+        // Most events change nothing; those need not be read further than their name.
+        if is_foldable(json)
+            && let Ok(event) = serde_json::from_slice::<Event>(json)
+        {
+            state.apply(event.seq, &event.created_at, &event.change());
+        }
+        true
+    };
+    journal.log().scan(from, fold).map_err(failed)?;
+    state.caught_up(journal.log().bounds().latest);
+    let daemon_id = match identity {
+        Some(_) => None,
+        None => last_daemon_id(&journal).map_err(failed)?,
+    };
+    let identity = loading.identity(config, identity, daemon_id)?;
+    let Loading { disk, notices } = loading;
+    Ok(Opened { disk, identity, state, journal, notices, known_damage: opened.known_damage })
+}
+
+/// Who the log says that this daemon is.
+fn last_daemon_id(journal: &Journal) -> io::Result<Option<String>> {
+    let mut daemon_id = None;
+    let started = memchr::memmem::Finder::new(event_type::DAEMON_STARTED);
+    let read = |_, json: &[u8]| {
+        if started.find(json).is_some()
+            && let Ok(event) = serde_json::from_slice::<Event>(json)
+            && event.event_type == event_type::DAEMON_STARTED
+            && let Some(told) = event.detail["daemonId"].as_str()
+        {
+            daemon_id = Some(told.to_owned());
+        }
+        true
+    };
+    journal.log().scan(0, read)?;
+    Ok(daemon_id)
+}
+
+/// Whether an event may change a record: the two kinds of which there are many do not.
+fn is_foldable(json: &[u8]) -> bool {
+    // The name stands right after the number, the time and the level.
+    let (head, _) = json.split_at(json.len().min(160));
+    let passes = |name: &str| memchr::memmem::find(head, name.as_bytes()).is_some();
+    let is_of = |method: &str| {
+        let name = format!("\"notificationMethod\":\"{method}");
+        memchr::memmem::find(json, name.as_bytes()).is_some()
+    };
+    !passes("\"type\":\"app-server.turn.message.delta\"")
+        && (!passes("\"type\":\"app-server.notification\"")
+            || is_of("item/completed")
+            || is_of("thread/tokenUsage/")
+            || is_of("account/"))
+}
+
+struct Loading {
+    disk: Disk,
+    notices: Vec<Draft>,
+}
+
+impl Loading {
+    fn load<T: serde::de::DeserializeOwned + Layout>(&mut self, path: &Path) -> Result<Option<T>, OpenError> {
+        let loaded = snapshot::load(&self.disk, path)
+            .map_err(|source| OpenError::File { path: path.to_owned(), source })?;
+        let notice = match loaded {
+            Loaded::Good(value) => return Ok(Some(value)),
+            Loaded::Missing => return Ok(None),
+            Loaded::SetAside { reason, moved_to } => format!(
+                "{} could not be read ({reason}) and was moved to {}; it is rebuilt from the event log.",
+                path.display(),
+                moved_to.display(),
+            ),
+            Loaded::Newer { version, known } => {
+                return Err(OpenError::Newer { path: path.to_owned(), version, known });
+            }
+        };
+        self.notices.push(events::state_notice(notice));
+        Ok(None)
+    }
+
+    /// The identity: the known one, else the one that the log last told, else a new one.
+    fn identity(
+        &self,
+        config: &Config,
+        known: Option<Identity>,
+        daemon_id: Option<String>,
+    ) -> Result<Identity, OpenError> {
+        let path = &config.paths.identity;
+        let identity = match known.clone() {
+            Some(identity) => {
+                Identity { format_version: Identity::VERSION, version: config.version.to_owned(), ..identity }
+            }
+            None => Identity {
+                format_version: Identity::VERSION,
+                daemon_id: daemon_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
+                node_id: config.node_id.clone(),
+                repo_root: config.paths.repo_root.as_ref().map(|path| path.to_string_lossy().into_owned()),
+                created_at: now(),
+                version: config.version.to_owned(),
+            },
+        };
+        if known.as_ref() != Some(&identity) {
+            snapshot::save(&self.disk, path, &identity)
+                .map_err(|source| OpenError::File { path: path.clone(), source })?;
+        }
+        Ok(identity)
+    }
+}

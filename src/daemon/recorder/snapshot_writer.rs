@@ -1,0 +1,228 @@
+//! Bringing the records to disk, when they changed, at most once a second and at the end.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::value::RawValue;
+
+use crate::config::Config;
+use crate::daemon::recorder::{Input, Recorder};
+use crate::daemon::status::DaemonView;
+use crate::journal::LogSync;
+use crate::state::snapshot::{self, DaemonFile, Layout, RecentFile, RegistryFile};
+use crate::storage::{Disk, FolderLock};
+
+/// The shortest time between two rounds.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A round may take this part of the time at most, however many sessions there are.
+const SHARE: u32 = 20;
+
+/// The thread that writes the snapshots.
+pub(crate) struct Keeper {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    wanted: Mutex<Wanted>,
+    changed: Condvar,
+    config: Config,
+    identity: PathBuf,
+    registry: PathBuf,
+    daemon: PathBuf,
+    recent: PathBuf,
+    disk: Disk,
+    recorder: Recorder,
+    log: Arc<LogSync>,
+    /// Of a directory that was made again.
+    lock: Mutex<Option<FolderLock>>,
+}
+
+/// What is to be written.
+#[derive(Debug, Clone, Copy, Default)]
+struct Wanted {
+    records: bool,
+    sessions: bool,
+    /// The log cannot be written, and the recorder is to try again.
+    failing: bool,
+    stopping: bool,
+}
+
+impl Keeper {
+    pub(crate) fn start(
+        disk: Disk,
+        config: &Config,
+        log: Arc<LogSync>,
+        recorder: Recorder,
+    ) -> io::Result<Self> {
+        let paths = &config.paths;
+        let shared = Arc::new(Shared {
+            wanted: Mutex::default(),
+            changed: Condvar::new(),
+            config: config.clone(),
+            identity: paths.identity.clone(),
+            registry: paths.session_registry.clone(),
+            daemon: paths.daemon_state.clone(),
+            recent: paths.recent_events.clone(),
+            disk,
+            recorder,
+            log,
+            lock: Mutex::default(),
+        });
+        // From the start all files are there.
+        if let Err(error) = shared.write(true) {
+            tracing::error!(%error, "failed to write the state files");
+        }
+        let worker = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(move || worker.work())?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Says that the records changed, and whether the sessions are among them.
+    pub(crate) fn changed(&self, sessions: bool) {
+        let mut wanted = self.shared.wanted();
+        let first = !wanted.records;
+        wanted.records = true;
+        wanted.sessions |= sessions;
+        if first {
+            self.shared.changed.notify_one();
+        }
+    }
+
+    /// Says whether the log is to be tried again from time to time.
+    pub(crate) fn failing(&self, failing: bool) {
+        self.shared.wanted().failing = failing;
+        self.shared.changed.notify_one();
+    }
+
+    /// Writes what changed and ends.
+    pub(crate) fn stop(&mut self) {
+        self.shared.wanted().stopping = true;
+        self.shared.changed.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn work(&self) {
+        let mut said = false;
+        loop {
+            let wanted = self.wait();
+            let begun = Instant::now();
+            if wanted.failing {
+                self.recorder.send(Input::Retry);
+            }
+            match self.write(wanted.sessions || wanted.stopping) {
+                Ok(()) => said = false,
+                Err(error) => {
+                    if !said {
+                        tracing::error!(%error, "failed to write the state files");
+                    }
+                    said = true;
+                    let mut again = self.wanted();
+                    again.records = true;
+                    again.sessions |= wanted.sessions;
+                }
+            }
+            if wanted.stopping {
+                return;
+            }
+            self.pause(PAUSE.max(begun.elapsed() * SHARE));
+        }
+    }
+
+    /// Waits for a change or the end, and takes over what is to be written.
+    fn wait(&self) -> Wanted {
+        let mut wanted = self.wanted();
+        while !wanted.records && !wanted.failing && !wanted.stopping {
+            wanted = self.changed.wait(wanted).unwrap_or_else(PoisonError::into_inner);
+        }
+        let taken = *wanted;
+        wanted.records = false;
+        wanted.sessions = false;
+        taken
+    }
+
+    fn pause(&self, length: Duration) {
+        let until = Instant::now() + length;
+        let mut wanted = self.wanted();
+        while !wanted.stopping {
+            let Some(left) = until.checked_duration_since(Instant::now()) else { return };
+            wanted = self.changed.wait_timeout(wanted, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Writes the state files, all from the records of one moment; the registry only when the sessions changed.
+    fn write(&self, sessions: bool) -> io::Result<()> {
+        let view = self.recorder.view();
+        let is_missing = |path: &Path| std::fs::symlink_metadata(path).is_err();
+        let (mut registry, mut daemon, recent) = {
+            let state = view.state();
+            let registry = (sessions || is_missing(&self.registry)).then(|| RegistryFile::of(&state));
+            (
+                registry,
+                DaemonFile::of(&state, |daemon| DaemonView::of(&self.config, daemon)),
+                view.recent_events(),
+            )
+        };
+        // The log first: a snapshot says how much of it is on disk, so that the next start notices what the log lacks.
+        // A log that cannot be written is no reason to lose the records too.
+        if self.log.sync().is_err() {
+            self.recorder.send(Input::Retry);
+        }
+        let synced_through = Some(self.log.synced_through().min(daemon.through_seq));
+        daemon.synced_through = synced_through;
+        if let Some(registry) = &mut registry {
+            registry.synced_through = synced_through;
+        }
+        view.log.check_files();
+        let events: Vec<&RawValue> =
+            recent.iter().filter_map(|line| serde_json::from_slice(line.json()).ok()).collect();
+        let recent = RecentFile {
+            format_version: RecentFile::<&RawValue>::VERSION,
+            through_seq: daemon.through_seq,
+            synced_through,
+            max_entries: view.recent,
+            updated_at: daemon.daemon.updated_at.clone(),
+            events,
+        };
+        let mut files = Vec::new();
+        if is_missing(&self.identity) {
+            files.push((&*self.identity, snapshot::text(&view.identity)?));
+        }
+        if let Some(registry) = &registry {
+            files.push((&*self.registry, snapshot::text(registry)?));
+        }
+        files.push((&*self.recent, snapshot::text(&recent)?));
+        files.push((&*self.daemon, snapshot::text(&daemon)?));
+        let files: Vec<_> = files.iter().map(|(path, text)| (*path, &text[..])).collect();
+        match self.disk.replace_all(&files) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_directory()?;
+                self.disk.replace_all(&files)
+            }
+            written => written,
+        }
+    }
+
+    /// Makes the directory again that was removed, and takes it: its lock went with it.
+    fn make_directory(&self) -> io::Result<()> {
+        let Some(directory) = self.daemon.parent() else { return Ok(()) };
+        if std::fs::symlink_metadata(directory).is_ok() {
+            return Ok(());
+        }
+        tracing::error!(path = %directory.display(), "the state directory was removed; it is made again");
+        let lock = FolderLock::take(&self.disk, directory).map_err(io::Error::other)?;
+        *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock);
+        Ok(())
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,322 @@
+//! Requests of the app-server: announced, answered once, never left waiting.
+//!
+//! What must be known to answer is in one table ([`open`]), and whoever claims an entry of it is the one who ends the
+//! request: a client, the clock, the policy of the session, or the app-server itself.
+
+mod open;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::recorder::{Input, Recorder, in_time, now};
+use super::{Daemon, DaemonError};
+use crate::codex::rpc::wire::{RequestId, RpcError};
+use crate::daemon::events;
+use crate::daemon::recorder::group_commit::StorageError;
+use crate::state::request::{answer, decisions, is_answerable};
+use crate::state::{Request, RequestStatus, Resolution, ResolvedBy, State};
+use crate::time;
+
+pub(super) use crate::daemon::server_requests::open::OpenRequests;
+use crate::daemon::server_requests::open::{Claim, Claimed, Open};
+
+/// A request as it was heard.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// Somebody may answer it.
+    Answerable {
+        /// Its name.
+        request_id: String,
+    },
+    /// Nobody can, so it is refused at once.
+    Refused { generation: u64, id: RequestId, error: RpcError },
+    /// It is no request: an item of a turn was not heard, and is to be read.
+    Missed { thread_id: String, turn_id: String },
+}
+
+/// How long a request waits that has no session with rules of its own.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rules {
+    /// How long it waits for an answer.
+    pub(super) timeout: Duration,
+    /// Whether the app-server has other clients; a request about a turn that no session started is theirs.
+    pub(super) others_answer: bool,
+}
+
+/// What a client answers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RequestAnswer {
+    /// One of the decisions that may be taken.
+    Decision(Value),
+    /// The whole answer, in the words of the app-server.
+    Result(Value),
+}
+
+impl OpenRequests {
+    /// Takes a request in as it is heard; the event that announces it stands where it was heard.
+    pub(super) fn hear(
+        &self,
+        recorder: &Recorder,
+        generation: u64,
+        id: RequestId,
+        method: &str,
+        params: Value,
+        rules: Rules,
+    ) -> Asked {
+        if !is_answerable(method) {
+            recorder.note(events::request_refused(method, &params));
+            let message = format!("codexd cannot answer {method}");
+            return Asked::Refused { generation, id, error: RpcError { code: -32601, message } };
+        }
+        let text = |key: &str| params[key].as_str().map(str::to_owned);
+        let request_id = format!("request-{}", uuid::Uuid::new_v4());
+        let mut request = Request {
+            request_id: request_id.clone(),
+            method: method.to_owned(),
+            status: RequestStatus::Pending,
+            session_id: None,
+            thread_id: text("threadId").or_else(|| text("conversationId")),
+            turn_id: text("turnId"),
+            root_thread_id: None,
+            root_turn_id: None,
+            item_id: text("itemId").or_else(|| text("callId")),
+            decisions: decisions(method, &params),
+            params,
+            created_at: now(),
+            expires_at: None,
+            resolved_at: None,
+            resolved_by: None,
+            decision: None,
+            reason: None,
+        };
+        let open = Open { generation, id, turn_id: request.turn_id.clone() };
+        self.insert(request_id.clone(), open);
+        recorder.send(Input::Build(Box::new(move |state| {
+            let decider = place(state, &mut request);
+            let own = decider.and_then(|session_id| state.memory.sessions.get(session_id));
+            let own = own.and_then(|memory| memory.requests.timeout_seconds).map(Duration::from_secs);
+            let is_left = rules.others_answer && decider.is_none();
+            request.expires_at = (!is_left).then(|| in_time(own.unwrap_or(rules.timeout)));
+            vec![events::request_opened(&request)]
+        })));
+        Asked::Answerable { request_id }
+    }
+}
+
+fn resolution(
+    request_id: String,
+    resolved_by: ResolvedBy,
+    decision: Option<Value>,
+    reason: Option<&str>,
+) -> Resolution {
+    Resolution { request_id, resolved_by, decision, reason: reason.map(str::to_owned) }
+}
+
+/// The right to end a request; `None` when its end is recorded.
+///
+/// While another caller ends it, this waits for the record, so that whoever comes second can be told what was decided.
+async fn won(open_requests: &Arc<OpenRequests>, recorder: &Recorder, request_id: &str) -> Option<Claim> {
+    loop {
+        match open_requests.claim(request_id) {
+            Claimed::Won(claim) => return Some(claim),
+            // Nothing is ever sent; an error says that the other caller is done.
+            Claimed::Lost(mut over) => drop(over.changed().await),
+            Claimed::Over => {
+                recorder.caught_up().await;
+                return None;
+            }
+        }
+    }
+}
+
+/// Writes into a request where it belongs: to the session that started the turn at the root, which is returned, and to
+/// none when no session did.
+fn place<'a>(state: &'a State, request: &mut Request) -> Option<&'a str> {
+    let (thread_id, turn_id) = (request.thread_id.as_deref()?, request.turn_id.as_deref());
+    let root = state.descendants.root(thread_id, turn_id);
+    let decider = state.decider(thread_id, turn_id);
+    request.session_id = decider.map(str::to_owned);
+    request.root_thread_id = Some(root.thread_id);
+    request.root_turn_id = root.turn_id;
+    decider
+}
+
+/// Waits until the time has come at which the record says that a request is declined.
+///
+/// One that is left to other clients has no such time.
+async fn expired(request: &Request, clock: impl Fn() -> Timestamp) {
+    let Some(expires_at) = &request.expires_at else { return std::future::pending().await };
+    match expires_at.parse() {
+        Ok(expires_at) => time::reached(expires_at, clock).await,
+        Err(error) => {
+            tracing::warn!(%error, request_id = request.request_id, "the time of its end cannot be read")
+        }
+    }
+}
+
+/// How long a request waits for its answer, as its record says.
+fn waited(request: &Request) -> Option<Duration> {
+    let created: Timestamp = request.created_at.parse().ok()?;
+    Some(time::time_left(request.expires_at.as_ref()?.parse().ok()?, created))
+}
+
+/// Records the end of a request that was answered; an error says that it is not on disk.
+async fn record(recorder: &Recorder, claim: Claim, resolution: Resolution) -> Result<(), StorageError> {
+    let promised = recorder.promise(move |state| match state.requests.get(&resolution.request_id) {
+        // The connection ended between the claim and this; the record says so, and is not ended twice.
+        Some(request) if request.status == RequestStatus::Resolved => Vec::new(),
+        request => vec![events::request_resolved(request.map(|request| &**request), &resolution)],
+    });
+    let promised = promised.await;
+    claim.recorded();
+    promised
+}
+
+impl Daemon {
+    /// One request.
+    pub fn request(&self, request_id: &str) -> Result<Arc<Request>, DaemonError> {
+        let known = self.state().requests.get(request_id).cloned();
+        known.ok_or_else(|| DaemonError::UnknownRequest(request_id.to_owned()))
+    }
+
+    /// The requests of a session, or all: those that wait first, oldest first, then the others, newest first.
+    pub fn requests(&self, session_id: Option<&str>) -> Vec<Arc<Request>> {
+        let state = self.state();
+        let wanted =
+            |request: &&Arc<Request>| session_id.is_none_or(|session_id| state.shows(session_id, request));
+        let waiting = state.requests.pending().filter(wanted);
+        let over = state.requests.iter().rev().filter(|request| request.status == RequestStatus::Resolved);
+        waiting.chain(over.filter(wanted)).cloned().collect()
+    }
+
+    /// Answers a request; the first answer counts, and it is on disk when this returns.
+    pub async fn answer_request(
+        &self,
+        request_id: &str,
+        given: RequestAnswer,
+    ) -> Result<Arc<Request>, DaemonError> {
+        let request = self.request(request_id)?;
+        if request.status == RequestStatus::Resolved {
+            return Err(DaemonError::AlreadyResolved(request));
+        }
+        let (decision, result) = match given {
+            RequestAnswer::Decision(decision) if request.decisions.contains(&decision) => {
+                (Some(decision.clone()), answer(&request.method, &request.params, &decision))
+            }
+            RequestAnswer::Decision(decision) => {
+                let offered: Vec<_> = request.decisions.iter().map(Value::to_string).collect();
+                return Err(DaemonError::Invalid(format!(
+                    "decision {decision} cannot be taken for this request; it is one of {}.",
+                    offered.join(", ")
+                )));
+            }
+            RequestAnswer::Result(result) => (result.get("decision").cloned(), result),
+        };
+        if let Some(error) = self.shared.recorder.view().storage() {
+            return Err(DaemonError::Storage(error));
+        }
+        let daemon = self.clone();
+        let request_id = request_id.to_owned();
+        self.run(async move {
+            let resolution = resolution(request_id.clone(), ResolvedBy::Client, decision, None);
+            daemon.resolve(resolution, &result).await?;
+            daemon.request(&request_id)
+        })
+        .await
+    }
+
+    /// Ends a request with an answer, unless it is ended already: then the record says how.
+    async fn resolve(&self, resolution: Resolution, result: &Value) -> Result<(), DaemonError> {
+        let (recorder, open_requests) = (&self.shared.recorder, &self.shared.open_requests);
+        let claim = won(open_requests, recorder, &resolution.request_id).await;
+        let Some(claim) = claim else {
+            return Err(DaemonError::AlreadyResolved(self.request(&resolution.request_id)?));
+        };
+        let Some(client) = self.client_of(claim.open().generation) else {
+            drop(claim);
+            recorder.caught_up().await;
+            let request = self.request(&resolution.request_id)?;
+            if request.status == RequestStatus::Resolved {
+                return Err(DaemonError::AlreadyResolved(request));
+            }
+            let reason = "The connection over which it came is gone.".to_owned();
+            return Err(DaemonError::Unavailable { reason, retry_after: None });
+        };
+        client.answer(&claim.open().id, result);
+        let (request_id, by) = (resolution.request_id.clone(), resolution.resolved_by);
+        let promised = record(recorder, claim, resolution).await;
+        promised.map_err(DaemonError::Storage)?;
+        let request = self.request(&request_id)?;
+        if request.resolved_by == Some(by) { Ok(()) } else { Err(DaemonError::AlreadyResolved(request)) }
+    }
+
+    /// Refuses what nobody can answer, and declines what nobody does.
+    pub(super) async fn attend_requests(self, mut questions: mpsc::UnboundedReceiver<Asked>) {
+        while let Some(asked) = questions.recv().await {
+            match asked {
+                Asked::Refused { generation, id, error } => {
+                    if let Some(client) = self.client_of(generation) {
+                        client.refuse(&id, &error);
+                    }
+                }
+                Asked::Missed { thread_id, turn_id } => {
+                    tokio::spawn(self.clone().read_missed(thread_id, turn_id));
+                }
+                Asked::Answerable { request_id } => {
+                    tokio::spawn(self.clone().decline_in_time(request_id));
+                }
+            }
+        }
+    }
+
+    async fn decline_in_time(self, request_id: String) {
+        let Some((by, reason)) = self.reason_to_decline(&request_id).await else { return };
+        let Ok(request) = self.request(&request_id) else { return };
+        let decision = Value::from("decline");
+        let result = answer(&request.method, &request.params, &decision);
+        match self.resolve(resolution(request_id, by, Some(decision), Some(&reason)), &result).await {
+            Ok(()) | Err(DaemonError::AlreadyResolved(_) | DaemonError::Unavailable { .. }) => {}
+            Err(error) => tracing::warn!(%error, "a request could not be declined"),
+        }
+    }
+
+    /// Waits until a request is to be declined without an answer, and why; `None` when it never is.
+    ///
+    /// The policy is that of the session that started the turn at the root, which may become known only later.
+    async fn reason_to_decline(&self, request_id: &str) -> Option<(ResolvedBy, String)> {
+        let recorder = &self.shared.recorder;
+        recorder.caught_up().await;
+        let mut news = recorder.view().log.news();
+        let request = self.request(request_id).ok()?;
+        let mut expired = std::pin::pin!(expired(&request, Timestamp::now));
+        loop {
+            news.borrow_and_update();
+            {
+                let state = self.state();
+                if state.requests.get(request_id)?.status == RequestStatus::Resolved {
+                    return None;
+                }
+                let thread_id = request.thread_id.as_deref();
+                let decider = thread_id.and_then(|id| state.decider(id, request.turn_id.as_deref()));
+                let policy = decider.and_then(|session_id| state.memory.sessions.get(session_id));
+                if policy.is_some_and(|memory| memory.requests.decline) {
+                    return Some((ResolvedBy::Policy, "The session declines every request.".to_owned()));
+                }
+            }
+            tokio::select! {
+                () = &mut expired => {
+                    let seconds = waited(&request).unwrap_or_default().as_secs();
+                    return Some((ResolvedBy::Timeout, format!("Nobody answered within {seconds} s.")));
+                }
+                changed = news.changed() => changed.ok()?,
+                () = self.shared.stopping.cancelled() => return None,
+            }
+        }
+    }
+}

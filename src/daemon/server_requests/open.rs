@@ -1,0 +1,153 @@
+//! The requests that wait, as the connection knows them, and the one rule of who ends a request.
+//!
+//! An entry is claimed before the app-server is answered and leaves the table when its end is recorded, so of two
+//! that end a request at once the second finds either the claim of the first, for whose end it waits, or no entry,
+//! and then the record of the end is already on its way to the recorder.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::super::recorder::{Input, Recorder};
+use crate::codex::rpc::wire::RequestId;
+use crate::daemon::events;
+use crate::state::{Resolution, ResolvedBy};
+
+/// A request that waits.
+#[derive(Debug, Clone)]
+pub(in crate::daemon) struct Open {
+    /// The connection over which it came.
+    pub(in crate::daemon) generation: u64,
+    /// Its id there.
+    pub(in crate::daemon) id: RequestId,
+    /// The turn that waits for it.
+    pub(in crate::daemon) turn_id: Option<String>,
+}
+
+/// An entry of the table.
+#[derive(Debug)]
+struct Waiting {
+    open: Open,
+    /// Closes when whoever ends the request is done; `None` while nobody does.
+    claimed: Option<watch::Receiver<()>>,
+}
+
+/// The requests that wait; shared by those who hear and those who answer.
+#[derive(Debug, Default)]
+pub(in crate::daemon) struct OpenRequests {
+    table: Mutex<HashMap<String, Waiting>>,
+}
+
+/// What became of a wish to end a request.
+pub(in crate::daemon) enum Claimed {
+    /// It is the caller who ends it.
+    Won(Claim),
+    /// Another caller is ending it; the receiver closes when that is over, one way or the other.
+    Lost(watch::Receiver<()>),
+    /// Its end is on its way to the recorder, or recorded.
+    Over,
+}
+
+/// The right to end one request; dropped before [`Claim::recorded`], it leaves the request open.
+#[derive(Debug)]
+pub(in crate::daemon) struct Claim {
+    requests: Arc<OpenRequests>,
+    request_id: String,
+    open: Open,
+    /// Dropped after the table was changed, so that those who wait see the change.
+    _over: watch::Sender<()>,
+}
+
+impl Claim {
+    /// The request, as the connection knows it.
+    pub(in crate::daemon) fn open(&self) -> &Open {
+        &self.open
+    }
+
+    /// Takes the request out of the table; its end is recorded.
+    pub(in crate::daemon) fn recorded(self) {
+        self.requests.lock().remove(&self.request_id);
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(waiting) = self.requests.lock().get_mut(&self.request_id) {
+            waiting.claimed = None;
+        }
+    }
+}
+
+impl OpenRequests {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Waiting>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in a request that was heard.
+    pub(in crate::daemon) fn insert(&self, request_id: String, open: Open) {
+        self.lock().insert(request_id, Waiting { open, claimed: None });
+    }
+
+    /// The right to end a request, unless another caller has it.
+    pub(in crate::daemon) fn claim(self: &Arc<Self>, request_id: &str) -> Claimed {
+        let mut table = self.lock();
+        let Some(waiting) = table.get_mut(request_id) else { return Claimed::Over };
+        if let Some(claimed) = &waiting.claimed {
+            return Claimed::Lost(claimed.clone());
+        }
+        let (over, claimed) = watch::channel(());
+        waiting.claimed = Some(claimed);
+        Claimed::Won(Claim {
+            requests: Arc::clone(self),
+            request_id: request_id.to_owned(),
+            open: waiting.open.clone(),
+            _over: over,
+        })
+    }
+
+    /// The app-server no longer waits for this answer.
+    ///
+    /// It says so too about a request that was answered, whose end is recorded by whoever answered.
+    pub(in crate::daemon) fn resolved_by_app_server(&self, recorder: &Recorder, generation: u64, id: &str) {
+        let is_it = |open: &Open| open.generation == generation && open.id.get() == id;
+        let reason = "The app-server no longer waits for it.";
+        self.end(recorder, is_it, ResolvedBy::AppServer, reason);
+    }
+
+    /// A turn is over, and with it what it waited for.
+    pub(in crate::daemon) fn ended_with_turn(&self, recorder: &Recorder, generation: u64, turn_id: &str) {
+        let of_turn = |open: &Open| open.generation == generation && open.turn_id.as_deref() == Some(turn_id);
+        self.end(recorder, of_turn, ResolvedBy::TurnEnd, "Its turn is over.");
+    }
+
+    /// Ends the requests that nobody answers, and hands that to the recorder before another caller can look.
+    fn end(&self, recorder: &Recorder, is_over: impl Fn(&Open) -> bool, by: ResolvedBy, reason: &str) {
+        let mut table = self.lock();
+        let over = |waiting: &Waiting| waiting.claimed.is_none() && is_over(&waiting.open);
+        let ended: Vec<_> = table
+            .iter()
+            .filter(|(_, waiting)| over(waiting))
+            .map(|(request_id, _)| request_id.clone())
+            .collect();
+        for request_id in ended {
+            let Entry::Occupied(entry) = table.entry(request_id) else { continue };
+            let resolution = Resolution {
+                request_id: entry.remove_entry().0,
+                resolved_by: by,
+                decision: None,
+                reason: Some(reason.to_owned()),
+            };
+            recorder.send(Input::Build(Box::new(move |state| {
+                let request = state.requests.get(&resolution.request_id);
+                vec![events::request_resolved(request.map(|request| &**request), &resolution)]
+            })));
+        }
+    }
+
+    /// A connection is gone, and the recorder has been told so, which ends the records of its requests.
+    pub(in crate::daemon) fn forget(&self, generation: u64) {
+        self.lock().retain(|_, waiting| waiting.open.generation > generation);
+    }
+}

@@ -1,0 +1,241 @@
+//! Making sure that the app-server of this generation knows a session's thread.
+//!
+//! A new app-server process knows no threads; a turn on one says "thread not found" until it was resumed (measured on
+//! 0.169.0).
+//! The app-server answers nearly everything with the same code, so its words tell what is wrong.
+
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+use crate::codex::Client;
+use crate::daemon::sessions::{ThreadSession, Turns};
+use crate::daemon::trust::{Loading, TrustWord};
+use crate::daemon::{Daemon, DaemonError, events, read};
+use crate::state::{Phase, Session, SessionMemory, State, Turn};
+
+/// How long is waited before a thread is asked for again that somebody else is writing, in turn.
+const LOCKED: [Duration; 3] =
+    [Duration::from_millis(200), Duration::from_millis(600), Duration::from_millis(1200)];
+
+/// How many of a thread's newest turns are looked at for those that were cut off.
+const LOOK_BACK: u32 = 20;
+
+/// How long an answer is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::daemon) enum Wait {
+    /// As long as a call may take.
+    Limited,
+    /// Until it comes or the connection ends: what the call makes must not be left behind.
+    ForGood,
+}
+
+/// Whether the app-server says that there is no thread to open: what had no turn has no history (measured).
+fn has_no_history(message: &str) -> bool {
+    message.contains("no rollout found")
+}
+
+impl Daemon {
+    /// Says that the app-server of this generation knows a thread.
+    pub(in crate::daemon) fn note_attached(&self, client: &Client, thread_id: &str) {
+        let mut attached = self.shared.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        if attached.0 != client.generation() {
+            *attached = (client.generation(), HashSet::new());
+        }
+        attached.1.insert(thread_id.to_owned());
+    }
+
+    /// Says that the app-server of this generation does not know a thread any more.
+    pub(in crate::daemon) fn note_detached(&self, client: &Client, thread_id: &str) {
+        let mut attached = self.shared.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        if attached.0 == client.generation() {
+            attached.1.remove(thread_id);
+        }
+    }
+
+    fn is_attached(&self, client: &Client, thread_id: &str) -> bool {
+        let attached = self.shared.attached.lock().unwrap_or_else(PoisonError::into_inner);
+        attached.0 == client.generation() && attached.1.contains(thread_id)
+    }
+
+    /// Lets the app-server unload a thread that no active session has; the caller holds the thread's lock.
+    ///
+    /// The subscription is one for all sessions of a thread, so the last one ends it.
+    pub(in crate::daemon) async fn detach(&self, client: &Client, thread_id: &str) {
+        if self.state().sessions.active_in_thread(thread_id).next().is_some() {
+            return;
+        }
+        {
+            let mut attached = self.shared.attached.lock().unwrap_or_else(PoisonError::into_inner);
+            attached.1.remove(thread_id);
+        }
+        let params = json!({ "threadId": thread_id });
+        // An app-server that refuses keeps the thread, which does no harm.
+        let _ = client.call("thread/unsubscribe", &params, client.call_timeout()).await;
+    }
+
+    /// Resumes a session's thread unless this generation knows it already; the caller holds the thread's lock, so it is
+    /// done once.
+    ///
+    /// A thread that never had a turn left nothing behind, so it is created anew under the same session.
+    /// A thread that had turns and cannot be opened is an error, and the session stays as it is: the thread may come back,
+    /// as it does when the disk of `CODEX_HOME` is mounted again.
+    pub(in crate::daemon) async fn attach(
+        &self,
+        client: &Client,
+        session: Arc<Session>,
+    ) -> Result<Arc<Session>, DaemonError> {
+        let session_id = &session.session_id;
+        let thread_id = session.thread_id.clone().ok_or_else(|| DaemonError::NoThread(session_id.clone()))?;
+        if self.is_attached(client, &thread_id) {
+            return Ok(session);
+        }
+        let memory = self.state().memory.sessions.get(session_id).cloned().unwrap_or_default();
+        let loading = Loading::Old { thread_id: &thread_id, cwd: session.cwd.as_deref() };
+        let (mut params, decision) = self
+            .thread_params(client, &memory.settings, memory.trust.map(TrustWord::Answer), loading)
+            .await?;
+        params.remove("ephemeral");
+        // A copy ends there once, not at each resume.
+        params.remove("lastTurnId");
+        params.insert("threadId".to_owned(), thread_id.clone().into());
+        params.insert("excludeTurns".to_owned(), true.into());
+        match self.open_thread(client, "thread/resume", &params, &thread_id, Wait::Limited).await {
+            Ok(_) => {
+                if decision.trust != session.trust {
+                    let trust = events::session_trust(session_id, Some(&thread_id), &decision);
+                    self.promise(move |_| vec![trust]).await?;
+                }
+                self.note_attached(client, &thread_id);
+                self.correct_turns(client, &thread_id).await;
+                self.session(session_id)
+            }
+            Err(DaemonError::Rejected { message, .. })
+                if has_no_history(&message) && session.last_turn_id.is_none() =>
+            {
+                self.recreate(client, session, memory).await
+            }
+            Err(DaemonError::Rejected { message, .. })
+                if has_no_history(&message) || message.contains("is archived") =>
+            {
+                let session_id = session_id.clone();
+                Err(DaemonError::ThreadUnavailable { session_id, thread_id, reason: message })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Resumes or forks a thread; one that another process writes is tried again for a while.
+    pub(in crate::daemon) async fn open_thread(
+        &self,
+        client: &Client,
+        method: &'static str,
+        params: &Map<String, Value>,
+        thread_id: &str,
+        wait: Wait,
+    ) -> Result<ThreadSession, DaemonError> {
+        let mut waits = LOCKED.iter();
+        loop {
+            let opened = match wait {
+                Wait::Limited => Daemon::ask(client, method, params).await,
+                Wait::ForGood => Daemon::ask_for_good(client, method, params).await,
+            };
+            match opened {
+                Err(DaemonError::Rejected { message, .. })
+                    if message.contains("active writer") || message.contains("is closing") =>
+                {
+                    match waits.next() {
+                        Some(wait) => tokio::time::sleep(*wait).await,
+                        None => {
+                            let thread_id = thread_id.to_owned();
+                            return Err(DaemonError::ThreadLocked { thread_id, reason: message });
+                        }
+                    }
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    /// What an end of the connection made "failed" may have ended otherwise, or not at all.
+    async fn correct_turns(&self, client: &Client, thread_id: &str) {
+        let cut_off = |state: &State| -> Vec<Arc<Turn>> {
+            let cut_off = state.turns.of(thread_id).filter(|turn| turn.phase == Phase::CutOff);
+            cut_off.cloned().collect()
+        };
+        if cut_off(&self.state()).is_empty() {
+            return;
+        }
+        // Nothing depends on it, so a failure leaves the records as they are.
+        let Ok(listed) =
+            Daemon::ask::<Turns>(client, "thread/turns/list", &newest_turns(thread_id, LOOK_BACK)).await
+        else {
+            return;
+        };
+        let thread_id = thread_id.to_owned();
+        let correct = move |state: &State| {
+            let settled = listed.data.iter().filter_map(|found| {
+                let turn = state.turns.get(&thread_id, &found.id)?;
+                let is_news = turn.phase == Phase::CutOff && turn.status != found.status;
+                let session = state.session_for(turn).filter(|_| is_news)?;
+                Some(events::turn_settled(session, turn, &found.status, None))
+            });
+            settled.collect()
+        };
+        let _ = self.promise(correct).await;
+    }
+
+    /// Creates a session's thread anew; an answer that comes late is recorded then, and whoever needs the thread before
+    /// waits for it.
+    async fn recreate(
+        &self,
+        client: &Client,
+        session: Arc<Session>,
+        memory: SessionMemory,
+    ) -> Result<Arc<Session>, DaemonError> {
+        let (daemon, client) = (self.clone(), client.clone());
+        self.run_for_good("thread/start", async move {
+            let session_id = session.session_id.clone();
+            let _alone = daemon.alone_with_creation(&session_id).await;
+            let now = daemon.session(&session_id)?;
+            if now.thread_id != session.thread_id {
+                return Ok(now);
+            }
+            let (params, decision) = daemon
+                .thread_params(&client, &memory.settings, memory.trust.map(TrustWord::Answer), Loading::New)
+                .await?;
+            let thread_id = daemon
+                .make_and_record(&client, "thread/start", &params, move |answer| {
+                    let thread: ThreadSession = read(answer.get())?;
+                    let thread_id = thread.thread.id.clone();
+                    let build = move |state: &State| {
+                        let previous = session.thread_id.clone();
+                        // The record may have changed since, such as by turns that came to wait.
+                        let session = state.sessions.get(&session.session_id).unwrap_or(&session);
+                        let session = Session::clone(session);
+                        let session = Session {
+                            child_pid: state.daemon.child.pid,
+                            ..thread.renew(session, decision.trust)
+                        };
+                        let recreated = events::session_recreated(&session, previous.as_deref());
+                        let thread_id = session.thread_id.as_deref();
+                        let trust =
+                            events::session_trust_if_notable(&session.session_id, thread_id, &decision);
+                        std::iter::once(recreated).chain(trust).collect()
+                    };
+                    Ok((thread_id, Box::new(build) as crate::daemon::recorder::Build))
+                })
+                .await?;
+            daemon.note_attached(&client, &thread_id);
+            daemon.session(&session_id)
+        })
+        .await
+    }
+}
+
+/// The parameters that ask for the newest turns of a thread.
+pub(in crate::daemon) fn newest_turns(thread_id: &str, limit: u32) -> Value {
+    json!({ "threadId": thread_id, "limit": limit })
+}

@@ -1,0 +1,202 @@
+//! Items that were not heard because their message was too long: they are read from their thread, so that the turn is
+//! whole for whoever reads it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::sessions::Turns;
+use super::{Daemon, DaemonError};
+use crate::daemon::events;
+use crate::state::Turn;
+
+/// How many turns are asked for at once.
+const PAGE: u32 = 5;
+/// How many turns without an answer are remembered.
+const ASKED: usize = 10_000;
+/// How many pages are looked through: the turn has just ended.
+const PAGES: usize = 4;
+
+/// An item that was not heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct MissedItem {
+    /// Its id, if the message had one.
+    pub(super) id: Option<String>,
+    /// Its type, such as `agentMessage`, if the message had one.
+    pub(super) kind: Option<String>,
+}
+
+/// The items that were not heard and are not read yet, by their turns.
+#[derive(Debug, Default)]
+pub(super) struct Missed {
+    turns: watch::Sender<HashMap<String, Vec<MissedItem>>>,
+    /// The turns without an answer whose threads were asked for it, so that each is asked once.
+    asked: Mutex<HashSet<String>>,
+}
+
+impl Missed {
+    /// Takes note of an item; returns whether it is the first one of its turn.
+    pub(super) fn note(&self, turn_id: &str, item: MissedItem) -> bool {
+        let mut is_first = false;
+        self.turns.send_modify(|turns| {
+            let items = turns.entry(turn_id.to_owned()).or_default();
+            is_first = items.is_empty();
+            items.push(item);
+        });
+        is_first
+    }
+
+    /// Whether a thread is to be asked for the answer of this turn, which then counts as asked.
+    fn is_to_be_asked(&self, turn_id: &str) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.len() >= ASKED {
+            asked.clear();
+        }
+        asked.insert(turn_id.to_owned())
+    }
+
+    fn is_not_asked(&self, turn_id: &str) {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(turn_id);
+    }
+
+    /// Whether items of this turn are still to be read.
+    pub(super) fn has(&self, turn_id: &str) -> bool {
+        self.turns.borrow().contains_key(turn_id)
+    }
+
+    /// Waits until no item of this turn is to be read.
+    pub(super) async fn read(&self, turn_id: &str) {
+        let _ = self.turns.subscribe().wait_for(|turns| !turns.contains_key(turn_id)).await;
+    }
+
+    fn of(&self, turn_id: &str) -> Vec<MissedItem> {
+        self.turns.borrow().get(turn_id).cloned().unwrap_or_default()
+    }
+
+    fn done(&self, turn_id: &str) {
+        self.turns.send_modify(|turns| drop(turns.remove(turn_id)));
+    }
+}
+
+impl Daemon {
+    /// Reads what was not heard of a turn once it is over, because only then the thread is sure to have all of it.
+    pub(super) async fn read_missed(self, thread_id: String, turn_id: String) {
+        if self.over(&thread_id, &turn_id).await
+            && let Err(error) = self.read_items(&thread_id, &turn_id).await
+        {
+            tracing::warn!(%error, thread_id, turn_id, "items that were too long to be heard cannot be read");
+        }
+        self.shared.missed.done(&turn_id);
+    }
+
+    /// Waits until a turn is over; `false` when no session has it, or the daemon stops before.
+    async fn over(&self, thread_id: &str, turn_id: &str) -> bool {
+        let mut news = self.shared.recorder.view().log.news();
+        loop {
+            news.borrow_and_update();
+            {
+                let state = self.state();
+                if state.sessions.in_thread(thread_id).next().is_none() {
+                    return false;
+                }
+                if state.turns.get(thread_id, turn_id).is_some_and(|turn| turn.is_over()) {
+                    return true;
+                }
+            }
+            tokio::select! {
+                changed = news.changed() => if changed.is_err() { return false },
+                () = self.shared.stopping.cancelled() => return false,
+            }
+        }
+    }
+
+    /// A turn that is over, with the answer that its thread has for it where none was heard: such as that of a turn which
+    /// was found later, or whose end was.
+    ///
+    /// Without an app-server it stays as it is.
+    pub(super) async fn with_answer(&self, turn: Arc<Turn>) -> Arc<Turn> {
+        let (thread_id, turn_id) = (turn.thread_id.clone(), turn.turn_id.clone());
+        let (Ok(_), None) = (self.client_now(), &turn.text) else { return turn };
+        if !self.shared.missed.is_to_be_asked(&turn_id) {
+            return turn;
+        }
+        let daemon = self.clone();
+        let read = self.run(async move {
+            let answer = MissedItem { id: None, kind: Some("agentMessage".to_owned()) };
+            daemon.shared.missed.note(&turn_id, answer);
+            let read = daemon.read_items(&thread_id, &turn_id).await;
+            daemon.shared.missed.done(&turn_id);
+            if read.is_err() {
+                daemon.shared.missed.is_not_asked(&turn_id);
+            }
+            read
+        });
+        if let Err(error) = read.await {
+            tracing::debug!(%error, turn_id = turn.turn_id, "the answer of a turn cannot be read from its thread");
+        }
+        self.state().turns.get(&turn.thread_id, &turn.turn_id).cloned().unwrap_or(turn)
+    }
+
+    async fn read_items(&self, thread_id: &str, turn_id: &str) -> Result<(), DaemonError> {
+        let client = self.client().await?;
+        let mut params = json!({ "threadId": thread_id, "limit": PAGE, "itemsView": "full" });
+        for _ in 0..PAGES {
+            let page: Turns = Daemon::ask(&client, "thread/turns/list", &params).await?;
+            if let Some(turn) = page.data.into_iter().find(|turn| turn.id == turn_id) {
+                let items = chosen(&self.shared.missed.of(turn_id), turn.items);
+                let (thread_id, turn_id) = (thread_id.to_owned(), turn_id.to_owned());
+                return self
+                    .promise(move |state| {
+                        let draft = |item: &Value| events::turn_item_read(state, &thread_id, &turn_id, item);
+                        items.iter().map(draft).collect()
+                    })
+                    .await;
+            }
+            let Some(next) = page.next_cursor else { break };
+            params["cursor"] = next.into();
+        }
+        tracing::warn!(thread_id, turn_id, "the thread does not have the turn whose items were not heard");
+        Ok(())
+    }
+}
+
+/// The items that were missed, in the order of the turn.
+///
+/// A thread with the history of an older Codex numbers its items anew; there the newest of the same type is taken.
+fn chosen(missed: &[MissedItem], items: Vec<Value>) -> Vec<Value> {
+    let mut wanted = vec![false; items.len()];
+    for missed in missed {
+        let by_id = items.iter().position(|item| missed.id.as_deref().is_some_and(|id| item["id"] == id));
+        let of_kind = |item: &Value| missed.kind.as_deref().is_some_and(|kind| item["type"] == kind);
+        let found = by_id.or_else(|| items.iter().rposition(of_kind));
+        if let Some(wanted) = found.and_then(|index| wanted.get_mut(index)) {
+            *wanted = true;
+        }
+    }
+    items.into_iter().zip(wanted).filter(|(_, wanted)| *wanted).map(|(item, _)| item).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_item_is_found_by_its_id_or_as_the_newest_of_its_type() {
+        let item = |id: &str, kind: &str| json!({ "id": id, "type": kind });
+        let items = vec![
+            item("1", "userMessage"),
+            item("2", "agentMessage"),
+            item("3", "commandExecution"),
+            item("4", "agentMessage"),
+        ];
+        let missed = |id: &str, kind: &str| MissedItem { id: Some(id.into()), kind: Some(kind.into()) };
+        let ids = |missed: &[MissedItem]| -> Vec<Value> {
+            chosen(missed, items.clone()).iter().map(|item| item["id"].clone()).collect()
+        };
+        assert_eq!(ids(&[missed("4", "agentMessage"), missed("2", "agentMessage")]), ["2", "4"]);
+        assert_eq!(ids(&[missed("msg_7", "agentMessage")]), ["4"]);
+        assert_eq!(ids(&[missed("x", "reasoning")]), Vec::<Value>::new());
+    }
+}

@@ -1,0 +1,366 @@
+//! Interrupts: a wish to stop is kept until the turn can be named and Codex can interrupt it.
+//!
+//! Codex refuses to interrupt a turn that it accepted and did not start yet ("no active turn to interrupt", measured on
+//! 0.169.0 and 0.171.0), and while `turn/start` has no answer there is no turn id to interrupt.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::submission::{Progress, Submission};
+use crate::codex::Client;
+use crate::daemon::descendants::Whose;
+use crate::daemon::reading::{SANDBOXES, STUBBORN_SANDBOXES};
+use crate::daemon::turns::active;
+use crate::daemon::{Daemon, DaemonError};
+use crate::state::{HoldCause, Session, Turn};
+
+/// How long a caller waits for the end of a turn that it interrupts; Codex takes about 10 ms (measured).
+const WAIT: Duration = Duration::from_secs(5);
+/// What Codex says of a turn that it did not start yet, and of one that is over (measured).
+const NOT_ACTIVE: &str = "no active turn to interrupt";
+/// The pauses between two attempts, when nothing is heard of the turn meanwhile.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What came of an interrupt.
+#[derive(Debug, Clone)]
+pub struct Interrupted {
+    /// The turn as it is now; `None` while it is not known which one it becomes, or when it was taken back before Codex
+    /// heard of it.
+    pub turn: Option<Arc<Turn>>,
+    /// Whether the interrupt is still to be carried out, which happens as soon as possible.
+    pub pending: bool,
+    /// Whether the commands that it left in the background were ended.
+    pub commands_ended: bool,
+    /// Why not, if so.
+    pub reason: Option<String>,
+}
+
+/// What became of the wish to interrupt a turn, once nothing more is to be done.
+#[derive(Debug)]
+pub(in crate::daemon) enum Stopped {
+    /// The turn is over, or its end was asked for and did not follow in time.
+    Turn { turn_id: String, cleaned: Result<(), String> },
+    /// There is no turn to stop.
+    NoTurn,
+}
+
+impl Daemon {
+    /// Interrupts the turn that runs in a session's thread or is on its way there, and ends the commands that it
+    /// started.
+    ///
+    /// An interrupt alone leaves a running shell command alive (measured on 0.169.0), so the background terminals of the
+    /// thread are cleaned too.
+    /// Returns after 5 s at most; the interrupt itself is pursued until the turn is over.
+    /// `turn_id` is the only turn that is meant, if there is one.
+    /// A closed session is refused with [`DaemonError::SessionNotActive`] when the turn was not started by it.
+    pub async fn interrupt_turn(
+        &self,
+        session_id: &str,
+        turn_id: Option<&str>,
+    ) -> Result<Interrupted, DaemonError> {
+        let session = self.session(session_id)?;
+        let thread_id = session.thread_id.clone().unwrap_or_default();
+        let running = self.state().turns.running(&thread_id).cloned();
+        let submission = self.shared.submissions.in_thread(&thread_id);
+        // A closed session may stop its own turn only, not that of another session of the thread.
+        let owner = match (&running, &submission) {
+            (Some(turn), _) => Some(turn.started_by.as_deref()),
+            (None, Some(submission)) => Some(Some(submission.session_id.as_str())),
+            (None, None) => None,
+        };
+        if owner.is_some_and(|owner| owner != Some(session_id)) {
+            active(Arc::clone(&session))?;
+        }
+        let target = match (running, submission) {
+            (Some(turn), _) => {
+                if let Some(turn_id) = turn_id.filter(|turn_id| **turn_id != *turn.turn_id) {
+                    let (session_id, turn_id) = (session_id.to_owned(), turn_id.to_owned());
+                    tracing::debug!(turn_id, "another turn runs than the one to interrupt");
+                    return Err(DaemonError::OtherTurn { session_id, turn_id: turn.turn_id.clone() });
+                }
+                Target::Turn(turn.turn_id.clone())
+            }
+            (None, Some(submission)) if turn_id.is_none() => Target::Submission(submission),
+            // Its turn is over and what descends from it is not.
+            (None, _) if self.running_descendant(&session).is_some() => {
+                let last = session.last_turn_id.clone().filter(|last| turn_id.is_none_or(|id| id == last));
+                let last = last.ok_or_else(|| DaemonError::NoTurn(session_id.to_owned()))?;
+                return self.interrupt_descendants(session, last).await;
+            }
+            (None, _) => return Err(DaemonError::NoTurn(session_id.to_owned())),
+        };
+        match self.stop_in_time(&thread_id, target.clone()).await? {
+            Some(Stopped::Turn { turn_id, cleaned }) => {
+                let turn = self.turn(session_id, &turn_id).await?;
+                Ok(Interrupted {
+                    pending: !turn.is_over(),
+                    turn: Some(turn),
+                    commands_ended: cleaned.is_ok(),
+                    reason: cleaned.err(),
+                })
+            }
+            Some(Stopped::NoTurn) => {
+                Ok(Interrupted { turn: None, pending: false, commands_ended: true, reason: None })
+            }
+            None => {
+                let turn = match target.turn_id() {
+                    Some(turn_id) => Some(self.turn(session_id, &turn_id).await?),
+                    None => None,
+                };
+                let reason =
+                    Some("The turn has not ended yet; it is interrupted as soon as possible.".to_owned());
+                Ok(Interrupted { turn, pending: true, commands_ended: false, reason })
+            }
+        }
+    }
+
+    /// Interrupts the turns of a session's sub-agents whose own turn is over.
+    async fn interrupt_descendants(
+        &self,
+        session: Arc<Session>,
+        last: String,
+    ) -> Result<Interrupted, DaemonError> {
+        let daemon = self.clone();
+        self.run(async move {
+            let thread_id = session.thread_id.clone().unwrap_or_default();
+            let client = daemon.client().await?;
+            daemon.end_sandboxes(Some(&thread_id), SANDBOXES).await;
+            let turn = daemon.turn(&session.session_id, &last).await?;
+            daemon.end_sandboxes(Some(&thread_id), STUBBORN_SANDBOXES).await;
+            let whose = Whose::Session(session.session_id.clone());
+            daemon.stop_descendants(&client, &thread_id, whose).await;
+            let params = json!({ "threadId": thread_id });
+            let cleaned =
+                client.call("thread/backgroundTerminals/clean", &params, client.call_timeout()).await;
+            let reason = cleaned.err().map(|error| error.to_string());
+            let commands_ended = reason.is_none();
+            Ok(Interrupted { turn: Some(turn), pending: false, commands_ended, reason })
+        })
+        .await
+    }
+
+    /// Stops a turn or a submission; `None` when that takes longer than a caller waits, and is pursued all the same.
+    pub(in crate::daemon) async fn stop_in_time(
+        &self,
+        thread_id: &str,
+        target: Target,
+    ) -> Result<Option<Stopped>, DaemonError> {
+        let (daemon, thread_id) = (self.clone(), thread_id.to_owned());
+        let stopping = self.run(async move { daemon.stop_target(&thread_id, target).await });
+        match tokio::time::timeout(WAIT, stopping).await {
+            Ok(stopped) => stopped.map(Some),
+            Err(_) => Ok(None),
+        }
+    }
+
+    async fn stop_target(&self, thread_id: &str, target: Target) -> Result<Stopped, DaemonError> {
+        let turn_id = match target {
+            Target::Turn(turn_id) => turn_id,
+            Target::Submission(submission) => {
+                if submission.withdraw() {
+                    return Ok(Stopped::NoTurn);
+                }
+                let mut progress = submission.progress();
+                let is_known = |progress: &Progress| *progress != Progress::Sent;
+                let known = tokio::select! {
+                    known = progress.wait_for(is_known) => known.map(|known| known.clone()).ok(),
+                    () = self.shared.stopping.cancelled() => return Err(DaemonError::ShuttingDown),
+                };
+                match known {
+                    Some(Progress::Accepted(turn_id)) => turn_id,
+                    _ => return Ok(Stopped::NoTurn),
+                }
+            }
+        };
+        // The record of a turn follows its acceptance.
+        self.shared.recorder.caught_up().await;
+        let client = self.client().await?;
+        self.end_sandboxes(Some(thread_id), SANDBOXES).await;
+        self.pursue(&client, thread_id, &turn_id).await?;
+        self.over_within(thread_id, &turn_id, WAIT).await;
+        self.end_sandboxes(Some(thread_id), STUBBORN_SANDBOXES).await;
+        self.stop_descendants(&client, thread_id, Whose::Turn(turn_id.clone())).await;
+        let params = json!({ "threadId": thread_id });
+        let cleaned = client.call("thread/backgroundTerminals/clean", &params, client.call_timeout()).await;
+        Ok(Stopped::Turn { turn_id, cleaned: cleaned.map(drop).map_err(|error| error.to_string()) })
+    }
+
+    /// Asks Codex to interrupt a turn until it takes it, or the turn is over.
+    async fn pursue(&self, client: &Client, thread_id: &str, turn_id: &str) -> Result<(), DaemonError> {
+        let params = json!({ "threadId": thread_id, "turnId": turn_id });
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let before = self.phase_of(thread_id, turn_id);
+            let Err(error) = client.call("turn/interrupt", &params, client.call_timeout()).await else {
+                return Ok(());
+            };
+            // A turn that came to its end by itself in between is no longer there to be interrupted.
+            self.shared.recorder.caught_up().await;
+            if self.is_over(thread_id, turn_id) {
+                return Ok(());
+            }
+            match DaemonError::from(error) {
+                DaemonError::Rejected { message, .. } if message.contains(NOT_ACTIVE) => {}
+                DaemonError::Overloaded => {}
+                error => return Err(error),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = self.phase_changes(thread_id, turn_id, before) => {}
+                () = self.shared.stopping.cancelled() => return Err(DaemonError::ShuttingDown),
+            }
+        }
+    }
+
+    fn phase_of(&self, thread_id: &str, turn_id: &str) -> Option<crate::state::Phase> {
+        self.state().turns.get(thread_id, turn_id).map(|turn| turn.phase)
+    }
+
+    /// Whether a turn is known to be over.
+    fn is_over(&self, thread_id: &str, turn_id: &str) -> bool {
+        self.state().turns.get(thread_id, turn_id).is_some_and(|turn| turn.is_over())
+    }
+
+    /// Waits until a turn is in another phase.
+    async fn phase_changes(&self, thread_id: &str, turn_id: &str, before: Option<crate::state::Phase>) {
+        let mut news = self.shared.recorder.view().log.news();
+        loop {
+            news.borrow_and_update();
+            if self.phase_of(thread_id, turn_id) != before || news.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until a turn is over, no longer than this.
+    async fn over_within(&self, thread_id: &str, turn_id: &str, limit: Duration) {
+        let over = async {
+            let mut news = self.shared.recorder.view().log.news();
+            loop {
+                news.borrow_and_update();
+                if self.is_over(thread_id, turn_id) || news.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            _ = tokio::time::timeout(limit, over) => {}
+            () = self.shared.stopping.cancelled() => {}
+        }
+    }
+
+    /// Takes a turn that waits out of its session's queue; that it never begins is on disk when this returns `false`.
+    ///
+    /// One that is on its way to Codex is interrupted; `true` says that it is not over yet and that this is pursued.
+    pub async fn withdraw_turn(&self, session_id: &str, queue_id: &str) -> Result<bool, DaemonError> {
+        let session = self.session(session_id)?;
+        let thread_id = session.thread_id.clone().unwrap_or_default();
+        let is_it = |submission: &Arc<Submission>| submission.queue_id.as_deref() == Some(queue_id);
+        if let Some(submission) = self.shared.submissions.in_thread(&thread_id).filter(is_it) {
+            let stopped = self.stop_in_time(&thread_id, Target::Submission(submission)).await?;
+            return Ok(match stopped {
+                None => true,
+                Some(Stopped::NoTurn) => {
+                    self.forget_waiting(session_id, queue_id).await?;
+                    false
+                }
+                Some(Stopped::Turn { turn_id, .. }) => !self.is_over(&thread_id, &turn_id),
+            });
+        }
+        self.check_that_it_waits(session_id, queue_id)?;
+        self.forget_waiting(session_id, queue_id).await?;
+        Ok(false)
+    }
+
+    /// Rejects a turn that waits; one that was given to Codex before and did become a turn is interrupted.
+    async fn forget_waiting(&self, session_id: &str, queue_id: &str) -> Result<(), DaemonError> {
+        let (daemon, session_id, queue_id) = (self.clone(), session_id.to_owned(), queue_id.to_owned());
+        self.run(async move {
+            let (_alone, session) = daemon.alone_with_thread(&session_id).await?;
+            let Some(waiting) = daemon.waiting(&session_id, &queue_id) else { return Ok(()) };
+            // Whether the app-server may have it, and nobody can find out.
+            let is_doubtful = session.held.as_ref().is_some_and(|held| {
+                held.cause == HoldCause::OutcomeUnknown && held.queue_id.as_deref() == Some(&queue_id)
+            });
+            if waiting.submitted
+                && !is_doubtful
+                && let Some(turn_id) = daemon.find_waiting(&session, &waiting).await?
+            {
+                let thread_id = session.thread_id.clone().unwrap_or_default();
+                daemon.stop_target(&thread_id, Target::Turn(turn_id)).await?;
+                return Ok(());
+            }
+            daemon
+                .reject_withdrawn(&session_id, Some(&queue_id), None, waiting.submitted && is_doubtful)
+                .await
+        })
+        .await
+    }
+
+    fn waiting(&self, session_id: &str, queue_id: &str) -> Option<crate::state::QueuedTurn> {
+        self.state().memory.queue(session_id).find(|turn| turn.queue_id == queue_id).cloned()
+    }
+
+    fn check_that_it_waits(&self, session_id: &str, queue_id: &str) -> Result<(), DaemonError> {
+        match self.waiting(session_id, queue_id) {
+            Some(_) => Ok(()),
+            None => {
+                let (session_id, queue_id) = (session_id.to_owned(), queue_id.to_owned());
+                Err(DaemonError::NotQueued { session_id, queue_id })
+            }
+        }
+    }
+
+    /// The turn that ends with a session: its own, or, with the last active session of the thread, any.
+    pub(in crate::daemon) fn turn_of_session(&self, session: &Session) -> Option<Target> {
+        let thread_id = session.thread_id.as_deref()?;
+        let state = self.state();
+        let is_last =
+            state.sessions.active_in_thread(thread_id).all(|other| other.session_id == session.session_id);
+        if let Some(turn) = state.turns.running(thread_id) {
+            let is_own = turn.started_by.as_ref() == Some(&session.session_id);
+            return (is_own || is_last).then(|| Target::Turn(turn.turn_id.clone()));
+        }
+        let submission = self.shared.submissions.in_thread(thread_id)?;
+        (submission.session_id == session.session_id).then_some(Target::Submission(submission))
+    }
+
+    /// Lets Codex unload a thread once no turn runs in it and no active session has it.
+    pub(in crate::daemon) async fn detach_when_idle(self, thread_id: String) {
+        loop {
+            let running = self.state().turns.running(&thread_id).map(|turn| turn.turn_id.clone());
+            let Some(turn_id) = running else { break };
+            self.over_within(&thread_id, &turn_id, Duration::MAX).await;
+            if self.shared.stopping.is_cancelled() {
+                return;
+            }
+        }
+        let _alone = self.lock_thread(&thread_id).await;
+        if let Ok(client) = self.client_now() {
+            self.detach(&client, &thread_id).await;
+        }
+    }
+}
+
+/// What is to be interrupted.
+#[derive(Clone)]
+pub(in crate::daemon) enum Target {
+    Turn(String),
+    Submission(Arc<Submission>),
+}
+
+impl Target {
+    /// The turn, as far as it is known by now.
+    pub(in crate::daemon) fn turn_id(&self) -> Option<String> {
+        match self {
+            Self::Turn(turn_id) => Some(turn_id.clone()),
+            Self::Submission(submission) => match &*submission.progress().borrow() {
+                Progress::Accepted(turn_id) => Some(turn_id.clone()),
+                _ => None,
+            },
+        }
+    }
+}

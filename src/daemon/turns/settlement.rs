@@ -1,0 +1,142 @@
+//! What becomes of a turn whose end was not heard: what is asked of its thread, and what follows from the answer.
+//!
+//! The decision ([`Look::verdict`]) is a function of the answers alone.
+
+#[cfg(test)]
+mod orders;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::codex::Client;
+use crate::daemon::sessions::Turns;
+use crate::daemon::sessions::attach::newest_turns;
+use crate::daemon::unsupported_methods::MissingMethods;
+use crate::daemon::{Daemon, DaemonError};
+
+/// How many of a thread's newest turns are looked at.
+const LOOK_BACK: u32 = 20;
+/// After how many looks in a row that leave it open a turn counts as failed: with the pause between two looks that is
+/// half a minute in which nothing runs in the thread.
+pub(in crate::daemon) const UNCLEAR_LOOKS: u32 = 15;
+
+/// What a thread says about itself and its turns at one moment.
+#[derive(Debug, Clone, Default)]
+pub(in crate::daemon) struct Look {
+    /// Whether a turn runs.
+    pub(in crate::daemon) is_active: bool,
+    /// The newest turns: id, status and error.
+    pub(in crate::daemon) turns: Vec<(String, String, Option<Value>)>,
+}
+
+/// What a look says about a turn that is not known to be over.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::daemon) enum Verdict {
+    /// It goes on.
+    Runs,
+    /// Nothing runs, and yet it is not said how the turn ended; that may be a matter of time.
+    Unclear,
+    /// It is over.
+    Ended { status: String, error: Option<Value> },
+}
+
+impl Look {
+    /// What becomes of a turn after so many looks in a row that were unclear.
+    pub(in crate::daemon) fn verdict(&self, turn_id: &str, unclear: u32) -> Verdict {
+        let listed = self.turns.iter().find(|(id, ..)| id == turn_id);
+        let another_runs = self.turns.iter().any(|(id, status, _)| id != turn_id && status == "inProgress");
+        match listed {
+            Some((_, status, error)) if status != "inProgress" => {
+                Verdict::Ended { status: status.clone(), error: error.clone() }
+            }
+            Some(_) if self.is_active => Verdict::Runs,
+            None if self.is_active && !another_runs => Verdict::Runs,
+            _ if unclear + 1 < UNCLEAR_LOOKS => Verdict::Unclear,
+            _ => {
+                let message = "The app-server no longer runs this turn and does not say how it ended.";
+                Verdict::Ended { status: "failed".to_owned(), error: Some(json!({ "message": message })) }
+            }
+        }
+    }
+}
+
+/// Looks at a thread.
+///
+/// An app-server that refuses to list the turns, as it does for a thread that is not kept, still says whether one runs.
+/// Fails when neither can be had.
+pub(in crate::daemon) async fn look(
+    client: &Client,
+    thread_id: &str,
+    missing: &MissingMethods,
+) -> Result<Look, DaemonError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        thread: Thread,
+    }
+    #[derive(Deserialize)]
+    struct Thread {
+        status: Status,
+    }
+    #[derive(Deserialize)]
+    struct Status {
+        r#type: String,
+    }
+    let params = json!({ "threadId": thread_id });
+    let status = Daemon::ask::<Answer>(client, "thread/read", &params).await;
+    let status = status.map(|answer| answer.thread.status.r#type == "active");
+    if let Err(error) = &status {
+        missing.note(client.generation(), error);
+    }
+    if let Err(error) = &status
+        && !error.is_a_refusal()
+    {
+        return status.map(|is_active| Look { is_active, turns: Vec::new() });
+    }
+    let listed = Daemon::ask::<Turns>(client, "thread/turns/list", &newest_turns(thread_id, LOOK_BACK)).await;
+    let turns: Vec<_> = match listed {
+        Ok(turns) => turns.data.into_iter().map(|turn| (turn.id, turn.status, turn.error)).collect(),
+        Err(error) if error.is_a_refusal() && status.is_ok() => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let is_active = status.unwrap_or_else(|_| turns.iter().any(|(_, status, _)| status == "inProgress"));
+    Ok(Look { is_active, turns })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(is_active: bool, turns: &[(&str, &str)]) -> Look {
+        let turns = turns.iter().map(|(id, status)| ((*id).to_owned(), (*status).to_owned(), None));
+        Look { is_active, turns: turns.collect() }
+    }
+
+    #[test]
+    fn a_turn_ends_as_its_thread_says_and_otherwise_only_when_nothing_runs_for_long() {
+        let ended = |status: &str| Verdict::Ended { status: status.to_owned(), error: None };
+        for (is_active, turns, verdict) in [
+            (true, vec![("a", "completed")], ended("completed")),
+            (false, vec![("a", "interrupted")], ended("interrupted")),
+            (true, vec![("a", "inProgress")], Verdict::Runs),
+            (true, vec![], Verdict::Runs),
+            (true, vec![("b", "completed")], Verdict::Runs),
+            (true, vec![("b", "inProgress")], Verdict::Unclear),
+            (false, vec![("a", "inProgress")], Verdict::Unclear),
+            (false, vec![("b", "completed")], Verdict::Unclear),
+            (false, vec![], Verdict::Unclear),
+        ] {
+            let look = look(is_active, &turns);
+            assert_eq!(look.verdict("a", 0), verdict, "{look:?}");
+            let at_last = look.verdict("a", UNCLEAR_LOOKS - 1);
+            match verdict {
+                Verdict::Unclear => {
+                    assert!(
+                        matches!(&at_last, Verdict::Ended { status, .. } if status == "failed"),
+                        "{look:?}"
+                    );
+                }
+                verdict => assert_eq!(at_last, verdict, "{look:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Turns on their way to the app-server: from the moment a thread is taken for one until it is known which turn it
+//! became, or that it became none.
+//!
+//! At most one submission is under way in a thread, because whoever submits holds the thread's lock.
+//! What names the turn first counts: the answer to `turn/start`, the user's item that carries the submission's message
+//! id, or a look at the thread.
+//! The acceptance is recorded by [`Submission::accept`] at that place in the stream, once; what names the turn later
+//! changes nothing.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Deserialize;
+use tokio::sync::{oneshot, watch};
+
+use crate::codex::CallError;
+use crate::daemon::events;
+use crate::daemon::recorder::group_commit::StorageError;
+use crate::daemon::recorder::{Input, Recorder};
+use crate::state::{IdempotencyKey, State};
+
+/// How many submissions whose outcome nobody heard are remembered, in case something names their turn later.
+const UNHEARD: usize = 64;
+
+/// The turn that was accepted, and when that is on disk.
+pub(in crate::daemon) type Accepted = (String, oneshot::Receiver<Result<(), StorageError>>);
+/// Where the outcome of a call is waited for.
+type Waiter = oneshot::Sender<Result<Accepted, CallError>>;
+
+/// How far a submission has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::daemon) enum Progress {
+    /// The app-server has not heard of it.
+    Preparing,
+    /// It will not hear of it, because the turn was interrupted before.
+    Withdrawn,
+    /// It was told, and has not answered.
+    Sent,
+    /// It became this turn.
+    Accepted(String),
+    /// It became no turn, or nobody could find out.
+    Over,
+}
+
+/// A turn on its way.
+pub(in crate::daemon) struct Submission {
+    pub(in crate::daemon) session_id: String,
+    pub(in crate::daemon) thread_id: String,
+    /// By what name the app-server knows it.
+    pub(in crate::daemon) message_id: String,
+    /// Its name in the queue, when it waited.
+    pub(in crate::daemon) queue_id: Option<String>,
+    pub(in crate::daemon) key: Option<IdempotencyKey>,
+    progress: watch::Sender<Progress>,
+    waiter: Mutex<Option<Waiter>>,
+}
+
+impl Submission {
+    /// A submission that is being prepared.
+    pub(in crate::daemon) fn new(
+        session_id: &str,
+        thread_id: &str,
+        message_id: String,
+        queue_id: Option<String>,
+        key: Option<IdempotencyKey>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            session_id: session_id.to_owned(),
+            thread_id: thread_id.to_owned(),
+            message_id,
+            queue_id,
+            key,
+            progress: watch::Sender::new(Progress::Preparing),
+            waiter: Mutex::default(),
+        })
+    }
+
+    /// How far it has come, now and from now on.
+    pub(in crate::daemon) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Takes it back, if the app-server has not heard of it; whether that is so.
+    pub(in crate::daemon) fn withdraw(&self) -> bool {
+        self.progress.send_if_modified(|progress| {
+            let is_in_time = *progress == Progress::Preparing;
+            if is_in_time {
+                *progress = Progress::Withdrawn;
+            }
+            is_in_time
+        });
+        self.is_withdrawn()
+    }
+
+    /// Whether it was taken back before the app-server heard of it.
+    pub(in crate::daemon) fn is_withdrawn(&self) -> bool {
+        *self.progress.borrow() == Progress::Withdrawn
+    }
+
+    /// Says that the app-server is told now, and where the outcome is waited for; `false` when it was taken back.
+    pub(in crate::daemon) fn send(&self, waiter: Waiter) -> bool {
+        self.wait_with(waiter);
+        self.progress.send_if_modified(|progress| {
+            let is_first = *progress == Progress::Preparing;
+            if is_first {
+                *progress = Progress::Sent;
+            }
+            is_first
+        });
+        *self.progress.borrow() != Progress::Withdrawn
+    }
+
+    /// Says where the outcome is waited for.
+    pub(in crate::daemon) fn wait_with(&self, waiter: Waiter) {
+        *self.waiter() = Some(waiter);
+    }
+
+    /// Records which turn it became, unless that is recorded; `found` is the turn's status and whether it is the newest
+    /// of its thread, where it was found there.
+    pub(in crate::daemon) fn accept(&self, recorder: &Recorder, turn_id: &str, found: Option<(&str, bool)>) {
+        let is_first = self.progress.send_if_modified(|progress| {
+            let is_first = !matches!(progress, Progress::Accepted(_));
+            if is_first {
+                *progress = Progress::Accepted(turn_id.to_owned());
+            }
+            is_first
+        });
+        if !is_first {
+            return;
+        }
+        let (queue_id, key) = (self.queue_id.as_deref(), self.key.as_ref());
+        let (session_id, thread_id) = (&self.session_id, &self.thread_id);
+        let accepted = match found {
+            None => events::turn_accepted(session_id, thread_id, turn_id, false, queue_id, key),
+            Some(found) => events::turn_found(session_id, thread_id, turn_id, found, queue_id, key),
+        };
+        let (promise, kept) = oneshot::channel();
+        let build = move |state: &State| events::with_release(state, accepted);
+        recorder.send(Input::Promised(Box::new(build), promise));
+        self.tell(Ok((turn_id.to_owned(), kept)));
+    }
+
+    /// The app-server's answer.
+    pub(in crate::daemon) fn answered(&self, recorder: &Recorder, outcome: Result<String, CallError>) {
+        match outcome {
+            Ok(turn_id) => self.accept(recorder, &turn_id, None),
+            Err(error) => self.tell(Err(error)),
+        }
+    }
+
+    fn tell(&self, outcome: Result<Accepted, CallError>) {
+        if let Some(waiter) = self.waiter().take() {
+            // Whoever waited may have found out in another way.
+            let _ = waiter.send(outcome);
+        }
+    }
+
+    fn waiter(&self) -> MutexGuard<'_, Option<Waiter>> {
+        self.waiter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The submissions of this life of the daemon.
+#[derive(Default)]
+pub(in crate::daemon) struct Submissions {
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    /// Those under way, by thread.
+    under_way: HashMap<String, Arc<Submission>>,
+    /// Those that are over without anybody knowing what became of them, oldest first.
+    unheard: VecDeque<Arc<Submission>>,
+}
+
+impl Submissions {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that a submission is under way, until what is returned is dropped; the caller holds the thread's lock.
+    pub(in crate::daemon) fn begin(self: &Arc<Self>, submission: &Arc<Submission>) -> UnderWay {
+        self.lock().under_way.insert(submission.thread_id.clone(), Arc::clone(submission));
+        UnderWay { submissions: Arc::clone(self), submission: Arc::clone(submission) }
+    }
+
+    /// The submission that is under way in a thread.
+    pub(in crate::daemon) fn in_thread(&self, thread_id: &str) -> Option<Arc<Submission>> {
+        self.lock().under_way.get(thread_id).cloned()
+    }
+
+    /// The submission whose message id an item carries, as the user's item does, and the turn of the item.
+    ///
+    /// `params` are those of `item/started` and `item/completed`.
+    pub(in crate::daemon) fn of_item(&self, params: &str) -> Option<(Arc<Submission>, String)> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Params<'a> {
+            #[serde(borrow)]
+            thread_id: std::borrow::Cow<'a, str>,
+            #[serde(borrow)]
+            turn_id: std::borrow::Cow<'a, str>,
+            #[serde(borrow)]
+            item: Item<'a>,
+        }
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Item<'a> {
+            #[serde(borrow, default)]
+            client_id: Option<std::borrow::Cow<'a, str>>,
+        }
+        const KEY: &[u8] = b"\"clientId\"";
+        memchr::memmem::find(params.as_bytes(), KEY)?;
+        let Params { thread_id, turn_id, item } = serde_json::from_str::<Params<'_>>(params).ok()?;
+        let message_id = item.client_id?;
+        let is_it = |submission: &Arc<Submission>| {
+            submission.message_id == message_id && submission.thread_id == thread_id
+        };
+        let mut table = self.lock();
+        let unheard = table.unheard.iter().position(is_it);
+        let unheard = unheard.and_then(|place| table.unheard.remove(place));
+        let submission = unheard.or_else(|| table.under_way.values().find(|other| is_it(other)).cloned())?;
+        Some((submission, turn_id.into_owned()))
+    }
+}
+
+/// A submission under way; dropping it says that it is over.
+pub(in crate::daemon) struct UnderWay {
+    submissions: Arc<Submissions>,
+    submission: Arc<Submission>,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut table = self.submissions.lock();
+        table.under_way.remove(&self.submission.thread_id);
+        let mut was_sent = false;
+        self.submission.progress.send_if_modified(|progress| {
+            was_sent = *progress == Progress::Sent;
+            let is_open = matches!(progress, Progress::Sent | Progress::Preparing);
+            if is_open {
+                *progress = Progress::Over;
+            }
+            is_open
+        });
+        if was_sent {
+            if table.unheard.len() >= UNHEARD {
+                table.unheard.pop_front();
+            }
+            table.unheard.push_back(Arc::clone(&self.submission));
+        }
+    }
+}

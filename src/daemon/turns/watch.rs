@@ -1,0 +1,282 @@
+//! What the daemon does by itself while turns are at work: waiting turns, lost completions, silent turns.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::codex::Availability;
+use crate::daemon::queue::held::Retries;
+use crate::daemon::turns::settlement::{Verdict, look};
+use crate::daemon::{Daemon, DaemonError, events};
+use crate::state::Turn;
+
+/// How long the completion of a turn may come after its thread said that it is idle; normally it is a few ms (measured).
+const GRACE: Duration = Duration::from_secs(1);
+/// The longest time between two looks at how long turns have been silent.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a waiting turn rests after it could not be given to the app-server.
+const REST: Duration = Duration::from_secs(1);
+/// After what silence of a turn its thread is asked whether it still runs: the word that it ended may be lost.
+const SILENCE: Duration = Duration::from_secs(2);
+/// How long a thread rests between two looks at it; one takes about 0.2 ms (measured).
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+/// When each thread said something last.
+#[derive(Debug, Default)]
+pub(in crate::daemon) struct Activity {
+    threads: Mutex<HashMap<String, Instant>>,
+}
+
+impl Activity {
+    /// A thread said something.
+    pub(in crate::daemon) fn note(&self, thread_id: &str) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.insert(thread_id.to_owned(), Instant::now());
+    }
+
+    fn last(&self, thread_id: &str) -> Option<Instant> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner).get(thread_id).copied()
+    }
+
+    fn keep(&self, threads: &HashSet<String>) {
+        let mut known = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|thread_id, _| threads.contains(thread_id));
+    }
+}
+
+/// What is known of a turn that runs, beside its record.
+#[derive(Debug)]
+struct Watched {
+    /// Since when its thread has been silent.
+    since: Instant,
+    /// How often that was told.
+    told: u32,
+    /// When the thread was looked at last.
+    looked: Option<Instant>,
+    /// How many looks in a row could not say what became of it.
+    unclear: u32,
+}
+
+impl Watched {
+    fn since(since: Instant) -> Self {
+        Self { since, told: 0, looked: None, unclear: 0 }
+    }
+
+    /// When the thread is to be looked at; `idle_since` is when it said that it is idle.
+    fn due(&self, idle_since: Option<Instant>) -> Instant {
+        let due = idle_since.map_or(self.since + SILENCE, |idle| (idle + GRACE).min(self.since + SILENCE));
+        due.max(self.looked.map_or(due, |looked| looked + LOOK_AGAIN))
+    }
+}
+
+/// The turns that run, and their threads that say that they are idle.
+#[derive(Debug, Default)]
+struct Watch {
+    turns: HashMap<String, Watched>,
+    idle: HashMap<String, Instant>,
+}
+
+/// Threads for which something is under way, so that it is done once.
+#[derive(Clone)]
+struct UnderWay {
+    threads: Arc<Mutex<HashSet<String>>>,
+    /// Told each time something is done: what happened meanwhile was passed over, so it has to be looked at again.
+    done: Arc<Notify>,
+}
+
+impl UnderWay {
+    fn new(done: &Arc<Notify>) -> Self {
+        Self { threads: Arc::default(), done: Arc::clone(done) }
+    }
+}
+
+impl Daemon {
+    /// Looks after the turns of all threads until the daemon stops.
+    pub(in crate::daemon) async fn look_after_sessions(self) {
+        let mut news = self.shared.recorder.view().log.news();
+        let mut availability = self.shared.availability.clone();
+        let stall = self.config().limits.stall_timeout;
+        let mut tick = tokio::time::interval((stall / 20).clamp(Duration::from_millis(50), LOOK));
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let watch = Arc::new(Mutex::new(Watch::default()));
+        let done = Arc::new(Notify::new());
+        let mut retries = Retries::default();
+        // What takes long for one of them must not keep the other one waiting.
+        let (beginning, looking) = (UnderWay::new(&done), UnderWay::new(&done));
+        loop {
+            let any_turn_runs = self.state().turns.open().next().is_some();
+            let due = self.note_turns(&watch).into_iter().chain(retries.next()).min();
+            tokio::select! {
+                changed = news.changed() => if changed.is_err() { return },
+                changed = availability.changed() => if changed.is_err() { return },
+                () = done.notified() => {}
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {}
+                _ = tick.tick(), if any_turn_runs => self.tell_silence(&watch, stall),
+                () = self.shared.stopping.cancelled() => return,
+            }
+            let generation = match &*availability.borrow_and_update() {
+                Availability::Ready(client) => Some(client.generation()),
+                _ => None,
+            };
+            if let Some(generation) = generation {
+                self.begin_waiting_turns(&beginning, &mut retries, generation);
+                self.look_at_due_threads(&looking, &watch);
+            }
+        }
+    }
+
+    /// Begins the next turn of each queue whose thread is idle, unless the queue is held and not to be tried now.
+    fn begin_waiting_turns(&self, under_way: &UnderWay, retries: &mut Retries, generation: u64) {
+        let threads: Vec<String> = {
+            let state = self.state();
+            let queued = state.queued_threads();
+            retries.keep(&queued);
+            let idle = queued.into_iter().filter(|thread_id| state.turns.running(thread_id).is_none());
+            idle.filter(|thread_id| retries.is_due(&state, thread_id, generation))
+                .map(str::to_owned)
+                .collect()
+        };
+        for thread_id in threads {
+            self.once(under_way, thread_id, async |daemon, thread_id| {
+                let first =
+                    || daemon.state().queue_of(&thread_id).next().map(|(_, turn)| turn.queue_id.clone());
+                let before = first();
+                if let Err(error) = daemon.begin_next(&thread_id).await
+                    && first() == before
+                {
+                    tracing::warn!(thread_id, %error, "a waiting turn has to wait on");
+                    tokio::select! {
+                        () = tokio::time::sleep(REST) => {}
+                        () = daemon.shared.stopping.cancelled() => {}
+                    }
+                }
+            });
+        }
+    }
+
+    /// Takes in which turns run and which threads say that they are idle; returns when the next look is due.
+    fn note_turns(&self, watch: &Mutex<Watch>) -> Option<Instant> {
+        let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let Watch { turns, idle } = &mut *watch;
+        let state = self.state();
+        let open: HashMap<&str, &Arc<Turn>> =
+            state.turns.open().map(|turn| (turn.turn_id.as_str(), turn)).collect();
+        turns.retain(|turn_id, _| open.contains_key(turn_id.as_str()));
+        let doubtful: HashSet<&String> = state.turns.doubtful().collect();
+        idle.retain(|thread_id, _| doubtful.contains(thread_id));
+        for thread_id in doubtful {
+            idle.entry(thread_id.clone()).or_insert_with(Instant::now);
+        }
+        self.shared.activity.keep(&open.values().map(|turn| turn.thread_id.clone()).collect());
+        let due = open.values().map(|turn| {
+            let watched = turns.entry(turn.turn_id.clone()).or_insert_with(|| Watched::since(Instant::now()));
+            if let Some(last) =
+                self.shared.activity.last(&turn.thread_id).filter(|last| *last > watched.since)
+            {
+                *watched = Watched { looked: watched.looked, ..Watched::since(last) };
+            }
+            watched.due(idle.get(&turn.thread_id).copied())
+        });
+        due.min()
+    }
+
+    /// Looks at the threads whose turns have been silent for too long, or that say that they are idle.
+    fn look_at_due_threads(&self, under_way: &UnderWay, watch: &Arc<Mutex<Watch>>) {
+        let due: HashSet<String> = {
+            let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
+            let Watch { turns, idle } = &mut *watch;
+            let state = self.state();
+            let now = Instant::now();
+            let is_due = |turn: &&Arc<Turn>| {
+                let watched = turns.get_mut(&turn.turn_id);
+                let due = watched.filter(|watched| watched.due(idle.get(&turn.thread_id).copied()) <= now);
+                due.is_some_and(|watched| {
+                    watched.looked = Some(now);
+                    true
+                })
+            };
+            state.turns.open().filter(is_due).map(|turn| turn.thread_id.clone()).collect()
+        };
+        for thread_id in due {
+            let watch = Arc::clone(watch);
+            self.once(under_way, thread_id, async move |daemon, thread_id| {
+                let generation = daemon.client_now().map_or(0, |client| client.generation());
+                if let Err(error) = daemon.settle(&thread_id, &watch).await
+                    && !daemon.shared.missing.note(generation, &error)
+                {
+                    tracing::debug!(thread_id, %error, "what became of a turn could not be found out");
+                }
+            });
+        }
+    }
+
+    /// Finds out from a thread what became of its turns whose ends were not heard.
+    async fn settle(&self, thread_id: &str, watch: &Mutex<Watch>) -> Result<(), DaemonError> {
+        let client = self.client_now()?;
+        let look = look(&client, thread_id, &self.shared.missing).await?;
+        let open: Vec<Arc<Turn>> = {
+            let state = self.state();
+            state.turns.of(thread_id).filter(|turn| !turn.is_over()).cloned().collect()
+        };
+        let mut ended = Vec::new();
+        {
+            let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
+            for turn in open {
+                let Some(watched) = watch.turns.get_mut(&turn.turn_id) else { continue };
+                match look.verdict(&turn.turn_id, watched.unclear) {
+                    Verdict::Runs => watched.unclear = 0,
+                    Verdict::Unclear => watched.unclear += 1,
+                    Verdict::Ended { status, error } => ended.push((turn.turn_id.clone(), status, error)),
+                }
+            }
+        }
+        if ended.is_empty() {
+            return Ok(());
+        }
+        let thread_id = thread_id.to_owned();
+        self.promise(move |state| {
+            let settled = ended.iter().filter_map(|(turn_id, status, error)| {
+                // The completion may have come while the thread was asked.
+                let turn = state.turns.get(&thread_id, turn_id).filter(|turn| !turn.is_over())?;
+                Some(events::turn_settled(state.session_for(turn)?, turn, status, error.as_ref()))
+            });
+            settled.collect()
+        })
+        .await
+    }
+
+    /// Tells of turns that have said nothing for too long, and again each time that doubles.
+    fn tell_silence(&self, watch: &Mutex<Watch>, stall: Duration) {
+        let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state();
+        for turn in state.turns.open() {
+            let Some(watched) = watch.turns.get_mut(&turn.turn_id) else { continue };
+            let silent = watched.since.elapsed();
+            if silent >= stall.saturating_mul(1 << watched.told.min(30))
+                && let Some(session) = state.session_for(turn)
+            {
+                watched.told += 1;
+                self.shared.recorder.note(events::turn_stalled(session, turn, silent));
+            }
+        }
+    }
+
+    /// Does something for a thread, unless something is under way for it.
+    fn once<F>(&self, under_way: &UnderWay, thread_id: String, work: impl FnOnce(Daemon, String) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let UnderWay { threads, done } = under_way.clone();
+        if !threads.lock().unwrap_or_else(PoisonError::into_inner).insert(thread_id.clone()) {
+            return;
+        }
+        let work = work(self.clone(), thread_id.clone());
+        self.shared.tasks.spawn(async move {
+            work.await;
+            threads.lock().unwrap_or_else(PoisonError::into_inner).remove(&thread_id);
+            done.notify_one();
+        });
+    }
+}

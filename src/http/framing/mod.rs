@@ -1,0 +1,5 @@
+//! The framing of HTTP/1.1 requests, checked before the HTTP parser reads them.
+
+pub(super) mod chunks;
+pub(super) mod framer;
+pub(super) mod head;

@@ -1,0 +1,110 @@
+//! A connection whose other side must take what is sent to it.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+/// Fails a write with [`io::ErrorKind::TimedOut`] when not one byte could be written for a while.
+///
+/// After such a failure the next write waits anew, so that a last word may still be tried.
+#[derive(Debug)]
+pub(in crate::http) struct Patient<S> {
+    inner: S,
+    limit: Duration,
+    waiting: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Patient<S> {
+    pub(in crate::http) fn new(inner: S, limit: Duration) -> Self {
+        Self { inner, limit, waiting: None }
+    }
+
+    fn watch<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.waiting = None;
+            return written;
+        }
+        let limit = self.limit;
+        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(waiting.as_mut().poll(context));
+        self.waiting = None;
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write(context, bytes);
+        self.watch(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write_vectored(context, parts);
+        self.watch(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.inner).poll_flush(context);
+        self.watch(context, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(50);
+
+    // The clock stands still until nobody has anything to do, so a busy machine takes no time away.
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_nothing_fails_the_write_and_one_that_takes_a_little_does_not() {
+        let (ours, mut theirs) = tokio::io::duplex(8);
+        let mut ours = Patient::new(ours, LIMIT);
+        assert_eq!(ours.write_all(&[1; 16]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let reading = tokio::spawn(async move {
+            let mut one = [0];
+            let mut count = 0;
+            while theirs.read(&mut one).await.unwrap() > 0 {
+                count += 1;
+                tokio::time::sleep(LIMIT / 10).await;
+            }
+            count
+        });
+        // Many times the limit altogether, and never the limit without a byte.
+        ours.write_all(&[2; 32]).await.unwrap();
+        drop(ours);
+        assert_eq!(reading.await.unwrap(), 8 + 32);
+    }
+}

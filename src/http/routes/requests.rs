@@ -1,0 +1,92 @@
+//! `GET /v1/codexd/requests`, `GET` and `POST /v1/codexd/requests/:request_id`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::daemon::{DaemonError, RequestAnswer};
+use crate::http::bodies::ANSWER_REQUEST;
+use crate::http::body::Fields;
+use crate::http::error::ApiError;
+use crate::http::queries::REQUESTS_OF;
+use crate::http::{Handle, response};
+use crate::state::Request;
+
+/// One request.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OneRequest")]
+pub(in crate::http) struct One {
+    request: Arc<Request>,
+    /// The fields of the request's body that were ignored, because there are none of these names; absent without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ignored: Option<Vec<String>>,
+}
+
+/// The requests: those that wait first.
+#[derive(Serialize, JsonSchema)]
+pub(in crate::http) struct Requests {
+    requests: Vec<Arc<Request>>,
+}
+
+/// The requests: those that wait first.
+pub(in crate::http) async fn list(State(edge): State<Handle>, uri: Uri) -> Result<Response, ApiError> {
+    let session_id = REQUESTS_OF.of(uri.query());
+    let session_id = session_id.as_deref().map(str::trim).filter(|session_id| !session_id.is_empty());
+    if let Some(session_id) = session_id {
+        edge.daemon.session(session_id)?;
+    }
+    Ok(response::data(StatusCode::OK, Requests { requests: edge.daemon.requests(session_id) }))
+}
+
+/// One request.
+pub(in crate::http) async fn read(
+    State(edge): State<Handle>,
+    request_id: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let request = edge.daemon.request(&name(request_id)?)?;
+    Ok(response::data(StatusCode::OK, One { request, ignored: None }))
+}
+
+/// Answers one request.
+pub(in crate::http) async fn respond(
+    State(edge): State<Handle>,
+    request_id: Result<Path<String>, PathRejection>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let request_id = name(request_id)?;
+    let (given, ignored) = parse(Fields::read(body, edge.body_limit()).await?)?;
+    let request = edge.daemon.answer_request(&request_id, given).await?;
+    let answered = One { request, ignored: response::some(ignored.clone()) };
+    Ok(response::ignoring(response::data(StatusCode::OK, answered), &ignored))
+}
+
+/// The answer that a client gives: a decision, or a whole result.
+fn parse(fields: Fields) -> Result<(RequestAnswer, Vec<String>), ApiError> {
+    let mut given = ANSWER_REQUEST.read(fields)?;
+    let ignored = given.ignored();
+    let answer = match given.take("decision") {
+        Some(decision) => RequestAnswer::Decision(decision),
+        // One of the two is there, as the form demands.
+        None => RequestAnswer::Result(given.take("result").unwrap_or_default()),
+    };
+    Ok((answer, ignored))
+}
+
+/// The answer in a message that is already read.
+pub(in crate::http) fn parse_message(message: Map<String, Value>) -> Result<RequestAnswer, ApiError> {
+    // Its other fields are those of the message.
+    parse(Fields::from(message)).map(|(answer, _)| answer)
+}
+
+fn name(request_id: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
+    // A name that is not even text is the name of no request.
+    let name = request_id.map(|Path(request_id)| request_id);
+    name.map_err(|_| DaemonError::UnknownRequest("(not UTF-8)".to_owned()).into())
+}

@@ -1,0 +1,78 @@
+//! The listener as clients see it.
+
+use std::sync::atomic::Ordering;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::daemon::{CodexHealth, SnapshotView};
+use crate::http::Shared;
+
+/// The listener, and whether turns can be taken behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceView {
+    /// The address as it was set.
+    pub configured_base_url: String,
+    /// The path of the event stream.
+    pub event_stream_path: String,
+    /// The address of the event stream.
+    pub event_stream_url: Option<String>,
+    /// Whether it listens.
+    pub listening: bool,
+    /// Why no turn can be taken now, as a sentence.
+    pub not_ready_reason: Option<String>,
+    /// How Codex is, also where turns can be taken and would fail.
+    pub codex: CodexHealth,
+    /// Whether turns can be taken now.
+    pub ready: bool,
+    /// Where it really listens.
+    pub resolved_base_url: Option<String>,
+    /// How many event streams are open.
+    pub websocket_clients: usize,
+}
+
+/// What `status` answers.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct StatusView {
+    /// The listener.
+    pub service: ServiceView,
+    /// Everything behind it, at one moment.
+    pub snapshot: SnapshotView,
+}
+
+impl Shared {
+    /// How many bytes a body may have.
+    pub(in crate::http) fn body_limit(&self) -> usize {
+        self.daemon.config().service.body_bytes
+    }
+
+    /// The listener as it is now.
+    pub(in crate::http) fn service(&self) -> ServiceView {
+        let service = &self.daemon.config().service;
+        let readiness = self.daemon.readiness();
+        let listening = !self.going_away.is_cancelled();
+        ServiceView {
+            configured_base_url: service.local_api_base.as_str().to_owned(),
+            event_stream_path: service.event_stream_path.clone(),
+            event_stream_url: listening.then(|| self.event_stream_url()),
+            listening,
+            not_ready_reason: readiness.reason,
+            codex: self.daemon.codex(),
+            ready: readiness.ready,
+            resolved_base_url: listening.then(|| self.base_url.clone()),
+            websocket_clients: self.websocket_clients.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Everything as it is now.
+    pub(in crate::http) fn status(&self) -> StatusView {
+        StatusView { service: self.service(), snapshot: self.daemon.snapshot() }
+    }
+
+    /// Where the event stream is, such as `ws://127.0.0.1:4319/v1/codexd/events`.
+    pub(in crate::http) fn event_stream_url(&self) -> String {
+        let address = self.base_url.trim_start_matches("http://");
+        format!("ws://{address}{}", self.daemon.config().service.event_stream_path)
+    }
+}

@@ -1,0 +1,209 @@
+//! `GET` and `POST /v1/codexd/sessions`, `GET /v1/codexd/sessions/:session_id`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::Response;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::daemon::{CreateSession, DaemonError, TrustWord};
+use crate::http::access_log::About;
+use crate::http::bodies::CREATE_SESSION;
+use crate::http::body::{Fields, request_key};
+use crate::http::error::ApiError;
+use crate::http::queries::{AFTER_SESSION, INTERRUPT, LABEL, ORDER, PURPOSE, SESSION_LIMIT, STATUS};
+use crate::http::{Handle, response};
+use crate::state::{Purpose, RequestPolicy, Session, SessionStatus};
+
+/// Sessions, in the order that was asked for.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SessionList")]
+pub(in crate::http) struct Sessions {
+    sessions: Vec<Arc<Session>>,
+}
+
+/// One session.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OneSession")]
+pub(in crate::http) struct One {
+    session: Arc<Session>,
+    /// The fields of the request's body that were ignored, because there are none of these names; absent without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ignored: Option<Vec<String>>,
+}
+
+/// A session that was closed.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ClosedSession")]
+pub(in crate::http) struct Closed {
+    session: Arc<Session>,
+    /// Whether its turn has not ended yet and is interrupted as soon as possible.
+    pending: bool,
+}
+
+/// The models that the app-server offers, in its own form.
+#[derive(Serialize, JsonSchema)]
+pub(in crate::http) struct Models {
+    models: Vec<Value>,
+}
+
+/// All sessions, oldest first, or those that the query asks for.
+pub(in crate::http) async fn list(State(edge): State<Handle>, uri: Uri) -> Result<Response, ApiError> {
+    let wanted = Wanted::parse(uri.query().unwrap_or_default())?;
+    Ok(response::data(StatusCode::OK, Sessions { sessions: wanted.of(edge.daemon.sessions())? }))
+}
+
+/// Which sessions are asked for, and in which order.
+#[derive(Debug, Default)]
+struct Wanted {
+    status: Option<SessionStatus>,
+    purpose: Option<Purpose>,
+    metadata: Vec<(String, String)>,
+    newest_first: bool,
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+impl Wanted {
+    fn parse(query: &str) -> Result<Self, ApiError> {
+        let mut wanted = Self::default();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                name if name == STATUS.name => {
+                    let is_active = STATUS.word(&value).map_err(ApiError::bad_request)? == "active";
+                    let status = if is_active { SessionStatus::Active } else { SessionStatus::Closed };
+                    wanted.status = Some(status);
+                }
+                name if name == PURPOSE.name => {
+                    let word = PURPOSE.word(&value).map_err(ApiError::bad_request)?;
+                    wanted.purpose = Purpose::from_word(word);
+                }
+                name if name == ORDER.name => {
+                    wanted.newest_first = ORDER.word(&value).map_err(ApiError::bad_request)? == "newest";
+                }
+                name if name == AFTER_SESSION.name => wanted.after = Some(value.into_owned()),
+                name if name == SESSION_LIMIT.name => {
+                    let limit = SESSION_LIMIT.number(&value).map_err(ApiError::bad_request)?;
+                    wanted.limit = usize::try_from(limit).ok();
+                }
+                other => {
+                    if let Some(key) = other.strip_prefix(LABEL.name) {
+                        wanted.metadata.push((key.to_owned(), value.into_owned()));
+                    }
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn of(&self, mut sessions: Vec<Arc<Session>>) -> Result<Vec<Arc<Session>>, ApiError> {
+        if self.newest_first {
+            sessions.reverse();
+        }
+        if let Some(after) = &self.after {
+            let place = sessions.iter().position(|session| session.session_id == *after);
+            let place = place.ok_or_else(|| DaemonError::UnknownSession(after.clone()))?;
+            sessions.drain(..=place);
+        }
+        let has =
+            |session: &Session, (key, value): &(String, String)| session.metadata.get(key) == Some(value);
+        sessions.retain(|session| {
+            self.status.is_none_or(|status| session.status == status)
+                && self.purpose.is_none_or(|purpose| session.purpose == purpose)
+                && self.metadata.iter().all(|label| has(session, label))
+        });
+        sessions.truncate(self.limit.unwrap_or(usize::MAX));
+        Ok(sessions)
+    }
+}
+
+/// The models that the app-server offers.
+pub(in crate::http) async fn models(State(edge): State<Handle>) -> Result<Response, ApiError> {
+    Ok(response::data(StatusCode::OK, Models { models: edge.daemon.models().await? }))
+}
+
+/// One session with the newest events about it.
+pub(in crate::http) async fn read(
+    State(edge): State<Handle>,
+    session_id: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    // A name that is not even text is the name of no session.
+    let Path(session_id) = session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
+    let view = edge.daemon.session_view(&session_id)?;
+    Ok(About::new(&session_id, None).mark(response::data(StatusCode::OK, view)))
+}
+
+/// Creates a session, or resumes a thread as one.
+pub(in crate::http) async fn create(
+    State(edge): State<Handle>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let fields = Fields::read(body, edge.body_limit()).await?;
+    let key = request_key(&headers, "sessions", &fields)?;
+    let (input, ignored) = parse(fields)?;
+    let input = CreateSession { key, ..input };
+    edge.check_cwd(&input.settings).await?;
+    let session = edge.daemon.create_session(input).await?;
+    let about = About::new(&session.session_id, None);
+    let created = One { session, ignored: response::some(ignored.clone()) };
+    Ok(response::ignoring(about.mark(response::data(StatusCode::CREATED, created)), &ignored))
+}
+
+/// Closes a session; a running turn is interrupted when that is asked for.
+pub(in crate::http) async fn close(
+    State(edge): State<Handle>,
+    session_id: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    let Path(session_id) = session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
+    let mut query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let interrupt = query.any(|(name, value)| name == INTERRUPT.name && value == "true");
+    let (session, pending) = edge.daemon.close_session(&session_id, interrupt).await?;
+    let about = About::new(&session_id, None);
+    Ok(about.mark(response::data(StatusCode::OK, Closed { session, pending })))
+}
+
+/// The session that is wanted, and the names of the fields that say nothing about it.
+fn parse(fields: Fields) -> Result<(CreateSession, Vec<String>), ApiError> {
+    let mut given = CREATE_SESSION.read(fields)?;
+    let mut ignored = given.ignored();
+    let purpose = given.text("purpose").and_then(|word| Purpose::from_word(&word)).unwrap_or_default();
+    let requests = RequestPolicy {
+        decline: given.text("requests").as_deref() == Some("decline"),
+        timeout_seconds: given.take("requestTimeoutSeconds").and_then(|seconds| seconds.as_u64()),
+    };
+    let (thread_id, fork_from) = (given.text("threadId"), given.text("forkFrom"));
+    let last_turn_id = given.take("lastTurnId");
+    let ephemeral = given.take("ephemeral");
+    let trust = given.take("trust").map(|trust| trust.as_bool().map_or(TrustWord::Ask, TrustWord::Answer));
+    let metadata = match given.take("metadata") {
+        Some(Value::Object(labels)) => {
+            let label = |(key, value): (String, Value)| Some((key, value.as_str()?.to_owned()));
+            labels.into_iter().filter_map(label).collect()
+        }
+        _ => BTreeMap::new(),
+    };
+    let mut settings = given.settings();
+    if let Some(ephemeral) = ephemeral
+        && thread_id.is_none()
+    {
+        // A resumed thread is what it was; thread/resume takes no such word.
+        settings.insert("ephemeral".to_owned(), ephemeral);
+    }
+    match (last_turn_id, &fork_from) {
+        (Some(turn_id), Some(_)) => drop(settings.insert("lastTurnId".to_owned(), turn_id)),
+        // Nothing but a copy can end before its source does.
+        (Some(_), None) => ignored.push("lastTurnId".to_owned()),
+        (None, _) => {}
+    }
+    let input =
+        CreateSession { purpose, metadata, thread_id, fork_from, settings, requests, trust, key: None };
+    Ok((input, ignored))
+}

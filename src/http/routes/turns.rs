@@ -1,0 +1,248 @@
+//! `POST /v1/codexd/turn`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::Response;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::daemon::{DaemonError, Interrupted, SessionView, SubmitTurn, TurnAccepted, WhenBusy};
+use crate::http::access_log::About;
+use crate::http::bodies::{INTERRUPT_TURN, SUBMIT_TURN};
+use crate::http::body::{Fields, request_key};
+use crate::http::error::ApiError;
+use crate::http::queries::WAIT;
+use crate::http::{Handle, response};
+use crate::state::{Session, Turn};
+
+/// A turn of a session's thread; absent values are written out as `null`.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(rename = "Turn")]
+pub(in crate::http) struct TurnBody {
+    /// Its name.
+    turn_id: String,
+    /// The session it was asked of, which has the turns of its thread.
+    session_id: String,
+    /// The session that started it; `null` when another client of the app-server did, or that is not known any more.
+    started_by: Option<String>,
+    /// Its thread.
+    thread_id: Option<String>,
+    /// `inProgress`, `completed`, `interrupted`, `failed`, or a newer word of the app-server.
+    status: String,
+    /// When it was accepted, RFC 3339, UTC, milliseconds.
+    started_at: String,
+    /// When it ended, RFC 3339, UTC, milliseconds.
+    completed_at: Option<String>,
+    /// The final answer: the newest message of the agent.
+    text: Option<String>,
+    /// The last error, in the app-server's form.
+    error: Option<Value>,
+    /// Tokens used, in the app-server's form.
+    token_usage: Option<Value>,
+    /// What happened, in short: each item's type, id, status and a few words.
+    items: Vec<Value>,
+}
+
+impl TurnBody {
+    /// The body for who asked a session for a turn.
+    fn new(session_id: &str, turn: &Turn) -> Self {
+        Self {
+            turn_id: turn.turn_id.clone(),
+            session_id: session_id.to_owned(),
+            started_by: turn.started_by.clone(),
+            thread_id: Some(turn.thread_id.clone()),
+            status: turn.status.clone(),
+            started_at: turn.started_at.clone(),
+            completed_at: turn.completed_at.clone(),
+            text: turn.text.clone(),
+            error: turn.error.clone(),
+            token_usage: turn.token_usage.clone(),
+            items: turn.items.clone(),
+        }
+    }
+}
+
+/// What became of a turn that was submitted.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::http) struct Accepted {
+    /// Always `true`.
+    accepted: bool,
+    session: Arc<Session>,
+    /// The turn; `null` when it waits in the queue.
+    turn_id: Option<String>,
+    /// Its name in the queue, when it waits there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_id: Option<String>,
+    /// The turn at its end, or when the time was over; only with `wait`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    turn: Option<TurnBody>,
+    /// The fields of the request's body that were ignored: there are none of these names, `input` was there too, or the
+    /// turn was steered, which takes only the input; absent without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ignored: Option<Vec<String>>,
+}
+
+/// One turn.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "OneTurn")]
+pub(in crate::http) struct One {
+    turn: TurnBody,
+}
+
+/// The session of a turn that was taken out of the queue.
+#[derive(Serialize, JsonSchema)]
+pub(in crate::http) struct Withdrawn {
+    #[serde(flatten)]
+    view: SessionView,
+    /// Whether the turn was on its way to the app-server, has not ended yet and is interrupted as soon as possible.
+    pending: bool,
+}
+
+/// What became of an interrupt.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::http) struct InterruptAnswer {
+    /// Whether the turn ended by it.
+    interrupted: bool,
+    /// Whether the turn has not ended yet and is interrupted as soon as possible.
+    pending: bool,
+    /// The turn; `null` while it is not known which one it becomes, and when it was taken back before it began.
+    turn: Option<TurnBody>,
+    /// Whether the commands that the turn had started were ended too.
+    commands_ended: bool,
+    /// Why not, as a sentence.
+    commands_reason: Option<String>,
+    /// The fields of the request's body that were ignored, because there are none of these names; absent without any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ignored: Option<Vec<String>>,
+}
+
+/// Starts a turn, steers the running one, or queues it; with `wait` it answers when the turn is over.
+pub(in crate::http) async fn submit(
+    State(edge): State<Handle>,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let wait = wait(&uri)?;
+    let fields = Fields::read(body, edge.body_limit()).await?;
+    let key = request_key(&headers, "turn", &fields)?;
+    let (input, mut ignored) = parse(fields)?;
+    let input = SubmitTurn { key, ..input };
+    edge.check_cwd(&input.settings).await?;
+    let settings: Vec<String> = input.settings.keys().cloned().collect();
+    let is_for_one_turn = input.expected_turn_id.is_some();
+    let TurnAccepted { mut session, turn_id, queue_id, steered } = edge.daemon.submit_turn(input).await?;
+    if steered || is_for_one_turn {
+        // turn/steer takes nothing but the input.
+        ignored.extend(settings);
+    }
+    let mut turn = None;
+    if let (Some(turn_id), Some(patience)) = (&turn_id, wait) {
+        let at_its_end = edge.daemon.turn_when_over(&session.session_id, turn_id, patience).await?;
+        turn = Some(TurnBody::new(&session.session_id, &at_its_end));
+        // As it is after the turn; one that was closed and forgotten meanwhile stays as it was.
+        session = edge.daemon.session(&session.session_id).unwrap_or(session);
+    }
+    let about = About::new(&session.session_id, turn_id.as_deref());
+    let names = response::some(ignored.clone());
+    let accepted = Accepted { accepted: true, session, turn_id, queue_id, turn, ignored: names };
+    Ok(response::ignoring(about.mark(response::data(StatusCode::ACCEPTED, accepted)), &ignored))
+}
+
+/// One turn; with `wait` as it is when it is over.
+pub(in crate::http) async fn read(
+    State(edge): State<Handle>,
+    names: Result<Path<(String, String)>, PathRejection>,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    // A name that is not even text is the name of nothing.
+    let Path((session_id, turn_id)) =
+        names.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
+    let turn = match wait(&uri)? {
+        Some(patience) => edge.daemon.turn_when_over(&session_id, &turn_id, patience).await?,
+        None => edge.daemon.turn(&session_id, &turn_id).await?,
+    };
+    let about = About::new(&session_id, Some(&turn.turn_id));
+    Ok(about.mark(response::data(StatusCode::OK, One { turn: TurnBody::new(&session_id, &turn) })))
+}
+
+/// Takes a turn that waits out of the queue; the answer is its session without it.
+///
+/// One that is on its way to the app-server is interrupted.
+pub(in crate::http) async fn withdraw(
+    State(edge): State<Handle>,
+    names: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let Path((session_id, queue_id)) =
+        names.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
+    let pending = edge.daemon.withdraw_turn(&session_id, &queue_id).await?;
+    let view = edge.daemon.session_view(&session_id)?;
+    Ok(About::new(&session_id, None).mark(response::data(StatusCode::OK, Withdrawn { view, pending })))
+}
+
+/// Lets the turns that wait in a session begin again; the answer is its session.
+pub(in crate::http) async fn resume_queue(
+    State(edge): State<Handle>,
+    session_id: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let Path(session_id) = session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
+    let view = edge.daemon.resume_queue(&session_id).await?;
+    Ok(About::new(&session_id, None).mark(response::data(StatusCode::ACCEPTED, view)))
+}
+
+/// Interrupts the running turn of a session.
+pub(in crate::http) async fn interrupt(State(edge): State<Handle>, body: Body) -> Result<Response, ApiError> {
+    let mut given = INTERRUPT_TURN.read(Fields::read(body, edge.body_limit()).await?)?;
+    let ignored = given.ignored();
+    let session_id = given.text("sessionId").unwrap_or_default();
+    let turn_id = given.text("turnId");
+    let Interrupted { turn, pending, commands_ended, reason } =
+        edge.daemon.interrupt_turn(&session_id, turn_id.as_deref()).await?;
+    let answer = InterruptAnswer {
+        interrupted: turn.as_ref().map_or(!pending, |turn| turn.status == "interrupted"),
+        pending,
+        turn: turn.as_ref().map(|turn| TurnBody::new(&session_id, turn)),
+        commands_ended,
+        commands_reason: reason,
+        ignored: response::some(ignored.clone()),
+    };
+    let about = About::new(&session_id, turn.as_ref().map(|turn| turn.turn_id.as_str()));
+    Ok(response::ignoring(about.mark(response::data(StatusCode::ACCEPTED, answer)), &ignored))
+}
+
+/// How long a request waits for the end of a turn.
+fn wait(uri: &Uri) -> Result<Option<Duration>, ApiError> {
+    let Some(value) = WAIT.of(uri.query()) else { return Ok(None) };
+    let seconds = WAIT.number(value.trim()).map_err(ApiError::bad_request)?;
+    Ok(Some(Duration::from_secs(seconds)))
+}
+
+/// The turn that is wanted, and the names of the fields that say nothing about any turn.
+fn parse(fields: Fields) -> Result<(SubmitTurn, Vec<String>), ApiError> {
+    let mut given = SUBMIT_TURN.read(fields)?;
+    let ignored = given.ignored();
+    // The form demands a session and something to say.
+    let session_id = given.text("sessionId").unwrap_or_default();
+    let input = match given.take("input").or(given.take("prompt")) {
+        Some(Value::Array(items)) => items,
+        text => vec![json!({ "type": "text", "text": text, "text_elements": [] })],
+    };
+    let expected_turn_id = given.text("expectedTurnId");
+    let when_busy = match given.text("whenBusy").as_deref() {
+        Some("steer") => WhenBusy::Steer,
+        Some("queue") => WhenBusy::Queue,
+        _ => WhenBusy::Refuse,
+    };
+    let settings = given.settings();
+    let input = SubmitTurn { session_id, input, expected_turn_id, when_busy, settings, key: None };
+    Ok((input, ignored))
+}

@@ -1,0 +1,82 @@
+//! The event log as pages of JSON.
+
+use std::time::{Duration, Instant};
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::filter::Filter;
+use super::query::Query;
+use crate::http::error::ApiError;
+use crate::http::{Handle, response};
+use crate::journal::{Bounds, Cursor, Next};
+use crate::state::Event;
+
+/// How many bytes of events a page has about at most; one event is always taken.
+const BYTES: usize = 4 * 1024 * 1024;
+/// How long events that do not pass the filter are looked through for one page.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A page of events.
+#[derive(Serialize, JsonSchema)]
+pub(in crate::http) struct Page {
+    /// Oldest first.
+    #[schemars(with = "Vec<Event>")]
+    events: Vec<Value>,
+    /// Where to go on.
+    cursor: String,
+    /// The life of the log that the numbers belong to.
+    epoch: String,
+    /// The number of the oldest event that is kept.
+    oldest: u64,
+    /// The number of the newest event.
+    latest: u64,
+}
+
+/// The events after the cursor, or from the oldest one on; `cursor` says where to go on.
+pub(in crate::http) async fn answer(edge: &Handle, query: &Query) -> Result<Response, ApiError> {
+    let bounds = edge.daemon.bounds();
+    let oldest = Cursor { epoch: None, seq: bounds.oldest - 1 };
+    let after = query.after.as_ref().unwrap_or(&oldest);
+    let after = bounds.check(after).map_err(|gone| ApiError::cursor_gone(super::gap(&bounds, gone), gone))?;
+    let mut filter = Filter::of(edge, query)?;
+    let failed = |error: std::io::Error| ApiError::unreadable(&error);
+
+    let mut reading = edge.daemon.follow(after);
+    let mut events: Vec<Value> = Vec::new();
+    let (mut cursor, mut bytes) = (after, 0);
+    let began = Instant::now();
+    'page: while began.elapsed() < PATIENCE {
+        let lines = match reading.step().await.map_err(failed)? {
+            Some(Next::Lines(lines)) => lines,
+            // What came before is a page of its own; the next one says what is missing.
+            Some(Next::Missing(_)) if cursor > after => break,
+            Some(Next::Missing(hole)) => {
+                let gap = super::lost(&edge.daemon.bounds(), hole);
+                return Err(ApiError::cursor_gone(gap, crate::journal::Gone::Lost));
+            }
+            Some(Next::Gone) => {
+                let bounds = edge.daemon.bounds();
+                let gone = crate::journal::Gone::Expired;
+                return Err(ApiError::cursor_gone(super::gap(&bounds, gone), gone));
+            }
+            None => break,
+        };
+        for line in lines {
+            if filter.passes(&line) {
+                if events.len() == query.limit || (bytes > 0 && bytes + line.len() > BYTES) {
+                    break 'page;
+                }
+                bytes += line.len();
+                events.push(serde_json::from_slice(line.json()).unwrap_or_default());
+            }
+            cursor = line.seq;
+        }
+    }
+    let Bounds { epoch, oldest, latest } = edge.daemon.bounds();
+    let page = Page { events, cursor: format!("{epoch}-{cursor}"), epoch, oldest, latest };
+    Ok(response::data(StatusCode::OK, page))
+}
