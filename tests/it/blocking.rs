@@ -15,6 +15,7 @@ use crate::support::daemon::Daemon;
 use crate::support::hanging::Hanging;
 use crate::support::http::{Target, get, post, request};
 use crate::support::scratch;
+use crate::support::wait::wait_until_async;
 
 /// Many times the workers of the runtime, and more than the threads of any pool.
 const CALLERS: usize = 40;
@@ -80,7 +81,12 @@ async fn directories_that_hang_keep_only_those_who_name_them() {
     assert!(message.contains(&format!("{:?} did not answer within 5 s", hanging.path())), "{message}");
     assert!(asked.elapsed() < AT_ONCE, "{:?}", asked.elapsed());
     hanging.release();
-    let gone = post(&daemon, SESSIONS, &json!({ "cwd": hanging.path() })).await;
+    // The directory counts as unavailable until the calls that wait for it have returned.
+    let gone = wait_until_async("an answer about the directory", async || {
+        let answer = post(&daemon, SESSIONS, &json!({ "cwd": hanging.path() })).await;
+        (answer.status != 503).then_some(answer)
+    })
+    .await;
     assert!(gone.error(400, "bad_request").contains("must be a directory that exists"), "{}", gone.text);
 }
 

@@ -110,6 +110,8 @@ impl Client<'_> {
             Ok(ending) => ending,
             // Nothing was taken for as long as a client may take nothing.
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                let limit = self.edge.daemon.config().limits.client_timeout;
+                tracing::info!(seconds = limit.as_secs(), "closing a WebSocket whose client reads nothing");
                 Ending::close(TOO_SLOW, "Nothing was read for too long; resume from your last cursor.")
             }
             Err(_) => Ending::Gone,

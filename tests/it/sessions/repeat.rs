@@ -97,7 +97,9 @@ async fn the_order_of_fields_is_no_part_of_a_request_at_any_depth() {
     let two = |one: &str, other: &str| {
         turn(&format!(r#"{{"type": "text", "text": "{one}"}}, {{"text": "{other}", "type": "text"}}"#))
     };
-    keyed(TURN, "l", &two("a", "b")).await;
+    idle(&daemon, &session_id).await;
+    let taken = keyed(TURN, "l", &two("a", "b")).await;
+    assert_eq!(taken.status, 202, "{}", taken.text);
     keyed(TURN, "l", &two("b", "a")).await.error(422, "idempotency_key_reused");
 }
 
