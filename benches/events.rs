@@ -1,6 +1,6 @@
 //! How many events a second go through the daemon, and what that costs.
 //!
-//! `cargo bench --bench events` lets the embedded app-server emit deltas as fast as it can and counts what clients get
+//! `cargo bench --bench events` lets the fake app-server emit deltas as fast as it can and counts what clients get
 //! over WebSocket.
 //! The floor is a raw relay in the same run: the same pipe, the same bytes appended to a file, one frame a line, nothing
 //! parsed.
@@ -20,6 +20,8 @@
 mod client;
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "../tests/fake_codex/program.rs"]
+mod fake_codex;
 #[path = "support/floor.rs"]
 mod floor;
 

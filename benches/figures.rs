@@ -1,6 +1,6 @@
 //! How fast the daemon starts and takes turns, and what it costs to leave running.
 //!
-//! `cargo bench --bench figures` prints, for the release build with the embedded app-server: the time from spawn to the
+//! `cargo bench --bench figures` prints, for the release build with the fake app-server: the time from spawn to the
 //! first 200 of `/healthz`, the resident memory and the processor time when idle, the time of `GET /healthz`, the time of `POST /v1/codexd/turn` (50th and 99th percentile),
 //! and the time from sending a turn with ten deltas to its completion on the event stream.
 //! Every figure is a median of several runs.
@@ -17,6 +17,8 @@
 mod client;
 #[path = "support/daemon.rs"]
 mod daemon;
+#[path = "../tests/fake_codex/program.rs"]
+mod fake_codex;
 
 use std::time::{Duration, Instant};
 

@@ -42,7 +42,7 @@
 //! - [`codex`]: the messages on the wire, the calls, the connections, the child process.
 //! - [`journal`]: the log; lines and numbers, without a notion of what they mean.
 //! - [`state`]: the records and the one rule that changes them; pure but for the snapshots.
-//! - [`embedded`]: an offline app-server for `codexd smoke` and the tests; a program of its own in the same binary.
+//! - [`embedded`]: the fake app-server of the tests, for `codexd smoke`.
 //! - [`cli`]: the command line, as words.
 //! - [`blocking`]: bounded threads for calls that may block without end.
 //! - [`config`]: flags over variables over defaults; the only reader of the environment.

@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::fake_codex::fake_codex;
+
 pub(crate) struct Daemon {
     process: Child,
     pub(crate) authority: String,
@@ -18,10 +20,10 @@ impl Daemon {
         let process = Command::new(env!("CARGO_BIN_EXE_codexd"))
             .args(["start", "--local-api-base", &format!("http://{free}")])
             .args(["--repo-root", folder.path().to_str().unwrap()])
-            .args(["--server-command", env!("CARGO_BIN_EXE_codexd")])
+            .args(["--server-command", fake_codex()])
             // As many as the largest crowd of the benchmarks.
             .args(["--websocket-limit", "128"])
-            .args(["--server-arg", "embedded-app-server"])
+            .args(["--server-arg", "app-server"])
             .env("BAA_CODEXD_LOG", "error")
             .stdout(Stdio::null())
             .spawn()

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::client::Stream;
+use crate::fake_codex::fake_codex;
 
-/// Lets the embedded app-server emit deltas, appends its output to a file and passes each line on as one frame to one
+/// Lets the fake app-server emit deltas, appends its output to a file and passes each line on as one frame to one
 /// client; returns how long that took.
 pub(crate) fn relay(deltas: usize) -> Duration {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_codexd"))
-        .arg("embedded-app-server")
+    let mut child = Command::new(fake_codex())
+        .arg("app-server")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

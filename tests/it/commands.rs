@@ -11,6 +11,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 use crate::api::{Ended, create, ready, run, start, text, turn};
 use crate::support::daemon::{Daemon, codexd};
+use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Target, get};
 use crate::support::scratch;
 use crate::support::wait::DEADLINE;
@@ -361,22 +362,24 @@ async fn help_answers_in_json_too() {
     assert!(unknown.stderr.contains("nothing"), "{}", unknown.stderr);
 }
 
-/// The flags of a daemon with the embedded app-server on a free port.
-const EMBEDDED: [&str; 8] = [
-    "--local-api-base",
-    "http://127.0.0.1:0",
-    "--server-command",
-    env!("CARGO_BIN_EXE_codexd"),
-    "--server-arg",
-    "embedded-app-server",
-    "--node-id",
-    "lab",
-];
+/// The flags of a daemon with the fake app-server on a free port.
+fn fake_flags() -> [&'static str; 8] {
+    [
+        "--local-api-base",
+        "http://127.0.0.1:0",
+        "--server-command",
+        fake_codex(),
+        "--server-arg",
+        "app-server",
+        "--node-id",
+        "lab",
+    ]
+}
 
 #[tokio::test]
 async fn start_is_the_default_and_says_all_on_one_line() {
     let home = home();
-    let mut command = tokio::process::Command::from(command(home.path(), &EMBEDDED));
+    let mut command = tokio::process::Command::from(command(home.path(), &fake_flags()));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
     let mut process = command.spawn().unwrap();
     let mut stdout = BufReader::new(process.stdout.take().unwrap());
@@ -409,7 +412,7 @@ async fn start_is_the_default_and_says_all_on_one_line() {
 #[tokio::test]
 async fn run_once_starts_says_how_it_is_and_stops() {
     let home = home();
-    let once = codexd_says(home.path(), &[EMBEDDED.as_slice(), &["--run-once", "--json"]].concat()).await;
+    let once = codexd_says(home.path(), &[fake_flags().as_slice(), &["--run-once", "--json"]].concat()).await;
     assert_eq!(once.code, Some(0), "{once:?}");
     let status = document(&once);
     let daemon = &status["snapshot"]["daemon"];
@@ -420,7 +423,7 @@ async fn run_once_starts_says_how_it_is_and_stops() {
     let has = |event_type: &str| events.iter().any(|event| event["type"] == event_type);
     assert!(has("app-server.connected") && has("daemon.stopped"), "{events:?}");
 
-    let once = codexd_says(home.path(), &[EMBEDDED.as_slice(), &["--run-once"]].concat()).await;
+    let once = codexd_says(home.path(), &[fake_flags().as_slice(), &["--run-once"]].concat()).await;
     assert_eq!((once.code, once.stdout.lines().count()), (Some(0), 1), "{once:?}");
     assert!(once.stdout.contains("started=false"), "{}", once.stdout);
 }

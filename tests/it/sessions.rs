@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 use crate::api::{SESSIONS, TURN, text};
 use crate::support::daemon::{Daemon, DaemonBuilder};
+use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Answer, get, post, request};
 use crate::support::scratch;
 
@@ -33,13 +34,13 @@ impl Wiretap {
 
     /// A daemon with this app-server.
     pub(crate) fn builder(&self) -> DaemonBuilder {
-        self.builder_with("tee -a \"$0\" | { \"$1\" embedded-app-server --store \"$2\" || kill -KILL 0; }")
+        self.builder_with("tee -a \"$0\" | { \"$1\" app-server --store \"$2\" || kill -KILL 0; }")
     }
 
     /// A daemon that hears nothing of turns but the answers to its calls.
     fn deaf_builder(&self) -> DaemonBuilder {
         self.builder_with(
-            "tee -a \"$0\" | \"$1\" embedded-app-server --store \"$2\" | grep --line-buffered -v -e emittedAtMs -e \
+            "tee -a \"$0\" | \"$1\" app-server --store \"$2\" | grep --line-buffered -v -e emittedAtMs -e \
              '\"userMessage\"'",
         )
     }
@@ -48,7 +49,7 @@ impl Wiretap {
     /// turn a submission became.
     pub(crate) fn unsaid_builder(&self) -> DaemonBuilder {
         self.builder_with(
-            "tee -a \"$0\" | \"$1\" embedded-app-server --store \"$2\" | sed -u \
+            "tee -a \"$0\" | \"$1\" app-server --store \"$2\" | sed -u \
              -e 's/\"userMessage\"/\"hidden\"/g' -e 's/\"clientId\":\"[^\"]*\"/\"clientId\":null/g'",
         )
     }
@@ -56,7 +57,7 @@ impl Wiretap {
     /// A daemon that is not told of the items that the user said; a turn that is asked for has them.
     pub(crate) fn untold_builder(&self) -> DaemonBuilder {
         self.builder_with(
-            "tee -a \"$0\" | \"$1\" embedded-app-server --store \"$2\" | grep --line-buffered -v \
+            "tee -a \"$0\" | \"$1\" app-server --store \"$2\" | grep --line-buffered -v \
              '\"userMessage\".*emittedAtMs'",
         )
     }
@@ -65,13 +66,13 @@ impl Wiretap {
     pub(crate) fn slow_builder(&self) -> DaemonBuilder {
         self.builder_with(
             "tee -a \"$0\" | while IFS= read -r line; do sleep 0.5; printf '%s\\n' \"$line\"; done | \"$1\" \
-             embedded-app-server --store \"$2\"",
+             app-server --store \"$2\"",
         )
     }
 
     fn builder_with(&self, script: &str) -> DaemonBuilder {
         let (heard, store) = (self.heard(), self.store());
-        let program = env!("CARGO_BIN_EXE_codexd");
+        let program = fake_codex();
         Daemon::builder()
             .server("sh", &["-c", script, heard.to_str().unwrap(), program, store.to_str().unwrap()])
     }

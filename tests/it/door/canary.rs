@@ -222,7 +222,7 @@ async fn no_token_and_no_prompt_is_where_it_does_not_belong() {
 
     add_processes(&mut asker.places, &daemon, true);
     #[cfg(target_os = "linux")]
-    for kind in [" start ", " guard ", "codexd embedded-app-server "] {
+    for kind in [" start ", " guard ", "fake_codex app-server "] {
         let kinds =
             asker.places.names().filter(|name| name.starts_with("the environment") && name.contains(kind));
         assert_eq!(kinds.count(), 1, "the process of {kind:?}");

@@ -18,6 +18,7 @@ use super::wire::{HANDSHAKE, Wire, WireAnswer, head};
 use crate::api::{SESSIONS, ready, request_bytes, run, session, start};
 use crate::files::prepared;
 use crate::support::daemon::{Daemon, codexd};
+use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Target, get};
 use crate::support::scratch;
 
@@ -309,10 +310,11 @@ async fn root_passes_where_the_daemon_is_not_root() {
     if !can_change_users("door::other_user::root_passes_where_the_daemon_is_not_root") {
         return;
     }
-    // The program may be where nobody else can get at it.
+    // The programs may be where nobody else can get at them.
     let home = public_directory("nobody");
-    let (program, store) = (home.path().join("codexd"), home.path().join("store"));
+    let [program, server, store] = ["codexd", "fake_codex", "store"].map(|name| home.path().join(name));
     fs::copy(env!("CARGO_BIN_EXE_codexd"), &program).unwrap();
+    fs::copy(fake_codex(), &server).unwrap();
     fs::create_dir(&store).unwrap();
     std::os::unix::fs::chown(&store, Some(NOBODY), Some(NOBODY)).unwrap();
     let become_nobody = "chown -R 65534:65534 \"$(dirname \"$HOME\")\" \
@@ -320,7 +322,7 @@ async fn root_passes_where_the_daemon_is_not_root() {
     let daemon = prepared(become_nobody)
         .within(public_directory("test"))
         .env("CODEXD_TEST_PROGRAM", &program)
-        .server(&program, &["embedded-app-server", "--store", store.to_str().unwrap()])
+        .server(&server, &["app-server", "--store", store.to_str().unwrap()])
         .start()
         .await;
     ready(&daemon).await;

@@ -9,6 +9,7 @@ use crate::api::{SESSIONS, TURN, ask_turn, create, idle, keys, logged, session, 
 use crate::sessions::Wiretap;
 use crate::support::codex::untrusted;
 use crate::support::daemon::Daemon;
+use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Target, get, post, raw, request};
 use crate::support::scratch;
 use crate::support::wait::wait_until;
@@ -194,8 +195,8 @@ async fn what_only_the_app_server_can_judge_it_judges() {
 
 /// A daemon whose child writes down what it is told.
 async fn listening_daemon(file: &std::path::Path) -> Daemon {
-    let script = "tee \"$0\" | \"$1\" embedded-app-server";
-    let (file, program) = (file.to_str().unwrap(), env!("CARGO_BIN_EXE_codexd"));
+    let script = "tee \"$0\" | \"$1\" app-server";
+    let (file, program) = (file.to_str().unwrap(), fake_codex());
     Daemon::builder().server("sh", &["-c", script, file, program]).start().await
 }
 
@@ -451,8 +452,8 @@ async fn the_fields_that_are_ignored_are_named() {
 async fn what_a_codex_session_sets_for_its_commands_does_not_reach_the_app_server() {
     let directory = scratch::directory("test");
     let file = directory.path().join("environment");
-    let script = "env > \"$0.part\" && mv \"$0.part\" \"$0\"; exec \"$1\" embedded-app-server --store \"$2\"";
-    let (program, store) = (env!("CARGO_BIN_EXE_codexd"), directory.path().join("store"));
+    let script = "env > \"$0.part\" && mv \"$0.part\" \"$0\"; exec \"$1\" app-server --store \"$2\"";
+    let (program, store) = (fake_codex(), directory.path().join("store"));
     let arguments = ["-c", script, file.to_str().unwrap(), program, store.to_str().unwrap()];
     let mut builder = Daemon::builder().server("sh", &arguments).env("CODEX_HOME", directory.path());
     let names = [

@@ -9,6 +9,7 @@ use crate::api::{
     SESSIONS, assert_no_survivors, child_that_is, create, logged_type, not_ready, ready, run, start,
 };
 use crate::support::daemon::{Daemon, codexd};
+use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Target, get, post};
 use crate::support::scratch;
 
@@ -40,8 +41,8 @@ async fn a_start_is_told_in_order() {
     let (started, connected) = (find("child.started"), find("app-server.connected"));
     let pid = started["detail"]["pid"].as_u64().unwrap();
     assert_eq!(started["message"], format!("Started Codex child process {pid}."));
-    assert_eq!(started["detail"]["command"], env!("CARGO_BIN_EXE_codexd"));
-    assert_eq!(started["detail"]["args"][0], "embedded-app-server");
+    assert_eq!(started["detail"]["command"], fake_codex());
+    assert_eq!(started["detail"]["args"][0], "app-server");
     for key in ["endpoint", "platformFamily", "platformOs", "userAgent"] {
         assert!(connected["detail"][key].is_string(), "{connected}");
     }

@@ -13,13 +13,15 @@ use tempfile::TempDir;
 use crate::api::{Ended, ready, run, start};
 use crate::support::codex::{CodexHome, codex};
 use crate::support::daemon::{Daemon, codexd};
+use crate::support::fake_codex::fake_codex;
 use crate::support::http::Target;
 use crate::support::model::MockModel;
 use crate::support::scratch;
 
-/// Flags for an app-server that is this program.
-const EMBEDDED: [&str; 2] =
-    [concat!("--server-command=", env!("CARGO_BIN_EXE_codexd")), "--server-arg=embedded-app-server"];
+/// The flags of a daemon with the fake app-server.
+fn fake_flags() -> [&'static str; 3] {
+    ["--server-command", fake_codex(), "--server-arg=app-server"]
+}
 
 fn home() -> TempDir {
     scratch::directory("doctor")
@@ -62,7 +64,7 @@ impl Findings {
 }
 
 async fn doctor(home: &Path, arguments: &[&str]) -> Findings {
-    let arguments = [EMBEDDED.as_slice(), &["--json"], arguments].concat();
+    let arguments = [fake_flags().as_slice(), &["--json"], arguments].concat();
     Findings::of(&run(command(home, &arguments)).await)
 }
 
@@ -110,7 +112,7 @@ async fn where_all_is_well_it_says_so_and_makes_nothing() {
     std::os::unix::fs::symlink(stand_in, bin.path().join("systemctl")).unwrap();
     let address = free_address();
     let asked = |format: &[&str]| {
-        let mut command = command(home.path(), &[EMBEDDED.as_slice(), &[&address], format].concat());
+        let mut command = command(home.path(), &[fake_flags().as_slice(), &[&address], format].concat());
         command.env(
             "PATH",
             std::env::join_paths([bin.path(), Path::new("/usr/bin"), Path::new("/bin")]).unwrap(),
@@ -131,6 +133,7 @@ async fn where_all_is_well_it_says_so_and_makes_nothing() {
     let plain = megabytes(&found.stdout)
         .replace(home.path().to_str().unwrap(), "HOME")
         .replace(env!("CARGO_BIN_EXE_codexd"), "CODEXD")
+        .replace(fake_codex(), "FAKE_CODEX")
         .replace(address.strip_prefix("--local-api-base=").unwrap(), "BASE")
         .replace(env!("CARGO_PKG_VERSION"), "VERSION");
     assert_eq!(plain, include_str!("snapshots/doctor.json"));
@@ -213,8 +216,9 @@ async fn a_codex_that_is_of_no_use_is_found_out() {
     found.assert("app-server", "fail", "exited with code 7. It said last: gone");
     assert!(!found.checks.contains_key("login"));
 
-    let startup =
-        |word: &'static str| [EMBEDDED[0], EMBEDDED[1], "--server-arg=--startup", word, "--start-timeout=1"];
+    let startup = |word: &'static str| {
+        [fake_flags().as_slice(), &["--server-arg=--startup", word, "--start-timeout=1"]].concat()
+    };
     let found = asked(&startup("--server-arg=hang-initialize")).await;
     found.assert("app-server", "fail", "did not answer initialize within 1 s");
     let found = asked(&startup("--server-arg=refuse-initialize")).await;

@@ -7,6 +7,7 @@ use crate::api::{logged_type, not_ready, run};
 use crate::people::Person;
 use crate::support::codex::CodexHome;
 use crate::support::daemon::{Daemon, codexd};
+use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Target, get, get_text, post};
 use crate::support::model::MockModel;
 use crate::support::wait::wait_until_async;
@@ -47,12 +48,7 @@ async fn doctor(stage: &Stage) -> (Option<i32>, String) {
     let mut command = codexd(&stage.home.user_home());
     let folder = |name: &str, path: std::path::PathBuf| format!("--{name}={}", path.display());
     command
-        .args([
-            "doctor",
-            "--server-command",
-            env!("CARGO_BIN_EXE_codexd"),
-            "--server-arg=embedded-app-server",
-        ])
+        .args(["doctor", "--server-command", fake_codex(), "--server-arg=app-server"])
         .arg(format!("--local-api-base={}", stage.daemon.base_url()))
         .arg(folder("state-dir", stage.daemon.state_dir()))
         .arg(folder("logs-dir", stage.daemon.logs_dir()))

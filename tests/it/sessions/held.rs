@@ -185,7 +185,7 @@ async fn an_outcome_that_an_old_codex_cannot_tell_is_unknown_and_runs_nothing_tw
     let wiretap = Wiretap::new();
     let old = |wiretap: &Wiretap| {
         wiretap.builder_with(
-            "tee -a \"$0\" | { \"$1\" embedded-app-server --store \"$2\" --startup version=0.130.0 || kill -KILL 0; }",
+            "tee -a \"$0\" | { \"$1\" app-server --store \"$2\" --startup version=0.130.0 || kill -KILL 0; }",
         )
     };
     let mut daemon = old(&wiretap).start().await;

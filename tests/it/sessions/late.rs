@@ -10,7 +10,8 @@ use crate::support::wait::wait_until_async;
 
 /// An app-server that takes longer to start a thread than its daemon lets a client wait.
 fn late(wiretap: &Wiretap) -> DaemonBuilder {
-    let script = "tee -a \"$0\" | { \"$1\" embedded-app-server --store \"$2\" --startup late-start=1500 || kill -KILL 0; }";
+    let script =
+        "tee -a \"$0\" | { \"$1\" app-server --store \"$2\" --startup late-start=1500 || kill -KILL 0; }";
     wiretap.builder_with(script).arg("--call-timeout=1")
 }
 

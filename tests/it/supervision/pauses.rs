@@ -11,6 +11,7 @@ use super::{child, generation, signal};
 use crate::api::{SESSIONS, assert_no_survivors, create, logged_type, not_ready, ready, setback, start};
 use crate::people::Person;
 use crate::support::daemon::Daemon;
+use crate::support::fake_codex::fake_codex;
 use crate::support::http::post;
 use crate::support::scratch;
 
@@ -65,9 +66,9 @@ async fn a_call_waits_for_the_next_one() {
 async fn a_program_that_is_installed_later_is_found() {
     let folder = scratch::directory("test");
     let program = folder.path().join("codex");
-    let daemon = Daemon::builder().server(&program, &["embedded-app-server"]).start().await;
+    let daemon = Daemon::builder().server(&program, &["app-server"]).start().await;
     assert_eq!(setback(&daemon).await["detail"]["exitCode"], json!(null));
-    symlink(env!("CARGO_BIN_EXE_codexd"), &program).unwrap();
+    symlink(fake_codex(), &program).unwrap();
     generation(&daemon, 2).await;
     assert_eq!(create(&daemon, json!({})).await["status"], "active");
 }

@@ -11,6 +11,7 @@ use super::{assert_no_strangers, child, generation, signal};
 use crate::api::{SESSIONS, TURN, assert_no_survivors, create, idle, ready, text, try_post, turn};
 use crate::history::dice::{Dice, seed};
 use crate::support::daemon::{Daemon, DaemonBuilder};
+use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Target, get};
 use crate::support::scratch;
 
@@ -76,9 +77,9 @@ async fn every_turn_ends_and_every_session_goes_on_whoever_is_killed() {
 }
 
 fn builder(store: &TempDir) -> DaemonBuilder {
-    let program = env!("CARGO_BIN_EXE_codexd");
+    let program = fake_codex();
     let store = store.path().join("store");
-    Daemon::builder().server(program, &["embedded-app-server", "--store", store.to_str().unwrap()])
+    Daemon::builder().server(program, &["app-server", "--store", store.to_str().unwrap()])
 }
 
 /// Asks for a turn in each session; those that were acknowledged.

@@ -6,6 +6,8 @@
 
 pub(crate) mod codex;
 pub(crate) mod daemon;
+#[path = "../../fake_codex/program.rs"]
+pub(crate) mod fake_codex;
 #[cfg(target_os = "linux")]
 pub(crate) mod hanging;
 pub(crate) mod http;

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::api::{SESSIONS, logged_type, ready};
 use crate::support::daemon::Daemon;
+use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Target, get};
 use crate::support::scratch;
 use crate::support::wait::wait_until;
@@ -48,10 +49,10 @@ impl Guarded {
     pub(super) async fn start() -> (Self, Moment) {
         let home = scratch::directory("told");
         let (told, store) = (home.path().join("told"), home.path().join("store"));
-        let script = r#"tee "$0" | "$1" embedded-app-server --store "$2""#;
-        let codexd = env!("CARGO_BIN_EXE_codexd");
+        let script = r#"tee "$0" | "$1" app-server --store "$2""#;
+        let program = fake_codex();
         let words: [&OsStr; 5] =
-            ["-c".as_ref(), script.as_ref(), told.as_os_str(), codexd.as_ref(), store.as_ref()];
+            ["-c".as_ref(), script.as_ref(), told.as_os_str(), program.as_ref(), store.as_ref()];
         // Nothing is asked of the app-server because it is silent.
         let daemon = Daemon::builder().server("sh", &words).arg("--check-interval").arg("3600").start().await;
         ready(&daemon).await;

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::{Daemon, MARK, Refusal, clean_command, repo_root};
 use crate::support::codex::{Codex, CodexHome, codex, codex_version};
+use crate::support::fake_codex::fake_codex;
 use crate::support::http::Target;
 use crate::support::scratch;
 
@@ -227,12 +228,11 @@ impl Server {
             Self::Other(flags) => flags.clone(),
             Self::Embedded { startup } => {
                 let store = root.join("embedded-store");
-                let mut arguments =
-                    vec![OsStr::new("embedded-app-server"), OsStr::new("--store"), store.as_os_str()];
+                let mut arguments = vec![OsStr::new("app-server"), OsStr::new("--store"), store.as_os_str()];
                 if let Some(word) = startup {
                     arguments.extend([OsStr::new("--startup"), OsStr::new(word)]);
                 }
-                server_flags(env!("CARGO_BIN_EXE_codexd"), &arguments)
+                server_flags(fake_codex(), &arguments)
             }
         }
     }

@@ -67,7 +67,7 @@ async fn a_restart_has_the_same_directories_and_another_mark() {
 #[tokio::test]
 async fn the_kind_of_app_server_becomes_flags() {
     let embedded = stand_in().startup("slow").start().await;
-    let flags = "--server-arg embedded-app-server --server-arg --store --server-arg /";
+    let flags = "--server-arg app-server --server-arg --store --server-arg /";
     assert!(arguments(&embedded).contains(flags), "{}", arguments(&embedded));
     assert!(arguments(&embedded).ends_with("--server-arg --startup --server-arg slow"));
     let plain = stand_in().startup("slow").embedded().start().await;

@@ -88,17 +88,17 @@ use shared::{Ending, Shared};
 
 /// What the process is started with.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub(crate) struct Options {
     /// The folder in which threads outlive the process; it is created with the first one.
-    pub store: Option<PathBuf>,
+    pub(crate) store: Option<PathBuf>,
     /// Startup words, as in the table above; one string may hold several.
-    pub startup: Vec<String>,
+    pub(crate) startup: Vec<String>,
 }
 
 /// Serves the protocol on stdin and stdout until stdin ends, and gives back the exit code: 0, or 2 when
 /// the startup words are not understood, or what they say.
 #[must_use]
-pub fn run(options: Options) -> ExitCode {
+pub(crate) fn run(options: Options) -> ExitCode {
     let mut log = io::stderr();
     let startup = match Startup::parse(&options.startup) {
         Ok(startup) => startup,
