@@ -177,6 +177,12 @@ impl Client {
     }
 }
 
+/// A directory for a store, removed when dropped.
+fn directory() -> tempfile::TempDir {
+    let parent = option_env!("CARGO_TARGET_TMPDIR").unwrap_or("/tmp");
+    tempfile::Builder::new().prefix("fake-codex-").tempdir_in(parent).unwrap()
+}
+
 fn send_lines(mut output: impl BufRead, lines: &Sender<Vec<u8>>) {
     let mut line = Vec::new();
     while output.read_until(b'\n', &mut line).unwrap() > 0 {

@@ -58,7 +58,7 @@ fn unknown_threads_are_named() {
 
 #[test]
 fn a_thread_outlives_a_crash_and_its_cut_turn_is_interrupted() {
-    let store = tempfile::tempdir().unwrap();
+    let store = super::directory();
     let thread = crashed_thread(store.path());
     let mut client = Client::ready("", Some(store.path()));
     let error = client.call("turn/start", &turn_params(&thread, "x")).unwrap_err();
@@ -76,7 +76,7 @@ fn a_thread_outlives_a_crash_and_its_cut_turn_is_interrupted() {
 
 #[test]
 fn the_end_of_a_turn_is_stored_before_it_is_told() {
-    let store = tempfile::tempdir().unwrap();
+    let store = super::directory();
     let mut client = Client::ready("", Some(store.path()));
     let thread = client.thread();
     finished_turn(&mut client, &thread, "text=one");
@@ -88,7 +88,7 @@ fn the_end_of_a_turn_is_stored_before_it_is_told() {
 
 #[test]
 fn the_history_can_be_left_out_and_paged() {
-    let store = tempfile::tempdir().unwrap();
+    let store = super::directory();
     let thread = crashed_thread(store.path());
     let mut client = Client::ready("", Some(store.path()));
     let result = client.call("thread/resume", &json!({ "threadId": thread, "excludeTurns": true })).unwrap();
@@ -106,7 +106,7 @@ fn the_history_can_be_left_out_and_paged() {
 
 #[test]
 fn a_thread_without_a_turn_is_gone_after_a_restart() {
-    let store = tempfile::tempdir().unwrap();
+    let store = super::directory();
     let mut client = Client::ready("", Some(store.path()));
     let thread = client.thread();
     client.leave();
@@ -117,7 +117,7 @@ fn a_thread_without_a_turn_is_gone_after_a_restart() {
 
 #[test]
 fn a_thread_has_one_writer() {
-    let store = tempfile::tempdir().unwrap();
+    let store = super::directory();
     let mut first = Client::ready("", Some(store.path()));
     let thread = first.thread();
     finished_turn(&mut first, &thread, "x");
