@@ -14,23 +14,23 @@ use tokio::process::{Child, Command};
 
 use crate::api::start;
 use crate::real::trust;
-use crate::support::codex::CodexHome;
+use crate::support::codex::{CodexHome, versions};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get, raw, request};
 use crate::support::model::MockModel;
 use crate::support::scratch;
+use crate::support::skip::skip;
 
 /// The folder with what npm installed.
 const TOOLS: &str = "CODEXD_PAGE_TOOLS";
 /// How long one script may take, on a machine with two slow cores.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The folder with the tools, or nothing after saying loudly what is left out.
+/// The directory with the tools, or `None` after printing what is skipped.
 fn tools(what: &str) -> Option<PathBuf> {
     let tools = std::env::var_os(TOOLS).map(PathBuf::from);
     if tools.is_none() {
-        // The test runner keeps to itself what is printed by a test that passes, but not this.
-        let _ = writeln!(std::io::stderr(), "\nSKIPPED: {what}: {TOOLS} is not set; .ci/page does it");
+        skip(TOOLS, what, &format!("{TOOLS} is not set; .ci/page sets it"));
     }
     tools
 }
@@ -151,7 +151,7 @@ async fn a_conversation_with_an_approval_goes_on_over_a_restart_without_a_lost_o
 #[tokio::test]
 async fn a_directory_is_trusted_by_the_form_alone() {
     let Some(tools) = tools("trust on the page") else { return };
-    for version in trust::VERSIONS {
+    for version in versions() {
         let model = MockModel::start();
         let home = CodexHome::new(&model);
         let daemon = Daemon::builder().real_version(&home, version).start().await;

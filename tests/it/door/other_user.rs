@@ -4,7 +4,7 @@
 //! ready-made program does; one test asks a program of its own.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,15 +21,16 @@ use crate::support::daemon::{Daemon, codexd};
 use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Target, get};
 use crate::support::scratch;
+use crate::support::skip::skip;
 
 /// Nobody, on the systems these tests run on; any other user would do.
 const NOBODY: u32 = 65534;
 /// Yet another one.
 const SOMEBODY: u32 = 65533;
 
-/// Whether this process can be another user; says loudly what is left out when it cannot.
+/// Whether this process can be another user; prints what is skipped when it cannot.
 ///
-/// With `CODEXD_TEST_USERS=required` nothing may be left out.
+/// Panics instead where `CODEXD_TEST_USERS` is `required`.
 fn can_change_users(what: &str) -> bool {
     let setpriv = || Command::new("setpriv").arg("--version").stdout(Stdio::null()).status();
     let why = if !rustix::process::geteuid().is_root() {
@@ -39,10 +40,7 @@ fn can_change_users(what: &str) -> bool {
     } else {
         return true;
     };
-    let text = format!("SKIPPED: {what}: {why}");
-    assert!(std::env::var_os("CODEXD_TEST_USERS").is_none_or(|value| value != "required"), "{text}");
-    // The test runner keeps to itself what is printed by a test that passes, but not this.
-    let _ = writeln!(io::stderr(), "\n{text}");
+    skip("CODEXD_TEST_USERS", what, why);
     false
 }
 

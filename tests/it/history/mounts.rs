@@ -3,11 +3,11 @@
 //! Both need root and Linux; where that is not so, a test says what it leaves out.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::support::scratch;
+use crate::support::skip::skip;
 use tempfile::TempDir;
 
 /// A mounted file system, unmounted when dropped.
@@ -82,20 +82,11 @@ impl Drop for Mount {
     }
 }
 
-/// What is there, or nothing after saying loudly what is left out and why.
+/// The value of `found`, or `None` after printing that `what` is skipped and why.
 ///
-/// With `CODEXD_TEST_MOUNTS=required` nothing may be left out.
+/// Panics instead where `CODEXD_TEST_MOUNTS` is `required`.
 pub(super) fn or_skip<T>(what: &str, found: Result<T, String>) -> Option<T> {
-    match found {
-        Ok(found) => Some(found),
-        Err(why) => {
-            let text = format!("SKIPPED: {what}: {why}");
-            assert!(std::env::var_os("CODEXD_TEST_MOUNTS").is_none_or(|value| value != "required"), "{text}");
-            // The test runner keeps to itself what is printed by a test that passes, but not this.
-            let _ = writeln!(std::io::stderr(), "\n{text}");
-            None
-        }
-    }
+    found.inspect_err(|why| skip("CODEXD_TEST_MOUNTS", what, why)).ok()
 }
 
 fn home() -> Result<TempDir, String> {

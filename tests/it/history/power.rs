@@ -24,10 +24,13 @@ use super::workers::{Promises, Worker};
 use crate::api::{SESSIONS, try_post};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get};
+use crate::support::skip::repetitions;
 use crate::support::wait::wait_until_async;
 
-/// How often the power is cut when `CODEXD_POWER_CUTS` does not say it.
+/// The number of power cuts in a run with the long tests; `CODEXD_POWER_CUTS` overrides it.
 const CUTS: u64 = 100;
+/// The number of power cuts otherwise.
+const SHORT_CUTS: u64 = 10;
 
 /// What is done.
 pub(super) struct PowerCuts {
@@ -41,7 +44,7 @@ pub(super) struct PowerCuts {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_promised_survives_every_power_cut() {
     let Some(mount) = or_skip("power cuts", Mount::ext4(64)) else { return };
-    let cuts = std::env::var("CODEXD_POWER_CUTS").map_or(CUTS, |text| text.parse().unwrap());
+    let cuts = repetitions("CODEXD_POWER_CUTS", "power cuts", SHORT_CUTS, CUTS);
     let plan = PowerCuts { cuts, seed: seed(), program: None, environment: Vec::new() };
     let (cut, contradictions) = plan.run(&mount).await;
     assert_eq!(contradictions, [""; 0], "after {cut} cuts");

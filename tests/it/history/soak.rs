@@ -15,10 +15,13 @@ use super::workers::{Promises, Worker};
 use crate::api::{SESSIONS, create};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get};
+use crate::support::skip::repetitions;
 use crate::support::wait::wait_until;
 
-/// How often the daemon is killed in one round, and all in all when `CODEXD_SOAK_KILLS` does not say it.
+/// The number of kills in one round, and of all kills in a run with the long tests; `CODEXD_SOAK_KILLS` overrides it.
 const KILLS: u64 = 100;
+/// The number of all kills otherwise.
+const SHORT_KILLS: u64 = 10;
 /// How many clients read.
 const READERS: u64 = 20;
 /// How many callers take turns.
@@ -37,7 +40,7 @@ pub(super) struct Soak {
 /// `CODEXD_SOAK_KILLS=1000` makes it the long one, in rounds with folders of their own; see `docs/architecture.md`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_was_told_is_lost_however_often_the_daemon_is_killed() {
-    let wanted = std::env::var("CODEXD_SOAK_KILLS").map_or(KILLS, |text| text.parse().unwrap());
+    let wanted = repetitions("CODEXD_SOAK_KILLS", "kills", SHORT_KILLS, KILLS);
     let seed = seed();
     for round in 0..wanted.div_ceil(KILLS) {
         let kills = KILLS.min(wanted - round * KILLS);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Stage, create_session, record, rest_of, submit};
 use crate::api::{logged_type, not_ready, run};
 use crate::people::Person;
-use crate::support::codex::CodexHome;
+use crate::support::codex::{CodexHome, versions};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Target, get, get_text, post};
@@ -15,8 +15,6 @@ use crate::support::websocket::EventStream;
 
 const OLD: &str = "sk-old-key-0123456789";
 const NEW: &str = "sk-new-key-0123456789";
-const VERSIONS: [&str; 2] = ["0.169.0", "0.171.0"];
-
 /// A daemon with a Codex whose model needs an account.
 async fn with_account(version: &str, key: Option<&str>) -> Stage {
     let model = MockModel::start();
@@ -59,7 +57,7 @@ async fn doctor(stage: &Stage) -> (Option<i32>, String) {
 
 #[tokio::test]
 async fn a_turn_works_with_the_login_that_is_on_disk() {
-    for version in VERSIONS {
+    for version in versions() {
         let mut stage = with_account(version, Some(OLD)).await;
         stage.model.take_key(NEW);
         state(&stage.daemon, "ready").await;
@@ -147,7 +145,7 @@ async fn a_login_that_is_wrong_in_itself_starts_the_app_server_again_once() {
 
 #[tokio::test]
 async fn where_there_is_no_account_everything_says_so_until_there_is_one() {
-    for version in VERSIONS {
+    for version in versions() {
         let mut stage = with_account(version, None).await;
         stage.model.take_key(NEW);
         let codex = state(&stage.daemon, "noAccount").await;
@@ -235,7 +233,7 @@ async fn a_configuration_that_is_refused_is_quoted_everywhere_and_tried_again_wh
 
 #[tokio::test]
 async fn a_configuration_that_is_passed_over_is_told_of_and_read_again_when_it_changes() {
-    for version in VERSIONS {
+    for version in versions() {
         let model = MockModel::start();
         let home = CodexHome::new(&model);
         home.configure(|config| config.replace("\"never\"", "\"bogus\""));
@@ -307,7 +305,7 @@ async fn a_configuration_that_one_project_or_one_session_breaks_is_not_that_of_c
 
 #[tokio::test]
 async fn an_mcp_server_that_does_not_start_is_shown() {
-    for version in VERSIONS {
+    for version in versions() {
         let model = MockModel::start();
         let tables = "[mcp_servers.broken]\ncommand = \"/nonexistent/server\"";
         let home = CodexHome::builder(&model).more(tables).build();

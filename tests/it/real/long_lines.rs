@@ -6,7 +6,7 @@ use super::app_server::AppServer;
 use super::{Stage, create_session, submit};
 use crate::api::{logged, text};
 use crate::duplex::{asked, decide, item, turn_over};
-use crate::support::codex::CodexHome;
+use crate::support::codex::{CodexHome, versions};
 use crate::support::daemon::Daemon;
 use crate::support::model::{MockModel, text_of_deltas};
 
@@ -33,7 +33,7 @@ async fn skipped(daemon: &Daemon, method: &str) -> Value {
 
 #[tokio::test]
 async fn a_request_that_is_too_long_is_refused_at_once_and_told() {
-    for version in ["0.169.0", "0.171.0"] {
+    for version in versions() {
         let mut stage =
             Stage::start_with(|home| Daemon::builder().real_version(home, version).arg(CAP)).await;
         let session = stage.session(&asking()).await;
@@ -55,7 +55,7 @@ async fn a_request_that_is_too_long_is_refused_at_once_and_told() {
 
 #[tokio::test]
 async fn an_item_that_is_too_long_is_read_from_its_thread() {
-    for version in ["0.169.0", "0.171.0"] {
+    for version in versions() {
         let mut stage =
             Stage::start_with(|home| Daemon::builder().real_version(home, version).arg(CAP)).await;
         let session = stage.session(&json!({})).await;

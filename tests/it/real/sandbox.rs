@@ -2,7 +2,6 @@
 //! and removes them when it may. However a command ends, a directory that was empty is empty afterwards.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -14,14 +13,13 @@ use super::{create_session, record, submit};
 use crate::api::child_that_is;
 use crate::duplex::interrupt;
 use crate::people::Person;
-use crate::support::codex::{CodexHome, codex_version};
+use crate::support::codex::{CodexHome, DEFAULT_VERSION, codex_version, versions};
 use crate::support::daemon::Daemon;
 use crate::support::http::request;
 use crate::support::model::MockModel;
+use crate::support::skip::skip;
 use crate::support::wait::{wait_until, wait_until_async};
 
-/// The versions whose sandbox was looked at.
-const VERSIONS: [&str; 2] = ["0.169.0", "0.171.0"];
 /// A command that would go on for long, and the same that does not end by itself when it is asked to.
 const PROMPTS: [&str; 2] =
     ["mock:shell=[sleep 299]", "mock:shell=[trap '' TERM; while :; do sleep 299; done]"];
@@ -86,9 +84,9 @@ fn entries(directory: &Path) -> Vec<String> {
     names
 }
 
-/// Whether this system lets Codex set up a sandbox at all; says loudly what is left out when it does not.
+/// Whether this system lets Codex set up a sandbox at all; prints what is skipped when it does not.
 ///
-/// With `CODEXD_TEST_SANDBOX=required` nothing may be left out.
+/// Panics instead where `CODEXD_TEST_SANDBOX` is `required`.
 fn can_use_the_sandbox(what: &str, version: &str) -> bool {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
@@ -107,11 +105,8 @@ fn can_use_the_sandbox(what: &str, version: &str) -> bool {
         return true;
     }
     let why = String::from_utf8_lossy(&tried.stderr).into_owned();
-    let text =
-        format!("SKIPPED: {what} with {version}: Codex cannot set up its sandbox here: {}", why.trim());
-    assert!(std::env::var_os("CODEXD_TEST_SANDBOX").is_none_or(|value| value != "required"), "{text}");
-    // The test runner keeps to itself what is printed by a test that passes, but not this.
-    let _ = writeln!(std::io::stderr(), "\n{text}");
+    let why = format!("Codex cannot set up its sandbox here: {}", why.trim());
+    skip("CODEXD_TEST_SANDBOX", &format!("{what} with {version}"), &why);
     false
 }
 
@@ -121,7 +116,7 @@ fn kill(pid: u32) {
 
 #[tokio::test]
 async fn a_directory_that_was_empty_is_empty_after_an_interrupt_and_a_close() {
-    for version in VERSIONS {
+    for version in versions() {
         if !can_use_the_sandbox("real::sandbox: interrupt, close, Ctrl-C", version) {
             continue;
         }
@@ -153,7 +148,7 @@ async fn a_directory_that_was_empty_is_empty_after_an_interrupt_and_a_close() {
 
 #[tokio::test]
 async fn an_interrupt_leaves_the_commands_of_another_session_alone() {
-    let version = VERSIONS[1];
+    let version = DEFAULT_VERSION;
     if !can_use_the_sandbox("real::sandbox: two sessions", version) {
         return;
     }
@@ -173,7 +168,7 @@ async fn an_interrupt_leaves_the_commands_of_another_session_alone() {
 
 #[tokio::test]
 async fn a_directory_that_was_empty_is_empty_after_a_stop() {
-    for version in VERSIONS {
+    for version in versions() {
         if !can_use_the_sandbox("real::sandbox: stop", version) {
             continue;
         }
@@ -195,7 +190,7 @@ async fn a_directory_that_was_empty_is_empty_after_a_stop() {
 
 #[tokio::test]
 async fn a_directory_that_was_empty_is_empty_after_a_sigkill_of_the_app_server() {
-    for version in VERSIONS {
+    for version in versions() {
         if !can_use_the_sandbox("real::sandbox: SIGKILL of the app-server", version) {
             continue;
         }
@@ -216,7 +211,7 @@ async fn a_directory_that_was_empty_is_empty_after_a_sigkill_of_the_app_server()
 
 #[tokio::test]
 async fn a_directory_that_was_empty_is_empty_after_a_sigkill_of_codexd() {
-    for version in VERSIONS {
+    for version in versions() {
         if !can_use_the_sandbox("real::sandbox: SIGKILL of codexd", version) {
             continue;
         }

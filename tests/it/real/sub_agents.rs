@@ -6,13 +6,12 @@ use super::app_server::AppServer;
 use super::{Stage, create_session, submit};
 use crate::api::{SESSIONS, child_that_is, logged, text};
 use crate::duplex::{asked, decide, delete, interrupt, over, requests, turn_over};
-use crate::support::codex::CodexHome;
+use crate::support::codex::{CodexHome, versions};
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
 use crate::support::model::MockModel;
 use crate::support::websocket::EventStream;
 
-const VERSIONS: [&str; 2] = ["0.169.0", "0.171.0"];
 /// Spawns a sub-agent whose command has to be approved; the turn that does so ends before.
 const SPAWN: &str = "mock:spawn=[%escalate=(touch spawned) %text=(done)] mock:text=[spawned one]";
 /// The same, and the turn goes on until it is interrupted.
@@ -45,7 +44,7 @@ async fn events_of(daemon: &Daemon, session_id: &str) -> Vec<Value> {
 
 #[tokio::test]
 async fn a_request_of_a_sub_agent_is_one_of_its_session() {
-    for version in VERSIONS {
+    for version in versions() {
         let mut stage = stage(version).await;
         let session = stage.session(&asking(json!({}))).await;
         let session_id = text(&session["sessionId"]);
@@ -81,7 +80,7 @@ async fn a_request_of_a_sub_agent_is_one_of_its_session() {
 
 #[tokio::test]
 async fn the_rules_of_the_session_hold_for_its_sub_agents() {
-    for version in VERSIONS {
+    for version in versions() {
         let mut stage = stage(version).await;
         for (rule, by) in
             [(json!({ "requests": "decline" }), "policy"), (json!({ "requestTimeoutSeconds": 1 }), "timeout")]
@@ -103,7 +102,7 @@ async fn the_rules_of_the_session_hold_for_its_sub_agents() {
 
 #[tokio::test]
 async fn an_interrupt_and_a_close_reach_the_sub_agents() {
-    for version in VERSIONS {
+    for version in versions() {
         let mut stage = stage(version).await;
         for (prompt, closes) in
             [(SPAWN_AND_STAY, false), (SPAWN, false), (SPAWN_AND_STAY, true), (SPAWN, true)]

@@ -8,15 +8,12 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::{create_session, record, submit};
-use crate::support::codex::CodexHome;
+use crate::support::codex::{CodexHome, DEFAULT_VERSION, versions};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get, post};
 use crate::support::model::MockModel;
 use crate::support::terminal::Terminal;
 use crate::support::wait::wait_until;
-
-/// What every test here runs on.
-pub(crate) const VERSIONS: [&str; 2] = ["0.169.0", "0.171.0"];
 
 /// A daemon on one version, and directories that would like to run something.
 struct Stage {
@@ -140,7 +137,7 @@ fn git(directory: &Path, arguments: &[&str]) {
 
 #[tokio::test]
 async fn a_fresh_directory_runs_nothing_whatever_the_sandbox_and_the_approval_policy() {
-    for version in VERSIONS {
+    for version in versions() {
         let stage = Stage::start(version, "").await;
         let project = Project::in_workspace(&stage.home, "fresh");
         for sandbox in
@@ -164,7 +161,7 @@ async fn a_fresh_directory_runs_nothing_whatever_the_sandbox_and_the_approval_po
 
 #[tokio::test]
 async fn a_fresh_directory_runs_nothing_under_whatever_name_it_is_given() {
-    for version in VERSIONS {
+    for version in versions() {
         let stage = Stage::start(version, "").await;
         let workspace = stage.home.workspace();
         let plain = Project::in_workspace(&stage.home, "plain");
@@ -200,7 +197,7 @@ async fn a_fresh_directory_runs_nothing_under_whatever_name_it_is_given() {
 
 #[tokio::test]
 async fn sandbox_and_approvals_are_what_they_would_have_been() {
-    for version in VERSIONS {
+    for version in versions() {
         for (settings, sandbox, policy) in [
             ("", "readOnly", "on-request"),
             ("approval_policy = \"never\"", "readOnly", "never"),
@@ -252,7 +249,7 @@ fn settings_of(home: &CodexHome) -> (String, String) {
 
 #[tokio::test]
 async fn what_the_user_has_decided_holds() {
-    for version in VERSIONS {
+    for version in versions() {
         for level in ["trusted", "untrusted"] {
             let stage = Stage::start_with(version, |workspace| {
                 format!("[projects.\"{}/known\"]\ntrust_level = \"{level}\"", workspace.display())
@@ -280,7 +277,7 @@ async fn what_the_user_has_decided_holds() {
 
 #[tokio::test]
 async fn a_caller_decides_for_its_own_session() {
-    for version in VERSIONS {
+    for version in versions() {
         let stage = Stage::start(version, "").await;
         let project = Project::in_workspace(&stage.home, "own.project");
         let projects = json!({ project.path.to_str().unwrap(): { "trust_level": "trusted" } });
@@ -294,7 +291,7 @@ async fn a_caller_decides_for_its_own_session() {
 
 #[tokio::test]
 async fn trust_is_the_callers_word_and_stays_with_the_session() {
-    for version in VERSIONS {
+    for version in versions() {
         let stage = Stage::start(version, "").await;
         let project = Project::in_workspace(&stage.home, "fresh");
         let trusted =
@@ -386,7 +383,7 @@ impl Stage {
 
 #[tokio::test]
 async fn a_terminal_is_asked_once_for_each_directory() {
-    for version in VERSIONS {
+    for version in versions() {
         let stage = Stage::start(version, "").await;
         let project = Project::in_workspace(&stage.home, "first");
         let before = stage.sessions().await.len();
@@ -452,7 +449,7 @@ async fn a_terminal_is_asked_once_for_each_directory() {
 
 #[tokio::test]
 async fn a_client_learns_that_nobody_has_said_whether_a_directory_is_trusted() {
-    let stage = Stage::start(VERSIONS[1], "").await;
+    let stage = Stage::start(DEFAULT_VERSION, "").await;
     let (kind, evil) =
         (Project::in_workspace(&stage.home, "kind"), Project::in_workspace(&stage.home, "evil"));
     let plain = stage.home.workspace().join("plain");

@@ -14,9 +14,12 @@ use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Target, get};
 use crate::support::scratch;
+use crate::support::skip::repetitions;
 
-/// How many kills there are when `CODEXD_SUPERVISION_KILLS` does not say it.
+/// The number of kills in a run with the long tests; `CODEXD_SUPERVISION_KILLS` overrides it.
 const KILLS: u64 = 20;
+/// The number of kills otherwise: several of each kind.
+const SHORT_KILLS: u64 = 8;
 /// How many sessions take turns at once.
 const SESSIONS_AT_WORK: usize = 5;
 /// After how many kills of the app-server in one life the daemon is next: more of them end in a crash loop.
@@ -28,7 +31,7 @@ type Acknowledged = (String, String);
 /// `CODEXD_SUPERVISION_KILLS=200` makes it the long one; see `docs/architecture.md`.
 #[tokio::test]
 async fn every_turn_ends_and_every_session_goes_on_whoever_is_killed() {
-    let kills = std::env::var("CODEXD_SUPERVISION_KILLS").map_or(KILLS, |text| text.parse().unwrap());
+    let kills = repetitions("CODEXD_SUPERVISION_KILLS", "kills", SHORT_KILLS, KILLS);
     let mut dice = Dice::new(seed());
     let began = Instant::now();
     let store = scratch::directory("soak");

@@ -10,10 +10,14 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::model::MockModel;
+use super::skip::runs_long_part;
 use crate::support::scratch;
 
 /// The version that the tests run unless they or `CODEXD_TEST_CODEX_VERSION` say otherwise.
-const DEFAULT_VERSION: &str = "0.171.0";
+pub(crate) const DEFAULT_VERSION: &str = "0.171.0";
+
+/// The release before it, whose protocol differs.
+const PREVIOUS_VERSION: &str = "0.169.0";
 
 /// An installed codex.
 pub(crate) struct Codex {
@@ -29,6 +33,14 @@ pub(crate) struct Codex {
 pub(crate) fn codex() -> &'static Codex {
     let version = std::env::var("CODEXD_TEST_CODEX_VERSION").ok().filter(|version| !version.is_empty());
     codex_version(version.as_deref().unwrap_or(DEFAULT_VERSION))
+}
+
+/// The versions for tests of what differs between releases: the newest tested one, and with the long tests the previous one.
+#[track_caller]
+pub(crate) fn versions() -> &'static [&'static str] {
+    let all = &[DEFAULT_VERSION, PREVIOUS_VERSION];
+    let has_all = runs_long_part(&format!("with codex {PREVIOUS_VERSION}"));
+    if has_all { all } else { &all[..1] }
 }
 
 /// The real codex of this version; the first caller installs it, which takes some seconds and needs npm, node and the

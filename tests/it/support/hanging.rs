@@ -5,7 +5,6 @@
 
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 
 use super::scratch;
+use super::skip::skip;
 
 /// A mounted file system that does not answer; dropping it lets all who wait go on with an error.
 pub(crate) struct Hanging {
@@ -23,11 +23,11 @@ pub(crate) struct Hanging {
 }
 
 impl Hanging {
-    /// Mounts one; `None` after saying loudly why there is none.
+    /// Mounts one; `None` after printing why there is none.
     ///
-    /// With `CODEXD_TEST_MOUNTS=required` there must be one.
+    /// Panics instead where `CODEXD_TEST_MOUNTS` is `required`.
     pub(crate) fn mount() -> Option<Self> {
-        Self::or_say(|| {
+        Self::or_skip(|| {
             let home = scratch::directory("hanging");
             let point = home.path().join("mount");
             fs::create_dir(&point).map_err(|error| error.to_string())?;
@@ -37,19 +37,12 @@ impl Hanging {
 
     /// Mounts one over a directory: what was opened there before goes on to work.
     pub(crate) fn over(directory: &Path) -> Option<Self> {
-        Self::or_say(|| Self::try_mount(directory.to_owned(), None))
+        Self::or_skip(|| Self::try_mount(directory.to_owned(), None))
     }
 
-    fn or_say(mount: impl FnOnce() -> Result<Self, String>) -> Option<Self> {
+    fn or_skip(mount: impl FnOnce() -> Result<Self, String>) -> Option<Self> {
         mount()
-            .inspect_err(|why| {
-                let text = format!("SKIPPED: a file system that does not answer: {why}");
-                let is_required =
-                    std::env::var_os("CODEXD_TEST_MOUNTS").is_some_and(|value| value == "required");
-                assert!(!is_required, "{text}");
-                // The test runner keeps to itself what is printed by a test that passes, but not this.
-                let _ = writeln!(std::io::stderr(), "\n{text}");
-            })
+            .inspect_err(|why| skip("CODEXD_TEST_MOUNTS", "a file system that does not answer", why))
             .ok()
     }
 

@@ -2,13 +2,13 @@
 
 use std::env;
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::scratch;
+use crate::support::skip::skip;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 use tempfile::TempDir;
 
@@ -50,18 +50,15 @@ pub(super) struct Chromium {
     home: TempDir,
 }
 
-/// Where the browser is, or nothing after saying loudly what is left out.
+/// The path of the browser, or `None` after printing what is skipped.
 ///
-/// With `CODEXD_TEST_BROWSER=required` nothing may be left out.
+/// Panics instead where `CODEXD_TEST_BROWSER` is `required`.
 pub(super) fn find_or_skip(what: &str) -> Option<PathBuf> {
     let folders = env::var_os("PATH").unwrap_or_default();
     let programs = env::split_paths(&folders).flat_map(|folder| PROGRAMS.map(|name| folder.join(name)));
     let found = programs.into_iter().find(|program| program.is_file());
     if found.is_none() {
-        let text = format!("SKIPPED: {what}: there is none of {}", PROGRAMS.join(", "));
-        assert!(env::var_os("CODEXD_TEST_BROWSER").is_none_or(|value| value != "required"), "{text}");
-        // The test runner keeps to itself what is printed by a test that passes, but not this.
-        let _ = writeln!(std::io::stderr(), "\n{text}");
+        skip("CODEXD_TEST_BROWSER", what, &format!("there is none of {}", PROGRAMS.join(", ")));
     }
     found
 }
