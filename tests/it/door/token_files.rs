@@ -116,7 +116,11 @@ async fn a_file_that_cannot_be_used_is_refused_at_the_start_with_a_sentence() {
 #[tokio::test]
 async fn a_file_of_somebody_else_is_refused() {
     if !rustix::process::geteuid().is_root() {
-        skip("CODEXD_TEST_MOUNTS", "a token file of another user", "only root can change the owner of a file");
+        skip(
+            "CODEXD_TEST_MOUNTS",
+            "a token file of another user",
+            "only root can change the owner of a file",
+        );
         return;
     }
     let file = TokenFile::new();

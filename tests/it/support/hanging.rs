@@ -41,9 +41,7 @@ impl Hanging {
     }
 
     fn or_skip(mount: impl FnOnce() -> Result<Self, String>) -> Option<Self> {
-        mount()
-            .inspect_err(|why| skip("CODEXD_TEST_MOUNTS", "a file system that does not answer", why))
-            .ok()
+        mount().inspect_err(|why| skip("CODEXD_TEST_MOUNTS", "a file system that does not answer", why)).ok()
     }
 
     fn try_mount(point: PathBuf, home: Option<TempDir>) -> Result<Self, String> {
