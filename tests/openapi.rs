@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use codexd::config::{Config, Settings, settings};
-use codexd::daemon::{Daemon, Folders};
+use codexd::daemon::{Daemon, StateDirectories};
 use codexd::http::{Edge, Peer, openapi_document};
 use codexd::state::event_type;
 use http_body_util::BodyExt;
@@ -71,7 +71,7 @@ async fn the_router_has_exactly_what_the_document_says() {
         .with(&settings::SERVER_COMMAND, folder.path().join("no-codex").to_str().unwrap());
     let environment: BTreeMap<String, OsString> = BTreeMap::new();
     let config = Config::resolve(&settings, &environment, folder.path()).unwrap();
-    let folders = Folders::take(&config).unwrap();
+    let folders = StateDirectories::take(&config).unwrap();
     let daemon = Daemon::start(config, folders).await.unwrap();
     let edge = Edge::new(daemon.clone(), host().parse().unwrap(), None);
 

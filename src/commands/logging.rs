@@ -58,9 +58,9 @@ pub(crate) fn start(filter: &str) -> Result<FlushedLog, Failure> {
         // Words that were put together at the time may quote what was said in a turn.
         let words = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(words left out)");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        let is_contained = daemon::is_contained();
-        tracing::error!(place, words, is_contained, "codexd met a fault of its own");
-        if !is_contained {
+        let is_panic_caught = daemon::is_panic_caught();
+        tracing::error!(place, words, is_panic_caught, "codexd met a fault of its own");
+        if !is_panic_caught {
             last.flush();
             // Something that everything else needs has ended; to go on without it would be to be half dead.
             std::process::abort();

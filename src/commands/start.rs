@@ -9,7 +9,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{Failure, logging, output, runtime, watchdog};
 use crate::codex;
 use crate::config::{Config, LocalApiBase};
-use crate::daemon::{Daemon, Folders};
+use crate::daemon::{Daemon, StateDirectories};
 use crate::http::{Edge, Server, StatusView, TokenFile};
 
 pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode, Failure> {
@@ -33,7 +33,7 @@ pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode
         let hurry = async {
             let name = signals.next().await;
             tracing::warn!(signal = name, "stopping at once");
-            daemon.hurry();
+            daemon.force_stop();
             std::future::pending::<()>().await;
         };
         let status = tokio::select! {
@@ -61,7 +61,8 @@ impl Running {
     /// Listens, then starts everything behind the listener; an address that cannot be had is noticed before anything
     /// else is started.
     pub(crate) async fn start(mut config: Config) -> Result<Self, Failure> {
-        let folders = Folders::take(&config).map_err(|error| Failure::settings(error.to_string()))?;
+        let folders =
+            StateDirectories::take(&config).map_err(|error| Failure::settings(error.to_string()))?;
         let token = config.service.auth_token_file.as_deref().map(TokenFile::open).transpose();
         let token =
             token.map_err(|error| Failure::settings(format!("The token file cannot be used: {error}.")))?;
@@ -94,12 +95,12 @@ impl Running {
         self.daemon.refuse_work();
         tokio::select! {
             () = self.edge.close_websockets() => {}
-            () = self.daemon.hurried() => {}
+            () = self.daemon.stop_forced() => {}
         }
         self.daemon.stop().await;
         tokio::select! {
             () = self.server.stop() => {}
-            () = self.daemon.hurried() => {}
+            () = self.daemon.stop_forced() => {}
         }
         self.edge.status()
     }

@@ -11,7 +11,7 @@ use crate::codex::{CallError, Client};
 
 impl Daemon {
     /// Calls the app-server and reads its answer.
-    pub(super) async fn ask<T: DeserializeOwned>(
+    pub(super) async fn call<T: DeserializeOwned>(
         client: &Client,
         method: &'static str,
         params: &impl Serialize,
@@ -21,8 +21,8 @@ impl Daemon {
         Ok(read(answer.get()).map_err(malformed)?)
     }
 
-    /// [`Daemon::ask`] that waits for the answer until it comes or the connection ends.
-    pub(super) async fn ask_for_good<T: DeserializeOwned>(
+    /// [`Daemon::call`] that waits for the answer until it comes or the connection ends.
+    pub(super) async fn call_without_timeout<T: DeserializeOwned>(
         client: &Client,
         method: &'static str,
         params: &impl Serialize,
@@ -52,7 +52,7 @@ impl Daemon {
     }
 
     /// [`Daemon::call_and_record`] for a call that makes a thread, which is recorded however late the answer comes.
-    pub(super) async fn make_and_record<T: Send + 'static>(
+    pub(super) async fn call_without_timeout_and_record<T: Send + 'static>(
         &self,
         client: &Client,
         method: &'static str,
@@ -80,7 +80,7 @@ impl Daemon {
                 let (value, build) = read(result)
                     .map_err(|reason| CallError::Malformed { method: method.to_owned(), reason })?;
                 let (promise, kept) = oneshot::channel();
-                recorder.send(Input::Promised(build, promise));
+                recorder.send(Input::Durable(build, promise));
                 Ok((value, kept))
             };
             let _ = sender.send(outcome.and_then(read));
@@ -97,7 +97,7 @@ impl Daemon {
     }
 
     /// [`Daemon::run`] for what makes a thread: it goes on when its caller has waited for as long as a call may take.
-    pub(super) async fn run_for_good<T: Send + 'static>(
+    pub(super) async fn run_until_call_timeout<T: Send + 'static>(
         &self,
         method: &'static str,
         work: impl Future<Output = Result<T, DaemonError>> + Send + 'static,

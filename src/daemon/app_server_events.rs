@@ -17,9 +17,9 @@ use crate::config::{ChildStrategy, Config};
 use crate::daemon::app_server_events::notifications::{ended_turn, notification};
 use crate::daemon::codex_health::Codex;
 use crate::daemon::events;
-use crate::daemon::queue::held::before_notification;
+use crate::daemon::queue::held::hold_changes_before;
 use crate::daemon::server_requests::{Asked, OpenRequests, Rules};
-use crate::daemon::skipped_items::{Missed, MissedItem};
+use crate::daemon::skipped_items::{SkippedItem, SkippedItems};
 use crate::daemon::turns::submission::Submissions;
 use crate::daemon::turns::watch::Activity;
 use crate::state::Draft;
@@ -31,7 +31,7 @@ pub(crate) struct Notes {
     pub(crate) activity: Arc<Activity>,
     pub(crate) open: Arc<OpenRequests>,
     pub(crate) submissions: Arc<Submissions>,
-    pub(crate) missed: Arc<Missed>,
+    pub(crate) skipped_items: Arc<SkippedItems>,
     pub(crate) codex: Arc<Codex>,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Hearing {
     activity: Arc<Activity>,
     open: Arc<OpenRequests>,
     submissions: Arc<Submissions>,
-    missed: Arc<Missed>,
+    skipped_items: Arc<SkippedItems>,
     codex: Arc<Codex>,
     /// The thread that spoke last, and when that was noted.
     speaker: Option<(String, Instant)>,
@@ -64,7 +64,7 @@ impl Hearing {
         notes: Notes,
         generation: u64,
     ) -> Self {
-        let Notes { activity, open, submissions, missed, codex } = notes;
+        let Notes { activity, open, submissions, skipped_items, codex } = notes;
         let (speaker, drafts, escapes) = (None, Vec::new(), EscapeFilter::default());
         Self {
             config,
@@ -74,7 +74,7 @@ impl Hearing {
             activity,
             open,
             submissions,
-            missed,
+            skipped_items,
             codex,
             speaker,
             drafts,
@@ -131,7 +131,7 @@ impl Hearing {
         let is_left =
             self.config.server.strategy == ChildStrategy::External && method.is_some_and(is_answerable);
         let is_refused = method.is_some() && outline.id.is_some() && !is_left;
-        self.drafts.push(events::skipped(bytes, cap, outline, is_refused));
+        self.drafts.push(events::message_skipped(bytes, cap, outline, is_refused));
         let Some(method) = outline.method.as_deref() else { return };
         if let Some(thread_id) = &outline.thread_id {
             self.activity.note(thread_id);
@@ -154,8 +154,8 @@ impl Hearing {
         let (Some(thread_id), Some(turn_id)) = (&outline.thread_id, &outline.turn_id) else { return };
         match (method, &outline.turn_status) {
             ("item/completed", _) => {
-                let item = MissedItem { id: outline.item_id.clone(), kind: outline.item_type.clone() };
-                if self.missed.note(turn_id, item) {
+                let item = SkippedItem { id: outline.item_id.clone(), kind: outline.item_type.clone() };
+                if self.skipped_items.note(turn_id, item) {
                     let (thread_id, turn_id) = (thread_id.clone(), turn_id.clone());
                     let _ = self.asked.send(Asked::Missed { thread_id, turn_id });
                 }
@@ -212,7 +212,7 @@ impl Listener for Hearing {
                 if matches!(method, "item/started" | "item/completed") {
                     self.hear_item(params);
                 }
-                if let Some(build) = before_notification(method, params) {
+                if let Some(build) = hold_changes_before(method, params) {
                     self.send(Input::Build(Box::new(build)));
                 }
                 self.drafts.push(notification(method, params));
@@ -252,12 +252,12 @@ impl Listener for Hearing {
                 events::connected(&endpoint(), &info, self.generation)
             }
             Heard::ConnectFailed { message } => events::connect_failed(&endpoint(), &message),
-            Heard::Garbage { reason, bytes } => events::garbage(reason, bytes),
+            Heard::Garbage { reason, bytes } => events::invalid_message(reason, bytes),
             Heard::Exited(exit) => events::child_exited(&exit),
             Heard::ChildError { message } => events::child_error(&message),
             Heard::KillFailed { message } => events::child_kill_failed(&message),
             Heard::CloseFailed { message } => events::close_failed(&message),
-            Heard::Setback(setback) => events::child_setback(&setback),
+            Heard::Setback(setback) => events::restart_scheduled(&setback),
         };
         self.drafts.push(draft);
     }

@@ -68,7 +68,7 @@ pub(crate) fn plan(
 }
 
 /// The same for a look at an app-server of which nothing is remembered: that of a running daemon stays its own.
-pub(crate) fn plan_for_a_look(config: &Arc<Config>) -> Plan {
+pub(crate) fn plan_for_inspection(config: &Arc<Config>) -> Plan {
     plan_recorded(config, "none", None, Arc::new(|_| {}), |_| {})
 }
 
@@ -201,7 +201,7 @@ pub(crate) fn end_leftover(disk: &Disk, path: &Path) {
 }
 
 /// Why the app-server cannot be called, as sentences; `None` when it can.
-pub(crate) fn why_not(now: &Availability) -> Option<String> {
+pub(crate) fn unavailable_reason(now: &Availability) -> Option<String> {
     Some(match now {
         Availability::Ready(_) => return None,
         Availability::Starting { after: None } => "The app-server is being started.".to_owned(),
@@ -222,12 +222,12 @@ pub(crate) fn why_not(now: &Availability) -> Option<String> {
 }
 
 /// What a caller is told who needs the app-server while it cannot be called.
-pub(crate) fn unavailable(now: &Availability, health: &CodexHealth) -> DaemonError {
-    DaemonError::Unavailable { reason: health.sentence(), retry_after: next_start(now) }
+pub(crate) fn unavailable_error(now: &Availability, health: &CodexHealth) -> DaemonError {
+    DaemonError::Unavailable { reason: health.sentence(), retry_after: time_until_next_start(now) }
 }
 
 /// How long until the app-server is started again, where that is known.
-pub(crate) fn next_start(now: &Availability) -> Option<Duration> {
+pub(crate) fn time_until_next_start(now: &Availability) -> Option<Duration> {
     match now {
         Availability::Waiting(Waiting { until: Some(until), .. }) => {
             Some(time::time_left(*until, Timestamp::now()))
@@ -254,14 +254,14 @@ mod tests {
     #[test]
     fn the_reason_says_when_it_is_tried_again() {
         let soon = Some(time::after(Duration::from_millis(1900)));
-        assert_eq!(why_not(&waiting(None, false)).unwrap(), "It died.");
-        assert_eq!(why_not(&waiting(soon, false)).unwrap(), "It died. The next try is in 2 s.");
-        let reason = why_not(&waiting(soon, true)).unwrap();
+        assert_eq!(unavailable_reason(&waiting(None, false)).unwrap(), "It died.");
+        assert_eq!(unavailable_reason(&waiting(soon, false)).unwrap(), "It died. The next try is in 2 s.");
+        let reason = unavailable_reason(&waiting(soon, true)).unwrap();
         assert!(reason.contains("7 times") && reason.contains("once a minute") && reason.ends_with("2 s."));
-        let left = next_start(&waiting(soon, true)).unwrap();
+        let left = time_until_next_start(&waiting(soon, true)).unwrap();
         assert!(left > Duration::from_secs(1) && left <= Duration::from_millis(1900), "{left:?}");
         let passed = Some(Timestamp::now() - Duration::from_secs(5));
-        assert_eq!(why_not(&waiting(passed, false)).unwrap(), "It died. The next try is in 1 s.");
-        assert_eq!(next_start(&waiting(passed, false)), Some(Duration::ZERO));
+        assert_eq!(unavailable_reason(&waiting(passed, false)).unwrap(), "It died. The next try is in 1 s.");
+        assert_eq!(time_until_next_start(&waiting(passed, false)), Some(Duration::ZERO));
     }
 }

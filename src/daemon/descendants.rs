@@ -16,9 +16,9 @@ const WAIT: Duration = Duration::from_secs(5);
 /// The pause before a turn is interrupted once more that could not be.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Whose sub-agents are meant.
+/// DescendantScope sub-agents are meant.
 #[derive(Debug, Clone)]
-pub(super) enum Whose {
+pub(super) enum DescendantScope {
     /// Those that descend from a turn.
     Turn(String),
     /// Those that descend from the turns of a session; with the last active session of a thread, all of the thread.
@@ -26,10 +26,10 @@ pub(super) enum Whose {
 }
 
 /// The turns that run in what descends from a thread, with their threads.
-fn running(state: &State, thread_id: &str, whose: &Whose) -> Vec<(String, String)> {
-    match whose {
-        Whose::Turn(turn_id) => state.descendants.running(thread_id, Some(turn_id)),
-        Whose::Session(session_id) => {
+fn running(state: &State, thread_id: &str, scope: &DescendantScope) -> Vec<(String, String)> {
+    match scope {
+        DescendantScope::Turn(turn_id) => state.descendants.running(thread_id, Some(turn_id)),
+        DescendantScope::Session(session_id) => {
             let mut running = state.descendants.running(thread_id, None);
             if state.sessions.active_in_thread(thread_id).any(|other| other.session_id != *session_id) {
                 running.retain(|(thread_id, turn_id)| {
@@ -45,18 +45,18 @@ impl Daemon {
     /// A turn that runs in what descends from the turns of a session.
     pub(super) fn running_descendant(&self, session: &Session) -> Option<String> {
         let thread_id = session.thread_id.as_deref()?;
-        let whose = Whose::Session(session.session_id.clone());
-        running(&self.state(), thread_id, &whose).into_iter().next().map(|(_, turn_id)| turn_id)
+        let scope = DescendantScope::Session(session.session_id.clone());
+        running(&self.state(), thread_id, &scope).into_iter().next().map(|(_, turn_id)| turn_id)
     }
 
     /// Interrupts the turns of sub-agents, and those that they begin meanwhile; waits for their ends, 5 s at most.
-    pub(super) async fn stop_descendants(&self, client: &Client, thread_id: &str, whose: Whose) {
+    pub(super) async fn stop_descendants(&self, client: &Client, thread_id: &str, scope: DescendantScope) {
         let stopped = async {
             let mut news = self.shared.recorder.view().log.news();
             let mut told = HashSet::new();
             loop {
                 news.borrow_and_update();
-                let running = running(&self.state(), thread_id, &whose);
+                let running = running(&self.state(), thread_id, &scope);
                 if running.is_empty() {
                     return;
                 }

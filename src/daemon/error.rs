@@ -205,7 +205,7 @@ pub enum DaemonError {
     Storage(Arc<str>),
     /// codexd has a fault.
     #[error("codexd met a fault of its own and did not finish this; its log says where.")]
-    Fault,
+    Internal,
     /// The daemon is going away.
     #[error("codexd is shutting down; try again when it is back.")]
     ShuttingDown,
@@ -213,7 +213,7 @@ pub enum DaemonError {
 
 impl DaemonError {
     /// Whether the app-server answered, though not with what was asked for.
-    pub(super) fn is_an_answer(&self) -> bool {
+    pub(super) fn is_app_server_error(&self) -> bool {
         matches!(self, DaemonError::Rejected { .. } | DaemonError::AppServer { .. })
     }
 
@@ -231,7 +231,7 @@ impl DaemonError {
     }
 
     /// Whether it is sure that the app-server did not do what it was asked.
-    pub(super) fn is_a_refusal(&self) -> bool {
+    pub(super) fn is_refusal(&self) -> bool {
         matches!(
             self,
             DaemonError::Rejected { .. }

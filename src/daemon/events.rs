@@ -22,11 +22,14 @@ pub(crate) use turns::{
 };
 
 pub(crate) use child::{
-    app_server_restarting, child_error, child_exited, child_external, child_kill_failed, child_setback,
-    child_spawn_failed, child_started, child_stderr, close_failed, codex_state, connect_failed, connected,
-    garbage, mcp_server_failed, skipped,
+    app_server_restarting, child_error, child_exited, child_external, child_kill_failed, child_spawn_failed,
+    child_started, child_stderr, close_failed, codex_state, connect_failed, connected, invalid_message,
+    mcp_server_failed, message_skipped, restart_scheduled,
 };
-pub(crate) use held::{joins_held, released, released_without, session_held, session_released, with_release};
+pub(crate) use held::{
+    accepted_with_release, hold_of_new_queue, released, releases_after_removal, session_held,
+    session_released,
+};
 pub(crate) use trust::{session_trust, session_trust_if_notable};
 
 /// How many characters of somebody's output a message quotes.
@@ -136,7 +139,7 @@ pub(crate) fn closed(state: &State, closed: &Closed) -> Vec<Draft> {
 }
 
 /// How the connection of an earlier life of the daemon ended, as far as anybody can know.
-pub(crate) fn earlier_life() -> Closed {
+pub(crate) fn closed_by_restart() -> Closed {
     Closed {
         source: "daemon.restart",
         message: "codexd was started again".to_owned(),
@@ -198,7 +201,7 @@ pub(crate) fn session_closed(state: &State, session_id: &str, reason: Option<&st
     let mut drafts: Vec<_> =
         waiting.map(|turn| turn_rejected(session_id, Some(&turn.queue_id), None, never_began)).collect();
     let names: Vec<_> = state.memory.queue(session_id).map(|turn| turn.queue_id.as_str()).collect();
-    drafts.extend(released_without(state, session_id, &names));
+    drafts.extend(releases_after_removal(state, session_id, &names));
     let (level, message) = match reason {
         None => (Level::Info, format!("Closed session {session_id}.")),
         Some(reason) => (Level::Warn, format!("Closed session {session_id}: {reason}.")),

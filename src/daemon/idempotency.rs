@@ -25,7 +25,7 @@ pub struct RequestKey {
 
 impl RequestKey {
     /// The key as it is remembered.
-    pub(super) fn until_tomorrow(self) -> IdempotencyKey {
+    pub(super) fn into_stored(self) -> IdempotencyKey {
         IdempotencyKey { key: self.key, digest: self.digest, expires_at: in_time(REMEMBERED) }
     }
 }
@@ -41,7 +41,7 @@ impl IdempotencyKey {
 
 impl Daemon {
     /// What came of an earlier request with this word; another request with it is an error.
-    pub(super) fn remembered(&self, key: &RequestKey) -> Result<Option<Answer>, DaemonError> {
+    pub(super) fn remembered_answer(&self, key: &RequestKey) -> Result<Option<Answer>, DaemonError> {
         let answer = self.state().memory.answers.get(&key.key).cloned();
         match answer.filter(|answer| answer.key.expires_at > super::recorder::now()) {
             Some(answer) if ![&key.digest, &key.earlier_digest].contains(&&answer.key.digest) => {
@@ -57,21 +57,21 @@ impl Daemon {
         key: Option<&RequestKey>,
         session_id: &str,
     ) -> Result<Arc<Session>, DaemonError> {
-        match key.map(|key| self.remembered(key)).transpose()?.flatten() {
+        match key.map(|key| self.remembered_answer(key)).transpose()?.flatten() {
             Some(Answer { session: Some(session), .. }) => Ok(session),
             _ => self.session(session_id),
         }
     }
 
     /// Waits for whoever has this key: of two equal requests at once the second one waits for the answer of the first.
-    pub(super) async fn alone_with_key(&self, key: Option<&RequestKey>) -> Option<OwnedMutexGuard<()>> {
-        let lock = self.lock_of(&format!("key {}", key?.key));
+    pub(super) async fn lock_key(&self, key: Option<&RequestKey>) -> Option<OwnedMutexGuard<()>> {
+        let lock = self.named_lock(&format!("key {}", key?.key));
         Some(lock.lock_owned().await)
     }
 
     /// Waits for the creation of a session's thread that is under way.
-    pub(super) async fn alone_with_creation(&self, session_id: &str) -> OwnedMutexGuard<()> {
-        self.lock_of(&format!("creation {session_id}")).lock_owned().await
+    pub(super) async fn lock_thread_creation(&self, session_id: &str) -> OwnedMutexGuard<()> {
+        self.named_lock(&format!("creation {session_id}")).lock_owned().await
     }
 
     /// Waits for the lock of a session's thread: of two turns that arrive at once, whatever sessions of the thread they
@@ -79,7 +79,7 @@ impl Daemon {
     ///
     /// Returns the session as it is then; its thread may change while this waits, and does not while the lock is held
     /// by anybody but the one who holds it.
-    pub(super) async fn alone_with_thread(
+    pub(super) async fn lock_session_thread(
         &self,
         session_id: &str,
     ) -> Result<(OwnedMutexGuard<()>, Arc<Session>), DaemonError> {
@@ -95,10 +95,10 @@ impl Daemon {
 
     /// Waits for the lock of a thread.
     pub(super) async fn lock_thread(&self, thread_id: &str) -> OwnedMutexGuard<()> {
-        self.lock_of(&format!("thread {thread_id}")).lock_owned().await
+        self.named_lock(&format!("thread {thread_id}")).lock_owned().await
     }
 
-    fn lock_of(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
+    fn named_lock(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut locks = self.shared.locks.lock().unwrap_or_else(PoisonError::into_inner);
         // Locks that nobody holds are as good as new ones, so they need not be kept.
         locks.retain(|_, lock| Arc::strong_count(lock) > 1);

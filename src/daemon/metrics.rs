@@ -71,7 +71,7 @@ impl Daemon {
     fn counts(&self) -> (Metrics, Option<u32>) {
         let is_ready = self.readiness().ready;
         let view = self.shared.recorder.view();
-        let (figures, tally) = (view.log.figures(), &view.tally);
+        let (figures, turn_metrics) = (view.log.figures(), &view.turn_metrics);
         let state = view.state();
         let closed_sessions = state.sessions.closed_count();
         let queued = state.memory.queued_sessions().map(|session_id| state.memory.queue(session_id).count());
@@ -79,18 +79,18 @@ impl Daemon {
         let started_at = state.daemon.started_at.as_deref().and_then(|at| at.parse::<Timestamp>().ok());
         let metrics = Metrics {
             is_ready,
-            is_storage_failing: view.storage().is_some(),
+            is_storage_failing: view.storage_error().is_some(),
             started_at: started_at.map(|at| at.as_millisecond() as f64 / 1000.0),
             memory: None,
             child_memory: None,
             child_phase,
             codex: self.codex().state,
-            child_restarts: tally.restarts(),
+            child_restarts: turn_metrics.restarts(),
             active_sessions: (state.sessions.len() - closed_sessions) as u64,
             closed_sessions: closed_sessions as u64,
             running_turns: state.turns.open().count() as u64,
             queued_turns: queued.sum::<usize>() as u64,
-            turns: tally.turns(),
+            turns: turn_metrics.turns(),
             waiting_requests: state.requests.pending().count() as u64,
             events: figures.events(),
             event_bytes: figures.bytes(),

@@ -50,14 +50,14 @@ use codex_health::Codex;
 use panics::Panicked;
 use recorder::{Input, Recorder};
 use server_requests::OpenRequests;
-use skipped_items::Missed;
+use skipped_items::SkippedItems;
 use turns::submission::Submissions;
 use turns::watch::Activity;
 use unsupported_methods::MissingMethods;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use crate::daemon::app_server_process::ChildFile;
-pub(crate) use app_server_process::plan_for_a_look;
+pub(crate) use app_server_process::plan_for_inspection;
 pub use backup::{Backup, BackupError, back_up};
 pub use codex_health::{CodexHealth, CodexState};
 pub(crate) use codex_health::{INSTALL, LOGIN, MINIMUM, codex_version, is_offline, refused_configuration};
@@ -65,8 +65,8 @@ pub use error::DaemonError;
 pub use idempotency::RequestKey;
 pub use mcp_servers::FailedMcpServer;
 pub use metrics::Metrics;
-pub(crate) use panics::{contain, is_contained};
-pub use recorder::recovery::{Folders, OpenError};
+pub(crate) use panics::{catch_panic, is_panic_caught};
+pub use recorder::recovery::{OpenError, StateDirectories};
 pub use server_requests::RequestAnswer;
 pub use sessions::CreateSession;
 pub use status::{Readiness, SessionView, SnapshotView};
@@ -122,7 +122,7 @@ pub struct Daemon {
 
 struct Shared {
     config: Arc<Config>,
-    _folders: Folders,
+    _folders: StateDirectories,
     recorder: Recorder,
     availability: watch::Receiver<Availability>,
     codex: Arc<Codex>,
@@ -135,7 +135,7 @@ struct Shared {
     missing: MissingMethods,
     open_requests: Arc<OpenRequests>,
     submissions: Arc<Submissions>,
-    missed: Arc<Missed>,
+    skipped_items: Arc<SkippedItems>,
     /// Use cases run here, so that a caller that hangs up cancels nothing.
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -146,7 +146,7 @@ impl Daemon {
     /// Reads back the files in `folders`, starts the recorder and begins to start the app-server.
     ///
     /// An app-server that does not start is a state, not an error.
-    pub async fn start(config: Config, folders: Folders) -> Result<Self, StartError> {
+    pub async fn start(config: Config, folders: StateDirectories) -> Result<Self, StartError> {
         Self::start_guarded(config, folders, None).await
     }
 
@@ -155,7 +155,7 @@ impl Daemon {
     /// `program` is this very program, which the guard runs too.
     pub async fn start_guarded(
         config: Config,
-        folders: Folders,
+        folders: StateDirectories,
         program: Option<PathBuf>,
     ) -> Result<Self, StartError> {
         let config = Arc::new(config);
@@ -165,18 +165,18 @@ impl Daemon {
         let opened = recorder::recovery::open(&config, &folders)?;
         let recorder = Recorder::start(&config, opened).map_err(StartError::Recorder)?;
         // A turn that an earlier life left open ended with it.
-        recorder.send(Input::Closed(events::earlier_life()));
-        recorder.note(events::daemon_started(&config, &recorder.view().identity.daemon_id));
+        recorder.send(Input::Closed(events::closed_by_restart()));
+        recorder.record(events::daemon_started(&config, &recorder.view().identity.daemon_id));
         recorder.caught_up().await;
         if let Some(external) = events::child_external(&config) {
-            recorder.note(external);
+            recorder.record(external);
         }
         let (asked, questions) = mpsc::unbounded_channel();
         let pace = watch::Sender::new(StopPace::Run);
         let activity = Arc::new(Activity::default());
         let open_requests = Arc::new(OpenRequests::default());
         let submissions = Arc::new(Submissions::default());
-        let missed = Arc::new(Missed::default());
+        let skipped_items = Arc::new(SkippedItems::default());
         let codex = Arc::new(Codex::new(app_server_process::codex_home(&config)));
         let supervisor = {
             let (config, recorder) = (Arc::clone(&config), recorder.clone());
@@ -186,7 +186,7 @@ impl Daemon {
                     activity: Arc::clone(&activity),
                     open: Arc::clone(&open_requests),
                     submissions: Arc::clone(&submissions),
-                    missed: Arc::clone(&missed),
+                    skipped_items: Arc::clone(&skipped_items),
                     codex: Arc::clone(&codex),
                 };
                 move |generation| {
@@ -218,13 +218,13 @@ impl Daemon {
                 missing: MissingMethods::default(),
                 open_requests,
                 submissions,
-                missed,
+                skipped_items,
                 tasks: TaskTracker::new(),
                 stopping: CancellationToken::new(),
                 pace,
             }),
         };
-        tokio::spawn(daemon.clone().look_after_sessions());
+        tokio::spawn(daemon.clone().watch_turns());
         tokio::spawn(daemon.clone().attend_requests(questions));
         tokio::spawn(daemon.clone().watch_codex());
         Ok(daemon)
@@ -248,12 +248,12 @@ impl Daemon {
         self.shared.tasks.close();
         tokio::select! {
             () = self.drain() => {}
-            () = self.hurried() => {}
+            () = self.stop_forced() => {}
         }
         self.quicken(StopPace::Stop);
         let mut ended = std::pin::pin!(supervisor.ended());
         if !self.within(END, ended.as_mut()).await {
-            self.hurry();
+            self.force_stop();
             if tokio::time::timeout(FORCED_END, ended).await.is_err() {
                 tracing::error!("the app-server does not end; the guard goes on ending what is left");
             }
@@ -261,7 +261,7 @@ impl Daemon {
         if !self.within(LAST_USE_CASES, self.shared.tasks.wait()).await {
             tracing::error!("use cases are left that wait for the disk");
         }
-        self.shared.recorder.note(events::daemon_stopped());
+        self.shared.recorder.record(events::daemon_stopped());
         if !self.within(LAST_SYNC, self.shared.recorder.stop()).await {
             tracing::error!(
                 "the disk does not take the last events; the next start goes on with those that it has"
@@ -273,7 +273,7 @@ impl Daemon {
     /// was done.
     async fn within(&self, limit: Duration, step: impl Future<Output = ()>) -> bool {
         let hurried = async {
-            self.hurried().await;
+            self.stop_forced().await;
             tokio::time::sleep(HURRIED).await;
         };
         tokio::select! {
@@ -284,14 +284,14 @@ impl Daemon {
     }
 
     /// Returns once a stop must wait for nothing any more.
-    pub async fn hurried(&self) {
+    pub async fn stop_forced(&self) {
         let mut pace = self.shared.pace.subscribe();
         // The sender lives as long as this daemon.
         let _ = pace.wait_for(|&pace| pace == StopPace::Hurry).await;
     }
 
     /// Makes a stop skip everything it waits for.
-    pub fn hurry(&self) {
+    pub fn force_stop(&self) {
         self.quicken(StopPace::Hurry);
     }
 
@@ -374,28 +374,28 @@ impl Daemon {
     }
 
     /// The app-server's connection, if there is one now.
-    fn client_now(&self) -> Result<Client, DaemonError> {
+    fn current_client(&self) -> Result<Client, DaemonError> {
         match &*self.shared.availability.borrow() {
             Availability::Ready(client) => Ok(client.clone()),
-            now => Err(app_server_process::unavailable(now, &self.shared.codex.health(now))),
+            now => Err(app_server_process::unavailable_error(now, &self.shared.codex.health(now))),
         }
     }
 
     /// The app-server's connection of this generation, if it is still the one there is.
     ///
     /// An answer to an older generation would reach a stranger: ids restart at 0 in each process.
-    fn client_of(&self, generation: u64) -> Option<Client> {
-        self.client_now().ok().filter(|client| client.generation() == generation)
+    fn client_of_generation(&self, generation: u64) -> Option<Client> {
+        self.current_client().ok().filter(|client| client.generation() == generation)
     }
 
     /// The app-server's connection, once there is one: for as long as a start takes, and no longer than that when it is
     /// known that none comes in that time.
-    async fn client(&self) -> Result<Client, DaemonError> {
+    async fn wait_for_client(&self) -> Result<Client, DaemonError> {
         if self.shared.stopping.is_cancelled() {
             return Err(DaemonError::ShuttingDown);
         }
         // Asked before the app-server is: what it did could not be promised.
-        if let Some(error) = self.shared.recorder.view().storage() {
+        if let Some(error) = self.shared.recorder.view().storage_error() {
             return Err(DaemonError::Storage(error));
         }
         let mut availability = self.shared.availability.clone();
@@ -406,26 +406,26 @@ impl Daemon {
                 return Ok(client);
             }
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
-            if app_server_process::next_start(&now).is_some_and(|next| next > left) {
-                return Err(app_server_process::unavailable(&now, &self.shared.codex.health(&now)));
+            if app_server_process::time_until_next_start(&now).is_some_and(|next| next > left) {
+                return Err(app_server_process::unavailable_error(&now, &self.shared.codex.health(&now)));
             }
             tokio::select! {
                 () = self.shared.stopping.cancelled() => return Err(DaemonError::ShuttingDown),
                 changed = tokio::time::timeout_at(deadline, availability.changed()) => match changed {
                     Ok(Ok(())) => {}
                     Ok(Err(_)) => return Err(DaemonError::ShuttingDown),
-                    Err(_) => return Err(app_server_process::unavailable(&now, &self.shared.codex.health(&now))),
+                    Err(_) => return Err(app_server_process::unavailable_error(&now, &self.shared.codex.health(&now))),
                 },
             }
         }
     }
 
     /// Records events and returns when they are on disk.
-    async fn promise(
+    async fn record_durably(
         &self,
         build: impl FnOnce(&State) -> Vec<crate::state::Draft> + Send + 'static,
     ) -> Result<(), DaemonError> {
-        self.shared.recorder.promise(build).await.map_err(DaemonError::Storage)
+        self.shared.recorder.record_durably(build).await.map_err(DaemonError::Storage)
     }
 
     /// Runs a use case to its end, whether its caller waits for it or not.
@@ -442,9 +442,9 @@ impl Daemon {
             let _gate = daemon.shared.codex.gate.read().await;
             work.await
         };
-        match self.shared.tasks.spawn(contain(work)).await {
+        match self.shared.tasks.spawn(catch_panic(work)).await {
             Ok(Ok(done)) => done,
-            Ok(Err(Panicked)) => Err(DaemonError::Fault),
+            Ok(Err(Panicked)) => Err(DaemonError::Internal),
             // The runtime is going away.
             Err(_) => Err(DaemonError::ShuttingDown),
         }

@@ -7,36 +7,36 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 thread_local! {
-    static CONTAINED: Cell<bool> = const { Cell::new(false) };
+    static IS_PANIC_CAUGHT: Cell<bool> = const { Cell::new(false) };
 }
 
 /// A future that ends with an error where the one within panics.
 ///
 /// What it was about to change is owned by others, who change it whole or not at all.
-pub(crate) struct Contained<F>(Pin<Box<F>>);
+pub(crate) struct CatchPanic<F>(Pin<Box<F>>);
 
 /// It panicked.
 #[derive(Debug)]
 pub(crate) struct Panicked;
 
 /// Keeps a panic of this future within it.
-pub(crate) fn contain<F: Future>(future: F) -> Contained<F> {
-    Contained(Box::pin(future))
+pub(crate) fn catch_panic<F: Future>(future: F) -> CatchPanic<F> {
+    CatchPanic(Box::pin(future))
 }
 
 /// Whether a panic of this thread, now, ends no more than one request.
-pub(crate) fn is_contained() -> bool {
-    CONTAINED.get()
+pub(crate) fn is_panic_caught() -> bool {
+    IS_PANIC_CAUGHT.get()
 }
 
-impl<F: Future> Future for Contained<F> {
+impl<F: Future> Future for CatchPanic<F> {
     type Output = Result<F::Output, Panicked>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let before = CONTAINED.replace(true);
+        let before = IS_PANIC_CAUGHT.replace(true);
         let polled: Result<_, Box<dyn Any + Send>> =
             catch_unwind(AssertUnwindSafe(|| self.0.as_mut().poll(context)));
-        CONTAINED.set(before);
+        IS_PANIC_CAUGHT.set(before);
         match polled {
             Ok(polled) => polled.map(Ok),
             Err(_) => Poll::Ready(Err(Panicked)),
@@ -50,14 +50,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_ends_what_panicked_and_nothing_else() {
-        let contained = contain(async {
-            assert!(is_contained());
+        let contained = catch_panic(async {
+            assert!(is_panic_caught());
             tokio::task::yield_now().await;
             let nothing: [u8; 0] = [];
             nothing[std::hint::black_box(1)]
         });
         assert!(contained.await.is_err());
-        assert!(!is_contained());
-        assert_eq!(contain(async { 1 }).await.ok(), Some(1));
+        assert!(!is_panic_caught());
+        assert_eq!(catch_panic(async { 1 }).await.ok(), Some(1));
     }
 }

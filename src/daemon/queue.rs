@@ -5,10 +5,10 @@ pub(in crate::daemon) mod held;
 use std::sync::Arc;
 
 use super::recorder::now;
-use super::turns::{Offer, SubmitTurn, TurnAccepted};
+use super::turns::{SubmitTurn, TurnAccepted, TurnStart};
 use super::{Daemon, DaemonError};
 use crate::daemon::events;
-use crate::daemon::queue::held::Obstacle;
+use crate::daemon::queue::held::StartFailure;
 use crate::daemon::turns::submission::{Submission, UnderWay};
 use crate::state::{IdempotencyKey, QueuedTurn, Session};
 
@@ -23,7 +23,7 @@ impl Daemon {
         input: SubmitTurn,
         key: Option<IdempotencyKey>,
     ) -> Result<TurnAccepted, DaemonError> {
-        if let Some(error) = self.shared.recorder.view().storage() {
+        if let Some(error) = self.shared.recorder.view().storage_error() {
             return Err(DaemonError::Storage(error));
         }
         let (waiting, position) = {
@@ -46,9 +46,10 @@ impl Daemon {
         let queue_id = turn.queue_id.clone();
         let queued = events::turn_queued(session, &turn, position, key.as_ref());
         let session_id = session.session_id.clone();
-        self.promise(move |state| {
+        self.record_durably(move |state| {
             // What holds the thread's queue holds this turn too.
-            let held = state.sessions.get(&session_id).and_then(|session| events::joins_held(state, session));
+            let held =
+                state.sessions.get(&session_id).and_then(|session| events::hold_of_new_queue(state, session));
             std::iter::once(queued).chain(held).collect()
         })
         .await?;
@@ -56,7 +57,7 @@ impl Daemon {
     }
 
     /// Gives the next waiting turn of an idle thread to the app-server; what keeps it from beginning holds the queue.
-    pub(super) async fn begin_next(&self, thread_id: &str) -> Result<(), DaemonError> {
+    pub(super) async fn start_next(&self, thread_id: &str) -> Result<(), DaemonError> {
         self.renew_login().await;
         let _gate = self.shared.codex.gate.read().await;
         let _alone = self.lock_thread(thread_id).await;
@@ -68,90 +69,93 @@ impl Daemon {
             state.queue_of(thread_id).next().map(|(session_id, turn)| (session_id.to_owned(), turn.clone()))
         };
         let Some((session_id, next)) = next else { return Ok(()) };
-        match self.begin_queued(thread_id, &session_id, &next).await {
+        match self.start_queued(thread_id, &session_id, &next).await {
             Ok(()) => Ok(()),
-            Err(Obstacle::Passing(error)) => Err(error),
-            Err(Obstacle::Hold(cause, error)) => self.hold(thread_id, &next.queue_id, cause, &error).await,
+            Err(StartFailure::Transient(error)) => Err(error),
+            Err(StartFailure::Hold(cause, error)) => {
+                self.hold(thread_id, &next.queue_id, cause, &error).await
+            }
         }
     }
 
     /// Begins a turn that waits; one that runs by now lets it wait.
-    async fn begin_queued(
+    async fn start_queued(
         &self,
         thread_id: &str,
         session_id: &str,
         next: &QueuedTurn,
-    ) -> Result<(), Obstacle> {
-        let client = self.client().await.map_err(Obstacle::Passing)?;
-        let session = self.session(session_id).map_err(Obstacle::Passing)?;
-        let session = self.attach(&client, session).await.map_err(Obstacle::at_thread)?;
+    ) -> Result<(), StartFailure> {
+        let client = self.wait_for_client().await.map_err(StartFailure::Transient)?;
+        let session = self.session(session_id).map_err(StartFailure::Transient)?;
+        let session = self.attach(&client, session).await.map_err(StartFailure::while_opening_thread)?;
         // A thread that was created anew has another lock, and one that was resumed may run a turn.
         let is_idle = self.state().turns.running(thread_id).is_none();
         if session.thread_id.as_deref() != Some(thread_id) || !is_idle {
             return Ok(());
         }
-        let (offer, _under_way) = self.offer_of(&session, thread_id, next);
-        match self.begin(&client, offer).await {
+        let (start, _under_way) = self.turn_start_of(&session, thread_id, next);
+        match self.start_or_find(&client, start).await {
             // It is out of the queue.
             Ok(_) | Err(DaemonError::TurnWithdrawn(_)) => Ok(()),
-            Err(error) => Err(Obstacle::at_turn(error)),
+            Err(error) => Err(StartFailure::while_starting_turn(error)),
         }
     }
 
     /// A turn that waits, as it is given to the app-server.
-    fn offer_of<'a>(
+    fn turn_start_of<'a>(
         &self,
         session: &'a Session,
         thread_id: &str,
         waiting: &'a QueuedTurn,
-    ) -> (Offer<'a>, UnderWay) {
+    ) -> (TurnStart<'a>, UnderWay) {
         let queue_id = &waiting.queue_id;
         let submission =
             Submission::new(&session.session_id, thread_id, queue_id.clone(), Some(queue_id.clone()), None);
         let under_way = self.shared.submissions.begin(&submission);
-        let offer = Offer {
+        let start = TurnStart {
             session,
             input: &waiting.input,
             settings: &waiting.settings,
             submission,
-            is_findable: true,
-            offered_since: waiting.submitted.then(|| waiting.queued_at.clone()),
+            is_tracked: true,
+            submitted_since: waiting.submitted.then(|| waiting.queued_at.clone()),
         };
-        (offer, under_way)
+        (start, under_way)
     }
 
     /// The turn that a waiting one became that was given to the app-server before; its acceptance is recorded.
     ///
     /// The caller holds the thread's lock.
-    pub(super) async fn find_waiting(
+    pub(super) async fn find_queued(
         &self,
         session: &Arc<Session>,
         waiting: &QueuedTurn,
     ) -> Result<Option<String>, DaemonError> {
-        let client = self.client().await?;
+        let client = self.wait_for_client().await?;
         let session = self.attach(&client, Arc::clone(session)).await?;
         let thread_id = session.thread_id.clone().unwrap_or_default();
-        let (offer, _under_way) = self.offer_of(&session, &thread_id, waiting);
-        self.find_again(&client, &offer).await
+        let (start, _under_way) = self.turn_start_of(&session, &thread_id, waiting);
+        self.find_submitted(&client, &start).await
     }
 
     /// Records that a turn was taken back; whether it began may be unknown.
-    pub(super) async fn reject_withdrawn(
+    pub(super) async fn record_withdrawal(
         &self,
         session_id: &str,
         queue_id: Option<&str>,
         key: Option<&IdempotencyKey>,
-        is_doubtful: bool,
+        is_outcome_unknown: bool,
     ) -> Result<(), DaemonError> {
-        let reason = match is_doubtful {
+        let reason = match is_outcome_unknown {
             false => "It was withdrawn before it began.",
             true => "It was withdrawn; whether it began is unknown.",
         };
         let withdrawn = events::turn_rejected(session_id, queue_id, key, reason);
         let (session_id, queue_id) = (session_id.to_owned(), queue_id.map(str::to_owned));
-        self.promise(move |state| {
+        self.record_durably(move |state| {
             let queue_id = queue_id.as_deref();
-            let released = queue_id.map(|queue_id| events::released_without(state, &session_id, &[queue_id]));
+            let released =
+                queue_id.map(|queue_id| events::releases_after_removal(state, &session_id, &[queue_id]));
             std::iter::once(withdrawn).chain(released.into_iter().flatten()).collect()
         })
         .await

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::descendants::Whose;
+use super::descendants::DescendantScope;
 use super::sessions::Turns;
 use super::{Daemon, DaemonError};
 use crate::codex;
@@ -37,12 +37,12 @@ impl Daemon {
             if !turn.is_over() {
                 return Ok(turn);
             }
-            if !self.shared.missed.has(turn_id) {
+            if !self.shared.skipped_items.has(turn_id) {
                 return Ok(self.with_answer(turn).await);
             }
             // It is whole when what was not heard of it is read.
-            self.shared.missed.read(turn_id).await;
-            return self.state().turns.get(thread_id, turn_id).cloned().ok_or(DaemonError::Fault);
+            self.shared.skipped_items.read(turn_id).await;
+            return self.state().turns.get(thread_id, turn_id).cloned().ok_or(DaemonError::Internal);
         }
         let daemon = self.clone();
         let turn_id = turn_id.to_owned();
@@ -87,14 +87,14 @@ impl Daemon {
         if session.last_turn_id.is_none() {
             return Err(unknown());
         }
-        let client = self.client().await?;
+        let client = self.wait_for_client().await?;
         let mut cursor = Value::Null;
         loop {
             let mut params = json!({ "threadId": thread_id, "limit": PAGE, "itemsView": "full" });
             if !cursor.is_null() {
                 params["cursor"] = cursor;
             }
-            let page: Turns = Daemon::ask(&client, "thread/turns/list", &params).await?;
+            let page: Turns = Daemon::call(&client, "thread/turns/list", &params).await?;
             if let Some(found) = page.data.into_iter().find(|turn| turn.id == turn_id) {
                 let words = |item: &&Value| item["type"] == "agentMessage";
                 let text = found.items.iter().rev().find(words).and_then(|item| item["text"].as_str());
@@ -142,7 +142,7 @@ impl Daemon {
                 daemon.stop_in_time(&thread_id, target).await?;
             }
             // No waiting turn begins while the running one ends.
-            let (_alone, session) = daemon.alone_with_thread(&session_id).await?;
+            let (_alone, session) = daemon.lock_session_thread(&session_id).await?;
             if session.status == SessionStatus::Closed {
                 return Ok((session, false));
             }
@@ -161,15 +161,15 @@ impl Daemon {
                 if !interrupt {
                     return Err(DaemonError::TurnInProgress { session_id, turn_id });
                 }
-                let whose = Whose::Session(session_id.clone());
-                daemon.stop_descendants(&daemon.client().await?, thread_id, whose).await;
+                let scope = DescendantScope::Session(session_id.clone());
+                daemon.stop_descendants(&daemon.wait_for_client().await?, thread_id, scope).await;
             }
             let closed = session_id.clone();
-            daemon.promise(move |state| events::session_closed(state, &closed, None)).await?;
+            daemon.record_durably(move |state| events::session_closed(state, &closed, None)).await?;
             if pending {
                 // Until it is over its end is to be heard.
                 tokio::spawn(daemon.clone().detach_when_idle(thread_id));
-            } else if let Ok(client) = daemon.client_now() {
+            } else if let Ok(client) = daemon.current_client() {
                 // Without an app-server there is nothing to unload.
                 daemon.detach(&client, &thread_id).await;
             }

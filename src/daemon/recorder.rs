@@ -24,11 +24,11 @@ use tokio::sync::{mpsc, oneshot};
 use crate::codex::{Backlog, Closed};
 use crate::config::Config;
 use crate::daemon::events;
-use crate::daemon::recorder::group_commit::{Promise, StorageError, Syncer};
+use crate::daemon::recorder::group_commit::{CommitAck, GroupCommit, StorageError};
 use crate::daemon::recorder::output_log::OutputLog;
 use crate::daemon::recorder::recovery::Opened;
-use crate::daemon::recorder::snapshot_writer::Keeper;
-use crate::daemon::recorder::turn_metrics::Tally;
+use crate::daemon::recorder::snapshot_writer::SnapshotWriter;
+use crate::daemon::recorder::turn_metrics::TurnMetrics;
 use crate::journal::{Damage, Entry, Journal, Line, Log};
 use crate::state::snapshot::Identity;
 use crate::state::{Change, Draft, Level, State, event_type};
@@ -51,7 +51,7 @@ pub(crate) enum Input {
     /// Events that depend on the records.
     Build(Build),
     /// Events that somebody is promised.
-    Promised(Build, Promise),
+    Durable(Build, CommitAck),
     /// Output of the child, for its log.
     Output(Stream, Bytes),
     /// A connection ended, and with it the turns that it carried.
@@ -63,7 +63,7 @@ pub(crate) enum Input {
     /// Time to try again what failed.
     Retry,
     /// A sync that began then failed, and these promises wait for another one.
-    SyncFailed(Vec<Promise>, Instant, StorageError),
+    SyncFailed(Vec<CommitAck>, Instant, StorageError),
     /// Everything known goes to disk; nothing follows.
     Stop(oneshot::Sender<()>),
 }
@@ -80,10 +80,10 @@ pub(crate) struct View {
     pub(crate) identity: Identity,
     pub(crate) recent: usize,
     pub(crate) log: Arc<Log>,
-    pub(crate) tally: Tally,
+    pub(crate) turn_metrics: TurnMetrics,
     state: RwLock<State>,
     /// Why nothing can be promised now.
-    storage: RwLock<Option<StorageError>>,
+    storage_error: RwLock<Option<StorageError>>,
 }
 
 impl View {
@@ -99,12 +99,12 @@ impl View {
     }
 
     /// Why nothing can be promised now, if so.
-    pub(crate) fn storage(&self) -> Option<StorageError> {
-        self.storage.read().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn storage_error(&self) -> Option<StorageError> {
+        self.storage_error.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set_storage(&self, storage: Option<StorageError>) {
-        *self.storage.write().unwrap_or_else(PoisonError::into_inner) = storage;
+    fn set_storage_error(&self, storage: Option<StorageError>) {
+        *self.storage_error.write().unwrap_or_else(PoisonError::into_inner) = storage;
     }
 }
 
@@ -125,9 +125,9 @@ impl Recorder {
             identity,
             recent: config.event_cache_size,
             log: journal.log(),
-            tally: Tally::new(state.daemon.updated_at.clone()),
+            turn_metrics: TurnMetrics::new(state.daemon.updated_at.clone()),
             state: RwLock::new(state),
-            storage: RwLock::new(None),
+            storage_error: RwLock::new(None),
         });
         let (inputs, waiting) = mpsc::unbounded_channel();
         let recorder = Self { inputs, backlog: Backlog::new(), view };
@@ -136,8 +136,8 @@ impl Recorder {
         let worker = Worker {
             view: Arc::clone(view),
             backlog: Arc::clone(&recorder.backlog),
-            syncer: Syncer::start(journal.sync(), recorder.clone())?,
-            keeper: Keeper::start(disk.clone(), config, journal.sync(), recorder.clone())?,
+            group_commit: GroupCommit::start(journal.sync(), recorder.clone())?,
+            snapshot_writer: SnapshotWriter::start(disk.clone(), config, journal.sync(), recorder.clone())?,
             stdout: output(&paths.stdout_log)?,
             stderr: output(&paths.stderr_log)?,
             closed_sessions: config.limits.closed_sessions,
@@ -176,17 +176,17 @@ impl Recorder {
     }
 
     /// Records one event.
-    pub(crate) fn note(&self, draft: Draft) {
+    pub(crate) fn record(&self, draft: Draft) {
         self.send(Input::Events(vec![draft]));
     }
 
     /// Records events and returns when they are on disk.
-    pub(crate) async fn promise(
+    pub(crate) async fn record_durably(
         &self,
         build: impl FnOnce(&State) -> Vec<Draft> + Send + 'static,
     ) -> Result<(), StorageError> {
         let (promise, kept) = oneshot::channel();
-        self.send(Input::Promised(Box::new(build), promise));
+        self.send(Input::Durable(Box::new(build), promise));
         kept.await.unwrap_or_else(|_| Err("the recorder has stopped".into()))
     }
 
@@ -212,7 +212,7 @@ fn weight(input: &Input) -> usize {
         Input::Output(_, bytes) => bytes.len(),
         Input::Build(_)
         | Input::CaughtUp(_)
-        | Input::Promised(..)
+        | Input::Durable(..)
         | Input::Closed(_)
         | Input::Damaged(_)
         | Input::Retry
@@ -230,8 +230,8 @@ struct Worker {
     journal: Journal,
     view: Arc<View>,
     backlog: Arc<Backlog>,
-    syncer: Syncer,
-    keeper: Keeper,
+    group_commit: GroupCommit,
+    snapshot_writer: SnapshotWriter,
     stdout: OutputLog,
     stderr: OutputLog,
     closed_sessions: usize,
@@ -258,12 +258,12 @@ impl Worker {
                         self.record(&mut drafts);
                         drafts = build(&self.view.state());
                     }
-                    Input::Promised(build, promise) => self.promise(&mut drafts, build, promise),
+                    Input::Durable(build, promise) => self.record_durably(&mut drafts, build, promise),
                     Input::Closed(closed) => {
                         self.record(&mut drafts);
                         drafts = events::closed(&self.view.state(), &closed);
                     }
-                    Input::Damaged(damage) if damage.is_empty() => self.keeper.changed(false),
+                    Input::Damaged(damage) if damage.is_empty() => self.snapshot_writer.changed(false),
                     Input::Damaged(damage) => {
                         drafts.push(events::log_damaged(&damage));
                         let keys = damage.iter().map(|damage| damage.key);
@@ -284,7 +284,7 @@ impl Worker {
                         let is_whole = !is_failing && self.lost_at.is_none_or(|lost_at| lost_at < began);
                         for promise in promises {
                             match is_whole {
-                                true => self.syncer.sync_again(promise),
+                                true => self.group_commit.sync_again(promise),
                                 // Whoever waited may have gone.
                                 false => drop(promise.send(Err(error.clone()))),
                             }
@@ -304,20 +304,20 @@ impl Worker {
     }
 
     fn stop(&mut self) {
-        self.syncer.stop();
-        self.keeper.stop();
+        self.group_commit.stop();
+        self.snapshot_writer.stop();
         if let Err(error) = self.journal.close() {
             tracing::error!(%error, "the event log could not be closed in order");
         }
     }
 
     /// Records what waits and then what is promised, each against the records as they are then.
-    fn promise(&mut self, drafts: &mut Vec<Draft>, build: Build, promise: Promise) {
+    fn record_durably(&mut self, drafts: &mut Vec<Draft>, build: Build, promise: CommitAck) {
         self.record(drafts);
         *drafts = build(&self.view.state());
         self.record(drafts);
-        match self.view.storage() {
-            None => self.syncer.sync(promise),
+        match self.view.storage_error() {
+            None => self.group_commit.sync(promise),
             // Whoever waited may have gone.
             Some(error) => drop(promise.send(Err(error))),
         }
@@ -335,8 +335,8 @@ impl Worker {
             if let Some(reason) = self.journal.failing().filter(|_| !was_failing) {
                 tracing::error!(reason, "the event log cannot be written");
                 drafts.push(events::storage_failed(reason));
-                self.view.set_storage(Some(reason.into()));
-                self.keeper.failing(true);
+                self.view.set_storage_error(Some(reason.into()));
+                self.snapshot_writer.failing(true);
             }
             self.forget(drafts);
         }
@@ -354,13 +354,13 @@ impl Worker {
         {
             let mut state = self.view.state.write().unwrap_or_else(PoisonError::into_inner);
             for (line, draft) in lines.iter().zip(&*drafts) {
-                self.view.tally.note(&state, &at, &draft.change);
+                self.view.turn_metrics.note(&state, &at, &draft.change);
                 sessions_changed |= state.apply(line.seq, &at, &draft.change);
             }
             // Under the same guard, so that records and recent events are always of one moment.
             self.journal.publish(&lines);
         }
-        self.keeper.changed(sessions_changed);
+        self.snapshot_writer.changed(sessions_changed);
     }
 
     /// Tries to write what could not be written; what became of it is recorded before the drafts.
@@ -371,13 +371,13 @@ impl Worker {
         }
         self.tried = Some(Instant::now());
         // A failed sync may be the first that is heard of it.
-        let untold = self.journal.sync().cause().filter(|_| self.view.storage().is_none());
+        let untold = self.journal.sync().cause().filter(|_| self.view.storage_error().is_none());
         match self.journal.recover() {
             Ok(recovered) => {
                 tracing::info!("the event log can be written again");
                 self.tried = None;
-                self.view.set_storage(None);
-                self.keeper.failing(false);
+                self.view.set_storage_error(None);
+                self.snapshot_writer.failing(false);
                 drafts.insert(0, events::storage_recovered(&recovered));
                 if let Some(reason) = untold {
                     drafts.insert(0, events::storage_failed(&reason));
@@ -391,11 +391,11 @@ impl Worker {
             Err(error) => {
                 tracing::debug!(%error, "the event log still cannot be written");
                 let reason: StorageError = error.to_string().into();
-                if self.view.storage().is_none() {
+                if self.view.storage_error().is_none() {
                     drafts.insert(0, events::storage_failed(&reason));
                 }
-                self.view.set_storage(Some(reason));
-                self.keeper.failing(true);
+                self.view.set_storage_error(Some(reason));
+                self.snapshot_writer.failing(true);
             }
         }
     }

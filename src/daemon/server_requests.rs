@@ -70,7 +70,7 @@ impl OpenRequests {
         rules: Rules,
     ) -> Asked {
         if !is_answerable(method) {
-            recorder.note(events::request_refused(method, &params));
+            recorder.record(events::request_refused(method, &params));
             let message = format!("codexd cannot answer {method}");
             return Asked::Refused { generation, id, error: RpcError { code: -32601, message } };
         }
@@ -168,7 +168,7 @@ fn waited(request: &Request) -> Option<Duration> {
 
 /// Records the end of a request that was answered; an error says that it is not on disk.
 async fn record(recorder: &Recorder, claim: Claim, resolution: Resolution) -> Result<(), StorageError> {
-    let promised = recorder.promise(move |state| match state.requests.get(&resolution.request_id) {
+    let promised = recorder.record_durably(move |state| match state.requests.get(&resolution.request_id) {
         // The connection ended between the claim and this; the record says so, and is not ended twice.
         Some(request) if request.status == RequestStatus::Resolved => Vec::new(),
         request => vec![events::request_resolved(request.map(|request| &**request), &resolution)],
@@ -218,7 +218,7 @@ impl Daemon {
             }
             RequestAnswer::Result(result) => (result.get("decision").cloned(), result),
         };
-        if let Some(error) = self.shared.recorder.view().storage() {
+        if let Some(error) = self.shared.recorder.view().storage_error() {
             return Err(DaemonError::Storage(error));
         }
         let daemon = self.clone();
@@ -238,7 +238,7 @@ impl Daemon {
         let Some(claim) = claim else {
             return Err(DaemonError::AlreadyResolved(self.request(&resolution.request_id)?));
         };
-        let Some(client) = self.client_of(claim.open().generation) else {
+        let Some(client) = self.client_of_generation(claim.open().generation) else {
             drop(claim);
             recorder.caught_up().await;
             let request = self.request(&resolution.request_id)?;
@@ -261,12 +261,12 @@ impl Daemon {
         while let Some(asked) = questions.recv().await {
             match asked {
                 Asked::Refused { generation, id, error } => {
-                    if let Some(client) = self.client_of(generation) {
+                    if let Some(client) = self.client_of_generation(generation) {
                         client.refuse(&id, &error);
                     }
                 }
                 Asked::Missed { thread_id, turn_id } => {
-                    tokio::spawn(self.clone().read_missed(thread_id, turn_id));
+                    tokio::spawn(self.clone().read_skipped_items(thread_id, turn_id));
                 }
                 Asked::Answerable { request_id } => {
                     tokio::spawn(self.clone().decline_in_time(request_id));

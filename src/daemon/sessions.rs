@@ -109,14 +109,14 @@ impl Daemon {
             (Some(_), _) => "thread/resume",
             (None, Some(_)) => "thread/fork",
         };
-        self.run_for_good(method, async move {
-            let _alone = daemon.alone_with_key(input.key.as_ref()).await;
+        self.run_until_call_timeout(method, async move {
+            let _alone = daemon.lock_key(input.key.as_ref()).await;
             if let Some(key) = &input.key
-                && let Some(Answer { session: Some(session), .. }) = daemon.remembered(key)?
+                && let Some(Answer { session: Some(session), .. }) = daemon.remembered_answer(key)?
             {
                 return Ok(session);
             }
-            let client = daemon.client().await?;
+            let client = daemon.wait_for_client().await?;
             let key = input.key.clone();
             let session_id = match (input.thread_id.clone(), input.fork_from.clone()) {
                 (None, None) => daemon.start_thread(&client, input).await?,
@@ -127,7 +127,7 @@ impl Daemon {
                     while_alone(alone, client.call_timeout(), adopted).await?
                 }
                 (None, Some(source)) => {
-                    let (alone, source) = daemon.alone_with_thread(&source).await?;
+                    let (alone, source) = daemon.lock_session_thread(&source).await?;
                     let source = daemon.attach(&client, source).await?;
                     let thread_id = source
                         .thread_id
@@ -160,11 +160,11 @@ impl Daemon {
         }
         let daemon = self.clone();
         self.run(async move {
-            let client = daemon.client().await?;
+            let client = daemon.wait_for_client().await?;
             let mut models = Vec::new();
             let mut params = Map::new();
             loop {
-                let page: Models = Daemon::ask(&client, "model/list", &params).await?;
+                let page: Models = Daemon::call(&client, "model/list", &params).await?;
                 models.extend(page.data);
                 match page.next_cursor {
                     Some(cursor) => params.insert("cursor".to_owned(), cursor.into()),
@@ -185,7 +185,7 @@ impl Daemon {
             self.thread_params(client, &input.settings, input.trust, Loading::New).await?;
         let endpoint = self.config().server.endpoint.to_string();
         let session_id = self
-            .make_and_record(client, "thread/start", &params, move |answer| {
+            .call_without_timeout_and_record(client, "thread/start", &params, move |answer| {
                 let thread: ThreadSession = read(answer.get())?;
                 Ok(open(input, thread, endpoint, None, decision))
             })
@@ -269,7 +269,7 @@ fn open(
         trust: decision.trust,
     };
     let session = thread.renew(new, decision.trust);
-    let key = input.key.map(|key| key.until_tomorrow());
+    let key = input.key.map(|key| key.into_stored());
     let resumed = input.thread_id.is_some();
     let build = move |state: &State| {
         let session = Session { child_pid: state.daemon.child.pid, ..session };

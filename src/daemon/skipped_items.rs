@@ -21,7 +21,7 @@ const PAGES: usize = 4;
 
 /// An item that was not heard.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct MissedItem {
+pub(super) struct SkippedItem {
     /// Its id, if the message had one.
     pub(super) id: Option<String>,
     /// Its type, such as `agentMessage`, if the message had one.
@@ -30,15 +30,15 @@ pub(super) struct MissedItem {
 
 /// The items that were not heard and are not read yet, by their turns.
 #[derive(Debug, Default)]
-pub(super) struct Missed {
-    turns: watch::Sender<HashMap<String, Vec<MissedItem>>>,
+pub(super) struct SkippedItems {
+    turns: watch::Sender<HashMap<String, Vec<SkippedItem>>>,
     /// The turns without an answer whose threads were asked for it, so that each is asked once.
     asked: Mutex<HashSet<String>>,
 }
 
-impl Missed {
+impl SkippedItems {
     /// Takes note of an item; returns whether it is the first one of its turn.
-    pub(super) fn note(&self, turn_id: &str, item: MissedItem) -> bool {
+    pub(super) fn note(&self, turn_id: &str, item: SkippedItem) -> bool {
         let mut is_first = false;
         self.turns.send_modify(|turns| {
             let items = turns.entry(turn_id.to_owned()).or_default();
@@ -71,7 +71,7 @@ impl Missed {
         let _ = self.turns.subscribe().wait_for(|turns| !turns.contains_key(turn_id)).await;
     }
 
-    fn of(&self, turn_id: &str) -> Vec<MissedItem> {
+    fn of(&self, turn_id: &str) -> Vec<SkippedItem> {
         self.turns.borrow().get(turn_id).cloned().unwrap_or_default()
     }
 
@@ -82,13 +82,13 @@ impl Missed {
 
 impl Daemon {
     /// Reads what was not heard of a turn once it is over, because only then the thread is sure to have all of it.
-    pub(super) async fn read_missed(self, thread_id: String, turn_id: String) {
+    pub(super) async fn read_skipped_items(self, thread_id: String, turn_id: String) {
         if self.over(&thread_id, &turn_id).await
             && let Err(error) = self.read_items(&thread_id, &turn_id).await
         {
             tracing::warn!(%error, thread_id, turn_id, "items that were too long to be heard cannot be read");
         }
-        self.shared.missed.done(&turn_id);
+        self.shared.skipped_items.done(&turn_id);
     }
 
     /// Waits until a turn is over; `false` when no session has it, or the daemon stops before.
@@ -118,18 +118,18 @@ impl Daemon {
     /// Without an app-server it stays as it is.
     pub(super) async fn with_answer(&self, turn: Arc<Turn>) -> Arc<Turn> {
         let (thread_id, turn_id) = (turn.thread_id.clone(), turn.turn_id.clone());
-        let (Ok(_), None) = (self.client_now(), &turn.text) else { return turn };
-        if !self.shared.missed.is_to_be_asked(&turn_id) {
+        let (Ok(_), None) = (self.current_client(), &turn.text) else { return turn };
+        if !self.shared.skipped_items.is_to_be_asked(&turn_id) {
             return turn;
         }
         let daemon = self.clone();
         let read = self.run(async move {
-            let answer = MissedItem { id: None, kind: Some("agentMessage".to_owned()) };
-            daemon.shared.missed.note(&turn_id, answer);
+            let answer = SkippedItem { id: None, kind: Some("agentMessage".to_owned()) };
+            daemon.shared.skipped_items.note(&turn_id, answer);
             let read = daemon.read_items(&thread_id, &turn_id).await;
-            daemon.shared.missed.done(&turn_id);
+            daemon.shared.skipped_items.done(&turn_id);
             if read.is_err() {
-                daemon.shared.missed.is_not_asked(&turn_id);
+                daemon.shared.skipped_items.is_not_asked(&turn_id);
             }
             read
         });
@@ -140,15 +140,15 @@ impl Daemon {
     }
 
     async fn read_items(&self, thread_id: &str, turn_id: &str) -> Result<(), DaemonError> {
-        let client = self.client().await?;
+        let client = self.wait_for_client().await?;
         let mut params = json!({ "threadId": thread_id, "limit": PAGE, "itemsView": "full" });
         for _ in 0..PAGES {
-            let page: Turns = Daemon::ask(&client, "thread/turns/list", &params).await?;
+            let page: Turns = Daemon::call(&client, "thread/turns/list", &params).await?;
             if let Some(turn) = page.data.into_iter().find(|turn| turn.id == turn_id) {
-                let items = chosen(&self.shared.missed.of(turn_id), turn.items);
+                let items = chosen(&self.shared.skipped_items.of(turn_id), turn.items);
                 let (thread_id, turn_id) = (thread_id.to_owned(), turn_id.to_owned());
                 return self
-                    .promise(move |state| {
+                    .record_durably(move |state| {
                         let draft = |item: &Value| events::turn_item_read(state, &thread_id, &turn_id, item);
                         items.iter().map(draft).collect()
                     })
@@ -165,7 +165,7 @@ impl Daemon {
 /// The items that were missed, in the order of the turn.
 ///
 /// A thread with the history of an older Codex numbers its items anew; there the newest of the same type is taken.
-fn chosen(missed: &[MissedItem], items: Vec<Value>) -> Vec<Value> {
+fn chosen(missed: &[SkippedItem], items: Vec<Value>) -> Vec<Value> {
     let mut wanted = vec![false; items.len()];
     for missed in missed {
         let by_id = items.iter().position(|item| missed.id.as_deref().is_some_and(|id| item["id"] == id));
@@ -191,8 +191,8 @@ mod tests {
             item("3", "commandExecution"),
             item("4", "agentMessage"),
         ];
-        let missed = |id: &str, kind: &str| MissedItem { id: Some(id.into()), kind: Some(kind.into()) };
-        let ids = |missed: &[MissedItem]| -> Vec<Value> {
+        let missed = |id: &str, kind: &str| SkippedItem { id: Some(id.into()), kind: Some(kind.into()) };
+        let ids = |missed: &[SkippedItem]| -> Vec<Value> {
             chosen(missed, items.clone()).iter().map(|item| item["id"].clone()).collect()
         };
         assert_eq!(ids(&[missed("4", "agentMessage"), missed("2", "agentMessage")]), ["2", "4"]);

@@ -128,7 +128,7 @@ impl Daemon {
     pub fn readiness(&self) -> Readiness {
         let reason = if self.shared.stopping.is_cancelled() {
             Some("codexd is stopping.".to_owned())
-        } else if let Some(error) = self.shared.recorder.view().storage() {
+        } else if let Some(error) = self.shared.recorder.view().storage_error() {
             Some(format!("The event log cannot be written: {error}."))
         } else {
             match &*self.shared.availability.borrow() {
@@ -136,7 +136,8 @@ impl Daemon {
                 Availability::Ready(_) if !self.is_recorded_as_running() => {
                     Some("The app-server is being started.".to_owned())
                 }
-                now => app_server_process::why_not(now).map(|_| self.shared.codex.health(now).sentence()),
+                now => app_server_process::unavailable_reason(now)
+                    .map(|_| self.shared.codex.health(now).sentence()),
             }
         };
         Readiness { ready: reason.is_none(), reason }

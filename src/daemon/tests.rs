@@ -10,7 +10,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use super::Folders;
+use super::StateDirectories;
 use super::recorder::Recorder;
 use crate::config::{Config, Settings, settings};
 use crate::daemon::events;
@@ -29,8 +29,8 @@ pub(super) fn config(folder: &Path, settings: Settings) -> Config {
     Config::resolve(&settings, &environment, folder).unwrap()
 }
 
-fn open(config: &Config) -> (Opened, Folders) {
-    let folders = Folders::take(config).unwrap();
+fn open(config: &Config) -> (Opened, StateDirectories) {
+    let folders = StateDirectories::take(config).unwrap();
     (recovery::open(config, &folders).unwrap(), folders)
 }
 
@@ -60,12 +60,12 @@ fn new_session(name: &str) -> Session {
 }
 
 /// A recorder at work, with the folders that it writes to.
-pub(super) struct Room {
+pub(super) struct TestRecorder {
     pub(super) recorder: Recorder,
-    _folders: Folders,
+    _folders: StateDirectories,
 }
 
-impl Room {
+impl TestRecorder {
     pub(super) fn start(config: &Config) -> Self {
         let (opened, folders) = open(config);
         Self { recorder: Recorder::start(config, opened).unwrap(), _folders: folders }
@@ -74,7 +74,7 @@ impl Room {
     async fn open_session(&self, name: &str) {
         let session = new_session(name);
         self.recorder
-            .promise(move |_| {
+            .record_durably(move |_| {
                 vec![events::session_opened(
                     &session,
                     false,
@@ -89,7 +89,7 @@ impl Room {
     }
 
     async fn close_session(&self, name: &'static str) {
-        self.recorder.promise(move |state| events::session_closed(state, name, None)).await.unwrap();
+        self.recorder.record_durably(move |state| events::session_closed(state, name, None)).await.unwrap();
     }
 
     fn sessions(&self) -> Vec<String> {
@@ -106,19 +106,19 @@ impl Room {
 }
 
 /// The folders of a daemon that had two sessions and was stopped; what it knew then, and its name.
-async fn earlier_life(folder: &Path) -> (Config, State, String) {
+async fn stopped_daemon(folder: &Path) -> (Config, State, String) {
     let config = config(folder, Settings::default());
-    let room = Room::start(&config);
+    let room = TestRecorder::start(&config);
     let daemon_id = room.recorder.view().identity.daemon_id.clone();
-    room.recorder.note(events::daemon_started(&config, &daemon_id));
+    room.recorder.record(events::daemon_started(&config, &daemon_id));
     room.open_session("a").await;
     room.open_session("b").await;
     room.recorder
-        .promise(|_| vec![events::turn_accepted("b", "thread-b", "turn-b", false, None, None)])
+        .record_durably(|_| vec![events::turn_accepted("b", "thread-b", "turn-b", false, None, None)])
         .await
         .unwrap();
     room.close_session("a").await;
-    room.recorder.note(events::daemon_stopped());
+    room.recorder.record(events::daemon_stopped());
     room.recorder.stop().await;
     let state = room.recorder.view().state().clone();
     (config, state, daemon_id)
@@ -143,7 +143,7 @@ fn copy(from: &Path, to: &Path) {
 #[tokio::test]
 async fn a_state_file_that_was_cut_off_anywhere_is_set_aside_and_rebuilt() {
     let folder = TempDir::new().unwrap();
-    let (_, state, daemon_id) = earlier_life(folder.path()).await;
+    let (_, state, daemon_id) = stopped_daemon(folder.path()).await;
     for name in STATE_FILES {
         let whole = fs::read(folder.path().join("state").join(name)).unwrap();
         // Every byte of the small files and of both ends of the others; their middle is more of the same.
@@ -170,7 +170,7 @@ async fn a_state_file_that_was_cut_off_anywhere_is_set_aside_and_rebuilt() {
 #[tokio::test]
 async fn the_file_that_names_the_log_may_be_cut_off_anywhere() {
     let folder = TempDir::new().unwrap();
-    let (_, state, _) = earlier_life(folder.path()).await;
+    let (_, state, _) = stopped_daemon(folder.path()).await;
     let whole = fs::read(folder.path().join("logs/event-log.json")).unwrap();
     let meta: Value = serde_json::from_slice(&whole).unwrap();
     for cut in 0..whole.len() {
@@ -193,7 +193,7 @@ async fn the_file_that_names_the_log_may_be_cut_off_anywhere() {
 async fn a_name_of_the_log_that_is_no_part_of_a_cursor_is_not_used() {
     for epoch in ["", "a-b", "ä", "a b", &"a".repeat(65)] {
         let folder = TempDir::new().unwrap();
-        let (config, state, _) = earlier_life(folder.path()).await;
+        let (config, state, _) = stopped_daemon(folder.path()).await;
         let path = folder.path().join("logs/event-log.json");
         let mut meta: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         meta["epoch"] = json!(epoch);
@@ -211,12 +211,12 @@ async fn a_name_of_the_log_that_is_no_part_of_a_cursor_is_not_used() {
 async fn closed_sessions_beyond_the_limit_are_forgotten_in_the_order_of_their_end() {
     let folder = TempDir::new().unwrap();
     let config = config(folder.path(), Settings::default().with(&settings::CLOSED_SESSION_LIMIT, "2"));
-    let room = Room::start(&config);
+    let room = TestRecorder::start(&config);
     for name in ["a", "b", "c", "d", "e"] {
         room.open_session(name).await;
     }
     room.recorder
-        .promise(|_| vec![events::turn_accepted("e", "thread-e", "turn-e", false, None, None)])
+        .record_durably(|_| vec![events::turn_accepted("e", "thread-e", "turn-e", false, None, None)])
         .await
         .unwrap();
     for (name, forgotten) in
@@ -239,7 +239,7 @@ async fn closed_sessions_beyond_the_limit_are_forgotten_in_the_order_of_their_en
         for name in lost {
             fs::remove_file(folder.path().join("state").join(name)).unwrap();
         }
-        let room = Room::start(&config);
+        let room = TestRecorder::start(&config);
         room.recorder.caught_up().await;
         assert_eq!(room.sessions(), ["b", "d", "e"], "without {lost:?}");
         assert_eq!(room.forgotten().len(), 2);

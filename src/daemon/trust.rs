@@ -122,7 +122,7 @@ impl Daemon {
                     undecided.push(directory);
                 }
                 // A connection that is gone or stands still answers nothing else either.
-                Err(error) if !error.is_an_answer() => return Err(error),
+                Err(error) if !error.is_app_server_error() => return Err(error),
                 Err(error) => {
                     decision.unreadable = Some(error.to_string());
                     undecided.push(directory);
@@ -211,9 +211,9 @@ impl Daemon {
         // One that others started does not say where, except of a thread: this one may write nothing, so that nothing
         // is trusted by it, and leaves nothing behind.
         let params = json!({ "ephemeral": true, "sandbox": "read-only" });
-        let started: StartedThread = Self::ask(client, "thread/start", &params).await?;
+        let started: StartedThread = Self::call(client, "thread/start", &params).await?;
         let params = json!({ "threadId": started.thread.id });
-        let _: Value = Self::ask(client, "thread/unsubscribe", &params).await.unwrap_or_default();
+        let _: Value = Self::call(client, "thread/unsubscribe", &params).await.unwrap_or_default();
         Ok(started.cwd)
     }
 }
@@ -238,7 +238,7 @@ async fn thread_directory(client: &Client, thread_id: &str) -> Result<Option<Str
         thread: ThreadRead,
     }
     let params = json!({ "threadId": thread_id });
-    match Daemon::ask::<Read>(client, "thread/read", &params).await {
+    match Daemon::call::<Read>(client, "thread/read", &params).await {
         Ok(read) => Ok(read.thread.cwd),
         // The resume itself says what is wrong with the thread.
         Err(DaemonError::Rejected { .. }) => Ok(None),
@@ -248,7 +248,7 @@ async fn thread_directory(client: &Client, thread_id: &str) -> Result<Option<Str
 
 async fn read_config(client: &Client, directory: &Directory) -> Result<ConfigRead, DaemonError> {
     let params = json!({ "cwd": directory.lexical, "includeLayers": true });
-    Daemon::ask(client, "config/read", &params).await
+    Daemon::call(client, "config/read", &params).await
 }
 
 impl ConfigRead {

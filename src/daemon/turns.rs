@@ -23,7 +23,7 @@ use crate::daemon::turns::submission::{Accepted, Submission};
 use crate::state::{Answer, Session, SessionStatus};
 
 /// How often a turn is offered again to an app-server that has too much to do, which then has not taken it.
-const OFFERS: u32 = 4;
+const MAX_OVERLOAD_ATTEMPTS: u32 = 4;
 /// What the app-server says when the turn to steer has ended (measured on 0.169.0).
 const NOTHING_TO_STEER: &str = "no active turn to steer";
 /// What the app-server says of a thread that it does not have in memory (measured on 0.169.0 and 0.171.0).
@@ -86,15 +86,15 @@ pub struct TurnAccepted {
 }
 
 /// A turn on its way to the app-server.
-pub(super) struct Offer<'a> {
+pub(super) struct TurnStart<'a> {
     pub(super) session: &'a Session,
     pub(super) input: &'a [Value],
     pub(super) settings: &'a Map<String, Value>,
     pub(super) submission: Arc<Submission>,
     /// Whether its outcome is to be found out if nobody hears, also after a restart.
-    pub(super) is_findable: bool,
+    pub(super) is_tracked: bool,
     /// Since when the app-server may have it under its message id, RFC 3339; `None` when it was not given to it before.
-    pub(super) offered_since: Option<String>,
+    pub(super) submitted_since: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -128,23 +128,23 @@ impl Daemon {
             return Err(DaemonError::Invalid(reason.to_owned()));
         }
         self.session(&input.session_id)?;
-        let _alone_with_the_key = self.alone_with_key(input.key.as_ref()).await;
+        let _alone_with_the_key = self.lock_key(input.key.as_ref()).await;
         let remembered = match &input.key {
-            Some(key) => self.remembered(key)?,
+            Some(key) => self.remembered_answer(key)?,
             None => None,
         };
         if let Some(Answer { session: Some(session), turn_id, queue_id, steered, .. }) = remembered {
             return Ok(TurnAccepted { session, turn_id, queue_id, steered });
         }
-        let key = input.key.clone().map(RequestKey::until_tomorrow);
+        let key = input.key.clone().map(RequestKey::into_stored);
         let unknown = remembered.and_then(|answer| Some((answer.client_message_id?, answer.key.since())));
         let may_wait = input.when_busy == WhenBusy::Queue && input.expected_turn_id.is_none();
         let is_unknown = unknown.is_some();
-        let offered_since = unknown.as_ref().map(|(_, since)| since.clone());
+        let submitted_since = unknown.as_ref().map(|(_, since)| since.clone());
         let message_id = unknown.map_or_else(new_message_id, |(message_id, _)| message_id);
         let (_alone, submission, _under_way, client, session, thread_id) = loop {
-            let (alone, session) = self.alone_with_thread(&input.session_id).await?;
-            let session = active(session)?;
+            let (alone, session) = self.lock_session_thread(&input.session_id).await?;
+            let session = require_active(session)?;
             let no_thread = || DaemonError::NoThread(input.session_id.clone());
             let thread_id = session.thread_id.clone().ok_or_else(no_thread)?;
             // A turn that waits before this one may be about to begin, and must not be overtaken.
@@ -159,7 +159,7 @@ impl Daemon {
             let submission =
                 Submission::new(&session.session_id, &thread_id, message_id.clone(), None, key.clone());
             let under_way = self.shared.submissions.begin(&submission);
-            let client = self.client().await?;
+            let client = self.wait_for_client().await?;
             let session = self.attach(&client, session).await?;
             if submission.is_withdrawn() {
                 return Err(DaemonError::TurnWithdrawn(input.session_id));
@@ -169,19 +169,19 @@ impl Daemon {
                 break (alone, submission, under_way, client, session, thread_id);
             }
         };
-        let mut offer = Offer {
+        let mut start = TurnStart {
             session: &session,
             input: &input.input,
             settings: &input.settings,
             submission,
-            is_findable: key.is_some(),
-            offered_since,
+            is_tracked: key.is_some(),
+            submitted_since,
         };
         // This comes before any look at what runs now, which may be the very turn that is meant.
-        if let Some(turn_id) = self.find_again(&client, &offer).await? {
+        if let Some(turn_id) = self.find_submitted(&client, &start).await? {
             return self.accepted(&session.session_id, input.key.as_ref(), Some(turn_id), None);
         }
-        offer.offered_since = None;
+        start.submitted_since = None;
         let current = self.state().turns.running(&thread_id).map(|turn| turn.turn_id.clone());
         let running = match (&input.expected_turn_id, &current, input.when_busy) {
             (Some(expected), _, _) => Some(expected.clone()),
@@ -195,16 +195,16 @@ impl Daemon {
             (None, None, _) => None,
         };
         let (turn_id, steered) = match running {
-            Some(turn_id) => match self.steer(&client, &offer, &turn_id).await {
+            Some(turn_id) => match self.steer(&client, &start, &turn_id).await {
                 // Who said "whenBusy" did not mean this very turn, which ended in the meantime.
                 Err(DaemonError::Rejected { message, .. })
                     if input.expected_turn_id.is_none() && message.contains(NOTHING_TO_STEER) =>
                 {
-                    (self.begin(&client, offer).await?, false)
+                    (self.start_or_find(&client, start).await?, false)
                 }
                 steered => (steered?, true),
             },
-            None => (self.begin(&client, offer).await?, false),
+            None => (self.start_or_find(&client, start).await?, false),
         };
         let accepted = self.accepted(&session.session_id, input.key.as_ref(), Some(turn_id), None)?;
         Ok(TurnAccepted { steered, ..accepted })
@@ -223,18 +223,22 @@ impl Daemon {
     }
 
     /// Starts a turn; one whose outcome must not be doubtful is found again rather than started twice.
-    pub(super) async fn begin(&self, client: &Client, offer: Offer<'_>) -> Result<String, DaemonError> {
-        let submission = &offer.submission;
+    pub(super) async fn start_or_find(
+        &self,
+        client: &Client,
+        start: TurnStart<'_>,
+    ) -> Result<String, DaemonError> {
+        let submission = &start.submission;
         let (queue_id, key) = (submission.queue_id.as_deref(), submission.key.as_ref());
-        let mut params = offer.settings.clone();
+        let mut params = start.settings.clone();
         params.insert("threadId".to_owned(), submission.thread_id.as_str().into());
-        params.insert("input".to_owned(), offer.input.into());
+        params.insert("input".to_owned(), start.input.into());
         params.insert("clientUserMessageId".to_owned(), submission.message_id.as_str().into());
-        if let Some(turn_id) = self.find_again(client, &offer).await? {
+        if let Some(turn_id) = self.find_submitted(client, &start).await? {
             return Ok(turn_id);
         }
         let session_id = &submission.session_id;
-        if offer.is_findable {
+        if start.is_tracked {
             let submitted = events::turn_submitted(
                 session_id,
                 &submission.thread_id,
@@ -242,7 +246,7 @@ impl Daemon {
                 queue_id,
                 key,
             );
-            self.promise(move |_| vec![submitted]).await?;
+            self.record_durably(move |_| vec![submitted]).await?;
         }
         let mut started = self.start_turn(client, submission, params.clone()).await;
         if let Err(DaemonError::Rejected { message, .. }) = &started
@@ -260,13 +264,13 @@ impl Daemon {
             started = self.start_turn(client, &again, params).await;
         }
         match &started {
-            Err(DaemonError::TurnWithdrawn(_)) if offer.is_findable => {
-                self.reject_withdrawn(session_id, queue_id, key, false).await?;
+            Err(DaemonError::TurnWithdrawn(_)) if start.is_tracked => {
+                self.record_withdrawal(session_id, queue_id, key, false).await?;
             }
             // A turn that waits stays in its queue; only who asked for one now has it back.
-            Err(error) if offer.is_findable && queue_id.is_none() && error.is_a_refusal() => {
+            Err(error) if start.is_tracked && queue_id.is_none() && error.is_refusal() => {
                 let rejected = events::turn_rejected(session_id, None, key, &error.to_string());
-                self.promise(move |_| vec![rejected]).await?;
+                self.record_durably(move |_| vec![rejected]).await?;
             }
             _ => {}
         }
@@ -274,21 +278,21 @@ impl Daemon {
     }
 
     /// Records a turn that was offered before, if the app-server has it.
-    pub(super) async fn find_again(
+    pub(super) async fn find_submitted(
         &self,
         client: &Client,
-        offer: &Offer<'_>,
+        start: &TurnStart<'_>,
     ) -> Result<Option<String>, DaemonError> {
-        let Some(since) = &offer.offered_since else { return Ok(None) };
-        let submission = &offer.submission;
+        let Some(since) = &start.submitted_since else { return Ok(None) };
+        let submission = &start.submission;
         let unknown = |reason: String| DaemonError::OutcomeUnknown {
-            session_id: offer.session.session_id.clone(),
+            session_id: start.session.session_id.clone(),
             submitted_at: since.clone(),
             reason,
         };
         let found = match find_turn(client, &submission.thread_id, &submission.message_id, since).await {
             Ok(found) => found,
-            Err(error) if error.is_a_refusal() && !matches!(error, DaemonError::Overloaded) => {
+            Err(error) if error.is_refusal() && !matches!(error, DaemonError::Overloaded) => {
                 return Err(unknown(error.to_string()));
             }
             Err(error) => return Err(error),
@@ -361,7 +365,9 @@ impl Daemon {
                 () = looking => kept.await,
             };
             match taken {
-                Err(DaemonError::Overloaded) if attempt < OFFERS => tokio::time::sleep(pause(attempt)).await,
+                Err(DaemonError::Overloaded) if attempt < MAX_OVERLOAD_ATTEMPTS => {
+                    tokio::time::sleep(pause(attempt)).await
+                }
                 taken => return taken,
             }
             attempt += 1;
@@ -382,24 +388,34 @@ impl Daemon {
     }
 
     /// Says something to a running turn.
-    async fn steer(&self, client: &Client, offer: &Offer<'_>, turn_id: &str) -> Result<String, DaemonError> {
+    async fn steer(
+        &self,
+        client: &Client,
+        start: &TurnStart<'_>,
+        turn_id: &str,
+    ) -> Result<String, DaemonError> {
         let mut params = Map::new();
-        params.insert("threadId".to_owned(), offer.submission.thread_id.as_str().into());
+        params.insert("threadId".to_owned(), start.submission.thread_id.as_str().into());
         params.insert("expectedTurnId".to_owned(), turn_id.into());
-        params.insert("input".to_owned(), offer.input.into());
+        params.insert("input".to_owned(), start.input.into());
         let mut attempt = 1;
         loop {
             let (session_id, thread_id) =
-                (offer.session.session_id.clone(), offer.submission.thread_id.clone());
-            let key = offer.submission.key.clone();
+                (start.session.session_id.clone(), start.submission.thread_id.clone());
+            let key = start.submission.key.clone();
             let taken = self.call_and_record(client, "turn/steer", &params, move |answer| {
                 let Steered { turn_id } = read(answer.get())?;
                 let accepted =
                     events::turn_accepted(&session_id, &thread_id, &turn_id, true, None, key.as_ref());
-                Ok((turn_id, Box::new(move |state: &_| events::with_release(state, accepted)) as Build))
+                Ok((
+                    turn_id,
+                    Box::new(move |state: &_| events::accepted_with_release(state, accepted)) as Build,
+                ))
             });
             match taken.await {
-                Err(DaemonError::Overloaded) if attempt < OFFERS => tokio::time::sleep(pause(attempt)).await,
+                Err(DaemonError::Overloaded) if attempt < MAX_OVERLOAD_ATTEMPTS => {
+                    tokio::time::sleep(pause(attempt)).await
+                }
                 taken => return taken,
             }
             attempt += 1;
@@ -413,7 +429,7 @@ fn new_message_id() -> String {
 }
 
 /// A session that takes turns.
-pub(super) fn active(session: Arc<Session>) -> Result<Arc<Session>, DaemonError> {
+pub(super) fn require_active(session: Arc<Session>) -> Result<Arc<Session>, DaemonError> {
     match session.status {
         SessionStatus::Active => Ok(session),
         SessionStatus::Closed => {
@@ -445,7 +461,7 @@ async fn find_turn(
     let mut params = json!({ "threadId": thread_id, "limit": LOOK_BACK, "itemsView": "full" });
     let mut is_newest = true;
     loop {
-        let page: Turns = Daemon::ask(client, "thread/turns/list", &params).await?;
+        let page: Turns = Daemon::call(client, "thread/turns/list", &params).await?;
         for turn in page.data {
             if turn.items.iter().any(is_it) {
                 return Ok(Some(Found { turn, is_newest }));

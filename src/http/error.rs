@@ -207,7 +207,7 @@ impl ApiError {
 
     /// codexd has a fault.
     pub(super) fn internal() -> Self {
-        Self::from(DaemonError::Fault)
+        Self::from(DaemonError::Internal)
     }
 
     /// There is no such thing.
@@ -359,7 +359,7 @@ impl From<DaemonError> for ApiError {
                 new(S::GATEWAY_TIMEOUT, "app_server_timeout")
             }
             DaemonError::Storage(_) => new(S::SERVICE_UNAVAILABLE, "storage_unavailable").retry(),
-            DaemonError::Fault => new(S::INTERNAL_SERVER_ERROR, "internal_error"),
+            DaemonError::Internal => new(S::INTERNAL_SERVER_ERROR, "internal_error"),
             DaemonError::ShuttingDown => new(S::SERVICE_UNAVAILABLE, "shutting_down").retry(),
         }
     }

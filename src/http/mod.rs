@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use crate::daemon::{Daemon, contain};
+use crate::daemon::{Daemon, catch_panic};
 use access_log::{Access, Answers};
 use auth::token::Digest;
 use auth::{Door, Pass};
@@ -137,7 +137,7 @@ impl Edge {
     }
 
     async fn route(&self, request: Request) -> Response {
-        match contain(self.router.clone().oneshot(request)).await {
+        match catch_panic(self.router.clone().oneshot(request)).await {
             Ok(Ok(response)) => response,
             // A handler that panicked; the log says where.
             Err(_) => ApiError::internal().into_last_response(),

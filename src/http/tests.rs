@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::{Edge, Peer};
 use crate::config::{Config, Settings, settings};
-use crate::daemon::{Daemon, Folders};
+use crate::daemon::{Daemon, StateDirectories};
 use crate::journal::{Line, Next};
 
 /// Where the edge is told that it listens.
@@ -56,7 +56,7 @@ impl Room {
             .with(&settings::SERVER_COMMAND, folder.path().join("no-codex").to_str().unwrap());
         let environment: BTreeMap<String, OsString> = BTreeMap::new();
         let config = Config::resolve(&settings, &environment, folder.path()).unwrap();
-        let folders = Folders::take(&config).unwrap();
+        let folders = StateDirectories::take(&config).unwrap();
         let daemon = Daemon::start(config, folders).await.unwrap();
         // What is known about the app-server is told at once and recorded a moment later.
         let mut events = daemon.follow(daemon.bounds().oldest - 1);

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::Check;
 use crate::codex::{Availability, Backlog, CallError, Client, Heard, Listener, StopPace, Supervisor};
 use crate::config::{ChildStrategy, Config, find_program};
-use crate::daemon::{INSTALL, LOGIN, MINIMUM, codex_version, plan_for_a_look, refused_configuration};
+use crate::daemon::{INSTALL, LOGIN, MINIMUM, codex_version, plan_for_inspection, refused_configuration};
 
 /// How long the answer to one call may take.
 const CALL: Duration = Duration::from_secs(10);
@@ -52,7 +52,7 @@ async fn probe(config: &Arc<Config>) -> Result<Found, String> {
     let (pace, stop) = watch::channel(StopPace::Run);
     let supervisor = {
         let said = Arc::clone(&said);
-        Supervisor::start(plan_for_a_look(config), stop, Backlog::new(), move |_| Ear(Arc::clone(&said)))
+        Supervisor::start(plan_for_inspection(config), stop, Backlog::new(), move |_| Ear(Arc::clone(&said)))
     };
     let mut availability = supervisor.availability();
     // Between a death and the next start everything is known; before that what is left of it is being ended.

@@ -203,7 +203,7 @@ fn judge(now: &Availability, facts: &facts::Known, config: Option<&std::path::Pa
         Some(path) => format!("Correct {}; codexd tries again as soon as it changes.", path.display()),
         None => "Correct its configuration.".to_owned(),
     };
-    if let Some(reason) = app_server_process::why_not(now) {
+    if let Some(reason) = app_server_process::unavailable_reason(now) {
         let state = match now {
             Availability::Stopped { .. } => Stopped,
             Availability::Waiting(Waiting { failure, reason, crash_loop, .. }) => match failure {

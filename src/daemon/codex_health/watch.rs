@@ -84,7 +84,7 @@ impl Daemon {
             return;
         }
         *told = health.state;
-        self.shared.recorder.note(events::codex_state(&health));
+        self.shared.recorder.record(events::codex_state(&health));
     }
 
     async fn ask_for_account(self, client: Client) {
@@ -175,7 +175,7 @@ impl Daemon {
         if is_at_work || self.shared.codex.facts.is_a_turn_failing() || !self.owns_app_server() {
             return false;
         }
-        self.shared.recorder.note(events::app_server_restarting(client.generation(), reason));
+        self.shared.recorder.record(events::app_server_restarting(client.generation(), reason));
         self.retire(client.generation());
         let mut availability = self.shared.availability.clone();
         let is_another = |now: &Availability| match now {

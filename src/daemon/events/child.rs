@@ -96,7 +96,7 @@ pub(crate) fn mcp_server_failed(
 }
 
 /// The pause before the app-server is started again, from now on.
-pub(crate) fn child_setback(setback: &Setback) -> Draft {
+pub(crate) fn restart_scheduled(setback: &Setback) -> Draft {
     let Setback { delay, until, deaths, cause, .. } = setback;
     let (level, event_type, message) = match setback.crash_loop {
         false => {
@@ -142,7 +142,7 @@ pub(crate) fn connect_failed(endpoint: &str, message: &str) -> Draft {
 }
 
 /// A message was longer than what is kept.
-pub(crate) fn skipped(bytes: usize, cap: usize, outline: &Outline, is_refused: bool) -> Draft {
+pub(crate) fn message_skipped(bytes: usize, cap: usize, outline: &Outline, is_refused: bool) -> Draft {
     let reason = format!("it is longer than {cap} bytes (--line-cap) and was skipped");
     let what = match (outline.method.as_deref(), &outline.id) {
         (Some(method), Some(_)) => format!("request {method}"),
@@ -167,7 +167,7 @@ pub(crate) fn skipped(bytes: usize, cap: usize, outline: &Outline, is_refused: b
     )
 }
 
-pub(crate) fn garbage(reason: &str, bytes: usize) -> Draft {
+pub(crate) fn invalid_message(reason: &str, bytes: usize) -> Draft {
     let message = format!("The app-server sent {bytes} bytes that are no message: {reason}.");
     Draft::note(
         Level::Warn,

@@ -37,7 +37,7 @@ pub(crate) fn session_released(session: &Session, reason: &str) -> Draft {
 }
 
 /// The acceptance of a turn, and the end of what held the queue that it waited in.
-pub(crate) fn with_release(state: &State, accepted: Draft) -> Vec<Draft> {
+pub(crate) fn accepted_with_release(state: &State, accepted: Draft) -> Vec<Draft> {
     let waited_in = match &accepted.change {
         Change::TurnAccepted { session_id, queue_id: Some(_), .. } => state.sessions.get(session_id),
         _ => None,
@@ -57,7 +57,7 @@ pub(crate) fn released(state: &State, thread_id: &str, why: &str) -> Vec<Draft> 
 
 /// What is released when these turns no longer wait in a session: the thread's queue when one of them holds it, else the
 /// session when nothing else waits in it.
-pub(crate) fn released_without(state: &State, session_id: &str, queue_ids: &[&str]) -> Vec<Draft> {
+pub(crate) fn releases_after_removal(state: &State, session_id: &str, queue_ids: &[&str]) -> Vec<Draft> {
     let Some(session) = state.sessions.get(session_id) else { return Vec::new() };
     let (Some(held), Some(thread_id)) = (&session.held, &session.thread_id) else { return Vec::new() };
     let gone = |queue_id: &str| queue_ids.contains(&queue_id);
@@ -70,7 +70,7 @@ pub(crate) fn released_without(state: &State, session_id: &str, queue_ids: &[&st
 
 /// What holds the queue of a session's thread, for the session that has the first turn in it; `None` when it says so
 /// already, or when nothing holds it.
-pub(crate) fn joins_held(state: &State, session: &Session) -> Option<Draft> {
+pub(crate) fn hold_of_new_queue(state: &State, session: &Session) -> Option<Draft> {
     if session.held.is_some() {
         return None;
     }

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::daemon::recorder::now;
-use crate::daemon::turns::active;
+use crate::daemon::turns::require_active;
 use crate::daemon::{Daemon, DaemonError, SessionView, events};
 use crate::state::{AccountState, Draft, Held, HoldCause, Session, State};
 
@@ -25,37 +25,37 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
 /// What keeps the first turn of a queue from beginning.
-pub(in crate::daemon) enum Obstacle {
+pub(in crate::daemon) enum StartFailure {
     /// It could not be tried, or its outcome was not heard: it is tried again soon, and the queue is not held.
-    Passing(DaemonError),
+    Transient(DaemonError),
     /// The queue is held.
     Hold(HoldCause, DaemonError),
 }
 
-impl Obstacle {
+impl StartFailure {
     /// What an error means that came while the thread was opened.
-    pub(in crate::daemon) fn at_thread(error: DaemonError) -> Self {
+    pub(in crate::daemon) fn while_opening_thread(error: DaemonError) -> Self {
         match &error {
-            DaemonError::ThreadLocked { .. } => Obstacle::Hold(HoldCause::ThreadLocked, error),
-            DaemonError::ThreadUnavailable { .. } => Obstacle::Hold(HoldCause::ThreadUnavailable, error),
-            _ => Self::refused_as(HoldCause::ThreadUnavailable, error),
+            DaemonError::ThreadLocked { .. } => StartFailure::Hold(HoldCause::ThreadLocked, error),
+            DaemonError::ThreadUnavailable { .. } => StartFailure::Hold(HoldCause::ThreadUnavailable, error),
+            _ => Self::hold_if_refused(HoldCause::ThreadUnavailable, error),
         }
     }
 
     /// What an error means that came while a turn was looked for, or while it was given to the app-server.
-    pub(in crate::daemon) fn at_turn(error: DaemonError) -> Self {
+    pub(in crate::daemon) fn while_starting_turn(error: DaemonError) -> Self {
         match &error {
-            DaemonError::OutcomeUnknown { .. } => Obstacle::Hold(HoldCause::OutcomeUnknown, error),
-            DaemonError::ThreadUnavailable { .. } => Obstacle::Hold(HoldCause::ThreadUnavailable, error),
-            _ => Self::refused_as(HoldCause::TurnRefused, error),
+            DaemonError::OutcomeUnknown { .. } => StartFailure::Hold(HoldCause::OutcomeUnknown, error),
+            DaemonError::ThreadUnavailable { .. } => StartFailure::Hold(HoldCause::ThreadUnavailable, error),
+            _ => Self::hold_if_refused(HoldCause::TurnRefused, error),
         }
     }
 
-    fn refused_as(cause: HoldCause, error: DaemonError) -> Self {
+    fn hold_if_refused(cause: HoldCause, error: DaemonError) -> Self {
         match error {
-            DaemonError::Overloaded => Obstacle::Passing(error),
-            error if error.is_a_refusal() => Obstacle::Hold(cause, error),
-            error => Obstacle::Passing(error),
+            DaemonError::Overloaded => StartFailure::Transient(error),
+            error if error.is_refusal() => StartFailure::Hold(cause, error),
+            error => StartFailure::Transient(error),
         }
     }
 }
@@ -151,7 +151,7 @@ impl Daemon {
             turn_id: None,
         };
         let thread_id = thread_id.to_owned();
-        self.promise(move |state| {
+        self.record_durably(move |state| {
             let is_known = held_in(state, &thread_id).is_some_and(|known| {
                 (known.cause, &known.reason, &known.queue_id) == (held.cause, &held.reason, &held.queue_id)
             });
@@ -164,18 +164,20 @@ impl Daemon {
     ///
     /// The thread is opened first, so that a cause that is still there is the answer and the queue stays held.
     pub async fn resume_queue(&self, session_id: &str) -> Result<SessionView, DaemonError> {
-        active(self.session(session_id)?)?;
+        require_active(self.session(session_id)?)?;
         let (daemon, name) = (self.clone(), session_id.to_owned());
         self.run(async move {
-            let (_alone, session) = daemon.alone_with_thread(&name).await?;
-            let session = active(session)?;
+            let (_alone, session) = daemon.lock_session_thread(&name).await?;
+            let session = require_active(session)?;
             if session.held.is_none() {
                 return Ok(());
             }
-            let client = daemon.client().await?;
+            let client = daemon.wait_for_client().await?;
             let session = daemon.attach(&client, session).await?;
             let thread_id = session.thread_id.clone().unwrap_or_default();
-            daemon.promise(move |state| events::released(state, &thread_id, "A client asked for it.")).await
+            daemon
+                .record_durably(move |state| events::released(state, &thread_id, "A client asked for it."))
+                .await
         })
         .await?;
         self.session_view(session_id)
@@ -217,7 +219,7 @@ struct FailedTurn {
 /// What is recorded before a notification of the app-server because it holds or releases queues.
 ///
 /// Before, because a queue goes on as soon as its thread is idle, and the turn that failed makes it idle.
-pub(in crate::daemon) fn before_notification(
+pub(in crate::daemon) fn hold_changes_before(
     method: &str,
     params: &str,
 ) -> Option<impl FnOnce(&State) -> Vec<Draft> + Send + use<>> {

@@ -14,10 +14,10 @@ use crate::journal::LogSync;
 pub(crate) type StorageError = Arc<str>;
 
 /// Who waits for the disk, and is told when it has what was written, or why it has not.
-pub(crate) type Promise = oneshot::Sender<Result<(), StorageError>>;
+pub(crate) type CommitAck = oneshot::Sender<Result<(), StorageError>>;
 
 /// The thread that syncs the log.
-pub(crate) struct Syncer {
+pub(crate) struct GroupCommit {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -31,11 +31,11 @@ struct Shared {
 #[derive(Default)]
 struct Waiting {
     /// Each with whether this is its second sync.
-    promises: Vec<(Promise, bool)>,
+    promises: Vec<(CommitAck, bool)>,
     stopping: bool,
 }
 
-impl Syncer {
+impl GroupCommit {
     pub(crate) fn start(log: Arc<LogSync>, recorder: Recorder) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let worker = Arc::clone(&shared);
@@ -45,16 +45,16 @@ impl Syncer {
     }
 
     /// Keeps a promise about what is written to the log by now.
-    pub(crate) fn sync(&self, promise: Promise) {
+    pub(crate) fn sync(&self, promise: CommitAck) {
         self.add(promise, false);
     }
 
     /// Keeps a promise whose sync failed, now that the log was written again; a second failure is told to the caller.
-    pub(crate) fn sync_again(&self, promise: Promise) {
+    pub(crate) fn sync_again(&self, promise: CommitAck) {
         self.add(promise, true);
     }
 
-    fn add(&self, promise: Promise, is_second: bool) {
+    fn add(&self, promise: CommitAck, is_second: bool) {
         self.shared.lock().promises.push((promise, is_second));
         self.shared.arrived.notify_one();
     }

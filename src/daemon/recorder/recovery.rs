@@ -45,12 +45,12 @@ pub enum OpenError {
 
 /// The daemon's folders, which no other daemon uses as long as this lives.
 #[derive(Debug)]
-pub struct Folders {
+pub struct StateDirectories {
     disk: Disk,
     _locks: Vec<FolderLock>,
 }
 
-impl Folders {
+impl StateDirectories {
     /// Makes the folders if needed and takes them.
     pub fn take(config: &Config) -> Result<Self, OpenError> {
         #[cfg(not(feature = "mutations"))]
@@ -89,7 +89,7 @@ pub(crate) struct Opened {
 }
 
 /// Reads the files, makes what is missing, and brings the records up to the log.
-pub(crate) fn open(config: &Config, folders: &Folders) -> Result<Opened, OpenError> {
+pub(crate) fn open(config: &Config, folders: &StateDirectories) -> Result<Opened, OpenError> {
     let paths = &config.paths;
     let mut loading = Loading { disk: folders.disk.clone(), notices: Vec::new() };
     let identity: Option<Identity> = loading.load(&paths.identity)?;

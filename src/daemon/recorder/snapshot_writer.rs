@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const SHARE: u32 = 20;
 
 /// The thread that writes the snapshots.
-pub(crate) struct Keeper {
+pub(crate) struct SnapshotWriter {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -51,7 +51,7 @@ struct Wanted {
     stopping: bool,
 }
 
-impl Keeper {
+impl SnapshotWriter {
     pub(crate) fn start(
         disk: Disk,
         config: &Config,

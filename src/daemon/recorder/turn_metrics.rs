@@ -14,7 +14,7 @@ const TURN: [f64; 11] = [1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1
 
 /// Counts of this life of the daemon; written by the recorder, read by everybody.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct TurnMetrics {
     /// How long turns took, in seconds, in the order of [`OUTCOMES`].
     turns: [Histogram; OUTCOMES.len()],
     restarts: AtomicU64,
@@ -22,7 +22,7 @@ pub(crate) struct Tally {
     before: Option<String>,
 }
 
-impl Tally {
+impl TurnMetrics {
     /// Of a life that begins; `before` is the time of the newest event of the one before.
     pub(crate) fn new(before: Option<String>) -> Self {
         Self { turns: OUTCOMES.map(|_| Histogram::new(TURN)), restarts: AtomicU64::new(0), before }
@@ -74,20 +74,20 @@ mod tests {
     const ENDED: &str = "2026-01-02T03:04:07.500Z";
 
     /// Counts and applies these events, the first at one time and the others at another.
-    fn tally(events: &[(&str, Value)]) -> Tally {
+    fn turn_metrics(events: &[(&str, Value)]) -> TurnMetrics {
         tally_after(None, events)
     }
 
-    fn tally_after(before: Option<&str>, events: &[(&str, Value)]) -> Tally {
-        let (tally, mut state) = (Tally::new(before.map(str::to_owned)), State::default());
+    fn tally_after(before: Option<&str>, events: &[(&str, Value)]) -> TurnMetrics {
+        let (turn_metrics, mut state) = (TurnMetrics::new(before.map(str::to_owned)), State::default());
         for (seq, (event_type, detail)) in (1..).zip(events) {
             let at = if seq < 3 { BEGAN } else { ENDED };
             let change = Change::read(event_type, "", detail);
             assert_ne!(change, Change::None, "{event_type}");
-            tally.note(&state, at, &change);
+            turn_metrics.note(&state, at, &change);
             state.apply(seq, at, &change);
         }
-        tally
+        turn_metrics
     }
 
     fn opened() -> (&'static str, Value) {
@@ -111,8 +111,8 @@ mod tests {
         )
     }
 
-    fn counts(tally: &Tally) -> Vec<(&'static str, u64, f64)> {
-        let turns = tally.turns().into_iter();
+    fn counts(turn_metrics: &TurnMetrics) -> Vec<(&'static str, u64, f64)> {
+        let turns = turn_metrics.turns().into_iter();
         turns
             .map(|(outcome, turns)| (outcome, turns.count(), turns.sum()))
             .filter(|turn| turn.1 > 0)
@@ -127,8 +127,8 @@ mod tests {
             ("failed", "failed"),
             ("abandoned", "other"),
         ] {
-            let tally = tally(&[opened(), started(), completed(status)]);
-            assert_eq!(counts(&tally), [(outcome, 1, 2.5)], "{status}");
+            let turn_metrics = turn_metrics(&[opened(), started(), completed(status)]);
+            assert_eq!(counts(&turn_metrics), [(outcome, 1, 2.5)], "{status}");
         }
     }
 
@@ -139,7 +139,7 @@ mod tests {
             (event_type::TURN_SETTLED, json!({ "sessionId": "s", "turnId": "u", "status": "completed" }));
         let tally_of = |last: &[(&'static str, Value)]| {
             let events: Vec<_> = [opened(), started()].into_iter().chain(last.iter().cloned()).collect();
-            counts(&tally(&events))
+            counts(&turn_metrics(&events))
         };
         assert_eq!(tally_of(&[missing.clone(), settled.clone()]), [("failed", 1, 2.5)]);
         assert_eq!(tally_of(&[settled, missing]), [("completed", 1, 2.5)]);
@@ -165,8 +165,9 @@ mod tests {
         second["sessionId"] = json!("z");
         second["session"]["sessionId"] = json!("z");
         let missing = |session| (event_type::TURN_MISSING, json!({ "sessionId": session, "turnId": "u" }));
-        let tally = tally(&[opened(), (event_type, second), started(), missing("s"), missing("z")]);
-        assert_eq!(counts(&tally), [("failed", 1, 0.0)]);
+        let turn_metrics =
+            turn_metrics(&[opened(), (event_type, second), started(), missing("s"), missing("z")]);
+        assert_eq!(counts(&turn_metrics), [("failed", 1, 0.0)]);
     }
 
     #[test]
@@ -174,8 +175,9 @@ mod tests {
         let setback = |event_type| {
             (event_type, json!({ "until": ENDED, "deaths": 1, "cause": "It died.", "stderrTail": [] }))
         };
-        let tally = tally(&[setback(event_type::CHILD_BACKOFF), setback(event_type::CHILD_CRASH_LOOP)]);
-        assert_eq!(tally.restarts(), 2);
+        let turn_metrics =
+            turn_metrics(&[setback(event_type::CHILD_BACKOFF), setback(event_type::CHILD_CRASH_LOOP)]);
+        assert_eq!(turn_metrics.restarts(), 2);
     }
 
     #[test]

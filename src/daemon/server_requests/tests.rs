@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::super::recorder::Recorder;
-use super::super::tests::{Room, config};
+use super::super::tests::{TestRecorder, config};
 use super::open::{Claim, Claimed, OpenRequests};
 use super::{Asked, Rules, expired, record, resolution, won};
 use crate::codex::rpc::wire::RequestId;
@@ -17,7 +17,7 @@ use crate::state::{Request, RequestStatus, ResolvedBy};
 
 /// A recorder with one request that waits.
 struct Stage {
-    room: Room,
+    room: TestRecorder,
     open: Arc<OpenRequests>,
     request_id: String,
     _folder: TempDir,
@@ -26,7 +26,7 @@ struct Stage {
 impl Stage {
     fn start() -> Self {
         let folder = TempDir::new().unwrap();
-        let room = Room::start(&config(folder.path(), Settings::default()));
+        let room = TestRecorder::start(&config(folder.path(), Settings::default()));
         let open = Arc::new(OpenRequests::default());
         let id: RequestId = serde_json::from_str("7").unwrap();
         let params = json!({ "threadId": "t", "turnId": "u", "itemId": "i" });

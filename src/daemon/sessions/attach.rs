@@ -106,7 +106,7 @@ impl Daemon {
             Ok(_) => {
                 if decision.trust != session.trust {
                     let trust = events::session_trust(session_id, Some(&thread_id), &decision);
-                    self.promise(move |_| vec![trust]).await?;
+                    self.record_durably(move |_| vec![trust]).await?;
                 }
                 self.note_attached(client, &thread_id);
                 self.correct_turns(client, &thread_id).await;
@@ -139,8 +139,8 @@ impl Daemon {
         let mut waits = LOCKED.iter();
         loop {
             let opened = match wait {
-                Wait::Limited => Daemon::ask(client, method, params).await,
-                Wait::ForGood => Daemon::ask_for_good(client, method, params).await,
+                Wait::Limited => Daemon::call(client, method, params).await,
+                Wait::ForGood => Daemon::call_without_timeout(client, method, params).await,
             };
             match opened {
                 Err(DaemonError::Rejected { message, .. })
@@ -170,7 +170,7 @@ impl Daemon {
         }
         // Nothing depends on it, so a failure leaves the records as they are.
         let Ok(listed) =
-            Daemon::ask::<Turns>(client, "thread/turns/list", &newest_turns(thread_id, LOOK_BACK)).await
+            Daemon::call::<Turns>(client, "thread/turns/list", &newest_turns(thread_id, LOOK_BACK)).await
         else {
             return;
         };
@@ -184,7 +184,7 @@ impl Daemon {
             });
             settled.collect()
         };
-        let _ = self.promise(correct).await;
+        let _ = self.record_durably(correct).await;
     }
 
     /// Creates a session's thread anew; an answer that comes late is recorded then, and whoever needs the thread before
@@ -196,9 +196,9 @@ impl Daemon {
         memory: SessionMemory,
     ) -> Result<Arc<Session>, DaemonError> {
         let (daemon, client) = (self.clone(), client.clone());
-        self.run_for_good("thread/start", async move {
+        self.run_until_call_timeout("thread/start", async move {
             let session_id = session.session_id.clone();
-            let _alone = daemon.alone_with_creation(&session_id).await;
+            let _alone = daemon.lock_thread_creation(&session_id).await;
             let now = daemon.session(&session_id)?;
             if now.thread_id != session.thread_id {
                 return Ok(now);
@@ -207,7 +207,7 @@ impl Daemon {
                 .thread_params(&client, &memory.settings, memory.trust.map(TrustWord::Answer), Loading::New)
                 .await?;
             let thread_id = daemon
-                .make_and_record(&client, "thread/start", &params, move |answer| {
+                .call_without_timeout_and_record(&client, "thread/start", &params, move |answer| {
                     let thread: ThreadSession = read(answer.get())?;
                     let thread_id = thread.thread.id.clone();
                     let build = move |state: &State| {

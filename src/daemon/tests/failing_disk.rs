@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::new_session;
 use crate::config::{Config, Settings, settings};
 use crate::daemon::recorder::Recorder;
-use crate::daemon::recorder::recovery::{self, Folders, Opened};
+use crate::daemon::recorder::recovery::{self, Opened, StateDirectories};
 use crate::daemon::{StartError, events};
 use crate::state::snapshot::{self, Loaded};
 use crate::state::{RequestPolicy, Session};
@@ -39,7 +39,7 @@ fn config(root: &Path) -> Config {
 }
 
 fn open(config: &Config, disk: Disk) -> Result<Opened, StartError> {
-    let folders = Folders::take_on(disk, config).map_err(StartError::Open)?;
+    let folders = StateDirectories::take_on(disk, config).map_err(StartError::Open)?;
     Ok(recovery::open(config, &folders)?)
 }
 
@@ -66,7 +66,7 @@ async fn promise_sessions(recorder: &Recorder, name: &str, count: usize) -> Vec<
             None,
             None,
         );
-        if recorder.promise(move |_| vec![opened]).await.is_ok() {
+        if recorder.record_durably(move |_| vec![opened]).await.is_ok() {
             kept.push(session_id);
         }
     }
@@ -178,7 +178,7 @@ async fn a_disk_that_recovers_under_a_life_keeps_all_of_it() {
         let mut kept = promise_sessions(&recorder, "before", 2).await;
         faults.plan(Some(Plan { operation, first: 1, forever: true, kind: io::ErrorKind::StorageFull }));
         assert_eq!(promise_sessions(&recorder, "during", 5).await, [""; 0], "{operation:?}");
-        assert!(recorder.view().storage().is_some());
+        assert!(recorder.view().storage_error().is_some());
         faults.plan(None);
         // It tries again by itself.
         let mut events = recorder.view().log.follow(0);

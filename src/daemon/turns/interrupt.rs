@@ -10,9 +10,9 @@ use serde_json::json;
 
 use super::submission::{Progress, Submission};
 use crate::codex::Client;
-use crate::daemon::descendants::Whose;
+use crate::daemon::descendants::DescendantScope;
 use crate::daemon::reading::{SANDBOXES, STUBBORN_SANDBOXES};
-use crate::daemon::turns::active;
+use crate::daemon::turns::require_active;
 use crate::daemon::{Daemon, DaemonError};
 use crate::state::{HoldCause, Session, Turn};
 
@@ -72,7 +72,7 @@ impl Daemon {
             (None, None) => None,
         };
         if owner.is_some_and(|owner| owner != Some(session_id)) {
-            active(Arc::clone(&session))?;
+            require_active(Arc::clone(&session))?;
         }
         let target = match (running, submission) {
             (Some(turn), _) => {
@@ -126,12 +126,12 @@ impl Daemon {
         let daemon = self.clone();
         self.run(async move {
             let thread_id = session.thread_id.clone().unwrap_or_default();
-            let client = daemon.client().await?;
+            let client = daemon.wait_for_client().await?;
             daemon.end_sandboxes(Some(&thread_id), SANDBOXES).await;
             let turn = daemon.turn(&session.session_id, &last).await?;
             daemon.end_sandboxes(Some(&thread_id), STUBBORN_SANDBOXES).await;
-            let whose = Whose::Session(session.session_id.clone());
-            daemon.stop_descendants(&client, &thread_id, whose).await;
+            let scope = DescendantScope::Session(session.session_id.clone());
+            daemon.stop_descendants(&client, &thread_id, scope).await;
             let params = json!({ "threadId": thread_id });
             let cleaned =
                 client.call("thread/backgroundTerminals/clean", &params, client.call_timeout()).await;
@@ -177,12 +177,12 @@ impl Daemon {
         };
         // The record of a turn follows its acceptance.
         self.shared.recorder.caught_up().await;
-        let client = self.client().await?;
+        let client = self.wait_for_client().await?;
         self.end_sandboxes(Some(thread_id), SANDBOXES).await;
         self.pursue(&client, thread_id, &turn_id).await?;
-        self.over_within(thread_id, &turn_id, WAIT).await;
+        self.wait_until_over(thread_id, &turn_id, WAIT).await;
         self.end_sandboxes(Some(thread_id), STUBBORN_SANDBOXES).await;
-        self.stop_descendants(&client, thread_id, Whose::Turn(turn_id.clone())).await;
+        self.stop_descendants(&client, thread_id, DescendantScope::Turn(turn_id.clone())).await;
         let params = json!({ "threadId": thread_id });
         let cleaned = client.call("thread/backgroundTerminals/clean", &params, client.call_timeout()).await;
         Ok(Stopped::Turn { turn_id, cleaned: cleaned.map(drop).map_err(|error| error.to_string()) })
@@ -236,7 +236,7 @@ impl Daemon {
     }
 
     /// Waits until a turn is over, no longer than this.
-    async fn over_within(&self, thread_id: &str, turn_id: &str, limit: Duration) {
+    async fn wait_until_over(&self, thread_id: &str, turn_id: &str, limit: Duration) {
         let over = async {
             let mut news = self.shared.recorder.view().log.news();
             loop {
@@ -279,22 +279,27 @@ impl Daemon {
     async fn forget_waiting(&self, session_id: &str, queue_id: &str) -> Result<(), DaemonError> {
         let (daemon, session_id, queue_id) = (self.clone(), session_id.to_owned(), queue_id.to_owned());
         self.run(async move {
-            let (_alone, session) = daemon.alone_with_thread(&session_id).await?;
+            let (_alone, session) = daemon.lock_session_thread(&session_id).await?;
             let Some(waiting) = daemon.waiting(&session_id, &queue_id) else { return Ok(()) };
             // Whether the app-server may have it, and nobody can find out.
-            let is_doubtful = session.held.as_ref().is_some_and(|held| {
+            let is_outcome_unknown = session.held.as_ref().is_some_and(|held| {
                 held.cause == HoldCause::OutcomeUnknown && held.queue_id.as_deref() == Some(&queue_id)
             });
             if waiting.submitted
-                && !is_doubtful
-                && let Some(turn_id) = daemon.find_waiting(&session, &waiting).await?
+                && !is_outcome_unknown
+                && let Some(turn_id) = daemon.find_queued(&session, &waiting).await?
             {
                 let thread_id = session.thread_id.clone().unwrap_or_default();
                 daemon.stop_target(&thread_id, Target::Turn(turn_id)).await?;
                 return Ok(());
             }
             daemon
-                .reject_withdrawn(&session_id, Some(&queue_id), None, waiting.submitted && is_doubtful)
+                .record_withdrawal(
+                    &session_id,
+                    Some(&queue_id),
+                    None,
+                    waiting.submitted && is_outcome_unknown,
+                )
                 .await
         })
         .await
@@ -333,13 +338,13 @@ impl Daemon {
         loop {
             let running = self.state().turns.running(&thread_id).map(|turn| turn.turn_id.clone());
             let Some(turn_id) = running else { break };
-            self.over_within(&thread_id, &turn_id, Duration::MAX).await;
+            self.wait_until_over(&thread_id, &turn_id, Duration::MAX).await;
             if self.shared.stopping.is_cancelled() {
                 return;
             }
         }
         let _alone = self.lock_thread(&thread_id).await;
-        if let Ok(client) = self.client_now() {
+        if let Ok(client) = self.current_client() {
             self.detach(&client, &thread_id).await;
         }
     }

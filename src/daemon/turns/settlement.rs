@@ -82,20 +82,21 @@ pub(in crate::daemon) async fn look(
         r#type: String,
     }
     let params = json!({ "threadId": thread_id });
-    let status = Daemon::ask::<Answer>(client, "thread/read", &params).await;
+    let status = Daemon::call::<Answer>(client, "thread/read", &params).await;
     let status = status.map(|answer| answer.thread.status.r#type == "active");
     if let Err(error) = &status {
         missing.note(client.generation(), error);
     }
     if let Err(error) = &status
-        && !error.is_a_refusal()
+        && !error.is_refusal()
     {
         return status.map(|is_active| Look { is_active, turns: Vec::new() });
     }
-    let listed = Daemon::ask::<Turns>(client, "thread/turns/list", &newest_turns(thread_id, LOOK_BACK)).await;
+    let listed =
+        Daemon::call::<Turns>(client, "thread/turns/list", &newest_turns(thread_id, LOOK_BACK)).await;
     let turns: Vec<_> = match listed {
         Ok(turns) => turns.data.into_iter().map(|turn| (turn.id, turn.status, turn.error)).collect(),
-        Err(error) if error.is_a_refusal() && status.is_ok() => Vec::new(),
+        Err(error) if error.is_refusal() && status.is_ok() => Vec::new(),
         Err(error) => return Err(error),
     };
     let is_active = status.unwrap_or_else(|_| turns.iter().any(|(_, status, _)| status == "inProgress"));

@@ -135,8 +135,8 @@ impl Submission {
             Some(found) => events::turn_found(session_id, thread_id, turn_id, found, queue_id, key),
         };
         let (promise, kept) = oneshot::channel();
-        let build = move |state: &State| events::with_release(state, accepted);
-        recorder.send(Input::Promised(Box::new(build), promise));
+        let build = move |state: &State| events::accepted_with_release(state, accepted);
+        recorder.send(Input::Durable(Box::new(build), promise));
         self.tell(Ok((turn_id.to_owned(), kept)));
     }
 

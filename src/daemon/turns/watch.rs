@@ -94,7 +94,7 @@ impl UnderWay {
 
 impl Daemon {
     /// Looks after the turns of all threads until the daemon stops.
-    pub(in crate::daemon) async fn look_after_sessions(self) {
+    pub(in crate::daemon) async fn watch_turns(self) {
         let mut news = self.shared.recorder.view().log.news();
         let mut availability = self.shared.availability.clone();
         let stall = self.config().limits.stall_timeout;
@@ -143,7 +143,7 @@ impl Daemon {
                 let first =
                     || daemon.state().queue_of(&thread_id).next().map(|(_, turn)| turn.queue_id.clone());
                 let before = first();
-                if let Err(error) = daemon.begin_next(&thread_id).await
+                if let Err(error) = daemon.start_next(&thread_id).await
                     && first() == before
                 {
                     tracing::warn!(thread_id, %error, "a waiting turn has to wait on");
@@ -202,7 +202,7 @@ impl Daemon {
         for thread_id in due {
             let watch = Arc::clone(watch);
             self.once(under_way, thread_id, async move |daemon, thread_id| {
-                let generation = daemon.client_now().map_or(0, |client| client.generation());
+                let generation = daemon.current_client().map_or(0, |client| client.generation());
                 if let Err(error) = daemon.settle(&thread_id, &watch).await
                     && !daemon.shared.missing.note(generation, &error)
                 {
@@ -214,7 +214,7 @@ impl Daemon {
 
     /// Finds out from a thread what became of its turns whose ends were not heard.
     async fn settle(&self, thread_id: &str, watch: &Mutex<Watch>) -> Result<(), DaemonError> {
-        let client = self.client_now()?;
+        let client = self.current_client()?;
         let look = look(&client, thread_id, &self.shared.missing).await?;
         let open: Vec<Arc<Turn>> = {
             let state = self.state();
@@ -236,7 +236,7 @@ impl Daemon {
             return Ok(());
         }
         let thread_id = thread_id.to_owned();
-        self.promise(move |state| {
+        self.record_durably(move |state| {
             let settled = ended.iter().filter_map(|(turn_id, status, error)| {
                 // The completion may have come while the thread was asked.
                 let turn = state.turns.get(&thread_id, turn_id).filter(|turn| !turn.is_over())?;
@@ -258,7 +258,7 @@ impl Daemon {
                 && let Some(session) = state.session_for(turn)
             {
                 watched.told += 1;
-                self.shared.recorder.note(events::turn_stalled(session, turn, silent));
+                self.shared.recorder.record(events::turn_stalled(session, turn, silent));
             }
         }
     }
