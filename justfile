@@ -45,4 +45,4 @@ deny:
 # Write docs/openapi.json and the recorded answers of the commands anew
 update:
     CODEXD_UPDATE_DOCS=1 cargo test --test openapi
-    CODEXD_UPDATE_ANSWERS=1 cargo test --test it -- people::
+    CODEXD_UPDATE_ANSWERS=1 cargo test --test it -- cli::

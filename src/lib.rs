@@ -36,6 +36,7 @@
 //! From the top to the bottom; a room knows only rooms that stand below it, and `tests/architecture.rs` sees to that.
 //!
 //! - [`commands`]: what the subcommands do; the order of a start and of a stop, signals, exit codes.
+//! - `client`: the HTTP client of the daemon, for the commands.
 //! - [`http`]: the edge; requests, answers, the table of errors, WebSockets.
 //! - [`daemon`]: the use cases, the recorder, and the words of every event.
 //! - [`service`]: the file that the system's service manager reads, and the calls to it.
@@ -60,6 +61,7 @@
 #[expect(clippy::disallowed_types, reason = "its threads wait for calls, and do nothing else")]
 pub mod blocking;
 pub mod cli;
+mod client;
 pub mod codex;
 pub mod commands;
 #[expect(

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match codexd::cli::parse(std::env::args_os()) {
-        Ok(request) => codexd::commands::run(request),
+        Ok(invocation) => codexd::commands::run(invocation),
         Err(exit) => codexd::commands::refuse(exit),
     }
 }

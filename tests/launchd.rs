@@ -13,9 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use codexd::cli::{self, Request};
-use codexd::config::{Config, Paths, Person, Platform, Settings};
-use codexd::service::Service;
+use codexd::cli::{self, Invocation};
+use codexd::config::{Config, Paths, Platform, Settings, UserEnv};
+use codexd::service::ServiceFile;
 use plist::{Dictionary, Value};
 
 const PROPERTY_LIST: &str = "launchd/codexd.plist";
@@ -31,13 +31,13 @@ fn agent() -> Dictionary {
     Value::from_reader_xml(read(PROPERTY_LIST).as_bytes()).unwrap().into_dictionary().unwrap()
 }
 
-/// The agent that `codexd service install` would write for a person at home in `/home-of/me`.
+/// The agent that `codexd service install` would write for a user at home in `/home-of/me`.
 fn installed() -> Dictionary {
     let home = scratch::directory("test");
     let variables: BTreeMap<String, OsString> = [("HOME".to_owned(), home.path().into())].into();
     let config = Config::resolve(&Settings::default(), &variables, home.path()).unwrap();
-    let person = Person { home: "/home-of/me".into(), config_home: None, codex_home: None };
-    let service = Service::new(&config, &person, Platform::MacOs, Path::new("/programs/codexd")).unwrap();
+    let user = UserEnv { home: "/home-of/me".into(), config_home: None, codex_home: None };
+    let service = ServiceFile::new(&config, &user, Platform::MacOs, Path::new("/programs/codexd")).unwrap();
     assert_eq!(service.path, Path::new("/home-of/me/Library/LaunchAgents/codexd.plist"));
     Value::from_reader_xml(service.text.as_bytes()).unwrap().into_dictionary().unwrap()
 }
@@ -88,7 +88,7 @@ fn the_program_is_started_with_a_command_line_it_understands() {
     assert_eq!(arguments.first(), Some(&"__CODEXD__"));
     assert_eq!(
         cli::parse(arguments.iter().map(OsString::from)),
-        Ok(Request::Start { settings: Settings::default(), json: false, run_once: false })
+        Ok(Invocation::Start { settings: Settings::default(), json: false, run_once: false })
     );
 }
 
@@ -115,7 +115,7 @@ fn limits_and_rights_are_explicit() {
     let agent = agent();
     assert!(["Standard", "Adaptive", "Interactive"].contains(&string(&agent, "ProcessType")));
     for key in ["UserName", "GroupName", "AbandonProcessGroup", "SessionCreate"] {
-        assert!(!agent.contains_key(key), "{key} does not belong into the agent of a person");
+        assert!(!agent.contains_key(key), "{key} does not belong into the agent of a user");
     }
     // Codex and the commands it runs would inherit it; codexd says the rights of each file it makes.
     assert!(!agent.contains_key("Umask"));

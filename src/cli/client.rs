@@ -5,15 +5,15 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Subcommand};
 use clap_complete::Shell;
 
 use super::{CommandLine, StartArguments, add_flags, merge, read_flags, usage};
-use crate::cli::{CliExit, Request};
+use crate::cli::{CliExit, Invocation};
 use crate::config::Settings;
 use crate::config::settings::{AUTH_TOKEN_FILE, EVENT_STREAM_PATH, LOCAL_API_BASE, Setting};
 
 /// What the running daemon is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Errand {
+pub enum ClientCommand {
     /// A turn, whose answer is shown.
-    Ask(Ask),
+    Ask(AskOptions),
     /// The sessions.
     Sessions {
         /// The closed ones too.
@@ -61,7 +61,7 @@ pub enum Errand {
 
 /// A turn that somebody wants.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Ask {
+pub struct AskOptions {
     /// The words; `-` stands for what is on stdin, and so does nothing.
     pub words: Vec<String>,
     /// The session, or `last`; a new one without it.
@@ -94,7 +94,7 @@ pub enum Answer {
 }
 
 #[derive(Debug, Subcommand)]
-pub(super) enum PeopleCommand {
+pub(super) enum ClientSubcommand {
     /// Ask Codex something and show its answer
     Ask(AskArguments),
     /// List the sessions
@@ -281,16 +281,16 @@ pub(super) struct CloseArguments {
 }
 
 /// Puts what stood before the command and what stands after it together.
-pub(super) fn request(before: StartArguments, command: PeopleCommand) -> Result<Request, CliExit> {
-    let (name, client, errand) = match command {
-        PeopleCommand::Completions { shell } => {
+pub(super) fn request(before: StartArguments, command: ClientSubcommand) -> Result<Invocation, CliExit> {
+    let (name, client, command) = match command {
+        ClientSubcommand::Completions { shell } => {
             let nothing = before.settings.first().is_none() && !before.json && !before.run_once;
             return match nothing {
-                true => Ok(Request::Completions { shell }),
+                true => Ok(Invocation::Completions { shell }),
                 false => Err(usage("\"completions\" has no flags")),
             };
         }
-        PeopleCommand::Ask(AskArguments {
+        ClientSubcommand::Ask(AskArguments {
             words,
             session,
             cwd,
@@ -302,7 +302,7 @@ pub(super) fn request(before: StartArguments, command: PeopleCommand) -> Result<
             network_timeout,
             client,
         }) => {
-            let ask = Ask {
+            let ask = AskOptions {
                 words,
                 session,
                 cwd,
@@ -313,44 +313,44 @@ pub(super) fn request(before: StartArguments, command: PeopleCommand) -> Result<
                 trust,
                 network_timeout,
             };
-            ("ask", client, Errand::Ask(ask))
+            ("ask", client, ClientCommand::Ask(ask))
         }
-        PeopleCommand::Sessions(ListArguments { all, client }) => {
-            ("sessions", client, Errand::Sessions { all })
+        ClientSubcommand::Sessions(ListArguments { all, client }) => {
+            ("sessions", client, ClientCommand::Sessions { all })
         }
-        PeopleCommand::Follow(FollowArguments { session, types, after, client }) => {
-            ("follow", client, Errand::Follow { session, types, after })
+        ClientSubcommand::Follow(FollowArguments { session, types, after, client }) => {
+            ("follow", client, ClientCommand::Follow { session, types, after })
         }
-        PeopleCommand::Requests(ListArguments { all, client }) => {
-            ("requests", client, Errand::Requests { all })
+        ClientSubcommand::Requests(ListArguments { all, client }) => {
+            ("requests", client, ClientCommand::Requests { all })
         }
-        PeopleCommand::Approve(ApproveArguments { request, decision, answers, result, client }) => {
+        ClientSubcommand::Approve(ApproveArguments { request, decision, answers, result, client }) => {
             let answer = match result {
                 Some(result) => Answer::Result(result),
                 None if !answers.is_empty() => Answer::Words(answers),
                 None => Answer::Decision(decision),
             };
-            ("approve", client, Errand::Answer { request, answer })
+            ("approve", client, ClientCommand::Answer { request, answer })
         }
-        PeopleCommand::Decline(DeclineArguments { request, cancel, client }) => {
+        ClientSubcommand::Decline(DeclineArguments { request, cancel, client }) => {
             let word = if cancel { "cancel" } else { "decline" };
-            ("decline", client, Errand::Answer { request, answer: Answer::Decision(word.to_owned()) })
+            ("decline", client, ClientCommand::Answer { request, answer: Answer::Decision(word.to_owned()) })
         }
-        PeopleCommand::Interrupt(InterruptArguments { session, client }) => {
-            ("interrupt", client, Errand::Interrupt { session })
+        ClientSubcommand::Interrupt(InterruptArguments { session, client }) => {
+            ("interrupt", client, ClientCommand::Interrupt { session })
         }
-        PeopleCommand::ResumeQueue(ResumeQueueArguments { session, client }) => {
-            ("resume-queue", client, Errand::ResumeQueue { session })
+        ClientSubcommand::ResumeQueue(ResumeQueueArguments { session, client }) => {
+            ("resume-queue", client, ClientCommand::ResumeQueue { session })
         }
-        PeopleCommand::Close(CloseArguments { session, interrupt, client }) => {
-            ("close", client, Errand::Close { session, interrupt })
+        ClientSubcommand::Close(CloseArguments { session, interrupt, client }) => {
+            ("close", client, ClientCommand::Close { session, interrupt })
         }
     };
     if before.run_once {
         return Err(usage(&format!("--run-once means nothing to \"{name}\"")));
     }
     let settings = merge(before.settings, client.settings.0)?;
-    Ok(Request::Errand { settings, json: before.json || client.json, errand })
+    Ok(Invocation::Client { settings, json: before.json || client.json, command })
 }
 
 /// The completions for a shell, as a script of it.

@@ -18,11 +18,11 @@ use crate::config::settings::{self, Setting};
 use crate::config::{LONG_VERSION, Settings};
 
 pub use clap_complete::Shell;
-pub use client::{Answer, Ask, Errand, completions};
+pub use client::{Answer, AskOptions, ClientCommand, completions};
 
 /// What codexd is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request {
+pub enum Invocation {
     /// Run the daemon.
     Start {
         /// The flags given.
@@ -88,13 +88,13 @@ pub enum Request {
         json: bool,
     },
     /// Ask the running daemon for something.
-    Errand {
+    Client {
         /// The flags given.
         settings: Settings,
         /// Answer in JSON.
         json: bool,
         /// For what.
-        errand: Errand,
+        command: ClientCommand,
     },
     /// Write the completions for a shell.
     Completions {
@@ -127,7 +127,7 @@ pub enum CliExit {
 /// Reads a command line as `std::env::args_os` gives it, the program's name first.
 ///
 /// Flags may stand before or after the subcommand; without a subcommand they mean `start`.
-pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, CliExit> {
+pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, CliExit> {
     let args: Vec<OsString> = args.collect();
     if let Some(help) = help::in_json(&args) {
         return Err(help);
@@ -139,11 +139,11 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, CliExit> {
     let stray = settings.first().map(flag_of);
     let stray = stray.or(json.then(|| "--json".to_owned())).or(run_once.then(|| "--run-once".to_owned()));
     Ok(match command {
-        None => Request::Start { settings, json, run_once },
-        Some(Command::People(command)) => {
+        None => Invocation::Start { settings, json, run_once },
+        Some(Command::Client(command)) => {
             return client::request(StartArguments { settings, json, run_once }, command);
         }
-        Some(Command::Start(after)) => Request::Start {
+        Some(Command::Start(after)) => Invocation::Start {
             settings: merge(settings, after.settings)?,
             json: json || after.json,
             run_once: run_once || after.run_once,
@@ -151,40 +151,46 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Request, CliExit> {
         Some(Command::Service(_)) if run_once => return refuse("--run-once", "service"),
         Some(Command::Doctor(_)) if run_once => return refuse("--run-once", "doctor"),
         Some(Command::Doctor(after)) => {
-            Request::Doctor { settings: merge(settings, after.settings)?, json: json || after.json }
+            Invocation::Doctor { settings: merge(settings, after.settings)?, json: json || after.json }
         }
-        Some(Command::Service(ServiceArguments { action, common: after })) => {
-            Request::Service { action, settings: merge(settings, after.settings)?, json: json || after.json }
-        }
+        Some(Command::Service(ServiceArguments { action, common: after })) => Invocation::Service {
+            action,
+            settings: merge(settings, after.settings)?,
+            json: json || after.json,
+        },
         Some(Command::Status(_)) if run_once => return refuse("--run-once", "status"),
         Some(Command::Config(_)) if run_once => return refuse("--run-once", "config"),
         Some(Command::Smoke(_)) if run_once => return refuse("--run-once", "smoke"),
         Some(Command::Token(_)) if run_once => return refuse("--run-once", "token"),
         Some(Command::Backup(_)) if run_once => return refuse("--run-once", "backup"),
-        Some(Command::Backup(BackupArguments { directory, common: after })) => Request::Backup {
+        Some(Command::Backup(BackupArguments { directory, common: after })) => Invocation::Backup {
             settings: merge(settings, after.settings)?,
             json: json || after.json,
             directory,
         },
         Some(Command::Status(after)) => {
-            Request::Status { settings: merge(settings, after.settings)?, json: json || after.json }
+            Invocation::Status { settings: merge(settings, after.settings)?, json: json || after.json }
         }
         Some(Command::Config(after)) => {
-            Request::Config { settings: merge(settings, after.settings)?, json: json || after.json }
+            Invocation::Config { settings: merge(settings, after.settings)?, json: json || after.json }
         }
-        Some(Command::Token(TokenArguments { common: after, replace })) => {
-            Request::Token { settings: merge(settings, after.settings)?, json: json || after.json, replace }
-        }
+        Some(Command::Token(TokenArguments { common: after, replace })) => Invocation::Token {
+            settings: merge(settings, after.settings)?,
+            json: json || after.json,
+            replace,
+        },
         Some(Command::Smoke(after)) => {
-            Request::Smoke { settings: merge(settings, after.settings)?, json: json || after.json }
+            Invocation::Smoke { settings: merge(settings, after.settings)?, json: json || after.json }
         }
         Some(Command::EmbeddedAppServer { .. } | Command::Guard { .. }) if stray.is_some() => {
             let name =
                 if matches!(command, Some(Command::Guard { .. })) { "guard" } else { "embedded-app-server" };
             return refuse(&stray.unwrap_or_default(), name);
         }
-        Some(Command::EmbeddedAppServer { store, startup }) => Request::EmbeddedAppServer { store, startup },
-        Some(Command::Guard { instance }) => Request::Guard { instance },
+        Some(Command::EmbeddedAppServer { store, startup }) => {
+            Invocation::EmbeddedAppServer { store, startup }
+        }
+        Some(Command::Guard { instance }) => Invocation::Guard { instance },
     })
 }
 
@@ -205,7 +211,7 @@ enum Command {
     /// Ask the running daemon how it is
     Status(CommonArguments),
     #[command(flatten)]
-    People(client::PeopleCommand),
+    Client(client::ClientSubcommand),
     /// Show every setting and where its value comes from
     Config(CommonArguments),
     /// Copy the state and the events to a new directory, while codexd runs or not

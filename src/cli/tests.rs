@@ -2,7 +2,7 @@ use clap::CommandFactory;
 
 use super::*;
 
-fn parse_words(words: &[&str]) -> Result<Request, CliExit> {
+fn parse_words(words: &[&str]) -> Result<Invocation, CliExit> {
     parse(std::iter::once("codexd").chain(words.iter().copied()).map(OsString::from))
 }
 
@@ -27,11 +27,11 @@ fn the_definition_is_consistent() {
 
 #[test]
 fn start_is_the_default() {
-    let nothing = Request::Start { settings: Settings::default(), json: false, run_once: false };
+    let nothing = Invocation::Start { settings: Settings::default(), json: false, run_once: false };
     assert_eq!(parse_words(&[]), Ok(nothing.clone()));
     assert_eq!(parse_words(&["start"]), Ok(nothing));
     let settings = Settings::default().with(&settings::NODE_ID, "lab");
-    let flags = Request::Start { settings, json: true, run_once: true };
+    let flags = Invocation::Start { settings, json: true, run_once: true };
     for words in [
         ["--node-id", "lab", "--json", "--run-once"].as_slice(),
         &["start", "--node-id=lab", "--run-once", "--json"],
@@ -50,19 +50,19 @@ fn the_service_needs_to_know_what_to_do() {
         ("status", ServiceAction::Status),
         ("print", ServiceAction::Print),
     ] {
-        let expected = Request::Service { action, settings: flags.clone(), json: true };
+        let expected = Invocation::Service { action, settings: flags.clone(), json: true };
         for words in
             [["--node-id", "x", "service", word, "--json"], ["service", word, "--json", "--node-id", "x"]]
         {
             assert_eq!(parse_words(&words), Ok(expected.clone()));
         }
     }
-    let backup = Request::Backup { settings: flags.clone(), json: true, directory: PathBuf::from("copy") };
+    let backup = Invocation::Backup { settings: flags.clone(), json: true, directory: PathBuf::from("copy") };
     assert_eq!(parse_words(&["backup", "copy", "--json", "--node-id", "x"]), Ok(backup.clone()));
     assert_eq!(parse_words(&["--node-id", "x", "--json", "backup", "copy"]), Ok(backup));
     assert!(usage_of(&["backup"]).contains("<DIRECTORY> is missing;"));
     assert!(usage_of(&["--run-once", "backup", "copy"]).contains("means nothing to \"backup\""));
-    let doctor = Request::Doctor { settings: flags, json: false };
+    let doctor = Invocation::Doctor { settings: flags, json: false };
     assert_eq!(parse_words(&["doctor", "--node-id", "x"]), Ok(doctor));
     assert!(usage_of(&["service", "start"]).contains("invalid value 'start'"));
     assert!(usage_of(&["service"]).contains("<install|uninstall|status|print> is missing;"));
@@ -77,11 +77,11 @@ fn every_flag_is_taken_before_and_after_every_command() {
         let given = Settings::default().with(setting, "x");
         for command in ["start", "status", "config", "token", "smoke"] {
             for words in [[command, flag.as_str(), "x"], [flag.as_str(), "x", command]] {
-                let (Request::Start { settings, .. }
-                | Request::Status { settings, .. }
-                | Request::Config { settings, .. }
-                | Request::Token { settings, .. }
-                | Request::Smoke { settings, .. }) = parse_words(&words).unwrap()
+                let (Invocation::Start { settings, .. }
+                | Invocation::Status { settings, .. }
+                | Invocation::Config { settings, .. }
+                | Invocation::Token { settings, .. }
+                | Invocation::Smoke { settings, .. }) = parse_words(&words).unwrap()
                 else {
                     panic!("{words:?}")
                 };
@@ -89,14 +89,14 @@ fn every_flag_is_taken_before_and_after_every_command() {
             }
         }
     }
-    assert!(matches!(parse_words(&["status", "--json"]), Ok(Request::Status { json: true, .. })));
-    assert!(matches!(parse_words(&["--json", "config"]), Ok(Request::Config { json: true, .. })));
-    assert!(matches!(parse_words(&["smoke"]), Ok(Request::Smoke { json: false, .. })));
+    assert!(matches!(parse_words(&["status", "--json"]), Ok(Invocation::Status { json: true, .. })));
+    assert!(matches!(parse_words(&["--json", "config"]), Ok(Invocation::Config { json: true, .. })));
+    assert!(matches!(parse_words(&["smoke"]), Ok(Invocation::Smoke { json: false, .. })));
 }
 
 #[test]
 fn server_arguments_may_look_like_flags() {
-    let Ok(Request::Start { settings, json, .. }) = parse_words(&[
+    let Ok(Invocation::Start { settings, json, .. }) = parse_words(&[
         "--server-arg",
         "embedded-app-server",
         "--server-arg",
@@ -121,14 +121,14 @@ fn server_arguments_may_look_like_flags() {
 fn the_embedded_app_server_takes_its_own_flags_only() {
     assert_eq!(
         parse_words(&["embedded-app-server", "--store", "/s", "--startup", "a", "--startup", "b"]),
-        Ok(Request::EmbeddedAppServer {
+        Ok(Invocation::EmbeddedAppServer {
             store: Some(PathBuf::from("/s")),
             startup: vec!["a".to_owned(), "b".to_owned()]
         })
     );
     assert_eq!(
         parse_words(&["embedded-app-server"]),
-        Ok(Request::EmbeddedAppServer { store: None, startup: vec![] })
+        Ok(Invocation::EmbeddedAppServer { store: None, startup: vec![] })
     );
     for flag in ["--json", "--run-once", "--node-id=x"] {
         let name = flag.split('=').next().unwrap();
@@ -224,36 +224,43 @@ fn version_is_that_of_the_crate_and_its_commit() {
 
 #[test]
 fn the_commands_for_every_day_are_read() {
-    let errand = |words: &[&str]| match parse_words(words) {
-        Ok(Request::Errand { errand, json, .. }) => (errand, json),
+    let command = |words: &[&str]| match parse_words(words) {
+        Ok(Invocation::Client { command, json, .. }) => (command, json),
         other => panic!("{words:?} gave {other:?}"),
     };
-    let ask =
-        Ask { words: vec!["say".to_owned(), "hello".to_owned()], network_timeout: 60, ..Ask::default() };
-    assert_eq!(errand(&["ask", "say", "hello"]), (Errand::Ask(ask), false));
+    let ask = AskOptions {
+        words: vec!["say".to_owned(), "hello".to_owned()],
+        network_timeout: 60,
+        ..AskOptions::default()
+    };
+    assert_eq!(command(&["ask", "say", "hello"]), (ClientCommand::Ask(ask), false));
     // A word behind --trust is one to ask.
     for (flag, trust) in [("--trust", true), ("--trust=true", true), ("--trust=false", false)] {
-        let ask =
-            Ask { words: vec!["x".to_owned()], trust: Some(trust), network_timeout: 60, ..Ask::default() };
-        assert_eq!(errand(&["ask", flag, "x"]).0, Errand::Ask(ask));
+        let ask = AskOptions {
+            words: vec!["x".to_owned()],
+            trust: Some(trust),
+            network_timeout: 60,
+            ..AskOptions::default()
+        };
+        assert_eq!(command(&["ask", flag, "x"]).0, ClientCommand::Ask(ask));
     }
-    assert_eq!(errand(&["--json", "sessions"]), (Errand::Sessions { all: false }, true));
-    assert_eq!(errand(&["requests", "--all", "--json"]), (Errand::Requests { all: true }, true));
-    let answer = |answer| Errand::Answer { request: Some("r".to_owned()), answer };
+    assert_eq!(command(&["--json", "sessions"]), (ClientCommand::Sessions { all: false }, true));
+    assert_eq!(command(&["requests", "--all", "--json"]), (ClientCommand::Requests { all: true }, true));
+    let answer = |answer| ClientCommand::Answer { request: Some("r".to_owned()), answer };
     let decision = |word: &str| answer(Answer::Decision(word.to_owned()));
-    assert_eq!(errand(&["approve", "r"]).0, decision("accept"));
-    assert_eq!(errand(&["approve", "r", "--decision", "x"]).0, decision("x"));
-    assert_eq!(errand(&["approve", "r", "--result", "{}"]).0, answer(Answer::Result("{}".to_owned())));
+    assert_eq!(command(&["approve", "r"]).0, decision("accept"));
+    assert_eq!(command(&["approve", "r", "--decision", "x"]).0, decision("x"));
+    assert_eq!(command(&["approve", "r", "--result", "{}"]).0, answer(Answer::Result("{}".to_owned())));
     let words = answer(Answer::Words(vec!["red".to_owned(), "-1".to_owned()]));
-    assert_eq!(errand(&["approve", "r", "--answer", "red", "--answer=-1"]).0, words);
-    assert_eq!(errand(&["decline", "r"]).0, decision("decline"));
-    assert_eq!(errand(&["decline", "--cancel", "r"]).0, decision("cancel"));
-    let follow = Errand::Follow {
+    assert_eq!(command(&["approve", "r", "--answer", "red", "--answer=-1"]).0, words);
+    assert_eq!(command(&["decline", "r"]).0, decision("decline"));
+    assert_eq!(command(&["decline", "--cancel", "r"]).0, decision("cancel"));
+    let follow = ClientCommand::Follow {
         session: Some("s".to_owned()),
         types: vec!["a".to_owned(), "b".to_owned()],
         after: Some("0".to_owned()),
     };
-    assert_eq!(errand(&["follow", "--type", "a", "--type=b", "--session", "s", "--after", "0"]).0, follow);
+    assert_eq!(command(&["follow", "--type", "a", "--type=b", "--session", "s", "--after", "0"]).0, follow);
     for (words, problem) in [
         (["ask", "--sandbox", "none"].as_slice(), "invalid value 'none' for '--sandbox <SANDBOX>'"),
         (&["ask", "--sandbox", "read-only", "--session", "s"], "cannot be used with"),
@@ -293,7 +300,9 @@ fn every_command_for_every_day_takes_the_address_before_and_after_it() {
             for words in
                 [[words.as_slice(), &[&flag]].concat(), [&[flag.as_str()], words.as_slice()].concat()]
             {
-                let Ok(Request::Errand { settings, .. }) = parse_words(&words) else { panic!("{words:?}") };
+                let Ok(Invocation::Client { settings, .. }) = parse_words(&words) else {
+                    panic!("{words:?}")
+                };
                 assert_eq!(settings, given, "{words:?}");
             }
         }

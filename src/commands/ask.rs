@@ -1,13 +1,13 @@
 //! `codexd ask`: one turn, from the words to its fate.
 
 mod approvals;
+mod network;
+mod printer;
 #[expect(
     clippy::disallowed_methods,
     reason = "a command is a process of its own, and what blocks it keeps only itself"
 )]
-mod keyboard;
-mod network;
-mod printer;
+mod terminal_input;
 mod trust;
 mod turn_follower;
 
@@ -20,65 +20,67 @@ use serde_json::{Map, Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::client::{ClientError, newest};
-use super::sessions::{find, folder, path};
-use super::status::codex_words;
-use super::{Failure, INTERRUPTED, LEFT, output};
-use crate::cli::Ask;
-use crate::commands::context::Caller;
-use keyboard::Keyboard;
-use turn_follower::{Conversation, Fate, Turn};
+use super::api::{session_path, turn_path};
+use super::failure::{EXIT_INTERRUPTED, EXIT_SIGINT, Failure};
+use super::output;
+use super::sessions::{current_or_named_directory, find_session};
+use super::status::codex_status_text;
+use crate::cli::AskOptions;
+use crate::client::{ClientError, newest_cursor};
+use crate::commands::context::CommandContext;
+use terminal_input::TerminalInput;
+use turn_follower::{TurnFollower, TurnOutcome, TurnState};
 
-pub(crate) async fn run(caller: &Caller, wanted: Ask) -> Result<ExitCode, Failure> {
-    let text = text(&wanted.words)?;
+pub(crate) async fn run(context: &CommandContext, options: AskOptions) -> Result<ExitCode, Failure> {
+    let text = text(&options.words)?;
     let mut interrupts = interrupts()?;
-    if wanted.session.is_none() {
-        see_account(caller).await?;
+    if options.session.is_none() {
+        check_account(context).await?;
     }
-    let Some((session_id, keyboard)) = session(caller, &wanted, &mut interrupts).await? else {
-        caller.note("Left; nothing was begun.");
-        return Ok(ExitCode::from(LEFT));
+    let Some((session_id, input)) = session(context, &options, &mut interrupts).await? else {
+        context.print_note("Left; nothing was begun.");
+        return Ok(ExitCode::from(EXIT_SIGINT));
     };
     // Whatever happens to the turn comes after this.
-    let cursor = newest(&caller.client).await?;
+    let cursor = newest_cursor(&context.client).await?;
     if *interrupts.borrow() {
-        return Ok(stopped_before(caller, &wanted, &session_id).await);
+        return Ok(cancel_before_turn(context, &options, &session_id).await);
     }
-    let turn = match submit_unless(caller, &wanted, &session_id, &text, interrupts.clone()).await? {
+    let turn = match submit_or_interrupt(context, &options, &session_id, &text, interrupts.clone()).await? {
         Some(turn) => turn,
-        None => return Ok(stopped_before(caller, &wanted, &session_id).await),
+        None => return Ok(cancel_before_turn(context, &options, &session_id).await),
     };
-    if !caller.json {
-        output::complain(&caller.stderr.line(&format!("session {session_id}")));
+    if !context.json {
+        output::print_error(&context.stderr.line(&format!("session {session_id}")));
     }
-    let mut conversation = Conversation::new(caller, &session_id, turn, cursor, keyboard);
-    conversation.give_up_after(wanted.network_timeout);
-    conversation.look_for_mcp_servers().await?;
-    if wanted.when_busy.as_deref() == Some("steer") {
-        conversation.look_for_requests().await?;
+    let mut follower = TurnFollower::new(context, &session_id, turn, cursor, input);
+    follower.set_network_timeout(options.network_timeout);
+    follower.report_failed_mcp_servers().await?;
+    if options.when_busy.as_deref() == Some("steer") {
+        follower.sync_requests().await?;
     }
-    conversation.look_at_queue().await?;
-    let fate = conversation.until_its_end(interrupts).await?;
-    if caller.json {
-        say(caller, &session_id, conversation.turn_id()).await?;
+    follower.report_queue().await?;
+    let outcome = follower.run(interrupts).await?;
+    if context.json {
+        print_result(context, &session_id, follower.turn_id()).await?;
     }
-    Ok(match fate {
-        Fate::Completed => ExitCode::SUCCESS,
-        Fate::Interrupted => {
-            caller.note("The turn was interrupted.");
-            ExitCode::from(INTERRUPTED)
+    Ok(match outcome {
+        TurnOutcome::Completed => ExitCode::SUCCESS,
+        TurnOutcome::Interrupted => {
+            context.print_note("The turn was interrupted.");
+            ExitCode::from(EXIT_INTERRUPTED)
         }
-        Fate::Withdrawn => {
-            caller.note("The waiting turn was taken back; it never began.");
-            ExitCode::from(INTERRUPTED)
+        TurnOutcome::Withdrawn => {
+            context.print_note("The waiting turn was taken back; it never began.");
+            ExitCode::from(EXIT_INTERRUPTED)
         }
-        Fate::Failed(reason) => {
-            caller.note(&match reason {
+        TurnOutcome::Failed(reason) => {
+            context.print_note(&match reason {
                 Some(reason) => format!("The turn failed: {reason}"),
                 None => "The turn failed.".to_owned(),
             });
-            if let Some(codex) = codex(caller).await.filter(|codex| codex["state"] != "ready") {
-                caller.note(&codex_words(&codex));
+            if let Some(codex) = codex(context).await.filter(|codex| codex["state"] != "ready") {
+                context.print_note(&codex_status_text(&codex));
             }
             ExitCode::FAILURE
         }
@@ -86,26 +88,26 @@ pub(crate) async fn run(caller: &Caller, wanted: Ask) -> Result<ExitCode, Failur
 }
 
 /// How long an account that was given just now may take to be known.
-const ACCOUNT: Duration = Duration::from_secs(3);
+const ACCOUNT_WAIT: Duration = Duration::from_secs(3);
 /// How often that is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+const ACCOUNT_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How Codex is, as far as the daemon says it.
-async fn codex(caller: &Caller) -> Option<Value> {
-    let answer = caller.client.get("/healthz").await;
+async fn codex(context: &CommandContext) -> Option<Value> {
+    let answer = context.client.get("/healthz").await;
     answer.ok().map(|mut health| health["service"]["codex"].take()).filter(Value::is_object)
 }
 
 /// Fails where Codex has no account, before anything is begun that could only fail.
 ///
 /// A session of its own may work with another model than that of the configuration, so this is for new ones.
-async fn see_account(caller: &Caller) -> Result<(), Failure> {
-    let end = Instant::now() + ACCOUNT;
-    while let Some(codex) = codex(caller).await.filter(|codex| codex["state"] == "noAccount") {
+async fn check_account(context: &CommandContext) -> Result<(), Failure> {
+    let end = Instant::now() + ACCOUNT_WAIT;
+    while let Some(codex) = codex(context).await.filter(|codex| codex["state"] == "noAccount") {
         if Instant::now() >= end {
-            return Err(Failure::new(codex_words(&codex)));
+            return Err(Failure::new(codex_status_text(&codex)));
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(ACCOUNT_POLL_INTERVAL).await;
     }
     Ok(())
 }
@@ -113,7 +115,7 @@ async fn see_account(caller: &Caller) -> Result<(), Failure> {
 /// What is asked; `-` stands for stdin, and so does nothing.
 fn text(words: &[String]) -> Result<String, Failure> {
     if words.is_empty() && stdin().is_terminal() {
-        return Err(Failure::settings("There is nothing to ask; say it as codexd ask \"…\", or pipe it in."));
+        return Err(Failure::usage("There is nothing to ask; say it as codexd ask \"…\", or pipe it in."));
     }
     let mut text = String::new();
     for word in words {
@@ -123,23 +125,23 @@ fn text(words: &[String]) -> Result<String, Failure> {
             text.push_str(word);
         } else {
             text.push_str(if text.is_empty() { "" } else { "\n\n" });
-            text.push_str(&input()?);
+            text.push_str(&read_stdin()?);
             text.push_str("\n\n");
         }
     }
     if words.is_empty() {
-        text = input()?;
+        text = read_stdin()?;
     }
     match text.trim() {
-        "" => Err(Failure::settings("There is nothing to ask: the text is empty.")),
+        "" => Err(Failure::usage("There is nothing to ask: the text is empty.")),
         text => Ok(text.to_owned()),
     }
 }
 
-fn input() -> Result<String, Failure> {
+fn read_stdin() -> Result<String, Failure> {
     let mut text = String::new();
     let read = stdin().read_to_string(&mut text);
-    read.map_err(|error| Failure::settings(format!("The text on stdin cannot be read: {error}.")))?;
+    read.map_err(|error| Failure::usage(format!("The text on stdin cannot be read: {error}.")))?;
     Ok(text.trim().to_owned())
 }
 
@@ -147,54 +149,54 @@ fn input() -> Result<String, Failure> {
 fn interrupts() -> Result<watch::Receiver<bool>, Failure> {
     let mut signals = signal(SignalKind::interrupt())
         .map_err(|error| Failure::new(format!("Ctrl-C cannot be waited for: {error}.")))?;
-    let (first, told) = watch::channel(false);
+    let (first, reported) = watch::channel(false);
     tokio::spawn(async move {
         signals.recv().await;
         first.send_replace(true);
         signals.recv().await;
-        keyboard::show_typing();
-        output::complain("\ncodexd: Left; what runs in codexd goes on.");
-        std::process::exit(LEFT.into());
+        terminal_input::restore_echo();
+        output::print_error("\ncodexd: Left; what runs in codexd goes on.");
+        std::process::exit(EXIT_SIGINT.into());
     });
-    Ok(told)
+    Ok(reported)
 }
 
 /// The session that is meant, or a new one in this directory, and the keyboard if something was asked on it; nothing when
 /// Ctrl-C was typed first.
 async fn session(
-    caller: &Caller,
-    wanted: &Ask,
+    context: &CommandContext,
+    options: &AskOptions,
     interrupts: &mut watch::Receiver<bool>,
-) -> Result<Option<(String, Option<Keyboard>)>, Failure> {
-    let folder = folder(wanted.cwd.as_deref())?;
-    if let Some(word) = &wanted.session {
-        return Ok(Some((find(caller, word, &folder).await?, None)));
+) -> Result<Option<(String, Option<TerminalInput>)>, Failure> {
+    let folder = current_or_named_directory(options.cwd.as_deref())?;
+    if let Some(word) = &options.session {
+        return Ok(Some((find_session(context, word, &folder).await?, None)));
     }
-    let mut body = settings(wanted);
-    body.insert("cwd".to_owned(), in_json(&folder)?);
-    if let Some(sandbox) = &wanted.sandbox {
+    let mut body = settings(options);
+    body.insert("cwd".to_owned(), path_to_json(&folder)?);
+    if let Some(sandbox) = &options.sandbox {
         body.insert("sandbox".to_owned(), sandbox.as_str().into());
     }
-    if let Some(trust) = wanted.trust {
+    if let Some(trust) = options.trust {
         body.insert("trust".to_owned(), trust.into());
     }
-    let Some((created, keyboard)) = trust::create(caller, body, interrupts).await? else { return Ok(None) };
+    let Some((created, input)) = trust::create(context, body, interrupts).await? else { return Ok(None) };
     let session_id = created["session"]["sessionId"].as_str().unwrap_or_default().to_owned();
     if created["session"]["trust"] == "untrusted" {
-        say_what_is_left_out(caller, &session_id).await?;
+        report_ignored_configuration(context, &session_id).await?;
     }
-    Ok(Some((session_id, keyboard)))
+    Ok(Some((session_id, input)))
 }
 
 /// Says which `.codex` directories are not used, if there are any.
-async fn say_what_is_left_out(caller: &Caller, session_id: &str) -> Result<(), Failure> {
-    let view = caller.client.get(&path(session_id)).await?;
+async fn report_ignored_configuration(context: &CommandContext, session_id: &str) -> Result<(), Failure> {
+    let view = context.client.get(&session_path(session_id)).await?;
     let events = view["recentEvents"].as_array().into_iter().flatten();
-    let told = events.rev().find(|event| event["type"] == "session.trust");
-    let left_out = told.and_then(|event| event["detail"]["leftOut"].as_array()).into_iter().flatten();
+    let reported = events.rev().find(|event| event["type"] == "session.trust");
+    let left_out = reported.and_then(|event| event["detail"]["leftOut"].as_array()).into_iter().flatten();
     let left_out: Vec<_> = left_out.filter_map(Value::as_str).collect();
     if !left_out.is_empty() {
-        caller.note(&format!(
+        context.print_note(&format!(
             "Not used, because the directory is not trusted: {}; --trust uses it.",
             left_out.join(", ")
         ));
@@ -203,9 +205,9 @@ async fn say_what_is_left_out(caller: &Caller, session_id: &str) -> Result<(), F
 }
 
 /// A path as JSON can hold it, to the byte.
-fn in_json(path: &Path) -> Result<Value, Failure> {
+fn path_to_json(path: &Path) -> Result<Value, Failure> {
     path.to_str().map(Value::from).ok_or_else(|| {
-        Failure::settings(format!(
+        Failure::usage(format!(
             "The path of the directory {} is not UTF-8, so it cannot be sent to codexd; rename the directory, or use \
              another one.",
             path.display()
@@ -214,65 +216,68 @@ fn in_json(path: &Path) -> Result<Value, Failure> {
 }
 
 /// What both a session and a turn can be told.
-fn settings(wanted: &Ask) -> Map<String, Value> {
-    let all = [("model", &wanted.model), ("approvalPolicy", &wanted.approval_policy)];
+fn settings(options: &AskOptions) -> Map<String, Value> {
+    let all = [("model", &options.model), ("approvalPolicy", &options.approval_policy)];
     let given = all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
     given.map(|(name, value)| (name.to_owned(), value.into())).collect()
 }
 
 /// Ctrl-C came before there was a turn: the session that was made for it is closed, as nobody else knows of it.
-async fn stopped_before(caller: &Caller, wanted: &Ask, session_id: &str) -> ExitCode {
-    if wanted.session.is_none() {
+async fn cancel_before_turn(context: &CommandContext, options: &AskOptions, session_id: &str) -> ExitCode {
+    if options.session.is_none() {
         // Without it an idle session stays, which does no harm.
-        let _ = caller.client.delete(&path(session_id)).await;
+        let _ = context.client.delete(&session_path(session_id)).await;
     }
-    caller.note("Interrupted before the turn began.");
-    ExitCode::from(INTERRUPTED)
+    context.print_note("Interrupted before the turn began.");
+    ExitCode::from(EXIT_INTERRUPTED)
 }
 
 /// Submits the turn; `None` when it was interrupted before it began.
 ///
 /// In a session of its own Ctrl-C is passed on while the answer is outstanding, because that may take long; in a session
 /// that others may use too it could meet their turn, so there it waits until the turn has a name.
-async fn submit_unless(
-    caller: &Caller,
-    wanted: &Ask,
+async fn submit_or_interrupt(
+    context: &CommandContext,
+    options: &AskOptions,
     session_id: &str,
     text: &str,
     mut interrupts: watch::Receiver<bool>,
-) -> Result<Option<Turn>, Failure> {
-    let submitted = submit(caller, wanted, session_id, text);
+) -> Result<Option<TurnState>, Failure> {
+    let submitted = submit(context, options, session_id, text);
     tokio::pin!(submitted);
     tokio::select! {
         submitted = &mut submitted => return submitted,
-        Ok(_) = interrupts.wait_for(|is_wanted| *is_wanted), if wanted.session.is_none() => {}
+        Ok(_) = interrupts.wait_for(|is_wanted| *is_wanted), if options.session.is_none() => {}
     }
-    let (client, body) = (caller.client.clone(), json!({ "sessionId": session_id }));
+    let (client, body) = (context.client.clone(), json!({ "sessionId": session_id }));
     // What it brings is told by the answer to the turn, or by its events.
     tokio::spawn(async move { client.post("/v1/codexd/turn/interrupt", &body).await });
     submitted.await
 }
 
 async fn submit(
-    caller: &Caller,
-    wanted: &Ask,
+    context: &CommandContext,
+    options: &AskOptions,
     session_id: &str,
     text: &str,
-) -> Result<Option<Turn>, Failure> {
+) -> Result<Option<TurnState>, Failure> {
     let mut body = Map::new();
-    if wanted.session.is_some() {
-        body = settings(wanted);
+    if options.session.is_some() {
+        body = settings(options);
         // An older session stays in its folder unless another one is named.
-        if wanted.cwd.is_some() {
-            body.insert("cwd".to_owned(), in_json(&folder(wanted.cwd.as_deref())?)?);
+        if options.cwd.is_some() {
+            body.insert(
+                "cwd".to_owned(),
+                path_to_json(&current_or_named_directory(options.cwd.as_deref())?)?,
+            );
         }
-        if let Some(how) = &wanted.when_busy {
+        if let Some(how) = &options.when_busy {
             body.insert("whenBusy".to_owned(), how.as_str().into());
         }
     }
     body.insert("sessionId".to_owned(), session_id.into());
     body.insert("input".to_owned(), text.into());
-    let submitted = caller.client.post("/v1/codexd/turn", &body.into()).await;
+    let submitted = context.client.post("/v1/codexd/turn", &body.into()).await;
     if submitted.as_ref().is_err_and(|error| error.code() == "turn_interrupted") {
         return Ok(None);
     }
@@ -284,21 +289,22 @@ async fn submit(
     })?;
     let text = |name: &str| accepted[name].as_str().map(str::to_owned);
     match (text("turnId"), text("queueId")) {
-        (Some(turn_id), _) => Ok(Some(Turn::Begun(turn_id))),
-        (None, Some(queue_id)) => Ok(Some(Turn::Queued(queue_id))),
+        (Some(turn_id), _) => Ok(Some(TurnState::Started(turn_id))),
+        (None, Some(queue_id)) => Ok(Some(TurnState::Queued(queue_id))),
         (None, None) => Err(Failure::new("codexd took the turn and did not say which one it is.")),
     }
 }
 
 /// The session and the turn as they are at the end, for a program.
-async fn say(caller: &Caller, session_id: &str, turn_id: Option<&str>) -> Result<(), Failure> {
-    let session = caller.client.get(&path(session_id)).await?["session"].take();
+async fn print_result(
+    context: &CommandContext,
+    session_id: &str,
+    turn_id: Option<&str>,
+) -> Result<(), Failure> {
+    let session = context.client.get(&session_path(session_id)).await?["session"].take();
     let turn = match turn_id {
-        Some(turn_id) => {
-            let path = format!("{}/turns/{}", path(session_id), super::client::escaped(turn_id));
-            caller.client.get(&path).await?["turn"].take()
-        }
+        Some(turn_id) => context.client.get(&turn_path(session_id, turn_id)).await?["turn"].take(),
         None => Value::Null,
     };
-    caller.say(&json!({ "session": session, "turn": turn }), "")
+    context.print(&json!({ "session": session, "turn": turn }), "")
 }

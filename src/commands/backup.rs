@@ -5,23 +5,22 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{Failure, output};
+use super::failure::Failure;
+use super::output;
 use crate::config::Config;
 use crate::daemon::{BackupError, back_up};
 
 pub(crate) fn run(config: &Config, json: bool, directory: &Path) -> Result<ExitCode, Failure> {
     let directory = std::path::absolute(directory)
-        .map_err(|error| Failure::settings(format!("{} cannot be used: {error}.", directory.display())))?;
+        .map_err(|error| Failure::usage(format!("{} cannot be used: {error}.", directory.display())))?;
     let backup = back_up(config, &directory).map_err(|error| match error {
-        BackupError::Directory { .. } | BackupError::Unfinished { .. } => {
-            Failure::settings(error.to_string())
-        }
+        BackupError::Directory { .. } | BackupError::Unfinished { .. } => Failure::usage(error.to_string()),
         _ => Failure::new(format!("No backup was made. {error}")),
     })?;
     let missing: Vec<Value> =
         backup.log.holes.iter().map(|hole| json!({ "from": hole.from, "through": hole.through })).collect();
     if json {
-        output::say_json(&json!({
+        output::print_json(&json!({
             "ok": true,
             "directory": backup.directory,
             "events": backup.log.events.map(|(first, last)| json!({ "first": first, "last": last })),
@@ -46,6 +45,6 @@ pub(crate) fn run(config: &Config, json: bool, directory: &Path) -> Result<ExitC
             format!("{} (the event log itself has them no more)", holes.collect::<Vec<_>>().join(", ")),
         ));
     }
-    output::say(&output::table(&rows))?;
+    output::print(&output::table(&rows))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,14 +2,20 @@
 
 use std::process::ExitCode;
 
-use super::{Failure, output};
-use crate::config::Config;
+use super::failure::Failure;
+use super::output;
+use crate::config::{Config, Settings};
 
 pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     if json {
-        output::say_json(&config.report())?;
+        output::print_json(&config.report())?;
     } else {
-        output::say(config.report().to_string().trim_end())?;
+        output::print(config.report().to_string().trim_end())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the settings of a command; a wrong one is a usage error.
+pub(crate) fn resolve(settings: &Settings) -> Result<Config, Failure> {
+    Ok(Config::from_process(settings)?)
 }

@@ -1,72 +1,50 @@
 //! What all commands have in common that ask the running daemon for something.
 
 use std::io::{stderr, stdout};
-use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::client::Client;
-use super::terminal::{Screen, harmless};
-use super::{Failure, ask, close, follow, interrupt, output, requests, resume_queue, runtime, sessions};
-use crate::cli::Errand;
+use super::failure::Failure;
+use super::output;
+use super::terminal::OutputTarget;
+use crate::client::DaemonClient;
 use crate::config::settings::{AUTH_TOKEN_FILE, LOCAL_API_BASE};
 use crate::config::{Config, Settings};
 
 /// Whom a command works for, and whom it asks.
-pub(crate) struct Caller {
-    pub(crate) client: Client,
+pub(crate) struct CommandContext {
+    pub(crate) client: DaemonClient,
     /// Whether the answer is for a program.
     pub(crate) json: bool,
-    pub(crate) stdout: Screen,
-    pub(crate) stderr: Screen,
+    pub(crate) stdout: OutputTarget,
+    pub(crate) stderr: OutputTarget,
     /// The flags that another command needs to find the same daemon, each with a space before it.
     flags: String,
 }
 
-pub(crate) fn run(
-    config: &Config,
-    settings: &Settings,
-    json: bool,
-    errand: Errand,
-) -> Result<ExitCode, Failure> {
-    let caller = Caller {
-        client: Client::new(config),
-        json,
-        stdout: Screen::of(&stdout(), config.no_colours),
-        stderr: Screen::of(&stderr(), config.no_colours),
-        flags: flags(settings),
-    };
-    let runtime = runtime()?;
-    let outcome = runtime.block_on(async {
-        match errand {
-            Errand::Ask(wanted) => ask::run(&caller, wanted).await,
-            Errand::Sessions { all } => sessions::run(&caller, all).await,
-            Errand::Follow { session, types, after } => follow::run(&caller, session, types, after).await,
-            Errand::Requests { all } => requests::list(&caller, all).await,
-            Errand::Answer { request, answer } => requests::answer(&caller, request, &answer).await,
-            Errand::Interrupt { session } => interrupt::run(&caller, session).await,
-            Errand::ResumeQueue { session } => resume_queue::run(&caller, &session).await,
-            Errand::Close { session, interrupt } => close::run(&caller, &session, interrupt).await,
+impl CommandContext {
+    pub(crate) fn new(config: &Config, settings: &Settings, json: bool) -> Self {
+        Self {
+            client: DaemonClient::new(config, output::print_warning),
+            json,
+            stdout: OutputTarget::of(&stdout(), config.no_color),
+            stderr: OutputTarget::of(&stderr(), config.no_color),
+            flags: flags(settings),
         }
-    });
-    // Nothing that still waits must keep the process.
-    runtime.shutdown_background();
-    outcome
-}
+    }
 
-impl Caller {
     /// Writes the answer: the document for a program, the text for people.
-    pub(crate) fn say(&self, document: &impl Serialize, text: &str) -> Result<(), Failure> {
-        if self.json { output::say_json(document) } else { output::say(text) }
+    pub(crate) fn print(&self, document: &impl Serialize, text: &str) -> Result<(), Failure> {
+        if self.json { output::print_json(document) } else { output::print(text) }
     }
 
     /// Writes a sentence to stderr.
-    pub(crate) fn note(&self, sentence: &str) {
-        output::complain(&format!("codexd: {}", harmless(sentence)));
+    pub(crate) fn print_note(&self, sentence: &str) {
+        output::print_warning(sentence);
     }
 
     /// A command line that does this with the same daemon.
-    pub(crate) fn command(&self, words: &str) -> String {
+    pub(crate) fn command_line(&self, words: &str) -> String {
         format!("codexd {words}{}", self.flags)
     }
 }

@@ -7,29 +7,30 @@ use rustix::event::{PollFd, PollFlags, poll};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
-use super::client::{EventStream, Filter, Heard, newest};
-use super::sessions::{find, folder};
-use super::terminal::{BAD, FAINT, WAITING, cut, harmless};
-use super::{Failure, output};
-use crate::commands::context::Caller;
+use super::failure::Failure;
+use super::output;
+use super::sessions::{current_or_named_directory, find_session};
+use super::terminal::{BAD, FAINT, WAITING, sanitize_for_terminal, truncate_end};
+use crate::client::{EventFilter, EventStream, StreamItem, newest_cursor};
+use crate::commands::context::CommandContext;
 use crate::commands::format;
 
 pub(crate) async fn run(
-    caller: &Caller,
+    context: &CommandContext,
     session: Option<String>,
     types: Vec<String>,
     after: Option<String>,
 ) -> Result<ExitCode, Failure> {
     let session_id = match session {
-        Some(word) => Some(find(caller, &word, &folder(None)?).await?),
+        Some(word) => Some(find_session(context, &word, &current_or_named_directory(None)?).await?),
         None => None,
     };
     let cursor = match after {
         Some(cursor) => cursor,
-        None => newest(&caller.client).await?,
+        None => newest_cursor(&context.client).await?,
     };
-    let filter = Filter { session_id, types };
-    let mut events = EventStream::new(&caller.client, filter, cursor, None).open().await?;
+    let filter = EventFilter { session_id, types };
+    let mut events = EventStream::new(&context.client, filter, cursor, None).open().await?;
     let mut gone = reader_gone()?;
     loop {
         let heard = tokio::select! {
@@ -37,36 +38,38 @@ pub(crate) async fn run(
             Ok(()) = &mut gone => return Ok(ExitCode::SUCCESS),
         };
         match heard {
-            Heard::Event(text) => {
-                let line = if caller.json { plain(caller, &text) } else { line(caller, &text) };
-                match output::write(&format!("{line}\n")) {
+            StreamItem::Event(text) => {
+                let line = if context.json { plain(context, &text) } else { line(context, &text) };
+                match output::write_stdout(&format!("{line}\n")) {
                     // Whoever read has seen enough.
                     Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
                     written => written
                         .map_err(|error| Failure::new(format!("The events cannot be written: {error}.")))?,
                 }
             }
-            Heard::Gap(reason) => caller.note(&format!("Events are missing here: {reason}.")),
-            Heard::Lost => caller.note("The connection is gone; waiting for codexd."),
-            Heard::Back => caller.note("codexd is back; going on where the connection ended."),
+            StreamItem::Gap(reason) => context.print_note(&format!("Events are missing here: {reason}.")),
+            StreamItem::Disconnected => context.print_note("The connection is gone; waiting for codexd."),
+            StreamItem::Reconnected => {
+                context.print_note("codexd is back; going on where the connection ended.")
+            }
         }
     }
 }
 
-fn plain(caller: &Caller, text: &str) -> String {
-    if caller.stdout.is_terminal { harmless(text) } else { text.to_owned() }
+fn plain(context: &CommandContext, text: &str) -> String {
+    if context.stdout.is_terminal { sanitize_for_terminal(text) } else { text.to_owned() }
 }
 
 /// Time, type and what happened; the colours do not count for the width.
-fn line(caller: &Caller, text: &str) -> String {
+fn line(context: &CommandContext, text: &str) -> String {
     let event: Value = serde_json::from_str(text).unwrap_or_default();
-    let part = |name: &str| harmless(event[name].as_str().unwrap_or("-"));
+    let part = |name: &str| sanitize_for_terminal(event[name].as_str().unwrap_or("-"));
     let (time, name) = (part("createdAt"), part("type"));
-    let rest = harmless(&format::event(&event));
-    let screen = &caller.stdout;
+    let rest = sanitize_for_terminal(&format::event(&event));
+    let screen = &context.stdout;
     let Some(width) = screen.width else { return format!("{time} {name} {rest}") };
-    let head = cut(&format!("{time} {name} "), width);
-    let rest = cut(&rest, width.saturating_sub(super::terminal::columns(&head)));
+    let head = truncate_end(&format!("{time} {name} "), width);
+    let rest = truncate_end(&rest, width.saturating_sub(super::terminal::display_width(&head)));
     let status = event["detail"]["status"].as_str();
     let rest = match (event["level"].as_str(), event["type"].as_str()) {
         (_, Some("app-server.turn.completed")) if status != Some("completed") => screen.paint(BAD, &rest),

@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::terminal::harmless;
+use super::terminal::sanitize_for_terminal;
 
 /// An item of a turn at its beginning; `None` for what a person sees in another way or not at all.
 pub(crate) fn item(item: &Value) -> Option<String> {
@@ -164,8 +164,8 @@ pub(crate) fn decisions(request: &Value) -> Vec<Value> {
 pub(crate) fn error(error: &Value) -> Option<String> {
     let message = error["message"].as_str()?;
     Some(match error["additionalDetails"].as_str() {
-        Some(more) => harmless(&format!("{message} ({more})")),
-        None => harmless(message),
+        Some(more) => sanitize_for_terminal(&format!("{message} ({more})")),
+        None => sanitize_for_terminal(message),
     })
 }
 

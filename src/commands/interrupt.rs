@@ -4,16 +4,18 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::Failure;
-use super::sessions::{find, folder, list};
-use crate::commands::context::Caller;
+use super::api::list;
+use super::failure::Failure;
+use super::sessions::{current_or_named_directory, find_session};
+use crate::commands::context::CommandContext;
 
-pub(crate) async fn run(caller: &Caller, session: Option<String>) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(context: &CommandContext, session: Option<String>) -> Result<ExitCode, Failure> {
     let session_id = match session {
-        Some(word) => find(caller, &word, &folder(None)?).await?,
-        None => the_only_one(caller).await?,
+        Some(word) => find_session(context, &word, &current_or_named_directory(None)?).await?,
+        None => the_only_one(context).await?,
     };
-    let answer = caller.client.post("/v1/codexd/turn/interrupt", &json!({ "sessionId": session_id })).await?;
+    let answer =
+        context.client.post("/v1/codexd/turn/interrupt", &json!({ "sessionId": session_id })).await?;
     let turn_id = answer["turn"]["turnId"].as_str().unwrap_or_default();
     let mut text = match (answer["interrupted"].as_bool(), answer["turn"].is_null()) {
         (Some(true), true) => "The turn was taken back before it began.".to_owned(),
@@ -29,12 +31,12 @@ pub(crate) async fn run(caller: &Caller, session: Option<String>) -> Result<Exit
     {
         text.push_str(&format!(" What it left running in the background goes on: {reason}"));
     }
-    caller.say(&answer, &caller.stdout.line(&text))?;
+    context.print(&answer, &context.stdout.line(&text))?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn the_only_one(caller: &Caller) -> Result<String, Failure> {
-    let answer = caller.client.get("/v1/codexd/sessions?status=active").await?;
+async fn the_only_one(context: &CommandContext) -> Result<String, Failure> {
+    let answer = context.client.get("/v1/codexd/sessions?status=active").await?;
     let sessions = list(&answer, "sessions").iter();
     let busy: Vec<&str> = sessions
         .filter(|session| session["currentTurnId"].is_string())
@@ -43,7 +45,7 @@ async fn the_only_one(caller: &Caller) -> Result<String, Failure> {
     match busy.as_slice() {
         [session_id] => Ok((*session_id).to_owned()),
         [] => Err(Failure::new("No turn runs.")),
-        several => Err(Failure::settings(format!(
+        several => Err(Failure::usage(format!(
             "Turns run in {} sessions; name one of them: {}.",
             several.len(),
             several.join(", ")

@@ -19,16 +19,16 @@ use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::Failure;
-use super::terminal::harmless;
+use super::failure::Failure;
+use super::terminal::sanitize_for_terminal;
 use crate::daemon;
 
 /// What the targets of codexd's own words begin with.
-const OURS: &str = "codexd";
+const CODEXD_TARGET: &str = "codexd";
 /// How many lines may wait to be written.
-const LINES: usize = 1024;
+const MAX_QUEUED_LINES: usize = 1024;
 /// How long what still waits may take to be written at the end of the process.
-const FLUSH: Duration = Duration::from_millis(500);
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Begins to log what `filter` lets through, such as `info` or `codexd=debug,hyper=warn`; what waits at the end is
 /// written when the result is dropped.
@@ -36,7 +36,7 @@ const FLUSH: Duration = Duration::from_millis(500);
 /// A panic is logged too, and ends the process unless it is that of a single request.
 pub(crate) fn start(filter: &str) -> Result<FlushedLog, Failure> {
     let filter: Targets = filter.parse().map_err(|error| {
-        Failure::settings(format!("BAA_CODEXD_LOG: {error}; write it like info or codexd=debug."))
+        Failure::usage(format!("BAA_CODEXD_LOG: {error}; write it like info or codexd=debug."))
     })?;
     let log = Log::start(io::stderr())
         .map_err(|error| Failure::new(format!("The thread of the log could not be started: {error}.")))?;
@@ -45,11 +45,12 @@ pub(crate) fn start(filter: &str) -> Result<FlushedLog, Failure> {
         .with_writer(log.clone())
         .with_ansi(io::stderr().is_terminal());
     // What the libraries below would say of themselves at these levels are headers, frames and texts.
-    let is_ours =
-        filter_fn(|metadata| *metadata.level() <= Level::INFO || metadata.target().starts_with(OURS));
+    let is_allowed = filter_fn(|metadata| {
+        *metadata.level() <= Level::INFO || metadata.target().starts_with(CODEXD_TARGET)
+    });
     tracing_subscriber::registry()
         .with(filter)
-        .with(is_ours)
+        .with(is_allowed)
         .with(lines)
         .try_init()
         .map_err(|error| Failure::new(format!("The log could not be started: {error}.")))?;
@@ -102,7 +103,7 @@ enum Entry {
 
 impl Log {
     fn start(output: impl Write + Send + 'static) -> io::Result<Self> {
-        let (lines, entries) = mpsc::sync_channel(LINES);
+        let (lines, entries) = mpsc::sync_channel(MAX_QUEUED_LINES);
         let dropped = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&dropped);
         std::thread::Builder::new()
@@ -111,13 +112,13 @@ impl Log {
         Ok(Self { lines, dropped })
     }
 
-    /// Waits until everything that was said is written, [`FLUSH`] at most.
+    /// Waits until everything that was said is written, [`FLUSH_TIMEOUT`] at most.
     #[expect(
         clippy::disallowed_methods,
         reason = "the process ends, and nothing else runs that could be kept"
     )]
     pub(crate) fn flush(&self) {
-        let deadline = Instant::now() + FLUSH;
+        let deadline = Instant::now() + FLUSH_TIMEOUT;
         let (written, done) = mpsc::sync_channel(1);
         let mut entry = Entry::Flush(written);
         loop {
@@ -126,7 +127,7 @@ impl Log {
                 Err(TrySendError::Full(back)) if Instant::now() < deadline => entry = back,
                 Err(_) => return,
             }
-            std::thread::sleep(FLUSH / 50);
+            std::thread::sleep(FLUSH_TIMEOUT / 50);
         }
         let _ = done.recv_timeout(deadline.saturating_duration_since(Instant::now()));
     }
@@ -189,8 +190,8 @@ impl Drop for LineWriter<'_> {
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let text = format!("{value:?}");
     match field.name() {
-        "message" => writer.write_str(&harmless(&text)),
-        name => write!(writer, "{name}={}", harmless(&text)),
+        "message" => writer.write_str(&sanitize_for_terminal(&text)),
+        name => write!(writer, "{name}={}", sanitize_for_terminal(&text)),
     }
 }
 
@@ -221,14 +222,14 @@ mod tests {
         let log = Log::start(output.clone()).unwrap();
         let say = |text: &str| log.make_writer().write_all(text.as_bytes()).unwrap();
         let stuck = output.0.lock().unwrap();
-        (0..2 * LINES).for_each(|number| say(&format!("line {number}\n")));
+        (0..2 * MAX_QUEUED_LINES).for_each(|number| say(&format!("line {number}\n")));
         drop(stuck);
         log.flush();
         let written = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
         let lines: Vec<_> = written.lines().collect();
         assert_eq!(lines.first(), Some(&"line 0"));
-        let lost = 2 * LINES - (lines.len() - 1);
-        assert!((LINES - 1..=LINES).contains(&lost), "{lost}");
+        let lost = 2 * MAX_QUEUED_LINES - (lines.len() - 1);
+        assert!((MAX_QUEUED_LINES - 1..=MAX_QUEUED_LINES).contains(&lost), "{lost}");
         assert!(written.contains(&format!("{lost} lines of this log were dropped")), "{lost}");
         say("and on\n");
         log.flush();

@@ -7,12 +7,12 @@ use std::io::{ErrorKind, IsTerminal, Write};
 
 use serde::Serialize;
 
-use super::Failure;
-use super::terminal::{harmless, harmless_lines};
+use super::failure::Failure;
+use super::terminal::{sanitize_for_terminal, sanitize_lines_for_terminal};
 
 /// Writes a text and a newline to stdout.
-pub(crate) fn say(text: &str) -> Result<(), Failure> {
-    match write(&format!("{text}\n")) {
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    match write_stdout(&format!("{text}\n")) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(Failure::new(format!("The answer cannot be written: {error}.")))
         }
@@ -21,29 +21,29 @@ pub(crate) fn say(text: &str) -> Result<(), Failure> {
 }
 
 /// Writes a text to stdout as it is; the error tells when nobody reads it any more.
-pub(crate) fn write(text: &str) -> std::io::Result<()> {
+pub(crate) fn write_stdout(text: &str) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
 }
 
 /// Writes a text to stderr as it is, such as a question whose answer is typed behind it.
-pub(crate) fn write_aside(text: &str) {
+pub(crate) fn write_stderr(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Writes a JSON document to stdout, with two spaces of indentation.
-pub(crate) fn say_json(value: &impl Serialize) -> Result<(), Failure> {
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     match serde_json::to_string_pretty(value) {
         // JSON leaves some characters as they are that a terminal obeys.
-        Ok(text) if std::io::stdout().is_terminal() => say(&harmless_lines(&text)),
-        Ok(text) => say(&text),
+        Ok(text) if std::io::stdout().is_terminal() => print(&sanitize_lines_for_terminal(&text)),
+        Ok(text) => print(&text),
         Err(error) => Err(Failure::new(format!("The answer could not be put into JSON: {error}."))),
     }
 }
 
 /// Writes a sentence to stderr.
-pub(crate) fn complain(text: &str) {
+pub(crate) fn print_error(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
@@ -51,6 +51,11 @@ pub(crate) fn complain(text: &str) {
 pub(crate) fn table(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let lines: Vec<_> =
-        rows.iter().map(|(name, value)| format!("{name:width$}  {}", harmless(value))).collect();
+        rows.iter().map(|(name, value)| format!("{name:width$}  {}", sanitize_for_terminal(value))).collect();
     lines.join("\n")
+}
+
+/// Writes one sentence to stderr, prefixed with the name of the program; nothing in it controls the terminal.
+pub(crate) fn print_warning(sentence: &str) {
+    print_error(&format!("codexd: {}", sanitize_for_terminal(sentence)));
 }

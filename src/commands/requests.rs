@@ -5,52 +5,53 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::client::escaped;
-use super::sessions::list as list_of;
-use super::terminal::{Column, Room, Screen, harmless, indented, table, table_with_gap};
-use super::{Failure, questions};
+use super::api::{REQUESTS_PATH, is_pending, list as list_in, pending_requests, request_path};
+use super::failure::Failure;
+use super::questions;
+use super::terminal::{
+    Column, OutputTarget, Overflow, sanitize_and_indent, sanitize_for_terminal, table, table_with_gap,
+};
 use crate::cli::Answer;
-use crate::commands::context::Caller;
+use crate::client::percent_encode;
+use crate::commands::context::CommandContext;
 use crate::commands::format;
 
-const ALL: &str = "/v1/codexd/requests";
-
 const COLUMNS: [Column; 5] = [
-    Column { title: "REQUEST", room: Room::Fixed },
-    Column { title: "SESSION", room: Room::Fixed },
-    Column { title: "STATE", room: Room::Fixed },
-    Column { title: "AGE", room: Room::Fixed },
-    Column { title: "CODEX ASKS TO", room: Room::LosesEnd },
+    Column { title: "REQUEST", overflow: Overflow::Keep },
+    Column { title: "SESSION", overflow: Overflow::Keep },
+    Column { title: "STATE", overflow: Overflow::Keep },
+    Column { title: "AGE", overflow: Overflow::Keep },
+    Column { title: "CODEX ASKS TO", overflow: Overflow::TruncateEnd },
 ];
 
 /// Lists the requests that wait, oldest first, or all.
-pub(crate) async fn list(caller: &Caller, all: bool) -> Result<ExitCode, Failure> {
-    let mut answer = caller.client.get(ALL).await?;
+pub(crate) async fn list(context: &CommandContext, all: bool) -> Result<ExitCode, Failure> {
+    let mut answer = context.client.get(REQUESTS_PATH).await?;
     let is_wanted = |request: &Value| all || is_pending(request);
     if let Some(requests) = answer["requests"].as_array_mut() {
         requests.retain(is_wanted);
     }
     let now = Timestamp::now();
-    let requests = list_of(&answer, "requests");
+    let requests = list_in(&answer, "requests");
     let rows: Vec<Vec<String>> = requests.iter().map(|request| row(request, now)).collect();
     let text = match rows.is_empty() {
         true if all => "Nothing was asked.".to_owned(),
         true => "Nothing waits for an answer.".to_owned(),
-        false if caller.stdout.is_terminal => listing(&caller.stdout, requests, &rows),
-        false => table(&caller.stdout, &COLUMNS, &rows),
+        false if context.stdout.is_terminal => listing(&context.stdout, requests, &rows),
+        false => table(&context.stdout, &COLUMNS, &rows),
     };
-    caller.say(&answer, &text)?;
+    context.print(&answer, &text)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// The table with what is asked below each row, where there is room for the whole of it.
-fn listing(screen: &Screen, requests: &[Value], rows: &[Vec<String>]) -> String {
+fn listing(screen: &OutputTarget, requests: &[Value], rows: &[Vec<String>]) -> String {
     let columns = &COLUMNS[..COLUMNS.len() - 1];
     // The names take nearly all of 80 columns.
     let heads = table_with_gap(1, screen, columns, rows);
     let asked = requests.iter().map(|request| {
         // What is cut off might be what matters.
-        format!("\n  {}", indented(&format::request(request)))
+        format!("\n  {}", sanitize_and_indent(&format::request(request)))
     });
     // Nothing is asked in the line of the titles.
     let below = std::iter::once(String::new()).chain(asked);
@@ -71,59 +72,49 @@ fn row(request: &Value, now: Timestamp) -> Vec<String> {
 
 /// Answers a request, or the only one that waits.
 pub(crate) async fn answer(
-    caller: &Caller,
+    context: &CommandContext,
     request_id: Option<String>,
     answer: &Answer,
 ) -> Result<ExitCode, Failure> {
     let request = match request_id {
-        Some(id) => caller.client.get(&path(&id)).await?["request"].take(),
-        None => the_only_one(caller).await?,
+        Some(id) => context.client.get(&request_path(&id)).await?["request"].take(),
+        None => the_only_one(context).await?,
     };
     let id = request["requestId"].as_str().unwrap_or_default();
     let body = body(&request, answer)?;
-    let answered = caller.client.post(&path(id), &body).await?;
+    let answered = context.client.post(&request_path(id), &body).await?;
     let decided = match &answered["request"]["decision"] {
         Value::Null => "answered".to_owned(),
         decision => format::decision(decision),
     };
     let text = format!("{decided}: {} ({id})", format::request(&request));
-    caller.say(&answered, &caller.stdout.line(&text))?;
+    context.print(&answered, &context.stdout.line(&text))?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The path of a request.
-pub(crate) fn path(request_id: &str) -> String {
-    format!("{ALL}/{}", escaped(request_id))
-}
-
-/// Those of a list of requests that wait, oldest first.
-pub(crate) fn pending(answer: &Value) -> impl Iterator<Item = &Value> {
-    list_of(answer, "requests").iter().filter(|request| is_pending(request))
-}
-
-fn is_pending(request: &Value) -> bool {
-    request["status"] == "pending"
-}
-
 /// The requests that wait in a session, oldest first.
-pub(crate) async fn waiting(caller: &Caller, session_id: &str) -> Result<Vec<Value>, Failure> {
-    let answer = caller.client.get(&format!("{ALL}?sessionId={}", escaped(session_id))).await?;
-    Ok(pending(&answer).cloned().collect())
+pub(crate) async fn pending_in_session(
+    context: &CommandContext,
+    session_id: &str,
+) -> Result<Vec<Value>, Failure> {
+    let answer =
+        context.client.get(&format!("{REQUESTS_PATH}?sessionId={}", percent_encode(session_id))).await?;
+    Ok(pending_requests(&answer).cloned().collect())
 }
 
-async fn the_only_one(caller: &Caller) -> Result<Value, Failure> {
-    let answer = caller.client.get(ALL).await?;
-    let waiting: Vec<&Value> = pending(&answer).collect();
+async fn the_only_one(context: &CommandContext) -> Result<Value, Failure> {
+    let answer = context.client.get(REQUESTS_PATH).await?;
+    let waiting: Vec<&Value> = pending_requests(&answer).collect();
     match waiting.as_slice() {
         [request] => Ok((*request).clone()),
         [] => Err(Failure::new("Nothing waits for an answer.")),
         several => {
             let lines = several.iter().map(|request| {
                 let id = request["requestId"].as_str().unwrap_or_default();
-                format!("\n{id}  {}", harmless(&format::request(request)))
+                format!("\n{id}  {}", sanitize_for_terminal(&format::request(request)))
             });
             let lines: String = lines.collect();
-            Err(Failure::settings(format!("{} requests wait; name one of them:{lines}", several.len())))
+            Err(Failure::usage(format!("{} requests wait; name one of them:{lines}", several.len())))
         }
     }
 }
@@ -133,7 +124,7 @@ fn body(request: &Value, answer: &Answer) -> Result<Value, Failure> {
     let word = match answer {
         Answer::Result(text) => {
             let result: Value = serde_json::from_str(text)
-                .map_err(|error| Failure::settings(format!("--result is not JSON: {error}.")))?;
+                .map_err(|error| Failure::usage(format!("--result is not JSON: {error}.")))?;
             return Ok(json!({ "result": result }));
         }
         Answer::Words(answers) => return answered(request, answers),
@@ -142,13 +133,13 @@ fn body(request: &Value, answer: &Answer) -> Result<Value, Failure> {
     let offered = format::decisions(request);
     chosen(&offered, word).map(|decision| json!({ "decision": decision })).ok_or_else(|| {
         if !questions::of(request).is_empty() {
-            return Failure::new(harmless(&format!(
+            return Failure::new(sanitize_for_terminal(&format!(
                 "Codex asks to {}; say --answer once for each question.",
                 format::request(request)
             )));
         }
         let names: Vec<String> = offered.iter().map(format::decision).collect();
-        Failure::new(harmless(&format!(
+        Failure::new(sanitize_for_terminal(&format!(
             "Codex does not offer {word:?} here, but {}; say which with --decision, or everything with --result.",
             names.join(", ")
         )))
@@ -161,7 +152,8 @@ fn answered(request: &Value, answers: &[String]) -> Result<Value, Failure> {
     match questions.len() {
         0 => Err(Failure::new("Codex wants a decision here, and no --answer; say which with --decision.")),
         count if count != answers.len() => {
-            let lines = questions.iter().map(|question| format!("\n{}", harmless(&question.text)));
+            let lines =
+                questions.iter().map(|question| format!("\n{}", sanitize_for_terminal(&question.text)));
             let lines: String = lines.collect();
             Err(Failure::new(format!("Codex asks {count} questions; say --answer once for each:{lines}")))
         }

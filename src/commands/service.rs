@@ -5,14 +5,18 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Failure, output, runtime};
+use super::failure::Failure;
+use super::output;
+use super::runtime::runtime;
 use crate::cli::ServiceAction;
 use crate::config::Config;
-use crate::service::{self, Change, Manager, ManagerError, Service, ServiceError, State};
+use crate::service::{
+    self, FileChange, ManagerError, ServiceError, ServiceFile, ServiceManager, ServiceState,
+};
 use crate::storage::Disk;
 
 /// It is not running.
-const NOT_RUNNING: u8 = 3;
+const EXIT_NOT_RUNNING: u8 = 3;
 
 /// What a person on Linux should know, because it surprises many.
 const LINGER: &str = "It runs as long as you are logged in; \"loginctl enable-linger\" lets it run from the start of the machine on.";
@@ -27,132 +31,132 @@ pub(crate) fn run(config: &Config, action: ServiceAction, json: bool) -> Result<
 }
 
 fn install(config: &Config, json: bool) -> Result<ExitCode, Failure> {
-    let (service, manager) = (wanted(config)?, Manager::of_this_system());
+    let (service, manager) = (wanted(config)?, ServiceManager::for_this_system());
     let change = service.write(&Disk::default()).map_err(|error| failed("written", &service.path, &error))?;
-    let why_not = absence(runtime()?.block_on(manager.load(&service.path, change)))?;
-    let next = if why_not.is_some() { manager.words_to_load(&service.path) } else { Vec::new() };
+    let reason = absent_reason(runtime()?.block_on(manager.load(&service.path, change)))?;
+    let next = if reason.is_some() { manager.load_commands(&service.path) } else { Vec::new() };
     let mut notes = service.notes;
     if manager.name() == "systemd" {
         notes.push(LINGER.to_owned());
     }
     if json {
-        output::say_json(&json!({
+        output::print_json(&json!({
             "ok": true,
             "change": change,
             "path": service.path,
             "manager": manager.name(),
-            "loaded": why_not.is_none(),
-            "reason": why_not,
+            "loaded": reason.is_none(),
+            "reason": reason,
             "next": next,
             "notes": notes,
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
     let path = service.path.display();
-    output::say(&match change {
-        Change::Installed => format!("Installed {path}."),
-        Change::Updated => format!("Updated {path}."),
-        Change::Unchanged => format!("Unchanged: {path}."),
+    output::print(&match change {
+        FileChange::Installed => format!("Installed {path}."),
+        FileChange::Updated => format!("Updated {path}."),
+        FileChange::Unchanged => format!("Unchanged: {path}."),
     })?;
-    match why_not {
-        None => output::say(&format!("{} runs codexd, and starts it at each login.", manager.name())),
-        Some(why_not) => say_next(&format!("codexd was not started, because {why_not}."), &next),
+    match reason {
+        None => output::print(&format!("{} runs codexd, and starts it at each login.", manager.name())),
+        Some(reason) => print_next(&format!("codexd was not started, because {reason}."), &next),
     }?;
-    notes.iter().try_for_each(|note| output::say(note))?;
+    notes.iter().try_for_each(|note| output::print(note))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn uninstall(json: bool) -> Result<ExitCode, Failure> {
-    let (path, manager) = (service::file().map_err(refused)?, Manager::of_this_system());
+    let (path, manager) = (service::file().map_err(refused)?, ServiceManager::for_this_system());
     let runtime = runtime()?;
-    let why_not = absence(runtime.block_on(manager.unload()))?;
+    let reason = absent_reason(runtime.block_on(manager.unload()))?;
     let removed =
         service::remove(&Disk::default(), &path).map_err(|error| failed("removed", &path, &error))?;
-    if why_not.is_none() {
-        absence(runtime.block_on(manager.forget()))?;
+    if reason.is_none() {
+        absent_reason(runtime.block_on(manager.reload()))?;
     }
-    let next = if why_not.is_some() { manager.words_to_unload() } else { Vec::new() };
+    let next = if reason.is_some() { manager.unload_commands() } else { Vec::new() };
     if json {
-        output::say_json(&json!({
+        output::print_json(&json!({
             "ok": true,
             "removed": removed,
             "path": path,
             "manager": manager.name(),
-            "unloaded": why_not.is_none(),
-            "reason": why_not,
+            "unloaded": reason.is_none(),
+            "reason": reason,
             "next": next,
         }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    output::say(&match removed {
+    output::print(&match removed {
         true => format!("Removed {}; state and logs are left as they are.", path.display()),
         false => format!("There is no {}, so nothing was removed.", path.display()),
     })?;
-    if let Some(why_not) = why_not {
-        say_next(&format!("Whether codexd runs is not known, because {why_not}."), &next)?;
+    if let Some(reason) = reason {
+        print_next(&format!("Whether codexd runs is not known, because {reason}."), &next)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
-    let (service, manager) = (wanted(config)?, Manager::of_this_system());
+    let (service, manager) = (wanted(config)?, ServiceManager::for_this_system());
     let file = service.change().map_err(|error| failed("read", &service.path, &error))?;
     let state = runtime()?.block_on(manager.state());
     let running = state.as_ref().is_ok_and(|state| state.running);
     if json {
-        output::say_json(&json!({
+        output::print_json(&json!({
             "running": running,
             "path": service.path,
-            "file": word_of(file),
+            "file": file_state(file),
             "manager": manager.name(),
             "reason": state.as_ref().err().map(ToString::to_string),
             "state": state.ok(),
         }))?;
     } else {
         let about_file = match file {
-            Change::Installed => "not installed; \"codexd service install\" does that".to_owned(),
-            Change::Unchanged => format!("{}, as these settings want it", service.path.display()),
-            Change::Updated => format!(
+            FileChange::Installed => "not installed; \"codexd service install\" does that".to_owned(),
+            FileChange::Unchanged => format!("{}, as these settings want it", service.path.display()),
+            FileChange::Updated => format!(
                 "{}, other than these settings want it; \"codexd service install\" writes it anew",
                 service.path.display()
             ),
         };
         let about_state = match &state {
-            Ok(state) => words_of(state),
+            Ok(state) => state_text(state),
             Err(error) => error.to_string(),
         };
-        output::say(&output::table(&[("file", about_file), (manager.name(), about_state)]))?;
+        output::print(&output::table(&[("file", about_file), (manager.name(), about_state)]))?;
     }
-    Ok(if running { ExitCode::SUCCESS } else { ExitCode::from(NOT_RUNNING) })
+    Ok(if running { ExitCode::SUCCESS } else { ExitCode::from(EXIT_NOT_RUNNING) })
 }
 
 fn print(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     let service = wanted(config)?;
     if json {
-        output::say_json(&json!({ "path": service.path, "text": service.text, "notes": service.notes }))?;
+        output::print_json(&json!({ "path": service.path, "text": service.text, "notes": service.notes }))?;
     } else {
-        output::say(service.text.trim_end())?;
-        service.notes.iter().for_each(|note| output::complain(&format!("codexd: {note}")));
+        output::print(service.text.trim_end())?;
+        service.notes.iter().for_each(|note| output::print_error(&format!("codexd: {note}")));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The service as the settings want it.
-pub(super) fn wanted(config: &Config) -> Result<Service, Failure> {
-    Service::of_this_program(config).map_err(refused)
+pub(super) fn wanted(config: &Config) -> Result<ServiceFile, Failure> {
+    ServiceFile::for_this_program(config).map_err(refused)
 }
 
 /// The word for the file that is there.
-fn word_of(file: Change) -> &'static str {
+fn file_state(file: FileChange) -> &'static str {
     match file {
-        Change::Installed => "absent",
-        Change::Updated => "different",
-        Change::Unchanged => "current",
+        FileChange::Installed => "absent",
+        FileChange::Updated => "different",
+        FileChange::Unchanged => "current",
     }
 }
 
 /// How the service is, as half a sentence.
-pub(super) fn words_of(state: &State) -> String {
+pub(super) fn state_text(state: &ServiceState) -> String {
     if !state.loaded {
         return "does not know codexd".to_owned();
     }
@@ -164,7 +168,7 @@ pub(super) fn words_of(state: &State) -> String {
 }
 
 /// A manager that is not there is no failure: the words say why.
-fn absence(outcome: Result<(), ManagerError>) -> Result<Option<String>, Failure> {
+fn absent_reason(outcome: Result<(), ManagerError>) -> Result<Option<String>, Failure> {
     match outcome {
         Ok(()) => Ok(None),
         Err(error @ ManagerError::Absent(_)) => Ok(Some(error.to_string())),
@@ -174,12 +178,12 @@ fn absence(outcome: Result<(), ManagerError>) -> Result<Option<String>, Failure>
     }
 }
 
-fn say_next(sentence: &str, next: &[String]) -> Result<(), Failure> {
-    output::say(&format!("{sentence} Where there is one, type:\n    {}", next.join("\n    ")))
+fn print_next(sentence: &str, next: &[String]) -> Result<(), Failure> {
+    output::print(&format!("{sentence} Where there is one, type:\n    {}", next.join("\n    ")))
 }
 
 fn refused(error: ServiceError) -> Failure {
-    Failure::settings(error.to_string())
+    Failure::usage(error.to_string())
 }
 
 fn failed(what: &str, path: &Path, error: &std::io::Error) -> Failure {

@@ -6,40 +6,39 @@ use std::process::ExitCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::Failure;
-use super::client::escaped;
-use super::requests::pending;
-use super::terminal::{Column, Room, table};
-use crate::commands::context::Caller;
+use super::api::{REQUESTS_PATH, list, pending_requests};
+use super::failure::Failure;
+use super::terminal::{Column, Overflow, table};
+use crate::commands::context::CommandContext;
 use crate::commands::format::age;
 
 /// The word for the session that was used last.
 const LAST: &str = "last";
 
 const COLUMNS: [Column; 6] = [
-    Column { title: "SESSION", room: Room::Fixed },
-    Column { title: "FOLDER", room: Room::LosesFront },
-    Column { title: "MODEL", room: Room::LosesEnd },
-    Column { title: "STATE", room: Room::Fixed },
-    Column { title: "LAST TURN", room: Room::LosesEnd },
-    Column { title: "AGE", room: Room::Fixed },
+    Column { title: "SESSION", overflow: Overflow::Keep },
+    Column { title: "FOLDER", overflow: Overflow::TruncateStart },
+    Column { title: "MODEL", overflow: Overflow::TruncateEnd },
+    Column { title: "STATE", overflow: Overflow::Keep },
+    Column { title: "LAST TURN", overflow: Overflow::TruncateEnd },
+    Column { title: "AGE", overflow: Overflow::Keep },
 ];
 
 /// Lists the sessions, the newest first: the active ones, or all.
-pub(crate) async fn run(caller: &Caller, all: bool) -> Result<ExitCode, Failure> {
+pub(crate) async fn run(context: &CommandContext, all: bool) -> Result<ExitCode, Failure> {
     let query = if all { "order=newest" } else { "order=newest&status=active" };
-    let answer = caller.client.get(&format!("/v1/codexd/sessions?{query}")).await?;
+    let answer = context.client.get(&format!("/v1/codexd/sessions?{query}")).await?;
     let sessions = list(&answer, "sessions");
-    let requests = caller.client.get("/v1/codexd/requests").await?;
-    let asking: Vec<&Value> = pending(&requests).map(|request| &request["sessionId"]).collect();
+    let requests = context.client.get(REQUESTS_PATH).await?;
+    let asking: Vec<&Value> = pending_requests(&requests).map(|request| &request["sessionId"]).collect();
     let now = Timestamp::now();
     let rows: Vec<Vec<String>> = sessions.iter().map(|session| row(session, &asking, now)).collect();
     let text = match rows.is_empty() {
         true if all => "There are no sessions.".to_owned(),
         true => "There are no active sessions.".to_owned(),
-        false => table(&caller.stdout, &COLUMNS, &rows),
+        false => table(&context.stdout, &COLUMNS, &rows),
     };
-    caller.say(&json!({ "sessions": sessions }), &text)?;
+    context.print(&json!({ "sessions": sessions }), &text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -67,29 +66,23 @@ fn row(session: &Value, asking: &[&Value], now: Timestamp) -> Vec<String> {
     ]
 }
 
-/// The list of this name in an answer.
-pub(crate) fn list<'a>(answer: &'a Value, name: &str) -> &'a [Value] {
-    answer[name].as_array().map(Vec::as_slice).unwrap_or_default()
-}
-
-/// The path of a session.
-pub(crate) fn path(session_id: &str) -> String {
-    format!("/v1/codexd/sessions/{}", escaped(session_id))
-}
-
 /// The session that a word means; `last` is the active one of this folder that changed last.
-pub(crate) async fn find(caller: &Caller, word: &str, folder: &Path) -> Result<String, Failure> {
+pub(crate) async fn find_session(
+    context: &CommandContext,
+    word: &str,
+    folder: &Path,
+) -> Result<String, Failure> {
     if word != LAST {
         return Ok(word.to_owned());
     }
-    let answer = caller.client.get("/v1/codexd/sessions?status=active").await?;
+    let answer = context.client.get("/v1/codexd/sessions?status=active").await?;
     let here = list(&answer, "sessions").iter().filter(|session| is_in(session, folder));
     let last = here.max_by_key(|session| session["updatedAt"].as_str().unwrap_or_default().to_owned());
     last.and_then(|session| session["sessionId"].as_str()).map(str::to_owned).ok_or_else(|| {
         Failure::new(format!(
             "No active session works in {}; \"{}\" shows where they are.",
             folder.display(),
-            caller.command("sessions")
+            context.command_line("sessions")
         ))
     })
 }
@@ -100,8 +93,8 @@ fn is_in(session: &Value, folder: &Path) -> bool {
 }
 
 /// The folder that somebody means, without symlinks; the current one when none is named.
-pub(crate) fn folder(named: Option<&str>) -> Result<std::path::PathBuf, Failure> {
+pub(crate) fn current_or_named_directory(named: Option<&str>) -> Result<std::path::PathBuf, Failure> {
     let named = named.unwrap_or(".");
     let found = Path::new(named).canonicalize();
-    found.map_err(|error| Failure::settings(format!("The folder {named} cannot be used: {error}.")))
+    found.map_err(|error| Failure::usage(format!("The folder {named} cannot be used: {error}.")))
 }

@@ -10,9 +10,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::client::Client;
+use super::failure::Failure;
+use super::output;
+use super::runtime::runtime;
 use super::start::Running;
-use super::{Failure, output, runtime};
+use crate::client::DaemonClient;
 use crate::config::{Config, LocalApiBase, Settings, settings};
 use crate::daemon::SnapshotView;
 
@@ -46,7 +48,7 @@ pub(crate) fn run(given: &Settings, json: bool) -> Result<ExitCode, Failure> {
     let ok = checks.iter().all(|check| check.status == "ok");
     let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     if json {
-        output::say_json(&json!({
+        output::print_json(&json!({
             "ok": ok,
             "milliseconds": milliseconds,
             "checks": checks,
@@ -57,16 +59,16 @@ pub(crate) fn run(given: &Settings, json: bool) -> Result<ExitCode, Failure> {
             .iter()
             .map(|check| (check.name, format!("{:6}  {}", check.status, check.detail)))
             .collect();
-        output::say(&output::table(&rows))?;
+        output::print(&output::table(&rows))?;
         let verdict = if ok { "smoke passed" } else { "smoke failed" };
-        output::say(&format!("{verdict} in {milliseconds} ms"))?;
+        output::print(&format!("{verdict} in {milliseconds} ms"))?;
     }
     if ok {
         // What passed is of no further use; what failed is left to be looked at.
         let _ = std::fs::remove_dir_all(&folder);
         Ok(ExitCode::SUCCESS)
     } else {
-        output::complain(&format!("codexd: The files are left in {}.", folder.display()));
+        output::print_error(&format!("codexd: The files are left in {}.", folder.display()));
         Ok(ExitCode::FAILURE)
     }
 }
@@ -103,7 +105,7 @@ fn config(given: &Settings, folder: &Path) -> Result<Config, Failure> {
         .with(&settings::SERVER_COMMAND, text(&program))
         .with(&settings::SERVER_ARGS, "embedded-app-server")
         .with(&settings::SERVER_CWD, text(folder));
-    let mut config = super::resolve(&settings)?;
+    let mut config = super::config::resolve(&settings)?;
     // Whoever tries things out here needs no key to it.
     config.service.auth_token_file = None;
     Ok(config)
@@ -112,7 +114,7 @@ fn config(given: &Settings, folder: &Path) -> Result<Config, Failure> {
 /// Runs the daemon with one turn; what was looked at, and the snapshot after its stop.
 async fn drive(config: Config) -> Result<(Vec<Check>, SnapshotView), Failure> {
     let paths = config.paths.clone();
-    let client = Client::new(&config);
+    let client = DaemonClient::new(&config, output::print_warning);
     let running = Running::start(config).await?;
     let (turn, stream) = talk(&running, client).await;
     let status = running.stop().await;
@@ -142,7 +144,7 @@ async fn drive(config: Config) -> Result<(Vec<Check>, SnapshotView), Failure> {
 }
 
 /// A session and a turn, as a client has them; what came of the turn, and of the stream.
-async fn talk(running: &Running, client: Client) -> (Result<String, String>, Result<String, String>) {
+async fn talk(running: &Running, client: DaemonClient) -> (Result<String, String>, Result<String, String>) {
     let status = running.edge.status();
     let base = status.service.resolved_base_url.unwrap_or_default();
     let url = status.service.event_stream_url.unwrap_or_default();

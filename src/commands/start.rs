@@ -6,7 +6,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Failure, logging, output, runtime, watchdog};
+use super::failure::Failure;
+use super::runtime::runtime;
+use super::{logging, output, watchdog};
 use crate::codex;
 use crate::config::{Config, LocalApiBase};
 use crate::daemon::{Daemon, StateDirectories};
@@ -41,7 +43,7 @@ pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode
             () = hurry => return Ok(ExitCode::FAILURE),
         };
         if !json {
-            told(output::say(&format!("codexd stopped after {name}\n{}", line(&status))));
+            told(output::print(&format!("codexd stopped after {name}\n{}", line(&status))));
         }
         Ok(ExitCode::SUCCESS)
     });
@@ -61,11 +63,10 @@ impl Running {
     /// Listens, then starts everything behind the listener; an address that cannot be had is noticed before anything
     /// else is started.
     pub(crate) async fn start(mut config: Config) -> Result<Self, Failure> {
-        let folders =
-            StateDirectories::take(&config).map_err(|error| Failure::settings(error.to_string()))?;
+        let folders = StateDirectories::take(&config).map_err(|error| Failure::usage(error.to_string()))?;
         let token = config.service.auth_token_file.as_deref().map(TokenFile::open).transpose();
         let token =
-            token.map_err(|error| Failure::settings(format!("The token file cannot be used: {error}.")))?;
+            token.map_err(|error| Failure::usage(format!("The token file cannot be used: {error}.")))?;
         let listener = listen(&config.service.local_api_base)?;
         limit_connections(&mut config.service.connections);
         let address = listener
@@ -79,7 +80,7 @@ impl Running {
             std::env::current_exe().inspect_err(|error| tracing::warn!(%error, "there is no guard"));
         let daemon = Daemon::start_guarded(config, folders, program.ok()).await;
         let daemon = daemon.map_err(|error| match error.is_refusal() {
-            true => Failure::settings(error.to_string()),
+            true => Failure::usage(error.to_string()),
             false => Failure::new(error.to_string()),
         })?;
         let edge = Edge::new(daemon.clone(), address, token);
@@ -113,7 +114,7 @@ impl Running {
         match readiness.reason {
             None => ExitCode::SUCCESS,
             Some(reason) => {
-                output::complain(&format!("codexd: {reason}"));
+                output::print_error(&format!("codexd: {reason}"));
                 ExitCode::FAILURE
             }
         }
@@ -125,13 +126,13 @@ impl Running {
 }
 
 fn say(status: &StatusView, json: bool) {
-    told(if json { output::say_json(status) } else { output::say(&line(status)) });
+    told(if json { output::print_json(status) } else { output::print(&line(status)) });
 }
 
 /// A daemon of which nobody can be told runs all the same.
 fn told(outcome: Result<(), Failure>) {
     if let Err(failure) = outcome {
-        output::complain(&format!("codexd: {}", failure.message));
+        output::print_error(&format!("codexd: {}", failure.message));
     }
 }
 

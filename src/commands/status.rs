@@ -5,20 +5,22 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::client::{Client, ClientError};
-use super::{Failure, NOBODY, output, runtime};
+use super::failure::{EXIT_NO_DAEMON, Failure};
+use super::output;
+use super::runtime::runtime;
+use crate::client::{ClientError, DaemonClient};
 use crate::config::Config;
 use crate::storage;
 
 pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     let base = &config.service.local_api_base;
-    match runtime()?.block_on(Client::new(config).status()) {
+    match runtime()?.block_on(DaemonClient::new(config, output::print_warning).status()) {
         Ok(mut status) => {
             if json {
                 status["running"] = true.into();
-                output::say_json(&status)?;
+                output::print_json(&status)?;
             } else {
-                output::say(&output::table(&running(&status)))?;
+                output::print(&output::table(&running(&status)))?;
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -49,17 +51,17 @@ pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
                     "resolvedBaseUrl": null,
                     "websocketClients": 0,
                 });
-                output::say_json(&json!({
+                output::print_json(&json!({
                     "service": service,
                     "snapshot": snapshot,
                     "running": false,
                     "message": message,
                 }))?;
             } else {
-                output::complain(&format!("codexd: {message}"));
-                output::say(&output::table(&stopped(config, &snapshot, holder)))?;
+                output::print_error(&format!("codexd: {message}"));
+                output::print(&output::table(&stopped(config, &snapshot, holder)))?;
             }
-            Ok(ExitCode::from(NOBODY))
+            Ok(ExitCode::from(EXIT_NO_DAEMON))
         }
     }
 }
@@ -116,7 +118,7 @@ fn running(status: &Value) -> Vec<(&'static str, String)> {
             format!("{}, {} clients", text(&service["eventStreamUrl"]), text(&service["websocketClients"])),
         ),
         ("app-server", child(&daemon["child"])),
-        ("codex", codex_words(codex)),
+        ("codex", codex_status_text(codex)),
         ("turns", turns),
         ("sessions", sessions(&snapshot["sessionRegistry"])),
         ("logs", text(&paths["logsDir"])),
@@ -125,7 +127,7 @@ fn running(status: &Value) -> Vec<(&'static str, String)> {
 }
 
 /// How Codex is, in the words of the daemon: what to do stands at the end.
-pub(super) fn codex_words(codex: &Value) -> String {
+pub(super) fn codex_status_text(codex: &Value) -> String {
     let message = text(&codex["message"]);
     match codex["command"].as_str() {
         Some(command) => format!("{message} Type: {command}"),

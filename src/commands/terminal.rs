@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// How wide a terminal is that does not say it.
-const USUAL_WIDTH: usize = 80;
+const DEFAULT_WIDTH: usize = 80;
 
 /// For what people should see first.
 pub(crate) const STRONG: Style = Style::new().bold();
@@ -20,61 +20,61 @@ pub(crate) const WAITING: Style = AnsiColor::Yellow.on_default().bold();
 
 /// What is on the other side of an output.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Screen {
+pub(crate) struct OutputTarget {
     /// Whether it is a terminal.
     pub(crate) is_terminal: bool,
-    has_colours: bool,
+    has_colors: bool,
     /// How many columns a line may have; `None` for as many as it needs.
     pub(crate) width: Option<usize>,
 }
 
-impl Screen {
+impl OutputTarget {
     /// Looks at an output; `no_colours` is the wish of the person.
-    pub(crate) fn of(output: &(impl AsFd + IsTerminal), no_colours: bool) -> Self {
+    pub(crate) fn of(output: &(impl AsFd + IsTerminal), no_color: bool) -> Self {
         let is_terminal = output.is_terminal();
         let width = is_terminal.then(|| {
             let size = rustix::termios::tcgetwinsize(output).map_or(0, |size| usize::from(size.ws_col));
-            if size == 0 { USUAL_WIDTH } else { size }
+            if size == 0 { DEFAULT_WIDTH } else { size }
         });
-        Self { is_terminal, has_colours: is_terminal && !no_colours, width }
+        Self { is_terminal, has_colors: is_terminal && !no_color, width }
     }
 
     /// The text in this style, where there are colours.
     pub(crate) fn paint(&self, style: Style, text: &str) -> String {
-        if self.has_colours { format!("{style}{text}{style:#}") } else { text.to_owned() }
+        if self.has_colors { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
 
     /// The text as one harmless line that fits.
     pub(crate) fn line(&self, text: &str) -> String {
-        let text = harmless(text);
+        let text = sanitize_for_terminal(text);
         match self.width {
-            Some(width) => cut(&text, width),
+            Some(width) => truncate_end(&text, width),
             None => text,
         }
     }
 }
 
 /// The text on one line, with nothing in it that a terminal obeys or that makes it look like another text.
-pub(crate) fn harmless(text: &str) -> String {
-    text.chars().map(|c| if is_break(c) { ' ' } else { shown(c) }).collect()
+pub(crate) fn sanitize_for_terminal(text: &str) -> String {
+    text.chars().map(|c| if is_line_break(c) { ' ' } else { visible(c) }).collect()
 }
 
 /// The same with its line breaks and tabs.
-pub(crate) fn harmless_lines(text: &str) -> String {
-    text.chars().map(|c| if c == '\n' || c == '\t' { c } else { shown(c) }).collect()
+pub(crate) fn sanitize_lines_for_terminal(text: &str) -> String {
+    text.chars().map(|c| if c == '\n' || c == '\t' { c } else { visible(c) }).collect()
 }
 
 /// The same, with the lines behind the first one indented by two columns.
-pub(crate) fn indented(text: &str) -> String {
-    harmless_lines(text).replace('\n', "\n  ")
+pub(crate) fn sanitize_and_indent(text: &str) -> String {
+    sanitize_lines_for_terminal(text).replace('\n', "\n  ")
 }
 
-fn is_break(c: char) -> bool {
+fn is_line_break(c: char) -> bool {
     matches!(c, '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}')
 }
 
 /// A picture of a character that controls something, and any other one as it is.
-fn shown(c: char) -> char {
+fn visible(c: char) -> char {
     match c {
         // Unicode has a block of pictures for these, in the same order.
         '\0'..='\u{1f}' => char::from_u32(0x2400 + u32::from(c)).unwrap_or('\u{fffd}'),
@@ -101,13 +101,13 @@ fn shown(c: char) -> char {
 }
 
 /// How many columns a text takes.
-pub(crate) fn columns(text: &str) -> usize {
+pub(crate) fn display_width(text: &str) -> usize {
     text.width()
 }
 
 /// As much of the text as fits into so many columns, with an ellipsis where something is left out.
-pub(crate) fn cut(text: &str, width: usize) -> String {
-    if columns(text) <= width {
+pub(crate) fn truncate_end(text: &str, width: usize) -> String {
+    if display_width(text) <= width {
         return text.to_owned();
     }
     let mut kept = String::new();
@@ -126,8 +126,8 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
 }
 
 /// The end of the text that fits into so many columns; for paths, which differ at their ends.
-fn cut_front(text: &str, width: usize) -> String {
-    if columns(text) <= width {
+fn truncate_start(text: &str, width: usize) -> String {
+    if display_width(text) <= width {
         return text.to_owned();
     }
     let mut used = 1;
@@ -144,61 +144,65 @@ fn cut_front(text: &str, width: usize) -> String {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Column {
     pub(crate) title: &'static str,
-    pub(crate) room: Room,
+    pub(crate) overflow: Overflow,
 }
 
 /// What becomes of a column when the table is too wide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Room {
+pub(crate) enum Overflow {
     /// It keeps its width.
-    Fixed,
+    Keep,
     /// Its cells lose their ends.
-    LosesEnd,
+    TruncateEnd,
     /// Its cells lose their beginnings.
-    LosesFront,
+    TruncateStart,
 }
 
 /// A column that gives room is never narrower than this.
-const NARROWEST: usize = 8;
+const MIN_COLUMN_WIDTH: usize = 8;
 
 /// Renders a table with its titles; one that is too wide for the screen loses width in its longest columns.
-pub(crate) fn table(screen: &Screen, columns_of: &[Column], rows: &[Vec<String>]) -> String {
-    table_with_gap(2, screen, columns_of, rows)
+pub(crate) fn table(screen: &OutputTarget, columns: &[Column], rows: &[Vec<String>]) -> String {
+    table_with_gap(2, screen, columns, rows)
 }
 
 /// The same with so much space between two columns.
 pub(crate) fn table_with_gap(
     gap: usize,
-    screen: &Screen,
-    columns_of: &[Column],
+    screen: &OutputTarget,
+    columns: &[Column],
     rows: &[Vec<String>],
 ) -> String {
     let rows: Vec<Vec<String>> =
-        rows.iter().map(|row| row.iter().map(|cell| harmless(cell)).collect()).collect();
-    let widest = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|cell| columns(cell)).max();
+        rows.iter().map(|row| row.iter().map(|cell| sanitize_for_terminal(cell)).collect()).collect();
+    let widest = |at: usize| rows.iter().filter_map(|row| row.get(at)).map(|cell| display_width(cell)).max();
     let mut widths: Vec<usize> = (0..)
-        .zip(columns_of)
-        .map(|(at, column)| columns(column.title).max(widest(at).unwrap_or(0)))
+        .zip(columns)
+        .map(|(at, column)| display_width(column.title).max(widest(at).unwrap_or(0)))
         .collect();
     if let Some(limit) = screen.width {
-        let gaps = gap * columns_of.len().saturating_sub(1);
+        let gaps = gap * columns.len().saturating_sub(1);
         while widths.iter().sum::<usize>() + gaps > limit {
-            let gives = |at: &usize| columns_of[*at].room != Room::Fixed && widths[*at] > NARROWEST;
+            let gives =
+                |at: &usize| columns[*at].overflow != Overflow::Keep && widths[*at] > MIN_COLUMN_WIDTH;
             let Some(at) = (0..widths.len()).filter(gives).max_by_key(|at| widths[*at]) else { break };
             widths[at] -= 1;
         }
     }
     let render = |cells: &mut dyn Iterator<Item = &str>| {
         let mut line = String::new();
-        for ((cell, width), column) in cells.zip(&widths).zip(columns_of) {
-            let cell =
-                if column.room == Room::LosesFront { cut_front(cell, *width) } else { cut(cell, *width) };
+        for ((cell, width), column) in cells.zip(&widths).zip(columns) {
+            let cell = if column.overflow == Overflow::TruncateStart {
+                truncate_start(cell, *width)
+            } else {
+                truncate_end(cell, *width)
+            };
             line.push_str(&cell);
-            line.push_str(&" ".repeat(width.saturating_sub(columns(&cell)) + gap));
+            line.push_str(&" ".repeat(width.saturating_sub(display_width(&cell)) + gap));
         }
-        screen.width.map_or_else(|| line.trim_end().to_owned(), |limit| cut(line.trim_end(), limit))
+        screen.width.map_or_else(|| line.trim_end().to_owned(), |limit| truncate_end(line.trim_end(), limit))
     };
-    let title = render(&mut columns_of.iter().map(|column| column.title));
+    let title = render(&mut columns.iter().map(|column| column.title));
     let mut lines = vec![screen.paint(STRONG, &title)];
     lines.extend(rows.iter().map(|row| render(&mut row.iter().map(String::as_str))));
     lines.join("\n")
@@ -208,60 +212,60 @@ pub(crate) fn table_with_gap(
 mod tests {
     use super::*;
 
-    fn screen(width: usize) -> Screen {
-        Screen { is_terminal: true, has_colours: false, width: Some(width) }
+    fn screen(width: usize) -> OutputTarget {
+        OutputTarget { is_terminal: true, has_colors: false, width: Some(width) }
     }
 
     #[test]
     fn nothing_that_a_terminal_obeys_is_left() {
         let text = "a\u{1b}]0;title\u{7}\rb\u{9b}2J\u{202e}c\u{7f}\nd\te";
-        assert_eq!(harmless(text), "a␛]0;title␇ b\u{fffd}2J\u{fffd}c␡ d e");
-        assert_eq!(harmless_lines(text), "a␛]0;title␇␍b\u{fffd}2J\u{fffd}c␡\nd\te");
+        assert_eq!(sanitize_for_terminal(text), "a␛]0;title␇ b\u{fffd}2J\u{fffd}c␡ d e");
+        assert_eq!(sanitize_lines_for_terminal(text), "a␛]0;title␇␍b\u{fffd}2J\u{fffd}c␡\nd\te");
         for c in (0..=0x10_ffff).filter_map(char::from_u32) {
-            let line = harmless(&c.to_string());
+            let line = sanitize_for_terminal(&c.to_string());
             assert!(!line.contains(char::is_control), "{c:?} gives {line:?}");
-            let lines = harmless_lines(&c.to_string());
+            let lines = sanitize_lines_for_terminal(&c.to_string());
             assert!(!lines.contains(|c: char| c.is_control() && c != '\n' && c != '\t'), "{c:?}: {lines:?}");
         }
-        assert_eq!(harmless("Grüße, 世界 👋 👩‍👧 ❤️"), "Grüße, 世界 👋 👩‍👧 ❤️");
-        assert_eq!(harmless("a\u{200b}b\u{e0041}c\u{3164}"), "a\u{fffd}b\u{fffd}c\u{fffd}");
+        assert_eq!(sanitize_for_terminal("Grüße, 世界 👋 👩‍👧 ❤️"), "Grüße, 世界 👋 👩‍👧 ❤️");
+        assert_eq!(sanitize_for_terminal("a\u{200b}b\u{e0041}c\u{3164}"), "a\u{fffd}b\u{fffd}c\u{fffd}");
     }
 
     #[test]
     fn a_cut_text_takes_no_more_columns_than_there_are() {
-        assert_eq!(cut("abc", 3), "abc");
-        assert_eq!(cut("abcd", 3), "ab…");
-        assert_eq!(cut("世界世界", 5), "世界…");
-        assert_eq!(cut_front("/home/me/project", 8), "…project");
+        assert_eq!(truncate_end("abc", 3), "abc");
+        assert_eq!(truncate_end("abcd", 3), "ab…");
+        assert_eq!(truncate_end("世界世界", 5), "世界…");
+        assert_eq!(truncate_start("/home/me/project", 8), "…project");
         for width in 0..12 {
             for text in ["世界世界世界", "e\u{301}e\u{301}e\u{301}e\u{301}", "👋👋👋", "plain text here"]
             {
-                assert!(columns(&cut(text, width)) <= width, "{text} in {width}");
-                assert!(columns(&cut_front(text, width)) <= width, "{text} in {width}");
+                assert!(display_width(&truncate_end(text, width)) <= width, "{text} in {width}");
+                assert!(display_width(&truncate_start(text, width)) <= width, "{text} in {width}");
             }
         }
     }
 
     #[test]
     fn a_table_fits_the_terminal_and_its_columns_stand_below_each_other() {
-        let columns_of = [
-            Column { title: "ID", room: Room::Fixed },
-            Column { title: "FOLDER", room: Room::LosesFront },
-            Column { title: "STATE", room: Room::Fixed },
+        let columns = [
+            Column { title: "ID", overflow: Overflow::Keep },
+            Column { title: "FOLDER", overflow: Overflow::TruncateStart },
+            Column { title: "STATE", overflow: Overflow::Keep },
         ];
         let rows = [
             vec!["one".to_owned(), "/home/me/世界/project".to_owned(), "idle".to_owned()],
             vec!["two\u{1b}[2J".to_owned(), "/a".to_owned(), "busy".to_owned()],
         ];
-        let wide = table(&Screen { width: None, ..screen(0) }, &columns_of, &rows);
+        let wide = table(&OutputTarget { width: None, ..screen(0) }, &columns, &rows);
         assert!(wide.contains("/home/me/世界/project") && !wide.contains('\u{1b}'), "{wide}");
-        let narrow = table(&screen(28), &columns_of, &rows);
-        let place = |line: &str, word: &str| columns(line.split(word).next().unwrap());
+        let narrow = table(&screen(28), &columns, &rows);
+        let place = |line: &str, word: &str| display_width(line.split(word).next().unwrap());
         let lines: Vec<&str> = narrow.lines().collect();
-        assert!(lines.iter().all(|line| columns(line) <= 28), "{narrow}");
+        assert!(lines.iter().all(|line| display_width(line) <= 28), "{narrow}");
         assert!(lines[1].contains("…") && lines[1].contains("project"), "{narrow}");
         assert_eq!(place(lines[0], "STATE"), place(lines[1], "idle"), "{narrow}");
         assert_eq!(place(lines[0], "STATE"), place(lines[2], "busy"), "{narrow}");
-        assert!(table(&screen(5), &columns_of, &rows).lines().all(|line| columns(line) <= 5));
+        assert!(table(&screen(5), &columns, &rows).lines().all(|line| display_width(line) <= 5));
     }
 }

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::{Failure, output};
+use super::failure::Failure;
+use super::output;
 use crate::config::Config;
 use crate::http::new_token;
 use crate::storage::Disk;
@@ -30,9 +31,9 @@ pub(crate) fn run(config: &Config, json: bool, replace: bool) -> Result<ExitCode
         _ => Failure::new(format!("{} could not be made: {error}.", path.display())),
     })?;
     if json {
-        output::say_json(&json!({ "ok": true, "path": path, "replaced": replace }))?;
+        output::print_json(&json!({ "ok": true, "path": path, "replaced": replace }))?;
     } else {
-        output::say(&format!(
+        output::print(&format!(
             "The token is in {path}, for you alone. Start codexd with --auth-token-file {path}, or with \
              BAA_CODEXD_AUTH_TOKEN_FILE={path}.",
             path = path.display()

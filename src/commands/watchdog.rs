@@ -8,9 +8,9 @@ use tokio::runtime::Handle;
 use super::logging::Log;
 
 /// How long the runtime may do nothing.
-const LIMIT: u32 = 30;
+const STALL_STEPS: u32 = 30;
 /// How often it is asked, in steps.
-const INTERVAL: u32 = 10;
+const INTERVAL_STEPS: u32 = 10;
 /// A step. The time is counted in steps, so that a machine that slept, or a process that was stopped, has lost one of
 /// them and not the whole time.
 const STEP: Duration = Duration::from_secs(1);
@@ -19,15 +19,15 @@ const STEP: Duration = Duration::from_secs(1);
 pub(crate) fn start(runtime: Handle, log: Log) -> std::io::Result<()> {
     let abort = move || {
         tracing::error!(
-            seconds = LIMIT,
+            seconds = STALL_STEPS,
             "the runtime does nothing any more; codexd ends, to be started again"
         );
         log.flush();
         std::process::abort();
     };
     let watch = move || {
-        while is_alive(&runtime, STEP, LIMIT) {
-            std::thread::sleep(STEP * INTERVAL);
+        while is_responsive(&runtime, STEP, STALL_STEPS) {
+            std::thread::sleep(STEP * INTERVAL_STEPS);
         }
         abort();
     };
@@ -35,7 +35,7 @@ pub(crate) fn start(runtime: Handle, log: Log) -> std::io::Result<()> {
 }
 
 /// Whether the runtime does something small within so many steps.
-fn is_alive(runtime: &Handle, step: Duration, steps: u32) -> bool {
+fn is_responsive(runtime: &Handle, step: Duration, steps: u32) -> bool {
     let (done, waiting) = mpsc::channel();
     runtime.spawn(async move { done.send(()) });
     // A runtime that is shut down takes no more tasks and drops this one: it has ended, and nobody is to be ended.
@@ -52,7 +52,7 @@ mod tests {
     fn a_runtime_whose_workers_are_all_blocked_is_not_alive_until_they_are_free_again() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
         let step = Duration::from_millis(20);
-        assert!(is_alive(runtime.handle(), Duration::from_secs(10), 1));
+        assert!(is_responsive(runtime.handle(), Duration::from_secs(10), 1));
         let (blocked, free) = (Arc::new(Barrier::new(3)), Arc::new(Barrier::new(3)));
         for _ in 0..2 {
             let (blocked, free) = (Arc::clone(&blocked), Arc::clone(&free));
@@ -62,9 +62,9 @@ mod tests {
             });
         }
         blocked.wait();
-        assert!(!is_alive(runtime.handle(), step, 5));
+        assert!(!is_responsive(runtime.handle(), step, 5));
         free.wait();
-        assert!(is_alive(runtime.handle(), Duration::from_secs(10), 1));
+        assert!(is_responsive(runtime.handle(), Duration::from_secs(10), 1));
     }
 
     #[test]
@@ -72,6 +72,6 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let handle = runtime.handle().clone();
         runtime.shutdown_background();
-        assert!(is_alive(&handle, Duration::from_secs(10), 1));
+        assert!(is_responsive(&handle, Duration::from_secs(10), 1));
     }
 }

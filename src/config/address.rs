@@ -129,7 +129,7 @@ pub enum StreamPathError {
     Root(String),
     /// A path that already leads somewhere.
     #[error("the path {0:?} belongs to another route of codexd; choose one such as /v1/codexd/events.")]
-    Taken(String),
+    Reserved(String),
     /// A sequence of letters that must not come into the document of `/describe`.
     #[error(
         "the path {0:?} contains the letters {1:?}, which GET /describe must not show to clients of the retired batch \
@@ -178,10 +178,10 @@ pub fn parse_event_stream_path(text: &str) -> Result<String, StreamPathError> {
     if path.split('/').skip(1).any(|segment| matches!(segment, "" | "." | "..")) {
         return Err(StreamPathError::Segment(given()));
     }
-    let is_taken =
+    let is_reserved =
         |route: &&str| path.strip_prefix(*route).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    if RESERVED_PATHS.iter().any(is_taken) {
-        return Err(StreamPathError::Taken(given()));
+    if RESERVED_PATHS.iter().any(is_reserved) {
+        return Err(StreamPathError::Reserved(given()));
     }
     let lowercase = path.to_ascii_lowercase();
     if let Some(retired) = RETIRED.into_iter().find(|retired| lowercase.contains(retired)) {
@@ -348,12 +348,12 @@ mod tests {
             ("//events", E::Segment("//events".into())),
             ("/a/../healthz", E::Segment("/a/../healthz".into())),
             ("/./events", E::Segment("/./events".into())),
-            ("/healthz", E::Taken("/healthz".into())),
-            ("/describe/", E::Taken("/describe/".into())),
-            ("/v1/codexd/status", E::Taken("/v1/codexd/status".into())),
-            ("/v1/codexd/turn", E::Taken("/v1/codexd/turn".into())),
-            ("/v1/codexd/sessions", E::Taken("/v1/codexd/sessions".into())),
-            ("/v1/codexd/sessions/events", E::Taken("/v1/codexd/sessions/events".into())),
+            ("/healthz", E::Reserved("/healthz".into())),
+            ("/describe/", E::Reserved("/describe/".into())),
+            ("/v1/codexd/status", E::Reserved("/v1/codexd/status".into())),
+            ("/v1/codexd/turn", E::Reserved("/v1/codexd/turn".into())),
+            ("/v1/codexd/sessions", E::Reserved("/v1/codexd/sessions".into())),
+            ("/v1/codexd/sessions/events", E::Reserved("/v1/codexd/sessions/events".into())),
             ("/runs/exec", E::Retired("/runs/exec".into(), "runs")),
             ("/v1/TrunSystem", E::Retired("/v1/TrunSystem".into(), "runs")),
             ("/my-Executor", E::Retired("/my-Executor".into(), "exec")),

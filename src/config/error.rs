@@ -27,7 +27,7 @@ pub enum ConfigError {
     #[error(
         "HOME is not set to an absolute path, so there is no default for --{name}; set HOME, --{name} or {variable}."
     )]
-    NoHome {
+    NoHomeForDefault {
         /// The setting without its dashes.
         name: &'static str,
         /// The variable of the setting.
@@ -35,7 +35,7 @@ pub enum ConfigError {
     },
     /// Nothing says whose service it would be.
     #[error("HOME is not set to an absolute path, so it is not known whose service is meant; set HOME.")]
-    NobodysService,
+    HomeNotSet,
     /// A path that no variable can hold as text.
     #[error("The path {} of --{name} is not valid UTF-8; name another.", path.display())]
     PathNotUnicode {
@@ -130,7 +130,7 @@ pub enum ValueError {
     NotUnicode(PathBuf),
     /// A folder that cannot be used.
     #[error("{} {reason}; name a folder that exists.", path.display())]
-    Folder {
+    Directory {
         /// The folder.
         path: PathBuf,
         /// Why not, such as `does not exist`.

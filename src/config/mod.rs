@@ -6,13 +6,13 @@
 mod address;
 mod endpoint;
 mod error;
-mod handover;
 mod origin;
 mod platform;
 mod program;
 mod redact;
 mod report;
 mod resolve;
+mod service_env;
 pub mod settings;
 #[cfg(test)]
 mod tests;
@@ -24,15 +24,15 @@ use std::time::Duration;
 pub use address::{AddressError, LocalApiBase, RESERVED_PATHS, StreamPathError, parse_event_stream_path};
 pub use endpoint::{ChildStrategy, Endpoint, EndpointError, ServerEndpoint};
 pub use error::{ConfigError, ValueError};
-pub use handover::Person;
 pub use origin::OriginError;
 pub use platform::Platform;
 pub use program::find_program;
 pub use report::{ConfigReport, ConfigView, PathsView, ReportRow, ServerView, ServiceView};
+pub use service_env::UserEnv;
 pub use settings::{Environment, ProcessEnvironment, Settings, Source};
 
 /// The most events `--event-cache-size` may keep at hand: each greeting of a WebSocket carries all of them.
-pub const MAXIMUM_EVENT_CACHE_SIZE: usize = 10_000;
+pub const MAX_EVENT_CACHE_SIZE: usize = 10_000;
 
 /// The version with the commit, such as `1.2.3 (abc1234)`; without it where the build did not know it.
 pub const LONG_VERSION: &str = env!("CODEXD_LONG_VERSION");
@@ -48,7 +48,7 @@ pub struct Config {
     pub version: &'static str,
     /// The commit it was built from, empty where the build did not know it.
     pub commit: &'static str,
-    /// How many recent events are kept at hand, 1 to [`MAXIMUM_EVENT_CACHE_SIZE`].
+    /// How many recent events are kept at hand, 1 to [`MAX_EVENT_CACHE_SIZE`].
     pub event_cache_size: usize,
     /// The folders and files.
     pub paths: Paths,
@@ -59,7 +59,7 @@ pub struct Config {
     /// How much is kept, and how long is waited.
     pub limits: LimitsConfig,
     /// Whether a terminal should be shown no colours: `NO_COLOR` is set (no-color.org), or `TERM` is `dumb`.
-    pub no_colours: bool,
+    pub no_color: bool,
     /// What codexd writes to stderr about itself, such as `info` or `codexd=debug`.
     pub log_filter: String,
     /// What is broken on purpose, to see that the tests notice.

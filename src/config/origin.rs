@@ -5,20 +5,20 @@
 pub enum OriginError {
     /// Everybody.
     #[error("{0:?} would let every web page in; name each origin, such as http://localhost:5173.")]
-    Everybody(String),
+    Wildcard(String),
     /// Not of the form `scheme://host[:port]`.
     #[error("{0:?} is not an origin; write it as browsers do, like http://localhost:5173, without a path.")]
     NotAnOrigin(String),
     /// Something that browsers write in another way, so that it would never be met.
     #[error("{0:?} is never what a browser says; write {1}.")]
-    Unusual(String, String),
+    NotNormalized(String, String),
 }
 
 /// Reads an origin; what a browser would write in another way is refused with the way it does.
 pub(super) fn parse_origin(text: &str) -> Result<String, OriginError> {
     let text = text.trim();
     if text.contains('*') || text.eq_ignore_ascii_case("null") {
-        return Err(OriginError::Everybody(text.to_owned()));
+        return Err(OriginError::Wildcard(text.to_owned()));
     }
     let wrong = || OriginError::NotAnOrigin(text.to_owned());
     let (scheme, authority) = text.split_once("://").ok_or_else(wrong)?;
@@ -41,7 +41,7 @@ pub(super) fn parse_origin(text: &str) -> Result<String, OriginError> {
         format!("{scheme}://{}", bare.strip_suffix(default_port).unwrap_or(bare)).to_ascii_lowercase();
     match usual == text {
         true => Ok(usual),
-        false => Err(OriginError::Unusual(text.to_owned(), usual)),
+        false => Err(OriginError::NotNormalized(text.to_owned(), usual)),
     }
 }
 
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn everything_else_is_refused_with_what_to_write() {
         for text in ["*", "http://*", "null", "https://*.example.org"] {
-            assert_eq!(parse_origin(text), Err(OriginError::Everybody(text.to_owned())));
+            assert_eq!(parse_origin(text), Err(OriginError::Wildcard(text.to_owned())));
         }
         for text in [
             "",
@@ -88,7 +88,10 @@ mod tests {
             ("http://a:80", "http://a"),
             ("https://a:443/", "https://a"),
         ] {
-            assert_eq!(parse_origin(text), Err(OriginError::Unusual(text.to_owned(), usual.to_owned())));
+            assert_eq!(
+                parse_origin(text),
+                Err(OriginError::NotNormalized(text.to_owned(), usual.to_owned()))
+            );
         }
     }
 }

@@ -27,7 +27,7 @@ impl Platform {
                 .filter(|path| path.is_absolute())
                 .map(Path::to_path_buf)
                 .or_else(|| home.map(|home| home.join(".local/state")))
-                .map(|folder| folder.join("codexd")),
+                .map(|directory| directory.join("codexd")),
         }
     }
 
@@ -35,7 +35,7 @@ impl Platform {
     pub fn logs_dir(self, home: Option<&Path>, xdg_state_home: Option<&Path>) -> Option<PathBuf> {
         match self {
             Self::MacOs => home.map(|home| home.join("Library/Logs/codexd")),
-            Self::Xdg => self.state_dir(home, xdg_state_home).map(|folder| folder.join("logs")),
+            Self::Xdg => self.state_dir(home, xdg_state_home).map(|directory| directory.join("logs")),
         }
     }
 

@@ -21,7 +21,7 @@ pub fn find_program(
 ) -> Result<PathBuf, ConfigError> {
     if command.contains('/') {
         let path = cwd.join(command);
-        return match look_at(&path) {
+        return match classify(&path) {
             Candidate::Program => Ok(path),
             Candidate::Other => Err(ConfigError::ProgramNotExecutable { path }),
             Candidate::Missing => Err(ConfigError::ProgramNotFound {
@@ -37,9 +37,9 @@ pub fn find_program(
         });
     };
     let mut not_executable = None;
-    for folder in std::env::split_paths(path_variable).filter(|folder| folder.is_absolute()) {
-        let path = folder.join(command);
-        match look_at(&path) {
+    for directory in std::env::split_paths(path_variable).filter(|directory| directory.is_absolute()) {
+        let path = directory.join(command);
+        match classify(&path) {
             Candidate::Program => return Ok(path),
             // As in a shell, a later entry may still have it.
             Candidate::Other => not_executable = not_executable.or(Some(path)),
@@ -61,7 +61,7 @@ enum Candidate {
     Missing,
 }
 
-fn look_at(path: &Path) -> Candidate {
+fn classify(path: &Path) -> Candidate {
     match path.metadata() {
         Ok(metadata) if metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 => {
             Candidate::Program
@@ -77,9 +77,9 @@ mod tests {
 
     use super::*;
 
-    fn write_program(folder: &Path, name: &str, mode: u32) -> PathBuf {
-        fs::create_dir_all(folder).unwrap();
-        let path = folder.join(name);
+    fn write_program(directory: &Path, name: &str, mode: u32) -> PathBuf {
+        fs::create_dir_all(directory).unwrap();
+        let path = directory.join(name);
         fs::write(&path, "").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         path
@@ -87,46 +87,49 @@ mod tests {
 
     #[test]
     fn the_first_executable_file_in_path_wins() {
-        let folder = tempfile::tempdir().unwrap();
-        let [one, two, three] = ["one", "two", "three"].map(|name| folder.path().join(name));
+        let directory = tempfile::tempdir().unwrap();
+        let [one, two, three] = ["one", "two", "three"].map(|name| directory.path().join(name));
         fs::create_dir_all(one.join("codex")).unwrap();
         write_program(&two, "codex", 0o644);
         let expected = write_program(&three, "codex", 0o755);
         let path_variable = std::env::join_paths([&one, &two, &three]).unwrap();
 
-        assert_eq!(find_program("codex", Some(&path_variable), folder.path()).unwrap(), expected);
+        assert_eq!(find_program("codex", Some(&path_variable), directory.path()).unwrap(), expected);
 
         fs::remove_file(expected).unwrap();
-        let refusal = find_program("codex", Some(&path_variable), folder.path()).unwrap_err();
+        let refusal = find_program("codex", Some(&path_variable), directory.path()).unwrap_err();
         assert!(matches!(refusal, ConfigError::ProgramNotExecutable { path } if path == one.join("codex")));
     }
 
     #[test]
     fn a_relative_entry_of_path_is_passed_over() {
-        let folder = tempfile::tempdir().unwrap();
-        write_program(folder.path(), "codex", 0o755);
+        let directory = tempfile::tempdir().unwrap();
+        write_program(directory.path(), "codex", 0o755);
         // A detour over the root that does lead to the program from the folder this test runs in.
         let up = "../".repeat(std::env::current_dir().unwrap().components().count());
-        let relative = format!("{up}{}", folder.path().strip_prefix("/").unwrap().display());
+        let relative = format!("{up}{}", directory.path().strip_prefix("/").unwrap().display());
         assert!(Path::new(&relative).join("codex").is_file());
         for entry in [relative.as_str(), ".", ""] {
             let path_variable = format!("{entry}:/nonexistent");
-            find_program("codex", Some(OsStr::new(&path_variable)), folder.path()).unwrap_err();
+            find_program("codex", Some(OsStr::new(&path_variable)), directory.path()).unwrap_err();
         }
     }
 
     #[test]
     fn a_command_with_a_slash_is_a_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let program = write_program(&folder.path().join("bin"), "codex", 0o755);
-        let plain = write_program(&folder.path().join("bin"), "notes", 0o644);
+        let directory = tempfile::tempdir().unwrap();
+        let program = write_program(&directory.path().join("bin"), "codex", 0o755);
+        let plain = write_program(&directory.path().join("bin"), "notes", 0o644);
 
-        assert_eq!(find_program("bin/codex", None, folder.path()).unwrap(), program);
+        assert_eq!(find_program("bin/codex", None, directory.path()).unwrap(), program);
         assert_eq!(find_program(program.to_str().unwrap(), None, Path::new("/")).unwrap(), program);
-        let refusal = find_program("bin/notes", None, folder.path()).unwrap_err();
+        let refusal = find_program("bin/notes", None, directory.path()).unwrap_err();
         assert!(matches!(refusal, ConfigError::ProgramNotExecutable { path } if path == plain));
-        let refusal = find_program("bin/none", None, folder.path()).unwrap_err().to_string();
-        assert!(refusal.contains(&format!("at {}", folder.path().join("bin/none").display())), "{refusal}");
+        let refusal = find_program("bin/none", None, directory.path()).unwrap_err().to_string();
+        assert!(
+            refusal.contains(&format!("at {}", directory.path().join("bin/none").display())),
+            "{refusal}"
+        );
     }
 
     #[test]

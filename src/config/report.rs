@@ -16,7 +16,7 @@ pub struct ReportRow {
     /// The value in use, secrets hidden; a string, a number, an array of strings, or null for none.
     pub value: serde_json::Value,
     /// Where it came from: a flag, a variable, `default`, or `default from NAME`.
-    #[serde(serialize_with = "as_text")]
+    #[serde(serialize_with = "source_text")]
     pub source: Source,
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for ConfigReport<'_> {
         let rows: Vec<(&str, String, String)> = self
             .settings
             .iter()
-            .map(|row| (row.name, as_words(&row.value), row.source.to_string()))
+            .map(|row| (row.name, value_text(&row.value), row.source.to_string()))
             .collect();
         let name_width = rows.iter().map(|(name, ..)| name.chars().count()).max().unwrap_or_default();
         let value_width = rows.iter().map(|(_, value, _)| value.chars().count()).max().unwrap_or_default();
@@ -157,11 +157,11 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-fn as_text<S: Serializer>(source: &Source, serializer: S) -> Result<S::Ok, S::Error> {
+fn source_text<S: Serializer>(source: &Source, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(source)
 }
 
-fn as_words(value: &serde_json::Value) -> String {
+fn value_text(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::String(text) => text.clone(),
         serde_json::Value::Null => "-".to_owned(),

@@ -7,7 +7,7 @@ use super::origin::parse_origin;
 use super::settings::{self, DefaultValue, SHARED_LOGS_DIR, SHARED_STATE_DIR, Setting};
 use super::{
     ChildEnvironment, ChildStrategy, Config, ConfigError, Environment, LimitsConfig, LocalApiBase,
-    MAXIMUM_EVENT_CACHE_SIZE, Paths, Platform, ReportRow, ServerConfig, ServerEndpoint, ServerMode,
+    MAX_EVENT_CACHE_SIZE, Paths, Platform, ReportRow, ServerConfig, ServerEndpoint, ServerMode,
     ServiceConfig, Settings, Source, ValueError, parse_event_stream_path,
 };
 
@@ -18,13 +18,13 @@ pub(super) fn resolve(
     current_dir: &Path,
     platform: Platform,
 ) -> Result<Config, ConfigError> {
-    let mut reader = Reader { settings, environment, current_dir, platform, report: Vec::new() };
+    let mut reader = SettingReader { settings, environment, current_dir, platform, report: Vec::new() };
 
     let repo_root = reader.optional_path(&settings::REPO_ROOT)?;
     let node_id = reader.value(&settings::NODE_ID, |text| Ok(text.to_owned()), |id| id.as_str().into())?;
     let mode = reader.value(&settings::MODE, parse_mode, |mode| mode.as_str().into())?;
-    let logs_dir = reader.folder(&settings::LOGS_DIR, SHARED_LOGS_DIR, "logs", repo_root.as_ref())?;
-    let state_dir = reader.folder(&settings::STATE_DIR, SHARED_STATE_DIR, "state", repo_root.as_ref())?;
+    let logs_dir = reader.directory(&settings::LOGS_DIR, SHARED_LOGS_DIR, "logs", repo_root.as_ref())?;
+    let state_dir = reader.directory(&settings::STATE_DIR, SHARED_STATE_DIR, "state", repo_root.as_ref())?;
     let local_api_base = reader.value(
         &settings::LOCAL_API_BASE,
         |text| Ok(LocalApiBase::parse(text)?),
@@ -50,7 +50,7 @@ pub(super) fn resolve(
     let command = reader.record(&settings::SERVER_COMMAND, command, |command| command.as_str().into());
     let args = reader.arguments()?;
     let cwd = reader.server_cwd(repo_root.as_ref())?;
-    let event_cache_size = reader.count(&settings::EVENT_CACHE_SIZE, 1, MAXIMUM_EVENT_CACHE_SIZE)?;
+    let event_cache_size = reader.count(&settings::EVENT_CACHE_SIZE, 1, MAX_EVENT_CACHE_SIZE)?;
     let limits = LimitsConfig {
         event_segment_bytes: reader.count(&settings::EVENT_SEGMENT_BYTES, 4096, 1 << 30)? as u64,
         event_log_bytes: reader.count(&settings::EVENT_LOG_BYTES, 8192, 1 << 40)? as u64,
@@ -97,7 +97,7 @@ pub(super) fn resolve(
             },
         },
         limits,
-        no_colours: environment.get("NO_COLOR").is_some_and(|value| !value.is_empty())
+        no_color: environment.get("NO_COLOR").is_some_and(|value| !value.is_empty())
             || environment.get("TERM").is_some_and(|value| value == "dumb"),
         log_filter,
         #[cfg(feature = "mutations")]
@@ -129,7 +129,7 @@ impl Sourced<String> {
 }
 
 /// Looks settings up and keeps the report.
-struct Reader<'a> {
+struct SettingReader<'a> {
     settings: &'a Settings,
     environment: &'a dyn Environment,
     current_dir: &'a Path,
@@ -137,7 +137,7 @@ struct Reader<'a> {
     report: Vec<ReportRow>,
 }
 
-impl Reader<'_> {
+impl SettingReader<'_> {
     /// A setting that is one value: looked up, parsed and reported in the form `show` gives it.
     fn value<T>(
         &mut self,
@@ -201,13 +201,13 @@ impl Reader<'_> {
     /// The text of a variable to the byte; a blank one counts as not set.
     fn path_variable(&self, name: &'static str) -> Result<Option<Sourced<String>>, ConfigError> {
         let source = Source::Variable(name);
-        match self.variable_as_it_is(name)?.filter(|value| !value.trim().is_empty()) {
+        match self.raw_variable(name)?.filter(|value| !value.trim().is_empty()) {
             None => Ok(None),
             Some(value) => Ok(Some(Sourced { value: without_control_characters(source, &value)?, source })),
         }
     }
 
-    fn variable_as_it_is(&self, name: &str) -> Result<Option<String>, ConfigError> {
+    fn raw_variable(&self, name: &str) -> Result<Option<String>, ConfigError> {
         self.environment
             .get(name)
             .map(|value| value.into_string())
@@ -235,7 +235,7 @@ impl Reader<'_> {
     }
 
     /// The state or the log folder: given, inside the shared one, inside the repository, or the person's own.
-    fn folder(
+    fn directory(
         &mut self,
         setting: &'static Setting,
         shared_variable: &'static str,
@@ -243,28 +243,28 @@ impl Reader<'_> {
         repo_root: Option<&Sourced<PathBuf>>,
     ) -> Result<PathBuf, ConfigError> {
         let current_dir = self.current_dir;
-        let folder = if let Some(text) = self.path_text(setting)? {
+        let directory = if let Some(text) = self.path_text(setting)? {
             text.parse(|text| parse_path(text, current_dir))?
         } else if let Some(text) = self.path_variable(shared_variable)? {
             text.parse(|text| Ok(parse_path(text, current_dir)?.join("codexd")))?
         } else if let Some(root) = repo_root {
             let value = root.value.join(name_in_repository).join("codexd");
-            Sourced { value, source: Source::DefaultFrom(origin_of_root(root)) }
+            Sourced { value, source: Source::DefaultFrom(root_origin(root)) }
         } else {
             let home = self.absolute_variable("HOME")?;
             let xdg_state_home = match self.platform {
                 Platform::MacOs => None,
                 Platform::Xdg => self.absolute_variable("XDG_STATE_HOME")?,
             };
-            let of_person = match setting.name == settings::STATE_DIR.name {
+            let per_user = match setting.name == settings::STATE_DIR.name {
                 true => self.platform.state_dir(home.as_deref(), xdg_state_home.as_deref()),
                 false => self.platform.logs_dir(home.as_deref(), xdg_state_home.as_deref()),
             };
-            let value = of_person.ok_or_else(|| no_home(setting))?;
+            let value = per_user.ok_or_else(|| no_home(setting))?;
             let origin = if xdg_state_home.is_some() { "XDG_STATE_HOME" } else { "HOME" };
             Sourced { value, source: Source::DefaultFrom(origin) }
         };
-        Ok(self.record(setting, folder, |folder| show_path(folder)))
+        Ok(self.record(setting, directory, |directory| show_path(directory)))
     }
 
     fn endpoint(&mut self, strategy: ChildStrategy) -> Result<ServerEndpoint, ConfigError> {
@@ -305,7 +305,7 @@ impl Reader<'_> {
         if !flags.is_empty() {
             return Ok(Sourced { value: flags.to_vec(), source: Source::Flag(setting.name) });
         }
-        let text = self.variable_as_it_is(setting.variable)?.filter(|text| !text.trim().is_empty());
+        let text = self.raw_variable(setting.variable)?.filter(|text| !text.trim().is_empty());
         let text = match text {
             Some(value) => Sourced { value, source: Source::Variable(setting.variable) },
             None => default_text(setting),
@@ -316,8 +316,8 @@ impl Reader<'_> {
     fn server_cwd(&mut self, repo_root: Option<&Sourced<PathBuf>>) -> Result<PathBuf, ConfigError> {
         let setting = &settings::SERVER_CWD;
         let cwd = match (self.path_text(setting)?, repo_root) {
-            (Some(text), _) => text.parse(|text| parse_existing_folder(text, self.current_dir))?,
-            (None, Some(root)) => default_cwd(root.value.clone(), origin_of_root(root))?,
+            (Some(text), _) => text.parse(|text| parse_existing_directory(text, self.current_dir))?,
+            (None, Some(root)) => default_cwd(root.value.clone(), root_origin(root))?,
             (None, None) => {
                 let home = self.absolute_variable("HOME")?.ok_or_else(|| no_home(setting))?;
                 default_cwd(home, "HOME")?
@@ -337,7 +337,7 @@ fn default_text(setting: &'static Setting) -> Sourced<String> {
 }
 
 /// How a person knows the repository's setting: by the variable where that gave it, else by the flag.
-fn origin_of_root(root: &Sourced<PathBuf>) -> &'static str {
+fn root_origin(root: &Sourced<PathBuf>) -> &'static str {
     match root.source {
         Source::Variable(name) => name,
         _ => "--repo-root",
@@ -345,7 +345,7 @@ fn origin_of_root(root: &Sourced<PathBuf>) -> &'static str {
 }
 
 fn default_cwd(path: PathBuf, origin: &'static str) -> Result<Sourced<PathBuf>, ConfigError> {
-    match why_not_a_folder(&path) {
+    match directory_problem(&path) {
         None => Ok(Sourced { value: path, source: Source::DefaultFrom(origin) }),
         Some(reason) => Err(ConfigError::DefaultServerCwd { path, origin, reason }),
     }
@@ -403,15 +403,15 @@ fn parse_path(text: &str, current_dir: &Path) -> Result<PathBuf, ValueError> {
     Ok(current_dir.join(text).components().collect())
 }
 
-fn parse_existing_folder(text: &str, current_dir: &Path) -> Result<PathBuf, ValueError> {
+fn parse_existing_directory(text: &str, current_dir: &Path) -> Result<PathBuf, ValueError> {
     let path = parse_path(text, current_dir)?;
-    match why_not_a_folder(&path) {
+    match directory_problem(&path) {
         None => Ok(path),
-        Some(reason) => Err(ValueError::Folder { path, reason }),
+        Some(reason) => Err(ValueError::Directory { path, reason }),
     }
 }
 
-fn why_not_a_folder(path: &Path) -> Option<String> {
+fn directory_problem(path: &Path) -> Option<String> {
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => None,
         Ok(_) => Some("is not a folder".to_owned()),
@@ -429,5 +429,5 @@ fn invalid(source: Source, problem: ValueError) -> ConfigError {
 }
 
 fn no_home(setting: &'static Setting) -> ConfigError {
-    ConfigError::NoHome { name: setting.name, variable: setting.variable }
+    ConfigError::NoHomeForDefault { name: setting.name, variable: setting.variable }
 }

@@ -1,22 +1,22 @@
 //! The agent of launchd, made from the template.
 
-use super::{Parts, search};
+use super::{ServiceSpec, search};
 use crate::config::settings;
 
 /// The template; `tests/launchd.rs` holds it to its rules, and what is made of it too.
 const TEMPLATE: &str = include_str!("../../launchd/codexd.plist");
 /// What its first comment says, and what it says in the file of a person.
-const OF_TEMPLATE: &str = "a template, in which codexd service install replaces every __NAME__.";
-const OF_AGENT: &str = "written by codexd service install, which writes it anew each time.";
+const TEMPLATE_COMMENT: &str = "a template, in which codexd service install replaces every __NAME__.";
+const AGENT_COMMENT: &str = "written by codexd service install, which writes it anew each time.";
 /// What the template sets `BAA_CODEXD_LOG` to, which is the last of its variables.
-const LOG: &str = "<string>warn</string>\n";
+const LOG_FILTER_VALUE: &str = "<string>warn</string>\n";
 
 /// The property list.
-pub(super) fn agent(parts: &Parts<'_>) -> String {
-    let log = parts.variables.iter().find(|(name, _)| *name == settings::LOG_FILTER.variable);
+pub(super) fn agent(spec: &ServiceSpec<'_>) -> String {
+    let log = spec.variables.iter().find(|(name, _)| *name == settings::LOG_FILTER.variable);
     let mut variables = format!("<string>{}</string>\n", escape(log.map_or("warn", |(_, filter)| filter)));
-    let codex_home = parts.codex_home.map(|folder| ("CODEX_HOME", folder));
-    let others = parts.variables.iter().filter(|(name, _)| *name != settings::LOG_FILTER.variable);
+    let codex_home = spec.codex_home.map(|directory| ("CODEX_HOME", directory));
+    let others = spec.variables.iter().filter(|(name, _)| *name != settings::LOG_FILTER.variable);
     for (name, value) in codex_home.into_iter().chain(others.map(|(name, value)| (*name, value.as_str()))) {
         let indent = "        ";
         variables
@@ -25,11 +25,11 @@ pub(super) fn agent(parts: &Parts<'_>) -> String {
     fill(
         TEMPLATE,
         &[
-            (OF_TEMPLATE, OF_AGENT),
-            ("__HOME__", &escape(parts.home)),
-            ("__CODEXD__", &escape(parts.program)),
-            (search::MAC_OS, &escape(&parts.search_path)),
-            (LOG, &variables),
+            (TEMPLATE_COMMENT, AGENT_COMMENT),
+            ("__HOME__", &escape(spec.home)),
+            ("__CODEXD__", &escape(spec.program)),
+            (search::MACOS_PATH, &escape(&spec.search_path)),
+            (LOG_FILTER_VALUE, &variables),
         ],
     )
 }
@@ -62,9 +62,13 @@ mod tests {
 
     #[test]
     fn the_template_has_each_word_that_is_replaced() {
-        for (word, count) in
-            [(OF_TEMPLATE, 1), ("__CODEXD__", 1), (search::MAC_OS, 1), (LOG, 1), ("__HOME__", 4)]
-        {
+        for (word, count) in [
+            (TEMPLATE_COMMENT, 1),
+            ("__CODEXD__", 1),
+            (search::MACOS_PATH, 1),
+            (LOG_FILTER_VALUE, 1),
+            ("__HOME__", 4),
+        ] {
             assert_eq!(TEMPLATE.matches(word).count(), count, "{word}");
         }
     }

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::process::Command;
 
-use super::{Change, NAME};
+use super::{FileChange, NAME};
 use crate::config::Platform;
 
 /// How long one call may take: a stop may take 30 seconds, and a start begins after it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 /// How often launchd is asked whether the agent is gone.
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+const UNLOAD_POLL_INTERVAL: Duration = Duration::from_millis(200);
 /// The unit.
 const UNIT: &str = "codexd.service";
 
@@ -36,7 +36,7 @@ pub enum ManagerError {
 
 /// How the service is, as its manager says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct State {
+pub struct ServiceState {
     /// Whether the manager knows it.
     pub loaded: bool,
     /// Whether it starts by itself at login; `null` where the manager does not say.
@@ -56,16 +56,16 @@ pub struct State {
 
 /// The service manager of the person.
 #[derive(Debug, Clone)]
-pub struct Manager {
+pub struct ServiceManager {
     platform: Platform,
     /// The program that speaks to it.
     program: PathBuf,
     user: u32,
 }
 
-impl Manager {
+impl ServiceManager {
     /// That of this system.
-    pub fn of_this_system() -> Self {
+    pub fn for_this_system() -> Self {
         let platform = Platform::current();
         let program = match platform {
             Platform::MacOs => "launchctl",
@@ -88,7 +88,7 @@ impl Manager {
     }
 
     /// What a person types to start the service whose file was just written.
-    pub fn words_to_load(&self, file: &Path) -> Vec<String> {
+    pub fn load_commands(&self, file: &Path) -> Vec<String> {
         match self.platform {
             Platform::MacOs => {
                 vec![format!("launchctl bootstrap gui/{} {:?}", self.user, file.display().to_string())]
@@ -103,7 +103,7 @@ impl Manager {
     }
 
     /// What a person types to stop the service and let it be forgotten.
-    pub fn words_to_unload(&self) -> Vec<String> {
+    pub fn unload_commands(&self) -> Vec<String> {
         match self.platform {
             Platform::MacOs => vec![format!("launchctl bootout {}", self.target())],
             Platform::Xdg => {
@@ -116,44 +116,44 @@ impl Manager {
     }
 
     /// How the service is.
-    pub async fn state(&self) -> Result<State, ManagerError> {
-        self.greet().await?;
+    pub async fn state(&self) -> Result<ServiceState, ManagerError> {
+        self.check_available().await?;
         match self.platform {
             Platform::MacOs => {
-                let output = self.ask(&["print", &self.target()]).await?;
+                let output = self.run(&["print", &self.target()]).await?;
                 Ok(if output.status.success() {
-                    of_launchd(&words(&output.stdout))
+                    parse_launchctl_print(&lossy_text(&output.stdout))
                 } else {
-                    State::default()
+                    ServiceState::default()
                 })
             }
             Platform::Xdg => {
                 let asked =
                     "--property=LoadState,ActiveState,SubState,UnitFileState,MainPID,Result,ExecMainStatus";
-                let output = self.tell(&["--user", "show", UNIT, asked]).await?;
-                Ok(of_systemd(&words(&output.stdout)))
+                let output = self.run_checked(&["--user", "show", UNIT, asked]).await?;
+                Ok(parse_systemctl_show(&lossy_text(&output.stdout)))
             }
         }
     }
 
     /// Starts the service whose file is there, and again where the file is another one than before.
-    pub async fn load(&self, file: &Path, change: Change) -> Result<(), ManagerError> {
+    pub async fn load(&self, file: &Path, change: FileChange) -> Result<(), ManagerError> {
         let state = self.state().await?;
         match self.platform {
             Platform::MacOs => {
-                if state.loaded && change == Change::Unchanged {
-                    return self.tell(&["kickstart", &self.target()]).await.map(drop);
+                if state.loaded && change == FileChange::Unchanged {
+                    return self.run_checked(&["kickstart", &self.target()]).await.map(drop);
                 }
                 // launchd reads the file only when the agent is put in.
                 self.boot_out(&state).await?;
-                self.tell(&["enable", &self.target()]).await?;
-                self.tell(&["bootstrap", &self.domain(), &file.display().to_string()]).await.map(drop)
+                self.run_checked(&["enable", &self.target()]).await?;
+                self.run_checked(&["bootstrap", &self.domain(), &file.display().to_string()]).await.map(drop)
             }
             Platform::Xdg => {
-                self.tell(&["--user", "daemon-reload"]).await?;
-                self.tell(&["--user", "enable", UNIT]).await?;
-                let verb = if change == Change::Unchanged { "start" } else { "restart" };
-                self.tell(&["--user", verb, UNIT]).await.map(drop)
+                self.run_checked(&["--user", "daemon-reload"]).await?;
+                self.run_checked(&["--user", "enable", UNIT]).await?;
+                let verb = if change == FileChange::Unchanged { "start" } else { "restart" };
+                self.run_checked(&["--user", verb, UNIT]).await.map(drop)
             }
         }
     }
@@ -164,44 +164,44 @@ impl Manager {
         match self.platform {
             Platform::MacOs => self.boot_out(&state).await,
             Platform::Xdg if !state.loaded => Ok(()),
-            Platform::Xdg => self.tell(&["--user", "disable", "--now", UNIT]).await.map(drop),
+            Platform::Xdg => self.run_checked(&["--user", "disable", "--now", UNIT]).await.map(drop),
         }
     }
 
     /// Lets the manager notice that the file is gone.
-    pub async fn forget(&self) -> Result<(), ManagerError> {
+    pub async fn reload(&self) -> Result<(), ManagerError> {
         match self.platform {
             Platform::MacOs => Ok(()),
-            Platform::Xdg => self.tell(&["--user", "daemon-reload"]).await.map(drop),
+            Platform::Xdg => self.run_checked(&["--user", "daemon-reload"]).await.map(drop),
         }
     }
 
     /// Takes the agent out, and waits until it is gone: before that it cannot be put in again.
-    async fn boot_out(&self, state: &State) -> Result<(), ManagerError> {
+    async fn boot_out(&self, state: &ServiceState) -> Result<(), ManagerError> {
         if !state.loaded {
             return Ok(());
         }
         let target = self.target();
         // It says that it is still at it where the stop takes a while, so what counts is what follows.
-        let said = self.ask(&["bootout", &target]).await?;
-        let until = Instant::now() + PATIENCE;
-        while self.ask(&["print", &target]).await?.status.success() {
+        let output = self.run(&["bootout", &target]).await?;
+        let until = Instant::now() + COMMAND_TIMEOUT;
+        while self.run(&["print", &target]).await?.status.success() {
             if Instant::now() >= until {
-                return Err(self.failed(&["bootout", &target], &said));
+                return Err(self.failed(&["bootout", &target], &output));
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            tokio::time::sleep(UNLOAD_POLL_INTERVAL).await;
         }
         Ok(())
     }
 
     /// Asks something that the manager of every person answers.
-    async fn greet(&self) -> Result<(), ManagerError> {
+    async fn check_available(&self) -> Result<(), ManagerError> {
         let domain = self.domain();
-        let question: &[&str] = match self.platform {
+        let arguments: &[&str] = match self.platform {
             Platform::MacOs => &["print", &domain],
             Platform::Xdg => &["--user", "show", "--property=Version"],
         };
-        let output = self.ask(question).await?;
+        let output = self.run(arguments).await?;
         match output.status.success() {
             true => Ok(()),
             false => Err(ManagerError::Absent(last_line(&output))),
@@ -209,17 +209,17 @@ impl Manager {
     }
 
     /// Runs the program; a failure of what it was told is an error.
-    async fn tell(&self, arguments: &[&str]) -> Result<Output, ManagerError> {
-        let output = self.ask(arguments).await?;
+    async fn run_checked(&self, arguments: &[&str]) -> Result<Output, ManagerError> {
+        let output = self.run(arguments).await?;
         if output.status.success() { Ok(output) } else { Err(self.failed(arguments, &output)) }
     }
 
     /// Runs the program to its end, whatever it says.
-    async fn ask(&self, arguments: &[&str]) -> Result<Output, ManagerError> {
+    async fn run(&self, arguments: &[&str]) -> Result<Output, ManagerError> {
         let mut command = Command::new(&self.program);
         command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
         let name = self.program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match tokio::time::timeout(PATIENCE, command.output()).await {
+        match tokio::time::timeout(COMMAND_TIMEOUT, command.output()).await {
             Ok(Ok(output)) => Ok(output),
             Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
                 Err(ManagerError::Absent(format!("there is no {name} in PATH")))
@@ -227,7 +227,7 @@ impl Manager {
             Ok(Err(error)) => Err(ManagerError::Absent(format!("{name} could not be started: {error}"))),
             Err(_) => Err(ManagerError::Failed {
                 command: format!("{name} {}", arguments.join(" ")),
-                words: format!("no end within {} s", PATIENCE.as_secs()),
+                words: format!("no end within {} s", COMMAND_TIMEOUT.as_secs()),
             }),
         }
     }
@@ -248,7 +248,7 @@ impl Manager {
 }
 
 /// What `launchctl print` says of an agent, which is meant for people and not promised.
-fn of_launchd(text: &str) -> State {
+fn parse_launchctl_print(text: &str) -> ServiceState {
     let value = |name: &str| {
         text.lines()
             .find_map(|line| line.trim().strip_prefix(name)?.trim_start().strip_prefix('=').map(str::trim))
@@ -256,7 +256,7 @@ fn of_launchd(text: &str) -> State {
     let words = value("state").unwrap_or("unknown").to_owned();
     let last_exit = value("last exit code").filter(|code| !code.starts_with('('));
     let running = words == "running";
-    State {
+    ServiceState {
         loaded: true,
         enabled: None,
         running,
@@ -268,7 +268,7 @@ fn of_launchd(text: &str) -> State {
 }
 
 /// What `systemctl show` says of the unit, one `NAME=value` a line.
-fn of_systemd(text: &str) -> State {
+fn parse_systemctl_show(text: &str) -> ServiceState {
     let value = |name: &str| {
         let mut lines = text.lines();
         lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or_default()
@@ -280,7 +280,7 @@ fn of_systemd(text: &str) -> State {
         ("exit-code", code) => Some(format!("exit code {code}")),
         (result, _) => Some(result.to_owned()),
     };
-    State {
+    ServiceState {
         loaded: value("LoadState") == "loaded",
         enabled: Some(value("UnitFileState") == "enabled"),
         running: active == "active",
@@ -293,11 +293,11 @@ fn of_systemd(text: &str) -> State {
 
 /// The last line of what a program complained about.
 fn last_line(output: &Output) -> String {
-    let said = words(&output.stderr);
-    let line = said.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    let stderr = lossy_text(&output.stderr);
+    let line = stderr.lines().rev().map(str::trim).find(|line| !line.is_empty());
     line.map_or_else(|| format!("it ended with {}", output.status), str::to_owned)
 }
 
-fn words(bytes: &[u8]) -> String {
+fn lossy_text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

@@ -1,7 +1,7 @@
 //! codexd as a service of the person: the file that the system's service manager reads, and the calls to it.
 //!
-//! The file is a text that follows from the settings alone ([`Service::new`]), for either system on any system.
-//! [`Manager`] runs `launchctl` or `systemctl`.
+//! The file is a text that follows from the settings alone ([`ServiceFile::new`]), for either system on any system.
+//! [`ServiceManager`] runs `launchctl` or `systemctl`.
 
 mod launchd;
 mod manager;
@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::codex::redact;
-use crate::config::{Config, ConfigError, Person, Platform, find_program, settings};
+use crate::config::{Config, ConfigError, Platform, UserEnv, find_program, settings};
 use crate::storage::Disk;
 
-pub use manager::{Manager, ManagerError, State};
+pub use manager::{ManagerError, ServiceManager, ServiceState};
 
 /// The name of the service: the label of the agent, and the unit without its extension.
 pub const NAME: &str = "codexd";
@@ -46,7 +46,7 @@ pub enum ServiceError {
 /// What became of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Change {
+pub enum FileChange {
     /// There was none.
     Installed,
     /// There was another one.
@@ -57,19 +57,19 @@ pub enum Change {
 
 /// The file of the service, as the settings in force want it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Service {
+pub struct ServiceFile {
     /// Where it belongs.
     pub path: PathBuf,
     /// What belongs into it.
     pub text: String,
     /// A folder that has to be there when the service starts, beside those that codexd makes.
-    pub folder: Option<PathBuf>,
+    pub directory: Option<PathBuf>,
     /// What its owner should know, one sentence each.
     pub notes: Vec<String>,
 }
 
 /// What both kinds of files are made of.
-struct Parts<'a> {
+struct ServiceSpec<'a> {
     program: &'a str,
     home: &'a str,
     search_path: String,
@@ -79,40 +79,40 @@ struct Parts<'a> {
     connections: usize,
 }
 
-impl Service {
+impl ServiceFile {
     /// The service that runs `program`, an absolute path, with these settings for this person.
     pub fn new(
         config: &Config,
-        person: &Person,
+        user: &UserEnv,
         platform: Platform,
         program: &Path,
     ) -> Result<Self, ServiceError> {
-        let home = text(&person.home)?;
+        let home = text(&user.home)?;
         let arguments = &config.server.args;
         if arguments.iter().any(|argument| redact(argument) != *argument) {
             let (name, variable) = (settings::SERVER_ARGS.name, settings::SERVER_ARGS.variable);
             return Err(ConfigError::SecretInSetting { name, variable }.into());
         }
         let (search_path, notes) = search::path(config, platform, home)?;
-        let parts = Parts {
+        let spec = ServiceSpec {
             program: text(program)?,
             home,
             search_path,
-            codex_home: person.codex_home.as_deref().map(text).transpose()?,
-            variables: config.variables()?,
+            codex_home: user.codex_home.as_deref().map(text).transpose()?,
+            variables: config.service_variables()?,
             connections: config.service.connections,
         };
-        let path = platform.service_file(&person.home, person.config_home.as_deref());
-        let (text, folder) = match platform {
+        let path = platform.service_file(&user.home, user.config_home.as_deref());
+        let (text, directory) = match platform {
             // launchd opens its two files there before codexd runs.
-            Platform::MacOs => (launchd::agent(&parts), platform.logs_dir(Some(&person.home), None)),
-            Platform::Xdg => (systemd::unit(&parts)?, None),
+            Platform::MacOs => (launchd::agent(&spec), platform.logs_dir(Some(&user.home), None)),
+            Platform::Xdg => (systemd::unit(&spec)?, None),
         };
-        Ok(Self { path, text, folder, notes })
+        Ok(Self { path, text, directory, notes })
     }
 
-    /// [`Service::new`] for this system, this person and this program.
-    pub fn of_this_program(config: &Config) -> Result<Self, ServiceError> {
+    /// [`ServiceFile::new`] for this system, this person and this program.
+    pub fn for_this_program(config: &Config) -> Result<Self, ServiceError> {
         let search = config.server.child_environment.path.as_deref();
         let program = std::env::current_exe().map_err(ServiceError::Program)?;
         // The system resolves links; the name that outlives an upgrade is the one in PATH.
@@ -120,26 +120,26 @@ impl Service {
             Ok(named) if search::is_same(&named, &program) => named,
             _ => program,
         };
-        Self::new(config, &Person::from_process()?, Platform::current(), &program)
+        Self::new(config, &UserEnv::from_process()?, Platform::current(), &program)
     }
 
-    /// What [`Service::write`] would do now.
-    pub fn change(&self) -> io::Result<Change> {
+    /// What [`ServiceFile::write`] would do now.
+    pub fn change(&self) -> io::Result<FileChange> {
         match std::fs::read(&self.path) {
-            Ok(text) if text == self.text.as_bytes() => Ok(Change::Unchanged),
-            Ok(_) => Ok(Change::Updated),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Change::Installed),
+            Ok(text) if text == self.text.as_bytes() => Ok(FileChange::Unchanged),
+            Ok(_) => Ok(FileChange::Updated),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(FileChange::Installed),
             Err(error) => Err(error),
         }
     }
 
     /// Writes the file, unless it is as it should be.
-    pub fn write(&self, disk: &Disk) -> io::Result<Change> {
+    pub fn write(&self, disk: &Disk) -> io::Result<FileChange> {
         let change = self.change()?;
-        if let Some(folder) = &self.folder {
-            disk.make_folder(folder)?;
+        if let Some(directory) = &self.directory {
+            disk.make_folder(directory)?;
         }
-        if change != Change::Unchanged {
+        if change != FileChange::Unchanged {
             disk.write_for_others(&self.path, self.text.as_bytes())?;
         }
         Ok(change)
@@ -148,8 +148,8 @@ impl Service {
 
 /// Where the file of this person's service belongs on this system.
 pub fn file() -> Result<PathBuf, ServiceError> {
-    let person = Person::from_process()?;
-    Ok(Platform::current().service_file(&person.home, person.config_home.as_deref()))
+    let user = UserEnv::from_process()?;
+    Ok(Platform::current().service_file(&user.home, user.config_home.as_deref()))
 }
 
 /// Removes the file; `false` when there was none.

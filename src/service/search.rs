@@ -7,10 +7,10 @@ use super::{ServiceError, text};
 use crate::config::{ChildStrategy, Config, Platform, find_program};
 
 /// What the template of the agent says: Homebrew on Apple silicon and on Intel, npm's default, and the system.
-pub(super) const MAC_OS: &str =
+pub(super) const MACOS_PATH: &str =
     "/opt/homebrew/bin:/opt/homebrew/sbin:/usr/local/bin:/usr/local/sbin:/usr/bin:/bin:/usr/sbin:/sbin";
 /// What Linux distributions have in common, behind the folder of the person's own programs.
-const LINUX: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const LINUX_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The usual folders, and before them those in which Codex and node were found, where the usual ones would lead to
 /// others; and what could not be found, one sentence each.
@@ -20,10 +20,10 @@ pub(super) fn path(
     home: &str,
 ) -> Result<(String, Vec<String>), ServiceError> {
     let usual = match platform {
-        Platform::MacOs => MAC_OS.to_owned(),
-        Platform::Xdg => format!("{home}/.local/bin:{LINUX}"),
+        Platform::MacOs => MACOS_PATH.to_owned(),
+        Platform::Xdg => format!("{home}/.local/bin:{LINUX_PATH}"),
     };
-    let mut folders: Vec<String> = usual.split(':').map(str::to_owned).collect();
+    let mut directories: Vec<String> = usual.split(':').map(str::to_owned).collect();
     let mut notes = Vec::new();
     let server = &config.server;
     if server.strategy == ChildStrategy::External {
@@ -35,20 +35,20 @@ pub(super) fn path(
         match find_program(command, given, &server.cwd) {
             Ok(_) if command.contains('/') => {}
             Ok(found) => {
-                let so_far = folders.join(":");
+                let so_far = directories.join(":");
                 let without = find_program(command, Some(OsStr::new(&so_far)), &server.cwd);
                 if without.is_ok_and(|other| is_same(&other, &found)) {
                     continue;
                 }
-                let folder = text(found.parent().unwrap_or(Path::new("/")))?.to_owned();
-                folders.retain(|other| *other != folder);
-                folders.insert(0, folder);
+                let directory = text(found.parent().unwrap_or(Path::new("/")))?.to_owned();
+                directories.retain(|other| *other != directory);
+                directories.insert(0, directory);
             }
             Err(error) if is_needed => notes.push(error.to_string()),
             Err(_) => {}
         }
     }
-    Ok((folders.join(":"), notes))
+    Ok((directories.join(":"), notes))
 }
 
 /// Whether two paths lead to one file.

@@ -8,27 +8,27 @@
 
 use std::path::PathBuf;
 
-use super::{Parts, ServiceError};
+use super::{ServiceError, ServiceSpec};
 
 /// How many open files are asked for at least; that many codexd would ask for itself.
-const FILES: usize = 1024;
+const MIN_OPEN_FILES: usize = 1024;
 /// How many of them are for something else than connections.
-const OWN_FILES: usize = 64;
+const RESERVED_FILES: usize = 64;
 
 /// The unit.
-pub(super) fn unit(parts: &Parts<'_>) -> Result<String, ServiceError> {
+pub(super) fn unit(spec: &ServiceSpec<'_>) -> Result<String, ServiceError> {
     // systemd takes no such path, however it is written (`string_is_safe`, measured on 252).
-    if parts.program.contains(['"', '\'', '\\']) {
+    if spec.program.contains(['"', '\'', '\\']) {
         let reason = "holds a quote or a backslash, which systemd takes in no program's path";
-        return Err(ServiceError::Path { path: PathBuf::from(parts.program), reason });
+        return Err(ServiceError::Path { path: PathBuf::from(spec.program), reason });
     }
     // Nothing is replaced in the path of a program but specifiers, so a dollar sign is not doubled (measured on 252).
-    let program = quote(parts.program);
-    let files = FILES.max(parts.connections.saturating_add(OWN_FILES));
-    let of_person = [("HOME", parts.home), ("PATH", parts.search_path.as_str())];
-    let codex_home = parts.codex_home.map(|folder| ("CODEX_HOME", folder));
-    let settings = parts.variables.iter().map(|(name, value)| (*name, value.as_str()));
-    let variables: String = of_person
+    let program = quote(spec.program);
+    let files = MIN_OPEN_FILES.max(spec.connections.saturating_add(RESERVED_FILES));
+    let user_variables = [("HOME", spec.home), ("PATH", spec.search_path.as_str())];
+    let codex_home = spec.codex_home.map(|directory| ("CODEX_HOME", directory));
+    let settings = spec.variables.iter().map(|(name, value)| (*name, value.as_str()));
+    let variables: String = user_variables
         .into_iter()
         .chain(codex_home)
         .chain(settings)

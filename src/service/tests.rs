@@ -38,27 +38,27 @@ impl Machine {
         home: &str,
         program: &str,
         search: &str,
-    ) -> Result<Service, ServiceError> {
-        let person = Person { home: home.into(), config_home: None, codex_home: self.codex_home.clone() };
-        Service::new(&self.config(search), &person, platform, Path::new(program))
+    ) -> Result<ServiceFile, ServiceError> {
+        let user = UserEnv { home: home.into(), config_home: None, codex_home: self.codex_home.clone() };
+        ServiceFile::new(&self.config(search), &user, platform, Path::new(program))
     }
 }
 
 /// Text that means something to XML, to systemd and to a shell.
-const NASTY: &str = "/o d&d/<b>$HOME %h 'q' __CODEXD__";
+const SPECIAL_CHARACTERS: &str = "/o d&d/<b>$HOME %h 'q' __CODEXD__";
 
 #[test]
 fn the_agent_holds_every_value_as_it_is() {
     let mut machine = Machine::new();
-    machine.codex_home = Some(NASTY.into());
-    machine.settings.add(&settings::AUTH_TOKEN_FILE, NASTY);
+    machine.codex_home = Some(SPECIAL_CHARACTERS.into());
+    machine.settings.add(&settings::AUTH_TOKEN_FILE, SPECIAL_CHARACTERS);
     machine.settings.add(&settings::SERVER_ARGS, "a\"b");
-    let program = format!("{NASTY}/codexd");
-    let service = machine.service(Platform::MacOs, NASTY, &program, "").unwrap();
-    assert_eq!(service.path, Path::new(NASTY).join("Library/LaunchAgents/codexd.plist"));
-    assert_eq!(service.folder, Some(Path::new(NASTY).join("Library/Logs/codexd")));
+    let program = format!("{SPECIAL_CHARACTERS}/codexd");
+    let service = machine.service(Platform::MacOs, SPECIAL_CHARACTERS, &program, "").unwrap();
+    assert_eq!(service.path, Path::new(SPECIAL_CHARACTERS).join("Library/LaunchAgents/codexd.plist"));
+    assert_eq!(service.directory, Some(Path::new(SPECIAL_CHARACTERS).join("Library/Logs/codexd")));
     let agent = plist::Value::from_reader_xml(service.text.as_bytes()).unwrap().into_dictionary().unwrap();
-    assert_eq!(agent.get("WorkingDirectory").unwrap().as_string(), Some(NASTY));
+    assert_eq!(agent.get("WorkingDirectory").unwrap().as_string(), Some(SPECIAL_CHARACTERS));
     assert_eq!(
         agent.get("ProgramArguments").unwrap().as_array().unwrap(),
         &[program.into(), plist::Value::from("start")]
@@ -66,11 +66,11 @@ fn the_agent_holds_every_value_as_it_is() {
     let variables = agent.get("EnvironmentVariables").unwrap().as_dictionary().unwrap();
     let value = |name: &str| variables.get(name).and_then(plist::Value::as_string);
     for (name, expected) in [
-        ("HOME", NASTY),
-        ("CODEX_HOME", NASTY),
-        ("PATH", search::MAC_OS),
+        ("HOME", SPECIAL_CHARACTERS),
+        ("CODEX_HOME", SPECIAL_CHARACTERS),
+        ("PATH", search::MACOS_PATH),
         ("BAA_CODEXD_LOG", "warn"),
-        ("BAA_CODEXD_AUTH_TOKEN_FILE", NASTY),
+        ("BAA_CODEXD_AUTH_TOKEN_FILE", SPECIAL_CHARACTERS),
         ("BAA_CODEXD_SERVER_ARGS", r#"["a\"b"]"#),
         ("BAA_CODEXD_STATE_DIR", machine.config("").paths.state_dir.to_str().unwrap()),
     ] {
@@ -88,8 +88,8 @@ fn the_log_filter_that_was_given_stands_in_the_agent_once() {
     ]
     .into();
     let config = Config::resolve(&machine.settings, &variables, machine.home.path()).unwrap();
-    let person = Person::of(&variables).unwrap();
-    let service = Service::new(&config, &person, Platform::MacOs, Path::new("/codexd")).unwrap();
+    let user = UserEnv::of(&variables).unwrap();
+    let service = ServiceFile::new(&config, &user, Platform::MacOs, Path::new("/codexd")).unwrap();
     assert_eq!(service.text.matches("BAA_CODEXD_LOG<").count(), 1);
     assert!(service.text.contains("<string>codexd=debug</string>") && !service.text.contains(">warn<"));
 }
@@ -98,7 +98,7 @@ fn the_log_filter_that_was_given_stands_in_the_agent_once() {
 fn the_unit_escapes_what_systemd_would_replace() {
     let mut machine = Machine::new();
     machine.settings.add(&settings::SERVER_ARGS, "50% \"x\\y\"");
-    let service = machine.service(Platform::Xdg, NASTY, "/a b/100%/$x/codexd", "").unwrap();
+    let service = machine.service(Platform::Xdg, SPECIAL_CHARACTERS, "/a b/100%/$x/codexd", "").unwrap();
     let has =
         |line: &str| assert!(service.text.lines().any(|other| other == line), "no {line} in {service:#?}");
     has(r#"ExecStart="/a b/100%%/$x/codexd" start"#);
@@ -151,12 +151,12 @@ fn the_search_path_leads_to_the_codex_and_the_node_that_were_found() {
     // Where the usual folders lead to the same ones, nothing is added.
     fs::create_dir_all(machine.home.path().join(".local/bin")).unwrap();
     for name in ["codex", "node"] {
-        let folder = if name == "codex" {
+        let directory = if name == "codex" {
             machine.home.path().join("tools")
         } else {
             machine.home.path().join("node/bin")
         };
-        std::os::unix::fs::symlink(folder.join(name), machine.home.path().join(".local/bin").join(name))
+        std::os::unix::fs::symlink(directory.join(name), machine.home.path().join(".local/bin").join(name))
             .unwrap();
     }
     assert_eq!(path(&given), (usual, vec![]));
@@ -170,34 +170,34 @@ fn the_file_is_written_when_it_has_to_be() {
     for platform in [Platform::MacOs, Platform::Xdg] {
         let one = machine.service(platform, home, "/one", "").unwrap();
         let two = machine.service(platform, home, "/two", "").unwrap();
-        assert_eq!(one.write(&disk).unwrap(), Change::Installed);
-        assert_eq!(one.write(&disk).unwrap(), Change::Unchanged);
-        assert_eq!(two.change().unwrap(), Change::Updated);
-        assert_eq!(two.write(&disk).unwrap(), Change::Updated);
+        assert_eq!(one.write(&disk).unwrap(), FileChange::Installed);
+        assert_eq!(one.write(&disk).unwrap(), FileChange::Unchanged);
+        assert_eq!(two.change().unwrap(), FileChange::Updated);
+        assert_eq!(two.write(&disk).unwrap(), FileChange::Updated);
         assert_eq!(fs::read_to_string(&one.path).unwrap(), two.text);
-        assert!(one.folder.is_none_or(|folder| folder.is_dir()));
+        assert!(one.directory.is_none_or(|directory| directory.is_dir()));
         assert_eq!((remove(&disk, &one.path).unwrap(), remove(&disk, &one.path).unwrap()), (true, false));
     }
 }
 
 /// A manager with a stand-in for its program, which writes down its calls.
 struct Recorded {
-    folder: tempfile::TempDir,
-    manager: Manager,
+    directory: tempfile::TempDir,
+    manager: ServiceManager,
 }
 
 impl Recorded {
     fn new(platform: Platform, name: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let stand_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/people/stand_ins").join(name);
-        let program = folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let stand_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cli/stand_ins").join(name);
+        let program = directory.path().join(name);
         std::os::unix::fs::symlink(stand_in, &program).unwrap();
-        Self { manager: Manager::new(platform, program, 501), folder }
+        Self { manager: ServiceManager::new(platform, program, 501), directory }
     }
 
     /// The calls since the last look.
     fn calls(&self) -> Vec<String> {
-        let path = self.folder.path().join("calls");
+        let path = self.directory.path().join("calls");
         let calls = fs::read_to_string(&path).unwrap_or_default();
         let _ = fs::remove_file(path);
         calls.lines().map(str::to_owned).collect()
@@ -208,16 +208,16 @@ impl Recorded {
 async fn launchd_is_given_the_agent_anew_when_the_file_changed() {
     let recorded = Recorded::new(Platform::MacOs, "launchctl");
     let (manager, file) = (&recorded.manager, Path::new("/a b/codexd.plist"));
-    manager.load(file, Change::Installed).await.unwrap();
+    manager.load(file, FileChange::Installed).await.unwrap();
     let put_in = ["enable gui/501/codexd", "bootstrap gui/501 /a b/codexd.plist"];
     let looked = ["print gui/501", "print gui/501/codexd"];
     assert_eq!(recorded.calls(), [looked, put_in].concat());
 
-    manager.load(file, Change::Unchanged).await.unwrap();
+    manager.load(file, FileChange::Unchanged).await.unwrap();
     assert_eq!(recorded.calls(), [looked.as_slice(), &["kickstart gui/501/codexd"]].concat());
 
     let taken_out = ["bootout gui/501/codexd", "print gui/501/codexd", "print gui/501/codexd"];
-    manager.load(file, Change::Updated).await.unwrap();
+    manager.load(file, FileChange::Updated).await.unwrap();
     assert_eq!(recorded.calls(), [looked.as_slice(), &taken_out, &put_in].concat());
 
     let state = manager.state().await.unwrap();
@@ -225,26 +225,27 @@ async fn launchd_is_given_the_agent_anew_when_the_file_changed() {
     assert_eq!((state.failed, state.last_exit), (false, None));
     recorded.calls();
     manager.unload().await.unwrap();
-    manager.forget().await.unwrap();
+    manager.reload().await.unwrap();
     assert_eq!(recorded.calls(), [looked.as_slice(), &taken_out].concat());
-    assert_eq!(manager.state().await.unwrap(), State::default());
+    assert_eq!(manager.state().await.unwrap(), ServiceState::default());
     manager.unload().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_manager_that_is_not_there_is_told_from_one_that_refuses() {
-    let nowhere = Manager::new(Platform::MacOs, "/nonexistent/launchctl".into(), 501);
+    let nowhere = ServiceManager::new(Platform::MacOs, "/nonexistent/launchctl".into(), 501);
     let absent = nowhere.state().await.unwrap_err();
     assert_eq!(absent, ManagerError::Absent("there is no launchctl in PATH".to_owned()));
 
     let recorded = Recorded::new(Platform::Xdg, "systemctl");
-    fs::write(recorded.folder.path().join("no-bus"), "").unwrap();
-    let absent = recorded.manager.load(Path::new("/unit"), Change::Installed).await.unwrap_err();
+    fs::write(recorded.directory.path().join("no-bus"), "").unwrap();
+    let absent = recorded.manager.load(Path::new("/unit"), FileChange::Installed).await.unwrap_err();
     assert_eq!(absent, ManagerError::Absent("Failed to connect to bus: No medium found".to_owned()));
-    fs::remove_file(recorded.folder.path().join("no-bus")).unwrap();
+    fs::remove_file(recorded.directory.path().join("no-bus")).unwrap();
 
-    fs::write(recorded.folder.path().join("refuse"), "").unwrap();
-    let refused = recorded.manager.load(Path::new("/unit"), Change::Installed).await.unwrap_err().to_string();
+    fs::write(recorded.directory.path().join("refuse"), "").unwrap();
+    let refused =
+        recorded.manager.load(Path::new("/unit"), FileChange::Installed).await.unwrap_err().to_string();
     assert_eq!(refused, "`systemctl --user restart codexd.service` failed: Job for codexd.service failed.");
     let state = recorded.manager.state().await.unwrap();
     assert_eq!((state.failed, state.running, state.last_exit.as_deref()), (true, false, Some("exit code 2")));

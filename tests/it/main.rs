@@ -7,6 +7,7 @@
 mod api;
 #[cfg(target_os = "linux")]
 mod blocking;
+mod cli;
 mod commands;
 mod door;
 mod duplex;
@@ -16,7 +17,6 @@ mod http;
 mod lifecycle;
 mod metrics;
 mod page;
-mod people;
 mod real;
 mod sessions;
 mod streams;

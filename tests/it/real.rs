@@ -1,13 +1,13 @@
 //! codexd with the real app-server behind it, and the offline model behind that.
 
 mod app_server;
+mod cli;
 mod duplex;
 mod external;
 mod health;
 mod held;
 mod lifecycle;
 mod long_lines;
-mod people;
 #[cfg(target_os = "linux")]
 mod sandbox;
 mod sessions;

@@ -4,22 +4,24 @@ use std::collections::{HashMap, VecDeque};
 
 use serde_json::{Value, json};
 
-use super::keyboard::{Keyboard, show_typing};
-use crate::commands::client::ClientError;
-use crate::commands::context::Caller;
+use super::terminal_input::{TerminalInput, restore_echo};
+use crate::client::ClientError;
+use crate::commands::api::request_path;
+use crate::commands::context::CommandContext;
+use crate::commands::failure::Failure;
 use crate::commands::questions::{self, Question};
-use crate::commands::requests::{chosen, path};
-use crate::commands::terminal::{STRONG, WAITING, harmless, indented};
-use crate::commands::{Failure, format, output};
+use crate::commands::requests::chosen;
+use crate::commands::terminal::{STRONG, WAITING, sanitize_and_indent, sanitize_for_terminal};
+use crate::commands::{format, output};
 
 /// The requests of a turn, one of which is asked at a time.
 pub(super) struct Approvals<'a> {
-    caller: &'a Caller,
+    context: &'a CommandContext,
     /// Opened at the first request.
-    keyboard: Option<Keyboard>,
-    has_looked: bool,
+    input: Option<TerminalInput>,
+    has_opened_terminal: bool,
     /// Those that somebody else was told to answer, by their names.
-    told: Vec<Value>,
+    reported: Vec<Value>,
     /// Those that wait, the one that is asked first.
     waiting: VecDeque<Value>,
     is_asking: bool,
@@ -33,12 +35,12 @@ pub(super) struct Approvals<'a> {
 
 impl<'a> Approvals<'a> {
     /// `keyboard` is the one that is open already: two would each get some of the lines.
-    pub(super) fn new(caller: &'a Caller, keyboard: Option<Keyboard>) -> Self {
+    pub(super) fn new(context: &'a CommandContext, input: Option<TerminalInput>) -> Self {
         Self {
-            caller,
-            has_looked: keyboard.is_some(),
-            keyboard,
-            told: Vec::new(),
+            context,
+            has_opened_terminal: input.is_some(),
+            input,
+            reported: Vec::new(),
             waiting: VecDeque::new(),
             is_asking: false,
             changes: HashMap::new(),
@@ -48,39 +50,39 @@ impl<'a> Approvals<'a> {
     }
 
     /// A patch begins, which may be asked about.
-    pub(super) fn patch_began(&mut self, item: &Value) {
+    pub(super) fn add_patch(&mut self, item: &Value) {
         if let Some(id) = item["id"].as_str() {
             self.changes.insert(id.to_owned(), format::each_change(&item["changes"]));
         }
     }
 
     /// A patch is over.
-    pub(super) fn patch_ended(&mut self, item: &Value) {
+    pub(super) fn remove_patch(&mut self, item: &Value) {
         self.changes.remove(item["id"].as_str().unwrap_or_default());
     }
 
     /// The files that a request is about, whole and one a line.
     fn files(&self, request: &Value) -> String {
         let changes = self.changes.get(request["params"]["itemId"].as_str().unwrap_or_default());
-        changes.into_iter().flatten().map(|change| format!("  {}\n", harmless(change))).collect()
+        changes.into_iter().flatten().map(|change| format!("  {}\n", sanitize_for_terminal(change))).collect()
     }
 
     /// Codex asks something.
-    pub(super) fn opened(&mut self, request: &Value) {
+    pub(super) fn add_request(&mut self, request: &Value) {
         let id = &request["requestId"];
-        if !self.told.contains(id) && !self.waiting.iter().any(|known| known["requestId"] == *id) {
+        if !self.reported.contains(id) && !self.waiting.iter().any(|known| known["requestId"] == *id) {
             self.waiting.push_back(request.clone());
         }
     }
 
     /// Those that wait here and are none of these, which are all that wait.
-    pub(super) fn besides(&self, pending: &[Value]) -> Vec<Value> {
+    pub(super) fn no_longer_pending(&self, pending: &[Value]) -> Vec<Value> {
         let is_over = |id: &&Value| !pending.iter().any(|request| request["requestId"] == **id);
         self.waiting.iter().map(|request| &request["requestId"]).filter(is_over).cloned().collect()
     }
 
     /// Something that was asked is over; a sentence when somebody else ended what was being asked.
-    pub(super) fn resolved(&mut self, detail: &Value) -> Option<String> {
+    pub(super) fn remove_request(&mut self, detail: &Value) -> Option<String> {
         let place = self.waiting.iter().position(|known| known["requestId"] == detail["requestId"])?;
         self.waiting.remove(place);
         self.is_undelivered &= place != 0;
@@ -99,12 +101,12 @@ impl<'a> Approvals<'a> {
     }
 
     /// The daemon is there again, and takes what it did not take before.
-    pub(super) fn back(&mut self) {
+    pub(super) fn on_reconnect(&mut self) {
         self.is_undelivered = false;
     }
 
     /// Whether there is a question to ask now.
-    pub(super) fn has_news(&self) -> bool {
+    pub(super) fn has_unasked(&self) -> bool {
         !self.is_asking && !self.is_undelivered && !self.waiting.is_empty()
     }
 
@@ -115,106 +117,112 @@ impl<'a> Approvals<'a> {
 
     /// What was asked is over.
     fn asked(&mut self) {
-        show_typing();
+        restore_echo();
         self.is_asking = false;
         self.answers.clear();
     }
 
     /// Asks the next question, or says how it can be answered where nobody can be asked.
-    pub(super) fn ask(&mut self) {
-        if !std::mem::replace(&mut self.has_looked, true) && self.caller.stderr.is_terminal {
-            self.keyboard = Keyboard::open();
+    pub(super) fn ask_next(&mut self) {
+        if !std::mem::replace(&mut self.has_opened_terminal, true) && self.context.stderr.is_terminal {
+            self.input = TerminalInput::open();
         }
-        match &mut self.keyboard {
-            None => self.tell(),
-            Some(keyboard) => {
+        match &mut self.input {
+            None => self.report_all(),
+            Some(input) => {
                 // What was typed before it could be seen is no answer to it.
-                keyboard.forget();
+                input.discard_pending();
                 self.is_asking = true;
-                self.show();
+                self.show_prompt();
             }
         }
     }
 
     /// Tells of all questions that wait, on stderr.
-    fn tell(&mut self) {
+    fn report_all(&mut self) {
         for request in std::mem::take(&mut self.waiting) {
             let id = request["requestId"].as_str().unwrap_or_default();
             let questions = questions::of(&request);
             let answer = " --answer …".repeat(questions.len());
-            self.caller.note(&format!(
+            self.context.print_note(&format!(
                 "Codex asks to {}; answer with {} or {}, or it is declined at {}.",
                 format::request(&request),
-                self.caller.command(&format!("approve {id}{answer}")),
-                self.caller.command(&format!("decline {id}")),
+                self.context.command_line(&format!("approve {id}{answer}")),
+                self.context.command_line(&format!("decline {id}")),
                 request["expiresAt"].as_str().unwrap_or("some time"),
             ));
-            output::write_aside(&self.files(&request));
-            self.told.push(request["requestId"].clone());
+            output::write_stderr(&self.files(&request));
+            self.reported.push(request["requestId"].clone());
         }
     }
 
     /// Shows the question that is open.
-    pub(super) fn show(&self) {
+    pub(super) fn show_prompt(&self) {
         let Some(request) = self.waiting.front() else { return };
         if let Some(question) = questions::of(request).get(self.answers.len()) {
             return self.show_question(question);
         }
-        let screen = &self.caller.stderr;
+        let screen = &self.context.stderr;
         // The whole of it: what is cut off might be what matters.
-        let asked = indented(&format::request(request));
+        let asked = sanitize_and_indent(&format::request(request));
         let mut text = screen.paint(WAITING, &format!("Codex asks to {asked}")) + "\n";
         if let Some(folder) = request["params"]["cwd"].as_str() {
-            text.push_str(&format!("  in {}\n", harmless(folder)));
+            text.push_str(&format!("  in {}\n", sanitize_for_terminal(folder)));
         }
         text.push_str(&self.files(request));
         let decisions = format::decisions(request);
         for (number, decision) in (1..).zip(&decisions) {
-            text.push_str(&format!("  {number}  {}\n", harmless(&format::decision_explained(decision))));
+            text.push_str(&format!(
+                "  {number}  {}\n",
+                sanitize_for_terminal(&format::decision_explained(decision))
+            ));
         }
         text.push_str(&screen.paint(STRONG, &format!("Your decision, 1 to {}: ", decisions.len())));
-        output::write_aside(&text);
+        output::write_stderr(&text);
     }
 
     fn show_question(&self, question: &Question) {
-        let screen = &self.caller.stderr;
-        let asked = indented(&question.text);
+        let screen = &self.context.stderr;
+        let asked = sanitize_and_indent(&question.text);
         let mut text = screen.paint(WAITING, &format!("Codex asks: {asked}")) + "\n";
         for (number, (label, description)) in (1..).zip(&question.options) {
             let description = if description.is_empty() { String::new() } else { format!(": {description}") };
-            text.push_str(&format!("  {number}  {}\n", harmless(&format!("{label}{description}"))));
+            text.push_str(&format!(
+                "  {number}  {}\n",
+                sanitize_for_terminal(&format!("{label}{description}"))
+            ));
         }
-        let is_hidden = question.is_secret && self.keyboard.as_ref().is_some_and(Keyboard::hide_typing);
+        let is_hidden = question.is_secret && self.input.as_ref().is_some_and(TerminalInput::disable_echo);
         let ask = match (question.options.len(), is_hidden) {
             (0, false) => "Your answer, or nothing to decline: ".to_owned(),
             (0, true) => "Your answer, which is not shown, or nothing to decline: ".to_owned(),
             (count, _) => format!("Your answer, 1 to {count} or your own words, or nothing to decline: "),
         };
         text.push_str(&screen.paint(STRONG, &ask));
-        output::write_aside(&text);
+        output::write_stderr(&text);
     }
 
     /// What is typed while a question is asked, `None` at the end of the terminal; never when there is no question.
-    pub(super) async fn line(&mut self) -> Option<String> {
-        match &mut self.keyboard {
-            Some(keyboard) if self.is_asking => keyboard.line().await,
+    pub(super) async fn next_line(&mut self) -> Option<String> {
+        match &mut self.input {
+            Some(input) if self.is_asking => input.next_line().await,
             _ => std::future::pending().await,
         }
     }
 
     /// Takes what was typed: the number of a decision or its word, or the answer to a question.
-    pub(super) async fn typed(&mut self, line: Option<String>) -> Result<(), Failure> {
+    pub(super) async fn handle_line(&mut self, line: Option<String>) -> Result<(), Failure> {
         let Some(request) = self.waiting.front() else { return Ok(()) };
         let Some(line) = line else {
-            output::write_aside("\n");
+            output::write_stderr("\n");
             self.asked();
-            self.keyboard = None;
-            self.tell();
+            self.input = None;
+            self.report_all();
             return Ok(());
         };
         let questions = questions::of(request);
         if let Some(question) = questions.get(self.answers.len()) {
-            show_typing();
+            restore_echo();
             if line.trim().is_empty() {
                 return self.answer(&json!({ "decision": "decline" })).await;
             }
@@ -222,14 +230,14 @@ impl<'a> Approvals<'a> {
             if self.answers.len() == questions.len() {
                 return self.answer(&questions::result(&questions, &self.answers)).await;
             }
-            self.show();
+            self.show_prompt();
             return Ok(());
         }
         let decisions = format::decisions(request);
         let by_number = questions::by_number(line.trim(), &decisions);
         let Some(decision) = by_number.or_else(|| chosen(&decisions, line.trim())) else {
             let ask = format!("One of the numbers 1 to {}, or its word: ", decisions.len());
-            output::write_aside(&self.caller.stderr.paint(STRONG, &ask));
+            output::write_stderr(&self.context.stderr.paint(STRONG, &ask));
             return Ok(());
         };
         self.answer(&json!({ "decision": decision })).await
@@ -240,17 +248,17 @@ impl<'a> Approvals<'a> {
         self.asked();
         let Some(request) = self.waiting.front() else { return Ok(()) };
         let id = request["requestId"].as_str().unwrap_or_default();
-        match self.caller.client.post(&path(id), body).await {
+        match self.context.client.post(&request_path(id), body).await {
             Ok(_) => {}
             Err(error) if error.code() == "already_resolved" => {
-                self.caller.note("It was answered elsewhere before.");
+                self.context.print_note("It was answered elsewhere before.");
             }
             Err(error) if matches!(error, ClientError::Token(_)) || error.code() == "unauthorized" => {
                 return Err(error.into());
             }
             Err(error) => {
                 let why = error.to_string();
-                self.caller.note(&format!(
+                self.context.print_note(&format!(
                     "The answer could not be delivered: {}; it is asked for again when codexd is back.",
                     why.trim_end_matches('.')
                 ));

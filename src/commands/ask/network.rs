@@ -6,24 +6,24 @@ use tokio::time::Instant;
 
 /// What is known of it.
 #[derive(Debug, Default)]
-pub(super) struct Network {
+pub(super) struct NetworkMonitor {
     /// How long it may be missing; `None` for ever.
     pub(super) limit: Option<Duration>,
     /// Since when it is missing.
-    missing_since: Option<Instant>,
+    unreachable_since: Option<Instant>,
     /// That the turn was given up for it, as a sentence.
     pub(super) given_up: Option<String>,
 }
 
-impl Network {
+impl NetworkMonitor {
     /// Something was heard of the turn: that the model cannot be reached, or anything else.
-    pub(super) fn heard(&mut self, is_missing: bool) {
-        self.missing_since = is_missing.then(|| self.missing_since.unwrap_or_else(Instant::now));
+    pub(super) fn update(&mut self, is_missing: bool) {
+        self.unreachable_since = is_missing.then(|| self.unreachable_since.unwrap_or_else(Instant::now));
     }
 
     /// Waits until the turn is to be given up; for ever where it is not.
-    pub(super) async fn is_given_up(&self) {
-        match (self.missing_since, self.limit) {
+    pub(super) async fn wait_for_timeout(&self) {
+        match (self.unreachable_since, self.limit) {
             (Some(since), Some(limit)) if self.given_up.is_none() => {
                 tokio::time::sleep_until(since + limit).await;
             }

@@ -2,26 +2,27 @@
 
 use std::io::ErrorKind;
 
-use crate::commands::context::Caller;
-use crate::commands::terminal::{FAINT, harmless_lines};
-use crate::commands::{Failure, output};
+use crate::commands::context::CommandContext;
+use crate::commands::failure::Failure;
+use crate::commands::output;
+use crate::commands::terminal::{FAINT, sanitize_lines_for_terminal};
 
 /// The answer as far as it was written.
-pub(in crate::commands) struct Page<'a> {
-    caller: &'a Caller,
+pub(in crate::commands) struct AnswerPrinter<'a> {
+    context: &'a CommandContext,
     /// The message that is being written, and what was written of it.
     message: Option<(String, String)>,
     /// Whether stdout stands at the beginning of a line.
-    at_beginning: bool,
+    at_line_start: bool,
     /// Whether somebody reads stdout, as far as it is known.
     has_reader: bool,
     /// Whether a question stands in the last line of the terminal, and its answer is typed behind it.
     has_prompt: bool,
 }
 
-impl<'a> Page<'a> {
-    pub(in crate::commands) fn new(caller: &'a Caller) -> Self {
-        Self { caller, message: None, at_beginning: true, has_reader: true, has_prompt: false }
+impl<'a> AnswerPrinter<'a> {
+    pub(in crate::commands) fn new(context: &'a CommandContext) -> Self {
+        Self { context, message: None, at_line_start: true, has_reader: true, has_prompt: false }
     }
 
     /// Whether somebody may still read the answer; without a reader what is written of it is dropped.
@@ -40,8 +41,8 @@ impl<'a> Page<'a> {
     }
 
     /// Writes a piece of a message of the agent.
-    pub(in crate::commands) fn piece(&mut self, message_id: &str, text: &str) -> Result<(), Failure> {
-        if self.caller.json {
+    pub(in crate::commands) fn print_delta(&mut self, message_id: &str, text: &str) -> Result<(), Failure> {
+        if self.context.json {
             return Ok(());
         }
         let is_same = self.message.as_ref().is_some_and(|(id, _)| id == message_id);
@@ -59,39 +60,39 @@ impl<'a> Page<'a> {
     }
 
     /// Writes what is missing of a message that is over.
-    pub(in crate::commands) fn whole(&mut self, message_id: &str, text: &str) -> Result<(), Failure> {
+    pub(in crate::commands) fn print_rest(&mut self, message_id: &str, text: &str) -> Result<(), Failure> {
         let rest = match &self.message {
             Some((id, written)) if id == message_id => text.strip_prefix(written.as_str()),
             _ => Some(text),
         };
         match rest {
             Some("") | None => Ok(()),
-            Some(rest) => self.piece(message_id, rest),
+            Some(rest) => self.print_delta(message_id, rest),
         }
     }
 
     /// Writes a line that is no part of the answer.
-    pub(in crate::commands) fn aside(&mut self, line: &str) -> Result<(), Failure> {
-        self.make_room()?;
-        let screen = &self.caller.stderr;
-        output::complain(&screen.paint(FAINT, &screen.line(line)));
+    pub(in crate::commands) fn print_note(&mut self, line: &str) -> Result<(), Failure> {
+        self.start_stderr_line()?;
+        let screen = &self.context.stderr;
+        output::print_error(&screen.paint(FAINT, &screen.line(line)));
         Ok(())
     }
 
     /// Sees that what comes next on stderr does not stand in a line of the answer, or behind a question.
-    pub(in crate::commands) fn make_room(&mut self) -> Result<(), Failure> {
-        self.leave_prompt();
-        if self.caller.stdout.is_terminal { self.end_line() } else { Ok(()) }
+    pub(in crate::commands) fn start_stderr_line(&mut self) -> Result<(), Failure> {
+        self.end_prompt_line();
+        if self.context.stdout.is_terminal { self.end_line() } else { Ok(()) }
     }
 
     /// Ends the line of the answer, if one was begun.
     pub(in crate::commands) fn end_line(&mut self) -> Result<(), Failure> {
-        if self.at_beginning { Ok(()) } else { self.write("\n") }
+        if self.at_line_start { Ok(()) } else { self.write("\n") }
     }
 
-    fn leave_prompt(&mut self) {
+    fn end_prompt_line(&mut self) {
         if std::mem::take(&mut self.has_prompt) {
-            output::write_aside("\n");
+            output::write_stderr("\n");
         }
     }
 
@@ -99,13 +100,13 @@ impl<'a> Page<'a> {
         if text.is_empty() || !self.has_reader {
             return Ok(());
         }
-        if self.caller.stdout.is_terminal {
-            self.leave_prompt();
+        if self.context.stdout.is_terminal {
+            self.end_prompt_line();
         }
-        self.at_beginning = text.ends_with('\n');
-        let written = match self.caller.stdout.is_terminal {
-            true => output::write(&harmless_lines(text)),
-            false => output::write(text),
+        self.at_line_start = text.ends_with('\n');
+        let written = match self.context.stdout.is_terminal {
+            true => output::write_stdout(&sanitize_lines_for_terminal(text)),
+            false => output::write_stdout(text),
         };
         match written {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {

@@ -3,11 +3,12 @@
 use serde_json::{Map, Value};
 use tokio::sync::watch;
 
-use super::keyboard::Keyboard;
-use crate::commands::client::ClientError;
-use crate::commands::context::Caller;
-use crate::commands::terminal::{STRONG, WAITING, harmless};
-use crate::commands::{Failure, output};
+use super::terminal_input::TerminalInput;
+use crate::client::ClientError;
+use crate::commands::context::CommandContext;
+use crate::commands::failure::Failure;
+use crate::commands::output;
+use crate::commands::terminal::{STRONG, WAITING, sanitize_for_terminal};
 
 const SESSIONS: &str = "/v1/codexd/sessions";
 
@@ -17,26 +18,26 @@ const SESSIONS: &str = "/v1/codexd/sessions";
 /// the question is answered there is no session. Without a terminal nothing is asked, and an earlier answer does not
 /// count, so that scripts work as the command line says.
 pub(super) async fn create(
-    caller: &Caller,
+    context: &CommandContext,
     mut body: Map<String, Value>,
     interrupts: &mut watch::Receiver<bool>,
-) -> Result<Option<(Value, Option<Keyboard>)>, Failure> {
-    let has_terminal = caller.stderr.is_terminal && Keyboard::is_there();
+) -> Result<Option<(Value, Option<TerminalInput>)>, Failure> {
+    let has_terminal = context.stderr.is_terminal && TerminalInput::is_available();
     if body.contains_key("trust") || !has_terminal {
-        return Ok(Some((caller.client.post(SESSIONS, &body.into()).await?, None)));
+        return Ok(Some((context.client.post(SESSIONS, &body.into()).await?, None)));
     }
     body.insert("trust".to_owned(), "ask".into());
-    let details = match caller.client.post(SESSIONS, &body.clone().into()).await {
+    let details = match context.client.post(SESSIONS, &body.clone().into()).await {
         Ok(created) => return Ok(Some((created, None))),
         Err(ClientError::Refused { code, details, .. }) if code == "trust_undecided" => details,
         Err(error) => return Err(error.into()),
     };
-    let mut keyboard = Keyboard::open();
-    let answer = match &mut keyboard {
-        Some(keyboard) => tokio::select! {
-            answer = ask(caller, keyboard, &details) => answer,
+    let mut input = TerminalInput::open();
+    let answer = match &mut input {
+        Some(input) => tokio::select! {
+            answer = ask(context, input, &details) => answer,
             _ = interrupts.wait_for(|is_interrupted| *is_interrupted) => {
-                output::write_aside("\n");
+                output::write_stderr("\n");
                 return Ok(None);
             }
         },
@@ -47,17 +48,17 @@ pub(super) async fn create(
         // No answer: not trusted this time, and asked again the next time.
         None => {
             body.remove("trust");
-            keyboard = None;
+            input = None;
         }
     }
-    Ok(Some((caller.client.post(SESSIONS, &body.into()).await?, keyboard)))
+    Ok(Some((context.client.post(SESSIONS, &body.into()).await?, input)))
 }
 
 /// Asks until the answer is yes or no, which an empty line is; `None` at the end of the terminal.
-async fn ask(caller: &Caller, keyboard: &mut Keyboard, details: &Value) -> Option<bool> {
-    let screen = &caller.stderr;
+async fn ask(context: &CommandContext, input: &mut TerminalInput, details: &Value) -> Option<bool> {
+    let screen = &context.stderr;
     let left_out = details["leftOut"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let left_out = harmless(&left_out.collect::<Vec<_>>().join(", "));
+    let left_out = sanitize_for_terminal(&left_out.collect::<Vec<_>>().join(", "));
     let asked = format!("This directory has its own Codex configuration ({left_out}). Trust it? [y/N] ");
     let text = format!(
         "If it is trusted, its MCP servers and hooks run commands as you, outside of the sandbox.\n\
@@ -65,17 +66,17 @@ async fn ask(caller: &Caller, keyboard: &mut Keyboard, details: &Value) -> Optio
         screen.paint(WAITING, &asked)
     );
     // What was typed before it could be seen is no answer to it.
-    keyboard.forget();
-    output::write_aside(&text);
+    input.discard_pending();
+    output::write_stderr(&text);
     loop {
-        let Some(line) = keyboard.line().await else {
-            output::write_aside("\n");
+        let Some(line) = input.next_line().await else {
+            output::write_stderr("\n");
             return None;
         };
         match line.trim().to_lowercase().as_str() {
             "y" | "yes" => return Some(true),
             "" | "n" | "no" => return Some(false),
-            _ => output::write_aside(&screen.paint(STRONG, "y or n: ")),
+            _ => output::write_stderr(&screen.paint(STRONG, "y or n: ")),
         }
     }
 }

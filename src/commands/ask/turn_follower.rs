@@ -8,34 +8,35 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::approvals::Approvals;
-use super::keyboard::Keyboard;
-use super::network::Network;
-use crate::commands::ask::printer::Page;
-use crate::commands::client::{Client, ClientError, EventStream, Filter, Heard, escaped};
-use crate::commands::context::Caller;
-use crate::commands::sessions::path;
-use crate::commands::{Failure, format, requests};
+use super::network::NetworkMonitor;
+use super::terminal_input::TerminalInput;
+use crate::client::{ClientError, DaemonClient, EventFilter, EventStream, StreamItem, percent_encode};
+use crate::commands::api::{session_path, turn_path};
+use crate::commands::ask::printer::AnswerPrinter;
+use crate::commands::context::CommandContext;
+use crate::commands::failure::Failure;
+use crate::commands::{format, requests};
 use crate::daemon::is_offline;
 
 /// How many characters of an error are shown.
-const QUOTED: usize = 300;
+const MAX_ERROR_CHARS: usize = 300;
 /// How long a daemon that is gone is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+const RECONNECT_LIMIT: Duration = Duration::from_secs(60);
 /// How much later than the end of the reader an interrupt may come that ended the reader.
-const RACE: Duration = Duration::from_millis(100);
+const SIGINT_AFTER_CLOSED_STDOUT: Duration = Duration::from_millis(100);
 
 /// How far a turn has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::commands) enum Turn {
+pub(in crate::commands) enum TurnState {
     /// It waits under this name.
     Queued(String),
     /// It has this name.
-    Begun(String),
+    Started(String),
 }
 
 /// How a turn ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::commands) enum Fate {
+pub(in crate::commands) enum TurnOutcome {
     Completed,
     Interrupted,
     /// It waited, and was taken back before it began.
@@ -44,7 +45,7 @@ pub(in crate::commands) enum Fate {
     Failed(Option<String>),
 }
 
-impl Fate {
+impl TurnOutcome {
     /// From the word of the app-server; `None` while the turn goes on.
     fn of(status: &str, error: Option<String>) -> Option<Self> {
         Some(match status {
@@ -57,48 +58,48 @@ impl Fate {
     }
 }
 
-pub(in crate::commands) struct Conversation<'a> {
-    caller: &'a Caller,
+pub(in crate::commands) struct TurnFollower<'a> {
+    context: &'a CommandContext,
     session_id: String,
-    turn: Turn,
+    turn: TurnState,
     events: EventStream,
-    page: Page<'a>,
+    printer: AnswerPrinter<'a>,
     approvals: Approvals<'a>,
     /// What went wrong last.
     error: Option<String>,
     /// The interrupt that is under way.
-    interrupting: Option<JoinHandle<Result<Value, ClientError>>>,
+    pending_interrupt: Option<JoinHandle<Result<Value, ClientError>>>,
     /// Whether the turn is to be interrupted.
-    is_unwanted: bool,
-    network: Network,
+    interrupt_requested: bool,
+    network: NetworkMonitor,
     /// The MCP servers of which it was said that they did not start.
     mcp_servers: HashSet<String>,
     /// Why the queue is held in which the turn waits, as it was told last.
     held: Option<String>,
 }
 
-impl<'a> Conversation<'a> {
+impl<'a> TurnFollower<'a> {
     /// A turn of which something may have been said after this cursor; `keyboard` is the one that is open already.
     pub(in crate::commands) fn new(
-        caller: &'a Caller,
+        context: &'a CommandContext,
         session_id: &str,
-        turn: Turn,
+        turn: TurnState,
         cursor: String,
-        keyboard: Option<Keyboard>,
+        input: Option<TerminalInput>,
     ) -> Self {
-        let filter = Filter { session_id: Some(session_id.to_owned()), types: Vec::new() };
+        let filter = EventFilter { session_id: Some(session_id.to_owned()), types: Vec::new() };
         Self {
-            caller,
+            context,
             session_id: session_id.to_owned(),
             turn,
             // From here on a daemon that goes away is waited for, because the turn is its own.
-            events: EventStream::new(&caller.client, filter, cursor, Some(PATIENCE)),
-            page: Page::new(caller),
-            approvals: Approvals::new(caller, keyboard),
+            events: EventStream::new(&context.client, filter, cursor, Some(RECONNECT_LIMIT)),
+            printer: AnswerPrinter::new(context),
+            approvals: Approvals::new(context, input),
             error: None,
-            interrupting: None,
-            is_unwanted: false,
-            network: Network::default(),
+            pending_interrupt: None,
+            interrupt_requested: false,
+            network: NetworkMonitor::default(),
             mcp_servers: HashSet::new(),
             held: None,
         }
@@ -107,20 +108,20 @@ impl<'a> Conversation<'a> {
     /// The name of the turn, once it has one.
     pub(in crate::commands) fn turn_id(&self) -> Option<&str> {
         match &self.turn {
-            Turn::Begun(turn_id) => Some(turn_id),
-            Turn::Queued(_) => None,
+            TurnState::Started(turn_id) => Some(turn_id),
+            TurnState::Queued(_) => None,
         }
     }
 
     /// Gives the turn up when it reaches no network for so many seconds; 0 for never.
-    pub(in crate::commands) fn give_up_after(&mut self, seconds: u64) {
+    pub(in crate::commands) fn set_network_timeout(&mut self, seconds: u64) {
         self.network.limit = (seconds > 0).then(|| Duration::from_secs(seconds));
     }
 
     /// Tells of the MCP servers that did not start before anything was heard.
-    pub(in crate::commands) async fn look_for_mcp_servers(&mut self) -> Result<(), Failure> {
+    pub(in crate::commands) async fn report_failed_mcp_servers(&mut self) -> Result<(), Failure> {
         // A daemon that is gone by now is waited for by what comes next.
-        let session = self.caller.client.get(&path(&self.session_id)).await.unwrap_or_default();
+        let session = self.context.client.get(&session_path(&self.session_id)).await.unwrap_or_default();
         for server in session["mcpServers"].as_array().into_iter().flatten() {
             self.mcp_server_failed(server)?;
         }
@@ -132,138 +133,138 @@ impl<'a> Conversation<'a> {
         if !self.mcp_servers.insert(text("name").to_owned()) {
             return Ok(());
         }
-        let error: String = text("error").chars().take(QUOTED).collect();
-        self.page.make_room()?;
-        self.caller.note(&format!("MCP server \"{}\" did not start: {error}", text("name")));
+        let error: String = text("error").chars().take(MAX_ERROR_CHARS).collect();
+        self.printer.start_stderr_line()?;
+        self.context.print_note(&format!("MCP server \"{}\" did not start: {error}", text("name")));
         Ok(())
     }
 
     /// The network has been missing for too long.
     fn give_up(&mut self) -> Result<(), Failure> {
-        self.page.make_room()?;
+        self.printer.start_stderr_line()?;
         self.network.give_up();
-        self.is_unwanted = true;
+        self.interrupt_requested = true;
         self.interrupt();
         Ok(())
     }
 
     /// Takes up the requests that wait, of which the events did not tell, and drops those that do not wait any more.
-    pub(in crate::commands) async fn look_for_requests(&mut self) -> Result<(), Failure> {
-        let pending = requests::waiting(self.caller, &self.session_id).await?;
-        for id in self.approvals.besides(&pending) {
-            if let Some(word) = self.approvals.resolved(&json!({ "requestId": id })) {
-                self.page.aside(&word)?;
+    pub(in crate::commands) async fn sync_requests(&mut self) -> Result<(), Failure> {
+        let pending = requests::pending_in_session(self.context, &self.session_id).await?;
+        for id in self.approvals.no_longer_pending(&pending) {
+            if let Some(word) = self.approvals.remove_request(&json!({ "requestId": id })) {
+                self.printer.print_note(&word)?;
             }
         }
         for request in pending {
             if [&request["turnId"], &request["rootTurnId"]].iter().any(|id| id.as_str() == self.turn_id()) {
-                self.approvals.opened(&request);
+                self.approvals.add_request(&request);
             }
         }
         Ok(())
     }
 
     /// Tells why the queue is held in which the turn waits, if it is: that may have been so before.
-    pub(in crate::commands) async fn look_at_queue(&mut self) -> Result<(), Failure> {
+    pub(in crate::commands) async fn report_queue(&mut self) -> Result<(), Failure> {
         if self.turn_id().is_some() {
             return Ok(());
         }
-        let session = self.caller.client.get(&path(&self.session_id)).await?["session"].take();
-        self.held(&session["held"])
+        let session = self.context.client.get(&session_path(&self.session_id)).await?["session"].take();
+        self.report_held(&session["held"])
     }
 
     /// Tells why the queue is held, once.
-    fn held(&mut self, held: &Value) -> Result<(), Failure> {
+    fn report_held(&mut self, held: &Value) -> Result<(), Failure> {
         let reason = held["reason"].as_str().map(str::to_owned);
         if let Some(reason) = reason.as_ref().filter(|_| self.held != reason) {
             let until = held["until"].as_str().map(|until| format!(" (until {until})")).unwrap_or_default();
-            let resume = self.caller.command(&format!("resume-queue {}", self.session_id));
+            let resume = self.context.command_line(&format!("resume-queue {}", self.session_id));
             let next = match held["automatic"].as_bool() {
                 Some(true) => format!("it goes on by itself when that is over, or with \"{resume}\""),
                 _ => format!("go on with \"{resume}\""),
             };
-            self.page.aside(&format!("the queue is held{until}: {reason} — {next}"))?;
+            self.printer.print_note(&format!("the queue is held{until}: {reason} — {next}"))?;
         }
         self.held = reason;
         Ok(())
     }
 
     /// Shows what happens until the turn has ended.
-    pub(in crate::commands) async fn until_its_end(
+    pub(in crate::commands) async fn run(
         &mut self,
         mut interrupts: watch::Receiver<bool>,
-    ) -> Result<Fate, Failure> {
+    ) -> Result<TurnOutcome, Failure> {
         loop {
             self.ask()?;
             let ended = tokio::select! {
-                heard = self.events.next() => self.heard(heard?).await?,
-                Ok(_) = interrupts.wait_for(|is_wanted| *is_wanted), if !self.is_unwanted => {
-                    self.unwanted()?;
+                item = self.events.next() => self.handle_item(item?).await?,
+                Ok(_) = interrupts.wait_for(|is_wanted| *is_wanted), if !self.interrupt_requested => {
+                    self.request_interrupt()?;
                     None
                 }
-                () = self.network.is_given_up() => {
+                () = self.network.wait_for_timeout() => {
                     self.give_up()?;
                     None
                 }
-                outcome = ended(&mut self.interrupting) => {
-                    self.interrupted(outcome)?;
+                outcome = interrupt_result(&mut self.pending_interrupt) => {
+                    self.report_interrupt(outcome)?;
                     None
                 }
-                line = self.approvals.line() => {
-                    self.approvals.typed(line).await?;
-                    self.page.set_prompt(self.approvals.is_asking());
+                line = self.approvals.next_line() => {
+                    self.approvals.handle_line(line).await?;
+                    self.printer.set_prompt(self.approvals.is_asking());
                     None
                 }
             };
-            if let Some(mut fate) = ended {
-                if let (Fate::Interrupted, Some(why)) = (&fate, self.network.given_up.take()) {
-                    fate = Fate::Failed(Some(why));
+            if let Some(mut outcome) = ended {
+                if let (TurnOutcome::Interrupted, Some(why)) = (&outcome, self.network.given_up.take()) {
+                    outcome = TurnOutcome::Failed(Some(why));
                 }
-                self.page.make_room()?;
-                self.page.end_line()?;
-                return Ok(fate);
+                self.printer.start_stderr_line()?;
+                self.printer.end_line()?;
+                return Ok(outcome);
             }
-            if !self.page.has_reader() && !self.is_unwanted {
-                self.reader_left(&mut interrupts).await?;
+            if !self.printer.has_reader() && !self.interrupt_requested {
+                self.handle_closed_stdout(&mut interrupts).await?;
             }
         }
     }
 
     /// Asks what is to be asked now, or once more what something else was written below.
     fn ask(&mut self) -> Result<(), Failure> {
-        if self.approvals.has_news() {
-            self.page.make_room()?;
-            self.approvals.ask();
-            self.page.set_prompt(self.approvals.is_asking());
-        } else if self.approvals.is_asking() && !self.page.has_prompt() && !self.is_unwanted {
-            self.page.make_room()?;
-            self.approvals.show();
-            self.page.set_prompt(true);
+        if self.approvals.has_unasked() {
+            self.printer.start_stderr_line()?;
+            self.approvals.ask_next();
+            self.printer.set_prompt(self.approvals.is_asking());
+        } else if self.approvals.is_asking() && !self.printer.has_prompt() && !self.interrupt_requested {
+            self.printer.start_stderr_line()?;
+            self.approvals.show_prompt();
+            self.printer.set_prompt(true);
         }
         Ok(())
     }
 
     /// Nobody reads the answer any more: a reader that has seen enough is no failure and its turn goes on, but one that
     /// Ctrl-C ended along with this process takes the turn with it.
-    async fn reader_left(&mut self, interrupts: &mut watch::Receiver<bool>) -> Result<(), Failure> {
+    async fn handle_closed_stdout(&mut self, interrupts: &mut watch::Receiver<bool>) -> Result<(), Failure> {
         let interrupt = interrupts.wait_for(|is_wanted| *is_wanted);
-        match tokio::time::timeout(RACE, interrupt).await {
+        match tokio::time::timeout(SIGINT_AFTER_CLOSED_STDOUT, interrupt).await {
             Ok(Ok(_)) => {}
             _ => {
                 let message = "Nobody reads the answer any more; the turn goes on in codexd.".to_owned();
                 return Err(Failure { code: 0, message });
             }
         }
-        self.unwanted()
+        self.request_interrupt()
     }
 
     /// Ctrl-C was typed.
-    fn unwanted(&mut self) -> Result<(), Failure> {
-        self.is_unwanted = true;
-        self.page.make_room()?;
-        self.caller.note(match self.turn {
-            Turn::Begun(_) => "Interrupting the turn; another Ctrl-C leaves at once, and the turn goes on.",
-            Turn::Queued(_) => {
+    fn request_interrupt(&mut self) -> Result<(), Failure> {
+        self.interrupt_requested = true;
+        self.printer.start_stderr_line()?;
+        self.context.print_note(match self.turn {
+            TurnState::Started(_) => "Interrupting the turn; another Ctrl-C leaves at once, and the turn goes on.",
+            TurnState::Queued(_) => {
                 "Taking the waiting turn back; another Ctrl-C leaves at once, and the turn may stay in the queue."
             }
         });
@@ -271,31 +272,31 @@ impl<'a> Conversation<'a> {
         Ok(())
     }
 
-    async fn heard(&mut self, heard: Heard) -> Result<Option<Fate>, Failure> {
-        match heard {
-            Heard::Event(text) => {
+    async fn handle_item(&mut self, item: StreamItem) -> Result<Option<TurnOutcome>, Failure> {
+        match item {
+            StreamItem::Event(text) => {
                 let event: Value = serde_json::from_str(&text).unwrap_or_default();
-                self.event(&event)
+                self.handle_event(&event)
             }
-            Heard::Gap(reason) => {
-                self.page.make_room()?;
-                self.caller.note(&format!("A part of what happened is missing: {reason}."));
-                let fate = self.look().await?;
-                if fate.is_none() {
-                    self.look_for_requests().await?;
+            StreamItem::Gap(reason) => {
+                self.printer.start_stderr_line()?;
+                self.context.print_note(&format!("A part of what happened is missing: {reason}."));
+                let outcome = self.read_turn().await?;
+                if outcome.is_none() {
+                    self.sync_requests().await?;
                 }
-                Ok(fate)
+                Ok(outcome)
             }
-            Heard::Lost => {
-                self.page.make_room()?;
-                self.caller.note("The connection is gone; waiting for codexd.");
+            StreamItem::Disconnected => {
+                self.printer.start_stderr_line()?;
+                self.context.print_note("The connection is gone; waiting for codexd.");
                 Ok(None)
             }
-            Heard::Back => {
-                self.page.make_room()?;
-                self.caller.note("codexd is back.");
-                self.approvals.back();
-                if self.is_unwanted {
+            StreamItem::Reconnected => {
+                self.printer.start_stderr_line()?;
+                self.context.print_note("codexd is back.");
+                self.approvals.on_reconnect();
+                if self.interrupt_requested {
                     // It may not have heard so before.
                     self.interrupt();
                 }
@@ -305,38 +306,39 @@ impl<'a> Conversation<'a> {
     }
 
     /// Reads the turn where the events cannot tell.
-    async fn look(&mut self) -> Result<Option<Fate>, Failure> {
+    async fn read_turn(&mut self) -> Result<Option<TurnOutcome>, Failure> {
         let Some(turn_id) = self.turn_id() else {
             return Err(Failure::new(format!(
                 "What became of the turn is not known; \"{}\" shows its session.",
-                self.caller.command("sessions")
+                self.context.command_line("sessions")
             )));
         };
-        let path = format!("{}/turns/{}", path(&self.session_id), escaped(turn_id));
-        let turn = self.caller.client.get(&path).await?["turn"].take();
-        let fate = Fate::of(turn["status"].as_str().unwrap_or_default(), format::error(&turn["error"]));
-        if let (Some(_), Some(text)) = (&fate, turn["text"].as_str()) {
+        let path = turn_path(&self.session_id, turn_id);
+        let turn = self.context.client.get(&path).await?["turn"].take();
+        let outcome =
+            TurnOutcome::of(turn["status"].as_str().unwrap_or_default(), format::error(&turn["error"]));
+        if let (Some(_), Some(text)) = (&outcome, turn["text"].as_str()) {
             let last = turn["items"].as_array().into_iter().flatten().rev();
             let message = last.clone().find(|item| item["type"] == "agentMessage");
             let id = message.and_then(|item| item["id"].as_str()).unwrap_or_default();
-            self.page.whole(id, text)?;
+            self.printer.print_rest(id, text)?;
         }
-        Ok(fate)
+        Ok(outcome)
     }
 
     /// Shows an event; the fate of the turn when it tells that.
-    fn event(&mut self, event: &Value) -> Result<Option<Fate>, Failure> {
+    fn handle_event(&mut self, event: &Value) -> Result<Option<TurnOutcome>, Failure> {
         let detail = &event["detail"];
         let kind = event["type"].as_str().unwrap_or_default();
-        if matches!(self.turn, Turn::Queued(_)) {
+        if matches!(self.turn, TurnState::Queued(_)) {
             match kind {
-                "session.held" => self.held(&detail["held"])?,
+                "session.held" => self.report_held(&detail["held"])?,
                 "session.released" => self.held = None,
                 _ => {}
             }
-            let Turn::Queued(queue_id) = &self.turn else { return Ok(None) };
+            let TurnState::Queued(queue_id) = &self.turn else { return Ok(None) };
             if detail["queueId"].as_str() == Some(queue_id) {
-                return self.queued(kind, detail);
+                return self.handle_queue_event(kind, detail);
             }
             return Ok(None);
         }
@@ -351,34 +353,34 @@ impl<'a> Conversation<'a> {
         if theirs != self.turn_id() && !(is_request && (theirs.is_none() || is_of_sub_agent)) {
             return Ok(None);
         }
-        self.network.heard(kind == "app-server.turn.error" && is_offline(&detail["error"]));
+        self.network.update(kind == "app-server.turn.error" && is_offline(&detail["error"]));
         match kind {
             "app-server.turn.message.delta" => {
                 let text = |name: &str| detail[name].as_str().unwrap_or_default();
-                self.page.piece(text("itemId"), text("delta"))?;
+                self.printer.print_delta(text("itemId"), text("delta"))?;
             }
-            "app-server.notification" => self.notification(detail)?,
+            "app-server.notification" => self.handle_notification(detail)?,
             "app-server.turn.error" => {
                 self.error = format::error(&detail["error"]);
                 if detail["willRetry"] == true {
                     let error = self.error.as_deref().unwrap_or("something failed");
-                    self.page.aside(&format!("{error}; Codex tries again"))?;
+                    self.printer.print_note(&format!("{error}; Codex tries again"))?;
                 }
             }
-            "request.opened" => self.approvals.opened(&detail["request"]),
+            "request.opened" => self.approvals.add_request(&detail["request"]),
             "request.resolved" => {
-                if let Some(word) = self.approvals.resolved(detail) {
-                    self.page.aside(&word)?;
+                if let Some(word) = self.approvals.remove_request(detail) {
+                    self.printer.print_note(&word)?;
                 }
             }
-            "turn.stalled" => self.page.aside(event["message"].as_str().unwrap_or_default())?,
+            "turn.stalled" => self.printer.print_note(event["message"].as_str().unwrap_or_default())?,
             "app-server.turn.completed" | "turn.settled" => {
                 let error = format::error(&detail["error"]).or(self.error.take());
-                return Ok(Fate::of(detail["status"].as_str().unwrap_or_default(), error));
+                return Ok(TurnOutcome::of(detail["status"].as_str().unwrap_or_default(), error));
             }
             "app-server.turn.completed.missing" => {
                 let reason = detail["transportCloseMessage"].as_str().unwrap_or("the connection ended");
-                return Ok(Some(Fate::Failed(Some(format!("the app-server was lost: {reason}.")))));
+                return Ok(Some(TurnOutcome::Failed(Some(format!("the app-server was lost: {reason}.")))));
             }
             _ => {}
         }
@@ -386,20 +388,20 @@ impl<'a> Conversation<'a> {
     }
 
     /// What becomes of a turn that waits.
-    fn queued(&mut self, kind: &str, detail: &Value) -> Result<Option<Fate>, Failure> {
+    fn handle_queue_event(&mut self, kind: &str, detail: &Value) -> Result<Option<TurnOutcome>, Failure> {
         match (kind, detail["turnId"].as_str()) {
             ("turn.queued", _) => {
                 let position = detail["position"].as_u64().unwrap_or(1);
-                self.page.aside(&format!("the turn waits, at place {position}"))?;
+                self.printer.print_note(&format!("the turn waits, at place {position}"))?;
             }
-            ("turn.rejected", _) if self.is_unwanted => return Ok(Some(Fate::Withdrawn)),
+            ("turn.rejected", _) if self.interrupt_requested => return Ok(Some(TurnOutcome::Withdrawn)),
             ("turn.rejected", _) => {
                 let reason = detail["reason"].as_str().map(str::to_owned);
-                return Ok(Some(Fate::Failed(reason)));
+                return Ok(Some(TurnOutcome::Failed(reason)));
             }
             (_, Some(turn_id)) => {
-                self.turn = Turn::Begun(turn_id.to_owned());
-                if self.is_unwanted {
+                self.turn = TurnState::Started(turn_id.to_owned());
+                if self.interrupt_requested {
                     self.interrupt();
                 }
             }
@@ -408,26 +410,26 @@ impl<'a> Conversation<'a> {
         Ok(None)
     }
 
-    fn notification(&mut self, detail: &Value) -> Result<(), Failure> {
+    fn handle_notification(&mut self, detail: &Value) -> Result<(), Failure> {
         let item = &detail["params"]["item"];
         match (detail["notificationMethod"].as_str(), item["type"].as_str()) {
-            (Some("item/started"), Some("fileChange")) => self.approvals.patch_began(item),
-            (Some("item/completed"), Some("fileChange")) => self.approvals.patch_ended(item),
+            (Some("item/started"), Some("fileChange")) => self.approvals.add_patch(item),
+            (Some("item/completed"), Some("fileChange")) => self.approvals.remove_patch(item),
             _ => {}
         }
         match detail["notificationMethod"].as_str() {
             Some("item/started") => match format::item(item) {
-                Some(line) => self.page.aside(&line),
+                Some(line) => self.printer.print_note(&line),
                 None => Ok(()),
             },
             Some("item/completed") if item["type"] == "agentMessage" => {
                 let text = |name: &str| item[name].as_str().unwrap_or_default();
-                self.page.whole(text("id"), text("text"))
+                self.printer.print_rest(text("id"), text("text"))
             }
             Some("item/completed") => match format::item_outcome(item) {
                 Some(outcome) => {
                     let line = format::item(item).unwrap_or_default();
-                    self.page.aside(&format!("{outcome}: {line}"))
+                    self.printer.print_note(&format!("{outcome}: {line}"))
                 }
                 None => Ok(()),
             },
@@ -437,21 +439,21 @@ impl<'a> Conversation<'a> {
 
     /// Interrupts the turn; one that waits is withdrawn, and interrupted where it begins all the same.
     fn interrupt(&mut self) {
-        let client: Client = self.caller.client.clone();
-        self.interrupting = Some(match &self.turn {
-            Turn::Begun(turn_id) => {
+        let client: DaemonClient = self.context.client.clone();
+        self.pending_interrupt = Some(match &self.turn {
+            TurnState::Started(turn_id) => {
                 let body = json!({ "sessionId": self.session_id, "turnId": turn_id });
                 tokio::spawn(async move { client.post("/v1/codexd/turn/interrupt", &body).await })
             }
-            Turn::Queued(queue_id) => {
-                let path = format!("{}/queue/{}", path(&self.session_id), escaped(queue_id));
+            TurnState::Queued(queue_id) => {
+                let path = format!("{}/queue/{}", session_path(&self.session_id), percent_encode(queue_id));
                 tokio::spawn(async move { client.delete(&path).await })
             }
         });
     }
 
     /// What became of the interrupt; the events tell of the turn.
-    fn interrupted(&mut self, outcome: Result<Value, ClientError>) -> Result<(), Failure> {
+    fn report_interrupt(&mut self, outcome: Result<Value, ClientError>) -> Result<(), Failure> {
         let sentence = match outcome {
             // Its end follows, and the events tell of it.
             Ok(answer) if answer["pending"] == true => return Ok(()),
@@ -469,14 +471,16 @@ impl<'a> Conversation<'a> {
             }
             Err(error) => format!("The turn could not be interrupted: {error}"),
         };
-        self.page.make_room()?;
-        self.caller.note(&sentence);
+        self.printer.start_stderr_line()?;
+        self.context.print_note(&sentence);
         Ok(())
     }
 }
 
 /// The answer to the interrupt that is under way; never when there is none.
-async fn ended(task: &mut Option<JoinHandle<Result<Value, ClientError>>>) -> Result<Value, ClientError> {
+async fn interrupt_result(
+    task: &mut Option<JoinHandle<Result<Value, ClientError>>>,
+) -> Result<Value, ClientError> {
     if let Some(handle) = task {
         let outcome = handle.await;
         *task = None;

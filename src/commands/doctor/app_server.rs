@@ -6,24 +6,24 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::Check;
+use super::check::Check;
 use crate::codex::{Availability, Backlog, CallError, Client, Heard, Listener, StopPace, Supervisor};
 use crate::config::{ChildStrategy, Config, find_program};
 use crate::daemon::{INSTALL, LOGIN, MINIMUM, codex_version, plan_for_inspection, refused_configuration};
 
 /// How long the answer to one call may take.
-const CALL: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// What an app-server said of itself.
-struct Found {
+struct Probe {
     /// What it said by itself.
-    said: Said,
+    report: ServerReport,
     /// The answer to a call that the supervision is made of.
     threads: Result<(), CallError>,
     /// The answer to `account/read`.
     account: Result<Value, CallError>,
 }
 
-pub(super) async fn look(config: &Arc<Config>) -> Vec<Check> {
+pub(super) async fn check(config: &Arc<Config>) -> Vec<Check> {
     let server = &config.server;
     let mut checks = Vec::new();
     if server.strategy == ChildStrategy::External {
@@ -40,19 +40,21 @@ pub(super) async fn look(config: &Arc<Config>) -> Vec<Check> {
         }
     }
     match probe(config).await {
-        Ok(found) => checks.extend([app_server(&found), version(&found.said.info), login(&found)]),
+        Ok(probe) => checks.extend([app_server(&probe), version(&probe.report.info), login(&probe)]),
         Err(why) => checks.push(Check::fail("app-server", why, advice(config))),
     }
     checks
 }
 
 /// Starts an app-server, or connects to the one that runs elsewhere, asks, and ends it as the daemon does.
-async fn probe(config: &Arc<Config>) -> Result<Found, String> {
-    let said = Arc::new(Mutex::new(Said::default()));
+async fn probe(config: &Arc<Config>) -> Result<Probe, String> {
+    let report = Arc::new(Mutex::new(ServerReport::default()));
     let (pace, stop) = watch::channel(StopPace::Run);
     let supervisor = {
-        let said = Arc::clone(&said);
-        Supervisor::start(plan_for_inspection(config), stop, Backlog::new(), move |_| Ear(Arc::clone(&said)))
+        let report = Arc::clone(&report);
+        Supervisor::start(plan_for_inspection(config), stop, Backlog::new(), move |_| {
+            ProbeListener(Arc::clone(&report))
+        })
     };
     let mut availability = supervisor.availability();
     // Between a death and the next start everything is known; before that what is left of it is being ended.
@@ -62,21 +64,21 @@ async fn probe(config: &Arc<Config>) -> Result<Found, String> {
         Availability::Ready(_) | Availability::Stopped { .. } => true,
     };
     let settled = availability.wait_for(is_settled).await.map(|now| now.clone());
-    let found = match settled {
+    let probe = match settled {
         Ok(Availability::Ready(client)) => Ok(ask(&client).await),
         Ok(Availability::Waiting(waiting)) => Err(waiting.reason),
         _ => Err("It was not looked after.".to_owned()),
     };
     pace.send_replace(StopPace::Stop);
     supervisor.ended().await;
-    let (threads, account) = found?;
-    let said = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ok(Found { said, threads, account })
+    let (threads, account) = probe?;
+    let report = report.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok(Probe { report, threads, account })
 }
 
 async fn ask(client: &Client) -> (Result<(), CallError>, Result<Value, CallError>) {
-    let threads = client.call("thread/loaded/list", &json!({}), CALL).await.map(drop);
-    let account = client.call("account/read", &json!({ "refreshToken": false }), CALL).await;
+    let threads = client.call("thread/loaded/list", &json!({}), CALL_TIMEOUT).await.map(drop);
+    let account = client.call("account/read", &json!({ "refreshToken": false }), CALL_TIMEOUT).await;
     (threads, account.map(|answer| serde_json::from_str(answer.get()).unwrap_or_default()))
 }
 
@@ -93,12 +95,12 @@ fn advice(config: &Config) -> String {
     }
 }
 
-fn app_server(found: &Found) -> Check {
-    if let Some(reason) = &found.said.refused_configuration {
+fn app_server(probe: &Probe) -> Check {
+    if let Some(reason) = &probe.report.refused_configuration {
         let detail = format!("It starts, and refuses its configuration: {reason}.");
         return Check::fail("app-server", detail, "Correct that file.");
     }
-    match &found.threads {
+    match &probe.threads {
         Ok(()) => Check::ok("app-server", "It starts, and speaks what codexd needs."),
         Err(error) => Check::fail(
             "app-server",
@@ -130,13 +132,13 @@ fn version(info: &Value) -> Check {
     Check::ok("version", format!("Codex {version}."))
 }
 
-fn login(found: &Found) -> Check {
+fn login(probe: &Probe) -> Check {
     // What it says then is that of its defaults, and not of the model and the login that the file asks for.
-    if found.said.refused_configuration.is_some() {
+    if probe.report.refused_configuration.is_some() {
         let detail = "Whether Codex has an account is not known as long as it refuses its configuration.";
         return Check::warn("login", detail, "Correct that file first.");
     }
-    let account = match &found.account {
+    let account = match &probe.account {
         Ok(account) => account,
         Err(error) => {
             let detail = format!("Whether Codex has an account is not known: {error}.");
@@ -159,7 +161,7 @@ fn login(found: &Found) -> Check {
 
 /// What an app-server says by itself that matters here.
 #[derive(Debug, Clone, Default)]
-struct Said {
+struct ServerReport {
     /// The answer to `initialize`.
     info: Value,
     /// Why it does not use the configuration of its user.
@@ -167,16 +169,16 @@ struct Said {
 }
 
 /// Keeps that, and nothing else.
-struct Ear(Arc<Mutex<Said>>);
+struct ProbeListener(Arc<Mutex<ServerReport>>);
 
-impl Listener for Ear {
+impl Listener for ProbeListener {
     fn hear(&mut self, heard: Heard<'_>) {
-        let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut report = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match heard {
-            Heard::Connected { info } => said.info = serde_json::from_str(info.get()).unwrap_or_default(),
+            Heard::Connected { info } => report.info = serde_json::from_str(info.get()).unwrap_or_default(),
             Heard::Notification { method: "configWarning", params } => {
-                said.refused_configuration =
-                    said.refused_configuration.take().or(refused_configuration(params));
+                report.refused_configuration =
+                    report.refused_configuration.take().or(refused_configuration(params));
             }
             _ => {}
         }
@@ -187,20 +189,20 @@ impl Listener for Ear {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Health;
+    use super::super::check::CheckStatus;
     use super::*;
 
     #[test]
     fn a_version_is_read_from_the_user_agent_and_compared_by_its_numbers() {
         let judge = |agent: &str| version(&json!({ "userAgent": agent }));
         for (agent, status, words) in [
-            ("codexd/0.169.0 (Debian 12; x86_64) dumb (codexd; 0.1.0)", Health::Ok, "Codex 0.169.0."),
-            ("codexd/0.1000.0-alpha.3 (x)", Health::Ok, "Codex 0.1000.0-alpha.3."),
-            ("codexd/1.0.0", Health::Ok, "Codex 1.0.0."),
-            ("codexd/0.99.7 (x)", Health::Fail, "0.99.7 is older than 0.140.0"),
-            ("codexd/0.140.0 (x)", Health::Ok, "Codex 0.140.0."),
-            ("codexd", Health::Warn, "calls itself \"codexd\""),
-            ("codexd/new", Health::Warn, "calls itself"),
+            ("codexd/0.169.0 (Debian 12; x86_64) dumb (codexd; 0.1.0)", CheckStatus::Ok, "Codex 0.169.0."),
+            ("codexd/0.1000.0-alpha.3 (x)", CheckStatus::Ok, "Codex 0.1000.0-alpha.3."),
+            ("codexd/1.0.0", CheckStatus::Ok, "Codex 1.0.0."),
+            ("codexd/0.99.7 (x)", CheckStatus::Fail, "0.99.7 is older than 0.140.0"),
+            ("codexd/0.140.0 (x)", CheckStatus::Ok, "Codex 0.140.0."),
+            ("codexd", CheckStatus::Warn, "calls itself \"codexd\""),
+            ("codexd/new", CheckStatus::Warn, "calls itself"),
         ] {
             let check = judge(agent);
             assert_eq!(check.status, status, "{agent}");
@@ -210,20 +212,20 @@ mod tests {
 
     #[test]
     fn an_account_is_needed_where_the_model_needs_one() {
-        let found = |account| Found { said: Said::default(), threads: Ok(()), account };
-        let judge = |account: Value| login(&found(Ok(account)));
+        let probe = |account| Probe { report: ServerReport::default(), threads: Ok(()), account };
+        let judge = |account: Value| login(&probe(Ok(account)));
         let chatgpt =
             json!({ "account": { "type": "chatgpt", "email": "me@example.org", "planType": "plus" } });
         let check = judge(chatgpt);
         assert_eq!(
             (check.status, check.detail.as_str()),
-            (Health::Ok, "Codex has an account: chatgpt, plan plus.")
+            (CheckStatus::Ok, "Codex has an account: chatgpt, plan plus.")
         );
-        assert_eq!(judge(json!({ "account": null, "requiresOpenaiAuth": false })).status, Health::Ok);
+        assert_eq!(judge(json!({ "account": null, "requiresOpenaiAuth": false })).status, CheckStatus::Ok);
         let check = judge(json!({ "account": null, "requiresOpenaiAuth": true }));
-        assert_eq!((check.status, check.advice.as_deref()), (Health::Fail, Some("Type: codex login")));
-        assert_eq!(judge(Value::Null).status, Health::Fail);
+        assert_eq!((check.status, check.advice.as_deref()), (CheckStatus::Fail, Some("Type: codex login")));
+        assert_eq!(judge(Value::Null).status, CheckStatus::Fail);
         let error = CallError::Closed { cause: "it ended".to_owned() };
-        assert_eq!(login(&found(Err(error))).status, Health::Warn);
+        assert_eq!(login(&probe(Err(error))).status, CheckStatus::Warn);
     }
 }

@@ -5,21 +5,22 @@ use std::path::Path;
 use serde_json::Value;
 use tokio::net::TcpSocket;
 
-use super::super::client::{Client, ClientError};
-use super::super::service::words_of;
+use super::super::output;
+use super::super::service::state_text;
 use super::super::status::holder;
-use super::Check;
+use super::check::Check;
+use crate::client::{ClientError, DaemonClient};
 use crate::config::{Config, Platform};
 use crate::http::read_token;
-use crate::service::{Change, Manager, ManagerError, Service};
+use crate::service::{FileChange, ManagerError, ServiceFile, ServiceManager};
 
-pub(super) async fn look(config: &Config) -> Vec<Check> {
+pub(super) async fn check(config: &Config) -> Vec<Check> {
     let mut asking = config.clone();
     // What is wrong with the token file is said by its own line.
     asking.service.auth_token_file.take_if(|path| read_token(path).is_err());
     let answer = match config.service.local_api_base.socket_address().port() {
         0 => None,
-        _ => Some(Client::new(&asking).status().await),
+        _ => Some(DaemonClient::new(&asking, output::print_warning).status().await),
     };
     let [daemon, address] = daemon_and_address(config, answer.as_ref());
     let token = token(
@@ -160,7 +161,7 @@ fn token(config: &Config, is_demanded: bool) -> Check {
 }
 
 async fn service(config: &Config) -> Check {
-    let service = match Service::of_this_program(config) {
+    let service = match ServiceFile::for_this_program(config) {
         Ok(service) => service,
         Err(error) => {
             return Check::warn("service", error.to_string(), "Until then \"codexd service install\" fails.");
@@ -173,10 +174,10 @@ async fn service(config: &Config) -> Check {
             return Check::warn("service", format!("{path} cannot be read: {error}."), "Look at it.");
         }
     };
-    let manager = Manager::of_this_system();
+    let manager = ServiceManager::for_this_system();
     let state = match manager.state().await {
         Ok(state) => state,
-        Err(ManagerError::Absent(_)) if change == Change::Installed => {
+        Err(ManagerError::Absent(_)) if change == FileChange::Installed => {
             return Check::ok("service", "Not installed, and there is no service manager that could run it.");
         }
         Err(error) => {
@@ -184,25 +185,25 @@ async fn service(config: &Config) -> Check {
             return Check::warn("service", format!("{path} is there, but {error}."), advice);
         }
     };
-    let said = format!("{}: {}.", manager.name(), words_of(&state));
+    let report = format!("{}: {}.", manager.name(), state_text(&state));
     let log = match Platform::current() {
         Platform::MacOs => "~/Library/Logs/codexd/launchd.stderr.log has its last words.",
         Platform::Xdg => "\"journalctl --user --unit codexd\" has its last words.",
     };
     match change {
-        Change::Installed => {
+        FileChange::Installed => {
             Check::ok("service", "Not installed; \"codexd service install\" lets codexd start by itself.")
         }
-        _ if state.failed => Check::fail("service", said, log),
-        Change::Updated => Check::warn(
+        _ if state.failed => Check::fail("service", report, log),
+        FileChange::Updated => Check::warn(
             "service",
-            format!("{path} is other than these settings want it. {said}"),
+            format!("{path} is other than these settings want it. {report}"),
             "\"codexd service install\" with the settings that are meant writes it anew.",
         ),
-        Change::Unchanged if !state.running => {
-            Check::warn("service", said, "\"codexd service install\" starts it.")
+        FileChange::Unchanged if !state.running => {
+            Check::warn("service", report, "\"codexd service install\" starts it.")
         }
-        Change::Unchanged => Check::ok("service", said),
+        FileChange::Unchanged => Check::ok("service", report),
     }
 }
 

@@ -11,34 +11,34 @@ use rustix::process::{Resource, Rlimit, geteuid, getrlimit};
 use serde_json::Value;
 
 use super::super::start::{room_for_connections, wanted_files};
-use super::Check;
+use super::check::Check;
 use crate::config::Config;
 
 /// With less than this the disk is as good as full, in bytes.
-const LEAST: u64 = 64 << 20;
+const MIN_FREE_BYTES: u64 = 64 << 20;
 /// How far the clock may be behind the newest event: clocks are set back a little now and then.
-const BEHIND: SignedDuration = SignedDuration::from_secs(5);
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(5);
 /// A clock before this was never set, in seconds since 1970: the first day of 2026.
-const NEVER_SET: i64 = 1_767_225_600;
+const MIN_CLOCK_SECONDS: i64 = 1_767_225_600;
 /// In how many bytes at the end of the log the newest event is looked for.
-const TAIL: u64 = 1 << 20;
+const TAIL_BYTES: u64 = 1 << 20;
 
-pub(super) fn look(config: &Config) -> Vec<Check> {
+pub(super) fn check(config: &Config) -> Vec<Check> {
     let paths = &config.paths;
     vec![
-        folder("state-folder", &paths.state_dir),
-        folder("logs-folder", &paths.logs_dir),
+        directory("state-folder", &paths.state_dir),
+        directory("logs-folder", &paths.logs_dir),
         disk(config),
         clock(&paths.structured_event_log, Timestamp::now()),
         open_files(&getrlimit(Resource::Nofile), config.service.connections),
     ]
 }
 
-fn folder(name: &'static str, path: &Path) -> Check {
+fn directory(name: &'static str, path: &Path) -> Check {
     let shown = path.display();
-    let found = match fs::symlink_metadata(path) {
-        Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return missing_folder(name, path),
+    let probe = match fs::symlink_metadata(path) {
+        Ok(probe) => probe,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return missing_directory(name, path),
         Err(error) => {
             return Check::fail(
                 name,
@@ -47,30 +47,30 @@ fn folder(name: &'static str, path: &Path) -> Check {
             );
         }
     };
-    let us = geteuid().as_raw();
+    let uid = geteuid().as_raw();
     let refused = |what: &str| {
         Check::fail(name, format!("{shown} {what}, and codexd refuses that."), "Name another folder.")
     };
-    if !found.is_dir() {
+    if !probe.is_dir() {
         return refused("is a symlink, or no folder");
     }
-    if found.uid() != us {
-        return refused(&format!("belongs to user {} and not to user {us}", found.uid()));
+    if probe.uid() != uid {
+        return refused(&format!("belongs to user {} and not to user {uid}", probe.uid()));
     }
     if access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).is_err() {
         return Check::fail(name, format!("{shown} cannot be written."), format!("Type: chmod 700 {shown}"));
     }
-    let rights = found.permissions().mode() & 0o777;
-    if rights != 0o700 {
-        let detail = format!("{shown} has the rights {rights:04o}, and what is in it is for you alone.");
+    let mode = probe.permissions().mode() & 0o777;
+    if mode != 0o700 {
+        let detail = format!("{shown} has the rights {mode:04o}, and what is in it is for you alone.");
         return Check::warn(name, detail, "codexd sets them to 0700 when it starts.");
     }
     Check::ok(name, format!("{shown}."))
 }
 
-fn missing_folder(name: &'static str, path: &Path) -> Check {
+fn missing_directory(name: &'static str, path: &Path) -> Check {
     let shown = path.display();
-    let above = existing(path);
+    let above = existing_ancestor(path);
     match above.is_dir() && access(above, Access::WRITE_OK | Access::EXEC_OK).is_ok() {
         true => Check::ok(name, format!("{shown} is made at the first start.")),
         false => Check::fail(
@@ -82,7 +82,7 @@ fn missing_folder(name: &'static str, path: &Path) -> Check {
 }
 
 /// The nearest folder above that is there, or the path itself.
-fn existing(path: &Path) -> &Path {
+fn existing_ancestor(path: &Path) -> &Path {
     path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
 }
 
@@ -92,8 +92,8 @@ fn disk(config: &Config) -> Check {
     let most = limits.event_log_bytes.saturating_add(limits.output_log_bytes.saturating_mul(4));
     let growth = most.saturating_sub(size_of(&paths.logs_dir));
     let free = [&paths.state_dir, &paths.logs_dir].map(|path| {
-        let found = statvfs(existing(path));
-        (path, found.map(|found| found.f_bavail.saturating_mul(found.f_frsize)))
+        let probe = statvfs(existing_ancestor(path));
+        (path, probe.map(|probe| probe.f_bavail.saturating_mul(probe.f_frsize)))
     });
     let mut least: Option<(&Path, u64)> = None;
     for (path, free) in free {
@@ -107,12 +107,12 @@ fn disk(config: &Config) -> Check {
         }
     }
     let (path, free) = least.unwrap_or((&paths.logs_dir, 0));
-    judge_disk(path, free, growth)
+    check_free_space(path, free, growth)
 }
 
-fn judge_disk(path: &Path, free: u64, growth: u64) -> Check {
+fn check_free_space(path: &Path, free: u64, growth: u64) -> Check {
     let detail = format!("{} are free for {}", megabytes(free), path.display());
-    if free < LEAST {
+    if free < MIN_FREE_BYTES {
         let advice = "Make room: without it, sessions and turns are refused.";
         return Check::fail("disk", format!("Only {detail}."), advice);
     }
@@ -139,7 +139,7 @@ fn megabytes(bytes: u64) -> String {
 
 fn clock(log: &Path, now: Timestamp) -> Check {
     let advice = "Set the clock: times of events, and the certificates of the model's service, depend on it.";
-    if now.as_second() < NEVER_SET {
+    if now.as_second() < MIN_CLOCK_SECONDS {
         return Check::fail("clock", format!("It says {now:.0}."), advice);
     }
     match newest_event(log) {
@@ -148,9 +148,11 @@ fn clock(log: &Path, now: Timestamp) -> Check {
             format!("The newest event in {} cannot be read: {error}.", log.display()),
             "Make it readable for yourself.",
         ),
-        Ok(Some(newest)) if newest.duration_since(now) > BEHIND => {
-            Check::warn("clock", format!("It says {now:.0}, and the newest event is of {newest:.0}."), advice)
-        }
+        Ok(Some(newest_cursor)) if newest_cursor.duration_since(now) > CLOCK_TOLERANCE => Check::warn(
+            "clock",
+            format!("It says {now:.0}, and the newest event is of {newest_cursor:.0}."),
+            advice,
+        ),
         Ok(_) => Check::ok("clock", "It is not behind the newest event."),
     }
 }
@@ -162,10 +164,10 @@ fn newest_event(log: &Path) -> io::Result<Option<Timestamp>> {
         opened => opened?,
     };
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
     let mut tail = Vec::new();
     // It may grow meanwhile.
-    file.take(TAIL).read_to_end(&mut tail)?;
+    file.take(TAIL_BYTES).read_to_end(&mut tail)?;
     let mut lines = tail.rsplit(|byte| *byte == b'\n');
     Ok(lines.find_map(|line| {
         let event: Value = serde_json::from_slice(line).ok()?;
@@ -188,28 +190,28 @@ fn open_files(limits: &Rlimit, connections: usize) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Health;
+    use super::super::check::CheckStatus;
     use super::*;
 
     #[test]
     fn a_folder_is_judged_as_the_daemon_would() {
         let home = tempfile::tempdir().unwrap();
-        let judge = |name: &str| folder("state-folder", &home.path().join(name));
-        let make = |name: &str, rights: u32| {
+        let judge = |name: &str| directory("state-folder", &home.path().join(name));
+        let make = |name: &str, mode: u32| {
             fs::create_dir(home.path().join(name)).unwrap();
-            fs::set_permissions(home.path().join(name), fs::Permissions::from_mode(rights)).unwrap();
+            fs::set_permissions(home.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
         };
         make("good", 0o700);
         make("open", 0o755);
         fs::write(home.path().join("file"), "").unwrap();
         std::os::unix::fs::symlink(home.path().join("good"), home.path().join("link")).unwrap();
         for (name, status, words) in [
-            ("good", Health::Ok, "good."),
-            ("open", Health::Warn, "0755"),
-            ("file", Health::Fail, "no folder"),
-            ("link", Health::Fail, "is a symlink"),
-            ("none/at/all", Health::Ok, "is made"),
-            ("file/below", Health::Fail, "cannot be"),
+            ("good", CheckStatus::Ok, "good."),
+            ("open", CheckStatus::Warn, "0755"),
+            ("file", CheckStatus::Fail, "no folder"),
+            ("link", CheckStatus::Fail, "is a symlink"),
+            ("none/at/all", CheckStatus::Ok, "is made"),
+            ("file/below", CheckStatus::Fail, "cannot be"),
         ] {
             let check = judge(name);
             assert_eq!(check.status, status, "{name}: {}", check.detail);
@@ -220,14 +222,14 @@ mod tests {
 
     #[test]
     fn a_disk_needs_room_for_what_the_logs_may_become() {
-        let judge = |free: u64, growth: u64| judge_disk(Path::new("/logs"), free << 20, growth << 20);
-        assert_eq!(judge(700, 640).status, Health::Ok);
+        let judge = |free: u64, growth: u64| check_free_space(Path::new("/logs"), free << 20, growth << 20);
+        assert_eq!(judge(700, 640).status, CheckStatus::Ok);
         let check = judge(600, 640);
         assert_eq!(
             (check.status, check.detail.as_str()),
-            (Health::Warn, "600 MiB are free for /logs, and the logs may grow by 640 MiB.")
+            (CheckStatus::Warn, "600 MiB are free for /logs, and the logs may grow by 640 MiB.")
         );
-        assert_eq!(judge(63, 0).status, Health::Fail);
+        assert_eq!(judge(63, 0).status, CheckStatus::Fail);
     }
 
     #[test]
@@ -235,17 +237,17 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let log = home.path().join("events.jsonl");
         let now: Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
-        assert_eq!(clock(&log, now).status, Health::Ok);
-        assert_eq!(clock(&log, Timestamp::UNIX_EPOCH).status, Health::Fail);
+        assert_eq!(clock(&log, now).status, CheckStatus::Ok);
+        assert_eq!(clock(&log, Timestamp::UNIX_EPOCH).status, CheckStatus::Fail);
         let event = |at: &str| format!("{{\"seq\":1,\"createdAt\":\"{at}\"}}\n");
         for (text, status) in [
-            (String::new(), Health::Ok),
-            (event("2026-12-31T23:59:59.000Z"), Health::Ok),
-            (event("2027-01-01T00:00:04.000Z"), Health::Ok),
-            (event("2027-01-01T00:00:06.000Z"), Health::Warn),
+            (String::new(), CheckStatus::Ok),
+            (event("2026-12-31T23:59:59.000Z"), CheckStatus::Ok),
+            (event("2027-01-01T00:00:04.000Z"), CheckStatus::Ok),
+            (event("2027-01-01T00:00:06.000Z"), CheckStatus::Warn),
             // The last line is not whole.
-            (event("2027-02-01T00:00:00.000Z") + "{\"seq\":2,\"crea", Health::Warn),
-            ("x".repeat(2 << 20) + "\n" + &event("2027-02-01T00:00:00.000Z"), Health::Warn),
+            (event("2027-02-01T00:00:00.000Z") + "{\"seq\":2,\"crea", CheckStatus::Warn),
+            ("x".repeat(2 << 20) + "\n" + &event("2027-02-01T00:00:00.000Z"), CheckStatus::Warn),
         ] {
             fs::write(&log, text).unwrap();
             assert_eq!(clock(&log, now).status, status);
@@ -255,10 +257,10 @@ mod tests {
     #[test]
     fn open_files_are_counted_as_a_start_counts_them() {
         let limits = |current, maximum| Rlimit { current: Some(current), maximum: Some(maximum) };
-        assert_eq!(open_files(&limits(256, 4096), 256).status, Health::Ok);
+        assert_eq!(open_files(&limits(256, 4096), 256).status, CheckStatus::Ok);
         let check = open_files(&limits(256, 256), 256);
-        assert_eq!(check.status, Health::Warn);
+        assert_eq!(check.status, CheckStatus::Warn);
         assert!(check.detail.contains("208 connections"), "{}", check.detail);
-        assert_eq!(open_files(&Rlimit { current: None, maximum: None }, 100_000).status, Health::Ok);
+        assert_eq!(open_files(&Rlimit { current: None, maximum: None }, 100_000).status, CheckStatus::Ok);
     }
 }

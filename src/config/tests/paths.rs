@@ -6,9 +6,9 @@ use super::*;
 fn paths_are_taken_to_the_byte_and_other_texts_are_trimmed() {
     let home = tempfile::tempdir().unwrap();
     for name in ["proj ", " proj", "proj\u{a0}", "\u{3000}proj\u{2003}"] {
-        let folder = home.path().join(name);
-        std::fs::create_dir(&folder).unwrap();
-        let path = folder.to_str().unwrap();
+        let directory = home.path().join(name);
+        std::fs::create_dir(&directory).unwrap();
+        let path = directory.to_str().unwrap();
         let relative = |config: &Config| (config.paths.state_dir.clone(), config.paths.logs_dir.clone());
         let expected = (Path::new("/current").join(name), Path::new("/current").join(name));
         let flags = Machine::new().flag(&settings::STATE_DIR, name).flag(&settings::LOGS_DIR, name);
@@ -30,21 +30,21 @@ fn paths_are_taken_to_the_byte_and_other_texts_are_trimmed() {
             machine(&|machine, setting, value| machine.flag(setting, value)).config(),
             machine(&|machine, setting, value| machine.variable(setting.variable, value)).config(),
         ] {
-            assert_eq!(config.paths.repo_root.as_deref(), Some(folder.as_path()));
-            assert_eq!(config.paths.state_dir, folder.join("state/codexd"));
-            assert_eq!(config.server.cwd, folder);
+            assert_eq!(config.paths.repo_root.as_deref(), Some(directory.as_path()));
+            assert_eq!(config.paths.state_dir, directory.join("state/codexd"));
+            assert_eq!(config.server.cwd, directory);
             assert_eq!(config.server.command, format!("{path}/codex "));
-            assert_eq!(config.service.auth_token_file, Some(folder.join("token ")));
-            assert_eq!(config.server.endpoint.target(), &Endpoint::Unix(folder.join("socket ")));
-            let again = config.variables().unwrap();
+            assert_eq!(config.service.auth_token_file, Some(directory.join("token ")));
+            assert_eq!(config.server.endpoint.target(), &Endpoint::Unix(directory.join("socket ")));
+            let again = config.service_variables().unwrap();
             let read_back =
                 again.iter().fold(Machine::new(), |machine, (name, value)| machine.variable(name, value));
-            assert_eq!(read_back.config().variables().unwrap(), again);
+            assert_eq!(read_back.config().service_variables().unwrap(), again);
         }
         let shared = Machine::new().variable("BAA_STATE_DIR", path).variable("BAA_LOGS_DIR", path).config();
-        assert_eq!(shared.paths.state_dir, folder.join("codexd"));
+        assert_eq!(shared.paths.state_dir, directory.join("codexd"));
         let home = Machine::new().variable("HOME", path).config();
-        assert_eq!(home.server.cwd, folder);
-        assert!(home.paths.state_dir.starts_with(&folder), "{:?}", home.paths.state_dir);
+        assert_eq!(home.server.cwd, directory);
+        assert!(home.paths.state_dir.starts_with(&directory), "{:?}", home.paths.state_dir);
     }
 }

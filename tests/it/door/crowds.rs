@@ -279,7 +279,7 @@ async fn a_connection_without_a_next_request_is_closed_after_a_while() {
     wire.send(head(&daemon, "GET /healthz", "")).await;
     let answer = wire.answer().await;
     assert_eq!(answer.status, 200);
-    assert!(!answer.says("connection: close"), "{answer:?}");
+    assert!(!answer.run("connection: close"), "{answer:?}");
     let began = Instant::now();
     assert_eq!(wire.rest().await, "", "it is closed without a word");
     let after = began.elapsed();
@@ -305,7 +305,7 @@ async fn requests_may_come_before_the_answers_to_those_before_them() {
     }
     assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 201, 404, 200]);
     assert!(answers[3].body.contains("session-"), "{:?}", answers[3]);
-    assert!(answers[3].says("connection: close"), "{:?}", answers[3]);
+    assert!(answers[3].run("connection: close"), "{:?}", answers[3]);
     assert_eq!(wire.rest().await, "");
 }
 

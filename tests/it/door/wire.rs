@@ -25,7 +25,7 @@ pub(super) struct WireAnswer {
 
 impl WireAnswer {
     /// Whether the head has this line, in whatever case it is written.
-    pub(super) fn says(&self, line: &str) -> bool {
+    pub(super) fn run(&self, line: &str) -> bool {
         self.head.lines().any(|found| found.eq_ignore_ascii_case(line))
     }
 

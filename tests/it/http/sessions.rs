@@ -258,7 +258,7 @@ async fn an_approval_policy_is_passed_on_whatever_its_word() {
     let file = folder.path().join("stdin");
     let daemon = listening_daemon(&file).await;
     let words = ["ask", "--approval-policy", "on-failure", "x"];
-    crate::api::run(crate::people::command(daemon.base_url(), folder.path(), &words)).await;
+    crate::api::run(crate::cli::command(daemon.base_url(), folder.path(), &words)).await;
     assert_eq!(told(&file, "thread/start").await["approvalPolicy"], "on-failure");
 }
 
@@ -268,7 +268,7 @@ async fn granular_is_offered_as_an_approval_policy_nowhere() {
     let daemon = start().await;
     let folder = scratch::directory("test");
     let help =
-        crate::api::run(crate::people::command(daemon.base_url(), folder.path(), &["ask", "--help"])).await;
+        crate::api::run(crate::cli::command(daemon.base_url(), folder.path(), &["ask", "--help"])).await;
     let text = async |path: &str| {
         let host = daemon.authority();
         let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Stage, create_session, record, rest_of, submit};
 use crate::api::{logged_type, not_ready, run};
-use crate::people::Person;
+use crate::cli::CliUser;
 use crate::support::codex::{CodexHome, versions};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::fake_codex::fake_codex;
@@ -77,7 +77,7 @@ async fn a_turn_works_with_the_login_that_is_on_disk() {
             (is_next && status["service"]["codex"]["state"] == "loginRefused").then_some(())
         })
         .await;
-        let status = Person::beside(&stage.daemon).says(&["status"]).await.stdout;
+        let status = CliUser::beside(&stage.daemon).run(&["status"]).await.stdout;
         assert!(status.contains("codex login") && !status.contains("can be taken"), "{status}");
         let (code, said) = doctor(&stage).await;
         assert!(code == Some(1) && said.contains("The login of Codex is refused"), "{said}");
@@ -153,15 +153,15 @@ async fn where_there_is_no_account_everything_says_so_until_there_is_one() {
         let told = logged_type(&stage.daemon, "app-server.state.changed").await;
         assert_eq!(told["message"], "Codex has no account, so turns fail. Type: codex login");
         assert!(stage.daemon.stderr().contains("Type: codex login"), "{}", stage.daemon.stderr());
-        let person = Person::beside(&stage.daemon);
-        let asked = person.says(&["ask", "hello"]).await;
+        let user = CliUser::beside(&stage.daemon);
+        let asked = user.run(&["ask", "hello"]).await;
         assert_eq!((asked.code, asked.stdout.as_str()), (Some(1), ""), "{asked:?}");
         assert!(
             asked.stderr.contains("Codex has no account") && asked.stderr.contains("codex login"),
             "{asked:?}"
         );
         assert_eq!(count(&stage.daemon, "session.created"), 0);
-        let status = person.says(&["status"]).await.stdout;
+        let status = user.run(&["status"]).await.stdout;
         assert!(status.contains("Type: codex login") && !status.contains("can be taken"), "{status}");
         let kind = "text/plain; version=0.0.4; charset=utf-8";
         let metrics = get_text(&stage.daemon, "/metrics", &[], kind).await;
@@ -190,10 +190,10 @@ async fn who_asks_without_a_network_does_not_wait_for_ever() {
     let model = MockModel::start();
     let home = CodexHome::builder(&model).base_url("http://127.0.0.1:9/v1").build();
     let daemon = Daemon::builder().real_version(&home, "0.171.0").start().await;
-    let person = Person::beside(&daemon);
+    let user = CliUser::beside(&daemon);
     let workspace = home.workspace();
     let words = ["ask", "hello", "--network-timeout=2", "--cwd", workspace.to_str().unwrap()];
-    let asked = person.says(&words).await;
+    let asked = user.run(&words).await;
     assert_eq!((asked.code, asked.stdout.as_str()), (Some(1), ""), "{asked:?}");
     assert!(asked.stderr.contains("Codex reached no network for 2 s"), "{asked:?}");
     let codex = state(&daemon, "offline").await;
@@ -216,7 +216,7 @@ async fn a_configuration_that_is_refused_is_quoted_everywhere_and_tried_again_wh
     let answer = post(&daemon, "/v1/codexd/sessions", &json!({ "cwd": home.workspace() })).await;
     assert_eq!((answer.status, &answer.json["error"]), (503, &json!("app_server_unavailable")));
     assert!(answer.json["message"].as_str().unwrap().contains(line), "{}", answer.json);
-    let asked = Person::beside(&daemon).says(&["ask", "hello"]).await;
+    let asked = CliUser::beside(&daemon).run(&["ask", "hello"]).await;
     assert!(asked.code == Some(1) && asked.stderr.contains(line), "{asked:?}");
     // The pause is longer than what is waited for now.
     wait_until_async("a long pause", async || {
@@ -276,7 +276,7 @@ async fn a_configuration_that_breaks_under_a_running_daemon_is_told_of_until_it_
     assert!(message.contains("config.toml:1:6: key with no value"), "{codex}");
     let told = logged_type(&daemon, "app-server.state.changed").await;
     assert_eq!((&told["level"], &told["detail"]["state"]), (&json!("warn"), &json!("configBroken")));
-    let status = Person::beside(&daemon).says(&["status"]).await.stdout;
+    let status = CliUser::beside(&daemon).run(&["status"]).await.stdout;
     assert!(status.contains("config.toml:1:6") && !status.contains("can be taken"), "{status}");
     // Its file is seen to have changed, without a call and without another app-server.
     home.configure(|_| config.borrow().clone());
@@ -321,7 +321,7 @@ async fn an_mcp_server_that_does_not_start_is_shown() {
         assert_eq!(record(&daemon, &session).await["status"], "active");
         let workspace = home.workspace();
         let words = ["ask", "mock:text=[Hello!]", "--cwd", workspace.to_str().unwrap()];
-        let asked = Person::beside(&daemon).says(&words).await;
+        let asked = CliUser::beside(&daemon).run(&words).await;
         assert_eq!((asked.code, asked.stdout.as_str()), (Some(0), "Hello!\n"), "{asked:?}");
         assert_eq!(asked.stderr.matches("MCP server \"broken\" did not start").count(), 1, "{asked:?}");
     }

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::{create_session, record, submit};
 use crate::api::child_that_is;
+use crate::cli::CliUser;
 use crate::duplex::interrupt;
-use crate::people::Person;
 use crate::support::codex::{CodexHome, DEFAULT_VERSION, codex_version, versions};
 use crate::support::daemon::Daemon;
 use crate::support::http::request;
@@ -134,10 +134,10 @@ async fn a_directory_that_was_empty_is_empty_after_an_interrupt_and_a_close() {
             stage.assert_tidy("after a close").await;
         }
 
-        let person = Person::beside(&stage.daemon);
+        let user = CliUser::beside(&stage.daemon);
         let workspace = stage.home.workspace();
         let words = ["ask", PROMPTS[0], "--sandbox", "workspace-write", "--cwd", workspace.to_str().unwrap()];
-        let mut ask = person.command(&words);
+        let mut ask = user.command(&words);
         let mut ask = ask.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         stage.command_runs().await;
         kill_process(Pid::from_child(&ask), Signal::INT).unwrap();

@@ -340,7 +340,7 @@ impl Stage {
     /// `codexd ask` for a turn in this directory, with these flags.
     fn ask(&self, project: &Project, flags: &[&str]) -> Command {
         let words = ["ask", "mock:deltas=1", "--cwd", project.path.to_str().unwrap()];
-        crate::people::command(
+        crate::cli::command(
             self.daemon.base_url(),
             &self.home.workspace(),
             &[words.as_slice(), flags].concat(),

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{child, generation, signal};
 use crate::api::{SESSIONS, assert_no_survivors, create, logged_type, not_ready, ready, setback, start};
-use crate::people::Person;
+use crate::cli::CliUser;
 use crate::support::daemon::Daemon;
 use crate::support::fake_codex::fake_codex;
 use crate::support::http::post;
@@ -37,7 +37,7 @@ async fn one_that_dies_again_and_again_is_tried_seldom() {
     assert_eq!((&record["status"], &record["state"]), (&json!("failed"), &json!("crash_loop")));
     assert_eq!((&record["deaths"], &record["nextStartAt"]), (&json!(6), &told["detail"]["until"]));
     assert_eq!(record["stderrTail"], told["detail"]["stderrTail"]);
-    let status = Person::beside(&daemon).says(&["status"]).await;
+    let status = CliUser::beside(&daemon).run(&["status"]).await;
     let said = "exited with code 1. It said last: because";
     assert!(status.stdout.contains(said), "{status:?}");
     let asked = Instant::now();

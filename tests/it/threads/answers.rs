@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::two_on_one_thread;
 use crate::api::{SESSIONS, TURN, ask_turn, idle, logged_type, record, session, start, text, turn};
+use crate::cli::CliUser;
+use crate::cli::ask::Started;
 use crate::duplex::{delete, interrupt, turn_over};
-use crate::people::Person;
-use crate::people::ask::Started;
 use crate::sessions::{Wiretap, ask_with, events_of, queue};
 use crate::support::daemon::Daemon;
 use crate::support::http::post;
@@ -143,8 +143,8 @@ async fn ctrl_c_before_there_is_a_turn_leaves_none_behind() {
     let wiretap = Wiretap::new();
     // Each message takes half a second, so the session is on its way for so long.
     let daemon = wiretap.slow_builder().start().await;
-    let person = Person::beside(&daemon);
-    let asking = Started::new(person.command(&["ask", "hang"]));
+    let user = CliUser::beside(&daemon);
+    let asking = Started::new(user.command(&["ask", "hang"]));
     wait_until("the session on its way", || (!wiretap.told("thread/start").is_empty()).then_some(())).await;
     asking.signal(Signal::INT);
     let ended = asking.ended().await;
@@ -157,8 +157,8 @@ async fn ctrl_c_before_there_is_a_turn_leaves_none_behind() {
 async fn ctrl_c_while_the_turn_is_on_its_way_interrupts_it() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.slow_builder().start().await;
-    let person = Person::beside(&daemon);
-    let asking = Started::new(person.command(&["ask", "hang"]));
+    let user = CliUser::beside(&daemon);
+    let asking = Started::new(user.command(&["ask", "hang"]));
     told(&wiretap, 1).await;
     asking.signal(Signal::INT);
     let ended = asking.ended().await;

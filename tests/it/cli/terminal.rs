@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::Person;
+use super::CliUser;
 use super::link::Link;
 use crate::api::{create, session, start, text, turn};
 use crate::duplex::{asked, decide, over, request_now};
@@ -24,7 +24,7 @@ async fn request(daemon: &crate::support::daemon::Daemon) -> serde_json::Value {
 #[tokio::test]
 async fn a_question_offers_what_the_request_offers_and_takes_a_number() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
+    let user = CliUser::beside(&daemon);
     for (typed, decision, code, said) in [
         ("1\n", json!("accept"), 0, "done"),
         ("decline\n", json!("decline"), 0, "declined: "),
@@ -36,7 +36,7 @@ async fn a_question_offers_what_the_request_offers_and_takes_a_number() {
             "done",
         ),
     ] {
-        let mut terminal = Terminal::start(person.command(&["ask", "ask=command text=done"]), 80);
+        let mut terminal = Terminal::start(user.command(&["ask", "ask=command text=done"]), 80);
         terminal.shows(QUESTION).await;
         for line in [
             "Codex asks to run /bin/bash -lc 'touch approved'",
@@ -61,13 +61,13 @@ async fn a_question_offers_what_the_request_offers_and_takes_a_number() {
 #[tokio::test]
 async fn a_patch_is_asked_about_with_its_files() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
-    let folder = person.folder().join("a-name-that-is-too-long-for-the-line-of-a-narrow-terminal\u{9b}");
+    let user = CliUser::beside(&daemon);
+    let folder = user.folder().join("a-name-that-is-too-long-for-the-line-of-a-narrow-terminal\u{9b}");
     std::fs::create_dir(&folder).unwrap();
     let file = folder.canonicalize().unwrap().join("approved.txt");
     let line = format!("  add {}", file.to_str().unwrap().replace('\u{9b}', "\u{fffd}"));
     let words = ["ask", "ask=file text=done", "--cwd", folder.to_str().unwrap()];
-    let mut terminal = Terminal::start(person.command(&words), 60);
+    let mut terminal = Terminal::start(user.command(&words), 60);
     terminal.shows("Your decision, 1 to ").await;
     assert!(terminal.text().contains(&format!("{line}\r\n")), "no {line:?} in {}", terminal.text());
     terminal.type_in("\u{4}");
@@ -79,8 +79,8 @@ async fn a_patch_is_asked_about_with_its_files() {
 #[tokio::test]
 async fn questions_are_asked_one_by_one_and_a_secret_is_not_shown() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
-    let mut terminal = Terminal::start(person.command(&["ask", "ask=questions text=done"]), 200);
+    let user = CliUser::beside(&daemon);
+    let mut terminal = Terminal::start(user.command(&["ask", "ask=questions text=done"]), 200);
     terminal.shows("Your answer, 1 to 2 or your own words, or nothing to decline: ").await;
     let request = request(&daemon).await;
     for line in ["Codex asks: Which colour?", "  1  red: The first one\r\n", "  2  blue: The other one\r\n"] {
@@ -95,7 +95,7 @@ async fn questions_are_asked_one_by_one_and_a_secret_is_not_shown() {
     let over = over(&daemon, &request["requestId"]).await;
     assert_eq!((&over["resolvedBy"], &over["decision"]), (&json!("client"), &json!(null)));
 
-    let mut terminal = Terminal::start(person.command(&["ask", "ask=questions text=done"]), 200);
+    let mut terminal = Terminal::start(user.command(&["ask", "ask=questions text=done"]), 200);
     terminal.shows("or nothing to decline: ").await;
     terminal.type_in("\n");
     let (code, shown) = terminal.ended().await;
@@ -106,8 +106,8 @@ async fn questions_are_asked_one_by_one_and_a_secret_is_not_shown() {
 #[tokio::test]
 async fn a_terminal_shows_what_is_typed_again_when_ask_is_left_at_a_secret() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
-    let mut terminal = Terminal::start(person.command(&["ask", "ask=questions text=done"]), 200);
+    let user = CliUser::beside(&daemon);
+    let mut terminal = Terminal::start(user.command(&["ask", "ask=questions text=done"]), 200);
     terminal.shows("or nothing to decline: ").await;
     terminal.type_in("red\n");
     terminal.shows("which is not shown").await;
@@ -120,8 +120,8 @@ async fn a_terminal_shows_what_is_typed_again_when_ask_is_left_at_a_secret() {
 #[tokio::test]
 async fn what_was_typed_before_the_question_is_no_answer_to_it() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
-    let mut terminal = Terminal::start(person.command(&["ask", "ask=command ask=file text=done"]), 80);
+    let user = CliUser::beside(&daemon);
+    let mut terminal = Terminal::start(user.command(&["ask", "ask=command ask=file text=done"]), 80);
     terminal.shows(QUESTION).await;
     let first = request(&daemon).await;
     // Two lines at once: the second is not for a question that nobody has seen.
@@ -139,8 +139,8 @@ async fn what_was_typed_before_the_question_is_no_answer_to_it() {
 #[tokio::test]
 async fn an_answer_from_elsewhere_ends_the_question() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
-    let terminal = Terminal::start(person.command(&["ask", "ask=command text=done"]), 80);
+    let user = CliUser::beside(&daemon);
+    let terminal = Terminal::start(user.command(&["ask", "ask=command text=done"]), 80);
     terminal.shows(QUESTION).await;
     decide(&daemon, &request(&daemon).await["requestId"], "accept").await;
     let (code, shown) = terminal.ended().await;
@@ -152,8 +152,8 @@ async fn an_answer_from_elsewhere_ends_the_question() {
 async fn an_answer_that_cannot_be_delivered_is_asked_for_again() {
     let daemon = start().await;
     let link = Link::to(&daemon).await;
-    let person = Person::at(link.base());
-    let mut terminal = Terminal::start(person.command(&["ask", "ask=command text=done"]), 200);
+    let user = CliUser::at(link.base());
+    let mut terminal = Terminal::start(user.command(&["ask", "ask=command text=done"]), 200);
     terminal.shows(QUESTION).await;
     let request = request(&daemon).await;
     link.cut();
@@ -174,8 +174,8 @@ async fn an_answer_that_cannot_be_delivered_is_asked_for_again() {
 async fn a_question_stands_below_what_was_told_while_it_was_open() {
     let daemon = start().await;
     let link = Link::to(&daemon).await;
-    let person = Person::at(link.base());
-    let mut command = person.command(&["ask", "ask=questions hang"]);
+    let user = CliUser::at(link.base());
+    let mut command = user.command(&["ask", "ask=questions hang"]);
     command.env("NO_COLOR", "1");
     let mut terminal = Terminal::start(command, 200);
     terminal.shows("or nothing to decline: ").await;
@@ -203,8 +203,8 @@ async fn a_question_stands_below_what_was_told_while_it_was_open() {
 async fn a_question_that_is_over_when_events_were_lost_is_asked_no_more() {
     let daemon = start().await;
     let link = Link::to(&daemon).await;
-    let person = Person::at(link.base());
-    let terminal = Terminal::start(person.command(&["ask", "ask=command hang"]), 80);
+    let user = CliUser::at(link.base());
+    let terminal = Terminal::start(user.command(&["ask", "ask=command hang"]), 80);
     terminal.shows(QUESTION).await;
     let request = request(&daemon).await;
     link.cut();
@@ -219,8 +219,8 @@ async fn a_question_that_is_over_when_events_were_lost_is_asked_no_more() {
 #[tokio::test]
 async fn the_end_of_the_input_leaves_the_question_to_others() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
-    let mut terminal = Terminal::start(person.command(&["ask", "ask=command text=done"]), 80);
+    let user = CliUser::beside(&daemon);
+    let mut terminal = Terminal::start(user.command(&["ask", "ask=command text=done"]), 80);
     terminal.shows(QUESTION).await;
     terminal.type_in("\u{4}");
     terminal.shows("answer with codexd approve request-").await;
@@ -235,13 +235,13 @@ async fn with_the_text_on_stdin_the_terminal_is_asked_all_the_same() {
     use std::process::Command;
 
     let daemon = start().await;
-    let person = Person::beside(&daemon);
+    let user = CliUser::beside(&daemon);
     let mut command = Command::new("setsid");
-    let of_person = person.command(&[]);
+    let of_person = user.command(&[]);
     command.env_clear().envs(of_person.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let script = "printf 'ask=command text=done' | \"$0\" ask";
     command.args(["--ctty", "--wait", "sh", "-c", script]).arg(env!("CARGO_BIN_EXE_codexd"));
-    command.current_dir(person.folder());
+    command.current_dir(user.folder());
     let mut terminal = Terminal::start(command, 80);
     terminal.shows(QUESTION).await;
     terminal.type_in("accept\n");
@@ -253,9 +253,9 @@ async fn with_the_text_on_stdin_the_terminal_is_asked_all_the_same() {
 #[tokio::test]
 async fn a_terminal_is_not_made_to_obey_what_codex_says() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
+    let user = CliUser::beside(&daemon);
     let evil = "ask=command command=\u{1b}]0;title\u{7} text=a\u{1b}[2J\u{9b}1mb\u{8}c";
-    let mut command = person.command(&["ask", evil]);
+    let mut command = user.command(&["ask", evil]);
     command.env("NO_COLOR", "1");
     let mut terminal = Terminal::start(command, 200);
     terminal.shows(QUESTION).await;
@@ -271,19 +271,19 @@ async fn a_terminal_is_not_made_to_obey_what_codex_says() {
 #[tokio::test]
 async fn a_terminal_is_not_made_to_obey_the_json_of_the_status() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
+    let user = CliUser::beside(&daemon);
     turn(&daemon, &session(&daemon).await, "stderr=a\u{9b}2J\u{202e}b\u{7f}c").await;
     wait_until_async("what the app-server said", async || {
         let status = get(&daemon, "/v1/codexd/status").await.data(200).to_string();
         status.contains("\u{9b}2J").then_some(())
     })
     .await;
-    let (code, shown) = Terminal::start(person.command(&["status", "--json"]), 80).ended().await;
+    let (code, shown) = Terminal::start(user.command(&["status", "--json"]), 80).ended().await;
     assert_eq!(code, Some(0), "{shown}");
     assert!(shown.contains("a\u{fffd}2J\u{fffd}b␡c"), "{shown}");
     let obeyed = shown.chars().find(|c| c.is_control() && !"\r\n".contains(*c));
     assert_eq!(obeyed, None, "{shown:?}");
-    let piped = person.document(&["status", "--json"]).await.to_string();
+    let piped = user.document(&["status", "--json"]).await.to_string();
     assert!(piped.contains("a\u{9b}2J"), "{piped}");
 }
 
@@ -291,12 +291,12 @@ async fn a_terminal_is_not_made_to_obey_the_json_of_the_status() {
 async fn colours_are_for_terminals_that_want_them() {
     let daemon = start().await;
     session(&daemon).await;
-    let person = Person::beside(&daemon);
+    let user = CliUser::beside(&daemon);
     for (variable, coloured) in
         [(None, true), (Some(("NO_COLOR", "1")), false), (Some(("TERM", "dumb")), false)]
     {
         for words in [["sessions"].as_slice(), &["ask", "command=ls"]] {
-            let mut command = person.command(words);
+            let mut command = user.command(words);
             command.envs(variable);
             let (code, shown) = Terminal::start(command, 80).ended().await;
             assert_eq!(code, Some(0), "{shown}");
@@ -304,7 +304,7 @@ async fn colours_are_for_terminals_that_want_them() {
         }
     }
     for words in [["sessions"].as_slice(), &["ask", "command=ls"]] {
-        let piped = person.says(words).await;
+        let piped = user.run(words).await;
         assert!(!(piped.stdout + &piped.stderr).contains('\u{1b}'), "{words:?}");
     }
 }
@@ -312,11 +312,11 @@ async fn colours_are_for_terminals_that_want_them() {
 #[tokio::test]
 async fn what_is_asked_is_listed_whole_below_its_request() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
+    let user = CliUser::beside(&daemon);
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "ask=command").await;
     let request = asked(&daemon, &session_id).await;
-    let mut command = person.command(&["requests"]);
+    let mut command = user.command(&["requests"]);
     command.env("NO_COLOR", "1");
     let (code, shown) = Terminal::start(command, 80).ended().await;
     let lines: Vec<&str> = shown.lines().collect();
@@ -325,22 +325,22 @@ async fn what_is_asked_is_listed_whole_below_its_request() {
     let id = text(&request["requestId"]);
     assert_eq!(lines[1].split_whitespace().take(3).collect::<Vec<_>>(), [&id, &session_id, "waits"]);
     assert_eq!(lines[2], "  run /bin/bash -lc 'touch approved'");
-    let listed = person.says(&["requests"]).await.stdout;
+    let listed = user.run(&["requests"]).await.stdout;
     assert!(listed.contains("CODEX ASKS TO") && listed.lines().count() == 2, "{listed}");
 }
 
 #[tokio::test]
 async fn tables_and_lines_fit_the_terminal() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
-    let folder = person.folder().join("世界世界世界世界世界世界世界世界世界世界");
+    let user = CliUser::beside(&daemon);
+    let folder = user.folder().join("世界世界世界世界世界世界世界世界世界世界");
     std::fs::create_dir(&folder).unwrap();
     let session_id = text(&create(&daemon, json!({ "cwd": folder })).await["sessionId"]);
     turn(&daemon, &session_id, "ask=command").await;
     asked(&daemon, &session_id).await;
     for words in [["sessions"].as_slice(), &["requests"]] {
         for columns in [40, 70, 100] {
-            let mut command = person.command(words);
+            let mut command = user.command(words);
             command.env("NO_COLOR", "1");
             let (code, shown) = Terminal::start(command, columns).ended().await;
             assert_eq!(code, Some(0), "{shown}");

@@ -1,18 +1,18 @@
 //! The commands for every day with the real app-server behind them.
 
 use super::Stage;
-use crate::people::Person;
+use crate::cli::CliUser;
 use crate::support::terminal::Terminal;
 
 #[tokio::test]
 async fn ask_shows_what_is_done_and_asks_before_it() {
     let stage = Stage::start().await;
-    let person = Person::beside(&stage.daemon);
+    let user = CliUser::beside(&stage.daemon);
     let workspace = stage.home.workspace();
     let settings = ["--approval-policy", "untrusted", "--cwd", workspace.to_str().unwrap()];
     let words =
         [["ask", "mock:shell=[touch asked.txt] mock:text=[It is there.]"].as_slice(), &settings].concat();
-    let mut command = person.command(&words);
+    let mut command = user.command(&words);
     command.env("NO_COLOR", "1");
     let mut terminal = Terminal::start(command, 120);
     terminal.shows("Your decision, 1 to ").await;
@@ -26,13 +26,13 @@ async fn ask_shows_what_is_done_and_asks_before_it() {
     assert!(shown.contains("It is there.") && shown.contains("$ "), "{shown}");
     assert!(workspace.join("asked.txt").exists());
 
-    let asked = person.says(&["ask", "mock:text=[Hello!]", "--cwd", workspace.to_str().unwrap()]).await;
+    let asked = user.run(&["ask", "mock:text=[Hello!]", "--cwd", workspace.to_str().unwrap()]).await;
     assert_eq!((asked.code, asked.stdout.as_str()), (Some(0), "Hello!\n"), "{asked:?}");
     let words =
         ["ask", "--session", "last", "--cwd", workspace.to_str().unwrap(), "mock:text=[Hello again!]"];
-    let again = person.says(&words).await;
+    let again = user.run(&words).await;
     assert_eq!((again.code, again.stdout.as_str()), (Some(0), "Hello again!\n"), "{again:?}");
-    let listed = person.says(&["sessions"]).await;
+    let listed = user.run(&["sessions"]).await;
     assert_eq!(listed.stdout.lines().count(), 3, "{}", listed.stdout);
     assert!(listed.stdout.contains("mock-model"), "{}", listed.stdout);
 }

@@ -9,12 +9,12 @@ use rustix::termios::{LocalModes, OptionalActions, QueueSelector, Termios, tcflu
 use tokio::sync::mpsc;
 
 /// The lines that a person types.
-pub(super) struct Keyboard {
+pub(super) struct TerminalInput {
     terminal: Arc<File>,
     lines: mpsc::UnboundedReceiver<Option<String>>,
 }
 
-impl Keyboard {
+impl TerminalInput {
     /// The terminal on stdin, or that of the process where stdin is something else; `None` where there is none.
     pub(super) fn open() -> Option<Self> {
         let terminal = match stdin().is_terminal() {
@@ -41,54 +41,54 @@ impl Keyboard {
     }
 
     /// Whether there is a terminal to type at, without opening it for reading lines.
-    pub(super) fn is_there() -> bool {
+    pub(super) fn is_available() -> bool {
         stdin().is_terminal() || File::open("/dev/tty").is_ok()
     }
 
     /// The next line, `None` at the end of the terminal.
-    pub(super) async fn line(&mut self) -> Option<String> {
+    pub(super) async fn next_line(&mut self) -> Option<String> {
         self.lines.recv().await.flatten()
     }
 
     /// Drops what was typed so far.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn discard_pending(&mut self) {
         // What cannot be dropped is at worst taken for a wrong answer.
         let _ = tcflush(&*self.terminal, QueueSelector::IFlush);
         while let Ok(Some(_)) = self.lines.try_recv() {}
     }
 
-    /// Does not show what is typed from now on, until [`show_typing`]; `false` when the terminal cannot.
-    pub(super) fn hide_typing(&self) -> bool {
-        if seen().is_some() {
+    /// Does not show what is typed from now on, until [`restore_echo`]; `false` when the terminal cannot.
+    pub(super) fn disable_echo(&self) -> bool {
+        if saved_echo().is_some() {
             return true;
         }
         let Ok(before) = tcgetattr(&*self.terminal) else { return false };
         let mut hidden = before.clone();
         hidden.local_modes.remove(LocalModes::ECHO);
         hidden.local_modes.insert(LocalModes::ECHONL);
-        *seen() = Some((Arc::clone(&self.terminal), before));
+        *saved_echo() = Some((Arc::clone(&self.terminal), before));
         tcsetattr(&*self.terminal, OptionalActions::Now, &hidden).is_ok()
     }
 }
 
-impl Drop for Keyboard {
+impl Drop for TerminalInput {
     fn drop(&mut self) {
-        show_typing();
+        restore_echo();
     }
 }
 
 /// A terminal that hides what is typed, and how it was before.
 ///
 /// For the whole process, because it can end in the middle of a question, and the terminal stays.
-static SEEN: Mutex<Option<(Arc<File>, Termios)>> = Mutex::new(None);
+static SAVED_ECHO: Mutex<Option<(Arc<File>, Termios)>> = Mutex::new(None);
 
-fn seen() -> MutexGuard<'static, Option<(Arc<File>, Termios)>> {
-    SEEN.lock().unwrap_or_else(PoisonError::into_inner)
+fn saved_echo() -> MutexGuard<'static, Option<(Arc<File>, Termios)>> {
+    SAVED_ECHO.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Shows again what is typed, where it was hidden.
-pub(super) fn show_typing() {
-    if let Some((terminal, before)) = seen().take() {
+pub(super) fn restore_echo() {
+    if let Some((terminal, before)) = saved_echo().take() {
         let _ = tcsetattr(&*terminal, OptionalActions::Now, &before);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use super::Person;
+use super::CliUser;
 use crate::api::{logged, logged_type, session, start, turn};
 use crate::duplex::turn_over;
 use crate::support::daemon::Daemon;
@@ -41,7 +41,7 @@ impl Follow {
         wait_until(&format!("a line with {part:?}"), has).await;
     }
 
-    async fn says(&self, part: &str) {
+    async fn run(&self, part: &str) {
         let has = || self.asides.lock().unwrap().iter().any(|line| line.contains(part)).then_some(());
         wait_until(&format!("{part:?} on stderr"), has).await;
     }
@@ -72,8 +72,8 @@ fn seqs(events: &[Value]) -> Vec<u64> {
 #[tokio::test]
 async fn every_event_is_a_line() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
-    let follow = Follow::start(person.command(&["follow", "--after", "0"]));
+    let user = CliUser::beside(&daemon);
+    let follow = Follow::start(user.command(&["follow", "--after", "0"]));
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "command=ls text=\u{1b}[31mred").await;
     turn_over(&daemon, &session_id, &turn_id).await;
@@ -94,11 +94,11 @@ async fn every_event_is_a_line() {
 #[tokio::test]
 async fn the_json_of_an_event_is_a_line_and_the_filters_hold() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
+    let user = CliUser::beside(&daemon);
     let (mine, other) = (session(&daemon).await, session(&daemon).await);
     let filters = ["--session", &mine, "--type", "turn.", "--type", "app-server.turn.completed"];
     let words = [["follow", "--json", "--after=0"].as_slice(), &filters].concat();
-    let follow = Follow::start(person.command(&words));
+    let follow = Follow::start(user.command(&words));
     for session_id in [&other, &mine] {
         let turn_id = turn(&daemon, session_id, "hello").await;
         turn_over(&daemon, session_id, &turn_id).await;
@@ -116,8 +116,8 @@ async fn the_json_of_an_event_is_a_line_and_the_filters_hold() {
 #[tokio::test]
 async fn a_restart_of_the_daemon_loses_and_repeats_nothing() {
     let mut daemon = start().await;
-    let person = Person::beside(&daemon);
-    let follow = Follow::start(person.command(&["follow", "--json", "--after", "0"]));
+    let user = CliUser::beside(&daemon);
+    let follow = Follow::start(user.command(&["follow", "--json", "--after", "0"]));
     for life in 0..3 {
         let session_id = session(&daemon).await;
         let turn_id = turn(&daemon, &session_id, "deltas=20").await;
@@ -128,10 +128,10 @@ async fn a_restart_of_the_daemon_loses_and_repeats_nothing() {
         } else {
             daemon.stop().await;
         }
-        follow.says("waiting for codexd").await;
+        follow.run("waiting for codexd").await;
         daemon = Daemon::builder().state_from(&daemon).address_of(&daemon).start().await;
     }
-    follow.says("codexd is back").await;
+    follow.run("codexd is back").await;
     let last = session(&daemon).await;
     follow.shows(&format!("Created session {last}")).await;
     let shown = seqs(&follow.events());
@@ -144,12 +144,12 @@ async fn a_restart_of_the_daemon_loses_and_repeats_nothing() {
 #[tokio::test]
 async fn a_session_is_followed_to_its_new_thread() {
     let mut daemon = start().await;
-    let person = Person::beside(&daemon);
+    let user = CliUser::beside(&daemon);
     // A thread without a turn leaves nothing behind, so the session gets another one after a restart.
     let session_id = session(&daemon).await;
     daemon.stop().await;
     let daemon = Daemon::builder().state_from(&daemon).address_of(&daemon).start().await;
-    let follow = Follow::start(person.command(&["follow", "--session", &session_id, "--after", "0"]));
+    let follow = Follow::start(user.command(&["follow", "--session", &session_id, "--after", "0"]));
     follow.shows("session.created").await;
     let turn_id = turn(&daemon, &session_id, "hello").await;
     follow.shows("session.recreated").await;
@@ -159,17 +159,17 @@ async fn a_session_is_followed_to_its_new_thread() {
 #[tokio::test]
 async fn a_cursor_that_leads_nowhere_is_told_and_passed_over() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
+    let user = CliUser::beside(&daemon);
     for (cursor, reason) in [
         ("000000000000-1", "the log was replaced by another one"),
         ("4000000000", "the log ends before this cursor"),
     ] {
-        let follow = Follow::start(person.command(&["follow", "--after", cursor]));
-        follow.says(&format!("Events are missing here: {reason}.")).await;
+        let follow = Follow::start(user.command(&["follow", "--after", cursor]));
+        follow.run(&format!("Events are missing here: {reason}.")).await;
         // The next event may be there before the stream is.
         wait_until_shown(&daemon, &follow).await;
     }
-    let refused = person.says(&["follow", "--after", "soon"]).await;
+    let refused = user.run(&["follow", "--after", "soon"]).await;
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert!(refused.stderr.contains("after"), "{}", refused.stderr);
 }
@@ -185,10 +185,10 @@ async fn wait_until_shown(daemon: &Daemon, follow: &Follow) {
 #[tokio::test]
 async fn a_session_that_does_not_exist_has_nothing_to_follow() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
+    let user = CliUser::beside(&daemon);
     for more in [&[][..], &["--after", "0"], &["--after", "000000000000-1"]] {
         let words = [&["follow", "--session", "session-of-nobody"], more].concat();
-        let refused = person.says(&words).await;
+        let refused = user.run(&words).await;
         assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""), "{refused:?}");
         assert!(refused.stderr.contains("session-of-nobody"), "{}", refused.stderr);
     }
@@ -197,8 +197,8 @@ async fn a_session_that_does_not_exist_has_nothing_to_follow() {
 #[tokio::test]
 async fn a_reader_that_leaves_ends_it_without_a_failure() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
-    let mut command = person.command(&["follow", "--after", "0", "--type", "daemon.started"]);
+    let user = CliUser::beside(&daemon);
+    let mut command = user.command(&["follow", "--after", "0", "--type", "daemon.started"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = command.spawn().unwrap();
     let mut stdout: BufReader<ChildStdout> = BufReader::new(process.stdout.take().unwrap());

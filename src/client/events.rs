@@ -9,15 +9,15 @@ use hyper::{Method, StatusCode};
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{Client, ClientError, SHORT, escaped};
+use super::http::{ClientError, DaemonClient, STATUS_TIMEOUT, percent_encode};
 
-/// The pause before the first new connection, which doubles up to [`LONGEST_PAUSE`].
-const PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The pause before the first new connection, which doubles up to [`MAX_RECONNECT_PAUSE`].
+const MIN_RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+const MAX_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Which events are wanted.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Filter {
+pub(crate) struct EventFilter {
     /// Only those about this session.
     pub(crate) session_id: Option<String>,
     /// Only those whose types begin with one of these; none means all.
@@ -26,43 +26,48 @@ pub(crate) struct Filter {
 
 /// What comes next in the stream.
 #[derive(Debug)]
-pub(crate) enum Heard {
+pub(crate) enum StreamItem {
     /// An event, as the daemon wrote it.
     Event(String),
     /// Events are missing here, for this reason; the stream goes on behind them.
     Gap(String),
     /// The connection is gone and is looked for again.
-    Lost,
+    Disconnected,
     /// It is there again, and nothing is missing.
-    Back,
+    Reconnected,
 }
 
 /// The events after a cursor, each once and in their order, over restarts of the daemon.
 #[derive(Debug)]
 pub(crate) struct EventStream {
-    client: Client,
-    filter: Filter,
+    client: DaemonClient,
+    filter: EventFilter,
     /// The newest event that was given out.
     cursor: String,
-    connection: Option<Connection>,
+    connection: Option<StreamConnection>,
     /// Since when there is none, after there was one.
-    lost_since: Option<Instant>,
+    disconnected_since: Option<Instant>,
     /// How long a lost connection is looked for; `None` is for ever.
-    patience: Option<Duration>,
+    reconnect_limit: Option<Duration>,
     pause: Duration,
 }
 
 impl EventStream {
     /// The events after this cursor; a connection is made when they are asked for.
-    pub(crate) fn new(client: &Client, filter: Filter, cursor: String, patience: Option<Duration>) -> Self {
+    pub(crate) fn new(
+        client: &DaemonClient,
+        filter: EventFilter,
+        cursor: String,
+        reconnect_limit: Option<Duration>,
+    ) -> Self {
         Self {
             client: client.clone(),
             filter,
             cursor,
             connection: None,
-            lost_since: None,
-            patience,
-            pause: PAUSE,
+            disconnected_since: None,
+            reconnect_limit,
+            pause: MIN_RECONNECT_PAUSE,
         }
     }
 
@@ -77,33 +82,33 @@ impl EventStream {
     }
 
     /// What comes next; dropping the future loses nothing.
-    pub(crate) async fn next(&mut self) -> Result<Heard, ClientError> {
+    pub(crate) async fn next(&mut self) -> Result<StreamItem, ClientError> {
         loop {
             let Some(connection) = &mut self.connection else {
-                match self.connect_again().await? {
-                    Some(heard) => return Ok(heard),
+                match self.reconnect().await? {
+                    Some(item) => return Ok(item),
                     None => continue,
                 }
             };
-            let Some(message) = connection.next().await else {
+            let Some(frame) = connection.next().await else {
                 self.connection = None;
-                self.lost_since = Some(Instant::now());
-                return Ok(Heard::Lost);
+                self.disconnected_since = Some(Instant::now());
+                return Ok(StreamItem::Disconnected);
             };
-            if let Some(cursor) = message.id {
+            if let Some(cursor) = frame.id {
                 self.cursor = cursor;
             }
-            match message.event.as_str() {
+            match frame.event.as_str() {
                 "" => {
-                    if self.filter.session_id.is_some() && message.data.contains("\"session.recreated\"") {
+                    if self.filter.session_id.is_some() && frame.data.contains("\"session.recreated\"") {
                         // The filter holds for the thread that the session had when the connection was made.
                         self.connection = None;
                     }
-                    return Ok(Heard::Event(message.data));
+                    return Ok(StreamItem::Event(frame.data));
                 }
                 "gap" => {
                     self.connection = None;
-                    return Ok(self.jump(&serde_json::from_str(&message.data).unwrap_or_default()));
+                    return Ok(self.skip_gap(&serde_json::from_str(&frame.data).unwrap_or_default()));
                 }
                 _ => {}
             }
@@ -111,18 +116,18 @@ impl EventStream {
     }
 
     /// One more try to connect; `None` when the next one is due, or when there is nothing to say.
-    async fn connect_again(&mut self) -> Result<Option<Heard>, ClientError> {
+    async fn reconnect(&mut self) -> Result<Option<StreamItem>, ClientError> {
         let error = match self.connect().await {
             Ok(connection) => {
                 self.connection = Some(connection);
-                self.pause = PAUSE;
-                return Ok(self.lost_since.take().map(|_| Heard::Back));
+                self.pause = MIN_RECONNECT_PAUSE;
+                return Ok(self.disconnected_since.take().map(|_| StreamItem::Reconnected));
             }
             Err(error) => error,
         };
         match &error {
             ClientError::Refused { code, details, .. } if code == "cursor_gone" => {
-                return Ok(Some(self.jump(details)));
+                return Ok(Some(self.skip_gap(details)));
             }
             ClientError::Refused { code, .. }
                 if !["shutting_down", "overloaded", "request_timeout"].contains(&code.as_str()) =>
@@ -132,41 +137,44 @@ impl EventStream {
             ClientError::Token(_) => return Err(error),
             _ => {}
         }
-        let Some(since) = self.lost_since else {
-            self.lost_since = Some(Instant::now());
-            return Ok(Some(Heard::Lost));
+        let Some(since) = self.disconnected_since else {
+            self.disconnected_since = Some(Instant::now());
+            return Ok(Some(StreamItem::Disconnected));
         };
-        if self.patience.is_some_and(|patience| since.elapsed() > patience) {
+        if self.reconnect_limit.is_some_and(|reconnect_limit| since.elapsed() > reconnect_limit) {
             return Err(error);
         }
         tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        self.pause = (self.pause * 2).min(MAX_RECONNECT_PAUSE);
         Ok(None)
     }
 
-    async fn connect(&self) -> Result<Connection, ClientError> {
-        let mut path = format!("{}?after={}", self.client.event_stream_path, escaped(&self.cursor));
+    async fn connect(&self) -> Result<StreamConnection, ClientError> {
+        let mut path = format!("{}?after={}", self.client.event_stream_path, percent_encode(&self.cursor));
         if let Some(session_id) = &self.filter.session_id {
-            path.push_str(&format!("&sessionId={}", escaped(session_id)));
+            path.push_str(&format!("&sessionId={}", percent_encode(session_id)));
         }
         for name in &self.filter.types {
-            path.push_str(&format!("&type={}", escaped(name)));
+            path.push_str(&format!("&type={}", percent_encode(name)));
         }
-        let connecting = async {
-            let answer = self.client.send(Method::GET, &path, Some("text/event-stream"), None).await?;
-            if answer.status() == StatusCode::OK {
-                return Ok(Connection::new(answer.into_body()));
+        let connect = async {
+            let response = self.client.send(Method::GET, &path, Some("text/event-stream"), None).await?;
+            if response.status() == StatusCode::OK {
+                return Ok(StreamConnection::new(response.into_body()));
             }
-            let refused = self.client.data(answer).await;
-            Err(refused.err().unwrap_or_else(|| self.client.strange("it has no event stream".to_owned())))
+            let rejection = self.client.data(response).await;
+            Err(rejection
+                .err()
+                .unwrap_or_else(|| self.client.not_codexd("it has no event stream".to_owned())))
         };
-        let late = |_| self.client.strange(format!("no answer within {} s", SHORT.as_secs()));
-        tokio::time::timeout(SHORT, connecting).await.map_err(late)?
+        let timed_out =
+            |_| self.client.not_codexd(format!("no answer within {} s", STATUS_TIMEOUT.as_secs()));
+        tokio::time::timeout(STATUS_TIMEOUT, connect).await.map_err(timed_out)?
     }
 
     /// Goes on behind what is missing: with the oldest event that is kept, or now when that may have been given out
     /// already.
-    fn jump(&mut self, gap: &Value) -> Heard {
+    fn skip_gap(&mut self, gap: &Value) -> StreamItem {
         let (epoch, oldest) =
             (gap["epoch"].as_str().unwrap_or_default(), gap["oldest"].as_u64().unwrap_or(1));
         let reason = match gap["reason"].as_str() {
@@ -185,12 +193,12 @@ impl EventStream {
                 }
             }
         };
-        Heard::Gap(reason)
+        StreamItem::Gap(reason)
     }
 }
 
 /// The cursor of the newest event.
-pub(crate) async fn newest(client: &Client) -> Result<String, ClientError> {
+pub(crate) async fn newest_cursor(client: &DaemonClient) -> Result<String, ClientError> {
     // A page says which event is the newest, whatever is in it.
     let page = client.get(&format!("{}?limit=1", client.event_stream_path)).await?;
     let number = |name: &str| page[name].as_u64().unwrap_or(0);
@@ -199,32 +207,32 @@ pub(crate) async fn newest(client: &Client) -> Result<String, ClientError> {
 
 /// One message of the stream.
 #[derive(Debug, Default, PartialEq)]
-struct Message {
+struct Frame {
     id: Option<String>,
     event: String,
     data: String,
 }
 
 #[derive(Debug)]
-struct Connection {
+struct StreamConnection {
     body: Incoming,
-    parser: Parser,
+    parser: FrameParser,
 }
 
-impl Connection {
+impl StreamConnection {
     fn new(body: Incoming) -> Self {
-        Self { body, parser: Parser::default() }
+        Self { body, parser: FrameParser::default() }
     }
 
     /// The next whole message; `None` at the end of the connection, however it ended.
-    async fn next(&mut self) -> Option<Message> {
+    async fn next(&mut self) -> Option<Frame> {
         loop {
-            if let Some(message) = self.parser.ready.pop_front() {
-                return Some(message);
+            if let Some(frame) = self.parser.ready.pop_front() {
+                return Some(frame);
             }
             let frame = self.body.frame().await?.ok()?;
             if let Some(bytes) = frame.data_ref() {
-                self.parser.take(bytes);
+                self.parser.push(bytes);
             }
         }
     }
@@ -232,38 +240,38 @@ impl Connection {
 
 /// Cuts bytes into messages (HTML living standard, section 9.2.6, as far as codexd uses it).
 #[derive(Debug, Default)]
-struct Parser {
+struct FrameParser {
     /// Bytes of a line that is not whole yet.
     line: Vec<u8>,
-    message: Message,
-    ready: VecDeque<Message>,
+    frame: Frame,
+    ready: VecDeque<Frame>,
 }
 
-impl Parser {
-    fn take(&mut self, bytes: &[u8]) {
+impl FrameParser {
+    fn push(&mut self, bytes: &[u8]) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             self.line.extend_from_slice(piece);
             if self.line.pop_if(|byte| *byte == b'\n').is_some() {
                 let line = std::mem::take(&mut self.line);
-                self.line_ended(&String::from_utf8_lossy(&line));
+                self.end_line(&String::from_utf8_lossy(&line));
             }
         }
     }
 
-    fn line_ended(&mut self, line: &str) {
+    fn end_line(&mut self, line: &str) {
         if line.is_empty() {
-            let message = std::mem::take(&mut self.message);
-            if !message.data.is_empty() {
-                self.ready.push_back(message);
+            let frame = std::mem::take(&mut self.frame);
+            if !frame.data.is_empty() {
+                self.ready.push_back(frame);
             }
             return;
         }
         let (name, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match name {
-            "id" => self.message.id = Some(value.to_owned()),
-            "event" => self.message.event = value.to_owned(),
-            "data" => self.message.data.push_str(value),
+            "id" => self.frame.id = Some(value.to_owned()),
+            "event" => self.frame.event = value.to_owned(),
+            "data" => self.frame.data.push_str(value),
             _ => {}
         }
     }
@@ -276,16 +284,16 @@ mod tests {
     #[test]
     fn messages_are_whole_however_their_bytes_come() {
         let text = "retry: 1000\n\nid: ab-1\ndata: {\"a\":\"é\"}\n\n:\n\nid: ab-2\nevent: bookmark\ndata: {}\n\nid: ab-3\ndata: {";
-        let message = |id: &str, event: &str, data: &str| Message {
+        let frame = |id: &str, event: &str, data: &str| Frame {
             id: Some(id.to_owned()),
             event: event.to_owned(),
             data: data.to_owned(),
         };
-        let expected = [message("ab-1", "", "{\"a\":\"é\"}"), message("ab-2", "bookmark", "{}")];
+        let expected = [frame("ab-1", "", "{\"a\":\"é\"}"), frame("ab-2", "bookmark", "{}")];
         for size in 1..text.len() {
-            let mut parser = Parser::default();
+            let mut parser = FrameParser::default();
             for chunk in text.as_bytes().chunks(size) {
-                parser.take(chunk);
+                parser.push(chunk);
             }
             assert_eq!(parser.ready, expected, "in pieces of {size}");
         }

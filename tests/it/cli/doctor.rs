@@ -108,7 +108,7 @@ fn files_in(folder: &Path) -> Vec<(PathBuf, u32, i64, i64, Vec<u8>)> {
 #[tokio::test]
 async fn where_all_is_well_it_says_so_and_makes_nothing() {
     let (home, bin) = (home(), home());
-    let stand_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/people/stand_ins/systemctl");
+    let stand_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cli/stand_ins/systemctl");
     std::os::unix::fs::symlink(stand_in, bin.path().join("systemctl")).unwrap();
     let address = free_address();
     let asked = |format: &[&str]| {

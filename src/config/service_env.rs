@@ -9,7 +9,7 @@ use super::{Config, ConfigError};
 
 /// What of the environment is the person's and no setting of codexd.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Person {
+pub struct UserEnv {
     /// `HOME`.
     pub home: PathBuf,
     /// `XDG_CONFIG_HOME`, as it is.
@@ -18,11 +18,11 @@ pub struct Person {
     pub codex_home: Option<PathBuf>,
 }
 
-impl Person {
+impl UserEnv {
     /// The person that these variables are about.
     pub fn of(environment: &dyn Environment) -> Result<Self, ConfigError> {
         let path = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let home = path("HOME").filter(|home| home.is_absolute()).ok_or(ConfigError::NobodysService)?;
+        let home = path("HOME").filter(|home| home.is_absolute()).ok_or(ConfigError::HomeNotSet)?;
         Ok(Self { home, config_home: path("XDG_CONFIG_HOME"), codex_home: path("CODEX_HOME") })
     }
 
@@ -37,7 +37,7 @@ impl Config {
     ///
     /// Read back with an environment of these alone they give the same settings, but for those that follow from HOME.
     /// An endpoint with a secret in it is refused; the arguments of the server are given as they are.
-    pub fn variables(&self) -> Result<Vec<(&'static str, String)>, ConfigError> {
+    pub fn service_variables(&self) -> Result<Vec<(&'static str, String)>, ConfigError> {
         let rows = settings::ALL.iter().zip(&self.report);
         rows.filter_map(|(setting, row)| self.variable(setting, row.source, &row.value).transpose()).collect()
     }
@@ -49,9 +49,9 @@ impl Config {
         value: &Value,
     ) -> Result<Option<(&'static str, String)>, ConfigError> {
         let name = setting.name;
-        let path = self.path_of(setting);
-        let is_folder = [settings::STATE_DIR.name, settings::LOGS_DIR.name].contains(&name);
-        if matches!(source, Source::Default | Source::DefaultFrom(_)) && !is_folder {
+        let path = self.path_value(setting);
+        let is_directory = [settings::STATE_DIR.name, settings::LOGS_DIR.name].contains(&name);
+        if matches!(source, Source::Default | Source::DefaultFrom(_)) && !is_directory {
             return Ok(None);
         }
         if name == settings::SERVER_ENDPOINT.name && self.server.endpoint.has_secrets() {
@@ -71,7 +71,7 @@ impl Config {
     }
 
     /// The path that a setting is; the report shows it approximately where it is not text.
-    fn path_of(&self, setting: &Setting) -> Option<&Path> {
+    fn path_value(&self, setting: &Setting) -> Option<&Path> {
         let path = match setting.name {
             name if name == settings::REPO_ROOT.name => self.paths.repo_root.as_deref()?,
             name if name == settings::LOGS_DIR.name => &self.paths.logs_dir,
@@ -126,7 +126,7 @@ mod tests {
         given.add(&settings::SERVER_ARGS, "--more");
         for (settings, count) in [(given, settings::ALL.len() - 1), (Settings::default(), 2)] {
             let before = config(&settings, &home_alone, home.path());
-            let variables = before.variables().unwrap();
+            let variables = before.service_variables().unwrap();
             assert_eq!(variables.len(), count, "{variables:?}");
             let mut environment = home_alone.clone();
             environment.extend(variables.iter().map(|(name, value)| (name.to_string(), value.into())));
@@ -135,7 +135,7 @@ mod tests {
                 config.report().settings.iter().map(|row| row.value.clone()).collect::<Vec<_>>()
             };
             assert_eq!(values(&after), values(&before));
-            assert_eq!(after.variables().unwrap(), variables);
+            assert_eq!(after.service_variables().unwrap(), variables);
         }
     }
 
@@ -144,27 +144,27 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let home_alone: Variables = [("HOME".to_owned(), home.path().into())].into();
         let endpoint = Settings::default().with(&settings::SERVER_ENDPOINT, "wss://user:secret@host/");
-        let refusal = config(&endpoint, &home_alone, home.path()).variables().unwrap_err().to_string();
+        let refusal =
+            config(&endpoint, &home_alone, home.path()).service_variables().unwrap_err().to_string();
         assert!(refusal.contains("--server-endpoint") && !refusal.contains("secret@"), "{refusal}");
 
-        let folder = home.path().join(OsString::from_vec(vec![0xff]));
+        let directory = home.path().join(OsString::from_vec(vec![0xff]));
         let relative = Settings::default().with(&settings::STATE_DIR, "state");
-        let refusal = config(&relative, &home_alone, &folder).variables().unwrap_err();
+        let refusal = config(&relative, &home_alone, &directory).service_variables().unwrap_err();
         assert!(matches!(refusal, ConfigError::PathNotUnicode { name: "state-dir", .. }), "{refusal}");
     }
 
     #[test]
     fn a_person_has_a_home() {
-        let person = |pairs: &[(&str, &str)]| {
-            Person::of(
+        let user = |pairs: &[(&str, &str)]| {
+            UserEnv::of(
                 &pairs.iter().map(|(name, value)| (name.to_string(), value.into())).collect::<Variables>(),
             )
         };
-        let found =
-            person(&[("HOME", "/home/me"), ("XDG_CONFIG_HOME", ""), ("CODEX_HOME", "/codex")]).unwrap();
+        let found = user(&[("HOME", "/home/me"), ("XDG_CONFIG_HOME", ""), ("CODEX_HOME", "/codex")]).unwrap();
         assert_eq!((found.config_home, found.codex_home), (None, Some("/codex".into())));
         for pairs in [[].as_slice(), &[("HOME", "")], &[("HOME", "relative")]] {
-            assert!(person(pairs).unwrap_err().to_string().contains("set HOME"));
+            assert!(user(pairs).unwrap_err().to_string().contains("set HOME"));
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::support::wait::wait_until_async;
 
 #[tokio::test]
 async fn who_waits_in_a_held_queue_is_told_why_and_how_it_goes_on() {
-    let (daemon, person, session_id) = stage().await;
+    let (daemon, user, session_id) = stage().await;
     let running = turn(&daemon, &session_id, "hang").await;
     let wrong = json!({
         "sessionId": session_id, "input": "wrong", "whenBusy": "queue", "sandboxPolicy": { "type": "weird" },
@@ -21,14 +21,14 @@ async fn who_waits_in_a_held_queue_is_told_why_and_how_it_goes_on() {
     let end = json!({ "sessionId": session_id, "input": "text=end", "expectedTurnId": running });
     post(&daemon, TURN, &end).await.data(202);
     logged_type(&daemon, "session.held").await;
-    let listed = person.says(&["sessions"]).await.stdout;
+    let listed = user.run(&["sessions"]).await.stdout;
     assert!(listed.contains(" held "), "{listed}");
 
     let path = format!("{SESSIONS}/{session_id}/queue/{wrong}");
     let words = ["ask", "--session", &session_id, "--when-busy", "queue", "text=answered"];
     // Its stderr is a file, so that it can be read while it waits.
-    let told = person.folder().join("stderr");
-    let mut command = person.command(&words);
+    let told = user.folder().join("stderr");
+    let mut command = user.command(&words);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(std::fs::File::create(&told).unwrap());
     let mut command = tokio::process::Command::from(command);
     let asking = command.kill_on_drop(true).spawn().unwrap().wait_with_output();
@@ -38,7 +38,7 @@ async fn who_waits_in_a_held_queue_is_told_why_and_how_it_goes_on() {
             (told.contains("the queue is held") && told.ends_with('\n')).then_some(())
         })
         .await;
-        let resumed = person.says(&["resume-queue", &session_id]).await;
+        let resumed = user.run(&["resume-queue", &session_id]).await;
         assert_eq!((resumed.code, resumed.stderr.as_str()), (Some(0), ""));
         assert!(resumed.stdout.contains("2 turns wait"), "{}", resumed.stdout);
         // It was refused again; without it the other one begins.
@@ -53,6 +53,6 @@ async fn who_waits_in_a_held_queue_is_told_why_and_how_it_goes_on() {
     for part in ["the queue is held", "weird", "resume-queue"] {
         assert!(told.contains(part), "no {part:?} in {told}");
     }
-    let nothing = person.says(&["resume-queue", &session_id]).await;
+    let nothing = user.run(&["resume-queue", &session_id]).await;
     assert!(nothing.stdout.contains("No turn waits"), "{}", nothing.stdout);
 }

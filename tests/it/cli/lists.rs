@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Person, assert_answer, stage};
+use super::{CliUser, assert_answer, stage};
 use crate::api::{record, session, start, text, turn};
 use crate::duplex::{asked, over, turn_over};
 use crate::support::daemon::Daemon;
@@ -15,16 +15,16 @@ async fn asking(daemon: &Daemon, session_id: &str, prompt: &str) -> (String, Val
 
 #[tokio::test]
 async fn sessions_shows_how_each_session_is() {
-    let (daemon, person, idle) = stage().await;
+    let (daemon, user, idle) = stage().await;
     let turn_id = turn(&daemon, &idle, "hello").await;
     turn_over(&daemon, &idle, &turn_id).await;
-    assert_answer("sessions", &person.document(&["sessions", "--json"]).await);
+    assert_answer("sessions", &user.document(&["sessions", "--json"]).await);
 
     let (busy, waits, closed) = (session(&daemon).await, session(&daemon).await, session(&daemon).await);
     turn(&daemon, &busy, "hang").await;
     asking(&daemon, &waits, "ask=command").await;
-    assert_eq!(person.says(&["close", &closed]).await.code, Some(0));
-    let shown = person.says(&["sessions"]).await;
+    assert_eq!(user.run(&["close", &closed]).await.code, Some(0));
+    let shown = user.run(&["sessions"]).await;
     assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
     let line = |text: &str, name: &str| {
         let found = text.lines().find(|line| line.contains(name)).map(str::to_owned);
@@ -33,25 +33,25 @@ async fn sessions_shows_how_each_session_is() {
     assert!(shown.stdout.starts_with("SESSION "), "{}", shown.stdout);
     let of_idle = line(&shown.stdout, &idle);
     // Without a terminal nothing is cut.
-    assert!(of_idle.contains(person.folder().to_str().unwrap()), "{of_idle}");
+    assert!(of_idle.contains(user.folder().to_str().unwrap()), "{of_idle}");
     assert!(of_idle.contains(" idle ") && of_idle.contains(" completed "), "{of_idle}");
     assert!(line(&shown.stdout, &busy).contains(" busy "), "{}", shown.stdout);
     assert!(line(&shown.stdout, &waits).contains(" asks "), "{}", shown.stdout);
     assert!(!shown.stdout.contains(&closed), "{}", shown.stdout);
-    let all = person.says(&["sessions", "--all"]).await;
+    let all = user.run(&["sessions", "--all"]).await;
     assert!(line(&all.stdout, &closed).contains(" closed "), "{}", all.stdout);
 }
 
 #[tokio::test]
 async fn an_empty_list_is_a_sentence_and_an_empty_document() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
+    let user = CliUser::beside(&daemon);
     for (command, sentence) in
         [("sessions", "There are no active sessions.\n"), ("requests", "Nothing waits for an answer.\n")]
     {
-        let shown = person.says(&[command]).await;
+        let shown = user.run(&[command]).await;
         assert_eq!((shown.code, shown.stdout.as_str()), (Some(0), sentence));
-        assert_eq!(person.document(&[command, "--json"]).await, json!({ command: [] }));
+        assert_eq!(user.document(&[command, "--json"]).await, json!({ command: [] }));
     }
 }
 
@@ -59,11 +59,11 @@ async fn an_empty_list_is_a_sentence_and_an_empty_document() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn an_answer_that_nobody_gets_is_a_failure() {
-    let (_daemon, person, _) = stage().await;
+    let (_daemon, user, _) = stage().await;
     for words in
         [["sessions"].as_slice(), &["requests", "--json"], &["status"], &["config", "--json"], &["--help"]]
     {
-        let mut command = person.command(words);
+        let mut command = user.command(words);
         command.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
         let ended = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         let said = String::from_utf8(ended.stderr).unwrap();
@@ -74,101 +74,101 @@ async fn an_answer_that_nobody_gets_is_a_failure() {
 
 #[tokio::test]
 async fn the_only_request_is_answered_without_its_name() {
-    let (daemon, person, session_id) = stage().await;
+    let (daemon, user, session_id) = stage().await;
     for (command, decision) in [("approve", "accept"), ("decline", "decline")] {
-        let nothing = person.says(&[command]).await;
+        let nothing = user.run(&[command]).await;
         assert_eq!(
             (nothing.code, nothing.stderr.as_str()),
             (Some(1), "codexd: Nothing waits for an answer.\n")
         );
 
         let (turn_id, request) = asking(&daemon, &session_id, "ask=command").await;
-        let shown = person.says(&["requests"]).await;
+        let shown = user.run(&["requests"]).await;
         for part in [&text(&request["requestId"]), &session_id, "waits", "run /bin/bash -lc 'touch approved'"]
         {
             assert!(shown.stdout.contains(part), "no {part} in {}", shown.stdout);
         }
         if command == "approve" {
-            assert_answer("requests", &person.document(&["requests", "--json"]).await);
-            assert_answer("approve", &person.document(&["approve", "--json"]).await);
+            assert_answer("requests", &user.document(&["requests", "--json"]).await);
+            assert_answer("approve", &user.document(&["approve", "--json"]).await);
         } else {
-            let said = person.says(&["decline"]).await;
+            let said = user.run(&["decline"]).await;
             assert_eq!(said.code, Some(0), "{said:?}");
             assert!(said.stdout.starts_with("decline: run "), "{}", said.stdout);
         }
         assert_eq!(over(&daemon, &request["requestId"]).await["decision"], decision);
         assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "completed");
     }
-    let all = person.says(&["requests", "--all"]).await;
+    let all = user.run(&["requests", "--all"]).await;
     assert!(all.stdout.contains(" accept ") && all.stdout.contains(" decline "), "{}", all.stdout);
 }
 
 #[tokio::test]
 async fn of_several_requests_one_has_to_be_named() {
-    let (daemon, person, first) = stage().await;
+    let (daemon, user, first) = stage().await;
     let second = session(&daemon).await;
     let (turn_id, request) = asking(&daemon, &first, "ask=command").await;
     let (_, other) = asking(&daemon, &second, "ask=file").await;
-    let refused = person.says(&["approve"]).await;
+    let refused = user.run(&["approve"]).await;
     assert_eq!(refused.code, Some(2), "{refused:?}");
     for request in [&request, &other] {
         assert!(refused.stderr.contains(&text(&request["requestId"])), "{}", refused.stderr);
     }
     let id = text(&request["requestId"]);
     let amended =
-        person.document(&["approve", &id, "--decision", "acceptWithExecpolicyAmendment", "--json"]).await;
+        user.document(&["approve", &id, "--decision", "acceptWithExecpolicyAmendment", "--json"]).await;
     assert!(amended["request"]["decision"]["acceptWithExecpolicyAmendment"].is_object(), "{amended}");
     assert_eq!(turn_over(&daemon, &first, &turn_id).await["status"], "completed");
 
-    let again = person.says(&["approve", &id]).await;
+    let again = user.run(&["approve", &id]).await;
     assert_eq!(again.code, Some(1));
     assert!(again.stderr.contains("over already"), "{}", again.stderr);
-    let unknown = person.says(&["approve", "request-of-nobody"]).await;
+    let unknown = user.run(&["approve", "request-of-nobody"]).await;
     assert_eq!(unknown.code, Some(1));
     assert!(unknown.stderr.contains("request-of-nobody"), "{}", unknown.stderr);
 }
 
 #[tokio::test]
 async fn only_what_is_offered_can_be_decided() {
-    let (daemon, person, session_id) = stage().await;
+    let (daemon, user, session_id) = stage().await;
     asking(&daemon, &session_id, "ask=command").await;
-    let refused = person.says(&["approve", "--decision", "perhaps"]).await;
+    let refused = user.run(&["approve", "--decision", "perhaps"]).await;
     assert_eq!(refused.code, Some(1));
     assert!(
         refused.stderr.contains("\"perhaps\"") && refused.stderr.contains("decline"),
         "{}",
         refused.stderr
     );
-    let refused = person.says(&["approve", "--answer", "red"]).await;
+    let refused = user.run(&["approve", "--answer", "red"]).await;
     assert!(refused.code == Some(1) && refused.stderr.contains("say which with --decision"), "{refused:?}");
 }
 
 #[tokio::test]
 async fn questions_are_answered_in_words() {
-    let (daemon, person, session_id) = stage().await;
+    let (daemon, user, session_id) = stage().await;
     let (turn_id, first) = asking(&daemon, &session_id, "ask=questions ask=input").await;
     for (words, code, said) in [
         (["approve"].as_slice(), 1, "Codex asks to answer \"Which colour? What is the secret word?\""),
         (&["approve", "--answer", "2"], 1, "Codex asks 2 questions"),
         (&["approve", "--result", "{"], 2, "--result is not JSON"),
     ] {
-        let refused = person.says(words).await;
+        let refused = user.run(words).await;
         assert!(refused.code == Some(code) && refused.stderr.contains(said), "{refused:?}");
     }
-    let said = person.says(&["approve", "--answer", "2", "--answer", "7"]).await;
+    let said = user.run(&["approve", "--answer", "2", "--answer", "7"]).await;
     assert!(said.code == Some(0) && said.stdout.starts_with("answered: answer \"Which colour?"), "{said:?}");
     assert_eq!(over(&daemon, &first["requestId"]).await["resolvedBy"], "client");
     asked(&daemon, &session_id).await;
     let result = r#"{"answers": {"colour": {"answers": ["red"]}}}"#;
-    assert_eq!(person.says(&["approve", "--result", result]).await.code, Some(0));
+    assert_eq!(user.run(&["approve", "--result", result]).await.code, Some(0));
     assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "completed");
 }
 
 #[tokio::test]
 async fn what_wants_leave_and_nothing_else_can_be_approved() {
-    let (daemon, person, session_id) = stage().await;
+    let (daemon, user, session_id) = stage().await;
     let (turn_id, request) = asking(&daemon, &session_id, "ask=leave").await;
-    let said = person.says(&["approve"]).await;
+    let said = user.run(&["approve"]).await;
     assert_eq!((said.code, said.stdout.starts_with("accept: answer \"May the")), (Some(0), true), "{said:?}");
     assert_eq!(over(&daemon, &request["requestId"]).await["decision"], "accept");
     assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "completed");
@@ -176,50 +176,50 @@ async fn what_wants_leave_and_nothing_else_can_be_approved() {
 
 #[tokio::test]
 async fn cancel_ends_the_turn_as_well() {
-    let (daemon, person, session_id) = stage().await;
+    let (daemon, user, session_id) = stage().await;
     let (turn_id, _) = asking(&daemon, &session_id, "ask=command").await;
-    assert_answer("decline", &person.document(&["decline", "--cancel", "--json"]).await);
+    assert_answer("decline", &user.document(&["decline", "--cancel", "--json"]).await);
     assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "interrupted");
 }
 
 #[tokio::test]
 async fn interrupt_finds_the_turn_that_runs() {
-    let (daemon, person, session_id) = stage().await;
-    let nothing = person.says(&["interrupt"]).await;
+    let (daemon, user, session_id) = stage().await;
+    let nothing = user.run(&["interrupt"]).await;
     assert_eq!((nothing.code, nothing.stderr.as_str()), (Some(1), "codexd: No turn runs.\n"));
     let first = turn(&daemon, &session_id, "hang").await;
-    assert_answer("interrupt", &person.document(&["interrupt", "--json"]).await);
+    assert_answer("interrupt", &user.document(&["interrupt", "--json"]).await);
     assert_eq!(turn_over(&daemon, &session_id, &first).await["status"], "interrupted");
 
     let other = session(&daemon).await;
     let second = turn(&daemon, &session_id, "hang").await;
     turn(&daemon, &other, "hang").await;
-    let refused = person.says(&["interrupt"]).await;
+    let refused = user.run(&["interrupt"]).await;
     assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains(&session_id) && refused.stderr.contains(&other), "{}", refused.stderr);
     // The last one of this folder, not of the other.
-    let said = person.says(&["interrupt", "last"]).await;
+    let said = user.run(&["interrupt", "last"]).await;
     assert_eq!((said.code, said.stdout), (Some(0), format!("Turn {second} was interrupted.\n")));
     assert!(record(&daemon, &other).await["currentTurnId"].is_string());
 }
 
 #[tokio::test]
 async fn close_closes_and_says_what_is_in_the_way() {
-    let (daemon, person, session_id) = stage().await;
+    let (daemon, user, session_id) = stage().await;
     turn(&daemon, &session_id, "hang").await;
-    let refused = person.says(&["close", &session_id]).await;
+    let refused = user.run(&["close", &session_id]).await;
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("--interrupt"), "{}", refused.stderr);
-    assert_answer("close", &person.document(&["close", "last", "--interrupt", "--json"]).await);
+    assert_answer("close", &user.document(&["close", "last", "--interrupt", "--json"]).await);
     assert_eq!(record(&daemon, &session_id).await["status"], "closed");
-    let nobody = person.says(&["close", "last"]).await;
+    let nobody = user.run(&["close", "last"]).await;
     assert_eq!(nobody.code, Some(1));
     assert!(nobody.stderr.contains("No active session works in"), "{}", nobody.stderr);
 }
 
 #[tokio::test]
 async fn without_a_daemon_each_command_says_how_to_start_one() {
-    let person = Person::at("http://127.0.0.1:1");
+    let user = CliUser::at("http://127.0.0.1:1");
     for words in [
         ["ask", "hello"].as_slice(),
         &["sessions"],
@@ -232,7 +232,7 @@ async fn without_a_daemon_each_command_says_how_to_start_one() {
         &["close", "session-1"],
     ] {
         for words in [words.to_vec(), [words, &["--json"]].concat()] {
-            let ended = person.says(&words).await;
+            let ended = user.run(&words).await;
             assert_eq!((ended.code, ended.stdout.as_str()), (Some(3), ""), "{words:?}: {ended:?}");
             assert_eq!(ended.stderr.lines().count(), 1, "{words:?}: {}", ended.stderr);
             for part in ["No codexd answers", "http://127.0.0.1:1", "codexd start"] {
@@ -244,7 +244,7 @@ async fn without_a_daemon_each_command_says_how_to_start_one() {
 
 #[tokio::test]
 async fn completions_need_no_daemon() {
-    let ended = Person::at("http://127.0.0.1:1").says(&["completions", "bash"]).await;
+    let ended = CliUser::at("http://127.0.0.1:1").run(&["completions", "bash"]).await;
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
     assert!(ended.stdout.contains("complete -F"), "{}", ended.stdout);
 }

@@ -24,12 +24,12 @@ use crate::support::http::Target;
 use crate::support::scratch;
 
 /// Somebody in a folder, beside a daemon.
-pub(crate) struct Person {
+pub(crate) struct CliUser {
     folder: TempDir,
     base: String,
 }
 
-impl Person {
+impl CliUser {
     pub(crate) fn beside(daemon: &Daemon) -> Self {
         Self::at(daemon.base_url())
     }
@@ -48,13 +48,13 @@ impl Person {
     }
 
     /// Runs this command line to its end, without a terminal.
-    pub(crate) async fn says(&self, arguments: &[&str]) -> Ended {
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Ended {
         run(self.command(arguments)).await
     }
 
     /// The document that this command line answers with, which has to succeed.
     async fn document(&self, arguments: &[&str]) -> Value {
-        let ended = self.says(arguments).await;
+        let ended = self.run(arguments).await;
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
         document(&ended)
     }
@@ -68,11 +68,11 @@ pub(crate) fn command(base: &str, directory: &Path, arguments: &[&str]) -> Comma
 }
 
 /// A daemon, somebody beside it, and a session in their folder.
-async fn stage() -> (Daemon, Person, String) {
+async fn stage() -> (Daemon, CliUser, String) {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
-    let session = create(&daemon, json!({ "cwd": person.folder() })).await;
-    (daemon, person, text(&session["sessionId"]))
+    let user = CliUser::beside(&daemon);
+    let session = create(&daemon, json!({ "cwd": user.folder() })).await;
+    (daemon, user, text(&session["sessionId"]))
 }
 
 fn document(ended: &Ended) -> Value {
@@ -86,7 +86,7 @@ fn assert_answer(name: &str, document: &Value) {
     let mut document = document.clone();
     even_out("", &mut document);
     let text = serde_json::to_string_pretty(&document).unwrap() + "\n";
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/people/answers/{name}.json"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/cli/answers/{name}.json"));
     if std::env::var_os("CODEXD_UPDATE_ANSWERS").is_some() {
         return fs::write(path, text).unwrap();
     }

@@ -17,20 +17,20 @@ use crate::support::scratch;
 use crate::support::skip::skip;
 
 /// A person with a home folder, with Codex and a stand-in for systemctl in `PATH`.
-struct Person {
+struct CliUser {
     root: TempDir,
 }
 
-impl Person {
+impl CliUser {
     fn new() -> Self {
-        let person = Self { root: scratch::directory("service") };
+        let user = Self { root: scratch::directory("service") };
         for folder in ["home", "bin"] {
-            fs::create_dir(person.path(folder)).unwrap();
+            fs::create_dir(user.path(folder)).unwrap();
         }
-        let stand_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/people/stand_ins/systemctl");
-        symlink(stand_in, person.path("bin/systemctl")).unwrap();
-        symlink(env!("CARGO_BIN_EXE_codexd"), person.path("bin/codex")).unwrap();
-        person
+        let stand_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cli/stand_ins/systemctl");
+        symlink(stand_in, user.path("bin/systemctl")).unwrap();
+        symlink(env!("CARGO_BIN_EXE_codexd"), user.path("bin/codex")).unwrap();
+        user
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -82,89 +82,89 @@ const GREETING: &str = "--user show --property=Version";
 
 #[tokio::test]
 async fn install_is_repeatable_and_can_be_undone() {
-    let person = Person::new();
+    let user = CliUser::new();
     let install = ["install", "--json"];
-    let first = person.types(&install).await;
+    let first = user.types(&install).await;
     assert_eq!((first.code, first.stderr.as_str()), (Some(0), ""), "{first:?}");
-    assert_eq!(person.plain(&first.stdout), include_str!("snapshots/service-install.json"));
+    assert_eq!(user.plain(&first.stdout), include_str!("snapshots/service-install.json"));
     let put_in = ["--user daemon-reload", "--user enable codexd.service"];
     let (start, restart) = ("--user start codexd.service", "--user restart codexd.service");
-    assert_eq!(person.calls(), [[GREETING, SHOW].as_slice(), &put_in, &[restart]].concat());
-    let unit = fs::read_to_string(person.unit()).unwrap();
-    assert_eq!(fs::metadata(person.unit()).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(user.calls(), [[GREETING, SHOW].as_slice(), &put_in, &[restart]].concat());
+    let unit = fs::read_to_string(user.unit()).unwrap();
+    assert_eq!(fs::metadata(user.unit()).unwrap().permissions().mode() & 0o777, 0o600);
 
-    let again = person.types(&install).await;
+    let again = user.types(&install).await;
     assert_eq!(document(&again)["change"], "unchanged");
-    assert_eq!(person.calls(), [[GREETING, SHOW].as_slice(), &put_in, &[start]].concat());
-    assert_eq!(fs::read_to_string(person.unit()).unwrap(), unit);
+    assert_eq!(user.calls(), [[GREETING, SHOW].as_slice(), &put_in, &[start]].concat());
+    assert_eq!(fs::read_to_string(user.unit()).unwrap(), unit);
 
-    let changed = person.types(&["install", "--json", "--event-cache-size", "7"]).await;
+    let changed = user.types(&["install", "--json", "--event-cache-size", "7"]).await;
     assert_eq!(document(&changed)["change"], "updated");
-    assert_eq!(person.calls().last().unwrap(), restart);
-    let text = fs::read_to_string(person.unit()).unwrap();
+    assert_eq!(user.calls().last().unwrap(), restart);
+    let text = fs::read_to_string(user.unit()).unwrap();
     assert!(text.contains("\nEnvironment=\"BAA_CODEXD_EVENT_CACHE_SIZE=7\"\n"), "{text}");
 
-    let status = person.types(&["status", "--json"]).await;
+    let status = user.types(&["status", "--json"]).await;
     assert_eq!((status.code, document(&status)["file"].as_str()), (Some(0), Some("different")), "{status:?}");
-    let status = person.types(&["status", "--json", "--event-cache-size", "7"]).await;
-    assert_eq!(person.plain(&status.stdout), include_str!("snapshots/service-status.json"));
-    person.calls();
+    let status = user.types(&["status", "--json", "--event-cache-size", "7"]).await;
+    assert_eq!(user.plain(&status.stdout), include_str!("snapshots/service-status.json"));
+    user.calls();
 
-    let gone = person.types(&["uninstall", "--json"]).await;
-    assert_eq!(person.plain(&gone.stdout), include_str!("snapshots/service-uninstall.json"));
-    assert!(!person.unit().exists() && person.unit().parent().unwrap().is_dir());
+    let gone = user.types(&["uninstall", "--json"]).await;
+    assert_eq!(user.plain(&gone.stdout), include_str!("snapshots/service-uninstall.json"));
+    assert!(!user.unit().exists() && user.unit().parent().unwrap().is_dir());
     let taken_out = ["--user disable --now codexd.service", "--user daemon-reload"];
-    assert_eq!(person.calls(), [[GREETING, SHOW].as_slice(), &taken_out].concat());
-    let nothing = person.types(&["uninstall", "--json"]).await;
+    assert_eq!(user.calls(), [[GREETING, SHOW].as_slice(), &taken_out].concat());
+    let nothing = user.types(&["uninstall", "--json"]).await;
     assert_eq!((nothing.code, document(&nothing)["removed"].as_bool()), (Some(0), Some(false)));
-    let status = person.types(&["status"]).await;
+    let status = user.types(&["status"]).await;
     assert_eq!(status.code, Some(3), "{status:?}");
     assert!(status.stdout.contains("not installed"), "{}", status.stdout);
 }
 
 #[tokio::test]
 async fn print_shows_what_install_writes_and_writes_nothing() {
-    let person = Person::new();
+    let user = CliUser::new();
     let flags = ["--auth-token-file", "to ken", "--server-arg", "100% \"x\""];
-    let shown = person.types(&[["print"].as_slice(), &flags].concat()).await;
+    let shown = user.types(&[["print"].as_slice(), &flags].concat()).await;
     assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
-    assert!(!person.has_files() && person.calls().is_empty());
-    assert_eq!(person.plain(&shown.stdout), include_str!("snapshots/codexd.service"));
-    let json = person.types(&[["print", "--json"].as_slice(), &flags].concat()).await;
+    assert!(!user.has_files() && user.calls().is_empty());
+    assert_eq!(user.plain(&shown.stdout), include_str!("snapshots/codexd.service"));
+    let json = user.types(&[["print", "--json"].as_slice(), &flags].concat()).await;
     assert_eq!(document(&json)["text"], shown.stdout);
-    assert_eq!(document(&json)["path"], person.unit().to_str().unwrap());
-    let installed = person.types(&[["install"].as_slice(), &flags].concat()).await;
+    assert_eq!(document(&json)["path"], user.unit().to_str().unwrap());
+    let installed = user.types(&[["install"].as_slice(), &flags].concat()).await;
     assert_eq!(installed.code, Some(0), "{installed:?}");
-    assert_eq!(fs::read_to_string(person.unit()).unwrap(), shown.stdout);
+    assert_eq!(fs::read_to_string(user.unit()).unwrap(), shown.stdout);
 }
 
 #[tokio::test]
 async fn the_unit_belongs_where_xdg_says() {
-    let person = Person::new();
-    let mut command = person.command(&["install"]);
-    command.env("XDG_CONFIG_HOME", person.path("config")).env("CODEX_HOME", person.path("codex"));
+    let user = CliUser::new();
+    let mut command = user.command(&["install"]);
+    command.env("XDG_CONFIG_HOME", user.path("config")).env("CODEX_HOME", user.path("codex"));
     assert_eq!(run(command).await.code, Some(0));
-    let unit = fs::read_to_string(person.path("config/systemd/user/codexd.service")).unwrap();
-    assert!(unit.contains(&format!("\"CODEX_HOME={}\"", person.path("codex").display())), "{unit}");
-    assert!(!person.has_files());
+    let unit = fs::read_to_string(user.path("config/systemd/user/codexd.service")).unwrap();
+    assert!(unit.contains(&format!("\"CODEX_HOME={}\"", user.path("codex").display())), "{unit}");
+    assert!(!user.has_files());
 }
 
 #[tokio::test]
 async fn without_a_manager_the_file_is_written_and_a_person_is_told_what_to_type() {
-    let person = Person::new();
-    fs::write(person.path("bin/no-bus"), "").unwrap();
-    let shown = person.types(&["install"]).await;
+    let user = CliUser::new();
+    fs::write(user.path("bin/no-bus"), "").unwrap();
+    let shown = user.types(&["install"]).await;
     assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
     for part in
         ["Failed to connect to bus", "systemctl --user daemon-reload", "systemctl --user enable --now"]
     {
         assert!(shown.stdout.contains(part), "no {part:?} in {}", shown.stdout);
     }
-    assert!(person.unit().exists());
-    fs::remove_file(person.path("bin/systemctl")).unwrap();
-    let mut command = person.command(&["status", "--json"]);
+    assert!(user.unit().exists());
+    fs::remove_file(user.path("bin/systemctl")).unwrap();
+    let mut command = user.command(&["status", "--json"]);
     let status = run({
-        command.env("PATH", person.path("bin"));
+        command.env("PATH", user.path("bin"));
         command
     });
     let status = status.await;
@@ -174,25 +174,25 @@ async fn without_a_manager_the_file_is_written_and_a_person_is_told_what_to_type
 
 #[tokio::test]
 async fn a_manager_that_refuses_is_a_failure() {
-    let person = Person::new();
-    fs::write(person.path("bin/refuse"), "").unwrap();
-    let refused = person.types(&["install", "--json"]).await;
+    let user = CliUser::new();
+    fs::write(user.path("bin/refuse"), "").unwrap();
+    let refused = user.types(&["install", "--json"]).await;
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""));
     assert!(refused.stderr.contains("Job for codexd.service failed."), "{}", refused.stderr);
-    let status = person.types(&["status"]).await;
+    let status = user.types(&["status"]).await;
     assert_eq!(status.code, Some(3));
     assert!(status.stdout.contains("failed (failed), ended last with exit code 2"), "{}", status.stdout);
 }
 
 #[tokio::test]
 async fn a_secret_is_not_written() {
-    let person = Person::new();
+    let user = CliUser::new();
     for flags in [
         ["--server-strategy=external", "--server-endpoint=wss://me:hidden@host/"],
         ["--server-arg=app-server", "--server-arg=-cMY_API_KEY=hidden"],
     ] {
         for action in ["install", "print", "status"] {
-            let refused = person.types(&[[action].as_slice(), &flags].concat()).await;
+            let refused = user.types(&[[action].as_slice(), &flags].concat()).await;
             assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""));
             assert!(
                 !refused.stderr.contains("hidden") && refused.stderr.ends_with(".\n"),
@@ -201,39 +201,39 @@ async fn a_secret_is_not_written() {
             );
         }
     }
-    assert!(!person.has_files());
+    assert!(!user.has_files());
 }
 
 #[tokio::test]
 async fn a_link_in_the_place_of_the_unit_is_left_alone() {
-    let person = Person::new();
-    fs::create_dir_all(person.unit().parent().unwrap()).unwrap();
-    fs::write(person.path("precious"), "precious").unwrap();
-    symlink(person.path("precious"), person.unit()).unwrap();
-    let refused = person.types(&["install"]).await;
+    let user = CliUser::new();
+    fs::create_dir_all(user.unit().parent().unwrap()).unwrap();
+    fs::write(user.path("precious"), "precious").unwrap();
+    symlink(user.path("precious"), user.unit()).unwrap();
+    let refused = user.types(&["install"]).await;
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("is a symlink"), "{}", refused.stderr);
-    assert_eq!(fs::read_to_string(person.path("precious")).unwrap(), "precious");
+    assert_eq!(fs::read_to_string(user.path("precious")).unwrap(), "precious");
 }
 
 #[tokio::test]
 async fn systemd_takes_the_unit() {
-    let person = Person::new();
+    let user = CliUser::new();
     // A folder whose name means something to systemd; codexd is a link there, as where an upgrade moves the program.
-    let odd = person.path("a b $x ${HOME} 100%h");
+    let odd = user.path("a b $x ${HOME} 100%h");
     fs::create_dir(&odd).unwrap();
     symlink(env!("CARGO_BIN_EXE_codexd"), odd.join("codexd")).unwrap();
-    fs::write(person.path("bin/no-bus"), "").unwrap();
-    let mut command = person.command(&["install", "--server-arg", "50% $x \"y\" 'z' \\", "--node-id", "a b"]);
-    let folders = [odd, person.path("bin"), "/usr/bin".into(), "/bin".into()];
+    fs::write(user.path("bin/no-bus"), "").unwrap();
+    let mut command = user.command(&["install", "--server-arg", "50% $x \"y\" 'z' \\", "--node-id", "a b"]);
+    let folders = [odd, user.path("bin"), "/usr/bin".into(), "/bin".into()];
     command.env("PATH", std::env::join_paths(folders).unwrap());
     assert_eq!(run(command).await.code, Some(0));
-    let text = fs::read_to_string(person.unit()).unwrap();
+    let text = fs::read_to_string(user.unit()).unwrap();
     assert!(text.contains("/a b $x ${HOME} 100%%h/codexd\" start\n"), "{text}");
     let verify = || {
         let mut verify = Command::new("systemd-analyze");
-        verify.args(["--user", "verify"]).arg(person.unit());
-        verify.env("XDG_RUNTIME_DIR", person.root.path()).env("HOME", person.path("home"));
+        verify.args(["--user", "verify"]).arg(user.unit());
+        verify.env("XDG_RUNTIME_DIR", user.root.path()).env("HOME", user.path("home"));
         verify
     };
     if let Err(error) = Command::new("systemd-analyze").arg("--version").output() {
@@ -243,7 +243,7 @@ async fn systemd_takes_the_unit() {
     let verified = run(verify()).await;
     assert_eq!((verified.code, verified.stderr.as_str()), (Some(0), ""), "{verified:?}");
     // That it would notice.
-    fs::write(person.unit(), text.replace("100%%h", "100%h")).unwrap();
+    fs::write(user.unit(), text.replace("100%%h", "100%h")).unwrap();
     let verified = run(verify()).await;
     assert!(verified.code != Some(0), "{verified:?}");
 }

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::link::Link;
-use super::{Person, assert_answer, document, stage};
+use super::{CliUser, assert_answer, document, stage};
 use crate::api::{Ended, SESSIONS, create, logged_type, record, run, start, text, turn};
 use crate::duplex::{asked, decide, over, turn_over};
 use crate::support::daemon::Daemon;
@@ -30,7 +30,7 @@ impl Started {
     }
 
     /// Waits until a line on stderr has this in it; all of stderr so far.
-    pub(crate) async fn says(&mut self, wanted: &str) -> String {
+    pub(crate) async fn run(&mut self, wanted: &str) -> String {
         let mut stderr = self.0.stderr.take().unwrap();
         let (wanted, shown) = (wanted.to_owned(), wanted);
         let reading = tokio::task::spawn_blocking(move || {
@@ -86,16 +86,16 @@ async fn busy(daemon: &Daemon) -> String {
 #[tokio::test]
 async fn a_pipe_gets_the_answer_and_nothing_else() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
-    let asked = person.says(&["ask", "command=ls", "ask=unknown", "text=\u{1b}[1mbold"]).await;
+    let user = CliUser::beside(&daemon);
+    let asked = user.run(&["ask", "command=ls", "ask=unknown", "text=\u{1b}[1mbold"]).await;
     // What is behind a pipe gets what Codex said, to the letter.
     assert_eq!((asked.code, asked.stdout.as_str()), (Some(0), "\u{1b}[1mbold\n"), "{asked:?}");
     let session = only_session(&daemon).await;
     let said = format!("session {}\n$ /bin/bash -lc 'ls'\n", text(&session["sessionId"]));
     assert_eq!(asked.stderr, said);
-    assert_eq!(session["cwd"], json!(person.folder().canonicalize().unwrap()));
+    assert_eq!(session["cwd"], json!(user.folder().canonicalize().unwrap()));
 
-    let again = person.says(&["ask", "--session", "last", "text=again"]).await;
+    let again = user.run(&["ask", "--session", "last", "text=again"]).await;
     assert_eq!((again.code, again.stdout.as_str()), (Some(0), "again\n"), "{again:?}");
     let answer = get(&daemon, "/v1/codexd/sessions").await;
     assert_eq!(answer.data(200)["sessions"].as_array().unwrap().len(), 1);
@@ -104,7 +104,7 @@ async fn a_pipe_gets_the_answer_and_nothing_else() {
 #[tokio::test]
 async fn the_json_is_the_session_and_the_turn() {
     let daemon = start().await;
-    let asked = Person::beside(&daemon).says(&["ask", "--json", "text=hello", "command=ls"]).await;
+    let asked = CliUser::beside(&daemon).run(&["ask", "--json", "text=hello", "command=ls"]).await;
     assert_eq!(asked.code, Some(0), "{asked:?}");
     assert_answer("ask", &document(&asked));
 }
@@ -112,14 +112,14 @@ async fn the_json_is_the_session_and_the_turn() {
 #[tokio::test]
 async fn the_text_may_come_over_stdin() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
+    let user = CliUser::beside(&daemon);
     for (words, input, expected) in [
         (["ask"].as_slice(), " from a file \n", "from a file"),
         (&["ask", "-"], "from a file", "from a file"),
         (&["ask", "look", "at this:", "-"], "a diff\n", "look at this:\n\na diff"),
         (&["ask", "-", "what is it?"], "a diff\n", "a diff\n\nwhat is it?"),
     ] {
-        let mut command = person.command(&[words, &["--json"]].concat());
+        let mut command = user.command(&[words, &["--json"]].concat());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
@@ -128,7 +128,7 @@ async fn the_text_may_come_over_stdin() {
         assert_eq!(document(&asked)["turn"]["items"][0]["words"], expected, "{words:?}");
     }
     for words in [["ask"].as_slice(), &["ask", " "], &["ask", "-"]] {
-        let refused = person.says(words).await;
+        let refused = user.run(words).await;
         assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{words:?}: {refused:?}");
     }
 }
@@ -136,12 +136,12 @@ async fn the_text_may_come_over_stdin() {
 #[tokio::test]
 async fn the_fate_of_the_turn_is_the_exit_code() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
+    let user = CliUser::beside(&daemon);
     for (prompt, code, said) in [
         ("fail", 1, "codexd: The turn failed: We’re currently experiencing high demand"),
         ("crash=7 deltas=2", 1, "the app-server was lost"),
     ] {
-        let asked = person.says(&["ask", prompt]).await;
+        let asked = user.run(&["ask", prompt]).await;
         assert_eq!(asked.code, Some(code), "{asked:?}");
         assert!(asked.stderr.contains(said), "{asked:?}");
     }
@@ -149,11 +149,11 @@ async fn the_fate_of_the_turn_is_the_exit_code() {
         (["ask", "--cwd", "nowhere", "hello"].as_slice(), "nowhere"),
         (&["ask", "--sandbox", "none", "hello"], "none"),
     ] {
-        let refused = person.says(words).await;
+        let refused = user.run(words).await;
         assert_eq!(refused.code, Some(2), "{refused:?}");
         assert!(refused.stderr.contains(said), "{refused:?}");
     }
-    let unknown = person.says(&["ask", "--session", "session-of-nobody", "hello"]).await;
+    let unknown = user.run(&["ask", "--session", "session-of-nobody", "hello"]).await;
     assert_eq!(unknown.code, Some(1));
     assert!(unknown.stderr.contains("session-of-nobody"), "{}", unknown.stderr);
 }
@@ -161,13 +161,13 @@ async fn the_fate_of_the_turn_is_the_exit_code() {
 #[tokio::test]
 async fn a_question_names_the_command_that_answers_it() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
-    let mut asking = Started::new(person.command(&["ask", "ask=command", "text=done"]));
-    let said = asking.says("declined at").await;
+    let user = CliUser::beside(&daemon);
+    let mut asking = Started::new(user.command(&["ask", "ask=command", "text=done"]));
+    let said = asking.run("declined at").await;
     let command = said.split("answer with codexd ").nth(1).unwrap_or_else(|| panic!("no command in {said}"));
     let words: Vec<&str> = command.split(" or ").next().unwrap().split(' ').collect();
     assert_eq!(words[0], "approve", "{said}");
-    assert_eq!(person.says(&words).await.code, Some(0), "{words:?}");
+    assert_eq!(user.run(&words).await.code, Some(0), "{words:?}");
     let ended = asking.ended().await;
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "done\n"), "{ended:?}");
 }
@@ -176,15 +176,15 @@ async fn a_question_names_the_command_that_answers_it() {
 async fn the_command_that_answers_finds_the_same_daemon() {
     let daemon = start().await;
     let base = crate::support::http::Target::base_url(&daemon).to_owned();
-    let elsewhere = Person::at("http://127.0.0.1:1");
+    let elsewhere = CliUser::at("http://127.0.0.1:1");
     let mut asking =
         Started::new(elsewhere.command(&["ask", "ask=command", "text=done", "--local-api-base", &base]));
-    let said = asking.says("declined at").await;
+    let said = asking.run("declined at").await;
     assert!(said.contains(&format!("--local-api-base {base} or codexd decline")), "{said}");
     let session_id = text(&only_session(&daemon).await["sessionId"]);
     let request = asked(&daemon, &session_id).await;
     let answer = ["decline", &text(&request["requestId"]), "--local-api-base", &base];
-    assert_eq!(elsewhere.says(&answer).await.code, Some(0));
+    assert_eq!(elsewhere.run(&answer).await.code, Some(0));
     assert_eq!(over(&daemon, &request["requestId"]).await["decision"], "decline");
     let ended = asking.ended().await;
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "done\n"));
@@ -194,10 +194,10 @@ async fn the_command_that_answers_finds_the_same_daemon() {
 #[tokio::test]
 async fn ctrl_c_interrupts_the_turn() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
-    let mut asking = Started::new(person.command(&["ask", "hang"]));
+    let user = CliUser::beside(&daemon);
+    let mut asking = Started::new(user.command(&["ask", "hang"]));
     let session_id = busy(&daemon).await;
-    asking.says("session ").await;
+    asking.run("session ").await;
     asking.signal(Signal::INT);
     let ended = asking.ended().await;
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(4), ""), "{ended:?}");
@@ -209,13 +209,13 @@ async fn ctrl_c_interrupts_the_turn() {
 #[tokio::test]
 async fn a_second_ctrl_c_leaves_at_once() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
+    let user = CliUser::beside(&daemon);
     // An app-server that hears nothing more is not interrupted.
-    let mut asking = Started::new(person.command(&["ask", "stop-reading hang-deltas"]));
+    let mut asking = Started::new(user.command(&["ask", "stop-reading hang-deltas"]));
     busy(&daemon).await;
-    asking.says("session ").await;
+    asking.run("session ").await;
     asking.signal(Signal::INT);
-    asking.says("another Ctrl-C leaves").await;
+    asking.run("another Ctrl-C leaves").await;
     asking.signal(Signal::INT);
     let ended = asking.ended().await;
     assert_eq!(ended.code, Some(130), "{ended:?}");
@@ -226,8 +226,8 @@ async fn a_second_ctrl_c_leaves_at_once() {
 async fn ctrl_c_while_the_daemon_is_away_interrupts_the_turn_when_it_is_back() {
     let daemon = start().await;
     let link = Link::to(&daemon).await;
-    let person = Person::at(link.base());
-    let session_id = text(&create(&daemon, json!({ "cwd": person.folder() })).await["sessionId"]);
+    let user = CliUser::at(link.base());
+    let session_id = text(&create(&daemon, json!({ "cwd": user.folder() })).await["sessionId"]);
     // The first turn has begun; the second one waits behind a third.
     for (words, said) in [(["ask", "hang"].as_slice(), "session "), (&["ask", "never"], "the turn waits")] {
         let mut words = [words, &["--session", &session_id]].concat();
@@ -235,12 +235,12 @@ async fn ctrl_c_while_the_daemon_is_away_interrupts_the_turn_when_it_is_back() {
             turn(&daemon, &session_id, "hang").await;
             words.extend(["--when-busy", "queue"]);
         }
-        let mut asking = Started::new(person.command(&words));
-        asking.says(said).await;
+        let mut asking = Started::new(user.command(&words));
+        asking.run(said).await;
         link.cut();
-        asking.says("waiting for codexd").await;
+        asking.run("waiting for codexd").await;
         asking.signal(Signal::INT);
-        asking.says("The turn could not be interrupted").await;
+        asking.run("The turn could not be interrupted").await;
         link.mend();
         let ended = asking.ended().await;
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(4), ""), "{words:?}: {ended:?}");
@@ -249,22 +249,16 @@ async fn ctrl_c_while_the_daemon_is_away_interrupts_the_turn_when_it_is_back() {
 
 #[tokio::test]
 async fn a_busy_session_refuses_queues_or_is_steered() {
-    let (daemon, person, session_id) = stage().await;
+    let (daemon, user, session_id) = stage().await;
     let first = turn(&daemon, &session_id, "hang").await;
-    let refused = person.says(&["ask", "--session", &session_id, "hello"]).await;
+    let refused = user.run(&["ask", "--session", &session_id, "hello"]).await;
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("--when-busy queue"), "{}", refused.stderr);
 
-    let mut waiting = Started::new(person.command(&[
-        "ask",
-        "--session",
-        &session_id,
-        "--when-busy",
-        "queue",
-        "text=second",
-    ]));
-    waiting.says("the turn waits, at place 1").await;
-    let steered = person.says(&["ask", "--session", &session_id, "--when-busy", "steer", "text=first"]).await;
+    let mut waiting =
+        Started::new(user.command(&["ask", "--session", &session_id, "--when-busy", "queue", "text=second"]));
+    waiting.run("the turn waits, at place 1").await;
+    let steered = user.run(&["ask", "--session", &session_id, "--when-busy", "steer", "text=first"]).await;
     assert_eq!((steered.code, steered.stdout.as_str()), (Some(0), "first\n"), "{steered:?}");
     assert_eq!(turn_over(&daemon, &session_id, &first).await["status"], "completed");
     let waited = waiting.ended().await;
@@ -273,11 +267,11 @@ async fn a_busy_session_refuses_queues_or_is_steered() {
 
 #[tokio::test]
 async fn ctrl_c_withdraws_a_turn_that_waits() {
-    let (daemon, person, session_id) = stage().await;
+    let (daemon, user, session_id) = stage().await;
     let running = turn(&daemon, &session_id, "hang").await;
-    let command = person.command(&["ask", "--session", &session_id, "--when-busy", "queue", "text=never"]);
+    let command = user.command(&["ask", "--session", &session_id, "--when-busy", "queue", "text=never"]);
     let mut waiting = Started::new(command);
-    waiting.says("the turn waits, at place 1").await;
+    waiting.run("the turn waits, at place 1").await;
     waiting.signal(Signal::INT);
     let ended = waiting.ended().await;
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(4), ""), "{ended:?}");
@@ -291,13 +285,13 @@ async fn ctrl_c_withdraws_a_turn_that_waits() {
 
 #[tokio::test]
 async fn a_turn_that_is_joined_is_asked_for_what_waits_already() {
-    let (daemon, person, session_id) = stage().await;
+    let (daemon, user, session_id) = stage().await;
     turn(&daemon, &session_id, "ask=command").await;
     let request = asked(&daemon, &session_id).await;
     let mut joined =
-        Started::new(person.command(&["ask", "--session", "last", "--when-busy", "steer", "text=joined"]));
-    joined.says(&text(&request["requestId"])).await;
-    assert_eq!(person.says(&["approve"]).await.code, Some(0));
+        Started::new(user.command(&["ask", "--session", "last", "--when-busy", "steer", "text=joined"]));
+    joined.run(&text(&request["requestId"])).await;
+    assert_eq!(user.run(&["approve"]).await.code, Some(0));
     let ended = joined.ended().await;
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "joined\n"), "{ended:?}");
 }
@@ -305,8 +299,8 @@ async fn a_turn_that_is_joined_is_asked_for_what_waits_already() {
 #[tokio::test]
 async fn a_reader_that_has_seen_enough_is_no_failure() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
-    let mut asking = Started::new(person.command(&["ask", "deltas=3 chars=200000 delay=50"]));
+    let user = CliUser::beside(&daemon);
+    let mut asking = Started::new(user.command(&["ask", "deltas=3 chars=200000 delay=50"]));
     let mut stdout = asking.0.stdout.take().unwrap();
     stdout.read_exact(&mut [0; 10]).unwrap();
     drop(stdout);
@@ -318,10 +312,10 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
 #[tokio::test]
 async fn ctrl_c_that_ends_the_reader_as_well_interrupts_the_turn() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
+    let user = CliUser::beside(&daemon);
     // With the first one nothing is written before the end of the turn, with the second one all the time.
     for prompt in ["hang-deltas text=half", "deltas=100000 delay=1"] {
-        let mut asking = Started::new(person.command(&["ask", prompt]));
+        let mut asking = Started::new(user.command(&["ask", prompt]));
         let mut stdout = asking.0.stdout.take().unwrap();
         stdout.read_exact(&mut [0; 4]).unwrap();
         asking.signal(Signal::INT);
@@ -335,12 +329,12 @@ async fn ctrl_c_that_ends_the_reader_as_well_interrupts_the_turn() {
 #[tokio::test]
 async fn a_daemon_that_dies_takes_the_turn_with_it_and_ask_says_so() {
     let mut daemon = start().await;
-    let person = Person::beside(&daemon);
-    let mut asking = Started::new(person.command(&["ask", "hang-deltas text=half"]));
-    asking.says("session ").await;
+    let user = CliUser::beside(&daemon);
+    let mut asking = Started::new(user.command(&["ask", "hang-deltas text=half"]));
+    asking.run("session ").await;
     logged_type(&daemon, "app-server.turn.message.delta").await;
     daemon.kill().await;
-    let said = asking.says("waiting for codexd").await;
+    let said = asking.run("waiting for codexd").await;
     assert!(said.contains("The connection is gone"), "{said}");
     let _again = Daemon::builder().state_from(&daemon).address_of(&daemon).start().await;
     let ended = asking.ended().await;
@@ -351,9 +345,9 @@ async fn a_daemon_that_dies_takes_the_turn_with_it_and_ask_says_so() {
 #[tokio::test]
 async fn where_events_are_lost_the_turn_itself_tells_its_fate() {
     let mut daemon = start().await;
-    let person = Person::beside(&daemon);
-    let mut asking = Started::new(person.command(&["ask", "hang-deltas text=half"]));
-    asking.says("session ").await;
+    let user = CliUser::beside(&daemon);
+    let mut asking = Started::new(user.command(&["ask", "hang-deltas text=half"]));
+    asking.run("session ").await;
     logged_type(&daemon, "app-server.turn.message.delta").await;
     daemon.kill().await;
     // Without it the log is another one, and no older cursor leads anywhere.
@@ -370,17 +364,17 @@ async fn where_events_are_lost_the_turn_itself_tells_its_fate() {
 async fn what_was_asked_where_events_are_lost_is_told_all_the_same() {
     let daemon = start().await;
     let link = Link::to(&daemon).await;
-    let person = Person::at(link.base());
-    let mut asking = Started::new(person.command(&["ask", "hang"]));
-    asking.says("session ").await;
+    let user = CliUser::at(link.base());
+    let mut asking = Started::new(user.command(&["ask", "hang"]));
+    asking.run("session ").await;
     let session_id = busy(&daemon).await;
     link.cut();
-    asking.says("waiting for codexd").await;
+    asking.run("waiting for codexd").await;
     let steer = json!({ "sessionId": session_id, "input": "ask=command text=done", "whenBusy": "steer" });
     post(&daemon, "/v1/codexd/turn", &steer).await.data(202);
     let request = asked(&daemon, &session_id).await;
     link.mend_without_what_happened();
-    asking.says(&format!("approve {}", text(&request["requestId"]))).await;
+    asking.run(&format!("approve {}", text(&request["requestId"]))).await;
     decide(&daemon, &request["requestId"], "accept").await;
     let ended = asking.ended().await;
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "done\n"), "{ended:?}");
@@ -389,13 +383,13 @@ async fn what_was_asked_where_events_are_lost_is_told_all_the_same() {
 #[tokio::test]
 async fn the_settings_of_a_session_are_those_that_were_asked_for() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
-    std::fs::create_dir(person.folder().join("below")).unwrap();
-    let mut command = person.command(&["ask", "hello", "--cwd", "below", "--model", "other-model"]);
+    let user = CliUser::beside(&daemon);
+    std::fs::create_dir(user.folder().join("below")).unwrap();
+    let mut command = user.command(&["ask", "hello", "--cwd", "below", "--model", "other-model"]);
     command.args(["--sandbox", "read-only", "--approval-policy", "never"]);
     assert_eq!(run(command).await.code, Some(0));
     let created = logged_type(&daemon, "session.created").await;
-    let below = person.folder().canonicalize().unwrap().join("below");
+    let below = user.folder().canonicalize().unwrap().join("below");
     let expected = json!({
         "cwd": below, "model": "other-model", "sandbox": "read-only", "approvalPolicy": "never",
     });
@@ -408,22 +402,22 @@ async fn the_settings_of_a_session_are_those_that_were_asked_for() {
 #[tokio::test]
 async fn the_directory_is_taken_to_the_byte() {
     let daemon = start().await;
-    let person = Person::beside(&daemon);
-    std::fs::create_dir(person.folder().join("proj")).unwrap();
+    let user = CliUser::beside(&daemon);
+    std::fs::create_dir(user.folder().join("proj")).unwrap();
     for name in ["proj ", "proj\u{a0}", "\u{3000}proj"] {
-        let directory = person.folder().canonicalize().unwrap().join(name);
+        let directory = user.folder().canonicalize().unwrap().join(name);
         std::fs::create_dir(&directory).unwrap();
         let newest = async || {
             let sessions = get(&daemon, &format!("{SESSIONS}?order=newest&limit=1")).await;
             sessions.data(200)["sessions"][0].clone()
         };
-        let ended = person.says(&["ask", "--cwd", name, "hello"]).await;
+        let ended = user.run(&["ask", "--cwd", name, "hello"]).await;
         assert_eq!((ended.code, &newest().await["cwd"]), (Some(0), &json!(directory)), "{ended:?}");
-        let mut command = person.command(&["ask", "hello"]);
+        let mut command = user.command(&["ask", "hello"]);
         command.current_dir(&directory);
         let ended = run(command).await;
         assert_eq!((ended.code, &newest().await["cwd"]), (Some(0), &json!(directory)), "{ended:?}");
-        let mut command = person.command(&["ask", "--session", "last", "and on"]);
+        let mut command = user.command(&["ask", "--session", "last", "and on"]);
         command.current_dir(&directory);
         let ended = run(command).await;
         assert_eq!((ended.code, &newest().await["cwd"]), (Some(0), &json!(directory)), "{ended:?}");
@@ -433,10 +427,10 @@ async fn the_directory_is_taken_to_the_byte() {
         return;
     }
     let odd = OsStr::from_bytes(b"proj\xff");
-    std::fs::create_dir(person.folder().join(odd)).unwrap();
+    std::fs::create_dir(user.folder().join(odd)).unwrap();
     for session in [&[][..], &["--session", "any"]] {
-        let mut command = person.command(&[&["ask", "hello", "--cwd", "."], session].concat());
-        command.current_dir(person.folder().join(odd));
+        let mut command = user.command(&[&["ask", "hello", "--cwd", "."], session].concat());
+        command.current_dir(user.folder().join(odd));
         let ended = run(command).await;
         assert_eq!(ended.code, Some(2), "{ended:?}");
         assert!(ended.stderr.contains("is not UTF-8, so it cannot be sent to codexd"), "{ended:?}");
