@@ -11,6 +11,8 @@
 
 #[path = "architecture/proofs.rs"]
 mod proofs;
+#[path = "architecture/protocol.rs"]
+mod protocol;
 #[path = "architecture/source.rs"]
 mod source;
 
@@ -20,20 +22,35 @@ use std::path::Path;
 use source::{Source, paths, rooms_used, sources, without_tests};
 
 /// The rooms from the top to the bottom, each with the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 16] = [
+const ROOMS: [(&str, &[&str]); 17] = [
     ("main", &["commands", "cli"]),
     ("fuzzing", &["http", "daemon", "codex", "journal", "state", "storage"]),
-    ("commands", &["client", "http", "daemon", "service", "codex", "embedded", "cli", "config", "storage"]),
+    (
+        "commands",
+        &[
+            "client",
+            "http",
+            "daemon",
+            "service",
+            "codex",
+            "embedded",
+            "cli",
+            "config",
+            "codex::protocol",
+            "storage",
+        ],
+    ),
     ("client", &["http", "config"]),
-    ("http", &["daemon", "journal", "state", "storage", "blocking"]),
-    ("daemon", &["codex", "journal", "state", "config", "storage", "time", "blocking"]),
-    ("service", &["codex", "config", "storage"]),
-    ("codex", &["time", "blocking"]),
+    ("http", &["daemon", "journal", "state", "codex::protocol", "storage", "blocking"]),
+    ("daemon", &["codex", "journal", "state", "config", "codex::protocol", "storage", "time", "blocking"]),
+    ("service", &["codex", "config", "codex::protocol", "storage"]),
+    ("codex", &["codex::protocol", "time", "blocking"]),
     ("journal", &["storage", "blocking"]),
-    ("state", &["storage"]),
+    ("state", &["codex::protocol", "storage"]),
     ("embedded", &[]),
-    ("cli", &["config"]),
-    ("config", &[]),
+    ("cli", &["config", "codex::protocol"]),
+    ("config", &["codex::protocol"]),
+    ("codex::protocol", &[]),
     ("storage", &[]),
     ("time", &[]),
     ("blocking", &[]),

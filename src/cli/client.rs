@@ -6,6 +6,7 @@ use clap_complete::Shell;
 
 use super::{CommandLine, StartArguments, add_flags, merge, read_flags, usage};
 use crate::cli::{CliExit, Invocation};
+use crate::codex::protocol::{decisions, values};
 use crate::config::Settings;
 use crate::config::settings::{AUTH_TOKEN_FILE, EVENT_STREAM_PATH, LOCAL_API_BASE, Setting};
 
@@ -175,7 +176,7 @@ pub(super) struct AskArguments {
     model: Option<String>,
     /// What commands may touch; only for a new session
     #[arg(long, value_name = "SANDBOX", conflicts_with = "session",
-          value_parser = PossibleValuesParser::new(["read-only", "workspace-write", "danger-full-access"]))]
+          value_parser = PossibleValuesParser::new(values::SANDBOX_MODES))]
     sandbox: Option<String>,
     /// When Codex asks before it does something, in its own words: untrusted, on-request or never
     #[arg(long, value_name = "POLICY")]
@@ -226,7 +227,7 @@ pub(super) struct ApproveArguments {
     #[arg(value_name = "ID")]
     request: Option<String>,
     /// Another one of the decisions that are offered, such as acceptForSession; its word, or all of it in JSON
-    #[arg(long, value_name = "DECISION", default_value = "accept")]
+    #[arg(long, value_name = "DECISION", default_value = decisions::ACCEPT)]
     decision: String,
     /// The answer to a question, the number of an option or words; once for each question
     #[arg(long = "answer", value_name = "TEXT", conflicts_with = "decision")]
@@ -333,7 +334,7 @@ pub(super) fn request(before: StartArguments, command: ClientSubcommand) -> Resu
             ("approve", client, ClientCommand::Answer { request, answer })
         }
         ClientSubcommand::Decline(DeclineArguments { request, cancel, client }) => {
-            let word = if cancel { "cancel" } else { "decline" };
+            let word = if cancel { decisions::CANCEL } else { decisions::DECLINE };
             ("decline", client, ClientCommand::Answer { request, answer: Answer::Decision(word.to_owned()) })
         }
         ClientSubcommand::Interrupt(InterruptArguments { session, client }) => {

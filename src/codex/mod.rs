@@ -15,6 +15,7 @@
 
 mod listener;
 pub mod process;
+pub mod protocol;
 mod redact;
 pub mod rpc;
 mod supervisor;

@@ -12,6 +12,7 @@ use super::output;
 use super::sessions::{current_or_named_directory, find_session};
 use super::terminal::{BAD, FAINT, WAITING, sanitize_for_terminal, truncate_end};
 use crate::client::{EventFilter, EventStream, StreamItem, newest_cursor};
+use crate::codex::protocol::values::TURN_COMPLETED;
 use crate::commands::context::CommandContext;
 use crate::commands::format;
 
@@ -72,7 +73,7 @@ fn line(context: &CommandContext, text: &str) -> String {
     let rest = truncate_end(&rest, width.saturating_sub(super::terminal::display_width(&head)));
     let status = event["detail"]["status"].as_str();
     let rest = match (event["level"].as_str(), event["type"].as_str()) {
-        (_, Some("app-server.turn.completed")) if status != Some("completed") => screen.paint(BAD, &rest),
+        (_, Some("app-server.turn.completed")) if status != Some(TURN_COMPLETED) => screen.paint(BAD, &rest),
         (_, Some("request.opened")) => screen.paint(WAITING, &rest),
         (Some("warn" | "error"), _) => screen.paint(BAD, &rest),
         _ => rest,

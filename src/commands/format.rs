@@ -6,15 +6,18 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::terminal::sanitize_for_terminal;
+use crate::codex::protocol::decisions::{self, ACCEPT_FOR_SESSION, ACCEPT_WITH_POLICY, CANCEL};
+use crate::codex::protocol::server_requests::{ServerRequestKind, WRITE_STDIN};
+use crate::codex::protocol::{items, notifications, values};
 
 /// An item of a turn at its beginning; `None` for what a person sees in another way or not at all.
 pub(crate) fn item(item: &Value) -> Option<String> {
     let text = |name: &str| item[name].as_str().unwrap_or_default();
     Some(match item["type"].as_str()? {
-        "commandExecution" => format!("$ {}", text("command")),
-        "fileChange" => format!("file {}", changes(&item["changes"])),
-        "mcpToolCall" => format!("tool {}/{}", text("server"), text("tool")),
-        "webSearch" => format!("web search {}", text("query")),
+        items::COMMAND_EXECUTION => format!("$ {}", text("command")),
+        items::FILE_CHANGE => format!("file {}", changes(&item["changes"])),
+        items::MCP_TOOL_CALL => format!("tool {}/{}", text("server"), text("tool")),
+        items::WEB_SEARCH => format!("web search {}", text("query")),
         _ => return None,
     })
 }
@@ -22,10 +25,10 @@ pub(crate) fn item(item: &Value) -> Option<String> {
 /// How an item ended, where that is not as it was meant to.
 pub(crate) fn item_outcome(item: &Value) -> Option<String> {
     self::item(item)?;
-    let status = item["status"].as_str().unwrap_or("completed");
+    let status = item["status"].as_str().unwrap_or(values::TURN_COMPLETED);
     match (status, item["exitCode"].as_i64()) {
         (_, Some(code)) if code != 0 => Some(format!("exit code {code}")),
-        ("completed" | "inProgress", _) => None,
+        (values::TURN_COMPLETED | values::TURN_IN_PROGRESS, _) => None,
         (other, _) => Some(other.to_owned()),
     }
 }
@@ -50,8 +53,8 @@ pub(crate) fn event(event: &Value) -> String {
     if event["type"] == "app-server.notification" {
         let item = &detail["params"]["item"];
         let word = match detail["notificationMethod"].as_str() {
-            Some("item/started") => "began",
-            Some("item/completed") => "ended",
+            Some(notifications::ITEM_STARTED) => "began",
+            Some(notifications::ITEM_COMPLETED) => "ended",
             _ => "",
         };
         if !word.is_empty() {
@@ -67,7 +70,7 @@ pub(crate) fn event(event: &Value) -> String {
     let message = event["message"].as_str().unwrap_or_default();
     // The text of this event says that a turn is over, and its detail how.
     match (event["type"].as_str(), detail["status"].as_str()) {
-        (Some("app-server.turn.completed"), Some(status)) if status != "completed" => {
+        (Some("app-server.turn.completed"), Some(status)) if status != values::TURN_COMPLETED => {
             let turn_id = detail["turnId"].as_str().unwrap_or_default();
             let reason = error(&detail["error"]).map_or_else(String::new, |reason| format!(": {reason}"));
             format!("App-server turn {turn_id} ended: {status}{reason}")
@@ -86,23 +89,26 @@ pub(crate) fn request(request: &Value) -> String {
     let params = &request["params"];
     let text = |name: &str| params[name].as_str();
     let reason = text("reason").map_or_else(String::new, |reason| format!(" ({reason})"));
-    match request["method"].as_str().unwrap_or_default() {
-        "item/commandExecution/requestApproval" | "execCommandApproval" => {
+    let method = request["method"].as_str().unwrap_or_default();
+    match ServerRequestKind::of(method) {
+        Some(ServerRequestKind::Command | ServerRequestKind::LegacyCommand) => {
             let what =
-                if text("kind") == Some("writeStdin") { "write to a command that runs:" } else { "run" };
+                if text("kind") == Some(WRITE_STDIN) { "write to a command that runs:" } else { "run" };
             format!("{what} {}{reason}", command(&params["command"]))
         }
-        "item/fileChange/requestApproval" | "applyPatchApproval" => match text("grantRoot") {
+        Some(ServerRequestKind::FileChange | ServerRequestKind::LegacyPatch) => match text("grantRoot") {
             Some(root) => format!("change files below {root}{reason}"),
             None => format!("change files{reason}"),
         },
-        "item/permissions/requestApproval" => format!("have more rights: {}{reason}", params["permissions"]),
-        "item/tool/requestUserInput" => {
+        Some(ServerRequestKind::Permissions) => {
+            format!("have more rights: {}{reason}", params["permissions"])
+        }
+        Some(ServerRequestKind::UserInput) => {
             let questions = params["questions"].as_array().into_iter().flatten();
             let questions = questions.filter_map(|question| question["question"].as_str());
             format!("answer \"{}\"", questions.collect::<Vec<_>>().join(" "))
         }
-        "mcpServer/elicitation/request" => {
+        Some(ServerRequestKind::Elicitation) => {
             // An address is to be visited before that is accepted.
             let address = text("url").map_or_else(String::new, |address| format!(" at {address}"));
             let server = text("serverName").map_or_else(String::new, |name| format!(", asked by {name}"));
@@ -111,7 +117,7 @@ pub(crate) fn request(request: &Value) -> String {
                 text("message").unwrap_or("a question of an MCP server")
             )
         }
-        other => other.to_owned(),
+        None => method.to_owned(),
     }
 }
 
@@ -141,13 +147,14 @@ pub(crate) fn decision(decision: &Value) -> String {
 
 /// A decision with what follows from it, for somebody who has to take one.
 pub(crate) fn decision_explained(decision: &Value) -> String {
-    let start = &decision["acceptWithExecpolicyAmendment"]["execpolicy_amendment"];
-    match decision.as_str() {
-        Some("acceptForSession") => "acceptForSession: and do not ask again in this session".to_owned(),
-        Some("cancel") => "cancel: decline, and end the turn".to_owned(),
-        _ if start.is_array() => {
+    match (decision.as_str(), decisions::policy_words(decision)) {
+        (Some(ACCEPT_FOR_SESSION), _) => {
+            format!("{ACCEPT_FOR_SESSION}: and do not ask again in this session")
+        }
+        (Some(CANCEL), _) => format!("{CANCEL}: decline, and end the turn"),
+        (_, Some(start)) => {
             format!(
-                "acceptWithExecpolicyAmendment: and do not ask again where a command begins with \"{}\"",
+                "{ACCEPT_WITH_POLICY}: and do not ask again where a command begins with \"{}\"",
                 command(start)
             )
         }

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::codex::protocol::server_requests::USER_INPUT;
+
 /// One question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Question {
@@ -28,7 +30,7 @@ pub(crate) fn by_number<'a, T>(typed: &str, choices: &'a [T]) -> Option<&'a T> {
 
 /// The questions of a request, in its order; none where it asks for a decision.
 pub(crate) fn of(request: &Value) -> Vec<Question> {
-    if request["method"] != "item/tool/requestUserInput" {
+    if request["method"] != USER_INPUT {
         return Vec::new();
     }
     let all = request["params"]["questions"].as_array().into_iter().flatten();

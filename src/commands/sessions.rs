@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::api::{REQUESTS_PATH, list, pending_requests};
 use super::failure::Failure;
 use super::terminal::{Column, Overflow, table};
+use crate::codex::protocol::values::TURN_IN_PROGRESS;
 use crate::commands::context::CommandContext;
 use crate::commands::format::age;
 
@@ -52,7 +53,7 @@ fn row(session: &Value, asking: &[&Value], now: Timestamp) -> Vec<String> {
         other => other.unwrap_or("-"),
     };
     let last = match session["lastTurnStatus"].as_str() {
-        Some("inProgress") => "in progress".to_owned(),
+        Some(TURN_IN_PROGRESS) => "in progress".to_owned(),
         Some(status) => format!("{status} {} ago", age(&session["updatedAt"], now)),
         None => "-".to_owned(),
     };

@@ -15,6 +15,7 @@ use super::output;
 use super::runtime::runtime;
 use super::start::Running;
 use crate::client::DaemonClient;
+use crate::codex::protocol::values::TURN_COMPLETED;
 use crate::config::{Config, LocalApiBase, Settings, settings};
 use crate::daemon::SnapshotView;
 
@@ -166,7 +167,7 @@ async fn talk(running: &Running, client: DaemonClient) -> (Result<String, String
         let read = client.get(&format!("/v1/codexd/sessions/{session_id}")).await;
         let read = read.map_err(|error| error.to_string())?;
         let turn = match read["session"]["lastTurnStatus"].as_str() {
-            Some("completed") => Ok(format!("turn {turn_id}")),
+            Some(TURN_COMPLETED) => Ok(format!("turn {turn_id}")),
             other => Err(format!("turn {turn_id} is {}", other.unwrap_or("unknown"))),
         };
         running.daemon.close_session(&session_id, false).await.map_err(|error| error.to_string())?;

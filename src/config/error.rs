@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::codex::protocol::versions::INSTALL_COMMAND;
+
 use super::{AddressError, EndpointError, OriginError, StreamPathError};
 
 /// Why there is no configuration.
@@ -78,7 +80,8 @@ pub enum ConfigError {
     },
     /// The server command is nowhere.
     #[error(
-        "The server command {command:?} was not found {searched}; install Codex with \"npm install --global @openai/codex\" or point --server-command at it."
+        "The server command {command:?} was not found {searched}; install Codex with \"{install}\" or point --server-command at it.",
+        install = INSTALL_COMMAND
     )]
     ProgramNotFound {
         /// The command as set.
@@ -88,8 +91,9 @@ pub enum ConfigError {
     },
     /// The server command is there, but cannot be run.
     #[error(
-        "The server command {} is not a file that may be run; make it executable, install Codex with \"npm install --global @openai/codex\" or point --server-command at another.",
-        path.display()
+        "The server command {} is not a file that may be run; make it executable, install Codex with \"{install}\" or point --server-command at another.",
+        path.display(),
+        install = INSTALL_COMMAND
     )]
     ProgramNotExecutable {
         /// The file or folder that has the name.

@@ -10,6 +10,7 @@ use super::{
     MAX_EVENT_CACHE_SIZE, Paths, Platform, ReportRow, ServerConfig, ServerEndpoint, ServerMode,
     ServiceConfig, Settings, Source, ValueError, parse_event_stream_path,
 };
+use crate::codex::protocol::environment::{CODEX_HOME, DEFAULT_CODEX_HOME};
 
 /// [`Config::resolve`] for any platform.
 pub(super) fn resolve(
@@ -109,7 +110,7 @@ pub(super) fn resolve(
 /// Where Codex has its own files.
 fn codex_home(environment: &dyn Environment) -> Option<PathBuf> {
     let path = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    path("CODEX_HOME").or_else(|| path("HOME").map(|home| home.join(".codex")))
+    path(CODEX_HOME).or_else(|| path("HOME").map(|home| home.join(DEFAULT_CODEX_HOME)))
 }
 
 /// A value and where it came from.

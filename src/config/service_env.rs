@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::settings::{self, Environment, ProcessEnvironment, Setting, Source};
 use super::{Config, ConfigError};
+use crate::codex::protocol::environment::CODEX_HOME;
 
 /// What of the environment is the person's and no setting of codexd.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +24,7 @@ impl UserEnv {
     pub fn of(environment: &dyn Environment) -> Result<Self, ConfigError> {
         let path = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let home = path("HOME").filter(|home| home.is_absolute()).ok_or(ConfigError::HomeNotSet)?;
-        Ok(Self { home, config_home: path("XDG_CONFIG_HOME"), codex_home: path("CODEX_HOME") })
+        Ok(Self { home, config_home: path("XDG_CONFIG_HOME"), codex_home: path(CODEX_HOME) })
     }
 
     /// The person that this process works for.

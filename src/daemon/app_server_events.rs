@@ -1,20 +1,19 @@
 //! What the app-server says, as events.
 
-pub(in crate::daemon) mod notifications;
+mod notification_events;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::recorder::{Input, Recorder, Stream};
+use crate::codex::protocol::server_requests::is_answerable;
+use crate::codex::protocol::{errors, notifications};
 use crate::codex::rpc::wire::{RequestId, RpcError};
 use crate::codex::{EscapeFilter, Heard, Listener, Outline};
 use crate::config::{ChildStrategy, Config};
-use crate::daemon::app_server_events::notifications::{ended_turn, notification};
 use crate::daemon::codex_health::Codex;
 use crate::daemon::events;
 use crate::daemon::queue::held::hold_changes_before;
@@ -23,7 +22,8 @@ use crate::daemon::skipped_items::{SkippedItem, SkippedItems};
 use crate::daemon::turns::submission::Submissions;
 use crate::daemon::turns::watch::Activity;
 use crate::state::Draft;
-use crate::state::request::{SKIPPED_BYTES, is_answerable};
+use crate::state::request::SKIPPED_BYTES;
+use notification_events::notification;
 
 /// What takes note of something heard besides the recorder.
 #[derive(Clone)]
@@ -85,19 +85,13 @@ impl Hearing {
     /// Ends the requests that the app-server no longer waits for.
     fn end_requests(&mut self, method: &str, params: &str) {
         match method {
-            "serverRequest/resolved" => {
-                #[derive(Deserialize)]
-                #[serde(rename_all = "camelCase")]
-                struct Resolved<'a> {
-                    #[serde(borrow)]
-                    request_id: &'a RawValue,
-                }
-                let Ok(Resolved { request_id }) = serde_json::from_str(params) else { return };
+            notifications::SERVER_REQUEST_RESOLVED => {
+                let Some(request_id) = notifications::resolved_request(params) else { return };
                 self.flush();
                 self.open.resolved_by_app_server(&self.recorder, self.generation, request_id.get());
             }
-            "turn/completed" => {
-                let Some(turn_id) = ended_turn(params) else { return };
+            notifications::TURN_COMPLETED => {
+                let Some(turn_id) = notifications::completed_turn(params) else { return };
                 self.flush();
                 self.open.ended_with_turn(&self.recorder, self.generation, &turn_id);
             }
@@ -147,20 +141,20 @@ impl Hearing {
             }
             let generation = self.generation;
             let message = format!("{method} is {bytes} bytes long, and codexd takes {cap} (--line-cap)");
-            let error = RpcError { code: -32600, message };
+            let error = RpcError { code: errors::INVALID_REQUEST, message };
             let _ = self.asked.send(Asked::Refused { generation, id, error });
             return;
         }
         let (Some(thread_id), Some(turn_id)) = (&outline.thread_id, &outline.turn_id) else { return };
         match (method, &outline.turn_status) {
-            ("item/completed", _) => {
+            (notifications::ITEM_COMPLETED, _) => {
                 let item = SkippedItem { id: outline.item_id.clone(), kind: outline.item_type.clone() };
                 if self.skipped_items.note(turn_id, item) {
                     let (thread_id, turn_id) = (thread_id.clone(), turn_id.clone());
                     let _ = self.asked.send(Asked::Missed { thread_id, turn_id });
                 }
             }
-            ("turn/completed", Some(status)) => {
+            (notifications::TURN_COMPLETED, Some(status)) => {
                 let turn = json!({ "threadId": thread_id, "turn": { "id": turn_id, "status": status } });
                 let params = turn.to_string();
                 self.drafts.push(notification(method, &params));
@@ -184,11 +178,7 @@ impl Hearing {
 
     /// Notes that a thread said something.
     fn note_speaker(&mut self, params: &str) {
-        const KEY: &str = "\"threadId\":\"";
-        let Some(at) = memchr::memmem::find(params.as_bytes(), KEY.as_bytes()) else { return };
-        let Some(thread_id) = params.get(at + KEY.len()..).and_then(|rest| rest.split('"').next()) else {
-            return;
-        };
+        let Some(thread_id) = notifications::thread_in_text(params) else { return };
         let is_noted = |(speaker, at): &(String, Instant)| speaker == thread_id && at.elapsed() < NOTE;
         if !self.speaker.as_ref().is_some_and(is_noted) {
             self.activity.note(thread_id);
@@ -209,14 +199,14 @@ impl Listener for Hearing {
             Heard::Notification { method, params } => {
                 self.note_speaker(params);
                 self.codex.heard(self.generation, method, params);
-                if matches!(method, "item/started" | "item/completed") {
+                if matches!(method, notifications::ITEM_STARTED | notifications::ITEM_COMPLETED) {
                     self.hear_item(params);
                 }
                 if let Some(build) = hold_changes_before(method, params) {
                     self.send(Input::Build(Box::new(build)));
                 }
                 self.drafts.push(notification(method, params));
-                if method == "mcpServer/startupStatus/updated" {
+                if method == notifications::MCP_SERVER_STATUS_UPDATED {
                     self.note_mcp_server(params);
                 }
                 return self.end_requests(method, params);

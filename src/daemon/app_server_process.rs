@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::DaemonError;
+use crate::codex::protocol::environment;
 use crate::codex::{
     self, Address, App, Availability, ChildRecord, Identity, Plan, Program, RecordChild, Waiting,
 };
@@ -20,25 +21,6 @@ use crate::time;
 const VERSION: u32 = 1;
 /// How long an app-server that an earlier life left may take to end by itself, as it does when its stdin ends.
 const GRACE: Duration = Duration::from_millis(500);
-
-/// What Codex sets for the commands of a session: codexd started by one must not take its app-server for a part of it.
-///
-/// Seen in 0.169.0 and 0.171.0: the originator becomes the user agent, and the sandbox is taken for the one around.
-const OF_A_SESSION: [&str; 13] = [
-    "CODEX_THREAD_ID",
-    "CODEX_SESSION_ID",
-    "CODEX_TOOL_CALL_ID",
-    "CODEX_CI",
-    "CODEX_SANDBOX",
-    "CODEX_SANDBOX_NETWORK_DISABLED",
-    "CODEX_PERMISSION_PROFILE",
-    "CODEX_INTERNAL_ORIGINATOR_OVERRIDE",
-    "CODEX_NETWORK_PROXY_ACTIVE",
-    "CODEX_NETWORK_PROXY_ATTRIBUTION",
-    "CODEX_NETWORK_ALLOW_LOCAL_BINDING",
-    "CODEX_NETWORK_POLICY_VIOLATION",
-    "CODEX_MANAGED_BY_NPM",
-];
 
 /// What `child.json` holds.
 #[derive(Debug, Serialize, Deserialize)]
@@ -104,7 +86,7 @@ fn plan_recorded(
                 ],
                 // Not the token itself, but commands of a model need not be led to it.
                 withheld: std::iter::once(settings::AUTH_TOKEN_FILE.variable)
-                    .chain(OF_A_SESSION)
+                    .chain(environment::OF_A_THREAD)
                     .map(str::to_owned)
                     .collect(),
                 instance: uuid::Uuid::new_v4().to_string(),

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::Daemon;
 use super::reading::{SANDBOXES, STUBBORN_SANDBOXES};
 use crate::codex::Client;
+use crate::codex::protocol::methods;
 use crate::state::{Session, State};
 
 /// How long is waited for the ends of turns that are interrupted; Codex takes about 10 ms (measured).
@@ -67,13 +68,17 @@ impl Daemon {
                     }
                     self.end_sandboxes(Some(&thread_id), SANDBOXES).await;
                     let params = json!({ "threadId": thread_id, "turnId": turn_id });
-                    match client.call("turn/interrupt", &params, client.call_timeout()).await {
+                    match client.call(methods::TURN_INTERRUPT, &params, client.call_timeout()).await {
                         Ok(_) => {
                             told.insert(turn_id);
                             self.end_sandboxes(Some(&thread_id), STUBBORN_SANDBOXES).await;
                             let params = json!({ "threadId": thread_id });
                             let _ = client
-                                .call("thread/backgroundTerminals/clean", &params, client.call_timeout())
+                                .call(
+                                    methods::THREAD_BACKGROUND_TERMINALS_CLEAN,
+                                    &params,
+                                    client.call_timeout(),
+                                )
                                 .await;
                         }
                         // It may not have begun, or be over, which is heard of in a moment.

@@ -4,13 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codex::CallError;
+use crate::codex::protocol::errors;
 use crate::state::Request;
-
-/// The app-server's code for "try again later"; everything else it refuses with −32600 or −32602 (measured).
-const OVERLOADED: i64 = -32001;
-const INVALID_REQUEST: i64 = -32600;
-const INVALID_PARAMS: i64 = -32602;
-const METHOD_NOT_FOUND: i64 = -32601;
 
 /// Why the daemon did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -219,13 +214,13 @@ impl DaemonError {
 
     /// The method of which the app-server says that it has none of that name.
     ///
-    /// Codex gives nearly every error the same code; its words tell (measured on 0.105.0 to 0.171.0).
+    /// Codex gives nearly every error the same code, so its text decides.
     pub(super) fn unknown_method(&self) -> Option<&str> {
         match self {
-            DaemonError::Rejected { method, message, .. } if message.contains("unknown variant") => {
+            DaemonError::Rejected { method, message, .. } if errors::is_unknown_method(message) => {
                 Some(method)
             }
-            DaemonError::AppServer { method, code: Some(METHOD_NOT_FOUND), .. } => Some(method),
+            DaemonError::AppServer { method, code: Some(errors::METHOD_NOT_FOUND), .. } => Some(method),
             _ => None,
         }
     }
@@ -250,8 +245,8 @@ impl From<CallError> for DaemonError {
             },
             CallError::Timeout { method, after } => DaemonError::Timeout { method, seconds: after.as_secs() },
             CallError::Refused { method, error } => match error.code {
-                OVERLOADED => DaemonError::Overloaded,
-                code @ (INVALID_REQUEST | INVALID_PARAMS) => {
+                errors::OVERLOADED => DaemonError::Overloaded,
+                code @ (errors::INVALID_REQUEST | errors::INVALID_PARAMS) => {
                     DaemonError::Rejected { method, code, message: error.message }
                 }
                 code => DaemonError::AppServer { method, code: Some(code), message: error.message },

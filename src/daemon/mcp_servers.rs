@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use crate::codex::protocol::notifications::McpServerStatus;
 use crate::codex::redact;
 
 /// How many threads are remembered at most.
@@ -33,28 +34,20 @@ pub(super) struct FailedMcpServers {
     known: Mutex<(u64, HashMap<String, Errors>)>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct StartupStatus {
-    // Codex before 0.150 does not say whose it is.
-    thread_id: Option<String>,
-    name: String,
-    status: String,
-    error: Option<String>,
-}
-
 impl FailedMcpServers {
     /// Takes note of a `mcpServer/startupStatus/updated`; returns the thread and the server when that says that it
     /// failed.
     pub(super) fn heard(&self, generation: u64, params: &str) -> Option<(String, FailedMcpServer)> {
-        let StartupStatus { thread_id, name, status, error } = serde_json::from_str(params).ok()?;
+        let status = McpServerStatus::read(params)?;
+        let is_failed = status.is_failed();
+        let McpServerStatus { thread_id, name, error, .. } = status;
         let thread_id = thread_id?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.0 != generation {
             *known = (generation, HashMap::new());
         }
         let threads = &mut known.1;
-        if status != "failed" {
+        if !is_failed {
             if let Some(servers) = threads.get_mut(&thread_id) {
                 servers.remove(&name);
             }

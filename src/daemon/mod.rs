@@ -40,6 +40,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::codex::protocol::methods;
 use crate::codex::{Availability, Client, StopPace, Supervisor};
 use crate::config::{ChildStrategy, Config};
 use crate::journal::{Bounds, Subscription};
@@ -59,8 +60,8 @@ use unsupported_methods::MissingMethods;
 pub(crate) use crate::daemon::app_server_process::ChildFile;
 pub(crate) use app_server_process::plan_for_inspection;
 pub use backup::{Backup, BackupError, back_up};
+pub(crate) use codex_health::refused_configuration;
 pub use codex_health::{CodexHealth, CodexState};
-pub(crate) use codex_health::{INSTALL, LOGIN, MINIMUM, codex_version, is_offline, refused_configuration};
 pub use error::DaemonError;
 pub use idempotency::RequestKey;
 pub use mcp_servers::FailedMcpServer;
@@ -353,7 +354,7 @@ impl Daemon {
             self.shared.tasks.spawn(async move {
                 daemon.end_sandboxes(Some(&thread_id), reading::SANDBOXES).await;
                 let params = serde_json::json!({ "threadId": thread_id, "turnId": turn_id });
-                let _ = client.call("turn/interrupt", &params, INTERRUPT).await;
+                let _ = client.call(methods::TURN_INTERRUPT, &params, INTERRUPT).await;
             });
         }
         let _ = tokio::time::timeout(INTERRUPT, self.idle()).await;

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::descendants::DescendantScope;
-use super::sessions::Turns;
 use super::{Daemon, DaemonError};
 use crate::codex;
+use crate::codex::protocol::responses::TurnPage;
+use crate::codex::protocol::{items, methods, values};
 use crate::config::ChildStrategy;
 use crate::daemon::events;
 use crate::daemon::turns::interrupt::Target;
@@ -90,20 +91,24 @@ impl Daemon {
         let client = self.wait_for_client().await?;
         let mut cursor = Value::Null;
         loop {
-            let mut params = json!({ "threadId": thread_id, "limit": PAGE, "itemsView": "full" });
+            let mut params = json!({ "threadId": thread_id, "limit": PAGE, "itemsView": values::ITEMS_FULL });
             if !cursor.is_null() {
                 params["cursor"] = cursor;
             }
-            let page: Turns = Daemon::call(&client, "thread/turns/list", &params).await?;
+            let page: TurnPage = Daemon::call(&client, methods::THREAD_TURNS_LIST, &params).await?;
             if let Some(found) = page.data.into_iter().find(|turn| turn.id == turn_id) {
-                let words = |item: &&Value| item["type"] == "agentMessage";
-                let text = found.items.iter().rev().find(words).and_then(|item| item["text"].as_str());
+                let last = found.items.iter().rev().find(|item| items::is_agent_message(item));
+                let text = last.and_then(items::agent_message);
                 return Ok(Arc::new(Turn {
                     turn_id: found.id,
                     thread_id,
                     // That was forgotten with the record of the turn.
                     started_by: None,
-                    phase: if found.status == "inProgress" { Phase::Started } else { Phase::Ended },
+                    phase: if found.status == values::TURN_IN_PROGRESS {
+                        Phase::Started
+                    } else {
+                        Phase::Ended
+                    },
                     status: found.status,
                     started_at: found.started_at.map(rfc3339).unwrap_or_default(),
                     completed_at: found.completed_at.map(rfc3339),

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::codex::protocol::{notifications, values};
 use crate::codex::{Backlog, Closed};
 use crate::config::Config;
 use crate::daemon::events;
@@ -424,7 +425,7 @@ fn log(seq: u64, draft: &Draft) {
     }
     // The texts of these events say that a turn is over and not how: only their details do.
     if let Change::TurnCompleted { turn_id, status, .. } = &draft.change
-        && status != "completed"
+        && status != values::TURN_COMPLETED
     {
         return tracing::warn!(seq, event_type, status, "App-server turn {turn_id} ended: {status}.");
     }
@@ -439,14 +440,11 @@ fn log(seq: u64, draft: &Draft) {
 /// Adds the thread at the root to what is about the thread of a sub-agent, so that whoever looks for the events of a
 /// session finds it there.
 fn name_roots(state: &State, drafts: &mut [Draft]) {
-    const KEY: &str = "\"threadId\":\"";
     if state.descendants.is_empty() {
         return;
     }
     for detail in drafts.iter_mut().filter_map(|draft| draft.detail.as_mut()) {
-        let Some(at) = memchr::memmem::find(detail.as_bytes(), KEY.as_bytes()) else { continue };
-        let thread_id =
-            detail.get(at + KEY.len()..).and_then(|rest| rest.split('"').next()).unwrap_or_default();
+        let Some(thread_id) = notifications::thread_in_text(detail) else { continue };
         let root = state.descendants.root(thread_id, None).thread_id;
         if root != thread_id && detail.pop() == Some('}') {
             detail.push_str(&format!(",\"rootThreadId\":{}}}", serde_json::Value::from(root)));

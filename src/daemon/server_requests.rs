@@ -16,10 +16,13 @@ use tokio::sync::mpsc;
 
 use super::recorder::{Input, Recorder, in_time, now};
 use super::{Daemon, DaemonError};
+use crate::codex::protocol::decisions::{self, DECLINE};
+use crate::codex::protocol::errors;
+use crate::codex::protocol::server_requests::is_answerable;
 use crate::codex::rpc::wire::{RequestId, RpcError};
 use crate::daemon::events;
 use crate::daemon::recorder::group_commit::StorageError;
-use crate::state::request::{answer, decisions, is_answerable};
+use crate::state::request::offered_decisions;
 use crate::state::{Request, RequestStatus, Resolution, ResolvedBy, State};
 use crate::time;
 
@@ -72,7 +75,11 @@ impl OpenRequests {
         if !is_answerable(method) {
             recorder.record(events::request_refused(method, &params));
             let message = format!("codexd cannot answer {method}");
-            return Asked::Refused { generation, id, error: RpcError { code: -32601, message } };
+            return Asked::Refused {
+                generation,
+                id,
+                error: RpcError { code: errors::METHOD_NOT_FOUND, message },
+            };
         }
         let text = |key: &str| params[key].as_str().map(str::to_owned);
         let request_id = format!("request-{}", uuid::Uuid::new_v4());
@@ -86,7 +93,7 @@ impl OpenRequests {
             root_thread_id: None,
             root_turn_id: None,
             item_id: text("itemId").or_else(|| text("callId")),
-            decisions: decisions(method, &params),
+            decisions: offered_decisions(method, &params),
             params,
             created_at: now(),
             expires_at: None,
@@ -207,7 +214,7 @@ impl Daemon {
         }
         let (decision, result) = match given {
             RequestAnswer::Decision(decision) if request.decisions.contains(&decision) => {
-                (Some(decision.clone()), answer(&request.method, &request.params, &decision))
+                (Some(decision.clone()), decisions::reply(&request.method, &request.params, &decision))
             }
             RequestAnswer::Decision(decision) => {
                 let offered: Vec<_> = request.decisions.iter().map(Value::to_string).collect();
@@ -278,8 +285,8 @@ impl Daemon {
     async fn decline_in_time(self, request_id: String) {
         let Some((by, reason)) = self.reason_to_decline(&request_id).await else { return };
         let Ok(request) = self.request(&request_id) else { return };
-        let decision = Value::from("decline");
-        let result = answer(&request.method, &request.params, &decision);
+        let decision = Value::from(DECLINE);
+        let result = decisions::reply(&request.method, &request.params, &decision);
         match self.resolve(resolution(request_id, by, Some(decision), Some(&reason)), &result).await {
             Ok(()) | Err(DaemonError::AlreadyResolved(_) | DaemonError::Unavailable { .. }) => {}
             Err(error) => tracing::warn!(%error, "a request could not be declined"),

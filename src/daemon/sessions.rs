@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 use tokio::sync::OwnedMutexGuard;
 
@@ -15,6 +14,8 @@ use super::recorder::{Build, now};
 use super::trust::{Decision, Loading, TrustWord};
 use super::{Daemon, DaemonError, read};
 use crate::codex::Client;
+use crate::codex::protocol::responses::{ListedTurn, ModelPage, OpenedThread, TurnPage};
+use crate::codex::protocol::{methods, values};
 use crate::daemon::events;
 use crate::daemon::sessions::attach::{Wait, newest_turns};
 use crate::state::{Answer, Purpose, RequestPolicy, Session, SessionStatus, State, Trust};
@@ -40,64 +41,19 @@ pub struct CreateSession {
     pub key: Option<RequestKey>,
 }
 
-/// What `thread/start` and `thread/resume` answer, as far as it is needed.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct ThreadSession {
-    pub(super) thread: Thread,
-    cwd: Option<String>,
-    model: Option<String>,
-    model_provider: Option<String>,
-    service_tier: Option<String>,
-    reasoning_effort: Option<String>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Thread {
-    pub(super) id: String,
-}
-
-impl ThreadSession {
-    /// The session on this thread, in a directory about which this was decided.
-    pub(super) fn renew(self, session: Session, trust: Trust) -> Session {
-        Session {
-            trust,
-            thread_id: Some(self.thread.id),
-            updated_at: now(),
-            cwd: self.cwd,
-            model: self.model,
-            model_provider: self.model_provider,
-            service_tier: self.service_tier,
-            reasoning_effort: self.reasoning_effort,
-            ..session
-        }
+/// The session on a thread that was opened, in a directory about which this was decided.
+pub(super) fn on_thread(thread: OpenedThread, session: Session, trust: Trust) -> Session {
+    Session {
+        trust,
+        thread_id: Some(thread.thread.id),
+        updated_at: now(),
+        cwd: thread.cwd,
+        model: thread.model,
+        model_provider: thread.model_provider,
+        service_tier: thread.service_tier,
+        reasoning_effort: thread.reasoning_effort,
+        ..session
     }
-}
-
-/// What `thread/turns/list` answers, as far as it is needed.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Turns {
-    pub(super) data: Vec<Turn>,
-    #[serde(default)]
-    pub(super) next_cursor: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Turn {
-    pub(super) id: String,
-    pub(super) status: String,
-    #[serde(default)]
-    pub(super) items: Vec<Value>,
-    #[serde(default)]
-    pub(super) error: Option<Value>,
-    /// Seconds since 1970.
-    #[serde(default)]
-    pub(super) started_at: Option<i64>,
-    /// Seconds since 1970.
-    #[serde(default)]
-    pub(super) completed_at: Option<i64>,
 }
 
 impl Daemon {
@@ -105,9 +61,9 @@ impl Daemon {
     pub async fn create_session(&self, input: CreateSession) -> Result<Arc<Session>, DaemonError> {
         let daemon = self.clone();
         let method = match (&input.thread_id, &input.fork_from) {
-            (None, None) => "thread/start",
-            (Some(_), _) => "thread/resume",
-            (None, Some(_)) => "thread/fork",
+            (None, None) => methods::THREAD_START,
+            (Some(_), _) => methods::THREAD_RESUME,
+            (None, Some(_)) => methods::THREAD_FORK,
         };
         self.run_until_call_timeout(method, async move {
             let _alone = daemon.lock_key(input.key.as_ref()).await;
@@ -123,7 +79,7 @@ impl Daemon {
                 (Some(thread_id), _) => {
                     // So that the end of its last session does not unsubscribe from it meanwhile.
                     let alone = daemon.lock_thread(&thread_id).await;
-                    let adopted = daemon.adopt_thread(&client, "thread/resume", input, &thread_id);
+                    let adopted = daemon.adopt_thread(&client, methods::THREAD_RESUME, input, &thread_id);
                     while_alone(alone, client.call_timeout(), adopted).await?
                 }
                 (None, Some(source)) => {
@@ -133,7 +89,7 @@ impl Daemon {
                         .thread_id
                         .clone()
                         .ok_or_else(|| DaemonError::NoThread(source.session_id.clone()))?;
-                    let adopted = daemon.adopt_thread(&client, "thread/fork", input, &thread_id);
+                    let adopted = daemon.adopt_thread(&client, methods::THREAD_FORK, input, &thread_id);
                     while_alone(alone, client.call_timeout(), adopted).await?
                 }
             };
@@ -151,20 +107,13 @@ impl Daemon {
 
     /// The models that the app-server offers, in its form.
     pub async fn models(&self) -> Result<Vec<Value>, DaemonError> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Models {
-            data: Vec<Value>,
-            #[serde(default)]
-            next_cursor: Option<String>,
-        }
         let daemon = self.clone();
         self.run(async move {
             let client = daemon.wait_for_client().await?;
             let mut models = Vec::new();
             let mut params = Map::new();
             loop {
-                let page: Models = Daemon::call(&client, "model/list", &params).await?;
+                let page: ModelPage = Daemon::call(&client, methods::MODEL_LIST, &params).await?;
                 models.extend(page.data);
                 match page.next_cursor {
                     Some(cursor) => params.insert("cursor".to_owned(), cursor.into()),
@@ -185,8 +134,8 @@ impl Daemon {
             self.thread_params(client, &input.settings, input.trust, Loading::New).await?;
         let endpoint = self.config().server.endpoint.to_string();
         let session_id = self
-            .call_without_timeout_and_record(client, "thread/start", &params, move |answer| {
-                let thread: ThreadSession = read(answer.get())?;
+            .call_without_timeout_and_record(client, methods::THREAD_START, &params, move |answer| {
+                let thread: OpenedThread = read(answer.get())?;
                 Ok(open(input, thread, endpoint, None, decision))
             })
             .await?;
@@ -214,8 +163,8 @@ impl Daemon {
         self.note_attached(client, &thread.thread.id);
         let newest = newest_turns(&thread.thread.id, 1);
         let endpoint = self.config().server.endpoint.to_string();
-        self.call_and_record(client, "thread/turns/list", &newest, move |answer| {
-            let turns: Turns = read(answer.get())?;
+        self.call_and_record(client, methods::THREAD_TURNS_LIST, &newest, move |answer| {
+            let turns: TurnPage = read(answer.get())?;
             Ok(open(input, thread, endpoint, turns.data.into_iter().next(), decision))
         })
         .await
@@ -238,14 +187,14 @@ async fn while_alone<T>(alone: OwnedMutexGuard<()>, limit: Duration, work: impl 
 /// The new session's name, and the event that opens it.
 fn open(
     input: CreateSession,
-    thread: ThreadSession,
+    thread: OpenedThread,
     endpoint: String,
-    last_turn: Option<Turn>,
+    last_turn: Option<ListedTurn>,
     decision: Decision,
 ) -> (String, Build) {
     let now = now();
     let session_id = new_session_id();
-    let running = last_turn.as_ref().filter(|turn| turn.status == "inProgress");
+    let running = last_turn.as_ref().filter(|turn| turn.status == values::TURN_IN_PROGRESS);
     let new = Session {
         session_id: session_id.clone(),
         purpose: input.purpose,
@@ -268,7 +217,7 @@ fn open(
         closed_reason: None,
         trust: decision.trust,
     };
-    let session = thread.renew(new, decision.trust);
+    let session = on_thread(thread, new, decision.trust);
     let key = input.key.map(|key| key.into_stored());
     let resumed = input.thread_id.is_some();
     let build = move |state: &State| {

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::sessions::Turns;
 use super::{Daemon, DaemonError};
+use crate::codex::protocol::responses::TurnPage;
+use crate::codex::protocol::{items, methods, values};
 use crate::daemon::events;
 use crate::state::Turn;
 
@@ -124,7 +125,7 @@ impl Daemon {
         }
         let daemon = self.clone();
         let read = self.run(async move {
-            let answer = SkippedItem { id: None, kind: Some("agentMessage".to_owned()) };
+            let answer = SkippedItem { id: None, kind: Some(items::AGENT_MESSAGE.to_owned()) };
             daemon.shared.skipped_items.note(&turn_id, answer);
             let read = daemon.read_items(&thread_id, &turn_id).await;
             daemon.shared.skipped_items.done(&turn_id);
@@ -141,9 +142,9 @@ impl Daemon {
 
     async fn read_items(&self, thread_id: &str, turn_id: &str) -> Result<(), DaemonError> {
         let client = self.wait_for_client().await?;
-        let mut params = json!({ "threadId": thread_id, "limit": PAGE, "itemsView": "full" });
+        let mut params = json!({ "threadId": thread_id, "limit": PAGE, "itemsView": values::ITEMS_FULL });
         for _ in 0..PAGES {
-            let page: Turns = Daemon::call(&client, "thread/turns/list", &params).await?;
+            let page: TurnPage = Daemon::call(&client, methods::THREAD_TURNS_LIST, &params).await?;
             if let Some(turn) = page.data.into_iter().find(|turn| turn.id == turn_id) {
                 let items = chosen(&self.shared.skipped_items.of(turn_id), turn.items);
                 let (thread_id, turn_id) = (thread_id.to_owned(), turn_id.to_owned());

@@ -9,11 +9,15 @@
 //! What must stay true: where the user has decided, nothing is added; `config.toml` is never changed; the sandbox and
 //! the approval policy are those that the app-server would have used without the addition.
 
-use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{Daemon, DaemonError};
 use crate::codex::Client;
+use crate::codex::protocol::config::{
+    self, ConfigRead, PROJECTS, TRUST_LEVEL, TRUSTED, UNTRUSTED, trust_level,
+};
+use crate::codex::protocol::responses::{StartedThreadDirectory, ThreadDirectoryRead};
+use crate::codex::protocol::{methods, values, versions};
 use crate::config::Endpoint;
 use crate::state::Trust;
 
@@ -21,10 +25,6 @@ use crate::state::Trust;
 mod directory;
 
 use directory::Directory;
-
-/// From this version on `thread/resume` and `thread/fork` keep the approval policy of the thread; before, they take the
-/// default, which `untrusted` changes (0.140.0 takes the default, 0.160.1 keeps, measured).
-const KEEPS_APPROVAL_POLICY: (u64, u64) = (0, 160);
 
 /// What is decided about the directory of one thread, each time that the thread is loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,32 +60,6 @@ pub(super) enum Loading<'a> {
     Old { thread_id: &'a str, cwd: Option<&'a str> },
 }
 
-/// What `config/read` answers, as far as it is needed.
-#[derive(Debug, Default, Deserialize)]
-struct ConfigRead {
-    #[serde(default)]
-    config: Map<String, Value>,
-    #[serde(default)]
-    layers: Option<Vec<Layer>>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Layer {
-    name: LayerName,
-    #[serde(default)]
-    disabled_reason: Option<String>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct LayerName {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default)]
-    dot_codex_folder: Option<String>,
-}
-
 impl Daemon {
     /// The parameters of `thread/start`, `thread/resume` or `thread/fork`: the caller's settings, and what keeps a
     /// directory from being trusted by the way.
@@ -115,9 +89,9 @@ impl Daemon {
         let mut undecided = Vec::new();
         for directory in &directories {
             match read_config(client, directory).await {
-                Ok(read) if read.is_decided(directory) => {}
+                Ok(read) if is_decided(&read, directory) => {}
                 Ok(read) => {
-                    decision.left_out.extend(read.left_out());
+                    decision.left_out.extend(read.unused_directories());
                     effective = read.config;
                     undecided.push(directory);
                 }
@@ -153,18 +127,18 @@ impl Daemon {
             })
         };
         // `untrusted` makes "workspace-write" of what is "read-only" where nothing is said about a directory.
-        if !params.contains_key("sandbox") && !is_set(&["sandbox_mode", "default_permissions"]) {
-            params.insert("sandbox".to_owned(), "read-only".into());
+        if !params.contains_key("sandbox") && !is_set(&config::SANDBOX_KEYS) {
+            params.insert("sandbox".to_owned(), values::READ_ONLY.into());
         }
         // And "untrusted" of "on-request". Where the settings are not known, more questions are better than fewer.
-        let keeps =
-            matches!(loading, Loading::Old { .. }) && client.older_than(KEEPS_APPROVAL_POLICY).is_none();
+        let keeps = matches!(loading, Loading::Old { .. })
+            && client.older_than(versions::KEEPS_APPROVAL_POLICY).is_none();
         if !params.contains_key("approvalPolicy")
             && !keeps
-            && !is_set(&["approval_policy"])
+            && !is_set(&[config::APPROVAL_POLICY_KEY])
             && decision.unreadable.is_none()
         {
-            params.insert("approvalPolicy".to_owned(), "on-request".into());
+            params.insert("approvalPolicy".to_owned(), values::ON_REQUEST.into());
         }
         Ok((params, decision))
     }
@@ -210,35 +184,18 @@ impl Daemon {
         }
         // One that others started does not say where, except of a thread: this one may write nothing, so that nothing
         // is trusted by it, and leaves nothing behind.
-        let params = json!({ "ephemeral": true, "sandbox": "read-only" });
-        let started: StartedThread = Self::call(client, "thread/start", &params).await?;
+        let params = json!({ "ephemeral": true, "sandbox": values::READ_ONLY });
+        let started: StartedThreadDirectory = Self::call(client, methods::THREAD_START, &params).await?;
         let params = json!({ "threadId": started.thread.id });
-        let _: Value = Self::call(client, "thread/unsubscribe", &params).await.unwrap_or_default();
+        let _: Value = Self::call(client, methods::THREAD_UNSUBSCRIBE, &params).await.unwrap_or_default();
         Ok(started.cwd)
     }
 }
 
-#[derive(Deserialize)]
-struct StartedThread {
-    thread: ThreadRead,
-    cwd: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct ThreadRead {
-    id: String,
-    #[serde(default)]
-    cwd: Option<String>,
-}
-
 /// The directory of a thread that is loaded or on disk; none where the app-server does not know the thread.
 async fn thread_directory(client: &Client, thread_id: &str) -> Result<Option<String>, DaemonError> {
-    #[derive(Deserialize)]
-    struct Read {
-        thread: ThreadRead,
-    }
     let params = json!({ "threadId": thread_id });
-    match Daemon::call::<Read>(client, "thread/read", &params).await {
+    match Daemon::call::<ThreadDirectoryRead>(client, methods::THREAD_READ, &params).await {
         Ok(read) => Ok(read.thread.cwd),
         // The resume itself says what is wrong with the thread.
         Err(DaemonError::Rejected { .. }) => Ok(None),
@@ -248,49 +205,31 @@ async fn thread_directory(client: &Client, thread_id: &str) -> Result<Option<Str
 
 async fn read_config(client: &Client, directory: &Directory) -> Result<ConfigRead, DaemonError> {
     let params = json!({ "cwd": directory.lexical, "includeLayers": true });
-    Daemon::call(client, "config/read", &params).await
+    Daemon::call(client, methods::CONFIG_READ, &params).await
 }
 
-impl ConfigRead {
-    /// Whether the user has decided about this directory.
-    fn is_decided(&self, directory: &Directory) -> bool {
-        let layers: Vec<_> = self.project_layers().collect();
-        let enabled = layers.iter().filter(|layer| layer.disabled_reason.is_none()).count();
-        if !layers.is_empty() && enabled == layers.len() {
-            return true;
-        }
-        let projects = self.config.get("projects").and_then(Value::as_object);
-        let level = projects.and_then(|projects| level(projects, directory));
-        // An entry that trusts while every layer stays out is one that the app-server does not count.
-        level.is_some_and(|level| level == "untrusted" || layers.is_empty() || enabled > 0)
+/// Whether the user has decided about this directory.
+fn is_decided(read: &ConfigRead, directory: &Directory) -> bool {
+    let (layers, enabled) = read.project_layers();
+    if layers > 0 && enabled == layers {
+        return true;
     }
-
-    /// The `.codex` directories that are not used.
-    fn left_out(&self) -> Vec<String> {
-        let disabled = self.project_layers().filter(|layer| layer.disabled_reason.is_some());
-        disabled.filter_map(|layer| layer.name.dot_codex_folder.clone()).collect()
-    }
-
-    fn project_layers(&self) -> impl Iterator<Item = &Layer> {
-        self.layers.iter().flatten().filter(|layer| layer.name.kind == "project")
-    }
-}
-
-/// The level that a table of projects has for a directory, or for the root of its repository.
-fn level<'a>(projects: &'a Map<String, Value>, directory: &Directory) -> Option<&'a str> {
-    directory.names().find_map(|name| projects.get(name)?.get("trust_level")?.as_str())
+    let level = config::projects(&read.config).and_then(|projects| trust_level(projects, directory.names()));
+    // An entry that trusts while every layer stays out is one that the app-server does not count.
+    level.is_some_and(|level| level == UNTRUSTED || layers == 0 || enabled > 0)
 }
 
 /// Whether the caller's own settings for the thread say whether the directory is trusted.
 ///
 /// A dotted key counts only where the app-server reads it as it is meant: it takes every dot for a step.
-fn decided_by_caller(config: &Map<String, Value>, directory: &Directory) -> bool {
-    let nested = config.get("projects").and_then(Value::as_object);
+fn decided_by_caller(own: &Map<String, Value>, directory: &Directory) -> bool {
+    let nested = config::projects(own);
     let dotted = |name: &str| {
         !name.contains('.')
-            && config.get(&format!("projects.{name}.trust_level")).is_some_and(Value::is_string)
+            && own.get(&format!("{PROJECTS}.{name}.{TRUST_LEVEL}")).is_some_and(Value::is_string)
     };
-    nested.is_some_and(|projects| level(projects, directory).is_some()) || directory.names().any(dotted)
+    nested.is_some_and(|projects| trust_level(projects, directory.names()).is_some())
+        || directory.names().any(dotted)
 }
 
 /// Passes the decision for these directories, beside what the caller passes.
@@ -298,13 +237,12 @@ fn decided_by_caller(config: &Map<String, Value>, directory: &Directory) -> bool
 /// It is a nested object: a dotted key is taken apart at each dot of the path, and then decides nothing (measured on
 /// 0.171.0). So does a path that the app-server would write in another way, so both ways are named.
 fn add_projects(params: &mut Map<String, Value>, directories: &[&Directory], trust: Trust) {
-    let level = if trust == Trust::Trusted { "trusted" } else { "untrusted" };
+    let level = if trust == Trust::Trusted { TRUSTED } else { UNTRUSTED };
     let config = object(params.entry("config").or_insert(Value::Null));
-    let projects = object(config.entry("projects").or_insert(Value::Null));
+    let projects = object(config.entry(PROJECTS).or_insert(Value::Null));
     for directory in directories {
         for name in directory.own_names() {
-            object(projects.entry(name).or_insert(Value::Null))
-                .insert("trust_level".to_owned(), level.into());
+            object(projects.entry(name).or_insert(Value::Null)).insert(TRUST_LEVEL.to_owned(), level.into());
         }
     }
 }

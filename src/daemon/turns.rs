@@ -8,15 +8,15 @@ pub(in crate::daemon) mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
 use super::idempotency::RequestKey;
 use super::recorder::{Build, now};
-use super::sessions::{Turn, Turns};
 use super::{Daemon, DaemonError, read};
+use crate::codex::protocol::responses::{ListedTurn, StartedTurn, SteeredTurn, TurnPage};
+use crate::codex::protocol::{errors, items, methods, values, versions};
 use crate::codex::{CallError, Client};
 use crate::daemon::events;
 use crate::daemon::turns::submission::{Accepted, Submission};
@@ -24,19 +24,11 @@ use crate::state::{Answer, Session, SessionStatus};
 
 /// How often a turn is offered again to an app-server that has too much to do, which then has not taken it.
 const MAX_OVERLOAD_ATTEMPTS: u32 = 4;
-/// What the app-server says when the turn to steer has ended (measured on 0.169.0).
-const NOTHING_TO_STEER: &str = "no active turn to steer";
-/// What the app-server says of a thread that it does not have in memory (measured on 0.169.0 and 0.171.0).
-const UNLOADED: &str = "thread not found";
 /// How many turns are asked for at once when one is looked for whose outcome nobody heard.
 const LOOK_BACK: u32 = 20;
 /// By how many seconds the clock may have been set back between the offer of a turn and its start.
 const CLOCK_STEP: i64 = 3600;
-/// The first version that says of a turn by which name it was given (`clientUserMessageId`, `clientId`).
-const ECHO: (u64, u64) = (0, 140);
 
-/// The call that starts a turn.
-const TURN_START: &str = "turn/start";
 /// After what time without an answer to `turn/start` the thread is asked for the turn, because the answer may be lost;
 /// normally it takes a few ms (measured).
 const UNANSWERED: Duration = Duration::from_secs(1);
@@ -95,22 +87,6 @@ pub(super) struct TurnStart<'a> {
     pub(super) is_tracked: bool,
     /// Since when the app-server may have it under its message id, RFC 3339; `None` when it was not given to it before.
     pub(super) submitted_since: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Started {
-    turn: StartedTurn,
-}
-
-#[derive(Deserialize)]
-struct StartedTurn {
-    id: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Steered {
-    turn_id: String,
 }
 
 impl Daemon {
@@ -197,8 +173,8 @@ impl Daemon {
         let (turn_id, steered) = match running {
             Some(turn_id) => match self.steer(&client, &start, &turn_id).await {
                 // Who said "whenBusy" did not mean this very turn, which ended in the meantime.
-                Err(DaemonError::Rejected { message, .. })
-                    if input.expected_turn_id.is_none() && message.contains(NOTHING_TO_STEER) =>
+                Err(DaemonError::Rejected { ref message, .. })
+                    if input.expected_turn_id.is_none() && errors::is_nothing_to_steer(message) =>
                 {
                     (self.start_or_find(&client, start).await?, false)
                 }
@@ -250,7 +226,7 @@ impl Daemon {
         }
         let mut started = self.start_turn(client, submission, params.clone()).await;
         if let Err(DaemonError::Rejected { message, .. }) = &started
-            && message.contains(UNLOADED)
+            && errors::is_thread_unloaded(message)
         {
             // Codex unloads a thread that is archived, and one that nobody has used for half an hour.
             self.note_detached(client, &submission.thread_id);
@@ -299,7 +275,7 @@ impl Daemon {
         };
         let Some(Found { turn, is_newest }) = found else {
             // That it was not found proves nothing where no turn says by which name it was given.
-            return match client.older_than(ECHO) {
+            return match client.older_than(versions::REPEATS_MESSAGE_ID) {
                 Some(version) => Err(unknown(format!("codex {version} does not say which turn it was"))),
                 None => Ok(None),
             };
@@ -330,8 +306,8 @@ impl Daemon {
                 move |outcome: Result<&RawValue, CallError>| {
                     let read = |answer: &RawValue| {
                         let started = serde_json::from_str(answer.get());
-                        started.map(|Started { turn }| turn.id).map_err(|error| CallError::Malformed {
-                            method: TURN_START.to_owned(),
+                        started.map(|StartedTurn { turn }| turn.id).map_err(|error| CallError::Malformed {
+                            method: methods::TURN_START.to_owned(),
                             reason: error.to_string(),
                         })
                     };
@@ -341,7 +317,9 @@ impl Daemon {
             // Nobody waits for this task: what it brings is waited for, and the turn may be known earlier.
             let call = {
                 let (client, params) = (client.clone(), Arc::clone(&params));
-                async move { client.call_in_order(TURN_START, &*params, client.call_timeout(), settle).await }
+                async move {
+                    client.call_in_order(methods::TURN_START, &*params, client.call_timeout(), settle).await
+                }
             };
             tokio::spawn(call);
             let since = now();
@@ -403,8 +381,8 @@ impl Daemon {
             let (session_id, thread_id) =
                 (start.session.session_id.clone(), start.submission.thread_id.clone());
             let key = start.submission.key.clone();
-            let taken = self.call_and_record(client, "turn/steer", &params, move |answer| {
-                let Steered { turn_id } = read(answer.get())?;
+            let taken = self.call_and_record(client, methods::TURN_STEER, &params, move |answer| {
+                let SteeredTurn { turn_id } = read(answer.get())?;
                 let accepted =
                     events::turn_accepted(&session_id, &thread_id, &turn_id, true, None, key.as_ref());
                 Ok((
@@ -441,7 +419,7 @@ pub(super) fn require_active(session: Arc<Session>) -> Result<Arc<Session>, Daem
 
 /// A turn that was looked for.
 struct Found {
-    turn: Turn,
+    turn: ListedTurn,
     is_newest: bool,
 }
 
@@ -456,12 +434,12 @@ async fn find_turn(
 ) -> Result<Option<Found>, DaemonError> {
     let since: Option<jiff::Timestamp> = since.parse().ok();
     let oldest = since.map(|since| since.as_second() - CLOCK_STEP);
-    let is_it = |item: &Value| item["type"] == "userMessage" && item["clientId"] == client_message_id;
-    let is_older = |turn: &Turn| turn.started_at.zip(oldest).is_some_and(|(at, oldest)| at < oldest);
-    let mut params = json!({ "threadId": thread_id, "limit": LOOK_BACK, "itemsView": "full" });
+    let is_it = |item: &Value| items::is_user_message_of(item, client_message_id);
+    let is_older = |turn: &ListedTurn| turn.started_at.zip(oldest).is_some_and(|(at, oldest)| at < oldest);
+    let mut params = json!({ "threadId": thread_id, "limit": LOOK_BACK, "itemsView": values::ITEMS_FULL });
     let mut is_newest = true;
     loop {
-        let page: Turns = Daemon::call(client, "thread/turns/list", &params).await?;
+        let page: TurnPage = Daemon::call(client, methods::THREAD_TURNS_LIST, &params).await?;
         for turn in page.data {
             if turn.items.iter().any(is_it) {
                 return Ok(Some(Found { turn, is_newest }));

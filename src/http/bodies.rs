@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::body::Fields;
 use super::error::ApiError;
+use crate::codex::protocol::values as protocol;
 use crate::http::values::{self, Words};
 
 /// A turn that says nothing.
@@ -202,7 +203,7 @@ impl Given {
     }
 }
 
-const PERSONALITY: Words = Words::of_protocol(&["none", "friendly", "pragmatic"]);
+const PERSONALITY: Words = Words::of_protocol(protocol::PERSONALITIES);
 
 /// `POST /v1/codexd/sessions`.
 pub(super) const CREATE_SESSION: Form = Form {
@@ -214,12 +215,8 @@ pub(super) const CREATE_SESSION: Form = Form {
             "What the session is for; duplex when nothing is said.",
         ),
         field("approvalPolicy", Kind::ApprovalPolicy, "When the app-server asks before it acts.").passed(),
-        field(
-            "sandbox",
-            Kind::Word(Words::of_protocol(&["read-only", "workspace-write", "danger-full-access"])),
-            "What commands may touch.",
-        )
-        .passed(),
+        field("sandbox", Kind::Word(Words::of_protocol(protocol::SANDBOX_MODES)), "What commands may touch.")
+            .passed(),
         field("personality", Kind::Word(PERSONALITY), "How the model speaks.").passed(),
         field("cwd", Kind::Directory, "The working directory: the absolute path of a directory that exists.")
             .passed(),
@@ -281,7 +278,7 @@ pub(super) const SUBMIT_TURN: Form = Form {
         field("personality", Kind::Word(PERSONALITY), "How the model speaks.").passed(),
         field(
             "summary",
-            Kind::Word(Words::of_protocol(&["auto", "concise", "detailed", "none"])),
+            Kind::Word(Words::of_protocol(protocol::REASONING_SUMMARIES)),
             "How reasoning is summed up.",
         )
         .passed(),

@@ -1,15 +1,12 @@
 //! Values that the protocol lists, checked before they cost a turn, and the sentences for those that are wrong.
 //!
-//! The lists are those of the app-server 0.169.0, which names them in its own refusals (measured).
+//! The lists are those of [`crate::codex::protocol::values`].
 
 use serde_json::{Map, Value};
 
 use super::body::trimmed;
+use crate::codex::protocol::values::{INPUT_TEXT, INPUT_TYPES};
 
-/// The approval policies that Codex 0.171.0 has; others have others, so these are named and not demanded.
-pub(super) const APPROVAL_POLICY: &[&str] = &["untrusted", "on-request", "never"];
-/// The types that an item of what a user says may have.
-pub(super) const ITEMS: &[&str] = &["text", "image", "localImage", "audio", "localAudio", "skill", "mention"];
 /// The longest time that can be set, in seconds.
 pub(super) const DAY: u64 = 24 * 60 * 60;
 
@@ -124,15 +121,18 @@ pub(super) fn input(value: Value) -> Result<Value, String> {
 fn items(items: &[Value]) -> Result<(), String> {
     for (place, item) in items.iter().enumerate() {
         match item["type"].as_str() {
-            Some(kind) if !ITEMS.contains(&kind) => {
-                return Err(unknown(&format!("input[{place}].type"), kind, ITEMS));
+            Some(kind) if !INPUT_TYPES.contains(&kind) => {
+                return Err(unknown(&format!("input[{place}].type"), kind, INPUT_TYPES));
             }
-            Some("text") if item["text"].as_str().is_none_or(|text| text.trim().is_empty()) => {
+            Some(INPUT_TEXT) if item["text"].as_str().is_none_or(|text| text.trim().is_empty()) => {
                 return Err(format!("input[{place}].text must be a non-empty string."));
             }
             Some(_) => {}
             None => {
-                return Err(format!("input[{place}] must be an object whose type is {}.", one_of(ITEMS)));
+                return Err(format!(
+                    "input[{place}] must be an object whose type is {}.",
+                    one_of(INPUT_TYPES)
+                ));
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The agent of launchd, made from the template.
 
 use super::{ServiceSpec, search};
+use crate::codex::protocol::environment::CODEX_HOME;
 use crate::config::settings;
 
 /// The template; `tests/launchd.rs` holds it to its rules, and what is made of it too.
@@ -15,7 +16,7 @@ const LOG_FILTER_VALUE: &str = "<string>warn</string>\n";
 pub(super) fn agent(spec: &ServiceSpec<'_>) -> String {
     let log = spec.variables.iter().find(|(name, _)| *name == settings::LOG_FILTER.variable);
     let mut variables = format!("<string>{}</string>\n", escape(log.map_or("warn", |(_, filter)| filter)));
-    let codex_home = spec.codex_home.map(|directory| ("CODEX_HOME", directory));
+    let codex_home = spec.codex_home.map(|directory| (CODEX_HOME, directory));
     let others = spec.variables.iter().filter(|(name, _)| *name != settings::LOG_FILTER.variable);
     for (name, value) in codex_home.into_iter().chain(others.map(|(name, value)| (*name, value.as_str()))) {
         let indent = "        ";

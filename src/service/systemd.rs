@@ -9,6 +9,7 @@
 use std::path::PathBuf;
 
 use super::{ServiceError, ServiceSpec};
+use crate::codex::protocol::environment::CODEX_HOME;
 
 /// How many open files are asked for at least; that many codexd would ask for itself.
 const MIN_OPEN_FILES: usize = 1024;
@@ -26,7 +27,7 @@ pub(super) fn unit(spec: &ServiceSpec<'_>) -> Result<String, ServiceError> {
     let program = quote(spec.program);
     let files = MIN_OPEN_FILES.max(spec.connections.saturating_add(RESERVED_FILES));
     let user_variables = [("HOME", spec.home), ("PATH", spec.search_path.as_str())];
-    let codex_home = spec.codex_home.map(|directory| ("CODEX_HOME", directory));
+    let codex_home = spec.codex_home.map(|directory| (CODEX_HOME, directory));
     let settings = spec.variables.iter().map(|(name, value)| (*name, value.as_str()));
     let variables: String = user_variables
         .into_iter()

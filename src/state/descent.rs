@@ -9,10 +9,9 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-
 use super::{Change, Request, State};
+use crate::codex::protocol::items::called_sub_agents;
+use serde::{Deserialize, Serialize};
 
 /// How many generations are looked through for the root; Codex allows few, and a circle must end.
 const DEPTH: usize = 64;
@@ -65,26 +64,12 @@ pub struct Root {
     pub turn_id: Option<String>,
 }
 
-/// What an item says about sub-agents: the thread that called upon them, and them.
-fn called(thread_id: &str, item: &Value) -> Option<(String, Vec<String>)> {
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    match item["type"].as_str()? {
-        "collabAgentToolCall" => {
-            let sender = text(&item["senderThreadId"]).unwrap_or_else(|| thread_id.to_owned());
-            let receivers = item["receiverThreadIds"].as_array()?.iter().filter_map(text).collect();
-            Some((sender, receivers))
-        }
-        "subAgentActivity" => Some((thread_id.to_owned(), vec![text(&item["agentThreadId"])?])),
-        _ => None,
-    }
-}
-
 impl Change {
     /// Whether it may say of a thread that it descends from another one, so that what follows is about a descendant.
     pub fn tells_descent(&self) -> bool {
         match self {
             Change::ThreadStarted { .. } => true,
-            Change::ItemCompleted { thread_id, item, .. } => called(thread_id, item).is_some(),
+            Change::ItemCompleted { thread_id, item, .. } => called_sub_agents(thread_id, item).is_some(),
             _ => false,
         }
     }
@@ -205,7 +190,7 @@ impl State {
                 self.descend(thread_id, parent_thread_id, None)
             }
             Change::ItemCompleted { thread_id, turn_id, item } => {
-                let Some((sender, receivers)) = called(thread_id, item) else { return false };
+                let Some((sender, receivers)) = called_sub_agents(thread_id, item) else { return false };
                 let caller = Caller { thread_id: thread_id.clone(), turn_id: turn_id.clone() };
                 let mut is_news = false;
                 for receiver in &receivers {

@@ -1,6 +1,7 @@
 //! Which turn a change ends.
 
-use super::{Change, FAILED, IN_PROGRESS, State, Turn};
+use super::{Change, State, Turn};
+use crate::codex::protocol::values::{TURN_FAILED, TURN_IN_PROGRESS};
 
 /// The end of a turn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,9 +21,9 @@ impl State {
         let turn = self.turns.get(&thread_id, &turn_id)?;
         let status = match change {
             Change::TurnCompleted { status, .. } | Change::TurnSettled { status, .. } => status.as_str(),
-            Change::TurnMissing { .. } => FAILED,
+            Change::TurnMissing { .. } => TURN_FAILED,
             _ => return None,
         };
-        (!turn.is_over() && status != IN_PROGRESS).then_some(Ending { turn, status })
+        (!turn.is_over() && status != TURN_IN_PROGRESS).then_some(Ending { turn, status })
     }
 }

@@ -17,6 +17,7 @@ use super::held::Held;
 use super::memory::{IdempotencyKey, QueuedTurn};
 use super::request::{Request, RequestPolicy, Resolution};
 use super::session::{Session, Trust};
+use crate::codex::protocol::{notifications, values};
 
 /// Why a session is closed whose event gives no reason: until now only a client's request to close it gives none.
 const CLOSED_BY_A_CLIENT: &str = "A client closed it with DELETE /v1/codexd/sessions/:session_id.";
@@ -401,12 +402,12 @@ impl Change {
             },
             event_type::THREAD_STATUS_CHANGED => Change::ThreadStatusChanged {
                 thread_id: text("threadId")?,
-                is_active: detail["status"]["type"] == "active",
+                is_active: detail["status"]["type"] == values::THREAD_ACTIVE,
             },
             event_type::TURN_STARTED => Change::TurnStarted {
                 thread_id: text("threadId")?,
                 turn_id: text("turnId")?,
-                status: text("status").unwrap_or_else(|| "inProgress".to_owned()),
+                status: text("status").unwrap_or_else(|| values::TURN_IN_PROGRESS.to_owned()),
                 root_turn_id: text("rootTurnId"),
             },
             event_type::THREAD_STARTED => Change::ThreadStarted {
@@ -442,16 +443,16 @@ impl Change {
         let params = &detail["params"];
         let text = |key: &str| params[key].as_str().map(str::to_owned);
         match detail["notificationMethod"].as_str()? {
-            "item/completed" => Some(Change::ItemCompleted {
+            notifications::ITEM_COMPLETED => Some(Change::ItemCompleted {
                 thread_id: text("threadId")?,
                 turn_id: text("turnId")?,
                 item: params.get("item")?.clone(),
             }),
-            "account/rateLimits/updated" => Some(Change::RateLimits(params.get("rateLimits")?.clone())),
-            "account/updated" => {
+            notifications::RATE_LIMITS_UPDATED => Some(Change::RateLimits(params.get("rateLimits")?.clone())),
+            notifications::ACCOUNT_UPDATED => {
                 Some(Change::Account { auth_mode: text("authMode"), plan_type: text("planType") })
             }
-            "thread/tokenUsage/updated" => Some(Change::TokensUsed {
+            notifications::TOKEN_USAGE_UPDATED => Some(Change::TokensUsed {
                 thread_id: text("threadId")?,
                 turn_id: text("turnId")?,
                 usage: params.get("tokenUsage")?.clone(),

@@ -4,6 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::codex::protocol::errors::LastingError;
+
 /// What keeps the turns of a queue from beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -27,32 +29,11 @@ pub enum HoldCause {
 impl HoldCause {
     /// Why a turn that failed with this error, in the app-server's form, should be followed by no other one; `None`
     /// when the error says nothing about the next turn.
-    ///
-    /// The words are those of `CodexErrorInfo` in codex 0.140.0 to 0.171.0; an unknown one holds nothing.
     pub fn of_error(error: &Value) -> Option<Self> {
-        let info = &error["codexErrorInfo"];
-        if let Some(word) = info.as_str() {
-            return match word {
-                "usageLimitExceeded" | "rateLimitExceeded" | "sessionBudgetExceeded" => {
-                    Some(HoldCause::UsageLimit)
-                }
-                "unauthorized" => Some(HoldCause::Unauthorized),
-                "serverOverloaded"
-                | "flexUnavailable"
-                | "policyCapacityUnavailable"
-                | "modelNotFound"
-                | "internalServerError" => Some(HoldCause::ModelUnavailable),
-                _ => None,
-            };
-        }
-        // What a provider answered when Codex had tried as often as it is set to. The one about a connection that was
-        // lost in the middle of an answer is not among them: the next turn may well get through.
-        let failed =
-            ["httpConnectionFailed", "responseStreamConnectionFailed", "responseTooManyFailedAttempts"];
-        let failed = failed.iter().find_map(|name| info.get(name))?;
-        Some(match failed["httpStatusCode"].as_u64() {
-            Some(401 | 403) => HoldCause::Unauthorized,
-            _ => HoldCause::ModelUnavailable,
+        Some(match LastingError::of(error)? {
+            LastingError::UsageLimit => HoldCause::UsageLimit,
+            LastingError::Unauthorized => HoldCause::Unauthorized,
+            LastingError::ModelUnavailable => HoldCause::ModelUnavailable,
         })
     }
 
@@ -94,30 +75,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_that_the_next_turn_would_meet_too_holds_the_queue() {
+    fn hold_cause_is_that_of_an_error_that_the_next_turn_would_meet_too() {
         for (info, cause) in [
             (json!("usageLimitExceeded"), Some(HoldCause::UsageLimit)),
-            (json!("rateLimitExceeded"), Some(HoldCause::UsageLimit)),
             (json!("unauthorized"), Some(HoldCause::Unauthorized)),
             (json!("serverOverloaded"), Some(HoldCause::ModelUnavailable)),
-            (json!("internalServerError"), Some(HoldCause::ModelUnavailable)),
-            (json!({"httpConnectionFailed": {"httpStatusCode": 401}}), Some(HoldCause::Unauthorized)),
-            (json!({"httpConnectionFailed": {"httpStatusCode": null}}), Some(HoldCause::ModelUnavailable)),
-            (
-                json!({"responseTooManyFailedAttempts": {"httpStatusCode": 429}}),
-                Some(HoldCause::ModelUnavailable),
-            ),
-            (json!({"responseStreamDisconnected": {"httpStatusCode": null}}), None),
             (json!("contextWindowExceeded"), None),
-            (json!("badRequest"), None),
-            (json!("sandboxError"), None),
-            (json!("other"), None),
-            (json!("a word of a later Codex"), None),
-            (json!({"a form of a later Codex": {}}), None),
-            (Value::Null, None),
         ] {
             assert_eq!(HoldCause::of_error(&json!({ "codexErrorInfo": info })), cause, "{info}");
         }
-        assert_eq!(HoldCause::of_error(&Value::Null), None);
     }
 }

@@ -35,11 +35,6 @@ pub use request::{Request, RequestPolicy, RequestStatus, Requests, Resolution, R
 pub use session::{Purpose, Session, SessionStatus, Sessions, Trust};
 pub use turn::{Phase, Turn, Turns};
 
-/// The status of a turn that a lost connection cut off.
-const FAILED: &str = "failed";
-/// The status of a turn that runs.
-const IN_PROGRESS: &str = "inProgress";
-
 /// Everything the events say, as of [`State::through`].
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct State {

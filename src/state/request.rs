@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
+
+use crate::codex::protocol::decisions;
 
 /// How many resolved requests are remembered.
 const RESOLVED: usize = 500;
@@ -105,100 +107,17 @@ pub struct Resolution {
     pub reason: Option<String>,
 }
 
-/// The kinds of request that somebody can answer; the rest is refused at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Command,
-    FileChange,
-    Permissions,
-    UserInput,
-    Elicitation,
-    Legacy,
-}
-
-fn kind(method: &str) -> Option<Kind> {
-    Some(match method {
-        "item/commandExecution/requestApproval" => Kind::Command,
-        "item/fileChange/requestApproval" => Kind::FileChange,
-        "item/permissions/requestApproval" => Kind::Permissions,
-        "item/tool/requestUserInput" => Kind::UserInput,
-        "mcpServer/elicitation/request" => Kind::Elicitation,
-        "applyPatchApproval" | "execCommandApproval" => Kind::Legacy,
-        _ => return None,
-    })
-}
-
-/// Whether somebody can answer a request of this method.
-pub fn is_answerable(method: &str) -> bool {
-    kind(method).is_some()
-}
-
 /// Where the parameters of a request that was too long to be kept say how long it was, in bytes; of the parameters
 /// themselves they have no more than ids.
 pub const SKIPPED_BYTES: &str = "skippedBytes";
 
 /// The decisions that may be taken about a request.
-///
-/// The app-server offers some; "decline" it takes also when it does not offer it (measured on 0.169.0).
-pub fn decisions(method: &str, params: &Value) -> Vec<Value> {
+pub fn offered_decisions(method: &str, params: &Value) -> Vec<Value> {
     if params.get(SKIPPED_BYTES).is_some() {
         // What is not known is not allowed either.
-        return vec!["decline".into()];
+        return vec![decisions::DECLINE.into()];
     }
-    let all = || ["accept", "acceptForSession", "decline", "cancel"].map(Value::from).to_vec();
-    match kind(method) {
-        Some(Kind::Command) => match params["availableDecisions"].as_array() {
-            Some(offered) => {
-                let mut offered = offered.clone();
-                if !offered.contains(&"decline".into()) {
-                    offered.push("decline".into());
-                }
-                offered
-            }
-            None => all(),
-        },
-        Some(Kind::FileChange | Kind::Legacy) => all(),
-        Some(Kind::Permissions) => ["accept", "acceptForSession", "decline"].map(Value::from).to_vec(),
-        Some(Kind::UserInput) => vec!["decline".into()],
-        Some(Kind::Elicitation) if wants_leave_only(params) => {
-            ["accept", "decline", "cancel"].map(Value::from).to_vec()
-        }
-        Some(Kind::Elicitation) => ["decline", "cancel"].map(Value::from).to_vec(),
-        None => Vec::new(),
-    }
-}
-
-/// Whether a question of an MCP server is answered by yes or no: it has a form without fields, or an address to visit.
-fn wants_leave_only(params: &Value) -> bool {
-    let fields = params["requestedSchema"]["properties"].as_object();
-    params["mode"] == "url" || fields.is_some_and(|fields| fields.is_empty())
-}
-
-/// The answer that carries a decision, in the words of the app-server.
-pub fn answer(method: &str, params: &Value, decision: &Value) -> Value {
-    match (kind(method), decision.as_str()) {
-        (Some(Kind::Permissions), Some("accept")) => {
-            json!({ "permissions": params["permissions"], "scope": "turn" })
-        }
-        (Some(Kind::Permissions), Some("acceptForSession")) => {
-            json!({ "permissions": params["permissions"], "scope": "session" })
-        }
-        // What is left out is denied.
-        (Some(Kind::Permissions), _) => json!({ "permissions": {}, "scope": "turn" }),
-        (Some(Kind::UserInput), _) => json!({ "answers": {} }),
-        // The content of an accepted form is what was filled in (Model Context Protocol, elicitation).
-        (Some(Kind::Elicitation), Some("accept")) if params["mode"] != "url" => {
-            json!({ "action": "accept", "content": {}, "_meta": null })
-        }
-        (Some(Kind::Elicitation), _) => json!({ "action": decision, "content": null, "_meta": null }),
-        (Some(Kind::Legacy), word) => json!({ "decision": match word {
-            Some("accept") => json!("approved"),
-            Some("acceptForSession") => json!("approved_for_session"),
-            Some("cancel") => json!("abort"),
-            _ => json!({ "denied": { "rejection": "declined" } }),
-        }}),
-        _ => json!({ "decision": decision }),
-    }
+    decisions::offered(method, params)
 }
 
 /// All requests that are remembered.
@@ -271,34 +190,5 @@ impl Requests {
 impl PartialEq for Requests {
     fn eq(&self, other: &Self) -> bool {
         self.records.values().eq(other.records.values())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_offered_decisions_and_decline_may_be_taken() {
-        let command = "item/commandExecution/requestApproval";
-        let amendment = json!({"acceptWithExecpolicyAmendment": {"execpolicy_amendment": ["ls"]}});
-        let offered = json!({"availableDecisions": ["accept", amendment, "cancel"]});
-        assert_eq!(
-            decisions(command, &offered),
-            [json!("accept"), amendment.clone(), json!("cancel"), json!("decline")]
-        );
-        assert_eq!(decisions(command, &json!({})).len(), 4);
-        assert!(decisions("attestation/generate", &json!({})).is_empty());
-        assert_eq!(answer(command, &offered, &amendment), json!({"decision": amendment}));
-    }
-
-    #[test]
-    fn each_kind_of_request_is_declined_in_its_own_words() {
-        let decline = |method| answer(method, &json!({"permissions": {"network": {}}}), &"decline".into());
-        assert_eq!(decline("item/fileChange/requestApproval"), json!({"decision": "decline"}));
-        assert_eq!(decline("item/permissions/requestApproval"), json!({"permissions": {}, "scope": "turn"}));
-        assert_eq!(decline("item/tool/requestUserInput"), json!({"answers": {}}));
-        assert_eq!(decline("mcpServer/elicitation/request")["action"], "decline");
-        assert!(decline("execCommandApproval")["decision"]["denied"].is_object());
     }
 }

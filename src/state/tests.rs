@@ -407,7 +407,7 @@ proptest! {
         let restored = State::restore(Some(serde_json::from_str(&registry).unwrap()), None);
         for state in [&state, &restored] {
             let expected: Vec<_> = ["a", "b", "c"].into_iter().flat_map(|thread_id| state.turns.of(thread_id))
-                .filter(|turn| turn.status == IN_PROGRESS).cloned().collect();
+                .filter(|turn| turn.status == crate::codex::protocol::values::TURN_IN_PROGRESS).cloned().collect();
             prop_assert_eq!(state.turns.open().cloned().collect::<Vec<_>>(), expected);
         }
     }

@@ -31,7 +31,8 @@
 use std::collections::BTreeSet;
 
 use super::turn::{self, Phase, Place};
-use super::{Change, FAILED, IN_PROGRESS, QueuedTurn, SessionStatus, State};
+use super::{Change, QueuedTurn, SessionStatus, State};
+use crate::codex::protocol::values::{TURN_FAILED, TURN_IN_PROGRESS};
 
 impl State {
     /// The session that started a turn; `None` for one that no session started, or that is not known (any more).
@@ -91,7 +92,7 @@ impl State {
                     if !steered && turn.started_by.is_none() {
                         turn.started_by = Some(session_id.clone());
                     }
-                    if let Some(found) = found.as_ref().filter(|found| found.status != IN_PROGRESS) {
+                    if let Some(found) = found.as_ref().filter(|found| found.status != TURN_IN_PROGRESS) {
                         turn.end(at, Phase::Ended, &found.status, None);
                     }
                 });
@@ -106,7 +107,7 @@ impl State {
                 true
             }
             Change::TurnCompleted { status, error, .. } => {
-                let is_end = status != IN_PROGRESS;
+                let is_end = status != TURN_IN_PROGRESS;
                 turns.change(at, &thread_id, &turn_id, Place::Newest, |turn| {
                     if is_end {
                         turn.end(at, Phase::Ended, status, error.as_ref());
@@ -143,13 +144,13 @@ impl State {
             }
             Change::TurnMissing { .. } => {
                 turns.change(at, &thread_id, &turn_id, Place::Newest, |turn| {
-                    turn.end(at, Phase::CutOff, FAILED, None);
+                    turn.end(at, Phase::CutOff, TURN_FAILED, None);
                 });
                 true
             }
             Change::TurnSettled { status, error, .. } => {
                 turns.change(at, &thread_id, &turn_id, Place::Older, |turn| match status.as_str() {
-                    IN_PROGRESS => turn.reopen(),
+                    TURN_IN_PROGRESS => turn.reopen(),
                     status => turn.end(at, Phase::Ended, status, error.as_ref()),
                 });
                 true
@@ -198,8 +199,9 @@ impl State {
     /// Writes the turns of a thread into the records of its sessions; where nothing differs they stay as they are,
     /// unless the event `is_news` to them.
     fn show_turns(&mut self, at: &str, thread_id: &str, is_news: bool) {
-        let shown =
-            |turn: &super::Turn| if turn.phase == Phase::Failing { FAILED } else { &turn.status }.to_owned();
+        let shown = |turn: &super::Turn| {
+            if turn.phase == Phase::Failing { TURN_FAILED } else { &turn.status }.to_owned()
+        };
         let Some(last) = self.turns.of(thread_id).next().cloned() else { return };
         let current = self.turns.running(thread_id).filter(|turn| turn.phase != Phase::Failing);
         let current = current.map(|turn| turn.turn_id.clone());

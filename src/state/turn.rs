@@ -6,6 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::codex::protocol::{items, values};
+
 /// How many turns of a thread are kept.
 const KEPT: usize = 20;
 /// How many items of a turn are kept.
@@ -81,7 +83,7 @@ impl Turn {
     pub(super) fn reopen(&mut self) {
         if self.phase == Phase::CutOff {
             self.phase = Phase::Started;
-            super::IN_PROGRESS.clone_into(&mut self.status);
+            values::TURN_IN_PROGRESS.clone_into(&mut self.status);
             self.completed_at = None;
         }
     }
@@ -105,7 +107,7 @@ pub struct SessionTurn {
 
 impl From<SessionTurn> for Turn {
     fn from(turn: SessionTurn) -> Self {
-        let is_open = turn.status == super::IN_PROGRESS;
+        let is_open = turn.status == values::TURN_IN_PROGRESS;
         Self {
             turn_id: turn.turn_id,
             thread_id: turn.thread_id.unwrap_or_default(),
@@ -220,7 +222,7 @@ impl Turns {
                 thread_id: thread_id.to_owned(),
                 started_by: None,
                 phase: Phase::Accepted,
-                status: super::IN_PROGRESS.to_owned(),
+                status: values::TURN_IN_PROGRESS.to_owned(),
                 started_at: at.to_owned(),
                 completed_at: None,
                 text: None,
@@ -279,9 +281,7 @@ impl PartialEq for Turns {
 
 /// Adds an item that is complete.
 pub(super) fn add_item(turn: &mut Turn, item: &Value) {
-    if item["type"] == "agentMessage"
-        && let Some(text) = item["text"].as_str()
-    {
+    if let Some(text) = items::agent_message(item) {
         turn.text = Some(text.to_owned());
     }
     if turn.items.len() < ITEMS {

@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+/// The layer that is a submodule: it is pure, so that layers below `codex` may use it too.
+pub(crate) const PROTOCOL: &str = "codex::protocol";
+
 /// One file below the folder of the package.
 pub(crate) struct Source {
     pub(crate) path: String,
@@ -25,8 +28,14 @@ impl Source {
         names
     }
 
+    /// The layer of the file: its first module, or [`PROTOCOL`].
     pub(crate) fn room(&self) -> &str {
-        self.module().first().copied().unwrap_or(if self.path == "src/main.rs" { "main" } else { "lib" })
+        match self.module().as_slice() {
+            ["codex", "protocol", ..] => PROTOCOL,
+            [first, ..] => first,
+            [] if self.path == "src/main.rs" => "main",
+            [] => "lib",
+        }
     }
 
     pub(crate) fn is_below(&self, places: &[&str]) -> bool {
@@ -232,7 +241,9 @@ pub(crate) fn rooms_used(source: &Source) -> Vec<String> {
                     let supers = path.iter().take_while(|name| *name == "super").count();
                     let is_absolute = supers == 0;
                     if let Some(name) = path.get(supers.max(1)).filter(|_| is_absolute || supers >= level) {
-                        used.push(name.clone());
+                        let next = path.get(supers.max(1) + 1);
+                        let is_protocol = name == "codex" && next.is_some_and(|next| next == "protocol");
+                        used.push(if is_protocol { PROTOCOL.to_owned() } else { name.clone() });
                     }
                 }
             }

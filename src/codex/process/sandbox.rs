@@ -13,9 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal};
 
 use crate::codex::process::tree::{LOOK_AGAIN, Ours, POOL, SIGTERM_GRACE, Seen, line_of, platform};
+use crate::codex::protocol::environment;
 
-/// The variable by which Codex says to a command which thread it belongs to (measured on 0.140.0 to 0.171.0).
-const THREAD: &str = "CODEX_THREAD_ID";
 /// How long one look at the processes of this machine may take.
 const LIST: Duration = Duration::from_secs(1);
 
@@ -38,7 +37,7 @@ impl Sandboxes {
     /// Sends SIGTERM to those that have not got it yet; returns whether there are any. Blocks.
     fn ask(&mut self) -> io::Result<bool> {
         let running = self.ours.running()?;
-        let mark = self.thread_id.as_ref().map(|thread_id| format!("{THREAD}={thread_id}"));
+        let mark = self.thread_id.as_ref().map(|thread_id| format!("{}={thread_id}", environment::THREAD_ID));
         let is_wanted = |pid| mark.as_ref().is_none_or(|mark| platform::carries(pid, mark));
         let sandboxes = outermost(&running, platform::is_sandbox, is_wanted);
         for one in &sandboxes {

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::pending::Pending;
 use super::wire::{self, RpcError};
+use crate::codex::protocol::{responses, versions};
 
 /// How many calls may wait for an answer at once.
 ///
@@ -107,12 +108,9 @@ impl Client {
     }
 
     /// Keeps what the answer to `initialize` says of the version.
-    ///
-    /// It stands in the user agent, behind our own name: `name/0.169.0 (…) …`.
     pub(crate) fn note_initialized(&self, info: &RawValue) {
         let info: serde_json::Value = serde_json::from_str(info.get()).unwrap_or_default();
-        let agent = info["userAgent"].as_str().unwrap_or_default();
-        if let Some(version) = agent.split_once('/').and_then(|(_, rest)| rest.split(' ').next()) {
+        if let Some(version) = versions::in_user_agent(responses::user_agent(&info)) {
             // `initialize` is answered once.
             let _ = self.version.set(version.to_owned());
         }
@@ -121,9 +119,7 @@ impl Client {
     /// The app-server's version when it is older than the `(major, minor)` that brought something; `None` when it is not
     /// older, or did not say its version.
     pub fn older_than(&self, first: (u64, u64)) -> Option<&str> {
-        let version = self.version.get()?;
-        let mut numbers = version.split('.').map_while(|number| number.parse::<u64>().ok());
-        ((numbers.next()?, numbers.next()?) < first).then_some(version)
+        self.version.get().map(String::as_str).filter(|version| versions::is_older(version, first))
     }
 
     /// Which connection this is, counted from 1 in a daemon's life.

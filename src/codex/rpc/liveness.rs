@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::client::{CallError, Client};
+use crate::codex::protocol::methods;
 
 /// How many questions in a row may stay without an answer: at the last of them it counts as gone.
 const MISSES: u32 = 2;
@@ -58,7 +59,7 @@ pub(crate) async fn gone(client: &Client, pulse: &Pulse, interval: Duration) -> 
             wait_for_silence(pulse, interval).await;
         }
         // Cheap, and an error is an answer too.
-        let asked = client.call_ahead("thread/loaded/list", &json!({ "limit": 1 }), patience).await;
+        let asked = client.call_ahead(methods::THREAD_LOADED_LIST, &json!({ "limit": 1 }), patience).await;
         // Anything that is heard is a sign of life, such as the late answer to the question before.
         let heard = pulse.silence_from(interval) > Instant::now();
         match asked {

@@ -20,6 +20,7 @@ use crate::codex::process::guard::Orders;
 use crate::codex::process::reaper::Wards;
 use crate::codex::process::stderr_tail::{self, Tail};
 use crate::codex::process::tree::{self, Identity, Ours, POOL, SIGTERM_GRACE, Sandboxes, Seen};
+use crate::codex::protocol::methods;
 use crate::codex::redact;
 use crate::codex::rpc::client::{CallError, Client};
 use crate::codex::rpc::connection::{LAST_WORDS, Link, Over, WriterEnd, end_task};
@@ -44,7 +45,7 @@ const HURRIED_GRACE: Duration = Duration::from_millis(200);
 /// How many characters of what a process said of its failure are quoted.
 const QUOTED: usize = 300;
 /// Where the end of a connection comes from when `initialize` failed.
-const INITIALIZE: &str = "initialize";
+const INITIALIZE: &str = methods::INITIALIZE;
 /// The same when nothing was heard any more.
 const LIVENESS: &str = "liveness";
 
@@ -312,11 +313,11 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
             // collaborationMode on a turn needs it (measured).
             "capabilities": { "experimentalApi": true },
         });
-        match client.call("initialize", &params, self.start_timeout).await {
+        match client.call(methods::INITIALIZE, &params, self.start_timeout).await {
             Ok(info) => {
                 client.note_initialized(&info);
                 self.tell(Heard::Connected { info: &info });
-                client.notify("initialized");
+                client.notify(methods::INITIALIZED);
                 Ok(())
             }
             // It lives: one that ends closes the connection first.

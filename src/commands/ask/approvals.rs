@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::terminal_input::{TerminalInput, restore_echo};
 use crate::client::ClientError;
+use crate::codex::protocol::decisions::DECLINE;
 use crate::commands::api::request_path;
 use crate::commands::context::CommandContext;
 use crate::commands::failure::Failure;
@@ -224,7 +225,7 @@ impl<'a> Approvals<'a> {
         if let Some(question) = questions.get(self.answers.len()) {
             restore_echo();
             if line.trim().is_empty() {
-                return self.answer(&json!({ "decision": "decline" })).await;
+                return self.answer(&json!({ "decision": DECLINE })).await;
             }
             self.answers.push(question.answer(line.trim()));
             if self.answers.len() == questions.len() {

@@ -11,12 +11,14 @@ use super::approvals::Approvals;
 use super::network::NetworkMonitor;
 use super::terminal_input::TerminalInput;
 use crate::client::{ClientError, DaemonClient, EventFilter, EventStream, StreamItem, percent_encode};
+use crate::codex::protocol::errors::is_offline;
+use crate::codex::protocol::values::TurnStatus;
+use crate::codex::protocol::{items, notifications};
 use crate::commands::api::{session_path, turn_path};
 use crate::commands::ask::printer::AnswerPrinter;
 use crate::commands::context::CommandContext;
 use crate::commands::failure::Failure;
 use crate::commands::{format, requests};
-use crate::daemon::is_offline;
 
 /// How many characters of an error are shown.
 const MAX_ERROR_CHARS: usize = 300;
@@ -48,12 +50,14 @@ pub(in crate::commands) enum TurnOutcome {
 impl TurnOutcome {
     /// From the word of the app-server; `None` while the turn goes on.
     fn of(status: &str, error: Option<String>) -> Option<Self> {
-        Some(match status {
-            "inProgress" => return None,
-            "completed" => Self::Completed,
-            "interrupted" => Self::Interrupted,
-            "failed" => Self::Failed(error),
-            other => Self::Failed(error.or_else(|| Some(format!("its status is {other}.")))),
+        Some(match TurnStatus::of(status) {
+            TurnStatus::InProgress => return None,
+            TurnStatus::Completed => Self::Completed,
+            TurnStatus::Interrupted => Self::Interrupted,
+            TurnStatus::Failed => Self::Failed(error),
+            TurnStatus::Other(other) => {
+                Self::Failed(error.or_else(|| Some(format!("its status is {other}."))))
+            }
         })
     }
 }
@@ -319,7 +323,7 @@ impl<'a> TurnFollower<'a> {
             TurnOutcome::of(turn["status"].as_str().unwrap_or_default(), format::error(&turn["error"]));
         if let (Some(_), Some(text)) = (&outcome, turn["text"].as_str()) {
             let last = turn["items"].as_array().into_iter().flatten().rev();
-            let message = last.clone().find(|item| item["type"] == "agentMessage");
+            let message = last.clone().find(|item| items::is_agent_message(item));
             let id = message.and_then(|item| item["id"].as_str()).unwrap_or_default();
             self.printer.print_rest(id, text)?;
         }
@@ -413,20 +417,22 @@ impl<'a> TurnFollower<'a> {
     fn handle_notification(&mut self, detail: &Value) -> Result<(), Failure> {
         let item = &detail["params"]["item"];
         match (detail["notificationMethod"].as_str(), item["type"].as_str()) {
-            (Some("item/started"), Some("fileChange")) => self.approvals.add_patch(item),
-            (Some("item/completed"), Some("fileChange")) => self.approvals.remove_patch(item),
+            (Some(notifications::ITEM_STARTED), Some(items::FILE_CHANGE)) => self.approvals.add_patch(item),
+            (Some(notifications::ITEM_COMPLETED), Some(items::FILE_CHANGE)) => {
+                self.approvals.remove_patch(item)
+            }
             _ => {}
         }
         match detail["notificationMethod"].as_str() {
-            Some("item/started") => match format::item(item) {
+            Some(notifications::ITEM_STARTED) => match format::item(item) {
                 Some(line) => self.printer.print_note(&line),
                 None => Ok(()),
             },
-            Some("item/completed") if item["type"] == "agentMessage" => {
+            Some(notifications::ITEM_COMPLETED) if items::is_agent_message(item) => {
                 let text = |name: &str| item[name].as_str().unwrap_or_default();
                 self.printer.print_rest(text("id"), text("text"))
             }
-            Some("item/completed") => match format::item_outcome(item) {
+            Some(notifications::ITEM_COMPLETED) => match format::item_outcome(item) {
                 Some(outcome) => {
                     let line = format::item(item).unwrap_or_default();
                     self.printer.print_note(&format!("{outcome}: {line}"))

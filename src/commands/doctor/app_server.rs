@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::check::Check;
+use crate::codex::protocol::versions::{self, INSTALL_COMMAND, LOGIN_COMMAND, MINIMUM};
+use crate::codex::protocol::{methods, notifications, responses};
 use crate::codex::{Availability, Backlog, CallError, Client, Heard, Listener, StopPace, Supervisor};
 use crate::config::{ChildStrategy, Config, find_program};
-use crate::daemon::{INSTALL, LOGIN, MINIMUM, codex_version, plan_for_inspection, refused_configuration};
+use crate::daemon::{plan_for_inspection, refused_configuration};
 
 /// How long the answer to one call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -77,8 +79,8 @@ async fn probe(config: &Arc<Config>) -> Result<Probe, String> {
 }
 
 async fn ask(client: &Client) -> (Result<(), CallError>, Result<Value, CallError>) {
-    let threads = client.call("thread/loaded/list", &json!({}), CALL_TIMEOUT).await.map(drop);
-    let account = client.call("account/read", &json!({ "refreshToken": false }), CALL_TIMEOUT).await;
+    let threads = client.call(methods::THREAD_LOADED_LIST, &json!({}), CALL_TIMEOUT).await.map(drop);
+    let account = client.call(methods::ACCOUNT_READ, &json!({ "refreshToken": false }), CALL_TIMEOUT).await;
     (threads, account.map(|answer| serde_json::from_str(answer.get()).unwrap_or_default()))
 }
 
@@ -105,28 +107,27 @@ fn app_server(probe: &Probe) -> Check {
         Err(error) => Check::fail(
             "app-server",
             format!("It starts, and does not speak what codexd needs: {error}."),
-            format!("Install a newer Codex: {INSTALL}"),
+            format!("Install a newer Codex: {INSTALL_COMMAND}"),
         ),
     }
 }
 
-/// The version stands in the user agent, behind our own name: `name/0.169.0 (…) …`.
 fn version(info: &Value) -> Check {
-    let agent = info["userAgent"].as_str().unwrap_or_default();
-    let Some(numbers) = codex_version(agent) else {
+    let agent = responses::user_agent(info);
+    let Some(numbers) = versions::numbers_in_user_agent(agent) else {
         return Check::warn(
             "version",
             format!("It does not say its version, but calls itself {agent:?}."),
             "See whether --server-command is the Codex that is meant.",
         );
     };
-    let version = agent.split_once('/').and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
+    let version = versions::in_user_agent(agent).unwrap_or_default();
     if numbers < MINIMUM {
         let [a, b, c] = MINIMUM;
         return Check::fail(
             "version",
             format!("Codex {version} is older than {a}.{b}.{c}, the oldest that codexd works with."),
-            format!("Install a newer one: {INSTALL}"),
+            format!("Install a newer one: {INSTALL_COMMAND}"),
         );
     }
     Check::ok("version", format!("Codex {version}."))
@@ -155,7 +156,9 @@ fn login(probe: &Probe) -> Check {
         (None, Some(false)) => {
             Check::ok("login", "The model that is set in Codex needs no account of OpenAI.")
         }
-        (None, _) => Check::fail("login", "Codex has no account, so turns fail.", format!("Type: {LOGIN}")),
+        (None, _) => {
+            Check::fail("login", "Codex has no account, so turns fail.", format!("Type: {LOGIN_COMMAND}"))
+        }
     }
 }
 
@@ -176,7 +179,7 @@ impl Listener for ProbeListener {
         let mut report = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match heard {
             Heard::Connected { info } => report.info = serde_json::from_str(info.get()).unwrap_or_default(),
-            Heard::Notification { method: "configWarning", params } => {
+            Heard::Notification { method: notifications::CONFIG_WARNING, params } => {
                 report.refused_configuration =
                     report.refused_configuration.take().or(refused_configuration(params));
             }

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::files::Stamp;
+use crate::codex::protocol::errors::{self, ConnectionError};
+use crate::codex::protocol::responses::{self, Account};
+use crate::codex::protocol::{notifications, values, versions};
 use crate::codex::redact;
 
 /// How many refusals in a row have the app-server started again: one may be a slip of the API.
@@ -15,18 +18,6 @@ const REFUSALS: u32 = 2;
 
 /// How long the end of a turn may come after its last error; it may have got lost.
 const LAST_WORD: Duration = Duration::from_secs(5);
-
-/// Whether Codex has an account.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(in crate::daemon) enum Account {
-    /// It did not say so yet.
-    #[default]
-    Unknown,
-    /// Its model needs one, and it has none.
-    Missing,
-    /// It has one, or needs none.
-    Enough,
-}
 
 /// That the app-server refused a call because of its configuration, which it reads again for each thread it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,17 +89,12 @@ impl Facts {
     }
 
     pub(in crate::daemon) fn connected(&self, generation: u64, info: &Value) {
-        self.of(generation).version = version(info["userAgent"].as_str().unwrap_or_default());
+        self.of(generation).version = versions::numbers_in_user_agent(responses::user_agent(info));
     }
 
     /// Takes note of the answer to `account/read`; one that cannot be understood says nothing.
     pub(in crate::daemon) fn account(&self, generation: u64, answer: &Value) {
-        self.of(generation).account =
-            match (answer["account"].is_object(), answer["requiresOpenaiAuth"].as_bool()) {
-                (true, _) | (_, Some(false)) => Account::Enough,
-                (false, Some(true)) => Account::Missing,
-                (false, None) => Account::Unknown,
-            };
+        self.of(generation).account = Account::read(answer);
     }
 
     /// Takes note that a call was refused, for this reason about the configuration.
@@ -165,14 +151,14 @@ impl Facts {
     /// Takes note of a notification; returns whether it changed anything.
     pub(in crate::daemon) fn heard(&self, generation: u64, method: &str, params: &str) -> bool {
         match method {
-            "error" => self.turn_failed(generation, params),
-            "item/agentMessage/delta" => self.well(),
-            "turn/completed" => self.turn_ended(params),
-            "account/updated" => {
+            notifications::ERROR => self.turn_failed(generation, params),
+            notifications::AGENT_MESSAGE_DELTA => self.well(),
+            notifications::TURN_COMPLETED => self.turn_ended(params),
+            notifications::ACCOUNT_UPDATED => {
                 self.forget_account(generation);
                 true
             }
-            "configWarning" => match refused_configuration(params) {
+            notifications::CONFIG_WARNING => match refused_configuration(params) {
                 Some(reason) => {
                     self.of(generation).config = Some(reason);
                     true
@@ -190,15 +176,15 @@ impl Facts {
             self.failing_turns().insert(turn_id.to_owned(), Instant::now());
         }
         let mut known = self.of(generation);
-        match login_sign(error) {
-            LoginSign::Refused(reason) => {
+        match ConnectionError::of(error) {
+            ConnectionError::LoginRefused(reason) => {
                 known.refusals += 1;
-                known.refused = Some(reason);
+                known.refused = Some(redact(reason));
                 known.offline = None;
             }
-            LoginSign::Offline(reason) => known.offline = Some(reason),
+            ConnectionError::Offline(reason) => known.offline = Some(redact(reason)),
             // An answer came, so there is a network.
-            LoginSign::Other => known.offline = None,
+            ConnectionError::Other => known.offline = None,
         }
         self.in_trouble.store(known.refused.is_some() || known.offline.is_some(), Ordering::Relaxed);
         true
@@ -213,7 +199,7 @@ impl Facts {
         let was_failing =
             params["turn"]["id"].as_str().is_some_and(|turn_id| failing.remove(turn_id).is_some());
         drop(failing);
-        params["turn"]["status"] == "completed" && self.well() || was_failing
+        params["turn"]["status"] == values::TURN_COMPLETED && self.well() || was_failing
     }
 
     fn failing_turns(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
@@ -238,85 +224,14 @@ impl Facts {
     }
 }
 
-/// What an error of a turn says about login and network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum LoginSign {
-    /// The login was refused, for this reason.
-    Refused(String),
-    /// The model could not be reached, for this reason.
-    Offline(String),
-    /// Neither.
-    Other,
-}
-
-/// Reads the sign from an error of a turn, in the app-server's form.
-fn login_sign(error: &Value) -> LoginSign {
-    let info = &error["codexErrorInfo"];
-    let text = |name: &str| error[name].as_str().unwrap_or_default();
-    // While Codex tries again, the message says how often, and the details why.
-    let reason = match text("additionalDetails") {
-        "" => text("message"),
-        details => details,
-    };
-    let kinds = info.as_object().into_iter().flatten();
-    let status = kinds.clone().find_map(|(_, kind)| kind["httpStatusCode"].as_u64());
-    if info == "unauthorized" || status == Some(401) {
-        return LoginSign::Refused(redact(reason));
-    }
-    let is_connection = kinds.clone().any(|(kind, _)| {
-        matches!(
-            kind.as_str(),
-            "responseStreamDisconnected" | "httpConnectionFailed" | "responseStreamConnectionFailed"
-        )
-    });
-    // A stream that broke off also has no status.
-    let words =
-        ["waiting for network", "error sending request", "lookup address", "Connection failed", "dns error"];
-    let says_so = words.iter().any(|word| text("message").contains(word) || reason.contains(word));
-    if is_connection && status.is_none() && says_so {
-        return LoginSign::Offline(redact(reason));
-    }
-    LoginSign::Other
-}
-
-/// Whether an error of a turn, in the app-server's form, says that the model could not be reached.
-pub(crate) fn is_offline(error: &Value) -> bool {
-    matches!(login_sign(error), LoginSign::Offline(_))
-}
-
-/// Why Codex does not use the configuration of its user; other warnings are about what it does use.
+/// Why Codex does not use the configuration of its user, without secrets.
 pub(crate) fn refused_configuration(params: &str) -> Option<String> {
-    let params: Value = serde_json::from_str(params).ok()?;
-    let summary = params["summary"].as_str()?;
-    let details = params["details"].as_str()?;
-    summary.starts_with("Invalid configuration").then(|| redact(details))
-}
-
-/// Why a call was refused because of a configuration, by the message of its error.
-pub(in crate::daemon) fn reason_about_configuration(message: &str) -> Option<&str> {
-    // Both measured on 0.171.0: of thread/start, and of config/read.
-    let beginnings = ["failed to load configuration: ", "failed to read configuration layers: "];
-    beginnings.iter().find_map(|beginning| message.strip_prefix(beginning))
+    notifications::refused_configuration(params).map(|reason| redact(&reason))
 }
 
 /// Whether what an app-server printed last before it ended is about its configuration.
 pub(in crate::daemon) fn is_about_configuration(reason: &str) -> bool {
-    let Some((_, said)) = reason.split_once("It said last: ") else { return false };
-    let said = said.to_lowercase();
-    ["config", "remove this setting", "toml"].iter().any(|word| said.contains(word))
-}
-
-/// The version stands in the user agent, behind our own name: `name/0.169.0 (…) …`.
-pub(crate) fn version(agent: &str) -> Option<[u64; 3]> {
-    let version = agent.split_once('/').and_then(|(_, rest)| rest.split(' ').next())?;
-    numbers(version)
-}
-
-/// The three numbers of a version, without what follows a dash.
-fn numbers(version: &str) -> Option<[u64; 3]> {
-    let (numbers, _) = version.split_once(['-', '+']).unwrap_or((version, ""));
-    let numbers: Vec<u64> = numbers.split('.').map(|number| number.parse().ok()).collect::<Option<_>>()?;
-    numbers.try_into().ok()
+    reason.split_once("It said last: ").is_some_and(|(_, stderr)| errors::is_about_configuration(stderr))
 }
 
 #[cfg(test)]
@@ -332,14 +247,6 @@ mod tests {
             "additionalDetails": "unexpected status 401 Unauthorized: Incorrect API key provided: sk-abcdefghijk",
         });
         json!({ "error": error, "willRetry": true, "threadId": "t", "turnId": "u" }).to_string()
-    }
-
-    #[test]
-    fn a_version_is_read_from_the_user_agent() {
-        assert_eq!(version("codexd/0.169.0 (Debian 12; x86_64) dumb (codexd; 0.1.0)"), Some([0, 169, 0]));
-        assert_eq!(version("codexd/0.1000.0-alpha.3 (x)"), Some([0, 1000, 0]));
-        assert_eq!(version("codexd/new"), None);
-        assert_eq!(version("codexd"), None);
     }
 
     #[test]
@@ -363,29 +270,12 @@ mod tests {
     }
 
     #[test]
-    fn only_a_connection_that_cannot_be_made_is_no_network() {
-        let sign = |message: &str, kind: Value, details: Value| {
-            login_sign(&json!({ "message": message, "codexErrorInfo": kind, "additionalDetails": details }))
-        };
-        let none = json!({ "responseStreamDisconnected": { "httpStatusCode": null } });
-        let details = json!("Connection failed: error sending request");
-        assert_eq!(
-            sign("Reconnecting... waiting for network", none.clone(), details),
-            LoginSign::Offline("Connection failed: error sending request".to_owned())
-        );
-        assert_eq!(sign("stream disconnected before completion", none, Value::Null), LoginSign::Other);
-        let status = json!({ "httpConnectionFailed": { "httpStatusCode": 500 } });
-        assert_eq!(sign("unexpected status 500", status, Value::Null), LoginSign::Other);
-        assert_eq!(sign("no", json!("unauthorized"), Value::Null), LoginSign::Refused("no".to_owned()));
-    }
-
-    #[test]
     fn an_account_is_needed_where_the_model_needs_one() {
         let facts = Facts::default();
         for (answer, account) in [
             (json!({ "account": null, "requiresOpenaiAuth": true }), Account::Missing),
-            (json!({ "account": null, "requiresOpenaiAuth": false }), Account::Enough),
-            (json!({ "account": { "type": "apiKey" }, "requiresOpenaiAuth": true }), Account::Enough),
+            (json!({ "account": null, "requiresOpenaiAuth": false }), Account::Sufficient),
+            (json!({ "account": { "type": "apiKey" }, "requiresOpenaiAuth": true }), Account::Sufficient),
             (Value::Null, Account::Unknown),
         ] {
             facts.account(1, &answer);
@@ -397,9 +287,6 @@ mod tests {
     fn a_call_refused_because_of_the_configuration_is_remembered_until_one_succeeds_or_the_file_changes() {
         let facts = Facts::default();
         let line = "/h/config.toml:1:9: key with no value, expected `=`";
-        let refusal = format!("failed to load configuration: {line}");
-        assert_eq!(reason_about_configuration(&refusal), Some(line));
-        assert_eq!(reason_about_configuration("no rollout found"), None);
         let (one, two) = (Some((1, 1, 1, 1)), Some((2, 1, 1, 1)));
         assert!(!facts.config_was_read(1));
         facts.call_refused(1, line);

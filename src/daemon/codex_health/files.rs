@@ -12,6 +12,8 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
+use crate::codex::protocol::environment;
+
 /// The longest `auth.json` that is read, in bytes; one of Codex has a few thousand.
 const MAX_AUTH_BYTES: u64 = 1024 * 1024;
 
@@ -68,7 +70,7 @@ impl Files {
     }
 
     pub(in crate::daemon) fn config_path(&self) -> Option<PathBuf> {
-        self.codex_home.as_ref().map(|home| home.join("config.toml"))
+        self.codex_home.as_ref().map(|home| home.join(environment::CONFIG_FILE))
     }
 
     /// Takes note of what an app-server is about to read; returns whether its login is another one than that of the
@@ -81,7 +83,7 @@ impl Files {
                 .codex_home
                 .as_deref()
                 .and_then(|home| fs::canonicalize(home).ok())
-                .map(|home| home.join("config.toml")),
+                .map(|home| home.join(environment::CONFIG_FILE)),
             auth: self.auth(Auth::default()),
         };
         let mut at_start = self.at_start.lock().unwrap_or_else(PoisonError::into_inner);
@@ -118,7 +120,9 @@ impl Files {
 
     /// The login as it is now; one whose stamp is that of `known` is not read again.
     fn auth(&self, known: Auth) -> Auth {
-        let Some(path) = self.codex_home.as_ref().map(|home| home.join("auth.json")) else { return known };
+        let Some(path) = self.codex_home.as_ref().map(|home| home.join(environment::AUTH_FILE)) else {
+            return known;
+        };
         let stamp = stamp(&path);
         if stamp.is_some() && stamp == known.stamp {
             return known;
@@ -126,8 +130,7 @@ impl Files {
         let small = stamp.is_some_and(|(length, ..)| length <= MAX_AUTH_BYTES);
         let text = if small { fs::read(&path).unwrap_or_default() } else { Vec::new() };
         let login: Value = serde_json::from_slice(&text).unwrap_or_default();
-        let lasting = [&login["auth_mode"], &login["OPENAI_API_KEY"], &login["tokens"]["account_id"]];
-        let identity = self.hashes.hash_one(lasting.map(Value::to_string));
+        let identity = self.hashes.hash_one(environment::login_identity(&login).map(Value::to_string));
         Auth { stamp, content: self.hashes.hash_one(&text), identity }
     }
 }

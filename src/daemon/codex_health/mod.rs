@@ -18,21 +18,16 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::{Notify, RwLock};
 
+use crate::codex::protocol::responses::Account;
+use crate::codex::protocol::versions::{INSTALL_COMMAND, LOGIN_COMMAND, MINIMUM};
+use crate::codex::protocol::{errors, methods};
 use crate::codex::rpc::wire::RpcError;
 use crate::codex::{Availability, Failure, Waiting};
 use crate::daemon::app_server_process;
 use crate::daemon::mcp_servers::FailedMcpServers;
-use facts::{Account, Facts};
-pub(crate) use facts::{is_offline, refused_configuration, version as codex_version};
+use facts::Facts;
+pub(crate) use facts::refused_configuration;
 use files::Files;
-
-/// The oldest Codex that codexd works with: the first that repeats the id of a user's message, without which a turn
-/// could be run twice.
-pub(crate) const MINIMUM: [u64; 3] = [0, 140, 0];
-/// What installs a newer Codex.
-pub(crate) const INSTALL: &str = "npm install --global @openai/codex";
-/// What gives Codex an account.
-pub(crate) const LOGIN: &str = "codex login";
 
 /// How Codex is, in one word; newer versions may have more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
@@ -174,14 +169,14 @@ impl Codex {
 
     /// Takes note of the outcome of a call: its method, and the error where it was refused.
     fn answered(&self, generation: u64, method: &str, error: Option<&RpcError>) {
-        let reason = error.and_then(|error| facts::reason_about_configuration(&error.message));
+        let reason = error.and_then(|error| errors::refused_configuration_of_call(&error.message));
         match (reason, error) {
             (Some(reason), _) if self.files.is_in_config(reason) => {
                 self.facts.call_refused(generation, reason);
             }
             // account/read and model/list succeed with a configuration that cannot be read (measured on 0.171.0), so
             // only thread/start proves that it was read.
-            (_, None) if method == "thread/start" && self.facts.config_was_read(generation) => {}
+            (_, None) if method == methods::THREAD_START && self.facts.config_was_read(generation) => {}
             _ => return,
         }
         self.changed.notify_one();
@@ -232,14 +227,14 @@ fn judge(now: &Availability, facts: &facts::Known, config: Option<&std::path::Pa
         let [[a, b, c], [x, y, z]] = [version, MINIMUM];
         let message =
             format!("Codex {a}.{b}.{c} is older than {x}.{y}.{z}, the oldest that codexd works with.");
-        return CodexHealth::new(TooOld, message).type_this(INSTALL);
+        return CodexHealth::new(TooOld, message).type_this(INSTALL_COMMAND);
     }
     if facts.account == Account::Missing {
-        return CodexHealth::new(NoAccount, "Codex has no account, so turns fail.").type_this(LOGIN);
+        return CodexHealth::new(NoAccount, "Codex has no account, so turns fail.").type_this(LOGIN_COMMAND);
     }
     if let Some(reason) = &facts.refused {
         let message = format!("The login of Codex is refused: {}.", reason.trim_end_matches('.'));
-        return CodexHealth::new(LoginRefused, message).type_this(LOGIN);
+        return CodexHealth::new(LoginRefused, message).type_this(LOGIN_COMMAND);
     }
     if let Some(reason) = &facts.offline {
         let message = format!(
@@ -300,7 +295,7 @@ mod tests {
         let of = |facts: Known| judge(&ready, &facts, None);
         assert_eq!(of(Known::default()).state, CodexState::Ready);
         let old = of(Known { version: Some([0, 139, 9]), ..Known::default() });
-        assert_eq!((old.state, old.command.as_deref()), (CodexState::TooOld, Some(INSTALL)));
+        assert_eq!((old.state, old.command.as_deref()), (CodexState::TooOld, Some(INSTALL_COMMAND)));
         assert_eq!(of(Known { version: Some(MINIMUM), ..Known::default() }).state, CodexState::Ready);
         let without =
             Known { account: Account::Missing, refused: Some("401".to_owned()), ..Known::default() };

@@ -16,6 +16,7 @@ use super::super::{Daemon, read};
 use super::files::Changes;
 use super::{CodexHealth, CodexState};
 use crate::blocking::Pool;
+use crate::codex::protocol::methods;
 use crate::codex::{Availability, Client, Waiting};
 use crate::config::find_program;
 use crate::daemon::events;
@@ -88,7 +89,7 @@ impl Daemon {
     }
 
     async fn ask_for_account(self, client: Client) {
-        let answer = client.call("account/read", &json!({ "refreshToken": false }), ACCOUNT).await;
+        let answer = client.call(methods::ACCOUNT_READ, &json!({ "refreshToken": false }), ACCOUNT).await;
         // One that does not know the call says nothing of its account.
         let answer = answer.ok().and_then(|answer| read(answer.get()).ok()).unwrap_or_default();
         self.shared.codex.facts.account(client.generation(), &answer);

@@ -8,16 +8,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::civil::{Date, Time};
-use jiff::tz::TimeZone;
-use jiff::{Timestamp, ToSpan, Zoned};
-use serde::Deserialize;
-use serde_json::Value;
+use jiff::{Timestamp, Zoned};
 
+use crate::codex::protocol::notifications::{self, LastError};
+use crate::codex::protocol::{usage_limits, values};
 use crate::daemon::recorder::now;
 use crate::daemon::turns::require_active;
 use crate::daemon::{Daemon, DaemonError, SessionView, events};
-use crate::state::{AccountState, Draft, Held, HoldCause, Session, State};
+use crate::state::{Draft, Held, HoldCause, Session, State};
 
 /// How long a queue rests whose thread could not be opened; it doubles each time.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -122,7 +120,7 @@ fn held_in<'a>(state: &'a State, thread_id: &str) -> Option<&'a Held> {
 /// Whether a later turn of the thread shows that what made one fail is gone.
 fn is_over(state: &State, thread_id: &str, held: &Held) -> bool {
     let later = state.turns.of(thread_id).take_while(|turn| Some(&turn.turn_id) != held.turn_id.as_ref());
-    later.filter(|turn| turn.started_at >= held.since).any(|turn| turn.status == "completed")
+    later.filter(|turn| turn.started_at >= held.since).any(|turn| turn.status == values::TURN_COMPLETED)
 }
 
 /// Whether a queue has been held for less than a moment.
@@ -195,27 +193,6 @@ fn hold_queue(state: &State, thread_id: &str, held: &Held) -> Vec<Draft> {
     sessions.filter_map(held).collect()
 }
 
-/// What a notification says about the end of a turn with an error.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Failure {
-    thread_id: String,
-    turn_id: Option<String>,
-    /// Of `error`.
-    #[serde(default)]
-    will_retry: bool,
-    /// Of `error`.
-    error: Option<Value>,
-    /// Of `turn/completed`.
-    turn: Option<FailedTurn>,
-}
-
-#[derive(Deserialize)]
-struct FailedTurn {
-    id: String,
-    error: Option<Value>,
-}
-
 /// What is recorded before a notification of the app-server because it holds or releases queues.
 ///
 /// Before, because a queue goes on as soon as its thread is idle, and the turn that failed makes it idle.
@@ -224,22 +201,11 @@ pub(in crate::daemon) fn hold_changes_before(
     params: &str,
 ) -> Option<impl FnOnce(&State) -> Vec<Draft> + Send + use<>> {
     let failed = match method {
-        "error" | "turn/completed" => {
-            // Most turns end without an error; only those that do not are read twice.
-            memchr::memmem::find(params.as_bytes(), b"\"codexErrorInfo\"")?;
-            let failure: Failure =
-                serde_json::from_str(params).ok().filter(|failure: &Failure| !failure.will_retry)?;
-            let (turn_id, error) = match failure.turn {
-                Some(turn) => (Some(turn.id), turn.error?),
-                None => (failure.turn_id, failure.error?),
-            };
-            Some((failure.thread_id, turn_id, HoldCause::of_error(&error)?, error))
+        notifications::ERROR | notifications::TURN_COMPLETED => {
+            let LastError { thread_id, turn_id, error } = LastError::read(params)?;
+            Some((thread_id, turn_id, HoldCause::of_error(&error)?, error))
         }
-        "account/updated" => {
-            let account: Value = serde_json::from_str(params).ok()?;
-            account["authMode"].as_str()?;
-            None
-        }
+        notifications::ACCOUNT_UPDATED if notifications::has_account(params) => None,
         _ => return None,
     };
     Some(move |state: &State| match failed {
@@ -248,8 +214,9 @@ pub(in crate::daemon) fn hold_changes_before(
                 return Vec::new();
             }
             let message = error["message"].as_str().unwrap_or("the app-server did not say why");
-            let until =
-                (cause == HoldCause::UsageLimit).then(|| reset(&state.daemon.account, message)).flatten();
+            let limits = state.daemon.account.rate_limits.as_ref();
+            let reset = || usage_limits::reset(limits, message, &Zoned::now());
+            let until = (cause == HoldCause::UsageLimit).then(reset).flatten();
             let held = Held {
                 cause,
                 reason: format!("The turn before them failed: {message}"),
@@ -270,87 +237,4 @@ pub(in crate::daemon) fn hold_changes_before(
             sessions.map(|session| events::session_released(session, why)).collect()
         }
     })
-}
-
-/// When a usage limit ends: the latest reset of the windows that are used up, else what the error says.
-fn reset(account: &AccountState, message: &str) -> Option<Timestamp> {
-    let limits = account.rate_limits.as_ref();
-    let windows = ["primary", "secondary"].iter().filter_map(|name| limits?.get(name));
-    let used_up = windows.filter(|window| window["usedPercent"].as_f64().is_some_and(|used| used >= 100.0));
-    let resets = used_up.filter_map(|window| Timestamp::from_second(window["resetsAt"].as_i64()?).ok());
-    resets.filter(|reset| *reset > Timestamp::now()).max().or_else(|| reset_in_words(message, &Zoned::now()))
-}
-
-/// The time in "… try again at 4:29 PM." or "… try again at Nov 30th, 2026 4:29 PM.", which is in the local time zone
-/// (codex 0.140.0 to 0.171.0).
-///
-/// Codex leaves the seconds out, so this is the end of that minute.
-fn reset_in_words(message: &str, now: &Zoned) -> Option<Timestamp> {
-    let (_, after) = message.split_once("try again at ")?;
-    let words: Vec<&str> = after.trim_end_matches('.').split_whitespace().collect();
-    let (time, date) = match *words.as_slice() {
-        [time, half, ..] if time.contains(':') => (clock(time, half)?, None),
-        [month, day, year, time, half, ..] => (clock(time, half)?, Some(calendar(month, day, year)?)),
-        _ => return None,
-    };
-    let zone: TimeZone = now.time_zone().clone();
-    let at = |date: Date| date.to_datetime(time).to_zoned(zone.clone()).ok()?.checked_add(1.minute()).ok();
-    let at = match date {
-        Some(date) => at(date)?,
-        None => at(now.date()).filter(|at| at > now).or_else(|| at(now.date().tomorrow().ok()?))?,
-    };
-    Some(at.timestamp())
-}
-
-fn clock(time: &str, half: &str) -> Option<Time> {
-    let (hour, minute) = time.split_once(':')?;
-    let hour: i8 = hour.parse().ok().filter(|hour| (1..=12).contains(hour))?;
-    let afternoon = match half.trim_end_matches(|next: char| !next.is_ascii_alphabetic()) {
-        "AM" => 0,
-        "PM" => 12,
-        _ => return None,
-    };
-    Time::new(hour % 12 + afternoon, minute.parse().ok()?, 0, 0).ok()
-}
-
-fn calendar(month: &str, day: &str, year: &str) -> Option<Date> {
-    const MONTHS: [&str; 12] =
-        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let month = MONTHS.iter().position(|known| *known == month)? + 1;
-    let day = day.trim_end_matches(|next: char| !next.is_ascii_digit());
-    Date::new(year.parse().ok()?, i8::try_from(month).ok()?, day.parse().ok()?).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn the_reset_of_a_usage_limit_is_read_from_the_limits_or_from_the_error() {
-        let now: Zoned = "2026-11-28T15:29:30+01:00[+01:00]".parse().unwrap();
-        for (words, until) in [
-            ("try again at 4:29 PM.", Some("2026-11-28T15:30:00Z")),
-            ("visit X to purchase more credits or try again at 12:05 AM.", Some("2026-11-28T23:06:00Z")),
-            ("try again at 3:29 PM.", Some("2026-11-28T14:30:00Z")),
-            ("try again at 3:10 PM.", Some("2026-11-29T14:11:00Z")),
-            ("or try again at Nov 30th, 2026 4:29 PM.", Some("2026-11-30T15:30:00Z")),
-            ("or try again at Dec 1st, 2026 9:00 AM", Some("2026-12-01T08:01:00Z")),
-            ("try again later.", None),
-            ("try again at noon.", None),
-            ("try again at 25:00 PM.", None),
-            ("try again at Foo 1st, 2026 9:00 AM", None),
-            ("", None),
-        ] {
-            let until = until.map(|until| until.parse::<Timestamp>().unwrap());
-            assert_eq!(reset_in_words(words, &now), until, "{words}");
-        }
-        let soon = Timestamp::now().as_second() + 600;
-        let limits = json!({
-            "primary": { "usedPercent": 100, "resetsAt": soon }, "secondary": { "usedPercent": 20, "resetsAt": soon + 1 }
-        });
-        let account = AccountState { rate_limits: Some(limits), ..AccountState::default() };
-        assert_eq!(reset(&account, "").unwrap().as_second(), soon);
-    }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::codex::protocol::notifications::PREFIXES_CHANGING_RECORDS;
 use crate::config::Config;
 use crate::daemon::events;
 use crate::daemon::recorder::now;
@@ -177,9 +178,7 @@ fn is_foldable(json: &[u8]) -> bool {
     };
     !passes("\"type\":\"app-server.turn.message.delta\"")
         && (!passes("\"type\":\"app-server.notification\"")
-            || is_of("item/completed")
-            || is_of("thread/tokenUsage/")
-            || is_of("account/"))
+            || PREFIXES_CHANGING_RECORDS.iter().any(|method| is_of(method)))
 }
 
 struct Loading {

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 
+use crate::codex::protocol::values;
 use crate::state::{Change, State};
 
 /// How turns end: the app-server's words, and one for those that are newer than this program.
-pub(crate) const OUTCOMES: [&str; 4] = ["completed", "interrupted", "failed", "other"];
+pub(crate) const OUTCOMES: [&str; 4] =
+    [values::TURN_COMPLETED, values::TURN_INTERRUPTED, values::TURN_FAILED, "other"];
 /// The upper bounds of the times that turns take, in seconds.
 const TURN: [f64; 11] = [1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
 

@@ -11,7 +11,9 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use crate::codex::Client;
-use crate::daemon::sessions::{ThreadSession, Turns};
+use crate::codex::protocol::responses::{OpenedThread, TurnPage};
+use crate::codex::protocol::{errors, methods};
+use crate::daemon::sessions::on_thread;
 use crate::daemon::trust::{Loading, TrustWord};
 use crate::daemon::{Daemon, DaemonError, events, read};
 use crate::state::{Phase, Session, SessionMemory, State, Turn};
@@ -30,11 +32,6 @@ pub(in crate::daemon) enum Wait {
     Limited,
     /// Until it comes or the connection ends: what the call makes must not be left behind.
     ForGood,
-}
-
-/// Whether the app-server says that there is no thread to open: what had no turn has no history (measured).
-fn has_no_history(message: &str) -> bool {
-    message.contains("no rollout found")
 }
 
 impl Daemon {
@@ -73,7 +70,7 @@ impl Daemon {
         }
         let params = json!({ "threadId": thread_id });
         // An app-server that refuses keeps the thread, which does no harm.
-        let _ = client.call("thread/unsubscribe", &params, client.call_timeout()).await;
+        let _ = client.call(methods::THREAD_UNSUBSCRIBE, &params, client.call_timeout()).await;
     }
 
     /// Resumes a session's thread unless this generation knows it already; the caller holds the thread's lock, so it is
@@ -102,7 +99,7 @@ impl Daemon {
         params.remove("lastTurnId");
         params.insert("threadId".to_owned(), thread_id.clone().into());
         params.insert("excludeTurns".to_owned(), true.into());
-        match self.open_thread(client, "thread/resume", &params, &thread_id, Wait::Limited).await {
+        match self.open_thread(client, methods::THREAD_RESUME, &params, &thread_id, Wait::Limited).await {
             Ok(_) => {
                 if decision.trust != session.trust {
                     let trust = events::session_trust(session_id, Some(&thread_id), &decision);
@@ -113,12 +110,12 @@ impl Daemon {
                 self.session(session_id)
             }
             Err(DaemonError::Rejected { message, .. })
-                if has_no_history(&message) && session.last_turn_id.is_none() =>
+                if errors::is_no_history(&message) && session.last_turn_id.is_none() =>
             {
                 self.recreate(client, session, memory).await
             }
             Err(DaemonError::Rejected { message, .. })
-                if has_no_history(&message) || message.contains("is archived") =>
+                if errors::is_no_history(&message) || errors::is_archived(&message) =>
             {
                 let session_id = session_id.clone();
                 Err(DaemonError::ThreadUnavailable { session_id, thread_id, reason: message })
@@ -135,7 +132,7 @@ impl Daemon {
         params: &Map<String, Value>,
         thread_id: &str,
         wait: Wait,
-    ) -> Result<ThreadSession, DaemonError> {
+    ) -> Result<OpenedThread, DaemonError> {
         let mut waits = LOCKED.iter();
         loop {
             let opened = match wait {
@@ -143,9 +140,7 @@ impl Daemon {
                 Wait::ForGood => Daemon::call_without_timeout(client, method, params).await,
             };
             match opened {
-                Err(DaemonError::Rejected { message, .. })
-                    if message.contains("active writer") || message.contains("is closing") =>
-                {
+                Err(DaemonError::Rejected { message, .. }) if errors::is_thread_locked(&message) => {
                     match waits.next() {
                         Some(wait) => tokio::time::sleep(*wait).await,
                         None => {
@@ -170,7 +165,8 @@ impl Daemon {
         }
         // Nothing depends on it, so a failure leaves the records as they are.
         let Ok(listed) =
-            Daemon::call::<Turns>(client, "thread/turns/list", &newest_turns(thread_id, LOOK_BACK)).await
+            Daemon::call::<TurnPage>(client, methods::THREAD_TURNS_LIST, &newest_turns(thread_id, LOOK_BACK))
+                .await
         else {
             return;
         };
@@ -196,7 +192,7 @@ impl Daemon {
         memory: SessionMemory,
     ) -> Result<Arc<Session>, DaemonError> {
         let (daemon, client) = (self.clone(), client.clone());
-        self.run_until_call_timeout("thread/start", async move {
+        self.run_until_call_timeout(methods::THREAD_START, async move {
             let session_id = session.session_id.clone();
             let _alone = daemon.lock_thread_creation(&session_id).await;
             let now = daemon.session(&session_id)?;
@@ -207,8 +203,8 @@ impl Daemon {
                 .thread_params(&client, &memory.settings, memory.trust.map(TrustWord::Answer), Loading::New)
                 .await?;
             let thread_id = daemon
-                .call_without_timeout_and_record(&client, "thread/start", &params, move |answer| {
-                    let thread: ThreadSession = read(answer.get())?;
+                .call_without_timeout_and_record(&client, methods::THREAD_START, &params, move |answer| {
+                    let thread: OpenedThread = read(answer.get())?;
                     let thread_id = thread.thread.id.clone();
                     let build = move |state: &State| {
                         let previous = session.thread_id.clone();
@@ -217,7 +213,7 @@ impl Daemon {
                         let session = Session::clone(session);
                         let session = Session {
                             child_pid: state.daemon.child.pid,
-                            ..thread.renew(session, decision.trust)
+                            ..on_thread(thread, session, decision.trust)
                         };
                         let recreated = events::session_recreated(&session, previous.as_deref());
                         let thread_id = session.thread_id.as_deref();

@@ -23,7 +23,7 @@ fn read(disabled: &[bool], projects: &Value) -> ConfigRead {
 #[test]
 fn a_directory_is_decided_by_the_layers_and_the_entries_that_the_app_server_counts() {
     let entry = |path: &str, level: &str| json!({ path: { "trust_level": level } });
-    for (disabled, projects, is_decided) in [
+    for (disabled, projects, decided) in [
         (&[] as &[bool], Value::Null, false),
         (&[true], Value::Null, false),
         (&[false], Value::Null, true),
@@ -38,7 +38,7 @@ fn a_directory_is_decided_by_the_layers_and_the_entries_that_the_app_server_coun
         (&[], json!({ DIRECTORY: { "trust_level": null } }), false),
     ] {
         let read = read(disabled, &projects);
-        assert_eq!(read.is_decided(&directory()), is_decided, "{disabled:?} {projects}");
+        assert_eq!(is_decided(&read, &directory()), decided, "{disabled:?} {projects}");
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::submission::{Progress, Submission};
 use crate::codex::Client;
+use crate::codex::protocol::{errors, methods};
 use crate::daemon::descendants::DescendantScope;
 use crate::daemon::reading::{SANDBOXES, STUBBORN_SANDBOXES};
 use crate::daemon::turns::require_active;
@@ -18,8 +19,6 @@ use crate::state::{HoldCause, Session, Turn};
 
 /// How long a caller waits for the end of a turn that it interrupts; Codex takes about 10 ms (measured).
 const WAIT: Duration = Duration::from_secs(5);
-/// What Codex says of a turn that it did not start yet, and of one that is over (measured).
-const NOT_ACTIVE: &str = "no active turn to interrupt";
 /// The pauses between two attempts, when nothing is heard of the turn meanwhile.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -134,7 +133,7 @@ impl Daemon {
             daemon.stop_descendants(&client, &thread_id, scope).await;
             let params = json!({ "threadId": thread_id });
             let cleaned =
-                client.call("thread/backgroundTerminals/clean", &params, client.call_timeout()).await;
+                client.call(methods::THREAD_BACKGROUND_TERMINALS_CLEAN, &params, client.call_timeout()).await;
             let reason = cleaned.err().map(|error| error.to_string());
             let commands_ended = reason.is_none();
             Ok(Interrupted { turn: Some(turn), pending: false, commands_ended, reason })
@@ -184,7 +183,8 @@ impl Daemon {
         self.end_sandboxes(Some(thread_id), STUBBORN_SANDBOXES).await;
         self.stop_descendants(&client, thread_id, DescendantScope::Turn(turn_id.clone())).await;
         let params = json!({ "threadId": thread_id });
-        let cleaned = client.call("thread/backgroundTerminals/clean", &params, client.call_timeout()).await;
+        let cleaned =
+            client.call(methods::THREAD_BACKGROUND_TERMINALS_CLEAN, &params, client.call_timeout()).await;
         Ok(Stopped::Turn { turn_id, cleaned: cleaned.map(drop).map_err(|error| error.to_string()) })
     }
 
@@ -194,7 +194,8 @@ impl Daemon {
         let mut pause = FIRST_PAUSE;
         loop {
             let before = self.phase_of(thread_id, turn_id);
-            let Err(error) = client.call("turn/interrupt", &params, client.call_timeout()).await else {
+            let Err(error) = client.call(methods::TURN_INTERRUPT, &params, client.call_timeout()).await
+            else {
                 return Ok(());
             };
             // A turn that came to its end by itself in between is no longer there to be interrupted.
@@ -203,7 +204,7 @@ impl Daemon {
                 return Ok(());
             }
             match DaemonError::from(error) {
-                DaemonError::Rejected { message, .. } if message.contains(NOT_ACTIVE) => {}
+                DaemonError::Rejected { message, .. } if errors::is_nothing_to_interrupt(&message) => {}
                 DaemonError::Overloaded => {}
                 error => return Err(error),
             }

@@ -5,11 +5,11 @@
 #[cfg(test)]
 mod orders;
 
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::codex::Client;
-use crate::daemon::sessions::Turns;
+use crate::codex::protocol::responses::{ThreadStatusRead, TurnPage};
+use crate::codex::protocol::{methods, values};
 use crate::daemon::sessions::attach::newest_turns;
 use crate::daemon::unsupported_methods::MissingMethods;
 use crate::daemon::{Daemon, DaemonError};
@@ -44,9 +44,10 @@ impl Look {
     /// What becomes of a turn after so many looks in a row that were unclear.
     pub(in crate::daemon) fn verdict(&self, turn_id: &str, unclear: u32) -> Verdict {
         let listed = self.turns.iter().find(|(id, ..)| id == turn_id);
-        let another_runs = self.turns.iter().any(|(id, status, _)| id != turn_id && status == "inProgress");
+        let another_runs =
+            self.turns.iter().any(|(id, status, _)| id != turn_id && status == values::TURN_IN_PROGRESS);
         match listed {
-            Some((_, status, error)) if status != "inProgress" => {
+            Some((_, status, error)) if status != values::TURN_IN_PROGRESS => {
                 Verdict::Ended { status: status.clone(), error: error.clone() }
             }
             Some(_) if self.is_active => Verdict::Runs,
@@ -54,7 +55,10 @@ impl Look {
             _ if unclear + 1 < UNCLEAR_LOOKS => Verdict::Unclear,
             _ => {
                 let message = "The app-server no longer runs this turn and does not say how it ended.";
-                Verdict::Ended { status: "failed".to_owned(), error: Some(json!({ "message": message })) }
+                Verdict::Ended {
+                    status: values::TURN_FAILED.to_owned(),
+                    error: Some(json!({ "message": message })),
+                }
             }
         }
     }
@@ -69,21 +73,9 @@ pub(in crate::daemon) async fn look(
     thread_id: &str,
     missing: &MissingMethods,
 ) -> Result<Look, DaemonError> {
-    #[derive(Deserialize)]
-    struct Answer {
-        thread: Thread,
-    }
-    #[derive(Deserialize)]
-    struct Thread {
-        status: Status,
-    }
-    #[derive(Deserialize)]
-    struct Status {
-        r#type: String,
-    }
     let params = json!({ "threadId": thread_id });
-    let status = Daemon::call::<Answer>(client, "thread/read", &params).await;
-    let status = status.map(|answer| answer.thread.status.r#type == "active");
+    let status = Daemon::call::<ThreadStatusRead>(client, methods::THREAD_READ, &params).await;
+    let status = status.map(|answer| answer.is_active());
     if let Err(error) = &status {
         missing.note(client.generation(), error);
     }
@@ -93,13 +85,15 @@ pub(in crate::daemon) async fn look(
         return status.map(|is_active| Look { is_active, turns: Vec::new() });
     }
     let listed =
-        Daemon::call::<Turns>(client, "thread/turns/list", &newest_turns(thread_id, LOOK_BACK)).await;
+        Daemon::call::<TurnPage>(client, methods::THREAD_TURNS_LIST, &newest_turns(thread_id, LOOK_BACK))
+            .await;
     let turns: Vec<_> = match listed {
         Ok(turns) => turns.data.into_iter().map(|turn| (turn.id, turn.status, turn.error)).collect(),
         Err(error) if error.is_refusal() && status.is_ok() => Vec::new(),
         Err(error) => return Err(error),
     };
-    let is_active = status.unwrap_or_else(|_| turns.iter().any(|(_, status, _)| status == "inProgress"));
+    let is_active =
+        status.unwrap_or_else(|_| turns.iter().any(|(_, status, _)| status == values::TURN_IN_PROGRESS));
     Ok(Look { is_active, turns })
 }
 

@@ -10,10 +10,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde::Deserialize;
 use tokio::sync::{oneshot, watch};
 
 use crate::codex::CallError;
+use crate::codex::protocol::notifications::UserItem;
 use crate::daemon::events;
 use crate::daemon::recorder::group_commit::StorageError;
 use crate::daemon::recorder::{Input, Recorder};
@@ -194,34 +194,16 @@ impl Submissions {
     ///
     /// `params` are those of `item/started` and `item/completed`.
     pub(in crate::daemon) fn of_item(&self, params: &str) -> Option<(Arc<Submission>, String)> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Params<'a> {
-            #[serde(borrow)]
-            thread_id: std::borrow::Cow<'a, str>,
-            #[serde(borrow)]
-            turn_id: std::borrow::Cow<'a, str>,
-            #[serde(borrow)]
-            item: Item<'a>,
-        }
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Item<'a> {
-            #[serde(borrow, default)]
-            client_id: Option<std::borrow::Cow<'a, str>>,
-        }
-        const KEY: &[u8] = b"\"clientId\"";
-        memchr::memmem::find(params.as_bytes(), KEY)?;
-        let Params { thread_id, turn_id, item } = serde_json::from_str::<Params<'_>>(params).ok()?;
-        let message_id = item.client_id?;
+        let item = UserItem::read(params)?;
         let is_it = |submission: &Arc<Submission>| {
-            submission.message_id == message_id && submission.thread_id == thread_id
+            submission.message_id == item.client_message_id() && submission.thread_id == item.thread_id
         };
         let mut table = self.lock();
         let unheard = table.unheard.iter().position(is_it);
         let unheard = unheard.and_then(|place| table.unheard.remove(place));
         let submission = unheard.or_else(|| table.under_way.values().find(|other| is_it(other)).cloned())?;
-        Some((submission, turn_id.into_owned()))
+        let turn_id = item.turn_id.into_owned();
+        Some((submission, turn_id))
     }
 }
 

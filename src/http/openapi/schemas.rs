@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::codex::protocol::values::{APPROVAL_POLICIES, INPUT_TYPES};
 use crate::http::bodies::{Field, Form, Kind, Rule};
 use crate::http::queries::{self, Parameter};
 use crate::http::values;
@@ -53,7 +54,7 @@ fn kind(kind: Kind) -> Value {
         Kind::Text => json!({ "type": ["string", "null"] }),
         Kind::Word(words) => or_null(words.list),
         Kind::ApprovalPolicy => {
-            json!({ "type": ["string", "object", "null"], "examples": values::APPROVAL_POLICY })
+            json!({ "type": ["string", "object", "null"], "examples": APPROVAL_POLICIES })
         }
         Kind::Directory => json!({ "type": ["string", "null"], "pattern": "^(\\s*$|/)" }),
         Kind::Object => json!({ "type": ["object", "null"] }),
@@ -71,7 +72,7 @@ fn kind(kind: Kind) -> Value {
             { "type": "array", "minItems": 1, "items": {
                 "type": "object",
                 "required": ["type"],
-                "properties": { "type": { "enum": values::ITEMS } },
+                "properties": { "type": { "enum": INPUT_TYPES } },
                 "if": { "properties": { "type": { "const": "text" } } },
                 "then": { "required": ["text"], "properties": { "text": filled_text() } },
             } },

@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::codex::protocol::values::TURN_INTERRUPTED;
 use crate::daemon::{DaemonError, Interrupted, SessionView, SubmitTurn, TurnAccepted, WhenBusy};
 use crate::http::access_log::About;
 use crate::http::bodies::{INTERRUPT_TURN, SUBMIT_TURN};
@@ -208,7 +209,7 @@ pub(in crate::http) async fn interrupt(State(edge): State<Handle>, body: Body) -
     let Interrupted { turn, pending, commands_ended, reason } =
         edge.daemon.interrupt_turn(&session_id, turn_id.as_deref()).await?;
     let answer = InterruptAnswer {
-        interrupted: turn.as_ref().map_or(!pending, |turn| turn.status == "interrupted"),
+        interrupted: turn.as_ref().map_or(!pending, |turn| turn.status == TURN_INTERRUPTED),
         pending,
         turn: turn.as_ref().map(|turn| TurnBody::new(&session_id, turn)),
         commands_ended,

@@ -1,36 +1,37 @@
 //! The notifications of the app-server, as events.
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use crate::codex::protocol::notifications::{
+    CHANGING_RECORDS, Delta, ExecOutput, Notification, StartedThread, ThreadStatus, TurnDiff, TurnError,
+    TurnParams, TurnPlan,
+};
+use crate::codex::protocol::values::STREAM_STDERR;
 use crate::daemon::events::preview;
 use crate::state::{Change, Draft, Level, event_type};
 
 /// The event of a notification; one that lacks what its event needs passes through like an unknown one.
 pub(crate) fn notification(method: &str, params: &str) -> Draft {
-    let draft = match method {
-        "thread/started" => thread_started(params),
-        "thread/status/changed" => thread_status_changed(params),
-        "turn/started" => turn_started(params),
-        "turn/completed" => turn_completed(params),
-        "turn/diff/updated" => turn_diff_updated(params),
-        "turn/plan/updated" => turn_plan_updated(params),
-        "item/agentMessage/delta" => message_delta(params),
-        "item/plan/delta" => plan_delta(params),
-        "error" => turn_error(params),
-        "command/exec/outputDelta" => command_output_delta(params),
-        _ => None,
+    let draft = match Notification::decode(method, params) {
+        Notification::ThreadStarted(thread) => Some(thread_started(thread)),
+        Notification::ThreadStatusChanged(status) => Some(thread_status_changed(&status)),
+        Notification::TurnStarted(params) => Some(turn_started(params)),
+        Notification::TurnCompleted(params, error) => Some(turn_completed(&params, error.as_ref())),
+        Notification::TurnDiffUpdated(diff) => Some(turn_diff_updated(&diff)),
+        Notification::TurnPlanUpdated(plan) => Some(turn_plan_updated(&plan)),
+        Notification::AgentMessageDelta(delta) => message_delta(&delta),
+        Notification::PlanDelta(delta) => plan_delta(&delta),
+        Notification::TurnError(error) => Some(turn_error(&error)),
+        Notification::ExecOutputDelta(output) => Some(exec_output_delta(&output)),
+        Notification::Other => None,
     };
     draft.unwrap_or_else(|| {
         let message = format!("App-server notification {method}.");
         let detail =
             format!("{{\"notificationMethod\":{},\"params\":{}}}", Value::from(method), compact(params));
-        // These are rare enough to be read, and the only ones that change a record.
-        let changes = matches!(
-            method,
-            "item/completed" | "thread/tokenUsage/updated" | "account/updated" | "account/rateLimits/updated"
-        );
+        // These are rare enough to be read.
+        let changes = CHANGING_RECORDS.contains(&method);
         let parsed = changes.then(|| serde_json::from_str(&detail).ok()).flatten();
         let change =
             parsed.map_or(Change::None, |detail| Change::read(event_type::NOTIFICATION, &message, &detail));
@@ -56,168 +57,74 @@ fn compact(json: &str) -> String {
     json.chars().filter(is_part).collect()
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Turn {
-    id: String,
-    status: String,
-    #[serde(default)]
-    root_turn_id: Option<String>,
-}
-
-fn thread_started(params: &str) -> Option<Draft> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Thread {
-        id: String,
-        #[serde(default)]
-        parent_thread_id: Option<String>,
-    }
-    #[derive(Deserialize)]
-    struct Params {
-        thread: Thread,
-    }
-    let Params { thread } = serde_json::from_str(params).ok()?;
+fn thread_started(thread: StartedThread) -> Draft {
     let message = format!("App-server thread {} started.", thread.id);
     let mut detail = json!({ "threadId": thread.id });
     if let Some(parent) = thread.parent_thread_id {
         detail["parentThreadId"] = parent.into();
     }
-    Some(Draft::change(Level::Info, event_type::THREAD_STARTED, message, detail))
+    Draft::change(Level::Info, event_type::THREAD_STARTED, message, detail)
 }
 
-fn thread_status_changed(params: &str) -> Option<Draft> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Params {
-        thread_id: String,
-        status: Value,
-    }
-    let Params { thread_id, status } = serde_json::from_str(params).ok()?;
+fn thread_status_changed(ThreadStatus { thread_id, status }: &ThreadStatus) -> Draft {
     let message = format!("App-server thread {thread_id} changed status.");
     let detail = json!({ "status": status, "threadId": thread_id });
-    Some(Draft::change(Level::Info, event_type::THREAD_STATUS_CHANGED, message, detail))
+    Draft::change(Level::Info, event_type::THREAD_STATUS_CHANGED, message, detail)
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct TurnParams {
-    thread_id: String,
-    turn: Turn,
-}
-
-fn turn_started(params: &str) -> Option<Draft> {
-    let TurnParams { thread_id, turn } = serde_json::from_str(params).ok()?;
+fn turn_started(TurnParams { thread_id, turn }: TurnParams) -> Draft {
     let message = format!("App-server turn {} started.", turn.id);
     let mut detail = json!({ "status": turn.status, "threadId": thread_id, "turnId": turn.id });
     // Codex 0.169.0 names the root of every turn; only that of a sub-agent's is another one.
     if let Some(root) = turn.root_turn_id.filter(|root| *root != turn.id) {
         detail["rootTurnId"] = root.into();
     }
-    Some(Draft::change(Level::Info, event_type::TURN_STARTED, message, detail))
+    Draft::change(Level::Info, event_type::TURN_STARTED, message, detail)
 }
 
-/// The turn that a `turn/completed` tells of.
-pub(crate) fn ended_turn(params: &str) -> Option<String> {
-    serde_json::from_str::<TurnParams>(params).ok().map(|params| params.turn.id)
-}
-
-fn turn_completed(params: &str) -> Option<Draft> {
-    #[derive(Deserialize)]
-    struct Error {
-        error: Option<Value>,
-    }
-    #[derive(Deserialize)]
-    struct Params {
-        turn: Error,
-    }
-    let TurnParams { thread_id, turn } = serde_json::from_str(params).ok()?;
-    let error = serde_json::from_str::<Params>(params).ok().and_then(|params| params.turn.error);
+fn turn_completed(TurnParams { thread_id, turn }: &TurnParams, error: Option<&Value>) -> Draft {
     let message = format!("App-server turn {} completed.", turn.id);
     let detail = json!({ "error": error, "status": turn.status, "threadId": thread_id, "turnId": turn.id });
-    Some(Draft::change(Level::Info, event_type::TURN_COMPLETED, message, detail))
+    Draft::change(Level::Info, event_type::TURN_COMPLETED, message, detail)
 }
 
-fn turn_error(params: &str) -> Option<Draft> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Params {
-        error: Value,
-        thread_id: String,
-        turn_id: String,
-        will_retry: bool,
-    }
-    let Params { error, thread_id, turn_id, will_retry } = serde_json::from_str(params).ok()?;
+fn turn_error(TurnError { error, thread_id, turn_id, will_retry }: &TurnError) -> Draft {
     let reason = error.get("message").and_then(Value::as_str).unwrap_or("it did not say why");
     let message = format!("App-server turn {turn_id} failed: {reason}");
     let detail = json!({ "error": error, "threadId": thread_id, "turnId": turn_id, "willRetry": will_retry });
-    Some(Draft::change(Level::Error, event_type::TURN_ERROR, message, detail))
+    Draft::change(Level::Error, event_type::TURN_ERROR, message, detail)
 }
 
-fn turn_diff_updated(params: &str) -> Option<Draft> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Params {
-        thread_id: String,
-        turn_id: String,
-        diff: Value,
-    }
-    let Params { thread_id, turn_id, diff } = serde_json::from_str(params).ok()?;
+fn turn_diff_updated(TurnDiff { thread_id, turn_id, diff }: &TurnDiff) -> Draft {
     let message = format!("App-server diff updated for turn {turn_id}.");
     let detail = json!({ "diff": diff, "threadId": thread_id, "turnId": turn_id });
-    Some(Draft::note(Level::Info, "app-server.turn.diff.updated", message, detail))
+    Draft::note(Level::Info, "app-server.turn.diff.updated", message, detail)
 }
 
-fn turn_plan_updated(params: &str) -> Option<Draft> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Params {
-        thread_id: String,
-        turn_id: String,
-        #[serde(default)]
-        explanation: Value,
-        plan: Value,
-    }
-    let Params { thread_id, turn_id, explanation, plan } = serde_json::from_str(params).ok()?;
+fn turn_plan_updated(TurnPlan { thread_id, turn_id, explanation, plan }: &TurnPlan) -> Draft {
     let message = format!("App-server plan updated for turn {turn_id}.");
     let detail =
         json!({ "explanation": explanation, "plan": plan, "threadId": thread_id, "turnId": turn_id });
-    Some(Draft::note(Level::Info, "app-server.turn.plan.updated", message, detail))
+    Draft::note(Level::Info, "app-server.turn.plan.updated", message, detail)
 }
 
-/// The parts of a delta; the texts go into the event exactly as they came.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Delta<'a> {
-    #[serde(borrow)]
-    delta: &'a RawValue,
-    #[serde(borrow)]
-    item_id: &'a RawValue,
-    #[serde(borrow)]
-    thread_id: &'a RawValue,
-    #[serde(borrow)]
-    turn_id: &'a RawValue,
+/// The detail of a delta's event; the texts go into it exactly as they came.
+fn delta_detail(delta: &Delta<'_>) -> String {
+    let parts = [
+        "{\"delta\":",
+        delta.delta.get(),
+        ",\"itemId\":",
+        delta.item_id.get(),
+        ",\"threadId\":",
+        delta.thread_id.get(),
+        ",\"turnId\":",
+        delta.turn_id.get(),
+        "}",
+    ];
+    parts.concat()
 }
 
-impl Delta<'_> {
-    fn detail(&self) -> String {
-        let parts = [
-            "{\"delta\":",
-            self.delta.get(),
-            ",\"itemId\":",
-            self.item_id.get(),
-            ",\"threadId\":",
-            self.thread_id.get(),
-            ",\"turnId\":",
-            self.turn_id.get(),
-            "}",
-        ];
-        parts.concat()
-    }
-}
-
-fn message_delta(params: &str) -> Option<Draft> {
-    let delta: Delta<'_> = serde_json::from_str(params).ok()?;
+fn message_delta(delta: &Delta<'_>) -> Option<Draft> {
     let turn_id: std::borrow::Cow<'_, str> = text(delta.turn_id)?;
     let message =
         ["App-server emitted delta for turn ", &turn_id, ": ", &preview(&text(delta.delta)?)].concat();
@@ -225,39 +132,29 @@ fn message_delta(params: &str) -> Option<Draft> {
         level: Level::Info,
         event_type: "app-server.turn.message.delta",
         message,
-        detail: Some(delta.detail()),
+        detail: Some(delta_detail(delta)),
         change: Change::None,
     })
 }
 
-fn plan_delta(params: &str) -> Option<Draft> {
-    let delta: Delta<'_> = serde_json::from_str(params).ok()?;
+fn plan_delta(delta: &Delta<'_>) -> Option<Draft> {
     Some(Draft {
         level: Level::Info,
         event_type: "app-server.turn.plan.delta",
         message: format!("App-server emitted plan delta for turn {}.", text(delta.turn_id)?),
-        detail: Some(delta.detail()),
+        detail: Some(delta_detail(delta)),
         change: Change::None,
     })
 }
 
-fn command_output_delta(params: &str) -> Option<Draft> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Params {
-        process_id: String,
-        stream: String,
-        delta_base64: String,
-        #[serde(default)]
-        cap_reached: bool,
-    }
-    let Params { process_id, stream, delta_base64, cap_reached } = serde_json::from_str(params).ok()?;
-    let level = if stream == "stderr" { Level::Warn } else { Level::Info };
+fn exec_output_delta(output: &ExecOutput) -> Draft {
+    let ExecOutput { process_id, stream, delta_base64, cap_reached } = output;
+    let level = if stream == STREAM_STDERR { Level::Warn } else { Level::Info };
     let message = format!("App-server command {process_id} emitted {stream} output.");
     let detail = json!({
         "capReached": cap_reached, "deltaBase64": delta_base64, "processId": process_id, "stream": stream,
     });
-    Some(Draft::note(level, "app-server.command.output.delta", message, detail))
+    Draft::note(level, "app-server.command.output.delta", message, detail)
 }
 
 /// A JSON string's text, without a copy when nothing in it is escaped.

@@ -1,0 +1,67 @@
+//! The items of a turn: their types, and what codexd reads from them.
+
+use serde_json::Value;
+
+/// What the user said.
+pub const USER_MESSAGE: &str = "userMessage";
+/// What the agent said.
+pub const AGENT_MESSAGE: &str = "agentMessage";
+/// A plan that the agent proposes.
+pub const PLAN: &str = "plan";
+/// What the model thought.
+pub const REASONING: &str = "reasoning";
+/// A command.
+pub const COMMAND_EXECUTION: &str = "commandExecution";
+/// A patch.
+pub const FILE_CHANGE: &str = "fileChange";
+/// A call of an MCP server's tool.
+pub const MCP_TOOL_CALL: &str = "mcpToolCall";
+/// A search of the web.
+pub const WEB_SEARCH: &str = "webSearch";
+/// A call upon sub-agents.
+pub const COLLAB_AGENT_TOOL_CALL: &str = "collabAgentToolCall";
+/// What a sub-agent does.
+pub const SUB_AGENT_ACTIVITY: &str = "subAgentActivity";
+
+/// The types that codexd knows; others pass through.
+pub const ALL: &[&str] = &[
+    USER_MESSAGE,
+    AGENT_MESSAGE,
+    PLAN,
+    REASONING,
+    COMMAND_EXECUTION,
+    FILE_CHANGE,
+    MCP_TOOL_CALL,
+    WEB_SEARCH,
+    COLLAB_AGENT_TOOL_CALL,
+    SUB_AGENT_ACTIVITY,
+];
+
+/// Whether an item is a message of the agent.
+pub fn is_agent_message(item: &Value) -> bool {
+    item["type"] == AGENT_MESSAGE
+}
+
+/// The text of an item that is a message of the agent.
+pub fn agent_message(item: &Value) -> Option<&str> {
+    if is_agent_message(item) { item["text"].as_str() } else { None }
+}
+
+/// Whether an item is the message of the user that was sent with this `clientUserMessageId`.
+pub fn is_user_message_of(item: &Value, client_message_id: &str) -> bool {
+    item["type"] == USER_MESSAGE && item["clientId"] == client_message_id
+}
+
+/// What an item says about sub-agents: the thread that called upon them, and their threads.
+pub fn called_sub_agents(thread_id: &str, item: &Value) -> Option<(String, Vec<String>)> {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    match item["type"].as_str()? {
+        COLLAB_AGENT_TOOL_CALL => {
+            let sender = text(&item["senderThreadId"]).unwrap_or_else(|| thread_id.to_owned());
+            let receivers = item["receiverThreadIds"].as_array()?.iter().filter_map(text).collect();
+            Some((sender, receivers))
+        }
+        SUB_AGENT_ACTIVITY => Some((thread_id.to_owned(), vec![text(&item["agentThreadId"])?])),
+        _ => None,
+    }
+}

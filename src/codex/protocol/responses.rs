@@ -1,0 +1,172 @@
+//! What the app-server answers to calls, as far as codexd reads it.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The answer to `thread/start`, `thread/resume` and `thread/fork`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenedThread {
+    /// The thread.
+    pub thread: ThreadId,
+    /// Its working directory.
+    pub cwd: Option<String>,
+    /// Its model.
+    pub model: Option<String>,
+    /// The provider of the model.
+    pub model_provider: Option<String>,
+    /// Its service tier.
+    pub service_tier: Option<String>,
+    /// How hard the model thinks.
+    pub reasoning_effort: Option<String>,
+}
+
+/// A thread, by its id.
+#[derive(Debug, Deserialize)]
+pub struct ThreadId {
+    /// The id.
+    pub id: String,
+}
+
+/// The answer to `thread/turns/list`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TurnPage {
+    /// The turns, the newest first.
+    pub data: Vec<ListedTurn>,
+    /// Where the next page begins.
+    #[serde(default)]
+    pub next_cursor: Option<String>,
+}
+
+/// A turn of a list.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListedTurn {
+    /// Its id.
+    pub id: String,
+    /// Its status.
+    pub status: String,
+    /// Its items, in Codex's form.
+    #[serde(default)]
+    pub items: Vec<Value>,
+    /// Why it failed, in Codex's form.
+    #[serde(default)]
+    pub error: Option<Value>,
+    /// Seconds since 1970.
+    #[serde(default)]
+    pub started_at: Option<i64>,
+    /// Seconds since 1970.
+    #[serde(default)]
+    pub completed_at: Option<i64>,
+}
+
+/// The answer to `turn/start`.
+#[derive(Debug, Deserialize)]
+pub struct StartedTurn {
+    /// The turn.
+    pub turn: TurnId,
+}
+
+/// A turn, by its id.
+#[derive(Debug, Deserialize)]
+pub struct TurnId {
+    /// The id.
+    pub id: String,
+}
+
+/// The answer to `turn/steer`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SteeredTurn {
+    /// The turn.
+    pub turn_id: String,
+}
+
+/// The answer to `model/list`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelPage {
+    /// The models, in Codex's form.
+    pub data: Vec<Value>,
+    /// Where the next page begins.
+    #[serde(default)]
+    pub next_cursor: Option<String>,
+}
+
+/// What `thread/read` answers about the status of a thread.
+#[derive(Debug, Deserialize)]
+pub struct ThreadStatusRead {
+    thread: ThreadWithStatus,
+}
+
+#[derive(Debug, Deserialize)]
+struct ThreadWithStatus {
+    status: Status,
+}
+
+#[derive(Debug, Deserialize)]
+struct Status {
+    r#type: String,
+}
+
+impl ThreadStatusRead {
+    /// Whether a turn runs in the thread.
+    pub fn is_active(&self) -> bool {
+        self.thread.status.r#type == super::values::THREAD_ACTIVE
+    }
+}
+
+/// What `thread/read` answers about the directory of a thread.
+#[derive(Debug, Deserialize)]
+pub struct ThreadDirectoryRead {
+    /// The thread.
+    pub thread: ThreadDirectory,
+}
+
+/// A thread with its directory.
+#[derive(Debug, Deserialize)]
+pub struct ThreadDirectory {
+    /// Its id.
+    pub id: String,
+    /// Its working directory.
+    #[serde(default)]
+    pub cwd: Option<String>,
+}
+
+/// What `thread/start` answers about the directory of a thread.
+#[derive(Debug, Deserialize)]
+pub struct StartedThreadDirectory {
+    /// The thread.
+    pub thread: ThreadDirectory,
+    /// The working directory.
+    pub cwd: Option<String>,
+}
+
+/// Whether Codex has an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Account {
+    /// It did not say.
+    #[default]
+    Unknown,
+    /// Its model needs one, and it has none.
+    Missing,
+    /// It has one, or needs none.
+    Sufficient,
+}
+
+impl Account {
+    /// Reads the answer to `account/read`; one that cannot be understood says nothing.
+    pub fn read(answer: &Value) -> Self {
+        match (answer["account"].is_object(), answer["requiresOpenaiAuth"].as_bool()) {
+            (true, _) | (_, Some(false)) => Self::Sufficient,
+            (false, Some(true)) => Self::Missing,
+            (false, None) => Self::Unknown,
+        }
+    }
+}
+
+/// The user agent in the answer to `initialize`, which has the version.
+pub fn user_agent(answer: &Value) -> &str {
+    answer["userAgent"].as_str().unwrap_or_default()
+}

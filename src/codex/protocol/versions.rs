@@ -1,0 +1,55 @@
+//! Which versions of Codex codexd works with, what they brought, and how the version is read.
+
+/// The oldest Codex that codexd works with: the first that repeats the id of a user's message, without which a turn
+/// could be run twice.
+pub const MINIMUM: [u64; 3] = [0, 140, 0];
+/// The first version, as major and minor, that says of a turn by which name it was given (`clientUserMessageId`,
+/// `clientId`).
+pub const REPEATS_MESSAGE_ID: (u64, u64) = (0, 140);
+/// From this version on `thread/resume` and `thread/fork` keep the approval policy of the thread; before, they take the
+/// default, which `untrusted` changes (0.140.0 takes the default, 0.160.1 keeps, measured).
+pub const KEEPS_APPROVAL_POLICY: (u64, u64) = (0, 160);
+
+/// The command that installs the newest Codex.
+pub const INSTALL_COMMAND: &str = "npm install --global @openai/codex";
+/// The command that gives Codex an account.
+pub const LOGIN_COMMAND: &str = "codex login";
+
+/// The version in a user agent, in which it follows our own name: `name/0.169.0 (…) …`.
+pub fn in_user_agent(agent: &str) -> Option<&str> {
+    agent.split_once('/').and_then(|(_, rest)| rest.split(' ').next())
+}
+
+/// The three numbers of a version, without what follows a dash or a plus.
+pub fn numbers(version: &str) -> Option<[u64; 3]> {
+    let (numbers, _) = version.split_once(['-', '+']).unwrap_or((version, ""));
+    let numbers: Vec<u64> = numbers.split('.').map(|number| number.parse().ok()).collect::<Option<_>>()?;
+    numbers.try_into().ok()
+}
+
+/// The numbers of the version in a user agent.
+pub fn numbers_in_user_agent(agent: &str) -> Option<[u64; 3]> {
+    numbers(in_user_agent(agent)?)
+}
+
+/// Whether a version is older than the `(major, minor)` that brought something; `false` for one that cannot be read.
+pub fn is_older(version: &str, first: (u64, u64)) -> bool {
+    let mut numbers = version.split('.').map_while(|number| number.parse::<u64>().ok());
+    matches!((numbers.next(), numbers.next()), (Some(major), Some(minor)) if (major, minor) < first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_is_read_from_the_user_agent() {
+        let version = numbers_in_user_agent;
+        assert_eq!(version("codexd/0.169.0 (Debian 12; x86_64) dumb (codexd; 0.1.0)"), Some([0, 169, 0]));
+        assert_eq!(version("codexd/0.1000.0-alpha.3 (x)"), Some([0, 1000, 0]));
+        assert_eq!(version("codexd/new"), None);
+        assert_eq!(version("codexd"), None);
+        assert!(is_older("0.139.9", REPEATS_MESSAGE_ID) && !is_older("0.140.0-alpha.1", REPEATS_MESSAGE_ID));
+        assert!(!is_older("new", REPEATS_MESSAGE_ID));
+    }
+}
