@@ -159,7 +159,7 @@ pub fn registry(data: &[u8], folder: &Path) {
         let restore = |file: RegistryFile| {
             let through = file.through_seq;
             let mut state = State::restore(Some(file), None);
-            state.caught_up(through);
+            state.skip_through(through);
             state
         };
         let state = restore(file);

@@ -21,8 +21,8 @@ use crate::daemon::server_requests::{Asked, OpenRequests, Rules};
 use crate::daemon::skipped_items::{SkippedItem, SkippedItems};
 use crate::daemon::turns::submission::Submissions;
 use crate::daemon::turns::watch::Activity;
-use crate::state::Draft;
-use crate::state::request::SKIPPED_BYTES;
+use crate::state::NewEvent;
+use crate::state::server_requests::SKIPPED_BYTES;
 use notification_events::notification;
 
 /// What takes note of something heard besides the recorder.
@@ -48,7 +48,7 @@ pub(crate) struct Hearing {
     codex: Arc<Codex>,
     /// The thread that spoke last, and when that was noted.
     speaker: Option<(String, Instant)>,
-    drafts: Vec<Draft>,
+    new_events: Vec<NewEvent>,
     /// Of the stderr, which comes in pieces.
     escapes: EscapeFilter,
 }
@@ -65,7 +65,7 @@ impl Hearing {
         generation: u64,
     ) -> Self {
         let Notes { activity, open, submissions, skipped_items, codex } = notes;
-        let (speaker, drafts, escapes) = (None, Vec::new(), EscapeFilter::default());
+        let (speaker, new_events, escapes) = (None, Vec::new(), EscapeFilter::default());
         Self {
             config,
             recorder,
@@ -77,7 +77,7 @@ impl Hearing {
             skipped_items,
             codex,
             speaker,
-            drafts,
+            new_events,
             escapes,
         }
     }
@@ -125,7 +125,7 @@ impl Hearing {
         let is_left =
             self.config.server.strategy == ChildStrategy::External && method.is_some_and(is_answerable);
         let is_refused = method.is_some() && outline.id.is_some() && !is_left;
-        self.drafts.push(events::message_skipped(bytes, cap, outline, is_refused));
+        self.new_events.push(events::message_skipped(bytes, cap, outline, is_refused));
         let Some(method) = outline.method.as_deref() else { return };
         if let Some(thread_id) = &outline.thread_id {
             self.activity.note(thread_id);
@@ -157,7 +157,7 @@ impl Hearing {
             (notifications::TURN_COMPLETED, Some(status)) => {
                 let turn = json!({ "threadId": thread_id, "turn": { "id": turn_id, "status": status } });
                 let params = turn.to_string();
-                self.drafts.push(notification(method, &params));
+                self.new_events.push(notification(method, &params));
                 self.end_requests(method, &params);
             }
             _ => {}
@@ -195,7 +195,7 @@ impl Hearing {
 impl Listener for Hearing {
     fn hear(&mut self, heard: Heard<'_>) {
         let endpoint = || self.config.server.endpoint.to_string();
-        let draft = match heard {
+        let event = match heard {
             Heard::Notification { method, params } => {
                 self.note_speaker(params);
                 self.codex.heard(self.generation, method, params);
@@ -205,7 +205,7 @@ impl Listener for Hearing {
                 if let Some(build) = hold_changes_before(method, params) {
                     self.send(Input::Build(Box::new(build)));
                 }
-                self.drafts.push(notification(method, params));
+                self.new_events.push(notification(method, params));
                 if method == notifications::MCP_SERVER_STATUS_UPDATED {
                     self.note_mcp_server(params);
                 }
@@ -249,12 +249,12 @@ impl Listener for Hearing {
             Heard::CloseFailed { message } => events::close_failed(&message),
             Heard::Setback(setback) => events::restart_scheduled(&setback),
         };
-        self.drafts.push(draft);
+        self.new_events.push(event);
     }
 
     fn flush(&mut self) {
-        if !self.drafts.is_empty() {
-            self.recorder.send(Input::Events(std::mem::take(&mut self.drafts)));
+        if !self.new_events.is_empty() {
+            self.recorder.send(Input::Events(std::mem::take(&mut self.new_events)));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::codex::CallError;
 use crate::codex::protocol::errors;
-use crate::state::Request;
+use crate::state::ServerRequest;
 
 /// Why the daemon did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +55,7 @@ pub enum DaemonError {
     UnknownRequest(String),
     /// Somebody answered first, or the request is no longer wanted.
     #[error("Request \"{}\" is over already.", .0.request_id)]
-    AlreadyResolved(Arc<Request>),
+    AlreadyResolved(Arc<ServerRequest>),
     /// The session takes no turns.
     #[error(
         "Session \"{session_id}\" is not active: {reason} Create or resume one with POST /v1/codexd/sessions."

@@ -12,7 +12,8 @@ use crate::codex::Closed;
 use crate::config::Config;
 use crate::journal::{Damage, Notice, Recovered};
 use crate::state::{
-    Draft, IdempotencyKey, Level, Request, RequestPolicy, Resolution, ResolvedBy, Session, State, event_type,
+    IdempotencyKey, Level, NewEvent, RequestPolicy, Resolution, ResolvedBy, ServerRequest, Session, State,
+    event_type,
 };
 
 use turns::turn_missing;
@@ -35,9 +36,9 @@ pub(crate) use trust::{session_trust, session_trust_if_notable};
 /// How many characters of somebody's output a message quotes.
 const PREVIEW: usize = 160;
 
-pub(crate) fn daemon_started(config: &Config, daemon_id: &str) -> Draft {
+pub(crate) fn daemon_started(config: &Config, daemon_id: &str) -> NewEvent {
     let server = &config.server;
-    Draft::change(
+    NewEvent::with_state_change(
         Level::Info,
         event_type::DAEMON_STARTED,
         format!("codexd started in {} mode.", server.mode.as_str()),
@@ -51,12 +52,12 @@ pub(crate) fn daemon_started(config: &Config, daemon_id: &str) -> Draft {
     )
 }
 
-pub(crate) fn daemon_stopped() -> Draft {
-    Draft::change(Level::Info, event_type::DAEMON_STOPPED, "codexd stopped.", Value::Null)
+pub(crate) fn daemon_stopped() -> NewEvent {
+    NewEvent::with_state_change(Level::Info, event_type::DAEMON_STOPPED, "codexd stopped.", Value::Null)
 }
 
-pub(crate) fn request_refused(method: &str, params: &Value) -> Draft {
-    Draft::note(
+pub(crate) fn request_refused(method: &str, params: &Value) -> NewEvent {
+    NewEvent::without_state_change(
         Level::Warn,
         "app-server.request.refused",
         format!("Refused the app-server's request {method}: codexd has nobody to ask."),
@@ -70,8 +71,8 @@ pub(crate) fn request_refused(method: &str, params: &Value) -> Draft {
 }
 
 /// The app-server asks for something.
-pub(crate) fn request_opened(request: &Request) -> Draft {
-    Draft::change(
+pub(crate) fn request_opened(request: &ServerRequest) -> NewEvent {
+    NewEvent::with_state_change(
         Level::Warn,
         event_type::REQUEST_OPENED,
         format!("The app-server asks {}; answer request {}.", request.method, request.request_id),
@@ -87,7 +88,7 @@ pub(crate) fn request_opened(request: &Request) -> Draft {
 }
 
 /// What the app-server asked is answered, or no longer wanted; `request` as it was before.
-pub(crate) fn request_resolved(request: Option<&Request>, resolution: &Resolution) -> Draft {
+pub(crate) fn request_resolved(request: Option<&ServerRequest>, resolution: &Resolution) -> NewEvent {
     let mut detail = json!(resolution);
     if let Some(request) = request {
         detail["sessionId"] = json!(request.session_id);
@@ -101,13 +102,13 @@ pub(crate) fn request_resolved(request: Option<&Request>, resolution: &Resolutio
         (None, None) => format!("by {}.", json!(resolution.resolved_by)),
     };
     let message = format!("Request {} is over: {what}", resolution.request_id);
-    Draft::change(Level::Info, event_type::REQUEST_RESOLVED, message, detail)
+    NewEvent::with_state_change(Level::Info, event_type::REQUEST_RESOLVED, message, detail)
 }
 
 /// The end of a connection, and of every turn that it carried.
 ///
 /// An end that was wanted and cut nothing off is no news.
-pub(crate) fn closed(state: &State, closed: &Closed) -> Vec<Draft> {
+pub(crate) fn closed(state: &State, closed: &Closed) -> Vec<NewEvent> {
     let requests = state.requests.pending().map(|request| {
         let resolution = Resolution {
             request_id: request.request_id.clone(),
@@ -118,12 +119,12 @@ pub(crate) fn closed(state: &State, closed: &Closed) -> Vec<Draft> {
         request_resolved(Some(request), &resolution)
     });
     let turns = state.turns.open().filter_map(|turn| turn_missing(state, turn, closed));
-    let missing: Vec<Draft> = requests.chain(turns).collect();
+    let missing: Vec<NewEvent> = requests.chain(turns).collect();
     if closed.expected && missing.is_empty() {
         return missing;
     }
     let exit = closed.exit.as_ref();
-    let transport_closed = Draft::change(
+    let transport_closed = NewEvent::with_state_change(
         Level::Warn,
         event_type::TRANSPORT_CLOSED,
         format!("App-server transport closed via {}: {}", closed.source, closed.message),
@@ -157,7 +158,7 @@ pub(crate) fn session_opened(
     policy: RequestPolicy,
     trust: Option<bool>,
     key: Option<&IdempotencyKey>,
-) -> Draft {
+) -> NewEvent {
     let (event_type, verb) = match resumed {
         true => (event_type::SESSION_RESUMED, "Resumed"),
         false => (event_type::SESSION_CREATED, "Created"),
@@ -174,13 +175,13 @@ pub(crate) fn session_opened(
     add(&mut detail, "trust", trust.as_ref());
     add(&mut detail, "idempotency", key);
     let message = format!("{verb} session {} for thread {thread_id}.", session.session_id);
-    Draft::change(Level::Info, event_type, message, detail)
+    NewEvent::with_state_change(Level::Info, event_type, message, detail)
 }
 
 /// A session whose thread left nothing behind has a new one.
-pub(crate) fn session_recreated(session: &Session, previous: Option<&str>) -> Draft {
+pub(crate) fn session_recreated(session: &Session, previous: Option<&str>) -> NewEvent {
     let thread_id = session.thread_id.as_deref().unwrap_or_default();
-    Draft::change(
+    NewEvent::with_state_change(
         Level::Info,
         event_type::SESSION_RECREATED,
         format!("Session {} has a new thread {thread_id}: the old one never had a turn.", session.session_id),
@@ -195,26 +196,26 @@ pub(crate) fn session_recreated(session: &Session, previous: Option<&str>) -> Dr
 }
 
 /// The end of a session, and of the turns that wait in it.
-pub(crate) fn session_closed(state: &State, session_id: &str, reason: Option<&str>) -> Vec<Draft> {
+pub(crate) fn session_closed(state: &State, session_id: &str, reason: Option<&str>) -> Vec<NewEvent> {
     let never_began = "the session was closed before it began.";
-    let waiting = state.memory.queue(session_id);
-    let mut drafts: Vec<_> =
+    let waiting = state.private.queue(session_id);
+    let mut new_events: Vec<_> =
         waiting.map(|turn| turn_rejected(session_id, Some(&turn.queue_id), None, never_began)).collect();
-    let names: Vec<_> = state.memory.queue(session_id).map(|turn| turn.queue_id.as_str()).collect();
-    drafts.extend(releases_after_removal(state, session_id, &names));
+    let names: Vec<_> = state.private.queue(session_id).map(|turn| turn.queue_id.as_str()).collect();
+    new_events.extend(releases_after_removal(state, session_id, &names));
     let (level, message) = match reason {
         None => (Level::Info, format!("Closed session {session_id}.")),
         Some(reason) => (Level::Warn, format!("Closed session {session_id}: {reason}.")),
     };
     let mut detail = json!({ "sessionId": session_id });
     add(&mut detail, "reason", reason);
-    drafts.push(Draft::change(level, event_type::SESSION_CLOSED, message, detail));
-    drafts
+    new_events.push(NewEvent::with_state_change(level, event_type::SESSION_CLOSED, message, detail));
+    new_events
 }
 
-pub(crate) fn session_forgotten(session: &Session) -> Draft {
+pub(crate) fn session_forgotten(session: &Session) -> NewEvent {
     let session_id = &session.session_id;
-    Draft::change(
+    NewEvent::with_state_change(
         Level::Info,
         event_type::SESSION_FORGOTTEN,
         format!("Forgot session {session_id}, which was closed at {}.", session.updated_at),
@@ -230,27 +231,27 @@ fn add(detail: &mut Value, name: &str, part: Option<impl Serialize>) {
 }
 
 /// Something about the files that the owner should know.
-pub(crate) fn state_notice(message: String) -> Draft {
-    Draft::note(Level::Warn, "state.recovered", message, Value::Null)
+pub(crate) fn state_notice(message: String) -> NewEvent {
+    NewEvent::without_state_change(Level::Warn, "state.recovered", message, Value::Null)
 }
 
 /// Something about the event log that the owner should know.
-pub(crate) fn log_notice(notice: Notice) -> Draft {
+pub(crate) fn log_notice(notice: Notice) -> NewEvent {
     let detail = notice
         .skipped
         .map_or(Value::Null, |(from, through)| json!({ "skippedFrom": from, "skippedThrough": through }));
-    Draft::note(Level::Warn, "state.recovered", notice.message, detail)
+    NewEvent::without_state_change(Level::Warn, "state.recovered", notice.message, detail)
 }
 
 /// The log cannot be written.
-pub(crate) fn storage_failed(reason: &str) -> Draft {
+pub(crate) fn storage_failed(reason: &str) -> NewEvent {
     let message =
         format!("The event log cannot be written ({reason}); nothing new is promised until it can.");
-    Draft::note(Level::Error, "storage.failed", message, json!({ "reason": reason }))
+    NewEvent::without_state_change(Level::Error, "storage.failed", message, json!({ "reason": reason }))
 }
 
 /// The log can be written again.
-pub(crate) fn storage_recovered(recovered: &Recovered) -> Draft {
+pub(crate) fn storage_recovered(recovered: &Recovered) -> NewEvent {
     let (message, level) = match recovered.lost {
         None => ("The event log is written again; nothing is missing.".to_owned(), Level::Info),
         Some((first, last)) => {
@@ -258,11 +259,16 @@ pub(crate) fn storage_recovered(recovered: &Recovered) -> Draft {
         }
     };
     let (first, last) = recovered.lost.unzip();
-    Draft::note(level, "storage.recovered", message, json!({ "lostFrom": first, "lostThrough": last }))
+    NewEvent::without_state_change(
+        level,
+        "storage.recovered",
+        message,
+        json!({ "lostFrom": first, "lostThrough": last }),
+    )
 }
 
 /// Lines in the middle of the log cannot be read.
-pub(crate) fn log_damaged(damage: &[Damage]) -> Draft {
+pub(crate) fn log_damaged(damage: &[Damage]) -> NewEvent {
     let parts: Vec<Value> = damage
         .iter()
         .map(|damage| {
@@ -284,7 +290,7 @@ pub(crate) fn log_damaged(damage: &[Damage]) -> Draft {
     let more = if damage.len() > places.len() { " and in more places" } else { "" };
     let message =
         format!("The event log is damaged {}{more}; the events that were there are lost.", places.join(", "));
-    Draft::note(Level::Error, "log.damaged", message, json!({ "damage": parts }))
+    NewEvent::without_state_change(Level::Error, "log.damaged", message, json!({ "damage": parts }))
 }
 
 /// The beginning of a text on one line, 160 characters at most.

@@ -7,7 +7,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::recorder::in_time;
 use super::{Daemon, DaemonError};
-use crate::state::{Answer, IdempotencyKey, Session};
+use crate::state::{IdempotencyKey, Session, StoredResponse};
 
 /// How long an answer is remembered.
 const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
@@ -41,8 +41,8 @@ impl IdempotencyKey {
 
 impl Daemon {
     /// What came of an earlier request with this word; another request with it is an error.
-    pub(super) fn remembered_answer(&self, key: &RequestKey) -> Result<Option<Answer>, DaemonError> {
-        let answer = self.state().memory.answers.get(&key.key).cloned();
+    pub(super) fn remembered_answer(&self, key: &RequestKey) -> Result<Option<StoredResponse>, DaemonError> {
+        let answer = self.state().private.answers.get(&key.key).cloned();
         match answer.filter(|answer| answer.key.expires_at > super::recorder::now()) {
             Some(answer) if ![&key.digest, &key.earlier_digest].contains(&&answer.key.digest) => {
                 Err(DaemonError::KeyReused(key.key.clone()))
@@ -58,7 +58,7 @@ impl Daemon {
         session_id: &str,
     ) -> Result<Arc<Session>, DaemonError> {
         match key.map(|key| self.remembered_answer(key)).transpose()?.flatten() {
-            Some(Answer { session: Some(session), .. }) => Ok(session),
+            Some(StoredResponse { session: Some(session), .. }) => Ok(session),
             _ => self.session(session_id),
         }
     }

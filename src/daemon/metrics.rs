@@ -74,7 +74,8 @@ impl Daemon {
         let (figures, turn_metrics) = (view.log.figures(), &view.turn_metrics);
         let state = view.state();
         let closed_sessions = state.sessions.closed_count();
-        let queued = state.memory.queued_sessions().map(|session_id| state.memory.queue(session_id).count());
+        let queued =
+            state.private.queued_sessions().map(|session_id| state.private.queue(session_id).count());
         let (child_phase, child_pid) = (state.daemon.child.state, state.daemon.child.pid);
         let started_at = state.daemon.started_at.as_deref().and_then(|at| at.parse::<Timestamp>().ok());
         let metrics = Metrics {

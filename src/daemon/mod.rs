@@ -424,7 +424,7 @@ impl Daemon {
     /// Records events and returns when they are on disk.
     async fn record_durably(
         &self,
-        build: impl FnOnce(&State) -> Vec<crate::state::Draft> + Send + 'static,
+        build: impl FnOnce(&State) -> Vec<crate::state::NewEvent> + Send + 'static,
     ) -> Result<(), DaemonError> {
         self.shared.recorder.record_durably(build).await.map_err(DaemonError::Storage)
     }

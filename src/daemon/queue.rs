@@ -29,7 +29,7 @@ impl Daemon {
         let (waiting, position) = {
             let state = self.state();
             let thread_id = session.thread_id.as_deref().unwrap_or_default();
-            (state.memory.queue(&session.session_id).count(), state.queue_of(thread_id).count() + 1)
+            (state.private.queue(&session.session_id).count(), state.queue_of(thread_id).count() + 1)
         };
         if waiting >= QUEUE {
             return Err(DaemonError::QueueFull { session_id: session.session_id.clone(), limit: QUEUE });

@@ -14,7 +14,7 @@ use crate::codex::protocol::{items, methods, values};
 use crate::config::ChildStrategy;
 use crate::daemon::events;
 use crate::daemon::turns::interrupt::Target;
-use crate::state::turn::in_short;
+use crate::state::turn::item_summary;
 use crate::state::{Phase, Session, SessionStatus, Turn};
 
 /// How long the sandboxes of commands may take to end before their turn is interrupted; they need 20 to 50 ms (measured on
@@ -115,7 +115,7 @@ impl Daemon {
                     text: text.map(str::to_owned),
                     error: found.error,
                     token_usage: None,
-                    items: found.items.iter().map(in_short).collect(),
+                    items: found.items.iter().map(item_summary).collect(),
                 }));
             }
             match page.next_cursor {

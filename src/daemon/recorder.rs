@@ -32,7 +32,7 @@ use crate::daemon::recorder::snapshot_writer::SnapshotWriter;
 use crate::daemon::recorder::turn_metrics::TurnMetrics;
 use crate::journal::{Damage, Entry, Journal, Line, Log};
 use crate::state::snapshot::Identity;
-use crate::state::{Change, Draft, Level, State, event_type};
+use crate::state::{Change, Level, NewEvent, State, event_type};
 
 /// How many inputs one batch takes at most, so that a flood still reaches its readers in steps.
 const BATCH: usize = 16;
@@ -43,12 +43,12 @@ const RETRY: Duration = Duration::from_millis(250);
 const FILES: [&str; 3] = ["state.", "storage.", "log."];
 
 /// Makes events out of the records as they are at that point of the log.
-pub(crate) type Build = Box<dyn FnOnce(&State) -> Vec<Draft> + Send>;
+pub(crate) type Build = Box<dyn FnOnce(&State) -> Vec<NewEvent> + Send>;
 
 /// What the recorder takes, in order.
 pub(crate) enum Input {
     /// Events.
-    Events(Vec<Draft>),
+    Events(Vec<NewEvent>),
     /// Events that depend on the records.
     Build(Build),
     /// Events that somebody is promised.
@@ -177,14 +177,14 @@ impl Recorder {
     }
 
     /// Records one event.
-    pub(crate) fn record(&self, draft: Draft) {
-        self.send(Input::Events(vec![draft]));
+    pub(crate) fn record(&self, event: NewEvent) {
+        self.send(Input::Events(vec![event]));
     }
 
     /// Records events and returns when they are on disk.
     pub(crate) async fn record_durably(
         &self,
-        build: impl FnOnce(&State) -> Vec<Draft> + Send + 'static,
+        build: impl FnOnce(&State) -> Vec<NewEvent> + Send + 'static,
     ) -> Result<(), StorageError> {
         let (promise, kept) = oneshot::channel();
         self.send(Input::Durable(Box::new(build), promise));
@@ -209,7 +209,7 @@ impl Recorder {
 /// About how many bytes an input keeps in memory.
 fn weight(input: &Input) -> usize {
     match input {
-        Input::Events(drafts) => drafts.iter().map(draft_weight).sum(),
+        Input::Events(new_events) => new_events.iter().map(draft_weight).sum(),
         Input::Output(_, bytes) => bytes.len(),
         Input::Build(_)
         | Input::CaughtUp(_)
@@ -222,8 +222,8 @@ fn weight(input: &Input) -> usize {
     }
 }
 
-fn draft_weight(draft: &Draft) -> usize {
-    draft.message.len() + draft.detail.as_ref().map_or(0, String::len)
+fn draft_weight(event: &NewEvent) -> usize {
+    event.message.len() + event.detail.as_ref().map_or(0, String::len)
 }
 
 /// The thread.
@@ -244,7 +244,7 @@ struct Worker {
 
 impl Worker {
     fn work(mut self, mut waiting: mpsc::UnboundedReceiver<Input>) {
-        let mut drafts = Vec::new();
+        let mut new_events = Vec::new();
         while let Some(first) = waiting.blocking_recv() {
             let more = std::iter::from_fn(|| waiting.try_recv().ok());
             let inputs: Vec<Input> = std::iter::once(first).chain(more.take(BATCH - 1)).collect();
@@ -252,35 +252,35 @@ impl Worker {
             let mut stop = None;
             for input in inputs {
                 match input {
-                    Input::Events(more) => drafts.extend(more),
+                    Input::Events(more) => new_events.extend(more),
                     Input::Output(Stream::Stdout, bytes) => self.stdout.append(&bytes),
                     Input::Output(Stream::Stderr, bytes) => self.stderr.append(&bytes),
                     Input::Build(build) => {
-                        self.record(&mut drafts);
-                        drafts = build(&self.view.state());
+                        self.record(&mut new_events);
+                        new_events = build(&self.view.state());
                     }
-                    Input::Durable(build, promise) => self.record_durably(&mut drafts, build, promise),
+                    Input::Durable(build, promise) => self.record_durably(&mut new_events, build, promise),
                     Input::Closed(closed) => {
-                        self.record(&mut drafts);
-                        drafts = events::closed(&self.view.state(), &closed);
+                        self.record(&mut new_events);
+                        new_events = events::closed(&self.view.state(), &closed);
                     }
                     Input::Damaged(damage) if damage.is_empty() => self.snapshot_writer.changed(false),
                     Input::Damaged(damage) => {
-                        drafts.push(events::log_damaged(&damage));
+                        new_events.push(events::log_damaged(&damage));
                         let keys = damage.iter().map(|damage| damage.key);
                         if let Err(error) = self.journal.remember_damage(keys) {
                             tracing::warn!(%error, "the damage will be reported again");
                         }
                     }
                     Input::CaughtUp(waiting) => {
-                        self.record(&mut drafts);
+                        self.record(&mut new_events);
                         let _ = waiting.send(());
                     }
-                    Input::Retry => self.recover(&mut drafts),
+                    Input::Retry => self.recover(&mut new_events),
                     Input::SyncFailed(promises, began, error) => {
-                        self.record(&mut drafts);
-                        self.recover(&mut drafts);
-                        self.record(&mut drafts);
+                        self.record(&mut new_events);
+                        self.recover(&mut new_events);
+                        self.record(&mut new_events);
                         let is_failing = self.journal.failing().is_some() || self.journal.sync().failed();
                         let is_whole = !is_failing && self.lost_at.is_none_or(|lost_at| lost_at < began);
                         for promise in promises {
@@ -294,7 +294,7 @@ impl Worker {
                     Input::Stop(done) => stop = Some(done),
                 }
             }
-            self.record(&mut drafts);
+            self.record(&mut new_events);
             self.backlog.remove(weight);
             if let Some(done) = stop {
                 self.stop();
@@ -313,10 +313,10 @@ impl Worker {
     }
 
     /// Records what waits and then what is promised, each against the records as they are then.
-    fn record_durably(&mut self, drafts: &mut Vec<Draft>, build: Build, promise: CommitAck) {
-        self.record(drafts);
-        *drafts = build(&self.view.state());
-        self.record(drafts);
+    fn record_durably(&mut self, new_events: &mut Vec<NewEvent>, build: Build, promise: CommitAck) {
+        self.record(new_events);
+        *new_events = build(&self.view.state());
+        self.record(new_events);
         match self.view.storage_error() {
             None => self.group_commit.sync(promise),
             // Whoever waited may have gone.
@@ -324,39 +324,40 @@ impl Worker {
         }
     }
 
-    /// Records all drafts, and what recording them leads to.
-    fn record(&mut self, drafts: &mut Vec<Draft>) {
-        while !drafts.is_empty() {
-            self.recover(drafts);
+    /// Records all new_events, and what recording them leads to.
+    fn record(&mut self, new_events: &mut Vec<NewEvent>) {
+        while !new_events.is_empty() {
+            self.recover(new_events);
             let was_failing = self.journal.failing().is_some();
             // What follows the news of a descendant may be about it, and says so.
-            let news = drafts.iter().position(|draft| draft.change.tells_descent());
-            let mut now: Vec<Draft> = drafts.drain(..news.map_or(drafts.len(), |news| news + 1)).collect();
+            let news = new_events.iter().position(|event| event.change.may_add_descendant());
+            let mut now: Vec<NewEvent> =
+                new_events.drain(..news.map_or(new_events.len(), |news| news + 1)).collect();
             self.write(&mut now);
             if let Some(reason) = self.journal.failing().filter(|_| !was_failing) {
                 tracing::error!(reason, "the event log cannot be written");
-                drafts.push(events::storage_failed(reason));
+                new_events.push(events::storage_failed(reason));
                 self.view.set_storage_error(Some(reason.into()));
                 self.snapshot_writer.failing(true);
             }
-            self.forget(drafts);
+            self.forget(new_events);
         }
     }
 
     /// Numbers, writes, folds and publishes.
-    fn write(&mut self, drafts: &mut [Draft]) {
+    fn write(&mut self, new_events: &mut [NewEvent]) {
         let at = now();
-        name_roots(&self.view.state(), drafts);
-        let lines = self.journal.append(&at, drafts.iter().map(entry));
-        for (line, draft) in lines.iter().zip(&*drafts) {
-            log(line.seq, draft);
+        name_roots(&self.view.state(), new_events);
+        let lines = self.journal.append(&at, new_events.iter().map(entry));
+        for (line, event) in lines.iter().zip(&*new_events) {
+            log(line.seq, event);
         }
         let mut sessions_changed = false;
         {
             let mut state = self.view.state.write().unwrap_or_else(PoisonError::into_inner);
-            for (line, draft) in lines.iter().zip(&*drafts) {
-                self.view.turn_metrics.note(&state, &at, &draft.change);
-                sessions_changed |= state.apply(line.seq, &at, &draft.change);
+            for (line, event) in lines.iter().zip(&*new_events) {
+                self.view.turn_metrics.note(&state, &at, &event.change);
+                sessions_changed |= state.apply(line.seq, &at, &event.change);
             }
             // Under the same guard, so that records and recent events are always of one moment.
             self.journal.publish(&lines);
@@ -364,8 +365,8 @@ impl Worker {
         self.snapshot_writer.changed(sessions_changed);
     }
 
-    /// Tries to write what could not be written; what became of it is recorded before the drafts.
-    fn recover(&mut self, drafts: &mut Vec<Draft>) {
+    /// Tries to write what could not be written; what became of it is recorded before the new_events.
+    fn recover(&mut self, new_events: &mut Vec<NewEvent>) {
         let failing = self.journal.failing().is_some() || self.journal.sync().failed();
         if !failing || self.tried.is_some_and(|tried| tried.elapsed() < RETRY) {
             return;
@@ -379,9 +380,9 @@ impl Worker {
                 self.tried = None;
                 self.view.set_storage_error(None);
                 self.snapshot_writer.failing(false);
-                drafts.insert(0, events::storage_recovered(&recovered));
+                new_events.insert(0, events::storage_recovered(&recovered));
                 if let Some(reason) = untold {
-                    drafts.insert(0, events::storage_failed(&reason));
+                    new_events.insert(0, events::storage_failed(&reason));
                 }
                 self.stdout.see_to_place();
                 self.stderr.see_to_place();
@@ -393,7 +394,7 @@ impl Worker {
                 tracing::debug!(%error, "the event log still cannot be written");
                 let reason: StorageError = error.to_string().into();
                 if self.view.storage_error().is_none() {
-                    drafts.insert(0, events::storage_failed(&reason));
+                    new_events.insert(0, events::storage_failed(&reason));
                 }
                 self.view.set_storage_error(Some(reason));
                 self.snapshot_writer.failing(true);
@@ -402,10 +403,10 @@ impl Worker {
     }
 
     /// Forgets the oldest of the closed sessions when there are too many.
-    fn forget(&self, drafts: &mut Vec<Draft>) {
+    fn forget(&self, new_events: &mut Vec<NewEvent>) {
         let state = self.view.state();
         let too_many = state.sessions.closed_count().saturating_sub(self.closed_sessions);
-        drafts
+        new_events
             .extend(state.sessions.closed().take(too_many).map(|session| events::session_forgotten(session)));
     }
 }
@@ -413,24 +414,24 @@ impl Worker {
 /// Says on stderr what the owner wants to know at night: what became of the daemon, the child, sessions and turns.
 ///
 /// What users and models say stays out of it.
-fn log(seq: u64, draft: &Draft) {
-    let event_type = draft.event_type;
+fn log(seq: u64, event: &NewEvent) {
+    let event_type = event.event_type;
     let quotes = event_type == "child.stderr" || event_type == event_type::TURN_ERROR;
     let is_frequent =
         event_type == event_type::THREAD_STATUS_CHANGED || event_type == event_type::NOTIFICATION;
     let is_about_files = FILES.iter().any(|prefix| event_type.starts_with(prefix));
-    if (draft.change == Change::None && !is_about_files) || quotes || is_frequent {
+    if (event.change == Change::None && !is_about_files) || quotes || is_frequent {
         tracing::debug!(seq, event_type, "event");
         return;
     }
     // The texts of these events say that a turn is over and not how: only their details do.
-    if let Change::TurnCompleted { turn_id, status, .. } = &draft.change
+    if let Change::TurnCompleted { turn_id, status, .. } = &event.change
         && status != values::TURN_COMPLETED
     {
         return tracing::warn!(seq, event_type, status, "App-server turn {turn_id} ended: {status}.");
     }
-    let message = &draft.message;
-    match draft.level {
+    let message = &event.message;
+    match event.level {
         Level::Info => tracing::info!(seq, event_type, "{message}"),
         Level::Warn => tracing::warn!(seq, event_type, "{message}"),
         Level::Error => tracing::error!(seq, event_type, "{message}"),
@@ -439,11 +440,11 @@ fn log(seq: u64, draft: &Draft) {
 
 /// Adds the thread at the root to what is about the thread of a sub-agent, so that whoever looks for the events of a
 /// session finds it there.
-fn name_roots(state: &State, drafts: &mut [Draft]) {
+fn name_roots(state: &State, new_events: &mut [NewEvent]) {
     if state.descendants.is_empty() {
         return;
     }
-    for detail in drafts.iter_mut().filter_map(|draft| draft.detail.as_mut()) {
+    for detail in new_events.iter_mut().filter_map(|event| event.detail.as_mut()) {
         let Some(thread_id) = notifications::thread_in_text(detail) else { continue };
         let root = state.descendants.root(thread_id, None).thread_id;
         if root != thread_id && detail.pop() == Some('}') {
@@ -452,12 +453,12 @@ fn name_roots(state: &State, drafts: &mut [Draft]) {
     }
 }
 
-fn entry(draft: &Draft) -> Entry<'_> {
+fn entry(event: &NewEvent) -> Entry<'_> {
     Entry {
-        level: draft.level.as_str(),
-        event_type: draft.event_type,
-        message: &draft.message,
-        detail: draft.detail.as_deref(),
+        level: event.level.as_str(),
+        event_type: event.event_type,
+        message: &event.message,
+        detail: event.detail.as_deref(),
     }
 }
 

@@ -22,8 +22,8 @@ use crate::codex::protocol::server_requests::is_answerable;
 use crate::codex::rpc::wire::{RequestId, RpcError};
 use crate::daemon::events;
 use crate::daemon::recorder::group_commit::StorageError;
-use crate::state::request::offered_decisions;
-use crate::state::{Request, RequestStatus, Resolution, ResolvedBy, State};
+use crate::state::server_requests::offered_decisions;
+use crate::state::{Resolution, ResolvedBy, ServerRequest, ServerRequestStatus, State};
 use crate::time;
 
 pub(super) use crate::daemon::server_requests::open::OpenRequests;
@@ -83,10 +83,10 @@ impl OpenRequests {
         }
         let text = |key: &str| params[key].as_str().map(str::to_owned);
         let request_id = format!("request-{}", uuid::Uuid::new_v4());
-        let mut request = Request {
+        let mut request = ServerRequest {
             request_id: request_id.clone(),
             method: method.to_owned(),
-            status: RequestStatus::Pending,
+            status: ServerRequestStatus::Pending,
             session_id: None,
             thread_id: text("threadId").or_else(|| text("conversationId")),
             turn_id: text("turnId"),
@@ -106,7 +106,7 @@ impl OpenRequests {
         self.insert(request_id.clone(), open);
         recorder.send(Input::Build(Box::new(move |state| {
             let decider = place(state, &mut request);
-            let own = decider.and_then(|session_id| state.memory.sessions.get(session_id));
+            let own = decider.and_then(|session_id| state.private.sessions.get(session_id));
             let own = own.and_then(|memory| memory.requests.timeout_seconds).map(Duration::from_secs);
             let is_left = rules.others_answer && decider.is_none();
             request.expires_at = (!is_left).then(|| in_time(own.unwrap_or(rules.timeout)));
@@ -144,7 +144,7 @@ async fn won(open_requests: &Arc<OpenRequests>, recorder: &Recorder, request_id:
 
 /// Writes into a request where it belongs: to the session that started the turn at the root, which is returned, and to
 /// none when no session did.
-fn place<'a>(state: &'a State, request: &mut Request) -> Option<&'a str> {
+fn place<'a>(state: &'a State, request: &mut ServerRequest) -> Option<&'a str> {
     let (thread_id, turn_id) = (request.thread_id.as_deref()?, request.turn_id.as_deref());
     let root = state.descendants.root(thread_id, turn_id);
     let decider = state.decider(thread_id, turn_id);
@@ -157,7 +157,7 @@ fn place<'a>(state: &'a State, request: &mut Request) -> Option<&'a str> {
 /// Waits until the time has come at which the record says that a request is declined.
 ///
 /// One that is left to other clients has no such time.
-async fn expired(request: &Request, clock: impl Fn() -> Timestamp) {
+async fn expired(request: &ServerRequest, clock: impl Fn() -> Timestamp) {
     let Some(expires_at) = &request.expires_at else { return std::future::pending().await };
     match expires_at.parse() {
         Ok(expires_at) => time::reached(expires_at, clock).await,
@@ -168,7 +168,7 @@ async fn expired(request: &Request, clock: impl Fn() -> Timestamp) {
 }
 
 /// How long a request waits for its answer, as its record says.
-fn waited(request: &Request) -> Option<Duration> {
+fn waited(request: &ServerRequest) -> Option<Duration> {
     let created: Timestamp = request.created_at.parse().ok()?;
     Some(time::time_left(request.expires_at.as_ref()?.parse().ok()?, created))
 }
@@ -177,7 +177,7 @@ fn waited(request: &Request) -> Option<Duration> {
 async fn record(recorder: &Recorder, claim: Claim, resolution: Resolution) -> Result<(), StorageError> {
     let promised = recorder.record_durably(move |state| match state.requests.get(&resolution.request_id) {
         // The connection ended between the claim and this; the record says so, and is not ended twice.
-        Some(request) if request.status == RequestStatus::Resolved => Vec::new(),
+        Some(request) if request.status == ServerRequestStatus::Resolved => Vec::new(),
         request => vec![events::request_resolved(request.map(|request| &**request), &resolution)],
     });
     let promised = promised.await;
@@ -187,18 +187,20 @@ async fn record(recorder: &Recorder, claim: Claim, resolution: Resolution) -> Re
 
 impl Daemon {
     /// One request.
-    pub fn request(&self, request_id: &str) -> Result<Arc<Request>, DaemonError> {
+    pub fn request(&self, request_id: &str) -> Result<Arc<ServerRequest>, DaemonError> {
         let known = self.state().requests.get(request_id).cloned();
         known.ok_or_else(|| DaemonError::UnknownRequest(request_id.to_owned()))
     }
 
     /// The requests of a session, or all: those that wait first, oldest first, then the others, newest first.
-    pub fn requests(&self, session_id: Option<&str>) -> Vec<Arc<Request>> {
+    pub fn requests(&self, session_id: Option<&str>) -> Vec<Arc<ServerRequest>> {
         let state = self.state();
-        let wanted =
-            |request: &&Arc<Request>| session_id.is_none_or(|session_id| state.shows(session_id, request));
+        let wanted = |request: &&Arc<ServerRequest>| {
+            session_id.is_none_or(|session_id| state.shows(session_id, request))
+        };
         let waiting = state.requests.pending().filter(wanted);
-        let over = state.requests.iter().rev().filter(|request| request.status == RequestStatus::Resolved);
+        let over =
+            state.requests.iter().rev().filter(|request| request.status == ServerRequestStatus::Resolved);
         waiting.chain(over.filter(wanted)).cloned().collect()
     }
 
@@ -207,9 +209,9 @@ impl Daemon {
         &self,
         request_id: &str,
         given: RequestAnswer,
-    ) -> Result<Arc<Request>, DaemonError> {
+    ) -> Result<Arc<ServerRequest>, DaemonError> {
         let request = self.request(request_id)?;
-        if request.status == RequestStatus::Resolved {
+        if request.status == ServerRequestStatus::Resolved {
             return Err(DaemonError::AlreadyResolved(request));
         }
         let (decision, result) = match given {
@@ -249,7 +251,7 @@ impl Daemon {
             drop(claim);
             recorder.caught_up().await;
             let request = self.request(&resolution.request_id)?;
-            if request.status == RequestStatus::Resolved {
+            if request.status == ServerRequestStatus::Resolved {
                 return Err(DaemonError::AlreadyResolved(request));
             }
             let reason = "The connection over which it came is gone.".to_owned();
@@ -306,12 +308,12 @@ impl Daemon {
             news.borrow_and_update();
             {
                 let state = self.state();
-                if state.requests.get(request_id)?.status == RequestStatus::Resolved {
+                if state.requests.get(request_id)?.status == ServerRequestStatus::Resolved {
                     return None;
                 }
                 let thread_id = request.thread_id.as_deref();
                 let decider = thread_id.and_then(|id| state.decider(id, request.turn_id.as_deref()));
-                let policy = decider.and_then(|session_id| state.memory.sessions.get(session_id));
+                let policy = decider.and_then(|session_id| state.private.sessions.get(session_id));
                 if policy.is_some_and(|memory| memory.requests.decline) {
                     return Some((ResolvedBy::Policy, "The session declines every request.".to_owned()));
                 }

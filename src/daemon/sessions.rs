@@ -18,7 +18,7 @@ use crate::codex::protocol::responses::{ListedTurn, ModelPage, OpenedThread, Tur
 use crate::codex::protocol::{methods, values};
 use crate::daemon::events;
 use crate::daemon::sessions::attach::{Wait, newest_turns};
-use crate::state::{Answer, Purpose, RequestPolicy, Session, SessionStatus, State, Trust};
+use crate::state::{Purpose, RequestPolicy, Session, SessionStatus, State, StoredResponse, Trust};
 
 /// What a session is created from; absent values are left to the app-server.
 #[derive(Debug, Clone, Default)]
@@ -68,7 +68,7 @@ impl Daemon {
         self.run_until_call_timeout(method, async move {
             let _alone = daemon.lock_key(input.key.as_ref()).await;
             if let Some(key) = &input.key
-                && let Some(Answer { session: Some(session), .. }) = daemon.remembered_answer(key)?
+                && let Some(StoredResponse { session: Some(session), .. }) = daemon.remembered_answer(key)?
             {
                 return Ok(session);
             }

@@ -150,8 +150,8 @@ impl Daemon {
                 let (thread_id, turn_id) = (thread_id.to_owned(), turn_id.to_owned());
                 return self
                     .record_durably(move |state| {
-                        let draft = |item: &Value| events::turn_item_read(state, &thread_id, &turn_id, item);
-                        items.iter().map(draft).collect()
+                        let event = |item: &Value| events::turn_item_read(state, &thread_id, &turn_id, item);
+                        items.iter().map(event).collect()
                     })
                     .await;
             }

@@ -12,7 +12,9 @@ use crate::config::{Config, ConfigView};
 use crate::daemon::app_server_process;
 use crate::journal::Line;
 use crate::state::snapshot::Identity;
-use crate::state::{AccountState, ChildPhase, ChildState, DaemonState, Event, QueuedTurn, Request, Session};
+use crate::state::{
+    AccountState, ChildPhase, ChildState, DaemonState, Event, QueuedTurn, ServerRequest, Session,
+};
 
 /// Whether turns can be taken now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +120,7 @@ pub struct SessionView {
     /// The turns that wait, the next one first.
     pub queued_turns: Vec<QueuedTurn>,
     /// The requests that wait for an answer, oldest first.
-    pub requests: Vec<Arc<Request>>,
+    pub requests: Vec<Arc<ServerRequest>>,
     /// The MCP servers that did not start for its thread.
     pub mcp_servers: Vec<FailedMcpServer>,
 }
@@ -191,8 +193,8 @@ impl Daemon {
         let view = self.shared.recorder.view();
         let (session, queued_turns, requests, recent) = {
             let state = view.state();
-            let queued: Vec<_> = state.memory.queue(session_id).cloned().collect();
-            let mine = |request: &&Arc<Request>| state.shows(session_id, request);
+            let queued: Vec<_> = state.private.queue(session_id).cloned().collect();
+            let mine = |request: &&Arc<ServerRequest>| state.shows(session_id, request);
             let requests = state.requests.pending().filter(mine).cloned().collect();
             (state.sessions.get(session_id).cloned(), queued, requests, view.recent_events())
         };

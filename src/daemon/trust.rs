@@ -146,7 +146,7 @@ impl Daemon {
     /// What was last answered for these directories; none when one of them has no answer.
     fn remembered_trust(&self, directories: &[&Directory]) -> Option<bool> {
         let state = self.state();
-        let answers = &state.memory.trust_answers;
+        let answers = &state.private.trust_answers;
         let given: Option<Vec<bool>> =
             directories.iter().map(|directory| answers.get(directory.place()).copied()).collect();
         given.map(|given| given.into_iter().all(|answer| answer))

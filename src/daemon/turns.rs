@@ -20,7 +20,7 @@ use crate::codex::protocol::{errors, items, methods, values, versions};
 use crate::codex::{CallError, Client};
 use crate::daemon::events;
 use crate::daemon::turns::submission::{Accepted, Submission};
-use crate::state::{Answer, Session, SessionStatus};
+use crate::state::{Session, SessionStatus, StoredResponse};
 
 /// How often a turn is offered again to an app-server that has too much to do, which then has not taken it.
 const MAX_OVERLOAD_ATTEMPTS: u32 = 4;
@@ -109,7 +109,7 @@ impl Daemon {
             Some(key) => self.remembered_answer(key)?,
             None => None,
         };
-        if let Some(Answer { session: Some(session), turn_id, queue_id, steered, .. }) = remembered {
+        if let Some(StoredResponse { session: Some(session), turn_id, queue_id, steered, .. }) = remembered {
             return Ok(TurnAccepted { session, turn_id, queue_id, steered });
         }
         let key = input.key.clone().map(RequestKey::into_stored);
@@ -198,7 +198,7 @@ impl Daemon {
         Ok(TurnAccepted { session, turn_id, queue_id, steered: false })
     }
 
-    /// Starts a turn; one whose outcome must not be doubtful is found again rather than started twice.
+    /// Starts a turn; one whose outcome must not be open_in_idle_threads is found again rather than started twice.
     pub(super) async fn start_or_find(
         &self,
         client: &Client,

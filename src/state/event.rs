@@ -1,6 +1,6 @@
 //! What an event means to the state.
 //!
-//! Every event has two faces: the text that goes into the log and to the clients ([`super::Draft`]), and the
+//! Every event has two faces: the text that goes into the log and to the clients ([`super::NewEvent`]), and the
 //! [`Change`] it makes to the records.
 //! A change is always readable from the text alone ([`Change::read`]), because after a restart the text is
 //! all there is.
@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::daemon::CodexRecord;
-use super::draft::Level;
 use super::event_type;
 use super::held::Held;
-use super::memory::{IdempotencyKey, QueuedTurn};
-use super::request::{Request, RequestPolicy, Resolution};
+use super::new_event::Level;
+use super::private::{IdempotencyKey, QueuedTurn};
+use super::server_requests::{RequestPolicy, Resolution, ServerRequest};
 use super::session::{Session, Trust};
 use crate::codex::protocol::{notifications, values};
 
@@ -181,7 +181,7 @@ pub enum Change {
         key: Option<IdempotencyKey>,
     },
     /// The app-server asks for something.
-    RequestOpened(Box<Request>),
+    RequestOpened(Box<ServerRequest>),
     /// What it asked for is answered, or no longer wanted.
     RequestResolved(Resolution),
     /// The app-server was asked what became of a turn.

@@ -5,14 +5,13 @@
 //! all events from the beginning.
 
 mod daemon;
-mod descent;
-mod draft;
-mod ending;
+mod descendants;
 mod event;
 pub mod event_type;
 mod held;
-mod memory;
-pub mod request;
+mod new_event;
+mod private;
+pub mod server_requests;
 mod session;
 #[expect(
     clippy::disallowed_methods,
@@ -23,17 +22,20 @@ pub mod snapshot;
 mod tests;
 mod threads;
 pub mod turn;
+mod turn_end;
 
 pub use daemon::{AccountState, ChildPhase, ChildState, ChildStatus, CodexRecord, DaemonState};
-pub use descent::{Descendants, Root};
-pub use draft::{Draft, Level};
-pub use ending::Ending;
+pub use descendants::{Descendants, Root};
 pub use event::{Change, Event, FoundTurn};
 pub use held::{Held, HoldCause};
-pub use memory::{Answer, IdempotencyKey, Memory, QueuedTurn, SessionMemory};
-pub use request::{Request, RequestPolicy, RequestStatus, Requests, Resolution, ResolvedBy};
+pub use new_event::{Level, NewEvent};
+pub use private::{IdempotencyKey, PrivateSession, PrivateState, QueuedTurn, StoredResponse};
+pub use server_requests::{
+    RequestPolicy, Resolution, ResolvedBy, ServerRequest, ServerRequestStatus, ServerRequests,
+};
 pub use session::{Purpose, Session, SessionStatus, Sessions, Trust};
 pub use turn::{Phase, Turn, Turns};
+pub use turn_end::TurnEnd;
 
 /// Everything the events say, as of [`State::through`].
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -53,9 +55,9 @@ pub struct State {
     /// The threads of sub-agents.
     pub descendants: Descendants,
     /// What the app-server asked.
-    pub requests: Requests,
+    pub requests: ServerRequests,
     /// What is remembered beside the records.
-    pub memory: Memory,
+    pub private: PrivateState,
 }
 
 impl State {
@@ -76,7 +78,7 @@ impl State {
             }
             state.turns = registry.turns.restore(registry.turns_of_sessions);
             state.descendants = registry.descendants;
-            state.memory = registry.memory;
+            state.private = registry.private;
             state.sessions_through = registry.through_seq;
             state.sessions_updated_at = registry.updated_at;
         }
@@ -89,7 +91,7 @@ impl State {
     }
 
     /// Says that all events through `seq` were looked at; those that were not folded in change nothing.
-    pub fn caught_up(&mut self, seq: u64) {
+    pub fn skip_through(&mut self, seq: u64) {
         self.through = self.through.max(seq);
         self.sessions_through = self.sessions_through.max(seq);
         self.daemon_through = self.daemon_through.max(seq);
@@ -239,10 +241,10 @@ impl State {
         at: &str,
         key: Option<&IdempotencyKey>,
         session_id: &str,
-        outcome: impl FnOnce(&mut Answer),
+        outcome: impl FnOnce(&mut StoredResponse),
     ) {
         let Some(key) = key else { return };
-        let mut answer = Answer {
+        let mut answer = StoredResponse {
             key: key.clone(),
             session: self.sessions.get(session_id).cloned(),
             turn_id: None,
@@ -251,7 +253,7 @@ impl State {
             steered: false,
         };
         outcome(&mut answer);
-        self.memory.answer(at, answer);
+        self.private.answer(at, answer);
     }
 
     /// Returns whether the change was one of a session's.
@@ -266,16 +268,16 @@ impl State {
             Change::SessionOpened { session, settings, policy, trust, key } => {
                 sessions.insert((**session).clone());
                 if let Some(settings) = settings.as_ref().filter(|settings| !settings.is_empty()) {
-                    self.memory.of(&session.session_id).settings = settings.clone();
+                    self.private.of(&session.session_id).settings = settings.clone();
                 }
                 if let Some(policy) = policy.filter(|policy| *policy != RequestPolicy::default()) {
-                    self.memory.of(&session.session_id).requests = policy;
+                    self.private.of(&session.session_id).requests = policy;
                 }
                 self.join_thread(at, &session.session_id);
                 if let Some(trust) = trust {
-                    self.memory.of(&session.session_id).trust = Some(*trust);
+                    self.private.of(&session.session_id).trust = Some(*trust);
                     if let Some(cwd) = &session.cwd {
-                        self.memory.trust(cwd, *trust);
+                        self.private.trust(cwd, *trust);
                     }
                 }
                 self.remember(at, key.as_ref(), &session.session_id, |_| {});
@@ -294,7 +296,7 @@ impl State {
             Change::SessionHeld { session_id, held } => {
                 if held.cause == HoldCause::TurnRefused {
                     // What was refused is known not to have begun.
-                    for turn in &mut self.memory.of(session_id).queue {
+                    for turn in &mut self.private.of(session_id).queue {
                         turn.submitted &= held.queue_id.as_ref() != Some(&turn.queue_id);
                     }
                 }
@@ -308,7 +310,7 @@ impl State {
                 session.updated_at = at.to_owned();
             }),
             Change::SessionForgotten { session_id } => {
-                self.memory.sessions.remove(session_id);
+                self.private.sessions.remove(session_id);
                 let thread_id = sessions.get(session_id).and_then(|session| session.thread_id.clone());
                 let was_known = sessions.remove(session_id);
                 if let Some(thread_id) = thread_id.filter(|id| sessions.in_thread(id).next().is_none()) {
@@ -318,7 +320,7 @@ impl State {
             }
             Change::TurnAccepted { session_id, turn_id, queue_id, key, steered, .. } => {
                 if let Some(queue_id) = queue_id {
-                    self.memory.dequeue(session_id, queue_id);
+                    self.private.dequeue(session_id, queue_id);
                 }
                 self.remember(at, key.as_ref(), session_id, |answer| {
                     answer.turn_id = Some(turn_id.clone());
@@ -328,13 +330,13 @@ impl State {
             }
             Change::TurnSubmitted { session_id, client_message_id, queue_id, key } => {
                 if let Some(queue_id) = queue_id {
-                    let queue = &mut self.memory.of(session_id).queue;
+                    let queue = &mut self.private.of(session_id).queue;
                     for turn in queue.iter_mut().filter(|turn| turn.queue_id == *queue_id) {
                         turn.submitted = true;
                     }
                 }
                 if let Some(key) = key {
-                    let answer = Answer {
+                    let answer = StoredResponse {
                         key: key.clone(),
                         session: None,
                         turn_id: None,
@@ -342,23 +344,23 @@ impl State {
                         client_message_id: Some(client_message_id.clone()),
                         steered: false,
                     };
-                    self.memory.answer(at, answer);
+                    self.private.answer(at, answer);
                 }
                 true
             }
             Change::TurnRejected { session_id, queue_id, key } => {
                 if let Some(queue_id) = queue_id {
-                    self.memory.dequeue(session_id, queue_id);
+                    self.private.dequeue(session_id, queue_id);
                 }
                 if let Some(key) = key {
-                    self.memory.answers.remove(key);
+                    self.private.answers.remove(key);
                 }
                 true
             }
             Change::TurnQueued { session_id, turn, key } => {
                 let turn = QueuedTurn { order: self.through, ..(**turn).clone() };
                 let queue_id = turn.queue_id.clone();
-                self.memory.of(session_id).queue.push_back(turn);
+                self.private.of(session_id).queue.push_back(turn);
                 self.remember(at, key.as_ref(), session_id, |answer| answer.queue_id = Some(queue_id));
                 true
             }

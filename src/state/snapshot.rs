@@ -9,7 +9,7 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::turn::SessionTurn;
-use super::{DaemonState, Descendants, Memory, Request, Session, State, Turns};
+use super::{DaemonState, Descendants, PrivateState, ServerRequest, Session, State, Turns};
 use crate::storage::Disk;
 
 /// A file with a layout that has a version of its own.
@@ -88,10 +88,10 @@ pub struct RegistryFile {
     pub descendants: Descendants,
     /// What the app-server asked, oldest first.
     #[serde(default)]
-    pub requests: Vec<std::sync::Arc<Request>>,
+    pub requests: Vec<std::sync::Arc<ServerRequest>>,
     /// What is remembered beside them.
-    #[serde(default)]
-    pub memory: Memory,
+    #[serde(default, rename = "memory")]
+    pub private: PrivateState,
 }
 
 fn or_empty<'de, D: serde::Deserializer<'de>>(version: D) -> Result<String, D::Error> {
@@ -171,7 +171,7 @@ impl RegistryFile {
             turns_of_sessions: BTreeMap::new(),
             descendants: state.descendants.clone(),
             requests: state.requests.iter().cloned().collect(),
-            memory: state.memory.clone(),
+            private: state.private.clone(),
         }
     }
 }

@@ -1,4 +1,4 @@
-mod descent;
+mod descendants;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -194,7 +194,7 @@ fn a_queued_turn_waits_until_it_is_accepted_or_rejected() {
     };
     let waiting = |events: Vec<(&str, Value)>| {
         let state = folded([vec![opened("s", "t"), queued("1"), queued("2"), queued("3")], events].concat());
-        state.memory.queue("s").map(|turn| (turn.queue_id.clone(), turn.submitted)).collect::<Vec<_>>()
+        state.private.queue("s").map(|turn| (turn.queue_id.clone(), turn.submitted)).collect::<Vec<_>>()
     };
     let rest = |ids: &[&str]| ids.iter().map(|id| ((*id).to_owned(), false)).collect::<Vec<_>>();
     assert_eq!(waiting(vec![]), rest(&["1", "2", "3"]));
@@ -212,12 +212,12 @@ fn a_request_that_may_be_repeated_is_remembered_with_its_first_answer() {
         with(turn.clone(), json!({"clientMessageId": "c", "idempotency": key("k")})),
     );
     let state = folded(vec![opened("s", "t"), submitted.clone()]);
-    assert_eq!(state.memory.answers["k"].session, None, "nobody knows yet what came of it");
+    assert_eq!(state.private.answers["k"].session, None, "nobody knows yet what came of it");
     let accepted = (event_type::TURN_ACCEPTED, with(turn, json!({"idempotency": key("k")})));
     let completed =
         (event_type::TURN_COMPLETED, json!({"threadId": "t", "turnId": "u", "status": "completed"}));
     let state = folded(vec![opened("s", "t"), submitted, accepted, completed]);
-    let answer = &state.memory.answers["k"];
+    let answer = &state.private.answers["k"];
     assert_eq!(answer.turn_id.as_deref(), Some("u"));
     let then = answer.session.as_ref().unwrap();
     assert_eq!(then.last_turn_status.as_deref(), Some("inProgress"), "as it was answered, not as it is now");
@@ -383,9 +383,9 @@ proptest! {
 
     #[test]
     fn the_text_of_an_event_holds_its_whole_change((name, detail) in any_event()) {
-        let draft = Draft::change(Level::Info, name, "why", detail);
-        let detail = draft.detail.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
-        prop_assert_eq!(draft.change, Change::read(name, "why", &detail));
+        let event = NewEvent::with_state_change(Level::Info, name, "why", detail);
+        let detail = event.detail.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
+        prop_assert_eq!(event.change, Change::read(name, "why", &detail));
     }
 
     #[test]

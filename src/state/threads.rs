@@ -8,7 +8,7 @@
 //!
 //! - **Submitted**: the turn was given to the app-server and its answer is outstanding.
 //!   This is known to the submission alone (`daemon/submission.rs`), and to the queue or the answers of
-//!   [`super::Memory`] when the turn can be looked for; there is no turn id yet, so there is no record.
+//!   [`super::PrivateState`] when the turn can be looked for; there is no turn id yet, so there is no record.
 //! - **Accepted**: the answer, or something else that names the turn, was recorded as `turn.accepted`.
 //!   The session of that event is the one that started the turn, unless the event says that it steered a turn.
 //! - **Started**: the app-server said that the turn runs.
@@ -53,7 +53,7 @@ impl State {
             .active_in_thread(thread_id)
             .flat_map(|session| {
                 let session_id = session.session_id.as_str();
-                self.memory.queue(session_id).map(move |turn| (session_id, turn))
+                self.private.queue(session_id).map(move |turn| (session_id, turn))
             })
             .collect();
         // Those that an earlier version queued have no order but their times.
@@ -63,7 +63,7 @@ impl State {
 
     /// The threads in which turns wait.
     pub fn queued_threads(&self) -> BTreeSet<&str> {
-        let sessions = self.memory.queued_sessions().filter_map(|session_id| self.sessions.get(session_id));
+        let sessions = self.private.queued_sessions().filter_map(|session_id| self.sessions.get(session_id));
         let active = sessions.filter(|session| session.status == SessionStatus::Active);
         active.filter_map(|session| session.thread_id.as_deref()).collect()
     }
@@ -72,7 +72,7 @@ impl State {
     pub(super) fn apply_to_threads(&mut self, at: &str, change: &Change) -> bool {
         let Some((thread_id, turn_id)) = self.turn_of_change(change) else {
             if let Change::ThreadStatusChanged { thread_id, is_active } = change {
-                self.turns.note_thread(thread_id, *is_active);
+                self.turns.set_thread_active(thread_id, *is_active);
                 return self.sessions.update_active(thread_id, |session| session.updated_at = at.to_owned());
             }
             return false;

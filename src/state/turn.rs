@@ -186,12 +186,12 @@ impl Turns {
     }
 
     /// The threads that say that no turn runs in them although one is not over.
-    pub fn doubtful(&self) -> impl Iterator<Item = &String> {
+    pub fn open_in_idle_threads(&self) -> impl Iterator<Item = &String> {
         self.idle.intersection(&self.open)
     }
 
     /// Takes in what a thread says about itself.
-    pub(super) fn note_thread(&mut self, thread_id: &str, is_active: bool) {
+    pub(super) fn set_thread_active(&mut self, thread_id: &str, is_active: bool) {
         if is_active {
             self.idle.remove(thread_id);
         } else if self.open.contains(thread_id) {
@@ -285,12 +285,12 @@ pub(super) fn add_item(turn: &mut Turn, item: &Value) {
         turn.text = Some(text.to_owned());
     }
     if turn.items.len() < ITEMS {
-        turn.items.push(in_short(item));
+        turn.items.push(item_summary(item));
     }
 }
 
 /// An item in short: what kind of thing it was, how it ended, and a few words of it.
-pub fn in_short(item: &Value) -> Value {
+pub fn item_summary(item: &Value) -> Value {
     let mut short = Map::new();
     for name in ["type", "id", "status", "exitCode", "durationMs", "cwd"] {
         if let Some(value) = item.get(name).filter(|value| !value.is_null()) {

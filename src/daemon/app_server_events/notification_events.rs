@@ -9,11 +9,11 @@ use crate::codex::protocol::notifications::{
 };
 use crate::codex::protocol::values::STREAM_STDERR;
 use crate::daemon::events::preview;
-use crate::state::{Change, Draft, Level, event_type};
+use crate::state::{Change, Level, NewEvent, event_type};
 
 /// The event of a notification; one that lacks what its event needs passes through like an unknown one.
-pub(crate) fn notification(method: &str, params: &str) -> Draft {
-    let draft = match Notification::decode(method, params) {
+pub(crate) fn notification(method: &str, params: &str) -> NewEvent {
+    let event = match Notification::decode(method, params) {
         Notification::ThreadStarted(thread) => Some(thread_started(thread)),
         Notification::ThreadStatusChanged(status) => Some(thread_status_changed(&status)),
         Notification::TurnStarted(params) => Some(turn_started(params)),
@@ -26,7 +26,7 @@ pub(crate) fn notification(method: &str, params: &str) -> Draft {
         Notification::ExecOutputDelta(output) => Some(exec_output_delta(&output)),
         Notification::Other => None,
     };
-    draft.unwrap_or_else(|| {
+    event.unwrap_or_else(|| {
         let message = format!("App-server notification {method}.");
         let detail =
             format!("{{\"notificationMethod\":{},\"params\":{}}}", Value::from(method), compact(params));
@@ -35,7 +35,7 @@ pub(crate) fn notification(method: &str, params: &str) -> Draft {
         let parsed = changes.then(|| serde_json::from_str(&detail).ok()).flatten();
         let change =
             parsed.map_or(Change::None, |detail| Change::read(event_type::NOTIFICATION, &message, &detail));
-        Draft {
+        NewEvent {
             level: Level::Info,
             event_type: event_type::NOTIFICATION,
             message,
@@ -57,55 +57,55 @@ fn compact(json: &str) -> String {
     json.chars().filter(is_part).collect()
 }
 
-fn thread_started(thread: StartedThread) -> Draft {
+fn thread_started(thread: StartedThread) -> NewEvent {
     let message = format!("App-server thread {} started.", thread.id);
     let mut detail = json!({ "threadId": thread.id });
     if let Some(parent) = thread.parent_thread_id {
         detail["parentThreadId"] = parent.into();
     }
-    Draft::change(Level::Info, event_type::THREAD_STARTED, message, detail)
+    NewEvent::with_state_change(Level::Info, event_type::THREAD_STARTED, message, detail)
 }
 
-fn thread_status_changed(ThreadStatus { thread_id, status }: &ThreadStatus) -> Draft {
+fn thread_status_changed(ThreadStatus { thread_id, status }: &ThreadStatus) -> NewEvent {
     let message = format!("App-server thread {thread_id} changed status.");
     let detail = json!({ "status": status, "threadId": thread_id });
-    Draft::change(Level::Info, event_type::THREAD_STATUS_CHANGED, message, detail)
+    NewEvent::with_state_change(Level::Info, event_type::THREAD_STATUS_CHANGED, message, detail)
 }
 
-fn turn_started(TurnParams { thread_id, turn }: TurnParams) -> Draft {
+fn turn_started(TurnParams { thread_id, turn }: TurnParams) -> NewEvent {
     let message = format!("App-server turn {} started.", turn.id);
     let mut detail = json!({ "status": turn.status, "threadId": thread_id, "turnId": turn.id });
     // Codex 0.169.0 names the root of every turn; only that of a sub-agent's is another one.
     if let Some(root) = turn.root_turn_id.filter(|root| *root != turn.id) {
         detail["rootTurnId"] = root.into();
     }
-    Draft::change(Level::Info, event_type::TURN_STARTED, message, detail)
+    NewEvent::with_state_change(Level::Info, event_type::TURN_STARTED, message, detail)
 }
 
-fn turn_completed(TurnParams { thread_id, turn }: &TurnParams, error: Option<&Value>) -> Draft {
+fn turn_completed(TurnParams { thread_id, turn }: &TurnParams, error: Option<&Value>) -> NewEvent {
     let message = format!("App-server turn {} completed.", turn.id);
     let detail = json!({ "error": error, "status": turn.status, "threadId": thread_id, "turnId": turn.id });
-    Draft::change(Level::Info, event_type::TURN_COMPLETED, message, detail)
+    NewEvent::with_state_change(Level::Info, event_type::TURN_COMPLETED, message, detail)
 }
 
-fn turn_error(TurnError { error, thread_id, turn_id, will_retry }: &TurnError) -> Draft {
+fn turn_error(TurnError { error, thread_id, turn_id, will_retry }: &TurnError) -> NewEvent {
     let reason = error.get("message").and_then(Value::as_str).unwrap_or("it did not say why");
     let message = format!("App-server turn {turn_id} failed: {reason}");
     let detail = json!({ "error": error, "threadId": thread_id, "turnId": turn_id, "willRetry": will_retry });
-    Draft::change(Level::Error, event_type::TURN_ERROR, message, detail)
+    NewEvent::with_state_change(Level::Error, event_type::TURN_ERROR, message, detail)
 }
 
-fn turn_diff_updated(TurnDiff { thread_id, turn_id, diff }: &TurnDiff) -> Draft {
+fn turn_diff_updated(TurnDiff { thread_id, turn_id, diff }: &TurnDiff) -> NewEvent {
     let message = format!("App-server diff updated for turn {turn_id}.");
     let detail = json!({ "diff": diff, "threadId": thread_id, "turnId": turn_id });
-    Draft::note(Level::Info, "app-server.turn.diff.updated", message, detail)
+    NewEvent::without_state_change(Level::Info, "app-server.turn.diff.updated", message, detail)
 }
 
-fn turn_plan_updated(TurnPlan { thread_id, turn_id, explanation, plan }: &TurnPlan) -> Draft {
+fn turn_plan_updated(TurnPlan { thread_id, turn_id, explanation, plan }: &TurnPlan) -> NewEvent {
     let message = format!("App-server plan updated for turn {turn_id}.");
     let detail =
         json!({ "explanation": explanation, "plan": plan, "threadId": thread_id, "turnId": turn_id });
-    Draft::note(Level::Info, "app-server.turn.plan.updated", message, detail)
+    NewEvent::without_state_change(Level::Info, "app-server.turn.plan.updated", message, detail)
 }
 
 /// The detail of a delta's event; the texts go into it exactly as they came.
@@ -124,11 +124,11 @@ fn delta_detail(delta: &Delta<'_>) -> String {
     parts.concat()
 }
 
-fn message_delta(delta: &Delta<'_>) -> Option<Draft> {
+fn message_delta(delta: &Delta<'_>) -> Option<NewEvent> {
     let turn_id: std::borrow::Cow<'_, str> = text(delta.turn_id)?;
     let message =
         ["App-server emitted delta for turn ", &turn_id, ": ", &preview(&text(delta.delta)?)].concat();
-    Some(Draft {
+    Some(NewEvent {
         level: Level::Info,
         event_type: "app-server.turn.message.delta",
         message,
@@ -137,8 +137,8 @@ fn message_delta(delta: &Delta<'_>) -> Option<Draft> {
     })
 }
 
-fn plan_delta(delta: &Delta<'_>) -> Option<Draft> {
-    Some(Draft {
+fn plan_delta(delta: &Delta<'_>) -> Option<NewEvent> {
+    Some(NewEvent {
         level: Level::Info,
         event_type: "app-server.turn.plan.delta",
         message: format!("App-server emitted plan delta for turn {}.", text(delta.turn_id)?),
@@ -147,14 +147,14 @@ fn plan_delta(delta: &Delta<'_>) -> Option<Draft> {
     })
 }
 
-fn exec_output_delta(output: &ExecOutput) -> Draft {
+fn exec_output_delta(output: &ExecOutput) -> NewEvent {
     let ExecOutput { process_id, stream, delta_base64, cap_reached } = output;
     let level = if stream == STREAM_STDERR { Level::Warn } else { Level::Info };
     let message = format!("App-server command {process_id} emitted {stream} output.");
     let detail = json!({
         "capReached": cap_reached, "deltaBase64": delta_base64, "processId": process_id, "stream": stream,
     });
-    Draft::note(level, "app-server.command.output.delta", message, detail)
+    NewEvent::without_state_change(level, "app-server.command.output.delta", message, detail)
 }
 
 /// A JSON string's text, without a copy when nothing in it is escaped.
@@ -170,10 +170,10 @@ fn text(raw: &RawValue) -> Option<std::borrow::Cow<'_, str>> {
 mod tests {
     use super::*;
 
-    fn event(method: &str, params: Value) -> (Draft, Value) {
-        let draft = notification(method, &params.to_string());
-        let detail = draft.detail.as_deref().map_or(Value::Null, |text| serde_json::from_str(text).unwrap());
-        (draft, detail)
+    fn event(method: &str, params: Value) -> (NewEvent, Value) {
+        let event = notification(method, &params.to_string());
+        let detail = event.detail.as_deref().map_or(Value::Null, |text| serde_json::from_str(text).unwrap());
+        (event, detail)
     }
 
     #[test]
@@ -249,8 +249,8 @@ mod tests {
             ),
             ("thread/closed", Value::Null, "app-server.notification", vec!["notificationMethod", "params"]),
         ] {
-            let (draft, detail) = event(method, params.clone());
-            assert_eq!(draft.event_type, event_type, "{method}");
+            let (event, detail) = event(method, params.clone());
+            assert_eq!(event.event_type, event_type, "{method}");
             for key in keys {
                 assert!(detail.get(key).is_some(), "{method} lacks {key}: {detail}");
             }
@@ -263,10 +263,10 @@ mod tests {
     #[test]
     fn a_notification_is_one_line_however_it_was_written() {
         let params = "{\n\t\"threadId\" : \"t\", \r\n \"a b\": [ 1.50, \" \\\" \\\\\", {  } ] }";
-        let draft = notification("brand/new", params);
+        let event = notification("brand/new", params);
         let compact = "{\"threadId\":\"t\",\"a b\":[1.50,\" \\\" \\\\\",{}]}";
         assert_eq!(
-            draft.detail.unwrap(),
+            event.detail.unwrap(),
             format!("{{\"notificationMethod\":\"brand/new\",\"params\":{compact}}}")
         );
     }
@@ -275,8 +275,8 @@ mod tests {
     fn a_delta_arrives_unchanged_and_its_message_quotes_it() {
         let tricky = "a \"quoted\"\n\\ line \u{1F600}";
         let params = json!({"threadId": "t", "turnId": "u", "itemId": "i", "delta": tricky});
-        let (draft, detail) = event("item/agentMessage/delta", params);
+        let (event, detail) = event("item/agentMessage/delta", params);
         assert_eq!(detail["delta"], tricky);
-        assert_eq!(draft.message, "App-server emitted delta for turn u: a \"quoted\" \\ line \u{1F600}");
+        assert_eq!(event.message, "App-server emitted delta for turn u: a \"quoted\" \\ line \u{1F600}");
     }
 }

@@ -7,12 +7,12 @@ use crate::codex::{Exit, Outline, Setback, redact};
 use crate::config::{ChildStrategy, Config};
 use crate::daemon::codex_health::{CodexHealth, CodexState};
 use crate::daemon::mcp_servers::FailedMcpServer;
-use crate::state::{Draft, Level, event_type};
+use crate::state::{Level, NewEvent, event_type};
 
-pub(crate) fn child_external(config: &Config) -> Option<Draft> {
+pub(crate) fn child_external(config: &Config) -> Option<NewEvent> {
     let endpoint = &config.server.endpoint;
     (config.server.strategy == ChildStrategy::External).then(|| {
-        Draft::change(
+        NewEvent::with_state_change(
             Level::Info,
             event_type::CHILD_EXTERNAL,
             format!("codexd is pointing at external endpoint {endpoint}."),
@@ -21,9 +21,9 @@ pub(crate) fn child_external(config: &Config) -> Option<Draft> {
     })
 }
 
-pub(crate) fn child_started(config: &Config, pid: Option<u32>, generation: u64) -> Draft {
+pub(crate) fn child_started(config: &Config, pid: Option<u32>, generation: u64) -> NewEvent {
     let shown = pid.map_or_else(|| "unknown".to_owned(), |pid| pid.to_string());
-    Draft::change(
+    NewEvent::with_state_change(
         Level::Info,
         event_type::CHILD_STARTED,
         format!("Started Codex child process {shown}."),
@@ -36,23 +36,23 @@ pub(crate) fn child_started(config: &Config, pid: Option<u32>, generation: u64) 
     )
 }
 
-pub(crate) fn child_spawn_failed(message: &str) -> Draft {
-    Draft::change(Level::Error, event_type::CHILD_SPAWN_FAILED, message, Value::Null)
+pub(crate) fn child_spawn_failed(message: &str) -> NewEvent {
+    NewEvent::with_state_change(Level::Error, event_type::CHILD_SPAWN_FAILED, message, Value::Null)
 }
 
-pub(crate) fn child_error(message: &str) -> Draft {
-    Draft::change(Level::Error, event_type::CHILD_ERROR, message, Value::Null)
+pub(crate) fn child_error(message: &str) -> NewEvent {
+    NewEvent::with_state_change(Level::Error, event_type::CHILD_ERROR, message, Value::Null)
 }
 
-pub(crate) fn child_kill_failed(message: &str) -> Draft {
-    Draft::change(Level::Warn, event_type::CHILD_KILL_FAILED, message, Value::Null)
+pub(crate) fn child_kill_failed(message: &str) -> NewEvent {
+    NewEvent::with_state_change(Level::Warn, event_type::CHILD_KILL_FAILED, message, Value::Null)
 }
 
-pub(crate) fn close_failed(message: &str) -> Draft {
-    Draft::note(Level::Warn, "app-server.close.failed", message, Value::Null)
+pub(crate) fn close_failed(message: &str) -> NewEvent {
+    NewEvent::without_state_change(Level::Warn, "app-server.close.failed", message, Value::Null)
 }
 
-pub(crate) fn child_exited(exit: &Exit) -> Draft {
+pub(crate) fn child_exited(exit: &Exit) -> NewEvent {
     let message = match (exit.code, &exit.signal) {
         (Some(code), _) if !exit.expected => format!("Codex child exited with code {code}."),
         (_, Some(signal)) => format!("Codex child exited after {signal}."),
@@ -60,27 +60,32 @@ pub(crate) fn child_exited(exit: &Exit) -> Draft {
     };
     let level = if exit.expected { Level::Info } else { Level::Error };
     let detail = json!({ "code": exit.code, "signal": exit.signal, "expected": exit.expected });
-    Draft::change(level, event_type::CHILD_EXITED, message, detail)
+    NewEvent::with_state_change(level, event_type::CHILD_EXITED, message, detail)
 }
 
-pub(crate) fn child_stderr(text: &str, bytes: usize) -> Draft {
+pub(crate) fn child_stderr(text: &str, bytes: usize) -> NewEvent {
     let message = format!("stderr: {}", preview(&redact(text)));
-    Draft::note(Level::Warn, "child.stderr", message, json!({ "bytes": bytes, "stream": "stderr" }))
+    NewEvent::without_state_change(
+        Level::Warn,
+        "child.stderr",
+        message,
+        json!({ "bytes": bytes, "stream": "stderr" }),
+    )
 }
 
 /// How Codex is, where that has changed.
-pub(crate) fn codex_state(health: &CodexHealth) -> Draft {
+pub(crate) fn codex_state(health: &CodexHealth) -> NewEvent {
     let level = if health.state == CodexState::Ready { Level::Info } else { Level::Warn };
     let CodexHealth { state, message, command } = health;
     let detail = json!({ "state": state.word(), "message": message, "command": command });
-    Draft::change(level, event_type::CODEX_STATE_CHANGED, health.sentence(), detail)
+    NewEvent::with_state_change(level, event_type::CODEX_STATE_CHANGED, health.sentence(), detail)
 }
 
 /// The app-server is ended on purpose, and the next one is started.
-pub(crate) fn app_server_restarting(generation: u64, reason: &str) -> Draft {
+pub(crate) fn app_server_restarting(generation: u64, reason: &str) -> NewEvent {
     let message = format!("{reason}: the app-server is started again; sessions go on.");
     let detail = json!({ "generation": generation, "reason": reason });
-    Draft::change(Level::Info, event_type::APP_SERVER_RESTARTING, message, detail)
+    NewEvent::with_state_change(Level::Info, event_type::APP_SERVER_RESTARTING, message, detail)
 }
 
 /// An MCP server of a thread did not start.
@@ -88,15 +93,15 @@ pub(crate) fn mcp_server_failed(
     session_id: Option<&str>,
     thread_id: &str,
     server: &FailedMcpServer,
-) -> Draft {
+) -> NewEvent {
     let FailedMcpServer { name, error } = server;
     let message = format!("MCP server \"{name}\" did not start: {}", preview(error));
     let detail = json!({ "sessionId": session_id, "threadId": thread_id, "name": name, "error": error });
-    Draft::change(Level::Warn, event_type::MCP_SERVER_FAILED, message, detail)
+    NewEvent::with_state_change(Level::Warn, event_type::MCP_SERVER_FAILED, message, detail)
 }
 
 /// The pause before the app-server is started again, from now on.
-pub(crate) fn restart_scheduled(setback: &Setback) -> Draft {
+pub(crate) fn restart_scheduled(setback: &Setback) -> NewEvent {
     let Setback { delay, until, deaths, cause, .. } = setback;
     let (level, event_type, message) = match setback.crash_loop {
         false => {
@@ -119,11 +124,11 @@ pub(crate) fn restart_scheduled(setback: &Setback) -> Draft {
         "signal": exit.and_then(|exit| exit.signal.as_deref()),
         "stderrTail": setback.last_words,
     });
-    Draft::change(level, event_type, message, detail)
+    NewEvent::with_state_change(level, event_type, message, detail)
 }
 
-pub(crate) fn connected(endpoint: &str, info: &Value, generation: u64) -> Draft {
-    Draft::change(
+pub(crate) fn connected(endpoint: &str, info: &Value, generation: u64) -> NewEvent {
+    NewEvent::with_state_change(
         Level::Info,
         event_type::CONNECTED,
         format!("Connected codexd to app-server {endpoint}."),
@@ -137,12 +142,17 @@ pub(crate) fn connected(endpoint: &str, info: &Value, generation: u64) -> Draft 
     )
 }
 
-pub(crate) fn connect_failed(endpoint: &str, message: &str) -> Draft {
-    Draft::change(Level::Error, event_type::CONNECT_FAILED, message, json!({ "endpoint": endpoint }))
+pub(crate) fn connect_failed(endpoint: &str, message: &str) -> NewEvent {
+    NewEvent::with_state_change(
+        Level::Error,
+        event_type::CONNECT_FAILED,
+        message,
+        json!({ "endpoint": endpoint }),
+    )
 }
 
 /// A message was longer than what is kept.
-pub(crate) fn message_skipped(bytes: usize, cap: usize, outline: &Outline, is_refused: bool) -> Draft {
+pub(crate) fn message_skipped(bytes: usize, cap: usize, outline: &Outline, is_refused: bool) -> NewEvent {
     let reason = format!("it is longer than {cap} bytes (--line-cap) and was skipped");
     let what = match (outline.method.as_deref(), &outline.id) {
         (Some(method), Some(_)) => format!("request {method}"),
@@ -151,7 +161,7 @@ pub(crate) fn message_skipped(bytes: usize, cap: usize, outline: &Outline, is_re
         (None, None) => "message".to_owned(),
     };
     let then = if is_refused { "; the request is refused" } else { "" };
-    Draft::note(
+    NewEvent::without_state_change(
         Level::Warn,
         "app-server.message.invalid",
         format!("The app-server sent {bytes} bytes, {what}: {reason}{then}."),
@@ -167,9 +177,9 @@ pub(crate) fn message_skipped(bytes: usize, cap: usize, outline: &Outline, is_re
     )
 }
 
-pub(crate) fn invalid_message(reason: &str, bytes: usize) -> Draft {
+pub(crate) fn invalid_message(reason: &str, bytes: usize) -> NewEvent {
     let message = format!("The app-server sent {bytes} bytes that are no message: {reason}.");
-    Draft::note(
+    NewEvent::without_state_change(
         Level::Warn,
         "app-server.message.invalid",
         message,

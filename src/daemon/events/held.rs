@@ -2,17 +2,17 @@
 
 use serde_json::json;
 
-use crate::state::{Change, Draft, Held, Level, Session, State, event_type};
+use crate::state::{Change, Held, Level, NewEvent, Session, State, event_type};
 
 /// The turns that wait in a session do not begin for now.
-pub(crate) fn session_held(session: &Session, waiting: usize, held: &Held) -> Draft {
+pub(crate) fn session_held(session: &Session, waiting: usize, held: &Held) -> NewEvent {
     let session_id = &session.session_id;
     let next = match held.automatic {
         true => "They go on by themselves when that is over.".to_owned(),
         false => format!("They go on with POST /v1/codexd/sessions/{session_id}/queue/resume."),
     };
     let turns = if waiting == 1 { "1 turn waits".to_owned() } else { format!("{waiting} turns wait") };
-    Draft::change(
+    NewEvent::with_state_change(
         Level::Warn,
         event_type::SESSION_HELD,
         format!("In session {session_id} {turns} and the queue is held: {} {next}", held.reason),
@@ -26,9 +26,9 @@ pub(crate) fn session_held(session: &Session, waiting: usize, held: &Held) -> Dr
 }
 
 /// The turns that wait in a session may begin again.
-pub(crate) fn session_released(session: &Session, reason: &str) -> Draft {
+pub(crate) fn session_released(session: &Session, reason: &str) -> NewEvent {
     let session_id = &session.session_id;
-    Draft::change(
+    NewEvent::with_state_change(
         Level::Info,
         event_type::SESSION_RELEASED,
         format!("The queue of session {session_id} goes on: {reason}"),
@@ -37,44 +37,44 @@ pub(crate) fn session_released(session: &Session, reason: &str) -> Draft {
 }
 
 /// The acceptance of a turn, and the end of what held the queue that it waited in.
-pub(crate) fn accepted_with_release(state: &State, accepted: Draft) -> Vec<Draft> {
+pub(crate) fn accepted_with_release(state: &State, accepted: NewEvent) -> Vec<NewEvent> {
     let waited_in = match &accepted.change {
         Change::TurnAccepted { session_id, queue_id: Some(_), .. } => state.sessions.get(session_id),
         _ => None,
     };
     let thread_id = waited_in.and_then(|session| session.thread_id.as_deref());
-    let mut drafts =
+    let mut new_events =
         thread_id.map(|thread_id| released(state, thread_id, "What held it is over.")).unwrap_or_default();
-    drafts.push(accepted);
-    drafts
+    new_events.push(accepted);
+    new_events
 }
 
 /// The end of what holds the queue of a thread, for each session whose turns wait in it.
-pub(crate) fn released(state: &State, thread_id: &str, why: &str) -> Vec<Draft> {
+pub(crate) fn released(state: &State, thread_id: &str, why: &str) -> Vec<NewEvent> {
     let held = state.sessions.active_in_thread(thread_id).filter(|session| session.held.is_some());
     held.map(|session| session_released(session, why)).collect()
 }
 
 /// What is released when these turns no longer wait in a session: the thread's queue when one of them holds it, else the
 /// session when nothing else waits in it.
-pub(crate) fn releases_after_removal(state: &State, session_id: &str, queue_ids: &[&str]) -> Vec<Draft> {
+pub(crate) fn releases_after_removal(state: &State, session_id: &str, queue_ids: &[&str]) -> Vec<NewEvent> {
     let Some(session) = state.sessions.get(session_id) else { return Vec::new() };
     let (Some(held), Some(thread_id)) = (&session.held, &session.thread_id) else { return Vec::new() };
     let gone = |queue_id: &str| queue_ids.contains(&queue_id);
     if held.queue_id.as_deref().is_some_and(gone) {
         return released(state, thread_id, "The turn that held it no longer waits.");
     }
-    let is_empty = state.memory.queue(session_id).all(|turn| gone(&turn.queue_id));
+    let is_empty = state.private.queue(session_id).all(|turn| gone(&turn.queue_id));
     is_empty.then(|| session_released(session, "Nothing waits in it any more.")).into_iter().collect()
 }
 
 /// What holds the queue of a session's thread, for the session that has the first turn in it; `None` when it says so
 /// already, or when nothing holds it.
-pub(crate) fn hold_of_new_queue(state: &State, session: &Session) -> Option<Draft> {
+pub(crate) fn hold_of_new_queue(state: &State, session: &Session) -> Option<NewEvent> {
     if session.held.is_some() {
         return None;
     }
     let mut others = state.sessions.active_in_thread(session.thread_id.as_deref()?);
     let held = others.find_map(|other| other.held.as_ref())?;
-    Some(session_held(session, state.memory.queue(&session.session_id).count() + 1, held))
+    Some(session_held(session, state.private.queue(&session.session_id).count() + 1, held))
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::add;
 use crate::daemon::trust::Decision;
-use crate::state::{Draft, Level, Trust, event_type};
+use crate::state::{Level, NewEvent, Trust, event_type};
 
 /// What was decided about the directory of a session, where that is worth saying: it is trusted because the caller said
 /// so, something in it is not used, or the app-server's settings could not be read.
@@ -12,7 +12,7 @@ pub(crate) fn session_trust_if_notable(
     session_id: &str,
     thread_id: Option<&str>,
     decision: &Decision,
-) -> Option<Draft> {
+) -> Option<NewEvent> {
     let is_notable = match decision.trust {
         Trust::AsUser => false,
         Trust::Trusted => true,
@@ -22,7 +22,7 @@ pub(crate) fn session_trust_if_notable(
 }
 
 /// What was decided about the directory of a session.
-pub(crate) fn session_trust(session_id: &str, thread_id: Option<&str>, decision: &Decision) -> Draft {
+pub(crate) fn session_trust(session_id: &str, thread_id: Option<&str>, decision: &Decision) -> NewEvent {
     let Decision { trust, cwd, left_out, unreadable, .. } = decision;
     let directory = cwd.as_deref().unwrap_or("(the app-server's own directory)");
     let mut message = match trust {
@@ -45,5 +45,5 @@ pub(crate) fn session_trust(session_id: &str, thread_id: Option<&str>, decision:
         "leftOut": left_out,
     });
     add(&mut detail, "unreadable", unreadable.as_ref());
-    Draft::change(level, event_type::SESSION_TRUST, message, detail)
+    NewEvent::with_state_change(level, event_type::SESSION_TRUST, message, detail)
 }

@@ -6,15 +6,15 @@ use serde_json::{Value, json};
 
 use super::add;
 use crate::codex::Closed;
-use crate::state::{Draft, IdempotencyKey, Level, QueuedTurn, Session, State, Turn, event_type};
+use crate::state::{IdempotencyKey, Level, NewEvent, QueuedTurn, Session, State, Turn, event_type};
 
 /// A turn was cut off by the end of its connection.
-pub(in crate::daemon) fn turn_missing(state: &State, turn: &Turn, closed: &Closed) -> Option<Draft> {
+pub(in crate::daemon) fn turn_missing(state: &State, turn: &Turn, closed: &Closed) -> Option<NewEvent> {
     let session = state.session_for(turn)?;
     let turn_id = &turn.turn_id;
     let child = &state.daemon.child;
     let exit = closed.exit.as_ref();
-    Some(Draft::change(
+    Some(NewEvent::with_state_change(
         Level::Error,
         event_type::TURN_MISSING,
         format!("App-server transport closed before turn {turn_id} completed."),
@@ -43,13 +43,13 @@ pub(crate) fn turn_accepted(
     steered: bool,
     queue_id: Option<&str>,
     key: Option<&IdempotencyKey>,
-) -> Draft {
+) -> NewEvent {
     let mut detail = json!({ "sessionId": session_id, "threadId": thread_id, "turnId": turn_id });
     add(&mut detail, "steered", steered.then_some(true));
     add(&mut detail, "queueId", queue_id);
     add(&mut detail, "idempotency", key);
     let message = format!("Accepted turn {turn_id} for session {session_id}.");
-    Draft::change(Level::Info, event_type::TURN_ACCEPTED, message, detail)
+    NewEvent::with_state_change(Level::Info, event_type::TURN_ACCEPTED, message, detail)
 }
 
 /// A turn whose acceptance nobody heard was found in its thread, with this status; the thread may have newer ones.
@@ -60,7 +60,7 @@ pub(crate) fn turn_found(
     (status, is_newest): (&str, bool),
     queue_id: Option<&str>,
     key: Option<&IdempotencyKey>,
-) -> Draft {
+) -> NewEvent {
     let mut detail = json!({
         "sessionId": session_id,
         "threadId": thread_id,
@@ -73,7 +73,7 @@ pub(crate) fn turn_found(
     let message = format!(
         "Found turn {turn_id} of session {session_id}, which is {status}: it was accepted and nobody heard so."
     );
-    Draft::change(Level::Info, event_type::TURN_ACCEPTED, message, detail)
+    NewEvent::with_state_change(Level::Info, event_type::TURN_ACCEPTED, message, detail)
 }
 
 /// A turn is about to be given to the app-server.
@@ -83,13 +83,13 @@ pub(crate) fn turn_submitted(
     client_message_id: &str,
     queue_id: Option<&str>,
     key: Option<&IdempotencyKey>,
-) -> Draft {
+) -> NewEvent {
     let mut detail =
         json!({ "sessionId": session_id, "threadId": thread_id, "clientMessageId": client_message_id });
     add(&mut detail, "queueId", queue_id);
     add(&mut detail, "idempotency", key);
     let message = format!("Submitting a turn to session {session_id}.");
-    Draft::change(Level::Info, event_type::TURN_SUBMITTED, message, detail)
+    NewEvent::with_state_change(Level::Info, event_type::TURN_SUBMITTED, message, detail)
 }
 
 /// The app-server did not take a turn.
@@ -98,12 +98,12 @@ pub(crate) fn turn_rejected(
     queue_id: Option<&str>,
     key: Option<&IdempotencyKey>,
     reason: &str,
-) -> Draft {
+) -> NewEvent {
     let mut detail = json!({ "sessionId": session_id, "reason": reason });
     add(&mut detail, "queueId", queue_id);
     add(&mut detail, "idempotencyKey", key.map(|key| &key.key));
     let message = format!("A turn for session {session_id} was not taken: {reason}");
-    Draft::change(Level::Warn, event_type::TURN_REJECTED, message, detail)
+    NewEvent::with_state_change(Level::Warn, event_type::TURN_REJECTED, message, detail)
 }
 
 /// A turn waits until its session is idle.
@@ -112,7 +112,7 @@ pub(crate) fn turn_queued(
     turn: &QueuedTurn,
     position: usize,
     key: Option<&IdempotencyKey>,
-) -> Draft {
+) -> NewEvent {
     let mut detail = json!({
         "sessionId": session.session_id,
         "threadId": session.thread_id,
@@ -122,11 +122,11 @@ pub(crate) fn turn_queued(
     });
     add(&mut detail, "idempotency", key);
     let message = format!("Queued a turn for session {}, place {position}.", session.session_id);
-    Draft::change(Level::Info, event_type::TURN_QUEUED, message, detail)
+    NewEvent::with_state_change(Level::Info, event_type::TURN_QUEUED, message, detail)
 }
 
 /// What the app-server's thread says of a turn whose end was not heard.
-pub(crate) fn turn_settled(session: &Session, turn: &Turn, status: &str, error: Option<&Value>) -> Draft {
+pub(crate) fn turn_settled(session: &Session, turn: &Turn, status: &str, error: Option<&Value>) -> NewEvent {
     let turn_id = &turn.turn_id;
     let mut detail = json!({
         "sessionId": session.session_id,
@@ -135,7 +135,7 @@ pub(crate) fn turn_settled(session: &Session, turn: &Turn, status: &str, error: 
         "status": status,
     });
     add(&mut detail, "error", error);
-    Draft::change(
+    NewEvent::with_state_change(
         Level::Warn,
         event_type::TURN_SETTLED,
         format!("Turn {turn_id} of session {} is {status}, as its thread says.", session.session_id),
@@ -144,10 +144,10 @@ pub(crate) fn turn_settled(session: &Session, turn: &Turn, status: &str, error: 
 }
 
 /// An item that was not heard was read from its thread.
-pub(crate) fn turn_item_read(state: &State, thread_id: &str, turn_id: &str, item: &Value) -> Draft {
+pub(crate) fn turn_item_read(state: &State, thread_id: &str, turn_id: &str, item: &Value) -> NewEvent {
     let session = state.sessions.of_thread(thread_id).map(|session| &session.session_id);
     let kind = item["type"].as_str().unwrap_or("item");
-    Draft::change(
+    NewEvent::with_state_change(
         Level::Info,
         event_type::TURN_ITEM_READ,
         format!("Read {kind} of turn {turn_id} from its thread: it was not heard."),
@@ -156,10 +156,10 @@ pub(crate) fn turn_item_read(state: &State, thread_id: &str, turn_id: &str, item
 }
 
 /// A turn says nothing.
-pub(crate) fn turn_stalled(session: &Session, turn: &Turn, silent: Duration) -> Draft {
+pub(crate) fn turn_stalled(session: &Session, turn: &Turn, silent: Duration) -> NewEvent {
     let seconds = silent.as_secs();
     let turn_id = &turn.turn_id;
-    Draft::note(
+    NewEvent::without_state_change(
         Level::Warn,
         "turn.stalled",
         format!("Turn {turn_id} of session {} has said nothing for {seconds} s.", session.session_id),

@@ -15,7 +15,7 @@ use crate::codex::protocol::{usage_limits, values};
 use crate::daemon::recorder::now;
 use crate::daemon::turns::require_active;
 use crate::daemon::{Daemon, DaemonError, SessionView, events};
-use crate::state::{Draft, Held, HoldCause, Session, State};
+use crate::state::{Held, HoldCause, NewEvent, Session, State};
 
 /// How long a queue rests whose thread could not be opened; it doubles each time.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -183,9 +183,9 @@ impl Daemon {
 }
 
 /// The events that hold the queue of a thread: one for each session whose turns wait in it.
-fn hold_queue(state: &State, thread_id: &str, held: &Held) -> Vec<Draft> {
+fn hold_queue(state: &State, thread_id: &str, held: &Held) -> Vec<NewEvent> {
     let sessions = state.sessions.active_in_thread(thread_id);
-    let waiting = |session: &Session| state.memory.queue(&session.session_id).count();
+    let waiting = |session: &Session| state.private.queue(&session.session_id).count();
     let held = |session: &Arc<Session>| match waiting(session) {
         0 => None,
         waiting => Some(events::session_held(session, waiting, held)),
@@ -199,7 +199,7 @@ fn hold_queue(state: &State, thread_id: &str, held: &Held) -> Vec<Draft> {
 pub(in crate::daemon) fn hold_changes_before(
     method: &str,
     params: &str,
-) -> Option<impl FnOnce(&State) -> Vec<Draft> + Send + use<>> {
+) -> Option<impl FnOnce(&State) -> Vec<NewEvent> + Send + use<>> {
     let failed = match method {
         notifications::ERROR | notifications::TURN_COMPLETED => {
             let LastError { thread_id, turn_id, error } = LastError::read(params)?;

@@ -9,7 +9,7 @@ use crate::daemon::events;
 use crate::daemon::recorder::now;
 use crate::journal::{Journal, Known, Limits, OpenFailure};
 use crate::state::snapshot::{self, DaemonFile, Identity, Layout, Loaded, RecentFile, RegistryFile};
-use crate::state::{DaemonState, Draft, Event, State, event_type};
+use crate::state::{DaemonState, Event, NewEvent, State, event_type};
 use crate::storage::{Disk, FolderLock, LockError};
 
 /// Why the daemon cannot use its folders.
@@ -84,7 +84,7 @@ pub(crate) struct Opened {
     pub(crate) state: State,
     pub(crate) journal: Journal,
     /// What the owner should know about it.
-    pub(crate) notices: Vec<Draft>,
+    pub(crate) notices: Vec<NewEvent>,
     /// Damage of the log that was reported in an earlier life.
     pub(crate) known_damage: Vec<(u64, u64)>,
 }
@@ -139,7 +139,7 @@ pub(crate) fn open(config: &Config, folders: &StateDirectories) -> Result<Opened
         true
     };
     journal.log().scan(from, fold).map_err(failed)?;
-    state.caught_up(journal.log().bounds().latest);
+    state.skip_through(journal.log().bounds().latest);
     let daemon_id = match identity {
         Some(_) => None,
         None => last_daemon_id(&journal).map_err(failed)?,
@@ -183,7 +183,7 @@ fn is_foldable(json: &[u8]) -> bool {
 
 struct Loading {
     disk: Disk,
-    notices: Vec<Draft>,
+    notices: Vec<NewEvent>,
 }
 
 impl Loading {

@@ -34,11 +34,11 @@ impl TurnMetrics {
     pub(crate) fn note(&self, state: &State, at: &str, change: &Change) {
         if matches!(change, Change::ChildBackoff { .. }) {
             self.restarts.fetch_add(1, Ordering::Relaxed);
-        } else if let Some(ending) = state.ending(change) {
-            let known = OUTCOMES.iter().position(|outcome| *outcome == ending.status);
+        } else if let Some(end) = state.turn_end(change) {
+            let known = OUTCOMES.iter().position(|outcome| *outcome == end.status);
             let [.., other] = &self.turns;
             let turns = known.and_then(|place| self.turns.get(place)).unwrap_or(other);
-            let began = ending.turn.started_at.as_str();
+            let began = end.turn.started_at.as_str();
             // What ended with the life before was not at work while there was none.
             let before = self.before.as_deref().filter(|before| *before >= began);
             let was_cut = matches!(change, Change::TurnMissing { .. });

@@ -13,7 +13,7 @@ use super::open::{Claim, Claimed, OpenRequests};
 use super::{Asked, Rules, expired, record, resolution, won};
 use crate::codex::rpc::wire::RequestId;
 use crate::config::Settings;
-use crate::state::{Request, RequestStatus, ResolvedBy};
+use crate::state::{ResolvedBy, ServerRequest, ServerRequestStatus};
 
 /// A recorder with one request that waits.
 struct Stage {
@@ -42,7 +42,7 @@ impl Stage {
     }
 
     /// The request as a caller is shown it now.
-    fn shown(&self) -> Arc<Request> {
+    fn shown(&self) -> Arc<ServerRequest> {
         Arc::clone(self.recorder().view().state().requests.get(&self.request_id).unwrap())
     }
 
@@ -99,7 +99,10 @@ async fn what_the_app_server_ends_is_recorded_for_whoever_then_looks() {
             _ => stage.open.ended_with_turn(stage.recorder(), 1, "u"),
         }
         assert!(won(&stage.open, stage.recorder(), &stage.request_id).await.is_none());
-        assert_eq!((stage.shown().status, stage.shown().resolved_by), (RequestStatus::Resolved, Some(by)));
+        assert_eq!(
+            (stage.shown().status, stage.shown().resolved_by),
+            (ServerRequestStatus::Resolved, Some(by))
+        );
         stage.room.recorder.stop().await;
     }
 }

@@ -16,7 +16,7 @@ use crate::codex::protocol::{errors, methods};
 use crate::daemon::sessions::on_thread;
 use crate::daemon::trust::{Loading, TrustWord};
 use crate::daemon::{Daemon, DaemonError, events, read};
-use crate::state::{Phase, Session, SessionMemory, State, Turn};
+use crate::state::{Phase, PrivateSession, Session, State, Turn};
 
 /// How long is waited before a thread is asked for again that somebody else is writing, in turn.
 const LOCKED: [Duration; 3] =
@@ -89,7 +89,7 @@ impl Daemon {
         if self.is_attached(client, &thread_id) {
             return Ok(session);
         }
-        let memory = self.state().memory.sessions.get(session_id).cloned().unwrap_or_default();
+        let memory = self.state().private.sessions.get(session_id).cloned().unwrap_or_default();
         let loading = Loading::Old { thread_id: &thread_id, cwd: session.cwd.as_deref() };
         let (mut params, decision) = self
             .thread_params(client, &memory.settings, memory.trust.map(TrustWord::Answer), loading)
@@ -189,7 +189,7 @@ impl Daemon {
         &self,
         client: &Client,
         session: Arc<Session>,
-        memory: SessionMemory,
+        memory: PrivateSession,
     ) -> Result<Arc<Session>, DaemonError> {
         let (daemon, client) = (self.clone(), client.clone());
         self.run_until_call_timeout(methods::THREAD_START, async move {

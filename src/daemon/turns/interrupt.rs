@@ -307,7 +307,7 @@ impl Daemon {
     }
 
     fn waiting(&self, session_id: &str, queue_id: &str) -> Option<crate::state::QueuedTurn> {
-        self.state().memory.queue(session_id).find(|turn| turn.queue_id == queue_id).cloned()
+        self.state().private.queue(session_id).find(|turn| turn.queue_id == queue_id).cloned()
     }
 
     fn check_that_it_waits(&self, session_id: &str, queue_id: &str) -> Result<(), DaemonError> {

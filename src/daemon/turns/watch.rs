@@ -164,9 +164,9 @@ impl Daemon {
         let open: HashMap<&str, &Arc<Turn>> =
             state.turns.open().map(|turn| (turn.turn_id.as_str(), turn)).collect();
         turns.retain(|turn_id, _| open.contains_key(turn_id.as_str()));
-        let doubtful: HashSet<&String> = state.turns.doubtful().collect();
-        idle.retain(|thread_id, _| doubtful.contains(thread_id));
-        for thread_id in doubtful {
+        let open_in_idle_threads: HashSet<&String> = state.turns.open_in_idle_threads().collect();
+        idle.retain(|thread_id, _| open_in_idle_threads.contains(thread_id));
+        for thread_id in open_in_idle_threads {
             idle.entry(thread_id.clone()).or_insert_with(Instant::now);
         }
         self.shared.activity.keep(&open.values().map(|turn| turn.thread_id.clone()).collect());

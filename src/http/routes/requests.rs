@@ -17,13 +17,13 @@ use crate::http::body::Fields;
 use crate::http::error::ApiError;
 use crate::http::queries::REQUESTS_OF;
 use crate::http::{Handle, response};
-use crate::state::Request;
+use crate::state::ServerRequest;
 
 /// One request.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "OneRequest")]
 pub(in crate::http) struct One {
-    request: Arc<Request>,
+    request: Arc<ServerRequest>,
     /// The fields of the request's body that were ignored, because there are none of these names; absent without any.
     #[serde(skip_serializing_if = "Option::is_none")]
     ignored: Option<Vec<String>>,
@@ -32,7 +32,7 @@ pub(in crate::http) struct One {
 /// The requests: those that wait first.
 #[derive(Serialize, JsonSchema)]
 pub(in crate::http) struct Requests {
-    requests: Vec<Arc<Request>>,
+    requests: Vec<Arc<ServerRequest>>,
 }
 
 /// The requests: those that wait first.

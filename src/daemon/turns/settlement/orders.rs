@@ -111,8 +111,8 @@ impl Model {
         self.seq += 1;
         let change = Change::read(event_type, "", &detail);
         assert_ne!(change, Change::None, "{event_type}");
-        if let Some(ending) = self.state.ending(&change) {
-            self.ends.push((ending.turn.turn_id.clone(), ending.status.to_owned()));
+        if let Some(end) = self.state.turn_end(&change) {
+            self.ends.push((end.turn.turn_id.clone(), end.status.to_owned()));
         }
         let over_before = self.over();
         self.state.apply(self.seq, &format!("T{}", self.seq), &change);

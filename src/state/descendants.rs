@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Change, Request, State};
+use super::{Change, ServerRequest, State};
 use crate::codex::protocol::items::called_sub_agents;
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +66,7 @@ pub struct Root {
 
 impl Change {
     /// Whether it may say of a thread that it descends from another one, so that what follows is about a descendant.
-    pub fn tells_descent(&self) -> bool {
+    pub fn may_add_descendant(&self) -> bool {
         match self {
             Change::ThreadStarted { .. } => true,
             Change::ItemCompleted { thread_id, item, .. } => called_sub_agents(thread_id, item).is_some(),
@@ -161,7 +161,7 @@ impl Descendants {
 
 impl State {
     /// Whether a request is shown with a session: it belongs to it, or to none and to its thread.
-    pub fn shows(&self, session_id: &str, request: &Request) -> bool {
+    pub fn shows(&self, session_id: &str, request: &ServerRequest) -> bool {
         match &request.session_id {
             Some(owner) => owner == session_id,
             None => {

@@ -38,7 +38,7 @@ pub struct QueuedTurn {
 /// What is remembered of one session.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct SessionMemory {
+pub struct PrivateSession {
     /// What the app-server was told when the thread was started, by its own names.
     pub settings: Map<String, Value>,
     /// Turns that wait, the next one first.
@@ -65,7 +65,7 @@ pub struct IdempotencyKey {
 /// What came of a request that may be repeated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Answer {
+pub struct StoredResponse {
     /// The request.
     #[serde(flatten)]
     pub key: IdempotencyKey,
@@ -85,17 +85,17 @@ pub struct Answer {
 /// What is remembered beside the records.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Memory {
+pub struct PrivateState {
     /// By the session's name; a session about which there is nothing to remember is not in it.
-    pub sessions: BTreeMap<String, SessionMemory>,
+    pub sessions: BTreeMap<String, PrivateSession>,
     /// By the caller's word.
-    pub answers: BTreeMap<String, Answer>,
+    pub answers: BTreeMap<String, StoredResponse>,
     /// What was last said with `trust` about a directory, by its path.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub trust_answers: BTreeMap<String, bool>,
 }
 
-impl Memory {
+impl PrivateState {
     /// The turns that wait in a session, the next one first.
     pub fn queue(&self, session_id: &str) -> impl Iterator<Item = &QueuedTurn> {
         self.sessions.get(session_id).into_iter().flat_map(|memory| &memory.queue)
@@ -114,7 +114,7 @@ impl Memory {
         self.trust_answers.insert(directory.to_owned(), trusted);
     }
 
-    pub(super) fn of(&mut self, session_id: &str) -> &mut SessionMemory {
+    pub(super) fn of(&mut self, session_id: &str) -> &mut PrivateSession {
         self.sessions.entry(session_id.to_owned()).or_default()
     }
 
@@ -127,7 +127,7 @@ impl Memory {
     }
 
     /// Remembers what came of a request; forgets what is too old at `at`.
-    pub(super) fn answer(&mut self, at: &str, answer: Answer) {
+    pub(super) fn answer(&mut self, at: &str, answer: StoredResponse) {
         // Times of one form sort like their texts.
         self.answers.retain(|_, known| known.key.expires_at.as_str() > at);
         while self.answers.len() >= ANSWERS {

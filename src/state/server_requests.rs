@@ -15,7 +15,8 @@ const RESOLVED: usize = 500;
 /// Whether a request still waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum RequestStatus {
+#[schemars(rename = "RequestStatus")]
+pub enum ServerRequestStatus {
     /// It waits for an answer.
     Pending,
     /// It is over.
@@ -53,13 +54,14 @@ pub struct RequestPolicy {
 /// A request of the app-server, as clients see it; absent values are written out as `null`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Request {
+#[schemars(rename = "Request")]
+pub struct ServerRequest {
     /// Its name, unique for ever.
     pub request_id: String,
     /// What is asked, in the app-server's words.
     pub method: String,
     /// Whether it still waits.
-    pub status: RequestStatus,
+    pub status: ServerRequestStatus,
     /// The session that started the turn at the root; `null` when none did.
     pub session_id: Option<String>,
     /// The thread.
@@ -122,30 +124,30 @@ pub fn offered_decisions(method: &str, params: &Value) -> Vec<Value> {
 
 /// All requests that are remembered.
 #[derive(Debug, Clone, Default)]
-pub struct Requests {
-    records: BTreeMap<u64, Arc<Request>>,
+pub struct ServerRequests {
+    records: BTreeMap<u64, Arc<ServerRequest>>,
     by_id: HashMap<String, u64>,
     next: u64,
 }
 
-impl Requests {
+impl ServerRequests {
     /// One request by its name.
-    pub fn get(&self, request_id: &str) -> Option<&Arc<Request>> {
+    pub fn get(&self, request_id: &str) -> Option<&Arc<ServerRequest>> {
         self.records.get(self.by_id.get(request_id)?)
     }
 
     /// All requests, oldest first.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<Request>> {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<ServerRequest>> {
         self.records.values()
     }
 
     /// Those that wait, oldest first.
-    pub fn pending(&self) -> impl Iterator<Item = &Arc<Request>> {
-        self.records.values().filter(|request| request.status == RequestStatus::Pending)
+    pub fn pending(&self) -> impl Iterator<Item = &Arc<ServerRequest>> {
+        self.records.values().filter(|request| request.status == ServerRequestStatus::Pending)
     }
 
     /// Adds a request.
-    pub fn insert(&mut self, request: Arc<Request>) {
+    pub fn insert(&mut self, request: Arc<ServerRequest>) {
         let ordinal = match self.by_id.get(&request.request_id) {
             Some(ordinal) => *ordinal,
             None => {
@@ -161,11 +163,11 @@ impl Requests {
     pub(super) fn resolve(&mut self, at: &str, resolution: &Resolution) -> bool {
         let ordinal = self.by_id.get(&resolution.request_id);
         let Some(request) = ordinal.and_then(|ordinal| self.records.get_mut(ordinal)) else { return false };
-        if request.status == RequestStatus::Resolved {
+        if request.status == ServerRequestStatus::Resolved {
             return false;
         }
         let request = Arc::make_mut(request);
-        request.status = RequestStatus::Resolved;
+        request.status = ServerRequestStatus::Resolved;
         request.resolved_at = Some(at.to_owned());
         request.resolved_by = Some(resolution.resolved_by);
         request.decision.clone_from(&resolution.decision);
@@ -176,7 +178,8 @@ impl Requests {
 
     fn forget(&mut self) {
         while self.records.len() > RESOLVED {
-            let oldest = self.records.iter().find(|(_, request)| request.status == RequestStatus::Resolved);
+            let oldest =
+                self.records.iter().find(|(_, request)| request.status == ServerRequestStatus::Resolved);
             let Some((ordinal, request)) = oldest.map(|(ordinal, request)| (*ordinal, Arc::clone(request)))
             else {
                 return;
@@ -187,7 +190,7 @@ impl Requests {
     }
 }
 
-impl PartialEq for Requests {
+impl PartialEq for ServerRequests {
     fn eq(&self, other: &Self) -> bool {
         self.records.values().eq(other.records.values())
     }

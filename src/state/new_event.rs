@@ -31,7 +31,7 @@ impl Level {
 
 /// An event that has not been numbered yet.
 #[derive(Debug, Clone)]
-pub struct Draft {
+pub struct NewEvent {
     /// How much attention it wants.
     pub level: Level,
     /// Its name, such as `turn.accepted`.
@@ -44,14 +44,24 @@ pub struct Draft {
     pub change: Change,
 }
 
-impl Draft {
+impl NewEvent {
     /// An event that changes no record.
-    pub fn note(level: Level, event_type: &'static str, message: impl Into<String>, detail: Value) -> Self {
+    pub fn without_state_change(
+        level: Level,
+        event_type: &'static str,
+        message: impl Into<String>,
+        detail: Value,
+    ) -> Self {
         Self { level, event_type, message: message.into(), detail: text_of(detail), change: Change::None }
     }
 
     /// An event whose change is read from its own detail, so that it cannot differ from what a restart reads.
-    pub fn change(level: Level, event_type: &'static str, message: impl Into<String>, detail: Value) -> Self {
+    pub fn with_state_change(
+        level: Level,
+        event_type: &'static str,
+        message: impl Into<String>,
+        detail: Value,
+    ) -> Self {
         let message = message.into();
         let change = Change::read(event_type, &message, &detail);
         Self { level, event_type, message, detail: text_of(detail), change }

@@ -5,7 +5,7 @@ use crate::codex::protocol::values::{TURN_FAILED, TURN_IN_PROGRESS};
 
 /// The end of a turn.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Ending<'a> {
+pub struct TurnEnd<'a> {
     /// The turn as it was before.
     pub turn: &'a Turn,
     /// How it ended, in the app-server's word.
@@ -16,7 +16,7 @@ impl State {
     /// The end that a change is to a turn of a session when it is applied now; `None` when that turn is over already.
     ///
     /// So each turn ends once, however often it is told of.
-    pub fn ending<'a>(&'a self, change: &'a Change) -> Option<Ending<'a>> {
+    pub fn turn_end<'a>(&'a self, change: &'a Change) -> Option<TurnEnd<'a>> {
         let (thread_id, turn_id) = self.turn_of_change(change)?;
         let turn = self.turns.get(&thread_id, &turn_id)?;
         let status = match change {
@@ -24,6 +24,6 @@ impl State {
             Change::TurnMissing { .. } => TURN_FAILED,
             _ => return None,
         };
-        (!turn.is_over() && status != TURN_IN_PROGRESS).then_some(Ending { turn, status })
+        (!turn.is_over() && status != TURN_IN_PROGRESS).then_some(TurnEnd { turn, status })
     }
 }
