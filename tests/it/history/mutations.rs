@@ -1,6 +1,6 @@
 //! The tests on trial: codexd is broken on purpose, in one place at a time, and each time a test must notice.
 //!
-//! `CODEXD_MUTATED` names a codexd that was built with the feature `mutations`; see `docs/architecture.md`.
+//! `CODEXD_MUTATED` names a codexd that was built with the feature `mutations`; see `docs/testing.md`.
 
 use std::path::PathBuf;
 

@@ -28,7 +28,7 @@ const DEATHS: u64 = 2;
 /// A turn that was acknowledged: its session and its name.
 type Acknowledged = (String, String);
 
-/// `CODEXD_SUPERVISION_KILLS=200` makes it the long one; see `docs/architecture.md`.
+/// `CODEXD_SUPERVISION_KILLS=200` makes it the long one; see `docs/testing.md`.
 #[tokio::test]
 async fn every_turn_ends_and_every_session_goes_on_whoever_is_killed() {
     let kills = repetitions("CODEXD_SUPERVISION_KILLS", "kills", SHORT_KILLS, KILLS);
