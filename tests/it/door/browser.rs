@@ -18,6 +18,7 @@ use self::chromium::Chromium;
 use self::control::{Control, PERMIT, SECRET};
 use self::guarded::Guarded;
 use self::pages::{ELSEWHERE, Page, Pages, Seen};
+use crate::support::skip::runs_long;
 
 /// The kind of page that has no origin.
 const SANDBOXED: &str = "sandboxed";
@@ -38,6 +39,9 @@ struct Visit {
 
 #[tokio::test]
 async fn a_foreign_page_gets_nothing() {
+    if !runs_long() {
+        return;
+    }
     let Some(program) = chromium::find_or_skip("attacks from foreign pages") else { return };
     let pages = Pages::start().await;
     let control = Control::start().await;

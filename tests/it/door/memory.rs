@@ -8,6 +8,7 @@ use super::tables::{WireAnswer, assert_all_good, first_answer};
 use crate::api::{TURN, ready, session, start};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, post};
+use crate::support::skip::runs_long;
 use crate::support::websocket::EventStream;
 
 /// How long a message over a WebSocket may be.
@@ -63,6 +64,9 @@ fn monsters(own: &str) -> Vec<Row> {
 
 #[tokio::test]
 async fn nothing_that_is_too_much_costs_memory() {
+    if !runs_long() {
+        return;
+    }
     let daemon = start().await;
     ready(&daemon).await;
     let session_id = session(&daemon).await;

@@ -11,6 +11,7 @@ use super::mounts::{Mount, or_skip};
 use crate::api::{SESSIONS, ask_turn, create, ended, idle, session, text, turn};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get, post};
+use crate::support::skip::runs_long;
 use crate::support::wait::wait_until_async;
 use crate::support::websocket::EventStream;
 
@@ -112,6 +113,9 @@ async fn a_full_disk_stops_promises_alone_and_nothing_is_lost_when_there_is_room
 
 #[tokio::test]
 async fn what_a_full_disk_and_the_memory_could_not_keep_is_named_exactly() {
+    if !runs_long() {
+        return;
+    }
     let Some(mount) = or_skip("a full disk for long", Mount::memory(24 * 1024)) else { return };
     let mut daemon = builder(&mount).start().await;
     let busy = session(&daemon).await;

@@ -10,6 +10,7 @@ use crate::support::daemon::{Daemon, codexd};
 use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Target, get, get_text, post};
 use crate::support::model::MockModel;
+use crate::support::skip::runs_long;
 use crate::support::wait::wait_until_async;
 use crate::support::websocket::EventStream;
 
@@ -233,6 +234,9 @@ async fn a_configuration_that_is_refused_is_quoted_everywhere_and_tried_again_wh
 
 #[tokio::test]
 async fn a_configuration_that_is_passed_over_is_told_of_and_read_again_when_it_changes() {
+    if !runs_long() {
+        return;
+    }
     for version in versions() {
         let model = MockModel::start();
         let home = CodexHome::new(&model);

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::Stage;
 use super::sessions::{events_of, rollout, submit_with};
 use crate::support::http::{get, post, request};
+use crate::support::skip::runs_long;
 use crate::support::wait::wait_until_async;
 
 /// A session whose turn hangs and behind which these turns wait.
@@ -56,6 +57,9 @@ fn asked(stage: &Stage, word: &str) -> usize {
 
 #[tokio::test]
 async fn sessions_outlive_a_start_with_an_empty_home_and_lose_no_turn() {
+    if !runs_long() {
+        return;
+    }
     let mut stage = Stage::start().await;
     let mut sessions = Vec::new();
     for _ in 0..3 {

@@ -17,7 +17,7 @@ use crate::support::codex::{CodexHome, DEFAULT_VERSION, codex_version, versions}
 use crate::support::daemon::Daemon;
 use crate::support::http::request;
 use crate::support::model::MockModel;
-use crate::support::skip::skip;
+use crate::support::skip::{runs_long, skip};
 use crate::support::wait::{wait_until, wait_until_async};
 
 /// A command that would go on for long, and the same that does not end by itself when it is asked to.
@@ -148,6 +148,9 @@ async fn a_directory_that_was_empty_is_empty_after_an_interrupt_and_a_close() {
 
 #[tokio::test]
 async fn an_interrupt_leaves_the_commands_of_another_session_alone() {
+    if !runs_long() {
+        return;
+    }
     let version = DEFAULT_VERSION;
     if !can_use_the_sandbox("real::sandbox: two sessions", version) {
         return;
@@ -190,6 +193,9 @@ async fn a_directory_that_was_empty_is_empty_after_a_stop() {
 
 #[tokio::test]
 async fn a_directory_that_was_empty_is_empty_after_a_sigkill_of_the_app_server() {
+    if !runs_long() {
+        return;
+    }
     for version in versions() {
         if !can_use_the_sandbox("real::sandbox: SIGKILL of the app-server", version) {
             continue;
@@ -211,6 +217,9 @@ async fn a_directory_that_was_empty_is_empty_after_a_sigkill_of_the_app_server()
 
 #[tokio::test]
 async fn a_directory_that_was_empty_is_empty_after_a_sigkill_of_codexd() {
+    if !runs_long() {
+        return;
+    }
     for version in versions() {
         if !can_use_the_sandbox("real::sandbox: SIGKILL of codexd", version) {
             continue;

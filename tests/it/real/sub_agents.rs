@@ -10,6 +10,7 @@ use crate::support::codex::{CodexHome, versions};
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
 use crate::support::model::MockModel;
+use crate::support::skip::runs_long;
 use crate::support::websocket::EventStream;
 
 /// Spawns a sub-agent whose command has to be approved; the turn that does so ends before.
@@ -102,6 +103,9 @@ async fn the_rules_of_the_session_hold_for_its_sub_agents() {
 
 #[tokio::test]
 async fn an_interrupt_and_a_close_reach_the_sub_agents() {
+    if !runs_long() {
+        return;
+    }
     for version in versions() {
         let mut stage = stage(version).await;
         for (prompt, closes) in
@@ -136,6 +140,9 @@ async fn an_interrupt_and_a_close_reach_the_sub_agents() {
 
 #[tokio::test]
 async fn sub_agents_are_known_after_a_restart() {
+    if !runs_long() {
+        return;
+    }
     for lost in ["", "session-registry.json"] {
         let mut stage = stage("0.171.0").await;
         let session = stage.session(&asking(json!({}))).await;

@@ -12,6 +12,7 @@ use crate::support::codex::{CodexHome, DEFAULT_VERSION, versions};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get, post};
 use crate::support::model::MockModel;
+use crate::support::skip::runs_long;
 use crate::support::terminal::Terminal;
 use crate::support::wait::wait_until;
 
@@ -161,6 +162,9 @@ async fn a_fresh_directory_runs_nothing_whatever_the_sandbox_and_the_approval_po
 
 #[tokio::test]
 async fn a_fresh_directory_runs_nothing_under_whatever_name_it_is_given() {
+    if !runs_long() {
+        return;
+    }
     for version in versions() {
         let stage = Stage::start(version, "").await;
         let workspace = stage.home.workspace();
@@ -197,6 +201,9 @@ async fn a_fresh_directory_runs_nothing_under_whatever_name_it_is_given() {
 
 #[tokio::test]
 async fn sandbox_and_approvals_are_what_they_would_have_been() {
+    if !runs_long() {
+        return;
+    }
     for version in versions() {
         for (settings, sandbox, policy) in [
             ("", "readOnly", "on-request"),
@@ -249,6 +256,9 @@ fn settings_of(home: &CodexHome) -> (String, String) {
 
 #[tokio::test]
 async fn what_the_user_has_decided_holds() {
+    if !runs_long() {
+        return;
+    }
     for version in versions() {
         for level in ["trusted", "untrusted"] {
             let stage = Stage::start_with(version, |workspace| {
@@ -383,6 +393,9 @@ impl Stage {
 
 #[tokio::test]
 async fn a_terminal_is_asked_once_for_each_directory() {
+    if !runs_long() {
+        return;
+    }
     for version in versions() {
         let stage = Stage::start(version, "").await;
         let project = Project::in_workspace(&stage.home, "first");

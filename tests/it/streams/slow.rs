@@ -9,6 +9,7 @@ use super::{connect, cursor, ends, epoch, events_path, number, seq};
 use crate::api::{idle, session, turn};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
+use crate::support::skip::runs_long;
 use crate::support::wait::{DEADLINE, wait_until_async};
 use crate::support::websocket::EventStream;
 
@@ -36,8 +37,8 @@ async fn a_client_that_takes_nothing_is_told_so_and_goes_on_at_its_cursor() {
     let session_id = session(&daemon).await;
     let mut deaf = EventStream::connect_with_room(&daemon, &events_path(""), LITTLE).await;
     let at = cursor(&deaf.hello().await);
-    // More than 20 MB, far more than the buffers of the two sockets take.
-    let turn_id = turn(&daemon, &session_id, "deltas=2000 chars=10000").await;
+    // More than 12 MB, far more than the buffers of the two sockets take.
+    let turn_id = turn(&daemon, &session_id, "deltas=1200 chars=10000").await;
     idle(&daemon, &session_id).await;
     // From then on the close frame is kept for the client for another 4 s.
     wait_until_async("the stream to be closed", async || {
@@ -46,7 +47,7 @@ async fn a_client_that_takes_nothing_is_told_so_and_goes_on_at_its_cursor() {
     .await;
     let (mut seen, code) = deaf.rest().await;
     assert_eq!(code, TOO_SLOW);
-    assert!(seen.len() < 2000, "all of it was read");
+    assert!(seen.len() < 1200, "all of it was read");
     let last = seen.last().map_or(number(&at), seq);
     let (mut again, _) = connect(&daemon, &format!("after={}-{last}", epoch(&at))).await;
     seen.extend(again.collect_until("the end of the turn", |event| ends(event, &turn_id)).await);
@@ -61,7 +62,7 @@ async fn a_client_that_never_reads_again_is_let_go() {
     let mut deaf = EventStream::connect_with_room(&daemon, &events_path(""), LITTLE).await;
     deaf.hello().await;
     clients_are(&daemon, 1).await;
-    turn(&daemon, &session_id, "deltas=2000 chars=10000").await;
+    turn(&daemon, &session_id, "deltas=1200 chars=10000").await;
     clients_are(&daemon, 0).await;
 }
 
@@ -76,7 +77,7 @@ async fn a_client_of_server_sent_events_that_never_reads_again_is_let_go() {
         daemon.authority()
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    let turn_id = turn(&daemon, &session_id, "deltas=2000 chars=10000").await;
+    let turn_id = turn(&daemon, &session_id, "deltas=1200 chars=10000").await;
     idle(&daemon, &session_id).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     // What is still in the buffers comes, and then the end, not the rest.
@@ -89,12 +90,15 @@ async fn a_client_of_server_sent_events_that_never_reads_again_is_let_go() {
 
 #[tokio::test]
 async fn a_client_that_reads_slowly_but_reads_is_not_slow() {
+    if !runs_long() {
+        return;
+    }
     let daemon = daemon_with(&["--client-timeout", "10", "--ping-interval", "3"]).await;
     let session_id = session(&daemon).await;
     // Its socket holds as much as it reads in several seconds, and a ping stands behind all of that.
     let mut slow = EventStream::connect_with_room(&daemon, &events_path(""), 192 * 1024).await;
     let at = number(&cursor(&slow.hello().await));
-    let turn_id = turn(&daemon, &session_id, "deltas=2000 chars=10000").await;
+    let turn_id = turn(&daemon, &session_id, "deltas=1200 chars=10000").await;
     let began = Instant::now();
     let mut seen = Vec::new();
     // Several times as long as a client may take nothing, and as it may leave a ping unanswered.

@@ -16,7 +16,7 @@ async fn whatever_it_dies_of_another_takes_its_place() {
         ("crash=101", json!(101), Value::Null),
         ("abort", Value::Null, json!("SIGABRT")),
         ("kill", Value::Null, json!("SIGKILL")),
-        ("stderr-flood=3000000 crash=2", json!(2), Value::Null),
+        ("stderr-flood=300000 crash=2", json!(2), Value::Null),
         ("spawn-background=300 spawn-double=300 spawn-double=300 kill", Value::Null, json!("SIGKILL")),
     ] {
         let daemon = start().await;
