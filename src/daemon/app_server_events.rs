@@ -17,7 +17,7 @@ use crate::config::{ChildStrategy, Config};
 use crate::daemon::codex_health::Codex;
 use crate::daemon::events;
 use crate::daemon::queue::held::hold_changes_before;
-use crate::daemon::server_requests::{Asked, OpenRequests, Rules};
+use crate::daemon::server_requests::{FollowUp, OpenRequests, RequestDefaults};
 use crate::daemon::skipped_items::{SkippedItem, SkippedItems};
 use crate::daemon::turns::submission::Submissions;
 use crate::daemon::turns::watch::Activity;
@@ -27,7 +27,7 @@ use notification_events::notification;
 
 /// What takes note of something heard besides the recorder.
 #[derive(Clone)]
-pub(crate) struct Notes {
+pub(crate) struct Observers {
     pub(crate) activity: Arc<Activity>,
     pub(crate) open: Arc<OpenRequests>,
     pub(crate) submissions: Arc<Submissions>,
@@ -36,10 +36,10 @@ pub(crate) struct Notes {
 }
 
 /// Turns what one part of one generation says into inputs of the recorder.
-pub(crate) struct Hearing {
+pub(crate) struct EventHandler {
     config: Arc<Config>,
     recorder: Recorder,
-    asked: mpsc::UnboundedSender<Asked>,
+    follow_ups: mpsc::UnboundedSender<FollowUp>,
     generation: u64,
     activity: Arc<Activity>,
     open: Arc<OpenRequests>,
@@ -47,36 +47,36 @@ pub(crate) struct Hearing {
     skipped_items: Arc<SkippedItems>,
     codex: Arc<Codex>,
     /// The thread that spoke last, and when that was noted.
-    speaker: Option<(String, Instant)>,
+    active_thread: Option<(String, Instant)>,
     new_events: Vec<NewEvent>,
     /// Of the stderr, which comes in pieces.
     escapes: EscapeFilter,
 }
 
 /// How often it is noted that a thread speaks, so that a flood of its words costs nothing.
-const NOTE: Duration = Duration::from_millis(250);
+const ACTIVITY_INTERVAL: Duration = Duration::from_millis(250);
 
-impl Hearing {
+impl EventHandler {
     pub(crate) fn new(
         config: Arc<Config>,
         recorder: Recorder,
-        asked: mpsc::UnboundedSender<Asked>,
-        notes: Notes,
+        follow_ups: mpsc::UnboundedSender<FollowUp>,
+        observers: Observers,
         generation: u64,
     ) -> Self {
-        let Notes { activity, open, submissions, skipped_items, codex } = notes;
-        let (speaker, new_events, escapes) = (None, Vec::new(), EscapeFilter::default());
+        let Observers { activity, open, submissions, skipped_items, codex } = observers;
+        let (active_thread, new_events, escapes) = (None, Vec::new(), EscapeFilter::default());
         Self {
             config,
             recorder,
-            asked,
+            follow_ups,
             generation,
             activity,
             open,
             submissions,
             skipped_items,
             codex,
-            speaker,
+            active_thread,
             new_events,
             escapes,
         }
@@ -100,7 +100,7 @@ impl Hearing {
     }
 
     /// The user's item may name the turn of a submission whose answer did not come, which is accepted here then.
-    fn hear_item(&mut self, params: &str) {
+    fn accept_submission_of_item(&mut self, params: &str) {
         if let Some((submission, turn_id)) = self.submissions.of_item(params) {
             self.flush();
             submission.accept(&self.recorder, &turn_id, None);
@@ -108,23 +108,23 @@ impl Hearing {
     }
 
     /// Takes in a request.
-    fn ask(&mut self, id: RequestId, method: &str, params: Value) {
-        let rules = Rules {
+    fn open_request(&mut self, id: RequestId, method: &str, params: Value) {
+        let defaults = RequestDefaults {
             timeout: self.config.limits.request_timeout,
-            others_answer: self.config.server.strategy == ChildStrategy::External,
+            has_other_clients: self.config.server.strategy == ChildStrategy::External,
         };
-        let asked = self.open.hear(&self.recorder, self.generation, id, method, params, rules);
+        let follow_up = self.open.open(&self.recorder, self.generation, id, method, params, defaults);
         // The daemon is stopping when nobody takes it; the app-server is told by its end.
-        let _ = self.asked.send(asked);
+        let _ = self.follow_ups.send(follow_up);
     }
 
     /// A message was too long to be kept: what it was is told, and what can be made good is.
-    fn skipped(&mut self, bytes: usize, cap: usize, outline: &Outline) {
+    fn handle_skipped(&mut self, bytes: usize, cap: usize, outline: &Outline) {
         let method = outline.method.as_deref();
         // Another client of an app-server that is not ours may have heard all of it, and is asked too.
-        let is_left =
+        let is_left_to_others =
             self.config.server.strategy == ChildStrategy::External && method.is_some_and(is_answerable);
-        let is_refused = method.is_some() && outline.id.is_some() && !is_left;
+        let is_refused = method.is_some() && outline.id.is_some() && !is_left_to_others;
         self.new_events.push(events::message_skipped(bytes, cap, outline, is_refused));
         let Some(method) = outline.method.as_deref() else { return };
         if let Some(thread_id) = &outline.thread_id {
@@ -132,17 +132,17 @@ impl Hearing {
         }
         if let Some(id) = outline.id.clone() {
             self.flush();
-            if is_left {
+            if is_left_to_others {
                 let known = json!({
                     "threadId": outline.thread_id, "turnId": outline.turn_id, "itemId": outline.item_id,
                     SKIPPED_BYTES: bytes,
                 });
-                return self.ask(id, method, known);
+                return self.open_request(id, method, known);
             }
             let generation = self.generation;
             let message = format!("{method} is {bytes} bytes long, and codexd takes {cap} (--line-cap)");
             let error = RpcError { code: errors::INVALID_REQUEST, message };
-            let _ = self.asked.send(Asked::Refused { generation, id, error });
+            let _ = self.follow_ups.send(FollowUp::RefuseRequest { generation, id, error });
             return;
         }
         let (Some(thread_id), Some(turn_id)) = (&outline.thread_id, &outline.turn_id) else { return };
@@ -151,7 +151,7 @@ impl Hearing {
                 let item = SkippedItem { id: outline.item_id.clone(), kind: outline.item_type.clone() };
                 if self.skipped_items.note(turn_id, item) {
                     let (thread_id, turn_id) = (thread_id.clone(), turn_id.clone());
-                    let _ = self.asked.send(Asked::Missed { thread_id, turn_id });
+                    let _ = self.follow_ups.send(FollowUp::ReadSkippedItems { thread_id, turn_id });
                 }
             }
             (notifications::TURN_COMPLETED, Some(status)) => {
@@ -165,8 +165,10 @@ impl Hearing {
     }
 
     /// Tells of an MCP server that did not start.
-    fn note_mcp_server(&mut self, params: &str) {
-        let Some((thread_id, server)) = self.codex.mcp_servers.heard(self.generation, params) else { return };
+    fn record_mcp_server_failure(&mut self, params: &str) {
+        let Some((thread_id, server)) = self.codex.mcp_servers.handle_status(self.generation, params) else {
+            return;
+        };
         self.flush();
         self.recorder.send(Input::Build(Box::new(move |state| {
             // None is known as long as the answer to `thread/start` is not here.
@@ -176,13 +178,15 @@ impl Hearing {
         })));
     }
 
-    /// Notes that a thread said something.
-    fn note_speaker(&mut self, params: &str) {
+    /// Observers that a thread said something.
+    fn note_activity(&mut self, params: &str) {
         let Some(thread_id) = notifications::thread_in_text(params) else { return };
-        let is_noted = |(speaker, at): &(String, Instant)| speaker == thread_id && at.elapsed() < NOTE;
-        if !self.speaker.as_ref().is_some_and(is_noted) {
+        let is_known = |(active_thread, at): &(String, Instant)| {
+            active_thread == thread_id && at.elapsed() < ACTIVITY_INTERVAL
+        };
+        if !self.active_thread.as_ref().is_some_and(is_known) {
             self.activity.note(thread_id);
-            self.speaker = Some((thread_id.to_owned(), Instant::now()));
+            self.active_thread = Some((thread_id.to_owned(), Instant::now()));
         }
     }
 
@@ -192,32 +196,32 @@ impl Hearing {
     }
 }
 
-impl Listener for Hearing {
+impl Listener for EventHandler {
     fn hear(&mut self, heard: Heard<'_>) {
         let endpoint = || self.config.server.endpoint.to_string();
         let event = match heard {
             Heard::Notification { method, params } => {
-                self.note_speaker(params);
-                self.codex.heard(self.generation, method, params);
+                self.note_activity(params);
+                self.codex.handle_notification(self.generation, method, params);
                 if matches!(method, notifications::ITEM_STARTED | notifications::ITEM_COMPLETED) {
-                    self.hear_item(params);
+                    self.accept_submission_of_item(params);
                 }
                 if let Some(build) = hold_changes_before(method, params) {
                     self.send(Input::Build(Box::new(build)));
                 }
                 self.new_events.push(notification(method, params));
                 if method == notifications::MCP_SERVER_STATUS_UPDATED {
-                    self.note_mcp_server(params);
+                    self.record_mcp_server_failure(params);
                 }
                 return self.end_requests(method, params);
             }
             Heard::Request { id, method, params } => {
-                self.note_speaker(params);
+                self.note_activity(params);
                 self.flush();
                 let params = serde_json::from_str(params).unwrap_or(Value::Null);
-                return self.ask(id.to_owned(), method, params);
+                return self.open_request(id.to_owned(), method, params);
             }
-            Heard::Skipped { bytes, cap, outline } => return self.skipped(bytes, cap, outline),
+            Heard::Skipped { bytes, cap, outline } => return self.handle_skipped(bytes, cap, outline),
             Heard::Stdout(bytes) => return self.send(Input::Output(Stream::Stdout, bytes)),
             Heard::Stderr(bytes) => {
                 let text = self.escapes.strip(&String::from_utf8_lossy(&bytes));

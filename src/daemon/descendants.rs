@@ -34,7 +34,7 @@ fn running(state: &State, thread_id: &str, scope: &DescendantScope) -> Vec<(Stri
             let mut running = state.descendants.running(thread_id, None);
             if state.sessions.active_in_thread(thread_id).any(|other| other.session_id != *session_id) {
                 running.retain(|(thread_id, turn_id)| {
-                    state.decider(thread_id, Some(turn_id)) == Some(session_id.as_str())
+                    state.deciding_session(thread_id, Some(turn_id)) == Some(session_id.as_str())
                 });
             }
             running

@@ -13,7 +13,7 @@ use crate::codex::protocol::notifications::McpServerStatus;
 use crate::codex::redact;
 
 /// How many threads are remembered at most.
-const THREADS: usize = 1000;
+const MAX_THREADS: usize = 1000;
 
 /// An MCP server that did not start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -37,7 +37,7 @@ pub(super) struct FailedMcpServers {
 impl FailedMcpServers {
     /// Takes note of a `mcpServer/startupStatus/updated`; returns the thread and the server when that says that it
     /// failed.
-    pub(super) fn heard(&self, generation: u64, params: &str) -> Option<(String, FailedMcpServer)> {
+    pub(super) fn handle_status(&self, generation: u64, params: &str) -> Option<(String, FailedMcpServer)> {
         let status = McpServerStatus::read(params)?;
         let is_failed = status.is_failed();
         let McpServerStatus { thread_id, name, error, .. } = status;
@@ -54,7 +54,7 @@ impl FailedMcpServers {
             return None;
         }
         let error = redact(error.as_deref().unwrap_or("it did not say why"));
-        if threads.len() < THREADS || threads.contains_key(&thread_id) {
+        if threads.len() < MAX_THREADS || threads.contains_key(&thread_id) {
             threads.entry(thread_id.clone()).or_default().insert(name.clone(), error.clone());
         }
         Some((thread_id, FailedMcpServer { name, error }))
@@ -79,21 +79,21 @@ mod tests {
     #[test]
     fn one_that_starts_after_all_is_forgotten() {
         let servers = FailedMcpServers::default();
-        let heard = |generation, name: &str, status: &str, error: Option<&str>| {
+        let handle = |generation, name: &str, status: &str, error: Option<&str>| {
             let params = json!({ "threadId": "t", "name": name, "status": status, "error": error });
-            servers.heard(generation, &params.to_string())
+            servers.handle_status(generation, &params.to_string())
         };
-        assert_eq!(heard(1, "a", "starting", None), None);
+        assert_eq!(handle(1, "a", "starting", None), None);
         let failed = FailedMcpServer { name: "a".to_owned(), error: "no key sk-***".to_owned() };
         assert_eq!(
-            heard(1, "a", "failed", Some("no key sk-abcdefghijk")),
+            handle(1, "a", "failed", Some("no key sk-abcdefghijk")),
             Some(("t".to_owned(), failed.clone()))
         );
         assert_eq!((servers.of(Some("t")), servers.of(Some("u"))), (vec![failed], Vec::new()));
-        assert_eq!(heard(1, "a", "ready", None), None);
+        assert_eq!(handle(1, "a", "ready", None), None);
         assert_eq!(servers.of(Some("t")), []);
-        heard(1, "a", "failed", None);
-        heard(2, "b", "starting", None);
+        handle(1, "a", "failed", None);
+        handle(2, "b", "starting", None);
         assert_eq!(servers.of(Some("t")), []);
     }
 }

@@ -46,7 +46,7 @@ use crate::config::{ChildStrategy, Config};
 use crate::journal::{Bounds, Subscription};
 use crate::state::State;
 use app_server_calls::read;
-use app_server_events::{Hearing, Notes};
+use app_server_events::{EventHandler, Observers};
 use codex_health::Codex;
 use panics::Panicked;
 use recorder::{Input, Recorder};
@@ -54,7 +54,7 @@ use server_requests::OpenRequests;
 use skipped_items::SkippedItems;
 use turns::submission::Submissions;
 use turns::watch::Activity;
-use unsupported_methods::MissingMethods;
+use unsupported_methods::UnsupportedMethods;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use crate::daemon::app_server_process::ChildFile;
@@ -71,7 +71,7 @@ pub use recorder::recovery::{OpenError, StateDirectories};
 pub use server_requests::RequestAnswer;
 pub use sessions::CreateSession;
 pub use status::{Readiness, SessionView, SnapshotView};
-pub use trust::TrustWord;
+pub use trust::TrustChoice;
 pub use turns::interrupt::Interrupted;
 pub use turns::{SubmitTurn, TurnAccepted, WhenBusy};
 
@@ -133,7 +133,7 @@ struct Shared {
     /// The threads that the app-server of this generation knows.
     attached: Mutex<(u64, HashSet<String>)>,
     activity: Arc<Activity>,
-    missing: MissingMethods,
+    unsupported_methods: UnsupportedMethods,
     open_requests: Arc<OpenRequests>,
     submissions: Arc<Submissions>,
     skipped_items: Arc<SkippedItems>,
@@ -172,7 +172,7 @@ impl Daemon {
         if let Some(external) = events::child_external(&config) {
             recorder.record(external);
         }
-        let (asked, questions) = mpsc::unbounded_channel();
+        let (follow_ups, queued_follow_ups) = mpsc::unbounded_channel();
         let pace = watch::Sender::new(StopPace::Run);
         let activity = Arc::new(Activity::default());
         let open_requests = Arc::new(OpenRequests::default());
@@ -183,7 +183,7 @@ impl Daemon {
             let (config, recorder) = (Arc::clone(&config), recorder.clone());
             let listener = {
                 let (config, recorder) = (Arc::clone(&config), recorder.clone());
-                let notes = Notes {
+                let observers = Observers {
                     activity: Arc::clone(&activity),
                     open: Arc::clone(&open_requests),
                     submissions: Arc::clone(&submissions),
@@ -191,8 +191,9 @@ impl Daemon {
                     codex: Arc::clone(&codex),
                 };
                 move |generation| {
-                    let (config, recorder, asked) = (Arc::clone(&config), recorder.clone(), asked.clone());
-                    Hearing::new(config, recorder, asked, notes.clone(), generation)
+                    let (config, recorder, follow_ups) =
+                        (Arc::clone(&config), recorder.clone(), follow_ups.clone());
+                    EventHandler::new(config, recorder, follow_ups, observers.clone(), generation)
                 }
             };
             let plan = app_server_process::plan(
@@ -216,7 +217,7 @@ impl Daemon {
                 locks: Mutex::default(),
                 attached: Mutex::default(),
                 activity,
-                missing: MissingMethods::default(),
+                unsupported_methods: UnsupportedMethods::default(),
                 open_requests,
                 submissions,
                 skipped_items,
@@ -226,7 +227,7 @@ impl Daemon {
             }),
         };
         tokio::spawn(daemon.clone().watch_turns());
-        tokio::spawn(daemon.clone().attend_requests(questions));
+        tokio::spawn(daemon.clone().run_follow_ups(queued_follow_ups));
         tokio::spawn(daemon.clone().watch_codex());
         Ok(daemon)
     }
@@ -333,10 +334,9 @@ impl Daemon {
         let state = self.state();
         let open = state.turns.open().filter(|turn| turn.started_by.is_some() || !is_external);
         let open = open.map(|turn| (turn.thread_id.clone(), turn.turn_id.clone()));
-        let of_sub_agents = state
-            .descendants
-            .all_running()
-            .filter(|(thread_id, turn_id)| !is_external || state.decider(thread_id, Some(turn_id)).is_some());
+        let of_sub_agents = state.descendants.all_running().filter(|(thread_id, turn_id)| {
+            !is_external || state.deciding_session(thread_id, Some(turn_id)).is_some()
+        });
         let of_sub_agents =
             of_sub_agents.map(|(thread_id, turn_id)| (thread_id.to_owned(), turn_id.to_owned()));
         open.chain(of_sub_agents).collect()
@@ -395,7 +395,7 @@ impl Daemon {
         if self.shared.stopping.is_cancelled() {
             return Err(DaemonError::ShuttingDown);
         }
-        // Asked before the app-server is: what it did could not be promised.
+        // FollowUp before the app-server is: what it did could not be promised.
         if let Some(error) = self.shared.recorder.view().storage_error() {
             return Err(DaemonError::Storage(error));
         }

@@ -27,29 +27,29 @@ use crate::state::{Resolution, ResolvedBy, ServerRequest, ServerRequestStatus, S
 use crate::time;
 
 pub(super) use crate::daemon::server_requests::open::OpenRequests;
-use crate::daemon::server_requests::open::{Claim, Claimed, Open};
+use crate::daemon::server_requests::open::{Claim, ClaimResult, OpenRequest};
 
 /// A request as it was heard.
 #[derive(Debug)]
-pub(super) enum Asked {
+pub(super) enum FollowUp {
     /// Somebody may answer it.
-    Answerable {
+    WatchRequest {
         /// Its name.
         request_id: String,
     },
     /// Nobody can, so it is refused at once.
-    Refused { generation: u64, id: RequestId, error: RpcError },
+    RefuseRequest { generation: u64, id: RequestId, error: RpcError },
     /// It is no request: an item of a turn was not heard, and is to be read.
-    Missed { thread_id: String, turn_id: String },
+    ReadSkippedItems { thread_id: String, turn_id: String },
 }
 
-/// How long a request waits that has no session with rules of its own.
+/// How long a request waits that has no session with defaults of its own.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Rules {
+pub(super) struct RequestDefaults {
     /// How long it waits for an answer.
     pub(super) timeout: Duration,
     /// Whether the app-server has other clients; a request about a turn that no session started is theirs.
-    pub(super) others_answer: bool,
+    pub(super) has_other_clients: bool,
 }
 
 /// What a client answers.
@@ -63,19 +63,19 @@ pub enum RequestAnswer {
 
 impl OpenRequests {
     /// Takes a request in as it is heard; the event that announces it stands where it was heard.
-    pub(super) fn hear(
+    pub(super) fn open(
         &self,
         recorder: &Recorder,
         generation: u64,
         id: RequestId,
         method: &str,
         params: Value,
-        rules: Rules,
-    ) -> Asked {
+        defaults: RequestDefaults,
+    ) -> FollowUp {
         if !is_answerable(method) {
             recorder.record(events::request_refused(method, &params));
             let message = format!("codexd cannot answer {method}");
-            return Asked::Refused {
+            return FollowUp::RefuseRequest {
                 generation,
                 id,
                 error: RpcError { code: errors::METHOD_NOT_FOUND, message },
@@ -102,17 +102,17 @@ impl OpenRequests {
             decision: None,
             reason: None,
         };
-        let open = Open { generation, id, turn_id: request.turn_id.clone() };
+        let open = OpenRequest { generation, id, turn_id: request.turn_id.clone() };
         self.insert(request_id.clone(), open);
         recorder.send(Input::Build(Box::new(move |state| {
-            let decider = place(state, &mut request);
-            let own = decider.and_then(|session_id| state.private.sessions.get(session_id));
+            let deciding_session = assign_session(state, &mut request);
+            let own = deciding_session.and_then(|session_id| state.private.sessions.get(session_id));
             let own = own.and_then(|memory| memory.requests.timeout_seconds).map(Duration::from_secs);
-            let is_left = rules.others_answer && decider.is_none();
-            request.expires_at = (!is_left).then(|| in_time(own.unwrap_or(rules.timeout)));
+            let is_left_to_others = defaults.has_other_clients && deciding_session.is_none();
+            request.expires_at = (!is_left_to_others).then(|| in_time(own.unwrap_or(defaults.timeout)));
             vec![events::request_opened(&request)]
         })));
-        Asked::Answerable { request_id }
+        FollowUp::WatchRequest { request_id }
     }
 }
 
@@ -128,13 +128,17 @@ fn resolution(
 /// The right to end a request; `None` when its end is recorded.
 ///
 /// While another caller ends it, this waits for the record, so that whoever comes second can be told what was decided.
-async fn won(open_requests: &Arc<OpenRequests>, recorder: &Recorder, request_id: &str) -> Option<Claim> {
+async fn claim_or_wait(
+    open_requests: &Arc<OpenRequests>,
+    recorder: &Recorder,
+    request_id: &str,
+) -> Option<Claim> {
     loop {
         match open_requests.claim(request_id) {
-            Claimed::Won(claim) => return Some(claim),
+            ClaimResult::Claimed(claim) => return Some(claim),
             // Nothing is ever sent; an error says that the other caller is done.
-            Claimed::Lost(mut over) => drop(over.changed().await),
-            Claimed::Over => {
+            ClaimResult::ClaimedByOther(mut over) => drop(over.changed().await),
+            ClaimResult::Resolved => {
                 recorder.caught_up().await;
                 return None;
             }
@@ -144,20 +148,20 @@ async fn won(open_requests: &Arc<OpenRequests>, recorder: &Recorder, request_id:
 
 /// Writes into a request where it belongs: to the session that started the turn at the root, which is returned, and to
 /// none when no session did.
-fn place<'a>(state: &'a State, request: &mut ServerRequest) -> Option<&'a str> {
+fn assign_session<'a>(state: &'a State, request: &mut ServerRequest) -> Option<&'a str> {
     let (thread_id, turn_id) = (request.thread_id.as_deref()?, request.turn_id.as_deref());
     let root = state.descendants.root(thread_id, turn_id);
-    let decider = state.decider(thread_id, turn_id);
-    request.session_id = decider.map(str::to_owned);
+    let deciding_session = state.deciding_session(thread_id, turn_id);
+    request.session_id = deciding_session.map(str::to_owned);
     request.root_thread_id = Some(root.thread_id);
     request.root_turn_id = root.turn_id;
-    decider
+    deciding_session
 }
 
 /// Waits until the time has come at which the record says that a request is declined.
 ///
 /// One that is left to other clients has no such time.
-async fn expired(request: &ServerRequest, clock: impl Fn() -> Timestamp) {
+async fn wait_for_expiry(request: &ServerRequest, clock: impl Fn() -> Timestamp) {
     let Some(expires_at) = &request.expires_at else { return std::future::pending().await };
     match expires_at.parse() {
         Ok(expires_at) => time::reached(expires_at, clock).await,
@@ -168,13 +172,17 @@ async fn expired(request: &ServerRequest, clock: impl Fn() -> Timestamp) {
 }
 
 /// How long a request waits for its answer, as its record says.
-fn waited(request: &ServerRequest) -> Option<Duration> {
+fn time_limit(request: &ServerRequest) -> Option<Duration> {
     let created: Timestamp = request.created_at.parse().ok()?;
     Some(time::time_left(request.expires_at.as_ref()?.parse().ok()?, created))
 }
 
 /// Records the end of a request that was answered; an error says that it is not on disk.
-async fn record(recorder: &Recorder, claim: Claim, resolution: Resolution) -> Result<(), StorageError> {
+async fn record_resolution(
+    recorder: &Recorder,
+    claim: Claim,
+    resolution: Resolution,
+) -> Result<(), StorageError> {
     let promised = recorder.record_durably(move |state| match state.requests.get(&resolution.request_id) {
         // The connection ended between the claim and this; the record says so, and is not ended twice.
         Some(request) if request.status == ServerRequestStatus::Resolved => Vec::new(),
@@ -196,7 +204,7 @@ impl Daemon {
     pub fn requests(&self, session_id: Option<&str>) -> Vec<Arc<ServerRequest>> {
         let state = self.state();
         let wanted = |request: &&Arc<ServerRequest>| {
-            session_id.is_none_or(|session_id| state.shows(session_id, request))
+            session_id.is_none_or(|session_id| state.lists_request(session_id, request))
         };
         let waiting = state.requests.pending().filter(wanted);
         let over =
@@ -243,7 +251,7 @@ impl Daemon {
     /// Ends a request with an answer, unless it is ended already: then the record says how.
     async fn resolve(&self, resolution: Resolution, result: &Value) -> Result<(), DaemonError> {
         let (recorder, open_requests) = (&self.shared.recorder, &self.shared.open_requests);
-        let claim = won(open_requests, recorder, &resolution.request_id).await;
+        let claim = claim_or_wait(open_requests, recorder, &resolution.request_id).await;
         let Some(claim) = claim else {
             return Err(DaemonError::AlreadyResolved(self.request(&resolution.request_id)?));
         };
@@ -259,32 +267,32 @@ impl Daemon {
         };
         client.answer(&claim.open().id, result);
         let (request_id, by) = (resolution.request_id.clone(), resolution.resolved_by);
-        let promised = record(recorder, claim, resolution).await;
+        let promised = record_resolution(recorder, claim, resolution).await;
         promised.map_err(DaemonError::Storage)?;
         let request = self.request(&request_id)?;
         if request.resolved_by == Some(by) { Ok(()) } else { Err(DaemonError::AlreadyResolved(request)) }
     }
 
     /// Refuses what nobody can answer, and declines what nobody does.
-    pub(super) async fn attend_requests(self, mut questions: mpsc::UnboundedReceiver<Asked>) {
-        while let Some(asked) = questions.recv().await {
-            match asked {
-                Asked::Refused { generation, id, error } => {
+    pub(super) async fn run_follow_ups(self, mut follow_ups: mpsc::UnboundedReceiver<FollowUp>) {
+        while let Some(follow_up) = follow_ups.recv().await {
+            match follow_up {
+                FollowUp::RefuseRequest { generation, id, error } => {
                     if let Some(client) = self.client_of_generation(generation) {
                         client.refuse(&id, &error);
                     }
                 }
-                Asked::Missed { thread_id, turn_id } => {
+                FollowUp::ReadSkippedItems { thread_id, turn_id } => {
                     tokio::spawn(self.clone().read_skipped_items(thread_id, turn_id));
                 }
-                Asked::Answerable { request_id } => {
-                    tokio::spawn(self.clone().decline_in_time(request_id));
+                FollowUp::WatchRequest { request_id } => {
+                    tokio::spawn(self.clone().decline_when_due(request_id));
                 }
             }
         }
     }
 
-    async fn decline_in_time(self, request_id: String) {
+    async fn decline_when_due(self, request_id: String) {
         let Some((by, reason)) = self.reason_to_decline(&request_id).await else { return };
         let Ok(request) = self.request(&request_id) else { return };
         let decision = Value::from(DECLINE);
@@ -303,7 +311,7 @@ impl Daemon {
         recorder.caught_up().await;
         let mut news = recorder.view().log.news();
         let request = self.request(request_id).ok()?;
-        let mut expired = std::pin::pin!(expired(&request, Timestamp::now));
+        let mut expired = std::pin::pin!(wait_for_expiry(&request, Timestamp::now));
         loop {
             news.borrow_and_update();
             {
@@ -312,15 +320,16 @@ impl Daemon {
                     return None;
                 }
                 let thread_id = request.thread_id.as_deref();
-                let decider = thread_id.and_then(|id| state.decider(id, request.turn_id.as_deref()));
-                let policy = decider.and_then(|session_id| state.private.sessions.get(session_id));
+                let deciding_session =
+                    thread_id.and_then(|id| state.deciding_session(id, request.turn_id.as_deref()));
+                let policy = deciding_session.and_then(|session_id| state.private.sessions.get(session_id));
                 if policy.is_some_and(|memory| memory.requests.decline) {
                     return Some((ResolvedBy::Policy, "The session declines every request.".to_owned()));
                 }
             }
             tokio::select! {
                 () = &mut expired => {
-                    let seconds = waited(&request).unwrap_or_default().as_secs();
+                    let seconds = time_limit(&request).unwrap_or_default().as_secs();
                     return Some((ResolvedBy::Timeout, format!("Nobody answered within {seconds} s.")));
                 }
                 changed = news.changed() => changed.ok()?,

@@ -11,7 +11,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::idempotency::RequestKey;
 use super::recorder::{Build, now};
-use super::trust::{Decision, Loading, TrustWord};
+use super::trust::{ThreadLoad, TrustChoice, TrustDecision};
 use super::{Daemon, DaemonError, read};
 use crate::codex::Client;
 use crate::codex::protocol::responses::{ListedTurn, ModelPage, OpenedThread, TurnPage};
@@ -36,7 +36,7 @@ pub struct CreateSession {
     /// What it does with requests of the app-server.
     pub requests: RequestPolicy,
     /// Whether the app-server may use the `.codex` of a directory about which the user has not decided; none was said.
-    pub trust: Option<TrustWord>,
+    pub trust: Option<TrustChoice>,
     /// Set when the caller may repeat the request.
     pub key: Option<RequestKey>,
 }
@@ -131,7 +131,7 @@ impl Daemon {
 
     async fn start_thread(&self, client: &Client, input: CreateSession) -> Result<String, DaemonError> {
         let (params, decision) =
-            self.thread_params(client, &input.settings, input.trust, Loading::New).await?;
+            self.thread_params(client, &input.settings, input.trust, ThreadLoad::New).await?;
         let endpoint = self.config().server.endpoint.to_string();
         let session_id = self
             .call_without_timeout_and_record(client, methods::THREAD_START, &params, move |answer| {
@@ -154,9 +154,8 @@ impl Daemon {
         input: CreateSession,
         thread_id: &str,
     ) -> Result<String, DaemonError> {
-        let loading = Loading::Old { thread_id, cwd: None };
-        let (mut params, decision) =
-            self.thread_params(client, &input.settings, input.trust, loading).await?;
+        let load = ThreadLoad::Old { thread_id, cwd: None };
+        let (mut params, decision) = self.thread_params(client, &input.settings, input.trust, load).await?;
         params.insert("threadId".to_owned(), thread_id.into());
         params.insert("excludeTurns".to_owned(), true.into());
         let thread = self.open_thread(client, method, &params, thread_id, Wait::ForGood).await?;
@@ -190,7 +189,7 @@ fn open(
     thread: OpenedThread,
     endpoint: String,
     last_turn: Option<ListedTurn>,
-    decision: Decision,
+    decision: TrustDecision,
 ) -> (String, Build) {
     let now = now();
     let session_id = new_session_id();

@@ -194,7 +194,7 @@ impl Daemon {
         let (session, queued_turns, requests, recent) = {
             let state = view.state();
             let queued: Vec<_> = state.private.queue(session_id).cloned().collect();
-            let mine = |request: &&Arc<ServerRequest>| state.shows(session_id, request);
+            let mine = |request: &&Arc<ServerRequest>| state.lists_request(session_id, request);
             let requests = state.requests.pending().filter(mine).cloned().collect();
             (state.sessions.get(session_id).cloned(), queued, requests, view.recent_events())
         };

@@ -28,7 +28,7 @@ use directory::Directory;
 
 /// What is decided about the directory of one thread, each time that the thread is loaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Decision {
+pub(super) struct TrustDecision {
     /// What is passed to the app-server.
     pub(super) trust: Trust,
     /// The directory, when it is known.
@@ -43,7 +43,7 @@ pub(super) struct Decision {
 
 /// What the caller of a new session says with `trust`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TrustWord {
+pub enum TrustChoice {
     /// Whether the directory is trusted, where the user has not decided.
     Answer(bool),
     /// What was last answered for the directory; without an answer [`DaemonError::TrustUndecided`], where something
@@ -53,7 +53,7 @@ pub enum TrustWord {
 
 /// The thread that a call is about.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Loading<'a> {
+pub(super) enum ThreadLoad<'a> {
     /// `thread/start`.
     New,
     /// `thread/resume` or `thread/fork` of this thread, with the directory that was known of it last.
@@ -69,18 +69,18 @@ impl Daemon {
         &self,
         client: &Client,
         settings: &Map<String, Value>,
-        wanted: Option<TrustWord>,
-        loading: Loading<'_>,
-    ) -> Result<(Map<String, Value>, Decision), DaemonError> {
+        wanted: Option<TrustChoice>,
+        load: ThreadLoad<'_>,
+    ) -> Result<(Map<String, Value>, TrustDecision), DaemonError> {
         let mut params = settings.clone();
-        let directories = self.directories_of(client, settings, loading).await?;
+        let directories = self.directories_of(client, settings, load).await?;
         let cwd = directories.first().map(|directory| directory.lexical.clone());
         let mut answer = match wanted {
-            Some(TrustWord::Answer(answer)) => Some(answer),
-            Some(TrustWord::Ask) | None => None,
+            Some(TrustChoice::Answer(answer)) => Some(answer),
+            Some(TrustChoice::Ask) | None => None,
         };
         let mut decision =
-            Decision { trust: Trust::AsUser, cwd, left_out: Vec::new(), unreadable: None, answer };
+            TrustDecision { trust: Trust::AsUser, cwd, left_out: Vec::new(), unreadable: None, answer };
         let own = settings.get("config").and_then(Value::as_object);
         if directories.iter().any(|directory| own.is_some_and(|own| decided_by_caller(own, directory))) {
             return Ok((params, decision));
@@ -106,7 +106,7 @@ impl Daemon {
         if undecided.is_empty() {
             return Ok((params, decision));
         }
-        if wanted == Some(TrustWord::Ask) {
+        if wanted == Some(TrustChoice::Ask) {
             answer = self.remembered_trust(&undecided);
             if answer.is_none() && !decision.left_out.is_empty() {
                 let (cwd, left_out) = (decision.cwd.unwrap_or_default(), decision.left_out);
@@ -131,7 +131,7 @@ impl Daemon {
             params.insert("sandbox".to_owned(), values::READ_ONLY.into());
         }
         // And "untrusted" of "on-request". Where the settings are not known, more questions are better than fewer.
-        let keeps = matches!(loading, Loading::Old { .. })
+        let keeps = matches!(load, ThreadLoad::Old { .. })
             && client.older_than(versions::KEEPS_APPROVAL_POLICY).is_none();
         if !params.contains_key("approvalPolicy")
             && !keeps
@@ -148,7 +148,7 @@ impl Daemon {
         let state = self.state();
         let answers = &state.private.trust_answers;
         let given: Option<Vec<bool>> =
-            directories.iter().map(|directory| answers.get(directory.place()).copied()).collect();
+            directories.iter().map(|directory| answers.get(directory.real_path()).copied()).collect();
         given.map(|given| given.into_iter().all(|answer| answer))
     }
 
@@ -157,13 +157,13 @@ impl Daemon {
         &self,
         client: &Client,
         settings: &Map<String, Value>,
-        loading: Loading<'_>,
+        load: ThreadLoad<'_>,
     ) -> Result<Vec<Directory>, DaemonError> {
         let mut paths = Vec::new();
-        match (settings.get("cwd").and_then(Value::as_str), loading) {
+        match (settings.get("cwd").and_then(Value::as_str), load) {
             (Some(cwd), _) => paths.push(cwd.to_owned()),
-            (None, Loading::New) => paths.extend(self.server_directory(client).await?),
-            (None, Loading::Old { thread_id, cwd }) => {
+            (None, ThreadLoad::New) => paths.extend(self.server_directory(client).await?),
+            (None, ThreadLoad::Old { thread_id, cwd }) => {
                 paths.extend(thread_directory(client, thread_id).await?);
                 if let Some(cwd) = cwd.filter(|cwd| !paths.iter().any(|path| path == cwd)) {
                     paths.push(cwd.to_owned());
@@ -172,7 +172,7 @@ impl Daemon {
         }
         let mut directories = Vec::with_capacity(paths.len());
         for path in paths {
-            directories.push(Directory::look(&path).await);
+            directories.push(Directory::resolve(&path).await);
         }
         Ok(directories)
     }

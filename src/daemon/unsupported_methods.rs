@@ -7,11 +7,11 @@ use super::DaemonError;
 
 /// What the app-server of the newest generation does not have.
 #[derive(Debug, Default)]
-pub(super) struct MissingMethods {
+pub(super) struct UnsupportedMethods {
     known: Mutex<(u64, HashSet<String>)>,
 }
 
-impl MissingMethods {
+impl UnsupportedMethods {
     /// Takes note of a failed call; `true` when it says that there is no such method, which is told the first time.
     pub(super) fn note(&self, generation: u64, error: &DaemonError) -> bool {
         let Some(method) = error.unknown_method() else { return false };

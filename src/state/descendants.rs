@@ -14,9 +14,9 @@ use crate::codex::protocol::items::called_sub_agents;
 use serde::{Deserialize, Serialize};
 
 /// How many generations are looked through for the root; Codex allows few, and a circle must end.
-const DEPTH: usize = 64;
+const MAX_DEPTH: usize = 64;
 /// How many descendants are remembered.
-const KEPT: usize = 10_000;
+const MAX_KEPT: usize = 10_000;
 
 /// A thread that descends from the thread of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,22 +26,22 @@ struct Descendant {
     parent_thread_id: String,
     /// The newest turn in which an agent called upon it, with the thread of that turn.
     #[serde(default)]
-    called_by: Option<Caller>,
+    called_by: Option<CallingTurn>,
     /// The turn that runs in it.
     #[serde(default)]
-    current: Option<Current>,
+    current: Option<RunningTurn>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Caller {
+struct CallingTurn {
     thread_id: String,
     turn_id: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Current {
+struct RunningTurn {
     turn_id: String,
     /// The turn at the root that it is part of, where Codex says so.
     #[serde(default)]
@@ -86,7 +86,7 @@ impl Descendants {
         let mut thread_id = thread_id.to_owned();
         let mut turn_id = turn_id.map(str::to_owned);
         let mut named = None;
-        for _ in 0..DEPTH {
+        for _ in 0..MAX_DEPTH {
             let Some(descendant) = self.by_thread.get(&thread_id) else { break };
             let current = descendant.current.as_ref();
             if let Some(current) =
@@ -129,13 +129,13 @@ impl Descendants {
         })
     }
 
-    fn add(&mut self, thread_id: &str, parent_thread_id: &str, called_by: Option<Caller>) {
+    fn add(&mut self, thread_id: &str, parent_thread_id: &str, called_by: Option<CallingTurn>) {
         // Whoever calls upon its own ancestor, or upon a thread of a session, makes no descendant of it.
         if self.root(parent_thread_id, None).thread_id == thread_id || thread_id == parent_thread_id {
             return;
         }
         let is_new = !self.by_thread.contains_key(thread_id);
-        if is_new && self.by_thread.len() >= KEPT {
+        if is_new && self.by_thread.len() >= MAX_KEPT {
             return;
         }
         let known = self.by_thread.entry(thread_id.to_owned()).or_insert_with(|| Descendant {
@@ -146,7 +146,7 @@ impl Descendants {
         let Some(caller) = called_by else { return };
         let before = known.called_by.replace(caller);
         // Two that write to each other have their root where they were spawned.
-        if self.is_circle(thread_id)
+        if self.is_cycle(thread_id)
             && let Some(known) = self.by_thread.get_mut(thread_id)
         {
             known.called_by = before;
@@ -154,14 +154,14 @@ impl Descendants {
     }
 
     /// Whether the way from a thread to its root leads back to itself.
-    fn is_circle(&self, thread_id: &str) -> bool {
+    fn is_cycle(&self, thread_id: &str) -> bool {
         self.by_thread.contains_key(&self.root(thread_id, None).thread_id)
     }
 }
 
 impl State {
     /// Whether a request is shown with a session: it belongs to it, or to none and to its thread.
-    pub fn shows(&self, session_id: &str, request: &ServerRequest) -> bool {
+    pub fn lists_request(&self, session_id: &str, request: &ServerRequest) -> bool {
         match &request.session_id {
             Some(owner) => owner == session_id,
             None => {
@@ -175,7 +175,7 @@ impl State {
     /// The session that decides about something of a thread and a turn: the one that started the turn at the root.
     ///
     /// `None` for what descends from a turn that no session started.
-    pub fn decider(&self, thread_id: &str, turn_id: Option<&str>) -> Option<&str> {
+    pub fn deciding_session(&self, thread_id: &str, turn_id: Option<&str>) -> Option<&str> {
         let root = self.descendants.root(thread_id, turn_id);
         let running = || self.turns.running(&root.thread_id).map(|turn| turn.turn_id.clone());
         let turn_id = root.turn_id.clone().or_else(running)?;
@@ -187,21 +187,21 @@ impl State {
     pub(super) fn apply_to_descendants(&mut self, change: &Change) -> bool {
         match change {
             Change::ThreadStarted { thread_id, parent_thread_id } => {
-                self.descend(thread_id, parent_thread_id, None)
+                self.add_descendant(thread_id, parent_thread_id, None)
             }
             Change::ItemCompleted { thread_id, turn_id, item } => {
                 let Some((sender, receivers)) = called_sub_agents(thread_id, item) else { return false };
-                let caller = Caller { thread_id: thread_id.clone(), turn_id: turn_id.clone() };
-                let mut is_news = false;
+                let caller = CallingTurn { thread_id: thread_id.clone(), turn_id: turn_id.clone() };
+                let mut is_change = false;
                 for receiver in &receivers {
-                    is_news |= self.descend(receiver, &sender, Some(caller.clone()));
+                    is_change |= self.add_descendant(receiver, &sender, Some(caller.clone()));
                 }
-                is_news
+                is_change
             }
             Change::TurnStarted { thread_id, turn_id, root_turn_id, .. } => {
                 let Some(descendant) = self.descendants.by_thread.get_mut(thread_id) else { return false };
                 descendant.current =
-                    Some(Current { turn_id: turn_id.clone(), root_turn_id: root_turn_id.clone() });
+                    Some(RunningTurn { turn_id: turn_id.clone(), root_turn_id: root_turn_id.clone() });
                 true
             }
             Change::TurnCompleted { thread_id, turn_id, .. } => {
@@ -231,7 +231,12 @@ impl State {
     }
 
     /// A thread descends from another one; kept when there is a session at the root.
-    fn descend(&mut self, thread_id: &str, parent_thread_id: &str, called_by: Option<Caller>) -> bool {
+    fn add_descendant(
+        &mut self,
+        thread_id: &str,
+        parent_thread_id: &str,
+        called_by: Option<CallingTurn>,
+    ) -> bool {
         let root = self.descendants.root(parent_thread_id, None).thread_id;
         if self.sessions.of_thread(&root).is_none() || self.sessions.of_thread(thread_id).is_some() {
             return false;

@@ -20,7 +20,7 @@ use super::session::{Session, Trust};
 use crate::codex::protocol::{notifications, values};
 
 /// Why a session is closed whose event gives no reason: until now only a client's request to close it gives none.
-const CLOSED_BY_A_CLIENT: &str = "A client closed it with DELETE /v1/codexd/sessions/:session_id.";
+const DEFAULT_CLOSE_REASON: &str = "A client closed it with DELETE /v1/codexd/sessions/:session_id.";
 
 /// What an event does to the records; see [`super::State::apply`] for the rules.
 #[derive(Debug, Clone, PartialEq)]
@@ -351,7 +351,7 @@ impl Change {
             }
             event_type::SESSION_CLOSED => Change::SessionClosed {
                 session_id: text("sessionId")?,
-                reason: text("reason").unwrap_or_else(|| CLOSED_BY_A_CLIENT.to_owned()),
+                reason: text("reason").unwrap_or_else(|| DEFAULT_CLOSE_REASON.to_owned()),
             },
             event_type::SESSION_HELD => {
                 Change::SessionHeld { session_id: text("sessionId")?, held: Box::new(read(detail, "held")?) }

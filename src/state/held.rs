@@ -38,12 +38,12 @@ impl HoldCause {
     }
 
     /// Whether codexd finds out by itself that the cause is gone.
-    pub fn ends_by_itself(self) -> bool {
+    pub fn is_temporary(self) -> bool {
         matches!(self, HoldCause::ThreadUnavailable | HoldCause::ThreadLocked)
     }
 
     /// Whether a turn that failed is the cause, so that a later one that completes shows that the cause is gone.
-    pub fn is_a_failed_turn(self) -> bool {
+    pub fn is_failed_turn(self) -> bool {
         matches!(self, HoldCause::UsageLimit | HoldCause::Unauthorized | HoldCause::ModelUnavailable)
     }
 }

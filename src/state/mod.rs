@@ -273,7 +273,7 @@ impl State {
                 if let Some(policy) = policy.filter(|policy| *policy != RequestPolicy::default()) {
                     self.private.of(&session.session_id).requests = policy;
                 }
-                self.join_thread(at, &session.session_id);
+                self.show_thread_in_session(at, &session.session_id);
                 if let Some(trust) = trust {
                     self.private.of(&session.session_id).trust = Some(*trust);
                     if let Some(cwd) = &session.cwd {

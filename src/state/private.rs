@@ -11,9 +11,9 @@ use serde_json::{Map, Value};
 use super::{RequestPolicy, Session};
 
 /// How many answers are kept at most; the oldest go first.
-const ANSWERS: usize = 10_000;
+const MAX_RESPONSES: usize = 10_000;
 /// For how many directories it is remembered whether they are trusted.
-const DIRECTORIES: usize = 1_000;
+const MAX_DIRECTORIES: usize = 1_000;
 
 /// A turn that waits until its session is idle.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema, Deserialize)]
@@ -106,9 +106,9 @@ impl PrivateState {
         self.sessions.iter().filter(|(_, memory)| !memory.queue.is_empty()).map(|(session_id, _)| session_id)
     }
 
-    /// Remembers what was said about a directory; beyond [`DIRECTORIES`] of them another one is forgotten.
+    /// Remembers what was said about a directory; beyond [`MAX_DIRECTORIES`] of them another one is forgotten.
     pub(super) fn trust(&mut self, directory: &str, trusted: bool) {
-        if !self.trust_answers.contains_key(directory) && self.trust_answers.len() >= DIRECTORIES {
+        if !self.trust_answers.contains_key(directory) && self.trust_answers.len() >= MAX_DIRECTORIES {
             self.trust_answers.pop_first();
         }
         self.trust_answers.insert(directory.to_owned(), trusted);
@@ -130,7 +130,7 @@ impl PrivateState {
     pub(super) fn answer(&mut self, at: &str, answer: StoredResponse) {
         // Times of one form sort like their texts.
         self.answers.retain(|_, known| known.key.expires_at.as_str() > at);
-        while self.answers.len() >= ANSWERS {
+        while self.answers.len() >= MAX_RESPONSES {
             let oldest = self.answers.values().min_by(|a, b| a.key.expires_at.cmp(&b.key.expires_at));
             let Some(oldest) = oldest.map(|answer| answer.key.key.clone()) else { break };
             self.answers.remove(&oldest);

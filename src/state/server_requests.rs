@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::codex::protocol::decisions;
 
 /// How many resolved requests are remembered.
-const RESOLVED: usize = 500;
+const MAX_RESOLVED: usize = 500;
 
 /// Whether a request still waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, Deserialize)]
@@ -177,7 +177,7 @@ impl ServerRequests {
     }
 
     fn forget(&mut self) {
-        while self.records.len() > RESOLVED {
+        while self.records.len() > MAX_RESOLVED {
             let oldest =
                 self.records.iter().find(|(_, request)| request.status == ServerRequestStatus::Resolved);
             let Some((ordinal, request)) = oldest.map(|(ordinal, request)| (*ordinal, Arc::clone(request)))

@@ -32,7 +32,7 @@ impl Purpose {
     }
 
     /// The purpose that a word names.
-    pub fn from_word(word: &str) -> Option<Self> {
+    pub fn from_name(word: &str) -> Option<Self> {
         [Purpose::Duplex, Purpose::Worker, Purpose::Smoke]
             .into_iter()
             .find(|purpose| purpose.as_str() == word)

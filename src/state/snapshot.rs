@@ -37,7 +37,7 @@ impl<E> Layout for RecentFile<E> {
 }
 
 /// The highest number of an event that is believed: what JSON readers count exactly.
-const HIGHEST_SEQ: u64 = 1 << 53;
+const MAX_SEQ: u64 = 1 << 53;
 
 /// Who this daemon is; made once for a state folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema, Deserialize)]
@@ -237,7 +237,7 @@ pub fn load<T: DeserializeOwned + Layout>(disk: &Disk, path: &Path) -> io::Resul
         return Ok(Loaded::Newer { version, known: T::VERSION });
     }
     let reason = match (serde_json::from_slice(&text), serde_json::from_slice(&text)) {
-        (Ok(_), Ok(Through { through_seq })) if through_seq > HIGHEST_SEQ => {
+        (Ok(_), Ok(Through { through_seq })) if through_seq > MAX_SEQ => {
             format!("it goes through event {through_seq}, which cannot be")
         }
         (Ok(value), _) => return Ok(Loaded::Good(value)),

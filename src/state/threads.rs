@@ -23,14 +23,14 @@
 //!
 //! - The first end of a turn counts; no acceptance, start, error or second end that comes later changes its status.
 //!   So whatever order the messages have, and however often one comes, a turn ends at most once.
-//! - The turn fields of all active sessions of a thread are the same function of its turns ([`State::show_turns`]).
+//! - The turn fields of all active sessions of a thread are the same function of its turns ([`State::update_sessions`]).
 //!   A closed session keeps its last turn, whose end it still takes in.
 //! - One turn runs at a time: of several that are not over the newest counts as the running one, and a turn that
 //!   was heard to run is newer than one of which only the acceptance is known.
 
 use std::collections::BTreeSet;
 
-use super::turn::{self, Phase, Place};
+use super::turn::{self, Phase, TurnPosition};
 use super::{Change, QueuedTurn, SessionStatus, State};
 use crate::codex::protocol::values::{TURN_FAILED, TURN_IN_PROGRESS};
 
@@ -82,13 +82,13 @@ impl State {
         }
         let turns = &mut self.turns;
         // Whether the sessions are touched by it even where their fields stay as they are.
-        let is_news = match change {
+        let is_change = match change {
             Change::TurnAccepted { session_id, steered, found, .. } => {
                 let place = match found {
-                    Some(found) if !found.is_newest => Place::Older,
-                    _ => Place::Newest,
+                    Some(found) if !found.is_newest => TurnPosition::Older,
+                    _ => TurnPosition::Newest,
                 };
-                turns.change(at, &thread_id, &turn_id, place, |turn| {
+                turns.update(at, &thread_id, &turn_id, place, |turn| {
                     if !steered && turn.started_by.is_none() {
                         turn.started_by = Some(session_id.clone());
                     }
@@ -99,7 +99,7 @@ impl State {
                 false
             }
             Change::TurnStarted { .. } => {
-                turns.change(at, &thread_id, &turn_id, Place::Running, |turn| {
+                turns.update(at, &thread_id, &turn_id, TurnPosition::Running, |turn| {
                     if turn.phase == Phase::Accepted {
                         turn.phase = Phase::Started;
                     }
@@ -108,7 +108,7 @@ impl State {
             }
             Change::TurnCompleted { status, error, .. } => {
                 let is_end = status != TURN_IN_PROGRESS;
-                turns.change(at, &thread_id, &turn_id, Place::Newest, |turn| {
+                turns.update(at, &thread_id, &turn_id, TurnPosition::Newest, |turn| {
                     if is_end {
                         turn.end(at, Phase::Ended, status, error.as_ref());
                     }
@@ -116,8 +116,8 @@ impl State {
                 true
             }
             Change::TurnError { will_retry, error, .. } => {
-                let place = if *will_retry { Place::Running } else { Place::Newest };
-                turns.change(at, &thread_id, &turn_id, place, |turn| {
+                let place = if *will_retry { TurnPosition::Running } else { TurnPosition::Newest };
+                turns.update(at, &thread_id, &turn_id, place, |turn| {
                     if turn.is_over() {
                         return;
                     }
@@ -131,25 +131,27 @@ impl State {
                 true
             }
             Change::ItemCompleted { item, .. } => {
-                turns.change(at, &thread_id, &turn_id, Place::Newest, |turn| turn::add_item(turn, item));
+                turns.update(at, &thread_id, &turn_id, TurnPosition::Newest, |turn| {
+                    turn::add_item(turn, item)
+                });
                 false
             }
             // After thread/resume the app-server repeats how much an old turn used.
             Change::TokensUsed { .. } if turns.get(&thread_id, &turn_id).is_none() => return false,
             Change::TokensUsed { usage, .. } => {
-                turns.change(at, &thread_id, &turn_id, Place::Newest, |turn| {
+                turns.update(at, &thread_id, &turn_id, TurnPosition::Newest, |turn| {
                     turn.token_usage = Some(usage.clone());
                 });
                 false
             }
             Change::TurnMissing { .. } => {
-                turns.change(at, &thread_id, &turn_id, Place::Newest, |turn| {
+                turns.update(at, &thread_id, &turn_id, TurnPosition::Newest, |turn| {
                     turn.end(at, Phase::CutOff, TURN_FAILED, None);
                 });
                 true
             }
             Change::TurnSettled { status, error, .. } => {
-                turns.change(at, &thread_id, &turn_id, Place::Older, |turn| match status.as_str() {
+                turns.update(at, &thread_id, &turn_id, TurnPosition::Older, |turn| match status.as_str() {
                     TURN_IN_PROGRESS => turn.reopen(),
                     status => turn.end(at, Phase::Ended, status, error.as_ref()),
                 });
@@ -157,7 +159,7 @@ impl State {
             }
             _ => false,
         };
-        self.show_turns(at, &thread_id, is_news);
+        self.update_sessions(at, &thread_id, is_change);
         true
     }
 
@@ -181,24 +183,25 @@ impl State {
     }
 
     /// Takes in that a session came to a thread in which a turn runs, or may have run before.
-    pub(super) fn join_thread(&mut self, at: &str, session_id: &str) {
+    pub(super) fn show_thread_in_session(&mut self, at: &str, session_id: &str) {
         let Some(session) = self.sessions.get(session_id) else { return };
         let Some(thread_id) = session.thread_id.clone() else { return };
         if let Some(turn_id) = session.current_turn_id.clone()
             && self.turns.get(&thread_id, &turn_id).is_none()
         {
-            self.turns.change(at, &thread_id, &turn_id, Place::Running, |turn| turn.phase = Phase::Started);
+            self.turns
+                .update(at, &thread_id, &turn_id, TurnPosition::Running, |turn| turn.phase = Phase::Started);
         }
         let last = self.sessions.get(session_id).and_then(|session| session.last_turn_id.as_deref());
         let knows_last = last.is_some_and(|last| self.turns.get(&thread_id, last).is_some());
         if knows_last || self.turns.running(&thread_id).is_some() {
-            self.show_turns(at, &thread_id, false);
+            self.update_sessions(at, &thread_id, false);
         }
     }
 
     /// Writes the turns of a thread into the records of its sessions; where nothing differs they stay as they are,
-    /// unless the event `is_news` to them.
-    fn show_turns(&mut self, at: &str, thread_id: &str, is_news: bool) {
+    /// unless the event `is_change` to them.
+    fn update_sessions(&mut self, at: &str, thread_id: &str, is_change: bool) {
         let shown = |turn: &super::Turn| {
             if turn.phase == Phase::Failing { TURN_FAILED } else { &turn.status }.to_owned()
         };
@@ -216,7 +219,7 @@ impl State {
                 return;
             }
             let before = (&session.current_turn_id, &session.last_turn_id, session.last_turn_status.as_ref());
-            if is_news || before != (&current, &Some(last.turn_id.clone()), Some(&status)) {
+            if is_change || before != (&current, &Some(last.turn_id.clone()), Some(&status)) {
                 session.current_turn_id.clone_from(&current);
                 session.last_turn_id = Some(last.turn_id.clone());
                 session.last_turn_status = Some(status.clone());

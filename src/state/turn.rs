@@ -9,11 +9,11 @@ use serde_json::{Map, Value, json};
 use crate::codex::protocol::{items, values};
 
 /// How many turns of a thread are kept.
-const KEPT: usize = 20;
+const MAX_KEPT: usize = 20;
 /// How many items of a turn are kept.
-const ITEMS: usize = 500;
+const MAX_ITEMS: usize = 500;
 /// How many characters of an item's words its short form has.
-const SHORT: usize = 200;
+const MAX_SUMMARY_CHARS: usize = 200;
 
 /// How far a turn has come; see [`super::threads`] for what leads from one to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,7 +158,7 @@ impl Turns {
             }
         }
         for turns in self.by_thread.values_mut() {
-            turns.drain(..turns.len().saturating_sub(KEPT));
+            turns.drain(..turns.len().saturating_sub(MAX_KEPT));
         }
         self.open = self.by_thread.keys().cloned().collect();
         self.open.retain(|thread_id| is_open(&self.by_thread, thread_id));
@@ -206,12 +206,12 @@ impl Turns {
     }
 
     /// Changes a turn of a thread, made when it is new.
-    pub(super) fn change(
+    pub(super) fn update(
         &mut self,
         at: &str,
         thread_id: &str,
         turn_id: &str,
-        place: Place,
+        position: TurnPosition,
         change: impl FnOnce(&mut Turn),
     ) {
         let turns = self.by_thread.entry(thread_id.to_owned()).or_default();
@@ -234,17 +234,17 @@ impl Turns {
         // A turn that runs is newer than one of which nothing but its acceptance is known: one runs at a time.
         let runs = |turn: &Arc<Turn>| matches!(turn.phase, Phase::Started | Phase::Failing);
         let last = turns.len();
-        let place = match (known, place) {
-            (Some(known), Place::Running) if runs(&turn) || turn.is_over() => known,
-            (_, Place::Running) => last,
+        let index = match (known, position) {
+            (Some(known), TurnPosition::Running) if runs(&turn) || turn.is_over() => known,
+            (_, TurnPosition::Running) => last,
             (Some(known), _) => known,
-            (None, Place::Newest) => turns.iter().position(runs).unwrap_or(last),
-            (None, Place::Older) => last.saturating_sub(1),
+            (None, TurnPosition::Newest) => turns.iter().position(runs).unwrap_or(last),
+            (None, TurnPosition::Older) => last.saturating_sub(1),
         };
         change(Arc::make_mut(&mut turn));
-        turns.insert(place, turn);
+        turns.insert(index, turn);
         // One that is not over is kept whatever its age, because somebody may wait for its end.
-        if turns.len() > KEPT
+        if turns.len() > MAX_KEPT
             && let Some(oldest) = turns.iter().position(|turn| turn.is_over())
         {
             turns.remove(oldest);
@@ -260,7 +260,7 @@ impl Turns {
 
 /// Where a turn stands among those of its thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum TurnPosition {
     /// It is the newest as far as is known.
     Newest,
     /// It began to run just now, so it is the newest.
@@ -284,7 +284,7 @@ pub(super) fn add_item(turn: &mut Turn, item: &Value) {
     if let Some(text) = items::agent_message(item) {
         turn.text = Some(text.to_owned());
     }
-    if turn.items.len() < ITEMS {
+    if turn.items.len() < MAX_ITEMS {
         turn.items.push(item_summary(item));
     }
 }
@@ -301,7 +301,7 @@ pub fn item_summary(item: &Value) -> Value {
     let said =
         || item["content"].as_array()?.iter().find_map(|part| part["text"].as_str()).map(str::to_owned);
     if let Some(words) = words.or_else(said) {
-        let short_words: String = words.chars().take(SHORT).collect();
+        let short_words: String = words.chars().take(MAX_SUMMARY_CHARS).collect();
         short.insert("words".to_owned(), short_words.into());
     }
     if let Some(changes) = item["changes"].as_array() {

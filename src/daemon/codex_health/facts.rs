@@ -14,10 +14,10 @@ use crate::codex::protocol::{notifications, values, versions};
 use crate::codex::redact;
 
 /// How many refusals in a row have the app-server started again: one may be a slip of the API.
-const REFUSALS: u32 = 2;
+const REFUSALS_BEFORE_RESTART: u32 = 2;
 
 /// How long the end of a turn may come after its last error; it may have got lost.
-const LAST_WORD: Duration = Duration::from_secs(5);
+const TURN_END_WAIT: Duration = Duration::from_secs(5);
 
 /// That the app-server refused a call because of its configuration, which it reads again for each thread it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(in crate::daemon) struct RefusedCall {
 
 /// What is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(in crate::daemon) struct Known {
+pub(in crate::daemon) struct Facts {
     /// The app-server that it was heard from.
     pub(in crate::daemon) generation: u64,
     pub(in crate::daemon) version: Option<[u64; 3]>,
@@ -49,7 +49,7 @@ pub(in crate::daemon) struct Known {
     pub(in crate::daemon) offline: Option<String>,
 }
 
-impl Known {
+impl Facts {
     /// Why it refuses its configuration, said at its start or in answer to a call.
     pub(in crate::daemon) fn refused_configuration(&self) -> Option<&str> {
         self.config.as_deref().or_else(|| self.refused_call.as_ref().map(|call| call.reason.as_str()))
@@ -58,8 +58,8 @@ impl Known {
 
 /// The same, shared.
 #[derive(Debug, Default)]
-pub(in crate::daemon) struct Facts {
-    known: Mutex<Known>,
+pub(in crate::daemon) struct SharedFacts {
+    known: Mutex<Facts>,
     /// The turns that met an error and have not ended, and when they met the last one.
     ///
     /// The end comes some milliseconds after the error that it ends with, and must not be cut off.
@@ -68,22 +68,22 @@ pub(in crate::daemon) struct Facts {
     in_trouble: AtomicBool,
 }
 
-impl Facts {
-    pub(in crate::daemon) fn now(&self) -> Known {
+impl SharedFacts {
+    pub(in crate::daemon) fn now(&self) -> Facts {
         self.lock().clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
+    fn lock(&self) -> MutexGuard<'_, Facts> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The facts, without those that an older app-server said of itself.
-    fn of(&self, generation: u64) -> MutexGuard<'_, Known> {
+    fn of(&self, generation: u64) -> MutexGuard<'_, Facts> {
         let mut known = self.lock();
         if known.generation < generation {
             let before = std::mem::take(&mut *known);
-            let Known { refused, refusals, was_restarted, offline, .. } = before;
-            *known = Known { generation, refused, refusals, was_restarted, offline, ..Known::default() };
+            let Facts { refused, refusals, was_restarted, offline, .. } = before;
+            *known = Facts { generation, refused, refusals, was_restarted, offline, ..Facts::default() };
         }
         known
     }
@@ -108,7 +108,7 @@ impl Facts {
     }
 
     /// Whether a call was refused because of the configuration.
-    pub(in crate::daemon) fn is_a_call_refused(&self) -> bool {
+    pub(in crate::daemon) fn has_refused_call(&self) -> bool {
         self.lock().refused_call.is_some()
     }
 
@@ -139,9 +139,9 @@ impl Facts {
     /// one that it had at its start (measured on 0.169.0 and 0.171.0).
     ///
     /// Once, until a turn succeeds: where the login is wrong in itself, another start changes nothing.
-    pub(in crate::daemon) fn wants_restart(&self) -> bool {
+    pub(in crate::daemon) fn needs_restart(&self) -> bool {
         let known = self.lock();
-        known.refusals >= REFUSALS && !known.was_restarted && known.account != Account::Missing
+        known.refusals >= REFUSALS_BEFORE_RESTART && !known.was_restarted && known.account != Account::Missing
     }
 
     pub(in crate::daemon) fn restarted(&self) {
@@ -149,10 +149,10 @@ impl Facts {
     }
 
     /// Takes note of a notification; returns whether it changed anything.
-    pub(in crate::daemon) fn heard(&self, generation: u64, method: &str, params: &str) -> bool {
+    pub(in crate::daemon) fn handle_notification(&self, generation: u64, method: &str, params: &str) -> bool {
         match method {
             notifications::ERROR => self.turn_failed(generation, params),
-            notifications::AGENT_MESSAGE_DELTA => self.well(),
+            notifications::AGENT_MESSAGE_DELTA => self.clear_trouble(),
             notifications::TURN_COMPLETED => self.turn_ended(params),
             notifications::ACCOUNT_UPDATED => {
                 self.forget_account(generation);
@@ -199,7 +199,7 @@ impl Facts {
         let was_failing =
             params["turn"]["id"].as_str().is_some_and(|turn_id| failing.remove(turn_id).is_some());
         drop(failing);
-        params["turn"]["status"] == values::TURN_COMPLETED && self.well() || was_failing
+        params["turn"]["status"] == values::TURN_COMPLETED && self.clear_trouble() || was_failing
     }
 
     fn failing_turns(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
@@ -207,14 +207,14 @@ impl Facts {
     }
 
     /// Whether the end of a turn is still to come that met an error.
-    pub(in crate::daemon) fn is_a_turn_failing(&self) -> bool {
+    pub(in crate::daemon) fn has_failing_turn(&self) -> bool {
         let mut failing = self.failing_turns();
-        failing.retain(|_, at| at.elapsed() < LAST_WORD);
+        failing.retain(|_, at| at.elapsed() < TURN_END_WAIT);
         !failing.is_empty()
     }
 
     /// A turn gets an answer of its model.
-    fn well(&self) -> bool {
+    fn clear_trouble(&self) -> bool {
         if !self.in_trouble.swap(false, Ordering::Relaxed) {
             return false;
         }
@@ -251,27 +251,35 @@ mod tests {
 
     #[test]
     fn a_refused_login_is_remembered_over_a_restart_until_a_turn_succeeds() {
-        let facts = Facts::default();
-        assert!(facts.heard(1, "error", &refusal()) && !facts.wants_restart());
-        assert!(facts.heard(1, "error", &refusal()) && facts.wants_restart());
+        let facts = SharedFacts::default();
+        assert!(facts.handle_notification(1, "error", &refusal()) && !facts.needs_restart());
+        assert!(facts.handle_notification(1, "error", &refusal()) && facts.needs_restart());
         assert!(facts.now().refused.unwrap().contains("sk-***"));
         facts.restarted();
         facts.connected(2, &json!({ "userAgent": "codexd/0.171.0 (x)" }));
         assert!(facts.now().refused.is_some());
-        facts.heard(2, "error", &refusal());
-        facts.heard(2, "error", &refusal());
-        assert!(!facts.wants_restart(), "one more start changes nothing");
-        assert!(facts.heard(2, "turn/completed", r#"{"turn":{"id":"u","status":"completed"}}"#));
+        facts.handle_notification(2, "error", &refusal());
+        facts.handle_notification(2, "error", &refusal());
+        assert!(!facts.needs_restart(), "one more start changes nothing");
+        assert!(facts.handle_notification(
+            2,
+            "turn/completed",
+            r#"{"turn":{"id":"u","status":"completed"}}"#
+        ));
         assert_eq!(facts.now().refused, None);
-        assert!(!facts.heard(2, "turn/completed", r#"{"turn":{"id":"u","status":"completed"}}"#));
-        facts.heard(2, "error", &refusal());
-        facts.heard(2, "error", &refusal());
-        assert!(facts.wants_restart());
+        assert!(!facts.handle_notification(
+            2,
+            "turn/completed",
+            r#"{"turn":{"id":"u","status":"completed"}}"#
+        ));
+        facts.handle_notification(2, "error", &refusal());
+        facts.handle_notification(2, "error", &refusal());
+        assert!(facts.needs_restart());
     }
 
     #[test]
     fn an_account_is_needed_where_the_model_needs_one() {
-        let facts = Facts::default();
+        let facts = SharedFacts::default();
         for (answer, account) in [
             (json!({ "account": null, "requiresOpenaiAuth": true }), Account::Missing),
             (json!({ "account": null, "requiresOpenaiAuth": false }), Account::Sufficient),
@@ -285,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_call_refused_because_of_the_configuration_is_remembered_until_one_succeeds_or_the_file_changes() {
-        let facts = Facts::default();
+        let facts = SharedFacts::default();
         let line = "/h/config.toml:1:9: key with no value, expected `=`";
         let (one, two) = (Some((1, 1, 1, 1)), Some((2, 1, 1, 1)));
         assert!(!facts.config_was_read(1));
@@ -293,7 +301,7 @@ mod tests {
         assert_eq!(facts.now().refused_configuration(), Some(line));
         facts.config_seen(one);
         facts.config_seen(one);
-        assert!(facts.is_a_call_refused());
+        assert!(facts.has_refused_call());
         facts.config_seen(two);
         assert_eq!(facts.now().refused_configuration(), None);
         // What was seen before the next refusal does not count.
@@ -301,17 +309,21 @@ mod tests {
         facts.config_seen(one);
         facts.call_refused(1, line);
         facts.config_seen(two);
-        assert!(facts.is_a_call_refused() && facts.config_was_read(1) && !facts.is_a_call_refused());
+        assert!(facts.has_refused_call() && facts.config_was_read(1) && !facts.has_refused_call());
         facts.call_refused(1, line);
         facts.connected(2, &json!({ "userAgent": "codexd/0.171.0 (x)" }));
-        assert!(!facts.is_a_call_refused(), "another app-server has read it anew");
+        assert!(!facts.has_refused_call(), "another app-server has read it anew");
     }
 
     #[test]
     fn only_a_refusal_is_about_the_configuration() {
         let heard = |summary: &str, details: Value| {
-            let facts = Facts::default();
-            facts.heard(1, "configWarning", &json!({ "summary": summary, "details": details }).to_string());
+            let facts = SharedFacts::default();
+            facts.handle_notification(
+                1,
+                "configWarning",
+                &json!({ "summary": summary, "details": details }).to_string(),
+            );
             facts.now().config
         };
         let line = "/h/config.toml:1:19: unknown variant `bogus`";

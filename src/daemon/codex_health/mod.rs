@@ -25,7 +25,7 @@ use crate::codex::rpc::wire::RpcError;
 use crate::codex::{Availability, Failure, Waiting};
 use crate::daemon::app_server_process;
 use crate::daemon::mcp_servers::FailedMcpServers;
-use facts::Facts;
+use facts::SharedFacts;
 pub(crate) use facts::refused_configuration;
 use files::Files;
 
@@ -80,12 +80,12 @@ impl CodexState {
     ];
 
     /// Its word.
-    pub fn word(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, state)| *state == self).map_or("unknown", |(word, _)| word)
     }
 
     /// Whether an event tells of it: the others are told by the events of the process and of its connection.
-    fn is_told(self) -> bool {
+    fn has_event(self) -> bool {
         matches!(
             self,
             Self::NoAccount | Self::LoginRefused | Self::Offline | Self::ConfigBroken | Self::TooOld
@@ -110,7 +110,7 @@ impl CodexHealth {
         Self { state, message: message.into(), command: None }
     }
 
-    fn type_this(self, command: &str) -> Self {
+    fn with_command(self, command: &str) -> Self {
         Self { command: Some(command.to_owned()), ..self }
     }
 
@@ -126,7 +126,7 @@ impl CodexHealth {
 /// What is known of Codex beside its availability.
 #[derive(Debug)]
 pub(crate) struct Codex {
-    facts: Facts,
+    facts: SharedFacts,
     files: Files,
     pub(super) mcp_servers: FailedMcpServers,
     /// Held for reading by whatever calls the app-server and must not be cut, for writing while it is replaced.
@@ -139,7 +139,7 @@ impl Codex {
     /// Of an app-server that reads these files; none are looked at without a directory.
     pub(super) fn new(codex_home: Option<std::path::PathBuf>) -> Self {
         Self {
-            facts: Facts::default(),
+            facts: SharedFacts::default(),
             files: Files::new(codex_home),
             mcp_servers: FailedMcpServers::default(),
             gate: RwLock::new(()),
@@ -161,8 +161,8 @@ impl Codex {
     }
 
     /// Takes note of what the app-server says by itself.
-    pub(super) fn heard(&self, generation: u64, method: &str, params: &str) {
-        if self.facts.heard(generation, method, params) {
+    pub(super) fn handle_notification(&self, generation: u64, method: &str, params: &str) {
+        if self.facts.handle_notification(generation, method, params) {
             self.changed.notify_one();
         }
     }
@@ -189,7 +189,7 @@ impl Codex {
 }
 
 /// What follows from the availability and the facts.
-fn judge(now: &Availability, facts: &facts::Known, config: Option<&std::path::Path>) -> CodexHealth {
+fn judge(now: &Availability, facts: &facts::Facts, config: Option<&std::path::Path>) -> CodexHealth {
     use CodexState::{
         ConfigBroken, CrashLoop, LoginRefused, NoAccount, NotStarted, Offline, Ready, Restarting, SlowStart,
         Starting, Stopped, TooOld, Unreachable,
@@ -227,14 +227,15 @@ fn judge(now: &Availability, facts: &facts::Known, config: Option<&std::path::Pa
         let [[a, b, c], [x, y, z]] = [version, MINIMUM];
         let message =
             format!("Codex {a}.{b}.{c} is older than {x}.{y}.{z}, the oldest that codexd works with.");
-        return CodexHealth::new(TooOld, message).type_this(INSTALL_COMMAND);
+        return CodexHealth::new(TooOld, message).with_command(INSTALL_COMMAND);
     }
     if facts.account == Account::Missing {
-        return CodexHealth::new(NoAccount, "Codex has no account, so turns fail.").type_this(LOGIN_COMMAND);
+        return CodexHealth::new(NoAccount, "Codex has no account, so turns fail.")
+            .with_command(LOGIN_COMMAND);
     }
     if let Some(reason) = &facts.refused {
         let message = format!("The login of Codex is refused: {}.", reason.trim_end_matches('.'));
-        return CodexHealth::new(LoginRefused, message).type_this(LOGIN_COMMAND);
+        return CodexHealth::new(LoginRefused, message).with_command(LOGIN_COMMAND);
     }
     if let Some(reason) = &facts.offline {
         let message = format!(
@@ -248,7 +249,7 @@ fn judge(now: &Availability, facts: &facts::Known, config: Option<&std::path::Pa
 
 #[cfg(test)]
 mod tests {
-    use super::facts::Known;
+    use super::facts::Facts;
     use super::*;
     use crate::codex::Client;
 
@@ -262,14 +263,14 @@ mod tests {
     fn each_state_has_one_word_which_is_that_of_its_json() {
         for (word, state) in CodexState::ALL {
             assert_eq!(serde_json::to_value(state).unwrap(), word);
-            assert_eq!(state.word(), word);
+            assert_eq!(state.name(), word);
         }
     }
 
     #[test]
     fn why_it_cannot_be_called_comes_first() {
         let config = Some(std::path::Path::new("/h/config.toml"));
-        let facts = Known { refused: Some("401".to_owned()), ..Known::default() };
+        let facts = Facts { refused: Some("401".to_owned()), ..Facts::default() };
         let of = |now: &Availability| judge(now, &facts, config);
         let refused = "The app-server exited with code 1. It said last: Error: approval_policy = \"untrusted\" is no \
                        longer supported; remove this setting.";
@@ -292,20 +293,20 @@ mod tests {
     #[test]
     fn what_it_said_decides_where_it_can_be_called() {
         let ready = Availability::Ready(Client::new(1, std::time::Duration::from_secs(30)).0);
-        let of = |facts: Known| judge(&ready, &facts, None);
-        assert_eq!(of(Known::default()).state, CodexState::Ready);
-        let old = of(Known { version: Some([0, 139, 9]), ..Known::default() });
+        let of = |facts: Facts| judge(&ready, &facts, None);
+        assert_eq!(of(Facts::default()).state, CodexState::Ready);
+        let old = of(Facts { version: Some([0, 139, 9]), ..Facts::default() });
         assert_eq!((old.state, old.command.as_deref()), (CodexState::TooOld, Some(INSTALL_COMMAND)));
-        assert_eq!(of(Known { version: Some(MINIMUM), ..Known::default() }).state, CodexState::Ready);
+        assert_eq!(of(Facts { version: Some(MINIMUM), ..Facts::default() }).state, CodexState::Ready);
         let without =
-            Known { account: Account::Missing, refused: Some("401".to_owned()), ..Known::default() };
+            Facts { account: Account::Missing, refused: Some("401".to_owned()), ..Facts::default() };
         let without = of(without);
         assert_eq!(without.state, CodexState::NoAccount);
         assert_eq!(without.sentence(), "Codex has no account, so turns fail. Type: codex login");
-        let refused = of(Known { refused: Some("status 401.".to_owned()), ..Known::default() });
+        let refused = of(Facts { refused: Some("status 401.".to_owned()), ..Facts::default() });
         assert_eq!(refused.sentence(), "The login of Codex is refused: status 401. Type: codex login");
         assert_eq!(
-            of(Known { offline: Some("no DNS".to_owned()), ..Known::default() }).state,
+            of(Facts { offline: Some("no DNS".to_owned()), ..Facts::default() }).state,
             CodexState::Offline
         );
     }

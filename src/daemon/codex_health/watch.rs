@@ -24,13 +24,13 @@ use crate::daemon::events;
 /// The threads that look at files of Codex.
 static FILES: Pool = Pool::new("codex-files", 2, 4);
 /// How often the files are looked at while something is wrong.
-const LOOK: Duration = Duration::from_secs(1);
+const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is tried to start the app-server again that is at work.
-const TRY: Duration = Duration::from_millis(100);
+const RESTART_RETRY: Duration = Duration::from_millis(100);
 /// How long the answer to `account/read` may take.
-const ACCOUNT: Duration = Duration::from_secs(10);
+const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a turn waits for an app-server that is started again for it.
-const RESTART: Duration = Duration::from_secs(10);
+const RESTART_WAIT: Duration = Duration::from_secs(10);
 
 impl Daemon {
     /// How Codex is, and what to do.
@@ -42,22 +42,22 @@ impl Daemon {
     pub(in crate::daemon) async fn watch_codex(self) {
         let mut availability = self.shared.availability.clone();
         let mut asked = 0;
-        let mut told = CodexState::Ready;
-        let mut look = tokio::time::interval(LOOK);
+        let mut recorded = CodexState::Ready;
+        let mut look = tokio::time::interval(FILE_CHECK_INTERVAL);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let wants_restart = self.shared.codex.facts.wants_restart();
+            let needs_restart = self.shared.codex.facts.needs_restart();
             let is_wrong = !matches!(self.codex().state, CodexState::Ready | CodexState::Stopped);
             tokio::select! {
                 changed = availability.changed() => if changed.is_err() { return },
                 () = self.shared.codex.changed.notified() => {
                     // At once, so that a file that is corrected a moment later is seen to have changed.
-                    if self.shared.codex.facts.is_a_call_refused() {
-                        self.look_at_config().await;
+                    if self.shared.codex.facts.has_refused_call() {
+                        self.check_config().await;
                     }
                 }
-                _ = look.tick(), if is_wrong => self.look_at_files().await,
-                () = tokio::time::sleep(TRY), if wants_restart => {}
+                _ = look.tick(), if is_wrong => self.check_files().await,
+                () = tokio::time::sleep(RESTART_RETRY), if needs_restart => {}
                 () = self.shared.stopping.cancelled() => return,
             }
             let now = availability.borrow_and_update().clone();
@@ -67,29 +67,30 @@ impl Daemon {
                 asked = client.generation();
                 let (codex, generation) = (Arc::clone(&self.shared.codex), asked);
                 client.observe(move |method, error| codex.answered(generation, method, error));
-                tokio::spawn(self.clone().ask_for_account(client));
+                tokio::spawn(self.clone().read_account(client));
             }
-            if self.shared.codex.facts.wants_restart()
+            if self.shared.codex.facts.needs_restart()
                 && self.restart_when_idle("The login was refused twice in a row").await
             {
                 self.shared.codex.facts.restarted();
             }
-            self.tell(&mut told);
+            self.record_state(&mut recorded);
         }
     }
 
     /// Records how Codex is, where that has changed and no other event tells.
-    fn tell(&self, told: &mut CodexState) {
+    fn record_state(&self, recorded: &mut CodexState) {
         let health = self.codex();
-        if health.state == *told || !(health.state.is_told() || health.state == CodexState::Ready) {
+        if health.state == *recorded || !(health.state.has_event() || health.state == CodexState::Ready) {
             return;
         }
-        *told = health.state;
+        *recorded = health.state;
         self.shared.recorder.record(events::codex_state(&health));
     }
 
-    async fn ask_for_account(self, client: Client) {
-        let answer = client.call(methods::ACCOUNT_READ, &json!({ "refreshToken": false }), ACCOUNT).await;
+    async fn read_account(self, client: Client) {
+        let answer =
+            client.call(methods::ACCOUNT_READ, &json!({ "refreshToken": false }), ACCOUNT_TIMEOUT).await;
         // One that does not know the call says nothing of its account.
         let answer = answer.ok().and_then(|answer| read(answer.get()).ok()).unwrap_or_default();
         self.shared.codex.facts.account(client.generation(), &answer);
@@ -109,19 +110,19 @@ impl Daemon {
             codex.files.changes(program.ok().as_deref())
         };
         // A file system that does not answer must not keep a turn from its app-server.
-        FILES.run(LOOK, look).await.unwrap_or_default()
+        FILES.run(FILE_CHECK_INTERVAL, look).await.unwrap_or_default()
     }
 
     /// Takes note of the configuration as it is now, where a call was refused because of it.
-    async fn look_at_config(&self) {
+    async fn check_config(&self) {
         let codex = Arc::clone(&self.shared.codex);
-        if let Ok(stamp) = FILES.run(LOOK, move || codex.files.config_stamp()).await {
+        if let Ok(stamp) = FILES.run(FILE_CHECK_INTERVAL, move || codex.files.config_stamp()).await {
             self.shared.codex.facts.config_seen(stamp);
         }
     }
 
     /// Does what follows from files that were changed while something is wrong.
-    async fn look_at_files(&self) {
+    async fn check_files(&self) {
         let now = self.shared.availability.borrow().clone();
         let state = self.codex().state;
         match now {
@@ -143,7 +144,7 @@ impl Daemon {
                         self.restart_when_idle("config.toml has changed").await;
                     } else {
                         // It is read again for each thread that is started, so nothing has to be cut.
-                        self.look_at_config().await;
+                        self.check_config().await;
                     }
                 }
             }
@@ -173,7 +174,7 @@ impl Daemon {
             let state = self.state();
             state.turns.open().next().is_some() || state.requests.pending().next().is_some()
         };
-        if is_at_work || self.shared.codex.facts.is_a_turn_failing() || !self.owns_app_server() {
+        if is_at_work || self.shared.codex.facts.has_failing_turn() || !self.owns_app_server() {
             return false;
         }
         self.shared.recorder.record(events::app_server_restarting(client.generation(), reason));
@@ -185,7 +186,7 @@ impl Daemon {
             Availability::Waiting(waiting) => waiting.until.is_some(),
             Availability::Stopped { .. } => true,
         };
-        let _ = tokio::time::timeout(RESTART, availability.wait_for(is_another)).await;
+        let _ = tokio::time::timeout(RESTART_WAIT, availability.wait_for(is_another)).await;
         true
     }
 

@@ -77,7 +77,7 @@ pub(crate) fn child_stderr(text: &str, bytes: usize) -> NewEvent {
 pub(crate) fn codex_state(health: &CodexHealth) -> NewEvent {
     let level = if health.state == CodexState::Ready { Level::Info } else { Level::Warn };
     let CodexHealth { state, message, command } = health;
-    let detail = json!({ "state": state.word(), "message": message, "command": command });
+    let detail = json!({ "state": state.name(), "message": message, "command": command });
     NewEvent::with_state_change(level, event_type::CODEX_STATE_CHANGED, health.sentence(), detail)
 }
 

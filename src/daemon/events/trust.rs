@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::add;
-use crate::daemon::trust::Decision;
+use crate::daemon::trust::TrustDecision;
 use crate::state::{Level, NewEvent, Trust, event_type};
 
 /// What was decided about the directory of a session, where that is worth saying: it is trusted because the caller said
@@ -11,7 +11,7 @@ use crate::state::{Level, NewEvent, Trust, event_type};
 pub(crate) fn session_trust_if_notable(
     session_id: &str,
     thread_id: Option<&str>,
-    decision: &Decision,
+    decision: &TrustDecision,
 ) -> Option<NewEvent> {
     let is_notable = match decision.trust {
         Trust::AsUser => false,
@@ -22,8 +22,8 @@ pub(crate) fn session_trust_if_notable(
 }
 
 /// What was decided about the directory of a session.
-pub(crate) fn session_trust(session_id: &str, thread_id: Option<&str>, decision: &Decision) -> NewEvent {
-    let Decision { trust, cwd, left_out, unreadable, .. } = decision;
+pub(crate) fn session_trust(session_id: &str, thread_id: Option<&str>, decision: &TrustDecision) -> NewEvent {
+    let TrustDecision { trust, cwd, left_out, unreadable, .. } = decision;
     let directory = cwd.as_deref().unwrap_or("(the app-server's own directory)");
     let mut message = match trust {
         Trust::AsUser => format!("Session {session_id}: the user has decided about {directory}."),

@@ -79,10 +79,10 @@ impl Retries {
             self.threads.remove(thread_id);
             return true;
         };
-        if held.cause.is_a_failed_turn() {
+        if held.cause.is_failed_turn() {
             return is_over(state, thread_id, held);
         }
-        let automatic = held.cause.ends_by_itself();
+        let automatic = held.cause.is_temporary();
         let retry = self.threads.entry(thread_id.to_owned()).or_insert_with(|| Retry {
             // A queue that was held just now was tried with this generation.
             generation: if is_recent(&held.since) { generation } else { 0 },
@@ -143,7 +143,7 @@ impl Daemon {
             reason: error.to_string(),
             since: now(),
             until: None,
-            automatic: cause.ends_by_itself(),
+            automatic: cause.is_temporary(),
             queue_id: matches!(cause, HoldCause::TurnRefused | HoldCause::OutcomeUnknown)
                 .then(|| queue_id.to_owned()),
             turn_id: None,

@@ -17,7 +17,7 @@ use crate::state::{Resolution, ResolvedBy};
 
 /// A request that waits.
 #[derive(Debug, Clone)]
-pub(in crate::daemon) struct Open {
+pub(in crate::daemon) struct OpenRequest {
     /// The connection over which it came.
     pub(in crate::daemon) generation: u64,
     /// Its id there.
@@ -29,7 +29,7 @@ pub(in crate::daemon) struct Open {
 /// An entry of the table.
 #[derive(Debug)]
 struct Waiting {
-    open: Open,
+    open: OpenRequest,
     /// Closes when whoever ends the request is done; `None` while nobody does.
     claimed: Option<watch::Receiver<()>>,
 }
@@ -41,13 +41,13 @@ pub(in crate::daemon) struct OpenRequests {
 }
 
 /// What became of a wish to end a request.
-pub(in crate::daemon) enum Claimed {
+pub(in crate::daemon) enum ClaimResult {
     /// It is the caller who ends it.
-    Won(Claim),
+    Claimed(Claim),
     /// Another caller is ending it; the receiver closes when that is over, one way or the other.
-    Lost(watch::Receiver<()>),
+    ClaimedByOther(watch::Receiver<()>),
     /// Its end is on its way to the recorder, or recorded.
-    Over,
+    Resolved,
 }
 
 /// The right to end one request; dropped before [`Claim::recorded`], it leaves the request open.
@@ -55,14 +55,14 @@ pub(in crate::daemon) enum Claimed {
 pub(in crate::daemon) struct Claim {
     requests: Arc<OpenRequests>,
     request_id: String,
-    open: Open,
+    open: OpenRequest,
     /// Dropped after the table was changed, so that those who wait see the change.
     _over: watch::Sender<()>,
 }
 
 impl Claim {
     /// The request, as the connection knows it.
-    pub(in crate::daemon) fn open(&self) -> &Open {
+    pub(in crate::daemon) fn open(&self) -> &OpenRequest {
         &self.open
     }
 
@@ -86,20 +86,20 @@ impl OpenRequests {
     }
 
     /// Takes in a request that was heard.
-    pub(in crate::daemon) fn insert(&self, request_id: String, open: Open) {
+    pub(in crate::daemon) fn insert(&self, request_id: String, open: OpenRequest) {
         self.lock().insert(request_id, Waiting { open, claimed: None });
     }
 
     /// The right to end a request, unless another caller has it.
-    pub(in crate::daemon) fn claim(self: &Arc<Self>, request_id: &str) -> Claimed {
+    pub(in crate::daemon) fn claim(self: &Arc<Self>, request_id: &str) -> ClaimResult {
         let mut table = self.lock();
-        let Some(waiting) = table.get_mut(request_id) else { return Claimed::Over };
+        let Some(waiting) = table.get_mut(request_id) else { return ClaimResult::Resolved };
         if let Some(claimed) = &waiting.claimed {
-            return Claimed::Lost(claimed.clone());
+            return ClaimResult::ClaimedByOther(claimed.clone());
         }
         let (over, claimed) = watch::channel(());
         waiting.claimed = Some(claimed);
-        Claimed::Won(Claim {
+        ClaimResult::Claimed(Claim {
             requests: Arc::clone(self),
             request_id: request_id.to_owned(),
             open: waiting.open.clone(),
@@ -111,19 +111,20 @@ impl OpenRequests {
     ///
     /// It says so too about a request that was answered, whose end is recorded by whoever answered.
     pub(in crate::daemon) fn resolved_by_app_server(&self, recorder: &Recorder, generation: u64, id: &str) {
-        let is_it = |open: &Open| open.generation == generation && open.id.get() == id;
+        let is_it = |open: &OpenRequest| open.generation == generation && open.id.get() == id;
         let reason = "The app-server no longer waits for it.";
         self.end(recorder, is_it, ResolvedBy::AppServer, reason);
     }
 
     /// A turn is over, and with it what it waited for.
     pub(in crate::daemon) fn ended_with_turn(&self, recorder: &Recorder, generation: u64, turn_id: &str) {
-        let of_turn = |open: &Open| open.generation == generation && open.turn_id.as_deref() == Some(turn_id);
+        let of_turn =
+            |open: &OpenRequest| open.generation == generation && open.turn_id.as_deref() == Some(turn_id);
         self.end(recorder, of_turn, ResolvedBy::TurnEnd, "Its turn is over.");
     }
 
     /// Ends the requests that nobody answers, and hands that to the recorder before another caller can look.
-    fn end(&self, recorder: &Recorder, is_over: impl Fn(&Open) -> bool, by: ResolvedBy, reason: &str) {
+    fn end(&self, recorder: &Recorder, is_over: impl Fn(&OpenRequest) -> bool, by: ResolvedBy, reason: &str) {
         let mut table = self.lock();
         let over = |waiting: &Waiting| waiting.claimed.is_none() && is_over(&waiting.open);
         let ended: Vec<_> = table

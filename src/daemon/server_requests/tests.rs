@@ -9,8 +9,8 @@ use tempfile::TempDir;
 
 use super::super::recorder::Recorder;
 use super::super::tests::{TestRecorder, config};
-use super::open::{Claim, Claimed, OpenRequests};
-use super::{Asked, Rules, expired, record, resolution, won};
+use super::open::{Claim, ClaimResult, OpenRequests};
+use super::{FollowUp, RequestDefaults, claim_or_wait, record_resolution, resolution, wait_for_expiry};
 use crate::codex::rpc::wire::RequestId;
 use crate::config::Settings;
 use crate::state::{ResolvedBy, ServerRequest, ServerRequestStatus};
@@ -31,9 +31,9 @@ impl Stage {
         let id: RequestId = serde_json::from_str("7").unwrap();
         let params = json!({ "threadId": "t", "turnId": "u", "itemId": "i" });
         let method = "item/commandExecution/requestApproval";
-        let rules = Rules { timeout: Duration::from_secs(600), others_answer: false };
-        let asked = open.hear(&room.recorder, 1, id, method, params, rules);
-        let Asked::Answerable { request_id } = asked else { panic!("{asked:?}") };
+        let defaults = RequestDefaults { timeout: Duration::from_secs(600), has_other_clients: false };
+        let asked = open.open(&room.recorder, 1, id, method, params, defaults);
+        let FollowUp::WatchRequest { request_id } = asked else { panic!("{asked:?}") };
         Self { room, open, request_id, _folder: folder }
     }
 
@@ -48,7 +48,7 @@ impl Stage {
 
     fn claim(&self) -> Claim {
         match self.open.claim(&self.request_id) {
-            Claimed::Won(claim) => claim,
+            ClaimResult::Claimed(claim) => claim,
             _ => panic!("another caller has it"),
         }
     }
@@ -56,7 +56,7 @@ impl Stage {
     async fn accept(&self, claim: Claim) {
         let decision = Some(Value::from("accept"));
         let resolution = resolution(self.request_id.clone(), ResolvedBy::Client, decision, None);
-        record(self.recorder(), claim, resolution).await.unwrap();
+        record_resolution(self.recorder(), claim, resolution).await.unwrap();
     }
 }
 
@@ -64,7 +64,7 @@ impl Stage {
 async fn who_comes_second_waits_for_what_the_first_records() {
     let stage = Stage::start();
     let first = stage.claim();
-    let mut second = std::pin::pin!(won(&stage.open, stage.recorder(), &stage.request_id));
+    let mut second = std::pin::pin!(claim_or_wait(&stage.open, stage.recorder(), &stage.request_id));
     // Whatever the second one asks of the recorder is answered before this is.
     tokio::select! {
         biased;
@@ -81,12 +81,12 @@ async fn who_comes_second_waits_for_what_the_first_records() {
 async fn who_fails_to_answer_leaves_the_request_to_who_comes_second() {
     let stage = Stage::start();
     let first = stage.claim();
-    let second = won(&stage.open, stage.recorder(), &stage.request_id);
+    let second = claim_or_wait(&stage.open, stage.recorder(), &stage.request_id);
     let fail = async { drop(first) };
     let (second, ()) = tokio::join!(second, fail);
     stage.accept(second.unwrap()).await;
     assert_eq!(stage.shown().decision, Some(json!("accept")));
-    assert!(won(&stage.open, stage.recorder(), &stage.request_id).await.is_none());
+    assert!(claim_or_wait(&stage.open, stage.recorder(), &stage.request_id).await.is_none());
     stage.room.recorder.stop().await;
 }
 
@@ -98,7 +98,7 @@ async fn what_the_app_server_ends_is_recorded_for_whoever_then_looks() {
             ResolvedBy::AppServer => stage.open.resolved_by_app_server(stage.recorder(), 1, "7"),
             _ => stage.open.ended_with_turn(stage.recorder(), 1, "u"),
         }
-        assert!(won(&stage.open, stage.recorder(), &stage.request_id).await.is_none());
+        assert!(claim_or_wait(&stage.open, stage.recorder(), &stage.request_id).await.is_none());
         assert_eq!(
             (stage.shown().status, stage.shown().resolved_by),
             (ServerRequestStatus::Resolved, Some(by))
@@ -128,9 +128,9 @@ async fn a_request_expires_at_the_time_that_its_record_shows() {
     let request = stage.shown();
     let began = Timestamp::now();
     // A machine that sleeps: the wall clock goes on while no timer does.
-    let early = expired(&request, || began);
+    let early = wait_for_expiry(&request, || began);
     assert!(tokio::time::timeout(Duration::from_secs(3600), early).await.is_err());
-    let late = expired(&request, || began + Duration::from_secs(600));
+    let late = wait_for_expiry(&request, || began + Duration::from_secs(600));
     tokio::time::timeout(Duration::from_secs(1), late).await.unwrap();
     stage.room.recorder.stop().await;
 }

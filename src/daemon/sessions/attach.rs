@@ -14,7 +14,7 @@ use crate::codex::Client;
 use crate::codex::protocol::responses::{OpenedThread, TurnPage};
 use crate::codex::protocol::{errors, methods};
 use crate::daemon::sessions::on_thread;
-use crate::daemon::trust::{Loading, TrustWord};
+use crate::daemon::trust::{ThreadLoad, TrustChoice};
 use crate::daemon::{Daemon, DaemonError, events, read};
 use crate::state::{Phase, PrivateSession, Session, State, Turn};
 
@@ -90,10 +90,9 @@ impl Daemon {
             return Ok(session);
         }
         let memory = self.state().private.sessions.get(session_id).cloned().unwrap_or_default();
-        let loading = Loading::Old { thread_id: &thread_id, cwd: session.cwd.as_deref() };
-        let (mut params, decision) = self
-            .thread_params(client, &memory.settings, memory.trust.map(TrustWord::Answer), loading)
-            .await?;
+        let load = ThreadLoad::Old { thread_id: &thread_id, cwd: session.cwd.as_deref() };
+        let (mut params, decision) =
+            self.thread_params(client, &memory.settings, memory.trust.map(TrustChoice::Answer), load).await?;
         params.remove("ephemeral");
         // A copy ends there once, not at each resume.
         params.remove("lastTurnId");
@@ -200,7 +199,12 @@ impl Daemon {
                 return Ok(now);
             }
             let (params, decision) = daemon
-                .thread_params(&client, &memory.settings, memory.trust.map(TrustWord::Answer), Loading::New)
+                .thread_params(
+                    &client,
+                    &memory.settings,
+                    memory.trust.map(TrustChoice::Answer),
+                    ThreadLoad::New,
+                )
                 .await?;
             let thread_id = daemon
                 .call_without_timeout_and_record(&client, methods::THREAD_START, &params, move |answer| {

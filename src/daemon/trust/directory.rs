@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::blocking::Pool;
 
 /// How long a file system may take to say where a directory really is.
-const LOOK: Duration = Duration::from_secs(2);
+const PATH_LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
 static POOL: Pool = Pool::new("trust", 4, 28);
 
@@ -24,11 +24,11 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Looks at a path, for [`LOOK`] at most; what the file system does not say in that time is left out.
-    pub(super) async fn look(path: &str) -> Self {
+    /// Looks at a path, for [`PATH_LOOKUP_TIMEOUT`] at most; what the file system does not say in that time is left out.
+    pub(super) async fn resolve(path: &str) -> Self {
         let lexical = normalized(Path::new(path));
         let looked_at = lexical.clone();
-        let look = POOL.run(LOOK, move || on_disk(&looked_at)).await;
+        let look = POOL.run(PATH_LOOKUP_TIMEOUT, move || on_disk(&looked_at)).await;
         let (canonical, roots) = look.unwrap_or_default();
         Self { lexical: text(&lexical), canonical, roots }
     }
@@ -40,7 +40,7 @@ impl Directory {
     }
 
     /// Where it is: an answer about a symbolic link must not hold for what the link leads to later.
-    pub(super) fn place(&self) -> &str {
+    pub(super) fn real_path(&self) -> &str {
         self.canonical.as_deref().unwrap_or(&self.lexical)
     }
 

@@ -11,7 +11,7 @@ use crate::codex::Client;
 use crate::codex::protocol::responses::{ThreadStatusRead, TurnPage};
 use crate::codex::protocol::{methods, values};
 use crate::daemon::sessions::attach::newest_turns;
-use crate::daemon::unsupported_methods::MissingMethods;
+use crate::daemon::unsupported_methods::UnsupportedMethods;
 use crate::daemon::{Daemon, DaemonError};
 
 /// How many of a thread's newest turns are looked at.
@@ -71,13 +71,13 @@ impl Look {
 pub(in crate::daemon) async fn look(
     client: &Client,
     thread_id: &str,
-    missing: &MissingMethods,
+    unsupported: &UnsupportedMethods,
 ) -> Result<Look, DaemonError> {
     let params = json!({ "threadId": thread_id });
     let status = Daemon::call::<ThreadStatusRead>(client, methods::THREAD_READ, &params).await;
     let status = status.map(|answer| answer.is_active());
     if let Err(error) = &status {
-        missing.note(client.generation(), error);
+        unsupported.note(client.generation(), error);
     }
     if let Err(error) = &status
         && !error.is_refusal()

@@ -204,7 +204,7 @@ impl Daemon {
             self.once(under_way, thread_id, async move |daemon, thread_id| {
                 let generation = daemon.current_client().map_or(0, |client| client.generation());
                 if let Err(error) = daemon.settle(&thread_id, &watch).await
-                    && !daemon.shared.missing.note(generation, &error)
+                    && !daemon.shared.unsupported_methods.note(generation, &error)
                 {
                     tracing::debug!(thread_id, %error, "what became of a turn could not be found out");
                 }
@@ -215,7 +215,7 @@ impl Daemon {
     /// Finds out from a thread what became of its turns whose ends were not heard.
     async fn settle(&self, thread_id: &str, watch: &Mutex<Watch>) -> Result<(), DaemonError> {
         let client = self.current_client()?;
-        let look = look(&client, thread_id, &self.shared.missing).await?;
+        let look = look(&client, thread_id, &self.shared.unsupported_methods).await?;
         let open: Vec<Arc<Turn>> = {
             let state = self.state();
             state.turns.of(thread_id).filter(|turn| !turn.is_over()).cloned().collect()

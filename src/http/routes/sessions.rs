@@ -12,7 +12,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::daemon::{CreateSession, DaemonError, TrustWord};
+use crate::daemon::{CreateSession, DaemonError, TrustChoice};
 use crate::http::access_log::About;
 use crate::http::bodies::CREATE_SESSION;
 use crate::http::body::{Fields, request_key};
@@ -82,7 +82,7 @@ impl Wanted {
                 }
                 name if name == PURPOSE.name => {
                     let word = PURPOSE.word(&value).map_err(ApiError::bad_request)?;
-                    wanted.purpose = Purpose::from_word(word);
+                    wanted.purpose = Purpose::from_name(word);
                 }
                 name if name == ORDER.name => {
                     wanted.newest_first = ORDER.word(&value).map_err(ApiError::bad_request)? == "newest";
@@ -174,7 +174,7 @@ pub(in crate::http) async fn close(
 fn parse(fields: Fields) -> Result<(CreateSession, Vec<String>), ApiError> {
     let mut given = CREATE_SESSION.read(fields)?;
     let mut ignored = given.ignored();
-    let purpose = given.text("purpose").and_then(|word| Purpose::from_word(&word)).unwrap_or_default();
+    let purpose = given.text("purpose").and_then(|word| Purpose::from_name(&word)).unwrap_or_default();
     let requests = RequestPolicy {
         decline: given.text("requests").as_deref() == Some("decline"),
         timeout_seconds: given.take("requestTimeoutSeconds").and_then(|seconds| seconds.as_u64()),
@@ -182,7 +182,8 @@ fn parse(fields: Fields) -> Result<(CreateSession, Vec<String>), ApiError> {
     let (thread_id, fork_from) = (given.text("threadId"), given.text("forkFrom"));
     let last_turn_id = given.take("lastTurnId");
     let ephemeral = given.take("ephemeral");
-    let trust = given.take("trust").map(|trust| trust.as_bool().map_or(TrustWord::Ask, TrustWord::Answer));
+    let trust =
+        given.take("trust").map(|trust| trust.as_bool().map_or(TrustChoice::Ask, TrustChoice::Answer));
     let metadata = match given.take("metadata") {
         Some(Value::Object(labels)) => {
             let label = |(key, value): (String, Value)| Some((key, value.as_str()?.to_owned()));

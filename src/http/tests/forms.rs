@@ -97,7 +97,7 @@ fn only_what_is_there_goes_to_the_app_server() {
 fn every_purpose_of_the_form_is_one() {
     for word in ["duplex", "worker", "smoke"] {
         let mut given = CREATE_SESSION.read(fields(json!({ "purpose": word }))).unwrap();
-        let taken = given.text("purpose").and_then(|word| Purpose::from_word(&word));
+        let taken = given.text("purpose").and_then(|word| Purpose::from_name(&word));
         assert_eq!(taken.map(Purpose::as_str), Some(word));
     }
 }

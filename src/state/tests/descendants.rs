@@ -40,7 +40,7 @@ fn what_a_sub_agent_does_is_decided_by_the_session_that_began_the_turn_at_the_ro
             begun("grandchild", "g1", root("u")),
         ]);
         for (thread_id, turn_id) in [("t", "u"), ("child", "c1"), ("grandchild", "g1")] {
-            assert_eq!(state.decider(thread_id, Some(turn_id)), Some("s"), "{thread_id}");
+            assert_eq!(state.deciding_session(thread_id, Some(turn_id)), Some("s"), "{thread_id}");
             let root = state.descendants.root(thread_id, Some(turn_id));
             assert_eq!((root.thread_id.as_str(), root.turn_id.as_deref()), ("t", Some("u")), "{thread_id}");
         }
@@ -66,7 +66,7 @@ fn what_descends_from_a_turn_that_no_session_began_is_decided_by_none() {
         begun("child", "c2", None),
     ];
     let state = folded(events);
-    assert_eq!(state.decider("child", Some("c2")), None);
+    assert_eq!(state.deciding_session("child", Some("c2")), None);
     assert_eq!(state.descendants.root("child", Some("c2")).turn_id.as_deref(), Some("foreign"));
 }
 
@@ -86,7 +86,7 @@ fn agents_that_call_upon_each_other_keep_their_root() {
     ]);
     for (thread_id, turn_id) in [("a", "a1"), ("b", "b1")] {
         assert_eq!(state.descendants.root(thread_id, Some(turn_id)).thread_id, "t");
-        assert_eq!(state.decider(thread_id, Some(turn_id)), Some("s"));
+        assert_eq!(state.deciding_session(thread_id, Some(turn_id)), Some("s"));
     }
     assert_eq!(state.descendants.root("t", None).thread_id, "t");
 }
