@@ -9,18 +9,8 @@ use jiff::Timestamp;
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
+use crate::codex::process::exit::Exit;
 use crate::codex::rpc::outline::Outline;
-
-/// How a child process ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exit {
-    /// Its exit code, absent when a signal ended it.
-    pub code: Option<i32>,
-    /// The signal's name, such as `SIGKILL`.
-    pub signal: Option<String>,
-    /// Whether it was asked to end.
-    pub expected: bool,
-}
 
 /// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]

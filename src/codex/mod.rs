@@ -23,20 +23,28 @@ mod supervisor;
 mod tests;
 mod transport;
 
-pub use listener::{Backlog, Closed, Exit, Heard, Listener, Setback};
-pub use process::child::{ChildRecord, FindProgram, Program, RecordChild, StopPace};
+pub use listener::{Backlog, Closed, Heard, Listener, Setback};
+pub use process::child::{ChildRecord, FindProgram, Program, RecordChild};
 pub use process::escapes::EscapeFilter;
+pub use process::exit::Exit;
+pub use process::filter::INSTANCE;
 pub use process::guard::run as run_guard;
+pub use process::identity::Identity;
+pub use process::memory::{family_memory, memory};
+pub use process::platform::adopt_orphans;
+pub use process::sandbox::end_sandboxes;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use process::stderr_tail::Tail;
-pub use process::tree::{
-    INSTANCE, Identity, adopt_orphans, end_leftover, end_sandboxes, family_memory, memory,
-};
+pub use process::stop_pace::StopPace;
+pub use process::sweep::end_leftover;
 pub use redact::redact;
-pub use rpc::client::{CallError, Client};
+pub use rpc::call_error::CallError;
+pub use rpc::client::Client;
 pub use rpc::outline::Outline;
 pub use rpc::wire;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use rpc::{pending::Pending, reader::Ear};
-pub use supervisor::task::{App, Availability, Failure, Plan, Supervisor, Waiting};
+pub use supervisor::availability::{Availability, Failure, Waiting};
+pub use supervisor::plan::{App, Plan};
+pub use supervisor::task::Supervisor;
 pub use transport::websocket::Address;

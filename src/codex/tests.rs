@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::listener::{Backlog, Heard, Listener};
-use crate::codex::rpc::client::{CallError, Client};
+use crate::codex::rpc::call_error::CallError;
+use crate::codex::rpc::client::Client;
 use crate::codex::rpc::liveness::Pulse;
 use crate::codex::rpc::pending::Pending;
 use crate::codex::rpc::reader::{Ear, StreamEnd};

@@ -1,7 +1,6 @@
 //! The app-server as a process of ours: the only place that starts one.
 
 use std::io;
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
@@ -12,9 +11,11 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::codex::listener::Exit;
-use crate::codex::process::reaper::Wards;
-use crate::codex::process::tree::{INSTANCE, Identity, pid_of};
+use super::filter::INSTANCE;
+use super::identity::Identity;
+use super::info::pid_of;
+use super::reaper::Wards;
+use super::stop_pace::{StopPace, hurry};
 
 /// How long each rung of the ladder waits before the next one, after the end of stdin and after SIGTERM, when the end
 /// is wanted.
@@ -65,17 +66,6 @@ pub struct Program {
     pub guard: Option<PathBuf>,
     /// Keeps in mind which process runs.
     pub record: RecordChild,
-}
-
-/// How fast an end is wanted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum StopPace {
-    /// No end is wanted.
-    Run,
-    /// End in order.
-    Stop,
-    /// End without waiting for anything.
-    Hurry,
 }
 
 /// The ends of the child's pipes.
@@ -215,41 +205,4 @@ impl Drop for Process {
             self.wards.release(pid);
         }
     }
-}
-
-/// Waits until nobody wants to wait any more; for ever when nobody is left to say so.
-pub(crate) async fn hurry(pace: &mut watch::Receiver<StopPace>) {
-    if pace.wait_for(|&pace| pace == StopPace::Hurry).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Describes how a process ended.
-pub(crate) fn exit_of(status: ExitStatus, expected: bool) -> Exit {
-    Exit { code: status.code(), signal: status.signal().map(signal_name), expected }
-}
-
-fn signal_name(number: i32) -> String {
-    let name = match Signal::from_named_raw(number) {
-        Some(Signal::HUP) => "SIGHUP",
-        Some(Signal::INT) => "SIGINT",
-        Some(Signal::QUIT) => "SIGQUIT",
-        Some(Signal::ILL) => "SIGILL",
-        Some(Signal::TRAP) => "SIGTRAP",
-        Some(Signal::ABORT) => "SIGABRT",
-        Some(Signal::BUS) => "SIGBUS",
-        Some(Signal::FPE) => "SIGFPE",
-        Some(Signal::KILL) => "SIGKILL",
-        Some(Signal::USR1) => "SIGUSR1",
-        Some(Signal::SEGV) => "SIGSEGV",
-        Some(Signal::USR2) => "SIGUSR2",
-        Some(Signal::PIPE) => "SIGPIPE",
-        Some(Signal::ALARM) => "SIGALRM",
-        Some(Signal::TERM) => "SIGTERM",
-        Some(Signal::XCPU) => "SIGXCPU",
-        Some(Signal::XFSZ) => "SIGXFSZ",
-        Some(Signal::SYS) => "SIGSYS",
-        _ => return format!("signal {number}"),
-    };
-    name.to_owned()
 }

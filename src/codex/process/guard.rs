@@ -18,8 +18,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 
-use crate::codex::process::reaper::Wards;
-use crate::codex::process::tree::{self, INSTANCE, Ours, Sandboxes, pid_of};
+use super::filter::{INSTANCE, Ours};
+use super::info::pid_of;
+use super::platform;
+use super::reaper::Wards;
+use super::sandbox::Sandboxes;
+use super::sweep::sweep;
 
 /// What the daemon says before it ends in order.
 const GOODBYE: &str = "goodbye";
@@ -45,7 +49,7 @@ pub fn run(instance: &str) -> ExitCode {
         } else if line == RELEASE {
             held = None;
         } else if let Some(pid) = line.strip_prefix(HOLD).and_then(|pid| pid.parse().ok()) {
-            held = tree::hold_stdin(pid, &format!("{INSTANCE}={instance}"));
+            held = platform::hold_stdin(pid, &format!("{INSTANCE}={instance}"));
         }
     }
     let ours = Ours::marked(instance);
@@ -54,7 +58,7 @@ pub fn run(instance: &str) -> ExitCode {
     Sandboxes::all(ours.clone()).end_blocking();
     drop(held);
     std::thread::sleep(GRACE);
-    match tree::sweep(&ours, &seen, SWEEP, || false) {
+    match sweep(&ours, &seen, SWEEP, || false) {
         Ok((_, 0)) => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }

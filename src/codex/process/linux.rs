@@ -11,7 +11,7 @@ use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, getpid, pidfd_open, pidfd_send_signal,
 };
 
-use crate::codex::process::tree::{Identity, Seen, pid_of};
+use super::info::{Seen, pid_of};
 
 /// Makes this process the one that gets the orphans of its children, and with it the duty to wait for them.
 pub fn adopt_orphans() -> io::Result<()> {
@@ -24,7 +24,7 @@ pub(crate) fn are_orphans_ours() -> bool {
 }
 
 /// Every process, and whether `mark` (`NAME=value`) is in its environment.
-pub(in crate::codex) fn list(mark: &str) -> io::Result<Vec<Seen>> {
+pub(crate) fn list(mark: &str) -> io::Result<Vec<Seen>> {
     let mut seen = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let Ok(name) = entry?.file_name().into_string() else { continue };
@@ -39,13 +39,13 @@ pub(in crate::codex) fn list(mark: &str) -> io::Result<Vec<Seen>> {
 }
 
 /// The environment it was started with; that of others cannot be read, and theirs are not ours.
-pub(in crate::codex) fn carries(pid: Pid, mark: &str) -> bool {
+pub(crate) fn carries(pid: Pid, mark: &str) -> bool {
     let environment = fs::read(path(pid, "environ")).unwrap_or_default();
     environment.split(|&byte| byte == 0).any(|variable| variable == mark.as_bytes())
 }
 
 /// Whether it is Codex's helper that sets up the sandbox of a command: Codex under another name.
-pub(in crate::codex) fn is_sandbox(pid: Pid) -> bool {
+pub(crate) fn is_sandbox(pid: Pid) -> bool {
     let words = fs::read(path(pid, "cmdline")).unwrap_or_default();
     let program = words.split(|&byte| byte == 0).next().unwrap_or_default();
     program.rsplit(|&byte| byte == b'/').next() == Some(b"codex-linux-sandbox")
@@ -67,14 +67,14 @@ pub(crate) fn hold_stdin(pid: u32, mark: &str) -> Option<OwnedFd> {
 }
 
 /// Sends a signal to the process that was seen; one that has ended is no failure.
-pub(in crate::codex) fn signal(seen: &Seen, signal: Signal) -> io::Result<()> {
+pub(crate) fn signal(seen: &Seen, signal: Signal) -> io::Result<()> {
     let is_the_one = || Stat::of(seen.pid).is_some_and(|now| now.started == seen.started && !now.ended);
     signal_if(seen.pid, signal, is_the_one)
 }
 
-/// Sends SIGKILL to exactly this process.
-pub(in crate::codex) fn end_identified(identity: &Identity) -> io::Result<()> {
-    pid_of(identity.pid).map_or(Ok(()), |pid| signal_if(pid, Signal::KILL, || identity.is_running()))
+/// Sends SIGKILL to a process, when it still is the right one.
+pub(crate) fn kill_if(pid: Pid, is_the_one: impl FnOnce() -> bool) -> io::Result<()> {
+    signal_if(pid, Signal::KILL, is_the_one)
 }
 
 /// The descriptor stands for one process for ever, so a look after it was opened tells whether it is the right one.
@@ -108,7 +108,7 @@ pub(crate) fn reap(spared: &[Pid]) {
 }
 
 /// When a running process started, and what it runs.
-pub(in crate::codex) fn identify(pid: Pid) -> Option<(String, PathBuf)> {
+pub(crate) fn identify(pid: Pid) -> Option<(String, PathBuf)> {
     let stat = Stat::of(pid).filter(|stat| !stat.ended)?;
     let executable = fs::read_link(path(pid, "exe")).ok()?.to_string_lossy().into_owned();
     // An upgrade takes the name away from the program that runs.
@@ -119,14 +119,14 @@ pub(in crate::codex) fn identify(pid: Pid) -> Option<(String, PathBuf)> {
 }
 
 /// How much memory a process has in use, in bytes.
-pub(in crate::codex) fn memory(pid: Pid) -> Option<u64> {
+pub(crate) fn memory(pid: Pid) -> Option<u64> {
     let status = fs::read_to_string(path(pid, "status")).ok()?;
     let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.strip_suffix("kB"))?;
     Some(kilobytes.trim().parse::<u64>().ok()? * 1024)
 }
 
 /// What a process has started and not yet waited for; a kernel may be built without the list, then there are none.
-pub(in crate::codex) fn children(pid: Pid) -> Vec<Pid> {
+pub(crate) fn children(pid: Pid) -> Vec<Pid> {
     let Ok(tasks) = fs::read_dir(path(pid, "task")) else { return Vec::new() };
     let lists = tasks.flatten().filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     let pids = |list: String| list.split_whitespace().filter_map(|pid| pid_of(pid.parse().ok()?)).collect();

@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::codex::process::ps::{self, COLUMNS};
-use crate::codex::process::tree::{Identity, Seen, pid_of};
+use super::info::Seen;
+use super::ps::{self, COLUMNS};
 
 /// There is no such thing as a subreaper here.
 pub fn adopt_orphans() -> io::Result<()> {
@@ -25,17 +25,17 @@ pub(crate) fn are_orphans_ours() -> bool {
 pub(crate) fn reap(_spared: &[Pid]) {}
 
 /// Every process, and whether `mark` (`NAME=value`) is in its environment, which `ps` shows of our own ones only.
-pub(in crate::codex) fn list(mark: &str) -> io::Result<Vec<Seen>> {
+pub(crate) fn list(mark: &str) -> io::Result<Vec<Seen>> {
     Ok(ps::parse(&ps(&["-Eww", "-axo", COLUMNS])?, mark))
 }
 
 /// There is no helper here: the system's own sandbox makes nothing that would have to be removed.
-pub(in crate::codex) fn is_sandbox(_: Pid) -> bool {
+pub(crate) fn is_sandbox(_: Pid) -> bool {
     false
 }
 
 /// Asked of nothing, as no process is a sandbox.
-pub(in crate::codex) fn carries(_: Pid, _: &str) -> bool {
+pub(crate) fn carries(_: Pid, _: &str) -> bool {
     false
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn hold_stdin(_: u32, _: &str) -> Option<OwnedFd> {
 }
 
 /// Sends a signal to the process that was seen; one that has ended is no failure.
-pub(in crate::codex) fn signal(seen: &Seen, signal: Signal) -> io::Result<()> {
+pub(crate) fn signal(seen: &Seen, signal: Signal) -> io::Result<()> {
     let pid = seen.pid.as_raw_nonzero().to_string();
     // The system has no descriptor of a process, so between this look and the signal lies a moment.
     let now = ps::parse(&ps(&["-o", COLUMNS, "-p", &pid]).unwrap_or_default(), "");
@@ -56,12 +56,9 @@ pub(in crate::codex) fn signal(seen: &Seen, signal: Signal) -> io::Result<()> {
     }
 }
 
-/// Sends SIGKILL to exactly this process.
-pub(in crate::codex) fn end_identified(identity: &Identity) -> io::Result<()> {
-    match pid_of(identity.pid) {
-        Some(pid) if identity.is_running() => kill(pid, Signal::KILL),
-        _ => Ok(()),
-    }
+/// Sends SIGKILL to a process, when it still is the right one.
+pub(crate) fn kill_if(pid: Pid, is_the_one: impl FnOnce() -> bool) -> io::Result<()> {
+    if is_the_one() { kill(pid, Signal::KILL) } else { Ok(()) }
 }
 
 fn kill(pid: Pid, signal: Signal) -> io::Result<()> {
@@ -72,7 +69,7 @@ fn kill(pid: Pid, signal: Signal) -> io::Result<()> {
 }
 
 /// When a running process started, and what it runs.
-pub(in crate::codex) fn identify(pid: Pid) -> Option<(String, PathBuf)> {
+pub(crate) fn identify(pid: Pid) -> Option<(String, PathBuf)> {
     let pid = pid.as_raw_nonzero().to_string();
     let seen = ps::parse(&ps(&["-o", COLUMNS, "-p", &pid]).ok()?, "");
     let seen = seen.into_iter().next().filter(|seen| !seen.ended)?;
@@ -81,12 +78,12 @@ pub(in crate::codex) fn identify(pid: Pid) -> Option<(String, PathBuf)> {
 }
 
 /// How much memory a process has in use: not said here, because nothing but another process, `ps`, could find it out.
-pub(in crate::codex) fn memory(_: Pid) -> Option<u64> {
+pub(crate) fn memory(_: Pid) -> Option<u64> {
     None
 }
 
 /// What a process has started; asked for only where [`memory`] says something.
-pub(in crate::codex) fn children(_: Pid) -> Vec<Pid> {
+pub(crate) fn children(_: Pid) -> Vec<Pid> {
     Vec::new()
 }
 

@@ -1,19 +1,33 @@
 //! The app-server as a process: how it is started, which processes belong to it, and how they are ended.
 
-pub mod child;
-pub mod escapes;
-pub mod guard;
+pub(super) mod child;
+pub(super) mod escapes;
+pub(super) mod exit;
+pub(super) mod filter;
+pub(super) mod guard;
+pub(super) mod identity;
+pub(super) mod info;
+pub(super) mod limits;
 #[cfg(target_os = "linux")]
-mod linux;
+pub(super) mod linux;
 #[cfg(target_os = "macos")]
-mod macos;
+pub(super) mod macos;
+pub(super) mod memory;
 #[cfg(any(target_os = "macos", test))]
 mod ps;
-pub(in crate::codex) mod reaper;
-mod sandbox;
-pub(in crate::codex) mod stderr_tail;
+pub(super) mod reaper;
+pub(super) mod sandbox;
+pub(super) mod stderr_tail;
+pub(super) mod stop_pace;
 #[expect(
     clippy::disallowed_methods,
     reason = "its callers run it on a thread of its pool, or before anything is served"
 )]
-pub mod tree;
+pub(super) mod sweep;
+#[cfg(test)]
+mod tests;
+
+#[cfg(target_os = "linux")]
+pub(super) use linux as platform;
+#[cfg(target_os = "macos")]
+pub(super) use macos as platform;

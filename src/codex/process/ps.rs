@@ -1,13 +1,13 @@
 //! Reading what `ps` of macOS says.
 
-use crate::codex::process::tree::{Seen, pid_of};
+use super::info::{Seen, pid_of};
 
 /// The columns that are asked for, in this order; the command comes last because only it has spaces of its own.
-pub(in crate::codex) const COLUMNS: &str = "pid=,ppid=,stat=,lstart=,command=";
+pub(crate) const COLUMNS: &str = "pid=,ppid=,stat=,lstart=,command=";
 
 /// The processes of a listing of [`COLUMNS`], with the environment behind each command where `ps` may show it, and
 /// whether `mark` (`NAME=value`) is among its words.
-pub(in crate::codex) fn parse(text: &str, mark: &str) -> Vec<Seen> {
+pub(crate) fn parse(text: &str, mark: &str) -> Vec<Seen> {
     text.lines().filter_map(|line| parse_line(line, mark)).collect()
 }
 

@@ -12,8 +12,10 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::info::pid_of;
+use super::limits::POOL;
+use super::platform;
 use crate::blocking::Unanswered;
-use crate::codex::process::tree::{self, POOL};
 
 /// How long a search for orphans that have ended may take.
 const REAP: Duration = Duration::from_secs(10);
@@ -54,7 +56,7 @@ impl Wards {
     pub(crate) fn start(&self, command: &mut Command) -> std::io::Result<Child> {
         let _starting = lock(&self.0.starting);
         let child = command.spawn()?;
-        lock(&self.0.pids).extend(child.id().and_then(tree::pid_of));
+        lock(&self.0.pids).extend(child.id().and_then(pid_of));
         Ok(child)
     }
 
@@ -70,7 +72,7 @@ impl Wards {
 
     /// Waits for orphans whenever one has ended; `None` where orphans are not ours.
     pub(crate) fn reap_orphans(&self) -> Option<AbortOnDropHandle<()>> {
-        if !tree::are_orphans_ours() {
+        if !platform::are_orphans_ours() {
             return None;
         }
         let mut ended = signal(SignalKind::child())
@@ -82,7 +84,7 @@ impl Wards {
                 let wards = wards.clone();
                 let reap = move || {
                     let _starting = lock(&wards.0.starting);
-                    tree::reap(&wards.pids());
+                    platform::reap(&wards.pids());
                 };
                 // The process table is a directory of files, so looking through it may block.
                 let _ = POOL.run(REAP, reap).await;

@@ -12,7 +12,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-use crate::codex::process::tree::{LOOK_AGAIN, Ours, POOL, SIGTERM_GRACE, Seen, line_of, platform};
+use super::filter::{Ours, line_of};
+use super::info::Seen;
+use super::limits::{LOOK_AGAIN, POOL, SIGTERM_GRACE};
+use super::platform;
 use crate::codex::protocol::environment;
 
 /// How long one look at the processes of this machine may take.
@@ -95,7 +98,7 @@ pub async fn end_sandboxes(thread_id: &str, grace: Duration) {
 
 /// The helpers among these that are in no other sandbox, and of which one that descends from them, or they themselves, is
 /// wanted: the environment of the helper cannot always be read, that of its command can.
-pub(in crate::codex) fn outermost(
+pub(crate) fn outermost(
     running: &[Seen],
     is_sandbox: impl Fn(Pid) -> bool,
     is_wanted: impl Fn(Pid) -> bool,

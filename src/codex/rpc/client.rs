@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::call_error::CallError;
 use super::pending::Pending;
 use super::wire::{self, RpcError};
 use crate::codex::protocol::{responses, versions};
@@ -20,41 +21,6 @@ const IN_FLIGHT: usize = 64;
 
 /// Longer than any connection.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-/// Why a call has no result.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// The connection ended, or had ended, before the answer came.
-    #[error("the app-server connection is gone: {cause}")]
-    Closed {
-        /// What ended it.
-        cause: String,
-    },
-    /// No answer came in time; it is unknown whether the call took effect.
-    #[error("the app-server did not answer {method} within {} s", after.as_secs_f32())]
-    Timeout {
-        /// The call's method.
-        method: String,
-        /// How long was waited.
-        after: Duration,
-    },
-    /// The app-server answered with an error.
-    #[error("the app-server answered {method} with an error: {}", error.message)]
-    Refused {
-        /// The call's method.
-        method: String,
-        /// Its answer.
-        error: RpcError,
-    },
-    /// The call or its answer could not be put into or read from JSON.
-    #[error("the answer to {method} is not what the protocol promises: {reason}")]
-    Malformed {
-        /// The call's method.
-        method: String,
-        /// What is wrong.
-        reason: String,
-    },
-}
 
 /// What is told the outcome of each call that was answered: its method, and the error where it was refused.
 type Observer = dyn Fn(&'static str, Option<&RpcError>) + Send + Sync;

@@ -13,8 +13,8 @@ use super::client::Client;
 use super::liveness::Pulse;
 use super::pending::Pending;
 use super::reader::StreamEnd;
-use crate::codex::process::child::{Process, StopPace};
-use crate::codex::supervisor::task::over;
+use crate::codex::process::child::Process;
+use crate::codex::process::stop_pace::{StopPace, over};
 
 /// How long the output of an ended process is still read: something it started may hold the pipe open.
 pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);

@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::client::{CallError, Client};
+use super::call_error::CallError;
+use super::client::Client;
 use crate::codex::protocol::methods;
 
 /// How many questions in a row may stay without an answer: at the last of them it counts as gone.

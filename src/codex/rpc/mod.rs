@@ -1,8 +1,9 @@
 //! JSON-RPC with the app-server: messages, pending calls, the tasks of one connection.
 
+pub mod call_error;
 pub mod client;
-pub(in crate::codex) mod connection;
-pub(in crate::codex) mod liveness;
+pub(crate) mod connection;
+pub(crate) mod liveness;
 pub mod outline;
 pub mod pending;
 pub mod reader;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::value::RawValue;
 
-use super::client::CallError;
+use super::call_error::CallError;
 
 /// What is done with an answer: run by the reader, where the answer stands in the stream.
 pub(crate) type Settle = Box<dyn FnOnce(Result<&RawValue, CallError>) + Send>;

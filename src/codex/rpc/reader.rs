@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use super::client::CallError;
+use super::call_error::CallError;
 use super::liveness::Pulse;
 use super::outline::{Outline, Scanner};
 use super::pending::Pending;

@@ -11,23 +11,33 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::availability::{Availability, Failure, STOPPING, dying};
 use super::backoff::longer;
-use crate::codex::listener::{Backlog, Closed, Exit, Heard, Listener};
+use super::plan::{App, Plan};
+use crate::codex::listener::{Backlog, Closed, Heard, Listener};
 use crate::codex::process::child::{
-    self, ChildRecord, EndFailure, LITTLE_PATIENCE, PATIENCE, Process, Program, StopPace,
+    self, ChildRecord, EndFailure, LITTLE_PATIENCE, PATIENCE, Process, Program,
 };
+use crate::codex::process::exit::{Exit, exit_of};
+use crate::codex::process::filter::Ours;
 use crate::codex::process::guard::Orders;
+use crate::codex::process::identity::Identity;
+use crate::codex::process::info::Seen;
+use crate::codex::process::limits::{POOL, SIGTERM_GRACE};
+use crate::codex::process::platform;
 use crate::codex::process::reaper::Wards;
+use crate::codex::process::sandbox::Sandboxes;
 use crate::codex::process::stderr_tail::{self, Tail};
-use crate::codex::process::tree::{self, Identity, Ours, POOL, SIGTERM_GRACE, Sandboxes, Seen};
+use crate::codex::process::stop_pace::{StopPace, hurry, over};
+use crate::codex::process::sweep;
 use crate::codex::protocol::methods;
 use crate::codex::redact;
-use crate::codex::rpc::client::{CallError, Client};
+use crate::codex::rpc::call_error::CallError;
+use crate::codex::rpc::client::Client;
 use crate::codex::rpc::connection::{LAST_WORDS, Link, Over, WriterEnd, end_task};
 use crate::codex::rpc::liveness;
 use crate::codex::rpc::pending::Pending;
 use crate::codex::rpc::reader::{Ear, StreamEnd};
-use crate::codex::supervisor::task::{App, Availability, Failure, Plan, STOPPING, dying, over};
 use crate::codex::transport::stdio;
 use crate::codex::transport::websocket::{self, Address};
 
@@ -376,7 +386,7 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
             let _ = stderr.await;
         }
         let (exit, failure) = match status {
-            Ok(status) => (Some(child::exit_of(status, expected)), None),
+            Ok(status) => (Some(exit_of(status, expected)), None),
             Err(failure) => (None, Some(failure)),
         };
         let (cause, exit) = self.closed(end.unwrap_or(heard), exit, expected, healthy.is_some());
@@ -406,7 +416,7 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
 
     /// What the child has started, where that is not known any more once it has ended.
     async fn see_family(&self, program: &Program) -> Vec<Seen> {
-        if tree::are_orphans_ours() {
+        if platform::are_orphans_ours() {
             return Vec::new();
         }
         let ours = self.ours(program);
@@ -417,7 +427,7 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
     fn ours(&self, program: &Program) -> Ours {
         Ours {
             instance: program.instance.clone(),
-            descendants: tree::are_orphans_ours(),
+            descendants: platform::are_orphans_ours(),
             spared: self.wards.pids(),
             strangers: self.strangers.to_vec(),
         }
@@ -429,7 +439,7 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
         let mut ending = pin!(Sandboxes::all(ours).end(SIGTERM_GRACE));
         tokio::select! {
             () = &mut ending => {}
-            () = child::hurry(pace) => drop(tokio::time::timeout(HURRIED_GRACE, ending).await),
+            () = hurry(pace) => drop(tokio::time::timeout(HURRIED_GRACE, ending).await),
         }
     }
 
@@ -437,8 +447,8 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
     async fn sweep(&self, program: &Program, seen: Vec<Seen>, pace: watch::Receiver<StopPace>) {
         let ours = self.ours(program);
         let hurry = move || *pace.borrow() == StopPace::Hurry;
-        let sweep = move || tree::sweep(&ours, &seen, tree::SWEEP, hurry);
-        let swept = POOL.run(tree::SWEEP + LIST, sweep).await;
+        let sweep = move || sweep::sweep(&ours, &seen, sweep::SWEEP, hurry);
+        let swept = POOL.run(sweep::SWEEP + LIST, sweep).await;
         match swept {
             Ok(Ok((0, 0))) => {}
             Ok(Ok((ended, 0))) => tracing::info!(ended, "ended what the app-server left behind"),

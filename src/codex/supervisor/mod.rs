@@ -1,5 +1,7 @@
 //! Starting the app-server, and starting it again when it has ended.
 
+pub(super) mod availability;
 mod backoff;
-pub(in crate::codex) mod generation;
-pub(in crate::codex) mod task;
+mod generation;
+pub(super) mod plan;
+pub(super) mod task;

@@ -8,112 +8,23 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::availability::{Availability, Failure, STOPPING, Waiting};
 use super::backoff::{Backoff, longer};
+use super::generation::{Death, Life};
+use super::plan::{App, Plan};
 use crate::codex::listener::{Backlog, Heard, Listener, Setback};
-use crate::codex::process::child::{Program, StopPace};
+use crate::codex::process::child::Program;
+use crate::codex::process::filter::Ours;
 use crate::codex::process::guard::{Guard, Orders};
+use crate::codex::process::info::Seen;
+use crate::codex::process::limits::POOL;
+use crate::codex::process::platform;
 use crate::codex::process::reaper::Wards;
-use crate::codex::process::tree::{self, Ours, POOL, Seen};
-use crate::codex::rpc::client::Client;
-use crate::codex::supervisor::generation::{Death, Life};
-use crate::codex::transport::websocket::Address;
+use crate::codex::process::stop_pace::{StopPace, is_over, over};
 use crate::time;
 
 /// How long a look at the processes of this machine may take before the first app-server is started.
 const LIST: Duration = Duration::from_secs(5);
-
-/// Which app-server to look after.
-#[derive(Clone)]
-pub enum App {
-    /// A child process of ours.
-    Spawn(Program),
-    /// Somebody else's.
-    External(Address),
-}
-
-/// What to look after, and how.
-#[derive(Clone)]
-pub struct Plan {
-    /// Which app-server.
-    pub app: App,
-    /// Our version, which the app-server puts into its user agent.
-    pub version: String,
-    /// The longest message that is kept, in bytes.
-    pub line_cap: usize,
-    /// How long connecting and `initialize` may take, each, at first.
-    pub start_timeout: Duration,
-    /// What sets that, for the sentence about an app-server that takes longer.
-    pub start_timeout_hint: String,
-    /// How long the app-server may take to answer a call.
-    pub call_timeout: Duration,
-    /// How long nothing may be heard before the app-server is asked whether it is still there.
-    pub check_interval: Duration,
-}
-
-/// Whether the app-server can be called now.
-#[derive(Debug, Clone)]
-pub enum Availability {
-    /// It is being started.
-    Starting {
-        /// What the one before died of, as a sentence; `None` for the first.
-        after: Option<String>,
-    },
-    /// It can.
-    Ready(Client),
-    /// It cannot, until it is started again.
-    Waiting(Waiting),
-    /// It cannot, and will not.
-    Stopped {
-        /// Why, as a sentence.
-        reason: String,
-    },
-}
-
-/// In what way an app-server failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// Its program could not be started.
-    NotStarted,
-    /// One that runs elsewhere cannot be reached.
-    Unreachable,
-    /// It runs and did not answer `initialize` in time.
-    SlowStart,
-    /// It ended, or was ended for another reason.
-    Ended,
-}
-
-/// The time between a death and the next start.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
-    /// What it died of, as a sentence.
-    pub reason: String,
-    /// When it is started again; not known as long as what is left of it is being ended.
-    pub until: Option<Timestamp>,
-    /// How often it died in a row.
-    pub deaths: u32,
-    /// Whether it dies so often that it is tried once a minute only.
-    pub crash_loop: bool,
-    /// The last lines of its stderr, secrets hidden.
-    pub last_words: Vec<String>,
-    /// In what way it failed.
-    pub failure: Failure,
-    /// Which it was.
-    pub generation: u64,
-}
-
-/// It is known to be lost, and not yet what of.
-pub(crate) fn dying(generation: u64, reason: String) -> Availability {
-    let (deaths, crash_loop, last_words, failure) = (0, false, Vec::new(), Failure::Ended);
-    Availability::Waiting(Waiting {
-        reason,
-        until: None,
-        deaths,
-        crash_loop,
-        last_words,
-        failure,
-        generation,
-    })
-}
 
 /// The handle of the task that looks after the app-server.
 #[derive(Debug)]
@@ -275,7 +186,7 @@ impl<L: Listener, F: Fn(u64) -> L> Watch<F> {
 
 /// What descends from this process before it has started anything.
 fn strangers() -> Vec<Seen> {
-    if !tree::are_orphans_ours() {
+    if !platform::are_orphans_ours() {
         return Vec::new();
     }
     // No process carries an empty mark of ours.
@@ -284,18 +195,6 @@ fn strangers() -> Vec<Seen> {
         tracing::warn!(%error, "the children from before codexd cannot be told from those of the app-server");
         Vec::new()
     })
-}
-
-/// Why there is no app-server when none is wanted.
-pub(crate) const STOPPING: &str = "codexd is stopping.";
-
-/// Waits until no app-server is wanted any more, or nobody is left to want one.
-pub(crate) async fn over(pace: &mut watch::Receiver<StopPace>) {
-    let _ = pace.wait_for(|&pace| pace > StopPace::Run).await;
-}
-
-fn is_over(pace: &watch::Receiver<StopPace>) -> bool {
-    *pace.borrow() > StopPace::Run || pace.has_changed().is_err()
 }
 
 fn chance() -> u32 {

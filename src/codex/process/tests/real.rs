@@ -1,8 +1,14 @@
 //! With real processes, where they can be told apart for certain.
 
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
-use super::super::*;
+use super::super::filter::{INSTANCE, Ours};
+use super::super::identity::Identity;
+use super::super::info::pid_of;
+use super::super::limits::SIGTERM_GRACE;
+use super::super::platform;
+use super::super::sweep::{SWEEP, end_leftover, sweep};
 use super::seen;
 
 /// A process that is ended with the test.

@@ -1,7 +1,10 @@
 #[cfg(target_os = "linux")]
 mod real;
 
-use super::*;
+use rustix::process::Pid;
+
+use super::filter::Ours;
+use super::info::Seen;
 
 fn seen(pid: i32, parent: i32, marked: bool) -> Seen {
     Seen { pid: Pid::from_raw(pid).unwrap(), parent, started: String::new(), ended: false, marked }
@@ -65,7 +68,7 @@ fn a_sandbox_is_that_of_the_thread_whose_command_runs_in_it() {
     ];
     let ended = |wanted: &[i32]| -> Vec<i32> {
         let number = |pid: Pid| pid.as_raw_nonzero().get();
-        let found = crate::codex::process::sandbox::outermost(
+        let found = super::sandbox::outermost(
             &all,
             |pid| [30, 31, 40].contains(&number(pid)),
             |pid| wanted.contains(&number(pid)),
@@ -90,7 +93,7 @@ fn a_listing_of_macos_is_read() {
                 501   1 Z    Thu Nov  6 05:54:56 2026     (codex)\n\
                 502 501 S+   Thu Nov 20 05:54:57 2026     sleep 300 PATH=/bin X_I=1 BAA=2\n\
                 garbage\n";
-    let found = crate::codex::process::ps::parse(text, "X_I=1");
+    let found = super::ps::parse(text, "X_I=1");
     let summary: Vec<_> = found
         .iter()
         .map(|one| (one.pid.as_raw_nonzero().get(), one.parent, one.started.as_str(), one.ended, one.marked))
@@ -103,5 +106,5 @@ fn a_listing_of_macos_is_read() {
             (502, 501, "Thu Nov 20 05:54:57 2026", false, true),
         ]
     );
-    assert!(crate::codex::process::ps::COLUMNS.ends_with("command="));
+    assert!(super::ps::COLUMNS.ends_with("command="));
 }
