@@ -28,7 +28,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::codex::{Backlog, Ear, Heard, Listener, Pending, Tail, redact};
+use crate::codex::{AppServerEvent, Backlog, Listener, MessageReader, Pending, StderrTail, redact};
 use crate::daemon::ChildFile;
 use crate::http::Query;
 use crate::journal::{Bounds, Cursor, Entry, Found, Journal, Limits, MetaFile, Next, seq_of};
@@ -107,7 +107,7 @@ pub fn query(data: &[u8]) {
 pub fn redaction(data: &[u8]) {
     let (cuts, text) = first_line(data);
     let tail = |pieces: Vec<&[u8]>| {
-        let mut tail = Tail::default();
+        let mut tail = StderrTail::default();
         pieces.into_iter().for_each(|piece| tail.take(piece));
         tail.lines()
     };
@@ -272,13 +272,13 @@ struct Told {
 struct Notes(Arc<Mutex<Told>>);
 
 impl Listener for Notes {
-    fn hear(&mut self, heard: Heard<'_>) {
+    fn on_event(&mut self, event: AppServerEvent<'_>) {
         let mut told = self.0.lock().unwrap();
-        match heard {
-            Heard::Stdout(block) => told.stdout.extend_from_slice(&block),
-            Heard::Notification { params, .. } | Heard::Request { params, .. } => {
+        match event {
+            AppServerEvent::Stdout(block) => told.stdout.extend_from_slice(&block),
+            AppServerEvent::Notification { params, .. } | AppServerEvent::Request { params, .. } => {
                 serde_json::from_str::<&RawValue>(params).expect("parameters are JSON");
-                told.said.push(format!("{heard:?}"));
+                told.said.push(format!("{event:?}"));
             }
             other => told.said.push(format!("{other:?}")),
         }
@@ -299,7 +299,7 @@ fn hear(pieces: Vec<&[u8]>, cap: usize) -> Told {
         };
         assert!(pending.register(Box::new(settle)).is_ok());
     }
-    let mut ear = Ear::new(pending, Notes(Arc::clone(&told)), Backlog::new());
+    let mut ear = MessageReader::new(pending, Notes(Arc::clone(&told)), Backlog::new());
     let stream = Pieces(pieces.into_iter().filter(|piece| !piece.is_empty()).collect());
     let end = ear.read_lines(stream, cap).now_or_never().expect("every piece is there");
     drop(ear);

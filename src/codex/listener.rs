@@ -1,4 +1,7 @@
-//! Where everything that is heard goes.
+//! What the app-server layer reports to its caller, and the flow control between the two.
+//!
+//! `daemon` and `commands/doctor` implement [`Listener`]. Events of one generation arrive in the order in which they
+//! happened.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,41 +22,41 @@ pub struct Closed {
     pub source: &'static str,
     /// What happened, as a sentence without its full stop.
     pub message: String,
-    /// Whether the last bytes, which had no newline, were a whole message after all.
+    /// Whether the last bytes, which had no newline, were a whole message.
     pub flushed_trailing_message: bool,
-    /// How many bytes without a newline came last.
+    /// The number of bytes after the last newline.
     pub trailing_message_length: usize,
-    /// How the process ended, as far as it is known.
+    /// How the process ended, if known.
     pub exit: Option<Exit>,
-    /// Whether the end was wanted.
+    /// Whether we ended it.
     pub expected: bool,
 }
 
-/// The pause after a death of the app-server.
+/// The app-server failed and will be restarted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Setback {
-    /// How long until it is started again.
+pub struct RestartScheduled {
+    /// The delay before the restart.
     pub delay: Duration,
-    /// When that is.
+    /// When the restart is due.
     pub until: Timestamp,
-    /// How often it died in a row.
-    pub deaths: u32,
-    /// Whether it dies so often that it is tried once a minute only.
+    /// How many failures there were in a row.
+    pub failures: u32,
+    /// Whether it fails so often that it is tried only once a minute.
     pub crash_loop: bool,
-    /// What it died of, as a sentence.
-    pub cause: String,
-    /// How the process ended, as far as there was one.
+    /// Why it failed, as a sentence.
+    pub reason: String,
+    /// How the process ended, if there was one.
     pub exit: Option<Exit>,
-    /// The last lines of its stderr, secrets hidden.
-    pub last_words: Vec<String>,
+    /// The last lines of its stderr, secrets redacted.
+    pub stderr_tail: Vec<String>,
 }
 
-/// Something that was heard from or about the app-server.
+/// Something that the app-server sent or that happened to it.
 #[derive(Debug)]
-pub enum Heard<'a> {
-    /// The process exists.
+pub enum AppServerEvent<'a> {
+    /// The process was started.
     Started {
-        /// Its process id.
+        /// Its PID.
         pid: Option<u32>,
     },
     /// The process could not be started.
@@ -63,53 +66,53 @@ pub enum Heard<'a> {
     },
     /// `initialize` was answered.
     Connected {
-        /// The answer.
+        /// The response.
         info: &'a RawValue,
     },
-    /// The connection could not be made, or `initialize` was not answered as it should be.
+    /// Connecting failed, or `initialize` was not answered as expected.
     ConnectFailed {
         /// Why.
         message: String,
     },
-    /// Something happened in the app-server.
+    /// A notification.
     Notification {
-        /// What.
+        /// Its method.
         method: &'a str,
         /// Its parameters; `null` when it had none.
         params: &'a str,
     },
-    /// The app-server asks for something and waits for the answer.
+    /// A request that the app-server expects a response to.
     Request {
-        /// Its id, to be sent back.
+        /// Its ID, for the response.
         id: &'a RawValue,
-        /// What is asked.
+        /// Its method.
         method: &'a str,
         /// Its parameters; `null` when it had none.
         params: &'a str,
     },
-    /// A line that is no message.
-    Garbage {
+    /// A line that is not a message.
+    InvalidMessage {
         /// What is wrong with it.
         reason: &'a str,
         /// Its length in bytes.
         bytes: usize,
     },
-    /// A message that is too long to be kept.
+    /// A message that was too long to keep.
     Skipped {
         /// Its length in bytes.
         bytes: usize,
-        /// The longest message that is kept, in bytes.
+        /// The length of the longest message that is kept, in bytes.
         cap: usize,
-        /// What is known of it.
+        /// What is known about it.
         outline: &'a Outline,
     },
-    /// Raw output of the process, in the order it came.
+    /// Raw output of the process, in order.
     Stdout(Bytes),
-    /// What the process says about itself.
+    /// Raw stderr of the process.
     Stderr(Bytes),
-    /// The process ended.
+    /// The process exited.
     Exited(Exit),
-    /// The end of the process could not be waited for.
+    /// Waiting for the process failed.
     ChildError {
         /// What failed.
         message: String,
@@ -119,68 +122,68 @@ pub enum Heard<'a> {
         /// What failed.
         message: String,
     },
-    /// The connection to an app-server of somebody else could not be closed in order.
+    /// The connection to an external app-server could not be closed in order.
     CloseFailed {
         /// What failed.
         message: String,
     },
-    /// The connection ended; nothing is heard over it any more.
+    /// The connection ended; no message follows.
     Closed(Closed),
-    /// It died and is started again later; nothing follows from this generation.
-    Setback(Setback),
+    /// It failed and will be restarted; no event of this generation follows.
+    RestartScheduled(RestartScheduled),
 }
 
-/// Takes what is heard, in order; one for each part of each generation.
+/// Receives events in order; there is one for each part of each generation.
 pub trait Listener: Send + 'static {
-    /// Takes one thing; must not wait.
-    fn hear(&mut self, heard: Heard<'_>);
+    /// Handles one event; must not block.
+    fn on_event(&mut self, event: AppServerEvent<'_>);
 
-    /// Passes on what was taken so far; called at the end of each block that was read.
+    /// Passes on what was handled so far; called after each block that was read.
     fn flush(&mut self);
 }
 
-/// How many bytes the listeners have passed on that nobody has worked off yet.
+/// The number of bytes that listeners have passed on and that are not yet processed.
 ///
-/// A reader waits when there are too many: the only thing a reader ever waits for.
+/// A reader waits when there are too many. It waits for nothing else.
 #[derive(Debug, Default)]
 pub struct Backlog {
     bytes: AtomicUsize,
-    worked_off: Notify,
+    drained: Notify,
 }
 
-/// A reader goes on when the backlog is at most this, in bytes.
-const ROOM: usize = 4 * 1024 * 1024;
+/// Readers wait while the backlog is larger than this.
+const MAX_BACKLOG_BYTES: usize = 4 * 1024 * 1024;
 
 impl Backlog {
-    /// An empty one.
+    /// An empty backlog.
     pub fn new() -> Arc<Self> {
         Arc::default()
     }
 
-    /// Something was passed on.
+    /// Adds bytes that were passed on.
     pub fn add(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
     }
 
-    /// Something was worked off.
+    /// Subtracts bytes that were processed.
     pub fn remove(&self, bytes: usize) {
         let before = self.bytes.fetch_sub(bytes, Ordering::AcqRel);
-        if before > ROOM && before - bytes <= ROOM {
-            self.worked_off.notify_waiters();
+        if before > MAX_BACKLOG_BYTES && before - bytes <= MAX_BACKLOG_BYTES {
+            self.drained.notify_waiters();
         }
     }
 
-    /// Waits until there is room.
-    pub async fn room(&self) {
+    /// Waits until the backlog is at most [`MAX_BACKLOG_BYTES`].
+    pub async fn wait_for_capacity(&self) {
         loop {
-            let worked_off = self.worked_off.notified();
-            tokio::pin!(worked_off);
-            // Registered before the look, so that room made in between is not missed.
-            worked_off.as_mut().enable();
-            if self.bytes.load(Ordering::Acquire) <= ROOM {
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            // Registered before the check, so that a removal in between is not missed.
+            drained.as_mut().enable();
+            if self.bytes.load(Ordering::Acquire) <= MAX_BACKLOG_BYTES {
                 return;
             }
-            worked_off.await;
+            drained.await;
         }
     }
 }

@@ -1,17 +1,15 @@
-//! The app-server: what is said on the wire, the connection, the child process and who looks after it.
+//! The connection to Codex's app-server, and the process behind it.
 //!
 //! ```text
-//! stdin / WebSocket  ◄── writer task ◄── Client (numbers calls, remembers who waits) ◄── the daemon
-//! stdout / WebSocket ──► reader task ──┬─ answer ──► whoever waits for it, in the order it came
+//! stdin / WebSocket  ◄── writer task ◄── Client (assigns IDs, keeps pending calls) ◄── daemon
+//! stdout / WebSocket ──► reader task ──┬─ response ──► the pending call, in order of arrival
 //!                                      └─ notification, request ──► the Listener
 //! ```
 //!
-//! Everything heard goes to a [`Listener`] that the caller hands in; this room does not know who listens.
-//! Each connection is a generation: its calls, its reader and its listener die with it, so nothing that an older
-//! one still says can reach the next.
-//!
-//! The [`Supervisor`] lives one generation after the other: when one has died, it ends what is left of it, waits as long
-//! as the rule in `backoff.rs` says, and starts the next.
+//! `daemon` starts a [`Supervisor`] and gives it a [`Listener`], which receives every event; this layer does not know what
+//! becomes of them. Each connection is a generation with its own calls, reader and listeners, so messages of an older
+//! generation cannot reach a newer one. After a failure the supervisor ends what is left of the generation, waits as long
+//! as `supervisor/backoff.rs` says, and starts the next one.
 
 mod listener;
 pub mod process;
@@ -23,18 +21,18 @@ mod supervisor;
 mod tests;
 mod transport;
 
-pub use listener::{Backlog, Closed, Heard, Listener, Setback};
+pub use listener::{AppServerEvent, Backlog, Closed, Listener, RestartScheduled};
 pub use process::child::{ChildRecord, FindProgram, Program, RecordChild};
 pub use process::escapes::EscapeFilter;
 pub use process::exit::Exit;
-pub use process::filter::INSTANCE;
+pub use process::filter::INSTANCE_VARIABLE;
 pub use process::guard::run as run_guard;
 pub use process::identity::Identity;
-pub use process::memory::{family_memory, memory};
-pub use process::platform::adopt_orphans;
+pub use process::memory::{memory, tree_memory};
+pub use process::platform::become_subreaper;
 pub use process::sandbox::end_sandboxes;
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use process::stderr_tail::Tail;
+pub(crate) use process::stderr_tail::StderrTail;
 pub use process::stop_pace::StopPace;
 pub use process::sweep::end_leftover;
 pub use redact::redact;
@@ -43,7 +41,7 @@ pub use rpc::client::Client;
 pub use rpc::outline::Outline;
 pub use rpc::wire;
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use rpc::{pending::Pending, reader::Ear};
+pub(crate) use rpc::{pending::Pending, reader::MessageReader};
 pub use supervisor::availability::{Availability, Failure, Waiting};
 pub use supervisor::plan::{App, Plan};
 pub use supervisor::task::Supervisor;

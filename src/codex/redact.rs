@@ -1,25 +1,25 @@
-//! Text of others without what looks like a secret, for errors and for what is shown of the last words of a process.
+//! Replaces what looks like a secret in text from Codex, for errors and for the tail of stderr.
 //!
-//! It errs on the side of hiding: what is lost can be read in `stderr.log`, which is its owner's alone.
+//! When in doubt it redacts: the full text is in `stderr.log`, which only its owner can read.
 
-/// What stands in the place of a secret.
-const HIDDEN: &str = "***";
-/// How long what follows `sk-` must be to be a key, in characters: `sk-` also begins ordinary words.
-const SHORTEST_KEY: usize = 8;
-/// The ends of the names of variables that hold secrets.
-const NAMES: [&str; 5] = ["_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "APIKEY"];
+/// Replaces a secret.
+const REDACTED: &str = "***";
+/// The least number of characters after `sk-` that make a key: ordinary words also begin with `sk-`.
+const MIN_KEY_CHARS: usize = 8;
+/// Suffixes of the names of environment variables that hold secrets.
+const SECRET_NAME_SUFFIXES: [&str; 5] = ["_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "APIKEY"];
 
 /// The text with keys (`sk-…`), bearer tokens and the values of variables such as `…_API_KEY` replaced by `***`.
 pub fn redact(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
-    // Where a word begins nothing that belongs to it stands before.
+    // A secret begins only where a word begins.
     let mut inside_word = false;
     while let Some(first) = rest.chars().next() {
         if !inside_word && let Some((kept, secret)) = secret_at(rest) {
             let (kept, _) = rest.split_at(kept);
             shown.push_str(kept);
-            shown.push_str(HIDDEN);
+            shown.push_str(REDACTED);
             rest = rest.split_at(secret).1;
             continue;
         }
@@ -30,7 +30,7 @@ pub fn redact(text: &str) -> String {
     shown
 }
 
-/// Whether a secret begins here, maybe after its name: how long the name is, and where the secret ends, in bytes.
+/// If a secret begins here, maybe after its name: the length of the name, and the end of the secret, in bytes.
 fn secret_at(text: &str) -> Option<(usize, usize)> {
     key(text).or_else(|| bearer(text)).or_else(|| assignment(text))
 }
@@ -38,7 +38,7 @@ fn secret_at(text: &str) -> Option<(usize, usize)> {
 fn key(text: &str) -> Option<(usize, usize)> {
     let rest = text.strip_prefix("sk-")?;
     let length = length_of(rest, |c| is_word(c) || c == '-');
-    (length >= SHORTEST_KEY).then_some((3, 3 + length))
+    (length >= MIN_KEY_CHARS).then_some((3, 3 + length))
 }
 
 fn bearer(text: &str) -> Option<(usize, usize)> {
@@ -48,8 +48,8 @@ fn bearer(text: &str) -> Option<(usize, usize)> {
     let space = length_of(rest, |c| c == ' ' || c == '\t');
     let token = rest.get(space..)?;
     let length = length_of(token, |c| is_word(c) || "-.~+/=".contains(c));
-    // A sentence may have the word in it, with another ordinary one behind.
-    (space > 0 && length >= SHORTEST_KEY).then_some((head.len() + space, head.len() + space + length))
+    // A sentence may contain "bearer" before an ordinary word.
+    (space > 0 && length >= MIN_KEY_CHARS).then_some((head.len() + space, head.len() + space + length))
 }
 
 fn assignment(text: &str) -> Option<(usize, usize)> {
@@ -65,11 +65,11 @@ fn assignment(text: &str) -> Option<(usize, usize)> {
     Some((start, start + length_of_value(value)))
 }
 
-/// How long the name of a variable that holds a secret is, with what stands between it and its value, in bytes.
+/// The length of the name of a secret with its separator, in bytes.
 fn name(text: &str) -> Option<usize> {
     let name = length_of(text, is_word);
     let upper = text.get(..name)?.to_ascii_uppercase();
-    if !NAMES.iter().any(|end| upper.ends_with(end)) {
+    if !SECRET_NAME_SUFFIXES.iter().any(|end| upper.ends_with(end)) {
         return None;
     }
     let rest = text.get(name..)?;
@@ -79,13 +79,13 @@ fn name(text: &str) -> Option<usize> {
 }
 
 fn length_of_value(text: &str) -> usize {
-    // A token may have its kind before it.
+    // A token may be preceded by its scheme.
     let kind = bearer(text).map_or(0, |(kind, _)| kind);
     let (_, word) = text.split_at(kind);
     kind + length_of(word, |c| !c.is_whitespace() && !"\"',;\\".contains(c))
 }
 
-/// How many bytes of the text are of this kind, from its beginning.
+/// How many bytes from the beginning of the text satisfy `is_part`.
 fn length_of(text: &str, is_part: impl Fn(char) -> bool) -> usize {
     text.find(|c| !is_part(c)).unwrap_or(text.len())
 }
@@ -101,7 +101,7 @@ mod tests {
     use super::redact;
 
     #[test]
-    fn what_looks_like_a_secret_is_hidden_and_nothing_else() {
+    fn secrets_are_redacted_and_nothing_else() {
         for (text, shown) in [
             ("Incorrect API key provided: sk-proj-abc_DEF-123456.", "Incorrect API key provided: sk-***."),
             ("authorization: Bearer eyJhbGciOi.J9-x_y~z/+=", "authorization: Bearer ***"),

@@ -1,7 +1,7 @@
-//! One generation without a process: what it says is read from a channel, what it hears is written into a pipe.
+//! One generation without a process: the app-server's side is a channel and a pipe.
 
 mod calls;
-mod hearing;
+mod receiving;
 mod silence;
 mod writing;
 
@@ -13,24 +13,24 @@ use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::listener::{Backlog, Heard, Listener};
+use super::listener::{AppServerEvent, Backlog, Listener};
 use crate::codex::rpc::call_error::CallError;
 use crate::codex::rpc::client::Client;
-use crate::codex::rpc::liveness::Pulse;
+use crate::codex::rpc::liveness::LastReceived;
 use crate::codex::rpc::pending::Pending;
-use crate::codex::rpc::reader::{Ear, StreamEnd};
+use crate::codex::rpc::reader::{MessageReader, StreamEnd};
 
-/// Longer than anything here takes: the clock of these tests stands still unless they wait for it.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longer than anything here takes: the paused clock moves only when all tasks wait.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How much the pipe holds, in bytes.
-const PIPE: usize = 1024 * 1024;
+/// The capacity of the pipe.
+const PIPE_BYTES: usize = 1024 * 1024;
 
-/// What was heard and what was settled, in one order.
+/// Received events and settled calls, in one order.
 #[derive(Clone, Default)]
-struct Notes(Arc<Mutex<Vec<String>>>);
+struct Log(Arc<Mutex<Vec<String>>>);
 
-impl Notes {
+impl Log {
     fn add(&self, note: impl Into<String>) {
         self.0.lock().unwrap().push(note.into());
     }
@@ -40,19 +40,19 @@ impl Notes {
     }
 }
 
-/// Takes notes of what is passed on.
-struct NoteTaker {
-    notes: Notes,
+/// Records what the reader passes on.
+struct RecordingListener {
+    notes: Log,
     held_back: Vec<String>,
 }
 
-impl Listener for NoteTaker {
-    fn hear(&mut self, heard: Heard<'_>) {
-        self.held_back.push(match heard {
-            Heard::Notification { method, params } => format!("{method} {params}"),
-            Heard::Request { id, method, params } => format!("request {id} {method} {params}"),
-            Heard::Garbage { reason, bytes } => format!("garbage of {bytes} bytes: {reason}"),
-            Heard::Skipped { bytes, cap, outline } => {
+impl Listener for RecordingListener {
+    fn on_event(&mut self, event: AppServerEvent<'_>) {
+        self.held_back.push(match event {
+            AppServerEvent::Notification { method, params } => format!("{method} {params}"),
+            AppServerEvent::Request { id, method, params } => format!("request {id} {method} {params}"),
+            AppServerEvent::InvalidMessage { reason, bytes } => format!("garbage of {bytes} bytes: {reason}"),
+            AppServerEvent::Skipped { bytes, cap, outline } => {
                 let (id, method) = (outline.id.as_ref().map(|id| id.get()), outline.method.as_deref());
                 format!("skipped {bytes} of {cap} bytes: {id:?} {method:?}")
             }
@@ -69,66 +69,66 @@ impl Listener for NoteTaker {
 struct Connection {
     client: Client,
     pending: Arc<Pending>,
-    /// What the client says, line by line.
-    said: mpsc::UnboundedReceiver<Vec<u8>>,
-    /// What the client will hear; dropped, the stream ends.
+    /// The lines that the client sends.
+    sent: mpsc::UnboundedReceiver<Vec<u8>>,
+    /// What the client receives; dropping it ends the stream.
     stdout: DuplexStream,
     reader: JoinHandle<StreamEnd>,
-    notes: Notes,
+    notes: Log,
     backlog: Arc<Backlog>,
-    pulse: Arc<Pulse>,
+    last_received: Arc<LastReceived>,
 }
 
 impl Connection {
     fn new() -> Self {
-        Self::with_cap(PIPE)
+        Self::with_cap(PIPE_BYTES)
     }
 
-    /// One that skips lines of more than `cap` bytes.
+    /// A connection that skips lines of more than `cap` bytes.
     fn with_cap(cap: usize) -> Self {
-        let (client, pending, said) = Client::new(1, Duration::from_secs(30));
-        let (stdout, stream) = tokio::io::duplex(PIPE);
-        let (notes, backlog) = (Notes::default(), Backlog::new());
-        let listener = NoteTaker { notes: notes.clone(), held_back: Vec::new() };
-        let mut ear = Ear::new(Arc::clone(&pending), listener, Arc::clone(&backlog));
-        let pulse = ear.pulse();
-        let reader = tokio::spawn(async move { ear.read_lines(stream, cap).await });
-        Self { client, pending, said, stdout, reader, notes, backlog, pulse }
+        let (client, pending, sent) = Client::new(1, Duration::from_secs(30));
+        let (stdout, stream) = tokio::io::duplex(PIPE_BYTES);
+        let (notes, backlog) = (Log::default(), Backlog::new());
+        let listener = RecordingListener { notes: notes.clone(), held_back: Vec::new() };
+        let mut messages = MessageReader::new(Arc::clone(&pending), listener, Arc::clone(&backlog));
+        let last_received = messages.last_received();
+        let reader = tokio::spawn(async move { messages.read_lines(stream, cap).await });
+        Self { client, pending, sent, stdout, reader, notes, backlog, last_received }
     }
 
-    /// Makes a call that is answered as soon as its answer is heard.
+    /// Makes a call that ends when its response arrives.
     fn call(&self, method: &'static str) -> JoinHandle<Result<String, CallError>> {
         let client = self.client.clone();
         tokio::spawn(async move {
-            let result = client.call(method, &json!({}), PATIENCE).await?;
+            let result = client.call(method, &json!({}), CALL_TIMEOUT).await?;
             Ok(result.get().to_owned())
         })
     }
 
-    /// The next thing that the client says.
-    async fn next_said(&mut self) -> Value {
-        serde_json::from_slice(&self.said.recv().await.unwrap()).unwrap()
+    /// The next message that the client sends.
+    async fn next_sent(&mut self) -> Value {
+        serde_json::from_slice(&self.sent.recv().await.unwrap()).unwrap()
     }
 
-    /// The number of the next call; its method must be this one.
+    /// The ID of the next call, whose method must be this one.
     async fn next_call(&mut self, method: &str) -> u64 {
-        let call = self.next_said().await;
+        let call = self.next_sent().await;
         assert_eq!(call["method"], method);
         call["id"].as_u64().unwrap()
     }
 
-    /// Makes these bytes be read in one piece, and waits until everybody has done what follows from them.
-    async fn hear(&mut self, bytes: impl AsRef<[u8]>) {
+    /// Delivers these bytes in one piece and waits until they are processed.
+    async fn receive(&mut self, bytes: impl AsRef<[u8]>) {
         self.stdout.write_all(bytes.as_ref()).await.unwrap();
         until_idle().await;
     }
 
-    /// Answers the call of this number.
-    async fn answer(&mut self, id: u64, result: &str) {
-        self.hear(format!("{{\"id\":{id},\"result\":{result}}}\n")).await;
+    /// Responds to the call with this ID.
+    async fn respond(&mut self, id: u64, result: &str) {
+        self.receive(format!("{{\"id\":{id},\"result\":{result}}}\n")).await;
     }
 
-    /// Ends the stream; returns how it ended and what was noted.
+    /// Ends the stream; returns how it ended and what was recorded.
     async fn end(self) -> (StreamEnd, Vec<String>) {
         let Self { stdout, reader, notes, .. } = self;
         drop(stdout);
@@ -136,7 +136,7 @@ impl Connection {
     }
 }
 
-/// Waits until no task can go on: only then does a clock that stands still move by itself.
+/// Waits until no task can run: only then does the paused clock move.
 async fn until_idle() {
     tokio::time::sleep(Duration::from_millis(1)).await;
 }

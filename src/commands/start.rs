@@ -72,7 +72,7 @@ impl Running {
         let address = listener
             .local_addr()
             .map_err(|error| Failure::new(format!("The listener has no address: {error}.")))?;
-        if let Err(error) = codex::adopt_orphans() {
+        if let Err(error) = codex::become_subreaper() {
             tracing::warn!(%error, "what the app-server leaves behind is found by its environment only");
         }
         #[expect(clippy::disallowed_methods, reason = "nothing is served yet")]

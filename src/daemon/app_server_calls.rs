@@ -31,7 +31,7 @@ impl Daemon {
         let settle = move |outcome: Result<&RawValue, CallError>| {
             let _ = sender.send(outcome.map(ToOwned::to_owned));
         };
-        client.call_for_good(method, params, settle).await;
+        client.call_without_timeout(method, params, settle).await;
         let answer = receiver.await.map_err(|_| DaemonError::ShuttingDown)??;
         let malformed = |reason| CallError::Malformed { method: method.to_owned(), reason };
         Ok(read(answer.get()).map_err(malformed)?)
@@ -60,7 +60,7 @@ impl Daemon {
         read: impl FnOnce(&RawValue) -> Result<(T, Build), String> + Send + 'static,
     ) -> Result<T, DaemonError> {
         let (settle, recorded) = self.recording(method, read);
-        client.call_for_good(method, params, settle).await;
+        client.call_without_timeout(method, params, settle).await;
         recorded.await
     }
 

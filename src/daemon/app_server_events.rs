@@ -12,7 +12,7 @@ use super::recorder::{Input, Recorder, Stream};
 use crate::codex::protocol::server_requests::is_answerable;
 use crate::codex::protocol::{errors, notifications};
 use crate::codex::rpc::wire::{RequestId, RpcError};
-use crate::codex::{EscapeFilter, Heard, Listener, Outline};
+use crate::codex::{AppServerEvent, EscapeFilter, Listener, Outline};
 use crate::config::{ChildStrategy, Config};
 use crate::daemon::codex_health::Codex;
 use crate::daemon::events;
@@ -197,10 +197,10 @@ impl EventHandler {
 }
 
 impl Listener for EventHandler {
-    fn hear(&mut self, heard: Heard<'_>) {
+    fn on_event(&mut self, event: AppServerEvent<'_>) {
         let endpoint = || self.config.server.endpoint.to_string();
-        let event = match heard {
-            Heard::Notification { method, params } => {
+        let event = match event {
+            AppServerEvent::Notification { method, params } => {
                 self.note_activity(params);
                 self.codex.handle_notification(self.generation, method, params);
                 if matches!(method, notifications::ITEM_STARTED | notifications::ITEM_COMPLETED) {
@@ -215,15 +215,15 @@ impl Listener for EventHandler {
                 }
                 return self.end_requests(method, params);
             }
-            Heard::Request { id, method, params } => {
+            AppServerEvent::Request { id, method, params } => {
                 self.note_activity(params);
                 self.flush();
                 let params = serde_json::from_str(params).unwrap_or(Value::Null);
                 return self.open_request(id.to_owned(), method, params);
             }
-            Heard::Skipped { bytes, cap, outline } => return self.handle_skipped(bytes, cap, outline),
-            Heard::Stdout(bytes) => return self.send(Input::Output(Stream::Stdout, bytes)),
-            Heard::Stderr(bytes) => {
+            AppServerEvent::Skipped { bytes, cap, outline } => return self.handle_skipped(bytes, cap, outline),
+            AppServerEvent::Stdout(bytes) => return self.send(Input::Output(Stream::Stdout, bytes)),
+            AppServerEvent::Stderr(bytes) => {
                 let text = self.escapes.strip(&String::from_utf8_lossy(&bytes));
                 let length = bytes.len();
                 self.send(Input::Output(Stream::Stderr, bytes));
@@ -233,25 +233,25 @@ impl Listener for EventHandler {
                 }
                 events::child_stderr(&text, length)
             }
-            Heard::Closed(closed) => {
+            AppServerEvent::Closed(closed) => {
                 // In this order, so that a request that is no longer in the table is about to be recorded as ended.
                 self.send(Input::Closed(closed));
                 return self.open.forget(self.generation);
             }
-            Heard::Started { pid } => events::child_started(&self.config, pid, self.generation),
-            Heard::SpawnFailed { message } => events::child_spawn_failed(&message),
-            Heard::Connected { info } => {
+            AppServerEvent::Started { pid } => events::child_started(&self.config, pid, self.generation),
+            AppServerEvent::SpawnFailed { message } => events::child_spawn_failed(&message),
+            AppServerEvent::Connected { info } => {
                 let info = serde_json::from_str(info.get()).unwrap_or(Value::Null);
                 self.codex.connected(self.generation, &info);
                 events::connected(&endpoint(), &info, self.generation)
             }
-            Heard::ConnectFailed { message } => events::connect_failed(&endpoint(), &message),
-            Heard::Garbage { reason, bytes } => events::invalid_message(reason, bytes),
-            Heard::Exited(exit) => events::child_exited(&exit),
-            Heard::ChildError { message } => events::child_error(&message),
-            Heard::KillFailed { message } => events::child_kill_failed(&message),
-            Heard::CloseFailed { message } => events::close_failed(&message),
-            Heard::Setback(setback) => events::restart_scheduled(&setback),
+            AppServerEvent::ConnectFailed { message } => events::connect_failed(&endpoint(), &message),
+            AppServerEvent::InvalidMessage { reason, bytes } => events::invalid_message(reason, bytes),
+            AppServerEvent::Exited(exit) => events::child_exited(&exit),
+            AppServerEvent::ChildError { message } => events::child_error(&message),
+            AppServerEvent::KillFailed { message } => events::child_kill_failed(&message),
+            AppServerEvent::CloseFailed { message } => events::close_failed(&message),
+            AppServerEvent::RestartScheduled(scheduled) => events::restart_scheduled(&scheduled),
         };
         self.new_events.push(event);
     }

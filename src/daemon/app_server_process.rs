@@ -79,13 +79,13 @@ fn plan_recorded(
             App::Spawn(Program {
                 find: Arc::new(find),
                 arguments: server.args.clone(),
-                folder: server.cwd.clone(),
+                directory: server.cwd.clone(),
                 environment: vec![
                     ("BAA_CODEXD_DAEMON_ID".to_owned(), daemon_id.to_owned()),
                     ("BAA_CODEXD_SERVER_ENDPOINT".to_owned(), server.endpoint.to_string()),
                 ],
                 // Not the token itself, but commands of a model need not be led to it.
-                withheld: std::iter::once(settings::AUTH_TOKEN_FILE.variable)
+                removed_environment: std::iter::once(settings::AUTH_TOKEN_FILE.variable)
                     .chain(environment::OF_A_THREAD)
                     .map(str::to_owned)
                     .collect(),
@@ -186,15 +186,15 @@ pub(crate) fn end_leftover(disk: &Disk, path: &Path) {
 pub(crate) fn unavailable_reason(now: &Availability) -> Option<String> {
     Some(match now {
         Availability::Ready(_) => return None,
-        Availability::Starting { after: None } => "The app-server is being started.".to_owned(),
-        Availability::Starting { after: Some(cause) } => format!("{cause} It is being started again."),
+        Availability::Starting { reason: None } => "The app-server is being started.".to_owned(),
+        Availability::Starting { reason: Some(cause) } => format!("{cause} It is being started again."),
         Availability::Waiting(Waiting { reason, until: None, .. }) => reason.clone(),
-        Availability::Waiting(Waiting { reason, until: Some(until), deaths, crash_loop, .. }) => {
+        Availability::Waiting(Waiting { reason, until: Some(until), failures, crash_loop, .. }) => {
             let seconds = whole_seconds(time::time_left(*until, Timestamp::now()));
             match crash_loop {
                 false => format!("{reason} The next try is in {seconds} s."),
                 true => format!(
-                    "{reason} It died {deaths} times in a row, so it is tried once a minute; the next try is in \
+                    "{reason} It died {failures} times in a row, so it is tried once a minute; the next try is in \
                      {seconds} s."
                 ),
             }
@@ -227,9 +227,9 @@ mod tests {
     use super::*;
 
     fn waiting(until: Option<Timestamp>, crash_loop: bool) -> Availability {
-        let (reason, last_words) = ("It died.".to_owned(), Vec::new());
+        let (reason, stderr_tail) = ("It died.".to_owned(), Vec::new());
         let failure = codex::Failure::Ended;
-        let waiting = Waiting { reason, until, deaths: 7, crash_loop, last_words, failure, generation: 1 };
+        let waiting = Waiting { reason, until, failures: 7, crash_loop, stderr_tail, failure, generation: 1 };
         Availability::Waiting(waiting)
     }
 

@@ -59,7 +59,7 @@ impl Daemon {
     /// Counts.
     pub async fn metrics(&self) -> Metrics {
         let (mut metrics, child_pid) = self.counts();
-        let memory = move || (codex::memory(std::process::id()), child_pid.and_then(codex::family_memory));
+        let memory = move || (codex::memory(std::process::id()), child_pid.and_then(codex::tree_memory));
         // Left out where the system does not answer in time.
         if let Ok((memory, child_memory)) = MEMORY.run(MEMORY_LIMIT, memory).await {
             (metrics.memory, metrics.child_memory) = (memory, child_memory);

@@ -265,7 +265,7 @@ impl Daemon {
             let reason = "The connection over which it came is gone.".to_owned();
             return Err(DaemonError::Unavailable { reason, retry_after: None });
         };
-        client.answer(&claim.open().id, result);
+        client.respond(&claim.open().id, result);
         let (request_id, by) = (resolution.request_id.clone(), resolution.resolved_by);
         let promised = record_resolution(recorder, claim, resolution).await;
         promised.map_err(DaemonError::Storage)?;
@@ -279,7 +279,7 @@ impl Daemon {
             match follow_up {
                 FollowUp::RefuseRequest { generation, id, error } => {
                     if let Some(client) = self.client_of_generation(generation) {
-                        client.refuse(&id, &error);
+                        client.respond_error(&id, &error);
                     }
                 }
                 FollowUp::ReadSkippedItems { thread_id, turn_id } => {

@@ -1,9 +1,9 @@
-//! Text of a process without the escape sequences that it writes for a terminal.
+//! Removes terminal escape sequences from the output of a process.
 //!
-//! Codex colours its log also where stderr is a pipe (measured on 0.130.0 to 0.171.0).
-//! What stays raw is `stderr.log`; events, states and errors hold plain text.
+//! Codex colours its log even when stderr is a pipe (measured on 0.130.0 to 0.171.0).
+//! `stderr.log` stays raw; events, state files and errors hold plain text.
 
-/// Removes escape sequences (ECMA-48) and control characters from a text that comes in pieces.
+/// Removes escape sequences (ECMA-48) and control characters from a text that arrives in pieces.
 #[derive(Debug, Default)]
 pub struct EscapeFilter {
     state: State,
@@ -13,20 +13,20 @@ pub struct EscapeFilter {
 enum State {
     #[default]
     Text,
-    /// Behind ESC.
+    /// After ESC.
     Escape,
-    /// Behind ESC and an intermediate character, such as in `ESC ( B`.
+    /// After ESC and an intermediate character, as in `ESC ( B`.
     Intermediate,
     /// In a control sequence, such as a colour: `ESC [ … m`.
     Control,
-    /// In a control string, such as the title of a window: `ESC ] … BEL`, or `ESC ] … ESC \`.
+    /// In a control string, such as a window title: `ESC ] … BEL` or `ESC ] … ESC \`.
     String,
 }
 
 impl EscapeFilter {
-    /// The next piece without its escape sequences, also those that began in the piece before.
+    /// The next piece without escape sequences, including those that began in an earlier piece.
     ///
-    /// Newlines and tabs stay; every other control character is removed.
+    /// Newlines and tabs stay; all other control characters are removed.
     pub fn strip(&mut self, piece: &str) -> String {
         piece.chars().filter(|&character| self.is_text(character)).collect()
     }
@@ -36,7 +36,7 @@ impl EscapeFilter {
         let before = self.state;
         self.state = match (before, character) {
             (_, '\u{1b}') => Escape,
-            // No sequence goes on over the end of a line, so that an unfinished one hides a line at most.
+            // No sequence continues after a newline, so an unfinished one hides at most one line.
             (_, '\n') => Text,
             (Text | String, '\u{9b}') => Control,
             (Text, '\u{90}' | '\u{98}' | '\u{9d}'..='\u{9f}') => String,
@@ -58,7 +58,7 @@ impl EscapeFilter {
     }
 }
 
-/// One whole text without its escape sequences.
+/// A whole text without escape sequences.
 pub(crate) fn plain(text: &str) -> String {
     EscapeFilter::default().strip(text)
 }

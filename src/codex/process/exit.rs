@@ -8,15 +8,15 @@ use rustix::process::Signal;
 /// How a child process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exit {
-    /// Its exit code, absent when a signal ended it.
+    /// Its exit code; `None` when a signal ended it.
     pub code: Option<i32>,
     /// The signal's name, such as `SIGKILL`.
     pub signal: Option<String>,
-    /// Whether it was asked to end.
+    /// Whether we asked it to exit.
     pub expected: bool,
 }
 
-/// Describes how a process ended.
+/// The exit of a process with this status.
 pub(crate) fn exit_of(status: ExitStatus, expected: bool) -> Exit {
     Exit { code: status.code(), signal: status.signal().map(signal_name), expected }
 }

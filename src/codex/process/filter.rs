@@ -1,94 +1,98 @@
-//! The processes of this machine, as far as they are ours: who descends from us, who carries our mark, and how they are
-//! ended without ever hitting somebody else.
+//! Which processes of this machine belong to the app-server.
 //!
-//! A process is ours when the variable [`INSTANCE`] in its environment says so, when it descends from one that is, or,
-//! where the system hands us the orphans of our children, when it descends from us.
+//! A process belongs to it when [`INSTANCE_VARIABLE`] in its environment has our value, when it descends from such a process,
+//! or, where the system makes us the parent of orphans, when it descends from us. Sweeps and sandbox searches use it, so a
+//! mistake here would end a process of someone else: parents of this process and `excluded` ones never match.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 
 use rustix::process::{Pid, getpid};
 
-use super::info::Seen;
+use super::info::ProcessInfo;
 use super::platform;
 
-/// The variable that marks the app-server and everything it starts; its value is the life of the daemon.
-pub const INSTANCE: &str = "BAA_CODEXD_INSTANCE";
+/// The environment variable that marks the app-server and its descendants; its value is the ID of the daemon instance.
+pub const INSTANCE_VARIABLE: &str = "BAA_CODEXD_INSTANCE";
 
-/// Whose processes are meant, and which of them are left alone.
+/// A value of [`INSTANCE_VARIABLE`] that no process has: daemons use UUIDs.
+pub(crate) const NO_INSTANCE: &str = "nobody";
+
+/// Selects processes of one daemon instance.
 #[derive(Debug, Clone)]
-pub(crate) struct Ours {
-    /// The value of the mark.
+pub(crate) struct ProcessFilter {
+    /// The value of [`INSTANCE_VARIABLE`].
     pub(crate) instance: String,
-    /// Whether everything that descends from this process is ours as well.
-    pub(crate) descendants: bool,
-    /// Left alone; their owners wait for them.
-    pub(crate) spared: Vec<Pid>,
-    /// Left alone as well: children that this process had before it was codexd, such as those of a script that became
-    /// it.
-    pub(crate) strangers: Vec<Seen>,
+    /// Whether all descendants of this process match too.
+    pub(crate) includes_descendants: bool,
+    /// Never match; their owners wait for them.
+    pub(crate) excluded: Vec<Pid>,
+    /// Never match: children that this process had before it became codexd by exec, such as those of a wrapper script.
+    pub(crate) preexisting_children: Vec<ProcessInfo>,
 }
 
-impl Ours {
-    /// Those that carry this mark, or descend from one that does.
+impl ProcessFilter {
+    /// Matches processes with this mark and their descendants.
     pub(crate) fn marked(instance: &str) -> Self {
-        let (spared, strangers) = (Vec::new(), Vec::new());
-        Self { instance: instance.to_owned(), descendants: false, spared, strangers }
+        let (excluded, preexisting_children) = (Vec::new(), Vec::new());
+        Self { instance: instance.to_owned(), includes_descendants: false, excluded, preexisting_children }
     }
 
-    /// Those of them that run now.
-    pub(crate) fn running(&self) -> io::Result<Vec<Seen>> {
-        let seen = platform::list(&format!("{INSTANCE}={}", self.instance))?;
-        Ok(self.among(&seen, getpid()))
+    /// The matching processes that run now.
+    pub(crate) fn running(&self) -> io::Result<Vec<ProcessInfo>> {
+        let processes = platform::list(&format!("{INSTANCE_VARIABLE}={}", self.instance))?;
+        Ok(self.among(&processes, getpid()))
     }
 
-    /// The same, and those of `known` that still run, which nothing may connect to us any more.
-    pub(crate) fn running_or_known(&self, known: &[Seen]) -> io::Result<Vec<Seen>> {
-        let seen = platform::list(&format!("{INSTANCE}={}", self.instance))?;
-        let mut running = self.among(&seen, getpid());
-        let is_known = |one: &&Seen| {
-            let same = |other: &Seen| (other.pid, &other.started) == (one.pid, &one.started);
-            !one.ended && known.iter().any(same) && !running.iter().any(same)
+    /// The same, and those of `known` that still run, whose connection to us may no longer be visible.
+    pub(crate) fn running_with(&self, known: &[ProcessInfo]) -> io::Result<Vec<ProcessInfo>> {
+        let processes = platform::list(&format!("{INSTANCE_VARIABLE}={}", self.instance))?;
+        let mut running = self.among(&processes, getpid());
+        let is_known = |one: &&ProcessInfo| {
+            let same = |other: &ProcessInfo| (other.pid, &other.start_time) == (one.pid, &one.start_time);
+            !one.has_ended && known.iter().any(same) && !running.iter().any(same)
         };
-        let more: Vec<_> = seen.iter().filter(is_known).cloned().collect();
+        let more: Vec<_> = processes.iter().filter(is_known).cloned().collect();
         running.extend(more);
         Ok(running)
     }
 
-    /// Those of them among these; `me` looks.
-    pub(crate) fn among(&self, seen: &[Seen], me: Pid) -> Vec<Seen> {
+    /// The matching ones of `processes`; `me` is the PID of this process.
+    pub(crate) fn among(&self, processes: &[ProcessInfo], me: Pid) -> Vec<ProcessInfo> {
         let me = me.as_raw_nonzero().get();
         let parents: HashMap<i32, i32> =
-            seen.iter().map(|one| (one.pid.as_raw_nonzero().get(), one.parent)).collect();
-        // Our own parents may carry the mark of an outer daemon, never ours; and they are never ours to end.
-        let mut left_alone: HashSet<i32> = line_of(me, &parents).collect();
-        left_alone.extend(self.spared.iter().map(|pid| pid.as_raw_nonzero().get()));
-        let is_stranger = |one: &&Seen| {
-            self.strangers.iter().any(|other| (other.pid, &other.started) == (one.pid, &one.started))
+            processes.iter().map(|one| (one.pid.as_raw_nonzero().get(), one.parent)).collect();
+        // Our ancestors may carry the mark of an outer daemon, never ours, and must never be ended.
+        let mut excluded: HashSet<i32> = ancestors(me, &parents).collect();
+        excluded.extend(self.excluded.iter().map(|pid| pid.as_raw_nonzero().get()));
+        let is_stranger = |one: &&ProcessInfo| {
+            self.preexisting_children
+                .iter()
+                .any(|other| (other.pid, &other.start_time) == (one.pid, &one.start_time))
         };
-        left_alone.extend(seen.iter().filter(is_stranger).map(|one| one.pid.as_raw_nonzero().get()));
-        let roots: HashSet<i32> = seen
+        excluded.extend(processes.iter().filter(is_stranger).map(|one| one.pid.as_raw_nonzero().get()));
+        let roots: HashSet<i32> = processes
             .iter()
-            .filter(|one| one.marked)
+            .filter(|one| one.is_marked)
             .map(|one| one.pid.as_raw_nonzero().get())
-            .filter(|pid| !left_alone.contains(pid))
-            .chain(self.descendants.then_some(me))
+            .filter(|pid| !excluded.contains(pid))
+            .chain(self.includes_descendants.then_some(me))
             .collect();
-        let is_ours = |one: &&Seen| {
+        let is_ours = |one: &&ProcessInfo| {
             let pid = one.pid.as_raw_nonzero().get();
-            // What a spared process started is its own business.
-            !one.ended
-                && !left_alone.contains(&pid)
-                && line_of(pid, &parents)
-                    .take_while(|pid| *pid == me || !left_alone.contains(pid))
+            // Descendants of an excluded process are excluded too.
+            !one.has_ended
+                && !excluded.contains(&pid)
+                && ancestors(pid, &parents)
+                    .take_while(|pid| *pid == me || !excluded.contains(pid))
                     .any(|pid| roots.contains(&pid))
         };
-        seen.iter().filter(is_ours).cloned().collect()
+        processes.iter().filter(is_ours).cloned().collect()
     }
 }
 
-/// A process and all that it descends from; a listing is not of one moment, so it may lead in circles.
-pub(crate) fn line_of(pid: i32, parents: &HashMap<i32, i32>) -> impl Iterator<Item = i32> {
+/// A PID and its ancestors; a listing is not atomic, so it may contain cycles.
+pub(crate) fn ancestors(pid: i32, parents: &HashMap<i32, i32>) -> impl Iterator<Item = i32> {
     let next = |pid: &i32| parents.get(pid).copied().filter(|&parent| parent > 0 && parent != *pid);
     std::iter::successors(Some(pid), next).take(parents.len() + 1)
 }

@@ -1,4 +1,4 @@
-//! One process, told from every other that gets its number.
+//! The identity of a process, which holds after its PID is reused.
 
 use std::io;
 use std::path::PathBuf;
@@ -6,19 +6,19 @@ use std::path::PathBuf;
 use super::info::pid_of;
 use super::platform;
 
-/// A process and no other, whoever gets its number later.
+/// Identifies exactly one process, whatever process gets its PID later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Its process id.
+    /// Its PID.
     pub pid: u32,
-    /// When it started, in the words of the system; on Linux with the boot in them.
+    /// When it started, in the format of the system; on Linux with the boot ID.
     pub start_time: String,
-    /// The program it runs.
+    /// Its executable.
     pub executable: PathBuf,
 }
 
 impl Identity {
-    /// That of a running process; `None` when there is none of this number, or it has ended.
+    /// The identity of a running process; `None` when there is no such process or it has ended.
     pub fn of(pid: u32) -> Option<Self> {
         let (start_time, executable) = platform::identify(pid_of(pid)?)?;
         Some(Self { pid, start_time, executable })

@@ -1,21 +1,22 @@
-//! One process as a listing shows it.
+//! One entry of a process listing.
 
 use rustix::process::Pid;
 
-/// One process as it was seen.
+/// One entry of a process listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct ProcessInfo {
     pub(crate) pid: Pid,
-    /// Its parent's number; 0 when it has none.
+    /// The PID of its parent; 0 when it has none.
     pub(crate) parent: i32,
-    /// When it started, in the words of the listing.
-    pub(crate) started: String,
-    /// Whether it has ended and only waits for its parent to notice.
-    pub(crate) ended: bool,
-    /// Whether it carries the mark that was asked for.
-    pub(crate) marked: bool,
+    /// When it started, in the format of the listing.
+    pub(crate) start_time: String,
+    /// Whether it is a zombie: it has exited and its parent has not waited for it.
+    pub(crate) has_ended: bool,
+    /// Whether it has the mark that the listing was asked for.
+    pub(crate) is_marked: bool,
 }
 
+/// The PID as rustix has it; `None` when it cannot be one.
 pub(crate) fn pid_of(pid: u32) -> Option<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw)
 }

@@ -1,4 +1,4 @@
-//! The app-server as a process: how it is started, which processes belong to it, and how they are ended.
+//! The app-server as a process: starting it, finding the processes that belong to it, and ending them.
 
 pub(super) mod child;
 pub(super) mod escapes;

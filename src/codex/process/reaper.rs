@@ -1,7 +1,7 @@
-//! The children that somebody waits for, told from the orphans that were handed to us.
+//! The children that have an owner in this process, and the reaping of all others.
 //!
-//! A child must be waited for exactly once: tokio waits for those that we start, and everything else that ends as our
-//! child is an orphan, which nobody would wait for.
+//! Each child must be waited for exactly once. tokio waits for those that we start; every other child that exits is an
+//! orphan that the system gave to us, and the reaper waits for it. A registry of owned PIDs keeps the two apart.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,42 +17,42 @@ use super::limits::POOL;
 use super::platform;
 use crate::blocking::Unanswered;
 
-/// How long a search for orphans that have ended may take.
-const REAP: Duration = Duration::from_secs(10);
-/// How long the start of a process may take: its program or its directory may lie on a file system that does not answer.
-const START: Duration = Duration::from_secs(10);
+/// How long one search for exited orphans may take.
+const REAP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long starting a process may take: its program or directory may be on a file system that does not respond.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The children that have an owner; cheap to clone.
+/// The PIDs of the children that have an owner; cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Wards(Arc<Shared>);
+pub(crate) struct ChildRegistry(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Held while a child is started and while orphans are waited for, both on threads that may hang.
+    /// Held while a child is started and while orphans are reaped, both on threads that may hang.
     starting: Mutex<()>,
-    /// Held for a moment only.
+    /// Never held across a blocking call.
     pids: Mutex<Vec<Pid>>,
 }
 
-impl Wards {
-    /// Makes `start` start children by [`Wards::start`] on a thread that may hang; the error says so.
+impl ChildRegistry {
+    /// Runs `start`, which starts children by [`ChildRegistry::start`], on a thread that may hang; the error says so.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         start: impl FnOnce(&Self) -> T + Send + 'static,
     ) -> Result<T, Unanswered> {
-        let (wards, runtime) = (self.clone(), Handle::current());
+        let (children, runtime) = (self.clone(), Handle::current());
         let start = move || {
-            // tokio's children are watched by the runtime in which they are started.
+            // tokio's children belong to the runtime in which they are started.
             let _entered = runtime.enter();
-            start(&wards)
+            start(&children)
         };
-        POOL.run(START, start).await
+        POOL.run(START_TIMEOUT, start).await
     }
 
     /// Starts a child that its owner waits for; blocks.
     ///
-    /// Nobody reaps from before it exists until its number is known: one that ends at once would pass for an orphan.
-    #[expect(clippy::disallowed_methods, reason = "it is called on a thread of the pool, by Wards::run")]
+    /// Nothing is reaped until its PID is registered: a child that exits at once would look like an orphan.
+    #[expect(clippy::disallowed_methods, reason = "ChildRegistry::run calls it on a thread of the pool")]
     pub(crate) fn start(&self, command: &mut Command) -> std::io::Result<Child> {
         let _starting = lock(&self.0.starting);
         let child = command.spawn()?;
@@ -60,34 +60,34 @@ impl Wards {
         Ok(child)
     }
 
-    /// The child was waited for; its number may now be another's.
+    /// Removes a child whose exit status was collected; its PID may be reused now.
     pub(crate) fn release(&self, pid: Pid) {
-        lock(&self.0.pids).retain(|&ward| ward != pid);
+        lock(&self.0.pids).retain(|&child| child != pid);
     }
 
-    /// Their numbers.
+    /// The PIDs of the owned children.
     pub(crate) fn pids(&self) -> Vec<Pid> {
         lock(&self.0.pids).clone()
     }
 
-    /// Waits for orphans whenever one has ended; `None` where orphans are not ours.
+    /// Reaps orphans whenever a child exits; `None` where orphans do not come to us.
     pub(crate) fn reap_orphans(&self) -> Option<AbortOnDropHandle<()>> {
-        if !platform::are_orphans_ours() {
+        if !platform::is_subreaper() {
             return None;
         }
         let mut ended = signal(SignalKind::child())
-            .inspect_err(|error| tracing::warn!(%error, "orphans that end stay in the process table"))
+            .inspect_err(|error| tracing::warn!(%error, "failed to watch SIGCHLD; exited orphans stay in the process table"))
             .ok()?;
-        let wards = self.clone();
+        let children = self.clone();
         Some(AbortOnDropHandle::new(tokio::spawn(async move {
             loop {
-                let wards = wards.clone();
+                let children = children.clone();
                 let reap = move || {
-                    let _starting = lock(&wards.0.starting);
-                    platform::reap(&wards.pids());
+                    let _starting = lock(&children.0.starting);
+                    platform::reap(&children.pids());
                 };
-                // The process table is a directory of files, so looking through it may block.
-                let _ = POOL.run(REAP, reap).await;
+                // The process table is a directory of files, so reading it may block.
+                let _ = POOL.run(REAP_TIMEOUT, reap).await;
                 if ended.recv().await.is_none() {
                     return;
                 }

@@ -1,4 +1,4 @@
-//! The last words of a process: the end of its stderr, to be shown when it has died.
+//! The last lines of a process's stderr, shown after it failed.
 
 use std::collections::VecDeque;
 
@@ -6,19 +6,19 @@ use super::escapes;
 use crate::codex::redact::redact;
 
 /// How many lines are kept.
-const LINES: usize = 20;
+const MAX_LINES: usize = 20;
 /// How many bytes of text are kept.
-const BYTES: usize = 4 * 1024;
+const MAX_BYTES: usize = 4 * 1024;
 
-/// Which of a process's last lines says why it failed.
+/// The line that explains the failure.
 ///
-/// The last that names an error or, without one, what a panic says, or the last line.
-/// A line of its log is none of these: with a time before it, it tells what happened while the process worked, such as
-/// a missing program that it does not need.
-pub(crate) fn cause(lines: &[String]) -> Option<&str> {
+/// The last line that names an error; without one, the message of a panic; without that, the last line.
+/// Lines of a log are skipped: with a timestamp in front, they describe what happened while the process worked, such as
+/// a missing optional program.
+pub(crate) fn error_line(lines: &[String]) -> Option<&str> {
     let starts_with =
         |line: &str, word: &str| line.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
-    // Behind its error a program may print where in its code that happened.
+    // After its error, a program may print where in its code that happened.
     let is_error = |line: &&String| ["error", "fatal"].iter().any(|word| starts_with(line, word));
     let is_panic = |line: &String| starts_with(line, "thread '") && line.contains("panicked at");
     let panic = || lines.iter().rposition(is_panic).and_then(|at| lines.get(at + 1));
@@ -26,7 +26,7 @@ pub(crate) fn cause(lines: &[String]) -> Option<&str> {
     lines.iter().rev().find(is_error).or_else(panic).or_else(other).map(String::as_str)
 }
 
-/// Whether a line begins with a time, such as `2026-11-28T15:25:20.634886Z`.
+/// Whether a line begins with a timestamp, such as `2026-11-28T15:25:20.634886Z`.
 fn is_log_line(line: &str) -> bool {
     let pattern = "0000-00-00T00:00:00";
     line.len() > pattern.len()
@@ -36,20 +36,20 @@ fn is_log_line(line: &str) -> bool {
         })
 }
 
-/// The last lines of a stream, secrets hidden.
+/// The last lines of a stream, secrets redacted.
 #[derive(Debug, Default)]
-pub(crate) struct Tail {
+pub(crate) struct StderrTail {
     lines: VecDeque<String>,
-    /// The line that has no end yet, its beginning only when it is long: a secret without its beginning could not be
-    /// told from ordinary text.
+    /// The unfinished line; only its beginning when it is long, because a secret without its beginning cannot be
+    /// recognised.
     partial: Vec<u8>,
 }
 
-impl Tail {
-    /// Takes the next bytes of the stream, cut anywhere.
+impl StderrTail {
+    /// Adds the next bytes of the stream, split anywhere.
     pub(crate) fn take(&mut self, bytes: &[u8]) {
         let mut pieces = bytes.split(|&byte| byte == b'\n');
-        // The last piece has no newline behind it.
+        // The last piece has no newline after it.
         let last = pieces.next_back().unwrap_or_default();
         for piece in pieces {
             self.extend(piece);
@@ -59,7 +59,7 @@ impl Tail {
         self.extend(last);
     }
 
-    /// The lines, oldest first; a last one without its newline counts.
+    /// The lines, oldest first; an unfinished last line counts.
     pub(crate) fn lines(&self) -> Vec<String> {
         let mut whole = Self { lines: self.lines.clone(), partial: Vec::new() };
         whole.keep(&self.partial);
@@ -67,21 +67,22 @@ impl Tail {
     }
 
     fn extend(&mut self, piece: &[u8]) {
-        let room = BYTES.saturating_sub(self.partial.len()).min(piece.len());
+        let room = MAX_BYTES.saturating_sub(self.partial.len()).min(piece.len());
         self.partial.extend_from_slice(&piece[..room]);
     }
 
     fn keep(&mut self, line: &[u8]) {
-        // A sequence in the middle of a secret would hide it from the search.
+        // An escape sequence in the middle of a secret would hide it from redaction.
         let text = redact(escapes::plain(&String::from_utf8_lossy(line)).trim_end());
         if text.is_empty() {
             return;
         }
-        // What replaces bytes that are no text is longer than they are.
-        let end = text.char_indices().map(|(start, c)| start + c.len_utf8()).take_while(|&end| end <= BYTES);
+        // Replacement characters are longer than the invalid bytes that they replace.
+        let end =
+            text.char_indices().map(|(start, c)| start + c.len_utf8()).take_while(|&end| end <= MAX_BYTES);
         let end = end.last().unwrap_or(0);
         self.lines.push_back(text.get(..end).unwrap_or_default().to_owned());
-        while self.lines.len() > LINES || self.lines.iter().map(String::len).sum::<usize>() > BYTES {
+        while self.lines.len() > MAX_LINES || self.lines.iter().map(String::len).sum::<usize>() > MAX_BYTES {
             self.lines.pop_front();
         }
     }
@@ -94,7 +95,7 @@ mod tests {
     use super::*;
 
     fn tail_of(bytes: &[u8]) -> Vec<String> {
-        let mut tail = Tail::default();
+        let mut tail = StderrTail::default();
         tail.take(bytes);
         tail.lines()
     }
@@ -124,7 +125,7 @@ mod tests {
             (&[], None),
         ] {
             let lines: Vec<String> = lines.iter().map(|&line| line.to_owned()).collect();
-            assert_eq!(cause(&lines), expected.map(|place| lines[place].as_str()));
+            assert_eq!(error_line(&lines), expected.map(|place| lines[place].as_str()));
         }
     }
 
@@ -132,9 +133,9 @@ mod tests {
     fn a_long_line_keeps_its_beginning_and_a_character_is_never_cut() {
         let lines = tail_of("é".repeat(5000).as_bytes());
         assert_eq!(lines.len(), 1);
-        assert!(lines[0].len() <= BYTES && lines[0].len() > BYTES - 4 && lines[0].starts_with("éé"));
+        assert!(lines[0].len() <= MAX_BYTES && lines[0].len() > MAX_BYTES - 4 && lines[0].starts_with("éé"));
         let lines = tail_of(&[0xff; 5000]);
-        assert!(lines[0].len() <= BYTES && lines[0].ends_with('\u{fffd}'));
+        assert!(lines[0].len() <= MAX_BYTES && lines[0].ends_with('\u{fffd}'));
     }
 
     #[test]
@@ -147,7 +148,7 @@ mod tests {
     fn a_secret_is_hidden_wherever_it_was_cut() {
         let text = b"before\nkey sk-abcdefghijklmnop and Bearer abcdefghijkl\n";
         for cut in 0..text.len() {
-            let mut tail = Tail::default();
+            let mut tail = StderrTail::default();
             tail.take(&text[..cut]);
             tail.take(&text[cut..]);
             assert_eq!(tail.lines(), ["before", "key sk-*** and Bearer ***"]);
@@ -157,12 +158,12 @@ mod tests {
     proptest! {
         #[test]
         fn it_is_bounded_whatever_comes(blocks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9000), 0..6)) {
-            let mut tail = Tail::default();
+            let mut tail = StderrTail::default();
             for block in &blocks {
                 tail.take(block);
                 let lines = tail.lines();
-                prop_assert!(lines.len() <= LINES);
-                prop_assert!(lines.iter().map(String::len).sum::<usize>() <= BYTES);
+                prop_assert!(lines.len() <= MAX_LINES);
+                prop_assert!(lines.iter().map(String::len).sum::<usize>() <= MAX_BYTES);
             }
         }
     }

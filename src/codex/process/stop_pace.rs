@@ -1,30 +1,31 @@
-//! How fast the app-server has to end.
+//! How fast the app-server has to stop. `commands/start` sends it; the supervisor and its generations wait for it.
 
 use tokio::sync::watch;
 
-/// How fast an end is wanted.
+/// How fast the app-server has to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StopPace {
-    /// No end is wanted.
+    /// Keep running.
     Run,
-    /// End in order.
+    /// Stop in order.
     Stop,
-    /// End without waiting for anything.
+    /// Stop without waiting.
     Hurry,
 }
 
-/// Waits until nobody wants to wait any more; for ever when nobody is left to say so.
-pub(crate) async fn hurry(pace: &mut watch::Receiver<StopPace>) {
+/// Waits until the stop must hurry; for ever when the sender is gone.
+pub(crate) async fn wait_for_hurry(pace: &mut watch::Receiver<StopPace>) {
     if pace.wait_for(|&pace| pace == StopPace::Hurry).await.is_err() {
         std::future::pending::<()>().await;
     }
 }
 
-/// Waits until no app-server is wanted any more, or nobody is left to want one.
-pub(crate) async fn over(pace: &mut watch::Receiver<StopPace>) {
+/// Waits until a stop is requested or the sender is gone.
+pub(crate) async fn stop_requested(pace: &mut watch::Receiver<StopPace>) {
     let _ = pace.wait_for(|&pace| pace > StopPace::Run).await;
 }
 
-pub(crate) fn is_over(pace: &watch::Receiver<StopPace>) -> bool {
+/// Whether a stop is requested or the sender is gone.
+pub(crate) fn is_stop_requested(pace: &watch::Receiver<StopPace>) -> bool {
     *pace.borrow() > StopPace::Run || pace.has_changed().is_err()
 }

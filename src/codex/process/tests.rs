@@ -3,26 +3,32 @@ mod real;
 
 use rustix::process::Pid;
 
-use super::filter::Ours;
-use super::info::Seen;
+use super::filter::ProcessFilter;
+use super::info::ProcessInfo;
 
-fn seen(pid: i32, parent: i32, marked: bool) -> Seen {
-    Seen { pid: Pid::from_raw(pid).unwrap(), parent, started: String::new(), ended: false, marked }
+fn seen(pid: i32, parent: i32, is_marked: bool) -> ProcessInfo {
+    ProcessInfo {
+        pid: Pid::from_raw(pid).unwrap(),
+        parent,
+        start_time: String::new(),
+        has_ended: false,
+        is_marked,
+    }
 }
 
-fn ours(descendants: bool, spared: &[i32]) -> Ours {
-    let spared = spared.iter().map(|&pid| Pid::from_raw(pid).unwrap()).collect();
-    Ours { descendants, spared, ..Ours::marked("i") }
+fn ours(descendants: bool, excluded: &[i32]) -> ProcessFilter {
+    let excluded = excluded.iter().map(|&pid| Pid::from_raw(pid).unwrap()).collect();
+    ProcessFilter { descendants, excluded, ..ProcessFilter::marked("i") }
 }
 
-fn among(ours: &Ours, seen: &[Seen], me: i32) -> Vec<i32> {
+fn among(ours: &ProcessFilter, seen: &[ProcessInfo], me: i32) -> Vec<i32> {
     let ours = ours.among(seen, Pid::from_raw(me).unwrap());
     ours.iter().map(|one| one.pid.as_raw_nonzero().get()).collect()
 }
 
 #[test]
-fn ours_are_the_marked_ones_and_what_descends_from_them() {
-    // 10 looks, 5 is its parent, 11 its guard, 20 the app-server with two below it, 30 an orphan.
+fn filter_selects_marked_processes_and_their_descendants() {
+    // 10 is this process, 5 its parent, 11 its guard, 20 the app-server with two descendants, 30 an orphan.
     let all = [
         seen(1, 0, false),
         seen(5, 1, true),
@@ -40,8 +46,10 @@ fn ours_are_the_marked_ones_and_what_descends_from_them() {
     assert_eq!(among(&ours(false, &[11]), &all, 10), [20, 21, 22, 30]);
     assert_eq!(among(&ours(true, &[11]), &all, 10), [20, 21, 22, 30, 40]);
     assert_eq!(among(&ours(true, &[11, 20]), &all, 10), [30, 40]);
-    let stranger = |started: &str| Seen { started: started.to_owned(), ..seen(40, 10, false) };
-    let with_stranger = |started| Ours { strangers: vec![stranger(started)], ..ours(true, &[11]) };
+    let stranger =
+        |start_time: &str| ProcessInfo { start_time: start_time.to_owned(), ..seen(40, 10, false) };
+    let with_stranger =
+        |start_time| ProcessFilter { preexisting_children: vec![stranger(start_time)], ..ours(true, &[11]) };
     assert_eq!(among(&with_stranger(""), &all, 10), [20, 21, 22, 30]);
     assert_eq!(
         among(&with_stranger("before it"), &all, 10),
@@ -49,14 +57,14 @@ fn ours_are_the_marked_ones_and_what_descends_from_them() {
         "its number went to another"
     );
     let mut with_ended = all.to_vec();
-    with_ended[5].ended = true;
+    with_ended[5].has_ended = true;
     assert_eq!(among(&ours(false, &[11]), &with_ended, 10), [21, 22, 30]);
 }
 
 #[test]
-fn a_sandbox_is_that_of_the_thread_whose_command_runs_in_it() {
-    // The app-server 20 with the sandboxes 30 and 40, in each of which another helper starts the command; 50 is a command
-    // without a sandbox.
+fn sandbox_belongs_to_the_thread_of_its_command() {
+    // 20 is the app-server with the sandboxes 30 and 40, each with an inner helper that starts the command; 50 is a command
+    // without sandbox.
     let all = [
         seen(20, 1, true),
         seen(30, 20, true),
@@ -82,13 +90,13 @@ fn a_sandbox_is_that_of_the_thread_whose_command_runs_in_it() {
 }
 
 #[test]
-fn a_listing_that_leads_in_circles_is_no_trap() {
+fn cyclic_listing_terminates() {
     let all = [seen(2, 3, false), seen(3, 2, false), seen(4, 4, false), seen(5, 9, true)];
     assert_eq!(among(&ours(true, &[]), &all, 7), [5]);
 }
 
 #[test]
-fn a_listing_of_macos_is_read() {
+fn macos_listing_is_parsed() {
     let text = "  1     0 Ss   Thu Nov 20 05:54:56 2026     /sbin/launchd\n\
                 501   1 Z    Thu Nov  6 05:54:56 2026     (codex)\n\
                 502 501 S+   Thu Nov 20 05:54:57 2026     sleep 300 PATH=/bin X_I=1 BAA=2\n\
@@ -96,7 +104,15 @@ fn a_listing_of_macos_is_read() {
     let found = super::ps::parse(text, "X_I=1");
     let summary: Vec<_> = found
         .iter()
-        .map(|one| (one.pid.as_raw_nonzero().get(), one.parent, one.started.as_str(), one.ended, one.marked))
+        .map(|one| {
+            (
+                one.pid.as_raw_nonzero().get(),
+                one.parent,
+                one.start_time.as_str(),
+                one.has_ended,
+                one.is_marked,
+            )
+        })
         .collect();
     assert_eq!(
         summary,

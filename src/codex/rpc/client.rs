@@ -1,4 +1,7 @@
-//! Calling the app-server.
+//! Calls to the app-server over one connection.
+//!
+//! A [`Client`] belongs to one generation and is cheap to clone. `daemon` gets it from the supervisor's availability. A call
+//! ends with its response, its timeout or the end of the connection, whichever is first.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -13,19 +16,19 @@ use super::pending::Pending;
 use super::wire::{self, RpcError};
 use crate::codex::protocol::{responses, versions};
 
-/// How many calls may wait for an answer at once.
+/// How many calls may await a response at once.
 ///
-/// The app-server queues 128 messages and silently drops what is over; of 100 at once all were answered, of 500
-/// were not (measured on 0.169.0).
-const IN_FLIGHT: usize = 64;
+/// The app-server queues 128 messages and silently drops further ones: of 100 calls at once all were answered, of 500
+/// not (measured on 0.169.0).
+const MAX_CALLS_IN_FLIGHT: usize = 64;
 
 /// Longer than any connection.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const NO_DEADLINE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// What is told the outcome of each call that was answered: its method, and the error where it was refused.
+/// Receives the outcome of each call that was answered: its method, and the error if there was one.
 type Observer = dyn Fn(&'static str, Option<&RpcError>) + Send + Sync;
 
-/// One generation's connection, as its callers see it; cheap to clone.
+/// The connection of one generation, for its callers; cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     generation: u64,
@@ -33,7 +36,7 @@ pub struct Client {
     outgoing: mpsc::UnboundedSender<Vec<u8>>,
     in_flight: Arc<Semaphore>,
     call_timeout: Duration,
-    /// The version of the app-server as its user agent has it, once `initialize` was answered.
+    /// The app-server's version from its user agent, once `initialize` was answered.
     version: Arc<OnceLock<String>>,
     observer: Arc<OnceLock<Box<Observer>>>,
 }
@@ -52,7 +55,7 @@ impl Client {
     ) -> (Self, Arc<Pending>, mpsc::UnboundedReceiver<Vec<u8>>) {
         let pending = Arc::new(Pending::default());
         let (outgoing, lines) = mpsc::unbounded_channel();
-        let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
+        let in_flight = Arc::new(Semaphore::new(MAX_CALLS_IN_FLIGHT));
         let (version, observer) = (Arc::default(), Arc::default());
         let client = Self {
             generation,
@@ -66,15 +69,15 @@ impl Client {
         (client, pending, lines)
     }
 
-    /// Has `observer` told the outcome of each call of this connection, whoever makes it; the first observer stays.
+    /// Calls `observer` with the outcome of each call of this connection; only the first observer is kept.
     ///
-    /// It runs where the answer stands in the stream, before the caller gets it, and must not wait.
+    /// It runs at the response's position in the stream, before the caller gets the response, and must not block.
     pub fn observe(&self, observer: impl Fn(&'static str, Option<&RpcError>) + Send + Sync + 'static) {
         let _ = self.observer.set(Box::new(observer));
     }
 
-    /// Keeps what the answer to `initialize` says of the version.
-    pub(crate) fn note_initialized(&self, info: &RawValue) {
+    /// Stores the version from the response to `initialize`.
+    pub(crate) fn record_version(&self, info: &RawValue) {
         let info: serde_json::Value = serde_json::from_str(info.get()).unwrap_or_default();
         if let Some(version) = versions::in_user_agent(responses::user_agent(&info)) {
             // `initialize` is answered once.
@@ -82,23 +85,22 @@ impl Client {
         }
     }
 
-    /// The app-server's version when it is older than the `(major, minor)` that brought something; `None` when it is not
-    /// older, or did not say its version.
+    /// The app-server's version if it is older than `first` (`(major, minor)`); `None` when it is not older or unknown.
     pub fn older_than(&self, first: (u64, u64)) -> Option<&str> {
         self.version.get().map(String::as_str).filter(|version| versions::is_older(version, first))
     }
 
-    /// Which connection this is, counted from 1 in a daemon's life.
+    /// The generation of this connection, counted from 1 since the daemon started.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// How long the app-server may take to answer a call, as it is set.
+    /// The configured limit for a response.
     pub fn call_timeout(&self) -> Duration {
         self.call_timeout
     }
 
-    /// Calls `method` and waits for its result, `timeout` at most.
+    /// Calls `method` and waits at most `timeout` for its result.
     pub async fn call(
         &self,
         method: &'static str,
@@ -107,18 +109,18 @@ impl Client {
     ) -> Result<Box<RawValue>, CallError> {
         let (sender, receiver) = oneshot::channel();
         let settle = move |outcome: Result<&RawValue, CallError>| {
-            // Whoever called may have gone; then nobody wants the answer.
+            // The caller may be gone; then the response is dropped.
             let _ = sender.send(outcome.map(ToOwned::to_owned));
         };
         self.call_in_order(method, params, timeout, settle).await;
         receiver.await.unwrap_or_else(|_| Err(CallError::Closed { cause: "it was dropped".to_owned() }))
     }
 
-    /// Calls `method`; `settle` runs exactly once, where the answer stands in the stream: after everything that
-    /// came before the answer was heard, and before anything that came after it.
+    /// Calls `method`. `settle` runs exactly once, at the response's position in the stream: after everything that arrived
+    /// before the response, and before anything that arrived after it.
     ///
-    /// Returns when it has run.
-    /// It must not wait; without an answer in `timeout` it gets [`CallError::Timeout`].
+    /// Returns after `settle` has run. `settle` must not block; without a response within `timeout` it gets
+    /// [`CallError::Timeout`].
     pub async fn call_in_order(
         &self,
         method: &'static str,
@@ -132,11 +134,11 @@ impl Client {
         self.exchange(method, params, timeout, deadline, settle).await;
     }
 
-    /// [`Client::call_in_order`] for a call that must not be given up, because what it makes would be left behind: `settle`
-    /// runs when the answer comes, however late, or when the connection ends.
+    /// [`Client::call_in_order`] for a call that must not be given up, because what it creates would be left behind: `settle`
+    /// runs when the response arrives, however late, or when the connection ends.
     ///
-    /// It counts as a call in flight for the usual time only: what has waited longer was read by the app-server long ago.
-    pub async fn call_for_good(
+    /// It counts as in flight only for the usual timeout: by then the app-server has long read it.
+    pub async fn call_without_timeout(
         &self,
         method: &'static str,
         params: &impl Serialize,
@@ -145,7 +147,7 @@ impl Client {
         let timeout = self.call_timeout;
         let permit = tokio::time::timeout(timeout, self.in_flight.acquire()).await;
         let Ok(Ok(permit)) = permit else { return settle(Err(timed_out(method, timeout))) };
-        let exchange = self.exchange(method, params, timeout, Instant::now() + NEVER, settle);
+        let exchange = self.exchange(method, params, timeout, Instant::now() + NO_DEADLINE, settle);
         tokio::pin!(exchange);
         if tokio::time::timeout(timeout, &mut exchange).await.is_err() {
             drop(permit);
@@ -153,9 +155,9 @@ impl Client {
         }
     }
 
-    /// [`Client::call`] that waits for no place among the calls in flight: when none of them is answered, this is how
-    /// to find out whether anything is.
-    pub(crate) async fn call_ahead(
+    /// [`Client::call`] without the limit of calls in flight: a probe for whether the app-server answers at all when none of
+    /// those is answered.
+    pub(crate) async fn call_unqueued(
         &self,
         method: &'static str,
         params: &impl Serialize,
@@ -197,7 +199,7 @@ impl Client {
             Err((error, settle)) => return settle(Err(error)),
         };
         match wire::call(id, method, params) {
-            // When the writer is gone the reader is about to close the table, with a better cause than this.
+            // When the writer is gone, the reader is about to close the table with a better cause than this.
             Ok(line) => drop(self.outgoing.send(line)),
             Err(error) => {
                 if let Some(settle) = self.pending.take(id) {
@@ -216,22 +218,22 @@ impl Client {
         }
     }
 
-    /// Tells the app-server something that needs no answer.
+    /// Sends a notification.
     pub fn notify(&self, method: &str) {
         let _ = self.outgoing.send(wire::notification(method));
     }
 
-    /// Answers a request of the app-server.
-    pub fn answer(&self, id: &RawValue, result: &impl Serialize) {
-        if let Ok(line) = wire::answer(id, result) {
+    /// Responds to a request of the app-server.
+    pub fn respond(&self, id: &RawValue, result: &impl Serialize) {
+        if let Ok(line) = wire::response(id, result) {
             let _ = self.outgoing.send(line);
         }
     }
 
-    /// Answers a request of the app-server with an error, which it takes well: the item fails, the turn goes on
+    /// Responds to a request of the app-server with an error, which it handles well: the item fails, the turn goes on
     /// (measured).
-    pub fn refuse(&self, id: &RawValue, error: &RpcError) {
-        if let Ok(line) = wire::refusal(id, error) {
+    pub fn respond_error(&self, id: &RawValue, error: &RpcError) {
+        if let Ok(line) = wire::error_response(id, error) {
             let _ = self.outgoing.send(line);
         }
     }

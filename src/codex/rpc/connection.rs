@@ -1,4 +1,4 @@
-//! The tasks of one connection.
+//! The reader and writer tasks of one connection, and how it ends. Owned by a generation of the supervisor.
 
 use std::io;
 use std::process::ExitStatus;
@@ -10,35 +10,35 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use super::client::Client;
-use super::liveness::Pulse;
+use super::liveness::LastReceived;
 use super::pending::Pending;
 use super::reader::StreamEnd;
 use crate::codex::process::child::Process;
-use crate::codex::process::stop_pace::{StopPace, over};
+use crate::codex::process::stop_pace::{StopPace, stop_requested};
 
-/// How long the output of an ended process is still read: something it started may hold the pipe open.
-pub(crate) const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long the output of an ended process is still read: a process that it started may hold the pipe open.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// One connection.
-pub(crate) struct Link {
+pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) pending: Arc<Pending>,
-    /// When something was heard last.
-    pub(crate) pulse: Arc<Pulse>,
-    /// Ends when nothing more is heard; taken once it has.
+    /// When the last message arrived.
+    pub(crate) last_received: Arc<LastReceived>,
+    /// Ends when no more messages arrive; taken once it has ended.
     pub(crate) reader: Option<JoinHandle<StreamEnd>>,
-    /// Ends when nothing more can be said; taken once it has.
+    /// Ends when no more messages can be sent; taken once it has ended.
     pub(crate) writer: Option<JoinHandle<WriterEnd>>,
     /// Closes our side.
     pub(crate) close: CancellationToken,
 }
 
-/// Why nothing more can be said over a connection.
+/// Why no more messages can be sent over a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum WriterEnd {
     /// Our side was closed.
     Closed,
-    /// Our side was to be closed, and could not be closed in order, for this reason.
+    /// Our side could not be closed in order, for this reason.
     CloseFailed(String),
     /// It failed, for this reason.
     Failed(String),
@@ -53,26 +53,26 @@ impl WriterEnd {
     }
 }
 
-/// Why a connection is over.
-pub(crate) enum Over {
-    /// No app-server is wanted any more.
+/// Why a connection ended.
+pub(crate) enum ConnectionEnd {
+    /// A stop was requested.
     Stop,
-    /// Another one is wanted in its place.
+    /// The generation is to be replaced.
     Retired,
-    /// One of its two streams ended, or it is of no use.
+    /// One of its streams ended, or it is unusable.
     Stream(StreamEnd),
-    /// Its process ended.
+    /// Its process exited.
     Exited(io::Result<ExitStatus>),
 }
 
-impl Link {
-    /// Waits until the connection is over.
-    pub(crate) async fn over(
+impl Connection {
+    /// Waits until the connection ends.
+    pub(crate) async fn wait_for_end(
         &mut self,
         process: Option<&mut Process>,
         mut pace: watch::Receiver<StopPace>,
         mut retired: watch::Receiver<u64>,
-    ) -> Over {
+    ) -> ConnectionEnd {
         let generation = self.client.generation();
         let reader = async {
             let end = match self.reader.as_mut() {
@@ -91,7 +91,7 @@ impl Link {
             end
         };
         let retired = async {
-            // Nobody is left to say so when it fails.
+            // An error means that the supervisor's handle is gone.
             if retired.wait_for(|&through| through >= generation).await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -103,26 +103,26 @@ impl Link {
             }
         };
         tokio::select! {
-            // The order matters: a process that ends closes its pipes first, and the last words in them tell more.
+            // The order matters: a process that exits closes its pipes first, and the messages in them say more.
             biased;
-            () = over(&mut pace) => Over::Stop,
-            end = reader => Over::Stream(end),
-            reason = writer => Over::Stream(StreamEnd::new("stdin.error", reason)),
-            () = retired => Over::Retired,
-            status = exit => Over::Exited(status),
+            () = stop_requested(&mut pace) => ConnectionEnd::Stop,
+            end = reader => ConnectionEnd::Stream(end),
+            reason = writer => ConnectionEnd::Stream(StreamEnd::new("stdin.error", reason)),
+            () = retired => ConnectionEnd::Retired,
+            status = exit => ConnectionEnd::Exited(status),
         }
     }
 
-    /// Lets the reader finish what it has, within reason; nothing is heard after this.
-    pub(crate) async fn last_words(&mut self) -> StreamEnd {
+    /// Lets the reader finish what has arrived, for at most [`DRAIN_TIMEOUT`]; no message is reported after this.
+    pub(crate) async fn drain_reader(&mut self) -> StreamEnd {
         let Some(mut reader) = self.reader.take() else {
             return StreamEnd::new("stdout.end", "its stdout ended");
         };
-        match tokio::time::timeout(LAST_WORDS, &mut reader).await {
+        match tokio::time::timeout(DRAIN_TIMEOUT, &mut reader).await {
             Ok(end) => end.unwrap_or_else(reader_failed),
             Err(_) => {
                 reader.abort();
-                // It goes on until it next waits, and what it still says must not come after the end is told.
+                // It runs until its next await, and must not report anything after the end was reported.
                 let _ = reader.await;
                 StreamEnd::new("process.exit", "its process ended, its stdout is still open")
             }
@@ -130,10 +130,10 @@ impl Link {
     }
 }
 
-/// Ends a task that has been asked to end; `None` when it had to be aborted, or its end was taken before.
+/// Waits for a task that was asked to end; `None` when it had to be aborted or its result was taken before.
 pub(crate) async fn end_task<T>(task: Option<JoinHandle<T>>) -> Option<T> {
     let mut task = task?;
-    match tokio::time::timeout(LAST_WORDS, &mut task).await {
+    match tokio::time::timeout(DRAIN_TIMEOUT, &mut task).await {
         Ok(ended) => ended.ok(),
         Err(_) => {
             task.abort();

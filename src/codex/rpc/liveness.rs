@@ -1,4 +1,4 @@
-//! Whether an app-server that says nothing is still there.
+//! Probes an app-server that is silent, and detects that it no longer responds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,66 +11,70 @@ use super::call_error::CallError;
 use super::client::Client;
 use crate::codex::protocol::methods;
 
-/// How many questions in a row may stay without an answer: at the last of them it counts as gone.
-const MISSES: u32 = 2;
+/// How many probes in a row may stay unanswered: after the last one the app-server counts as gone.
+const MAX_MISSED_PROBES: u32 = 2;
 
-/// When something was heard last.
+/// When the last message arrived. The reader writes it; the liveness check reads it.
 #[derive(Debug)]
-pub(crate) struct Pulse {
+pub(crate) struct LastReceived {
     began: Instant,
-    /// Milliseconds since it began.
+    /// In milliseconds since `began`.
     last: AtomicU64,
-    /// Whether the reader waits for us: then silence says nothing about the other side.
-    resting: AtomicBool,
+    /// Whether the reader waits for the daemon: then silence says nothing about the app-server.
+    reader_paused: AtomicBool,
 }
 
-impl Pulse {
+impl LastReceived {
     pub(crate) fn new() -> Arc<Self> {
-        let (last, resting) = (AtomicU64::new(0), AtomicBool::new(false));
-        Arc::new(Self { began: Instant::now(), last, resting })
+        let (last, reader_paused) = (AtomicU64::new(0), AtomicBool::new(false));
+        Arc::new(Self { began: Instant::now(), last, reader_paused })
     }
 
-    /// Something was heard.
-    pub(crate) fn beat(&self) {
+    /// Records that a message arrived.
+    pub(crate) fn touch(&self) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(now, Ordering::Relaxed);
     }
 
-    /// The reader stops to listen, or listens again.
-    pub(crate) fn rest(&self, resting: bool) {
-        self.resting.store(resting, Ordering::Relaxed);
-        self.beat();
+    /// Records that the reader stops or resumes reading.
+    pub(crate) fn set_reader_paused(&self, reader_paused: bool) {
+        self.reader_paused.store(reader_paused, Ordering::Relaxed);
+        self.touch();
     }
 
-    /// The end of the time for which the last sign of life counts.
-    fn silence_from(&self, interval: Duration) -> Instant {
-        if self.resting.load(Ordering::Relaxed) {
-            self.beat();
+    /// When the connection counts as silent, unless a message arrives before.
+    fn deadline(&self, interval: Duration) -> Instant {
+        if self.reader_paused.load(Ordering::Relaxed) {
+            self.touch();
         }
         self.began + Duration::from_millis(self.last.load(Ordering::Relaxed)) + interval
     }
 }
 
-/// Asks whenever nothing was heard for `interval`; returns when nothing answers, and why it counts as gone.
-pub(crate) async fn gone(client: &Client, pulse: &Pulse, interval: Duration) -> String {
-    let patience = interval / 3;
+/// Probes after each `interval` of silence; returns once the probes stay unanswered, with the reason.
+pub(crate) async fn wait_until_unresponsive(
+    client: &Client,
+    last_received: &LastReceived,
+    interval: Duration,
+) -> String {
+    let timeout = interval / 3;
     let mut misses = 0;
     loop {
         if misses == 0 {
-            wait_for_silence(pulse, interval).await;
+            wait_for_silence(last_received, interval).await;
         }
-        // Cheap, and an error is an answer too.
-        let asked = client.call_ahead(methods::THREAD_LOADED_LIST, &json!({ "limit": 1 }), patience).await;
-        // Anything that is heard is a sign of life, such as the late answer to the question before.
-        let heard = pulse.silence_from(interval) > Instant::now();
-        match asked {
-            Err(CallError::Timeout { .. }) if !heard => misses += 1,
-            // The end of the connection is somebody else's to tell.
+        // Cheap, and an error is a response too.
+        let probe = client.call_unqueued(methods::THREAD_LOADED_LIST, &json!({ "limit": 1 }), timeout).await;
+        // Any message counts, such as the late response to the probe before.
+        let is_alive = last_received.deadline(interval) > Instant::now();
+        match probe {
+            Err(CallError::Timeout { .. }) if !is_alive => misses += 1,
+            // The end of the connection is reported elsewhere.
             Err(CallError::Closed { .. }) => std::future::pending().await,
             _ => misses = 0,
         }
-        if misses == MISSES {
-            let silence = interval + patience * MISSES;
+        if misses == MAX_MISSED_PROBES {
+            let silence = interval + timeout * MAX_MISSED_PROBES;
             return format!("nothing was heard for {} s, an answer neither", silence.as_secs_f32());
         }
         if misses > 0 {
@@ -82,12 +86,12 @@ pub(crate) async fn gone(client: &Client, pulse: &Pulse, interval: Duration) -> 
     }
 }
 
-async fn wait_for_silence(pulse: &Pulse, interval: Duration) {
+async fn wait_for_silence(last_received: &LastReceived, interval: Duration) {
     loop {
-        let silence = pulse.silence_from(interval);
-        if silence <= Instant::now() {
+        let deadline = last_received.deadline(interval);
+        if deadline <= Instant::now() {
             return;
         }
-        tokio::time::sleep_until(silence).await;
+        tokio::time::sleep_until(deadline).await;
     }
 }

@@ -1,4 +1,4 @@
-//! JSON-RPC with the app-server: messages, pending calls, the tasks of one connection.
+//! JSON-RPC with the app-server: encoding, pending calls, and the reader and writer of one connection.
 
 pub mod call_error;
 pub mod client;

@@ -1,36 +1,36 @@
-//! What a message is that is too long to be kept: found while its bytes pass, without keeping them.
+//! The outline of a message that is too long to keep: its IDs and method, found while its bytes pass.
 
 use serde_json::value::RawValue;
 
-/// How deep the parts lie that are looked for: `params.item.id` is at 3.
-const DEPTH: usize = 3;
-/// The longest part that is kept, in bytes; ids and methods are far shorter.
-const PART: usize = 1024;
+/// The depth of the values that are searched for: `params.item.id` is at 3.
+const MAX_DEPTH: usize = 3;
+/// The longest value that is kept; IDs and methods are far shorter.
+const MAX_PART_BYTES: usize = 1024;
 
-/// What is known of a message of which the rest was skipped; a part is `None` where the message does not have it.
+/// What is known about a message that was skipped; a field is `None` when the message does not have it.
 #[derive(Debug, Default, Clone)]
 pub struct Outline {
-    /// The id of a request, or of the call that is answered.
+    /// The ID of a request, or of the call that a response belongs to.
     pub id: Option<Box<RawValue>>,
-    /// What is asked, or what happened.
+    /// The method of a request or notification.
     pub method: Option<String>,
-    /// The thread it is about.
+    /// The ID of its thread.
     pub thread_id: Option<String>,
-    /// The turn it is about.
+    /// The ID of its turn.
     pub turn_id: Option<String>,
-    /// The item it is about.
+    /// The ID of its item.
     pub item_id: Option<String>,
-    /// What kind of item it is about, in the app-server's words.
+    /// The type of its item, as the app-server names it.
     pub item_type: Option<String>,
-    /// How the turn it is about ended, in the app-server's words.
+    /// The final status of its turn, as the app-server names it.
     pub turn_status: Option<String>,
-    /// Whether the message is whole JSON as far as it was looked at.
+    /// Whether the message is complete JSON as far as it was checked.
     pub is_whole: bool,
 }
 
 impl Outline {
-    /// The number of the call that it answers, if it is an answer.
-    pub(crate) fn answers(&self) -> Option<u64> {
+    /// The ID of the call that it responds to, if it is a response.
+    pub(crate) fn response_to(&self) -> Option<u64> {
         if self.method.is_some() { None } else { self.id.as_ref()?.get().parse().ok() }
     }
 
@@ -50,29 +50,29 @@ impl Outline {
     }
 }
 
-/// Reads a message piece by piece; it keeps as much as [`DEPTH`] names and one part.
+/// Reads a message piece by piece; keeps at most [`MAX_DEPTH`] names and one value.
 #[derive(Debug, Default)]
 pub(crate) struct Scanner {
     outline: Outline,
     depth: usize,
-    /// The kind of each open container down to [`DEPTH`]: whether it is an object.
+    /// Whether each open container down to [`MAX_DEPTH`] is an object.
     objects: Vec<bool>,
     /// The newest key of each of these.
     path: Vec<Vec<u8>>,
-    /// Whether the next part is a key.
-    wants_key: bool,
+    /// Whether the next value is a key.
+    expects_key: bool,
     in_string: bool,
     escaped: bool,
-    /// The part that is being read; empty where there is none or where it is too deep to matter.
+    /// The value that is being read; empty when there is none or it is too deep.
     part: Vec<u8>,
 }
 
 impl Scanner {
-    /// Takes the next bytes of the message.
+    /// Reads the next bytes of the message.
     pub(crate) fn feed(&mut self, bytes: &[u8]) {
         let mut rest = bytes;
         while !rest.is_empty() {
-            // Nearly all of a long message is the inside of strings that are not kept.
+            // Nearly all of a long message is inside strings that are not kept.
             if self.in_string && !self.escaped && !self.keeps() {
                 let end = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
                 rest = &rest[end..];
@@ -89,7 +89,7 @@ impl Scanner {
         &self.outline
     }
 
-    /// What is known when the message has ended.
+    /// What is known at the end of the message.
     pub(crate) fn finish(mut self) -> Outline {
         self.outline.is_whole = self.depth == 0 && !self.in_string && self.outline.is_whole;
         self.outline
@@ -122,16 +122,16 @@ impl Scanner {
             }
             b',' => {
                 self.end_part();
-                self.wants_key = self.objects.last().copied().unwrap_or(false);
+                self.expects_key = self.objects.last().copied().unwrap_or(false);
             }
-            b':' => self.wants_key = false,
+            b':' => self.expects_key = false,
             _ if byte.is_ascii_whitespace() => {}
             _ => self.keep(byte),
         }
     }
 
     fn keeps(&self) -> bool {
-        self.depth <= DEPTH && self.part.len() <= PART
+        self.depth <= MAX_DEPTH && self.part.len() <= MAX_PART_BYTES
     }
 
     fn keep(&mut self, byte: u8) {
@@ -143,37 +143,37 @@ impl Scanner {
     fn open(&mut self, is_object: bool) {
         self.part.clear();
         self.depth += 1;
-        if self.depth <= DEPTH {
+        if self.depth <= MAX_DEPTH {
             self.objects.push(is_object);
             self.path.push(Vec::new());
-            self.wants_key = is_object;
+            self.expects_key = is_object;
         }
     }
 
     fn close(&mut self) {
         // The outermost container is an object and ends once.
         self.outline.is_whole = self.depth == 1 && self.objects == [true];
-        if self.depth <= DEPTH {
+        if self.depth <= MAX_DEPTH {
             self.objects.pop();
             self.path.pop();
         }
         self.depth = self.depth.saturating_sub(1);
-        self.wants_key = false;
+        self.expects_key = false;
     }
 
-    /// A string, or another value, has ended.
+    /// Handles the end of a string or of another value.
     fn end_part(&mut self) {
         let part = std::mem::take(&mut self.part);
-        let is_too_long = part.len() > PART;
-        if part.is_empty() || self.depth > DEPTH || !self.objects.last().copied().unwrap_or(false) {
+        let is_too_long = part.len() > MAX_PART_BYTES;
+        if part.is_empty() || self.depth > MAX_DEPTH || !self.objects.last().copied().unwrap_or(false) {
             return;
         }
-        if self.wants_key {
+        if self.expects_key {
             let key = serde_json::from_slice::<String>(&part).unwrap_or_default();
             if let Some(newest) = self.path.last_mut() {
                 *newest = if is_too_long { Vec::new() } else { key.into_bytes() };
             }
-            self.wants_key = false;
+            self.expects_key = false;
         } else if !is_too_long {
             self.outline.take(&self.path, &part);
         }
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_known_by_its_id_wherever_that_stands() {
+    fn request_is_recognised_wherever_its_id_is() {
         let long = "x\"\\{[,:".repeat(5000);
         let params = json!({
             "command": long, "deep": [{"threadId": "no", "id": 9}, [["params"]]], "threadId": "t", "turnId": "u",
@@ -214,13 +214,13 @@ mod tests {
                 assert_eq!(outline.thread_id.as_deref(), Some("t"));
                 assert_eq!(outline.turn_id.as_deref(), Some("u"));
                 assert_eq!(outline.item_id.as_deref(), Some("i"));
-                assert!(outline.is_whole && outline.answers().is_none());
+                assert!(outline.is_whole && outline.response_to().is_none());
             }
         }
     }
 
     #[test]
-    fn an_item_a_turn_and_an_answer_are_known() {
+    fn item_turn_and_response_are_recognised() {
         let item = json!({"method": "item/completed", "params": {
             "item": {"type": "agentMessage", "id": "i", "text": "x"}, "threadId": "t", "turnId": "u",
         }});
@@ -235,11 +235,11 @@ mod tests {
             (outline.turn_id.as_deref(), outline.turn_status.as_deref()),
             (Some("u"), Some("completed"))
         );
-        assert_eq!(outline_of("{\"id\":17,\"result\":{\"id\":3}}", 2).answers(), Some(17));
+        assert_eq!(outline_of("{\"id\":17,\"result\":{\"id\":3}}", 2).response_to(), Some(17));
     }
 
     #[test]
-    fn what_is_no_message_or_was_cut_off_is_not_whole() {
+    fn invalid_or_truncated_text_is_not_whole() {
         for text in ["", "[]", "garbage", "{\"id\":1", "{\"id\":\"1", "{\"id\":1}}", "[{\"id\":1}]"] {
             let outline = outline_of(text, 1);
             assert!(!outline.is_whole, "{text}: {outline:?}");

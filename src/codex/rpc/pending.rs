@@ -1,4 +1,4 @@
-//! The calls that wait for an answer.
+//! The calls that await a response.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,12 +7,12 @@ use serde_json::value::RawValue;
 
 use super::call_error::CallError;
 
-/// What is done with an answer: run by the reader, where the answer stands in the stream.
+/// Handles a response; the reader runs it at the response's position in the stream.
 pub(crate) type Settle = Box<dyn FnOnce(Result<&RawValue, CallError>) + Send>;
 
-/// The table of calls of one generation.
+/// The pending calls of one generation.
 ///
-/// Once closed it takes no call any more, so none can wait for an answer that cannot come.
+/// Once closed, it accepts no call, so no call can wait for a response that cannot arrive.
 #[derive(Default)]
 pub(crate) struct Pending {
     table: Mutex<Table>,
@@ -26,7 +26,7 @@ struct Table {
 }
 
 impl Pending {
-    /// Numbers a call; an error when the connection is gone, with `settle` handed back unused.
+    /// Registers a call and returns its ID; when the connection is closed, returns the error and `settle`.
     pub(crate) fn register(&self, settle: Settle) -> Result<u64, (CallError, Settle)> {
         let mut table = self.lock();
         if let Some(cause) = &table.closed {
@@ -38,23 +38,23 @@ impl Pending {
         Ok(id)
     }
 
-    /// Takes a call out: its answer came, or nobody waits for it any more.
+    /// Removes a call: its response arrived, or its caller gave up.
     pub(crate) fn take(&self, id: u64) -> Option<Settle> {
         self.lock().calls.remove(&id)
     }
 
-    /// Whether a call waits for its answer.
-    pub(crate) fn waits(&self, id: u64) -> bool {
+    /// Whether a call is pending.
+    pub(crate) fn contains(&self, id: u64) -> bool {
         self.lock().calls.contains_key(&id)
     }
 
-    /// How many calls wait.
+    /// The number of pending calls.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.lock().calls.len()
     }
 
-    /// Fails every call, and all later ones, with the cause; only the first cause counts.
+    /// Fails every pending call and all later ones with `cause`; only the first cause is kept.
     pub(crate) fn close(&self, cause: &str) {
         let calls = {
             let mut table = self.lock();
@@ -63,7 +63,7 @@ impl Pending {
             }
             std::mem::take(&mut table.calls)
         };
-        // In the order they were made, and outside the lock: a settlement may look at the table.
+        // In the order in which they were made, and outside the lock: `settle` may use the table.
         let mut calls: Vec<_> = calls.into_iter().collect();
         calls.sort_unstable_by_key(|&(id, _)| id);
         for (_, settle) in calls {
@@ -72,7 +72,7 @@ impl Pending {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        // Every change of the table is one step, so a poisoned lock still guards a whole one.
+        // Each change of the table is one step, so it is consistent even after a panic.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

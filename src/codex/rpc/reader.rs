@@ -1,4 +1,6 @@
-//! Hearing one generation: from bytes to messages, in order.
+//! The reader of one connection: turns bytes into messages, in order.
+//!
+//! Responses go to the pending call, everything else to the listener. A transport's read task owns it.
 
 use std::sync::Arc;
 
@@ -6,30 +8,30 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::call_error::CallError;
-use super::liveness::Pulse;
+use super::liveness::LastReceived;
 use super::outline::{Outline, Scanner};
 use super::pending::Pending;
 use super::wire::{self, Message};
-use crate::codex::listener::{Backlog, Heard, Listener};
+use crate::codex::listener::{AppServerEvent, Backlog, Listener};
 use crate::codex::redact::redact;
 
-/// How much is read at once, in bytes: what a pipe holds.
-const BLOCK: usize = 64 * 1024;
-/// The longest answer to a call of ours that is kept whatever the longest message is, in bytes: what was skipped is
-/// read with a call, and must not be skipped once more.
-const ANSWER: usize = 64 * 1024 * 1024;
+/// How much is read at once: the size of a pipe.
+const READ_BLOCK_BYTES: usize = 64 * 1024;
+/// Responses up to this length are always kept: a skipped message is fetched by a call, whose response must not be skipped
+/// again.
+const MIN_RESPONSE_BYTES: usize = 64 * 1024 * 1024;
 
-/// The longest answer to a call of ours that is kept, where `cap` is the longest of all other messages; in bytes.
-pub(crate) fn longest_answer(cap: usize) -> usize {
-    cap.saturating_mul(4).max(ANSWER)
+/// The longest response that is kept in bytes, where `cap` is the limit of all other messages.
+pub(crate) fn max_response_bytes(cap: usize) -> usize {
+    cap.saturating_mul(4).max(MIN_RESPONSE_BYTES)
 }
 
-/// The ear of one generation; when it is dropped every call that still waits fails.
-pub(crate) struct Ear<L: Listener> {
+/// Decodes and dispatches the messages of one generation. Dropping it fails all pending calls.
+pub(crate) struct MessageReader<L: Listener> {
     pending: Arc<Pending>,
     listener: L,
     backlog: Arc<Backlog>,
-    pulse: Arc<Pulse>,
+    last_received: Arc<LastReceived>,
 }
 
 /// How a stream of lines ended.
@@ -47,17 +49,17 @@ impl StreamEnd {
     }
 }
 
-impl<L: Listener> Ear<L> {
+impl<L: Listener> MessageReader<L> {
     pub(crate) fn new(pending: Arc<Pending>, listener: L, backlog: Arc<Backlog>) -> Self {
-        Self { pending, listener, backlog, pulse: Pulse::new() }
+        Self { pending, listener, backlog, last_received: LastReceived::new() }
     }
 
-    /// When something was heard last.
-    pub(crate) fn pulse(&self) -> Arc<Pulse> {
-        Arc::clone(&self.pulse)
+    /// When the last message arrived.
+    pub(crate) fn last_received(&self) -> Arc<LastReceived> {
+        Arc::clone(&self.last_received)
     }
 
-    /// Takes one message; an empty line is nothing.
+    /// Handles one message; an empty line is ignored.
     pub(crate) fn message(&mut self, line: &[u8]) {
         let line = line.trim_ascii();
         if line.is_empty() {
@@ -66,88 +68,90 @@ impl<L: Listener> Ear<L> {
         match wire::decode(line) {
             Ok(Message::Notification { method, params }) => {
                 let params = params.map_or("null", |params| params.get());
-                self.listener.hear(Heard::Notification { method: &method, params });
+                self.listener.on_event(AppServerEvent::Notification { method: &method, params });
             }
             Ok(Message::Request { id, method, params }) => {
                 let params = params.map_or("null", |params| params.get());
-                self.listener.hear(Heard::Request { id, method: &method, params });
+                self.listener.on_event(AppServerEvent::Request { id, method: &method, params });
             }
-            Ok(Message::Answer { id, outcome }) => match self.pending.take(id) {
+            Ok(Message::Response { id, outcome }) => match self.pending.take(id) {
                 Some(settle) => {
-                    // What came before the answer is passed on before anybody acts on the answer.
+                    // Events before the response are passed on before the response takes effect.
                     self.listener.flush();
                     settle(outcome.map_err(|mut error| {
-                        // It goes on to callers and into logs.
+                        // It goes to callers and into logs.
                         error.message = redact(&error.message);
                         CallError::Refused { method: String::new(), error }
                     }));
                 }
-                // The call was given up, or the app-server answers twice.
+                // The caller gave up, or the app-server responded twice.
                 None => tracing::debug!(id, "an answer that nobody waits for"),
             },
-            Err(reason) => self.listener.hear(Heard::Garbage { reason: &reason, bytes: line.len() }),
+            Err(reason) => {
+                self.listener.on_event(AppServerEvent::InvalidMessage { reason: &reason, bytes: line.len() })
+            }
         }
     }
 
-    /// Takes a message of any length, all of it at hand; `cap` is the longest that is kept, in bytes.
+    /// Handles a complete message of any length; longer ones than `cap` bytes are skipped unless a call awaits them.
     pub(crate) fn message_within(&mut self, line: &[u8], cap: usize) {
         if line.len() <= cap {
             return self.message(line);
         }
         let mut scanner = Scanner::default();
         scanner.feed(line);
-        if self.waits_for(scanner.outline()) {
+        if self.is_awaited(scanner.outline()) {
             self.message(line);
         } else {
             self.skipped(line.len(), cap, &scanner.finish());
         }
     }
 
-    /// Whether this is the answer to a call that waits.
-    fn waits_for(&self, outline: &Outline) -> bool {
-        outline.answers().is_some_and(|id| self.pending.waits(id))
+    /// Whether this is the response to a pending call.
+    fn is_awaited(&self, outline: &Outline) -> bool {
+        outline.response_to().is_some_and(|id| self.pending.contains(id))
     }
 
-    /// Takes a message that was too long to keep.
+    /// Handles a message that was too long to keep.
     fn skipped(&mut self, bytes: usize, cap: usize, outline: &Outline) {
-        if let Some(settle) = outline.answers().and_then(|id| self.pending.take(id)) {
+        if let Some(settle) = outline.response_to().and_then(|id| self.pending.take(id)) {
             self.listener.flush();
             let reason = format!("it is {bytes} bytes long, more than are kept of an answer");
             settle(Err(CallError::Malformed { method: String::new(), reason }));
         }
-        self.listener.hear(Heard::Skipped { bytes, cap, outline });
+        self.listener.on_event(AppServerEvent::Skipped { bytes, cap, outline });
     }
 
-    pub(crate) fn hear(&mut self, heard: Heard<'_>) {
-        self.listener.hear(heard);
+    pub(crate) fn emit(&mut self, event: AppServerEvent<'_>) {
+        self.listener.on_event(event);
     }
 
-    /// Passes on what was heard and waits until there is room for more.
-    pub(crate) async fn rest(&mut self) {
+    /// Passes on the events so far and waits until the backlog has capacity.
+    pub(crate) async fn wait_for_capacity(&mut self) {
         self.listener.flush();
-        self.pulse.rest(true);
-        self.backlog.room().await;
-        self.pulse.rest(false);
+        self.last_received.set_reader_paused(true);
+        self.backlog.wait_for_capacity().await;
+        self.last_received.set_reader_paused(false);
     }
 
-    /// Fails the calls that wait; nothing is heard after this.
+    /// Fails the pending calls; no event follows.
     pub(crate) fn close(&mut self, cause: &str) {
         self.listener.flush();
         self.pending.close(cause);
     }
 
-    /// Reads lines until the stream ends; `cap` is the longest line that is kept, in bytes.
+    /// Reads lines until the stream ends; lines longer than `cap` bytes are skipped.
     pub(crate) async fn read_lines(&mut self, mut stream: impl AsyncRead + Unpin, cap: usize) -> StreamEnd {
         let mut lines = Lines::new(cap);
         loop {
-            let mut block = BytesMut::with_capacity(BLOCK);
+            let mut block = BytesMut::with_capacity(READ_BLOCK_BYTES);
             let end = match stream.read_buf(&mut block).await {
                 Ok(0) => StreamEnd::new("stdout.end", "its stdout ended"),
                 Ok(_) => {
                     let block = block.freeze();
                     lines.take(&block, self);
-                    self.hear(Heard::Stdout(block));
-                    self.rest().await;
+                    self.emit(AppServerEvent::Stdout(block));
+                    self.wait_for_capacity().await;
                     continue;
                 }
                 Err(error) => StreamEnd::new("stdout.error", format!("its stdout failed: {error}")),
@@ -157,20 +161,20 @@ impl<L: Listener> Ear<L> {
     }
 }
 
-impl<L: Listener> Drop for Ear<L> {
+impl<L: Listener> Drop for MessageReader<L> {
     fn drop(&mut self) {
         self.close("its reader was dropped");
     }
 }
 
-/// Cuts a stream of blocks into lines.
+/// Splits a stream of blocks into lines.
 struct Lines {
     /// The longest line that is kept, in bytes.
     cap: usize,
-    /// The longest that the line may become that is being read: it may be an answer to a call of ours.
+    /// The limit of the current line in bytes: it may be the response to a pending call.
     limit: usize,
     partial: Vec<u8>,
-    /// The line that is being read, when it is too long, with its length so far.
+    /// The current line if it is too long, and its length so far.
     skipping: Option<(Scanner, usize)>,
 }
 
@@ -179,22 +183,22 @@ impl Lines {
         Self { cap, limit: cap, partial: Vec::new(), skipping: None }
     }
 
-    fn take<L: Listener>(&mut self, block: &Bytes, ear: &mut Ear<L>) {
+    fn take<L: Listener>(&mut self, block: &Bytes, reader: &mut MessageReader<L>) {
         let mut rest = &block[..];
         while let Some(newline) = rest.iter().position(|&byte| byte == b'\n') {
             let (line, after) = (&rest[..newline], &rest[newline + 1..]);
             rest = after;
             if self.skipping.is_none() && self.partial.is_empty() && line.len() <= self.cap {
-                ear.message(line);
+                reader.message(line);
             } else {
-                self.add(line, ear);
-                self.end_line(ear);
+                self.add(line, reader);
+                self.end_line(reader);
             }
         }
-        self.add(rest, ear);
+        self.add(rest, reader);
     }
 
-    fn add<L: Listener>(&mut self, piece: &[u8], ear: &Ear<L>) {
+    fn add<L: Listener>(&mut self, piece: &[u8], reader: &MessageReader<L>) {
         if let Some((scanner, bytes)) = &mut self.skipping {
             scanner.feed(piece);
             *bytes += piece.len();
@@ -205,8 +209,8 @@ impl Lines {
             let mut scanner = Scanner::default();
             scanner.feed(&self.partial);
             scanner.feed(piece);
-            let longest = longest_answer(self.cap);
-            if length > longest || !ear.waits_for(scanner.outline()) {
+            let longest = max_response_bytes(self.cap);
+            if length > longest || !reader.is_awaited(scanner.outline()) {
                 self.partial = Vec::new();
                 self.skipping = Some((scanner, length));
                 return;
@@ -216,22 +220,22 @@ impl Lines {
         self.partial.extend_from_slice(piece);
     }
 
-    fn end_line<L: Listener>(&mut self, ear: &mut Ear<L>) {
+    fn end_line<L: Listener>(&mut self, reader: &mut MessageReader<L>) {
         self.limit = self.cap;
         match self.skipping.take() {
-            Some((scanner, bytes)) => ear.skipped(bytes, self.cap, &scanner.finish()),
-            None => ear.message(&std::mem::take(&mut self.partial)),
+            Some((scanner, bytes)) => reader.skipped(bytes, self.cap, &scanner.finish()),
+            None => reader.message(&std::mem::take(&mut self.partial)),
         }
     }
 
     /// The last bytes may be a whole message that lacks only its newline.
-    fn finish<L: Listener>(mut self, mut end: StreamEnd, ear: &mut Ear<L>) -> StreamEnd {
+    fn finish<L: Listener>(mut self, mut end: StreamEnd, reader: &mut MessageReader<L>) -> StreamEnd {
         end.trailing_message_length = self.skipping.as_ref().map_or(self.partial.len(), |(_, bytes)| *bytes);
         end.flushed_trailing_message = wire::decode(self.partial.trim_ascii()).is_ok();
         if end.trailing_message_length > 0 {
-            self.end_line(ear);
+            self.end_line(reader);
         }
-        ear.close(&end.message);
+        reader.close(&end.message);
         end
     }
 }

@@ -1,7 +1,7 @@
-//! One message on the wire, decoded without looking further than needed.
+//! Encoding and decoding of one message.
 //!
-//! The protocol is JSON-RPC without the `jsonrpc` field, both sides send requests, and ids are integers or strings
-//! (measured on codex-cli 0.169.0).
+//! The protocol is JSON-RPC without the `jsonrpc` field. Both sides send requests; IDs are integers or strings (measured on
+//! codex-cli 0.169.0).
 //! Decoding is lenient: unknown methods, fields and values pass through.
 
 use std::borrow::Cow;
@@ -9,40 +9,40 @@ use std::borrow::Cow;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
-/// An id chosen by the other side; it goes back exactly as it came.
+/// An ID chosen by the app-server; it is sent back unchanged.
 pub type RequestId = Box<RawValue>;
 
-/// An error answer.
+/// The error of a response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RpcError {
     /// −32600 for nearly everything, −32001 for "overloaded" (measured).
     pub code: i64,
-    /// The only thing that tells errors apart.
+    /// The only thing that distinguishes errors.
     pub message: String,
 }
 
-/// One decoded message; what is borrowed lives in the line.
+/// One decoded message, which borrows from its line.
 #[derive(Debug)]
 pub enum Message<'a> {
-    /// The answer to one of our calls.
-    Answer {
-        /// The number we gave the call.
+    /// The response to one of our calls.
+    Response {
+        /// The ID of the call.
         id: u64,
-        /// The result, or the error.
+        /// The result or the error.
         outcome: Result<&'a RawValue, RpcError>,
     },
-    /// A request to us.
+    /// A request of the app-server.
     Request {
-        /// Its id, to be sent back.
+        /// Its ID, for the response.
         id: &'a RawValue,
-        /// What is asked.
+        /// Its method.
         method: Cow<'a, str>,
         /// Its parameters.
         params: Option<&'a RawValue>,
     },
-    /// Something that happened.
+    /// A notification.
     Notification {
-        /// What.
+        /// Its method.
         method: Cow<'a, str>,
         /// Its parameters.
         params: Option<&'a RawValue>,
@@ -63,12 +63,12 @@ struct Envelope<'a> {
     error: Option<RpcError>,
 }
 
-/// A value that is there, even when it is `null`.
+/// A field that is present, even when it is `null`.
 fn present<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Option<&'a RawValue>, D::Error> {
     <&RawValue>::deserialize(value).map(Some)
 }
 
-/// Decodes one line; the error says what is wrong with it, without repeating it.
+/// Decodes one line; the error says what is wrong without quoting the line.
 pub fn decode(line: &[u8]) -> Result<Message<'_>, String> {
     let envelope: Envelope<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     match envelope {
@@ -81,8 +81,8 @@ pub fn decode(line: &[u8]) -> Result<Message<'_>, String> {
         Envelope { id: Some(id), result, error, .. } => {
             let id = id.get().parse().map_err(|_| "it answers a call that was never made".to_owned())?;
             match (result, error) {
-                (_, Some(error)) => Ok(Message::Answer { id, outcome: Err(error) }),
-                (Some(result), None) => Ok(Message::Answer { id, outcome: Ok(result) }),
+                (_, Some(error)) => Ok(Message::Response { id, outcome: Err(error) }),
+                (Some(result), None) => Ok(Message::Response { id, outcome: Ok(result) }),
                 (None, None) => Err("it answers with neither a result nor an error".to_owned()),
             }
         }
@@ -90,7 +90,7 @@ pub fn decode(line: &[u8]) -> Result<Message<'_>, String> {
     }
 }
 
-/// A call, as one line without its newline.
+/// A call as one line without newline.
 pub fn call(id: u64, method: &str, params: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     #[derive(Serialize)]
     struct Call<'a, P> {
@@ -101,29 +101,29 @@ pub fn call(id: u64, method: &str, params: &impl Serialize) -> serde_json::Resul
     serde_json::to_vec(&Call { id, method, params })
 }
 
-/// A notification without parameters, as one line without its newline.
+/// A notification without parameters, as one line without newline.
 pub fn notification(method: &str) -> Vec<u8> {
     serde_json::json!({ "method": method }).to_string().into_bytes()
 }
 
-/// An answer to a request of the other side, as one line without its newline.
-pub fn answer(id: &RawValue, result: &impl Serialize) -> serde_json::Result<Vec<u8>> {
+/// The response to a request of the app-server, as one line without newline.
+pub fn response(id: &RawValue, result: &impl Serialize) -> serde_json::Result<Vec<u8>> {
     #[derive(Serialize)]
-    struct Answer<'a, R> {
+    struct Response<'a, R> {
         id: &'a RawValue,
         result: &'a R,
     }
-    serde_json::to_vec(&Answer { id, result })
+    serde_json::to_vec(&Response { id, result })
 }
 
-/// An error answer to a request of the other side, as one line without its newline.
-pub fn refusal(id: &RawValue, error: &RpcError) -> serde_json::Result<Vec<u8>> {
+/// An error response to a request of the app-server, as one line without newline.
+pub fn error_response(id: &RawValue, error: &RpcError) -> serde_json::Result<Vec<u8>> {
     #[derive(Serialize)]
-    struct Refusal<'a> {
+    struct ErrorResponse<'a> {
         id: &'a RawValue,
         error: &'a RpcError,
     }
-    serde_json::to_vec(&Refusal { id, error })
+    serde_json::to_vec(&ErrorResponse { id, error })
 }
 
 #[cfg(test)]
@@ -131,18 +131,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_four_kinds_of_message_are_told_apart() {
-        let Ok(Message::Answer { id: 7, outcome: Ok(result) }) = decode(br#"{"id":7,"result":{"a":1}}"#)
+    fn the_four_kinds_of_message_are_decoded() {
+        let Ok(Message::Response { id: 7, outcome: Ok(result) }) = decode(br#"{"id":7,"result":{"a":1}}"#)
         else {
             panic!("an answer");
         };
         assert_eq!(result.get(), r#"{"a":1}"#);
-        let Ok(Message::Answer { id: 7, outcome: Ok(result) }) = decode(br#"{"id":7,"result":null}"#) else {
+        let Ok(Message::Response { id: 7, outcome: Ok(result) }) = decode(br#"{"id":7,"result":null}"#)
+        else {
             panic!("an answer that is null");
         };
         assert_eq!(result.get(), "null");
         let line = br#"{"error":{"code":-32600,"message":"no","data":[]},"id":8}"#;
-        let Ok(Message::Answer { id: 8, outcome: Err(error) }) = decode(line) else { panic!("an error") };
+        let Ok(Message::Response { id: 8, outcome: Err(error) }) = decode(line) else { panic!("an error") };
         assert_eq!(error, RpcError { code: -32600, message: "no".to_owned() });
         let line = br#"{"method":"item/tool/call","id":"x-1","params":{}}"#;
         let Ok(Message::Request { id, method, .. }) = decode(line) else { panic!("a request") };
@@ -155,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_an_error_and_never_a_panic() {
+    fn invalid_messages_are_errors_and_never_panics() {
         let deep = "[".repeat(100_000);
         for line in [
             "",
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_one_line() {
+    fn call_is_encoded_as_one_line() {
         let line = call(3, "turn/start", &serde_json::json!({"text": "a\nb"})).unwrap();
         assert_eq!(line, br#"{"id":3,"method":"turn/start","params":{"text":"a\nb"}}"#);
     }

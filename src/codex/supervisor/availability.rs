@@ -1,72 +1,72 @@
-//! Whether the app-server can be called.
+//! Whether the app-server can be called. The supervisor publishes it; `daemon` watches it.
 
 use jiff::Timestamp;
 
 use crate::codex::rpc::client::Client;
 
-/// Why there is no app-server when none is wanted.
+/// The reason while codexd stops.
 pub(crate) const STOPPING: &str = "codexd is stopping.";
 
 /// Whether the app-server can be called now.
 #[derive(Debug, Clone)]
 pub enum Availability {
-    /// It is being started.
+    /// It is starting.
     Starting {
-        /// What the one before died of, as a sentence; `None` for the first.
-        after: Option<String>,
+        /// Why the generation before it ended, as a sentence; `None` for the first.
+        reason: Option<String>,
     },
-    /// It can.
+    /// It can be called.
     Ready(Client),
-    /// It cannot, until it is started again.
+    /// It cannot be called until it is restarted.
     Waiting(Waiting),
-    /// It cannot, and will not.
+    /// It cannot be called and will not be restarted.
     Stopped {
         /// Why, as a sentence.
         reason: String,
     },
 }
 
-/// In what way an app-server failed.
+/// The kind of failure of an app-server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
     /// Its program could not be started.
     NotStarted,
-    /// One that runs elsewhere cannot be reached.
+    /// An app-server that runs elsewhere cannot be reached.
     Unreachable,
-    /// It runs and did not answer `initialize` in time.
+    /// It runs but did not answer `initialize` in time.
     SlowStart,
     /// It ended, or was ended for another reason.
     Ended,
 }
 
-/// The time between a death and the next start.
+/// The time between a failure and the next start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
-    /// What it died of, as a sentence.
+    /// Why it failed, as a sentence.
     pub reason: String,
-    /// When it is started again; not known as long as what is left of it is being ended.
+    /// When it is restarted; `None` while its remains are being cleaned up.
     pub until: Option<Timestamp>,
-    /// How often it died in a row.
-    pub deaths: u32,
-    /// Whether it dies so often that it is tried once a minute only.
+    /// How many failures there were in a row.
+    pub failures: u32,
+    /// Whether it fails so often that it is tried only once a minute.
     pub crash_loop: bool,
-    /// The last lines of its stderr, secrets hidden.
-    pub last_words: Vec<String>,
-    /// In what way it failed.
+    /// The last lines of its stderr, secrets redacted.
+    pub stderr_tail: Vec<String>,
+    /// The kind of failure.
     pub failure: Failure,
-    /// Which it was.
+    /// The generation that failed.
     pub generation: u64,
 }
 
-/// It is known to be lost, and not yet what of.
-pub(crate) fn dying(generation: u64, reason: String) -> Availability {
-    let (deaths, crash_loop, last_words, failure) = (0, false, Vec::new(), Failure::Ended);
+/// The connection has ended and the cause is not yet known.
+pub(crate) fn terminating(generation: u64, reason: String) -> Availability {
+    let (failures, crash_loop, stderr_tail, failure) = (0, false, Vec::new(), Failure::Ended);
     Availability::Waiting(Waiting {
         reason,
         until: None,
-        deaths,
+        failures,
         crash_loop,
-        last_words,
+        stderr_tail,
         failure,
         generation,
     })

@@ -1,84 +1,87 @@
-//! When an app-server that died is started again: the rule alone, without a clock and without chance of its own.
+//! How long to wait before the app-server is restarted after a failure.
+//!
+//! Pure: the caller passes the time and the random number. The supervisor task owns one [`Backoff`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// The first pause; each further death in a row doubles it.
-const FIRST: Duration = Duration::from_millis(500);
-/// The longest pause outside of a crash loop, before the jitter.
-const LONGEST: Duration = Duration::from_secs(30);
-/// How far a pause is from its nominal length at most, in percent.
-const JITTER: u32 = 20;
-/// An app-server that could be called for so long was healthy: its death is the first one again.
-const HEALTHY: Duration = Duration::from_secs(60);
-/// The time in which deaths are counted.
-const WINDOW: Duration = Duration::from_secs(60);
-/// More deaths than this in the window are a crash loop.
-const DEATHS: usize = 5;
-/// The pause between two tries in a crash loop.
-const PROBE: Duration = Duration::from_secs(60);
+/// The first delay; each further failure in a row doubles it.
+const INITIAL_DELAY: Duration = Duration::from_millis(500);
+/// The longest delay outside a crash loop, before jitter.
+const MAX_DELAY: Duration = Duration::from_secs(30);
+/// The largest deviation from the nominal delay, in percent.
+const JITTER_PERCENT: u32 = 20;
+/// An app-server that accepted calls for this long was healthy: its failure counts as the first again.
+const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+/// The time over which failures are counted.
+const FAILURE_WINDOW: Duration = Duration::from_secs(60);
+/// More failures than this in the window are a crash loop.
+const MAX_FAILURES_IN_WINDOW: usize = 5;
+/// The delay between two tries in a crash loop.
+const CRASH_LOOP_DELAY: Duration = Duration::from_secs(60);
 
-/// The longest time that a slow start is given, unless it is set to more.
-const LONGEST_START: Duration = Duration::from_secs(600);
+/// The longest start timeout, unless it is configured to be longer.
+const MAX_START_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// What follows from a death.
+/// What follows from a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Pause {
+pub(crate) struct RestartDelay {
     /// How long to wait before the next start.
     pub(crate) delay: Duration,
-    /// How many deaths there were in a row, this one included.
-    pub(crate) deaths: u32,
-    /// Whether it is tried once a minute only, until one lives long enough.
+    /// The number of failures in a row, including this one.
+    pub(crate) failures: u32,
+    /// Whether it is tried only once a minute, until a generation stays healthy.
     pub(crate) crash_loop: bool,
 }
 
-/// The memory of the rule.
+/// The failures so far.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
-    deaths: u32,
-    /// When the last deaths were, [`DEATHS`] and one more at most.
+    failures: u32,
+    /// When the last failures were; at most [`MAX_FAILURES_IN_WINDOW`] and one more.
     recent: VecDeque<Duration>,
     crash_loop: bool,
 }
 
 impl Backoff {
-    /// Takes note of a death at `now`, a time that never goes back, of an app-server that could be called for `healthy`.
+    /// Records a failure at `now`, a monotonic time, of an app-server that accepted calls for `healthy`.
     ///
-    /// `chance` is any number; equal ones give equal pauses.
-    pub(crate) fn died(&mut self, now: Duration, healthy: Duration, chance: u32) -> Pause {
-        if healthy >= HEALTHY {
+    /// Equal values of `random` give equal delays.
+    pub(crate) fn record_failure(&mut self, now: Duration, healthy: Duration, random: u32) -> RestartDelay {
+        if healthy >= HEALTHY_AFTER {
             *self = Self::default();
         }
-        self.deaths = self.deaths.saturating_add(1);
+        self.failures = self.failures.saturating_add(1);
         self.recent.push_back(now);
-        while self.recent.len() > DEATHS + 1 {
+        while self.recent.len() > MAX_FAILURES_IN_WINDOW + 1 {
             self.recent.pop_front();
         }
-        self.recent.retain(|&death| now.saturating_sub(death) < WINDOW);
-        // Once in it, only health ends it: the tries are so far apart that the count alone would.
-        self.crash_loop |= self.recent.len() > DEATHS;
-        let delay = if self.crash_loop { PROBE } else { jittered(nominal(self.deaths), chance) };
-        Pause { delay, deaths: self.deaths, crash_loop: self.crash_loop }
+        self.recent.retain(|&failure| now.saturating_sub(failure) < FAILURE_WINDOW);
+        // Only health ends a crash loop: the tries are so far apart that the count alone would end it.
+        self.crash_loop |= self.recent.len() > MAX_FAILURES_IN_WINDOW;
+        let delay =
+            if self.crash_loop { CRASH_LOOP_DELAY } else { jittered(nominal_delay(self.failures), random) };
+        RestartDelay { delay, failures: self.failures, crash_loop: self.crash_loop }
     }
 }
 
-/// How long the next start may take after one that took longer than this.
+/// The start timeout after a start that took longer than `start_timeout`.
 ///
-/// A start that is cut off for being slow begins from the front the next time, such as the upgrade of a database.
-pub(crate) fn longer(start_timeout: Duration) -> Duration {
-    (start_timeout * 2).min(LONGEST_START.max(start_timeout))
+/// A start that is cut off begins from scratch the next time, for example the upgrade of a database.
+pub(crate) fn next_start_timeout(start_timeout: Duration) -> Duration {
+    (start_timeout * 2).min(MAX_START_TIMEOUT.max(start_timeout))
 }
 
-/// The pause after this many deaths in a row, without jitter.
-fn nominal(deaths: u32) -> Duration {
-    // Six doublings are over the longest pause already.
-    let doublings = deaths.saturating_sub(1).min(16);
-    FIRST.saturating_mul(1 << doublings).min(LONGEST)
+/// The delay after this many failures in a row, without jitter.
+fn nominal_delay(failures: u32) -> Duration {
+    // Six doublings already exceed the longest delay.
+    let doublings = failures.saturating_sub(1).min(16);
+    INITIAL_DELAY.saturating_mul(1 << doublings).min(MAX_DELAY)
 }
 
-/// The pause, lengthened or shortened by up to [`JITTER`] percent.
-fn jittered(pause: Duration, chance: u32) -> Duration {
-    let percent = 100 - JITTER + chance % (2 * JITTER + 1);
+/// The delay, lengthened or shortened by up to [`JITTER_PERCENT`] percent.
+fn jittered(pause: Duration, random: u32) -> Duration {
+    let percent = 100 - JITTER_PERCENT + random % (2 * JITTER_PERCENT + 1);
     pause * percent / 100
 }
 
@@ -88,91 +91,91 @@ mod tests {
 
     use super::*;
 
-    /// Deaths as they come: how long each app-server was ready, how much later it died, and a chance.
-    fn any_deaths() -> impl Strategy<Value = Vec<(Duration, Duration, u32)>> {
+    /// Failures: how long each app-server was ready, how much later it failed, and a random number.
+    fn any_failures() -> impl Strategy<Value = Vec<(Duration, Duration, u32)>> {
         let seconds = prop_oneof![Just(0), 0..5000u64, 59_000..61_000u64, 0..200_000u64];
-        let death = (seconds.clone(), seconds, any::<u32>());
-        let death = death.prop_map(|(healthy, later, chance)| {
-            (Duration::from_millis(healthy), Duration::from_millis(later), chance)
+        let failure = (seconds.clone(), seconds, any::<u32>());
+        let failure = failure.prop_map(|(healthy, later, random)| {
+            (Duration::from_millis(healthy), Duration::from_millis(later), random)
         });
-        prop::collection::vec(death, 1..40)
+        prop::collection::vec(failure, 1..40)
     }
 
-    /// What the rule says to each of these deaths, and when each was; the pauses are kept.
-    fn lives(deaths: &[(Duration, Duration, u32)]) -> Vec<(Duration, Pause)> {
+    /// The time of each failure and the delay after it; each delay is waited out.
+    fn run(failures: &[(Duration, Duration, u32)]) -> Vec<(Duration, RestartDelay)> {
         let (mut backoff, mut now) = (Backoff::default(), Duration::ZERO);
-        let live = |&(healthy, later, chance)| {
+        let step = |&(healthy, later, random)| {
             now += healthy + later;
-            let pause = backoff.died(now, healthy, chance);
-            let died = now;
+            let pause = backoff.record_failure(now, healthy, random);
+            let record_failure = now;
             now += pause.delay;
-            (died, pause)
+            (record_failure, pause)
         };
-        deaths.iter().map(live).collect()
+        failures.iter().map(step).collect()
     }
 
     proptest! {
         #[test]
-        fn a_pause_is_the_nominal_one_within_its_jitter(deaths in any_deaths()) {
-            for (_, pause) in lives(&deaths) {
+        fn a_pause_is_the_nominal_one_within_its_jitter(failures in any_failures()) {
+            for (_, pause) in run(&failures) {
                 if pause.crash_loop {
                     prop_assert_eq!(pause.delay, Duration::from_secs(60));
                     continue;
                 }
-                let nominal = 0.5 * 2f64.powi(pause.deaths.min(30) as i32 - 1);
-                let (nominal, delay) = (nominal.min(30.0), pause.delay.as_secs_f64());
-                prop_assert!(delay >= nominal * 0.799 && delay <= nominal * 1.201, "{pause:?}");
+                let nominal_delay = 0.5 * 2f64.powi(pause.failures.min(30) as i32 - 1);
+                let (nominal_delay, delay) = (nominal_delay.min(30.0), pause.delay.as_secs_f64());
+                prop_assert!(delay >= nominal_delay * 0.799 && delay <= nominal_delay * 1.201, "{pause:?}");
             }
         }
 
         #[test]
-        fn health_and_nothing_else_begins_anew(deaths in any_deaths()) {
+        fn health_and_nothing_else_begins_anew(failures in any_failures()) {
             let mut expected = 0;
-            for ((_, pause), (healthy, _, _)) in lives(&deaths).into_iter().zip(&deaths) {
+            for ((_, pause), (healthy, _, _)) in run(&failures).into_iter().zip(&failures) {
                 expected = if *healthy >= Duration::from_secs(60) { 1 } else { expected + 1 };
-                prop_assert_eq!(pause.deaths, expected);
+                prop_assert_eq!(pause.failures, expected);
                 prop_assert!(expected > 1 || !pause.crash_loop);
             }
         }
 
         #[test]
-        fn a_crash_loop_is_more_than_five_deaths_in_a_minute_and_lasts_until_health(deaths in any_deaths()) {
-            let told = lives(&deaths);
+        fn a_crash_loop_is_more_than_five_deaths_in_a_minute_and_lasts_until_health(failures in any_failures()) {
+            let results = run(&failures);
             let mut in_loop = false;
-            for (index, (died, pause)) in told.iter().enumerate() {
-                let since_health = index + 1 - pause.deaths as usize;
-                let recent = told[since_health..=index].iter();
-                let recent = recent.filter(|(earlier, _)| *died - *earlier < Duration::from_secs(60)).count();
-                in_loop = recent > 5 || (in_loop && pause.deaths > 1);
-                prop_assert_eq!(pause.crash_loop, in_loop, "death {}", index);
+            for (index, (record_failure, pause)) in results.iter().enumerate() {
+                let since_health = index + 1 - pause.failures as usize;
+                let recent = results[since_health..=index].iter();
+                let recent = recent.filter(|(earlier, _)| *record_failure - *earlier < Duration::from_secs(60)).count();
+                in_loop = recent > 5 || (in_loop && pause.failures > 1);
+                prop_assert_eq!(pause.crash_loop, in_loop, "failure {}", index);
             }
         }
 
         #[test]
-        fn chance_moves_the_pause_and_nothing_else(deaths in any_deaths(), other in any::<u32>()) {
+        fn chance_moves_the_pause_and_nothing_else(failures in any_failures(), other in any::<u32>()) {
             let (mut one, mut two) = (Backoff::default(), Backoff::default());
             let mut now = Duration::ZERO;
-            for (healthy, later, chance) in deaths {
+            for (healthy, later, random) in failures {
                 now += healthy + later;
-                let (one, two) = (one.died(now, healthy, chance), two.died(now, healthy, other));
-                prop_assert_eq!((one.deaths, one.crash_loop), (two.deaths, two.crash_loop));
+                let (one, two) = (one.record_failure(now, healthy, random), two.record_failure(now, healthy, other));
+                prop_assert_eq!((one.failures, one.crash_loop), (two.failures, two.crash_loop));
             }
         }
     }
 
     #[test]
-    fn what_dies_at_once_is_tried_six_times_in_a_quarter_of_a_minute_and_then_once_a_minute() {
-        // 20 is the chance that changes nothing.
-        let told = lives(&[(Duration::ZERO, Duration::ZERO, 20); 8]);
-        let delays: Vec<_> = told.iter().map(|(_, pause)| pause.delay.as_millis()).collect();
+    fn immediate_failures_are_retried_six_times_in_fifteen_seconds_and_then_once_a_minute() {
+        // 20 is the random number that changes nothing.
+        let results = run(&[(Duration::ZERO, Duration::ZERO, 20); 8]);
+        let delays: Vec<_> = results.iter().map(|(_, pause)| pause.delay.as_millis()).collect();
         assert_eq!(delays, [500, 1000, 2000, 4000, 8000, 60_000, 60_000, 60_000]);
-        assert_eq!(told[5].0, Duration::from_millis(15_500));
+        assert_eq!(results[5].0, Duration::from_millis(15_500));
     }
 
     #[test]
-    fn the_jitter_reaches_both_its_ends() {
+    fn jitter_reaches_both_ends() {
         let pauses: Vec<_> =
-            (0..41).map(|chance| jittered(Duration::from_secs(10), chance).as_secs()).collect();
+            (0..41).map(|random| jittered(Duration::from_secs(10), random).as_secs()).collect();
         assert_eq!((pauses.iter().min(), pauses.iter().max()), (Some(&8), Some(&12)));
     }
 }

@@ -1,4 +1,8 @@
-//! One generation: a connection from its beginning to its end, and the process behind it.
+//! One generation: a connection to the app-server from start to end, and the process behind it.
+//!
+//! [`Generation::run`] starts or connects, initializes, serves calls, and cleans up. The supervisor task calls it, once
+//! per generation. When it returns, no call is pending, and the process and its descendants have ended or are reported as
+//! left over.
 
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,259 +15,225 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::availability::{Availability, Failure, STOPPING, dying};
-use super::backoff::longer;
+use super::availability::{Availability, Failure, STOPPING, terminating};
+use super::backoff::next_start_timeout;
 use super::plan::{App, Plan};
-use crate::codex::listener::{Backlog, Closed, Heard, Listener};
+use super::termination::Termination;
+use crate::codex::listener::{AppServerEvent, Backlog, Closed, Listener};
 use crate::codex::process::child::{
-    self, ChildRecord, EndFailure, LITTLE_PATIENCE, PATIENCE, Process, Program,
+    self, ChildRecord, EndFailure, FAILED_STEP_TIMEOUT, Process, Program, STOP_STEP_TIMEOUT,
 };
 use crate::codex::process::exit::{Exit, exit_of};
-use crate::codex::process::filter::Ours;
-use crate::codex::process::guard::Orders;
+use crate::codex::process::filter::ProcessFilter;
+use crate::codex::process::guard::GuardHandle;
 use crate::codex::process::identity::Identity;
-use crate::codex::process::info::Seen;
+use crate::codex::process::info::ProcessInfo;
 use crate::codex::process::limits::{POOL, SIGTERM_GRACE};
 use crate::codex::process::platform;
-use crate::codex::process::reaper::Wards;
+use crate::codex::process::reaper::ChildRegistry;
 use crate::codex::process::sandbox::Sandboxes;
-use crate::codex::process::stderr_tail::{self, Tail};
-use crate::codex::process::stop_pace::{StopPace, hurry, over};
+use crate::codex::process::stderr_tail::StderrTail;
+use crate::codex::process::stop_pace::{StopPace, stop_requested, wait_for_hurry};
 use crate::codex::process::sweep;
 use crate::codex::protocol::methods;
 use crate::codex::redact;
 use crate::codex::rpc::call_error::CallError;
 use crate::codex::rpc::client::Client;
-use crate::codex::rpc::connection::{LAST_WORDS, Link, Over, WriterEnd, end_task};
+use crate::codex::rpc::connection::{Connection, ConnectionEnd, DRAIN_TIMEOUT, WriterEnd, end_task};
 use crate::codex::rpc::liveness;
 use crate::codex::rpc::pending::Pending;
-use crate::codex::rpc::reader::{Ear, StreamEnd};
+use crate::codex::rpc::reader::{MessageReader, StreamEnd};
 use crate::codex::transport::stdio;
 use crate::codex::transport::websocket::{self, Address};
 
-/// How long an exit status is waited for after the pipes ended, before the process is ended by force.
-const LAST_BREATH: Duration = Duration::from_millis(500);
-/// How long a start that is under way may still take at a stop.
-const SPAWN_AT_STOP: Duration = Duration::from_millis(500);
-/// How long child.json may take to be written or removed.
-const RECORD: Duration = Duration::from_secs(2);
-/// How long a look at the processes of this machine may take.
-const LIST: Duration = Duration::from_secs(1);
-/// How long the sandboxes of commands have when a stop waits for nothing any more; they need 20 to 50 ms (measured on
-/// 0.169.0 and 0.171.0).
-const HURRIED_GRACE: Duration = Duration::from_millis(200);
-/// How many characters of what a process said of its failure are quoted.
-const QUOTED: usize = 300;
-/// Where the end of a connection comes from when `initialize` failed.
-const INITIALIZE: &str = methods::INITIALIZE;
-/// The same when nothing was heard any more.
-const LIVENESS: &str = "liveness";
+/// How long to wait for an exit status after the pipes ended, before the process is ended by force.
+const EXIT_WAIT: Duration = Duration::from_millis(500);
+/// How long a start in progress may still take after a stop was requested.
+const SPAWN_TIMEOUT_AT_STOP: Duration = Duration::from_millis(500);
+/// How long writing or removing child.json may take.
+const CHILD_RECORD_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one listing of the machine's processes may take.
+const PROCESS_LIST_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the sandboxes of commands have in a hurried stop; they need 20 to 50 ms (measured on 0.169.0 and 0.171.0).
+const HURRIED_SANDBOX_GRACE: Duration = Duration::from_millis(200);
+/// The `source` of a connection's end when `initialize` failed.
+const SOURCE_INITIALIZE: &str = methods::INITIALIZE;
+/// The `source` of a connection's end when the app-server no longer responded.
+const SOURCE_LIVENESS: &str = "liveness";
 
 /// One generation.
-pub(crate) struct Life<'a, F> {
-    pub(crate) generation: u64,
+pub(crate) struct Generation<'a, F> {
+    pub(crate) number: u64,
     pub(crate) plan: &'a Plan,
     pub(crate) backlog: &'a Arc<Backlog>,
     pub(crate) listener: &'a F,
     pub(crate) publish: &'a watch::Sender<Availability>,
-    pub(crate) wards: &'a Wards,
-    /// The guard of the child.
-    pub(crate) guard: &'a Orders,
-    /// Generations up to this one are to be ended, and others take their place.
+    pub(crate) children: &'a ChildRegistry,
+    /// Handle of the guard process of the child.
+    pub(crate) guard: &'a GuardHandle,
+    /// Generations up to this one are to be replaced.
     pub(crate) retired: &'a watch::Receiver<u64>,
-    /// How long connecting and `initialize` may take, each.
+    /// Limit for connecting and for `initialize`, each.
     pub(crate) start_timeout: Duration,
     /// Children from before the first generation.
-    pub(crate) strangers: &'a [Seen],
+    pub(crate) preexisting_children: &'a [ProcessInfo],
 }
 
-/// How a generation ended.
-#[derive(Debug)]
-pub(crate) struct Death {
-    /// What it died of, as a sentence.
-    pub(crate) cause: String,
-    /// How its process ended, as far as it is known.
-    pub(crate) exit: Option<Exit>,
-    /// How long it could be called.
-    pub(crate) healthy: Duration,
-    /// The last lines of its stderr.
-    pub(crate) last_words: Vec<String>,
-    /// In what way it failed.
-    pub(crate) failure: Failure,
-    /// Whether its end was wanted, because another one is to take its place.
-    pub(crate) is_retired: bool,
-}
-
-impl Death {
-    /// That of one which never lived.
-    fn at_birth(cause: String, failure: Failure) -> Self {
-        Self {
-            cause,
-            exit: None,
-            healthy: Duration::ZERO,
-            last_words: Vec::new(),
-            failure,
-            is_retired: false,
-        }
-    }
-
-    /// Adds to the cause what the process said of it.
-    ///
-    /// Only one that ended by itself with a failure says why: one that a signal ended could not, and one that exited
-    /// with 0 knows of no failure.
-    fn quote(&mut self) {
-        let failed =
-            self.exit.as_ref().is_some_and(|exit| !exit.expected && exit.code.is_some_and(|code| code != 0));
-        if failed && let Some(line) = stderr_tail::cause(&self.last_words) {
-            let line: String = line.trim_end_matches('.').chars().take(QUOTED).collect();
-            self.cause = format!("{} It said last: {line}.", self.cause);
-        }
-    }
-}
-
-/// What became of a connection that was served.
-struct Served {
-    over: Over,
-    /// How long it could be called; `None` when `initialize` was not answered.
+/// How serving a connection ended.
+struct ServeOutcome {
+    over: ConnectionEnd,
+    /// How long it accepted calls; `None` when `initialize` was not answered.
     healthy: Option<Duration>,
-    /// In what way it failed, when it did.
+    /// The kind of failure, if it failed.
     failure: Failure,
 }
 
-impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
-    /// Lives; nothing of it is left when this returns.
-    pub(crate) async fn run(&self, pace: watch::Receiver<StopPace>) -> Death {
+impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
+    /// Runs until the process and its descendants are gone.
+    pub(crate) async fn run(&self, pace: watch::Receiver<StopPace>) -> Termination {
         match &self.plan.app {
             App::Spawn(program) => self.run_spawned(program, pace).await,
             App::External(address) => self.run_external(address, pace).await,
         }
     }
 
-    async fn run_spawned(&self, program: &Program, mut pace: watch::Receiver<StopPace>) -> Death {
+    async fn run_spawned(&self, program: &Program, mut pace: watch::Receiver<StopPace>) -> Termination {
         let stop = async {
-            over(&mut pace).await;
-            tokio::time::sleep(SPAWN_AT_STOP).await;
+            stop_requested(&mut pace).await;
+            tokio::time::sleep(SPAWN_TIMEOUT_AT_STOP).await;
             None
         };
         let spawned = tokio::select! {
-            spawned = child::spawn(program, self.wards) => Some(spawned),
+            spawned = child::spawn(program, self.children) => Some(spawned),
             stopped = stop => stopped,
         };
         let (mut process, pipes) = match spawned {
             Some(Ok(spawned)) => spawned,
             failed => {
-                // A start that hangs is a process already, and holds what the daemon has open.
+                // A start that hangs is already a process and holds our open file descriptors.
                 self.sweep(program, Vec::new(), pace.clone()).await;
                 let Some(Err(message)) = failed else {
-                    return Death::at_birth(STOPPING.to_owned(), Failure::NotStarted);
+                    return Termination::failed_to_start(STOPPING.to_owned(), Failure::NotStarted);
                 };
-                self.tell(Heard::SpawnFailed { message: message.clone() });
-                return Death::at_birth(message, Failure::NotStarted);
+                self.emit(AppServerEvent::SpawnFailed { message: message.clone() });
+                return Termination::failed_to_start(message, Failure::NotStarted);
             }
         };
         if let Some(pid) = process.id() {
             self.guard.hold(pid);
         }
-        self.tell(Heard::Started { pid: process.id() });
-        let tail = Arc::new(Mutex::new(Tail::default()));
+        self.emit(AppServerEvent::Started { pid: process.id() });
+        let tail = Arc::new(Mutex::new(StderrTail::default()));
         let stderr = {
-            let (tail, listener) = (Arc::clone(&tail), (self.listener)(self.generation));
-            tokio::spawn(async move { stdio::drain(pipes.stderr, listener, &tail).await })
+            let (tail, listener) = (Arc::clone(&tail), (self.listener)(self.number));
+            tokio::spawn(async move { stdio::read_stderr(pipes.stderr, listener, &tail).await })
         };
-        let (client, pending, lines) = Client::new(self.generation, self.plan.call_timeout);
+        let (client, pending, lines) = Client::new(self.number, self.plan.call_timeout);
         let close = CancellationToken::new();
         let writer = tokio::spawn(stdio::write(pipes.stdin, lines, close.clone()));
-        let mut ear = self.ear(&pending);
-        let (pulse, cap) = (ear.pulse(), self.plan.line_cap);
-        let reader = tokio::spawn(async move { ear.read_lines(pipes.stdout, cap).await });
-        let mut link = Link { client, pending, pulse, reader: Some(reader), writer: Some(writer), close };
+        let mut messages = self.message_reader(&pending);
+        let (last_received, cap) = (messages.last_received(), self.plan.line_cap);
+        let reader = tokio::spawn(async move { messages.read_lines(pipes.stdout, cap).await });
+        let mut connection =
+            Connection { client, pending, last_received, reader: Some(reader), writer: Some(writer), close };
 
-        // On disk before it is spoken to: from then on it does things that a later life may have to end.
-        self.remember(program, process.id()).await;
-        let served = self.serve(&mut link, Some(&mut process), pace.clone()).await;
-        let mut death = self.end_spawned(served, link, &mut process, stderr, program, &mut pace).await;
-        death.last_words = tail.lock().unwrap_or_else(PoisonError::into_inner).lines();
-        death.quote();
-        death
+        // Recorded before the first message: from then on the process may do things that a later daemon has to end.
+        self.record_child(program, process.id()).await;
+        let served = self.serve(&mut connection, Some(&mut process), pace.clone()).await;
+        let mut termination =
+            self.end_spawned(served, connection, &mut process, stderr, program, &mut pace).await;
+        termination.stderr_tail = tail.lock().unwrap_or_else(PoisonError::into_inner).lines();
+        termination.append_error_line();
+        termination
     }
 
-    async fn run_external(&self, address: &Address, mut pace: watch::Receiver<StopPace>) -> Death {
-        let patience = self.start_timeout;
-        let connecting = tokio::time::timeout(patience, websocket::connect(address, self.plan.line_cap));
+    async fn run_external(&self, address: &Address, mut pace: watch::Receiver<StopPace>) -> Termination {
+        let step_timeout = self.start_timeout;
+        let connecting = tokio::time::timeout(step_timeout, websocket::connect(address, self.plan.line_cap));
         let connected = tokio::select! {
             connected = connecting => connected.unwrap_or_else(|_| {
-                Err(format!("no answer to the handshake within {} s", patience.as_secs_f32()))
+                Err(format!("no answer to the handshake within {} s", step_timeout.as_secs_f32()))
             }),
-            () = over(&mut pace) => return Death::at_birth(STOPPING.to_owned(), Failure::Unreachable),
+            () = stop_requested(&mut pace) => return Termination::failed_to_start(STOPPING.to_owned(), Failure::Unreachable),
         };
         let socket = match connected {
             Ok(socket) => socket,
             Err(reason) => {
                 let message = format!("The app-server cannot be reached: {reason}.");
-                self.tell(Heard::ConnectFailed { message: message.clone() });
-                return Death::at_birth(message, Failure::Unreachable);
+                self.emit(AppServerEvent::ConnectFailed { message: message.clone() });
+                return Termination::failed_to_start(message, Failure::Unreachable);
             }
         };
         let (sink, stream) = socket.split();
-        let (client, pending, lines) = Client::new(self.generation, self.plan.call_timeout);
+        let (client, pending, lines) = Client::new(self.number, self.plan.call_timeout);
         let close = CancellationToken::new();
         let writer = tokio::spawn(websocket::write(sink, lines, close.clone()));
-        let mut ear = self.ear(&pending);
-        let (pulse, cap) = (ear.pulse(), self.plan.line_cap);
-        let reader = tokio::spawn(async move { websocket::read(stream, &mut ear, cap).await });
-        let mut link = Link { client, pending, pulse, reader: Some(reader), writer: Some(writer), close };
+        let mut messages = self.message_reader(&pending);
+        let (last_received, cap) = (messages.last_received(), self.plan.line_cap);
+        let reader = tokio::spawn(async move { websocket::read(stream, &mut messages, cap).await });
+        let mut connection =
+            Connection { client, pending, last_received, reader: Some(reader), writer: Some(writer), close };
 
-        let Served { over, healthy, failure } = self.serve(&mut link, None, pace).await;
-        link.close.cancel();
-        let heard = link.last_words().await;
-        let written = end_task(link.writer).await;
-        if let (Over::Stop | Over::Retired, Some(WriterEnd::CloseFailed(reason))) = (&over, written) {
+        let ServeOutcome { over, healthy, failure } = self.serve(&mut connection, None, pace).await;
+        connection.close.cancel();
+        let end_of_stream = connection.drain_reader().await;
+        let written = end_task(connection.writer).await;
+        if let (ConnectionEnd::Stop | ConnectionEnd::Retired, Some(WriterEnd::CloseFailed(reason))) =
+            (&over, written)
+        {
             let message = format!("The app-server connection could not be closed: {reason}.");
-            self.tell(Heard::CloseFailed { message });
+            self.emit(AppServerEvent::CloseFailed { message });
         }
-        let is_retired = matches!(over, Over::Retired);
+        let is_retired = matches!(over, ConnectionEnd::Retired);
         let (end, expected) = match over {
-            Over::Stream(end) => (end, false),
-            Over::Stop | Over::Retired | Over::Exited(_) => (heard, true),
+            ConnectionEnd::Stream(end) => (end, false),
+            ConnectionEnd::Stop | ConnectionEnd::Retired | ConnectionEnd::Exited(_) => (end_of_stream, true),
         };
-        let (cause, _) = self.closed(end, None, expected, healthy.is_some());
+        let (cause, _) = self.report_closed(end, None, expected, healthy.is_some());
         let failure = if healthy.is_some() { Failure::Unreachable } else { failure };
-        Death { healthy: healthy.unwrap_or_default(), is_retired, ..Death::at_birth(cause, failure) }
+        Termination {
+            healthy: healthy.unwrap_or_default(),
+            is_retired,
+            ..Termination::failed_to_start(cause, failure)
+        }
     }
 
-    fn ear(&self, pending: &Arc<Pending>) -> Ear<L> {
-        Ear::new(Arc::clone(pending), (self.listener)(self.generation), Arc::clone(self.backlog))
+    fn message_reader(&self, pending: &Arc<Pending>) -> MessageReader<L> {
+        MessageReader::new(Arc::clone(pending), (self.listener)(self.number), Arc::clone(self.backlog))
     }
 
-    /// Brings to disk which process runs.
-    async fn remember(&self, program: &Program, pid: Option<u32>) {
+    /// Writes the identity of the running process to child.json.
+    async fn record_child(&self, program: &Program, pid: Option<u32>) {
         let (record, instance, generation) =
-            (Arc::clone(&program.record), program.instance.clone(), self.generation);
-        let remember = move || match pid.and_then(Identity::of) {
+            (Arc::clone(&program.record), program.instance.clone(), self.number);
+        let write = move || match pid.and_then(Identity::of) {
             Some(identity) => record(Some(&ChildRecord { identity, generation, instance })),
-            // It has ended already.
+            // It has already ended.
             None => record(None),
         };
-        if let Err(unanswered) = POOL.run(RECORD, remember).await {
-            tracing::error!("child.json could not be written: the disk {unanswered}");
+        if let Err(unanswered) = POOL.run(CHILD_RECORD_TIMEOUT, write).await {
+            tracing::error!("failed to write child.json: the disk {unanswered}");
         }
     }
 
-    /// Initializes, then serves until the connection is over, for whatever reason.
+    /// Initializes, then serves calls until the connection ends.
     ///
-    /// When this returns no call can be made and none waits any more.
+    /// When this returns, no call can be made and none is pending.
     async fn serve(
         &self,
-        link: &mut Link,
+        connection: &mut Connection,
         process: Option<&mut Process>,
         pace: watch::Receiver<StopPace>,
-    ) -> Served {
-        let (client, pending, pulse) =
-            (link.client.clone(), Arc::clone(&link.pending), Arc::clone(&link.pulse));
+    ) -> ServeOutcome {
+        let (client, pending, last_received) = (
+            connection.client.clone(),
+            Arc::clone(&connection.pending),
+            Arc::clone(&connection.last_received),
+        );
         let mut ready = None;
         let mut failure = Failure::Ended;
         let over = {
-            let over = link.over(process, pace, self.retired.clone());
+            let over = connection.wait_for_end(process, pace, self.retired.clone());
             tokio::pin!(over);
             tokio::select! {
                 biased;
@@ -275,42 +245,44 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
                         tokio::select! {
                             biased;
                             over = &mut over => over,
-                            reason = liveness::gone(&client, &pulse, self.plan.check_interval) => {
-                                Over::Stream(StreamEnd::new(LIVENESS, reason))
+                            reason = liveness::wait_until_unresponsive(&client, &last_received, self.plan.check_interval) => {
+                                ConnectionEnd::Stream(StreamEnd::new(SOURCE_LIVENESS, reason))
                             }
                         }
                     }
                     Err((message, why)) => {
                         failure = why;
                         let sentence = format!("The app-server cannot be used: {message}.");
-                        self.tell(Heard::ConnectFailed { message: sentence });
-                        Over::Stream(StreamEnd::new(INITIALIZE, message))
+                        self.emit(AppServerEvent::ConnectFailed { message: sentence });
+                        ConnectionEnd::Stream(StreamEnd::new(SOURCE_INITIALIZE, message))
                     }
                 },
             }
         };
         let (now, cause) = match &over {
-            Over::Stop => (Availability::Stopped { reason: STOPPING.to_owned() }, "codexd is stopping"),
-            Over::Retired => (
+            ConnectionEnd::Stop => {
+                (Availability::Stopped { reason: STOPPING.to_owned() }, "codexd is stopping")
+            }
+            ConnectionEnd::Retired => (
                 Availability::Starting {
-                    after: Some("The app-server was ended so that it reads its files anew.".to_owned()),
+                    reason: Some("The app-server was ended so that it reads its files anew.".to_owned()),
                 },
                 "the app-server is started again",
             ),
-            Over::Stream(end) => (
-                dying(self.generation, format!("The app-server connection is gone: {}.", end.message)),
+            ConnectionEnd::Stream(end) => (
+                terminating(self.number, format!("The app-server connection is gone: {}.", end.message)),
                 end.message.as_str(),
             ),
-            Over::Exited(_) => {
-                (dying(self.generation, "The app-server process ended.".to_owned()), "its process ended")
+            ConnectionEnd::Exited(_) => {
+                (terminating(self.number, "The app-server process ended.".to_owned()), "its process ended")
             }
         };
-        // Said at once: ending what is left of a sick process can take seconds.
+        // Published first: ending the rest of a failed process can take seconds.
         self.publish.send_replace(now);
-        if !matches!(over, Over::Exited(_)) {
+        if !matches!(over, ConnectionEnd::Exited(_)) {
             pending.close(cause);
         }
-        Served { over, failure, healthy: ready.map(|ready: Instant| ready.elapsed()) }
+        ServeOutcome { over, failure, healthy: ready.map(|ready: Instant| ready.elapsed()) }
     }
 
     async fn initialize(&self, client: &Client) -> Result<(), (String, Failure)> {
@@ -320,19 +292,19 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
                 "title": "codexd local service",
                 "version": self.plan.version,
             },
-            // collaborationMode on a turn needs it (measured).
+            // Turns with collaborationMode need it (measured).
             "capabilities": { "experimentalApi": true },
         });
         match client.call(methods::INITIALIZE, &params, self.start_timeout).await {
             Ok(info) => {
-                client.note_initialized(&info);
-                self.tell(Heard::Connected { info: &info });
+                client.record_version(&info);
+                self.emit(AppServerEvent::Connected { info: &info });
                 client.notify(methods::INITIALIZED);
                 Ok(())
             }
-            // It lives: one that ends closes the connection first.
+            // The process runs: one that ends closes the connection first.
             Err(error @ CallError::Timeout { .. }) => {
-                let (hint, next) = (&self.plan.start_timeout_hint, longer(self.start_timeout));
+                let (hint, next) = (&self.plan.start_timeout_hint, next_start_timeout(self.start_timeout));
                 let message = format!(
                     "it did not initialize: {error}, though it runs; the next one is given {} s ({hint})",
                     next.as_secs_f32()
@@ -343,45 +315,47 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
         }
     }
 
-    /// Ends what is left of a child and its connection, and tells how it went.
+    /// Ends what is left of a child and its connection, and reports how it ended.
     async fn end_spawned(
         &self,
-        Served { over, healthy, failure: why }: Served,
-        mut link: Link,
+        ServeOutcome { over, healthy, failure: why }: ServeOutcome,
+        mut connection: Connection,
         process: &mut Process,
         stderr: JoinHandle<()>,
         program: &Program,
         pace: &mut watch::Receiver<StopPace>,
-    ) -> Death {
-        let is_retired = matches!(over, Over::Retired);
-        let expected = is_retired || matches!(over, Over::Stop);
+    ) -> Termination {
+        let is_retired = matches!(over, ConnectionEnd::Retired);
+        let expected = is_retired || matches!(over, ConnectionEnd::Stop);
         let (end, status) = match over {
-            Over::Exited(status) => (None, Some(status.map_err(EndFailure::Wait))),
-            // Nothing says that it is about to end by itself.
-            Over::Stream(end) if [INITIALIZE, LIVENESS].contains(&end.source) => (Some(end), None),
-            Over::Stream(end) => {
-                let status = process.wait_at_most(LAST_BREATH).await;
+            ConnectionEnd::Exited(status) => (None, Some(status.map_err(EndFailure::Wait))),
+            // Nothing indicates that it is about to exit by itself.
+            ConnectionEnd::Stream(end) if [SOURCE_INITIALIZE, SOURCE_LIVENESS].contains(&end.source) => {
+                (Some(end), None)
+            }
+            ConnectionEnd::Stream(end) => {
+                let status = process.wait_at_most(EXIT_WAIT).await;
                 (Some(end), status.map(|status| status.map_err(EndFailure::Wait)))
             }
-            Over::Stop | Over::Retired => (None, None),
+            ConnectionEnd::Stop | ConnectionEnd::Retired => (None, None),
         };
-        let patience = if expected { PATIENCE } else { LITTLE_PATIENCE };
-        let seen = if status.is_none() { self.see_family(program).await } else { Vec::new() };
-        // As long as its stdin is open: it ends its commands with SIGKILL when that ends. The one that Codex's npm package
-        // starts may outlive the one that we started.
+        let step_timeout = if expected { STOP_STEP_TIMEOUT } else { FAILED_STEP_TIMEOUT };
+        let known = if status.is_none() { self.list_process_tree(program).await } else { Vec::new() };
+        // While its stdin is open: when stdin ends, the app-server sends SIGKILL to its commands. The server that Codex's npm
+        // package starts may outlive the process that we started.
         self.end_sandboxes(program, pace).await;
         self.guard.release();
         let status = match status {
             Some(status) => status,
-            None => process.end(&link.close, pace, patience).await,
+            None => process.end(&connection.close, pace, step_timeout).await,
         };
-        link.close.cancel();
-        // Before its last words: what it started may hold its pipes open for ever.
-        self.sweep(program, seen, pace.clone()).await;
-        let heard = link.last_words().await;
-        end_task(link.writer).await;
+        connection.close.cancel();
+        // Before draining the output: processes that it started may hold its pipes open for ever.
+        self.sweep(program, known, pace.clone()).await;
+        let end_of_stream = connection.drain_reader().await;
+        end_task(connection.writer).await;
         let mut stderr = stderr;
-        if tokio::time::timeout(LAST_WORDS, &mut stderr).await.is_err() {
+        if tokio::time::timeout(DRAIN_TIMEOUT, &mut stderr).await.is_err() {
             stderr.abort();
             let _ = stderr.await;
         }
@@ -389,83 +363,92 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
             Ok(status) => (Some(exit_of(status, expected)), None),
             Err(failure) => (None, Some(failure)),
         };
-        let (cause, exit) = self.closed(end.unwrap_or(heard), exit, expected, healthy.is_some());
+        let (cause, exit) =
+            self.report_closed(end.unwrap_or(end_of_stream), exit, expected, healthy.is_some());
         match failure {
             Some(EndFailure::Signal(error)) => {
-                self.tell(Heard::KillFailed {
+                self.emit(AppServerEvent::KillFailed {
                     message: format!("The app-server could not be ended: {error}."),
                 });
             }
             Some(EndFailure::Wait(error)) => {
-                self.tell(Heard::ChildError {
+                self.emit(AppServerEvent::ChildError {
                     message: format!("The app-server could not be ended: {error}."),
                 });
             }
             None => {}
         }
         if let Some(exit) = &exit {
-            self.tell(Heard::Exited(exit.clone()));
+            self.emit(AppServerEvent::Exited(exit.clone()));
             let record = Arc::clone(&program.record);
-            if let Err(unanswered) = POOL.run(RECORD, move || record(None)).await {
-                tracing::error!("child.json could not be removed: the disk {unanswered}");
+            if let Err(unanswered) = POOL.run(CHILD_RECORD_TIMEOUT, move || record(None)).await {
+                tracing::error!("failed to remove child.json: the disk {unanswered}");
             }
         }
         let healthy = healthy.unwrap_or_default();
-        Death { cause, exit, healthy, last_words: Vec::new(), failure: why, is_retired }
+        Termination { reason: cause, exit, healthy, stderr_tail: Vec::new(), failure: why, is_retired }
     }
 
-    /// What the child has started, where that is not known any more once it has ended.
-    async fn see_family(&self, program: &Program) -> Vec<Seen> {
-        if platform::are_orphans_ours() {
+    /// The processes that the child started, where they can no longer be found once it has ended.
+    async fn list_process_tree(&self, program: &Program) -> Vec<ProcessInfo> {
+        if platform::is_subreaper() {
             return Vec::new();
         }
-        let ours = self.ours(program);
-        // Without it, the sweep still finds what is marked.
-        POOL.run(LIST, move || ours.running()).await.ok().and_then(Result::ok).unwrap_or_default()
+        let filter = self.process_filter(program);
+        // Without this list, the sweep still finds the marked processes.
+        POOL.run(PROCESS_LIST_TIMEOUT, move || filter.running())
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .unwrap_or_default()
     }
 
-    fn ours(&self, program: &Program) -> Ours {
-        Ours {
+    fn process_filter(&self, program: &Program) -> ProcessFilter {
+        ProcessFilter {
             instance: program.instance.clone(),
-            descendants: platform::are_orphans_ours(),
-            spared: self.wards.pids(),
-            strangers: self.strangers.to_vec(),
+            includes_descendants: platform::is_subreaper(),
+            excluded: self.children.pids(),
+            preexisting_children: self.preexisting_children.to_vec(),
         }
     }
 
-    /// Lets the sandboxes of commands remove what they made in the user's directories.
+    /// Ends the sandboxes of commands, so that they remove what they made in the user's directories.
     async fn end_sandboxes(&self, program: &Program, pace: &mut watch::Receiver<StopPace>) {
-        let ours = self.ours(program);
-        let mut ending = pin!(Sandboxes::all(ours).end(SIGTERM_GRACE));
+        let filter = self.process_filter(program);
+        let mut ending = pin!(Sandboxes::all(filter).end(SIGTERM_GRACE));
         tokio::select! {
             () = &mut ending => {}
-            () = hurry(pace) => drop(tokio::time::timeout(HURRIED_GRACE, ending).await),
+            () = wait_for_hurry(pace) => drop(tokio::time::timeout(HURRIED_SANDBOX_GRACE, ending).await),
         }
     }
 
-    /// Ends everything that the child started and left behind, and those that were seen before.
-    async fn sweep(&self, program: &Program, seen: Vec<Seen>, pace: watch::Receiver<StopPace>) {
-        let ours = self.ours(program);
+    /// Ends every process that the child started and left behind, and the processes in `known`.
+    async fn sweep(&self, program: &Program, known: Vec<ProcessInfo>, pace: watch::Receiver<StopPace>) {
+        let filter = self.process_filter(program);
         let hurry = move || *pace.borrow() == StopPace::Hurry;
-        let sweep = move || sweep::sweep(&ours, &seen, sweep::SWEEP, hurry);
-        let swept = POOL.run(sweep::SWEEP + LIST, sweep).await;
+        let sweep = move || sweep::sweep(&filter, &known, sweep::SWEEP_LIMIT, hurry);
+        let swept = POOL.run(sweep::SWEEP_LIMIT + PROCESS_LIST_TIMEOUT, sweep).await;
         match swept {
             Ok(Ok((0, 0))) => {}
-            Ok(Ok((ended, 0))) => tracing::info!(ended, "ended what the app-server left behind"),
+            Ok(Ok((ended, 0))) => tracing::info!(ended, "ended processes that the app-server left behind"),
             Ok(Ok((ended, left))) => {
-                tracing::error!(ended, left, "the app-server left processes that do not end")
+                tracing::error!(ended, left, "failed to end all processes that the app-server left behind")
             }
-            Ok(Err(error)) => tracing::error!(%error, "what the app-server left behind cannot be found"),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "failed to list the processes that the app-server left behind")
+            }
             Err(unanswered) => {
-                tracing::error!("what the app-server left behind cannot be ended: the system {unanswered}")
+                tracing::error!(
+                    "failed to end the processes that the app-server left behind: the system {unanswered}"
+                )
             }
         }
     }
 
-    /// Tells the end of the connection; returns it as a sentence, and the exit as it came.
+    /// Reports the end of the connection; returns the reason as a sentence, and the exit unchanged.
     ///
-    /// One that ended before it was initialized was never connected, which is told first.
-    fn closed(
+    /// A connection that ended before it was initialized is first reported as failed to connect.
+    fn report_closed(
         &self,
         end: StreamEnd,
         exit: Option<Exit>,
@@ -474,19 +457,21 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
     ) -> (String, Option<Exit>) {
         let reason = match (&exit, expected) {
             (_, true) => STOPPING.to_owned(),
-            // How the process ended after it was sent away tells less than why it was.
-            _ if end.source == INITIALIZE => format!("The app-server cannot be used: {}.", end.message),
-            _ if end.source == LIVENESS => format!("The app-server was replaced: {}.", end.message),
+            // The reason for ending the process says more than how the process then ended.
+            _ if end.source == SOURCE_INITIALIZE => {
+                format!("The app-server cannot be used: {}.", end.message)
+            }
+            _ if end.source == SOURCE_LIVENESS => format!("The app-server was replaced: {}.", end.message),
             (Some(Exit { signal: Some(signal), .. }), _) => format!("The app-server was ended by {signal}."),
             (Some(Exit { code: Some(code), .. }), _) => format!("The app-server exited with code {code}."),
             _ => format!("The app-server connection is gone: {}.", end.message),
         };
-        // A failed `initialize` has told it already.
-        if !initialized && !expected && end.source != INITIALIZE {
+        // A failed `initialize` has already been reported.
+        if !initialized && !expected && end.source != SOURCE_INITIALIZE {
             let message = format!("{reason} It had not answered initialize.");
-            self.tell(Heard::ConnectFailed { message: redact::redact(&message) });
+            self.emit(AppServerEvent::ConnectFailed { message: redact::redact(&message) });
         }
-        self.tell(Heard::Closed(Closed {
+        self.emit(AppServerEvent::Closed(Closed {
             source: end.source,
             message: end.message,
             flushed_trailing_message: end.flushed_trailing_message,
@@ -497,9 +482,9 @@ impl<L: Listener, F: Fn(u64) -> L> Life<'_, F> {
         (redact::redact(&reason), exit)
     }
 
-    fn tell(&self, heard: Heard<'_>) {
-        let mut listener = (self.listener)(self.generation);
-        listener.hear(heard);
+    fn emit(&self, event: AppServerEvent<'_>) {
+        let mut listener = (self.listener)(self.number);
+        listener.on_event(event);
         listener.flush();
     }
 }

@@ -1,7 +1,8 @@
-//! Starting the app-server, and starting it again when it has ended.
+//! Starts the app-server and restarts it after a failure.
 
 pub(super) mod availability;
 mod backoff;
 mod generation;
 pub(super) mod plan;
 pub(super) mod task;
+mod termination;

@@ -1,34 +1,34 @@
-//! What a supervisor runs, and its settings.
+//! What the supervisor runs, and its limits. `daemon` and `commands/doctor` build it from the configuration.
 
 use std::time::Duration;
 
 use crate::codex::process::child::Program;
 use crate::codex::transport::websocket::Address;
 
-/// Which app-server to look after.
+/// The app-server to supervise.
 #[derive(Clone)]
 pub enum App {
-    /// A child process of ours.
+    /// A child process of this daemon.
     Spawn(Program),
-    /// Somebody else's.
+    /// An app-server that runs elsewhere.
     External(Address),
 }
 
-/// What to look after, and how.
+/// The configuration of a supervisor.
 #[derive(Clone)]
 pub struct Plan {
-    /// Which app-server.
+    /// The app-server.
     pub app: App,
     /// Our version, which the app-server puts into its user agent.
     pub version: String,
     /// The longest message that is kept, in bytes.
     pub line_cap: usize,
-    /// How long connecting and `initialize` may take, each, at first.
+    /// The first limit for connecting and for `initialize`, each.
     pub start_timeout: Duration,
-    /// What sets that, for the sentence about an app-server that takes longer.
+    /// The name of the setting for `start_timeout`, quoted when an app-server takes longer.
     pub start_timeout_hint: String,
     /// How long the app-server may take to answer a call.
     pub call_timeout: Duration,
-    /// How long nothing may be heard before the app-server is asked whether it is still there.
+    /// How long the connection may be silent before the app-server is probed.
     pub check_interval: Duration,
 }

@@ -1,4 +1,8 @@
-//! Looking after the app-server: one task that starts it, and starts another when it has died.
+//! The supervisor: one task that starts the app-server and starts it again after a failure.
+//!
+//! It owns the guard, the registry of our children and the restart delay. `daemon` and `commands/doctor` start it.
+//! At most one generation runs at a time, and the next one starts only after the processes of the one before have
+//! ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,64 +13,75 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::availability::{Availability, Failure, STOPPING, Waiting};
-use super::backoff::{Backoff, longer};
-use super::generation::{Death, Life};
+use super::backoff::{Backoff, next_start_timeout};
+use super::generation::Generation;
 use super::plan::{App, Plan};
-use crate::codex::listener::{Backlog, Heard, Listener, Setback};
+use super::termination::Termination;
+use crate::codex::listener::{AppServerEvent, Backlog, Listener, RestartScheduled};
 use crate::codex::process::child::Program;
-use crate::codex::process::filter::Ours;
-use crate::codex::process::guard::{Guard, Orders};
-use crate::codex::process::info::Seen;
+use crate::codex::process::filter::{NO_INSTANCE, ProcessFilter};
+use crate::codex::process::guard::{Guard, GuardHandle};
+use crate::codex::process::info::ProcessInfo;
 use crate::codex::process::limits::POOL;
 use crate::codex::process::platform;
-use crate::codex::process::reaper::Wards;
-use crate::codex::process::stop_pace::{StopPace, is_over, over};
+use crate::codex::process::reaper::ChildRegistry;
+use crate::codex::process::stop_pace::{StopPace, is_stop_requested, stop_requested};
 use crate::time;
 
-/// How long a look at the processes of this machine may take before the first app-server is started.
-const LIST: Duration = Duration::from_secs(5);
+/// How long the first listing of the machine's processes may take, before the first app-server starts.
+const PROCESS_LIST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The handle of the task that looks after the app-server.
+/// The handle of the supervisor task.
 #[derive(Debug)]
 pub struct Supervisor {
     availability: watch::Receiver<Availability>,
-    /// Generations up to this one are not wanted any more.
+    /// Generations up to this one are to be replaced.
     retired: watch::Sender<u64>,
     task: JoinHandle<()>,
 }
 
 impl Supervisor {
-    /// Starts the app-server; what is heard goes to the listeners that `listener` makes for each generation.
+    /// Starts the supervisor. `listener` makes a listener for each part of each generation; it receives that generation's
+    /// events.
     ///
-    /// It ends when `pace` says so.
+    /// The task ends when `pace` asks for a stop.
     pub fn start<L: Listener>(
         plan: Plan,
         pace: watch::Receiver<StopPace>,
         backlog: Arc<Backlog>,
         listener: impl Fn(u64) -> L + Send + Sync + 'static,
     ) -> Self {
-        let (publish, availability) = watch::channel(Availability::Starting { after: None });
-        let wards = Wards::default();
+        let (publish, availability) = watch::channel(Availability::Starting { reason: None });
+        let children = ChildRegistry::default();
         let guard = match &plan.app {
             App::Spawn(Program { guard: Some(program), instance, .. }) => {
-                Some(Guard::new(program.clone(), instance.clone(), wards.clone()))
+                Some(Guard::new(program.clone(), instance.clone(), children.clone()))
             }
             _ => None,
         };
-        let strangers = Vec::new();
+        let preexisting_children = Vec::new();
         let (retired, generations) = watch::channel(0);
-        let watch = Watch { plan, backlog, listener, publish, wards, guard, strangers, retired: generations };
-        Self { availability, retired, task: tokio::spawn(watch.keep(pace)) }
+        let task = SupervisorTask {
+            plan,
+            backlog,
+            listener,
+            publish,
+            children,
+            guard,
+            preexisting_children,
+            retired: generations,
+        };
+        Self { availability, retired, task: tokio::spawn(task.run(pace)) }
     }
 
-    /// Whether the app-server can be called, now and from now on.
+    /// The current availability of the app-server and its changes.
     pub fn availability(&self) -> watch::Receiver<Availability> {
         self.availability.clone()
     }
 
-    /// Ends the app-server of this generation, or the pause after its end, and has the next one started at once.
+    /// Ends the app-server of this generation, or the delay after its end, and starts the next generation at once.
     ///
-    /// Counts as no death; without effect on a later generation.
+    /// This does not count as a failure, and has no effect on a later generation.
     pub fn retire(&self, generation: u64) {
         self.retired.send_if_modified(|through| {
             let is_later = generation > *through;
@@ -78,126 +93,127 @@ impl Supervisor {
     /// Waits until the app-server has ended.
     pub async fn ended(self) {
         if let Err(error) = self.task.await {
-            tracing::error!(%error, "the task that looks after the app-server failed");
+            tracing::error!(%error, "the supervisor task failed");
         }
     }
 }
 
-/// The task.
-struct Watch<F> {
+/// The state of the supervisor task.
+struct SupervisorTask<F> {
     plan: Plan,
     backlog: Arc<Backlog>,
     listener: F,
     publish: watch::Sender<Availability>,
-    wards: Wards,
+    children: ChildRegistry,
     guard: Option<Guard>,
-    /// Children from before the first generation, which are not ours to end.
-    strangers: Vec<Seen>,
+    /// Children that this process had before the first generation; they are not ours to end.
+    preexisting_children: Vec<ProcessInfo>,
     retired: watch::Receiver<u64>,
 }
 
-impl<L: Listener, F: Fn(u64) -> L> Watch<F> {
-    /// One generation after the other, until nobody wants any more.
-    async fn keep(mut self, mut pace: watch::Receiver<StopPace>) {
-        self.strangers = POOL.run(LIST, strangers).await.unwrap_or_default();
-        let _reaper = self.wards.reap_orphans();
+impl<L: Listener, F: Fn(u64) -> L> SupervisorTask<F> {
+    /// Runs one generation after the other until a stop is requested.
+    async fn run(mut self, mut pace: watch::Receiver<StopPace>) {
+        self.preexisting_children =
+            POOL.run(PROCESS_LIST_TIMEOUT, preexisting_children).await.unwrap_or_default();
+        let _reaper = self.children.reap_orphans();
         let began = Instant::now();
         let mut backoff = Backoff::default();
         let mut start_timeout = self.plan.start_timeout;
         for generation in 1.. {
             let guard = match &mut self.guard {
-                Some(guard) => guard.ensure().await,
-                None => Orders::default(),
+                Some(guard) => guard.ensure_running().await,
+                None => GuardHandle::default(),
             };
-            let death = self.live(generation, &guard, start_timeout, pace.clone()).await;
-            if is_over(&pace) {
+            let termination = self.run_generation(generation, &guard, start_timeout, pace.clone()).await;
+            if is_stop_requested(&pace) {
                 break;
             }
-            if death.is_retired {
-                // It was said already that another one is started.
+            if termination.is_retired {
+                // The restart was published when the connection ended.
                 continue;
             }
-            start_timeout = match death.failure {
-                Failure::SlowStart => longer(start_timeout),
-                _ if death.healthy.is_zero() => start_timeout,
+            start_timeout = match termination.failure {
+                Failure::SlowStart => next_start_timeout(start_timeout),
+                _ if termination.healthy.is_zero() => start_timeout,
                 _ => self.plan.start_timeout,
             };
-            let pause = backoff.died(began.elapsed(), death.healthy, chance());
-            let until = time::after(pause.delay);
-            let setback = Setback {
-                delay: pause.delay,
+            let delay = backoff.record_failure(began.elapsed(), termination.healthy, random());
+            let until = time::after(delay.delay);
+            let scheduled = RestartScheduled {
+                delay: delay.delay,
                 until,
-                deaths: pause.deaths,
-                crash_loop: pause.crash_loop,
-                cause: death.cause.clone(),
-                exit: death.exit,
-                last_words: death.last_words.clone(),
+                failures: delay.failures,
+                crash_loop: delay.crash_loop,
+                reason: termination.reason.clone(),
+                exit: termination.exit,
+                stderr_tail: termination.stderr_tail.clone(),
             };
             let mut listener = (self.listener)(generation);
-            listener.hear(Heard::Setback(setback));
+            listener.on_event(AppServerEvent::RestartScheduled(scheduled));
             listener.flush();
             self.publish.send_replace(Availability::Waiting(Waiting {
-                reason: death.cause.clone(),
+                reason: termination.reason.clone(),
                 until: Some(until),
-                deaths: pause.deaths,
-                crash_loop: pause.crash_loop,
-                last_words: death.last_words,
-                failure: death.failure,
+                failures: delay.failures,
+                crash_loop: delay.crash_loop,
+                stderr_tail: termination.stderr_tail,
+                failure: termination.failure,
                 generation,
             }));
             let mut retired = self.retired.clone();
             tokio::select! {
-                () = tokio::time::sleep(pause.delay) => {}
-                // It is due by the clock that people were shown too, however long the machine slept.
+                () = tokio::time::sleep(delay.delay) => {}
+                // The published time of the restart is wall-clock time and holds even if the machine sleeps meanwhile.
                 () = time::reached(until, Timestamp::now) => {}
                 Ok(_) = retired.wait_for(|&through| through >= generation) => {}
-                () = over(&mut pace) => break,
+                () = stop_requested(&mut pace) => break,
             }
-            self.publish.send_replace(Availability::Starting { after: Some(death.cause) });
+            self.publish.send_replace(Availability::Starting { reason: Some(termination.reason) });
         }
         if let Some(guard) = &mut self.guard {
-            guard.dismiss().await;
+            guard.stop().await;
         }
         self.publish.send_replace(Availability::Stopped { reason: STOPPING.to_owned() });
     }
 
-    async fn live(
+    async fn run_generation(
         &self,
         generation: u64,
-        guard: &Orders,
+        guard: &GuardHandle,
         start_timeout: Duration,
         pace: watch::Receiver<StopPace>,
-    ) -> Death {
-        let life = Life {
-            generation,
+    ) -> Termination {
+        let generation = Generation {
+            number: generation,
             plan: &self.plan,
             backlog: &self.backlog,
             listener: &self.listener,
             publish: &self.publish,
-            wards: &self.wards,
+            children: &self.children,
             guard,
             retired: &self.retired,
             start_timeout,
-            strangers: &self.strangers,
+            preexisting_children: &self.preexisting_children,
         };
-        life.run(pace).await
+        generation.run(pace).await
     }
 }
 
-/// What descends from this process before it has started anything.
-fn strangers() -> Vec<Seen> {
-    if !platform::are_orphans_ours() {
+/// The descendants of this process before it has started any.
+fn preexisting_children() -> Vec<ProcessInfo> {
+    if !platform::is_subreaper() {
         return Vec::new();
     }
-    // No process carries an empty mark of ours.
-    let ours = Ours { descendants: true, ..Ours::marked("nobody") };
-    ours.running().unwrap_or_else(|error| {
-        tracing::warn!(%error, "the children from before codexd cannot be told from those of the app-server");
+    // No process has this mark, so only descendants match.
+    let filter = ProcessFilter { includes_descendants: true, ..ProcessFilter::marked(NO_INSTANCE) };
+    filter.running().unwrap_or_else(|error| {
+        tracing::warn!(%error, "failed to list the children that existed before codexd started");
         Vec::new()
     })
 }
 
-fn chance() -> u32 {
+fn random() -> u32 {
     let [a, b, c, d, ..] = uuid::Uuid::new_v4().into_bytes();
     u32::from_be_bytes([a, b, c, d])
 }

@@ -1,4 +1,4 @@
-//! Calls and their answers.
+//! Calls and their responses.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::{CallError, Connection, PATIENCE, until_idle};
+use super::{CALL_TIMEOUT, CallError, Connection, until_idle};
 use crate::codex::rpc::wire::RpcError;
 
 #[tokio::test(start_paused = true)]
-async fn answers_out_of_order_reach_the_right_callers() {
+async fn responses_out_of_order_reach_their_callers() {
     let mut connection = Connection::new();
     let calls = ["a", "b", "c"].map(|method| connection.call(method));
     let mut ids = Vec::new();
@@ -18,7 +18,7 @@ async fn answers_out_of_order_reach_the_right_callers() {
         ids.push((method, connection.next_call(method).await));
     }
     for (method, id) in ids.into_iter().rev() {
-        connection.answer(id, &format!("\"for {method}\"")).await;
+        connection.respond(id, &format!("\"for {method}\"")).await;
     }
     for (call, method) in calls.into_iter().zip(["a", "b", "c"]) {
         assert_eq!(call.await.unwrap().unwrap(), format!("\"for {method}\""));
@@ -26,17 +26,17 @@ async fn answers_out_of_order_reach_the_right_callers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_names_the_call_that_was_refused() {
+async fn error_response_names_the_method_of_its_call() {
     let mut connection = Connection::new();
     let call = connection.call("turn/start");
     let id = connection.next_call("turn/start").await;
-    connection.hear(format!("{{\"error\":{{\"code\":-32600,\"message\":\"no\"}},\"id\":{id}}}\n")).await;
+    connection.receive(format!("{{\"error\":{{\"code\":-32600,\"message\":\"no\"}},\"id\":{id}}}\n")).await;
     let error = RpcError { code: -32600, message: "no".to_owned() };
     assert_eq!(call.await.unwrap(), Err(CallError::Refused { method: "turn/start".to_owned(), error }));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_the_stream_fails_all_that_wait_and_all_that_come_later() {
+async fn end_of_stream_fails_pending_and_later_calls() {
     let mut connection = Connection::new();
     let calls = ["a", "b", "c"].map(|method| connection.call(method));
     for method in ["a", "b", "c"] {
@@ -49,16 +49,16 @@ async fn the_end_of_the_stream_fails_all_that_wait_and_all_that_come_later() {
     for call in calls {
         assert_eq!(call.await.unwrap(), closed);
     }
-    let later = client.call("d", &json!({}), PATIENCE).await.map(|result| result.get().to_owned());
+    let later = client.call("d", &json!({}), CALL_TIMEOUT).await.map(|result| result.get().to_owned());
     assert_eq!(later, closed);
-    // What is said about the end afterwards changes nothing.
+    // A later cause changes nothing.
     pending.close("another cause");
-    let later = client.call("e", &json!({}), PATIENCE).await.map(|result| result.get().to_owned());
+    let later = client.call("e", &json!({}), CALL_TIMEOUT).await.map(|result| result.get().to_owned());
     assert_eq!(later, closed);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_is_ended_by_force_fails_the_calls_too() {
+async fn aborted_reader_fails_pending_calls() {
     let mut connection = Connection::new();
     let call = connection.call("a");
     connection.next_call("a").await;
@@ -68,111 +68,111 @@ async fn a_reader_that_is_ended_by_force_fails_the_calls_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_gives_up_in_time_and_its_late_answer_is_dropped() {
+async fn call_times_out_and_its_late_response_is_dropped() {
     let mut connection = Connection::new();
-    let patience = Duration::from_secs(5);
+    let timeout = Duration::from_secs(5);
     let began = tokio::time::Instant::now();
     let params = json!({});
-    let call = tokio::time::timeout(PATIENCE, connection.client.call("slow", &params, patience));
+    let call = tokio::time::timeout(CALL_TIMEOUT, connection.client.call("slow", &params, timeout));
     let call = call.await.expect("the call never gives up");
     assert_eq!(began.elapsed().as_secs(), 5);
     let Err(error) = call else { panic!("an answer out of nothing") };
-    assert_eq!(error, CallError::Timeout { method: "slow".to_owned(), after: patience });
+    assert_eq!(error, CallError::Timeout { method: "slow".to_owned(), after: timeout });
     assert_eq!(connection.pending.len(), 0);
 
     let late = connection.next_call("slow").await;
     let next = connection.call("next");
     let id = connection.next_call("next").await;
-    connection.answer(late, "\"too late\"").await;
+    connection.respond(late, "\"too late\"").await;
     assert!(!next.is_finished());
-    connection.answer(id, "\"in time\"").await;
+    connection.respond(id, "\"in time\"").await;
     assert_eq!(next.await.unwrap().unwrap(), "\"in time\"");
     assert!(connection.end().await.1.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_that_goes_away_leaves_the_others_alone() {
+async fn abandoned_call_does_not_affect_others() {
     let mut connection = Connection::new();
     let gone = connection.call("gone");
     let id = connection.next_call("gone").await;
     gone.abort();
     let stays = connection.call("stays");
     let next = connection.next_call("stays").await;
-    connection.answer(id, "1").await;
-    connection.answer(next, "2").await;
+    connection.respond(id, "1").await;
+    connection.respond(next, "2").await;
     assert_eq!(stays.await.unwrap().unwrap(), "2");
     assert_eq!(connection.pending.len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_older_generation_cannot_answer_a_newer_one() {
+async fn older_generation_cannot_respond_to_a_newer_one() {
     let (mut old, mut new) = (Connection::new(), Connection::new());
     let (asked_old, asked_new) = (old.call("a"), new.call("a"));
     let id = old.next_call("a").await;
-    // Both count from the same number, which is what could confuse them.
+    // Both count IDs from 1, which could confuse them.
     assert_eq!(new.next_call("a").await, id);
-    old.answer(id, "\"old\"").await;
+    old.respond(id, "\"old\"").await;
     assert_eq!(asked_old.await.unwrap().unwrap(), "\"old\"");
     old.end().await;
     until_idle().await;
     assert!(!asked_new.is_finished());
-    new.answer(id, "\"new\"").await;
+    new.respond(id, "\"new\"").await;
     assert_eq!(asked_new.await.unwrap().unwrap(), "\"new\"");
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_call_after_the_64th_waits_for_an_answer() {
+async fn call_beyond_the_in_flight_limit_waits_for_a_response() {
     let mut connection = Connection::new();
     let calls: Vec<_> = (0..66).map(|_| connection.call("a")).collect();
     until_idle().await;
-    assert_eq!((connection.said.len(), connection.pending.len()), (64, 64));
+    assert_eq!((connection.sent.len(), connection.pending.len()), (64, 64));
     let mut ids = Vec::new();
     for _ in 0..64 {
         ids.push(connection.next_call("a").await);
     }
-    connection.answer(ids[40], "1").await;
-    assert_eq!(connection.said.len(), 1);
+    connection.respond(ids[40], "1").await;
+    assert_eq!(connection.sent.len(), 1);
     connection.next_call("a").await;
-    // The last one gives up although it was never sent, and those that were sent with it.
+    // The last call times out although it was never sent, as do those that were sent with it.
     let outcomes = futures_util::future::join_all(calls).await;
     let answered = outcomes.iter().filter(|outcome| outcome.as_ref().unwrap().is_ok()).count();
     assert_eq!(answered, 1);
     let timed_out = |outcome: &Result<_, CallError>| matches!(outcome, Err(CallError::Timeout { .. }));
     assert_eq!(outcomes.iter().filter(|outcome| timed_out(outcome.as_ref().unwrap())).count(), 65);
     assert_eq!(connection.pending.len(), 0);
-    // All places are free again.
+    // All permits are free again.
     let _calls: Vec<_> = (0..64).map(|_| connection.call("b")).collect();
     until_idle().await;
     assert_eq!(connection.pending.len(), 64);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_cannot_be_written_down_fails_alone() {
+async fn unencodable_call_fails_alone() {
     let connection = Connection::new();
     let impossible = BTreeMap::from([((1, 2), 3)]);
-    let Err(error) = connection.client.call("a", &impossible, PATIENCE).await else {
+    let Err(error) = connection.client.call("a", &impossible, CALL_TIMEOUT).await else {
         panic!("an answer out of nothing")
     };
     assert!(matches!(&error, CallError::Malformed { method, .. } if method == "a"), "{error}");
-    assert_eq!((connection.said.len(), connection.pending.len()), (0, 0));
+    assert_eq!((connection.sent.len(), connection.pending.len()), (0, 0));
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_is_settled_between_what_came_before_and_what_came_after_it() {
+async fn response_is_settled_between_earlier_and_later_messages() {
     let mut connection = Connection::new();
     let (client, notes) = (connection.client.clone(), connection.notes.clone());
     let settled = notes.clone();
     let call = tokio::spawn(async move {
         let settle = move |outcome: Result<&RawValue, CallError>| settled.add(outcome.unwrap().get());
-        client.call_in_order("turn/start", &json!({}), PATIENCE, settle).await;
-        // Whoever called goes on only after the settlement.
+        client.call_in_order("turn/start", &json!({}), CALL_TIMEOUT, settle).await;
+        // The caller continues only after its call was settled.
         notes.add("returned");
     });
     let id = connection.next_call("turn/start").await;
     let block = format!(
         "{{\"method\":\"before\"}}\n{{\"id\":{id},\"result\":\"answer\"}}\n{{\"method\":\"after\"}}\n"
     );
-    connection.hear(block).await;
+    connection.receive(block).await;
     call.await.unwrap();
     let notes = connection.notes.all();
     assert_eq!(
@@ -183,7 +183,7 @@ async fn an_answer_is_settled_between_what_came_before_and_what_came_after_it() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_settlement_runs_once_for_every_way_to_fail() {
+async fn settle_runs_once_for_every_kind_of_failure() {
     let connection = Connection::new();
     let (client, notes) = (connection.client.clone(), connection.notes.clone());
     let settle = |name: &'static str| {
@@ -191,16 +191,16 @@ async fn a_settlement_runs_once_for_every_way_to_fail() {
         move |outcome: Result<&RawValue, CallError>| notes.add(format!("{name}: {}", outcome.unwrap_err()))
     };
     client.call_in_order("a", &json!({}), Duration::from_secs(1), settle("timeout")).await;
-    client.call_in_order("a", &BTreeMap::from([((), ())]), PATIENCE, settle("malformed")).await;
+    client.call_in_order("a", &BTreeMap::from([((), ())]), CALL_TIMEOUT, settle("malformed")).await;
     let waiting = settle("closed");
     let call = tokio::spawn({
         let client = client.clone();
-        async move { client.call_in_order("a", &json!({}), PATIENCE, waiting).await }
+        async move { client.call_in_order("a", &json!({}), CALL_TIMEOUT, waiting).await }
     });
     until_idle().await;
     drop(connection.stdout);
     call.await.unwrap();
-    client.call_in_order("a", &json!({}), PATIENCE, settle("refused")).await;
+    client.call_in_order("a", &json!({}), CALL_TIMEOUT, settle("refused")).await;
     let notes = notes.all();
     assert_eq!(notes.len(), 4, "{notes:?}");
     for (note, name) in notes.iter().zip(["timeout", "malformed", "closed", "refused"]) {

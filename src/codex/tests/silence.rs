@@ -1,4 +1,4 @@
-//! Whether one that says nothing is still there.
+//! The liveness check.
 
 use std::time::Duration;
 
@@ -6,19 +6,19 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{Connection, PATIENCE, until_idle};
+use super::{CALL_TIMEOUT, Connection, until_idle};
 use crate::codex::rpc::liveness;
 
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// Watches over the connection; ends when it counts as gone.
+/// Runs the liveness check; ends when the connection counts as unresponsive.
 fn watch(connection: &Connection) -> JoinHandle<String> {
-    let (client, pulse) = (connection.client.clone(), connection.pulse.clone());
-    tokio::spawn(async move { liveness::gone(&client, &pulse, INTERVAL).await })
+    let (client, last_received) = (connection.client.clone(), connection.last_received.clone());
+    tokio::spawn(async move { liveness::wait_until_unresponsive(&client, &last_received, INTERVAL).await })
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_is_asked_about_twice_and_then_it_is_gone() {
+async fn silent_connection_is_probed_twice_before_it_counts_as_gone() {
     let mut connection = Connection::new();
     let began = Instant::now();
     let watch = watch(&connection);
@@ -31,17 +31,17 @@ async fn silence_is_asked_about_twice_and_then_it_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_is_an_answer_and_so_is_a_late_one() {
+async fn error_and_late_responses_count_as_alive() {
     let mut connection = Connection::new();
     let began = Instant::now();
     let watch = watch(&connection);
     let id = connection.next_call("thread/loaded/list").await;
-    connection.hear(format!("{{\"error\":{{\"code\":-32600,\"message\":\"no\"}},\"id\":{id}}}\n")).await;
+    connection.receive(format!("{{\"error\":{{\"code\":-32600,\"message\":\"no\"}},\"id\":{id}}}\n")).await;
     let late = connection.next_call("thread/loaded/list").await;
     assert_eq!(began.elapsed().as_secs(), 60);
     connection.next_call("thread/loaded/list").await;
-    // The answer to the first question comes while the second one waits.
-    connection.answer(late, "{}").await;
+    // The response to the first probe arrives while the second one is pending.
+    connection.respond(late, "{}").await;
     connection.next_call("thread/loaded/list").await;
     assert_eq!(began.elapsed().as_secs(), 100);
     assert!(!watch.is_finished());
@@ -49,28 +49,28 @@ async fn an_error_is_an_answer_and_so_is_a_late_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_talks_is_not_asked() {
+async fn active_connection_is_not_probed() {
     let mut connection = Connection::new();
     let watch = watch(&connection);
     for _ in 0..10 {
         tokio::time::sleep(INTERVAL - Duration::from_secs(1)).await;
-        connection.hear(b"{\"method\":\"a\"}\n").await;
+        connection.receive(b"{\"method\":\"a\"}\n").await;
     }
-    assert!(connection.said.try_recv().is_err());
-    // As long as nobody listens, silence means nothing.
+    assert!(connection.sent.try_recv().is_err());
+    // While the reader is paused, silence means nothing.
     connection.backlog.add(usize::MAX / 2);
-    connection.hear(b"{\"method\":\"a\"}\n").await;
+    connection.receive(b"{\"method\":\"a\"}\n").await;
     tokio::time::sleep(INTERVAL * 10).await;
-    assert!(connection.said.try_recv().is_err());
+    assert!(connection.sent.try_recv().is_err());
     watch.abort();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_question_waits_for_no_place_among_the_calls() {
+async fn probe_ignores_the_in_flight_limit() {
     let mut connection = Connection::new();
     for _ in 0..200 {
         let client = connection.client.clone();
-        tokio::spawn(async move { client.call("slow", &json!({}), PATIENCE).await.is_ok() });
+        tokio::spawn(async move { client.call("slow", &json!({}), CALL_TIMEOUT).await.is_ok() });
     }
     until_idle().await;
     for _ in 0..64 {
@@ -78,13 +78,13 @@ async fn a_question_waits_for_no_place_among_the_calls() {
     }
     let watch = watch(&connection);
     let id = connection.next_call("thread/loaded/list").await;
-    connection.answer(id, "{}").await;
+    connection.respond(id, "{}").await;
     assert!(!watch.is_finished());
     watch.abort();
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_the_connection_is_not_its_to_tell() {
+async fn liveness_check_does_not_report_the_end_of_the_connection() {
     let connection = Connection::new();
     let watch = watch(&connection);
     connection.pending.close("it ended");

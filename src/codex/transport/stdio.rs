@@ -6,14 +6,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::codex::listener::{Heard, Listener};
-use crate::codex::process::stderr_tail::Tail;
+use crate::codex::listener::{AppServerEvent, Listener};
+use crate::codex::process::stderr_tail::StderrTail;
 use crate::codex::rpc::connection::WriterEnd;
 
-/// How much is collected for one write, in bytes.
-const BLOCK: usize = 64 * 1024;
+/// How much is collected for one write.
+const WRITE_BLOCK_BYTES: usize = 64 * 1024;
 
-/// Writes lines until `close` is asked for or the pipe fails, and closes the pipe; returns why it ended.
+/// Writes lines until `close` is cancelled or the pipe fails, then closes the pipe; returns why it ended.
 pub(crate) async fn write(
     mut stdin: impl AsyncWrite + Unpin,
     mut lines: mpsc::UnboundedReceiver<Vec<u8>>,
@@ -30,7 +30,7 @@ pub(crate) async fn write(
             block.append(&mut line);
             block.push(b'\n');
             match lines.try_recv() {
-                Ok(next) if block.len() < BLOCK => line = next,
+                Ok(next) if block.len() < WRITE_BLOCK_BYTES => line = next,
                 Ok(next) => {
                     block.extend_from_slice(&next);
                     block.push(b'\n');
@@ -39,7 +39,7 @@ pub(crate) async fn write(
                 Err(_) => break,
             }
         }
-        // A child that does not read must not keep its stdin from being closed.
+        // A child that does not read must not delay the closing of its stdin.
         let written = tokio::select! {
             written = stdin.write_all(&block) => written,
             () = close.cancelled() => return WriterEnd::Closed,
@@ -51,11 +51,11 @@ pub(crate) async fn write(
     }
 }
 
-/// Hears what the process says about itself until the pipe ends; its last words stay in `tail`.
-pub(crate) async fn drain(
+/// Reports stderr until the pipe ends; its last lines stay in `tail`.
+pub(crate) async fn read_stderr(
     mut stderr: impl AsyncRead + Unpin,
     mut listener: impl Listener,
-    tail: &Mutex<Tail>,
+    tail: &Mutex<StderrTail>,
 ) {
     loop {
         let mut block = bytes::BytesMut::with_capacity(8 * 1024);
@@ -63,7 +63,7 @@ pub(crate) async fn drain(
             Ok(0) | Err(_) => return,
             Ok(_) => {
                 tail.lock().unwrap_or_else(PoisonError::into_inner).take(&block);
-                listener.hear(Heard::Stderr(block.freeze()));
+                listener.on_event(AppServerEvent::Stderr(block.freeze()));
                 listener.flush();
             }
         }

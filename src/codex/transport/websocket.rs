@@ -1,6 +1,6 @@
-//! The connection to an app-server that is somebody else's process: a WebSocket over TCP, TLS or a unix socket.
+//! The connection to an external app-server: a WebSocket over TCP, TLS or a Unix socket.
 //!
-//! One message is one text frame, which is how the app-server speaks there.
+//! One message is one text frame, as the app-server expects.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,32 +18,30 @@ use tokio_util::sync::CancellationToken;
 
 use crate::codex::listener::Listener;
 use crate::codex::rpc::connection::WriterEnd;
-use crate::codex::rpc::reader::{Ear, StreamEnd, longest_answer};
+use crate::codex::rpc::reader::{MessageReader, StreamEnd, max_response_bytes};
 
-/// How long a server that does not read is waited for at the end.
-const FAREWELL: Duration = Duration::from_millis(250);
+/// How long closing may take when the server does not read.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// Where an external app-server is.
+/// The address of an external app-server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
-    /// A `ws://` or `wss://` address; certificates are checked against the public authorities.
+    /// A `ws://` or `wss://` URL; certificates are checked against public authorities.
     Url(String),
-    /// The path of a unix socket on which WebSocket is spoken, as by `codex app-server daemon`.
+    /// The path of a Unix socket with a WebSocket server, as by `codex app-server daemon`.
     Unix(PathBuf),
 }
 
-/// Any byte stream that can carry a WebSocket.
+/// A byte stream that can carry a WebSocket.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 pub(crate) type Socket = WebSocketStream<MaybeTlsStream<Box<dyn Stream>>>;
 
-/// Connects; `cap` is the longest message that is kept, in bytes.
+/// Connects. Messages longer than `cap` bytes are skipped; one longer than any response may be ends the connection, because
+/// its bytes cannot be passed over.
 ///
-/// A longer one is skipped, and one that is longer than any answer may be ends the connection: its bytes cannot be
-/// passed over.
-///
-/// The error says what failed, without the address's own words: it may hold a secret.
+/// The error says what failed without quoting the address, which may hold a secret.
 pub(crate) async fn connect(address: &Address, cap: usize) -> Result<Socket, String> {
     let (url, stream): (&str, Box<dyn Stream>) = match address {
         Address::Url(url) => (url, Box::new(connect_tcp(url).await?)),
@@ -55,8 +53,8 @@ pub(crate) async fn connect(address: &Address, cap: usize) -> Result<Socket, Str
     };
     let config = WebSocketConfig::default()
         .read_buffer_size(16 * 1024)
-        .max_message_size(Some(longest_answer(cap)))
-        .max_frame_size(Some(longest_answer(cap)));
+        .max_message_size(Some(max_response_bytes(cap)))
+        .max_frame_size(Some(max_response_bytes(cap)));
     match client_async_tls_with_config(url, stream, Some(config), None).await {
         Ok((socket, _)) => Ok(socket),
         Err(Error::Http(answer)) => Err(format!("the WebSocket was refused with status {}", answer.status())),
@@ -75,34 +73,34 @@ async fn connect_tcp(url: &str) -> Result<TcpStream, String> {
     Ok(stream)
 }
 
-/// Hears messages until the socket ends.
+/// Reads messages until the socket ends.
 pub(crate) async fn read<L: Listener>(
     mut socket: SplitStream<Socket>,
-    ear: &mut Ear<L>,
+    reader: &mut MessageReader<L>,
     cap: usize,
 ) -> StreamEnd {
     let end = loop {
         match socket.next().await {
-            Some(Ok(Message::Text(text))) => ear.message_within(text.as_bytes(), cap),
-            Some(Ok(Message::Binary(bytes))) => ear.message_within(&bytes, cap),
+            Some(Ok(Message::Text(text))) => reader.message_within(text.as_bytes(), cap),
+            Some(Ok(Message::Binary(bytes))) => reader.message_within(&bytes, cap),
             Some(Ok(Message::Close(frame))) => {
                 let code = frame.map_or_else(String::new, |frame| format!(" with code {}", frame.code));
                 break StreamEnd::new("websocket.close", format!("it closed the WebSocket{code}"));
             }
-            // Pings are answered below us.
+            // The WebSocket library answers pings.
             Some(Ok(_)) => {}
             Some(Err(error)) => {
                 break StreamEnd::new("websocket.error", format!("the WebSocket failed: {error}"));
             }
             None => break StreamEnd::new("websocket.end", "the WebSocket ended"),
         }
-        ear.rest().await;
+        reader.wait_for_capacity().await;
     };
-    ear.close(&end.message);
+    reader.close(&end.message);
     end
 }
 
-/// Sends lines, one a frame, until `close` is asked for or the socket fails.
+/// Sends lines, one per frame, until `close` is cancelled or the socket fails.
 pub(crate) async fn write(
     mut socket: SplitSink<Socket, Message>,
     mut lines: mpsc::UnboundedReceiver<Vec<u8>>,
@@ -113,9 +111,9 @@ pub(crate) async fn write(
             line = lines.recv() => line,
             () = close.cancelled() => None,
         };
-        // Lines are JSON text of our own making, so they are UTF-8.
+        // The lines are JSON that we encoded, so they are UTF-8.
         let Some(Ok(line)) = line.map(String::from_utf8) else { break };
-        // A server that does not read must not keep the connection from being closed.
+        // A server that does not read must not delay the closing of the connection.
         let sent = tokio::select! {
             sent = socket.send(Message::text(line)) => sent,
             () = close.cancelled() => break,
@@ -124,9 +122,9 @@ pub(crate) async fn write(
             return WriterEnd::Failed(format!("the WebSocket failed: {error}"));
         }
     }
-    match tokio::time::timeout(FAREWELL, socket.close()).await {
+    match tokio::time::timeout(CLOSE_TIMEOUT, socket.close()).await {
         Ok(Ok(()) | Err(Error::ConnectionClosed | Error::AlreadyClosed)) => WriterEnd::Closed,
         Ok(Err(error)) => WriterEnd::CloseFailed(format!("the WebSocket failed: {error}")),
-        Err(_) => WriterEnd::CloseFailed(format!("nothing was read within {} ms", FAREWELL.as_millis())),
+        Err(_) => WriterEnd::CloseFailed(format!("nothing was read within {} ms", CLOSE_TIMEOUT.as_millis())),
     }
 }

@@ -9,7 +9,9 @@ use tokio::sync::watch;
 use super::check::Check;
 use crate::codex::protocol::versions::{self, INSTALL_COMMAND, LOGIN_COMMAND, MINIMUM};
 use crate::codex::protocol::{methods, notifications, responses};
-use crate::codex::{Availability, Backlog, CallError, Client, Heard, Listener, StopPace, Supervisor};
+use crate::codex::{
+    AppServerEvent, Availability, Backlog, CallError, Client, Listener, StopPace, Supervisor,
+};
 use crate::config::{ChildStrategy, Config, find_program};
 use crate::daemon::{plan_for_inspection, refused_configuration};
 
@@ -175,11 +177,13 @@ struct ServerReport {
 struct ProbeListener(Arc<Mutex<ServerReport>>);
 
 impl Listener for ProbeListener {
-    fn hear(&mut self, heard: Heard<'_>) {
+    fn on_event(&mut self, event: AppServerEvent<'_>) {
         let mut report = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match heard {
-            Heard::Connected { info } => report.info = serde_json::from_str(info.get()).unwrap_or_default(),
-            Heard::Notification { method: notifications::CONFIG_WARNING, params } => {
+        match event {
+            AppServerEvent::Connected { info } => {
+                report.info = serde_json::from_str(info.get()).unwrap_or_default()
+            }
+            AppServerEvent::Notification { method: notifications::CONFIG_WARNING, params } => {
                 report.refused_configuration =
                     report.refused_configuration.take().or(refused_configuration(params));
             }

@@ -254,9 +254,17 @@ mod tests {
     use crate::codex::Client;
 
     fn waiting(failure: Failure, reason: &str, crash_loop: bool) -> Availability {
-        let (reason, last_words) = (reason.to_owned(), Vec::new());
-        let (until, deaths, generation) = (None, 1, 1);
-        Availability::Waiting(Waiting { reason, until, deaths, crash_loop, last_words, failure, generation })
+        let (reason, stderr_tail) = (reason.to_owned(), Vec::new());
+        let (until, failures, generation) = (None, 1, 1);
+        Availability::Waiting(Waiting {
+            reason,
+            until,
+            failures,
+            crash_loop,
+            stderr_tail,
+            failure,
+            generation,
+        })
     }
 
     #[test]
@@ -281,7 +289,7 @@ mod tests {
             (waiting(Failure::Ended, refused, true), CodexState::ConfigBroken),
             (waiting(Failure::Ended, "It exited.", false), CodexState::Restarting),
             (waiting(Failure::Ended, "It exited.", true), CodexState::CrashLoop),
-            (Availability::Starting { after: None }, CodexState::Starting),
+            (Availability::Starting { reason: None }, CodexState::Starting),
             (Availability::Stopped { reason: "codexd is stopping.".to_owned() }, CodexState::Stopped),
         ] {
             assert_eq!(of(&now).state, state, "{now:?}");

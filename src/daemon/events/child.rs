@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::preview;
-use crate::codex::{Exit, Outline, Setback, redact};
+use crate::codex::{Exit, Outline, RestartScheduled, redact};
 use crate::config::{ChildStrategy, Config};
 use crate::daemon::codex_health::{CodexHealth, CodexState};
 use crate::daemon::mcp_servers::FailedMcpServer;
@@ -101,28 +101,29 @@ pub(crate) fn mcp_server_failed(
 }
 
 /// The pause before the app-server is started again, from now on.
-pub(crate) fn restart_scheduled(setback: &Setback) -> NewEvent {
-    let Setback { delay, until, deaths, cause, .. } = setback;
-    let (level, event_type, message) = match setback.crash_loop {
+pub(crate) fn restart_scheduled(scheduled: &RestartScheduled) -> NewEvent {
+    let RestartScheduled { delay, until, failures, reason, .. } = scheduled;
+    let (level, event_type, message) = match scheduled.crash_loop {
         false => {
             let seconds = delay.as_secs_f32();
-            let message = format!("{cause} The next try is in {seconds:.1} s.");
+            let message = format!("{reason} The next try is in {seconds:.1} s.");
             (Level::Warn, event_type::CHILD_BACKOFF, message)
         }
         true => {
-            let message = format!("{cause} It died {deaths} times in a row, so it is tried once a minute.");
+            let message =
+                format!("{reason} It died {failures} times in a row, so it is tried once a minute.");
             (Level::Error, event_type::CHILD_CRASH_LOOP, message)
         }
     };
-    let exit = setback.exit.as_ref();
+    let exit = scheduled.exit.as_ref();
     let detail = json!({
         "delayMs": u64::try_from(delay.as_millis()).unwrap_or(u64::MAX),
         "until": format!("{until:.3}"),
-        "deaths": deaths,
-        "cause": cause,
+        "deaths": failures,
+        "cause": reason,
         "exitCode": exit.and_then(|exit| exit.code),
         "signal": exit.and_then(|exit| exit.signal.as_deref()),
-        "stderrTail": setback.last_words,
+        "stderrTail": scheduled.stderr_tail,
     });
     NewEvent::with_state_change(level, event_type, message, detail)
 }

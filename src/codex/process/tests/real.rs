@@ -1,23 +1,23 @@
-//! With real processes, where they can be told apart for certain.
+//! With real processes, where they can be identified for certain.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::super::filter::{INSTANCE, Ours};
+use super::super::filter::{INSTANCE_VARIABLE, ProcessFilter};
 use super::super::identity::Identity;
 use super::super::info::pid_of;
 use super::super::limits::SIGTERM_GRACE;
 use super::super::platform;
-use super::super::sweep::{SWEEP, end_leftover, sweep};
+use super::super::sweep::{SWEEP_LIMIT, end_leftover, sweep};
 use super::seen;
 
-/// A process that is ended with the test.
+/// A process that ends with the test.
 struct Sleeper(Child);
 
 impl Sleeper {
     fn start(instance: &str) -> Self {
         let mut command = Command::new("sleep");
-        Self(command.arg("300").env(INSTANCE, instance).stdin(Stdio::null()).spawn().unwrap())
+        Self(command.arg("300").env(INSTANCE_VARIABLE, instance).stdin(Stdio::null()).spawn().unwrap())
     }
 
     fn id(&self) -> u32 {
@@ -37,22 +37,25 @@ impl Drop for Sleeper {
 }
 
 #[test]
-fn a_sweep_ends_what_is_marked_and_nobody_else() {
+fn sweep_ends_marked_processes_only() {
     let instance = uuid::Uuid::new_v4().to_string();
     let (mut ours_to_end, mut foreign) = (Sleeper::start(&instance), Sleeper::start("another"));
-    let ours = Ours::marked(&instance);
-    assert_eq!(sweep(&ours, &[], SWEEP, || false).unwrap(), (1, 0));
+    let ours = ProcessFilter::marked(&instance);
+    assert_eq!(sweep(&ours, &[], SWEEP_LIMIT, || false).unwrap(), (1, 0));
     assert!(!ours_to_end.is_running() && foreign.is_running());
-    assert_eq!(sweep(&ours, &[], SWEEP, || false).unwrap(), (0, 0));
+    assert_eq!(sweep(&ours, &[], SWEEP_LIMIT, || false).unwrap(), (0, 0));
 }
 
 #[test]
-fn only_exactly_the_process_that_was_seen_is_ended() {
+fn only_the_identified_process_is_ended() {
     let mut sleeper = Sleeper::start("x");
     let pid = pid_of(sleeper.id()).unwrap();
     let mut stranger = seen(pid.as_raw_nonzero().get(), 1, true);
-    stranger.started = "1".to_owned();
-    assert_eq!(sweep(&Ours::marked("y"), std::slice::from_ref(&stranger), SWEEP, || false).unwrap(), (0, 0));
+    stranger.start_time = "1".to_owned();
+    assert_eq!(
+        sweep(&ProcessFilter::marked("y"), std::slice::from_ref(&stranger), SWEEP_LIMIT, || false).unwrap(),
+        (0, 0)
+    );
     let identity = Identity::of(sleeper.id()).unwrap();
     assert!(identity.is_running());
     for other in [
@@ -69,26 +72,26 @@ fn only_exactly_the_process_that_was_seen_is_ended() {
 }
 
 #[test]
-fn those_that_do_not_end_by_themselves_get_sigkill_a_second_later() {
+fn stubborn_process_gets_sigkill_after_the_grace() {
     let instance = uuid::Uuid::new_v4().to_string();
     let mut command = Command::new("sh");
-    command.args(["-c", "trap '' TERM; echo; while :; do sleep 300; done"]).env(INSTANCE, &instance);
+    command.args(["-c", "trap '' TERM; echo; while :; do sleep 300; done"]).env(INSTANCE_VARIABLE, &instance);
     let mut stubborn = Sleeper(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap());
     let mut line = [0];
     std::io::Read::read_exact(stubborn.0.stdout.as_mut().unwrap(), &mut line).unwrap();
     let began = Instant::now();
-    let (_, left) = sweep(&Ours::marked(&instance), &[], SWEEP, || false).unwrap();
+    let (_, left) = sweep(&ProcessFilter::marked(&instance), &[], SWEEP_LIMIT, || false).unwrap();
     assert_eq!((left, stubborn.is_running()), (0, false));
     assert!(began.elapsed() >= SIGTERM_GRACE, "{:?}", began.elapsed());
 }
 
 #[test]
-fn one_that_was_seen_is_ended_though_nothing_says_any_more_that_it_is_ours() {
+fn known_process_is_ended_without_a_mark() {
     let mut sleeper = Sleeper::start("somebody else");
     let pid = pid_of(sleeper.id()).unwrap();
     let all = platform::list("").unwrap();
     let known: Vec<_> = all.into_iter().filter(|one| one.pid == pid).collect();
     let began = Instant::now();
-    assert_eq!(sweep(&Ours::marked("y"), &known, SWEEP, || true).unwrap(), (1, 0));
+    assert_eq!(sweep(&ProcessFilter::marked("y"), &known, SWEEP_LIMIT, || true).unwrap(), (1, 0));
     assert!(!sleeper.is_running() && began.elapsed() < SIGTERM_GRACE);
 }

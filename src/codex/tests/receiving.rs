@@ -3,43 +3,43 @@
 use super::{Connection, until_idle};
 
 #[tokio::test(start_paused = true)]
-async fn a_message_may_be_cut_at_any_byte() {
+async fn message_may_be_split_at_any_byte() {
     let text =
         "{\"method\":\"a\",\"params\":\"é\u{1F600}\"}\n\n{\"method\":\"b\",\"id\":7,\"params\":[1]}\r\n";
     let expected = ["a \"é\u{1F600}\"", "request 7 b [1]"];
     for cut in 0..=text.len() {
         let mut connection = Connection::new();
         for part in [&text.as_bytes()[..cut], &text.as_bytes()[cut..]] {
-            connection.hear(part).await;
+            connection.receive(part).await;
         }
         assert_eq!(connection.notes.all(), expected, "cut at {cut}");
     }
     let mut connection = Connection::new();
     for byte in text.bytes() {
-        connection.hear([byte]).await;
+        connection.receive([byte]).await;
     }
     assert_eq!(connection.notes.all(), expected);
 }
 
 #[tokio::test(start_paused = true)]
-async fn empty_lines_are_nothing() {
+async fn empty_lines_are_ignored() {
     let mut connection = Connection::new();
-    connection.hear("\n\r\n  \n\t\r\n{\"method\":\"a\"}\n\n").await;
+    connection.receive("\n\r\n  \n\t\r\n{\"method\":\"a\"}\n\n").await;
     let (end, notes) = connection.end().await;
     assert_eq!(notes, ["a null"]);
     assert_eq!((end.trailing_message_length, end.flushed_trailing_message), (0, false));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_message_is_reported_and_passed_over() {
+async fn invalid_message_is_reported_and_skipped() {
     let mut connection = Connection::new();
     let call = connection.call("a");
     let id = connection.next_call("a").await;
-    connection.hear(b"npm warn something\n\xff\xfe\n{\"id\":99,\"result\":1}\n{}\n").await;
-    connection.answer(id, "1").await;
+    connection.receive(b"npm warn something\n\xff\xfe\n{\"id\":99,\"result\":1}\n{}\n").await;
+    connection.respond(id, "1").await;
     assert_eq!(call.await.unwrap().unwrap(), "1");
     let notes = connection.notes.all();
-    // An answer that nobody waits for is no garbage: its caller may have given up.
+    // A response without a pending call is not invalid: its caller may have given up.
     assert_eq!(notes.len(), 3, "{notes:?}");
     for (note, bytes) in notes.iter().zip([18, 2, 2]) {
         assert!(note.starts_with(&format!("garbage of {bytes} bytes: ")), "{note}");
@@ -47,14 +47,14 @@ async fn what_is_no_message_is_reported_and_passed_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_line_over_the_cap_is_skipped_and_reported_however_it_comes() {
+async fn line_over_the_cap_is_skipped_and_reported_however_it_is_split() {
     let long = format!("{{\"method\":\"{}\"}}", "x".repeat(100));
     for piece in [1, 7, 64, 65, 100] {
         let mut connection = Connection::with_cap(64);
         for part in long.as_bytes().chunks(piece) {
-            connection.hear(part).await;
+            connection.receive(part).await;
         }
-        connection.hear("\n{\"method\":\"after\"}\n").await;
+        connection.receive("\n{\"method\":\"after\"}\n").await;
         let notes = connection.notes.all();
         let method = Some("x".repeat(100));
         let skipped = format!("skipped {} of 64 bytes: None {method:?}", long.len());
@@ -63,24 +63,24 @@ async fn a_line_over_the_cap_is_skipped_and_reported_however_it_comes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_line_of_exactly_the_cap_is_kept() {
+async fn line_of_exactly_the_cap_is_kept() {
     let line = format!("{{\"method\":\"{}\"}}", "x".repeat(51));
     assert_eq!(line.len(), 64);
     let mut connection = Connection::with_cap(64);
     for byte in line.bytes() {
-        connection.hear([byte]).await;
+        connection.receive([byte]).await;
     }
-    connection.hear("\n").await;
+    connection.receive("\n").await;
     assert_eq!(connection.notes.all(), [format!("{} null", "x".repeat(51))]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_last_message_without_its_newline_counts() {
+async fn last_message_without_newline_counts() {
     let mut connection = Connection::new();
     let call = connection.call("a");
     let id = connection.next_call("a").await;
     let last = format!("{{\"id\":{id},\"result\":\"last words\"}}");
-    connection.hear(&last).await;
+    connection.receive(&last).await;
     assert!(!call.is_finished());
     let (end, notes) = connection.end().await;
     assert_eq!((end.trailing_message_length, end.flushed_trailing_message), (last.len(), true));
@@ -89,11 +89,11 @@ async fn a_last_message_without_its_newline_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn half_a_message_at_the_end_is_reported() {
+async fn partial_message_at_the_end_is_reported() {
     let half = "{\"method\":\"turn/comp";
     for (cap, told) in [(1024, "garbage of 20 bytes: "), (8, "skipped 20 of 8 bytes: None None")] {
         let mut connection = Connection::with_cap(cap);
-        connection.hear(half).await;
+        connection.receive(half).await;
         let (end, notes) = connection.end().await;
         assert_eq!((end.trailing_message_length, end.flushed_trailing_message), (half.len(), false));
         assert_eq!(notes.len(), 1);
@@ -102,12 +102,12 @@ async fn half_a_message_at_the_end_is_reported() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_waits_while_too_much_is_not_worked_off() {
+async fn reader_waits_while_the_backlog_is_full() {
     let mut connection = Connection::new();
     let much = 9 * 1024 * 1024;
     connection.backlog.add(much);
-    connection.hear("{\"method\":\"a\"}\n").await;
-    connection.hear("{\"method\":\"b\"}\n").await;
+    connection.receive("{\"method\":\"a\"}\n").await;
+    connection.receive("{\"method\":\"b\"}\n").await;
     until_idle().await;
     assert_eq!(connection.notes.all(), ["a null"]);
     connection.backlog.remove(much);
@@ -116,22 +116,22 @@ async fn a_reader_waits_while_too_much_is_not_worked_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_over_the_cap_is_known_by_its_id_however_it_comes() {
+async fn request_over_the_cap_keeps_its_id_however_it_is_split() {
     let params = format!("{{\"command\":\"{}\"}}", "x".repeat(100));
     let long = format!("{{\"method\":\"m\",\"params\":{params},\"id\":\"r-1\"}}");
     for piece in [1, 7, 64, 65, 100, 1000] {
         let mut connection = Connection::with_cap(64);
         for part in long.as_bytes().chunks(piece) {
-            connection.hear(part).await;
+            connection.receive(part).await;
         }
-        connection.hear("\n").await;
+        connection.receive("\n").await;
         let skipped = format!("skipped {} of 64 bytes: {:?} {:?}", long.len(), Some("\"r-1\""), Some("m"));
         assert_eq!(connection.notes.all(), [skipped], "in pieces of {piece}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_over_the_cap_is_kept_as_long_as_its_call_waits() {
+async fn response_over_the_cap_is_kept_while_its_call_is_pending() {
     for piece in [1, 7, 1000] {
         let mut connection = Connection::with_cap(64);
         let call = connection.call("a");
@@ -139,10 +139,10 @@ async fn an_answer_over_the_cap_is_kept_as_long_as_its_call_waits() {
         let result = format!("\"{}\"", "x".repeat(200));
         let line = format!("{{\"id\":{id},\"result\":{result}}}\n");
         for part in line.as_bytes().chunks(piece) {
-            connection.hear(part).await;
+            connection.receive(part).await;
         }
         assert_eq!(call.await.unwrap().unwrap(), result, "in pieces of {piece}");
-        connection.hear(line).await;
+        connection.receive(line).await;
         let notes = connection.notes.all();
         assert_eq!(notes.len(), 1, "{notes:?}");
         assert!(notes[0].starts_with("skipped "), "nobody waits for it any more: {notes:?}");
