@@ -1,14 +1,16 @@
-//! The house rules that a compiler does not know: who may use whom, and who may touch the world outside.
+//! The rules of `docs/architecture.md` that the compiler does not check: which layer may use which, which files may import
+//! each other, and which files may read the environment, start processes or change files.
 //!
-//! They are read off the source text, in tokens, so that neither comments nor strings count; `docs/architecture.md`
-//! explains them.
+//! The rules work on the tokens of the source text, so comments and strings do not count.
 
 #![expect(clippy::disallowed_methods, reason = "tests may block: each runs on a thread of its own")]
 #![expect(
     clippy::unwrap_used,
-    reason = "clippy.toml frees test functions only, and the helpers here serve nothing but tests"
+    reason = "clippy.toml allows it in test functions only; the helpers here serve tests"
 )]
 
+#[path = "architecture/imports.rs"]
+mod imports;
 #[path = "architecture/proofs.rs"]
 mod proofs;
 #[path = "architecture/protocol.rs"]
@@ -19,10 +21,11 @@ mod source;
 use std::fs;
 use std::path::Path;
 
-use source::{Source, paths, rooms_used, sources, without_tests};
+use imports::{Imports, cycles};
+use source::{Source, layers_used, paths, sources, without_tests};
 
-/// The rooms from the top to the bottom, each with the rooms that it may use.
-const ROOMS: [(&str, &[&str]); 17] = [
+/// The layers from top to bottom, each with the layers that it may use.
+const LAYERS: [(&str, &[&str]); 17] = [
     ("main", &["commands", "cli"]),
     ("fuzzing", &["http", "daemon", "codex", "journal", "state", "storage"]),
     (
@@ -56,47 +59,51 @@ const ROOMS: [(&str, &[&str]); 17] = [
     ("blocking", &[]),
 ];
 
-const LONGEST_FILE: usize = 500;
+const MAX_FILE_LINES: usize = 500;
 
-// The rules: each takes a file and says what is wrong with it.
+/// Layers whose files still import each other in cycles; a layer leaves the list with its last cycle.
+const CYCLIC_LAYERS: [&str; 8] =
+    ["cli", "config", "daemon", "http", "journal", "service", "state", "storage"];
 
-/// Uses of a room that stands above or beside, or of something that is no room; a test may use all that stand below.
+// Each rule takes a file and returns its violations.
+
+/// Uses of layers that the table does not allow; tests may use every lower layer.
 fn wrong_uses(source: &Source) -> Vec<String> {
-    let room = source.room();
-    let place = ROOMS.iter().position(|(name, _)| *name == room);
-    let allowed = place.map_or(&[][..], |place| ROOMS[place].1);
+    let layer = source.layer();
+    let index = LAYERS.iter().position(|(name, _)| *name == layer);
+    let allowed = index.map_or(&[][..], |index| LAYERS[index].1);
     let is_test = source.path.ends_with("/tests.rs") || source.path.contains("/tests/");
     let below = |used: &str| {
-        is_test && ROOMS.iter().position(|(name, _)| *name == used).is_some_and(|at| Some(at) > place)
+        is_test && LAYERS.iter().position(|(name, _)| *name == used).is_some_and(|at| Some(at) > index)
     };
-    let used = rooms_used(source).into_iter();
-    used.filter(|used| used != room && !allowed.contains(&used.as_str()) && !below(used))
+    let used = layers_used(source).into_iter();
+    used.filter(|used| used != layer && !allowed.contains(&used.as_str()) && !below(used))
         .map(|used| format!("{} uses {used}", source.path))
         .collect()
 }
 
-/// Readings of the environment outside of the room that has the settings, and of the build script.
-fn environment(source: &Source) -> Vec<String> {
+/// Reads of the environment outside `config` and the build script.
+fn environment_reads(source: &Source) -> Vec<String> {
     let names = ["var", "var_os", "vars", "vars_os", "set_var", "remove_var", "*"];
     let reads = |path: &[String]| pairs(path).any(|(a, b)| a == "env" && names.contains(&b));
-    offences(source, &["src/config", "src/build.rs"], reads)
+    violations(source, &["src/config", "src/build.rs"], reads)
 }
 
-/// Starts of processes outside of the places that have to: the app-server, its guard, `ps` where there is no `/proc`,
-/// `launchctl` and `systemctl`, and git before the program is compiled.
-fn processes(source: &Source) -> Vec<String> {
+/// Starts of processes outside the files that may: the app-server, its guard, `ps` where there is no `/proc`, `launchctl`
+/// and `systemctl`, and git in the build script.
+fn process_starts(source: &Source) -> Vec<String> {
     let starts = |path: &[String]| {
         pairs(path).any(|pair| [("process", "Command"), ("process", "*"), ("Command", "new")].contains(&pair))
     };
     let app_server =
         ["src/codex/process/child.rs", "src/codex/process/guard.rs", "src/codex/process/reaper.rs"];
     let others = ["src/codex/process/macos.rs", "src/service/manager.rs", "src/embedded", "src/build.rs"];
-    let places = [&app_server[..], &others].concat();
-    offences(source, &places, starts)
+    let exempt = [&app_server[..], &others].concat();
+    violations(source, &exempt, starts)
 }
 
-/// Changes of files outside of the places that own files.
-fn files(source: &Source) -> Vec<String> {
+/// Changes of files outside the modules that own files.
+fn file_changes(source: &Source) -> Vec<String> {
     let owners = ["src/storage", "src/embedded", "src/commands/smoke.rs"];
     let of_fs =
         ["write", "rename", "copy", "hard_link", "create_dir", "create_dir_all", "set_permissions", "*"];
@@ -107,12 +114,12 @@ fn files(source: &Source) -> Vec<String> {
                     || (a == "fs" && (of_fs.contains(&b) || b.starts_with("remove_")))
             })
     };
-    offences(source, &owners, changes)
+    violations(source, &owners, changes)
 }
 
-/// Things outside of itself that the room with the records knows; only its snapshots are files.
-fn impurities(source: &Source) -> Vec<String> {
-    if source.room() != "state" {
+/// Uses of tasks, clocks and the system in `state`; only its snapshots are files.
+fn impure_uses(source: &Source) -> Vec<String> {
+    if source.layer() != "state" {
         return Vec::new();
     }
     let outside = |path: &[String]| {
@@ -121,38 +128,39 @@ fn impurities(source: &Source) -> Vec<String> {
                 a == "std" && ["env", "fs", "io", "net", "process", "thread", "time"].contains(&b)
             })
     };
-    offences(source, &["src/state/snapshot.rs"], outside)
+    violations(source, &["src/state/snapshot.rs"], outside)
 }
 
-fn too_long(source: &Source) -> Vec<String> {
-    let is_long = source.lines > LONGEST_FILE;
+/// Files with too many lines.
+fn long_files(source: &Source) -> Vec<String> {
+    let is_long = source.lines > MAX_FILE_LINES;
     is_long.then(|| format!("{} has {} lines", source.path, source.lines)).into_iter().collect()
 }
 
-/// Work put off, tests left out, lints switched off, and tests that are in the program.
-fn excuses(source: &Source) -> Vec<String> {
-    let words: Vec<&str> = source.tokens.iter().map(String::as_str).collect();
+/// Unfinished code, ignored tests, lints switched off, and tests that are compiled into the program.
+fn forbidden_markers(source: &Source) -> Vec<String> {
+    let names: Vec<&str> = source.tokens.iter().map(String::as_str).collect();
     let mut found = Vec::new();
-    let mut say = |what: &str| found.push(format!("{} has {what}", source.path));
-    for (at, pair) in words.windows(2).enumerate() {
+    let mut report = |what: &str| found.push(format!("{} has {what}", source.path));
+    for (at, pair) in names.windows(2).enumerate() {
         match pair {
-            ["todo" | "unimplemented", "!"] => say("todo!"),
+            ["todo" | "unimplemented", "!"] => report("todo!"),
             ["#", "[" | "!"] => {
-                let attribute: Vec<_> = words[at..].iter().take_while(|word| **word != "]").collect();
-                for excuse in ["ignore", "allow"].iter().filter(|word| attribute.contains(word)) {
-                    say(&format!("#[{excuse}]"));
+                let attribute: Vec<_> = names[at..].iter().take_while(|name| **name != "]").collect();
+                for marker in ["ignore", "allow"].iter().filter(|marker| attribute.contains(marker)) {
+                    report(&format!("#[{marker}]"));
                 }
             }
             _ => {}
         }
     }
     if without_tests(&source.tokens).windows(2).any(|pair| pair == ["mod", "tests"]) {
-        say("tests that are part of the program");
+        report("tests that are part of the program");
     }
     found
 }
 
-/// Temporary directories of tests that are not made by the one function that keeps them under the target directory.
+/// Temporary directories of tests that are not made by the function that keeps them under the target directory.
 fn temporary_directories(source: &Source) -> Vec<String> {
     let makes = |path: &[String]| {
         pairs(path).any(|pair| match pair {
@@ -166,9 +174,9 @@ fn temporary_directories(source: &Source) -> Vec<String> {
     wrong.map(|path| format!("{} has {}", source.path, path.join("::"))).collect()
 }
 
-/// What `is_wrong` finds among the paths of a file that stands elsewhere than in `places`; what only tests see is free.
-fn offences(source: &Source, places: &[&str], is_wrong: impl Fn(&[String]) -> bool) -> Vec<String> {
-    if source.is_below(places) {
+/// The paths for which `is_wrong` holds in a file outside `exempt`; test code is exempt too.
+fn violations(source: &Source, exempt: &[&str], is_wrong: impl Fn(&[String]) -> bool) -> Vec<String> {
+    if source.is_below(exempt) {
         return Vec::new();
     }
     let paths = paths(&source.without_tests().tokens);
@@ -180,82 +188,82 @@ fn pairs(path: &[String]) -> impl Iterator<Item = (&str, &str)> {
     path.windows(2).map(|pair| (pair[0].as_str(), pair[1].as_str()))
 }
 
-fn assert_holds(rule: impl Fn(&Source) -> Vec<String>, folders: &[&str]) {
-    let sources = sources(folders);
-    assert!(sources.len() > 10, "the sources are elsewhere");
+fn assert_holds(rule: impl Fn(&Source) -> Vec<String>, directories: &[&str]) {
+    let sources = sources(directories);
+    assert!(sources.len() > 10, "the sources were not found");
     let found: Vec<String> = sources.iter().flat_map(rule).collect();
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 #[test]
-fn rooms_use_only_what_stands_below_them() {
+fn layers_use_only_allowed_layers() {
     assert_holds(wrong_uses, &["src"]);
 }
 
 #[test]
-fn every_room_is_in_the_table() {
-    let mut found: Vec<String> = sources(&["src"]).iter().map(|source| source.room().to_owned()).collect();
+fn table_lists_every_layer() {
+    let mut found: Vec<String> = sources(&["src"]).iter().map(|source| source.layer().to_owned()).collect();
     found.sort();
     found.dedup();
-    let mut known: Vec<_> = ROOMS.iter().map(|(name, _)| *name).chain(["lib", "build"]).collect();
+    let mut known: Vec<_> = LAYERS.iter().map(|(name, _)| *name).chain(["lib", "build"]).collect();
     known.sort_unstable();
     assert_eq!(found, known);
 }
 
 #[test]
-fn the_table_allows_nothing_that_nobody_needs() {
-    let uses = |source: &Source, room, used: &str| {
-        source.room() == room && rooms_used(source).contains(&used.to_owned())
+fn table_allows_only_what_is_used() {
+    let uses = |source: &Source, layer, used: &str| {
+        source.layer() == layer && layers_used(source).contains(&used.to_owned())
     };
     let sources = sources(&["src"]);
-    for (room, allowed) in ROOMS {
+    for (layer, allowed) in LAYERS {
         for used in allowed {
-            assert!(sources.iter().any(|source| uses(source, room, used)), "{room} does not use {used}");
+            assert!(sources.iter().any(|source| uses(source, layer, used)), "{layer} does not use {used}");
         }
     }
 }
 
 #[test]
-fn the_table_leads_downwards() {
-    for (index, (room, allowed)) in ROOMS.iter().enumerate() {
+fn table_allows_only_lower_layers() {
+    for (index, (layer, allowed)) in LAYERS.iter().enumerate() {
         for used in *allowed {
-            let below = ROOMS[index + 1..].iter().any(|(name, _)| name == used);
-            assert!(below, "{room} may use {used}, which does not stand below it");
+            let below = LAYERS[index + 1..].iter().any(|(name, _)| name == used);
+            assert!(below, "{layer} may use {used}, which is not below it");
         }
     }
 }
 
 #[test]
-fn the_page_shows_the_table() {
+fn architecture_page_shows_the_table() {
     let page =
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/architecture.md")).unwrap();
-    let rows = ROOMS.iter().map(|(room, allowed)| {
+    let rows = LAYERS.iter().map(|(layer, allowed)| {
         let names: Vec<_> = allowed.iter().map(|name| format!("`{name}`")).collect();
         let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
-        format!("| `{room}` | {names} |")
+        format!("| `{layer}` | {names} |")
     });
-    let is_row = |line: &&str| ROOMS.iter().any(|(room, _)| line.starts_with(&format!("| `{room}` | ")));
+    let is_row = |line: &&str| LAYERS.iter().any(|(layer, _)| line.starts_with(&format!("| `{layer}` | ")));
     let shown: Vec<_> = page.lines().filter(is_row).collect();
     assert_eq!(shown, rows.collect::<Vec<_>>());
 }
 
 #[test]
-fn the_environment_is_read_in_one_room() {
-    assert_holds(environment, &["src"]);
+fn environment_is_read_in_config_only() {
+    assert_holds(environment_reads, &["src"]);
 }
 
 #[test]
-fn processes_are_started_in_few_places() {
-    assert_holds(processes, &["src"]);
+fn processes_are_started_in_few_files() {
+    assert_holds(process_starts, &["src"]);
 }
 
 #[test]
-fn files_are_changed_by_their_owners() {
-    assert_holds(files, &["src"]);
+fn files_are_changed_by_their_owners_only() {
+    assert_holds(file_changes, &["src"]);
 }
 
 #[test]
-fn directories_of_tests_are_under_the_target_directory() {
+fn test_directories_are_under_the_target_directory() {
     let is_a_test = |source: &Source| !source.is_below(&["tests/fuzz"]);
     assert_holds(
         |source| if is_a_test(source) { temporary_directories(source) } else { Vec::new() },
@@ -264,16 +272,46 @@ fn directories_of_tests_are_under_the_target_directory() {
 }
 
 #[test]
-fn the_records_know_nothing_outside_of_themselves() {
-    assert_holds(impurities, &["src"]);
+fn state_is_pure() {
+    assert_holds(impure_uses, &["src"]);
 }
 
 #[test]
-fn no_file_is_too_long() {
-    assert_holds(too_long, &["src", "tests"]);
+fn files_are_at_most_500_lines() {
+    assert_holds(long_files, &["src", "tests"]);
 }
 
 #[test]
-fn there_are_no_excuses() {
-    assert_holds(excuses, &["src", "tests"]);
+fn no_ignored_tests_allowed_lints_or_todos() {
+    assert_holds(forbidden_markers, &["src", "tests"]);
+}
+
+/// The cycles among the files of each layer: the layer and the cycle.
+fn import_cycles() -> Vec<(String, String)> {
+    let sources = sources(&["src"]);
+    let imports = Imports::new(&sources);
+    let layer_of = |path: &str| sources.iter().find(|source| source.path == path).map(Source::layer);
+    let layer = |cycle: &String| {
+        let first = cycle.split(' ').next().and_then(layer_of).unwrap_or_default();
+        first.split("::").next().unwrap_or_default().to_owned()
+    };
+    cycles(&imports.graph()).into_iter().map(|cycle| (layer(&cycle), cycle)).collect()
+}
+
+#[test]
+fn files_of_a_layer_do_not_import_each_other_in_cycles() {
+    let found = import_cycles().into_iter().filter(|(layer, _)| !CYCLIC_LAYERS.contains(&layer.as_str()));
+    let found: Vec<_> = found.map(|(_, cycle)| cycle).collect();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn list_of_cyclic_layers_has_no_clean_layer() {
+    let found = import_cycles();
+    for listed in CYCLIC_LAYERS {
+        assert!(
+            found.iter().any(|(layer, _)| layer == listed),
+            "{listed} has no cycle any more: take it off the list"
+        );
+    }
 }

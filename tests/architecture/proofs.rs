@@ -1,10 +1,10 @@
-//! That each rule finds what it forbids, and only that, in texts that are made up.
+//! Tests of the rules themselves: each finds what it forbids in made-up sources, and nothing else.
 
 use super::*;
 
-/// Asserts that a rule finds a fault in each of these texts and none in those, as if they stood in `path`.
+/// Asserts that a rule finds a violation in each `bad` text and none in a `good` one, as if they were the file `path`.
 #[track_caller]
-fn assert_tells_apart(rule: fn(&Source) -> Vec<String>, path: &str, bad: &[&str], good: &[&str]) {
+fn assert_distinguishes(rule: fn(&Source) -> Vec<String>, path: &str, bad: &[&str], good: &[&str]) {
     for text in bad {
         assert!(!rule(&Source::new(path, text)).is_empty(), "{text:?} passes in {path}");
     }
@@ -14,8 +14,8 @@ fn assert_tells_apart(rule: fn(&Source) -> Vec<String>, path: &str, bad: &[&str]
 }
 
 #[test]
-fn a_use_upwards_or_sideways_is_found() {
-    assert_tells_apart(
+fn use_of_a_layer_that_is_not_allowed_is_found() {
+    assert_distinguishes(
         wrong_uses,
         "src/journal/line.rs",
         &[
@@ -29,10 +29,10 @@ fn a_use_upwards_or_sideways_is_found() {
             "#[cfg(test)] mod tests { use crate::daemon; }",
             "use crate::*;",
             "use crate::{self};",
-            "use crate::no_such_room;",
+            "use crate::no_such_layer;",
             "const A: char = '\"'; use crate::http; // \"",
             "const A: char = '{'; const B: &str = r#\"\"}\"#; use crate::http;",
-            "fn f<'a>(a: &'a str) -> crate::http::Edge<'a> {}",
+            "fn f<'a>(a: &'a str) -> crate::http::App<'a> {}",
         ],
         &[
             "use crate::journal::tail::Tail;",
@@ -47,25 +47,30 @@ fn a_use_upwards_or_sideways_is_found() {
             "const A: &[u8] = b\"crate::http\"; const B: u8 = b'\\'';",
         ],
     );
-    assert_tells_apart(wrong_uses, "src/journal/mod.rs", &["use super::state;"], &["use self::tail::Tail;"]);
-    assert_tells_apart(
+    assert_distinguishes(
+        wrong_uses,
+        "src/journal/mod.rs",
+        &["use super::state;"],
+        &["use self::tail::Tail;"],
+    );
+    assert_distinguishes(
         wrong_uses,
         "src/http/mod.rs",
-        &["use crate::app_server::Client;"],
+        &["use crate::codex::Client;"],
         &["use crate::daemon::Daemon;"],
     );
-    assert_tells_apart(
+    assert_distinguishes(
         wrong_uses,
         "src/daemon/turns.rs",
         &["use crate::http;"],
-        &["use crate::{app_server, config::Paths};"],
+        &["use crate::{codex, config::Paths};"],
     );
-    assert_tells_apart(wrong_uses, "src/main.rs", &["codexd::daemon::f();"], &["codexd::cli::parse(a)"]);
-    assert_tells_apart(wrong_uses, "src/lib.rs", &["use crate::http;"], &["pub mod http;"]);
+    assert_distinguishes(wrong_uses, "src/main.rs", &["codexd::daemon::f();"], &["codexd::cli::parse(a)"]);
+    assert_distinguishes(wrong_uses, "src/lib.rs", &["use crate::http;"], &["pub mod http;"]);
 }
 
 #[test]
-fn a_reader_of_the_environment_is_found() {
+fn environment_read_is_found() {
     let bad = [
         "std::env::var(\"A\");",
         "use std::env; fn f() { env::vars() }",
@@ -78,12 +83,12 @@ fn a_reader_of_the_environment_is_found() {
         "var(1);",
         "#[cfg(test)] mod tests { fn f() { std::env::var(a); } }",
     ];
-    assert_tells_apart(environment, "src/http/mod.rs", &bad, &good);
-    assert_tells_apart(environment, "src/config/settings.rs", &[], &bad);
+    assert_distinguishes(environment_reads, "src/http/mod.rs", &bad, &good);
+    assert_distinguishes(environment_reads, "src/config/settings.rs", &[], &bad);
 }
 
 #[test]
-fn a_start_of_a_process_is_found() {
+fn process_start_is_found() {
     let bad = [
         "Command::new(\"a\");",
         "use tokio::process::{Child, Command};",
@@ -92,15 +97,15 @@ fn a_start_of_a_process_is_found() {
         "#[cfg(test)] mod tests { fn f() { { g(); } } } fn f() { Command::new(a) }",
     ];
     let good = ["clap::Command;", "use std::process::ExitCode;", "#[cfg(test)] fn f() { Command::new(a); }"];
-    assert_tells_apart(processes, "src/app_server/supervisor.rs", &bad, &good);
-    assert_tells_apart(processes, "src/app_server/child.rs", &[], &bad);
-    assert_tells_apart(processes, "src/embedded/tools.rs", &[], &bad);
-    assert_tells_apart(processes, "src/service/manager.rs", &[], &bad);
-    assert_tells_apart(processes, "src/service/mod.rs", &bad, &good);
+    assert_distinguishes(process_starts, "src/codex/supervisor/task.rs", &bad, &good);
+    assert_distinguishes(process_starts, "src/codex/process/child.rs", &[], &bad);
+    assert_distinguishes(process_starts, "src/embedded/tools.rs", &[], &bad);
+    assert_distinguishes(process_starts, "src/service/manager.rs", &[], &bad);
+    assert_distinguishes(process_starts, "src/service/mod.rs", &bad, &good);
 }
 
 #[test]
-fn a_temporary_directory_of_a_test_is_found() {
+fn temporary_directory_of_a_test_is_found() {
     let bad = [
         "TempDir::new().unwrap();",
         "TempDir::with_prefix(\"a\");",
@@ -109,11 +114,11 @@ fn a_temporary_directory_of_a_test_is_found() {
         "std::env::temp_dir();",
     ];
     let good = ["scratch::directory(\"a\");", "use tempfile::TempDir;", "Builder::new().tempdir_in(a);"];
-    assert_tells_apart(temporary_directories, "tests/it/files.rs", &bad, &good);
+    assert_distinguishes(temporary_directories, "tests/it/files.rs", &bad, &good);
 }
 
 #[test]
-fn a_change_of_a_file_is_found() {
+fn file_change_is_found() {
     let bad = [
         "File::create(a);",
         "use std::fs::{File, OpenOptions};",
@@ -130,44 +135,51 @@ fn a_change_of_a_file_is_found() {
         "file.write(a);",
         "#[cfg(test)] mod tests { use std::fs::write; }",
     ];
-    assert_tells_apart(files, "src/daemon/keeper.rs", &bad, &good);
-    for owner in ["src/disk/mod.rs", "src/disk/lock.rs", "src/commands/smoke.rs", "src/embedded/store.rs"] {
-        assert_tells_apart(files, owner, &[], &bad);
+    assert_distinguishes(file_changes, "src/daemon/recorder/snapshot_writer.rs", &bad, &good);
+    for owner in
+        ["src/storage/mod.rs", "src/storage/lock.rs", "src/commands/smoke.rs", "src/embedded/store.rs"]
+    {
+        assert_distinguishes(file_changes, owner, &[], &bad);
     }
     for other in [
         "src/journal/writer.rs",
         "src/state/snapshot.rs",
-        "src/daemon/opening.rs",
-        "src/daemon/output.rs",
+        "src/daemon/recorder/recovery.rs",
+        "src/daemon/backup.rs",
         "src/commands/start.rs",
     ] {
-        assert_tells_apart(files, other, &bad, &good);
+        assert_distinguishes(file_changes, other, &bad, &good);
     }
-    // What a folder of tests does is free as well.
-    assert_tells_apart(files, "src/config/tests.rs", &[], &bad);
+    // Test files are exempt too.
+    assert_distinguishes(file_changes, "src/config/tests.rs", &[], &bad);
 }
 
 #[test]
-fn a_record_that_knows_the_world_is_found() {
+fn impure_use_in_state_is_found() {
     let bad = [
         "use tokio::sync::watch;",
         "std::time::Instant::now();",
         "use std::{fs, sync::Arc};",
         "jiff::Timestamp::now();",
     ];
-    assert_tells_apart(impurities, "src/state/session.rs", &bad, &["use std::sync::Arc;", "let time = fs;"]);
-    assert_tells_apart(impurities, "src/state/snapshot.rs", &[], &bad);
-    assert_tells_apart(impurities, "src/daemon/mod.rs", &[], &bad);
+    assert_distinguishes(
+        impure_uses,
+        "src/state/session.rs",
+        &bad,
+        &["use std::sync::Arc;", "let time = fs;"],
+    );
+    assert_distinguishes(impure_uses, "src/state/snapshot.rs", &[], &bad);
+    assert_distinguishes(impure_uses, "src/daemon/mod.rs", &[], &bad);
 }
 
 #[test]
-fn a_file_that_is_too_long_is_found() {
-    let (long, short) = ("\n".repeat(LONGEST_FILE + 1), "\n".repeat(LONGEST_FILE));
-    assert_tells_apart(too_long, "src/cli.rs", &[&long], &[&short]);
+fn long_file_is_found() {
+    let (long, short) = ("\n".repeat(MAX_FILE_LINES + 1), "\n".repeat(MAX_FILE_LINES));
+    assert_distinguishes(long_files, "src/cli.rs", &[&long], &[&short]);
 }
 
 #[test]
-fn an_excuse_is_found() {
+fn forbidden_marker_is_found() {
     let bad = [
         "fn f() { todo!() }",
         "unimplemented!();",
@@ -186,5 +198,32 @@ fn an_excuse_is_found() {
         "#[cfg(test)] mod tests;",
         "#[cfg(test)]\n#[path = \"x\"] mod tests { fn f() {} }",
     ];
-    assert_tells_apart(excuses, "src/cli.rs", &bad, &good);
+    assert_distinguishes(forbidden_markers, "src/cli.rs", &bad, &good);
+}
+
+#[test]
+fn import_cycle_is_found_through_reexports() {
+    let source = |path: &str, text: &str| Source::new(&format!("src/{path}"), text);
+    let cycles_of = |sources: &[Source]| {
+        let imports = Imports::new(sources);
+        cycles(&imports.graph())
+    };
+    let module = || source("a/mod.rs", "mod b; mod c; pub use b::B; pub use c::C as D;");
+    let direct = [
+        module(),
+        source("a/b.rs", "use super::c::C;"),
+        source("a/c.rs", "use super::b;  fn f() { b::g(); }"),
+    ];
+    assert_eq!(cycles_of(&direct), ["src/a/b.rs → src/a/c.rs → src/a/b.rs"]);
+    let reexported =
+        [module(), source("a/b.rs", "use crate::a::D;"), source("a/c.rs", "fn f(b: super::B) {}")];
+    assert_eq!(cycles_of(&reexported), ["src/a/b.rs → src/a/c.rs → src/a/b.rs"]);
+    let parent = [source("a.rs", "mod b; fn f() { b::g(); }"), source("a/b.rs", "use super::f;")];
+    assert_eq!(cycles_of(&parent), ["src/a.rs → src/a/b.rs → src/a.rs"]);
+    let clean = [
+        module(),
+        source("a/b.rs", "use super::c::C; #[cfg(test)] mod tests { use crate::a::x; }"),
+        source("a/c.rs", "use std::fs; #[cfg(test)] mod tests { use crate::a::B; } // use super::b::B;"),
+    ];
+    assert_eq!(cycles_of(&clean), [""; 0]);
 }

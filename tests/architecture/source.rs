@@ -1,4 +1,4 @@
-//! Reading Rust, as far as the rules need it.
+//! Splits Rust source into tokens and paths, as far as the rules need it.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 /// The layer that is a submodule: it is pure, so that layers below `codex` may use it too.
 pub(crate) const PROTOCOL: &str = "codex::protocol";
 
-/// One file below the folder of the package.
+/// One source file of the package.
 pub(crate) struct Source {
     pub(crate) path: String,
     pub(crate) lines: usize,
@@ -19,7 +19,7 @@ impl Source {
     }
 
     /// The modules from the crate's root to this file; none for `main.rs` and `lib.rs`.
-    fn module(&self) -> Vec<&str> {
+    pub(crate) fn module(&self) -> Vec<&str> {
         let path = self.path.strip_prefix("src/").unwrap_or(&self.path).trim_end_matches(".rs");
         let mut names: Vec<_> = path.split('/').collect();
         if names.last() == Some(&"mod") || ["main", "lib"].contains(&path) {
@@ -29,7 +29,7 @@ impl Source {
     }
 
     /// The layer of the file: its first module, or [`PROTOCOL`].
-    pub(crate) fn room(&self) -> &str {
+    pub(crate) fn layer(&self) -> &str {
         match self.module().as_slice() {
             ["codex", "protocol", ..] => PROTOCOL,
             [first, ..] => first,
@@ -43,7 +43,7 @@ impl Source {
         places.iter().any(is_here)
     }
 
-    /// The same without what only tests see.
+    /// The same file without test code.
     pub(crate) fn without_tests(&self) -> Self {
         let path = self.path.clone();
         let is_test = self.module().contains(&"tests");
@@ -52,13 +52,13 @@ impl Source {
     }
 }
 
-/// Every file of Rust below these folders.
-pub(crate) fn sources(folders: &[&str]) -> Vec<Source> {
+/// All Rust files below these directories.
+pub(crate) fn sources(directories: &[&str]) -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
-    let mut waiting: Vec<_> = folders.iter().map(|folder| root.join(folder)).collect();
-    while let Some(folder) = waiting.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
+    let mut waiting: Vec<_> = directories.iter().map(|directory| root.join(directory)).collect();
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 waiting.push(path);
@@ -71,11 +71,11 @@ pub(crate) fn sources(folders: &[&str]) -> Vec<Source> {
     found
 }
 
-/// The names, marks and `::` of a text, without comments, strings, characters, lifetimes and numbers.
+/// The names, punctuation and `::` of a text, without comments, strings, characters, lifetimes and numbers.
 fn tokens(text: &str) -> Vec<String> {
     let text: Vec<char> = text.chars().collect();
     let at = |index: usize| text.get(index).copied().unwrap_or('\0');
-    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let in_name = |c: char| c.is_alphanumeric() || c == '_';
     let mut tokens = Vec::new();
     let mut index = 0;
     while index < text.len() {
@@ -85,13 +85,13 @@ fn tokens(text: &str) -> Vec<String> {
             ('"', _) => index = end_of_quote(&text, index),
             // 'a' and '\n' are characters, 'a is a lifetime.
             ('\'', next) if next == '\\' || at(index + 2) == '\'' => index = end_of_quote(&text, index),
-            ('\'', _) => index += 1 + text[index + 1..].iter().take_while(|c| is_name(**c)).count(),
+            ('\'', _) => index += 1 + text[index + 1..].iter().take_while(|c| in_name(**c)).count(),
             (':', ':') => {
                 tokens.push("::".to_owned());
                 index += 2;
             }
-            (c, _) if is_name(c) => {
-                let name: String = text[index..].iter().take_while(|c| is_name(**c)).collect();
+            (c, _) if in_name(c) => {
+                let name: String = text[index..].iter().take_while(|c| in_name(**c)).collect();
                 index += name.chars().count();
                 let hashes = text[index..].iter().take_while(|c| **c == '#').count();
                 if ["r", "br", "cr"].contains(&name.as_str()) && at(index + hashes) == '"' {
@@ -111,7 +111,7 @@ fn tokens(text: &str) -> Vec<String> {
     tokens
 }
 
-/// The place after the next `end`.
+/// The index after the next `end`.
 fn end_of(text: &[char], from: usize, end: &str) -> usize {
     let end: Vec<char> = end.chars().collect();
     let found = text[from..].windows(end.len()).position(|window| window == end);
@@ -141,7 +141,7 @@ fn end_of_quote(text: &[char], from: usize) -> usize {
     index + 1
 }
 
-/// Leaves out every item behind `#[cfg(test)]`.
+/// The tokens without the items after `#[cfg(test)]`.
 pub(crate) fn without_tests(tokens: &[String]) -> Vec<String> {
     let mark = ["#", "[", "cfg", "(", "test", ")", "]"];
     let mut kept = Vec::new();
@@ -169,13 +169,13 @@ pub(crate) fn without_tests(tokens: &[String]) -> Vec<String> {
     kept
 }
 
-/// Every path, groups in braces written out; a name that stands alone is a path too.
+/// All paths, with groups in braces expanded; a single name is a path too.
 pub(crate) fn paths(tokens: &[String]) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
     let mut index = 0;
     while index < tokens.len() {
         let is_continued = index > 0 && tokens[index - 1] == "::";
-        if is_word(&tokens[index]) && !is_continued {
+        if is_name(&tokens[index]) && !is_continued {
             index = read_path(tokens, index, &[], &mut paths);
         } else {
             index += 1;
@@ -184,7 +184,7 @@ pub(crate) fn paths(tokens: &[String]) -> Vec<Vec<String>> {
     paths
 }
 
-/// Reads one path with what it is a part of in front, and gives the place after it.
+/// Reads one path, prefixed with `before`, and returns the index after it.
 fn read_path(tokens: &[String], from: usize, before: &[String], paths: &mut Vec<Vec<String>>) -> usize {
     let mut path = before.to_vec();
     let mut index = from;
@@ -193,12 +193,12 @@ fn read_path(tokens: &[String], from: usize, before: &[String], paths: &mut Vec<
             Some("{") => {
                 index += 1;
                 while let Some(token) = tokens.get(index).filter(|token| *token != "}") {
-                    let starts = is_word(token) || token == "*";
+                    let starts = is_name(token) || token == "*";
                     index = if starts { read_path(tokens, index, &path, paths) } else { index + 1 };
                 }
                 return index + 1;
             }
-            Some(word) if is_word(word) || word == "*" => path.push(word.to_owned()),
+            Some(name) if is_name(name) || name == "*" => path.push(name.to_owned()),
             _ => break,
         }
         index += 1;
@@ -211,14 +211,62 @@ fn read_path(tokens: &[String], from: usize, before: &[String], paths: &mut Vec<
     index
 }
 
-fn is_word(token: &str) -> bool {
+/// The path of each `use` declaration and the name that it gets; globs are left out.
+pub(crate) fn use_declarations(tokens: &[String]) -> Vec<(Vec<String>, String)> {
+    let mut found = Vec::new();
+    for index in (0..tokens.len()).filter(|index| tokens[*index] == "use") {
+        read_use(tokens, index + 1, &[], &mut found);
+    }
+    found
+}
+
+/// Reads one tree of a `use`, prefixed with `before`, and returns the index after it.
+fn read_use(
+    tokens: &[String],
+    from: usize,
+    before: &[String],
+    found: &mut Vec<(Vec<String>, String)>,
+) -> usize {
+    let mut path = before.to_vec();
+    let mut index = from;
+    loop {
+        match tokens.get(index).map(String::as_str) {
+            Some("{") => {
+                index += 1;
+                while let Some(token) = tokens.get(index).filter(|token| *token != "}") {
+                    index = if is_name(token) { read_use(tokens, index, &path, found) } else { index + 1 };
+                }
+                return index + 1;
+            }
+            Some("self") if !path.is_empty() => {}
+            Some(name) if is_name(name) => path.push(name.to_owned()),
+            _ => return index,
+        }
+        index += 1;
+        if tokens.get(index).is_none_or(|token| token != "::") {
+            break;
+        }
+        index += 1;
+    }
+    let mut name = path.last().cloned().unwrap_or_default();
+    if let Some([r#as, alias]) = tokens.get(index..index + 2)
+        && r#as == "as"
+    {
+        name.clone_from(alias);
+        index += 2;
+    }
+    found.push((path, name));
+    index
+}
+
+pub(crate) fn is_name(token: &str) -> bool {
     token.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-/// The rooms that a file names, by `crate::`, by `codexd::`, or by as many `super::` as lead to the root.
-pub(crate) fn rooms_used(source: &Source) -> Vec<String> {
+/// The layers that a file names by `crate::`, by `codexd::`, or by as many `super::` as lead to the root.
+pub(crate) fn layers_used(source: &Source) -> Vec<String> {
     let mut used = Vec::new();
-    // How deep the braces are in which each inline module was opened.
+    // The brace depth at which each inline module was opened.
     let (mut depth, mut modules) = (0, Vec::new());
     let tokens = &source.tokens;
     for index in 0..tokens.len() {
