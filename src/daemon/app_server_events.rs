@@ -221,7 +221,9 @@ impl Listener for EventHandler {
                 let params = serde_json::from_str(params).unwrap_or(Value::Null);
                 return self.open_request(id.to_owned(), method, params);
             }
-            AppServerEvent::Skipped { bytes, cap, outline } => return self.handle_skipped(bytes, cap, outline),
+            AppServerEvent::Skipped { bytes, cap, outline } => {
+                return self.handle_skipped(bytes, cap, outline);
+            }
             AppServerEvent::Stdout(bytes) => return self.send(Input::Output(Stream::Stdout, bytes)),
             AppServerEvent::Stderr(bytes) => {
                 let text = self.escapes.strip(&String::from_utf8_lossy(&bytes));
