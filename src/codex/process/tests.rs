@@ -18,7 +18,7 @@ fn seen(pid: i32, parent: i32, is_marked: bool) -> ProcessInfo {
 
 fn ours(descendants: bool, excluded: &[i32]) -> ProcessFilter {
     let excluded = excluded.iter().map(|&pid| Pid::from_raw(pid).unwrap()).collect();
-    ProcessFilter { descendants, excluded, ..ProcessFilter::marked("i") }
+    ProcessFilter { includes_descendants: descendants, excluded, ..ProcessFilter::marked("i") }
 }
 
 fn among(ours: &ProcessFilter, seen: &[ProcessInfo], me: i32) -> Vec<i32> {
