@@ -17,7 +17,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, StatusCode};
 use codexd::config::{Config, Settings, settings};
 use codexd::daemon::{Daemon, StateDirectories};
-use codexd::http::{Edge, Peer, openapi_document};
+use codexd::http::{App, Peer, openapi_document};
 use codexd::state::event_type;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -73,9 +73,9 @@ async fn the_router_has_exactly_what_the_document_says() {
     let config = Config::resolve(&settings, &environment, folder.path()).unwrap();
     let folders = StateDirectories::take(&config).unwrap();
     let daemon = Daemon::start(config, folders).await.unwrap();
-    let edge = Edge::new(daemon.clone(), host().parse().unwrap(), None);
+    let app = App::new(daemon.clone(), host().parse().unwrap(), None);
 
-    let (status, document) = ask(&edge, Method::GET, "/openapi.json").await;
+    let (status, document) = ask(&app, Method::GET, "/openapi.json").await;
     assert_eq!((status, &document), (StatusCode::OK, &openapi_document(EVENTS, BASE_URL)));
     let mut described = Vec::new();
     for (path, operations) in document["paths"].as_object().unwrap() {
@@ -89,7 +89,7 @@ async fn the_router_has_exactly_what_the_document_says() {
                 continue;
             }
             let asked_path = path.replace(['{', '}'], "");
-            let (status, answer) = ask(&edge, asked, &asked_path).await;
+            let (status, answer) = ask(&app, asked, &asked_path).await;
             let message = answer["message"].as_str().unwrap_or_default();
             let is_unknown = message.starts_with("Unknown codexd route");
             assert_eq!(is_unknown, !is_described, "{method} {path}: {message}");
@@ -98,7 +98,7 @@ async fn the_router_has_exactly_what_the_document_says() {
         }
     }
 
-    let (_, describe) = ask(&edge, Method::GET, "/describe").await;
+    let (_, describe) = ask(&app, Method::GET, "/describe").await;
     assert_eq!(describe["openapi"], "/openapi.json");
     let text = describe.to_string().to_lowercase();
     assert!(!text.contains("runs") && !text.contains("exec"), "{text}");
@@ -120,9 +120,9 @@ fn host() -> &'static str {
     BASE_URL.strip_prefix("http://").unwrap()
 }
 
-async fn ask(edge: &Edge, method: Method, path: &str) -> (StatusCode, Value) {
+async fn ask(app: &App, method: Method, path: &str) -> (StatusCode, Value) {
     let request = Request::builder().method(method).uri(path).header("host", host());
-    let (head, body) = edge.answer(&Peer::Ours, request.body(Body::empty()).unwrap()).await.into_parts();
+    let (head, body) = app.answer(&Peer::Trusted, request.body(Body::empty()).unwrap()).await.into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();
     (head.status, serde_json::from_slice(&bytes).unwrap_or_default())
 }

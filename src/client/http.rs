@@ -191,10 +191,10 @@ async fn verify_peer(stream: &TcpStream, address: SocketAddr) -> Result<(), Stri
     let Ok(local_address) = stream.local_addr() else { return Ok(()) };
     loop {
         match peer_of(address, local_address).await {
-            Peer::Ours | Peer::Unknown(_) => return Ok(()),
+            Peer::Trusted | Peer::Unknown(_) => return Ok(()),
             Peer::Foreign(reason) => return Err(reason),
             // It is not accepted yet.
-            Peer::Nobody => tokio::time::sleep(PEER_POLL_INTERVAL).await,
+            Peer::Unowned => tokio::time::sleep(PEER_POLL_INTERVAL).await,
         }
     }
 }

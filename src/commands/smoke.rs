@@ -146,7 +146,7 @@ async fn drive(config: Config) -> Result<(Vec<Check>, SnapshotView), Failure> {
 
 /// A session and a turn, as a client has them; what came of the turn, and of the stream.
 async fn talk(running: &Running, client: DaemonClient) -> (Result<String, String>, Result<String, String>) {
-    let status = running.edge.status();
+    let status = running.app.status();
     let base = status.service.resolved_base_url.unwrap_or_default();
     let url = status.service.event_stream_url.unwrap_or_default();
     let conversation = async {

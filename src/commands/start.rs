@@ -12,7 +12,7 @@ use super::{logging, output, watchdog};
 use crate::codex;
 use crate::config::{Config, LocalApiBase};
 use crate::daemon::{Daemon, StateDirectories};
-use crate::http::{Edge, Server, StatusView, TokenFile};
+use crate::http::{App, Server, StatusView, TokenFile};
 
 pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode, Failure> {
     // Dropped last, so that what is said at the end still goes out.
@@ -55,7 +55,7 @@ pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode
 /// The daemon and its listener.
 pub(crate) struct Running {
     pub(crate) daemon: Daemon,
-    pub(crate) edge: Edge,
+    pub(crate) app: App,
     server: Server,
 }
 
@@ -83,10 +83,10 @@ impl Running {
             true => Failure::usage(error.to_string()),
             false => Failure::new(error.to_string()),
         })?;
-        let edge = Edge::new(daemon.clone(), address, token);
-        let server = Server::start(listener, edge.clone());
+        let app = App::new(daemon.clone(), address, token);
+        let server = Server::start(listener, app.clone());
         tracing::info!(%address, "listening");
-        Ok(Self { daemon, edge, server })
+        Ok(Self { daemon, app, server })
     }
 
     /// Stops in order: no new work, no streams, no app-server, everything on disk, no listener.
@@ -95,7 +95,7 @@ impl Running {
     pub(crate) async fn stop(self) -> StatusView {
         self.daemon.refuse_work();
         tokio::select! {
-            () = self.edge.close_websockets() => {}
+            () = self.app.close_websockets() => {}
             () = self.daemon.stop_forced() => {}
         }
         self.daemon.stop().await;
@@ -103,7 +103,7 @@ impl Running {
             () = self.server.stop() => {}
             () = self.daemon.stop_forced() => {}
         }
-        self.edge.status()
+        self.app.status()
     }
 
     /// Starts, sees whether the app-server comes up, and stops.
@@ -121,7 +121,7 @@ impl Running {
     }
 
     fn say(&self, json: bool) {
-        say(&self.edge.status(), json);
+        say(&self.app.status(), json);
     }
 }
 

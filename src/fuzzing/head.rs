@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::{first_line, pieces};
-use crate::http::{Chunks, Framing, Peer, Refused, Scanner, verdict};
+use crate::http::{ChunkedBody, Framing, HeadError, HeadScanner, Peer, verdict};
 
 /// The origin that is let in beside our own.
 const LISTED: &str = "https://page.example";
@@ -27,7 +27,7 @@ pub fn head(data: &[u8]) {
     let parts = read.parts();
     let listed = [LISTED.to_owned()];
     let verdict = |peer| verdict(SocketAddr::from(([127, 0, 0, 1], 4319)), &listed, &peer, &parts);
-    assert_eq!(verdict(Peer::Ours), read.is_let_in().then(|| read.is_preflight()));
+    assert_eq!(verdict(Peer::Trusted), read.is_let_in().then(|| read.is_preflight()));
     assert_eq!(verdict(Peer::Foreign("it is another's".to_owned())), None);
     if framing == Framing::Chunked {
         let whole = chunks(&[body]);
@@ -37,8 +37,8 @@ pub fn head(data: &[u8]) {
 }
 
 /// What is found in text that comes in pieces.
-fn scan(pieces: &[&[u8]]) -> Result<Option<(usize, Framing)>, Refused> {
-    let (mut held, mut scanner) = (Vec::new(), Scanner::default());
+fn scan(pieces: &[&[u8]]) -> Result<Option<(usize, Framing)>, HeadError> {
+    let (mut held, mut scanner) = (Vec::new(), HeadScanner::default());
     for piece in pieces {
         held.extend_from_slice(piece);
         if let Some(head) = scanner.scan(&held)? {
@@ -50,7 +50,7 @@ fn scan(pieces: &[&[u8]]) -> Result<Option<(usize, Framing)>, Refused> {
 
 /// Where a body in chunks that comes in pieces ends; `None` when it does not.
 fn chunks(pieces: &[&[u8]]) -> Result<Option<usize>, ()> {
-    let (mut chunks, mut taken) = (Chunks::new(), 0);
+    let (mut chunks, mut taken) = (ChunkedBody::new(), 0);
     for piece in pieces {
         taken += chunks.take(piece).map_err(|_| ())?;
     }

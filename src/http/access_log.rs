@@ -15,32 +15,32 @@ use axum::response::Response;
 use hyper::body::{Body as _, Frame, SizeHint};
 
 /// How much of a path is logged, in characters.
-const PATH: usize = 200;
+const MAX_PATH_CHARS: usize = 200;
 
 /// The number of the newest request of this life.
-static NEWEST: AtomicU64 = AtomicU64::new(0);
+static LAST_REQUEST_NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// One request; its line is written when the last one who holds it is done.
 #[derive(Debug)]
 pub(super) struct Access {
     number: u64,
-    began: Instant,
+    started_at: Instant,
     method: Method,
     path: String,
     status: AtomicU16,
     bytes: AtomicU64,
-    is_cut: AtomicBool,
-    about: OnceLock<About>,
+    is_truncated: AtomicBool,
+    subject: OnceLock<Subject>,
 }
 
 /// How many requests were answered, by the first digit of the status.
 #[derive(Debug, Default)]
-pub(super) struct Answers([AtomicU64; CLASSES.len()]);
+pub(super) struct ResponseCounts([AtomicU64; CLASSES.len()]);
 
 /// The classes of statuses (RFC 9110, section 15).
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
-impl Answers {
+impl ResponseCounts {
     /// One more.
     pub(super) fn count(&self, answer: &Response) {
         let class = usize::from(answer.status().as_u16() / 100);
@@ -55,21 +55,21 @@ impl Answers {
     }
 }
 
-/// What an answer is about, so that a turn can be followed from its request to its events.
+/// What an answer is subject, so that a turn can be followed from its request to its events.
 #[derive(Debug, Clone, Default)]
-pub(super) struct About {
+pub(super) struct Subject {
     pub(super) session: Option<String>,
     pub(super) turn: Option<String>,
 }
 
-impl About {
+impl Subject {
     /// A session and, where there is one, a turn in it.
     pub(super) fn new(session: &str, turn: Option<&str>) -> Self {
         Self { session: Some(session.to_owned()), turn: turn.map(str::to_owned) }
     }
 
-    /// The answer, marked with what it is about.
-    pub(super) fn mark(self, mut answer: Response) -> Response {
+    /// The answer, marked with what it is subject.
+    pub(super) fn attach_to(self, mut answer: Response) -> Response {
         answer.extensions_mut().insert(self);
         answer
     }
@@ -79,24 +79,24 @@ impl Access {
     /// The request begins to be answered now.
     pub(super) fn begin(request: &Request) -> Arc<Self> {
         Arc::new(Self {
-            number: NEWEST.fetch_add(1, Ordering::Relaxed) + 1,
-            began: Instant::now(),
+            number: LAST_REQUEST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1,
+            started_at: Instant::now(),
             method: request.method().clone(),
-            path: request.uri().path().chars().take(PATH).collect(),
+            path: request.uri().path().chars().take(MAX_PATH_CHARS).collect(),
             status: AtomicU16::new(0),
             bytes: AtomicU64::new(0),
-            is_cut: AtomicBool::new(false),
-            about: OnceLock::new(),
+            is_truncated: AtomicBool::new(false),
+            subject: OnceLock::new(),
         })
     }
 
     /// The answer, which counts what of it goes out.
-    pub(super) fn answered(self: Arc<Self>, mut answer: Response) -> Response {
+    pub(super) fn respond(self: Arc<Self>, mut answer: Response) -> Response {
         self.status.store(answer.status().as_u16(), Ordering::Relaxed);
-        if let Some(about) = answer.extensions_mut().remove::<About>() {
-            let _ = self.about.set(about);
+        if let Some(subject) = answer.extensions_mut().remove::<Subject>() {
+            let _ = self.subject.set(subject);
         }
-        answer.map(|inner| Body::new(Counted { inner, access: self, is_whole: false }))
+        answer.map(|inner| Body::new(CountedBody { inner, access: self, is_complete: false }))
     }
 
     /// So many bytes went out, beside the body of the answer.
@@ -107,30 +107,30 @@ impl Access {
 
 impl Drop for Access {
     fn drop(&mut self) {
-        let about = self.about.get();
+        let subject = self.subject.get();
         tracing::info!(
             request = self.number,
             method = %self.method,
             path = self.path,
             status = self.status.load(Ordering::Relaxed),
-            ms = (self.began.elapsed().as_secs_f64() * 1e5).round() / 100.0,
+            ms = (self.started_at.elapsed().as_secs_f64() * 1e5).round() / 100.0,
             bytes = self.bytes.load(Ordering::Relaxed),
-            session = about.and_then(|about| about.session.as_deref()),
-            turn = about.and_then(|about| about.turn.as_deref()),
-            cut = self.is_cut.load(Ordering::Relaxed).then_some(true),
+            session = subject.and_then(|subject| subject.session.as_deref()),
+            turn = subject.and_then(|subject| subject.turn.as_deref()),
+            cut = self.is_truncated.load(Ordering::Relaxed).then_some(true),
             "answered",
         );
     }
 }
 
 /// The body of an answer.
-struct Counted {
+struct CountedBody {
     inner: Body,
     access: Arc<Access>,
-    is_whole: bool,
+    is_complete: bool,
 }
 
-impl hyper::body::Body for Counted {
+impl hyper::body::Body for CountedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -140,10 +140,10 @@ impl hyper::body::Body for Counted {
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.inner).poll_frame(context);
         match &polled {
-            Poll::Ready(None) => self.is_whole = true,
+            Poll::Ready(None) => self.is_complete = true,
             Poll::Ready(Some(Ok(frame))) => {
                 self.access.sent(frame.data_ref().map_or(0, Bytes::len));
-                self.is_whole = self.inner.is_end_stream();
+                self.is_complete = self.inner.is_end_stream();
             }
             _ => {}
         }
@@ -159,9 +159,9 @@ impl hyper::body::Body for Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for CountedBody {
     fn drop(&mut self) {
-        let is_cut = !self.is_whole && !self.inner.is_end_stream();
-        self.access.is_cut.store(is_cut, Ordering::Relaxed);
+        let is_truncated = !self.is_complete && !self.inner.is_end_stream();
+        self.access.is_truncated.store(is_truncated, Ordering::Relaxed);
     }
 }

@@ -5,14 +5,14 @@ use serde_json::{Map, Value};
 use super::body::Fields;
 use super::error::ApiError;
 use crate::codex::protocol::values as protocol;
-use crate::http::values::{self, Words};
+use crate::http::values::{self, StringEnum};
 
 /// A turn that says nothing.
 pub(super) const NO_INPUT: &str = "turn input must be a non-empty string or a non-empty array of items.";
 
 /// The body of a request: an object; unknown fields are ignored, and `null` or an empty string is the same as absent.
 #[derive(Debug)]
-pub(super) struct Form {
+pub(super) struct BodySchema {
     pub(super) name: &'static str,
     pub(super) fields: &'static [Field],
     pub(super) rule: Rule,
@@ -33,8 +33,8 @@ pub(super) struct Field {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     Text,
-    Word(Words),
-    /// A word, or an object in the app-server's own form.
+    Enum(StringEnum),
+    /// A word, or an object in the app-server's own schema.
     ApprovalPolicy,
     /// The absolute path of a directory that exists.
     Directory,
@@ -92,9 +92,9 @@ impl Field {
         let name = self.name;
         match (self.kind, value) {
             (Kind::Text, value @ Value::String(_)) => Ok(value),
-            (Kind::Word(words), Value::String(word)) => words.find(name, &word).map(Value::from),
+            (Kind::Enum(words), Value::String(word)) => words.find(name, &word).map(Value::from),
             (Kind::Directory, Value::String(text)) => values::directory(name, text),
-            (Kind::Text | Kind::Word(_) | Kind::Directory, _) => Err(format!("{name} must be a string.")),
+            (Kind::Text | Kind::Enum(_) | Kind::Directory, _) => Err(format!("{name} must be a string.")),
             (Kind::ApprovalPolicy, value) => values::approval_policy(name, value),
             (Kind::Object, value @ Value::Object(_)) => Ok(value),
             (Kind::Object, _) => Err(format!("{name} must be an object.")),
@@ -113,15 +113,15 @@ impl Field {
 
 /// The fields that a request has, each of the kind that its form says.
 #[derive(Debug)]
-pub(super) struct Given {
-    form: &'static Form,
+pub(super) struct ParsedBody {
+    schema: &'static BodySchema,
     values: Map<String, Value>,
     ignored: Vec<String>,
 }
 
-impl Form {
+impl BodySchema {
     /// Takes out of a body what this form has, and refuses what is wrong.
-    pub(super) fn read(&'static self, mut fields: Fields) -> Result<Given, ApiError> {
+    pub(super) fn read(&'static self, mut fields: Fields) -> Result<ParsedBody, ApiError> {
         let mut values = Map::new();
         let mut unread = Vec::new();
         if let Rule::FirstOf { names, .. } = self.rule {
@@ -162,13 +162,13 @@ impl Form {
             Some(sentence) => Err(ApiError::bad_request(sentence)),
             None => {
                 unread.extend(fields.left());
-                Ok(Given { form: self, values, ignored: unread })
+                Ok(ParsedBody { schema: self, values, ignored: unread })
             }
         }
     }
 }
 
-impl Given {
+impl ParsedBody {
     /// Takes the names of the fields that the body had and that are not read.
     pub(super) fn ignored(&mut self) -> Vec<String> {
         std::mem::take(&mut self.ignored)
@@ -176,7 +176,7 @@ impl Given {
 
     /// Takes the value of a field.
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
-        debug_assert!(self.form.fields.iter().any(|field| field.name == name), "the form has no {name}");
+        debug_assert!(self.schema.fields.iter().any(|field| field.name == name), "the form has no {name}");
         self.values.shift_remove(name)
     }
 
@@ -193,7 +193,7 @@ impl Given {
     /// They come last, so that no field of a form can be forgotten.
     pub(super) fn settings(mut self) -> Map<String, Value> {
         let mut settings = Map::new();
-        for field in self.form.fields.iter().filter(|field| field.passed) {
+        for field in self.schema.fields.iter().filter(|field| field.passed) {
             if let Some(value) = self.values.shift_remove(field.name) {
                 settings.insert(field.name.to_owned(), value);
             }
@@ -203,21 +203,25 @@ impl Given {
     }
 }
 
-const PERSONALITY: Words = Words::of_protocol(protocol::PERSONALITIES);
+const PERSONALITY: StringEnum = StringEnum::of_codex(protocol::PERSONALITIES);
 
 /// `POST /v1/codexd/sessions`.
-pub(super) const CREATE_SESSION: Form = Form {
+pub(super) const CREATE_SESSION: BodySchema = BodySchema {
     name: "CreateSession",
     fields: &[
         field(
             "purpose",
-            Kind::Word(Words::purposes(&["duplex", "worker", "smoke"])),
+            Kind::Enum(StringEnum::purposes(&["duplex", "worker", "smoke"])),
             "What the session is for; duplex when nothing is said.",
         ),
         field("approvalPolicy", Kind::ApprovalPolicy, "When the app-server asks before it acts.").passed(),
-        field("sandbox", Kind::Word(Words::of_protocol(protocol::SANDBOX_MODES)), "What commands may touch.")
-            .passed(),
-        field("personality", Kind::Word(PERSONALITY), "How the model speaks.").passed(),
+        field(
+            "sandbox",
+            Kind::Enum(StringEnum::of_codex(protocol::SANDBOX_MODES)),
+            "What commands may touch.",
+        )
+        .passed(),
+        field("personality", Kind::Enum(PERSONALITY), "How the model speaks.").passed(),
         field("cwd", Kind::Directory, "The working directory: the absolute path of a directory that exists.")
             .passed(),
         field("baseInstructions", Kind::Text, "Replaces the instructions that the model begins with.")
@@ -230,7 +234,7 @@ pub(super) const CREATE_SESSION: Form = Form {
             .passed(),
         field(
             "requests",
-            Kind::Word(Words::own(&["ask", "decline"])),
+            Kind::Enum(StringEnum::own(&["ask", "decline"])),
             "What becomes of the app-server's requests: they wait for a client, as when nothing is said, or are \
              declined at once.",
         ),
@@ -264,7 +268,7 @@ pub(super) const CREATE_SESSION: Form = Form {
 };
 
 /// `POST /v1/codexd/turn`.
-pub(super) const SUBMIT_TURN: Form = Form {
+pub(super) const SUBMIT_TURN: BodySchema = BodySchema {
     name: "SubmitTurn",
     fields: &[
         field("sessionId", Kind::Text, "The session.").required(),
@@ -275,10 +279,10 @@ pub(super) const SUBMIT_TURN: Form = Form {
         ),
         field("prompt", Kind::Input, "Another name of input; ignored where input is there too."),
         field("approvalPolicy", Kind::ApprovalPolicy, "When the app-server asks before it acts.").passed(),
-        field("personality", Kind::Word(PERSONALITY), "How the model speaks.").passed(),
+        field("personality", Kind::Enum(PERSONALITY), "How the model speaks.").passed(),
         field(
             "summary",
-            Kind::Word(Words::of_protocol(protocol::REASONING_SUMMARIES)),
+            Kind::Enum(StringEnum::of_codex(protocol::REASONING_SUMMARIES)),
             "How reasoning is summed up.",
         )
         .passed(),
@@ -300,7 +304,7 @@ pub(super) const SUBMIT_TURN: Form = Form {
         field("expectedTurnId", Kind::Text, "Adds to this turn, which must be the one under way."),
         field(
             "whenBusy",
-            Kind::Word(Words::own(&["refuse", "steer", "queue"])),
+            Kind::Enum(StringEnum::own(&["refuse", "steer", "queue"])),
             "What becomes of it while another turn is under way: it is refused, as when nothing is said, added to \
              that turn, or queued.",
         ),
@@ -309,7 +313,7 @@ pub(super) const SUBMIT_TURN: Form = Form {
 };
 
 /// `POST /v1/codexd/turn/interrupt`.
-pub(super) const INTERRUPT_TURN: Form = Form {
+pub(super) const INTERRUPT_TURN: BodySchema = BodySchema {
     name: "InterruptTurn",
     fields: &[
         field("sessionId", Kind::Text, "The session.").required(),
@@ -319,7 +323,7 @@ pub(super) const INTERRUPT_TURN: Form = Form {
 };
 
 /// `POST /v1/codexd/requests/{request_id}`.
-pub(super) const ANSWER_REQUEST: Form = Form {
+pub(super) const ANSWER_REQUEST: BodySchema = BodySchema {
     name: "AnswerRequest",
     fields: &[
         field("decision", Kind::Any, "One of the decisions that the request offers."),

@@ -12,14 +12,14 @@ use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
 use crate::daemon::RequestKey;
-use crate::http::framing::framer::BODY_TIME;
+use crate::http::framing::framer::BODY_TIMEOUT;
 
 /// How many values a body may have, nested ones included: an object with one field costs half a kilobyte of memory, and
 /// without a limit a body of 16 MiB cost 1 GiB (measured).
-const VALUES: usize = 65_536;
+const MAX_JSON_VALUES: usize = 65_536;
 
 /// How many characters the word for a request that may be repeated may have.
-pub(super) const KEY: usize = 200;
+pub(super) const MAX_KEY_CHARS: usize = 200;
 
 /// The word that makes a request one that may be repeated, with a digest of the request.
 ///
@@ -32,9 +32,9 @@ pub(super) fn request_key(
     let mut words = headers.get_all("idempotency-key").into_iter();
     let Some(word) = words.next() else { return Ok(None) };
     let word = word.to_str().map(str::trim).unwrap_or_default();
-    if word.is_empty() || word.len() > KEY || words.next().is_some() {
+    if word.is_empty() || word.len() > MAX_KEY_CHARS || words.next().is_some() {
         return Err(ApiError::bad_request(format!(
-            "The header Idempotency-Key must be there once, with 1 to {KEY} visible ASCII characters."
+            "The header Idempotency-Key must be there once, with 1 to {MAX_KEY_CHARS} visible ASCII characters."
         )));
     }
     let digest = |text: String| {
@@ -95,11 +95,11 @@ impl Fields {
             return Ok(Self(Map::new()));
         }
         let wrong = |error| ApiError::bad_request(format!("Request body must be valid JSON: {error}."));
-        if values(bytes) > VALUES {
+        if values(bytes) > MAX_JSON_VALUES {
             // What is no JSON at all is told so first.
             serde_json::from_slice::<IgnoredAny>(bytes).map_err(wrong)?;
             return Err(ApiError::bad_request(format!(
-                "The request body has more than {VALUES} values, counting those within others."
+                "The request body has more than {MAX_JSON_VALUES} values, counting those within others."
             )));
         }
         match serde_json::from_slice(bytes) {
@@ -209,7 +209,7 @@ fn unreadable(error: axum::Error) -> ApiError {
         .map(io::Error::kind);
     // The rest of it would be taken for the next request.
     let refusal = match kind {
-        Some(io::ErrorKind::TimedOut) => ApiError::too_slow("body", BODY_TIME),
+        Some(io::ErrorKind::TimedOut) => ApiError::too_slow("body", BODY_TIMEOUT),
         Some(io::ErrorKind::InvalidData) => {
             ApiError::bad_request("The body of the request is not made of chunks.")
         }
@@ -266,7 +266,7 @@ mod tests {
             let count = values(text.as_bytes());
             assert!(count >= least && count <= least + 1, "{text}: {count}");
         }
-        let many = format!("[{}1]", "1,".repeat(VALUES));
+        let many = format!("[{}1]", "1,".repeat(MAX_JSON_VALUES));
         assert!(Fields::parse(many.as_bytes()).unwrap_err().message().contains("65536 values"));
     }
 }

@@ -3,7 +3,7 @@
 use axum::http::{HeaderMap, header};
 
 /// How much a client wants a media type: its quality in thousandths, and how exactly it names it.
-type Wish = (u16, u8);
+type Preference = (u16, u8);
 
 /// Whether a client wants server-sent events rather than JSON: the media range for them has a higher quality than that
 /// for JSON or, with the same quality, names them more exactly.
@@ -12,12 +12,12 @@ pub(super) fn prefers_event_stream(headers: &HeaderMap) -> bool {
         let values = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
         values.flat_map(|value| value.split(','))
     };
-    let events = wish(values(), "text", "event-stream");
-    events.0 > 0 && events > wish(values(), "application", "json")
+    let events = preference(values(), "text", "event-stream");
+    events.0 > 0 && events > preference(values(), "application", "json")
 }
 
-/// The wish of the range that names this media type most exactly.
-fn wish<'a>(ranges: impl Iterator<Item = &'a str>, kind: &str, subtype: &str) -> Wish {
+/// The preference of the most specific range that matches this media type: quality in thousandths, then specificity.
+fn preference<'a>(ranges: impl Iterator<Item = &'a str>, kind: &str, subtype: &str) -> Preference {
     let found = ranges.filter_map(|range| {
         let mut parts = range.split(';').map(str::trim);
         let (range_kind, range_subtype) = parts.next()?.split_once('/')?;

@@ -1,4 +1,4 @@
-//! Looks at the directories that requests name, on threads that may hang.
+//! ChecksInProgress at the directories that requests name, on threads that may hang.
 //!
 //! A directory may lie on a file system that does not answer.
 //! Each look goes from the root downwards and notes where it is, so that the one that hangs is known by name: what lies
@@ -11,19 +11,19 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::Shared;
+use super::SharedState;
 use super::error::ApiError;
 use crate::blocking::{Pool, Unanswered};
 
 /// How long a directory may take to answer.
-const LIMIT: Duration = Duration::from_secs(5);
+const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many entries of one directory may hang before all others of it are refused.
-const HANGING_ENTRIES: usize = 4;
+const MAX_HANGING_ENTRIES: usize = 4;
 
 static POOL: Pool = Pool::new("directories", 16, 112);
-static LOOKS: Looks = Looks(Mutex::new(None));
+static CHECKS: ChecksInProgress = ChecksInProgress(Mutex::new(None));
 
-impl Shared {
+impl SharedState {
     /// Refuses settings whose `cwd` is no directory: the app-server takes any path without complaint (measured).
     ///
     /// Nothing is known of the directories of an app-server on another machine, so there the path is passed on.
@@ -37,23 +37,23 @@ impl Shared {
 
 /// Refuses a path that is not the absolute path of a directory that exists; `name` is the field it was given in.
 async fn check(name: &str, path: &str) -> Result<(), ApiError> {
-    let looked = {
+    let checked = {
         let path = PathBuf::from(path);
-        POOL.run(LIMIT, move || look(&path, &LOOKS)).await
+        POOL.run(DIRECTORY_TIMEOUT, move || is_directory(&path, &CHECKS)).await
     };
-    match looked {
+    match checked {
         Ok(Ok(true)) => Ok(()),
         Ok(Ok(false)) => {
             Err(ApiError::bad_request(format!("{name} must be a directory that exists; {path:?} is not.")))
         }
-        Ok(Err(Hangs(directory))) => Err(ApiError::disk(format!(
-            "{name} cannot be looked at: the directory {directory:?} did not answer within {} s; see to the file \
+        Ok(Err(HangingDirectory(directory))) => Err(ApiError::disk(format!(
+            "{name} cannot be checked at: the directory {directory:?} did not answer within {} s; see to the file \
              system that it lies on, or use another directory.",
-            LIMIT.as_secs()
+            DIRECTORY_TIMEOUT.as_secs()
         ))),
         Err(unanswered @ (Unanswered::Late(_) | Unanswered::Busy(_) | Unanswered::Failed(_))) => {
             Err(ApiError::disk(format!(
-                "{name} cannot be looked at: the directory {path:?} {unanswered}; see to the file system that it lies \
+                "{name} cannot be checked at: the directory {path:?} {unanswered}; see to the file system that it lies \
                  on, or use another directory."
             )))
         }
@@ -62,16 +62,16 @@ async fn check(name: &str, path: &str) -> Result<(), ApiError> {
 
 /// The directory that does not answer.
 #[derive(Debug, PartialEq, Eq)]
-struct Hangs(PathBuf);
+struct HangingDirectory(PathBuf);
 
 /// Whether this is a directory; blocks, for ever where one on the way does not answer.
 #[expect(clippy::disallowed_methods, reason = "it runs on a thread of the pool, which may hang")]
-fn look(path: &Path, looks: &Looks) -> Result<bool, Hangs> {
+fn is_directory(path: &Path, checks: &ChecksInProgress) -> Result<bool, HangingDirectory> {
     let mut way: Vec<_> = path.ancestors().collect();
     way.reverse();
     let mut is_directory = false;
     for step in way {
-        let _under_way = looks.begin(step)?;
+        let _in_progress = checks.begin(step)?;
         is_directory = step.is_dir();
         if !is_directory {
             break;
@@ -80,28 +80,28 @@ fn look(path: &Path, looks: &Looks) -> Result<bool, Hangs> {
     Ok(is_directory)
 }
 
-/// Where each look that is under way stands, by the parent of what it looks at.
+/// Where each look that is under way stands, by the parent of what it checks at.
 #[derive(Debug)]
-struct Looks(Mutex<Option<Entries>>);
+struct ChecksInProgress(Mutex<Option<Entries>>);
 
-/// By directory: which entries of it are looked at, and since when.
+/// By directory: which entries of it are checked at, and since when.
 type Entries = HashMap<PathBuf, Vec<(PathBuf, Instant)>>;
 
-impl Looks {
+impl ChecksInProgress {
     /// Notes that a look at `step` begins, until the result is dropped; refused where it is known to hang.
-    fn begin<'a>(&'a self, step: &'a Path) -> Result<UnderWay<'a>, Hangs> {
+    fn begin<'a>(&'a self, step: &'a Path) -> Result<CheckInProgress<'a>, HangingDirectory> {
         let parent = step.parent().unwrap_or(step);
-        let mut looks = self.lock();
-        let entries = looks.get_or_insert_default().entry(parent.to_owned()).or_default();
-        let hanging = || entries.iter().filter(|(_, since)| since.elapsed() >= LIMIT);
+        let mut checks = self.lock();
+        let entries = checks.get_or_insert_default().entry(parent.to_owned()).or_default();
+        let hanging = || entries.iter().filter(|(_, since)| since.elapsed() >= DIRECTORY_TIMEOUT);
         if let Some((entry, _)) = hanging().find(|(entry, _)| entry == step) {
-            return Err(Hangs(entry.clone()));
+            return Err(HangingDirectory(entry.clone()));
         }
-        if hanging().count() >= HANGING_ENTRIES {
-            return Err(Hangs(parent.to_owned()));
+        if hanging().count() >= MAX_HANGING_ENTRIES {
+            return Err(HangingDirectory(parent.to_owned()));
         }
         entries.push((step.to_owned(), Instant::now()));
-        Ok(UnderWay { looks: self, step })
+        Ok(CheckInProgress { checks: self, step })
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Entries>> {
@@ -111,22 +111,22 @@ impl Looks {
 
 /// One step of a look.
 #[derive(Debug)]
-struct UnderWay<'a> {
-    looks: &'a Looks,
+struct CheckInProgress<'a> {
+    checks: &'a ChecksInProgress,
     step: &'a Path,
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for CheckInProgress<'_> {
     fn drop(&mut self) {
         let parent = self.step.parent().unwrap_or(self.step);
-        let mut looks = self.looks.lock();
-        let Some(looks) = looks.as_mut() else { return };
-        let Some(entries) = looks.get_mut(parent) else { return };
+        let mut checks = self.checks.lock();
+        let Some(checks) = checks.as_mut() else { return };
+        let Some(entries) = checks.get_mut(parent) else { return };
         if let Some(place) = entries.iter().position(|(entry, _)| entry == self.step) {
             entries.swap_remove(place);
         }
         if entries.is_empty() {
-            looks.remove(parent);
+            checks.remove(parent);
         }
     }
 }
@@ -140,23 +140,29 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(home.path().join("a/b")).unwrap();
         std::fs::write(home.path().join("file"), "").unwrap();
-        let looks = Looks(Mutex::new(None));
-        assert_eq!(look(&home.path().join("a/b"), &looks), Ok(true));
-        assert_eq!(look(&home.path().join("file"), &looks), Ok(false));
-        assert_eq!(look(&home.path().join("a/none/c"), &looks), Ok(false));
-        assert!(looks.lock().as_ref().unwrap().is_empty());
+        let checks = ChecksInProgress(Mutex::new(None));
+        assert_eq!(is_directory(&home.path().join("a/b"), &checks), Ok(true));
+        assert_eq!(is_directory(&home.path().join("file"), &checks), Ok(false));
+        assert_eq!(is_directory(&home.path().join("a/none/c"), &checks), Ok(false));
+        assert!(checks.lock().as_ref().unwrap().is_empty());
 
-        let Some(since) = Instant::now().checked_sub(LIMIT) else { return };
+        let Some(since) = Instant::now().checked_sub(DIRECTORY_TIMEOUT) else { return };
         let hang = |name: &str| {
-            let mut looks = looks.lock();
-            let entries = looks.get_or_insert_default().entry(home.path().to_owned()).or_default();
+            let mut checks = checks.lock();
+            let entries = checks.get_or_insert_default().entry(home.path().to_owned()).or_default();
             entries.push((home.path().join(name), since));
         };
         hang("dead");
-        assert_eq!(look(&home.path().join("dead/x"), &looks), Err(Hangs(home.path().join("dead"))));
-        assert_eq!(look(&home.path().join("a/b"), &looks), Ok(true));
-        (1..HANGING_ENTRIES).for_each(|number| hang(&format!("dead-{number}")));
-        assert_eq!(look(&home.path().join("a/b"), &looks), Err(Hangs(home.path().to_owned())));
-        assert_eq!(look(Path::new("/"), &looks), Ok(true));
+        assert_eq!(
+            is_directory(&home.path().join("dead/x"), &checks),
+            Err(HangingDirectory(home.path().join("dead")))
+        );
+        assert_eq!(is_directory(&home.path().join("a/b"), &checks), Ok(true));
+        (1..MAX_HANGING_ENTRIES).for_each(|number| hang(&format!("dead-{number}")));
+        assert_eq!(
+            is_directory(&home.path().join("a/b"), &checks),
+            Err(HangingDirectory(home.path().to_owned()))
+        );
+        assert_eq!(is_directory(Path::new("/"), &checks), Ok(true));
     }
 }

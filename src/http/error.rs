@@ -16,7 +16,7 @@ use crate::http::response;
 use crate::journal::Gone;
 
 /// How soon it makes sense to ask again, in seconds.
-const RETRY_AFTER: u64 = 1;
+const DEFAULT_RETRY_AFTER_SECONDS: u64 = 1;
 
 /// How every failure looks.
 #[derive(Serialize, JsonSchema)]
@@ -268,7 +268,7 @@ impl ApiError {
     pub(super) fn to_wire(&self) -> Bytes {
         let Parts { status, code, message, details, retry_after, is_last: _ } = &*self.0;
         let (message, details) = (message.clone(), details.clone());
-        response::last_words(*status, *retry_after, &Failure { ok: false, error: code, message, details })
+        response::raw_response(*status, *retry_after, &Failure { ok: false, error: code, message, details })
     }
 
     /// The error as the last answer to an ordinary request: whatever else comes on the connection is not read.
@@ -293,15 +293,16 @@ impl ApiError {
     }
 
     fn retry(mut self) -> Self {
-        self.0.retry_after = Some(RETRY_AFTER);
+        self.0.retry_after = Some(DEFAULT_RETRY_AFTER_SECONDS);
         self
     }
 
     /// Says when it makes sense to ask again, in whole seconds and never "at once"; soon when that is not known.
     fn retry_after(mut self, time: Option<Duration>) -> Self {
-        let seconds =
-            time.map_or(RETRY_AFTER, |time| time.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX));
-        self.0.retry_after = Some(seconds.max(RETRY_AFTER));
+        let seconds = time.map_or(DEFAULT_RETRY_AFTER_SECONDS, |time| {
+            time.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
+        });
+        self.0.retry_after = Some(seconds.max(DEFAULT_RETRY_AFTER_SECONDS));
         self
     }
 }

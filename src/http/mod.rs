@@ -37,17 +37,17 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::daemon::{Daemon, catch_panic};
-use access_log::{Access, Answers};
+use access_log::{Access, ResponseCounts};
 use auth::token::Digest;
-use auth::{Door, Pass};
+use auth::{Admission, RequestGuard};
 use error::ApiError;
-use limits::connections::Crowd;
-use stream::Readers;
+use limits::connections::ConnectionLimiter;
+use stream::Subscribers;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::{
-    framing::chunks::Chunks,
-    framing::head::{Framing, Refused, Scanner},
+    framing::chunks::ChunkedBody,
+    framing::head::{Framing, HeadError, HeadScanner},
     stream::Query,
 };
 pub use auth::peer::{Peer, peer_of};
@@ -58,20 +58,20 @@ pub use server::{Server, base_url};
 
 /// What every handler can reach; cheap to clone.
 #[derive(Clone)]
-pub struct Edge {
-    shared: Arc<Shared>,
+pub struct App {
+    state: AppState,
     router: Router,
 }
 
-struct Shared {
+struct SharedState {
     daemon: Daemon,
-    door: Door,
+    guard: RequestGuard,
     /// Where it really listens, such as `http://127.0.0.1:4319`.
     base_url: String,
     websocket_clients: AtomicUsize,
-    answers: Answers,
-    crowd: Arc<Crowd>,
-    readers: Arc<Readers>,
+    response_counts: ResponseCounts,
+    limiter: Arc<ConnectionLimiter>,
+    subscribers: Arc<Subscribers>,
     sockets: TaskTracker,
     /// Tells the sockets that the daemon stops.
     going_away: CancellationToken,
@@ -82,29 +82,29 @@ struct Shared {
 struct Credential(Option<Digest>);
 
 /// The state of the handlers.
-type Handle = Arc<Shared>;
+type AppState = Arc<SharedState>;
 
-impl Edge {
+impl App {
     /// The edge of `daemon`, which listens at `address` and, with a token file, lets nobody in without the token.
     pub fn new(daemon: Daemon, address: SocketAddr, token: Option<TokenFile>) -> Self {
-        let door = Door::new(address, &daemon.config().service.allowed_origins, token);
-        let crowd = Crowd::new(daemon.config().service.connections);
-        let shared = Arc::new(Shared {
+        let guard = RequestGuard::new(address, &daemon.config().service.allowed_origins, token);
+        let limiter = ConnectionLimiter::new(daemon.config().service.connections);
+        let state = Arc::new(SharedState {
             daemon,
-            door,
+            guard,
             base_url: base_url(address),
             websocket_clients: AtomicUsize::new(0),
-            answers: Answers::default(),
-            crowd,
-            readers: Arc::default(),
+            response_counts: ResponseCounts::default(),
+            limiter,
+            subscribers: Arc::default(),
             sockets: TaskTracker::new(),
             going_away: CancellationToken::new(),
         });
-        let router = router(&shared);
-        Self { shared, router }
+        let router = router(&state);
+        Self { state, router }
     }
 
-    /// Answers one request of `peer`; trailing slashes of its path are ignored.
+    /// ResponseCounts one request of `peer`; trailing slashes of its path are ignored.
     ///
     /// The only way in: nothing is routed and no body is read before the door was passed.
     pub async fn answer(&self, peer: &Peer, mut request: Request) -> Response {
@@ -113,27 +113,27 @@ impl Edge {
         }
         let access = Access::begin(&request);
         let (head, body) = request.into_parts();
-        let door = &self.shared.door;
-        let reader = door.reader(&head.headers);
-        let mut response = match door.check(peer, &head).await {
+        let guard = &self.state.guard;
+        let reader = guard.readable_origin(&head.headers);
+        let mut response = match guard.check(peer, &head).await {
             // What cannot be read is not read.
-            Ok(Pass::In(_)) if body::is_encoded(&head.headers, &body) => {
+            Ok(Admission::Granted(_)) if body::is_encoded(&head.headers, &body) => {
                 ApiError::unsupported_encoding().into_last_response()
             }
-            Ok(Pass::In(credential)) => {
+            Ok(Admission::Granted(credential)) => {
                 let mut request = Request::from_parts(head, body);
                 request.extensions_mut().insert(Arc::clone(&access));
                 request.extensions_mut().insert(Credential(credential));
                 self.route(request).await
             }
-            Ok(Pass::Preflight) => auth::preflight(&head.headers),
+            Ok(Admission::Preflight) => auth::preflight_response(&head.headers),
             Err(error) => error.into_last_response(),
         };
         if let Some(reader) = reader {
-            auth::let_read(reader, response.headers_mut());
+            auth::allow_reading(reader, response.headers_mut());
         }
-        self.shared.answers.count(&response);
-        access.answered(response)
+        self.state.response_counts.count(&response);
+        access.respond(response)
     }
 
     async fn route(&self, request: Request) -> Response {
@@ -146,21 +146,18 @@ impl Edge {
 
     /// Everything as it is now.
     pub fn status(&self) -> StatusView {
-        self.shared.status()
+        self.state.status()
     }
 
     /// Closes every WebSocket with 1001 and waits until they are closed, but for no client longer than
-    /// [`stream::GOODBYE`] and a little.
+    /// [`stream::CLOSE_TIMEOUT`] and a little.
     pub async fn close_websockets(&self) {
-        self.shared.going_away.cancel();
-        self.shared.sockets.close();
+        self.state.going_away.cancel();
+        self.state.sockets.close();
         // Each socket keeps the limit by itself, but for one whose handshake is not through yet.
-        let all = tokio::time::timeout(stream::GOODBYE * 5 / 4, self.shared.sockets.wait());
+        let all = tokio::time::timeout(stream::CLOSE_TIMEOUT * 5 / 4, self.state.sockets.wait());
         if all.await.is_err() {
-            tracing::warn!(
-                left = self.shared.sockets.len(),
-                "WebSockets are left whose clients take nothing"
-            );
+            tracing::warn!(left = self.state.sockets.len(), "WebSockets are left whose clients take nothing");
         }
     }
 }
@@ -173,18 +170,18 @@ pub(crate) fn verdict(
     peer: &Peer,
     request: &axum::http::request::Parts,
 ) -> Option<bool> {
-    let pass = Door::new(address, origins, None).verdict(peer, request).ok()?;
-    Some(pass == Pass::Preflight)
+    let pass = RequestGuard::new(address, origins, None).verdict(peer, request).ok()?;
+    Some(pass == Admission::Preflight)
 }
 
-fn router(shared: &Handle) -> Router {
-    let stream = &shared.daemon.config().service.event_stream_path;
+fn router(state: &AppState) -> Router {
+    let stream = &state.daemon.config().service.event_stream_path;
     let routes = openapi::ROUTES.iter();
     routes
         .fold(Router::new(), |router, route| router.route(route.path(stream), (route.handler)()))
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_route)
-        .with_state(Arc::clone(shared))
+        .with_state(Arc::clone(state))
 }
 
 async fn unknown_route(method: Method, uri: Uri) -> Response {

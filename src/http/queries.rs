@@ -1,6 +1,6 @@
 //! What each query string may carry, once: the parsers read by these values, and the OpenAPI document is made from them.
 
-use crate::http::values::Words;
+use crate::http::values::StringEnum;
 
 /// A parameter of a query string; unknown ones are ignored.
 #[derive(Debug)]
@@ -16,9 +16,9 @@ pub(super) enum Kind {
     Text,
     /// May be given more than once.
     Texts,
-    Word(Words),
+    Enum(StringEnum),
     /// A whole number in this range.
-    Whole {
+    Integer {
         least: u64,
         most: u64,
     },
@@ -32,7 +32,7 @@ pub(super) enum Kind {
     /// `true`, or anything else for no.
     Flag,
     /// Any parameter whose name begins so.
-    Beginning,
+    Prefix,
 }
 
 const fn parameter(name: &'static str, kind: Kind, description: &'static str) -> Parameter {
@@ -43,7 +43,7 @@ impl Parameter {
     /// Reads a number; the error is a sentence.
     pub(super) fn number(&self, value: &str) -> Result<u64, String> {
         let (least, most, of) = match self.kind {
-            Kind::Whole { least, most } => (least, most, ""),
+            Kind::Integer { least, most } => (least, most, ""),
             Kind::Seconds { least, most } => (least, most, " of seconds"),
             _ => (0, u64::MAX, ""),
         };
@@ -52,9 +52,9 @@ impl Parameter {
     }
 
     /// Reads a word; the error is a sentence.
-    pub(super) fn word(&self, value: &str) -> Result<&'static str, String> {
+    pub(super) fn variant(&self, value: &str) -> Result<&'static str, String> {
         match self.kind {
-            Kind::Word(words) => words.find(self.name, value),
+            Kind::Enum(words) => words.find(self.name, value),
             _ => Err(format!("{} is no word.", self.name)),
         }
     }
@@ -67,25 +67,25 @@ impl Parameter {
 }
 
 pub(super) const STATUS: Parameter =
-    parameter("status", Kind::Word(Words::own(&["active", "closed"])), "Only sessions of this status.");
+    parameter("status", Kind::Enum(StringEnum::own(&["active", "closed"])), "Only sessions of this status.");
 pub(super) const PURPOSE: Parameter = parameter(
     "purpose",
-    Kind::Word(Words::own(&["duplex", "worker", "smoke"])),
+    Kind::Enum(StringEnum::own(&["duplex", "worker", "smoke"])),
     "Only sessions of this purpose.",
 );
 pub(super) const ORDER: Parameter = parameter(
     "order",
-    Kind::Word(Words::own(&["newest", "oldest"])),
+    Kind::Enum(StringEnum::own(&["newest", "oldest"])),
     "Which sessions come first; the oldest when nothing is said.",
 );
 pub(super) const AFTER_SESSION: Parameter =
     parameter("after", Kind::Text, "Only sessions that come after this one.");
 pub(super) const SESSION_LIMIT: Parameter =
-    parameter("limit", Kind::Whole { least: 1, most: 10_000 }, "How many sessions at most.");
+    parameter("limit", Kind::Integer { least: 1, most: 10_000 }, "How many sessions at most.");
 /// A label of sessions: the rest of the name is the label's key.
 pub(super) const LABEL: Parameter = parameter(
     "metadata.",
-    Kind::Beginning,
+    Kind::Prefix,
     "With `metadata.KEY=VALUE` only sessions with this label; it may be given more than once.",
 );
 pub(super) const SESSIONS: &[Parameter] = &[STATUS, PURPOSE, ORDER, AFTER_SESSION, SESSION_LIMIT, LABEL];
@@ -110,7 +110,7 @@ pub(super) const AFTER: Parameter = parameter(
 );
 pub(super) const LIMIT: Parameter = parameter(
     "limit",
-    Kind::Whole { least: 1, most: 1000 },
+    Kind::Integer { least: 1, most: 1000 },
     "How many events a page has at most; 100 when nothing is said.",
 );
 pub(super) const ABOUT: Parameter =
@@ -122,7 +122,7 @@ pub(super) const TYPES: Parameter = parameter(
 );
 pub(super) const ON_GAP: Parameter = parameter(
     "onGap",
-    Kind::Word(Words::either(&["close", "resync"])),
+    Kind::Enum(StringEnum::pair(&["close", "resync"])),
     "What a WebSocket does when the cursor leads nowhere: it closes, as when nothing is said, or goes on from now.",
 );
 pub(super) const EVENTS: &[Parameter] = &[AFTER, LIMIT, ABOUT, TYPES, ON_GAP];

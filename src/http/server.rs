@@ -17,27 +17,27 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Edge;
+use super::App;
 use super::error::ApiError;
 use crate::http::auth::peer::{Peer, peer_of};
-use crate::http::framing::framer::Conversation;
-use crate::http::limits::connections::{Crowd, Ticket};
-use crate::http::limits::write_timeout::Patient;
+use crate::http::framing::framer::RequestFramer;
+use crate::http::limits::connections::{ConnectionLimiter, SlotGuard};
+use crate::http::limits::write_timeout::WriteTimeout;
 
 /// How long the accept loop rests after an error, such as too many open files, so that it does not spin.
-const REST: Duration = Duration::from_millis(100);
-/// How long a connection waits for a place when all are taken.
-const MOMENT: Duration = Duration::from_millis(500);
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// How long a connection waits for a slot when all are taken.
+const SLOT_WAIT: Duration = Duration::from_millis(500);
 /// How long somebody who says nothing is left alone when there are too many open files.
-const GRACE: Duration = Duration::from_millis(500);
+const MIN_IDLE_BEFORE_EVICTION: Duration = Duration::from_millis(500);
 /// How long it rests when somebody was sent away, until that one's socket is closed.
-const SHORT_REST: Duration = Duration::from_millis(10);
+const ACCEPT_BACKOFF_AFTER_EVICTION: Duration = Duration::from_millis(10);
 /// How much the HTTP parser of a connection may hold, in bytes; at least a head and what is written at once.
-const PARSER_BUFFER: usize = 64 * 1024;
+const MAX_PARSER_BUFFER_BYTES: usize = 64 * 1024;
 /// How many connections are told at once, after they have asked, that there are too many; those beyond hear it at once.
-const TURNED_AWAY: usize = 32;
+const MAX_DELAYED_REJECTIONS: usize = 32;
 /// How long answers that are under way may take when the daemon stops.
-const LAST_ANSWERS: Duration = Duration::from_millis(500);
+const FINAL_RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The running listener.
 #[derive(Debug)]
@@ -56,10 +56,10 @@ pub fn base_url(address: SocketAddr) -> String {
 }
 
 impl Server {
-    /// Serves `edge` on `listener` until [`Server::stop`].
-    pub fn start(listener: TcpListener, edge: Edge) -> Self {
+    /// Serves `app` on `listener` until [`Server::stop`].
+    pub fn start(listener: TcpListener, app: App) -> Self {
         let server = Self { stop: CancellationToken::new(), connections: TaskTracker::new() };
-        server.connections.spawn(accept(listener, edge, server.stop.clone(), server.connections.clone()));
+        server.connections.spawn(accept(listener, app, server.stop.clone(), server.connections.clone()));
         server
     }
 
@@ -67,13 +67,13 @@ impl Server {
     pub async fn stop(&self) {
         self.stop.cancel();
         self.connections.close();
-        let _ = tokio::time::timeout(LAST_ANSWERS, self.connections.wait()).await;
+        let _ = tokio::time::timeout(FINAL_RESPONSE_TIMEOUT, self.connections.wait()).await;
     }
 }
 
-async fn accept(listener: TcpListener, edge: Edge, stop: CancellationToken, connections: TaskTracker) {
-    let crowd = Arc::clone(&edge.shared.crowd);
-    let turned_away = Arc::new(Semaphore::new(TURNED_AWAY));
+async fn accept(listener: TcpListener, app: App, stop: CancellationToken, connections: TaskTracker) {
+    let limiter = Arc::clone(&app.state.limiter);
+    let rejections = Arc::new(Semaphore::new(MAX_DELAYED_REJECTIONS));
     let mut is_failing = false;
     loop {
         let accepted = tokio::select! {
@@ -84,20 +84,21 @@ async fn accept(listener: TcpListener, edge: Edge, stop: CancellationToken, conn
             tracing::info!("connections can be accepted again");
         }
         match accepted {
-            Ok((stream, theirs)) => match admit(&crowd).await {
-                Some(ticket) => {
-                    let served = serve(stream, theirs, ticket, edge.clone(), stop.clone());
+            Ok((stream, remote)) => match admit(&limiter).await {
+                Some(slot_guard) => {
+                    let served = serve(stream, remote, slot_guard, app.clone(), stop.clone());
                     connections.spawn(served);
                 }
-                None => match Arc::clone(&turned_away).try_acquire_owned() {
+                None => match Arc::clone(&rejections).try_acquire_owned() {
                     Ok(permit) => {
-                        let waiting = wait(stream, theirs, permit, edge.clone(), stop.clone());
+                        let waiting =
+                            serve_when_slot_is_free(stream, remote, permit, app.clone(), stop.clone());
                         connections.spawn(waiting);
                     }
-                    // So many that nobody can wait until each has asked and heard.
+                    // So many that nobody can wait until each has asked and polled.
                     Err(_) => {
-                        crowd.turn_away();
-                        let _ = stream.try_write(&full().to_wire());
+                        limiter.count_rejected();
+                        let _ = stream.try_write(&connection_limit_reached().to_wire());
                     }
                 },
             },
@@ -105,77 +106,84 @@ async fn accept(listener: TcpListener, edge: Edge, stop: CancellationToken, conn
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
                 // Most likely there are too many open files, and one less helps.
-                let has_room = crowd.make_room(GRACE);
+                let evicted = limiter.evict_idle(MIN_IDLE_BEFORE_EVICTION);
                 if !std::mem::replace(&mut is_failing, true) {
                     tracing::error!(%error, "no connection can be accepted; it is tried again all the time");
                 }
-                tokio::time::sleep(if has_room { SHORT_REST } else { REST }).await;
+                tokio::time::sleep(if evicted { ACCEPT_BACKOFF_AFTER_EVICTION } else { ACCEPT_BACKOFF })
+                    .await;
             }
         }
     }
 }
 
-/// A place for one more, after those who came before it were looked at.
-async fn admit(crowd: &Arc<Crowd>) -> Option<Ticket> {
+/// A slot for one more, after those who came before it were looked at.
+async fn admit(limiter: &Arc<ConnectionLimiter>) -> Option<SlotGuard> {
     loop {
-        let ticket = crowd.admit();
-        if ticket.is_some() || !crowd.has_newcomers() {
-            return ticket;
+        let slot_guard = limiter.admit();
+        if slot_guard.is_some() || !limiter.has_unpolled() {
+            return slot_guard;
         }
         tokio::task::yield_now().await;
     }
 }
 
-/// Serves a connection for which there is a place in a moment: one that has its answer keeps its own until it is closed.
-async fn wait(
+/// Serves a connection for which there is a slot in a moment: one that has its answer keeps its own until it is closed.
+async fn serve_when_slot_is_free(
     stream: TcpStream,
-    theirs: SocketAddr,
+    remote: SocketAddr,
     permit: OwnedSemaphorePermit,
-    edge: Edge,
+    app: App,
     stop: CancellationToken,
 ) {
-    let crowd = Arc::clone(&edge.shared.crowd);
-    match tokio::time::timeout(MOMENT, crowd.place()).await {
-        Ok(ticket) => {
+    let limiter = Arc::clone(&app.state.limiter);
+    match tokio::time::timeout(SLOT_WAIT, limiter.wait_for_slot()).await {
+        Ok(slot_guard) => {
             drop(permit);
-            serve(stream, theirs, ticket, edge, stop).await;
+            serve(stream, remote, slot_guard, app, stop).await;
         }
         Err(_) => {
-            crowd.turn_away();
-            turn_away(stream, permit).await;
+            limiter.count_rejected();
+            reject(stream, permit).await;
         }
     }
 }
 
-async fn serve(stream: TcpStream, theirs: SocketAddr, ticket: Ticket, edge: Edge, stop: CancellationToken) {
-    // Answers and events are whole when they are written; waiting to fill a packet would only delay them.
+async fn serve(
+    stream: TcpStream,
+    remote: SocketAddr,
+    slot_guard: SlotGuard,
+    app: App,
+    stop: CancellationToken,
+) {
+    // ResponseCounts and events are whole when they are written; waiting to fill a packet would only delay them.
     let _ = stream.set_nodelay(true);
     let peer = match stream.local_addr() {
-        Ok(ours) if theirs.ip().is_loopback() => peer_of(theirs, ours).await,
+        Ok(local) if remote.ip().is_loopback() => peer_of(remote, local).await,
         _ => Peer::Foreign("it does not come from this machine".to_owned()),
     };
-    if peer != Peer::Ours {
-        tracing::debug!(%theirs, ?peer, "a connection is not known to be ours");
+    if peer != Peer::Trusted {
+        tracing::debug!(%remote, ?peer, "a connection is not known to be local");
     }
-    let stranger = edge.shared.door.stranger(&peer);
-    let patience = edge.shared.daemon.config().limits.client_timeout;
-    let place = Arc::clone(ticket.place());
+    let peer_rejection = app.state.guard.peer_rejection(&peer);
+    let write_timeout = app.state.daemon.config().limits.client_timeout;
+    let slot = Arc::clone(slot_guard.slot());
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let (edge, peer, place) = (edge.clone(), peer.clone(), Arc::clone(&place));
+        let (app, peer, slot) = (app.clone(), peer.clone(), Arc::clone(&slot));
         async move {
-            let response = edge.answer(&peer, request.map(Body::new)).await;
+            let response = app.answer(&peer, request.map(Body::new)).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                place.upgrade();
+                slot.set_upgraded();
             }
-            place.stream(is_event_stream(&response));
+            slot.set_streaming(is_event_stream(&response));
             Ok::<_, Infallible>(response)
         }
     });
-    let stream = Conversation::new(Patient::new(stream, patience), ticket, stranger);
+    let stream = RequestFramer::new(WriteTimeout::new(stream, write_timeout), slot_guard, peer_rejection);
     let connection = http1::Builder::new()
         // The time that a head and a body may take is kept in front of the parser.
         .header_read_timeout(None)
-        .max_buf_size(PARSER_BUFFER)
+        .max_buf_size(MAX_PARSER_BUFFER_BYTES)
         // A client that has said all it wants and closes its side, or leaves, has asked all the same: without this a
         // request that arrives together with the end of the stream is dropped unheard.
         .half_close(true)
@@ -200,23 +208,23 @@ fn is_event_stream(response: &axum::response::Response) -> bool {
 }
 
 /// Says that there are too many connections, whatever the client wants.
-async fn turn_away(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
-    let error = full();
-    let words = error.to_wire();
+async fn reject(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
+    let error = connection_limit_reached();
+    let bytes = error.to_wire();
     tracing::info!(status = error.status(), "a connection is turned away, because all are being served");
-    let speaking = async {
+    let sending = async {
         // A client that is answered before it has asked takes the connection for broken.
-        let mut scrap = [0; 1024];
-        let _ = tokio::time::timeout(LAST_ANSWERS / 2, stream.read(&mut scrap)).await;
-        stream.write_all(&words).await?;
+        let mut discarded = [0; 1024];
+        let _ = tokio::time::timeout(FINAL_RESPONSE_TIMEOUT / 2, stream.read(&mut discarded)).await;
+        stream.write_all(&bytes).await?;
         stream.shutdown().await?;
-        // Closing with unread bytes would reset the connection, and the words would be lost with it.
-        while stream.read(&mut scrap).await? > 0 {}
+        // Closing with unread bytes would reset the connection, and the bytes would be lost with it.
+        while stream.read(&mut discarded).await? > 0 {}
         Ok::<_, io::Error>(())
     };
-    let _ = tokio::time::timeout(LAST_ANSWERS, speaking).await;
+    let _ = tokio::time::timeout(FINAL_RESPONSE_TIMEOUT, sending).await;
 }
 
-fn full() -> ApiError {
+fn connection_limit_reached() -> ApiError {
     ApiError::overloaded("All connections that codexd takes at once are being served; try again soon.")
 }

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Edge, Peer};
+use super::{App, Peer};
 use crate::config::{Config, Settings, settings};
 use crate::daemon::{Daemon, StateDirectories};
 use crate::journal::{Line, Next};
@@ -26,8 +26,8 @@ const HOST: &str = "127.0.0.1:9";
 const SESSION: &str = "session-a";
 
 /// An edge and its daemon.
-struct Room {
-    edge: Edge,
+struct TestApp {
+    app: App,
     daemon: Daemon,
     _folder: TempDir,
 }
@@ -39,7 +39,7 @@ struct Answer {
     json: Value,
 }
 
-impl Room {
+impl TestApp {
     async fn new() -> Self {
         Self::with(Settings::default()).await
     }
@@ -63,8 +63,8 @@ impl Room {
         let is_failure = |line: &Line| line.event_type() == b"child.spawn.failed";
         while !matches!(events.next().await.unwrap(), Next::Lines(lines) if lines.iter().any(is_failure)) {}
         assert!(!daemon.settled().await.ready);
-        let edge = Edge::new(daemon.clone(), HOST.parse().unwrap(), None);
-        Self { edge, daemon, _folder: folder }
+        let app = App::new(daemon.clone(), HOST.parse().unwrap(), None);
+        Self { app, daemon, _folder: folder }
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -81,7 +81,7 @@ impl Room {
 
     async fn answer(&self, mut request: Request<Body>) -> Answer {
         request.headers_mut().insert("host", HOST.parse().unwrap());
-        let (head, body) = self.edge.answer(&Peer::Ours, request).await.into_parts();
+        let (head, body) = self.app.answer(&Peer::Trusted, request).await.into_parts();
         let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
         assert_eq!(head.headers["content-type"], "application/json; charset=utf-8");
         assert_eq!(head.headers["cache-control"], "no-store");

@@ -8,12 +8,12 @@ use super::body::trimmed;
 use crate::codex::protocol::values::{INPUT_TEXT, INPUT_TYPES};
 
 /// The longest time that can be set, in seconds.
-pub(super) const DAY: u64 = 24 * 60 * 60;
+pub(super) const MAX_SECONDS: u64 = 24 * 60 * 60;
 
-/// Words of which one is taken, and how another one is refused.
+/// StringEnum of which one is taken, and how another one is refused.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Words {
-    pub(super) list: &'static [&'static str],
+pub(super) struct StringEnum {
+    pub(super) variants: &'static [&'static str],
     refusal: Refusal,
 }
 
@@ -22,43 +22,46 @@ enum Refusal {
     /// With the word that is wrong.
     Quoting,
     /// With the words that there are.
-    Plain,
+    Listing,
     /// With the two words that there are.
     Either,
     /// With both, as clients know it of sessions.
     Purpose,
 }
 
-impl Words {
-    /// Words of the protocol; the refusal quotes.
-    pub(super) const fn of_protocol(list: &'static [&'static str]) -> Self {
-        Self { list, refusal: Refusal::Quoting }
+impl StringEnum {
+    /// StringEnum of the protocol; the refusal quotes.
+    pub(super) const fn of_codex(list: &'static [&'static str]) -> Self {
+        Self { variants: list, refusal: Refusal::Quoting }
     }
 
-    /// Words of codexd itself.
+    /// StringEnum of codexd itself.
     pub(super) const fn own(list: &'static [&'static str]) -> Self {
-        Self { list, refusal: Refusal::Plain }
+        Self { variants: list, refusal: Refusal::Listing }
     }
 
     /// Two words of codexd itself.
-    pub(super) const fn either(list: &'static [&'static str; 2]) -> Self {
-        Self { list, refusal: Refusal::Either }
+    pub(super) const fn pair(list: &'static [&'static str; 2]) -> Self {
+        Self { variants: list, refusal: Refusal::Either }
     }
 
     /// The purposes of sessions.
     pub(super) const fn purposes(list: &'static [&'static str]) -> Self {
-        Self { list, refusal: Refusal::Purpose }
+        Self { variants: list, refusal: Refusal::Purpose }
     }
 
     /// The word of the list that this is; the error is a sentence.
     pub(super) fn find(self, name: &str, word: &str) -> Result<&'static str, String> {
-        let found = self.list.iter().find(|known| **known == word);
+        let found = self.variants.iter().find(|known| **known == word);
         found.copied().ok_or_else(|| match self.refusal {
-            Refusal::Quoting => unknown(name, word, self.list),
-            Refusal::Plain => format!("{name} must be one of {}.", and(self.list)),
-            Refusal::Either => format!("{name} must be {}.", self.list.join(" or ")),
+            Refusal::Quoting => unknown(name, word, self.variants),
+            Refusal::Listing => format!("{name} must be one of {}.", join_with_and(self.variants)),
+            Refusal::Either => format!("{name} must be {}.", self.variants.join(" or ")),
             Refusal::Purpose => {
-                format!("Unsupported session {name} \"{word}\"; it is one of {}.", and(self.list))
+                format!(
+                    "Unsupported session {name} \"{word}\"; it is one of {}.",
+                    join_with_and(self.variants)
+                )
             }
         })
     }
@@ -82,9 +85,9 @@ pub(super) fn directory(name: &str, text: String) -> Result<Value, String> {
 
 /// Looks at a time in whole seconds, a day at most.
 pub(super) fn seconds(name: &str, value: &Value) -> Result<Value, String> {
-    match whole(value).filter(|seconds| (1..=DAY).contains(seconds)) {
+    match whole(value).filter(|seconds| (1..=MAX_SECONDS).contains(seconds)) {
         Some(seconds) => Ok(seconds.into()),
-        None => Err(format!("{name} must be a whole number of seconds from 1 to {DAY}.")),
+        None => Err(format!("{name} must be a whole number of seconds from 1 to {MAX_SECONDS}.")),
     }
 }
 
@@ -148,7 +151,7 @@ fn one_of(words: &[&str]) -> String {
     format!("one of {}", words.join(", "))
 }
 
-fn and(words: &[&str]) -> String {
+fn join_with_and(words: &[&str]) -> String {
     match words {
         [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
         _ => words.concat(),

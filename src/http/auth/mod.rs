@@ -1,7 +1,7 @@
 //! Who may come in, how long they may take, and how many there may be at once.
 //!
 //! A connection is looked at once (`peer`), each head before it is parsed (`head`, `conversation`), and each request before
-//! it is routed and before its body is read ([`Door::check`]).
+//! it is routed and before its body is read ([`RequestGuard::check`]).
 //! No single check keeps a web page out: a WebSocket has an `Origin` and no `Sec-Fetch-Site`, an image has it the other way
 //! round, and a page whose name was bound to 127.0.0.1 later has both in order and a foreign `Host` (measured with
 //! Chromium).
@@ -21,19 +21,19 @@ use peer::Peer;
 use token::{Digest, TokenFile};
 
 /// The paths that need no token: the probe, and the page, which a browser asks for without any and which holds no data.
-pub(super) const OPEN: [&str; 2] = ["/", "/healthz"];
+pub(super) const TOKEN_FREE_PATHS: [&str; 2] = ["/", "/healthz"];
 /// What a page of another origin may send and read, where it is let in.
-const CROSS_METHODS: &str = "GET, HEAD, POST, PATCH, DELETE";
+const CORS_METHODS: &str = "GET, HEAD, POST, PATCH, DELETE";
 /// The headers that mean something here; those that a page asks for beside them are allowed too, such as the `traceparent`
 /// that a tracing library adds to each request.
-const CROSS_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID";
-const CROSS_EXPOSED: &str = "Retry-After, WWW-Authenticate, codexd-ignored";
+const CORS_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID";
+const CORS_EXPOSED_HEADERS: &str = "Retry-After, WWW-Authenticate, codexd-ignored";
 /// How long a browser may remember that, in seconds.
-const CROSS_AGE: &str = "600";
+const CORS_MAX_AGE_SECONDS: &str = "600";
 
 /// What a request has to have to come in.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct RequestGuard {
     /// The values of `Host` that are ours.
     hosts: Vec<String>,
     /// The origins that are let in beside our own.
@@ -43,7 +43,7 @@ pub(super) struct Door {
 
 /// What a head says about who sends it, before the token file is asked.
 #[derive(Debug)]
-enum Head {
+enum HeadCheck {
     Preflight,
     /// It may come in without a token.
     Open,
@@ -53,14 +53,14 @@ enum Head {
 
 /// How a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pass {
+pub(super) enum Admission {
     /// With the token that has this digest, where one is needed.
-    In(Option<Digest>),
+    Granted(Option<Digest>),
     /// A browser asks whether its page may send the request that it has in mind (Fetch standard, section 4.8).
     Preflight,
 }
 
-impl Door {
+impl RequestGuard {
     /// The door of a daemon that listens at `address`.
     pub(super) fn new(address: SocketAddr, origins: &[String], token: Option<TokenFile>) -> Self {
         let port = address.port();
@@ -73,10 +73,10 @@ impl Door {
     }
 
     /// What somebody is told who has no business here, whatever it says.
-    pub(super) fn stranger(&self, peer: &Peer) -> Option<ApiError> {
+    pub(super) fn peer_rejection(&self, peer: &Peer) -> Option<ApiError> {
         match peer {
             Peer::Foreign(why) => Some(ApiError::forbidden(format!("This connection is refused: {why}."))),
-            Peer::Nobody => Some(ApiError::forbidden(
+            Peer::Unowned => Some(ApiError::forbidden(
                 "This connection is refused: no process holds its other side any more, so nobody knows whose it was.",
             )),
             // Where no system says whose a connection is, the token has to do; one that says so about some only is not
@@ -86,51 +86,51 @@ impl Door {
                     "codexd cannot find out whose connection this is ({why}); start it with --auth-token-file."
                 )))
             }
-            Peer::Ours | Peer::Unknown(_) => None,
+            Peer::Trusted | Peer::Unknown(_) => None,
         }
     }
 
     /// Whether a request may come in, by all that stands in its head.
-    pub(super) async fn check(&self, peer: &Peer, request: &Parts) -> Result<Pass, ApiError> {
+    pub(super) async fn check(&self, peer: &Peer, request: &Parts) -> Result<Admission, ApiError> {
         match (self.check_head(peer, request)?, &self.token) {
-            (Head::Preflight, _) => Ok(Pass::Preflight),
-            (Head::Open, _) => Ok(Pass::In(None)),
-            (Head::Token(Some(digest)), Some(file)) => match file.holds(&digest).await {
-                Ok(true) => Ok(Pass::In(Some(digest))),
+            (HeadCheck::Preflight, _) => Ok(Admission::Preflight),
+            (HeadCheck::Open, _) => Ok(Admission::Granted(None)),
+            (HeadCheck::Token(Some(digest)), Some(file)) => match file.matches(&digest).await {
+                Ok(true) => Ok(Admission::Granted(Some(digest))),
                 Ok(false) => Err(ApiError::unauthorized()),
                 Err(unanswered) => Err(ApiError::disk(format!(
                     "The token file {unanswered}, so no request that needs the token is taken; see to the file system \
                      that it lies on."
                 ))),
             },
-            (Head::Token(_), _) => Err(ApiError::unauthorized()),
+            (HeadCheck::Token(_), _) => Err(ApiError::unauthorized()),
         }
     }
 
-    /// [`Door::check`] without a look at the token file.
-    fn check_head(&self, peer: &Peer, request: &Parts) -> Result<Head, ApiError> {
-        if let Some(refusal) = self.stranger(peer) {
+    /// [`RequestGuard::check`] without a look at the token file.
+    fn check_head(&self, peer: &Peer, request: &Parts) -> Result<HeadCheck, ApiError> {
+        if let Some(refusal) = self.peer_rejection(peer) {
             return Err(refusal);
         }
-        let host = self.host(&request.uri, &request.headers)?;
-        let is_listed = self.origin(host, &request.headers)?;
+        let host = self.check_host(&request.uri, &request.headers)?;
+        let is_listed = self.check_origin(host, &request.headers)?;
         if !is_listed {
-            fetch_site(&request.headers)?;
+            check_fetch_site(&request.headers)?;
         }
         if is_listed && is_preflight(request) {
-            return Ok(Head::Preflight);
+            return Ok(HeadCheck::Preflight);
         }
-        if self.token.is_none() || OPEN.contains(&request.uri.path()) {
-            return Ok(Head::Open);
+        if self.token.is_none() || TOKEN_FREE_PATHS.contains(&request.uri.path()) {
+            return Ok(HeadCheck::Open);
         }
         let is_upgrade = upgrade::is_asked_for(&request.headers);
-        Ok(Head::Token(token::given(&request.headers, is_upgrade)))
+        Ok(HeadCheck::Token(token::presented_token(&request.headers, is_upgrade)))
     }
 
     /// Whether the token that let a request in still does; not when the token file does not answer.
-    pub(super) async fn still_holds(&self, digest: Option<&Digest>) -> bool {
+    pub(super) async fn still_admits(&self, digest: Option<&Digest>) -> bool {
         match (&self.token, digest) {
-            (Some(file), Some(digest)) => file.holds(digest).await.unwrap_or(false),
+            (Some(file), Some(digest)) => file.matches(digest).await.unwrap_or(false),
             (Some(_), None) => false,
             (None, _) => true,
         }
@@ -138,16 +138,16 @@ impl Door {
 
     /// What the head of a request says: whether it comes in without a token, and whether it is a preflight.
     #[cfg(any(test, feature = "fuzzing"))]
-    pub(super) fn verdict(&self, peer: &Peer, request: &Parts) -> Result<Pass, ApiError> {
+    pub(super) fn verdict(&self, peer: &Peer, request: &Parts) -> Result<Admission, ApiError> {
         match self.check_head(peer, request)? {
-            Head::Preflight => Ok(Pass::Preflight),
-            Head::Open => Ok(Pass::In(None)),
-            Head::Token(_) => Err(ApiError::unauthorized()),
+            HeadCheck::Preflight => Ok(Admission::Preflight),
+            HeadCheck::Open => Ok(Admission::Granted(None)),
+            HeadCheck::Token(_) => Err(ApiError::unauthorized()),
         }
     }
 
     /// The value of `Host`, which is ours.
-    fn host<'a>(&self, uri: &Uri, headers: &'a HeaderMap) -> Result<&'a str, ApiError> {
+    fn check_host<'a>(&self, uri: &Uri, headers: &'a HeaderMap) -> Result<&'a str, ApiError> {
         let mut hosts = headers.get_all(header::HOST).into_iter();
         // RFC 9112 section 3.2: none and several are answered with 400.
         let host = match (hosts.next(), hosts.next()) {
@@ -176,7 +176,7 @@ impl Door {
     ///
     /// Its own origin is the one that the request was sent to, and no other spelling of it: who listens at `[::1]` need
     /// not be who listens at `127.0.0.1`.
-    fn origin(&self, host: &str, headers: &HeaderMap) -> Result<bool, ApiError> {
+    fn check_origin(&self, host: &str, headers: &HeaderMap) -> Result<bool, ApiError> {
         let mut origins = headers.get_all(header::ORIGIN).into_iter();
         let Some(origin) = origins.next() else { return Ok(false) };
         if origins.next().is_none() {
@@ -197,7 +197,7 @@ impl Door {
     }
 
     /// The origin of the page that sent this, where the page may read the answer.
-    pub(super) fn reader(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+    pub(super) fn readable_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let mut origins = headers.get_all(header::ORIGIN).into_iter();
         let origin = origins.next().filter(|origin| self.is_listed(origin))?;
         origins.next().is_none().then(|| origin.clone())
@@ -205,7 +205,7 @@ impl Door {
 }
 
 /// A browser says here what its page has to do with us: nothing that is not ours or the user's own may go on.
-fn fetch_site(headers: &HeaderMap) -> Result<(), ApiError> {
+fn check_fetch_site(headers: &HeaderMap) -> Result<(), ApiError> {
     let mut sites = headers.get_all("sec-fetch-site").into_iter();
     match (sites.next().map(HeaderValue::as_bytes), sites.next()) {
         (None | Some(b"none" | b"same-origin"), None) => Ok(()),
@@ -221,16 +221,16 @@ fn is_preflight(request: &Parts) -> bool {
 }
 
 /// The answer to a preflight.
-pub(super) fn preflight(headers: &HeaderMap) -> Response {
+pub(super) fn preflight_response(headers: &HeaderMap) -> Response {
     let mut response = Response::new(axum::body::Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let answer = response.headers_mut();
-    let mut say = |name: HeaderName, value| answer.insert(name, HeaderValue::from_static(value));
-    say(header::ACCESS_CONTROL_ALLOW_METHODS, CROSS_METHODS);
-    say(header::ACCESS_CONTROL_MAX_AGE, CROSS_AGE);
-    say(header::CACHE_CONTROL, "no-store");
+    let mut set = |name: HeaderName, value| answer.insert(name, HeaderValue::from_static(value));
+    set(header::ACCESS_CONTROL_ALLOW_METHODS, CORS_METHODS);
+    set(header::ACCESS_CONTROL_MAX_AGE, CORS_MAX_AGE_SECONDS);
+    set(header::CACHE_CONTROL, "no-store");
     if headers.contains_key("access-control-request-private-network") {
-        say(HeaderName::from_static("access-control-allow-private-network"), "true");
+        set(HeaderName::from_static("access-control-allow-private-network"), "true");
     }
     answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed_headers(headers));
     response
@@ -243,16 +243,16 @@ fn allowed_headers(headers: &HeaderMap) -> HeaderValue {
     // A name that is none is left out.
     let names = names.filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok());
     let known =
-        |name: &HeaderName| CROSS_HEADERS.split(", ").any(|known| name.as_str().eq_ignore_ascii_case(known));
+        |name: &HeaderName| CORS_HEADERS.split(", ").any(|known| name.as_str().eq_ignore_ascii_case(known));
     let more = names.filter(|name| !known(name)).map(|name| format!(", {name}"));
-    let all = std::iter::once(CROSS_HEADERS.to_owned()).chain(more).collect::<String>();
-    HeaderValue::try_from(all).unwrap_or(HeaderValue::from_static(CROSS_HEADERS))
+    let all = std::iter::once(CORS_HEADERS.to_owned()).chain(more).collect::<String>();
+    HeaderValue::try_from(all).unwrap_or(HeaderValue::from_static(CORS_HEADERS))
 }
 
 /// Lets the page of this origin read the answer.
-pub(super) fn let_read(origin: HeaderValue, answer: &mut HeaderMap) {
+pub(super) fn allow_reading(origin: HeaderValue, answer: &mut HeaderMap) {
     answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(CROSS_EXPOSED));
+    answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(CORS_EXPOSED_HEADERS));
     answer.insert(header::VARY, HeaderValue::from_static("Origin"));
 }
 
@@ -262,25 +262,25 @@ mod tests {
 
     use super::*;
 
-    fn door() -> Door {
+    fn guard() -> RequestGuard {
         let origins = ["https://page.example".to_owned()];
-        Door::new(SocketAddr::from(([127, 0, 0, 1], 4319)), &origins, None)
+        RequestGuard::new(SocketAddr::from(([127, 0, 0, 1], 4319)), &origins, None)
     }
 
-    fn verdict(method: &str, target: &str, headers: &[(&'static str, &str)]) -> Result<Pass, u16> {
+    fn verdict(method: &str, target: &str, headers: &[(&'static str, &str)]) -> Result<Admission, u16> {
         let mut request = Request::builder().method(method).uri(target);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        door().verdict(&Peer::Ours, &parts).map_err(|error| error.status())
+        guard().verdict(&Peer::Trusted, &parts).map_err(|error| error.status())
     }
 
     #[test]
     fn a_request_is_for_this_daemon_or_for_nobody() {
         let host = |host| verdict("GET", "/", &[("host", host)]);
         for ours in ["127.0.0.1:4319", "localhost:4319", "LocalHost:4319", "[::1]:4319"] {
-            assert_eq!(host(ours), Ok(Pass::In(None)), "{ours}");
+            assert_eq!(host(ours), Ok(Admission::Granted(None)), "{ours}");
         }
         for foreign in [
             "evil.example",
@@ -296,7 +296,7 @@ mod tests {
         assert_eq!(verdict("GET", "/", &[]), Err(400));
         let ours = ("host", "localhost:4319");
         assert_eq!(verdict("GET", "/", &[ours, ours]), Err(400));
-        assert_eq!(verdict("GET", "http://127.0.0.1:4319/", &[ours]), Ok(Pass::In(None)));
+        assert_eq!(verdict("GET", "http://127.0.0.1:4319/", &[ours]), Ok(Admission::Granted(None)));
         for target in ["http://evil.example/", "https://127.0.0.1:4319/", "http://a@127.0.0.1:4319/"] {
             assert_eq!(verdict("GET", target, &[ours]), Err(403), "{target}");
         }
@@ -307,7 +307,7 @@ mod tests {
         let ours = ("host", "127.0.0.1:4319");
         let origin = |origin| verdict("POST", "/", &[ours, ("origin", origin)]);
         for good in ["http://127.0.0.1:4319", "https://page.example"] {
-            assert_eq!(origin(good), Ok(Pass::In(None)), "{good}");
+            assert_eq!(origin(good), Ok(Admission::Granted(None)), "{good}");
         }
         for bad in [
             "null",
@@ -322,24 +322,27 @@ mod tests {
         let listed = ("origin", "https://page.example");
         assert_eq!(verdict("GET", "/", &[ours, listed, listed]), Err(403));
         let site = |site| verdict("GET", "/", &[ours, ("sec-fetch-site", site)]);
-        assert_eq!((site("none"), site("same-origin")), (Ok(Pass::In(None)), Ok(Pass::In(None))));
+        assert_eq!(
+            (site("none"), site("same-origin")),
+            (Ok(Admission::Granted(None)), Ok(Admission::Granted(None)))
+        );
         for bad in ["cross-site", "same-site", "", "None", "none, none"] {
             assert_eq!(site(bad), Err(403), "{bad}");
         }
         assert_eq!(
             verdict("GET", "/", &[ours, listed, ("sec-fetch-site", "cross-site")]),
-            Ok(Pass::In(None))
+            Ok(Admission::Granted(None))
         );
         let asks = ("access-control-request-method", "POST");
-        assert_eq!(verdict("OPTIONS", "/", &[ours, listed, asks]), Ok(Pass::Preflight));
-        assert_eq!(verdict("OPTIONS", "/", &[ours, asks]), Ok(Pass::In(None)));
+        assert_eq!(verdict("OPTIONS", "/", &[ours, listed, asks]), Ok(Admission::Preflight));
+        assert_eq!(verdict("OPTIONS", "/", &[ours, asks]), Ok(Admission::Granted(None)));
     }
 
     #[test]
     fn a_connection_of_somebody_else_is_refused_whatever_it_says() {
         let (parts, ()) = Request::get("/").header("host", "127.0.0.1:4319").body(()).unwrap().into_parts();
-        let check = |peer| door().verdict(&peer, &parts).map_err(|error| error.status());
-        assert_eq!(check(Peer::Ours), Ok(Pass::In(None)));
+        let check = |peer| guard().verdict(&peer, &parts).map_err(|error| error.status());
+        assert_eq!(check(Peer::Trusted), Ok(Admission::Granted(None)));
         assert_eq!(check(Peer::Foreign("it is not".to_owned())), Err(403));
         let unknown = check(Peer::Unknown("no".to_owned()));
         assert_eq!(unknown.is_err(), cfg!(target_os = "linux"));

@@ -13,18 +13,18 @@ use crate::blocking::{Pool, Unanswered};
 use crate::storage::{Stamp, read_secret};
 
 /// How many characters a token has at least: 128 bits in hexadecimal.
-const SHORTEST: usize = 32;
+const MIN_TOKEN_CHARS: usize = 32;
 /// How many it has at most.
-const LONGEST: usize = 512;
+const MAX_TOKEN_CHARS: usize = 512;
 /// How many random bytes [`new_token`] makes a token of.
-const RANDOM: usize = 32;
+const TOKEN_RANDOM_BYTES: usize = 32;
 /// What is spoken over a WebSocket, as a subprotocol; a browser that offers some must hear one of them back.
 pub(crate) const SUBPROTOCOL: &str = "codexd.v1";
 /// What a browser puts before the token where it can set no header: another subprotocol, which is never heard back.
 const TOKEN_SUBPROTOCOL: &str = "codexd.bearer.";
 
 /// How long the token file may take to answer before a request is refused.
-const LIMIT: Duration = Duration::from_secs(5);
+const FILE_TIMEOUT: Duration = Duration::from_secs(5);
 static POOL: Pool = Pool::new("token", 2, 6);
 
 /// Tokens are compared as digests, so that nothing about the right one can be learned from the time it takes.
@@ -32,16 +32,16 @@ pub(crate) type Digest = [u8; 32];
 
 /// The token file, read again whenever it changed.
 #[derive(Debug)]
-pub struct TokenFile(Arc<Shared>);
+pub struct TokenFile(Arc<Inner>);
 
 #[derive(Debug)]
-struct Shared {
+struct Inner {
     path: PathBuf,
-    read: Mutex<Read>,
+    read: Mutex<LoadedToken>,
 }
 
 #[derive(Debug)]
-struct Read {
+struct LoadedToken {
     /// Of the file as it was read; `None` when it has to be read again.
     stamp: Option<Stamp>,
     /// `None` as long as the file cannot be used.
@@ -54,43 +54,43 @@ impl TokenFile {
     /// Reads the file; one that cannot be used is an error with a sentence about it. Blocks.
     pub fn open(path: &Path) -> io::Result<Self> {
         let (stamp, digest) = load(path)?;
-        let read = Mutex::new(Read { stamp, digest: Some(digest), problem: None });
-        Ok(Self(Arc::new(Shared { path: path.to_owned(), read })))
+        let read = Mutex::new(LoadedToken { stamp, digest: Some(digest), problem: None });
+        Ok(Self(Arc::new(Inner { path: path.to_owned(), read })))
     }
 
-    /// Whether this is the digest of the token that holds now; an error when the file does not answer in time.
-    pub(crate) async fn holds(&self, given: &Digest) -> Result<bool, Unanswered> {
+    /// Whether this is the digest of the token that matches now; an error when the file does not answer in time.
+    pub(crate) async fn matches(&self, given: &Digest) -> Result<bool, Unanswered> {
         let (shared, given) = (Arc::clone(&self.0), *given);
-        POOL.run(LIMIT, move || shared.holds(&given)).await
+        POOL.run(FILE_TIMEOUT, move || shared.matches(&given)).await
     }
 }
 
-impl Shared {
-    /// [`TokenFile::holds`]; blocks.
-    fn holds(&self, given: &Digest) -> bool {
+impl Inner {
+    /// [`TokenFile::matches`]; blocks.
+    fn matches(&self, given: &Digest) -> bool {
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Stamp::of(&self.path).ok();
         if now.is_none() || read.stamp != now {
-            self.read_again(&mut read);
+            self.reload(&mut read);
         }
         read.digest.is_some_and(|digest| digest.ct_eq(given).into())
     }
 
     /// A file that cannot be used lets nobody in: the old token may be the reason why it was taken away.
-    fn read_again(&self, read: &mut Read) {
+    fn reload(&self, read: &mut LoadedToken) {
         match load(&self.path) {
             Ok((stamp, digest)) => {
                 if read.digest != Some(digest) {
                     tracing::info!(path = %self.path.display(), "the token is another one now");
                 }
-                *read = Read { stamp, digest: Some(digest), problem: None };
+                *read = LoadedToken { stamp, digest: Some(digest), problem: None };
             }
             Err(error) => {
                 let problem = error.to_string();
                 if read.problem.as_ref() != Some(&problem) {
                     tracing::error!(%error, "the token file cannot be used, and every request is refused");
                 }
-                *read = Read { stamp: None, digest: None, problem: Some(problem) };
+                *read = LoadedToken { stamp: None, digest: None, problem: Some(problem) };
             }
         }
     }
@@ -103,7 +103,7 @@ pub fn read_token(path: &Path) -> io::Result<String> {
 
 /// A new token: 256 random bits in hexadecimal.
 pub fn new_token() -> io::Result<String> {
-    let mut random = [0; RANDOM];
+    let mut random = [0; TOKEN_RANDOM_BYTES];
     getrandom::fill(&mut random).map_err(io::Error::other)?;
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
@@ -131,13 +131,13 @@ fn parse(path: &Path) -> io::Result<(String, Stamp)> {
     let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+".contains(byte);
     if !token.iter().all(is_allowed) {
         return Err(wrong(
-            "holds something else than a token of letters, digits and the characters - . _ ~ +",
+            "matches something else than a token of letters, digits and the characters - . _ ~ +",
         ));
     }
-    if token.len() < SHORTEST || token.len() > LONGEST {
-        return Err(wrong(&format!("holds no token of {SHORTEST} to {LONGEST} characters")));
+    if token.len() < MIN_TOKEN_CHARS || token.len() > MAX_TOKEN_CHARS {
+        return Err(wrong(&format!("matches no token of {MIN_TOKEN_CHARS} to {MAX_TOKEN_CHARS} characters")));
     }
-    let token = String::from_utf8(token.to_vec()).map_err(|_| wrong("holds no text"))?;
+    let token = String::from_utf8(token.to_vec()).map_err(|_| wrong("matches no text"))?;
     Ok((token, stamp))
 }
 
@@ -147,7 +147,7 @@ fn digest(token: &[u8]) -> Digest {
 
 /// The digest of the token that a request brings, from its one `Authorization: Bearer` or, where it asks for a
 /// WebSocket and has no `Authorization`, from a subprotocol beside [`SUBPROTOCOL`].
-pub(crate) fn given(headers: &HeaderMap, is_upgrade: bool) -> Option<Digest> {
+pub(crate) fn presented_token(headers: &HeaderMap, is_upgrade: bool) -> Option<Digest> {
     let mut authorizations = headers.get_all(header::AUTHORIZATION).into_iter();
     if let Some(authorization) = authorizations.next() {
         let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
@@ -194,26 +194,26 @@ mod tests {
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         };
-        let holds = |file: &TokenFile, token: &str| file.0.holds(&digest(token.as_bytes()));
+        let matches = |file: &TokenFile, token: &str| file.0.matches(&digest(token.as_bytes()));
         write(&format!("\n {ONE}\n"));
         let file = TokenFile::open(&path).unwrap();
-        assert!(holds(&file, ONE) && !holds(&file, TWO) && !holds(&file, ""));
+        assert!(matches(&file, ONE) && !matches(&file, TWO) && !matches(&file, ""));
         // In the same moment and with the same length.
         write(&format!("\n {TWO}\n"));
-        assert!(holds(&file, TWO) && !holds(&file, ONE));
-        for bad in ["", "too-short", &format!("{ONE} {ONE}"), &"a".repeat(LONGEST + 1)] {
+        assert!(matches(&file, TWO) && !matches(&file, ONE));
+        for bad in ["", "too-short", &format!("{ONE} {ONE}"), &"a".repeat(MAX_TOKEN_CHARS + 1)] {
             write(bad);
-            assert!(!holds(&file, TWO) && !holds(&file, bad), "{bad}");
+            assert!(!matches(&file, TWO) && !matches(&file, bad), "{bad}");
             assert!(TokenFile::open(&path).is_err(), "{bad}");
         }
         write(TWO);
-        assert!(holds(&file, TWO));
+        assert!(matches(&file, TWO));
         fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
-        assert!(!holds(&file, TWO));
+        assert!(!matches(&file, TWO));
         fs::remove_file(&path).unwrap();
-        assert!(!holds(&file, TWO));
+        assert!(!matches(&file, TWO));
         write(ONE);
-        assert!(holds(&file, ONE));
+        assert!(matches(&file, ONE));
         assert_eq!(read_token(&path).unwrap(), ONE);
     }
 
@@ -222,7 +222,7 @@ mod tests {
         let right = Some(digest(ONE.as_bytes()));
         let bearer = format!("Bearer {ONE}");
         let offer = format!("codexd.v1, codexd.bearer.{ONE}");
-        let authorization = |value: &str| given(&headers(&[("authorization", value)]), false);
+        let authorization = |value: &str| presented_token(&headers(&[("authorization", value)]), false);
         assert_eq!(authorization(&bearer), right);
         assert_eq!(authorization(&format!("bEARER  {ONE}")), right);
         for wrong in
@@ -230,15 +230,22 @@ mod tests {
         {
             assert_ne!(authorization(&wrong), right, "{wrong}");
         }
-        assert_eq!(given(&headers(&[("authorization", &bearer), ("authorization", &bearer)]), false), None);
-        let protocol =
-            |value: &str, is_upgrade| given(&headers(&[("sec-websocket-protocol", value)]), is_upgrade);
+        assert_eq!(
+            presented_token(&headers(&[("authorization", &bearer), ("authorization", &bearer)]), false),
+            None
+        );
+        let protocol = |value: &str, is_upgrade| {
+            presented_token(&headers(&[("sec-websocket-protocol", value)]), is_upgrade)
+        };
         assert_eq!(protocol(&offer, true), right);
         assert_eq!(protocol(&offer, false), None);
         assert_eq!(protocol(&format!("codexd.bearer.{ONE}"), true), None);
         assert_eq!(protocol(&format!("{offer}, codexd.bearer.{ONE}"), true), None);
         assert_eq!(
-            given(&headers(&[("authorization", "Basic a"), ("sec-websocket-protocol", &offer)]), true),
+            presented_token(
+                &headers(&[("authorization", "Basic a"), ("sec-websocket-protocol", &offer)]),
+                true
+            ),
             None
         );
     }

@@ -1,22 +1,22 @@
 //! Where a body in chunks ends (RFC 9112 section 7.1).
 
 /// The longest line of a chunk's size and all trailers together, in bytes.
-const LINES: usize = 4 * 1024;
+const MAX_LINE_BYTES: usize = 4 * 1024;
 
 /// Follows a body in chunks to its end, without keeping any of it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Chunks {
-    at: At,
+pub(crate) struct ChunkedBody {
+    state: State,
     /// Bytes of the line, or of all trailers, so far.
     line: usize,
 }
 
 /// It is not chunks, or can be read in two ways.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct NoChunk;
+pub(crate) struct InvalidChunk;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
+enum State {
     /// In the digits of a size, of which there were so many.
     Size {
         size: u64,
@@ -36,7 +36,7 @@ enum At {
     },
     DataReturn,
     DataFeed,
-    /// At the beginning of a trailer, or of the last line.
+    /// State the beginning of a trailer, or of the last line.
     TrailerStart,
     Trailer,
     TrailerFeed,
@@ -44,24 +44,24 @@ enum At {
     End,
 }
 
-impl Chunks {
+impl ChunkedBody {
     pub(crate) fn new() -> Self {
-        Self { at: At::Size { size: 0, digits: 0 }, line: 0 }
+        Self { state: State::Size { size: 0, digits: 0 }, line: 0 }
     }
 
     pub(crate) fn is_over(&self) -> bool {
-        self.at == At::End
+        self.state == State::End
     }
 
     /// How many of these bytes belong to the body; all of them unless it ends among them.
-    pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, NoChunk> {
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, InvalidChunk> {
         let mut taken = 0;
         while taken < bytes.len() && !self.is_over() {
-            if let At::Data { left } = self.at {
+            if let State::Data { left } = self.state {
                 let rest = (bytes.len() - taken) as u64;
                 let step = rest.min(left);
-                self.at = if step == left { At::DataReturn } else { At::Data { left: left - step } };
-                taken += usize::try_from(step).map_err(|_| NoChunk)?;
+                self.state = if step == left { State::DataReturn } else { State::Data { left: left - step } };
+                taken += usize::try_from(step).map_err(|_| InvalidChunk)?;
                 continue;
             }
             self.step(bytes[taken])?;
@@ -70,35 +70,37 @@ impl Chunks {
         Ok(taken)
     }
 
-    fn step(&mut self, byte: u8) -> Result<(), NoChunk> {
+    fn step(&mut self, byte: u8) -> Result<(), InvalidChunk> {
         self.line += 1;
-        if self.line > LINES {
-            return Err(NoChunk);
+        if self.line > MAX_LINE_BYTES {
+            return Err(InvalidChunk);
         }
-        self.at = match (self.at, byte) {
-            (At::Size { size, digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') if digits < 15 => {
-                let digit = char::from(byte).to_digit(16).ok_or(NoChunk)?;
-                At::Size { size: size * 16 + u64::from(digit), digits: digits + 1 }
+        self.state = match (self.state, byte) {
+            (State::Size { size, digits }, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') if digits < 15 => {
+                let digit = char::from(byte).to_digit(16).ok_or(InvalidChunk)?;
+                State::Size { size: size * 16 + u64::from(digit), digits: digits + 1 }
             }
-            (At::Size { size, digits: 1.. } | At::Extension { size }, b'\r') => At::SizeFeed { size },
-            (At::Size { size, digits: 1.. }, b';') => At::Extension { size },
-            (At::Extension { size }, byte) if is_text(byte) => At::Extension { size },
-            (At::SizeFeed { size }, b'\n') => {
+            (State::Size { size, digits: 1.. } | State::Extension { size }, b'\r') => {
+                State::SizeFeed { size }
+            }
+            (State::Size { size, digits: 1.. }, b';') => State::Extension { size },
+            (State::Extension { size }, byte) if is_text(byte) => State::Extension { size },
+            (State::SizeFeed { size }, b'\n') => {
                 self.line = 0;
-                if size == 0 { At::TrailerStart } else { At::Data { left: size } }
+                if size == 0 { State::TrailerStart } else { State::Data { left: size } }
             }
-            (At::DataReturn, b'\r') => At::DataFeed,
-            (At::DataFeed, b'\n') => {
+            (State::DataReturn, b'\r') => State::DataFeed,
+            (State::DataFeed, b'\n') => {
                 self.line = 0;
-                At::Size { size: 0, digits: 0 }
+                State::Size { size: 0, digits: 0 }
             }
-            (At::TrailerStart, b'\r') => At::EndFeed,
-            (At::TrailerStart, byte) if is_text(byte) && byte != b' ' && byte != b'\t' => At::Trailer,
-            (At::Trailer, b'\r') => At::TrailerFeed,
-            (At::Trailer, byte) if is_text(byte) => At::Trailer,
-            (At::TrailerFeed, b'\n') => At::TrailerStart,
-            (At::EndFeed, b'\n') => At::End,
-            _ => return Err(NoChunk),
+            (State::TrailerStart, b'\r') => State::EndFeed,
+            (State::TrailerStart, byte) if is_text(byte) && byte != b' ' && byte != b'\t' => State::Trailer,
+            (State::Trailer, b'\r') => State::TrailerFeed,
+            (State::Trailer, byte) if is_text(byte) => State::Trailer,
+            (State::TrailerFeed, b'\n') => State::TrailerStart,
+            (State::EndFeed, b'\n') => State::End,
+            _ => return Err(InvalidChunk),
         };
         Ok(())
     }
@@ -120,10 +122,10 @@ mod tests {
             "5;name=value\r\nhello\r\n00A\r\n0123456789\r\n0\r\nTrailer: a\r\nOther: b\r\n\r\n",
         ] {
             let more = format!("{text}GET / HTTP/1.1");
-            let mut whole = Chunks::new();
+            let mut whole = ChunkedBody::new();
             assert_eq!(whole.take(more.as_bytes()), Ok(text.len()));
             assert!(whole.is_over());
-            let mut slow = Chunks::new();
+            let mut slow = ChunkedBody::new();
             for byte in text.bytes() {
                 assert!(!slow.is_over());
                 assert_eq!(slow.take(&[byte]), Ok(1), "{text:?}");
@@ -149,9 +151,9 @@ mod tests {
             "0\r\nA: b\n\r\n",
             "5;a\0b\r\n",
         ] {
-            assert_eq!(Chunks::new().take(text.as_bytes()), Err(NoChunk), "{text:?}");
+            assert_eq!(ChunkedBody::new().take(text.as_bytes()), Err(InvalidChunk), "{text:?}");
         }
-        let endless = format!("5;{}", "a".repeat(LINES));
-        assert_eq!(Chunks::new().take(endless.as_bytes()), Err(NoChunk));
+        let endless = format!("5;{}", "a".repeat(MAX_LINE_BYTES));
+        assert_eq!(ChunkedBody::new().take(endless.as_bytes()), Err(InvalidChunk));
     }
 }

@@ -12,13 +12,13 @@ use tokio::time::Sleep;
 ///
 /// After such a failure the next write waits anew, so that a last word may still be tried.
 #[derive(Debug)]
-pub(in crate::http) struct Patient<S> {
+pub(in crate::http) struct WriteTimeout<S> {
     inner: S,
     limit: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Patient<S> {
+impl<S> WriteTimeout<S> {
     pub(in crate::http) fn new(inner: S, limit: Duration) -> Self {
         Self { inner, limit, waiting: None }
     }
@@ -36,7 +36,7 @@ impl<S> Patient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeout<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -46,7 +46,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -91,7 +91,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_takes_nothing_fails_the_write_and_one_that_takes_a_little_does_not() {
         let (ours, mut theirs) = tokio::io::duplex(8);
-        let mut ours = Patient::new(ours, LIMIT);
+        let mut ours = WriteTimeout::new(ours, LIMIT);
         assert_eq!(ours.write_all(&[1; 16]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         let reading = tokio::spawn(async move {
             let mut one = [0];

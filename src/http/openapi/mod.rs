@@ -16,7 +16,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::Handle;
+use super::AppState;
 use super::error::{self, Cause, Failure};
 use crate::http::response;
 pub(super) use routes::{ROUTES, Route};
@@ -37,9 +37,9 @@ const TOKEN: &str = "Needed by every route but / and /healthz when the daemon wa
     The handshake of a WebSocket may bring it as one of its subprotocols instead: `codexd.v1, codexd.bearer.TOKEN`.";
 
 /// The document.
-pub(super) async fn openapi(State(edge): State<Handle>) -> Response {
-    let path = &edge.daemon.config().service.event_stream_path;
-    response::json(StatusCode::OK, &openapi_document(path, &edge.base_url))
+pub(super) async fn openapi(State(state): State<AppState>) -> Response {
+    let path = &state.daemon.config().service.event_stream_path;
+    response::json(StatusCode::OK, &openapi_document(path, &state.base_url))
 }
 
 /// The OpenAPI document of a daemon that listens at `base_url` and has its event stream at `event_stream_path`.
@@ -56,8 +56,8 @@ pub fn openapi_document(event_stream_path: &str, base_url: &str) -> Value {
     for route in ROUTES {
         let methods = paths.entry(route.path(event_stream_path)).or_insert_with(|| json!({}));
         methods[route.http_method().to_lowercase()] = operation(route, &mut generator);
-        if let Some(form) = route.body {
-            bodies.insert(form.name.to_owned(), schemas::form(form));
+        if let Some(schema) = route.body {
+            bodies.insert(schema.name.to_owned(), schemas::form(schema));
         }
     }
     generator.subschema_for::<Failure>();
@@ -109,10 +109,10 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     if !parameters.is_empty() {
         operation["parameters"] = parameters.into();
     }
-    if let Some(form) = route.body {
+    if let Some(schema) = route.body {
         operation["requestBody"] = json!({
-            "required": form.is_needed(),
-            "content": { "application/json": { "schema": reference(form.name) } },
+            "required": schema.is_needed(),
+            "content": { "application/json": { "schema": reference(schema.name) } },
         });
     }
     operation

@@ -4,12 +4,12 @@ use axum::routing::{MethodRouter, delete, get, post};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use crate::daemon::SessionView;
-use crate::http::bodies::{self, Form};
+use crate::http::bodies::{self, BodySchema};
 use crate::http::error::{self, Cause};
 use crate::http::queries::{self, Parameter};
 use crate::http::response::Envelope;
 use crate::http::routes::{describe, health, metrics, requests, sessions, turns};
-use crate::http::{Handle, StatusView, auth, stream, web};
+use crate::http::{AppState, StatusView, auth, stream, web};
 
 /// What can be asked for: a method of a path.
 pub(in crate::http) struct Route {
@@ -20,13 +20,13 @@ pub(in crate::http) struct Route {
     pub(in crate::http) description: &'static str,
     /// Whether it is one of the eight that clients know; the others are extensions.
     pub(in crate::http) is_formal: bool,
-    pub(in crate::http) handler: fn() -> MethodRouter<Handle>,
+    pub(in crate::http) handler: fn() -> MethodRouter<AppState>,
     /// Its name in the OpenAPI document.
     pub(super) name: &'static str,
     /// More that there is to say in the OpenAPI document.
     pub(super) remarks: &'static str,
     pub(super) query: &'static [Parameter],
-    pub(super) body: Option<&'static Form>,
+    pub(super) body: Option<&'static BodySchema>,
     /// Whether the header `Idempotency-Key` is heeded.
     pub(super) is_repeatable: bool,
     pub(super) status: u16,
@@ -50,7 +50,7 @@ impl Route {
 
     /// Whether it needs no token, whatever is set.
     pub(super) fn is_open(&self) -> bool {
-        auth::OPEN.contains(&self.path)
+        auth::TOKEN_FREE_PATHS.contains(&self.path)
     }
 
     /// The method of HTTP.
@@ -96,7 +96,7 @@ const fn formal(
     method: &'static str,
     path: &'static str,
     name: &'static str,
-    handler: fn() -> MethodRouter<Handle>,
+    handler: fn() -> MethodRouter<AppState>,
     answer: fn(&mut SchemaGenerator) -> Schema,
     description: &'static str,
 ) -> Route {
@@ -122,7 +122,7 @@ const fn extension(
     method: &'static str,
     path: &'static str,
     name: &'static str,
-    handler: fn() -> MethodRouter<Handle>,
+    handler: fn() -> MethodRouter<AppState>,
     answer: fn(&mut SchemaGenerator) -> Schema,
     description: &'static str,
 ) -> Route {
@@ -255,7 +255,7 @@ pub(in crate::http) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        media_type: web::KIND,
+        media_type: web::CONTENT_TYPE,
         remarks: "It holds no data and uses the other routes, so that it asks for the token itself where one is needed.",
         ..extension(
             "GET",

@@ -3,11 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use crate::codex::protocol::values::{APPROVAL_POLICIES, INPUT_TYPES};
-use crate::http::bodies::{Field, Form, Kind, Rule};
+use crate::http::bodies::{BodySchema, Field, Kind, Rule};
 use crate::http::queries::{self, Parameter};
 use crate::http::values;
 
-impl Form {
+impl BodySchema {
     /// Whether a request without a body is wrong.
     pub(super) fn is_needed(&self) -> bool {
         let rule = match self.rule {
@@ -19,17 +19,17 @@ impl Form {
 }
 
 /// The body of a request.
-pub(super) fn form(form: &Form) -> Value {
+pub(super) fn form(body: &BodySchema) -> Value {
     let fields: Map<_, _> =
-        form.fields.iter().map(|field| (field.name.to_owned(), property(field))).collect();
+        body.fields.iter().map(|field| (field.name.to_owned(), property(field))).collect();
     let mut schema = json!({ "type": "object", "properties": fields });
     let required: Vec<_> =
-        form.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
+        body.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
     if !required.is_empty() {
         schema["required"] = required.into();
     }
     let one = |name: &&str| json!({ "required": [name] });
-    match &form.rule {
+    match &body.rule {
         Rule::None => {}
         Rule::FirstOf { names, .. } => schema["anyOf"] = names.iter().map(one).collect(),
         Rule::NotBoth { names, .. } => schema["not"] = json!({ "required": names }),
@@ -52,7 +52,7 @@ fn filled_text() -> Value {
 fn kind(kind: Kind) -> Value {
     match kind {
         Kind::Text => json!({ "type": ["string", "null"] }),
-        Kind::Word(words) => or_null(words.list),
+        Kind::Enum(words) => or_null(words.variants),
         Kind::ApprovalPolicy => {
             json!({ "type": ["string", "object", "null"], "examples": APPROVAL_POLICIES })
         }
@@ -61,7 +61,7 @@ fn kind(kind: Kind) -> Value {
         Kind::Any => json!({}),
         Kind::Flag => json!({ "type": ["boolean", "null"] }),
         Kind::FlagOr(word) => json!({ "enum": [true, false, word, null] }),
-        Kind::Seconds => json!({ "type": ["integer", "null"], "minimum": 1, "maximum": values::DAY }),
+        Kind::Seconds => json!({ "type": ["integer", "null"], "minimum": 1, "maximum": values::MAX_SECONDS }),
         Kind::Labels => json!({
             "type": ["object", "null"],
             "propertyNames": { "pattern": "\\S" },
@@ -99,13 +99,13 @@ pub(super) fn parameter(parameter: &Parameter) -> Option<Value> {
     let schema = match parameter.kind {
         queries::Kind::Text => json!({ "type": "string" }),
         queries::Kind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
-        queries::Kind::Word(words) => json!({ "enum": words.list }),
-        queries::Kind::Whole { least, most } | queries::Kind::Seconds { least, most } => {
+        queries::Kind::Enum(words) => json!({ "enum": words.variants }),
+        queries::Kind::Integer { least, most } | queries::Kind::Seconds { least, most } => {
             json!({ "type": "integer", "minimum": least, "maximum": most })
         }
         queries::Kind::Cursor => json!({ "type": "string", "pattern": "^([0-9A-Za-z]+-)?[0-9]+$" }),
         queries::Kind::Flag => json!({ "type": "boolean" }),
-        queries::Kind::Beginning => return None,
+        queries::Kind::Prefix => return None,
     };
     Some(json!({
         "name": parameter.name,
@@ -122,6 +122,6 @@ pub(super) fn idempotency_key() -> Value {
         "in": "header",
         "description": "Makes the request one that may be repeated: for a day the same word with the same request \
                         gives the first answer again.",
-        "schema": { "type": "string", "minLength": 1, "maxLength": crate::http::body::KEY, "pattern": "^[!-~]+$" },
+        "schema": { "type": "string", "minLength": 1, "maxLength": crate::http::body::MAX_KEY_CHARS, "pattern": "^[!-~]+$" },
     })
 }

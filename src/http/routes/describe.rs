@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::http::openapi::ROUTES;
-use crate::http::{Handle, response};
+use crate::http::{AppState, response};
 
 /// The surface, in the shape that clients know; the words for the retired batch modes stay out of it.
 #[derive(Serialize, JsonSchema)]
@@ -107,8 +107,8 @@ fn extensions(event_stream_path: &str) -> Vec<RouteView> {
 }
 
 /// The surface in words.
-pub(in crate::http) async fn describe(State(edge): State<Handle>) -> Response {
-    let config = edge.daemon.config();
+pub(in crate::http) async fn describe(State(state): State<AppState>) -> Response {
+    let config = state.daemon.config();
     let event_stream_path = &config.service.event_stream_path;
     let document = Description {
         ok: true,
@@ -124,11 +124,11 @@ pub(in crate::http) async fn describe(State(edge): State<Handle>) -> Response {
             transport: "codex app-server",
             conductor_role: "proxy",
         },
-        base_url: edge.base_url.clone(),
+        base_url: state.base_url.clone(),
         event_stream: EventStream {
             path: event_stream_path.clone(),
             transport: "websocket",
-            url: edge.event_stream_url(),
+            url: state.event_stream_url(),
         },
         openapi: "/openapi.json",
         routes: routes(true, event_stream_path),

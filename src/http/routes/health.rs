@@ -6,7 +6,7 @@ use axum::response::Response;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::http::{Handle, ServiceView, response};
+use crate::http::{AppState, ServiceView, response};
 
 /// How the daemon is.
 #[derive(Serialize, JsonSchema)]
@@ -19,11 +19,11 @@ pub(in crate::http) struct Health {
 }
 
 /// 200 as long as the daemon lives; whether turns can be taken stands in `service`.
-pub(in crate::http) async fn healthz(State(edge): State<Handle>) -> Response {
-    response::json(StatusCode::OK, &Health { ok: true, service: edge.service(), status: "ok" })
+pub(in crate::http) async fn healthz(State(state): State<AppState>) -> Response {
+    response::json(StatusCode::OK, &Health { ok: true, service: state.service(), status: "ok" })
 }
 
 /// Everything at one moment.
-pub(in crate::http) async fn status(State(edge): State<Handle>) -> Response {
-    response::data(StatusCode::OK, edge.status())
+pub(in crate::http) async fn status(State(state): State<AppState>) -> Response {
+    response::data(StatusCode::OK, state.status())
 }

@@ -15,13 +15,13 @@ use prometheus_client::registry::Registry;
 
 use crate::daemon::{CodexState, Metrics};
 use crate::http::error::ApiError;
-use crate::http::stream::Form;
-use crate::http::{Handle, Shared, response};
+use crate::http::stream::Transport;
+use crate::http::{AppState, SharedState, response};
 use crate::state::ChildPhase;
 
 /// The classic format, which every version of Prometheus reads
 /// (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
-const KIND: &str = "text/plain; version=0.0.4; charset=utf-8";
+const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The words for where the app-server is.
 const PHASES: [(&str, ChildPhase); 6] = [
@@ -34,9 +34,9 @@ const PHASES: [(&str, ChildPhase); 6] = [
 ];
 
 /// All numbers, as they are now.
-pub(in crate::http) async fn metrics(State(edge): State<Handle>) -> Result<Response, ApiError> {
-    let text = Scrape::of(&edge).await.text().map_err(|_| ApiError::internal())?;
-    Ok(response::text(KIND, text))
+pub(in crate::http) async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
+    let text = Scrape::of(&state).await.text().map_err(|_| ApiError::internal())?;
+    Ok(response::text(CONTENT_TYPE, text))
 }
 
 /// What is shown at once.
@@ -48,25 +48,25 @@ struct Scrape {
     answers: Vec<(&'static str, u64)>,
     connections: u64,
     connection_limit: u64,
-    turned_away: u64,
+    rejected: u64,
     /// By the form of the event stream.
-    readers: [(&'static str, u64); 2],
+    subscribers: [(&'static str, u64); 2],
     behind: u64,
 }
 
 impl Scrape {
-    async fn of(edge: &Shared) -> Self {
-        let daemon = edge.daemon.metrics().await;
-        let readers = [("websocket", Form::WebSocket), ("sse", Form::ServerSent)];
+    async fn of(state: &SharedState) -> Self {
+        let daemon = state.daemon.metrics().await;
+        let readers = [("websocket", Transport::WebSocket), ("sse", Transport::ServerSentEvents)];
         Self {
-            version: edge.daemon.config().version,
-            commit: edge.daemon.config().commit,
-            answers: edge.answers.by_class(),
-            connections: edge.crowd.len() as u64,
-            connection_limit: edge.crowd.limit() as u64,
-            turned_away: edge.crowd.turned_away(),
-            readers: readers.map(|(name, form)| (name, edge.readers.count(form))),
-            behind: edge.readers.behind(daemon.latest_event),
+            version: state.daemon.config().version,
+            commit: state.daemon.config().commit,
+            answers: state.response_counts.by_class(),
+            connections: state.limiter.len() as u64,
+            connection_limit: state.limiter.limit() as u64,
+            rejected: state.limiter.rejected(),
+            subscribers: readers.map(|(name, form)| (name, state.subscribers.count(form))),
+            behind: state.subscribers.max_lag(daemon.latest_event),
             daemon,
         }
     }
@@ -158,7 +158,7 @@ impl Scrape {
             "1 when the event log cannot be written.",
             u64::from(daemon.is_storage_failing),
         )?;
-        page.gauges("codexd_event_stream_clients", "Clients that follow events.", "form", &self.readers)?;
+        page.gauges("codexd_event_stream_clients", "Clients that follow events.", "form", &self.subscribers)?;
         page.gauge(
             "codexd_event_stream_behind_events",
             "How many events the slowest of them has not been sent.",
@@ -173,7 +173,7 @@ impl Scrape {
         page.counter(
             "codexd_connections_turned_away_total",
             "Connections for which there was no place.",
-            self.turned_away,
+            self.rejected,
         )
     }
 }
@@ -279,8 +279,8 @@ mod tests {
             answers: vec![("2xx", 8), ("4xx", 0)],
             connections: 4,
             connection_limit: 256,
-            turned_away: 0,
-            readers: [("websocket", 1), ("sse", 0)],
+            rejected: 0,
+            subscribers: [("websocket", 1), ("sse", 0)],
             behind: 9,
         }
     }

@@ -16,7 +16,7 @@ use crate::http::bodies::ANSWER_REQUEST;
 use crate::http::body::Fields;
 use crate::http::error::ApiError;
 use crate::http::queries::REQUESTS_OF;
-use crate::http::{Handle, response};
+use crate::http::{AppState, response};
 use crate::state::ServerRequest;
 
 /// One request.
@@ -36,35 +36,35 @@ pub(in crate::http) struct Requests {
 }
 
 /// The requests: those that wait first.
-pub(in crate::http) async fn list(State(edge): State<Handle>, uri: Uri) -> Result<Response, ApiError> {
+pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, ApiError> {
     let session_id = REQUESTS_OF.of(uri.query());
     let session_id = session_id.as_deref().map(str::trim).filter(|session_id| !session_id.is_empty());
     if let Some(session_id) = session_id {
-        edge.daemon.session(session_id)?;
+        state.daemon.session(session_id)?;
     }
-    Ok(response::data(StatusCode::OK, Requests { requests: edge.daemon.requests(session_id) }))
+    Ok(response::data(StatusCode::OK, Requests { requests: state.daemon.requests(session_id) }))
 }
 
 /// One request.
 pub(in crate::http) async fn read(
-    State(edge): State<Handle>,
+    State(state): State<AppState>,
     request_id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    let request = edge.daemon.request(&name(request_id)?)?;
+    let request = state.daemon.request(&name(request_id)?)?;
     Ok(response::data(StatusCode::OK, One { request, ignored: None }))
 }
 
-/// Answers one request.
+/// ResponseCounts one request.
 pub(in crate::http) async fn respond(
-    State(edge): State<Handle>,
+    State(state): State<AppState>,
     request_id: Result<Path<String>, PathRejection>,
     body: Body,
 ) -> Result<Response, ApiError> {
     let request_id = name(request_id)?;
-    let (given, ignored) = parse(Fields::read(body, edge.body_limit()).await?)?;
-    let request = edge.daemon.answer_request(&request_id, given).await?;
-    let answered = One { request, ignored: response::some(ignored.clone()) };
-    Ok(response::ignoring(response::data(StatusCode::OK, answered), &ignored))
+    let (given, ignored) = parse(Fields::read(body, state.body_limit()).await?)?;
+    let request = state.daemon.answer_request(&request_id, given).await?;
+    let answered = One { request, ignored: response::non_empty(ignored.clone()) };
+    Ok(response::with_ignored_header(response::data(StatusCode::OK, answered), &ignored))
 }
 
 /// The answer that a client gives: a decision, or a whole result.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::daemon::{CodexHealth, SnapshotView};
-use crate::http::Shared;
+use crate::http::SharedState;
 
 /// The listener, and whether turns can be taken behind it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -41,7 +41,7 @@ pub struct StatusView {
     pub snapshot: SnapshotView,
 }
 
-impl Shared {
+impl SharedState {
     /// How many bytes a body may have.
     pub(in crate::http) fn body_limit(&self) -> usize {
         self.daemon.config().service.body_bytes

@@ -13,12 +13,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::daemon::{CreateSession, DaemonError, TrustChoice};
-use crate::http::access_log::About;
+use crate::http::access_log::Subject;
 use crate::http::bodies::CREATE_SESSION;
 use crate::http::body::{Fields, request_key};
 use crate::http::error::ApiError;
 use crate::http::queries::{AFTER_SESSION, INTERRUPT, LABEL, ORDER, PURPOSE, SESSION_LIMIT, STATUS};
-use crate::http::{Handle, response};
+use crate::http::{AppState, response};
 use crate::state::{Purpose, RequestPolicy, Session, SessionStatus};
 
 /// Sessions, in the order that was asked for.
@@ -54,9 +54,9 @@ pub(in crate::http) struct Models {
 }
 
 /// All sessions, oldest first, or those that the query asks for.
-pub(in crate::http) async fn list(State(edge): State<Handle>, uri: Uri) -> Result<Response, ApiError> {
+pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, ApiError> {
     let wanted = Wanted::parse(uri.query().unwrap_or_default())?;
-    Ok(response::data(StatusCode::OK, Sessions { sessions: wanted.of(edge.daemon.sessions())? }))
+    Ok(response::data(StatusCode::OK, Sessions { sessions: wanted.of(state.daemon.sessions())? }))
 }
 
 /// Which sessions are asked for, and in which order.
@@ -76,16 +76,16 @@ impl Wanted {
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 name if name == STATUS.name => {
-                    let is_active = STATUS.word(&value).map_err(ApiError::bad_request)? == "active";
+                    let is_active = STATUS.variant(&value).map_err(ApiError::bad_request)? == "active";
                     let status = if is_active { SessionStatus::Active } else { SessionStatus::Closed };
                     wanted.status = Some(status);
                 }
                 name if name == PURPOSE.name => {
-                    let word = PURPOSE.word(&value).map_err(ApiError::bad_request)?;
+                    let word = PURPOSE.variant(&value).map_err(ApiError::bad_request)?;
                     wanted.purpose = Purpose::from_name(word);
                 }
                 name if name == ORDER.name => {
-                    wanted.newest_first = ORDER.word(&value).map_err(ApiError::bad_request)? == "newest";
+                    wanted.newest_first = ORDER.variant(&value).map_err(ApiError::bad_request)? == "newest";
                 }
                 name if name == AFTER_SESSION.name => wanted.after = Some(value.into_owned()),
                 name if name == SESSION_LIMIT.name => {
@@ -124,50 +124,53 @@ impl Wanted {
 }
 
 /// The models that the app-server offers.
-pub(in crate::http) async fn models(State(edge): State<Handle>) -> Result<Response, ApiError> {
-    Ok(response::data(StatusCode::OK, Models { models: edge.daemon.models().await? }))
+pub(in crate::http) async fn models(State(state): State<AppState>) -> Result<Response, ApiError> {
+    Ok(response::data(StatusCode::OK, Models { models: state.daemon.models().await? }))
 }
 
 /// One session with the newest events about it.
 pub(in crate::http) async fn read(
-    State(edge): State<Handle>,
+    State(state): State<AppState>,
     session_id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     // A name that is not even text is the name of no session.
     let Path(session_id) = session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
-    let view = edge.daemon.session_view(&session_id)?;
-    Ok(About::new(&session_id, None).mark(response::data(StatusCode::OK, view)))
+    let view = state.daemon.session_view(&session_id)?;
+    Ok(Subject::new(&session_id, None).attach_to(response::data(StatusCode::OK, view)))
 }
 
 /// Creates a session, or resumes a thread as one.
 pub(in crate::http) async fn create(
-    State(edge): State<Handle>,
+    State(state): State<AppState>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let fields = Fields::read(body, edge.body_limit()).await?;
+    let fields = Fields::read(body, state.body_limit()).await?;
     let key = request_key(&headers, "sessions", &fields)?;
     let (input, ignored) = parse(fields)?;
     let input = CreateSession { key, ..input };
-    edge.check_cwd(&input.settings).await?;
-    let session = edge.daemon.create_session(input).await?;
-    let about = About::new(&session.session_id, None);
-    let created = One { session, ignored: response::some(ignored.clone()) };
-    Ok(response::ignoring(about.mark(response::data(StatusCode::CREATED, created)), &ignored))
+    state.check_cwd(&input.settings).await?;
+    let session = state.daemon.create_session(input).await?;
+    let subject = Subject::new(&session.session_id, None);
+    let created = One { session, ignored: response::non_empty(ignored.clone()) };
+    Ok(response::with_ignored_header(
+        subject.attach_to(response::data(StatusCode::CREATED, created)),
+        &ignored,
+    ))
 }
 
 /// Closes a session; a running turn is interrupted when that is asked for.
 pub(in crate::http) async fn close(
-    State(edge): State<Handle>,
+    State(state): State<AppState>,
     session_id: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let Path(session_id) = session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
     let mut query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
     let interrupt = query.any(|(name, value)| name == INTERRUPT.name && value == "true");
-    let (session, pending) = edge.daemon.close_session(&session_id, interrupt).await?;
-    let about = About::new(&session_id, None);
-    Ok(about.mark(response::data(StatusCode::OK, Closed { session, pending })))
+    let (session, pending) = state.daemon.close_session(&session_id, interrupt).await?;
+    let subject = Subject::new(&session_id, None);
+    Ok(subject.attach_to(response::data(StatusCode::OK, Closed { session, pending })))
 }
 
 /// The session that is wanted, and the names of the fields that say nothing about it.

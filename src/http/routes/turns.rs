@@ -14,12 +14,12 @@ use serde_json::{Value, json};
 
 use crate::codex::protocol::values::TURN_INTERRUPTED;
 use crate::daemon::{DaemonError, Interrupted, SessionView, SubmitTurn, TurnAccepted, WhenBusy};
-use crate::http::access_log::About;
+use crate::http::access_log::Subject;
 use crate::http::bodies::{INTERRUPT_TURN, SUBMIT_TURN};
 use crate::http::body::{Fields, request_key};
 use crate::http::error::ApiError;
 use crate::http::queries::WAIT;
-use crate::http::{Handle, response};
+use crate::http::{AppState, response};
 use crate::state::{Session, Turn};
 
 /// A turn of a session's thread; absent values are written out as `null`.
@@ -128,40 +128,43 @@ pub(in crate::http) struct InterruptAnswer {
 
 /// Starts a turn, steers the running one, or queues it; with `wait` it answers when the turn is over.
 pub(in crate::http) async fn submit(
-    State(edge): State<Handle>,
+    State(state): State<AppState>,
     headers: HeaderMap,
     uri: Uri,
     body: Body,
 ) -> Result<Response, ApiError> {
     let wait = wait(&uri)?;
-    let fields = Fields::read(body, edge.body_limit()).await?;
+    let fields = Fields::read(body, state.body_limit()).await?;
     let key = request_key(&headers, "turn", &fields)?;
     let (input, mut ignored) = parse(fields)?;
     let input = SubmitTurn { key, ..input };
-    edge.check_cwd(&input.settings).await?;
+    state.check_cwd(&input.settings).await?;
     let settings: Vec<String> = input.settings.keys().cloned().collect();
     let is_for_one_turn = input.expected_turn_id.is_some();
-    let TurnAccepted { mut session, turn_id, queue_id, steered } = edge.daemon.submit_turn(input).await?;
+    let TurnAccepted { mut session, turn_id, queue_id, steered } = state.daemon.submit_turn(input).await?;
     if steered || is_for_one_turn {
         // turn/steer takes nothing but the input.
         ignored.extend(settings);
     }
     let mut turn = None;
     if let (Some(turn_id), Some(patience)) = (&turn_id, wait) {
-        let at_its_end = edge.daemon.turn_when_over(&session.session_id, turn_id, patience).await?;
+        let at_its_end = state.daemon.turn_when_over(&session.session_id, turn_id, patience).await?;
         turn = Some(TurnBody::new(&session.session_id, &at_its_end));
         // As it is after the turn; one that was closed and forgotten meanwhile stays as it was.
-        session = edge.daemon.session(&session.session_id).unwrap_or(session);
+        session = state.daemon.session(&session.session_id).unwrap_or(session);
     }
-    let about = About::new(&session.session_id, turn_id.as_deref());
-    let names = response::some(ignored.clone());
+    let subject = Subject::new(&session.session_id, turn_id.as_deref());
+    let names = response::non_empty(ignored.clone());
     let accepted = Accepted { accepted: true, session, turn_id, queue_id, turn, ignored: names };
-    Ok(response::ignoring(about.mark(response::data(StatusCode::ACCEPTED, accepted)), &ignored))
+    Ok(response::with_ignored_header(
+        subject.attach_to(response::data(StatusCode::ACCEPTED, accepted)),
+        &ignored,
+    ))
 }
 
 /// One turn; with `wait` as it is when it is over.
 pub(in crate::http) async fn read(
-    State(edge): State<Handle>,
+    State(state): State<AppState>,
     names: Result<Path<(String, String)>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
@@ -169,55 +172,61 @@ pub(in crate::http) async fn read(
     let Path((session_id, turn_id)) =
         names.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
     let turn = match wait(&uri)? {
-        Some(patience) => edge.daemon.turn_when_over(&session_id, &turn_id, patience).await?,
-        None => edge.daemon.turn(&session_id, &turn_id).await?,
+        Some(patience) => state.daemon.turn_when_over(&session_id, &turn_id, patience).await?,
+        None => state.daemon.turn(&session_id, &turn_id).await?,
     };
-    let about = About::new(&session_id, Some(&turn.turn_id));
-    Ok(about.mark(response::data(StatusCode::OK, One { turn: TurnBody::new(&session_id, &turn) })))
+    let subject = Subject::new(&session_id, Some(&turn.turn_id));
+    Ok(subject.attach_to(response::data(StatusCode::OK, One { turn: TurnBody::new(&session_id, &turn) })))
 }
 
 /// Takes a turn that waits out of the queue; the answer is its session without it.
 ///
 /// One that is on its way to the app-server is interrupted.
 pub(in crate::http) async fn withdraw(
-    State(edge): State<Handle>,
+    State(state): State<AppState>,
     names: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path((session_id, queue_id)) =
         names.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
-    let pending = edge.daemon.withdraw_turn(&session_id, &queue_id).await?;
-    let view = edge.daemon.session_view(&session_id)?;
-    Ok(About::new(&session_id, None).mark(response::data(StatusCode::OK, Withdrawn { view, pending })))
+    let pending = state.daemon.withdraw_turn(&session_id, &queue_id).await?;
+    let view = state.daemon.session_view(&session_id)?;
+    Ok(Subject::new(&session_id, None).attach_to(response::data(StatusCode::OK, Withdrawn { view, pending })))
 }
 
 /// Lets the turns that wait in a session begin again; the answer is its session.
 pub(in crate::http) async fn resume_queue(
-    State(edge): State<Handle>,
+    State(state): State<AppState>,
     session_id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path(session_id) = session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
-    let view = edge.daemon.resume_queue(&session_id).await?;
-    Ok(About::new(&session_id, None).mark(response::data(StatusCode::ACCEPTED, view)))
+    let view = state.daemon.resume_queue(&session_id).await?;
+    Ok(Subject::new(&session_id, None).attach_to(response::data(StatusCode::ACCEPTED, view)))
 }
 
 /// Interrupts the running turn of a session.
-pub(in crate::http) async fn interrupt(State(edge): State<Handle>, body: Body) -> Result<Response, ApiError> {
-    let mut given = INTERRUPT_TURN.read(Fields::read(body, edge.body_limit()).await?)?;
+pub(in crate::http) async fn interrupt(
+    State(state): State<AppState>,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let mut given = INTERRUPT_TURN.read(Fields::read(body, state.body_limit()).await?)?;
     let ignored = given.ignored();
     let session_id = given.text("sessionId").unwrap_or_default();
     let turn_id = given.text("turnId");
     let Interrupted { turn, pending, commands_ended, reason } =
-        edge.daemon.interrupt_turn(&session_id, turn_id.as_deref()).await?;
+        state.daemon.interrupt_turn(&session_id, turn_id.as_deref()).await?;
     let answer = InterruptAnswer {
         interrupted: turn.as_ref().map_or(!pending, |turn| turn.status == TURN_INTERRUPTED),
         pending,
         turn: turn.as_ref().map(|turn| TurnBody::new(&session_id, turn)),
         commands_ended,
         commands_reason: reason,
-        ignored: response::some(ignored.clone()),
+        ignored: response::non_empty(ignored.clone()),
     };
-    let about = About::new(&session_id, turn.as_ref().map(|turn| turn.turn_id.as_str()));
-    Ok(response::ignoring(about.mark(response::data(StatusCode::ACCEPTED, answer)), &ignored))
+    let subject = Subject::new(&session_id, turn.as_ref().map(|turn| turn.turn_id.as_str()));
+    Ok(response::with_ignored_header(
+        subject.attach_to(response::data(StatusCode::ACCEPTED, answer)),
+        &ignored,
+    ))
 }
 
 /// How long a request waits for the end of a turn.

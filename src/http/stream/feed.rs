@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::filter::Filter;
-use crate::http::stream::subscribers::Reader;
+use crate::http::stream::subscribers::SubscriberPosition;
 use crate::journal::{Hole, Line, Next, Subscription};
 
 /// How long nothing may match before a bookmark moves the client's cursor.
-const BOOKMARK: Duration = Duration::from_secs(15);
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(15);
 
 /// What comes next for a client.
 #[derive(Debug)]
@@ -31,16 +31,16 @@ pub(super) struct Feed {
     events: Subscription,
     filter: Filter,
     /// The newest number that the client knows of.
-    told: u64,
+    announced: u64,
     bookmark_due: Instant,
-    reader: Reader,
+    position: SubscriberPosition,
 }
 
 impl Feed {
-    pub(super) fn new(events: Subscription, filter: Filter, reader: Reader) -> Self {
-        let told = events.cursor();
-        reader.is_through(told);
-        Self { events, filter, told, bookmark_due: Instant::now() + BOOKMARK, reader }
+    pub(super) fn new(events: Subscription, filter: Filter, position: SubscriberPosition) -> Self {
+        let announced = events.cursor();
+        position.set_position(announced);
+        Self { events, filter, announced, bookmark_due: Instant::now() + BOOKMARK_INTERVAL, position }
     }
 
     /// The next step; dropping the future loses nothing.
@@ -54,10 +54,10 @@ impl Feed {
             // While events come in faster than they are looked at, this alone would never let the bookmark through.
             fed = self.take(), if Instant::now() < due => return fed,
         }
-        self.bookmark_due = Instant::now() + BOOKMARK;
+        self.bookmark_due = Instant::now() + BOOKMARK_INTERVAL;
         let cursor = self.events.cursor();
-        if cursor > self.told {
-            self.told = cursor;
+        if cursor > self.announced {
+            self.announced = cursor;
             return Ok(Fed::Bookmark(cursor));
         }
         Ok(Fed::Lines(Vec::new()))
@@ -66,13 +66,13 @@ impl Feed {
     /// Goes on from another place.
     pub(super) fn jump(&mut self, cursor: u64) {
         self.events.jump(cursor);
-        self.reader.is_through(cursor);
-        self.told = cursor;
+        self.position.set_position(cursor);
+        self.announced = cursor;
     }
 
     async fn take(&mut self) -> io::Result<Fed> {
         // Whoever asks for more has passed on what it was given before.
-        self.reader.is_through(self.events.cursor());
+        self.position.set_position(self.events.cursor());
         match self.events.next().await? {
             Next::Gone => Ok(Fed::Gone),
             Next::Missing(hole) => Ok(Fed::Missing(hole)),
@@ -81,8 +81,8 @@ impl Feed {
                     lines.retain(|line| self.filter.passes(line));
                 }
                 if let Some(last) = lines.last() {
-                    self.told = last.seq;
-                    self.bookmark_due = Instant::now() + BOOKMARK;
+                    self.announced = last.seq;
+                    self.bookmark_due = Instant::now() + BOOKMARK_INTERVAL;
                 }
                 Ok(Fed::Lines(lines))
             }

@@ -4,7 +4,7 @@ use memchr::memmem::Finder;
 
 use super::query::Query;
 use crate::daemon::DaemonError;
-use crate::http::Shared;
+use crate::http::SharedState;
 use crate::journal::Line;
 use crate::state::Event;
 
@@ -23,9 +23,9 @@ pub(super) struct Filter {
 impl Filter {
     /// The filter that a query asks for; an error when it names a session that there is not: a stream of one that may be
     /// made later would be silent, and nobody could tell it from a session in which nothing happens.
-    pub(super) fn of(edge: &Shared, query: &Query) -> Result<Self, DaemonError> {
+    pub(super) fn of(state: &SharedState, query: &Query) -> Result<Self, DaemonError> {
         let session =
-            query.session_id.as_deref().map(|session_id| edge.daemon.session(session_id)).transpose()?;
+            query.session_id.as_deref().map(|session_id| state.daemon.session(session_id)).transpose()?;
         Ok(Self::new(query, session.as_ref().and_then(|session| session.thread_id.as_deref())))
     }
 

@@ -11,14 +11,14 @@ use serde_json::Value;
 use super::filter::Filter;
 use super::query::Query;
 use crate::http::error::ApiError;
-use crate::http::{Handle, response};
+use crate::http::{AppState, response};
 use crate::journal::{Bounds, Cursor, Next};
 use crate::state::Event;
 
 /// How many bytes of events a page has about at most; one event is always taken.
-const BYTES: usize = 4 * 1024 * 1024;
+const PAGE_BYTES: usize = 4 * 1024 * 1024;
 /// How long events that do not pass the filter are looked through for one page.
-const PATIENCE: Duration = Duration::from_secs(1);
+const SCAN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A page of events.
 #[derive(Serialize, JsonSchema)]
@@ -37,29 +37,29 @@ pub(in crate::http) struct Page {
 }
 
 /// The events after the cursor, or from the oldest one on; `cursor` says where to go on.
-pub(in crate::http) async fn answer(edge: &Handle, query: &Query) -> Result<Response, ApiError> {
-    let bounds = edge.daemon.bounds();
+pub(in crate::http) async fn answer(state: &AppState, query: &Query) -> Result<Response, ApiError> {
+    let bounds = state.daemon.bounds();
     let oldest = Cursor { epoch: None, seq: bounds.oldest - 1 };
     let after = query.after.as_ref().unwrap_or(&oldest);
     let after = bounds.check(after).map_err(|gone| ApiError::cursor_gone(super::gap(&bounds, gone), gone))?;
-    let mut filter = Filter::of(edge, query)?;
+    let mut filter = Filter::of(state, query)?;
     let failed = |error: std::io::Error| ApiError::unreadable(&error);
 
-    let mut reading = edge.daemon.follow(after);
+    let mut reading = state.daemon.follow(after);
     let mut events: Vec<Value> = Vec::new();
     let (mut cursor, mut bytes) = (after, 0);
     let began = Instant::now();
-    'page: while began.elapsed() < PATIENCE {
+    'page: while began.elapsed() < SCAN_TIMEOUT {
         let lines = match reading.step().await.map_err(failed)? {
             Some(Next::Lines(lines)) => lines,
             // What came before is a page of its own; the next one says what is missing.
             Some(Next::Missing(_)) if cursor > after => break,
             Some(Next::Missing(hole)) => {
-                let gap = super::lost(&edge.daemon.bounds(), hole);
+                let gap = super::lost(&state.daemon.bounds(), hole);
                 return Err(ApiError::cursor_gone(gap, crate::journal::Gone::Lost));
             }
             Some(Next::Gone) => {
-                let bounds = edge.daemon.bounds();
+                let bounds = state.daemon.bounds();
                 let gone = crate::journal::Gone::Expired;
                 return Err(ApiError::cursor_gone(super::gap(&bounds, gone), gone));
             }
@@ -67,7 +67,7 @@ pub(in crate::http) async fn answer(edge: &Handle, query: &Query) -> Result<Resp
         };
         for line in lines {
             if filter.passes(&line) {
-                if events.len() == query.limit || (bytes > 0 && bytes + line.len() > BYTES) {
+                if events.len() == query.limit || (bytes > 0 && bytes + line.len() > PAGE_BYTES) {
                     break 'page;
                 }
                 bytes += line.len();
@@ -76,7 +76,7 @@ pub(in crate::http) async fn answer(edge: &Handle, query: &Query) -> Result<Resp
             cursor = line.seq;
         }
     }
-    let Bounds { epoch, oldest, latest } = edge.daemon.bounds();
+    let Bounds { epoch, oldest, latest } = state.daemon.bounds();
     let page = Page { events, cursor: format!("{epoch}-{cursor}"), epoch, oldest, latest };
     Ok(response::data(StatusCode::OK, page))
 }

@@ -20,19 +20,19 @@ use axum::response::Response;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::{Credential, Handle, upgrade};
+use super::{AppState, Credential, upgrade};
 use crate::daemon::DaemonError;
 use crate::http::access_log::Access;
 use crate::http::content_negotiation::prefers_event_stream;
 use crate::journal::{Bounds, Gone, Hole};
 pub(super) use json::Page;
 pub(crate) use query::Query;
-pub(super) use subscribers::{Form, Readers};
-pub(super) use websocket::GOODBYE;
+pub(super) use subscribers::{Subscribers, Transport};
+pub(super) use websocket::CLOSE_TIMEOUT;
 
 /// `GET` of the event stream's path, in the form that the headers ask for.
-pub(super) async fn events(State(edge): State<Handle>, request: Request) -> Result<Response, ApiError> {
-    if edge.going_away.is_cancelled() {
+pub(super) async fn events(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
+    if state.going_away.is_cancelled() {
         return Err(DaemonError::ShuttingDown.into());
     }
     let query = Query::parse(request.uri().query().unwrap_or_default());
@@ -41,17 +41,17 @@ pub(super) async fn events(State(edge): State<Handle>, request: Request) -> Resu
         // A browser does not tell its page the status of a failed handshake, so a wrong query is answered over the
         // stream.
         let access = request.extensions().get::<Arc<Access>>().cloned();
-        let place = websocket::Place::take(&edge)?;
+        let slot = websocket::WebSocketSlot::take(&state)?;
         let (response, upgrade) = upgrade::accept(request)?;
-        let sockets = edge.sockets.clone();
-        sockets.spawn(websocket::serve(place, upgrade, query, credential, access));
+        let sockets = state.sockets.clone();
+        sockets.spawn(websocket::serve(slot, upgrade, query, credential, access));
         return Ok(response);
     }
     let query = query.map_err(ApiError::bad_request)?;
     if prefers_event_stream(request.headers()) {
-        return sse::answer(edge, query, request.headers(), credential);
+        return sse::answer(state, query, request.headers(), credential);
     }
-    json::answer(&edge, &query).await
+    json::answer(&state, &query).await
 }
 
 /// What a client is told that comes to events which the log has lost; `cursor` goes on right behind them.

@@ -4,7 +4,7 @@ use crate::http::queries::{ABOUT, AFTER, LIMIT, ON_GAP, TYPES};
 use crate::journal::Cursor;
 
 /// How many events a page has when nothing is said.
-const PAGE: usize = 100;
+const DEFAULT_PAGE_EVENTS: usize = 100;
 
 /// The parameters of the event stream; unknown ones are ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,13 @@ pub(crate) struct Query {
 impl Query {
     /// Reads a query string; the error is a sentence.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let mut query = Self { after: None, limit: PAGE, session_id: None, types: Vec::new(), resync: false };
+        let mut query = Self {
+            after: None,
+            limit: DEFAULT_PAGE_EVENTS,
+            session_id: None,
+            types: Vec::new(),
+            resync: false,
+        };
         for (name, value) in form_urlencoded::parse(text.as_bytes()) {
             let value = value.trim();
             if value.is_empty() {
@@ -33,11 +39,11 @@ impl Query {
             match &*name {
                 name if name == AFTER.name => query.after = Some(cursor(value)?),
                 name if name == LIMIT.name => {
-                    query.limit = usize::try_from(LIMIT.number(value)?).unwrap_or(PAGE);
+                    query.limit = usize::try_from(LIMIT.number(value)?).unwrap_or(DEFAULT_PAGE_EVENTS);
                 }
                 name if name == ABOUT.name => query.session_id = Some(value.to_owned()),
                 name if name == TYPES.name => query.types.push(value.to_owned()),
-                name if name == ON_GAP.name => query.resync = ON_GAP.word(value)? == "resync",
+                name if name == ON_GAP.name => query.resync = ON_GAP.variant(value)? == "resync",
                 _ => {}
             }
         }
@@ -66,7 +72,7 @@ mod tests {
         };
         assert_eq!(query, Ok(expected));
         let plain = Query::parse("after=&type=").unwrap();
-        assert_eq!((plain.after, plain.limit, plain.types.len()), (None, PAGE, 0));
+        assert_eq!((plain.after, plain.limit, plain.types.len()), (None, DEFAULT_PAGE_EVENTS, 0));
     }
 
     #[test]

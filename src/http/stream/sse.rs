@@ -12,28 +12,28 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::feed::{Fed, Feed};
 use super::filter::Filter;
 use super::query::{self, Query};
-use crate::http::Handle;
+use crate::http::AppState;
 use crate::http::auth::token::Digest;
 use crate::http::error::ApiError;
-use crate::http::stream::subscribers::Form;
+use crate::http::stream::subscribers::Transport;
 use crate::journal::{Bounds, Gone, Line};
 
 /// What a browser waits before it connects again, in ms.
-const BEGINNING: &str = "retry: 1000\n\n";
+const RETRY_FIELD: &str = "retry: 1000\n\n";
 /// Keeps the connection alive.
-const STILL_HERE: &str = ":\n\n";
+const KEEP_ALIVE_COMMENT: &str = ":\n\n";
 
 /// Answers with the events after the cursor, then live; `id:` is the cursor of each.
 ///
 /// The stream ends when `credential`, which let the client in, holds no longer.
 pub(super) fn answer(
-    edge: Handle,
+    state: AppState,
     query: Query,
     headers: &HeaderMap,
     credential: Option<Digest>,
 ) -> Result<Response, ApiError> {
-    let bounds = edge.daemon.bounds();
-    let filter = Filter::of(&edge, &query)?;
+    let bounds = state.daemon.bounds();
+    let filter = Filter::of(&state, &query)?;
     // A browser that connects again repeats its address as it was, and says in a header how far it came.
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).map(str::trim);
     let after = match last.filter(|last| !last.is_empty()) {
@@ -46,12 +46,13 @@ pub(super) fn answer(
             bounds.check(after).map_err(|gone| ApiError::cursor_gone(super::gap(&bounds, gone), gone))?
         }
     };
-    let feed = Feed::new(edge.daemon.follow(cursor), filter, edge.readers.enter(Form::ServerSent));
-    let keep_alive = tokio::time::interval(edge.daemon.config().limits.ping_interval);
-    let mut stream = Stream { keep_alive, edge, feed, bounds, credential };
+    let feed =
+        Feed::new(state.daemon.follow(cursor), filter, state.subscribers.add(Transport::ServerSentEvents));
+    let keep_alive = tokio::time::interval(state.daemon.config().limits.ping_interval);
+    let mut stream = Stream { keep_alive, state, feed, bounds, credential };
     stream.keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     stream.keep_alive.reset();
-    let beginning = stream::once(async { Ok::<_, Infallible>(Bytes::from_static(BEGINNING.as_bytes())) });
+    let beginning = stream::once(async { Ok::<_, Infallible>(Bytes::from_static(RETRY_FIELD.as_bytes())) });
     let rest = stream::unfold(Some(stream), |stream| async {
         let mut stream = stream?;
         match stream.next().await {
@@ -68,7 +69,7 @@ pub(super) fn answer(
 }
 
 struct Stream {
-    edge: Handle,
+    state: AppState,
     feed: Feed,
     bounds: Bounds,
     keep_alive: Interval,
@@ -88,13 +89,13 @@ impl Stream {
                 // The clock first: a flood of events must not keep it from being looked at.
                 biased;
                 _ = self.keep_alive.tick() => {
-                    if !self.edge.door.still_holds(self.credential.as_ref()).await {
+                    if !self.state.guard.still_admits(self.credential.as_ref()).await {
                         return Chunk::End;
                     }
-                    return Chunk::More(Bytes::from_static(STILL_HERE.as_bytes()));
+                    return Chunk::More(Bytes::from_static(KEEP_ALIVE_COMMENT.as_bytes()));
                 }
                 fed = self.feed.next() => fed,
-                () = self.edge.going_away.cancelled() => return Chunk::End,
+                () = self.state.going_away.cancelled() => return Chunk::End,
             };
             match fed {
                 Ok(Fed::Lines(lines)) if lines.is_empty() => {}
@@ -106,12 +107,12 @@ impl Stream {
                 }
                 Ok(Fed::Missing(hole)) => {
                     self.feed.jump(hole.through);
-                    let gap = super::lost(&self.edge.daemon.bounds(), hole);
+                    let gap = super::lost(&self.state.daemon.bounds(), hole);
                     let cursor = self.bounds.cursor(hole.through);
                     return Chunk::More(format!("id: {cursor}\nevent: gap\ndata: {gap}\n\n").into());
                 }
                 Ok(Fed::Gone) => {
-                    let data = super::gap(&self.edge.daemon.bounds(), Gone::Expired);
+                    let data = super::gap(&self.state.daemon.bounds(), Gone::Expired);
                     return Chunk::Last(format!("event: gap\ndata: {data}\n\n").into());
                 }
                 Err(error) => {

@@ -4,65 +4,65 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// In which form a client follows.
+/// In which transport a client follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::http) enum Form {
+pub(in crate::http) enum Transport {
     WebSocket,
-    ServerSent,
+    ServerSentEvents,
 }
 
 /// Those who follow.
 #[derive(Debug, Default)]
-pub(in crate::http) struct Readers {
+pub(in crate::http) struct Subscribers {
     next: AtomicU64,
-    here: Mutex<HashMap<u64, (Form, Arc<AtomicU64>)>>,
+    positions: Mutex<HashMap<u64, (Transport, Arc<AtomicU64>)>>,
 }
 
 /// One of them, for as long as it lives.
 #[derive(Debug)]
-pub(in crate::http) struct Reader {
-    readers: Arc<Readers>,
-    number: u64,
-    through: Arc<AtomicU64>,
+pub(in crate::http) struct SubscriberPosition {
+    subscribers: Arc<Subscribers>,
+    id: u64,
+    position: Arc<AtomicU64>,
 }
 
-impl Readers {
+impl Subscribers {
     /// Adds one.
-    pub(in crate::http) fn enter(self: &Arc<Self>, form: Form) -> Reader {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
+    pub(in crate::http) fn add(self: &Arc<Self>, transport: Transport) -> SubscriberPosition {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
         // Until it says more, it is behind nothing.
-        let through = Arc::new(AtomicU64::new(u64::MAX));
-        self.lock().insert(number, (form, Arc::clone(&through)));
-        Reader { readers: Arc::clone(self), number, through }
+        let position = Arc::new(AtomicU64::new(u64::MAX));
+        self.lock().insert(id, (transport, Arc::clone(&position)));
+        SubscriberPosition { subscribers: Arc::clone(self), id, position }
     }
 
-    /// How many follow in this form.
-    pub(in crate::http) fn count(&self, form: Form) -> u64 {
-        self.lock().values().filter(|(other, _)| *other == form).count() as u64
+    /// How many follow in this transport.
+    pub(in crate::http) fn count(&self, transport: Transport) -> u64 {
+        self.lock().values().filter(|(other, _)| *other == transport).count() as u64
     }
 
     /// How many events up to `latest` the slowest has not passed on to its connection; 0 when nobody follows.
-    pub(in crate::http) fn behind(&self, latest: u64) -> u64 {
-        let here = self.lock();
-        let slowest = here.values().map(|(_, through)| through.load(Ordering::Relaxed)).min();
+    pub(in crate::http) fn max_lag(&self, latest: u64) -> u64 {
+        let positions = self.lock();
+        let slowest = positions.values().map(|(_, position)| position.load(Ordering::Relaxed)).min();
         latest.saturating_sub(slowest.unwrap_or(latest))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, (Form, Arc<AtomicU64>)>> {
-        self.here.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, (Transport, Arc<AtomicU64>)>> {
+        self.positions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Reader {
-    /// Everything through this number was passed on, or left out by a filter.
-    pub(in crate::http) fn is_through(&self, seq: u64) {
-        self.through.store(seq, Ordering::Relaxed);
+impl SubscriberPosition {
+    /// Everything through this id was passed on, or left out by a filter.
+    pub(in crate::http) fn set_position(&self, seq: u64) {
+        self.position.store(seq, Ordering::Relaxed);
     }
 }
 
-impl Drop for Reader {
+impl Drop for SubscriberPosition {
     fn drop(&mut self) {
-        self.readers.lock().remove(&self.number);
+        self.subscribers.lock().remove(&self.id);
     }
 }
 
@@ -72,17 +72,21 @@ mod tests {
 
     #[test]
     fn the_slowest_of_those_who_are_here_counts() {
-        let readers = Arc::<Readers>::default();
-        assert_eq!(readers.behind(9), 0);
-        let (first, second) = (readers.enter(Form::WebSocket), readers.enter(Form::ServerSent));
-        assert_eq!(readers.behind(9), 0);
-        first.is_through(7);
-        second.is_through(4);
-        assert_eq!((readers.count(Form::WebSocket), readers.count(Form::ServerSent)), (1, 1));
-        assert_eq!(readers.behind(9), 5);
+        let subscribers = Arc::<Subscribers>::default();
+        assert_eq!(subscribers.max_lag(9), 0);
+        let (first, second) =
+            (subscribers.add(Transport::WebSocket), subscribers.add(Transport::ServerSentEvents));
+        assert_eq!(subscribers.max_lag(9), 0);
+        first.set_position(7);
+        second.set_position(4);
+        assert_eq!(
+            (subscribers.count(Transport::WebSocket), subscribers.count(Transport::ServerSentEvents)),
+            (1, 1)
+        );
+        assert_eq!(subscribers.max_lag(9), 5);
         // One may be further than what was looked up just before.
-        assert_eq!(readers.behind(3), 0);
+        assert_eq!(subscribers.max_lag(3), 0);
         drop(second);
-        assert_eq!((readers.count(Form::ServerSent), readers.behind(9)), (0, 2));
+        assert_eq!((subscribers.count(Transport::ServerSentEvents), subscribers.max_lag(9)), (0, 2));
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::feed::{Fed, Feed};
 use super::filter::Filter;
 use super::query::Query;
-use crate::http::stream::subscribers::{Form, Readers};
+use crate::http::stream::subscribers::{Subscribers, Transport};
 use crate::journal::{Entry, Journal, Limits};
 use crate::storage::Disk;
 
@@ -17,7 +17,7 @@ const BOOKMARK: Duration = Duration::from_secs(15);
 
 struct Room {
     journal: Journal,
-    readers: Arc<Readers>,
+    subscribers: Arc<Subscribers>,
     _folder: tempfile::TempDir,
 }
 
@@ -26,7 +26,7 @@ impl Room {
         let folder = tempfile::tempdir().unwrap();
         let limits = Limits { segment_bytes: 1 << 20, total_bytes: 1 << 30 };
         let journal = Journal::open(folder.path(), Disk::default(), limits, 0, 10).unwrap().journal;
-        Self { journal, readers: Arc::default(), _folder: folder }
+        Self { journal, subscribers: Arc::default(), _folder: folder }
     }
 
     fn append(&mut self, event_type: &str) {
@@ -37,7 +37,7 @@ impl Room {
 
     fn feed(&self, query: &str) -> Feed {
         let filter = Filter::new(&Query::parse(query).unwrap(), None);
-        Feed::new(self.journal.log().follow(0), filter, self.readers.enter(Form::WebSocket))
+        Feed::new(self.journal.log().follow(0), filter, self.subscribers.add(Transport::WebSocket))
     }
 }
 
@@ -128,13 +128,13 @@ async fn a_feed_is_behind_by_what_was_taken_from_it_and_not_yet_passed_on() {
     let mut feed = room.feed("");
     room.append("one");
     room.append("two");
-    assert_eq!(room.readers.behind(2), 2);
+    assert_eq!(room.subscribers.max_lag(2), 2);
     assert_eq!(next(&mut feed).await, "[1, 2]");
-    assert_eq!(room.readers.behind(2), 2, "nobody knows yet whether the client took it");
+    assert_eq!(room.subscribers.max_lag(2), 2, "nobody knows yet whether the client took it");
     let asked = tokio::time::timeout(Duration::from_secs(1), feed.next()).await;
-    assert!(asked.is_err() && room.readers.behind(2) == 0, "whoever asks for more took it");
+    assert!(asked.is_err() && room.subscribers.max_lag(2) == 0, "whoever asks for more took it");
     let filtered = room.feed("type=wanted");
-    assert_eq!((room.readers.count(Form::WebSocket), room.readers.behind(2)), (2, 2));
+    assert_eq!((room.subscribers.count(Transport::WebSocket), room.subscribers.max_lag(2)), (2, 2));
     drop((feed, filtered));
-    assert_eq!((room.readers.count(Form::WebSocket), room.readers.behind(2)), (0, 0));
+    assert_eq!((room.subscribers.count(Transport::WebSocket), room.subscribers.max_lag(2)), (0, 0));
 }

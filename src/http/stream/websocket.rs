@@ -27,18 +27,18 @@ use crate::http::access_log::Access;
 use crate::http::auth::token::Digest;
 use crate::http::error::ApiError;
 use crate::http::routes::requests;
-use crate::http::stream::subscribers::Form;
-use crate::http::{Handle, Shared};
+use crate::http::stream::subscribers::Transport;
+use crate::http::{AppState, SharedState};
 use crate::journal::{Gone, Line, push_on_one_line};
 
 /// The longest message that a client may send, in bytes.
-const MESSAGE: usize = 1024 * 1024;
+const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 /// What a socket reads at once, in bytes; every client has that much allocated.
-const READ_BUFFER: usize = 4 * 1024;
+const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// How much is collected before it is written, in bytes.
-const WRITE_BUFFER: usize = 64 * 1024;
+const WRITE_BUFFER_BYTES: usize = 64 * 1024;
 /// How long the other side is given to take our close frame and to close too.
-pub(in crate::http) const GOODBYE: Duration = Duration::from_secs(1);
+pub(in crate::http) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A query that cannot be understood.
 const BAD_QUERY: CloseCode = CloseCode::Library(4400);
@@ -55,7 +55,7 @@ type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 /// Serves one client to its end; `credential` is the token that let it in, and `access` the line about it in the log.
 pub(super) async fn serve(
-    place: Place,
+    slot: WebSocketSlot,
     upgrade: OnUpgrade,
     query: Result<Query, String>,
     credential: Option<Digest>,
@@ -63,58 +63,58 @@ pub(super) async fn serve(
 ) {
     // The handshake fails when the client has already gone.
     let Ok(upgraded) = upgrade.await else { return };
-    let edge = &*place.0;
-    let most = if echoes(edge) { 64 * MESSAGE } else { MESSAGE };
+    let state = &*slot.0;
+    let most = if echoes(state) { 64 * MAX_MESSAGE_BYTES } else { MAX_MESSAGE_BYTES };
     let config = WebSocketConfig::default()
-        .read_buffer_size(READ_BUFFER)
-        .write_buffer_size(WRITE_BUFFER)
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
         .max_message_size(Some(most))
         .max_frame_size(Some(most));
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-    let mut client = Client { edge, socket, credential, access };
-    let ending = match query {
+    let mut client = Client { state, socket, credential, access };
+    let reason = match query {
         Ok(query) => tokio::select! {
-            ending = client.serve(&query) => ending,
+            reason = client.serve(&query) => reason,
             // A client that does not read must not keep the daemon from stopping.
-            () = edge.going_away.cancelled() => Ending::close(CloseCode::Away, "server shutdown"),
+            () = state.going_away.cancelled() => CloseReason::close(CloseCode::Away, "server shutdown"),
         },
-        Err(reason) => Ending::Close(CloseFrame { code: BAD_QUERY, reason: reason.into() }),
+        Err(reason) => CloseReason::Close(CloseFrame { code: BAD_QUERY, reason: reason.into() }),
     };
-    client.say_goodbye(ending).await;
+    client.close(reason).await;
 }
 
 struct Client<'a> {
-    edge: &'a Shared,
+    state: &'a SharedState,
     socket: Socket,
     credential: Option<Digest>,
     access: Option<Arc<Access>>,
 }
 
 /// Why a stream ends.
-enum Ending {
+enum CloseReason {
     /// We close it.
     Close(CloseFrame),
     /// The other side closed it or is gone.
     Gone,
 }
 
-impl Ending {
+impl CloseReason {
     fn close(code: CloseCode, reason: &'static str) -> Self {
-        Ending::Close(CloseFrame { code, reason: Utf8Bytes::from_static(reason) })
+        CloseReason::Close(CloseFrame { code, reason: Utf8Bytes::from_static(reason) })
     }
 }
 
 impl Client<'_> {
-    async fn serve(&mut self, query: &Query) -> Ending {
-        match self.follow(query).await {
-            Ok(ending) => ending,
+    async fn serve(&mut self, query: &Query) -> CloseReason {
+        match self.stream_events(query).await {
+            Ok(reason) => reason,
             // Nothing was taken for as long as a client may take nothing.
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
-                let limit = self.edge.daemon.config().limits.client_timeout;
+                let limit = self.state.daemon.config().limits.client_timeout;
                 tracing::info!(seconds = limit.as_secs(), "closing a WebSocket whose client reads nothing");
-                Ending::close(TOO_SLOW, "Nothing was read for too long; resume from your last cursor.")
+                CloseReason::close(TOO_SLOW, "Nothing was read for too long; resume from your last cursor.")
             }
-            Err(_) => Ending::Gone,
+            Err(_) => CloseReason::Gone,
         }
     }
 
@@ -131,36 +131,39 @@ impl Client<'_> {
     }
 
     /// Whether the token that let the client in is still the one.
-    fn may_stay(&self) -> impl Future<Output = bool> + Send + use<'_> {
-        let (edge, credential) = (self.edge, self.credential);
-        async move { edge.door.still_holds(credential.as_ref()).await }
+    fn is_still_admitted(&self) -> impl Future<Output = bool> + Send + use<'_> {
+        let (state, credential) = (self.state, self.credential);
+        async move { state.guard.still_admits(credential.as_ref()).await }
     }
 
     /// Greets, then passes on events and answers messages until the stream ends.
-    async fn follow(&mut self, query: &Query) -> Result<Ending, Error> {
+    async fn stream_events(&mut self, query: &Query) -> Result<CloseReason, Error> {
         #[cfg(feature = "mutations")]
-        if echoes(self.edge) {
+        if echoes(self.state) {
             return self.echo().await;
         }
-        let Ok(filter) = Filter::of(self.edge, query) else {
-            return Ok(Ending::close(UNKNOWN_SESSION, "There is no session of this name."));
+        let Ok(filter) = Filter::of(self.state, query) else {
+            return Ok(CloseReason::close(UNKNOWN_SESSION, "There is no session of this name."));
         };
-        let now = self.greet().await?;
-        let bounds = self.edge.daemon.bounds();
-        let mut feed =
-            Feed::new(self.edge.daemon.follow(now), filter, self.edge.readers.enter(Form::WebSocket));
+        let now = self.send_hello().await?;
+        let bounds = self.state.daemon.bounds();
+        let mut feed = Feed::new(
+            self.state.daemon.follow(now),
+            filter,
+            self.state.subscribers.add(Transport::WebSocket),
+        );
         if let Some(after) = &query.after {
             match bounds.check(after) {
                 Ok(cursor) => feed.jump(cursor),
                 Err(gone) => {
-                    let gap = super::gap(&self.edge.daemon.bounds(), gone);
-                    if let Some(ending) = self.gap(&mut feed, query, gap, gone).await? {
-                        return Ok(ending);
+                    let gap = super::gap(&self.state.daemon.bounds(), gone);
+                    if let Some(reason) = self.gap(&mut feed, query, gap, gone).await? {
+                        return Ok(reason);
                     }
                 }
             }
         }
-        let interval = self.edge.daemon.config().limits.ping_interval;
+        let interval = self.state.daemon.config().limits.ping_interval;
         let mut ping = tokio::time::interval_at(Instant::now() + interval, interval);
         // After a long wait for a slow client, the pings that were due meanwhile must not come all at once.
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -172,48 +175,48 @@ impl Client<'_> {
                 biased;
                 message = self.socket.next() => {
                     silent = false;
-                    match self.hear(message) {
+                    match self.parse_message(message) {
                         Ok(Some(asked)) => {
-                            if !self.may_stay().await {
-                                return Ok(no_longer_in());
+                            if !self.is_still_admitted().await {
+                                return Ok(token_changed());
                             }
-                            let answer = reply(self.edge, asked).await;
+                            let answer = reply(self.state, asked).await;
                             self.send(answer).await?;
                         }
                         Ok(None) => {}
-                        Err(ending) => return Ok(ending),
+                        Err(reason) => return Ok(reason),
                     }
                 }
                 _ = ping.tick() => {
                     if silent {
-                        return Ok(Ending::Gone);
+                        return Ok(CloseReason::Gone);
                     }
-                    if !self.may_stay().await {
-                        return Ok(no_longer_in());
+                    if !self.is_still_admitted().await {
+                        return Ok(token_changed());
                     }
-                    silent = !waits(self.socket.send(Message::Ping(Bytes::new()))).await?;
+                    silent = !send_and_report_wait(self.socket.send(Message::Ping(Bytes::new()))).await?;
                 }
                 fed = feed.next() => match fed {
-                    Ok(Fed::Lines(lines)) => silent &= !waits(self.pass_on(lines)).await?,
+                    Ok(Fed::Lines(lines)) => silent &= !send_and_report_wait(self.send_events(lines)).await?,
                     Ok(Fed::Bookmark(seq)) => {
                         let cursor = bounds.cursor(seq);
                         self.send(frame(&json!({ "type": "bookmark", "cursor": cursor }))).await?;
                     }
                     Ok(Fed::Missing(hole)) => {
-                        let gap = super::lost(&self.edge.daemon.bounds(), hole);
-                        if let Some(ending) = self.gap(&mut feed, query, gap, Gone::Lost).await? {
-                            return Ok(ending);
+                        let gap = super::lost(&self.state.daemon.bounds(), hole);
+                        if let Some(reason) = self.gap(&mut feed, query, gap, Gone::Lost).await? {
+                            return Ok(reason);
                         }
                     }
                     Ok(Fed::Gone) => {
-                        let gap = super::gap(&self.edge.daemon.bounds(), Gone::Expired);
-                        if let Some(ending) = self.gap(&mut feed, query, gap, Gone::Expired).await? {
-                            return Ok(ending);
+                        let gap = super::gap(&self.state.daemon.bounds(), Gone::Expired);
+                        if let Some(reason) = self.gap(&mut feed, query, gap, Gone::Expired).await? {
+                            return Ok(reason);
                         }
                     }
                     Err(error) => {
                         tracing::error!(%error, "the event log cannot be read");
-                        return Ok(Ending::close(CloseCode::Error, "the event log cannot be read"));
+                        return Ok(CloseReason::close(CloseCode::Error, "the event log cannot be read"));
                     }
                 },
             }
@@ -222,15 +225,15 @@ impl Client<'_> {
 
     /// Sends every message back, for a test suite of the protocol that needs a server which does.
     #[cfg(feature = "mutations")]
-    async fn echo(&mut self) -> Result<Ending, Error> {
+    async fn echo(&mut self) -> Result<CloseReason, Error> {
         loop {
             match self.socket.next().await {
                 Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
                     self.socket.send(message).await?
                 }
                 other => {
-                    if let Err(ending) = self.hear(other) {
-                        return Ok(ending);
+                    if let Err(reason) = self.parse_message(other) {
+                        return Ok(reason);
                     }
                 }
             }
@@ -238,12 +241,12 @@ impl Client<'_> {
     }
 
     /// Says hello; returns the number of the newest event that the greeting includes.
-    async fn greet(&mut self) -> Result<u64, Error> {
-        let status = self.edge.status();
+    async fn send_hello(&mut self) -> Result<u64, Error> {
+        let status = self.state.status();
         let through = status.snapshot.through;
         let hello = json!({
             "type": "hello",
-            "cursor": self.edge.daemon.bounds().cursor(through),
+            "cursor": self.state.daemon.bounds().cursor(through),
             "recentEvents": status.snapshot.recent_events.events,
             "service": status.service,
             "snapshot": status.snapshot,
@@ -259,19 +262,19 @@ impl Client<'_> {
         query: &Query,
         mut gap: Value,
         gone: Gone,
-    ) -> Result<Option<Ending>, Error> {
+    ) -> Result<Option<CloseReason>, Error> {
         gap["type"] = "gap".into();
         gap["message"] = format!("{gone}.").into();
         self.send(frame(&gap)).await?;
         if !query.resync {
-            return Ok(Some(Ending::close(CURSOR_GONE, "The events after this cursor are gone.")));
+            return Ok(Some(CloseReason::close(CURSOR_GONE, "The events after this cursor are gone.")));
         }
-        let now = self.greet().await?;
+        let now = self.send_hello().await?;
         feed.jump(now);
         Ok(None)
     }
 
-    async fn pass_on(&mut self, lines: Vec<Line>) -> Result<(), Error> {
+    async fn send_events(&mut self, lines: Vec<Line>) -> Result<(), Error> {
         for line in lines {
             // Lines are rendered from text, so the check of their bytes always succeeds.
             let text = Utf8Bytes::try_from(line.frame()).map_err(|error| Error::Utf8(error.to_string()))?;
@@ -282,70 +285,76 @@ impl Client<'_> {
     }
 
     /// What a message asks for, or why the stream ends with it.
-    fn hear(&self, message: Option<Result<Message, Error>>) -> Result<Option<Map<String, Value>>, Ending> {
+    fn parse_message(
+        &self,
+        message: Option<Result<Message, Error>>,
+    ) -> Result<Option<Map<String, Value>>, CloseReason> {
         let text = match message {
             Some(Ok(Message::Text(text))) => text,
             Some(Ok(Message::Binary(_))) => {
-                return Err(Ending::close(CloseCode::Unsupported, "Only text messages are supported."));
+                return Err(CloseReason::close(CloseCode::Unsupported, "Only text messages are supported."));
             }
             // Pings are answered below us.
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => return Ok(None),
             Some(Err(Error::Capacity(CapacityError::MessageTooLong { .. }))) => {
-                return Err(Ending::close(CloseCode::Size, "The message is over the limit of 1 MiB."));
+                return Err(CloseReason::close(CloseCode::Size, "The message is over the limit of 1 MiB."));
             }
             Some(Err(Error::Protocol(_))) => {
-                return Err(Ending::close(CloseCode::Protocol, "The frames are not those of a WebSocket."));
+                return Err(CloseReason::close(
+                    CloseCode::Protocol,
+                    "The frames are not those of a WebSocket.",
+                ));
             }
             Some(Err(Error::Utf8(_))) => {
-                return Err(Ending::close(CloseCode::Invalid, "The text is not UTF-8."));
+                return Err(CloseReason::close(CloseCode::Invalid, "The text is not UTF-8."));
             }
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(Ending::Gone),
+            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(CloseReason::Gone),
         };
         match serde_json::from_str(&text) {
             Ok(Value::Object(message)) => Ok(Some(message)),
-            _ => Err(Ending::close(NOT_AN_OBJECT, "WS payload must be a JSON object.")),
+            _ => Err(CloseReason::close(NOT_AN_OBJECT, "WS payload must be a JSON object.")),
         }
     }
 
     /// Ends the stream so that the other side learns why.
-    async fn say_goodbye(mut self, ending: Ending) {
+    async fn close(mut self, reason: CloseReason) {
         // What is still on its way to a slow client stands before the close frame.
-        let slow = matches!(&ending, Ending::Close(frame) if frame.code == TOO_SLOW);
-        let limit = if slow { self.edge.daemon.config().limits.client_timeout } else { GOODBYE };
-        let edge = self.edge;
+        let slow = matches!(&reason, CloseReason::Close(frame) if frame.code == TOO_SLOW);
+        let limit = if slow { self.state.daemon.config().limits.client_timeout } else { CLOSE_TIMEOUT };
+        let state = self.state;
         // A client that does not read must not keep the daemon from stopping.
         let stopping = async {
-            edge.going_away.cancelled().await;
-            tokio::time::sleep(GOODBYE).await;
+            state.going_away.cancelled().await;
+            tokio::time::sleep(CLOSE_TIMEOUT).await;
         };
-        let goodbye = async {
-            match ending {
-                Ending::Gone => {
+        let closing = async {
+            match reason {
+                CloseReason::Gone => {
                     // After a goodbye of the other side ours waits to be sent, and no other one is taken.
                     let _ = self.socket.close(None).await;
                     self.socket.flush().await?;
                 }
-                Ending::Close(reason) => {
+                CloseReason::Close(reason) => {
                     self.socket.send(Message::Close(Some(reason))).await?;
                     // It is the server who ends the connection.
                     self.socket.get_mut().shutdown().await?;
                     // What the client is still sending is read and dropped: closing with unread bytes would reset
                     // the connection, and the close frame would be lost with it.
-                    let mut scrap = [0; 4096];
-                    while self.socket.get_mut().read(&mut scrap).await? > 0 {}
+                    let mut discarded = [0; 4096];
+                    while self.socket.get_mut().read(&mut discarded).await? > 0 {}
                 }
             }
             Ok::<_, Error>(())
         };
         tokio::select! {
-            _ = tokio::time::timeout(limit, goodbye) => {}
+            _ = tokio::time::timeout(limit, closing) => {}
             () = stopping => {}
         }
     }
 }
 
 /// Whether messages are only sent back; never but in a codexd that is broken on purpose.
-fn echoes(_edge: &Shared) -> bool {
+fn echoes(_edge: &SharedState) -> bool {
     #[cfg(feature = "mutations")]
     return _edge.daemon.config().mutation.as_deref() == Some("echo");
     #[cfg(not(feature = "mutations"))]
@@ -353,14 +362,14 @@ fn echoes(_edge: &Shared) -> bool {
 }
 
 /// What a message of a client is answered with.
-async fn reply(edge: &Shared, message: Map<String, Value>) -> Message {
+async fn reply(state: &SharedState, message: Map<String, Value>) -> Message {
     match message.get("type").and_then(Value::as_str).map(str::trim) {
         Some("ping") => frame(&json!({ "type": "pong" })),
         Some("status") => {
-            let status = edge.status();
+            let status = state.status();
             frame(&json!({ "type": "status", "service": status.service, "snapshot": status.snapshot }))
         }
-        Some("respond") => respond(edge, message).await,
+        Some("respond") => respond(state, message).await,
         other => {
             let name = other.filter(|name| !name.is_empty()).unwrap_or("unknown");
             let message = format!("Unsupported websocket message type: {name}.");
@@ -370,10 +379,10 @@ async fn reply(edge: &Shared, message: Map<String, Value>) -> Message {
 }
 
 /// Answers a request of the app-server, as `POST /v1/codexd/requests/:request_id` does.
-async fn respond(edge: &Shared, message: Map<String, Value>) -> Message {
+async fn respond(state: &SharedState, message: Map<String, Value>) -> Message {
     let request_id = message.get("requestId").and_then(Value::as_str).unwrap_or_default().to_owned();
     let answered = match requests::parse_message(message) {
-        Ok(given) => edge.daemon.answer_request(&request_id, given).await.map_err(ApiError::from),
+        Ok(given) => state.daemon.answer_request(&request_id, given).await.map_err(ApiError::from),
         Err(error) => Err(error),
     };
     match answered {
@@ -391,7 +400,7 @@ async fn respond(edge: &Shared, message: Map<String, Value>) -> Message {
 ///
 /// A ping stands behind what was sent before it, so a client that takes something is there, although it may not have
 /// come to the ping yet.
-async fn waits(sending: impl Future<Output = Result<(), Error>>) -> Result<bool, Error> {
+async fn send_and_report_wait(sending: impl Future<Output = Result<(), Error>>) -> Result<bool, Error> {
     let mut sending = pin!(sending);
     let mut waited = false;
     poll_fn(|context| {
@@ -411,21 +420,21 @@ fn frame(value: &Value) -> Message {
 }
 
 /// The end of a client whose token is no longer the one (RFC 6455 section 7.4.1: 1008 is for policies).
-fn no_longer_in() -> Ending {
-    Ending::close(CloseCode::Policy, "The token has changed; connect again with the new one.")
+fn token_changed() -> CloseReason {
+    CloseReason::close(CloseCode::Policy, "The token has changed; connect again with the new one.")
 }
 
 /// One of the places that there are for WebSockets, for as long as it lives.
-pub(super) struct Place(Handle);
+pub(super) struct WebSocketSlot(AppState);
 
-impl Place {
+impl WebSocketSlot {
     /// Takes a place, if one is free.
-    pub(super) fn take(edge: &Handle) -> Result<Self, ApiError> {
-        let limit = edge.daemon.config().service.websockets;
-        let clients = &edge.websocket_clients;
+    pub(super) fn take(state: &AppState) -> Result<Self, ApiError> {
+        let limit = state.daemon.config().service.websockets;
+        let clients = &state.websocket_clients;
         let more = |count: usize| (count < limit).then_some(count + 1);
         match clients.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
-            Ok(_) => Ok(Self(Arc::clone(edge))),
+            Ok(_) => Ok(Self(Arc::clone(state))),
             Err(_) => Err(ApiError::overloaded(format!(
                 "All {limit} WebSockets that codexd serves at once are open; close one, or raise --websocket-limit."
             ))),
@@ -433,7 +442,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for WebSocketSlot {
     fn drop(&mut self) {
         self.0.websocket_clients.fetch_sub(1, Ordering::AcqRel);
     }

@@ -3,14 +3,14 @@
 use futures_util::future::join_all;
 use serde_json::json;
 
-use super::{Room, SESSION};
+use super::{SESSION, TestApp};
 
 const SESSIONS: &str = "/v1/codexd/sessions";
 const TURN: &str = "/v1/codexd/turn";
 
 #[tokio::test]
 async fn a_body_that_is_wrong_is_answered_with_what_is_wrong() {
-    let room = Room::new().await;
+    let app = TestApp::new().await;
     for path in [SESSIONS, TURN] {
         for (body, part) in [
             ("nonsense", "valid JSON"),
@@ -20,19 +20,19 @@ async fn a_body_that_is_wrong_is_answered_with_what_is_wrong() {
             ("null", "a JSON object"),
             ("\"text\"", "a JSON object"),
         ] {
-            let answer = room.post(path, body).await;
+            let answer = app.post(path, body).await;
             let message = answer.error(400, "bad_request");
             assert!(message.contains(part), "{path} {body}: {message}");
         }
-        room.post(path, b"{\"a\":\"\xff\"}".to_vec()).await.error(400, "bad_request");
-        room.post(path, "[".repeat(100_000)).await.error(400, "bad_request");
+        app.post(path, b"{\"a\":\"\xff\"}".to_vec()).await.error(400, "bad_request");
+        app.post(path, "[".repeat(100_000)).await.error(400, "bad_request");
     }
-    room.stop().await;
+    app.stop().await;
 }
 
 #[tokio::test]
 async fn a_field_of_a_session_that_is_wrong_is_named() {
-    let room = Room::new().await;
+    let app = TestApp::new().await;
     for (field, value) in [
         ("purpose", json!("batch")),
         ("purpose", json!(1)),
@@ -54,16 +54,16 @@ async fn a_field_of_a_session_that_is_wrong_is_named() {
         ("metadata", json!({ "a": null })),
     ] {
         let body = json!({ field: value });
-        let answer = room.post(SESSIONS, body.to_string()).await;
+        let answer = app.post(SESSIONS, body.to_string()).await;
         let message = answer.error(400, "bad_request");
         assert!(message.contains(field), "{body}: {message}");
     }
-    room.stop().await;
+    app.stop().await;
 }
 
 #[tokio::test]
 async fn a_field_of_a_turn_that_is_wrong_is_named() {
-    let room = Room::new().await;
+    let app = TestApp::new().await;
     for (field, value) in [
         ("sessionId", json!(1)),
         ("sessionId", json!(" ")),
@@ -83,19 +83,19 @@ async fn a_field_of_a_turn_that_is_wrong_is_named() {
     ] {
         let mut body = json!({ "sessionId": SESSION, "input": "hello" });
         body[field] = value;
-        let answer = room.post(TURN, body.to_string()).await;
+        let answer = app.post(TURN, body.to_string()).await;
         let message = answer.error(400, "bad_request");
         assert!(message.contains(field), "{body}: {message}");
     }
-    room.post(TURN, "{}").await.error(400, "bad_request");
-    let message = room.post(TURN, json!({ "sessionId": SESSION }).to_string()).await;
+    app.post(TURN, "{}").await.error(400, "bad_request");
+    let message = app.post(TURN, json!({ "sessionId": SESSION }).to_string()).await;
     assert!(message.error(400, "bad_request").contains("input"));
-    room.stop().await;
+    app.stop().await;
 }
 
 #[tokio::test]
 async fn what_is_right_is_refused_only_for_want_of_an_app_server() {
-    let room = Room::new().await;
+    let app = TestApp::new().await;
     // All at once: each waits for an app-server as long as one may still come in time.
     let requests = [
         (SESSIONS, json!({})),
@@ -118,33 +118,33 @@ async fn what_is_right_is_refused_only_for_want_of_an_app_server() {
     // A session without any wish needs no body.
     let empty = ["", " \r\n"].map(|body| (SESSIONS, body.to_owned()));
     let requests = requests.into_iter().chain(empty);
-    let answers = requests.map(async |(path, body)| (room.post(path, body.clone()).await, body));
+    let answers = requests.map(async |(path, body)| (app.post(path, body.clone()).await, body));
     for (answer, body) in join_all(answers).await {
         let message = answer.error(503, "app_server_unavailable");
         assert!(message.contains("no-codex") && message.contains("next try is in"), "{body}: {message}");
         let seconds = answer.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap();
         assert!((1..=60).contains(&seconds), "{body}: {seconds}");
     }
-    room.stop().await;
+    app.stop().await;
 }
 
 #[tokio::test]
 async fn a_turn_for_nobody_is_refused_before_the_app_server_is_needed() {
-    let room = Room::new().await;
-    let answer = room.post(TURN, json!({ "sessionId": "nobody", "input": "hello" }).to_string()).await;
+    let app = TestApp::new().await;
+    let answer = app.post(TURN, json!({ "sessionId": "nobody", "input": "hello" }).to_string()).await;
     assert_eq!(answer.error(404, "not_found"), "Unknown codexd session \"nobody\".");
-    room.daemon.close_session(SESSION, false).await.unwrap();
-    let answer = room.post(TURN, json!({ "sessionId": SESSION, "input": "hello" }).to_string()).await;
+    app.daemon.close_session(SESSION, false).await.unwrap();
+    let answer = app.post(TURN, json!({ "sessionId": SESSION, "input": "hello" }).to_string()).await;
     assert!(answer.error(409, "session_not_active").contains(SESSION));
-    room.stop().await;
+    app.stop().await;
 }
 
 #[tokio::test]
 async fn a_body_over_16_mib_is_too_large() {
-    let room = Room::new().await;
+    let app = TestApp::new().await;
     let limit = 16 * 1024 * 1024;
-    let answer = room.post(SESSIONS, vec![b' '; limit + 1]).await;
+    let answer = app.post(SESSIONS, vec![b' '; limit + 1]).await;
     assert!(answer.error(413, "payload_too_large").contains(&limit.to_string()));
-    room.post(SESSIONS, vec![b' '; limit]).await.error(503, "app_server_unavailable");
-    room.stop().await;
+    app.post(SESSIONS, vec![b' '; limit]).await.error(503, "app_server_unavailable");
+    app.stop().await;
 }

@@ -4,32 +4,32 @@ use axum::body::Body;
 use axum::http::Request;
 use axum::routing::get;
 
-use super::{HOST, Room};
+use super::{HOST, TestApp};
 use crate::http::Peer;
 
 #[tokio::test]
 async fn a_handler_that_panics_ends_its_own_request_only() {
-    let mut room = Room::new().await;
+    let mut app = TestApp::new().await;
     let panics = || async {
         let nothing: [u8; 0] = [];
         nothing[std::hint::black_box(0)].to_string()
     };
-    room.edge.router = room.edge.router.clone().route("/panic", get(panics));
-    let answer = room.get("/panic").await;
+    app.app.router = app.app.router.clone().route("/panic", get(panics));
+    let answer = app.get("/panic").await;
     let message = answer.error(500, "internal_error");
     assert_eq!(message, "codexd met a fault of its own and did not finish this; its log says where.");
     assert_eq!(answer.headers["connection"], "close");
-    assert_eq!(room.get("/healthz").await.status, 200);
-    room.stop().await;
+    assert_eq!(app.get("/healthz").await.status, 200);
+    app.stop().await;
 }
 
 #[tokio::test]
 async fn nobody_else_gets_as_far_as_a_route() {
-    let room = Room::new().await;
+    let app = TestApp::new().await;
     for path in ["/healthz", "/describe", "/no-such-route"] {
         let request = Request::get(path).header("host", HOST).body(Body::empty()).unwrap();
-        let answer = room.edge.answer(&Peer::Foreign("it is somebody else's".to_owned()), request).await;
+        let answer = app.app.answer(&Peer::Foreign("it is somebody else's".to_owned()), request).await;
         assert_eq!(answer.status(), 403, "{path}");
     }
-    room.stop().await;
+    app.stop().await;
 }

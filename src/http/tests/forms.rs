@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::http::bodies::{ANSWER_REQUEST, CREATE_SESSION, Form, INTERRUPT_TURN, SUBMIT_TURN};
+use crate::http::bodies::{ANSWER_REQUEST, BodySchema, CREATE_SESSION, INTERRUPT_TURN, SUBMIT_TURN};
 use crate::http::body::Fields;
 use crate::http::error::ApiError;
 use crate::state::Purpose;
@@ -12,7 +12,7 @@ fn fields(body: Value) -> Fields {
     Fields::from(body)
 }
 
-fn sentence(form: &'static Form, body: Value) -> String {
+fn sentence(form: &'static BodySchema, body: Value) -> String {
     let shown = body.to_string();
     let error: Result<_, ApiError> = form.read(fields(body));
     let Err(error) = error else { panic!("{shown} is right") };

@@ -4,13 +4,13 @@ use axum::body::Body;
 use axum::http::{Method, Request};
 use serde_json::{Value, json};
 
-use super::{BASE_URL, Room, SESSION};
+use super::{BASE_URL, SESSION, TestApp};
 use crate::config::{Settings, settings};
 
 #[tokio::test]
 async fn health_is_good_without_an_app_server_and_says_why_no_turn_is_taken() {
-    let room = Room::new().await;
-    let health = room.get("/healthz").await;
+    let app = TestApp::new().await;
+    let health = app.get("/healthz").await;
     assert_eq!(health.status, 200);
     assert_eq!(health.json["status"], "ok");
     let service = &health.json["service"];
@@ -21,13 +21,13 @@ async fn health_is_good_without_an_app_server_and_says_why_no_turn_is_taken() {
     assert_eq!(service["eventStreamPath"], "/v1/codexd/events");
     assert_eq!(service["eventStreamUrl"], "ws://127.0.0.1:9/v1/codexd/events");
     assert_eq!(service["websocketClients"], 0);
-    room.stop().await;
+    app.stop().await;
 }
 
 #[tokio::test]
 async fn the_description_has_the_eight_routes_in_their_order() {
-    let room = Room::new().await;
-    let document = room.get("/describe").await.json;
+    let app = TestApp::new().await;
+    let document = app.get("/describe").await.json;
     let routes: Vec<_> = document["routes"].as_array().unwrap().iter().map(line).collect();
     assert_eq!(
         routes,
@@ -76,32 +76,32 @@ async fn the_description_has_the_eight_routes_in_their_order() {
     );
     let text = document.to_string().to_lowercase();
     assert!(!text.contains("runs") && !text.contains("exec"), "{text}");
-    room.stop().await;
+    app.stop().await;
 }
 
 #[tokio::test]
 async fn the_event_stream_moves_with_its_setting() {
-    let room = Room::with(Settings::default().with(&settings::EVENT_STREAM_PATH, "/elsewhere")).await;
-    let document = room.get("/describe").await.json;
+    let app = TestApp::with(Settings::default().with(&settings::EVENT_STREAM_PATH, "/elsewhere")).await;
+    let document = app.get("/describe").await.json;
     let routes = document["routes"].as_array().unwrap();
     assert_eq!((routes.len(), line(routes.last().unwrap())), (8, "WS /elsewhere".to_owned()));
     assert_eq!(document["event_stream"]["path"], "/elsewhere");
     assert_eq!(document["event_stream"]["url"], "ws://127.0.0.1:9/elsewhere");
-    assert!(room.get("/elsewhere").await.data()["events"].is_array());
+    assert!(app.get("/elsewhere").await.data()["events"].is_array());
     let extensions = document["extensions"].as_array().unwrap();
     let forms = extensions.iter().map(line).filter(|line| line == "GET /elsewhere").count();
     assert_eq!(forms, 2, "{extensions:?}");
     assert!(!document.to_string().contains("/v1/codexd/events"), "{document}");
-    room.get("/v1/codexd/events").await.error(404, "not_found");
-    room.stop().await;
+    app.get("/v1/codexd/events").await.error(404, "not_found");
+    app.stop().await;
 }
 
 #[tokio::test]
 async fn the_status_has_all_parts_at_one_moment() {
-    let room = Room::new().await;
-    let status = room.get("/v1/codexd/status").await;
+    let app = TestApp::new().await;
+    let status = app.get("/v1/codexd/status").await;
     let (service, snapshot) = (&status.data()["service"], &status.data()["snapshot"]);
-    assert_eq!(*service, room.get("/healthz").await.json["service"]);
+    assert_eq!(*service, app.get("/healthz").await.json["service"]);
     let child = &snapshot["daemon"]["child"];
     assert_eq!((&child["status"], &child["strategy"]), (&json!("failed"), &json!("spawn")));
     assert!(child["lastError"].as_str().unwrap().contains("no-codex"), "{child}");
@@ -116,31 +116,31 @@ async fn the_status_has_all_parts_at_one_moment() {
     // Others follow: it is tried again and again.
     assert_eq!(types[..4], ["session.created", "daemon.started", "child.spawn.failed", "child.backoff"]);
     assert!(snapshot["identity"]["daemonId"].is_string() && snapshot["config"].is_object());
-    room.stop().await;
+    app.stop().await;
 }
 
 #[tokio::test]
 async fn sessions_are_listed_and_read() {
-    let room = Room::new().await;
-    let listed = room.get("/v1/codexd/sessions").await;
+    let app = TestApp::new().await;
+    let listed = app.get("/v1/codexd/sessions").await;
     let sessions = listed.data()["sessions"].as_array().unwrap();
     assert_eq!(sessions.len(), 1);
-    let read = room.get(&format!("/v1/codexd/sessions/{SESSION}")).await;
+    let read = app.get(&format!("/v1/codexd/sessions/{SESSION}")).await;
     assert_eq!(read.data()["session"], sessions[0]);
     assert_eq!(read.data()["recentEvents"].as_array().unwrap().len(), 1);
     for (name, shown) in
         [("nobody", "nobody"), ("a%20b", "a b"), ("%2e%2e", ".."), ("session-a%00", "session-a\0")]
     {
-        let unknown = room.get(&format!("/v1/codexd/sessions/{name}")).await;
+        let unknown = app.get(&format!("/v1/codexd/sessions/{name}")).await;
         assert_eq!(unknown.error(404, "not_found"), format!("Unknown codexd session \"{shown}\"."));
     }
-    room.get("/v1/codexd/sessions/%ff").await.error(404, "not_found");
-    room.stop().await;
+    app.get("/v1/codexd/sessions/%ff").await.error(404, "not_found");
+    app.stop().await;
 }
 
 #[tokio::test]
 async fn an_unknown_route_is_named() {
-    let room = Room::new().await;
+    let app = TestApp::new().await;
     for (method, path) in [
         (Method::POST, "/"),
         (Method::POST, "//"),
@@ -155,18 +155,18 @@ async fn an_unknown_route_is_named() {
         (Method::POST, "/v1/codexd/events"),
         (Method::OPTIONS, "/describe"),
     ] {
-        let answer = room.ask(method.clone(), path, "").await;
+        let answer = app.ask(method.clone(), path, "").await;
         let shown = if path == "//" { "/" } else { path };
         assert_eq!(answer.error(404, "not_found"), format!("Unknown codexd route {method} {shown}."));
     }
-    let answer = room.get("/nowhere?token=secret").await;
+    let answer = app.get("/nowhere?token=secret").await;
     assert_eq!(answer.error(404, "not_found"), "Unknown codexd route GET /nowhere.");
-    room.stop().await;
+    app.stop().await;
 }
 
 #[tokio::test]
 async fn slashes_at_the_end_are_ignored() {
-    let room = Room::new().await;
+    let app = TestApp::new().await;
     for path in [
         "/healthz/",
         "/healthz///?a=1",
@@ -175,18 +175,18 @@ async fn slashes_at_the_end_are_ignored() {
         "/v1/codexd/sessions//",
         "/v1/codexd/events/?limit=1",
     ] {
-        assert_eq!(room.get(path).await.status, 200, "{path}");
+        assert_eq!(app.get(path).await.status, 200, "{path}");
     }
-    assert_eq!(room.get("/v1/codexd/sessions/session-a/").await.data()["session"]["sessionId"], SESSION);
-    room.post("/v1/codexd/turn/", "[]").await.error(400, "bad_request");
-    room.post("/v1/codexd/sessions/", "[]").await.error(400, "bad_request");
-    room.get("/v1/codexd/events/?limit=0").await.error(400, "bad_request");
-    room.stop().await;
+    assert_eq!(app.get("/v1/codexd/sessions/session-a/").await.data()["session"]["sessionId"], SESSION);
+    app.post("/v1/codexd/turn/", "[]").await.error(400, "bad_request");
+    app.post("/v1/codexd/sessions/", "[]").await.error(400, "bad_request");
+    app.get("/v1/codexd/events/?limit=0").await.error(400, "bad_request");
+    app.stop().await;
 }
 
 #[tokio::test]
 async fn a_handshake_that_is_not_one_is_refused() {
-    let room = Room::new().await;
+    let app = TestApp::new().await;
     let whole = [
         ("connection", "keep-alive, Upgrade"),
         ("upgrade", "WebSocket"),
@@ -204,7 +204,7 @@ async fn a_handshake_that_is_not_one_is_refused() {
                 request = request.header(name, value);
             }
         }
-        room.answer(request.body(Body::empty()).unwrap()).await
+        app.answer(request.body(Body::empty()).unwrap()).await
     };
     for missing in ["connection", "sec-websocket-key"] {
         ask(Some((missing, None))).await.error(400, "bad_request");
@@ -218,19 +218,19 @@ async fn a_handshake_that_is_not_one_is_refused() {
     assert_eq!(old.headers["sec-websocket-version"], "13");
     // All is well with this one, but there is no connection under it.
     assert!(ask(None).await.error(400, "bad_request").contains("HTTP/1.1"));
-    room.stop().await;
+    app.stop().await;
 }
 
 #[tokio::test]
 async fn a_daemon_that_stops_takes_no_work_and_still_answers() {
-    let room = Room::new().await;
-    room.daemon.stop().await;
-    room.post("/v1/codexd/sessions", "{}").await.error(503, "shutting_down");
-    let health = room.get("/healthz").await;
+    let app = TestApp::new().await;
+    app.daemon.stop().await;
+    app.post("/v1/codexd/sessions", "{}").await.error(503, "shutting_down");
+    let health = app.get("/healthz").await;
     assert_eq!((&health.json["status"], &health.json["service"]["ready"]), (&json!("ok"), &json!(false)));
-    let snapshot = &room.get("/v1/codexd/status").await.json["data"]["snapshot"];
+    let snapshot = &app.get("/v1/codexd/status").await.json["data"]["snapshot"];
     assert_eq!((&snapshot["daemon"]["started"], &snapshot["daemon"]["pid"]), (&json!(false), &Value::Null));
-    room.stop().await;
+    app.stop().await;
 }
 
 /// `METHOD PATH` of a route.

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::error::ApiError;
 
 /// What the page is.
-pub(super) const KIND: &str = "text/html; charset=utf-8";
+pub(super) const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 
 const DOCUMENT: &str = include_str!("index.html");
 const STYLE: &str = include_str!("page.css");
@@ -35,8 +35,8 @@ const SCRIPT: &str = concat!(
     include_str!("page.js"),
 );
 /// Where the style and the script stand in the document.
-const STYLE_PLACE: &str = "/* page.css */";
-const SCRIPT_PLACE: &str = "/* page.js */";
+const STYLE_PLACEHOLDER: &str = "/* page.css */";
+const SCRIPT_PLACEHOLDER: &str = "/* page.js */";
 
 static PAGE: LazyLock<Page> = LazyLock::new(Page::new);
 
@@ -49,7 +49,7 @@ struct Page {
 
 impl Page {
     fn new() -> Self {
-        let document = DOCUMENT.replacen(STYLE_PLACE, STYLE, 1).replacen(SCRIPT_PLACE, SCRIPT, 1);
+        let document = DOCUMENT.replacen(STYLE_PLACEHOLDER, STYLE, 1).replacen(SCRIPT_PLACEHOLDER, SCRIPT, 1);
         let inline = format!("script-src {}; style-src {}", source(SCRIPT), source(STYLE));
         Self { document: document.into(), inline }
     }
@@ -78,14 +78,14 @@ pub(super) async fn page(headers: HeaderMap) -> Result<Response, ApiError> {
         .map_err(|_| ApiError::bad_request("The header Host cannot be used."))?;
     let mut response = Response::new(Body::from(PAGE.document.clone()));
     let answer = response.headers_mut();
-    let mut say = |name: HeaderName, value| answer.insert(name, HeaderValue::from_static(value));
-    say(header::CONTENT_TYPE, KIND);
+    let mut set = |name: HeaderName, value| answer.insert(name, HeaderValue::from_static(value));
+    set(header::CONTENT_TYPE, CONTENT_TYPE);
     // The page of another version must not talk to this one.
-    say(header::CACHE_CONTROL, "no-store");
-    say(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
-    say(header::REFERRER_POLICY, "no-referrer");
-    say(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
-    say(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
+    set(header::CACHE_CONTROL, "no-store");
+    set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(header::REFERRER_POLICY, "no-referrer");
+    set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
+    set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
     answer.insert(header::CONTENT_SECURITY_POLICY, policy);
     Ok(response)
 }

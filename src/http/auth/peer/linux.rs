@@ -19,24 +19,24 @@ struct Owner {
     is_held: bool,
 }
 
-/// What is to be thought of the connection from `theirs` to `ours`.
-pub(in crate::http) fn peer_of(theirs: SocketAddr, ours: SocketAddr) -> Peer {
-    match owner(theirs, ours) {
-        Ok(Some(owner)) => judge(owner, rustix::process::geteuid().as_raw()),
-        Ok(None) => Peer::Nobody,
+/// What is to be thought of the connection from `remote` to `local`.
+pub(in crate::http) fn peer_of(remote: SocketAddr, local: SocketAddr) -> Peer {
+    match owner(remote, local) {
+        Ok(Some(owner)) => classify(owner, rustix::process::geteuid().as_raw()),
+        Ok(None) => Peer::Unowned,
         Err(error) => Peer::Unknown(error.to_string()),
     }
 }
 
-fn judge(owner: Owner, us: u32) -> Peer {
+fn classify(owner: Owner, us: u32) -> Peer {
     let Owner { uid, is_held } = owner;
     // The user of a socket that nobody holds is believed only where it is not the one that all such sockets have.
     if (uid == us && (is_held || us != 0)) || (uid == 0 && is_held) {
-        return Peer::Ours;
+        return Peer::Trusted;
     }
     match is_held {
         true => Peer::Foreign(format!("it belongs to user {uid}, and codexd serves user {us} and root only")),
-        false => Peer::Nobody,
+        false => Peer::Unowned,
     }
 }
 
@@ -45,7 +45,7 @@ static DIAG_WORKS: AtomicBool = AtomicBool::new(false);
 
 /// The owner of the socket at `local` that is connected to `remote`; `None` when there is no such socket.
 fn owner(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Owner>> {
-    let asked = ask_kernel(local, remote);
+    let asked = query_kernel(local, remote);
     if let Ok(found) = asked
         && (found.is_some() || DIAG_WORKS.load(Ordering::Relaxed))
     {
@@ -56,74 +56,78 @@ fn owner(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Owner>> {
 }
 
 /// The length of a netlink header, in bytes (linux/netlink.h).
-const HEADER: usize = 16;
+const NETLINK_HEADER_BYTES: usize = 16;
 /// The length of a question: a header and `struct inet_diag_req_v2` (linux/inet_diag.h).
-const QUESTION: usize = HEADER + 56;
+const REQUEST_BYTES: usize = NETLINK_HEADER_BYTES + 56;
 /// The length of an answer: a header and `struct inet_diag_msg`.
-const ANSWER: usize = HEADER + 72;
+const RESPONSE_BYTES: usize = NETLINK_HEADER_BYTES + 72;
 /// `SOCK_DIAG_BY_FAMILY` (linux/sock_diag.h).
-const BY_FAMILY: u16 = 20;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `NLMSG_ERROR`.
-const ERROR: u16 = 2;
+const NLMSG_ERROR: u16 = 2;
 /// `TCP_LISTEN` (linux/tcp_states.h): what the kernel offers when no connection has the addresses.
-const LISTEN: u8 = 10;
+const TCP_LISTEN: u8 = 10;
 
-fn ask_kernel(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Owner>> {
-    let mut line = LINE.lock().unwrap_or_else(PoisonError::into_inner);
-    let found = ask_on(&mut line, local, remote);
+fn query_kernel(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Owner>> {
+    let mut cached = DIAG_SOCKET.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = query_on(&mut cached, local, remote);
     if found.is_err() {
         // What is still to come on it would be taken for the answer to the next question.
-        *line = None;
+        *cached = None;
     }
     found
 }
 
 /// The one line to the kernel, which is kept: a connection may have taken the last descriptor.
-static LINE: Mutex<Option<OwnedFd>> = Mutex::new(None);
+static DIAG_SOCKET: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
-fn ask_on(line: &mut Option<OwnedFd>, local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Owner>> {
-    let socket = match line {
+fn query_on(
+    cached: &mut Option<OwnedFd>,
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> io::Result<Option<Owner>> {
+    let socket = match cached {
         Some(socket) => socket,
-        None => line.insert(rustix::net::socket_with(
+        None => cached.insert(rustix::net::socket_with(
             AddressFamily::NETLINK,
             SocketType::DGRAM,
             SocketFlags::CLOEXEC,
             Some(netlink::SOCK_DIAG),
         )?),
     };
-    let text = question(local, remote);
+    let text = encode_request(local, remote);
     rustix::net::sendto(&*socket, &text, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
     // The kernel answers before the sending returns.
     let mut answer = [0; 512];
     let (length, _) = rustix::net::recv(&*socket, &mut answer, RecvFlags::DONTWAIT)?;
-    read_answer(&answer[..length.min(answer.len())], remote)
+    parse_response(&answer[..length.min(answer.len())], remote)
 }
 
-fn question(local: SocketAddr, remote: SocketAddr) -> [u8; QUESTION] {
-    let mut text = [0; QUESTION];
+fn encode_request(local: SocketAddr, remote: SocketAddr) -> [u8; REQUEST_BYTES] {
+    let mut text = [0; REQUEST_BYTES];
     let mut put = |at: usize, bytes: &[u8]| text[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, &(QUESTION as u32).to_ne_bytes());
-    put(4, &BY_FAMILY.to_ne_bytes());
+    put(0, &(REQUEST_BYTES as u32).to_ne_bytes());
+    put(4, &SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     // NLM_F_REQUEST
     put(6, &1_u16.to_ne_bytes());
     let (family, protocol) = (if local.is_ipv4() { 2 } else { 10 }, 6);
-    put(HEADER, &[family, protocol]);
+    put(NETLINK_HEADER_BYTES, &[family, protocol]);
     // Every state.
-    put(HEADER + 4, &u32::MAX.to_ne_bytes());
-    put(HEADER + 8, &local.port().to_be_bytes());
-    put(HEADER + 10, &remote.port().to_be_bytes());
+    put(NETLINK_HEADER_BYTES + 4, &u32::MAX.to_ne_bytes());
+    put(NETLINK_HEADER_BYTES + 8, &local.port().to_be_bytes());
+    put(NETLINK_HEADER_BYTES + 10, &remote.port().to_be_bytes());
     let mut put_ip = |at: usize, ip: IpAddr| match ip {
         IpAddr::V4(ip) => put(at, &ip.octets()),
         IpAddr::V6(ip) => put(at, &ip.octets()),
     };
-    put_ip(HEADER + 12, local.ip());
-    put_ip(HEADER + 28, remote.ip());
+    put_ip(NETLINK_HEADER_BYTES + 12, local.ip());
+    put_ip(NETLINK_HEADER_BYTES + 28, remote.ip());
     // INET_DIAG_NOCOOKIE
-    put(HEADER + 48, &[0xff; 8]);
+    put(NETLINK_HEADER_BYTES + 48, &[0xff; 8]);
     text
 }
 
-fn read_answer(answer: &[u8], remote: SocketAddr) -> io::Result<Option<Owner>> {
+fn parse_response(answer: &[u8], remote: SocketAddr) -> io::Result<Option<Owner>> {
     let short = || io::Error::other("the kernel's answer about a socket is too short");
     let u32_at = |at: usize| {
         let bytes = answer.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
@@ -131,18 +135,24 @@ fn read_answer(answer: &[u8], remote: SocketAddr) -> io::Result<Option<Owner>> {
     };
     // Length, then kind and flags.
     let kind = u16::from_ne_bytes([*answer.get(4).ok_or_else(short)?, *answer.get(5).ok_or_else(short)?]);
-    if kind == ERROR {
-        let error = rustix::io::Errno::from_raw_os_error((u32_at(HEADER)?.cast_signed()).wrapping_neg());
+    if kind == NLMSG_ERROR {
+        let error = rustix::io::Errno::from_raw_os_error(
+            (u32_at(NETLINK_HEADER_BYTES)?.cast_signed()).wrapping_neg(),
+        );
         return if error == rustix::io::Errno::NOENT { Ok(None) } else { Err(error.into()) };
     }
-    if kind != BY_FAMILY || answer.len() < ANSWER {
+    if kind != SOCK_DIAG_BY_FAMILY || answer.len() < RESPONSE_BYTES {
         return Err(short());
     }
-    let remote_port = u16::from_be_bytes([answer[HEADER + 6], answer[HEADER + 7]]);
-    if answer[HEADER + 1] == LISTEN || remote_port != remote.port() {
+    let remote_port =
+        u16::from_be_bytes([answer[NETLINK_HEADER_BYTES + 6], answer[NETLINK_HEADER_BYTES + 7]]);
+    if answer[NETLINK_HEADER_BYTES + 1] == TCP_LISTEN || remote_port != remote.port() {
         return Ok(None);
     }
-    Ok(Some(Owner { uid: u32_at(HEADER + 64)?, is_held: u32_at(HEADER + 68)? != 0 }))
+    Ok(Some(Owner {
+        uid: u32_at(NETLINK_HEADER_BYTES + 64)?,
+        is_held: u32_at(NETLINK_HEADER_BYTES + 68)? != 0,
+    }))
 }
 
 /// The same from the table of all connections, which takes longer the more there are.
@@ -153,7 +163,7 @@ fn read_table(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Owner>
 }
 
 fn find(table: &str, local: SocketAddr, remote: SocketAddr) -> Option<Owner> {
-    let (local, remote) = (in_table(local), in_table(remote));
+    let (local, remote) = (format_address(local), format_address(remote));
     table.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace().skip(1);
         let is_it = words.next() == Some(local.as_str()) && words.next() == Some(remote.as_str());
@@ -164,7 +174,7 @@ fn find(table: &str, local: SocketAddr, remote: SocketAddr) -> Option<Owner> {
 }
 
 /// An address as the table writes it: words of 32 bits in the order of the machine, in hexadecimal.
-fn in_table(address: SocketAddr) -> String {
+fn format_address(address: SocketAddr) -> String {
     let octets = match address.ip() {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
@@ -181,7 +191,7 @@ mod tests {
     use super::*;
 
     fn both(local: SocketAddr, remote: SocketAddr) -> [Option<Owner>; 2] {
-        [ask_kernel(local, remote).unwrap(), read_table(local, remote).unwrap()]
+        [query_kernel(local, remote).unwrap(), read_table(local, remote).unwrap()]
     }
 
     #[test]
@@ -190,20 +200,20 @@ mod tests {
             // A machine without IPv6 has no such connections either.
             let Ok(listener) = TcpListener::bind(address) else { continue };
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let (server, theirs) = listener.accept().unwrap();
-            let ours = server.local_addr().unwrap();
+            let (server, remote) = listener.accept().unwrap();
+            let local = server.local_addr().unwrap();
             let owner = Owner { uid: rustix::process::geteuid().as_raw(), is_held: true };
-            assert_eq!(both(theirs, ours), [Some(owner); 2], "{address}");
-            assert_eq!(both(ours, theirs), [Some(owner); 2], "{address}");
+            assert_eq!(both(remote, local), [Some(owner); 2], "{address}");
+            assert_eq!(both(local, remote), [Some(owner); 2], "{address}");
             client.shutdown(std::net::Shutdown::Write).unwrap();
-            assert_eq!(both(theirs, ours), [Some(owner); 2], "a closed half is still held");
+            assert_eq!(both(remote, local), [Some(owner); 2], "a closed half is still held");
             drop(client);
-            for owner in both(theirs, ours) {
+            for owner in both(remote, local) {
                 assert!(owner.is_none_or(|owner| !owner.is_held), "{owner:?}");
             }
             // Somebody who listens at the address of the one who left is not that one.
-            let nobody = SocketAddr::new(ours.ip(), 1);
-            assert_eq!(both(ours, nobody), [None; 2]);
+            let nobody = SocketAddr::new(local.ip(), 1);
+            assert_eq!(both(local, nobody), [None; 2]);
         }
     }
 
@@ -220,8 +230,8 @@ mod tests {
             (0, false, 0, false),
             (501, false, 501, true),
         ] {
-            let peer = judge(Owner { uid, is_held }, us);
-            assert_eq!(peer == Peer::Ours, is_ours, "{uid} {is_held} {us}: {peer:?}");
+            let peer = classify(Owner { uid, is_held }, us);
+            assert_eq!(peer == Peer::Trusted, is_ours, "{uid} {is_held} {us}: {peer:?}");
         }
     }
 }

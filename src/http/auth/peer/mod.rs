@@ -15,7 +15,7 @@ use crate::blocking::Pool;
 
 /// How long the kernel may take to answer.
 #[cfg(target_os = "linux")]
-const LIMIT: Duration = Duration::from_secs(5);
+const KERNEL_TIMEOUT: Duration = Duration::from_secs(5);
 #[cfg(target_os = "linux")]
 static POOL: Pool = Pool::new("peers", 1, 3);
 
@@ -23,22 +23,22 @@ static POOL: Pool = Pool::new("peers", 1, 3);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
     /// The user who runs codexd, or root.
-    Ours,
+    Trusted,
     /// Somebody else, as half a sentence.
     Foreign(String),
     /// No process holds the other side: not any more or, where it is the one who accepts connections, not yet.
-    Nobody,
+    Unowned,
     /// The system does not say, for this reason.
     Unknown(String),
 }
 
-/// Looks up who holds the socket at `theirs` that is connected to `ours`.
+/// Looks up who holds the socket at `remote` that is connected to `local`.
 ///
 /// What nobody holds belongs to root for the system, whoever had it, so it is not believed: anybody could send something
 /// and leave.
 #[cfg(target_os = "linux")]
-pub async fn peer_of(theirs: SocketAddr, ours: SocketAddr) -> Peer {
-    match POOL.run(LIMIT, move || linux::peer_of(theirs, ours)).await {
+pub async fn peer_of(remote: SocketAddr, local: SocketAddr) -> Peer {
+    match POOL.run(KERNEL_TIMEOUT, move || linux::peer_of(remote, local)).await {
         Ok(peer) => peer,
         Err(unanswered) => Peer::Unknown(format!("the kernel {unanswered}")),
     }
