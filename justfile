@@ -9,7 +9,7 @@ _default:
 # Check the formatting, the lints, the unit tests and the fast integration tests (under two minutes when built)
 check: format-check lint
     cargo test --lib --test architecture --test fake_codex --test launchd --test openapi --test version
-    cargo test --test it -- {{fast}}
+    cargo test --test it -- {{ fast }}
 
 # Run the tests that need no more than Rust, node and npm
 test:

@@ -11,6 +11,7 @@ use super::wire::{HANDSHAKE, Wire, head};
 use crate::api::{idle, ready, request_bytes, session, turn};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
+use crate::support::skip::runs_long;
 use crate::support::sse::EventSource;
 use crate::support::wait::wait_until_async;
 use crate::support::websocket::{EVENTS_PATH, EventStream};
@@ -102,6 +103,9 @@ async fn silent_peers_are_closed_and_go_unnoticed() {
 
 #[tokio::test]
 async fn half_a_head_is_given_up_and_goes_unnoticed() {
+    if !runs_long() {
+        return;
+    }
     let ends = goes_unnoticed(&[Kind::HalfHead]).await;
     assert_in_time(&ends, HEAD);
     ends.iter().for_each(assert_told);
@@ -109,6 +113,9 @@ async fn half_a_head_is_given_up_and_goes_unnoticed() {
 
 #[tokio::test]
 async fn a_slow_body_is_given_up_and_goes_unnoticed() {
+    if !runs_long() {
+        return;
+    }
     let ends = goes_unnoticed(&[Kind::SlowBody]).await;
     assert_in_time(&ends, BODY);
     ends.iter().for_each(assert_told);
@@ -274,6 +281,9 @@ async fn there_are_64_websockets_by_default() {
 
 #[tokio::test]
 async fn a_connection_without_a_next_request_is_closed_after_a_while() {
+    if !runs_long() {
+        return;
+    }
     let daemon = Daemon::builder().start().await;
     let mut wire = Wire::connect(&daemon).await;
     wire.send(head(&daemon, "GET /healthz", "")).await;
