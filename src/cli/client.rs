@@ -1,4 +1,4 @@
-//! The commands for every day, which ask the running daemon for something.
+//! The commands that talk to a running daemon: their arguments, and [`ClientCommand`].
 
 use clap::builder::PossibleValuesParser;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Subcommand};
@@ -10,124 +10,124 @@ use crate::codex::protocol::{decisions, values};
 use crate::config::Settings;
 use crate::config::settings::{AUTH_TOKEN_FILE, EVENT_STREAM_PATH, LOCAL_API_BASE, Setting};
 
-/// What the running daemon is asked for.
+/// A command that talks to the running daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientCommand {
-    /// A turn, whose answer is shown.
+    /// Submits a turn and prints the answer.
     Ask(AskOptions),
-    /// The sessions.
+    /// Lists the sessions.
     Sessions {
-        /// The closed ones too.
+        /// Include closed sessions.
         all: bool,
     },
-    /// The events, as they come.
+    /// Prints events as they occur.
     Follow {
-        /// Only those about this session.
+        /// Only events of this session.
         session: Option<String>,
-        /// Only those whose types begin with one of these.
+        /// Only events whose type starts with one of these.
         types: Vec<String>,
-        /// The cursor after which they begin; now without one.
+        /// The cursor to start after; new events only if it is `None`.
         after: Option<String>,
     },
-    /// What Codex asks.
+    /// Lists the requests of Codex.
     Requests {
-        /// Those that are over too.
+        /// Include resolved requests.
         all: bool,
     },
-    /// Answers what Codex asks.
+    /// Answers a request of Codex.
     Answer {
-        /// Which request; the only one that waits without it.
+        /// The request ID; the only pending one if it is `None`.
         request: Option<String>,
-        /// What it is answered with.
+        /// The answer.
         answer: Answer,
     },
     /// Interrupts the running turn.
     Interrupt {
-        /// Of this session; of the only one at work without it.
+        /// The session; the only one with a running turn if it is `None`.
         session: Option<String>,
     },
-    /// Goes on with a held queue.
+    /// Resumes a held queue.
     ResumeQueue {
-        /// Of this session.
+        /// The session.
         session: String,
     },
     /// Closes a session.
     Close {
-        /// Which.
+        /// The session.
         session: String,
         /// Interrupt the running turn first.
         interrupt: bool,
     },
 }
 
-/// A turn that somebody wants.
+/// The arguments of `codexd ask`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AskOptions {
-    /// The words; `-` stands for what is on stdin, and so does nothing.
+    /// The prompt; `-` is replaced by stdin, and an empty list means stdin.
     pub words: Vec<String>,
-    /// The session, or `last`; a new one without it.
+    /// The session ID or `last`; a new session if it is `None`.
     pub session: Option<String>,
-    /// The folder.
+    /// The working directory.
     pub cwd: Option<String>,
     /// The model.
     pub model: Option<String>,
     /// The sandbox of a new session.
     pub sandbox: Option<String>,
-    /// When Codex asks before it does something.
+    /// The approval policy.
     pub approval_policy: Option<String>,
-    /// What happens when a turn runs already.
+    /// What to do if a turn is running already.
     pub when_busy: Option<String>,
-    /// Whether Codex may use the `.codex` of the directory; a terminal is asked without it.
+    /// Whether Codex may use the `.codex` of the directory; asked at a terminal if it is `None`.
     pub trust: Option<bool>,
-    /// After how many seconds without a network the turn is given up; 0 for never.
+    /// After how many seconds without network to interrupt the turn; 0 for never.
     pub network_timeout: u64,
 }
 
-/// An answer to what Codex asks.
+/// An answer to a request of Codex.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
-    /// One of the decisions that are offered: its word, or all of it in JSON.
+    /// One of the decisions offered: its name or its JSON text.
     Decision(String),
-    /// Words, one answer for each question.
+    /// One answer per question.
     Words(Vec<String>),
-    /// The whole answer in the app-server's words, in JSON.
+    /// The whole result in the format of the app-server, as JSON.
     Result(String),
 }
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientSubcommand {
-    /// Ask Codex something and show its answer
+    /// Submit a prompt to Codex and stream the answer
     Ask(AskArguments),
-    /// List the sessions
+    /// List sessions
     Sessions(ListArguments),
-    /// Show the events as they come
+    /// Print events as they occur
     Follow(FollowArguments),
-    /// List what Codex asks and nobody has answered
+    /// List pending requests of Codex
     Requests(ListArguments),
-    /// Allow what Codex asks for
+    /// Approve a request of Codex
     Approve(ApproveArguments),
-    /// Refuse what Codex asks for
+    /// Decline a request of Codex
     Decline(DeclineArguments),
     /// Interrupt the running turn of a session
     Interrupt(InterruptArguments),
-    /// Go on with the held queue of a session now
+    /// Resume the held queue of a session
     ResumeQueue(ResumeQueueArguments),
     /// Close a session
     Close(CloseArguments),
-    /// Write the completions for a shell
+    /// Print a shell completion script
     Completions {
-        /// The shell
+        /// Shell to generate completions for
         #[arg(value_name = "SHELL")]
         shell: Shell,
     },
 }
 
-/// What every client needs to find the daemon and to be let in.
+/// The settings that select the daemon, and the output format.
 #[derive(Debug, Args)]
 pub(super) struct ClientArguments {
     #[command(flatten)]
     settings: ClientSettings,
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
@@ -162,35 +162,35 @@ impl FromArgMatches for ClientSettings {
 
 #[derive(Debug, Args)]
 pub(super) struct AskArguments {
-    /// What to ask; "-" stands for what is on stdin, which is also asked when nothing is said
+    /// Prompt; "-" is replaced by stdin, and without TEXT the prompt is read from stdin
     #[arg(value_name = "TEXT")]
     words: Vec<String>,
-    /// Go on in this session; "last" is the one of this folder that was used last
+    /// Continue this session; "last" is the most recently used one in this directory
     #[arg(long, value_name = "ID")]
     session: Option<String>,
-    /// Folder to work in; this one for a new session
+    /// Working directory [default: the current directory for a new session]
     #[arg(long, value_name = "PATH")]
     cwd: Option<String>,
-    /// Model to ask
+    /// Model to use
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// What commands may touch; only for a new session
+    /// Sandbox of the commands that Codex runs; only for a new session
     #[arg(long, value_name = "SANDBOX", conflicts_with = "session",
           value_parser = PossibleValuesParser::new(values::SANDBOX_MODES))]
     sandbox: Option<String>,
-    /// When Codex asks before it does something, in its own words: untrusted, on-request or never
+    /// When Codex asks for approval, as Codex names it: untrusted, on-request or never
     #[arg(long, value_name = "POLICY")]
     approval_policy: Option<String>,
-    /// What to do when a turn of the session runs; refuse unless said otherwise
+    /// What to do if a turn of the session is running [default: refuse]
     #[arg(long, value_name = "HOW", requires = "session",
           value_parser = PossibleValuesParser::new(["refuse", "steer", "queue"]))]
     when_busy: Option<String>,
-    /// Let Codex use the .codex of the directory, whose commands run outside of the sandbox, or not (--trust=false); only
-    /// for a new session; without it a terminal is asked once for each directory
+    /// Let Codex use the .codex of the directory, whose commands run outside the sandbox (--trust=false: do not); only
+    /// for a new session; without this option, the question is asked once per directory at a terminal
     #[arg(long, value_name = "BOOL", conflicts_with = "session", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     trust: Option<bool>,
-    /// Interrupt the turn when Codex has reached no network for so many seconds; 0 waits on
+    /// Interrupt the turn if Codex reaches no network for this many seconds; 0 for no limit
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(..=86_400))]
     network_timeout: u64,
     #[command(flatten)]
@@ -199,7 +199,7 @@ pub(super) struct AskArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ListArguments {
-    /// Those that are over too
+    /// Include finished ones
     #[arg(long)]
     all: bool,
     #[command(flatten)]
@@ -208,13 +208,13 @@ pub(super) struct ListArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct FollowArguments {
-    /// Only events about this session; "last" is the one of this folder that was used last
+    /// Print events of this session only; "last" is the most recently used one in this directory
     #[arg(long, value_name = "ID")]
     session: Option<String>,
-    /// Only events whose type begins with this, once for each
+    /// Print only events whose type starts with TYPE; may be repeated
     #[arg(long = "type", value_name = "TYPE")]
     types: Vec<String>,
-    /// Begin after this cursor; 0 is the oldest event, and without it only new ones are shown
+    /// Start after this cursor; 0 starts with the oldest event [default: new events only]
     #[arg(long, value_name = "CURSOR")]
     after: Option<String>,
     #[command(flatten)]
@@ -223,16 +223,16 @@ pub(super) struct FollowArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ApproveArguments {
-    /// The request; may be left out when exactly one waits
+    /// Request ID; optional if exactly one request is pending
     #[arg(value_name = "ID")]
     request: Option<String>,
-    /// Another one of the decisions that are offered, such as acceptForSession; its word, or all of it in JSON
+    /// Decision to send, such as acceptForSession, by name or as JSON; must be one of those offered
     #[arg(long, value_name = "DECISION", default_value = decisions::ACCEPT)]
     decision: String,
-    /// The answer to a question, the number of an option or words; once for each question
+    /// Answer to a question: the number of an option, or text; once per question
     #[arg(long = "answer", value_name = "TEXT", conflicts_with = "decision")]
     answers: Vec<String>,
-    /// The whole answer in the app-server's words, in JSON, in the place of a decision
+    /// Complete result as JSON, in the format of the app-server, instead of a decision
     #[arg(long, value_name = "JSON", conflicts_with_all = ["decision", "answers"])]
     result: Option<String>,
     #[command(flatten)]
@@ -241,7 +241,7 @@ pub(super) struct ApproveArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct DeclineArguments {
-    /// The request; may be left out when exactly one waits
+    /// Request ID; optional if exactly one request is pending
     #[arg(value_name = "ID")]
     request: Option<String>,
     /// End the turn as well
@@ -253,7 +253,7 @@ pub(super) struct DeclineArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct InterruptArguments {
-    /// The session, or "last"; may be left out when a turn runs in exactly one
+    /// Session ID or "last"; optional if exactly one session has a running turn
     #[arg(value_name = "SESSION")]
     session: Option<String>,
     #[command(flatten)]
@@ -262,7 +262,7 @@ pub(super) struct InterruptArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct ResumeQueueArguments {
-    /// The session, or "last"
+    /// Session ID or "last"
     #[arg(value_name = "SESSION")]
     session: String,
     #[command(flatten)]
@@ -271,7 +271,7 @@ pub(super) struct ResumeQueueArguments {
 
 #[derive(Debug, Args)]
 pub(super) struct CloseArguments {
-    /// The session, or "last"
+    /// Session ID or "last"
     #[arg(value_name = "SESSION")]
     session: String,
     /// Interrupt the running turn first
@@ -281,7 +281,7 @@ pub(super) struct CloseArguments {
     client: ClientArguments,
 }
 
-/// Puts what stood before the command and what stands after it together.
+/// Builds the invocation from the flags before the command and the command itself.
 pub(super) fn request(before: StartArguments, command: ClientSubcommand) -> Result<Invocation, CliExit> {
     let (name, client, command) = match command {
         ClientSubcommand::Completions { shell } => {
@@ -354,13 +354,13 @@ pub(super) fn request(before: StartArguments, command: ClientSubcommand) -> Resu
     Ok(Invocation::Client { settings, json: before.json || client.json, command })
 }
 
-/// The completions for a shell, as a script of it.
+/// The completion script for a shell.
 pub fn completions(shell: Shell) -> Vec<u8> {
     let whole = CommandLine::command();
-    // What is hidden is for codexd itself, and clap would complete it all the same.
+    // Hidden commands are internal, but clap would complete them too.
     let shown = whole.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
     let shown = clap::Command::default().args(whole.get_arguments().cloned()).subcommands(shown);
-    // The flags that are added when a command is read, and no part of it before.
+    // These flags are added only when a command is parsed.
     let shown = Settings::augment_args(shown);
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut shown.name("codexd"), "codexd", &mut script);

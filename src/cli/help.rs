@@ -1,4 +1,4 @@
-//! `codexd help --json`: what `codexd help` says, for programs.
+//! `codexd help --json`: the help as JSON.
 
 use std::ffi::OsString;
 
@@ -9,9 +9,9 @@ use super::{CliExit, CommandLine, settings, usage};
 use crate::config::LONG_VERSION;
 use crate::config::settings::Setting;
 
-/// The answer when this command line asks for help in JSON; the program's name is the first of `args`.
+/// Returns the help if the command line asks for it in JSON; the first element of `args` is the program's name.
 ///
-/// What follows is the command that help is wanted for, as in `codexd help ask --json`.
+/// A command name after `help` selects the help of that command, as in `codexd help ask --json`.
 pub(super) fn in_json(args: &[OsString]) -> Option<CliExit> {
     let words: Vec<&str> = args.iter().skip(1).map(|word| word.to_str()).collect::<Option<_>>()?;
     let is_help = |word: &&str| ["help", "--help", "-h"].contains(word);
@@ -49,7 +49,7 @@ fn text(document: &Value) -> CliExit {
     CliExit::Text(format!("{document:#}\n"))
 }
 
-/// A command with what it takes beside the settings.
+/// A command with its arguments, without the settings.
 fn command(command: &clap::Command) -> Value {
     let is_setting = |id: &str| settings::ALL.iter().any(|setting| setting.name == id);
     let arguments: Vec<Value> = command

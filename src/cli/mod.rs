@@ -1,7 +1,7 @@
-//! The command line: subcommands and flags, as words only.
+//! The command line: subcommands and flags.
 //!
-//! The flags come from the table of settings, so that their variables and defaults stand in the help; what the
-//! values mean is decided in `config`.
+//! [`parse`] turns arguments into an [`Invocation`] or a [`CliExit`]. The flags of settings come from the table in
+//! `config`, which also parses their values; this layer treats them as text.
 
 mod client;
 mod help;
@@ -20,7 +20,7 @@ use crate::config::{LONG_VERSION, Settings};
 pub use clap_complete::Shell;
 pub use client::{Answer, AskOptions, ClientCommand, completions};
 
-/// What codexd is asked to do.
+/// A parsed command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Invocation {
     /// Run the daemon.
@@ -29,49 +29,49 @@ pub enum Invocation {
         settings: Settings,
         /// Answer in JSON.
         json: bool,
-        /// Start, say how things are, and stop.
+        /// Start, print the status, and stop.
         run_once: bool,
     },
-    /// Ask the running daemon how it is.
+    /// Query the running daemon.
     Status {
         /// The flags given.
         settings: Settings,
         /// Answer in JSON.
         json: bool,
     },
-    /// Show every setting and where its value comes from.
+    /// Print every setting and its source.
     Config {
         /// The flags given.
         settings: Settings,
         /// Answer in JSON.
         json: bool,
     },
-    /// Copy the state and the events.
+    /// Copy the state and the event log.
     Backup {
         /// The flags given.
         settings: Settings,
         /// Answer in JSON.
         json: bool,
-        /// The directory that is made for the copy.
+        /// The directory to create for the copy.
         directory: PathBuf,
     },
-    /// Make the file with the token.
+    /// Create the token file.
     Token {
         /// The flags given.
         settings: Settings,
         /// Answer in JSON.
         json: bool,
-        /// Put a new token in the place of an old one.
+        /// Replace an existing token.
         replace: bool,
     },
-    /// Try everything out against the offline app-server.
+    /// Test the daemon against the built-in app-server.
     Smoke {
         /// The flags given.
         settings: Settings,
         /// Answer in JSON.
         json: bool,
     },
-    /// Make codexd a service of the person, or say how that is.
+    /// Manage codexd as a service of the user.
     Service {
         /// What to do.
         action: ServiceAction,
@@ -80,53 +80,53 @@ pub enum Invocation {
         /// Answer in JSON.
         json: bool,
     },
-    /// Look at everything that codexd needs.
+    /// Check everything that codexd needs.
     Doctor {
         /// The flags given.
         settings: Settings,
         /// Answer in JSON.
         json: bool,
     },
-    /// Ask the running daemon for something.
+    /// Run a command that talks to the running daemon.
     Client {
         /// The flags given.
         settings: Settings,
         /// Answer in JSON.
         json: bool,
-        /// For what.
+        /// The command.
         command: ClientCommand,
     },
-    /// Write the completions for a shell.
+    /// Print a shell completion script.
     Completions {
         /// The shell.
         shell: Shell,
     },
-    /// Be the guard of a daemon, on stdin.
+    /// Run the guard of a daemon, on stdin.
     Guard {
-        /// The name of the daemon's life.
+        /// The instance name of the daemon.
         instance: String,
     },
-    /// Be the offline app-server, on the standard streams.
+    /// Run the built-in app-server on the standard streams.
     EmbeddedAppServer {
-        /// The folder its threads outlive it in; none keeps them in memory.
+        /// The directory where its threads are stored; `None` keeps them in memory.
         store: Option<PathBuf>,
-        /// How it starts up, one word each.
+        /// Startup options, one word each.
         startup: Vec<String>,
     },
 }
 
-/// Why there is nothing to do.
+/// Why there is nothing to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CliExit {
     /// Help or version, with its final line break: for stdout, exit code 0.
     Text(String),
-    /// One sentence about a wrong command line, without a line break: for stderr, exit code 2.
+    /// A usage error as one sentence, without a line break: for stderr, exit code 2.
     Usage(String),
 }
 
-/// Reads a command line as `std::env::args_os` gives it, the program's name first.
+/// Parses a command line as `std::env::args_os` returns it, including the program's name.
 ///
-/// Flags may stand before or after the subcommand; without a subcommand they mean `start`.
+/// Flags may come before or after the subcommand; without a subcommand they are those of `start`.
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, CliExit> {
     let args: Vec<OsString> = args.collect();
     if let Some(help) = help::in_json(&args) {
@@ -135,7 +135,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, CliExit
     let CommandLine { before, command } = CommandLine::try_parse_from(args).map_err(exit_of)?;
     let StartArguments { settings, json, run_once } = before;
     let refuse = |flag: &str, command: &str| Err(usage(&format!("{flag} means nothing to \"{command}\"")));
-    // Those that stand before a command that has none of them.
+    // Flags before a command that has no flags.
     let stray = settings.first().map(flag_of);
     let stray = stray.or(json.then(|| "--json".to_owned())).or(run_once.then(|| "--run-once".to_owned()));
     Ok(match command {
@@ -194,7 +194,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, CliExit
     })
 }
 
-/// The always-on local home of OpenAI Codex: one daemon, one loopback listener, one log
+/// Local daemon that supervises `codex app-server` and exposes it over HTTP, SSE and WebSocket
 #[derive(Debug, Parser)]
 #[command(name = "codexd", bin_name = "codexd", version = LONG_VERSION, next_line_help = true, after_help = after_help())]
 struct CommandLine {
@@ -206,38 +206,38 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the daemon; the default
+    /// Run the daemon (default)
     Start(StartArguments),
-    /// Ask the running daemon how it is
+    /// Show the status of the running daemon
     Status(CommonArguments),
     #[command(flatten)]
     Client(client::ClientSubcommand),
-    /// Show every setting and where its value comes from
+    /// Print every setting, its value and its source
     Config(CommonArguments),
-    /// Copy the state and the events to a new directory, while codexd runs or not
+    /// Copy the state and the event log to a new directory, whether codexd runs or not
     Backup(BackupArguments),
-    /// Make the file with the token that --auth-token-file names
+    /// Create the token file that --auth-token-file names
     Token(TokenArguments),
-    /// Try everything out against a built-in offline app-server
+    /// Test the daemon against a built-in offline app-server
     Smoke(CommonArguments),
-    /// Make codexd a service that starts by itself, as an agent of launchd or a user unit of systemd
+    /// Install, remove or inspect codexd as a service (launchd agent or systemd user unit)
     Service(ServiceArguments),
-    /// Look at everything that codexd needs, and say what to do where something is wrong
+    /// Check everything that codexd needs and suggest fixes
     Doctor(CommonArguments),
-    /// Be the guard of a daemon: end what it leaves behind when it is killed
+    /// Run the guard of a daemon: end the processes that a killed daemon leaves behind
     #[command(hide = true)]
     Guard {
-        /// The name of the daemon's life, which marks what is its own
+        /// Instance name of the daemon, which marks its processes
         #[arg(long, value_name = "NAME")]
         instance: String,
     },
-    /// Be the offline app-server, on the standard streams
+    /// Run the built-in app-server on the standard streams
     #[command(hide = true)]
     EmbeddedAppServer {
-        /// Folder in which threads outlive the process
+        /// Directory in which threads are stored
         #[arg(long, value_name = "DIR")]
         store: Option<PathBuf>,
-        /// How to start up, once for each word
+        /// Startup option; may be repeated
         #[arg(long, value_name = "WORD")]
         startup: Vec<String>,
     },
@@ -247,10 +247,10 @@ enum Command {
 struct StartArguments {
     #[command(flatten)]
     settings: Settings,
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Start, say how things are, and stop; only with start
+    /// Start, print the status, and stop; only with start
     #[arg(long)]
     run_once: bool,
 }
@@ -259,36 +259,36 @@ struct StartArguments {
 struct CommonArguments {
     #[command(flatten)]
     settings: Settings,
-    /// Answer in JSON
+    /// Print JSON
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Args)]
 struct ServiceArguments {
-    /// What to do
+    /// Action
     #[arg(value_enum, value_name = "install|uninstall|status|print")]
     action: ServiceAction,
     #[command(flatten)]
     common: CommonArguments,
 }
 
-/// What to do about the service.
+/// What to do with the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ServiceAction {
-    /// Write its file with the settings in force, and start it
+    /// Write the service file for the current settings, and start the service
     Install,
-    /// Stop it and remove its file; state and logs stay
+    /// Stop the service and remove its file; state and logs are kept
     Uninstall,
-    /// Say how it is
+    /// Show the state of the service
     Status,
-    /// Show the file that install would write
+    /// Print the file that install would write
     Print,
 }
 
 #[derive(Debug, Args)]
 struct BackupArguments {
-    /// Directory for the copy, which is made; an empty one may exist
+    /// Directory to create for the copy; it may exist if it is empty
     #[arg(value_name = "DIRECTORY")]
     directory: PathBuf,
     #[command(flatten)]
@@ -299,14 +299,14 @@ struct BackupArguments {
 struct TokenArguments {
     #[command(flatten)]
     common: CommonArguments,
-    /// Put a new token in the place of the one that is there
+    /// Replace the existing token
     #[arg(long)]
     replace: bool,
 }
 
 impl Args for Settings {
     fn augment_args(command: clap::Command) -> clap::Command {
-        // Every subcommand has them all, and a process reads one of them.
+        // Every subcommand has all settings, and a process parses only one subcommand.
         command.defer(|command| add_flags(command, settings::ALL))
     }
 
@@ -351,7 +351,7 @@ fn read_flags(given: &mut Settings, matches: &ArgMatches, settings: &[&Setting])
     }
 }
 
-/// Flags from before and from after the subcommand; which of two values counts would be a guess.
+/// Merges the flags before and after the subcommand; a flag given in both places is an error.
 fn merge(before: Settings, after: Settings) -> Result<Settings, CliExit> {
     let mut merged = before;
     for setting in settings::ALL {
@@ -389,7 +389,7 @@ fn after_help() -> String {
 fn exit_of(error: clap::Error) -> CliExit {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
-        // clap puts the closest of several suggestions last.
+        // clap lists the closest suggestion last.
         Some(ContextValue::Strings(texts)) => texts.last().map(String::as_str),
         _ => None,
     };
@@ -409,7 +409,7 @@ fn exit_of(error: clap::Error) -> CliExit {
             format!("unknown command '{}'", text(ContextKind::InvalidSubcommand).unwrap_or_default()),
             text(ContextKind::SuggestedSubcommand),
         )),
-        // The first line does not say which, as it does for the others.
+        // The first line does not name the argument, as it does for other errors.
         ErrorKind::MissingRequiredArgument => {
             usage(&format!("{} is missing", text(ContextKind::InvalidArg).unwrap_or_default()))
         }
@@ -422,7 +422,7 @@ fn exit_of(error: clap::Error) -> CliExit {
     }
 }
 
-/// One line, whatever was typed: a line break in an argument must not look like a second message.
+/// One line in all cases: a line break in an argument must not look like a second message.
 fn usage(problem: &str) -> CliExit {
     let problem: String = problem
         .chars()

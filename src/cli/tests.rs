@@ -184,7 +184,7 @@ fn an_argument_that_is_not_text_is_refused() {
 fn help_shows_every_flag_with_its_variable_and_default() {
     let help = help_of_words(&["help"]);
     assert_eq!(help, help_of_words(&["--help"]));
-    // Lines are wrapped, so white space is evened out before comparing.
+    // Help is wrapped, so white space is normalized before comparing.
     let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
     for setting in settings::ALL {
         let described = match setting.has_flag {
@@ -234,7 +234,7 @@ fn the_commands_for_every_day_are_read() {
         ..AskOptions::default()
     };
     assert_eq!(command(&["ask", "say", "hello"]), (ClientCommand::Ask(ask), false));
-    // A word behind --trust is one to ask.
+    // The word after --trust is part of the prompt.
     for (flag, trust) in [("--trust", true), ("--trust=true", true), ("--trust=false", false)] {
         let ask = AskOptions {
             words: vec!["x".to_owned()],

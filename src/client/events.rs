@@ -1,4 +1,7 @@
-//! The event stream as server-sent events, which goes on by itself where it was cut off.
+//! The event stream over server-sent events, which reconnects and continues at its cursor.
+//!
+//! [`EventStream`] holds the cursor. `ask` and `follow` read it. Each event is returned once and in order, across
+//! restarts of the daemon; missing events are returned as a gap.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,49 +14,49 @@ use tokio::time::Instant;
 
 use super::http::{ClientError, DaemonClient, STATUS_TIMEOUT, percent_encode};
 
-/// The pause before the first new connection, which doubles up to [`MAX_RECONNECT_PAUSE`].
+/// The pause before the first attempt to reconnect; it doubles up to [`MAX_RECONNECT_PAUSE`].
 const MIN_RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 const MAX_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Which events are wanted.
+/// Which events to receive.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct EventFilter {
-    /// Only those about this session.
+    /// Only events of this session.
     pub(crate) session_id: Option<String>,
-    /// Only those whose types begin with one of these; none means all.
+    /// Only events whose type starts with one of these; empty for all.
     pub(crate) types: Vec<String>,
 }
 
-/// What comes next in the stream.
+/// The next item of the stream.
 #[derive(Debug)]
 pub(crate) enum StreamItem {
     /// An event, as the daemon wrote it.
     Event(String),
-    /// Events are missing here, for this reason; the stream goes on behind them.
+    /// Events are missing here, for this reason; the stream continues after them.
     Gap(String),
-    /// The connection is gone and is looked for again.
+    /// The connection was lost; the stream reconnects.
     Disconnected,
-    /// It is there again, and nothing is missing.
+    /// The connection is back, and no event is missing.
     Reconnected,
 }
 
-/// The events after a cursor, each once and in their order, over restarts of the daemon.
+/// The events after a cursor.
 #[derive(Debug)]
 pub(crate) struct EventStream {
     client: DaemonClient,
     filter: EventFilter,
-    /// The newest event that was given out.
+    /// The newest event that was returned.
     cursor: String,
     connection: Option<StreamConnection>,
-    /// Since when there is none, after there was one.
+    /// When the connection was lost.
     disconnected_since: Option<Instant>,
-    /// How long a lost connection is looked for; `None` is for ever.
+    /// How long to try to reconnect; `None` for no limit.
     reconnect_limit: Option<Duration>,
     pause: Duration,
 }
 
 impl EventStream {
-    /// The events after this cursor; a connection is made when they are asked for.
+    /// The events after `cursor`; [`EventStream::next`] connects.
     pub(crate) fn new(
         client: &DaemonClient,
         filter: EventFilter,
@@ -71,17 +74,17 @@ impl EventStream {
         }
     }
 
-    /// The same with a first connection, whose failure is an error.
+    /// Connects now, so that a failure is an error.
     pub(crate) async fn open(mut self) -> Result<Self, ClientError> {
         match self.connect().await {
-            // Said by `next`, which asks once more.
+            // `next` tries again and returns the gap.
             Err(ClientError::Refused { code, .. }) if code == "cursor_gone" => {}
             other => self.connection = Some(other?),
         }
         Ok(self)
     }
 
-    /// What comes next; dropping the future loses nothing.
+    /// The next item. Cancel-safe: dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> Result<StreamItem, ClientError> {
         loop {
             let Some(connection) = &mut self.connection else {
@@ -101,7 +104,7 @@ impl EventStream {
             match frame.event.as_str() {
                 "" => {
                     if self.filter.session_id.is_some() && frame.data.contains("\"session.recreated\"") {
-                        // The filter holds for the thread that the session had when the connection was made.
+                        // The filter applies to the thread that the session had when the stream was opened.
                         self.connection = None;
                     }
                     return Ok(StreamItem::Event(frame.data));
@@ -115,7 +118,7 @@ impl EventStream {
         }
     }
 
-    /// One more try to connect; `None` when the next one is due, or when there is nothing to say.
+    /// Tries once to reconnect; `None` if there is nothing to return yet.
     async fn reconnect(&mut self) -> Result<Option<StreamItem>, ClientError> {
         let error = match self.connect().await {
             Ok(connection) => {
@@ -172,8 +175,8 @@ impl EventStream {
         tokio::time::timeout(STATUS_TIMEOUT, connect).await.map_err(timed_out)?
     }
 
-    /// Goes on behind what is missing: with the oldest event that is kept, or now when that may have been given out
-    /// already.
+    /// Continues after missing events: at the oldest one kept, or at the newest one if the older ones may have been
+    /// returned already.
     fn skip_gap(&mut self, gap: &Value) -> StreamItem {
         let (epoch, oldest) =
             (gap["epoch"].as_str().unwrap_or_default(), gap["oldest"].as_u64().unwrap_or(1));
@@ -199,13 +202,13 @@ impl EventStream {
 
 /// The cursor of the newest event.
 pub(crate) async fn newest_cursor(client: &DaemonClient) -> Result<String, ClientError> {
-    // A page says which event is the newest, whatever is in it.
+    // Every page names the newest event, whatever it contains.
     let page = client.get(&format!("{}?limit=1", client.event_stream_path)).await?;
     let number = |name: &str| page[name].as_u64().unwrap_or(0);
     Ok(format!("{}-{}", page["epoch"].as_str().unwrap_or_default(), number("latest")))
 }
 
-/// One message of the stream.
+/// One frame of the stream.
 #[derive(Debug, Default, PartialEq)]
 struct Frame {
     id: Option<String>,
@@ -224,7 +227,7 @@ impl StreamConnection {
         Self { body, parser: FrameParser::default() }
     }
 
-    /// The next whole message; `None` at the end of the connection, however it ended.
+    /// The next complete frame; `None` when the connection ends, for whatever reason.
     async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.parser.ready.pop_front() {
@@ -238,10 +241,10 @@ impl StreamConnection {
     }
 }
 
-/// Cuts bytes into messages (HTML living standard, section 9.2.6, as far as codexd uses it).
+/// Parses bytes into frames (HTML living standard, section 9.2.6, as far as codexd uses it).
 #[derive(Debug, Default)]
 struct FrameParser {
-    /// Bytes of a line that is not whole yet.
+    /// The bytes of an incomplete line.
     line: Vec<u8>,
     frame: Frame,
     ready: VecDeque<Frame>,

@@ -1,4 +1,7 @@
-//! Asking the running daemon: one answer at a time here, the event stream in `events`.
+//! One request to the daemon and its response.
+//!
+//! [`DaemonClient`] holds the address and the token file. The token is read for every request, and sent only after the
+//! peer was checked: a process of another user that took the address must not get it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,32 +19,32 @@ use tokio::net::TcpStream;
 use crate::config::{Config, LocalApiBase};
 use crate::http::{Peer, peer_of, read_token};
 
-/// How long the daemon may take to say how it is.
+/// Timeout of a request that the daemon answers by itself.
 pub(super) const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long it may take where it asks the app-server first, which it gives up after 30 s itself.
+/// Timeout of a request that may call the app-server, which the daemon limits to 30 s by default.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often it is looked who has accepted the connection.
+/// How often to check which process accepted the connection.
 const PEER_POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Why there is no answer.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientError {
-    /// Nobody listens there.
+    /// Nothing listens at the address.
     #[error("nothing listens at {address}: {source}")]
     Unreachable { address: String, source: std::io::Error },
-    /// Somebody listens and does not answer as codexd does.
+    /// The server at the address is not codexd.
     #[error("what listens at {address} does not answer as codexd does: {reason}")]
     NotCodexd { address: String, reason: String },
     /// The token file cannot be used.
     #[error("the token file cannot be used: {0}")]
     Token(std::io::Error),
-    /// The daemon refused: its code, its sentence, and what it said besides.
+    /// The daemon returned an error: its code, message and details.
     #[error("{message}")]
     Refused { code: String, message: String, details: Value },
 }
 
 impl ClientError {
-    /// The code of a refusal; empty when it is none.
+    /// The error code of the daemon; empty for any other failure.
     pub(crate) fn code(&self) -> &str {
         match self {
             Self::Refused { code, .. } => code,
@@ -50,7 +53,7 @@ impl ClientError {
     }
 }
 
-/// Where the daemon is, and how to be let in.
+/// The address of the daemon and the token file.
 #[derive(Debug, Clone)]
 pub(crate) struct DaemonClient {
     base: LocalApiBase,
@@ -72,27 +75,27 @@ impl DaemonClient {
         }
     }
 
-    /// The same daemon at the address where it really listens.
+    /// The same client at the address where the daemon really listens.
     pub(crate) fn at(self, base: LocalApiBase) -> Self {
         Self { base, ..self }
     }
 
-    /// Everything as it is now; the daemon has 5 s to say it.
+    /// The status of the daemon, with a timeout of 5 s.
     pub(crate) async fn status(&self) -> Result<Value, ClientError> {
         self.request(STATUS_TIMEOUT, Method::GET, "/v1/codexd/status", None).await
     }
 
-    /// GET; the `data` of the answer.
+    /// GET; returns the `data` of the response.
     pub(crate) async fn get(&self, path: &str) -> Result<Value, ClientError> {
         self.request(REQUEST_TIMEOUT, Method::GET, path, None).await
     }
 
-    /// POST of a JSON body; the `data` of the answer.
+    /// POST with a JSON body; returns the `data` of the response.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value, ClientError> {
         self.request(REQUEST_TIMEOUT, Method::POST, path, Some(body)).await
     }
 
-    /// DELETE; the `data` of the answer.
+    /// DELETE; returns the `data` of the response.
     pub(crate) async fn delete(&self, path: &str) -> Result<Value, ClientError> {
         self.request(REQUEST_TIMEOUT, Method::DELETE, path, None).await
     }
@@ -112,8 +115,7 @@ impl DaemonClient {
         tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err(timed_out()))
     }
 
-    /// Sends a request on a connection of its own, with the token of the file if there is one; what the answer is about
-    /// is the caller's to see.
+    /// Sends a request on a new connection, with the token if there is a token file.
     pub(super) async fn send(
         &self,
         method: Method,
@@ -131,7 +133,7 @@ impl DaemonClient {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| self.not_codexd(error.to_string()))?;
-        // It ends with the answer, or when nobody reads the answer any more.
+        // The task ends with the response, or when the response is dropped.
         tokio::spawn(connection);
         let mut request = Request::builder()
             .method(method)
@@ -152,7 +154,7 @@ impl DaemonClient {
         sender.send_request(request).await.map_err(|error| self.not_codexd(error.to_string()))
     }
 
-    /// Takes the `data` out of the envelope.
+    /// Extracts `data` from the response envelope.
     pub(super) async fn data(&self, response: Response<Incoming>) -> Result<Value, ClientError> {
         let body =
             response.into_body().collect().await.map_err(|error| self.not_codexd(error.to_string()))?;
@@ -185,21 +187,20 @@ impl DaemonClient {
     }
 }
 
-/// Waits until the connection is held by our own user or by root; whoever took the address before codexd would be given
-/// the token.
+/// Waits until a process of the same user or of root has accepted the connection; another one would get the token.
 async fn verify_peer(stream: &TcpStream, address: SocketAddr) -> Result<(), String> {
     let Ok(local_address) = stream.local_addr() else { return Ok(()) };
     loop {
         match peer_of(address, local_address).await {
             Peer::Trusted | Peer::Unknown(_) => return Ok(()),
             Peer::Foreign(reason) => return Err(reason),
-            // It is not accepted yet.
+            // The connection is not accepted yet.
             Peer::Unowned => tokio::time::sleep(PEER_POLL_INTERVAL).await,
         }
     }
 }
 
-/// A part of a path or of a query with everything that means something there written in another way.
+/// Percent-encodes a component of a path or query.
 pub(crate) fn percent_encode(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
 }

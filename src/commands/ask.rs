@@ -1,4 +1,7 @@
-//! `codexd ask`: one turn, from the words to its fate.
+//! `codexd ask`: submits one turn and follows it to its end.
+//!
+//! The entry point reads the prompt, finds or creates the session, submits the turn, and maps its [`TurnOutcome`] to an
+//! exit code. [`TurnFollower`] handles everything in between.
 
 mod approvals;
 mod network;
@@ -41,7 +44,7 @@ pub(crate) async fn run(context: &CommandContext, options: AskOptions) -> Result
         context.print_note("Left; nothing was begun.");
         return Ok(ExitCode::from(EXIT_SIGINT));
     };
-    // Whatever happens to the turn comes after this.
+    // Every event of the turn comes after this cursor.
     let cursor = newest_cursor(&context.client).await?;
     if *interrupts.borrow() {
         return Ok(cancel_before_turn(context, &options, &session_id).await);
@@ -87,20 +90,20 @@ pub(crate) async fn run(context: &CommandContext, options: AskOptions) -> Result
     })
 }
 
-/// How long an account that was given just now may take to be known.
+/// How long to wait for a new login to become known to the daemon.
 const ACCOUNT_WAIT: Duration = Duration::from_secs(3);
-/// How often that is looked at.
+/// How often the account is checked during that time.
 const ACCOUNT_POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How Codex is, as far as the daemon says it.
+/// The state of Codex as the daemon reports it; `None` if it does not.
 async fn codex(context: &CommandContext) -> Option<Value> {
     let answer = context.client.get("/healthz").await;
     answer.ok().map(|mut health| health["service"]["codex"].take()).filter(Value::is_object)
 }
 
-/// Fails where Codex has no account, before anything is begun that could only fail.
+/// Fails if Codex has no account, before the command starts anything.
 ///
-/// A session of its own may work with another model than that of the configuration, so this is for new ones.
+/// An existing session may use another model than the one in the configuration, so this check is for new sessions only.
 async fn check_account(context: &CommandContext) -> Result<(), Failure> {
     let end = Instant::now() + ACCOUNT_WAIT;
     while let Some(codex) = codex(context).await.filter(|codex| codex["state"] == "noAccount") {
@@ -112,7 +115,7 @@ async fn check_account(context: &CommandContext) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is asked; `-` stands for stdin, and so does nothing.
+/// The prompt. `-` is replaced by stdin; without arguments the prompt is read from stdin.
 fn text(words: &[String]) -> Result<String, Failure> {
     if words.is_empty() && stdin().is_terminal() {
         return Err(Failure::usage("There is nothing to ask; say it as codexd ask \"…\", or pipe it in."));
@@ -120,7 +123,7 @@ fn text(words: &[String]) -> Result<String, Failure> {
     let mut text = String::new();
     for word in words {
         if word != "-" {
-            // What came over stdin is a paragraph of its own.
+            // Text from stdin is a separate paragraph.
             text.push_str(if text.is_empty() || text.ends_with('\n') { "" } else { " " });
             text.push_str(word);
         } else {
@@ -145,7 +148,7 @@ fn read_stdin() -> Result<String, Failure> {
     Ok(text.trim().to_owned())
 }
 
-/// Whether Ctrl-C was typed; at the second time the process ends at once.
+/// Becomes `true` at the first Ctrl-C. The second one ends the process at once.
 fn interrupts() -> Result<watch::Receiver<bool>, Failure> {
     let mut signals = signal(SignalKind::interrupt())
         .map_err(|error| Failure::new(format!("Ctrl-C cannot be waited for: {error}.")))?;
@@ -161,8 +164,8 @@ fn interrupts() -> Result<watch::Receiver<bool>, Failure> {
     Ok(reported)
 }
 
-/// The session that is meant, or a new one in this directory, and the keyboard if something was asked on it; nothing when
-/// Ctrl-C was typed first.
+/// Returns the session named on the command line, or a new one in the current directory, with the terminal input if a
+/// question was asked on it. `None` if Ctrl-C was typed first.
 async fn session(
     context: &CommandContext,
     options: &AskOptions,
@@ -188,7 +191,7 @@ async fn session(
     Ok(Some((session_id, input)))
 }
 
-/// Says which `.codex` directories are not used, if there are any.
+/// Reports which `.codex` directories Codex ignores, if any.
 async fn report_ignored_configuration(context: &CommandContext, session_id: &str) -> Result<(), Failure> {
     let view = context.client.get(&session_path(session_id)).await?;
     let events = view["recentEvents"].as_array().into_iter().flatten();
@@ -204,7 +207,7 @@ async fn report_ignored_configuration(context: &CommandContext, session_id: &str
     Ok(())
 }
 
-/// A path as JSON can hold it, to the byte.
+/// The path as a JSON string, byte for byte.
 fn path_to_json(path: &Path) -> Result<Value, Failure> {
     path.to_str().map(Value::from).ok_or_else(|| {
         Failure::usage(format!(
@@ -215,27 +218,28 @@ fn path_to_json(path: &Path) -> Result<Value, Failure> {
     })
 }
 
-/// What both a session and a turn can be told.
+/// The settings that sessions and turns have in common.
 fn settings(options: &AskOptions) -> Map<String, Value> {
     let all = [("model", &options.model), ("approvalPolicy", &options.approval_policy)];
     let given = all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?)));
     given.map(|(name, value)| (name.to_owned(), value.into())).collect()
 }
 
-/// Ctrl-C came before there was a turn: the session that was made for it is closed, as nobody else knows of it.
+/// Handles Ctrl-C before the turn exists: closes the session that was created for it, because no other client knows it.
 async fn cancel_before_turn(context: &CommandContext, options: &AskOptions, session_id: &str) -> ExitCode {
     if options.session.is_none() {
-        // Without it an idle session stays, which does no harm.
+        // If this fails, an idle session stays, which does no harm.
         let _ = context.client.delete(&session_path(session_id)).await;
     }
     context.print_note("Interrupted before the turn began.");
     ExitCode::from(EXIT_INTERRUPTED)
 }
 
-/// Submits the turn; `None` when it was interrupted before it began.
+/// Submits the turn; `None` if it was interrupted before it started.
 ///
-/// In a session of its own Ctrl-C is passed on while the answer is outstanding, because that may take long; in a session
-/// that others may use too it could meet their turn, so there it waits until the turn has a name.
+/// In a session created by this command, Ctrl-C is passed on while the response is outstanding, because that may take
+/// long. In a session that other clients may use it could interrupt their turn, so there it waits until the turn has an
+/// ID.
 async fn submit_or_interrupt(
     context: &CommandContext,
     options: &AskOptions,
@@ -250,7 +254,7 @@ async fn submit_or_interrupt(
         Ok(_) = interrupts.wait_for(|is_wanted| *is_wanted), if options.session.is_none() => {}
     }
     let (client, body) = (context.client.clone(), json!({ "sessionId": session_id }));
-    // What it brings is told by the answer to the turn, or by its events.
+    // The response to the turn, or its events, report the result.
     tokio::spawn(async move { client.post("/v1/codexd/turn/interrupt", &body).await });
     submitted.await
 }
@@ -264,7 +268,7 @@ async fn submit(
     let mut body = Map::new();
     if options.session.is_some() {
         body = settings(options);
-        // An older session stays in its folder unless another one is named.
+        // An existing session keeps its directory unless another one is given.
         if options.cwd.is_some() {
             body.insert(
                 "cwd".to_owned(),
@@ -295,7 +299,7 @@ async fn submit(
     }
 }
 
-/// The session and the turn as they are at the end, for a program.
+/// Prints the final session and turn as JSON.
 async fn print_result(
     context: &CommandContext,
     session_id: &str,

@@ -1,4 +1,4 @@
-//! `codexd backup`: copies the state and the events, while the daemon runs or not.
+//! `codexd backup`: copies the state and the event log, whether the daemon runs or not.
 
 use std::path::Path;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `codexd config`: every setting, its value, and where that came from.
+//! `codexd config`: prints every setting with its value and source.
 
 use std::process::ExitCode;
 

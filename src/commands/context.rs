@@ -1,4 +1,4 @@
-//! What all commands have in common that ask the running daemon for something.
+//! What the commands that talk to a running daemon share.
 
 use std::io::{stderr, stdout};
 
@@ -11,14 +11,14 @@ use crate::client::DaemonClient;
 use crate::config::settings::{AUTH_TOKEN_FILE, LOCAL_API_BASE};
 use crate::config::{Config, Settings};
 
-/// Whom a command works for, and whom it asks.
+/// The client, the output format and the outputs of one command.
 pub(crate) struct CommandContext {
     pub(crate) client: DaemonClient,
-    /// Whether the answer is for a program.
+    /// Whether to print JSON.
     pub(crate) json: bool,
     pub(crate) stdout: OutputTarget,
     pub(crate) stderr: OutputTarget,
-    /// The flags that another command needs to find the same daemon, each with a space before it.
+    /// The flags that select this daemon, for command lines shown to the user; each starts with a space.
     flags: String,
 }
 
@@ -33,17 +33,17 @@ impl CommandContext {
         }
     }
 
-    /// Writes the answer: the document for a program, the text for people.
+    /// Prints the document if JSON was requested, the text otherwise.
     pub(crate) fn print(&self, document: &impl Serialize, text: &str) -> Result<(), Failure> {
         if self.json { output::print_json(document) } else { output::print(text) }
     }
 
-    /// Writes a sentence to stderr.
+    /// Prints a sentence to stderr.
     pub(crate) fn print_note(&self, sentence: &str) {
         output::print_warning(sentence);
     }
 
-    /// A command line that does this with the same daemon.
+    /// A command line for the same daemon, to show to the user.
     pub(crate) fn command_line(&self, words: &str) -> String {
         format!("codexd {words}{}", self.flags)
     }
@@ -56,7 +56,7 @@ fn flags(settings: &Settings) -> String {
     given.collect()
 }
 
-/// A word as a shell reads it.
+/// Quotes a word for the shell.
 fn quoted(word: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~+/:@%=,".contains(c);
     let needs_none = !word.is_empty() && word.chars().all(is_plain);

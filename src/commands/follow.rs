@@ -1,4 +1,4 @@
-//! `codexd follow`: the events as they come, over restarts of the daemon.
+//! `codexd follow`: prints events as they occur, across daemon restarts.
 
 use std::io::{ErrorKind, stdout};
 use std::process::ExitCode;
@@ -42,7 +42,7 @@ pub(crate) async fn run(
             StreamItem::Event(text) => {
                 let line = if context.json { plain(context, &text) } else { line(context, &text) };
                 match output::write_stdout(&format!("{line}\n")) {
-                    // Whoever read has seen enough.
+                    // The reader has read enough.
                     Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
                     written => written
                         .map_err(|error| Failure::new(format!("The events cannot be written: {error}.")))?,
@@ -61,7 +61,7 @@ fn plain(context: &CommandContext, text: &str) -> String {
     if context.stdout.is_terminal { sanitize_for_terminal(text) } else { text.to_owned() }
 }
 
-/// Time, type and what happened; the colours do not count for the width.
+/// Formats an event as time, type and message. Colors do not count towards the width.
 fn line(context: &CommandContext, text: &str) -> String {
     let event: Value = serde_json::from_str(text).unwrap_or_default();
     let part = |name: &str| sanitize_for_terminal(event[name].as_str().unwrap_or("-"));
@@ -81,13 +81,13 @@ fn line(context: &CommandContext, text: &str) -> String {
     format!("{}{rest}", screen.paint(FAINT, &head))
 }
 
-/// Tells when nobody can read stdout any more, also while there is nothing to write.
+/// Resolves when stdout has no reader any more, also while there is nothing to write.
 fn reader_gone() -> Result<oneshot::Receiver<()>, Failure> {
     let (gone, told) = oneshot::channel();
     let watch = move || {
         let stdout = stdout();
         let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
-        // A system that cannot say it of this kind of output ends the watch, and the next write will tell.
+        // If the system cannot report it for this kind of output, the next write fails instead.
         let woken = poll(&mut watched, None);
         let ended = woken.is_ok() && watched[0].revents().intersects(PollFlags::ERR | PollFlags::HUP);
         if ended {

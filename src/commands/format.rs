@@ -1,6 +1,6 @@
-//! How people are told of an item, an event, a request and a session: one line for each.
+//! One-line descriptions of items, events and requests of Codex.
 //!
-//! What comes from Codex is put into the lines as it is; whoever writes them makes them harmless.
+//! Text from Codex is inserted unchanged: whoever prints a line sanitizes it.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use crate::codex::protocol::decisions::{self, ACCEPT_FOR_SESSION, ACCEPT_WITH_PO
 use crate::codex::protocol::server_requests::{ServerRequestKind, WRITE_STDIN};
 use crate::codex::protocol::{items, notifications, values};
 
-/// An item of a turn at its beginning; `None` for what a person sees in another way or not at all.
+/// Describes an item when it starts; `None` for items that are shown in another way or not at all.
 pub(crate) fn item(item: &Value) -> Option<String> {
     let text = |name: &str| item[name].as_str().unwrap_or_default();
     Some(match item["type"].as_str()? {
@@ -22,7 +22,7 @@ pub(crate) fn item(item: &Value) -> Option<String> {
     })
 }
 
-/// How an item ended, where that is not as it was meant to.
+/// The outcome of an item, if it is not the expected one.
 pub(crate) fn item_outcome(item: &Value) -> Option<String> {
     self::item(item)?;
     let status = item["status"].as_str().unwrap_or(values::TURN_COMPLETED);
@@ -33,12 +33,12 @@ pub(crate) fn item_outcome(item: &Value) -> Option<String> {
     }
 }
 
-/// What a patch changes: `add a.txt, update b.txt`.
+/// Lists the changes of a patch: `add a.txt, update b.txt`.
 fn changes(changes: &Value) -> String {
     each_change(changes).join(", ")
 }
 
-/// Each change of a patch, such as `add a.txt`.
+/// Describes each change of a patch, such as `add a.txt`.
 pub(crate) fn each_change(changes: &Value) -> Vec<String> {
     let change = |change: &Value| {
         let kind = change["kind"]["type"].as_str().or(change["kind"].as_str()).unwrap_or("change");
@@ -47,7 +47,7 @@ pub(crate) fn each_change(changes: &Value) -> Vec<String> {
     changes.as_array().into_iter().flatten().map(change).collect()
 }
 
-/// An event of the log, without its time and type.
+/// Describes an event, without its time and type.
 pub(crate) fn event(event: &Value) -> String {
     let detail = &event["detail"];
     if event["type"] == "app-server.notification" {
@@ -68,7 +68,7 @@ pub(crate) fn event(event: &Value) -> String {
         return format!("{} asks: {}", asked["requestId"].as_str().unwrap_or("?"), request(asked));
     }
     let message = event["message"].as_str().unwrap_or_default();
-    // The text of this event says that a turn is over, and its detail how.
+    // The message of this event says that the turn is over, its detail how.
     match (event["type"].as_str(), detail["status"].as_str()) {
         (Some("app-server.turn.completed"), Some(status)) if status != values::TURN_COMPLETED => {
             let turn_id = detail["turnId"].as_str().unwrap_or_default();
@@ -84,7 +84,7 @@ pub(crate) fn event(event: &Value) -> String {
     }
 }
 
-/// What a request of the app-server is about.
+/// Describes a request of Codex.
 pub(crate) fn request(request: &Value) -> String {
     let params = &request["params"];
     let text = |name: &str| params[name].as_str();
@@ -109,7 +109,7 @@ pub(crate) fn request(request: &Value) -> String {
             format!("answer \"{}\"", questions.collect::<Vec<_>>().join(" "))
         }
         Some(ServerRequestKind::Elicitation) => {
-            // An address is to be visited before that is accepted.
+            // The user has to open the URL before accepting.
             let address = text("url").map_or_else(String::new, |address| format!(" at {address}"));
             let server = text("serverName").map_or_else(String::new, |name| format!(", asked by {name}"));
             format!(
@@ -121,7 +121,7 @@ pub(crate) fn request(request: &Value) -> String {
     }
 }
 
-/// A command, which is one text or a list of words.
+/// Formats a command, which is a string or a list of arguments.
 fn command(command: &Value) -> String {
     match command {
         Value::String(text) => text.clone(),
@@ -130,7 +130,7 @@ fn command(command: &Value) -> String {
     }
 }
 
-/// A decision: its word, and what it goes with.
+/// Formats a decision: its name and parameters.
 pub(crate) fn decision(decision: &Value) -> String {
     match decision {
         Value::String(word) => word.clone(),
@@ -145,7 +145,7 @@ pub(crate) fn decision(decision: &Value) -> String {
     }
 }
 
-/// A decision with what follows from it, for somebody who has to take one.
+/// Formats a decision with its consequences, for the user who has to decide.
 pub(crate) fn decision_explained(decision: &Value) -> String {
     match (decision.as_str(), decisions::policy_words(decision)) {
         (Some(ACCEPT_FOR_SESSION), _) => {
@@ -162,12 +162,12 @@ pub(crate) fn decision_explained(decision: &Value) -> String {
     }
 }
 
-/// The decisions of a request, in its order.
+/// The decisions that a request offers, in order.
 pub(crate) fn decisions(request: &Value) -> Vec<Value> {
     request["decisions"].as_array().cloned().unwrap_or_default()
 }
 
-/// What went wrong in a turn, from the app-server's form of it.
+/// Formats the error of a turn.
 pub(crate) fn error(error: &Value) -> Option<String> {
     let message = error["message"].as_str()?;
     Some(match error["additionalDetails"].as_str() {
@@ -176,7 +176,7 @@ pub(crate) fn error(error: &Value) -> Option<String> {
     })
 }
 
-/// How long ago a time was, such as `5m`; `-` for what is none.
+/// Formats the time since a timestamp, such as `5m`; `-` if it is none.
 pub(crate) fn age(time: &Value, now: Timestamp) -> String {
     let Some(time) = time.as_str().and_then(|time| time.parse::<Timestamp>().ok()) else {
         return "-".to_owned();

@@ -1,7 +1,8 @@
-//! What the daemon says about itself, on stderr.
+//! The daemon's log on stderr.
 //!
-//! A thread of its own writes: whoever reads stderr may stop reading, and a full pipe must not stop the daemon.
-//! Lines that it cannot take any more are dropped, counted, and the count is written when it goes on.
+//! A thread of its own writes the lines, because a full pipe must not block the daemon. Lines that do not fit into the
+//! queue are dropped and counted, and the count is logged once the reader continues. Every field is sanitized for
+//! terminals.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -23,17 +24,17 @@ use super::failure::Failure;
 use super::terminal::sanitize_for_terminal;
 use crate::daemon;
 
-/// What the targets of codexd's own words begin with.
+/// The prefix of the targets of codexd's own log lines.
 const CODEXD_TARGET: &str = "codexd";
 /// How many lines may wait to be written.
 const MAX_QUEUED_LINES: usize = 1024;
-/// How long what still waits may take to be written at the end of the process.
+/// How long to wait for queued lines at the end of the process.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Begins to log what `filter` lets through, such as `info` or `codexd=debug,hyper=warn`; what waits at the end is
-/// written when the result is dropped.
+/// Starts logging with a filter such as `info` or `codexd=debug,hyper=warn`. Queued lines are written when the result
+/// is dropped.
 ///
-/// A panic is logged too, and ends the process unless it is that of a single request.
+/// A panic is logged too, and ends the process unless `daemon` catches it.
 pub(crate) fn start(filter: &str) -> Result<FlushedLog, Failure> {
     let filter: Targets = filter.parse().map_err(|error| {
         Failure::usage(format!("BAA_CODEXD_LOG: {error}; write it like info or codexd=debug."))
@@ -44,7 +45,7 @@ pub(crate) fn start(filter: &str) -> Result<FlushedLog, Failure> {
         .fmt_fields(debug_fn(write_field).delimited(" "))
         .with_writer(log.clone())
         .with_ansi(io::stderr().is_terminal());
-    // What the libraries below would say of themselves at these levels are headers, frames and texts.
+    // At these levels the libraries log headers, frames and texts.
     let is_allowed = filter_fn(|metadata| {
         *metadata.level() <= Level::INFO || metadata.target().starts_with(CODEXD_TARGET)
     });
@@ -56,21 +57,21 @@ pub(crate) fn start(filter: &str) -> Result<FlushedLog, Failure> {
         .map_err(|error| Failure::new(format!("The log could not be started: {error}.")))?;
     let last = log.clone();
     std::panic::set_hook(Box::new(move |panic| {
-        // Words that were put together at the time may quote what was said in a turn.
+        // A message that was formatted at run time may quote the text of a turn.
         let words = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(words left out)");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let is_panic_caught = daemon::is_panic_caught();
         tracing::error!(place, words, is_panic_caught, "codexd met a fault of its own");
         if !is_panic_caught {
             last.flush();
-            // Something that everything else needs has ended; to go on without it would be to be half dead.
+            // A task that everything depends on has ended; the daemon cannot continue without it.
             std::process::abort();
         }
     }));
     Ok(FlushedLog(log))
 }
 
-/// A log whose last lines are written when this is dropped.
+/// The log; dropping it writes the queued lines.
 #[derive(Debug)]
 pub(crate) struct FlushedLog(Log);
 
@@ -87,7 +88,7 @@ impl Drop for FlushedLog {
     }
 }
 
-/// The way to the thread that writes; cheap to clone.
+/// A handle of the writer thread; cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Log {
     lines: SyncSender<Entry>,
@@ -97,7 +98,7 @@ pub(crate) struct Log {
 #[derive(Debug)]
 enum Entry {
     Line(Vec<u8>),
-    /// The sender is told when everything before was written.
+    /// Reports on this channel once everything before it is written.
     Flush(SyncSender<()>),
 }
 
@@ -112,7 +113,7 @@ impl Log {
         Ok(Self { lines, dropped })
     }
 
-    /// Waits until everything that was said is written, [`FLUSH_TIMEOUT`] at most.
+    /// Waits until everything queued is written, [`FLUSH_TIMEOUT`] at most.
     #[expect(
         clippy::disallowed_methods,
         reason = "the process ends, and nothing else runs that could be kept"
@@ -136,7 +137,7 @@ impl Log {
 #[expect(clippy::disallowed_methods, reason = "the thread of the log does nothing else")]
 fn write(mut output: impl Write, entries: &Receiver<Entry>, dropped: &AtomicU64) {
     while let Ok(entry) = entries.recv() {
-        // A stderr that is gone is no reason to end: there is nobody left to tell.
+        // A failed write to stderr is no reason to stop, and there is no place to report it.
         match entry {
             Entry::Line(line) => {
                 let _ = output.write_all(&line);
@@ -158,7 +159,7 @@ impl<'a> MakeWriter<'a> for Log {
     }
 }
 
-/// Collects one line and hands it over when it is dropped.
+/// Collects one line and queues it when dropped.
 #[derive(Debug)]
 pub(crate) struct LineWriter<'a> {
     log: &'a Log,
@@ -185,8 +186,8 @@ impl Drop for LineWriter<'_> {
     }
 }
 
-/// Writes one field of a line: whatever is logged, by whomever, passes here, and nothing of it reaches a terminal or a
-/// pager that such a program would obey, or that begins a line of its own.
+/// Formats one field of a log line. Every logged value passes through here, so nothing in a log line controls a
+/// terminal or pager, or starts a new line.
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
     let text = format!("{value:?}");
     match field.name() {
@@ -201,7 +202,7 @@ mod tests {
 
     use super::*;
 
-    /// An output that takes nothing until the lock is free.
+    /// An output that blocks while the lock is held.
     #[derive(Clone, Default)]
     struct Output(Arc<Mutex<Vec<u8>>>);
 

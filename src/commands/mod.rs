@@ -1,7 +1,8 @@
-//! What the subcommands do; one file each.
+//! The subcommands, one file or directory each.
 //!
-//! Exit codes: 0 as wanted, 1 not as wanted, 2 wrong settings or words, 3 no daemon answers, 4 the turn was interrupted,
-//! 130 left by a second Ctrl-C; `docs/operations.md` has the whole table.
+//! [`run`] dispatches. The commands that talk to a running daemon share [`CommandContext`]; they know of the daemon
+//! what any client knows. Invariant: text from Codex or the daemon passes `sanitize_for_terminal` before it reaches a
+//! terminal. `failure.rs` has the exit codes, `docs/operations.md` explains them.
 
 mod api;
 mod ask;
@@ -60,7 +61,7 @@ use context::CommandContext;
 use failure::Failure;
 use runtime::runtime;
 
-/// Carries out what the command line asks for.
+/// Runs the command of a parsed command line.
 pub fn run(invocation: Invocation) -> ExitCode {
     let outcome = match invocation {
         Invocation::Start { settings, json, run_once } => {
@@ -122,18 +123,18 @@ fn run_client_command(
             ClientCommand::Close { session, interrupt } => close::run(&context, &session, interrupt).await,
         }
     });
-    // Nothing that still waits must keep the process.
+    // A blocked task must not keep the process.
     runtime.shutdown_background();
     outcome
 }
 
 fn failed(failure: &Failure) -> ExitCode {
-    // A refusal may quote what a terminal would obey.
+    // The message may quote text that controls a terminal.
     output::print_error(&format!("codexd: {}", terminal::sanitize_lines_for_terminal(&failure.message)));
     ExitCode::from(failure.code)
 }
 
-/// Answers a command line that asks for nothing to be done.
+/// Prints help, version or a usage error, and returns the exit code.
 pub fn refuse(exit: CliExit) -> ExitCode {
     match exit {
         CliExit::Text(text) => match output::print(text.trim_end_matches('\n')) {

@@ -1,7 +1,6 @@
-//! What commands write for whoever called them.
+//! Writing to stdout and stderr.
 //!
-//! A reader that went away, such as the next program of a pipe, has seen enough; an answer that nobody gets for
-//! another reason is a failure.
+//! A closed pipe is no failure, because its reader has read enough; any other write error is one.
 
 use std::io::{ErrorKind, IsTerminal, Write};
 
@@ -20,34 +19,34 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Writes a text to stdout as it is; the error tells when nobody reads it any more.
+/// Writes a text to stdout unchanged; a closed pipe is an error here.
 pub(crate) fn write_stdout(text: &str) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
 }
 
-/// Writes a text to stderr as it is, such as a question whose answer is typed behind it.
+/// Writes a text to stderr unchanged, such as a prompt.
 pub(crate) fn write_stderr(text: &str) {
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// Writes a JSON document to stdout, with two spaces of indentation.
+/// Writes a JSON document to stdout, indented by two spaces.
 pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     match serde_json::to_string_pretty(value) {
-        // JSON leaves some characters as they are that a terminal obeys.
+        // JSON does not escape every character that controls a terminal.
         Ok(text) if std::io::stdout().is_terminal() => print(&sanitize_lines_for_terminal(&text)),
         Ok(text) => print(&text),
         Err(error) => Err(Failure::new(format!("The answer could not be put into JSON: {error}."))),
     }
 }
 
-/// Writes a sentence to stderr.
+/// Writes a line to stderr.
 pub(crate) fn print_error(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// Renders rows of two columns, the first one as wide as its widest cell; no value makes a terminal obey it.
+/// Formats rows of two columns; the first one is as wide as its widest cell. Values are sanitized.
 pub(crate) fn table(rows: &[(&str, String)]) -> String {
     let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let lines: Vec<_> =

@@ -1,4 +1,4 @@
-//! What Codex wants to know in words: the questions of `item/tool/requestUserInput`, and their answers.
+//! The questions of `item/tool/requestUserInput` and their answers.
 
 use serde_json::{Map, Value, json};
 
@@ -8,27 +8,27 @@ use crate::codex::protocol::server_requests::USER_INPUT;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Question {
     id: String,
-    /// What is asked.
+    /// The text of the question.
     pub(crate) text: String,
-    /// What may be chosen: a label, and what it means.
+    /// The options: label and description.
     pub(crate) options: Vec<(String, String)>,
-    /// Whether the answer is not to be seen.
+    /// Whether the answer must not be shown.
     pub(crate) is_secret: bool,
 }
 
 impl Question {
-    /// The answer that is meant by what somebody typed: the number of an option, or words.
+    /// Converts typed text to an answer: the number of an option selects it, any other text is the answer.
     pub(crate) fn answer(&self, typed: &str) -> String {
         by_number(typed, &self.options).map_or_else(|| typed.to_owned(), |(label, _)| label.clone())
     }
 }
 
-/// Which of several is meant by its number, counted from one.
+/// The choice with this number, counted from 1.
 pub(crate) fn by_number<'a, T>(typed: &str, choices: &'a [T]) -> Option<&'a T> {
     choices.get(typed.parse::<usize>().ok()?.checked_sub(1)?)
 }
 
-/// The questions of a request, in its order; none where it asks for a decision.
+/// The questions of a request, in order; empty if it asks for a decision.
 pub(crate) fn of(request: &Value) -> Vec<Question> {
     if request["method"] != USER_INPUT {
         return Vec::new();
@@ -47,7 +47,7 @@ pub(crate) fn of(request: &Value) -> Vec<Question> {
     .collect()
 }
 
-/// The body that answers the questions of a request, one answer for each.
+/// The request body that answers the questions.
 pub(crate) fn result(questions: &[Question], answers: &[String]) -> Value {
     let answers = questions
         .iter()

@@ -1,4 +1,4 @@
-//! `codexd requests`, `codexd approve` and `codexd decline`: what Codex asks, and its answer.
+//! `codexd requests`, `codexd approve` and `codexd decline`: lists and answers the requests of Codex.
 
 use std::process::ExitCode;
 
@@ -24,7 +24,7 @@ const COLUMNS: [Column; 5] = [
     Column { title: "CODEX ASKS TO", overflow: Overflow::TruncateEnd },
 ];
 
-/// Lists the requests that wait, oldest first, or all.
+/// Lists the pending requests, oldest first, or all of them.
 pub(crate) async fn list(context: &CommandContext, all: bool) -> Result<ExitCode, Failure> {
     let mut answer = context.client.get(REQUESTS_PATH).await?;
     let is_wanted = |request: &Value| all || is_pending(request);
@@ -44,16 +44,16 @@ pub(crate) async fn list(context: &CommandContext, all: bool) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-/// The table with what is asked below each row, where there is room for the whole of it.
+/// The table with each request below its row, not truncated.
 fn listing(screen: &OutputTarget, requests: &[Value], rows: &[Vec<String>]) -> String {
     let columns = &COLUMNS[..COLUMNS.len() - 1];
-    // The names take nearly all of 80 columns.
+    // The IDs take nearly all of 80 columns.
     let heads = table_with_gap(1, screen, columns, rows);
     let asked = requests.iter().map(|request| {
-        // What is cut off might be what matters.
+        // The part that is cut off might be the part that matters.
         format!("\n  {}", sanitize_and_indent(&format::request(request)))
     });
-    // Nothing is asked in the line of the titles.
+    // The title line has no request.
     let below = std::iter::once(String::new()).chain(asked);
     let lines: Vec<String> = heads.lines().zip(below).map(|(head, asked)| format!("{head}{asked}")).collect();
     lines.join("\n")
@@ -70,7 +70,7 @@ fn row(request: &Value, now: Timestamp) -> Vec<String> {
     vec![text("requestId"), text("sessionId"), state, age, format::request(request)]
 }
 
-/// Answers a request, or the only one that waits.
+/// Answers a request, or the only pending one.
 pub(crate) async fn answer(
     context: &CommandContext,
     request_id: Option<String>,
@@ -92,7 +92,7 @@ pub(crate) async fn answer(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The requests that wait in a session, oldest first.
+/// The pending requests of a session, oldest first.
 pub(crate) async fn pending_in_session(
     context: &CommandContext,
     session_id: &str,
@@ -119,7 +119,7 @@ async fn the_only_one(context: &CommandContext) -> Result<Value, Failure> {
     }
 }
 
-/// What is sent; a decision has to be one of those that are offered.
+/// The body to send; a decision must be one of those offered.
 fn body(request: &Value, answer: &Answer) -> Result<Value, Failure> {
     let word = match answer {
         Answer::Result(text) => {
@@ -146,7 +146,7 @@ fn body(request: &Value, answer: &Answer) -> Result<Value, Failure> {
     })
 }
 
-/// What is sent where Codex asks questions.
+/// The body to send if Codex asks questions.
 fn answered(request: &Value, answers: &[String]) -> Result<Value, Failure> {
     let questions = questions::of(request);
     match questions.len() {
@@ -164,7 +164,7 @@ fn answered(request: &Value, answers: &[String]) -> Result<Value, Failure> {
     }
 }
 
-/// The decision that somebody means: by all of it in JSON, or by its word.
+/// The decision with this JSON text or this name.
 pub(crate) fn chosen<'a>(offered: &'a [Value], word: &str) -> Option<&'a Value> {
     let meant: Option<Value> = serde_json::from_str(word).ok();
     let is_meant = |decision: &&Value| {

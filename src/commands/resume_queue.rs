@@ -1,4 +1,4 @@
-//! `codexd resume-queue`: goes on with the held queue of a session.
+//! `codexd resume-queue`: resumes the held queue of a session.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `codexd service`: installs codexd as a service of the person, removes it, and says how it is.
+//! `codexd service`: installs codexd as a service of the user, removes it, prints its file, and reports its state.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,10 +15,10 @@ use crate::service::{
 };
 use crate::storage::Disk;
 
-/// It is not running.
+/// Exit code: the service is not running.
 const EXIT_NOT_RUNNING: u8 = 3;
 
-/// What a person on Linux should know, because it surprises many.
+/// A note for Linux users, because this is often unexpected.
 const LINGER: &str = "It runs as long as you are logged in; \"loginctl enable-linger\" lets it run from the start of the machine on.";
 
 pub(crate) fn run(config: &Config, action: ServiceAction, json: bool) -> Result<ExitCode, Failure> {
@@ -141,12 +141,12 @@ fn print(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The service as the settings want it.
+/// The service file for these settings.
 pub(super) fn wanted(config: &Config) -> Result<ServiceFile, Failure> {
     ServiceFile::for_this_program(config).map_err(refused)
 }
 
-/// The word for the file that is there.
+/// The state of the installed file, as in the JSON output.
 fn file_state(file: FileChange) -> &'static str {
     match file {
         FileChange::Installed => "absent",
@@ -155,7 +155,7 @@ fn file_state(file: FileChange) -> &'static str {
     }
 }
 
-/// How the service is, as half a sentence.
+/// Describes the state of the service, as half a sentence.
 pub(super) fn state_text(state: &ServiceState) -> String {
     if !state.loaded {
         return "does not know codexd".to_owned();
@@ -167,7 +167,7 @@ pub(super) fn state_text(state: &ServiceState) -> String {
     words.join(", ")
 }
 
-/// A manager that is not there is no failure: the words say why.
+/// A missing service manager is no failure; returns the reason.
 fn absent_reason(outcome: Result<(), ManagerError>) -> Result<Option<String>, Failure> {
     match outcome {
         Ok(()) => Ok(None),

@@ -1,4 +1,4 @@
-//! `codexd sessions`, and finding the session that somebody means.
+//! `codexd sessions`, and finding a session by ID or as `last`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use crate::codex::protocol::values::TURN_IN_PROGRESS;
 use crate::commands::context::CommandContext;
 use crate::commands::format::age;
 
-/// The word for the session that was used last.
+/// The name of the most recently used session.
 const LAST: &str = "last";
 
 const COLUMNS: [Column; 6] = [
@@ -25,7 +25,7 @@ const COLUMNS: [Column; 6] = [
     Column { title: "AGE", overflow: Overflow::Keep },
 ];
 
-/// Lists the sessions, the newest first: the active ones, or all.
+/// Lists the active sessions, or all of them, newest first.
 pub(crate) async fn run(context: &CommandContext, all: bool) -> Result<ExitCode, Failure> {
     let query = if all { "order=newest" } else { "order=newest&status=active" };
     let answer = context.client.get(&format!("/v1/codexd/sessions?{query}")).await?;
@@ -67,7 +67,7 @@ fn row(session: &Value, asking: &[&Value], now: Timestamp) -> Vec<String> {
     ]
 }
 
-/// The session that a word means; `last` is the active one of this folder that changed last.
+/// Finds a session; `last` is the active session of `folder` that was updated last.
 pub(crate) async fn find_session(
     context: &CommandContext,
     word: &str,
@@ -93,7 +93,7 @@ fn is_in(session: &Value, folder: &Path) -> bool {
     theirs == folder || theirs.canonicalize().is_ok_and(|theirs| theirs == folder)
 }
 
-/// The folder that somebody means, without symlinks; the current one when none is named.
+/// Returns the canonical path of the named directory, or of the current one.
 pub(crate) fn current_or_named_directory(named: Option<&str>) -> Result<std::path::PathBuf, Failure> {
     let named = named.unwrap_or(".");
     let found = Path::new(named).canonicalize();

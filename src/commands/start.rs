@@ -1,4 +1,6 @@
-//! `codexd start`: the daemon, from its first line of output to its exit code.
+//! `codexd start`: runs the daemon, from its first line of output to its exit code.
+//!
+//! [`Running`] owns the daemon and its listener, and the order in which they start and stop. `smoke` uses it too.
 
 use std::process::ExitCode;
 
@@ -15,7 +17,7 @@ use crate::daemon::{Daemon, StateDirectories};
 use crate::http::{App, Server, StatusView, TokenFile};
 
 pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode, Failure> {
-    // Dropped last, so that what is said at the end still goes out.
+    // Dropped last, so that the last lines are written.
     let log = logging::start(&config.log_filter)?;
     let runtime = runtime()?;
     if let Err(error) = watchdog::start(runtime.handle().clone(), log.log()) {
@@ -60,8 +62,8 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Listens, then starts everything behind the listener; an address that cannot be had is noticed before anything
-    /// else is started.
+    /// Listens, then starts everything behind the listener, so that an address in use is reported before anything else
+    /// starts.
     pub(crate) async fn start(mut config: Config) -> Result<Self, Failure> {
         let folders = StateDirectories::take(&config).map_err(|error| Failure::usage(error.to_string()))?;
         let token = config.service.auth_token_file.as_deref().map(TokenFile::open).transpose();
@@ -106,7 +108,7 @@ impl Running {
         self.app.status()
     }
 
-    /// Starts, sees whether the app-server comes up, and stops.
+    /// Starts, waits until the app-server is ready or has failed, and stops.
     async fn once(self, json: bool) -> ExitCode {
         let readiness = self.daemon.settled().await;
         let status = self.stop().await;
@@ -129,21 +131,21 @@ fn say(status: &StatusView, json: bool) {
     told(if json { output::print_json(status) } else { output::print(&line(status)) });
 }
 
-/// A daemon of which nobody can be told runs all the same.
+/// A daemon runs even if its output cannot be written.
 fn told(outcome: Result<(), Failure>) {
     if let Err(failure) = outcome {
         output::print_error(&format!("codexd: {}", failure.message));
     }
 }
 
-/// How many open files are asked for where the system would give fewer; macOS gives 256 by default.
+/// How many open files to request if the system's limit is lower; macOS gives 256 by default.
 ///
-/// The app-server inherits it, and programs that use select(2) cannot have more.
+/// The app-server inherits the limit, and programs that use select(2) cannot handle more.
 const FILES: u64 = 1024;
 /// How many files codexd needs for itself, its log and its app-server.
 const OWN_FILES: u64 = 48;
 
-/// Makes sure that connections leave enough open files for everything else.
+/// Limits connections so that enough file descriptors are left for everything else.
 fn limit_connections(connections: &mut usize) {
     let limits = getrlimit(Resource::Nofile);
     let mut files = limits.current.unwrap_or(u64::MAX);
@@ -162,30 +164,30 @@ fn limit_connections(connections: &mut usize) {
     }
 }
 
-/// How many open files codexd has with these limits, once it has asked for more.
+/// The file limit after codexd has raised it.
 pub(super) fn wanted_files(limits: &Rlimit) -> u64 {
     let asked_for = FILES.min(limits.maximum.unwrap_or(FILES));
     limits.current.unwrap_or(u64::MAX).max(asked_for)
 }
 
-/// How many connections leave enough of so many open files for everything else.
+/// How many connections leave enough of `files` for everything else.
 pub(super) fn room_for_connections(files: u64) -> usize {
     usize::try_from(files.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX).max(1)
 }
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
-/// How much the system may hold of what a client has not taken yet, in bytes.
+/// The size of the kernel's send buffer of a connection, in bytes.
 ///
-/// It says that there is room again only when about a third of this is free.
-/// With the megabytes that it would take by itself, a client that reads slowly would look like one that does not read.
+/// The kernel reports a socket writable only when about a third of the buffer is free. With the megabytes that it would
+/// use by default, a slow reader would look like one that does not read.
 const SEND_BUFFER: u32 = 128 * 1024;
 
 fn listen(base: &LocalApiBase) -> Result<TcpListener, Failure> {
     let address = base.socket_address();
     let listener = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // The connections of an earlier life that linger must not keep the next one from listening.
+        // Lingering connections of the previous process must not block the listener.
         socket.set_reuseaddr(true)?;
         // Connections inherit it.
         socket.set_send_buffer_size(SEND_BUFFER)?;
@@ -227,19 +229,19 @@ fn line(status: &StatusView) -> String {
     .join(" ")
 }
 
-/// Lets a write beyond the limit for the size of files (`ulimit -f`) fail with EFBIG, as on a full disk, instead of
-/// ending the daemon with SIGXFSZ.
+/// Makes a write beyond the file size limit (`ulimit -f`) fail with EFBIG, like a full disk, instead of ending the
+/// daemon with SIGXFSZ.
 ///
-/// A handler, since a signal that is ignored stays so in the app-server and all its commands.
+/// With a handler, because an ignored signal stays ignored in the app-server and all its commands.
 fn survive_file_limit() {
     let kind = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
-    // The handler stays when the listener is dropped.
+    // The handler stays installed when the listener is dropped.
     if let Err(error) = signal(kind) {
         tracing::warn!(%error, "failed to handle SIGXFSZ; a limit for the size of files would end codexd");
     }
 }
 
-/// The signals that ask for a stop.
+/// The signals that stop the daemon.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -254,7 +256,7 @@ impl Signals {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
-            // The terminal it was started from is gone.
+            // The terminal was closed.
             hangup: listen(SignalKind::hangup())?,
         })
     }

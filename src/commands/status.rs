@@ -1,4 +1,4 @@
-//! `codexd status`: asks the running daemon; when none answers, reads what it left on disk.
+//! `codexd status`: asks the running daemon; if none answers, reads its state files.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -28,7 +28,7 @@ pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
             Err(Failure::new(format!("codexd at {base} does not say how it is: {error}")))
         }
         Err(error) => {
-            // A lock that cannot be read tells nothing; the state file is left.
+            // If the locks cannot be read, the state files still can.
             let holder = holder(config).unwrap_or_default();
             let message = match &holder {
                 Some(holder) => format!(
@@ -40,7 +40,7 @@ pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
             let snapshot = snapshot(config);
             if json {
                 let service = json!({
-                    // Only a daemon that runs knows it.
+                    // Only a running daemon knows it.
                     "codex": null,
                     "configuredBaseUrl": config.service.local_api_base.as_str(),
                     "eventStreamPath": config.service.event_stream_path,
@@ -66,8 +66,8 @@ pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The snapshot in the shape that a running daemon answers with: the settings that hold here, and what the state files say;
-/// a file that is missing or unreadable is `null`.
+/// The snapshot in the shape of the daemon's response, from the settings and the state files. A file that is missing or
+/// unreadable is `null`.
 fn snapshot(config: &Config) -> Value {
     let read = |path: &Path| {
         let text = std::fs::read(path).ok()?;
@@ -76,7 +76,7 @@ fn snapshot(config: &Config) -> Value {
     let paths = &config.paths;
     let mut daemon = read(&paths.daemon_state);
     if let Some(child) = daemon.as_mut().and_then(|daemon| daemon.get_mut("child")?.as_object_mut()) {
-        // The file has only what changes; the rest is settings.
+        // The file has only what changes; the rest comes from the settings.
         let server = config.view().server;
         for (name, value) in [
             ("strategy", json!(server.child_strategy)),
@@ -126,7 +126,7 @@ fn running(status: &Value) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// How Codex is, in the words of the daemon: what to do stands at the end.
+/// Describes the state of Codex with the daemon's message and the command that fixes it.
 pub(super) fn codex_status_text(codex: &Value) -> String {
     let message = text(&codex["message"]);
     match codex["command"].as_str() {
@@ -135,7 +135,7 @@ pub(super) fn codex_status_text(codex: &Value) -> String {
     }
 }
 
-/// Which process has the state or the logs directory, as their locks say it; `None` where none has.
+/// The process that holds the lock of the state or the logs directory; `None` if none does.
 pub(super) fn holder(config: &Config) -> std::io::Result<Option<String>> {
     let (state, logs) = (storage::holder(&config.paths.state_dir)?, storage::holder(&config.paths.logs_dir)?);
     Ok(state.or(logs))

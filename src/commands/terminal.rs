@@ -1,4 +1,8 @@
-//! What a terminal is shown: colours where they are wanted, text that fits, and nothing that it would obey.
+//! Terminal output: colors, widths, tables, and sanitizing of text.
+//!
+//! Everything that comes from Codex, the daemon or a file passes [`sanitize_for_terminal`] or
+//! [`sanitize_lines_for_terminal`] before a terminal gets it, so that it cannot move the cursor, set the title or hide
+//! text.
 
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
@@ -6,30 +10,30 @@ use std::os::fd::AsFd;
 use anstyle::{AnsiColor, Style};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-/// How wide a terminal is that does not say it.
+/// The width of a terminal that does not report one, in columns.
 const DEFAULT_WIDTH: usize = 80;
 
-/// For what people should see first.
+/// Titles and prompts.
 pub(crate) const STRONG: Style = Style::new().bold();
-/// For what stands beside the answer.
+/// Secondary information.
 pub(crate) const FAINT: Style = Style::new().dimmed();
-/// For what went wrong.
+/// Errors.
 pub(crate) const BAD: Style = AnsiColor::Red.on_default();
-/// For what waits for somebody.
+/// Requests that wait for the user.
 pub(crate) const WAITING: Style = AnsiColor::Yellow.on_default().bold();
 
-/// What is on the other side of an output.
+/// The properties of an output.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OutputTarget {
     /// Whether it is a terminal.
     pub(crate) is_terminal: bool,
     has_colors: bool,
-    /// How many columns a line may have; `None` for as many as it needs.
+    /// The width of a line in columns; `None` if unlimited.
     pub(crate) width: Option<usize>,
 }
 
 impl OutputTarget {
-    /// Looks at an output; `no_colours` is the wish of the person.
+    /// Inspects an output; `no_color` is the user's preference.
     pub(crate) fn of(output: &(impl AsFd + IsTerminal), no_color: bool) -> Self {
         let is_terminal = output.is_terminal();
         let width = is_terminal.then(|| {
@@ -39,12 +43,12 @@ impl OutputTarget {
         Self { is_terminal, has_colors: is_terminal && !no_color, width }
     }
 
-    /// The text in this style, where there are colours.
+    /// The text in this style, if the output has colors.
     pub(crate) fn paint(&self, style: Style, text: &str) -> String {
         if self.has_colors { format!("{style}{text}{style:#}") } else { text.to_owned() }
     }
 
-    /// The text as one harmless line that fits.
+    /// The text as one sanitized line, truncated to the width.
     pub(crate) fn line(&self, text: &str) -> String {
         let text = sanitize_for_terminal(text);
         match self.width {
@@ -54,17 +58,17 @@ impl OutputTarget {
     }
 }
 
-/// The text on one line, with nothing in it that a terminal obeys or that makes it look like another text.
+/// The text on one line, without characters that control a terminal or that disguise the text.
 pub(crate) fn sanitize_for_terminal(text: &str) -> String {
     text.chars().map(|c| if is_line_break(c) { ' ' } else { visible(c) }).collect()
 }
 
-/// The same with its line breaks and tabs.
+/// The same, but line breaks and tabs are kept.
 pub(crate) fn sanitize_lines_for_terminal(text: &str) -> String {
     text.chars().map(|c| if c == '\n' || c == '\t' { c } else { visible(c) }).collect()
 }
 
-/// The same, with the lines behind the first one indented by two columns.
+/// The same, with every line but the first indented by two columns.
 pub(crate) fn sanitize_and_indent(text: &str) -> String {
     sanitize_lines_for_terminal(text).replace('\n', "\n  ")
 }
@@ -73,16 +77,16 @@ fn is_line_break(c: char) -> bool {
     matches!(c, '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}')
 }
 
-/// A picture of a character that controls something, and any other one as it is.
+/// A visible substitute for a control character; any other character is unchanged.
 fn visible(c: char) -> char {
     match c {
         // Unicode has a block of pictures for these, in the same order.
         '\0'..='\u{1f}' => char::from_u32(0x2400 + u32::from(c)).unwrap_or('\u{fffd}'),
         '\u{7f}' => '\u{2421}',
-        // The second set of controls, and what turns the direction of the text around it.
+        // The second set of control characters, and those that change the direction of text.
         '\u{80}'..='\u{9f}' | '\u{2028}' | '\u{2029}' => '\u{fffd}',
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-        // What has no picture, but for what emoji are joined with.
+        // Invisible characters, except those that join emoji.
         '\u{ad}'
         | '\u{34f}'
         | '\u{115f}'
@@ -105,7 +109,7 @@ pub(crate) fn display_width(text: &str) -> usize {
     text.width()
 }
 
-/// As much of the text as fits into so many columns, with an ellipsis where something is left out.
+/// The start of the text, truncated to `width` columns, with an ellipsis.
 pub(crate) fn truncate_end(text: &str, width: usize) -> String {
     if display_width(text) <= width {
         return text.to_owned();
@@ -125,7 +129,7 @@ pub(crate) fn truncate_end(text: &str, width: usize) -> String {
     kept
 }
 
-/// The end of the text that fits into so many columns; for paths, which differ at their ends.
+/// The end of the text, truncated to `width` columns, with an ellipsis; for paths, which differ at their ends.
 fn truncate_start(text: &str, width: usize) -> String {
     if display_width(text) <= width {
         return text.to_owned();
@@ -147,26 +151,26 @@ pub(crate) struct Column {
     pub(crate) overflow: Overflow,
 }
 
-/// What becomes of a column when the table is too wide.
+/// What happens to a column when the table is too wide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Overflow {
-    /// It keeps its width.
+    /// The column keeps its width.
     Keep,
-    /// Its cells lose their ends.
+    /// Cells are truncated at the end.
     TruncateEnd,
-    /// Its cells lose their beginnings.
+    /// Cells are truncated at the start.
     TruncateStart,
 }
 
-/// A column that gives room is never narrower than this.
+/// A truncated column is never narrower than this.
 const MIN_COLUMN_WIDTH: usize = 8;
 
-/// Renders a table with its titles; one that is too wide for the screen loses width in its longest columns.
+/// Formats a table with titles. If it is too wide, the widest columns are truncated.
 pub(crate) fn table(screen: &OutputTarget, columns: &[Column], rows: &[Vec<String>]) -> String {
     table_with_gap(2, screen, columns, rows)
 }
 
-/// The same with so much space between two columns.
+/// The same with `gap` columns of space between two cells.
 pub(crate) fn table_with_gap(
     gap: usize,
     screen: &OutputTarget,

@@ -1,4 +1,4 @@
-//! `codexd token`: makes the file with the token that `--auth-token-file` names.
+//! `codexd token`: creates the file with the token that `--auth-token-file` names.
 
 use std::io;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::http::new_token;
 use crate::storage::Disk;
 
-/// Where the file is unless a setting says otherwise, in the state folder.
+/// The name of the file in the state directory, unless a setting names another path.
 const NAME: &str = "auth-token";
 
 pub(crate) fn run(config: &Config, json: bool, replace: bool) -> Result<ExitCode, Failure> {

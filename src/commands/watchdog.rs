@@ -1,4 +1,4 @@
-//! Ends a process whose runtime does nothing any more, so that it is started again.
+//! Aborts the process if its runtime hangs, so that the service manager restarts it.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -7,15 +7,15 @@ use tokio::runtime::Handle;
 
 use super::logging::Log;
 
-/// How long the runtime may do nothing.
+/// How many steps the runtime may take to respond.
 const STALL_STEPS: u32 = 30;
-/// How often it is asked, in steps.
+/// How many steps lie between two checks.
 const INTERVAL_STEPS: u32 = 10;
-/// A step. The time is counted in steps, so that a machine that slept, or a process that was stopped, has lost one of
-/// them and not the whole time.
+/// The length of a step. Time is counted in steps, so that a machine that slept or a process that was stopped loses one
+/// step and not the whole time.
 const STEP: Duration = Duration::from_secs(1);
 
-/// Watches a runtime for as long as the process lives; `log` is written before the process is ended.
+/// Watches a runtime for the lifetime of the process; `log` is flushed before the abort.
 pub(crate) fn start(runtime: Handle, log: Log) -> std::io::Result<()> {
     let abort = move || {
         tracing::error!(
@@ -34,11 +34,11 @@ pub(crate) fn start(runtime: Handle, log: Log) -> std::io::Result<()> {
     std::thread::Builder::new().name("watchdog".to_owned()).spawn(watch).map(drop)
 }
 
-/// Whether the runtime does something small within so many steps.
+/// Whether the runtime runs a small task within this many steps.
 fn is_responsive(runtime: &Handle, step: Duration, steps: u32) -> bool {
     let (done, waiting) = mpsc::channel();
     runtime.spawn(async move { done.send(()) });
-    // A runtime that is shut down takes no more tasks and drops this one: it has ended, and nobody is to be ended.
+    // A runtime that was shut down drops the task, which counts as a response: there is nothing to abort.
     (0..steps).any(|_| waiting.recv_timeout(step) != Err(mpsc::RecvTimeoutError::Timeout))
 }
 

@@ -1,11 +1,13 @@
-//! Where the service listens: the loopback address and the path of the WebSocket.
+//! The address of the listener and the path of the event stream, parsed strictly.
+//!
+//! Nothing here may let the daemon listen on anything but loopback, or the event stream hide another route.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::redact::without_secrets;
 
-/// The one listener's address, from `--local-api-base`.
+/// The address of the listener, from `--local-api-base`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LocalApiBase {
     text: String,
@@ -13,24 +15,24 @@ pub struct LocalApiBase {
     port: u16,
 }
 
-/// Why an address is not one that codexd listens on. Credentials and queries are hidden in the messages.
+/// Why an address is rejected. The messages hide credentials and queries.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// Not an absolute URL.
     #[error("{0:?} is not an absolute URL; write it like http://127.0.0.1:4319.")]
     NotAUrl(String),
-    /// Another scheme than http.
+    /// A scheme other than http.
     #[error("the scheme of {0:?} is not http; codexd speaks plain HTTP, on loopback only.")]
     NotHttp(String),
-    /// A user name or a password in front of the host.
+    /// A user name or password before the host.
     #[error("{0:?} contains credentials; leave out everything up to the @.")]
     Credentials(String),
-    /// Any host but the three.
+    /// Any host but the three allowed ones.
     #[error(
         "the host of {0:?} is not one of 127.0.0.1, [::1] and localhost; codexd listens on loopback only."
     )]
     NotLoopback(String),
-    /// A port that is no number up to 65535.
+    /// A port that is not a number up to 65535.
     #[error("the port of {0:?} is not a number from 0 to 65535.")]
     Port(String),
     /// A path after the host.
@@ -45,16 +47,16 @@ pub enum AddressError {
 }
 
 impl LocalApiBase {
-    /// Reads an address of the form `http://HOST[:PORT]`, with or without one final slash.
+    /// Parses an address of the form `http://HOST[:PORT]`, with or without a final slash.
     ///
-    /// Nothing is resolved and nothing is normalised: a host is one of three spellings or it is refused, so that no
-    /// reading of a number or of a name can lead off this machine.
+    /// Nothing is resolved or normalized: a host is one of three spellings or it is rejected, so that no interpretation
+    /// of a number or a name can leave this machine.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         let shown = || without_secrets(text);
         let (scheme, rest) = text.split_once("://").ok_or_else(|| AddressError::NotAUrl(shown()))?;
         let is_scheme = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
             && scheme.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.'));
-        // A backslash counts as a slash in some parsers and as part of the host in others.
+        // A backslash is a slash for some parsers and part of the host for others.
         if !is_scheme || rest.contains(|c: char| c.is_whitespace() || c.is_control() || c == '\\') {
             return Err(AddressError::NotAUrl(shown()));
         }
@@ -89,12 +91,12 @@ impl LocalApiBase {
         Ok(Self { text: text.to_owned(), ip, port })
     }
 
-    /// The address as it was given.
+    /// The address as given.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// What to bind; `localhost` is 127.0.0.1, and port 0 lets the system choose.
+    /// The address to bind; `localhost` is 127.0.0.1, and with port 0 the system chooses the port.
     pub fn socket_address(&self) -> SocketAddr {
         SocketAddr::new(self.ip, self.port)
     }
@@ -106,31 +108,31 @@ impl fmt::Display for LocalApiBase {
     }
 }
 
-/// Why a path cannot be the one of the WebSocket.
+/// Why a path cannot be that of the event stream.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StreamPathError {
-    /// No slash in front.
+    /// No leading slash.
     #[error("the path {0:?} does not begin with a slash.")]
     NotAbsolute(String),
     /// A query or a fragment.
     #[error("the path {0:?} contains a query or a fragment; remove it.")]
     QueryOrFragment(String),
-    /// White space within.
+    /// White space.
     #[error("the path {0:?} contains white space; remove it.")]
     WhiteSpace(String),
-    /// Characters that a client would escape or that the router reads as a pattern.
+    /// A character that a client would escape or that the router reads as a pattern.
     #[error("the path {0:?} contains {1:?}; use letters, digits, slashes and the characters - . _ ~ only.")]
     Character(String, char),
-    /// Empty or dotted segments, which clients normalise away.
+    /// An empty or dotted segment, which clients normalize away.
     #[error("the path {0:?} contains an empty, a . or a .. segment; remove it.")]
     Segment(String),
     /// Only slashes.
     #[error("the path {0:?} is the root; choose one such as /v1/codexd/events.")]
     Root(String),
-    /// A path that already leads somewhere.
+    /// The path of another route.
     #[error("the path {0:?} belongs to another route of codexd; choose one such as /v1/codexd/events.")]
     Reserved(String),
-    /// A sequence of letters that must not come into the document of `/describe`.
+    /// Letters that must not appear in the document of `/describe`.
     #[error(
         "the path {0:?} contains the letters {1:?}, which GET /describe must not show to clients of the retired batch \
          modes; choose one such as /v1/codexd/events."
@@ -138,10 +140,11 @@ pub enum StreamPathError {
     Retired(String, &'static str),
 }
 
-/// What the document of `/describe` contains in no case, large or small: clients take it for the retired batch modes.
+/// The letters that the document of `/describe` never contains, in either case: clients would take them for the retired
+/// batch modes.
 const RETIRED: [&str; 2] = ["runs", "exec"];
 
-/// The paths of the other routes; a route added to the service is added here, so that the WebSocket cannot hide it.
+/// The paths of the other routes. A new route has to be added here, so that the event stream cannot hide it.
 pub const RESERVED_PATHS: &[&str] = &[
     "/healthz",
     "/describe",
@@ -153,9 +156,9 @@ pub const RESERVED_PATHS: &[&str] = &[
     "/v1/codexd/requests",
 ];
 
-/// Reads the path of the WebSocket and takes the slashes off its end.
+/// Parses the path of the event stream and removes its trailing slashes.
 ///
-/// Whatever lies below one of [`RESERVED_PATHS`] is refused too, because routes with parameters live there.
+/// Paths below one of [`RESERVED_PATHS`] are rejected too, because routes with parameters are there.
 pub fn parse_event_stream_path(text: &str) -> Result<String, StreamPathError> {
     let given = || without_secrets(text);
     if !text.starts_with('/') {
@@ -190,7 +193,7 @@ pub fn parse_event_stream_path(text: &str) -> Result<String, StreamPathError> {
     Ok(path.to_owned())
 }
 
-/// The host, brackets included, and what follows its colon.
+/// The host, including brackets, and what follows its colon.
 fn split_port(authority: &str) -> (&str, Option<&str>) {
     let host_end = authority.rfind(']').unwrap_or(0);
     let (_, after_brackets) = authority.split_at(host_end);
@@ -207,13 +210,13 @@ fn loopback(host: &str) -> Option<IpAddr> {
     match host {
         "127.0.0.1" => Some(Ipv4Addr::LOCALHOST.into()),
         "[::1]" => Some(Ipv6Addr::LOCALHOST.into()),
-        // The name is never looked up: a changed hosts file must not move the listener.
+        // The name is never resolved: a changed hosts file must not move the listener.
         name if name.eq_ignore_ascii_case("localhost") => Some(Ipv4Addr::LOCALHOST.into()),
         _ => None,
     }
 }
 
-/// `u16::from_str` alone would also take a plus sign.
+/// `u16::from_str` alone would also accept a plus sign.
 fn parse_port(digits: &str) -> Option<u16> {
     if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
 }

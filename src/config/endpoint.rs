@@ -1,4 +1,4 @@
-//! Where the app-server is, and whether codexd starts it.
+//! The endpoint of the app-server, and whether codexd starts it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,14 +8,14 @@ use super::redact::without_secrets;
 /// Whether codexd starts the app-server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChildStrategy {
-    /// codexd starts it, watches it and stops it.
+    /// codexd starts, supervises and stops it.
     Spawn,
-    /// It runs by itself and codexd connects to it.
+    /// It runs by itself, and codexd connects to it.
     External,
 }
 
 impl ChildStrategy {
-    /// The word for it in settings, files and answers.
+    /// The value in settings, files and responses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Spawn => "spawn",
@@ -24,14 +24,14 @@ impl ChildStrategy {
     }
 }
 
-/// How the app-server is reached.
+/// How to reach the app-server.
 ///
 /// `Debug` hides credentials and queries.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Endpoint {
-    /// Over the standard streams of the process that codexd starts.
+    /// Over the standard streams of the child process.
     Stdio,
-    /// Over TCP; the URL begins with `ws://` or `wss://` and may hold secrets.
+    /// Over TCP; the URL starts with `ws://` or `wss://` and may contain secrets.
     WebSocket(String),
     /// A WebSocket over the Unix socket at this absolute path.
     Unix(PathBuf),
@@ -47,7 +47,7 @@ impl fmt::Debug for Endpoint {
     }
 }
 
-/// The endpoint together with the text it was given as.
+/// The endpoint and the text it was given as.
 ///
 /// `Display` and `Debug` hide credentials and queries; only [`ServerEndpoint::target`] has them.
 #[derive(Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub struct ServerEndpoint {
     target: Endpoint,
 }
 
-/// Why an address cannot be that of an external app-server. Credentials and queries are hidden in the messages.
+/// Why an endpoint is rejected. The messages hide credentials and queries.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
     /// A scheme that codexd cannot connect to.
@@ -64,7 +64,7 @@ pub enum EndpointError {
         "an external app-server cannot be reached at {0:?}; use an address that begins with ws://, wss://, http://, https:// or unix://."
     )]
     Scheme(String),
-    /// No valid URL behind the scheme.
+    /// No valid URL after the scheme.
     #[error("{0:?} is not a valid address; write it like ws://127.0.0.1:4500.")]
     NotAUrl(String),
     /// A fragment, which a WebSocket address must not have (RFC 6455, section 3).
@@ -76,12 +76,12 @@ pub enum EndpointError {
 }
 
 impl ServerEndpoint {
-    /// The endpoint of an app-server that codexd starts; the text is a label, whatever it says.
+    /// The endpoint of an app-server that codexd starts; the text is only a label.
     pub fn spawned(label: &str) -> Self {
         Self { text: label.to_owned(), target: Endpoint::Stdio }
     }
 
-    /// Reads the address of an app-server that runs by itself; `http` stands for `ws` and `https` for `wss`.
+    /// Parses the endpoint of an external app-server; `http` means `ws` and `https` means `wss`.
     pub fn external(text: &str) -> Result<Self, EndpointError> {
         let shown = || without_secrets(text);
         let (scheme, rest) = text.split_once("://").ok_or_else(|| EndpointError::Scheme(shown()))?;
@@ -102,7 +102,8 @@ impl ServerEndpoint {
                 if url.contains('#') {
                     return Err(EndpointError::Fragment(shown()));
                 }
-                // The client reads it with the same type, so what passes here does not fail at the first connect.
+                // The client parses it with the same type, so an endpoint that passes here does not fail at the first
+                // connection.
                 let is_valid = url
                     .parse::<hyper::Uri>()
                     .is_ok_and(|uri| uri.host().is_some_and(|host| !host.is_empty()) && has_valid_port(&uri));
@@ -114,14 +115,15 @@ impl ServerEndpoint {
         Ok(Self { text: text.to_owned(), target })
     }
 
-    /// How to reach it, secrets included.
+    /// The endpoint, including secrets.
     pub fn target(&self) -> &Endpoint {
         &self.target
     }
 
-    /// Whether the app-server sees the directories of this machine: it is a child, or at a socket or a loopback address.
+    /// Whether the app-server is on this machine, so that it sees its directories: it is a child process, or at a Unix
+    /// socket or a loopback address.
     ///
-    /// A tunnel from a loopback address to another machine cannot be told from a server here.
+    /// A tunnel from a loopback address to another machine cannot be distinguished from a local server.
     pub fn is_on_this_machine(&self) -> bool {
         let Endpoint::WebSocket(url) = &self.target else { return true };
         let uri = url.parse::<hyper::Uri>().ok();
@@ -130,7 +132,7 @@ impl ServerEndpoint {
         address.map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |address| address.is_loopback())
     }
 
-    /// Whether it holds something that `Display` hides: credentials, a query or a fragment.
+    /// Whether it contains something that `Display` hides: credentials, a query or a fragment.
     pub fn has_secrets(&self) -> bool {
         without_secrets(&self.text) != self.text
     }
@@ -148,7 +150,7 @@ impl fmt::Debug for ServerEndpoint {
     }
 }
 
-/// `Uri` keeps a port it cannot read as part of the authority and then says that there is none.
+/// `Uri` keeps an invalid port as part of the authority and then reports that there is none.
 fn has_valid_port(uri: &hyper::Uri) -> bool {
     let Some(authority) = uri.authority() else { return false };
     let host_and_port = authority.as_str().rsplit('@').next().unwrap_or_default();

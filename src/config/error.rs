@@ -1,4 +1,4 @@
-//! What can be wrong with the settings, in sentences for the person who gave them.
+//! The errors of settings, as sentences for the user.
 
 use std::path::PathBuf;
 
@@ -8,151 +8,151 @@ use super::{AddressError, EndpointError, OriginError, StreamPathError};
 
 /// Why there is no configuration.
 ///
-/// Each message is one sentence, says where the value was given, and never shows credentials or a query.
+/// Each message is one sentence that names the flag or environment variable, and never shows credentials or a query.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A value breaks the rules of its setting.
+    /// A value is invalid for its setting.
     #[error("{origin}: {problem}")]
     Invalid {
-        /// The flag or the variable that holds the value.
+        /// The flag or environment variable that has the value.
         origin: String,
         /// What is wrong with it.
         problem: ValueError,
     },
-    /// A variable is not text.
+    /// An environment variable is not valid UTF-8.
     #[error("{variable}: the value is not valid UTF-8; set it to plain text or unset it.")]
     NotUnicode {
-        /// The variable.
+        /// The environment variable.
         variable: String,
     },
-    /// A default needs the home folder and there is none.
+    /// A default depends on the home directory, and HOME is not set.
     #[error(
         "HOME is not set to an absolute path, so there is no default for --{name}; set HOME, --{name} or {variable}."
     )]
     NoHomeForDefault {
-        /// The setting without its dashes.
+        /// The name of the setting, without dashes.
         name: &'static str,
-        /// The variable of the setting.
+        /// The environment variable of the setting.
         variable: &'static str,
     },
-    /// Nothing says whose service it would be.
+    /// HOME is not set, so the user of the service is unknown.
     #[error("HOME is not set to an absolute path, so it is not known whose service is meant; set HOME.")]
     HomeNotSet,
-    /// A path that no variable can hold as text.
+    /// A path that cannot be written into an environment variable as text.
     #[error("The path {} of --{name} is not valid UTF-8; name another.", path.display())]
     PathNotUnicode {
-        /// The setting without its dashes.
+        /// The name of the setting, without dashes.
         name: &'static str,
         /// The path.
         path: PathBuf,
     },
-    /// A setting with a secret in it, which is asked for as a variable.
+    /// A setting that contains a secret and would be written into the service file.
     #[error(
         "The value of --{name} holds what looks like a password or a key, and those are not written into files; give \
          it to codexd at its start by the variable {variable}."
     )]
     SecretInSetting {
-        /// The setting without its dashes.
+        /// The name of the setting, without dashes.
         name: &'static str,
-        /// The variable of the setting.
+        /// The environment variable of the setting.
         variable: &'static str,
     },
-    /// The strategy says external, and nothing says where.
+    /// The strategy is external, and no endpoint is set.
     #[error(
         "The server strategy is external, which needs the address of a running app-server: set --server-endpoint or BAA_CODEXD_SERVER_ENDPOINT."
     )]
     EndpointMissing,
-    /// The default folder for the app-server cannot be used.
+    /// The default working directory of the app-server cannot be used.
     #[error("The app-server cannot start in {}, which comes from {origin}: {reason}; name another folder with --server-cwd.", path.display())]
     DefaultServerCwd {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// The flag or the variable it follows from.
+        /// The flag or environment variable that it depends on.
         origin: &'static str,
-        /// Why it cannot be used, as half a sentence.
+        /// The reason, as half a sentence.
         reason: String,
     },
-    /// The folder codexd was started in is gone or not readable.
+    /// The current directory was removed or cannot be read.
     #[error("The current folder cannot be read: {source}; start codexd in another folder.")]
     CurrentDirectory {
-        /// The system's answer.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// The server command is nowhere.
+    /// The server command was not found.
     #[error(
         "The server command {command:?} was not found {searched}; install Codex with \"{install}\" or point --server-command at it.",
         install = INSTALL_COMMAND
     )]
     ProgramNotFound {
-        /// The command as set.
+        /// The command as given.
         command: String,
-        /// Where it was looked for, as half a sentence with PATH in it.
+        /// The places that were searched, as half a sentence.
         searched: String,
     },
-    /// The server command is there, but cannot be run.
+    /// The server command was found but is not executable.
     #[error(
         "The server command {} is not a file that may be run; make it executable, install Codex with \"{install}\" or point --server-command at another.",
         path.display(),
         install = INSTALL_COMMAND
     )]
     ProgramNotExecutable {
-        /// The file or folder that has the name.
+        /// The file or directory with that name.
         path: PathBuf,
     },
 }
 
-/// What is wrong with one value.
+/// Why a value is invalid.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
-    /// A flag with nothing but white space.
+    /// A flag with an empty or blank value.
     #[error("the value is empty; give one or leave the flag out.")]
     Empty,
-    /// A line break or the like, which would tear the one-line outputs apart.
+    /// A control character such as a line break, which would break one-line output.
     #[error("the value contains a control character; remove it.")]
     ControlCharacter,
-    /// A mode other than the one there is.
+    /// A mode other than `app-server`.
     #[error("the mode {0:?} is not supported; app-server is the only mode.")]
     Mode(String),
-    /// A strategy that does not exist.
+    /// An unknown strategy.
     #[error("the strategy {0:?} does not exist; use spawn or external.")]
     Strategy(String),
-    /// A count that is no whole number within its limits.
+    /// A count that is not a whole number within its limits.
     #[error("{value:?} is not a whole number from {minimum} to {maximum}.")]
     Count {
-        /// What was given.
+        /// The value as given.
         value: String,
-        /// The least that is allowed.
+        /// The minimum.
         minimum: usize,
-        /// The most that is allowed.
+        /// The maximum.
         maximum: usize,
     },
-    /// A path that only a shell could read.
+    /// A path that needs a shell to expand it.
     #[error("{0:?} begins with a tilde, which only a shell replaces; write the whole path.")]
     Tilde(String),
-    /// A relative path of a program, seen from a directory whose path is not UTF-8.
+    /// A relative path of a program, in a current directory whose path is not UTF-8.
     #[error("the path {} is not valid UTF-8; name another.", .0.display())]
     NotUnicode(PathBuf),
-    /// A folder that cannot be used.
+    /// A directory that cannot be used.
     #[error("{} {reason}; name a folder that exists.", path.display())]
     Directory {
-        /// The folder.
+        /// The directory.
         path: PathBuf,
-        /// Why not, such as `does not exist`.
+        /// The reason, such as `does not exist`.
         reason: String,
     },
-    /// Arguments that look like JSON and are not an array of strings.
+    /// Arguments that look like JSON but are not an array of strings.
     #[error("the value begins with [ and is not a JSON array of strings ({0}).")]
     Arguments(String),
-    /// A bad address of the service.
+    /// An invalid address of the listener.
     #[error(transparent)]
     Address(#[from] AddressError),
-    /// A bad path of the WebSocket.
+    /// An invalid path of the event stream.
     #[error(transparent)]
     StreamPath(#[from] StreamPathError),
-    /// A bad origin.
+    /// An invalid origin.
     #[error(transparent)]
     Origin(#[from] OriginError),
-    /// A bad endpoint of the app-server.
+    /// An invalid endpoint of the app-server.
     #[error(transparent)]
     Endpoint(#[from] EndpointError),
 }

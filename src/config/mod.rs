@@ -1,7 +1,8 @@
-//! Flags over variables over defaults, into one validated [`Config`].
+//! The configuration: flags override environment variables, which override defaults.
 //!
-//! This is the only room that reads the environment, through [`Environment`], so that tests bring their own.
-//! Reading the settings looks at the file system (a folder must exist) and creates nothing.
+//! [`Config`] is validated once, when a command starts, and does not change afterwards. This is the only module that
+//! reads the environment, through [`Environment`], so that tests can supply their own. Reading the settings may check
+//! that a directory exists, and creates nothing.
 
 mod address;
 mod endpoint;
@@ -31,72 +32,72 @@ pub use report::{ConfigReport, ConfigView, PathsView, ReportRow, ServerView, Ser
 pub use service_env::UserEnv;
 pub use settings::{Environment, ProcessEnvironment, Settings, Source};
 
-/// The most events `--event-cache-size` may keep at hand: each greeting of a WebSocket carries all of them.
+/// The maximum of `--event-cache-size`: each hello frame of a WebSocket carries all these events.
 pub const MAX_EVENT_CACHE_SIZE: usize = 10_000;
 
-/// The version with the commit, such as `1.2.3 (abc1234)`; without it where the build did not know it.
+/// The version with the commit, such as `1.2.3 (abc1234)`; without the commit if the build did not know it.
 pub const LONG_VERSION: &str = env!("CODEXD_LONG_VERSION");
 
-/// Everything that can be set, validated.
+/// All settings, validated.
 ///
 /// `Debug` hides the secrets of the endpoint.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Name of this machine in the daemon's identity.
+    /// The name of this machine in the daemon's identity.
     pub node_id: String,
-    /// Version of codexd.
+    /// The version of codexd.
     pub version: &'static str,
-    /// The commit it was built from, empty where the build did not know it.
+    /// The commit of the build; empty if the build did not know it.
     pub commit: &'static str,
-    /// How many recent events are kept at hand, 1 to [`MAX_EVENT_CACHE_SIZE`].
+    /// How many recent events are cached, 1 to [`MAX_EVENT_CACHE_SIZE`].
     pub event_cache_size: usize,
-    /// The folders and files.
+    /// The directories and files.
     pub paths: Paths,
     /// The listener.
     pub service: ServiceConfig,
     /// The app-server.
     pub server: ServerConfig,
-    /// How much is kept, and how long is waited.
+    /// Sizes and timeouts.
     pub limits: LimitsConfig,
-    /// Whether a terminal should be shown no colours: `NO_COLOR` is set (no-color.org), or `TERM` is `dumb`.
+    /// Whether terminal output has no colors: `NO_COLOR` is set (no-color.org), or `TERM` is `dumb`.
     pub no_color: bool,
-    /// What codexd writes to stderr about itself, such as `info` or `codexd=debug`.
+    /// The filter of the log on stderr, such as `info` or `codexd=debug`.
     pub log_filter: String,
-    /// What is broken on purpose, to see that the tests notice.
+    /// The fault to inject, so that tests can be shown to detect it.
     #[cfg(feature = "mutations")]
     pub mutation: Option<String>,
     report: Vec<ReportRow>,
 }
 
-/// The folders and files of one daemon; all absolute, none of them need exist.
+/// The directories and files of one daemon; all absolute, none need exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Paths {
-    /// The repository codexd serves, if one is set.
+    /// The repository that codexd serves, if one is set.
     pub repo_root: Option<PathBuf>,
-    /// Folder of the logs.
+    /// The directory of the logs.
     pub logs_dir: PathBuf,
-    /// Folder of the state.
+    /// The directory of the state files.
     pub state_dir: PathBuf,
-    /// The event log, one event a line.
+    /// The event log, one event per line.
     pub structured_event_log: PathBuf,
-    /// What the app-server wrote to its standard output.
+    /// The stdout of the app-server.
     pub stdout_log: PathBuf,
-    /// What the app-server wrote to its standard error.
+    /// The stderr of the app-server.
     pub stderr_log: PathBuf,
-    /// Who this daemon is.
+    /// The identity of the daemon.
     pub identity: PathBuf,
-    /// How the daemon and the app-server are.
+    /// The state of the daemon and the app-server.
     pub daemon_state: PathBuf,
     /// The sessions.
     pub session_registry: PathBuf,
-    /// The last events.
+    /// The recent events.
     pub recent_events: PathBuf,
-    /// Which app-server runs; there is one only as long as one does.
+    /// The running app-server; the file exists only while one runs.
     pub child: PathBuf,
 }
 
 impl Paths {
-    /// The files in the given folders, under the names of the contract.
+    /// The files in these directories, named as in the contract.
     pub fn new(repo_root: Option<PathBuf>, logs_dir: PathBuf, state_dir: PathBuf) -> Self {
         Self {
             structured_event_log: logs_dir.join("events.jsonl"),
@@ -114,24 +115,24 @@ impl Paths {
     }
 }
 
-/// How much is kept, and how long is waited.
+/// Sizes and timeouts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitsConfig {
-    /// Size at which the event log begins another file, in bytes.
+    /// The size at which the event log starts a new segment, in bytes.
     pub event_segment_bytes: u64,
-    /// Size of the whole event log, in bytes.
+    /// The size of the whole event log, in bytes.
     pub event_log_bytes: u64,
-    /// Size at which a log of the app-server's output begins anew, in bytes.
+    /// The size at which an output log of the app-server is rotated, in bytes.
     pub output_log_bytes: u64,
-    /// How many closed sessions are remembered.
+    /// How many closed sessions are kept.
     pub closed_sessions: usize,
-    /// How long a client of the event stream may take nothing.
+    /// How long a client of the event stream may accept no data.
     pub client_timeout: Duration,
-    /// How often a WebSocket client is pinged.
+    /// The interval between pings on a WebSocket.
     pub ping_interval: Duration,
-    /// How long running turns may go on at a stop.
+    /// How long running turns may continue after a stop was requested.
     pub drain_timeout: Duration,
-    /// After what silence of a turn an event tells of it.
+    /// After how long without activity a turn is reported as stalled.
     pub stall_timeout: Duration,
     /// How long a request of the app-server waits for an answer.
     pub request_timeout: Duration,
@@ -139,37 +140,37 @@ pub struct LimitsConfig {
     pub start_timeout: Duration,
     /// How long the app-server may take to answer a call.
     pub call_timeout: Duration,
-    /// How long the app-server may say nothing before it is asked whether it is still there.
+    /// How long the app-server may be silent before its liveness is checked.
     pub check_interval: Duration,
-    /// Size of the longest message of the app-server that is taken, in bytes.
+    /// The maximum size of a message of the app-server, in bytes.
     pub line_cap: usize,
 }
 
-/// Where the service listens.
+/// The listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceConfig {
-    /// The address of the listener.
+    /// Its address.
     pub local_api_base: LocalApiBase,
-    /// The path of the event WebSocket, without a final slash.
+    /// The path of the event stream, without a trailing slash.
     pub event_stream_path: String,
-    /// The origins of web pages that may use the service beside its own, as browsers write them.
+    /// The origins of web pages that may use the service besides its own, as browsers write them.
     pub allowed_origins: Vec<String>,
-    /// The file of the token that requests need; without one they need none.
+    /// The file of the token that requests need; no token is needed if it is `None`.
     pub auth_token_file: Option<PathBuf>,
-    /// How many connections there may be at once.
+    /// The maximum number of connections.
     pub connections: usize,
-    /// How many WebSockets there may be at once.
+    /// The maximum number of WebSockets.
     pub websockets: usize,
-    /// Size of the longest body of a request, in bytes.
+    /// The maximum size of a request body, in bytes.
     pub body_bytes: usize,
 }
 
-/// The app-server and how it is run.
+/// The app-server.
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     /// How codexd talks to Codex.
     pub mode: ServerMode,
-    /// Where the app-server is; `Display` is the form for people, files and answers.
+    /// Its endpoint; use `Display` for output, files and responses.
     pub endpoint: ServerEndpoint,
     /// Whether codexd starts it.
     pub strategy: ChildStrategy,
@@ -177,22 +178,22 @@ pub struct ServerConfig {
     pub command: String,
     /// Its arguments.
     pub args: Vec<String>,
-    /// The folder it starts in: absolute, and there when the settings were read.
+    /// Its working directory: absolute, and existing when the settings were read.
     pub cwd: PathBuf,
-    /// What is needed of the daemon's environment to start it; the rest is inherited.
+    /// The part of the daemon's environment that is needed to start it; it inherits the rest.
     pub child_environment: ChildEnvironment,
 }
 
-/// What codexd itself needs of the environment that the app-server inherits.
+/// The part of the inherited environment that codexd itself needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChildEnvironment {
     /// `PATH`, for [`find_program`].
     pub path: Option<OsString>,
-    /// The directory of Codex's own files: `CODEX_HOME`, else `.codex` in the home directory.
+    /// The directory of Codex's own files: `CODEX_HOME`, or `.codex` in the home directory.
     pub codex_home: Option<PathBuf>,
 }
 
-/// How codexd talks to Codex. The retired modes of earlier versions are refused.
+/// How codexd talks to Codex. The retired modes of earlier versions are rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerMode {
     /// Through `codex app-server`.
@@ -200,7 +201,7 @@ pub enum ServerMode {
 }
 
 impl ServerMode {
-    /// The word for it in settings, files and answers.
+    /// The value in settings, files and responses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::AppServer => "app-server",
@@ -209,10 +210,10 @@ impl ServerMode {
 }
 
 impl Config {
-    /// Reads the settings: a flag wins over its variable, the variable over the default.
+    /// Reads the settings: a flag overrides its environment variable, which overrides the default.
     ///
-    /// A variable that is blank counts as not set; texts are trimmed, and paths are taken to the byte. Relative paths are seen from
-    /// `current_dir`, which is absolute.
+    /// A blank environment variable counts as unset. Texts are trimmed, paths are taken byte for byte. Relative paths
+    /// are relative to `current_dir`, which is absolute.
     pub fn resolve(
         settings: &Settings,
         environment: &dyn Environment,
@@ -221,19 +222,19 @@ impl Config {
         resolve::resolve(settings, environment, current_dir, Platform::current())
     }
 
-    /// [`Config::resolve`] with the environment and the current folder of this process.
+    /// [`Config::resolve`] with the environment and the current directory of this process.
     pub fn from_process(settings: &Settings) -> Result<Self, ConfigError> {
         let current_dir =
             std::env::current_dir().map_err(|source| ConfigError::CurrentDirectory { source })?;
         Self::resolve(settings, &ProcessEnvironment, &current_dir)
     }
 
-    /// Every setting with its value and where that came from.
+    /// Every setting with its value and source.
     pub fn report(&self) -> ConfigReport<'_> {
         ConfigReport::new(&self.report)
     }
 
-    /// The configuration as the status snapshot shows it.
+    /// The configuration as part of the status snapshot.
     pub fn view(&self) -> ConfigView {
         ConfigView::new(self)
     }

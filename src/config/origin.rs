@@ -1,20 +1,20 @@
-//! Origins of web pages, as browsers write them in the header `Origin` (RFC 6454 section 6.2).
+//! The origins of web pages, as browsers write them in the `Origin` header (RFC 6454, section 6.2).
 
-/// Why a text is no origin that could be allowed.
+/// Why an origin is rejected.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OriginError {
-    /// Everybody.
+    /// A wildcard, or `null`.
     #[error("{0:?} would let every web page in; name each origin, such as http://localhost:5173.")]
     Wildcard(String),
     /// Not of the form `scheme://host[:port]`.
     #[error("{0:?} is not an origin; write it as browsers do, like http://localhost:5173, without a path.")]
     NotAnOrigin(String),
-    /// Something that browsers write in another way, so that it would never be met.
+    /// An origin that browsers write in another way, so that it would never match.
     #[error("{0:?} is never what a browser says; write {1}.")]
     NotNormalized(String, String),
 }
 
-/// Reads an origin; what a browser would write in another way is refused with the way it does.
+/// Parses an origin. One that browsers write in another way is rejected with the way they write it.
 pub(super) fn parse_origin(text: &str) -> Result<String, OriginError> {
     let text = text.trim();
     if text.contains('*') || text.eq_ignore_ascii_case("null") {

@@ -1,8 +1,8 @@
-//! What differs between systems: where a person's state, logs and services live.
+//! The per-user directories and service files of each platform.
 
 use std::path::{Path, PathBuf};
 
-/// A system, as far as its folders go.
+/// A platform, as far as its directories are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Platform {
     /// macOS: everything below `~/Library`.
@@ -12,14 +12,14 @@ pub enum Platform {
 }
 
 impl Platform {
-    /// The system this program was built for.
+    /// The platform this program was built for.
     pub fn current() -> Self {
         if cfg!(target_os = "macos") { Self::MacOs } else { Self::Xdg }
     }
 
-    /// The per-user state folder of codexd; `None` without a home folder to put it in.
+    /// The per-user state directory of codexd; `None` without a home directory.
     ///
-    /// `xdg_state_home` is `XDG_STATE_HOME`; a relative one is ignored, as the XDG specification demands.
+    /// `xdg_state_home` is `XDG_STATE_HOME`; a relative path is ignored, as the XDG specification requires.
     pub fn state_dir(self, home: Option<&Path>, xdg_state_home: Option<&Path>) -> Option<PathBuf> {
         match self {
             Self::MacOs => home.map(|home| home.join("Library/Application Support/codexd")),
@@ -31,7 +31,7 @@ impl Platform {
         }
     }
 
-    /// The per-user log folder of codexd; `None` without a home folder to put it in.
+    /// The per-user log directory of codexd; `None` without a home directory.
     pub fn logs_dir(self, home: Option<&Path>, xdg_state_home: Option<&Path>) -> Option<PathBuf> {
         match self {
             Self::MacOs => home.map(|home| home.join("Library/Logs/codexd")),
@@ -39,10 +39,9 @@ impl Platform {
         }
     }
 
-    /// The file through which the person's service manager knows codexd: the agent of launchd, or the user unit of
-    /// systemd.
+    /// The service file of the user: the agent of launchd, or the user unit of systemd.
     ///
-    /// `xdg_config_home` is `XDG_CONFIG_HOME`; a relative one is ignored, as the XDG specification demands.
+    /// `xdg_config_home` is `XDG_CONFIG_HOME`; a relative path is ignored, as the XDG specification requires.
     pub fn service_file(self, home: &Path, xdg_config_home: Option<&Path>) -> PathBuf {
         match self {
             Self::MacOs => home.join("Library/LaunchAgents/codexd.plist"),

@@ -1,4 +1,4 @@
-//! Finding the server command.
+//! Finds the server command.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use super::ConfigError;
 
-/// The file that a command stands for.
+/// Returns the file that a command names.
 ///
-/// A command with a slash is that file, a relative one seen from `cwd`; any other is looked up in `path_variable`,
-/// the value of `PATH`. Entries of `PATH` that are not absolute are passed over, because what they name would depend
-/// on the folder the app-server happens to start in.
+/// A command with a slash is a path, relative to `cwd`; any other command is searched for in `path_variable`, the value
+/// of `PATH`. Relative entries of `PATH` are skipped, because their meaning would depend on the working directory of
+/// the app-server.
 ///
-/// This is done each time the command is started and not when the settings are read: Codex may be installed, upgraded
+/// Callers do this each time they start the command, not when the settings are read: Codex may be installed, upgraded
 /// or removed while codexd runs.
 pub fn find_program(
     command: &str,
@@ -105,7 +105,7 @@ mod tests {
     fn a_relative_entry_of_path_is_passed_over() {
         let directory = tempfile::tempdir().unwrap();
         write_program(directory.path(), "codex", 0o755);
-        // A detour over the root that does lead to the program from the folder this test runs in.
+        // A relative path over the root that leads to the program from the working directory of this test.
         let up = "../".repeat(std::env::current_dir().unwrap().components().count());
         let relative = format!("{up}{}", directory.path().strip_prefix("/").unwrap().display());
         assert!(Path::new(&relative).join("codex").is_file());

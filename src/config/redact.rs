@@ -1,9 +1,9 @@
-//! Addresses without their secrets.
+//! Hides the secrets of addresses.
 
-/// What stands in the place of a secret.
+/// The replacement of a secret.
 const HIDDEN: &str = "***";
 
-/// The address with its credentials, its query and its fragment replaced by `***`.
+/// The address with its credentials, query and fragment replaced by `***`.
 ///
 /// Error messages show text that only resembles an address, so this works on any text.
 pub(super) fn without_secrets(address: &str) -> String {
@@ -11,12 +11,12 @@ pub(super) fn without_secrets(address: &str) -> String {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
         None => (String::new(), address),
     };
-    // The path of a socket has neither credentials nor a query.
+    // A socket path has neither credentials nor a query.
     if scheme.eq_ignore_ascii_case("unix://") {
         return address.to_owned();
     }
     let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    // A password may hold a slash or a question mark that was not escaped; then the part before it is not a host.
+    // A password may contain an unescaped slash or question mark; then the part before it is not a host.
     if tail.contains('@') {
         return format!("{scheme}{HIDDEN}");
     }

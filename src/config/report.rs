@@ -1,4 +1,4 @@
-//! The configuration for readers: the report of the `config` command and the part of the status snapshot.
+//! The configuration as output: the report of `codexd config`, and the part of the status snapshot.
 
 use std::fmt;
 use std::path::Path;
@@ -13,17 +13,17 @@ use super::{Config, Source};
 pub struct ReportRow {
     /// The name of the setting: its flag without dashes, or `log-filter`.
     pub name: &'static str,
-    /// The value in use, secrets hidden; a string, a number, an array of strings, or null for none.
+    /// The value in use, without secrets: a string, a number, an array of strings, or null.
     pub value: serde_json::Value,
-    /// Where it came from: a flag, a variable, `default`, or `default from NAME`.
+    /// The source: a flag, an environment variable, `default`, or `default from NAME`.
     #[serde(serialize_with = "source_text")]
     pub source: Source,
 }
 
-/// Every setting with its value and its source.
+/// Every setting with its value and source.
 ///
-/// `Display` gives aligned lines without a final line break; as JSON it is
-/// `{"settings": [{"name", "value", "source"}]}`.
+/// `Display` formats aligned lines without a final line break; as JSON it is `{"settings": [{"name", "value",
+/// "source"}]}`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ConfigReport<'a> {
     /// The rows, in the order of the help.
@@ -53,7 +53,7 @@ impl fmt::Display for ConfigReport<'_> {
     }
 }
 
-/// The configuration as the status snapshot shows it, in the shape clients know.
+/// The configuration in the status snapshot, in the shape that clients know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigView {
@@ -152,7 +152,7 @@ impl ConfigView {
     }
 }
 
-/// A current folder that is not UTF-8 can lead to such a path; JSON cannot hold it, so it is shown approximately.
+/// A current directory that is not UTF-8 can lead to such a path; JSON cannot contain it, so it is shown approximately.
 fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }

@@ -1,4 +1,6 @@
-//! Reading each setting from its three places.
+//! Reads each setting from its flag, its environment variable or its default.
+//!
+//! The order of the calls in [`resolve`] is the order of the report.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,7 +43,7 @@ pub(super) fn resolve(
     let connections = reader.count(&settings::CONNECTION_LIMIT, 1, 100_000)?;
     let websockets = reader.count(&settings::WEBSOCKET_LIMIT, 0, 100_000)?;
     let body_bytes = reader.count(&settings::BODY_LIMIT, 1024, 1 << 30)?;
-    // The strategy decides what an endpoint must look like, so it is read first and reported after it.
+    // The format of the endpoint depends on the strategy, so the strategy is read first and reported second.
     let strategy = reader.text(&settings::SERVER_STRATEGY)?.parse(parse_strategy)?;
     let endpoint = reader.endpoint(strategy.value)?;
     let strategy = reader.record(&settings::SERVER_STRATEGY, strategy, |strategy| strategy.as_str().into());
@@ -107,13 +109,13 @@ pub(super) fn resolve(
     })
 }
 
-/// Where Codex has its own files.
+/// The directory of Codex's own files.
 fn codex_home(environment: &dyn Environment) -> Option<PathBuf> {
     let path = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     path(CODEX_HOME).or_else(|| path("HOME").map(|home| home.join(DEFAULT_CODEX_HOME)))
 }
 
-/// A value and where it came from.
+/// A value and its source.
 #[derive(Debug)]
 struct Sourced<T> {
     value: T,
@@ -129,7 +131,7 @@ impl Sourced<String> {
     }
 }
 
-/// Looks settings up and keeps the report.
+/// Reads settings and collects the report.
 struct SettingReader<'a> {
     settings: &'a Settings,
     environment: &'a dyn Environment,
@@ -139,7 +141,7 @@ struct SettingReader<'a> {
 }
 
 impl SettingReader<'_> {
-    /// A setting that is one value: looked up, parsed and reported in the form `show` gives it.
+    /// Reads a setting with one value, parses it, and reports it as `show` formats it.
     fn value<T>(
         &mut self,
         setting: &'static Setting,
@@ -150,7 +152,7 @@ impl SettingReader<'_> {
         Ok(self.record(setting, value, show))
     }
 
-    /// A setting that is a whole number.
+    /// Reads a setting that is a whole number.
     fn count(
         &mut self,
         setting: &'static Setting,
@@ -174,21 +176,21 @@ impl SettingReader<'_> {
         sourced.value
     }
 
-    /// The text of a setting, the default included.
+    /// The text of a setting, or its default.
     fn text(&self, setting: &'static Setting) -> Result<Sourced<String>, ConfigError> {
         Ok(self.given(setting)?.unwrap_or_else(|| default_text(setting)))
     }
 
-    /// The text of a setting where flag or variable give it, without white space around it.
+    /// The text of a setting from its flag or environment variable, trimmed.
     fn given(&self, setting: &'static Setting) -> Result<Option<Sourced<String>>, ConfigError> {
         let text = self.path_text(setting)?;
         Ok(text.map(|text| Sourced { value: text.value.trim().to_owned(), source: text.source }))
     }
 
-    /// The text of a setting that is a path where flag or variable give it, to the byte: a name may begin or end with
-    /// white space. One of nothing but white space is no text.
+    /// The text of a setting that is a path, byte for byte: a name may start or end with white space. A blank text
+    /// counts as unset.
     fn path_text(&self, setting: &'static Setting) -> Result<Option<Sourced<String>>, ConfigError> {
-        // The command line takes a flag once; should a caller give several, the last one counts.
+        // The command line accepts a flag once; if a caller passes several values, the last one counts.
         let Some(value) = self.settings.values(setting).last() else {
             return self.path_variable(setting.variable);
         };
@@ -199,7 +201,7 @@ impl SettingReader<'_> {
         }
     }
 
-    /// The text of a variable to the byte; a blank one counts as not set.
+    /// The text of an environment variable, byte for byte; a blank one counts as unset.
     fn path_variable(&self, name: &'static str) -> Result<Option<Sourced<String>>, ConfigError> {
         let source = Source::Variable(name);
         match self.raw_variable(name)?.filter(|value| !value.trim().is_empty()) {
@@ -216,7 +218,7 @@ impl SettingReader<'_> {
             .map_err(|_| ConfigError::NotUnicode { variable: name.to_owned() })
     }
 
-    /// The path of a variable that other programs set for codexd's defaults; a relative one is useless for that.
+    /// An absolute path in an environment variable that other programs set; a relative one is ignored.
     fn absolute_variable(&self, name: &'static str) -> Result<Option<PathBuf>, ConfigError> {
         let path = self.path_variable(name)?.map(|text| PathBuf::from(text.value));
         Ok(path.filter(|path| path.is_absolute()))
@@ -235,7 +237,7 @@ impl SettingReader<'_> {
         Ok(path)
     }
 
-    /// The state or the log folder: given, inside the shared one, inside the repository, or the person's own.
+    /// The state or log directory: the one given, or inside the shared one, the repository or the home directory.
     fn directory(
         &mut self,
         setting: &'static Setting,
@@ -274,7 +276,7 @@ impl SettingReader<'_> {
             ChildStrategy::Spawn => self.text(setting)?.parse(|label| Ok(ServerEndpoint::spawned(label)))?,
             ChildStrategy::External => {
                 let text = self.path_text(setting)?.ok_or(ConfigError::EndpointMissing)?;
-                // What follows unix:// is a path.
+                // The rest of a unix:// endpoint is a path.
                 let is_path = text.value.trim_start().to_ascii_lowercase().starts_with("unix://");
                 text.parse(|text| {
                     let text = if is_path { text.trim_start() } else { text.trim() };
@@ -285,7 +287,7 @@ impl SettingReader<'_> {
         Ok(self.record(setting, endpoint, |endpoint| endpoint.to_string().into()))
     }
 
-    /// The arguments are taken literally: neither trimmed nor checked, since only the program can judge them.
+    /// The arguments are taken literally, neither trimmed nor checked: only the program can judge them.
     fn arguments(&mut self) -> Result<Vec<String>, ConfigError> {
         let arguments = self.values(&settings::SERVER_ARGS)?;
         Ok(self.record(&settings::SERVER_ARGS, arguments, |arguments| arguments.as_slice().into()))
@@ -300,7 +302,7 @@ impl SettingReader<'_> {
         Ok(self.record(&settings::ALLOWED_ORIGINS, origins, |origins| origins.as_slice().into()))
     }
 
-    /// The values of a setting that may have several, as they were given.
+    /// The values of a setting that may have several.
     fn values(&self, setting: &'static Setting) -> Result<Sourced<Vec<String>>, ConfigError> {
         let flags = self.settings.values(setting);
         if !flags.is_empty() {
@@ -331,13 +333,14 @@ impl SettingReader<'_> {
 fn default_text(setting: &'static Setting) -> Sourced<String> {
     let value = match setting.default {
         DefaultValue::Text(text) => text.to_owned(),
-        // Only settings whose default is worked out elsewhere are described, and those never come here.
+        // Settings whose default is computed elsewhere are described, and never reach this function.
         DefaultValue::Described(_) => String::new(),
     };
     Sourced { value, source: Source::Default }
 }
 
-/// How a person knows the repository's setting: by the variable where that gave it, else by the flag.
+/// The name by which the user knows the repository setting: the environment variable if it was used, otherwise the
+/// flag.
 fn root_origin(root: &Sourced<PathBuf>) -> &'static str {
     match root.source {
         Source::Variable(name) => name,
@@ -379,7 +382,7 @@ fn parse_count(text: &str, minimum: usize, maximum: usize) -> Result<usize, Valu
     count.ok_or_else(|| ValueError::Count { value: text.to_owned(), minimum, maximum })
 }
 
-/// A command with a slash names a file, and the app-server's folder must not decide which.
+/// A command with a slash names a file, independent of the working directory of the app-server.
 fn parse_command(text: &str, current_dir: &Path) -> Result<String, ValueError> {
     if !text.contains('/') {
         return Ok(text.to_owned());
@@ -396,11 +399,11 @@ fn parse_arguments(text: &str) -> Result<Vec<String>, ValueError> {
 }
 
 fn parse_path(text: &str, current_dir: &Path) -> Result<PathBuf, ValueError> {
-    // launchd, systemd and `--flag=~/x` hand the tilde over as it is, and a folder called ~ is never what was meant.
+    // launchd, systemd and `--flag=~/x` do not expand the tilde, and a directory called ~ is never meant.
     if text.starts_with('~') {
         return Err(ValueError::Tilde(text.to_owned()));
     }
-    // Walking the components takes out what means nothing: single dots, doubled and final slashes.
+    // Iterating over components removes single dots, double slashes and trailing slashes.
     Ok(current_dir.join(text).components().collect())
 }
 

@@ -1,4 +1,4 @@
-//! The settings in force as variables, for a codexd that somebody else starts.
+//! The current settings as environment variables, for the service file.
 
 use std::path::{Path, PathBuf};
 
@@ -8,36 +8,37 @@ use super::settings::{self, Environment, ProcessEnvironment, Setting, Source};
 use super::{Config, ConfigError};
 use crate::codex::protocol::environment::CODEX_HOME;
 
-/// What of the environment is the person's and no setting of codexd.
+/// The environment variables of the user that are no settings of codexd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserEnv {
     /// `HOME`.
     pub home: PathBuf,
     /// `XDG_CONFIG_HOME`, as it is.
     pub config_home: Option<PathBuf>,
-    /// `CODEX_HOME`: where Codex keeps its settings and its account, when it is not in the home folder.
+    /// `CODEX_HOME`: where Codex keeps its settings and its account, if not in the home directory.
     pub codex_home: Option<PathBuf>,
 }
 
 impl UserEnv {
-    /// The person that these variables are about.
+    /// Reads them from `environment`.
     pub fn of(environment: &dyn Environment) -> Result<Self, ConfigError> {
         let path = |name: &str| environment.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let home = path("HOME").filter(|home| home.is_absolute()).ok_or(ConfigError::HomeNotSet)?;
         Ok(Self { home, config_home: path("XDG_CONFIG_HOME"), codex_home: path(CODEX_HOME) })
     }
 
-    /// The person that this process works for.
+    /// Reads them from the environment of this process.
     pub fn from_process() -> Result<Self, ConfigError> {
         Self::of(&ProcessEnvironment)
     }
 }
 
 impl Config {
-    /// Every setting that is not a default, and both folders, by its variable, in the order of the help.
+    /// The environment variables of all settings that are not defaults, and of both directories, in the order of the
+    /// help.
     ///
-    /// Read back with an environment of these alone they give the same settings, but for those that follow from HOME.
-    /// An endpoint with a secret in it is refused; the arguments of the server are given as they are.
+    /// Read back in an environment of these alone they give the same settings, except those that depend on HOME. An
+    /// endpoint with a secret is rejected; the arguments of the server are included unchanged.
     pub fn service_variables(&self) -> Result<Vec<(&'static str, String)>, ConfigError> {
         let rows = settings::ALL.iter().zip(&self.report);
         rows.filter_map(|(setting, row)| self.variable(setting, row.source, &row.value).transpose()).collect()
@@ -65,13 +66,13 @@ impl Config {
                 .to_owned(),
             (None, Value::Null) => return Ok(None),
             (None, Value::String(text)) => text.clone(),
-            // A number, or a JSON array, which the variable of a setting with several values takes.
+            // A number, or a JSON array, which the environment variable of a setting with several values accepts.
             (None, other) => other.to_string(),
         };
         Ok(Some((setting.variable, text)))
     }
 
-    /// The path that a setting is; the report shows it approximately where it is not text.
+    /// The path of a setting; the report shows it approximately if it is not UTF-8.
     fn path_value(&self, setting: &Setting) -> Option<&Path> {
         let path = match setting.name {
             name if name == settings::REPO_ROOT.name => self.paths.repo_root.as_deref()?,

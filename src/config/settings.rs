@@ -1,42 +1,42 @@
-//! The table of settings: for each its flag, its variable, its default and the words that `help` says.
+//! The table of settings: flag, environment variable, default and help text of each.
 //!
-//! A new setting is one row here and one line in `resolve.rs`; the command line, the help and the report follow
-//! from the row.
+//! A new setting needs one row here and one line in `resolve.rs`. The command line, the help and the report use the
+//! table.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 
-/// One thing a person can set.
+/// One setting.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// The name in the report, and the flag without its two dashes.
+    /// The name in the report, and of the flag without its two dashes.
     pub name: &'static str,
-    /// Whether there is a flag; without one only the variable sets it.
+    /// Whether there is a flag; otherwise only the environment variable sets it.
     pub has_flag: bool,
-    /// The variable that is read when the flag is not given.
+    /// The environment variable, read if the flag is not given.
     pub variable: &'static str,
-    /// What holds when neither flag nor variable is given.
+    /// The value if neither flag nor environment variable is given.
     pub default: DefaultValue,
-    /// What stands for the value in the help, such as `PATH`.
+    /// The placeholder for the value in the help, such as `PATH`.
     pub placeholder: &'static str,
-    /// What the setting does, as half a sentence for the help.
+    /// The help text, as half a sentence.
     pub purpose: &'static str,
-    /// Whether the flag may be given several times, its values then being taken literally, leading dashes included.
+    /// Whether the flag may be repeated; its values are then taken literally, including leading dashes.
     pub repeatable: bool,
 }
 
 /// The default of a setting.
 #[derive(Debug, PartialEq, Eq)]
 pub enum DefaultValue {
-    /// A value that is read like a given one.
+    /// A value that is parsed like a given one.
     Text(&'static str),
-    /// A value that depends on the machine or on other settings; the words describe it in the help.
+    /// A value that depends on the machine or on other settings, described for the help.
     Described(&'static str),
 }
 
 impl DefaultValue {
-    /// The default in the words of the help.
+    /// The default as shown in the help.
     pub fn description(&self) -> &'static str {
         match self {
             Self::Text(text) | Self::Described(text) => text,
@@ -44,7 +44,7 @@ impl DefaultValue {
     }
 }
 
-/// `--repo-root`: moves state, logs and the app-server's folder into a repository.
+/// `--repo-root`: moves state, logs and the working directory of the app-server into a repository.
 pub const REPO_ROOT: Setting = Setting {
     name: "repo-root",
     variable: "BAA_CODEXD_REPO_ROOT",
@@ -53,7 +53,7 @@ pub const REPO_ROOT: Setting = Setting {
     purpose: "Repository that codexd serves; state and logs then live below it",
     ..SINGLE
 };
-/// `--node-id`: how this machine calls itself.
+/// `--node-id`: the name of this machine.
 pub const NODE_ID: Setting = Setting {
     name: "node-id",
     variable: "BAA_NODE_ID",
@@ -62,7 +62,7 @@ pub const NODE_ID: Setting = Setting {
     purpose: "Name of this machine in the daemon's identity",
     ..SINGLE
 };
-/// `--mode`: kept for scripts that say it; there is one mode.
+/// `--mode`: kept for existing scripts; there is one mode.
 pub const MODE: Setting = Setting {
     name: "mode",
     variable: "BAA_CODEXD_MODE",
@@ -71,7 +71,7 @@ pub const MODE: Setting = Setting {
     purpose: "How codexd talks to Codex; app-server is the only mode",
     ..SINGLE
 };
-/// `--logs-dir`: the folder of the log files.
+/// `--logs-dir`: the directory of the log files.
 pub const LOGS_DIR: Setting = Setting {
     name: "logs-dir",
     variable: "BAA_CODEXD_LOGS_DIR",
@@ -82,7 +82,7 @@ pub const LOGS_DIR: Setting = Setting {
     purpose: "Folder of the event log and of the app-server's output",
     ..SINGLE
 };
-/// `--state-dir`: the folder of the state files.
+/// `--state-dir`: the directory of the state files.
 pub const STATE_DIR: Setting = Setting {
     name: "state-dir",
     variable: "BAA_CODEXD_STATE_DIR",
@@ -93,7 +93,7 @@ pub const STATE_DIR: Setting = Setting {
     purpose: "Folder of the identity, the sessions and the other state",
     ..SINGLE
 };
-/// `--local-api-base`: where the one listener is.
+/// `--local-api-base`: the address of the listener.
 pub const LOCAL_API_BASE: Setting = Setting {
     name: "local-api-base",
     variable: "BAA_CODEXD_LOCAL_API_BASE",
@@ -102,7 +102,7 @@ pub const LOCAL_API_BASE: Setting = Setting {
     purpose: "Loopback address of the HTTP service; port 0 picks a free one",
     ..SINGLE
 };
-/// `--event-stream-path`: where the WebSocket is.
+/// `--event-stream-path`: the path of the event stream.
 pub const EVENT_STREAM_PATH: Setting = Setting {
     name: "event-stream-path",
     variable: "BAA_CODEXD_EVENT_STREAM_PATH",
@@ -111,7 +111,7 @@ pub const EVENT_STREAM_PATH: Setting = Setting {
     purpose: "Path of the event WebSocket",
     ..SINGLE
 };
-/// `--allowed-origin`: whose pages may speak to codexd beside its own.
+/// `--allowed-origin`: the origins of web pages that may use codexd besides its own.
 pub const ALLOWED_ORIGINS: Setting = Setting {
     name: "allowed-origin",
     variable: "BAA_CODEXD_ALLOWED_ORIGINS",
@@ -131,7 +131,7 @@ pub const AUTH_TOKEN_FILE: Setting = Setting {
     purpose: "File with the token that every request but / and /healthz needs; codexd token makes one",
     ..SINGLE
 };
-/// `--connection-limit`: how many connections there may be at once.
+/// `--connection-limit`: the maximum number of connections.
 pub const CONNECTION_LIMIT: Setting = Setting {
     name: "connection-limit",
     variable: "BAA_CODEXD_CONNECTION_LIMIT",
@@ -140,7 +140,7 @@ pub const CONNECTION_LIMIT: Setting = Setting {
     purpose: "How many connections there may be at once, event streams included",
     ..SINGLE
 };
-/// `--websocket-limit`: how many WebSockets there may be at once.
+/// `--websocket-limit`: the maximum number of WebSockets.
 pub const WEBSOCKET_LIMIT: Setting = Setting {
     name: "websocket-limit",
     variable: "BAA_CODEXD_WEBSOCKET_LIMIT",
@@ -149,7 +149,7 @@ pub const WEBSOCKET_LIMIT: Setting = Setting {
     purpose: "How many WebSockets there may be at once",
     ..SINGLE
 };
-/// `--body-limit`: how long the body of a request may be.
+/// `--body-limit`: the maximum size of a request body.
 pub const BODY_LIMIT: Setting = Setting {
     name: "body-limit",
     variable: "BAA_CODEXD_BODY_LIMIT",
@@ -158,7 +158,7 @@ pub const BODY_LIMIT: Setting = Setting {
     purpose: "Size of the longest body of a request; prompts with images are big",
     ..SINGLE
 };
-/// `--server-endpoint`: where the app-server is when codexd does not start it.
+/// `--server-endpoint`: the endpoint of an external app-server.
 pub const SERVER_ENDPOINT: Setting = Setting {
     name: "server-endpoint",
     variable: "BAA_CODEXD_SERVER_ENDPOINT",
@@ -176,7 +176,7 @@ pub const SERVER_STRATEGY: Setting = Setting {
     purpose: "spawn starts the app-server, external connects to one that runs",
     ..SINGLE
 };
-/// `--server-command`: the program that is the app-server.
+/// `--server-command`: the program of the app-server.
 pub const SERVER_COMMAND: Setting = Setting {
     name: "server-command",
     variable: "BAA_CODEXD_SERVER_COMMAND",
@@ -195,7 +195,7 @@ pub const SERVER_ARGS: Setting = Setting {
     repeatable: true,
     ..SINGLE
 };
-/// `--server-cwd`: the folder that program starts in.
+/// `--server-cwd`: the working directory of that program.
 pub const SERVER_CWD: Setting = Setting {
     name: "server-cwd",
     variable: "BAA_CODEXD_SERVER_CWD",
@@ -204,7 +204,7 @@ pub const SERVER_CWD: Setting = Setting {
     purpose: "Folder that program starts in",
     ..SINGLE
 };
-/// `--event-cache-size`: how many events `recent-events.json` and the greeting of the WebSocket hold.
+/// `--event-cache-size`: how many events `recent-events.json` and the hello frame of the WebSocket contain.
 pub const EVENT_CACHE_SIZE: Setting = Setting {
     name: "event-cache-size",
     variable: "BAA_CODEXD_EVENT_CACHE_SIZE",
@@ -213,7 +213,7 @@ pub const EVENT_CACHE_SIZE: Setting = Setting {
     purpose: "How many recent events are kept at hand, 1 to 10000",
     ..SINGLE
 };
-/// `--event-segment-bytes`: when the event log begins another file.
+/// `--event-segment-bytes`: when the event log starts a new segment.
 pub const EVENT_SEGMENT_BYTES: Setting = Setting {
     name: "event-segment-bytes",
     variable: "BAA_CODEXD_EVENT_SEGMENT_BYTES",
@@ -222,7 +222,7 @@ pub const EVENT_SEGMENT_BYTES: Setting = Setting {
     purpose: "Size at which the event log begins another file",
     ..SINGLE
 };
-/// `--event-log-bytes`: how large all files of the event log may become together.
+/// `--event-log-bytes`: the maximum size of the whole event log.
 pub const EVENT_LOG_BYTES: Setting = Setting {
     name: "event-log-bytes",
     variable: "BAA_CODEXD_EVENT_LOG_BYTES",
@@ -231,7 +231,7 @@ pub const EVENT_LOG_BYTES: Setting = Setting {
     purpose: "Size of the whole event log, at which its oldest file is removed",
     ..SINGLE
 };
-/// `--output-log-bytes`: when `stdout.log` and `stderr.log` begin anew.
+/// `--output-log-bytes`: when `stdout.log` and `stderr.log` are rotated.
 pub const OUTPUT_LOG_BYTES: Setting = Setting {
     name: "output-log-bytes",
     variable: "BAA_CODEXD_OUTPUT_LOG_BYTES",
@@ -240,7 +240,7 @@ pub const OUTPUT_LOG_BYTES: Setting = Setting {
     purpose: "Size at which stdout.log and stderr.log begin anew; one older file of each is kept",
     ..SINGLE
 };
-/// `--closed-session-limit`: how many closed sessions are remembered.
+/// `--closed-session-limit`: how many closed sessions are kept.
 pub const CLOSED_SESSION_LIMIT: Setting = Setting {
     name: "closed-session-limit",
     variable: "BAA_CODEXD_CLOSED_SESSION_LIMIT",
@@ -249,7 +249,7 @@ pub const CLOSED_SESSION_LIMIT: Setting = Setting {
     purpose: "How many closed sessions are remembered, the newest",
     ..SINGLE
 };
-/// `--client-timeout`: how long a client of the event stream may take nothing.
+/// `--client-timeout`: how long a client of the event stream may accept no data.
 pub const CLIENT_TIMEOUT: Setting = Setting {
     name: "client-timeout",
     variable: "BAA_CODEXD_CLIENT_TIMEOUT",
@@ -258,7 +258,7 @@ pub const CLIENT_TIMEOUT: Setting = Setting {
     purpose: "How long a client of the event stream may take nothing of what there is for it",
     ..SINGLE
 };
-/// `--ping-interval`: how often a WebSocket client is asked whether it is still there.
+/// `--ping-interval`: the interval between pings on a WebSocket.
 pub const PING_INTERVAL: Setting = Setting {
     name: "ping-interval",
     variable: "BAA_CODEXD_PING_INTERVAL",
@@ -267,7 +267,7 @@ pub const PING_INTERVAL: Setting = Setting {
     purpose: "How often WebSocket clients are pinged; one that does not answer in the same time is gone",
     ..SINGLE
 };
-/// `--drain-timeout`: how long running turns may go on at a stop.
+/// `--drain-timeout`: how long running turns may continue after a stop was requested.
 pub const DRAIN_TIMEOUT: Setting = Setting {
     name: "drain-timeout",
     variable: "BAA_CODEXD_DRAIN_TIMEOUT",
@@ -276,7 +276,7 @@ pub const DRAIN_TIMEOUT: Setting = Setting {
     purpose: "How long running turns may go on when codexd stops, before they are interrupted",
     ..SINGLE
 };
-/// `--stall-timeout`: after what silence of a turn an event tells of it.
+/// `--stall-timeout`: after how long without activity a turn is reported as stalled.
 pub const STALL_TIMEOUT: Setting = Setting {
     name: "stall-timeout",
     variable: "BAA_CODEXD_STALL_TIMEOUT",
@@ -294,7 +294,7 @@ pub const REQUEST_TIMEOUT: Setting = Setting {
     purpose: "How long a request of the app-server waits for an answer before it is declined",
     ..SINGLE
 };
-/// `--start-timeout`: how long an app-server may take to start.
+/// `--start-timeout`: how long the app-server may take to start.
 pub const START_TIMEOUT: Setting = Setting {
     name: "start-timeout",
     variable: "BAA_CODEXD_START_TIMEOUT",
@@ -312,7 +312,7 @@ pub const CALL_TIMEOUT: Setting = Setting {
     purpose: "How long a client waits for the app-server's answer to a call; a session that is opened later than that is kept",
     ..SINGLE
 };
-/// `--check-interval`: when a silent app-server is asked whether it is still there.
+/// `--check-interval`: how long the app-server may be silent before its liveness is checked.
 pub const CHECK_INTERVAL: Setting = Setting {
     name: "check-interval",
     variable: "BAA_CODEXD_CHECK_INTERVAL",
@@ -321,7 +321,7 @@ pub const CHECK_INTERVAL: Setting = Setting {
     purpose: "How long the app-server may say nothing before it is asked whether it is still there",
     ..SINGLE
 };
-/// `--line-cap`: the longest message of the app-server.
+/// `--line-cap`: the maximum size of a message of the app-server.
 pub const LINE_CAP: Setting = Setting {
     name: "line-cap",
     variable: "BAA_CODEXD_LINE_CAP",
@@ -330,7 +330,7 @@ pub const LINE_CAP: Setting = Setting {
     purpose: "Size of the longest message of the app-server that is taken; a longer one is skipped",
     ..SINGLE
 };
-/// `BAA_CODEXD_LOG`: what codexd says on stderr about itself; `RUST_LOG` is left to the app-server, which inherits it.
+/// `BAA_CODEXD_LOG`: the filter of codexd's log on stderr; `RUST_LOG` is for the app-server, which inherits it.
 pub const LOG_FILTER: Setting = Setting {
     name: "log-filter",
     has_flag: false,
@@ -377,12 +377,12 @@ pub const ALL: &[&Setting] = &[
     &LOG_FILTER,
 ];
 
-/// The folder that several services share for their logs; codexd uses `codexd` inside it.
+/// The log directory that several services share; codexd uses `codexd` inside it.
 pub(super) const SHARED_LOGS_DIR: &str = "BAA_LOGS_DIR";
-/// The folder that several services share for their state; codexd uses `codexd` inside it.
+/// The state directory that several services share; codexd uses `codexd` inside it.
 pub(super) const SHARED_STATE_DIR: &str = "BAA_STATE_DIR";
 
-/// What most rows have in common.
+/// The fields that most rows have in common.
 const SINGLE: Setting = Setting {
     name: "",
     has_flag: true,
@@ -393,16 +393,16 @@ const SINGLE: Setting = Setting {
     repeatable: false,
 };
 
-/// What was given by flags.
+/// The flags given.
 ///
-/// `Debug` names the flags and hides their values: an endpoint may carry a password.
+/// `Debug` shows their names and hides their values: an endpoint may contain a password.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     given: BTreeMap<&'static str, Vec<String>>,
 }
 
 impl Settings {
-    /// Adds one value of a flag, after those it has.
+    /// Adds a value of a flag, after the existing ones.
     pub fn add(&mut self, setting: &Setting, value: impl Into<String>) {
         self.given.entry(setting.name).or_default().push(value.into());
     }
@@ -414,12 +414,12 @@ impl Settings {
         self
     }
 
-    /// The values of a flag in the order given; empty when the flag was not given.
+    /// The values of a flag, in order; empty if the flag was not given.
     pub fn values(&self, setting: &Setting) -> &[String] {
         self.given.get(setting.name).map_or(&[], Vec::as_slice)
     }
 
-    /// The first setting that has a value, if any has.
+    /// The first setting that has a value.
     pub fn first(&self) -> Option<&'static Setting> {
         ALL.iter().copied().find(|setting| !self.values(setting).is_empty())
     }
@@ -431,9 +431,9 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// Where variables come from, so that tests bring their own.
+/// The source of environment variables, so that tests can supply their own.
 pub trait Environment {
-    /// The value of a variable as the system holds it, which need not be UTF-8; `None` when it is not set.
+    /// The value of an environment variable, which need not be UTF-8; `None` if it is not set.
     fn get(&self, name: &str) -> Option<OsString>;
 }
 
@@ -447,23 +447,23 @@ impl Environment for ProcessEnvironment {
     }
 }
 
-/// A made-up environment.
+/// An environment for tests.
 impl Environment for BTreeMap<String, OsString> {
     fn get(&self, name: &str) -> Option<OsString> {
         BTreeMap::get(self, name).cloned()
     }
 }
 
-/// Where a value came from.
+/// The source of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// A flag; the name has no dashes.
     Flag(&'static str),
-    /// A variable.
+    /// An environment variable.
     Variable(&'static str),
     /// The default.
     Default,
-    /// A default that follows from the named flag or variable.
+    /// A default that depends on this flag or environment variable.
     DefaultFrom(&'static str),
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::settings::{self, Setting};
 use super::*;
 
-/// A home folder and whatever else is set.
+/// A home directory and the other inputs of a configuration.
 struct Machine {
     home: tempfile::TempDir,
     variables: BTreeMap<String, OsString>,
@@ -96,7 +96,7 @@ fn defaults_hold_when_nothing_is_given() {
 
 #[test]
 fn a_flag_wins_over_the_variable_and_the_variable_over_the_default() {
-    // For each setting a value for the variable, one for the flag, and how the report shows the two.
+    // For each setting: a value for the environment variable, one for the flag, and both as the report shows them.
     let cases: &[(&Setting, &str, &str, serde_json::Value, serde_json::Value)] = &[
         (&settings::REPO_ROOT, "/usr", "/", json!("/usr"), json!("/")),
         (&settings::NODE_ID, "one", "two", json!("one"), json!("two")),
@@ -357,7 +357,7 @@ fn variables_that_are_not_text_are_refused_by_name() {
             format!("{}: the value is not valid UTF-8; set it to plain text or unset it.", setting.variable)
         );
     }
-    // PATH is handed to the system and never shown as JSON, so it may hold any bytes.
+    // PATH is passed to the system and never shown as JSON, so it may contain any bytes.
     let config = Machine::new().variable("PATH", broken()).config();
     assert_eq!(config.server.child_environment.path, Some(broken()));
 }

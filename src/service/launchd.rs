@@ -1,15 +1,15 @@
-//! The agent of launchd, made from the template.
+//! Makes the LaunchAgent of launchd from the template.
 
 use super::{ServiceSpec, search};
 use crate::codex::protocol::environment::CODEX_HOME;
 use crate::config::settings;
 
-/// The template; `tests/launchd.rs` holds it to its rules, and what is made of it too.
+/// The template; `tests/launchd.rs` checks it and the files made from it.
 const TEMPLATE: &str = include_str!("../../launchd/codexd.plist");
-/// What its first comment says, and what it says in the file of a person.
+/// The first comment of the template, and its replacement in an installed file.
 const TEMPLATE_COMMENT: &str = "a template, in which codexd service install replaces every __NAME__.";
 const AGENT_COMMENT: &str = "written by codexd service install, which writes it anew each time.";
-/// What the template sets `BAA_CODEXD_LOG` to, which is the last of its variables.
+/// The value of `BAA_CODEXD_LOG` in the template, its last environment variable.
 const LOG_FILTER_VALUE: &str = "<string>warn</string>\n";
 
 /// The property list.
@@ -35,7 +35,7 @@ pub(super) fn agent(spec: &ServiceSpec<'_>) -> String {
     )
 }
 
-/// The text with each of these words replaced, in one pass, so that no value is taken for a word.
+/// Replaces each placeholder in one pass, so that a value is never taken for a placeholder.
 fn fill(template: &str, words: &[(&str, &str)]) -> String {
     let mut filled = String::with_capacity(template.len());
     let mut rest = template;
@@ -52,7 +52,7 @@ fn fill(template: &str, words: &[(&str, &str)]) -> String {
     }
 }
 
-/// The text as the content of an element.
+/// Escapes the content of an XML element.
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -1,4 +1,7 @@
-//! Speaking to the service manager of the person, through its own program.
+//! Calls `launchctl` or `systemctl` for the service of the user.
+//!
+//! Each call is one process with a timeout. The manager may be missing, such as in a container; that is
+//! [`ManagerError::Absent`].
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,60 +14,60 @@ use tokio::process::Command;
 use super::{FileChange, NAME};
 use crate::config::Platform;
 
-/// How long one call may take: a stop may take 30 seconds, and a start begins after it.
+/// Timeout of one call: a stop may take 30 seconds, and a start comes after it.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often launchd is asked whether the agent is gone.
+/// How often to check whether launchd has removed the agent.
 const UNLOAD_POLL_INTERVAL: Duration = Duration::from_millis(200);
-/// The unit.
+/// The name of the systemd unit.
 const UNIT: &str = "codexd.service";
 
-/// Why something was not done.
+/// Why an operation failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManagerError {
-    /// There is no manager to speak to, such as in a container; the words say why.
+    /// There is no service manager, such as in a container; with the reason.
     #[error("no service manager answers ({0})")]
     Absent(String),
-    /// It refused.
+    /// The manager reported an error.
     #[error("`{command}` failed: {words}")]
     Failed {
         /// The command line.
         command: String,
-        /// What it said.
+        /// The last line of its stderr.
         words: String,
     },
 }
 
-/// How the service is, as its manager says.
+/// The state of the service as its manager reports it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ServiceState {
-    /// Whether the manager knows it.
+    /// Whether the manager has loaded it.
     pub loaded: bool,
-    /// Whether it starts by itself at login; `null` where the manager does not say.
+    /// Whether it starts at login; `null` if the manager does not report it.
     pub enabled: Option<bool>,
     /// Whether it runs.
     pub running: bool,
-    /// Whether it ended and is not started again.
+    /// Whether it ended and is not restarted.
     pub failed: bool,
-    /// Its process id while it runs.
+    /// Its PID while it runs.
     pub pid: Option<u32>,
-    /// The manager's own words for it, such as `active (running)`.
+    /// The manager's own text, such as `active (running)`.
     pub words: String,
-    /// How it ended last, as far as it did.
+    /// How its last process ended, if one did.
     #[serde(rename = "lastExit")]
     pub last_exit: Option<String>,
 }
 
-/// The service manager of the person.
+/// The service manager of the user.
 #[derive(Debug, Clone)]
 pub struct ServiceManager {
     platform: Platform,
-    /// The program that speaks to it.
+    /// `launchctl` or `systemctl`.
     program: PathBuf,
     user: u32,
 }
 
 impl ServiceManager {
-    /// That of this system.
+    /// The manager of this system.
     pub fn for_this_system() -> Self {
         let platform = Platform::current();
         let program = match platform {
@@ -74,7 +77,7 @@ impl ServiceManager {
         Self::new(platform, PathBuf::from(program), rustix::process::getuid().as_raw())
     }
 
-    /// That of a system, spoken to through this program, for the user of this number.
+    /// A manager called through `program`, for the user with this ID.
     pub(super) fn new(platform: Platform, program: PathBuf, user: u32) -> Self {
         Self { platform, program, user }
     }
@@ -87,7 +90,7 @@ impl ServiceManager {
         }
     }
 
-    /// What a person types to start the service whose file was just written.
+    /// The commands that start the service whose file was just written, for the user to type.
     pub fn load_commands(&self, file: &Path) -> Vec<String> {
         match self.platform {
             Platform::MacOs => {
@@ -102,7 +105,7 @@ impl ServiceManager {
         }
     }
 
-    /// What a person types to stop the service and let it be forgotten.
+    /// The commands that stop and unload the service, for the user to type.
     pub fn unload_commands(&self) -> Vec<String> {
         match self.platform {
             Platform::MacOs => vec![format!("launchctl bootout {}", self.target())],
@@ -115,7 +118,7 @@ impl ServiceManager {
         }
     }
 
-    /// How the service is.
+    /// The state of the service.
     pub async fn state(&self) -> Result<ServiceState, ManagerError> {
         self.check_available().await?;
         match self.platform {
@@ -136,7 +139,7 @@ impl ServiceManager {
         }
     }
 
-    /// Starts the service whose file is there, and again where the file is another one than before.
+    /// Starts the service, or restarts it if its file has changed.
     pub async fn load(&self, file: &Path, change: FileChange) -> Result<(), ManagerError> {
         let state = self.state().await?;
         match self.platform {
@@ -144,7 +147,7 @@ impl ServiceManager {
                 if state.loaded && change == FileChange::Unchanged {
                     return self.run_checked(&["kickstart", &self.target()]).await.map(drop);
                 }
-                // launchd reads the file only when the agent is put in.
+                // launchd reads the file only when the agent is loaded.
                 self.boot_out(&state).await?;
                 self.run_checked(&["enable", &self.target()]).await?;
                 self.run_checked(&["bootstrap", &self.domain(), &file.display().to_string()]).await.map(drop)
@@ -158,7 +161,7 @@ impl ServiceManager {
         }
     }
 
-    /// Stops the service and sees to it that it is not started any more; its file is still there.
+    /// Stops the service and keeps it from starting again; its file still exists.
     pub async fn unload(&self) -> Result<(), ManagerError> {
         let state = self.state().await?;
         match self.platform {
@@ -168,7 +171,7 @@ impl ServiceManager {
         }
     }
 
-    /// Lets the manager notice that the file is gone.
+    /// Makes the manager notice that the file was removed.
     pub async fn reload(&self) -> Result<(), ManagerError> {
         match self.platform {
             Platform::MacOs => Ok(()),
@@ -176,13 +179,13 @@ impl ServiceManager {
         }
     }
 
-    /// Takes the agent out, and waits until it is gone: before that it cannot be put in again.
+    /// Unloads the agent and waits until launchd has removed it: before that it cannot be loaded again.
     async fn boot_out(&self, state: &ServiceState) -> Result<(), ManagerError> {
         if !state.loaded {
             return Ok(());
         }
         let target = self.target();
-        // It says that it is still at it where the stop takes a while, so what counts is what follows.
+        // `bootout` fails while a stop takes a while, so only the result of `print` counts.
         let output = self.run(&["bootout", &target]).await?;
         let until = Instant::now() + COMMAND_TIMEOUT;
         while self.run(&["print", &target]).await?.status.success() {
@@ -194,7 +197,7 @@ impl ServiceManager {
         Ok(())
     }
 
-    /// Asks something that the manager of every person answers.
+    /// Checks that the manager answers at all.
     async fn check_available(&self) -> Result<(), ManagerError> {
         let domain = self.domain();
         let arguments: &[&str] = match self.platform {
@@ -208,13 +211,13 @@ impl ServiceManager {
         }
     }
 
-    /// Runs the program; a failure of what it was told is an error.
+    /// Runs the program; an exit status other than 0 is an error.
     async fn run_checked(&self, arguments: &[&str]) -> Result<Output, ManagerError> {
         let output = self.run(arguments).await?;
         if output.status.success() { Ok(output) } else { Err(self.failed(arguments, &output)) }
     }
 
-    /// Runs the program to its end, whatever it says.
+    /// Runs the program and returns its output, whatever its exit status.
     async fn run(&self, arguments: &[&str]) -> Result<Output, ManagerError> {
         let mut command = Command::new(&self.program);
         command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
@@ -237,7 +240,7 @@ impl ServiceManager {
         ManagerError::Failed { command: format!("{name} {}", arguments.join(" ")), words: last_line(output) }
     }
 
-    /// The domain of launchd in which the agents of the person live while they are logged in.
+    /// The launchd domain of the user's agents while the user is logged in.
     fn domain(&self) -> String {
         format!("gui/{}", self.user)
     }
@@ -247,7 +250,7 @@ impl ServiceManager {
     }
 }
 
-/// What `launchctl print` says of an agent, which is meant for people and not promised.
+/// Parses the output of `launchctl print`, which is meant for humans and may change.
 fn parse_launchctl_print(text: &str) -> ServiceState {
     let value = |name: &str| {
         text.lines()
@@ -267,7 +270,7 @@ fn parse_launchctl_print(text: &str) -> ServiceState {
     }
 }
 
-/// What `systemctl show` says of the unit, one `NAME=value` a line.
+/// Parses the output of `systemctl show`, one `NAME=value` per line.
 fn parse_systemctl_show(text: &str) -> ServiceState {
     let value = |name: &str| {
         let mut lines = text.lines();
@@ -291,7 +294,7 @@ fn parse_systemctl_show(text: &str) -> ServiceState {
     }
 }
 
-/// The last line of what a program complained about.
+/// The last line of stderr.
 fn last_line(output: &Output) -> String {
     let stderr = lossy_text(&output.stderr);
     let line = stderr.lines().rev().map(str::trim).find(|line| !line.is_empty());

@@ -1,7 +1,7 @@
-//! codexd as a service of the person: the file that the system's service manager reads, and the calls to it.
+//! codexd as a service of the user: the file for the service manager, and the calls to it.
 //!
-//! The file is a text that follows from the settings alone ([`ServiceFile::new`]), for either system on any system.
-//! [`ServiceManager`] runs `launchctl` or `systemctl`.
+//! The text of the file depends on the settings alone ([`ServiceFile::new`]), for either system on any system.
+//! [`ServiceManager`] runs `launchctl` or `systemctl`. `codexd service` and `codexd doctor` use both.
 
 mod launchd;
 mod manager;
@@ -21,66 +21,66 @@ use crate::storage::Disk;
 
 pub use manager::{ManagerError, ServiceManager, ServiceState};
 
-/// The name of the service: the label of the agent, and the unit without its extension.
+/// The name of the service: the label of the agent, and the unit name without its extension.
 pub const NAME: &str = "codexd";
 
-/// Why no file can be written.
+/// Why the service file cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// A setting cannot be handed over.
+    /// A setting cannot be written into the file.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// A path that the file cannot hold.
+    /// A path that the file cannot contain.
     #[error("The path {} {reason}, so no service can be made of it; move or rename it.", path.display())]
     Path {
         /// The path.
         path: PathBuf,
-        /// Why not, as half a sentence.
+        /// The reason, as half a sentence.
         reason: &'static str,
     },
-    /// This program does not know where it is.
+    /// The path of this program is unknown.
     #[error("This program cannot find itself: {0}.")]
     Program(#[source] io::Error),
 }
 
-/// What became of the file.
+/// The difference between the file and the settings, or what writing it did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileChange {
-    /// There was none.
+    /// The file did not exist.
     Installed,
-    /// There was another one.
+    /// The file was different.
     Updated,
-    /// It was there already.
+    /// The file was the same.
     Unchanged,
 }
 
-/// The file of the service, as the settings in force want it.
+/// The service file for the current settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceFile {
-    /// Where it belongs.
+    /// Its path.
     pub path: PathBuf,
-    /// What belongs into it.
+    /// Its content.
     pub text: String,
-    /// A folder that has to be there when the service starts, beside those that codexd makes.
+    /// A directory that must exist when the service starts, besides those that codexd creates.
     pub directory: Option<PathBuf>,
-    /// What its owner should know, one sentence each.
+    /// Notes for the user, one sentence each.
     pub notes: Vec<String>,
 }
 
-/// What both kinds of files are made of.
+/// The values in either kind of file.
 struct ServiceSpec<'a> {
     program: &'a str,
     home: &'a str,
     search_path: String,
     codex_home: Option<&'a str>,
-    /// The settings, by their variables.
+    /// The settings, by environment variable.
     variables: Vec<(&'static str, String)>,
     connections: usize,
 }
 
 impl ServiceFile {
-    /// The service that runs `program`, an absolute path, with these settings for this person.
+    /// The file of a service that runs `program`, an absolute path, with these settings for this user.
     pub fn new(
         config: &Config,
         user: &UserEnv,
@@ -111,11 +111,11 @@ impl ServiceFile {
         Ok(Self { path, text, directory, notes })
     }
 
-    /// [`ServiceFile::new`] for this system, this person and this program.
+    /// [`ServiceFile::new`] for this system, user and program.
     pub fn for_this_program(config: &Config) -> Result<Self, ServiceError> {
         let search = config.server.child_environment.path.as_deref();
         let program = std::env::current_exe().map_err(ServiceError::Program)?;
-        // The system resolves links; the name that outlives an upgrade is the one in PATH.
+        // `current_exe` resolves links; the name that stays valid across upgrades is the one in PATH.
         let program = match find_program(NAME, search, Path::new("/")) {
             Ok(named) if search::is_same(&named, &program) => named,
             _ => program,
@@ -123,7 +123,7 @@ impl ServiceFile {
         Self::new(config, &UserEnv::from_process()?, Platform::current(), &program)
     }
 
-    /// What [`ServiceFile::write`] would do now.
+    /// What [`ServiceFile::write`] would do.
     pub fn change(&self) -> io::Result<FileChange> {
         match std::fs::read(&self.path) {
             Ok(text) if text == self.text.as_bytes() => Ok(FileChange::Unchanged),
@@ -133,7 +133,7 @@ impl ServiceFile {
         }
     }
 
-    /// Writes the file, unless it is as it should be.
+    /// Writes the file, unless it is up to date.
     pub fn write(&self, disk: &Disk) -> io::Result<FileChange> {
         let change = self.change()?;
         if let Some(directory) = &self.directory {
@@ -146,13 +146,13 @@ impl ServiceFile {
     }
 }
 
-/// Where the file of this person's service belongs on this system.
+/// The path of the service file of this user on this system.
 pub fn file() -> Result<PathBuf, ServiceError> {
     let user = UserEnv::from_process()?;
     Ok(Platform::current().service_file(&user.home, user.config_home.as_deref()))
 }
 
-/// Removes the file; `false` when there was none.
+/// Removes the file; `false` if it did not exist.
 pub fn remove(disk: &Disk, file: &Path) -> io::Result<bool> {
     match disk.remove(file) {
         Ok(()) => Ok(true),
@@ -161,7 +161,7 @@ pub fn remove(disk: &Disk, file: &Path) -> io::Result<bool> {
     }
 }
 
-/// A path as both kinds of files can hold it.
+/// Converts a path to text that either kind of file can contain.
 fn text(path: &Path) -> Result<&str, ServiceError> {
     let refused = |reason| ServiceError::Path { path: path.to_owned(), reason };
     let text = path.to_str().ok_or_else(|| refused("is not valid UTF-8"))?;

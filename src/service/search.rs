@@ -6,14 +6,14 @@ use std::path::Path;
 use super::{ServiceError, text};
 use crate::config::{ChildStrategy, Config, Platform, find_program};
 
-/// What the template of the agent says: Homebrew on Apple silicon and on Intel, npm's default, and the system.
+/// The `PATH` of the agent template: Homebrew on Apple silicon and on Intel, npm's default, and the system.
 pub(super) const MACOS_PATH: &str =
     "/opt/homebrew/bin:/opt/homebrew/sbin:/usr/local/bin:/usr/local/sbin:/usr/bin:/bin:/usr/sbin:/sbin";
-/// What Linux distributions have in common, behind the folder of the person's own programs.
+/// The `PATH` common to Linux distributions, after the directory of the user's own programs.
 const LINUX_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The usual folders, and before them those in which Codex and node were found, where the usual ones would lead to
-/// others; and what could not be found, one sentence each.
+/// The default directories, preceded by those of Codex and node if the default ones would find other programs; and a
+/// note for each program that was not found.
 pub(super) fn path(
     config: &Config,
     platform: Platform,
@@ -30,7 +30,7 @@ pub(super) fn path(
         return Ok((usual, notes));
     }
     let given = server.child_environment.path.as_deref();
-    // What npm installs as codex is a script for node. Codex comes last, and so stands first.
+    // npm installs codex as a script for node. Codex is handled last, so its directory comes first.
     for (command, is_needed) in [("node", false), (server.command.as_str(), true)] {
         match find_program(command, given, &server.cwd) {
             Ok(_) if command.contains('/') => {}
@@ -51,7 +51,7 @@ pub(super) fn path(
     Ok((directories.join(":"), notes))
 }
 
-/// Whether two paths lead to one file.
+/// Whether two paths lead to the same file.
 pub(super) fn is_same(one: &Path, other: &Path) -> bool {
     match (one.canonicalize(), other.canonicalize()) {
         (Ok(one), Ok(other)) => one == other,

@@ -1,29 +1,29 @@
-//! The user unit of systemd.
+//! Makes the user unit of systemd.
 //!
-//! Nothing in it narrows what the service may do, because Codex does in it what the person asks for.
-//! By systemd.exec(5), a user manager can give most of the settings that narrow only together with `NoNewPrivileges=`,
-//! which ends `sudo` and every other set-user-ID program, or in a user namespace, in which files of others look like
-//! nobody's; `PrivateTmp=` and `ProtectHome=` hide files that the person means, and `MemoryDenyWriteExecute=` breaks
-//! node. The sandbox around commands is that of Codex.
+//! The unit does not sandbox the service, because Codex does in it what the user asks for. According to
+//! systemd.exec(5), a user manager can apply most sandbox settings only together with `NoNewPrivileges=`, which breaks
+//! `sudo` and every other set-user-ID program, or in a user namespace, in which files of other users appear to belong
+//! to nobody. `PrivateTmp=` and `ProtectHome=` hide files that the user means, and `MemoryDenyWriteExecute=` breaks
+//! node. Codex sandboxes its commands itself.
 
 use std::path::PathBuf;
 
 use super::{ServiceError, ServiceSpec};
 use crate::codex::protocol::environment::CODEX_HOME;
 
-/// How many open files are asked for at least; that many codexd would ask for itself.
+/// The minimum soft limit for open files; codexd would request the same.
 const MIN_OPEN_FILES: usize = 1024;
-/// How many of them are for something else than connections.
+/// How many of them are not for connections.
 const RESERVED_FILES: usize = 64;
 
-/// The unit.
+/// The unit file.
 pub(super) fn unit(spec: &ServiceSpec<'_>) -> Result<String, ServiceError> {
-    // systemd takes no such path, however it is written (`string_is_safe`, measured on 252).
+    // systemd rejects such a path, however it is quoted (`string_is_safe`, measured on 252).
     if spec.program.contains(['"', '\'', '\\']) {
         let reason = "holds a quote or a backslash, which systemd takes in no program's path";
         return Err(ServiceError::Path { path: PathBuf::from(spec.program), reason });
     }
-    // Nothing is replaced in the path of a program but specifiers, so a dollar sign is not doubled (measured on 252).
+    // In the path of a program only specifiers are expanded, so a dollar sign is not doubled (measured on 252).
     let program = quote(spec.program);
     let files = MIN_OPEN_FILES.max(spec.connections.saturating_add(RESERVED_FILES));
     let user_variables = [("HOME", spec.home), ("PATH", spec.search_path.as_str())];
@@ -71,7 +71,7 @@ WantedBy=default.target
     ))
 }
 
-/// The text as one word in double quotes (systemd.syntax(7)), specifiers taken literally (systemd.unit(5)).
+/// The text as one word in double quotes (systemd.syntax(7)), with specifiers escaped (systemd.unit(5)).
 fn quote(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {

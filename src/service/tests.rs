@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use super::*;
 use crate::config::Settings;
 
-/// A home folder with programs in it.
+/// A home directory with programs in it.
 struct Machine {
     home: tempfile::TempDir,
     settings: Settings,
@@ -44,7 +44,7 @@ impl Machine {
     }
 }
 
-/// Text that means something to XML, to systemd and to a shell.
+/// Characters that are special in XML, systemd units and shells.
 const SPECIAL_CHARACTERS: &str = "/o d&d/<b>$HOME %h 'q' __CODEXD__";
 
 #[test]
@@ -148,7 +148,7 @@ fn the_search_path_leads_to_the_codex_and_the_node_that_were_found() {
     let given = format!("{node}:{tools}");
     assert_eq!(path(&given), (format!("{tools}:{node}:{usual}"), vec![]));
 
-    // Where the usual folders lead to the same ones, nothing is added.
+    // If the default directories find the same programs, nothing is added.
     fs::create_dir_all(machine.home.path().join(".local/bin")).unwrap();
     for name in ["codex", "node"] {
         let directory = if name == "codex" {
@@ -180,7 +180,7 @@ fn the_file_is_written_when_it_has_to_be() {
     }
 }
 
-/// A manager with a stand-in for its program, which writes down its calls.
+/// A manager with a stub program that records its calls.
 struct Recorded {
     directory: tempfile::TempDir,
     manager: ServiceManager,
@@ -195,7 +195,7 @@ impl Recorded {
         Self { manager: ServiceManager::new(platform, program, 501), directory }
     }
 
-    /// The calls since the last look.
+    /// The calls since the last call of this function.
     fn calls(&self) -> Vec<String> {
         let path = self.directory.path().join("calls");
         let calls = fs::read_to_string(&path).unwrap_or_default();

@@ -1,4 +1,7 @@
-//! What Codex asks during a turn: shown to the person at the terminal, or told to whoever can answer it.
+//! Requests of Codex during a turn: asked at the terminal, or reported with the commands that answer them.
+//!
+//! [`Approvals`] holds the open requests in order and asks one at a time. `turn_follower` feeds it events and lines
+//! from the terminal. A request that was reported is not asked again.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -15,27 +18,27 @@ use crate::commands::requests::chosen;
 use crate::commands::terminal::{STRONG, WAITING, sanitize_and_indent, sanitize_for_terminal};
 use crate::commands::{format, output};
 
-/// The requests of a turn, one of which is asked at a time.
+/// The open requests of a turn; one is asked at a time.
 pub(super) struct Approvals<'a> {
     context: &'a CommandContext,
     /// Opened at the first request.
     input: Option<TerminalInput>,
     has_opened_terminal: bool,
-    /// Those that somebody else was told to answer, by their names.
+    /// The IDs of requests that were reported because this command cannot ask.
     reported: Vec<Value>,
-    /// Those that wait, the one that is asked first.
+    /// The open requests; the first one is asked.
     waiting: VecDeque<Value>,
     is_asking: bool,
-    /// What the patches change that are under way, by the name of the item.
+    /// The changes of patches in progress, by item ID.
     changes: HashMap<String, Vec<String>>,
-    /// Whether the answer to the first one could not be delivered, and the daemon is waited for.
+    /// Whether the answer to the first request could not be delivered; it waits for the daemon to come back.
     is_undelivered: bool,
-    /// What was answered so far to the questions of the one that is asked.
+    /// The answers so far to the questions of the current request.
     answers: Vec<String>,
 }
 
 impl<'a> Approvals<'a> {
-    /// `keyboard` is the one that is open already: two would each get some of the lines.
+    /// `input` is the terminal input if it is open already: two readers would each get some of the lines.
     pub(super) fn new(context: &'a CommandContext, input: Option<TerminalInput>) -> Self {
         Self {
             context,
@@ -50,25 +53,25 @@ impl<'a> Approvals<'a> {
         }
     }
 
-    /// A patch begins, which may be asked about.
+    /// Remembers the changes of a patch that was started, because a request may be about it.
     pub(super) fn add_patch(&mut self, item: &Value) {
         if let Some(id) = item["id"].as_str() {
             self.changes.insert(id.to_owned(), format::each_change(&item["changes"]));
         }
     }
 
-    /// A patch is over.
+    /// Forgets a patch that has ended.
     pub(super) fn remove_patch(&mut self, item: &Value) {
         self.changes.remove(item["id"].as_str().unwrap_or_default());
     }
 
-    /// The files that a request is about, whole and one a line.
+    /// The files that a request is about, one per line, not truncated.
     fn files(&self, request: &Value) -> String {
         let changes = self.changes.get(request["params"]["itemId"].as_str().unwrap_or_default());
         changes.into_iter().flatten().map(|change| format!("  {}\n", sanitize_for_terminal(change))).collect()
     }
 
-    /// Codex asks something.
+    /// Adds a request of Codex.
     pub(super) fn add_request(&mut self, request: &Value) {
         let id = &request["requestId"];
         if !self.reported.contains(id) && !self.waiting.iter().any(|known| known["requestId"] == *id) {
@@ -76,13 +79,14 @@ impl<'a> Approvals<'a> {
         }
     }
 
-    /// Those that wait here and are none of these, which are all that wait.
+    /// The IDs of requests here that are not in `pending`, the list of all pending ones.
     pub(super) fn no_longer_pending(&self, pending: &[Value]) -> Vec<Value> {
         let is_over = |id: &&Value| !pending.iter().any(|request| request["requestId"] == **id);
         self.waiting.iter().map(|request| &request["requestId"]).filter(is_over).cloned().collect()
     }
 
-    /// Something that was asked is over; a sentence when somebody else ended what was being asked.
+    /// Removes a request that was resolved. Returns a note if another client or the daemon resolved it while it was
+    /// asked.
     pub(super) fn remove_request(&mut self, detail: &Value) -> Option<String> {
         let place = self.waiting.iter().position(|known| known["requestId"] == detail["requestId"])?;
         self.waiting.remove(place);
@@ -101,29 +105,29 @@ impl<'a> Approvals<'a> {
         })
     }
 
-    /// The daemon is there again, and takes what it did not take before.
+    /// The daemon is reachable again; undelivered answers are asked for again.
     pub(super) fn on_reconnect(&mut self) {
         self.is_undelivered = false;
     }
 
-    /// Whether there is a question to ask now.
+    /// Whether a request waits that was not asked yet.
     pub(super) fn has_unasked(&self) -> bool {
         !self.is_asking && !self.is_undelivered && !self.waiting.is_empty()
     }
 
-    /// Whether a question is open that is answered here.
+    /// Whether a question is open at the terminal.
     pub(super) fn is_asking(&self) -> bool {
         self.is_asking
     }
 
-    /// What was asked is over.
+    /// Ends the current question.
     fn asked(&mut self) {
         restore_echo();
         self.is_asking = false;
         self.answers.clear();
     }
 
-    /// Asks the next question, or says how it can be answered where nobody can be asked.
+    /// Asks the next question, or reports how to answer the requests if there is no terminal.
     pub(super) fn ask_next(&mut self) {
         if !std::mem::replace(&mut self.has_opened_terminal, true) && self.context.stderr.is_terminal {
             self.input = TerminalInput::open();
@@ -131,7 +135,7 @@ impl<'a> Approvals<'a> {
         match &mut self.input {
             None => self.report_all(),
             Some(input) => {
-                // What was typed before it could be seen is no answer to it.
+                // What was typed before the question appeared is no answer to it.
                 input.discard_pending();
                 self.is_asking = true;
                 self.show_prompt();
@@ -139,7 +143,7 @@ impl<'a> Approvals<'a> {
         }
     }
 
-    /// Tells of all questions that wait, on stderr.
+    /// Reports all open requests on stderr, with the commands that answer them.
     fn report_all(&mut self) {
         for request in std::mem::take(&mut self.waiting) {
             let id = request["requestId"].as_str().unwrap_or_default();
@@ -157,14 +161,14 @@ impl<'a> Approvals<'a> {
         }
     }
 
-    /// Shows the question that is open.
+    /// Prints the current question.
     pub(super) fn show_prompt(&self) {
         let Some(request) = self.waiting.front() else { return };
         if let Some(question) = questions::of(request).get(self.answers.len()) {
             return self.show_question(question);
         }
         let screen = &self.context.stderr;
-        // The whole of it: what is cut off might be what matters.
+        // Not truncated: the part that is cut off might be the part that matters.
         let asked = sanitize_and_indent(&format::request(request));
         let mut text = screen.paint(WAITING, &format!("Codex asks to {asked}")) + "\n";
         if let Some(folder) = request["params"]["cwd"].as_str() {
@@ -203,7 +207,7 @@ impl<'a> Approvals<'a> {
         output::write_stderr(&text);
     }
 
-    /// What is typed while a question is asked, `None` at the end of the terminal; never when there is no question.
+    /// The next line typed while a question is open, `None` at end of file. Never returns without an open question.
     pub(super) async fn next_line(&mut self) -> Option<String> {
         match &mut self.input {
             Some(input) if self.is_asking => input.next_line().await,
@@ -211,7 +215,7 @@ impl<'a> Approvals<'a> {
         }
     }
 
-    /// Takes what was typed: the number of a decision or its word, or the answer to a question.
+    /// Handles a typed line: the number or name of a decision, or the answer to a question.
     pub(super) async fn handle_line(&mut self, line: Option<String>) -> Result<(), Failure> {
         let Some(request) = self.waiting.front() else { return Ok(()) };
         let Some(line) = line else {
@@ -244,7 +248,7 @@ impl<'a> Approvals<'a> {
         self.answer(&json!({ "decision": decision })).await
     }
 
-    /// Answers what is asked; an answer that cannot be delivered is asked for again when the daemon is back.
+    /// Sends the answer. If it cannot be delivered, the question is asked again when the daemon is back.
     async fn answer(&mut self, body: &Value) -> Result<(), Failure> {
         self.asked();
         let Some(request) = self.waiting.front() else { return Ok(()) };

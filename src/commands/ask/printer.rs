@@ -1,4 +1,6 @@
-//! What people see of a turn: the answer on stdout, everything else on stderr.
+//! Prints a turn: the answer to stdout, everything else to stderr.
+//!
+//! [`AnswerPrinter`] knows where the cursor of the terminal is, so that notes, answers and prompts never share a line.
 
 use std::io::ErrorKind;
 
@@ -7,16 +9,16 @@ use crate::commands::failure::Failure;
 use crate::commands::output;
 use crate::commands::terminal::{FAINT, sanitize_lines_for_terminal};
 
-/// The answer as far as it was written.
+/// The state of stdout and of the prompt.
 pub(in crate::commands) struct AnswerPrinter<'a> {
     context: &'a CommandContext,
-    /// The message that is being written, and what was written of it.
+    /// The ID of the message that is being printed and the text printed so far.
     message: Option<(String, String)>,
-    /// Whether stdout stands at the beginning of a line.
+    /// Whether stdout is at the start of a line.
     at_line_start: bool,
-    /// Whether somebody reads stdout, as far as it is known.
+    /// Whether stdout has a reader, as far as is known.
     has_reader: bool,
-    /// Whether a question stands in the last line of the terminal, and its answer is typed behind it.
+    /// Whether the last line of the terminal is a prompt at which the user types.
     has_prompt: bool,
 }
 
@@ -25,22 +27,22 @@ impl<'a> AnswerPrinter<'a> {
         Self { context, message: None, at_line_start: true, has_reader: true, has_prompt: false }
     }
 
-    /// Whether somebody may still read the answer; without a reader what is written of it is dropped.
+    /// Whether the answer may still have a reader; without one it is dropped.
     pub(in crate::commands) fn has_reader(&self) -> bool {
         self.has_reader
     }
 
-    /// Whether a question still stands where it was asked, with nothing below it.
+    /// Whether the prompt is still the last line of the terminal.
     pub(in crate::commands) fn has_prompt(&self) -> bool {
         self.has_prompt
     }
 
-    /// A question was asked, or answered.
+    /// Records whether a prompt is the last line.
     pub(in crate::commands) fn set_prompt(&mut self, is_there: bool) {
         self.has_prompt = is_there;
     }
 
-    /// Writes a piece of a message of the agent.
+    /// Prints a delta of an agent message.
     pub(in crate::commands) fn print_delta(&mut self, message_id: &str, text: &str) -> Result<(), Failure> {
         if self.context.json {
             return Ok(());
@@ -59,7 +61,7 @@ impl<'a> AnswerPrinter<'a> {
         self.write(text)
     }
 
-    /// Writes what is missing of a message that is over.
+    /// Prints the rest of a completed agent message.
     pub(in crate::commands) fn print_rest(&mut self, message_id: &str, text: &str) -> Result<(), Failure> {
         let rest = match &self.message {
             Some((id, written)) if id == message_id => text.strip_prefix(written.as_str()),
@@ -71,7 +73,7 @@ impl<'a> AnswerPrinter<'a> {
         }
     }
 
-    /// Writes a line that is no part of the answer.
+    /// Prints a line on stderr that is not part of the answer.
     pub(in crate::commands) fn print_note(&mut self, line: &str) -> Result<(), Failure> {
         self.start_stderr_line()?;
         let screen = &self.context.stderr;
@@ -79,13 +81,13 @@ impl<'a> AnswerPrinter<'a> {
         Ok(())
     }
 
-    /// Sees that what comes next on stderr does not stand in a line of the answer, or behind a question.
+    /// Ensures that the next output on stderr starts on a new line, after the answer or a prompt.
     pub(in crate::commands) fn start_stderr_line(&mut self) -> Result<(), Failure> {
         self.end_prompt_line();
         if self.context.stdout.is_terminal { self.end_line() } else { Ok(()) }
     }
 
-    /// Ends the line of the answer, if one was begun.
+    /// Ends the current line of the answer, if it is not empty.
     pub(in crate::commands) fn end_line(&mut self) -> Result<(), Failure> {
         if self.at_line_start { Ok(()) } else { self.write("\n") }
     }

@@ -1,4 +1,7 @@
-//! The terminal on which a person answers.
+//! Reads lines from the terminal at which the user answers questions.
+//!
+//! A thread does the reading; it ends with the terminal. Echo can be turned off for secret answers and is restored when
+//! the input is dropped, when the question ends, or when the process exits at Ctrl-C.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, IsTerminal, stdin};
@@ -8,14 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::termios::{LocalModes, OptionalActions, QueueSelector, Termios, tcflush, tcgetattr, tcsetattr};
 use tokio::sync::mpsc;
 
-/// The lines that a person types.
+/// The lines typed at the terminal.
 pub(super) struct TerminalInput {
     terminal: Arc<File>,
     lines: mpsc::UnboundedReceiver<Option<String>>,
 }
 
 impl TerminalInput {
-    /// The terminal on stdin, or that of the process where stdin is something else; `None` where there is none.
+    /// Opens the terminal on stdin, or the controlling terminal if stdin is something else; `None` if there is none.
     pub(super) fn open() -> Option<Self> {
         let terminal = match stdin().is_terminal() {
             true => File::from(stdin().as_fd().try_clone_to_owned().ok()?),
@@ -24,7 +27,7 @@ impl TerminalInput {
         let terminal = Arc::new(terminal);
         let (typed, lines) = mpsc::unbounded_channel();
         let reader = Arc::clone(&terminal);
-        // A thread, because a read from a terminal cannot be called off.
+        // A thread, because a read from a terminal cannot be cancelled.
         let read = move || {
             let mut reader = BufReader::new(&*reader);
             loop {
@@ -40,24 +43,24 @@ impl TerminalInput {
         Some(Self { terminal, lines })
     }
 
-    /// Whether there is a terminal to type at, without opening it for reading lines.
+    /// Whether there is a terminal, without opening it for reading lines.
     pub(super) fn is_available() -> bool {
         stdin().is_terminal() || File::open("/dev/tty").is_ok()
     }
 
-    /// The next line, `None` at the end of the terminal.
+    /// The next line, `None` at end of file.
     pub(super) async fn next_line(&mut self) -> Option<String> {
         self.lines.recv().await.flatten()
     }
 
-    /// Drops what was typed so far.
+    /// Discards everything typed so far.
     pub(super) fn discard_pending(&mut self) {
-        // What cannot be dropped is at worst taken for a wrong answer.
+        // Input that cannot be discarded is at worst taken for an invalid answer.
         let _ = tcflush(&*self.terminal, QueueSelector::IFlush);
         while let Ok(Some(_)) = self.lines.try_recv() {}
     }
 
-    /// Does not show what is typed from now on, until [`restore_echo`]; `false` when the terminal cannot.
+    /// Turns echo off until [`restore_echo`]; returns `false` if the terminal cannot.
     pub(super) fn disable_echo(&self) -> bool {
         if saved_echo().is_some() {
             return true;
@@ -77,16 +80,16 @@ impl Drop for TerminalInput {
     }
 }
 
-/// A terminal that hides what is typed, and how it was before.
+/// The terminal whose echo is off, and its previous settings.
 ///
-/// For the whole process, because it can end in the middle of a question, and the terminal stays.
+/// Process-wide, because the process may exit during a question, and the terminal outlives it.
 static SAVED_ECHO: Mutex<Option<(Arc<File>, Termios)>> = Mutex::new(None);
 
 fn saved_echo() -> MutexGuard<'static, Option<(Arc<File>, Termios)>> {
     SAVED_ECHO.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Shows again what is typed, where it was hidden.
+/// Turns echo on again if it was turned off.
 pub(super) fn restore_echo() {
     if let Some((terminal, before)) = saved_echo().take() {
         let _ = tcsetattr(&*terminal, OptionalActions::Now, &before);

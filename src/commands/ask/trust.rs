@@ -1,4 +1,4 @@
-//! The question whether the directory of a new session is trusted, which a terminal is asked once for each directory.
+//! Asks whether to trust the directory of a new session, once per directory and only at a terminal.
 
 use serde_json::{Map, Value};
 use tokio::sync::watch;
@@ -12,11 +12,11 @@ use crate::commands::terminal::{STRONG, WAITING, sanitize_for_terminal};
 
 const SESSIONS: &str = "/v1/codexd/sessions";
 
-/// Creates a session from this body, after the question where it has to be asked.
+/// Creates a session from `body`, after the trust question if it has to be asked.
 ///
-/// Returns the daemon's answer, and the keyboard if one was opened; nothing when Ctrl-C was typed at the question. Until
-/// the question is answered there is no session. Without a terminal nothing is asked, and an earlier answer does not
-/// count, so that scripts work as the command line says.
+/// Returns the daemon's response, with the terminal input if it was opened; `None` if Ctrl-C was typed at the question.
+/// No session exists until the question is answered. Without a terminal nothing is asked, and an earlier answer does
+/// not count, so that scripts do what their command line says.
 pub(super) async fn create(
     context: &CommandContext,
     mut body: Map<String, Value>,
@@ -45,7 +45,7 @@ pub(super) async fn create(
     };
     match answer {
         Some(answer) => drop(body.insert("trust".to_owned(), answer.into())),
-        // No answer: not trusted this time, and asked again the next time.
+        // No answer: the directory is not trusted for this session, and the question is asked again next time.
         None => {
             body.remove("trust");
             input = None;
@@ -54,7 +54,7 @@ pub(super) async fn create(
     Ok(Some((context.client.post(SESSIONS, &body.into()).await?, input)))
 }
 
-/// Asks until the answer is yes or no, which an empty line is; `None` at the end of the terminal.
+/// Asks until the answer is yes or no (an empty line is no); `None` at end of file.
 async fn ask(context: &CommandContext, input: &mut TerminalInput, details: &Value) -> Option<bool> {
     let screen = &context.stderr;
     let left_out = details["leftOut"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -65,7 +65,7 @@ async fn ask(context: &CommandContext, input: &mut TerminalInput, details: &Valu
          The answer is kept for this directory; --trust and --trust=false change it.\n{}",
         screen.paint(WAITING, &asked)
     );
-    // What was typed before it could be seen is no answer to it.
+    // What was typed before the question appeared is no answer to it.
     input.discard_pending();
     output::write_stderr(&text);
     loop {

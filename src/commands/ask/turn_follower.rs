@@ -1,4 +1,8 @@
-//! A turn as its events tell it, what its requester answers, and its end.
+//! Follows one turn through the event stream until it ends.
+//!
+//! [`TurnFollower`] owns the stream, the printer, the open requests and the interrupt of the turn. `ask` creates it
+//! after the turn was accepted. The turn ends exactly once; a lost connection or a gap in the events is bridged by
+//! reading the turn.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -20,19 +24,19 @@ use crate::commands::context::CommandContext;
 use crate::commands::failure::Failure;
 use crate::commands::{format, requests};
 
-/// How many characters of an error are shown.
+/// How many characters of an MCP server's error are printed.
 const MAX_ERROR_CHARS: usize = 300;
-/// How long a daemon that is gone is waited for.
+/// How long to reconnect to a daemon that is gone.
 const RECONNECT_LIMIT: Duration = Duration::from_secs(60);
-/// How much later than the end of the reader an interrupt may come that ended the reader.
+/// How long to wait for a SIGINT after stdout was closed: Ctrl-C may have ended the reader of the pipe first.
 const SIGINT_AFTER_CLOSED_STDOUT: Duration = Duration::from_millis(100);
 
-/// How far a turn has come.
+/// The progress of a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::commands) enum TurnState {
-    /// It waits under this name.
+    /// In the queue, with this queue ID.
     Queued(String),
-    /// It has this name.
+    /// Started, with this turn ID.
     Started(String),
 }
 
@@ -41,14 +45,14 @@ pub(in crate::commands) enum TurnState {
 pub(in crate::commands) enum TurnOutcome {
     Completed,
     Interrupted,
-    /// It waited, and was taken back before it began.
+    /// Removed from the queue before it started.
     Withdrawn,
-    /// For this reason, as far as it is known.
+    /// With the reason, if it is known.
     Failed(Option<String>),
 }
 
 impl TurnOutcome {
-    /// From the word of the app-server; `None` while the turn goes on.
+    /// Converts the turn status of Codex; `None` while the turn is in progress.
     fn of(status: &str, error: Option<String>) -> Option<Self> {
         Some(match TurnStatus::of(status) {
             TurnStatus::InProgress => return None,
@@ -69,21 +73,21 @@ pub(in crate::commands) struct TurnFollower<'a> {
     events: EventStream,
     printer: AnswerPrinter<'a>,
     approvals: Approvals<'a>,
-    /// What went wrong last.
+    /// The last error of the turn.
     error: Option<String>,
-    /// The interrupt that is under way.
+    /// The interrupt request in progress.
     pending_interrupt: Option<JoinHandle<Result<Value, ClientError>>>,
     /// Whether the turn is to be interrupted.
     interrupt_requested: bool,
     network: NetworkMonitor,
-    /// The MCP servers of which it was said that they did not start.
+    /// The MCP servers whose failure was printed.
     mcp_servers: HashSet<String>,
-    /// Why the queue is held in which the turn waits, as it was told last.
+    /// The reason why the queue is held, as printed last.
     held: Option<String>,
 }
 
 impl<'a> TurnFollower<'a> {
-    /// A turn of which something may have been said after this cursor; `keyboard` is the one that is open already.
+    /// Follows a turn whose events come after `cursor`; `input` is the terminal input if it is open already.
     pub(in crate::commands) fn new(
         context: &'a CommandContext,
         session_id: &str,
@@ -96,7 +100,7 @@ impl<'a> TurnFollower<'a> {
             context,
             session_id: session_id.to_owned(),
             turn,
-            // From here on a daemon that goes away is waited for, because the turn is its own.
+            // From here on a lost daemon is waited for, because it runs the turn.
             events: EventStream::new(&context.client, filter, cursor, Some(RECONNECT_LIMIT)),
             printer: AnswerPrinter::new(context),
             approvals: Approvals::new(context, input),
@@ -109,7 +113,7 @@ impl<'a> TurnFollower<'a> {
         }
     }
 
-    /// The name of the turn, once it has one.
+    /// The ID of the turn, once it has started.
     pub(in crate::commands) fn turn_id(&self) -> Option<&str> {
         match &self.turn {
             TurnState::Started(turn_id) => Some(turn_id),
@@ -117,14 +121,14 @@ impl<'a> TurnFollower<'a> {
         }
     }
 
-    /// Gives the turn up when it reaches no network for so many seconds; 0 for never.
+    /// Interrupts the turn if it reaches no network for this many seconds; 0 for no limit.
     pub(in crate::commands) fn set_network_timeout(&mut self, seconds: u64) {
         self.network.limit = (seconds > 0).then(|| Duration::from_secs(seconds));
     }
 
-    /// Tells of the MCP servers that did not start before anything was heard.
+    /// Prints the MCP servers that failed to start before the first event.
     pub(in crate::commands) async fn report_failed_mcp_servers(&mut self) -> Result<(), Failure> {
-        // A daemon that is gone by now is waited for by what comes next.
+        // If the daemon is gone, the next step waits for it.
         let session = self.context.client.get(&session_path(&self.session_id)).await.unwrap_or_default();
         for server in session["mcpServers"].as_array().into_iter().flatten() {
             self.mcp_server_failed(server)?;
@@ -143,7 +147,7 @@ impl<'a> TurnFollower<'a> {
         Ok(())
     }
 
-    /// The network has been missing for too long.
+    /// Interrupts the turn because the network was unreachable for too long.
     fn give_up(&mut self) -> Result<(), Failure> {
         self.printer.start_stderr_line()?;
         self.network.give_up();
@@ -152,7 +156,8 @@ impl<'a> TurnFollower<'a> {
         Ok(())
     }
 
-    /// Takes up the requests that wait, of which the events did not tell, and drops those that do not wait any more.
+    /// Synchronizes the open requests with the daemon: adds those whose events were missed, removes those that are
+    /// resolved.
     pub(in crate::commands) async fn sync_requests(&mut self) -> Result<(), Failure> {
         let pending = requests::pending_in_session(self.context, &self.session_id).await?;
         for id in self.approvals.no_longer_pending(&pending) {
@@ -168,7 +173,7 @@ impl<'a> TurnFollower<'a> {
         Ok(())
     }
 
-    /// Tells why the queue is held in which the turn waits, if it is: that may have been so before.
+    /// Prints why the queue is held, if it is; it may have been held before the turn was submitted.
     pub(in crate::commands) async fn report_queue(&mut self) -> Result<(), Failure> {
         if self.turn_id().is_some() {
             return Ok(());
@@ -177,7 +182,7 @@ impl<'a> TurnFollower<'a> {
         self.report_held(&session["held"])
     }
 
-    /// Tells why the queue is held, once.
+    /// Prints why the queue is held, once per reason.
     fn report_held(&mut self, held: &Value) -> Result<(), Failure> {
         let reason = held["reason"].as_str().map(str::to_owned);
         if let Some(reason) = reason.as_ref().filter(|_| self.held != reason) {
@@ -193,7 +198,7 @@ impl<'a> TurnFollower<'a> {
         Ok(())
     }
 
-    /// Shows what happens until the turn has ended.
+    /// Prints events and asks questions until the turn has ended.
     pub(in crate::commands) async fn run(
         &mut self,
         mut interrupts: watch::Receiver<bool>,
@@ -234,7 +239,7 @@ impl<'a> TurnFollower<'a> {
         }
     }
 
-    /// Asks what is to be asked now, or once more what something else was written below.
+    /// Asks the next question, or repeats the current one if other output came after it.
     fn ask(&mut self) -> Result<(), Failure> {
         if self.approvals.has_unasked() {
             self.printer.start_stderr_line()?;
@@ -248,8 +253,8 @@ impl<'a> TurnFollower<'a> {
         Ok(())
     }
 
-    /// Nobody reads the answer any more: a reader that has seen enough is no failure and its turn goes on, but one that
-    /// Ctrl-C ended along with this process takes the turn with it.
+    /// Handles a closed stdout. If the reader of the pipe has read enough, the turn continues without this command; if
+    /// Ctrl-C ended the reader together with this process, the turn is interrupted.
     async fn handle_closed_stdout(&mut self, interrupts: &mut watch::Receiver<bool>) -> Result<(), Failure> {
         let interrupt = interrupts.wait_for(|is_wanted| *is_wanted);
         match tokio::time::timeout(SIGINT_AFTER_CLOSED_STDOUT, interrupt).await {
@@ -262,7 +267,7 @@ impl<'a> TurnFollower<'a> {
         self.request_interrupt()
     }
 
-    /// Ctrl-C was typed.
+    /// Interrupts the turn after Ctrl-C.
     fn request_interrupt(&mut self) -> Result<(), Failure> {
         self.interrupt_requested = true;
         self.printer.start_stderr_line()?;
@@ -301,7 +306,7 @@ impl<'a> TurnFollower<'a> {
                 self.context.print_note("codexd is back.");
                 self.approvals.on_reconnect();
                 if self.interrupt_requested {
-                    // It may not have heard so before.
+                    // An earlier request may not have reached the daemon.
                     self.interrupt();
                 }
                 Ok(None)
@@ -309,7 +314,7 @@ impl<'a> TurnFollower<'a> {
         }
     }
 
-    /// Reads the turn where the events cannot tell.
+    /// Reads the turn after a gap in its events.
     async fn read_turn(&mut self) -> Result<Option<TurnOutcome>, Failure> {
         let Some(turn_id) = self.turn_id() else {
             return Err(Failure::new(format!(
@@ -330,7 +335,7 @@ impl<'a> TurnFollower<'a> {
         Ok(outcome)
     }
 
-    /// Shows an event; the fate of the turn when it tells that.
+    /// Handles an event; returns the outcome if the event ends the turn.
     fn handle_event(&mut self, event: &Value) -> Result<Option<TurnOutcome>, Failure> {
         let detail = &event["detail"];
         let kind = event["type"].as_str().unwrap_or_default();
@@ -391,7 +396,7 @@ impl<'a> TurnFollower<'a> {
         Ok(None)
     }
 
-    /// What becomes of a turn that waits.
+    /// Handles an event of a queued turn.
     fn handle_queue_event(&mut self, kind: &str, detail: &Value) -> Result<Option<TurnOutcome>, Failure> {
         match (kind, detail["turnId"].as_str()) {
             ("turn.queued", _) => {
@@ -443,7 +448,7 @@ impl<'a> TurnFollower<'a> {
         }
     }
 
-    /// Interrupts the turn; one that waits is withdrawn, and interrupted where it begins all the same.
+    /// Interrupts the turn. A queued turn is removed from the queue; if it starts first, it is interrupted.
     fn interrupt(&mut self) {
         let client: DaemonClient = self.context.client.clone();
         self.pending_interrupt = Some(match &self.turn {
@@ -458,18 +463,18 @@ impl<'a> TurnFollower<'a> {
         });
     }
 
-    /// What became of the interrupt; the events tell of the turn.
+    /// Reports the result of the interrupt, unless the events of the turn do.
     fn report_interrupt(&mut self, outcome: Result<Value, ClientError>) -> Result<(), Failure> {
         let sentence = match outcome {
-            // Its end follows, and the events tell of it.
+            // The turn ends later, and its events report that.
             Ok(answer) if answer["pending"] == true => return Ok(()),
             Ok(answer) => match answer["commandsReason"].as_str() {
                 Some(reason) => format!("What the turn left in the background goes on: {reason}"),
                 None => return Ok(()),
             },
-            // It came to its end by itself.
+            // The turn ended first.
             Err(error) if error.code() == "no_turn" => return Ok(()),
-            // It begins, and is interrupted then.
+            // The turn is starting, and is interrupted when it has started.
             Err(error)
                 if self.turn_id().is_none() && ["not_found", "turn_in_progress"].contains(&error.code()) =>
             {
@@ -483,7 +488,7 @@ impl<'a> TurnFollower<'a> {
     }
 }
 
-/// The answer to the interrupt that is under way; never when there is none.
+/// The result of the interrupt request in progress. Never returns if there is none.
 async fn interrupt_result(
     task: &mut Option<JoinHandle<Result<Value, ClientError>>>,
 ) -> Result<Value, ClientError> {

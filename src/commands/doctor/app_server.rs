@@ -1,4 +1,6 @@
-//! Codex: where it is, whether it can be spoken to, and whether it has an account.
+//! Checks Codex: the program, its app-server, its version and its account.
+//!
+//! The check starts a short-lived app-server (or connects to the external one) and stops it as the daemon does.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,15 +17,15 @@ use crate::codex::{
 use crate::config::{ChildStrategy, Config, find_program};
 use crate::daemon::{plan_for_inspection, refused_configuration};
 
-/// How long the answer to one call may take.
+/// Timeout of one call.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// What an app-server said of itself.
+/// What the app-server answered.
 struct Probe {
-    /// What it said by itself.
+    /// Its messages.
     report: ServerReport,
-    /// The answer to a call that the supervision is made of.
+    /// The response to a call that supervision needs.
     threads: Result<(), CallError>,
-    /// The answer to `account/read`.
+    /// The response to `account/read`.
     account: Result<Value, CallError>,
 }
 
@@ -50,7 +52,7 @@ pub(super) async fn check(config: &Arc<Config>) -> Vec<Check> {
     checks
 }
 
-/// Starts an app-server, or connects to the one that runs elsewhere, asks, and ends it as the daemon does.
+/// Starts an app-server, or connects to the external one, queries it, and stops it as the daemon does.
 async fn probe(config: &Arc<Config>) -> Result<Probe, String> {
     let report = Arc::new(Mutex::new(ServerReport::default()));
     let (pace, stop) = watch::channel(StopPace::Run);
@@ -61,7 +63,7 @@ async fn probe(config: &Arc<Config>) -> Result<Probe, String> {
         })
     };
     let mut availability = supervisor.availability();
-    // Between a death and the next start everything is known; before that what is left of it is being ended.
+    // Once a restart is scheduled, the failure is fully known; before that the old process is still being stopped.
     let is_settled = |now: &Availability| match now {
         Availability::Starting { .. } => false,
         Availability::Waiting(waiting) => waiting.until.is_some(),
@@ -136,7 +138,7 @@ fn version(info: &Value) -> Check {
 }
 
 fn login(probe: &Probe) -> Check {
-    // What it says then is that of its defaults, and not of the model and the login that the file asks for.
+    // The app-server reports its defaults then, not the model and the login of the file.
     if probe.report.refused_configuration.is_some() {
         let detail = "Whether Codex has an account is not known as long as it refuses its configuration.";
         return Check::warn("login", detail, "Correct that file first.");
@@ -164,16 +166,16 @@ fn login(probe: &Probe) -> Check {
     }
 }
 
-/// What an app-server says by itself that matters here.
+/// The messages of an app-server that matter here.
 #[derive(Debug, Clone, Default)]
 struct ServerReport {
-    /// The answer to `initialize`.
+    /// The response to `initialize`.
     info: Value,
-    /// Why it does not use the configuration of its user.
+    /// Why the app-server rejected the user's configuration.
     refused_configuration: Option<String>,
 }
 
-/// Keeps that, and nothing else.
+/// Records these messages.
 struct ProbeListener(Arc<Mutex<ServerReport>>);
 
 impl Listener for ProbeListener {

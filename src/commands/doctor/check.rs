@@ -2,19 +2,19 @@
 
 use serde::Serialize;
 
-/// How something is.
+/// The severity of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum CheckStatus {
-    /// As it should be.
+    /// Nothing to do.
     Ok,
-    /// Worth a look; codexd works with it.
+    /// codexd works, but something should be checked.
     Warn,
-    /// codexd does not work, or not for long.
+    /// codexd does not work, or will stop working.
     Fail,
 }
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Serialize)]
 pub(super) struct Check {
     pub(super) name: &'static str,

@@ -1,4 +1,4 @@
-//! The daemon that runs, the address, the service and the token.
+//! Checks the running daemon, the address, the token and the service.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::service::{FileChange, ManagerError, ServiceFile, ServiceManager};
 
 pub(super) async fn check(config: &Config) -> Vec<Check> {
     let mut asking = config.clone();
-    // What is wrong with the token file is said by its own line.
+    // A token file that cannot be used has its own check.
     asking.service.auth_token_file.take_if(|path| read_token(path).is_err());
     let answer = match config.service.local_api_base.socket_address().port() {
         0 => None,
@@ -30,7 +30,7 @@ pub(super) async fn check(config: &Config) -> Vec<Check> {
     vec![daemon, address, token, service(config).await]
 }
 
-/// Who has the folders, and who has the address.
+/// Checks which process uses the directories, and which one listens at the address.
 fn daemon_and_address(config: &Config, answer: Option<&Result<Value, ClientError>>) -> [Check; 2] {
     let base = &config.service.local_api_base;
     let holder = holder(config);
@@ -94,7 +94,7 @@ fn daemon_and_address(config: &Config, answer: Option<&Result<Value, ClientError
 fn running(config: &Config, named: &str, version: &str, service: &Value) -> Check {
     let codex = &service["codex"];
     let state = codex["state"].as_str().unwrap_or("ready");
-    // Where the daemon cannot mend it by itself.
+    // States that the daemon cannot fix by itself.
     if ["noAccount", "loginRefused", "configBroken", "tooOld"].contains(&state) {
         let advice = match codex["command"].as_str() {
             Some(command) => format!("Type: {command}"),
@@ -117,13 +117,13 @@ fn running(config: &Config, named: &str, version: &str, service: &Value) -> Chec
     Check::ok("daemon", format!("{named} runs, and turns can be taken."))
 }
 
-/// Whether the address can be had; nothing listens there.
+/// Checks whether the daemon could bind the address; nothing listens there.
 fn free(config: &Config) -> Check {
     let base = &config.service.local_api_base;
     let address = base.socket_address();
     let bind = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // As the daemon does, and without listening: one that starts at this moment is not in the way.
+        // As the daemon does, but without listening: a daemon that starts at this moment is not blocked.
         socket.set_reuseaddr(true)?;
         socket.bind(address)
     };
@@ -137,7 +137,7 @@ fn free(config: &Config) -> Check {
     }
 }
 
-/// The token that is set; `is_demanded` is whether the daemon at the address refused to answer without its own.
+/// Checks the token; `is_demanded` is whether the daemon at the address requires one.
 fn token(config: &Config, is_demanded: bool) -> Check {
     let Some(path) = config.service.auth_token_file.as_deref() else {
         if is_demanded {

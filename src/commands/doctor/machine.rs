@@ -1,4 +1,4 @@
-//! The folders, the disk below them, the clock and the limits.
+//! Checks the directories, the free disk space, the clock and the file limit.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -14,13 +14,13 @@ use super::super::start::{room_for_connections, wanted_files};
 use super::check::Check;
 use crate::config::Config;
 
-/// With less than this the disk is as good as full, in bytes.
+/// Below this many free bytes the disk counts as full.
 const MIN_FREE_BYTES: u64 = 64 << 20;
 /// How far the clock may be behind the newest event: clocks are set back a little now and then.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(5);
-/// A clock before this was never set, in seconds since 1970: the first day of 2026.
+/// A clock before this time was never set, in seconds since 1970: the first day of 2026.
 const MIN_CLOCK_SECONDS: i64 = 1_767_225_600;
-/// In how many bytes at the end of the log the newest event is looked for.
+/// How many bytes at the end of the log are searched for the newest event.
 const TAIL_BYTES: u64 = 1 << 20;
 
 pub(super) fn check(config: &Config) -> Vec<Check> {
@@ -81,14 +81,14 @@ fn missing_directory(name: &'static str, path: &Path) -> Check {
     }
 }
 
-/// The nearest folder above that is there, or the path itself.
+/// The nearest existing ancestor, or the path itself.
 fn existing_ancestor(path: &Path) -> &Path {
     path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"))
 }
 
 fn disk(config: &Config) -> Check {
     let (paths, limits) = (&config.paths, &config.limits);
-    // Two logs of output, each with an older one beside it.
+    // Two output logs, each with one older file.
     let most = limits.event_log_bytes.saturating_add(limits.output_log_bytes.saturating_mul(4));
     let growth = most.saturating_sub(size_of(&paths.logs_dir));
     let free = [&paths.state_dir, &paths.logs_dir].map(|path| {
@@ -123,7 +123,7 @@ fn check_free_space(path: &Path, free: u64, growth: u64) -> Check {
     Check::ok("disk", format!("{detail}."))
 }
 
-/// The bytes in the files of a folder; those that cannot be read count as nothing.
+/// The total size of the files in a directory; unreadable ones count as 0.
 fn size_of(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
@@ -157,7 +157,7 @@ fn clock(log: &Path, now: Timestamp) -> Check {
     }
 }
 
-/// The time of the last whole line of the log.
+/// The time of the last complete line of the log.
 fn newest_event(log: &Path) -> io::Result<Option<Timestamp>> {
     let mut file = match File::open(log) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -166,7 +166,7 @@ fn newest_event(log: &Path) -> io::Result<Option<Timestamp>> {
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
     let mut tail = Vec::new();
-    // It may grow meanwhile.
+    // The log may grow meanwhile.
     file.take(TAIL_BYTES).read_to_end(&mut tail)?;
     let mut lines = tail.rsplit(|byte| *byte == b'\n');
     Ok(lines.find_map(|line| {
@@ -245,7 +245,7 @@ mod tests {
             (event("2026-12-31T23:59:59.000Z"), CheckStatus::Ok),
             (event("2027-01-01T00:00:04.000Z"), CheckStatus::Ok),
             (event("2027-01-01T00:00:06.000Z"), CheckStatus::Warn),
-            // The last line is not whole.
+            // The last line is incomplete.
             (event("2027-02-01T00:00:00.000Z") + "{\"seq\":2,\"crea", CheckStatus::Warn),
             ("x".repeat(2 << 20) + "\n" + &event("2027-02-01T00:00:00.000Z"), CheckStatus::Warn),
         ] {

@@ -1,4 +1,7 @@
-//! `codexd doctor`: looks at everything that codexd needs, whether one runs or not, and changes nothing.
+//! `codexd doctor`: checks everything that codexd needs, whether a daemon runs or not, and changes nothing.
+//!
+//! Each file checks one area and returns a list of [`Check`]s. A warning leaves the exit code at 0, a failure makes it
+//! 1.
 
 mod app_server;
 mod check;

@@ -1,4 +1,4 @@
-//! Paths in settings, to the byte.
+//! Paths in settings are taken byte for byte.
 
 use super::*;
 
