@@ -288,7 +288,7 @@ pub(super) fn request(before: StartArguments, command: ClientSubcommand) -> Resu
             let nothing = before.settings.first().is_none() && !before.json && !before.run_once;
             return match nothing {
                 true => Ok(Invocation::Completions { shell }),
-                false => Err(usage("\"completions\" has no flags")),
+                false => Err(usage("\"completions\" takes no flags")),
             };
         }
         ClientSubcommand::Ask(AskArguments {
@@ -348,7 +348,7 @@ pub(super) fn request(before: StartArguments, command: ClientSubcommand) -> Resu
         }
     };
     if before.run_once {
-        return Err(usage(&format!("--run-once means nothing to \"{name}\"")));
+        return Err(usage(&format!("--run-once does not apply to \"{name}\"")));
     }
     let settings = merge(before.settings, client.settings.0)?;
     Ok(Invocation::Client { settings, json: before.json || client.json, command })

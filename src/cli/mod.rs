@@ -134,7 +134,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, CliExit
     }
     let CommandLine { before, command } = CommandLine::try_parse_from(args).map_err(exit_of)?;
     let StartArguments { settings, json, run_once } = before;
-    let refuse = |flag: &str, command: &str| Err(usage(&format!("{flag} means nothing to \"{command}\"")));
+    let refuse = |flag: &str, command: &str| Err(usage(&format!("{flag} does not apply to \"{command}\"")));
     // Flags before a command that has no flags.
     let stray = settings.first().map(flag_of);
     let stray = stray.or(json.then(|| "--json".to_owned())).or(run_once.then(|| "--run-once".to_owned()));
@@ -374,7 +374,8 @@ fn help_of(setting: &Setting) -> String {
 }
 
 fn after_help() -> String {
-    let mut text = "A flag wins over its variable (in brackets), the variable over the default.".to_owned();
+    let mut text =
+        "A flag overrides its environment variable (in brackets), which overrides the default.".to_owned();
     for setting in settings::ALL.iter().filter(|setting| !setting.has_flag) {
         text.push_str(&format!(
             "\n{}: {} (default: {}).",
@@ -429,5 +430,5 @@ fn usage(problem: &str) -> CliExit {
         .flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] })
         .collect();
     let separator = if problem.ends_with('?') { "" } else { ";" };
-    CliExit::Usage(format!("codexd: {problem}{separator} run \"codexd help\" to see what there is."))
+    CliExit::Usage(format!("codexd: {problem}{separator} run \"codexd help\" for usage."))
 }

@@ -61,13 +61,13 @@ fn the_service_needs_to_know_what_to_do() {
     assert_eq!(parse_words(&["backup", "copy", "--json", "--node-id", "x"]), Ok(backup.clone()));
     assert_eq!(parse_words(&["--node-id", "x", "--json", "backup", "copy"]), Ok(backup));
     assert!(usage_of(&["backup"]).contains("<DIRECTORY> is missing;"));
-    assert!(usage_of(&["--run-once", "backup", "copy"]).contains("means nothing to \"backup\""));
+    assert!(usage_of(&["--run-once", "backup", "copy"]).contains("does not apply to \"backup\""));
     let doctor = Invocation::Doctor { settings: flags, json: false };
     assert_eq!(parse_words(&["doctor", "--node-id", "x"]), Ok(doctor));
     assert!(usage_of(&["service", "start"]).contains("invalid value 'start'"));
     assert!(usage_of(&["service"]).contains("<install|uninstall|status|print> is missing;"));
-    assert!(usage_of(&["--run-once", "doctor"]).contains("means nothing to \"doctor\""));
-    assert!(usage_of(&["--run-once", "service", "print"]).contains("means nothing to \"service\""));
+    assert!(usage_of(&["--run-once", "doctor"]).contains("does not apply to \"doctor\""));
+    assert!(usage_of(&["--run-once", "service", "print"]).contains("does not apply to \"service\""));
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn the_embedded_app_server_takes_its_own_flags_only() {
         assert_eq!(
             usage_of(&[flag, "embedded-app-server"]),
             format!(
-                "codexd: {name} means nothing to \"embedded-app-server\"; run \"codexd help\" to see what there is."
+                "codexd: {name} does not apply to \"embedded-app-server\"; run \"codexd help\" for usage."
             )
         );
         usage_of(&["embedded-app-server", flag]);
@@ -162,10 +162,10 @@ fn a_wrong_command_line_gets_one_sentence() {
         ),
         (&["--node-id", "a", "start", "--node-id", "b"], "--node-id is given twice;"),
         (&["status", "--run-once"], "unexpected argument '--run-once';"),
-        (&["--run-once", "status"], "--run-once means nothing to \"status\";"),
+        (&["--run-once", "status"], "--run-once does not apply to \"status\";"),
         (&["--json=yes"], "unexpected value 'yes' for '--json' found; no more were expected;"),
     ] {
-        assert_eq!(usage_of(words), format!("codexd: {problem} run \"codexd help\" to see what there is."));
+        assert_eq!(usage_of(words), format!("codexd: {problem} run \"codexd help\" for usage."));
     }
 }
 
@@ -271,8 +271,8 @@ fn the_commands_for_every_day_are_read() {
         (&["close"], "is missing"),
         (&["resume-queue"], "is missing"),
         (&["completions", "csh"], "invalid value 'csh'"),
-        (&["--json", "completions", "bash"], "has no flags"),
-        (&["--run-once", "follow"], "--run-once means nothing to \"follow\""),
+        (&["--json", "completions", "bash"], "takes no flags"),
+        (&["--run-once", "follow"], "--run-once does not apply to \"follow\""),
     ] {
         let usage = usage_of(words);
         assert!(usage.contains(problem), "{words:?}: {usage}");

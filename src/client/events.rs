@@ -168,10 +168,10 @@ impl EventStream {
             let rejection = self.client.data(response).await;
             Err(rejection
                 .err()
-                .unwrap_or_else(|| self.client.not_codexd("it has no event stream".to_owned())))
+                .unwrap_or_else(|| self.client.not_codexd("the response is no event stream".to_owned())))
         };
         let timed_out =
-            |_| self.client.not_codexd(format!("no answer within {} s", STATUS_TIMEOUT.as_secs()));
+            |_| self.client.not_codexd(format!("no response within {} s", STATUS_TIMEOUT.as_secs()));
         tokio::time::timeout(STATUS_TIMEOUT, connect).await.map_err(timed_out)?
     }
 
@@ -183,14 +183,14 @@ impl EventStream {
         let reason = match gap["reason"].as_str() {
             Some("expired") => {
                 self.cursor = format!("{epoch}-{}", oldest.saturating_sub(1));
-                format!("those before event {oldest} are no longer kept")
+                format!("events before {oldest} are no longer kept")
             }
             reason => {
                 self.cursor = gap["cursor"].as_str().unwrap_or_default().to_owned();
                 match reason {
                     Some("epoch") => "the log was replaced by another one".to_owned(),
                     Some("lost") => {
-                        format!("the log has lost the events {} to {}", gap["lostFrom"], gap["lostThrough"])
+                        format!("the log lost the events {} to {}", gap["lostFrom"], gap["lostThrough"])
                     }
                     _ => "the log ends before this cursor".to_owned(),
                 }

@@ -33,7 +33,7 @@ pub(crate) enum ClientError {
     #[error("nothing listens at {address}: {source}")]
     Unreachable { address: String, source: std::io::Error },
     /// The server at the address is not codexd.
-    #[error("what listens at {address} does not answer as codexd does: {reason}")]
+    #[error("the server at {address} does not respond like codexd: {reason}")]
     NotCodexd { address: String, reason: String },
     /// The token file cannot be used.
     #[error("the token file cannot be used: {0}")]
@@ -111,7 +111,7 @@ impl DaemonClient {
             let response = self.send(method, path, None, body).await?;
             self.data(response).await
         };
-        let timed_out = || self.not_codexd(format!("no answer within {} s", limit.as_secs()));
+        let timed_out = || self.not_codexd(format!("no response within {} s", limit.as_secs()));
         tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err(timed_out()))
     }
 
@@ -175,10 +175,10 @@ impl DaemonClient {
             }
             Some(Value::Bool(false)) => Err(ClientError::Refused {
                 code: response["error"].as_str().unwrap_or_default().to_owned(),
-                message: response["message"].as_str().unwrap_or("it did not say why").to_owned(),
+                message: response["message"].as_str().unwrap_or("no reason given").to_owned(),
                 details: response["details"].clone(),
             }),
-            _ => Err(self.not_codexd("its answer has no \"ok\"".to_owned())),
+            _ => Err(self.not_codexd("the response has no \"ok\"".to_owned())),
         }
     }
 

@@ -41,7 +41,7 @@ pub(crate) async fn run(context: &CommandContext, options: AskOptions) -> Result
         check_account(context).await?;
     }
     let Some((session_id, input)) = session(context, &options, &mut interrupts).await? else {
-        context.print_note("Left; nothing was begun.");
+        context.print_note("Interrupted; nothing was started.");
         return Ok(ExitCode::from(EXIT_SIGINT));
     };
     // Every event of the turn comes after this cursor.
@@ -74,7 +74,7 @@ pub(crate) async fn run(context: &CommandContext, options: AskOptions) -> Result
             ExitCode::from(EXIT_INTERRUPTED)
         }
         TurnOutcome::Withdrawn => {
-            context.print_note("The waiting turn was taken back; it never began.");
+            context.print_note("The queued turn was withdrawn; it never started.");
             ExitCode::from(EXIT_INTERRUPTED)
         }
         TurnOutcome::Failed(reason) => {
@@ -118,7 +118,7 @@ async fn check_account(context: &CommandContext) -> Result<(), Failure> {
 /// The prompt. `-` is replaced by stdin; without arguments the prompt is read from stdin.
 fn text(words: &[String]) -> Result<String, Failure> {
     if words.is_empty() && stdin().is_terminal() {
-        return Err(Failure::usage("There is nothing to ask; say it as codexd ask \"…\", or pipe it in."));
+        return Err(Failure::usage("No prompt given; run codexd ask \"…\", or pipe the prompt in."));
     }
     let mut text = String::new();
     for word in words {
@@ -136,7 +136,7 @@ fn text(words: &[String]) -> Result<String, Failure> {
         text = read_stdin()?;
     }
     match text.trim() {
-        "" => Err(Failure::usage("There is nothing to ask: the text is empty.")),
+        "" => Err(Failure::usage("The prompt is empty.")),
         text => Ok(text.to_owned()),
     }
 }
@@ -144,21 +144,21 @@ fn text(words: &[String]) -> Result<String, Failure> {
 fn read_stdin() -> Result<String, Failure> {
     let mut text = String::new();
     let read = stdin().read_to_string(&mut text);
-    read.map_err(|error| Failure::usage(format!("The text on stdin cannot be read: {error}.")))?;
+    read.map_err(|error| Failure::usage(format!("Failed to read the prompt from stdin: {error}.")))?;
     Ok(text.trim().to_owned())
 }
 
 /// Becomes `true` at the first Ctrl-C. The second one ends the process at once.
 fn interrupts() -> Result<watch::Receiver<bool>, Failure> {
     let mut signals = signal(SignalKind::interrupt())
-        .map_err(|error| Failure::new(format!("Ctrl-C cannot be waited for: {error}.")))?;
+        .map_err(|error| Failure::new(format!("Failed to handle SIGINT: {error}.")))?;
     let (first, reported) = watch::channel(false);
     tokio::spawn(async move {
         signals.recv().await;
         first.send_replace(true);
         signals.recv().await;
         terminal_input::restore_echo();
-        output::print_error("\ncodexd: Left; what runs in codexd goes on.");
+        output::print_error("\ncodexd: Exiting; a running turn continues in codexd.");
         std::process::exit(EXIT_SIGINT.into());
     });
     Ok(reported)
@@ -200,7 +200,7 @@ async fn report_ignored_configuration(context: &CommandContext, session_id: &str
     let left_out: Vec<_> = left_out.filter_map(Value::as_str).collect();
     if !left_out.is_empty() {
         context.print_note(&format!(
-            "Not used, because the directory is not trusted: {}; --trust uses it.",
+            "Ignored, because the directory is not trusted: {}; --trust enables it.",
             left_out.join(", ")
         ));
     }
@@ -287,7 +287,7 @@ async fn submit(
     }
     let accepted = submitted.map_err(|error: ClientError| match error.code() {
         "turn_in_progress" => Failure::new(format!(
-            "A turn runs in session {session_id} already; wait for it, or say --when-busy steer or --when-busy queue."
+            "Session {session_id} has a running turn; wait for it, or use --when-busy steer or --when-busy queue."
         )),
         _ => error.into(),
     })?;
@@ -295,7 +295,7 @@ async fn submit(
     match (text("turnId"), text("queueId")) {
         (Some(turn_id), _) => Ok(Some(TurnState::Started(turn_id))),
         (None, Some(queue_id)) => Ok(Some(TurnState::Queued(queue_id))),
-        (None, None) => Err(Failure::new("codexd took the turn and did not say which one it is.")),
+        (None, None) => Err(Failure::new("codexd accepted the turn but returned no turn ID.")),
     }
 }
 

@@ -15,7 +15,7 @@ pub(crate) fn run(config: &Config, json: bool, directory: &Path) -> Result<ExitC
         .map_err(|error| Failure::usage(format!("{} cannot be used: {error}.", directory.display())))?;
     let backup = back_up(config, &directory).map_err(|error| match error {
         BackupError::Directory { .. } | BackupError::Unfinished { .. } => Failure::usage(error.to_string()),
-        _ => Failure::new(format!("No backup was made. {error}")),
+        _ => Failure::new(format!("No backup was created. {error}")),
     })?;
     let missing: Vec<Value> =
         backup.log.holes.iter().map(|hole| json!({ "from": hole.from, "through": hole.through })).collect();
@@ -42,7 +42,7 @@ pub(crate) fn run(config: &Config, json: bool, directory: &Path) -> Result<ExitC
         let holes = backup.log.holes.iter().map(|hole| format!("{} to {}", hole.from, hole.through));
         rows.push((
             "missing",
-            format!("{} (the event log itself has them no more)", holes.collect::<Vec<_>>().join(", ")),
+            format!("{} (no longer in the event log)", holes.collect::<Vec<_>>().join(", ")),
         ));
     }
     output::print(&output::table(&rows))?;

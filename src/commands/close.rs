@@ -17,7 +17,7 @@ pub(crate) async fn run(
     let path = if interrupt { format!("{path}?interrupt=true") } else { path };
     let answer = context.client.delete(&path).await.map_err(|error| match error.code() {
         "turn_in_progress" => Failure::new(format!(
-            "A turn runs in session {session_id}; wait for it, or close the session with --interrupt."
+            "Session {session_id} has a running turn; wait for it, or close the session with --interrupt."
         )),
         _ => error.into(),
     })?;

@@ -45,13 +45,13 @@ pub(crate) async fn run(
                     // The reader has read enough.
                     Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
                     written => written
-                        .map_err(|error| Failure::new(format!("The events cannot be written: {error}.")))?,
+                        .map_err(|error| Failure::new(format!("Failed to write the events: {error}.")))?,
                 }
             }
             StreamItem::Gap(reason) => context.print_note(&format!("Events are missing here: {reason}.")),
-            StreamItem::Disconnected => context.print_note("The connection is gone; waiting for codexd."),
+            StreamItem::Disconnected => context.print_note("Connection lost; waiting for codexd."),
             StreamItem::Reconnected => {
-                context.print_note("codexd is back; going on where the connection ended.")
+                context.print_note("Reconnected to codexd; continuing where the connection ended.")
             }
         }
     }
@@ -97,6 +97,6 @@ fn reader_gone() -> Result<oneshot::Receiver<()>, Failure> {
     std::thread::Builder::new()
         .name("reader".to_owned())
         .spawn(watch)
-        .map_err(|error| Failure::new(format!("A thread could not be started: {error}.")))?;
+        .map_err(|error| Failure::new(format!("Failed to start a thread: {error}.")))?;
     Ok(told)
 }

@@ -78,7 +78,7 @@ pub(crate) fn event(event: &Value) -> String {
         (Some("app-server.turn.error"), _) if detail["willRetry"] == true => {
             let turn_id = detail["turnId"].as_str().unwrap_or_default();
             let reason = error(&detail["error"]).unwrap_or_else(|| "it does not say why".to_owned());
-            format!("App-server turn {turn_id} goes on after an error: {reason}")
+            format!("App-server turn {turn_id} continues after an error: {reason}")
         }
         _ => message.to_owned(),
     }
@@ -101,7 +101,7 @@ pub(crate) fn request(request: &Value) -> String {
             None => format!("change files{reason}"),
         },
         Some(ServerRequestKind::Permissions) => {
-            format!("have more rights: {}{reason}", params["permissions"])
+            format!("have more permissions: {}{reason}", params["permissions"])
         }
         Some(ServerRequestKind::UserInput) => {
             let questions = params["questions"].as_array().into_iter().flatten();
@@ -229,7 +229,7 @@ mod tests {
             (
                 "item/permissions/requestApproval",
                 json!({"permissions": {"a": 1}}),
-                "have more rights: {\"a\":1}",
+                "have more permissions: {\"a\":1}",
             ),
             (
                 "item/tool/requestUserInput",
@@ -261,7 +261,7 @@ mod tests {
         let detail =
             json!({ "turnId": "t", "willRetry": true, "error": { "message": "Reconnecting... 1/5" } });
         let retried = json!({ "type": "app-server.turn.error", "message": "App-server turn t failed: x", "detail": detail });
-        assert_eq!(event(&retried), "App-server turn t goes on after an error: Reconnecting... 1/5");
+        assert_eq!(event(&retried), "App-server turn t continues after an error: Reconnecting... 1/5");
     }
 
     #[test]

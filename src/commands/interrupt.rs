@@ -18,18 +18,18 @@ pub(crate) async fn run(context: &CommandContext, session: Option<String>) -> Re
         context.client.post("/v1/codexd/turn/interrupt", &json!({ "sessionId": session_id })).await?;
     let turn_id = answer["turn"]["turnId"].as_str().unwrap_or_default();
     let mut text = match (answer["interrupted"].as_bool(), answer["turn"].is_null()) {
-        (Some(true), true) => "The turn was taken back before it began.".to_owned(),
+        (Some(true), true) => "The queued turn was withdrawn before it started.".to_owned(),
         (Some(true), false) => format!("Turn {turn_id} was interrupted."),
-        (_, true) => "The turn has not begun yet; it is interrupted as soon as it has.".to_owned(),
+        (_, true) => "The turn has not started yet; it will be interrupted when it starts.".to_owned(),
         _ if answer["pending"] == true => {
-            format!("Turn {turn_id} has not ended yet; it is interrupted as soon as possible.")
+            format!("Turn {turn_id} has not ended yet; it will be interrupted as soon as possible.")
         }
         _ => format!("Turn {turn_id} is {}.", answer["turn"]["status"].as_str().unwrap_or("unknown")),
     };
     if answer["pending"] != true
         && let Some(reason) = answer["commandsReason"].as_str()
     {
-        text.push_str(&format!(" What it left running in the background goes on: {reason}"));
+        text.push_str(&format!(" Commands that it left in the background continue: {reason}"));
     }
     context.print(&answer, &context.stdout.line(&text))?;
     Ok(ExitCode::SUCCESS)
@@ -44,9 +44,9 @@ async fn the_only_one(context: &CommandContext) -> Result<String, Failure> {
         .collect();
     match busy.as_slice() {
         [session_id] => Ok((*session_id).to_owned()),
-        [] => Err(Failure::new("No turn runs.")),
+        [] => Err(Failure::new("No turn is running.")),
         several => Err(Failure::usage(format!(
-            "Turns run in {} sessions; name one of them: {}.",
+            "{} sessions have running turns; name one of them: {}.",
             several.len(),
             several.join(", ")
         ))),

@@ -40,7 +40,7 @@ pub(crate) fn start(filter: &str) -> Result<FlushedLog, Failure> {
         Failure::usage(format!("BAA_CODEXD_LOG: {error}; write it like info or codexd=debug."))
     })?;
     let log = Log::start(io::stderr())
-        .map_err(|error| Failure::new(format!("The thread of the log could not be started: {error}.")))?;
+        .map_err(|error| Failure::new(format!("Failed to start the log thread: {error}.")))?;
     let lines = tracing_subscriber::fmt::layer()
         .fmt_fields(debug_fn(write_field).delimited(" "))
         .with_writer(log.clone())
@@ -54,14 +54,14 @@ pub(crate) fn start(filter: &str) -> Result<FlushedLog, Failure> {
         .with(is_allowed)
         .with(lines)
         .try_init()
-        .map_err(|error| Failure::new(format!("The log could not be started: {error}.")))?;
+        .map_err(|error| Failure::new(format!("Failed to start the log: {error}.")))?;
     let last = log.clone();
     std::panic::set_hook(Box::new(move |panic| {
         // A message that was formatted at run time may quote the text of a turn.
-        let words = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(words left out)");
+        let words = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(message omitted)");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let is_panic_caught = daemon::is_panic_caught();
-        tracing::error!(place, words, is_panic_caught, "codexd met a fault of its own");
+        tracing::error!(place, words, is_panic_caught, "internal error (panic)");
         if !is_panic_caught {
             last.flush();
             // A task that everything depends on has ended; the daemon cannot continue without it.
@@ -146,7 +146,7 @@ fn write(mut output: impl Write, entries: &Receiver<Entry>, dropped: &AtomicU64)
         }
         let lost = dropped.swap(0, Ordering::AcqRel);
         if lost > 0 {
-            let _ = writeln!(output, "{lost} lines of this log were dropped, because nothing read it.");
+            let _ = writeln!(output, "{lost} log lines were dropped because stderr was not read.");
         }
     }
 }
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(lines.first(), Some(&"line 0"));
         let lost = 2 * MAX_QUEUED_LINES - (lines.len() - 1);
         assert!((MAX_QUEUED_LINES - 1..=MAX_QUEUED_LINES).contains(&lost), "{lost}");
-        assert!(written.contains(&format!("{lost} lines of this log were dropped")), "{lost}");
+        assert!(written.contains(&format!("{lost} log lines were dropped")), "{lost}");
         say("and on\n");
         log.flush();
         assert!(output.0.lock().unwrap().ends_with(b"and on\n"));

@@ -13,7 +13,7 @@ use super::terminal::{sanitize_for_terminal, sanitize_lines_for_terminal};
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     match write_stdout(&format!("{text}\n")) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::new(format!("The answer cannot be written: {error}.")))
+            Err(Failure::new(format!("Failed to write to stdout: {error}.")))
         }
         _ => Ok(()),
     }
@@ -37,7 +37,7 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
         // JSON does not escape every character that controls a terminal.
         Ok(text) if std::io::stdout().is_terminal() => print(&sanitize_lines_for_terminal(&text)),
         Ok(text) => print(&text),
-        Err(error) => Err(Failure::new(format!("The answer could not be put into JSON: {error}."))),
+        Err(error) => Err(Failure::new(format!("Failed to encode the output as JSON: {error}."))),
     }
 }
 

@@ -35,8 +35,8 @@ pub(crate) async fn list(context: &CommandContext, all: bool) -> Result<ExitCode
     let requests = list_in(&answer, "requests");
     let rows: Vec<Vec<String>> = requests.iter().map(|request| row(request, now)).collect();
     let text = match rows.is_empty() {
-        true if all => "Nothing was asked.".to_owned(),
-        true => "Nothing waits for an answer.".to_owned(),
+        true if all => "No requests.".to_owned(),
+        true => "No pending requests.".to_owned(),
         false if context.stdout.is_terminal => listing(&context.stdout, requests, &rows),
         false => table(&context.stdout, &COLUMNS, &rows),
     };
@@ -62,7 +62,7 @@ fn listing(screen: &OutputTarget, requests: &[Value], rows: &[Vec<String>]) -> S
 fn row(request: &Value, now: Timestamp) -> Vec<String> {
     let text = |name: &str| request[name].as_str().unwrap_or("-").to_owned();
     let state = match request["status"].as_str() {
-        Some("pending") => "waits".to_owned(),
+        Some("pending") => "pending".to_owned(),
         _ if request["decision"].is_null() => text("resolvedBy"),
         _ => format::decision(&request["decision"]),
     };
@@ -107,14 +107,14 @@ async fn the_only_one(context: &CommandContext) -> Result<Value, Failure> {
     let waiting: Vec<&Value> = pending_requests(&answer).collect();
     match waiting.as_slice() {
         [request] => Ok((*request).clone()),
-        [] => Err(Failure::new("Nothing waits for an answer.")),
+        [] => Err(Failure::new("No pending requests.")),
         several => {
             let lines = several.iter().map(|request| {
                 let id = request["requestId"].as_str().unwrap_or_default();
                 format!("\n{id}  {}", sanitize_for_terminal(&format::request(request)))
             });
             let lines: String = lines.collect();
-            Err(Failure::usage(format!("{} requests wait; name one of them:{lines}", several.len())))
+            Err(Failure::usage(format!("{} requests are pending; name one of them:{lines}", several.len())))
         }
     }
 }
@@ -134,13 +134,13 @@ fn body(request: &Value, answer: &Answer) -> Result<Value, Failure> {
     chosen(&offered, word).map(|decision| json!({ "decision": decision })).ok_or_else(|| {
         if !questions::of(request).is_empty() {
             return Failure::new(sanitize_for_terminal(&format!(
-                "Codex asks to {}; say --answer once for each question.",
+                "Codex asks to {}; give --answer once for each question.",
                 format::request(request)
             )));
         }
         let names: Vec<String> = offered.iter().map(format::decision).collect();
         Failure::new(sanitize_for_terminal(&format!(
-            "Codex does not offer {word:?} here, but {}; say which with --decision, or everything with --result.",
+            "Codex does not offer {word:?}; choose one of {} with --decision, or give the complete answer with --result.",
             names.join(", ")
         )))
     })
@@ -150,12 +150,12 @@ fn body(request: &Value, answer: &Answer) -> Result<Value, Failure> {
 fn answered(request: &Value, answers: &[String]) -> Result<Value, Failure> {
     let questions = questions::of(request);
     match questions.len() {
-        0 => Err(Failure::new("Codex wants a decision here, and no --answer; say which with --decision.")),
+        0 => Err(Failure::new("This request needs a decision, not --answer; give it with --decision.")),
         count if count != answers.len() => {
             let lines =
                 questions.iter().map(|question| format!("\n{}", sanitize_for_terminal(&question.text)));
             let lines: String = lines.collect();
-            Err(Failure::new(format!("Codex asks {count} questions; say --answer once for each:{lines}")))
+            Err(Failure::new(format!("Codex asks {count} questions; give --answer once for each:{lines}")))
         }
         _ => {
             let answers = questions.iter().zip(answers).map(|(question, answer)| question.answer(answer));

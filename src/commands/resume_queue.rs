@@ -14,9 +14,9 @@ pub(crate) async fn run(context: &CommandContext, session: &str) -> Result<ExitC
     let answer =
         context.client.post(&format!("{}/queue/resume", session_path(&session_id)), &json!({})).await?;
     let text = match list(&answer, "queuedTurns").len() {
-        0 => format!("No turn waits in session {session_id}."),
-        1 => format!("The queue of session {session_id} goes on; 1 turn waits."),
-        waiting => format!("The queue of session {session_id} goes on; {waiting} turns wait."),
+        0 => format!("The queue of session {session_id} is empty."),
+        1 => format!("Resumed the queue of session {session_id}; 1 turn is queued."),
+        waiting => format!("Resumed the queue of session {session_id}; {waiting} turns are queued."),
     };
     context.print(&answer, &context.stdout.line(&text))?;
     Ok(ExitCode::SUCCESS)

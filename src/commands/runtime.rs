@@ -9,5 +9,5 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|error| Failure::new(format!("The runtime could not be started: {error}.")))
+        .map_err(|error| Failure::new(format!("Failed to start the runtime: {error}.")))
 }

@@ -19,7 +19,7 @@ use crate::storage::Disk;
 const EXIT_NOT_RUNNING: u8 = 3;
 
 /// A note for Linux users, because this is often unexpected.
-const LINGER: &str = "It runs as long as you are logged in; \"loginctl enable-linger\" lets it run from the start of the machine on.";
+const LINGER: &str = "It runs while you are logged in; \"loginctl enable-linger\" makes it run from boot.";
 
 pub(crate) fn run(config: &Config, action: ServiceAction, json: bool) -> Result<ExitCode, Failure> {
     match action {
@@ -59,8 +59,8 @@ fn install(config: &Config, json: bool) -> Result<ExitCode, Failure> {
         FileChange::Unchanged => format!("Unchanged: {path}."),
     })?;
     match reason {
-        None => output::print(&format!("{} runs codexd, and starts it at each login.", manager.name())),
-        Some(reason) => print_next(&format!("codexd was not started, because {reason}."), &next),
+        None => output::print(&format!("{} runs codexd and starts it at each login.", manager.name())),
+        Some(reason) => print_next(&format!("codexd was not started: {reason}."), &next),
     }?;
     notes.iter().try_for_each(|note| output::print(note))?;
     Ok(ExitCode::SUCCESS)
@@ -89,11 +89,11 @@ fn uninstall(json: bool) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     output::print(&match removed {
-        true => format!("Removed {}; state and logs are left as they are.", path.display()),
-        false => format!("There is no {}, so nothing was removed.", path.display()),
+        true => format!("Removed {}; state and logs are kept.", path.display()),
+        false => format!("{} does not exist; nothing was removed.", path.display()),
     })?;
     if let Some(reason) = reason {
-        print_next(&format!("Whether codexd runs is not known, because {reason}."), &next)?;
+        print_next(&format!("The state of codexd is unknown: {reason}."), &next)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -114,10 +114,10 @@ fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
         }))?;
     } else {
         let about_file = match file {
-            FileChange::Installed => "not installed; \"codexd service install\" does that".to_owned(),
-            FileChange::Unchanged => format!("{}, as these settings want it", service.path.display()),
+            FileChange::Installed => "not installed; \"codexd service install\" installs it".to_owned(),
+            FileChange::Unchanged => format!("{}, matches these settings", service.path.display()),
             FileChange::Updated => format!(
-                "{}, other than these settings want it; \"codexd service install\" writes it anew",
+                "{}, does not match these settings; \"codexd service install\" updates it",
                 service.path.display()
             ),
         };
@@ -158,11 +158,11 @@ fn file_state(file: FileChange) -> &'static str {
 /// Describes the state of the service, as half a sentence.
 pub(super) fn state_text(state: &ServiceState) -> String {
     if !state.loaded {
-        return "does not know codexd".to_owned();
+        return "not loaded".to_owned();
     }
     let mut words = vec![state.words.clone()];
     words.extend(state.pid.map(|pid| format!("pid {pid}")));
-    words.extend(state.last_exit.as_ref().map(|exit| format!("ended last with {exit}")));
+    words.extend(state.last_exit.as_ref().map(|exit| format!("last ended with {exit}")));
     words.extend(state.enabled.and_then(|enabled| (!enabled).then(|| "does not start at login".to_owned())));
     words.join(", ")
 }
@@ -173,13 +173,13 @@ fn absent_reason(outcome: Result<(), ManagerError>) -> Result<Option<String>, Fa
         Ok(()) => Ok(None),
         Err(error @ ManagerError::Absent(_)) => Ok(Some(error.to_string())),
         Err(error @ ManagerError::Failed { .. }) => Err(Failure::new(format!(
-            "The service manager did not do its part: {error}. \"codexd service status\" says how it is."
+            "The service manager reported an error: {error}. \"codexd service status\" shows its state."
         ))),
     }
 }
 
 fn print_next(sentence: &str, next: &[String]) -> Result<(), Failure> {
-    output::print(&format!("{sentence} Where there is one, type:\n    {}", next.join("\n    ")))
+    output::print(&format!("{sentence} Where it is available, type:\n    {}", next.join("\n    ")))
 }
 
 fn refused(error: ServiceError) -> Failure {

@@ -18,7 +18,7 @@ const LAST: &str = "last";
 
 const COLUMNS: [Column; 6] = [
     Column { title: "SESSION", overflow: Overflow::Keep },
-    Column { title: "FOLDER", overflow: Overflow::TruncateStart },
+    Column { title: "DIRECTORY", overflow: Overflow::TruncateStart },
     Column { title: "MODEL", overflow: Overflow::TruncateEnd },
     Column { title: "STATE", overflow: Overflow::Keep },
     Column { title: "LAST TURN", overflow: Overflow::TruncateEnd },
@@ -35,8 +35,8 @@ pub(crate) async fn run(context: &CommandContext, all: bool) -> Result<ExitCode,
     let now = Timestamp::now();
     let rows: Vec<Vec<String>> = sessions.iter().map(|session| row(session, &asking, now)).collect();
     let text = match rows.is_empty() {
-        true if all => "There are no sessions.".to_owned(),
-        true => "There are no active sessions.".to_owned(),
+        true if all => "No sessions.".to_owned(),
+        true => "No active sessions.".to_owned(),
         false => table(&context.stdout, &COLUMNS, &rows),
     };
     context.print(&json!({ "sessions": sessions }), &text)?;
@@ -81,7 +81,7 @@ pub(crate) async fn find_session(
     let last = here.max_by_key(|session| session["updatedAt"].as_str().unwrap_or_default().to_owned());
     last.and_then(|session| session["sessionId"].as_str()).map(str::to_owned).ok_or_else(|| {
         Failure::new(format!(
-            "No active session works in {}; \"{}\" shows where they are.",
+            "No active session uses {}; \"{}\" lists all of them.",
             folder.display(),
             context.command_line("sessions")
         ))
@@ -97,5 +97,5 @@ fn is_in(session: &Value, folder: &Path) -> bool {
 pub(crate) fn current_or_named_directory(named: Option<&str>) -> Result<std::path::PathBuf, Failure> {
     let named = named.unwrap_or(".");
     let found = Path::new(named).canonicalize();
-    found.map_err(|error| Failure::usage(format!("The folder {named} cannot be used: {error}.")))
+    found.map_err(|error| Failure::usage(format!("The directory {named} cannot be used: {error}.")))
 }

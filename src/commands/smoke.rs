@@ -87,7 +87,7 @@ fn make_folder() -> Result<PathBuf, Failure> {
 /// The given settings, moved into the folder and to the embedded app-server.
 fn config(given: &Settings, folder: &Path) -> Result<Config, Failure> {
     let program = std::env::current_exe()
-        .map_err(|error| Failure::new(format!("This program cannot find itself: {error}.")))?;
+        .map_err(|error| Failure::new(format!("The path of this program is unknown: {error}.")))?;
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let mut settings = Settings::default();
     for kept in [&settings::NODE_ID, &settings::EVENT_CACHE_SIZE, &settings::EVENT_STREAM_PATH] {

@@ -21,7 +21,7 @@ pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode
     let log = logging::start(&config.log_filter)?;
     let runtime = runtime()?;
     if let Err(error) = watchdog::start(runtime.handle().clone(), log.log()) {
-        tracing::warn!(%error, "nobody watches whether the runtime goes on");
+        tracing::warn!(%error, "failed to start the watchdog thread");
     }
     let code = runtime.block_on(async {
         let mut signals = Signals::new()?;
@@ -73,13 +73,14 @@ impl Running {
         limit_connections(&mut config.service.connections);
         let address = listener
             .local_addr()
-            .map_err(|error| Failure::new(format!("The listener has no address: {error}.")))?;
+            .map_err(|error| Failure::new(format!("Failed to read the address of the listener: {error}.")))?;
         if let Err(error) = codex::become_subreaper() {
-            tracing::warn!(%error, "what the app-server leaves behind is found by its environment only");
+            tracing::warn!(%error, "failed to become a child subreaper; orphans are found by environment only");
         }
         #[expect(clippy::disallowed_methods, reason = "nothing is served yet")]
-        let program =
-            std::env::current_exe().inspect_err(|error| tracing::warn!(%error, "there is no guard"));
+        let program = std::env::current_exe().inspect_err(
+            |error| tracing::warn!(%error, "cannot resolve own executable; orphan guard disabled"),
+        );
         let daemon = Daemon::start_guarded(config, folders, program.ok()).await;
         let daemon = daemon.map_err(|error| match error.is_refusal() {
             true => Failure::usage(error.to_string()),
@@ -158,7 +159,7 @@ fn limit_connections(connections: &mut usize) {
         tracing::warn!(
             files,
             connections = room,
-            "fewer connections are taken, because so many files may be open"
+            "fewer connections are accepted because of the limit of open files"
         );
         *connections = room;
     }
@@ -237,7 +238,7 @@ fn survive_file_limit() {
     let kind = SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
     // The handler stays installed when the listener is dropped.
     if let Err(error) = signal(kind) {
-        tracing::warn!(%error, "failed to handle SIGXFSZ; a limit for the size of files would end codexd");
+        tracing::warn!(%error, "failed to handle SIGXFSZ; exceeding the file size limit will end codexd");
     }
 }
 
@@ -250,9 +251,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, Failure> {
-        let listen = |kind| {
-            signal(kind).map_err(|error| Failure::new(format!("The signals cannot be listened to: {error}.")))
-        };
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::new(format!("Failed to handle signals: {error}.")));
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,

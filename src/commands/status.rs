@@ -25,14 +25,14 @@ pub(crate) fn run(config: &Config, json: bool) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
         Err(error @ (ClientError::Refused { .. } | ClientError::Token(_))) => {
-            Err(Failure::new(format!("codexd at {base} does not say how it is: {error}")))
+            Err(Failure::new(format!("codexd at {base} did not report its status: {error}")))
         }
         Err(error) => {
             // If the locks cannot be read, the state files still can.
             let holder = holder(config).unwrap_or_default();
             let message = match &holder {
                 Some(holder) => format!(
-                    "The directories are in use by {holder}, which does not answer at {base}; see whether it was \
+                    "The directories are in use by {holder}, which does not answer at {base}; check whether it was \
                      started with another --local-api-base."
                 ),
                 None => format!("No codexd answers: {error}."),
@@ -105,12 +105,12 @@ fn running(status: &Value) -> Vec<(&'static str, String)> {
     let codex = &service["codex"];
     let is_well = matches!(codex["state"].as_str(), None | Some("ready"));
     let turns = match service["ready"].as_bool() {
-        Some(true) if is_well => "can be taken".to_owned(),
-        Some(true) => "are taken, and do not succeed as Codex is".to_owned(),
-        _ => format!("cannot be taken: {}", text(&service["notReadyReason"])),
+        Some(true) if is_well => "accepted".to_owned(),
+        Some(true) => "fail in the current state of Codex".to_owned(),
+        _ => format!("rejected: {}", text(&service["notReadyReason"])),
     };
     vec![
-        ("codexd", format!("running, pid {}, since {}", text(&daemon["pid"]), text(&daemon["startedAt"]))),
+        ("codexd", format!("running, PID {}, since {}", text(&daemon["pid"]), text(&daemon["startedAt"]))),
         ("version", text(&snapshot["config"]["version"])),
         ("address", text(&service["resolvedBaseUrl"])),
         (
@@ -146,10 +146,10 @@ fn stopped(config: &Config, snapshot: &Value, holder: Option<String>) -> Vec<(&'
     let last = match (holder, daemon["started"].as_bool(), &daemon["stoppedAt"]) {
         (Some(holder), ..) => format!("does not answer; the directories are in use by {holder}"),
         (None, Some(true), _) => {
-            format!("did not stop in order; last heard of at {}", text(&daemon["updatedAt"]))
+            format!("did not shut down cleanly; last updated at {}", text(&daemon["updatedAt"]))
         }
         (None, Some(false), at) => format!("stopped at {}", text(at)),
-        (None, None, _) => "never ran here".to_owned(),
+        (None, None, _) => "has never run with these directories".to_owned(),
     };
     vec![
         ("codexd", last),

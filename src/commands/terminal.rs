@@ -254,7 +254,7 @@ mod tests {
     fn a_table_fits_the_terminal_and_its_columns_stand_below_each_other() {
         let columns = [
             Column { title: "ID", overflow: Overflow::Keep },
-            Column { title: "FOLDER", overflow: Overflow::TruncateStart },
+            Column { title: "DIRECTORY", overflow: Overflow::TruncateStart },
             Column { title: "STATE", overflow: Overflow::Keep },
         ];
         let rows = [

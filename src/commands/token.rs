@@ -24,17 +24,17 @@ pub(crate) fn run(config: &Config, json: bool, replace: bool) -> Result<ExitCode
     let made = make(&disk, config, &path, replace);
     made.map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Failure::new(format!(
-            "{} is there already and was left as it is; --replace makes a new token, and the old one is refused from \
+            "{} exists and was not changed; --replace creates a new token, and the old one is rejected from \
              then on.",
             path.display()
         )),
-        _ => Failure::new(format!("{} could not be made: {error}.", path.display())),
+        _ => Failure::new(format!("Failed to create {}: {error}.", path.display())),
     })?;
     if json {
         output::print_json(&json!({ "ok": true, "path": path, "replaced": replace }))?;
     } else {
         output::print(&format!(
-            "The token is in {path}, for you alone. Start codexd with --auth-token-file {path}, or with \
+            "The token is in {path}, readable for your user only. Start codexd with --auth-token-file {path}, or with \
              BAA_CODEXD_AUTH_TOKEN_FILE={path}.",
             path = path.display()
         ))?;

@@ -18,10 +18,7 @@ const STEP: Duration = Duration::from_secs(1);
 /// Watches a runtime for the lifetime of the process; `log` is flushed before the abort.
 pub(crate) fn start(runtime: Handle, log: Log) -> std::io::Result<()> {
     let abort = move || {
-        tracing::error!(
-            seconds = STALL_STEPS,
-            "the runtime does nothing any more; codexd ends, to be started again"
-        );
+        tracing::error!(seconds = STALL_STEPS, "the runtime hangs; aborting, so that codexd is restarted");
         log.flush();
         std::process::abort();
     };

@@ -19,13 +19,13 @@ pub struct LocalApiBase {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// Not an absolute URL.
-    #[error("{0:?} is not an absolute URL; write it like http://127.0.0.1:4319.")]
+    #[error("{0:?} is not an absolute URL; use the form http://127.0.0.1:4319.")]
     NotAUrl(String),
     /// A scheme other than http.
-    #[error("the scheme of {0:?} is not http; codexd speaks plain HTTP, on loopback only.")]
+    #[error("the scheme of {0:?} is not http; codexd serves plain HTTP on loopback only.")]
     NotHttp(String),
     /// A user name or password before the host.
-    #[error("{0:?} contains credentials; leave out everything up to the @.")]
+    #[error("{0:?} contains credentials; remove everything up to the @.")]
     Credentials(String),
     /// Any host but the three allowed ones.
     #[error(
@@ -127,10 +127,10 @@ pub enum StreamPathError {
     #[error("the path {0:?} contains an empty, a . or a .. segment; remove it.")]
     Segment(String),
     /// Only slashes.
-    #[error("the path {0:?} is the root; choose one such as /v1/codexd/events.")]
+    #[error("the path {0:?} is the root; choose a path such as /v1/codexd/events.")]
     Root(String),
     /// The path of another route.
-    #[error("the path {0:?} belongs to another route of codexd; choose one such as /v1/codexd/events.")]
+    #[error("the path {0:?} is a route of codexd; choose a path such as /v1/codexd/events.")]
     Reserved(String),
     /// Letters that must not appear in the document of `/describe`.
     #[error(

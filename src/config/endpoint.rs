@@ -61,17 +61,17 @@ pub struct ServerEndpoint {
 pub enum EndpointError {
     /// A scheme that codexd cannot connect to.
     #[error(
-        "an external app-server cannot be reached at {0:?}; use an address that begins with ws://, wss://, http://, https:// or unix://."
+        "an external app-server cannot be reached at {0:?}; use an address that starts with ws://, wss://, http://, https:// or unix://."
     )]
     Scheme(String),
     /// No valid URL after the scheme.
-    #[error("{0:?} is not a valid address; write it like ws://127.0.0.1:4500.")]
+    #[error("{0:?} is not a valid address; use the form ws://127.0.0.1:4500.")]
     NotAUrl(String),
     /// A fragment, which a WebSocket address must not have (RFC 6455, section 3).
     #[error("{0:?} contains a fragment; remove it.")]
     Fragment(String),
     /// A socket path that is relative or empty.
-    #[error("{0:?} does not hold the absolute path of a socket; write it like unix:///path/to/socket.")]
+    #[error("{0:?} is not the absolute path of a socket; use the form unix:///path/to/socket.")]
     SocketPath(String),
 }
 

@@ -36,10 +36,10 @@ pub enum ConfigError {
         variable: &'static str,
     },
     /// HOME is not set, so the user of the service is unknown.
-    #[error("HOME is not set to an absolute path, so it is not known whose service is meant; set HOME.")]
+    #[error("HOME is not set to an absolute path, so the user of the service is unknown; set HOME.")]
     HomeNotSet,
     /// A path that cannot be written into an environment variable as text.
-    #[error("The path {} of --{name} is not valid UTF-8; name another.", path.display())]
+    #[error("The path {} of --{name} is not valid UTF-8; use another path.", path.display())]
     PathNotUnicode {
         /// The name of the setting, without dashes.
         name: &'static str,
@@ -63,7 +63,7 @@ pub enum ConfigError {
     )]
     EndpointMissing,
     /// The default working directory of the app-server cannot be used.
-    #[error("The app-server cannot start in {}, which comes from {origin}: {reason}; name another folder with --server-cwd.", path.display())]
+    #[error("The app-server cannot start in {}, which comes from {origin}: {reason}; choose another directory with --server-cwd.", path.display())]
     DefaultServerCwd {
         /// The directory.
         path: PathBuf,
@@ -73,7 +73,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// The current directory was removed or cannot be read.
-    #[error("The current folder cannot be read: {source}; start codexd in another folder.")]
+    #[error("The current directory cannot be read: {source}; start codexd in another directory.")]
     CurrentDirectory {
         /// The error of the system.
         source: std::io::Error,
@@ -91,7 +91,7 @@ pub enum ConfigError {
     },
     /// The server command was found but is not executable.
     #[error(
-        "The server command {} is not a file that may be run; make it executable, install Codex with \"{install}\" or point --server-command at another.",
+        "The server command {} is not an executable file; make it executable, install Codex with \"{install}\" or point --server-command at another.",
         path.display(),
         install = INSTALL_COMMAND
     )]
@@ -105,7 +105,7 @@ pub enum ConfigError {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
     /// A flag with an empty or blank value.
-    #[error("the value is empty; give one or leave the flag out.")]
+    #[error("the value is empty; give a value or omit the flag.")]
     Empty,
     /// A control character such as a line break, which would break one-line output.
     #[error("the value contains a control character; remove it.")]
@@ -127,13 +127,13 @@ pub enum ValueError {
         maximum: usize,
     },
     /// A path that needs a shell to expand it.
-    #[error("{0:?} begins with a tilde, which only a shell replaces; write the whole path.")]
+    #[error("{0:?} starts with a tilde, which only a shell expands; write the full path.")]
     Tilde(String),
     /// A relative path of a program, in a current directory whose path is not UTF-8.
-    #[error("the path {} is not valid UTF-8; name another.", .0.display())]
+    #[error("the path {} is not valid UTF-8; use another path.", .0.display())]
     NotUnicode(PathBuf),
     /// A directory that cannot be used.
-    #[error("{} {reason}; name a folder that exists.", path.display())]
+    #[error("{} {reason}; choose an existing directory.", path.display())]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -141,7 +141,7 @@ pub enum ValueError {
         reason: String,
     },
     /// Arguments that look like JSON but are not an array of strings.
-    #[error("the value begins with [ and is not a JSON array of strings ({0}).")]
+    #[error("the value starts with [ but is not a JSON array of strings ({0}).")]
     Arguments(String),
     /// An invalid address of the listener.
     #[error(transparent)]

@@ -4,13 +4,13 @@
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OriginError {
     /// A wildcard, or `null`.
-    #[error("{0:?} would let every web page in; name each origin, such as http://localhost:5173.")]
+    #[error("{0:?} would allow every web page; list each origin, such as http://localhost:5173.")]
     Wildcard(String),
     /// Not of the form `scheme://host[:port]`.
-    #[error("{0:?} is not an origin; write it as browsers do, like http://localhost:5173, without a path.")]
+    #[error("{0:?} is not an origin; use the form http://localhost:5173, without a path.")]
     NotAnOrigin(String),
     /// An origin that browsers write in another way, so that it would never match.
-    #[error("{0:?} is never what a browser says; write {1}.")]
+    #[error("browsers write {0:?} differently; use {1}.")]
     NotNormalized(String, String),
 }
 

@@ -418,7 +418,7 @@ fn parse_existing_directory(text: &str, current_dir: &Path) -> Result<PathBuf, V
 fn directory_problem(path: &Path) -> Option<String> {
     match path.metadata() {
         Ok(metadata) if metadata.is_dir() => None,
-        Ok(_) => Some("is not a folder".to_owned()),
+        Ok(_) => Some("is not a directory".to_owned()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Some("does not exist".to_owned()),
         Err(error) => Some(format!("cannot be read ({error})")),
     }

@@ -50,7 +50,7 @@ pub const REPO_ROOT: Setting = Setting {
     variable: "BAA_CODEXD_REPO_ROOT",
     default: DefaultValue::Described("none"),
     placeholder: "PATH",
-    purpose: "Repository that codexd serves; state and logs then live below it",
+    purpose: "Repository that codexd serves; state and logs are then stored below it",
     ..SINGLE
 };
 /// `--node-id`: the name of this machine.
@@ -76,10 +76,10 @@ pub const LOGS_DIR: Setting = Setting {
     name: "logs-dir",
     variable: "BAA_CODEXD_LOGS_DIR",
     default: DefaultValue::Described(
-        "codexd in BAA_LOGS_DIR, else logs/codexd in the repository, else the per-user log folder",
+        "codexd in BAA_LOGS_DIR, else logs/codexd in the repository, else the per-user log directory",
     ),
     placeholder: "PATH",
-    purpose: "Folder of the event log and of the app-server's output",
+    purpose: "Directory of the event log and the app-server's output",
     ..SINGLE
 };
 /// `--state-dir`: the directory of the state files.
@@ -87,10 +87,10 @@ pub const STATE_DIR: Setting = Setting {
     name: "state-dir",
     variable: "BAA_CODEXD_STATE_DIR",
     default: DefaultValue::Described(
-        "codexd in BAA_STATE_DIR, else state/codexd in the repository, else the per-user state folder",
+        "codexd in BAA_STATE_DIR, else state/codexd in the repository, else the per-user state directory",
     ),
     placeholder: "PATH",
-    purpose: "Folder of the identity, the sessions and the other state",
+    purpose: "Directory of the state files: identity, sessions and others",
     ..SINGLE
 };
 /// `--local-api-base`: the address of the listener.
@@ -99,7 +99,7 @@ pub const LOCAL_API_BASE: Setting = Setting {
     variable: "BAA_CODEXD_LOCAL_API_BASE",
     default: DefaultValue::Text("http://127.0.0.1:4319"),
     placeholder: "URL",
-    purpose: "Loopback address of the HTTP service; port 0 picks a free one",
+    purpose: "Loopback address of the HTTP service; port 0 picks a free port",
     ..SINGLE
 };
 /// `--event-stream-path`: the path of the event stream.
@@ -117,8 +117,8 @@ pub const ALLOWED_ORIGINS: Setting = Setting {
     variable: "BAA_CODEXD_ALLOWED_ORIGINS",
     default: DefaultValue::Described("none"),
     placeholder: "ORIGIN",
-    purpose: "Origin of web pages that may use codexd, such as http://localhost:5173, once for each; the variable holds \
-              a JSON array or words with spaces between",
+    purpose: "Origin of web pages that may use codexd, such as http://localhost:5173; may be repeated; the environment \
+              variable takes a JSON array or words separated by spaces",
     repeatable: true,
     ..SINGLE
 };
@@ -126,9 +126,9 @@ pub const ALLOWED_ORIGINS: Setting = Setting {
 pub const AUTH_TOKEN_FILE: Setting = Setting {
     name: "auth-token-file",
     variable: "BAA_CODEXD_AUTH_TOKEN_FILE",
-    default: DefaultValue::Described("none, and nobody is asked for a token"),
+    default: DefaultValue::Described("none; requests need no token"),
     placeholder: "PATH",
-    purpose: "File with the token that every request but / and /healthz needs; codexd token makes one",
+    purpose: "File with the token that every request except / and /healthz needs; \"codexd token\" creates it",
     ..SINGLE
 };
 /// `--connection-limit`: the maximum number of connections.
@@ -137,7 +137,7 @@ pub const CONNECTION_LIMIT: Setting = Setting {
     variable: "BAA_CODEXD_CONNECTION_LIMIT",
     default: DefaultValue::Text("256"),
     placeholder: "COUNT",
-    purpose: "How many connections there may be at once, event streams included",
+    purpose: "Maximum number of connections, including event streams",
     ..SINGLE
 };
 /// `--websocket-limit`: the maximum number of WebSockets.
@@ -146,7 +146,7 @@ pub const WEBSOCKET_LIMIT: Setting = Setting {
     variable: "BAA_CODEXD_WEBSOCKET_LIMIT",
     default: DefaultValue::Text("64"),
     placeholder: "COUNT",
-    purpose: "How many WebSockets there may be at once",
+    purpose: "Maximum number of WebSockets",
     ..SINGLE
 };
 /// `--body-limit`: the maximum size of a request body.
@@ -155,7 +155,7 @@ pub const BODY_LIMIT: Setting = Setting {
     variable: "BAA_CODEXD_BODY_LIMIT",
     default: DefaultValue::Text("16777216"),
     placeholder: "BYTES",
-    purpose: "Size of the longest body of a request; prompts with images are big",
+    purpose: "Maximum size of a request body; prompts with images are large",
     ..SINGLE
 };
 /// `--server-endpoint`: the endpoint of an external app-server.
@@ -164,7 +164,7 @@ pub const SERVER_ENDPOINT: Setting = Setting {
     variable: "BAA_CODEXD_SERVER_ENDPOINT",
     default: DefaultValue::Text("stdio://codex-app-server"),
     placeholder: "URL",
-    purpose: "Endpoint of an external app-server (ws, wss, http, https or unix); only a label for a spawned one",
+    purpose: "Endpoint of an external app-server (ws, wss, http, https or unix); only a label if it is spawned",
     ..SINGLE
 };
 /// `--server-strategy`: whether codexd starts the app-server.
@@ -173,7 +173,7 @@ pub const SERVER_STRATEGY: Setting = Setting {
     variable: "BAA_CODEXD_SERVER_STRATEGY",
     default: DefaultValue::Text("spawn"),
     placeholder: "STRATEGY",
-    purpose: "spawn starts the app-server, external connects to one that runs",
+    purpose: "spawn: start the app-server; external: connect to a running one",
     ..SINGLE
 };
 /// `--server-command`: the program of the app-server.
@@ -182,7 +182,7 @@ pub const SERVER_COMMAND: Setting = Setting {
     variable: "BAA_CODEXD_SERVER_COMMAND",
     default: DefaultValue::Text("codex"),
     placeholder: "COMMAND",
-    purpose: "Program to spawn: a name to look up in PATH, or a path",
+    purpose: "Program to start: a name to look up in PATH, or a path",
     ..SINGLE
 };
 /// `--server-arg`: the arguments of that program.
@@ -191,7 +191,8 @@ pub const SERVER_ARGS: Setting = Setting {
     variable: "BAA_CODEXD_SERVER_ARGS",
     default: DefaultValue::Text("app-server"),
     placeholder: "ARGUMENT",
-    purpose: "Argument of that program, once for each; the variable holds a JSON array or words with spaces between",
+    purpose: "Argument of that program; may be repeated; the environment variable takes a JSON array or words separated \
+              by spaces",
     repeatable: true,
     ..SINGLE
 };
@@ -199,9 +200,9 @@ pub const SERVER_ARGS: Setting = Setting {
 pub const SERVER_CWD: Setting = Setting {
     name: "server-cwd",
     variable: "BAA_CODEXD_SERVER_CWD",
-    default: DefaultValue::Described("the repository, else the home folder"),
+    default: DefaultValue::Described("the repository, else the home directory"),
     placeholder: "PATH",
-    purpose: "Folder that program starts in",
+    purpose: "Working directory of that program",
     ..SINGLE
 };
 /// `--event-cache-size`: how many events `recent-events.json` and the hello frame of the WebSocket contain.
@@ -210,7 +211,7 @@ pub const EVENT_CACHE_SIZE: Setting = Setting {
     variable: "BAA_CODEXD_EVENT_CACHE_SIZE",
     default: DefaultValue::Text("50"),
     placeholder: "COUNT",
-    purpose: "How many recent events are kept at hand, 1 to 10000",
+    purpose: "Number of recent events to cache, 1 to 10000",
     ..SINGLE
 };
 /// `--event-segment-bytes`: when the event log starts a new segment.
@@ -219,7 +220,7 @@ pub const EVENT_SEGMENT_BYTES: Setting = Setting {
     variable: "BAA_CODEXD_EVENT_SEGMENT_BYTES",
     default: DefaultValue::Text("33554432"),
     placeholder: "BYTES",
-    purpose: "Size at which the event log begins another file",
+    purpose: "Size at which the event log starts a new segment file",
     ..SINGLE
 };
 /// `--event-log-bytes`: the maximum size of the whole event log.
@@ -228,7 +229,7 @@ pub const EVENT_LOG_BYTES: Setting = Setting {
     variable: "BAA_CODEXD_EVENT_LOG_BYTES",
     default: DefaultValue::Text("536870912"),
     placeholder: "BYTES",
-    purpose: "Size of the whole event log, at which its oldest file is removed",
+    purpose: "Maximum size of the event log; the oldest segment files are removed",
     ..SINGLE
 };
 /// `--output-log-bytes`: when `stdout.log` and `stderr.log` are rotated.
@@ -237,7 +238,7 @@ pub const OUTPUT_LOG_BYTES: Setting = Setting {
     variable: "BAA_CODEXD_OUTPUT_LOG_BYTES",
     default: DefaultValue::Text("33554432"),
     placeholder: "BYTES",
-    purpose: "Size at which stdout.log and stderr.log begin anew; one older file of each is kept",
+    purpose: "Size at which stdout.log and stderr.log are rotated; one older file of each is kept",
     ..SINGLE
 };
 /// `--closed-session-limit`: how many closed sessions are kept.
@@ -246,7 +247,7 @@ pub const CLOSED_SESSION_LIMIT: Setting = Setting {
     variable: "BAA_CODEXD_CLOSED_SESSION_LIMIT",
     default: DefaultValue::Text("1000"),
     placeholder: "COUNT",
-    purpose: "How many closed sessions are remembered, the newest",
+    purpose: "Number of closed sessions to keep",
     ..SINGLE
 };
 /// `--client-timeout`: how long a client of the event stream may accept no data.
@@ -255,7 +256,7 @@ pub const CLIENT_TIMEOUT: Setting = Setting {
     variable: "BAA_CODEXD_CLIENT_TIMEOUT",
     default: DefaultValue::Text("30"),
     placeholder: "SECONDS",
-    purpose: "How long a client of the event stream may take nothing of what there is for it",
+    purpose: "How long a client of the event stream may not read before it is disconnected",
     ..SINGLE
 };
 /// `--ping-interval`: the interval between pings on a WebSocket.
@@ -264,7 +265,7 @@ pub const PING_INTERVAL: Setting = Setting {
     variable: "BAA_CODEXD_PING_INTERVAL",
     default: DefaultValue::Text("20"),
     placeholder: "SECONDS",
-    purpose: "How often WebSocket clients are pinged; one that does not answer in the same time is gone",
+    purpose: "Interval between pings to WebSocket clients; a client that does not answer within it is disconnected",
     ..SINGLE
 };
 /// `--drain-timeout`: how long running turns may continue after a stop was requested.
@@ -273,7 +274,7 @@ pub const DRAIN_TIMEOUT: Setting = Setting {
     variable: "BAA_CODEXD_DRAIN_TIMEOUT",
     default: DefaultValue::Text("5"),
     placeholder: "SECONDS",
-    purpose: "How long running turns may go on when codexd stops, before they are interrupted",
+    purpose: "How long running turns may continue when codexd stops, before they are interrupted",
     ..SINGLE
 };
 /// `--stall-timeout`: after how long without activity a turn is reported as stalled.
@@ -282,7 +283,7 @@ pub const STALL_TIMEOUT: Setting = Setting {
     variable: "BAA_CODEXD_STALL_TIMEOUT",
     default: DefaultValue::Text("600"),
     placeholder: "SECONDS",
-    purpose: "After what silence of a turn an event tells of it, and again each time that doubles",
+    purpose: "How long a turn may be silent before an event reports it as stalled, and again each time that time doubles",
     ..SINGLE
 };
 /// `--request-timeout`: how long a request of the app-server waits for an answer.
@@ -300,7 +301,7 @@ pub const START_TIMEOUT: Setting = Setting {
     variable: "BAA_CODEXD_START_TIMEOUT",
     default: DefaultValue::Text("10"),
     placeholder: "SECONDS",
-    purpose: "How long the app-server may take to answer initialize, before another is started in its place",
+    purpose: "How long the app-server may take to answer initialize before it is restarted",
     ..SINGLE
 };
 /// `--call-timeout`: how long the app-server may take to answer a call.
@@ -309,7 +310,7 @@ pub const CALL_TIMEOUT: Setting = Setting {
     variable: "BAA_CODEXD_CALL_TIMEOUT",
     default: DefaultValue::Text("30"),
     placeholder: "SECONDS",
-    purpose: "How long a client waits for the app-server's answer to a call; a session that is opened later than that is kept",
+    purpose: "How long a client waits for the app-server's answer to a call; a session that is opened later is kept",
     ..SINGLE
 };
 /// `--check-interval`: how long the app-server may be silent before its liveness is checked.
@@ -318,7 +319,7 @@ pub const CHECK_INTERVAL: Setting = Setting {
     variable: "BAA_CODEXD_CHECK_INTERVAL",
     default: DefaultValue::Text("30"),
     placeholder: "SECONDS",
-    purpose: "How long the app-server may say nothing before it is asked whether it is still there",
+    purpose: "How long the app-server may be silent before codexd checks that it responds",
     ..SINGLE
 };
 /// `--line-cap`: the maximum size of a message of the app-server.
@@ -327,7 +328,7 @@ pub const LINE_CAP: Setting = Setting {
     variable: "BAA_CODEXD_LINE_CAP",
     default: DefaultValue::Text("67108864"),
     placeholder: "BYTES",
-    purpose: "Size of the longest message of the app-server that is taken; a longer one is skipped",
+    purpose: "Maximum size of a message of the app-server; a longer one is skipped",
     ..SINGLE
 };
 /// `BAA_CODEXD_LOG`: the filter of codexd's log on stderr; `RUST_LOG` is for the app-server, which inherits it.
@@ -337,7 +338,7 @@ pub const LOG_FILTER: Setting = Setting {
     variable: "BAA_CODEXD_LOG",
     default: DefaultValue::Text("info"),
     placeholder: "FILTER",
-    purpose: "What codexd writes to stderr about itself",
+    purpose: "Filter of codexd's log on stderr",
     ..SINGLE
 };
 

@@ -279,23 +279,23 @@ fn without_a_home_the_sentence_says_what_to_set() {
 #[test]
 fn values_that_break_a_rule_are_refused_in_one_sentence() {
     for (setting, value, expected) in [
-        (&settings::NODE_ID, " ", "--node-id: the value is empty; give one or leave the flag out."),
+        (&settings::NODE_ID, " ", "--node-id: the value is empty; give a value or omit the flag."),
         (&settings::NODE_ID, "a\nb", "--node-id: the value contains a control character; remove it."),
         (&settings::MODE, "exec", "--mode: the mode \"exec\" is not supported; app-server is the only mode."),
         (
             &settings::LOGS_DIR,
             "~/logs",
-            "--logs-dir: \"~/logs\" begins with a tilde, which only a shell replaces; write the whole path.",
+            "--logs-dir: \"~/logs\" starts with a tilde, which only a shell expands; write the full path.",
         ),
         (
             &settings::LOCAL_API_BASE,
             "http://user:secret@127.0.0.1",
-            "--local-api-base: \"http://***@127.0.0.1\" contains credentials; leave out everything up to the @.",
+            "--local-api-base: \"http://***@127.0.0.1\" contains credentials; remove everything up to the @.",
         ),
         (
             &settings::EVENT_STREAM_PATH,
             "/",
-            "--event-stream-path: the path \"/\" is the root; choose one such as /v1/codexd/events.",
+            "--event-stream-path: the path \"/\" is the root; choose a path such as /v1/codexd/events.",
         ),
         (
             &settings::SERVER_STRATEGY,
@@ -305,17 +305,17 @@ fn values_that_break_a_rule_are_refused_in_one_sentence() {
         (
             &settings::SERVER_COMMAND,
             "~/codex",
-            "--server-command: \"~/codex\" begins with a tilde, which only a shell replaces; write the whole path.",
+            "--server-command: \"~/codex\" starts with a tilde, which only a shell expands; write the full path.",
         ),
         (
             &settings::SERVER_CWD,
             "/nonexistent/folder",
-            "--server-cwd: /nonexistent/folder does not exist; name a folder that exists.",
+            "--server-cwd: /nonexistent/folder does not exist; choose an existing directory.",
         ),
         (
             &settings::SERVER_CWD,
             "/dev/null",
-            "--server-cwd: /dev/null is not a folder; name a folder that exists.",
+            "--server-cwd: /dev/null is not a directory; choose an existing directory.",
         ),
         (
             &settings::EVENT_CACHE_SIZE,
@@ -337,8 +337,7 @@ fn values_that_break_a_rule_are_refused_in_one_sentence() {
 fn a_default_folder_that_is_not_there_is_refused_by_where_it_comes_from() {
     assert_eq!(
         Machine::new().flag(&settings::REPO_ROOT, "/nonexistent/root").refusal(),
-        "The app-server cannot start in /nonexistent/root, which comes from --repo-root: does not exist; name another \
-         folder with --server-cwd."
+        "The app-server cannot start in /nonexistent/root, which comes from --repo-root: does not exist; choose another directory with --server-cwd."
     );
     assert!(
         Machine::new()
@@ -371,7 +370,7 @@ fn server_arguments_are_words_or_a_json_array() {
     for text in ["[", "[1]", r#"["a"] b"#] {
         let refusal = Machine::new().variable("BAA_CODEXD_SERVER_ARGS", text).refusal();
         assert!(refusal.starts_with(
-            "BAA_CODEXD_SERVER_ARGS: the value begins with [ and is not a JSON array of strings ("
+            "BAA_CODEXD_SERVER_ARGS: the value starts with [ but is not a JSON array of strings ("
         ));
     }
     let config =

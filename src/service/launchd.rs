@@ -8,7 +8,7 @@ use crate::config::settings;
 const TEMPLATE: &str = include_str!("../../launchd/codexd.plist");
 /// The first comment of the template, and its replacement in an installed file.
 const TEMPLATE_COMMENT: &str = "a template, in which codexd service install replaces every __NAME__.";
-const AGENT_COMMENT: &str = "written by codexd service install, which writes it anew each time.";
+const AGENT_COMMENT: &str = "written by codexd service install, which overwrites it.";
 /// The value of `BAA_CODEXD_LOG` in the template, its last environment variable.
 const LOG_FILTER_VALUE: &str = "<string>warn</string>\n";
 

@@ -230,7 +230,7 @@ impl ServiceManager {
             Ok(Err(error)) => Err(ManagerError::Absent(format!("{name} could not be started: {error}"))),
             Err(_) => Err(ManagerError::Failed {
                 command: format!("{name} {}", arguments.join(" ")),
-                words: format!("no end within {} s", COMMAND_TIMEOUT.as_secs()),
+                words: format!("did not end within {} s", COMMAND_TIMEOUT.as_secs()),
             }),
         }
     }

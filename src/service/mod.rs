@@ -31,7 +31,7 @@ pub enum ServiceError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// A path that the file cannot contain.
-    #[error("The path {} {reason}, so no service can be made of it; move or rename it.", path.display())]
+    #[error("The path {} {reason}, so the service file cannot contain it; move or rename it.", path.display())]
     Path {
         /// The path.
         path: PathBuf,
@@ -39,7 +39,7 @@ pub enum ServiceError {
         reason: &'static str,
     },
     /// The path of this program is unknown.
-    #[error("This program cannot find itself: {0}.")]
+    #[error("The path of this program is unknown: {0}.")]
     Program(#[source] io::Error),
 }
 
@@ -166,7 +166,7 @@ fn text(path: &Path) -> Result<&str, ServiceError> {
     let refused = |reason| ServiceError::Path { path: path.to_owned(), reason };
     let text = path.to_str().ok_or_else(|| refused("is not valid UTF-8"))?;
     match text.contains(char::is_control) {
-        true => Err(refused("holds a control character")),
+        true => Err(refused("contains a control character")),
         false => Ok(text),
     }
 }

@@ -20,7 +20,7 @@ const RESERVED_FILES: usize = 64;
 pub(super) fn unit(spec: &ServiceSpec<'_>) -> Result<String, ServiceError> {
     // systemd rejects such a path, however it is quoted (`string_is_safe`, measured on 252).
     if spec.program.contains(['"', '\'', '\\']) {
-        let reason = "holds a quote or a backslash, which systemd takes in no program's path";
+        let reason = "contains a quote or a backslash, which systemd rejects in the path of a program";
         return Err(ServiceError::Path { path: PathBuf::from(spec.program), reason });
     }
     // In the path of a program only specifiers are expanded, so a dollar sign is not doubled (measured on 252).
@@ -37,30 +37,30 @@ pub(super) fn unit(spec: &ServiceSpec<'_>) -> Result<String, ServiceError> {
         .collect();
     Ok(format!(
         "\
-# Written by codexd service install, which writes it anew each time; additions belong into a drop-in:
+# Written by codexd service install, which overwrites it; put additions into a drop-in:
 # systemctl --user edit codexd
 
 [Unit]
-Description=codexd, the always-on local home of Codex
+Description=codexd, local daemon for codex app-server
 
 [Service]
-# Its start has succeeded when the program runs, not before.
+# The start succeeds when the program has been executed, not before.
 Type=exec
 ExecStart={program} start
 {variables}
-# After every exit code but 0, which says that it was told to stop, and 2, after which a person has to look.
+# After every exit code except 0, a requested stop, and 2, invalid settings that the user has to fix.
 Restart=on-failure
 RestartPreventExitStatus=2
 RestartSec=5
 
-# SIGTERM goes to codexd alone, which ends the app-server by closing its stdin, in steps of up to 12 seconds; when
-# codexd is gone, whatever is left gets SIGKILL.
+# Only codexd gets SIGTERM; it stops the app-server by closing its stdin, in steps of up to 12 seconds. When
+# codexd has exited, remaining processes get SIGKILL.
 KillMode=mixed
 TimeoutStopSec=30
-# A command of Codex that takes too much memory must not end codexd and every other session with it.
+# A command of Codex that uses too much memory must not end codexd and every other session with it.
 OOMPolicy=continue
 
-# Codex inherits the first number, and programs that use select(2) cannot have more than 1024.
+# Codex inherits the soft limit, and programs that use select(2) cannot handle more than 1024.
 LimitNOFILE={files}:524288
 
 # No umask and no sandbox: Codex and the commands it runs would inherit them.

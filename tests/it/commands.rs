@@ -123,7 +123,7 @@ async fn status_asks_the_running_daemon() {
 
     let shown = codexd_says(home.path(), &["status", "--local-api-base", base]).await;
     assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
-    for part in [&format!("pid {}", daemon.pid()), base, "1, 1 active, 0 busy", "can be taken"] {
+    for part in [&format!("PID {}", daemon.pid()), base, "1, 1 active, 0 busy", "accepted"] {
         assert!(shown.stdout.contains(part), "no {part:?} in {}", shown.stdout);
     }
     assert_empty(home.path());
@@ -199,7 +199,7 @@ async fn status_tells_a_daemon_that_died() {
     let [logs, state] = folders(&daemon);
     let shown = codexd_says(home.path(), &["status", "--local-api-base", &base, &logs, &state]).await;
     assert_eq!(shown.code, Some(3));
-    assert!(shown.stdout.contains("did not stop in order"), "{}", shown.stdout);
+    assert!(shown.stdout.contains("did not shut down cleanly"), "{}", shown.stdout);
 }
 
 #[tokio::test]
@@ -216,7 +216,7 @@ async fn status_tells_a_daemon_that_runs_at_another_address() {
     for part in [holder.as_str(), &format!("does not answer at {base}"), "another --local-api-base"] {
         assert!(shown.stderr.contains(part), "no {part:?} in {}", shown.stderr);
     }
-    assert!(!shown.stdout.contains("did not stop in order"), "{}", shown.stdout);
+    assert!(!shown.stdout.contains("did not shut down cleanly"), "{}", shown.stdout);
     assert!(shown.stdout.contains(&format!("with pid {}", daemon.pid())), "{}", shown.stdout);
 }
 
@@ -226,7 +226,7 @@ async fn status_where_nothing_ever_was_says_so() {
     let shown = codexd_says(home.path(), &["status", "--local-api-base", "http://127.0.0.1:1"]).await;
     assert_eq!(shown.code, Some(3));
     assert!(shown.stderr.contains("http://127.0.0.1:1"), "{}", shown.stderr);
-    assert!(shown.stdout.contains("never ran here"), "{}", shown.stdout);
+    assert!(shown.stdout.contains("has never run with these directories"), "{}", shown.stdout);
     assert_empty(home.path());
 }
 
@@ -249,7 +249,7 @@ async fn what_is_wrong_is_one_sentence_and_changes_nothing() {
         (&["--local-api-base", "http://127.0.0.1:1#a"], "fragment"),
         (&["--local-api-base", "http://user:secret@127.0.0.1:1"], "credentials"),
         (&["--event-stream-path", "events"], "slash"),
-        (&["--event-stream-path", "/healthz"], "another route"),
+        (&["--event-stream-path", "/healthz"], "a route of codexd"),
         (&["--event-cache-size", "0"], "whole number"),
         (&["--event-cache-size", "many"], "whole number"),
         (&["--server-cwd", "nowhere"], "does not exist"),

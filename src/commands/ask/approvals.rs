@@ -96,11 +96,13 @@ impl<'a> Approvals<'a> {
         }
         self.asked();
         Some(match (&detail["decision"], detail["resolvedBy"].as_str()) {
-            (Value::Null, Some("client")) => "answered elsewhere".to_owned(),
-            (decision, Some("client")) => format!("answered elsewhere: {}", format::decision(decision)),
+            (Value::Null, Some("client")) => "answered by another client".to_owned(),
+            (decision, Some("client")) => {
+                format!("answered by another client: {}", format::decision(decision))
+            }
             _ => match detail["reason"].as_str() {
-                Some(reason) => format!("no answer is wanted any more: {reason}"),
-                None => "no answer is wanted any more".to_owned(),
+                Some(reason) => format!("no longer pending: {reason}"),
+                None => "no longer pending".to_owned(),
             },
         })
     }
@@ -199,9 +201,9 @@ impl<'a> Approvals<'a> {
         }
         let is_hidden = question.is_secret && self.input.as_ref().is_some_and(TerminalInput::disable_echo);
         let ask = match (question.options.len(), is_hidden) {
-            (0, false) => "Your answer, or nothing to decline: ".to_owned(),
-            (0, true) => "Your answer, which is not shown, or nothing to decline: ".to_owned(),
-            (count, _) => format!("Your answer, 1 to {count} or your own words, or nothing to decline: "),
+            (0, false) => "Your answer (empty to decline): ".to_owned(),
+            (0, true) => "Your answer (hidden, empty to decline): ".to_owned(),
+            (count, _) => format!("Your answer, 1 to {count} or any text (empty to decline): "),
         };
         text.push_str(&screen.paint(STRONG, &ask));
         output::write_stderr(&text);
@@ -241,7 +243,7 @@ impl<'a> Approvals<'a> {
         let decisions = format::decisions(request);
         let by_number = questions::by_number(line.trim(), &decisions);
         let Some(decision) = by_number.or_else(|| chosen(&decisions, line.trim())) else {
-            let ask = format!("One of the numbers 1 to {}, or its word: ", decisions.len());
+            let ask = format!("A number from 1 to {}, or the name of a decision: ", decisions.len());
             output::write_stderr(&self.context.stderr.paint(STRONG, &ask));
             return Ok(());
         };
@@ -256,7 +258,7 @@ impl<'a> Approvals<'a> {
         match self.context.client.post(&request_path(id), body).await {
             Ok(_) => {}
             Err(error) if error.code() == "already_resolved" => {
-                self.context.print_note("It was answered elsewhere before.");
+                self.context.print_note("Another client answered the request first.");
             }
             Err(error) if matches!(error, ClientError::Token(_)) || error.code() == "unauthorized" => {
                 return Err(error.into());
@@ -264,7 +266,7 @@ impl<'a> Approvals<'a> {
             Err(error) => {
                 let why = error.to_string();
                 self.context.print_note(&format!(
-                    "The answer could not be delivered: {}; it is asked for again when codexd is back.",
+                    "Failed to deliver the answer: {}; the question is repeated when codexd is back.",
                     why.trim_end_matches('.')
                 ));
                 self.is_undelivered = true;

@@ -35,7 +35,7 @@ impl NetworkMonitor {
     pub(super) fn give_up(&mut self) {
         let seconds = self.limit.unwrap_or_default().as_secs();
         self.given_up = Some(format!(
-            "Codex reached no network for {seconds} s, so the turn was interrupted; see whether this machine has a \
+            "Codex reached no network for {seconds} s, so the turn was interrupted; check the network of this \
              network, and ask again."
         ));
     }

@@ -116,7 +116,7 @@ impl<'a> AnswerPrinter<'a> {
                 Ok(())
             }
             Err(error) => Err(Failure::new(format!(
-                "The answer cannot be written: {error}; the turn goes on in codexd."
+                "Failed to write the answer: {error}; the turn continues in codexd."
             ))),
             Ok(()) => Ok(()),
         }

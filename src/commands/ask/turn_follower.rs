@@ -143,7 +143,7 @@ impl<'a> TurnFollower<'a> {
         }
         let error: String = text("error").chars().take(MAX_ERROR_CHARS).collect();
         self.printer.start_stderr_line()?;
-        self.context.print_note(&format!("MCP server \"{}\" did not start: {error}", text("name")));
+        self.context.print_note(&format!("MCP server \"{}\" failed to start: {error}", text("name")));
         Ok(())
     }
 
@@ -189,8 +189,8 @@ impl<'a> TurnFollower<'a> {
             let until = held["until"].as_str().map(|until| format!(" (until {until})")).unwrap_or_default();
             let resume = self.context.command_line(&format!("resume-queue {}", self.session_id));
             let next = match held["automatic"].as_bool() {
-                Some(true) => format!("it goes on by itself when that is over, or with \"{resume}\""),
-                _ => format!("go on with \"{resume}\""),
+                Some(true) => format!("it resumes by itself when that is over, or with \"{resume}\""),
+                _ => format!("resume it with \"{resume}\""),
             };
             self.printer.print_note(&format!("the queue is held{until}: {reason} — {next}"))?;
         }
@@ -260,7 +260,7 @@ impl<'a> TurnFollower<'a> {
         match tokio::time::timeout(SIGINT_AFTER_CLOSED_STDOUT, interrupt).await {
             Ok(Ok(_)) => {}
             _ => {
-                let message = "Nobody reads the answer any more; the turn goes on in codexd.".to_owned();
+                let message = "stdout was closed; the turn continues in codexd.".to_owned();
                 return Err(Failure { code: 0, message });
             }
         }
@@ -272,9 +272,9 @@ impl<'a> TurnFollower<'a> {
         self.interrupt_requested = true;
         self.printer.start_stderr_line()?;
         self.context.print_note(match self.turn {
-            TurnState::Started(_) => "Interrupting the turn; another Ctrl-C leaves at once, and the turn goes on.",
+            TurnState::Started(_) => "Interrupting the turn; another Ctrl-C exits at once, and the turn continues.",
             TurnState::Queued(_) => {
-                "Taking the waiting turn back; another Ctrl-C leaves at once, and the turn may stay in the queue."
+                "Withdrawing the queued turn; another Ctrl-C exits at once, and the turn may stay in the queue."
             }
         });
         self.interrupt();
@@ -289,7 +289,7 @@ impl<'a> TurnFollower<'a> {
             }
             StreamItem::Gap(reason) => {
                 self.printer.start_stderr_line()?;
-                self.context.print_note(&format!("A part of what happened is missing: {reason}."));
+                self.context.print_note(&format!("Some events are missing: {reason}."));
                 let outcome = self.read_turn().await?;
                 if outcome.is_none() {
                     self.sync_requests().await?;
@@ -298,12 +298,12 @@ impl<'a> TurnFollower<'a> {
             }
             StreamItem::Disconnected => {
                 self.printer.start_stderr_line()?;
-                self.context.print_note("The connection is gone; waiting for codexd.");
+                self.context.print_note("Connection lost; waiting for codexd.");
                 Ok(None)
             }
             StreamItem::Reconnected => {
                 self.printer.start_stderr_line()?;
-                self.context.print_note("codexd is back.");
+                self.context.print_note("Reconnected to codexd.");
                 self.approvals.on_reconnect();
                 if self.interrupt_requested {
                     // An earlier request may not have reached the daemon.
@@ -318,7 +318,7 @@ impl<'a> TurnFollower<'a> {
     async fn read_turn(&mut self) -> Result<Option<TurnOutcome>, Failure> {
         let Some(turn_id) = self.turn_id() else {
             return Err(Failure::new(format!(
-                "What became of the turn is not known; \"{}\" shows its session.",
+                "The outcome of the turn is unknown; \"{}\" shows its session.",
                 self.context.command_line("sessions")
             )));
         };
@@ -373,7 +373,7 @@ impl<'a> TurnFollower<'a> {
                 self.error = format::error(&detail["error"]);
                 if detail["willRetry"] == true {
                     let error = self.error.as_deref().unwrap_or("something failed");
-                    self.printer.print_note(&format!("{error}; Codex tries again"))?;
+                    self.printer.print_note(&format!("{error}; Codex is retrying"))?;
                 }
             }
             "request.opened" => self.approvals.add_request(&detail["request"]),
@@ -389,7 +389,9 @@ impl<'a> TurnFollower<'a> {
             }
             "app-server.turn.completed.missing" => {
                 let reason = detail["transportCloseMessage"].as_str().unwrap_or("the connection ended");
-                return Ok(Some(TurnOutcome::Failed(Some(format!("the app-server was lost: {reason}.")))));
+                return Ok(Some(TurnOutcome::Failed(Some(format!(
+                    "the connection to the app-server was lost: {reason}."
+                )))));
             }
             _ => {}
         }
@@ -401,7 +403,7 @@ impl<'a> TurnFollower<'a> {
         match (kind, detail["turnId"].as_str()) {
             ("turn.queued", _) => {
                 let position = detail["position"].as_u64().unwrap_or(1);
-                self.printer.print_note(&format!("the turn waits, at place {position}"))?;
+                self.printer.print_note(&format!("the turn is queued at position {position}"))?;
             }
             ("turn.rejected", _) if self.interrupt_requested => return Ok(Some(TurnOutcome::Withdrawn)),
             ("turn.rejected", _) => {
@@ -469,7 +471,7 @@ impl<'a> TurnFollower<'a> {
             // The turn ends later, and its events report that.
             Ok(answer) if answer["pending"] == true => return Ok(()),
             Ok(answer) => match answer["commandsReason"].as_str() {
-                Some(reason) => format!("What the turn left in the background goes on: {reason}"),
+                Some(reason) => format!("Commands that the turn left in the background continue: {reason}"),
                 None => return Ok(()),
             },
             // The turn ended first.
@@ -480,7 +482,7 @@ impl<'a> TurnFollower<'a> {
             {
                 return Ok(());
             }
-            Err(error) => format!("The turn could not be interrupted: {error}"),
+            Err(error) => format!("Failed to interrupt the turn: {error}"),
         };
         self.printer.start_stderr_line()?;
         self.context.print_note(&sentence);

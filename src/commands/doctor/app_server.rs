@@ -33,13 +33,12 @@ pub(super) async fn check(config: &Arc<Config>) -> Vec<Check> {
     let server = &config.server;
     let mut checks = Vec::new();
     if server.strategy == ChildStrategy::External {
-        checks.push(Check::ok("codex", format!("It runs elsewhere: {}.", server.endpoint)));
+        checks.push(Check::ok("codex", format!("The app-server is external: {}.", server.endpoint)));
     } else {
         match find_program(&server.command, server.child_environment.path.as_deref(), &server.cwd) {
             Ok(path) => checks.push(Check::ok("codex", format!("{}.", path.display()))),
             Err(error) => {
-                let advice =
-                    "As long as it is missing, the app-server, its version and its account are not known.";
+                let advice = "Without it, the app-server, its version and its account cannot be checked.";
                 checks.push(Check::fail("codex", error.to_string(), advice));
                 return checks;
             }
@@ -73,7 +72,7 @@ async fn probe(config: &Arc<Config>) -> Result<Probe, String> {
     let probe = match settled {
         Ok(Availability::Ready(client)) => Ok(ask(&client).await),
         Ok(Availability::Waiting(waiting)) => Err(waiting.reason),
-        _ => Err("It was not looked after.".to_owned()),
+        _ => Err("The app-server was not started.".to_owned()),
     };
     pace.send_replace(StopPace::Stop);
     supervisor.ended().await;
@@ -91,9 +90,9 @@ async fn ask(client: &Client) -> (Result<(), CallError>, Result<Value, CallError
 fn advice(config: &Config) -> String {
     let server = &config.server;
     match server.strategy {
-        ChildStrategy::External => "Start it, or give another --server-endpoint.".to_owned(),
+        ChildStrategy::External => "Start it, or set another --server-endpoint.".to_owned(),
         ChildStrategy::Spawn => format!(
-            "Start it by hand in {} to see what it says: {} {}",
+            "Run it by hand in {} to see its output: {} {}",
             server.cwd.display(),
             server.command,
             server.args.join(" ")
@@ -103,14 +102,14 @@ fn advice(config: &Config) -> String {
 
 fn app_server(probe: &Probe) -> Check {
     if let Some(reason) = &probe.report.refused_configuration {
-        let detail = format!("It starts, and refuses its configuration: {reason}.");
-        return Check::fail("app-server", detail, "Correct that file.");
+        let detail = format!("It starts but rejects its configuration: {reason}.");
+        return Check::fail("app-server", detail, "Fix that file.");
     }
     match &probe.threads {
-        Ok(()) => Check::ok("app-server", "It starts, and speaks what codexd needs."),
+        Ok(()) => Check::ok("app-server", "It starts and supports what codexd needs."),
         Err(error) => Check::fail(
             "app-server",
-            format!("It starts, and does not speak what codexd needs: {error}."),
+            format!("It starts but does not support what codexd needs: {error}."),
             format!("Install a newer Codex: {INSTALL_COMMAND}"),
         ),
     }
@@ -121,8 +120,8 @@ fn version(info: &Value) -> Check {
     let Some(numbers) = versions::numbers_in_user_agent(agent) else {
         return Check::warn(
             "version",
-            format!("It does not say its version, but calls itself {agent:?}."),
-            "See whether --server-command is the Codex that is meant.",
+            format!("It reports no version; its user agent is {agent:?}."),
+            "Check that --server-command is the intended Codex.",
         );
     };
     let version = versions::in_user_agent(agent).unwrap_or_default();
@@ -130,7 +129,7 @@ fn version(info: &Value) -> Check {
         let [a, b, c] = MINIMUM;
         return Check::fail(
             "version",
-            format!("Codex {version} is older than {a}.{b}.{c}, the oldest that codexd works with."),
+            format!("Codex {version} is older than {a}.{b}.{c}, the oldest supported version."),
             format!("Install a newer one: {INSTALL_COMMAND}"),
         );
     }
@@ -140,14 +139,14 @@ fn version(info: &Value) -> Check {
 fn login(probe: &Probe) -> Check {
     // The app-server reports its defaults then, not the model and the login of the file.
     if probe.report.refused_configuration.is_some() {
-        let detail = "Whether Codex has an account is not known as long as it refuses its configuration.";
-        return Check::warn("login", detail, "Correct that file first.");
+        let detail = "The account is unknown because Codex rejects its configuration.";
+        return Check::warn("login", detail, "Fix that file first.");
     }
     let account = match &probe.account {
         Ok(account) => account,
         Err(error) => {
-            let detail = format!("Whether Codex has an account is not known: {error}.");
-            return Check::warn("login", detail, "Ask it: codex login status");
+            let detail = format!("The account is unknown: {error}.");
+            return Check::warn("login", detail, "Type: codex login status");
         }
     };
     let kind = account["account"]["type"].as_str();
@@ -157,9 +156,7 @@ fn login(probe: &Probe) -> Check {
             let plan = plan.map(|plan| format!(", plan {plan}")).unwrap_or_default();
             Check::ok("login", format!("Codex has an account: {kind}{plan}."))
         }
-        (None, Some(false)) => {
-            Check::ok("login", "The model that is set in Codex needs no account of OpenAI.")
-        }
+        (None, Some(false)) => Check::ok("login", "The model configured in Codex needs no OpenAI account."),
         (None, _) => {
             Check::fail("login", "Codex has no account, so turns fail.", format!("Type: {LOGIN_COMMAND}"))
         }
@@ -210,8 +207,8 @@ mod tests {
             ("codexd/1.0.0", CheckStatus::Ok, "Codex 1.0.0."),
             ("codexd/0.99.7 (x)", CheckStatus::Fail, "0.99.7 is older than 0.140.0"),
             ("codexd/0.140.0 (x)", CheckStatus::Ok, "Codex 0.140.0."),
-            ("codexd", CheckStatus::Warn, "calls itself \"codexd\""),
-            ("codexd/new", CheckStatus::Warn, "calls itself"),
+            ("codexd", CheckStatus::Warn, "its user agent is \"codexd\""),
+            ("codexd/new", CheckStatus::Warn, "user agent is"),
         ] {
             let check = judge(agent);
             assert_eq!(check.status, status, "{agent}");

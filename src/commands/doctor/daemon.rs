@@ -35,36 +35,35 @@ fn daemon_and_address(config: &Config, answer: Option<&Result<Value, ClientError
     let base = &config.service.local_api_base;
     let holder = holder(config);
     let held = |why: &str, advice: &str| match &holder {
-        Ok(None) => Check::ok("daemon", "None runs with these folders."),
+        Ok(None) => Check::ok("daemon", "No codexd uses these directories."),
         Ok(Some(holder)) => {
-            Check::fail("daemon", format!("The folders are in use by {holder}, which {why}."), advice)
+            Check::fail("daemon", format!("The directories are in use by {holder}, which {why}."), advice)
         }
         Err(error) => Check::warn(
             "daemon",
-            format!("Whether one runs is not known: {error}."),
-            "Make the folders readable for yourself.",
+            format!("The locks of the directories cannot be read: {error}."),
+            "Make the directories readable for your user.",
         ),
     };
     let elsewhere = || {
-        let advice =
-            "See whether it was started with another --local-api-base; stop it where it does not react.";
+        let advice = "Check whether it was started with another --local-api-base; stop it if it hangs.";
         held(&format!("does not answer at {base}"), advice)
     };
     match answer {
         None => {
             let daemon = match &holder {
-                Ok(Some(holder)) => Check::ok("daemon", format!("The folders are in use by {holder}.")),
+                Ok(Some(holder)) => Check::ok("daemon", format!("The directories are in use by {holder}.")),
                 _ => held("", ""),
             };
-            [daemon, Check::ok("address", "The system chooses the port, so no other can have it.")]
+            [daemon, Check::ok("address", "The system chooses the port, so it cannot be in use.")]
         }
         Some(Ok(status)) => {
             let snapshot = &status["snapshot"];
             let (pid, version) = (&snapshot["daemon"]["pid"], text(&snapshot["config"]["version"]));
             let state_dir = text(&snapshot["config"]["paths"]["stateDir"]);
-            let named = format!("codexd {version} with pid {pid}");
+            let named = format!("codexd {version} with PID {pid}");
             if Path::new(state_dir) == config.paths.state_dir {
-                let address = Check::ok("address", format!("{base} is that of the daemon."));
+                let address = Check::ok("address", format!("The daemon listens at {base}."));
                 return [running(config, &named, version, &status["service"]), address];
             }
             let detail = format!("{base} is in use by {named}, whose state is in {state_dir}.");
@@ -75,11 +74,11 @@ fn daemon_and_address(config: &Config, answer: Option<&Result<Value, ClientError
         Some(Err(ClientError::Refused { message, .. })) => {
             let address = Check::warn(
                 "address",
-                format!("A codexd answers at {base} and does not say how it is: {message}"),
-                "Give the --auth-token-file that it was started with.",
+                format!("A codexd listens at {base} but did not report its status: {message}"),
+                "Set the --auth-token-file that it was started with.",
             );
             let daemon = match &holder {
-                Ok(Some(holder)) => Check::ok("daemon", format!("The folders are in use by {holder}.")),
+                Ok(Some(holder)) => Check::ok("daemon", format!("The directories are in use by {holder}.")),
                 _ => held("", ""),
             };
             [daemon, address]
@@ -98,23 +97,27 @@ fn running(config: &Config, named: &str, version: &str, service: &Value) -> Chec
     if ["noAccount", "loginRefused", "configBroken", "tooOld"].contains(&state) {
         let advice = match codex["command"].as_str() {
             Some(command) => format!("Type: {command}"),
-            None => "It goes on as soon as that is done.".to_owned(),
+            None => "codexd continues as soon as that is done.".to_owned(),
         };
-        return Check::fail("daemon", format!("{named} runs. {}", text(&codex["message"])), advice);
+        return Check::fail("daemon", format!("{named} is running. {}", text(&codex["message"])), advice);
     }
     if let Some(reason) = service["notReadyReason"].as_str() {
-        let detail = format!("{named} runs, and cannot take turns: {reason}");
-        return Check::warn("daemon", detail, "It tries again by itself; the other lines may say why.");
+        let detail = format!("{named} is running but does not accept turns: {reason}");
+        return Check::warn(
+            "daemon",
+            detail,
+            "codexd retries by itself; the other checks may show the cause.",
+        );
     }
     if state == "offline" {
-        let detail = format!("{named} runs. {}", text(&codex["message"]));
-        return Check::warn("daemon", detail, "See whether this machine has a network.");
+        let detail = format!("{named} is running. {}", text(&codex["message"]));
+        return Check::warn("daemon", detail, "Check the network of this machine.");
     }
     if version != config.version {
-        let detail = format!("{named} runs, and this program is codexd {}.", config.version);
-        return Check::warn("daemon", detail, "Restart it, so that the newer of the two runs.");
+        let detail = format!("{named} is running, but this program is codexd {}.", config.version);
+        return Check::warn("daemon", detail, "Restart the daemon to run the newer version.");
     }
-    Check::ok("daemon", format!("{named} runs, and turns can be taken."))
+    Check::ok("daemon", format!("{named} is running and accepts turns."))
 }
 
 /// Checks whether the daemon could bind the address; nothing listens there.
@@ -144,18 +147,18 @@ fn token(config: &Config, is_demanded: bool) -> Check {
             let base = &config.service.local_api_base;
             return Check::warn(
                 "token",
-                format!("None is set, and the daemon at {base} demands one."),
-                "Give the --auth-token-file that it was started with.",
+                format!("No token is set, but the daemon at {base} requires one."),
+                "Set the --auth-token-file that it was started with.",
             );
         }
-        return Check::ok("token", "None is set, so every program of yours may use codexd.");
+        return Check::ok("token", "No token is set, so every program of your user can use codexd.");
     };
     match read_token(path) {
-        Ok(_) => Check::ok("token", format!("That of {} is needed.", path.display())),
+        Ok(_) => Check::ok("token", format!("Requests need the token in {}.", path.display())),
         Err(error) => Check::fail(
             "token",
-            format!("The file cannot be used, so codexd does not start: {error}."),
-            format!("Make a new one: codexd token --replace --auth-token-file {}", path.display()),
+            format!("The token file cannot be used, so codexd does not start: {error}."),
+            format!("Create a new one: codexd token --replace --auth-token-file {}", path.display()),
         ),
     }
 }
@@ -164,41 +167,49 @@ async fn service(config: &Config) -> Check {
     let service = match ServiceFile::for_this_program(config) {
         Ok(service) => service,
         Err(error) => {
-            return Check::warn("service", error.to_string(), "Until then \"codexd service install\" fails.");
+            return Check::warn(
+                "service",
+                error.to_string(),
+                "Until this is fixed, \"codexd service install\" fails.",
+            );
         }
     };
     let path = service.path.display();
     let change = match service.change() {
         Ok(change) => change,
         Err(error) => {
-            return Check::warn("service", format!("{path} cannot be read: {error}."), "Look at it.");
+            return Check::warn(
+                "service",
+                format!("{path} cannot be read: {error}."),
+                "Check its permissions.",
+            );
         }
     };
     let manager = ServiceManager::for_this_system();
     let state = match manager.state().await {
         Ok(state) => state,
         Err(ManagerError::Absent(_)) if change == FileChange::Installed => {
-            return Check::ok("service", "Not installed, and there is no service manager that could run it.");
+            return Check::ok("service", "Not installed, and there is no service manager.");
         }
         Err(error) => {
-            let advice = "Log in with a session of your own, and try again.";
-            return Check::warn("service", format!("{path} is there, but {error}."), advice);
+            let advice = "Log in with a full session, not through su or sudo, and try again.";
+            return Check::warn("service", format!("{path} exists, but {error}."), advice);
         }
     };
     let report = format!("{}: {}.", manager.name(), state_text(&state));
     let log = match Platform::current() {
-        Platform::MacOs => "~/Library/Logs/codexd/launchd.stderr.log has its last words.",
-        Platform::Xdg => "\"journalctl --user --unit codexd\" has its last words.",
+        Platform::MacOs => "~/Library/Logs/codexd/launchd.stderr.log shows its last messages.",
+        Platform::Xdg => "\"journalctl --user --unit codexd\" shows its last messages.",
     };
     match change {
         FileChange::Installed => {
-            Check::ok("service", "Not installed; \"codexd service install\" lets codexd start by itself.")
+            Check::ok("service", "Not installed; \"codexd service install\" makes codexd start at login.")
         }
         _ if state.failed => Check::fail("service", report, log),
         FileChange::Updated => Check::warn(
             "service",
-            format!("{path} is other than these settings want it. {report}"),
-            "\"codexd service install\" with the settings that are meant writes it anew.",
+            format!("{path} does not match these settings. {report}"),
+            "Run \"codexd service install\" with the intended settings to update it.",
         ),
         FileChange::Unchanged if !state.running => {
             Check::warn("service", report, "\"codexd service install\" starts it.")

@@ -43,27 +43,27 @@ fn directory(name: &'static str, path: &Path) -> Check {
             return Check::fail(
                 name,
                 format!("{shown} cannot be read: {error}."),
-                "Mend its rights, or name another.",
+                "Fix its permissions, or choose another directory.",
             );
         }
     };
     let uid = geteuid().as_raw();
     let refused = |what: &str| {
-        Check::fail(name, format!("{shown} {what}, and codexd refuses that."), "Name another folder.")
+        Check::fail(name, format!("{shown} {what}, which codexd rejects."), "Choose another directory.")
     };
     if !probe.is_dir() {
-        return refused("is a symlink, or no folder");
+        return refused("is a symlink or not a directory");
     }
     if probe.uid() != uid {
-        return refused(&format!("belongs to user {} and not to user {uid}", probe.uid()));
+        return refused(&format!("belongs to user {}, not to user {uid}", probe.uid()));
     }
     if access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).is_err() {
-        return Check::fail(name, format!("{shown} cannot be written."), format!("Type: chmod 700 {shown}"));
+        return Check::fail(name, format!("{shown} is not writable."), format!("Type: chmod 700 {shown}"));
     }
     let mode = probe.permissions().mode() & 0o777;
     if mode != 0o700 {
-        let detail = format!("{shown} has the rights {mode:04o}, and what is in it is for you alone.");
-        return Check::warn(name, detail, "codexd sets them to 0700 when it starts.");
+        let detail = format!("{shown} has permissions {mode:04o}; other users should have no access.");
+        return Check::warn(name, detail, "codexd changes them to 0700 when it starts.");
     }
     Check::ok(name, format!("{shown}."))
 }
@@ -72,11 +72,11 @@ fn missing_directory(name: &'static str, path: &Path) -> Check {
     let shown = path.display();
     let above = existing_ancestor(path);
     match above.is_dir() && access(above, Access::WRITE_OK | Access::EXEC_OK).is_ok() {
-        true => Check::ok(name, format!("{shown} is made at the first start.")),
+        true => Check::ok(name, format!("{shown} is created at the first start.")),
         false => Check::fail(
             name,
-            format!("{shown} is not there and cannot be made in {}.", above.display()),
-            "Make it, or name another.",
+            format!("{shown} does not exist and cannot be created in {}.", above.display()),
+            "Create it, or choose another directory.",
         ),
     }
 }
@@ -101,8 +101,8 @@ fn disk(config: &Config) -> Check {
             Ok(free) if least.is_none_or(|(_, other)| free < other) => least = Some((path, free)),
             Ok(_) => {}
             Err(error) => {
-                let detail = format!("How full the disk of {} is, is not known: {error}.", path.display());
-                return Check::warn("disk", detail, "Look with df.");
+                let detail = format!("Failed to read the free space of {}: {error}.", path.display());
+                return Check::warn("disk", detail, "Check it with df.");
             }
         }
     }
@@ -111,14 +111,14 @@ fn disk(config: &Config) -> Check {
 }
 
 fn check_free_space(path: &Path, free: u64, growth: u64) -> Check {
-    let detail = format!("{} are free for {}", megabytes(free), path.display());
+    let detail = format!("{} free for {}", megabytes(free), path.display());
     if free < MIN_FREE_BYTES {
-        let advice = "Make room: without it, sessions and turns are refused.";
+        let advice = "Free some space: without it, codexd rejects sessions and turns.";
         return Check::fail("disk", format!("Only {detail}."), advice);
     }
     if free < growth {
         let detail = format!("{detail}, and the logs may grow by {}.", megabytes(growth));
-        return Check::warn("disk", detail, "Make room, or give a smaller --event-log-bytes.");
+        return Check::warn("disk", detail, "Free some space, or set a smaller --event-log-bytes.");
     }
     Check::ok("disk", format!("{detail}."))
 }
@@ -138,22 +138,22 @@ fn megabytes(bytes: u64) -> String {
 }
 
 fn clock(log: &Path, now: Timestamp) -> Check {
-    let advice = "Set the clock: times of events, and the certificates of the model's service, depend on it.";
+    let advice = "Set the clock: event times and TLS certificates depend on it.";
     if now.as_second() < MIN_CLOCK_SECONDS {
-        return Check::fail("clock", format!("It says {now:.0}."), advice);
+        return Check::fail("clock", format!("The clock is at {now:.0}."), advice);
     }
     match newest_event(log) {
         Err(error) => Check::warn(
             "clock",
             format!("The newest event in {} cannot be read: {error}.", log.display()),
-            "Make it readable for yourself.",
+            "Make it readable for your user.",
         ),
-        Ok(Some(newest_cursor)) if newest_cursor.duration_since(now) > CLOCK_TOLERANCE => Check::warn(
+        Ok(Some(newest)) if newest.duration_since(now) > CLOCK_TOLERANCE => Check::warn(
             "clock",
-            format!("It says {now:.0}, and the newest event is of {newest_cursor:.0}."),
+            format!("The clock is at {now:.0}, but the newest event is from {newest:.0}."),
             advice,
         ),
-        Ok(_) => Check::ok("clock", "It is not behind the newest event."),
+        Ok(_) => Check::ok("clock", "The clock is not behind the newest event."),
     }
 }
 
@@ -181,11 +181,14 @@ fn open_files(limits: &Rlimit, connections: usize) -> Check {
     if room < connections {
         return Check::warn(
             "open-files",
-            format!("{files} may be open at once, so {room} connections are taken and not {connections}."),
-            "Raise the hard limit (ulimit -Hn), or give a smaller --connection-limit.",
+            format!("The limit of {files} open files allows {room} connections, not {connections}."),
+            "Raise the hard limit (ulimit -Hn), or set a smaller --connection-limit.",
         );
     }
-    Check::ok("open-files", format!("{files} may be open at once, enough for {connections} connections."))
+    Check::ok(
+        "open-files",
+        format!("The limit of {files} open files is enough for {connections} connections."),
+    )
 }
 
 #[cfg(test)]
@@ -208,9 +211,9 @@ mod tests {
         for (name, status, words) in [
             ("good", CheckStatus::Ok, "good."),
             ("open", CheckStatus::Warn, "0755"),
-            ("file", CheckStatus::Fail, "no folder"),
+            ("file", CheckStatus::Fail, "not a directory"),
             ("link", CheckStatus::Fail, "is a symlink"),
-            ("none/at/all", CheckStatus::Ok, "is made"),
+            ("none/at/all", CheckStatus::Ok, "is created"),
             ("file/below", CheckStatus::Fail, "cannot be"),
         ] {
             let check = judge(name);
@@ -227,7 +230,7 @@ mod tests {
         let check = judge(600, 640);
         assert_eq!(
             (check.status, check.detail.as_str()),
-            (CheckStatus::Warn, "600 MiB are free for /logs, and the logs may grow by 640 MiB.")
+            (CheckStatus::Warn, "600 MiB free for /logs, and the logs may grow by 640 MiB.")
         );
         assert_eq!(judge(63, 0).status, CheckStatus::Fail);
     }

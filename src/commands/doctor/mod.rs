@@ -30,8 +30,8 @@ pub(crate) fn run(config: Config, json: bool) -> Result<ExitCode, Failure> {
         let rows: Vec<_> = checks.iter().map(|check| (check.name, check_text(check))).collect();
         output::print(&output::table(&rows))?;
         output::print(&match (failed, warned) {
-            (0, 0) => "All is well.".to_owned(),
-            _ => format!("{failed} failed, {warned} to look at."),
+            (0, 0) => "All checks passed.".to_owned(),
+            _ => format!("{failed} failed, {warned} {}.", if warned == 1 { "warning" } else { "warnings" }),
         })?;
     }
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -215,11 +215,11 @@ async fn a_second_ctrl_c_leaves_at_once() {
     busy(&daemon).await;
     asking.run("session ").await;
     asking.signal(Signal::INT);
-    asking.run("another Ctrl-C leaves").await;
+    asking.run("another Ctrl-C exits").await;
     asking.signal(Signal::INT);
     let ended = asking.ended().await;
     assert_eq!(ended.code, Some(130), "{ended:?}");
-    assert!(ended.stderr.contains("goes on"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("continues in codexd"), "{}", ended.stderr);
 }
 
 #[tokio::test]
@@ -229,7 +229,8 @@ async fn ctrl_c_while_the_daemon_is_away_interrupts_the_turn_when_it_is_back() {
     let user = CliUser::at(link.base());
     let session_id = text(&create(&daemon, json!({ "cwd": user.folder() })).await["sessionId"]);
     // The first turn has begun; the second one waits behind a third.
-    for (words, said) in [(["ask", "hang"].as_slice(), "session "), (&["ask", "never"], "the turn waits")] {
+    for (words, said) in [(["ask", "hang"].as_slice(), "session "), (&["ask", "never"], "the turn is queued")]
+    {
         let mut words = [words, &["--session", &session_id]].concat();
         if said != "session " {
             turn(&daemon, &session_id, "hang").await;
@@ -240,7 +241,7 @@ async fn ctrl_c_while_the_daemon_is_away_interrupts_the_turn_when_it_is_back() {
         link.cut();
         asking.run("waiting for codexd").await;
         asking.signal(Signal::INT);
-        asking.run("The turn could not be interrupted").await;
+        asking.run("Failed to interrupt the turn").await;
         link.mend();
         let ended = asking.ended().await;
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(4), ""), "{words:?}: {ended:?}");
@@ -257,7 +258,7 @@ async fn a_busy_session_refuses_queues_or_is_steered() {
 
     let mut waiting =
         Started::new(user.command(&["ask", "--session", &session_id, "--when-busy", "queue", "text=second"]));
-    waiting.run("the turn waits, at place 1").await;
+    waiting.run("the turn is queued at position 1").await;
     let steered = user.run(&["ask", "--session", &session_id, "--when-busy", "steer", "text=first"]).await;
     assert_eq!((steered.code, steered.stdout.as_str()), (Some(0), "first\n"), "{steered:?}");
     assert_eq!(turn_over(&daemon, &session_id, &first).await["status"], "completed");
@@ -271,12 +272,12 @@ async fn ctrl_c_withdraws_a_turn_that_waits() {
     let running = turn(&daemon, &session_id, "hang").await;
     let command = user.command(&["ask", "--session", &session_id, "--when-busy", "queue", "text=never"]);
     let mut waiting = Started::new(command);
-    waiting.run("the turn waits, at place 1").await;
+    waiting.run("the turn is queued at position 1").await;
     waiting.signal(Signal::INT);
     let ended = waiting.ended().await;
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(4), ""), "{ended:?}");
-    assert!(ended.stderr.contains("Taking the waiting turn back; "), "{}", ended.stderr);
-    let end = "codexd: The waiting turn was taken back; it never began.\n";
+    assert!(ended.stderr.contains("Withdrawing the queued turn; "), "{}", ended.stderr);
+    let end = "codexd: The queued turn was withdrawn; it never started.\n";
     assert!(ended.stderr.ends_with(end) && !ended.stderr.contains("nterrupt"), "{}", ended.stderr);
     assert_eq!(record(&daemon, &session_id).await["currentTurnId"], running);
     let read = get(&daemon, &format!("/v1/codexd/sessions/{session_id}")).await;
@@ -306,7 +307,7 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
     drop(stdout);
     let ended = asking.ended().await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.stderr.contains("the turn goes on in codexd"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("the turn continues in codexd"), "{}", ended.stderr);
 }
 
 #[tokio::test]
@@ -335,11 +336,14 @@ async fn a_daemon_that_dies_takes_the_turn_with_it_and_ask_says_so() {
     logged_type(&daemon, "app-server.turn.message.delta").await;
     daemon.kill().await;
     let said = asking.run("waiting for codexd").await;
-    assert!(said.contains("The connection is gone"), "{said}");
+    assert!(said.contains("Connection lost"), "{said}");
     let _again = Daemon::builder().state_from(&daemon).address_of(&daemon).start().await;
     let ended = asking.ended().await;
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), "half\n"), "{ended:?}");
-    assert!(ended.stderr.contains("codexd is back") && ended.stderr.contains("The turn failed"), "{ended:?}");
+    assert!(
+        ended.stderr.contains("Reconnected to codexd") && ended.stderr.contains("The turn failed"),
+        "{ended:?}"
+    );
 }
 
 #[tokio::test]

@@ -142,7 +142,7 @@ async fn where_all_is_well_it_says_so_and_makes_nothing() {
 
     let found = asked(&[]).await;
     assert_eq!((found.code, found.stderr.as_str()), (Some(0), ""));
-    assert_eq!(found.stdout.lines().last(), Some("All is well."), "{}", found.stdout);
+    assert_eq!(found.stdout.lines().last(), Some("All checks passed."), "{}", found.stdout);
 }
 
 #[tokio::test]
@@ -154,9 +154,9 @@ async fn a_daemon_that_runs_is_found_and_left_alone() {
     let before = (daemon.events_on_disk().len(), fs::read(daemon.state_dir().join("child.json")).unwrap());
     let found = doctor(home.path(), &texts(&flags)).await;
     assert!(found.ok, "{:?}", found.checks);
-    found.assert("daemon", "ok", &format!("with pid {} runs, and turns can be taken", daemon.pid()));
-    found.assert("address", "ok", "is that of the daemon");
-    found.assert("app-server", "ok", "speaks what codexd needs");
+    found.assert("daemon", "ok", &format!("with PID {} is running and accepts turns", daemon.pid()));
+    found.assert("address", "ok", "The daemon listens at");
+    found.assert("app-server", "ok", "supports what codexd needs");
     found.assert("state-folder", "ok", daemon.state_dir().to_str().unwrap());
     let after = (daemon.events_on_disk().len(), fs::read(daemon.state_dir().join("child.json")).unwrap());
     assert_eq!(after, before);
@@ -165,7 +165,7 @@ async fn a_daemon_that_runs_is_found_and_left_alone() {
     // Another one, whose address is taken.
     let found = doctor(home.path(), &[&flags[0]]).await;
     assert!(!found.ok);
-    found.assert("daemon", "ok", "None runs");
+    found.assert("daemon", "ok", "No codexd uses");
     found.assert("address", "fail", &format!("with pid {}", daemon.pid()));
     // The same folders, at another address.
     let elsewhere = free_address();
@@ -184,7 +184,7 @@ async fn the_files_of_a_daemon_that_is_stopped_stay_as_they_are() {
     let before = folders.each_ref().map(|folder| files_in(folder));
     let home = home();
     let found = doctor(home.path(), &texts(&flags)).await;
-    found.assert("daemon", "ok", "None runs");
+    found.assert("daemon", "ok", "No codexd uses");
     found.assert("clock", "ok", "not behind");
     assert_eq!(folders.each_ref().map(|folder| files_in(folder)), before);
 }
@@ -237,7 +237,7 @@ async fn whoever_else_has_the_address_is_named() {
     });
     let found = doctor(home().path(), &[&address]).await;
     answering.join().unwrap();
-    found.assert("address", "fail", "does not answer as codexd does");
+    found.assert("address", "fail", "does not respond like codexd");
 }
 
 #[tokio::test]
@@ -253,13 +253,13 @@ async fn a_token_is_needed_and_must_be_usable() {
     let daemon = Daemon::builder().arg(&flag).start().await;
     let flags = same_as(&daemon);
     let found = doctor(home.path(), &[texts(&flags).as_slice(), &[&flag]].concat()).await;
-    found.assert("token", "ok", "is needed");
-    found.assert("address", "ok", "is that of the daemon");
+    found.assert("token", "ok", "Requests need the token");
+    found.assert("address", "ok", "The daemon listens at");
     let found = doctor(home.path(), &texts(&flags)).await;
     found.assert("address", "warn", "--auth-token-file");
-    found.assert("token", "warn", &format!("the daemon at {} demands one", daemon.base_url()));
+    found.assert("token", "warn", &format!("the daemon at {} requires one", daemon.base_url()));
     found.assert("token", "warn", "--auth-token-file");
-    found.assert("daemon", "ok", &format!("pid {}", daemon.pid()));
+    found.assert("daemon", "ok", &format!("PID {}", daemon.pid()));
 }
 
 #[tokio::test]
@@ -275,9 +275,9 @@ async fn the_real_codex_is_asked_for_its_version_and_its_account() {
     };
     let found = Findings::of(&asked(home.path()).await);
     assert!(found.ok, "{:?}", found.checks);
-    found.assert("app-server", "ok", "speaks");
+    found.assert("app-server", "ok", "supports");
     found.assert("version", "ok", &format!("Codex {}.", codex().version));
-    found.assert("login", "ok", "needs no account");
+    found.assert("login", "ok", "needs no OpenAI account");
 
     let without_account = home.workspace();
     let found = Findings::of(&asked(without_account).await);
@@ -294,5 +294,5 @@ async fn an_account_is_not_known_while_the_configuration_is_refused() {
     command.env("CODEX_HOME", home.path());
     let found = Findings::of(&run(command).await);
     found.assert("app-server", "fail", "unknown variant `bogus`");
-    found.assert("login", "warn", "not known as long as it refuses its configuration");
+    found.assert("login", "warn", "unknown because Codex rejects its configuration");
 }

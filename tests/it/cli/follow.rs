@@ -131,7 +131,7 @@ async fn a_restart_of_the_daemon_loses_and_repeats_nothing() {
         follow.run("waiting for codexd").await;
         daemon = Daemon::builder().state_from(&daemon).address_of(&daemon).start().await;
     }
-    follow.run("codexd is back").await;
+    follow.run("Reconnected to codexd").await;
     let last = session(&daemon).await;
     follow.shows(&format!("Created session {last}")).await;
     let shown = seqs(&follow.events());

@@ -40,7 +40,7 @@ async fn who_waits_in_a_held_queue_is_told_why_and_how_it_goes_on() {
         .await;
         let resumed = user.run(&["resume-queue", &session_id]).await;
         assert_eq!((resumed.code, resumed.stderr.as_str()), (Some(0), ""));
-        assert!(resumed.stdout.contains("2 turns wait"), "{}", resumed.stdout);
+        assert!(resumed.stdout.contains("2 turns are queued"), "{}", resumed.stdout);
         // It was refused again; without it the other one begins.
         wait_until_async("the end of the wrong turn", async || {
             (delete(&daemon, &path).await.status == 200).then_some(())
@@ -54,5 +54,5 @@ async fn who_waits_in_a_held_queue_is_told_why_and_how_it_goes_on() {
         assert!(told.contains(part), "no {part:?} in {told}");
     }
     let nothing = user.run(&["resume-queue", &session_id]).await;
-    assert!(nothing.stdout.contains("No turn waits"), "{}", nothing.stdout);
+    assert!(nothing.stdout.contains("is empty"), "{}", nothing.stdout);
 }

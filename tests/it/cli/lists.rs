@@ -46,8 +46,7 @@ async fn sessions_shows_how_each_session_is() {
 async fn an_empty_list_is_a_sentence_and_an_empty_document() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
-    for (command, sentence) in
-        [("sessions", "There are no active sessions.\n"), ("requests", "Nothing waits for an answer.\n")]
+    for (command, sentence) in [("sessions", "No active sessions.\n"), ("requests", "No pending requests.\n")]
     {
         let shown = user.run(&[command]).await;
         assert_eq!((shown.code, shown.stdout.as_str()), (Some(0), sentence));
@@ -68,7 +67,7 @@ async fn an_answer_that_nobody_gets_is_a_failure() {
         let ended = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         let said = String::from_utf8(ended.stderr).unwrap();
         assert_eq!(ended.status.code(), Some(1), "{words:?}: {said}");
-        assert!(said.starts_with("codexd: The answer cannot be written: "), "{words:?}: {said}");
+        assert!(said.starts_with("codexd: Failed to write to stdout: "), "{words:?}: {said}");
     }
 }
 
@@ -77,10 +76,7 @@ async fn the_only_request_is_answered_without_its_name() {
     let (daemon, user, session_id) = stage().await;
     for (command, decision) in [("approve", "accept"), ("decline", "decline")] {
         let nothing = user.run(&[command]).await;
-        assert_eq!(
-            (nothing.code, nothing.stderr.as_str()),
-            (Some(1), "codexd: Nothing waits for an answer.\n")
-        );
+        assert_eq!((nothing.code, nothing.stderr.as_str()), (Some(1), "codexd: No pending requests.\n"));
 
         let (turn_id, request) = asking(&daemon, &session_id, "ask=command").await;
         let shown = user.run(&["requests"]).await;
@@ -140,7 +136,7 @@ async fn only_what_is_offered_can_be_decided() {
         refused.stderr
     );
     let refused = user.run(&["approve", "--answer", "red"]).await;
-    assert!(refused.code == Some(1) && refused.stderr.contains("say which with --decision"), "{refused:?}");
+    assert!(refused.code == Some(1) && refused.stderr.contains("with --decision"), "{refused:?}");
 }
 
 #[tokio::test]
@@ -186,7 +182,7 @@ async fn cancel_ends_the_turn_as_well() {
 async fn interrupt_finds_the_turn_that_runs() {
     let (daemon, user, session_id) = stage().await;
     let nothing = user.run(&["interrupt"]).await;
-    assert_eq!((nothing.code, nothing.stderr.as_str()), (Some(1), "codexd: No turn runs.\n"));
+    assert_eq!((nothing.code, nothing.stderr.as_str()), (Some(1), "codexd: No turn is running.\n"));
     let first = turn(&daemon, &session_id, "hang").await;
     assert_answer("interrupt", &user.document(&["interrupt", "--json"]).await);
     assert_eq!(turn_over(&daemon, &session_id, &first).await["status"], "interrupted");
@@ -214,7 +210,7 @@ async fn close_closes_and_says_what_is_in_the_way() {
     assert_eq!(record(&daemon, &session_id).await["status"], "closed");
     let nobody = user.run(&["close", "last"]).await;
     assert_eq!(nobody.code, Some(1));
-    assert!(nobody.stderr.contains("No active session works in"), "{}", nobody.stderr);
+    assert!(nobody.stderr.contains("No active session uses"), "{}", nobody.stderr);
 }
 
 #[tokio::test]

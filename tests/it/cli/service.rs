@@ -181,7 +181,7 @@ async fn a_manager_that_refuses_is_a_failure() {
     assert!(refused.stderr.contains("Job for codexd.service failed."), "{}", refused.stderr);
     let status = user.types(&["status"]).await;
     assert_eq!(status.code, Some(3));
-    assert!(status.stdout.contains("failed (failed), ended last with exit code 2"), "{}", status.stdout);
+    assert!(status.stdout.contains("failed (failed), last ended with exit code 2"), "{}", status.stdout);
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ async fn a_question_offers_what_the_request_offers_and_takes_a_number() {
         }
         let request = request(&daemon).await;
         terminal.type_in("5\n");
-        terminal.shows("One of the numbers 1 to 4, or its word: ").await;
+        terminal.shows("A number from 1 to 4, or the name of a decision: ").await;
         terminal.type_in(typed);
         let (ended, shown) = terminal.ended().await;
         assert_eq!(ended, Some(code), "{shown}");
@@ -81,13 +81,13 @@ async fn questions_are_asked_one_by_one_and_a_secret_is_not_shown() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     let mut terminal = Terminal::start(user.command(&["ask", "ask=questions text=done"]), 200);
-    terminal.shows("Your answer, 1 to 2 or your own words, or nothing to decline: ").await;
+    terminal.shows("Your answer, 1 to 2 or any text (empty to decline): ").await;
     let request = request(&daemon).await;
     for line in ["Codex asks: Which colour?", "  1  red: The first one\r\n", "  2  blue: The other one\r\n"] {
         assert!(terminal.text().contains(line), "no {line:?} in {}", terminal.text());
     }
     terminal.type_in("2\n");
-    terminal.shows("Your answer, which is not shown, or nothing to decline: ").await;
+    terminal.shows("Your answer (hidden, empty to decline): ").await;
     terminal.type_in("sesame\n");
     let (code, shown) = terminal.ended().await;
     assert_eq!(code, Some(0), "{shown}");
@@ -96,7 +96,7 @@ async fn questions_are_asked_one_by_one_and_a_secret_is_not_shown() {
     assert_eq!((&over["resolvedBy"], &over["decision"]), (&json!("client"), &json!(null)));
 
     let mut terminal = Terminal::start(user.command(&["ask", "ask=questions text=done"]), 200);
-    terminal.shows("or nothing to decline: ").await;
+    terminal.shows("empty to decline): ").await;
     terminal.type_in("\n");
     let (code, shown) = terminal.ended().await;
     assert_eq!(code, Some(0), "{shown}");
@@ -108,9 +108,9 @@ async fn a_terminal_shows_what_is_typed_again_when_ask_is_left_at_a_secret() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     let mut terminal = Terminal::start(user.command(&["ask", "ask=questions text=done"]), 200);
-    terminal.shows("or nothing to decline: ").await;
+    terminal.shows("empty to decline): ").await;
     terminal.type_in("red\n");
-    terminal.shows("which is not shown").await;
+    terminal.shows("hidden").await;
     assert!(!terminal.echoes());
     terminal.interrupt();
     wait_until_async("what is typed to be shown", async || terminal.echoes().then_some(())).await;
@@ -145,7 +145,7 @@ async fn an_answer_from_elsewhere_ends_the_question() {
     decide(&daemon, &request(&daemon).await["requestId"], "accept").await;
     let (code, shown) = terminal.ended().await;
     assert_eq!(code, Some(0), "{shown}");
-    assert!(shown.contains("answered elsewhere: accept") && shown.contains("done"), "{shown}");
+    assert!(shown.contains("answered by another client: accept") && shown.contains("done"), "{shown}");
 }
 
 #[tokio::test]
@@ -159,9 +159,9 @@ async fn an_answer_that_cannot_be_delivered_is_asked_for_again() {
     link.cut();
     terminal.shows("waiting for codexd").await;
     terminal.type_in("1\n");
-    terminal.shows("The answer could not be delivered").await;
+    terminal.shows("Failed to deliver the answer").await;
     link.mend();
-    terminal.shows_again(QUESTION, "codexd is back").await;
+    terminal.shows_again(QUESTION, "Reconnected to codexd").await;
     assert_eq!(request_now(&daemon, &request["requestId"]).await["status"], "pending");
     terminal.type_in("1\n");
     let (code, shown) = terminal.ended().await;
@@ -178,16 +178,16 @@ async fn a_question_stands_below_what_was_told_while_it_was_open() {
     let mut command = user.command(&["ask", "ask=questions hang"]);
     command.env("NO_COLOR", "1");
     let mut terminal = Terminal::start(command, 200);
-    terminal.shows("or nothing to decline: ").await;
+    terminal.shows("empty to decline): ").await;
     terminal.type_in("red\n");
-    let secret = "Your answer, which is not shown, or nothing to decline: ";
+    let secret = "Your answer (hidden, empty to decline): ";
     terminal.shows(secret).await;
     link.cut();
-    terminal.shows(&format!("{secret}\r\ncodexd: The connection is gone; waiting for codexd.\r\n")).await;
+    terminal.shows(&format!("{secret}\r\ncodexd: Connection lost; waiting for codexd.\r\n")).await;
     terminal.shows_again(secret, "waiting for codexd").await;
     link.mend();
-    terminal.shows(&format!("{secret}\r\ncodexd: codexd is back.\r\n")).await;
-    terminal.shows_again(secret, "codexd is back").await;
+    terminal.shows(&format!("{secret}\r\ncodexd: Reconnected to codexd.\r\n")).await;
+    terminal.shows_again(secret, "Reconnected to codexd").await;
     assert!(!terminal.echoes());
     terminal.type_in("sesame\n");
     wait_until_async("what is typed to be shown", async || terminal.echoes().then_some(())).await;
@@ -211,7 +211,7 @@ async fn a_question_that_is_over_when_events_were_lost_is_asked_no_more() {
     decide(&daemon, &request["requestId"], "accept").await;
     over(&daemon, &request["requestId"]).await;
     link.mend_without_what_happened();
-    terminal.shows_again("no answer is wanted any more", "is missing: the log was replaced").await;
+    terminal.shows_again("no longer pending", "is missing: the log was replaced").await;
     terminal.interrupt();
     assert_eq!(terminal.ended().await.0, Some(4));
 }

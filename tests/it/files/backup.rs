@@ -190,7 +190,7 @@ async fn what_cannot_become_a_backup_is_said_and_nothing_is_left() {
         let (path, away) = (directory.join(name), directory.join("away"));
         fs::rename(&path, &away).unwrap();
         symlink(&away, &path).unwrap();
-        refused(&daemon, &at("copy"), 1, &["No backup was made", name, "is a symlink"]).await;
+        refused(&daemon, &at("copy"), 1, &["No backup was created", name, "is a symlink"]).await;
         fs::rename(&away, &path).unwrap();
     }
 

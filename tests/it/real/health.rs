@@ -79,7 +79,7 @@ async fn a_turn_works_with_the_login_that_is_on_disk() {
         })
         .await;
         let status = CliUser::beside(&stage.daemon).run(&["status"]).await.stdout;
-        assert!(status.contains("codex login") && !status.contains("can be taken"), "{status}");
+        assert!(status.contains("codex login") && !status.contains("accepted"), "{status}");
         let (code, said) = doctor(&stage).await;
         assert!(code == Some(1) && said.contains("The login of Codex is refused"), "{said}");
 
@@ -163,7 +163,7 @@ async fn where_there_is_no_account_everything_says_so_until_there_is_one() {
         );
         assert_eq!(count(&stage.daemon, "session.created"), 0);
         let status = user.run(&["status"]).await.stdout;
-        assert!(status.contains("Type: codex login") && !status.contains("can be taken"), "{status}");
+        assert!(status.contains("Type: codex login") && !status.contains("accepted"), "{status}");
         let kind = "text/plain; version=0.0.4; charset=utf-8";
         let metrics = get_text(&stage.daemon, "/metrics", &[], kind).await;
         assert!(metrics.contains("codexd_codex_state{state=\"noAccount\"} 1"), "{}", metrics);
@@ -281,7 +281,7 @@ async fn a_configuration_that_breaks_under_a_running_daemon_is_told_of_until_it_
     let told = logged_type(&daemon, "app-server.state.changed").await;
     assert_eq!((&told["level"], &told["detail"]["state"]), (&json!("warn"), &json!("configBroken")));
     let status = CliUser::beside(&daemon).run(&["status"]).await.stdout;
-    assert!(status.contains("config.toml:1:6") && !status.contains("can be taken"), "{status}");
+    assert!(status.contains("config.toml:1:6") && !status.contains("accepted"), "{status}");
     // Its file is seen to have changed, without a call and without another app-server.
     home.configure(|_| config.borrow().clone());
     state(&daemon, "ready").await;

@@ -404,7 +404,7 @@ async fn a_terminal_is_asked_once_for_each_directory() {
         // Without a terminal nothing is asked, and that is no answer.
         let ended = crate::api::run(stage.ask(&project, &[])).await;
         let hint = format!(
-            "codexd: Not used, because the directory is not trusted: {}/.codex; --trust uses it.\n",
+            "codexd: Ignored, because the directory is not trusted: {}/.codex; --trust enables it.\n",
             project.path.display()
         );
         assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -429,7 +429,7 @@ async fn a_terminal_is_asked_once_for_each_directory() {
         terminal.type_in("n\n");
         let (code, shown) = terminal.ended().await;
         assert_eq!((code, stage.newest_trust().await), (Some(0), json!("untrusted")), "{shown}");
-        assert!(shown.contains("Not used, because the directory is not trusted: "), "{shown}");
+        assert!(shown.contains("Ignored, because the directory is not trusted: "), "{shown}");
         assert_eq!(stage.asks_nothing(&project, &[]).await, "untrusted");
         project.assert_did_not_run();
 
