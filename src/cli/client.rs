@@ -1,98 +1,15 @@
 //! The commands that talk to a running daemon: their arguments, and [`ClientCommand`].
 
 use clap::builder::PossibleValuesParser;
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Subcommand};
+use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 use clap_complete::Shell;
 
-use super::{CommandLine, StartArguments, add_flags, merge, read_flags, usage};
-use crate::cli::{CliExit, Invocation};
+use super::exit::{CliExit, usage};
+use super::flags::{add_flags, merge, read_flags};
+use super::invocation::{Answer, AskOptions, ClientCommand, Invocation};
 use crate::codex::protocol::{decisions, values};
 use crate::config::Settings;
 use crate::config::settings::{AUTH_TOKEN_FILE, EVENT_STREAM_PATH, LOCAL_API_BASE, Setting};
-
-/// A command that talks to the running daemon.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClientCommand {
-    /// Submits a turn and prints the answer.
-    Ask(AskOptions),
-    /// Lists the sessions.
-    Sessions {
-        /// Include closed sessions.
-        all: bool,
-    },
-    /// Prints events as they occur.
-    Follow {
-        /// Only events of this session.
-        session: Option<String>,
-        /// Only events whose type starts with one of these.
-        types: Vec<String>,
-        /// The cursor to start after; new events only if it is `None`.
-        after: Option<String>,
-    },
-    /// Lists the requests of Codex.
-    Requests {
-        /// Include resolved requests.
-        all: bool,
-    },
-    /// Answers a request of Codex.
-    Answer {
-        /// The request ID; the only pending one if it is `None`.
-        request: Option<String>,
-        /// The answer.
-        answer: Answer,
-    },
-    /// Interrupts the running turn.
-    Interrupt {
-        /// The session; the only one with a running turn if it is `None`.
-        session: Option<String>,
-    },
-    /// Resumes a held queue.
-    ResumeQueue {
-        /// The session.
-        session: String,
-    },
-    /// Closes a session.
-    Close {
-        /// The session.
-        session: String,
-        /// Interrupt the running turn first.
-        interrupt: bool,
-    },
-}
-
-/// The arguments of `codexd ask`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct AskOptions {
-    /// The prompt; `-` is replaced by stdin, and an empty list means stdin.
-    pub words: Vec<String>,
-    /// The session ID or `last`; a new session if it is `None`.
-    pub session: Option<String>,
-    /// The working directory.
-    pub cwd: Option<String>,
-    /// The model.
-    pub model: Option<String>,
-    /// The sandbox of a new session.
-    pub sandbox: Option<String>,
-    /// The approval policy.
-    pub approval_policy: Option<String>,
-    /// What to do if a turn is running already.
-    pub when_busy: Option<String>,
-    /// Whether Codex may use the `.codex` of the directory; asked at a terminal if it is `None`.
-    pub trust: Option<bool>,
-    /// After how many seconds without network to interrupt the turn; 0 for never.
-    pub network_timeout: u64,
-}
-
-/// An answer to a request of Codex.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
-    /// One of the decisions offered: its name or its JSON text.
-    Decision(String),
-    /// One answer per question.
-    Words(Vec<String>),
-    /// The whole result in the format of the app-server, as JSON.
-    Result(String),
-}
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientSubcommand {
@@ -282,10 +199,15 @@ pub(super) struct CloseArguments {
 }
 
 /// Builds the invocation from the flags before the command and the command itself.
-pub(super) fn request(before: StartArguments, command: ClientSubcommand) -> Result<Invocation, CliExit> {
+pub(super) fn invocation(
+    settings: Settings,
+    json: bool,
+    run_once: bool,
+    command: ClientSubcommand,
+) -> Result<Invocation, CliExit> {
     let (name, client, command) = match command {
         ClientSubcommand::Completions { shell } => {
-            let nothing = before.settings.first().is_none() && !before.json && !before.run_once;
+            let nothing = settings.first().is_none() && !json && !run_once;
             return match nothing {
                 true => Ok(Invocation::Completions { shell }),
                 false => Err(usage("\"completions\" takes no flags")),
@@ -347,22 +269,9 @@ pub(super) fn request(before: StartArguments, command: ClientSubcommand) -> Resu
             ("close", client, ClientCommand::Close { session, interrupt })
         }
     };
-    if before.run_once {
+    if run_once {
         return Err(usage(&format!("--run-once does not apply to \"{name}\"")));
     }
-    let settings = merge(before.settings, client.settings.0)?;
-    Ok(Invocation::Client { settings, json: before.json || client.json, command })
-}
-
-/// The completion script for a shell.
-pub fn completions(shell: Shell) -> Vec<u8> {
-    let whole = CommandLine::command();
-    // Hidden commands are internal, but clap would complete them too.
-    let shown = whole.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
-    let shown = clap::Command::default().args(whole.get_arguments().cloned()).subcommands(shown);
-    // These flags are added only when a command is parsed.
-    let shown = Settings::augment_args(shown);
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut shown.name("codexd"), "codexd", &mut script);
-    script
+    let settings = merge(settings, client.settings.0)?;
+    Ok(Invocation::Client { settings, json: json || client.json, command })
 }

@@ -1,13 +1,15 @@
-//! `codexd help --json`: the help as JSON.
+//! `codexd help --json`: the help as JSON; and the completion scripts.
 
 use std::ffi::OsString;
 
-use clap::CommandFactory;
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
 use serde_json::{Value, json};
 
-use super::{CliExit, CommandLine, settings, usage};
-use crate::config::LONG_VERSION;
-use crate::config::settings::Setting;
+use super::arguments::CommandLine;
+use super::exit::{CliExit, usage};
+use crate::config::settings::{self, Setting};
+use crate::config::{LONG_VERSION, Settings};
 
 /// Returns the help if the command line asks for it in JSON; the first element of `args` is the program's name.
 ///
@@ -86,4 +88,17 @@ fn view(setting: &Setting) -> Value {
         "repeatable": setting.repeatable,
         "description": setting.purpose,
     })
+}
+
+/// The completion script for a shell.
+pub fn completions(shell: Shell) -> Vec<u8> {
+    let whole = CommandLine::command();
+    // Hidden commands are internal, but clap would complete them too.
+    let shown = whole.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    let shown = clap::Command::default().args(whole.get_arguments().cloned()).subcommands(shown);
+    // These flags are added only when a command is parsed.
+    let shown = Settings::augment_args(shown);
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut shown.name("codexd"), "codexd", &mut script);
+    script
 }

@@ -1,6 +1,11 @@
+use std::path::PathBuf;
+
 use clap::CommandFactory;
 
+use super::flags::help_of;
 use super::*;
+use crate::config::Settings;
+use crate::config::settings;
 
 fn parse_words(words: &[&str]) -> Result<Invocation, CliExit> {
     parse(std::iter::once("codexd").chain(words.iter().copied()).map(OsString::from))

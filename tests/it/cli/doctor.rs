@@ -166,7 +166,7 @@ async fn a_daemon_that_runs_is_found_and_left_alone() {
     let found = doctor(home.path(), &[&flags[0]]).await;
     assert!(!found.ok);
     found.assert("daemon", "ok", "No codexd uses");
-    found.assert("address", "fail", &format!("with pid {}", daemon.pid()));
+    found.assert("address", "fail", &format!("with PID {}", daemon.pid()));
     // The same folders, at another address.
     let elsewhere = free_address();
     let found = doctor(home.path(), &[&elsewhere, &flags[1], &flags[2]]).await;

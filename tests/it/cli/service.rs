@@ -17,11 +17,11 @@ use crate::support::scratch;
 use crate::support::skip::skip;
 
 /// A person with a home folder, with Codex and a stand-in for systemctl in `PATH`.
-struct CliUser {
+struct ServiceUser {
     root: TempDir,
 }
 
-impl CliUser {
+impl ServiceUser {
     fn new() -> Self {
         let user = Self { root: scratch::directory("service") };
         for folder in ["home", "bin"] {
@@ -82,7 +82,7 @@ const GREETING: &str = "--user show --property=Version";
 
 #[tokio::test]
 async fn install_is_repeatable_and_can_be_undone() {
-    let user = CliUser::new();
+    let user = ServiceUser::new();
     let install = ["install", "--json"];
     let first = user.types(&install).await;
     assert_eq!((first.code, first.stderr.as_str()), (Some(0), ""), "{first:?}");
@@ -124,7 +124,7 @@ async fn install_is_repeatable_and_can_be_undone() {
 
 #[tokio::test]
 async fn print_shows_what_install_writes_and_writes_nothing() {
-    let user = CliUser::new();
+    let user = ServiceUser::new();
     let flags = ["--auth-token-file", "to ken", "--server-arg", "100% \"x\""];
     let shown = user.types(&[["print"].as_slice(), &flags].concat()).await;
     assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
@@ -140,7 +140,7 @@ async fn print_shows_what_install_writes_and_writes_nothing() {
 
 #[tokio::test]
 async fn the_unit_belongs_where_xdg_says() {
-    let user = CliUser::new();
+    let user = ServiceUser::new();
     let mut command = user.command(&["install"]);
     command.env("XDG_CONFIG_HOME", user.path("config")).env("CODEX_HOME", user.path("codex"));
     assert_eq!(run(command).await.code, Some(0));
@@ -151,7 +151,7 @@ async fn the_unit_belongs_where_xdg_says() {
 
 #[tokio::test]
 async fn without_a_manager_the_file_is_written_and_a_person_is_told_what_to_type() {
-    let user = CliUser::new();
+    let user = ServiceUser::new();
     fs::write(user.path("bin/no-bus"), "").unwrap();
     let shown = user.types(&["install"]).await;
     assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
@@ -174,7 +174,7 @@ async fn without_a_manager_the_file_is_written_and_a_person_is_told_what_to_type
 
 #[tokio::test]
 async fn a_manager_that_refuses_is_a_failure() {
-    let user = CliUser::new();
+    let user = ServiceUser::new();
     fs::write(user.path("bin/refuse"), "").unwrap();
     let refused = user.types(&["install", "--json"]).await;
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""));
@@ -186,7 +186,7 @@ async fn a_manager_that_refuses_is_a_failure() {
 
 #[tokio::test]
 async fn a_secret_is_not_written() {
-    let user = CliUser::new();
+    let user = ServiceUser::new();
     for flags in [
         ["--server-strategy=external", "--server-endpoint=wss://me:hidden@host/"],
         ["--server-arg=app-server", "--server-arg=-cMY_API_KEY=hidden"],
@@ -206,7 +206,7 @@ async fn a_secret_is_not_written() {
 
 #[tokio::test]
 async fn a_link_in_the_place_of_the_unit_is_left_alone() {
-    let user = CliUser::new();
+    let user = ServiceUser::new();
     fs::create_dir_all(user.unit().parent().unwrap()).unwrap();
     fs::write(user.path("precious"), "precious").unwrap();
     symlink(user.path("precious"), user.unit()).unwrap();
@@ -218,7 +218,7 @@ async fn a_link_in_the_place_of_the_unit_is_left_alone() {
 
 #[tokio::test]
 async fn systemd_takes_the_unit() {
-    let user = CliUser::new();
+    let user = ServiceUser::new();
     // A folder whose name means something to systemd; codexd is a link there, as where an upgrade moves the program.
     let odd = user.path("a b $x ${HOME} 100%h");
     fs::create_dir(&odd).unwrap();
