@@ -21,6 +21,16 @@ pub fn after(delay: Duration) -> Timestamp {
     Timestamp::now().checked_add(delay).unwrap_or(Timestamp::MAX)
 }
 
+/// The current time, RFC 3339 in UTC with milliseconds.
+pub fn rfc3339_now() -> String {
+    format!("{:.3}", Timestamp::now())
+}
+
+/// The time `delay` from now, RFC 3339 in UTC with milliseconds.
+pub fn rfc3339_after(delay: Duration) -> String {
+    format!("{:.3}", after(delay))
+}
+
 /// Waits until `clock`, which is [`Timestamp::now`] outside of tests, has reached `deadline`.
 pub async fn reached(deadline: Timestamp, clock: impl Fn() -> Timestamp) {
     loop {

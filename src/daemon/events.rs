@@ -1,11 +1,11 @@
 //! The daemon's own events, as the contract words them.
 
 mod child;
+mod detail;
 mod held;
 mod trust;
 mod turns;
 
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::codex::Closed;
@@ -16,6 +16,8 @@ use crate::state::{
     event_type,
 };
 
+use detail::add;
+pub(crate) use detail::preview;
 use turns::turn_missing;
 pub(crate) use turns::{
     turn_accepted, turn_found, turn_item_read, turn_queued, turn_rejected, turn_settled, turn_stalled,
@@ -32,9 +34,6 @@ pub(crate) use held::{
     session_released,
 };
 pub(crate) use trust::{session_trust, session_trust_if_notable};
-
-/// How many characters of somebody's output a message quotes.
-const PREVIEW: usize = 160;
 
 pub(crate) fn daemon_started(config: &Config, daemon_id: &str) -> NewEvent {
     let server = &config.server;
@@ -223,13 +222,6 @@ pub(crate) fn session_forgotten(session: &Session) -> NewEvent {
     )
 }
 
-/// Adds a part to a detail, if there is one.
-fn add(detail: &mut Value, name: &str, part: Option<impl Serialize>) {
-    if let Some(part) = part {
-        detail[name] = json!(part);
-    }
-}
-
 /// Something about the files that the owner should know.
 pub(crate) fn state_notice(message: String) -> NewEvent {
     NewEvent::without_state_change(Level::Warn, "state.recovered", message, Value::Null)
@@ -291,37 +283,4 @@ pub(crate) fn log_damaged(damage: &[Damage]) -> NewEvent {
     let message =
         format!("The event log is damaged {}{more}; the events that were there are lost.", places.join(", "));
     NewEvent::without_state_change(Level::Error, "log.damaged", message, json!({ "damage": parts }))
-}
-
-/// The beginning of a text on one line, 160 characters at most.
-pub(crate) fn preview(text: &str) -> String {
-    let mut flat = String::with_capacity(text.len().min(4 * PREVIEW));
-    for word in text.split_whitespace() {
-        if !flat.is_empty() {
-            flat.push(' ');
-        }
-        flat.push_str(word);
-        if flat.len() > 4 * PREVIEW {
-            break;
-        }
-    }
-    if flat.chars().nth(PREVIEW).is_some() {
-        flat = flat.chars().take(PREVIEW - 3).collect();
-        flat.push_str("...");
-    }
-    flat
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_preview_is_one_line_of_160_characters_at_most() {
-        assert_eq!(preview("  a\n\tb  c "), "a b c");
-        assert_eq!(preview(""), "");
-        assert_eq!(preview(&"é".repeat(160)), "é".repeat(160));
-        let long = preview(&"é".repeat(100_000));
-        assert_eq!(long, format!("{}...", "é".repeat(157)));
-    }
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::{CodexState, Daemon};
 use crate::blocking::Pool;
 use crate::codex;
+use crate::daemon::codex_health::CodexState;
+use crate::daemon::core::Daemon;
 use crate::state::ChildPhase;
 
 /// How long the system may take to say how much memory a process has.

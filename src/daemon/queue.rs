@@ -4,13 +4,14 @@ pub(in crate::daemon) mod held;
 
 use std::sync::Arc;
 
-use super::recorder::now;
-use super::turns::{SubmitTurn, TurnAccepted, TurnStart};
-use super::{Daemon, DaemonError};
+use crate::daemon::core::Daemon;
+use crate::daemon::error::DaemonError;
 use crate::daemon::events;
 use crate::daemon::queue::held::StartFailure;
 use crate::daemon::turns::submission::{Submission, UnderWay};
+use crate::daemon::turns::{SubmitTurn, TurnAccepted, TurnStart};
 use crate::state::{IdempotencyKey, QueuedTurn, Session};
+use crate::time::rfc3339_now;
 
 /// How many turns may wait in a session.
 const QUEUE: usize = 100;
@@ -36,7 +37,7 @@ impl Daemon {
         }
         let turn = QueuedTurn {
             queue_id: format!("queued-{}", uuid::Uuid::new_v4()),
-            queued_at: now(),
+            queued_at: rfc3339_now(),
             input: input.input,
             settings: input.settings,
             submitted: false,

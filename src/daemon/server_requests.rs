@@ -3,7 +3,7 @@
 //! What must be known to answer is in one table ([`open`]), and whoever claims an entry of it is the one who ends the
 //! request: a client, the clock, the policy of the session, or the app-server itself.
 
-mod open;
+pub(in crate::daemon) mod open;
 #[cfg(test)]
 mod tests;
 
@@ -14,20 +14,20 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::recorder::{Input, Recorder, in_time, now};
-use super::{Daemon, DaemonError};
 use crate::codex::protocol::decisions::{self, DECLINE};
 use crate::codex::protocol::errors;
 use crate::codex::protocol::server_requests::is_answerable;
 use crate::codex::rpc::wire::{RequestId, RpcError};
+use crate::daemon::core::Daemon;
+use crate::daemon::error::DaemonError;
 use crate::daemon::events;
-use crate::daemon::recorder::group_commit::StorageError;
+use crate::daemon::recorder::handle::Recorder;
+use crate::daemon::recorder::input::{Input, StorageError};
 use crate::state::server_requests::offered_decisions;
 use crate::state::{Resolution, ResolvedBy, ServerRequest, ServerRequestStatus, State};
-use crate::time;
+use crate::time::{self, rfc3339_after, rfc3339_now};
 
-pub(super) use crate::daemon::server_requests::open::OpenRequests;
-use crate::daemon::server_requests::open::{Claim, ClaimResult, OpenRequest};
+use crate::daemon::server_requests::open::{Claim, ClaimResult, OpenRequest, OpenRequests};
 
 /// A request as it was heard.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl OpenRequests {
             item_id: text("itemId").or_else(|| text("callId")),
             decisions: offered_decisions(method, &params),
             params,
-            created_at: now(),
+            created_at: rfc3339_now(),
             expires_at: None,
             resolved_at: None,
             resolved_by: None,
@@ -109,7 +109,7 @@ impl OpenRequests {
             let own = deciding_session.and_then(|session_id| state.private.sessions.get(session_id));
             let own = own.and_then(|memory| memory.requests.timeout_seconds).map(Duration::from_secs);
             let is_left_to_others = defaults.has_other_clients && deciding_session.is_none();
-            request.expires_at = (!is_left_to_others).then(|| in_time(own.unwrap_or(defaults.timeout)));
+            request.expires_at = (!is_left_to_others).then(|| rfc3339_after(own.unwrap_or(defaults.timeout)));
             vec![events::request_opened(&request)]
         })));
         FollowUp::WatchRequest { request_id }

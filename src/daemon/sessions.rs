@@ -1,6 +1,9 @@
 //! Sessions: create, resume, list, read.
 
 pub(in crate::daemon) mod attach;
+mod close;
+mod models;
+mod renew;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,16 +12,21 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use tokio::sync::OwnedMutexGuard;
 
-use super::idempotency::RequestKey;
-use super::recorder::{Build, now};
-use super::trust::{ThreadLoad, TrustChoice, TrustDecision};
-use super::{Daemon, DaemonError, read};
 use crate::codex::Client;
-use crate::codex::protocol::responses::{ListedTurn, ModelPage, OpenedThread, TurnPage};
+use crate::codex::protocol::responses::{ListedTurn, OpenedThread, TurnPage};
 use crate::codex::protocol::{methods, values};
+use crate::daemon::app_server::read_response::{newest_turns, read};
+use crate::daemon::core::Daemon;
+use crate::daemon::error::DaemonError;
 use crate::daemon::events;
-use crate::daemon::sessions::attach::{Wait, newest_turns};
-use crate::state::{Purpose, RequestPolicy, Session, SessionStatus, State, StoredResponse, Trust};
+use crate::daemon::idempotency::RequestKey;
+use crate::daemon::recorder::input::Build;
+use crate::daemon::sessions::attach::Wait;
+use crate::daemon::sessions::renew::on_thread;
+use crate::daemon::trust::decision::TrustDecision;
+use crate::daemon::trust::{ThreadLoad, TrustChoice};
+use crate::state::{Purpose, RequestPolicy, Session, SessionStatus, State, StoredResponse};
+use crate::time::rfc3339_now;
 
 /// What a session is created from; absent values are left to the app-server.
 #[derive(Debug, Clone, Default)]
@@ -39,21 +47,6 @@ pub struct CreateSession {
     pub trust: Option<TrustChoice>,
     /// Set when the caller may repeat the request.
     pub key: Option<RequestKey>,
-}
-
-/// The session on a thread that was opened, in a directory about which this was decided.
-pub(super) fn on_thread(thread: OpenedThread, session: Session, trust: Trust) -> Session {
-    Session {
-        trust,
-        thread_id: Some(thread.thread.id),
-        updated_at: now(),
-        cwd: thread.cwd,
-        model: thread.model,
-        model_provider: thread.model_provider,
-        service_tier: thread.service_tier,
-        reasoning_effort: thread.reasoning_effort,
-        ..session
-    }
 }
 
 impl Daemon {
@@ -103,25 +96,6 @@ impl Daemon {
     pub fn session(&self, session_id: &str) -> Result<Arc<Session>, DaemonError> {
         let known = self.state().sessions.get(session_id).cloned();
         known.ok_or_else(|| DaemonError::UnknownSession(session_id.to_owned()))
-    }
-
-    /// The models that the app-server offers, in its form.
-    pub async fn models(&self) -> Result<Vec<Value>, DaemonError> {
-        let daemon = self.clone();
-        self.run(async move {
-            let client = daemon.wait_for_client().await?;
-            let mut models = Vec::new();
-            let mut params = Map::new();
-            loop {
-                let page: ModelPage = Daemon::call(&client, methods::MODEL_LIST, &params).await?;
-                models.extend(page.data);
-                match page.next_cursor {
-                    Some(cursor) => params.insert("cursor".to_owned(), cursor.into()),
-                    None => return Ok(models),
-                };
-            }
-        })
-        .await
     }
 
     /// All sessions, oldest first.
@@ -191,7 +165,7 @@ fn open(
     last_turn: Option<ListedTurn>,
     decision: TrustDecision,
 ) -> (String, Build) {
-    let now = now();
+    let now = rfc3339_now();
     let session_id = new_session_id();
     let running = last_turn.as_ref().filter(|turn| turn.status == values::TURN_IN_PROGRESS);
     let new = Session {

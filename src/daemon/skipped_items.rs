@@ -1,85 +1,24 @@
 //! Items that were not heard because their message was too long: they are read from their thread, so that the turn is
 //! whole for whoever reads it.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+pub(in crate::daemon) mod table;
+
+use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
-use super::{Daemon, DaemonError};
 use crate::codex::protocol::responses::TurnPage;
 use crate::codex::protocol::{items, methods, values};
+use crate::daemon::core::Daemon;
+use crate::daemon::error::DaemonError;
 use crate::daemon::events;
+use crate::daemon::skipped_items::table::SkippedItem;
 use crate::state::Turn;
 
 /// How many turns are asked for at once.
 const PAGE: u32 = 5;
-/// How many turns without an answer are remembered.
-const ASKED: usize = 10_000;
 /// How many pages are looked through: the turn has just ended.
 const PAGES: usize = 4;
-
-/// An item that was not heard.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct SkippedItem {
-    /// Its id, if the message had one.
-    pub(super) id: Option<String>,
-    /// Its type, such as `agentMessage`, if the message had one.
-    pub(super) kind: Option<String>,
-}
-
-/// The items that were not heard and are not read yet, by their turns.
-#[derive(Debug, Default)]
-pub(super) struct SkippedItems {
-    turns: watch::Sender<HashMap<String, Vec<SkippedItem>>>,
-    /// The turns without an answer whose threads were asked for it, so that each is asked once.
-    asked: Mutex<HashSet<String>>,
-}
-
-impl SkippedItems {
-    /// Takes note of an item; returns whether it is the first one of its turn.
-    pub(super) fn note(&self, turn_id: &str, item: SkippedItem) -> bool {
-        let mut is_first = false;
-        self.turns.send_modify(|turns| {
-            let items = turns.entry(turn_id.to_owned()).or_default();
-            is_first = items.is_empty();
-            items.push(item);
-        });
-        is_first
-    }
-
-    /// Whether a thread is to be asked for the answer of this turn, which then counts as asked.
-    fn is_to_be_asked(&self, turn_id: &str) -> bool {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if asked.len() >= ASKED {
-            asked.clear();
-        }
-        asked.insert(turn_id.to_owned())
-    }
-
-    fn is_not_asked(&self, turn_id: &str) {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(turn_id);
-    }
-
-    /// Whether items of this turn are still to be read.
-    pub(super) fn has(&self, turn_id: &str) -> bool {
-        self.turns.borrow().contains_key(turn_id)
-    }
-
-    /// Waits until no item of this turn is to be read.
-    pub(super) async fn read(&self, turn_id: &str) {
-        let _ = self.turns.subscribe().wait_for(|turns| !turns.contains_key(turn_id)).await;
-    }
-
-    fn of(&self, turn_id: &str) -> Vec<SkippedItem> {
-        self.turns.borrow().get(turn_id).cloned().unwrap_or_default()
-    }
-
-    fn done(&self, turn_id: &str) {
-        self.turns.send_modify(|turns| drop(turns.remove(turn_id)));
-    }
-}
 
 impl Daemon {
     /// Reads what was not heard of a turn once it is over, because only then the thread is sure to have all of it.

@@ -1,20 +1,23 @@
 //! The daemon as a whole, at one moment.
 
+pub(in crate::daemon) mod view;
+
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Daemon, DaemonError, FailedMcpServer};
 use crate::codex::Availability;
-use crate::config::{Config, ConfigView};
-use crate::daemon::app_server_process;
+use crate::config::ConfigView;
+use crate::daemon::app_server::availability;
+use crate::daemon::core::Daemon;
+use crate::daemon::error::DaemonError;
+use crate::daemon::mcp_servers::FailedMcpServer;
+use crate::daemon::status::view::DaemonView;
 use crate::journal::Line;
 use crate::state::snapshot::Identity;
-use crate::state::{
-    AccountState, ChildPhase, ChildState, DaemonState, Event, QueuedTurn, ServerRequest, Session,
-};
+use crate::state::{AccountState, ChildPhase, Event, QueuedTurn, ServerRequest, Session};
 
 /// Whether turns can be taken now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,45 +47,6 @@ pub struct SnapshotView {
     /// The number of the newest event that all of this includes.
     #[serde(skip)]
     pub through: u64,
-}
-
-/// The daemon's part of the snapshot.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct DaemonView {
-    /// Whether it serves.
-    pub started: bool,
-    /// RFC 3339, UTC, milliseconds.
-    pub started_at: Option<String>,
-    /// RFC 3339, UTC, milliseconds.
-    pub stopped_at: Option<String>,
-    /// The time of the newest event, RFC 3339, UTC, milliseconds.
-    pub updated_at: Option<String>,
-    /// Its process id while it serves.
-    pub pid: Option<u32>,
-    /// The app-server it looks after.
-    pub child: ChildView,
-}
-
-/// The child's part of the snapshot.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ChildView {
-    /// `spawn` or `external`.
-    pub strategy: &'static str,
-    /// `app-server`.
-    pub mode: &'static str,
-    /// Where it is.
-    pub endpoint: String,
-    /// The program as it was set.
-    pub command: String,
-    /// Its arguments.
-    pub args: Vec<String>,
-    /// The folder it starts in.
-    pub cwd: String,
-    /// What events say about it.
-    #[serde(flatten)]
-    pub state: ChildState,
 }
 
 /// The sessions' part of the snapshot.
@@ -138,8 +102,9 @@ impl Daemon {
                 Availability::Ready(_) if !self.is_recorded_as_running() => {
                     Some("The app-server is being started.".to_owned())
                 }
-                now => app_server_process::unavailable_reason(now)
-                    .map(|_| self.shared.codex.health(now).sentence()),
+                now => {
+                    availability::unavailable_reason(now).map(|_| self.shared.codex.health(now).sentence())
+                }
             }
         };
         Readiness { ready: reason.is_none(), reason }
@@ -209,29 +174,6 @@ impl Daemon {
         let recent_events = recent.iter().map(event).filter(about).collect();
         let mcp_servers = self.shared.codex.mcp_servers.of(session.thread_id.as_deref());
         Ok(SessionView { recent_events, session, queued_turns, requests, mcp_servers })
-    }
-}
-
-impl DaemonView {
-    /// The record of the daemon with the settings of the app-server.
-    pub(super) fn of(config: &Config, daemon: DaemonState) -> Self {
-        let server = config.view().server;
-        Self {
-            started: daemon.started,
-            started_at: daemon.started_at,
-            stopped_at: daemon.stopped_at,
-            updated_at: daemon.updated_at,
-            pid: daemon.pid,
-            child: ChildView {
-                strategy: server.child_strategy,
-                mode: server.mode,
-                endpoint: server.endpoint,
-                command: server.child_command,
-                args: server.child_args,
-                cwd: server.child_cwd,
-                state: daemon.child,
-            },
-        }
     }
 }
 

@@ -11,9 +11,9 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
 use super::StateDirectories;
-use super::recorder::Recorder;
 use crate::config::{Config, Settings, settings};
 use crate::daemon::events;
+use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::recovery::{self, Opened};
 use crate::state::{Purpose, RequestPolicy, Session, SessionStatus, State, event_type};
 
@@ -226,7 +226,7 @@ async fn closed_sessions_beyond_the_limit_are_forgotten_in_the_order_of_their_en
         assert_eq!(json!(room.forgotten()), forgotten, "{name} was closed");
         // Two of the same millisecond are told apart by their age; the test has them apart by their end.
         let closed = room.recorder.view().state().sessions.get(name).unwrap().updated_at.clone();
-        while super::recorder::now() <= closed {
+        while crate::time::rfc3339_now() <= closed {
             std::hint::spin_loop();
         }
     }

@@ -11,7 +11,6 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Daemon, DaemonError};
 use crate::codex::Client;
 use crate::codex::protocol::config::{
     self, ConfigRead, PROJECTS, TRUST_LEVEL, TRUSTED, UNTRUSTED, trust_level,
@@ -19,27 +18,16 @@ use crate::codex::protocol::config::{
 use crate::codex::protocol::responses::{StartedThreadDirectory, ThreadDirectoryRead};
 use crate::codex::protocol::{methods, values, versions};
 use crate::config::Endpoint;
+use crate::daemon::core::Daemon;
+use crate::daemon::error::DaemonError;
+use crate::daemon::trust::decision::TrustDecision;
 use crate::state::Trust;
 
+pub(in crate::daemon) mod decision;
 #[expect(clippy::disallowed_methods, reason = "what blocks is called on threads of a pool")]
 mod directory;
 
 use directory::Directory;
-
-/// What is decided about the directory of one thread, each time that the thread is loaded.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TrustDecision {
-    /// What is passed to the app-server.
-    pub(super) trust: Trust,
-    /// The directory, when it is known.
-    pub(super) cwd: Option<String>,
-    /// The `.codex` directories that are not used, because the directory is not trusted.
-    pub(super) left_out: Vec<String>,
-    /// Why the app-server's settings could not be read, when they could not.
-    pub(super) unreadable: Option<String>,
-    /// The answer that holds for the thread, and is remembered with its session; none was given.
-    pub(super) answer: Option<bool>,
-}
 
 /// What the caller of a new session says with `trust`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,10 @@
 //! Turns: submit, steer, queue.
 
+pub(in crate::daemon) mod activity;
+pub(in crate::daemon) mod descendants;
 pub(in crate::daemon) mod interrupt;
+mod read;
+pub(in crate::daemon) mod sandboxes;
 pub(in crate::daemon) mod settlement;
 pub(in crate::daemon) mod submission;
 pub(in crate::daemon) mod watch;
@@ -12,15 +16,18 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
-use super::idempotency::RequestKey;
-use super::recorder::{Build, now};
-use super::{Daemon, DaemonError, read};
 use crate::codex::protocol::responses::{ListedTurn, StartedTurn, SteeredTurn, TurnPage};
 use crate::codex::protocol::{errors, items, methods, values, versions};
 use crate::codex::{CallError, Client};
+use crate::daemon::app_server::read_response::read;
+use crate::daemon::core::Daemon;
+use crate::daemon::error::DaemonError;
 use crate::daemon::events;
+use crate::daemon::idempotency::RequestKey;
+use crate::daemon::recorder::input::Build;
 use crate::daemon::turns::submission::{Accepted, Submission};
 use crate::state::{Session, SessionStatus, StoredResponse};
+use crate::time::rfc3339_now;
 
 /// How often a turn is offered again to an app-server that has too much to do, which then has not taken it.
 const MAX_OVERLOAD_ATTEMPTS: u32 = 4;
@@ -322,7 +329,7 @@ impl Daemon {
                 }
             };
             tokio::spawn(call);
-            let since = now();
+            let since = rfc3339_now();
             let looking = async {
                 tokio::time::sleep(UNANSWERED).await;
                 loop {

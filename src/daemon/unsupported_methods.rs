@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-use super::DaemonError;
+use crate::daemon::error::DaemonError;
 
 /// What the app-server of the newest generation does not have.
 #[derive(Debug, Default)]

@@ -23,7 +23,7 @@ use crate::codex::protocol::versions::{INSTALL_COMMAND, LOGIN_COMMAND, MINIMUM};
 use crate::codex::protocol::{errors, methods};
 use crate::codex::rpc::wire::RpcError;
 use crate::codex::{Availability, Failure, Waiting};
-use crate::daemon::app_server_process;
+use crate::daemon::app_server::availability;
 use crate::daemon::mcp_servers::FailedMcpServers;
 use facts::SharedFacts;
 pub(crate) use facts::refused_configuration;
@@ -198,7 +198,7 @@ fn judge(now: &Availability, facts: &facts::Facts, config: Option<&std::path::Pa
         Some(path) => format!("Correct {}; codexd tries again as soon as it changes.", path.display()),
         None => "Correct its configuration.".to_owned(),
     };
-    if let Some(reason) = app_server_process::unavailable_reason(now) {
+    if let Some(reason) = availability::unavailable_reason(now) {
         let state = match now {
             Availability::Stopped { .. } => Stopped,
             Availability::Waiting(Waiting { failure, reason, crash_loop, .. }) => match failure {

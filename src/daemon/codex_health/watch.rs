@@ -12,13 +12,14 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::super::{Daemon, read};
 use super::files::Changes;
 use super::{CodexHealth, CodexState};
 use crate::blocking::Pool;
 use crate::codex::protocol::methods;
 use crate::codex::{Availability, Client, Waiting};
 use crate::config::find_program;
+use crate::daemon::app_server::read_response::read;
+use crate::daemon::core::Daemon;
 use crate::daemon::events;
 
 /// The threads that look at files of Codex.

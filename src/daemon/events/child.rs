@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::preview;
 use crate::codex::{Exit, Outline, RestartScheduled, redact};
 use crate::config::{ChildStrategy, Config};
 use crate::daemon::codex_health::{CodexHealth, CodexState};
+use crate::daemon::events::detail::preview;
 use crate::daemon::mcp_servers::FailedMcpServer;
 use crate::state::{Level, NewEvent, event_type};
 

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::add;
-use crate::daemon::trust::TrustDecision;
+use crate::daemon::events::detail::add;
+use crate::daemon::trust::decision::TrustDecision;
 use crate::state::{Level, NewEvent, Trust, event_type};
 
 /// What was decided about the directory of a session, where that is worth saying: it is trusted because the caller said

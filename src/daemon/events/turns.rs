@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::add;
 use crate::codex::Closed;
+use crate::daemon::events::detail::add;
 use crate::state::{IdempotencyKey, Level, NewEvent, QueuedTurn, Session, State, Turn, event_type};
 
 /// A turn was cut off by the end of its connection.

@@ -12,10 +12,13 @@ use jiff::{Timestamp, Zoned};
 
 use crate::codex::protocol::notifications::{self, LastError};
 use crate::codex::protocol::{usage_limits, values};
-use crate::daemon::recorder::now;
+use crate::daemon::core::Daemon;
+use crate::daemon::error::DaemonError;
+use crate::daemon::events;
+use crate::daemon::status::SessionView;
 use crate::daemon::turns::require_active;
-use crate::daemon::{Daemon, DaemonError, SessionView, events};
 use crate::state::{Held, HoldCause, NewEvent, Session, State};
+use crate::time::rfc3339_now;
 
 /// How long a queue rests whose thread could not be opened; it doubles each time.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -141,7 +144,7 @@ impl Daemon {
         let held = Held {
             cause,
             reason: error.to_string(),
-            since: now(),
+            since: rfc3339_now(),
             until: None,
             automatic: cause.is_temporary(),
             queue_id: matches!(cause, HoldCause::TurnRefused | HoldCause::OutcomeUnknown)
@@ -220,7 +223,7 @@ pub(in crate::daemon) fn hold_changes_before(
             let held = Held {
                 cause,
                 reason: format!("The turn before them failed: {message}"),
-                since: now(),
+                since: rfc3339_now(),
                 until: until.map(|until| format!("{until:.3}")),
                 automatic: false,
                 queue_id: None,

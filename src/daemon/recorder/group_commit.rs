@@ -5,16 +5,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use tokio::sync::oneshot;
-
-use crate::daemon::recorder::{Input, Recorder};
+use crate::daemon::recorder::handle::Recorder;
+use crate::daemon::recorder::input::{CommitAck, Input, StorageError};
 use crate::journal::LogSync;
-
-/// Why something is not on disk.
-pub(crate) type StorageError = Arc<str>;
-
-/// Who waits for the disk, and is told when it has what was written, or why it has not.
-pub(crate) type CommitAck = oneshot::Sender<Result<(), StorageError>>;
 
 /// The thread that syncs the log.
 pub(crate) struct GroupCommit {

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use crate::codex::protocol::notifications::PREFIXES_CHANGING_RECORDS;
 use crate::config::Config;
 use crate::daemon::events;
-use crate::daemon::recorder::now;
 use crate::journal::{Journal, Known, Limits, OpenFailure};
 use crate::state::snapshot::{self, DaemonFile, Identity, Layout, Loaded, RecentFile, RegistryFile};
 use crate::state::{DaemonState, Event, NewEvent, State, event_type};
 use crate::storage::{Disk, FolderLock, LockError};
+use crate::time::rfc3339_now;
 
 /// Why the daemon cannot use its folders.
 #[derive(Debug, thiserror::Error)]
@@ -223,7 +223,7 @@ impl Loading {
                 daemon_id: daemon_id.unwrap_or_else(|| uuid::Uuid::new_v4().to_string()),
                 node_id: config.node_id.clone(),
                 repo_root: config.paths.repo_root.as_ref().map(|path| path.to_string_lossy().into_owned()),
-                created_at: now(),
+                created_at: rfc3339_now(),
                 version: config.version.to_owned(),
             },
         };

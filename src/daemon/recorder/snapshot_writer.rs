@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use serde_json::value::RawValue;
 
 use crate::config::Config;
-use crate::daemon::recorder::{Input, Recorder};
-use crate::daemon::status::DaemonView;
+use crate::daemon::recorder::handle::Recorder;
+use crate::daemon::recorder::input::Input;
+use crate::daemon::status::view::DaemonView;
 use crate::journal::LogSync;
 use crate::state::snapshot::{self, DaemonFile, Layout, RecentFile, RegistryFile};
 use crate::storage::{Disk, FolderLock};

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::super::recorder::{Input, Recorder};
 use crate::codex::rpc::wire::RequestId;
 use crate::daemon::events;
+use crate::daemon::recorder::handle::Recorder;
+use crate::daemon::recorder::input::Input;
 use crate::state::{Resolution, ResolvedBy};
 
 /// A request that waits.

@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::super::recorder::Recorder;
 use super::super::tests::{TestRecorder, config};
 use super::open::{Claim, ClaimResult, OpenRequests};
 use super::{FollowUp, RequestDefaults, claim_or_wait, record_resolution, resolution, wait_for_expiry};
 use crate::codex::rpc::wire::RequestId;
 use crate::config::Settings;
+use crate::daemon::recorder::handle::Recorder;
 use crate::state::{ResolvedBy, ServerRequest, ServerRequestStatus};
 
 /// A recorder with one request that waits.

@@ -13,9 +13,13 @@ use serde_json::{Map, Value, json};
 use crate::codex::Client;
 use crate::codex::protocol::responses::{OpenedThread, TurnPage};
 use crate::codex::protocol::{errors, methods};
-use crate::daemon::sessions::on_thread;
+use crate::daemon::app_server::read_response::{newest_turns, read};
+use crate::daemon::core::Daemon;
+use crate::daemon::error::DaemonError;
+use crate::daemon::events;
+use crate::daemon::recorder::input::Build;
+use crate::daemon::sessions::renew::on_thread;
 use crate::daemon::trust::{ThreadLoad, TrustChoice};
-use crate::daemon::{Daemon, DaemonError, events, read};
 use crate::state::{Phase, PrivateSession, Session, State, Turn};
 
 /// How long is waited before a thread is asked for again that somebody else is writing, in turn.
@@ -225,7 +229,7 @@ impl Daemon {
                             events::session_trust_if_notable(&session.session_id, thread_id, &decision);
                         std::iter::once(recreated).chain(trust).collect()
                     };
-                    Ok((thread_id, Box::new(build) as crate::daemon::recorder::Build))
+                    Ok((thread_id, Box::new(build) as Build))
                 })
                 .await?;
             daemon.note_attached(&client, &thread_id);
@@ -233,9 +237,4 @@ impl Daemon {
         })
         .await
     }
-}
-
-/// The parameters that ask for the newest turns of a thread.
-pub(in crate::daemon) fn newest_turns(thread_id: &str, limit: u32) -> Value {
-    json!({ "threadId": thread_id, "limit": limit })
 }

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::new_session;
 use crate::config::{Config, Settings, settings};
-use crate::daemon::recorder::Recorder;
+use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::recovery::{self, Opened, StateDirectories};
 use crate::daemon::{StartError, events};
 use crate::state::snapshot::{self, Loaded};

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::submission::{Progress, Submission};
 use crate::codex::Client;
 use crate::codex::protocol::{errors, methods};
-use crate::daemon::descendants::DescendantScope;
-use crate::daemon::reading::{SANDBOXES, STUBBORN_SANDBOXES};
+use crate::daemon::core::Daemon;
+use crate::daemon::error::DaemonError;
+use crate::daemon::turns::descendants::DescendantScope;
 use crate::daemon::turns::require_active;
-use crate::daemon::{Daemon, DaemonError};
+use crate::daemon::turns::sandboxes::{SANDBOXES, STUBBORN_SANDBOXES};
+use crate::daemon::turns::submission::{Progress, Submission};
 use crate::state::{HoldCause, Session, Turn};
 
 /// How long a caller waits for the end of a turn that it interrupts; Codex takes about 10 ms (measured).
@@ -237,7 +238,7 @@ impl Daemon {
     }
 
     /// Waits until a turn is over, no longer than this.
-    async fn wait_until_over(&self, thread_id: &str, turn_id: &str, limit: Duration) {
+    pub(in crate::daemon) async fn wait_until_over(&self, thread_id: &str, turn_id: &str, limit: Duration) {
         let over = async {
             let mut news = self.shared.recorder.view().log.news();
             loop {
@@ -332,22 +333,6 @@ impl Daemon {
         }
         let submission = self.shared.submissions.in_thread(thread_id)?;
         (submission.session_id == session.session_id).then_some(Target::Submission(submission))
-    }
-
-    /// Lets Codex unload a thread once no turn runs in it and no active session has it.
-    pub(in crate::daemon) async fn detach_when_idle(self, thread_id: String) {
-        loop {
-            let running = self.state().turns.running(&thread_id).map(|turn| turn.turn_id.clone());
-            let Some(turn_id) = running else { break };
-            self.wait_until_over(&thread_id, &turn_id, Duration::MAX).await;
-            if self.shared.stopping.is_cancelled() {
-                return;
-            }
-        }
-        let _alone = self.lock_thread(&thread_id).await;
-        if let Ok(client) = self.current_client() {
-            self.detach(&client, &thread_id).await;
-        }
     }
 }
 

@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use crate::codex::Client;
 use crate::codex::protocol::responses::{ThreadStatusRead, TurnPage};
 use crate::codex::protocol::{methods, values};
-use crate::daemon::sessions::attach::newest_turns;
+use crate::daemon::app_server::read_response::newest_turns;
+use crate::daemon::core::Daemon;
+use crate::daemon::error::DaemonError;
 use crate::daemon::unsupported_methods::UnsupportedMethods;
-use crate::daemon::{Daemon, DaemonError};
 
 /// How many of a thread's newest turns are looked at.
 const LOOK_BACK: u32 = 20;

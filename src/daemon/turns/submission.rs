@@ -15,8 +15,8 @@ use tokio::sync::{oneshot, watch};
 use crate::codex::CallError;
 use crate::codex::protocol::notifications::UserItem;
 use crate::daemon::events;
-use crate::daemon::recorder::group_commit::StorageError;
-use crate::daemon::recorder::{Input, Recorder};
+use crate::daemon::recorder::handle::Recorder;
+use crate::daemon::recorder::input::{Input, StorageError};
 use crate::state::{IdempotencyKey, State};
 
 /// How many submissions whose outcome nobody heard are remembered, in case something names their turn later.

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::codex::Availability;
+use crate::daemon::core::Daemon;
+use crate::daemon::error::DaemonError;
+use crate::daemon::events;
 use crate::daemon::queue::held::Retries;
 use crate::daemon::turns::settlement::{Verdict, look};
-use crate::daemon::{Daemon, DaemonError, events};
 use crate::state::Turn;
 
 /// How long the completion of a turn may come after its thread said that it is idle; normally it is a few ms (measured).
@@ -22,29 +24,6 @@ const REST: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(2);
 /// How long a thread rests between two looks at it; one takes about 0.2 ms (measured).
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
-
-/// When each thread said something last.
-#[derive(Debug, Default)]
-pub(in crate::daemon) struct Activity {
-    threads: Mutex<HashMap<String, Instant>>,
-}
-
-impl Activity {
-    /// A thread said something.
-    pub(in crate::daemon) fn note(&self, thread_id: &str) {
-        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        threads.insert(thread_id.to_owned(), Instant::now());
-    }
-
-    fn last(&self, thread_id: &str) -> Option<Instant> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner).get(thread_id).copied()
-    }
-
-    fn keep(&self, threads: &HashSet<String>) {
-        let mut known = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|thread_id, _| threads.contains(thread_id));
-    }
-}
 
 /// What is known of a turn that runs, beside its record.
 #[derive(Debug)]

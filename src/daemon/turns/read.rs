@@ -1,4 +1,4 @@
-//! Turns as things: reading them, waiting for their end, interrupting them; closing and forking sessions.
+//! Reading one turn, at once or when it is over; a turn that is no longer kept is read from its thread.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,25 +6,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::descendants::DescendantScope;
-use super::{Daemon, DaemonError};
-use crate::codex;
 use crate::codex::protocol::responses::TurnPage;
 use crate::codex::protocol::{items, methods, values};
-use crate::config::ChildStrategy;
-use crate::daemon::events;
-use crate::daemon::turns::interrupt::Target;
+use crate::daemon::core::Daemon;
+use crate::daemon::error::DaemonError;
 use crate::state::turn::item_summary;
-use crate::state::{Phase, Session, SessionStatus, Turn};
+use crate::state::{Phase, Session, Turn};
 
-/// How long the sandboxes of commands may take to end before their turn is interrupted; they need 20 to 50 ms (measured on
-/// 0.169.0 and 0.171.0).
-///
-/// In the first quarter of a second of a command an interrupt ends it with SIGKILL, later it leaves it alone, so they are
-/// asked to end before it. Only a model that answers within this time could begin another command.
-pub(super) const SANDBOXES: Duration = Duration::from_millis(200);
-/// The same after it, before what still runs is ended.
-pub(super) const STUBBORN_SANDBOXES: Duration = Duration::from_secs(1);
 /// How many turns are asked for at once when one is looked for in the app-server.
 const PAGE: u32 = 100;
 
@@ -122,75 +110,6 @@ impl Daemon {
                 Some(next) => cursor = next.into(),
                 None => return Err(unknown()),
             }
-        }
-    }
-
-    /// Ends a session: it takes no more turns, and the app-server may unload its thread.
-    ///
-    /// With `interrupt` its turn is interrupted, also one that is only on its way to the app-server.
-    /// Returns whether that turn is not over yet; the interrupt is pursued then.
-    pub async fn close_session(
-        &self,
-        session_id: &str,
-        interrupt: bool,
-    ) -> Result<(Arc<Session>, bool), DaemonError> {
-        let session = self.session(session_id)?;
-        let daemon = self.clone();
-        let session_id = session_id.to_owned();
-        self.run(async move {
-            // A turn on its way keeps the thread's lock until its answer comes.
-            if interrupt
-                && session.status == SessionStatus::Active
-                && let Some(target @ Target::Submission(_)) = daemon.turn_of_session(&session)
-            {
-                let thread_id = session.thread_id.clone().unwrap_or_default();
-                daemon.stop_in_time(&thread_id, target).await?;
-            }
-            // No waiting turn begins while the running one ends.
-            let (_alone, session) = daemon.lock_session_thread(&session_id).await?;
-            if session.status == SessionStatus::Closed {
-                return Ok((session, false));
-            }
-            let thread_id = session.thread_id.clone().unwrap_or_default();
-            let mut pending = false;
-            if let Some(Target::Turn(turn_id)) = daemon.turn_of_session(&session) {
-                if !interrupt {
-                    return Err(DaemonError::TurnInProgress { session_id, turn_id });
-                }
-                let stopped = daemon.stop_in_time(&thread_id, Target::Turn(turn_id.clone())).await?;
-                pending = stopped.is_none() || !daemon.turn(&session_id, &turn_id).await?.is_over();
-            }
-            if let (Some(turn_id), Some(thread_id)) =
-                (daemon.running_descendant(&session), &session.thread_id)
-            {
-                if !interrupt {
-                    return Err(DaemonError::TurnInProgress { session_id, turn_id });
-                }
-                let scope = DescendantScope::Session(session_id.clone());
-                daemon.stop_descendants(&daemon.wait_for_client().await?, thread_id, scope).await;
-            }
-            let closed = session_id.clone();
-            daemon.record_durably(move |state| events::session_closed(state, &closed, None)).await?;
-            if pending {
-                // Until it is over its end is to be heard.
-                tokio::spawn(daemon.clone().detach_when_idle(thread_id));
-            } else if let Ok(client) = daemon.current_client() {
-                // Without an app-server there is nothing to unload.
-                daemon.detach(&client, &thread_id).await;
-            }
-            Ok((daemon.session(&session_id)?, pending))
-        })
-        .await
-    }
-}
-
-impl Daemon {
-    /// Lets the sandboxes in which commands of this thread run remove what they made in the user's directories; Codex
-    /// ends them in a way that keeps them from it.
-    pub(super) async fn end_sandboxes(&self, thread_id: Option<&str>, grace: Duration) {
-        let is_ours = self.config().server.strategy != ChildStrategy::External;
-        if let Some(thread_id) = thread_id.filter(|_| is_ours) {
-            codex::end_sandboxes(thread_id, grace).await;
         }
     }
 }

@@ -5,13 +5,15 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::oneshot;
 
-use super::recorder::{Build, Input};
-use super::{Daemon, DaemonError};
 use crate::codex::{CallError, Client};
+use crate::daemon::app_server::read_response::read;
+use crate::daemon::core::Daemon;
+use crate::daemon::error::DaemonError;
+use crate::daemon::recorder::input::{Build, Input};
 
 impl Daemon {
     /// Calls the app-server and reads its answer.
-    pub(super) async fn call<T: DeserializeOwned>(
+    pub(in crate::daemon) async fn call<T: DeserializeOwned>(
         client: &Client,
         method: &'static str,
         params: &impl Serialize,
@@ -22,7 +24,7 @@ impl Daemon {
     }
 
     /// [`Daemon::call`] that waits for the answer until it comes or the connection ends.
-    pub(super) async fn call_without_timeout<T: DeserializeOwned>(
+    pub(in crate::daemon) async fn call_without_timeout<T: DeserializeOwned>(
         client: &Client,
         method: &'static str,
         params: &impl Serialize,
@@ -39,7 +41,7 @@ impl Daemon {
 
     /// Calls the app-server and records what its answer means where the answer stands in the stream; returns when
     /// that is on disk.
-    pub(super) async fn call_and_record<T: Send + 'static>(
+    pub(in crate::daemon) async fn call_and_record<T: Send + 'static>(
         &self,
         client: &Client,
         method: &'static str,
@@ -52,7 +54,7 @@ impl Daemon {
     }
 
     /// [`Daemon::call_and_record`] for a call that makes a thread, which is recorded however late the answer comes.
-    pub(super) async fn call_without_timeout_and_record<T: Send + 'static>(
+    pub(in crate::daemon) async fn call_without_timeout_and_record<T: Send + 'static>(
         &self,
         client: &Client,
         method: &'static str,
@@ -97,7 +99,7 @@ impl Daemon {
     }
 
     /// [`Daemon::run`] for what makes a thread: it goes on when its caller has waited for as long as a call may take.
-    pub(super) async fn run_until_call_timeout<T: Send + 'static>(
+    pub(in crate::daemon) async fn run_until_call_timeout<T: Send + 'static>(
         &self,
         method: &'static str,
         work: impl Future<Output = Result<T, DaemonError>> + Send + 'static,
@@ -106,9 +108,4 @@ impl Daemon {
         let late = |_| Err(DaemonError::StillOpening { method, seconds: limit.as_secs() });
         tokio::time::timeout(limit, self.run(work)).await.unwrap_or_else(late)
     }
-}
-
-/// Reads an answer of the app-server; why not, when it is not what the protocol promises.
-pub(super) fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
-    serde_json::from_str(text).map_err(|error| error.to_string())
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::Daemon;
-use super::reading::{SANDBOXES, STUBBORN_SANDBOXES};
 use crate::codex::Client;
 use crate::codex::protocol::methods;
+use crate::daemon::core::Daemon;
+use crate::daemon::turns::sandboxes::{SANDBOXES, STUBBORN_SANDBOXES};
 use crate::state::{Session, State};
 
 /// How long is waited for the ends of turns that are interrupted; Codex takes about 10 ms (measured).
@@ -17,9 +17,9 @@ const WAIT: Duration = Duration::from_secs(5);
 /// The pause before a turn is interrupted once more that could not be.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// DescendantScope sub-agents are meant.
+/// Which sub-agents are meant.
 #[derive(Debug, Clone)]
-pub(super) enum DescendantScope {
+pub(in crate::daemon) enum DescendantScope {
     /// Those that descend from a turn.
     Turn(String),
     /// Those that descend from the turns of a session; with the last active session of a thread, all of the thread.
@@ -44,14 +44,19 @@ fn running(state: &State, thread_id: &str, scope: &DescendantScope) -> Vec<(Stri
 
 impl Daemon {
     /// A turn that runs in what descends from the turns of a session.
-    pub(super) fn running_descendant(&self, session: &Session) -> Option<String> {
+    pub(in crate::daemon) fn running_descendant(&self, session: &Session) -> Option<String> {
         let thread_id = session.thread_id.as_deref()?;
         let scope = DescendantScope::Session(session.session_id.clone());
         running(&self.state(), thread_id, &scope).into_iter().next().map(|(_, turn_id)| turn_id)
     }
 
     /// Interrupts the turns of sub-agents, and those that they begin meanwhile; waits for their ends, 5 s at most.
-    pub(super) async fn stop_descendants(&self, client: &Client, thread_id: &str, scope: DescendantScope) {
+    pub(in crate::daemon) async fn stop_descendants(
+        &self,
+        client: &Client,
+        thread_id: &str,
+        scope: DescendantScope,
+    ) {
         let stopped = async {
             let mut news = self.shared.recorder.view().log.news();
             let mut told = HashSet::new();

@@ -1,0 +1,11 @@
+//! The app-server as this daemon uses it: how it is run, which process it is, how it is called.
+
+pub(in crate::daemon) mod availability;
+pub(in crate::daemon) mod calls;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "child.json is read before anything is served, and written on a thread of a pool"
+)]
+pub(in crate::daemon) mod child_file;
+pub(in crate::daemon) mod plan;
+pub(in crate::daemon) mod read_response;

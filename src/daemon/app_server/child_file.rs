@@ -1,0 +1,90 @@
+//! `child.json`: which app-server process runs, so that the next start ends it if this one is killed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::codex::{self, ChildRecord, Identity, RecordChild};
+use crate::storage::Disk;
+
+/// The version of the file's layout that this program writes and reads.
+const VERSION: u32 = 1;
+/// How long an app-server that an earlier life left may take to end by itself, as it does when its stdin ends.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// What `child.json` holds.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct ChildFile {
+    format_version: u32,
+    pid: u32,
+    start_time: String,
+    executable: PathBuf,
+    generation: u64,
+    instance: String,
+}
+
+/// Keeps the file up to date.
+pub(super) fn child_file_writer(disk: Disk, path: PathBuf) -> RecordChild {
+    Arc::new(move |record| {
+        let kept = match record {
+            Some(record) => ChildFile::of(record).save(&disk, &path),
+            None => remove(&disk, &path),
+        };
+        // Work goes on: the guard ends what is left when codexd is killed.
+        if let Err(error) = kept {
+            tracing::warn!(path = %path.display(), %error, "it is not on disk which app-server runs");
+        }
+    })
+}
+
+fn remove(disk: &Disk, path: &Path) -> std::io::Result<()> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+impl ChildFile {
+    fn of(record: &ChildRecord) -> Self {
+        let Identity { pid, start_time, executable } = record.identity.clone();
+        let (generation, instance) = (record.generation, record.instance.clone());
+        Self { format_version: VERSION, pid, start_time, executable, generation, instance }
+    }
+
+    pub(crate) fn save(&self, disk: &Disk, path: &Path) -> std::io::Result<()> {
+        disk.replace(path, &serde_json::to_vec(self)?)
+    }
+
+    /// What a text says, if it says what can be used.
+    pub(crate) fn read(text: &[u8]) -> Option<Self> {
+        let file = serde_json::from_slice::<Self>(text).ok()?;
+        // An empty name would mark everybody whose variable is empty.
+        (file.format_version == VERSION && uuid::Uuid::parse_str(&file.instance).is_ok()).then_some(file)
+    }
+}
+
+/// Ends the app-server that an earlier life of the daemon left, and everything it started; blocks.
+///
+/// Exactly that process: one that merely has its number now is left alone.
+pub(crate) fn end_leftover(disk: &Disk, path: &Path) {
+    let ended = disk.read(path).and_then(|text| {
+        let Some(text) = text else { return Ok(()) };
+        match ChildFile::read(&text) {
+            Some(ChildFile { pid, start_time, executable, instance, .. }) => {
+                let leader = Identity { pid, start_time, executable };
+                let ended = codex::end_leftover(&leader, &instance, GRACE)?;
+                if ended > 0 {
+                    tracing::warn!(ended, "ended the processes that an earlier life of codexd left behind");
+                }
+            }
+            None => tracing::warn!(path = %path.display(), "the file says nothing that can be used"),
+        }
+        remove(disk, path)
+    });
+    if let Err(error) = ended {
+        tracing::warn!(path = %path.display(), %error, "what an earlier life left behind may still run");
+    }
+}

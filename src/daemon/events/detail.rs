@@ -1,0 +1,47 @@
+//! Parts of events: optional members of a detail, and quotations in a message.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// How many characters of somebody's output a message quotes.
+const PREVIEW: usize = 160;
+
+/// Adds a part to a detail, if there is one.
+pub(super) fn add(detail: &mut Value, name: &str, part: Option<impl Serialize>) {
+    if let Some(part) = part {
+        detail[name] = json!(part);
+    }
+}
+
+/// The beginning of a text on one line, 160 characters at most.
+pub(crate) fn preview(text: &str) -> String {
+    let mut flat = String::with_capacity(text.len().min(4 * PREVIEW));
+    for word in text.split_whitespace() {
+        if !flat.is_empty() {
+            flat.push(' ');
+        }
+        flat.push_str(word);
+        if flat.len() > 4 * PREVIEW {
+            break;
+        }
+    }
+    if flat.chars().nth(PREVIEW).is_some() {
+        flat = flat.chars().take(PREVIEW - 3).collect();
+        flat.push_str("...");
+    }
+    flat
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_preview_is_one_line_of_160_characters_at_most() {
+        assert_eq!(preview("  a\n\tb  c "), "a b c");
+        assert_eq!(preview(""), "");
+        assert_eq!(preview(&"é".repeat(160)), "é".repeat(160));
+        let long = preview(&"é".repeat(100_000));
+        assert_eq!(long, format!("{}...", "é".repeat(157)));
+    }
+}

@@ -1,0 +1,273 @@
+//! Starting and stopping the daemon.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::codex::protocol::methods;
+use crate::codex::{Availability, StopPace, Supervisor};
+use crate::config::{ChildStrategy, Config};
+use crate::daemon::app_server::{child_file, plan};
+use crate::daemon::app_server_events::{EventHandler, Observers};
+use crate::daemon::codex_health::Codex;
+use crate::daemon::core::{Daemon, Shared};
+use crate::daemon::events;
+use crate::daemon::recorder::handle::Recorder;
+use crate::daemon::recorder::input::Input;
+use crate::daemon::recorder::recovery::{self, OpenError, StateDirectories};
+use crate::daemon::server_requests::open::OpenRequests;
+use crate::daemon::skipped_items::table::SkippedItems;
+use crate::daemon::turns::activity::Activity;
+use crate::daemon::turns::sandboxes::SANDBOXES;
+use crate::daemon::turns::submission::Submissions;
+use crate::daemon::unsupported_methods::UnsupportedMethods;
+
+/// How long running turns are given to end after they were interrupted at a stop; the real app-server takes about
+/// 10 ms (measured).
+const INTERRUPT: Duration = Duration::from_secs(1);
+
+/// How long the end of the app-server and of all that it started may take at a stop, before nothing is waited for any
+/// more.
+const END: Duration = Duration::from_secs(10);
+/// How long it may take from then on.
+const FORCED_END: Duration = Duration::from_secs(3);
+/// How long use cases that are under way may take at a stop, once there is no app-server: they wait for the disk.
+const LAST_USE_CASES: Duration = Duration::from_secs(1);
+/// How long the disk may take at a stop.
+const LAST_SYNC: Duration = Duration::from_secs(4);
+/// How long each step of a stop may take once a second signal has come.
+const HURRIED: Duration = Duration::from_secs(1);
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A file or folder cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The system refuses what every program needs.
+    #[error("The recorder could not be started: {0}.")]
+    Recorder(#[source] io::Error),
+}
+
+impl StartError {
+    /// Whether a file or folder is not ours to use, so that another try would end the same way.
+    pub fn is_refusal(&self) -> bool {
+        let source = match self {
+            Self::Open(OpenError::Lock(_) | OpenError::Newer { .. }) => return true,
+            Self::Open(OpenError::File { source, .. }) | Self::Recorder(source) => source,
+        };
+        source.kind() == io::ErrorKind::PermissionDenied
+    }
+}
+
+impl Daemon {
+    /// Reads back the files in `folders`, starts the recorder and begins to start the app-server.
+    ///
+    /// An app-server that does not start is a state, not an error.
+    pub async fn start(config: Config, folders: StateDirectories) -> Result<Self, StartError> {
+        Self::start_guarded(config, folders, None).await
+    }
+
+    /// [`Daemon::start`] with a guard, which ends what the daemon leaves behind when it is killed.
+    ///
+    /// `program` is this very program, which the guard runs too.
+    pub async fn start_guarded(
+        config: Config,
+        folders: StateDirectories,
+        program: Option<PathBuf>,
+    ) -> Result<Self, StartError> {
+        let config = Arc::new(config);
+        let disk = folders.disk().clone();
+        // Before anything is served, so that blocking keeps nobody waiting.
+        child_file::end_leftover(&disk, &config.paths.child);
+        let opened = recovery::open(&config, &folders)?;
+        let recorder = Recorder::start(&config, opened).map_err(StartError::Recorder)?;
+        // A turn that an earlier life left open ended with it.
+        recorder.send(Input::Closed(events::closed_by_restart()));
+        recorder.record(events::daemon_started(&config, &recorder.view().identity.daemon_id));
+        recorder.caught_up().await;
+        if let Some(external) = events::child_external(&config) {
+            recorder.record(external);
+        }
+        let (follow_ups, queued_follow_ups) = mpsc::unbounded_channel();
+        let pace = watch::Sender::new(StopPace::Run);
+        let activity = Arc::new(Activity::default());
+        let open_requests = Arc::new(OpenRequests::default());
+        let submissions = Arc::new(Submissions::default());
+        let skipped_items = Arc::new(SkippedItems::default());
+        let codex = Arc::new(Codex::new(plan::codex_home(&config)));
+        let supervisor = {
+            let (config, recorder) = (Arc::clone(&config), recorder.clone());
+            let listener = {
+                let (config, recorder) = (Arc::clone(&config), recorder.clone());
+                let observers = Observers {
+                    activity: Arc::clone(&activity),
+                    open: Arc::clone(&open_requests),
+                    submissions: Arc::clone(&submissions),
+                    skipped_items: Arc::clone(&skipped_items),
+                    codex: Arc::clone(&codex),
+                };
+                move |generation| {
+                    let (config, recorder, follow_ups) =
+                        (Arc::clone(&config), recorder.clone(), follow_ups.clone());
+                    EventHandler::new(config, recorder, follow_ups, observers.clone(), generation)
+                }
+            };
+            let plan = plan::plan(&config, &recorder.view().identity.daemon_id, &disk, program, &codex);
+            Supervisor::start(plan, pace.subscribe(), recorder.backlog(), listener)
+        };
+        let availability = supervisor.availability();
+        let daemon = Self {
+            shared: Arc::new(Shared {
+                config,
+                _folders: folders,
+                recorder,
+                availability,
+                codex,
+                supervisor: Mutex::new(Some(supervisor)),
+                locks: Mutex::default(),
+                attached: Mutex::default(),
+                activity,
+                unsupported_methods: UnsupportedMethods::default(),
+                open_requests,
+                submissions,
+                skipped_items,
+                tasks: TaskTracker::new(),
+                stopping: CancellationToken::new(),
+                pace,
+            }),
+        };
+        tokio::spawn(daemon.clone().watch_turns());
+        tokio::spawn(daemon.clone().run_follow_ups(queued_follow_ups));
+        tokio::spawn(daemon.clone().watch_codex());
+        Ok(daemon)
+    }
+
+    /// Refuses new work from now on.
+    pub fn refuse_work(&self) {
+        self.shared.stopping.cancel();
+    }
+
+    /// Ends the app-server and brings everything to disk.
+    pub async fn stop(&self) {
+        self.refuse_work();
+        let supervisor = self.shared.supervisor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(supervisor) = supervisor else { return };
+        self.shared.tasks.close();
+        tokio::select! {
+            () = self.drain() => {}
+            () = self.stop_forced() => {}
+        }
+        self.quicken(StopPace::Stop);
+        let mut ended = std::pin::pin!(supervisor.ended());
+        if !self.within(END, ended.as_mut()).await {
+            self.force_stop();
+            if tokio::time::timeout(FORCED_END, ended).await.is_err() {
+                tracing::error!("the app-server does not end; the guard goes on ending what is left");
+            }
+        }
+        if !self.within(LAST_USE_CASES, self.shared.tasks.wait()).await {
+            tracing::error!("use cases are left that wait for the disk");
+        }
+        self.shared.recorder.record(events::daemon_stopped());
+        if !self.within(LAST_SYNC, self.shared.recorder.stop()).await {
+            tracing::error!(
+                "the disk does not take the last events; the next start goes on with those that it has"
+            );
+        }
+    }
+
+    /// Waits for one step of a stop, `limit` at most, and [`HURRIED`] once a second signal has come; returns whether it
+    /// was done.
+    async fn within(&self, limit: Duration, step: impl Future<Output = ()>) -> bool {
+        let hurried = async {
+            self.stop_forced().await;
+            tokio::time::sleep(HURRIED).await;
+        };
+        tokio::select! {
+            () = step => true,
+            () = tokio::time::sleep(limit) => false,
+            () = hurried => false,
+        }
+    }
+
+    /// Returns once a stop must wait for nothing any more.
+    pub async fn stop_forced(&self) {
+        let mut pace = self.shared.pace.subscribe();
+        // The sender lives as long as this daemon.
+        let _ = pace.wait_for(|&pace| pace == StopPace::Hurry).await;
+    }
+
+    /// Makes a stop skip everything it waits for.
+    pub fn force_stop(&self) {
+        self.quicken(StopPace::Hurry);
+    }
+
+    /// A stop becomes faster, never slower.
+    fn quicken(&self, pace: StopPace) {
+        self.shared.pace.send_if_modified(|now| {
+            let faster = pace > *now;
+            *now = pace.max(*now);
+            faster
+        });
+    }
+
+    /// Lets the running turns end by themselves for a while, then interrupts them.
+    async fn drain(&self) {
+        let calm = async {
+            // A turn that is still on its way to the app-server is heard of when its use case is over.
+            self.shared.tasks.wait().await;
+            self.idle().await;
+        };
+        let _ = tokio::time::timeout(self.config().limits.drain_timeout, calm).await;
+        self.interrupt_turns().await;
+    }
+
+    /// Waits until no turn runs.
+    async fn idle(&self) {
+        let mut news = self.shared.recorder.view().log.news();
+        while !self.turns_to_drain().is_empty() {
+            if news.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The turns whose ends a stop waits for, as thread and turn ids: an app-server of our own ends with us, and what
+    /// others began on one that goes on is theirs.
+    fn turns_to_drain(&self) -> Vec<(String, String)> {
+        let is_external = self.config().server.strategy == ChildStrategy::External;
+        let state = self.state();
+        let open = state.turns.open().filter(|turn| turn.started_by.is_some() || !is_external);
+        let open = open.map(|turn| (turn.thread_id.clone(), turn.turn_id.clone()));
+        let of_sub_agents = state.descendants.all_running().filter(|(thread_id, turn_id)| {
+            !is_external || state.deciding_session(thread_id, Some(turn_id)).is_some()
+        });
+        let of_sub_agents =
+            of_sub_agents.map(|(thread_id, turn_id)| (thread_id.to_owned(), turn_id.to_owned()));
+        open.chain(of_sub_agents).collect()
+    }
+
+    /// Asks the app-server to end the turns that run, and waits a moment until they have.
+    async fn interrupt_turns(&self) {
+        let Availability::Ready(client) = self.shared.availability.borrow().clone() else { return };
+        let turns = self.turns_to_drain();
+        if turns.is_empty() {
+            return;
+        }
+        for (thread_id, turn_id) in turns {
+            let (daemon, client) = (self.clone(), client.clone());
+            self.shared.tasks.spawn(async move {
+                daemon.end_sandboxes(Some(&thread_id), SANDBOXES).await;
+                let params = serde_json::json!({ "threadId": thread_id, "turnId": turn_id });
+                let _ = client.call(methods::TURN_INTERRUPT, &params, INTERRUPT).await;
+            });
+        }
+        let _ = tokio::time::timeout(INTERRUPT, self.idle()).await;
+    }
+}

@@ -1,0 +1,66 @@
+//! The handle through which the daemon sends inputs to the recorder and reads its view; cheap to clone.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::codex::Backlog;
+use crate::daemon::recorder::input::{Input, StorageError};
+use crate::daemon::recorder::view::View;
+use crate::state::{NewEvent, State};
+
+/// The way in; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    pub(super) inputs: mpsc::UnboundedSender<Input>,
+    pub(super) backlog: Arc<Backlog>,
+    pub(super) view: Arc<View>,
+}
+
+impl Recorder {
+    /// What everybody may read.
+    pub(crate) fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// What the readers of the app-server look at before they read on.
+    pub(crate) fn backlog(&self) -> Arc<Backlog> {
+        Arc::clone(&self.backlog)
+    }
+
+    /// Hands something over; it is recorded after everything that was handed over before.
+    pub(crate) fn send(&self, input: Input) {
+        self.backlog.add(input.weight());
+        // The recorder lives until the daemon has stopped; what comes after is of no interest to anybody.
+        let _ = self.inputs.send(input);
+    }
+
+    /// Records one event.
+    pub(crate) fn record(&self, event: NewEvent) {
+        self.send(Input::Events(vec![event]));
+    }
+
+    /// Records events and returns when they are on disk.
+    pub(crate) async fn record_durably(
+        &self,
+        build: impl FnOnce(&State) -> Vec<NewEvent> + Send + 'static,
+    ) -> Result<(), StorageError> {
+        let (promise, kept) = oneshot::channel();
+        self.send(Input::Durable(Box::new(build), promise));
+        kept.await.unwrap_or_else(|_| Err("the recorder has stopped".into()))
+    }
+
+    /// Returns when everything that was handed over before is recorded.
+    pub(crate) async fn caught_up(&self) {
+        let (recorded, waiting) = oneshot::channel();
+        self.send(Input::CaughtUp(recorded));
+        let _ = waiting.await;
+    }
+
+    /// Brings everything to disk and ends the threads.
+    pub(crate) async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        self.send(Input::Stop(done));
+        let _ = stopped.await;
+    }
+}

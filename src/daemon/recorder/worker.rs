@@ -1,0 +1,262 @@
+//! The recorder's thread: numbers, writes, folds and publishes events, in batches.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::codex::Backlog;
+use crate::codex::protocol::{notifications, values};
+use crate::daemon::events;
+use crate::daemon::recorder::group_commit::GroupCommit;
+use crate::daemon::recorder::input::{Build, CommitAck, Input, StorageError, Stream};
+use crate::daemon::recorder::output_log::OutputLog;
+use crate::daemon::recorder::snapshot_writer::SnapshotWriter;
+use crate::daemon::recorder::view::View;
+use crate::journal::{Entry, Journal};
+use crate::state::{Change, Level, NewEvent, State, event_type};
+use crate::time::rfc3339_now;
+
+/// How many inputs one batch takes at most, so that a flood still reaches its readers in steps.
+const BATCH: usize = 16;
+/// How often a log that cannot be written is tried again.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// What the names of events begin with that are about the files of the daemon.
+const FILES: [&str; 3] = ["state.", "storage.", "log."];
+
+/// The thread.
+pub(super) struct Worker {
+    pub(super) journal: Journal,
+    pub(super) view: Arc<View>,
+    pub(super) backlog: Arc<Backlog>,
+    pub(super) group_commit: GroupCommit,
+    pub(super) snapshot_writer: SnapshotWriter,
+    pub(super) stdout: OutputLog,
+    pub(super) stderr: OutputLog,
+    pub(super) closed_sessions: usize,
+    /// When a log that cannot be written was tried last.
+    pub(super) tried: Option<Instant>,
+    /// When lines were found to be lost last.
+    pub(super) lost_at: Option<Instant>,
+}
+
+impl Worker {
+    pub(super) fn work(mut self, mut waiting: mpsc::UnboundedReceiver<Input>) {
+        let mut new_events = Vec::new();
+        while let Some(first) = waiting.blocking_recv() {
+            let more = std::iter::from_fn(|| waiting.try_recv().ok());
+            let inputs: Vec<Input> = std::iter::once(first).chain(more.take(BATCH - 1)).collect();
+            let weight = inputs.iter().map(Input::weight).sum();
+            let mut stop = None;
+            for input in inputs {
+                match input {
+                    Input::Events(more) => new_events.extend(more),
+                    Input::Output(Stream::Stdout, bytes) => self.stdout.append(&bytes),
+                    Input::Output(Stream::Stderr, bytes) => self.stderr.append(&bytes),
+                    Input::Build(build) => {
+                        self.record(&mut new_events);
+                        new_events = build(&self.view.state());
+                    }
+                    Input::Durable(build, promise) => self.record_durably(&mut new_events, build, promise),
+                    Input::Closed(closed) => {
+                        self.record(&mut new_events);
+                        new_events = events::closed(&self.view.state(), &closed);
+                    }
+                    Input::Damaged(damage) if damage.is_empty() => self.snapshot_writer.changed(false),
+                    Input::Damaged(damage) => {
+                        new_events.push(events::log_damaged(&damage));
+                        let keys = damage.iter().map(|damage| damage.key);
+                        if let Err(error) = self.journal.remember_damage(keys) {
+                            tracing::warn!(%error, "the damage will be reported again");
+                        }
+                    }
+                    Input::CaughtUp(waiting) => {
+                        self.record(&mut new_events);
+                        let _ = waiting.send(());
+                    }
+                    Input::Retry => self.recover(&mut new_events),
+                    Input::SyncFailed(promises, began, error) => {
+                        self.record(&mut new_events);
+                        self.recover(&mut new_events);
+                        self.record(&mut new_events);
+                        let is_failing = self.journal.failing().is_some() || self.journal.sync().failed();
+                        let is_whole = !is_failing && self.lost_at.is_none_or(|lost_at| lost_at < began);
+                        for promise in promises {
+                            match is_whole {
+                                true => self.group_commit.sync_again(promise),
+                                // Whoever waited may have gone.
+                                false => drop(promise.send(Err(error.clone()))),
+                            }
+                        }
+                    }
+                    Input::Stop(done) => stop = Some(done),
+                }
+            }
+            self.record(&mut new_events);
+            self.backlog.remove(weight);
+            if let Some(done) = stop {
+                self.stop();
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.group_commit.stop();
+        self.snapshot_writer.stop();
+        if let Err(error) = self.journal.close() {
+            tracing::error!(%error, "the event log could not be closed in order");
+        }
+    }
+
+    /// Records what waits and then what is promised, each against the records as they are then.
+    fn record_durably(&mut self, new_events: &mut Vec<NewEvent>, build: Build, promise: CommitAck) {
+        self.record(new_events);
+        *new_events = build(&self.view.state());
+        self.record(new_events);
+        match self.view.storage_error() {
+            None => self.group_commit.sync(promise),
+            // Whoever waited may have gone.
+            Some(error) => drop(promise.send(Err(error))),
+        }
+    }
+
+    /// Records all new_events, and what recording them leads to.
+    fn record(&mut self, new_events: &mut Vec<NewEvent>) {
+        while !new_events.is_empty() {
+            self.recover(new_events);
+            let was_failing = self.journal.failing().is_some();
+            // What follows the news of a descendant may be about it, and says so.
+            let news = new_events.iter().position(|event| event.change.may_add_descendant());
+            let mut now: Vec<NewEvent> =
+                new_events.drain(..news.map_or(new_events.len(), |news| news + 1)).collect();
+            self.write(&mut now);
+            if let Some(reason) = self.journal.failing().filter(|_| !was_failing) {
+                tracing::error!(reason, "the event log cannot be written");
+                new_events.push(events::storage_failed(reason));
+                self.view.set_storage_error(Some(reason.into()));
+                self.snapshot_writer.failing(true);
+            }
+            self.forget(new_events);
+        }
+    }
+
+    /// Numbers, writes, folds and publishes.
+    fn write(&mut self, new_events: &mut [NewEvent]) {
+        let at = rfc3339_now();
+        name_roots(&self.view.state(), new_events);
+        let lines = self.journal.append(&at, new_events.iter().map(entry));
+        for (line, event) in lines.iter().zip(&*new_events) {
+            log(line.seq, event);
+        }
+        let mut sessions_changed = false;
+        {
+            let mut state = self.view.state.write().unwrap_or_else(PoisonError::into_inner);
+            for (line, event) in lines.iter().zip(&*new_events) {
+                self.view.turn_metrics.note(&state, &at, &event.change);
+                sessions_changed |= state.apply(line.seq, &at, &event.change);
+            }
+            // Under the same guard, so that records and recent events are always of one moment.
+            self.journal.publish(&lines);
+        }
+        self.snapshot_writer.changed(sessions_changed);
+    }
+
+    /// Tries to write what could not be written; what became of it is recorded before the new_events.
+    fn recover(&mut self, new_events: &mut Vec<NewEvent>) {
+        let failing = self.journal.failing().is_some() || self.journal.sync().failed();
+        if !failing || self.tried.is_some_and(|tried| tried.elapsed() < RETRY) {
+            return;
+        }
+        self.tried = Some(Instant::now());
+        // A failed sync may be the first that is heard of it.
+        let untold = self.journal.sync().cause().filter(|_| self.view.storage_error().is_none());
+        match self.journal.recover() {
+            Ok(recovered) => {
+                tracing::info!("the event log can be written again");
+                self.tried = None;
+                self.view.set_storage_error(None);
+                self.snapshot_writer.failing(false);
+                new_events.insert(0, events::storage_recovered(&recovered));
+                if let Some(reason) = untold {
+                    new_events.insert(0, events::storage_failed(&reason));
+                }
+                self.stdout.see_to_place();
+                self.stderr.see_to_place();
+                if recovered.lost.is_some() {
+                    self.lost_at = Some(Instant::now());
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the event log still cannot be written");
+                let reason: StorageError = error.to_string().into();
+                if self.view.storage_error().is_none() {
+                    new_events.insert(0, events::storage_failed(&reason));
+                }
+                self.view.set_storage_error(Some(reason));
+                self.snapshot_writer.failing(true);
+            }
+        }
+    }
+
+    /// Forgets the oldest of the closed sessions when there are too many.
+    fn forget(&self, new_events: &mut Vec<NewEvent>) {
+        let state = self.view.state();
+        let too_many = state.sessions.closed_count().saturating_sub(self.closed_sessions);
+        new_events
+            .extend(state.sessions.closed().take(too_many).map(|session| events::session_forgotten(session)));
+    }
+}
+
+/// Says on stderr what the owner wants to know at night: what became of the daemon, the child, sessions and turns.
+///
+/// What users and models say stays out of it.
+fn log(seq: u64, event: &NewEvent) {
+    let event_type = event.event_type;
+    let quotes = event_type == "child.stderr" || event_type == event_type::TURN_ERROR;
+    let is_frequent =
+        event_type == event_type::THREAD_STATUS_CHANGED || event_type == event_type::NOTIFICATION;
+    let is_about_files = FILES.iter().any(|prefix| event_type.starts_with(prefix));
+    if (event.change == Change::None && !is_about_files) || quotes || is_frequent {
+        tracing::debug!(seq, event_type, "event");
+        return;
+    }
+    // The texts of these events say that a turn is over and not how: only their details do.
+    if let Change::TurnCompleted { turn_id, status, .. } = &event.change
+        && status != values::TURN_COMPLETED
+    {
+        return tracing::warn!(seq, event_type, status, "App-server turn {turn_id} ended: {status}.");
+    }
+    let message = &event.message;
+    match event.level {
+        Level::Info => tracing::info!(seq, event_type, "{message}"),
+        Level::Warn => tracing::warn!(seq, event_type, "{message}"),
+        Level::Error => tracing::error!(seq, event_type, "{message}"),
+    }
+}
+
+/// Adds the thread at the root to what is about the thread of a sub-agent, so that whoever looks for the events of a
+/// session finds it there.
+fn name_roots(state: &State, new_events: &mut [NewEvent]) {
+    if state.descendants.is_empty() {
+        return;
+    }
+    for detail in new_events.iter_mut().filter_map(|event| event.detail.as_mut()) {
+        let Some(thread_id) = notifications::thread_in_text(detail) else { continue };
+        let root = state.descendants.root(thread_id, None).thread_id;
+        if root != thread_id && detail.pop() == Some('}') {
+            detail.push_str(&format!(",\"rootThreadId\":{}}}", serde_json::Value::from(root)));
+        }
+    }
+}
+
+fn entry(event: &NewEvent) -> Entry<'_> {
+    Entry {
+        level: event.level.as_str(),
+        event_type: event.event_type,
+        message: &event.message,
+        detail: event.detail.as_deref(),
+    }
+}

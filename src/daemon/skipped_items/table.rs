@@ -1,0 +1,69 @@
+//! The items whose messages were skipped and that are not read yet.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+/// How many turns without an answer are remembered.
+const ASKED: usize = 10_000;
+/// An item that was not heard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::daemon) struct SkippedItem {
+    /// Its id, if the message had one.
+    pub(in crate::daemon) id: Option<String>,
+    /// Its type, such as `agentMessage`, if the message had one.
+    pub(in crate::daemon) kind: Option<String>,
+}
+
+/// The items that were not heard and are not read yet, by their turns.
+#[derive(Debug, Default)]
+pub(in crate::daemon) struct SkippedItems {
+    turns: watch::Sender<HashMap<String, Vec<SkippedItem>>>,
+    /// The turns without an answer whose threads were asked for it, so that each is asked once.
+    asked: Mutex<HashSet<String>>,
+}
+
+impl SkippedItems {
+    /// Takes note of an item; returns whether it is the first one of its turn.
+    pub(in crate::daemon) fn note(&self, turn_id: &str, item: SkippedItem) -> bool {
+        let mut is_first = false;
+        self.turns.send_modify(|turns| {
+            let items = turns.entry(turn_id.to_owned()).or_default();
+            is_first = items.is_empty();
+            items.push(item);
+        });
+        is_first
+    }
+
+    /// Whether a thread is to be asked for the answer of this turn, which then counts as asked.
+    pub(in crate::daemon) fn is_to_be_asked(&self, turn_id: &str) -> bool {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        if asked.len() >= ASKED {
+            asked.clear();
+        }
+        asked.insert(turn_id.to_owned())
+    }
+
+    pub(in crate::daemon) fn is_not_asked(&self, turn_id: &str) {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(turn_id);
+    }
+
+    /// Whether items of this turn are still to be read.
+    pub(in crate::daemon) fn has(&self, turn_id: &str) -> bool {
+        self.turns.borrow().contains_key(turn_id)
+    }
+
+    /// Waits until no item of this turn is to be read.
+    pub(in crate::daemon) async fn read(&self, turn_id: &str) {
+        let _ = self.turns.subscribe().wait_for(|turns| !turns.contains_key(turn_id)).await;
+    }
+
+    pub(in crate::daemon) fn of(&self, turn_id: &str) -> Vec<SkippedItem> {
+        self.turns.borrow().get(turn_id).cloned().unwrap_or_default()
+    }
+
+    pub(in crate::daemon) fn done(&self, turn_id: &str) {
+        self.turns.send_modify(|turns| drop(turns.remove(turn_id)));
+    }
+}
