@@ -18,7 +18,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::continuity::{Continuity, Hole};
+use super::continuity::Continuity;
+use super::damage::Hole;
 use super::line::seq_of;
 use super::meta::{self, Found, Meta, MetaFile};
 use super::opening::{OpenFailure, skipped_by_lines};

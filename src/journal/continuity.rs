@@ -5,24 +5,14 @@
 //! Every other number between two lines had a line that is gone: a hole.
 //! All who read lines compare neighbours, which costs one subtraction for each step of a reader.
 
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::AtomicU8;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
+use super::damage::{Damage, Hole};
 use super::line::Line;
-use super::log::Log;
-use super::scrub::Damage;
 
 /// Rows of numbers, each with its first and its last one.
 type Ranges = Vec<(u64, u64)>;
-
-/// Events that the log once had and has no more: the first and the last number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hole {
-    /// The first number that is missing.
-    pub from: u64,
-    /// The last number that is missing.
-    pub through: u64,
-}
 
 /// What is known of the numbers without lines.
 #[derive(Debug, Default)]
@@ -31,24 +21,19 @@ pub(super) struct Continuity {
     skipped: RwLock<Vec<(u64, u64)>>,
     /// Holes that were told of, with first and last number.
     told: Mutex<Vec<(u64, u64)>>,
-    /// [`IDLE`], [`RUNNING`] or [`AGAIN`].
-    scrub: AtomicU8,
-    report: OnceLock<Report>,
+    /// The state of the scrub, as `scrub.rs` defines it.
+    pub(super) scrub: AtomicU8,
+    pub(super) report: OnceLock<Report>,
 }
 
 /// Tells the owner of the log about damage that was not told before.
-struct Report(Box<dyn Fn(Vec<Damage>) + Send + Sync>);
+pub(super) struct Report(pub(super) Box<dyn Fn(Vec<Damage>) + Send + Sync>);
 
 impl std::fmt::Debug for Report {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str("Report")
     }
 }
-
-const IDLE: u8 = 0;
-const RUNNING: u8 = 1;
-/// Something was noticed while the log was being read through.
-const AGAIN: u8 = 2;
 
 impl Continuity {
     pub(super) fn new(skipped: Vec<(u64, u64)>, told: Vec<(u64, u64)>) -> Self {
@@ -115,72 +100,6 @@ impl Continuity {
 
     fn told(&self) -> MutexGuard<'_, Vec<(u64, u64)>> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Log {
-    /// Looks through the whole log on a thread of its own, tells `report` what is damaged and was not told before, and
-    /// goes on to do so whenever a reader meets a hole that was not told.
-    ///
-    /// `known` is damage that an earlier run of the program told, as [`Damage::key`] has it.
-    pub fn watch(
-        self: &Arc<Self>,
-        known: Vec<(u64, u64)>,
-        report: impl Fn(Vec<Damage>) + Send + Sync + 'static,
-    ) {
-        let report = move |mut damage: Vec<Damage>| {
-            damage.retain(|damage| !known.contains(&damage.key));
-            if !damage.is_empty() {
-                report(damage);
-            }
-        };
-        // Only the first one counts: a log has one owner.
-        let _ = self.continuity.report.set(Report(Box::new(report)));
-        self.suspect();
-    }
-
-    /// A hole that a reader met: unless it was told, the log is looked through for what became of the lines.
-    pub(super) fn met(self: &Arc<Self>, hole: Hole) {
-        if !self.continuity.is_told(hole) {
-            self.suspect();
-        }
-    }
-
-    /// Tells of damage that was found otherwise than by looking through the log.
-    pub(super) fn report(&self, damage: Vec<Damage>) {
-        if let Some(report) = self.continuity.report.get() {
-            (report.0)(damage);
-        }
-    }
-
-    /// Looks through the log, once at a time.
-    pub(super) fn suspect(self: &Arc<Self>) {
-        let state = &self.continuity.scrub;
-        if state.swap(AGAIN, Ordering::AcqRel) != IDLE {
-            return;
-        }
-        let log = Arc::clone(self);
-        let look = move || {
-            let state = &log.continuity.scrub;
-            loop {
-                state.store(RUNNING, Ordering::Release);
-                match log.scrub(log.bounds().latest) {
-                    Ok(mut damage) => {
-                        // Damage of earlier runs has no hole that was told: its lines were passed over then.
-                        damage.retain(|damage| damage.hole().is_none_or(|hole| log.continuity.tell(hole)));
-                        log.report(damage);
-                    }
-                    Err(error) => tracing::warn!(%error, "failed to look through the event log for damage"),
-                }
-                if state.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-                    return;
-                }
-            }
-        };
-        if let Err(error) = std::thread::Builder::new().name("scrub".to_owned()).spawn(look) {
-            tracing::warn!(%error, "failed to start a thread that looks through the event log for damage");
-            state.store(IDLE, Ordering::Release);
-        }
     }
 }
 

@@ -15,6 +15,9 @@ pub struct Entry<'a> {
     pub detail: Option<&'a str>,
 }
 
+/// The highest number that is believed when nothing says how far the log went: what JSON readers count exactly.
+pub(super) const BELIEVABLE: u64 = 1 << 53;
+
 const FRAME_HEAD: &[u8] = br#"{"type":"event","event":"#;
 const TYPE: &[u8] = b"\"type\":\"";
 const FRAME_TAIL: &[u8] = b"}\n";

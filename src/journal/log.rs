@@ -7,11 +7,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::continuity::Continuity;
 use super::cursor::Bounds;
+use super::damage::Damage;
 use super::figures::Figures;
 use super::line::{Line, seq_of};
-use super::scrub::Damage;
 use super::segments::{Position, Segment};
-use super::subscription::Subscription;
 use super::tail::Tail;
 
 /// The log as readers see it.
@@ -67,11 +66,6 @@ impl Log {
     /// The newest lines, oldest first, `count` at most.
     pub fn recent(&self, count: usize) -> Vec<Line> {
         self.tail.recent(count)
-    }
-
-    /// Follows the log from the line after `cursor`, which is a number that [`Bounds::check`] let through.
-    pub fn follow(self: &Arc<Self>, cursor: u64) -> Subscription {
-        Subscription::new(cursor, Arc::clone(self))
     }
 
     /// Changes whenever there are new lines.

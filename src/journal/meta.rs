@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::cursor::is_epoch;
-use super::opening::BELIEVABLE;
+use super::line::BELIEVABLE;
 use crate::storage::{Disk, FileMark};
 
 /// The version of the file's layout.

@@ -10,6 +10,7 @@
 mod backup;
 mod continuity;
 mod cursor;
+mod damage;
 mod figures;
 mod line;
 mod log;
@@ -31,14 +32,13 @@ pub(crate) use self::{
     meta::{Found, MetaFile},
 };
 pub use backup::{CopiedLog, copy};
-pub use continuity::Hole;
 pub use cursor::{Bounds, Cursor, Gone, NotACursor};
+pub use damage::{Damage, Hole};
 pub use figures::Figures;
 pub use line::{Entry, Line, push_on_one_line};
 pub use log::Log;
 pub use opening::{Known, Notice, OpenFailure, Opened};
 pub use recovery::Recovered;
-pub use scrub::Damage;
 pub use subscription::{Next, Subscription};
 pub use sync::LogSync;
 pub use writer::{Journal, Limits};

@@ -7,7 +7,7 @@ use std::sync::{Arc, RwLock};
 
 use super::continuity::Continuity;
 use super::figures::Figures;
-use super::line::{Line, seq_of};
+use super::line::{BELIEVABLE, Line, seq_of};
 use super::log::Log;
 use super::meta::{self, Found, Meta, MetaFile};
 use super::segments::{ACTIVE, Found as FoundLines, Position, Segment, checked_seq, sealed};
@@ -18,8 +18,6 @@ use crate::storage::Disk;
 
 /// How much of the log's end is looked at for its newest lines, in bytes.
 const TAIL: u64 = 4 * 1024 * 1024;
-/// The highest number that is believed when nothing says how far the log went: what JSON readers count exactly.
-pub(super) const BELIEVABLE: u64 = 1 << 53;
 
 /// What was found when the log was opened.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, PoisonError};
 
-use super::continuity::Hole;
+use super::damage::Hole;
 use super::line::Line;
 use super::segments::{ACTIVE, Found, Position};
 use super::writer::{Failing, Journal};

@@ -1,37 +1,19 @@
 //! Looking for damage in the middle of the log.
 
 use std::io;
-use std::path::PathBuf;
-use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
-use super::continuity::Hole;
+use super::continuity::Report;
+use super::damage::{Damage, Hole};
 use super::line::seq_of;
 use super::log::Log;
 use super::segments::{Position, checked_seq};
 
-/// Events that the log has no more: a run of lines that cannot be read, or lines that are not there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
-    /// The file with the lines, or the one that begins or goes on behind what is not there.
-    pub path: PathBuf,
-    /// Which damage this is: the first number of its segment, and its offset in bytes.
-    pub key: (u64, u64),
-    /// The last good event before it; 0 when there is none.
-    pub after: u64,
-    /// The first good event behind it, if there is one.
-    pub before: Option<u64>,
-    /// How many bytes it takes; 0 for lines that are not there.
-    pub bytes: u64,
-    /// The numbers of the events that are missing, as far as lines on both sides tell.
-    pub missing: Option<Hole>,
-}
-
-impl Damage {
-    /// The numbers that are missing, if lines on both sides tell them.
-    pub(super) fn hole(&self) -> Option<Hole> {
-        self.missing
-    }
-}
+const IDLE: u8 = 0;
+const RUNNING: u8 = 1;
+/// Something was noticed while the log was being read through.
+const AGAIN: u8 = 2;
 
 impl Log {
     /// Reads every line up to number `through` once and returns what is damaged.
@@ -93,5 +75,71 @@ impl Log {
             })?;
         }
         Ok(damage)
+    }
+}
+
+impl Log {
+    /// Looks through the whole log on a thread of its own, tells `report` what is damaged and was not told before, and
+    /// goes on to do so whenever a reader meets a hole that was not told.
+    ///
+    /// `known` is damage that an earlier run of the program told, as [`Damage::key`] has it.
+    pub fn watch(
+        self: &Arc<Self>,
+        known: Vec<(u64, u64)>,
+        report: impl Fn(Vec<Damage>) + Send + Sync + 'static,
+    ) {
+        let report = move |mut damage: Vec<Damage>| {
+            damage.retain(|damage| !known.contains(&damage.key));
+            if !damage.is_empty() {
+                report(damage);
+            }
+        };
+        // Only the first one counts: a log has one owner.
+        let _ = self.continuity.report.set(Report(Box::new(report)));
+        self.suspect();
+    }
+
+    /// A hole that a reader met: unless it was told, the log is looked through for what became of the lines.
+    pub(super) fn met(self: &Arc<Self>, hole: Hole) {
+        if !self.continuity.is_told(hole) {
+            self.suspect();
+        }
+    }
+
+    /// Tells of damage that was found otherwise than by looking through the log.
+    pub(super) fn report(&self, damage: Vec<Damage>) {
+        if let Some(report) = self.continuity.report.get() {
+            (report.0)(damage);
+        }
+    }
+
+    /// Looks through the log, once at a time.
+    pub(super) fn suspect(self: &Arc<Self>) {
+        let state = &self.continuity.scrub;
+        if state.swap(AGAIN, Ordering::AcqRel) != IDLE {
+            return;
+        }
+        let log = Arc::clone(self);
+        let look = move || {
+            let state = &log.continuity.scrub;
+            loop {
+                state.store(RUNNING, Ordering::Release);
+                match log.scrub(log.bounds().latest) {
+                    Ok(mut damage) => {
+                        // Damage of earlier runs has no hole that was told: its lines were passed over then.
+                        damage.retain(|damage| damage.hole().is_none_or(|hole| log.continuity.tell(hole)));
+                        log.report(damage);
+                    }
+                    Err(error) => tracing::warn!(%error, "failed to look through the event log for damage"),
+                }
+                if state.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                    return;
+                }
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("scrub".to_owned()).spawn(look) {
+            tracing::warn!(%error, "failed to start a thread that looks through the event log for damage");
+            state.store(IDLE, Ordering::Release);
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::continuity::Hole;
+use super::damage::Hole;
 use super::line::Line;
 use super::log::{Log, Seek};
 use super::segments::Position;
@@ -76,6 +76,13 @@ pub(super) struct Place {
 pub(super) enum Read {
     Lines(Place, Vec<Line>),
     Nothing,
+}
+
+impl Log {
+    /// Follows the log from the line after `cursor`, which is a number that [`Bounds::check`] let through.
+    pub fn follow(self: &Arc<Self>, cursor: u64) -> Subscription {
+        Subscription::new(cursor, Arc::clone(self))
+    }
 }
 
 impl Subscription {

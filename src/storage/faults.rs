@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Disk, Operation};
+use super::disk::{Disk, Operation};
 
 /// Which call fails.
 #[derive(Debug, Clone, Copy)]

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::Disk;
+use super::disk::Disk;
 
 /// How long a lock that is held is tried again.
 const MOMENT: Duration = Duration::from_millis(400);
