@@ -1,4 +1,4 @@
-//! The records of the daemon and of the app-server process it looks after.
+//! The records of the daemon and of the app-server that it supervises.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ pub enum ChildStatus {
     Stopped,
     /// It ended on its own, or could not be started.
     Failed,
-    /// It is somebody else's process.
+    /// codexd did not start it.
     External,
 }
 
@@ -34,11 +34,11 @@ pub enum ChildPhase {
     Starting,
     /// It answers.
     Running,
-    /// It died and is started again soon.
+    /// It exited and will be restarted soon.
     Backoff,
-    /// It dies so often that it is tried once a minute only.
+    /// It exits so often that it is restarted only once a minute.
     CrashLoop,
-    /// It is somebody else's process, and answers.
+    /// codexd did not start it, and it answers.
     External,
 }
 
@@ -48,7 +48,7 @@ pub enum ChildPhase {
 pub struct ChildState {
     /// How it is.
     pub status: ChildStatus,
-    /// Its process id while it lives.
+    /// Its PID while it runs.
     pub pid: Option<u32>,
     /// RFC 3339, UTC, milliseconds.
     pub started_at: Option<String>,
@@ -60,19 +60,19 @@ pub struct ChildState {
     pub signal: Option<String>,
     /// What went wrong last.
     pub last_error: Option<String>,
-    /// Which start or connection of this life of the daemon it is, from 1.
+    /// Its generation, counted from 1 since the daemon started.
     pub generation: Option<u64>,
     /// Where it is between one start and the next.
     pub state: ChildPhase,
-    /// How often it died in a row, as of its last death.
+    /// How often in a row it exited unexpectedly, as of its last exit.
     pub deaths: u64,
     /// When it is started again, RFC 3339, UTC, milliseconds.
     pub next_start_at: Option<String>,
-    /// The last lines of the stderr of the one that died last, until the next one answers.
+    /// The last lines of the stderr of the process that exited last, until the next one answers.
     pub stderr_tail: Vec<String>,
 }
 
-/// What the app-server last told of the account it works with; nothing secret is in it.
+/// The account of the app-server, as last reported; it has no secrets.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct AccountState {
@@ -100,7 +100,7 @@ pub struct DaemonState {
     pub updated_at: Option<String>,
     /// Its process id while it serves.
     pub pid: Option<u32>,
-    /// The app-server it looks after.
+    /// The app-server that it supervises.
     pub child: ChildState,
     /// The account that one works with.
     pub account: AccountState,
@@ -108,15 +108,15 @@ pub struct DaemonState {
     pub codex: Option<CodexRecord>,
 }
 
-/// How Codex is, as an event told.
+/// The health of Codex, as recorded by an event.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CodexRecord {
-    /// In one word.
+    /// The name of the state.
     pub state: String,
     /// As sentences.
     pub message: String,
-    /// What a person can type to change it.
+    /// The command that fixes it.
     pub command: Option<String>,
     /// Since when, RFC 3339, UTC, milliseconds.
     pub since: String,

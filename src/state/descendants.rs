@@ -1,19 +1,17 @@
-//! Threads of sub-agents: whose they are, and what runs in them.
+//! The threads of sub-agents: their ancestors, and the turns that run in them.
 //!
 //! Codex announces them by items of the thread that calls upon them (`collabAgentToolCall`, `subAgentActivity`), by the
 //! `parentThreadId` of a thread that started, and by the `rootTurnId` of their turns (measured on 0.140.0, 0.160.1,
 //! 0.169.0 and 0.171.0; the item that spawns comes before the first turn of the spawned thread, and only 0.169.0 and
 //! later name the root of a turn).
-//! A descendant is nobody's session: what it does belongs to the session of the thread at its root, and is decided by
-//! the session that started the turn at the root.
+//! A descendant has no session: its events belong to the sessions of the thread at its root, and the session that started
+//! the turn at the root decides about its requests.
 
 use std::collections::BTreeMap;
 
-use super::{Change, ServerRequest, State};
-use crate::codex::protocol::items::called_sub_agents;
 use serde::{Deserialize, Serialize};
 
-/// How many generations are looked through for the root; Codex allows few, and a circle must end.
+/// How many ancestors are followed to the root; Codex allows few, and the search must end in a cycle too.
 const MAX_DEPTH: usize = 64;
 /// How many descendants are remembered.
 const MAX_KEPT: usize = 10_000;
@@ -21,38 +19,38 @@ const MAX_KEPT: usize = 10_000;
 /// A thread that descends from the thread of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Descendant {
+pub(super) struct Descendant {
     /// The thread that spawned it.
-    parent_thread_id: String,
+    pub(super) parent_thread_id: String,
     /// The newest turn in which an agent called upon it, with the thread of that turn.
     #[serde(default)]
-    called_by: Option<CallingTurn>,
+    pub(super) called_by: Option<CallingTurn>,
     /// The turn that runs in it.
     #[serde(default)]
-    current: Option<RunningTurn>,
+    pub(super) current: Option<RunningTurn>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct CallingTurn {
-    thread_id: String,
-    turn_id: String,
+pub(super) struct CallingTurn {
+    pub(super) thread_id: String,
+    pub(super) turn_id: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RunningTurn {
-    turn_id: String,
+pub(super) struct RunningTurn {
+    pub(super) turn_id: String,
     /// The turn at the root that it is part of, where Codex says so.
     #[serde(default)]
-    root_turn_id: Option<String>,
+    pub(super) root_turn_id: Option<String>,
 }
 
 /// All threads that descend from the threads of sessions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Descendants {
-    by_thread: BTreeMap<String, Descendant>,
+    pub(super) by_thread: BTreeMap<String, Descendant>,
 }
 
 /// Where a thread and a turn come from; a thread that descends from none is its own root.
@@ -62,17 +60,6 @@ pub struct Root {
     pub thread_id: String,
     /// The turn of that thread, as far as it is known.
     pub turn_id: Option<String>,
-}
-
-impl Change {
-    /// Whether it may say of a thread that it descends from another one, so that what follows is about a descendant.
-    pub fn may_add_descendant(&self) -> bool {
-        match self {
-            Change::ThreadStarted { .. } => true,
-            Change::ItemCompleted { thread_id, item, .. } => called_sub_agents(thread_id, item).is_some(),
-            _ => false,
-        }
-    }
 }
 
 impl Descendants {
@@ -129,8 +116,8 @@ impl Descendants {
         })
     }
 
-    fn add(&mut self, thread_id: &str, parent_thread_id: &str, called_by: Option<CallingTurn>) {
-        // Whoever calls upon its own ancestor, or upon a thread of a session, makes no descendant of it.
+    pub(super) fn add(&mut self, thread_id: &str, parent_thread_id: &str, called_by: Option<CallingTurn>) {
+        // A thread that calls its own ancestor, or the thread of a session, does not make it a descendant.
         if self.root(parent_thread_id, None).thread_id == thread_id || thread_id == parent_thread_id {
             return;
         }
@@ -156,92 +143,5 @@ impl Descendants {
     /// Whether the way from a thread to its root leads back to itself.
     fn is_cycle(&self, thread_id: &str) -> bool {
         self.by_thread.contains_key(&self.root(thread_id, None).thread_id)
-    }
-}
-
-impl State {
-    /// Whether a request is shown with a session: it belongs to it, or to none and to its thread.
-    pub fn lists_request(&self, session_id: &str, request: &ServerRequest) -> bool {
-        match &request.session_id {
-            Some(owner) => owner == session_id,
-            None => {
-                let session = self.sessions.get(session_id);
-                let thread_id = session.and_then(|session| session.thread_id.as_deref());
-                thread_id.is_some() && request.root_thread_id.as_deref() == thread_id
-            }
-        }
-    }
-
-    /// The session that decides about something of a thread and a turn: the one that started the turn at the root.
-    ///
-    /// `None` for what descends from a turn that no session started.
-    pub fn deciding_session(&self, thread_id: &str, turn_id: Option<&str>) -> Option<&str> {
-        let root = self.descendants.root(thread_id, turn_id);
-        let running = || self.turns.running(&root.thread_id).map(|turn| turn.turn_id.clone());
-        let turn_id = root.turn_id.clone().or_else(running)?;
-        let owner = self.owner_of(&root.thread_id, &turn_id)?;
-        self.sessions.get(owner).map(|session| session.session_id.as_str())
-    }
-
-    /// Takes in what a change says about descendants; returns whether it said anything.
-    pub(super) fn apply_to_descendants(&mut self, change: &Change) -> bool {
-        match change {
-            Change::ThreadStarted { thread_id, parent_thread_id } => {
-                self.add_descendant(thread_id, parent_thread_id, None)
-            }
-            Change::ItemCompleted { thread_id, turn_id, item } => {
-                let Some((sender, receivers)) = called_sub_agents(thread_id, item) else { return false };
-                let caller = CallingTurn { thread_id: thread_id.clone(), turn_id: turn_id.clone() };
-                let mut is_change = false;
-                for receiver in &receivers {
-                    is_change |= self.add_descendant(receiver, &sender, Some(caller.clone()));
-                }
-                is_change
-            }
-            Change::TurnStarted { thread_id, turn_id, root_turn_id, .. } => {
-                let Some(descendant) = self.descendants.by_thread.get_mut(thread_id) else { return false };
-                descendant.current =
-                    Some(RunningTurn { turn_id: turn_id.clone(), root_turn_id: root_turn_id.clone() });
-                true
-            }
-            Change::TurnCompleted { thread_id, turn_id, .. } => {
-                let Some(descendant) = self.descendants.by_thread.get_mut(thread_id) else { return false };
-                if descendant.current.as_ref().is_some_and(|current| current.turn_id == *turn_id) {
-                    descendant.current = None;
-                }
-                true
-            }
-            // The turns of descendants are carried by the connection like all others.
-            Change::ConnectionFailed { .. } | Change::DaemonStarted { .. } | Change::Connected { .. } => {
-                let any = self.descendants.all_running().next().is_some();
-                self.descendants.by_thread.values_mut().for_each(|descendant| descendant.current = None);
-                any
-            }
-            Change::SessionForgotten { .. } => {
-                let threads = &self.descendants.by_thread;
-                let is_kept = |thread_id: &String| {
-                    self.sessions.of_thread(&self.descendants.root(thread_id, None).thread_id).is_some()
-                };
-                let gone: Vec<_> = threads.keys().filter(|thread_id| !is_kept(thread_id)).cloned().collect();
-                gone.iter().for_each(|thread_id| drop(self.descendants.by_thread.remove(thread_id)));
-                !gone.is_empty()
-            }
-            _ => false,
-        }
-    }
-
-    /// A thread descends from another one; kept when there is a session at the root.
-    fn add_descendant(
-        &mut self,
-        thread_id: &str,
-        parent_thread_id: &str,
-        called_by: Option<CallingTurn>,
-    ) -> bool {
-        let root = self.descendants.root(parent_thread_id, None).thread_id;
-        if self.sessions.of_thread(&root).is_none() || self.sessions.of_thread(thread_id).is_some() {
-            return false;
-        }
-        self.descendants.add(thread_id, parent_thread_id, called_by);
-        true
     }
 }

@@ -58,11 +58,11 @@ pub struct Held {
     pub reason: String,
     /// Since when, RFC 3339, UTC, milliseconds.
     pub since: String,
-    /// When the cause ends as far as Codex told, RFC 3339, UTC, milliseconds; the queue does not go on by itself then.
+    /// When the cause ends as far as Codex reports it, RFC 3339, UTC, milliseconds; the queue does not resume by itself then.
     pub until: Option<String>,
     /// Whether the queue goes on by itself when the cause is gone; else by `POST …/queue/resume`.
     pub automatic: bool,
-    /// The waiting turn that is the cause, by its name in the queue.
+    /// The `queueId` of the waiting turn that is the cause.
     pub queue_id: Option<String>,
     /// The turn that failed, when that is the cause.
     pub turn_id: Option<String>,
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hold_cause_is_that_of_an_error_that_the_next_turn_would_meet_too() {
+    fn hold_cause_follows_the_lasting_error_of_the_turn() {
         for (info, cause) in [
             (json!("usageLimitExceeded"), Some(HoldCause::UsageLimit)),
             (json!("unauthorized"), Some(HoldCause::Unauthorized)),

@@ -1,42 +1,18 @@
-//! What an event is before it has a number.
+//! [`NewEvent`]: an event before the recorder gives it a sequence number.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::event::Change;
-
-/// How much attention an event wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Level {
-    /// The ordinary course of things.
-    Info,
-    /// Something to look at when there is time.
-    Warn,
-    /// Something failed.
-    Error,
-}
-
-impl Level {
-    /// The word in the log: `info`, `warn` or `error`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Level::Info => "info",
-            Level::Warn => "warn",
-            Level::Error => "error",
-        }
-    }
-}
+use super::change::Change;
+use super::level::Level;
 
 /// An event that has not been numbered yet.
 #[derive(Debug, Clone)]
 pub struct NewEvent {
-    /// How much attention it wants.
+    /// How much attention it needs.
     pub level: Level,
     /// Its name, such as `turn.accepted`.
     pub event_type: &'static str,
-    /// One sentence for a person.
+    /// One sentence for people to read.
     pub message: String,
     /// The text of a JSON object, or `None` for `null`.
     pub detail: Option<String>,

@@ -1,5 +1,5 @@
-//! What is remembered beside the records: how sessions were created, turns that wait for their turn, and the answers to
-//! requests that may be repeated.
+//! State that clients do not see as records: the settings of sessions, queued turns, responses to requests with an
+//! idempotency key, and answers about trust.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{RequestPolicy, Session};
+use super::server_requests::RequestPolicy;
+use super::session::Session;
 
 /// How many answers are kept at most; the oldest go first.
 const MAX_RESPONSES: usize = 10_000;
@@ -23,9 +24,9 @@ pub struct QueuedTurn {
     pub queue_id: String,
     /// When it was queued, RFC 3339, UTC, milliseconds.
     pub queued_at: String,
-    /// What the user says.
+    /// The input of the user.
     pub input: Vec<Value>,
-    /// What the app-server is told, by its own names.
+    /// The settings passed to the app-server, by its own names.
     pub settings: Map<String, Value>,
     /// Whether it was given to the app-server and nothing is known of the outcome.
     #[serde(default)]
@@ -39,30 +40,30 @@ pub struct QueuedTurn {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PrivateSession {
-    /// What the app-server was told when the thread was started, by its own names.
+    /// The settings passed to the app-server when the thread was started, by its own names.
     pub settings: Map<String, Value>,
     /// Turns that wait, the next one first.
     pub queue: VecDeque<QueuedTurn>,
     /// What it does with requests of the app-server.
     pub requests: RequestPolicy,
-    /// What its caller said with `trust`, if anything.
+    /// The value of `trust` in the request that created it, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trust: Option<bool>,
 }
 
-/// The key of a request that may be repeated.
+/// The idempotency key of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct IdempotencyKey {
-    /// The caller's word.
+    /// The value of the Idempotency-Key header.
     pub key: String,
-    /// What the request was, as a digest; another request must not use the same word.
+    /// What the request was, as a digest; another request must not use the same key.
     pub digest: String,
     /// Until when it is remembered, RFC 3339, UTC, milliseconds.
     pub expires_at: String,
 }
 
-/// What came of a request that may be repeated.
+/// The response to a request with an idempotency key.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredResponse {
@@ -75,22 +76,22 @@ pub struct StoredResponse {
     pub turn_id: Option<String>,
     /// The turn that was queued.
     pub queue_id: Option<String>,
-    /// By what name the app-server knows the turn that was given to it.
+    /// The `clientUserMessageId` of the turn that was sent to the app-server.
     pub client_message_id: Option<String>,
     /// Whether the input was added to a turn that ran already; earlier versions did not write it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub steered: bool,
 }
 
-/// What is remembered beside the records.
+/// State that clients do not see as records.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PrivateState {
-    /// By the session's name; a session about which there is nothing to remember is not in it.
+    /// By session id; a session without such state has no entry.
     pub sessions: BTreeMap<String, PrivateSession>,
-    /// By the caller's word.
+    /// By idempotency key.
     pub answers: BTreeMap<String, StoredResponse>,
-    /// What was last said with `trust` about a directory, by its path.
+    /// The last answer about whether a directory is trusted, by its path.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub trust_answers: BTreeMap<String, bool>,
 }
@@ -106,7 +107,7 @@ impl PrivateState {
         self.sessions.iter().filter(|(_, memory)| !memory.queue.is_empty()).map(|(session_id, _)| session_id)
     }
 
-    /// Remembers what was said about a directory; beyond [`MAX_DIRECTORIES`] of them another one is forgotten.
+    /// Stores the answer about a directory; beyond [`MAX_DIRECTORIES`] another one is removed.
     pub(super) fn trust(&mut self, directory: &str, trusted: bool) {
         if !self.trust_answers.contains_key(directory) && self.trust_answers.len() >= MAX_DIRECTORIES {
             self.trust_answers.pop_first();
@@ -126,7 +127,7 @@ impl PrivateState {
         memory.queue.len() != before
     }
 
-    /// Remembers what came of a request; forgets what is too old at `at`.
+    /// Stores a response, and removes those that have expired at `at`.
     pub(super) fn answer(&mut self, at: &str, answer: StoredResponse) {
         // Times of one form sort like their texts.
         self.answers.retain(|_, known| known.key.expires_at.as_str() > at);

@@ -1,4 +1,4 @@
-//! What the app-server asks and somebody has to answer.
+//! The requests of the app-server that wait for an answer, or did.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub enum ResolvedBy {
     Timeout,
     /// The session declines everything.
     Policy,
-    /// The app-server no longer wants to know, for example after an interrupt.
+    /// The app-server no longer needs it, for example after an interrupt.
     AppServer,
     /// Its turn is over.
     TurnEnd,
@@ -56,9 +56,9 @@ pub struct RequestPolicy {
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Request")]
 pub struct ServerRequest {
-    /// Its name, unique for ever.
+    /// Its id, which is never used again.
     pub request_id: String,
-    /// What is asked, in the app-server's words.
+    /// The method, as the app-server names it.
     pub method: String,
     /// Whether it still waits.
     pub status: ServerRequestStatus,
@@ -131,7 +131,7 @@ pub struct ServerRequests {
 }
 
 impl ServerRequests {
-    /// One request by its name.
+    /// One request by its id.
     pub fn get(&self, request_id: &str) -> Option<&Arc<ServerRequest>> {
         self.records.get(self.by_id.get(request_id)?)
     }

@@ -22,7 +22,7 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// The word used in requests and records.
+    /// The name used in requests and records.
     pub fn as_str(self) -> &'static str {
         match self {
             Purpose::Duplex => "duplex",
@@ -31,7 +31,7 @@ impl Purpose {
         }
     }
 
-    /// The purpose that a word names.
+    /// The purpose with this name.
     pub fn from_name(word: &str) -> Option<Self> {
         [Purpose::Duplex, Purpose::Worker, Purpose::Smoke]
             .into_iter()
@@ -45,7 +45,7 @@ impl Purpose {
 pub enum SessionStatus {
     /// It takes turns.
     Active,
-    /// It ended; it is kept to be read.
+    /// It ended; it can still be read.
     Closed,
 }
 
@@ -56,9 +56,9 @@ pub enum Trust {
     /// Nothing: the user, or the caller's own `config`, has decided.
     #[default]
     AsUser,
-    /// That it is not trusted, because nobody has decided.
+    /// That it is not trusted, because there is no decision.
     Untrusted,
-    /// That it is trusted, because the caller said so.
+    /// That it is trusted, because the client requested it.
     Trusted,
 }
 
@@ -66,7 +66,7 @@ pub enum Trust {
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Session {
-    /// Its name, unique for ever.
+    /// Its id, which is never used again.
     pub session_id: String,
     /// What it is for.
     pub purpose: Purpose,
@@ -74,7 +74,7 @@ pub struct Session {
     pub thread_id: Option<String>,
     /// Whether it takes turns.
     pub status: SessionStatus,
-    /// The app-server it lives on, as configured.
+    /// The endpoint of its app-server, as configured.
     pub endpoint: String,
     /// The process id of that app-server when the session was opened; `null` for an external one.
     pub child_pid: Option<u32>,
@@ -96,7 +96,7 @@ pub struct Session {
     pub current_turn_id: Option<String>,
     /// The newest turn.
     pub last_turn_id: Option<String>,
-    /// The newest turn's status, in the app-server's words.
+    /// The newest turn's status, as the app-server reports it.
     pub last_turn_status: Option<String>,
     /// The caller's own labels.
     pub metadata: BTreeMap<String, String>,
@@ -111,7 +111,7 @@ pub struct Session {
     pub trust: Trust,
 }
 
-/// All sessions, in the order they came to be, with the look-ups the fold needs.
+/// All sessions in the order of their creation, with the indexes that the fold needs.
 ///
 /// A record is shared, so that a reader's copy of the whole list costs one pointer a session.
 #[derive(Debug, Clone, Default)]
@@ -135,7 +135,7 @@ impl Sessions {
         self.records.is_empty()
     }
 
-    /// One session by its name.
+    /// One session by its id.
     pub fn get(&self, session_id: &str) -> Option<&Arc<Session>> {
         self.records.get(self.by_id.get(session_id)?)
     }
@@ -171,14 +171,14 @@ impl Sessions {
         self.closed.iter().filter_map(|(_, ordinal)| self.records.get(ordinal))
     }
 
-    /// Takes a session out; `false` when there is none of that name.
+    /// Removes a session; `false` when there is none with that id.
     pub fn remove(&mut self, session_id: &str) -> bool {
         let Some(ordinal) = self.by_id.remove(session_id) else { return false };
         self.unindex(ordinal);
         self.records.remove(&ordinal).is_some()
     }
 
-    /// Adds a session, or replaces the one of the same name where it stands.
+    /// Adds a session, or replaces the one with the same id at its position.
     pub fn insert(&mut self, session: Session) {
         if let Some(&ordinal) = self.by_id.get(&session.session_id) {
             self.unindex(ordinal);
@@ -191,7 +191,7 @@ impl Sessions {
         self.put(ordinal, Arc::new(session));
     }
 
-    /// Changes one session; `false` when there is none of that name.
+    /// Changes one session; `false` when there is none with that id.
     pub fn update(&mut self, session_id: &str, change: impl FnOnce(&mut Session)) -> bool {
         let Some(&ordinal) = self.by_id.get(session_id) else { return false };
         self.update_at(ordinal, change);
@@ -220,13 +220,13 @@ impl Sessions {
     fn update_at(&mut self, ordinal: u64, change: impl FnOnce(&mut Session)) {
         let Some(mut session) = self.records.get(&ordinal).cloned() else { return };
         self.unindex(ordinal);
-        // Nobody else holds the record once it is out of the table, unless a reader does.
+        // Without the entry of the table the record is not shared, unless a reader holds it.
         self.records.remove(&ordinal);
         change(Arc::make_mut(&mut session));
         self.put(ordinal, session);
     }
 
-    /// Puts a record in its place, and into the indexes.
+    /// Inserts a record, and adds it to the indexes.
     fn put(&mut self, ordinal: u64, session: Arc<Session>) {
         if let Some(thread_id) = &session.thread_id {
             let ordinals = self.by_thread.entry(thread_id.clone()).or_default();
@@ -239,7 +239,7 @@ impl Sessions {
         self.records.insert(ordinal, session);
     }
 
-    /// Takes a record out of the indexes; it stays in its place.
+    /// Removes a record from the indexes only.
     fn unindex(&mut self, ordinal: u64) {
         let Some(session) = self.records.get(&ordinal) else { return };
         if let Some(thread_id) = &session.thread_id

@@ -8,8 +8,13 @@ use schemars::JsonSchema;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::turn::SessionTurn;
-use super::{DaemonState, Descendants, PrivateState, ServerRequest, Session, State, Turns};
+use super::daemon::DaemonState;
+use super::descendants::Descendants;
+use super::private::PrivateState;
+use super::records::State;
+use super::server_requests::ServerRequest;
+use super::session::Session;
+use super::turn::{SessionTurn, Turns};
 use crate::storage::Disk;
 
 /// A file with a layout that has a version of its own.
@@ -39,14 +44,14 @@ impl<E> Layout for RecentFile<E> {
 /// The highest number of an event that is believed: what JSON readers count exactly.
 const MAX_SEQ: u64 = 1 << 53;
 
-/// Who this daemon is; made once for a state folder.
+/// The identity of the daemon; created once for a state directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
     /// The layout's version.
     #[serde(default)]
     pub format_version: u32,
-    /// A random name.
+    /// A random id.
     pub daemon_id: String,
     /// The node's name as configured when the identity was made.
     pub node_id: String,
@@ -156,6 +161,34 @@ pub struct RecentFile<E> {
     pub updated_at: Option<String>,
     /// Oldest first.
     pub events: Vec<E>,
+}
+
+impl State {
+    /// The state that two snapshots hold; the log is to be folded in from the older of the two.
+    ///
+    /// A crash can leave them apart, or one of them can be lost; each half then ignores the events it already has.
+    pub fn restore(registry: Option<RegistryFile>, daemon: Option<DaemonFile<DaemonState>>) -> Self {
+        let mut state = Self::default();
+        if let Some(registry) = registry {
+            for session in registry.sessions {
+                state.sessions.insert(std::sync::Arc::unwrap_or_clone(session));
+            }
+            for request in registry.requests {
+                state.requests.insert(request);
+            }
+            state.turns = registry.turns.restore(registry.turns_of_sessions);
+            state.descendants = registry.descendants;
+            state.private = registry.private;
+            state.sessions_through = registry.through_seq;
+            state.sessions_updated_at = registry.updated_at;
+        }
+        if let Some(daemon) = daemon {
+            state.daemon_through = daemon.through_seq;
+            state.daemon = daemon.daemon;
+        }
+        state.through = state.sessions_through.min(state.daemon_through);
+        state
+    }
 }
 
 impl RegistryFile {

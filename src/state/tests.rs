@@ -52,7 +52,7 @@ fn turn(status: &str) -> Value {
 }
 
 #[test]
-fn a_turn_goes_from_accepted_to_completed() {
+fn turn_goes_from_accepted_to_completed() {
     let accepted = (event_type::TURN_ACCEPTED, json!({"sessionId": "s", "threadId": "t", "turnId": "u"}));
     let state = folded(vec![opened("s", "t"), accepted.clone()]);
     let session = state.sessions.get("s").unwrap();
@@ -77,7 +77,7 @@ fn a_turn_goes_from_accepted_to_completed() {
 }
 
 #[test]
-fn an_error_that_is_retried_keeps_the_turn_and_a_final_one_ends_it() {
+fn retried_error_keeps_the_turn_and_final_error_ends_it() {
     let error = |will_retry| {
         (event_type::TURN_ERROR, json!({"threadId": "t", "turnId": "u", "willRetry": will_retry}))
     };
@@ -93,7 +93,7 @@ fn an_error_that_is_retried_keeps_the_turn_and_a_final_one_ends_it() {
 }
 
 #[test]
-fn a_missing_completion_fails_the_turn() {
+fn missing_completion_fails_the_turn() {
     let state = folded(vec![
         opened("s", "t"),
         (event_type::TURN_STARTED, turn("inProgress")),
@@ -114,7 +114,7 @@ fn turns_of_foreign_threads_change_nothing() {
 }
 
 #[test]
-fn a_closed_session_has_no_turn_and_is_not_busy() {
+fn closed_session_has_no_turn_and_is_not_busy() {
     let state = folded(vec![
         opened("s", "t"),
         (event_type::TURN_STARTED, turn("inProgress")),
@@ -125,7 +125,7 @@ fn a_closed_session_has_no_turn_and_is_not_busy() {
 }
 
 #[test]
-fn a_turn_belongs_to_the_session_that_started_it() {
+fn turn_belongs_to_the_session_that_started_it() {
     let accepted = |session_id: &str, turn_id: &str, steered: bool| {
         let detail = json!({"sessionId": session_id, "threadId": "t", "turnId": turn_id, "steered": steered});
         (event_type::TURN_ACCEPTED, detail)
@@ -146,7 +146,7 @@ fn a_turn_belongs_to_the_session_that_started_it() {
 }
 
 #[test]
-fn turns_of_an_older_registry_become_turns_of_their_threads() {
+fn turns_of_an_older_registry_move_to_their_threads() {
     let turn = |session_id: &str, turn_id: &str, status: &str, at: &str| {
         json!({
             "turnId": turn_id, "sessionId": session_id, "threadId": "t", "status": status, "startedAt": at,
@@ -173,7 +173,7 @@ fn turns_of_an_older_registry_become_turns_of_their_threads() {
 }
 
 #[test]
-fn turns_wait_in_one_order_for_all_sessions_of_a_thread() {
+fn queued_turns_have_one_order_for_all_sessions_of_a_thread() {
     let queued = |session_id: &str, id: &str| {
         let turn = json!({"queueId": id, "queuedAt": "T0", "input": [], "settings": {}});
         (event_type::TURN_QUEUED, json!({"sessionId": session_id, "turn": turn}))
@@ -187,7 +187,7 @@ fn turns_wait_in_one_order_for_all_sessions_of_a_thread() {
 }
 
 #[test]
-fn a_queued_turn_waits_until_it_is_accepted_or_rejected() {
+fn queued_turn_stays_until_it_is_accepted_or_rejected() {
     let queued = |id: &str| {
         let turn = json!({"queueId": id, "queuedAt": "T0", "input": [], "settings": {}});
         (event_type::TURN_QUEUED, json!({"sessionId": "s", "turn": turn}))
@@ -205,7 +205,7 @@ fn a_queued_turn_waits_until_it_is_accepted_or_rejected() {
 }
 
 #[test]
-fn a_request_that_may_be_repeated_is_remembered_with_its_first_answer() {
+fn idempotency_key_keeps_the_first_response() {
     let turn = json!({"sessionId": "s", "threadId": "t", "turnId": "u"});
     let submitted = (
         event_type::TURN_SUBMITTED,
@@ -224,7 +224,7 @@ fn a_request_that_may_be_repeated_is_remembered_with_its_first_answer() {
 }
 
 #[test]
-fn a_turn_that_is_found_later_counts_as_what_it_is_and_only_when_it_is_the_newest() {
+fn found_turn_has_its_status_and_is_shown_only_as_the_newest() {
     let found = |status: &str, is_newest: bool| {
         let detail = json!({
             "sessionId": "s", "threadId": "t", "turnId": "u", "status": status, "isNewest": is_newest,
@@ -246,7 +246,7 @@ fn a_turn_that_is_found_later_counts_as_what_it_is_and_only_when_it_is_the_newes
 }
 
 #[test]
-fn what_the_app_server_says_later_corrects_the_last_turn_only() {
+fn later_report_of_the_app_server_corrects_the_last_turn_only() {
     let missing = (event_type::TURN_MISSING, json!({"sessionId": "s", "threadId": "t", "turnId": "u"}));
     let settled = |turn_id, status| {
         (event_type::TURN_SETTLED, json!({"sessionId": "s", "turnId": turn_id, "status": status}))
@@ -262,7 +262,7 @@ fn what_the_app_server_says_later_corrects_the_last_turn_only() {
 }
 
 #[test]
-fn the_child_follows_its_events() {
+fn child_state_follows_its_events() {
     let started = (event_type::DAEMON_STARTED, json!({"strategy": "spawn", "pid": 10}));
     let child = (event_type::CHILD_STARTED, json!({"pid": 11}));
     let exited =
@@ -354,7 +354,7 @@ fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
 
 proptest! {
     #[test]
-    fn a_snapshot_and_the_tail_equal_the_whole_log(
+    fn snapshot_and_tail_equal_the_whole_log(
         events in prop::collection::vec(any_event(), 0..60), cut in 0..60usize, overlap in 0..5usize,
         ahead in 0..5usize, lost in 0..6u8,
     ) {
@@ -382,14 +382,14 @@ proptest! {
     }
 
     #[test]
-    fn the_text_of_an_event_holds_its_whole_change((name, detail) in any_event()) {
+    fn event_text_holds_the_whole_change((name, detail) in any_event()) {
         let event = NewEvent::with_state_change(Level::Info, name, "why", detail);
         let detail = event.detail.map_or(Value::Null, |text| serde_json::from_str(&text).unwrap());
         prop_assert_eq!(event.change, Change::read(name, "why", &detail));
     }
 
     #[test]
-    fn closed_sessions_are_known_in_the_order_of_their_end(events in prop::collection::vec(any_event(), 0..60)) {
+    fn closed_sessions_are_listed_in_the_order_of_their_end(events in prop::collection::vec(any_event(), 0..60)) {
         let state = folded(events);
         let mut expected: Vec<_> = state.sessions.iter()
             .filter(|session| session.status == SessionStatus::Closed).cloned().collect();
@@ -399,7 +399,7 @@ proptest! {
     }
 
     #[test]
-    fn the_open_turns_are_those_that_are_not_over_also_in_a_state_that_was_read(
+    fn open_turns_are_those_not_over_also_after_restore(
         events in prop::collection::vec(any_event(), 0..60),
     ) {
         let state = folded(events);

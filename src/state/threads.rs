@@ -11,27 +11,30 @@
 //!   [`super::PrivateState`] when the turn can be looked for; there is no turn id yet, so there is no record.
 //! - **Accepted**: the answer, or something else that names the turn, was recorded as `turn.accepted`.
 //!   The session of that event is the one that started the turn, unless the event says that it steered a turn.
-//! - **Started**: the app-server said that the turn runs.
+//! - **Started**: the app-server reported that the turn runs.
 //!   A turn that was started by another client of the app-server begins here and has no session that started it.
 //! - **Failing**: the app-server reported an error that it does not retry.
 //!   The sessions say `failed` already; the turn still occupies the thread until its end follows.
-//! - **Ended**: by `turn/completed`, or by `turn.settled` after a look at the thread.
+//! - **Ended**: by `turn/completed`, or by `turn.settled` after the thread was read.
 //! - **Cut off**: the connection ended first, recorded as `app-server.turn.completed.missing`.
-//!   It counts as ended and failed; what the thread says after the reconnection may correct it, once.
+//!   It counts as ended and failed; the thread may correct it once after the reconnection.
 //!
-//! What must stay true:
+//! Invariants:
 //!
 //! - The first end of a turn counts; no acceptance, start, error or second end that comes later changes its status.
 //!   So whatever order the messages have, and however often one comes, a turn ends at most once.
 //! - The turn fields of all active sessions of a thread are the same function of its turns ([`State::update_sessions`]).
 //!   A closed session keeps its last turn, whose end it still takes in.
 //! - One turn runs at a time: of several that are not over the newest counts as the running one, and a turn that
-//!   was heard to run is newer than one of which only the acceptance is known.
+//!   was reported to run is newer than one of which only the acceptance is known.
 
 use std::collections::BTreeSet;
 
-use super::turn::{self, Phase, TurnPosition};
-use super::{Change, QueuedTurn, SessionStatus, State};
+use super::change::Change;
+use super::private::QueuedTurn;
+use super::records::State;
+use super::session::{Session, SessionStatus};
+use super::turn::{self, Phase, Turn, TurnPosition};
 use crate::codex::protocol::values::{TURN_FAILED, TURN_IN_PROGRESS};
 
 impl State {
@@ -41,7 +44,7 @@ impl State {
     }
 
     /// The session that an event about a turn names: the one that started it, or else an active one of the thread.
-    pub fn session_for(&self, turn: &super::Turn) -> Option<&std::sync::Arc<super::Session>> {
+    pub fn session_for(&self, turn: &Turn) -> Option<&std::sync::Arc<Session>> {
         let owner = turn.started_by.as_deref().and_then(|session_id| self.sessions.get(session_id));
         owner.or_else(|| self.sessions.of_thread(&turn.thread_id))
     }
@@ -68,7 +71,7 @@ impl State {
         active.filter_map(|session| session.thread_id.as_deref()).collect()
     }
 
-    /// Folds in what a change says about turns; returns whether it said anything about a thread of a session.
+    /// Applies a change to the turns; returns whether it was about a thread of a session.
     pub(super) fn apply_to_threads(&mut self, at: &str, change: &Change) -> bool {
         let Some((thread_id, turn_id)) = self.turn_of_change(change) else {
             if let Change::ThreadStatusChanged { thread_id, is_active } = change {
@@ -202,9 +205,8 @@ impl State {
     /// Writes the turns of a thread into the records of its sessions; where nothing differs they stay as they are,
     /// unless the event `is_change` to them.
     fn update_sessions(&mut self, at: &str, thread_id: &str, is_change: bool) {
-        let shown = |turn: &super::Turn| {
-            if turn.phase == Phase::Failing { TURN_FAILED } else { &turn.status }.to_owned()
-        };
+        let shown =
+            |turn: &Turn| if turn.phase == Phase::Failing { TURN_FAILED } else { &turn.status }.to_owned();
         let Some(last) = self.turns.of(thread_id).next().cloned() else { return };
         let current = self.turns.running(thread_id).filter(|turn| turn.phase != Phase::Failing);
         let current = current.map(|turn| turn.turn_id.clone());

@@ -12,14 +12,14 @@ use crate::codex::protocol::{items, values};
 const MAX_KEPT: usize = 20;
 /// How many items of a turn are kept.
 const MAX_ITEMS: usize = 500;
-/// How many characters of an item's words its short form has.
+/// The most characters of text in the summary of an item.
 const MAX_SUMMARY_CHARS: usize = 200;
 
 /// How far a turn has come; see [`super::threads`] for what leads from one to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Phase {
-    /// The app-server took it and has not said that it runs.
+    /// The app-server accepted it and has not reported that it runs.
     Accepted,
     /// It runs.
     Started,
@@ -43,9 +43,9 @@ pub struct Turn {
     pub started_by: Option<String>,
     /// How far it has come.
     pub phase: Phase,
-    /// `inProgress`, `completed`, `interrupted`, `failed`, or a newer word of the app-server.
+    /// `inProgress`, `completed`, `interrupted`, `failed`, or a status of a later version.
     pub status: String,
-    /// When it was first heard of, RFC 3339, UTC, milliseconds.
+    /// When it was first reported, RFC 3339, UTC, milliseconds.
     pub started_at: String,
     /// When it ended, RFC 3339, UTC, milliseconds.
     pub completed_at: Option<String>,
@@ -55,7 +55,7 @@ pub struct Turn {
     pub error: Option<Value>,
     /// Tokens used, in the app-server's form.
     pub token_usage: Option<Value>,
-    /// What happened, in short: each item's type, id, status and a few words.
+    /// The summaries of its items: type, id, status and the beginning of the text.
     pub items: Vec<Value>,
 }
 
@@ -190,7 +190,7 @@ impl Turns {
         self.idle.intersection(&self.open)
     }
 
-    /// Takes in what a thread says about itself.
+    /// Stores whether the thread is active.
     pub(super) fn set_thread_active(&mut self, thread_id: &str, is_active: bool) {
         if is_active {
             self.idle.remove(thread_id);
@@ -243,7 +243,7 @@ impl Turns {
         };
         change(Arc::make_mut(&mut turn));
         turns.insert(index, turn);
-        // One that is not over is kept whatever its age, because somebody may wait for its end.
+        // One that is not over is kept whatever its age, because a client may wait for its end.
         if turns.len() > MAX_KEPT
             && let Some(oldest) = turns.iter().position(|turn| turn.is_over())
         {
@@ -289,7 +289,7 @@ pub(super) fn add_item(turn: &mut Turn, item: &Value) {
     }
 }
 
-/// An item in short: what kind of thing it was, how it ended, and a few words of it.
+/// The summary of an item: its type, how it ended, and the beginning of its text.
 pub fn item_summary(item: &Value) -> Value {
     let mut short = Map::new();
     for name in ["type", "id", "status", "exitCode", "durationMs", "cwd"] {

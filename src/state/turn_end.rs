@@ -1,6 +1,8 @@
 //! Which turn a change ends.
 
-use super::{Change, State, Turn};
+use super::change::Change;
+use super::records::State;
+use super::turn::Turn;
 use crate::codex::protocol::values::{TURN_FAILED, TURN_IN_PROGRESS};
 
 /// The end of a turn.
@@ -8,14 +10,14 @@ use crate::codex::protocol::values::{TURN_FAILED, TURN_IN_PROGRESS};
 pub struct TurnEnd<'a> {
     /// The turn as it was before.
     pub turn: &'a Turn,
-    /// How it ended, in the app-server's word.
+    /// How it ended, as the app-server reports it.
     pub status: &'a str,
 }
 
 impl State {
     /// The end that a change is to a turn of a session when it is applied now; `None` when that turn is over already.
     ///
-    /// So each turn ends once, however often it is told of.
+    /// So each turn ends once, however often its end is reported.
     pub fn turn_end<'a>(&'a self, change: &'a Change) -> Option<TurnEnd<'a>> {
         let (thread_id, turn_id) = self.turn_of_change(change)?;
         let turn = self.turns.get(&thread_id, &turn_id)?;

@@ -26,7 +26,7 @@ fn begun(thread_id: &str, turn_id: &str, root: Option<&str>) -> (&'static str, V
 }
 
 #[test]
-fn what_a_sub_agent_does_is_decided_by_the_session_that_began_the_turn_at_the_root() {
+fn session_of_the_root_turn_decides_for_its_sub_agents() {
     // Codex 0.160 does not name the root of a turn.
     for names_root in [true, false] {
         let root = |turn_id| names_root.then_some(turn_id);
@@ -53,7 +53,7 @@ fn what_a_sub_agent_does_is_decided_by_the_session_that_began_the_turn_at_the_ro
 }
 
 #[test]
-fn what_descends_from_a_turn_that_no_session_began_is_decided_by_none() {
+fn no_session_decides_for_descendants_of_a_turn_without_session() {
     let events = vec![
         opened("s", "t"),
         accepted("s", "t", "u"),
@@ -71,7 +71,7 @@ fn what_descends_from_a_turn_that_no_session_began_is_decided_by_none() {
 }
 
 #[test]
-fn agents_that_call_upon_each_other_keep_their_root() {
+fn agents_that_call_each_other_keep_their_root() {
     let state = folded(vec![
         opened("s", "t"),
         accepted("s", "t", "u"),
@@ -92,7 +92,7 @@ fn agents_that_call_upon_each_other_keep_their_root() {
 }
 
 #[test]
-fn descendants_go_with_the_last_session_of_their_root() {
+fn descendants_are_removed_with_the_last_session_of_their_root() {
     let thread = json!({ "threadId": "child", "parentThreadId": "t" });
     let mut events = vec![opened("s", "t"), (event_type::THREAD_STARTED, thread)];
     let state = folded(events.clone());
@@ -103,7 +103,7 @@ fn descendants_go_with_the_last_session_of_their_root() {
 }
 
 #[test]
-fn a_thread_of_no_session_has_no_descendants() {
+fn thread_without_session_has_no_descendants() {
     let state = folded(vec![opened("s", "t"), collab("elsewhere", "u", "child")]);
     assert!(state.descendants.is_empty());
 }

@@ -1,0 +1,40 @@
+//! [`State`]: all records, as of one event.
+
+use super::daemon::DaemonState;
+use super::descendants::Descendants;
+use super::private::PrivateState;
+use super::server_requests::ServerRequests;
+use super::session::Sessions;
+use super::turn::Turns;
+
+/// The fold of all events through [`State::through`].
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct State {
+    /// The number of the newest event that is folded into everything; 0 before the first.
+    pub through: u64,
+    pub(super) sessions_through: u64,
+    pub(super) daemon_through: u64,
+    /// The daemon and its child.
+    pub daemon: DaemonState,
+    /// When a session last changed, RFC 3339, UTC, milliseconds.
+    pub sessions_updated_at: Option<String>,
+    /// All sessions.
+    pub sessions: Sessions,
+    /// The newest turns of each thread.
+    pub turns: Turns,
+    /// The threads of sub-agents.
+    pub descendants: Descendants,
+    /// What the app-server asked.
+    pub requests: ServerRequests,
+    /// What is remembered beside the records.
+    pub private: PrivateState,
+}
+
+impl State {
+    /// Marks all events through `seq` as applied; the caller has skipped only events that change nothing.
+    pub fn skip_through(&mut self, seq: u64) {
+        self.through = self.through.max(seq);
+        self.sessions_through = self.sessions_through.max(seq);
+        self.daemon_through = self.daemon_through.max(seq);
+    }
+}

@@ -1,0 +1,105 @@
+//! What the events say about the threads of sub-agents, and which session decides about them.
+
+use super::change::Change;
+use super::descendants::{CallingTurn, RunningTurn};
+use super::records::State;
+use super::server_requests::ServerRequest;
+use crate::codex::protocol::items::called_sub_agents;
+
+impl Change {
+    /// Whether it may say of a thread that it descends from another one, so that what follows is about a descendant.
+    pub fn may_add_descendant(&self) -> bool {
+        match self {
+            Change::ThreadStarted { .. } => true,
+            Change::ItemCompleted { thread_id, item, .. } => called_sub_agents(thread_id, item).is_some(),
+            _ => false,
+        }
+    }
+}
+
+impl State {
+    /// Whether a request is shown with a session: it belongs to it, or to none and to its thread.
+    pub fn lists_request(&self, session_id: &str, request: &ServerRequest) -> bool {
+        match &request.session_id {
+            Some(owner) => owner == session_id,
+            None => {
+                let session = self.sessions.get(session_id);
+                let thread_id = session.and_then(|session| session.thread_id.as_deref());
+                thread_id.is_some() && request.root_thread_id.as_deref() == thread_id
+            }
+        }
+    }
+
+    /// The session that decides about something of a thread and a turn: the one that started the turn at the root.
+    ///
+    /// `None` for what descends from a turn that no session started.
+    pub fn deciding_session(&self, thread_id: &str, turn_id: Option<&str>) -> Option<&str> {
+        let root = self.descendants.root(thread_id, turn_id);
+        let running = || self.turns.running(&root.thread_id).map(|turn| turn.turn_id.clone());
+        let turn_id = root.turn_id.clone().or_else(running)?;
+        let owner = self.owner_of(&root.thread_id, &turn_id)?;
+        self.sessions.get(owner).map(|session| session.session_id.as_str())
+    }
+
+    /// Applies a change to the descendants; returns whether it was about them.
+    pub(super) fn apply_to_descendants(&mut self, change: &Change) -> bool {
+        match change {
+            Change::ThreadStarted { thread_id, parent_thread_id } => {
+                self.add_descendant(thread_id, parent_thread_id, None)
+            }
+            Change::ItemCompleted { thread_id, turn_id, item } => {
+                let Some((sender, receivers)) = called_sub_agents(thread_id, item) else { return false };
+                let caller = CallingTurn { thread_id: thread_id.clone(), turn_id: turn_id.clone() };
+                let mut is_change = false;
+                for receiver in &receivers {
+                    is_change |= self.add_descendant(receiver, &sender, Some(caller.clone()));
+                }
+                is_change
+            }
+            Change::TurnStarted { thread_id, turn_id, root_turn_id, .. } => {
+                let Some(descendant) = self.descendants.by_thread.get_mut(thread_id) else { return false };
+                descendant.current =
+                    Some(RunningTurn { turn_id: turn_id.clone(), root_turn_id: root_turn_id.clone() });
+                true
+            }
+            Change::TurnCompleted { thread_id, turn_id, .. } => {
+                let Some(descendant) = self.descendants.by_thread.get_mut(thread_id) else { return false };
+                if descendant.current.as_ref().is_some_and(|current| current.turn_id == *turn_id) {
+                    descendant.current = None;
+                }
+                true
+            }
+            // The turns of descendants are carried by the connection like all others.
+            Change::ConnectionFailed { .. } | Change::DaemonStarted { .. } | Change::Connected { .. } => {
+                let any = self.descendants.all_running().next().is_some();
+                self.descendants.by_thread.values_mut().for_each(|descendant| descendant.current = None);
+                any
+            }
+            Change::SessionForgotten { .. } => {
+                let threads = &self.descendants.by_thread;
+                let is_kept = |thread_id: &String| {
+                    self.sessions.of_thread(&self.descendants.root(thread_id, None).thread_id).is_some()
+                };
+                let gone: Vec<_> = threads.keys().filter(|thread_id| !is_kept(thread_id)).cloned().collect();
+                gone.iter().for_each(|thread_id| drop(self.descendants.by_thread.remove(thread_id)));
+                !gone.is_empty()
+            }
+            _ => false,
+        }
+    }
+
+    /// Adds a thread that descends from another one, when there is a session at the root.
+    fn add_descendant(
+        &mut self,
+        thread_id: &str,
+        parent_thread_id: &str,
+        called_by: Option<CallingTurn>,
+    ) -> bool {
+        let root = self.descendants.root(parent_thread_id, None).thread_id;
+        if self.sessions.of_thread(&root).is_none() || self.sessions.of_thread(thread_id).is_some() {
+            return false;
+        }
+        self.descendants.add(thread_id, parent_thread_id, called_by);
+        true
+    }
+}
