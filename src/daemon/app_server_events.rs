@@ -1,4 +1,7 @@
-//! What the app-server says, as events.
+//! Messages of the app-server become inputs of the recorder.
+//!
+//! There is one [`EventHandler`] for each reader of each generation; it owns the events that wait to be flushed.
+//! Events reach the recorder in the order of the messages.
 
 mod notification_events;
 
@@ -27,7 +30,7 @@ use crate::state::NewEvent;
 use crate::state::server_requests::SKIPPED_BYTES;
 use notification_events::notification;
 
-/// What takes note of something heard besides the recorder.
+/// What is updated by a message besides the recorder.
 #[derive(Clone)]
 pub(crate) struct Observers {
     pub(crate) activity: Arc<Activity>,
@@ -37,7 +40,7 @@ pub(crate) struct Observers {
     pub(crate) codex: Arc<Codex>,
 }
 
-/// Turns what one part of one generation says into inputs of the recorder.
+/// Turns the messages of one reader of one generation into inputs of the recorder.
 pub(crate) struct EventHandler {
     config: Arc<Config>,
     recorder: Recorder,
@@ -48,14 +51,14 @@ pub(crate) struct EventHandler {
     submissions: Arc<Submissions>,
     skipped_items: Arc<SkippedItems>,
     codex: Arc<Codex>,
-    /// The thread that spoke last, and when that was noted.
+    /// The thread of the last message, and when its activity was recorded.
     active_thread: Option<(String, Instant)>,
     new_events: Vec<NewEvent>,
-    /// Of the stderr, which comes in pieces.
+    /// State of the stderr, which arrives in pieces.
     escapes: EscapeFilter,
 }
 
-/// How often it is noted that a thread speaks, so that a flood of its words costs nothing.
+/// How often the activity of a thread is recorded, so that many messages cost nothing.
 const ACTIVITY_INTERVAL: Duration = Duration::from_millis(250);
 
 impl EventHandler {
@@ -101,7 +104,7 @@ impl EventHandler {
         }
     }
 
-    /// The user's item may name the turn of a submission whose answer did not come, which is accepted here then.
+    /// Accepts a submission without an answer whose turn the item of the user's message names.
     fn accept_submission_of_item(&mut self, params: &str) {
         if let Some((submission, turn_id)) = self.submissions.of_item(params) {
             self.flush();
@@ -109,21 +112,21 @@ impl EventHandler {
         }
     }
 
-    /// Takes in a request.
+    /// Opens a request of the app-server.
     fn open_request(&mut self, id: RequestId, method: &str, params: Value) {
         let defaults = RequestDefaults {
             timeout: self.config.limits.request_timeout,
             has_other_clients: self.config.server.strategy == ChildStrategy::External,
         };
         let follow_up = self.open.open(&self.recorder, self.generation, id, method, params, defaults);
-        // The daemon is stopping when nobody takes it; the app-server is told by its end.
+        // The receiver is gone when the daemon stops; the end of the connection answers the app-server.
         let _ = self.follow_ups.send(follow_up);
     }
 
-    /// A message was too long to be kept: what it was is told, and what can be made good is.
+    /// Handles a message that was too long to keep: records what it was, refuses a request, and has skipped items read.
     fn handle_skipped(&mut self, bytes: usize, cap: usize, outline: &Outline) {
         let method = outline.method.as_deref();
-        // Another client of an app-server that is not ours may have heard all of it, and is asked too.
+        // Another client of an external app-server may have received all of it, and can answer.
         let is_left_to_others =
             self.config.server.strategy == ChildStrategy::External && method.is_some_and(is_answerable);
         let is_refused = method.is_some() && outline.id.is_some() && !is_left_to_others;
@@ -166,7 +169,7 @@ impl EventHandler {
         }
     }
 
-    /// Tells of an MCP server that did not start.
+    /// Records that an MCP server did not start.
     fn record_mcp_server_failure(&mut self, params: &str) {
         let Some((thread_id, server)) = self.codex.mcp_servers.handle_status(self.generation, params) else {
             return;
@@ -180,7 +183,7 @@ impl EventHandler {
         })));
     }
 
-    /// Observers that a thread said something.
+    /// Records that a thread is active.
     fn note_activity(&mut self, params: &str) {
         let Some(thread_id) = notifications::thread_in_text(params) else { return };
         let is_known = |(active_thread, at): &(String, Instant)| {

@@ -1,7 +1,7 @@
 //! MCP servers that did not start, by thread.
 //!
-//! Codex starts them anew for each thread that it loads and tells how that goes, so what an older app-server said is
-//! forgotten with it; nothing of this is on disk.
+//! Codex starts them for each thread that it loads and reports the outcome, so the table holds those of one generation;
+//! it is not stored on disk.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::codex::protocol::notifications::McpServerStatus;
 use crate::codex::redact;
 
-/// How many threads are remembered at most.
+/// The most threads in the table.
 const MAX_THREADS: usize = 1000;
 
 /// An MCP server that did not start.
@@ -21,22 +21,21 @@ const MAX_THREADS: usize = 1000;
 pub struct FailedMcpServer {
     /// Its name in the configuration of Codex.
     pub name: String,
-    /// Why, in the words of Codex.
+    /// Why, as Codex reports it.
     pub error: String,
 }
 
 /// Why servers of a thread did not start, by their names.
 type Errors = BTreeMap<String, String>;
 
-/// Those of this app-server.
+/// The failed servers of this generation.
 #[derive(Debug, Default)]
 pub(super) struct FailedMcpServers {
     known: Mutex<(u64, HashMap<String, Errors>)>,
 }
 
 impl FailedMcpServers {
-    /// Takes note of a `mcpServer/startupStatus/updated`; returns the thread and the server when that says that it
-    /// failed.
+    /// Stores the parameters of a startup status; returns the thread and the server when it failed.
     pub(super) fn handle_status(&self, generation: u64, params: &str) -> Option<(String, FailedMcpServer)> {
         let status = McpServerStatus::read(params)?;
         let is_failed = status.is_failed();
@@ -77,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_that_starts_after_all_is_forgotten() {
+    fn failed_mcp_server_that_starts_later_is_removed() {
         let servers = FailedMcpServers::default();
         let handle = |generation, name: &str, status: &str, error: Option<&str>| {
             let params = json!({ "threadId": "t", "name": name, "status": status, "error": error });

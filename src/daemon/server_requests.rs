@@ -1,7 +1,7 @@
-//! Requests of the app-server: announced, answered once, never left waiting.
+//! Requests of the app-server: recorded when they arrive, resolved once, and declined at their time limit.
 //!
-//! What must be known to answer is in one table ([`open`]), and whoever claims an entry of it is the one who ends the
-//! request: a client, the clock, the policy of the session, or the app-server itself.
+//! The table in [`open`] has what is needed to answer; its entry is claimed before a request is resolved, by a client,
+//! the time limit, the policy of the session, or the app-server itself.
 
 pub(in crate::daemon) mod open;
 #[cfg(test)]
@@ -29,40 +29,40 @@ use crate::time::{self, rfc3339_after, rfc3339_now};
 
 use crate::daemon::server_requests::open::{Claim, ClaimResult, OpenRequest, OpenRequests};
 
-/// A request as it was heard.
+/// What is to be done after a message was recorded.
 #[derive(Debug)]
 pub(super) enum FollowUp {
-    /// Somebody may answer it.
+    /// A request that a client can answer: it is declined when it is due.
     WatchRequest {
-        /// Its name.
+        /// Its id.
         request_id: String,
     },
-    /// Nobody can, so it is refused at once.
+    /// A request that no client can answer: it is refused at once.
     RefuseRequest { generation: u64, id: RequestId, error: RpcError },
-    /// It is no request: an item of a turn was not heard, and is to be read.
+    /// An item of a turn was skipped, and is read from the thread.
     ReadSkippedItems { thread_id: String, turn_id: String },
 }
 
-/// How long a request waits that has no session with defaults of its own.
+/// What holds for a request unless its session has settings of its own.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestDefaults {
     /// How long it waits for an answer.
     pub(super) timeout: Duration,
-    /// Whether the app-server has other clients; a request about a turn that no session started is theirs.
+    /// Whether the app-server has other clients; they answer requests about turns that no session started.
     pub(super) has_other_clients: bool,
 }
 
-/// What a client answers.
+/// The answer of a client.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RequestAnswer {
     /// One of the decisions that may be taken.
     Decision(Value),
-    /// The whole answer, in the words of the app-server.
+    /// The whole result, in the form of the app-server.
     Result(Value),
 }
 
 impl OpenRequests {
-    /// Takes a request in as it is heard; the event that announces it stands where it was heard.
+    /// Opens a request; its event is recorded at its position in the stream.
     pub(super) fn open(
         &self,
         recorder: &Recorder,
@@ -125,9 +125,9 @@ fn resolution(
     Resolution { request_id, resolved_by, decision, reason: reason.map(str::to_owned) }
 }
 
-/// The right to end a request; `None` when its end is recorded.
+/// Claims a request; `None` when its end is recorded.
 ///
-/// While another caller ends it, this waits for the record, so that whoever comes second can be told what was decided.
+/// While another caller ends it, this waits for the record, so that the later caller can be told the decision.
 async fn claim_or_wait(
     open_requests: &Arc<OpenRequests>,
     recorder: &Recorder,
@@ -146,8 +146,7 @@ async fn claim_or_wait(
     }
 }
 
-/// Writes into a request where it belongs: to the session that started the turn at the root, which is returned, and to
-/// none when no session did.
+/// Assigns a request to the session that started the turn at the root, which is returned; `None` when no session did.
 fn assign_session<'a>(state: &'a State, request: &mut ServerRequest) -> Option<&'a str> {
     let (thread_id, turn_id) = (request.thread_id.as_deref()?, request.turn_id.as_deref());
     let root = state.descendants.root(thread_id, turn_id);
@@ -158,26 +157,24 @@ fn assign_session<'a>(state: &'a State, request: &mut ServerRequest) -> Option<&
     deciding_session
 }
 
-/// Waits until the time has come at which the record says that a request is declined.
-///
-/// One that is left to other clients has no such time.
+/// Waits until the `expiresAt` of a request; forever for one that is left to other clients.
 async fn wait_for_expiry(request: &ServerRequest, clock: impl Fn() -> Timestamp) {
     let Some(expires_at) = &request.expires_at else { return std::future::pending().await };
     match expires_at.parse() {
         Ok(expires_at) => time::reached(expires_at, clock).await,
         Err(error) => {
-            tracing::warn!(%error, request_id = request.request_id, "the time of its end cannot be read")
+            tracing::warn!(%error, request_id = request.request_id, "failed to parse expiresAt")
         }
     }
 }
 
-/// How long a request waits for its answer, as its record says.
+/// The time limit of a request, from its record.
 fn time_limit(request: &ServerRequest) -> Option<Duration> {
     let created: Timestamp = request.created_at.parse().ok()?;
     Some(time::time_left(request.expires_at.as_ref()?.parse().ok()?, created))
 }
 
-/// Records the end of a request that was answered; an error says that it is not on disk.
+/// Records the end of a request that was answered; an error means that it is not on disk.
 async fn record_resolution(
     recorder: &Recorder,
     claim: Claim,
@@ -273,7 +270,7 @@ impl Daemon {
         if request.resolved_by == Some(by) { Ok(()) } else { Err(DaemonError::AlreadyResolved(request)) }
     }
 
-    /// Refuses what nobody can answer, and declines what nobody does.
+    /// Refuses requests that no client can answer, declines those that are due, and reads skipped items.
     pub(super) async fn run_follow_ups(self, mut follow_ups: mpsc::UnboundedReceiver<FollowUp>) {
         while let Some(follow_up) = follow_ups.recv().await {
             match follow_up {
@@ -299,7 +296,7 @@ impl Daemon {
         let result = decisions::reply(&request.method, &request.params, &decision);
         match self.resolve(resolution(request_id, by, Some(decision), Some(&reason)), &result).await {
             Ok(()) | Err(DaemonError::AlreadyResolved(_) | DaemonError::Unavailable { .. }) => {}
-            Err(error) => tracing::warn!(%error, "a request could not be declined"),
+            Err(error) => tracing::warn!(%error, "failed to decline a request"),
         }
     }
 

@@ -1,18 +1,18 @@
-//! Methods that an older app-server does not have: told once a generation, however often they are asked for.
+//! Methods that an older app-server does not have: logged once for each generation.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
 use crate::daemon::error::DaemonError;
 
-/// What the app-server of the newest generation does not have.
+/// The methods that the app-server of the newest generation does not have.
 #[derive(Debug, Default)]
 pub(super) struct UnsupportedMethods {
     known: Mutex<(u64, HashSet<String>)>,
 }
 
 impl UnsupportedMethods {
-    /// Takes note of a failed call; `true` when it says that there is no such method, which is told the first time.
+    /// Records a failed call; `true` when it failed because there is no such method, which is logged the first time.
     pub(super) fn note(&self, generation: u64, error: &DaemonError) -> bool {
         let Some(method) = error.unknown_method() else { return false };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -23,7 +23,7 @@ impl UnsupportedMethods {
             tracing::warn!(
                 generation,
                 method,
-                "this app-server is too old to be asked what a turn does: {error}"
+                "this app-server is too old to report the state of a turn: {error}"
             );
         }
         true

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn each_notification_has_the_event_that_the_contract_names() {
+    fn notification_maps_to_the_event_type_of_the_contract() {
         let turn = json!({"id": "u", "status": "inProgress", "items": []});
         let on_turn = |more: Value| {
             let mut params = json!({"threadId": "t", "turnId": "u", "itemId": "i"});
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_notification_is_one_line_however_it_was_written() {
+    fn notification_event_is_one_line_without_spaces_between_parts() {
         let params = "{\n\t\"threadId\" : \"t\", \r\n \"a b\": [ 1.50, \" \\\" \\\\\", {  } ] }";
         let event = notification("brand/new", params);
         let compact = "{\"threadId\":\"t\",\"a b\":[1.50,\" \\\" \\\\\",{}]}";
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delta_arrives_unchanged_and_its_message_quotes_it() {
+    fn delta_event_keeps_the_text_and_quotes_it_in_its_message() {
         let tricky = "a \"quoted\"\n\\ line \u{1F600}";
         let params = json!({"threadId": "t", "turnId": "u", "itemId": "i", "delta": tricky});
         let (event, detail) = event("item/agentMessage/delta", params);

@@ -1,4 +1,6 @@
-//! What the app-server said of itself, its account and its model since it was started.
+//! What is known of the app-server, its account and its model since it was started.
+//!
+//! [`SharedFacts`] owns it; the event handler and the watch task update it, and the health is derived from it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,16 +15,16 @@ use crate::codex::protocol::responses::{self, Account};
 use crate::codex::protocol::{notifications, values, versions};
 use crate::codex::redact;
 
-/// How many refusals in a row have the app-server started again: one may be a slip of the API.
+/// After how many refused logins in a row the app-server is restarted: one may be a fault of the API.
 const REFUSALS_BEFORE_RESTART: u32 = 2;
 
-/// How long the end of a turn may come after its last error; it may have got lost.
+/// How long the end of a turn is awaited after its last error; it may be lost.
 const TURN_END_WAIT: Duration = Duration::from_secs(5);
 
 /// That the app-server refused a call because of its configuration, which it reads again for each thread it starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::daemon) struct RefusedCall {
-    /// Codex's own words, which begin with file, line and column.
+    /// Codex's text, which begins with file, line and column.
     reason: String,
     /// The state of the file as it was first seen after the refusal; `None` until then.
     seen: Option<Stamp>,
@@ -31,7 +33,7 @@ pub(in crate::daemon) struct RefusedCall {
 /// What is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(in crate::daemon) struct Facts {
-    /// The app-server that it was heard from.
+    /// The generation that reported it.
     pub(in crate::daemon) generation: u64,
     pub(in crate::daemon) version: Option<[u64; 3]>,
     pub(in crate::daemon) account: Account,
@@ -50,7 +52,7 @@ pub(in crate::daemon) struct Facts {
 }
 
 impl Facts {
-    /// Why it refuses its configuration, said at its start or in answer to a call.
+    /// Why it refuses its configuration, reported at its start or in the answer to a call.
     pub(in crate::daemon) fn refused_configuration(&self) -> Option<&str> {
         self.config.as_deref().or_else(|| self.refused_call.as_ref().map(|call| call.reason.as_str()))
     }
@@ -64,7 +66,7 @@ pub(in crate::daemon) struct SharedFacts {
     ///
     /// The end comes some milliseconds after the error that it ends with, and must not be cut off.
     failing: Mutex<HashMap<String, Instant>>,
-    /// Whether any trouble of a turn is known, so that the words of a turn that goes well cost nothing.
+    /// Whether a refused login or a missing network is known; while it is not, the messages of a turn cost nothing.
     in_trouble: AtomicBool,
 }
 
@@ -77,7 +79,7 @@ impl SharedFacts {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The facts, without those that an older app-server said of itself.
+    /// The facts of a generation; those that an older app-server reported about itself are dropped.
     fn of(&self, generation: u64) -> MutexGuard<'_, Facts> {
         let mut known = self.lock();
         if known.generation < generation {
@@ -92,12 +94,12 @@ impl SharedFacts {
         self.of(generation).version = versions::numbers_in_user_agent(responses::user_agent(info));
     }
 
-    /// Takes note of the answer to `account/read`; one that cannot be understood says nothing.
+    /// Stores the answer to `account/read`.
     pub(in crate::daemon) fn account(&self, generation: u64, answer: &Value) {
         self.of(generation).account = Account::read(answer);
     }
 
-    /// Takes note that a call was refused, for this reason about the configuration.
+    /// Stores that a call was refused because of the configuration.
     pub(in crate::daemon) fn call_refused(&self, generation: u64, reason: &str) {
         self.of(generation).refused_call = Some(RefusedCall { reason: redact(reason), seen: None });
     }
@@ -112,7 +114,7 @@ impl SharedFacts {
         self.lock().refused_call.is_some()
     }
 
-    /// Takes note of the state of the configuration after a refused call; where it has changed since it was first
+    /// Stores the state of the configuration file after a refused call; where it has changed since it was first
     /// seen, the next call decides.
     pub(in crate::daemon) fn config_seen(&self, stamp: Stamp) {
         let mut known = self.lock();
@@ -122,7 +124,7 @@ impl SharedFacts {
         }
     }
 
-    /// The login is another one than that which was refused.
+    /// Clears the refused login: there is another one.
     pub(in crate::daemon) fn login_changed(&self) {
         let mut known = self.lock();
         known.refused = None;
@@ -130,7 +132,7 @@ impl SharedFacts {
         known.was_restarted = false;
     }
 
-    /// The account has to be asked for again.
+    /// Forgets the account until it is read again.
     fn forget_account(&self, generation: u64) {
         self.of(generation).account = Account::Unknown;
     }
@@ -148,7 +150,7 @@ impl SharedFacts {
         self.lock().was_restarted = true;
     }
 
-    /// Takes note of a notification; returns whether it changed anything.
+    /// Handles a notification; returns whether it changed anything.
     pub(in crate::daemon) fn handle_notification(&self, generation: u64, method: &str, params: &str) -> bool {
         match method {
             notifications::ERROR => self.turn_failed(generation, params),
@@ -213,7 +215,7 @@ impl SharedFacts {
         !failing.is_empty()
     }
 
-    /// A turn gets an answer of its model.
+    /// Clears refused login and missing network: a turn received an answer of its model.
     fn clear_trouble(&self) -> bool {
         if !self.in_trouble.swap(false, Ordering::Relaxed) {
             return false;
@@ -250,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_login_is_remembered_over_a_restart_until_a_turn_succeeds() {
+    fn refused_login_is_kept_over_a_restart_until_a_turn_succeeds() {
         let facts = SharedFacts::default();
         assert!(facts.handle_notification(1, "error", &refusal()) && !facts.needs_restart());
         assert!(facts.handle_notification(1, "error", &refusal()) && facts.needs_restart());
@@ -292,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_refused_because_of_the_configuration_is_remembered_until_one_succeeds_or_the_file_changes() {
+    fn refused_call_is_kept_until_a_call_succeeds_or_the_file_changes() {
         let facts = SharedFacts::default();
         let line = "/h/config.toml:1:9: key with no value, expected `=`";
         let (one, two) = (Some((1, 1, 1, 1)), Some((2, 1, 1, 1)));
@@ -316,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_refusal_is_about_the_configuration() {
+    fn refused_configuration_is_told_from_other_warnings() {
         let heard = |summary: &str, details: Value| {
             let facts = SharedFacts::default();
             facts.handle_notification(

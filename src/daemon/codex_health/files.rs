@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_account_is_told_from_renewed_tokens() {
+    fn changes_tell_another_account_from_renewed_tokens() {
         let home = tempfile::tempdir().unwrap();
         let files = Files::new(Some(home.path().to_owned()));
         let write = |login: Value| fs::write(home.path().join("auth.json"), login.to_string()).unwrap();
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn program_and_configuration_are_looked_at() {
+    fn changes_report_program_and_configuration() {
         let home = tempfile::tempdir().unwrap();
         let files = Files::new(Some(home.path().to_owned()));
         let (config, program) = (home.path().join("config.toml"), home.path().join("codex"));
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_in_the_configuration_is_told_from_one_in_that_of_a_project() {
+    fn is_in_config_rejects_the_configuration_of_a_project() {
         let home = tempfile::tempdir().unwrap();
         let link = home.path().join("link");
         fs::create_dir(home.path().join("codex")).unwrap();

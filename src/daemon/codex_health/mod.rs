@@ -1,9 +1,9 @@
-//! How Codex is: the one place that decides what people are told about it.
+//! The health of Codex: one state with a message, and a command where one helps.
 //!
-//! Three things are put together here: whether the app-server can be called ([`Availability`]), what it said since it
-//! was started ([`facts`]), and the files that it reads at its start ([`files`]).
-//! The commands, the HTTP answers, the page and the metrics show what [`judge`] says, and nothing else.
-//! [`watch`] keeps it true: it asks for the account after each start, starts the app-server again where only that
+//! [`judge`] derives it from three things: whether the app-server can be called ([`Availability`]), what it reported since
+//! it was started ([`facts`]), and the files that it reads at its start ([`files`]).
+//! The commands, the HTTP responses, the page and the metrics all show this result.
+//! The task in [`watch`] keeps it current: it reads the account after each start, restarts the app-server where only that
 //! helps, and records each change as an event.
 
 mod facts;
@@ -29,7 +29,7 @@ use facts::SharedFacts;
 pub(crate) use facts::refused_configuration;
 use files::Files;
 
-/// How Codex is, in one word; newer versions may have more.
+/// The state of Codex; later versions may have more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum CodexState {
@@ -62,7 +62,7 @@ pub enum CodexState {
 }
 
 impl CodexState {
-    /// Every state, with its word.
+    /// Every state, with its name.
     pub const ALL: [(&'static str, Self); 13] = [
         ("starting", Self::Starting),
         ("ready", Self::Ready),
@@ -79,12 +79,12 @@ impl CodexState {
         ("stopped", Self::Stopped),
     ];
 
-    /// Its word.
+    /// Its name.
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, state)| *state == self).map_or("unknown", |(word, _)| word)
     }
 
-    /// Whether an event tells of it: the others are told by the events of the process and of its connection.
+    /// Whether it is recorded as an event: the others show in the events of the process and its connection.
     fn has_event(self) -> bool {
         matches!(
             self,
@@ -93,15 +93,15 @@ impl CodexState {
     }
 }
 
-/// How Codex is, and what to do.
+/// The health of Codex, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CodexHealth {
-    /// In one word.
+    /// The state.
     pub state: CodexState,
     /// As sentences.
     pub message: String,
-    /// What a person can type to change it, where there is such a thing.
+    /// The command that fixes it, where there is one.
     pub command: Option<String>,
 }
 
@@ -114,7 +114,7 @@ impl CodexHealth {
         Self { command: Some(command.to_owned()), ..self }
     }
 
-    /// The message and what to type.
+    /// The message and the command.
     pub(crate) fn sentence(&self) -> String {
         match &self.command {
             Some(command) => format!("{} Type: {command}", self.message),
@@ -123,7 +123,7 @@ impl CodexHealth {
     }
 }
 
-/// What is known of Codex beside its availability.
+/// What is known of Codex besides its availability.
 #[derive(Debug)]
 pub(crate) struct Codex {
     facts: SharedFacts,
@@ -131,7 +131,7 @@ pub(crate) struct Codex {
     pub(super) mcp_servers: FailedMcpServers,
     /// Held for reading by whatever calls the app-server and must not be cut, for writing while it is replaced.
     pub(super) gate: RwLock<()>,
-    /// Told when something has changed that the watch should look at.
+    /// Notified when something changes that the watch task checks.
     changed: Notify,
 }
 
@@ -154,20 +154,20 @@ impl Codex {
         }
     }
 
-    /// Takes note of the answer to `initialize`.
+    /// Stores the answer to `initialize`.
     pub(super) fn connected(&self, generation: u64, info: &serde_json::Value) {
         self.facts.connected(generation, info);
         self.changed.notify_one();
     }
 
-    /// Takes note of what the app-server says by itself.
+    /// Handles a notification of the app-server.
     pub(super) fn handle_notification(&self, generation: u64, method: &str, params: &str) {
         if self.facts.handle_notification(generation, method, params) {
             self.changed.notify_one();
         }
     }
 
-    /// Takes note of the outcome of a call: its method, and the error where it was refused.
+    /// Handles the outcome of a call: its method, and the error where it was refused.
     fn answered(&self, generation: u64, method: &str, error: Option<&RpcError>) {
         let reason = error.and_then(|error| errors::refused_configuration_of_call(&error.message));
         match (reason, error) {
@@ -182,7 +182,7 @@ impl Codex {
         self.changed.notify_one();
     }
 
-    /// How Codex is now.
+    /// The health of Codex now.
     pub(super) fn health(&self, now: &Availability) -> CodexHealth {
         judge(now, &self.facts.now(), self.files.config_path().as_deref())
     }
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn each_state_has_one_word_which_is_that_of_its_json() {
+    fn codex_state_name_is_that_of_its_json() {
         for (word, state) in CodexState::ALL {
             assert_eq!(serde_json::to_value(state).unwrap(), word);
             assert_eq!(state.name(), word);
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn why_it_cannot_be_called_comes_first() {
+    fn judge_puts_availability_before_the_facts() {
         let config = Some(std::path::Path::new("/h/config.toml"));
         let facts = Facts { refused: Some("401".to_owned()), ..Facts::default() };
         let of = |now: &Availability| judge(now, &facts, config);
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_said_decides_where_it_can_be_called() {
+    fn judge_uses_the_facts_while_the_app_server_is_ready() {
         let ready = Availability::Ready(Client::new(1, std::time::Duration::from_secs(30)).0);
         let of = |facts: Facts| judge(&ready, &facts, None);
         assert_eq!(of(Facts::default()).state, CodexState::Ready);

@@ -1,11 +1,11 @@
-//! The task that keeps true what is told of Codex.
+//! The task that keeps the health of Codex current.
 //!
-//! It asks for the account after each start.
+//! It reads the account after each start.
 //! The app-server reads its login and its configuration at its start only (measured on 0.169.0 and 0.171.0), so where
-//! these have changed and matter it is started again as soon as no turn runs: that counts as no death, and the
-//! sessions go on.
-//! Files are looked at before a turn is submitted, and once a second as long as something is wrong that a person
-//! would mend in them; while all is well nothing is looked at.
+//! these have changed and matter it is restarted as soon as no turn runs: that does not count as a failure, and the
+//! sessions continue.
+//! Files are checked before a turn is submitted, and once a second while the user may fix something in them; otherwise
+//! they are not checked.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -22,11 +22,11 @@ use crate::daemon::app_server::read_response::read;
 use crate::daemon::core::Daemon;
 use crate::daemon::events;
 
-/// The threads that look at files of Codex.
+/// The threads that check files of Codex.
 static FILES: Pool = Pool::new("codex-files", 2, 4);
-/// How often the files are looked at while something is wrong.
+/// How often the files are checked while something is wrong.
 const FILE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How often it is tried to start the app-server again that is at work.
+/// How often a restart is tried while turns run.
 const RESTART_RETRY: Duration = Duration::from_millis(100);
 /// How long the answer to `account/read` may take.
 const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,7 +34,7 @@ const ACCOUNT_TIMEOUT: Duration = Duration::from_secs(10);
 const RESTART_WAIT: Duration = Duration::from_secs(10);
 
 impl Daemon {
-    /// How Codex is, and what to do.
+    /// The health of Codex, and what to do.
     pub fn codex(&self) -> CodexHealth {
         self.shared.codex.health(&self.shared.availability.borrow())
     }
@@ -79,7 +79,7 @@ impl Daemon {
         }
     }
 
-    /// Records how Codex is, where that has changed and no other event tells.
+    /// Records the health when it has changed and no other event shows it.
     fn record_state(&self, recorded: &mut CodexState) {
         let health = self.codex();
         if health.state == *recorded || !(health.state.has_event() || health.state == CodexState::Ready) {
@@ -114,7 +114,7 @@ impl Daemon {
         FILES.run(FILE_CHECK_INTERVAL, look).await.unwrap_or_default()
     }
 
-    /// Takes note of the configuration as it is now, where a call was refused because of it.
+    /// Stores the state of the configuration file after a call was refused because of it.
     async fn check_config(&self) {
         let codex = Arc::clone(&self.shared.codex);
         if let Ok(stamp) = FILES.run(FILE_CHECK_INTERVAL, move || codex.files.config_stamp()).await {

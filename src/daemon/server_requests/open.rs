@@ -1,4 +1,4 @@
-//! The requests that wait, as the connection knows them, and the one rule of who ends a request.
+//! The open requests by connection, and the rule that each is resolved by one caller.
 //!
 //! An entry is claimed before the app-server is answered and leaves the table when its end is recorded, so of two
 //! that end a request at once the second finds either the claim of the first, for whose end it waits, or no entry,
@@ -31,27 +31,27 @@ pub(in crate::daemon) struct OpenRequest {
 #[derive(Debug)]
 struct Waiting {
     open: OpenRequest,
-    /// Closes when whoever ends the request is done; `None` while nobody does.
+    /// Closes when the caller that claimed it is done; `None` while it is not claimed.
     claimed: Option<watch::Receiver<()>>,
 }
 
-/// The requests that wait; shared by those who hear and those who answer.
+/// The open requests; shared by the handlers of events and the use cases that answer.
 #[derive(Debug, Default)]
 pub(in crate::daemon) struct OpenRequests {
     table: Mutex<HashMap<String, Waiting>>,
 }
 
-/// What became of a wish to end a request.
+/// The result of claiming a request.
 pub(in crate::daemon) enum ClaimResult {
-    /// It is the caller who ends it.
+    /// The caller resolves it.
     Claimed(Claim),
-    /// Another caller is ending it; the receiver closes when that is over, one way or the other.
+    /// Another caller is resolving it; the receiver closes when that is over, one way or the other.
     ClaimedByOther(watch::Receiver<()>),
     /// Its end is on its way to the recorder, or recorded.
     Resolved,
 }
 
-/// The right to end one request; dropped before [`Claim::recorded`], it leaves the request open.
+/// A claim on one request; dropped before [`Claim::recorded`], it leaves the request open.
 #[derive(Debug)]
 pub(in crate::daemon) struct Claim {
     requests: Arc<OpenRequests>,
@@ -86,12 +86,12 @@ impl OpenRequests {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in a request that was heard.
+    /// Adds a request.
     pub(in crate::daemon) fn insert(&self, request_id: String, open: OpenRequest) {
         self.lock().insert(request_id, Waiting { open, claimed: None });
     }
 
-    /// The right to end a request, unless another caller has it.
+    /// Claims a request, unless another caller has.
     pub(in crate::daemon) fn claim(self: &Arc<Self>, request_id: &str) -> ClaimResult {
         let mut table = self.lock();
         let Some(waiting) = table.get_mut(request_id) else { return ClaimResult::Resolved };
@@ -110,7 +110,7 @@ impl OpenRequests {
 
     /// The app-server no longer waits for this answer.
     ///
-    /// It says so too about a request that was answered, whose end is recorded by whoever answered.
+    /// It reports answered requests too; their end is recorded by the caller that answered.
     pub(in crate::daemon) fn resolved_by_app_server(&self, recorder: &Recorder, generation: u64, id: &str) {
         let is_it = |open: &OpenRequest| open.generation == generation && open.id.get() == id;
         let reason = "The app-server no longer waits for it.";
@@ -124,7 +124,7 @@ impl OpenRequests {
         self.end(recorder, of_turn, ResolvedBy::TurnEnd, "Its turn is over.");
     }
 
-    /// Ends the requests that nobody answers, and hands that to the recorder before another caller can look.
+    /// Resolves unclaimed requests, and sends that to the recorder before another caller sees the table.
     fn end(&self, recorder: &Recorder, is_over: impl Fn(&OpenRequest) -> bool, by: ResolvedBy, reason: &str) {
         let mut table = self.lock();
         let over = |waiting: &Waiting| waiting.claimed.is_none() && is_over(&waiting.open);
@@ -148,7 +148,7 @@ impl OpenRequests {
         }
     }
 
-    /// A connection is gone, and the recorder has been told so, which ends the records of its requests.
+    /// Removes the requests of a connection that ended; the recorder ends their records.
     pub(in crate::daemon) fn forget(&self, generation: u64) {
         self.lock().retain(|_, waiting| waiting.open.generation > generation);
     }

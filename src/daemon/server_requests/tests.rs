@@ -61,7 +61,7 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn who_comes_second_waits_for_what_the_first_records() {
+async fn second_claim_waits_for_the_record_of_the_first() {
     let stage = Stage::start();
     let first = stage.claim();
     let mut second = std::pin::pin!(claim_or_wait(&stage.open, stage.recorder(), &stage.request_id));
@@ -78,7 +78,7 @@ async fn who_comes_second_waits_for_what_the_first_records() {
 }
 
 #[tokio::test]
-async fn who_fails_to_answer_leaves_the_request_to_who_comes_second() {
+async fn dropped_claim_leaves_the_request_to_the_second() {
     let stage = Stage::start();
     let first = stage.claim();
     let second = claim_or_wait(&stage.open, stage.recorder(), &stage.request_id);
@@ -91,7 +91,7 @@ async fn who_fails_to_answer_leaves_the_request_to_who_comes_second() {
 }
 
 #[tokio::test]
-async fn what_the_app_server_ends_is_recorded_for_whoever_then_looks() {
+async fn request_resolved_by_the_app_server_is_recorded_before_the_next_claim() {
     for by in [ResolvedBy::AppServer, ResolvedBy::TurnEnd] {
         let stage = Stage::start();
         match by {
@@ -108,7 +108,7 @@ async fn what_the_app_server_ends_is_recorded_for_whoever_then_looks() {
 }
 
 #[tokio::test]
-async fn an_answer_under_way_is_not_ended_by_the_app_server_a_second_time() {
+async fn claimed_request_is_not_resolved_again_by_the_app_server() {
     let stage = Stage::start();
     let first = stage.claim();
     stage.open.resolved_by_app_server(stage.recorder(), 1, "7");
@@ -122,7 +122,7 @@ async fn an_answer_under_way_is_not_ended_by_the_app_server_a_second_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_expires_at_the_time_that_its_record_shows() {
+async fn request_expires_at_the_time_in_its_record() {
     let stage = Stage::start();
     stage.recorder().caught_up().await;
     let request = stage.shown();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::blocking::Pool;
 
-/// How long a file system may take to say where a directory really is.
+/// How long the file system may take to resolve a path.
 const PATH_LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
 
 static POOL: Pool = Pool::new("trust", 4, 28);
@@ -24,7 +24,7 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    /// Looks at a path, for [`PATH_LOOKUP_TIMEOUT`] at most; what the file system does not say in that time is left out.
+    /// Resolves a path, for [`PATH_LOOKUP_TIMEOUT`] at most; what the file system does not answer in that time is left out.
     pub(super) async fn resolve(path: &str) -> Self {
         let lexical = normalized(Path::new(path));
         let looked_at = lexical.clone();
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_is_written_as_the_app_server_writes_it() {
+    fn normalized_path_is_that_of_the_app_server() {
         for (given, written) in [
             ("/a/b", "/a/b"),
             ("/a/b/", "/a/b"),

@@ -21,7 +21,7 @@ fn read(disabled: &[bool], projects: &Value) -> ConfigRead {
 }
 
 #[test]
-fn a_directory_is_decided_by_the_layers_and_the_entries_that_the_app_server_counts() {
+fn directory_is_decided_by_layers_and_entries_that_the_app_server_uses() {
     let entry = |path: &str, level: &str| json!({ path: { "trust_level": level } });
     for (disabled, projects, decided) in [
         (&[] as &[bool], Value::Null, false),
@@ -43,7 +43,7 @@ fn a_directory_is_decided_by_the_layers_and_the_entries_that_the_app_server_coun
 }
 
 #[test]
-fn a_caller_decides_with_a_nested_object_and_with_a_dotted_key_that_is_read_as_it_is_meant() {
+fn client_decides_with_a_nested_object_or_a_dotted_key_without_other_dots() {
     let dotted = |path: &str| json!({ format!("projects.{path}.trust_level"): "trusted" });
     for (config, decides) in [
         (json!({}), false),
@@ -59,7 +59,7 @@ fn a_caller_decides_with_a_nested_object_and_with_a_dotted_key_that_is_read_as_i
 }
 
 #[test]
-fn the_decision_is_passed_beside_what_the_caller_passes() {
+fn trust_decision_is_added_to_the_settings_of_the_client() {
     for (config, expected) in [
         (Value::Null, json!({ "projects": { DIRECTORY: { "trust_level": "untrusted" } } })),
         (
