@@ -1,4 +1,4 @@
-//! Keeping a panic to the one request that met it.
+//! Catches the panic of one operation, so that it ends that operation only.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -12,7 +12,7 @@ thread_local! {
 
 /// A future that ends with an error where the one within panics.
 ///
-/// What it was about to change is owned by others, who change it whole or not at all.
+/// Shared state stays consistent: its owners change it as a whole or not at all.
 pub(crate) struct CatchPanic<F>(Pin<Box<F>>);
 
 /// It panicked.

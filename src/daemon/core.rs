@@ -26,9 +26,9 @@ use crate::daemon::unsupported_methods::UnsupportedMethods;
 use crate::journal::{Bounds, Subscription};
 use crate::state::{NewEvent, State};
 
-/// How long a call waits for an app-server that is being started, or soon will be.
-const START: Duration = Duration::from_secs(10);
-/// The daemon, as the edge and the commands see it; cheap to clone.
+/// How long a call waits for an app-server that is starting, or will start soon.
+const APP_SERVER_WAIT: Duration = Duration::from_secs(10);
+/// The daemon, as `http` and `commands` use it; cheap to clone.
 #[derive(Clone)]
 pub struct Daemon {
     pub(super) shared: Arc<Shared>,
@@ -41,7 +41,7 @@ pub(super) struct Shared {
     pub(super) availability: watch::Receiver<Availability>,
     pub(super) codex: Arc<Codex>,
     pub(super) supervisor: Mutex<Option<Supervisor>>,
-    /// One lock for each thread and each key of a request, while one is needed.
+    /// One lock per thread and per idempotency key, while one is in use.
     pub(super) locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
     /// The threads that the app-server of this generation knows.
     pub(super) attached: Mutex<(u64, HashSet<String>)>,
@@ -50,7 +50,7 @@ pub(super) struct Shared {
     pub(super) open_requests: Arc<OpenRequests>,
     pub(super) submissions: Arc<Submissions>,
     pub(super) skipped_items: Arc<SkippedItems>,
-    /// Use cases run here, so that a caller that hangs up cancels nothing.
+    /// Operations run here, so that a client that disconnects cancels nothing.
     pub(super) tasks: TaskTracker,
     pub(super) stopping: CancellationToken,
     pub(super) pace: watch::Sender<StopPace>,
@@ -86,7 +86,7 @@ impl Daemon {
 
     /// The app-server's connection of this generation, if it is still the one there is.
     ///
-    /// An answer to an older generation would reach a stranger: ids restart at 0 in each process.
+    /// A response to an older generation must not reach a newer one: request ids restart at 0 in each process.
     pub(super) fn client_of_generation(&self, generation: u64) -> Option<Client> {
         self.current_client().ok().filter(|client| client.generation() == generation)
     }
@@ -97,12 +97,12 @@ impl Daemon {
         if self.shared.stopping.is_cancelled() {
             return Err(DaemonError::ShuttingDown);
         }
-        // FollowUp before the app-server is: what it did could not be promised.
+        // Checked before the app-server is called: its result could not be recorded durably.
         if let Some(error) = self.shared.recorder.view().storage_error() {
             return Err(DaemonError::Storage(error));
         }
         let mut availability = self.shared.availability.clone();
-        let deadline = tokio::time::Instant::now() + START;
+        let deadline = tokio::time::Instant::now() + APP_SERVER_WAIT;
         loop {
             let now = availability.borrow_and_update().clone();
             if let Availability::Ready(client) = now {
@@ -131,7 +131,7 @@ impl Daemon {
         self.shared.recorder.record_durably(build).await.map_err(DaemonError::Storage)
     }
 
-    /// Runs a use case to its end, whether its caller waits for it or not.
+    /// Runs an operation to completion, whether or not its caller still waits for it.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, DaemonError>> + Send + 'static,

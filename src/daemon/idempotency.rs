@@ -1,4 +1,4 @@
-//! Requests that may be repeated: the same word and the same request give the first answer again.
+//! Idempotency keys: a repeated request with the same key gets the first response again, for 24 hours.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use crate::state::{IdempotencyKey, Session, StoredResponse};
 use crate::time::{rfc3339_after, rfc3339_now};
 
 /// How long an answer is remembered.
-const REMEMBERED: Duration = Duration::from_secs(24 * 60 * 60);
+const RESPONSE_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The caller's word for a request, and what the request was.
+/// The `Idempotency-Key` of a request, and a digest of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestKey {
-    /// The caller's word.
+    /// The key, as the client sent it.
     pub key: String,
     /// A digest of the request.
     pub digest: String,
@@ -25,7 +25,7 @@ pub struct RequestKey {
 impl RequestKey {
     /// The key as it is remembered.
     pub(super) fn into_stored(self) -> IdempotencyKey {
-        IdempotencyKey { key: self.key, digest: self.digest, expires_at: rfc3339_after(REMEMBERED) }
+        IdempotencyKey { key: self.key, digest: self.digest, expires_at: rfc3339_after(RESPONSE_TTL) }
     }
 }
 
@@ -33,13 +33,13 @@ impl IdempotencyKey {
     /// When the request came, RFC 3339.
     pub(super) fn since(&self) -> String {
         let expires_at: Option<jiff::Timestamp> = self.expires_at.parse().ok();
-        let since = expires_at.and_then(|at| at.checked_sub(REMEMBERED).ok());
+        let since = expires_at.and_then(|at| at.checked_sub(RESPONSE_TTL).ok());
         since.map(|since| format!("{since:.3}")).unwrap_or_default()
     }
 }
 
 impl Daemon {
-    /// What came of an earlier request with this word; another request with it is an error.
+    /// The response to an earlier request with this key; a different request with it is an error.
     pub(super) fn remembered_answer(&self, key: &RequestKey) -> Result<Option<StoredResponse>, DaemonError> {
         let answer = self.state().private.answers.get(&key.key).cloned();
         match answer.filter(|answer| answer.key.expires_at > rfc3339_now()) {

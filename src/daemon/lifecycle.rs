@@ -1,4 +1,7 @@
 //! Starting and stopping the daemon.
+//!
+//! A stop drains or interrupts the turns, ends the app-server, waits for running operations and syncs the log.
+//! Each step has a time limit; a second signal shortens them all ([`Daemon::force_stop`]).
 
 use std::io;
 use std::path::PathBuf;
@@ -27,26 +30,24 @@ use crate::daemon::turns::sandboxes::SANDBOXES;
 use crate::daemon::turns::submission::Submissions;
 use crate::daemon::unsupported_methods::UnsupportedMethods;
 
-/// How long running turns are given to end after they were interrupted at a stop; the real app-server takes about
-/// 10 ms (measured).
-const INTERRUPT: Duration = Duration::from_secs(1);
+/// How long a stop waits for interrupted turns to end; Codex takes about 10 ms (measured).
+const INTERRUPT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long the end of the app-server and of all that it started may take at a stop, before nothing is waited for any
-/// more.
-const END: Duration = Duration::from_secs(10);
-/// How long it may take from then on.
-const FORCED_END: Duration = Duration::from_secs(3);
-/// How long use cases that are under way may take at a stop, once there is no app-server: they wait for the disk.
-const LAST_USE_CASES: Duration = Duration::from_secs(1);
-/// How long the disk may take at a stop.
-const LAST_SYNC: Duration = Duration::from_secs(4);
-/// How long each step of a stop may take once a second signal has come.
-const HURRIED: Duration = Duration::from_secs(1);
+/// How long the app-server and its descendants may take to end at a stop, before the stop is forced.
+const APP_SERVER_STOP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long they may take after the stop was forced.
+const FORCED_STOP_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long running operations may take at a stop, once the app-server has ended: they wait for the disk only.
+const OPERATIONS_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the last sync may take at a stop.
+const FINAL_SYNC_TIMEOUT: Duration = Duration::from_secs(4);
+/// How long each step of a stop may take after a second signal.
+const FORCED_STEP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A file or folder cannot be used.
+    /// A file or directory cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The system refuses what every program needs.
@@ -55,7 +56,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// Whether a file or folder is not ours to use, so that another try would end the same way.
+    /// Whether access to a file or directory is refused, so that a retry would fail the same way.
     pub fn is_refusal(&self) -> bool {
         let source = match self {
             Self::Open(OpenError::Lock(_) | OpenError::Newer { .. }) => return true,
@@ -66,7 +67,7 @@ impl StartError {
 }
 
 impl Daemon {
-    /// Reads back the files in `folders`, starts the recorder and begins to start the app-server.
+    /// Reads the files in `folders`, starts the recorder and begins to start the app-server.
     ///
     /// An app-server that does not start is a state, not an error.
     pub async fn start(config: Config, folders: StateDirectories) -> Result<Self, StartError> {
@@ -83,11 +84,11 @@ impl Daemon {
     ) -> Result<Self, StartError> {
         let config = Arc::new(config);
         let disk = folders.disk().clone();
-        // Before anything is served, so that blocking keeps nobody waiting.
+        // Blocks; no request is served yet.
         child_file::end_leftover(&disk, &config.paths.child);
         let opened = recovery::open(&config, &folders)?;
         let recorder = Recorder::start(&config, opened).map_err(StartError::Recorder)?;
-        // A turn that an earlier life left open ended with it.
+        // A turn that the previous run left open ended with it.
         recorder.send(Input::Closed(events::closed_by_restart()));
         recorder.record(events::daemon_started(&config, &recorder.view().identity.daemon_id));
         recorder.caught_up().await;
@@ -165,29 +166,29 @@ impl Daemon {
         }
         self.quicken(StopPace::Stop);
         let mut ended = std::pin::pin!(supervisor.ended());
-        if !self.within(END, ended.as_mut()).await {
+        if !self.within(APP_SERVER_STOP_TIMEOUT, ended.as_mut()).await {
             self.force_stop();
-            if tokio::time::timeout(FORCED_END, ended).await.is_err() {
-                tracing::error!("the app-server does not end; the guard goes on ending what is left");
+            if tokio::time::timeout(FORCED_STOP_TIMEOUT, ended).await.is_err() {
+                tracing::error!("the app-server did not end in time; the guard ends the remaining processes");
             }
         }
-        if !self.within(LAST_USE_CASES, self.shared.tasks.wait()).await {
-            tracing::error!("use cases are left that wait for the disk");
+        if !self.within(OPERATIONS_TIMEOUT, self.shared.tasks.wait()).await {
+            tracing::error!("operations are still waiting for the disk");
         }
         self.shared.recorder.record(events::daemon_stopped());
-        if !self.within(LAST_SYNC, self.shared.recorder.stop()).await {
+        if !self.within(FINAL_SYNC_TIMEOUT, self.shared.recorder.stop()).await {
             tracing::error!(
-                "the disk does not take the last events; the next start goes on with those that it has"
+                "failed to sync the last events in time; the next start uses the events that are on disk"
             );
         }
     }
 
-    /// Waits for one step of a stop, `limit` at most, and [`HURRIED`] once a second signal has come; returns whether it
+    /// Waits for one step of a stop, `limit` at most, and [`FORCED_STEP_TIMEOUT`] once a second signal has come; returns whether it
     /// was done.
     async fn within(&self, limit: Duration, step: impl Future<Output = ()>) -> bool {
         let hurried = async {
             self.stop_forced().await;
-            tokio::time::sleep(HURRIED).await;
+            tokio::time::sleep(FORCED_STEP_TIMEOUT).await;
         };
         tokio::select! {
             () = step => true,
@@ -199,7 +200,7 @@ impl Daemon {
     /// Returns once a stop must wait for nothing any more.
     pub async fn stop_forced(&self) {
         let mut pace = self.shared.pace.subscribe();
-        // The sender lives as long as this daemon.
+        // The sender exists as long as this daemon.
         let _ = pace.wait_for(|&pace| pace == StopPace::Hurry).await;
     }
 
@@ -220,7 +221,7 @@ impl Daemon {
     /// Lets the running turns end by themselves for a while, then interrupts them.
     async fn drain(&self) {
         let calm = async {
-            // A turn that is still on its way to the app-server is heard of when its use case is over.
+            // A turn that is being submitted is known once its operation has finished.
             self.shared.tasks.wait().await;
             self.idle().await;
         };
@@ -265,9 +266,9 @@ impl Daemon {
             self.shared.tasks.spawn(async move {
                 daemon.end_sandboxes(Some(&thread_id), SANDBOXES).await;
                 let params = serde_json::json!({ "threadId": thread_id, "turnId": turn_id });
-                let _ = client.call(methods::TURN_INTERRUPT, &params, INTERRUPT).await;
+                let _ = client.call(methods::TURN_INTERRUPT, &params, INTERRUPT_TIMEOUT).await;
             });
         }
-        let _ = tokio::time::timeout(INTERRUPT, self.idle()).await;
+        let _ = tokio::time::timeout(INTERRUPT_TIMEOUT, self.idle()).await;
     }
 }

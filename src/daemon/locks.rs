@@ -12,7 +12,7 @@ use crate::daemon::idempotency::RequestKey;
 use crate::state::Session;
 
 impl Daemon {
-    /// Waits for whoever has this key: of two equal requests at once the second one waits for the answer of the first.
+    /// Locks an idempotency key: of two equal requests at once the second waits for the response to the first.
     pub(super) async fn lock_key(&self, key: Option<&RequestKey>) -> Option<OwnedMutexGuard<()>> {
         let lock = self.named_lock(&format!("key {}", key?.key));
         Some(lock.lock_owned().await)
@@ -49,7 +49,7 @@ impl Daemon {
 
     fn named_lock(&self, name: &str) -> Arc<tokio::sync::Mutex<()>> {
         let mut locks = self.shared.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        // Locks that nobody holds are as good as new ones, so they need not be kept.
+        // A lock without a holder is equivalent to a new one, so it is dropped.
         locks.retain(|_, lock| Arc::strong_count(lock) > 1);
         Arc::clone(locks.entry(name.to_owned()).or_default())
     }

@@ -1,4 +1,4 @@
-//! The daemon in numbers.
+//! The values of `GET /metrics`.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::daemon::core::Daemon;
 use crate::state::ChildPhase;
 
 /// How long the system may take to say how much memory a process has.
-const MEMORY_LIMIT: Duration = Duration::from_secs(1);
+const MEMORY_READ_TIMEOUT: Duration = Duration::from_secs(1);
 static MEMORY: Pool = Pool::new("memory", 2, 6);
 
 /// Everything there is to count, as of one moment; what is called a total counts since the start of this process.
@@ -52,7 +52,7 @@ pub struct Metrics {
     pub event_bytes: u64,
     /// How long syncs of the event log took, in seconds.
     pub syncs: Histogram,
-    /// The number of the newest event that may be told.
+    /// The sequence number of the newest visible event.
     pub latest_event: u64,
 }
 
@@ -62,7 +62,7 @@ impl Daemon {
         let (mut metrics, child_pid) = self.counts();
         let memory = move || (codex::memory(std::process::id()), child_pid.and_then(codex::tree_memory));
         // Left out where the system does not answer in time.
-        if let Ok((memory, child_memory)) = MEMORY.run(MEMORY_LIMIT, memory).await {
+        if let Ok((memory, child_memory)) = MEMORY.run(MEMORY_READ_TIMEOUT, memory).await {
             (metrics.memory, metrics.child_memory) = (memory, child_memory);
         }
         metrics

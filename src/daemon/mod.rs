@@ -1,4 +1,8 @@
-//! The use cases: start, stop, sessions, turns, status; the only room that knows all the ones below.
+//! The services of codexd: start and stop, sessions, turns, the queue, Codex's requests, status.
+//!
+//! This file declares the modules and re-exports what `http`, `commands` and the tests use.
+//! [`core`] has the [`Daemon`] and what the services share; each service is an `impl Daemon` in a file of its own.
+//! Inside this module a file imports the file that defines an item, never a re-export, so there are no import cycles.
 
 mod app_server;
 mod app_server_events;

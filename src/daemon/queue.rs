@@ -1,4 +1,6 @@
-//! Turns that wait: in, out, and on to the app-server.
+//! The queue of turns of a thread: adding a turn, starting the next one, withdrawing one.
+//!
+//! Callers hold the lock of the thread. A turn leaves the queue when it starts or a client withdraws it.
 
 pub(in crate::daemon) mod held;
 
@@ -14,7 +16,7 @@ use crate::state::{IdempotencyKey, QueuedTurn, Session};
 use crate::time::rfc3339_now;
 
 /// How many turns may wait in a session.
-const QUEUE: usize = 100;
+const MAX_QUEUED_TURNS: usize = 100;
 
 impl Daemon {
     /// Puts a turn behind those that wait.
@@ -32,8 +34,11 @@ impl Daemon {
             let thread_id = session.thread_id.as_deref().unwrap_or_default();
             (state.private.queue(&session.session_id).count(), state.queue_of(thread_id).count() + 1)
         };
-        if waiting >= QUEUE {
-            return Err(DaemonError::QueueFull { session_id: session.session_id.clone(), limit: QUEUE });
+        if waiting >= MAX_QUEUED_TURNS {
+            return Err(DaemonError::QueueFull {
+                session_id: session.session_id.clone(),
+                limit: MAX_QUEUED_TURNS,
+            });
         }
         let turn = QueuedTurn {
             queue_id: format!("queued-{}", uuid::Uuid::new_v4()),

@@ -1,19 +1,23 @@
-//! The one owner of the log and the records.
+//! The recorder: the only owner of the event log and of the records.
 //!
 //! A thread of its own takes everything that waits as one batch: it numbers and renders each line once, writes the
-//! batch with one call, folds it into the records, and only then tells the readers.
-//! Promises are synced by a second thread, so that neither the next batch nor a reader waits for the disk, and those
+//! batch with one call, folds it into the records, and only then publishes it to readers.
+//! Durable commits are synced by a second thread, so that neither the next batch nor a reader waits for the disk, and those
 //! that arrive while it syncs share the next sync.
 //! A third one brings the records to disk, at most once a second.
 
-#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the syncer is a thread of its own")]
+#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "group commit has its own thread")]
 pub(in crate::daemon) mod group_commit;
 pub(in crate::daemon) mod handle;
 pub(in crate::daemon) mod input;
 #[expect(clippy::disallowed_methods, reason = "the recorder's thread writes it")]
 mod output_log;
 pub(in crate::daemon) mod recovery;
-#[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "the keeper is a thread of its own")]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the snapshot writer has its own thread"
+)]
 mod snapshot_writer;
 pub(in crate::daemon) mod turn_metrics;
 pub(in crate::daemon) mod view;
@@ -65,7 +69,7 @@ impl Recorder {
             journal,
         };
         recorder.send(Input::Events(notices));
-        // A weak one: the log, which keeps it, must not keep the recorder alive.
+        // A weak sender: the log holds it, and must not keep the recorder's channel open.
         let inputs = recorder.inputs.downgrade();
         recorder.view.log.watch(known_damage, move |damage| {
             if let Some(inputs) = inputs.upgrade() {

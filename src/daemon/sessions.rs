@@ -1,4 +1,6 @@
-//! Sessions: create, resume, list, read.
+//! Creating, resuming, forking, listing and reading sessions.
+//!
+//! A session is recorded, and on disk, before its caller gets a response.
 
 pub(in crate::daemon) mod attach;
 mod close;

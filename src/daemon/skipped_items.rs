@@ -1,5 +1,5 @@
-//! Items that were not heard because their message was too long: they are read from their thread, so that the turn is
-//! whole for whoever reads it.
+//! Items whose message was too long and was skipped: they are read from their thread after the turn ended, so that
+//! readers of the turn get all of it.
 
 pub(in crate::daemon) mod table;
 
@@ -21,12 +21,12 @@ const PAGE: u32 = 5;
 const PAGES: usize = 4;
 
 impl Daemon {
-    /// Reads what was not heard of a turn once it is over, because only then the thread is sure to have all of it.
+    /// Reads the skipped items of a turn once it is over: only then its thread is sure to have all of them.
     pub(super) async fn read_skipped_items(self, thread_id: String, turn_id: String) {
         if self.over(&thread_id, &turn_id).await
             && let Err(error) = self.read_items(&thread_id, &turn_id).await
         {
-            tracing::warn!(%error, thread_id, turn_id, "items that were too long to be heard cannot be read");
+            tracing::warn!(%error, thread_id, turn_id, "failed to read skipped items");
         }
         self.shared.skipped_items.done(&turn_id);
     }
@@ -97,7 +97,7 @@ impl Daemon {
             let Some(next) = page.next_cursor else { break };
             params["cursor"] = next.into();
         }
-        tracing::warn!(thread_id, turn_id, "the thread does not have the turn whose items were not heard");
+        tracing::warn!(thread_id, turn_id, "the thread does not list the turn whose items were skipped");
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The daemon as a whole, at one moment.
+//! Readiness, the status snapshot and the view of one session.
 
 pub(in crate::daemon) mod view;
 
@@ -42,7 +42,7 @@ pub struct SnapshotView {
     pub session_registry: RegistryView,
     /// The newest events.
     pub recent_events: RecentView,
-    /// The account that the app-server works with, as far as it told.
+    /// The account that the app-server works with, as far as it is known.
     pub account: AccountState,
     /// The number of the newest event that all of this includes.
     #[serde(skip)]
@@ -98,7 +98,7 @@ impl Daemon {
             Some(format!("The event log cannot be written: {error}."))
         } else {
             match &*self.shared.availability.borrow() {
-                // The record follows a moment later; what is said here and what stands there agree.
+                // The record follows a moment later; readiness and record must agree.
                 Availability::Ready(_) if !self.is_recorded_as_running() => {
                     Some("The app-server is being started.".to_owned())
                 }
@@ -134,7 +134,7 @@ impl Daemon {
             let state = view.state();
             let sessions: Vec<_> = state.sessions.iter().cloned().collect();
             let recent = view.recent_events();
-            // With a disk that fails the records may be ahead of what may be told.
+            // With a disk that fails the records may be ahead of the visible events.
             let through = state.through.min(view.log.bounds().latest);
             (state.daemon.clone(), state.sessions_updated_at.clone(), sessions, through, recent)
         };

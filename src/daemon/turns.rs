@@ -1,4 +1,7 @@
-//! Turns: submit, steer, queue.
+//! Submitting turns: start, steer or queue.
+//!
+//! The caller of a start holds the thread's lock, so the turns of a thread start in order.
+//! A turn whose outcome is unknown is searched for in its thread and never started twice.
 
 pub(in crate::daemon) mod activity;
 pub(in crate::daemon) mod descendants;
@@ -48,7 +51,7 @@ pub enum WhenBusy {
     /// It is refused.
     #[default]
     Refuse,
-    /// It becomes a word to the running one.
+    /// It steers the running one.
     Steer,
     /// It waits.
     Queue,
@@ -90,7 +93,7 @@ pub(super) struct TurnStart<'a> {
     pub(super) input: &'a [Value],
     pub(super) settings: &'a Map<String, Value>,
     pub(super) submission: Arc<Submission>,
-    /// Whether its outcome is to be found out if nobody hears, also after a restart.
+    /// Whether its outcome is to be found out if the response is lost, also after a restart.
     pub(super) is_tracked: bool,
     /// Since when the app-server may have it under its message id, RFC 3339; `None` when it was not given to it before.
     pub(super) submitted_since: Option<String>,
@@ -170,7 +173,7 @@ impl Daemon {
             (Some(expected), _, _) => Some(expected.clone()),
             (None, Some(current), WhenBusy::Steer) => Some(current.clone()),
             (None, Some(_), WhenBusy::Queue) => return self.enqueue(&session, input, key).await,
-            // The app-server would take it as a word to the running turn (measured); the caller meant a new one.
+            // The app-server would steer the running turn with it (measured); the caller meant a new one.
             (None, Some(current), WhenBusy::Refuse) => {
                 let (session_id, turn_id) = (input.session_id, current.clone());
                 return Err(DaemonError::TurnInProgress { session_id, turn_id });
@@ -235,7 +238,7 @@ impl Daemon {
         if let Err(DaemonError::Rejected { message, .. }) = &started
             && errors::is_thread_unloaded(message)
         {
-            // Codex unloads a thread that is archived, and one that nobody has used for half an hour.
+            // Codex unloads a thread that is archived, and one that was not used for half an hour.
             self.note_detached(client, &submission.thread_id);
             let session = self.attach(client, self.session(session_id)?).await?;
             let thread_id = session.thread_id.as_deref().unwrap_or(&submission.thread_id);

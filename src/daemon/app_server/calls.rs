@@ -1,4 +1,7 @@
-//! Calls of the app-server, and the events that their answers mean.
+//! Calls to the app-server, and the events that their responses lead to.
+//!
+//! Every service calls the app-server through here. The event of a response is recorded at the position of the response
+//! in the stream.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -11,8 +11,8 @@ use crate::storage::Disk;
 
 /// The version of the file's layout that this program writes and reads.
 const VERSION: u32 = 1;
-/// How long an app-server that an earlier life left may take to end by itself, as it does when its stdin ends.
-const GRACE: Duration = Duration::from_millis(500);
+/// How long an app-server that the previous run left may take to exit when its stdin is closed, before SIGTERM.
+const LEFTOVER_EXIT_GRACE: Duration = Duration::from_millis(500);
 
 /// What `child.json` holds.
 #[derive(Debug, Serialize, Deserialize)]
@@ -35,7 +35,7 @@ pub(super) fn child_file_writer(disk: Disk, path: PathBuf) -> RecordChild {
         };
         // Work goes on: the guard ends what is left when codexd is killed.
         if let Err(error) = kept {
-            tracing::warn!(path = %path.display(), %error, "it is not on disk which app-server runs");
+            tracing::warn!(path = %path.display(), %error, "failed to write child.json");
         }
     })
 }
@@ -61,12 +61,12 @@ impl ChildFile {
     /// What a text says, if it says what can be used.
     pub(crate) fn read(text: &[u8]) -> Option<Self> {
         let file = serde_json::from_slice::<Self>(text).ok()?;
-        // An empty name would mark everybody whose variable is empty.
+        // An empty instance ID would match every process whose variable is empty.
         (file.format_version == VERSION && uuid::Uuid::parse_str(&file.instance).is_ok()).then_some(file)
     }
 }
 
-/// Ends the app-server that an earlier life of the daemon left, and everything it started; blocks.
+/// Ends the app-server that the previous run of the daemon left, and its descendants; blocks.
 ///
 /// Exactly that process: one that merely has its number now is left alone.
 pub(crate) fn end_leftover(disk: &Disk, path: &Path) {
@@ -75,16 +75,16 @@ pub(crate) fn end_leftover(disk: &Disk, path: &Path) {
         match ChildFile::read(&text) {
             Some(ChildFile { pid, start_time, executable, instance, .. }) => {
                 let leader = Identity { pid, start_time, executable };
-                let ended = codex::end_leftover(&leader, &instance, GRACE)?;
+                let ended = codex::end_leftover(&leader, &instance, LEFTOVER_EXIT_GRACE)?;
                 if ended > 0 {
-                    tracing::warn!(ended, "ended the processes that an earlier life of codexd left behind");
+                    tracing::warn!(ended, "ended the processes that the previous run of codexd left");
                 }
             }
-            None => tracing::warn!(path = %path.display(), "the file says nothing that can be used"),
+            None => tracing::warn!(path = %path.display(), "ignored child.json: its content is not valid"),
         }
         remove(disk, path)
     });
     if let Err(error) = ended {
-        tracing::warn!(path = %path.display(), %error, "what an earlier life left behind may still run");
+        tracing::warn!(path = %path.display(), %error, "failed to end the app-server of the previous run; it may still run");
     }
 }

@@ -12,7 +12,7 @@ use crate::storage::Disk;
 
 /// How the app-server is run for the daemon of this name; `guard` is this very program.
 ///
-/// `codex` is told of each start before it happens.
+/// `codex` is notified before each start.
 pub(crate) fn plan(
     config: &Arc<Config>,
     daemon_id: &str,
@@ -31,7 +31,8 @@ pub(crate) fn plan(
     )
 }
 
-/// The same for a look at an app-server of which nothing is remembered: that of a running daemon stays its own.
+/// The plan for a short inspection (`codexd doctor`): nothing is recorded, and a running daemon's app-server is not
+/// touched.
 pub(crate) fn plan_for_inspection(config: &Arc<Config>) -> Plan {
     plan_recorded(config, "none", None, Arc::new(|_| {}), |_| {})
 }

@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// Reads an answer of the app-server; why not, when it is not what the protocol promises.
+/// Decodes a response of the app-server; the error says how it differs from the protocol.
 pub(in crate::daemon) fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_str(text).map_err(|error| error.to_string())
 }

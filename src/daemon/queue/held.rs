@@ -20,14 +20,14 @@ use crate::daemon::turns::require_active;
 use crate::state::{Held, HoldCause, NewEvent, Session, State};
 use crate::time::rfc3339_now;
 
-/// How long a queue rests whose thread could not be opened; it doubles each time.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-/// The longest of these rests.
-const LAST_RETRY: Duration = Duration::from_secs(60);
+/// The first delay before a held queue is tried again; it doubles each time.
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
+/// The longest of these delays.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// What keeps the first turn of a queue from beginning.
 pub(in crate::daemon) enum StartFailure {
-    /// It could not be tried, or its outcome was not heard: it is tried again soon, and the queue is not held.
+    /// It could not be tried, or its outcome is unknown: it is tried again soon, and the queue is not held.
     Transient(DaemonError),
     /// The queue is held.
     Hold(HoldCause, DaemonError),
@@ -90,13 +90,13 @@ impl Retries {
             // A queue that was held just now was tried with this generation.
             generation: if is_recent(&held.since) { generation } else { 0 },
             tries: 0,
-            next: automatic.then(|| Instant::now() + FIRST_RETRY),
+            next: automatic.then(|| Instant::now() + MIN_RETRY_DELAY),
         });
         let is_due = retry.generation != generation || retry.next.is_some_and(|next| next <= Instant::now());
         if is_due {
             retry.tries = if retry.generation == generation { retry.tries + 1 } else { 0 };
             retry.generation = generation;
-            let rest = FIRST_RETRY.saturating_mul(1 << retry.tries.min(10)).min(LAST_RETRY);
+            let rest = MIN_RETRY_DELAY.saturating_mul(1 << retry.tries.min(10)).min(MAX_RETRY_DELAY);
             retry.next = automatic.then(|| Instant::now() + rest);
         }
         is_due

@@ -1,4 +1,7 @@
-//! Keeping promises: what a caller was told is on disk before it is told.
+//! Group commit: one sync of the log acknowledges all commits that were waiting for it.
+//!
+//! Owns the waiting acks and the sync thread; the recorder's worker adds to them. An ack is sent only after a sync that
+//! began after its lines were written.
 
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -33,16 +36,16 @@ impl GroupCommit {
         let shared = Arc::new(Shared::default());
         let worker = Arc::clone(&shared);
         let work = move || worker.work(&log, &recorder);
-        let thread = std::thread::Builder::new().name("syncer".to_owned()).spawn(work)?;
+        let thread = std::thread::Builder::new().name("group-commit".to_owned()).spawn(work)?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Keeps a promise about what is written to the log by now.
+    /// Acknowledges, after the next sync, everything written to the log so far.
     pub(crate) fn sync(&self, promise: CommitAck) {
         self.add(promise, false);
     }
 
-    /// Keeps a promise whose sync failed, now that the log was written again; a second failure is told to the caller.
+    /// Syncs again for an ack whose sync failed, after the log was rewritten; a second failure is reported to the caller.
     pub(crate) fn sync_again(&self, promise: CommitAck) {
         self.add(promise, true);
     }
@@ -52,7 +55,7 @@ impl GroupCommit {
         self.shared.arrived.notify_one();
     }
 
-    /// Keeps what was promised and ends.
+    /// Acknowledges what is waiting and ends the thread.
     pub(crate) fn stop(&mut self) {
         self.shared.lock().stopping = true;
         self.shared.arrived.notify_one();
@@ -87,13 +90,13 @@ impl Shared {
                 promises.into_iter().for_each(|(promise, _)| drop(promise.send(Ok(()))));
                 continue;
             };
-            tracing::error!(%error, "the event log cannot be synced");
+            tracing::error!(%error, "failed to sync the event log");
             let error = StorageError::from(error.to_string());
             let (failed, again): (Vec<_>, Vec<_>) =
                 promises.into_iter().partition(|(_, is_second)| *is_second);
             failed.into_iter().for_each(|(promise, _)| drop(promise.send(Err(error.clone()))));
             // What was written since the last good sync goes to another file, and where nothing is missing there, a second
-            // sync keeps the promise: a caller that is refused would repeat what was done.
+            // sync makes the commit durable: a caller that got an error would repeat what was done.
             let again = again.into_iter().map(|(promise, _)| promise).collect();
             recorder.send(Input::SyncFailed(again, began, error));
         }

@@ -18,20 +18,20 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// What everybody may read.
+    /// The view for readers.
     pub(crate) fn view(&self) -> &Arc<View> {
         &self.view
     }
 
-    /// What the readers of the app-server look at before they read on.
+    /// The backlog that the app-server's readers check before they read more.
     pub(crate) fn backlog(&self) -> Arc<Backlog> {
         Arc::clone(&self.backlog)
     }
 
-    /// Hands something over; it is recorded after everything that was handed over before.
+    /// Queues an input; inputs are recorded in the order in which they are queued.
     pub(crate) fn send(&self, input: Input) {
         self.backlog.add(input.weight());
-        // The recorder lives until the daemon has stopped; what comes after is of no interest to anybody.
+        // The recorder runs until the daemon has stopped; later inputs are dropped.
         let _ = self.inputs.send(input);
     }
 

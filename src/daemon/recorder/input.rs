@@ -25,7 +25,7 @@ pub(crate) enum Input {
     Events(Vec<NewEvent>),
     /// Events that depend on the records.
     Build(Build),
-    /// Events that somebody is promised.
+    /// Events whose sync is acknowledged to the caller.
     Durable(Build, CommitAck),
     /// Output of the child, for its log.
     Output(Stream, Bytes),
@@ -33,11 +33,11 @@ pub(crate) enum Input {
     Closed(Closed),
     /// Damage was found in the middle of the log; none of it means that the file which is written is to be looked at.
     Damaged(Vec<Damage>),
-    /// Somebody waits until everything before is recorded.
+    /// The caller waits until every earlier input is recorded.
     CaughtUp(oneshot::Sender<()>),
-    /// Time to try again what failed.
+    /// Retry writing a log that failed.
     Retry,
-    /// A sync that began then failed, and these promises wait for another one.
+    /// A sync that began at this time failed, and these acks wait for another one.
     SyncFailed(Vec<CommitAck>, Instant, StorageError),
     /// Everything known goes to disk; nothing follows.
     Stop(oneshot::Sender<()>),

@@ -1,4 +1,6 @@
-//! Reading back what an earlier life left on disk.
+//! Recovery: reads the state files and the log of the previous run, and folds the log's newer events into the records.
+//!
+//! Called once, at the start, before the recorder runs. A file that cannot be read is set aside and rebuilt from the log.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,16 +14,16 @@ use crate::state::{DaemonState, Event, NewEvent, State, event_type};
 use crate::storage::{Disk, FolderLock, LockError};
 use crate::time::rfc3339_now;
 
-/// Why the daemon cannot use its folders.
+/// Why the daemon cannot use its directories.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// A folder is taken, or is not ours.
+    /// A directory is in use by another daemon, or access to it is refused.
     #[error(transparent)]
     Lock(#[from] LockError),
     /// A file cannot be used.
     #[error("{} cannot be used: {source}.", path.display())]
     File {
-        /// The file or folder.
+        /// The file or directory.
         path: PathBuf,
         /// What the system says.
         #[source]
@@ -44,7 +46,7 @@ pub enum OpenError {
     },
 }
 
-/// The daemon's folders, which no other daemon uses as long as this lives.
+/// The daemon's directories, locked against other daemons while this value exists.
 #[derive(Debug)]
 pub struct StateDirectories {
     disk: Disk,
@@ -52,7 +54,7 @@ pub struct StateDirectories {
 }
 
 impl StateDirectories {
-    /// Makes the folders if needed and takes them.
+    /// Creates the directories if needed and locks them.
     pub fn take(config: &Config) -> Result<Self, OpenError> {
         #[cfg(not(feature = "mutations"))]
         let disk = Disk::default();
@@ -61,7 +63,7 @@ impl StateDirectories {
         Self::take_on(disk, config)
     }
 
-    /// The folders on this disk.
+    /// The same on the given disk.
     pub(in crate::daemon) fn take_on(disk: Disk, config: &Config) -> Result<Self, OpenError> {
         let paths = &config.paths;
         let mut locks = vec![FolderLock::take(&disk, &paths.state_dir)?];
@@ -85,7 +87,7 @@ pub(crate) struct Opened {
     pub(crate) journal: Journal,
     /// What the owner should know about it.
     pub(crate) notices: Vec<NewEvent>,
-    /// Damage of the log that was reported in an earlier life.
+    /// Damage of the log that was reported by an earlier run.
     pub(crate) known_damage: Vec<(u64, u64)>,
 }
 
@@ -169,7 +171,7 @@ fn last_daemon_id(journal: &Journal) -> io::Result<Option<String>> {
 
 /// Whether an event may change a record: the two kinds of which there are many do not.
 fn is_foldable(json: &[u8]) -> bool {
-    // The name stands right after the number, the time and the level.
+    // The type follows the sequence number, the time and the level.
     let (head, _) = json.split_at(json.len().min(160));
     let passes = |name: &str| memchr::memmem::find(head, name.as_bytes()).is_some();
     let is_of = |method: &str| {
@@ -206,7 +208,7 @@ impl Loading {
         Ok(None)
     }
 
-    /// The identity: the known one, else the one that the log last told, else a new one.
+    /// The identity: the known one, else the last one in the log, else a new one.
     fn identity(
         &self,
         config: &Config,

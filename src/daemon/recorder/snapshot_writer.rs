@@ -1,4 +1,6 @@
-//! Bringing the records to disk, when they changed, at most once a second and at the end.
+//! Writes the state files when the records have changed: at most once a second, and at the stop.
+//!
+//! Owns the writer thread; the recorder's worker notifies it. All files of one round show the same state.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +19,7 @@ use crate::state::snapshot::{self, DaemonFile, Layout, RecentFile, RegistryFile}
 use crate::storage::{Disk, FolderLock};
 
 /// The shortest time between two rounds.
-const PAUSE: Duration = Duration::from_secs(1);
+const MIN_WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// A round may take this part of the time at most, however many sessions there are.
 const SHARE: u32 = 20;
 
@@ -78,7 +80,8 @@ impl SnapshotWriter {
             tracing::error!(%error, "failed to write the state files");
         }
         let worker = Arc::clone(&shared);
-        let thread = std::thread::Builder::new().name("keeper".to_owned()).spawn(move || worker.work())?;
+        let thread =
+            std::thread::Builder::new().name("snapshot-writer".to_owned()).spawn(move || worker.work())?;
         Ok(Self { shared, thread: Some(thread) })
     }
 
@@ -133,7 +136,7 @@ impl Shared {
             if wanted.stopping {
                 return;
             }
-            self.pause(PAUSE.max(begun.elapsed() * SHARE));
+            self.pause(MIN_WRITE_INTERVAL.max(begun.elapsed() * SHARE));
         }
     }
 

@@ -1,4 +1,4 @@
-//! What is counted of events as they are recorded, beyond what the records say.
+//! Counters that the recorder updates as it records events: turn durations and restarts of the app-server.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,22 +12,26 @@ use crate::state::{Change, State};
 pub(crate) const OUTCOMES: [&str; 4] =
     [values::TURN_COMPLETED, values::TURN_INTERRUPTED, values::TURN_FAILED, "other"];
 /// The upper bounds of the times that turns take, in seconds.
-const TURN: [f64; 11] = [1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
+const DURATION_BUCKETS: [f64; 11] = [1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
 
-/// Counts of this life of the daemon; written by the recorder, read by everybody.
+/// Counters since the daemon's start; the recorder writes them, `/metrics` reads them.
 #[derive(Debug)]
 pub(crate) struct TurnMetrics {
     /// How long turns took, in seconds, in the order of [`OUTCOMES`].
     turns: [Histogram; OUTCOMES.len()],
     restarts: AtomicU64,
-    /// The time of the newest event of the life before this one.
+    /// The time of the newest event of the previous run.
     before: Option<String>,
 }
 
 impl TurnMetrics {
-    /// Of a life that begins; `before` is the time of the newest event of the one before.
+    /// Counters at zero; `before` is the time of the newest event of the previous run.
     pub(crate) fn new(before: Option<String>) -> Self {
-        Self { turns: OUTCOMES.map(|_| Histogram::new(TURN)), restarts: AtomicU64::new(0), before }
+        Self {
+            turns: OUTCOMES.map(|_| Histogram::new(DURATION_BUCKETS)),
+            restarts: AtomicU64::new(0),
+            before,
+        }
     }
 
     /// Counts what a change means that is about to be applied to the records; `at` is its time.
@@ -39,7 +43,7 @@ impl TurnMetrics {
             let [.., other] = &self.turns;
             let turns = known.and_then(|place| self.turns.get(place)).unwrap_or(other);
             let began = end.turn.started_at.as_str();
-            // What ended with the life before was not at work while there was none.
+            // A turn that ended with the previous run did not run while codexd was down.
             let before = self.before.as_deref().filter(|before| *before >= began);
             let was_cut = matches!(change, Change::TurnMissing { .. });
             turns.observe(seconds(began, before.filter(|_| was_cut).unwrap_or(at)));
@@ -157,7 +161,7 @@ mod tests {
         let missing = (event_type::TURN_MISSING, json!({ "sessionId": "s", "turnId": "u" }));
         let of = |before| counts(&tally_after(Some(before), &[opened(), started(), missing.clone()]));
         assert_eq!(of("2026-01-02T03:04:06.000Z"), [("failed", 1, 1.0)]);
-        // It began in this life.
+        // It began in this run.
         assert_eq!(of("2026-01-02T03:04:04.000Z"), [("failed", 1, 2.5)]);
     }
 

@@ -8,19 +8,19 @@ use crate::journal::{Line, Log};
 use crate::state::State;
 use crate::state::snapshot::Identity;
 
-/// What everybody may read: the records and the log, always of one moment.
+/// The records and the log, always consistent with each other.
 pub(crate) struct View {
     pub(crate) identity: Identity,
     pub(crate) recent: usize,
     pub(crate) log: Arc<Log>,
     pub(crate) turn_metrics: TurnMetrics,
     pub(super) state: RwLock<State>,
-    /// Why nothing can be promised now.
+    /// Why commits fail now.
     pub(super) storage_error: RwLock<Option<StorageError>>,
 }
 
 impl View {
-    /// The records; they stand still while the guard is held, so hold it for a moment only.
+    /// The records; the recorder cannot change them while the guard is held, so hold it briefly.
     pub(crate) fn state(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -31,7 +31,7 @@ impl View {
         self.log.recent(self.recent)
     }
 
-    /// Why nothing can be promised now, if so.
+    /// Why commits fail now, if they do.
     pub(crate) fn storage_error(&self) -> Option<StorageError> {
         self.storage_error.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -18,12 +18,12 @@ use crate::state::{Change, Level, NewEvent, State, event_type};
 use crate::time::rfc3339_now;
 
 /// How many inputs one batch takes at most, so that a flood still reaches its readers in steps.
-const BATCH: usize = 16;
+const MAX_BATCH_INPUTS: usize = 16;
 /// How often a log that cannot be written is tried again.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// What the names of events begin with that are about the files of the daemon.
-const FILES: [&str; 3] = ["state.", "storage.", "log."];
+/// The prefixes of the types of events about the daemon's files.
+const FILE_EVENT_PREFIXES: [&str; 3] = ["state.", "storage.", "log."];
 
 /// The thread.
 pub(super) struct Worker {
@@ -46,7 +46,7 @@ impl Worker {
         let mut new_events = Vec::new();
         while let Some(first) = waiting.blocking_recv() {
             let more = std::iter::from_fn(|| waiting.try_recv().ok());
-            let inputs: Vec<Input> = std::iter::once(first).chain(more.take(BATCH - 1)).collect();
+            let inputs: Vec<Input> = std::iter::once(first).chain(more.take(MAX_BATCH_INPUTS - 1)).collect();
             let weight = inputs.iter().map(Input::weight).sum();
             let mut stop = None;
             for input in inputs {
@@ -111,7 +111,7 @@ impl Worker {
         }
     }
 
-    /// Records what waits and then what is promised, each against the records as they are then.
+    /// Records the waiting events and then those of a durable commit, each against the records at that point.
     fn record_durably(&mut self, new_events: &mut Vec<NewEvent>, build: Build, promise: CommitAck) {
         self.record(new_events);
         *new_events = build(&self.view.state());
@@ -134,7 +134,7 @@ impl Worker {
                 new_events.drain(..news.map_or(new_events.len(), |news| news + 1)).collect();
             self.write(&mut now);
             if let Some(reason) = self.journal.failing().filter(|_| !was_failing) {
-                tracing::error!(reason, "the event log cannot be written");
+                tracing::error!(reason, "failed to write the event log");
                 new_events.push(events::storage_failed(reason));
                 self.view.set_storage_error(Some(reason.into()));
                 self.snapshot_writer.failing(true);
@@ -171,7 +171,7 @@ impl Worker {
             return;
         }
         self.tried = Some(Instant::now());
-        // A failed sync may be the first that is heard of it.
+        // A failed sync may be the first sign of the failure.
         let untold = self.journal.sync().cause().filter(|_| self.view.storage_error().is_none());
         match self.journal.recover() {
             Ok(recovered) => {
@@ -218,7 +218,7 @@ fn log(seq: u64, event: &NewEvent) {
     let quotes = event_type == "child.stderr" || event_type == event_type::TURN_ERROR;
     let is_frequent =
         event_type == event_type::THREAD_STATUS_CHANGED || event_type == event_type::NOTIFICATION;
-    let is_about_files = FILES.iter().any(|prefix| event_type.starts_with(prefix));
+    let is_about_files = FILE_EVENT_PREFIXES.iter().any(|prefix| event_type.starts_with(prefix));
     if (event.change == Change::None && !is_about_files) || quotes || is_frequent {
         tracing::debug!(seq, event_type, "event");
         return;

@@ -2,7 +2,7 @@
 //!
 //! A new app-server process knows no threads; a turn on one says "thread not found" until it was resumed (measured on
 //! 0.169.0).
-//! The app-server answers nearly everything with the same code, so its words tell what is wrong.
+//! The app-server uses the same error code for nearly everything, so the error text decides.
 
 use std::collections::HashSet;
 use std::sync::{Arc, PoisonError};
@@ -22,8 +22,8 @@ use crate::daemon::sessions::renew::on_thread;
 use crate::daemon::trust::{ThreadLoad, TrustChoice};
 use crate::state::{Phase, PrivateSession, Session, State, Turn};
 
-/// How long is waited before a thread is asked for again that somebody else is writing, in turn.
-const LOCKED: [Duration; 3] =
+/// The delays before each retry of opening a thread that another process is writing.
+const LOCKED_RETRY_DELAYS: [Duration; 3] =
     [Duration::from_millis(200), Duration::from_millis(600), Duration::from_millis(1200)];
 
 /// How many of a thread's newest turns are looked at for those that were cut off.
@@ -136,7 +136,7 @@ impl Daemon {
         thread_id: &str,
         wait: Wait,
     ) -> Result<OpenedThread, DaemonError> {
-        let mut waits = LOCKED.iter();
+        let mut waits = LOCKED_RETRY_DELAYS.iter();
         loop {
             let opened = match wait {
                 Wait::Limited => Daemon::call(client, method, params).await,

@@ -58,7 +58,7 @@ impl Daemon {
             let closed = session_id.clone();
             daemon.record_durably(move |state| events::session_closed(state, &closed, None)).await?;
             if pending {
-                // Until it is over its end is to be heard.
+                // The thread stays subscribed until the turn's end was received.
                 tokio::spawn(daemon.clone().detach_when_idle(thread_id));
             } else if let Ok(client) = daemon.current_client() {
                 // Without an app-server there is nothing to unload.

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 /// How many turns without an answer are remembered.
 const ASKED: usize = 10_000;
-/// An item that was not heard.
+/// An item whose message was skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::daemon) struct SkippedItem {
     /// Its id, if the message had one.
@@ -16,7 +16,7 @@ pub(in crate::daemon) struct SkippedItem {
     pub(in crate::daemon) kind: Option<String>,
 }
 
-/// The items that were not heard and are not read yet, by their turns.
+/// The skipped items that were not read yet, by turn.
 #[derive(Debug, Default)]
 pub(in crate::daemon) struct SkippedItems {
     turns: watch::Sender<HashMap<String, Vec<SkippedItem>>>,

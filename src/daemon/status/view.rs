@@ -20,7 +20,7 @@ pub struct DaemonView {
     pub updated_at: Option<String>,
     /// Its process id while it serves.
     pub pid: Option<u32>,
-    /// The app-server it looks after.
+    /// The app-server that it supervises.
     pub child: ChildView,
 }
 
@@ -38,7 +38,7 @@ pub struct ChildView {
     pub command: String,
     /// Its arguments.
     pub args: Vec<String>,
-    /// The folder it starts in.
+    /// Its working directory.
     pub cwd: String,
     /// What events say about it.
     #[serde(flatten)]

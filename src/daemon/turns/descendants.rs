@@ -1,4 +1,4 @@
-//! Stopping what sub-agents do: Codex interrupts the turn that it is told of and none of those that descend from it
+//! Stopping the turns of sub-agents: Codex interrupts the named turn and none of its descendants
 //! (measured on 0.169.0 and 0.171.0).
 
 use std::collections::HashSet;
@@ -13,9 +13,9 @@ use crate::daemon::turns::sandboxes::{SANDBOXES, STUBBORN_SANDBOXES};
 use crate::state::{Session, State};
 
 /// How long is waited for the ends of turns that are interrupted; Codex takes about 10 ms (measured).
-const WAIT: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause before a turn is interrupted once more that could not be.
-const PAUSE: Duration = Duration::from_millis(50);
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Which sub-agents are meant.
 #[derive(Debug, Clone)]
@@ -59,7 +59,7 @@ impl Daemon {
     ) {
         let stopped = async {
             let mut news = self.shared.recorder.view().log.news();
-            let mut told = HashSet::new();
+            let mut interrupted = HashSet::new();
             loop {
                 news.borrow_and_update();
                 let running = running(&self.state(), thread_id, &scope);
@@ -68,14 +68,14 @@ impl Daemon {
                 }
                 let mut has_failed = false;
                 for (thread_id, turn_id) in running {
-                    if told.contains(&turn_id) {
+                    if interrupted.contains(&turn_id) {
                         continue;
                     }
                     self.end_sandboxes(Some(&thread_id), SANDBOXES).await;
                     let params = json!({ "threadId": thread_id, "turnId": turn_id });
                     match client.call(methods::TURN_INTERRUPT, &params, client.call_timeout()).await {
                         Ok(_) => {
-                            told.insert(turn_id);
+                            interrupted.insert(turn_id);
                             self.end_sandboxes(Some(&thread_id), STUBBORN_SANDBOXES).await;
                             let params = json!({ "threadId": thread_id });
                             let _ = client
@@ -95,11 +95,11 @@ impl Daemon {
                 }
                 tokio::select! {
                     changed = news.changed() => if changed.is_err() { return },
-                    () = tokio::time::sleep(PAUSE), if has_failed => {}
+                    () = tokio::time::sleep(RETRY_INTERVAL), if has_failed => {}
                 }
             }
         };
-        if tokio::time::timeout(WAIT, stopped).await.is_err() {
+        if tokio::time::timeout(STOP_TIMEOUT, stopped).await.is_err() {
             tracing::warn!(thread_id, "turns of sub-agents were interrupted and have not ended");
         }
     }

@@ -1,4 +1,4 @@
-//! What becomes of a turn whose end was not heard: what is asked of its thread, and what follows from the answer.
+//! Settling a turn whose end was not received: reads its thread and decides whether the turn runs or how it ended.
 //!
 //! The decision ([`Look::verdict`]) is a function of the answers alone.
 

@@ -1,7 +1,7 @@
 //! Turns on their way to the app-server: from the moment a thread is taken for one until it is known which turn it
 //! became, or that it became none.
 //!
-//! At most one submission is under way in a thread, because whoever submits holds the thread's lock.
+//! At most one submission is under way in a thread, because the submitter holds the thread's lock.
 //! What names the turn first counts: the answer to `turn/start`, the user's item that carries the submission's message
 //! id, or a look at the thread.
 //! The acceptance is recorded by [`Submission::accept`] at that place in the stream, once; what names the turn later
@@ -19,8 +19,8 @@ use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::input::{Input, StorageError};
 use crate::state::{IdempotencyKey, State};
 
-/// How many submissions whose outcome nobody heard are remembered, in case something names their turn later.
-const UNHEARD: usize = 64;
+/// How many submissions of unknown outcome are kept, in case a later message names their turn.
+const MAX_UNRESOLVED: usize = 64;
 
 /// The turn that was accepted, and when that is on disk.
 pub(in crate::daemon) type Accepted = (String, oneshot::Receiver<Result<(), StorageError>>);
@@ -30,15 +30,15 @@ type Waiter = oneshot::Sender<Result<Accepted, CallError>>;
 /// How far a submission has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::daemon) enum Progress {
-    /// The app-server has not heard of it.
+    /// It was not sent.
     Preparing,
     /// It will not hear of it, because the turn was interrupted before.
     Withdrawn,
-    /// It was told, and has not answered.
+    /// It was sent, and there is no response.
     Sent,
     /// It became this turn.
     Accepted(String),
-    /// It became no turn, or nobody could find out.
+    /// It became no turn, or its outcome is unknown.
     Over,
 }
 
@@ -160,7 +160,7 @@ impl Submission {
     }
 }
 
-/// The submissions of this life of the daemon.
+/// The submissions since the daemon's start.
 #[derive(Default)]
 pub(in crate::daemon) struct Submissions {
     table: Mutex<Table>,
@@ -170,8 +170,8 @@ pub(in crate::daemon) struct Submissions {
 struct Table {
     /// Those under way, by thread.
     under_way: HashMap<String, Arc<Submission>>,
-    /// Those that are over without anybody knowing what became of them, oldest first.
-    unheard: VecDeque<Arc<Submission>>,
+    /// Those that are over with an unknown outcome, oldest first.
+    unresolved: VecDeque<Arc<Submission>>,
 }
 
 impl Submissions {
@@ -199,9 +199,10 @@ impl Submissions {
             submission.message_id == item.client_message_id() && submission.thread_id == item.thread_id
         };
         let mut table = self.lock();
-        let unheard = table.unheard.iter().position(is_it);
-        let unheard = unheard.and_then(|place| table.unheard.remove(place));
-        let submission = unheard.or_else(|| table.under_way.values().find(|other| is_it(other)).cloned())?;
+        let unresolved = table.unresolved.iter().position(is_it);
+        let unresolved = unresolved.and_then(|place| table.unresolved.remove(place));
+        let submission =
+            unresolved.or_else(|| table.under_way.values().find(|other| is_it(other)).cloned())?;
         let turn_id = item.turn_id.into_owned();
         Some((submission, turn_id))
     }
@@ -227,10 +228,10 @@ impl Drop for UnderWay {
             is_open
         });
         if was_sent {
-            if table.unheard.len() >= UNHEARD {
-                table.unheard.pop_front();
+            if table.unresolved.len() >= MAX_UNRESOLVED {
+                table.unresolved.pop_front();
             }
-            table.unheard.push_back(Arc::clone(&self.submission));
+            table.unresolved.push_back(Arc::clone(&self.submission));
         }
     }
 }

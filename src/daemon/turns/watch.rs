@@ -1,4 +1,5 @@
-//! What the daemon does by itself while turns are at work: waiting turns, lost completions, silent turns.
+//! The background task that watches running turns: starts queued turns, settles lost completions, reports silent
+//! turns.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +20,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// The longest time between two looks at how long turns have been silent.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long a waiting turn rests after it could not be given to the app-server.
-const REST: Duration = Duration::from_secs(1);
+const START_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// After what silence of a turn its thread is asked whether it still runs: the word that it ended may be lost.
 const SILENCE: Duration = Duration::from_secs(2);
 /// How long a thread rests between two looks at it; one takes about 0.2 ms (measured).
@@ -125,9 +126,9 @@ impl Daemon {
                 if let Err(error) = daemon.start_next(&thread_id).await
                     && first() == before
                 {
-                    tracing::warn!(thread_id, %error, "a waiting turn has to wait on");
+                    tracing::warn!(thread_id, %error, "could not start queued turn; will retry");
                     tokio::select! {
-                        () = tokio::time::sleep(REST) => {}
+                        () = tokio::time::sleep(START_RETRY_DELAY) => {}
                         () = daemon.shared.stopping.cancelled() => {}
                     }
                 }
@@ -185,7 +186,7 @@ impl Daemon {
                 if let Err(error) = daemon.settle(&thread_id, &watch).await
                     && !daemon.shared.unsupported_methods.note(generation, &error)
                 {
-                    tracing::debug!(thread_id, %error, "what became of a turn could not be found out");
+                    tracing::debug!(thread_id, %error, "failed to settle a turn");
                 }
             });
         }
