@@ -77,12 +77,12 @@ fn placeholders(text: &str) -> BTreeSet<&str> {
 }
 
 #[test]
-fn the_label_names_the_file() {
+fn agent_label_matches_file_name() {
     assert_eq!(string(&agent(), "Label"), Path::new(PROPERTY_LIST).file_stem().unwrap());
 }
 
 #[test]
-fn the_program_is_started_with_a_command_line_it_understands() {
+fn agent_arguments_parse_as_start() {
     let agent = agent();
     let arguments = program_arguments(&agent);
     assert_eq!(arguments.first(), Some(&"__CODEXD__"));
@@ -93,7 +93,7 @@ fn the_program_is_started_with_a_command_line_it_understands() {
 }
 
 #[test]
-fn it_runs_at_load_and_again_after_failures_only() {
+fn agent_restarts_after_failures_only() {
     let agent = agent();
     assert_eq!(agent.get("RunAtLoad"), Some(&Value::Boolean(true)));
     let keep_alive = dictionary(&agent, "KeepAlive");
@@ -103,7 +103,7 @@ fn it_runs_at_load_and_again_after_failures_only() {
 }
 
 #[test]
-fn launchd_is_patient() {
+fn agent_timeouts_cover_stop_steps() {
     let agent = agent();
     assert!(integer(&agent, "ThrottleInterval") >= 10);
     assert_eq!(integer(&agent, "ExitTimeOut"), 30);
@@ -111,7 +111,7 @@ fn launchd_is_patient() {
 }
 
 #[test]
-fn limits_and_rights_are_explicit() {
+fn agent_sets_process_type_and_no_umask() {
     let agent = agent();
     assert!(["Standard", "Adaptive", "Interactive"].contains(&string(&agent, "ProcessType")));
     for key in ["UserName", "GroupName", "AbandonProcessGroup", "SessionCreate"] {
@@ -122,7 +122,7 @@ fn limits_and_rights_are_explicit() {
 }
 
 #[test]
-fn the_search_path_reaches_homebrew_npm_and_the_system() {
+fn agent_path_covers_homebrew_npm_and_system() {
     let agent = agent();
     let environment = dictionary(&agent, "EnvironmentVariables");
     let folders: Vec<_> = string(environment, "PATH").split(':').collect();
@@ -134,7 +134,7 @@ fn the_search_path_reaches_homebrew_npm_and_the_system() {
 }
 
 #[test]
-fn every_path_is_absolute_once_the_placeholders_are_replaced() {
+fn agent_paths_are_absolute() {
     let agent = installed();
     assert_eq!(program_arguments(&agent).first(), Some(&"/programs/codexd"));
     assert_eq!(string(&agent, "WorkingDirectory"), "/home-of/me");
@@ -147,7 +147,7 @@ fn every_path_is_absolute_once_the_placeholders_are_replaced() {
 }
 
 #[test]
-fn launchd_does_not_write_into_a_file_of_codexd() {
+fn agent_output_files_differ_from_codexd_files() {
     let agent = agent();
     let logs_dir = PathBuf::from(string(&agent, "StandardOutPath")).parent().unwrap().to_owned();
     let paths = Paths::new(None, logs_dir, PathBuf::from("/state"));
@@ -160,7 +160,7 @@ fn launchd_does_not_write_into_a_file_of_codexd() {
 }
 
 #[test]
-fn nobody_s_home_is_in_the_template() {
+fn agent_template_contains_no_home() {
     let agent = Value::Dictionary(agent());
     for text in strings(&agent) {
         for home in ["/Users/", "/home/", "/root", "~", "$"] {
@@ -170,7 +170,7 @@ fn nobody_s_home_is_in_the_template() {
 }
 
 #[test]
-fn comments_are_well_formed() {
+fn agent_comments_are_well_formed_xml() {
     let text = read(PROPERTY_LIST);
     let mut count = 0;
     for comment in text.split("<!--").skip(1) {
@@ -183,7 +183,7 @@ fn comments_are_well_formed() {
 }
 
 #[test]
-fn what_is_installed_is_the_template_and_the_settings() {
+fn installed_agent_is_template_plus_settings() {
     let (template, installed) = (agent(), installed());
     for key in
         template.keys().filter(|key| !["ProgramArguments", "EnvironmentVariables"].contains(&key.as_str()))
@@ -204,7 +204,7 @@ fn what_is_installed_is_the_template_and_the_settings() {
 }
 
 #[test]
-fn every_placeholder_is_a_value_but_the_one_that_shows_their_form() {
+fn agent_placeholders_are_all_replaced() {
     let property_list = read(PROPERTY_LIST);
     let agent = Value::Dictionary(agent());
     let used = strings(&agent).join(" ");
@@ -216,7 +216,7 @@ fn every_placeholder_is_a_value_but_the_one_that_shows_their_form() {
 }
 
 #[test]
-fn the_page_names_the_agent_its_files_and_its_numbers() {
+fn docs_name_agent_files_and_timeouts() {
     let (agent, page) = (agent(), read(OPERATIONS));
     let label = string(&agent, "Label");
     for command in ["bootout", "print", "kill SIGTERM", "kickstart"] {

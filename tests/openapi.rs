@@ -28,7 +28,7 @@ const BASE_URL: &str = "http://127.0.0.1:4319";
 const UPDATE: &str = "CODEXD_UPDATE_DOCS";
 
 #[test]
-fn the_committed_document_is_that_of_this_program() {
+fn openapi_document_is_up_to_date() {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/openapi.json");
     let now = serde_json::to_string_pretty(&openapi_document(EVENTS, BASE_URL)).unwrap() + "\n";
     if std::env::var_os(UPDATE).is_some() {
@@ -44,7 +44,7 @@ fn the_committed_document_is_that_of_this_program() {
 }
 
 #[test]
-fn every_reference_leads_somewhere_and_every_known_event_is_described() {
+fn openapi_references_resolve_and_events_are_described() {
     let document = openapi_document(EVENTS, BASE_URL);
     let mut references = Vec::new();
     collect_references(&document, &mut references);
@@ -64,7 +64,7 @@ fn every_reference_leads_somewhere_and_every_known_event_is_described() {
 }
 
 #[tokio::test]
-async fn the_router_has_exactly_what_the_document_says() {
+async fn openapi_document_matches_router() {
     let folder = scratch::directory("test");
     let settings = Settings::default()
         .with(&settings::REPO_ROOT, folder.path().to_str().unwrap())

@@ -53,7 +53,7 @@ fn clone() -> Option<tempfile::TempDir> {
 }
 
 #[test]
-fn the_commit_is_that_of_the_clone_and_says_when_the_sources_are_others() {
+fn version_commit_matches_clone_and_marks_changes() {
     let Some(clone) = clone() else { return };
     let folder = clone.path();
     let head = git(folder, &["rev-parse", "HEAD"]);
@@ -71,7 +71,7 @@ fn the_commit_is_that_of_the_clone_and_says_when_the_sources_are_others() {
 }
 
 #[test]
-fn sources_that_are_no_clone_have_no_commit() {
+fn version_without_clone_has_no_commit() {
     let Some(clone) = clone() else { return };
     let inner = clone.path().join("src");
     assert_eq!(build::commit_of(&inner), None, "the clone around it is of something else");
@@ -81,7 +81,7 @@ fn sources_that_are_no_clone_have_no_commit() {
 }
 
 #[test]
-fn cargo_looks_at_files_that_are_there_and_change_with_a_commit() {
+fn build_script_watches_existing_git_files() {
     let Some(clone) = clone() else { return };
     let stamps = || {
         let reasons = build::reasons(clone.path()).into_iter();
@@ -98,7 +98,7 @@ fn cargo_looks_at_files_that_are_there_and_change_with_a_commit() {
 }
 
 #[test]
-fn the_version_names_the_commit_where_there_is_one() {
+fn version_includes_commit_if_known() {
     assert_eq!(build::long_version("1.2.3", "abc1234"), "1.2.3 (abc1234)");
     assert_eq!(build::long_version("1.2.3", ""), "1.2.3");
     assert_eq!(build::checked("abc1234-dirty".to_owned()).as_deref(), Ok("abc1234-dirty"));

@@ -26,12 +26,12 @@ fn help_of_words(words: &[&str]) -> String {
 }
 
 #[test]
-fn the_definition_is_consistent() {
+fn command_line_definition_is_consistent() {
     CommandLine::command().debug_assert();
 }
 
 #[test]
-fn start_is_the_default() {
+fn parse_uses_start_as_default_command() {
     let nothing = Invocation::Start { settings: Settings::default(), json: false, run_once: false };
     assert_eq!(parse_words(&[]), Ok(nothing.clone()));
     assert_eq!(parse_words(&["start"]), Ok(nothing));
@@ -47,7 +47,7 @@ fn start_is_the_default() {
 }
 
 #[test]
-fn the_service_needs_to_know_what_to_do() {
+fn parse_requires_service_action() {
     let flags = Settings::default().with(&settings::NODE_ID, "x");
     for (word, action) in [
         ("install", ServiceAction::Install),
@@ -76,7 +76,7 @@ fn the_service_needs_to_know_what_to_do() {
 }
 
 #[test]
-fn every_flag_is_taken_before_and_after_every_command() {
+fn parse_accepts_setting_flags_before_and_after_command() {
     for setting in settings::ALL.iter().filter(|setting| setting.has_flag) {
         let flag = flag_of(setting);
         let given = Settings::default().with(setting, "x");
@@ -100,7 +100,7 @@ fn every_flag_is_taken_before_and_after_every_command() {
 }
 
 #[test]
-fn server_arguments_may_look_like_flags() {
+fn parse_accepts_server_arguments_that_look_like_flags() {
     let Ok(Invocation::Start { settings, json, .. }) = parse_words(&[
         "--server-arg",
         "embedded-app-server",
@@ -123,7 +123,7 @@ fn server_arguments_may_look_like_flags() {
 }
 
 #[test]
-fn the_embedded_app_server_takes_its_own_flags_only() {
+fn parse_rejects_other_flags_for_embedded_app_server() {
     assert_eq!(
         parse_words(&["embedded-app-server", "--store", "/s", "--startup", "a", "--startup", "b"]),
         Ok(Invocation::EmbeddedAppServer {
@@ -148,7 +148,7 @@ fn the_embedded_app_server_takes_its_own_flags_only() {
 }
 
 #[test]
-fn a_wrong_command_line_gets_one_sentence() {
+fn parse_reports_usage_errors_in_one_sentence() {
     for (words, problem) in [
         (["--foo"].as_slice(), "unexpected argument '--foo';"),
         (&["status", "--stat-dir", "/x"], "unexpected argument '--stat-dir', did you mean '--state-dir'?"),
@@ -176,7 +176,7 @@ fn a_wrong_command_line_gets_one_sentence() {
 
 #[cfg(unix)]
 #[test]
-fn an_argument_that_is_not_text_is_refused() {
+fn parse_rejects_argument_that_is_not_utf8() {
     use std::os::unix::ffi::OsStringExt;
 
     let words = ["codexd".into(), "--node-id".into(), OsString::from_vec(vec![0xff])];
@@ -186,7 +186,7 @@ fn an_argument_that_is_not_text_is_refused() {
 }
 
 #[test]
-fn help_shows_every_flag_with_its_variable_and_default() {
+fn help_shows_every_flag_with_variable_and_default() {
     let help = help_of_words(&["help"]);
     assert_eq!(help, help_of_words(&["--help"]));
     // Help is wrapped, so white space is normalized before comparing.
@@ -221,14 +221,14 @@ fn help_shows_every_flag_with_its_variable_and_default() {
 }
 
 #[test]
-fn version_is_that_of_the_crate_and_its_commit() {
+fn version_shows_crate_version_and_commit() {
     let version = help_of_words(&["--version"]);
     assert_eq!(version, format!("codexd {}\n", env!("CODEXD_LONG_VERSION")));
     assert!(version.starts_with(concat!("codexd ", env!("CARGO_PKG_VERSION"))), "{version}");
 }
 
 #[test]
-fn the_commands_for_every_day_are_read() {
+fn parse_reads_client_commands() {
     let command = |words: &[&str]| match parse_words(words) {
         Ok(Invocation::Client { command, json, .. }) => (command, json),
         other => panic!("{words:?} gave {other:?}"),
@@ -285,7 +285,7 @@ fn the_commands_for_every_day_are_read() {
 }
 
 #[test]
-fn every_command_for_every_day_takes_the_address_before_and_after_it() {
+fn parse_accepts_address_before_and_after_client_command() {
     for setting in [&settings::LOCAL_API_BASE, &settings::EVENT_STREAM_PATH, &settings::AUTH_TOKEN_FILE] {
         let flag = format!("{}=x", flag_of(setting));
         let given = Settings::default().with(setting, "x");
@@ -315,7 +315,7 @@ fn every_command_for_every_day_takes_the_address_before_and_after_it() {
 }
 
 #[test]
-fn completions_know_what_the_help_shows_and_no_more() {
+fn completions_contain_visible_commands_only() {
     for shell in [Shell::Bash, Shell::Elvish, Shell::Fish, Shell::PowerShell, Shell::Zsh] {
         let script = String::from_utf8(completions(shell)).unwrap();
         for word in ["ask", "follow", "when-busy", "local-api-base", "completions"] {

@@ -285,7 +285,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_whole_however_their_bytes_come() {
+    fn frame_parser_handles_any_chunking() {
         let text = "retry: 1000\n\nid: ab-1\ndata: {\"a\":\"é\"}\n\n:\n\nid: ab-2\nevent: bookmark\ndata: {}\n\nid: ab-3\ndata: {";
         let frame = |id: &str, event: &str, data: &str| Frame {
             id: Some(id.to_owned()),

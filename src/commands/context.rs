@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_is_quoted_where_a_shell_would_read_something_else() {
+    fn quoted_escapes_shell_words() {
         assert_eq!(quoted("http://127.0.0.1:4319"), "http://127.0.0.1:4319");
         assert_eq!(quoted("http://[::1]:4319"), "'http://[::1]:4319'");
         assert_eq!(quoted("/a b/it's"), "'/a b/it'\\''s'");

@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_age_is_one_number() {
+    fn age_formats_one_unit() {
         let now: Timestamp = "2026-11-20T12:00:00Z".parse().unwrap();
         for (time, expected) in [
             ("2026-11-20T11:59:01.5Z", "59s"),
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_says_what_it_is_about() {
+    fn request_describes_every_method() {
         for (method, params, expected) in [
             (
                 "item/commandExecution/requestApproval",
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_turn_says_how_it_ended() {
+    fn event_describes_how_turn_ended() {
         let ended = |status: &str, error: Value| {
             let detail = json!({ "turnId": "t", "status": status, "error": error });
             let message = "App-server turn t completed.";
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_says_what_is_done_and_only_then_how_it_ended_when_that_matters() {
+    fn item_describes_action_and_unexpected_outcome() {
         let command = json!({"type": "commandExecution", "command": "ls", "status": "failed", "exitCode": 2});
         assert_eq!(item(&command).unwrap(), "$ ls");
         assert_eq!(item_outcome(&command).unwrap(), "exit code 2");

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_takes_nothing_keeps_nobody_and_is_told_how_much_it_missed() {
+    fn log_drops_and_counts_lines_when_output_blocks() {
         let output = Output::default();
         let log = Log::start(output.clone()).unwrap();
         let say = |text: &str| log.make_writer().write_all(text.as_bytes()).unwrap();
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_is_logged_controls_a_terminal_or_begins_a_line() {
+    fn log_sanitizes_fields() {
         let output = Output::default();
         let log = Log::start(output.clone()).unwrap();
         let lines = tracing_subscriber::fmt::layer()

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_a_number_of_an_option_or_words() {
+    fn question_answer_is_option_number_or_text() {
         let request = json!({ "method": "item/tool/requestUserInput", "params": { "questions": [
             { "id": "a", "question": "Which?", "options": [{ "label": "red", "description": "The first" }] },
             { "id": "b", "question": "How many?", "options": null, "isSecret": true },

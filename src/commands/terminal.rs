@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_a_terminal_obeys_is_left() {
+    fn sanitize_replaces_control_characters() {
         let text = "a\u{1b}]0;title\u{7}\rb\u{9b}2J\u{202e}c\u{7f}\nd\te";
         assert_eq!(sanitize_for_terminal(text), "a␛]0;title␇ b\u{fffd}2J\u{fffd}c␡ d e");
         assert_eq!(sanitize_lines_for_terminal(text), "a␛]0;title␇␍b\u{fffd}2J\u{fffd}c␡\nd\te");
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_text_takes_no_more_columns_than_there_are() {
+    fn truncate_keeps_text_within_width() {
         assert_eq!(truncate_end("abc", 3), "abc");
         assert_eq!(truncate_end("abcd", 3), "ab…");
         assert_eq!(truncate_end("世界世界", 5), "世界…");
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_fits_the_terminal_and_its_columns_stand_below_each_other() {
+    fn table_fits_terminal_and_aligns_columns() {
         let columns = [
             Column { title: "ID", overflow: Overflow::Keep },
             Column { title: "DIRECTORY", overflow: Overflow::TruncateStart },

@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_runtime_whose_workers_are_all_blocked_is_not_alive_until_they_are_free_again() {
+    fn watchdog_detects_blocked_runtime() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
         let step = Duration::from_millis(20);
         assert!(is_responsive(runtime.handle(), Duration::from_secs(10), 1));
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_runtime_that_was_shut_down_is_left_alone() {
+    fn watchdog_ignores_runtime_that_was_shut_down() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
         let handle = runtime.handle().clone();
         runtime.shutdown_background();

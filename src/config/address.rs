@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_three_hosts_are_accepted() {
+    fn local_api_base_accepts_three_loopback_hosts() {
         for (text, address) in [
             ("http://127.0.0.1:4319", "127.0.0.1:4319"),
             ("http://127.0.0.1:0", "127.0.0.1:0"),
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_form_is_refused_for_its_own_reason() {
+    fn local_api_base_rejects_other_forms_with_specific_error() {
         use AddressError as E;
         type Case = (&'static str, fn(String) -> AddressError);
         let cases: &[Case] = &[
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_path_loses_its_final_slashes() {
+    fn event_stream_path_drops_trailing_slashes() {
         for (text, path) in [
             ("/v1/codexd/events", "/v1/codexd/events"),
             ("/v1/codexd/events//", "/v1/codexd/events"),
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_path_that_cannot_be_routed_is_refused() {
+    fn event_stream_path_rejects_unroutable_paths() {
         use StreamPathError as E;
         let character = |text: &str, c| E::Character(text.to_owned(), c);
         for (text, error) in [

@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_app_server_of_another_machine_is_known_by_its_address() {
+    fn endpoint_is_local_only_for_loopback_or_socket() {
         assert!(ServerEndpoint::spawned("ws://example.com").is_on_this_machine());
         for here in [
             "unix:///run/a.sock",
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn external_addresses_are_read() {
+    fn endpoint_parses_external_addresses() {
         let web_socket = |url: &str| Endpoint::WebSocket(url.to_owned());
         for (text, target) in [
             ("ws://127.0.0.1:4500", web_socket("ws://127.0.0.1:4500")),
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn other_addresses_are_refused() {
+    fn endpoint_rejects_other_addresses() {
         use EndpointError as E;
         type Case = (&'static str, fn(String) -> EndpointError);
         let cases: &[Case] = &[
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_neither_displayed_nor_debugged() {
+    fn endpoint_hides_secrets_in_display_and_debug() {
         for endpoint in [
             ServerEndpoint::external("wss://user:secret@host/path?token=secret").unwrap(),
             ServerEndpoint::spawned("wss://user:secret@host/path?token=secret"),

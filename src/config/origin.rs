@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_browsers_say_is_taken_as_it_is() {
+    fn parse_origin_accepts_browser_form() {
         for text in [
             "http://localhost:5173",
             "https://example.org",
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_refused_with_what_to_write() {
+    fn parse_origin_rejects_other_forms_with_browser_form() {
         for text in ["*", "http://*", "null", "https://*.example.org"] {
             assert_eq!(parse_origin(text), Err(OriginError::Wildcard(text.to_owned())));
         }

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_platform_has_a_place_for_services() {
+    fn platform_service_file_follows_conventions() {
         let home = Path::new("/home/me");
         let unit = "/home/me/.config/systemd/user/codexd.service";
         for (platform, config_home, file) in [
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn each_platform_has_its_folders() {
+    fn platform_directories_follow_conventions() {
         let home = Some(Path::new("/home/me"));
         let xdg = Some(Path::new("/xdg"));
         for (platform, home, xdg, state, logs) in [

@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_executable_file_in_path_wins() {
+    fn find_program_returns_first_executable_in_path() {
         let directory = tempfile::tempdir().unwrap();
         let [one, two, three] = ["one", "two", "three"].map(|name| directory.path().join(name));
         fs::create_dir_all(one.join("codex")).unwrap();
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_relative_entry_of_path_is_passed_over() {
+    fn find_program_skips_relative_path_entries() {
         let directory = tempfile::tempdir().unwrap();
         write_program(directory.path(), "codex", 0o755);
         // A relative path over the root that leads to the program from the working directory of this test.
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_with_a_slash_is_a_file() {
+    fn find_program_treats_command_with_slash_as_file() {
         let directory = tempfile::tempdir().unwrap();
         let program = write_program(&directory.path().join("bin"), "codex", 0o755);
         let plain = write_program(&directory.path().join("bin"), "notes", 0o644);
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_command_says_where_it_was_looked_for_and_what_to_do() {
+    fn find_program_error_names_searched_places_and_fix() {
         let refusal =
             find_program("codex", Some(OsStr::new("/nonexistent/a:/nonexistent/b")), Path::new("/"))
                 .unwrap_err();

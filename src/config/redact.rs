@@ -34,7 +34,7 @@ mod tests {
     use super::without_secrets;
 
     #[test]
-    fn credentials_queries_and_fragments_are_hidden() {
+    fn without_secrets_hides_credentials_queries_and_fragments() {
         for (address, shown) in [
             ("ws://host:1/path", "ws://host:1/path"),
             ("wss://user:secret@host/path", "wss://***@host/path"),

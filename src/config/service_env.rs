@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_variables_give_the_same_settings_again() {
+    fn service_variables_restore_settings() {
         let home = tempfile::tempdir().unwrap();
         let home_alone: Variables = [("HOME".to_owned(), home.path().into())].into();
         let mut given = Settings::default();
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_variable_is_refused() {
+    fn service_variables_reject_secrets_and_non_utf8_paths() {
         let home = tempfile::tempdir().unwrap();
         let home_alone: Variables = [("HOME".to_owned(), home.path().into())].into();
         let endpoint = Settings::default().with(&settings::SERVER_ENDPOINT, "wss://user:secret@host/");
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_has_a_home() {
+    fn user_env_requires_absolute_home() {
         let user = |pairs: &[(&str, &str)]| {
             UserEnv::of(
                 &pairs.iter().map(|(name, value)| (name.to_string(), value.into())).collect::<Variables>(),

@@ -69,7 +69,7 @@ fn source_of(config: &Config, setting: &Setting) -> String {
 }
 
 #[test]
-fn defaults_hold_when_nothing_is_given() {
+fn config_uses_defaults_without_flags_and_variables() {
     let machine = Machine::new();
     let config = machine.config();
 
@@ -95,7 +95,7 @@ fn defaults_hold_when_nothing_is_given() {
 }
 
 #[test]
-fn a_flag_wins_over_the_variable_and_the_variable_over_the_default() {
+fn config_prefers_flag_over_variable_over_default() {
     // For each setting: a value for the environment variable, one for the flag, and both as the report shows them.
     let cases: &[(&Setting, &str, &str, serde_json::Value, serde_json::Value)] = &[
         (&settings::REPO_ROOT, "/usr", "/", json!("/usr"), json!("/")),
@@ -167,7 +167,7 @@ fn a_flag_wins_over_the_variable_and_the_variable_over_the_default() {
 }
 
 #[test]
-fn the_report_has_every_setting_once_in_order() {
+fn config_report_lists_every_setting_once_in_order() {
     let config = Machine::new().config();
     let names: Vec<_> = config.report().settings.iter().map(|row| row.name).collect();
     let expected: Vec<_> = settings::ALL.iter().map(|setting| setting.name).collect();
@@ -175,7 +175,7 @@ fn the_report_has_every_setting_once_in_order() {
 }
 
 #[test]
-fn every_setting_has_a_name_a_variable_and_a_purpose_of_its_own() {
+fn settings_have_unique_names_variables_and_purposes() {
     for texts in [
         settings::ALL.iter().map(|setting| setting.name).collect::<Vec<_>>(),
         settings::ALL.iter().map(|setting| setting.variable).collect(),
@@ -190,7 +190,7 @@ fn every_setting_has_a_name_a_variable_and_a_purpose_of_its_own() {
 }
 
 #[test]
-fn folders_follow_the_platform() {
+fn config_directories_follow_platform() {
     let machine = Machine::new();
     let home = machine.home().to_owned();
     let config = machine.config();
@@ -210,7 +210,7 @@ fn folders_follow_the_platform() {
 }
 
 #[test]
-fn folders_live_in_the_repository_where_there_is_one() {
+fn config_directories_are_in_repository_if_set() {
     let repository = tempfile::tempdir().unwrap();
     let root = repository.path().to_str().unwrap();
     let machine = Machine::new().variable("BAA_CODEXD_REPO_ROOT", root);
@@ -226,7 +226,7 @@ fn folders_live_in_the_repository_where_there_is_one() {
 }
 
 #[test]
-fn shared_folders_hold_one_of_codexd_and_lose_against_its_own_settings() {
+fn config_shared_directories_yield_to_own_settings() {
     let machine = Machine::new()
         .flag(&settings::REPO_ROOT, "/usr")
         .variable("BAA_LOGS_DIR", "/shared/logs/")
@@ -243,7 +243,7 @@ fn shared_folders_hold_one_of_codexd_and_lose_against_its_own_settings() {
 }
 
 #[test]
-fn files_have_the_names_of_the_contract() {
+fn paths_use_file_names_of_contract() {
     let paths = Paths::new(None, PathBuf::from("/logs"), PathBuf::from("/state"));
     for (path, expected) in [
         (&paths.structured_event_log, "/logs/events.jsonl"),
@@ -259,7 +259,7 @@ fn files_have_the_names_of_the_contract() {
 }
 
 #[test]
-fn without_a_home_the_sentence_says_what_to_set() {
+fn config_without_home_names_what_to_set() {
     let home_or = |name: &str, variable: &str| {
         format!("so there is no default for --{name}; set HOME, --{name} or {variable}.")
     };
@@ -277,7 +277,7 @@ fn without_a_home_the_sentence_says_what_to_set() {
 }
 
 #[test]
-fn values_that_break_a_rule_are_refused_in_one_sentence() {
+fn config_rejects_invalid_values_in_one_sentence() {
     for (setting, value, expected) in [
         (&settings::NODE_ID, " ", "--node-id: the value is empty; give a value or omit the flag."),
         (&settings::NODE_ID, "a\nb", "--node-id: the value contains a control character; remove it."),
@@ -334,7 +334,7 @@ fn values_that_break_a_rule_are_refused_in_one_sentence() {
 }
 
 #[test]
-fn a_default_folder_that_is_not_there_is_refused_by_where_it_comes_from() {
+fn config_rejects_missing_default_directory_with_its_origin() {
     assert_eq!(
         Machine::new().flag(&settings::REPO_ROOT, "/nonexistent/root").refusal(),
         "The app-server cannot start in /nonexistent/root, which comes from --repo-root: does not exist; choose another directory with --server-cwd."
@@ -348,7 +348,7 @@ fn a_default_folder_that_is_not_there_is_refused_by_where_it_comes_from() {
 }
 
 #[test]
-fn variables_that_are_not_text_are_refused_by_name() {
+fn config_rejects_variable_that_is_not_utf8() {
     let broken = || OsString::from_vec(vec![b'/', 0xff]);
     for setting in settings::ALL {
         assert_eq!(
@@ -362,7 +362,7 @@ fn variables_that_are_not_text_are_refused_by_name() {
 }
 
 #[test]
-fn server_arguments_are_words_or_a_json_array() {
+fn config_reads_server_arguments_as_words_or_json() {
     let arguments = |text: &str| Machine::new().variable("BAA_CODEXD_SERVER_ARGS", text).config().server.args;
     assert_eq!(arguments(" app-server\t--listen  x\n"), ["app-server", "--listen", "x"]);
     assert_eq!(arguments(r#" ["a b", "", "-c", "x\ny"] "#), ["a b", "", "-c", "x\ny"]);
@@ -379,7 +379,7 @@ fn server_arguments_are_words_or_a_json_array() {
 }
 
 #[test]
-fn an_external_app_server_needs_an_endpoint() {
+fn config_requires_endpoint_for_external_app_server() {
     let machine = Machine::new().flag(&settings::SERVER_STRATEGY, "external");
     assert!(matches!(machine.resolve(), Err(ConfigError::EndpointMissing)));
     assert!(machine.refusal().contains("--server-endpoint"));
@@ -396,7 +396,7 @@ fn an_external_app_server_needs_an_endpoint() {
 }
 
 #[test]
-fn secrets_of_the_endpoint_show_up_nowhere() {
+fn config_hides_endpoint_secrets() {
     for strategy in ["spawn", "external"] {
         let machine = Machine::new()
             .flag(&settings::SERVER_STRATEGY, strategy)
@@ -416,7 +416,7 @@ fn secrets_of_the_endpoint_show_up_nowhere() {
 }
 
 #[test]
-fn the_report_is_aligned_text_or_json() {
+fn config_report_formats_as_text_and_json() {
     let config = Machine::new().flag(&settings::NODE_ID, "lab").config();
     let report = config.report();
     let text = report.to_string();
@@ -434,7 +434,7 @@ fn the_report_is_aligned_text_or_json() {
 }
 
 #[test]
-fn the_view_has_the_shape_clients_know() {
+fn config_view_keeps_json_shape() {
     let config = Machine::new()
         .flag(&settings::LOGS_DIR, "/logs")
         .flag(&settings::STATE_DIR, "/state")

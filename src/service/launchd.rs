@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_template_has_each_word_that_is_replaced() {
+    fn agent_template_contains_each_placeholder() {
         for (word, count) in [
             (TEMPLATE_COMMENT, 1),
             ("__CODEXD__", 1),
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_not_taken_for_a_word() {
+    fn fill_does_not_replace_in_values() {
         assert_eq!(fill("a b a", &[("a", "b"), ("b", "a")]), "b a b");
         assert_eq!(fill("", &[("a", "b")]), "");
     }

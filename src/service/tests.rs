@@ -48,7 +48,7 @@ impl Machine {
 const SPECIAL_CHARACTERS: &str = "/o d&d/<b>$HOME %h 'q' __CODEXD__";
 
 #[test]
-fn the_agent_holds_every_value_as_it_is() {
+fn agent_escapes_every_value() {
     let mut machine = Machine::new();
     machine.codex_home = Some(SPECIAL_CHARACTERS.into());
     machine.settings.add(&settings::AUTH_TOKEN_FILE, SPECIAL_CHARACTERS);
@@ -80,7 +80,7 @@ fn the_agent_holds_every_value_as_it_is() {
 }
 
 #[test]
-fn the_log_filter_that_was_given_stands_in_the_agent_once() {
+fn agent_contains_log_filter_once() {
     let machine = Machine::new();
     let variables: BTreeMap<String, OsString> = [
         ("HOME".to_owned(), machine.home.path().into()),
@@ -95,7 +95,7 @@ fn the_log_filter_that_was_given_stands_in_the_agent_once() {
 }
 
 #[test]
-fn the_unit_escapes_what_systemd_would_replace() {
+fn unit_escapes_specifiers_and_quotes() {
     let mut machine = Machine::new();
     machine.settings.add(&settings::SERVER_ARGS, "50% \"x\\y\"");
     let service = machine.service(Platform::Xdg, SPECIAL_CHARACTERS, "/a b/100%/$x/codexd", "").unwrap();
@@ -111,7 +111,7 @@ fn the_unit_escapes_what_systemd_would_replace() {
 }
 
 #[test]
-fn a_key_in_an_argument_is_refused() {
+fn service_file_rejects_secret_in_argument() {
     let mut machine = Machine::new();
     machine.settings.add(&settings::SERVER_ARGS, "MY_API_KEY=abc");
     for platform in [Platform::MacOs, Platform::Xdg] {
@@ -121,7 +121,7 @@ fn a_key_in_an_argument_is_refused() {
 }
 
 #[test]
-fn as_many_files_may_be_open_as_connections_need() {
+fn unit_file_limit_covers_connections() {
     let mut machine = Machine::new();
     let limit = |machine: &Machine| {
         let text = machine.service(Platform::Xdg, "/home/me", "/codexd", "").unwrap().text;
@@ -133,7 +133,7 @@ fn as_many_files_may_be_open_as_connections_need() {
 }
 
 #[test]
-fn the_search_path_leads_to_the_codex_and_the_node_that_were_found() {
+fn service_path_finds_codex_and_node() {
     let machine = Machine::new();
     let home = machine.home.path().to_str().unwrap();
     let path = |given: &str| search::path(&machine.config(given), Platform::Xdg, home).unwrap();
@@ -163,7 +163,7 @@ fn the_search_path_leads_to_the_codex_and_the_node_that_were_found() {
 }
 
 #[test]
-fn the_file_is_written_when_it_has_to_be() {
+fn service_file_is_written_only_if_changed() {
     let machine = Machine::new();
     let home = machine.home.path().to_str().unwrap();
     let disk = Disk::default();
@@ -205,7 +205,7 @@ impl Recorded {
 }
 
 #[tokio::test]
-async fn launchd_is_given_the_agent_anew_when_the_file_changed() {
+async fn manager_reloads_agent_when_file_changed() {
     let recorded = Recorded::new(Platform::MacOs, "launchctl");
     let (manager, file) = (&recorded.manager, Path::new("/a b/codexd.plist"));
     manager.load(file, FileChange::Installed).await.unwrap();
@@ -232,7 +232,7 @@ async fn launchd_is_given_the_agent_anew_when_the_file_changed() {
 }
 
 #[tokio::test]
-async fn a_manager_that_is_not_there_is_told_from_one_that_refuses() {
+async fn manager_distinguishes_absent_from_failed() {
     let nowhere = ServiceManager::new(Platform::MacOs, "/nonexistent/launchctl".into(), 501);
     let absent = nowhere.state().await.unwrap_err();
     assert_eq!(absent, ManagerError::Absent("there is no launchctl in PATH".to_owned()));

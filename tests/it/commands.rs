@@ -49,7 +49,7 @@ fn folders(daemon: &Daemon) -> [String; 2] {
 }
 
 #[tokio::test]
-async fn config_shows_every_value_and_where_it_came_from() {
+async fn config_shows_every_value_and_source() {
     let home = home();
     let asked = |format: &[&str]| {
         let flags = ["config", "--event-cache-size", "7", "--server-arg", "a", "--server-arg", "--b"];
@@ -93,7 +93,7 @@ async fn config_shows_every_value_and_where_it_came_from() {
 }
 
 #[tokio::test]
-async fn a_repository_keeps_the_folders() {
+async fn config_places_directories_in_repository() {
     let home = home();
     let shown = codexd_says(home.path(), &["config", "--json", "--repo-root", "."]).await;
     let settings = document(&shown)["settings"].clone();
@@ -108,7 +108,7 @@ async fn a_repository_keeps_the_folders() {
 }
 
 #[tokio::test]
-async fn status_asks_the_running_daemon() {
+async fn status_queries_running_daemon() {
     let daemon = start().await;
     ready(&daemon).await;
     create(&daemon, json!({})).await;
@@ -130,7 +130,7 @@ async fn status_asks_the_running_daemon() {
 }
 
 #[tokio::test]
-async fn status_has_one_shape_with_a_daemon_and_without() {
+async fn status_json_has_same_shape_without_daemon() {
     let mut daemon = start().await;
     ready(&daemon).await;
     let base = daemon.base_url().to_owned();
@@ -155,7 +155,7 @@ async fn status_has_one_shape_with_a_daemon_and_without() {
 }
 
 #[tokio::test]
-async fn status_of_a_stopped_daemon_is_what_it_left() {
+async fn status_reads_state_of_stopped_daemon() {
     let mut daemon = start().await;
     let session = create(&daemon, json!({})).await;
     let base = daemon.base_url().to_owned();
@@ -187,7 +187,7 @@ async fn status_of_a_stopped_daemon_is_what_it_left() {
 }
 
 #[tokio::test]
-async fn status_tells_a_daemon_that_died() {
+async fn status_reports_crashed_daemon() {
     let mut daemon = start().await;
     let session = create(&daemon, json!({})).await;
     turn(&daemon, session["sessionId"].as_str().unwrap(), "hang").await;
@@ -203,7 +203,7 @@ async fn status_tells_a_daemon_that_died() {
 }
 
 #[tokio::test]
-async fn status_tells_a_daemon_that_runs_at_another_address() {
+async fn status_reports_daemon_at_another_address() {
     let daemon = start().await;
     let path = daemon.state_dir().join("daemon-state.json");
     crate::support::wait::wait_until("a state file", || path.exists().then_some(())).await;
@@ -221,7 +221,7 @@ async fn status_tells_a_daemon_that_runs_at_another_address() {
 }
 
 #[tokio::test]
-async fn status_where_nothing_ever_was_says_so() {
+async fn status_reports_directories_never_used() {
     let home = home();
     let shown = codexd_says(home.path(), &["status", "--local-api-base", "http://127.0.0.1:1"]).await;
     assert_eq!(shown.code, Some(3));
@@ -231,7 +231,7 @@ async fn status_where_nothing_ever_was_says_so() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_one_sentence_and_changes_nothing() {
+async fn invalid_settings_print_one_sentence_and_change_nothing() {
     let home = home();
     for (arguments, said) in [
         (["--nonsense"].as_slice(), "--nonsense"),
@@ -276,7 +276,7 @@ async fn what_is_wrong_is_one_sentence_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn smoke_passes_and_leaves_nothing() {
+async fn smoke_passes_and_removes_its_files() {
     let (home, temporary) = (home(), home());
     let smoke = |arguments: &[&str]| {
         let mut command = command(home.path(), arguments);
@@ -316,7 +316,7 @@ async fn smoke_passes_and_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn help_and_version_are_for_stdout() {
+async fn help_and_version_go_to_stdout() {
     let home = home();
     for arguments in [["help"], ["--help"], ["-h"]] {
         let shown = codexd_says(home.path(), &arguments).await;
@@ -338,7 +338,7 @@ async fn help_and_version_are_for_stdout() {
 }
 
 #[tokio::test]
-async fn help_answers_in_json_too() {
+async fn help_json_lists_commands_and_settings() {
     let home = home();
     for arguments in [&["help", "--json"][..], &["--json", "help"], &["--help", "--json"]] {
         let shown = codexd_says(home.path(), arguments).await;
@@ -377,7 +377,7 @@ fn fake_flags() -> [&'static str; 8] {
 }
 
 #[tokio::test]
-async fn start_is_the_default_and_says_all_on_one_line() {
+async fn start_is_default_and_prints_status_line() {
     let home = home();
     let mut command = tokio::process::Command::from(command(home.path(), &fake_flags()));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
@@ -410,7 +410,7 @@ async fn start_is_the_default_and_says_all_on_one_line() {
 }
 
 #[tokio::test]
-async fn run_once_starts_says_how_it_is_and_stops() {
+async fn run_once_starts_prints_status_and_stops() {
     let home = home();
     let once = codexd_says(home.path(), &[fake_flags().as_slice(), &["--run-once", "--json"]].concat()).await;
     assert_eq!(once.code, Some(0), "{once:?}");
@@ -429,7 +429,7 @@ async fn run_once_starts_says_how_it_is_and_stops() {
 }
 
 #[tokio::test]
-async fn run_once_without_an_app_server_fails_with_a_sentence() {
+async fn run_once_without_app_server_fails_with_sentence() {
     let home = home();
     let flags =
         ["--run-once", "--local-api-base", "http://127.0.0.1:0", "--server-command", "codex-that-is-nowhere"];

@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_version_is_read_from_the_user_agent_and_compared_by_its_numbers() {
+    fn doctor_compares_version_from_user_agent() {
         let judge = |agent: &str| version(&json!({ "userAgent": agent }));
         for (agent, status, words) in [
             ("codexd/0.169.0 (Debian 12; x86_64) dumb (codexd; 0.1.0)", CheckStatus::Ok, "Codex 0.169.0."),
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_is_needed_where_the_model_needs_one() {
+    fn doctor_requires_account_if_model_needs_one() {
         let probe = |account| Probe { report: ServerReport::default(), threads: Ok(()), account };
         let judge = |account: Value| login(&probe(Ok(account)));
         let chatgpt =

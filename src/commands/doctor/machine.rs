@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_is_judged_as_the_daemon_would() {
+    fn doctor_checks_directory_as_daemon_does() {
         let home = tempfile::tempdir().unwrap();
         let judge = |name: &str| directory("state-folder", &home.path().join(name));
         let make = |name: &str, mode: u32| {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_needs_room_for_what_the_logs_may_become() {
+    fn doctor_checks_free_space_for_log_growth() {
         let judge = |free: u64, growth: u64| check_free_space(Path::new("/logs"), free << 20, growth << 20);
         assert_eq!(judge(700, 640).status, CheckStatus::Ok);
         let check = judge(600, 640);
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_back_is_seen() {
+    fn doctor_detects_clock_set_back() {
         let home = tempfile::tempdir().unwrap();
         let log = home.path().join("events.jsonl");
         let now: Timestamp = "2027-01-01T00:00:00Z".parse().unwrap();
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn open_files_are_counted_as_a_start_counts_them() {
+    fn doctor_counts_open_files_as_start_does() {
         let limits = |current, maximum| Rlimit { current: Some(current), maximum: Some(maximum) };
         assert_eq!(open_files(&limits(256, 4096), 256).status, CheckStatus::Ok);
         let check = open_files(&limits(256, 256), 256);

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn paths_are_taken_to_the_byte_and_other_texts_are_trimmed() {
+fn config_keeps_path_bytes_and_trims_other_texts() {
     let home = tempfile::tempdir().unwrap();
     for name in ["proj ", " proj", "proj\u{a0}", "\u{3000}proj\u{2003}"] {
         let directory = home.path().join(name);

@@ -84,7 +84,7 @@ async fn busy(daemon: &Daemon) -> String {
 }
 
 #[tokio::test]
-async fn a_pipe_gets_the_answer_and_nothing_else() {
+async fn ask_writes_only_answer_to_pipe() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     let asked = user.run(&["ask", "command=ls", "ask=unknown", "text=\u{1b}[1mbold"]).await;
@@ -102,7 +102,7 @@ async fn a_pipe_gets_the_answer_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_json_is_the_session_and_the_turn() {
+async fn ask_json_contains_session_and_turn() {
     let daemon = start().await;
     let asked = CliUser::beside(&daemon).run(&["ask", "--json", "text=hello", "command=ls"]).await;
     assert_eq!(asked.code, Some(0), "{asked:?}");
@@ -110,7 +110,7 @@ async fn the_json_is_the_session_and_the_turn() {
 }
 
 #[tokio::test]
-async fn the_text_may_come_over_stdin() {
+async fn ask_reads_prompt_from_stdin() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     for (words, input, expected) in [
@@ -134,7 +134,7 @@ async fn the_text_may_come_over_stdin() {
 }
 
 #[tokio::test]
-async fn the_fate_of_the_turn_is_the_exit_code() {
+async fn ask_exit_code_reflects_turn_outcome() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     for (prompt, code, said) in [
@@ -159,7 +159,7 @@ async fn the_fate_of_the_turn_is_the_exit_code() {
 }
 
 #[tokio::test]
-async fn a_question_names_the_command_that_answers_it() {
+async fn ask_without_terminal_names_answering_command() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     let mut asking = Started::new(user.command(&["ask", "ask=command", "text=done"]));
@@ -173,7 +173,7 @@ async fn a_question_names_the_command_that_answers_it() {
 }
 
 #[tokio::test]
-async fn the_command_that_answers_finds_the_same_daemon() {
+async fn ask_names_command_for_same_daemon() {
     let daemon = start().await;
     let base = crate::support::http::Target::base_url(&daemon).to_owned();
     let elsewhere = CliUser::at("http://127.0.0.1:1");
@@ -192,7 +192,7 @@ async fn the_command_that_answers_finds_the_same_daemon() {
 }
 
 #[tokio::test]
-async fn ctrl_c_interrupts_the_turn() {
+async fn ask_ctrl_c_interrupts_turn() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     let mut asking = Started::new(user.command(&["ask", "hang"]));
@@ -207,7 +207,7 @@ async fn ctrl_c_interrupts_the_turn() {
 }
 
 #[tokio::test]
-async fn a_second_ctrl_c_leaves_at_once() {
+async fn ask_second_ctrl_c_exits_at_once() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     // An app-server that hears nothing more is not interrupted.
@@ -223,7 +223,7 @@ async fn a_second_ctrl_c_leaves_at_once() {
 }
 
 #[tokio::test]
-async fn ctrl_c_while_the_daemon_is_away_interrupts_the_turn_when_it_is_back() {
+async fn ask_ctrl_c_during_disconnect_interrupts_after_reconnect() {
     let daemon = start().await;
     let link = Link::to(&daemon).await;
     let user = CliUser::at(link.base());
@@ -249,7 +249,7 @@ async fn ctrl_c_while_the_daemon_is_away_interrupts_the_turn_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_busy_session_refuses_queues_or_is_steered() {
+async fn ask_when_busy_refuses_queues_or_steers() {
     let (daemon, user, session_id) = stage().await;
     let first = turn(&daemon, &session_id, "hang").await;
     let refused = user.run(&["ask", "--session", &session_id, "hello"]).await;
@@ -267,7 +267,7 @@ async fn a_busy_session_refuses_queues_or_is_steered() {
 }
 
 #[tokio::test]
-async fn ctrl_c_withdraws_a_turn_that_waits() {
+async fn ask_ctrl_c_withdraws_queued_turn() {
     let (daemon, user, session_id) = stage().await;
     let running = turn(&daemon, &session_id, "hang").await;
     let command = user.command(&["ask", "--session", &session_id, "--when-busy", "queue", "text=never"]);
@@ -285,7 +285,7 @@ async fn ctrl_c_withdraws_a_turn_that_waits() {
 }
 
 #[tokio::test]
-async fn a_turn_that_is_joined_is_asked_for_what_waits_already() {
+async fn ask_steer_shows_pending_requests() {
     let (daemon, user, session_id) = stage().await;
     turn(&daemon, &session_id, "ask=command").await;
     let request = asked(&daemon, &session_id).await;
@@ -298,7 +298,7 @@ async fn a_turn_that_is_joined_is_asked_for_what_waits_already() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_seen_enough_is_no_failure() {
+async fn ask_succeeds_when_pipe_reader_closes() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     let mut asking = Started::new(user.command(&["ask", "deltas=3 chars=200000 delay=50"]));
@@ -311,7 +311,7 @@ async fn a_reader_that_has_seen_enough_is_no_failure() {
 }
 
 #[tokio::test]
-async fn ctrl_c_that_ends_the_reader_as_well_interrupts_the_turn() {
+async fn ask_ctrl_c_with_closed_pipe_interrupts_turn() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     // With the first one nothing is written before the end of the turn, with the second one all the time.
@@ -328,7 +328,7 @@ async fn ctrl_c_that_ends_the_reader_as_well_interrupts_the_turn() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_dies_takes_the_turn_with_it_and_ask_says_so() {
+async fn ask_reports_turn_lost_with_daemon() {
     let mut daemon = start().await;
     let user = CliUser::beside(&daemon);
     let mut asking = Started::new(user.command(&["ask", "hang-deltas text=half"]));
@@ -347,7 +347,7 @@ async fn a_daemon_that_dies_takes_the_turn_with_it_and_ask_says_so() {
 }
 
 #[tokio::test]
-async fn where_events_are_lost_the_turn_itself_tells_its_fate() {
+async fn ask_reads_outcome_from_turn_after_gap() {
     let mut daemon = start().await;
     let user = CliUser::beside(&daemon);
     let mut asking = Started::new(user.command(&["ask", "hang-deltas text=half"]));
@@ -365,7 +365,7 @@ async fn where_events_are_lost_the_turn_itself_tells_its_fate() {
 }
 
 #[tokio::test]
-async fn what_was_asked_where_events_are_lost_is_told_all_the_same() {
+async fn ask_reports_requests_after_gap() {
     let daemon = start().await;
     let link = Link::to(&daemon).await;
     let user = CliUser::at(link.base());
@@ -385,7 +385,7 @@ async fn what_was_asked_where_events_are_lost_is_told_all_the_same() {
 }
 
 #[tokio::test]
-async fn the_settings_of_a_session_are_those_that_were_asked_for() {
+async fn ask_passes_settings_to_session() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     std::fs::create_dir(user.folder().join("below")).unwrap();
@@ -404,7 +404,7 @@ async fn the_settings_of_a_session_are_those_that_were_asked_for() {
 }
 
 #[tokio::test]
-async fn the_directory_is_taken_to_the_byte() {
+async fn ask_keeps_directory_bytes() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     std::fs::create_dir(user.folder().join("proj")).unwrap();

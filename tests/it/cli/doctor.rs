@@ -106,7 +106,7 @@ fn files_in(folder: &Path) -> Vec<(PathBuf, u32, i64, i64, Vec<u8>)> {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn where_all_is_well_it_says_so_and_makes_nothing() {
+async fn doctor_passes_and_creates_nothing() {
     let (home, bin) = (home(), home());
     let stand_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cli/stand_ins/systemctl");
     std::os::unix::fs::symlink(stand_in, bin.path().join("systemctl")).unwrap();
@@ -121,11 +121,11 @@ async fn where_all_is_well_it_says_so_and_makes_nothing() {
     };
     let found = asked(&["--json"]).await;
     let megabytes = |text: &str| {
-        // How much is free, and how many files may be open, is the machine's business.
+        // The free space and the file limit depend on the machine.
         let mut words: Vec<&str> = text.split(' ').collect();
         for at in 0..words.len() {
-            if words.get(at + 1) == Some(&"MiB") || words.get(at + 1..at + 3) == Some(&["may", "be"]) {
-                words[at] = "\"N";
+            if words.get(at + 1) == Some(&"MiB") || words.get(at + 1..at + 3) == Some(&["open", "files"]) {
+                words[at] = if words[at].starts_with('"') { "\"N" } else { "N" };
             }
         }
         words.join(" ")
@@ -146,7 +146,7 @@ async fn where_all_is_well_it_says_so_and_makes_nothing() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_runs_is_found_and_left_alone() {
+async fn doctor_finds_running_daemon_and_changes_nothing() {
     let daemon = start().await;
     ready(&daemon).await;
     let home = home();
@@ -175,7 +175,7 @@ async fn a_daemon_that_runs_is_found_and_left_alone() {
 }
 
 #[tokio::test]
-async fn the_files_of_a_daemon_that_is_stopped_stay_as_they_are() {
+async fn doctor_keeps_files_of_stopped_daemon() {
     let mut daemon = start().await;
     ready(&daemon).await;
     let flags = same_as(&daemon);
@@ -190,7 +190,7 @@ async fn the_files_of_a_daemon_that_is_stopped_stay_as_they_are() {
 }
 
 #[tokio::test]
-async fn a_daemon_without_an_app_server_is_one_to_look_at() {
+async fn doctor_warns_about_daemon_without_app_server() {
     let daemon = Daemon::builder().server("/nonexistent/codex", &["app-server"]).start().await;
     crate::api::not_ready(&daemon, "was not found").await;
     let found = doctor(home().path(), &texts(&same_as(&daemon))).await;
@@ -199,7 +199,7 @@ async fn a_daemon_without_an_app_server_is_one_to_look_at() {
 }
 
 #[tokio::test]
-async fn a_codex_that_is_of_no_use_is_found_out() {
+async fn doctor_fails_for_unusable_codex() {
     let home = home();
     let address = free_address();
     let asked = async |flags: &[&str]| {
@@ -226,7 +226,7 @@ async fn a_codex_that_is_of_no_use_is_found_out() {
 }
 
 #[tokio::test]
-async fn whoever_else_has_the_address_is_named() {
+async fn doctor_names_process_at_address() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("--local-api-base=http://{}", listener.local_addr().unwrap());
     let answering = std::thread::spawn(move || {
@@ -241,7 +241,7 @@ async fn whoever_else_has_the_address_is_named() {
 }
 
 #[tokio::test]
-async fn a_token_is_needed_and_must_be_usable() {
+async fn doctor_checks_token_file() {
     let home = home();
     let token = home.path().join("token");
     let flag = format!("--auth-token-file={}", token.display());
@@ -263,7 +263,7 @@ async fn a_token_is_needed_and_must_be_usable() {
 }
 
 #[tokio::test]
-async fn the_real_codex_is_asked_for_its_version_and_its_account() {
+async fn doctor_checks_real_codex_version_and_account() {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
     let address = free_address();
@@ -285,7 +285,7 @@ async fn the_real_codex_is_asked_for_its_version_and_its_account() {
 }
 
 #[tokio::test]
-async fn an_account_is_not_known_while_the_configuration_is_refused() {
+async fn doctor_reports_unknown_account_with_rejected_configuration() {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
     home.configure(|config| config.replace("\"never\"", "\"bogus\""));

@@ -70,7 +70,7 @@ fn seqs(events: &[Value]) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn every_event_is_a_line() {
+async fn follow_prints_one_line_per_event() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     let follow = Follow::start(user.command(&["follow", "--after", "0"]));
@@ -92,7 +92,7 @@ async fn every_event_is_a_line() {
 }
 
 #[tokio::test]
-async fn the_json_of_an_event_is_a_line_and_the_filters_hold() {
+async fn follow_json_prints_lines_and_applies_filters() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     let (mine, other) = (session(&daemon).await, session(&daemon).await);
@@ -114,7 +114,7 @@ async fn the_json_of_an_event_is_a_line_and_the_filters_hold() {
 }
 
 #[tokio::test]
-async fn a_restart_of_the_daemon_loses_and_repeats_nothing() {
+async fn follow_continues_across_restart_without_loss() {
     let mut daemon = start().await;
     let user = CliUser::beside(&daemon);
     let follow = Follow::start(user.command(&["follow", "--json", "--after", "0"]));
@@ -142,7 +142,7 @@ async fn a_restart_of_the_daemon_loses_and_repeats_nothing() {
 }
 
 #[tokio::test]
-async fn a_session_is_followed_to_its_new_thread() {
+async fn follow_session_continues_on_new_thread() {
     let mut daemon = start().await;
     let user = CliUser::beside(&daemon);
     // A thread without a turn leaves nothing behind, so the session gets another one after a restart.
@@ -157,7 +157,7 @@ async fn a_session_is_followed_to_its_new_thread() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_leads_nowhere_is_told_and_passed_over() {
+async fn follow_reports_unknown_cursor_and_continues() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     for (cursor, reason) in [
@@ -183,7 +183,7 @@ async fn wait_until_shown(daemon: &Daemon, follow: &Follow) {
 }
 
 #[tokio::test]
-async fn a_session_that_does_not_exist_has_nothing_to_follow() {
+async fn follow_rejects_unknown_session() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     for more in [&[][..], &["--after", "0"], &["--after", "000000000000-1"]] {
@@ -195,7 +195,7 @@ async fn a_session_that_does_not_exist_has_nothing_to_follow() {
 }
 
 #[tokio::test]
-async fn a_reader_that_leaves_ends_it_without_a_failure() {
+async fn follow_succeeds_when_pipe_reader_closes() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     let mut command = user.command(&["follow", "--after", "0", "--type", "daemon.started"]);

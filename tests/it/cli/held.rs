@@ -11,7 +11,7 @@ use crate::support::http::post;
 use crate::support::wait::wait_until_async;
 
 #[tokio::test]
-async fn who_waits_in_a_held_queue_is_told_why_and_how_it_goes_on() {
+async fn ask_reports_why_queue_is_held() {
     let (daemon, user, session_id) = stage().await;
     let running = turn(&daemon, &session_id, "hang").await;
     let wrong = json!({

@@ -14,7 +14,7 @@ async fn asking(daemon: &Daemon, session_id: &str, prompt: &str) -> (String, Val
 }
 
 #[tokio::test]
-async fn sessions_shows_how_each_session_is() {
+async fn sessions_shows_state_of_each_session() {
     let (daemon, user, idle) = stage().await;
     let turn_id = turn(&daemon, &idle, "hello").await;
     turn_over(&daemon, &idle, &turn_id).await;
@@ -43,7 +43,7 @@ async fn sessions_shows_how_each_session_is() {
 }
 
 #[tokio::test]
-async fn an_empty_list_is_a_sentence_and_an_empty_document() {
+async fn lists_print_sentence_or_empty_json() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     for (command, sentence) in [("sessions", "No active sessions.\n"), ("requests", "No pending requests.\n")]
@@ -57,7 +57,7 @@ async fn an_empty_list_is_a_sentence_and_an_empty_document() {
 /// `/dev/full` takes nothing, as a full disk does.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn an_answer_that_nobody_gets_is_a_failure() {
+async fn commands_fail_when_stdout_is_full() {
     let (_daemon, user, _) = stage().await;
     for words in
         [["sessions"].as_slice(), &["requests", "--json"], &["status"], &["config", "--json"], &["--help"]]
@@ -72,7 +72,7 @@ async fn an_answer_that_nobody_gets_is_a_failure() {
 }
 
 #[tokio::test]
-async fn the_only_request_is_answered_without_its_name() {
+async fn approve_answers_only_pending_request() {
     let (daemon, user, session_id) = stage().await;
     for (command, decision) in [("approve", "accept"), ("decline", "decline")] {
         let nothing = user.run(&[command]).await;
@@ -100,7 +100,7 @@ async fn the_only_request_is_answered_without_its_name() {
 }
 
 #[tokio::test]
-async fn of_several_requests_one_has_to_be_named() {
+async fn approve_requires_id_among_several_requests() {
     let (daemon, user, first) = stage().await;
     let second = session(&daemon).await;
     let (turn_id, request) = asking(&daemon, &first, "ask=command").await;
@@ -125,7 +125,7 @@ async fn of_several_requests_one_has_to_be_named() {
 }
 
 #[tokio::test]
-async fn only_what_is_offered_can_be_decided() {
+async fn approve_rejects_decision_not_offered() {
     let (daemon, user, session_id) = stage().await;
     asking(&daemon, &session_id, "ask=command").await;
     let refused = user.run(&["approve", "--decision", "perhaps"]).await;
@@ -140,7 +140,7 @@ async fn only_what_is_offered_can_be_decided() {
 }
 
 #[tokio::test]
-async fn questions_are_answered_in_words() {
+async fn approve_answers_questions() {
     let (daemon, user, session_id) = stage().await;
     let (turn_id, first) = asking(&daemon, &session_id, "ask=questions ask=input").await;
     for (words, code, said) in [
@@ -161,7 +161,7 @@ async fn questions_are_answered_in_words() {
 }
 
 #[tokio::test]
-async fn what_wants_leave_and_nothing_else_can_be_approved() {
+async fn approve_accepts_elicitation() {
     let (daemon, user, session_id) = stage().await;
     let (turn_id, request) = asking(&daemon, &session_id, "ask=leave").await;
     let said = user.run(&["approve"]).await;
@@ -171,7 +171,7 @@ async fn what_wants_leave_and_nothing_else_can_be_approved() {
 }
 
 #[tokio::test]
-async fn cancel_ends_the_turn_as_well() {
+async fn decline_cancel_ends_turn() {
     let (daemon, user, session_id) = stage().await;
     let (turn_id, _) = asking(&daemon, &session_id, "ask=command").await;
     assert_answer("decline", &user.document(&["decline", "--cancel", "--json"]).await);
@@ -179,7 +179,7 @@ async fn cancel_ends_the_turn_as_well() {
 }
 
 #[tokio::test]
-async fn interrupt_finds_the_turn_that_runs() {
+async fn interrupt_finds_running_turn() {
     let (daemon, user, session_id) = stage().await;
     let nothing = user.run(&["interrupt"]).await;
     assert_eq!((nothing.code, nothing.stderr.as_str()), (Some(1), "codexd: No turn is running.\n"));
@@ -200,7 +200,7 @@ async fn interrupt_finds_the_turn_that_runs() {
 }
 
 #[tokio::test]
-async fn close_closes_and_says_what_is_in_the_way() {
+async fn close_closes_or_reports_running_turn() {
     let (daemon, user, session_id) = stage().await;
     turn(&daemon, &session_id, "hang").await;
     let refused = user.run(&["close", &session_id]).await;
@@ -214,7 +214,7 @@ async fn close_closes_and_says_what_is_in_the_way() {
 }
 
 #[tokio::test]
-async fn without_a_daemon_each_command_says_how_to_start_one() {
+async fn client_commands_without_daemon_name_start() {
     let user = CliUser::at("http://127.0.0.1:1");
     for words in [
         ["ask", "hello"].as_slice(),

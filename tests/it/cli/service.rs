@@ -81,7 +81,7 @@ const SHOW: &str = "--user show codexd.service \
 const GREETING: &str = "--user show --property=Version";
 
 #[tokio::test]
-async fn install_is_repeatable_and_can_be_undone() {
+async fn service_install_is_repeatable_and_uninstall_reverts() {
     let user = ServiceUser::new();
     let install = ["install", "--json"];
     let first = user.types(&install).await;
@@ -123,7 +123,7 @@ async fn install_is_repeatable_and_can_be_undone() {
 }
 
 #[tokio::test]
-async fn print_shows_what_install_writes_and_writes_nothing() {
+async fn service_print_matches_install_and_writes_nothing() {
     let user = ServiceUser::new();
     let flags = ["--auth-token-file", "to ken", "--server-arg", "100% \"x\""];
     let shown = user.types(&[["print"].as_slice(), &flags].concat()).await;
@@ -139,7 +139,7 @@ async fn print_shows_what_install_writes_and_writes_nothing() {
 }
 
 #[tokio::test]
-async fn the_unit_belongs_where_xdg_says() {
+async fn service_unit_path_follows_xdg() {
     let user = ServiceUser::new();
     let mut command = user.command(&["install"]);
     command.env("XDG_CONFIG_HOME", user.path("config")).env("CODEX_HOME", user.path("codex"));
@@ -150,7 +150,7 @@ async fn the_unit_belongs_where_xdg_says() {
 }
 
 #[tokio::test]
-async fn without_a_manager_the_file_is_written_and_a_person_is_told_what_to_type() {
+async fn service_install_without_manager_prints_commands() {
     let user = ServiceUser::new();
     fs::write(user.path("bin/no-bus"), "").unwrap();
     let shown = user.types(&["install"]).await;
@@ -173,7 +173,7 @@ async fn without_a_manager_the_file_is_written_and_a_person_is_told_what_to_type
 }
 
 #[tokio::test]
-async fn a_manager_that_refuses_is_a_failure() {
+async fn service_install_fails_when_manager_refuses() {
     let user = ServiceUser::new();
     fs::write(user.path("bin/refuse"), "").unwrap();
     let refused = user.types(&["install", "--json"]).await;
@@ -185,7 +185,7 @@ async fn a_manager_that_refuses_is_a_failure() {
 }
 
 #[tokio::test]
-async fn a_secret_is_not_written() {
+async fn service_install_rejects_secret() {
     let user = ServiceUser::new();
     for flags in [
         ["--server-strategy=external", "--server-endpoint=wss://me:hidden@host/"],
@@ -205,7 +205,7 @@ async fn a_secret_is_not_written() {
 }
 
 #[tokio::test]
-async fn a_link_in_the_place_of_the_unit_is_left_alone() {
+async fn service_install_does_not_follow_symlink() {
     let user = ServiceUser::new();
     fs::create_dir_all(user.unit().parent().unwrap()).unwrap();
     fs::write(user.path("precious"), "precious").unwrap();
@@ -217,7 +217,7 @@ async fn a_link_in_the_place_of_the_unit_is_left_alone() {
 }
 
 #[tokio::test]
-async fn systemd_takes_the_unit() {
+async fn service_unit_passes_systemd_verify() {
     let user = ServiceUser::new();
     // A folder whose name means something to systemd; codexd is a link there, as where an upgrade moves the program.
     let odd = user.path("a b $x ${HOME} 100%h");

@@ -22,7 +22,7 @@ async fn request(daemon: &crate::support::daemon::Daemon) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn a_question_offers_what_the_request_offers_and_takes_a_number() {
+async fn ask_prompt_lists_decisions_and_accepts_number() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     for (typed, decision, code, said) in [
@@ -59,7 +59,7 @@ async fn a_question_offers_what_the_request_offers_and_takes_a_number() {
 }
 
 #[tokio::test]
-async fn a_patch_is_asked_about_with_its_files() {
+async fn ask_prompt_lists_files_of_patch() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     let folder = user.folder().join("a-name-that-is-too-long-for-the-line-of-a-narrow-terminal\u{9b}");
@@ -77,7 +77,7 @@ async fn a_patch_is_asked_about_with_its_files() {
 }
 
 #[tokio::test]
-async fn questions_are_asked_one_by_one_and_a_secret_is_not_shown() {
+async fn ask_prompts_questions_in_turn_and_hides_secret() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     let mut terminal = Terminal::start(user.command(&["ask", "ask=questions text=done"]), 200);
@@ -104,7 +104,7 @@ async fn questions_are_asked_one_by_one_and_a_secret_is_not_shown() {
 }
 
 #[tokio::test]
-async fn a_terminal_shows_what_is_typed_again_when_ask_is_left_at_a_secret() {
+async fn ask_restores_echo_when_interrupted_at_secret() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     let mut terminal = Terminal::start(user.command(&["ask", "ask=questions text=done"]), 200);
@@ -118,7 +118,7 @@ async fn a_terminal_shows_what_is_typed_again_when_ask_is_left_at_a_secret() {
 }
 
 #[tokio::test]
-async fn what_was_typed_before_the_question_is_no_answer_to_it() {
+async fn ask_discards_input_typed_before_prompt() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     let mut terminal = Terminal::start(user.command(&["ask", "ask=command ask=file text=done"]), 80);
@@ -137,7 +137,7 @@ async fn what_was_typed_before_the_question_is_no_answer_to_it() {
 }
 
 #[tokio::test]
-async fn an_answer_from_elsewhere_ends_the_question() {
+async fn ask_prompt_ends_when_other_client_answers() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     let terminal = Terminal::start(user.command(&["ask", "ask=command text=done"]), 80);
@@ -149,7 +149,7 @@ async fn an_answer_from_elsewhere_ends_the_question() {
 }
 
 #[tokio::test]
-async fn an_answer_that_cannot_be_delivered_is_asked_for_again() {
+async fn ask_repeats_prompt_after_undelivered_answer() {
     let daemon = start().await;
     let link = Link::to(&daemon).await;
     let user = CliUser::at(link.base());
@@ -171,7 +171,7 @@ async fn an_answer_that_cannot_be_delivered_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_question_stands_below_what_was_told_while_it_was_open() {
+async fn ask_repeats_prompt_below_other_output() {
     let daemon = start().await;
     let link = Link::to(&daemon).await;
     let user = CliUser::at(link.base());
@@ -200,7 +200,7 @@ async fn a_question_stands_below_what_was_told_while_it_was_open() {
 }
 
 #[tokio::test]
-async fn a_question_that_is_over_when_events_were_lost_is_asked_no_more() {
+async fn ask_drops_prompt_resolved_during_gap() {
     let daemon = start().await;
     let link = Link::to(&daemon).await;
     let user = CliUser::at(link.base());
@@ -217,7 +217,7 @@ async fn a_question_that_is_over_when_events_were_lost_is_asked_no_more() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_input_leaves_the_question_to_others() {
+async fn ask_at_end_of_input_reports_request() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     let mut terminal = Terminal::start(user.command(&["ask", "ask=command text=done"]), 80);
@@ -231,7 +231,7 @@ async fn the_end_of_the_input_leaves_the_question_to_others() {
 /// `setsid` of util-linux gives the program the terminal as its own, which is what a shell does.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn with_the_text_on_stdin_the_terminal_is_asked_all_the_same() {
+async fn ask_prompts_terminal_when_stdin_is_pipe() {
     use std::process::Command;
 
     let daemon = start().await;
@@ -251,7 +251,7 @@ async fn with_the_text_on_stdin_the_terminal_is_asked_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_terminal_is_not_made_to_obey_what_codex_says() {
+async fn ask_sanitizes_codex_output_for_terminal() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     let evil = "ask=command command=\u{1b}]0;title\u{7} text=a\u{1b}[2J\u{9b}1mb\u{8}c";
@@ -269,7 +269,7 @@ async fn a_terminal_is_not_made_to_obey_what_codex_says() {
 }
 
 #[tokio::test]
-async fn a_terminal_is_not_made_to_obey_the_json_of_the_status() {
+async fn status_json_is_sanitized_for_terminal() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     turn(&daemon, &session(&daemon).await, "stderr=a\u{9b}2J\u{202e}b\u{7f}c").await;
@@ -288,7 +288,7 @@ async fn a_terminal_is_not_made_to_obey_the_json_of_the_status() {
 }
 
 #[tokio::test]
-async fn colours_are_for_terminals_that_want_them() {
+async fn output_uses_colors_only_on_terminals_without_no_color() {
     let daemon = start().await;
     session(&daemon).await;
     let user = CliUser::beside(&daemon);
@@ -310,7 +310,7 @@ async fn colours_are_for_terminals_that_want_them() {
 }
 
 #[tokio::test]
-async fn what_is_asked_is_listed_whole_below_its_request() {
+async fn requests_lists_full_text_below_row() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     let session_id = session(&daemon).await;
@@ -330,7 +330,7 @@ async fn what_is_asked_is_listed_whole_below_its_request() {
 }
 
 #[tokio::test]
-async fn tables_and_lines_fit_the_terminal() {
+async fn tables_and_lines_fit_terminal_width() {
     let daemon = start().await;
     let user = CliUser::beside(&daemon);
     let folder = user.folder().join("世界世界世界世界世界世界世界世界世界世界");

@@ -7,7 +7,7 @@ use crate::support::daemon::Daemon;
 use crate::support::scratch;
 
 #[tokio::test]
-async fn every_command_brings_the_token() {
+async fn client_commands_send_token() {
     let folder = scratch::directory("test");
     let path = folder.path().join("token");
     let text = path.to_str().unwrap();

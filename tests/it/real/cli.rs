@@ -5,7 +5,7 @@ use crate::cli::CliUser;
 use crate::support::terminal::Terminal;
 
 #[tokio::test]
-async fn ask_shows_what_is_done_and_asks_before_it() {
+async fn ask_prints_items_and_prompts_for_approval() {
     let stage = Stage::start().await;
     let user = CliUser::beside(&stage.daemon);
     let workspace = stage.home.workspace();
