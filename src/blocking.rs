@@ -1,13 +1,12 @@
-//! Bounded sets of threads for calls that may block without end: the disk, processes, and names.
+//! Bounded thread pools for calls that may block without end: files, processes, names.
 //!
-//! A file system that does not answer keeps every thread that asks it, and no call can be taken back.
-//! So no such call is made on a worker of the runtime: it is handed to a [`Pool`], and its caller waits for a limited
-//! time.
-//! Each kind of call has a pool of its own, so that a directory that hangs takes no thread from the token file.
+//! A file system that does not respond holds every thread that calls it, and a call cannot be taken back. So no such call
+//! runs on a worker of the async runtime: it goes to a [`Pool`], and its caller waits for a limited time. Each kind of call
+//! has its own pool, so that a hanging directory takes no thread from, say, the token file.
 //!
-//! A thread whose caller has given up does not count against the pool's size any more, and another thread takes its
-//! place, up to the number of hung threads that the pool may have.
-//! Beyond that number callers wait for a thread, and are told when none became free in time.
+//! A thread whose caller has given up no longer counts against the size of the pool; another thread replaces it, up to the
+//! number of hung threads that the pool may have. Beyond that number, callers wait for a thread and get an error if none
+//! becomes free in time.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -16,16 +15,16 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-/// How long a thread without work stays.
+/// How long an idle thread stays.
 const IDLE: Duration = Duration::from_secs(10);
-/// The stack of each thread, in bytes; the calls are shallow.
+/// The stack size of each thread in bytes; the calls are shallow.
 const STACK: usize = 512 * 1024;
 
 /// A call is waiting for a thread.
 const WAITING: u8 = 0;
-/// A thread has begun it.
+/// A thread runs it.
 const RUNNING: u8 = 1;
-/// A thread has begun it, its caller has given up, and another thread may take the place.
+/// A thread runs it, its caller has given up, and another thread may replace this one.
 const GIVEN_UP: u8 = 2;
 /// It has ended while its caller waited.
 const DONE: u8 = 3;
@@ -48,7 +47,7 @@ pub enum Unanswered {
 #[derive(Debug)]
 pub struct Pool {
     name: &'static str,
-    /// How many threads work at once, those not counted whose caller has given up.
+    /// How many threads run at once, not counting those whose caller has given up.
     threads: usize,
     /// How many threads beyond those may hang.
     hung: usize,
@@ -59,7 +58,7 @@ pub struct Pool {
 #[derive(Debug)]
 struct State {
     waiting: VecDeque<Job>,
-    /// Threads without work.
+    /// Idle threads.
     idle: usize,
     /// Threads that count against the size.
     working: usize,
@@ -79,18 +78,17 @@ impl std::fmt::Debug for Job {
 }
 
 impl Pool {
-    /// A pool without threads: they are started when they are needed.
+    /// A pool without threads; they are started on demand.
     ///
-    /// `name` is that of its threads, `threads` how many calls run at once, `hung` how many threads may hang beyond
-    /// those.
+    /// `name` names its threads, `threads` is how many calls run at once, and `hung` is how many threads may hang beyond those.
     pub const fn new(name: &'static str, threads: usize, hung: usize) -> Self {
         let state = State { waiting: VecDeque::new(), idle: 0, working: 0, hung: 0 };
         Self { name, threads, hung, state: Mutex::new(state), wake: Condvar::new() }
     }
 
-    /// Makes a call on a thread of the pool and returns what it returns, or after `limit` that it did not.
+    /// Runs `call` on a thread of the pool and returns its result, or an error after `limit`.
     ///
-    /// A call that has begun goes on when its caller gives up; one that still waits for a thread is dropped.
+    /// A call that has begun continues when its caller gives up; one that waits for a thread is dropped.
     pub async fn run<T: Send + 'static>(
         &'static self,
         limit: Duration,
@@ -117,11 +115,11 @@ impl Pool {
         }
     }
 
-    /// Makes a call whose result nobody waits for, such as dropping a file.
+    /// Runs a call without a result, such as dropping a file.
     pub fn spawn(&'static self, call: impl FnOnce() + Send + 'static) {
         // No caller can give it up: it counts against the size until it ends.
         if let Err(error) = self.submit(call, &Arc::new(AtomicU8::new(WAITING))) {
-            tracing::warn!(pool = self.name, %error, "a thread could not be started");
+            tracing::warn!(pool = self.name, %error, "failed to start a thread");
         }
     }
 
@@ -134,11 +132,11 @@ impl Pool {
         let mut state = self.lock();
         state.waiting.push_back(job);
         let served = self.serve(&mut state);
-        // Without a thread of its own it still has one where others work.
+        // If no thread could be started, a running one takes the call.
         served.or_else(|error| if state.working > 0 { Ok(()) } else { Err(error) })
     }
 
-    /// Sees to it that a thread takes the next call, where there may be one more.
+    /// Lets a thread take the next call, and starts one if the pool may grow.
     fn serve(&'static self, state: &mut State) -> std::io::Result<()> {
         if state.waiting.is_empty() || state.working >= self.threads {
             return Ok(());
@@ -169,7 +167,7 @@ impl Pool {
             state.working += 1;
             job.progress.store(RUNNING, Ordering::Release);
             if !state.waiting.is_empty() {
-                // Calls that came together: one thread each. Without one more they wait for this one.
+                // Calls that arrive together get one thread each; if none can be started they wait for this one.
                 let _ = self.serve(&mut state);
             }
             drop(state);
@@ -188,7 +186,7 @@ impl Pool {
     }
 }
 
-/// Whoever waits for a call; dropping it gives the call up.
+/// The caller that waits; dropping it gives the call up.
 struct Caller {
     pool: &'static Pool,
     progress: Arc<AtomicU8>,
@@ -205,7 +203,7 @@ impl Drop for Caller {
                 if given_up.is_ok() {
                     state.working -= 1;
                     state.hung += 1;
-                    // Where no thread can be started, the next call tries again.
+                    // If no thread can be started, the next call tries again.
                     let _ = self.pool.serve(&mut state);
                 }
             }

@@ -1,8 +1,7 @@
-//! What cargo runs before it compiles codexd: finds out which commit this is.
+//! The build script: finds the commit that `codexd --version` shows.
 //!
-//! No part of the program.
-//! The commit stands in `codexd --version`, and is left out where nobody knows it: without git, outside of a clone, and in
-//! debug builds, which would be compiled anew with every commit.
+//! The commit is left out where it is unknown: without git, outside a clone, and in debug builds, which would have to be
+//! recompiled after every commit.
 
 #![expect(clippy::disallowed_methods, reason = "it runs before the program is compiled")]
 
@@ -10,9 +9,9 @@ use std::env;
 use std::path::Path;
 use std::process::Command;
 
-/// Says which commit it is, for a build outside of a clone; empty says that none shall be named.
+/// The environment variable that sets the commit, for builds outside a clone; empty leaves the commit out.
 const COMMIT: &str = "CODEXD_COMMIT";
-/// What the program is made of; where it differs from the commit, the version says so.
+/// The sources of the program; if they differ from the commit, the version ends with `-dirty`.
 const SOURCES: [&str; 3] = ["src", "Cargo.toml", "Cargo.lock"];
 
 fn main() -> Result<(), String> {
@@ -34,12 +33,12 @@ fn main() -> Result<(), String> {
     Ok(())
 }
 
-/// What `codexd --version` says.
+/// The output of `codexd --version`.
 pub(crate) fn long_version(version: &str, commit: &str) -> String {
     if commit.is_empty() { version.to_owned() } else { format!("{version} ({commit})") }
 }
 
-/// A commit that somebody named.
+/// Checks a commit from [`COMMIT`].
 pub(crate) fn checked(commit: String) -> Result<String, String> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._+".contains(c);
     match commit.chars().all(is_plain) {
@@ -48,15 +47,15 @@ pub(crate) fn checked(commit: String) -> Result<String, String> {
     }
 }
 
-/// The first seven digits of the commit of a clone, with `-dirty` where its sources were changed since.
+/// The first seven digits of the commit of a clone, with `-dirty` if its sources were changed since.
 ///
-/// The digits are counted here, because git shows more of them in a clone where seven are not enough, and the same
-/// commit shall give the same program everywhere.
+/// Always seven: git shows more digits in a clone where seven are ambiguous, and the same commit has to give the same
+/// program everywhere.
 pub(crate) fn commit_of(folder: &Path) -> Option<String> {
     let said = git(folder, &["rev-parse", "HEAD", "--show-prefix"])?;
     let mut lines = said.lines();
     let commit: String = lines.next()?.chars().take(7).collect();
-    // Sources that lie somewhere in another clone are not that one's.
+    // Sources in a subdirectory of another clone do not belong to its commit.
     if lines.next().is_some_and(|prefix| !prefix.is_empty()) {
         return None;
     }
@@ -65,14 +64,14 @@ pub(crate) fn commit_of(folder: &Path) -> Option<String> {
     Some(if changes.is_empty() { commit } else { format!("{commit}-dirty") })
 }
 
-/// The files whose change can change the commit.
+/// The files whose change can change the version.
 pub(crate) fn reasons(folder: &Path) -> Vec<String> {
     let mut reasons = SOURCES.map(str::to_owned).to_vec();
     let branch = git(folder, &["rev-parse", "--symbolic-full-name", "HEAD"]).unwrap_or_default();
     for name in ["HEAD", "logs/HEAD", "packed-refs", branch.trim()] {
         let path = git(folder, &["rev-parse", "--git-path", name]).unwrap_or_default();
         let path = path.trim();
-        // One that is not there would make cargo run this each time.
+        // A missing file would make cargo run this script each time.
         if !path.is_empty() && folder.join(path).is_file() {
             reasons.push(path.to_owned());
         }
@@ -80,7 +79,7 @@ pub(crate) fn reasons(folder: &Path) -> Vec<String> {
     reasons
 }
 
-/// What git says in this folder; `None` where there is no git, or no clone.
+/// The output of git in this directory; `None` without git or outside a clone.
 fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").arg("-C").arg(folder).args(arguments).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())

@@ -1,8 +1,7 @@
-//! What must hold whatever comes from outside: the properties that the fuzz targets of `tests/fuzz` try out.
+//! Properties that must hold for any input; the fuzz targets in `tests/fuzz` check them.
 //!
-//! Each function takes any bytes and panics when something does not hold.
-//! Those that need files get a folder, which must be empty, and leave it empty.
-//! The tests run every file of `tests/fuzz/corpus` through the same functions, so that what was found once stays fixed.
+//! Each function takes any bytes and panics when a property does not hold. Functions that need files get an empty directory
+//! and leave it empty. The unit tests run every file of `tests/fuzz/corpus` through the same functions.
 
 #![expect(
     clippy::unwrap_used,
@@ -38,12 +37,12 @@ use crate::storage::Disk;
 
 pub use head::head;
 
-/// A key that no input has by chance.
+/// A key that no input contains by chance.
 const KEY: &str = "s0kDzXqR7vTnB2mYc8";
 
-/// The output of the app-server: what is heard does not depend on how it is cut into pieces.
+/// The output of the app-server: the events do not depend on how it is split.
 ///
-/// The first line says where the rest is cut.
+/// The first line says where to split the rest.
 pub fn lines(data: &[u8]) {
     let (cuts, text) = first_line(data);
     let cap = 16 + 16 * usize::from(cuts.first().copied().unwrap_or(u8::MAX));
@@ -53,7 +52,7 @@ pub fn lines(data: &[u8]) {
     assert_eq!(whole.settled, CALLS);
 }
 
-/// The position of a reader: what was read is read again from what is shown, and leads where it says or nowhere.
+/// A cursor: its rendering parses to the same cursor, and it is followed or rejected as its numbers say.
 pub fn cursor(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(cursor) = text.parse::<Cursor>() else { return };
@@ -78,7 +77,7 @@ pub fn cursor(data: &[u8]) {
     }
 }
 
-/// The query of the event stream: what was read is read again from what it means.
+/// The query of the event stream: a parsed query parses to the same again after it was rendered.
 pub fn query(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let query = match Query::parse(&text) {
@@ -101,9 +100,9 @@ pub fn query(data: &[u8]) {
     assert_eq!(Query::parse(&again.finish()), Ok(query));
 }
 
-/// The last words of the app-server: what is shown does not depend on how they are cut, and has no secret in it.
+/// The stderr tail: it does not depend on how stderr is split, and contains no secret.
 ///
-/// The first line says where the rest is cut.
+/// The first line says where to split the rest.
 pub fn redaction(data: &[u8]) {
     let (cuts, text) = first_line(data);
     let tail = |pieces: Vec<&[u8]>| {
@@ -128,9 +127,9 @@ pub fn redaction(data: &[u8]) {
     }
 }
 
-/// A state file: what was loaded is there again when it was saved, and what cannot be loaded is still there.
+/// A state file: what was loaded is the same after it was saved, and an unusable file is kept.
 ///
-/// The first letter of the first line says which one it is.
+/// The first letter of the first line selects the file.
 pub fn state_file(data: &[u8], folder: &Path) {
     let (name, content) = first_line(data);
     let path = folder.join("file.json");
@@ -151,7 +150,7 @@ pub fn state_file(data: &[u8], folder: &Path) {
     empty(folder);
 }
 
-/// The session registry: as other state files, and the records that are made of it make the same file again.
+/// The session registry: like other state files, and the records made from it make the same file again.
 pub fn registry(data: &[u8], folder: &Path) {
     let path = folder.join("file.json");
     reload::<RegistryFile>(&path, data);
@@ -173,9 +172,9 @@ pub fn registry(data: &[u8], folder: &Path) {
     empty(folder);
 }
 
-/// The event log: whatever its files hold, it opens, its numbers rise, and what is added is there and stays.
+/// The event log: it opens whatever its files contain, its numbers rise, and appended lines stay.
 ///
-/// Lines of three dashes part `event-log.json`, a sealed segment and `events.jsonl`; the last one is always there.
+/// Lines of three dashes separate `event-log.json`, a sealed segment and `events.jsonl`; the last one is always present.
 pub fn log(data: &[u8], folder: &Path) {
     let mut parts = vec![data];
     while let Some(at) =
@@ -216,7 +215,7 @@ pub fn log(data: &[u8], folder: &Path) {
     let after = journal.log().bounds();
     assert_eq!((after.epoch, after.latest), (epoch, before.latest + 4));
     let again = numbers(&journal);
-    // A line that was damaged to a number which is given later is believed from then on.
+    // A line that was damaged to a number that is assigned later counts from then on.
     if lines.iter().all(|line| seq_of(line).is_none_or(|seq| seq <= before.latest)) {
         assert_eq!(again, all);
     }
@@ -225,7 +224,7 @@ pub fn log(data: &[u8], folder: &Path) {
     empty(folder);
 }
 
-/// The line at the beginning, and what follows it.
+/// The first line and the rest.
 fn first_line(data: &[u8]) -> (&[u8], &[u8]) {
     match memchr::memchr(b'\n', data) {
         Some(newline) => (&data[..newline], &data[newline + 1..]),
@@ -233,7 +232,7 @@ fn first_line(data: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// The text in pieces that are as long as the cuts say, one after the other and from the beginning again.
+/// The text in pieces of the lengths in `cuts`, which repeat.
 fn pieces<'a>(cuts: &[u8], mut text: &'a [u8]) -> Vec<&'a [u8]> {
     let mut pieces = Vec::new();
     for cut in cuts.iter().filter(|cut| **cut > 0).cycle() {
@@ -258,10 +257,10 @@ fn empty(folder: &Path) {
     }
 }
 
-/// How many calls wait for an answer while the output is read.
+/// How many calls are pending while the output is read.
 const CALLS: usize = 8;
 
-/// What was heard.
+/// What the reader reported.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Told {
     said: Vec<String>,
@@ -308,7 +307,7 @@ fn hear(pieces: Vec<&[u8]>, cap: usize) -> Told {
     told
 }
 
-/// A stream that gives one piece after the other.
+/// A stream that returns one piece after the other.
 struct Pieces<'a>(VecDeque<&'a [u8]>);
 
 impl AsyncRead for Pieces<'_> {
@@ -376,7 +375,7 @@ fn open_log(folder: &Path) -> Journal {
     Journal::open(folder, Disk::default(), limits, 0, 50).expect("the log opens").journal
 }
 
-/// The numbers of all lines, which rise.
+/// The numbers of all lines; checks that they rise.
 fn numbers(journal: &Journal) -> Vec<u64> {
     let mut numbers = Vec::new();
     let note = |seq, json: &[u8]| {
@@ -389,7 +388,7 @@ fn numbers(journal: &Journal) -> Vec<u64> {
     numbers
 }
 
-/// All lines of all files of the log, wherever they are.
+/// All lines of all files of the log.
 fn whole_lines(folder: &Path) -> BTreeSet<Vec<u8>> {
     let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let logs = paths.filter(|path| path.to_string_lossy().contains("/events"));
@@ -400,7 +399,7 @@ fn whole_lines(folder: &Path) -> BTreeSet<Vec<u8>> {
     logs.flat_map(|path| whole(fs::read(path).unwrap())).collect()
 }
 
-/// The numbers of the lines that a reader gets.
+/// The numbers of the lines that a subscription delivers.
 fn follow(journal: &Journal, cursor: u64) -> Vec<u64> {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let mut reader = journal.log().follow(cursor);
@@ -419,7 +418,7 @@ fn follow(journal: &Journal, cursor: u64) -> Vec<u64> {
 mod tests {
     use super::*;
 
-    /// Runs what is in the corpus of a target.
+    /// Runs the corpus of a target.
     fn run(target: &str, property: impl Fn(&[u8], &Path)) {
         let folder = tempfile::tempdir().unwrap();
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
@@ -433,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_corpora_holds() {
+    fn properties_hold_for_the_corpora() {
         run("lines", |data, _| lines(data));
         run("cursor", |data, _| cursor(data));
         run("query", |data, _| query(data));

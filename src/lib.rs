@@ -1,57 +1,50 @@
-//! codexd: the always-on local home of OpenAI Codex.
+//! codexd: a local daemon that supervises OpenAI Codex's app-server and serves it over HTTP, SSE and WebSocket.
 //!
-//! One process supervises `codex app-server`, keeps its sessions, and serves them over one loopback listener, by HTTP
-//! and by WebSocket.
-//! This page is the view from above; `docs/architecture.md` has the invariants, and `docs/api.md` the interface.
+//! This page explains how it works. `docs/architecture.md` has the invariants, and `docs/api.md` the interface.
 //!
 //! # Theory of operation
 //!
-//! Everything that happens becomes one event in one append-only log.
-//! The session records, the state files, the answers to requests and the streams of clients are views of that log, so
-//! they cannot disagree about what happened, only about how far they have come.
+//! Everything that happens becomes one event in one append-only log. Session records, state files, responses and event
+//! streams are views of that log, so they cannot disagree about what happened, only about how far they have read.
 //!
-//! The app-server speaks JSON, one message a line, over the pipes of a child process, or one message a frame over the
-//! WebSocket of somebody else's process.
-//! A reader task cuts what it says into messages.
-//! An answer goes to the call that waits for it; a notification becomes an event; a request is refused, and that becomes
-//! an event too.
+//! The app-server speaks JSON: one message per line over the pipes of a child process, or one message per frame over the
+//! WebSocket of an external process. A reader task decodes the messages. A response goes to its pending call, a notification
+//! becomes an event, and a server request is kept until a client answers it, which makes events too.
 //!
-//! One thread, the recorder, takes events in the order in which they came.
-//! It numbers them, renders each once, writes them to the log, folds them into the records, and then wakes whoever
-//! follows the log.
-//! Whoever follows is a cursor: it takes lines from memory or, when it has fallen behind, from the file, and holds nobody
-//! up.
+//! One thread, the recorder, takes events in order of arrival. It numbers them, renders each once, writes them to the log,
+//! folds them into the records, and then wakes the subscribers. A subscriber is a cursor: it takes lines from memory or,
+//! when it is behind, from the files, and never blocks the recorder.
 //!
-//! A request that changes something is a use case: it calls the app-server, and its event is recorded where the answer
-//! stands in the stream.
-//! The client gets its reply when that event is on disk.
-//! Everything else reaches the disk at the latest with the next snapshots of the records, which are written at most once
-//! a second; a start reads the snapshots and the log after them.
+//! An HTTP request that changes something calls the app-server, and its event is recorded at the response's position in the
+//! stream. The client gets its response when that event is on disk. All other events are on disk at the latest with the next
+//! snapshots of the records, which are written at most once a second. A start reads the snapshots and the log after them.
 //!
-//! The HTTP side stays up whatever the app-server does, and says how the app-server is.
-//! Each connection to one is a generation: its calls, its reader and its listener end with it.
+//! The HTTP side stays up whatever the app-server does, and reports the app-server's health. Each connection to an app-server
+//! is a generation: its calls, its reader and its listeners end with it.
 //!
-//! # The rooms
+//! # The layers
 //!
-//! From the top to the bottom; a room knows only rooms that stand below it, and `tests/architecture.rs` sees to that.
+//! From top to bottom; a layer uses only lower layers, which `tests/architecture.rs` checks.
 //!
-//! - [`commands`]: what the subcommands do; the order of a start and of a stop, signals, exit codes.
+//! - [`commands`]: the subcommands; the order of start and stop, signals, exit codes.
 //! - `client`: the HTTP client of the daemon, for the commands.
-//! - [`http`]: the edge; requests, answers, the table of errors, WebSockets.
-//! - [`daemon`]: the use cases, the recorder, and the words of every event.
-//! - [`service`]: the file that the system's service manager reads, and the calls to it.
-//! - [`codex`]: the messages on the wire, the calls, the connections, the child process.
-//! - [`journal`]: the log; lines and numbers, without a notion of what they mean.
-//! - [`state`]: the records and the one rule that changes them; pure but for the snapshots.
+//! - [`http`]: routes, requests and responses, the table of errors, event streams, WebSockets.
+//! - [`daemon`]: sessions, turns and server requests, the recorder, and the text of every event.
+//! - [`service`]: the unit file of the system's service manager, and the calls to it.
+//! - [`codex`]: the protocol, calls, connections and the child process.
+//! - [`journal`]: the log; it knows lines and sequence numbers but not their meaning.
+//! - [`state`]: the records and the one function that changes them; pure except for the snapshots.
 //! - [`embedded`]: the fake app-server of the tests, for `codexd smoke`.
-//! - [`cli`]: the command line, as words.
-//! - [`blocking`]: bounded threads for calls that may block without end.
-//! - [`config`]: flags over variables over defaults; the only reader of the environment.
+//! - [`cli`]: parses the command line.
+//! - [`config`]: flags, environment variables and defaults; the only reader of the environment.
+//! - [`storage`]: every file operation.
+//! - [`blocking`]: bounded thread pools for calls that may hang.
+//! - [`time`](mod@time): wall-clock deadlines.
 //!
-//! A room that is there for tests and fuzz targets only, `fuzzing`, says what must hold whatever comes from outside.
+//! The layer `fuzzing`, for tests and fuzz targets only, has the properties that must hold for any input.
 //!
-//! Follow [`commands`] to `Running::start` to see how the parts are put together, and
-//! [`daemon::Daemon::submit_turn`] to see a request through.
+//! Start at [`commands`] and `Running::start` to see how the parts are put together, and at
+//! [`daemon::Daemon::submit_turn`] to follow a request.
 
 #![cfg_attr(
     test,

@@ -1,4 +1,4 @@
-//! The `codexd` program: reads the command line, does what it says, and turns the outcome into an exit code.
+//! The `codexd` program: parses the command line, runs the subcommand, and exits with its code.
 
 use std::process::ExitCode;
 

@@ -1,22 +1,21 @@
-//! Deadlines that people are shown: times of the wall clock.
+//! The wall clock: deadlines that clients see, and times between them.
 //!
-//! The timers of the runtime stand still while the machine sleeps (`CLOCK_MONOTONIC` on Linux, `mach_absolute_time` on
-//! macOS), and know nothing of a clock that is set.
-//! So a wait for a time that was told to somebody looks at the wall clock again and again.
+//! The timers of the runtime stop while the machine sleeps (`CLOCK_MONOTONIC` on Linux, `mach_absolute_time` on macOS) and
+//! ignore changes of the clock, so a wait for a published time checks the wall clock again and again.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// How often the wall clock is looked at: a deadline that passed during a sleep is noticed this long after it at most.
+/// How often the wall clock is checked; the longest delay after which a deadline that passed during sleep is noticed.
 const STEP: Duration = Duration::from_secs(1);
 
-/// How long until `deadline`, as of `now`; zero when it has passed.
+/// The time until `deadline` as of `now`; zero when it has passed.
 pub fn time_left(deadline: Timestamp, now: Timestamp) -> Duration {
     deadline.duration_since(now).try_into().unwrap_or(Duration::ZERO)
 }
 
-/// The time of the wall clock after `delay` from now on.
+/// The wall-clock time after `delay`.
 pub fn after(delay: Duration) -> Timestamp {
     Timestamp::now().checked_add(delay).unwrap_or(Timestamp::MAX)
 }
@@ -31,7 +30,7 @@ pub fn rfc3339_after(delay: Duration) -> String {
     format!("{:.3}", after(delay))
 }
 
-/// Waits until `clock`, which is [`Timestamp::now`] outside of tests, has reached `deadline`.
+/// Waits until `clock` has reached `deadline`; `clock` is [`Timestamp::now`] outside tests.
 pub async fn reached(deadline: Timestamp, clock: impl Fn() -> Timestamp) {
     loop {
         let left = time_left(deadline, clock());

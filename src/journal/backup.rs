@@ -1,15 +1,15 @@
-//! Copying the log to another directory, while it may be written.
+//! Copies the log to another directory while a daemon may be writing it. `codexd backup` calls it.
 //!
-//! The daemon renames the file that is written and removes the oldest ones whenever it has to, and nothing here keeps it
-//! from that. What makes the copy whole is the order:
+//! The daemon renames the active file and removes the oldest ones at any time, and nothing here prevents that. The order of
+//! steps makes the copy complete:
 //!
-//! 1. The file that is written is opened, and the older files are those before it in a list that is made afterwards, or
-//!    all of them when two lists show that no rotation happened.
-//!    What is open stays the successor of the newest older file, whatever becomes of its name.
-//! 2. It is copied first, and then the older files from the newest to the oldest. They are removed from the other end, so
-//!    the first one that is gone ends the copy, and none in the middle can be missed.
-//! 3. `event-log.json` is read again after the last line was copied, because numbers are reserved there before they are
-//!    given. It is never copied as a file: what is written is marked as a copy, so that the log gets a new epoch.
+//! 1. The active file is opened. The older files are those before it in a list that is made afterwards, or all of them when
+//!    two lists show that no rotation happened. The open file stays the successor of the newest older file, whatever its name
+//!    becomes.
+//! 2. It is copied first, and then the older files from the newest to the oldest. Rotation removes files from the other end,
+//!    so the first missing file ends the copy, and none in the middle can be missed.
+//! 3. `event-log.json` is read again after the last line was copied, because numbers are reserved there before they are used.
+//!    It is never copied as a file: the new one is marked as a copy, so that the copied log gets a new epoch.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -26,34 +26,34 @@ use super::opening::{OpenFailure, skipped_by_lines};
 use super::segments::{ACTIVE, Found as FoundLines, Position, Segment, sealed};
 use crate::storage::Disk;
 
-/// How often a copy is begun anew.
+/// How often a copy is tried.
 const TRIES: usize = 5;
-/// How often the file that is written is looked for, with [`PAUSE`] between two looks: a rotation takes some microseconds.
+/// How often the active file is looked up, [`PAUSE`] apart: a rotation takes some microseconds.
 const LOOKS: usize = 200;
 const PAUSE: Duration = Duration::from_millis(5);
-/// How much is copied at once, in bytes.
+/// How much is copied at once.
 const BLOCK: usize = 256 * 1024;
 
 /// A copy of the log.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct CopiedLog {
-    /// The number of the first event and that of the last one; `None` when there are none.
+    /// The numbers of the first and the last event; `None` when there are none.
     pub events: Option<(u64, u64)>,
     /// The size of all files, in bytes.
     pub bytes: u64,
-    /// Events between them that the log itself has no more.
+    /// Missing events between them that the log itself lacks.
     pub holes: Vec<Hole>,
 }
 
 /// Copies the log in the directory `from`, which a daemon may be writing, to the directory `to`.
 ///
-/// The copy has every event that was on disk before the call, up to one that was written during it.
+/// The copy has every event that was on disk before the call, and maybe some that were written during it.
 /// Fails when a file cannot be read or written, or a newer version of the program wrote the log.
 pub fn copy(disk: &Disk, from: &Path, to: &Path) -> Result<CopiedLog, OpenFailure> {
     let mut before = None;
     for _ in 0..TRIES {
         let Some(copied) = copy_once(disk, from, to)? else { continue };
-        // What is missing twice is missing in the log itself.
+        // What is missing in two copies is missing in the log itself.
         let settled = copied.holes.is_empty() || before.as_ref() == Some(&copied.holes);
         before = Some(copied.holes.clone());
         if settled {
@@ -65,7 +65,7 @@ pub fn copy(disk: &Disk, from: &Path, to: &Path) -> Result<CopiedLog, OpenFailur
     Err(io::Error::other(reason).into())
 }
 
-/// One try; `None` when a file that the log has is not in the copy.
+/// One try; `None` when the copy lacks a file that the log has.
 fn copy_once(disk: &Disk, from: &Path, to: &Path) -> Result<Option<CopiedLog>, OpenFailure> {
     let copied_active = to.join(ACTIVE);
     let left = sealed(to)?.into_iter().map(|segment| segment.path);
@@ -89,7 +89,7 @@ fn copy_once(disk: &Disk, from: &Path, to: &Path) -> Result<Option<CopiedLog>, O
         bytes += copy_lines(disk, &file, &to.join(name))?;
         copied.insert(segment.first_seq);
     }
-    // Segments that were sealed since then are the active one of the copy, or behind it.
+    // Segments that were sealed since then are the active one of the copy, or after it.
     let newest = older.last().map_or(0, |segment| segment.first_seq);
     let still = sealed(from)?;
     if still.iter().any(|segment| segment.first_seq <= newest && !copied.contains(&segment.first_seq)) {
@@ -114,7 +114,7 @@ fn copy_once(disk: &Disk, from: &Path, to: &Path) -> Result<Option<CopiedLog>, O
     Ok(Some(log))
 }
 
-/// The older files, oldest first, and the one that follows them, open; `None` when there is no such file.
+/// The older files, oldest first, and the open file that follows them; `None` when there is no such file.
 fn files(disk: &Disk, from: &Path) -> io::Result<(Vec<Segment>, Option<File>)> {
     let newest = |segments: &[Segment]| segments.last().map(|segment| segment.first_seq);
     let mut older = sealed(from)?;
@@ -128,7 +128,7 @@ fn files(disk: &Disk, from: &Path) -> io::Result<(Vec<Segment>, Option<File>)> {
         if let Some(file) = &active
             && let Some(index) = place_of(file, &again)?
         {
-            // It was sealed since it was opened, and what it follows stands before it.
+            // It was sealed since it was opened; its predecessors are before it in the list.
             again.truncate(index);
             return Ok((again, active));
         }
@@ -137,7 +137,7 @@ fn files(disk: &Disk, from: &Path) -> io::Result<(Vec<Segment>, Option<File>)> {
         match active {
             Some(active) if same => return Ok((older, Some(active))),
             Some(_) => {}
-            // In a directory that was never used there is none, and one that cannot be made is not waited for either.
+            // A directory that was never used has none; a missing file is not waited for more than once.
             None if missing && same => std::thread::sleep(PAUSE),
             None => missing = true,
         }
@@ -148,10 +148,10 @@ fn files(disk: &Disk, from: &Path) -> io::Result<(Vec<Segment>, Option<File>)> {
     Err(io::Error::other(format!("{} was replaced all the time", from.join(ACTIVE).display())))
 }
 
-/// Which of the older files this one is.
+/// The index of this file among the older ones.
 fn place_of(file: &File, older: &[Segment]) -> io::Result<Option<usize>> {
     let inode = file.metadata()?.ino();
-    // One that is removed meanwhile is another file.
+    // A file that is removed meanwhile is a different one.
     let is_it = |segment: &Segment| std::fs::metadata(&segment.path).is_ok_and(|found| found.ino() == inode);
     Ok(older.iter().rposition(is_it))
 }
@@ -182,7 +182,7 @@ fn copy_lines(disk: &Disk, from: &File, to: &Path) -> io::Result<u64> {
     Ok(whole)
 }
 
-/// What `event-log.json` says; `None` when there is none, or none that can be used.
+/// The content of `event-log.json`; `None` when there is none or it is unusable.
 fn meta_of(disk: &Disk, folder: &Path) -> Result<Option<Meta>, OpenFailure> {
     match MetaFile::new(folder, disk.clone()).peek()? {
         Found::Good(meta) | Found::Copied(meta) => Ok(Some(meta)),
@@ -191,7 +191,7 @@ fn meta_of(disk: &Disk, folder: &Path) -> Result<Option<Meta>, OpenFailure> {
     }
 }
 
-/// What is known of the lines that were copied between these two: the later one no longer tells of numbers that the log
+/// What is known about the lines that were copied between the two reads: the later one no longer lists numbers that the log
 /// has removed since.
 fn together(before: Option<Meta>, after: Option<Meta>) -> Option<Meta> {
     let after = after?;
@@ -206,7 +206,7 @@ fn together(before: Option<Meta>, after: Option<Meta>) -> Option<Meta> {
     Some(Meta { skipped, missing: both(before.missing, after.missing), ..after })
 }
 
-/// Which events are in the files, and which are missing between them.
+/// The first and last events of the files, and the events missing between them.
 fn read_through(segments: &[Segment], continuity: &Continuity) -> io::Result<CopiedLog> {
     let mut log = CopiedLog::default();
     for segment in segments {

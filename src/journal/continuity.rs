@@ -1,9 +1,8 @@
-//! Which numbers the log has no lines for, and which of those are missing.
+//! Which sequence numbers have no line, and which of those are missing.
 //!
-//! After a crash the numbers that were reserved and perhaps given are skipped: `event-log.json` has the list, and in a log
-//! without it the `state.recovered` behind each such jump says it.
-//! Every other number between two lines had a line that is gone: a hole.
-//! All who read lines compare neighbours, which costs one subtraction for each step of a reader.
+//! After a crash, numbers that were reserved and may have been used are skipped. `event-log.json` lists them; in a log
+//! without it, the `state.recovered` event after each gap does. Every other number without a line is a hole: its line was
+//! lost. Each reader compares neighbouring numbers, which costs one subtraction per step.
 
 use std::sync::atomic::AtomicU8;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
@@ -11,22 +10,22 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use super::damage::{Damage, Hole};
 use super::line::Line;
 
-/// Rows of numbers, each with its first and its last one.
+/// Ranges of numbers, each with its first and last one.
 type Ranges = Vec<(u64, u64)>;
 
-/// What is known of the numbers without lines.
+/// What is known about numbers without lines.
 #[derive(Debug, Default)]
 pub(super) struct Continuity {
-    /// First and last numbers of what was skipped, rising.
+    /// The skipped ranges, ascending.
     skipped: RwLock<Vec<(u64, u64)>>,
-    /// Holes that were told of, with first and last number.
+    /// The holes that were reported.
     told: Mutex<Vec<(u64, u64)>>,
     /// The state of the scrub, as `scrub.rs` defines it.
     pub(super) scrub: AtomicU8,
     pub(super) report: OnceLock<Report>,
 }
 
-/// Tells the owner of the log about damage that was not told before.
+/// Reports damage that was not reported before to the owner of the log.
 pub(super) struct Report(pub(super) Box<dyn Fn(Vec<Damage>) + Send + Sync>);
 
 impl std::fmt::Debug for Report {
@@ -40,7 +39,7 @@ impl Continuity {
         Self { skipped: RwLock::new(skipped), told: Mutex::new(told), ..Self::default() }
     }
 
-    /// What is missing between a line (or cursor) and the next line.
+    /// The hole between a line (or cursor) and the next line.
     pub(super) fn hole(&self, before: u64, next: u64) -> Option<Hole> {
         let (mut from, mut through) = (before + 1, next.checked_sub(1)?);
         if from > through {
@@ -60,7 +59,7 @@ impl Continuity {
         (from <= through).then_some(Hole { from, through })
     }
 
-    /// The first hole in a row of lines after `cursor`, and how many lines come before it.
+    /// The first hole in the lines after `cursor`, and the number of lines before it.
     pub(super) fn first_hole(&self, cursor: u64, lines: &[Line]) -> Option<(usize, Hole)> {
         let last = lines.last()?.seq;
         // Numbers rise, so none is missing when there are as many lines as numbers.
@@ -75,12 +74,12 @@ impl Continuity {
         })
     }
 
-    /// Whether all of a hole was told.
+    /// Whether all of a hole was reported.
     pub(super) fn is_told(&self, hole: Hole) -> bool {
         self.told().iter().any(|&(first, last)| first <= hole.from && hole.through <= last)
     }
 
-    /// Remembers that a hole is told; `false` when it was told before.
+    /// Marks a hole as reported; `false` when it already was.
     pub(super) fn tell(&self, hole: Hole) -> bool {
         let is_new = !self.is_told(hole);
         if is_new {
@@ -89,8 +88,7 @@ impl Continuity {
         is_new
     }
 
-    /// What is to be kept in `event-log.json` of what concerns events from `oldest` on: the skipped numbers and the
-    /// holes that were told.
+    /// The ranges for `event-log.json` that concern events from `oldest` on: the skipped numbers and the reported holes.
     pub(super) fn kept(&self, oldest: u64) -> (Ranges, Ranges) {
         let concerns = |&(_, last): &(u64, u64)| last >= oldest;
         let skipped = self.skipped.read().unwrap_or_else(PoisonError::into_inner);
@@ -127,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_handed_out_up_to_the_first_hole() {
+    fn lines_are_delivered_up_to_the_first_hole() {
         let continuity = Continuity::new(vec![(11, 100)], Vec::new());
         let first = |cursor, seqs: &[u64]| {
             let lines: Vec<_> = seqs.iter().map(|&seq| line(seq)).collect();

@@ -1,18 +1,18 @@
-//! Where a reader stands in the log.
+//! Cursors: positions of readers in the log.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// The last event that a reader has: `<epoch>-<seq>`, or `<seq>` for the present epoch.
+/// The last event that a reader has: `<epoch>-<seq>`, or `<seq>` for the current epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cursor {
-    /// The log it belongs to; `None` is the present one.
+    /// The epoch of its log; `None` for the current one.
     pub epoch: Option<String>,
     /// The number of that event; 0 is before the first.
     pub seq: u64,
 }
 
-/// A text that is no cursor.
+/// The text is not a cursor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a cursor is <epoch>-<seq> or <seq>, as codexd gave it")]
 pub struct NotACursor;
@@ -25,7 +25,7 @@ impl FromStr for Cursor {
             Some((epoch, digits)) => (Some(epoch), digits),
             None => (None, text),
         };
-        // `u64::from_str` alone would take a plus sign.
+        // `u64::from_str` alone would accept a plus sign.
         if !epoch.is_none_or(is_epoch) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(NotACursor);
         }
@@ -34,37 +34,37 @@ impl FromStr for Cursor {
     }
 }
 
-/// Whether a text can be the name of a log, and so part of a cursor.
+/// Whether a text can be an epoch.
 pub(super) fn is_epoch(text: &str) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// What the log holds.
+/// The extent of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bounds {
-    /// The name of this log; it changes only when the log was lost or replaced.
+    /// The epoch; it changes only when the log was lost or replaced.
     pub epoch: String,
     /// The number of the oldest event that is kept; one more than `latest` when there is none.
     pub oldest: u64,
-    /// The newest number that was given to an event.
+    /// The newest number that was assigned.
     pub latest: u64,
 }
 
-/// Why a cursor leads nowhere.
+/// Why a cursor cannot be followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gone {
     /// What follows it is no longer kept.
     Expired,
-    /// It belongs to another log.
+    /// It belongs to another epoch.
     OtherEpoch,
-    /// It is ahead of everything there is.
+    /// It is ahead of the newest event.
     Future,
-    /// What follows it is missing: lines of the log were damaged or removed.
+    /// Events after it are missing: lines of the log were damaged or removed.
     Lost,
 }
 
 impl Gone {
-    /// The word for it in answers.
+    /// The value for it in responses.
     pub fn as_str(self) -> &'static str {
         match self {
             Gone::Expired => "expired",
@@ -81,7 +81,7 @@ impl Bounds {
         format!("{}-{seq}", self.epoch)
     }
 
-    /// Where to read on, or why that is not possible without leaving something out.
+    /// The number after which to read on, or why that would leave out events.
     pub fn check(&self, cursor: &Cursor) -> Result<u64, Gone> {
         if cursor.epoch.as_ref().is_some_and(|epoch| *epoch != self.epoch) {
             return Err(Gone::OtherEpoch);
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_is_read_as_it_was_given_and_nothing_else_is() {
+    fn cursor_is_parsed_as_it_was_rendered_and_nothing_else_is() {
         assert_eq!("ab12-7".parse(), Ok(Cursor { epoch: Some("ab12".to_owned()), seq: 7 }));
         assert_eq!("0".parse(), Ok(Cursor { epoch: None, seq: 0 }));
         let long = format!("{}-1", "a".repeat(65));
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_that_would_skip_something_is_refused() {
+    fn cursor_that_would_skip_events_is_rejected() {
         let bounds = Bounds { epoch: "e".to_owned(), oldest: 10, latest: 20 };
         let check = |text: &str| bounds.check(&text.parse().unwrap());
         assert_eq!(check("e-9"), Ok(9));

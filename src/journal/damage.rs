@@ -1,35 +1,35 @@
-//! Events that the log has lost.
+//! Events that the log has lost, as scrubs and readers report them.
 
 use std::path::PathBuf;
 
-/// Events that the log once had and has no more: the first and the last number.
+/// Events that are missing from the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hole {
-    /// The first number that is missing.
+    /// The first missing number.
     pub from: u64,
-    /// The last number that is missing.
+    /// The last missing number.
     pub through: u64,
 }
 
-/// Events that the log has no more: a run of lines that cannot be read, or lines that are not there.
+/// A run of lines that cannot be read, or of lines that are missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// The file with the lines, or the one that begins or goes on behind what is not there.
+    /// The file with the damaged lines, or the one with the line after the missing ones.
     pub path: PathBuf,
-    /// Which damage this is: the first number of its segment, and its offset in bytes.
+    /// Identifies the damage: the first number of its segment and its offset in bytes.
     pub key: (u64, u64),
-    /// The last good event before it; 0 when there is none.
+    /// The last intact event before it; 0 when there is none.
     pub after: u64,
-    /// The first good event behind it, if there is one.
+    /// The first intact event after it, if there is one.
     pub before: Option<u64>,
-    /// How many bytes it takes; 0 for lines that are not there.
+    /// Its length in bytes; 0 for missing lines.
     pub bytes: u64,
-    /// The numbers of the events that are missing, as far as lines on both sides tell.
+    /// The missing numbers, as far as intact lines on both sides show them.
     pub missing: Option<Hole>,
 }
 
 impl Damage {
-    /// The numbers that are missing, if lines on both sides tell them.
+    /// The missing numbers, as far as intact lines on both sides show them.
     pub(super) fn hole(&self) -> Option<Hole> {
         self.missing
     }

@@ -1,11 +1,11 @@
-//! What the log counts of its own work.
+//! Counters of the log, for the metrics.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::metrics::histogram::Histogram;
 
-/// The upper bounds of the times that a sync takes, in seconds: from a fast disk to one that is in trouble.
+/// The histogram buckets of sync times in seconds, from a fast disk to a failing one.
 const SYNC: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 /// Counts since the log was opened; each batch and each sync adds to them once.
@@ -26,12 +26,12 @@ impl Figures {
         self.events.load(Ordering::Relaxed)
     }
 
-    /// How many bytes that were, line breaks included.
+    /// How many bytes were written, newlines included.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// How long the syncs took that succeeded, in seconds.
+    /// The times of successful syncs, in seconds.
     pub fn syncs(&self) -> &Histogram {
         &self.syncs
     }

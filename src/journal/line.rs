@@ -2,27 +2,27 @@
 
 use bytes::Bytes;
 
-/// What goes into a line beside its number and its time.
+/// The content of a line besides its number and its time.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
     /// `info`, `warn` or `error`.
     pub level: &'a str,
-    /// The event's name.
+    /// The event type.
     pub event_type: &'a str,
-    /// One sentence.
+    /// The message, one sentence.
     pub message: &'a str,
     /// The text of a JSON object; `None` is written as `null`.
     pub detail: Option<&'a str>,
 }
 
-/// The highest number that is believed when nothing says how far the log went: what JSON readers count exactly.
+/// The highest number that is plausible without other evidence: JSON readers count exactly up to it.
 pub(super) const BELIEVABLE: u64 = 1 << 53;
 
 const FRAME_HEAD: &[u8] = br#"{"type":"event","event":"#;
 const TYPE: &[u8] = b"\"type\":\"";
 const FRAME_TAIL: &[u8] = b"}\n";
 
-/// One event's text, inside the frame in which clients get it.
+/// The text of one event, in the frame that clients get.
 ///
 /// Cloning shares the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,11 +33,11 @@ pub struct Line {
 }
 
 impl Line {
-    /// A line from a JSON text that was read back, without its newline.
+    /// A line from JSON text that was read from the log, without its newline.
     pub(crate) fn from_json(seq: u64, json: &[u8]) -> Self {
         let mut frame = Vec::with_capacity(FRAME_HEAD.len() + json.len() + FRAME_TAIL.len());
         frame.extend_from_slice(FRAME_HEAD);
-        // Earlier versions wrote them as they came.
+        // Earlier versions wrote lines without this escaping.
         push_on_one_line(&mut frame, json);
         frame.extend_from_slice(FRAME_TAIL);
         Self { seq, frame: frame.into() }
@@ -48,14 +48,14 @@ impl Line {
         self.frame.clone()
     }
 
-    /// The event alone, as it stands in the log, without a newline.
+    /// The event as it is in the log, without a newline.
     pub fn json(&self) -> &[u8] {
         &self.frame[FRAME_HEAD.len()..self.frame.len() - FRAME_TAIL.len()]
     }
 
-    /// The event's name.
+    /// The event type.
     pub fn event_type(&self) -> &[u8] {
-        // It stands after the number, the time and the level, which hold no quoted quotes.
+        // It follows the number, the time and the level, which contain no quotes.
         let json = self.json();
         let start = memchr::memmem::find(json, TYPE).map_or(json.len(), |at| at + TYPE.len());
         let rest = json.get(start..).unwrap_or_default();
@@ -67,7 +67,7 @@ impl Line {
         self.frame.len()
     }
 
-    /// Never: a frame has at least its braces.
+    /// Always false: a frame has at least its braces.
     pub fn is_empty(&self) -> bool {
         false
     }
@@ -115,7 +115,7 @@ impl Batch {
     }
 }
 
-/// The sequence number at the head of a line of the log, if it has one.
+/// The sequence number at the beginning of a line, if it has one.
 pub(crate) fn seq_of(json: &[u8]) -> Option<u64> {
     let digits = json.strip_prefix(b"{\"seq\":")?;
     let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;
@@ -149,10 +149,10 @@ fn push_string(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// Adds a JSON text with every character escaped at which readers of lines break a line: U+0085 (Python), U+2028 and
+/// Appends JSON text, with every character escaped that line readers treat as a line break: U+0085 (Python), U+2028 and
 /// U+2029 (Python, and `readline` of Node 24).
 ///
-/// JSON allows them in strings as they are, and nowhere else, so the text keeps its meaning.
+/// JSON allows these characters unescaped in strings and nowhere else, so the meaning stays the same.
 pub fn push_on_one_line(out: &mut Vec<u8>, json: &[u8]) {
     let mut rest = json;
     // Each begins with one of two bytes.
@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_reader_of_lines_breaks_a_line() {
+    fn line_readers_never_split_a_line() {
         let text = "a\u{2028}b\u{2029}c\u{85}d \u{2027}\u{202a}\u{84}é€";
         let json = serde_json::to_string(text).unwrap();
         let mut escaped = Vec::new();
@@ -194,7 +194,7 @@ mod tests {
             assert!(!read.contains(['\u{2028}', '\u{2029}', '\u{85}']), "{read}");
             assert_eq!(serde_json::from_str::<serde_json::Value>(read).unwrap()["message"], text);
         }
-        // What no character can be is passed on.
+        // Bytes that are no character are passed on.
         let mut broken = Vec::new();
         push_on_one_line(&mut broken, b"\xC2\xE2\x80");
         assert_eq!(broken, b"\xC2\xE2\x80");

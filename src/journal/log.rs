@@ -1,4 +1,4 @@
-//! The side of the log that everybody may read.
+//! The readable side of the log, shared by the recorder and all readers.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,62 +18,62 @@ use super::tail::Tail;
 pub struct Log {
     pub(super) epoch: String,
     pub(super) folder: PathBuf,
-    /// Oldest first; the last one is written.
+    /// Oldest first; the last one is being written.
     ///
-    /// Held while files are opened and renamed, so never by a task.
+    /// Held while files are opened and renamed, so never taken by an async task.
     pub(super) segments: RwLock<Vec<Segment>>,
     /// The first number of the oldest segment; [`u64::MAX`] when there is none.
     pub(super) oldest: AtomicU64,
     pub(super) tail: Tail,
-    /// How often lines were taken back from the files to be written anew; places in files lead nowhere afterwards.
+    /// How often lines were removed from the files to be rewritten; older file positions are invalid afterwards.
     ///
-    /// Held for reading while somebody reads on in a file, and for writing while lines are taken back, which happens
-    /// only to a log that could not be written or synced.
+    /// Held for reading while a reader uses a file, and for writing while lines are rewritten, which happens only after a failed
+    /// write or sync.
     pub(super) rewrites: RwLock<u64>,
     pub(super) figures: Arc<Figures>,
     pub(super) continuity: Continuity,
-    /// How many events a subscription leaves out before its first.
+    /// How many events a subscription skips before its first, as a deliberate bug.
     #[cfg(feature = "mutations")]
     pub(super) skipped: u64,
 }
 
-/// Where reading goes on.
+/// Where reading continues.
 pub(crate) enum Seek {
-    /// Here.
+    /// At this position.
     At(Position),
-    /// What comes next is no longer kept.
+    /// The next line is no longer kept.
     Gone,
 }
 
 impl Log {
-    /// What the log holds now.
+    /// The extent of the log.
     pub fn bounds(&self) -> Bounds {
         let latest = self.tail.latest();
         let oldest = self.oldest.load(Ordering::Acquire).min(latest + 1);
         Bounds { epoch: self.epoch.clone(), oldest, latest }
     }
 
-    /// Keeps the oldest number after the segments have changed.
+    /// Updates the oldest number after the segments have changed.
     pub(super) fn note_oldest(&self, segments: &[Segment]) {
         self.oldest.store(segments.first().map_or(u64::MAX, |segment| segment.first_seq), Ordering::Release);
     }
 
-    /// What was written and synced in this life.
+    /// Counters of this run.
     pub fn figures(&self) -> &Figures {
         &self.figures
     }
 
-    /// The newest lines, oldest first, `count` at most.
+    /// The newest lines, oldest first, at most `count`.
     pub fn recent(&self, count: usize) -> Vec<Line> {
         self.tail.recent(count)
     }
 
-    /// Changes whenever there are new lines.
+    /// Notifies of new lines.
     pub fn news(&self) -> tokio::sync::watch::Receiver<u64> {
         self.tail.watch()
     }
 
-    /// Hands on every whole line after `cursor` that is on disk, in order, until `each` says `false`.
+    /// Calls `each` with every whole line after `cursor` that is on disk, in order, until it returns `false`.
     pub fn scan(&self, cursor: u64, mut each: impl FnMut(u64, &[u8]) -> bool) -> io::Result<()> {
         let mut last = cursor;
         let Some(mut position) = self.oldest_from(cursor)? else { return Ok(()) };
@@ -99,7 +99,7 @@ impl Log {
         }
     }
 
-    /// The place after `cursor`.
+    /// The position after `cursor`.
     pub(super) fn seek(&self, cursor: u64) -> io::Result<Seek> {
         loop {
             let first_seq = {
@@ -114,15 +114,15 @@ impl Log {
         }
     }
 
-    /// Looks whether all files of the log are as they were written, and tells what is not.
+    /// Checks that the sealed files of the log are as they were written, and reports what is not.
     ///
-    /// The one that is written is looked at by each sync instead.
+    /// Each sync checks the active file.
     pub fn check_files(self: &Arc<Self>) {
         let mut segments = self.segments.read().unwrap_or_else(PoisonError::into_inner).clone();
         segments.pop();
         for segment in segments {
             match std::fs::symlink_metadata(&segment.path) {
-                // The list may be older than a removal in the meantime.
+                // The list may be older than a rotation in the meantime.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => drop(self.forget(&segment)),
                 Ok(found) if found.len() < segment.bytes && self.shortened(&segment, found.len()) => {
                     self.suspect()
@@ -132,21 +132,21 @@ impl Log {
         }
     }
 
-    /// Remembers that a file became shorter; `false` when that was known.
+    /// Records that a file became shorter; `false` when that was known.
     fn shortened(&self, segment: &Segment, bytes: u64) -> bool {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         let known = segments.iter_mut().find(|known| *known == segment);
         known.map(|known| known.bytes = bytes).is_some()
     }
 
-    /// Takes a file off the list that somebody removed, and tells that its events are missing; `false` when there is
-    /// nothing to take off.
+    /// Removes a file that was deleted from the list, and reports its events as missing; `false` when there was nothing to
+    /// remove.
     fn forget(&self, segment: &Segment) -> bool {
         let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
         let index = segments.iter().position(|known| known == segment);
         let Some((index, next)) = index.and_then(|index| Some((index, segments.get(index + 1)?.first_seq)))
         else {
-            // It is the one that is written, and the owner of the log has to look, or it is known.
+            // It is the active file, which the owner of the log has to check, or the deletion is known.
             let is_known = index.is_none();
             drop(segments);
             self.report(Vec::new());
@@ -163,16 +163,16 @@ impl Log {
         true
     }
 
-    /// The first number of the segment that follows the one which begins at `first_seq`.
+    /// The first number of the segment after the one that begins at `first_seq`.
     pub(super) fn after_segment(&self, first_seq: u64) -> Option<u64> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         segments.iter().map(|segment| segment.first_seq).find(|&next| next > first_seq)
     }
 
-    /// The place after `cursor` in the segment that begins at `first_seq`; `None` when there is no such segment.
+    /// The position after `cursor` in the segment that begins at `first_seq`; `None` when there is no such segment.
     pub(super) fn open_segment(&self, first_seq: u64, cursor: u64) -> io::Result<Option<Position>> {
         let (segment, opened) = {
-            // The file is opened under the lock: after it, a rotation may have given the name to another file.
+            // Opened under the lock: after it, a rotation may have given the name to another file.
             let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
             let Some(segment) = segments.iter().find(|segment| segment.first_seq == first_seq) else {
                 return Ok(None);
@@ -185,7 +185,7 @@ impl Log {
         }
     }
 
-    /// The place after `cursor`, or the oldest one there is when that is later.
+    /// The position after `cursor`, or the oldest position if that is later.
     fn oldest_from(&self, cursor: u64) -> io::Result<Option<Position>> {
         match self.seek(cursor)? {
             Seek::At(position) => Ok(Some(position)),

@@ -1,11 +1,10 @@
-//! The log: events as lines, in one order, numbered for ever upwards.
+//! The event log: lines in one order, with sequence numbers that only rise.
 //!
-//! One [`Journal`] writes; any number of [`Subscription`]s read the [`Log`], each at its own cursor, from the newest
-//! lines in memory or, when it is further behind, from the files.
-//! Nobody who reads can hold up the one who writes.
-//! The log is a row of segments: `events.jsonl` is written, `events-<first number>.jsonl` are older ones, and the oldest
-//! are removed when all together become too large.
-//! The journal knows lines and sequence numbers; what they mean is no business of its.
+//! One [`Journal`] writes. Any number of [`Subscription`]s read the [`Log`], each at its own cursor, from the newest lines in
+//! memory or, when it is behind, from the files. A reader never blocks the writer.
+//! The log is a sequence of segments: `events.jsonl` is being written, `events-<first number>.jsonl` are older, and the
+//! oldest are removed when the total size exceeds its limit.
+//! The recorder in `daemon` owns the journal; `http` reads from subscriptions. The journal does not know what a line means.
 
 mod backup;
 mod continuity;

@@ -1,4 +1,4 @@
-//! Opening the log, whatever state it was left in.
+//! Opens the log in whatever state it was left, and decides which numbers to skip.
 
 use std::io;
 use std::path::Path;
@@ -16,26 +16,26 @@ use super::tail::Tail;
 use super::writer::{BLOCK, Journal, Limits};
 use crate::storage::Disk;
 
-/// How much of the log's end is looked at for its newest lines, in bytes.
+/// How much of the end of the log is searched for its newest lines, in bytes.
 const TAIL: u64 = 4 * 1024 * 1024;
 
-/// What was found when the log was opened.
+/// The result of opening the log.
 #[derive(Debug)]
 pub struct Opened {
     /// The log.
     pub journal: Journal,
-    /// What its owner should know.
+    /// What its owner should report.
     pub notices: Vec<Notice>,
-    /// Damage that was reported in an earlier life.
+    /// Damage that was reported in an earlier run.
     pub known_damage: Vec<(u64, u64)>,
 }
 
-/// Something that was found or done when the log was opened.
+/// Something that was found or done while the log was opened.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Notice {
     /// As a sentence.
     pub message: String,
-    /// The numbers that are skipped, first and last, if this is about them.
+    /// The skipped numbers, first and last, if this is about them.
     pub skipped: Option<(u64, u64)>,
 }
 
@@ -48,12 +48,12 @@ impl From<String> for Notice {
 /// Why the log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenFailure {
-    /// A newer version of the program wrote it, with a layout of this version.
+    /// A newer version of the program wrote it, in this format version.
     #[error("event-log.json has the layout {version}, and this codexd knows {known}")]
     Newer {
-        /// The version of the layout.
+        /// The format version.
         version: u32,
-        /// The highest version that this program knows.
+        /// The highest format version that this program knows.
         known: u32,
     },
     /// The directory cannot be used.
@@ -61,10 +61,10 @@ pub enum OpenFailure {
     Io(#[from] io::Error),
 }
 
-/// What anything else remembers of the log.
+/// What the state files know about the log.
 #[derive(Debug, Clone, Copy)]
 pub struct Known {
-    /// The newest number that was given to an event.
+    /// The newest number that was assigned.
     pub told: u64,
     /// The newest event that was on disk.
     pub synced: u64,
@@ -78,12 +78,11 @@ impl From<u64> for Known {
 }
 
 impl Journal {
-    /// Opens the log in `folder`, or begins one; `known` is what the state files remember of it.
+    /// Opens the log in `folder`, or begins one; `known` is what the state files know about it.
     ///
-    /// Numbers go on after every one that may ever have been told: after a crash those of the lines that a power cut may
-    /// have taken are skipped.
-    /// `recent` lines are read back into memory.
-    /// Fails only when the folder cannot be used, or a newer version of the program used it.
+    /// Numbering continues after every number that may ever have been published: after a crash, the numbers of lines that a
+    /// power cut may have removed are skipped. `recent` lines are read back into memory.
+    /// Fails only when the directory cannot be used, or a newer version of the program used it.
     pub fn open(
         folder: &Path,
         disk: Disk,
@@ -213,7 +212,7 @@ impl Journal {
         if old_epoch.as_ref() != Some(&meta.epoch)
             && let Err(error) = meta_file.save(&Meta { synced_through: latest, ..meta.clone() })
         {
-            // It is tried again with the first event.
+            // Tried again with the first event.
             tracing::warn!(%error, "failed to write event-log.json");
         }
         let journal = Journal {
@@ -235,7 +234,7 @@ impl Journal {
     }
 }
 
-/// Opens the file that is written; something else in its place is moved away.
+/// Opens the active file; anything else at its path is moved away.
 fn open_active(disk: &Disk, path: &Path, notices: &mut Vec<Notice>) -> io::Result<std::fs::File> {
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
         let moved = disk.set_aside(path)?;
@@ -244,7 +243,7 @@ fn open_active(disk: &Disk, path: &Path, notices: &mut Vec<Notice>) -> io::Resul
     disk.open_append(path)
 }
 
-/// Cuts an unfinished last line off and keeps it aside; returns the length of what is whole.
+/// Cuts off an unfinished last line and sets it aside; returns the length of the rest.
 fn cut_torn_line(
     disk: &Disk,
     folder: &Path,
@@ -286,8 +285,7 @@ fn cut_torn_line(
 
 /// The newest lines, oldest first, from the end of the files given newest first, and the highest number there.
 ///
-/// The highest number counts, wherever it stands and whatever became of its line: a damaged line must not make its number
-/// be used again.
+/// The highest number counts even if its line is damaged: it must not be used again.
 fn newest_lines<'a>(
     files: impl Iterator<Item = &'a Segment>,
     count: usize,
@@ -315,7 +313,7 @@ fn newest_lines<'a>(
     Ok((found, highest))
 }
 
-/// The last whole lines of one file, newest first, `count` at most, and the highest number among those looked at.
+/// The last whole lines of one file, newest first, at most `count`, and the highest number among the lines searched.
 fn last_lines(segment: &Segment, count: usize, believable: u64) -> io::Result<(Vec<Line>, u64)> {
     use std::os::unix::fs::FileExt;
     let file = std::fs::File::open(&segment.path)?;
@@ -327,7 +325,7 @@ fn last_lines(segment: &Segment, count: usize, believable: u64) -> io::Result<(V
         file.read_exact_at(&mut block, start)?;
         let mut parts = block.split(|&byte| byte == b'\n');
         if start > 0 {
-            // Half a line.
+            // A partial line.
             parts.next();
         }
         let mut highest = 0;
@@ -355,13 +353,13 @@ fn first_seq(segment: &Segment, believable: u64) -> io::Result<Option<u64>> {
     Ok(first)
 }
 
-/// How many lines behind a jump are looked at for the one that says which numbers are skipped: a start says some other
-/// things before it.
+/// How many lines after a gap are searched for the event that names the skipped numbers: a start records some other events
+/// before it.
 const LINES_OF_A_START: usize = 16;
 
-/// The numbers that were skipped after crashes, as the lines behind each jump say it.
+/// The numbers skipped after crashes, as the events after each gap name them.
 ///
-/// For a log whose `event-log.json` does not say it: it is lost, or of an earlier version.
+/// For a log whose `event-log.json` is lost or of an earlier version.
 pub(super) fn skipped_by_lines<'a>(files: impl Iterator<Item = &'a Segment>) -> io::Result<Vec<(u64, u64)>> {
     let mut skipped = Vec::new();
     let (mut last, mut jump, mut looked_at) = (0, None, 0);
@@ -387,7 +385,7 @@ pub(super) fn skipped_by_lines<'a>(files: impl Iterator<Item = &'a Segment>) -> 
     Ok(skipped)
 }
 
-/// The numbers that a `state.recovered` says are skipped: by its sentence, which all versions have.
+/// The skipped numbers that a `state.recovered` event names; parsed from its message, which all versions have.
 fn skipped_numbers(json: &[u8]) -> Option<(u64, u64)> {
     let text = std::str::from_utf8(json).ok().filter(|text| text.contains("\"type\":\"state.recovered\""))?;
     let (_, numbers) = text.split_once("; the numbers ")?;

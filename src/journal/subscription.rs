@@ -13,25 +13,25 @@ use super::segments::Position;
 use super::tail::After;
 use crate::blocking::Pool;
 
-/// How long a step that reads the files may take.
+/// How long a step that reads files may take.
 const LIMIT: Duration = Duration::from_secs(30);
 static POOL: Pool = Pool::new("log reads", 8, 24);
 
-/// How many lines one step hands out at most.
+/// The limit of lines in one step.
 const LINES: usize = 1024;
-/// How many bytes one step hands out at most, beyond its first line.
+/// The limit of bytes in one step, beyond its first line.
 const BYTES: usize = 256 * 1024;
 
-/// A cursor that moves along the log: each line once, in order.
+/// A cursor that moves along the log and delivers each line once, in order.
 ///
-/// It holds no lines between two steps, so a client that does not read costs nothing but its cursor.
-/// There is no seam between what is read back and what is live: both are the next lines after the cursor.
+/// It holds no lines between two steps, so a client that does not read costs only its cursor. Lines from files and lines from
+/// memory are both the next lines after the cursor, so there is no gap between replay and live events.
 #[derive(Debug)]
 pub struct Subscription {
     cursor: u64,
     log: Arc<Log>,
     position: Option<Place>,
-    /// How many lines one step hands out at most.
+    /// The limit of lines in one step.
     pub(super) most: usize,
     news: watch::Receiver<u64>,
 }
@@ -41,13 +41,13 @@ pub struct Subscription {
 pub enum Next {
     /// The next lines, at least one.
     Lines(Vec<Line>),
-    /// The next events are missing, and others follow behind them; the cursor stays where it was.
+    /// The next events are missing, and others follow; the cursor does not move.
     Missing(Hole),
-    /// What comes next exists no more; the cursor stays where it was.
+    /// The next events are no longer kept; the cursor does not move.
     Gone,
 }
 
-/// What was found in memory.
+/// The result of reading from memory.
 #[derive(Debug)]
 pub(super) enum Look {
     Lines(Next),
@@ -55,7 +55,7 @@ pub(super) enum Look {
     Behind(Reading),
 }
 
-/// What is to be read from disk.
+/// A read from disk that is due.
 #[derive(Debug)]
 pub(super) struct Reading {
     log: Arc<Log>,
@@ -64,14 +64,14 @@ pub(super) struct Reading {
     most: usize,
 }
 
-/// A place in a file, and how often lines had been taken back when it was found.
+/// A file position, and the number of rewrites when it was found.
 #[derive(Debug)]
 pub(super) struct Place {
     position: Position,
     rewrites: u64,
 }
 
-/// What was found on disk.
+/// The result of reading from disk.
 #[derive(Debug)]
 pub(super) enum Read {
     Lines(Place, Vec<Line>),
@@ -79,7 +79,7 @@ pub(super) enum Read {
 }
 
 impl Log {
-    /// Follows the log from the line after `cursor`, which is a number that [`Bounds::check`] let through.
+    /// Follows the log from the line after `cursor`, a number that [`Bounds::check`] accepted.
     pub fn follow(self: &Arc<Self>, cursor: u64) -> Subscription {
         Subscription::new(cursor, Arc::clone(self))
     }
@@ -91,12 +91,12 @@ impl Subscription {
         Self { cursor, log, position: None, most: LINES, news }
     }
 
-    /// The number of the last line that was handed out.
+    /// The number of the last delivered line.
     pub fn cursor(&self) -> u64 {
         self.cursor
     }
 
-    /// Goes on from another place.
+    /// Continues after another number.
     pub fn jump(&mut self, cursor: u64) {
         self.cursor = cursor;
         #[cfg(feature = "mutations")]
@@ -106,7 +106,7 @@ impl Subscription {
         self.leave_file();
     }
 
-    /// Closes the file that was read; closing it may block too.
+    /// Closes the open file, on the pool because closing may block too.
     fn leave_file(&mut self) {
         if let Some(place) = self.position.take() {
             POOL.spawn(move || drop(place));
@@ -115,22 +115,21 @@ impl Subscription {
 
     /// The next lines; waits until there is one.
     ///
-    /// Dropping the future loses nothing.
-    /// Fails when the log cannot be read; the same call may be made again.
+    /// Dropping the future loses nothing. Fails when the log cannot be read; the call may be repeated.
     pub async fn next(&mut self) -> io::Result<Next> {
         loop {
             match self.step().await? {
                 Some(next) => return Ok(next),
                 None => {
                     let cursor = self.cursor;
-                    // The sender lives in the log, and this holds the log.
+                    // Never fails: the sender is in the log, which this holds.
                     let _ = self.news.wait_for(|&latest| latest > cursor).await;
                 }
             }
         }
     }
 
-    /// The next lines, or `None` when there are none yet; no line when there may be some with the next step.
+    /// The next lines, or `None` when there are none yet; empty when the next step may have some.
     pub async fn step(&mut self) -> io::Result<Option<Next>> {
         match self.look() {
             Look::Lines(next) => Ok(Some(next)),
@@ -144,7 +143,7 @@ impl Subscription {
         }
     }
 
-    /// The first half of a step: the lines that memory has.
+    /// The first half of a step: reads from memory.
     pub(super) fn look(&mut self) -> Look {
         match self.log.tail.after(self.cursor, self.most, BYTES) {
             After::Lines(lines) if lines.is_empty() => Look::Nothing,
@@ -161,19 +160,19 @@ impl Subscription {
         }
     }
 
-    /// The second half of a step: what was read from disk.
+    /// The second half of a step: takes what was read from disk.
     pub(super) fn take(&mut self, read: Read) -> Next {
         match read {
             Read::Lines(position, lines) => {
                 self.position = Some(position);
                 self.hand_out(lines)
             }
-            // A line is on disk before it is in the tail; one that is in neither is lost.
+            // A line is on disk before it is in memory; one that is in neither is lost.
             Read::Nothing => self.nothing(),
         }
     }
 
-    /// What to hand out when the files have nothing more after the cursor.
+    /// What to deliver when the files have nothing after the cursor.
     fn nothing(&mut self) -> Next {
         let in_memory = self.log.tail.oldest().filter(|&oldest| oldest > self.cursor);
         match in_memory.filter(|_| self.cursor + 1 >= self.log.bounds().oldest) {
@@ -219,7 +218,7 @@ impl Drop for Subscription {
 }
 
 impl Reading {
-    /// The lines on disk after the cursor, from the position on if there is one.
+    /// Reads the lines after the cursor from disk, starting at the position if there is one.
     pub(super) fn read(self) -> io::Result<Read> {
         let Self { log, cursor, position, most } = self;
         let rewrites = log.rewrites.read().unwrap_or_else(PoisonError::into_inner);
@@ -230,10 +229,10 @@ impl Reading {
                 Seek::Gone => return Ok(Read::Nothing),
             },
         };
-        // The file may have lines that nobody has been told of yet.
+        // The file may contain lines that are not published yet.
         let through = log.tail.latest();
         loop {
-            // Looked up before the read: only a segment that had a successor then was complete when it was read.
+            // Looked up before the read: only a segment that already had a successor was complete when it was read.
             let next = log.after_segment(position.first_seq);
             let lines = position.lines(cursor, through, most, BYTES)?;
             if !lines.is_empty() {
@@ -242,7 +241,7 @@ impl Reading {
             let Some(next) = next else { return Ok(Read::Nothing) };
             position = match log.open_segment(next, cursor)? {
                 Some(position) => position,
-                // Removed after it was looked up, to keep the log within its size or from outside.
+                // Removed after the lookup, by a rotation or from outside.
                 None => match log.after_segment(position.first_seq) {
                     Some(next) => match log.open_segment(next, cursor)? {
                         Some(position) => position,

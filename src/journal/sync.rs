@@ -1,4 +1,4 @@
-//! Bringing the log to disk.
+//! Syncs the log to disk. The recorder's group commit and the snapshot writer call it.
 
 use std::fs::File;
 use std::io;
@@ -10,7 +10,7 @@ use std::time::Instant;
 use super::figures::Figures;
 use crate::storage::Disk;
 
-/// The files of the log that are not known to be on disk; shared by the one who writes and those who sync.
+/// The files of the log that may not be on disk yet; shared by the writer and by those who sync.
 #[derive(Debug)]
 pub struct LogSync {
     disk: Disk,
@@ -18,12 +18,12 @@ pub struct LogSync {
     written_through: AtomicU64,
     synced_through: AtomicU64,
     unsynced: Mutex<Unsynced>,
-    /// Held while the disk works, so that of two syncs the second one begins with what the first one left.
+    /// Held during a sync, so that concurrent syncs run one after the other.
     syncing: Mutex<()>,
     figures: Arc<Figures>,
 }
 
-/// The file that is written.
+/// The active file.
 #[derive(Debug, Clone)]
 pub(super) struct Current {
     pub(super) file: Arc<File>,
@@ -33,9 +33,9 @@ pub(super) struct Current {
 }
 
 impl Current {
-    /// How the file at the path differs from the one that is open, if it does.
+    /// How the file at the path differs from the open one, if it does.
     ///
-    /// What was written may be in a file that nobody will ever find again: it was removed, replaced, or cut off.
+    /// The open file may have been removed, replaced or truncated, and then nothing will ever read what was written to it.
     fn difference(&self) -> io::Result<Option<String>> {
         use std::os::unix::fs::MetadataExt;
         let path = self.path.display();
@@ -61,13 +61,13 @@ struct Unsynced {
     /// Files that were written before, oldest first.
     older: Vec<Arc<File>>,
     current: Current,
-    /// Whether a file was made or renamed since the folder was synced.
+    /// Whether a file was created or renamed since the directory was synced.
     folder: bool,
     /// Set by a failed sync, until there is another file.
     failed: bool,
-    /// Set with it when the file is not where it was written.
+    /// Set with it when the file at the path differs.
     displaced: Option<String>,
-    /// Set from then on until the lines are in that file.
+    /// Set until the lines are in the other file.
     behind: bool,
 }
 
@@ -91,10 +91,10 @@ impl LogSync {
         }
     }
 
-    /// Returns when everything that was written before the call is on disk, in the file that has its name.
+    /// Returns when everything written before the call is on disk, in the file at its path.
     ///
-    /// After a failure nobody can say what the file holds, and syncing it once more would wrongly succeed: it fails
-    /// until the lines were written to another file.
+    /// After a failure the content of the file is unknown, and another sync of it would wrongly succeed: all syncs fail until
+    /// the lines were written to another file.
     pub fn sync(&self) -> io::Result<()> {
         let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         let through = self.written_through.load(Ordering::Acquire);
@@ -114,7 +114,7 @@ impl LogSync {
             .try_for_each(|file| self.disk.sync(file))
             .and_then(|()| if folder { self.disk.sync_folder(&self.folder) } else { Ok(()) });
         let mut unsynced = self.lock();
-        // Under the lock, so that no rotation renames the file between two looks; a look takes some microseconds.
+        // Under the lock, so that no rotation renames the file during the check, which takes microseconds.
         if let Some(difference) = unsynced.current.difference()? {
             unsynced.failed = true;
             unsynced.displaced = Some(difference.clone());
@@ -122,7 +122,7 @@ impl LogSync {
         }
         match synced {
             Ok(()) => {
-                // What was renamed or made meanwhile is still to be synced.
+                // Files that were renamed or created meanwhile are still unsynced.
                 let same = unsynced.older.len() == older.len();
                 unsynced.older.drain(..older.len());
                 unsynced.folder &= !same;
@@ -137,42 +137,42 @@ impl LogSync {
         }
     }
 
-    /// The newest number that is known to be on disk.
+    /// The newest number known to be on disk.
     pub fn synced_through(&self) -> u64 {
         self.synced_through.load(Ordering::Acquire)
     }
 
-    /// Whether promises are given without waiting for the disk.
+    /// Whether acks are sent before the sync, as a deliberate bug.
     #[cfg(feature = "mutations")]
     pub(crate) fn promises_early(&self) -> bool {
         self.disk.is_broken("promise-before-sync")
     }
 
-    /// Whether a sync failed and the lines are to be written to another file.
+    /// Whether a sync failed and the lines must be written to another file.
     pub fn failed(&self) -> bool {
         self.lock().failed
     }
 
-    /// Why the log is to be written to another file, if a sync found that.
+    /// Why the log must be written to another file, if a sync failed.
     pub fn cause(&self) -> Option<String> {
         let unsynced = self.lock();
         let failed = unsynced.failed.then(|| "the event log could not be synced".to_owned());
         unsynced.displaced.clone().or(failed)
     }
 
-    /// How the file that is written differs from the one at its place, if a sync found that.
+    /// How the active file differs from the one at its path, if a sync found that.
     pub(super) fn displaced(&self) -> Option<String> {
         self.lock().displaced.clone()
     }
 
-    /// So many bytes, in lines up to this number, are in the file that is written.
+    /// Records that the active file has this many bytes, in lines up to `through`.
     pub(super) fn written(&self, through: u64, bytes: u64) {
-        // The size first: it says what the file has at least.
+        // The size first: it is a lower bound of the file's length.
         self.lock().current.bytes = bytes;
         self.written_through.store(through, Ordering::Release);
     }
 
-    /// Changes the files by `change`, which says which one is written afterwards; no sync looks at them meanwhile.
+    /// Switches files by `change`, which returns the new active one; no sync runs meanwhile.
     pub(super) fn turn(
         &self,
         change: impl FnOnce(&mut Current) -> io::Result<Arc<File>>,
@@ -186,13 +186,13 @@ impl LogSync {
         Ok(Arc::clone(&unsynced.current.file))
     }
 
-    /// The lines that could not be synced go to the file that is written now.
+    /// Records that the lines that could not be synced go to the active file.
     pub(super) fn replaced(&self) {
         let mut unsynced = self.lock();
         *unsynced = Unsynced::of(unsynced.current.clone(), true);
     }
 
-    /// The lines that could not be synced are in that file now.
+    /// Records that those lines are in the active file.
     pub(super) fn rewritten(&self) {
         self.lock().behind = false;
     }

@@ -1,4 +1,4 @@
-//! The newest lines in memory, and the news that there are more of them.
+//! The newest lines in memory, and the notification of new ones.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,14 +7,14 @@ use tokio::sync::watch;
 
 use super::line::Line;
 
-/// How many lines are kept at most.
+/// The limit of lines.
 pub(super) const LINES: usize = 16_384;
-/// How many bytes they take at most, beyond the newest line.
+/// The limit of bytes, beyond the newest line.
 const BYTES: usize = 4 * 1024 * 1024;
 
 /// The newest lines of the log.
 ///
-/// Written by the one owner of the journal, read by everybody; the lock is held for a copy of pointers only.
+/// The journal writes it and all readers use it; the lock is held only while pointers are copied.
 #[derive(Debug)]
 pub(crate) struct Tail {
     lines: Mutex<Kept>,
@@ -25,11 +25,11 @@ pub(crate) struct Tail {
 struct Kept {
     lines: VecDeque<Line>,
     bytes: usize,
-    /// How many lines are kept at most.
+    /// The limit of lines.
     most: usize,
 }
 
-/// What the tail has after a cursor.
+/// What memory has after a cursor.
 #[derive(Debug)]
 pub(crate) enum After {
     /// These lines, in order; none means that there is nothing new.
@@ -44,18 +44,18 @@ impl Tail {
         Self { lines: Mutex::new(kept), latest: watch::Sender::new(latest) }
     }
 
-    /// Keeps this many lines at most.
+    /// Sets the limit of lines.
     #[cfg(test)]
     pub(crate) fn keep(&self, most: usize) {
         self.lock().most = most;
     }
 
-    /// The number of the newest line that may be told.
+    /// The number of the newest published line.
     pub(crate) fn latest(&self) -> u64 {
         *self.latest.borrow()
     }
 
-    /// The newest lines that may be told, oldest first, `count` at most.
+    /// The newest published lines, oldest first, at most `count`.
     pub(crate) fn recent(&self, count: usize) -> Vec<Line> {
         let latest = self.latest();
         let kept = self.lock();
@@ -63,7 +63,7 @@ impl Tail {
         kept.lines.range(end.saturating_sub(count)..end).cloned().collect()
     }
 
-    /// All lines from this number on, also those that may not be told yet.
+    /// All lines from this number on, including unpublished ones.
     pub(crate) fn from(&self, first_seq: u64) -> Vec<Line> {
         let kept = self.lock();
         let start = kept.lines.partition_point(|line| line.seq < first_seq);
@@ -75,7 +75,7 @@ impl Tail {
         self.lock().lines.front().map(|line| line.seq)
     }
 
-    /// Adds lines, and wakes whoever waits for those that may be told: the ones up to `through`.
+    /// Adds lines, and publishes those up to `through`.
     pub(crate) fn push(&self, lines: &[Line], through: u64) {
         {
             let mut kept = self.lock();
@@ -91,11 +91,11 @@ impl Tail {
         self.show(through);
     }
 
-    /// Lets the lines up to `through` be told.
+    /// Publishes the lines up to `through`.
     pub(crate) fn show(&self, through: u64) {
         let Some(newest) = self.lock().lines.back().map(|line| line.seq) else { return };
         let shown = newest.min(through);
-        // Never backwards: what is read back at the start is older than the numbers that may have been told.
+        // Never backwards: lines read back at the start are older than the numbers that may have been published.
         self.latest.send_if_modified(|latest| {
             let newer = shown > *latest;
             *latest = shown.max(*latest);
@@ -103,7 +103,7 @@ impl Tail {
         });
     }
 
-    /// The lines after `cursor`, `max_lines` and about `max_bytes` at most.
+    /// The lines after `cursor`, at most `max_lines` and about `max_bytes`.
     pub(crate) fn after(&self, cursor: u64, max_lines: usize, max_bytes: usize) -> After {
         let latest = self.latest();
         if latest <= cursor {
@@ -129,7 +129,7 @@ impl Tail {
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
-        // Nothing in here can leave the lines half changed, so a poisoned lock still guards whole ones.
+        // No operation leaves the lines half changed, so they are consistent even after a panic.
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -65,7 +65,7 @@ pub(super) fn on_disk(journal: &Journal, cursor: u64) -> Vec<u64> {
 }
 
 #[test]
-fn a_line_is_the_event_as_the_contract_has_it() {
+fn line_has_the_format_of_the_contract() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(folder.path());
     append(&mut journal, &["plain", "with \"quotes\", \\ and \n and \u{1F600}"]);
@@ -85,7 +85,7 @@ fn a_line_is_the_event_as_the_contract_has_it() {
 }
 
 #[test]
-fn after_a_stop_in_order_numbers_go_on_without_a_gap() {
+fn orderly_stop_leaves_no_gap_in_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(folder.path());
     append(&mut journal, &["a", "b"]);
@@ -98,13 +98,13 @@ fn after_a_stop_in_order_numbers_go_on_without_a_gap() {
 }
 
 #[test]
-fn after_a_crash_numbers_that_may_have_been_told_are_skipped() {
+fn crash_skips_numbers_that_may_have_been_published() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(folder.path());
     append(&mut journal, &["a", "b"]);
     let epoch = journal.log().bounds().epoch;
     drop(journal);
-    // The power cut took the second line with it.
+    // The power cut removed the second line.
     let path = folder.path().join(ACTIVE);
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.lines().next().unwrap().to_owned() + "\n").unwrap();
@@ -115,18 +115,18 @@ fn after_a_crash_numbers_that_may_have_been_told_are_skipped() {
     assert!(bounds.latest > 2, "2 was told");
     assert_eq!(bounds.epoch, epoch, "nothing that was synced is missing");
     assert!(opened.notices.iter().any(|notice| notice.message.contains("skipped")), "{:?}", opened.notices);
-    // A client that has event 2 reads on without a hole.
+    // A client with event 2 reads on without a hole.
     assert_eq!(bounds.check(&"2".parse().unwrap()), Ok(2));
     assert_eq!(on_disk(&journal, 2), [bounds.latest]);
 }
 
 #[tokio::test]
-async fn a_number_that_could_not_be_reserved_is_told_to_nobody() {
+async fn line_without_reserved_number_is_not_published() {
     let folder = tempfile::tempdir().unwrap();
     let faults = Arc::new(Faults::default());
     let mut journal = open_with(folder.path(), faults.disk(), ROOMY).journal;
     append(&mut journal, &["a", "b"]);
-    // After a stop in order nothing is reserved.
+    // After an orderly stop nothing is reserved.
     journal.close().unwrap();
     let mut journal = open_with(folder.path(), faults.disk(), ROOMY).journal;
     let mut subscription = journal.log().follow(2);
@@ -137,7 +137,7 @@ async fn a_number_that_could_not_be_reserved_is_told_to_nobody() {
     assert!(journal.failing().is_some());
     assert_eq!((journal.log().bounds().latest, seqs(&journal.log().recent(9))), (2, vec![1, 2]));
     assert!(subscription.step().await.unwrap().is_none());
-    // A life after a kill may use the numbers, because nobody knows them.
+    // A run after a kill may use the numbers, because no client has seen them.
     let image = tempfile::tempdir().unwrap();
     for file in std::fs::read_dir(folder.path()).unwrap() {
         let file = file.unwrap();
@@ -155,7 +155,7 @@ async fn a_number_that_could_not_be_reserved_is_told_to_nobody() {
 }
 
 #[test]
-fn a_log_that_was_lost_gets_another_name() {
+fn lost_log_gets_a_new_epoch() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(folder.path());
     append(&mut journal, &["a", "b"]);
@@ -169,13 +169,13 @@ fn a_log_that_was_lost_gets_another_name() {
     let old = format!("{epoch}-1").parse().unwrap();
     assert_eq!(bounds.check(&old), Err(Gone::OtherEpoch));
 
-    // The same when the records remember more than the log has.
+    // The same when the state files know more events than the log has.
     let known = Journal::open(folder.path(), Disk::default(), ROOMY, 77, 50).unwrap().journal;
     assert_eq!(known.log().bounds().latest, 77);
 }
 
 #[test]
-fn every_truncation_of_the_log_is_survived_and_the_torn_line_kept_aside() {
+fn log_opens_after_any_truncation_and_sets_the_torn_line_aside() {
     let folder = tempfile::tempdir().unwrap();
     append(&mut open(folder.path()), &["a", "b", "c"]);
     let path = folder.path().join(ACTIVE);
@@ -196,7 +196,7 @@ fn every_truncation_of_the_log_is_survived_and_the_torn_line_kept_aside() {
 }
 
 #[tokio::test]
-async fn a_subscription_waits_for_what_is_new() {
+async fn subscription_waits_for_new_lines() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(folder.path());
     append(&mut journal, &["a", "b"]);
@@ -208,7 +208,7 @@ async fn a_subscription_waits_for_what_is_new() {
 }
 
 #[tokio::test]
-async fn a_subscription_that_is_far_behind_reads_the_files_and_catches_up() {
+async fn subscription_far_behind_reads_files_and_catches_up() {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits { segment_bytes: 500_000, ..ROOMY };
     let mut journal = open_with(folder.path(), Disk::default(), limits).journal;
@@ -223,7 +223,7 @@ async fn a_subscription_that_is_far_behind_reads_the_files_and_catches_up() {
 }
 
 #[tokio::test]
-async fn a_line_longer_than_any_buffer_is_read_whole() {
+async fn line_longer_than_any_buffer_is_read_whole() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(folder.path());
     let huge = "y".repeat(6 * 1024 * 1024);
@@ -234,7 +234,7 @@ async fn a_line_longer_than_any_buffer_is_read_whole() {
 }
 
 #[tokio::test]
-async fn the_log_keeps_within_its_size_and_says_what_it_no_longer_has() {
+async fn log_stays_within_its_size_and_reports_removed_events() {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits { segment_bytes: 10_000, total_bytes: 50_000 };
     let mut journal = open_with(folder.path(), Disk::default(), limits).journal;
@@ -250,7 +250,7 @@ async fn the_log_keeps_within_its_size_and_says_what_it_no_longer_has() {
     assert!(bounds.oldest > 1_800 && bounds.oldest < 2_000, "{bounds:?}");
     assert_eq!(bounds.check(&"0".parse().unwrap()), Err(Gone::Expired));
     assert_eq!(on_disk(&journal, 0), (bounds.oldest..=2_000).collect::<Vec<_>>());
-    // Whoever stood in what was removed is told so, unless memory still has it.
+    // A subscription at removed lines gets `Gone`, unless memory still has them.
     let long = "x".repeat(200_000);
     for _ in 0..40 {
         append(&mut journal, &[&long]);
@@ -263,7 +263,7 @@ async fn the_log_keeps_within_its_size_and_says_what_it_no_longer_has() {
 }
 
 #[test]
-fn damage_in_the_middle_is_found_told_and_passed_over() {
+fn damage_in_the_middle_is_found_reported_and_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(folder.path());
     append(&mut journal, &["a", "b", "c", "d", "e"]);
@@ -291,7 +291,7 @@ fn damage_in_the_middle_is_found_told_and_passed_over() {
 }
 
 #[test]
-fn a_number_that_cannot_be_is_damage_and_not_the_newest_one() {
+fn implausible_number_is_damage_and_not_the_newest() {
     let folder = tempfile::tempdir().unwrap();
     let mut journal = open(folder.path());
     append(&mut journal, &["a", "b"]);
@@ -322,7 +322,7 @@ proptest! {
     }
 
     #[test]
-    fn flipped_bits_never_stop_the_log_from_opening(
+    fn log_opens_after_any_bit_flips(
         flips in prop::collection::vec((any::<prop::sample::Index>(), 0..8u32, any::<bool>()), 1..20),
     ) {
         let folder = tempfile::tempdir().unwrap();
@@ -356,7 +356,7 @@ proptest! {
 }
 
 #[test]
-fn a_disk_that_fails_at_any_call_loses_nothing_that_was_synced_and_recovers_by_itself() {
+fn disk_failure_at_any_call_loses_no_synced_event_and_recovers() {
     use crate::storage::Operation;
     for operation in [
         Operation::Write,
@@ -391,14 +391,14 @@ fn a_disk_that_fails_at_any_call_loses_nothing_that_was_synced_and_recovers_by_i
                 );
                 assert!(on_disk(&journal, 0).len() as u64 >= synced, "{case}: what was synced is there");
 
-                // Space returns: everything is written, because memory still has it.
+                // Space is free again: everything is written, because memory still has it.
                 faults.plan(None);
                 assert_eq!(journal.recover().unwrap(), Recovered { lost: None }, "{case}");
                 assert_eq!(journal.failing(), None, "{case}");
                 journal.sync().sync().unwrap();
                 assert_eq!(on_disk(&journal, 0), (1..=told).collect::<Vec<_>>(), "{case}");
 
-                // Then the same fault while another life opens the log.
+                // Then the same fault while the next run opens the log.
                 drop(journal);
                 faults.plan(Some(Plan {
                     operation,

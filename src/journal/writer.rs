@@ -1,4 +1,4 @@
-//! The one who writes the log.
+//! The writing side of the log: numbering, writing, rotation. The recorder owns the [`Journal`].
 
 use std::fs::File;
 use std::io;
@@ -14,25 +14,25 @@ use crate::storage::{Disk, FolderLock};
 
 /// How many numbers are reserved at once when events are rare.
 ///
-/// Half of it is always left, and that is how many lines memory holds: as long as a disk that fails costs no line, it
-/// keeps nobody from hearing them either.
+/// Half of it is always left, which is as many lines as memory holds: while a failing disk loses no line, it does not delay
+/// their publication either.
 pub(super) const BLOCK: u64 = 2 * super::tail::LINES as u64;
-/// How many are reserved at once at most.
+/// The largest number of numbers that are reserved at once.
 const LARGEST_BLOCK: u64 = 8 * BLOCK;
 
-/// Where a file goes that could not be synced and all of whose lines are in another one.
+/// The name of a file that could not be synced and whose lines are all in another one.
 const ASIDE: &str = "events.unsynced";
 
-/// How large the log may become.
+/// Size limits of the log.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// A segment that has this many bytes is followed by a new one.
+    /// A segment with this many bytes is followed by a new one.
     pub segment_bytes: u64,
-    /// All segments together; the oldest ones are removed.
+    /// The limit of all segments together; the oldest are removed.
     pub total_bytes: u64,
 }
 
-/// The log, open for writing; there is one in a process.
+/// The log, open for writing; there is one per process.
 #[derive(Debug)]
 pub struct Journal {
     pub(super) disk: Disk,
@@ -48,11 +48,11 @@ pub struct Journal {
     pub(super) block: u64,
     pub(super) reserved_at: Option<Instant>,
     pub(super) failing: Option<Failing>,
-    /// The lock of a directory that was made again after the one with the first lock was removed.
+    /// The lock of a directory that was created again after the locked one was removed.
     pub(super) lock: Option<FolderLock>,
 }
 
-/// The log cannot be written now.
+/// Why the log cannot be written now, and what to do about it.
 #[derive(Debug)]
 pub(super) struct Failing {
     /// The first number that is not in the file.
@@ -63,12 +63,12 @@ pub(super) struct Failing {
 }
 
 impl Journal {
-    /// The side that everybody may read.
+    /// The readable side.
     pub fn log(&self) -> Arc<Log> {
         Arc::clone(&self.log)
     }
 
-    /// What brings the log to disk.
+    /// The part that syncs the log.
     pub fn sync(&self) -> Arc<LogSync> {
         Arc::clone(&self.sync)
     }
@@ -78,9 +78,9 @@ impl Journal {
         self.failing.as_ref().map(|failing| failing.reason.as_str())
     }
 
-    /// Numbers, renders and writes a batch with one call to the system; `at` is its time as RFC 3339.
+    /// Numbers, renders and writes a batch with one system call; `at` is its time in RFC 3339.
     ///
-    /// The lines are returned also when they could not be written; see [`Journal::failing`].
+    /// Returns the lines even if they could not be written; see [`Journal::failing`].
     pub fn append<'a>(&mut self, at: &str, entries: impl Iterator<Item = Entry<'a>>) -> Vec<Line> {
         let first_seq = self.next_seq;
         let mut batch = Batch::default();
@@ -92,7 +92,7 @@ impl Journal {
         #[cfg(feature = "mutations")]
         if self.disk.is_broken("publish-before-write") {
             self.log.tail.push(&lines, self.meta.reserved_through);
-            // The time that a disk may well take, so that a kill falls into it now and then.
+            // As long as a disk may take, so that a kill hits this gap now and then.
             std::thread::sleep(Duration::from_millis(5));
         }
         if self.failing.is_none()
@@ -103,10 +103,9 @@ impl Journal {
         lines
     }
 
-    /// Tells the readers about lines that [`Journal::append`] returned.
+    /// Publishes lines that [`Journal::append`] returned.
     ///
-    /// Those whose numbers could not be reserved are held back until they are: after a crash other events would get the
-    /// same numbers.
+    /// Lines whose numbers could not be reserved are held back: after a crash, other events would get the same numbers.
     pub fn publish(&self, lines: &[Line]) {
         #[cfg(feature = "mutations")]
         if self.disk.is_broken("publish-before-write") {
@@ -115,14 +114,14 @@ impl Journal {
         self.log.tail.push(lines, self.meta.reserved_through);
     }
 
-    /// Says that the log ends here in order, so that the next life needs not skip any number.
+    /// Records an orderly end, so that the next run skips no number.
     pub fn close(&mut self) -> io::Result<()> {
         self.sync.sync()?;
         self.meta.reserved_through = self.next_seq - 1;
         self.save_meta()
     }
 
-    /// Remembers damage that was reported, so that it is reported once.
+    /// Records reported damage, so that it is reported once.
     pub fn remember_damage(&mut self, keys: impl IntoIterator<Item = (u64, u64)>) -> io::Result<()> {
         self.meta.damage.extend(keys);
         self.save_meta()
@@ -164,13 +163,13 @@ impl Journal {
         Ok(())
     }
 
-    /// Makes sure that every number through `seq` counts as told after a crash, ahead of time.
+    /// Reserves every number through `seq` ahead of time, so that none of them is used again after a crash.
     pub(super) fn reserve(&mut self, seq: u64) -> io::Result<()> {
         if seq + self.block / 2 <= self.meta.reserved_through {
             return Ok(());
         }
-        // Events come fast: a larger block, so that this stays rare. They are rare: a small one, so that few numbers are
-        // skipped after a crash.
+        // While events are frequent, larger blocks keep this rare; while they are rare, small ones skip few numbers after a
+        // crash.
         let fast = self.reserved_at.is_some_and(|at| at.elapsed() < Duration::from_secs(1));
         self.block = if fast { (self.block * 2).min(LARGEST_BLOCK) } else { BLOCK };
         self.reserved_at = Some(Instant::now());
@@ -186,18 +185,18 @@ impl Journal {
         saved
     }
 
-    /// Begins a new segment for lines of so many bytes; when that fails the old one goes on to be written.
+    /// Begins a new segment for lines of `bytes` bytes; if that fails, the old one stays active.
     fn rotate(&mut self, lines: &[Line], bytes: u64) {
         let first_seq = lines.first().map_or(self.next_seq, |line| line.seq);
         match self.turn(first_seq) {
             Ok(()) => self.remove_oldest(bytes.max(self.limits.segment_bytes)),
-            Err(error) => tracing::warn!(%error, "the event log could not be rotated; the segment grows on"),
+            Err(error) => tracing::warn!(%error, "failed to rotate the event log; the segment grows on"),
         }
     }
 
-    /// Seals the file that is written and opens another one, whose first line will be `first_seq`.
+    /// Seals the active file and opens another one, whose first line will be `first_seq`.
     ///
-    /// A file all of whose lines are written again is kept aside instead: segments never begin with the same number.
+    /// A file whose lines are all rewritten is set aside instead: no two segments begin with the same number.
     pub(super) fn turn(&mut self, first_seq: u64) -> io::Result<()> {
         let mut segments = self.log.segments.write().unwrap_or_else(PoisonError::into_inner);
         let active = self.log.folder.join(ACTIVE);
@@ -209,29 +208,28 @@ impl Journal {
                 if current.path == active {
                     let name = if again { ASIDE.to_owned() } else { sealed_name(current.first_seq) };
                     let sealed = folder.join(name);
-                    // A name is taken only when a damaged line gave its number to this file: none of the lines may be
-                    // lost.
+                    // The name is taken only if a damaged line gave its number to this file: no line may be lost.
                     if !again && std::fs::symlink_metadata(&sealed).is_ok() {
                         let moved = disk.set_aside(&sealed)?;
-                        tracing::warn!(path = %moved.display(), "a segment with the number of another one was moved");
+                        tracing::warn!(path = %moved.display(), "moved a segment with the number of another one");
                     }
                     disk.rename(&active, &sealed)?;
                     written.path.clone_from(&sealed);
                     current.path = sealed;
                 }
             }
-            // When this fails the file stays the one that is written, under its new name.
+            // If this fails, the file stays active under its new name.
             let file = Arc::new(disk.open_append(&active)?);
             written.path.clone_from(&active);
             Ok(file)
         })?;
         self.size = 0;
         while let Some(rewritten) = segments.pop_if(|segment| segment.first_seq >= first_seq) {
-            // Nothing in it was ever promised, and all of it is written again.
+            // None of its lines was acked, and all are rewritten.
             if rewritten.path != self.log.folder.join(ASIDE)
                 && let Err(error) = self.disk.remove(&rewritten.path)
             {
-                tracing::warn!(%error, path = %rewritten.path.display(), "a segment could not be removed");
+                tracing::warn!(%error, path = %rewritten.path.display(), "failed to remove a segment");
             }
         }
         segments.push(Segment { first_seq, path: active, bytes: 0, found: Found::default() });
@@ -239,7 +237,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes the oldest segments until the log has room for so many bytes within its size.
+    /// Removes the oldest segments until `room` bytes fit within the size limit.
     pub(super) fn remove_oldest(&mut self, room: u64) {
         let mut segments = self.log.segments.write().unwrap_or_else(PoisonError::into_inner);
         let mut total: u64 = segments.iter().map(|segment| segment.bytes).sum();
@@ -250,7 +248,7 @@ impl Journal {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    tracing::warn!(%error, path = %oldest.path.display(), "an old segment could not be removed");
+                    tracing::warn!(%error, path = %oldest.path.display(), "failed to remove an old segment");
                     segments.insert(0, oldest);
                     break;
                 }

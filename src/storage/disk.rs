@@ -9,9 +9,9 @@ use std::time::UNIX_EPOCH;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-/// The rights of a folder: its owner enters it, nobody else.
+/// The permissions of a directory: only its owner may enter it.
 pub(super) const FOLDER: u32 = 0o700;
-/// The rights of a file: its owner reads and writes it, nobody else.
+/// The permissions of a file: only its owner may read and write it.
 pub(super) const FILE: u32 = 0o600;
 
 /// A call to the system that changes a file.
@@ -25,7 +25,7 @@ pub(crate) enum Operation {
     Remove,
 }
 
-/// The disk; cheap to clone.
+/// Performs the calls; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Disk {
     #[cfg(test)]
@@ -35,7 +35,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A disk whose users do one thing wrong.
+    /// A disk whose users have one deliberate bug.
     #[cfg(feature = "mutations")]
     pub(crate) fn broken(mutation: Option<&str>) -> Self {
         Self {
@@ -45,13 +45,13 @@ impl Disk {
         }
     }
 
-    /// Whether this is what its users do wrong.
+    /// Whether this is the deliberate bug.
     #[cfg(feature = "mutations")]
     pub(crate) fn is_broken(&self, mutation: &str) -> bool {
         self.mutation.as_deref() == Some(mutation)
     }
 
-    /// Makes a folder, with those above it, or makes sure that the one there is ours alone.
+    /// Creates a directory and its parents, or checks that an existing one is ours and fixes its permissions.
     pub fn make_folder(&self, path: &Path) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(FOLDER).create(path)?;
         let found = fs::symlink_metadata(path)?;
@@ -65,12 +65,12 @@ impl Disk {
         Ok(())
     }
 
-    /// Opens a file to add to its end, and makes it when there is none.
+    /// Opens a file for appending, and creates it if there is none.
     pub(crate) fn open_append(&self, path: &Path) -> io::Result<File> {
         self.open(path, OpenOptions::new().create(true).append(true).read(true))
     }
 
-    /// Writes a part of the bytes, like [`Write::write`].
+    /// Writes some of the bytes, like [`Write::write`].
     pub(crate) fn write(&self, mut file: &File, bytes: &[u8]) -> io::Result<usize> {
         self.may(Operation::Write)?;
         #[cfg(test)]
@@ -91,25 +91,25 @@ impl Disk {
         Ok(())
     }
 
-    /// Returns when the file's content is on disk.
+    /// Returns when the content of the file is on disk.
     pub(crate) fn sync(&self, file: &File) -> io::Result<()> {
-        // On macOS std asks the drive itself to flush (F_FULLFSYNC).
+        // On macOS std asks the drive to flush (F_FULLFSYNC).
         self.synced(|| file.sync_data())
     }
 
-    /// Returns when the names in a folder are on disk.
+    /// Returns when the entries of a directory are on disk.
     pub(crate) fn sync_folder(&self, path: &Path) -> io::Result<()> {
         self.synced(|| File::open(path)?.sync_all())
     }
 
-    /// Carries a sync out, where it means anything.
+    /// Performs a sync unless a test or a mutation disables it.
     fn synced(&self, sync: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         self.may(Operation::Sync)?;
         #[cfg(feature = "mutations")]
         if self.is_broken("no-sync") {
             return Ok(());
         }
-        // A fault has no power to cut, and a test makes thousands of syncs.
+        // Injected faults include no power cut, and a test makes thousands of syncs.
         #[cfg(test)]
         if self.faults.is_some() {
             return Ok(());
@@ -122,7 +122,7 @@ impl Disk {
         fs::rename(from, to)
     }
 
-    /// Cuts a file off.
+    /// Truncates a file.
     pub(crate) fn truncate(&self, file: &File, length: u64) -> io::Result<()> {
         self.may(Operation::Truncate)?;
         file.set_len(length)
@@ -133,17 +133,18 @@ impl Disk {
         fs::remove_file(path)
     }
 
-    /// Replaces a file whole: when this returns the new content is on disk, and after a power cut there is the old or
+    /// Replaces a file atomically: when this returns, the new content is on disk, and after a power cut the file has the old or
     /// the new content, never a mixture.
     ///
-    /// Written beside, synced, renamed, and the folder synced: leaving out any of the four steps loses data (measured).
+    /// It writes a temporary file, syncs it, renames it, and syncs the directory: without any of the four steps data is lost
+    /// (measured).
     pub(crate) fn replace(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         self.replace_all(&[(path, content)])
     }
 
-    /// [`Disk::replace`] for several files of one directory, which change places one right after the other.
+    /// [`Disk::replace`] for several files of one directory, renamed one right after the other.
     ///
-    /// When one of them cannot be written none is replaced.
+    /// If one of them cannot be written, none is replaced.
     pub(crate) fn replace_all(&self, files: &[(&Path, &[u8])]) -> io::Result<()> {
         for (path, content) in files {
             self.write_beside(path, |_| Ok(content.to_vec()))?;
@@ -151,7 +152,7 @@ impl Disk {
         self.put_in_place(files.iter().map(|(path, _)| *path))
     }
 
-    /// [`Disk::replace`] with a content that names the file it is in.
+    /// [`Disk::replace`] with a content that identifies its own file.
     pub(crate) fn replace_marked(
         &self,
         path: &Path,
@@ -161,7 +162,7 @@ impl Disk {
         self.put_in_place([path].into_iter())
     }
 
-    /// Writes and syncs the file that is to take the place of another one.
+    /// Writes and syncs the temporary file that will replace another one.
     fn write_beside(
         &self,
         path: &Path,
@@ -180,8 +181,8 @@ impl Disk {
         directory.map_or(Ok(()), |directory| self.sync_folder(directory))
     }
 
-    /// Puts a file into a folder that is not codexd's own, and makes that folder when there is none: one that is there
-    /// keeps its rights.
+    /// Writes a file into a directory that is not codexd's, and creates the directory if there is none; the permissions of an
+    /// existing one stay.
     pub fn write_for_others(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         if let Some(folder) = path.parent() {
             DirBuilder::new().recursive(true).mode(FOLDER).create(folder)?;
@@ -204,12 +205,12 @@ impl Disk {
         Ok(Some(content))
     }
 
-    /// Opens a file to read it.
+    /// Opens a file for reading.
     pub(crate) fn open_read(&self, path: &Path) -> io::Result<File> {
         self.open(path, OpenOptions::new().read(true))
     }
 
-    /// Makes a directory that is not there yet, with those above it.
+    /// Creates a directory that must not exist yet, and its parents.
     pub(crate) fn make_new_directory(&self, path: &Path) -> io::Result<()> {
         if let Some(parent) = path.parent() {
             DirBuilder::new().recursive(true).mode(FOLDER).create(parent)?;
@@ -217,13 +218,13 @@ impl Disk {
         DirBuilder::new().mode(FOLDER).create(path)
     }
 
-    /// Removes a directory with all that is in it.
+    /// Removes a directory and everything in it.
     pub(crate) fn remove_directory(&self, path: &Path) -> io::Result<()> {
         self.may(Operation::Remove)?;
         fs::remove_dir_all(path)
     }
 
-    /// Moves a file that cannot be used out of the way, to a name that is not taken; returns where it is now.
+    /// Renames an unusable file to a free name; returns its new path.
     pub(crate) fn set_aside(&self, path: &Path) -> io::Result<PathBuf> {
         let mut to = beside(path, "bad");
         for number in 1.. {
@@ -236,12 +237,12 @@ impl Disk {
         Ok(to)
     }
 
-    /// Opens a file of ours, and sees to its rights.
+    /// Opens one of our files and fixes its permissions.
     fn open(&self, path: &Path, options: &mut OpenOptions) -> io::Result<File> {
         self.may(Operation::Open)?;
         let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
         let file = options.mode(FILE).custom_flags(nofollow).open(path).map_err(|error| {
-            // Linux and macOS both answer ELOOP for a symlink that must not be followed (open(2)).
+            // Linux and macOS return ELOOP for a symlink that must not be followed (open(2)).
             if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
                 refused(path, "is a symlink")
             } else {
@@ -267,10 +268,10 @@ impl Disk {
     }
 }
 
-/// What tells a file from a copy of it: its inode, and the time when it was made where the file system knows it.
+/// Distinguishes a file from its copies: its inode, and its creation time where the file system records it.
 ///
-/// A rename keeps both, and a restart of the machine too; a copy has its own, also when it was written over the file.
-/// The device is no part of it: its number may be another one after each mount.
+/// A rename and a restart of the machine keep both; a copy has others, even if it was written over the file. The device is
+/// left out: its number may change with each mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileMark {
     inode: u64,
@@ -279,7 +280,7 @@ pub(crate) struct FileMark {
 }
 
 impl FileMark {
-    /// The mark of no file: file systems number theirs from 1.
+    /// The mark of no file: file systems number inodes from 1.
     pub(crate) const NONE: Self = Self { inode: 0, born: None };
 
     fn of(found: &fs::Metadata) -> Self {
@@ -305,7 +306,7 @@ pub(super) fn refused(path: &Path, why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, format!("{} {why}", path.display()))
 }
 
-/// The path with something added to its name.
+/// The path with a suffix added to its name.
 pub(crate) fn beside(path: &Path, extension: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");

@@ -1,4 +1,4 @@
-//! Making the disk fail, for tests.
+//! Injects failures of the disk, for tests.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,15 +10,15 @@ use super::disk::{Disk, Operation};
 pub(crate) struct Plan {
     /// Calls of this kind are counted.
     pub(crate) operation: Operation,
-    /// The first that fails, counted from 1.
+    /// The first call that fails, counted from 1.
     pub(crate) first: u64,
-    /// Whether all later ones of this kind fail too.
+    /// Whether all later calls of this kind fail too.
     pub(crate) forever: bool,
-    /// What the system says.
+    /// The error.
     pub(crate) kind: io::ErrorKind,
 }
 
-/// What fails, and what was called.
+/// The planned failures and the calls so far.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     state: Mutex<State>,
@@ -33,7 +33,7 @@ struct State {
 }
 
 impl Faults {
-    /// A disk that fails as the plan says.
+    /// A disk that fails as planned.
     pub(crate) fn disk(self: &Arc<Self>) -> Disk {
         Disk {
             faults: Some(Arc::clone(self)),
@@ -42,12 +42,12 @@ impl Faults {
         }
     }
 
-    /// Begins to count and to fail; `None` lets everything pass.
+    /// Starts counting and failing; `None` lets every call pass.
     pub(crate) fn plan(&self, plan: Option<Plan>) {
         *self.lock() = State { plan, ..State::default() };
     }
 
-    /// How many calls failed since the last plan.
+    /// The number of calls that failed since the last plan.
     pub(crate) fn failed(&self) -> u64 {
         self.lock().failed
     }
@@ -58,8 +58,8 @@ impl Faults {
 }
 
 impl Disk {
-    /// Fails the call, if it is its turn; the write before a failing one takes a part of its bytes only, as a disk does
-    /// that fills up.
+    /// Fails the call if it is due; the write before a failing one writes only a part of its bytes, as a disk does that fills
+    /// up.
     pub(super) fn may(&self, operation: Operation) -> io::Result<()> {
         let Some(faults) = &self.faults else { return Ok(()) };
         let mut state = faults.lock();
@@ -74,7 +74,7 @@ impl Disk {
         Ok(())
     }
 
-    /// What this write takes of the bytes.
+    /// The part of the bytes that this write takes.
     pub(super) fn cut<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         let cut = self.faults.as_ref().is_some_and(|faults| faults.lock().cut);
         if cut { &bytes[..bytes.len().div_ceil(2) + 7.min(bytes.len() / 2)] } else { bytes }

@@ -1,4 +1,4 @@
-//! One daemon per folder.
+//! The lock that keeps a second daemon out of a directory.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -7,21 +7,21 @@ use std::time::{Duration, Instant};
 
 use super::disk::Disk;
 
-/// How long a lock that is held is tried again.
+/// How long a held lock is retried.
 const MOMENT: Duration = Duration::from_millis(400);
-/// The file whose lock is held.
+/// The name of the lock file.
 const NAME: &str = "codexd.lock";
 
-/// A folder that no other daemon uses, for as long as this lives.
+/// The lock of a directory, held until this is dropped.
 ///
-/// The system gives the lock back when the process ends, however it ends; a child does not inherit it, because the file
-/// is closed when another program takes over (std opens files so).
+/// The system releases the lock when the process ends, however it ends; a child does not inherit it, because std opens files
+/// with close-on-exec.
 #[derive(Debug)]
 pub struct FolderLock {
     _file: File,
 }
 
-/// Why a folder cannot be had.
+/// Why a directory cannot be locked.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another daemon uses it.
@@ -30,24 +30,24 @@ pub enum LockError {
          --logs-dir.", folder.display()
     )]
     Held {
-        /// The folder.
+        /// The directory.
         folder: PathBuf,
-        /// Who has it, as far as its lock file says.
+        /// The process that holds it, as its lock file says.
         holder: String,
     },
-    /// It cannot be made, or is not ours.
+    /// It cannot be created, or is not ours.
     #[error("The folder {} cannot be used: {source}.", folder.display())]
     Folder {
-        /// The folder.
+        /// The directory.
         folder: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
 }
 
 impl FolderLock {
-    /// Makes the folder if needed and takes it.
+    /// Creates the directory if needed and locks it.
     pub fn take(disk: &Disk, folder: &Path) -> Result<Self, LockError> {
         let failed = |source| LockError::Folder { folder: folder.to_owned(), source };
         disk.make_folder(folder).map_err(failed)?;
@@ -60,18 +60,18 @@ impl FolderLock {
             }
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        // For people only; the lock is what counts.
+        // Information for the user only; the lock decides.
         let said = file.set_len(0).and_then(|()| writeln!(file, "pid {}", std::process::id()));
         if let Err(error) = said {
-            tracing::warn!(%error, path = %path.display(), "the lock file cannot say who holds it");
+            tracing::warn!(%error, path = %path.display(), "failed to write the PID to the lock file");
         }
         Ok(Self { _file: file })
     }
 }
 
-/// Who has a folder, as far as its lock file says; `None` when nobody has.
+/// The process that holds a directory, as its lock file says; `None` when it is free.
 ///
-/// The lock is given back at once where it could be had, so a daemon that starts meanwhile gets it with its next try.
+/// The check releases the lock at once, so a daemon that starts meanwhile gets it with its next try.
 pub fn holder(folder: &Path) -> io::Result<Option<String>> {
     let path = folder.join(NAME);
     let file = match File::open(&path) {
@@ -85,7 +85,7 @@ pub fn holder(folder: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// The holder by the words in the lock file.
+/// The holder as the lock file names it.
 fn named(path: &Path) -> String {
     let words = fs::read_to_string(path).unwrap_or_default();
     match words.trim() {
@@ -94,7 +94,7 @@ fn named(path: &Path) -> String {
     }
 }
 
-/// A holder that was just killed takes a moment to be gone.
+/// Retries for a moment: a holder that was just killed may not have ended yet.
 fn try_for_a_moment(file: &File) -> Result<(), TryLockError> {
     let until = Instant::now() + MOMENT;
     loop {

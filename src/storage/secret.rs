@@ -1,4 +1,4 @@
-//! Files with a secret in them.
+//! Files that hold a secret, such as the auth token.
 
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
@@ -9,7 +9,7 @@ use rustix::fs::OFlags;
 
 use super::disk::{Disk, FILE, check_owner, refused};
 
-/// What tells whether a file is still the one that was read.
+/// Shows whether a file is still the one that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     file: (u64, u64),
@@ -20,12 +20,12 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Of the file at a path as it is now; of a symlink its own.
+    /// The stamp of the file at a path; of a symlink its own.
     pub fn of(path: &Path) -> io::Result<Self> {
         Ok(Self::from(&std::fs::symlink_metadata(path)?))
     }
 
-    /// When the file was changed last, in seconds since 1970.
+    /// The time of the last change, in seconds since 1970.
     pub fn changed_at(&self) -> i64 {
         self.changed.0
     }
@@ -43,11 +43,11 @@ impl From<&Metadata> for Stamp {
     }
 }
 
-/// Reads a file of at most `limit` bytes that is ours and that nobody else has any right to.
+/// Reads a file of at most `limit` bytes that is ours and that no other user may access.
 ///
-/// Unlike other files its rights are not mended: whoever could read it may have done so.
+/// Unlike those of other files its permissions are not fixed: other users may already have read it.
 pub fn read_secret(path: &Path, limit: u64) -> io::Result<(Vec<u8>, Stamp)> {
-    // A pipe without a writer must not hold anybody up.
+    // Opening a FIFO without a writer must not block.
     let flags = i32::try_from((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(|error| {
         match error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
@@ -76,9 +76,9 @@ pub fn read_secret(path: &Path, limit: u64) -> io::Result<(Vec<u8>, Stamp)> {
 }
 
 impl Disk {
-    /// Makes a file with a secret; one that is there is an error of the kind `AlreadyExists`.
+    /// Creates a file with a secret; fails with `AlreadyExists` when there is one.
     pub fn make_secret(&self, path: &Path, secret: &[u8]) -> io::Result<()> {
-        // In no moment anybody else can open it, whatever the umask takes away.
+        // No other user can open it at any time, whatever the umask.
         let mut file: File = OpenOptions::new().write(true).create_new(true).mode(FILE).open(path)?;
         file.set_permissions(PermissionsExt::from_mode(FILE))?;
         file.write_all(secret)?;
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_secret_is_read_only_where_it_is_one() {
+    fn secret_is_read_only_with_safe_permissions() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         let disk = Disk::default();

@@ -9,7 +9,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn folders_and_files_are_ours_alone_whatever_they_were() {
+fn directories_and_files_get_owner_only_permissions() {
     let home = tempfile::tempdir().unwrap();
     let disk = Disk::default();
     let folder = home.path().join("a/b");
@@ -29,7 +29,7 @@ fn folders_and_files_are_ours_alone_whatever_they_were() {
 }
 
 #[test]
-fn a_symlink_in_the_place_of_a_folder_or_a_file_is_refused() {
+fn symlink_instead_of_a_directory_or_file_is_rejected() {
     let home = tempfile::tempdir().unwrap();
     let disk = Disk::default();
     let real = home.path().join("real");
@@ -45,14 +45,14 @@ fn a_symlink_in_the_place_of_a_folder_or_a_file_is_refused() {
     for error in [disk.open_append(&planted).unwrap_err(), disk.read(&planted).unwrap_err()] {
         assert!(error.to_string().ends_with("is a symlink"), "{error}");
     }
-    // A planted link at the name of the temporary file is refused too, and the file it points to stays as it is.
+    // A symlink at the name of the temporary file is rejected too, and its target stays unchanged.
     symlink(real.join("victim"), real.join("state.new")).unwrap();
     disk.replace(&real.join("state"), b"x").unwrap_err();
     assert_eq!(fs::read(real.join("victim")).unwrap(), b"precious");
 }
 
 #[test]
-fn a_folder_is_taken_once_and_free_again_when_its_holder_is_gone() {
+fn directory_lock_is_exclusive_and_released_with_its_holder() {
     let home = tempfile::tempdir().unwrap();
     let disk = Disk::default();
     assert_eq!(holder(home.path()).unwrap(), None);
@@ -66,7 +66,7 @@ fn a_folder_is_taken_once_and_free_again_when_its_holder_is_gone() {
 }
 
 #[test]
-fn what_is_set_aside_keeps_what_was_set_aside_before() {
+fn set_aside_keeps_earlier_files() {
     let home = tempfile::tempdir().unwrap();
     let disk = Disk::default();
     let path = home.path().join("state.json");
@@ -82,7 +82,7 @@ fn what_is_set_aside_keeps_what_was_set_aside_before() {
 }
 
 #[test]
-fn a_folder_of_others_keeps_its_rights_and_a_link_in_it_is_refused() {
+fn shared_directory_keeps_its_permissions_and_symlinks_are_rejected() {
     let home = tempfile::tempdir().unwrap();
     let disk = Disk::default();
     let path = home.path().join("units/file");

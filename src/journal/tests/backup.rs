@@ -33,7 +33,7 @@ fn opened(to: &TempDir, epoch: &str) -> Vec<u64> {
 }
 
 #[test]
-fn a_copy_of_a_log_that_is_cut_and_shortened_meanwhile_lacks_nothing_in_the_middle() {
+fn copy_during_rotation_has_no_hole() {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits { segment_bytes: 700, total_bytes: 40_000 };
     let mut journal = open_with(folder.path(), unsynced(), limits).journal;
@@ -72,7 +72,7 @@ fn a_copy_of_a_log_that_is_cut_and_shortened_meanwhile_lacks_nothing_in_the_midd
 }
 
 #[test]
-fn a_copy_of_a_log_that_is_closed_is_the_log() {
+fn copy_of_a_closed_log_is_complete() {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits { segment_bytes: 300, total_bytes: 1 << 40 };
     let mut journal = open_with(folder.path(), Disk::default(), limits).journal;
@@ -96,7 +96,7 @@ fn a_copy_of_a_log_that_is_closed_is_the_log() {
 }
 
 #[test]
-fn numbers_that_were_skipped_are_no_hole_and_missing_lines_are_one() {
+fn copy_reports_missing_lines_but_not_skipped_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits { segment_bytes: 300, total_bytes: 1 << 40 };
     let open_small = || -> Journal { open_with(folder.path(), Disk::default(), limits).journal };

@@ -252,7 +252,7 @@ fn schedule(left: &mut [usize], taken: &mut Vec<usize>, schedules: &mut Vec<Vec<
 use Write::{Append, Fail, Publish, Recover, RemoveOldest, Rotate, Sync, TryToRecover};
 
 #[test]
-fn a_subscriber_that_catches_up_gets_each_line_once_in_every_order() {
+fn subscriber_gets_each_line_once_in_every_order() {
     let beginning = Beginning { events: 4, memory: 2, cursors: &[0], most: 2 };
     assert_eq!(explore(beginning, &[Append, Publish, Rotate, Append, Append, Publish], 6), 924);
     let beginning = Beginning { events: 3, memory: 1, cursors: &[1], most: 1 };
@@ -260,26 +260,26 @@ fn a_subscriber_that_catches_up_gets_each_line_once_in_every_order() {
 }
 
 #[test]
-fn nobody_is_told_before_all_are_in_any_order() {
+fn unpublished_lines_are_never_delivered() {
     let beginning = Beginning { events: 3, memory: 2, cursors: &[0], most: 100 };
     assert_eq!(explore(beginning, &[Append, Publish, Append, Rotate, Append, Publish], 4), 210);
 }
 
 #[test]
-fn two_subscribers_do_not_disturb_each_other() {
+fn two_subscribers_do_not_affect_each_other() {
     let beginning = Beginning { events: 2, memory: 1, cursors: &[0, 2], most: 2 };
     assert_eq!(explore(beginning, &[Append, Publish, Rotate, Append, Publish], 2), 756);
 }
 
 #[test]
-fn who_is_overtaken_by_the_end_of_the_log_is_told_so_in_every_order() {
+fn subscriber_overtaken_by_rotation_gets_gone_in_every_order() {
     let beginning = Beginning { events: 4, memory: 1, cursors: &[0], most: 1 };
     let recorder = [Append, Publish, RemoveOldest, Rotate, Append, Publish, RemoveOldest];
     assert_eq!(explore(beginning, &recorder, 4), 330);
 }
 
 #[test]
-fn a_disk_that_fills_up_and_is_emptied_hides_nothing_in_any_order() {
+fn full_disk_hides_no_loss_in_any_order() {
     let beginning = Beginning { events: 3, memory: 2, cursors: &[0], most: 1 };
     let full = Fail(Operation::Write);
     assert_eq!(explore(beginning, &[full, Append, Publish, Recover, Append, Publish], 6), 924);
@@ -290,14 +290,14 @@ fn a_disk_that_fills_up_and_is_emptied_hides_nothing_in_any_order() {
 }
 
 #[test]
-fn a_log_that_could_not_be_synced_and_is_written_anew_hides_nothing_in_any_order() {
+fn rewrite_after_failed_sync_hides_no_loss_in_any_order() {
     let beginning = Beginning { events: 4, memory: 2, cursors: &[0], most: 1 };
     let recorder = [Fail(Operation::Sync), Sync, Recover, Append, Publish, Rotate, Append, Publish];
     assert_eq!(explore(beginning, &recorder, 4), 495);
 }
 
 #[test]
-fn nothing_counts_as_synced_while_it_is_written_anew() {
+fn nothing_counts_as_synced_during_a_rewrite() {
     let beginning = Beginning { events: 4, memory: 100, cursors: &[], most: 1 };
     for operation in [Operation::Write, Operation::Open, Operation::Rename] {
         let recorder = [
