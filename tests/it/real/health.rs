@@ -11,7 +11,7 @@ use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Target, get, get_text, post};
 use crate::support::model::MockModel;
 use crate::support::skip::runs_long;
-use crate::support::wait::wait_until_async;
+use crate::support::wait::{wait_until, wait_until_async};
 use crate::support::websocket::EventStream;
 
 const OLD: &str = "sk-old-key-0123456789";
@@ -153,7 +153,11 @@ async fn where_there_is_no_account_everything_says_so_until_there_is_one() {
         assert_eq!(codex["message"], "Codex has no account, so turns fail.");
         let told = logged_type(&stage.daemon, "app-server.state.changed").await;
         assert_eq!(told["message"], "Codex has no account, so turns fail. Type: codex login");
-        assert!(stage.daemon.stderr().contains("Type: codex login"), "{}", stage.daemon.stderr());
+        // The log line follows the event.
+        wait_until("the hint in the log", || {
+            stage.daemon.stderr().contains("Type: codex login").then_some(())
+        })
+        .await;
         let user = CliUser::beside(&stage.daemon);
         let asked = user.run(&["ask", "hello"]).await;
         assert_eq!((asked.code, asked.stdout.as_str()), (Some(1), ""), "{asked:?}");

@@ -62,7 +62,8 @@ async fn one_that_is_too_old_is_told_of() {
     let told = logged_type(&daemon, "app-server.state.changed").await;
     assert_eq!((&told["level"], &told["detail"]["state"]), (&json!("warn"), &json!("tooOld")));
     assert!(told["message"].as_str().unwrap().contains("Codex 0.139.9 is older than 0.140.0"), "{told}");
-    assert!(daemon.stderr().contains("npm install"), "{}", daemon.stderr());
+    // The log line follows the event.
+    wait_until("the hint in the log", || daemon.stderr().contains("npm install").then_some(())).await;
     let codex = crate::support::http::get(&daemon, "/healthz").await.json["service"]["codex"].clone();
     assert_eq!(
         (&codex["state"], &codex["command"]),
