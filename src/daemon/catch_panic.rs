@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_ends_what_panicked_and_nothing_else() {
+    async fn catch_panic_returns_an_error_and_restores_the_flag() {
         let contained = catch_panic(async {
             assert!(is_panic_caught());
             tokio::task::yield_now().await;

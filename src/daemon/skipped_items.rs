@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_item_is_found_by_its_id_or_as_the_newest_of_its_type() {
+    fn skipped_item_is_matched_by_id_or_newest_of_type() {
         let item = |id: &str, kind: &str| json!({ "id": id, "type": kind });
         let items = vec![
             item("1", "userMessage"),

@@ -1,4 +1,4 @@
-//! What a life of the daemon leaves on disk, however it is damaged afterwards.
+//! What a daemon leaves on disk, with every kind of damage.
 
 mod failing_disk;
 
@@ -141,7 +141,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[tokio::test]
-async fn a_state_file_that_was_cut_off_anywhere_is_set_aside_and_rebuilt() {
+async fn recovery_rebuilds_a_truncated_state_file() {
     let folder = TempDir::new().unwrap();
     let (_, state, daemon_id) = stopped_daemon(folder.path()).await;
     for name in STATE_FILES {
@@ -168,7 +168,7 @@ async fn a_state_file_that_was_cut_off_anywhere_is_set_aside_and_rebuilt() {
 }
 
 #[tokio::test]
-async fn the_file_that_names_the_log_may_be_cut_off_anywhere() {
+async fn recovery_survives_a_truncated_log_meta_file() {
     let folder = TempDir::new().unwrap();
     let (_, state, _) = stopped_daemon(folder.path()).await;
     let whole = fs::read(folder.path().join("logs/event-log.json")).unwrap();
@@ -190,7 +190,7 @@ async fn the_file_that_names_the_log_may_be_cut_off_anywhere() {
 }
 
 #[tokio::test]
-async fn a_name_of_the_log_that_is_no_part_of_a_cursor_is_not_used() {
+async fn recovery_replaces_an_invalid_epoch() {
     for epoch in ["", "a-b", "ä", "a b", &"a".repeat(65)] {
         let folder = TempDir::new().unwrap();
         let (config, state, _) = stopped_daemon(folder.path()).await;
@@ -208,7 +208,7 @@ async fn a_name_of_the_log_that_is_no_part_of_a_cursor_is_not_used() {
 }
 
 #[tokio::test]
-async fn closed_sessions_beyond_the_limit_are_forgotten_in_the_order_of_their_end() {
+async fn recorder_forgets_closed_sessions_oldest_first() {
     let folder = TempDir::new().unwrap();
     let config = config(folder.path(), Settings::default().with(&settings::CLOSED_SESSION_LIMIT, "2"));
     let room = TestRecorder::start(&config);

@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reason_says_when_it_is_tried_again() {
+    fn unavailable_reason_names_the_next_start() {
         let soon = Some(time::after(Duration::from_millis(1900)));
         assert_eq!(unavailable_reason(&waiting(None, false)).unwrap(), "It died.");
         assert_eq!(unavailable_reason(&waiting(soon, false)).unwrap(), "It died. The next try is in 2 s.");

@@ -37,7 +37,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_preview_is_one_line_of_160_characters_at_most() {
+    fn preview_is_one_line_of_at_most_160_characters() {
         assert_eq!(preview("  a\n\tb  c "), "a b c");
         assert_eq!(preview(""), "");
         assert_eq!(preview(&"é".repeat(160)), "é".repeat(160));

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_is_counted_by_how_it_ended_with_the_time_it_took() {
+    fn turn_metrics_count_a_turn_by_status_and_duration() {
         for (status, outcome) in [
             ("completed", "completed"),
             ("interrupted", "interrupted"),
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_ends_once_whatever_else_is_said_of_it() {
+    fn turn_metrics_count_each_end_once() {
         let missing = (event_type::TURN_MISSING, json!({ "sessionId": "s", "turnId": "u" }));
         let settled =
             (event_type::TURN_SETTLED, json!({ "sessionId": "s", "turnId": "u", "status": "completed" }));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_was_cut_off_took_no_longer_than_the_life_it_was_in() {
+    fn turn_metrics_end_a_cut_off_turn_with_its_run() {
         let missing = (event_type::TURN_MISSING, json!({ "sessionId": "s", "turnId": "u" }));
         let of = |before| counts(&tally_after(Some(before), &[opened(), started(), missing.clone()]));
         assert_eq!(of("2026-01-02T03:04:06.000Z"), [("failed", 1, 1.0)]);
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_of_two_sessions_ends_once() {
+    fn turn_metrics_count_a_shared_turn_once() {
         let (event_type, mut second) = opened();
         second["sessionId"] = json!("z");
         second["session"]["sessionId"] = json!("z");
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn each_setback_of_the_app_server_is_one_restart() {
+    fn turn_metrics_count_each_scheduled_restart() {
         let setback = |event_type| {
             (event_type, json!({ "until": ENDED, "deaths": 1, "cause": "It died.", "stderrTail": [] }))
         };
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_turned_back_makes_no_turn_shorter_than_nothing() {
+    fn turn_metrics_clamp_negative_durations() {
         assert_eq!((seconds(BEGAN, ENDED), seconds(ENDED, BEGAN)), (2.5, 0.0));
     }
 }

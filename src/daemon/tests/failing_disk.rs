@@ -1,4 +1,4 @@
-//! Lives of the recorder and its threads on a disk that fails.
+//! The recorder and its threads on a failing disk.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -53,8 +53,8 @@ fn session(session_id: &str) -> Session {
     Session { thread_id: Some("t".repeat(300)), ..new_session(session_id) }
 }
 
-/// Promises that many sessions; the names of those whose promise was given.
-async fn promise_sessions(recorder: &Recorder, name: &str, count: usize) -> Vec<String> {
+/// Records `count` sessions durably; returns the IDs of those that were acknowledged.
+async fn record_sessions(recorder: &Recorder, name: &str, count: usize) -> Vec<String> {
     let mut kept = Vec::new();
     for number in 0..count {
         let session_id = format!("{name}-{number}");
@@ -126,7 +126,7 @@ fn assert_kept(root: &Path, kept: &[String], epoch: &str, told: u64, case: &str)
 }
 
 #[tokio::test]
-async fn a_disk_that_fails_at_any_call_of_a_life_loses_no_promise() {
+async fn recorder_loses_no_ack_when_any_disk_call_fails() {
     for operation in OPERATIONS {
         for forever in [false, true] {
             for first in 1.. {
@@ -135,7 +135,7 @@ async fn a_disk_that_fails_at_any_call_of_a_life_loses_no_promise() {
                 let config = config(root.path());
                 let faults = Arc::new(Faults::default());
                 let before = start(&config, faults.disk()).unwrap();
-                let mut kept = promise_sessions(&before, "before", 2).await;
+                let mut kept = record_sessions(&before, "before", 2).await;
                 assert_eq!(kept.len(), 2);
                 let epoch = before.view().log.bounds().epoch;
                 before.stop().await;
@@ -145,7 +145,7 @@ async fn a_disk_that_fails_at_any_call_of_a_life_loses_no_promise() {
                 faults.plan(Some(Plan { operation, first, forever, kind }));
                 let mut told = 0;
                 if let Ok(during) = start(&config, faults.disk()) {
-                    kept.extend(promise_sessions(&during, "during", 12).await);
+                    kept.extend(record_sessions(&during, "during", 12).await);
                     told = during.view().log.bounds().latest;
                     let killed = image(root.path());
                     assert_kept(killed.path(), &kept, &epoch, told, &format!("{case}, killed"));
@@ -169,15 +169,15 @@ async fn a_disk_that_fails_at_any_call_of_a_life_loses_no_promise() {
 }
 
 #[tokio::test]
-async fn a_disk_that_recovers_under_a_life_keeps_all_of_it() {
+async fn recorder_keeps_all_events_when_the_disk_recovers() {
     for operation in [Operation::Write, Operation::Sync] {
         let root = tempfile::tempdir().unwrap();
         let config = config(root.path());
         let faults = Arc::new(Faults::default());
         let recorder = start(&config, faults.disk()).unwrap();
-        let mut kept = promise_sessions(&recorder, "before", 2).await;
+        let mut kept = record_sessions(&recorder, "before", 2).await;
         faults.plan(Some(Plan { operation, first: 1, forever: true, kind: io::ErrorKind::StorageFull }));
-        assert_eq!(promise_sessions(&recorder, "during", 5).await, [""; 0], "{operation:?}");
+        assert_eq!(record_sessions(&recorder, "during", 5).await, [""; 0], "{operation:?}");
         assert!(recorder.view().storage_error().is_some());
         faults.plan(None);
         // It tries again by itself.
@@ -193,7 +193,7 @@ async fn a_disk_that_recovers_under_a_life_keeps_all_of_it() {
             }
         };
         tokio::time::timeout(std::time::Duration::from_secs(30), recovered).await.unwrap();
-        kept.extend(promise_sessions(&recorder, "after", 2).await);
+        kept.extend(record_sessions(&recorder, "after", 2).await);
         assert_eq!(kept.len(), 4);
         // Those that could not be promised happened all the same, and are in the log now.
         kept.extend((0..5).map(|number| format!("during-{number}")));
@@ -214,7 +214,7 @@ impl snapshot::Layout for File {
 }
 
 #[test]
-fn a_snapshot_is_the_old_or_the_new_one_whatever_call_fails() {
+fn snapshot_is_old_or_new_when_any_disk_call_fails() {
     for operation in OPERATIONS {
         for forever in [false, true] {
             for first in 1.. {

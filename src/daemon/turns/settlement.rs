@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_ends_as_its_thread_says_and_otherwise_only_when_nothing_runs_for_long() {
+    fn verdict_follows_the_thread_and_fails_after_unclear_checks() {
         let ended = |status: &str| Verdict::Ended { status: status.to_owned(), error: None };
         for (is_active, turns, verdict) in [
             (true, vec![("a", "completed")], ended("completed")),

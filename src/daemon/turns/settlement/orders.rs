@@ -190,7 +190,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
-    fn each_turn_ends_once_whatever_is_lost_late_or_told_twice(
+    fn turn_ends_once_with_lost_late_and_duplicate_events(
         deliveries in deliveries(4),
         cut_at in prop::option::of(0..64usize),
         close_at in prop::option::of(0..64usize),
