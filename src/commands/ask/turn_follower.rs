@@ -15,9 +15,8 @@ use super::approvals::Approvals;
 use super::network::NetworkMonitor;
 use super::terminal_input::TerminalInput;
 use crate::client::{ClientError, DaemonClient, EventFilter, EventStream, StreamItem, percent_encode};
-use crate::codex::protocol::errors::is_offline;
-use crate::codex::protocol::values::TurnStatus;
-use crate::codex::protocol::{items, notifications};
+use crate::codex::protocol::notifications::{ITEM_COMPLETED, ITEM_STARTED};
+use crate::codex::protocol::{errors::is_offline, items, values::TurnStatus};
 use crate::commands::api::{session_path, turn_path};
 use crate::commands::ask::printer::AnswerPrinter;
 use crate::commands::context::CommandContext;
@@ -59,9 +58,7 @@ impl TurnOutcome {
             TurnStatus::Completed => Self::Completed,
             TurnStatus::Interrupted => Self::Interrupted,
             TurnStatus::Failed => Self::Failed(error),
-            TurnStatus::Other(other) => {
-                Self::Failed(error.or_else(|| Some(format!("its status is {other}."))))
-            }
+            TurnStatus::Other(_) => Self::Failed(error.or_else(|| Some(format!("its status is {status}.")))),
         })
     }
 }
@@ -424,22 +421,20 @@ impl<'a> TurnFollower<'a> {
     fn handle_notification(&mut self, detail: &Value) -> Result<(), Failure> {
         let item = &detail["params"]["item"];
         match (detail["notificationMethod"].as_str(), item["type"].as_str()) {
-            (Some(notifications::ITEM_STARTED), Some(items::FILE_CHANGE)) => self.approvals.add_patch(item),
-            (Some(notifications::ITEM_COMPLETED), Some(items::FILE_CHANGE)) => {
-                self.approvals.remove_patch(item)
-            }
+            (Some(ITEM_STARTED), Some(items::FILE_CHANGE)) => self.approvals.add_patch(item),
+            (Some(ITEM_COMPLETED), Some(items::FILE_CHANGE)) => self.approvals.remove_patch(item),
             _ => {}
         }
         match detail["notificationMethod"].as_str() {
-            Some(notifications::ITEM_STARTED) => match format::item(item) {
+            Some(ITEM_STARTED) => match format::item(item) {
                 Some(line) => self.printer.print_note(&line),
                 None => Ok(()),
             },
-            Some(notifications::ITEM_COMPLETED) if items::is_agent_message(item) => {
+            Some(ITEM_COMPLETED) if items::is_agent_message(item) => {
                 let text = |name: &str| item[name].as_str().unwrap_or_default();
                 self.printer.print_rest(text("id"), text("text"))
             }
-            Some(notifications::ITEM_COMPLETED) => match format::item_outcome(item) {
+            Some(ITEM_COMPLETED) => match format::item_outcome(item) {
                 Some(outcome) => {
                     let line = format::item(item).unwrap_or_default();
                     self.printer.print_note(&format!("{outcome}: {line}"))
