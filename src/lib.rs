@@ -34,7 +34,7 @@
 //! - [`codex`]: the protocol, calls, connections and the child process.
 //! - [`journal`]: the log; it knows lines and sequence numbers but not their meaning.
 //! - [`state`]: the records and the one function that changes them; pure except for the snapshots.
-//! - [`embedded`]: the fake app-server of the tests, for `codexd smoke`.
+//! - [`demo`]: an app-server with prepared answers, for `codexd start --demo` and `codexd smoke`; a separate process.
 //! - [`cli`]: parses the command line.
 //! - [`config`]: flags, environment variables and defaults; the only reader of the environment.
 //! - [`storage`]: every file operation.
@@ -66,9 +66,9 @@ pub mod daemon;
 #[expect(
     clippy::disallowed_methods,
     clippy::disallowed_types,
-    reason = "the embedded app-server is a process of its own, with threads of its own"
+    reason = "the demo app-server is a separate process without an async runtime"
 )]
-pub mod embedded;
+pub mod demo;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;

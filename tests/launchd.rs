@@ -88,7 +88,7 @@ fn agent_arguments_parse_as_start() {
     assert_eq!(arguments.first(), Some(&"__CODEXD__"));
     assert_eq!(
         cli::parse(arguments.iter().map(OsString::from)),
-        Ok(Invocation::Start { settings: Settings::default(), json: false, run_once: false })
+        Ok(Invocation::Start { settings: Settings::default(), json: false, run_once: false, demo: false })
     );
 }
 

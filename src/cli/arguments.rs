@@ -46,15 +46,12 @@ pub(super) enum Command {
         #[arg(long, value_name = "NAME")]
         instance: String,
     },
-    /// Run the built-in app-server on the standard streams
+    /// Run the demo app-server on stdin and stdout
     #[command(hide = true)]
-    EmbeddedAppServer {
+    DemoAppServer {
         /// Directory in which threads are stored
         #[arg(long, value_name = "DIR")]
         store: Option<PathBuf>,
-        /// Startup option; may be repeated
-        #[arg(long, value_name = "WORD")]
-        startup: Vec<String>,
     },
 }
 
@@ -68,6 +65,9 @@ pub(super) struct StartArguments {
     /// Start, print the status, and stop; only with start
     #[arg(long)]
     pub(super) run_once: bool,
+    /// Start a demo with prepared answers instead of Codex, without an account or a network; only with start
+    #[arg(long)]
+    pub(super) demo: bool,
 }
 
 #[derive(Debug, Args)]

@@ -198,16 +198,16 @@ pub(super) struct CloseArguments {
     client: ClientArguments,
 }
 
-/// Builds the invocation from the flags before the command and the command itself.
+/// Builds the invocation from the flags before the command, one of `start` only among them, and the command itself.
 pub(super) fn invocation(
     settings: Settings,
     json: bool,
-    run_once: bool,
+    only_start: Option<&str>,
     command: ClientSubcommand,
 ) -> Result<Invocation, CliExit> {
     let (name, client, command) = match command {
         ClientSubcommand::Completions { shell } => {
-            let nothing = settings.first().is_none() && !json && !run_once;
+            let nothing = settings.first().is_none() && !json && only_start.is_none();
             return match nothing {
                 true => Ok(Invocation::Completions { shell }),
                 false => Err(usage("\"completions\" takes no flags")),
@@ -269,8 +269,8 @@ pub(super) fn invocation(
             ("close", client, ClientCommand::Close { session, interrupt })
         }
     };
-    if run_once {
-        return Err(usage(&format!("--run-once does not apply to \"{name}\"")));
+    if let Some(flag) = only_start {
+        return Err(usage(&format!("{flag} does not apply to \"{name}\"")));
     }
     let settings = merge(settings, client.settings.0)?;
     Ok(Invocation::Client { settings, json: json || client.json, command })

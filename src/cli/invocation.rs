@@ -18,6 +18,8 @@ pub enum Invocation {
         json: bool,
         /// Start, print the status, and stop.
         run_once: bool,
+        /// Start the demo instead of Codex.
+        demo: bool,
     },
     /// Query the running daemon.
     Status {
@@ -93,12 +95,10 @@ pub enum Invocation {
         /// The instance name of the daemon.
         instance: String,
     },
-    /// Run the built-in app-server on the standard streams.
-    EmbeddedAppServer {
+    /// Run the demo app-server on stdin and stdout.
+    DemoAppServer {
         /// The directory where its threads are stored; `None` keeps them in memory.
         store: Option<PathBuf>,
-        /// Startup options, one word each.
-        startup: Vec<String>,
     },
 }
 

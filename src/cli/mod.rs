@@ -20,6 +20,8 @@ use arguments::{BackupArguments, Command, CommandLine, ServiceArguments, StartAr
 use exit::{exit_of, usage};
 use flags::{flag_of, merge};
 
+use crate::config::{Settings, settings};
+
 pub use clap_complete::Shell;
 pub use exit::CliExit;
 pub use help::completions;
@@ -34,23 +36,26 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, CliExit
         return Err(help);
     }
     let CommandLine { before, command } = CommandLine::try_parse_from(args).map_err(exit_of)?;
-    let StartArguments { settings, json, run_once } = before;
-    let refuse = |flag: &str, command: &str| Err(usage(&format!("{flag} does not apply to \"{command}\"")));
+    let StartArguments { settings, json, run_once, demo } = before;
+    let refuse_flag =
+        |flag: &str, command: &str| Err(usage(&format!("{flag} does not apply to \"{command}\"")));
     // Flags before a command that has no flags.
     let stray = settings.first().map(flag_of);
     let stray = stray.or(json.then(|| "--json".to_owned())).or(run_once.then(|| "--run-once".to_owned()));
+    let stray = stray.or(demo.then(|| "--demo".to_owned()));
+    let only_start = if run_once { Some("--run-once") } else { demo.then_some("--demo") };
+    let refuse = |command: &str| refuse_flag(only_start.unwrap_or_default(), command);
     Ok(match command {
-        None => Invocation::Start { settings, json, run_once },
+        None => start(settings, json, run_once, demo)?,
         Some(Command::Client(command)) => {
-            return client::invocation(settings, json, run_once, command);
+            return client::invocation(settings, json, only_start, command);
         }
-        Some(Command::Start(after)) => Invocation::Start {
-            settings: merge(settings, after.settings)?,
-            json: json || after.json,
-            run_once: run_once || after.run_once,
-        },
-        Some(Command::Service(_)) if run_once => return refuse("--run-once", "service"),
-        Some(Command::Doctor(_)) if run_once => return refuse("--run-once", "doctor"),
+        Some(Command::Start(after)) => {
+            let settings = merge(settings, after.settings)?;
+            start(settings, json || after.json, run_once || after.run_once, demo || after.demo)?
+        }
+        Some(Command::Service(_)) if only_start.is_some() => return refuse("service"),
+        Some(Command::Doctor(_)) if only_start.is_some() => return refuse("doctor"),
         Some(Command::Doctor(after)) => {
             Invocation::Doctor { settings: merge(settings, after.settings)?, json: json || after.json }
         }
@@ -59,11 +64,11 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, CliExit
             settings: merge(settings, after.settings)?,
             json: json || after.json,
         },
-        Some(Command::Status(_)) if run_once => return refuse("--run-once", "status"),
-        Some(Command::Config(_)) if run_once => return refuse("--run-once", "config"),
-        Some(Command::Smoke(_)) if run_once => return refuse("--run-once", "smoke"),
-        Some(Command::Token(_)) if run_once => return refuse("--run-once", "token"),
-        Some(Command::Backup(_)) if run_once => return refuse("--run-once", "backup"),
+        Some(Command::Status(_)) if only_start.is_some() => return refuse("status"),
+        Some(Command::Config(_)) if only_start.is_some() => return refuse("config"),
+        Some(Command::Smoke(_)) if only_start.is_some() => return refuse("smoke"),
+        Some(Command::Token(_)) if only_start.is_some() => return refuse("token"),
+        Some(Command::Backup(_)) if only_start.is_some() => return refuse("backup"),
         Some(Command::Backup(BackupArguments { directory, common: after })) => Invocation::Backup {
             settings: merge(settings, after.settings)?,
             json: json || after.json,
@@ -83,14 +88,26 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Invocation, CliExit
         Some(Command::Smoke(after)) => {
             Invocation::Smoke { settings: merge(settings, after.settings)?, json: json || after.json }
         }
-        Some(Command::EmbeddedAppServer { .. } | Command::Guard { .. }) if stray.is_some() => {
+        Some(Command::DemoAppServer { .. } | Command::Guard { .. }) if stray.is_some() => {
             let name =
-                if matches!(command, Some(Command::Guard { .. })) { "guard" } else { "embedded-app-server" };
-            return refuse(&stray.unwrap_or_default(), name);
+                if matches!(command, Some(Command::Guard { .. })) { "guard" } else { "demo-app-server" };
+            return refuse_flag(&stray.unwrap_or_default(), name);
         }
-        Some(Command::EmbeddedAppServer { store, startup }) => {
-            Invocation::EmbeddedAppServer { store, startup }
-        }
+        Some(Command::DemoAppServer { store }) => Invocation::DemoAppServer { store },
         Some(Command::Guard { instance }) => Invocation::Guard { instance },
     })
+}
+
+/// The invocation for `start`; `--demo` excludes the flags that choose an app-server.
+fn start(settings: Settings, json: bool, run_once: bool, demo: bool) -> Result<Invocation, CliExit> {
+    let choices = [
+        &settings::SERVER_STRATEGY,
+        &settings::SERVER_ENDPOINT,
+        &settings::SERVER_COMMAND,
+        &settings::SERVER_ARGS,
+    ];
+    match choices.into_iter().find(|setting| demo && !settings.values(setting).is_empty()) {
+        Some(setting) => Err(usage(&format!("--demo cannot be used with {}", flag_of(setting)))),
+        None => Ok(Invocation::Start { settings, json, run_once, demo }),
+    }
 }

@@ -32,11 +32,12 @@ fn command_line_definition_is_consistent() {
 
 #[test]
 fn parse_uses_start_as_default_command() {
-    let nothing = Invocation::Start { settings: Settings::default(), json: false, run_once: false };
+    let nothing =
+        Invocation::Start { settings: Settings::default(), json: false, run_once: false, demo: false };
     assert_eq!(parse_words(&[]), Ok(nothing.clone()));
     assert_eq!(parse_words(&["start"]), Ok(nothing));
     let settings = Settings::default().with(&settings::NODE_ID, "lab");
-    let flags = Invocation::Start { settings, json: true, run_once: true };
+    let flags = Invocation::Start { settings, json: true, run_once: true, demo: false };
     for words in [
         ["--node-id", "lab", "--json", "--run-once"].as_slice(),
         &["start", "--node-id=lab", "--run-once", "--json"],
@@ -103,7 +104,7 @@ fn parse_accepts_setting_flags_before_and_after_command() {
 fn parse_accepts_server_arguments_that_look_like_flags() {
     let Ok(Invocation::Start { settings, json, .. }) = parse_words(&[
         "--server-arg",
-        "embedded-app-server",
+        "app-server",
         "--server-arg",
         "--store",
         "--server-arg=--json",
@@ -115,35 +116,43 @@ fn parse_accepts_server_arguments_that_look_like_flags() {
     ]) else {
         panic!()
     };
-    assert_eq!(
-        settings.values(&settings::SERVER_ARGS),
-        ["embedded-app-server", "--store", "--json", "", "-c"]
-    );
+    assert_eq!(settings.values(&settings::SERVER_ARGS), ["app-server", "--store", "--json", "", "-c"]);
     assert!(!json);
 }
 
 #[test]
-fn parse_rejects_other_flags_for_embedded_app_server() {
+fn parse_rejects_other_flags_for_demo_app_server() {
     assert_eq!(
-        parse_words(&["embedded-app-server", "--store", "/s", "--startup", "a", "--startup", "b"]),
-        Ok(Invocation::EmbeddedAppServer {
-            store: Some(PathBuf::from("/s")),
-            startup: vec!["a".to_owned(), "b".to_owned()]
-        })
+        parse_words(&["demo-app-server", "--store", "/s"]),
+        Ok(Invocation::DemoAppServer { store: Some(PathBuf::from("/s")) })
     );
-    assert_eq!(
-        parse_words(&["embedded-app-server"]),
-        Ok(Invocation::EmbeddedAppServer { store: None, startup: vec![] })
-    );
-    for flag in ["--json", "--run-once", "--node-id=x"] {
+    assert_eq!(parse_words(&["demo-app-server"]), Ok(Invocation::DemoAppServer { store: None }));
+    for flag in ["--json", "--run-once", "--demo", "--node-id=x"] {
         let name = flag.split('=').next().unwrap();
         assert_eq!(
-            usage_of(&[flag, "embedded-app-server"]),
-            format!(
-                "codexd: {name} does not apply to \"embedded-app-server\"; run \"codexd help\" for usage."
-            )
+            usage_of(&[flag, "demo-app-server"]),
+            format!("codexd: {name} does not apply to \"demo-app-server\"; run \"codexd help\" for usage.")
         );
-        usage_of(&["embedded-app-server", flag]);
+        usage_of(&["demo-app-server", flag]);
+    }
+}
+
+#[test]
+fn parse_accepts_demo_for_start_without_a_choice_of_app_server() {
+    for words in [["--demo"].as_slice(), &["start", "--demo"], &["--demo", "start", "--server-cwd", "/x"]] {
+        assert!(matches!(parse_words(words), Ok(Invocation::Start { demo: true, .. })), "{words:?}");
+    }
+    assert!(matches!(parse_words(&["start"]), Ok(Invocation::Start { demo: false, .. })));
+    for flag in ["--server-strategy", "--server-endpoint", "--server-command", "--server-arg"] {
+        for words in [["--demo", flag, "x"].as_slice(), &[flag, "x", "start", "--demo"]] {
+            let problem = format!("codexd: --demo cannot be used with {flag};");
+            assert!(usage_of(words).starts_with(&problem), "{}", usage_of(words));
+        }
+    }
+    for name in ["status", "config", "smoke", "service", "doctor", "sessions", "interrupt"] {
+        let words = ["--demo", name, "install"];
+        let words = if name == "service" { &words[..] } else { &words[..2] };
+        assert!(usage_of(words).contains(&format!("--demo does not apply to \"{name}\"")));
     }
 }
 
@@ -211,11 +220,12 @@ fn help_shows_every_flag_with_variable_and_default() {
         "help",
         "--json",
         "--run-once",
+        "--demo",
         "--version",
     ] {
         assert!(words.contains(command), "no {command} in {help}");
     }
-    assert!(!help.contains("embedded"), "{help}");
+    assert!(!help.contains("demo-app-server"), "{help}");
     assert!(help_of_words(&["help", "smoke"]).contains("--state-dir"));
     assert!(!help.contains('\u{1b}'), "no colours in text that may go to a file");
 }
@@ -321,6 +331,6 @@ fn completions_contain_visible_commands_only() {
         for word in ["ask", "follow", "when-busy", "local-api-base", "completions"] {
             assert!(script.contains(word), "no {word} for {shell}");
         }
-        assert!(!script.contains("guard") && !script.contains("embedded-app-server"), "{shell}");
+        assert!(!script.contains("guard") && !script.contains("demo-app-server"), "{shell}");
     }
 }

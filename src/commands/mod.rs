@@ -10,6 +10,7 @@ mod backup;
 mod close;
 mod config;
 mod context;
+mod demo;
 #[expect(
     clippy::disallowed_methods,
     reason = "a command is a process of its own, and what blocks it keeps only itself"
@@ -56,7 +57,6 @@ use std::process::ExitCode;
 use crate::cli::{self, CliExit, ClientCommand, Invocation};
 use crate::codex;
 use crate::config::{Config, Settings};
-use crate::embedded;
 use context::CommandContext;
 use failure::Failure;
 use runtime::runtime;
@@ -64,8 +64,9 @@ use runtime::runtime;
 /// Runs the command of a parsed command line.
 pub fn run(invocation: Invocation) -> ExitCode {
     let outcome = match invocation {
-        Invocation::Start { settings, json, run_once } => {
-            config::resolve(&settings).and_then(|config| start::run(config, json, run_once))
+        Invocation::Start { settings, json, run_once, demo } => {
+            let config = if demo { demo::config(&settings) } else { config::resolve(&settings) };
+            config.and_then(|config| start::run(config, json, run_once))
         }
         Invocation::Status { settings, json } => {
             config::resolve(&settings).and_then(|config| status::run(&config, json))
@@ -93,9 +94,7 @@ pub fn run(invocation: Invocation) -> ExitCode {
             output::print(String::from_utf8_lossy(&script).trim_end()).map(|()| ExitCode::SUCCESS)
         }
         Invocation::Guard { instance } => return codex::run_guard(&instance),
-        Invocation::EmbeddedAppServer { store, startup } => {
-            return embedded::run(embedded::Options { store, startup });
-        }
+        Invocation::DemoAppServer { store } => return crate::demo::run(store),
     };
     outcome.unwrap_or_else(|failure| failed(&failure))
 }

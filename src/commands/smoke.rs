@@ -1,4 +1,4 @@
-//! `codexd smoke`: the whole daemon in a temporary folder, with the embedded app-server as its child, driven over its
+//! `codexd smoke`: the whole daemon in a temporary folder, with the demo app-server as its child, driven over its
 //! own listener.
 
 use std::path::{Path, PathBuf};
@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::failure::Failure;
-use super::output;
 use super::runtime::runtime;
 use super::start::Running;
+use super::{demo, output};
 use crate::client::DaemonClient;
 use crate::codex::protocol::values::TURN_COMPLETED;
 use crate::config::{Config, LocalApiBase, Settings, settings};
 use crate::daemon::SnapshotView;
 
-/// How many deltas the turn has.
+/// How many deltas the answer of the demo to `hello` has.
 const DELTAS: usize = 10;
 /// How long the turn may take.
 const TURN: Duration = Duration::from_secs(10);
@@ -84,10 +84,8 @@ fn make_folder() -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-/// The given settings, moved into the folder and to the embedded app-server.
+/// The given settings, moved into the folder and to the demo app-server.
 fn config(given: &Settings, folder: &Path) -> Result<Config, Failure> {
-    let program = std::env::current_exe()
-        .map_err(|error| Failure::new(format!("The path of this program is unknown: {error}.")))?;
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let mut settings = Settings::default();
     for kept in [&settings::NODE_ID, &settings::EVENT_CACHE_SIZE, &settings::EVENT_STREAM_PATH] {
@@ -101,12 +99,10 @@ fn config(given: &Settings, folder: &Path) -> Result<Config, Failure> {
         .with(&settings::STATE_DIR, text(&folder.join("state")))
         .with(&settings::LOCAL_API_BASE, "http://127.0.0.1:0")
         .with(&settings::MODE, "app-server")
-        .with(&settings::SERVER_STRATEGY, "spawn")
-        .with(&settings::SERVER_ENDPOINT, "stdio://embedded-app-server")
-        .with(&settings::SERVER_COMMAND, text(&program))
-        .with(&settings::SERVER_ARGS, "embedded-app-server")
         .with(&settings::SERVER_CWD, text(folder));
-    let mut config = super::config::resolve(&settings)?;
+    let mut config = super::config::resolve(&demo::app_server(settings)?)?;
+    config.server.demo = true;
+    config.server.child_environment.codex_home = None;
     // Whoever tries things out here needs no key to it.
     config.service.auth_token_file = None;
     Ok(config)
@@ -156,10 +152,10 @@ async fn talk(running: &Running, client: DaemonClient) -> (Result<String, String
         let client = client.at(base);
         let post =
             async |path: &str, body: Value| client.post(path, &body).await.map_err(|error| error.to_string());
-        let input = json!({ "purpose": "smoke", "metadata": { "source": "embedded-smoke" } });
+        let input = json!({ "purpose": "smoke", "metadata": { "source": "smoke" } });
         let created = post("/v1/codexd/sessions", input).await?;
         let session_id = created["session"]["sessionId"].as_str().unwrap_or_default().to_owned();
-        let turn = json!({ "sessionId": session_id, "input": format!("hello deltas={DELTAS}") });
+        let turn = json!({ "sessionId": session_id, "input": "hello" });
         let accepted = post("/v1/codexd/turn", turn).await?;
         let turn_id = accepted["turnId"].as_str().unwrap_or_default().to_owned();
         let stream = tokio::time::timeout(TURN, watch(&mut events, &turn_id)).await;

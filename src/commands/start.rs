@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::failure::Failure;
 use super::runtime::runtime;
-use super::{logging, output, watchdog};
+use super::{demo, logging, output, watchdog};
 use crate::codex;
 use crate::config::{Config, LocalApiBase};
 use crate::daemon::{Daemon, StateDirectories};
@@ -26,7 +26,12 @@ pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode
     let code = runtime.block_on(async {
         let mut signals = Signals::new()?;
         survive_file_limit();
+        let demo = config.server.demo.then(|| config.clone());
         let running = Running::start(config).await?;
+        if let Some(config) = demo {
+            let base = running.app.status().service.resolved_base_url.unwrap_or_default();
+            output::print_error(&demo::notice(&config, &base));
+        }
         if run_once {
             return Ok(running.once(json).await);
         }

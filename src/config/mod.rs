@@ -182,6 +182,8 @@ pub struct ServerConfig {
     pub cwd: PathBuf,
     /// The part of the daemon's environment that is needed to start it; it inherits the rest.
     pub child_environment: ChildEnvironment,
+    /// Whether it is the demo and not Codex; no setting says so, only the commands that start it.
+    pub demo: bool,
 }
 
 /// The part of the inherited environment that codexd itself needs.

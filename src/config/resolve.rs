@@ -98,6 +98,7 @@ pub(super) fn resolve(
                 path: environment.get("PATH"),
                 codex_home: codex_home(environment),
             },
+            demo: false,
         },
         limits,
         no_color: environment.get("NO_COLOR").is_some_and(|value| !value.is_empty())

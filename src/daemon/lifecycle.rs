@@ -101,7 +101,7 @@ impl Daemon {
         let open_requests = Arc::new(OpenRequests::default());
         let submissions = Arc::new(Submissions::default());
         let skipped_items = Arc::new(SkippedItems::default());
-        let codex = Arc::new(Codex::new(plan::codex_home(&config)));
+        let codex = Arc::new(Codex::new(plan::codex_home(&config), config.server.demo));
         let supervisor = {
             let (config, recorder) = (Arc::clone(&config), recorder.clone());
             let listener = {

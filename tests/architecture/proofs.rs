@@ -99,7 +99,7 @@ fn process_start_is_found() {
     let good = ["clap::Command;", "use std::process::ExitCode;", "#[cfg(test)] fn f() { Command::new(a); }"];
     assert_distinguishes(process_starts, "src/codex/supervisor/task.rs", &bad, &good);
     assert_distinguishes(process_starts, "src/codex/process/child.rs", &[], &bad);
-    assert_distinguishes(process_starts, "src/embedded/tools.rs", &[], &bad);
+    assert_distinguishes(process_starts, "src/demo/turn.rs", &bad, &good);
     assert_distinguishes(process_starts, "src/service/manager.rs", &[], &bad);
     assert_distinguishes(process_starts, "src/service/mod.rs", &bad, &good);
 }
@@ -136,8 +136,7 @@ fn file_change_is_found() {
         "#[cfg(test)] mod tests { use std::fs::write; }",
     ];
     assert_distinguishes(file_changes, "src/daemon/recorder/snapshot_writer.rs", &bad, &good);
-    for owner in
-        ["src/storage/mod.rs", "src/storage/lock.rs", "src/commands/smoke.rs", "src/embedded/store.rs"]
+    for owner in ["src/storage/mod.rs", "src/storage/lock.rs", "src/commands/smoke.rs", "src/demo/threads.rs"]
     {
         assert_distinguishes(file_changes, owner, &[], &bad);
     }

@@ -326,10 +326,7 @@ async fn help_and_version_go_to_stdout() {
         {
             assert!(shown.stdout.contains(part), "no {part} in {}", shown.stdout);
         }
-        assert!(
-            !shown.stdout.contains("embedded-app-server"),
-            "the embedded app-server is nobody's business"
-        );
+        assert!(!shown.stdout.contains("demo-app-server"), "the help shows a hidden subcommand");
     }
     let shown = codexd_says(home.path(), &["--version"]).await;
     assert_eq!(shown.stdout, format!("codexd {}\n", env!("CODEXD_LONG_VERSION")));
@@ -349,7 +346,7 @@ async fn help_json_lists_commands_and_settings() {
         for name in ["start", "status", "config", "smoke", "ask", "doctor"] {
             assert!(names.contains(&name.to_owned()), "no {name} in {names:?}");
         }
-        assert!(!names.contains(&"embedded-app-server".to_owned()), "{names:?}");
+        assert!(!names.contains(&"demo-app-server".to_owned()), "{names:?}");
         let settings = document["settings"].as_array().unwrap();
         let root = settings.iter().find(|setting| setting["flag"] == "--repo-root").unwrap();
         assert_eq!(root["variable"], "BAA_CODEXD_REPO_ROOT");

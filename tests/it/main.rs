@@ -9,6 +9,7 @@ mod api;
 mod blocking;
 mod cli;
 mod commands;
+mod demo;
 mod door;
 mod duplex;
 mod files;

@@ -61,7 +61,8 @@ fn daemon_and_address(config: &Config, answer: Option<&Result<Value, ClientError
             let snapshot = &status["snapshot"];
             let (pid, version) = (&snapshot["daemon"]["pid"], text(&snapshot["config"]["version"]));
             let state_dir = text(&snapshot["config"]["paths"]["stateDir"]);
-            let named = format!("codexd {version} with PID {pid}");
+            let demo = if status["service"]["codex"]["demo"] == true { "the demo of " } else { "" };
+            let named = format!("{demo}codexd {version} with PID {pid}");
             if Path::new(state_dir) == config.paths.state_dir {
                 let address = Check::ok("address", format!("The daemon listens at {base}."));
                 return [running(config, &named, version, &status["service"]), address];

@@ -103,11 +103,22 @@ pub struct CodexHealth {
     pub message: String,
     /// The command that fixes it, where there is one.
     pub command: Option<String>,
+    /// True where the app-server is the demo and not Codex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub demo: Option<bool>,
 }
 
 impl CodexHealth {
     fn new(state: CodexState, message: impl Into<String>) -> Self {
-        Self { state, message: message.into(), command: None }
+        Self { state, message: message.into(), command: None, demo: None }
+    }
+
+    fn of_demo(mut self) -> Self {
+        if self.state == CodexState::Ready {
+            self.message = "This is the demo, not Codex: its answers are prepared.".to_owned();
+        }
+        self.demo = Some(true);
+        self
     }
 
     fn with_command(self, command: &str) -> Self {
@@ -133,17 +144,20 @@ pub(crate) struct Codex {
     pub(super) gate: RwLock<()>,
     /// Notified when something changes that the watch task checks.
     changed: Notify,
+    /// Whether the app-server is the demo.
+    is_demo: bool,
 }
 
 impl Codex {
     /// Of an app-server that reads these files; none are looked at without a directory.
-    pub(super) fn new(codex_home: Option<std::path::PathBuf>) -> Self {
+    pub(super) fn new(codex_home: Option<std::path::PathBuf>, is_demo: bool) -> Self {
         Self {
             facts: SharedFacts::default(),
             files: Files::new(codex_home),
             mcp_servers: FailedMcpServers::default(),
             gate: RwLock::new(()),
             changed: Notify::new(),
+            is_demo,
         }
     }
 
@@ -184,7 +198,8 @@ impl Codex {
 
     /// The health of Codex now.
     pub(super) fn health(&self, now: &Availability) -> CodexHealth {
-        judge(now, &self.facts.now(), self.files.config_path().as_deref())
+        let health = judge(now, &self.facts.now(), self.files.config_path().as_deref());
+        if self.is_demo { health.of_demo() } else { health }
     }
 }
 

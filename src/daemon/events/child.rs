@@ -76,7 +76,7 @@ pub(crate) fn child_stderr(text: &str, bytes: usize) -> NewEvent {
 /// How Codex is, where that has changed.
 pub(crate) fn codex_state(health: &CodexHealth) -> NewEvent {
     let level = if health.state == CodexState::Ready { Level::Info } else { Level::Warn };
-    let CodexHealth { state, message, command } = health;
+    let CodexHealth { state, message, command, .. } = health;
     let detail = json!({ "state": state.name(), "message": message, "command": command });
     NewEvent::with_state_change(level, event_type::CODEX_STATE_CHANGED, health.sentence(), detail)
 }

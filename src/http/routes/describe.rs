@@ -110,6 +110,34 @@ fn extensions(event_stream_path: &str) -> Vec<RouteView> {
 pub(in crate::http) async fn describe(State(state): State<AppState>) -> Response {
     let config = state.daemon.config();
     let event_stream_path = &config.service.event_stream_path;
+    let mut notes = vec![
+        "Use GET /describe first when an AI client needs to discover the official local codexd surface.",
+        "codexd is the long-running Codex runtime; conductor-daemon only proxies this service and does not host the \
+         Codex session truth.",
+        "This surface is limited to health, status, sessions, turns, requests of the app-server, models, and event \
+         consumption: as a websocket, as server-sent events, or as pages.",
+        "Every answer is {\"ok\": true, \"data\": …} or {\"ok\": false, \"error\": code, \"message\": sentence}; \
+         /healthz, /describe and /openapi.json are flat, and /metrics is text for Prometheus.",
+        "A turn is accepted at once and ends with the event app-server.turn.completed; its text comes in \
+         app-server.turn.message.delta events, and whole with POST /v1/codexd/turn?wait=SECONDS or when the turn is \
+         read.",
+        "Every event has a cursor; with after=CURSOR each form of the event stream goes on behind it, and says so \
+         when what follows is no longer kept.",
+        "A busy session refuses a turn with 409 turn_in_progress; \"whenBusy\": \"queue\" lets it wait, \"steer\" makes \
+         it a word to the running turn.",
+        "Both POST routes take the header Idempotency-Key: the same key and body give the first answer again for 24 \
+         hours.",
+        "Requests need a Host of this daemon and come from no foreign web page; when the daemon has a token file, \
+         every route but / and /healthz also needs the header Authorization: Bearer TOKEN.",
+        "A session survives restarts; its thread is resumed by itself before the next turn.",
+        "What the app-server asks, such as for an approval, is announced by the event request.opened and waits for one \
+         of its decisions; without an answer it is declined at its expiresAt.",
+        "GET / is a live page for people, with a browser on this machine; it uses these routes and holds no data.",
+        "Over the websocket a request is answered with {\"type\": \"respond\", \"requestId\": …, \"decision\": …}.",
+    ];
+    if config.server.demo {
+        notes.push("This daemon is a demo: its app-server is not Codex, and the answers are prepared.");
+    }
     let document = Description {
         ok: true,
         name: "codexd",
@@ -155,31 +183,7 @@ pub(in crate::http) async fn describe(State(state): State<AppState>) -> Response
             openapi: true,
             page: true,
         },
-        notes: vec![
-            "Use GET /describe first when an AI client needs to discover the official local codexd surface.",
-            "codexd is the long-running Codex runtime; conductor-daemon only proxies this service and does not host the \
-             Codex session truth.",
-            "This surface is limited to health, status, sessions, turns, requests of the app-server, models, and event \
-             consumption: as a websocket, as server-sent events, or as pages.",
-            "Every answer is {\"ok\": true, \"data\": …} or {\"ok\": false, \"error\": code, \"message\": sentence}; \
-             /healthz, /describe and /openapi.json are flat, and /metrics is text for Prometheus.",
-            "A turn is accepted at once and ends with the event app-server.turn.completed; its text comes in \
-             app-server.turn.message.delta events, and whole with POST /v1/codexd/turn?wait=SECONDS or when the turn is \
-             read.",
-            "Every event has a cursor; with after=CURSOR each form of the event stream goes on behind it, and says so \
-             when what follows is no longer kept.",
-            "A busy session refuses a turn with 409 turn_in_progress; \"whenBusy\": \"queue\" lets it wait, \"steer\" makes \
-             it a word to the running turn.",
-            "Both POST routes take the header Idempotency-Key: the same key and body give the first answer again for 24 \
-             hours.",
-            "Requests need a Host of this daemon and come from no foreign web page; when the daemon has a token file, \
-             every route but / and /healthz also needs the header Authorization: Bearer TOKEN.",
-            "A session survives restarts; its thread is resumed by itself before the next turn.",
-            "What the app-server asks, such as for an approval, is announced by the event request.opened and waits for one \
-             of its decisions; without an answer it is declined at its expiresAt.",
-            "GET / is a live page for people, with a browser on this machine; it uses these routes and holds no data.",
-            "Over the websocket a request is answered with {\"type\": \"respond\", \"requestId\": …, \"decision\": …}.",
-        ],
+        notes,
     };
     response::json(StatusCode::OK, &document)
 }

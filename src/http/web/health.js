@@ -79,7 +79,7 @@ function drawChild() {
   const isBad = codex.state in CODEX_WORDS || child.state === "crash_loop";
   byId("child-badge").dataset.state = isGood ? "good" : isBad ? "bad" : "wait";
   const words = CODEX_WORDS[codex.state] ?? CHILD_WORDS[child.state] ?? child.state;
-  say(byId("child-word"), isGood ? "Codex is ready" : words);
+  say(byId("child-word"), isGood ? (codex.demo ? "Demo, not Codex" : "Codex is ready") : words);
   const facts = [
     ["State", `${CHILD_WORDS[child.state] ?? child.state}${isGood ? "" : `: ${service.notReadyReason ?? ""}`}`],
     ...(isGood ? [] : [["What to do", codex.command === null ? codex.message : `${codex.message} Type: ${codex.command}`]]),

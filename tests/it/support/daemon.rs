@@ -38,6 +38,8 @@ pub(crate) struct Daemon {
     stdout_reader: JoinHandle<()>,
     stderr_path: PathBuf,
     base_url: String,
+    /// Its directory for the state and for the logs, in the directories of the repository.
+    directory: &'static str,
 }
 
 /// How a daemon that was asked to stop went.
@@ -69,12 +71,12 @@ impl Daemon {
 
     /// Where the state files are.
     pub(crate) fn state_dir(&self) -> PathBuf {
-        repo_root(self.root.path()).join("state").join("codexd")
+        repo_root(self.root.path()).join("state").join(self.directory)
     }
 
     /// Where the log files are.
     pub(crate) fn logs_dir(&self) -> PathBuf {
-        repo_root(self.root.path()).join("logs").join("codexd")
+        repo_root(self.root.path()).join("logs").join(self.directory)
     }
 
     /// All JSON documents that the daemon has printed so far: one when it is ready, one when it has stopped.

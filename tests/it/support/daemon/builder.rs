@@ -75,6 +75,12 @@ impl DaemonBuilder {
             .env("TMPDIR", home.temporary())
     }
 
+    /// The demo instead of Codex.
+    pub(crate) fn demo(mut self) -> Self {
+        self.server = Server::Other(vec!["--demo".into()]);
+        self
+    }
+
     /// Any program as the child.
     pub(crate) fn server(mut self, program: impl AsRef<OsStr>, arguments: &[impl AsRef<OsStr>]) -> Self {
         self.server = Server::Other(server_flags(program, arguments));
@@ -175,6 +181,7 @@ impl DaemonBuilder {
     /// Starts the daemon and waits for nothing; it may be ended at any moment of its start.
     pub(crate) fn spawn(self) -> Daemon {
         let mark = Uuid::new_v4().to_string();
+        let directory = if self.server.is_demo() { "codexd/demo" } else { "codexd" };
         let root = self.root;
         let home = root.path().join("home");
         let repo_root = repo_root(root.path());
@@ -218,11 +225,16 @@ impl DaemonBuilder {
             stdout_reader,
             stderr_path,
             base_url: String::new(),
+            directory,
         }
     }
 }
 
 impl Server {
+    fn is_demo(&self) -> bool {
+        matches!(self, Self::Other(flags) if flags.first().is_some_and(|flag| flag == "--demo"))
+    }
+
     fn flags(&self, root: &Path) -> Vec<OsString> {
         match self {
             Self::Other(flags) => flags.clone(),

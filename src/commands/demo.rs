@@ -1,0 +1,43 @@
+//! `codexd start --demo`: the settings of a daemon whose app-server is the demo.
+
+use super::failure::Failure;
+use crate::config::{Config, Paths, Settings, settings};
+
+/// The label of the demo among the endpoints.
+const ENDPOINT: &str = "stdio://demo-app-server";
+/// The subcommand that is the demo app-server.
+const SUBCOMMAND: &str = "demo-app-server";
+
+/// The given settings, with the demo as the app-server and with `demo` in the state and logs directories as directories.
+///
+/// The demo keeps its threads in `threads` in the state directory. It knows no file of Codex.
+pub(crate) fn config(given: &Settings) -> Result<Config, Failure> {
+    let mut config = super::config::resolve(&app_server(given.clone())?)?;
+    let Paths { repo_root, logs_dir, state_dir, .. } = config.paths;
+    config.paths = Paths::new(repo_root, logs_dir.join("demo"), state_dir.join("demo"));
+    let store = config.paths.state_dir.join("threads");
+    config.server.args.extend(["--store".to_owned(), store.to_string_lossy().into_owned()]);
+    config.server.child_environment.codex_home = None;
+    config.server.demo = true;
+    Ok(config)
+}
+
+/// The settings with the demo as the app-server.
+pub(crate) fn app_server(settings: Settings) -> Result<Settings, Failure> {
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::new(format!("The path of this program is unknown: {error}.")))?;
+    Ok(settings
+        .with(&settings::SERVER_STRATEGY, "spawn")
+        .with(&settings::SERVER_ENDPOINT, ENDPOINT)
+        .with(&settings::SERVER_COMMAND, program.to_string_lossy())
+        .with(&settings::SERVER_ARGS, SUBCOMMAND))
+}
+
+/// What `start --demo` prints about itself; `base` is the address of the daemon.
+pub(crate) fn notice(config: &Config, base: &str) -> String {
+    format!(
+        "codexd: This is the demo, not Codex: its answers are prepared, and it needs no account and no network. It keeps its \
+         state in {}.\ncodexd: Open {base} in a browser, or type: codexd ask hello --local-api-base {base}",
+        config.paths.state_dir.display()
+    )
+}

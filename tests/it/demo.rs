@@ -1,0 +1,156 @@
+//! `codexd start --demo`: a conversation with the demo app-server over HTTP and with the commands.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::api::{SESSIONS, STATUS, ask_turn, ended, idle, logged_type, ready, record, run, text, turn};
+use crate::duplex::{asked, decide, interrupt, item, over, session_with, turn_over};
+use crate::people::command;
+use crate::sessions::ask_with;
+use crate::support::daemon::Daemon;
+use crate::support::http::{Target, get};
+use crate::support::scratch;
+use crate::support::wait::wait_until_async;
+
+/// A daemon with the demo, which is ready for turns.
+async fn demo() -> Daemon {
+    let daemon = Daemon::builder().demo().start().await;
+    ready(&daemon).await;
+    daemon
+}
+
+/// Runs the tour with this decision about its command; returns the turn.
+async fn tour(daemon: &Daemon, session_id: &str, decision: &str) -> Value {
+    let turn_id = turn(daemon, session_id, "What can you do?").await;
+    let request = asked(daemon, session_id).await;
+    assert_eq!(request["method"], "item/commandExecution/requestApproval");
+    decide(daemon, &request["requestId"], decision).await;
+    over(daemon, &request["requestId"]).await;
+    turn_over(daemon, session_id, &turn_id).await
+}
+
+fn message(turn: &Value) -> &str {
+    item(turn, "agentMessage")["text"].as_str().unwrap()
+}
+
+#[tokio::test]
+async fn demo_tour_acts_on_the_decision_and_changes_nothing() {
+    let (daemon, directory) = (demo().await, scratch::directory("demo"));
+    let session_id = session_with(&daemon, json!({ "cwd": directory.path() })).await;
+    for (decision, status, word) in
+        [("accept", "completed", "*approved*"), ("decline", "declined", "*declined*")]
+    {
+        let turn = tour(&daemon, &session_id, decision).await;
+        assert_eq!(
+            (&turn["status"], &item(&turn, "commandExecution")["status"]),
+            (&json!("completed"), &json!(status))
+        );
+        assert_eq!(item(&turn, "fileChange")["changes"][0]["kind"]["type"], "add");
+        assert!(item(&turn, "reasoning")["summary"][0].as_str().unwrap().starts_with("**Planning"));
+        let message = message(&turn);
+        for part in ["# The demo of codexd", "> What can you do?", word, "| `hello` |", "```sh"] {
+            assert!(message.contains(part), "no {part:?} in {message}");
+        }
+    }
+    logged_type(&daemon, "app-server.turn.plan.updated").await;
+    logged_type(&daemon, "app-server.turn.diff.updated").await;
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "the demo wrote into the directory");
+}
+
+#[tokio::test]
+async fn demo_turn_is_steered_queued_behind_and_interrupted() {
+    let daemon = demo().await;
+    let session_id = session_with(&daemon, json!({})).await;
+    let first = turn(&daemon, &session_id, "long").await;
+    logged_type(&daemon, "app-server.turn.message.delta").await;
+    let queued =
+        ask_with(&daemon, &session_id, "hello", json!({ "whenBusy": "queue" })).await.data(202).clone();
+    let steered = ask_with(&daemon, &session_id, "Be brief.", json!({ "whenBusy": "steer" })).await;
+    assert_eq!(steered.data(202)["turnId"], first.as_str());
+    let turn = turn_over(&daemon, &session_id, &first).await;
+    let last = turn["items"].as_array().unwrap().last().unwrap();
+    assert_eq!(last["text"], "You added:\n\n> Be brief.\n");
+    let after = turn_over(&daemon, &session_id, &text(&queued["turnId"])).await;
+    assert_eq!(message(&after), "Hello! This is the demo of codexd, not Codex itself.");
+
+    idle(&daemon, &session_id).await;
+    let long = ask_turn(&daemon, &session_id, "long").await.data(202)["turnId"].clone();
+    interrupt(&daemon, &session_id).await.data(202);
+    assert_eq!(ended(&daemon, &session_id, &long).await["lastTurnStatus"], "interrupted");
+
+    let asking = turn_of_a_tour(&daemon, &session_id).await;
+    interrupt(&daemon, &session_id).await.data(202);
+    assert_eq!(ended(&daemon, &session_id, &asking).await["lastTurnStatus"], "interrupted");
+}
+
+/// A turn that waits for an approval.
+async fn turn_of_a_tour(daemon: &Daemon, session_id: &str) -> Value {
+    let turn_id = turn(daemon, session_id, "tour").await;
+    asked(daemon, session_id).await;
+    json!(turn_id)
+}
+
+#[tokio::test]
+async fn demo_session_goes_on_after_a_restart() {
+    let mut before = demo().await;
+    let session_id = session_with(&before, json!({})).await;
+    let first = turn(&before, &session_id, "hello").await;
+    turn_over(&before, &session_id, &first).await;
+    idle(&before, &session_id).await;
+    let cut = turn(&before, &session_id, "long").await;
+    logged_type(&before, "app-server.turn.message.delta").await;
+    assert!(before.stop().await.status.success());
+
+    let after = Daemon::builder().demo().state_from(&before).start().await;
+    ready(&after).await;
+    wait_until_async("the end of the turn that was cut", async || {
+        record(&after, &session_id).await["currentTurnId"].is_null().then_some(())
+    })
+    .await;
+    let second = turn(&after, &session_id, "hello").await;
+    assert_eq!(turn_over(&after, &session_id, &second).await["status"], "completed");
+    let turns = get(&after, &format!("{SESSIONS}/{session_id}/turns")).await.data(200)["turns"].clone();
+    let ids: Vec<_> = turns.as_array().unwrap().iter().map(|turn| turn["turnId"].clone()).collect();
+    for turn_id in [&first, &cut, &second] {
+        assert!(ids.contains(&json!(turn_id)), "no {turn_id} in {turns:#}");
+    }
+}
+
+#[tokio::test]
+async fn demo_is_named_and_keeps_its_own_state() {
+    let directory = scratch::directory("demo");
+    let daemon = demo().await;
+    let notice = daemon.stderr();
+    assert!(
+        notice.contains("This is the demo, not Codex") && notice.contains("codexd ask hello"),
+        "{notice}"
+    );
+    let health = get(&daemon, "/healthz").await.json;
+    assert_eq!(
+        (&health["service"]["codex"]["demo"], &health["service"]["ready"]),
+        (&json!(true), &json!(true))
+    );
+    assert_eq!(health["service"]["codex"]["state"], "ready");
+    let notes = get(&daemon, "/describe").await.json["notes"].to_string();
+    assert!(notes.contains("This daemon is a demo"), "{notes}");
+    let config = get(&daemon, STATUS).await.data(200)["snapshot"]["config"].clone();
+    assert_eq!(config["server"]["endpoint"], "stdio://demo-app-server");
+    let state = daemon.state_dir();
+    assert_eq!(config["paths"]["stateDir"], state.to_str().unwrap());
+    assert_eq!(config["paths"]["logsDir"], daemon.logs_dir().to_str().unwrap());
+    let names: Vec<_> =
+        fs::read_dir(state.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["demo"], "the demo writes nothing beside its own directory");
+
+    let status = run(command(daemon.base_url(), directory.path(), &["status"])).await;
+    assert!(status.stdout.contains("This is the demo, not Codex"), "{}", status.stdout);
+    let asked = run(command(daemon.base_url(), directory.path(), &["ask", "hello"])).await;
+    assert_eq!(
+        (asked.code, asked.stdout.trim()),
+        (Some(0), "Hello! This is the demo of codexd, not Codex itself.")
+    );
+    assert!(state.join("threads").is_dir());
+    let plain = Daemon::builder().start().await;
+    assert!(get(&plain, "/healthz").await.json["service"]["codex"].get("demo").is_none());
+}
