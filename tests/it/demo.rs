@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::api::{SESSIONS, STATUS, ask_turn, ended, idle, logged_type, ready, record, run, text, turn};
+use crate::api::{STATUS, ask_turn, ended, idle, logged, logged_type, ready, record, run, text, turn};
 use crate::duplex::{asked, decide, interrupt, item, over, session_with, turn_over};
 use crate::people::command;
 use crate::sessions::ask_with;
@@ -31,7 +31,7 @@ async fn tour(daemon: &Daemon, session_id: &str, decision: &str) -> Value {
 }
 
 fn message(turn: &Value) -> &str {
-    item(turn, "agentMessage")["text"].as_str().unwrap()
+    turn["text"].as_str().unwrap_or_else(|| panic!("no text in {turn:#}"))
 }
 
 #[tokio::test]
@@ -46,8 +46,8 @@ async fn demo_tour_acts_on_the_decision_and_changes_nothing() {
             (&turn["status"], &item(&turn, "commandExecution")["status"]),
             (&json!("completed"), &json!(status))
         );
-        assert_eq!(item(&turn, "fileChange")["changes"][0]["kind"]["type"], "add");
-        assert!(item(&turn, "reasoning")["summary"][0].as_str().unwrap().starts_with("**Planning"));
+        assert!(item(&turn, "fileChange")["changes"].to_string().contains("demo.txt"));
+        item(&turn, "reasoning");
         let message = message(&turn);
         for part in ["# The demo of codexd", "> What can you do?", word, "| `hello` |", "```sh"] {
             assert!(message.contains(part), "no {part:?} in {message}");
@@ -64,14 +64,18 @@ async fn demo_turn_is_steered_queued_behind_and_interrupted() {
     let session_id = session_with(&daemon, json!({})).await;
     let first = turn(&daemon, &session_id, "long").await;
     logged_type(&daemon, "app-server.turn.message.delta").await;
-    let queued =
-        ask_with(&daemon, &session_id, "hello", json!({ "whenBusy": "queue" })).await.data(202).clone();
+    ask_with(&daemon, &session_id, "hello", json!({ "whenBusy": "queue" })).await.data(202);
     let steered = ask_with(&daemon, &session_id, "Be brief.", json!({ "whenBusy": "steer" })).await;
     assert_eq!(steered.data(202)["turnId"], first.as_str());
     let turn = turn_over(&daemon, &session_id, &first).await;
-    let last = turn["items"].as_array().unwrap().last().unwrap();
-    assert_eq!(last["text"], "You added:\n\n> Be brief.\n");
-    let after = turn_over(&daemon, &session_id, &text(&queued["turnId"])).await;
+    assert_eq!(message(&turn), "You added:\n\n> Be brief.\n");
+    let queued = wait_until_async("the end of the queued turn", async || {
+        let record = record(&daemon, &session_id).await;
+        let is_over = record["lastTurnId"] != first.as_str() && record["currentTurnId"].is_null();
+        is_over.then(|| text(&record["lastTurnId"]))
+    })
+    .await;
+    let after = turn_over(&daemon, &session_id, &queued).await;
     assert_eq!(message(&after), "Hello! This is the demo of codexd, not Codex itself.");
 
     idle(&daemon, &session_id).await;
@@ -99,7 +103,10 @@ async fn demo_session_goes_on_after_a_restart() {
     turn_over(&before, &session_id, &first).await;
     idle(&before, &session_id).await;
     let cut = turn(&before, &session_id, "long").await;
-    logged_type(&before, "app-server.turn.message.delta").await;
+    logged(&before, "a delta of the long answer", |event| {
+        event["type"] == "app-server.turn.message.delta" && event["detail"]["turnId"] == cut.as_str()
+    })
+    .await;
     assert!(before.stop().await.status.success());
 
     let after = Daemon::builder().demo().state_from(&before).start().await;
@@ -110,11 +117,8 @@ async fn demo_session_goes_on_after_a_restart() {
     .await;
     let second = turn(&after, &session_id, "hello").await;
     assert_eq!(turn_over(&after, &session_id, &second).await["status"], "completed");
-    let turns = get(&after, &format!("{SESSIONS}/{session_id}/turns")).await.data(200)["turns"].clone();
-    let ids: Vec<_> = turns.as_array().unwrap().iter().map(|turn| turn["turnId"].clone()).collect();
-    for turn_id in [&first, &cut, &second] {
-        assert!(ids.contains(&json!(turn_id)), "no {turn_id} in {turns:#}");
-    }
+    assert_eq!(turn_over(&after, &session_id, &first).await["status"], "completed");
+    assert_eq!(turn_over(&after, &session_id, &cut).await["status"], "interrupted");
 }
 
 #[tokio::test]
