@@ -5,8 +5,8 @@ use std::fs;
 use serde_json::{Value, json};
 
 use crate::api::{STATUS, ask_turn, ended, idle, logged, logged_type, ready, record, run, text, turn};
+use crate::cli::command;
 use crate::duplex::{asked, decide, interrupt, item, over, session_with, turn_over};
-use crate::people::command;
 use crate::sessions::ask_with;
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
