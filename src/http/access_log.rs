@@ -1,6 +1,9 @@
-//! One line in the daemon's log for each request, when its answer is over.
+//! Logs one line per request when its response has ended.
 //!
-//! It says what was asked and what came of it, never what was said: no query, no header, no body.
+//! [`Access`] owns the facts of one request; the app creates it, and the response body and the WebSocket task share it.
+//! The line is written when the last holder drops it.
+//!
+//! Invariant: the line has method, path, status and sizes, never a query, a header or a body.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
@@ -17,10 +20,10 @@ use hyper::body::{Body as _, Frame, SizeHint};
 /// How much of a path is logged, in characters.
 const MAX_PATH_CHARS: usize = 200;
 
-/// The number of the newest request of this life.
+/// The number of the newest request since the start of the daemon.
 static LAST_REQUEST_NUMBER: AtomicU64 = AtomicU64::new(0);
 
-/// One request; its line is written when the last one who holds it is done.
+/// One request. Dropping the last reference logs it.
 #[derive(Debug)]
 pub(super) struct Access {
     number: u64,
@@ -33,15 +36,15 @@ pub(super) struct Access {
     subject: OnceLock<Subject>,
 }
 
-/// How many requests were answered, by the first digit of the status.
+/// The number of responses by status class.
 #[derive(Debug, Default)]
 pub(super) struct ResponseCounts([AtomicU64; CLASSES.len()]);
 
-/// The classes of statuses (RFC 9110, section 15).
+/// The status classes (RFC 9110, section 15).
 const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl ResponseCounts {
-    /// One more.
+    /// Counts a response.
     pub(super) fn count(&self, answer: &Response) {
         let class = usize::from(answer.status().as_u16() / 100);
         if let Some(count) = class.checked_sub(1).and_then(|class| self.0.get(class)) {
@@ -49,13 +52,13 @@ impl ResponseCounts {
         }
     }
 
-    /// How many there were of each class.
+    /// The number of responses per class.
     pub(super) fn by_class(&self) -> Vec<(&'static str, u64)> {
         CLASSES.into_iter().zip(self.0.iter().map(|count| count.load(Ordering::Relaxed))).collect()
     }
 }
 
-/// What an answer is subject, so that a turn can be followed from its request to its events.
+/// The session and turn that a response is about, so that a turn can be followed from its request to its events.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Subject {
     pub(super) session: Option<String>,
@@ -63,12 +66,12 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    /// A session and, where there is one, a turn in it.
+    /// A session and, if there is one, a turn in it.
     pub(super) fn new(session: &str, turn: Option<&str>) -> Self {
         Self { session: Some(session.to_owned()), turn: turn.map(str::to_owned) }
     }
 
-    /// The answer, marked with what it is subject.
+    /// Attaches the subject to a response.
     pub(super) fn attach_to(self, mut answer: Response) -> Response {
         answer.extensions_mut().insert(self);
         answer
@@ -76,7 +79,7 @@ impl Subject {
 }
 
 impl Access {
-    /// The request begins to be answered now.
+    /// Starts the record of a request.
     pub(super) fn begin(request: &Request) -> Arc<Self> {
         Arc::new(Self {
             number: LAST_REQUEST_NUMBER.fetch_add(1, Ordering::Relaxed) + 1,
@@ -90,7 +93,7 @@ impl Access {
         })
     }
 
-    /// The answer, which counts what of it goes out.
+    /// Records the status of the response, and counts the bytes of its body as they are sent.
     pub(super) fn respond(self: Arc<Self>, mut answer: Response) -> Response {
         self.status.store(answer.status().as_u16(), Ordering::Relaxed);
         if let Some(subject) = answer.extensions_mut().remove::<Subject>() {
@@ -99,7 +102,7 @@ impl Access {
         answer.map(|inner| Body::new(CountedBody { inner, access: self, is_complete: false }))
     }
 
-    /// So many bytes went out, beside the body of the answer.
+    /// Counts bytes that were sent outside of the response body.
     pub(super) fn sent(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -123,7 +126,7 @@ impl Drop for Access {
     }
 }
 
-/// The body of an answer.
+/// A response body that counts its bytes.
 struct CountedBody {
     inner: Body,
     access: Arc<Access>,

@@ -1,4 +1,7 @@
-//! What each request may carry, once: the parsers read by these tables, and the OpenAPI document is made from them.
+//! The request bodies of every route, declared once: the handlers parse with these tables, and the OpenAPI document is
+//! generated from them. Stateless.
+//!
+//! Invariant: a handler takes every field that its schema has, or forwards it ([`ParsedBody::settings`] asserts this).
 
 use serde_json::{Map, Value};
 
@@ -7,10 +10,10 @@ use super::error::ApiError;
 use crate::codex::protocol::values as protocol;
 use crate::http::values::{self, StringEnum};
 
-/// A turn that says nothing.
+/// The error for a turn without input.
 pub(super) const NO_INPUT: &str = "turn input must be a non-empty string or a non-empty array of items.";
 
-/// The body of a request: an object; unknown fields are ignored, and `null` or an empty string is the same as absent.
+/// The schema of a request body: an object. Unknown fields are ignored; `null` and empty strings count as absent.
 #[derive(Debug)]
 pub(super) struct BodySchema {
     pub(super) name: &'static str,
@@ -25,48 +28,48 @@ pub(super) struct Field {
     pub(super) kind: Kind,
     pub(super) description: &'static str,
     pub(super) required: bool,
-    /// Whether it goes to the app-server under the same name.
+    /// Whether the field is forwarded to the app-server under the same name.
     passed: bool,
 }
 
-/// What a field holds.
+/// The type of a field.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     Text,
     Enum(StringEnum),
-    /// A word, or an object in the app-server's own schema.
+    /// A string, or an object in the format of the app-server.
     ApprovalPolicy,
-    /// The absolute path of a directory that exists.
+    /// The absolute path of an existing directory.
     Directory,
     Object,
-    /// What only the app-server can judge.
+    /// A value that only the app-server can judge.
     Any,
     Flag,
-    /// The same, or this word.
+    /// A boolean, or this string.
     FlagOr(&'static str),
-    /// A whole number of seconds, a day at most.
+    /// A whole number of seconds, at most a day.
     Seconds,
-    /// An object of texts.
+    /// An object of strings.
     Labels,
-    /// A text, or a list of items.
+    /// A string, or a list of items.
     Input,
 }
 
-/// What holds between fields.
+/// A constraint between fields.
 #[derive(Debug)]
 pub(super) enum Rule {
     None,
-    /// One of them must be there; the first that is there is taken, and the others are ignored.
+    /// One of them is required; the first present one is used, and the others are ignored.
     FirstOf {
         names: &'static [&'static str],
         none: &'static str,
     },
-    /// Not both may be there.
+    /// At most one of them may be present.
     NotBoth {
         names: [&'static str; 2],
         both: &'static str,
     },
-    /// One of them must be there, and not both.
+    /// Exactly one of them is required.
     ExactlyOne {
         names: [&'static str; 2],
         none: &'static str,
@@ -87,12 +90,12 @@ impl Field {
         Self { passed: true, ..self }
     }
 
-    /// Looks at the value of this field; the error is a sentence.
+    /// Checks the value of this field; the error is a sentence.
     fn check(&self, value: Value) -> Result<Value, String> {
         let name = self.name;
         match (self.kind, value) {
             (Kind::Text, value @ Value::String(_)) => Ok(value),
-            (Kind::Enum(words), Value::String(word)) => words.find(name, &word).map(Value::from),
+            (Kind::Enum(variants), Value::String(value)) => variants.find(name, &value).map(Value::from),
             (Kind::Directory, Value::String(text)) => values::directory(name, text),
             (Kind::Text | Kind::Enum(_) | Kind::Directory, _) => Err(format!("{name} must be a string.")),
             (Kind::ApprovalPolicy, value) => values::approval_policy(name, value),
@@ -111,7 +114,7 @@ impl Field {
     }
 }
 
-/// The fields that a request has, each of the kind that its form says.
+/// The fields of a body, checked against its schema.
 #[derive(Debug)]
 pub(super) struct ParsedBody {
     schema: &'static BodySchema,
@@ -120,7 +123,7 @@ pub(super) struct ParsedBody {
 }
 
 impl BodySchema {
-    /// Takes out of a body what this form has, and refuses what is wrong.
+    /// Parses and checks the fields of this schema.
     pub(super) fn read(&'static self, mut fields: Fields) -> Result<ParsedBody, ApiError> {
         let mut values = Map::new();
         let mut unread = Vec::new();
@@ -169,18 +172,21 @@ impl BodySchema {
 }
 
 impl ParsedBody {
-    /// Takes the names of the fields that the body had and that are not read.
+    /// Takes the names of the fields that were ignored.
     pub(super) fn ignored(&mut self) -> Vec<String> {
         std::mem::take(&mut self.ignored)
     }
 
     /// Takes the value of a field.
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
-        debug_assert!(self.schema.fields.iter().any(|field| field.name == name), "the form has no {name}");
+        debug_assert!(
+            self.schema.fields.iter().any(|field| field.name == name),
+            "the schema has no field {name}"
+        );
         self.values.shift_remove(name)
     }
 
-    /// Takes the text of a field that holds one.
+    /// Takes the value of a string field.
     pub(super) fn text(&mut self, name: &str) -> Option<String> {
         match self.take(name) {
             Some(Value::String(text)) => Some(text),
@@ -188,9 +194,9 @@ impl ParsedBody {
         }
     }
 
-    /// Takes the fields that go to the app-server as they are; absent ones are left out, not sent as `null`.
+    /// Takes the fields that are forwarded to the app-server; absent ones are omitted, not sent as `null`.
     ///
-    /// They come last, so that no field of a form can be forgotten.
+    /// Call it last: in debug builds it asserts that no field of the schema was forgotten.
     pub(super) fn settings(mut self) -> Map<String, Value> {
         let mut settings = Map::new();
         for field in self.schema.fields.iter().filter(|field| field.passed) {
@@ -198,7 +204,7 @@ impl ParsedBody {
                 settings.insert(field.name.to_owned(), value);
             }
         }
-        debug_assert!(self.values.is_empty(), "nobody took {:?}", self.values);
+        debug_assert!(self.values.is_empty(), "fields were not taken: {:?}", self.values);
         settings
     }
 }
@@ -212,53 +218,53 @@ pub(super) const CREATE_SESSION: BodySchema = BodySchema {
         field(
             "purpose",
             Kind::Enum(StringEnum::purposes(&["duplex", "worker", "smoke"])),
-            "What the session is for; duplex when nothing is said.",
+            "The purpose of the session; default: duplex.",
         ),
-        field("approvalPolicy", Kind::ApprovalPolicy, "When the app-server asks before it acts.").passed(),
+        field("approvalPolicy", Kind::ApprovalPolicy, "When the app-server asks for approval.").passed(),
         field(
             "sandbox",
             Kind::Enum(StringEnum::of_codex(protocol::SANDBOX_MODES)),
-            "What commands may touch.",
+            "What commands may access.",
         )
         .passed(),
-        field("personality", Kind::Enum(PERSONALITY), "How the model speaks.").passed(),
-        field("cwd", Kind::Directory, "The working directory: the absolute path of a directory that exists.")
+        field("personality", Kind::Enum(PERSONALITY), "The tone of the model.").passed(),
+        field("cwd", Kind::Directory, "The working directory: the absolute path of an existing directory.")
             .passed(),
-        field("baseInstructions", Kind::Text, "Replaces the instructions that the model begins with.")
-            .passed(),
-        field("developerInstructions", Kind::Text, "Instructions beside them.").passed(),
+        field("baseInstructions", Kind::Text, "Replaces the base instructions of the model.").passed(),
+        field("developerInstructions", Kind::Text, "Additional developer instructions.").passed(),
         field("model", Kind::Text, "The model; GET /v1/codexd/models lists them.").passed(),
         field("modelProvider", Kind::Text, "The provider of the model.").passed(),
         field("serviceTier", Kind::Text, "The service tier.").passed(),
-        field("config", Kind::Object, "Settings of the app-server for this thread, by its own names.")
+        field("config", Kind::Object, "Codex configuration for this thread, by the keys of the app-server.")
             .passed(),
         field(
             "requests",
             Kind::Enum(StringEnum::own(&["ask", "decline"])),
-            "What becomes of the app-server's requests: they wait for a client, as when nothing is said, or are \
-             declined at once.",
+            "How requests of the app-server are handled: ask (the default) waits for a client, decline declines \
+             them at once.",
         ),
         field(
             "requestTimeoutSeconds",
             Kind::Seconds,
-            "After how long a request is declined if nobody answers.",
+            "After how many seconds an unanswered request is declined.",
         ),
         field("threadId", Kind::Text, "Resumes this thread."),
-        field("forkFrom", Kind::Text, "Begins with a copy of what was said in this session."),
-        field("ephemeral", Kind::Flag, "Leaves nothing of the thread on disk; ignored for a resumed one."),
+        field("forkFrom", Kind::Text, "Starts with a copy of the history of this session."),
+        field("ephemeral", Kind::Flag, "Does not persist the thread; ignored for a resumed thread."),
         field(
             "trust",
             Kind::FlagOr("ask"),
-            "Whether the app-server may use the .codex of a directory about which the user has not decided: its MCP \
-             servers and hooks run outside of the sandbox. Not when nothing is said; \"ask\" takes what was last said \
-             about the directory, and is refused with trust_undecided where there is a .codex and nothing was said.",
+            "Whether the app-server may use the .codex directory of a working directory whose trust is undecided: its MCP \
+             servers and hooks run outside of the sandbox. Default: false. \"ask\" uses the last decision about the \
+             directory, and fails with trust_undecided if a .codex directory exists and there was no decision.",
         ),
-        field("approvalsReviewer", Kind::Any, "Who reviews approvals, in the app-server's words.").passed(),
-        field("serviceName", Kind::Any, "The service that the thread is for; the app-server reports it.")
+        field("approvalsReviewer", Kind::Any, "Who reviews approvals, in the format of the app-server.")
             .passed(),
-        field("sessionStartSource", Kind::Any, "In the app-server's form.").passed(),
-        field("threadSource", Kind::Any, "In the app-server's form.").passed(),
-        field("lastTurnId", Kind::Text, "With forkFrom: the last turn that the copy has."),
+        field("serviceName", Kind::Any, "The service that uses the thread; the app-server reports it.")
+            .passed(),
+        field("sessionStartSource", Kind::Any, "In the format of the app-server.").passed(),
+        field("threadSource", Kind::Any, "In the format of the app-server.").passed(),
+        field("lastTurnId", Kind::Text, "With forkFrom: the last turn of the copy."),
         field("metadata", Kind::Labels, "The caller's own labels; keys and values are non-empty strings."),
     ],
     rule: Rule::NotBoth {
@@ -275,38 +281,44 @@ pub(super) const SUBMIT_TURN: BodySchema = BodySchema {
         field(
             "input",
             Kind::Input,
-            "What the user says: a text, or a list of items in the app-server's form.",
+            "The input: a string, or a list of items in the format of the app-server.",
         ),
-        field("prompt", Kind::Input, "Another name of input; ignored where input is there too."),
-        field("approvalPolicy", Kind::ApprovalPolicy, "When the app-server asks before it acts.").passed(),
-        field("personality", Kind::Enum(PERSONALITY), "How the model speaks.").passed(),
+        field("prompt", Kind::Input, "An alias of input; ignored if input is present."),
+        field("approvalPolicy", Kind::ApprovalPolicy, "When the app-server asks for approval.").passed(),
+        field("personality", Kind::Enum(PERSONALITY), "The tone of the model.").passed(),
         field(
             "summary",
             Kind::Enum(StringEnum::of_codex(protocol::REASONING_SUMMARIES)),
-            "How reasoning is summed up.",
+            "How reasoning is summarized.",
         )
         .passed(),
-        field("cwd", Kind::Directory, "The working directory: the absolute path of a directory that exists.")
+        field("cwd", Kind::Directory, "The working directory: the absolute path of an existing directory.")
             .passed(),
-        field("collaborationMode", Kind::Any, "In the app-server's form.").passed(),
-        field("outputSchema", Kind::Any, "A JSON Schema that the final answer follows.").passed(),
-        field("sandboxPolicy", Kind::Any, "What commands may touch, in the app-server's form.").passed(),
-        field("effort", Kind::Text, "How hard the model thinks.").passed(),
+        field("collaborationMode", Kind::Any, "In the format of the app-server.").passed(),
+        field("outputSchema", Kind::Any, "A JSON Schema for the final answer.").passed(),
+        field("sandboxPolicy", Kind::Any, "What commands may access, in the format of the app-server.")
+            .passed(),
+        field("effort", Kind::Text, "The reasoning effort of the model.").passed(),
         field("model", Kind::Text, "The model; GET /v1/codexd/models lists them.").passed(),
         field("serviceTier", Kind::Text, "The service tier.").passed(),
-        field("approvalsReviewer", Kind::Any, "Who reviews approvals, in the app-server's words.").passed(),
-        field("disabledPluginIds", Kind::Any, "In the app-server's form.").passed(),
-        field("parentTurnId", Kind::Any, "In the app-server's form.").passed(),
-        field("rootTurnId", Kind::Any, "In the app-server's form.").passed(),
-        field("serviceTierForTurn", Kind::Any, "The service tier of this turn alone.").passed(),
-        field("toolOutput", Kind::Any, "In the app-server's form.").passed(),
-        field("turnTrigger", Kind::Any, "In the app-server's form.").passed(),
-        field("expectedTurnId", Kind::Text, "Adds to this turn, which must be the one under way."),
+        field("approvalsReviewer", Kind::Any, "Who reviews approvals, in the format of the app-server.")
+            .passed(),
+        field("disabledPluginIds", Kind::Any, "In the format of the app-server.").passed(),
+        field("parentTurnId", Kind::Any, "In the format of the app-server.").passed(),
+        field("rootTurnId", Kind::Any, "In the format of the app-server.").passed(),
+        field("serviceTierForTurn", Kind::Any, "The service tier of this turn only.").passed(),
+        field("toolOutput", Kind::Any, "In the format of the app-server.").passed(),
+        field("turnTrigger", Kind::Any, "In the format of the app-server.").passed(),
+        field(
+            "expectedTurnId",
+            Kind::Text,
+            "Adds the input to this turn, which must be the one in progress.",
+        ),
         field(
             "whenBusy",
             Kind::Enum(StringEnum::own(&["refuse", "steer", "queue"])),
-            "What becomes of it while another turn is under way: it is refused, as when nothing is said, added to \
-             that turn, or queued.",
+            "What to do while another turn is in progress: refuse (the default), steer (add the input to that \
+             turn), or queue.",
         ),
     ],
     rule: Rule::FirstOf { names: &["input", "prompt"], none: NO_INPUT },
@@ -327,11 +339,11 @@ pub(super) const ANSWER_REQUEST: BodySchema = BodySchema {
     name: "AnswerRequest",
     fields: &[
         field("decision", Kind::Any, "One of the decisions that the request offers."),
-        field("result", Kind::Object, "The whole result, in the app-server's form."),
+        field("result", Kind::Object, "The complete result, in the format of the app-server."),
     ],
     rule: Rule::ExactlyOne {
         names: ["decision", "result"],
-        none: "An answer needs decision, one of those offered, or a whole result.",
+        none: "An answer needs decision, one of those offered, or a complete result.",
         both: "Give either decision or result, not both.",
     },
 };

@@ -1,4 +1,8 @@
-//! Reading a request's body: a JSON object, and its fields one by one.
+//! Reads a request body: limits its size, parses the JSON object, and takes its fields one by one. Also computes the
+//! idempotency key of a request.
+//!
+//! Called by the handlers of `routes`. Invariant: a body is never buffered beyond the configured limit, and never has
+//! more than [`MAX_JSON_VALUES`] values.
 
 use std::error::Error;
 use std::io;
@@ -14,27 +18,27 @@ use super::error::ApiError;
 use crate::daemon::RequestKey;
 use crate::http::framing::framer::BODY_TIMEOUT;
 
-/// How many values a body may have, nested ones included: an object with one field costs half a kilobyte of memory, and
-/// without a limit a body of 16 MiB cost 1 GiB (measured).
+/// The maximum number of values in a body, including nested ones: an object with one field takes half a kilobyte of
+/// memory, and without a limit a body of 16 MiB took 1 GiB (measured).
 const MAX_JSON_VALUES: usize = 65_536;
 
-/// How many characters the word for a request that may be repeated may have.
+/// The maximum length of an idempotency key, in characters.
 pub(super) const MAX_KEY_CHARS: usize = 200;
 
-/// The word that makes a request one that may be repeated, with a digest of the request.
+/// The idempotency key of a request, with a digest of the request.
 ///
-/// `route` keeps equal bodies of different routes apart.
+/// `route` distinguishes equal bodies of different routes.
 pub(super) fn request_key(
     headers: &HeaderMap,
     route: &str,
     body: &Fields,
 ) -> Result<Option<RequestKey>, ApiError> {
-    let mut words = headers.get_all("idempotency-key").into_iter();
-    let Some(word) = words.next() else { return Ok(None) };
-    let word = word.to_str().map(str::trim).unwrap_or_default();
-    if word.is_empty() || word.len() > MAX_KEY_CHARS || words.next().is_some() {
+    let mut keys = headers.get_all("idempotency-key").into_iter();
+    let Some(key) = keys.next() else { return Ok(None) };
+    let key = key.to_str().map(str::trim).unwrap_or_default();
+    if key.is_empty() || key.len() > MAX_KEY_CHARS || keys.next().is_some() {
         return Err(ApiError::bad_request(format!(
-            "The header Idempotency-Key must be there once, with 1 to {MAX_KEY_CHARS} visible ASCII characters."
+            "The request must have exactly one Idempotency-Key header, with 1 to {MAX_KEY_CHARS} visible ASCII characters."
         )));
     }
     let digest = |text: String| {
@@ -42,13 +46,13 @@ pub(super) fn request_key(
         format!("{:x}", digest.finalize())
     };
     Ok(Some(RequestKey {
-        key: word.to_owned(),
+        key: key.to_owned(),
         digest: digest(body.canonical()),
         earlier_digest: digest(body.canonical_at_first_depth()),
     }))
 }
 
-/// Whether a body comes in an encoding, such as gzip; none is decoded here.
+/// Whether the body has a Content-Encoding such as gzip; codexd decodes none.
 pub(super) fn is_encoded(headers: &HeaderMap, body: &Body) -> bool {
     let encodings = headers.get_all(header::CONTENT_ENCODING).into_iter();
     let is_identity =
@@ -57,7 +61,7 @@ pub(super) fn is_encoded(headers: &HeaderMap, body: &Body) -> bool {
     !body.is_end_stream() && !names.all(is_identity)
 }
 
-/// The fields of a request; unknown ones are ignored, and `null` is the same as absent.
+/// The fields of a body; unknown ones are ignored, and `null` counts as absent.
 #[derive(Debug)]
 pub(super) struct Fields(Map<String, Value>);
 
@@ -68,13 +72,13 @@ impl From<Map<String, Value>> for Fields {
 }
 
 impl Fields {
-    /// Reads the body, of at most so many bytes; none at all counts as an object without fields.
+    /// Reads a body of at most `limit` bytes; an empty body counts as an empty object.
     pub(super) async fn read(mut body: Body, limit: usize) -> Result<Self, ApiError> {
-        // One that says so itself is not even begun.
+        // A body that declares its length is rejected before it is read.
         if body.size_hint().lower() > limit as u64 {
             return Err(ApiError::payload_too_large(limit).last());
         }
-        // All at once, because a buffer that grows is there twice while it does; what is not filled costs no memory.
+        // Allocated at once: a buffer that grows exists twice while it is copied, and unused capacity takes no memory.
         let length = usize::try_from(body.size_hint().lower()).unwrap_or(limit);
         let mut bytes = Vec::with_capacity(length.min(limit));
         while let Some(frame) = body.frame().await {
@@ -89,17 +93,17 @@ impl Fields {
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
-        // Editors and shells of Windows put it before a text; RFC 8259 section 8.1 lets a reader pass over it.
+        // Windows editors and shells write a byte order mark; RFC 8259 section 8.1 allows a parser to ignore it.
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         if bytes.trim_ascii().is_empty() {
             return Ok(Self(Map::new()));
         }
         let wrong = |error| ApiError::bad_request(format!("Request body must be valid JSON: {error}."));
         if values(bytes) > MAX_JSON_VALUES {
-            // What is no JSON at all is told so first.
+            // Invalid JSON is reported first.
             serde_json::from_slice::<IgnoredAny>(bytes).map_err(wrong)?;
             return Err(ApiError::bad_request(format!(
-                "The request body has more than {MAX_JSON_VALUES} values, counting those within others."
+                "The request body has more than {MAX_JSON_VALUES} values, including nested ones."
             )));
         }
         match serde_json::from_slice(bytes) {
@@ -109,7 +113,7 @@ impl Fields {
         }
     }
 
-    /// The fields as a text that is the same for equal fields, in whatever order they and those within them came.
+    /// The fields as text, independent of the order of fields at every depth.
     fn canonical(&self) -> String {
         let mut text = String::new();
         for (name, value) in sorted(&self.0) {
@@ -120,18 +124,18 @@ impl Fields {
         text
     }
 
-    /// [`Fields::canonical`] as an earlier version had it: fields within fields stand in the order in which they came.
+    /// [`Fields::canonical`] as an earlier version computed it: nested fields keep their order.
     fn canonical_at_first_depth(&self) -> String {
         sorted(&self.0).into_iter().map(|(name, value)| format!("{name:?}:{value}\n")).collect()
     }
 
-    /// Takes a path out, to the byte: a name may begin or end with white space. One of nothing else is absent.
+    /// Takes a path unchanged: a name may start or end with white space. A blank one is absent.
     pub(super) fn path(&mut self, name: &str) -> Option<Value> {
         let is_there = self.has(name);
         self.0.shift_remove(name).filter(|_| is_there)
     }
 
-    /// Takes a field out, whatever it is; strings are trimmed, and an empty one is absent.
+    /// Takes a field; strings are trimmed, and an empty one is absent.
     pub(super) fn any(&mut self, name: &str) -> Option<Value> {
         match self.0.shift_remove(name) {
             None | Some(Value::Null) => None,
@@ -140,12 +144,12 @@ impl Fields {
         }
     }
 
-    /// The names of the fields that were not taken out, and hold something.
+    /// The names of the present fields that were not taken.
     pub(super) fn left(&self) -> Vec<String> {
         self.0.keys().filter(|name| self.has(name)).cloned().collect()
     }
 
-    /// Whether a field is there, as [`Fields::any`] sees it.
+    /// Whether a field is present, by the rule of [`Fields::any`].
     pub(super) fn has(&self, name: &str) -> bool {
         match self.0.get(name) {
             None | Some(Value::Null) => false,
@@ -155,20 +159,20 @@ impl Fields {
     }
 }
 
-/// The fields by name.
+/// The fields, sorted by name.
 fn sorted(fields: &Map<String, Value>) -> Vec<(&String, &Value)> {
     let mut fields: Vec<_> = fields.iter().collect();
     fields.sort_unstable_by_key(|(name, _)| *name);
     fields
 }
 
-/// Writes a value with the fields of each object by name.
+/// Writes a value with the fields of every object sorted by name.
 fn write_canonical(value: &Value, text: &mut String) {
     match value {
         Value::Object(fields) => {
             text.push('{');
-            for (place, (name, value)) in sorted(fields).into_iter().enumerate() {
-                text.push_str(if place > 0 { "," } else { "" });
+            for (index, (name, value)) in sorted(fields).into_iter().enumerate() {
+                text.push_str(if index > 0 { "," } else { "" });
                 text.push_str(&format!("{}:", Value::from(name.as_str())));
                 write_canonical(value, text);
             }
@@ -176,8 +180,8 @@ fn write_canonical(value: &Value, text: &mut String) {
         }
         Value::Array(values) => {
             text.push('[');
-            for (place, value) in values.iter().enumerate() {
-                text.push_str(if place > 0 { "," } else { "" });
+            for (index, value) in values.iter().enumerate() {
+                text.push_str(if index > 0 { "," } else { "" });
                 write_canonical(value, text);
             }
             text.push(']');
@@ -186,13 +190,13 @@ fn write_canonical(value: &Value, text: &mut String) {
     }
 }
 
-/// How many values a text of JSON has, or a few more, without reading any of them.
+/// The approximate number of values in a JSON text, never too few, without parsing it.
 fn values(text: &[u8]) -> usize {
     let (mut count, mut is_text) = (1, false);
     let mut bytes = text.iter();
     while let Some(byte) = bytes.next() {
         match byte {
-            // Whatever it escapes does not end the text.
+            // An escaped character does not end the string.
             b'\\' if is_text => drop(bytes.next()),
             b'"' => is_text = !is_text,
             b',' | b'[' | b'{' if !is_text => count += 1,
@@ -202,23 +206,23 @@ fn values(text: &[u8]) -> usize {
     count
 }
 
-/// Why a body did not come to its end.
+/// The error for a body that ended early.
 fn unreadable(error: axum::Error) -> ApiError {
     let kind = std::iter::successors(error.source(), |error| (*error).source())
         .find_map(|source| source.downcast_ref::<io::Error>())
         .map(io::Error::kind);
-    // The rest of it would be taken for the next request.
+    // The rest would be parsed as the next request, so the connection is closed.
     let refusal = match kind {
         Some(io::ErrorKind::TimedOut) => ApiError::too_slow("body", BODY_TIMEOUT),
         Some(io::ErrorKind::InvalidData) => {
-            ApiError::bad_request("The body of the request is not made of chunks.")
+            ApiError::bad_request("The chunked encoding of the request body is invalid.")
         }
-        _ => ApiError::bad_request("The body of the request ends before its end."),
+        _ => ApiError::bad_request("The request body is incomplete."),
     };
     refusal.last()
 }
 
-/// The text without white space around it; `None` when nothing is left.
+/// The trimmed text; `None` if it is empty.
 pub(super) fn trimmed(text: &str) -> Option<String> {
     let text = text.trim();
     (!text.is_empty()).then(|| text.to_owned())
@@ -229,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_bodies_are_equal_at_every_depth() {
+    fn canonical_body_ignores_field_order_at_every_depth() {
         let canonical = |text: &str| Fields::parse(text.as_bytes()).unwrap().canonical();
         let one = canonical(r#"{"a":[{"x":1,"y":{"p":"q","r":null}}],"b":2}"#);
         assert_eq!(one, canonical(r#" {"b": 2, "a": [{"y": {"r": null, "p": "q"}, "x": 1}]}"#));
@@ -241,13 +245,13 @@ mod tests {
         ] {
             assert_ne!(one, canonical(other), "{other}");
         }
-        // Fields that hold no objects have the digest that an earlier version remembers.
+        // Bodies without nested objects have the digest that earlier versions stored.
         let flat = Fields::parse(br#"{"b":[1,"x"],"a":"\u00e9\n"}"#).unwrap();
         assert_eq!(flat.canonical(), flat.canonical_at_first_depth());
     }
 
     #[test]
-    fn a_byte_order_mark_is_passed_over() {
+    fn body_parser_skips_byte_order_mark() {
         let fields = Fields::parse(b"\xef\xbb\xbf{\"a\": 1}").unwrap();
         assert_eq!(fields.canonical(), "\"a\":1\n");
         assert!(Fields::parse(b"\xef\xbb\xbf").unwrap().0.is_empty());
@@ -255,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_counted_and_what_stands_in_texts_is_not() {
+    fn value_count_ignores_string_contents() {
         for (text, least) in [
             ("1", 1),
             (r#""a,b[c{d\",[""#, 1),

@@ -1,12 +1,13 @@
-//! Which of two forms of an answer a client prefers (RFC 9110 section 12.5.1).
+//! Content negotiation between JSON and server-sent events (RFC 9110 section 12.5.1). Stateless; called by the event
+//! stream.
 
 use axum::http::{HeaderMap, header};
 
-/// How much a client wants a media type: its quality in thousandths, and how exactly it names it.
+/// The quality of a media type in thousandths, and how exactly the range names it.
 type Preference = (u16, u8);
 
-/// Whether a client wants server-sent events rather than JSON: the media range for them has a higher quality than that
-/// for JSON or, with the same quality, names them more exactly.
+/// Whether a client prefers server-sent events to JSON: their media range has a higher quality or, with equal quality,
+/// is more exact.
 pub(super) fn prefers_event_stream(headers: &HeaderMap) -> bool {
     let values = || {
         let values = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
@@ -16,7 +17,7 @@ pub(super) fn prefers_event_stream(headers: &HeaderMap) -> bool {
     events.0 > 0 && events > preference(values(), "application", "json")
 }
 
-/// The preference of the most specific range that matches this media type: quality in thousandths, then specificity.
+/// The preference for a media type, by the range that names it most exactly.
 fn preference<'a>(ranges: impl Iterator<Item = &'a str>, kind: &str, subtype: &str) -> Preference {
     let found = ranges.filter_map(|range| {
         let mut parts = range.split(';').map(str::trim);
@@ -37,7 +38,7 @@ fn preference<'a>(ranges: impl Iterator<Item = &'a str>, kind: &str, subtype: &s
     most_exact.map_or((0, 0), |(exactness, quality)| (quality, exactness))
 }
 
-/// A quality such as `0.5`; `None` when it is none.
+/// Parses a quality such as `0.5`.
 fn thousandths(text: &str) -> Option<u16> {
     let quality: f32 = text.parse().ok()?;
     (0.0..=1.0).contains(&quality).then_some((quality * 1000.0).round() as u16)
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_form_follows_what_a_client_accepts() {
+    fn event_stream_is_preferred_by_accept_header() {
         for (accept, expected) in [
             ("text/event-stream", true),
             ("TEXT/Event-Stream", true),

@@ -1,8 +1,10 @@
-//! ChecksInProgress at the directories that requests name, on threads that may hang.
+//! Checks the directories that requests name, on threads that may hang.
 //!
-//! A directory may lie on a file system that does not answer.
-//! Each look goes from the root downwards and notes where it is, so that the one that hangs is known by name: what lies
-//! below it is refused at once from then on, and does not take a thread each.
+//! `routes::sessions` and `routes::turns` call [`SharedState::check_cwd`]. A directory may be on a file system that
+//! does not answer. Each check walks from the root down and records its position in [`CHECKS`], so the hanging
+//! directory is known.
+//!
+//! Invariant: once a directory hangs, paths below it are rejected at once and take no further thread.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -17,16 +19,16 @@ use crate::blocking::{Pool, Unanswered};
 
 /// How long a directory may take to answer.
 const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many entries of one directory may hang before all others of it are refused.
+/// How many entries of a directory may hang before all of its entries are rejected.
 const MAX_HANGING_ENTRIES: usize = 4;
 
 static POOL: Pool = Pool::new("directories", 16, 112);
 static CHECKS: ChecksInProgress = ChecksInProgress(Mutex::new(None));
 
 impl SharedState {
-    /// Refuses settings whose `cwd` is no directory: the app-server takes any path without complaint (measured).
+    /// Rejects settings whose `cwd` is not a directory: the app-server accepts any path (measured).
     ///
-    /// Nothing is known of the directories of an app-server on another machine, so there the path is passed on.
+    /// The directories of an app-server on another machine are unknown, so the path is forwarded unchecked.
     pub(super) async fn check_cwd(&self, settings: &Map<String, Value>) -> Result<(), ApiError> {
         match settings.get("cwd").and_then(Value::as_str) {
             Some(cwd) if self.daemon.config().server.endpoint.is_on_this_machine() => check("cwd", cwd).await,
@@ -35,7 +37,7 @@ impl SharedState {
     }
 }
 
-/// Refuses a path that is not the absolute path of a directory that exists; `name` is the field it was given in.
+/// Rejects a path that is not the absolute path of an existing directory; `name` is the field that holds it.
 async fn check(name: &str, path: &str) -> Result<(), ApiError> {
     let checked = {
         let path = PathBuf::from(path);
@@ -44,33 +46,33 @@ async fn check(name: &str, path: &str) -> Result<(), ApiError> {
     match checked {
         Ok(Ok(true)) => Ok(()),
         Ok(Ok(false)) => {
-            Err(ApiError::bad_request(format!("{name} must be a directory that exists; {path:?} is not.")))
+            Err(ApiError::bad_request(format!("{name} must be an existing directory; {path:?} is not.")))
         }
         Ok(Err(HangingDirectory(directory))) => Err(ApiError::disk(format!(
-            "{name} cannot be checked at: the directory {directory:?} did not answer within {} s; see to the file \
-             system that it lies on, or use another directory.",
+            "{name} cannot be checked: the directory {directory:?} did not answer within {} s; check the file \
+             system that holds it, or use another directory.",
             DIRECTORY_TIMEOUT.as_secs()
         ))),
         Err(unanswered @ (Unanswered::Late(_) | Unanswered::Busy(_) | Unanswered::Failed(_))) => {
             Err(ApiError::disk(format!(
-                "{name} cannot be checked at: the directory {path:?} {unanswered}; see to the file system that it lies \
-                 on, or use another directory."
+                "{name} cannot be checked: the directory {path:?} {unanswered}; check the file system that holds \
+                 it, or use another directory."
             )))
         }
     }
 }
 
-/// The directory that does not answer.
+/// A directory that does not answer.
 #[derive(Debug, PartialEq, Eq)]
 struct HangingDirectory(PathBuf);
 
-/// Whether this is a directory; blocks, for ever where one on the way does not answer.
+/// Whether `path` is a directory. Blocks, forever if a directory on the way hangs.
 #[expect(clippy::disallowed_methods, reason = "it runs on a thread of the pool, which may hang")]
 fn is_directory(path: &Path, checks: &ChecksInProgress) -> Result<bool, HangingDirectory> {
-    let mut way: Vec<_> = path.ancestors().collect();
-    way.reverse();
+    let mut steps: Vec<_> = path.ancestors().collect();
+    steps.reverse();
     let mut is_directory = false;
-    for step in way {
+    for step in steps {
         let _in_progress = checks.begin(step)?;
         is_directory = step.is_dir();
         if !is_directory {
@@ -80,15 +82,15 @@ fn is_directory(path: &Path, checks: &ChecksInProgress) -> Result<bool, HangingD
     Ok(is_directory)
 }
 
-/// Where each look that is under way stands, by the parent of what it checks at.
+/// The current step of each check, by parent directory.
 #[derive(Debug)]
 struct ChecksInProgress(Mutex<Option<Entries>>);
 
-/// By directory: which entries of it are checked at, and since when.
+/// By directory: the entries that are being checked, and since when.
 type Entries = HashMap<PathBuf, Vec<(PathBuf, Instant)>>;
 
 impl ChecksInProgress {
-    /// Notes that a look at `step` begins, until the result is dropped; refused where it is known to hang.
+    /// Records that the check of `step` starts, until the result is dropped; an error if it is known to hang.
     fn begin<'a>(&'a self, step: &'a Path) -> Result<CheckInProgress<'a>, HangingDirectory> {
         let parent = step.parent().unwrap_or(step);
         let mut checks = self.lock();
@@ -109,7 +111,7 @@ impl ChecksInProgress {
     }
 }
 
-/// One step of a look.
+/// One step of a check.
 #[derive(Debug)]
 struct CheckInProgress<'a> {
     checks: &'a ChecksInProgress,
@@ -136,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_that_hangs_is_known_and_does_not_take_its_neighbours_with_it() {
+    fn hanging_directory_is_rejected_without_blocking_siblings() {
         let home = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(home.path().join("a/b")).unwrap();
         std::fs::write(home.path().join("file"), "").unwrap();

@@ -1,6 +1,9 @@
-//! The one table of errors: which status and which code each has.
+//! The API errors: every status and code, and the response for each.
 //!
-//! Clients branch on the code; the message is for the person behind them.
+//! All handlers return [`ApiError`]; [`DaemonError`] is converted here. Stateless.
+//!
+//! Invariant: every error has a status and code from [`CAUSES`], which the OpenAPI document lists. Clients branch on
+//! the code; the message is for the user.
 
 use std::time::Duration;
 
@@ -15,30 +18,30 @@ use crate::daemon::DaemonError;
 use crate::http::response;
 use crate::journal::Gone;
 
-/// How soon it makes sense to ask again, in seconds.
+/// The value of `Retry-After` when no better one is known, in seconds.
 const DEFAULT_RETRY_AFTER_SECONDS: u64 = 1;
 
-/// How every failure looks.
+/// The body of every failure.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Failure {
     #[schemars(extend("const" = false))]
     ok: bool,
-    /// What programs tell failures apart by.
+    /// The code, by which programs distinguish failures.
     error: &'static str,
-    /// What happened, to which thing, and what to do, for a person.
+    /// What happened, to which object, and what to do, as a sentence for the user.
     message: String,
-    /// What there is to know beside the message, depending on the code.
+    /// Further facts, depending on the code.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Map<String, Value>")]
     details: Option<Value>,
 }
 
-/// A status and a code that an answer can have.
+/// A status and a code of an error response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cause {
     pub(super) status: u16,
     pub(super) code: &'static str,
-    /// When it is so, as a sentence.
+    /// When it is returned, as a sentence.
     pub(super) when: &'static str,
 }
 
@@ -46,62 +49,59 @@ const fn cause(status: u16, code: &'static str, when: &'static str) -> Cause {
     Cause { status, code, when }
 }
 
-pub(super) const BAD_REQUEST: Cause = cause(400, "bad_request", "The request itself is wrong.");
+pub(super) const BAD_REQUEST: Cause = cause(400, "bad_request", "The request is invalid.");
 pub(super) const REJECTED: Cause =
-    cause(400, "app_server_rejected", "The app-server refused what was passed on to it.");
-pub(super) const UNAUTHORIZED: Cause =
-    cause(401, "unauthorized", "The request needs the token, and has another or none.");
+    cause(400, "app_server_rejected", "The app-server rejected the forwarded request.");
+pub(super) const UNAUTHORIZED: Cause = cause(401, "unauthorized", "The request has no token or a wrong one.");
 pub(super) const FORBIDDEN: Cause = cause(
     403,
     "forbidden",
-    "The request comes from another user, for another host or from a foreign web page.",
+    "The request comes from another user, is for another host, or comes from a foreign web page.",
 );
-pub(super) const NOT_FOUND: Cause = cause(404, "not_found", "There is no such thing.");
-pub(super) const TOO_SLOW: Cause =
-    cause(408, "request_timeout", "The request did not come to its end in time.");
-pub(super) const NO_TURN: Cause = cause(409, "no_turn", "No turn is under way in the session.");
+pub(super) const NOT_FOUND: Cause = cause(404, "not_found", "Resource not found.");
+pub(super) const TOO_SLOW: Cause = cause(408, "request_timeout", "The request was not complete in time.");
+pub(super) const NO_TURN: Cause = cause(409, "no_turn", "No turn is in progress in the session.");
 pub(super) const TURN_IN_PROGRESS: Cause =
-    cause(409, "turn_in_progress", "Another turn is under way in the session.");
+    cause(409, "turn_in_progress", "Another turn is in progress in the session.");
 pub(super) const TURN_INTERRUPTED: Cause =
-    cause(409, "turn_interrupted", "The turn was interrupted before it began.");
-pub(super) const ALREADY_RESOLVED: Cause = cause(409, "already_resolved", "The request is over.");
-pub(super) const NOT_ACTIVE: Cause = cause(409, "session_not_active", "The session takes no turns.");
-pub(super) const QUEUE_FULL: Cause = cause(409, "queue_full", "Too many turns wait in the session.");
+    cause(409, "turn_interrupted", "The turn was interrupted before it started.");
+pub(super) const ALREADY_RESOLVED: Cause = cause(409, "already_resolved", "The request is already resolved.");
+pub(super) const NOT_ACTIVE: Cause = cause(409, "session_not_active", "The session accepts no turns.");
+pub(super) const QUEUE_FULL: Cause = cause(409, "queue_full", "The queue of the session is full.");
 pub(super) const TRUST_UNDECIDED: Cause =
-    cause(409, "trust_undecided", "Nobody has said whether the directory is trusted.");
+    cause(409, "trust_undecided", "The user has not decided whether the directory is trusted.");
 pub(super) const THREAD_LOCKED: Cause = cause(409, "thread_locked", "Another program has the thread open.");
 pub(super) const THREAD_UNAVAILABLE: Cause = cause(
     409,
     "thread_unavailable",
-    "Codex cannot open the thread: its history is not there, or it is archived.",
+    "Codex cannot open the thread: its history is missing, or it is archived.",
 );
 pub(super) const OUTCOME_UNKNOWN: Cause =
-    cause(409, "outcome_unknown", "Whether the turn of an earlier request began cannot be found out.");
-pub(super) const CURSOR_GONE: Cause = cause(410, "cursor_gone", "The cursor leads nowhere.");
-pub(super) const TOO_LARGE: Cause = cause(413, "payload_too_large", "The body is over the limit.");
+    cause(409, "outcome_unknown", "It is unknown whether the turn of an earlier request started.");
+pub(super) const CURSOR_GONE: Cause = cause(410, "cursor_gone", "The cursor has expired or is invalid.");
+pub(super) const TOO_LARGE: Cause = cause(413, "payload_too_large", "The body exceeds the limit.");
 pub(super) const UNSUPPORTED: Cause =
-    cause(415, "unsupported_media_type", "The body comes in an encoding that is not decoded.");
+    cause(415, "unsupported_media_type", "The Content-Encoding of the body is not supported.");
 pub(super) const KEY_REUSED: Cause =
     cause(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request.");
 pub(super) const UPGRADE_REQUIRED: Cause =
-    cause(426, "bad_request", "The client speaks another version of WebSocket.");
-pub(super) const HEAD_TOO_LARGE: Cause = cause(431, "headers_too_large", "The head is over the limit.");
-pub(super) const INTERNAL: Cause = cause(500, "internal_error", "codexd has a fault.");
+    cause(426, "bad_request", "The client uses another version of WebSocket.");
+pub(super) const HEAD_TOO_LARGE: Cause = cause(431, "headers_too_large", "The head exceeds the limit.");
+pub(super) const INTERNAL: Cause = cause(500, "internal_error", "Internal error of codexd.");
 pub(super) const APP_SERVER_ERROR: Cause =
     cause(502, "app_server_error", "The app-server answered with an error.");
-pub(super) const UNAVAILABLE: Cause =
-    cause(503, "app_server_unavailable", "There is no app-server to talk to now.");
+pub(super) const UNAVAILABLE: Cause = cause(503, "app_server_unavailable", "No app-server is available.");
 pub(super) const OVERLOADED: Cause =
-    cause(503, "overloaded", "The app-server has too much to do, or there are too many connections.");
+    cause(503, "overloaded", "The app-server is overloaded, or there are too many connections.");
 pub(super) const STORAGE: Cause = cause(
     503,
     "storage_unavailable",
-    "The event log cannot be used, or a directory or file that the request needs does not answer.",
+    "The event log is unavailable, or a directory or file that the request needs does not answer.",
 );
-pub(super) const SHUTTING_DOWN: Cause = cause(503, "shutting_down", "The daemon stops.");
+pub(super) const SHUTTING_DOWN: Cause = cause(503, "shutting_down", "The daemon is stopping.");
 pub(super) const TIMEOUT: Cause = cause(504, "app_server_timeout", "The app-server did not answer in time.");
 
-/// Every status and code that there is.
+/// Every status and code.
 const CAUSES: &[Cause] = &[
     BAD_REQUEST,
     REJECTED,
@@ -138,7 +138,7 @@ fn is_listed(status: StatusCode, code: &str) -> bool {
     CAUSES.iter().any(|cause| cause.status == status.as_u16() && cause.code == code)
 }
 
-/// An answer that says why something was not done; boxed, because it is the rare case of every result.
+/// An error response; boxed, because it is the rare variant of every result.
 #[derive(Debug)]
 pub(super) struct ApiError(Box<Parts>);
 
@@ -149,13 +149,13 @@ struct Parts {
     message: String,
     details: Option<Value>,
     retry_after: Option<u64>,
-    /// Whether the connection ends with it.
+    /// Whether the connection is closed after it.
     is_last: bool,
 }
 
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        debug_assert!(is_listed(status, code), "{status} {code} is not in the table");
+        debug_assert!(is_listed(status, code), "{status} {code} is not in CAUSES");
         Self(Box::new(Parts {
             status,
             code,
@@ -166,24 +166,24 @@ impl ApiError {
         }))
     }
 
-    /// The request itself is wrong.
+    /// The request is invalid.
     pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
-    /// The head can be read in two ways or in none, because it breaks this rule, half a sentence.
+    /// The head is malformed or ambiguous; `rule` is the violated rule, as a clause.
     pub(super) fn malformed(rule: &str) -> Self {
-        Self::bad_request(format!("The head of the request cannot be trusted: {rule}."))
+        Self::bad_request(format!("Malformed request: {rule}."))
     }
 
-    /// The request has not the token that it needs; nothing is said about what it has.
+    /// The request does not have the token that it needs; the message does not describe the token that it has.
     pub(super) fn unauthorized() -> Self {
-        let message = "A request needs the header Authorization: Bearer TOKEN, with the token from the file that \
+        let message = "The request needs the header Authorization: Bearer TOKEN, with the token from the file that \
                        --auth-token-file names.";
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
     }
 
-    /// The request comes from somebody who has no business here.
+    /// The client or page may not use codexd.
     pub(super) fn forbidden(message: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", message)
     }
@@ -196,47 +196,46 @@ impl ApiError {
 
     /// The head is too long or has too many headers.
     pub(super) fn head_too_large() -> Self {
-        let message = "The head of the request is over the limit of 16 KiB or 100 headers.";
+        let message = "The head of the request exceeds the limit of 16 KiB or 100 headers.";
         Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large", message)
     }
 
-    /// There are too many of something.
+    /// A limit is reached; the client may retry.
     pub(super) fn overloaded(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message).retry()
     }
 
-    /// codexd has a fault.
+    /// Internal error.
     pub(super) fn internal() -> Self {
         Self::from(DaemonError::Internal)
     }
 
-    /// There is no such thing.
+    /// The resource does not exist.
     pub(super) fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
     /// The body is longer than `limit` bytes.
     pub(super) fn payload_too_large(limit: usize) -> Self {
-        let message = format!("The request body is over the limit of {limit} bytes.");
+        let message = format!("The request body exceeds the limit of {limit} bytes.");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "payload_too_large", message)
     }
 
-    /// The body comes in an encoding.
+    /// The body has a Content-Encoding.
     pub(super) fn unsupported_encoding() -> Self {
-        let message = "The body of the request has a Content-Encoding, and codexd decodes none; send it as it is, \
-                       without that header.";
+        let message = "codexd supports no Content-Encoding; send the request body without it.";
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message)
     }
 
-    /// The client speaks another version of WebSocket.
+    /// The client uses another version of WebSocket.
     pub(super) fn upgrade_required(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UPGRADE_REQUIRED, "bad_request", message)
     }
 
-    /// The cursor leads nowhere; `gap` says what there is instead.
+    /// The cursor has expired; `gap` holds the bounds of the log.
     pub(super) fn cursor_gone(gap: Value, gone: Gone) -> Self {
         let message = format!(
-            "The events cannot be read on from there: {gone}; read the sessions anew and go on after {}.",
+            "The events cannot be read from this cursor: {gone}; read the sessions again and continue after {}.",
             gap["cursor"].as_str().unwrap_or_default()
         );
         Self::new(StatusCode::GONE, "cursor_gone", message).with_details(gap)
@@ -244,8 +243,9 @@ impl ApiError {
 
     /// The event log cannot be read.
     pub(super) fn unreadable(error: &std::io::Error) -> Self {
-        tracing::error!(%error, "the event log cannot be read");
-        let message = format!("The event log cannot be read ({error}); see to the disk of the logs folder.");
+        tracing::error!(%error, "failed to read the event log");
+        let message =
+            format!("Failed to read the event log ({error}); check the disk of the logs directory.");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", message).retry()
     }
 
@@ -254,35 +254,35 @@ impl ApiError {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", message).retry()
     }
 
-    /// Its status.
+    /// The HTTP status.
     pub(super) fn status(&self) -> u16 {
         self.0.status.as_u16()
     }
 
-    /// What it says to a person.
+    /// The message for the user.
     pub(super) fn message(&self) -> &str {
         &self.0.message
     }
 
-    /// The error as the last answer of a connection.
+    /// The raw response, for a connection without an HTTP parser.
     pub(super) fn to_wire(&self) -> Bytes {
         let Parts { status, code, message, details, retry_after, is_last: _ } = &*self.0;
         let (message, details) = (message.clone(), details.clone());
         response::raw_response(*status, *retry_after, &Failure { ok: false, error: code, message, details })
     }
 
-    /// The error as the last answer to an ordinary request: whatever else comes on the connection is not read.
+    /// The response after which the connection is closed, so that unread input is not parsed as a request.
     pub(super) fn into_last_response(self) -> Response {
         self.last().into_response()
     }
 
-    /// The same, after which the connection ends.
+    /// Marks the error so that the connection is closed after it.
     pub(super) fn last(mut self) -> Self {
         self.0.is_last = true;
         self
     }
 
-    /// The error as a part of another message.
+    /// The error as part of a WebSocket message.
     pub(super) fn to_json(&self) -> Value {
         json!({ "error": self.0.code, "message": self.0.message, "details": self.0.details })
     }
@@ -297,7 +297,7 @@ impl ApiError {
         self
     }
 
-    /// Says when it makes sense to ask again, in whole seconds and never "at once"; soon when that is not known.
+    /// Sets `Retry-After` to `time` in whole seconds, at least the default.
     fn retry_after(mut self, time: Option<Duration>) -> Self {
         let seconds = time.map_or(DEFAULT_RETRY_AFTER_SECONDS, |time| {
             time.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
@@ -378,11 +378,11 @@ impl IntoResponse for ApiError {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if status == StatusCode::UPGRADE_REQUIRED {
-            // RFC 6455 section 4.4: the version that is spoken here.
+            // RFC 6455 section 4.4: the supported version.
             headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         }
         if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
-            // RFC 9110 section 15.5.16: what would be taken.
+            // RFC 9110 section 15.5.16: the supported encodings.
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         if status == StatusCode::UNAUTHORIZED {

@@ -114,7 +114,7 @@ impl App {
         let access = Access::begin(&request);
         let (head, body) = request.into_parts();
         let guard = &self.state.guard;
-        let reader = guard.readable_origin(&head.headers);
+        let origin = guard.readable_origin(&head.headers);
         let mut response = match guard.check(peer, &head).await {
             // What cannot be read is not read.
             Ok(Admission::Granted(_)) if body::is_encoded(&head.headers, &body) => {
@@ -129,8 +129,8 @@ impl App {
             Ok(Admission::Preflight) => auth::preflight_response(&head.headers),
             Err(error) => error.into_last_response(),
         };
-        if let Some(reader) = reader {
-            auth::allow_reading(reader, response.headers_mut());
+        if let Some(origin) = origin {
+            auth::allow_reading(origin, response.headers_mut());
         }
         self.state.response_counts.count(&response);
         access.respond(response)

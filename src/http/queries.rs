@@ -1,8 +1,9 @@
-//! What each query string may carry, once: the parsers read by these values, and the OpenAPI document is made from them.
+//! The query parameters of every route, declared once: the handlers parse with these tables, and the OpenAPI document
+//! is generated from them.
 
 use crate::http::values::StringEnum;
 
-/// A parameter of a query string; unknown ones are ignored.
+/// A query parameter; unknown ones are ignored.
 #[derive(Debug)]
 pub(super) struct Parameter {
     pub(super) name: &'static str,
@@ -10,14 +11,14 @@ pub(super) struct Parameter {
     pub(super) description: &'static str,
 }
 
-/// What a parameter holds.
+/// The type of a parameter.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     Text,
-    /// May be given more than once.
+    /// May be repeated.
     Texts,
     Enum(StringEnum),
-    /// A whole number in this range.
+    /// An integer in this range.
     Integer {
         least: u64,
         most: u64,
@@ -29,9 +30,9 @@ pub(super) enum Kind {
     },
     /// `EPOCH-SEQ` or `SEQ`.
     Cursor,
-    /// `true`, or anything else for no.
+    /// `true`; any other value means false.
     Flag,
-    /// Any parameter whose name begins so.
+    /// Any parameter whose name starts with this name.
     Prefix,
 }
 
@@ -40,7 +41,7 @@ const fn parameter(name: &'static str, kind: Kind, description: &'static str) ->
 }
 
 impl Parameter {
-    /// Reads a number; the error is a sentence.
+    /// Parses a number; the error is a sentence.
     pub(super) fn number(&self, value: &str) -> Result<u64, String> {
         let (least, most, of) = match self.kind {
             Kind::Integer { least, most } => (least, most, ""),
@@ -51,53 +52,56 @@ impl Parameter {
         number.ok_or_else(|| format!("{} must be a whole number{of} from {least} to {most}.", self.name))
     }
 
-    /// Reads a word; the error is a sentence.
+    /// Parses a value of an enum; the error is a sentence.
     pub(super) fn variant(&self, value: &str) -> Result<&'static str, String> {
         match self.kind {
             Kind::Enum(words) => words.find(self.name, value),
-            _ => Err(format!("{} is no word.", self.name)),
+            _ => Err(format!("{} is not an enum.", self.name)),
         }
     }
 
-    /// The last value that a query string has for this parameter.
+    /// The last value of this parameter in a query string.
     pub(super) fn of<'q>(&self, query: Option<&'q str>) -> Option<std::borrow::Cow<'q, str>> {
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
         pairs.filter(|(name, _)| name == self.name).map(|(_, value)| value).last()
     }
 }
 
-pub(super) const STATUS: Parameter =
-    parameter("status", Kind::Enum(StringEnum::own(&["active", "closed"])), "Only sessions of this status.");
+pub(super) const STATUS: Parameter = parameter(
+    "status",
+    Kind::Enum(StringEnum::own(&["active", "closed"])),
+    "Only sessions with this status.",
+);
 pub(super) const PURPOSE: Parameter = parameter(
     "purpose",
     Kind::Enum(StringEnum::own(&["duplex", "worker", "smoke"])),
-    "Only sessions of this purpose.",
+    "Only sessions with this purpose.",
 );
 pub(super) const ORDER: Parameter = parameter(
     "order",
     Kind::Enum(StringEnum::own(&["newest", "oldest"])),
-    "Which sessions come first; the oldest when nothing is said.",
+    "Which sessions come first; default: oldest.",
 );
 pub(super) const AFTER_SESSION: Parameter =
     parameter("after", Kind::Text, "Only sessions that come after this one.");
 pub(super) const SESSION_LIMIT: Parameter =
-    parameter("limit", Kind::Integer { least: 1, most: 10_000 }, "How many sessions at most.");
-/// A label of sessions: the rest of the name is the label's key.
+    parameter("limit", Kind::Integer { least: 1, most: 10_000 }, "The maximum number of sessions.");
+/// A label of sessions: the rest of the parameter name is the key of the label.
 pub(super) const LABEL: Parameter = parameter(
     "metadata.",
     Kind::Prefix,
-    "With `metadata.KEY=VALUE` only sessions with this label; it may be given more than once.",
+    "`metadata.KEY=VALUE` selects sessions with this label; may be repeated.",
 );
 pub(super) const SESSIONS: &[Parameter] = &[STATUS, PURPOSE, ORDER, AFTER_SESSION, SESSION_LIMIT, LABEL];
 
 pub(super) const INTERRUPT: Parameter =
-    parameter("interrupt", Kind::Flag, "Whether a turn that is under way is interrupted first.");
+    parameter("interrupt", Kind::Flag, "Whether a turn in progress is interrupted first.");
 
-/// How long a request waits for the end of a turn, an hour at most.
+/// How long a request waits for the end of a turn, at most an hour.
 pub(super) const WAIT: Parameter = parameter(
     "wait",
     Kind::Seconds { least: 0, most: 3600 },
-    "How long the answer waits for the end of the turn; it comes at once when nothing is said.",
+    "How long the response waits for the end of the turn; default: not at all.",
 );
 
 pub(super) const REQUESTS_OF: Parameter =
@@ -106,23 +110,23 @@ pub(super) const REQUESTS_OF: Parameter =
 pub(super) const AFTER: Parameter = parameter(
     "after",
     Kind::Cursor,
-    "The cursor of the last event that the client has; a page begins with the oldest event when nothing is said.",
+    "The cursor of the last event that the client has; by default a page starts with the oldest event.",
 );
 pub(super) const LIMIT: Parameter = parameter(
     "limit",
     Kind::Integer { least: 1, most: 1000 },
-    "How many events a page has at most; 100 when nothing is said.",
+    "The maximum number of events in a page; default: 100.",
 );
 pub(super) const ABOUT: Parameter =
     parameter("sessionId", Kind::Text, "Only events about this session or its thread.");
 pub(super) const TYPES: Parameter = parameter(
     "type",
     Kind::Texts,
-    "Only events whose type begins so; when it is given more than once, with any of these.",
+    "Only events whose type starts with this prefix; when repeated, with any of the prefixes.",
 );
 pub(super) const ON_GAP: Parameter = parameter(
     "onGap",
     Kind::Enum(StringEnum::pair(&["close", "resync"])),
-    "What a WebSocket does when the cursor leads nowhere: it closes, as when nothing is said, or goes on from now.",
+    "What a WebSocket does when the cursor has expired: close (the default), or continue with the current state.",
 );
 pub(super) const EVENTS: &[Parameter] = &[AFTER, LIMIT, ABOUT, TYPES, ON_GAP];

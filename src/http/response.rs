@@ -1,4 +1,5 @@
-//! How every answer looks: JSON, pretty-printed, or where a route says so a text; never cached.
+//! Renders responses: pretty-printed JSON, or text for some routes; never cacheable. Stateless; called by all handlers
+//! and by `error`.
 
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -6,16 +7,16 @@ use axum::response::Response;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-/// What every answer is.
+/// The media type of JSON responses.
 const JSON_CONTENT_TYPE: &str = "application/json; charset=utf-8";
-/// What is said when an answer cannot be put into JSON.
+/// The body of the response when serialization fails.
 const SERIALIZATION_FAILURE: &[u8] = br#"{
   "ok": false,
   "error": "internal_error",
-  "message": "The answer could not be put into JSON."
+  "message": "Failed to serialize the response."
 }"#;
 
-/// How the answers look that are not flat.
+/// The shape of all successful responses that are not flat.
 #[derive(Serialize, JsonSchema)]
 #[schemars(inline)]
 pub(super) struct Envelope<D> {
@@ -29,12 +30,12 @@ pub(super) fn data(status: StatusCode, data: impl Serialize) -> Response {
     json(status, &Envelope { ok: true, data })
 }
 
-/// How many names the header [`IGNORED_HEADER`] has at most; the body has all of them.
+/// The maximum number of names in [`IGNORED_HEADER`]; the body has all of them.
 const MAX_IGNORED_NAMES: usize = 32;
-/// Names the fields of the request's body that were ignored.
+/// Lists the fields of the request body that were ignored.
 const IGNORED_HEADER: &str = "codexd-ignored";
 
-/// Names the fields that were ignored, where there are any; of what a header cannot hold `?` is left.
+/// Adds [`IGNORED_HEADER`] if fields were ignored; characters that a header cannot hold become `?`.
 pub(super) fn with_ignored_header(mut response: Response, ignored: &[String]) -> Response {
     let visible = |name: &String| -> String {
         let char = |char: char| if char.is_ascii_graphic() && char != ',' { char } else { '?' };
@@ -49,12 +50,12 @@ pub(super) fn with_ignored_header(mut response: Response, ignored: &[String]) ->
     response
 }
 
-/// The list as it stands in an answer: absent when it is empty.
+/// `None` for an empty list, so that the response omits it.
 pub(super) fn non_empty(ignored: Vec<String>) -> Option<Vec<String>> {
     (!ignored.is_empty()).then_some(ignored)
 }
 
-/// Any value, with two spaces of indentation and a final newline.
+/// A JSON response, indented by two spaces, with a final newline.
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     let (status, text) = render(status, value);
     let mut response = Response::new(Body::from(text));
@@ -65,16 +66,16 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response {
     response
 }
 
-/// A text of this kind.
-pub(super) fn text(kind: &'static str, text: String) -> Response {
+/// A text response of this media type.
+pub(super) fn text(content_type: &'static str, text: String) -> Response {
     let mut response = Response::new(Body::from(text));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
-/// A failure as the bytes of a last answer, for a connection that has no HTTP parser or none any more.
+/// A failure as raw HTTP bytes, for a connection without an HTTP parser.
 pub(super) fn raw_response(status: StatusCode, retry_after: Option<u64>, value: &impl Serialize) -> Bytes {
     let (status, text) = render(status, value);
     let retry_after = retry_after.map(|seconds| format!("retry-after: {seconds}\r\n")).unwrap_or_default();
@@ -90,7 +91,7 @@ fn render(status: StatusCode, value: &impl Serialize) -> (StatusCode, Vec<u8>) {
     let (status, mut text) = match serde_json::to_vec_pretty(value) {
         Ok(text) => (status, text),
         Err(error) => {
-            tracing::error!(%error, "an answer cannot be put into JSON");
+            tracing::error!(%error, "failed to serialize a response");
             (StatusCode::INTERNAL_SERVER_ERROR, SERIALIZATION_FAILURE.to_vec())
         }
     };

@@ -1,4 +1,11 @@
-//! The listener: accepts connections and serves each in a task of its own.
+//! Accepts connections and serves each in a task.
+//!
+//! [`Server`] owns the listener task and tracks the connection tasks. `commands::start` starts and stops it. Per
+//! connection: acquire a slot (`limits::connections`), identify the peer (`auth::peer`), frame the requests
+//! (`framing`), and pass each to [`App::answer`].
+//!
+//! Invariants: the accept loop never waits for a client, and [`Server::stop`] returns within
+//! [`FINAL_RESPONSE_TIMEOUT`].
 
 use std::convert::Infallible;
 use std::io;
@@ -24,19 +31,20 @@ use crate::http::framing::framer::RequestFramer;
 use crate::http::limits::connections::{ConnectionLimiter, SlotGuard};
 use crate::http::limits::write_timeout::WriteTimeout;
 
-/// How long the accept loop rests after an error, such as too many open files, so that it does not spin.
+/// Pause after a failed `accept`, such as EMFILE, so that the loop does not spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-/// How long a connection waits for a slot when all are taken.
+/// How long a connection waits for a slot when all are in use.
 const SLOT_WAIT: Duration = Duration::from_millis(500);
-/// How long somebody who says nothing is left alone when there are too many open files.
+/// How long a connection must be idle before it is evicted on EMFILE.
 const MIN_IDLE_BEFORE_EVICTION: Duration = Duration::from_millis(500);
-/// How long it rests when somebody was sent away, until that one's socket is closed.
+/// Pause after an eviction, until the evicted socket is closed.
 const ACCEPT_BACKOFF_AFTER_EVICTION: Duration = Duration::from_millis(10);
-/// How much the HTTP parser of a connection may hold, in bytes; at least a head and what is written at once.
+/// The buffer limit of the HTTP parser per connection, in bytes; it must hold a head and one write.
 const MAX_PARSER_BUFFER_BYTES: usize = 64 * 1024;
-/// How many connections are told at once, after they have asked, that there are too many; those beyond hear it at once.
+/// How many connections may wait for a slot, or for their rejection, at once. More are rejected without waiting for
+/// their request.
 const MAX_DELAYED_REJECTIONS: usize = 32;
-/// How long answers that are under way may take when the daemon stops.
+/// How long responses in progress may take when the daemon stops.
 const FINAL_RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The running listener.
@@ -46,7 +54,7 @@ pub struct Server {
     connections: TaskTracker,
 }
 
-/// The address of a listener as a URL, such as `http://127.0.0.1:4319`.
+/// The URL of a listener, such as `http://127.0.0.1:4319`.
 pub fn base_url(address: SocketAddr) -> String {
     match address {
         SocketAddr::V6(address) if address.port() == 80 => format!("http://[{}]", address.ip()),
@@ -63,7 +71,7 @@ impl Server {
         server
     }
 
-    /// Takes no more connections, and lets the answers that are under way go out.
+    /// Stops accepting connections and waits for responses in progress, at most [`FINAL_RESPONSE_TIMEOUT`].
     pub async fn stop(&self) {
         self.stop.cancel();
         self.connections.close();
@@ -81,7 +89,7 @@ async fn accept(listener: TcpListener, app: App, stop: CancellationToken, connec
             () = stop.cancelled() => return,
         };
         if accepted.is_ok() && std::mem::take(&mut is_failing) {
-            tracing::info!("connections can be accepted again");
+            tracing::info!("accepting connections again");
         }
         match accepted {
             Ok((stream, remote)) => match admit(&limiter).await {
@@ -95,20 +103,20 @@ async fn accept(listener: TcpListener, app: App, stop: CancellationToken, connec
                             serve_when_slot_is_free(stream, remote, permit, app.clone(), stop.clone());
                         connections.spawn(waiting);
                     }
-                    // So many that nobody can wait until each has asked and polled.
+                    // Too many to wait for the request of each.
                     Err(_) => {
                         limiter.count_rejected();
                         let _ = stream.try_write(&connection_limit_reached().to_wire());
                     }
                 },
             },
-            // The client gave up before it was its turn.
+            // The client closed the connection before it was accepted.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                // Most likely there are too many open files, and one less helps.
+                // Most likely EMFILE; closing an idle connection frees a descriptor.
                 let evicted = limiter.evict_idle(MIN_IDLE_BEFORE_EVICTION);
                 if !std::mem::replace(&mut is_failing, true) {
-                    tracing::error!(%error, "no connection can be accepted; it is tried again all the time");
+                    tracing::error!(%error, "failed to accept a connection; retrying");
                 }
                 tokio::time::sleep(if evicted { ACCEPT_BACKOFF_AFTER_EVICTION } else { ACCEPT_BACKOFF })
                     .await;
@@ -117,7 +125,7 @@ async fn accept(listener: TcpListener, app: App, stop: CancellationToken, connec
     }
 }
 
-/// A slot for one more, after those who came before it were looked at.
+/// Acquires a slot, after the connections accepted before were polled.
 async fn admit(limiter: &Arc<ConnectionLimiter>) -> Option<SlotGuard> {
     loop {
         let slot_guard = limiter.admit();
@@ -128,7 +136,8 @@ async fn admit(limiter: &Arc<ConnectionLimiter>) -> Option<SlotGuard> {
     }
 }
 
-/// Serves a connection for which there is a slot in a moment: one that has its answer keeps its own until it is closed.
+/// Serves a connection once a slot is free, or rejects it after [`SLOT_WAIT`]: a connection whose response was sent
+/// holds its slot until it is closed.
 async fn serve_when_slot_is_free(
     stream: TcpStream,
     remote: SocketAddr,
@@ -181,11 +190,11 @@ async fn serve(
     });
     let stream = RequestFramer::new(WriteTimeout::new(stream, write_timeout), slot_guard, peer_rejection);
     let connection = http1::Builder::new()
-        // The time that a head and a body may take is kept in front of the parser.
+        // `RequestFramer` limits the time of head and body.
         .header_read_timeout(None)
         .max_buf_size(MAX_PARSER_BUFFER_BYTES)
-        // A client that has said all it wants and closes its side, or leaves, has asked all the same: without this a
-        // request that arrives together with the end of the stream is dropped unheard.
+        // A client may close its sending side, or the connection, right after its request. Without this, a request that
+        // arrives together with the end of the stream is dropped.
         .half_close(true)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
@@ -198,7 +207,7 @@ async fn serve(
         }
     };
     if let Err(error) = served {
-        tracing::debug!(%error, "a connection ended early");
+        tracing::debug!(%error, "connection ended with an error");
     }
 }
 
@@ -207,18 +216,18 @@ fn is_event_stream(response: &axum::response::Response) -> bool {
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"))
 }
 
-/// Says that there are too many connections, whatever the client wants.
+/// Sends 503 because all slots are in use, whatever the request.
 async fn reject(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let error = connection_limit_reached();
     let bytes = error.to_wire();
-    tracing::info!(status = error.status(), "a connection is turned away, because all are being served");
+    tracing::info!(status = error.status(), "rejected a connection; all slots are in use");
     let sending = async {
-        // A client that is answered before it has asked takes the connection for broken.
+        // A client that gets a response before it has sent a request treats the connection as broken.
         let mut discarded = [0; 1024];
         let _ = tokio::time::timeout(FINAL_RESPONSE_TIMEOUT / 2, stream.read(&mut discarded)).await;
         stream.write_all(&bytes).await?;
         stream.shutdown().await?;
-        // Closing with unread bytes would reset the connection, and the bytes would be lost with it.
+        // Closing with unread bytes would reset the connection and lose the response.
         while stream.read(&mut discarded).await? > 0 {}
         Ok::<_, io::Error>(())
     };
@@ -226,5 +235,5 @@ async fn reject(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
 }
 
 fn connection_limit_reached() -> ApiError {
-    ApiError::overloaded("All connections that codexd takes at once are being served; try again soon.")
+    ApiError::overloaded("All connection slots of codexd are in use; try again soon.")
 }

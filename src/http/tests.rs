@@ -1,4 +1,4 @@
-//! The router without sockets, over a daemon whose app-server cannot be started.
+//! Tests of the app without sockets, over a daemon whose app-server cannot be started.
 
 mod bodies;
 mod faults;
@@ -19,21 +19,21 @@ use crate::config::{Config, Settings, settings};
 use crate::daemon::{Daemon, StateDirectories};
 use crate::journal::{Line, Next};
 
-/// Where the edge is told that it listens.
+/// The address that the app is configured with.
 const BASE_URL: &str = "http://127.0.0.1:9";
 const HOST: &str = "127.0.0.1:9";
-/// A session that an earlier life of the daemon left.
+/// A session in the log of an earlier run.
 const SESSION: &str = "session-a";
 
-/// An edge and its daemon.
+/// An app and its daemon.
 struct TestApp {
     app: App,
     daemon: Daemon,
-    _folder: TempDir,
+    _directory: TempDir,
 }
 
-/// What the edge answers, checked against what holds for all answers.
-struct Answer {
+/// A response of the app, checked for the properties of all responses.
+struct TestResponse {
     status: StatusCode,
     headers: HeaderMap,
     json: Value,
@@ -44,42 +44,42 @@ impl TestApp {
         Self::with(Settings::default()).await
     }
 
-    /// One with these settings, once it is known that there is no app-server.
+    /// An app with these settings, once the start of the app-server has failed.
     async fn with(settings: Settings) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().to_str().unwrap();
-        let logs = folder.path().join("logs/codexd");
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().to_str().unwrap();
+        let logs = directory.path().join("logs/codexd");
         std::fs::create_dir_all(&logs).unwrap();
         std::fs::write(logs.join("events.jsonl"), format!("{}\n", earlier_event())).unwrap();
         let settings = settings
             .with(&settings::REPO_ROOT, root)
-            .with(&settings::SERVER_COMMAND, folder.path().join("no-codex").to_str().unwrap());
+            .with(&settings::SERVER_COMMAND, directory.path().join("no-codex").to_str().unwrap());
         let environment: BTreeMap<String, OsString> = BTreeMap::new();
-        let config = Config::resolve(&settings, &environment, folder.path()).unwrap();
-        let folders = StateDirectories::take(&config).unwrap();
-        let daemon = Daemon::start(config, folders).await.unwrap();
-        // What is known about the app-server is told at once and recorded a moment later.
+        let config = Config::resolve(&settings, &environment, directory.path()).unwrap();
+        let directories = StateDirectories::take(&config).unwrap();
+        let daemon = Daemon::start(config, directories).await.unwrap();
+        // The failure is reported first and recorded a moment later.
         let mut events = daemon.follow(daemon.bounds().oldest - 1);
         let is_failure = |line: &Line| line.event_type() == b"child.spawn.failed";
         while !matches!(events.next().await.unwrap(), Next::Lines(lines) if lines.iter().any(is_failure)) {}
         assert!(!daemon.settled().await.ready);
         let app = App::new(daemon.clone(), HOST.parse().unwrap(), None);
-        Self { app, daemon, _folder: folder }
+        Self { app, daemon, _directory: directory }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    async fn get(&self, path: &str) -> TestResponse {
         self.ask(Method::GET, path, "").await
     }
 
-    async fn post(&self, path: &str, body: impl Into<Body>) -> Answer {
+    async fn post(&self, path: &str, body: impl Into<Body>) -> TestResponse {
         self.ask(Method::POST, path, body).await
     }
 
-    async fn ask(&self, method: Method, path: &str, body: impl Into<Body>) -> Answer {
+    async fn ask(&self, method: Method, path: &str, body: impl Into<Body>) -> TestResponse {
         self.answer(Request::builder().method(method).uri(path).body(body.into()).unwrap()).await
     }
 
-    async fn answer(&self, mut request: Request<Body>) -> Answer {
+    async fn answer(&self, mut request: Request<Body>) -> TestResponse {
         request.headers_mut().insert("host", HOST.parse().unwrap());
         let (head, body) = self.app.answer(&Peer::Trusted, request).await.into_parts();
         let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
@@ -88,7 +88,7 @@ impl TestApp {
         let json: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(text, serde_json::to_string_pretty(&json).unwrap() + "\n");
         assert_eq!(json["ok"], head.status.is_success(), "{text}");
-        Answer { status: head.status, headers: head.headers, json }
+        TestResponse { status: head.status, headers: head.headers, json }
     }
 
     async fn stop(self) {
@@ -96,13 +96,13 @@ impl TestApp {
     }
 }
 
-impl Answer {
+impl TestResponse {
     fn data(&self) -> &Value {
         assert!(self.status.is_success(), "{:#}", self.json);
         &self.json["data"]
     }
 
-    /// A failure of this status and code; returns its message.
+    /// Asserts status and code of a failure; returns its message.
     fn error(&self, status: u16, code: &str) -> &str {
         let is = (self.status.as_u16(), self.json["error"].as_str());
         assert_eq!(is, (status, Some(code)), "{:#}", self.json);

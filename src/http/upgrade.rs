@@ -1,4 +1,5 @@
-//! The WebSocket handshake (RFC 6455 section 4.2).
+//! The server side of the WebSocket handshake (RFC 6455 section 4.2). Stateless; called by the event stream, and by the
+//! guard to find a token in the subprotocols.
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -15,21 +16,21 @@ pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
     has_token(headers, header::UPGRADE, "websocket")
 }
 
-/// Agrees to the handshake: the answer to send, and the connection that is there once it was sent.
+/// Accepts the handshake: returns the response, and the connection that is ready once the response was sent.
 pub(super) fn accept(mut request: Request) -> Result<(Response, OnUpgrade), ApiError> {
     let headers = request.headers();
     if request.method() != Method::GET || !has_token(headers, header::CONNECTION, "upgrade") {
         return Err(ApiError::bad_request("A WebSocket is opened by a GET with \"Connection: Upgrade\"."));
     }
     if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        return Err(ApiError::upgrade_required("codexd speaks version 13 of WebSocket only."));
+        return Err(ApiError::upgrade_required("codexd supports WebSocket version 13 only."));
     }
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY) else {
         return Err(ApiError::bad_request("A WebSocket handshake needs the header Sec-WebSocket-Key."));
     };
     let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
-        .map_err(|_| ApiError::bad_request("The header Sec-WebSocket-Key cannot be used."))?;
-    let speaks_ours = subprotocols(headers).any(|offered| offered == SUBPROTOCOL);
+        .map_err(|_| ApiError::bad_request("The header Sec-WebSocket-Key is invalid."))?;
+    let offers_codexd = subprotocols(headers).any(|offered| offered == SUBPROTOCOL);
     let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
         return Err(ApiError::bad_request("This connection cannot become a WebSocket; use HTTP/1.1."));
     };
@@ -39,13 +40,13 @@ pub(super) fn accept(mut request: Request) -> Result<(Response, OnUpgrade), ApiE
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    if speaks_ours {
+    if offers_codexd {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
     }
     Ok((response, upgrade))
 }
 
-/// Whether a header that lists tokens has this one, in any case.
+/// Whether a header with a list of tokens contains `token`, ignoring case.
 fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
     let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))

@@ -1,16 +1,17 @@
-//! Values that the protocol lists, checked before they cost a turn, and the sentences for those that are wrong.
+//! Validators for values with a fixed set of variants or a fixed shape, and the error sentences for wrong values.
 //!
-//! The lists are those of [`crate::codex::protocol::values`].
+//! Called by the body schemas and the query parameters, so that a wrong value costs no turn. The variants are those of
+//! the app-server 0.169.0, which lists them in its own errors (measured).
 
 use serde_json::{Map, Value};
 
 use super::body::trimmed;
 use crate::codex::protocol::values::{INPUT_TEXT, INPUT_TYPES};
 
-/// The longest time that can be set, in seconds.
+/// The maximum of a duration that a client can set, in seconds.
 pub(super) const MAX_SECONDS: u64 = 24 * 60 * 60;
 
-/// StringEnum of which one is taken, and how another one is refused.
+/// The strings that a value may be, and the wording of the error for any other.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StringEnum {
     pub(super) variants: &'static [&'static str],
@@ -19,28 +20,28 @@ pub(super) struct StringEnum {
 
 #[derive(Debug, Clone, Copy)]
 enum Refusal {
-    /// With the word that is wrong.
+    /// Quotes the wrong value.
     Quoting,
-    /// With the words that there are.
+    /// Lists the variants.
     Listing,
-    /// With the two words that there are.
+    /// Names the two variants.
     Either,
-    /// With both, as clients know it of sessions.
+    /// Quotes the value and lists the variants, in the wording that clients know for session purposes.
     Purpose,
 }
 
 impl StringEnum {
-    /// StringEnum of the protocol; the refusal quotes.
+    /// Variants of the Codex protocol; the error quotes the value.
     pub(super) const fn of_codex(list: &'static [&'static str]) -> Self {
         Self { variants: list, refusal: Refusal::Quoting }
     }
 
-    /// StringEnum of codexd itself.
+    /// Variants of codexd itself.
     pub(super) const fn own(list: &'static [&'static str]) -> Self {
         Self { variants: list, refusal: Refusal::Listing }
     }
 
-    /// Two words of codexd itself.
+    /// Two variants of codexd itself.
     pub(super) const fn pair(list: &'static [&'static str; 2]) -> Self {
         Self { variants: list, refusal: Refusal::Either }
     }
@@ -50,16 +51,16 @@ impl StringEnum {
         Self { variants: list, refusal: Refusal::Purpose }
     }
 
-    /// The word of the list that this is; the error is a sentence.
-    pub(super) fn find(self, name: &str, word: &str) -> Result<&'static str, String> {
-        let found = self.variants.iter().find(|known| **known == word);
+    /// The variant that equals `value`; the error is a sentence.
+    pub(super) fn find(self, name: &str, value: &str) -> Result<&'static str, String> {
+        let found = self.variants.iter().find(|known| **known == value);
         found.copied().ok_or_else(|| match self.refusal {
-            Refusal::Quoting => unknown(name, word, self.variants),
+            Refusal::Quoting => unknown(name, value, self.variants),
             Refusal::Listing => format!("{name} must be one of {}.", join_with_and(self.variants)),
             Refusal::Either => format!("{name} must be {}.", self.variants.join(" or ")),
             Refusal::Purpose => {
                 format!(
-                    "Unsupported session {name} \"{word}\"; it is one of {}.",
+                    "Unsupported session {name} \"{value}\"; it is one of {}.",
                     join_with_and(self.variants)
                 )
             }
@@ -67,7 +68,7 @@ impl StringEnum {
     }
 }
 
-/// Looks at an approval policy: a word, which only the app-server can judge, or an object in its own form.
+/// Checks an approval policy: a string, which only the app-server can judge, or an object in its own format.
 pub(super) fn approval_policy(name: &str, value: Value) -> Result<Value, String> {
     match value {
         Value::String(_) | Value::Object(_) => Ok(value),
@@ -75,7 +76,7 @@ pub(super) fn approval_policy(name: &str, value: Value) -> Result<Value, String>
     }
 }
 
-/// Looks at the path of a directory, whatever is there.
+/// Checks that a value is an absolute path, whether or not it exists.
 pub(super) fn directory(name: &str, text: String) -> Result<Value, String> {
     match text.starts_with('/') && !text.contains('\0') {
         true => Ok(text.into()),
@@ -83,7 +84,7 @@ pub(super) fn directory(name: &str, text: String) -> Result<Value, String> {
     }
 }
 
-/// Looks at a time in whole seconds, a day at most.
+/// Checks a duration in whole seconds, at most a day.
 pub(super) fn seconds(name: &str, value: &Value) -> Result<Value, String> {
     match whole(value).filter(|seconds| (1..=MAX_SECONDS).contains(seconds)) {
         Some(seconds) => Ok(seconds.into()),
@@ -91,13 +92,13 @@ pub(super) fn seconds(name: &str, value: &Value) -> Result<Value, String> {
     }
 }
 
-/// The whole number that a value is; 600.0 is one as well, as in JSON Schema.
+/// The value as an integer; 600.0 is one too, as in JSON Schema.
 fn whole(value: &Value) -> Option<u64> {
     let float = || value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..=9e15).contains(number));
     value.as_u64().or_else(|| float().map(|number| number as u64))
 }
 
-/// Looks at a map of texts, and trims them.
+/// Checks an object of strings, and trims them.
 pub(super) fn labels(name: &str, value: Value) -> Result<Value, String> {
     let wrong = || format!("{name} must be an object of non-empty strings.");
     let Value::Object(labels) = value else { return Err(wrong()) };
@@ -108,7 +109,7 @@ pub(super) fn labels(name: &str, value: Value) -> Result<Value, String> {
     labels.into_iter().map(label).collect::<Result<Map<_, _>, _>>().map(Value::Object)
 }
 
-/// Looks at what a user says: a text, or a list of items; none may be empty.
+/// Checks the input of a turn: a non-empty string, or a non-empty list of items.
 pub(super) fn input(value: Value) -> Result<Value, String> {
     match &value {
         Value::String(_) => Ok(value),
@@ -122,18 +123,18 @@ pub(super) fn input(value: Value) -> Result<Value, String> {
 }
 
 fn items(items: &[Value]) -> Result<(), String> {
-    for (place, item) in items.iter().enumerate() {
+    for (index, item) in items.iter().enumerate() {
         match item["type"].as_str() {
             Some(kind) if !INPUT_TYPES.contains(&kind) => {
-                return Err(unknown(&format!("input[{place}].type"), kind, INPUT_TYPES));
+                return Err(unknown(&format!("input[{index}].type"), kind, INPUT_TYPES));
             }
             Some(INPUT_TEXT) if item["text"].as_str().is_none_or(|text| text.trim().is_empty()) => {
-                return Err(format!("input[{place}].text must be a non-empty string."));
+                return Err(format!("input[{index}].text must be a non-empty string."));
             }
             Some(_) => {}
             None => {
                 return Err(format!(
-                    "input[{place}] must be an object whose type is {}.",
+                    "input[{index}] must be an object whose type is {}.",
                     one_of(INPUT_TYPES)
                 ));
             }
@@ -142,18 +143,18 @@ fn items(items: &[Value]) -> Result<(), String> {
     Ok(())
 }
 
-fn unknown(name: &str, word: &str, words: &[&str]) -> String {
-    let short: String = word.chars().take(100).collect();
-    format!("{name} must be {}; {short:?} is not.", one_of(words))
+fn unknown(name: &str, value: &str, variants: &[&str]) -> String {
+    let short: String = value.chars().take(100).collect();
+    format!("{name} must be {}; {short:?} is not.", one_of(variants))
 }
 
-fn one_of(words: &[&str]) -> String {
-    format!("one of {}", words.join(", "))
+fn one_of(variants: &[&str]) -> String {
+    format!("one of {}", variants.join(", "))
 }
 
-fn join_with_and(words: &[&str]) -> String {
-    match words {
+fn join_with_and(variants: &[&str]) -> String {
+    match variants {
         [first @ .., last] if !first.is_empty() => format!("{} and {last}", first.join(", ")),
-        _ => words.concat(),
+        _ => variants.concat(),
     }
 }

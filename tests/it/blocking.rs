@@ -87,7 +87,7 @@ async fn directories_that_hang_keep_only_those_who_name_them() {
         (answer.status != 503).then_some(answer)
     })
     .await;
-    assert!(gone.error(400, "bad_request").contains("must be a directory that exists"), "{}", gone.text);
+    assert!(gone.error(400, "bad_request").contains("must be an existing directory"), "{}", gone.text);
 }
 
 #[tokio::test]

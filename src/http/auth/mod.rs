@@ -1,10 +1,12 @@
-//! Who may come in, how long they may take, and how many there may be at once.
+//! Decides which requests are allowed in.
 //!
-//! A connection is looked at once (`peer`), each head before it is parsed (`head`, `conversation`), and each request before
-//! it is routed and before its body is read ([`RequestGuard::check`]).
-//! No single check keeps a web page out: a WebSocket has an `Origin` and no `Sec-Fetch-Site`, an image has it the other way
-//! round, and a page whose name was bound to 127.0.0.1 later has both in order and a foreign `Host` (measured with
-//! Chromium).
+//! [`RequestGuard`] owns the accepted hosts and origins and the token file. The app calls [`RequestGuard::check`] for
+//! every request before routing it and before reading its body; `server` asks [`RequestGuard::peer_rejection`] once per
+//! connection.
+//!
+//! Invariant: no single check keeps web pages out. A WebSocket handshake has `Origin` and no `Sec-Fetch-Site`, an image
+//! request has it the other way round, and a page whose name was rebound to 127.0.0.1 passes both but has a foreign
+//! `Host` (measured with Chromium).
 
 pub(super) mod peer;
 pub(super) mod token;
@@ -20,48 +22,50 @@ use super::upgrade;
 use peer::Peer;
 use token::{Digest, TokenFile};
 
-/// The paths that need no token: the probe, and the page, which a browser asks for without any and which holds no data.
+/// The paths that need no token: the health probe, and the page, which a browser requests without a token and which
+/// holds no data.
 pub(super) const TOKEN_FREE_PATHS: [&str; 2] = ["/", "/healthz"];
-/// What a page of another origin may send and read, where it is let in.
+/// The methods that a page of an allowed origin may use.
 const CORS_METHODS: &str = "GET, HEAD, POST, PATCH, DELETE";
-/// The headers that mean something here; those that a page asks for beside them are allowed too, such as the `traceparent`
+/// The request headers that codexd uses. Other headers that a page asks for are allowed too, such as the `traceparent`
 /// that a tracing library adds to each request.
 const CORS_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID";
+/// The response headers that such a page may read.
 const CORS_EXPOSED_HEADERS: &str = "Retry-After, WWW-Authenticate, codexd-ignored";
-/// How long a browser may remember that, in seconds.
+/// How long a browser may cache a preflight response, in seconds.
 const CORS_MAX_AGE_SECONDS: &str = "600";
 
-/// What a request has to have to come in.
+/// Checks the peer, the host, the origin and the token of each request.
 #[derive(Debug)]
 pub(super) struct RequestGuard {
-    /// The values of `Host` that are ours.
+    /// The accepted values of `Host`.
     hosts: Vec<String>,
-    /// The origins that are let in beside our own.
+    /// The origins that are allowed beside our own.
     origins: Vec<String>,
     token: Option<TokenFile>,
 }
 
-/// What a head says about who sends it, before the token file is asked.
+/// The result of the checks that need no token file.
 #[derive(Debug)]
 enum HeadCheck {
     Preflight,
-    /// It may come in without a token.
+    /// Allowed without a token.
     Open,
-    /// It may come in when the token with this digest is the one of the file; `None` when it brings none.
+    /// Allowed if the file holds the token with this digest; `None` if the request has no token.
     Token(Option<Digest>),
 }
 
-/// How a request came in.
+/// Why a request is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Admission {
-    /// With the token that has this digest, where one is needed.
+    /// With the token of this digest, if one is needed.
     Granted(Option<Digest>),
-    /// A browser asks whether its page may send the request that it has in mind (Fetch standard, section 4.8).
+    /// A browser asks whether its page may send a request (Fetch standard, section 4.8).
     Preflight,
 }
 
 impl RequestGuard {
-    /// The door of a daemon that listens at `address`.
+    /// Returns the guard of a daemon that listens at `address`.
     pub(super) fn new(address: SocketAddr, origins: &[String], token: Option<TokenFile>) -> Self {
         let port = address.port();
         let names = ["127.0.0.1", "localhost", "[::1]"];
@@ -72,25 +76,25 @@ impl RequestGuard {
         Self { hosts, origins: origins.to_owned(), token }
     }
 
-    /// What somebody is told who has no business here, whatever it says.
+    /// The error for a peer that may not use codexd at all.
     pub(super) fn peer_rejection(&self, peer: &Peer) -> Option<ApiError> {
         match peer {
             Peer::Foreign(why) => Some(ApiError::forbidden(format!("This connection is refused: {why}."))),
             Peer::Unowned => Some(ApiError::forbidden(
-                "This connection is refused: no process holds its other side any more, so nobody knows whose it was.",
+                "This connection is refused: no process holds its other end any more, so its user is unknown.",
             )),
-            // Where no system says whose a connection is, the token has to do; one that says so about some only is not
-            // trusted without it.
+            // On a system that cannot report the user of a connection, the token decides. Linux can; there an unknown
+            // user needs the token.
             Peer::Unknown(why) if cfg!(target_os = "linux") && self.token.is_none() => {
                 Some(ApiError::forbidden(format!(
-                    "codexd cannot find out whose connection this is ({why}); start it with --auth-token-file."
+                    "codexd cannot determine the user of this connection ({why}); start it with --auth-token-file."
                 )))
             }
             Peer::Trusted | Peer::Unknown(_) => None,
         }
     }
 
-    /// Whether a request may come in, by all that stands in its head.
+    /// Checks the head of a request.
     pub(super) async fn check(&self, peer: &Peer, request: &Parts) -> Result<Admission, ApiError> {
         match (self.check_head(peer, request)?, &self.token) {
             (HeadCheck::Preflight, _) => Ok(Admission::Preflight),
@@ -99,15 +103,15 @@ impl RequestGuard {
                 Ok(true) => Ok(Admission::Granted(Some(digest))),
                 Ok(false) => Err(ApiError::unauthorized()),
                 Err(unanswered) => Err(ApiError::disk(format!(
-                    "The token file {unanswered}, so no request that needs the token is taken; see to the file system \
-                     that it lies on."
+                    "The token file {unanswered}, so requests that need the token are refused; check the file system that \
+                     holds it."
                 ))),
             },
             (HeadCheck::Token(_), _) => Err(ApiError::unauthorized()),
         }
     }
 
-    /// [`RequestGuard::check`] without a look at the token file.
+    /// [`RequestGuard::check`] without reading the token file.
     fn check_head(&self, peer: &Peer, request: &Parts) -> Result<HeadCheck, ApiError> {
         if let Some(refusal) = self.peer_rejection(peer) {
             return Err(refusal);
@@ -127,7 +131,7 @@ impl RequestGuard {
         Ok(HeadCheck::Token(token::presented_token(&request.headers, is_upgrade)))
     }
 
-    /// Whether the token that let a request in still does; not when the token file does not answer.
+    /// Whether the token that admitted a request is still valid; `false` when the token file does not answer.
     pub(super) async fn still_admits(&self, digest: Option<&Digest>) -> bool {
         match (&self.token, digest) {
             (Some(file), Some(digest)) => file.matches(digest).await.unwrap_or(false),
@@ -136,7 +140,7 @@ impl RequestGuard {
         }
     }
 
-    /// What the head of a request says: whether it comes in without a token, and whether it is a preflight.
+    /// The result of [`RequestGuard::check_head`]; a request that needs a token is an error.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn verdict(&self, peer: &Peer, request: &Parts) -> Result<Admission, ApiError> {
         match self.check_head(peer, request)? {
@@ -146,36 +150,36 @@ impl RequestGuard {
         }
     }
 
-    /// The value of `Host`, which is ours.
+    /// Returns the value of `Host`, which must be one of ours.
     fn check_host<'a>(&self, uri: &Uri, headers: &'a HeaderMap) -> Result<&'a str, ApiError> {
         let mut hosts = headers.get_all(header::HOST).into_iter();
-        // RFC 9112 section 3.2: none and several are answered with 400.
+        // RFC 9112 section 3.2: no Host or several are answered with 400.
         let host = match (hosts.next(), hosts.next()) {
             (Some(host), None) if !host.is_empty() => host,
             _ => {
                 let example = self.hosts.first().map_or("", String::as_str);
                 return Err(ApiError::bad_request(format!(
-                    "A request has exactly one header Host, such as Host: {example}."
+                    "A request must have exactly one Host header, such as Host: {example}."
                 )));
             }
         };
         let foreign = || {
             ApiError::forbidden(format!(
-                "The Host of this request is not this one; it must be {}.",
+                "The Host of this request is wrong; it must be {}.",
                 self.hosts.join(" or ")
             ))
         };
         let is_ours = |host: &str| self.hosts.iter().any(|ours| ours.eq_ignore_ascii_case(host));
-        // A whole address in the first line counts more than Host for some, and less for others: both must be ours.
+        // Parsers disagree whether an absolute URI or `Host` takes precedence, so both must be ours.
         let is_here = uri.authority().is_none_or(|authority| is_ours(authority.as_str()))
             && uri.scheme_str().is_none_or(|scheme| scheme == "http");
         host.to_str().ok().filter(|host| is_here && is_ours(host)).ok_or_else(foreign)
     }
 
-    /// Whether the request comes from a page that is let in although it is of another origin.
+    /// Whether the request comes from a page of an allowed foreign origin.
     ///
-    /// Its own origin is the one that the request was sent to, and no other spelling of it: who listens at `[::1]` need
-    /// not be who listens at `127.0.0.1`.
+    /// Our own origin is the one that the request was sent to, in no other spelling: the process that listens at
+    /// `[::1]` need not be the one that listens at `127.0.0.1`.
     fn check_origin(&self, host: &str, headers: &HeaderMap) -> Result<bool, ApiError> {
         let mut origins = headers.get_all(header::ORIGIN).into_iter();
         let Some(origin) = origins.next() else { return Ok(false) };
@@ -188,7 +192,7 @@ impl RequestGuard {
             }
         }
         Err(ApiError::forbidden(
-            "Web pages of this origin may not use codexd; --allowed-origin lets those of one more origin in.",
+            "Web pages of this origin may not use codexd; --allowed-origin allows one more origin.",
         ))
     }
 
@@ -196,7 +200,7 @@ impl RequestGuard {
         self.origins.iter().any(|listed| listed.as_bytes() == origin.as_bytes())
     }
 
-    /// The origin of the page that sent this, where the page may read the answer.
+    /// The origin of the requesting page, if that page may read the response.
     pub(super) fn readable_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let mut origins = headers.get_all(header::ORIGIN).into_iter();
         let origin = origins.next().filter(|origin| self.is_listed(origin))?;
@@ -204,14 +208,15 @@ impl RequestGuard {
     }
 }
 
-/// A browser says here what its page has to do with us: nothing that is not ours or the user's own may go on.
+/// Checks the header with which a browser reports how a request was started: only our own pages and the user may start
+/// one.
 fn check_fetch_site(headers: &HeaderMap) -> Result<(), ApiError> {
     let mut sites = headers.get_all("sec-fetch-site").into_iter();
     match (sites.next().map(HeaderValue::as_bytes), sites.next()) {
         (None | Some(b"none" | b"same-origin"), None) => Ok(()),
         _ => Err(ApiError::forbidden(
-            "A web page of another origin had the browser send this; codexd answers its own pages, and those that \
-             --allowed-origin lets in.",
+            "A web page of another origin sent this request; codexd answers its own pages and those that \
+             --allowed-origin allows.",
         )),
     }
 }
@@ -220,7 +225,7 @@ fn is_preflight(request: &Parts) -> bool {
     request.method == Method::OPTIONS && request.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// The answer to a preflight.
+/// The response to a preflight.
 pub(super) fn preflight_response(headers: &HeaderMap) -> Response {
     let mut response = Response::new(axum::body::Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
@@ -236,11 +241,11 @@ pub(super) fn preflight_response(headers: &HeaderMap) -> Response {
     response
 }
 
-/// The headers that the page of a preflight may send: an origin is listed by the user, so all that it asks for.
+/// The headers that the page may send: the user listed its origin, so all that it asks for.
 fn allowed_headers(headers: &HeaderMap) -> HeaderValue {
     let asked = headers.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).into_iter();
     let names = asked.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    // A name that is none is left out.
+    // Invalid names are dropped.
     let names = names.filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok());
     let known =
         |name: &HeaderName| CORS_HEADERS.split(", ").any(|known| name.as_str().eq_ignore_ascii_case(known));
@@ -249,7 +254,7 @@ fn allowed_headers(headers: &HeaderMap) -> HeaderValue {
     HeaderValue::try_from(all).unwrap_or(HeaderValue::from_static(CORS_HEADERS))
 }
 
-/// Lets the page of this origin read the answer.
+/// Lets a page of this origin read the response.
 pub(super) fn allow_reading(origin: HeaderValue, answer: &mut HeaderMap) {
     answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(CORS_EXPOSED_HEADERS));
@@ -277,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_for_this_daemon_or_for_nobody() {
+    fn guard_rejects_foreign_hosts() {
         let host = |host| verdict("GET", "/", &[("host", host)]);
         for ours in ["127.0.0.1:4319", "localhost:4319", "LocalHost:4319", "[::1]:4319"] {
             assert_eq!(host(ours), Ok(Admission::Granted(None)), "{ours}");
@@ -303,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_is_our_own_or_a_listed_one() {
+    fn guard_rejects_foreign_origins() {
         let ours = ("host", "127.0.0.1:4319");
         let origin = |origin| verdict("POST", "/", &[ours, ("origin", origin)]);
         for good in ["http://127.0.0.1:4319", "https://page.example"] {
@@ -339,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_of_somebody_else_is_refused_whatever_it_says() {
+    fn guard_rejects_untrusted_peers() {
         let (parts, ()) = Request::get("/").header("host", "127.0.0.1:4319").body(()).unwrap().into_parts();
         let check = |peer| guard().verdict(&peer, &parts).map_err(|error| error.status());
         assert_eq!(check(Peer::Trusted), Ok(Admission::Granted(None)));

@@ -1,4 +1,9 @@
-//! The token that every request needs where a file names one.
+//! The bearer token that requests need when `--auth-token-file` is set.
+//!
+//! [`TokenFile`] owns the digest of the token and reads the file again when it has changed. `RequestGuard` calls it for
+//! every request; the CLI uses [`read_token`] and [`new_token`].
+//!
+//! Invariants: an unusable file admits no request, and the token itself is never kept or compared, only its digest.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,25 +17,25 @@ use subtle::ConstantTimeEq;
 use crate::blocking::{Pool, Unanswered};
 use crate::storage::{Stamp, read_secret};
 
-/// How many characters a token has at least: 128 bits in hexadecimal.
+/// The minimum length of a token, in characters: 128 bits in hexadecimal.
 const MIN_TOKEN_CHARS: usize = 32;
-/// How many it has at most.
+/// The maximum length of a token, in characters.
 const MAX_TOKEN_CHARS: usize = 512;
-/// How many random bytes [`new_token`] makes a token of.
+/// The number of random bytes in a token of [`new_token`].
 const TOKEN_RANDOM_BYTES: usize = 32;
-/// What is spoken over a WebSocket, as a subprotocol; a browser that offers some must hear one of them back.
+/// The WebSocket subprotocol of codexd. A browser that offers subprotocols must get one of them back.
 pub(crate) const SUBPROTOCOL: &str = "codexd.v1";
-/// What a browser puts before the token where it can set no header: another subprotocol, which is never heard back.
+/// The prefix of the subprotocol that carries the token where a browser can set no header; it is never sent back.
 const TOKEN_SUBPROTOCOL: &str = "codexd.bearer.";
 
 /// How long the token file may take to answer before a request is refused.
 const FILE_TIMEOUT: Duration = Duration::from_secs(5);
 static POOL: Pool = Pool::new("token", 2, 6);
 
-/// Tokens are compared as digests, so that nothing about the right one can be learned from the time it takes.
+/// Tokens are compared as digests in constant time, so the time reveals nothing about the right token.
 pub(crate) type Digest = [u8; 32];
 
-/// The token file, read again whenever it changed.
+/// The token file, read again when it has changed.
 #[derive(Debug)]
 pub struct TokenFile(Arc<Inner>);
 
@@ -42,23 +47,23 @@ struct Inner {
 
 #[derive(Debug)]
 struct LoadedToken {
-    /// Of the file as it was read; `None` when it has to be read again.
+    /// The stamp of the file when it was read; `None` when it must be read again.
     stamp: Option<Stamp>,
-    /// `None` as long as the file cannot be used.
+    /// `None` while the file is unusable.
     digest: Option<Digest>,
-    /// Why not, as it was logged.
+    /// Why it is unusable, as logged.
     problem: Option<String>,
 }
 
 impl TokenFile {
-    /// Reads the file; one that cannot be used is an error with a sentence about it. Blocks.
+    /// Reads the file; the error is a sentence. Blocks.
     pub fn open(path: &Path) -> io::Result<Self> {
         let (stamp, digest) = load(path)?;
         let read = Mutex::new(LoadedToken { stamp, digest: Some(digest), problem: None });
         Ok(Self(Arc::new(Inner { path: path.to_owned(), read })))
     }
 
-    /// Whether this is the digest of the token that matches now; an error when the file does not answer in time.
+    /// Whether `given` is the digest of the current token; an error when the file does not answer in time.
     pub(crate) async fn matches(&self, given: &Digest) -> Result<bool, Unanswered> {
         let (shared, given) = (Arc::clone(&self.0), *given);
         POOL.run(FILE_TIMEOUT, move || shared.matches(&given)).await
@@ -76,19 +81,19 @@ impl Inner {
         read.digest.is_some_and(|digest| digest.ct_eq(given).into())
     }
 
-    /// A file that cannot be used lets nobody in: the old token may be the reason why it was taken away.
+    /// Reads the file again. An unusable file admits no request: the token may have been removed because it leaked.
     fn reload(&self, read: &mut LoadedToken) {
         match load(&self.path) {
             Ok((stamp, digest)) => {
                 if read.digest != Some(digest) {
-                    tracing::info!(path = %self.path.display(), "the token is another one now");
+                    tracing::info!(path = %self.path.display(), "auth token reloaded");
                 }
                 *read = LoadedToken { stamp, digest: Some(digest), problem: None };
             }
             Err(error) => {
                 let problem = error.to_string();
                 if read.problem.as_ref() != Some(&problem) {
-                    tracing::error!(%error, "the token file cannot be used, and every request is refused");
+                    tracing::error!(%error, "failed to read the token file; every request that needs the token is refused");
                 }
                 *read = LoadedToken { stamp: None, digest: None, problem: Some(problem) };
             }
@@ -110,7 +115,7 @@ pub fn new_token() -> io::Result<String> {
 
 fn load(path: &Path) -> io::Result<(Option<Stamp>, Digest)> {
     let (token, stamp) = parse(path)?;
-    // A file that was changed a moment ago may be changed once more without any sign of it: clocks of files tick slowly.
+    // File timestamps are coarse: a file changed within the last second may change again without a new timestamp.
     let is_settled = jiff::Timestamp::now().as_second() - stamp.changed_at() > 1;
     Ok((is_settled.then_some(stamp), digest(token.as_bytes())))
 }
@@ -145,8 +150,8 @@ fn digest(token: &[u8]) -> Digest {
     Sha256::digest(token).into()
 }
 
-/// The digest of the token that a request brings, from its one `Authorization: Bearer` or, where it asks for a
-/// WebSocket and has no `Authorization`, from a subprotocol beside [`SUBPROTOCOL`].
+/// The digest of the token in a request: from its only `Authorization: Bearer` header or, for a WebSocket handshake
+/// without `Authorization`, from a subprotocol beside [`SUBPROTOCOL`].
 pub(crate) fn presented_token(headers: &HeaderMap, is_upgrade: bool) -> Option<Digest> {
     let mut authorizations = headers.get_all(header::AUTHORIZATION).into_iter();
     if let Some(authorization) = authorizations.next() {
@@ -187,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_holds_from_one_request_to_the_next() {
+    fn token_file_reloads_after_every_change() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         let write = |text: &str| {
@@ -198,7 +203,7 @@ mod tests {
         write(&format!("\n {ONE}\n"));
         let file = TokenFile::open(&path).unwrap();
         assert!(matches(&file, ONE) && !matches(&file, TWO) && !matches(&file, ""));
-        // In the same moment and with the same length.
+        // Within the same timestamp and with the same length.
         write(&format!("\n {TWO}\n"));
         assert!(matches(&file, TWO) && !matches(&file, ONE));
         for bad in ["", "too-short", &format!("{ONE} {ONE}"), &"a".repeat(MAX_TOKEN_CHARS + 1)] {
@@ -218,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_comes_in_one_of_two_places_and_once() {
+    fn token_is_accepted_from_header_or_subprotocol_once() {
         let right = Some(digest(ONE.as_bytes()));
         let bearer = format!("Bearer {ONE}");
         let offer = format!("codexd.v1, codexd.bearer.{ONE}");
@@ -251,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn new_tokens_are_long_and_never_the_same() {
+    fn new_tokens_are_long_and_unique() {
         let (one, other) = (new_token().unwrap(), new_token().unwrap());
         assert_eq!((one.len(), other.len()), (64, 64));
         assert_ne!(one, other);

@@ -1,42 +1,45 @@
-//! Where a body in chunks ends (RFC 9112 section 7.1).
+//! Finds the end of a chunked body (RFC 9112 section 7.1).
+//!
+//! [`ChunkedBody`] owns only the state of the scan; `framer` feeds it the bytes. A body that can be parsed in two ways
+//! is an error.
 
-/// The longest line of a chunk's size and all trailers together, in bytes.
+/// The maximum length of a chunk-size line, and of all trailers together, in bytes.
 const MAX_LINE_BYTES: usize = 4 * 1024;
 
-/// Follows a body in chunks to its end, without keeping any of it.
+/// Follows a chunked body to its end without buffering it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ChunkedBody {
     state: State,
-    /// Bytes of the line, or of all trailers, so far.
+    /// Bytes of the current line, or of all trailers, so far.
     line: usize,
 }
 
-/// It is not chunks, or can be read in two ways.
+/// The bytes are not a valid chunked body, or are ambiguous.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct InvalidChunk;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// In the digits of a size, of which there were so many.
+    /// In the digits of a chunk size; `digits` counts them.
     Size {
         size: u64,
         digits: u8,
     },
-    /// Behind the digits.
+    /// After the digits.
     Extension {
         size: u64,
     },
-    /// Before the line feed of the size's line.
+    /// Before the line feed of a chunk-size line.
     SizeFeed {
         size: u64,
     },
-    /// In the data, of which so much is left.
+    /// In the data of a chunk, of which `left` bytes remain.
     Data {
         left: u64,
     },
     DataReturn,
     DataFeed,
-    /// State the beginning of a trailer, or of the last line.
+    /// At the start of a trailer or of the final line.
     TrailerStart,
     Trailer,
     TrailerFeed,
@@ -53,7 +56,7 @@ impl ChunkedBody {
         self.state == State::End
     }
 
-    /// How many of these bytes belong to the body; all of them unless it ends among them.
+    /// Returns how many of `bytes` belong to the body: all of them, unless it ends among them.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, InvalidChunk> {
         let mut taken = 0;
         while taken < bytes.len() && !self.is_over() {
@@ -115,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_is_found_however_the_bytes_come() {
+    fn chunked_body_ends_at_last_chunk_for_any_split() {
         for text in [
             "0\r\n\r\n",
             "5\r\nhello\r\n0\r\n\r\n",
@@ -135,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_chunk_is_refused() {
+    fn chunked_body_rejects_invalid_chunks() {
         for text in [
             "\r\n",
             "x\r\n",

@@ -1,8 +1,11 @@
-//! One connection: lets whole, unambiguous heads through to the HTTP parser, and waits for nobody for ever.
+//! Frames the requests of one connection between the socket and the HTTP parser.
 //!
-//! The parser behind it sees a head only when it is complete and was found good, then the bytes of its body, and nothing
-//! of the next request before it asks for one.
-//! So what is refused here is answered like everything else, in the slot of what the parser would say.
+//! [`RequestFramer`] owns the socket, the buffered bytes, the deadline of the current stage and the [`SlotGuard`] of
+//! the connection. `server` creates one per connection and hands it to hyper.
+//!
+//! Invariants: the parser sees a head only when it is complete and unambiguous, then the bytes of its body, and nothing
+//! of the next request before it asks for it. So a rejected request gets the JSON error of codexd instead of the
+//! parser's response. Every stage has a time limit.
 
 use std::io;
 use std::pin::Pin;
@@ -19,54 +22,54 @@ use super::head::{Framing, HeadError, HeadScanner};
 use crate::http::error::ApiError;
 use crate::http::limits::connections::SlotGuard;
 
-/// How long the head of a request may take, from the connection or from its first byte.
+/// How long the head of a request may take, from the start of the connection or from its first byte.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a body may take, from the end of its head.
 pub(crate) const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a connection may be idle between two requests.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long what a client is still sending is read and dropped before the connection is closed.
+/// How long data that a client is still sending is read and discarded before the connection is closed.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
-/// How much is read at once of a head, in bytes.
+/// How many bytes one read of a head or body takes at most.
 const READ_BYTES: usize = 4 * 1024;
 
-/// A connection between a client and the HTTP parser.
+/// The byte stream between a client and the HTTP parser.
 pub(crate) struct RequestFramer<S> {
     inner: S,
     slot_guard: SlotGuard,
-    /// What is said to somebody who has no business here, in the slot of what is wrong with the bytes.
+    /// The error for a peer that is not allowed to use codexd; it replaces errors about the request.
     peer_rejection: Option<ApiError>,
-    /// What was read and is not passed on.
+    /// Bytes that were read and not yet forwarded.
     buffered: BytesMut,
     stage: Stage,
     scanner: HeadScanner,
     is_first: bool,
     deadline: Option<Pin<Box<Sleep>>>,
-    /// Whether the client was told something that it did not wait for, and may still be sending.
+    /// Whether the client was sent a response early and may still be sending.
     must_linger: bool,
     closing: Closing,
 }
 
-/// What comes next from the client.
+/// What the client sends next.
 enum Stage {
     /// A head.
     Head,
-    /// The rest of a head that is good.
+    /// The rest of an accepted head.
     ForwardHead { left: usize, framing: Framing },
     /// A body.
     Body(BodyRest),
-    /// Nothing that would be listened to.
+    /// Nothing more is read.
     Over,
 }
 
-/// What is left of a body.
+/// The unread rest of a body.
 enum BodyRest {
     Length(u64),
     ChunkedBody(ChunkedBody),
 }
 
 impl BodyRest {
-    /// How many of these bytes belong to the body.
+    /// Returns how many of `bytes` belong to the body.
     fn take(&mut self, bytes: &[u8]) -> Result<usize, InvalidChunk> {
         match self {
             Self::ChunkedBody(chunks) => chunks.take(bytes),
@@ -86,13 +89,13 @@ impl BodyRest {
     }
 }
 
-/// How far the end of the connection has come.
+/// The progress of closing the connection.
 enum Closing {
-    /// Whether there are last bytes.
+    /// Not closing; the response to send on close, if any.
     Open(Option<Bytes>),
     Writing(Bytes),
     ShuttingDown,
-    /// Closing with unread bytes would reset the connection, and the answer would be lost with it.
+    /// Discards input: closing with unread bytes would reset the connection and lose the response.
     Lingering(Pin<Box<Sleep>>),
     Closed,
 }
@@ -113,23 +116,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestFramer<S> {
         }
     }
 
-    /// Hears nothing more of the client, and has this to say at the end.
+    /// Stops reading and sends `error` on close.
     fn refuse(&mut self, error: ApiError) {
         let error = self.peer_rejection.take().unwrap_or(error);
         tracing::info!(
             status = error.status(),
             reason = error.message(),
-            "a request is refused before it was read"
+            "rejected a request before parsing it"
         );
         self.closing = Closing::Open(Some(error.to_wire()));
         self.must_linger = true;
         self.stage = Stage::Over;
     }
 
-    /// Whether the client has had its time, or its slot is needed.
+    /// The error to report when the deadline has passed or the connection was evicted.
     fn timed_out_or_evicted(&mut self, context: &mut Context<'_>) -> Option<ApiError> {
         if self.slot_guard.slot().is_evicted(context) {
-            return Some(ApiError::overloaded("All connections that codexd takes at once are taken."));
+            return Some(ApiError::overloaded("All connection slots of codexd are in use."));
         }
         let deadline = self.deadline.as_mut()?;
         if deadline.as_mut().poll(context).is_pending() {
@@ -141,10 +144,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestFramer<S> {
         })
     }
 
-    /// Reads until the head is whole; the stage says what it is then.
+    /// Reads until the head is complete; sets the stage accordingly.
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.deadline.is_none() {
-            // Only now the parser asks for the next request, so the answer to the last one is out.
+            // The parser asks for the next request only when the previous response has been sent.
             self.slot_guard.mark_idle();
             self.deadline = Some(Box::pin(tokio::time::sleep(IDLE_TIMEOUT)));
         }
@@ -173,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestFramer<S> {
                 self.deadline = Some(Box::pin(tokio::time::sleep(HEAD_TIMEOUT)));
             }
             if let Some(error) = self.timed_out_or_evicted(context) {
-                // Whoever has said nothing has asked nothing.
+                // A connection without a request gets no response.
                 if self.scanner.has_begun() {
                     self.refuse(error)
                 } else {
@@ -189,14 +192,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestFramer<S> {
             if ready!(read)? == 0 {
                 self.stage = Stage::Over;
                 if self.scanner.has_begun() {
-                    self.refuse(ApiError::malformed("it ends before its empty line"));
+                    self.refuse(ApiError::malformed("it ends before the empty line"));
                 }
                 return Poll::Ready(Ok(()));
             }
         }
     }
 
-    /// Passes on so many bytes of what was read.
+    /// Forwards `count` buffered bytes.
     fn forward(&mut self, count: usize, buffer: &mut ReadBuf<'_>) {
         buffer.put_slice(&self.buffered[..count]);
         self.buffered.advance(count);
@@ -257,9 +260,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestFramer<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Whether a client that is sent an answer without an end has closed its side, and so has left.
+    /// Whether the client of an event stream has closed its side.
     ///
-    /// The parser reads nothing while it answers, because the end of a request is not the end of interest in its answer.
+    /// The parser does not read while it responds, because the end of a request does not mean that the client no longer
+    /// wants the response.
     fn client_closed(&mut self, context: &mut Context<'_>) -> bool {
         let mut block = [0; 512];
         while self.buffered.len() < READ_BYTES {
@@ -275,7 +279,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestFramer<S> {
         false
     }
 
-    /// Ends our side, after the last bytes, and then listens to the other side for a moment.
+    /// Sends the final response, shuts down our side, and discards input for a moment.
     fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             match &mut self.closing {

@@ -1,54 +1,58 @@
-//! The head of a request, looked at byte by byte before anybody believes it (RFC 9112).
+//! Scans the head of a request before the HTTP parser reads it (RFC 9112).
 //!
-//! Whoever reads a request differently from the one in front of it can be made to see a second request in its body.
-//! So what can be read in two ways is refused: bare line feeds, folded lines, two lengths, a length beside chunks.
+//! A server that parses a request differently from the proxy in front of it can be made to see a second request in the
+//! body (request smuggling). So every ambiguous head is rejected: bare line feeds, folded lines, two lengths, a length
+//! beside a transfer encoding.
+//!
+//! [`HeadScanner`] owns only its position; `framer` feeds it the bytes. Invariant: a head that is accepted here is
+//! accepted by hyper, with the same framing.
 
 use axum::http::{HeaderValue, Method, Uri};
 
-/// The longest head, in bytes.
+/// The maximum length of a head, in bytes.
 pub(crate) const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// The most headers.
+/// The maximum number of headers.
 const MAX_HEADERS: usize = 100;
 
-/// How the end of a body is found.
+/// How the end of a body is determined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framing {
-    /// After so many bytes.
+    /// After this many bytes.
     Length(u64),
     /// After the last chunk.
     Chunked,
 }
 
-/// A whole head.
+/// A complete head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
-    /// Its length, with the empty line and with empty lines in front of it, in bytes.
+    /// Its length in bytes, including the final empty line and empty lines before the request line.
     pub(crate) length: usize,
     pub(crate) framing: Framing,
 }
 
-/// Why a head is refused.
+/// Why a head is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeadError {
-    /// It breaks this rule, half a sentence.
+    /// It violates this rule; the text is a clause.
     Malformed(&'static str),
-    /// It is over [`MAX_HEAD_BYTES`] bytes or [`MAX_HEADERS`] headers.
+    /// It exceeds [`MAX_HEAD_BYTES`] or [`MAX_HEADERS`].
     TooLarge,
 }
 
-/// Finds the end of a head that comes in pieces.
+/// Finds the end of a head that arrives in pieces.
 #[derive(Debug, Default)]
 pub(crate) struct HeadScanner {
-    /// How many bytes were looked at.
+    /// How many bytes were scanned.
     scanned: usize,
-    /// Where the line begins that is not over yet.
+    /// Where the current line starts.
     line: usize,
-    /// Whether a line that is not empty was scanned.
+    /// Whether a non-empty line was scanned.
     begun: bool,
 }
 
 impl HeadScanner {
-    /// Looks at what came, which is what it saw before and more; `None` when more is needed.
+    /// Scans `bytes`, which start with the bytes of the previous call; `None` when more are needed.
     pub(crate) fn scan(&mut self, bytes: &[u8]) -> Result<Option<Head>, HeadError> {
         while let Some(found) = bytes.get(self.scanned..).and_then(|rest| memchr::memchr(b'\n', rest)) {
             let feed = self.scanned + found;
@@ -64,14 +68,14 @@ impl HeadScanner {
             if is_empty && self.begun {
                 return parse(&bytes[..self.scanned]).map(Some);
             }
-            // RFC 9112 section 2.2: empty lines in front of a request are passed over.
+            // RFC 9112 section 2.2: empty lines before a request are skipped.
             self.begun |= !is_empty;
         }
         self.scanned = bytes.len();
         if bytes.len() > MAX_HEAD_BYTES { Err(HeadError::TooLarge) } else { Ok(None) }
     }
 
-    /// Whether anything of a head has come.
+    /// Whether any byte of a head has arrived.
     pub(crate) fn has_begun(&self) -> bool {
         self.scanned > 0
     }
@@ -91,7 +95,7 @@ fn parse(bytes: &[u8]) -> Result<Head, HeadError> {
         }
         Err(_) => return Err(HeadError::Malformed("its first line is not METHOD TARGET HTTP/1.1")),
     };
-    // What the parser behind this one would stumble over.
+    // hyper would fail on these.
     let method = request.method.unwrap_or_default();
     let target = request.path.unwrap_or_default();
     if Method::from_bytes(method.as_bytes()).is_err() || Uri::try_from(target).is_err() {
@@ -126,7 +130,7 @@ fn parse(bytes: &[u8]) -> Result<Head, HeadError> {
     Ok(Head { length, framing })
 }
 
-/// Digits only: a sign or a list would be a length for some and none for others.
+/// Parses digits only: parsers disagree about signs and lists.
 fn parse_length(value: &[u8]) -> Option<u64> {
     let is_number = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
     std::str::from_utf8(value).ok().filter(|_| is_number)?.parse().ok()
@@ -145,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_ends_at_its_empty_line_however_it_comes() {
+    fn head_scanner_finds_empty_line_for_any_split() {
         let text = "\r\nPOST /a HTTP/1.1\r\nHost: h\r\nContent-Length:  5 \r\n\r\nhello";
         let whole = Head { length: text.len() - 5, framing: Framing::Length(5) };
         assert_eq!(scan(text), Ok(Some(whole)));
@@ -157,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_read_in_two_ways_is_refused() {
+    fn head_scanner_rejects_ambiguous_heads() {
         for text in [
             "GET / HTTP/1.1\nHost: h\r\n\r\n",
             "GET / HTTP/1.1\r\nHost: h\n\r\n",
@@ -190,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_over_the_limit_is_refused_as_soon_as_that_is_known() {
+    fn head_scanner_rejects_oversized_head_at_the_limit() {
         let head = |length: usize| {
             let rest = "GET / HTTP/1.1\r\nA: \r\n\r\n".len();
             format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "a".repeat(length - rest))

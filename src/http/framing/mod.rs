@@ -1,4 +1,4 @@
-//! The framing of HTTP/1.1 requests, checked before the HTTP parser reads them.
+//! Checks the framing of HTTP/1.1 requests (RFC 9112) before the HTTP parser reads them.
 
 pub(super) mod chunks;
 pub(super) mod framer;

@@ -1,4 +1,10 @@
-//! How many may be here at once, and who has to leave when there are too many.
+//! Limits the number of open connections.
+//!
+//! [`ConnectionLimiter`] owns one [`Slot`] per connection. The listener (`server`) acquires slots; the framer of each
+//! connection (`framing::framer`) marks its slot idle or busy.
+//!
+//! Invariants: at most `limit` slots are in use, and only a connection that waits for (the rest of) a request is ever
+//! evicted. A connection whose request is being answered keeps its slot.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -9,27 +15,27 @@ use std::time::{Duration, Instant};
 use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 
-/// Everybody who is connected.
+/// The slots of all open connections.
 ///
-/// When all slots are taken, the one who has been waiting longest for the rest of a request makes room: whoever opens
-/// connections and says nothing takes nobody else's slot, while those who are being answered stay.
+/// When all slots are taken, a new connection evicts the one that has been idle longest. So a client that opens
+/// connections and sends nothing cannot lock out other clients.
 pub(crate) struct ConnectionLimiter {
     limit: usize,
     created_at: Instant,
     next: AtomicU64,
     slots: Mutex<HashMap<u64, Arc<Slot>>>,
-    /// Told when somebody has left, or may be sent away.
+    /// Notified when a slot is released or a connection becomes idle.
     changed: Notify,
     rejected: AtomicU64,
 }
 
-/// The slot of one connection, shared by the limiter and the connection itself.
+/// The state of one connection, shared by the limiter and the connection.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
-    /// Since when nothing but more of a request is awaited, in ms since the limiter created_at, and one more; 0 when something
-    /// is being done.
+    /// When the connection became idle, in ms since `created_at` plus 1; 0 while a request is being processed.
     idle_since: AtomicU64,
-    /// Whether its own task has looked at it yet; what it says at once is heard before it may be sent away.
+    /// Whether the task of the connection has polled the socket yet. Data that arrived with the connection is read
+    /// before the connection may be evicted.
     polled: AtomicBool,
     evicted: AtomicBool,
     upgraded: AtomicBool,
@@ -37,7 +43,7 @@ pub(crate) struct Slot {
     waker: AtomicWaker,
 }
 
-/// Keeps a slot for as long as it lives.
+/// Holds a slot and releases it on drop.
 pub(crate) struct SlotGuard {
     limiter: Arc<ConnectionLimiter>,
     number: u64,
@@ -45,14 +51,14 @@ pub(crate) struct SlotGuard {
 }
 
 impl ConnectionLimiter {
-    /// A limiter of so many at most.
+    /// Returns a limiter of `limit` connections.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
         let (next, rejected) = (AtomicU64::new(0), AtomicU64::new(0));
         let (created_at, slots, changed) = (Instant::now(), Mutex::default(), Notify::new());
         Arc::new(Self { limit, created_at, next, slots, changed, rejected })
     }
 
-    /// A slot for one more; `None` when all are taken by those who are being answered.
+    /// Acquires a slot, evicting an idle connection if needed; `None` when all connections are busy.
     pub(crate) fn admit(self: &Arc<Self>) -> Option<SlotGuard> {
         let mut slots = self.lock();
         if slots.len() >= self.limit && !evict_longest_idle(&mut slots, u64::MAX) {
@@ -64,11 +70,11 @@ impl ConnectionLimiter {
         Some(SlotGuard { limiter: Arc::clone(self), number, slot })
     }
 
-    /// A slot for one more, as soon as there is one.
+    /// Waits until a slot can be acquired.
     pub(crate) async fn wait_for_slot(self: &Arc<Self>) -> SlotGuard {
         loop {
             let mut changed = pin!(self.changed.notified());
-            // Registered before the look, so that nothing that changes in between is missed.
+            // Registered before the attempt, so that no change in between is missed.
             changed.as_mut().enable();
             if let Some(slot_guard) = self.admit() {
                 return slot_guard;
@@ -77,34 +83,34 @@ impl ConnectionLimiter {
         }
     }
 
-    /// Whether some who came were not even looked at.
+    /// Whether some connection has not polled its socket yet.
     pub(crate) fn has_unpolled(&self) -> bool {
         self.lock().values().any(|slot| !slot.polled.load(Ordering::Relaxed))
     }
 
-    /// Sends away the one who has been waiting longest, and for this long at least, in which an honest client says what it
-    /// wants; returns whether there was one.
+    /// Evicts the connection that has been idle longest, if it has been idle for at least `least`, a time in which a
+    /// well-behaved client sends its request. Returns whether one was evicted.
     pub(crate) fn evict_idle(&self, least: Duration) -> bool {
         let least = u64::try_from(least.as_millis()).unwrap_or(u64::MAX);
         evict_longest_idle(&mut self.lock(), self.now().saturating_sub(least))
     }
 
-    /// How many are here now.
+    /// The number of slots in use.
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
     }
 
-    /// How many may be here at once.
+    /// The number of slots.
     pub(crate) fn limit(&self) -> usize {
         self.limit
     }
 
-    /// Counts one for whom there was no slot.
+    /// Counts a connection that was rejected because no slot was free.
     pub(crate) fn count_rejected(&self) {
         self.rejected.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// For how many there was no slot.
+    /// The number of rejected connections.
     pub(crate) fn rejected(&self) -> u64 {
         self.rejected.load(Ordering::Relaxed)
     }
@@ -118,9 +124,9 @@ impl ConnectionLimiter {
     }
 }
 
-/// Sends away the one who has been waiting longest, if it began no later than `latest`.
+/// Evicts the connection that has been idle longest, if it became idle no later than `latest`.
 ///
-/// The slot is free at once, although its connection closes a moment later.
+/// Its slot is free at once, although the connection closes a moment later.
 fn evict_longest_idle(slots: &mut HashMap<u64, Arc<Slot>>, latest: u64) -> bool {
     let waiting = slots.iter().filter_map(|(number, slot)| {
         let since = slot.idle_since.load(Ordering::Acquire);
@@ -139,20 +145,21 @@ impl SlotGuard {
         &self.slot
     }
 
-    /// From now on nothing but more of a request is awaited.
+    /// Marks the connection as idle: it only waits for more of a request.
     pub(crate) fn mark_idle(&self) {
         self.slot.idle_since.store(self.limiter.now(), Ordering::Release);
         self.limiter.changed.notify_waiters();
     }
 
-    /// There is nothing more to read now, and that is what is waited for, unless it is already.
+    /// Records that the socket was polled and had nothing more to read; the first call also marks the connection as
+    /// idle.
     pub(crate) fn mark_polled(&self) {
         if !self.slot.polled.swap(true, Ordering::Relaxed) {
             self.mark_idle();
         }
     }
 
-    /// From now on something is being done.
+    /// Marks the connection as busy: a request is being processed.
     pub(crate) fn mark_busy(&self) {
         self.slot.polled.store(true, Ordering::Relaxed);
         self.slot.idle_since.store(0, Ordering::Release);
@@ -167,18 +174,18 @@ impl Drop for SlotGuard {
 }
 
 impl Slot {
-    /// Whether it has to be left; wakes the task of the context when it has to later.
+    /// Whether the connection was evicted; registers the task of `context` to be woken on eviction.
     pub(crate) fn is_evicted(&self, context: &mut std::task::Context<'_>) -> bool {
         self.waker.register(context.waker());
         self.evicted.load(Ordering::Acquire)
     }
 
-    /// What follows on the connection is no HTTP any more.
+    /// Records that the connection no longer carries HTTP.
     pub(crate) fn set_upgraded(&self) {
         self.upgraded.store(true, Ordering::Release);
     }
 
-    /// The answer is one without an end, or no longer.
+    /// Records whether the response is an event stream, which has no end.
     pub(crate) fn set_streaming(&self, is_streaming: bool) {
         self.streaming.store(is_streaming, Ordering::Release);
     }
@@ -199,7 +206,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_one_who_waits_longest_makes_room_and_nobody_who_is_answered_does() {
+    fn connection_limiter_evicts_longest_idle_and_keeps_busy() {
         let limiter = ConnectionLimiter::new(2);
         let context = &mut std::task::Context::from_waker(std::task::Waker::noop());
         let (first, second) = (limiter.admit().unwrap(), limiter.admit().unwrap());
@@ -210,18 +217,18 @@ mod tests {
         third.mark_busy();
         assert!(limiter.admit().is_none());
         drop(second);
-        assert!(limiter.admit().is_none(), "the slot of the evicted is the third one's");
+        assert!(limiter.admit().is_none(), "the third connection has the slot of the evicted one");
         assert_eq!((limiter.len(), limiter.limit()), (2, 2));
         drop(first);
         assert!(limiter.admit().is_some());
         third.mark_idle();
-        assert!(!limiter.evict_idle(Duration::from_secs(60)), "it has not waited for long");
+        assert!(!limiter.evict_idle(Duration::from_secs(60)), "it has not been idle long enough");
         assert!(limiter.evict_idle(Duration::ZERO) && third.slot().is_evicted(context));
         assert!(!limiter.evict_idle(Duration::ZERO));
     }
 
     #[test]
-    fn nobody_is_sent_away_before_being_looked_at() {
+    fn connection_limiter_keeps_unpolled_connections() {
         let limiter = ConnectionLimiter::new(1);
         let context = &mut std::task::Context::from_waker(std::task::Waker::noop());
         let first = limiter.admit().unwrap();

@@ -1,4 +1,4 @@
-//! The limits of connections: how many there may be, and how long a client may take nothing.
+//! Limits on connections: how many may be open, and how long a write may make no progress.
 
 pub(super) mod connections;
 pub(super) mod write_timeout;

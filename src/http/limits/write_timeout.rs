@@ -1,4 +1,7 @@
-//! A connection whose other side must take what is sent to it.
+//! A timeout for writes to a client that does not read.
+//!
+//! `server` wraps every accepted socket in [`WriteTimeout`]. Invariant: no write or flush waits longer than the limit
+//! without progress.
 
 use std::io;
 use std::pin::Pin;
@@ -8,9 +11,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-/// Fails a write with [`io::ErrorKind::TimedOut`] when not one byte could be written for a while.
+/// Fails a write or flush with [`io::ErrorKind::TimedOut`] when not one byte could be written within `limit`.
 ///
-/// After such a failure the next write waits anew, so that a last word may still be tried.
+/// After such a failure the next write starts a new timeout, so that a final message may still be tried.
 #[derive(Debug)]
 pub(in crate::http) struct WriteTimeout<S> {
     inner: S,
@@ -87,9 +90,9 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_millis(50);
 
-    // The clock stands still until nobody has anything to do, so a busy machine takes no time away.
+    // The paused clock advances only when every task is idle, so the load of the machine does not matter.
     #[tokio::test(start_paused = true)]
-    async fn a_reader_that_takes_nothing_fails_the_write_and_one_that_takes_a_little_does_not() {
+    async fn write_timeout_fails_stalled_write_and_allows_slow_reader() {
         let (ours, mut theirs) = tokio::io::duplex(8);
         let mut ours = WriteTimeout::new(ours, LIMIT);
         assert_eq!(ours.write_all(&[1; 16]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
@@ -102,7 +105,7 @@ mod tests {
             }
             count
         });
-        // Many times the limit altogether, and never the limit without a byte.
+        // The transfer takes many times the limit, but never the limit without a byte.
         ours.write_all(&[2; 32]).await.unwrap();
         drop(ours);
         assert_eq!(reading.await.unwrap(), 8 + 32);

@@ -1,210 +1,205 @@
-//! The types of events, each with what its detail has at least.
+//! The schema of every event type: the fields that its `detail` always has. Stateless; called by the OpenAPI document.
 
 use serde_json::{Map, Value, json};
 
 use crate::state::event_type as is;
 
-/// What a part of a detail is.
+/// The type of a field of a detail.
 #[derive(Clone, Copy)]
-enum Part {
-    Text,
-    TextOrNull,
-    WholeOrNull,
-    Whole,
+enum FieldType {
+    Str,
+    StringOrNull,
+    IntegerOrNull,
+    Integer,
     Flag,
     List,
     Record(&'static str),
     Any,
 }
 
-use Part::{Any, Flag, List, Record, Text, TextOrNull, Whole, WholeOrNull};
+use FieldType::{Any, Flag, Integer, IntegerOrNull, List, Record, Str, StringOrNull};
 
-type Detail = &'static [(&'static str, Part)];
+type Detail = &'static [(&'static str, FieldType)];
 
-/// Why and until when the app-server is not started.
-const SETBACK: Detail = &[
-    ("delayMs", Whole),
-    ("until", Text),
-    ("deaths", Whole),
-    ("cause", Text),
-    ("exitCode", WholeOrNull),
-    ("signal", TextOrNull),
+/// Why the app-server is not running, and when it is started again.
+const RESTART_SCHEDULED: Detail = &[
+    ("delayMs", Integer),
+    ("until", Str),
+    ("deaths", Integer),
+    ("cause", Str),
+    ("exitCode", IntegerOrNull),
+    ("signal", StringOrNull),
     ("stderrTail", List),
 ];
 
-/// The types whose details have parts that are always there; the others may have `null` for a detail.
+/// The event types, with the fields that their detail always has; a type without fields may have `null` as detail.
 const DETAILS: &[(&str, Detail)] = &[
     (
         is::DAEMON_STARTED,
-        &[("endpoint", Text), ("localApiBase", Text), ("strategy", Text), ("pid", WholeOrNull)],
+        &[("endpoint", Str), ("localApiBase", Str), ("strategy", Str), ("pid", IntegerOrNull)],
     ),
     (is::DAEMON_STOPPED, &[]),
-    (is::CHILD_STARTED, &[("args", List), ("command", Text), ("pid", WholeOrNull), ("generation", Whole)]),
-    (is::CHILD_EXITED, &[("code", WholeOrNull), ("signal", TextOrNull), ("expected", Flag)]),
-    (is::CHILD_BACKOFF, SETBACK),
-    (is::CHILD_CRASH_LOOP, SETBACK),
+    (is::CHILD_STARTED, &[("args", List), ("command", Str), ("pid", IntegerOrNull), ("generation", Integer)]),
+    (is::CHILD_EXITED, &[("code", IntegerOrNull), ("signal", StringOrNull), ("expected", Flag)]),
+    (is::CHILD_BACKOFF, RESTART_SCHEDULED),
+    (is::CHILD_CRASH_LOOP, RESTART_SCHEDULED),
     (is::CHILD_ERROR, &[]),
     (is::CHILD_KILL_FAILED, &[]),
     (is::CHILD_EXTERNAL, &[]),
     (is::CHILD_SPAWN_FAILED, &[]),
-    ("child.stderr", &[("bytes", Whole), ("stream", Text)]),
-    (is::CONNECTED, &[("endpoint", Text), ("platformFamily", Any), ("platformOs", Any), ("userAgent", Any)]),
-    (is::CODEX_STATE_CHANGED, &[("state", Text), ("message", Text), ("command", TextOrNull)]),
-    (is::APP_SERVER_RESTARTING, &[("generation", Whole), ("reason", Text)]),
-    (
-        is::MCP_SERVER_FAILED,
-        &[("sessionId", TextOrNull), ("threadId", Text), ("name", Text), ("error", Text)],
-    ),
-    (is::CONNECT_FAILED, &[("endpoint", Text)]),
+    ("child.stderr", &[("bytes", Integer), ("stream", Str)]),
+    (is::CONNECTED, &[("endpoint", Str), ("platformFamily", Any), ("platformOs", Any), ("userAgent", Any)]),
+    (is::CODEX_STATE_CHANGED, &[("state", Str), ("message", Str), ("command", StringOrNull)]),
+    (is::APP_SERVER_RESTARTING, &[("generation", Integer), ("reason", Str)]),
+    (is::MCP_SERVER_FAILED, &[("sessionId", StringOrNull), ("threadId", Str), ("name", Str), ("error", Str)]),
+    (is::CONNECT_FAILED, &[("endpoint", Str)]),
     ("app-server.close.failed", &[]),
     (
         is::TRANSPORT_CLOSED,
         &[
-            ("exitCode", WholeOrNull),
+            ("exitCode", IntegerOrNull),
             ("flushedTrailingMessage", Flag),
-            ("signal", TextOrNull),
-            ("source", Text),
-            ("trailingMessageLength", Whole),
+            ("signal", StringOrNull),
+            ("source", Str),
+            ("trailingMessageLength", Integer),
         ],
     ),
-    ("app-server.message.invalid", &[("bytes", Whole), ("reason", Text)]),
-    ("app-server.request.refused", &[("requestMethod", Text)]),
+    ("app-server.message.invalid", &[("bytes", Integer), ("reason", Str)]),
+    ("app-server.request.refused", &[("requestMethod", Str)]),
     (
         is::SESSION_CREATED,
-        &[("purpose", Text), ("sessionId", Text), ("threadId", TextOrNull), ("session", Record("Session"))],
+        &[("purpose", Str), ("sessionId", Str), ("threadId", StringOrNull), ("session", Record("Session"))],
     ),
     (
         is::SESSION_RESUMED,
-        &[("purpose", Text), ("sessionId", Text), ("threadId", TextOrNull), ("session", Record("Session"))],
+        &[("purpose", Str), ("sessionId", Str), ("threadId", StringOrNull), ("session", Record("Session"))],
     ),
     (
         is::SESSION_RECREATED,
         &[
-            ("purpose", Text),
-            ("sessionId", Text),
-            ("threadId", TextOrNull),
-            ("previousThreadId", TextOrNull),
+            ("purpose", Str),
+            ("sessionId", Str),
+            ("threadId", StringOrNull),
+            ("previousThreadId", StringOrNull),
             ("session", Record("Session")),
         ],
     ),
     (
         is::SESSION_TRUST,
         &[
-            ("sessionId", Text),
-            ("threadId", TextOrNull),
-            ("cwd", TextOrNull),
+            ("sessionId", Str),
+            ("threadId", StringOrNull),
+            ("cwd", StringOrNull),
             ("trust", Record("Trust")),
             ("leftOut", List),
         ],
     ),
-    (is::SESSION_CLOSED, &[("sessionId", Text)]),
+    (is::SESSION_CLOSED, &[("sessionId", Str)]),
     (
         is::SESSION_HELD,
-        &[("sessionId", Text), ("threadId", TextOrNull), ("waiting", Whole), ("held", Record("Held"))],
+        &[("sessionId", Str), ("threadId", StringOrNull), ("waiting", Integer), ("held", Record("Held"))],
     ),
-    (is::SESSION_RELEASED, &[("sessionId", Text), ("threadId", TextOrNull), ("reason", Text)]),
-    (is::SESSION_FORGOTTEN, &[("sessionId", Text), ("threadId", TextOrNull)]),
-    (is::TURN_ACCEPTED, &[("sessionId", Text), ("threadId", Text), ("turnId", Text)]),
-    (is::TURN_SUBMITTED, &[("sessionId", Text), ("threadId", Text), ("clientMessageId", Text)]),
-    (is::TURN_REJECTED, &[("sessionId", Text), ("reason", Text)]),
+    (is::SESSION_RELEASED, &[("sessionId", Str), ("threadId", StringOrNull), ("reason", Str)]),
+    (is::SESSION_FORGOTTEN, &[("sessionId", Str), ("threadId", StringOrNull)]),
+    (is::TURN_ACCEPTED, &[("sessionId", Str), ("threadId", Str), ("turnId", Str)]),
+    (is::TURN_SUBMITTED, &[("sessionId", Str), ("threadId", Str), ("clientMessageId", Str)]),
+    (is::TURN_REJECTED, &[("sessionId", Str), ("reason", Str)]),
     (
         is::TURN_QUEUED,
         &[
-            ("sessionId", Text),
-            ("threadId", TextOrNull),
-            ("queueId", Text),
-            ("position", Whole),
+            ("sessionId", Str),
+            ("threadId", StringOrNull),
+            ("queueId", Str),
+            ("position", Integer),
             ("turn", Record("QueuedTurn")),
         ],
     ),
-    (is::TURN_ITEM_READ, &[("sessionId", TextOrNull), ("threadId", Text), ("turnId", Text), ("item", Any)]),
-    (is::TURN_SETTLED, &[("sessionId", Text), ("threadId", TextOrNull), ("turnId", Text), ("status", Text)]),
+    (is::TURN_ITEM_READ, &[("sessionId", StringOrNull), ("threadId", Str), ("turnId", Str), ("item", Any)]),
+    (is::TURN_SETTLED, &[("sessionId", Str), ("threadId", StringOrNull), ("turnId", Str), ("status", Str)]),
     (
         "turn.stalled",
-        &[("sessionId", Text), ("threadId", TextOrNull), ("turnId", Text), ("silentSeconds", Whole)],
+        &[("sessionId", Str), ("threadId", StringOrNull), ("turnId", Str), ("silentSeconds", Integer)],
     ),
     (
         is::REQUEST_OPENED,
         &[
-            ("requestId", Text),
-            ("sessionId", TextOrNull),
-            ("threadId", TextOrNull),
-            ("turnId", TextOrNull),
+            ("requestId", Str),
+            ("sessionId", StringOrNull),
+            ("threadId", StringOrNull),
+            ("turnId", StringOrNull),
             ("request", Record("Request")),
         ],
     ),
     (
         is::REQUEST_RESOLVED,
-        &[("requestId", Text), ("resolvedBy", Text), ("decision", Any), ("reason", TextOrNull)],
+        &[("requestId", Str), ("resolvedBy", Str), ("decision", Any), ("reason", StringOrNull)],
     ),
-    (is::THREAD_STARTED, &[("threadId", Text)]),
-    (is::THREAD_STATUS_CHANGED, &[("status", Any), ("threadId", Text)]),
-    (is::TURN_STARTED, &[("status", Text), ("threadId", Text), ("turnId", Text)]),
-    (is::TURN_COMPLETED, &[("error", Any), ("status", Text), ("threadId", Text), ("turnId", Text)]),
-    (is::TURN_ERROR, &[("error", Any), ("threadId", Text), ("turnId", Text), ("willRetry", Flag)]),
+    (is::THREAD_STARTED, &[("threadId", Str)]),
+    (is::THREAD_STATUS_CHANGED, &[("status", Any), ("threadId", Str)]),
+    (is::TURN_STARTED, &[("status", Str), ("threadId", Str), ("turnId", Str)]),
+    (is::TURN_COMPLETED, &[("error", Any), ("status", Str), ("threadId", Str), ("turnId", Str)]),
+    (is::TURN_ERROR, &[("error", Any), ("threadId", Str), ("turnId", Str), ("willRetry", Flag)]),
     (
         is::TURN_MISSING,
         &[
-            ("childExitCode", WholeOrNull),
-            ("childPid", WholeOrNull),
-            ("childSignal", TextOrNull),
+            ("childExitCode", IntegerOrNull),
+            ("childPid", IntegerOrNull),
+            ("childSignal", StringOrNull),
             ("childStatus", Record("ChildStatus")),
-            ("failureClass", Text),
+            ("failureClass", Str),
             ("flushedTrailingMessage", Flag),
-            ("sessionId", Text),
-            ("threadId", TextOrNull),
-            ("trailingMessageLength", Whole),
-            ("transportCloseMessage", Text),
-            ("transportCloseSource", Text),
-            ("turnId", Text),
-            ("turnStatusAtClose", TextOrNull),
+            ("sessionId", Str),
+            ("threadId", StringOrNull),
+            ("trailingMessageLength", Integer),
+            ("transportCloseMessage", Str),
+            ("transportCloseSource", Str),
+            ("turnId", Str),
+            ("turnStatusAtClose", StringOrNull),
         ],
     ),
-    ("app-server.turn.diff.updated", &[("diff", Any), ("threadId", Text), ("turnId", Text)]),
+    ("app-server.turn.diff.updated", &[("diff", Any), ("threadId", Str), ("turnId", Str)]),
     (
         "app-server.turn.plan.updated",
-        &[("explanation", Any), ("plan", Any), ("threadId", Text), ("turnId", Text)],
+        &[("explanation", Any), ("plan", Any), ("threadId", Str), ("turnId", Str)],
     ),
-    (
-        "app-server.turn.message.delta",
-        &[("delta", Text), ("itemId", Any), ("threadId", Any), ("turnId", Text)],
-    ),
-    ("app-server.turn.plan.delta", &[("delta", Any), ("itemId", Any), ("threadId", Any), ("turnId", Text)]),
+    ("app-server.turn.message.delta", &[("delta", Str), ("itemId", Any), ("threadId", Any), ("turnId", Str)]),
+    ("app-server.turn.plan.delta", &[("delta", Any), ("itemId", Any), ("threadId", Any), ("turnId", Str)]),
     (
         "app-server.command.output.delta",
-        &[("capReached", Flag), ("deltaBase64", Text), ("processId", Text), ("stream", Text)],
+        &[("capReached", Flag), ("deltaBase64", Str), ("processId", Str), ("stream", Str)],
     ),
-    (is::NOTIFICATION, &[("notificationMethod", Text), ("params", Any)]),
+    (is::NOTIFICATION, &[("notificationMethod", Str), ("params", Any)]),
     ("state.recovered", &[]),
-    ("storage.failed", &[("reason", Text)]),
-    ("storage.recovered", &[("lostFrom", WholeOrNull), ("lostThrough", WholeOrNull)]),
+    ("storage.failed", &[("reason", Str)]),
+    ("storage.recovered", &[("lostFrom", IntegerOrNull), ("lostThrough", IntegerOrNull)]),
     ("log.damaged", &[("damage", List)]),
 ];
 
-/// Adds the types to the schema of an event: newer types may come, and details may have more parts.
+/// Adds the event types to the schema of an event. Future versions may add types, and fields to details.
 pub(super) fn describe(event: &mut Value) {
     let types: Vec<_> = DETAILS.iter().map(|(name, _)| *name).collect();
     event["properties"]["type"]["examples"] = types.into();
-    let with_parts = DETAILS.iter().filter(|(_, detail)| !detail.is_empty());
-    let of_type = with_parts.map(|(name, detail)| {
-        let parts: Map<_, _> = detail.iter().map(|(key, part)| ((*key).to_owned(), schema(*part))).collect();
+    let with_fields = DETAILS.iter().filter(|(_, detail)| !detail.is_empty());
+    let of_type = with_fields.map(|(name, detail)| {
+        let fields: Map<_, _> =
+            detail.iter().map(|(key, field_type)| ((*key).to_owned(), schema(*field_type))).collect();
         let names: Vec<_> = detail.iter().map(|(key, _)| *key).collect();
         json!({
             "if": { "properties": { "type": { "const": name } } },
             "then": { "properties": {
-                "detail": { "type": "object", "required": names, "properties": parts },
+                "detail": { "type": "object", "required": names, "properties": fields },
             } },
         })
     });
     event["allOf"] = of_type.collect();
 }
 
-fn schema(part: Part) -> Value {
-    match part {
-        Text => json!({ "type": "string" }),
-        TextOrNull => json!({ "type": ["string", "null"] }),
-        Whole => json!({ "type": "integer" }),
-        WholeOrNull => json!({ "type": ["integer", "null"] }),
+fn schema(field_type: FieldType) -> Value {
+    match field_type {
+        Str => json!({ "type": "string" }),
+        StringOrNull => json!({ "type": ["string", "null"] }),
+        Integer => json!({ "type": "integer" }),
+        IntegerOrNull => json!({ "type": ["integer", "null"] }),
         Flag => json!({ "type": "boolean" }),
         List => json!({ "type": "array" }),
         Record(name) => super::reference(name),

@@ -1,7 +1,7 @@
-//! `GET /openapi.json`: the surface as an OpenAPI 3.1 document.
+//! `GET /openapi.json`: the API as an OpenAPI 3.1 document.
 //!
-//! It is made on request from the table of routes, from the tables by which bodies and queries are read, and from the
-//! types of the answers, so that it cannot say anything else than the daemon does.
+//! The document is generated on request from the route table, the body schemas, the query parameters and the response
+//! types, so it cannot differ from what the daemon does. Stateless.
 
 mod events;
 mod routes;
@@ -21,28 +21,28 @@ use super::error::{self, Cause, Failure};
 use crate::http::response;
 pub(super) use routes::{ROUTES, Route};
 
-/// How failures are told, and what holds for all routes.
-const INTRODUCTION: &str = "The local interface of codexd, a daemon that keeps sessions of the Codex app-server.\n\n\
-    Slashes at the end of a path are ignored, and so are unknown fields and unknown parameters. \
-    In the body of a request, strings are trimmed, paths are not, and an empty one or `null` is the same as an absent \
-    field; a body with a `Content-Encoding` is refused with 415. \
+/// The rules that hold for all routes, and the shape of failures.
+const INTRODUCTION: &str = "The local API of codexd, a daemon that supervises the Codex app-server and keeps its sessions.\n\n\
+    Trailing slashes of a path, unknown fields and unknown parameters are ignored. \
+    In a request body, strings are trimmed, except paths; an empty string or `null` counts as an absent field. \
+    A body with a `Content-Encoding` is rejected with 415. \
     A failure is `{\"ok\": false, \"error\": code, \"message\": sentence}`, sometimes with `details`; \
     an unknown route is answered with 404 and `not_found`.\n\n\
-    Before a request is routed it may be refused with 400 (its head), 401 (the token), 403 (another user, `Host` or \
-    web page), 408 (too slow), 431 (a head over 16 KiB) or 503 (too many connections), and after that with 500 where \
-    codexd itself is at fault.";
+    Before routing, a request may be rejected with 400 (malformed head), 401 (token), 403 (another user, `Host` or \
+    web page), 408 (too slow), 431 (head over 16 KiB) or 503 (too many connections); an internal error of codexd is \
+    answered with 500.";
 
-/// When a token is needed.
-const TOKEN: &str = "Needed by every route but / and /healthz when the daemon was started with --auth-token-file. \
-    The handshake of a WebSocket may bring it as one of its subprotocols instead: `codexd.v1, codexd.bearer.TOKEN`.";
+/// When a token is required.
+const TOKEN: &str = "Required by every route except / and /healthz if the daemon was started with --auth-token-file. \
+    A WebSocket handshake may carry it as one of its subprotocols instead: `codexd.v1, codexd.bearer.TOKEN`.";
 
-/// The document.
+/// Handles `GET /openapi.json`.
 pub(super) async fn openapi(State(state): State<AppState>) -> Response {
     let path = &state.daemon.config().service.event_stream_path;
     response::json(StatusCode::OK, &openapi_document(path, &state.base_url))
 }
 
-/// The OpenAPI document of a daemon that listens at `base_url` and has its event stream at `event_stream_path`.
+/// The OpenAPI document of a daemon that listens at `base_url` and serves its event stream at `event_stream_path`.
 pub fn openapi_document(event_stream_path: &str, base_url: &str) -> Value {
     let mut generator = SchemaSettings::draft2020_12()
         .with(|settings| {
@@ -57,7 +57,7 @@ pub fn openapi_document(event_stream_path: &str, base_url: &str) -> Value {
         let methods = paths.entry(route.path(event_stream_path)).or_insert_with(|| json!({}));
         methods[route.http_method().to_lowercase()] = operation(route, &mut generator);
         if let Some(schema) = route.body {
-            bodies.insert(schema.name.to_owned(), schemas::form(schema));
+            bodies.insert(schema.name.to_owned(), schemas::body(schema));
         }
     }
     generator.subschema_for::<Failure>();
@@ -121,20 +121,20 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
 fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let mut responses = Map::new();
     let mut success = json!({
-        "description": "Done.",
+        "description": "Success.",
         "headers": { "Cache-Control": { "schema": { "const": "no-store" } } },
         "content": { (route.media_type): { "schema": (route.answer)(generator) } },
     });
     success["description"] = match route.status {
-        201 => "It exists now.",
-        202 => "It is accepted.",
-        _ => "It is done.",
+        201 => "Created.",
+        202 => "Accepted.",
+        _ => "Success.",
     }
     .into();
     responses.insert(route.status.to_string(), success);
     let mut by_status: BTreeMap<u16, Vec<Cause>> = BTreeMap::new();
-    let at_the_door = [&[error::FORBIDDEN][..], if route.is_open() { &[] } else { &[error::UNAUTHORIZED] }];
-    for cause in route.causes.iter().copied().chain(at_the_door).flatten() {
+    let guard_causes = [&[error::FORBIDDEN][..], if route.is_open() { &[] } else { &[error::UNAUTHORIZED] }];
+    for cause in route.causes.iter().copied().chain(guard_causes).flatten() {
         let causes = by_status.entry(cause.status).or_default();
         if !causes.contains(cause) {
             causes.push(*cause);
@@ -142,9 +142,10 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     }
     for (status, causes) in by_status {
         let codes: Vec<_> = causes.iter().map(|cause| cause.code).collect();
-        let words: Vec<_> = causes.iter().map(|cause| format!("`{}`: {}", cause.code, cause.when)).collect();
+        let descriptions: Vec<_> =
+            causes.iter().map(|cause| format!("`{}`: {}", cause.code, cause.when)).collect();
         let mut response = json!({
-            "description": words.join("\n"),
+            "description": descriptions.join("\n"),
             "content": { "application/json": { "schema": {
                 "allOf": [reference("Failure")],
                 "properties": { "error": { "enum": codes } },
@@ -152,7 +153,7 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
         });
         if status == 503 {
             response["headers"] = json!({ "Retry-After": {
-                "description": "How soon it makes sense to ask again, in seconds.",
+                "description": "When to retry, in seconds.",
                 "schema": { "type": "integer" },
             } });
         }

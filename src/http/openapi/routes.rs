@@ -1,4 +1,6 @@
-//! The one table of routes: the router, `/describe` and the OpenAPI document are made from it.
+//! The table of routes. The router, `/describe` and the OpenAPI document are generated from it.
+//!
+//! Invariant: a route exists if and only if it is in this table.
 
 use axum::routing::{MethodRouter, delete, get, post};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -11,32 +13,32 @@ use crate::http::response::Envelope;
 use crate::http::routes::{describe, health, metrics, requests, sessions, turns};
 use crate::http::{AppState, StatusView, auth, stream, web};
 
-/// What can be asked for: a method of a path.
+/// A method of a path, with everything that is documented about it.
 pub(in crate::http) struct Route {
-    /// In capitals; `WS` is a `GET` that becomes a WebSocket.
+    /// In upper case; `WS` is a `GET` that is upgraded to a WebSocket.
     pub(in crate::http) method: &'static str,
-    /// With the parameters in braces; [`EVENT_STREAM`] stands for the path that is set.
+    /// With the parameters in braces; [`EVENT_STREAM`] is replaced by the configured path.
     pub(in crate::http) path: &'static str,
     pub(in crate::http) description: &'static str,
-    /// Whether it is one of the eight that clients know; the others are extensions.
+    /// Whether it is one of the eight routes of the contract; the others are extensions.
     pub(in crate::http) is_formal: bool,
     pub(in crate::http) handler: fn() -> MethodRouter<AppState>,
-    /// Its name in the OpenAPI document.
+    /// Its operation ID in the OpenAPI document.
     pub(super) name: &'static str,
-    /// More that there is to say in the OpenAPI document.
+    /// Further description in the OpenAPI document.
     pub(super) remarks: &'static str,
     pub(super) query: &'static [Parameter],
     pub(super) body: Option<&'static BodySchema>,
-    /// Whether the header `Idempotency-Key` is heeded.
+    /// Whether the header `Idempotency-Key` is supported.
     pub(super) is_repeatable: bool,
     pub(super) status: u16,
-    /// The media type of its answer when all is well.
+    /// The media type of a successful response.
     pub(super) media_type: &'static str,
     pub(super) answer: fn(&mut SchemaGenerator) -> Schema,
     pub(super) causes: &'static [&'static [Cause]],
 }
 
-/// The place of the path that is set.
+/// The placeholder for the configured path of the event stream.
 pub(in crate::http) const EVENT_STREAM: &str = "{event stream}";
 
 impl Route {
@@ -48,22 +50,22 @@ impl Route {
         if self.path == EVENT_STREAM { event_stream_path } else { self.path }
     }
 
-    /// Whether it needs no token, whatever is set.
+    /// Whether it never needs a token.
     pub(super) fn is_open(&self) -> bool {
         auth::TOKEN_FREE_PATHS.contains(&self.path)
     }
 
-    /// The method of HTTP.
+    /// The HTTP method.
     pub(super) fn http_method(&self) -> &'static str {
         if self.method == "WS" { "GET" } else { self.method }
     }
 }
 
-/// What the body of a request can be wrong in.
+/// The errors of reading a request body.
 const BODY: &[Cause] = &[error::BAD_REQUEST, error::TOO_SLOW, error::TOO_LARGE, error::UNSUPPORTED];
-/// What the header `Idempotency-Key` can be wrong in.
+/// The errors of `Idempotency-Key`.
 const KEY: &[Cause] = &[error::KEY_REUSED];
-/// What can become of a call to the app-server, and of the event that follows it.
+/// The errors of a call to the app-server, and of recording the event that follows.
 const CALL: &[Cause] = &[
     error::REJECTED,
     error::APP_SERVER_ERROR,
@@ -73,7 +75,7 @@ const CALL: &[Cause] = &[
     error::SHUTTING_DOWN,
     error::TIMEOUT,
 ];
-/// What can become of going back to a session's thread.
+/// The errors of reopening the thread of a session.
 const ATTACH: &[Cause] = &[error::NOT_ACTIVE, error::THREAD_LOCKED, error::THREAD_UNAVAILABLE];
 
 fn flat<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
@@ -129,7 +131,7 @@ const fn extension(
     Route { is_formal: false, ..formal(method, path, name, handler, answer, description) }
 }
 
-/// All routes; the formal ones in the order that clients know.
+/// All routes; the formal ones in the order of the contract.
 pub(in crate::http) const ROUTES: &[Route] = &[
     formal(
         "GET",
@@ -236,11 +238,12 @@ pub(in crate::http) const ROUTES: &[Route] = &[
             error::STORAGE,
             error::SHUTTING_DOWN,
         ]],
-        remarks: "A plain request is answered with one page.\n\n\
-                  With `Accept: text/event-stream` the answer is a stream of server-sent events: `id` is the cursor, \
-                  `data` the event; `event: bookmark` moves the cursor when nothing matched for a while, and \
-                  `event: gap` says that events are missing; it ends the stream unless its reason is `lost`. `Last-Event-ID` goes on after a cursor.\n\n\
-                  With the handshake of a WebSocket (RFC 6455) the answer is 101, and text messages follow: \
+        remarks: "A plain request returns one page.\n\n\
+                  With `Accept: text/event-stream` the response is a stream of server-sent events: `id` is the cursor and \
+                  `data` the event; `event: bookmark` moves the cursor when no event matched for a while, and \
+                  `event: gap` reports missing events and ends the stream unless its reason is `lost`. \
+                  `Last-Event-ID` continues after a cursor.\n\n\
+                  With a WebSocket handshake (RFC 6455) the response is 101, and text messages follow: \
                   `{\"type\": \"hello\", \"recentEvents\", \"service\", \"snapshot\"}`, then \
                   `{\"type\": \"event\", \"event\"}` for each event. The client may send `{\"type\": \"ping\"}`, \
                   `{\"type\": \"status\"}`, and `{\"type\": \"respond\", \"requestId\", \"decision\"}`, which \
@@ -256,7 +259,7 @@ pub(in crate::http) const ROUTES: &[Route] = &[
     },
     Route {
         media_type: web::CONTENT_TYPE,
-        remarks: "It holds no data and uses the other routes, so that it asks for the token itself where one is needed.",
+        remarks: "It holds no data and uses the other routes, so it asks the user for the token if one is required.",
         ..extension(
             "GET",
             "/",
@@ -276,7 +279,7 @@ pub(in crate::http) const ROUTES: &[Route] = &[
     ),
     Route {
         media_type: "text/plain",
-        remarks: "In the text format of Prometheus, version 0.0.4; docs/operations.md says what each metric means.",
+        remarks: "In the Prometheus text format, version 0.0.4; docs/operations.md describes each metric.",
         ..extension(
             "GET",
             "/metrics",
@@ -307,7 +310,7 @@ pub(in crate::http) const ROUTES: &[Route] = &[
             "readTurn",
             || get(turns::read),
             data::<turns::One>,
-            "Read one turn, at once or when it is over.",
+            "Read one turn, immediately or when it has ended.",
         )
     },
     Route {
@@ -318,21 +321,21 @@ pub(in crate::http) const ROUTES: &[Route] = &[
             "withdrawTurn",
             || delete(turns::withdraw),
             data::<turns::Withdrawn>,
-            "Take a turn that waits out of the queue of a session.",
+            "Remove a queued turn from the queue of a session.",
         )
     },
     Route {
         status: 202,
         causes: &[CALL, ATTACH, &[error::NOT_FOUND]],
-        remarks: "A queue that is not held stays as it is. The thread is opened first: what keeps Codex from that is the \
-                  answer, and the queue stays held.",
+        remarks: "A queue that is not held is unchanged. The thread is opened first; if Codex cannot open it, the error is \
+                  returned and the queue stays held.",
         ..extension(
             "POST",
             "/v1/codexd/sessions/{session_id}/queue/resume",
             "resumeQueue",
             || post(turns::resume_queue),
             data::<SessionView>,
-            "Go on with the held queue of a session now.",
+            "Resume the held queue of a session.",
         )
     },
     Route {
@@ -345,7 +348,7 @@ pub(in crate::http) const ROUTES: &[Route] = &[
             "interruptTurn",
             || post(turns::interrupt),
             data::<turns::InterruptAnswer>,
-            "Interrupt the turn that is under way in a session.",
+            "Interrupt the turn in progress in a session.",
         )
     },
     Route {
@@ -368,7 +371,7 @@ pub(in crate::http) const ROUTES: &[Route] = &[
             "listRequests",
             || get(requests::list),
             data::<requests::Requests>,
-            "List what the app-server asked, what still waits for an answer first.",
+            "List the requests of the app-server, open ones first.",
         )
     },
     Route {

@@ -1,4 +1,4 @@
-//! The tables by which requests are read, as JSON Schema.
+//! Converts body schemas and query parameters to JSON Schema. Stateless; called by the OpenAPI document.
 
 use serde_json::{Map, Value, json};
 
@@ -8,7 +8,7 @@ use crate::http::queries::{self, Parameter};
 use crate::http::values;
 
 impl BodySchema {
-    /// Whether a request without a body is wrong.
+    /// Whether a request without a body is invalid.
     pub(super) fn is_needed(&self) -> bool {
         let rule = match self.rule {
             Rule::FirstOf { .. } | Rule::ExactlyOne { .. } => true,
@@ -18,8 +18,8 @@ impl BodySchema {
     }
 }
 
-/// The body of a request.
-pub(super) fn form(body: &BodySchema) -> Value {
+/// The schema of a request body.
+pub(super) fn body(body: &BodySchema) -> Value {
     let fields: Map<_, _> =
         body.fields.iter().map(|field| (field.name.to_owned(), property(field))).collect();
     let mut schema = json!({ "type": "object", "properties": fields });
@@ -48,11 +48,11 @@ fn filled_text() -> Value {
     json!({ "type": "string", "pattern": "\\S" })
 }
 
-/// What a field holds, when it is not required: `null` is the same as absent.
+/// The schema of an optional field: `null` counts as absent.
 fn kind(kind: Kind) -> Value {
     match kind {
         Kind::Text => json!({ "type": ["string", "null"] }),
-        Kind::Enum(words) => or_null(words.variants),
+        Kind::Enum(variants) => or_null(variants.variants),
         Kind::ApprovalPolicy => {
             json!({ "type": ["string", "object", "null"], "examples": APPROVAL_POLICIES })
         }
@@ -80,10 +80,11 @@ fn kind(kind: Kind) -> Value {
     }
 }
 
-/// One of these words, nothing, or `null`.
-fn or_null(words: &[&str]) -> Value {
-    let words: Vec<Value> = words.iter().map(|word| Value::from(*word)).chain([Value::Null]).collect();
-    json!({ "enum": words })
+/// One of the variants, or `null`.
+fn or_null(variants: &[&str]) -> Value {
+    let values: Vec<Value> =
+        variants.iter().map(|variant| Value::from(*variant)).chain([Value::Null]).collect();
+    json!({ "enum": values })
 }
 
 /// The parameters in the braces of a path.
@@ -94,12 +95,12 @@ pub(super) fn path_parameters(path: &str) -> impl Iterator<Item = Value> {
     })
 }
 
-/// A parameter of the query; `None` for a family of them, which OpenAPI has no words for.
+/// A query parameter; `None` for a family of parameters, which OpenAPI cannot express.
 pub(super) fn parameter(parameter: &Parameter) -> Option<Value> {
     let schema = match parameter.kind {
         queries::Kind::Text => json!({ "type": "string" }),
         queries::Kind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
-        queries::Kind::Enum(words) => json!({ "enum": words.variants }),
+        queries::Kind::Enum(variants) => json!({ "enum": variants.variants }),
         queries::Kind::Integer { least, most } | queries::Kind::Seconds { least, most } => {
             json!({ "type": "integer", "minimum": least, "maximum": most })
         }
@@ -115,13 +116,13 @@ pub(super) fn parameter(parameter: &Parameter) -> Option<Value> {
     }))
 }
 
-/// The header that makes a request one that may be repeated.
+/// The header that makes a request repeatable.
 pub(super) fn idempotency_key() -> Value {
     json!({
         "name": "Idempotency-Key",
         "in": "header",
-        "description": "Makes the request one that may be repeated: for a day the same word with the same request \
-                        gives the first answer again.",
+        "description": "Makes the request repeatable: for 24 hours the same key with the same request returns the first \
+                        response again.",
         "schema": { "type": "string", "minLength": 1, "maxLength": crate::http::body::MAX_KEY_CHARS, "pattern": "^[!-~]+$" },
     })
 }

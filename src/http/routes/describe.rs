@@ -1,4 +1,4 @@
-//! `GET /describe`: the surface in words, for whoever has to find out by itself.
+//! `GET /describe`: a description of the API for programs that discover it by themselves. Stateless.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::http::openapi::ROUTES;
 use crate::http::{AppState, response};
 
-/// The surface, in the shape that clients know; the words for the retired batch modes stay out of it.
+/// The API, in the shape that clients know; it must not contain the names of the retired batch modes.
 #[derive(Serialize, JsonSchema)]
 pub(in crate::http) struct Description {
     #[schemars(extend("const" = true))]
@@ -19,20 +19,20 @@ pub(in crate::http) struct Description {
     description: &'static str,
     version: &'static str,
     mode: Mode,
-    /// Where the daemon really listens.
+    /// The address that the daemon really listens at.
     base_url: String,
     event_stream: EventStream,
     /// The path of the OpenAPI document.
     openapi: &'static str,
-    /// The formal routes, in the order that clients know.
+    /// The formal routes, in the order of the contract.
     routes: Vec<RouteView>,
-    /// What codexd adds to them.
+    /// The routes that codexd adds.
     extensions: Vec<RouteView>,
     capabilities: Capabilities,
     notes: Vec<&'static str>,
 }
 
-/// How codexd works.
+/// How codexd runs.
 #[derive(Serialize, JsonSchema)]
 struct Mode {
     current: &'static str,
@@ -42,7 +42,7 @@ struct Mode {
     conductor_role: &'static str,
 }
 
-/// Where events come from.
+/// The event stream.
 #[derive(Serialize, JsonSchema)]
 struct EventStream {
     path: String,
@@ -50,7 +50,7 @@ struct EventStream {
     url: String,
 }
 
-/// One route of the surface.
+/// One route of the API.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "Route")]
 struct RouteView {
@@ -59,7 +59,7 @@ struct RouteView {
     path: String,
 }
 
-/// What codexd can do.
+/// What codexd supports.
 #[derive(Serialize, JsonSchema)]
 struct Capabilities {
     health_probe: bool,
@@ -95,18 +95,19 @@ fn routes(is_formal: bool, event_stream_path: &str) -> Vec<RouteView> {
         .collect()
 }
 
-/// Everything beyond them: the event stream in its two other forms first.
+/// All other routes: the two other transports of the event stream first.
 fn extensions(event_stream_path: &str) -> Vec<RouteView> {
-    let form = |description| RouteView { description, method: "GET", path: event_stream_path.to_owned() };
+    let transport =
+        |description| RouteView { description, method: "GET", path: event_stream_path.to_owned() };
     let mut extensions = vec![
-        form("Page of the event log after a cursor, as JSON."),
-        form("Event stream as server-sent events, for requests that accept text/event-stream."),
+        transport("Page of the event log after a cursor, as JSON."),
+        transport("Event stream as server-sent events, for requests that accept text/event-stream."),
     ];
     extensions.extend(routes(false, event_stream_path));
     extensions
 }
 
-/// The surface in words.
+/// Handles `GET /describe`.
 pub(in crate::http) async fn describe(State(state): State<AppState>) -> Response {
     let config = state.daemon.config();
     let event_stream_path = &config.service.event_stream_path;
@@ -116,24 +117,24 @@ pub(in crate::http) async fn describe(State(state): State<AppState>) -> Response
          Codex session truth.",
         "This surface is limited to health, status, sessions, turns, requests of the app-server, models, and event \
          consumption: as a websocket, as server-sent events, or as pages.",
-        "Every answer is {\"ok\": true, \"data\": …} or {\"ok\": false, \"error\": code, \"message\": sentence}; \
+        "Every response is {\"ok\": true, \"data\": …} or {\"ok\": false, \"error\": code, \"message\": sentence}; \
          /healthz, /describe and /openapi.json are flat, and /metrics is text for Prometheus.",
-        "A turn is accepted at once and ends with the event app-server.turn.completed; its text comes in \
-         app-server.turn.message.delta events, and whole with POST /v1/codexd/turn?wait=SECONDS or when the turn is \
-         read.",
-        "Every event has a cursor; with after=CURSOR each form of the event stream goes on behind it, and says so \
-         when what follows is no longer kept.",
-        "A busy session refuses a turn with 409 turn_in_progress; \"whenBusy\": \"queue\" lets it wait, \"steer\" makes \
-         it a word to the running turn.",
-        "Both POST routes take the header Idempotency-Key: the same key and body give the first answer again for 24 \
-         hours.",
-        "Requests need a Host of this daemon and come from no foreign web page; when the daemon has a token file, \
-         every route but / and /healthz also needs the header Authorization: Bearer TOKEN.",
-        "A session survives restarts; its thread is resumed by itself before the next turn.",
-        "What the app-server asks, such as for an approval, is announced by the event request.opened and waits for one \
-         of its decisions; without an answer it is declined at its expiresAt.",
-        "GET / is a live page for people, with a browser on this machine; it uses these routes and holds no data.",
-        "Over the websocket a request is answered with {\"type\": \"respond\", \"requestId\": …, \"decision\": …}.",
+        "A turn is accepted immediately and ends with the event app-server.turn.completed; its text is streamed in \
+         app-server.turn.message.delta events, and returned as a whole by POST /v1/codexd/turn?wait=SECONDS or by \
+         reading the turn.",
+        "Every event has a cursor; with after=CURSOR every transport of the event stream continues after it, and \
+         reports a gap if later events have expired.",
+        "A busy session refuses a turn with 409 turn_in_progress; \"whenBusy\": \"queue\" queues it, \"steer\" adds its \
+         input to the running turn.",
+        "Both POST routes accept the header Idempotency-Key: the same key and body return the first response again for \
+         24 hours.",
+        "Requests need a Host of this daemon and must not come from a foreign web page; if the daemon has a token \
+         file, every route except / and /healthz also needs the header Authorization: Bearer TOKEN.",
+        "A session survives restarts; its thread is resumed automatically before the next turn.",
+        "A request of the app-server, such as for an approval, is announced by the event request.opened and waits for \
+         one of its decisions; without an answer it is declined at its expiresAt.",
+        "GET / is a live page for a browser on this machine; it uses these routes and holds no data.",
+        "Over the websocket, answer a request with {\"type\": \"respond\", \"requestId\": …, \"decision\": …}.",
     ];
     if config.server.demo {
         notes.push("This daemon is a demo: its app-server is not Codex, and the answers are prepared.");

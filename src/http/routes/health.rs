@@ -1,4 +1,4 @@
-//! `GET /healthz` and `GET /v1/codexd/status`.
+//! `GET /healthz` and `GET /v1/codexd/status`. Stateless.
 
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -8,22 +8,22 @@ use serde::Serialize;
 
 use crate::http::{AppState, ServiceView, response};
 
-/// How the daemon is.
+/// The health of the daemon.
 #[derive(Serialize, JsonSchema)]
 pub(in crate::http) struct Health {
     #[schemars(extend("const" = true))]
     ok: bool,
     service: ServiceView,
-    /// `ok` as long as the daemon answers.
+    /// `ok` while the daemon answers.
     status: &'static str,
 }
 
-/// 200 as long as the daemon lives; whether turns can be taken stands in `service`.
+/// 200 while the daemon runs; `service` says whether turns can be accepted.
 pub(in crate::http) async fn healthz(State(state): State<AppState>) -> Response {
     response::json(StatusCode::OK, &Health { ok: true, service: state.service(), status: "ok" })
 }
 
-/// Everything at one moment.
+/// A snapshot of the complete state.
 pub(in crate::http) async fn status(State(state): State<AppState>) -> Response {
     response::data(StatusCode::OK, state.status())
 }

@@ -1,6 +1,6 @@
-//! `GET /metrics`: the daemon in numbers, in the text format of Prometheus.
+//! `GET /metrics`: metrics in the Prometheus text format.
 //!
-//! Nothing is kept here: each number is asked of whoever has it when somebody wants to see it.
+//! Stateless: each scrape reads every value from the module that owns it.
 
 use std::fmt;
 
@@ -19,11 +19,11 @@ use crate::http::stream::Transport;
 use crate::http::{AppState, SharedState, response};
 use crate::state::ChildPhase;
 
-/// The classic format, which every version of Prometheus reads
+/// The classic format, which every version of Prometheus supports
 /// (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The words for where the app-server is.
+/// The label values for the state of the app-server.
 const PHASES: [(&str, ChildPhase); 6] = [
     ("stopped", ChildPhase::Stopped),
     ("starting", ChildPhase::Starting),
@@ -33,40 +33,40 @@ const PHASES: [(&str, ChildPhase); 6] = [
     ("external", ChildPhase::External),
 ];
 
-/// All numbers, as they are now.
+/// Handles `GET /metrics`.
 pub(in crate::http) async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
     let text = Scrape::of(&state).await.text().map_err(|_| ApiError::internal())?;
     Ok(response::text(CONTENT_TYPE, text))
 }
 
-/// What is shown at once.
+/// The values of one scrape.
 #[derive(Debug)]
 struct Scrape {
     version: &'static str,
     commit: &'static str,
     daemon: Metrics,
-    answers: Vec<(&'static str, u64)>,
+    responses: Vec<(&'static str, u64)>,
     connections: u64,
     connection_limit: u64,
     rejected: u64,
-    /// By the form of the event stream.
+    /// By transport of the event stream.
     subscribers: [(&'static str, u64); 2],
-    behind: u64,
+    max_lag: u64,
 }
 
 impl Scrape {
     async fn of(state: &SharedState) -> Self {
         let daemon = state.daemon.metrics().await;
-        let readers = [("websocket", Transport::WebSocket), ("sse", Transport::ServerSentEvents)];
+        let subscribers = [("websocket", Transport::WebSocket), ("sse", Transport::ServerSentEvents)];
         Self {
             version: state.daemon.config().version,
             commit: state.daemon.config().commit,
-            answers: state.response_counts.by_class(),
+            responses: state.response_counts.by_class(),
             connections: state.limiter.len() as u64,
             connection_limit: state.limiter.limit() as u64,
             rejected: state.limiter.rejected(),
-            subscribers: readers.map(|(name, form)| (name, state.subscribers.count(form))),
-            behind: state.subscribers.max_lag(daemon.latest_event),
+            subscribers: subscribers.map(|(name, transport)| (name, state.subscribers.count(transport))),
+            max_lag: state.subscribers.max_lag(daemon.latest_event),
             daemon,
         }
     }
@@ -86,7 +86,7 @@ impl Collector for Scrape {
         let mut page = Page(encoder);
         page.info(
             "codexd_build_info",
-            "The program that is running.",
+            "Version and commit of the daemon.",
             &[("version", self.version), ("commit", self.commit)],
         )?;
         self.daemon(&mut page)?;
@@ -100,25 +100,29 @@ impl Scrape {
     fn daemon(&self, page: &mut Page<'_>) -> fmt::Result {
         let daemon = &self.daemon;
         if let Some(at) = daemon.started_at {
-            page.real("codexd_start_time_seconds", "When the daemon began to serve, since 1970.", at)?;
+            page.real(
+                "codexd_start_time_seconds",
+                "Start time of the daemon since the Unix epoch, in seconds.",
+                at,
+            )?;
         }
-        page.gauge("codexd_ready", "1 when turns can be taken.", u64::from(daemon.is_ready))?;
+        page.gauge("codexd_ready", "1 if turns can be accepted.", u64::from(daemon.is_ready))?;
         if let Some(bytes) = daemon.memory {
-            page.gauge("process_resident_memory_bytes", "Memory of the daemon.", bytes)?;
+            page.gauge("process_resident_memory_bytes", "Resident memory of the daemon.", bytes)?;
         }
         let phases = PHASES.map(|(name, phase)| (name, u64::from(daemon.child_phase == phase)));
-        page.gauges("codexd_child_state", "1 at what the app-server does now.", "state", &phases)?;
+        page.gauges("codexd_child_state", "1 for the current state of the app-server.", "state", &phases)?;
         let states = CodexState::ALL.map(|(name, state)| (name, u64::from(daemon.codex == state)));
-        page.gauges("codexd_codex_state", "1 at how Codex is.", "state", &states)?;
+        page.gauges("codexd_codex_state", "1 for the current health of Codex.", "state", &states)?;
         page.counter(
             "codexd_child_restarts_total",
-            "How often the app-server was lost or did not start, and was to be started again.",
+            "Scheduled restarts of the app-server, after it exited or failed to start.",
             daemon.child_restarts,
         )?;
         if let Some(bytes) = daemon.child_memory {
             page.gauge(
                 "codexd_child_resident_memory_bytes",
-                "Memory of the app-server and all processes below it.",
+                "Resident memory of the app-server and its descendants.",
                 bytes,
             )?;
         }
@@ -128,57 +132,58 @@ impl Scrape {
     fn turns(&self, page: &mut Page<'_>) -> fmt::Result {
         let daemon = &self.daemon;
         let sessions = [("active", daemon.active_sessions), ("closed", daemon.closed_sessions)];
-        page.gauges("codexd_sessions", "Sessions that are remembered.", "status", &sessions)?;
-        page.gauge("codexd_turns_running", "Turns under way.", daemon.running_turns)?;
-        page.gauge("codexd_turns_queued", "Turns that wait for an earlier one.", daemon.queued_turns)?;
+        page.gauges("codexd_sessions", "Known sessions.", "status", &sessions)?;
+        page.gauge("codexd_turns_running", "Turns in progress.", daemon.running_turns)?;
+        page.gauge("codexd_turns_queued", "Queued turns.", daemon.queued_turns)?;
         page.histograms(
             "codexd_turn_duration_seconds",
-            "How long turns took that have ended.",
+            "Duration of ended turns.",
             "outcome",
             &daemon.turns,
         )?;
-        page.gauge(
-            "codexd_requests_waiting",
-            "Requests of the app-server that wait for an answer.",
-            daemon.waiting_requests,
-        )
+        page.gauge("codexd_requests_waiting", "Open requests of the app-server.", daemon.waiting_requests)
     }
 
     fn events(&self, page: &mut Page<'_>) -> fmt::Result {
         let daemon = &self.daemon;
         page.counter("codexd_events_total", "Events written to the event log.", daemon.events)?;
-        page.counter("codexd_event_bytes_total", "Bytes of those events.", daemon.event_bytes)?;
+        page.counter("codexd_event_bytes_total", "Bytes written to the event log.", daemon.event_bytes)?;
         page.histogram(
             "codexd_event_log_sync_duration_seconds",
-            "How long the disk took to sync the event log.",
+            "Duration of syncs of the event log.",
             &daemon.syncs,
         )?;
         page.gauge(
             "codexd_event_log_failing",
-            "1 when the event log cannot be written.",
+            "1 if the event log cannot be written.",
             u64::from(daemon.is_storage_failing),
         )?;
-        page.gauges("codexd_event_stream_clients", "Clients that follow events.", "form", &self.subscribers)?;
+        page.gauges(
+            "codexd_event_stream_clients",
+            "Clients of the event stream.",
+            "form",
+            &self.subscribers,
+        )?;
         page.gauge(
             "codexd_event_stream_behind_events",
-            "How many events the slowest of them has not been sent.",
-            self.behind,
+            "Events that the slowest client of the event stream has not been sent.",
+            self.max_lag,
         )
     }
 
     fn clients(&self, page: &mut Page<'_>) -> fmt::Result {
-        page.counters("codexd_http_requests_total", "Requests that were answered.", "status", &self.answers)?;
-        page.gauge("codexd_connections", "Connections that are open.", self.connections)?;
-        page.gauge("codexd_connections_limit", "How many may be open at once.", self.connection_limit)?;
+        page.counters("codexd_http_requests_total", "Completed HTTP requests.", "status", &self.responses)?;
+        page.gauge("codexd_connections", "Open connections.", self.connections)?;
+        page.gauge("codexd_connections_limit", "Limit of open connections.", self.connection_limit)?;
         page.counter(
             "codexd_connections_turned_away_total",
-            "Connections for which there was no place.",
+            "Connections rejected at the limit.",
             self.rejected,
         )
     }
 }
 
-/// What is written so far; one call for each metric, by its whole name.
+/// The output so far; one call per metric, by its full name.
 struct Page<'a>(DescriptorEncoder<'a>);
 
 impl Page<'_> {
@@ -196,9 +201,9 @@ impl Page<'_> {
 
     /// A counter, whose name ends in `_total`.
     ///
-    /// The encoder would add that ending by itself, but to the samples alone: so OpenMetrics wants it, while in this
-    /// format the name in `# TYPE` is that of the samples.
-    /// Nothing else tells a counter from a gauge here, so the samples are written as those of a gauge.
+    /// The encoder would append that suffix itself, but only to the samples: OpenMetrics requires that, while in this
+    /// format the name in `# TYPE` is that of the samples. Nothing else distinguishes a counter from a gauge here, so
+    /// the samples are encoded as those of a gauge.
     fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
         self.begin(name, help, MetricType::Counter)?.encode_gauge(&value)
     }
@@ -222,7 +227,7 @@ impl Page<'_> {
         values.iter().try_for_each(|(value, values)| values.encode(metric.encode_family(&[(label, *value)])?))
     }
 
-    /// A gauge that is always 1 and has something to say in its labels.
+    /// A gauge that is always 1 and carries its data in labels.
     fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> fmt::Result {
         self.begin(name, help, MetricType::Gauge)?.encode_family(&labels)?.encode_gauge(&1_u64)
     }
@@ -276,12 +281,12 @@ mod tests {
             version: "1.2.3",
             commit: "abc1234",
             daemon,
-            answers: vec![("2xx", 8), ("4xx", 0)],
+            responses: vec![("2xx", 8), ("4xx", 0)],
             connections: 4,
             connection_limit: 256,
             rejected: 0,
             subscribers: [("websocket", 1), ("sse", 0)],
-            behind: 9,
+            max_lag: 9,
         }
     }
 
@@ -294,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_counter_has_one_name_in_all_its_lines() {
+    fn metrics_counter_has_one_name_in_all_lines() {
         let text = scrape().text().unwrap();
         assert_eq!(
             lines(&text, "codexd_events"),
@@ -304,7 +309,7 @@ mod tests {
         );
         assert_eq!(
             lines(&text, "codexd_http_requests"),
-            "# HELP codexd_http_requests_total Requests that were answered.\n\
+            "# HELP codexd_http_requests_total Completed HTTP requests.\n\
              # TYPE codexd_http_requests_total counter\n\
              codexd_http_requests_total{status=\"2xx\"} 8\n\
              codexd_http_requests_total{status=\"4xx\"} 0\n"
@@ -312,11 +317,11 @@ mod tests {
     }
 
     #[test]
-    fn a_histogram_has_its_buckets_under_each_label() {
+    fn metrics_histogram_has_buckets_per_label() {
         let text = scrape().text().unwrap();
         assert_eq!(
             lines(&text, "codexd_turn_duration_seconds"),
-            "# HELP codexd_turn_duration_seconds How long turns took that have ended.\n\
+            "# HELP codexd_turn_duration_seconds Duration of ended turns.\n\
              # TYPE codexd_turn_duration_seconds histogram\n\
              codexd_turn_duration_seconds_sum{outcome=\"completed\"} 3.25\n\
              codexd_turn_duration_seconds_count{outcome=\"completed\"} 2\n\
@@ -334,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn one_state_is_so_and_what_is_not_known_is_left_out() {
+    fn metrics_mark_one_state_and_omit_unknown_values() {
         let text = scrape().text().unwrap();
         let states = lines(&text, "codexd_child_state{");
         assert_eq!(states.lines().count(), PHASES.len());

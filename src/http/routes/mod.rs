@@ -1,4 +1,4 @@
-//! The handlers, one module per resource.
+//! The request handlers, one module per resource. The route table refers to them.
 
 pub(super) mod describe;
 pub(super) mod health;

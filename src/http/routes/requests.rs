@@ -1,4 +1,4 @@
-//! `GET /v1/codexd/requests`, `GET` and `POST /v1/codexd/requests/:request_id`.
+//! The handlers of the requests of the app-server: list, read, answer. Stateless.
 
 use std::sync::Arc;
 
@@ -24,18 +24,18 @@ use crate::state::ServerRequest;
 #[schemars(rename = "OneRequest")]
 pub(in crate::http) struct One {
     request: Arc<ServerRequest>,
-    /// The fields of the request's body that were ignored, because there are none of these names; absent without any.
+    /// The fields of the request body that were ignored because they are unknown; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     ignored: Option<Vec<String>>,
 }
 
-/// The requests: those that wait first.
+/// The requests, open ones first.
 #[derive(Serialize, JsonSchema)]
 pub(in crate::http) struct Requests {
     requests: Vec<Arc<ServerRequest>>,
 }
 
-/// The requests: those that wait first.
+/// Lists the requests, open ones first.
 pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, ApiError> {
     let session_id = REQUESTS_OF.of(uri.query());
     let session_id = session_id.as_deref().map(str::trim).filter(|session_id| !session_id.is_empty());
@@ -45,48 +45,48 @@ pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Re
     Ok(response::data(StatusCode::OK, Requests { requests: state.daemon.requests(session_id) }))
 }
 
-/// One request.
+/// Returns one request.
 pub(in crate::http) async fn read(
     State(state): State<AppState>,
     request_id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    let request = state.daemon.request(&name(request_id)?)?;
+    let request = state.daemon.request(&decode_id(request_id)?)?;
     Ok(response::data(StatusCode::OK, One { request, ignored: None }))
 }
 
-/// ResponseCounts one request.
+/// Answers one request.
 pub(in crate::http) async fn respond(
     State(state): State<AppState>,
     request_id: Result<Path<String>, PathRejection>,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let request_id = name(request_id)?;
+    let request_id = decode_id(request_id)?;
     let (given, ignored) = parse(Fields::read(body, state.body_limit()).await?)?;
     let request = state.daemon.answer_request(&request_id, given).await?;
     let answered = One { request, ignored: response::non_empty(ignored.clone()) };
     Ok(response::with_ignored_header(response::data(StatusCode::OK, answered), &ignored))
 }
 
-/// The answer that a client gives: a decision, or a whole result.
+/// Parses the answer of a client: a decision, or a complete result.
 fn parse(fields: Fields) -> Result<(RequestAnswer, Vec<String>), ApiError> {
     let mut given = ANSWER_REQUEST.read(fields)?;
     let ignored = given.ignored();
     let answer = match given.take("decision") {
         Some(decision) => RequestAnswer::Decision(decision),
-        // One of the two is there, as the form demands.
+        // The schema requires one of the two.
         None => RequestAnswer::Result(given.take("result").unwrap_or_default()),
     };
     Ok((answer, ignored))
 }
 
-/// The answer in a message that is already read.
+/// Parses the answer in a WebSocket message.
 pub(in crate::http) fn parse_message(message: Map<String, Value>) -> Result<RequestAnswer, ApiError> {
-    // Its other fields are those of the message.
+    // Its other fields belong to the message.
     parse(Fields::from(message)).map(|(answer, _)| answer)
 }
 
-fn name(request_id: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
-    // A name that is not even text is the name of no request.
-    let name = request_id.map(|Path(request_id)| request_id);
-    name.map_err(|_| DaemonError::UnknownRequest("(not UTF-8)".to_owned()).into())
+fn decode_id(request_id: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {
+    // An ID that is not UTF-8 belongs to no request.
+    let id = request_id.map(|Path(request_id)| request_id);
+    id.map_err(|_| DaemonError::UnknownRequest("(not UTF-8)".to_owned()).into())
 }

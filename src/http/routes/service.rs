@@ -1,4 +1,4 @@
-//! The listener as clients see it.
+//! The `service` object of status and health: the listener as clients see it.
 
 use std::sync::atomic::Ordering;
 
@@ -8,46 +8,46 @@ use serde::Serialize;
 use crate::daemon::{CodexHealth, SnapshotView};
 use crate::http::SharedState;
 
-/// The listener, and whether turns can be taken behind it.
+/// The listener, and whether turns can be accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceView {
-    /// The address as it was set.
+    /// The configured address.
     pub configured_base_url: String,
     /// The path of the event stream.
     pub event_stream_path: String,
-    /// The address of the event stream.
+    /// The URL of the event stream.
     pub event_stream_url: Option<String>,
-    /// Whether it listens.
+    /// Whether the daemon is listening.
     pub listening: bool,
-    /// Why no turn can be taken now, as a sentence.
+    /// Why no turn can be accepted, as a sentence.
     pub not_ready_reason: Option<String>,
-    /// How Codex is, also where turns can be taken and would fail.
+    /// The health of Codex; it may be bad even if turns can be accepted, and they would fail.
     pub codex: CodexHealth,
-    /// Whether turns can be taken now.
+    /// Whether turns can be accepted.
     pub ready: bool,
-    /// Where it really listens.
+    /// The address that the daemon really listens at.
     pub resolved_base_url: Option<String>,
-    /// How many event streams are open.
+    /// The number of open WebSockets.
     pub websocket_clients: usize,
 }
 
-/// What `status` answers.
+/// The response of `status`.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct StatusView {
     /// The listener.
     pub service: ServiceView,
-    /// Everything behind it, at one moment.
+    /// The state of the daemon, at one moment.
     pub snapshot: SnapshotView,
 }
 
 impl SharedState {
-    /// How many bytes a body may have.
+    /// The maximum size of a request body, in bytes.
     pub(in crate::http) fn body_limit(&self) -> usize {
         self.daemon.config().service.body_bytes
     }
 
-    /// The listener as it is now.
+    /// The current state of the listener.
     pub(in crate::http) fn service(&self) -> ServiceView {
         let service = &self.daemon.config().service;
         let readiness = self.daemon.readiness();
@@ -65,12 +65,12 @@ impl SharedState {
         }
     }
 
-    /// Everything as it is now.
+    /// The current state of everything.
     pub(in crate::http) fn status(&self) -> StatusView {
         StatusView { service: self.service(), snapshot: self.daemon.snapshot() }
     }
 
-    /// Where the event stream is, such as `ws://127.0.0.1:4319/v1/codexd/events`.
+    /// The URL of the event stream, such as `ws://127.0.0.1:4319/v1/codexd/events`.
     pub(in crate::http) fn event_stream_url(&self) -> String {
         let address = self.base_url.trim_start_matches("http://");
         format!("ws://{address}{}", self.daemon.config().service.event_stream_path)

@@ -1,4 +1,4 @@
-//! `GET` and `POST /v1/codexd/sessions`, `GET /v1/codexd/sessions/:session_id`.
+//! The handlers of sessions: list, read, create, close; and of the models. Stateless.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::http::queries::{AFTER_SESSION, INTERRUPT, LABEL, ORDER, PURPOSE, SESS
 use crate::http::{AppState, response};
 use crate::state::{Purpose, RequestPolicy, Session, SessionStatus};
 
-/// Sessions, in the order that was asked for.
+/// Sessions, in the requested order.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "SessionList")]
 pub(in crate::http) struct Sessions {
@@ -33,7 +33,7 @@ pub(in crate::http) struct Sessions {
 #[schemars(rename = "OneSession")]
 pub(in crate::http) struct One {
     session: Arc<Session>,
-    /// The fields of the request's body that were ignored, because there are none of these names; absent without any.
+    /// The fields of the request body that were ignored because they are unknown; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     ignored: Option<Vec<String>>,
 }
@@ -43,25 +43,25 @@ pub(in crate::http) struct One {
 #[schemars(rename = "ClosedSession")]
 pub(in crate::http) struct Closed {
     session: Arc<Session>,
-    /// Whether its turn has not ended yet and is interrupted as soon as possible.
+    /// Whether its turn is still running and is interrupted as soon as possible.
     pending: bool,
 }
 
-/// The models that the app-server offers, in its own form.
+/// The models that the app-server offers, in its own format.
 #[derive(Serialize, JsonSchema)]
 pub(in crate::http) struct Models {
     models: Vec<Value>,
 }
 
-/// All sessions, oldest first, or those that the query asks for.
+/// Lists all sessions, oldest first, or those that the query selects.
 pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, ApiError> {
-    let wanted = Wanted::parse(uri.query().unwrap_or_default())?;
-    Ok(response::data(StatusCode::OK, Sessions { sessions: wanted.of(state.daemon.sessions())? }))
+    let query_filter = SessionQuery::parse(uri.query().unwrap_or_default())?;
+    Ok(response::data(StatusCode::OK, Sessions { sessions: query_filter.of(state.daemon.sessions())? }))
 }
 
-/// Which sessions are asked for, and in which order.
+/// The selection and order of a session list.
 #[derive(Debug, Default)]
-struct Wanted {
+struct SessionQuery {
     status: Option<SessionStatus>,
     purpose: Option<Purpose>,
     metadata: Vec<(String, String)>,
@@ -70,36 +70,37 @@ struct Wanted {
     limit: Option<usize>,
 }
 
-impl Wanted {
+impl SessionQuery {
     fn parse(query: &str) -> Result<Self, ApiError> {
-        let mut wanted = Self::default();
+        let mut query_filter = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 name if name == STATUS.name => {
                     let is_active = STATUS.variant(&value).map_err(ApiError::bad_request)? == "active";
                     let status = if is_active { SessionStatus::Active } else { SessionStatus::Closed };
-                    wanted.status = Some(status);
+                    query_filter.status = Some(status);
                 }
                 name if name == PURPOSE.name => {
-                    let word = PURPOSE.variant(&value).map_err(ApiError::bad_request)?;
-                    wanted.purpose = Purpose::from_name(word);
+                    let purpose = PURPOSE.variant(&value).map_err(ApiError::bad_request)?;
+                    query_filter.purpose = Purpose::from_name(purpose);
                 }
                 name if name == ORDER.name => {
-                    wanted.newest_first = ORDER.variant(&value).map_err(ApiError::bad_request)? == "newest";
+                    query_filter.newest_first =
+                        ORDER.variant(&value).map_err(ApiError::bad_request)? == "newest";
                 }
-                name if name == AFTER_SESSION.name => wanted.after = Some(value.into_owned()),
+                name if name == AFTER_SESSION.name => query_filter.after = Some(value.into_owned()),
                 name if name == SESSION_LIMIT.name => {
                     let limit = SESSION_LIMIT.number(&value).map_err(ApiError::bad_request)?;
-                    wanted.limit = usize::try_from(limit).ok();
+                    query_filter.limit = usize::try_from(limit).ok();
                 }
                 other => {
                     if let Some(key) = other.strip_prefix(LABEL.name) {
-                        wanted.metadata.push((key.to_owned(), value.into_owned()));
+                        query_filter.metadata.push((key.to_owned(), value.into_owned()));
                     }
                 }
             }
         }
-        Ok(wanted)
+        Ok(query_filter)
     }
 
     fn of(&self, mut sessions: Vec<Arc<Session>>) -> Result<Vec<Arc<Session>>, ApiError> {
@@ -107,9 +108,9 @@ impl Wanted {
             sessions.reverse();
         }
         if let Some(after) = &self.after {
-            let place = sessions.iter().position(|session| session.session_id == *after);
-            let place = place.ok_or_else(|| DaemonError::UnknownSession(after.clone()))?;
-            sessions.drain(..=place);
+            let index = sessions.iter().position(|session| session.session_id == *after);
+            let index = index.ok_or_else(|| DaemonError::UnknownSession(after.clone()))?;
+            sessions.drain(..=index);
         }
         let has =
             |session: &Session, (key, value): &(String, String)| session.metadata.get(key) == Some(value);
@@ -123,17 +124,17 @@ impl Wanted {
     }
 }
 
-/// The models that the app-server offers.
+/// Lists the models that the app-server offers.
 pub(in crate::http) async fn models(State(state): State<AppState>) -> Result<Response, ApiError> {
     Ok(response::data(StatusCode::OK, Models { models: state.daemon.models().await? }))
 }
 
-/// One session with the newest events about it.
+/// Returns one session with its recent events.
 pub(in crate::http) async fn read(
     State(state): State<AppState>,
     session_id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
-    // A name that is not even text is the name of no session.
+    // An ID that is not UTF-8 belongs to no session.
     let Path(session_id) = session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
     let view = state.daemon.session_view(&session_id)?;
     Ok(Subject::new(&session_id, None).attach_to(response::data(StatusCode::OK, view)))
@@ -159,7 +160,7 @@ pub(in crate::http) async fn create(
     ))
 }
 
-/// Closes a session; a running turn is interrupted when that is asked for.
+/// Closes a session; `interrupt=true` interrupts its running turn.
 pub(in crate::http) async fn close(
     State(state): State<AppState>,
     session_id: Result<Path<String>, PathRejection>,
@@ -173,7 +174,7 @@ pub(in crate::http) async fn close(
     Ok(subject.attach_to(response::data(StatusCode::OK, Closed { session, pending })))
 }
 
-/// The session that is wanted, and the names of the fields that say nothing about it.
+/// Parses the requested session, and the names of the ignored fields.
 fn parse(fields: Fields) -> Result<(CreateSession, Vec<String>), ApiError> {
     let mut given = CREATE_SESSION.read(fields)?;
     let mut ignored = given.ignored();
@@ -198,12 +199,12 @@ fn parse(fields: Fields) -> Result<(CreateSession, Vec<String>), ApiError> {
     if let Some(ephemeral) = ephemeral
         && thread_id.is_none()
     {
-        // A resumed thread is what it was; thread/resume takes no such word.
+        // `thread/resume` has no such parameter.
         settings.insert("ephemeral".to_owned(), ephemeral);
     }
     match (last_turn_id, &fork_from) {
         (Some(turn_id), Some(_)) => drop(settings.insert("lastTurnId".to_owned(), turn_id)),
-        // Nothing but a copy can end before its source does.
+        // Only a fork can end before its source.
         (Some(_), None) => ignored.push("lastTurnId".to_owned()),
         (None, _) => {}
     }

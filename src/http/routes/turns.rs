@@ -1,4 +1,4 @@
-//! `POST /v1/codexd/turn`.
+//! The handlers of turns: submit, read, interrupt; and of the queue: withdraw, resume. Stateless.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,20 +22,20 @@ use crate::http::queries::WAIT;
 use crate::http::{AppState, response};
 use crate::state::{Session, Turn};
 
-/// A turn of a session's thread; absent values are written out as `null`.
+/// A turn of the thread of a session; absent values are `null`.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Turn")]
 pub(in crate::http) struct TurnBody {
-    /// Its name.
+    /// The ID of the turn.
     turn_id: String,
-    /// The session it was asked of, which has the turns of its thread.
+    /// The session of the request; it shows all turns of its thread.
     session_id: String,
-    /// The session that started it; `null` when another client of the app-server did, or that is not known any more.
+    /// The session that started it; `null` if another client of the app-server did, or if that is unknown.
     started_by: Option<String>,
-    /// Its thread.
+    /// The ID of its thread.
     thread_id: Option<String>,
-    /// `inProgress`, `completed`, `interrupted`, `failed`, or a newer word of the app-server.
+    /// `inProgress`, `completed`, `interrupted`, `failed`, or a newer value of the app-server.
     status: String,
     /// When it was accepted, RFC 3339, UTC, milliseconds.
     started_at: String,
@@ -43,16 +43,16 @@ pub(in crate::http) struct TurnBody {
     completed_at: Option<String>,
     /// The final answer: the newest message of the agent.
     text: Option<String>,
-    /// The last error, in the app-server's form.
+    /// The last error, in the format of the app-server.
     error: Option<Value>,
-    /// Tokens used, in the app-server's form.
+    /// The token usage, in the format of the app-server.
     token_usage: Option<Value>,
-    /// What happened, in short: each item's type, id, status and a few words.
+    /// A summary of what happened: type, id, status and a short text of each item.
     items: Vec<Value>,
 }
 
 impl TurnBody {
-    /// The body for who asked a session for a turn.
+    /// The body for a session that asked for the turn.
     fn new(session_id: &str, turn: &Turn) -> Self {
         Self {
             turn_id: turn.turn_id.clone(),
@@ -70,23 +70,23 @@ impl TurnBody {
     }
 }
 
-/// What became of a turn that was submitted.
+/// The result of submitting a turn.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct Accepted {
     /// Always `true`.
     accepted: bool,
     session: Arc<Session>,
-    /// The turn; `null` when it waits in the queue.
+    /// The turn; `null` while it is queued.
     turn_id: Option<String>,
-    /// Its name in the queue, when it waits there.
+    /// The ID in the queue, while it is queued.
     #[serde(skip_serializing_if = "Option::is_none")]
     queue_id: Option<String>,
-    /// The turn at its end, or when the time was over; only with `wait`.
+    /// The turn when it ended or when the wait was over; only with `wait`.
     #[serde(skip_serializing_if = "Option::is_none")]
     turn: Option<TurnBody>,
-    /// The fields of the request's body that were ignored: there are none of these names, `input` was there too, or the
-    /// turn was steered, which takes only the input; absent without any.
+    /// The fields of the request body that were ignored: they are unknown, `input` was present too, or the turn was
+    /// steered, which uses only the input; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     ignored: Option<Vec<String>>,
 }
@@ -98,35 +98,36 @@ pub(in crate::http) struct One {
     turn: TurnBody,
 }
 
-/// The session of a turn that was taken out of the queue.
+/// The session of a turn that was removed from the queue.
 #[derive(Serialize, JsonSchema)]
 pub(in crate::http) struct Withdrawn {
     #[serde(flatten)]
     view: SessionView,
-    /// Whether the turn was on its way to the app-server, has not ended yet and is interrupted as soon as possible.
+    /// Whether the turn was already being sent to the app-server, has not ended, and is interrupted as soon as
+    /// possible.
     pending: bool,
 }
 
-/// What became of an interrupt.
+/// The result of an interrupt.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(in crate::http) struct InterruptAnswer {
-    /// Whether the turn ended by it.
+    /// Whether the turn was ended by it.
     interrupted: bool,
-    /// Whether the turn has not ended yet and is interrupted as soon as possible.
+    /// Whether the turn has not ended and is interrupted as soon as possible.
     pending: bool,
-    /// The turn; `null` while it is not known which one it becomes, and when it was taken back before it began.
+    /// The turn; `null` if its ID is not known yet, or if it was withdrawn before it started.
     turn: Option<TurnBody>,
-    /// Whether the commands that the turn had started were ended too.
+    /// Whether the commands that the turn had started were terminated too.
     commands_ended: bool,
-    /// Why not, as a sentence.
+    /// Why they were not, as a sentence.
     commands_reason: Option<String>,
-    /// The fields of the request's body that were ignored, because there are none of these names; absent without any.
+    /// The fields of the request body that were ignored because they are unknown; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     ignored: Option<Vec<String>>,
 }
 
-/// Starts a turn, steers the running one, or queues it; with `wait` it answers when the turn is over.
+/// Starts a turn, steers the running one, or queues it; with `wait` the response is sent when the turn has ended.
 pub(in crate::http) async fn submit(
     State(state): State<AppState>,
     headers: HeaderMap,
@@ -143,14 +144,14 @@ pub(in crate::http) async fn submit(
     let is_for_one_turn = input.expected_turn_id.is_some();
     let TurnAccepted { mut session, turn_id, queue_id, steered } = state.daemon.submit_turn(input).await?;
     if steered || is_for_one_turn {
-        // turn/steer takes nothing but the input.
+        // `turn/steer` uses only the input.
         ignored.extend(settings);
     }
     let mut turn = None;
-    if let (Some(turn_id), Some(patience)) = (&turn_id, wait) {
-        let at_its_end = state.daemon.turn_when_over(&session.session_id, turn_id, patience).await?;
-        turn = Some(TurnBody::new(&session.session_id, &at_its_end));
-        // As it is after the turn; one that was closed and forgotten meanwhile stays as it was.
+    if let (Some(turn_id), Some(timeout)) = (&turn_id, wait) {
+        let ended = state.daemon.turn_when_over(&session.session_id, turn_id, timeout).await?;
+        turn = Some(TurnBody::new(&session.session_id, &ended));
+        // The session after the turn; one that was closed and forgotten meanwhile stays as it was.
         session = state.daemon.session(&session.session_id).unwrap_or(session);
     }
     let subject = Subject::new(&session.session_id, turn_id.as_deref());
@@ -162,26 +163,26 @@ pub(in crate::http) async fn submit(
     ))
 }
 
-/// One turn; with `wait` as it is when it is over.
+/// Returns one turn; with `wait` when it has ended.
 pub(in crate::http) async fn read(
     State(state): State<AppState>,
     names: Result<Path<(String, String)>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    // A name that is not even text is the name of nothing.
+    // An ID that is not UTF-8 belongs to nothing.
     let Path((session_id, turn_id)) =
         names.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
     let turn = match wait(&uri)? {
-        Some(patience) => state.daemon.turn_when_over(&session_id, &turn_id, patience).await?,
+        Some(timeout) => state.daemon.turn_when_over(&session_id, &turn_id, timeout).await?,
         None => state.daemon.turn(&session_id, &turn_id).await?,
     };
     let subject = Subject::new(&session_id, Some(&turn.turn_id));
     Ok(subject.attach_to(response::data(StatusCode::OK, One { turn: TurnBody::new(&session_id, &turn) })))
 }
 
-/// Takes a turn that waits out of the queue; the answer is its session without it.
+/// Removes a turn from the queue; returns its session.
 ///
-/// One that is on its way to the app-server is interrupted.
+/// A turn that is already being sent to the app-server is interrupted.
 pub(in crate::http) async fn withdraw(
     State(state): State<AppState>,
     names: Result<Path<(String, String)>, PathRejection>,
@@ -193,7 +194,7 @@ pub(in crate::http) async fn withdraw(
     Ok(Subject::new(&session_id, None).attach_to(response::data(StatusCode::OK, Withdrawn { view, pending })))
 }
 
-/// Lets the turns that wait in a session begin again; the answer is its session.
+/// Resumes the queue of a session; returns the session.
 pub(in crate::http) async fn resume_queue(
     State(state): State<AppState>,
     session_id: Result<Path<String>, PathRejection>,
@@ -229,18 +230,18 @@ pub(in crate::http) async fn interrupt(
     ))
 }
 
-/// How long a request waits for the end of a turn.
+/// How long the response waits for the end of the turn.
 fn wait(uri: &Uri) -> Result<Option<Duration>, ApiError> {
     let Some(value) = WAIT.of(uri.query()) else { return Ok(None) };
     let seconds = WAIT.number(value.trim()).map_err(ApiError::bad_request)?;
     Ok(Some(Duration::from_secs(seconds)))
 }
 
-/// The turn that is wanted, and the names of the fields that say nothing about any turn.
+/// Parses the requested turn, and the names of the ignored fields.
 fn parse(fields: Fields) -> Result<(SubmitTurn, Vec<String>), ApiError> {
     let mut given = SUBMIT_TURN.read(fields)?;
     let ignored = given.ignored();
-    // The form demands a session and something to say.
+    // The schema requires a session and an input.
     let session_id = given.text("sessionId").unwrap_or_default();
     let input = match given.take("input").or(given.take("prompt")) {
         Some(Value::Array(items)) => items,

@@ -1,4 +1,10 @@
-//! The log as one client gets it: filtered, with bookmarks.
+//! The event log as one client gets it: filtered, with bookmarks.
+//!
+//! [`Feed`] owns a subscription to the journal, a filter and the position of the subscriber. `sse` and `websocket` poll
+//! it.
+//!
+//! Invariant: an event is never skipped silently; it is returned, dropped by the filter, or reported as missing or
+//! expired.
 
 use std::io;
 use std::time::Duration;
@@ -9,19 +15,19 @@ use super::filter::Filter;
 use crate::http::stream::subscribers::SubscriberPosition;
 use crate::journal::{Hole, Line, Next, Subscription};
 
-/// How long nothing may match before a bookmark moves the client's cursor.
+/// After how long without a matching event a bookmark moves the cursor of the client.
 const BOOKMARK_INTERVAL: Duration = Duration::from_secs(15);
 
-/// What comes next for a client.
+/// The next output for a client.
 #[derive(Debug)]
 pub(super) enum Fed {
-    /// These events; none means that there were some and none of them passed the filter.
+    /// These events; empty if there were events and none passed the filter.
     Lines(Vec<Line>),
-    /// Nothing passed for a while; everything through this number was looked at.
+    /// Nothing passed the filter for a while; every event through this number was checked.
     Bookmark(u64),
-    /// The next events are missing; [`Feed::jump`] goes on behind them.
+    /// The next events are missing from the log; [`Feed::jump`] continues after them.
     Missing(Hole),
-    /// What comes next exists no more.
+    /// The next events have expired.
     Gone,
 }
 
@@ -30,7 +36,7 @@ pub(super) enum Fed {
 pub(super) struct Feed {
     events: Subscription,
     filter: Filter,
-    /// The newest number that the client knows of.
+    /// The newest event number that the client knows.
     announced: u64,
     bookmark_due: Instant,
     position: SubscriberPosition,
@@ -43,7 +49,7 @@ impl Feed {
         Self { events, filter, announced, bookmark_due: Instant::now() + BOOKMARK_INTERVAL, position }
     }
 
-    /// The next step; dropping the future loses nothing.
+    /// Returns the next output. Cancel safe.
     pub(super) async fn next(&mut self) -> io::Result<Fed> {
         if self.filter.is_open() {
             return self.take().await;
@@ -51,7 +57,8 @@ impl Feed {
         let due = self.bookmark_due;
         tokio::select! {
             () = tokio::time::sleep_until(due) => {}
-            // While events come in faster than they are looked at, this alone would never let the bookmark through.
+            // Without this condition, events that arrive faster than they are filtered would hold back the bookmark
+            // forever.
             fed = self.take(), if Instant::now() < due => return fed,
         }
         self.bookmark_due = Instant::now() + BOOKMARK_INTERVAL;
@@ -63,7 +70,7 @@ impl Feed {
         Ok(Fed::Lines(Vec::new()))
     }
 
-    /// Goes on from another place.
+    /// Continues after `cursor`.
     pub(super) fn jump(&mut self, cursor: u64) {
         self.events.jump(cursor);
         self.position.set_position(cursor);
@@ -71,7 +78,7 @@ impl Feed {
     }
 
     async fn take(&mut self) -> io::Result<Fed> {
-        // Whoever asks for more has passed on what it was given before.
+        // A call for more means that the previous events were forwarded.
         self.position.set_position(self.events.cursor());
         match self.events.next().await? {
             Next::Gone => Ok(Fed::Gone),

@@ -1,4 +1,4 @@
-//! Which events a client wants.
+//! The event filter of a stream query: by type prefix and by session. Owned by `feed` and `json`, one per client.
 
 use memchr::memmem::Finder;
 
@@ -8,44 +8,44 @@ use crate::http::SharedState;
 use crate::journal::Line;
 use crate::state::Event;
 
-/// The event that gives a session another thread.
+/// The type of the event that assigns a new thread to a session.
 const RECREATED: &[u8] = b"session.recreated";
 
-/// A filter; an event passes when it is of a wanted type and about the wanted session.
+/// A filter; an event passes if it has a selected type and concerns the selected session.
 #[derive(Debug)]
 pub(super) struct Filter {
     types: Vec<String>,
     session_id: Option<String>,
-    /// What the text of an event about the session holds, in one of these forms.
+    /// The JSON fragments of which an event about the session contains at least one.
     about: Option<Vec<Finder<'static>>>,
 }
 
 impl Filter {
-    /// The filter that a query asks for; an error when it names a session that there is not: a stream of one that may be
-    /// made later would be silent, and nobody could tell it from a session in which nothing happens.
+    /// The filter of a query; an error if its session does not exist. A stream of a session that may be created later
+    /// would be silent, and clients could not distinguish it from an idle session.
     pub(super) fn of(state: &SharedState, query: &Query) -> Result<Self, DaemonError> {
         let session =
             query.session_id.as_deref().map(|session_id| state.daemon.session(session_id)).transpose()?;
         Ok(Self::new(query, session.as_ref().and_then(|session| session.thread_id.as_deref())))
     }
 
-    /// The filter of a query; `thread_id` is the thread of its session, if the session is known.
+    /// The filter of a query; `thread_id` is the thread of its session, if known.
     pub(super) fn new(query: &Query, thread_id: Option<&str>) -> Self {
         let about = query.session_id.as_deref().map(|session_id| {
             let session = Some(("sessionId", session_id));
-            // What sub-agents do names the thread at their root.
+            // Events of sub-agents name the thread at their root.
             let threads = ["threadId", "rootThreadId"].into_iter().zip(thread_id.into_iter().cycle());
             session.into_iter().chain(threads).map(|(key, id)| finder(key, id)).collect()
         });
         Self { types: query.types.clone(), session_id: query.session_id.clone(), about }
     }
 
-    /// Whether it lets everything pass.
+    /// Whether it passes every event.
     pub(super) fn is_open(&self) -> bool {
         self.types.is_empty() && self.about.is_none()
     }
 
-    /// Whether this event passes; to be asked about each event in turn, because a session may get another thread.
+    /// Whether this event passes. Must be called for every event in order, because a session may get a new thread.
     pub(super) fn passes(&mut self, line: &Line) -> bool {
         let is_about = self
             .about
@@ -59,11 +59,11 @@ impl Filter {
         wanted && is_about
     }
 
-    /// Takes in the new thread of the wanted session.
+    /// Adds the new thread of the selected session.
     fn follow(&mut self, line: &Line) {
         let event: Event = match serde_json::from_slice(line.json()) {
             Ok(event) => event,
-            // Lines are of our own making.
+            // Lines are written by codexd, so they are valid.
             Err(_) => return,
         };
         let detail = &event.detail;
@@ -80,7 +80,7 @@ impl Filter {
 
 /// Finds `"key":"id"` in compact JSON.
 ///
-/// Within a string the quotes would be escaped, so the text can only be a key with that value.
+/// Inside a string the quotes would be escaped, so a match is always a key with that value.
 fn finder(key: &str, id: &str) -> Finder<'static> {
     let text = format!("\"{key}\":{}", serde_json::Value::from(id));
     Finder::new(text.as_bytes()).into_owned()
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_followed_to_its_new_thread() {
+    fn filter_follows_session_to_its_new_thread() {
         let mut wanted = filter("sessionId=s&type=app-server", Some("old"));
         let about = |thread_id: &str| line("app-server.x", serde_json::json!({"threadId": thread_id}));
         let recreated = |session_id: &str, thread_id: &str| {
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn types_match_by_their_beginning() {
+    fn filter_matches_types_by_prefix() {
         let event = line("app-server.turn.started", serde_json::Value::Null);
         assert!(filter("", None).passes(&event));
         assert!(filter("type=app-server.turn", None).passes(&event));
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_found_by_its_name_and_by_its_thread_at_any_depth() {
+    fn filter_matches_session_and_thread_ids_at_any_depth() {
         let about = |detail| line("x", detail);
         let mut wanted = filter("sessionId=s", Some("t"));
         assert!(wanted.passes(&about(serde_json::json!({"sessionId": "s"}))));

@@ -1,4 +1,4 @@
-//! The event log as pages of JSON.
+//! The event log as pages of JSON. Stateless; called by the event stream handler.
 
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,9 @@ use crate::http::{AppState, response};
 use crate::journal::{Bounds, Cursor, Next};
 use crate::state::Event;
 
-/// How many bytes of events a page has about at most; one event is always taken.
+/// The approximate maximum size of the events of a page, in bytes; one event is always included.
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
-/// How long events that do not pass the filter are looked through for one page.
+/// How long events are filtered for one page.
 const SCAN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A page of events.
@@ -26,17 +26,17 @@ pub(in crate::http) struct Page {
     /// Oldest first.
     #[schemars(with = "Vec<Event>")]
     events: Vec<Value>,
-    /// Where to go on.
+    /// The cursor to continue after.
     cursor: String,
-    /// The life of the log that the numbers belong to.
+    /// The epoch of the log, to which the numbers belong.
     epoch: String,
-    /// The number of the oldest event that is kept.
+    /// The number of the oldest event in the log.
     oldest: u64,
     /// The number of the newest event.
     latest: u64,
 }
 
-/// The events after the cursor, or from the oldest one on; `cursor` says where to go on.
+/// Returns the events after the cursor, or from the oldest event; `cursor` is where to continue.
 pub(in crate::http) async fn answer(state: &AppState, query: &Query) -> Result<Response, ApiError> {
     let bounds = state.daemon.bounds();
     let oldest = Cursor { epoch: None, seq: bounds.oldest - 1 };
@@ -52,7 +52,7 @@ pub(in crate::http) async fn answer(state: &AppState, query: &Query) -> Result<R
     'page: while began.elapsed() < SCAN_TIMEOUT {
         let lines = match reading.step().await.map_err(failed)? {
             Some(Next::Lines(lines)) => lines,
-            // What came before is a page of its own; the next one says what is missing.
+            // The events before the hole are a page; the next page reports the hole.
             Some(Next::Missing(_)) if cursor > after => break,
             Some(Next::Missing(hole)) => {
                 let gap = super::lost(&state.daemon.bounds(), hole);

@@ -1,7 +1,7 @@
-//! The event stream in its three forms: WebSocket, server-sent events, and pages of JSON.
+//! The event stream in its three transports: WebSocket, server-sent events, and pages of JSON.
 //!
-//! All three read the same log by cursor and with the same filters; none of them ever leaves an event out without
-//! saying so.
+//! All three read the same log by cursor and with the same filters. Invariant: an event is never omitted without
+//! notice.
 
 mod feed;
 mod filter;
@@ -30,7 +30,7 @@ pub(crate) use query::Query;
 pub(super) use subscribers::{Subscribers, Transport};
 pub(super) use websocket::CLOSE_TIMEOUT;
 
-/// `GET` of the event stream's path, in the form that the headers ask for.
+/// Handles `GET` of the event stream path, with the transport that the headers request.
 pub(super) async fn events(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
     if state.going_away.is_cancelled() {
         return Err(DaemonError::ShuttingDown.into());
@@ -38,7 +38,7 @@ pub(super) async fn events(State(state): State<AppState>, request: Request) -> R
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let credential = request.extensions().get::<Credential>().and_then(|credential| credential.0);
     if upgrade::is_asked_for(request.headers()) {
-        // A browser does not tell its page the status of a failed handshake, so a wrong query is answered over the
+        // A browser hides the status of a failed handshake from its page, so an invalid query is reported over the
         // stream.
         let access = request.extensions().get::<Arc<Access>>().cloned();
         let slot = websocket::WebSocketSlot::take(&state)?;
@@ -54,7 +54,7 @@ pub(super) async fn events(State(state): State<AppState>, request: Request) -> R
     json::answer(&state, &query).await
 }
 
-/// What a client is told that comes to events which the log has lost; `cursor` goes on right behind them.
+/// The notice for a client that reaches events which are missing from the log; its `cursor` continues right after them.
 fn lost(bounds: &Bounds, hole: Hole) -> Value {
     let mut gap = gap(bounds, Gone::Lost);
     gap["cursor"] = bounds.cursor(hole.through).into();
@@ -63,7 +63,7 @@ fn lost(bounds: &Bounds, hole: Hole) -> Value {
     gap
 }
 
-/// What a client is told whose cursor leads nowhere.
+/// The notice for a client whose cursor has expired.
 fn gap(bounds: &Bounds, gone: Gone) -> Value {
     json!({
         "reason": gone.as_str(),

@@ -1,9 +1,9 @@
-//! What a client of the event stream asks for.
+//! Parses the query of the event stream. Stateless; called by the event stream handler.
 
 use crate::http::queries::{ABOUT, AFTER, LIMIT, ON_GAP, TYPES};
 use crate::journal::Cursor;
 
-/// How many events a page has when nothing is said.
+/// The default number of events in a page.
 const DEFAULT_PAGE_EVENTS: usize = 100;
 
 /// The parameters of the event stream; unknown ones are ignored.
@@ -11,18 +11,18 @@ const DEFAULT_PAGE_EVENTS: usize = 100;
 pub(crate) struct Query {
     /// The last event that the client has.
     pub(crate) after: Option<Cursor>,
-    /// How many events a page has at most.
+    /// The maximum number of events in a page.
     pub(crate) limit: usize,
     /// Only events about this session.
     pub(crate) session_id: Option<String>,
-    /// Only events whose names begin with one of these; none means all.
+    /// Only events whose type starts with one of these; empty means all.
     pub(crate) types: Vec<String>,
-    /// Whether to go on from now, with a new greeting, when the cursor leads nowhere.
+    /// Whether to continue with the current state when the cursor has expired.
     pub(crate) resync: bool,
 }
 
 impl Query {
-    /// Reads a query string; the error is a sentence.
+    /// Parses a query string; the error is a sentence.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut query = Self {
             after: None,
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_that_can_be_asked_for_is_read() {
+    fn stream_query_parses_all_parameters() {
         let query =
             Query::parse("after=ab-7&limit=3&sessionId=s%201&type=app-server.&type=turn.&onGap=resync&x=y");
         let expected = Query {
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn stream_query_error_names_the_parameter() {
         for (text, name) in [
             ("after=x", "after"),
             ("limit=0", "limit"),

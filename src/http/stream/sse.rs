@@ -1,4 +1,7 @@
 //! The event stream as server-sent events (HTML living standard, section 9.2).
+//!
+//! One `Stream` per client owns its feed and its keep-alive timer; hyper polls it as the response body. The stream ends
+//! on shutdown, on an expired cursor, and when the token changes.
 
 use std::convert::Infallible;
 
@@ -18,14 +21,14 @@ use crate::http::error::ApiError;
 use crate::http::stream::subscribers::Transport;
 use crate::journal::{Bounds, Gone, Line};
 
-/// What a browser waits before it connects again, in ms.
+/// The reconnection delay of a browser, in ms.
 const RETRY_FIELD: &str = "retry: 1000\n\n";
 /// Keeps the connection alive.
 const KEEP_ALIVE_COMMENT: &str = ":\n\n";
 
-/// Answers with the events after the cursor, then live; `id:` is the cursor of each.
+/// Streams the events after the cursor, then live; `id:` is the cursor of each event.
 ///
-/// The stream ends when `credential`, which let the client in, holds no longer.
+/// The stream ends when `credential`, which admitted the client, is no longer valid.
 pub(super) fn answer(
     state: AppState,
     query: Query,
@@ -34,7 +37,7 @@ pub(super) fn answer(
 ) -> Result<Response, ApiError> {
     let bounds = state.daemon.bounds();
     let filter = Filter::of(&state, &query)?;
-    // A browser that connects again repeats its address as it was, and says in a header how far it came.
+    // A browser that reconnects repeats the URL, and sends its position in a header.
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).map(str::trim);
     let after = match last.filter(|last| !last.is_empty()) {
         Some(last) => Some(query::cursor(last).map_err(ApiError::bad_request)?),
@@ -86,7 +89,7 @@ impl Stream {
     async fn next(&mut self) -> Chunk {
         loop {
             let fed = tokio::select! {
-                // The clock first: a flood of events must not keep it from being looked at.
+                // The timer first: a flood of events must not starve it.
                 biased;
                 _ = self.keep_alive.tick() => {
                     if !self.state.guard.still_admits(self.credential.as_ref()).await {
@@ -116,7 +119,7 @@ impl Stream {
                     return Chunk::Last(format!("event: gap\ndata: {data}\n\n").into());
                 }
                 Err(error) => {
-                    tracing::error!(%error, "the event log cannot be read");
+                    tracing::error!(%error, "failed to read the event log");
                     return Chunk::End;
                 }
             }

@@ -1,24 +1,27 @@
-//! Who follows the event stream now, and how far each has come.
+//! The clients that currently follow the event stream, and the position of each.
+//!
+//! [`Subscribers`] owns the positions; `sse` and `websocket` add one per client, `feed` advances it, and `/metrics`
+//! reads the counts and the lag.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// In which transport a client follows.
+/// The transport of an event stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http) enum Transport {
     WebSocket,
     ServerSentEvents,
 }
 
-/// Those who follow.
+/// The positions of all subscribers.
 #[derive(Debug, Default)]
 pub(in crate::http) struct Subscribers {
     next: AtomicU64,
     positions: Mutex<HashMap<u64, (Transport, Arc<AtomicU64>)>>,
 }
 
-/// One of them, for as long as it lives.
+/// The position of one subscriber; removed on drop.
 #[derive(Debug)]
 pub(in crate::http) struct SubscriberPosition {
     subscribers: Arc<Subscribers>,
@@ -27,21 +30,22 @@ pub(in crate::http) struct SubscriberPosition {
 }
 
 impl Subscribers {
-    /// Adds one.
+    /// Adds a subscriber.
     pub(in crate::http) fn add(self: &Arc<Self>, transport: Transport) -> SubscriberPosition {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        // Until it says more, it is behind nothing.
+        // Until the first `set_position` it has no lag.
         let position = Arc::new(AtomicU64::new(u64::MAX));
         self.lock().insert(id, (transport, Arc::clone(&position)));
         SubscriberPosition { subscribers: Arc::clone(self), id, position }
     }
 
-    /// How many follow in this transport.
+    /// The number of subscribers with this transport.
     pub(in crate::http) fn count(&self, transport: Transport) -> u64 {
         self.lock().values().filter(|(other, _)| *other == transport).count() as u64
     }
 
-    /// How many events up to `latest` the slowest has not passed on to its connection; 0 when nobody follows.
+    /// How many events up to `latest` the slowest subscriber has not forwarded to its connection; 0 without
+    /// subscribers.
     pub(in crate::http) fn max_lag(&self, latest: u64) -> u64 {
         let positions = self.lock();
         let slowest = positions.values().map(|(_, position)| position.load(Ordering::Relaxed)).min();
@@ -54,7 +58,7 @@ impl Subscribers {
 }
 
 impl SubscriberPosition {
-    /// Everything through this id was passed on, or left out by a filter.
+    /// Every event through `seq` was forwarded, or dropped by the filter.
     pub(in crate::http) fn set_position(&self, seq: u64) {
         self.position.store(seq, Ordering::Relaxed);
     }
@@ -71,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_slowest_of_those_who_are_here_counts() {
+    fn max_lag_is_that_of_slowest_subscriber() {
         let subscribers = Arc::<Subscribers>::default();
         assert_eq!(subscribers.max_lag(9), 0);
         let (first, second) =
@@ -84,7 +88,7 @@ mod tests {
             (1, 1)
         );
         assert_eq!(subscribers.max_lag(9), 5);
-        // One may be further than what was looked up just before.
+        // A subscriber may be ahead of the `latest` that was read before.
         assert_eq!(subscribers.max_lag(3), 0);
         drop(second);
         assert_eq!((subscribers.count(Transport::ServerSentEvents), subscribers.max_lag(9)), (0, 2));

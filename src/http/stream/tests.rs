@@ -1,4 +1,4 @@
-//! Bookmarks: that they come when nothing passed for a while, and only then; and how far behind a feed is.
+//! Tests of `feed`: when bookmarks are sent, and the lag of a feed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use crate::http::stream::subscribers::{Subscribers, Transport};
 use crate::journal::{Entry, Journal, Limits};
 use crate::storage::Disk;
 
-/// As long as it takes.
-const BOOKMARK: Duration = Duration::from_secs(15);
+/// The interval of `feed`.
+const BOOKMARK_INTERVAL: Duration = Duration::from_secs(15);
 
-struct Room {
+struct TestLog {
     journal: Journal,
     subscribers: Arc<Subscribers>,
-    _folder: tempfile::TempDir,
+    _directory: tempfile::TempDir,
 }
 
-impl Room {
+impl TestLog {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let limits = Limits { segment_bytes: 1 << 20, total_bytes: 1 << 30 };
-        let journal = Journal::open(folder.path(), Disk::default(), limits, 0, 10).unwrap().journal;
-        Self { journal, subscribers: Arc::default(), _folder: folder }
+        let journal = Journal::open(directory.path(), Disk::default(), limits, 0, 10).unwrap().journal;
+        Self { journal, subscribers: Arc::default(), _directory: directory }
     }
 
     fn append(&mut self, event_type: &str) {
@@ -41,7 +41,7 @@ impl Room {
     }
 }
 
-/// The next step that says something, as text.
+/// The next output that is not empty, as text.
 async fn next(feed: &mut Feed) -> String {
     loop {
         match feed.next().await.unwrap() {
@@ -57,84 +57,87 @@ async fn next(feed: &mut Feed) -> String {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bookmark_comes_when_nothing_passed_for_a_while_and_says_how_far_all_was_looked_at() {
-    let mut room = Room::new();
-    let mut feed = room.feed("type=wanted");
+async fn feed_sends_bookmark_after_interval_without_match() {
+    let mut log = TestLog::new();
+    let mut feed = log.feed("type=wanted");
     let began = Instant::now();
-    room.append("other");
-    room.append("other");
+    log.append("other");
+    log.append("other");
     assert_eq!(next(&mut feed).await, "bookmark 2");
-    assert_eq!(began.elapsed(), BOOKMARK);
-    // What passes is a cursor itself, and the time begins anew with it.
-    tokio::time::advance(BOOKMARK - Duration::from_secs(1)).await;
-    room.append("wanted");
+    assert_eq!(began.elapsed(), BOOKMARK_INTERVAL);
+    // A matching event moves the cursor, and restarts the interval.
+    tokio::time::advance(BOOKMARK_INTERVAL - Duration::from_secs(1)).await;
+    log.append("wanted");
     assert_eq!(next(&mut feed).await, "[3]");
     let since = Instant::now();
-    room.append("other");
+    log.append("other");
     assert_eq!(next(&mut feed).await, "bookmark 4");
-    assert_eq!(since.elapsed(), BOOKMARK);
+    assert_eq!(since.elapsed(), BOOKMARK_INTERVAL);
 }
 
 #[tokio::test(start_paused = true)]
-async fn there_is_no_bookmark_where_nothing_happened_or_nothing_is_filtered() {
-    let mut room = Room::new();
-    let mut filtered = room.feed("type=wanted");
-    let mut open = room.feed("");
-    let quiet = BOOKMARK * 100;
-    assert!(tokio::time::timeout(quiet, next(&mut filtered)).await.is_err(), "nothing to say");
-    assert!(tokio::time::timeout(quiet, next(&mut open)).await.is_err(), "nothing to say");
-    room.append("other");
+async fn feed_sends_no_bookmark_when_idle_or_unfiltered() {
+    let mut log = TestLog::new();
+    let mut filtered = log.feed("type=wanted");
+    let mut open = log.feed("");
+    let quiet = BOOKMARK_INTERVAL * 100;
+    assert!(tokio::time::timeout(quiet, next(&mut filtered)).await.is_err(), "nothing to report");
+    assert!(tokio::time::timeout(quiet, next(&mut open)).await.is_err(), "nothing to report");
+    log.append("other");
     assert_eq!(next(&mut open).await, "[1]");
     assert!(tokio::time::timeout(quiet, next(&mut open)).await.is_err(), "every event was a cursor");
     assert_eq!(next(&mut filtered).await, "bookmark 1");
-    assert!(tokio::time::timeout(quiet, next(&mut filtered)).await.is_err(), "it was said once");
+    assert!(tokio::time::timeout(quiet, next(&mut filtered)).await.is_err(), "the bookmark was sent once");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flood_that_does_not_pass_does_not_hold_the_bookmark_up() {
-    let mut room = Room::new();
-    let mut feed = room.feed("type=wanted");
+async fn feed_sends_bookmark_during_flood_of_filtered_events() {
+    let mut log = TestLog::new();
+    let mut feed = log.feed("type=wanted");
     let began = Instant::now();
-    let said = loop {
-        room.append("other");
+    let bookmark = loop {
+        log.append("other");
         tokio::time::advance(Duration::from_millis(100)).await;
         match feed.next().await.unwrap() {
             Fed::Lines(lines) => assert!(lines.is_empty(), "{lines:?}"),
             Fed::Bookmark(seq) => break seq,
             Fed::Gone | Fed::Missing(_) => panic!("nothing was removed"),
         }
-        assert!(began.elapsed() < BOOKMARK * 2, "no bookmark");
+        assert!(began.elapsed() < BOOKMARK_INTERVAL * 2, "no bookmark");
     };
-    assert!(began.elapsed() <= BOOKMARK + Duration::from_secs(1), "{:?}", began.elapsed());
-    assert!(said >= 140, "{said}");
+    assert!(began.elapsed() <= BOOKMARK_INTERVAL + Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(bookmark >= 140, "{bookmark}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_feed_that_goes_on_elsewhere_has_no_bookmark_from_before() {
-    let mut room = Room::new();
-    let mut feed = room.feed("type=wanted");
+async fn feed_jump_discards_pending_bookmark() {
+    let mut log = TestLog::new();
+    let mut feed = log.feed("type=wanted");
     for _ in 0..10 {
-        room.append("other");
+        log.append("other");
     }
     feed.jump(10);
-    assert!(tokio::time::timeout(BOOKMARK * 3, next(&mut feed)).await.is_err(), "the client knows of 10");
-    room.append("wanted");
+    assert!(
+        tokio::time::timeout(BOOKMARK_INTERVAL * 3, next(&mut feed)).await.is_err(),
+        "the client knows of 10"
+    );
+    log.append("wanted");
     assert_eq!(next(&mut feed).await, "[11]");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_feed_is_behind_by_what_was_taken_from_it_and_not_yet_passed_on() {
-    let mut room = Room::new();
-    let mut feed = room.feed("");
-    room.append("one");
-    room.append("two");
-    assert_eq!(room.subscribers.max_lag(2), 2);
+async fn feed_lag_counts_events_until_next_call() {
+    let mut log = TestLog::new();
+    let mut feed = log.feed("");
+    log.append("one");
+    log.append("two");
+    assert_eq!(log.subscribers.max_lag(2), 2);
     assert_eq!(next(&mut feed).await, "[1, 2]");
-    assert_eq!(room.subscribers.max_lag(2), 2, "nobody knows yet whether the client took it");
+    assert_eq!(log.subscribers.max_lag(2), 2, "it is not known yet whether the client received it");
     let asked = tokio::time::timeout(Duration::from_secs(1), feed.next()).await;
-    assert!(asked.is_err() && room.subscribers.max_lag(2) == 0, "whoever asks for more took it");
-    let filtered = room.feed("type=wanted");
-    assert_eq!((room.subscribers.count(Transport::WebSocket), room.subscribers.max_lag(2)), (2, 2));
+    assert!(asked.is_err() && log.subscribers.max_lag(2) == 0, "a call for more means that it was forwarded");
+    let filtered = log.feed("type=wanted");
+    assert_eq!((log.subscribers.count(Transport::WebSocket), log.subscribers.max_lag(2)), (2, 2));
     drop((feed, filtered));
-    assert_eq!((room.subscribers.count(Transport::WebSocket), room.subscribers.max_lag(2)), (0, 0));
+    assert_eq!((log.subscribers.count(Transport::WebSocket), log.subscribers.max_lag(2)), (0, 0));
 }

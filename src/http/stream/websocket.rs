@@ -1,4 +1,9 @@
-//! `WS /v1/codexd/events`: the greeting, then every event, and what clients may ask on the way.
+//! The event stream as a WebSocket: the hello message, then every event, and replies to client messages.
+//!
+//! One task per client owns the socket, its feed and its [`WebSocketSlot`]; the stream handler spawns it.
+//!
+//! Invariants: a client that reads nothing is closed after `client_timeout`, a client that neither reads nor answers
+//! pings is dropped, and closing takes at most [`CLOSE_TIMEOUT`] when the daemon stops.
 
 use std::future::poll_fn;
 use std::io;
@@ -31,29 +36,30 @@ use crate::http::stream::subscribers::Transport;
 use crate::http::{AppState, SharedState};
 use crate::journal::{Gone, Line, push_on_one_line};
 
-/// The longest message that a client may send, in bytes.
+/// The maximum size of a client message, in bytes.
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
-/// What a socket reads at once, in bytes; every client has that much allocated.
+/// The read buffer of each socket, in bytes; allocated per client.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
-/// How much is collected before it is written, in bytes.
+/// How many bytes are collected before a write.
 const WRITE_BUFFER_BYTES: usize = 64 * 1024;
-/// How long the other side is given to take our close frame and to close too.
+/// How long the client may take to receive our close frame and to close too.
 pub(in crate::http) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A query that cannot be understood.
+/// The query is invalid.
 const BAD_QUERY: CloseCode = CloseCode::Library(4400);
-/// A text that is not a JSON object.
+/// A text message is not a JSON object.
 const NOT_AN_OBJECT: CloseCode = CloseCode::Library(4002);
-/// A filter by a session that there is not.
+/// The session of the filter does not exist.
 const UNKNOWN_SESSION: CloseCode = CloseCode::Library(4404);
-/// A client that takes nothing although there is something for it.
+/// The client reads nothing although events are pending.
 const TOO_SLOW: CloseCode = CloseCode::Library(4408);
-/// A cursor that leads nowhere.
+/// The cursor has expired or is invalid.
 const CURSOR_GONE: CloseCode = CloseCode::Library(4410);
 
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
-/// Serves one client to its end; `credential` is the token that let it in, and `access` the line about it in the log.
+/// Serves one client until its stream ends; `credential` is the token that admitted it, and `access` its line in the
+/// access log.
 pub(super) async fn serve(
     slot: WebSocketSlot,
     upgrade: OnUpgrade,
@@ -61,7 +67,7 @@ pub(super) async fn serve(
     credential: Option<Digest>,
     access: Option<Arc<Access>>,
 ) {
-    // The handshake fails when the client has already gone.
+    // The handshake fails if the client has closed the connection.
     let Ok(upgraded) = upgrade.await else { return };
     let state = &*slot.0;
     let most = if echoes(state) { 64 * MAX_MESSAGE_BYTES } else { MAX_MESSAGE_BYTES };
@@ -75,7 +81,7 @@ pub(super) async fn serve(
     let reason = match query {
         Ok(query) => tokio::select! {
             reason = client.serve(&query) => reason,
-            // A client that does not read must not keep the daemon from stopping.
+            // A client that does not read must not delay the stop of the daemon.
             () = state.going_away.cancelled() => CloseReason::close(CloseCode::Away, "server shutdown"),
         },
         Err(reason) => CloseReason::Close(CloseFrame { code: BAD_QUERY, reason: reason.into() }),
@@ -92,9 +98,9 @@ struct Client<'a> {
 
 /// Why a stream ends.
 enum CloseReason {
-    /// We close it.
+    /// codexd closes it.
     Close(CloseFrame),
-    /// The other side closed it or is gone.
+    /// The client closed it or disconnected.
     Gone,
 }
 
@@ -108,7 +114,7 @@ impl Client<'_> {
     async fn serve(&mut self, query: &Query) -> CloseReason {
         match self.stream_events(query).await {
             Ok(reason) => reason,
-            // Nothing was taken for as long as a client may take nothing.
+            // The client read nothing for `client_timeout`.
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => {
                 let limit = self.state.daemon.config().limits.client_timeout;
                 tracing::info!(seconds = limit.as_secs(), "closing a WebSocket whose client reads nothing");
@@ -118,7 +124,7 @@ impl Client<'_> {
         }
     }
 
-    /// Sends something, and counts it.
+    /// Sends a message and counts it.
     async fn send(&mut self, message: Message) -> Result<(), Error> {
         self.count(message.len());
         self.socket.send(message).await
@@ -130,20 +136,20 @@ impl Client<'_> {
         }
     }
 
-    /// Whether the token that let the client in is still the one.
+    /// Whether the token that admitted the client is still valid.
     fn is_still_admitted(&self) -> impl Future<Output = bool> + Send + use<'_> {
         let (state, credential) = (self.state, self.credential);
         async move { state.guard.still_admits(credential.as_ref()).await }
     }
 
-    /// Greets, then passes on events and answers messages until the stream ends.
+    /// Sends the hello message, then forwards events and answers messages until the stream ends.
     async fn stream_events(&mut self, query: &Query) -> Result<CloseReason, Error> {
         #[cfg(feature = "mutations")]
         if echoes(self.state) {
             return self.echo().await;
         }
         let Ok(filter) = Filter::of(self.state, query) else {
-            return Ok(CloseReason::close(UNKNOWN_SESSION, "There is no session of this name."));
+            return Ok(CloseReason::close(UNKNOWN_SESSION, "Unknown session."));
         };
         let now = self.send_hello().await?;
         let bounds = self.state.daemon.bounds();
@@ -165,13 +171,13 @@ impl Client<'_> {
         }
         let interval = self.state.daemon.config().limits.ping_interval;
         let mut ping = tokio::time::interval_at(Instant::now() + interval, interval);
-        // After a long wait for a slow client, the pings that were due meanwhile must not come all at once.
+        // After a long wait for a slow client, the missed pings must not be sent in a burst.
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut silent = false;
         loop {
             tokio::select! {
-                // In this order: what the client said counts before it is judged by its silence, and a flood of events
-                // must not keep it from being heard.
+                // In this order: a received message counts before the client is judged silent, and a flood of events
+                // must not starve the messages.
                 biased;
                 message = self.socket.next() => {
                     silent = false;
@@ -215,15 +221,15 @@ impl Client<'_> {
                         }
                     }
                     Err(error) => {
-                        tracing::error!(%error, "the event log cannot be read");
-                        return Ok(CloseReason::close(CloseCode::Error, "the event log cannot be read"));
+                        tracing::error!(%error, "failed to read the event log");
+                        return Ok(CloseReason::close(CloseCode::Error, "failed to read the event log"));
                     }
                 },
             }
         }
     }
 
-    /// Sends every message back, for a test suite of the protocol that needs a server which does.
+    /// Echoes every message, for a WebSocket protocol test suite.
     #[cfg(feature = "mutations")]
     async fn echo(&mut self) -> Result<CloseReason, Error> {
         loop {
@@ -240,7 +246,7 @@ impl Client<'_> {
         }
     }
 
-    /// Says hello; returns the number of the newest event that the greeting includes.
+    /// Sends the hello message; returns the number of the newest event that it includes.
     async fn send_hello(&mut self) -> Result<u64, Error> {
         let status = self.state.status();
         let through = status.snapshot.through;
@@ -255,7 +261,7 @@ impl Client<'_> {
         Ok(through)
     }
 
-    /// Says that events are missing; then either the stream ends, or it goes on from now with a new greeting.
+    /// Reports missing events; then either ends the stream, or continues with a new hello message.
     async fn gap(
         &mut self,
         feed: &mut Feed,
@@ -267,7 +273,7 @@ impl Client<'_> {
         gap["message"] = format!("{gone}.").into();
         self.send(frame(&gap)).await?;
         if !query.resync {
-            return Ok(Some(CloseReason::close(CURSOR_GONE, "The events after this cursor are gone.")));
+            return Ok(Some(CloseReason::close(CURSOR_GONE, "The events after this cursor have expired.")));
         }
         let now = self.send_hello().await?;
         feed.jump(now);
@@ -276,7 +282,7 @@ impl Client<'_> {
 
     async fn send_events(&mut self, lines: Vec<Line>) -> Result<(), Error> {
         for line in lines {
-            // Lines are rendered from text, so the check of their bytes always succeeds.
+            // Lines are rendered from strings, so this check always succeeds.
             let text = Utf8Bytes::try_from(line.frame()).map_err(|error| Error::Utf8(error.to_string()))?;
             self.count(text.len());
             self.socket.feed(Message::Text(text)).await?;
@@ -284,7 +290,7 @@ impl Client<'_> {
         self.socket.flush().await
     }
 
-    /// What a message asks for, or why the stream ends with it.
+    /// Parses a client message; the error is why the stream ends.
     fn parse_message(
         &self,
         message: Option<Result<Message, Error>>,
@@ -294,16 +300,13 @@ impl Client<'_> {
             Some(Ok(Message::Binary(_))) => {
                 return Err(CloseReason::close(CloseCode::Unsupported, "Only text messages are supported."));
             }
-            // Pings are answered below us.
+            // tungstenite answers pings.
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => return Ok(None),
             Some(Err(Error::Capacity(CapacityError::MessageTooLong { .. }))) => {
-                return Err(CloseReason::close(CloseCode::Size, "The message is over the limit of 1 MiB."));
+                return Err(CloseReason::close(CloseCode::Size, "The message exceeds the limit of 1 MiB."));
             }
             Some(Err(Error::Protocol(_))) => {
-                return Err(CloseReason::close(
-                    CloseCode::Protocol,
-                    "The frames are not those of a WebSocket.",
-                ));
+                return Err(CloseReason::close(CloseCode::Protocol, "Invalid WebSocket frame."));
             }
             Some(Err(Error::Utf8(_))) => {
                 return Err(CloseReason::close(CloseCode::Invalid, "The text is not UTF-8."));
@@ -316,9 +319,9 @@ impl Client<'_> {
         }
     }
 
-    /// Ends the stream so that the other side learns why.
+    /// Ends the stream so that the client learns the reason.
     async fn close(mut self, reason: CloseReason) {
-        // What is still on its way to a slow client stands before the close frame.
+        // Pending data of a slow client is sent before the close frame.
         let slow = matches!(&reason, CloseReason::Close(frame) if frame.code == TOO_SLOW);
         let limit = if slow { self.state.daemon.config().limits.client_timeout } else { CLOSE_TIMEOUT };
         let state = self.state;
@@ -330,16 +333,16 @@ impl Client<'_> {
         let closing = async {
             match reason {
                 CloseReason::Gone => {
-                    // After a goodbye of the other side ours waits to be sent, and no other one is taken.
+                    // After a close frame of the client, ours is already queued, and no other is accepted.
                     let _ = self.socket.close(None).await;
                     self.socket.flush().await?;
                 }
                 CloseReason::Close(reason) => {
                     self.socket.send(Message::Close(Some(reason))).await?;
-                    // It is the server who ends the connection.
+                    // The server closes the TCP connection.
                     self.socket.get_mut().shutdown().await?;
-                    // What the client is still sending is read and dropped: closing with unread bytes would reset
-                    // the connection, and the close frame would be lost with it.
+                    // Input is read and discarded: closing with unread bytes would reset the connection and lose the
+                    // close frame.
                     let mut discarded = [0; 4096];
                     while self.socket.get_mut().read(&mut discarded).await? > 0 {}
                 }
@@ -353,15 +356,15 @@ impl Client<'_> {
     }
 }
 
-/// Whether messages are only sent back; never but in a codexd that is broken on purpose.
-fn echoes(_edge: &SharedState) -> bool {
+/// Whether messages are only echoed; only in builds with deliberate faults.
+fn echoes(_state: &SharedState) -> bool {
     #[cfg(feature = "mutations")]
-    return _edge.daemon.config().mutation.as_deref() == Some("echo");
+    return _state.daemon.config().mutation.as_deref() == Some("echo");
     #[cfg(not(feature = "mutations"))]
     false
 }
 
-/// What a message of a client is answered with.
+/// The reply to a client message.
 async fn reply(state: &SharedState, message: Map<String, Value>) -> Message {
     match message.get("type").and_then(Value::as_str).map(str::trim) {
         Some("ping") => frame(&json!({ "type": "pong" })),
@@ -378,7 +381,7 @@ async fn reply(state: &SharedState, message: Map<String, Value>) -> Message {
     }
 }
 
-/// Answers a request of the app-server, as `POST /v1/codexd/requests/:request_id` does.
+/// Answers a request of the app-server, like `POST /v1/codexd/requests/:request_id`.
 async fn respond(state: &SharedState, message: Map<String, Value>) -> Message {
     let request_id = message.get("requestId").and_then(Value::as_str).unwrap_or_default().to_owned();
     let answered = match requests::parse_message(message) {
@@ -396,10 +399,10 @@ async fn respond(state: &SharedState, message: Map<String, Value>) -> Message {
     }
 }
 
-/// Sends something; returns whether that had to wait until the client took some of what is on its way.
+/// Awaits a send; returns whether it had to wait for the client to read.
 ///
-/// A ping stands behind what was sent before it, so a client that takes something is there, although it may not have
-/// come to the ping yet.
+/// A ping is queued after the data before it. So a client that reads is alive, although it may not have reached the
+/// ping yet.
 async fn send_and_report_wait(sending: impl Future<Output = Result<(), Error>>) -> Result<bool, Error> {
     let mut sending = pin!(sending);
     let mut waited = false;
@@ -415,20 +418,20 @@ async fn send_and_report_wait(sending: impl Future<Output = Result<(), Error>>) 
 fn frame(value: &Value) -> Message {
     let mut text = Vec::new();
     push_on_one_line(&mut text, format!("{value}\n").as_bytes());
-    // It was UTF-8 before, and the escapes are ASCII.
+    // The text was UTF-8, and the escapes are ASCII.
     Message::text(String::from_utf8_lossy(&text).into_owned())
 }
 
-/// The end of a client whose token is no longer the one (RFC 6455 section 7.4.1: 1008 is for policies).
+/// The close reason for a client whose token is no longer valid (RFC 6455 section 7.4.1: 1008 is for policies).
 fn token_changed() -> CloseReason {
     CloseReason::close(CloseCode::Policy, "The token has changed; connect again with the new one.")
 }
 
-/// One of the places that there are for WebSockets, for as long as it lives.
+/// One of the `websocket-limit` slots; released on drop.
 pub(super) struct WebSocketSlot(AppState);
 
 impl WebSocketSlot {
-    /// Takes a place, if one is free.
+    /// Takes a slot, if one is free.
     pub(super) fn take(state: &AppState) -> Result<Self, ApiError> {
         let limit = state.daemon.config().service.websockets;
         let clients = &state.websocket_clients;
@@ -436,7 +439,7 @@ impl WebSocketSlot {
         match clients.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
             Ok(_) => Ok(Self(Arc::clone(state))),
             Err(_) => Err(ApiError::overloaded(format!(
-                "All {limit} WebSockets that codexd serves at once are open; close one, or raise --websocket-limit."
+                "The limit of {limit} open WebSockets is reached; close one, or raise --websocket-limit."
             ))),
         }
     }

@@ -1,4 +1,4 @@
-//! What is made of the body of a request.
+//! Tests of request bodies: invalid, valid, and oversized.
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -9,7 +9,7 @@ const SESSIONS: &str = "/v1/codexd/sessions";
 const TURN: &str = "/v1/codexd/turn";
 
 #[tokio::test]
-async fn a_body_that_is_wrong_is_answered_with_what_is_wrong() {
+async fn invalid_body_error_names_the_problem() {
     let app = TestApp::new().await;
     for path in [SESSIONS, TURN] {
         for (body, part) in [
@@ -31,7 +31,7 @@ async fn a_body_that_is_wrong_is_answered_with_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn a_field_of_a_session_that_is_wrong_is_named() {
+async fn create_session_error_names_invalid_field() {
     let app = TestApp::new().await;
     for (field, value) in [
         ("purpose", json!("batch")),
@@ -62,7 +62,7 @@ async fn a_field_of_a_session_that_is_wrong_is_named() {
 }
 
 #[tokio::test]
-async fn a_field_of_a_turn_that_is_wrong_is_named() {
+async fn submit_turn_error_names_invalid_field() {
     let app = TestApp::new().await;
     for (field, value) in [
         ("sessionId", json!(1)),
@@ -94,12 +94,12 @@ async fn a_field_of_a_turn_that_is_wrong_is_named() {
 }
 
 #[tokio::test]
-async fn what_is_right_is_refused_only_for_want_of_an_app_server() {
+async fn valid_bodies_fail_only_without_app_server() {
     let app = TestApp::new().await;
-    // All at once: each waits for an app-server as long as one may still come in time.
+    // Concurrently: each request waits while the app-server may still start.
     let requests = [
         (SESSIONS, json!({})),
-        // Unknown fields are ignored, and what is empty or null counts as absent.
+        // Unknown fields are ignored; empty and null values count as absent.
         (SESSIONS, json!({ "unknown": [1], "purpose": " ", "cwd": "", "config": null, "metadata": null })),
         (
             SESSIONS,
@@ -115,7 +115,7 @@ async fn what_is_right_is_refused_only_for_want_of_an_app_server() {
         (TURN, json!({ "sessionId": SESSION, "input": "hello", "expectedTurnId": "turn-a" })),
     ];
     let requests = requests.map(|(path, body)| (path, body.to_string()));
-    // A session without any wish needs no body.
+    // A session with default settings needs no body.
     let empty = ["", " \r\n"].map(|body| (SESSIONS, body.to_owned()));
     let requests = requests.into_iter().chain(empty);
     let answers = requests.map(async |(path, body)| (app.post(path, body.clone()).await, body));
@@ -129,7 +129,7 @@ async fn what_is_right_is_refused_only_for_want_of_an_app_server() {
 }
 
 #[tokio::test]
-async fn a_turn_for_nobody_is_refused_before_the_app_server_is_needed() {
+async fn turn_of_unknown_or_closed_session_needs_no_app_server() {
     let app = TestApp::new().await;
     let answer = app.post(TURN, json!({ "sessionId": "nobody", "input": "hello" }).to_string()).await;
     assert_eq!(answer.error(404, "not_found"), "Unknown codexd session \"nobody\".");
@@ -140,7 +140,7 @@ async fn a_turn_for_nobody_is_refused_before_the_app_server_is_needed() {
 }
 
 #[tokio::test]
-async fn a_body_over_16_mib_is_too_large() {
+async fn body_over_16_mib_is_rejected() {
     let app = TestApp::new().await;
     let limit = 16 * 1024 * 1024;
     let answer = app.post(SESSIONS, vec![b' '; limit + 1]).await;

@@ -1,4 +1,4 @@
-//! What a fault of codexd costs, and who is not let in to find one.
+//! Tests of a panicking handler, and of untrusted peers.
 
 use axum::body::Body;
 use axum::http::Request;
@@ -8,7 +8,7 @@ use super::{HOST, TestApp};
 use crate::http::Peer;
 
 #[tokio::test]
-async fn a_handler_that_panics_ends_its_own_request_only() {
+async fn panicking_handler_fails_only_its_own_request() {
     let mut app = TestApp::new().await;
     let panics = || async {
         let nothing: [u8; 0] = [];
@@ -24,11 +24,11 @@ async fn a_handler_that_panics_ends_its_own_request_only() {
 }
 
 #[tokio::test]
-async fn nobody_else_gets_as_far_as_a_route() {
+async fn foreign_peer_is_rejected_before_routing() {
     let app = TestApp::new().await;
     for path in ["/healthz", "/describe", "/no-such-route"] {
         let request = Request::get(path).header("host", HOST).body(Body::empty()).unwrap();
-        let answer = app.app.answer(&Peer::Foreign("it is somebody else's".to_owned()), request).await;
+        let answer = app.app.answer(&Peer::Foreign("it belongs to another user".to_owned()), request).await;
         assert_eq!(answer.status(), 403, "{path}");
     }
     app.stop().await;

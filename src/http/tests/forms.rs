@@ -1,4 +1,4 @@
-//! The tables by which bodies are read.
+//! Tests of the body schemas.
 
 use serde_json::{Value, json};
 
@@ -8,26 +8,26 @@ use crate::http::error::ApiError;
 use crate::state::Purpose;
 
 fn fields(body: Value) -> Fields {
-    let Value::Object(body) = body else { panic!("{body} is no object") };
+    let Value::Object(body) = body else { panic!("{body} is not an object") };
     Fields::from(body)
 }
 
-fn sentence(form: &'static BodySchema, body: Value) -> String {
+fn sentence(schema: &'static BodySchema, body: Value) -> String {
     let shown = body.to_string();
-    let error: Result<_, ApiError> = form.read(fields(body));
-    let Err(error) = error else { panic!("{shown} is right") };
+    let error: Result<_, ApiError> = schema.read(fields(body));
+    let Err(error) = error else { panic!("{shown} is valid") };
     error.to_json()["message"].as_str().unwrap().to_owned()
 }
 
 #[test]
-fn what_is_wrong_is_said_in_one_sentence() {
+fn body_schema_errors_are_one_sentence() {
     let turn = |name: &str, value: Value| {
         let mut body = json!({ "sessionId": "s", "input": "hello" });
         body[name] = value;
         sentence(&SUBMIT_TURN, body)
     };
     let create = |name: &str, value: Value| sentence(&CREATE_SESSION, json!({ name: value }));
-    for (said, expected) in [
+    for (message, expected) in [
         (create("model", json!(1)), "model must be a string."),
         (create("ephemeral", json!("yes")), "ephemeral must be true or false."),
         (create("config", json!([])), "config must be an object."),
@@ -63,16 +63,16 @@ fn what_is_wrong_is_said_in_one_sentence() {
         ),
         (
             sentence(&ANSWER_REQUEST, json!({ "decision": null })),
-            "An answer needs decision, one of those offered, or a whole result.",
+            "An answer needs decision, one of those offered, or a complete result.",
         ),
         (sentence(&ANSWER_REQUEST, json!({ "result": "x" })), "result must be an object."),
     ] {
-        assert_eq!(said, expected);
+        assert_eq!(message, expected);
     }
 }
 
 #[test]
-fn input_wins_over_prompt_which_is_then_not_looked_at() {
+fn submit_turn_prefers_input_and_ignores_prompt() {
     let mut given =
         SUBMIT_TURN.read(fields(json!({ "sessionId": " s ", "input": " a ", "prompt": 5 }))).unwrap();
     assert_eq!(given.text("sessionId").as_deref(), Some("s"));
@@ -83,7 +83,7 @@ fn input_wins_over_prompt_which_is_then_not_looked_at() {
 }
 
 #[test]
-fn only_what_is_there_goes_to_the_app_server() {
+fn body_schema_forwards_only_present_fields() {
     let mut given = CREATE_SESSION
         .read(fields(
             json!({ "model": " m ", "serviceTier": "", "config": null, "metadata": { " a ": " b " } }),
@@ -94,7 +94,7 @@ fn only_what_is_there_goes_to_the_app_server() {
 }
 
 #[test]
-fn every_purpose_of_the_form_is_one() {
+fn create_session_purposes_match_the_purpose_type() {
     for word in ["duplex", "worker", "smoke"] {
         let mut given = CREATE_SESSION.read(fields(json!({ "purpose": word }))).unwrap();
         let taken = given.text("purpose").and_then(|word| Purpose::from_name(&word));

@@ -1,4 +1,4 @@
-//! Which address answers what.
+//! Tests of the routes: what each returns, and unknown routes.
 
 use axum::body::Body;
 use axum::http::{Method, Request};
@@ -8,7 +8,7 @@ use super::{BASE_URL, SESSION, TestApp};
 use crate::config::{Settings, settings};
 
 #[tokio::test]
-async fn health_is_good_without_an_app_server_and_says_why_no_turn_is_taken() {
+async fn healthz_is_ok_without_app_server_and_reports_not_ready_reason() {
     let app = TestApp::new().await;
     let health = app.get("/healthz").await;
     assert_eq!(health.status, 200);
@@ -25,7 +25,7 @@ async fn health_is_good_without_an_app_server_and_says_why_no_turn_is_taken() {
 }
 
 #[tokio::test]
-async fn the_description_has_the_eight_routes_in_their_order() {
+async fn describe_lists_eight_formal_routes_in_order() {
     let app = TestApp::new().await;
     let document = app.get("/describe").await.json;
     let routes: Vec<_> = document["routes"].as_array().unwrap().iter().map(line).collect();
@@ -80,7 +80,7 @@ async fn the_description_has_the_eight_routes_in_their_order() {
 }
 
 #[tokio::test]
-async fn the_event_stream_moves_with_its_setting() {
+async fn event_stream_path_is_configurable() {
     let app = TestApp::with(Settings::default().with(&settings::EVENT_STREAM_PATH, "/elsewhere")).await;
     let document = app.get("/describe").await.json;
     let routes = document["routes"].as_array().unwrap();
@@ -97,7 +97,7 @@ async fn the_event_stream_moves_with_its_setting() {
 }
 
 #[tokio::test]
-async fn the_status_has_all_parts_at_one_moment() {
+async fn status_returns_service_and_snapshot() {
     let app = TestApp::new().await;
     let status = app.get("/v1/codexd/status").await;
     let (service, snapshot) = (&status.data()["service"], &status.data()["snapshot"]);
@@ -113,14 +113,14 @@ async fn the_status_has_all_parts_at_one_moment() {
     let events = &snapshot["recentEvents"];
     assert_eq!(events["maxEntries"], 50);
     let types: Vec<_> = events["events"].as_array().unwrap().iter().map(|event| &event["type"]).collect();
-    // Others follow: it is tried again and again.
+    // More events follow: the start is retried.
     assert_eq!(types[..4], ["session.created", "daemon.started", "child.spawn.failed", "child.backoff"]);
     assert!(snapshot["identity"]["daemonId"].is_string() && snapshot["config"].is_object());
     app.stop().await;
 }
 
 #[tokio::test]
-async fn sessions_are_listed_and_read() {
+async fn sessions_are_listed_and_read_by_id() {
     let app = TestApp::new().await;
     let listed = app.get("/v1/codexd/sessions").await;
     let sessions = listed.data()["sessions"].as_array().unwrap();
@@ -139,7 +139,7 @@ async fn sessions_are_listed_and_read() {
 }
 
 #[tokio::test]
-async fn an_unknown_route_is_named() {
+async fn unknown_route_error_names_method_and_path() {
     let app = TestApp::new().await;
     for (method, path) in [
         (Method::POST, "/"),
@@ -165,7 +165,7 @@ async fn an_unknown_route_is_named() {
 }
 
 #[tokio::test]
-async fn slashes_at_the_end_are_ignored() {
+async fn trailing_slashes_are_ignored() {
     let app = TestApp::new().await;
     for path in [
         "/healthz/",
@@ -185,7 +185,7 @@ async fn slashes_at_the_end_are_ignored() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_not_one_is_refused() {
+async fn invalid_websocket_handshake_is_rejected() {
     let app = TestApp::new().await;
     let whole = [
         ("connection", "keep-alive, Upgrade"),
@@ -209,20 +209,20 @@ async fn a_handshake_that_is_not_one_is_refused() {
     for missing in ["connection", "sec-websocket-key"] {
         ask(Some((missing, None))).await.error(400, "bad_request");
     }
-    // Who does not ask for a WebSocket gets a page.
+    // A request without a WebSocket upgrade gets a page.
     for other in [None, Some("h2c")] {
         assert!(ask(Some(("upgrade", other))).await.data()["events"].is_array());
     }
     let old = ask(Some(("sec-websocket-version", Some("8")))).await;
     old.error(426, "bad_request");
     assert_eq!(old.headers["sec-websocket-version"], "13");
-    // All is well with this one, but there is no connection under it.
+    // The handshake is valid, but the test has no connection to upgrade.
     assert!(ask(None).await.error(400, "bad_request").contains("HTTP/1.1"));
     app.stop().await;
 }
 
 #[tokio::test]
-async fn a_daemon_that_stops_takes_no_work_and_still_answers() {
+async fn stopping_daemon_rejects_work_and_answers_health() {
     let app = TestApp::new().await;
     app.daemon.stop().await;
     app.post("/v1/codexd/sessions", "{}").await.error(503, "shutting_down");

@@ -1,8 +1,9 @@
-//! `GET /`: the live page, one HTML document that fetches nothing but what the public routes answer.
+//! `GET /`: the live page, one HTML document that uses only the public routes.
 //!
-//! It holds no data, so it needs no token: a browser that goes to an address cannot send one.
-//! The policy allows its one script and its one style by their hashes, and connections to this daemon alone; so a text of a
-//! model that found its way into the markup could still neither start a script nor reach another place.
+//! It holds no data, so it needs no token: a browser cannot send one when it navigates. Owns the assembled document.
+//!
+//! Invariant: the Content-Security-Policy allows the one script and the one style by hash, and connections to this
+//! daemon only. So model output that reached the markup could neither run a script nor contact another host.
 
 use std::sync::LazyLock;
 
@@ -14,12 +15,12 @@ use sha2::{Digest, Sha256};
 
 use super::error::ApiError;
 
-/// What the page is.
+/// The media type of the page.
 pub(super) const CONTENT_TYPE: &str = "text/html; charset=utf-8";
 
 const DOCUMENT: &str = include_str!("index.html");
 const STYLE: &str = include_str!("page.css");
-/// The parts of the script share one scope; each stands behind what it needs at once.
+/// The parts of the script share one scope; each follows the parts that it uses while loading.
 const SCRIPT: &str = concat!(
     include_str!("elements.js"),
     include_str!("text.js"),
@@ -34,16 +35,16 @@ const SCRIPT: &str = concat!(
     include_str!("composer.js"),
     include_str!("page.js"),
 );
-/// Where the style and the script stand in the document.
+/// Where the style and the script are inserted.
 const STYLE_PLACEHOLDER: &str = "/* page.css */";
 const SCRIPT_PLACEHOLDER: &str = "/* page.js */";
 
 static PAGE: LazyLock<Page> = LazyLock::new(Page::new);
 
-/// The document, put together once.
+/// The document, assembled once.
 struct Page {
     document: Bytes,
-    /// What its policy says of scripts and styles.
+    /// The directives of its policy for scripts and styles.
     inline: String,
 }
 
@@ -54,9 +55,9 @@ impl Page {
         Self { document: document.into(), inline }
     }
 
-    /// The policy of the page for who asked this host for it.
+    /// The policy of the page for a request with this host.
     fn policy(&self, host: &str) -> String {
-        // 'self' covers WebSockets too in newer browsers only, and a policy has no form for an address of IPv6.
+        // 'self' covers WebSockets only in newer browsers, and a policy cannot express an IPv6 address.
         let socket = if host.starts_with('[') { String::new() } else { format!(" ws://{host}") };
         format!(
             "default-src 'none'; {}; connect-src 'self'{socket}; img-src data:; base-uri 'none'; form-action 'none'; \
@@ -66,21 +67,21 @@ impl Page {
     }
 }
 
-/// The text of an element as a source of a policy (Content Security Policy Level 3, section 2.3.1).
+/// The text of an element as a hash source (Content Security Policy Level 3, section 2.3.1).
 fn source(text: &str) -> String {
     format!("'sha256-{}'", BASE64.encode(&Sha256::digest(text)))
 }
 
-/// The page; the door has seen to it that `Host` is ours.
+/// Handles `GET /`; the guard has checked `Host`.
 pub(super) async fn page(headers: HeaderMap) -> Result<Response, ApiError> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let policy = HeaderValue::from_str(&PAGE.policy(&host.to_ascii_lowercase()))
-        .map_err(|_| ApiError::bad_request("The header Host cannot be used."))?;
+        .map_err(|_| ApiError::bad_request("The header Host is invalid."))?;
     let mut response = Response::new(Body::from(PAGE.document.clone()));
     let answer = response.headers_mut();
     let mut set = |name: HeaderName, value| answer.insert(name, HeaderValue::from_static(value));
     set(header::CONTENT_TYPE, CONTENT_TYPE);
-    // The page of another version must not talk to this one.
+    // A page of another version must not be used with this daemon.
     set(header::CACHE_CONTROL, "no-store");
     set(header::X_CONTENT_TYPE_OPTIONS, "nosniff");
     set(header::REFERRER_POLICY, "no-referrer");
@@ -94,7 +95,7 @@ pub(super) async fn page(headers: HeaderMap) -> Result<Response, ApiError> {
 mod tests {
     use super::*;
 
-    /// What stands between the only `start` and the `end` after it.
+    /// The text between the only `start` and the `end` after it.
     fn between<'a>(text: &'a str, start: &str, end: &str) -> &'a str {
         let (_, rest) = text.split_once(start).unwrap();
         let (found, rest) = rest.split_once(end).unwrap();
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_allows_exactly_what_stands_in_the_document() {
+    fn policy_allows_exactly_the_inline_script_and_style() {
         let text = std::str::from_utf8(&PAGE.document).unwrap();
         let script = between(text, "<script type=\"module\">", "</script>");
         let style = between(text, "<style>", "</style>");
@@ -117,13 +118,13 @@ mod tests {
     }
 
     #[test]
-    fn the_document_takes_nothing_from_elsewhere_and_makes_no_markup_of_texts() {
+    fn document_loads_nothing_external_and_never_parses_html() {
         let text = std::str::from_utf8(&PAGE.document).unwrap();
         let is_elsewhere = |line: &&str| {
             ["http:", "https:", " src=", "@import", "url("].iter().any(|word| line.contains(word))
         };
         let found: Vec<_> = text.lines().filter(is_elsewhere).collect();
-        // The one address is the name of SVG's elements, which nobody fetches.
+        // The only URL is the SVG namespace, which is never fetched.
         assert!(found.iter().all(|line| line.contains("data:image/svg+xml")), "{found:?}");
         for way in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("] {
             assert!(!SCRIPT.contains(way), "{way}");

@@ -1,4 +1,4 @@
-//! Linux: what the kernel knows of a socket.
+//! Looks up the owner of a TCP socket on Linux. Called by `peer_of` on a thread of its pool; owns the netlink socket.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 use super::Peer;
 
-/// Who has a socket.
+/// The owner of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Owner {
     uid: u32,
@@ -19,7 +19,7 @@ struct Owner {
     is_held: bool,
 }
 
-/// What is to be thought of the connection from `remote` to `local`.
+/// Classifies the peer of the connection from `remote` to `local`.
 pub(in crate::http) fn peer_of(remote: SocketAddr, local: SocketAddr) -> Peer {
     match owner(remote, local) {
         Ok(Some(owner)) => classify(owner, rustix::process::geteuid().as_raw()),
@@ -30,7 +30,7 @@ pub(in crate::http) fn peer_of(remote: SocketAddr, local: SocketAddr) -> Peer {
 
 fn classify(owner: Owner, us: u32) -> Peer {
     let Owner { uid, is_held } = owner;
-    // The user of a socket that nobody holds is believed only where it is not the one that all such sockets have.
+    // The reported user of an unheld socket is believed unless it is root, which Linux reports for all of them.
     if (uid == us && (is_held || us != 0)) || (uid == 0 && is_held) {
         return Peer::Trusted;
     }
@@ -40,7 +40,7 @@ fn classify(owner: Owner, us: u32) -> Peer {
     }
 }
 
-/// Whether sock_diag has ever found a socket; before that it may only be that the kernel has no sock_diag.
+/// Whether sock_diag has ever found a socket; before that, the kernel may lack sock_diag.
 static DIAG_WORKS: AtomicBool = AtomicBool::new(false);
 
 /// The owner of the socket at `local` that is connected to `remote`; `None` when there is no such socket.
@@ -57,28 +57,28 @@ fn owner(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Owner>> {
 
 /// The length of a netlink header, in bytes (linux/netlink.h).
 const NETLINK_HEADER_BYTES: usize = 16;
-/// The length of a question: a header and `struct inet_diag_req_v2` (linux/inet_diag.h).
+/// The length of a request: a header and `struct inet_diag_req_v2` (linux/inet_diag.h).
 const REQUEST_BYTES: usize = NETLINK_HEADER_BYTES + 56;
-/// The length of an answer: a header and `struct inet_diag_msg`.
+/// The length of a response: a header and `struct inet_diag_msg`.
 const RESPONSE_BYTES: usize = NETLINK_HEADER_BYTES + 72;
 /// `SOCK_DIAG_BY_FAMILY` (linux/sock_diag.h).
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `NLMSG_ERROR`.
 const NLMSG_ERROR: u16 = 2;
-/// `TCP_LISTEN` (linux/tcp_states.h): what the kernel offers when no connection has the addresses.
+/// `TCP_LISTEN` (linux/tcp_states.h): the kernel returns a listener when no connection has the addresses.
 const TCP_LISTEN: u8 = 10;
 
 fn query_kernel(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Owner>> {
     let mut cached = DIAG_SOCKET.lock().unwrap_or_else(PoisonError::into_inner);
     let found = query_on(&mut cached, local, remote);
     if found.is_err() {
-        // What is still to come on it would be taken for the answer to the next question.
+        // A late response would be taken for the response to the next request.
         *cached = None;
     }
     found
 }
 
-/// The one line to the kernel, which is kept: a connection may have taken the last descriptor.
+/// The netlink socket, kept open: a connection may have taken the last file descriptor.
 static DIAG_SOCKET: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 fn query_on(
@@ -97,7 +97,7 @@ fn query_on(
     };
     let text = encode_request(local, remote);
     rustix::net::sendto(&*socket, &text, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
-    // The kernel answers before the sending returns.
+    // The kernel responds before `sendto` returns.
     let mut answer = [0; 512];
     let (length, _) = rustix::net::recv(&*socket, &mut answer, RecvFlags::DONTWAIT)?;
     parse_response(&answer[..length.min(answer.len())], remote)
@@ -128,7 +128,7 @@ fn encode_request(local: SocketAddr, remote: SocketAddr) -> [u8; REQUEST_BYTES] 
 }
 
 fn parse_response(answer: &[u8], remote: SocketAddr) -> io::Result<Option<Owner>> {
-    let short = || io::Error::other("the kernel's answer about a socket is too short");
+    let short = || io::Error::other("the kernel's response about a socket is too short");
     let u32_at = |at: usize| {
         let bytes = answer.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
         bytes.map(u32::from_ne_bytes).ok_or_else(short)
@@ -155,7 +155,7 @@ fn parse_response(answer: &[u8], remote: SocketAddr) -> io::Result<Option<Owner>
     }))
 }
 
-/// The same from the table of all connections, which takes longer the more there are.
+/// [`query_kernel`] by the table of all connections, which takes longer the more there are.
 #[expect(clippy::disallowed_methods, reason = "it runs on a thread of the pool")]
 fn read_table(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Owner>> {
     let path = if local.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
@@ -167,13 +167,13 @@ fn find(table: &str, local: SocketAddr, remote: SocketAddr) -> Option<Owner> {
     table.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace().skip(1);
         let is_it = words.next() == Some(local.as_str()) && words.next() == Some(remote.as_str());
-        // State, queues, timer and retransmits stand before the user, a timeout before the inode.
+        // Before the user come state, queues, timer and retransmits; before the inode comes a timeout.
         let uid = words.nth(4).filter(|_| is_it)?.parse().ok()?;
         Some(Owner { uid, is_held: words.nth(1)? != "0" })
     })
 }
 
-/// An address as the table writes it: words of 32 bits in the order of the machine, in hexadecimal.
+/// An address as the table has it: 32-bit words in native byte order, in hexadecimal.
 fn format_address(address: SocketAddr) -> String {
     let octets = match address.ip() {
         IpAddr::V4(ip) => ip.octets().to_vec(),
@@ -195,9 +195,9 @@ mod tests {
     }
 
     #[test]
-    fn the_owner_of_a_socket_is_found_both_ways_as_long_as_somebody_holds_it() {
+    fn socket_owner_is_found_by_netlink_and_table_while_held() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
-            // A machine without IPv6 has no such connections either.
+            // A machine without IPv6 has no IPv6 connections.
             let Ok(listener) = TcpListener::bind(address) else { continue };
             let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (server, remote) = listener.accept().unwrap();
@@ -211,21 +211,21 @@ mod tests {
             for owner in both(remote, local) {
                 assert!(owner.is_none_or(|owner| !owner.is_held), "{owner:?}");
             }
-            // Somebody who listens at the address of the one who left is not that one.
+            // A listener at the address of a closed client is another socket.
             let nobody = SocketAddr::new(local.ip(), 1);
             assert_eq!(both(local, nobody), [None; 2]);
         }
     }
 
     #[test]
-    fn only_the_user_of_codexd_and_root_are_let_in_and_nobody_who_has_left() {
+    fn classify_trusts_own_user_and_root_with_held_sockets_only() {
         for (uid, is_held, us, is_ours) in [
             (501, true, 501, true),
             (0, true, 501, true),
             (502, true, 501, false),
             (501, true, 0, false),
             (0, true, 0, true),
-            // For the system, what nobody holds belongs to root.
+            // Linux reports root for unheld sockets.
             (0, false, 501, false),
             (0, false, 0, false),
             (501, false, 501, true),

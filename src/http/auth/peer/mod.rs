@@ -1,7 +1,7 @@
-//! Whose connection it is: a loopback listener is open to every user of the machine.
+//! Identifies the user at the other end of a connection: every user of the machine can connect to a loopback listener.
 //!
-//! Linux tells the owner of a socket to whoever knows its two addresses (sock_diag(7), or /proc/net/tcp where that is not
-//! there); no other system that codexd is for does.
+//! `server` calls [`peer_of`] once per connection. Linux reports the owner of a socket by its two addresses
+//! (sock_diag(7), or /proc/net/tcp where that is missing); the other supported systems do not.
 
 #[cfg(target_os = "linux")]
 mod linux;
@@ -19,23 +19,23 @@ const KERNEL_TIMEOUT: Duration = Duration::from_secs(5);
 #[cfg(target_os = "linux")]
 static POOL: Pool = Pool::new("peers", 1, 3);
 
-/// Who is on the other side of a connection.
+/// The user at the other end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Peer {
-    /// The user who runs codexd, or root.
+    /// The user of codexd, or root.
     Trusted,
-    /// Somebody else, as half a sentence.
+    /// Another user; the text is a clause.
     Foreign(String),
-    /// No process holds the other side: not any more or, where it is the one who accepts connections, not yet.
+    /// No process holds the other end: not any more or, if it was just accepted by a server, not yet.
     Unowned,
-    /// The system does not say, for this reason.
+    /// The system does not report the user, for this reason.
     Unknown(String),
 }
 
-/// Looks up who holds the socket at `remote` that is connected to `local`.
+/// Looks up the owner of the socket at `remote` that is connected to `local`.
 ///
-/// What nobody holds belongs to root for the system, whoever had it, so it is not believed: anybody could send something
-/// and leave.
+/// Linux reports root as the owner of a socket that no process holds, whoever created it. So such a socket is not
+/// trusted: any user could send something and exit.
 #[cfg(target_os = "linux")]
 pub async fn peer_of(remote: SocketAddr, local: SocketAddr) -> Peer {
     match POOL.run(KERNEL_TIMEOUT, move || linux::peer_of(remote, local)).await {
@@ -44,8 +44,8 @@ pub async fn peer_of(remote: SocketAddr, local: SocketAddr) -> Peer {
     }
 }
 
-/// Nothing is said about sockets here.
+/// This system does not report socket owners.
 #[cfg(not(target_os = "linux"))]
 pub async fn peer_of(_theirs: SocketAddr, _ours: SocketAddr) -> Peer {
-    Peer::Unknown("this system does not say whose a connection is".to_owned())
+    Peer::Unknown("this system does not report the user of a connection".to_owned())
 }
