@@ -30,7 +30,7 @@ fn point(link: &Path, target: &Path) {
 }
 
 #[tokio::test]
-async fn directories_that_hang_keep_only_those_who_name_them() {
+async fn hanging_directory_blocks_only_requests_that_name_it() {
     let Some(mut hanging) = Hanging::mount() else { return };
     let good = scratch::directory("blocking");
     let daemon = start().await;
@@ -91,7 +91,7 @@ async fn directories_that_hang_keep_only_those_who_name_them() {
 }
 
 #[tokio::test]
-async fn a_token_file_that_hangs_lets_nobody_in_and_keeps_nobody_else() {
+async fn hanging_token_file_rejects_only_requests_with_tokens() {
     const TOKEN: &str = "f00dfacecafe0123456789abcdef0123f00dfacecafe0123456789abcdef0123";
     let Some(mut hanging) = Hanging::mount() else { return };
     let home = scratch::directory("blocking");
@@ -130,7 +130,7 @@ async fn a_token_file_that_hangs_lets_nobody_in_and_keeps_nobody_else() {
 }
 
 #[tokio::test]
-async fn a_directory_of_the_app_server_that_hangs_is_told_and_keeps_no_stop() {
+async fn hanging_app_server_directory_is_reported_and_stop_works() {
     let Some(hanging) = Hanging::mount() else { return };
     let home = scratch::directory("blocking");
     let (good, link) = (home.path().join("good"), home.path().join("link"));
@@ -157,7 +157,7 @@ async fn a_directory_of_the_app_server_that_hangs_is_told_and_keeps_no_stop() {
 }
 
 #[tokio::test]
-async fn a_disk_that_hangs_keeps_no_stop() {
+async fn hanging_disk_does_not_block_stop() {
     let mut daemon = start().await;
     ready(&daemon).await;
     let session_id = session(&daemon).await;

@@ -66,7 +66,7 @@ async fn restored(backup: &Path) -> Daemon {
 }
 
 #[tokio::test]
-async fn a_backup_of_a_daemon_that_writes_has_every_event_up_to_its_begin() {
+async fn backup_of_running_daemon_has_every_event_before_it() {
     let daemon = Daemon::builder().arg("--event-segment-bytes").arg("5000").start().await;
     ready(&daemon).await;
     let session_id = session(&daemon).await;
@@ -117,7 +117,7 @@ async fn a_backup_of_a_daemon_that_writes_has_every_event_up_to_its_begin() {
 }
 
 #[tokio::test]
-async fn a_backup_of_a_stopped_daemon_goes_on_where_it_was() {
+async fn backup_of_stopped_daemon_restores_its_state() {
     let daemon = stopped_daemon().await;
     fs::write(daemon.state_dir().join("auth-token"), "t".repeat(64)).unwrap();
     let directory = scratch::directory("backup");
@@ -168,7 +168,7 @@ async fn refused(daemon: &Daemon, to: &Path, code: i32, words: &[&str]) {
 }
 
 #[tokio::test]
-async fn what_cannot_become_a_backup_is_said_and_nothing_is_left() {
+async fn refused_backup_reports_cause_and_leaves_no_files() {
     let daemon = stopped_daemon().await;
     let directory: TempDir = scratch::directory("backup");
     let at = |name: &str| -> PathBuf { directory.path().join(name) };

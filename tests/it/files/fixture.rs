@@ -74,7 +74,7 @@ async fn assert_resumes(daemon: &Daemon, epoch: &str, seq: u64, log: &[Value]) {
 }
 
 #[tokio::test]
-async fn directories_of_earlier_versions_open_and_everything_goes_on() {
+async fn earlier_version_directories_open_and_continue() {
     for fixture in FIXTURES {
         let old = answers(fixture);
         let epoch = text(&old["page"]["epoch"]);

@@ -12,7 +12,7 @@ use crate::support::http::get;
 use crate::support::scratch;
 
 #[tokio::test]
-async fn a_second_daemon_is_refused_and_told_who_is_there() {
+async fn second_daemon_is_refused_with_owner_of_the_lock() {
     let first = start().await;
     session(&first).await;
     let log = first.events_on_disk();
@@ -34,7 +34,7 @@ async fn a_second_daemon_is_refused_and_told_who_is_there() {
 }
 
 #[tokio::test]
-async fn a_folder_of_logs_is_not_shared_either() {
+async fn second_daemon_on_same_logs_directory_is_refused() {
     let first = start().await;
     let folder = scratch::directory("test");
     let refusal = Daemon::builder()
@@ -54,7 +54,7 @@ async fn a_folder_of_logs_is_not_shared_either() {
 }
 
 #[tokio::test]
-async fn a_folder_is_free_again_after_a_stop_and_after_a_kill() {
+async fn directory_lock_is_released_by_stop_and_sigkill() {
     let mut daemon = stopped_daemon().await;
     for _ in 0..2 {
         daemon = Daemon::builder().state_from(&daemon).start().await;
@@ -65,7 +65,7 @@ async fn a_folder_is_free_again_after_a_stop_and_after_a_kill() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn an_app_server_holds_neither_the_lock_nor_the_listener() {
+async fn app_server_inherits_neither_lock_nor_listener() {
     let mut daemon = Daemon::builder().startup("ignore-eof ignore-term").start().await;
     ready(&daemon).await;
     let child = child_that_is(&daemon, "running").await["pid"].as_u64().unwrap();

@@ -36,7 +36,7 @@ async fn told(daemon: &Daemon, name: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_state_file_that_cannot_be_used_is_set_aside_and_made_again() {
+async fn unusable_state_file_is_renamed_and_rebuilt() {
     for name in STATE_FILES {
         let mut daemon = stopped_daemon().await;
         let known_before = known_on_disk(&daemon);
@@ -62,7 +62,7 @@ async fn a_state_file_that_cannot_be_used_is_set_aside_and_made_again() {
 }
 
 #[tokio::test]
-async fn a_folder_in_the_place_of_a_file_is_moved_away_with_what_is_in_it() {
+async fn directory_at_state_file_path_is_renamed_with_contents() {
     let mut daemon = stopped_daemon().await;
     let known_before = known_on_disk(&daemon);
     for name in STATE_FILES {
@@ -92,7 +92,7 @@ async fn a_folder_in_the_place_of_a_file_is_moved_away_with_what_is_in_it() {
 }
 
 #[tokio::test]
-async fn directories_of_a_newer_codexd_are_refused_and_left_as_they_are() {
+async fn directories_of_newer_version_are_refused_unchanged() {
     for name in STATE_FILES.into_iter().chain(["event-log.json"]) {
         let daemon = stopped_daemon().await;
         let directory = if name == "event-log.json" { daemon.logs_dir() } else { daemon.state_dir() };
@@ -120,7 +120,7 @@ async fn directories_of_a_newer_codexd_are_refused_and_left_as_they_are() {
 }
 
 #[tokio::test]
-async fn each_file_says_the_version_of_its_own_layout() {
+async fn each_state_file_has_its_format_version() {
     let daemon = stopped_daemon().await;
     let version = |name: &str| json_file(&daemon.state_dir().join(name))["formatVersion"].clone();
     // The registry has keys that a program which knows only version 1 would drop.
@@ -128,7 +128,7 @@ async fn each_file_says_the_version_of_its_own_layout() {
 }
 
 #[tokio::test]
-async fn sessions_whose_creation_the_log_no_longer_has_outlive_the_loss_of_another_file() {
+async fn sessions_without_creation_event_survive_loss_of_another_file() {
     let small = ["--event-segment-bytes", "20000", "--event-log-bytes", "60000"];
     for lost in ["daemon-state.json", "recent-events.json", "identity.json"] {
         let mut daemon =
@@ -147,7 +147,7 @@ async fn sessions_whose_creation_the_log_no_longer_has_outlive_the_loss_of_anoth
 }
 
 #[tokio::test]
-async fn numbers_that_cannot_be_do_not_stop_a_start() {
+async fn invalid_sequence_numbers_do_not_prevent_start() {
     for name in ["session-registry.json", "daemon-state.json", "recent-events.json"] {
         let daemon = stopped_daemon().await;
         let known_before = known_on_disk(&daemon);
@@ -184,7 +184,7 @@ fn damage(path: &Path, line: usize) {
 }
 
 #[tokio::test]
-async fn damage_in_the_middle_of_the_log_is_told_once_and_to_each_who_comes_there() {
+async fn log_damage_is_recorded_once_and_reported_to_each_reader() {
     let mut before = stopped_daemon().await;
     let log = before.events_on_disk();
     damage(&before.logs_dir().join("events.jsonl"), 4);
@@ -223,7 +223,7 @@ async fn damage_in_the_middle_of_the_log_is_told_once_and_to_each_who_comes_ther
 }
 
 #[tokio::test]
-async fn an_unfinished_last_line_is_kept_aside() {
+async fn incomplete_last_log_line_is_preserved() {
     let before = stopped_daemon().await;
     let path = before.logs_dir().join("events.jsonl");
     let mut text = fs::read(&path).unwrap();
@@ -238,7 +238,7 @@ async fn an_unfinished_last_line_is_kept_aside() {
 }
 
 #[tokio::test]
-async fn every_file_but_the_log_may_be_missing_at_once() {
+async fn all_files_except_the_log_may_be_missing() {
     let before = stopped_daemon().await;
     let known_before = known_on_disk(&before);
     for name in STATE_FILES {
@@ -252,7 +252,7 @@ async fn every_file_but_the_log_may_be_missing_at_once() {
 }
 
 #[tokio::test]
-async fn the_identity_of_the_first_daemon_is_taken_over_and_all_files_are_there_from_the_start() {
+async fn first_start_keeps_existing_identity_and_writes_all_files() {
     let mut first = Daemon::builder().start().await;
     assert!(
         names(&first.state_dir()).iter().filter(|name| STATE_FILES.contains(&name.as_str())).count() == 4
@@ -274,7 +274,7 @@ async fn the_identity_of_the_first_daemon_is_taken_over_and_all_files_are_there_
 }
 
 #[tokio::test]
-async fn no_event_has_a_character_at_which_readers_of_lines_break_a_line() {
+async fn events_escape_unicode_line_separators() {
     let daemon = Daemon::builder().start().await;
     let session_id = session(&daemon).await;
     let said = "one\u{2028}two\u{2029}three\u{85}four";

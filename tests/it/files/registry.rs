@@ -46,7 +46,7 @@ async fn forgotten(daemon: &Daemon) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn the_oldest_of_too_many_closed_sessions_are_forgotten() {
+async fn registry_removes_oldest_closed_sessions_above_limit() {
     let (before, ids) = stopped_daemon().await;
     let mut after = restart(&before, &["--closed-session-limit", "2"]).await;
     logged_type(&after, "app-server.connected").await;
@@ -67,7 +67,7 @@ async fn the_oldest_of_too_many_closed_sessions_are_forgotten() {
 }
 
 #[tokio::test]
-async fn no_limit_touches_a_session_that_is_not_closed() {
+async fn registry_limit_keeps_active_sessions() {
     let (before, ids) = stopped_daemon().await;
     let after = restart(&before, &["--closed-session-limit", "0"]).await;
     logged_type(&after, "app-server.connected").await;

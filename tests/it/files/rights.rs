@@ -32,7 +32,7 @@ fn under_umask(umask: &str) -> DaemonBuilder {
 }
 
 #[tokio::test]
-async fn files_are_ours_alone_whatever_the_umask() {
+async fn files_are_private_regardless_of_umask() {
     for umask in ["000", "027", "077"] {
         let mut daemon = under_umask(umask).start().await;
         let session_id = session(&daemon).await;
@@ -45,7 +45,7 @@ async fn files_are_ours_alone_whatever_the_umask() {
 }
 
 #[tokio::test]
-async fn folders_and_files_that_were_open_to_others_are_closed_to_them() {
+async fn start_restricts_permissions_of_existing_files() {
     let before = stopped_daemon().await;
     for folder in [before.state_dir(), before.logs_dir()] {
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
@@ -68,7 +68,7 @@ fn opened_files(daemon: &Daemon) -> Vec<PathBuf> {
 }
 
 #[tokio::test]
-async fn a_symlink_in_the_place_of_a_file_is_refused_and_not_followed() {
+async fn symlinked_file_is_refused_and_not_followed() {
     let before = stopped_daemon().await;
     let victim = before.state_dir().parent().unwrap().join("victim");
     for path in opened_files(&before) {
@@ -88,7 +88,7 @@ async fn a_symlink_in_the_place_of_a_file_is_refused_and_not_followed() {
 }
 
 #[tokio::test]
-async fn a_symlink_in_the_place_of_a_folder_is_refused() {
+async fn symlinked_directory_is_refused() {
     let before = stopped_daemon().await;
     for folder in [before.state_dir(), before.logs_dir()] {
         let elsewhere = folder.with_extension("elsewhere");
@@ -105,11 +105,13 @@ async fn a_symlink_in_the_place_of_a_folder_is_refused() {
 
 #[expect(clippy::print_stderr, reason = "whoever runs the tests is to know what was not tried")]
 #[tokio::test]
-async fn folders_and_files_of_somebody_else_are_refused() {
+async fn directories_and_files_of_another_user_are_refused() {
     /// Nobody, on the systems these tests run on; any other user would do.
     const SOMEBODY: u32 = 65534;
     if !rustix::process::geteuid().is_root() {
-        eprintln!("SKIPPED: folders_and_files_of_somebody_else_are_refused: only root can give files away");
+        eprintln!(
+            "SKIPPED: directories_and_files_of_another_user_are_refused: only root can give files away"
+        );
         return;
     }
     let before = stopped_daemon().await;

@@ -42,7 +42,7 @@ async fn page(daemon: &Daemon, query: &str) -> Value {
 }
 
 #[tokio::test]
-async fn the_log_is_cut_into_segments_that_are_named_by_their_first_number() {
+async fn log_segments_are_named_by_first_sequence_number() {
     let daemon = Daemon::builder().arg("--event-segment-bytes").arg(SEGMENT.to_string()).start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "deltas=8000").await;
@@ -63,7 +63,7 @@ async fn the_log_is_cut_into_segments_that_are_named_by_their_first_number() {
 }
 
 #[tokio::test]
-async fn the_whole_log_keeps_within_its_size_over_restarts() {
+async fn log_stays_below_size_limit_across_restarts() {
     let limits = [
         "--event-segment-bytes".to_owned(),
         SEGMENT.to_string(),
@@ -96,7 +96,7 @@ async fn the_whole_log_keeps_within_its_size_over_restarts() {
 }
 
 #[tokio::test]
-async fn a_size_below_that_of_one_segment_is_kept_too() {
+async fn log_size_limit_below_one_segment_is_enforced() {
     let daemon = Daemon::builder().arg("--event-log-bytes").arg(TOTAL.to_string()).start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "deltas=8000").await;
@@ -105,7 +105,7 @@ async fn a_size_below_that_of_one_segment_is_kept_too() {
 }
 
 #[tokio::test]
-async fn the_output_of_the_app_server_begins_anew_and_one_older_file_is_kept() {
+async fn output_log_rotates_and_keeps_one_older_file() {
     const LIMIT: u64 = 300_000;
     let daemon = Daemon::builder().arg("--output-log-bytes").arg(LIMIT.to_string()).start().await;
     let session_id = session(&daemon).await;

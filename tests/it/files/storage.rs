@@ -15,7 +15,7 @@ fn limit_files(daemon: &Daemon, bytes: Option<u64>) {
 }
 
 #[tokio::test]
-async fn while_the_disk_takes_nothing_reading_goes_on_and_afterwards_nothing_is_missing() {
+async fn failing_disk_keeps_reads_available_and_loses_no_event() {
     let mut daemon = Daemon::builder().start().await;
     ready(&daemon).await;
     let session_id = session(&daemon).await;
@@ -74,7 +74,7 @@ async fn while_the_disk_takes_nothing_reading_goes_on_and_afterwards_nothing_is_
 }
 
 #[tokio::test]
-async fn a_log_that_was_removed_refuses_nobody_what_can_still_be_kept() {
+async fn removed_log_is_rewritten_without_rejecting_requests() {
     let mut daemon = Daemon::builder().start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "hello").await;

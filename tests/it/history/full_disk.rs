@@ -58,7 +58,7 @@ async fn assert_in_log(daemon: &Daemon, seen: &[Value]) {
 }
 
 #[tokio::test]
-async fn a_full_disk_stops_promises_alone_and_nothing_is_lost_when_there_is_room_again() {
+async fn full_disk_stops_only_acknowledgements_and_loses_no_event() {
     let Some(mount) = or_skip("a full disk", Mount::memory(3 * 1024)) else { return };
     let mut daemon = builder(&mount).start().await;
     let busy = session(&daemon).await;
@@ -112,7 +112,7 @@ async fn a_full_disk_stops_promises_alone_and_nothing_is_lost_when_there_is_room
 }
 
 #[tokio::test]
-async fn what_a_full_disk_and_the_memory_could_not_keep_is_named_exactly() {
+async fn storage_recovered_event_reports_the_exact_lost_range() {
     if !runs_long() {
         return;
     }
@@ -149,7 +149,7 @@ async fn what_a_full_disk_and_the_memory_could_not_keep_is_named_exactly() {
 
 /// The state folder has room when the logs folder has none: the records must not run ahead of the log.
 #[tokio::test]
-async fn a_kill_with_a_full_disk_leaves_the_log_as_it_was() {
+async fn sigkill_with_full_disk_keeps_the_log() {
     let Some(mount) = or_skip("a kill with a full disk", Mount::memory(3 * 1024)) else { return };
     let builder = || Daemon::builder().arg("--logs-dir").arg(mount.path().join("logs"));
     let mut daemon = builder().start().await;

@@ -21,7 +21,7 @@ pub(super) enum Loss {
 }
 
 #[tokio::test]
-async fn who_comes_back_to_a_log_that_was_lost_or_replaced_is_told_so() {
+async fn cursors_of_a_lost_or_replaced_log_get_an_epoch_gap() {
     for loss in [Loss::Removed, Loss::Older] {
         let history = lose(loss, None).await;
         assert_eq!(contradictions(&history), [""; 0], "{loss:?}");

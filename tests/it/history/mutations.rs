@@ -46,7 +46,7 @@ async fn kill(mutation: &str, kills: u64) -> Option<Vec<String>> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_daemon_that_never_syncs_loses_a_promise() {
+async fn mutation_without_sync_loses_an_acknowledgement() {
     if let Some(found) = cut_power("no-sync").await {
         // A log of which nothing was ever synced may be gone whole, and with it the epoch.
         let notice = if found.iter().any(|text| text.starts_with("epoch:")) { "epoch" } else { "promised" };
@@ -55,28 +55,28 @@ async fn a_daemon_that_never_syncs_loses_a_promise() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_daemon_that_promises_before_it_syncs_loses_a_promise() {
+async fn mutation_acknowledge_before_sync_loses_an_acknowledgement() {
     if let Some(found) = cut_power("promise-before-sync").await {
         assert_noticed(&found, "promised");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_daemon_that_uses_numbers_again_is_noticed() {
+async fn mutation_reused_sequence_numbers_is_detected() {
     if let Some(found) = cut_power("reuse-numbers").await {
         assert_noticed(&found, "unique");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_daemon_that_tells_events_before_it_writes_them_loses_what_it_told() {
+async fn mutation_publish_before_write_loses_published_events() {
     if let Some(found) = kill("publish-before-write", 40).await {
         assert_noticed(&found, "kept");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_daemon_that_resumes_one_event_late_is_noticed() {
+async fn mutation_resume_one_event_late_is_detected() {
     if let Some(found) = kill("skip-tail", 5).await {
         assert_noticed(&found, "resumable");
         assert_noticed(&found, "nothing missing");
@@ -84,7 +84,7 @@ async fn a_daemon_that_resumes_one_event_late_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_takes_an_old_copy_for_the_log_is_noticed() {
+async fn mutation_accept_old_log_copy_is_detected() {
     if let Some(program) = program("no-epoch") {
         let found = contradictions(&lose(Loss::Older, Some((program, "no-epoch"))).await);
         assert_noticed(&found, "nothing missing");

@@ -47,7 +47,7 @@ use Operator::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_is_done_to_the_files_no_client_passes_over_events_without_being_told() {
+async fn changed_log_files_never_skip_events_without_a_gap() {
     let seed = seed();
     let mut operators = vec![RemoveFile, CutOut, Wipe, Restore];
     if runs_long_part("the other five changes of the files") {

@@ -42,7 +42,7 @@ pub(super) struct PowerCuts {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_promised_survives_every_power_cut() {
+async fn acknowledged_writes_survive_power_cuts() {
     let Some(mount) = or_skip("power cuts", Mount::ext4(64)) else { return };
     let cuts = repetitions("CODEXD_POWER_CUTS", "power cuts", SHORT_CUTS, CUTS);
     let plan = PowerCuts { cuts, seed: seed(), program: None, environment: Vec::new() };

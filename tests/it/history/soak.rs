@@ -39,7 +39,7 @@ pub(super) struct Soak {
 
 /// `CODEXD_SOAK_KILLS=1000` makes it the long one, in rounds with folders of their own; see `docs/testing.md`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_was_told_is_lost_however_often_the_daemon_is_killed() {
+async fn repeated_sigkill_loses_no_published_event() {
     let wanted = repetitions("CODEXD_SOAK_KILLS", "kills", SHORT_KILLS, KILLS);
     let seed = seed();
     for round in 0..wanted.div_ceil(KILLS) {

@@ -32,7 +32,7 @@ async fn stopped_daemon() -> (Daemon, Value) {
 }
 
 #[tokio::test]
-async fn the_files_have_the_keys_of_the_contract_and_belong_to_their_owner() {
+async fn state_files_have_contract_keys_and_private_permissions() {
     let (daemon, session) = stopped_daemon().await;
     let (state, logs) = (daemon.state_dir(), daemon.logs_dir());
     for folder in [&state, &logs] {
@@ -83,7 +83,7 @@ async fn the_files_have_the_keys_of_the_contract_and_belong_to_their_owner() {
 }
 
 #[tokio::test]
-async fn a_restart_goes_on_where_the_last_life_ended() {
+async fn restart_continues_identity_sessions_and_sequence() {
     let (before, session) = stopped_daemon().await;
     let identity = json_file(&before.state_dir().join("identity.json"));
     let last = before.events_on_disk().pop().unwrap();
@@ -107,7 +107,7 @@ async fn a_restart_goes_on_where_the_last_life_ended() {
 }
 
 #[tokio::test]
-async fn the_log_brings_back_what_the_state_files_forgot() {
+async fn missing_state_files_are_rebuilt_from_the_log() {
     for lost in [
         ["session-registry.json", "daemon-state.json", "recent-events.json"].as_slice(),
         &["session-registry.json"],
@@ -128,7 +128,7 @@ async fn the_log_brings_back_what_the_state_files_forgot() {
 }
 
 #[tokio::test]
-async fn a_state_file_that_is_torn_is_set_aside_and_told_of() {
+async fn torn_state_file_is_renamed_and_reported() {
     let (before, session) = stopped_daemon().await;
     let path = before.state_dir().join("session-registry.json");
     fs::write(&path, "{\"sessions\": [").unwrap();
@@ -140,7 +140,7 @@ async fn a_state_file_that_is_torn_is_set_aside_and_told_of() {
 }
 
 #[tokio::test]
-async fn an_unfinished_last_line_of_the_log_is_cut_off() {
+async fn incomplete_last_log_line_is_removed() {
     let (before, session) = stopped_daemon().await;
     let path = before.logs_dir().join("events.jsonl");
     let log = before.events_on_disk();
@@ -157,7 +157,7 @@ async fn an_unfinished_last_line_of_the_log_is_cut_off() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_was_killed_in_a_turn_says_so_when_it_is_back() {
+async fn restart_reports_turn_interrupted_by_sigkill() {
     let mut before = start().await;
     let session_id = session(&before).await;
     let turn_id = turn(&before, &session_id, "hang").await;
@@ -184,7 +184,7 @@ async fn a_daemon_that_was_killed_in_a_turn_says_so_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_promise_survives_a_kill_right_after_it() {
+async fn acknowledged_turn_survives_immediate_sigkill() {
     let mut daemon = start().await;
     for _ in 0..5 {
         let session_id = session(&daemon).await;

@@ -14,7 +14,7 @@ use crate::support::http::{Target, get, post};
 use crate::support::scratch;
 
 #[tokio::test]
-async fn the_first_document_is_of_a_daemon_that_has_started() {
+async fn first_document_shows_started_daemon() {
     let daemon = start().await;
     let documents = daemon.documents();
     let snapshot = &documents[0]["snapshot"];
@@ -30,7 +30,7 @@ async fn the_first_document_is_of_a_daemon_that_has_started() {
 }
 
 #[tokio::test]
-async fn a_start_is_told_in_order() {
+async fn start_records_events_in_order() {
     let daemon = start().await;
     ready(&daemon).await;
     let events = daemon.events_on_disk();
@@ -51,7 +51,7 @@ async fn a_start_is_told_in_order() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn the_child_knows_whose_it_is() {
+async fn child_environment_names_daemon_and_endpoint() {
     let daemon = start().await;
     ready(&daemon).await;
     let status = get(&daemon, crate::api::STATUS).await;
@@ -70,7 +70,7 @@ async fn the_child_knows_whose_it_is() {
 }
 
 #[tokio::test]
-async fn a_missing_program_is_a_state_and_says_what_to_do() {
+async fn missing_program_is_reported_with_install_hint() {
     let no_arguments: [&str; 0] = [];
     let daemon = Daemon::builder().server("codex-that-is-nowhere", &no_arguments).start().await;
     let reason = not_ready(&daemon, "npm install").await;
@@ -87,7 +87,7 @@ async fn a_missing_program_is_a_state_and_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_program_that_may_not_be_run_is_a_state_too() {
+async fn non_executable_program_is_reported() {
     let folder = scratch::directory("test");
     let file = folder.path().join("codex");
     fs::write(&file, "text").unwrap();
@@ -99,7 +99,7 @@ async fn a_program_that_may_not_be_run_is_a_state_too() {
 }
 
 #[tokio::test]
-async fn a_child_that_exits_at_once_is_told_and_does_not_end_the_daemon() {
+async fn immediate_child_exit_is_reported_and_daemon_continues() {
     let mut daemon = Daemon::builder().startup("exit=4").start().await;
     let exited = logged_type(&daemon, "child.exited").await;
     assert_eq!((&exited["detail"]["code"], &exited["level"]), (&json!(4), &json!("error")));
@@ -113,7 +113,7 @@ async fn a_child_that_exits_at_once_is_told_and_does_not_end_the_daemon() {
 }
 
 #[tokio::test]
-async fn a_child_that_refuses_to_initialize_is_ended() {
+async fn child_that_rejects_initialize_is_ended() {
     let mut daemon = Daemon::builder().startup("refuse-initialize").start().await;
     let failed = logged_type(&daemon, "app-server.connect.failed").await;
     assert!(failed["message"].as_str().unwrap().contains("initialize"), "{failed}");
@@ -124,7 +124,7 @@ async fn a_child_that_refuses_to_initialize_is_ended() {
 }
 
 #[tokio::test]
-async fn the_listener_does_not_wait_for_the_child() {
+async fn listener_opens_before_child_is_ready() {
     let mut daemon = Daemon::builder().startup("hang-initialize").start().await;
     let health = get(&daemon, "/healthz").await;
     assert_eq!((health.status, &health.json["status"]), (200, &json!("ok")));
@@ -137,13 +137,13 @@ async fn the_listener_does_not_wait_for_the_child() {
 }
 
 #[tokio::test]
-async fn a_session_waits_for_a_child_that_is_being_started() {
+async fn session_creation_waits_for_starting_child() {
     let daemon = Daemon::builder().startup("answer-late=500").start().await;
     assert_eq!(create(&daemon, json!({})).await["status"], "active");
 }
 
 #[tokio::test]
-async fn an_address_in_use_is_refused_before_anything_is_started() {
+async fn address_in_use_is_refused_before_child_start() {
     let first = start().await;
     let folder = scratch::directory("test");
     let (root, mark) = (folder.path().join("root"), folder.path().join("started"));

@@ -32,7 +32,7 @@ fn print(what: &str, stopped: &Stopped) {
 }
 
 #[tokio::test]
-async fn a_daemon_at_rest_stops() {
+async fn idle_daemon_stops_on_sigterm() {
     let mut daemon = start().await;
     ready(&daemon).await;
     let stopped = daemon.stop().await;
@@ -46,7 +46,7 @@ async fn a_daemon_at_rest_stops() {
 }
 
 #[tokio::test]
-async fn an_interrupt_stops_like_a_termination() {
+async fn sigint_and_sighup_stop_like_sigterm() {
     for signal in [Signal::INT, Signal::HUP] {
         let mut daemon = start().await;
         ready(&daemon).await;
@@ -59,7 +59,7 @@ async fn an_interrupt_stops_like_a_termination() {
 }
 
 #[tokio::test]
-async fn a_running_turn_is_interrupted_by_a_stop() {
+async fn stop_interrupts_a_running_turn() {
     let mut daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "hang").await;
@@ -74,7 +74,7 @@ async fn a_running_turn_is_interrupted_by_a_stop() {
 }
 
 #[tokio::test]
-async fn a_stop_under_load_keeps_every_promise() {
+async fn stop_under_load_keeps_acknowledged_turns() {
     let mut daemon = start().await;
     let streaming = session(&daemon).await;
     let mut session_ids = Vec::new();
@@ -132,7 +132,7 @@ async fn a_stop_under_load_keeps_every_promise() {
 }
 
 #[tokio::test]
-async fn a_client_that_stopped_reading_keeps_no_stop() {
+async fn stop_does_not_wait_for_non_reading_websocket_clients() {
     const LIMIT: u64 = 8;
     let builder = Daemon::builder().arg("--client-timeout").arg(LIMIT.to_string());
     let mut daemon = builder.arg("--ping-interval").arg("3600").start().await;
@@ -158,7 +158,7 @@ async fn a_client_that_stopped_reading_keeps_no_stop() {
 }
 
 #[tokio::test]
-async fn neither_slow_readers_nor_slow_writers_nor_those_who_wait_keep_a_stop() {
+async fn stop_does_not_wait_for_slow_or_waiting_clients() {
     let mut daemon = Daemon::builder().arg("--client-timeout").arg("3600").start().await;
     ready(&daemon).await;
     let session_id = session(&daemon).await;
@@ -198,7 +198,7 @@ async fn stopping_with_a_stubborn_child() -> Daemon {
 }
 
 #[tokio::test]
-async fn a_second_signal_ends_a_stubborn_child_at_once() {
+async fn second_signal_kills_unresponsive_child_immediately() {
     let mut daemon = stopping_with_a_stubborn_child().await;
     let asked = Instant::now();
     daemon.signal(Signal::TERM);
@@ -213,7 +213,7 @@ async fn a_second_signal_ends_a_stubborn_child_at_once() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_stops_refuses_new_work_and_still_answers() {
+async fn stopping_daemon_rejects_new_work_and_serves_reads() {
     let mut daemon = stopping_with_a_stubborn_child().await;
     for (path, body) in [(SESSIONS, json!({})), (TURN, json!({ "sessionId": "x", "input": "x" }))] {
         let answer = post(&daemon, path, &body).await;
@@ -226,7 +226,7 @@ async fn a_daemon_that_stops_refuses_new_work_and_still_answers() {
 }
 
 #[tokio::test]
-async fn a_child_that_never_initialized_is_ended_by_a_stop() {
+async fn stop_ends_child_that_never_initialized() {
     let mut daemon = Daemon::builder().startup("hang-initialize").start().await;
     logged_type(&daemon, "child.started").await;
     let stopped = daemon.stop().await;
@@ -234,7 +234,7 @@ async fn a_child_that_never_initialized_is_ended_by_a_stop() {
 }
 
 #[tokio::test]
-async fn a_child_that_reads_nothing_is_ended_by_a_stop_in_a_hurry() {
+async fn second_signal_ends_child_that_reads_nothing() {
     let mut daemon = start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "hang stop-reading").await;
@@ -247,7 +247,7 @@ async fn a_child_that_reads_nothing_is_ended_by_a_stop_in_a_hurry() {
 }
 
 #[tokio::test]
-async fn nothing_that_a_turn_started_outlives_the_daemon() {
+async fn stop_ends_all_processes_started_by_turns() {
     for prompt in ["spawn=300", "spawn-background=300 hang", "spawn-background=300"] {
         let mut daemon = start().await;
         let session_id = session(&daemon).await;
@@ -263,7 +263,7 @@ async fn nothing_that_a_turn_started_outlives_the_daemon() {
 }
 
 #[tokio::test]
-async fn nothing_survives_an_app_server_that_was_killed() {
+async fn stop_ends_processes_of_a_killed_app_server() {
     let mut daemon = start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "spawn-background=300 kill").await;
@@ -273,7 +273,7 @@ async fn nothing_survives_an_app_server_that_was_killed() {
 }
 
 #[tokio::test]
-async fn a_process_that_lost_its_parent_does_not_outlive_the_daemon() {
+async fn stop_ends_reparented_processes() {
     let mut daemon = start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "spawn-double=300").await;

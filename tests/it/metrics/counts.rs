@@ -23,7 +23,7 @@ fn outcomes(samples: &Samples) -> [f64; 4] {
 }
 
 #[tokio::test]
-async fn turns_are_counted_by_how_they_end() {
+async fn turn_metrics_count_outcomes() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let before = samples(&daemon).await;
@@ -56,7 +56,7 @@ async fn turns_are_counted_by_how_they_end() {
 }
 
 #[tokio::test]
-async fn an_app_server_that_is_killed_is_one_restart_and_one_failed_turn() {
+async fn app_server_sigkill_counts_one_restart_and_one_failed_turn() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let before = samples(&daemon).await;
@@ -75,7 +75,7 @@ async fn an_app_server_that_is_killed_is_one_restart_and_one_failed_turn() {
 }
 
 #[tokio::test]
-async fn exactly_one_state_of_the_app_server_is_so() {
+async fn child_state_metric_has_exactly_one_active_state() {
     let daemon = Daemon::builder().server("/nowhere/codex", &["app-server"]).start().await;
     let now = wait_for(&daemon, "a pause", |now| {
         value(now, "codexd_child_state{state=\"backoff\"}") == 1.0
@@ -90,7 +90,7 @@ async fn exactly_one_state_of_the_app_server_is_so() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn the_memory_of_the_app_server_is_that_of_all_below_it() {
+async fn child_memory_metric_includes_descendants() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let memory = |samples: &Samples| value(samples, "codexd_child_resident_memory_bytes");
@@ -109,7 +109,7 @@ async fn the_memory_of_the_app_server_is_that_of_all_below_it() {
 }
 
 #[tokio::test]
-async fn requests_that_wait_are_counted_until_they_are_answered() {
+async fn waiting_requests_metric_drops_after_response() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "ask=command").await;
@@ -122,7 +122,7 @@ async fn requests_that_wait_are_counted_until_they_are_answered() {
 }
 
 #[tokio::test]
-async fn events_and_their_bytes_are_those_of_the_log() {
+async fn event_metrics_match_the_log() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "deltas=100").await;
@@ -142,7 +142,7 @@ async fn events_and_their_bytes_are_those_of_the_log() {
 }
 
 #[tokio::test]
-async fn sessions_and_requests_over_http_are_counted() {
+async fn session_and_http_request_metrics_count() {
     let daemon = start().await;
     ready(&daemon).await;
     let before = samples(&daemon).await;
@@ -164,7 +164,7 @@ async fn sessions_and_requests_over_http_are_counted() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_falls_behind_and_one_that_does_is_not() {
+async fn event_stream_lag_metric_counts_non_reading_clients() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let clients = |samples: &Samples| {
@@ -192,7 +192,7 @@ async fn a_client_that_does_not_read_falls_behind_and_one_that_does_is_not() {
 }
 
 #[tokio::test]
-async fn connections_without_a_place_are_counted() {
+async fn rejected_connections_metric_counts_overload() {
     let daemon = Daemon::builder().arg("--connection-limit").arg("2").start().await;
     // Both have a place that nobody takes away from them.
     let mut streams = [EventStream::connect(&daemon).await, EventStream::connect(&daemon).await];

@@ -14,7 +14,7 @@ use crate::support::scratch;
 use crate::support::skip::skip;
 
 #[tokio::test]
-async fn every_value_belongs_to_a_metric_that_is_described_once() {
+async fn metrics_page_describes_each_metric_once() {
     let daemon = start().await;
     ready(&daemon).await;
     let page = page(&daemon).await;
@@ -47,7 +47,7 @@ async fn every_value_belongs_to_a_metric_that_is_described_once() {
 }
 
 #[tokio::test]
-async fn the_manual_names_each_metric_and_no_other() {
+async fn operations_manual_lists_exactly_the_metrics() {
     let daemon = start().await;
     ready(&daemon).await;
     let page = page(&daemon).await;
@@ -66,7 +66,7 @@ async fn the_manual_names_each_metric_and_no_other() {
 }
 
 #[tokio::test]
-async fn the_page_stands_behind_the_door() {
+async fn metrics_page_requires_token_and_allowed_host() {
     let folder = scratch::directory("test");
     let (token, file) = ("0123456789abcdef0123456789abcdef", folder.path().join("token"));
     {
@@ -90,7 +90,7 @@ async fn the_page_stands_behind_the_door() {
 }
 
 #[tokio::test]
-async fn promtool_has_nothing_to_say_against_it() {
+async fn metrics_page_passes_promtool() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "hello").await;

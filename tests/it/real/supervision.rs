@@ -66,7 +66,7 @@ async fn a_kill_takes_its_commands_with_it_and_the_next_turn_works() {
 }
 
 #[tokio::test]
-async fn one_that_stands_still_is_replaced() {
+async fn stopped_app_server_is_restarted() {
     let mut stage = Stage::start_with(|home| Daemon::builder().real(home).arg("--check-interval=1")).await;
     ready(&stage.daemon).await;
     let pid = i32::try_from(child(&stage.daemon).await["pid"].as_u64().unwrap()).unwrap();

@@ -9,7 +9,7 @@ use crate::support::daemon::Daemon;
 use crate::support::wait::wait_until;
 
 #[tokio::test]
-async fn whatever_it_dies_of_another_takes_its_place() {
+async fn app_server_is_restarted_after_every_kind_of_exit() {
     for (prompt, exit_code, signal) in [
         ("crash=0", json!(0), Value::Null),
         ("crash=1", json!(1), Value::Null),
@@ -50,7 +50,7 @@ async fn whatever_it_dies_of_another_takes_its_place() {
 }
 
 #[tokio::test]
-async fn a_signal_at_any_moment_is_survived() {
+async fn daemon_recovers_from_app_server_signals_during_turns() {
     let daemon = start().await;
     let mut events = follow(&daemon).await;
     // Each dies a little later in its turn than the one before, by another signal.
@@ -74,7 +74,7 @@ async fn a_signal_at_any_moment_is_survived() {
 }
 
 #[tokio::test]
-async fn the_last_words_are_shown_without_their_secrets() {
+async fn stderr_tail_is_redacted() {
     let daemon = start().await;
     ready(&daemon).await;
     let session_id = session(&daemon).await;
@@ -100,7 +100,7 @@ async fn dead(script: &str) -> (Daemon, Value) {
 }
 
 #[tokio::test]
-async fn only_what_says_why_it_ended_is_quoted() {
+async fn restart_message_quotes_only_the_exit_reason() {
     let log = r"printf '\033[2m2026-11-28T13:12:45.136872Z\033[0m \033[31mERROR\033[0m no bubblewrap\n' >&2";
     for (end, message) in [
         ("exit 1", "The app-server exited with code 1. The next"),
@@ -122,7 +122,7 @@ async fn only_what_says_why_it_ended_is_quoted() {
 }
 
 #[tokio::test]
-async fn a_newline_alone_is_no_event() {
+async fn empty_stderr_line_records_no_event() {
     let script = r"printf '\n' >&2; read line; echo words >&2; exit 1";
     let (daemon, _) = dead(script).await;
     let said = daemon.events_on_disk().into_iter().filter(|event| event["type"] == "child.stderr");
@@ -131,7 +131,7 @@ async fn a_newline_alone_is_no_event() {
 }
 
 #[tokio::test]
-async fn one_that_ends_before_it_is_initialized_was_never_connected() {
+async fn exit_before_initialize_reports_connect_failed() {
     let (daemon, _) = dead("echo broken >&2; exit 4").await;
     let events = daemon.events_on_disk();
     let place = |name: &str| events.iter().position(|event| event["type"] == name).unwrap();
@@ -146,7 +146,7 @@ async fn one_that_ends_before_it_is_initialized_was_never_connected() {
 }
 
 #[tokio::test]
-async fn odd_answers_are_no_reason_to_replace_it() {
+async fn invalid_responses_do_not_restart_the_app_server() {
     let daemon = start().await;
     for prompt in ["answer-twice", "answer-foreign", "answer-late=200", "garbage"] {
         let session_id = session(&daemon).await;

@@ -47,7 +47,7 @@ fn stat(pid: &Value) -> Option<(String, u32)> {
 }
 
 #[tokio::test]
-async fn an_orphan_lives_with_its_app_server_and_goes_with_it() {
+async fn orphan_process_ends_with_its_app_server() {
     let daemon = start().await;
     let mut events = follow(&daemon).await;
     let orphan = start_process(&daemon, "spawn-double=300").await;
@@ -62,7 +62,7 @@ async fn an_orphan_lives_with_its_app_server_and_goes_with_it() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_is_killed_leaves_nothing_behind() {
+async fn guard_ends_all_processes_after_daemon_sigkill() {
     let mut daemon = Daemon::builder().startup("ignore-eof ignore-term").start().await;
     start_process(&daemon, "spawn-double=300").await;
     start_process(&daemon, "spawn-background=300").await;
@@ -72,7 +72,7 @@ async fn a_daemon_that_is_killed_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn the_guard_holds_only_the_stdin_of_the_app_server_and_is_started_again() {
+async fn guard_holds_only_app_server_stdin_and_restarts() {
     let mut daemon = start().await;
     ready(&daemon).await;
     let first = guard(&daemon).unwrap();
@@ -105,7 +105,7 @@ async fn the_guard_holds_only_the_stdin_of_the_app_server_and_is_started_again()
 }
 
 #[tokio::test]
-async fn the_next_daemon_ends_what_neither_the_last_one_nor_its_guard_could() {
+async fn start_ends_processes_left_by_daemon_and_guard() {
     let mut before = Daemon::builder().startup("ignore-eof ignore-term").start().await;
     ready(&before).await;
     start_process(&before, "spawn-double=300").await;
@@ -141,7 +141,7 @@ impl Drop for Stranger {
 }
 
 #[tokio::test]
-async fn a_stranger_with_the_number_of_the_dead_one_is_left_alone() {
+async fn start_ignores_unrelated_process_with_recycled_pid() {
     let mut before = start().await;
     ready(&before).await;
     let record = before.state_dir().join("child.json");
@@ -171,7 +171,7 @@ async fn a_stranger_with_the_number_of_the_dead_one_is_left_alone() {
 }
 
 #[tokio::test]
-async fn children_from_before_the_daemon_are_not_its_own() {
+async fn daemon_ignores_children_inherited_through_exec() {
     let folder = scratch::directory("test");
     let script = folder.path().join("codexd");
     let program = env!("CARGO_BIN_EXE_codexd");

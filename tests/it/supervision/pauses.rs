@@ -16,7 +16,7 @@ use crate::support::http::post;
 use crate::support::scratch;
 
 #[tokio::test]
-async fn one_that_dies_again_and_again_is_tried_seldom() {
+async fn restart_delay_grows_with_repeated_exits() {
     let mut daemon = Daemon::builder().startup("stderr=because exit-after-initialize=1").start().await;
     let told = logged_type(&daemon, "child.crash_loop").await;
     assert_eq!((&told["level"], &told["detail"]["deaths"]), (&json!("error"), &json!(6)));
@@ -53,7 +53,7 @@ async fn one_that_dies_again_and_again_is_tried_seldom() {
 }
 
 #[tokio::test]
-async fn a_call_waits_for_the_next_one() {
+async fn request_waits_for_the_next_app_server() {
     let daemon = start().await;
     ready(&daemon).await;
     signal(&child(&daemon).await["pid"], Signal::KILL);
@@ -63,7 +63,7 @@ async fn a_call_waits_for_the_next_one() {
 }
 
 #[tokio::test]
-async fn a_program_that_is_installed_later_is_found() {
+async fn program_installed_after_start_is_found() {
     let folder = scratch::directory("test");
     let program = folder.path().join("codex");
     let daemon = Daemon::builder().server(&program, &["app-server"]).start().await;
@@ -74,7 +74,7 @@ async fn a_program_that_is_installed_later_is_found() {
 }
 
 #[tokio::test]
-async fn a_stop_does_not_wait_for_a_start() {
+async fn stop_does_not_wait_for_app_server_start() {
     let mut daemon = Daemon::builder().startup("hang-initialize").start().await;
     logged_type(&daemon, "child.started").await;
     let stopped = daemon.stop().await;

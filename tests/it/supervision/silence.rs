@@ -16,7 +16,7 @@ fn watchful() -> DaemonBuilder {
 }
 
 #[tokio::test]
-async fn one_that_does_not_initialize_is_replaced() {
+async fn app_server_without_initialize_response_is_restarted() {
     for startup in
         ["hang-initialize", "hang-initialize ignore-eof ignore-term", "stop-reading hang-initialize"]
     {
@@ -43,7 +43,7 @@ async fn one_that_does_not_initialize_is_replaced() {
 }
 
 #[tokio::test]
-async fn one_that_starts_slowly_is_waited_for_longer_each_time() {
+async fn initialize_timeout_grows_with_each_attempt() {
     let daemon = Daemon::builder().startup("answer-late=2500").arg("--start-timeout=1").start().await;
     let failed = logged_type(&daemon, "app-server.connect.failed").await;
     let message = failed["message"].as_str().unwrap();
@@ -57,7 +57,7 @@ async fn one_that_starts_slowly_is_waited_for_longer_each_time() {
 }
 
 #[tokio::test]
-async fn one_that_is_too_old_is_told_of() {
+async fn outdated_app_server_version_is_reported() {
     let daemon = Daemon::builder().startup("version=0.139.9").start().await;
     let told = logged_type(&daemon, "app-server.state.changed").await;
     assert_eq!((&told["level"], &told["detail"]["state"]), (&json!("warn"), &json!("tooOld")));
@@ -72,7 +72,7 @@ async fn one_that_is_too_old_is_told_of() {
 }
 
 #[tokio::test]
-async fn one_that_stands_still_is_replaced() {
+async fn stopped_app_server_is_restarted() {
     let daemon = watchful().start().await;
     let mut events = follow(&daemon).await;
     let session_id = session(&daemon).await;
@@ -84,7 +84,7 @@ async fn one_that_stands_still_is_replaced() {
 }
 
 #[tokio::test]
-async fn one_that_neither_reads_nor_speaks_is_replaced() {
+async fn unresponsive_app_server_is_restarted() {
     for (prompt, source) in
         [("stop-reading hang", "liveness"), ("close-stdin", "stdin.error"), ("close-stdout", "stdout.end")]
     {
@@ -99,7 +99,7 @@ async fn one_that_neither_reads_nor_speaks_is_replaced() {
 }
 
 #[tokio::test]
-async fn one_that_is_quiet_and_well_is_left_alone() {
+async fn idle_responsive_app_server_is_not_restarted() {
     let daemon = watchful().start().await;
     ready(&daemon).await;
     let answers = || {
@@ -113,7 +113,7 @@ async fn one_that_is_quiet_and_well_is_left_alone() {
 }
 
 #[tokio::test]
-async fn one_that_floods_is_not_replaced_and_can_be() {
+async fn flooding_app_server_is_not_restarted() {
     let daemon = watchful().startup("flood").start().await;
     let mut stopped = daemon;
     ready(&stopped).await;
@@ -126,7 +126,7 @@ async fn one_that_floods_is_not_replaced_and_can_be() {
 }
 
 #[tokio::test]
-async fn the_longest_line_can_be_set() {
+async fn app_server_line_limit_is_configurable() {
     let daemon = Daemon::builder().arg("--line-cap=100000").start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "long-line=200000").await;

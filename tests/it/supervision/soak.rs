@@ -30,7 +30,7 @@ type Acknowledged = (String, String);
 
 /// `CODEXD_SUPERVISION_KILLS=200` makes it the long one; see `docs/testing.md`.
 #[tokio::test]
-async fn every_turn_ends_and_every_session_goes_on_whoever_is_killed() {
+async fn turns_end_and_sessions_continue_under_random_kills() {
     let kills = repetitions("CODEXD_SUPERVISION_KILLS", "kills", SHORT_KILLS, KILLS);
     let mut dice = Dice::new(seed());
     let began = Instant::now();

@@ -52,7 +52,7 @@ fn assert_red(verdict: Verdict, name: &str) {
 }
 
 #[test]
-fn a_good_history_passes_all_validators() {
+fn validators_accept_a_consistent_history() {
     let resumed = run([
         vec![connected(1)],
         events([2, 3]),
@@ -72,7 +72,7 @@ fn a_good_history_passes_all_validators() {
 }
 
 #[test]
-fn what_falls_back_is_not_ordered() {
+fn ordered_rejects_decreasing_sequence_numbers() {
     assert_red(ordered(&plain([1, 3, 2])), "ordered");
     assert_red(ordered(&plain([1, 2, 2])), "ordered");
     assert_red(ordered(&run([vec![connected(5)], events([5])].concat())), "ordered");
@@ -85,7 +85,7 @@ fn what_falls_back_is_not_ordered() {
 }
 
 #[test]
-fn a_number_with_two_texts_is_not_unique() {
+fn unique_rejects_two_texts_for_one_sequence_number() {
     let mut other = plain([1, 2]);
     other.steps.push(Step::Event(said(3, "another", "s")));
     assert_red(unique(&[plain([1, 2, 3]), other.clone()], "e", &[]), "unique");
@@ -95,7 +95,7 @@ fn a_number_with_two_texts_is_not_unique() {
 }
 
 #[test]
-fn what_others_have_and_a_client_has_not_is_missing() {
+fn nothing_missing_rejects_skipped_events() {
     let all = known(1..=5);
     assert_red(nothing_missing(&plain([1, 2, 4]), &all), "nothing missing");
     assert_red(nothing_missing(&plain([2, 3]), &all), "nothing missing");
@@ -110,7 +110,7 @@ fn what_others_have_and_a_client_has_not_is_missing() {
 }
 
 #[test]
-fn a_resumption_must_begin_with_the_next_event() {
+fn resumable_requires_the_next_event_after_reconnect() {
     let all = known(1..=9);
     let resumed =
         |at, first| run([vec![connected(0)], events([1, 2]), vec![connected(at)], events([first])].concat());
@@ -123,7 +123,7 @@ fn a_resumption_must_begin_with_the_next_event() {
 }
 
 #[test]
-fn a_filter_lets_through_what_was_asked_for_and_only_that() {
+fn filters_exact_rejects_unmatched_events() {
     let log = [said(1, "turn.accepted", "a"), said(2, "turn.accepted", "b"), said(3, "child.error", "a")];
     let all: Known = log.iter().map(|seen| (seen.seq, Facts::of(&seen.text))).collect();
     let got = |types: &[&str], session: Option<&str>, seqs: &[u64]| {
@@ -143,7 +143,7 @@ fn a_filter_lets_through_what_was_asked_for_and_only_that() {
 }
 
 #[test]
-fn a_gap_that_was_told_breaks_a_run() {
+fn unbroken_rejects_a_gap() {
     let mut broken = plain([1, 2]);
     assert_eq!(unbroken(&[broken.clone()]), Ok(()));
     broken.steps.push(Step::Gap("expired".to_owned()));
@@ -151,7 +151,7 @@ fn a_gap_that_was_told_breaks_a_run() {
 }
 
 #[test]
-fn what_was_seen_and_is_not_in_the_log_was_not_kept() {
+fn kept_rejects_received_events_missing_from_the_log() {
     assert_eq!(kept(&history(vec![plain([1, 2])], [1, 2, 3])), Ok(()));
     assert_red(kept(&history(vec![plain([1, 2])], [1, 3])), "kept");
     assert_red(kept(&history(vec![plain([1, 2, 3, 4])], [1, 2, 3])), "kept");
@@ -161,7 +161,7 @@ fn what_was_seen_and_is_not_in_the_log_was_not_kept() {
 }
 
 #[test]
-fn a_promise_must_be_in_the_log_and_in_the_records() {
+fn acknowledged_requires_log_entry_and_session_record() {
     let session = Promise::Session { session_id: "a".to_owned(), thread_id: "t".to_owned() };
     let turn = Promise::Turn { session_id: "a".to_owned(), turn_id: "turn-2".to_owned() };
     let mut history = history(Vec::new(), []);
