@@ -65,7 +65,6 @@ pub mod config;
 pub mod daemon;
 #[expect(
     clippy::disallowed_methods,
-    clippy::disallowed_types,
     reason = "the demo app-server is a separate process without an async runtime"
 )]
 pub mod demo;

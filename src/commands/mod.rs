@@ -10,6 +10,10 @@ mod backup;
 mod close;
 mod config;
 mod context;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the path of the program is read before the daemon serves requests"
+)]
 mod demo;
 #[expect(
     clippy::disallowed_methods,

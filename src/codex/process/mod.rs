@@ -9,6 +9,10 @@ pub(super) mod identity;
 pub(super) mod info;
 pub(super) mod limits;
 #[cfg(target_os = "linux")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "its callers run it on a thread of the pool, or before the daemon serves requests"
+)]
 pub(super) mod linux;
 #[cfg(target_os = "macos")]
 pub(super) mod macos;
@@ -19,10 +23,6 @@ pub(super) mod reaper;
 pub(super) mod sandbox;
 pub(super) mod stderr_tail;
 pub(super) mod stop_pace;
-#[expect(
-    clippy::disallowed_methods,
-    reason = "its callers run it on a thread of its pool, or before anything is served"
-)]
 pub(super) mod sweep;
 #[cfg(test)]
 mod tests;
