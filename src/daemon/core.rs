@@ -36,7 +36,7 @@ pub struct Daemon {
 
 pub(super) struct Shared {
     pub(super) config: Arc<Config>,
-    pub(super) _folders: StateDirectories,
+    pub(super) _directories: StateDirectories,
     pub(super) recorder: Recorder,
     pub(super) availability: watch::Receiver<Availability>,
     pub(super) codex: Arc<Codex>,

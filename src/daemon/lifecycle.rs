@@ -26,7 +26,7 @@ use crate::daemon::recorder::recovery::{self, OpenError, StateDirectories};
 use crate::daemon::server_requests::open::OpenRequests;
 use crate::daemon::skipped_items::table::SkippedItems;
 use crate::daemon::turns::activity::Activity;
-use crate::daemon::turns::sandboxes::SANDBOXES;
+use crate::daemon::turns::sandboxes::SANDBOX_GRACE_BEFORE_INTERRUPT;
 use crate::daemon::turns::submission::Submissions;
 use crate::daemon::unsupported_methods::UnsupportedMethods;
 
@@ -67,11 +67,11 @@ impl StartError {
 }
 
 impl Daemon {
-    /// Reads the files in `folders`, starts the recorder and begins to start the app-server.
+    /// Reads the files in `directories`, starts the recorder and begins to start the app-server.
     ///
     /// An app-server that does not start is a state, not an error.
-    pub async fn start(config: Config, folders: StateDirectories) -> Result<Self, StartError> {
-        Self::start_guarded(config, folders, None).await
+    pub async fn start(config: Config, directories: StateDirectories) -> Result<Self, StartError> {
+        Self::start_guarded(config, directories, None).await
     }
 
     /// [`Daemon::start`] with a guard, which ends what the daemon leaves behind when it is killed.
@@ -79,14 +79,14 @@ impl Daemon {
     /// `program` is this very program, which the guard runs too.
     pub async fn start_guarded(
         config: Config,
-        folders: StateDirectories,
+        directories: StateDirectories,
         program: Option<PathBuf>,
     ) -> Result<Self, StartError> {
         let config = Arc::new(config);
-        let disk = folders.disk().clone();
+        let disk = directories.disk().clone();
         // Blocks; no request is served yet.
         child_file::end_leftover(&disk, &config.paths.child);
-        let opened = recovery::open(&config, &folders)?;
+        let opened = recovery::open(&config, &directories)?;
         let recorder = Recorder::start(&config, opened).map_err(StartError::Recorder)?;
         // A turn that the previous run left open ended with it.
         recorder.send(Input::Closed(events::closed_by_restart()));
@@ -126,7 +126,7 @@ impl Daemon {
         let daemon = Self {
             shared: Arc::new(Shared {
                 config,
-                _folders: folders,
+                _directories: directories,
                 recorder,
                 availability,
                 codex,
@@ -264,7 +264,7 @@ impl Daemon {
         for (thread_id, turn_id) in turns {
             let (daemon, client) = (self.clone(), client.clone());
             self.shared.tasks.spawn(async move {
-                daemon.end_sandboxes(Some(&thread_id), SANDBOXES).await;
+                daemon.end_sandboxes(Some(&thread_id), SANDBOX_GRACE_BEFORE_INTERRUPT).await;
                 let params = serde_json::json!({ "threadId": thread_id, "turnId": turn_id });
                 let _ = client.call(methods::TURN_INTERRUPT, &params, INTERRUPT_TIMEOUT).await;
             });

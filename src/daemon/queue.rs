@@ -66,7 +66,7 @@ impl Daemon {
     pub(super) async fn start_next(&self, thread_id: &str) -> Result<(), DaemonError> {
         self.renew_login().await;
         let _gate = self.shared.codex.gate.read().await;
-        let _alone = self.lock_thread(thread_id).await;
+        let _thread_lock = self.lock_thread(thread_id).await;
         let next = {
             let state = self.state();
             if state.turns.running(thread_id).is_some() {

@@ -180,14 +180,14 @@ async fn record_resolution(
     claim: Claim,
     resolution: Resolution,
 ) -> Result<(), StorageError> {
-    let promised = recorder.record_durably(move |state| match state.requests.get(&resolution.request_id) {
+    let committed = recorder.record_durably(move |state| match state.requests.get(&resolution.request_id) {
         // The connection ended between the claim and this; the record says so, and is not ended twice.
         Some(request) if request.status == ServerRequestStatus::Resolved => Vec::new(),
         request => vec![events::request_resolved(request.map(|request| &**request), &resolution)],
     });
-    let promised = promised.await;
+    let committed = committed.await;
     claim.recorded();
-    promised
+    committed
 }
 
 impl Daemon {
@@ -264,8 +264,8 @@ impl Daemon {
         };
         client.respond(&claim.open().id, result);
         let (request_id, by) = (resolution.request_id.clone(), resolution.resolved_by);
-        let promised = record_resolution(recorder, claim, resolution).await;
-        promised.map_err(DaemonError::Storage)?;
+        let committed = record_resolution(recorder, claim, resolution).await;
+        committed.map_err(DaemonError::Storage)?;
         let request = self.request(&request_id)?;
         if request.resolved_by == Some(by) { Ok(()) } else { Err(DaemonError::AlreadyResolved(request)) }
     }

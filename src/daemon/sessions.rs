@@ -61,7 +61,7 @@ impl Daemon {
             (None, Some(_)) => methods::THREAD_FORK,
         };
         self.run_until_call_timeout(method, async move {
-            let _alone = daemon.lock_key(input.key.as_ref()).await;
+            let _thread_lock = daemon.lock_key(input.key.as_ref()).await;
             if let Some(key) = &input.key
                 && let Some(StoredResponse { session: Some(session), .. }) = daemon.remembered_answer(key)?
             {
@@ -73,19 +73,19 @@ impl Daemon {
                 (None, None) => daemon.start_thread(&client, input).await?,
                 (Some(thread_id), _) => {
                     // So that the end of its last session does not unsubscribe from it meanwhile.
-                    let alone = daemon.lock_thread(&thread_id).await;
+                    let thread_lock = daemon.lock_thread(&thread_id).await;
                     let adopted = daemon.adopt_thread(&client, methods::THREAD_RESUME, input, &thread_id);
-                    while_alone(alone, client.call_timeout(), adopted).await?
+                    with_thread_lock(thread_lock, client.call_timeout(), adopted).await?
                 }
                 (None, Some(source)) => {
-                    let (alone, source) = daemon.lock_session_thread(&source).await?;
+                    let (thread_lock, source) = daemon.lock_session_thread(&source).await?;
                     let source = daemon.attach(&client, source).await?;
                     let thread_id = source
                         .thread_id
                         .clone()
                         .ok_or_else(|| DaemonError::NoThread(source.session_id.clone()))?;
                     let adopted = daemon.adopt_thread(&client, methods::THREAD_FORK, input, &thread_id);
-                    while_alone(alone, client.call_timeout(), adopted).await?
+                    with_thread_lock(thread_lock, client.call_timeout(), adopted).await?
                 }
             };
             let session = daemon.first_answer(key.as_ref(), &session_id)?;
@@ -148,12 +148,16 @@ impl Daemon {
 
 /// Does something with the lock of a thread, which is given back after a while at the latest: whoever else needs the
 /// thread must not wait for an app-server that takes long.
-async fn while_alone<T>(alone: OwnedMutexGuard<()>, limit: Duration, work: impl Future<Output = T>) -> T {
+async fn with_thread_lock<T>(
+    thread_lock: OwnedMutexGuard<()>,
+    limit: Duration,
+    work: impl Future<Output = T>,
+) -> T {
     tokio::pin!(work);
     match tokio::time::timeout(limit, &mut work).await {
         Ok(done) => done,
         Err(_) => {
-            drop(alone);
+            drop(thread_lock);
             work.await
         }
     }

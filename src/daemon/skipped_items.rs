@@ -59,7 +59,7 @@ impl Daemon {
     pub(super) async fn with_answer(&self, turn: Arc<Turn>) -> Arc<Turn> {
         let (thread_id, turn_id) = (turn.thread_id.clone(), turn.turn_id.clone());
         let (Ok(_), None) = (self.current_client(), &turn.text) else { return turn };
-        if !self.shared.skipped_items.is_to_be_asked(&turn_id) {
+        if !self.shared.skipped_items.mark_asked(&turn_id) {
             return turn;
         }
         let daemon = self.clone();
@@ -69,7 +69,7 @@ impl Daemon {
             let read = daemon.read_items(&thread_id, &turn_id).await;
             daemon.shared.skipped_items.done(&turn_id);
             if read.is_err() {
-                daemon.shared.skipped_items.is_not_asked(&turn_id);
+                daemon.shared.skipped_items.unmark_asked(&turn_id);
             }
             read
         });

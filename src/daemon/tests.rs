@@ -20,18 +20,18 @@ use crate::state::{Purpose, RequestPolicy, Session, SessionStatus, State, event_
 const STATE_FILES: [&str; 4] =
     ["identity.json", "daemon-state.json", "session-registry.json", "recent-events.json"];
 
-pub(super) fn config(folder: &Path, settings: Settings) -> Config {
+pub(super) fn config(directory: &Path, settings: Settings) -> Config {
     let settings = settings
-        .with(&settings::SERVER_CWD, folder.to_str().unwrap())
-        .with(&settings::STATE_DIR, folder.join("state").to_str().unwrap())
-        .with(&settings::LOGS_DIR, folder.join("logs").to_str().unwrap());
+        .with(&settings::SERVER_CWD, directory.to_str().unwrap())
+        .with(&settings::STATE_DIR, directory.join("state").to_str().unwrap())
+        .with(&settings::LOGS_DIR, directory.join("logs").to_str().unwrap());
     let environment: BTreeMap<String, OsString> = BTreeMap::new();
-    Config::resolve(&settings, &environment, folder).unwrap()
+    Config::resolve(&settings, &environment, directory).unwrap()
 }
 
 fn open(config: &Config) -> (Opened, StateDirectories) {
-    let folders = StateDirectories::take(config).unwrap();
-    (recovery::open(config, &folders).unwrap(), folders)
+    let directories = StateDirectories::take(config).unwrap();
+    (recovery::open(config, &directories).unwrap(), directories)
 }
 
 fn new_session(name: &str) -> Session {
@@ -59,16 +59,16 @@ fn new_session(name: &str) -> Session {
     }
 }
 
-/// A recorder at work, with the folders that it writes to.
+/// A recorder at work, with the directories that it writes to.
 pub(super) struct TestRecorder {
     pub(super) recorder: Recorder,
-    _folders: StateDirectories,
+    _directories: StateDirectories,
 }
 
 impl TestRecorder {
     pub(super) fn start(config: &Config) -> Self {
-        let (opened, folders) = open(config);
-        Self { recorder: Recorder::start(config, opened).unwrap(), _folders: folders }
+        let (opened, directories) = open(config);
+        Self { recorder: Recorder::start(config, opened).unwrap(), _directories: directories }
     }
 
     async fn open_session(&self, name: &str) {
@@ -105,22 +105,23 @@ impl TestRecorder {
     }
 }
 
-/// The folders of a daemon that had two sessions and was stopped; what it knew then, and its name.
-async fn stopped_daemon(folder: &Path) -> (Config, State, String) {
-    let config = config(folder, Settings::default());
-    let room = TestRecorder::start(&config);
-    let daemon_id = room.recorder.view().identity.daemon_id.clone();
-    room.recorder.record(events::daemon_started(&config, &daemon_id));
-    room.open_session("a").await;
-    room.open_session("b").await;
-    room.recorder
+/// The directories of a daemon that had two sessions and was stopped; what it knew then, and its name.
+async fn stopped_daemon(directory: &Path) -> (Config, State, String) {
+    let config = config(directory, Settings::default());
+    let test_recorder = TestRecorder::start(&config);
+    let daemon_id = test_recorder.recorder.view().identity.daemon_id.clone();
+    test_recorder.recorder.record(events::daemon_started(&config, &daemon_id));
+    test_recorder.open_session("a").await;
+    test_recorder.open_session("b").await;
+    test_recorder
+        .recorder
         .record_durably(|_| vec![events::turn_accepted("b", "thread-b", "turn-b", false, None, None)])
         .await
         .unwrap();
-    room.close_session("a").await;
-    room.recorder.record(events::daemon_stopped());
-    room.recorder.stop().await;
-    let state = room.recorder.view().state().clone();
+    test_recorder.close_session("a").await;
+    test_recorder.recorder.record(events::daemon_stopped());
+    test_recorder.recorder.stop().await;
+    let state = test_recorder.recorder.view().state().clone();
     (config, state, daemon_id)
 }
 
@@ -142,18 +143,18 @@ fn copy(from: &Path, to: &Path) {
 
 #[tokio::test]
 async fn recovery_rebuilds_a_truncated_state_file() {
-    let folder = TempDir::new().unwrap();
-    let (_, state, daemon_id) = stopped_daemon(folder.path()).await;
+    let directory = TempDir::new().unwrap();
+    let (_, state, daemon_id) = stopped_daemon(directory.path()).await;
     for name in STATE_FILES {
-        let whole = fs::read(folder.path().join("state").join(name)).unwrap();
+        let whole = fs::read(directory.path().join("state").join(name)).unwrap();
         // Every byte of the small files and of both ends of the others; their middle is more of the same.
         let is_end = |cut: &usize| cut.min(&(whole.len() - cut)) < &150 || cut.is_multiple_of(13);
         for cut in (0..whole.len()).filter(is_end) {
             let copied = TempDir::new().unwrap();
-            copy(folder.path(), copied.path());
+            copy(directory.path(), copied.path());
             let path = copied.path().join("state").join(name);
             fs::write(&path, &whole[..cut]).unwrap();
-            let (opened, _folders) = open(&config(copied.path(), Settings::default()));
+            let (opened, _directories) = open(&config(copied.path(), Settings::default()));
             let case = format!("{name} cut at {cut}");
             assert_eq!(opened.state, state, "{case}");
             assert_eq!(opened.identity.daemon_id, daemon_id, "{case}");
@@ -169,15 +170,15 @@ async fn recovery_rebuilds_a_truncated_state_file() {
 
 #[tokio::test]
 async fn recovery_survives_a_truncated_log_meta_file() {
-    let folder = TempDir::new().unwrap();
-    let (_, state, _) = stopped_daemon(folder.path()).await;
-    let whole = fs::read(folder.path().join("logs/event-log.json")).unwrap();
+    let directory = TempDir::new().unwrap();
+    let (_, state, _) = stopped_daemon(directory.path()).await;
+    let whole = fs::read(directory.path().join("logs/event-log.json")).unwrap();
     let meta: Value = serde_json::from_slice(&whole).unwrap();
     for cut in 0..whole.len() {
         let copied = TempDir::new().unwrap();
-        copy(folder.path(), copied.path());
+        copy(directory.path(), copied.path());
         fs::write(copied.path().join("logs/event-log.json"), &whole[..cut]).unwrap();
-        let (opened, _folders) = open(&config(copied.path(), Settings::default()));
+        let (opened, _directories) = open(&config(copied.path(), Settings::default()));
         assert_eq!(opened.state, state, "cut at {cut}");
         let epoch = opened.journal.log().bounds().epoch;
         let is_whole = serde_json::from_slice::<Value>(&whole[..cut]).is_ok();
@@ -192,13 +193,13 @@ async fn recovery_survives_a_truncated_log_meta_file() {
 #[tokio::test]
 async fn recovery_replaces_an_invalid_epoch() {
     for epoch in ["", "a-b", "ä", "a b", &"a".repeat(65)] {
-        let folder = TempDir::new().unwrap();
-        let (config, state, _) = stopped_daemon(folder.path()).await;
-        let path = folder.path().join("logs/event-log.json");
+        let directory = TempDir::new().unwrap();
+        let (config, state, _) = stopped_daemon(directory.path()).await;
+        let path = directory.path().join("logs/event-log.json");
         let mut meta: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
         meta["epoch"] = json!(epoch);
         fs::write(&path, meta.to_string()).unwrap();
-        let (opened, _folders) = open(&config);
+        let (opened, _directories) = open(&config);
         let bounds = opened.journal.log().bounds();
         let cursor = bounds.cursor(bounds.latest).parse().unwrap();
         assert_eq!(bounds.check(&cursor), Ok(bounds.latest), "{epoch:?}");
@@ -209,40 +210,41 @@ async fn recovery_replaces_an_invalid_epoch() {
 
 #[tokio::test]
 async fn recorder_forgets_closed_sessions_oldest_first() {
-    let folder = TempDir::new().unwrap();
-    let config = config(folder.path(), Settings::default().with(&settings::CLOSED_SESSION_LIMIT, "2"));
-    let room = TestRecorder::start(&config);
+    let directory = TempDir::new().unwrap();
+    let config = config(directory.path(), Settings::default().with(&settings::CLOSED_SESSION_LIMIT, "2"));
+    let test_recorder = TestRecorder::start(&config);
     for name in ["a", "b", "c", "d", "e"] {
-        room.open_session(name).await;
+        test_recorder.open_session(name).await;
     }
-    room.recorder
+    test_recorder
+        .recorder
         .record_durably(|_| vec![events::turn_accepted("e", "thread-e", "turn-e", false, None, None)])
         .await
         .unwrap();
     for (name, forgotten) in
         [("c", json!([])), ("a", json!([])), ("d", json!(["c"])), ("b", json!(["c", "a"]))]
     {
-        room.close_session(name).await;
-        assert_eq!(json!(room.forgotten()), forgotten, "{name} was closed");
+        test_recorder.close_session(name).await;
+        assert_eq!(json!(test_recorder.forgotten()), forgotten, "{name} was closed");
         // Two of the same millisecond are told apart by their age; the test has them apart by their end.
-        let closed = room.recorder.view().state().sessions.get(name).unwrap().updated_at.clone();
+        let closed = test_recorder.recorder.view().state().sessions.get(name).unwrap().updated_at.clone();
         while crate::time::rfc3339_now() <= closed {
             std::hint::spin_loop();
         }
     }
-    assert_eq!(room.sessions(), ["b", "d", "e"], "the one with a turn is never among them");
-    room.recorder.stop().await;
-    drop(room);
+    assert_eq!(test_recorder.sessions(), ["b", "d", "e"], "the one with a turn is never among them");
+    test_recorder.recorder.stop().await;
+    drop(test_recorder);
 
     // Neither the files nor the log alone bring them back.
     for lost in [&["identity.json"][..], &STATE_FILES] {
         for name in lost {
-            fs::remove_file(folder.path().join("state").join(name)).unwrap();
+            fs::remove_file(directory.path().join("state").join(name)).unwrap();
         }
-        let room = TestRecorder::start(&config);
-        room.recorder.caught_up().await;
-        assert_eq!(room.sessions(), ["b", "d", "e"], "without {lost:?}");
-        assert_eq!(room.forgotten().len(), 2);
-        room.recorder.stop().await;
+        let test_recorder = TestRecorder::start(&config);
+        test_recorder.recorder.caught_up().await;
+        assert_eq!(test_recorder.sessions(), ["b", "d", "e"], "without {lost:?}");
+        assert_eq!(test_recorder.forgotten().len(), 2);
+        test_recorder.recorder.stop().await;
     }
 }

@@ -35,15 +35,15 @@ use crate::time::rfc3339_now;
 /// How often a turn is offered again to an app-server that has too much to do, which then has not taken it.
 const MAX_OVERLOAD_ATTEMPTS: u32 = 4;
 /// How many turns are asked for at once when one is looked for whose outcome nobody heard.
-const LOOK_BACK: u32 = 20;
+const SEARCH_PAGE_SIZE: u32 = 20;
 /// By how many seconds the clock may have been set back between the offer of a turn and its start.
-const CLOCK_STEP: i64 = 3600;
+const MAX_CLOCK_STEP_SECONDS: i64 = 3600;
 
 /// After what time without an answer to `turn/start` the thread is asked for the turn, because the answer may be lost;
 /// normally it takes a few ms (measured).
-const UNANSWERED: Duration = Duration::from_secs(1);
+const SEARCH_DELAY: Duration = Duration::from_secs(1);
 /// The pause until the thread is asked again.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
+const SEARCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What happens to a new turn when another one runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -114,7 +114,7 @@ impl Daemon {
             return Err(DaemonError::Invalid(reason.to_owned()));
         }
         self.session(&input.session_id)?;
-        let _alone_with_the_key = self.lock_key(input.key.as_ref()).await;
+        let _key_lock = self.lock_key(input.key.as_ref()).await;
         let remembered = match &input.key {
             Some(key) => self.remembered_answer(key)?,
             None => None,
@@ -128,8 +128,8 @@ impl Daemon {
         let is_unknown = unknown.is_some();
         let submitted_since = unknown.as_ref().map(|(_, since)| since.clone());
         let message_id = unknown.map_or_else(new_message_id, |(message_id, _)| message_id);
-        let (_alone, submission, _under_way, client, session, thread_id) = loop {
-            let (alone, session) = self.lock_session_thread(&input.session_id).await?;
+        let (_thread_lock, submission, _under_way, client, session, thread_id) = loop {
+            let (thread_lock, session) = self.lock_session_thread(&input.session_id).await?;
             let session = require_active(session)?;
             let no_thread = || DaemonError::NoThread(input.session_id.clone());
             let thread_id = session.thread_id.clone().ok_or_else(no_thread)?;
@@ -152,7 +152,7 @@ impl Daemon {
             }
             // A thread that was created anew has another lock.
             if session.thread_id.as_ref() == Some(&thread_id) {
-                break (alone, submission, under_way, client, session, thread_id);
+                break (thread_lock, submission, under_way, client, session, thread_id);
             }
         };
         let mut start = TurnStart {
@@ -293,7 +293,7 @@ impl Daemon {
         let (waiter, accepted) = oneshot::channel();
         submission.wait_with(waiter);
         submission.accept(&self.shared.recorder, &turn.id, Some((&turn.status, is_newest)));
-        self.kept(accepted).await.map(Some)
+        self.wait_for_commit(accepted).await.map(Some)
     }
 
     /// Calls `turn/start` until the app-server is not too busy to listen; returns when the turn is known, by its answer
@@ -333,8 +333,8 @@ impl Daemon {
             };
             tokio::spawn(call);
             let since = rfc3339_now();
-            let looking = async {
-                tokio::time::sleep(UNANSWERED).await;
+            let search = async {
+                tokio::time::sleep(SEARCH_DELAY).await;
                 loop {
                     let found =
                         find_turn(client, &submission.thread_id, &submission.message_id, &since).await;
@@ -343,14 +343,14 @@ impl Daemon {
                         submission.accept(&self.shared.recorder, &turn.id, found);
                         return;
                     }
-                    tokio::time::sleep(LOOK_AGAIN).await;
+                    tokio::time::sleep(SEARCH_INTERVAL).await;
                 }
             };
-            let kept = self.kept(accepted);
-            tokio::pin!(kept);
+            let commit = self.wait_for_commit(accepted);
+            tokio::pin!(commit);
             let taken = tokio::select! {
-                taken = &mut kept => taken,
-                () = looking => kept.await,
+                taken = &mut commit => taken,
+                () = search => commit.await,
             };
             match taken {
                 Err(DaemonError::Overloaded) if attempt < MAX_OVERLOAD_ATTEMPTS => {
@@ -363,12 +363,12 @@ impl Daemon {
     }
 
     /// The turn that was accepted, once that is on disk.
-    async fn kept(
+    async fn wait_for_commit(
         &self,
         accepted: oneshot::Receiver<Result<Accepted, CallError>>,
     ) -> Result<String, DaemonError> {
-        let (turn_id, kept) = accepted.await.map_err(|_| DaemonError::ShuttingDown)??;
-        match kept.await {
+        let (turn_id, commit) = accepted.await.map_err(|_| DaemonError::ShuttingDown)??;
+        match commit.await {
             Ok(Ok(())) => Ok(turn_id),
             Ok(Err(error)) => Err(DaemonError::Storage(error)),
             Err(_) => Err(DaemonError::ShuttingDown),
@@ -443,10 +443,11 @@ async fn find_turn(
     since: &str,
 ) -> Result<Option<Found>, DaemonError> {
     let since: Option<jiff::Timestamp> = since.parse().ok();
-    let oldest = since.map(|since| since.as_second() - CLOCK_STEP);
+    let oldest = since.map(|since| since.as_second() - MAX_CLOCK_STEP_SECONDS);
     let is_it = |item: &Value| items::is_user_message_of(item, client_message_id);
     let is_older = |turn: &ListedTurn| turn.started_at.zip(oldest).is_some_and(|(at, oldest)| at < oldest);
-    let mut params = json!({ "threadId": thread_id, "limit": LOOK_BACK, "itemsView": values::ITEMS_FULL });
+    let mut params =
+        json!({ "threadId": thread_id, "limit": SEARCH_PAGE_SIZE, "itemsView": values::ITEMS_FULL });
     let mut is_newest = true;
     loop {
         let page: TurnPage = Daemon::call(client, methods::THREAD_TURNS_LIST, &params).await?;

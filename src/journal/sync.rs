@@ -144,7 +144,7 @@ impl LogSync {
 
     /// Whether acks are sent before the sync, as a deliberate bug.
     #[cfg(feature = "mutations")]
-    pub(crate) fn promises_early(&self) -> bool {
+    pub(crate) fn acks_early(&self) -> bool {
         self.disk.is_broken("promise-before-sync")
     }
 

@@ -65,7 +65,7 @@ fn words() -> Vec<&'static str> {
         values::ITEM_STATUSES,
         &[decisions::ACCEPT_WITH_POLICY, server_requests::WRITE_STDIN, config::TRUST_LEVEL],
         &[environment::CODEX_HOME, environment::CONFIG_FILE, environment::AUTH_FILE],
-        &environment::OF_A_THREAD,
+        &environment::THREAD_VARIABLES,
     ];
     lists.concat().into_iter().filter(|word| !OWN_WORDS.contains(word)).collect()
 }

@@ -16,7 +16,7 @@ pub const THREAD_ID: &str = "CODEX_THREAD_ID";
 /// part of that thread.
 ///
 /// Seen in 0.169.0 and 0.171.0: the originator becomes the user agent, and the sandbox is taken for the one around.
-pub const OF_A_THREAD: [&str; 13] = [
+pub const THREAD_VARIABLES: [&str; 13] = [
     THREAD_ID,
     "CODEX_SESSION_ID",
     "CODEX_TOOL_CALL_ID",

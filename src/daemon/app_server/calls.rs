@@ -84,15 +84,15 @@ impl Daemon {
             let read = |result: &RawValue| {
                 let (value, build) = read(result)
                     .map_err(|reason| CallError::Malformed { method: method.to_owned(), reason })?;
-                let (promise, kept) = oneshot::channel();
-                recorder.send(Input::Durable(build, promise));
-                Ok((value, kept))
+                let (ack, commit) = oneshot::channel();
+                recorder.send(Input::Durable(build, ack));
+                Ok((value, commit))
             };
             let _ = sender.send(outcome.and_then(read));
         };
         let recorded = async move {
-            let (value, kept) = receiver.await.map_err(|_| DaemonError::ShuttingDown)??;
-            match kept.await {
+            let (value, commit) = receiver.await.map_err(|_| DaemonError::ShuttingDown)??;
+            match commit.await {
                 Ok(Ok(())) => Ok(value),
                 Ok(Err(error)) => Err(DaemonError::Storage(error)),
                 Err(_) => Err(DaemonError::ShuttingDown),

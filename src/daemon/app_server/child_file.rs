@@ -29,12 +29,12 @@ pub(crate) struct ChildFile {
 /// Keeps the file up to date.
 pub(super) fn child_file_writer(disk: Disk, path: PathBuf) -> RecordChild {
     Arc::new(move |record| {
-        let kept = match record {
+        let written = match record {
             Some(record) => ChildFile::of(record).save(&disk, &path),
             None => remove(&disk, &path),
         };
         // Work goes on: the guard ends what is left when codexd is killed.
-        if let Err(error) = kept {
+        if let Err(error) = written {
             tracing::warn!(path = %path.display(), %error, "failed to write child.json");
         }
     })

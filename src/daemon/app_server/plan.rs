@@ -69,7 +69,7 @@ fn plan_recorded(
                 ],
                 // Not the token itself, but commands of a model need not be led to it.
                 removed_environment: std::iter::once(settings::AUTH_TOKEN_FILE.variable)
-                    .chain(environment::OF_A_THREAD)
+                    .chain(environment::THREAD_VARIABLES)
                     .map(str::to_owned)
                     .collect(),
                 instance: uuid::Uuid::new_v4().to_string(),

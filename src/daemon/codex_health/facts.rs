@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn refused_configuration_is_told_from_other_warnings() {
-        let heard = |summary: &str, details: Value| {
+        let detail_of = |summary: &str, details: Value| {
             let facts = SharedFacts::default();
             facts.handle_notification(
                 1,
@@ -329,8 +329,8 @@ mod tests {
             facts.now().config
         };
         let line = "/h/config.toml:1:19: unknown variant `bogus`";
-        assert_eq!(heard("Invalid configuration; using defaults.", json!(line)).as_deref(), Some(line));
-        assert_eq!(heard("Codex could not find bubblewrap on PATH.", Value::Null), None);
+        assert_eq!(detail_of("Invalid configuration; using defaults.", json!(line)).as_deref(), Some(line));
+        assert_eq!(detail_of("Codex could not find bubblewrap on PATH.", Value::Null), None);
         assert!(is_about_configuration("It exited. It said last: Error: loading config.toml."));
         assert!(!is_about_configuration("It exited. It said last: Error: out of memory."));
         assert!(!is_about_configuration("The app-server of config.toml exited with code 1."));

@@ -44,8 +44,8 @@ impl Daemon {
         let mut availability = self.shared.availability.clone();
         let mut asked = 0;
         let mut recorded = CodexState::Ready;
-        let mut look = tokio::time::interval(FILE_CHECK_INTERVAL);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut file_check = tokio::time::interval(FILE_CHECK_INTERVAL);
+        file_check.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let needs_restart = self.shared.codex.facts.needs_restart();
             let is_wrong = !matches!(self.codex().state, CodexState::Ready | CodexState::Stopped);
@@ -57,7 +57,7 @@ impl Daemon {
                         self.check_config().await;
                     }
                 }
-                _ = look.tick(), if is_wrong => self.check_files().await,
+                _ = file_check.tick(), if is_wrong => self.check_files().await,
                 () = tokio::time::sleep(RESTART_RETRY), if needs_restart => {}
                 () = self.shared.stopping.cancelled() => return,
             }
@@ -104,14 +104,14 @@ impl Daemon {
             return Changes::default();
         }
         let (codex, config) = (Arc::clone(&self.shared.codex), Arc::clone(&self.shared.config));
-        let look = move || {
+        let check = move || {
             let server = &config.server;
             let program =
                 find_program(&server.command, server.child_environment.path.as_deref(), &server.cwd);
             codex.files.changes(program.ok().as_deref())
         };
         // A file system that does not answer must not keep a turn from its app-server.
-        FILES.run(FILE_CHECK_INTERVAL, look).await.unwrap_or_default()
+        FILES.run(FILE_CHECK_INTERVAL, check).await.unwrap_or_default()
     }
 
     /// Stores the state of the configuration file after a call was refused because of it.
@@ -169,7 +169,7 @@ impl Daemon {
     /// Ends the app-server if nothing is at work in it, and waits until the next one answers, within reason.
     async fn restart_when_idle(&self, reason: &str) -> bool {
         // Whatever calls the app-server holds the gate for reading, so nothing is on its way to it here.
-        let Ok(_alone) = self.shared.codex.gate.try_write() else { return false };
+        let Ok(_thread_lock) = self.shared.codex.gate.try_write() else { return false };
         let Availability::Ready(client) = self.shared.availability.borrow().clone() else { return false };
         let is_at_work = {
             let state = self.state();

@@ -168,7 +168,7 @@ impl Daemon {
         require_active(self.session(session_id)?)?;
         let (daemon, name) = (self.clone(), session_id.to_owned());
         self.run(async move {
-            let (_alone, session) = daemon.lock_session_thread(&name).await?;
+            let (_thread_lock, session) = daemon.lock_session_thread(&name).await?;
             let session = require_active(session)?;
             if session.held.is_none() {
                 return Ok(());

@@ -27,7 +27,7 @@ struct Shared {
 #[derive(Default)]
 struct Waiting {
     /// Each with whether this is its second sync.
-    promises: Vec<(CommitAck, bool)>,
+    acks: Vec<(CommitAck, bool)>,
     stopping: bool,
 }
 
@@ -41,17 +41,17 @@ impl GroupCommit {
     }
 
     /// Acknowledges, after the next sync, everything written to the log so far.
-    pub(crate) fn sync(&self, promise: CommitAck) {
-        self.add(promise, false);
+    pub(crate) fn sync(&self, ack: CommitAck) {
+        self.add(ack, false);
     }
 
     /// Syncs again for an ack whose sync failed, after the log was rewritten; a second failure is reported to the caller.
-    pub(crate) fn sync_again(&self, promise: CommitAck) {
-        self.add(promise, true);
+    pub(crate) fn sync_again(&self, ack: CommitAck) {
+        self.add(ack, true);
     }
 
-    fn add(&self, promise: CommitAck, is_second: bool) {
-        self.shared.lock().promises.push((promise, is_second));
+    fn add(&self, ack: CommitAck, is_second: bool) {
+        self.shared.lock().acks.push((ack, is_second));
         self.shared.arrived.notify_one();
     }
 
@@ -68,36 +68,35 @@ impl GroupCommit {
 impl Shared {
     fn work(&self, log: &LogSync, recorder: &Recorder) {
         loop {
-            let promises = {
+            let acks = {
                 let mut waiting = self.lock();
-                while waiting.promises.is_empty() && !waiting.stopping {
+                while waiting.acks.is_empty() && !waiting.stopping {
                     waiting = self.arrived.wait(waiting).unwrap_or_else(PoisonError::into_inner);
                 }
-                if waiting.promises.is_empty() {
+                if waiting.acks.is_empty() {
                     return;
                 }
-                std::mem::take(&mut waiting.promises)
+                std::mem::take(&mut waiting.acks)
             };
             #[cfg(feature = "mutations")]
-            if log.promises_early() {
-                promises.into_iter().for_each(|(promise, _)| drop(promise.send(Ok(()))));
+            if log.acks_early() {
+                acks.into_iter().for_each(|(ack, _)| drop(ack.send(Ok(()))));
                 continue;
             }
             // Whoever arrives from here on waits for the next sync: this one may have begun before its line.
             let began = Instant::now();
             let Err(error) = log.sync() else {
                 // Whoever waited may have gone.
-                promises.into_iter().for_each(|(promise, _)| drop(promise.send(Ok(()))));
+                acks.into_iter().for_each(|(ack, _)| drop(ack.send(Ok(()))));
                 continue;
             };
             tracing::error!(%error, "failed to sync the event log");
             let error = StorageError::from(error.to_string());
-            let (failed, again): (Vec<_>, Vec<_>) =
-                promises.into_iter().partition(|(_, is_second)| *is_second);
-            failed.into_iter().for_each(|(promise, _)| drop(promise.send(Err(error.clone()))));
+            let (failed, again): (Vec<_>, Vec<_>) = acks.into_iter().partition(|(_, is_second)| *is_second);
+            failed.into_iter().for_each(|(ack, _)| drop(ack.send(Err(error.clone()))));
             // What was written since the last good sync goes to another file, and where nothing is missing there, a second
             // sync makes the commit durable: a caller that got an error would repeat what was done.
-            let again = again.into_iter().map(|(promise, _)| promise).collect();
+            let again = again.into_iter().map(|(ack, _)| ack).collect();
             recorder.send(Input::SyncFailed(again, began, error));
         }
     }

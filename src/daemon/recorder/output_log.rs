@@ -39,7 +39,7 @@ impl OutputLog {
     }
 
     /// Begins a new file when the one that is written was removed or replaced.
-    pub(crate) fn see_to_place(&mut self) {
+    pub(crate) fn reopen_if_replaced(&mut self) {
         let mark = |found: std::fs::Metadata| (found.dev(), found.ino());
         let in_place = std::fs::symlink_metadata(&self.path).map(mark).ok();
         if in_place.is_some() && in_place == self.file.metadata().map(mark).ok() {

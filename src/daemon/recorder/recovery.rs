@@ -92,9 +92,9 @@ pub(crate) struct Opened {
 }
 
 /// Reads the files, makes what is missing, and brings the records up to the log.
-pub(crate) fn open(config: &Config, folders: &StateDirectories) -> Result<Opened, OpenError> {
+pub(crate) fn open(config: &Config, directories: &StateDirectories) -> Result<Opened, OpenError> {
     let paths = &config.paths;
-    let mut loading = Loading { disk: folders.disk.clone(), notices: Vec::new() };
+    let mut loading = Loading { disk: directories.disk.clone(), notices: Vec::new() };
     let identity: Option<Identity> = loading.load(&paths.identity)?;
     let registry: Option<RegistryFile> = loading.load(&paths.session_registry)?;
     let daemon: Option<DaemonFile<DaemonState>> = loading.load(&paths.daemon_state)?;
@@ -159,9 +159,9 @@ fn last_daemon_id(journal: &Journal) -> io::Result<Option<String>> {
         if started.find(json).is_some()
             && let Ok(event) = serde_json::from_slice::<Event>(json)
             && event.event_type == event_type::DAEMON_STARTED
-            && let Some(told) = event.detail["daemonId"].as_str()
+            && let Some(found) = event.detail["daemonId"].as_str()
         {
-            daemon_id = Some(told.to_owned());
+            daemon_id = Some(found.to_owned());
         }
         true
     };

@@ -114,7 +114,7 @@ impl SnapshotWriter {
 
 impl Shared {
     fn work(&self) {
-        let mut said = false;
+        let mut is_reported = false;
         loop {
             let wanted = self.wait();
             let begun = Instant::now();
@@ -122,12 +122,12 @@ impl Shared {
                 self.recorder.send(Input::Retry);
             }
             match self.write(wanted.sessions || wanted.stopping) {
-                Ok(()) => said = false,
+                Ok(()) => is_reported = false,
                 Err(error) => {
-                    if !said {
+                    if !is_reported {
                         tracing::error!(%error, "failed to write the state files");
                     }
-                    said = true;
+                    is_reported = true;
                     let mut again = self.wanted();
                     again.records = true;
                     again.sessions |= wanted.sessions;

@@ -41,7 +41,7 @@ impl TurnMetrics {
         } else if let Some(end) = state.turn_end(change) {
             let known = OUTCOMES.iter().position(|outcome| *outcome == end.status);
             let [.., other] = &self.turns;
-            let turns = known.and_then(|place| self.turns.get(place)).unwrap_or(other);
+            let turns = known.and_then(|index| self.turns.get(index)).unwrap_or(other);
             let began = end.turn.started_at.as_str();
             // A turn that ended with the previous run did not run while codexd was down.
             let before = self.before.as_deref().filter(|before| *before >= began);
@@ -81,10 +81,10 @@ mod tests {
 
     /// Counts and applies these events, the first at one time and the others at another.
     fn turn_metrics(events: &[(&str, Value)]) -> TurnMetrics {
-        tally_after(None, events)
+        turn_metrics_after(None, events)
     }
 
-    fn tally_after(before: Option<&str>, events: &[(&str, Value)]) -> TurnMetrics {
+    fn turn_metrics_after(before: Option<&str>, events: &[(&str, Value)]) -> TurnMetrics {
         let (turn_metrics, mut state) = (TurnMetrics::new(before.map(str::to_owned)), State::default());
         for (seq, (event_type, detail)) in (1..).zip(events) {
             let at = if seq < 3 { BEGAN } else { ENDED };
@@ -143,23 +143,23 @@ mod tests {
         let missing = (event_type::TURN_MISSING, json!({ "sessionId": "s", "turnId": "u" }));
         let settled =
             (event_type::TURN_SETTLED, json!({ "sessionId": "s", "turnId": "u", "status": "completed" }));
-        let tally_of = |last: &[(&'static str, Value)]| {
+        let counts_of = |last: &[(&'static str, Value)]| {
             let events: Vec<_> = [opened(), started()].into_iter().chain(last.iter().cloned()).collect();
             counts(&turn_metrics(&events))
         };
-        assert_eq!(tally_of(&[missing.clone(), settled.clone()]), [("failed", 1, 2.5)]);
-        assert_eq!(tally_of(&[settled, missing]), [("completed", 1, 2.5)]);
-        assert_eq!(tally_of(&[completed("completed"), completed("completed")]), [("completed", 1, 2.5)]);
+        assert_eq!(counts_of(&[missing.clone(), settled.clone()]), [("failed", 1, 2.5)]);
+        assert_eq!(counts_of(&[settled, missing]), [("completed", 1, 2.5)]);
+        assert_eq!(counts_of(&[completed("completed"), completed("completed")]), [("completed", 1, 2.5)]);
         let other = json!({ "threadId": "elsewhere", "turnId": "u", "status": "completed", "error": null });
-        assert_eq!(tally_of(&[(event_type::TURN_COMPLETED, other)]), []);
+        assert_eq!(counts_of(&[(event_type::TURN_COMPLETED, other)]), []);
         let goes_on = json!({ "sessionId": "s", "turnId": "u", "status": "inProgress" });
-        assert_eq!(tally_of(&[(event_type::TURN_SETTLED, goes_on)]), []);
+        assert_eq!(counts_of(&[(event_type::TURN_SETTLED, goes_on)]), []);
     }
 
     #[test]
     fn turn_metrics_end_a_cut_off_turn_with_its_run() {
         let missing = (event_type::TURN_MISSING, json!({ "sessionId": "s", "turnId": "u" }));
-        let of = |before| counts(&tally_after(Some(before), &[opened(), started(), missing.clone()]));
+        let of = |before| counts(&turn_metrics_after(Some(before), &[opened(), started(), missing.clone()]));
         assert_eq!(of("2026-01-02T03:04:06.000Z"), [("failed", 1, 1.0)]);
         // It began in this run.
         assert_eq!(of("2026-01-02T03:04:04.000Z"), [("failed", 1, 2.5)]);
@@ -178,11 +178,11 @@ mod tests {
 
     #[test]
     fn turn_metrics_count_each_scheduled_restart() {
-        let setback = |event_type| {
+        let backoff = |event_type| {
             (event_type, json!({ "until": ENDED, "deaths": 1, "cause": "It died.", "stderrTail": [] }))
         };
         let turn_metrics =
-            turn_metrics(&[setback(event_type::CHILD_BACKOFF), setback(event_type::CHILD_CRASH_LOOP)]);
+            turn_metrics(&[backoff(event_type::CHILD_BACKOFF), backoff(event_type::CHILD_CRASH_LOOP)]);
         assert_eq!(turn_metrics.restarts(), 2);
     }
 

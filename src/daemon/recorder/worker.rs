@@ -20,7 +20,7 @@ use crate::time::rfc3339_now;
 /// How many inputs one batch takes at most, so that a flood still reaches its readers in steps.
 const MAX_BATCH_INPUTS: usize = 16;
 /// How often a log that cannot be written is tried again.
-const RETRY: Duration = Duration::from_millis(250);
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The prefixes of the types of events about the daemon's files.
 const FILE_EVENT_PREFIXES: [&str; 3] = ["state.", "storage.", "log."];
@@ -58,7 +58,7 @@ impl Worker {
                         self.record(&mut new_events);
                         new_events = build(&self.view.state());
                     }
-                    Input::Durable(build, promise) => self.record_durably(&mut new_events, build, promise),
+                    Input::Durable(build, ack) => self.record_durably(&mut new_events, build, ack),
                     Input::Closed(closed) => {
                         self.record(&mut new_events);
                         new_events = events::closed(&self.view.state(), &closed);
@@ -76,17 +76,17 @@ impl Worker {
                         let _ = waiting.send(());
                     }
                     Input::Retry => self.recover(&mut new_events),
-                    Input::SyncFailed(promises, began, error) => {
+                    Input::SyncFailed(acks, began, error) => {
                         self.record(&mut new_events);
                         self.recover(&mut new_events);
                         self.record(&mut new_events);
                         let is_failing = self.journal.failing().is_some() || self.journal.sync().failed();
                         let is_whole = !is_failing && self.lost_at.is_none_or(|lost_at| lost_at < began);
-                        for promise in promises {
+                        for ack in acks {
                             match is_whole {
-                                true => self.group_commit.sync_again(promise),
+                                true => self.group_commit.sync_again(ack),
                                 // Whoever waited may have gone.
-                                false => drop(promise.send(Err(error.clone()))),
+                                false => drop(ack.send(Err(error.clone()))),
                             }
                         }
                     }
@@ -112,14 +112,14 @@ impl Worker {
     }
 
     /// Records the waiting events and then those of a durable commit, each against the records at that point.
-    fn record_durably(&mut self, new_events: &mut Vec<NewEvent>, build: Build, promise: CommitAck) {
+    fn record_durably(&mut self, new_events: &mut Vec<NewEvent>, build: Build, ack: CommitAck) {
         self.record(new_events);
         *new_events = build(&self.view.state());
         self.record(new_events);
         match self.view.storage_error() {
-            None => self.group_commit.sync(promise),
+            None => self.group_commit.sync(ack),
             // Whoever waited may have gone.
-            Some(error) => drop(promise.send(Err(error))),
+            Some(error) => drop(ack.send(Err(error))),
         }
     }
 
@@ -129,9 +129,9 @@ impl Worker {
             self.recover(new_events);
             let was_failing = self.journal.failing().is_some();
             // What follows the news of a descendant may be about it, and says so.
-            let news = new_events.iter().position(|event| event.change.may_add_descendant());
+            let last = new_events.iter().position(|event| event.change.may_add_descendant());
             let mut now: Vec<NewEvent> =
-                new_events.drain(..news.map_or(new_events.len(), |news| news + 1)).collect();
+                new_events.drain(..last.map_or(new_events.len(), |last| last + 1)).collect();
             self.write(&mut now);
             if let Some(reason) = self.journal.failing().filter(|_| !was_failing) {
                 tracing::error!(reason, "failed to write the event log");
@@ -167,12 +167,12 @@ impl Worker {
     /// Tries to write what could not be written; what became of it is recorded before the new_events.
     fn recover(&mut self, new_events: &mut Vec<NewEvent>) {
         let failing = self.journal.failing().is_some() || self.journal.sync().failed();
-        if !failing || self.tried.is_some_and(|tried| tried.elapsed() < RETRY) {
+        if !failing || self.tried.is_some_and(|tried| tried.elapsed() < RETRY_INTERVAL) {
             return;
         }
         self.tried = Some(Instant::now());
         // A failed sync may be the first sign of the failure.
-        let untold = self.journal.sync().cause().filter(|_| self.view.storage_error().is_none());
+        let unreported = self.journal.sync().cause().filter(|_| self.view.storage_error().is_none());
         match self.journal.recover() {
             Ok(recovered) => {
                 tracing::info!("the event log can be written again");
@@ -180,11 +180,11 @@ impl Worker {
                 self.view.set_storage_error(None);
                 self.snapshot_writer.failing(false);
                 new_events.insert(0, events::storage_recovered(&recovered));
-                if let Some(reason) = untold {
+                if let Some(reason) = unreported {
                     new_events.insert(0, events::storage_failed(&reason));
                 }
-                self.stdout.see_to_place();
-                self.stderr.see_to_place();
+                self.stdout.reopen_if_replaced();
+                self.stderr.reopen_if_replaced();
                 if recovered.lost.is_some() {
                     self.lost_at = Some(Instant::now());
                 }

@@ -17,28 +17,28 @@ use crate::state::{ResolvedBy, ServerRequest, ServerRequestStatus};
 
 /// A recorder with one request that waits.
 struct Stage {
-    room: TestRecorder,
+    test_recorder: TestRecorder,
     open: Arc<OpenRequests>,
     request_id: String,
-    _folder: TempDir,
+    _directory: TempDir,
 }
 
 impl Stage {
     fn start() -> Self {
-        let folder = TempDir::new().unwrap();
-        let room = TestRecorder::start(&config(folder.path(), Settings::default()));
+        let directory = TempDir::new().unwrap();
+        let test_recorder = TestRecorder::start(&config(directory.path(), Settings::default()));
         let open = Arc::new(OpenRequests::default());
         let id: RequestId = serde_json::from_str("7").unwrap();
         let params = json!({ "threadId": "t", "turnId": "u", "itemId": "i" });
         let method = "item/commandExecution/requestApproval";
         let defaults = RequestDefaults { timeout: Duration::from_secs(600), has_other_clients: false };
-        let asked = open.open(&room.recorder, 1, id, method, params, defaults);
+        let asked = open.open(&test_recorder.recorder, 1, id, method, params, defaults);
         let FollowUp::WatchRequest { request_id } = asked else { panic!("{asked:?}") };
-        Self { room, open, request_id, _folder: folder }
+        Self { test_recorder, open, request_id, _directory: directory }
     }
 
     fn recorder(&self) -> &Recorder {
-        &self.room.recorder
+        &self.test_recorder.recorder
     }
 
     /// The request as a caller is shown it now.
@@ -74,7 +74,7 @@ async fn second_claim_waits_for_the_record_of_the_first() {
     let (second, ()) = tokio::join!(second, stage.accept(first));
     assert!(second.is_none());
     assert_eq!(stage.shown().decision, Some(json!("accept")));
-    stage.room.recorder.stop().await;
+    stage.test_recorder.recorder.stop().await;
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn dropped_claim_leaves_the_request_to_the_second() {
     stage.accept(second.unwrap()).await;
     assert_eq!(stage.shown().decision, Some(json!("accept")));
     assert!(claim_or_wait(&stage.open, stage.recorder(), &stage.request_id).await.is_none());
-    stage.room.recorder.stop().await;
+    stage.test_recorder.recorder.stop().await;
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn request_resolved_by_the_app_server_is_recorded_before_the_next_claim() 
             (stage.shown().status, stage.shown().resolved_by),
             (ServerRequestStatus::Resolved, Some(by))
         );
-        stage.room.recorder.stop().await;
+        stage.test_recorder.recorder.stop().await;
     }
 }
 
@@ -118,7 +118,7 @@ async fn claimed_request_is_not_resolved_again_by_the_app_server() {
     let lines = stage.recorder().view().log.recent(100);
     let events = lines.iter().map(|line| serde_json::from_slice::<Value>(line.json()).unwrap());
     assert_eq!(events.filter(|event| event["type"] == "request.resolved").count(), 1);
-    stage.room.recorder.stop().await;
+    stage.test_recorder.recorder.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -132,5 +132,5 @@ async fn request_expires_at_the_time_in_its_record() {
     assert!(tokio::time::timeout(Duration::from_secs(3600), early).await.is_err());
     let late = wait_for_expiry(&request, || began + Duration::from_secs(600));
     tokio::time::timeout(Duration::from_secs(1), late).await.unwrap();
-    stage.room.recorder.stop().await;
+    stage.test_recorder.recorder.stop().await;
 }

@@ -27,7 +27,7 @@ const LOCKED_RETRY_DELAYS: [Duration; 3] =
     [Duration::from_millis(200), Duration::from_millis(600), Duration::from_millis(1200)];
 
 /// How many of a thread's newest turns are looked at for those that were cut off.
-const LOOK_BACK: u32 = 20;
+const NEWEST_TURNS_LIMIT: u32 = 20;
 
 /// How long an answer is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,9 +167,12 @@ impl Daemon {
             return;
         }
         // Nothing depends on it, so a failure leaves the records as they are.
-        let Ok(listed) =
-            Daemon::call::<TurnPage>(client, methods::THREAD_TURNS_LIST, &newest_turns(thread_id, LOOK_BACK))
-                .await
+        let Ok(listed) = Daemon::call::<TurnPage>(
+            client,
+            methods::THREAD_TURNS_LIST,
+            &newest_turns(thread_id, NEWEST_TURNS_LIMIT),
+        )
+        .await
         else {
             return;
         };
@@ -197,7 +200,7 @@ impl Daemon {
         let (daemon, client) = (self.clone(), client.clone());
         self.run_until_call_timeout(methods::THREAD_START, async move {
             let session_id = session.session_id.clone();
-            let _alone = daemon.lock_thread_creation(&session_id).await;
+            let _thread_lock = daemon.lock_thread_creation(&session_id).await;
             let now = daemon.session(&session_id)?;
             if now.thread_id != session.thread_id {
                 return Ok(now);

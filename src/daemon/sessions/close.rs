@@ -33,7 +33,7 @@ impl Daemon {
                 daemon.stop_in_time(&thread_id, target).await?;
             }
             // No waiting turn begins while the running one ends.
-            let (_alone, session) = daemon.lock_session_thread(&session_id).await?;
+            let (_thread_lock, session) = daemon.lock_session_thread(&session_id).await?;
             if session.status == SessionStatus::Closed {
                 return Ok((session, false));
             }
@@ -79,7 +79,7 @@ impl Daemon {
                 return;
             }
         }
-        let _alone = self.lock_thread(&thread_id).await;
+        let _thread_lock = self.lock_thread(&thread_id).await;
         if let Ok(client) = self.current_client() {
             self.detach(&client, &thread_id).await;
         }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
 
 /// How many turns without an answer are remembered.
-const ASKED: usize = 10_000;
+const MAX_ASKED_TURNS: usize = 10_000;
 /// An item whose message was skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::daemon) struct SkippedItem {
@@ -37,15 +37,15 @@ impl SkippedItems {
     }
 
     /// Whether a thread is to be asked for the answer of this turn, which then counts as asked.
-    pub(in crate::daemon) fn is_to_be_asked(&self, turn_id: &str) -> bool {
+    pub(in crate::daemon) fn mark_asked(&self, turn_id: &str) -> bool {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if asked.len() >= ASKED {
+        if asked.len() >= MAX_ASKED_TURNS {
             asked.clear();
         }
         asked.insert(turn_id.to_owned())
     }
 
-    pub(in crate::daemon) fn is_not_asked(&self, turn_id: &str) {
+    pub(in crate::daemon) fn unmark_asked(&self, turn_id: &str) {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(turn_id);
     }
 

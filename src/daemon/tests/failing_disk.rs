@@ -39,8 +39,8 @@ fn config(root: &Path) -> Config {
 }
 
 fn open(config: &Config, disk: Disk) -> Result<Opened, StartError> {
-    let folders = StateDirectories::take_on(disk, config).map_err(StartError::Open)?;
-    Ok(recovery::open(config, &folders)?)
+    let directories = StateDirectories::take_on(disk, config).map_err(StartError::Open)?;
+    Ok(recovery::open(config, &directories)?)
 }
 
 fn start(config: &Config, disk: Disk) -> Result<Recorder, StartError> {
@@ -55,7 +55,7 @@ fn session(session_id: &str) -> Session {
 
 /// Records `count` sessions durably; returns the IDs of those that were acknowledged.
 async fn record_sessions(recorder: &Recorder, name: &str, count: usize) -> Vec<String> {
-    let mut kept = Vec::new();
+    let mut durable = Vec::new();
     for number in 0..count {
         let session_id = format!("{name}-{number}");
         let opened = events::session_opened(
@@ -67,17 +67,17 @@ async fn record_sessions(recorder: &Recorder, name: &str, count: usize) -> Vec<S
             None,
         );
         if recorder.record_durably(move |_| vec![opened]).await.is_ok() {
-            kept.push(session_id);
+            durable.push(session_id);
         }
     }
-    kept
+    durable
 }
 
-const FOLDERS: [&str; 2] = ["state/codexd", "logs/codexd"];
+const DIRECTORIES: [&str; 2] = ["state/codexd", "logs/codexd"];
 
 /// Which files there are, and what tells whether one was changed or replaced.
 fn listing(root: &Path) -> BTreeMap<PathBuf, (u64, u64, i64, i64)> {
-    let files = FOLDERS.iter().flat_map(|folder| fs::read_dir(root.join(folder)).unwrap());
+    let files = DIRECTORIES.iter().flat_map(|directory| fs::read_dir(root.join(directory)).unwrap());
     // A file that is renamed or removed meanwhile makes the next listing another one.
     let found = files.filter_map(|file| {
         let path = file.unwrap().path();
@@ -94,8 +94,8 @@ fn image(from: &Path) -> TempDir {
     loop {
         let to = tempfile::tempdir().unwrap();
         let before = listing(from);
-        for folder in FOLDERS {
-            fs::create_dir_all(to.path().join(folder)).unwrap();
+        for directory in DIRECTORIES {
+            fs::create_dir_all(to.path().join(directory)).unwrap();
         }
         let copy = |path: &PathBuf| {
             let target = to.path().join(path.strip_prefix(from).unwrap());
@@ -113,14 +113,18 @@ fn image(from: &Path) -> TempDir {
 }
 
 /// Asserts that a start finds these sessions, this log, no number to use again, and every file readable.
-fn assert_kept(root: &Path, kept: &[String], epoch: &str, told: u64, case: &str) {
+fn assert_durable(root: &Path, durable: &[String], epoch: &str, reported: u64, case: &str) {
     let opened = open(&config(root), Disk::default()).unwrap();
-    for session_id in kept {
+    for session_id in durable {
         assert!(opened.state.sessions.get(session_id).is_some(), "{case}: {session_id} is lost");
     }
     let bounds = opened.journal.log().bounds();
     assert_eq!(bounds.epoch, epoch, "{case}: the log passes for another one: {:?}", opened.notices);
-    assert!(bounds.latest >= told, "{case}: {told} was told and the next is {}", bounds.latest + 1);
+    assert!(
+        bounds.latest >= reported,
+        "{case}: {reported} was reported and the next is {}",
+        bounds.latest + 1
+    );
     let unreadable = opened.notices.iter().find(|notice| notice.message.contains("could not be read"));
     assert!(unreadable.is_none(), "{case}: {unreadable:?}");
 }
@@ -135,20 +139,20 @@ async fn recorder_loses_no_ack_when_any_disk_call_fails() {
                 let config = config(root.path());
                 let faults = Arc::new(Faults::default());
                 let before = start(&config, faults.disk()).unwrap();
-                let mut kept = record_sessions(&before, "before", 2).await;
-                assert_eq!(kept.len(), 2);
+                let mut durable = record_sessions(&before, "before", 2).await;
+                assert_eq!(durable.len(), 2);
                 let epoch = before.view().log.bounds().epoch;
                 before.stop().await;
 
                 // The start is part of the life: it may fail, but then nothing is promised.
                 let kind = io::ErrorKind::StorageFull;
                 faults.plan(Some(Plan { operation, first, forever, kind }));
-                let mut told = 0;
+                let mut reported = 0;
                 if let Ok(during) = start(&config, faults.disk()) {
-                    kept.extend(record_sessions(&during, "during", 12).await);
-                    told = during.view().log.bounds().latest;
+                    durable.extend(record_sessions(&during, "during", 12).await);
+                    reported = during.view().log.bounds().latest;
                     let killed = image(root.path());
-                    assert_kept(killed.path(), &kept, &epoch, told, &format!("{case}, killed"));
+                    assert_durable(killed.path(), &durable, &epoch, reported, &format!("{case}, killed"));
                     during.stop().await;
                 }
                 let failed = faults.failed();
@@ -159,7 +163,7 @@ async fn recorder_loses_no_ack_when_any_disk_call_fails() {
                     again.stop().await;
                 }
                 faults.plan(None);
-                assert_kept(root.path(), &kept, &epoch, told, &case);
+                assert_durable(root.path(), &durable, &epoch, reported, &case);
                 if failed == 0 {
                     break;
                 }
@@ -175,7 +179,7 @@ async fn recorder_keeps_all_events_when_the_disk_recovers() {
         let config = config(root.path());
         let faults = Arc::new(Faults::default());
         let recorder = start(&config, faults.disk()).unwrap();
-        let mut kept = record_sessions(&recorder, "before", 2).await;
+        let mut durable = record_sessions(&recorder, "before", 2).await;
         faults.plan(Some(Plan { operation, first: 1, forever: true, kind: io::ErrorKind::StorageFull }));
         assert_eq!(record_sessions(&recorder, "during", 5).await, [""; 0], "{operation:?}");
         assert!(recorder.view().storage_error().is_some());
@@ -193,15 +197,21 @@ async fn recorder_keeps_all_events_when_the_disk_recovers() {
             }
         };
         tokio::time::timeout(std::time::Duration::from_secs(30), recovered).await.unwrap();
-        kept.extend(record_sessions(&recorder, "after", 2).await);
-        assert_eq!(kept.len(), 4);
+        durable.extend(record_sessions(&recorder, "after", 2).await);
+        assert_eq!(durable.len(), 4);
         // Those that could not be promised happened all the same, and are in the log now.
-        kept.extend((0..5).map(|number| format!("during-{number}")));
+        durable.extend((0..5).map(|number| format!("during-{number}")));
         let bounds = recorder.view().log.bounds();
         let killed = image(root.path());
-        assert_kept(killed.path(), &kept, &bounds.epoch, bounds.latest, &format!("{operation:?}, killed"));
+        assert_durable(
+            killed.path(),
+            &durable,
+            &bounds.epoch,
+            bounds.latest,
+            &format!("{operation:?}, killed"),
+        );
         recorder.stop().await;
-        assert_kept(root.path(), &kept, &bounds.epoch, bounds.latest, &format!("{operation:?}"));
+        assert_durable(root.path(), &durable, &bounds.epoch, bounds.latest, &format!("{operation:?}"));
     }
 }
 
@@ -218,8 +228,8 @@ fn snapshot_is_old_or_new_when_any_disk_call_fails() {
     for operation in OPERATIONS {
         for forever in [false, true] {
             for first in 1.. {
-                let folder = tempfile::tempdir().unwrap();
-                let path = folder.path().join("file.json");
+                let directory = tempfile::tempdir().unwrap();
+                let path = directory.path().join("file.json");
                 let faults = Arc::new(Faults::default());
                 let disk = faults.disk();
                 snapshot::save(&disk, &path, &File("old".to_owned())).unwrap();

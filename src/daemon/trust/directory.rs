@@ -28,8 +28,8 @@ impl Directory {
     pub(super) async fn resolve(path: &str) -> Self {
         let lexical = normalized(Path::new(path));
         let looked_at = lexical.clone();
-        let look = POOL.run(PATH_LOOKUP_TIMEOUT, move || on_disk(&looked_at)).await;
-        let (canonical, roots) = look.unwrap_or_default();
+        let found = POOL.run(PATH_LOOKUP_TIMEOUT, move || on_disk(&looked_at)).await;
+        let (canonical, roots) = found.unwrap_or_default();
         Self { lexical: text(&lexical), canonical, roots }
     }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::codex::Client;
 use crate::codex::protocol::methods;
 use crate::daemon::core::Daemon;
-use crate::daemon::turns::sandboxes::{SANDBOXES, STUBBORN_SANDBOXES};
+use crate::daemon::turns::sandboxes::{SANDBOX_GRACE_AFTER_INTERRUPT, SANDBOX_GRACE_BEFORE_INTERRUPT};
 use crate::state::{Session, State};
 
 /// How long is waited for the ends of turns that are interrupted; Codex takes about 10 ms (measured).
@@ -71,12 +71,12 @@ impl Daemon {
                     if interrupted.contains(&turn_id) {
                         continue;
                     }
-                    self.end_sandboxes(Some(&thread_id), SANDBOXES).await;
+                    self.end_sandboxes(Some(&thread_id), SANDBOX_GRACE_BEFORE_INTERRUPT).await;
                     let params = json!({ "threadId": thread_id, "turnId": turn_id });
                     match client.call(methods::TURN_INTERRUPT, &params, client.call_timeout()).await {
                         Ok(_) => {
                             interrupted.insert(turn_id);
-                            self.end_sandboxes(Some(&thread_id), STUBBORN_SANDBOXES).await;
+                            self.end_sandboxes(Some(&thread_id), SANDBOX_GRACE_AFTER_INTERRUPT).await;
                             let params = json!({ "threadId": thread_id });
                             let _ = client
                                 .call(

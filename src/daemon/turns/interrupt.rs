@@ -14,15 +14,15 @@ use crate::daemon::core::Daemon;
 use crate::daemon::error::DaemonError;
 use crate::daemon::turns::descendants::DescendantScope;
 use crate::daemon::turns::require_active;
-use crate::daemon::turns::sandboxes::{SANDBOXES, STUBBORN_SANDBOXES};
+use crate::daemon::turns::sandboxes::{SANDBOX_GRACE_AFTER_INTERRUPT, SANDBOX_GRACE_BEFORE_INTERRUPT};
 use crate::daemon::turns::submission::{Progress, Submission};
 use crate::state::{HoldCause, Session, Turn};
 
 /// How long a caller waits for the end of a turn that it interrupts; Codex takes about 10 ms (measured).
-const WAIT: Duration = Duration::from_secs(5);
+const INTERRUPT_WAIT_LIMIT: Duration = Duration::from_secs(5);
 /// The pauses between two attempts, when nothing is heard of the turn meanwhile.
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const MIN_RETRY_PAUSE: Duration = Duration::from_millis(20);
+const MAX_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// What came of an interrupt.
 #[derive(Debug, Clone)]
@@ -127,9 +127,9 @@ impl Daemon {
         self.run(async move {
             let thread_id = session.thread_id.clone().unwrap_or_default();
             let client = daemon.wait_for_client().await?;
-            daemon.end_sandboxes(Some(&thread_id), SANDBOXES).await;
+            daemon.end_sandboxes(Some(&thread_id), SANDBOX_GRACE_BEFORE_INTERRUPT).await;
             let turn = daemon.turn(&session.session_id, &last).await?;
-            daemon.end_sandboxes(Some(&thread_id), STUBBORN_SANDBOXES).await;
+            daemon.end_sandboxes(Some(&thread_id), SANDBOX_GRACE_AFTER_INTERRUPT).await;
             let scope = DescendantScope::Session(session.session_id.clone());
             daemon.stop_descendants(&client, &thread_id, scope).await;
             let params = json!({ "threadId": thread_id });
@@ -150,7 +150,7 @@ impl Daemon {
     ) -> Result<Option<Stopped>, DaemonError> {
         let (daemon, thread_id) = (self.clone(), thread_id.to_owned());
         let stopping = self.run(async move { daemon.stop_target(&thread_id, target).await });
-        match tokio::time::timeout(WAIT, stopping).await {
+        match tokio::time::timeout(INTERRUPT_WAIT_LIMIT, stopping).await {
             Ok(stopped) => stopped.map(Some),
             Err(_) => Ok(None),
         }
@@ -178,10 +178,10 @@ impl Daemon {
         // The record of a turn follows its acceptance.
         self.shared.recorder.caught_up().await;
         let client = self.wait_for_client().await?;
-        self.end_sandboxes(Some(thread_id), SANDBOXES).await;
-        self.pursue(&client, thread_id, &turn_id).await?;
-        self.wait_until_over(thread_id, &turn_id, WAIT).await;
-        self.end_sandboxes(Some(thread_id), STUBBORN_SANDBOXES).await;
+        self.end_sandboxes(Some(thread_id), SANDBOX_GRACE_BEFORE_INTERRUPT).await;
+        self.interrupt_until_accepted(&client, thread_id, &turn_id).await?;
+        self.wait_until_over(thread_id, &turn_id, INTERRUPT_WAIT_LIMIT).await;
+        self.end_sandboxes(Some(thread_id), SANDBOX_GRACE_AFTER_INTERRUPT).await;
         self.stop_descendants(&client, thread_id, DescendantScope::Turn(turn_id.clone())).await;
         let params = json!({ "threadId": thread_id });
         let cleaned =
@@ -190,9 +190,14 @@ impl Daemon {
     }
 
     /// Asks Codex to interrupt a turn until it takes it, or the turn is over.
-    async fn pursue(&self, client: &Client, thread_id: &str, turn_id: &str) -> Result<(), DaemonError> {
+    async fn interrupt_until_accepted(
+        &self,
+        client: &Client,
+        thread_id: &str,
+        turn_id: &str,
+    ) -> Result<(), DaemonError> {
         let params = json!({ "threadId": thread_id, "turnId": turn_id });
-        let mut pause = FIRST_PAUSE;
+        let mut pause = MIN_RETRY_PAUSE;
         loop {
             let before = self.phase_of(thread_id, turn_id);
             let Err(error) = client.call(methods::TURN_INTERRUPT, &params, client.call_timeout()).await
@@ -210,8 +215,8 @@ impl Daemon {
                 error => return Err(error),
             }
             tokio::select! {
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
-                () = self.phase_changes(thread_id, turn_id, before) => {}
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(MAX_RETRY_PAUSE),
+                () = self.wait_for_phase_change(thread_id, turn_id, before) => {}
                 () = self.shared.stopping.cancelled() => return Err(DaemonError::ShuttingDown),
             }
         }
@@ -227,7 +232,12 @@ impl Daemon {
     }
 
     /// Waits until a turn is in another phase.
-    async fn phase_changes(&self, thread_id: &str, turn_id: &str, before: Option<crate::state::Phase>) {
+    async fn wait_for_phase_change(
+        &self,
+        thread_id: &str,
+        turn_id: &str,
+        before: Option<crate::state::Phase>,
+    ) {
         let mut news = self.shared.recorder.view().log.news();
         loop {
             news.borrow_and_update();
@@ -266,22 +276,22 @@ impl Daemon {
             return Ok(match stopped {
                 None => true,
                 Some(Stopped::NoTurn) => {
-                    self.forget_waiting(session_id, queue_id).await?;
+                    self.remove_from_queue(session_id, queue_id).await?;
                     false
                 }
                 Some(Stopped::Turn { turn_id, .. }) => !self.is_over(&thread_id, &turn_id),
             });
         }
-        self.check_that_it_waits(session_id, queue_id)?;
-        self.forget_waiting(session_id, queue_id).await?;
+        self.require_waiting(session_id, queue_id)?;
+        self.remove_from_queue(session_id, queue_id).await?;
         Ok(false)
     }
 
     /// Rejects a turn that waits; one that was given to Codex before and did become a turn is interrupted.
-    async fn forget_waiting(&self, session_id: &str, queue_id: &str) -> Result<(), DaemonError> {
+    async fn remove_from_queue(&self, session_id: &str, queue_id: &str) -> Result<(), DaemonError> {
         let (daemon, session_id, queue_id) = (self.clone(), session_id.to_owned(), queue_id.to_owned());
         self.run(async move {
-            let (_alone, session) = daemon.lock_session_thread(&session_id).await?;
+            let (_thread_lock, session) = daemon.lock_session_thread(&session_id).await?;
             let Some(waiting) = daemon.waiting(&session_id, &queue_id) else { return Ok(()) };
             // Whether the app-server may have it, and nobody can find out.
             let is_outcome_unknown = session.held.as_ref().is_some_and(|held| {
@@ -311,7 +321,7 @@ impl Daemon {
         self.state().private.queue(session_id).find(|turn| turn.queue_id == queue_id).cloned()
     }
 
-    fn check_that_it_waits(&self, session_id: &str, queue_id: &str) -> Result<(), DaemonError> {
+    fn require_waiting(&self, session_id: &str, queue_id: &str) -> Result<(), DaemonError> {
         match self.waiting(session_id, queue_id) {
             Some(_) => Ok(()),
             None => {

@@ -11,9 +11,9 @@ use crate::daemon::core::Daemon;
 ///
 /// In the first quarter of a second of a command an interrupt ends it with SIGKILL, later it leaves it alone, so they are
 /// asked to end before it. Only a model that answers within this time could begin another command.
-pub(in crate::daemon) const SANDBOXES: Duration = Duration::from_millis(200);
+pub(in crate::daemon) const SANDBOX_GRACE_BEFORE_INTERRUPT: Duration = Duration::from_millis(200);
 /// The same after it, before what still runs is ended.
-pub(in crate::daemon) const STUBBORN_SANDBOXES: Duration = Duration::from_secs(1);
+pub(in crate::daemon) const SANDBOX_GRACE_AFTER_INTERRUPT: Duration = Duration::from_secs(1);
 impl Daemon {
     /// Lets the sandboxes in which commands of this thread run remove what they made in the user's directories; Codex
     /// ends them in a way that keeps them from it.

@@ -1,6 +1,6 @@
 //! Settling a turn whose end was not received: reads its thread and decides whether the turn runs or how it ended.
 //!
-//! The decision ([`Look::verdict`]) is a function of the answers alone.
+//! The decision ([`ThreadReport::verdict`]) is a function of the answers alone.
 
 #[cfg(test)]
 mod orders;
@@ -16,14 +16,14 @@ use crate::daemon::error::DaemonError;
 use crate::daemon::unsupported_methods::UnsupportedMethods;
 
 /// How many of a thread's newest turns are looked at.
-const LOOK_BACK: u32 = 20;
+const NEWEST_TURNS_LIMIT: u32 = 20;
 /// After how many looks in a row that leave it open a turn counts as failed: with the pause between two looks that is
 /// half a minute in which nothing runs in the thread.
-pub(in crate::daemon) const UNCLEAR_LOOKS: u32 = 15;
+pub(in crate::daemon) const MAX_UNCLEAR_CHECKS: u32 = 15;
 
 /// What a thread says about itself and its turns at one moment.
 #[derive(Debug, Clone, Default)]
-pub(in crate::daemon) struct Look {
+pub(in crate::daemon) struct ThreadReport {
     /// Whether a turn runs.
     pub(in crate::daemon) is_active: bool,
     /// The newest turns: id, status and error.
@@ -41,7 +41,7 @@ pub(in crate::daemon) enum Verdict {
     Ended { status: String, error: Option<Value> },
 }
 
-impl Look {
+impl ThreadReport {
     /// What becomes of a turn after so many looks in a row that were unclear.
     pub(in crate::daemon) fn verdict(&self, turn_id: &str, unclear: u32) -> Verdict {
         let listed = self.turns.iter().find(|(id, ..)| id == turn_id);
@@ -53,7 +53,7 @@ impl Look {
             }
             Some(_) if self.is_active => Verdict::Runs,
             None if self.is_active && !another_runs => Verdict::Runs,
-            _ if unclear + 1 < UNCLEAR_LOOKS => Verdict::Unclear,
+            _ if unclear + 1 < MAX_UNCLEAR_CHECKS => Verdict::Unclear,
             _ => {
                 let message = "The app-server no longer runs this turn and does not say how it ended.";
                 Verdict::Ended {
@@ -69,11 +69,11 @@ impl Look {
 ///
 /// An app-server that refuses to list the turns, as it does for a thread that is not kept, still says whether one runs.
 /// Fails when neither can be had.
-pub(in crate::daemon) async fn look(
+pub(in crate::daemon) async fn read_thread(
     client: &Client,
     thread_id: &str,
     unsupported: &UnsupportedMethods,
-) -> Result<Look, DaemonError> {
+) -> Result<ThreadReport, DaemonError> {
     let params = json!({ "threadId": thread_id });
     let status = Daemon::call::<ThreadStatusRead>(client, methods::THREAD_READ, &params).await;
     let status = status.map(|answer| answer.is_active());
@@ -83,11 +83,14 @@ pub(in crate::daemon) async fn look(
     if let Err(error) = &status
         && !error.is_refusal()
     {
-        return status.map(|is_active| Look { is_active, turns: Vec::new() });
+        return status.map(|is_active| ThreadReport { is_active, turns: Vec::new() });
     }
-    let listed =
-        Daemon::call::<TurnPage>(client, methods::THREAD_TURNS_LIST, &newest_turns(thread_id, LOOK_BACK))
-            .await;
+    let listed = Daemon::call::<TurnPage>(
+        client,
+        methods::THREAD_TURNS_LIST,
+        &newest_turns(thread_id, NEWEST_TURNS_LIMIT),
+    )
+    .await;
     let turns: Vec<_> = match listed {
         Ok(turns) => turns.data.into_iter().map(|turn| (turn.id, turn.status, turn.error)).collect(),
         Err(error) if error.is_refusal() && status.is_ok() => Vec::new(),
@@ -95,16 +98,16 @@ pub(in crate::daemon) async fn look(
     };
     let is_active =
         status.unwrap_or_else(|_| turns.iter().any(|(_, status, _)| status == values::TURN_IN_PROGRESS));
-    Ok(Look { is_active, turns })
+    Ok(ThreadReport { is_active, turns })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn look(is_active: bool, turns: &[(&str, &str)]) -> Look {
+    fn report(is_active: bool, turns: &[(&str, &str)]) -> ThreadReport {
         let turns = turns.iter().map(|(id, status)| ((*id).to_owned(), (*status).to_owned(), None));
-        Look { is_active, turns: turns.collect() }
+        ThreadReport { is_active, turns: turns.collect() }
     }
 
     #[test]
@@ -121,17 +124,17 @@ mod tests {
             (false, vec![("b", "completed")], Verdict::Unclear),
             (false, vec![], Verdict::Unclear),
         ] {
-            let look = look(is_active, &turns);
-            assert_eq!(look.verdict("a", 0), verdict, "{look:?}");
-            let at_last = look.verdict("a", UNCLEAR_LOOKS - 1);
+            let report = report(is_active, &turns);
+            assert_eq!(report.verdict("a", 0), verdict, "{report:?}");
+            let at_last = report.verdict("a", MAX_UNCLEAR_CHECKS - 1);
             match verdict {
                 Verdict::Unclear => {
                     assert!(
                         matches!(&at_last, Verdict::Ended { status, .. } if status == "failed"),
-                        "{look:?}"
+                        "{report:?}"
                     );
                 }
-                verdict => assert_eq!(at_last, verdict, "{look:?}"),
+                verdict => assert_eq!(at_last, verdict, "{report:?}"),
             }
         }
     }

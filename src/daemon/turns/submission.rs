@@ -134,21 +134,21 @@ impl Submission {
             None => events::turn_accepted(session_id, thread_id, turn_id, false, queue_id, key),
             Some(found) => events::turn_found(session_id, thread_id, turn_id, found, queue_id, key),
         };
-        let (promise, kept) = oneshot::channel();
+        let (ack, committed) = oneshot::channel();
         let build = move |state: &State| events::accepted_with_release(state, accepted);
-        recorder.send(Input::Durable(Box::new(build), promise));
-        self.tell(Ok((turn_id.to_owned(), kept)));
+        recorder.send(Input::Durable(Box::new(build), ack));
+        self.notify_waiter(Ok((turn_id.to_owned(), committed)));
     }
 
     /// The app-server's answer.
     pub(in crate::daemon) fn answered(&self, recorder: &Recorder, outcome: Result<String, CallError>) {
         match outcome {
             Ok(turn_id) => self.accept(recorder, &turn_id, None),
-            Err(error) => self.tell(Err(error)),
+            Err(error) => self.notify_waiter(Err(error)),
         }
     }
 
-    fn tell(&self, outcome: Result<Accepted, CallError>) {
+    fn notify_waiter(&self, outcome: Result<Accepted, CallError>) {
         if let Some(waiter) = self.waiter().take() {
             // Whoever waited may have found out in another way.
             let _ = waiter.send(outcome);

@@ -12,19 +12,19 @@ use crate::daemon::core::Daemon;
 use crate::daemon::error::DaemonError;
 use crate::daemon::events;
 use crate::daemon::queue::held::Retries;
-use crate::daemon::turns::settlement::{Verdict, look};
+use crate::daemon::turns::settlement::{Verdict, read_thread};
 use crate::state::Turn;
 
 /// How long the completion of a turn may come after its thread said that it is idle; normally it is a few ms (measured).
-const GRACE: Duration = Duration::from_secs(1);
+const COMPLETION_GRACE: Duration = Duration::from_secs(1);
 /// The longest time between two looks at how long turns have been silent.
-const LOOK: Duration = Duration::from_secs(1);
+const SILENCE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a waiting turn rests after it could not be given to the app-server.
 const START_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// After what silence of a turn its thread is asked whether it still runs: the word that it ended may be lost.
-const SILENCE: Duration = Duration::from_secs(2);
+const SILENCE_BEFORE_CHECK: Duration = Duration::from_secs(2);
 /// How long a thread rests between two looks at it; one takes about 0.2 ms (measured).
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// What is known of a turn that runs, beside its record.
 #[derive(Debug)]
@@ -32,22 +32,24 @@ struct Watched {
     /// Since when its thread has been silent.
     since: Instant,
     /// How often that was told.
-    told: u32,
+    reports: u32,
     /// When the thread was looked at last.
-    looked: Option<Instant>,
+    checked_at: Option<Instant>,
     /// How many looks in a row could not say what became of it.
-    unclear: u32,
+    unclear_checks: u32,
 }
 
 impl Watched {
     fn since(since: Instant) -> Self {
-        Self { since, told: 0, looked: None, unclear: 0 }
+        Self { since, reports: 0, checked_at: None, unclear_checks: 0 }
     }
 
     /// When the thread is to be looked at; `idle_since` is when it said that it is idle.
     fn due(&self, idle_since: Option<Instant>) -> Instant {
-        let due = idle_since.map_or(self.since + SILENCE, |idle| (idle + GRACE).min(self.since + SILENCE));
-        due.max(self.looked.map_or(due, |looked| looked + LOOK_AGAIN))
+        let due = idle_since.map_or(self.since + SILENCE_BEFORE_CHECK, |idle| {
+            (idle + COMPLETION_GRACE).min(self.since + SILENCE_BEFORE_CHECK)
+        });
+        due.max(self.checked_at.map_or(due, |checked_at| checked_at + CHECK_INTERVAL))
     }
 }
 
@@ -78,13 +80,14 @@ impl Daemon {
         let mut news = self.shared.recorder.view().log.news();
         let mut availability = self.shared.availability.clone();
         let stall = self.config().limits.stall_timeout;
-        let mut tick = tokio::time::interval((stall / 20).clamp(Duration::from_millis(50), LOOK));
+        let mut tick =
+            tokio::time::interval((stall / 20).clamp(Duration::from_millis(50), SILENCE_CHECK_INTERVAL));
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let watch = Arc::new(Mutex::new(Watch::default()));
         let done = Arc::new(Notify::new());
         let mut retries = Retries::default();
         // What takes long for one of them must not keep the other one waiting.
-        let (beginning, looking) = (UnderWay::new(&done), UnderWay::new(&done));
+        let (starting, checking) = (UnderWay::new(&done), UnderWay::new(&done));
         loop {
             let any_turn_runs = self.state().turns.open().next().is_some();
             let due = self.note_turns(&watch).into_iter().chain(retries.next()).min();
@@ -93,7 +96,7 @@ impl Daemon {
                 changed = availability.changed() => if changed.is_err() { return },
                 () = done.notified() => {}
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {}
-                _ = tick.tick(), if any_turn_runs => self.tell_silence(&watch, stall),
+                _ = tick.tick(), if any_turn_runs => self.report_silent_turns(&watch, stall),
                 () = self.shared.stopping.cancelled() => return,
             }
             let generation = match &*availability.borrow_and_update() {
@@ -101,14 +104,14 @@ impl Daemon {
                 _ => None,
             };
             if let Some(generation) = generation {
-                self.begin_waiting_turns(&beginning, &mut retries, generation);
-                self.look_at_due_threads(&looking, &watch);
+                self.start_waiting_turns(&starting, &mut retries, generation);
+                self.check_due_threads(&checking, &watch);
             }
         }
     }
 
     /// Begins the next turn of each queue whose thread is idle, unless the queue is held and not to be tried now.
-    fn begin_waiting_turns(&self, under_way: &UnderWay, retries: &mut Retries, generation: u64) {
+    fn start_waiting_turns(&self, under_way: &UnderWay, retries: &mut Retries, generation: u64) {
         let threads: Vec<String> = {
             let state = self.state();
             let queued = state.queued_threads();
@@ -155,7 +158,7 @@ impl Daemon {
             if let Some(last) =
                 self.shared.activity.last(&turn.thread_id).filter(|last| *last > watched.since)
             {
-                *watched = Watched { looked: watched.looked, ..Watched::since(last) };
+                *watched = Watched { checked_at: watched.checked_at, ..Watched::since(last) };
             }
             watched.due(idle.get(&turn.thread_id).copied())
         });
@@ -163,7 +166,7 @@ impl Daemon {
     }
 
     /// Looks at the threads whose turns have been silent for too long, or that say that they are idle.
-    fn look_at_due_threads(&self, under_way: &UnderWay, watch: &Arc<Mutex<Watch>>) {
+    fn check_due_threads(&self, under_way: &UnderWay, watch: &Arc<Mutex<Watch>>) {
         let due: HashSet<String> = {
             let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
             let Watch { turns, idle } = &mut *watch;
@@ -173,7 +176,7 @@ impl Daemon {
                 let watched = turns.get_mut(&turn.turn_id);
                 let due = watched.filter(|watched| watched.due(idle.get(&turn.thread_id).copied()) <= now);
                 due.is_some_and(|watched| {
-                    watched.looked = Some(now);
+                    watched.checked_at = Some(now);
                     true
                 })
             };
@@ -195,7 +198,7 @@ impl Daemon {
     /// Finds out from a thread what became of its turns whose ends were not heard.
     async fn settle(&self, thread_id: &str, watch: &Mutex<Watch>) -> Result<(), DaemonError> {
         let client = self.current_client()?;
-        let look = look(&client, thread_id, &self.shared.unsupported_methods).await?;
+        let report = read_thread(&client, thread_id, &self.shared.unsupported_methods).await?;
         let open: Vec<Arc<Turn>> = {
             let state = self.state();
             state.turns.of(thread_id).filter(|turn| !turn.is_over()).cloned().collect()
@@ -205,9 +208,9 @@ impl Daemon {
             let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
             for turn in open {
                 let Some(watched) = watch.turns.get_mut(&turn.turn_id) else { continue };
-                match look.verdict(&turn.turn_id, watched.unclear) {
-                    Verdict::Runs => watched.unclear = 0,
-                    Verdict::Unclear => watched.unclear += 1,
+                match report.verdict(&turn.turn_id, watched.unclear_checks) {
+                    Verdict::Runs => watched.unclear_checks = 0,
+                    Verdict::Unclear => watched.unclear_checks += 1,
                     Verdict::Ended { status, error } => ended.push((turn.turn_id.clone(), status, error)),
                 }
             }
@@ -228,16 +231,16 @@ impl Daemon {
     }
 
     /// Tells of turns that have said nothing for too long, and again each time that doubles.
-    fn tell_silence(&self, watch: &Mutex<Watch>, stall: Duration) {
+    fn report_silent_turns(&self, watch: &Mutex<Watch>, stall: Duration) {
         let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.state();
         for turn in state.turns.open() {
             let Some(watched) = watch.turns.get_mut(&turn.turn_id) else { continue };
             let silent = watched.since.elapsed();
-            if silent >= stall.saturating_mul(1 << watched.told.min(30))
+            if silent >= stall.saturating_mul(1 << watched.reports.min(30))
                 && let Some(session) = state.session_for(turn)
             {
-                watched.told += 1;
+                watched.reports += 1;
                 self.shared.recorder.record(events::turn_stalled(session, turn, silent));
             }
         }

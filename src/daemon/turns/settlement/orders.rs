@@ -10,14 +10,14 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Look, UNCLEAR_LOOKS, Verdict};
+use super::{MAX_UNCLEAR_CHECKS, ThreadReport, Verdict};
 use crate::state::{Change, Phase, SessionStatus, State, event_type};
 
 const THREAD: &str = "t";
 
 /// What is heard of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
+enum Delivery {
     Accepted,
     Started,
     Item,
@@ -28,15 +28,15 @@ enum Word {
     Active,
 }
 
-const WORDS: [Word; 8] = [
-    Word::Accepted,
-    Word::Started,
-    Word::Item,
-    Word::RetriedError,
-    Word::LastError,
-    Word::Completed,
-    Word::Idle,
-    Word::Active,
+const DELIVERIES: [Delivery; 8] = [
+    Delivery::Accepted,
+    Delivery::Started,
+    Delivery::Item,
+    Delivery::RetriedError,
+    Delivery::LastError,
+    Delivery::Completed,
+    Delivery::Idle,
+    Delivery::Active,
 ];
 
 /// Who a turn belongs to: the first or the second session, or another client of the app-server.
@@ -53,27 +53,27 @@ fn status(turn: usize) -> &'static str {
     ["completed", "interrupted", "failed"][turn % 3]
 }
 
-/// The event of a word; `None` where there is none, as of the acceptance of what others began.
-fn event_of(turn: usize, word: Word) -> Option<(&'static str, Value)> {
+/// The event of a delivery; `None` where there is none, as of the acceptance of what others began.
+fn event_of(turn: usize, delivery: Delivery) -> Option<(&'static str, Value)> {
     let about = json!({ "threadId": THREAD, "turnId": turn_id(turn) });
     let with = |more: Value| {
         let mut detail = about.clone();
         detail.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         detail
     };
-    Some(match word {
-        Word::Accepted => (event_type::TURN_ACCEPTED, with(json!({ "sessionId": owner(turn)? }))),
-        Word::Started => (event_type::TURN_STARTED, with(json!({ "status": "inProgress" }))),
-        Word::Item => {
+    Some(match delivery {
+        Delivery::Accepted => (event_type::TURN_ACCEPTED, with(json!({ "sessionId": owner(turn)? }))),
+        Delivery::Started => (event_type::TURN_STARTED, with(json!({ "status": "inProgress" }))),
+        Delivery::Item => {
             let item = json!({ "type": "agentMessage", "id": "i", "text": "said" });
             let params = with(json!({ "item": item }));
             (event_type::NOTIFICATION, json!({ "notificationMethod": "item/completed", "params": params }))
         }
-        Word::RetriedError => (event_type::TURN_ERROR, with(json!({ "willRetry": true, "error": {} }))),
-        Word::LastError => (event_type::TURN_ERROR, with(json!({ "willRetry": false, "error": {} }))),
-        Word::Completed => (event_type::TURN_COMPLETED, with(json!({ "status": status(turn) }))),
-        Word::Idle | Word::Active => {
-            let kind = if word == Word::Idle { "idle" } else { "active" };
+        Delivery::RetriedError => (event_type::TURN_ERROR, with(json!({ "willRetry": true, "error": {} }))),
+        Delivery::LastError => (event_type::TURN_ERROR, with(json!({ "willRetry": false, "error": {} }))),
+        Delivery::Completed => (event_type::TURN_COMPLETED, with(json!({ "status": status(turn) }))),
+        Delivery::Idle | Delivery::Active => {
+            let kind = if delivery == Delivery::Idle { "idle" } else { "active" };
             let detail = json!({ "threadId": THREAD, "status": { "type": kind } });
             (event_type::THREAD_STATUS_CHANGED, detail)
         }
@@ -154,16 +154,16 @@ impl Model {
 
     /// Looks at the thread as often as the daemon does, at a time at which nothing runs in it any more, and settles what
     /// that settles; `listed` says which turns the thread lists.
-    fn look(&mut self, listed: impl Fn(usize) -> bool, turns: usize) {
-        for unclear in 0..=UNCLEAR_LOOKS {
+    fn check_thread(&mut self, listed: impl Fn(usize) -> bool, turns: usize) {
+        for unclear in 0..=MAX_UNCLEAR_CHECKS {
             let list: Vec<_> = (0..turns)
                 .filter(|turn| listed(*turn))
                 .map(|turn| (turn_id(turn), status(turn).to_owned(), None))
                 .collect();
-            let look = Look { is_active: false, turns: list };
+            let report = ThreadReport { is_active: false, turns: list };
             let open: Vec<_> = self.state.turns.open().cloned().collect();
             for turn in open {
-                if let Verdict::Ended { status, error } = look.verdict(&turn.turn_id, unclear) {
+                if let Verdict::Ended { status, error } = report.verdict(&turn.turn_id, unclear) {
                     self.settled += 1;
                     let session = self.state.session_for(&turn).unwrap().session_id.clone();
                     let detail = json!({
@@ -178,9 +178,9 @@ impl Model {
 }
 
 /// What is delivered: of these turns these words, in this order.
-fn deliveries(turns: usize) -> impl Strategy<Value = Vec<(usize, Word)>> {
-    let all: Vec<_> = (0..turns).flat_map(|turn| WORDS.map(|word| (turn, word))).collect();
-    // Each word once or twice, in any order; what is not taken is lost.
+fn deliveries(turns: usize) -> impl Strategy<Value = Vec<(usize, Delivery)>> {
+    let all: Vec<_> = (0..turns).flat_map(|turn| DELIVERIES.map(|delivery| (turn, delivery))).collect();
+    // Each delivery once or twice, in any order; what is not taken is lost.
     let twice: Vec<_> = all.iter().chain(&all).copied().collect();
     let most = twice.len();
     prop::sample::subsequence(twice, 0..=most).prop_shuffle()
@@ -197,11 +197,11 @@ proptest! {
         listed in prop::collection::vec(any::<bool>(), 4),
     ) {
         let mut model = Model::new();
-        for (place, (turn, word)) in deliveries.into_iter().enumerate() {
-            if close_at == Some(place) {
+        for (index, (turn, delivery)) in deliveries.into_iter().enumerate() {
+            if close_at == Some(index) {
                 model.write(event_type::SESSION_CLOSED, json!({ "sessionId": "b" }));
             }
-            if cut_at == Some(place) {
+            if cut_at == Some(index) {
                 // The end of the connection ends what is open.
                 let open: Vec<_> = model.state.turns.open().cloned().collect();
                 for turn in open {
@@ -210,15 +210,15 @@ proptest! {
                     model.write(event_type::TURN_MISSING, detail);
                 }
             }
-            if let Some((event_type, detail)) = event_of(turn, word) {
+            if let Some((event_type, detail)) = event_of(turn, delivery) {
                 model.write(event_type, detail);
             }
         }
         let open = model.state.turns.open().count();
-        model.look(|turn| listed[turn], 4);
+        model.check_thread(|turn| listed[turn], 4);
         prop_assert_eq!(model.state.turns.open().count(), 0, "each turn ends");
         prop_assert_eq!(model.settled, open, "what was open is settled once, and nothing else is written");
-        model.look(|turn| listed[turn], 4);
+        model.check_thread(|turn| listed[turn], 4);
         prop_assert_eq!(model.settled, open, "and nothing is written for ever");
         let mut ended: Vec<_> = model.ends.iter().map(|(turn_id, _)| turn_id.clone()).collect();
         ended.sort();
