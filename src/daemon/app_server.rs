@@ -1,4 +1,4 @@
-//! The app-server as this daemon uses it: how it is run, which process it is, how it is called.
+//! The app-server of this daemon: how it is run (`plan`), its process (`child_file`), and calls to it (`calls`).
 
 pub(in crate::daemon) mod availability;
 pub(in crate::daemon) mod calls;

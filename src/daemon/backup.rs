@@ -1,7 +1,8 @@
-//! A copy of the daemon's directories, made while it runs or not.
+//! Copies the daemon's directories, whether or not it runs.
 //!
-//! The state files come first: each is replaced whole, and says in `throughSeq` which events it includes.
-//! The log is copied after them, so it has all of these and more, and a start folds in what the state files lack.
+//! The state files are copied first: each is replaced as a whole, and `throughSeq` states which events it includes.
+//! The log is copied after them, so it has at least these events, and a start folds in those the state files lack.
+//! `codexd backup` calls it.
 
 use std::fs;
 use std::io;
@@ -16,15 +17,15 @@ use crate::journal::{self, CopiedLog, OpenFailure};
 use crate::state::snapshot::{DaemonFile, Identity, Layout, RecentFile, RegistryFile};
 use crate::storage::{Disk, beside};
 
-/// How often a log that lacks events of the state files is copied again, and the time between two copies: a running daemon
-/// writes a log that was removed or replaced again at its next sync, within a second.
-const TRIES: usize = 5;
-const PAUSE: Duration = Duration::from_millis(500);
+/// How many times a log that lacks events of the state files is copied again, and the time between two copies: a running
+/// daemon rewrites a removed or replaced log at its next sync, within a second.
+const MAX_LOG_COPY_RETRIES: usize = 5;
+const LOG_COPY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// A copy that was made.
+/// A finished backup.
 #[derive(Debug)]
 pub struct Backup {
-    /// Where it is: `state` and `logs` are in it.
+    /// The directory, which contains `state` and `logs`.
     pub directory: PathBuf,
     /// The copy of the log.
     pub log: CopiedLog,
@@ -32,7 +33,7 @@ pub struct Backup {
     pub bytes: u64,
 }
 
-/// Why there is no copy.
+/// Why a backup failed.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// The directory cannot be used.
@@ -43,7 +44,7 @@ pub enum BackupError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// An earlier one was not finished.
+    /// The directory of an unfinished backup exists.
     #[error(
         "{} exists: another backup is writing it, or was ended before it was complete. Wait for that one, or remove it.",
         directory.display()
@@ -65,10 +66,10 @@ pub enum BackupError {
         /// The logs directory.
         logs: PathBuf,
     },
-    /// The log lacks events that the state files know.
+    /// The log lacks events that the state files include.
     #[error(
         "The event log in {} ends at event {last}, and the state files know event {known}: a part of it was removed or \
-         replaced. Start codexd, which says what is missing, and then make the backup.",
+         replaced. Start codexd, which reports what is missing, and then make the backup.",
         logs.display()
     )]
     Behind {
@@ -84,11 +85,11 @@ pub enum BackupError {
     Open(#[from] OpenError),
 }
 
-/// Copies the files of the directories of `config` to `state` and `logs` in `directory`, which is made.
+/// Copies the directories of `config` to `state` and `logs` in `directory`, which is created.
 ///
-/// Every event that was on disk before the call is in the copy, and no number between its first and its last event is
+/// The copy has every event that was on disk before the call, and no number between its first and its last event is
 /// missing unless the log itself lacks it.
-/// Until the copy is complete it has the name of the directory with `.new` added; when it cannot be completed it is removed.
+/// An incomplete copy has the name of the directory with `.new` added; on failure it is removed.
 pub fn back_up(config: &Config, directory: &Path) -> Result<Backup, BackupError> {
     let disk = Disk::default();
     let refused = |reason| BackupError::Directory { directory: directory.to_owned(), reason };
@@ -97,7 +98,7 @@ pub fn back_up(config: &Config, directory: &Path) -> Result<Backup, BackupError>
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
             return Err(refused("is not a directory"));
         }
-        // Whatever else is wrong with it is said when it is made.
+        // Creating the directory reports any other problem.
         Ok(false) | Err(_) => {}
     }
     let unfinished = beside(directory, "new");
@@ -117,7 +118,7 @@ pub fn back_up(config: &Config, directory: &Path) -> Result<Backup, BackupError>
     let (log, bytes) = match copied {
         Ok(copied) => copied,
         Err(error) => {
-            // The cause is what counts.
+            // The first error is the one to report.
             let _ = disk.remove_directory(&unfinished);
             return Err(error);
         }
@@ -141,13 +142,14 @@ fn copy(disk: &Disk, config: &Config, to: &Path) -> Result<(CopiedLog, u64), Bac
     copy.file(&paths.daemon_state, DaemonFile::<()>::VERSION)?;
     copy.file(&paths.recent_events, RecentFile::<()>::VERSION)?;
     let Copy { known, files, .. } = copy;
-    // The file with the token when it is in the state directory, as the one of "codexd token" is.
-    let own = paths.state_dir.join("auth-token");
-    let token = config.service.auth_token_file.as_ref().filter(|path| path.parent() == own.parent());
-    copy.file(token.unwrap_or(&own), u32::MAX)?;
+    // The token file, if it is in the state directory, where "codexd token" puts it.
+    let default_token = paths.state_dir.join("auth-token");
+    let token =
+        config.service.auth_token_file.as_ref().filter(|path| path.parent() == default_token.parent());
+    copy.file(token.unwrap_or(&default_token), u32::MAX)?;
     disk.sync_folder(&state).map_err(|source| OpenError::File { path: state.clone(), source })?;
 
-    let mut tries = 1..=TRIES;
+    let mut tries = 1..=MAX_LOG_COPY_RETRIES;
     let log = loop {
         let log = journal::copy(disk, &paths.logs_dir, &logs).map_err(|failure| match failure {
             OpenFailure::Newer { version, known } => {
@@ -172,24 +174,24 @@ fn copy(disk: &Disk, config: &Config, to: &Path) -> Result<(CopiedLog, u64), Bac
         if tries.next().is_none() {
             return Err(BackupError::Behind { logs: paths.logs_dir.clone(), last, known });
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(LOG_COPY_INTERVAL);
     };
     let bytes = copy.bytes + log.bytes;
     Ok((log, bytes))
 }
 
-/// The state files that are being copied.
+/// Copies the state files and sums up what they contain.
 struct Copy<'a> {
     disk: &'a Disk,
     to: &'a Path,
     bytes: u64,
-    /// The newest event that was on disk, as far as the files say.
+    /// The newest event that was on disk, according to the files.
     known: u64,
     files: usize,
 }
 
 impl Copy<'_> {
-    /// Copies a file as it is, if it is there and no layout above `known` is in it.
+    /// Copies a file unchanged if it exists; fails when its format version is above `known`.
     fn file(&mut self, path: &Path, known: u32) -> Result<(), OpenError> {
         #[derive(Default, Deserialize)]
         #[serde(rename_all = "camelCase", default)]
@@ -202,7 +204,7 @@ impl Copy<'_> {
         let (Some(text), Some(name)) = (self.disk.read(path).map_err(failed)?, path.file_name()) else {
             return Ok(());
         };
-        // What is no such object is set aside by the next start, in the copy as here.
+        // The next start sets an invalid file aside, in the copy as in the original.
         let head: Head = serde_json::from_slice(&text).unwrap_or_default();
         if head.format_version > known {
             return Err(OpenError::Newer { path: path.to_owned(), version: head.format_version, known });

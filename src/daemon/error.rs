@@ -1,4 +1,4 @@
-//! Why a use case could not be carried out, in terms of the use case.
+//! The error of every daemon operation; the HTTP layer maps each variant to a status and an error code.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,16 +7,16 @@ use crate::codex::CallError;
 use crate::codex::protocol::errors;
 use crate::state::ServerRequest;
 
-/// Why the daemon did not do what it was asked.
+/// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    /// The request cannot be right.
+    /// The request is not valid.
     #[error("{0}")]
     Invalid(String),
-    /// There is no session of that name.
+    /// There is no session with this ID.
     #[error("Unknown codexd session \"{0}\".")]
     UnknownSession(String),
-    /// There is no turn of that name.
+    /// The session has no turn with this ID.
     #[error("Unknown codexd turn \"{turn_id}\" in session \"{session_id}\".")]
     UnknownTurn {
         /// The session.
@@ -24,39 +24,39 @@ pub enum DaemonError {
         /// The turn.
         turn_id: String,
     },
-    /// No turn of that name waits.
+    /// The session has no queued turn with this ID.
     #[error(
-        "In session \"{session_id}\" no turn \"{queue_id}\" waits; it may have begun, been refused or been taken back, and the session lists those that wait."
+        "No turn \"{queue_id}\" is queued in session \"{session_id}\"; it may have started, or been rejected or withdrawn. The session lists its queued turns."
     )]
     NotQueued {
         /// The session.
         session_id: String,
-        /// The turn, by its name in the queue.
+        /// The queue ID of the turn.
         queue_id: String,
     },
-    /// The turn was interrupted before the app-server heard of it.
+    /// The turn was interrupted before it was sent to the app-server.
     #[error(
-        "The turn for session \"{0}\" was interrupted before it began; submit it again if it is still wanted."
+        "The turn for session \"{0}\" was interrupted before it started; submit it again if you still need it."
     )]
     TurnWithdrawn(String),
-    /// No turn runs.
-    #[error("In session \"{0}\" no turn runs.")]
+    /// No turn is running.
+    #[error("No turn is running in session \"{0}\".")]
     NoTurn(String),
-    /// Another turn runs than the one that was named.
-    #[error("In session \"{session_id}\" another turn runs: {turn_id}.")]
+    /// Another turn than the requested one is running.
+    #[error("Another turn is running in session \"{session_id}\": {turn_id}.")]
     OtherTurn {
         /// The session.
         session_id: String,
-        /// The turn that runs.
+        /// The running turn.
         turn_id: String,
     },
-    /// There is no request of that name.
+    /// There is no server request with this ID.
     #[error("Unknown codexd request \"{0}\".")]
     UnknownRequest(String),
-    /// Somebody answered first, or the request is no longer wanted.
-    #[error("Request \"{}\" is over already.", .0.request_id)]
+    /// The server request was answered before, or the app-server no longer waits for it.
+    #[error("Request \"{}\" is already resolved.", .0.request_id)]
     AlreadyResolved(Arc<ServerRequest>),
-    /// The session takes no turns.
+    /// The session is closed and accepts no turns.
     #[error(
         "Session \"{session_id}\" is not active: {reason} Create or resume one with POST /v1/codexd/sessions."
     )]
@@ -69,9 +69,9 @@ pub enum DaemonError {
     /// The session has no thread in the app-server.
     #[error("Session \"{0}\" does not have an app-server thread.")]
     NoThread(String),
-    /// Whether a directory is trusted was to be asked, and nobody has answered.
+    /// The client must decide whether the directory is trusted.
     #[error(
-        "The directory {cwd} has its own Codex configuration ({}), and nobody has said whether it is trusted; send \
+        "The directory {cwd} has its own Codex configuration ({}), and it is not decided whether it is trusted; send \
          \"trust\": true to use it, or \"trust\": false.",
         .left_out.join(", ")
     )]
@@ -83,89 +83,89 @@ pub enum DaemonError {
     },
     /// The session is busy with a turn.
     #[error(
-        "Session \"{session_id}\" is busy with turn {turn_id}; wait for it, steer it with \"expectedTurnId\", or say \
+        "Session \"{session_id}\" is busy with turn {turn_id}; wait for it, steer it with \"expectedTurnId\", or send \
          \"whenBusy\": \"steer\" or \"queue\"."
     )]
     TurnInProgress {
         /// The session.
         session_id: String,
-        /// The turn that runs.
+        /// The running turn.
         turn_id: String,
     },
-    /// Too many turns wait in the session.
-    #[error("In session \"{session_id}\" {limit} turns wait already; wait until some of them ran.")]
+    /// The session's queue is full.
+    #[error("Session \"{session_id}\" has {limit} queued turns already; wait until some of them have run.")]
     QueueFull {
         /// The session.
         session_id: String,
-        /// How many may wait.
+        /// The maximum number of queued turns.
         limit: usize,
     },
     /// Another process writes the session's thread.
     #[error(
-        "Thread {thread_id} is in use by another Codex process ({reason}); end that one, such as a Codex in a terminal or \
+        "Thread {thread_id} is in use by another Codex process ({reason}); end that process, such as Codex in a terminal or \
          an editor, and try again."
     )]
     ThreadLocked {
         /// The thread.
         thread_id: String,
-        /// What the app-server says.
+        /// The app-server's message.
         reason: String,
     },
     /// Codex cannot open the session's thread.
     #[error(
-        "Codex cannot open thread {thread_id} of session \"{session_id}\" ({reason}); see that CODEX_HOME is there and is \
-         the directory that the thread was made in, or unarchive the thread, and try again."
+        "Codex cannot open thread {thread_id} of session \"{session_id}\" ({reason}); check that CODEX_HOME exists and is \
+         the directory in which the thread was created, or unarchive the thread, and try again."
     )]
     ThreadUnavailable {
         /// The session.
         session_id: String,
         /// The thread.
         thread_id: String,
-        /// What the app-server says.
+        /// The app-server's message.
         reason: String,
     },
-    /// Whether a turn that was given to the app-server began cannot be found out.
+    /// It cannot be found out whether a turn that was sent to the app-server started.
     #[error(
-        "Whether the turn began that was given to session \"{session_id}\" at {submitted_at} is unknown ({reason}), so it is \
-         not started again; look at the thread, and send it as a new request if it is not there."
+        "It is unknown whether the turn that was submitted to session \"{session_id}\" at {submitted_at} started ({reason}), so \
+         it is not started again; check the thread, and send the turn as a new request if it is not there."
     )]
     OutcomeUnknown {
         /// The session.
         session_id: String,
-        /// When it was given to the app-server at the earliest, RFC 3339.
+        /// The earliest time at which it may have been sent to the app-server, RFC 3339.
         submitted_at: String,
         /// Why it cannot be found out.
         reason: String,
     },
-    /// The word of an earlier request was used for another one.
+    /// The Idempotency-Key of an earlier request was used for a different one.
     #[error(
         "The Idempotency-Key \"{0}\" was used for another request within 24 hours; use a new one for this request."
     )]
     KeyReused(String),
-    /// The app-server says that the request is wrong.
+    /// The app-server rejected the request as invalid.
     #[error("The app-server rejected {method}: {message}")]
     Rejected {
-        /// What it was asked.
+        /// The called method.
         method: String,
         /// Its error code.
         code: i64,
-        /// Its reason.
+        /// Its error message.
         message: String,
     },
-    /// The app-server failed, or answered something that cannot be understood.
+    /// The app-server failed, or its response could not be decoded.
     #[error("The app-server failed at {method}: {message}")]
     AppServer {
-        /// What it was asked.
+        /// The called method.
         method: String,
-        /// Its error code, if it gave one.
+        /// Its error code, if it sent one.
         code: Option<i64>,
-        /// Its reason.
+        /// Its error message.
         message: String,
     },
-    /// The app-server has too much to do.
+    /// The app-server is overloaded.
     #[error("The app-server is overloaded; try again in a moment.")]
     Overloaded,
-    /// There is no app-server to ask.
+    /// The app-server is not available.
     #[error("The app-server is not available: {reason}")]
     Unavailable {
         /// Why, as a sentence.
@@ -175,44 +175,44 @@ pub enum DaemonError {
     },
     /// The app-server did not answer in time.
     #[error(
-        "The app-server did not answer {method} within {seconds} s; whether it took effect is unknown, so look at \
+        "The app-server did not answer {method} within {seconds} s; whether it took effect is unknown, so check \
          the session before trying again."
     )]
     Timeout {
-        /// What it was asked.
+        /// The called method.
         method: String,
-        /// How long was waited.
+        /// The time limit.
         seconds: u64,
     },
     /// The app-server did not open a thread in time; the session is recorded when it does.
     #[error(
-        "The app-server has not answered {method} within {seconds} s (--call-timeout); the session is kept as soon as it does, \
-         so look for it in GET /v1/codexd/sessions, or repeat the request with its Idempotency-Key to wait for it."
+        "The app-server has not answered {method} within {seconds} s (--call-timeout); the session is recorded when it does, \
+         so check GET /v1/codexd/sessions, or repeat the request with its Idempotency-Key to wait for it."
     )]
     StillOpening {
-        /// What it was asked.
+        /// The called method.
         method: &'static str,
-        /// How long was waited.
+        /// The time limit.
         seconds: u64,
     },
     /// The event log cannot be written.
-    #[error("The event log cannot be written ({0}); see to the disk of the logs folder and try again.")]
+    #[error("The event log cannot be written ({0}); check the disk of the logs directory and try again.")]
     Storage(Arc<str>),
-    /// codexd has a fault.
-    #[error("codexd met a fault of its own and did not finish this; its log says where.")]
+    /// A bug in codexd, such as a panic.
+    #[error("Internal error; see the daemon log.")]
     Internal,
-    /// The daemon is going away.
+    /// The daemon is shutting down.
     #[error("codexd is shutting down; try again when it is back.")]
     ShuttingDown,
 }
 
 impl DaemonError {
-    /// Whether the app-server answered, though not with what was asked for.
+    /// Whether the app-server answered with an error.
     pub(super) fn is_app_server_error(&self) -> bool {
         matches!(self, DaemonError::Rejected { .. } | DaemonError::AppServer { .. })
     }
 
-    /// The method of which the app-server says that it has none of that name.
+    /// The method that the app-server does not know, if this is such an error.
     ///
     /// Codex gives nearly every error the same code, so its text decides.
     pub(super) fn unknown_method(&self) -> Option<&str> {
@@ -225,7 +225,7 @@ impl DaemonError {
         }
     }
 
-    /// Whether it is sure that the app-server did not do what it was asked.
+    /// Whether it is certain that the call had no effect in the app-server.
     pub(super) fn is_refusal(&self) -> bool {
         matches!(
             self,

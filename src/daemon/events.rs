@@ -1,4 +1,4 @@
-//! The daemon's own events, as the contract words them.
+//! Constructors of the daemon's events; types, messages and details follow the contract.
 
 mod child;
 mod detail;
@@ -59,7 +59,7 @@ pub(crate) fn request_refused(method: &str, params: &Value) -> NewEvent {
     NewEvent::without_state_change(
         Level::Warn,
         "app-server.request.refused",
-        format!("Refused the app-server's request {method}: codexd has nobody to ask."),
+        format!("Refused the app-server's request {method}: no client can answer it."),
         json!({
             "requestMethod": method,
             "threadId": params.get("threadId"),
@@ -69,7 +69,7 @@ pub(crate) fn request_refused(method: &str, params: &Value) -> NewEvent {
     )
 }
 
-/// The app-server asks for something.
+/// The app-server sent a request that a client can answer.
 pub(crate) fn request_opened(request: &ServerRequest) -> NewEvent {
     NewEvent::with_state_change(
         Level::Warn,
@@ -86,7 +86,7 @@ pub(crate) fn request_opened(request: &ServerRequest) -> NewEvent {
     )
 }
 
-/// What the app-server asked is answered, or no longer wanted; `request` as it was before.
+/// A server request is resolved; `request` is its record before that.
 pub(crate) fn request_resolved(request: Option<&ServerRequest>, resolution: &Resolution) -> NewEvent {
     let mut detail = json!(resolution);
     if let Some(request) = request {
@@ -100,20 +100,20 @@ pub(crate) fn request_resolved(request: Option<&ServerRequest>, resolution: &Res
         (None, Some(reason)) => reason.clone(),
         (None, None) => format!("by {}.", json!(resolution.resolved_by)),
     };
-    let message = format!("Request {} is over: {what}", resolution.request_id);
+    let message = format!("Request {} is resolved: {what}", resolution.request_id);
     NewEvent::with_state_change(Level::Info, event_type::REQUEST_RESOLVED, message, detail)
 }
 
-/// The end of a connection, and of every turn that it carried.
+/// The end of a connection, and of every turn and request on it.
 ///
-/// An end that was wanted and cut nothing off is no news.
+/// An expected end that cut nothing off gives no event.
 pub(crate) fn closed(state: &State, closed: &Closed) -> Vec<NewEvent> {
     let requests = state.requests.pending().map(|request| {
         let resolution = Resolution {
             request_id: request.request_id.clone(),
             resolved_by: ResolvedBy::ConnectionClosed,
             decision: None,
-            reason: Some("The connection over which it came is gone.".to_owned()),
+            reason: Some("The connection on which it arrived has closed.".to_owned()),
         };
         request_resolved(Some(request), &resolution)
     });
@@ -138,7 +138,7 @@ pub(crate) fn closed(state: &State, closed: &Closed) -> Vec<NewEvent> {
     std::iter::once(transport_closed).chain(missing).collect()
 }
 
-/// How the connection of an earlier life of the daemon ended, as far as anybody can know.
+/// The end of the connection of the previous run of the daemon, as far as it is known.
 pub(crate) fn closed_by_restart() -> Closed {
     Closed {
         source: "daemon.restart",
@@ -177,7 +177,7 @@ pub(crate) fn session_opened(
     NewEvent::with_state_change(Level::Info, event_type, message, detail)
 }
 
-/// A session whose thread left nothing behind has a new one.
+/// A session whose thread never had a turn has a new thread.
 pub(crate) fn session_recreated(session: &Session, previous: Option<&str>) -> NewEvent {
     let thread_id = session.thread_id.as_deref().unwrap_or_default();
     NewEvent::with_state_change(
@@ -194,12 +194,12 @@ pub(crate) fn session_recreated(session: &Session, previous: Option<&str>) -> Ne
     )
 }
 
-/// The end of a session, and of the turns that wait in it.
+/// The end of a session and of its queued turns.
 pub(crate) fn session_closed(state: &State, session_id: &str, reason: Option<&str>) -> Vec<NewEvent> {
-    let never_began = "the session was closed before it began.";
+    let never_started = "the session was closed before it started.";
     let waiting = state.private.queue(session_id);
     let mut new_events: Vec<_> =
-        waiting.map(|turn| turn_rejected(session_id, Some(&turn.queue_id), None, never_began)).collect();
+        waiting.map(|turn| turn_rejected(session_id, Some(&turn.queue_id), None, never_started)).collect();
     let names: Vec<_> = state.private.queue(session_id).map(|turn| turn.queue_id.as_str()).collect();
     new_events.extend(releases_after_removal(state, session_id, &names));
     let (level, message) = match reason {
@@ -222,12 +222,12 @@ pub(crate) fn session_forgotten(session: &Session) -> NewEvent {
     )
 }
 
-/// Something about the files that the owner should know.
+/// A notice about the state files for the operator.
 pub(crate) fn state_notice(message: String) -> NewEvent {
     NewEvent::without_state_change(Level::Warn, "state.recovered", message, Value::Null)
 }
 
-/// Something about the event log that the owner should know.
+/// A notice about the event log for the operator.
 pub(crate) fn log_notice(notice: Notice) -> NewEvent {
     let detail = notice
         .skipped
@@ -238,17 +238,18 @@ pub(crate) fn log_notice(notice: Notice) -> NewEvent {
 /// The log cannot be written.
 pub(crate) fn storage_failed(reason: &str) -> NewEvent {
     let message =
-        format!("The event log cannot be written ({reason}); nothing new is promised until it can.");
+        format!("The event log cannot be written ({reason}); no new event is acknowledged until it can.");
     NewEvent::without_state_change(Level::Error, "storage.failed", message, json!({ "reason": reason }))
 }
 
 /// The log can be written again.
 pub(crate) fn storage_recovered(recovered: &Recovered) -> NewEvent {
     let (message, level) = match recovered.lost {
-        None => ("The event log is written again; nothing is missing.".to_owned(), Level::Info),
-        Some((first, last)) => {
-            (format!("The event log is written again; the events {first} to {last} are lost."), Level::Error)
-        }
+        None => ("The event log can be written again; no events are missing.".to_owned(), Level::Info),
+        Some((first, last)) => (
+            format!("The event log can be written again; the events {first} to {last} are lost."),
+            Level::Error,
+        ),
     };
     let (first, last) = recovered.lost.unzip();
     NewEvent::without_state_change(

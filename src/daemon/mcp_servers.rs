@@ -52,7 +52,7 @@ impl FailedMcpServers {
             }
             return None;
         }
-        let error = redact(error.as_deref().unwrap_or("it did not say why"));
+        let error = redact(error.as_deref().unwrap_or("no reason given"));
         if threads.len() < MAX_THREADS || threads.contains_key(&thread_id) {
             threads.entry(thread_id.clone()).or_default().insert(name.clone(), error.clone());
         }

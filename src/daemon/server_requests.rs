@@ -127,7 +127,7 @@ fn resolution(
 
 /// Claims a request; `None` when its end is recorded.
 ///
-/// While another caller ends it, this waits for the record, so that the later caller can be told the decision.
+/// While another caller ends it, this waits for the record, so that the later caller can get the decision.
 async fn claim_or_wait(
     open_requests: &Arc<OpenRequests>,
     recorder: &Recorder,
@@ -136,7 +136,7 @@ async fn claim_or_wait(
     loop {
         match open_requests.claim(request_id) {
             ClaimResult::Claimed(claim) => return Some(claim),
-            // Nothing is ever sent; an error says that the other caller is done.
+            // Nothing is ever sent; the error means that the other caller is done.
             ClaimResult::ClaimedByOther(mut over) => drop(over.changed().await),
             ClaimResult::Resolved => {
                 recorder.caught_up().await;
@@ -181,7 +181,7 @@ async fn record_resolution(
     resolution: Resolution,
 ) -> Result<(), StorageError> {
     let committed = recorder.record_durably(move |state| match state.requests.get(&resolution.request_id) {
-        // The connection ended between the claim and this; the record says so, and is not ended twice.
+        // The connection ended between the claim and this: the record is resolved already and is not resolved twice.
         Some(request) if request.status == ServerRequestStatus::Resolved => Vec::new(),
         request => vec![events::request_resolved(request.map(|request| &**request), &resolution)],
     });
@@ -259,7 +259,7 @@ impl Daemon {
             if request.status == ServerRequestStatus::Resolved {
                 return Err(DaemonError::AlreadyResolved(request));
             }
-            let reason = "The connection over which it came is gone.".to_owned();
+            let reason = "The connection on which it arrived has closed.".to_owned();
             return Err(DaemonError::Unavailable { reason, retry_after: None });
         };
         client.respond(&claim.open().id, result);
@@ -327,7 +327,7 @@ impl Daemon {
             tokio::select! {
                 () = &mut expired => {
                     let seconds = time_limit(&request).unwrap_or_default().as_secs();
-                    return Some((ResolvedBy::Timeout, format!("Nobody answered within {seconds} s.")));
+                    return Some((ResolvedBy::Timeout, format!("No client answered within {seconds} s.")));
                 }
                 changed = news.changed() => changed.ok()?,
                 () = self.shared.stopping.cancelled() => return None,

@@ -15,10 +15,10 @@ use crate::daemon::events;
 use crate::daemon::skipped_items::table::SkippedItem;
 use crate::state::Turn;
 
-/// How many turns are asked for at once.
-const PAGE: u32 = 5;
-/// How many pages are looked through: the turn has just ended.
-const PAGES: usize = 4;
+/// How many turns each page has.
+const PAGE_SIZE: u32 = 5;
+/// How many pages are searched: the turn has just ended.
+const MAX_PAGES: usize = 4;
 
 impl Daemon {
     /// Reads the skipped items of a turn once it is over: only then its thread is sure to have all of them.
@@ -52,10 +52,10 @@ impl Daemon {
         }
     }
 
-    /// A turn that is over, with the answer that its thread has for it where none was heard: such as that of a turn which
-    /// was found later, or whose end was.
+    /// A turn that is over, with the answer from its thread if codexd received none: for example for a turn, or the end of a
+    /// turn, that was found by a search.
     ///
-    /// Without an app-server it stays as it is.
+    /// Without an app-server the turn is returned unchanged.
     pub(super) async fn with_answer(&self, turn: Arc<Turn>) -> Arc<Turn> {
         let (thread_id, turn_id) = (turn.thread_id.clone(), turn.turn_id.clone());
         let (Ok(_), None) = (self.current_client(), &turn.text) else { return turn };
@@ -74,15 +74,16 @@ impl Daemon {
             read
         });
         if let Err(error) = read.await {
-            tracing::debug!(%error, turn_id = turn.turn_id, "the answer of a turn cannot be read from its thread");
+            tracing::debug!(%error, turn_id = turn.turn_id, "failed to read the answer of a turn from its thread");
         }
         self.state().turns.get(&turn.thread_id, &turn.turn_id).cloned().unwrap_or(turn)
     }
 
     async fn read_items(&self, thread_id: &str, turn_id: &str) -> Result<(), DaemonError> {
         let client = self.wait_for_client().await?;
-        let mut params = json!({ "threadId": thread_id, "limit": PAGE, "itemsView": values::ITEMS_FULL });
-        for _ in 0..PAGES {
+        let mut params =
+            json!({ "threadId": thread_id, "limit": PAGE_SIZE, "itemsView": values::ITEMS_FULL });
+        for _ in 0..MAX_PAGES {
             let page: TurnPage = Daemon::call(&client, methods::THREAD_TURNS_LIST, &params).await?;
             if let Some(turn) = page.data.into_iter().find(|turn| turn.id == turn_id) {
                 let items = chosen(&self.shared.skipped_items.of(turn_id), turn.items);
@@ -102,9 +103,9 @@ impl Daemon {
     }
 }
 
-/// The items that were missed, in the order of the turn.
+/// The items that were skipped, in the order of the turn.
 ///
-/// A thread with the history of an older Codex numbers its items anew; there the newest of the same type is taken.
+/// A thread with the history of an older Codex renumbers its items; there the newest of the same type is chosen.
 fn chosen(missed: &[SkippedItem], items: Vec<Value>) -> Vec<Value> {
     let mut wanted = vec![false; items.len()];
     for missed in missed {

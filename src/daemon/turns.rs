@@ -32,77 +32,77 @@ use crate::daemon::turns::submission::{Accepted, Submission};
 use crate::state::{Session, SessionStatus, StoredResponse};
 use crate::time::rfc3339_now;
 
-/// How often a turn is offered again to an app-server that has too much to do, which then has not taken it.
+/// How often a turn is sent at most to an app-server that answers "overloaded", which then has not accepted it.
 const MAX_OVERLOAD_ATTEMPTS: u32 = 4;
-/// How many turns are asked for at once when one is looked for whose outcome nobody heard.
+/// How many turns each page has when a thread is searched for a turn of unknown outcome.
 const SEARCH_PAGE_SIZE: u32 = 20;
-/// By how many seconds the clock may have been set back between the offer of a turn and its start.
+/// By how many seconds the clock may have been set back between the submission of a turn and its start.
 const MAX_CLOCK_STEP_SECONDS: i64 = 3600;
 
-/// After what time without an answer to `turn/start` the thread is asked for the turn, because the answer may be lost;
-/// normally it takes a few ms (measured).
+/// How long `turn/start` may go without a response before the thread is searched for the turn, because the response may
+/// be lost; normally it takes a few ms (measured).
 const SEARCH_DELAY: Duration = Duration::from_secs(1);
-/// The pause until the thread is asked again.
+/// The pause between two searches of the thread.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What happens to a new turn when another one runs.
+/// What happens to a new turn while another one runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum WhenBusy {
-    /// It is refused.
+    /// It is rejected.
     #[default]
     Refuse,
-    /// It steers the running one.
+    /// Its input steers the running turn.
     Steer,
-    /// It waits.
+    /// It waits in the queue.
     Queue,
 }
 
-/// What a turn is made of; absent values are left to the app-server.
+/// The input and settings of a new turn; the app-server has defaults for absent settings.
 #[derive(Debug, Clone)]
 pub struct SubmitTurn {
-    /// The session that takes it.
+    /// The session.
     pub session_id: String,
-    /// The items the user says; never empty.
+    /// The items of the user's input; never empty.
     pub input: Vec<Value>,
-    /// The running turn to steer; none starts a new one.
+    /// The running turn to steer; `None` starts a new one.
     pub expected_turn_id: Option<String>,
-    /// What happens when a turn runs and none is to be steered.
+    /// What happens when a turn runs and `expected_turn_id` is `None`.
     pub when_busy: WhenBusy,
-    /// What the app-server is told, by its own names; values that only it can judge are passed on untouched.
+    /// The parameters of `turn/start`, by the app-server's names; values that only it can validate are passed through.
     pub settings: Map<String, Value>,
     /// Set when the caller may repeat the request.
     pub key: Option<RequestKey>,
 }
 
-/// What became of a turn that was submitted.
+/// The result of an accepted submission.
 #[derive(Debug, Clone)]
 pub struct TurnAccepted {
     /// The session, as it was after the acceptance.
     pub session: Arc<Session>,
-    /// The turn, when the app-server took it.
+    /// The turn, when the app-server accepted it.
     pub turn_id: Option<String>,
-    /// Its name in the queue, when it waits.
+    /// Its queue ID, when it waits.
     pub queue_id: Option<String>,
-    /// Whether the input was added to a turn that ran already, which takes no settings.
+    /// Whether the input was added to a running turn, to which no settings apply.
     pub steered: bool,
 }
 
-/// A turn on its way to the app-server.
+/// A turn that is being started.
 pub(super) struct TurnStart<'a> {
     pub(super) session: &'a Session,
     pub(super) input: &'a [Value],
     pub(super) settings: &'a Map<String, Value>,
     pub(super) submission: Arc<Submission>,
-    /// Whether its outcome is to be found out if the response is lost, also after a restart.
+    /// Whether its outcome must be found if the response is lost, also after a restart.
     pub(super) is_tracked: bool,
-    /// Since when the app-server may have it under its message id, RFC 3339; `None` when it was not given to it before.
+    /// Since when the app-server may have it under its message ID, RFC 3339; `None` when it was not submitted before.
     pub(super) submitted_since: Option<String>,
 }
 
 impl Daemon {
-    /// Starts, steers or queues a turn; that it was accepted is on disk when this returns.
+    /// Starts, steers or queues a turn; its acceptance is on disk when this returns.
     pub async fn submit_turn(&self, input: SubmitTurn) -> Result<TurnAccepted, DaemonError> {
-        // The app-server has the login of its start, which may be another one by now.
+        // The app-server uses the login that it read at its start; the login may have changed since.
         self.renew_login().await;
         let daemon = self.clone();
         self.run(async move { daemon.submit(input).await }).await
@@ -133,7 +133,7 @@ impl Daemon {
             let session = require_active(session)?;
             let no_thread = || DaemonError::NoThread(input.session_id.clone());
             let thread_id = session.thread_id.clone().ok_or_else(no_thread)?;
-            // A turn that waits before this one may be about to begin, and must not be overtaken.
+            // A queued turn may be about to start; this one must not start before it.
             let is_busy = {
                 let state = self.state();
                 state.turns.running(&thread_id).is_some() || state.queue_of(&thread_id).next().is_some()
@@ -141,7 +141,7 @@ impl Daemon {
             if is_busy && may_wait && !is_unknown {
                 return self.enqueue(&session, input, key).await;
             }
-            // From here on an interrupt finds what it is to stop; a start of the app-server or of the thread may take long.
+            // From here on an interrupt finds the submission; starting the app-server or the thread may take long.
             let submission =
                 Submission::new(&session.session_id, &thread_id, message_id.clone(), None, key.clone());
             let under_way = self.shared.submissions.begin(&submission);
@@ -150,7 +150,7 @@ impl Daemon {
             if submission.is_withdrawn() {
                 return Err(DaemonError::TurnWithdrawn(input.session_id));
             }
-            // A thread that was created anew has another lock.
+            // A recreated thread has another lock.
             if session.thread_id.as_ref() == Some(&thread_id) {
                 break (thread_lock, submission, under_way, client, session, thread_id);
             }
@@ -163,7 +163,7 @@ impl Daemon {
             is_tracked: key.is_some(),
             submitted_since,
         };
-        // This comes before any look at what runs now, which may be the very turn that is meant.
+        // Search before checking which turn runs now: it may be this very turn.
         if let Some(turn_id) = self.find_submitted(&client, &start).await? {
             return self.accepted(&session.session_id, input.key.as_ref(), Some(turn_id), None);
         }
@@ -173,7 +173,7 @@ impl Daemon {
             (Some(expected), _, _) => Some(expected.clone()),
             (None, Some(current), WhenBusy::Steer) => Some(current.clone()),
             (None, Some(_), WhenBusy::Queue) => return self.enqueue(&session, input, key).await,
-            // The app-server would steer the running turn with it (measured); the caller meant a new one.
+            // The app-server would add the input to the running turn (measured); the client asked for a new one.
             (None, Some(current), WhenBusy::Refuse) => {
                 let (session_id, turn_id) = (input.session_id, current.clone());
                 return Err(DaemonError::TurnInProgress { session_id, turn_id });
@@ -182,7 +182,7 @@ impl Daemon {
         };
         let (turn_id, steered) = match running {
             Some(turn_id) => match self.steer(&client, &start, &turn_id).await {
-                // Who said "whenBusy" did not mean this very turn, which ended in the meantime.
+                // "whenBusy" names no particular turn, and the one that ran has ended in the meantime.
                 Err(DaemonError::Rejected { ref message, .. })
                     if input.expected_turn_id.is_none() && errors::is_nothing_to_steer(message) =>
                 {
@@ -196,7 +196,7 @@ impl Daemon {
         Ok(TurnAccepted { steered, ..accepted })
     }
 
-    /// The answer to a turn that was accepted: the one that a repetition would have.
+    /// The response to an accepted turn: the same one that a repeated request gets.
     pub(super) fn accepted(
         &self,
         session_id: &str,
@@ -208,7 +208,7 @@ impl Daemon {
         Ok(TurnAccepted { session, turn_id, queue_id, steered: false })
     }
 
-    /// Starts a turn; one whose outcome must not be open_in_idle_threads is found again rather than started twice.
+    /// Starts a turn; a turn that was submitted before is searched for, so that it is not started twice.
     pub(super) async fn start_or_find(
         &self,
         client: &Client,
@@ -238,7 +238,7 @@ impl Daemon {
         if let Err(DaemonError::Rejected { message, .. }) = &started
             && errors::is_thread_unloaded(message)
         {
-            // Codex unloads a thread that is archived, and one that was not used for half an hour.
+            // Codex unloads archived threads, and threads that were not used for half an hour.
             self.note_detached(client, &submission.thread_id);
             let session = self.attach(client, self.session(session_id)?).await?;
             let thread_id = session.thread_id.as_deref().unwrap_or(&submission.thread_id);
@@ -253,7 +253,7 @@ impl Daemon {
             Err(DaemonError::TurnWithdrawn(_)) if start.is_tracked => {
                 self.record_withdrawal(session_id, queue_id, key, false).await?;
             }
-            // A turn that waits stays in its queue; only who asked for one now has it back.
+            // A queued turn stays in its queue; only one that was to start now is rejected.
             Err(error) if start.is_tracked && queue_id.is_none() && error.is_refusal() => {
                 let rejected = events::turn_rejected(session_id, None, key, &error.to_string());
                 self.record_durably(move |_| vec![rejected]).await?;
@@ -263,7 +263,7 @@ impl Daemon {
         started
     }
 
-    /// Records a turn that was offered before, if the app-server has it.
+    /// Records a turn that was submitted before, if the app-server has it.
     pub(super) async fn find_submitted(
         &self,
         client: &Client,
@@ -284,9 +284,9 @@ impl Daemon {
             Err(error) => return Err(error),
         };
         let Some(Found { turn, is_newest }) = found else {
-            // That it was not found proves nothing where no turn says by which name it was given.
+            // A failed search proves nothing where the listed turns carry no message ID.
             return match client.older_than(versions::REPEATS_MESSAGE_ID) {
-                Some(version) => Err(unknown(format!("codex {version} does not say which turn it was"))),
+                Some(version) => Err(unknown(format!("codex {version} does not report which turn it was"))),
                 None => Ok(None),
             };
         };
@@ -296,8 +296,8 @@ impl Daemon {
         self.wait_for_commit(accepted).await.map(Some)
     }
 
-    /// Calls `turn/start` until the app-server is not too busy to listen; returns when the turn is known, by its answer
-    /// or in any other way, and its acceptance is on disk.
+    /// Calls `turn/start`, again while the app-server answers "overloaded"; returns when the turn is known, by the response
+    /// or in another way, and its acceptance is on disk.
     async fn start_turn(
         &self,
         client: &Client,
@@ -324,7 +324,7 @@ impl Daemon {
                     submission.answered(&recorder, outcome.and_then(read));
                 }
             };
-            // Nobody waits for this task: what it brings is waited for, and the turn may be known earlier.
+            // The task is not awaited: `wait_for_commit` waits for its result, and the turn may be known earlier.
             let call = {
                 let (client, params) = (client.clone(), Arc::clone(&params));
                 async move {
@@ -362,7 +362,7 @@ impl Daemon {
         }
     }
 
-    /// The turn that was accepted, once that is on disk.
+    /// Waits for the acceptance and its commit; returns the turn ID.
     async fn wait_for_commit(
         &self,
         accepted: oneshot::Receiver<Result<Accepted, CallError>>,
@@ -375,7 +375,7 @@ impl Daemon {
         }
     }
 
-    /// Says something to a running turn.
+    /// Adds input to a running turn.
     async fn steer(
         &self,
         client: &Client,
@@ -411,12 +411,12 @@ impl Daemon {
     }
 }
 
-/// By what name the app-server knows a turn that is given to it.
+/// A new message ID, by which the app-server's records name a submission.
 fn new_message_id() -> String {
     format!("codexd-{}", uuid::Uuid::new_v4())
 }
 
-/// A session that takes turns.
+/// Returns the session if it is active, else an error.
 pub(super) fn require_active(session: Arc<Session>) -> Result<Arc<Session>, DaemonError> {
     match session.status {
         SessionStatus::Active => Ok(session),
@@ -427,15 +427,15 @@ pub(super) fn require_active(session: Arc<Session>) -> Result<Arc<Session>, Daem
     }
 }
 
-/// A turn that was looked for.
+/// A turn that was found in its thread.
 struct Found {
     turn: ListedTurn,
     is_newest: bool,
 }
 
-/// The turn that begins with this message, if the app-server has it.
+/// Searches a thread for the turn that begins with this message.
 ///
-/// The turns of the thread are read from the newest back, until one is older than `since`, RFC 3339.
+/// It reads the turns from the newest back, until one is older than `since`, RFC 3339.
 async fn find_turn(
     client: &Client,
     thread_id: &str,
@@ -467,7 +467,7 @@ async fn find_turn(
     }
 }
 
-/// A pause that doubles and differs from caller to caller, so that they do not all come back at once.
+/// A pause that doubles, with jitter, so that callers do not retry all at once.
 fn pause(attempt: u32) -> Duration {
     let base = 50u64 << attempt;
     let jitter = (uuid::Uuid::new_v4().as_u128() % u128::from(base)) as u64;

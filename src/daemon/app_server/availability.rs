@@ -19,7 +19,7 @@ pub(crate) fn unavailable_reason(now: &Availability) -> Option<String> {
             match crash_loop {
                 false => format!("{reason} The next try is in {seconds} s."),
                 true => format!(
-                    "{reason} It died {failures} times in a row, so it is tried once a minute; the next try is in \
+                    "{reason} It failed {failures} times in a row, so it is tried once a minute; the next try is in \
                      {seconds} s."
                 ),
             }
@@ -48,7 +48,7 @@ mod tests {
     use crate::codex;
 
     fn waiting(until: Option<Timestamp>, crash_loop: bool) -> Availability {
-        let (reason, stderr_tail) = ("It died.".to_owned(), Vec::new());
+        let (reason, stderr_tail) = ("It exited.".to_owned(), Vec::new());
         let failure = codex::Failure::Ended;
         let waiting = Waiting { reason, until, failures: 7, crash_loop, stderr_tail, failure, generation: 1 };
         Availability::Waiting(waiting)
@@ -57,14 +57,17 @@ mod tests {
     #[test]
     fn unavailable_reason_names_the_next_start() {
         let soon = Some(time::after(Duration::from_millis(1900)));
-        assert_eq!(unavailable_reason(&waiting(None, false)).unwrap(), "It died.");
-        assert_eq!(unavailable_reason(&waiting(soon, false)).unwrap(), "It died. The next try is in 2 s.");
+        assert_eq!(unavailable_reason(&waiting(None, false)).unwrap(), "It exited.");
+        assert_eq!(unavailable_reason(&waiting(soon, false)).unwrap(), "It exited. The next try is in 2 s.");
         let reason = unavailable_reason(&waiting(soon, true)).unwrap();
         assert!(reason.contains("7 times") && reason.contains("once a minute") && reason.ends_with("2 s."));
         let left = time_until_next_start(&waiting(soon, true)).unwrap();
         assert!(left > Duration::from_secs(1) && left <= Duration::from_millis(1900), "{left:?}");
         let passed = Some(Timestamp::now() - Duration::from_secs(5));
-        assert_eq!(unavailable_reason(&waiting(passed, false)).unwrap(), "It died. The next try is in 1 s.");
+        assert_eq!(
+            unavailable_reason(&waiting(passed, false)).unwrap(),
+            "It exited. The next try is in 1 s."
+        );
         assert_eq!(time_until_next_start(&waiting(passed, false)), Some(Duration::ZERO));
     }
 }

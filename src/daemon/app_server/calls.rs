@@ -42,7 +42,7 @@ impl Daemon {
         Ok(read(answer.get()).map_err(malformed)?)
     }
 
-    /// Calls the app-server and records what its answer means where the answer stands in the stream; returns when
+    /// Calls the app-server and records the meaning of its response at the position of the response in the stream; returns when
     /// that is on disk.
     pub(in crate::daemon) async fn call_and_record<T: Send + 'static>(
         &self,
@@ -69,7 +69,8 @@ impl Daemon {
         recorded.await
     }
 
-    /// What records the meaning of an answer where it stands in the stream, and what waits until that is on disk.
+    /// The callback that records the meaning of a response at its position in the stream, and a future that waits until
+    /// that is on disk.
     fn recording<T: Send + 'static>(
         &self,
         method: &'static str,
@@ -101,7 +102,7 @@ impl Daemon {
         (settle, recorded)
     }
 
-    /// [`Daemon::run`] for what makes a thread: it goes on when its caller has waited for as long as a call may take.
+    /// [`Daemon::run`] for what makes a thread: it continues when its caller has waited for as long as a call may take.
     pub(in crate::daemon) async fn run_until_call_timeout<T: Send + 'static>(
         &self,
         method: &'static str,

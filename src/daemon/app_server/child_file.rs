@@ -1,4 +1,4 @@
-//! `child.json`: which app-server process runs, so that the next start ends it if this one is killed.
+//! `child.json`: the app-server process of this run, so that the next start ends it if this daemon is killed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,14 +26,14 @@ pub(crate) struct ChildFile {
     instance: String,
 }
 
-/// Keeps the file up to date.
+/// Returns the callback that writes or removes `child.json` when the app-server starts or ends.
 pub(super) fn child_file_writer(disk: Disk, path: PathBuf) -> RecordChild {
     Arc::new(move |record| {
         let written = match record {
             Some(record) => ChildFile::of(record).save(&disk, &path),
             None => remove(&disk, &path),
         };
-        // Work goes on: the guard ends what is left when codexd is killed.
+        // Not fatal: the guard ends the remaining processes when codexd is killed.
         if let Err(error) = written {
             tracing::warn!(path = %path.display(), %error, "failed to write child.json");
         }
@@ -58,7 +58,7 @@ impl ChildFile {
         disk.replace(path, &serde_json::to_vec(self)?)
     }
 
-    /// What a text says, if it says what can be used.
+    /// Parses the file; `None` when its content is not valid.
     pub(crate) fn read(text: &[u8]) -> Option<Self> {
         let file = serde_json::from_slice::<Self>(text).ok()?;
         // An empty instance ID would match every process whose variable is empty.
@@ -68,7 +68,7 @@ impl ChildFile {
 
 /// Ends the app-server that the previous run of the daemon left, and its descendants; blocks.
 ///
-/// Exactly that process: one that merely has its number now is left alone.
+/// Only exactly that process: another process that has its PID now is not touched.
 pub(crate) fn end_leftover(disk: &Disk, path: &Path) {
     let ended = disk.read(path).and_then(|text| {
         let Some(text) = text else { return Ok(()) };

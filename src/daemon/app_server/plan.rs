@@ -10,7 +10,7 @@ use crate::daemon::app_server::child_file::child_file_writer;
 use crate::daemon::codex_health::Codex;
 use crate::storage::Disk;
 
-/// How the app-server is run for the daemon of this name; `guard` is this very program.
+/// The plan for the app-server of the daemon `daemon_id`; `guard` is the path of this program.
 ///
 /// `codex` is notified before each start.
 pub(crate) fn plan(
@@ -67,7 +67,7 @@ fn plan_recorded(
                     ("BAA_CODEXD_DAEMON_ID".to_owned(), daemon_id.to_owned()),
                     ("BAA_CODEXD_SERVER_ENDPOINT".to_owned(), server.endpoint.to_string()),
                 ],
-                // Not the token itself, but commands of a model need not be led to it.
+                // The path of the token file: a model's commands have no use for it.
                 removed_environment: std::iter::once(settings::AUTH_TOKEN_FILE.variable)
                     .chain(environment::THREAD_VARIABLES)
                     .map(str::to_owned)
@@ -94,7 +94,7 @@ fn plan_recorded(
     }
 }
 
-/// The directory of the files that the app-server reads at its start, where it is a process of ours.
+/// The `CODEX_HOME` of the app-server, where codexd starts it.
 pub(crate) fn codex_home(config: &Config) -> Option<PathBuf> {
     match config.server.endpoint.target() {
         Endpoint::Stdio => config.server.child_environment.codex_home.clone(),

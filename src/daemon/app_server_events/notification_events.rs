@@ -89,7 +89,7 @@ fn turn_completed(TurnParams { thread_id, turn }: &TurnParams, error: Option<&Va
 }
 
 fn turn_error(TurnError { error, thread_id, turn_id, will_retry }: &TurnError) -> NewEvent {
-    let reason = error.get("message").and_then(Value::as_str).unwrap_or("it did not say why");
+    let reason = error.get("message").and_then(Value::as_str).unwrap_or("no reason given");
     let message = format!("App-server turn {turn_id} failed: {reason}");
     let detail = json!({ "error": error, "threadId": thread_id, "turnId": turn_id, "willRetry": will_retry });
     NewEvent::with_state_change(Level::Error, event_type::TURN_ERROR, message, detail)

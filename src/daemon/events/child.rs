@@ -1,4 +1,4 @@
-//! The events of the app-server as a process, and of the connection to it.
+//! The events of the app-server process and of the connection to it.
 
 use serde_json::{Value, json};
 
@@ -73,7 +73,7 @@ pub(crate) fn child_stderr(text: &str, bytes: usize) -> NewEvent {
     )
 }
 
-/// How Codex is, where that has changed.
+/// The health of Codex has changed.
 pub(crate) fn codex_state(health: &CodexHealth) -> NewEvent {
     let level = if health.state == CodexState::Ready { Level::Info } else { Level::Warn };
     let CodexHealth { state, message, command, .. } = health;
@@ -81,9 +81,9 @@ pub(crate) fn codex_state(health: &CodexHealth) -> NewEvent {
     NewEvent::with_state_change(level, event_type::CODEX_STATE_CHANGED, health.sentence(), detail)
 }
 
-/// The app-server is ended on purpose, and the next one is started.
+/// codexd restarts the app-server deliberately.
 pub(crate) fn app_server_restarting(generation: u64, reason: &str) -> NewEvent {
-    let message = format!("{reason}: the app-server is started again; sessions go on.");
+    let message = format!("{reason}: restarting the app-server; sessions continue.");
     let detail = json!({ "generation": generation, "reason": reason });
     NewEvent::with_state_change(Level::Info, event_type::APP_SERVER_RESTARTING, message, detail)
 }
@@ -100,7 +100,7 @@ pub(crate) fn mcp_server_failed(
     NewEvent::with_state_change(Level::Warn, event_type::MCP_SERVER_FAILED, message, detail)
 }
 
-/// The pause before the app-server is started again, from now on.
+/// The app-server is started again after a delay.
 pub(crate) fn restart_scheduled(scheduled: &RestartScheduled) -> NewEvent {
     let RestartScheduled { delay, until, failures, reason, .. } = scheduled;
     let (level, event_type, message) = match scheduled.crash_loop {
@@ -111,7 +111,7 @@ pub(crate) fn restart_scheduled(scheduled: &RestartScheduled) -> NewEvent {
         }
         true => {
             let message =
-                format!("{reason} It died {failures} times in a row, so it is tried once a minute.");
+                format!("{reason} It failed {failures} times in a row, so it is tried once a minute.");
             (Level::Error, event_type::CHILD_CRASH_LOOP, message)
         }
     };
@@ -152,13 +152,13 @@ pub(crate) fn connect_failed(endpoint: &str, message: &str) -> NewEvent {
     )
 }
 
-/// A message was longer than what is kept.
+/// A message exceeded the size limit and was skipped.
 pub(crate) fn message_skipped(bytes: usize, cap: usize, outline: &Outline, is_refused: bool) -> NewEvent {
     let reason = format!("it is longer than {cap} bytes (--line-cap) and was skipped");
     let what = match (outline.method.as_deref(), &outline.id) {
         (Some(method), Some(_)) => format!("request {method}"),
         (Some(method), None) => format!("notification {method}"),
-        (None, Some(_)) => "answer to a call".to_owned(),
+        (None, Some(_)) => "response".to_owned(),
         (None, None) => "message".to_owned(),
     };
     let then = if is_refused { "; the request is refused" } else { "" };
@@ -179,7 +179,7 @@ pub(crate) fn message_skipped(bytes: usize, cap: usize, outline: &Outline, is_re
 }
 
 pub(crate) fn invalid_message(reason: &str, bytes: usize) -> NewEvent {
-    let message = format!("The app-server sent {bytes} bytes that are no message: {reason}.");
+    let message = format!("The app-server sent {bytes} bytes that are not a valid message: {reason}.");
     NewEvent::without_state_change(
         Level::Warn,
         "app-server.message.invalid",

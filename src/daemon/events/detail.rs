@@ -3,10 +3,10 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// How many characters of somebody's output a message quotes.
-const PREVIEW: usize = 160;
+/// The maximum number of characters that a message quotes.
+const MAX_PREVIEW_CHARS: usize = 160;
 
-/// Adds a part to a detail, if there is one.
+/// Adds an optional member to a detail, if it has a value.
 pub(super) fn add(detail: &mut Value, name: &str, part: Option<impl Serialize>) {
     if let Some(part) = part {
         detail[name] = json!(part);
@@ -15,18 +15,18 @@ pub(super) fn add(detail: &mut Value, name: &str, part: Option<impl Serialize>) 
 
 /// The beginning of a text on one line, 160 characters at most.
 pub(crate) fn preview(text: &str) -> String {
-    let mut flat = String::with_capacity(text.len().min(4 * PREVIEW));
+    let mut flat = String::with_capacity(text.len().min(4 * MAX_PREVIEW_CHARS));
     for word in text.split_whitespace() {
         if !flat.is_empty() {
             flat.push(' ');
         }
         flat.push_str(word);
-        if flat.len() > 4 * PREVIEW {
+        if flat.len() > 4 * MAX_PREVIEW_CHARS {
             break;
         }
     }
-    if flat.chars().nth(PREVIEW).is_some() {
-        flat = flat.chars().take(PREVIEW - 3).collect();
+    if flat.chars().nth(MAX_PREVIEW_CHARS).is_some() {
+        flat = flat.chars().take(MAX_PREVIEW_CHARS - 3).collect();
         flat.push_str("...");
     }
     flat

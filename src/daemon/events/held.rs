@@ -1,15 +1,15 @@
-//! The events of queues that are held.
+//! The events of held queues.
 
 use serde_json::json;
 
 use crate::state::{Change, Held, Level, NewEvent, Session, State, event_type};
 
-/// The turns that wait in a session do not begin for now.
+/// The queue of a session is held.
 pub(crate) fn session_held(session: &Session, waiting: usize, held: &Held) -> NewEvent {
     let session_id = &session.session_id;
     let next = match held.automatic {
-        true => "They go on by themselves when that is over.".to_owned(),
-        false => format!("They go on with POST /v1/codexd/sessions/{session_id}/queue/resume."),
+        true => "They continue when that is over.".to_owned(),
+        false => format!("They continue with POST /v1/codexd/sessions/{session_id}/queue/resume."),
     };
     let turns = if waiting == 1 { "1 turn waits".to_owned() } else { format!("{waiting} turns wait") };
     NewEvent::with_state_change(
@@ -25,51 +25,52 @@ pub(crate) fn session_held(session: &Session, waiting: usize, held: &Held) -> Ne
     )
 }
 
-/// The turns that wait in a session may begin again.
+/// The queue of a session is released.
 pub(crate) fn session_released(session: &Session, reason: &str) -> NewEvent {
     let session_id = &session.session_id;
     NewEvent::with_state_change(
         Level::Info,
         event_type::SESSION_RELEASED,
-        format!("The queue of session {session_id} goes on: {reason}"),
+        format!("The queue of session {session_id} continues: {reason}"),
         json!({ "sessionId": session_id, "threadId": session.thread_id, "reason": reason }),
     )
 }
 
-/// The acceptance of a turn, and the end of what held the queue that it waited in.
+/// The acceptance of a turn, and the release of the queue in which it waited.
 pub(crate) fn accepted_with_release(state: &State, accepted: NewEvent) -> Vec<NewEvent> {
     let waited_in = match &accepted.change {
         Change::TurnAccepted { session_id, queue_id: Some(_), .. } => state.sessions.get(session_id),
         _ => None,
     };
     let thread_id = waited_in.and_then(|session| session.thread_id.as_deref());
-    let mut new_events =
-        thread_id.map(|thread_id| released(state, thread_id, "What held it is over.")).unwrap_or_default();
+    let mut new_events = thread_id
+        .map(|thread_id| released(state, thread_id, "The cause of the hold is over."))
+        .unwrap_or_default();
     new_events.push(accepted);
     new_events
 }
 
-/// The end of what holds the queue of a thread, for each session whose turns wait in it.
+/// The release of a thread's queue: one event for each session that has queued turns in it.
 pub(crate) fn released(state: &State, thread_id: &str, why: &str) -> Vec<NewEvent> {
     let held = state.sessions.active_in_thread(thread_id).filter(|session| session.held.is_some());
     held.map(|session| session_released(session, why)).collect()
 }
 
-/// What is released when these turns no longer wait in a session: the thread's queue when one of them holds it, else the
-/// session when nothing else waits in it.
+/// The releases after these turns left a session's queue: of the thread's queue when one of them held it, else of the
+/// session when no other turn is queued in it.
 pub(crate) fn releases_after_removal(state: &State, session_id: &str, queue_ids: &[&str]) -> Vec<NewEvent> {
     let Some(session) = state.sessions.get(session_id) else { return Vec::new() };
     let (Some(held), Some(thread_id)) = (&session.held, &session.thread_id) else { return Vec::new() };
     let gone = |queue_id: &str| queue_ids.contains(&queue_id);
     if held.queue_id.as_deref().is_some_and(gone) {
-        return released(state, thread_id, "The turn that held it no longer waits.");
+        return released(state, thread_id, "The turn that held it is no longer queued.");
     }
     let is_empty = state.private.queue(session_id).all(|turn| gone(&turn.queue_id));
-    is_empty.then(|| session_released(session, "Nothing waits in it any more.")).into_iter().collect()
+    is_empty.then(|| session_released(session, "No turn is queued in it any more.")).into_iter().collect()
 }
 
-/// What holds the queue of a session's thread, for the session that has the first turn in it; `None` when it says so
-/// already, or when nothing holds it.
+/// The hold of a thread's queue, for a session that queues its first turn; `None` when its record has the hold already,
+/// or when the queue is not held.
 pub(crate) fn hold_of_new_queue(state: &State, session: &Session) -> Option<NewEvent> {
     if session.held.is_some() {
         return None;

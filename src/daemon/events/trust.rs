@@ -1,4 +1,4 @@
-//! The event about the trust in a session's directory.
+//! The event `session.trust`.
 
 use serde_json::json;
 
@@ -6,8 +6,8 @@ use crate::daemon::events::detail::add;
 use crate::daemon::trust::decision::TrustDecision;
 use crate::state::{Level, NewEvent, Trust, event_type};
 
-/// What was decided about the directory of a session, where that is worth saying: it is trusted because the caller said
-/// so, something in it is not used, or the app-server's settings could not be read.
+/// The trust decision for a session's directory, where it is notable: the client requested trust, something in the
+/// directory is not used, or the app-server's settings could not be read.
 pub(crate) fn session_trust_if_notable(
     session_id: &str,
     thread_id: Option<&str>,
@@ -21,13 +21,13 @@ pub(crate) fn session_trust_if_notable(
     is_notable.then(|| session_trust(session_id, thread_id, decision))
 }
 
-/// What was decided about the directory of a session.
+/// The trust decision for a session's directory.
 pub(crate) fn session_trust(session_id: &str, thread_id: Option<&str>, decision: &TrustDecision) -> NewEvent {
     let TrustDecision { trust, cwd, left_out, unreadable, .. } = decision;
     let directory = cwd.as_deref().unwrap_or("(the app-server's own directory)");
     let mut message = match trust {
         Trust::AsUser => format!("Session {session_id}: the user has decided about {directory}."),
-        Trust::Trusted => format!("Session {session_id} trusts {directory}, because its caller said so."),
+        Trust::Trusted => format!("Session {session_id} trusts {directory}, as its client requested."),
         Trust::Untrusted => format!("Session {session_id} does not trust {directory}."),
     };
     if !left_out.is_empty() {

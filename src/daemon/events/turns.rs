@@ -1,4 +1,4 @@
-//! The events of turns: submitted, accepted, rejected, queued, and how they ended where the app-server did not say.
+//! The events of turns: submission, acceptance, rejection, queueing, and ends that the app-server did not report.
 
 use std::time::Duration;
 
@@ -52,7 +52,7 @@ pub(crate) fn turn_accepted(
     NewEvent::with_state_change(Level::Info, event_type::TURN_ACCEPTED, message, detail)
 }
 
-/// A turn whose acceptance nobody heard was found in its thread, with this status; the thread may have newer ones.
+/// A turn whose acceptance was not received was found in its thread, with this status; the thread may have newer turns.
 pub(crate) fn turn_found(
     session_id: &str,
     thread_id: &str,
@@ -71,12 +71,12 @@ pub(crate) fn turn_found(
     add(&mut detail, "queueId", queue_id);
     add(&mut detail, "idempotency", key);
     let message = format!(
-        "Found turn {turn_id} of session {session_id}, which is {status}: it was accepted and nobody heard so."
+        "Found turn {turn_id} of session {session_id}, which is {status}: its acceptance was not received."
     );
     NewEvent::with_state_change(Level::Info, event_type::TURN_ACCEPTED, message, detail)
 }
 
-/// A turn is about to be given to the app-server.
+/// A turn is about to be sent to the app-server.
 pub(crate) fn turn_submitted(
     session_id: &str,
     thread_id: &str,
@@ -92,7 +92,7 @@ pub(crate) fn turn_submitted(
     NewEvent::with_state_change(Level::Info, event_type::TURN_SUBMITTED, message, detail)
 }
 
-/// The app-server did not take a turn.
+/// A turn was not accepted.
 pub(crate) fn turn_rejected(
     session_id: &str,
     queue_id: Option<&str>,
@@ -102,11 +102,11 @@ pub(crate) fn turn_rejected(
     let mut detail = json!({ "sessionId": session_id, "reason": reason });
     add(&mut detail, "queueId", queue_id);
     add(&mut detail, "idempotencyKey", key.map(|key| &key.key));
-    let message = format!("A turn for session {session_id} was not taken: {reason}");
+    let message = format!("A turn for session {session_id} was not accepted: {reason}");
     NewEvent::with_state_change(Level::Warn, event_type::TURN_REJECTED, message, detail)
 }
 
-/// A turn waits until its session is idle.
+/// A turn is queued until its thread is idle.
 pub(crate) fn turn_queued(
     session: &Session,
     turn: &QueuedTurn,
@@ -121,11 +121,11 @@ pub(crate) fn turn_queued(
         "turn": turn,
     });
     add(&mut detail, "idempotency", key);
-    let message = format!("Queued a turn for session {}, place {position}.", session.session_id);
+    let message = format!("Queued a turn for session {}, position {position}.", session.session_id);
     NewEvent::with_state_change(Level::Info, event_type::TURN_QUEUED, message, detail)
 }
 
-/// What the app-server's thread says of a turn whose end was not heard.
+/// The end of a turn that was not received and was read from its thread.
 pub(crate) fn turn_settled(session: &Session, turn: &Turn, status: &str, error: Option<&Value>) -> NewEvent {
     let turn_id = &turn.turn_id;
     let mut detail = json!({
@@ -138,31 +138,31 @@ pub(crate) fn turn_settled(session: &Session, turn: &Turn, status: &str, error: 
     NewEvent::with_state_change(
         Level::Warn,
         event_type::TURN_SETTLED,
-        format!("Turn {turn_id} of session {} is {status}, as its thread says.", session.session_id),
+        format!("Turn {turn_id} of session {} is {status}, as its thread reports.", session.session_id),
         detail,
     )
 }
 
-/// An item that was not heard was read from its thread.
+/// An item that was not received was read from its thread.
 pub(crate) fn turn_item_read(state: &State, thread_id: &str, turn_id: &str, item: &Value) -> NewEvent {
     let session = state.sessions.of_thread(thread_id).map(|session| &session.session_id);
     let kind = item["type"].as_str().unwrap_or("item");
     NewEvent::with_state_change(
         Level::Info,
         event_type::TURN_ITEM_READ,
-        format!("Read {kind} of turn {turn_id} from its thread: it was not heard."),
+        format!("Read {kind} of turn {turn_id} from its thread: it was not received."),
         json!({ "sessionId": session, "threadId": thread_id, "turnId": turn_id, "item": item }),
     )
 }
 
-/// A turn says nothing.
+/// A running turn has been silent for a while.
 pub(crate) fn turn_stalled(session: &Session, turn: &Turn, silent: Duration) -> NewEvent {
     let seconds = silent.as_secs();
     let turn_id = &turn.turn_id;
     NewEvent::without_state_change(
         Level::Warn,
         "turn.stalled",
-        format!("Turn {turn_id} of session {} has said nothing for {seconds} s.", session.session_id),
+        format!("Turn {turn_id} of session {} has been silent for {seconds} s.", session.session_id),
         json!({
             "sessionId": session.session_id,
             "threadId": turn.thread_id,

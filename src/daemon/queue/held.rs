@@ -1,8 +1,8 @@
-//! Queues that cannot go on: why, until when, and how they go on.
+//! Held queues: the cause, the retries, and the release.
 //!
-//! A turn that was accepted into a queue is taken out of it by its own beginning or by a client's request, and by nothing
-//! else. What keeps it from beginning is said in the session's record ([`Held`]) and by `session.held`; the end of that by
-//! `session.released`.
+//! A turn leaves its queue only when it starts or a client removes it. The session's record ([`Held`]) and the event
+//! `session.held` state what prevents the start; `session.released` states that the queue continues.
+//! The turn watcher calls [`Retries`]; HTTP handlers call [`Daemon::resume_queue`].
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -25,16 +25,16 @@ const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// The longest of these delays.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
 
-/// What keeps the first turn of a queue from beginning.
+/// Why the first turn of a queue did not start.
 pub(in crate::daemon) enum StartFailure {
-    /// It could not be tried, or its outcome is unknown: it is tried again soon, and the queue is not held.
+    /// The start could not be tried, or its outcome is unknown: it is retried soon, and the queue is not held.
     Transient(DaemonError),
     /// The queue is held.
     Hold(HoldCause, DaemonError),
 }
 
 impl StartFailure {
-    /// What an error means that came while the thread was opened.
+    /// Classifies an error from opening the thread.
     pub(in crate::daemon) fn while_opening_thread(error: DaemonError) -> Self {
         match &error {
             DaemonError::ThreadLocked { .. } => StartFailure::Hold(HoldCause::ThreadLocked, error),
@@ -43,7 +43,7 @@ impl StartFailure {
         }
     }
 
-    /// What an error means that came while a turn was looked for, or while it was given to the app-server.
+    /// Classifies an error from searching for a turn or submitting it.
     pub(in crate::daemon) fn while_starting_turn(error: DaemonError) -> Self {
         match &error {
             DaemonError::OutcomeUnknown { .. } => StartFailure::Hold(HoldCause::OutcomeUnknown, error),
@@ -61,22 +61,22 @@ impl StartFailure {
     }
 }
 
-/// When the queues that are held are tried again, by their threads.
+/// When held queues are retried, by thread.
 #[derive(Default)]
 pub(in crate::daemon) struct Retries {
     threads: HashMap<String, Retry>,
 }
 
 struct Retry {
-    /// Which generation of the app-server was tried.
+    /// The generation of the app-server that was tried last.
     generation: u64,
     tries: u32,
-    /// When it is tried again with the same generation; `None` when only another one can be of help.
+    /// When it is retried with the same generation; `None` when only another generation can succeed.
     next: Option<Instant>,
 }
 
 impl Retries {
-    /// Whether the queue of an idle thread is to be tried now, which then counts as a try.
+    /// Whether the queue of an idle thread is to be tried now; `true` counts as a try.
     pub(in crate::daemon) fn is_due(&mut self, state: &State, thread_id: &str, generation: u64) -> bool {
         let Some(held) = held_in(state, thread_id) else {
             self.threads.remove(thread_id);
@@ -104,36 +104,36 @@ impl Retries {
 
     /// When the next one is due by time.
     pub(in crate::daemon) fn next(&self) -> Option<Instant> {
-        // One that is due already waits for something else: for its thread to be idle, or for an app-server.
+        // A retry that is due already waits for its thread to be idle or for an app-server.
         let now = Instant::now();
         self.threads.values().filter_map(|retry| retry.next).filter(|next| *next > now).min()
     }
 
-    /// Forgets all threads but these.
+    /// Removes all threads but these.
     pub(in crate::daemon) fn keep(&mut self, threads: &BTreeSet<&str>) {
         self.threads.retain(|thread_id, _| threads.contains(thread_id.as_str()));
     }
 }
 
-/// What holds the queue of a thread.
+/// The hold of a thread's queue, if it is held.
 fn held_in<'a>(state: &'a State, thread_id: &str) -> Option<&'a Held> {
     state.sessions.active_in_thread(thread_id).find_map(|session| session.held.as_ref())
 }
 
-/// Whether a later turn of the thread shows that what made one fail is gone.
+/// Whether a later turn of the thread completed, so that the cause of the failure is gone.
 fn is_over(state: &State, thread_id: &str, held: &Held) -> bool {
     let later = state.turns.of(thread_id).take_while(|turn| Some(&turn.turn_id) != held.turn_id.as_ref());
     later.filter(|turn| turn.started_at >= held.since).any(|turn| turn.status == values::TURN_COMPLETED)
 }
 
-/// Whether a queue has been held for less than a moment.
+/// Whether a queue has been held for less than a second.
 fn is_recent(since: &str) -> bool {
     let since: Option<Timestamp> = since.parse().ok();
     since.is_some_and(|since| Timestamp::now().duration_since(since).as_secs() < 1)
 }
 
 impl Daemon {
-    /// Records why a thread's queue does not go on, unless that is known.
+    /// Records that a thread's queue is held, unless the same hold is recorded already.
     pub(in crate::daemon) async fn hold(
         &self,
         thread_id: &str,
@@ -161,9 +161,9 @@ impl Daemon {
         .await
     }
 
-    /// Lets the turns that wait in a session's thread begin again, because a client asks for it.
+    /// Releases the queue of a session's thread at a client's request.
     ///
-    /// The thread is opened first, so that a cause that is still there is the answer and the queue stays held.
+    /// The thread is opened first: if that fails, the error is returned and the queue stays held.
     pub async fn resume_queue(&self, session_id: &str) -> Result<SessionView, DaemonError> {
         require_active(self.session(session_id)?)?;
         let (daemon, name) = (self.clone(), session_id.to_owned());
@@ -177,7 +177,7 @@ impl Daemon {
             let session = daemon.attach(&client, session).await?;
             let thread_id = session.thread_id.clone().unwrap_or_default();
             daemon
-                .record_durably(move |state| events::released(state, &thread_id, "A client asked for it."))
+                .record_durably(move |state| events::released(state, &thread_id, "A client resumed it."))
                 .await
         })
         .await?;
@@ -196,9 +196,9 @@ fn hold_queue(state: &State, thread_id: &str, held: &Held) -> Vec<NewEvent> {
     sessions.filter_map(held).collect()
 }
 
-/// What is recorded before a notification of the app-server because it holds or releases queues.
+/// The holds and releases that are recorded before a notification of the app-server that causes them.
 ///
-/// Before, because a queue goes on as soon as its thread is idle, and the turn that failed makes it idle.
+/// They come first because a queue continues as soon as its thread is idle, and the failed turn makes it idle.
 pub(in crate::daemon) fn hold_changes_before(
     method: &str,
     params: &str,
@@ -216,7 +216,7 @@ pub(in crate::daemon) fn hold_changes_before(
             if held_in(state, &thread_id).is_some() {
                 return Vec::new();
             }
-            let message = error["message"].as_str().unwrap_or("the app-server did not say why");
+            let message = error["message"].as_str().unwrap_or("the app-server gave no reason");
             let limits = state.daemon.account.rate_limits.as_ref();
             let reset = || usage_limits::reset(limits, message, &Zoned::now());
             let until = (cause == HoldCause::UsageLimit).then(reset).flatten();
@@ -236,7 +236,7 @@ pub(in crate::daemon) fn hold_changes_before(
                 session.held.as_ref().is_some_and(|held| held.cause == HoldCause::Unauthorized)
             };
             let sessions = state.sessions.iter().filter(refused);
-            let why = "The app-server is logged in anew.";
+            let why = "The app-server has a new login.";
             sessions.map(|session| events::session_released(session, why)).collect()
         }
     })

@@ -83,10 +83,10 @@ impl Shared {
                 acks.into_iter().for_each(|(ack, _)| drop(ack.send(Ok(()))));
                 continue;
             }
-            // Whoever arrives from here on waits for the next sync: this one may have begun before its line.
+            // Commits that arrive from here on wait for the next sync: this one may have begun before their lines.
             let began = Instant::now();
             let Err(error) = log.sync() else {
-                // Whoever waited may have gone.
+                // The callers may have stopped waiting.
                 acks.into_iter().for_each(|(ack, _)| drop(ack.send(Ok(()))));
                 continue;
             };
@@ -94,8 +94,8 @@ impl Shared {
             let error = StorageError::from(error.to_string());
             let (failed, again): (Vec<_>, Vec<_>) = acks.into_iter().partition(|(_, is_second)| *is_second);
             failed.into_iter().for_each(|(ack, _)| drop(ack.send(Err(error.clone()))));
-            // What was written since the last good sync goes to another file, and where nothing is missing there, a second
-            // sync makes the commit durable: a caller that got an error would repeat what was done.
+            // Lines since the last good sync are rewritten to another file. If none is missing there, a second sync makes
+            // the commit durable: a caller that got an error would repeat an operation that took effect.
             let again = again.into_iter().map(|(ack, _)| ack).collect();
             recorder.send(Input::SyncFailed(again, began, error));
         }

@@ -1,4 +1,4 @@
-//! What the recorder accepts, in the order in which it records it, and the types of its answers.
+//! The inputs of the recorder, which it handles in the order of arrival, and the types of its replies.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,10 +16,10 @@ pub(crate) type StorageError = Arc<str>;
 /// Reports the outcome of a durable commit to its caller: success after the sync, or why it failed.
 pub(crate) type CommitAck = oneshot::Sender<Result<(), StorageError>>;
 
-/// Makes events out of the records as they are at that point of the log.
+/// Builds events from the records as they are at that point of the log.
 pub(crate) type Build = Box<dyn FnOnce(&State) -> Vec<NewEvent> + Send>;
 
-/// What the recorder takes, in order.
+/// An input of the recorder.
 pub(crate) enum Input {
     /// Events.
     Events(Vec<NewEvent>),
@@ -27,11 +27,11 @@ pub(crate) enum Input {
     Build(Build),
     /// Events whose sync is acknowledged to the caller.
     Durable(Build, CommitAck),
-    /// Output of the child, for its log.
+    /// Output of the child, for `stdout.log` or `stderr.log`.
     Output(Stream, Bytes),
-    /// A connection ended, and with it the turns that it carried.
+    /// A connection ended, and its running turns with it.
     Closed(Closed),
-    /// Damage was found in the middle of the log; none of it means that the file which is written is to be looked at.
+    /// Damage was found in the middle of the log; an empty list means that the current segment must be checked.
     Damaged(Vec<Damage>),
     /// The caller waits until every earlier input is recorded.
     CaughtUp(oneshot::Sender<()>),
@@ -39,11 +39,11 @@ pub(crate) enum Input {
     Retry,
     /// A sync that began at this time failed, and these acks wait for another one.
     SyncFailed(Vec<CommitAck>, Instant, StorageError),
-    /// Everything known goes to disk; nothing follows.
+    /// Write everything to disk and stop; no input follows.
     Stop(oneshot::Sender<()>),
 }
 
-/// One of the child's outputs.
+/// An output stream of the child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stream {
     Stdout,
@@ -51,7 +51,7 @@ pub(crate) enum Stream {
 }
 
 impl Input {
-    /// About how many bytes an input keeps in memory.
+    /// The approximate memory of an input, in bytes.
     pub(super) fn weight(&self) -> usize {
         match self {
             Input::Events(new_events) => new_events.iter().map(event_weight).sum(),

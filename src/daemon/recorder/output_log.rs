@@ -1,4 +1,4 @@
-//! The logs of the child's own output.
+//! `stdout.log` and `stderr.log`: the output of the child.
 
 use std::fs::File;
 use std::io;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::storage::{Disk, beside};
 
-/// One of `stdout.log` and `stderr.log`: bytes as they came, and one older file when they were many.
+/// `stdout.log` or `stderr.log`: the bytes as they arrived, and one older file after a rotation.
 pub(crate) struct OutputLog {
     disk: Disk,
     path: PathBuf,
@@ -18,27 +18,27 @@ pub(crate) struct OutputLog {
 }
 
 impl OutputLog {
-    /// Opens the log, or begins one; at `limit` bytes it begins anew, and the older file becomes `NAME.1`.
+    /// Opens or creates the log; at `limit` bytes it is renamed to `NAME.1` and a new file is started.
     pub(crate) fn open(disk: Disk, path: &Path, limit: u64) -> io::Result<Self> {
         let file = disk.open_append(path)?;
         let size = file.metadata()?.len();
         Ok(Self { disk, path: path.to_owned(), file, size, limit, failing: false })
     }
 
-    /// Adds bytes; these logs are for people, so a failure is said once and costs nothing but the bytes.
+    /// Appends bytes; codexd never reads these logs, so a failure is logged once and loses only the bytes.
     pub(crate) fn append(&mut self, bytes: &[u8]) {
         match self.write(bytes) {
             Ok(()) => self.failing = false,
             Err(error) => {
                 if !self.failing {
-                    tracing::warn!(%error, path = %self.path.display(), "output of the app-server is lost");
+                    tracing::warn!(%error, path = %self.path.display(), "failed to write output of the app-server; it is lost");
                 }
                 self.failing = true;
             }
         }
     }
 
-    /// Begins a new file when the one that is written was removed or replaced.
+    /// Opens a new file when the current one was removed or replaced.
     pub(crate) fn reopen_if_replaced(&mut self) {
         let mark = |found: std::fs::Metadata| (found.dev(), found.ino());
         let in_place = std::fs::symlink_metadata(&self.path).map(mark).ok();

@@ -8,16 +8,16 @@ use prometheus_client::metrics::histogram::Histogram;
 use crate::codex::protocol::values;
 use crate::state::{Change, State};
 
-/// How turns end: the app-server's words, and one for those that are newer than this program.
+/// The outcomes of turns: the app-server's status values, and `other` for unknown ones.
 pub(crate) const OUTCOMES: [&str; 4] =
     [values::TURN_COMPLETED, values::TURN_INTERRUPTED, values::TURN_FAILED, "other"];
-/// The upper bounds of the times that turns take, in seconds.
+/// The upper bounds of the histogram buckets, in seconds.
 const DURATION_BUCKETS: [f64; 11] = [1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
 
 /// Counters since the daemon's start; the recorder writes them, `/metrics` reads them.
 #[derive(Debug)]
 pub(crate) struct TurnMetrics {
-    /// How long turns took, in seconds, in the order of [`OUTCOMES`].
+    /// The durations of turns in seconds, in the order of [`OUTCOMES`].
     turns: [Histogram; OUTCOMES.len()],
     restarts: AtomicU64,
     /// The time of the newest event of the previous run.
@@ -34,7 +34,7 @@ impl TurnMetrics {
         }
     }
 
-    /// Counts what a change means that is about to be applied to the records; `at` is its time.
+    /// Counts a change that is about to be applied to the records; `at` is its time.
     pub(crate) fn note(&self, state: &State, at: &str, change: &Change) {
         if matches!(change, Change::ChildBackoff { .. }) {
             self.restarts.fetch_add(1, Ordering::Relaxed);
@@ -50,22 +50,22 @@ impl TurnMetrics {
         }
     }
 
-    /// How long turns took, in seconds, by how they ended; clones share their counts.
+    /// The durations of turns in seconds, by outcome; clones share their counts.
     pub(crate) fn turns(&self) -> Vec<(&'static str, Histogram)> {
         OUTCOMES.into_iter().zip(self.turns.iter().cloned()).collect()
     }
 
-    /// How often the app-server was lost or could not be started.
+    /// How many times the app-server terminated unexpectedly or could not be started.
     pub(crate) fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)
     }
 }
 
-/// How long it was from one time to another, both RFC 3339; 0 when the clock was turned back.
+/// The seconds between two RFC 3339 times; 0 when the clock was set back.
 fn seconds(from: &str, to: &str) -> f64 {
     match (from.parse::<Timestamp>(), to.parse::<Timestamp>()) {
         (Ok(from), Ok(to)) => to.duration_since(from).as_secs_f64().max(0.0),
-        // Both are of our own making.
+        // codexd wrote both, so this does not happen.
         _ => 0.0,
     }
 }
@@ -79,7 +79,7 @@ mod tests {
     const BEGAN: &str = "2026-01-02T03:04:05.000Z";
     const ENDED: &str = "2026-01-02T03:04:07.500Z";
 
-    /// Counts and applies these events, the first at one time and the others at another.
+    /// Counts and applies these events: the first two at `BEGAN`, the others at `ENDED`.
     fn turn_metrics(events: &[(&str, Value)]) -> TurnMetrics {
         turn_metrics_after(None, events)
     }
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn turn_metrics_count_each_scheduled_restart() {
         let backoff = |event_type| {
-            (event_type, json!({ "until": ENDED, "deaths": 1, "cause": "It died.", "stderrTail": [] }))
+            (event_type, json!({ "until": ENDED, "deaths": 1, "cause": "It exited.", "stderrTail": [] }))
         };
         let turn_metrics =
             turn_metrics(&[backoff(event_type::CHILD_BACKOFF), backoff(event_type::CHILD_CRASH_LOOP)]);

@@ -17,15 +17,15 @@ use crate::journal::{Entry, Journal};
 use crate::state::{Change, Level, NewEvent, State, event_type};
 use crate::time::rfc3339_now;
 
-/// How many inputs one batch takes at most, so that a flood still reaches its readers in steps.
+/// The maximum number of inputs per batch, so that subscribers get a flood of events in steps.
 const MAX_BATCH_INPUTS: usize = 16;
-/// How often a log that cannot be written is tried again.
+/// The shortest time between two attempts to write a log that failed.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The prefixes of the types of events about the daemon's files.
 const FILE_EVENT_PREFIXES: [&str; 3] = ["state.", "storage.", "log."];
 
-/// The thread.
+/// The state of the recorder's thread.
 pub(super) struct Worker {
     pub(super) journal: Journal,
     pub(super) view: Arc<View>,
@@ -35,9 +35,9 @@ pub(super) struct Worker {
     pub(super) stdout: OutputLog,
     pub(super) stderr: OutputLog,
     pub(super) closed_sessions: usize,
-    /// When a log that cannot be written was tried last.
+    /// When writing a failed log was last tried.
     pub(super) tried: Option<Instant>,
-    /// When lines were found to be lost last.
+    /// When lines were last found to be lost.
     pub(super) lost_at: Option<Instant>,
 }
 
@@ -68,7 +68,7 @@ impl Worker {
                         new_events.push(events::log_damaged(&damage));
                         let keys = damage.iter().map(|damage| damage.key);
                         if let Err(error) = self.journal.remember_damage(keys) {
-                            tracing::warn!(%error, "the damage will be reported again");
+                            tracing::warn!(%error, "failed to save the reported damage; the next start reports it again");
                         }
                     }
                     Input::CaughtUp(waiting) => {
@@ -85,7 +85,7 @@ impl Worker {
                         for ack in acks {
                             match is_whole {
                                 true => self.group_commit.sync_again(ack),
-                                // Whoever waited may have gone.
+                                // The caller may have stopped waiting.
                                 false => drop(ack.send(Err(error.clone()))),
                             }
                         }
@@ -107,7 +107,7 @@ impl Worker {
         self.group_commit.stop();
         self.snapshot_writer.stop();
         if let Err(error) = self.journal.close() {
-            tracing::error!(%error, "the event log could not be closed in order");
+            tracing::error!(%error, "failed to close the event log");
         }
     }
 
@@ -118,17 +118,17 @@ impl Worker {
         self.record(new_events);
         match self.view.storage_error() {
             None => self.group_commit.sync(ack),
-            // Whoever waited may have gone.
+            // The caller may have stopped waiting.
             Some(error) => drop(ack.send(Err(error))),
         }
     }
 
-    /// Records all new_events, and what recording them leads to.
+    /// Records all new events, and the events that recording them causes.
     fn record(&mut self, new_events: &mut Vec<NewEvent>) {
         while !new_events.is_empty() {
             self.recover(new_events);
             let was_failing = self.journal.failing().is_some();
-            // What follows the news of a descendant may be about it, and says so.
+            // Events after one that adds a descendant may be about that descendant, so its change is applied first.
             let last = new_events.iter().position(|event| event.change.may_add_descendant());
             let mut now: Vec<NewEvent> =
                 new_events.drain(..last.map_or(new_events.len(), |last| last + 1)).collect();
@@ -143,7 +143,7 @@ impl Worker {
         }
     }
 
-    /// Numbers, writes, folds and publishes.
+    /// Numbers, writes, folds and publishes events.
     fn write(&mut self, new_events: &mut [NewEvent]) {
         let at = rfc3339_now();
         name_roots(&self.view.state(), new_events);
@@ -158,13 +158,13 @@ impl Worker {
                 self.view.turn_metrics.note(&state, &at, &event.change);
                 sessions_changed |= state.apply(line.seq, &at, &event.change);
             }
-            // Under the same guard, so that records and recent events are always of one moment.
+            // Publish under the same guard, so that records and recent events always match.
             self.journal.publish(&lines);
         }
         self.snapshot_writer.changed(sessions_changed);
     }
 
-    /// Tries to write what could not be written; what became of it is recorded before the new_events.
+    /// Retries writing a failed log; the result is recorded before the new events.
     fn recover(&mut self, new_events: &mut Vec<NewEvent>) {
         let failing = self.journal.failing().is_some() || self.journal.sync().failed();
         if !failing || self.tried.is_some_and(|tried| tried.elapsed() < RETRY_INTERVAL) {
@@ -201,7 +201,7 @@ impl Worker {
         }
     }
 
-    /// Forgets the oldest of the closed sessions when there are too many.
+    /// Removes the oldest closed sessions when there are too many.
     fn forget(&self, new_events: &mut Vec<NewEvent>) {
         let state = self.view.state();
         let too_many = state.sessions.closed_count().saturating_sub(self.closed_sessions);
@@ -210,9 +210,9 @@ impl Worker {
     }
 }
 
-/// Says on stderr what the owner wants to know at night: what became of the daemon, the child, sessions and turns.
+/// Logs an event about the daemon, the child, sessions or turns to stderr.
 ///
-/// What users and models say stays out of it.
+/// Text of users and models is left out.
 fn log(seq: u64, event: &NewEvent) {
     let event_type = event.event_type;
     let quotes = event_type == "child.stderr" || event_type == event_type::TURN_ERROR;
@@ -223,7 +223,7 @@ fn log(seq: u64, event: &NewEvent) {
         tracing::debug!(seq, event_type, "event");
         return;
     }
-    // The texts of these events say that a turn is over and not how: only their details do.
+    // The messages of these events do not contain the turn's status; only their details do.
     if let Change::TurnCompleted { turn_id, status, .. } = &event.change
         && status != values::TURN_COMPLETED
     {
@@ -237,8 +237,8 @@ fn log(seq: u64, event: &NewEvent) {
     }
 }
 
-/// Adds the thread at the root to what is about the thread of a sub-agent, so that whoever looks for the events of a
-/// session finds it there.
+/// Adds `rootThreadId` to events about the thread of a sub-agent, so that a search for the events of a session finds
+/// them.
 fn name_roots(state: &State, new_events: &mut [NewEvent]) {
     if state.descendants.is_empty() {
         return;

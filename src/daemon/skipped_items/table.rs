@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 /// How many turns without an answer are remembered.
 const MAX_ASKED_TURNS: usize = 10_000;
+
 /// An item whose message was skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::daemon) struct SkippedItem {
@@ -20,12 +21,12 @@ pub(in crate::daemon) struct SkippedItem {
 #[derive(Debug, Default)]
 pub(in crate::daemon) struct SkippedItems {
     turns: watch::Sender<HashMap<String, Vec<SkippedItem>>>,
-    /// The turns without an answer whose threads were asked for it, so that each is asked once.
+    /// The turns without an answer that were searched for in their threads, so that each is searched for once.
     asked: Mutex<HashSet<String>>,
 }
 
 impl SkippedItems {
-    /// Takes note of an item; returns whether it is the first one of its turn.
+    /// Adds an item; returns whether it is the first one of its turn.
     pub(in crate::daemon) fn note(&self, turn_id: &str, item: SkippedItem) -> bool {
         let mut is_first = false;
         self.turns.send_modify(|turns| {
@@ -36,7 +37,7 @@ impl SkippedItems {
         is_first
     }
 
-    /// Whether a thread is to be asked for the answer of this turn, which then counts as asked.
+    /// Marks a turn as searched for; returns whether it was not marked before.
     pub(in crate::daemon) fn mark_asked(&self, turn_id: &str) -> bool {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         if asked.len() >= MAX_ASKED_TURNS {
@@ -49,12 +50,12 @@ impl SkippedItems {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(turn_id);
     }
 
-    /// Whether items of this turn are still to be read.
+    /// Whether items of this turn are still unread.
     pub(in crate::daemon) fn has(&self, turn_id: &str) -> bool {
         self.turns.borrow().contains_key(turn_id)
     }
 
-    /// Waits until no item of this turn is to be read.
+    /// Waits until no item of this turn is unread.
     pub(in crate::daemon) async fn read(&self, turn_id: &str) {
         let _ = self.turns.subscribe().wait_for(|turns| !turns.contains_key(turn_id)).await;
     }

@@ -4,14 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// When each thread said something last.
+/// When each thread sent its last message.
 #[derive(Debug, Default)]
 pub(in crate::daemon) struct Activity {
     threads: Mutex<HashMap<String, Instant>>,
 }
 
 impl Activity {
-    /// A thread said something.
+    /// Notes that a thread sent a message.
     pub(in crate::daemon) fn note(&self, thread_id: &str) {
         let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         threads.insert(thread_id.to_owned(), Instant::now());

@@ -12,12 +12,12 @@ use crate::daemon::core::Daemon;
 use crate::daemon::turns::sandboxes::{SANDBOX_GRACE_AFTER_INTERRUPT, SANDBOX_GRACE_BEFORE_INTERRUPT};
 use crate::state::{Session, State};
 
-/// How long is waited for the ends of turns that are interrupted; Codex takes about 10 ms (measured).
+/// How long to wait for interrupted turns to end; Codex takes about 10 ms (measured).
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// The pause before a turn is interrupted once more that could not be.
+/// The pause before a failed interrupt is retried.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Which sub-agents are meant.
+/// Which sub-agents to include.
 #[derive(Debug, Clone)]
 pub(in crate::daemon) enum DescendantScope {
     /// Those that descend from a turn.
@@ -86,9 +86,9 @@ impl Daemon {
                                 )
                                 .await;
                         }
-                        // It may not have begun, or be over, which is heard of in a moment.
+                        // It may not have started, or may be over; the next event shows which.
                         Err(error) => {
-                            tracing::debug!(%error, thread_id, turn_id, "a sub-agent could not be interrupted");
+                            tracing::debug!(%error, thread_id, turn_id, "failed to interrupt a sub-agent");
                             has_failed = true;
                         }
                     }

@@ -1,4 +1,4 @@
-//! Interrupts: a wish to stop is kept until the turn can be named and Codex can interrupt it.
+//! Interrupts: a request to stop is pending until the turn ID is known and Codex can interrupt the turn.
 //!
 //! Codex refuses to interrupt a turn that it accepted and did not start yet ("no active turn to interrupt", measured on
 //! 0.169.0 and 0.171.0), and while `turn/start` has no answer there is no turn id to interrupt.
@@ -20,42 +20,41 @@ use crate::state::{HoldCause, Session, Turn};
 
 /// How long a caller waits for the end of a turn that it interrupts; Codex takes about 10 ms (measured).
 const INTERRUPT_WAIT_LIMIT: Duration = Duration::from_secs(5);
-/// The pauses between two attempts, when nothing is heard of the turn meanwhile.
+/// The shortest and the longest pause between two attempts, while no event of the turn arrives.
 const MIN_RETRY_PAUSE: Duration = Duration::from_millis(20);
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// What came of an interrupt.
+/// The result of an interrupt.
 #[derive(Debug, Clone)]
 pub struct Interrupted {
-    /// The turn as it is now; `None` while it is not known which one it becomes, or when it was taken back before Codex
-    /// heard of it.
+    /// The turn as it is now; `None` while its ID is not known, or when it was withdrawn before it was sent.
     pub turn: Option<Arc<Turn>>,
-    /// Whether the interrupt is still to be carried out, which happens as soon as possible.
+    /// Whether the interrupt is still pending; it is carried out as soon as possible.
     pub pending: bool,
-    /// Whether the commands that it left in the background were ended.
+    /// Whether the turn's background commands were ended.
     pub commands_ended: bool,
     /// Why not, if so.
     pub reason: Option<String>,
 }
 
-/// What became of the wish to interrupt a turn, once nothing more is to be done.
+/// The final result of an interrupt.
 #[derive(Debug)]
 pub(in crate::daemon) enum Stopped {
-    /// The turn is over, or its end was asked for and did not follow in time.
+    /// The turn is over, or it was interrupted and did not end in time.
     Turn { turn_id: String, cleaned: Result<(), String> },
     /// There is no turn to stop.
     NoTurn,
 }
 
 impl Daemon {
-    /// Interrupts the turn that runs in a session's thread or is on its way there, and ends the commands that it
+    /// Interrupts the turn that runs in a session's thread or is submitted to it, and ends the commands that it
     /// started.
     ///
-    /// An interrupt alone leaves a running shell command alive (measured on 0.169.0), so the background terminals of the
+    /// An interrupt alone leaves a running shell command running (measured on 0.169.0), so the background terminals of the
     /// thread are cleaned too.
-    /// Returns after 5 s at most; the interrupt itself is pursued until the turn is over.
-    /// `turn_id` is the only turn that is meant, if there is one.
-    /// A closed session is refused with [`DaemonError::SessionNotActive`] when the turn was not started by it.
+    /// Returns after 5 s at most; the interrupt is retried until the turn is over.
+    /// With `turn_id`, only that turn is interrupted.
+    /// A closed session is rejected with [`DaemonError::SessionNotActive`] when the turn was not started by it.
     pub async fn interrupt_turn(
         &self,
         session_id: &str,
@@ -84,7 +83,7 @@ impl Daemon {
                 Target::Turn(turn.turn_id.clone())
             }
             (None, Some(submission)) if turn_id.is_none() => Target::Submission(submission),
-            // Its turn is over and what descends from it is not.
+            // The turn is over, and turns of its sub-agents still run.
             (None, _) if self.running_descendant(&session).is_some() => {
                 let last = session.last_turn_id.clone().filter(|last| turn_id.is_none_or(|id| id == last));
                 let last = last.ok_or_else(|| DaemonError::NoTurn(session_id.to_owned()))?;
@@ -142,7 +141,7 @@ impl Daemon {
         .await
     }
 
-    /// Stops a turn or a submission; `None` when that takes longer than a caller waits, and is pursued all the same.
+    /// Stops a turn or a submission; `None` when that takes longer than the wait limit; it continues in the background.
     pub(in crate::daemon) async fn stop_in_time(
         &self,
         thread_id: &str,
@@ -189,7 +188,7 @@ impl Daemon {
         Ok(Stopped::Turn { turn_id, cleaned: cleaned.map(drop).map_err(|error| error.to_string()) })
     }
 
-    /// Asks Codex to interrupt a turn until it takes it, or the turn is over.
+    /// Sends `turn/interrupt` until Codex accepts it or the turn is over.
     async fn interrupt_until_accepted(
         &self,
         client: &Client,
@@ -204,7 +203,7 @@ impl Daemon {
             else {
                 return Ok(());
             };
-            // A turn that came to its end by itself in between is no longer there to be interrupted.
+            // The turn may have ended by itself in the meantime.
             self.shared.recorder.caught_up().await;
             if self.is_over(thread_id, turn_id) {
                 return Ok(());
@@ -247,7 +246,7 @@ impl Daemon {
         }
     }
 
-    /// Waits until a turn is over, no longer than this.
+    /// Waits until a turn is over, at most `limit`.
     pub(in crate::daemon) async fn wait_until_over(&self, thread_id: &str, turn_id: &str, limit: Duration) {
         let over = async {
             let mut news = self.shared.recorder.view().log.news();
@@ -264,9 +263,9 @@ impl Daemon {
         }
     }
 
-    /// Takes a turn that waits out of its session's queue; that it never begins is on disk when this returns `false`.
+    /// Removes a waiting turn from its session's queue; when this returns `false`, its removal is on disk.
     ///
-    /// One that is on its way to Codex is interrupted; `true` says that it is not over yet and that this is pursued.
+    /// A turn that is being submitted is interrupted; `true` means that it is not over yet and the interrupt is pending.
     pub async fn withdraw_turn(&self, session_id: &str, queue_id: &str) -> Result<bool, DaemonError> {
         let session = self.session(session_id)?;
         let thread_id = session.thread_id.clone().unwrap_or_default();
@@ -287,13 +286,13 @@ impl Daemon {
         Ok(false)
     }
 
-    /// Rejects a turn that waits; one that was given to Codex before and did become a turn is interrupted.
+    /// Rejects a waiting turn; one that was submitted before and did start is interrupted.
     async fn remove_from_queue(&self, session_id: &str, queue_id: &str) -> Result<(), DaemonError> {
         let (daemon, session_id, queue_id) = (self.clone(), session_id.to_owned(), queue_id.to_owned());
         self.run(async move {
             let (_thread_lock, session) = daemon.lock_session_thread(&session_id).await?;
             let Some(waiting) = daemon.waiting(&session_id, &queue_id) else { return Ok(()) };
-            // Whether the app-server may have it, and nobody can find out.
+            // The app-server may have it, and that cannot be found out.
             let is_outcome_unknown = session.held.as_ref().is_some_and(|held| {
                 held.cause == HoldCause::OutcomeUnknown && held.queue_id.as_deref() == Some(&queue_id)
             });
@@ -331,7 +330,7 @@ impl Daemon {
         }
     }
 
-    /// The turn that ends with a session: its own, or, with the last active session of the thread, any.
+    /// The turn to end with a session: the session's turn, or any turn for the last active session of the thread.
     pub(in crate::daemon) fn turn_of_session(&self, session: &Session) -> Option<Target> {
         let thread_id = session.thread_id.as_deref()?;
         let state = self.state();
@@ -346,7 +345,7 @@ impl Daemon {
     }
 }
 
-/// What is to be interrupted.
+/// The target of an interrupt.
 #[derive(Clone)]
 pub(in crate::daemon) enum Target {
     Turn(String),
@@ -354,7 +353,7 @@ pub(in crate::daemon) enum Target {
 }
 
 impl Target {
-    /// The turn, as far as it is known by now.
+    /// The turn ID, once it is known.
     pub(in crate::daemon) fn turn_id(&self) -> Option<String> {
         match self {
             Self::Turn(turn_id) => Some(turn_id.clone()),

@@ -9,14 +9,14 @@ use crate::daemon::core::Daemon;
 /// How long the sandboxes of commands may take to end before their turn is interrupted; they need 20 to 50 ms (measured on
 /// 0.169.0 and 0.171.0).
 ///
-/// In the first quarter of a second of a command an interrupt ends it with SIGKILL, later it leaves it alone, so they are
-/// asked to end before it. Only a model that answers within this time could begin another command.
+/// In the first 250 ms of a command an interrupt ends it with SIGKILL, and later not at all, so the sandboxes get SIGTERM
+/// before it. Only a model that answers within this time could start another command.
 pub(in crate::daemon) const SANDBOX_GRACE_BEFORE_INTERRUPT: Duration = Duration::from_millis(200);
-/// The same after it, before what still runs is ended.
+/// The same after the interrupt, before what still runs is ended.
 pub(in crate::daemon) const SANDBOX_GRACE_AFTER_INTERRUPT: Duration = Duration::from_secs(1);
 impl Daemon {
-    /// Lets the sandboxes in which commands of this thread run remove what they made in the user's directories; Codex
-    /// ends them in a way that keeps them from it.
+    /// Lets the sandboxes in which commands of this thread run remove the files they created in the user's directories;
+    /// Codex ends them without giving them time for that.
     pub(in crate::daemon) async fn end_sandboxes(&self, thread_id: Option<&str>, grace: Duration) {
         let is_ours = self.config().server.strategy != ChildStrategy::External;
         if let Some(thread_id) = thread_id.filter(|_| is_ours) {

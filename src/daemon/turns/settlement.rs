@@ -1,6 +1,6 @@
 //! Settling a turn whose end was not received: reads its thread and decides whether the turn runs or how it ended.
 //!
-//! The decision ([`ThreadReport::verdict`]) is a function of the answers alone.
+//! The decision ([`ThreadReport::verdict`]) depends on the responses alone.
 
 #[cfg(test)]
 mod orders;
@@ -15,13 +15,13 @@ use crate::daemon::core::Daemon;
 use crate::daemon::error::DaemonError;
 use crate::daemon::unsupported_methods::UnsupportedMethods;
 
-/// How many of a thread's newest turns are looked at.
+/// How many of a thread's newest turns are read.
 const NEWEST_TURNS_LIMIT: u32 = 20;
-/// After how many looks in a row that leave it open a turn counts as failed: with the pause between two looks that is
+/// How many checks in a row may be unclear before a turn counts as failed: with the pause between two checks that is
 /// half a minute in which nothing runs in the thread.
 pub(in crate::daemon) const MAX_UNCLEAR_CHECKS: u32 = 15;
 
-/// What a thread says about itself and its turns at one moment.
+/// What a thread reports about itself and its turns at one moment.
 #[derive(Debug, Clone, Default)]
 pub(in crate::daemon) struct ThreadReport {
     /// Whether a turn runs.
@@ -30,19 +30,19 @@ pub(in crate::daemon) struct ThreadReport {
     pub(in crate::daemon) turns: Vec<(String, String, Option<Value>)>,
 }
 
-/// What a look says about a turn that is not known to be over.
+/// What a report means for a turn that is not known to be over.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::daemon) enum Verdict {
-    /// It goes on.
+    /// It runs.
     Runs,
-    /// Nothing runs, and yet it is not said how the turn ended; that may be a matter of time.
+    /// It does not run, and the thread does not report how it ended; it may do so later.
     Unclear,
     /// It is over.
     Ended { status: String, error: Option<Value> },
 }
 
 impl ThreadReport {
-    /// What becomes of a turn after so many looks in a row that were unclear.
+    /// The verdict on a turn after `unclear` unclear checks in a row.
     pub(in crate::daemon) fn verdict(&self, turn_id: &str, unclear: u32) -> Verdict {
         let listed = self.turns.iter().find(|(id, ..)| id == turn_id);
         let another_runs =
@@ -55,7 +55,7 @@ impl ThreadReport {
             None if self.is_active && !another_runs => Verdict::Runs,
             _ if unclear + 1 < MAX_UNCLEAR_CHECKS => Verdict::Unclear,
             _ => {
-                let message = "The app-server no longer runs this turn and does not say how it ended.";
+                let message = "The app-server no longer runs this turn and does not report how it ended.";
                 Verdict::Ended {
                     status: values::TURN_FAILED.to_owned(),
                     error: Some(json!({ "message": message })),
@@ -65,10 +65,10 @@ impl ThreadReport {
     }
 }
 
-/// Looks at a thread.
+/// Reads the status and the newest turns of a thread.
 ///
-/// An app-server that refuses to list the turns, as it does for a thread that is not kept, still says whether one runs.
-/// Fails when neither can be had.
+/// An app-server that refuses to list the turns, as it does for an ephemeral thread, still reports whether one runs.
+/// Fails when it reports neither.
 pub(in crate::daemon) async fn read_thread(
     client: &Client,
     thread_id: &str,

@@ -1,11 +1,9 @@
-//! Turns on their way to the app-server: from the moment a thread is taken for one until it is known which turn it
-//! became, or that it became none.
+//! Submissions: turns that are sent to the app-server, until their turn ID is known or it is known that there is none.
 //!
 //! At most one submission is under way in a thread, because the submitter holds the thread's lock.
-//! What names the turn first counts: the answer to `turn/start`, the user's item that carries the submission's message
-//! id, or a look at the thread.
-//! The acceptance is recorded by [`Submission::accept`] at that place in the stream, once; what names the turn later
-//! changes nothing.
+//! The first of these names the turn: the response to `turn/start`, the user's item that carries the submission's message
+//! ID, or a search of the thread.
+//! [`Submission::accept`] records the acceptance once, at that position in the stream; later ones change nothing.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,22 +17,22 @@ use crate::daemon::recorder::handle::Recorder;
 use crate::daemon::recorder::input::{Input, StorageError};
 use crate::state::{IdempotencyKey, State};
 
-/// How many submissions of unknown outcome are kept, in case a later message names their turn.
+/// How many submissions of unknown outcome are remembered, in case a later message names their turn.
 const MAX_UNRESOLVED: usize = 64;
 
-/// The turn that was accepted, and when that is on disk.
+/// The accepted turn's ID, and the receiver of the commit's ack.
 pub(in crate::daemon) type Accepted = (String, oneshot::Receiver<Result<(), StorageError>>);
-/// Where the outcome of a call is waited for.
+/// Sends the outcome of a call to the task that waits for it.
 type Waiter = oneshot::Sender<Result<Accepted, CallError>>;
 
-/// How far a submission has come.
+/// The progress of a submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::daemon) enum Progress {
-    /// It was not sent.
+    /// It has not been sent.
     Preparing,
-    /// It will not hear of it, because the turn was interrupted before.
+    /// It is not sent, because the turn was interrupted before.
     Withdrawn,
-    /// It was sent, and there is no response.
+    /// It was sent, and there is no response yet.
     Sent,
     /// It became this turn.
     Accepted(String),
@@ -42,13 +40,13 @@ pub(in crate::daemon) enum Progress {
     Over,
 }
 
-/// A turn on its way.
+/// A turn that is submitted to the app-server.
 pub(in crate::daemon) struct Submission {
     pub(in crate::daemon) session_id: String,
     pub(in crate::daemon) thread_id: String,
-    /// By what name the app-server knows it.
+    /// The message ID that the app-server's records carry.
     pub(in crate::daemon) message_id: String,
-    /// Its name in the queue, when it waited.
+    /// Its queue ID, when it waited.
     pub(in crate::daemon) queue_id: Option<String>,
     pub(in crate::daemon) key: Option<IdempotencyKey>,
     progress: watch::Sender<Progress>,
@@ -75,12 +73,12 @@ impl Submission {
         })
     }
 
-    /// How far it has come, now and from now on.
+    /// Its progress, now and from now on.
     pub(in crate::daemon) fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.subscribe()
     }
 
-    /// Takes it back, if the app-server has not heard of it; whether that is so.
+    /// Withdraws it if it has not been sent; returns whether it is withdrawn.
     pub(in crate::daemon) fn withdraw(&self) -> bool {
         self.progress.send_if_modified(|progress| {
             let is_in_time = *progress == Progress::Preparing;
@@ -92,12 +90,12 @@ impl Submission {
         self.is_withdrawn()
     }
 
-    /// Whether it was taken back before the app-server heard of it.
+    /// Whether it was withdrawn before it was sent.
     pub(in crate::daemon) fn is_withdrawn(&self) -> bool {
         *self.progress.borrow() == Progress::Withdrawn
     }
 
-    /// Says that the app-server is told now, and where the outcome is waited for; `false` when it was taken back.
+    /// Marks it as sent and sets the waiter for the outcome; returns `false` when it was withdrawn.
     pub(in crate::daemon) fn send(&self, waiter: Waiter) -> bool {
         self.wait_with(waiter);
         self.progress.send_if_modified(|progress| {
@@ -110,13 +108,13 @@ impl Submission {
         *self.progress.borrow() != Progress::Withdrawn
     }
 
-    /// Says where the outcome is waited for.
+    /// Sets the waiter for the outcome.
     pub(in crate::daemon) fn wait_with(&self, waiter: Waiter) {
         *self.waiter() = Some(waiter);
     }
 
-    /// Records which turn it became, unless that is recorded; `found` is the turn's status and whether it is the newest
-    /// of its thread, where it was found there.
+    /// Records its turn, unless that is recorded already; `found` is the turn's status and whether it is the newest
+    /// of its thread, where a search found it.
     pub(in crate::daemon) fn accept(&self, recorder: &Recorder, turn_id: &str, found: Option<(&str, bool)>) {
         let is_first = self.progress.send_if_modified(|progress| {
             let is_first = !matches!(progress, Progress::Accepted(_));
@@ -140,7 +138,7 @@ impl Submission {
         self.notify_waiter(Ok((turn_id.to_owned(), committed)));
     }
 
-    /// The app-server's answer.
+    /// Handles the app-server's response.
     pub(in crate::daemon) fn answered(&self, recorder: &Recorder, outcome: Result<String, CallError>) {
         match outcome {
             Ok(turn_id) => self.accept(recorder, &turn_id, None),
@@ -150,7 +148,7 @@ impl Submission {
 
     fn notify_waiter(&self, outcome: Result<Accepted, CallError>) {
         if let Some(waiter) = self.waiter().take() {
-            // Whoever waited may have found out in another way.
+            // The waiter may have the outcome from another source and be gone.
             let _ = waiter.send(outcome);
         }
     }
@@ -168,9 +166,9 @@ pub(in crate::daemon) struct Submissions {
 
 #[derive(Default)]
 struct Table {
-    /// Those under way, by thread.
+    /// Those in progress, by thread.
     under_way: HashMap<String, Arc<Submission>>,
-    /// Those that are over with an unknown outcome, oldest first.
+    /// Those that ended with an unknown outcome, oldest first.
     unresolved: VecDeque<Arc<Submission>>,
 }
 
@@ -179,13 +177,13 @@ impl Submissions {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says that a submission is under way, until what is returned is dropped; the caller holds the thread's lock.
+    /// Registers a submission until the returned guard is dropped; the caller holds the thread's lock.
     pub(in crate::daemon) fn begin(self: &Arc<Self>, submission: &Arc<Submission>) -> UnderWay {
         self.lock().under_way.insert(submission.thread_id.clone(), Arc::clone(submission));
         UnderWay { submissions: Arc::clone(self), submission: Arc::clone(submission) }
     }
 
-    /// The submission that is under way in a thread.
+    /// The submission in progress in a thread.
     pub(in crate::daemon) fn in_thread(&self, thread_id: &str) -> Option<Arc<Submission>> {
         self.lock().under_way.get(thread_id).cloned()
     }
@@ -200,7 +198,7 @@ impl Submissions {
         };
         let mut table = self.lock();
         let unresolved = table.unresolved.iter().position(is_it);
-        let unresolved = unresolved.and_then(|place| table.unresolved.remove(place));
+        let unresolved = unresolved.and_then(|index| table.unresolved.remove(index));
         let submission =
             unresolved.or_else(|| table.under_way.values().find(|other| is_it(other)).cloned())?;
         let turn_id = item.turn_id.into_owned();
@@ -208,7 +206,7 @@ impl Submissions {
     }
 }
 
-/// A submission under way; dropping it says that it is over.
+/// Guard of a submission in progress; dropping it ends the submission.
 pub(in crate::daemon) struct UnderWay {
     submissions: Arc<Submissions>,
     submission: Arc<Submission>,

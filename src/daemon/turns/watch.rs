@@ -15,27 +15,27 @@ use crate::daemon::queue::held::Retries;
 use crate::daemon::turns::settlement::{Verdict, read_thread};
 use crate::state::Turn;
 
-/// How long the completion of a turn may come after its thread said that it is idle; normally it is a few ms (measured).
+/// How long the completion of a turn may come after its thread reported that it is idle; normally it is a few ms (measured).
 const COMPLETION_GRACE: Duration = Duration::from_secs(1);
-/// The longest time between two looks at how long turns have been silent.
+/// The longest time between two checks of how long turns have been silent.
 const SILENCE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a waiting turn rests after it could not be given to the app-server.
+/// The pause after a queued turn could not be started.
 const START_RETRY_DELAY: Duration = Duration::from_secs(1);
-/// After what silence of a turn its thread is asked whether it still runs: the word that it ended may be lost.
+/// How long a turn may be silent before its thread is checked: the notification of its end may be lost.
 const SILENCE_BEFORE_CHECK: Duration = Duration::from_secs(2);
-/// How long a thread rests between two looks at it; one takes about 0.2 ms (measured).
+/// The pause between two checks of a thread; one check takes about 0.2 ms (measured).
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// What is known of a turn that runs, beside its record.
+/// The watch state of a running turn.
 #[derive(Debug)]
 struct Watched {
     /// Since when its thread has been silent.
     since: Instant,
-    /// How often that was told.
+    /// How many times the silence was reported.
     reports: u32,
-    /// When the thread was looked at last.
+    /// When the thread was checked last.
     checked_at: Option<Instant>,
-    /// How many looks in a row could not say what became of it.
+    /// How many checks in a row were unclear.
     unclear_checks: u32,
 }
 
@@ -44,7 +44,7 @@ impl Watched {
         Self { since, reports: 0, checked_at: None, unclear_checks: 0 }
     }
 
-    /// When the thread is to be looked at; `idle_since` is when it said that it is idle.
+    /// When the next check of the thread is due; `idle_since` is when it reported that it is idle.
     fn due(&self, idle_since: Option<Instant>) -> Instant {
         let due = idle_since.map_or(self.since + SILENCE_BEFORE_CHECK, |idle| {
             (idle + COMPLETION_GRACE).min(self.since + SILENCE_BEFORE_CHECK)
@@ -53,18 +53,18 @@ impl Watched {
     }
 }
 
-/// The turns that run, and their threads that say that they are idle.
+/// The running turns, and their threads that report that they are idle.
 #[derive(Debug, Default)]
 struct Watch {
     turns: HashMap<String, Watched>,
     idle: HashMap<String, Instant>,
 }
 
-/// Threads for which something is under way, so that it is done once.
+/// Threads for which a task runs, so that only one runs per thread.
 #[derive(Clone)]
 struct UnderWay {
     threads: Arc<Mutex<HashSet<String>>>,
-    /// Told each time something is done: what happened meanwhile was passed over, so it has to be looked at again.
+    /// Notified when a task ends: changes during the task were skipped, so the loop checks again.
     done: Arc<Notify>,
 }
 
@@ -75,7 +75,7 @@ impl UnderWay {
 }
 
 impl Daemon {
-    /// Looks after the turns of all threads until the daemon stops.
+    /// Watches the turns of all threads until the daemon stops.
     pub(in crate::daemon) async fn watch_turns(self) {
         let mut news = self.shared.recorder.view().log.news();
         let mut availability = self.shared.availability.clone();
@@ -86,7 +86,7 @@ impl Daemon {
         let watch = Arc::new(Mutex::new(Watch::default()));
         let done = Arc::new(Notify::new());
         let mut retries = Retries::default();
-        // What takes long for one of them must not keep the other one waiting.
+        // A slow start must not delay a check, nor the other way round.
         let (starting, checking) = (UnderWay::new(&done), UnderWay::new(&done));
         loop {
             let any_turn_runs = self.state().turns.open().next().is_some();
@@ -110,7 +110,7 @@ impl Daemon {
         }
     }
 
-    /// Begins the next turn of each queue whose thread is idle, unless the queue is held and not to be tried now.
+    /// Starts the next turn of each queue whose thread is idle, unless the queue is held and no retry is due.
     fn start_waiting_turns(&self, under_way: &UnderWay, retries: &mut Retries, generation: u64) {
         let threads: Vec<String> = {
             let state = self.state();
@@ -139,7 +139,7 @@ impl Daemon {
         }
     }
 
-    /// Takes in which turns run and which threads say that they are idle; returns when the next look is due.
+    /// Updates the watch state from the records; returns when the next check is due.
     fn note_turns(&self, watch: &Mutex<Watch>) -> Option<Instant> {
         let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
         let Watch { turns, idle } = &mut *watch;
@@ -165,7 +165,7 @@ impl Daemon {
         due.min()
     }
 
-    /// Looks at the threads whose turns have been silent for too long, or that say that they are idle.
+    /// Checks the threads whose turns have been silent for too long, or that report that they are idle.
     fn check_due_threads(&self, under_way: &UnderWay, watch: &Arc<Mutex<Watch>>) {
         let due: HashSet<String> = {
             let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
@@ -195,7 +195,7 @@ impl Daemon {
         }
     }
 
-    /// Finds out from a thread what became of its turns whose ends were not heard.
+    /// Reads a thread and records the ends of its turns that were not received.
     async fn settle(&self, thread_id: &str, watch: &Mutex<Watch>) -> Result<(), DaemonError> {
         let client = self.current_client()?;
         let report = read_thread(&client, thread_id, &self.shared.unsupported_methods).await?;
@@ -221,7 +221,7 @@ impl Daemon {
         let thread_id = thread_id.to_owned();
         self.record_durably(move |state| {
             let settled = ended.iter().filter_map(|(turn_id, status, error)| {
-                // The completion may have come while the thread was asked.
+                // The completion may have come while the thread was read.
                 let turn = state.turns.get(&thread_id, turn_id).filter(|turn| !turn.is_over())?;
                 Some(events::turn_settled(state.session_for(turn)?, turn, status, error.as_ref()))
             });
@@ -230,7 +230,7 @@ impl Daemon {
         .await
     }
 
-    /// Tells of turns that have said nothing for too long, and again each time that doubles.
+    /// Reports turns that have been silent for `stall`, and again each time that doubles.
     fn report_silent_turns(&self, watch: &Mutex<Watch>, stall: Duration) {
         let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.state();
@@ -246,7 +246,7 @@ impl Daemon {
         }
     }
 
-    /// Does something for a thread, unless something is under way for it.
+    /// Spawns `work` for a thread, unless a task runs for it already.
     fn once<F>(&self, under_way: &UnderWay, thread_id: String, work: impl FnOnce(Daemon, String) -> F)
     where
         F: Future<Output = ()> + Send + 'static,

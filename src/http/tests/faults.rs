@@ -17,7 +17,7 @@ async fn panicking_handler_fails_only_its_own_request() {
     app.app.router = app.app.router.clone().route("/panic", get(panics));
     let answer = app.get("/panic").await;
     let message = answer.error(500, "internal_error");
-    assert_eq!(message, "codexd met a fault of its own and did not finish this; its log says where.");
+    assert_eq!(message, "Internal error; see the daemon log.");
     assert_eq!(answer.headers["connection"], "close");
     assert_eq!(app.get("/healthz").await.status, 200);
     app.stop().await;

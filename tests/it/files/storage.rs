@@ -32,7 +32,7 @@ async fn failing_disk_keeps_reads_available_and_loses_no_event() {
     assert!(reason.ends_with('.'), "{reason}");
     let refused = post(&daemon, SESSIONS, &json!({})).await;
     assert!(
-        refused.error(503, "storage_unavailable").contains("disk of the logs folder"),
+        refused.error(503, "storage_unavailable").contains("disk of the logs directory"),
         "{}",
         refused.text
     );

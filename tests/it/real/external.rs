@@ -55,7 +55,7 @@ async fn not_ready(daemon: &Daemon) -> String {
         let reason = health.json["service"]["notReadyReason"].as_str().map(ToOwned::to_owned);
         // While it still connects it is not ready either; when the next try is due changes by itself.
         let reason = reason.filter(|reason| !reason.starts_with("The app-server is being started"))?;
-        let ends = [" The next try is", " It is being started", " It died"];
+        let ends = [" The next try is", " It is being started", " It failed"];
         let cause = ends.iter().fold(reason.as_str(), |cause, end| cause.split(end).next().unwrap());
         Some(cause.to_owned())
     })

@@ -205,7 +205,7 @@ async fn a_thread_that_somebody_else_writes_is_locked_and_the_session_stays() {
     // Another session of the thread, and a copy of it, need it too.
     for fields in [json!({ "threadId": thread_id }), json!({ "forkFrom": session_id })] {
         let answer = post(&daemon, SESSIONS, &fields).await;
-        assert!(answer.error(409, "thread_locked").contains("end that one"), "{}", answer.text);
+        assert!(answer.error(409, "thread_locked").contains("end that process"), "{}", answer.text);
         assert_eq!(answer.json["details"]["threadId"], thread_id);
     }
     let tries = wiretap.told("thread/resume").len();

@@ -1,9 +1,9 @@
-//! The state machine of a turn, held over every order of what is heard of it, with losses and duplicates.
+//! Tests the state machine of a turn with events in any order, with losses and duplicates.
 //!
 //! A model of two sessions on one thread: each turn that the daemon submits has an answer, a start, a completion and
-//! whatever a look at the thread says.
-//! The test delivers these in any order, loses some, and delivers some twice; then it looks at the thread as the daemon
-//! does until nothing is open.
+//! a check of the thread.
+//! The test delivers these in any order, loses some, and delivers some twice; then it checks the thread as the daemon
+//! does until no turn is open.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use crate::state::{Change, Phase, SessionStatus, State, event_type};
 
 const THREAD: &str = "t";
 
-/// What is heard of a turn.
+/// An event of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Delivery {
     Accepted,
@@ -39,7 +39,7 @@ const DELIVERIES: [Delivery; 8] = [
     Delivery::Active,
 ];
 
-/// Who a turn belongs to: the first or the second session, or another client of the app-server.
+/// The owner of a turn: the first or the second session, or another client of the app-server (`None`).
 fn owner(turn: usize) -> Option<&'static str> {
     [Some("a"), Some("b"), None][turn % 3]
 }
@@ -53,7 +53,7 @@ fn status(turn: usize) -> &'static str {
     ["completed", "interrupted", "failed"][turn % 3]
 }
 
-/// The event of a delivery; `None` where there is none, as of the acceptance of what others began.
+/// The event of a delivery; `None` for the acceptance of a turn of another client, which has no event.
 fn event_of(turn: usize, delivery: Delivery) -> Option<(&'static str, Value)> {
     let about = json!({ "threadId": THREAD, "turnId": turn_id(turn) });
     let with = |more: Value| {
@@ -65,7 +65,7 @@ fn event_of(turn: usize, delivery: Delivery) -> Option<(&'static str, Value)> {
         Delivery::Accepted => (event_type::TURN_ACCEPTED, with(json!({ "sessionId": owner(turn)? }))),
         Delivery::Started => (event_type::TURN_STARTED, with(json!({ "status": "inProgress" }))),
         Delivery::Item => {
-            let item = json!({ "type": "agentMessage", "id": "i", "text": "said" });
+            let item = json!({ "type": "agentMessage", "id": "i", "text": "text" });
             let params = with(json!({ "item": item }));
             (event_type::NOTIFICATION, json!({ "notificationMethod": "item/completed", "params": params }))
         }
@@ -85,7 +85,7 @@ struct Model {
     state: State,
     seq: u64,
     ends: Vec<(String, String)>,
-    /// The turns that were open at some time; one that is first heard of by its end never was.
+    /// The turns that were open at some time; one whose first event is its end never was.
     open: BTreeSet<String>,
     settled: usize,
 }
@@ -135,7 +135,7 @@ impl Model {
         over.map(|turn| (turn.turn_id.clone(), turn.phase, turn.status.clone())).collect()
     }
 
-    /// What is true at any moment.
+    /// Asserts what is true at any moment.
     fn check(&self) {
         let running = self.state.turns.running(THREAD);
         let shown = running.filter(|turn| turn.phase != Phase::Failing).map(|turn| turn.turn_id.as_str());
@@ -152,8 +152,8 @@ impl Model {
         assert_eq!(open, self.state.turns.of(THREAD).filter(|turn| !turn.is_over()).count());
     }
 
-    /// Looks at the thread as often as the daemon does, at a time at which nothing runs in it any more, and settles what
-    /// that settles; `listed` says which turns the thread lists.
+    /// Checks the thread as often as the daemon does, when nothing runs in it any more, and settles the turns that have
+    /// ended; `listed` returns whether the thread lists a turn.
     fn check_thread(&mut self, listed: impl Fn(usize) -> bool, turns: usize) {
         for unclear in 0..=MAX_UNCLEAR_CHECKS {
             let list: Vec<_> = (0..turns)
@@ -177,10 +177,10 @@ impl Model {
     }
 }
 
-/// What is delivered: of these turns these words, in this order.
+/// A sequence of deliveries, each with its turn.
 fn deliveries(turns: usize) -> impl Strategy<Value = Vec<(usize, Delivery)>> {
     let all: Vec<_> = (0..turns).flat_map(|turn| DELIVERIES.map(|delivery| (turn, delivery))).collect();
-    // Each delivery once or twice, in any order; what is not taken is lost.
+    // Each delivery once or twice, in any order; what is left out is lost.
     let twice: Vec<_> = all.iter().chain(&all).copied().collect();
     let most = twice.len();
     prop::sample::subsequence(twice, 0..=most).prop_shuffle()
@@ -219,7 +219,7 @@ proptest! {
         prop_assert_eq!(model.state.turns.open().count(), 0, "each turn ends");
         prop_assert_eq!(model.settled, open, "what was open is settled once, and nothing else is written");
         model.check_thread(|turn| listed[turn], 4);
-        prop_assert_eq!(model.settled, open, "and nothing is written for ever");
+        prop_assert_eq!(model.settled, open, "and nothing is written afterwards");
         let mut ended: Vec<_> = model.ends.iter().map(|(turn_id, _)| turn_id.clone()).collect();
         ended.sort();
         let count = ended.len();
@@ -232,7 +232,7 @@ proptest! {
             }
             prop_assert!(turn.is_over());
         }
-        prop_assert_eq!(&ended, &model.open.iter().cloned().collect::<Vec<_>>(), "each that was open ended");
+        prop_assert_eq!(&ended, &model.open.iter().cloned().collect::<Vec<_>>(), "each open turn ended");
         for session in model.state.sessions.in_thread(THREAD) {
             prop_assert_eq!(&session.current_turn_id, &None);
             prop_assert_ne!(session.last_turn_status.as_deref(), Some("inProgress"));
