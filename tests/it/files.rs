@@ -3,9 +3,9 @@
 mod backup;
 mod fixture;
 mod lock;
+mod permissions;
 mod recovery;
 mod registry;
-mod rights;
 mod rotation;
 #[cfg(target_os = "linux")]
 mod storage;

@@ -5,13 +5,13 @@
 //! log away, `operators` do to the files what people and programs do, and `mutations` breaks codexd on purpose and asks that the others notice.
 
 mod connection;
-pub(crate) mod dice;
 mod full_disk;
 mod lost_log;
 mod mounts;
 mod mutations;
 mod operators;
 mod power;
+pub(crate) mod random;
 mod readers;
 mod record;
 mod soak;

@@ -1,12 +1,12 @@
 //! An app-server that dies, hangs or misbehaves: another takes its place, and nothing is left of it.
 
-mod deaths;
+mod exits;
 #[cfg(target_os = "linux")]
 mod leftovers;
-mod pauses;
-mod silence;
+mod restarts;
 #[cfg(target_os = "linux")]
 mod soak;
+mod unresponsive;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};

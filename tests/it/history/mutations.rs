@@ -4,10 +4,10 @@
 
 use std::path::PathBuf;
 
-use super::dice::seed;
 use super::lost_log::{Loss, lose};
 use super::mounts::{Mount, or_skip};
 use super::power::PowerCuts;
+use super::random::seed;
 use super::soak::{Soak, soak_contradictions};
 use super::validators::contradictions;
 

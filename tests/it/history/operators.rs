@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::connection::{Kind, read_kept};
-use super::dice::{Dice, seed};
+use super::random::{Dice, seed};
 use super::readers::{Reader, Scene};
 use super::record::{Filter, History, Promise, Step, Texts};
 use super::validators::{contradictions, unbroken};

@@ -15,8 +15,8 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use super::connection::{Kind, read_after, read_all};
-use super::dice::{Dice, seed};
 use super::mounts::{Mount, or_skip};
+use super::random::{Dice, seed};
 use super::readers::{Reader, Scene};
 use super::record::{Filter, History, Promise, Texts};
 use super::validators::{ordered, promised, unique};

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::connection::{Connection, Kind, Told};
-use super::dice::Dice;
+use super::random::Dice;
 use super::record::{Filter, Run, Step, Texts};
 use crate::support::wait::DEADLINE;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::connection::{Kind, read_all};
-use super::dice::{Dice, seed};
+use super::random::{Dice, seed};
 use super::readers::{Reader, Scene};
 use super::record::{Filter, History, Promise, Texts};
 use super::validators::{contradictions, unbroken};

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::dice::Dice;
+use super::random::Dice;
 use super::readers::Scene;
 use super::record::Promise;
 use crate::api::{SESSIONS, TURN, try_post};

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::{assert_no_strangers, child, generation, signal};
 use crate::api::{SESSIONS, TURN, assert_no_survivors, create, idle, ready, text, try_post, turn};
-use crate::history::dice::{Dice, seed};
+use crate::history::random::{Dice, seed};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Target, get};
