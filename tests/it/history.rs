@@ -1,8 +1,9 @@
-//! The proof that nothing is lost: every client writes down what it got and every promise that it was given, the daemon
-//! is ended in the middle of its work in every way there is, and validators look for a contradiction.
+//! Durability tests: each client records the events it receives and the acknowledgements it gets, the daemon fails in
+//! the middle of its work, and validators search the recorded history for contradictions.
 //!
-//! `soak` kills the daemon, `power` cuts the power of its disk, `full_disk` takes the space away, `lost_log` takes the
-//! log away, `operators` do to the files what people and programs do, and `mutations` breaks codexd on purpose and asks that the others notice.
+//! `soak` kills the daemon with SIGKILL, `power` cuts the power of its disk, `full_disk` fills the disk, `lost_log`
+//! removes or replaces the log, `operators` changes the files in ways users and programs do, and `mutations` breaks
+//! codexd on purpose and requires that a validator detects it.
 
 mod connection;
 mod full_disk;

@@ -1,4 +1,4 @@
-//! An app-server that dies, hangs or misbehaves: another takes its place, and nothing is left of it.
+//! Restarts of an app-server that exits, hangs or misbehaves, and the cleanup of its processes.
 
 mod exits;
 #[cfg(target_os = "linux")]
@@ -17,32 +17,32 @@ use crate::support::http::get;
 use crate::support::wait::wait_until_async;
 use crate::support::websocket::EventStream;
 
-/// The child's part of the status as it is now.
+/// Returns the `child` object of the current status.
 async fn child(daemon: &Daemon) -> Value {
     get(daemon, STATUS).await.data(200)["snapshot"]["daemon"]["child"].clone()
 }
 
-/// The child's part of the status once it answers and is at least the one of this number.
-async fn generation(daemon: &Daemon, number: u64) -> Value {
-    wait_until_async(&format!("generation {number}"), async || {
+/// Waits until the app-server runs in at least this generation; returns the `child` object of the status.
+async fn generation(daemon: &Daemon, minimum: u64) -> Value {
+    wait_until_async(&format!("generation {minimum}"), async || {
         let child = child(daemon).await;
-        (child["state"] == "running" && child["generation"].as_u64() >= Some(number)).then_some(child)
+        (child["state"] == "running" && child["generation"].as_u64() >= Some(minimum)).then_some(child)
     })
     .await
 }
 
-/// A stream of the daemon's events, from now on.
+/// Opens a stream of new events.
 async fn follow(daemon: &Daemon) -> EventStream {
     let mut events = EventStream::connect(daemon).await;
     events.hello().await;
     events
 }
 
-/// Asserts that another app-server has taken the place of a dead one and that all is well: nothing is left of the old
-/// one, a new session and a turn work, and the stream that was open before tells of it.
-async fn assert_recovered(daemon: &Daemon, events: &mut EventStream, number: u64) -> Value {
-    let child = generation(daemon, number).await;
-    assert_no_strangers(daemon, &child);
+/// Asserts that a new app-server has replaced the old one: no process of the old one is left, a new session and a turn
+/// work, and a stream that was open before receives the events.
+async fn assert_recovered(daemon: &Daemon, events: &mut EventStream, minimum: u64) -> Value {
+    let child = generation(daemon, minimum).await;
+    assert_no_leftover_processes(daemon, &child);
     let session_id = text(&create(daemon, json!({})).await["sessionId"]);
     let turn_id = turn(daemon, &session_id, "hello").await;
     assert_eq!(idle(daemon, &session_id).await["lastTurnStatus"], "completed");
@@ -53,15 +53,15 @@ async fn assert_recovered(daemon: &Daemon, events: &mut EventStream, number: u64
     child
 }
 
-/// Asserts that only the daemon, its guard and this child carry the daemon's mark.
-fn assert_no_strangers(daemon: &Daemon, child: &Value) {
+/// Asserts that only the daemon, its guard and this child carry the instance mark of the daemon.
+fn assert_no_leftover_processes(daemon: &Daemon, child: &Value) {
     #[cfg(target_os = "linux")]
     {
         let mut others = daemon.survivors();
         others.retain(|(pid, line)| {
             *pid != daemon.pid() && Some(u64::from(*pid)) != child["pid"].as_u64() && !is_guard(line)
         });
-        assert_eq!(others, [], "processes that outlived their app-server");
+        assert_eq!(others, [], "processes are left after their app-server ended");
     }
     #[cfg(not(target_os = "linux"))]
     let _ = (daemon, child);
@@ -74,16 +74,16 @@ fn is_guard(command_line: &str) -> bool {
 
 /// Sends a signal to one process.
 fn signal(pid: &Value, signal: Signal) {
-    kill_process(number(pid), signal).unwrap();
+    kill_process(to_pid(pid), signal).unwrap();
 }
 
-fn number(pid: &Value) -> Pid {
+fn to_pid(pid: &Value) -> Pid {
     i32::try_from(pid.as_u64().unwrap()).ok().and_then(Pid::from_raw).unwrap()
 }
 
-/// The types of those events that are about the app-server's end and its beginning, in their order.
+/// Returns the types of the events about the end and the start of the app-server, in order.
 fn types_of_supervision(events: &[Value]) -> Vec<&str> {
-    let about = [
+    let types = [
         "app-server.transport.closed",
         "app-server.turn.completed.missing",
         "child.exited",
@@ -92,5 +92,5 @@ fn types_of_supervision(events: &[Value]) -> Vec<&str> {
         "child.started",
         "app-server.connected",
     ];
-    events.iter().filter_map(|event| event["type"].as_str()).filter(|name| about.contains(name)).collect()
+    events.iter().filter_map(|event| event["type"].as_str()).filter(|name| types.contains(name)).collect()
 }

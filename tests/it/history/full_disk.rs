@@ -1,4 +1,4 @@
-//! A disk that fills up under a running turn, and has room again later.
+//! A disk that fills up during a turn and has free space again later.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -15,7 +15,7 @@ use crate::support::skip::runs_long;
 use crate::support::wait::wait_until_async;
 use crate::support::websocket::EventStream;
 
-/// A daemon whose state and log are on this file system.
+/// A daemon with its state and logs directories on this file system.
 fn builder(mount: &Mount) -> DaemonBuilder {
     Daemon::builder()
         .arg("--state-dir")
@@ -24,7 +24,7 @@ fn builder(mount: &Mount) -> DaemonBuilder {
         .arg(mount.path().join("logs"))
 }
 
-/// Takes all the room there is; what this file holds can be given back.
+/// Fills the file system with one file and returns its path; removing it frees the space.
 fn fill(mount: &Mount) -> PathBuf {
     let path = mount.path().join("filler");
     let mut file = File::options().create(true).append(true).open(&path).unwrap();
@@ -33,7 +33,7 @@ fn fill(mount: &Mount) -> PathBuf {
     path
 }
 
-async fn refuses_promises(daemon: &Daemon, session_id: &str) {
+async fn assert_writes_rejected(daemon: &Daemon, session_id: &str) {
     for _ in 0..3 {
         post(daemon, SESSIONS, &json!({})).await.error(503, "storage_unavailable");
         ask_turn(daemon, session_id, "hello").await.error(503, "storage_unavailable");
@@ -48,13 +48,13 @@ fn seq(event: &Value) -> u64 {
     event["seq"].as_u64().unwrap()
 }
 
-/// Every one of these events, in the log as it is now.
-async fn assert_in_log(daemon: &Daemon, seen: &[Value]) {
+/// Asserts that the log contains exactly these events in their range of sequence numbers.
+async fn assert_in_log(daemon: &Daemon, received: &[Value]) {
     let (_, log) = read_all(daemon.base_url()).await;
     let log: Vec<Value> = log.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
-    let (first, last) = (seq(&seen[0]), seq(&seen[seen.len() - 1]));
+    let (first, last) = (seq(&received[0]), seq(&received[received.len() - 1]));
     let same: Vec<_> = log.into_iter().filter(|event| (first..=last).contains(&seq(event))).collect();
-    assert_eq!(same, seen, "the log is what was told");
+    assert_eq!(same, received, "the log differs from the published events");
 }
 
 #[tokio::test]
@@ -71,35 +71,35 @@ async fn full_disk_stops_only_acknowledgements_and_loses_no_event() {
     let long = turn(&daemon, &busy, "deltas=400 delay=5 chars=500").await;
 
     let filler = fill(&mount);
-    let mut seen = stream.collect_until("storage.failed", |event| is(event, "storage.failed")).await;
-    refuses_promises(&daemon, &other).await;
+    let mut received = stream.collect_until("storage.failed", |event| is(event, "storage.failed")).await;
+    assert_writes_rejected(&daemon, &other).await;
     let status = get(&daemon, "/healthz").await;
     assert_eq!(status.status, 200, "{}", status.text);
     get(&daemon, SESSIONS).await.data(200);
-    // The turn runs on, and whoever listens hears it to its end.
+    // The turn continues, and subscribers receive its events to the end.
     let more =
         stream.collect_until("the end of the turn", |event| is(event, "app-server.turn.completed")).await;
     let deltas = more.iter().filter(|event| is(event, "app-server.turn.message.delta")).count();
     assert!(deltas > 100, "only {deltas} deltas while the disk was full: the test needs a longer turn");
-    seen.extend(more);
+    received.extend(more);
     assert_eq!(idle(&daemon, &busy).await["lastTurnStatus"], "completed");
-    refuses_promises(&daemon, &other).await;
+    assert_writes_rejected(&daemon, &other).await;
 
     fs::remove_file(filler).unwrap();
     let more = stream.collect_until("storage.recovered", |event| is(event, "storage.recovered")).await;
     let recovered = more.last().unwrap();
     assert_eq!(recovered["detail"], json!({ "lostFrom": null, "lostThrough": null }), "{recovered}");
-    seen.extend(more.clone());
-    assert_eq!(seq(&seen[0]), from + 1);
-    let rising: Vec<u64> = seen.iter().map(seq).collect();
-    assert_eq!(rising, (from + 1..=seq(recovered)).collect::<Vec<_>>(), "no number is left out");
+    received.extend(more.clone());
+    assert_eq!(seq(&received[0]), from + 1);
+    let rising: Vec<u64> = received.iter().map(seq).collect();
+    assert_eq!(rising, (from + 1..=seq(recovered)).collect::<Vec<_>>(), "a sequence number is missing");
     let later = text(&create(&daemon, json!({})).await["sessionId"]);
     let second = turn(&daemon, &other, "hello").await;
     ended(&daemon, &other, &json!(second)).await;
 
     daemon.kill().await;
     daemon = builder(&mount).state_from(&daemon).start().await;
-    assert_in_log(&daemon, &seen).await;
+    assert_in_log(&daemon, &received).await;
     for (session_id, turn_id) in [(&busy, json!(long)), (&other, json!(second)), (&later, Value::Null)] {
         let record = get(&daemon, &format!("{SESSIONS}/{session_id}")).await.data(200)["session"].clone();
         assert_eq!(record["lastTurnId"], turn_id, "{record}");
@@ -119,11 +119,11 @@ async fn storage_recovered_event_reports_the_exact_lost_range() {
     let Some(mount) = or_skip("a full disk for long", Mount::memory(24 * 1024)) else { return };
     let mut daemon = builder(&mount).start().await;
     let busy = session(&daemon).await;
-    // More than the 4 MiB that memory holds.
+    // More than the 4 MiB that the daemon buffers in memory.
     let long = turn(&daemon, &busy, "deltas=9000 chars=1000").await;
     let filler = fill(&mount);
     ended(&daemon, &busy, &json!(long)).await;
-    refuses_promises(&daemon, &busy).await;
+    assert_writes_rejected(&daemon, &busy).await;
     let mut stream = EventStream::connect(&daemon).await;
     stream.hello().await;
     fs::remove_file(filler).unwrap();
@@ -136,18 +136,22 @@ async fn storage_recovered_event_reports_the_exact_lost_range() {
     let session_id = session(&daemon).await;
     daemon.kill().await;
     daemon = builder(&mount).state_from(&daemon).start().await;
-    // Whoever reads across it is told of a gap, and goes on behind it.
+    // A reader receives a gap at the lost range and continues after it.
     let (_, log) = read_kept(daemon.base_url()).await;
     let log = log.iter().map(|text| seq(&serde_json::from_str(text).unwrap()));
     let kept: Vec<u64> = log.take_while(|&number| number <= seq(&recovered)).collect();
     let expected = (1..=seq(&recovered)).filter(|number| !lost.contains(number));
-    assert_eq!(kept, expected.collect::<Vec<_>>(), "exactly what was named is missing: {recovered}");
+    assert_eq!(
+        kept,
+        expected.collect::<Vec<_>>(),
+        "the missing events differ from the reported range: {recovered}"
+    );
     get(&daemon, &format!("{SESSIONS}/{session_id}")).await.data(200);
     let record = get(&daemon, &format!("{SESSIONS}/{busy}")).await.data(200)["session"].clone();
     assert_eq!((&record["lastTurnId"], &record["currentTurnId"]), (&json!(long), &Value::Null));
 }
 
-/// The state folder has room when the logs folder has none: the records must not run ahead of the log.
+/// The state directory has space while the logs directory is full: the records must not get ahead of the log.
 #[tokio::test]
 async fn sigkill_with_full_disk_keeps_the_log() {
     let Some(mount) = or_skip("a kill with a full disk", Mount::memory(3 * 1024)) else { return };
@@ -161,7 +165,7 @@ async fn sigkill_with_full_disk_keeps_the_log() {
     let filler = fill(&mount);
     stream.wait_for("storage.failed", |event| is(event, "storage.failed")).await;
     let end = stream.wait_for("the end of the turn", |event| is(event, "app-server.turn.completed")).await;
-    // The records are brought to disk about once a second, if they are.
+    // The daemon writes the records about once a second.
     let state = daemon.state_dir().join("daemon-state.json");
     let written = fs::metadata(&state).unwrap().modified().unwrap();
     let later = wait_until_async("a second to pass", async || {
@@ -172,8 +176,8 @@ async fn sigkill_with_full_disk_keeps_the_log() {
     fs::remove_file(filler).unwrap();
     daemon = builder().state_from(&daemon).start().await;
     let (now, after) = read_all(daemon.base_url()).await;
-    assert_eq!(now, epoch, "the log is the same one");
+    assert_eq!(now, epoch, "the epoch of the log changed");
     assert_eq!(after[..before.len()], before);
     let next: Value = serde_json::from_str(&after[after.len() - 1]).unwrap();
-    assert!(seq(&next) > seq(&end), "the numbers that were told are not used again");
+    assert!(seq(&next) > seq(&end), "published sequence numbers are reused");
 }

@@ -1,6 +1,6 @@
-//! File systems of a test's own: one whose power can be cut, and one that can be filled.
+//! Mounted file systems for one test: an ext4 image whose power can be cut, and a tmpfs that can be filled.
 //!
-//! Both need root and Linux; where that is not so, a test says what it leaves out.
+//! Both need root and Linux; otherwise the test prints that it is skipped.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -14,38 +14,38 @@ use tempfile::TempDir;
 pub(super) struct Mount {
     source: Source,
     point: PathBuf,
-    _home: TempDir,
+    _directory: TempDir,
 }
 
 enum Source {
-    /// An ext4 in a file.
+    /// An ext4 file system in an image file.
     Image(PathBuf),
-    /// Memory.
+    /// A tmpfs with these mount options.
     Memory(String),
 }
 
 impl Mount {
-    /// An ext4 of its own; the error says why there can be none.
+    /// Mounts a new ext4 image; the error states why that is impossible.
     pub(super) fn ext4(megabytes: u64) -> Result<Self, String> {
-        let home = home()?;
-        let image = home.path().join("disk");
+        let directory = directory()?;
+        let image = directory.path().join("disk");
         File::create(&image)
             .and_then(|file| file.set_len(megabytes << 20))
             .map_err(|error| error.to_string())?;
         run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image))?;
         run(Command::new("xfs_io").arg("-V"))?;
-        Self::new(home, Source::Image(image))
+        Self::new(directory, Source::Image(image))
     }
 
-    /// A file system in memory that is full after so many kilobytes; the error says why there can be none.
+    /// Mounts a tmpfs with this capacity; the error states why that is impossible.
     pub(super) fn memory(kilobytes: u64) -> Result<Self, String> {
-        Self::new(home()?, Source::Memory(format!("size={kilobytes}k,mode=700")))
+        Self::new(directory()?, Source::Memory(format!("size={kilobytes}k,mode=700")))
     }
 
-    fn new(home: TempDir, source: Source) -> Result<Self, String> {
-        let point = home.path().join("mount");
+    fn new(directory: TempDir, source: Source) -> Result<Self, String> {
+        let point = directory.path().join("mount");
         fs::create_dir(&point).map_err(|error| error.to_string())?;
-        let mount = Self { source, point, _home: home };
+        let mount = Self { source, point, _directory: directory };
         mount.mount()?;
         Ok(mount)
     }
@@ -54,12 +54,12 @@ impl Mount {
         &self.point
     }
 
-    /// Takes the power away: what is not on disk by now is lost, and every call fails from now on.
+    /// Simulates a power cut: unsynced data is lost, and every later call fails.
     pub(super) fn cut_power(&self) {
         run(Command::new("xfs_io").args(["-x", "-c", "shutdown"]).arg(&self.point)).unwrap();
     }
 
-    /// Brings the power back; nobody may use the file system.
+    /// Mounts the file system again; no process may use it during the call.
     pub(super) fn restore_power(&self) {
         run(Command::new("umount").arg(&self.point)).unwrap();
         self.mount().unwrap();
@@ -77,7 +77,7 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        // A failing test may leave somebody in there; then it goes when they do.
+        // A failing test may leave processes that use it; the lazy unmount completes when they end.
         let _ = run(Command::new("umount").arg("--lazy").arg(&self.point));
     }
 }
@@ -89,9 +89,9 @@ pub(super) fn or_skip<T>(what: &str, found: Result<T, String>) -> Option<T> {
     found.inspect_err(|why| skip("CODEXD_TEST_MOUNTS", what, why)).ok()
 }
 
-fn home() -> Result<TempDir, String> {
+fn directory() -> Result<TempDir, String> {
     if cfg!(not(target_os = "linux")) {
-        return Err("this is made for Linux".to_owned());
+        return Err("this test needs Linux".to_owned());
     }
     if !rustix::process::geteuid().is_root() {
         return Err("only root can mount".to_owned());

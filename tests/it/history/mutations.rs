@@ -1,20 +1,20 @@
-//! The tests on trial: codexd is broken on purpose, in one place at a time, and each time a test must notice.
+//! Tests of the durability tests: each mutation breaks codexd in one place, and a validator must detect it.
 //!
-//! `CODEXD_MUTATED` names a codexd that was built with the feature `mutations`; see `docs/testing.md`.
+//! `CODEXD_MUTATED` names a codexd binary that was built with the feature `mutations`; see `docs/testing.md`.
 
 use std::path::PathBuf;
 
-use super::lost_log::{Loss, lose};
+use super::lost_log::{Loss, history_with_loss};
 use super::mounts::{Mount, or_skip};
 use super::power::PowerCuts;
 use super::random::seed;
 use super::soak::{Soak, soak_contradictions};
 use super::validators::contradictions;
 
-/// The program that can be broken.
+/// Returns the codexd binary with the feature `mutations`, or `None` after printing that the test is skipped.
 fn program(mutation: &str) -> Option<PathBuf> {
     let named = std::env::var_os("CODEXD_MUTATED").map(PathBuf::from);
-    let found = named.ok_or("CODEXD_MUTATED names no codexd with the feature mutations".to_owned());
+    let found = named.ok_or("CODEXD_MUTATED names no codexd binary with the feature mutations".to_owned());
     or_skip(&format!("the mutation {mutation}"), found)
 }
 
@@ -23,14 +23,14 @@ fn environment(mutation: &str) -> Vec<(String, String)> {
 }
 
 #[track_caller]
-fn assert_noticed(found: &[String], validator: &str) {
+fn assert_detected(found: &[String], validator: &str) {
     assert!(
         found.iter().any(|contradiction| contradiction.starts_with(validator)),
         "{validator} is not in {found:#?}"
     );
 }
 
-/// What is wrong after at most 60 power cuts.
+/// Returns the contradictions after at most 60 power cuts.
 async fn cut_power(mutation: &str) -> Option<Vec<String>> {
     let program = Some(program(mutation)?);
     let mount = or_skip(&format!("power cuts of the mutation {mutation}"), Mount::ext4(64))?;
@@ -38,7 +38,7 @@ async fn cut_power(mutation: &str) -> Option<Vec<String>> {
     Some(plan.run(&mount).await.1)
 }
 
-/// What is wrong after some kills.
+/// Returns the contradictions after `kills` kills.
 async fn kill(mutation: &str, kills: u64) -> Option<Vec<String>> {
     let program = Some(program(mutation)?);
     let soak = Soak { kills, seed: seed(), program, environment: environment(mutation) };
@@ -48,45 +48,46 @@ async fn kill(mutation: &str, kills: u64) -> Option<Vec<String>> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mutation_without_sync_loses_an_acknowledgement() {
     if let Some(found) = cut_power("no-sync").await {
-        // A log of which nothing was ever synced may be gone whole, and with it the epoch.
-        let notice = if found.iter().any(|text| text.starts_with("epoch:")) { "epoch" } else { "promised" };
-        assert_noticed(&found, notice);
+        // A log that was never synced may be lost completely, including its epoch.
+        let expected =
+            if found.iter().any(|text| text.starts_with("epoch:")) { "epoch" } else { "acknowledged" };
+        assert_detected(&found, expected);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mutation_acknowledge_before_sync_loses_an_acknowledgement() {
-    if let Some(found) = cut_power("promise-before-sync").await {
-        assert_noticed(&found, "promised");
+    if let Some(found) = cut_power("acknowledgement-before-sync").await {
+        assert_detected(&found, "acknowledged");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mutation_reused_sequence_numbers_is_detected() {
     if let Some(found) = cut_power("reuse-numbers").await {
-        assert_noticed(&found, "unique");
+        assert_detected(&found, "unique");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mutation_publish_before_write_loses_published_events() {
     if let Some(found) = kill("publish-before-write", 40).await {
-        assert_noticed(&found, "kept");
+        assert_detected(&found, "kept");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mutation_resume_one_event_late_is_detected() {
     if let Some(found) = kill("skip-tail", 5).await {
-        assert_noticed(&found, "resumable");
-        assert_noticed(&found, "nothing missing");
+        assert_detected(&found, "resumable");
+        assert_detected(&found, "nothing missing");
     }
 }
 
 #[tokio::test]
 async fn mutation_accept_old_log_copy_is_detected() {
     if let Some(program) = program("no-epoch") {
-        let found = contradictions(&lose(Loss::Older, Some((program, "no-epoch"))).await);
-        assert_noticed(&found, "nothing missing");
+        let found = contradictions(&history_with_loss(Loss::Older, Some((program, "no-epoch"))).await);
+        assert_detected(&found, "nothing missing");
     }
 }

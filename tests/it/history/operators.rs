@@ -1,4 +1,4 @@
-//! What a person or a program may do to the files of a daemon, and clients that read meanwhile.
+//! Changes that users and programs make to the files of a daemon while clients read.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,38 +7,38 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::connection::{Kind, read_kept};
-use super::random::{Dice, seed};
-use super::readers::{Reader, Scene};
-use super::record::{Filter, History, Promise, Step, Texts};
+use super::connection::{Transport, read_kept};
+use super::random::{SeededRandom, seed};
+use super::readers::{DaemonState, Reader};
+use super::record::{Acknowledgement, Filter, History, Step, Texts};
 use super::validators::{contradictions, unbroken};
-use super::workers::{Promises, Worker};
+use super::workers::{Acknowledgements, Worker};
 use crate::api::{SESSIONS, STATUS};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get};
 use crate::support::skip::runs_long_part;
 use crate::support::wait::wait_until;
 
-/// What is done to the files.
+/// A change of the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Operator {
-    /// The logs directory is removed under the running daemon.
+    /// The logs directory is removed while the daemon runs.
     RemoveDirectory,
-    /// The file that is written is removed under the running daemon.
+    /// The active segment is removed while the daemon runs.
     RemoveFile,
-    /// The file that is written is replaced by an older copy of it under the running daemon.
+    /// An older copy replaces the active segment while the daemon runs.
     Replace,
-    /// The file that is written is cut off in the middle under the running daemon.
+    /// The active segment is truncated in the middle while the daemon runs.
     Truncate,
-    /// Some lines are cut out of an older file under the running daemon.
+    /// Some lines are removed from a sealed segment while the daemon runs.
     CutOut,
-    /// An older file is removed under the running daemon.
+    /// A sealed segment is removed while the daemon runs.
     RemoveSegment,
-    /// State and logs are removed under the running daemon.
+    /// Both directories are removed while the daemon runs.
     Wipe,
-    /// State and logs of the stopped daemon are replaced by older copies.
+    /// Older copies replace both directories of the stopped daemon.
     Restore,
-    /// The same with the contents of the copies written into the files that are there.
+    /// Like `Restore`, but the contents of the copies are written into the existing files.
     Overwrite,
 }
 
@@ -56,16 +56,16 @@ async fn changed_log_files_never_skip_events_without_a_gap() {
     for operator in operators {
         let history = operate(operator, seed).await;
         let mut found = contradictions(&history);
-        // What was cut out, removed or overwritten is not kept, and must have been told.
+        // Removed or overwritten events are not kept; the daemon must have reported their loss.
         found.retain(|contradiction| {
-            !contradiction.starts_with("kept") && !contradiction.starts_with("promised")
+            !contradiction.starts_with("kept") && !contradiction.starts_with("acknowledged")
         });
         assert_eq!(found, [""; 0], "{operator:?} with the seed {seed}");
-        let told = |event_type: &str| {
+        let count = |event_type: &str| {
             let name = format!("\"type\":\"{event_type}\"");
-            history.log.iter().filter(|seen| seen.text.contains(&name)).count()
+            history.log.iter().filter(|event| event.text.contains(&name)).count()
         };
-        let (recovered, damaged) = (told("storage.recovered"), told("log.damaged"));
+        let (recovered, damaged) = (count("storage.recovered"), count("log.damaged"));
         let old = history
             .runs
             .iter()
@@ -76,71 +76,87 @@ async fn changed_log_files_never_skip_events_without_a_gap() {
                 assert_eq!(
                     unbroken(&history.runs),
                     Ok(()),
-                    "{operator:?}: all lines were there to be written again"
+                    "{operator:?}: all lines were available for the rewrite"
                 );
             }
             Truncate => assert_eq!(recovered, 1, "{operator:?}"),
             RemoveDirectory | Wipe => assert_eq!(recovered, 1, "{operator:?}"),
             CutOut | RemoveSegment => assert_eq!((recovered, damaged), (0, 1), "{operator:?}"),
             Restore | Overwrite => {
-                assert!(old.count() > 0, "{operator:?}: no client was told of another log")
+                assert!(old.count() > 0, "{operator:?}: no client received an epoch gap")
             }
         }
         if !matches!(operator, Restore | Overwrite) {
             let is_there = |id: &str| history.sessions.iter().any(|session| session["sessionId"] == id);
-            for promise in &history.promises {
-                let (Promise::Session { session_id, .. } | Promise::Turn { session_id, .. }) = promise;
-                assert!(is_there(session_id), "{operator:?}: {promise:?}");
+            for acknowledgement in &history.acknowledgements {
+                let (Acknowledgement::Session { session_id, .. } | Acknowledgement::Turn { session_id, .. }) =
+                    acknowledgement;
+                assert!(is_there(session_id), "{operator:?}: {acknowledgement:?}");
             }
         }
     }
 }
 
-/// Everything that clients and callers got before and after the operator.
+/// Applies `operator` and returns everything that clients received before and after it.
 async fn operate(operator: Operator, seed: u64) -> History {
     let builder = || Daemon::builder().arg("--event-segment-bytes").arg("20000");
-    let mut dice = Dice::new(seed);
-    let (scenes, scene) = watch::channel(Scene::Away);
-    let (promises, texts) = (Promises::default(), Arc::new(Texts::default()));
+    let mut random = SeededRandom::new(seed);
+    let (daemon_states, daemon_state) = watch::channel(DaemonState::Down);
+    let (acknowledgements, texts) = (Acknowledgements::default(), Arc::new(Texts::default()));
     let mut daemon = builder().start().await;
-    let readers: Vec<_> =
-        [Kind::WebSocket, Kind::ServerSent, Kind::Pages, Kind::WebSocket, Kind::ServerSent, Kind::Pages]
-            .into_iter()
-            .zip(0..)
-            .map(|(kind, number)| {
-                let name = format!("{kind:?} {number}");
-                let (filter, dice) = (Filter::default(), dice.of(number));
-                Reader { name, kind, filter, dice, texts: Arc::clone(&texts), scene: scene.clone() }.start()
-            })
-            .collect();
+    let readers: Vec<_> = [
+        Transport::WebSocket,
+        Transport::Sse,
+        Transport::Pages,
+        Transport::WebSocket,
+        Transport::Sse,
+        Transport::Pages,
+    ]
+    .into_iter()
+    .zip(0..)
+    .map(|(transport, number)| {
+        let name = format!("{transport:?} {number}");
+        let (filter, random) = (Filter::default(), random.derive(number));
+        Reader {
+            name,
+            transport,
+            filter,
+            random,
+            texts: Arc::clone(&texts),
+            daemon_state: daemon_state.clone(),
+        }
+        .start()
+    })
+    .collect();
     let workers: Vec<_> = (0..2)
         .map(|number| {
-            let dice = dice.of(1000 + number);
-            Worker { dice, promises: promises.clone(), scene: scene.clone() }.start()
+            let random = random.derive(1000 + number);
+            Worker { random, acknowledgements: acknowledgements.clone(), daemon_state: daemon_state.clone() }
+                .start()
         })
         .collect();
-    scenes.send_replace(Scene::Up(daemon.base_url().to_owned()));
+    daemon_states.send_replace(DaemonState::Running(daemon.base_url().to_owned()));
     let copy = crate::support::scratch::directory("copy");
-    more_turns(&promises, 4).await;
+    more_turns(&acknowledgements, 4).await;
     copy_directories(&daemon, copy.path());
-    more_turns(&promises, 4).await;
-    wait_until("some older files", || (older_files(&daemon).len() > 3).then_some(())).await;
+    more_turns(&acknowledgements, 4).await;
+    wait_until("sealed segments", || (older_files(&daemon).len() > 3).then_some(())).await;
 
     if matches!(operator, Restore | Overwrite) {
         assert!(daemon.stop().await.status.success());
-        scenes.send_replace(Scene::Away);
+        daemon_states.send_replace(DaemonState::Down);
         restore(&daemon, copy.path(), operator);
         daemon = restart(builder(), &daemon).await;
-        scenes.send_replace(Scene::Up(daemon.base_url().to_owned()));
+        daemon_states.send_replace(DaemonState::Running(daemon.base_url().to_owned()));
     } else {
-        apply(operator, &daemon, copy.path(), &mut dice);
+        apply(operator, &daemon, copy.path(), &mut random);
     }
-    // Callers are refused for a moment where the log is to be written again, and then go on.
-    more_turns(&promises, 6).await;
+    // While the log is rewritten, requests fail briefly; clients retry.
+    more_turns(&acknowledgements, 6).await;
 
     let (epoch, log) = read_kept(daemon.base_url()).await;
-    let latest = log.iter().map(|text| texts.seen(text).seq).max().unwrap();
-    scenes.send_replace(Scene::Last { base: daemon.base_url().to_owned(), epoch, latest });
+    let latest = log.iter().map(|text| texts.intern(text).seq).max().unwrap();
+    daemon_states.send_replace(DaemonState::Final { base: daemon.base_url().to_owned(), epoch, latest });
     let mut runs = Vec::new();
     for reader in readers {
         runs.extend(reader.await.unwrap());
@@ -149,18 +165,18 @@ async fn operate(operator: Operator, seed: u64) -> History {
         worker.await.unwrap();
     }
     if matches!(operator, CutOut | RemoveSegment) {
-        wait_until("the damage to be told", || {
+        wait_until("the log.damaged event", || {
             daemon.events_on_disk().iter().any(|event| event["type"] == "log.damaged").then_some(())
         })
         .await;
     }
     let (epoch, log) = read_kept(daemon.base_url()).await;
-    let log = log.iter().map(|text| texts.seen(text)).collect();
+    let log = log.iter().map(|text| texts.intern(text)).collect();
     let sessions = get(&daemon, SESSIONS).await.data(200)["sessions"].as_array().unwrap().clone();
-    // A start on what is there now knows the same sessions.
+    // A start on these files must load the same sessions.
     assert_eq!(get(&daemon, STATUS).await.data(200)["service"]["ready"], Value::Bool(true), "{operator:?}");
     if operator == Wipe {
-        // What the log in memory no longer had is in the registry alone, which is written within a second.
+        // Sessions that the in-memory log no longer holds are only in the registry, which is written within a second.
         let registry = daemon.state_dir().join("session-registry.json");
         wait_until("the registry", || {
             let text = fs::read(&registry).ok()?;
@@ -173,19 +189,19 @@ async fn operate(operator: Operator, seed: u64) -> History {
     let again = restart(builder(), &daemon).await;
     let known = get(&again, SESSIONS).await.data(200)["sessions"].as_array().unwrap().len();
     assert_eq!(known, sessions.len(), "{operator:?}: after a kill");
-    History { runs, promises: promises.all(), epoch, log, sessions }
+    History { runs, acknowledgements: acknowledgements.all(), epoch, log, sessions }
 }
 
 async fn restart(builder: DaemonBuilder, daemon: &Daemon) -> Daemon {
     builder.state_from(daemon).start().await
 }
 
-async fn more_turns(promises: &Promises, count: u64) {
-    let wanted = promises.turns() + count;
-    wait_until("turns to be promised", || (promises.turns() >= wanted).then_some(())).await;
+async fn more_turns(acknowledgements: &Acknowledgements, count: u64) {
+    let expected = acknowledgements.turns() + count;
+    wait_until("acknowledged turns", || (acknowledgements.turns() >= expected).then_some(())).await;
 }
 
-/// The files of the log that are no longer written, oldest first.
+/// The sealed segments of the log, oldest first.
 fn older_files(daemon: &Daemon) -> Vec<PathBuf> {
     let files = fs::read_dir(daemon.logs_dir()).unwrap().map(|file| file.unwrap().path());
     let is_older = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("events-");
@@ -194,12 +210,12 @@ fn older_files(daemon: &Daemon) -> Vec<PathBuf> {
     older
 }
 
-/// Does it to the files of a running daemon.
-fn apply(operator: Operator, daemon: &Daemon, copy: &Path, dice: &mut Dice) {
+/// Applies the change to the files of a running daemon.
+fn apply(operator: Operator, daemon: &Daemon, copy: &Path, random: &mut SeededRandom) {
     let active = daemon.logs_dir().join("events.jsonl");
     let older = older_files(daemon);
-    // Not the oldest: the log may begin anywhere.
-    let middle = &older[1 + usize::try_from(dice.below(older.len() as u64 - 1)).unwrap()];
+    // Not the oldest segment: the log may start at any sequence number.
+    let middle = &older[1 + usize::try_from(random.below(older.len() as u64 - 1)).unwrap()];
     match operator {
         RemoveDirectory => remove(&daemon.logs_dir()),
         RemoveFile => fs::remove_file(active).unwrap(),
@@ -228,7 +244,7 @@ fn apply(operator: Operator, daemon: &Daemon, copy: &Path, dice: &mut Dice) {
     }
 }
 
-/// Removes a directory in which files are made meanwhile.
+/// Removes a directory in which the daemon creates files concurrently.
 fn remove(directory: &Path) {
     let removed = directory.with_extension("removed");
     fs::rename(directory, &removed).unwrap();
@@ -242,7 +258,7 @@ fn copy_directories(daemon: &Daemon, to: &Path) {
     }
 }
 
-/// Copies what is there; files come and go meanwhile.
+/// Copies the existing files; the daemon creates and removes files concurrently.
 fn copy_files(from: &Path, to: &Path) {
     for file in fs::read_dir(from).unwrap() {
         let file = file.unwrap();
@@ -250,7 +266,7 @@ fn copy_files(from: &Path, to: &Path) {
     }
 }
 
-/// Puts older copies in the place of the directories, or their contents into the files.
+/// Replaces the directories with older copies, or overwrites the existing files with their contents.
 fn restore(daemon: &Daemon, copy: &Path, operator: Operator) {
     for (name, directory) in [("state", daemon.state_dir()), ("logs", daemon.logs_dir())] {
         for file in fs::read_dir(&directory).unwrap() {

@@ -1,10 +1,10 @@
-//! Power cuts: the file system below state and logs stops in the middle of the work, and what was not on disk is gone.
+//! Power cuts: the file system of both directories shuts down during the work and loses all unsynced data.
 //!
-//! A promise counts when its caller had it before the cut began: in a real one nobody would be told anything afterwards,
-//! but here the kernel answers a sync that is under way with success although its data is lost (measured with nothing but
-//! `fdatasync` in a loop: in 15 of 150 cuts, each time while the cut was being made).
+//! An acknowledgement counts when the client received it before the cut began. In a real power cut no response arrives
+//! afterwards; here the kernel reports success for a sync in progress although its data is lost (measured with only
+//! `fdatasync` in a loop: in 15 of 150 cuts, each time during the cut).
 //!
-//! The daemon survives the cut of its disk and finds itself with one that fails, so that is looked at too.
+//! The daemon process survives the cut and its disk fails, so the tests check that behavior too.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,13 +14,13 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::connection::{Kind, read_after, read_all};
+use super::connection::{Transport, read_after, read_all};
 use super::mounts::{Mount, or_skip};
-use super::random::{Dice, seed};
-use super::readers::{Reader, Scene};
-use super::record::{Filter, History, Promise, Texts};
-use super::validators::{ordered, promised, unique};
-use super::workers::{Promises, Worker};
+use super::random::{SeededRandom, seed};
+use super::readers::{DaemonState, Reader};
+use super::record::{Acknowledgement, Filter, History, Texts};
+use super::validators::{acknowledged, ordered, unique};
+use super::workers::{Acknowledgements, Worker};
 use crate::api::{SESSIONS, try_post};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get};
@@ -32,11 +32,11 @@ const CUTS: u64 = 100;
 /// The number of power cuts otherwise.
 const SHORT_CUTS: u64 = 10;
 
-/// What is done.
+/// The parameters of a test run.
 pub(super) struct PowerCuts {
     pub(super) cuts: u64,
     pub(super) seed: u64,
-    /// Another program than the one that was built with the tests.
+    /// A binary that replaces the one built with the tests.
     pub(super) program: Option<PathBuf>,
     pub(super) environment: Vec<(String, String)>,
 }
@@ -52,60 +52,76 @@ async fn acknowledged_writes_survive_power_cuts() {
 }
 
 impl PowerCuts {
-    /// Cuts the power until something is wrong; how often it was cut, and what is wrong then.
+    /// Cuts the power until a validator reports a contradiction; returns the number of cuts and the contradictions.
     pub(super) async fn run(&self, mount: &Mount) -> (u64, Vec<String>) {
         let began = Instant::now();
-        let mut dice = Dice::new(self.seed);
-        let (scenes, scene) = watch::channel(Scene::Away);
-        let promises = Promises::default();
+        let mut random = SeededRandom::new(self.seed);
+        let (daemon_states, daemon_state) = watch::channel(DaemonState::Down);
+        let acknowledgements = Acknowledgements::default();
         let texts = Arc::new(Texts::default());
-        let readers: Vec<_> = [Kind::WebSocket, Kind::ServerSent, Kind::Pages]
+        let readers: Vec<_> = [Transport::WebSocket, Transport::Sse, Transport::Pages]
             .into_iter()
             .zip(0..)
-            .map(|(kind, number)| {
-                let (name, filter, dice) = (format!("{kind:?}"), Filter::default(), dice.of(number));
-                Reader { name, kind, filter, dice, texts: Arc::clone(&texts), scene: scene.clone() }.start()
+            .map(|(transport, number)| {
+                let (name, filter, random) =
+                    (format!("{transport:?}"), Filter::default(), random.derive(number));
+                Reader {
+                    name,
+                    transport,
+                    filter,
+                    random,
+                    texts: Arc::clone(&texts),
+                    daemon_state: daemon_state.clone(),
+                }
+                .start()
             })
             .collect();
         let workers: Vec<_> = (0..3)
             .map(|number| {
-                let dice = dice.of(1000 + number);
-                Worker { dice, promises: promises.clone(), scene: scene.clone() }.start()
+                let random = random.derive(1000 + number);
+                Worker {
+                    random,
+                    acknowledgements: acknowledgements.clone(),
+                    daemon_state: daemon_state.clone(),
+                }
+                .start()
             })
             .collect();
 
         let mut daemon = self.builder(mount).start().await;
         let (epoch, _) = read_all(daemon.base_url()).await;
-        let mut wrong = Vec::new();
-        let mut due = Vec::new();
+        let mut violations = Vec::new();
+        let mut all_acknowledged = Vec::new();
         let mut cuts = 0;
-        let mut looked_through = 0;
-        while cuts < self.cuts && wrong.is_empty() {
+        let mut checked_through = 0;
+        while cuts < self.cuts && violations.is_empty() {
             cuts += 1;
-            scenes.send_replace(Scene::Up(daemon.base_url().to_owned()));
-            tokio::time::sleep(dice.milliseconds(15, 120)).await;
-            let promised_now = promises.take();
+            daemon_states.send_replace(DaemonState::Running(daemon.base_url().to_owned()));
+            tokio::time::sleep(random.milliseconds(15, 120)).await;
+            let newly_acknowledged = acknowledgements.take();
             mount.cut_power();
-            stands_without_disk(&daemon).await;
+            assert_serves_without_disk(&daemon).await;
             daemon.kill().await;
-            scenes.send_replace(Scene::Away);
+            daemon_states.send_replace(DaemonState::Down);
             mount.restore_power();
             daemon = self.builder(mount).state_from(&daemon).start().await;
-            // What was promised while the power went away was heard by nobody.
-            promises.take();
-            let after = format!("{epoch}-{looked_through}");
-            let mut now = look(&daemon, Some(&after), &promised_now, &texts).await;
-            looked_through = now.log.last().map_or(looked_through, |seen| seen.seq);
-            wrong.extend(unreadable(mount));
-            wrong.extend((now.epoch != epoch).then(|| format!("epoch: it was {epoch} and is {}", now.epoch)));
-            wrong.extend(promised(&promised_now, &now).err());
-            due.append(&mut now.promises);
+            // Acknowledgements from during the cut do not count: in a real power cut no client receives them.
+            acknowledgements.take();
+            let after = format!("{epoch}-{checked_through}");
+            let mut now = inspect(&daemon, Some(&after), &newly_acknowledged, &texts).await;
+            checked_through = now.log.last().map_or(checked_through, |event| event.seq);
+            violations.extend(unreadable_files(mount));
+            violations.extend(
+                (now.epoch != epoch).then(|| format!("epoch: changed from {epoch} to {}", now.epoch)),
+            );
+            violations.extend(acknowledged(&newly_acknowledged, &now).err());
+            all_acknowledged.append(&mut now.acknowledgements);
         }
 
-        let end = look(&daemon, None, &due, &texts).await;
+        let end = inspect(&daemon, None, &all_acknowledged, &texts).await;
         let latest = end.log.last().unwrap().seq;
         let base = daemon.base_url().to_owned();
-        scenes.send_replace(Scene::Last { base, epoch: end.epoch.clone(), latest });
+        daemon_states.send_replace(DaemonState::Final { base, epoch: end.epoch.clone(), latest });
         let mut runs = Vec::new();
         for reader in readers {
             runs.extend(reader.await.unwrap());
@@ -113,12 +129,12 @@ impl PowerCuts {
         for worker in workers {
             worker.await.unwrap();
         }
-        // What was told and not yet on disk may be gone, but its numbers are never used again.
-        wrong.extend(unique(&runs, &end.epoch, &end.log).err());
-        wrong.extend(runs.iter().filter_map(|run| ordered(run).err()));
-        wrong.extend(promised(&due, &end).err());
-        say(cuts, began.elapsed(), &end);
-        (cuts, wrong)
+        // Published events that were not yet on disk may be lost, but their sequence numbers are never reused.
+        violations.extend(unique(&runs, &end.epoch, &end.log).err());
+        violations.extend(runs.iter().filter_map(|run| ordered(run).err()));
+        violations.extend(acknowledged(&all_acknowledged, &end).err());
+        print_summary(cuts, began.elapsed(), &end);
+        (cuts, violations)
     }
 
     fn builder(&self, mount: &Mount) -> DaemonBuilder {
@@ -139,42 +155,50 @@ impl PowerCuts {
     }
 }
 
-/// What the log has after this cursor, the records, and the promises that all of that has to keep.
-async fn look(daemon: &Daemon, after: Option<&str>, promises: &[Promise], texts: &Texts) -> History {
+/// Reads the log after this cursor and the sessions, and returns them with the acknowledgements to check.
+async fn inspect(
+    daemon: &Daemon,
+    after: Option<&str>,
+    acknowledgements: &[Acknowledgement],
+    texts: &Texts,
+) -> History {
     let after = async { read_after(daemon.base_url(), after?).await.ok() };
     let (epoch, log) = match after.await {
         Some(read) => read,
         None => read_all(daemon.base_url()).await,
     };
-    let log = log.iter().map(|text| texts.seen(text)).collect();
+    let log = log.iter().map(|text| texts.intern(text)).collect();
     let sessions = get(daemon, SESSIONS).await.data(200)["sessions"].as_array().unwrap().clone();
-    History { runs: Vec::new(), promises: promises.to_vec(), epoch, log, sessions }
+    History { runs: Vec::new(), acknowledgements: acknowledgements.to_vec(), epoch, log, sessions }
 }
 
-/// State files that a start could not read.
-fn unreadable(mount: &Mount) -> Vec<String> {
-    let names =
-        ["state", "logs"].into_iter().flat_map(|folder| fs::read_dir(mount.path().join(folder)).unwrap());
+/// Reports the files that a start could not read and renamed.
+fn unreadable_files(mount: &Mount) -> Vec<String> {
+    let names = ["state", "logs"]
+        .into_iter()
+        .flat_map(|directory| fs::read_dir(mount.path().join(directory)).unwrap());
     let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name.contains(".bad")).map(|name| format!("unreadable: {name}")).collect()
+    names.filter(|name| name.contains(".bad")).map(|name| format!("unreadable_files: {name}")).collect()
 }
 
 #[expect(clippy::print_stderr, reason = "the test runner shows this with the failure of the test")]
-fn say(cuts: u64, took: Duration, end: &History) {
-    let (events, promises) = (end.log.len(), end.promises.len());
-    eprintln!("{cuts} power cuts in {took:.1?}: {events} events in the log, {promises} promises");
+fn print_summary(cuts: u64, took: Duration, end: &History) {
+    let (events, acknowledgements) = (end.log.len(), end.acknowledgements.len());
+    eprintln!(
+        "{cuts} power cuts in {took:.1?}: {events} events in the log, {acknowledgements} acknowledgements"
+    );
 }
 
-/// Asserts that the daemon goes on without a disk, and promises nothing.
-async fn stands_without_disk(daemon: &Daemon) {
+/// Asserts that the daemon serves reads without a disk and acknowledges no write.
+async fn assert_serves_without_disk(daemon: &Daemon) {
     assert_eq!(get(daemon, "/healthz").await.status, 200);
-    wait_until_async("codexd to see that its disk fails", async || {
-        let (status, answer) = try_post(daemon.base_url(), SESSIONS, &json!({})).await.unwrap();
-        match (status, answer["error"].as_str()) {
+    wait_until_async("codexd to detect the failing disk", async || {
+        let (status, response) = try_post(daemon.base_url(), SESSIONS, &json!({})).await.unwrap();
+        match (status, response["error"].as_str()) {
             (503, Some("storage_unavailable")) => Some(()),
-            // It is told so only when the app-server is there to be asked.
+            // The storage error is visible only when the app-server is available.
             (503, Some("app_server_unavailable")) => None,
-            _ => panic!("{status}: {answer}"),
+            _ => panic!("{status}: {response}"),
         }
     })
     .await;

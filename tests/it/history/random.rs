@@ -1,33 +1,33 @@
-//! Chance that can be repeated.
+//! Reproducible random numbers.
 
 use std::time::Duration;
 
-/// A row of numbers that follows from its seed alone (the generator is SplitMix64).
+/// A seeded random number generator (SplitMix64).
 #[derive(Debug, Clone)]
-pub(crate) struct Dice(u64);
+pub(crate) struct SeededRandom(u64);
 
-impl Dice {
+impl SeededRandom {
     pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Dice of their own for one of several who throw at once, so that their order does not matter.
-    pub(crate) fn of(&self, player: u64) -> Self {
-        let mut dice = Self(self.0 ^ player.wrapping_mul(0xd134_2543_de82_ef95));
-        Self(dice.next())
+    /// Derives an independent generator for one of several concurrent tasks, so that their order does not matter.
+    pub(crate) fn derive(&self, stream: u64) -> Self {
+        let mut random = Self(self.0 ^ stream.wrapping_mul(0xd134_2543_de82_ef95));
+        Self(random.next())
     }
 
-    /// A number from 0 up to but not including `end`.
+    /// Returns a number from 0 up to but not including `end`.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    /// Whether something happens that happens `percent` times in a hundred.
-    pub(crate) fn happens(&mut self, percent: u64) -> bool {
+    /// Returns true with a probability of `percent` percent.
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// A time from `least` to `most`, in ms.
+    /// Returns a duration from `least` to `most` milliseconds.
     pub(crate) fn milliseconds(&mut self, least: u64, most: u64) -> Duration {
         Duration::from_millis(least + self.below(most - least + 1))
     }
@@ -41,9 +41,9 @@ impl Dice {
     }
 }
 
-/// The seed of a test: the one that `CODEXD_SOAK_SEED` names, or one that nobody knows before.
+/// Returns the seed of a test: the value of `CODEXD_SOAK_SEED`, or a random one.
 ///
-/// It is printed, so that it is there when the test fails.
+/// Prints the seed, so that a failure can be reproduced.
 #[expect(clippy::print_stderr, reason = "the test runner shows this with the failure of the test")]
 pub(crate) fn seed() -> u64 {
     let named = std::env::var("CODEXD_SOAK_SEED").ok();

@@ -1,4 +1,4 @@
-//! Clients that read, rest, go away and come back, and write down what they got.
+//! Clients that read events, pause, disconnect and reconnect, and record what they receive.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,34 +6,34 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::connection::{Connection, Kind, Told};
-use super::random::Dice;
+use super::connection::{Connection, Received, Transport};
+use super::random::SeededRandom;
 use super::record::{Filter, Run, Step, Texts};
 use crate::support::wait::DEADLINE;
 
-/// What everybody knows of the daemon.
+/// The state of the daemon that all clients observe.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Scene {
-    /// It is away and will come back.
-    Away,
-    /// It is there.
-    Up(String),
-    /// It will live on from here; everybody reads what there is, through this number, and goes home.
-    Last { base: String, epoch: String, latest: u64 },
+pub(super) enum DaemonState {
+    /// The daemon is down and will be started again.
+    Down,
+    /// The daemon runs at this base URL.
+    Running(String),
+    /// The daemon is not killed any more; clients read through sequence number `latest` and end.
+    Final { base: String, epoch: String, latest: u64 },
 }
 
-/// One client.
+/// One client that reads events.
 pub(super) struct Reader {
     pub(super) name: String,
-    pub(super) kind: Kind,
+    pub(super) transport: Transport,
     pub(super) filter: Filter,
-    pub(super) dice: Dice,
+    pub(super) random: SeededRandom,
     pub(super) texts: Arc<Texts>,
-    pub(super) scene: watch::Receiver<Scene>,
+    pub(super) daemon_state: watch::Receiver<DaemonState>,
 }
 
 impl Reader {
-    /// Reads until the last scene is over; what the client got.
+    /// Reads until the state is `Final` and all events have arrived; returns the recorded runs.
     pub(super) fn start(self) -> JoinHandle<Vec<Run>> {
         tokio::spawn(self.read())
     }
@@ -41,19 +41,24 @@ impl Reader {
     async fn read(mut self) -> Vec<Run> {
         let mut runs: Vec<Run> = Vec::new();
         loop {
-            let scene = self.scene.wait_for(|scene| *scene != Scene::Away).await.unwrap().clone();
-            match scene {
-                Scene::Away => {}
-                Scene::Up(base) => self.visit(&base, &mut runs).await,
-                Scene::Last { base, epoch, latest } => {
-                    // Those that began with another log have been told, or will never know; they are done.
+            let daemon_state = self
+                .daemon_state
+                .wait_for(|daemon_state| *daemon_state != DaemonState::Down)
+                .await
+                .unwrap()
+                .clone();
+            match daemon_state {
+                DaemonState::Down => {}
+                DaemonState::Running(base) => self.read_connection(&base, &mut runs).await,
+                DaemonState::Final { base, epoch, latest } => {
+                    // Runs of another epoch have received a gap or never resume; they are complete.
                     runs.retain(|run| !run.steps.is_empty());
                     let same = |run: &&Run| run.epoch == epoch || run.epoch.is_empty();
-                    let last = runs.last().filter(same).filter(|run| !is_over(run));
+                    let last = runs.last().filter(same).filter(|run| !ended_by_gap(run));
                     if last.is_some_and(|run| run.reached() < latest) {
                         let reading = self.catch_up(&base, latest, &mut runs);
                         let waited = tokio::time::timeout(DEADLINE, reading).await;
-                        waited.unwrap_or_else(|_| panic!("the last events do not come"));
+                        waited.unwrap_or_else(|_| panic!("the last events do not arrive"));
                     }
                     return runs;
                 }
@@ -61,22 +66,22 @@ impl Reader {
         }
     }
 
-    /// One connection, for as long as the client likes or the daemon lives.
-    async fn visit(&mut self, base: &str, runs: &mut Vec<Run>) {
-        let limit = 1 + self.dice.below(300);
-        // A client of the present sees the hello first; all others know where they begin.
-        let from_now = self.kind == Kind::WebSocket && self.dice.happens(50);
-        let cursor = match runs.last().filter(|run| !is_over(run)) {
+    /// Reads one connection for a random number of messages or until the daemon ends.
+    async fn read_connection(&mut self, base: &str, runs: &mut Vec<Run>) {
+        let limit = 1 + self.random.below(300);
+        // A client without a cursor receives the hello first; all others know where they start.
+        let from_now = self.transport == Transport::WebSocket && self.random.chance(50);
+        let cursor = match runs.last().filter(|run| !ended_by_gap(run)) {
             Some(run) => Some(run.cursor()),
             None if from_now => None,
             None => Some("0".to_owned()),
         };
-        let opened = Connection::open(self.kind, base, cursor.as_deref(), &self.filter, limit).await;
+        let opened = Connection::open(self.transport, base, cursor.as_deref(), &self.filter, limit).await;
         let Some(mut connection) = opened else {
-            self.rest(10, 30).await;
+            self.pause(10, 30).await;
             return;
         };
-        let resumes = runs.last().is_some_and(|run| !is_over(run));
+        let resumes = runs.last().is_some_and(|run| !ended_by_gap(run));
         if !resumes {
             runs.push(self.new_run());
         }
@@ -86,74 +91,74 @@ impl Reader {
             (false, true) => {}
             (false, false) => run.steps.push(Step::Connected { after: 0 }),
         }
-        let patience = 1 + self.dice.below(400);
-        for _ in 0..patience {
-            let waiting = self.dice.milliseconds(20, 400);
+        let max_messages = 1 + self.random.below(400);
+        for _ in 0..max_messages {
+            let waiting = self.random.milliseconds(20, 400);
             match tokio::time::timeout(waiting, connection.next()).await {
                 Err(_) => break,
                 Ok(None) => {
-                    // It is gone, or we are too far ahead of those who tell that it is.
-                    self.rest(1, 10).await;
+                    // The daemon ended; this task may know that before the daemon state changes.
+                    self.pause(1, 10).await;
                     break;
                 }
-                Ok(Some(told)) => {
-                    self.write_down(told, run);
-                    if is_over(run) {
+                Ok(Some(received)) => {
+                    self.record(received, run);
+                    if ended_by_gap(run) {
                         break;
                     }
                 }
             }
-            if self.dice.happens(2) {
-                self.rest(1, 150).await;
+            if self.random.chance(2) {
+                self.pause(1, 150).await;
             }
         }
         if run.steps.is_empty() {
             runs.pop();
         }
         drop(connection);
-        if self.dice.happens(30) {
-            self.rest(1, 200).await;
+        if self.random.chance(30) {
+            self.pause(1, 200).await;
         }
     }
 
-    /// Reads on, by the client's own way, through this number.
+    /// Reads through sequence number `latest` with the transport of the client.
     async fn catch_up(&mut self, base: &str, latest: u64, runs: &mut [Run]) {
         let run = runs.last_mut().unwrap();
-        while run.reached() < latest && !is_over(run) {
+        while run.reached() < latest && !ended_by_gap(run) {
             let after = run.cursor();
-            // Only pages tell at once that nothing more passes the filter.
+            // Only pages report immediately that no further event matches the filter.
             let filtered = self.filter != Filter::default();
-            let kind = if filtered { Kind::Pages } else { self.kind };
-            let opened = Connection::open(kind, base, Some(&after), &self.filter, 1000).await;
-            let mut connection = opened.expect("the daemon is there");
+            let transport = if filtered { Transport::Pages } else { self.transport };
+            let opened = Connection::open(transport, base, Some(&after), &self.filter, 1000).await;
+            let mut connection = opened.expect("the daemon is reachable");
             run.steps.push(Step::Connected { after: run.reached() });
-            while run.reached() < latest && !is_over(run) {
-                let Some(told) = connection.next().await else { break };
-                self.write_down(told, run);
+            while run.reached() < latest && !ended_by_gap(run) {
+                let Some(received) = connection.next().await else { break };
+                self.record(received, run);
             }
         }
     }
 
-    fn write_down(&self, told: Told, run: &mut Run) {
-        match told {
-            // Whoever brought a cursor is greeted with the present all the same, and is sent what is in between.
-            Told::Hello { epoch, seq } => {
+    fn record(&self, received: Received, run: &mut Run) {
+        match received {
+            // A client with a cursor receives a hello with the newest sequence number too, and then the events in between.
+            Received::Hello { epoch, seq } => {
                 name_epoch(run, epoch);
                 if run.steps.is_empty() {
                     run.steps.push(Step::Connected { after: seq });
                 }
             }
-            Told::Event { epoch, text } => {
+            Received::Event { epoch, text } => {
                 epoch.into_iter().for_each(|epoch| name_epoch(run, epoch));
-                run.steps.push(Step::Event(self.texts.seen(&text)));
+                run.steps.push(Step::Event(self.texts.intern(&text)));
             }
-            Told::Bookmark { epoch, seq } => {
+            Received::Bookmark { epoch, seq } => {
                 name_epoch(run, epoch);
                 if run.steps.last() != Some(&Step::Bookmark(seq)) {
                     run.steps.push(Step::Bookmark(seq));
                 }
             }
-            Told::Gap(reason) => run.steps.push(Step::Gap(reason)),
+            Received::Gap(reason) => run.steps.push(Step::Gap(reason)),
         }
     }
 
@@ -166,14 +171,14 @@ impl Reader {
         }
     }
 
-    async fn rest(&mut self, least: u64, most: u64) {
-        let length: Duration = self.dice.milliseconds(least, most);
+    async fn pause(&mut self, least: u64, most: u64) {
+        let length: Duration = self.random.milliseconds(least, most);
         tokio::time::sleep(length).await;
     }
 }
 
-/// A run that a gap has ended.
-fn is_over(run: &Run) -> bool {
+/// Whether a gap has ended the run.
+fn ended_by_gap(run: &Run) -> bool {
     matches!(run.steps.last(), Some(Step::Gap(_)))
 }
 

@@ -1,101 +1,101 @@
-//! What is written down: events, runs of connections, promises.
+//! The recorded history: events, runs of connections, acknowledgements.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-/// One event as somebody got it.
+/// One event as a client received it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct EventText {
     pub(super) seq: u64,
     /// The event's JSON, compact.
     pub(super) text: Arc<str>,
 }
 
-/// One thing that happened to a client.
+/// One step in the history of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
-    /// A connection began, with the events after this number.
+    /// A connection started with the events after this sequence number.
     Connected { after: u64 },
-    /// An event came.
-    Event(Seen),
-    /// The client was told that it has everything through this number.
+    /// An event arrived.
+    Event(EventText),
+    /// The daemon confirmed that the client has everything through this sequence number.
     Bookmark(u64),
-    /// The client was told that events are missing, and why; nothing follows.
+    /// The daemon reported missing events with this reason; no step follows.
     Gap(String),
 }
 
-/// What one client got on one run of connections, each of which began where the one before had ended.
+/// What one client received over a series of connections, each of which resumed where the previous one ended.
 #[derive(Debug, Clone)]
 pub(super) struct Run {
     pub(super) client: String,
-    /// The name of the log.
+    /// The epoch of the log; empty until the daemon reports it.
     pub(super) epoch: String,
     pub(super) filter: Filter,
     pub(super) steps: Vec<Step>,
 }
 
 impl Run {
-    /// All events, in the order in which they came.
-    pub(super) fn events(&self) -> impl Iterator<Item = &Seen> {
+    /// All events in the order of their arrival.
+    pub(super) fn events(&self) -> impl Iterator<Item = &EventText> {
         self.steps.iter().filter_map(|step| match step {
-            Step::Event(seen) => Some(seen),
+            Step::Event(event) => Some(event),
             _ => None,
         })
     }
 
-    /// What the client says to go on from there.
+    /// The cursor with which the client resumes.
     pub(super) fn cursor(&self) -> String {
         match self.epoch.as_str() {
-            // Nothing that names the log has come yet.
+            // No message with an epoch has arrived yet.
             "" => self.reached().to_string(),
             epoch => format!("{epoch}-{}", self.reached()),
         }
     }
 
-    /// The number up to which the client knows that it has everything.
+    /// The sequence number through which the client has everything.
     pub(super) fn reached(&self) -> u64 {
         self.steps.iter().rev().find_map(Step::reaches).unwrap_or(0)
     }
 }
 
 impl Step {
-    /// How far the client is after this step, if that is how it moves.
+    /// The sequence number that the client has reached after this step, if the step changes it.
     pub(super) fn reaches(&self) -> Option<u64> {
         match self {
             Step::Connected { after } => Some(*after),
-            Step::Event(seen) => Some(seen.seq),
+            Step::Event(event) => Some(event.seq),
             Step::Bookmark(seq) => Some(*seq),
             Step::Gap(_) => None,
         }
     }
 }
 
-/// What a client asked for.
+/// The event filter of a client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Filter {
-    /// Beginnings of types; none means all.
+    /// Prefixes of event types; an empty list matches all.
     pub(super) types: Vec<String>,
-    /// A session and its thread; none means all.
+    /// A session ID and its thread ID; `None` matches all.
     pub(super) session: Option<(String, String)>,
 }
 
 impl Filter {
-    /// Whether an event is one of those that were asked for; told from its parsed text, by the words of the interface.
-    pub(super) fn wants(&self, facts: &Facts) -> bool {
+    /// Whether the filter matches an event, by the rules of the API.
+    pub(super) fn matches(&self, fields: &FilterFields) -> bool {
         let of_type =
-            self.types.is_empty() || self.types.iter().any(|start| facts.event_type.starts_with(start));
+            self.types.is_empty() || self.types.iter().any(|start| fields.event_type.starts_with(start));
         of_type
             && self.session.as_ref().is_none_or(|(session_id, thread_id)| {
-                facts.sessions.contains(session_id) || facts.threads.contains(thread_id)
+                fields.sessions.contains(session_id) || fields.threads.contains(thread_id)
             })
     }
 }
 
-/// What filters go by.
+/// The fields that filters match on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(super) struct FilterFields {
     pub(super) event_type: String,
     /// Every `sessionId` at any depth.
     pub(super) sessions: Vec<String>,
@@ -103,13 +103,13 @@ pub(super) struct Facts {
     pub(super) threads: Vec<String>,
 }
 
-impl Facts {
+impl FilterFields {
     pub(super) fn of(text: &str) -> Self {
         let event: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
         let event_type = event["type"].as_str().unwrap_or_default().to_owned();
-        let mut facts = Self { event_type, sessions: Vec::new(), threads: Vec::new() };
-        facts.collect(&event);
-        facts
+        let mut fields = Self { event_type, sessions: Vec::new(), threads: Vec::new() };
+        fields.collect(&event);
+        fields
     }
 
     fn collect(&mut self, value: &Value) {
@@ -129,48 +129,48 @@ impl Facts {
     }
 }
 
-/// Something that codexd said is kept.
+/// A write that codexd acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Promise {
+pub(super) enum Acknowledgement {
     Session { session_id: String, thread_id: String },
     Turn { session_id: String, turn_id: String },
 }
 
-/// Everything that was written down, and what the log has in the end.
+/// The recorded history of a test, and the log and sessions at its end.
 #[derive(Debug)]
 pub(super) struct History {
     pub(super) runs: Vec<Run>,
-    pub(super) promises: Vec<Promise>,
-    /// The name of the log in the end.
+    pub(super) acknowledgements: Vec<Acknowledgement>,
+    /// The epoch of the log at the end.
     pub(super) epoch: String,
-    /// The log in the end, from its oldest event on.
-    pub(super) log: Vec<Seen>,
-    /// The sessions in the end.
+    /// The log at the end, from its oldest event on.
+    pub(super) log: Vec<EventText>,
+    /// The sessions at the end.
     pub(super) sessions: Vec<Value>,
 }
 
-/// Every event of one epoch that anybody knows, by its number.
-pub(super) type Known = BTreeMap<u64, Facts>;
+/// All known events of one epoch by sequence number.
+pub(super) type Known = BTreeMap<u64, FilterFields>;
 
 impl History {
-    /// Every event of this epoch that the log or any client has.
+    /// All events of this epoch that the log or any client has.
     pub(super) fn known(&self, epoch: &str) -> Known {
         let log = self.log.iter().filter(|_| self.epoch == epoch);
-        let seen = self.runs.iter().filter(|run| run.epoch == epoch).flat_map(Run::events);
+        let received = self.runs.iter().filter(|run| run.epoch == epoch).flat_map(Run::events);
         let mut known = Known::new();
-        for seen in log.chain(seen) {
-            known.entry(seen.seq).or_insert_with(|| Facts::of(&seen.text));
+        for event in log.chain(received) {
+            known.entry(event.seq).or_insert_with(|| FilterFields::of(&event.text));
         }
         known
     }
 }
 
-/// Keeps each text once, however many clients get it.
+/// Stores each event text once, regardless of the number of clients that receive it.
 #[derive(Debug, Default)]
 pub(super) struct Texts(Mutex<HashMap<u64, Vec<Arc<str>>>>);
 
 impl Texts {
-    pub(super) fn seen(&self, text: &str) -> Seen {
+    pub(super) fn intern(&self, text: &str) -> EventText {
         let seq = seq_of(text);
         let mut texts = self.0.lock().unwrap();
         let same = texts.entry(seq).or_default();
@@ -179,7 +179,7 @@ impl Texts {
             same.push(text.into());
             Arc::clone(&same[same.len() - 1])
         });
-        Seen { seq, text }
+        EventText { seq, text }
     }
 }
 
@@ -187,5 +187,5 @@ fn seq_of(text: &str) -> u64 {
     let digits = text.strip_prefix("{\"seq\":").and_then(|rest| rest.split_once(','));
     digits
         .and_then(|(digits, _)| digits.parse().ok())
-        .unwrap_or_else(|| panic!("an event that does not begin with its number: {text}"))
+        .unwrap_or_else(|| panic!("the event does not begin with its sequence number: {text}"))
 }

@@ -1,4 +1,4 @@
-//! What must hold for every history; each validator says what contradicts it.
+//! Invariants of every history; each validator returns the first contradiction it finds.
 
 #[cfg(test)]
 mod tests;
@@ -6,17 +6,17 @@ mod tests;
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound::{Excluded, Included};
 
-use super::record::{History, Known, Promise, Run, Seen, Step};
+use super::record::{Acknowledgement, EventText, History, Known, Run, Step};
 
 /// A contradiction, as a sentence that begins with the name of the validator.
 pub(super) type Verdict = Result<(), String>;
 
-/// Every validator; all that is wrong, at most the first contradiction of each and of each client.
+/// Runs all validators; returns at most one contradiction per validator and client.
 pub(super) fn contradictions(history: &History) -> Vec<String> {
     let mut verdicts = vec![
         unique(&history.runs, &history.epoch, &history.log),
         kept(history),
-        promised(&history.promises, history),
+        acknowledged(&history.acknowledgements, history),
     ];
     let mut epochs: Vec<&str> = history.runs.iter().map(|run| run.epoch.as_str()).collect();
     epochs.sort_unstable();
@@ -35,16 +35,16 @@ pub(super) fn contradictions(history: &History) -> Vec<String> {
     verdicts.into_iter().filter_map(Result::err).collect()
 }
 
-/// What a client gets only ever rises, over all its connections: nothing twice, nothing late.
+/// Sequence numbers strictly increase over all connections of a client: no duplicate and no reordered event.
 pub(super) fn ordered(run: &Run) -> Verdict {
     let mut reached = 0;
     for step in &run.steps {
         match step {
-            Step::Event(seen) if seen.seq <= reached => {
-                return Err(format!("ordered: {} got event {} when it had {reached}", run.client, seen.seq));
+            Step::Event(event) if event.seq <= reached => {
+                return Err(format!("ordered: {} received event {} after {reached}", run.client, event.seq));
             }
             Step::Bookmark(seq) if *seq < reached => {
-                return Err(format!("ordered: {} was sent back from {reached} to {seq}", run.client));
+                return Err(format!("ordered: {} received bookmark {seq} after {reached}", run.client));
             }
             _ => reached = step.reaches().unwrap_or(reached),
         }
@@ -52,41 +52,42 @@ pub(super) fn ordered(run: &Run) -> Verdict {
     Ok(())
 }
 
-/// Within one epoch a number stands for one text, for everybody and for ever.
-pub(super) fn unique(runs: &[Run], epoch: &str, log: &[Seen]) -> Verdict {
+/// Within one epoch, each sequence number belongs to exactly one event text, for all clients and at all times.
+pub(super) fn unique(runs: &[Run], epoch: &str, log: &[EventText]) -> Verdict {
     let mut texts: HashMap<(&str, u64), (&str, &str)> = HashMap::new();
-    let in_log = log.iter().map(|seen| (epoch, "the log", seen));
-    let in_runs =
-        runs.iter().flat_map(|run| run.events().map(|seen| (run.epoch.as_str(), run.client.as_str(), seen)));
-    for (epoch, who, seen) in in_log.chain(in_runs) {
-        let (first, text) = texts.entry((epoch, seen.seq)).or_insert((who, &seen.text));
-        if **text != *seen.text {
+    let in_log = log.iter().map(|event| (epoch, "the log", event));
+    let in_runs = runs
+        .iter()
+        .flat_map(|run| run.events().map(|event| (run.epoch.as_str(), run.client.as_str(), event)));
+    for (epoch, source, event) in in_log.chain(in_runs) {
+        let (first, text) = texts.entry((epoch, event.seq)).or_insert((source, &event.text));
+        if **text != *event.text {
             return Err(format!(
-                "unique: event {} is {text} for {first} and {} for {who}",
-                seen.seq, seen.text
+                "unique: event {} is {text} for {first} and {} for {source}",
+                event.seq, event.text
             ));
         }
     }
     Ok(())
 }
 
-/// Between where a client began and how far it came, it has every event that it asked for and that anybody knows.
+/// A client has every known event that its filter matches, from its start through the number it reached.
 pub(super) fn nothing_missing(run: &Run, known: &Known) -> Verdict {
     let Some(Step::Connected { after }) = run.steps.first() else {
         return Err(format!("nothing missing: {} never connected", run.client));
     };
-    let has: BTreeSet<u64> = run.events().map(|seen| seen.seq).collect();
-    // A gap that was told is where a run ends, and it promises nothing about what stood behind it.
+    let has: BTreeSet<u64> = run.events().map(|event| event.seq).collect();
+    // A reported gap ends a run and guarantees nothing about the events after it.
     let range = (Excluded(*after), Included(run.reached().max(*after)));
     let missing: Vec<u64> = known
         .range(range)
-        .filter(|(seq, facts)| run.filter.wants(facts) && !has.contains(seq))
+        .filter(|(seq, fields)| run.filter.matches(fields) && !has.contains(seq))
         .map(|(seq, _)| *seq)
         .collect();
     match missing.first() {
         None => Ok(()),
         Some(first) => Err(format!(
-            "nothing missing: {} has events from {after} to {} without {} of them, the first being {first}",
+            "nothing missing: {} lacks {2} events between {after} and {1}, the first is {first}",
             run.client,
             run.reached(),
             missing.len()
@@ -94,7 +95,7 @@ pub(super) fn nothing_missing(run: &Run, known: &Known) -> Verdict {
     }
 }
 
-/// Each connection goes on exactly where the client was: its first event is the next one that there is.
+/// Each connection resumes where the client was: its first event is the next known event that the filter matches.
 pub(super) fn resumable(run: &Run, known: &Known) -> Verdict {
     let mut reached = None;
     let mut began = None;
@@ -106,16 +107,16 @@ pub(super) fn resumable(run: &Run, known: &Known) -> Verdict {
                 }
                 began = Some(*after);
             }
-            Step::Event(seen) => {
+            Step::Event(event) => {
                 if let Some(after) = began.take() {
                     let next = known
                         .range((Excluded(after), Included(u64::MAX)))
-                        .find(|(_, facts)| run.filter.wants(facts))
+                        .find(|(_, fields)| run.filter.matches(fields))
                         .map(|(seq, _)| *seq);
-                    if next != Some(seen.seq) {
+                    if next != Some(event.seq) {
                         return Err(format!(
-                            "resumable: {} resumed after {after} and got {} instead of {next:?}",
-                            run.client, seen.seq
+                            "resumable: {} resumed after {after} and received {} instead of {next:?}",
+                            run.client, event.seq
                         ));
                     }
                 }
@@ -127,54 +128,54 @@ pub(super) fn resumable(run: &Run, known: &Known) -> Verdict {
     Ok(())
 }
 
-/// A client gets nothing that it did not ask for; that it gets all it asked for is said by `nothing_missing`.
+/// A client receives only events that its filter matches; `nothing_missing` checks that it receives all of them.
 pub(super) fn filters_exact(run: &Run, known: &Known) -> Verdict {
-    for seen in run.events() {
-        if !known.get(&seen.seq).is_some_and(|facts| run.filter.wants(facts)) {
-            return Err(format!("filters exact: {} got {} with {:?}", run.client, seen.text, run.filter));
-        }
-    }
-    Ok(())
-}
-
-/// Nobody was told that events are missing.
-pub(super) fn unbroken(runs: &[Run]) -> Verdict {
-    for run in runs {
-        if let Some(Step::Gap(reason)) = run.steps.last() {
+    for event in run.events() {
+        if !known.get(&event.seq).is_some_and(|fields| run.filter.matches(fields)) {
             return Err(format!(
-                "unbroken: {} was told of a gap after {}: {reason}",
-                run.client,
-                run.reached()
+                "filters exact: {} received {} with the filter {:?}",
+                run.client, event.text, run.filter
             ));
         }
     }
     Ok(())
 }
 
-/// What anybody saw is in the log in the end, unless the log is another one by then.
-pub(super) fn kept(history: &History) -> Verdict {
-    let log: BTreeSet<u64> = history.log.iter().map(|seen| seen.seq).collect();
-    for run in history.runs.iter().filter(|run| run.epoch == history.epoch) {
-        if let Some(lost) = run.events().find(|seen| !log.contains(&seen.seq)) {
-            return Err(format!("kept: {} saw {}, which is not in the log", run.client, lost.text));
+/// No client received a gap.
+pub(super) fn unbroken(runs: &[Run]) -> Verdict {
+    for run in runs {
+        if let Some(Step::Gap(reason)) = run.steps.last() {
+            return Err(format!("unbroken: {} received a gap after {}: {reason}", run.client, run.reached()));
         }
     }
     Ok(())
 }
 
-/// What was promised is in the log and in the records in the end.
-pub(super) fn promised(promises: &[Promise], history: &History) -> Verdict {
+/// Each event that a client received is in the log at the end, unless the epoch has changed.
+pub(super) fn kept(history: &History) -> Verdict {
+    let log: BTreeSet<u64> = history.log.iter().map(|event| event.seq).collect();
+    for run in history.runs.iter().filter(|run| run.epoch == history.epoch) {
+        if let Some(lost) = run.events().find(|event| !log.contains(&event.seq)) {
+            return Err(format!("kept: {} received {}, which is not in the log", run.client, lost.text));
+        }
+    }
+    Ok(())
+}
+
+/// Each acknowledged write is in the log and in the session records at the end.
+pub(super) fn acknowledged(acknowledgements: &[Acknowledgement], history: &History) -> Verdict {
     let mut opened = BTreeSet::new();
     let mut accepted = BTreeSet::new();
-    for seen in &history.log {
-        // Most events are others; parsing each would take most of the test's time.
+    for event in &history.log {
+        // Skip all other events: parsing each would take most of the time of the test.
         if !["\"session.created\"", "\"session.resumed\"", "\"turn.accepted\""]
             .iter()
-            .any(|name| seen.text.contains(name))
+            .any(|name| event.text.contains(name))
         {
             continue;
         }
-        let event: serde_json::Value = serde_json::from_str(&seen.text).map_err(|error| error.to_string())?;
+        let event: serde_json::Value =
+            serde_json::from_str(&event.text).map_err(|error| error.to_string())?;
         let id = |name: &str| event["detail"][name].as_str().unwrap_or_default().to_owned();
         match event["type"].as_str() {
             Some("session.created" | "session.resumed") => drop(opened.insert(id("sessionId"))),
@@ -184,18 +185,18 @@ pub(super) fn promised(promises: &[Promise], history: &History) -> Verdict {
     }
     let sessions: BTreeSet<&str> =
         history.sessions.iter().filter_map(|session| session["sessionId"].as_str()).collect();
-    for promise in promises {
-        let (in_log, session_id) = match promise {
-            Promise::Session { session_id, .. } => (opened.contains(session_id), session_id),
-            Promise::Turn { session_id, turn_id } => {
+    for acknowledgement in acknowledgements {
+        let (in_log, session_id) = match acknowledgement {
+            Acknowledgement::Session { session_id, .. } => (opened.contains(session_id), session_id),
+            Acknowledgement::Turn { session_id, turn_id } => {
                 (accepted.contains(&(session_id.clone(), turn_id.clone())), session_id)
             }
         };
         if !in_log {
-            return Err(format!("promised: {promise:?} is not in the log"));
+            return Err(format!("acknowledged: {acknowledgement:?} is not in the log"));
         }
         if !sessions.contains(session_id.as_str()) {
-            return Err(format!("promised: {promise:?} has no record"));
+            return Err(format!("acknowledged: {acknowledgement:?} has no record"));
         }
     }
     Ok(())

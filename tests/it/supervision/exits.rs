@@ -1,9 +1,9 @@
-//! App-servers that end by themselves.
+//! App-servers that exit or are killed.
 
 use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::{assert_recovered, child, follow, generation, number, types_of_supervision};
+use super::{assert_recovered, child, follow, generation, to_pid, types_of_supervision};
 use crate::api::{ready, session, setback, start, turn};
 use crate::support::daemon::Daemon;
 use crate::support::wait::wait_until;
@@ -26,12 +26,12 @@ async fn app_server_is_restarted_after_every_kind_of_exit() {
         let child = assert_recovered(&daemon, &mut events, 2).await;
         assert_eq!((&child["deaths"], &child["nextStartAt"]), (&json!(1), &Value::Null), "{prompt}");
         assert_eq!((&child["lastError"], &child["stderrTail"]), (&Value::Null, &json!([])), "{prompt}");
-        let setback = setback(&daemon).await;
-        let detail = &setback["detail"];
+        let backoff = setback(&daemon).await;
+        let detail = &backoff["detail"];
         assert_eq!((&detail["exitCode"], &detail["signal"]), (&exit_code, &signal), "{prompt}");
-        assert_eq!((&setback["level"], &detail["deaths"]), (&json!("warn"), &json!(1)));
+        assert_eq!((&backoff["level"], &detail["deaths"]), (&json!("warn"), &json!(1)));
         assert!((400..=600).contains(&detail["delayMs"].as_u64().unwrap()), "{detail}");
-        assert!(detail["until"].as_str() > setback["createdAt"].as_str(), "{setback}");
+        assert!(detail["until"].as_str() > backoff["createdAt"].as_str(), "{backoff}");
         assert_eq!(
             types_of_supervision(&daemon.events_on_disk()),
             [
@@ -53,21 +53,21 @@ async fn app_server_is_restarted_after_every_kind_of_exit() {
 async fn daemon_recovers_from_app_server_signals_during_turns() {
     let daemon = start().await;
     let mut events = follow(&daemon).await;
-    // Each dies a little later in its turn than the one before, by another signal.
-    for (life, end) in [(1, Signal::SEGV), (2, Signal::KILL), (3, Signal::KILL), (4, Signal::BUS)] {
-        let child = generation(&daemon, life).await;
+    // Each app-server is killed a little later in its turn than the previous one, by another signal.
+    for (number, signal) in [(1, Signal::SEGV), (2, Signal::KILL), (3, Signal::KILL), (4, Signal::BUS)] {
+        let child = generation(&daemon, number).await;
         let session_id = session(&daemon).await;
         turn(&daemon, &session_id, "spawn-double=300 deltas=100000 delay=1").await;
-        let mut heard = 0;
+        let mut deltas = 0;
         events
-            .wait_for("some of the turn", |event| {
-                heard += u64::from(event["type"] == "app-server.turn.message.delta");
-                heard >= life * 7
+            .wait_for("some deltas of the turn", |event| {
+                deltas += u64::from(event["type"] == "app-server.turn.message.delta");
+                deltas >= number * 7
             })
             .await;
-        // The first of those that mean a fault only takes away the handler with which Rust looks for overflows.
-        wait_until("its end", || kill_process(number(&child["pid"]), end).err()).await;
-        events.wait_for("the pause", |event| event["type"] == "child.backoff").await;
+        // The first SIGSEGV or SIGBUS only removes the handler that Rust installs to detect stack overflows.
+        wait_until("the exit", || kill_process(to_pid(&child["pid"]), signal).err()).await;
+        events.wait_for("child.backoff", |event| event["type"] == "child.backoff").await;
     }
     let child = assert_recovered(&daemon, &mut events, 5).await;
     assert_eq!(child["deaths"], 4);
@@ -80,23 +80,23 @@ async fn stderr_tail_is_redacted() {
     let session_id = session(&daemon).await;
     let prompt = "stderr=first stderr=sk-abcdefghijklmnop stderr=OPENAI_API_KEY=hunter22 crash";
     turn(&daemon, &session_id, prompt).await;
-    let setback = setback(&daemon).await;
-    let tail = setback["detail"]["stderrTail"].as_array().unwrap();
+    let backoff = setback(&daemon).await;
+    let tail = backoff["detail"]["stderrTail"].as_array().unwrap();
     assert_eq!(tail[tail.len() - 3..], [json!("first"), json!("sk-***"), json!("OPENAI_API_KEY=***")]);
-    let said = daemon.events_on_disk().into_iter().filter(|event| event["type"] == "child.stderr");
-    let said: Vec<String> = said.map(|event| event["message"].to_string()).collect();
-    assert!(said.iter().any(|message| message.contains("first")), "{said:?}");
+    let stderr_events = daemon.events_on_disk().into_iter().filter(|event| event["type"] == "child.stderr");
+    let messages: Vec<String> = stderr_events.map(|event| event["message"].to_string()).collect();
+    assert!(messages.iter().any(|message| message.contains("first")), "{messages:?}");
     assert!(
-        !said.iter().any(|message| message.contains("hunter22") || message.contains("abcdefgh")),
-        "{said:?}"
+        !messages.iter().any(|message| message.contains("hunter22") || message.contains("abcdefgh")),
+        "{messages:?}"
     );
 }
 
-/// A daemon whose app-server is this script, once it was told that it died.
-async fn dead(script: &str) -> (Daemon, Value) {
+/// Starts a daemon with this script as app-server and waits for its exit; returns the daemon and the restart event.
+async fn exited_app_server(script: &str) -> (Daemon, Value) {
     let daemon = Daemon::builder().server("/bin/sh", &["-c", script]).start().await;
-    let setback = setback(&daemon).await;
-    (daemon, setback)
+    let backoff = setback(&daemon).await;
+    (daemon, backoff)
 }
 
 #[tokio::test]
@@ -113,9 +113,9 @@ async fn restart_message_quotes_only_the_exit_reason() {
             "The app-server exited with code 1. It said last: Error: no such setting. The next",
         ),
     ] {
-        let (daemon, setback) = dead(&format!("{log}; {end}")).await;
-        assert!(setback["message"].as_str().unwrap().starts_with(message), "{end}: {setback}");
-        let tail = setback["detail"]["stderrTail"].as_array().unwrap();
+        let (daemon, backoff) = exited_app_server(&format!("{log}; {end}")).await;
+        assert!(backoff["message"].as_str().unwrap().starts_with(message), "{end}: {backoff}");
+        let tail = backoff["detail"]["stderrTail"].as_array().unwrap();
         assert_eq!(tail[0], "2026-11-28T13:12:45.136872Z ERROR no bubblewrap", "{end}");
         assert!(!json!(daemon.events_on_disk()).to_string().contains("u001b"), "{end}");
     }
@@ -124,25 +124,25 @@ async fn restart_message_quotes_only_the_exit_reason() {
 #[tokio::test]
 async fn empty_stderr_line_records_no_event() {
     let script = r"printf '\n' >&2; read line; echo words >&2; exit 1";
-    let (daemon, _) = dead(script).await;
-    let said = daemon.events_on_disk().into_iter().filter(|event| event["type"] == "child.stderr");
-    let said: Vec<Value> = said.map(|event| event["message"].clone()).collect();
-    assert!(!said.contains(&json!("stderr: ")), "{said:?}");
+    let (daemon, _) = exited_app_server(script).await;
+    let stderr_events = daemon.events_on_disk().into_iter().filter(|event| event["type"] == "child.stderr");
+    let messages: Vec<Value> = stderr_events.map(|event| event["message"].clone()).collect();
+    assert!(!messages.contains(&json!("stderr: ")), "{messages:?}");
 }
 
 #[tokio::test]
 async fn exit_before_initialize_reports_connect_failed() {
-    let (daemon, _) = dead("echo broken >&2; exit 4").await;
+    let (daemon, _) = exited_app_server("echo broken >&2; exit 4").await;
     let events = daemon.events_on_disk();
-    let place = |name: &str| events.iter().position(|event| event["type"] == name).unwrap();
-    let failed = &events[place("app-server.connect.failed")];
+    let position = |name: &str| events.iter().position(|event| event["type"] == name).unwrap();
+    let failed = &events[position("app-server.connect.failed")];
     assert_eq!(
         (&failed["level"], &failed["detail"]),
         (&json!("error"), &json!({ "endpoint": "stdio://codex-app-server" }))
     );
     let message = failed["message"].as_str().unwrap();
     assert!(message.starts_with("The app-server exited with code 4."), "{message}");
-    assert!(place("app-server.connect.failed") < place("app-server.transport.closed"));
+    assert!(position("app-server.connect.failed") < position("app-server.transport.closed"));
 }
 
 #[tokio::test]

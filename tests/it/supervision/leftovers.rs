@@ -1,4 +1,4 @@
-//! What an app-server or a daemon that was killed leaves behind.
+//! Processes that a killed app-server or daemon leaves.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,10 +14,10 @@ use crate::support::daemon::Daemon;
 use crate::support::scratch;
 use crate::support::wait::wait_until;
 
-/// Runs a turn with this word; the process that it started.
-async fn start_process(daemon: &Daemon, word: &str) -> Value {
+/// Runs a turn with this prompt; returns the PID of the process that it started.
+async fn start_process(daemon: &Daemon, prompt: &str) -> Value {
     let session_id = session(daemon).await;
-    let turn_id = turn(daemon, &session_id, word).await;
+    let turn_id = turn(daemon, &session_id, prompt).await;
     let started = logged(daemon, "the process", |event| {
         let params = &event["detail"]["params"];
         params["turnId"] == turn_id.as_str() && params["item"]["processId"].is_string()
@@ -32,13 +32,13 @@ fn guard(daemon: &Daemon) -> Option<Value> {
     found.map(|(pid, _)| json!(pid))
 }
 
-/// What a process has open.
+/// Returns the targets of the open file descriptors of a process.
 fn open_files(process: &str) -> Vec<PathBuf> {
     let descriptors = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
     descriptors.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok()).collect()
 }
 
-/// State and parent of a process, as the kernel tells them.
+/// Returns the state and the parent PID of a process from `/proc`.
 fn stat(pid: &Value) -> Option<(String, u32)> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, fields) = text.rsplit_once(") ")?;
@@ -51,11 +51,11 @@ async fn orphan_process_ends_with_its_app_server() {
     let daemon = start().await;
     let mut events = follow(&daemon).await;
     let orphan = start_process(&daemon, "spawn-double=300").await;
-    wait_until("the adoption", || (stat(&orphan)?.1 == daemon.pid()).then_some(())).await;
+    wait_until("the reparenting to the daemon", || (stat(&orphan)?.1 == daemon.pid()).then_some(())).await;
     let short = start_process(&daemon, "spawn-double=0.2").await;
-    // Nobody but the daemon could wait for it.
-    wait_until("the end of the short one", || stat(&short).is_none().then_some(())).await;
-    assert_eq!(stat(&orphan).unwrap().0, "S", "the app-server still lives, and so do its commands");
+    // Only the daemon can reap it.
+    wait_until("the end of the short process", || stat(&short).is_none().then_some(())).await;
+    assert_eq!(stat(&orphan).unwrap().0, "S", "the app-server runs, so its commands must too");
     signal(&child(&daemon).await["pid"], Signal::KILL);
     assert_recovered(&daemon, &mut events, 2).await;
     assert_eq!(stat(&orphan), None);
@@ -67,8 +67,8 @@ async fn guard_ends_all_processes_after_daemon_sigkill() {
     start_process(&daemon, "spawn-double=300").await;
     start_process(&daemon, "spawn-background=300").await;
     daemon.kill().await;
-    assert!(daemon.survivors().len() >= 3, "nobody lives on, so this shows nothing");
-    wait_until("the guard's work", || daemon.survivors().is_empty().then_some(())).await;
+    assert!(daemon.survivors().len() >= 3, "no process survived, so the test proves nothing");
+    wait_until("the guard to end the processes", || daemon.survivors().is_empty().then_some(())).await;
 }
 
 #[tokio::test]
@@ -76,10 +76,10 @@ async fn guard_holds_only_app_server_stdin_and_restarts() {
     let mut daemon = start().await;
     ready(&daemon).await;
     let first = guard(&daemon).unwrap();
-    // What the tests themselves were started with is inherited by everybody.
+    // Every process inherits the descriptors with which the tests were started.
     let inherited = open_files("self");
     let of_daemon = open_files(&daemon.pid().to_string());
-    // So that the sandboxes of commands can tidy up before the app-server hears that the daemon is gone.
+    // The guard holds it, so that command sandboxes can clean up before the app-server detects the end of the daemon.
     let of_app_server = fs::read_link(format!("/proc/{}/fd/0", child(&daemon).await["pid"])).unwrap();
     let mut held = wait_until("the stdin of the app-server", || {
         let held = open_files(&first.to_string());
@@ -93,7 +93,7 @@ async fn guard_holds_only_app_server_stdin_and_restarts() {
     let status = fs::read_to_string(format!("/proc/{first}/status")).unwrap();
     let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     let rss: u64 = rss.trim().trim_end_matches(" kB").parse().unwrap();
-    assert!(rss < 16 * 1024, "{rss} KiB for a guard");
+    assert!(rss < 16 * 1024, "the guard uses {rss} KiB");
 
     signal(&first, Signal::KILL);
     signal(&child(&daemon).await["pid"], Signal::KILL);
@@ -115,25 +115,25 @@ async fn start_ends_processes_left_by_daemon_and_guard() {
     assert_eq!(file["generation"], 1);
     signal(&guard(&before).unwrap(), Signal::KILL);
     before.kill().await;
-    assert!(before.survivors().len() >= 2, "nobody lives on, so this shows nothing");
+    assert!(before.survivors().len() >= 2, "no process survived, so the test proves nothing");
     let mut after = Daemon::builder().state_from(&before).start().await;
-    wait_until("the end of what was left", || before.survivors().is_empty().then_some(())).await;
+    wait_until("the end of the remaining processes", || before.survivors().is_empty().then_some(())).await;
     ready(&after).await;
     assert!(record.exists());
     assert!(after.stop().await.status.success());
-    assert!(!record.exists(), "it says that an app-server runs");
+    assert!(!record.exists(), "child.json still names an app-server");
 }
 
-/// A process of nobody's.
-struct Stranger(Child);
+/// A process that codexd did not start.
+struct UnrelatedProcess(Child);
 
-impl Stranger {
+impl UnrelatedProcess {
     fn start() -> Self {
         Self(Command::new("sleep").arg("300").stdin(Stdio::null()).spawn().unwrap())
     }
 }
 
-impl Drop for Stranger {
+impl Drop for UnrelatedProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -147,8 +147,8 @@ async fn start_ignores_unrelated_process_with_recycled_pid() {
     let record = before.state_dir().join("child.json");
     let file: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
     before.stop().await;
-    let mut stranger = Stranger::start();
-    let pid = json!(stranger.0.id());
+    let mut unrelated = UnrelatedProcess::start();
+    let pid = json!(unrelated.0.id());
     for change in [
         json!({ "pid": pid }),
         json!({ "pid": pid, "executable": "/bin/sleep" }),
@@ -161,19 +161,19 @@ async fn start_ignores_unrelated_process_with_recycled_pid() {
         fs::write(&record, forged.to_string()).unwrap();
         let mut after = Daemon::builder().state_from(&before).start().await;
         ready(&after).await;
-        assert_eq!(stranger.0.try_wait().unwrap(), None, "{change}");
+        assert_eq!(unrelated.0.try_wait().unwrap(), None, "{change}");
         assert!(after.stop().await.status.success());
     }
     fs::write(&record, "{\"pid\":").unwrap();
     let after = Daemon::builder().state_from(&before).start().await;
     ready(&after).await;
-    assert_eq!(stranger.0.try_wait().unwrap(), None);
+    assert_eq!(unrelated.0.try_wait().unwrap(), None);
 }
 
 #[tokio::test]
 async fn daemon_ignores_children_inherited_through_exec() {
-    let folder = scratch::directory("test");
-    let script = folder.path().join("codexd");
+    let directory = scratch::directory("test");
+    let script = directory.path().join("codexd");
     let program = env!("CARGO_BIN_EXE_codexd");
     fs::write(&script, format!("#!/bin/sh\nsleep 300 >/dev/null &\nexec {program} \"$@\"\n")).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();

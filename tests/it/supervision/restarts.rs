@@ -1,4 +1,4 @@
-//! When a dead app-server is started again, and what callers are told until then.
+//! The delay before an app-server restarts, and the responses to requests until then.
 
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
@@ -18,14 +18,14 @@ use crate::support::scratch;
 #[tokio::test]
 async fn restart_delay_grows_with_repeated_exits() {
     let mut daemon = Daemon::builder().startup("stderr=because exit-after-initialize=1").start().await;
-    let told = logged_type(&daemon, "child.crash_loop").await;
-    assert_eq!((&told["level"], &told["detail"]["deaths"]), (&json!("error"), &json!(6)));
-    assert_eq!(told["detail"]["delayMs"], 60_000);
-    let tail = told["detail"]["stderrTail"].as_array().unwrap();
-    assert!(tail.contains(&json!("because")), "{told}");
+    let crash_loop = logged_type(&daemon, "child.crash_loop").await;
+    assert_eq!((&crash_loop["level"], &crash_loop["detail"]["deaths"]), (&json!("error"), &json!(6)));
+    assert_eq!(crash_loop["detail"]["delayMs"], 60_000);
+    let tail = crash_loop["detail"]["stderrTail"].as_array().unwrap();
+    assert!(tail.contains(&json!("because")), "{crash_loop}");
     let events = daemon.events_on_disk();
     let of = |name: &str| events.iter().filter(|event| event["type"] == name).collect::<Vec<_>>();
-    assert_eq!(of("child.started").len(), 6, "one start for each death");
+    assert_eq!(of("child.started").len(), 6, "one start for each exit");
     let delays = of("child.backoff").into_iter().map(|event| event["detail"]["delayMs"].as_u64().unwrap());
     for (delay, nominal) in delays.zip([500, 1000, 2000, 4000, 8000]) {
         assert!((nominal * 8 / 10..=nominal * 12 / 10).contains(&delay), "{delay} for {nominal}");
@@ -35,18 +35,18 @@ async fn restart_delay_grows_with_repeated_exits() {
     not_ready(&daemon, "tried once a minute").await;
     let record = child(&daemon).await;
     assert_eq!((&record["status"], &record["state"]), (&json!("failed"), &json!("crash_loop")));
-    assert_eq!((&record["deaths"], &record["nextStartAt"]), (&json!(6), &told["detail"]["until"]));
-    assert_eq!(record["stderrTail"], told["detail"]["stderrTail"]);
+    assert_eq!((&record["deaths"], &record["nextStartAt"]), (&json!(6), &crash_loop["detail"]["until"]));
+    assert_eq!(record["stderrTail"], crash_loop["detail"]["stderrTail"]);
     let status = CliUser::beside(&daemon).run(&["status"]).await;
-    let said = "exited with code 1. It said last: because";
-    assert!(status.stdout.contains(said), "{status:?}");
+    let reason = "exited with code 1. It said last: because";
+    assert!(status.stdout.contains(reason), "{status:?}");
     let asked = Instant::now();
     let answer = post(&daemon, SESSIONS, &json!({})).await;
     answer.error(503, "app_server_unavailable");
-    assert!(asked.elapsed() < Duration::from_secs(5), "waited for what cannot come in time");
+    assert!(asked.elapsed() < Duration::from_secs(5), "the request waited although no restart is near");
     let seconds: u64 = answer.headers[RETRY_AFTER].to_str().unwrap().parse().unwrap();
     assert!((20..=60).contains(&seconds), "{seconds}");
-    // It does not wait for the next try.
+    // The stop does not wait for the next start.
     let stopped = daemon.stop().await;
     assert!(stopped.status.success() && stopped.took < Duration::from_secs(5), "{stopped:?}");
     assert_no_survivors(&daemon);
@@ -64,8 +64,8 @@ async fn request_waits_for_the_next_app_server() {
 
 #[tokio::test]
 async fn program_installed_after_start_is_found() {
-    let folder = scratch::directory("test");
-    let program = folder.path().join("codex");
+    let directory = scratch::directory("test");
+    let program = directory.path().join("codex");
     let daemon = Daemon::builder().server(&program, &["app-server"]).start().await;
     assert_eq!(setback(&daemon).await["detail"]["exitCode"], json!(null));
     symlink(fake_codex(), &program).unwrap();

@@ -1,4 +1,4 @@
-//! Kills: the app-server and the daemon are ended with SIGKILL again and again while turns run.
+//! Repeated SIGKILL of the app-server and of the daemon while turns run.
 
 use std::fs;
 use std::time::Instant;
@@ -7,9 +7,9 @@ use rustix::process::Signal;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{assert_no_strangers, child, generation, signal};
+use super::{assert_no_leftover_processes, child, generation, signal};
 use crate::api::{SESSIONS, TURN, assert_no_survivors, create, idle, ready, text, try_post, turn};
-use crate::history::random::{Dice, seed};
+use crate::history::random::{SeededRandom, seed};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Target, get};
@@ -20,41 +20,41 @@ use crate::support::skip::repetitions;
 const KILLS: u64 = 20;
 /// The number of kills otherwise: several of each kind.
 const SHORT_KILLS: u64 = 8;
-/// How many sessions take turns at once.
-const SESSIONS_AT_WORK: usize = 5;
-/// After how many kills of the app-server in one life the daemon is next: more of them end in a crash loop.
-const DEATHS: u64 = 2;
+/// The number of sessions with concurrent turns.
+const CONCURRENT_SESSIONS: usize = 5;
+/// The number of app-server kills before the daemon is killed: more of them would end in a crash loop.
+const APP_SERVER_KILLS: u64 = 2;
 
-/// A turn that was acknowledged: its session and its name.
+/// An acknowledged turn: its session ID and turn ID.
 type Acknowledged = (String, String);
 
-/// `CODEXD_SUPERVISION_KILLS=200` makes it the long one; see `docs/testing.md`.
+/// `CODEXD_SUPERVISION_KILLS=200` runs the long version; see `docs/testing.md`.
 #[tokio::test]
 async fn turns_end_and_sessions_continue_under_random_kills() {
     let kills = repetitions("CODEXD_SUPERVISION_KILLS", "kills", SHORT_KILLS, KILLS);
-    let mut dice = Dice::new(seed());
+    let mut random = SeededRandom::new(seed());
     let began = Instant::now();
     let store = scratch::directory("soak");
     let mut daemon = builder(&store).start().await;
     let mut sessions = Vec::new();
-    for _ in 0..SESSIONS_AT_WORK {
+    for _ in 0..CONCURRENT_SESSIONS {
         sessions.push(text(&create(&daemon, json!({})).await["sessionId"]));
     }
-    all_take_a_turn(&daemon, &sessions).await;
+    run_turn_in_each(&daemon, &sessions).await;
     let (files, before) = (open_files(&daemon), memory(&daemon));
 
-    let (mut turns, mut deaths) = (0, 0);
+    let (mut turns, mut app_server_kills) = (0, 0);
     for _ in 0..kills {
-        let acknowledged = begin_turns(&daemon, &sessions, &mut dice).await;
+        let acknowledged = start_turns(&daemon, &sessions, &mut random).await;
         turns += acknowledged.len();
-        tokio::time::sleep(dice.milliseconds(0, 40)).await;
-        if deaths < DEATHS && dice.happens(60) {
-            deaths += 1;
-            let victim = child(&daemon).await;
-            signal(&victim["pid"], Signal::KILL);
-            generation(&daemon, victim["generation"].as_u64().unwrap() + 1).await;
+        tokio::time::sleep(random.milliseconds(0, 40)).await;
+        if app_server_kills < APP_SERVER_KILLS && random.chance(60) {
+            app_server_kills += 1;
+            let target = child(&daemon).await;
+            signal(&target["pid"], Signal::KILL);
+            generation(&daemon, target["generation"].as_u64().unwrap() + 1).await;
         } else {
-            deaths = 0;
+            app_server_kills = 0;
             daemon.kill().await;
             daemon = builder(&store).state_from(&daemon).start().await;
             ready(&daemon).await;
@@ -64,14 +64,14 @@ async fn turns_end_and_sessions_continue_under_random_kills() {
         }
     }
 
-    assert_eq!(known_sessions(&daemon).await, sorted(&sessions), "the names of the sessions have changed");
-    all_take_a_turn(&daemon, &sessions).await;
-    assert!(turns as u64 >= kills, "only {turns} turns in {kills} lives: the soak does not soak");
-    assert_no_strangers(&daemon, &child(&daemon).await);
-    assert_eq!(open_files(&daemon), files, "file descriptors are left over");
+    assert_eq!(known_sessions(&daemon).await, sorted(&sessions), "the session IDs changed");
+    run_turn_in_each(&daemon, &sessions).await;
+    assert!(turns as u64 >= kills, "only {turns} turns in {kills} kills: the load is too low");
+    assert_no_leftover_processes(&daemon, &child(&daemon).await);
+    assert_eq!(open_files(&daemon), files, "file descriptors leaked");
     let now = memory(&daemon);
     assert!(now < 3 * before, "{before} KiB at first, {now} KiB after {kills} kills");
-    say(&format!(
+    print_summary(&format!(
         "{kills} kills in {:.1?}: {turns} turns, {before} KiB before, {now} KiB after",
         began.elapsed()
     ));
@@ -85,11 +85,11 @@ fn builder(store: &TempDir) -> DaemonBuilder {
     Daemon::builder().server(program, &["app-server", "--store", store.to_str().unwrap()])
 }
 
-/// Asks for a turn in each session; those that were acknowledged.
-async fn begin_turns(daemon: &Daemon, sessions: &[String], dice: &mut Dice) -> Vec<Acknowledged> {
+/// Requests a turn in each session; returns the acknowledged turns.
+async fn start_turns(daemon: &Daemon, sessions: &[String], random: &mut SeededRandom) -> Vec<Acknowledged> {
     let mut acknowledged = Vec::new();
     for session_id in sessions {
-        let (deltas, delay) = (1 + dice.below(12), dice.below(6));
+        let (deltas, delay) = (1 + random.below(12), random.below(6));
         let body = json!({ "sessionId": session_id, "input": format!("deltas={deltas} delay={delay}") });
         if let Some((202, answer)) = try_post(daemon.base_url(), TURN, &body).await {
             acknowledged.push((session_id.clone(), text(&answer["data"]["turnId"])));
@@ -98,7 +98,7 @@ async fn begin_turns(daemon: &Daemon, sessions: &[String], dice: &mut Dice) -> V
     acknowledged
 }
 
-/// Asserts that a turn has ended, or ends.
+/// Asserts that a turn ends within 30 s.
 async fn assert_ends(daemon: &Daemon, (session_id, turn_id): &Acknowledged) {
     let path = format!("{SESSIONS}/{session_id}/turns/{turn_id}?wait=30");
     let status = get(daemon, &path).await.data(200)["turn"]["status"].clone();
@@ -106,7 +106,7 @@ async fn assert_ends(daemon: &Daemon, (session_id, turn_id): &Acknowledged) {
     assert!(terminal.iter().any(|end| status == *end), "turn {turn_id} of {session_id} is {status}");
 }
 
-async fn all_take_a_turn(daemon: &Daemon, sessions: &[String]) {
+async fn run_turn_in_each(daemon: &Daemon, sessions: &[String]) {
     for session_id in sessions {
         idle(daemon, session_id).await;
         turn(daemon, session_id, "hello").await;
@@ -126,14 +126,14 @@ fn sorted(names: &[String]) -> Vec<String> {
     names
 }
 
-/// How many files and pipes the daemon has open; connections of clients come and go.
+/// Returns the number of open file descriptors of the daemon without sockets, whose number varies.
 fn open_files(daemon: &Daemon) -> usize {
     let descriptors = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
     let targets = descriptors.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
     targets.filter(|target| !target.to_string_lossy().starts_with("socket:")).count()
 }
 
-/// What the daemon has in memory, in KiB.
+/// Returns the resident memory of the daemon in KiB.
 fn memory(daemon: &Daemon) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
@@ -141,6 +141,6 @@ fn memory(daemon: &Daemon) -> u64 {
 }
 
 #[expect(clippy::print_stderr, reason = "the test runner shows this with the failure of the test")]
-fn say(text: &str) {
+fn print_summary(text: &str) {
     eprintln!("{text}");
 }

@@ -1,4 +1,4 @@
-//! App-servers that live and are of no use.
+//! App-servers that run but do not respond, respond slowly, or flood.
 
 use std::fs;
 
@@ -10,8 +10,8 @@ use crate::api::{logged, logged_type, ready, session, turn};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::wait::wait_until;
 
-/// A daemon that asks a silent app-server soon.
-fn watchful() -> DaemonBuilder {
+/// A daemon that checks a silent app-server after one second.
+fn with_short_check_interval() -> DaemonBuilder {
     Daemon::builder().arg("--check-interval=1")
 }
 
@@ -25,7 +25,7 @@ async fn app_server_without_initialize_response_is_restarted() {
         assert!(failed["message"].as_str().unwrap().contains("within 1 s"), "{failed}");
         let closed = logged_type(&daemon, "app-server.transport.closed").await;
         assert_eq!(closed["detail"]["source"], "initialize");
-        logged(&daemon, "another", |event| {
+        logged(&daemon, "the second app-server", |event| {
             event["type"] == "child.started" && event["detail"]["generation"] == 2
         })
         .await;
@@ -47,11 +47,11 @@ async fn initialize_timeout_grows_with_each_attempt() {
     let daemon = Daemon::builder().startup("answer-late=2500").arg("--start-timeout=1").start().await;
     let failed = logged_type(&daemon, "app-server.connect.failed").await;
     let message = failed["message"].as_str().unwrap();
-    for words in ["within 1 s", "it runs", "2 s", "--start-timeout", "BAA_CODEXD_START_TIMEOUT"] {
-        assert!(message.contains(words), "{message}");
+    for part in ["within 1 s", "it runs", "2 s", "--start-timeout", "BAA_CODEXD_START_TIMEOUT"] {
+        assert!(message.contains(part), "{message}");
     }
     crate::api::not_ready(&daemon, "--start-timeout").await;
-    // 1 s and 2 s are too short.
+    // The limits of 1 s and 2 s are too short.
     assert_eq!(generation(&daemon, 1).await["generation"], 3);
     session(&daemon).await;
 }
@@ -59,9 +59,12 @@ async fn initialize_timeout_grows_with_each_attempt() {
 #[tokio::test]
 async fn outdated_app_server_version_is_reported() {
     let daemon = Daemon::builder().startup("version=0.139.9").start().await;
-    let told = logged_type(&daemon, "app-server.state.changed").await;
-    assert_eq!((&told["level"], &told["detail"]["state"]), (&json!("warn"), &json!("tooOld")));
-    assert!(told["message"].as_str().unwrap().contains("Codex 0.139.9 is older than 0.140.0"), "{told}");
+    let changed = logged_type(&daemon, "app-server.state.changed").await;
+    assert_eq!((&changed["level"], &changed["detail"]["state"]), (&json!("warn"), &json!("tooOld")));
+    assert!(
+        changed["message"].as_str().unwrap().contains("Codex 0.139.9 is older than 0.140.0"),
+        "{changed}"
+    );
     // The log line follows the event.
     wait_until("the hint in the log", || daemon.stderr().contains("npm install").then_some(())).await;
     let codex = crate::support::http::get(&daemon, "/healthz").await.json["service"]["codex"].clone();
@@ -73,7 +76,7 @@ async fn outdated_app_server_version_is_reported() {
 
 #[tokio::test]
 async fn stopped_app_server_is_restarted() {
-    let daemon = watchful().start().await;
+    let daemon = with_short_check_interval().start().await;
     let mut events = follow(&daemon).await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "spawn-double=300 hang").await;
@@ -88,7 +91,7 @@ async fn unresponsive_app_server_is_restarted() {
     for (prompt, source) in
         [("stop-reading hang", "liveness"), ("close-stdin", "stdin.error"), ("close-stdout", "stdout.end")]
     {
-        let daemon = watchful().start().await;
+        let daemon = with_short_check_interval().start().await;
         let mut events = follow(&daemon).await;
         let session_id = session(&daemon).await;
         turn(&daemon, &session_id, prompt).await;
@@ -100,29 +103,29 @@ async fn unresponsive_app_server_is_restarted() {
 
 #[tokio::test]
 async fn idle_responsive_app_server_is_not_restarted() {
-    let daemon = watchful().start().await;
+    let daemon = with_short_check_interval().start().await;
     ready(&daemon).await;
     let answers = || {
-        let said = fs::read_to_string(daemon.logs_dir().join("stdout.log")).unwrap_or_default();
-        said.matches("\"data\"").count()
+        let output = fs::read_to_string(daemon.logs_dir().join("stdout.log")).unwrap_or_default();
+        output.matches("\"data\"").count()
     };
     let before = answers();
-    wait_until("three answers", || (answers() >= before + 3).then_some(())).await;
+    wait_until("three responses", || (answers() >= before + 3).then_some(())).await;
     let child = child(&daemon).await;
     assert_eq!((&child["generation"], &child["deaths"]), (&json!(1), &json!(0)));
 }
 
 #[tokio::test]
 async fn flooding_app_server_is_not_restarted() {
-    let daemon = watchful().startup("flood").start().await;
-    let mut stopped = daemon;
-    ready(&stopped).await;
-    session(&stopped).await;
-    let child = child(&stopped).await;
+    let daemon = with_short_check_interval().startup("flood").start().await;
+    let mut daemon = daemon;
+    ready(&daemon).await;
+    session(&daemon).await;
+    let child = child(&daemon).await;
     assert_eq!(child["generation"], 1);
     signal(&child["pid"], Signal::KILL);
-    generation(&stopped, 2).await;
-    assert!(stopped.stop().await.status.success());
+    generation(&daemon, 2).await;
+    assert!(daemon.stop().await.status.success());
 }
 
 #[tokio::test]

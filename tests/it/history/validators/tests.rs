@@ -1,16 +1,16 @@
 use serde_json::json;
 
 use super::*;
-use crate::history::record::{Facts, Filter};
+use crate::history::record::{Filter, FilterFields};
 
-fn seen(seq: u64) -> Seen {
-    said(seq, "app-server.notification", "s")
+fn event(seq: u64) -> EventText {
+    event_of(seq, "app-server.notification", "s")
 }
 
-fn said(seq: u64, event_type: &str, session_id: &str) -> Seen {
+fn event_of(seq: u64, event_type: &str, session_id: &str) -> EventText {
     let detail = json!({ "sessionId": session_id, "turnId": format!("turn-{seq}") });
     let text = json!({ "seq": seq, "type": event_type, "detail": detail }).to_string();
-    Seen { seq, text: text.into() }
+    EventText { seq, text: text.into() }
 }
 
 fn connected(after: u64) -> Step {
@@ -18,7 +18,7 @@ fn connected(after: u64) -> Step {
 }
 
 fn events(seqs: impl IntoIterator<Item = u64>) -> Vec<Step> {
-    seqs.into_iter().map(|seq| Step::Event(seen(seq))).collect()
+    seqs.into_iter().map(|seq| Step::Event(event(seq))).collect()
 }
 
 fn run(steps: impl IntoIterator<Item = Step>) -> Run {
@@ -26,28 +26,28 @@ fn run(steps: impl IntoIterator<Item = Step>) -> Run {
     Run { client: "c".to_owned(), epoch: "e".to_owned(), filter: Filter::default(), steps }
 }
 
-/// A run after 0 with these events on one connection.
+/// A run of one connection after sequence number 0 with these events.
 fn plain(seqs: impl IntoIterator<Item = u64>) -> Run {
     run([vec![connected(0)], events(seqs)].concat())
 }
 
 fn known(seqs: impl IntoIterator<Item = u64>) -> Known {
-    seqs.into_iter().map(|seq| (seq, Facts::of(&seen(seq).text))).collect()
+    seqs.into_iter().map(|seq| (seq, FilterFields::of(&event(seq).text))).collect()
 }
 
 fn history(runs: Vec<Run>, log: impl IntoIterator<Item = u64>) -> History {
     History {
         runs,
-        promises: Vec::new(),
+        acknowledgements: Vec::new(),
         epoch: "e".to_owned(),
-        log: log.into_iter().map(seen).collect(),
+        log: log.into_iter().map(event).collect(),
         sessions: Vec::new(),
     }
 }
 
 #[track_caller]
-fn assert_red(verdict: Verdict, name: &str) {
-    let contradiction = verdict.expect_err("this history is wrong");
+fn assert_rejected(verdict: Verdict, name: &str) {
+    let contradiction = verdict.expect_err("the validator accepted an invalid history");
     assert!(contradiction.starts_with(name), "{contradiction}");
 }
 
@@ -57,55 +57,62 @@ fn validators_accept_a_consistent_history() {
         vec![connected(1)],
         events([2, 3]),
         vec![connected(3), Step::Bookmark(4), connected(4)],
-        // The numbers after a kill go on with a jump.
+        // After a kill the sequence numbers continue with a skip.
         events([1001]),
     ]
     .concat());
     let mut filtered = plain([2, 4]);
     filtered.filter.types = vec!["none".to_owned()];
     filtered.steps = vec![connected(0), Step::Bookmark(1001)];
-    // Number 4 passed the other client by only because it is of no type that it asked for.
+    // The filtered client does not receive event 4, because its filter does not match the type.
     let mut history = history(vec![resumed, plain([1, 2, 3]), filtered], [1, 2, 3, 1001]);
     assert_eq!(contradictions(&history), [""; 0]);
     history.runs.push(plain([1, 2, 3, 4]));
-    assert!(!contradictions(&history).is_empty(), "event 4 is known and neither kept nor had by all");
+    assert!(
+        !contradictions(&history).is_empty(),
+        "event 4 is known, but neither the log nor each client has it"
+    );
 }
 
 #[test]
 fn ordered_rejects_decreasing_sequence_numbers() {
-    assert_red(ordered(&plain([1, 3, 2])), "ordered");
-    assert_red(ordered(&plain([1, 2, 2])), "ordered");
-    assert_red(ordered(&run([vec![connected(5)], events([5])].concat())), "ordered");
-    assert_red(
+    assert_rejected(ordered(&plain([1, 3, 2])), "ordered");
+    assert_rejected(ordered(&plain([1, 2, 2])), "ordered");
+    assert_rejected(ordered(&run([vec![connected(5)], events([5])].concat())), "ordered");
+    assert_rejected(
         ordered(&run([vec![connected(0)], events([1, 2]), vec![connected(2)], events([2])].concat())),
         "ordered",
     );
-    assert_red(ordered(&run([connected(0), Step::Bookmark(9), Step::Bookmark(8)])), "ordered");
+    assert_rejected(ordered(&run([connected(0), Step::Bookmark(9), Step::Bookmark(8)])), "ordered");
     assert_eq!(ordered(&plain([1, 2, 900])), Ok(()));
 }
 
 #[test]
 fn unique_rejects_two_texts_for_one_sequence_number() {
     let mut other = plain([1, 2]);
-    other.steps.push(Step::Event(said(3, "another", "s")));
-    assert_red(unique(&[plain([1, 2, 3]), other.clone()], "e", &[]), "unique");
-    assert_red(unique(&[other.clone()], "e", &[seen(3)]), "unique");
+    other.steps.push(Step::Event(event_of(3, "another", "s")));
+    assert_rejected(unique(&[plain([1, 2, 3]), other.clone()], "e", &[]), "unique");
+    assert_rejected(unique(&[other.clone()], "e", &[event(3)]), "unique");
     other.epoch = "f".to_owned();
-    assert_eq!(unique(&[plain([1, 2, 3]), other], "e", &[seen(3)]), Ok(()), "another epoch counts anew");
+    assert_eq!(unique(&[plain([1, 2, 3]), other], "e", &[event(3)]), Ok(()), "epochs are independent");
 }
 
 #[test]
 fn nothing_missing_rejects_skipped_events() {
     let all = known(1..=5);
-    assert_red(nothing_missing(&plain([1, 2, 4]), &all), "nothing missing");
-    assert_red(nothing_missing(&plain([2, 3]), &all), "nothing missing");
-    assert_red(nothing_missing(&run([connected(0), Step::Bookmark(1)]), &all), "nothing missing");
-    // What is skipped at a change of connections is missing like anything else.
+    assert_rejected(nothing_missing(&plain([1, 2, 4]), &all), "nothing missing");
+    assert_rejected(nothing_missing(&plain([2, 3]), &all), "nothing missing");
+    assert_rejected(nothing_missing(&run([connected(0), Step::Bookmark(1)]), &all), "nothing missing");
+    // An event that is skipped between two connections is missing too.
     let skipped = run([vec![connected(0)], events([1, 2]), vec![connected(2)], events([4])].concat());
-    assert_red(nothing_missing(&skipped, &all), "nothing missing");
-    assert_red(nothing_missing(&run([]), &all), "nothing missing");
-    assert_eq!(nothing_missing(&plain([1, 2, 3]), &all), Ok(()), "what follows later may still come");
-    assert_eq!(nothing_missing(&plain([1, 2, 900]), &known([1, 2, 900])), Ok(()), "nobody knows 3 to 899");
+    assert_rejected(nothing_missing(&skipped, &all), "nothing missing");
+    assert_rejected(nothing_missing(&run([]), &all), "nothing missing");
+    assert_eq!(nothing_missing(&plain([1, 2, 3]), &all), Ok(()), "later events may still arrive");
+    assert_eq!(
+        nothing_missing(&plain([1, 2, 900]), &known([1, 2, 900])),
+        Ok(()),
+        "events 3 to 899 are not known"
+    );
     assert_eq!(nothing_missing(&run([connected(3)]), &all), Ok(()));
 }
 
@@ -115,17 +122,21 @@ fn resumable_requires_the_next_event_after_reconnect() {
     let resumed =
         |at, first| run([vec![connected(0)], events([1, 2]), vec![connected(at)], events([first])].concat());
     assert_eq!(resumable(&resumed(2, 3), &all), Ok(()));
-    assert_red(resumable(&resumed(2, 4), &all), "resumable");
-    assert_red(resumable(&resumed(2, 2), &all), "resumable");
-    assert_red(resumable(&resumed(3, 4), &all), "resumable");
-    assert_red(resumable(&run([vec![connected(4)], events([6])].concat()), &all), "resumable");
-    assert_red(resumable(&plain([1]), &known([])), "resumable");
+    assert_rejected(resumable(&resumed(2, 4), &all), "resumable");
+    assert_rejected(resumable(&resumed(2, 2), &all), "resumable");
+    assert_rejected(resumable(&resumed(3, 4), &all), "resumable");
+    assert_rejected(resumable(&run([vec![connected(4)], events([6])].concat()), &all), "resumable");
+    assert_rejected(resumable(&plain([1]), &known([])), "resumable");
 }
 
 #[test]
 fn filters_exact_rejects_unmatched_events() {
-    let log = [said(1, "turn.accepted", "a"), said(2, "turn.accepted", "b"), said(3, "child.error", "a")];
-    let all: Known = log.iter().map(|seen| (seen.seq, Facts::of(&seen.text))).collect();
+    let log = [
+        event_of(1, "turn.accepted", "a"),
+        event_of(2, "turn.accepted", "b"),
+        event_of(3, "child.error", "a"),
+    ];
+    let all: Known = log.iter().map(|event| (event.seq, FilterFields::of(&event.text))).collect();
     let got = |types: &[&str], session: Option<&str>, seqs: &[u64]| {
         let steps = seqs.iter().map(|seq| Step::Event(log[*seq as usize - 1].clone()));
         let mut run = run(std::iter::once(connected(0)).chain(steps));
@@ -135,11 +146,11 @@ fn filters_exact_rejects_unmatched_events() {
     };
     assert_eq!(filters_exact(&got(&["turn."], None, &[1, 2]), &all), Ok(()));
     assert_eq!(filters_exact(&got(&["x", "child"], Some("a"), &[3]), &all), Ok(()));
-    assert_red(filters_exact(&got(&["turn."], None, &[1, 2, 3]), &all), "filters exact");
-    assert_red(filters_exact(&got(&[], Some("a"), &[1, 2]), &all), "filters exact");
-    assert_red(filters_exact(&got(&["turn."], Some("c"), &[1]), &all), "filters exact");
-    assert_red(nothing_missing(&got(&[], Some("a"), &[3]), &all), "nothing missing");
-    assert_red(nothing_missing(&got(&["turn."], None, &[2]), &all), "nothing missing");
+    assert_rejected(filters_exact(&got(&["turn."], None, &[1, 2, 3]), &all), "filters exact");
+    assert_rejected(filters_exact(&got(&[], Some("a"), &[1, 2]), &all), "filters exact");
+    assert_rejected(filters_exact(&got(&["turn."], Some("c"), &[1]), &all), "filters exact");
+    assert_rejected(nothing_missing(&got(&[], Some("a"), &[3]), &all), "nothing missing");
+    assert_rejected(nothing_missing(&got(&["turn."], None, &[2]), &all), "nothing missing");
 }
 
 #[test]
@@ -147,14 +158,14 @@ fn unbroken_rejects_a_gap() {
     let mut broken = plain([1, 2]);
     assert_eq!(unbroken(&[broken.clone()]), Ok(()));
     broken.steps.push(Step::Gap("expired".to_owned()));
-    assert_red(unbroken(&[broken]), "unbroken");
+    assert_rejected(unbroken(&[broken]), "unbroken");
 }
 
 #[test]
 fn kept_rejects_received_events_missing_from_the_log() {
     assert_eq!(kept(&history(vec![plain([1, 2])], [1, 2, 3])), Ok(()));
-    assert_red(kept(&history(vec![plain([1, 2])], [1, 3])), "kept");
-    assert_red(kept(&history(vec![plain([1, 2, 3, 4])], [1, 2, 3])), "kept");
+    assert_rejected(kept(&history(vec![plain([1, 2])], [1, 3])), "kept");
+    assert_rejected(kept(&history(vec![plain([1, 2, 3, 4])], [1, 2, 3])), "kept");
     let mut other_log = history(vec![plain([1, 2])], []);
     other_log.epoch = "f".to_owned();
     assert_eq!(kept(&other_log), Ok(()));
@@ -162,20 +173,20 @@ fn kept_rejects_received_events_missing_from_the_log() {
 
 #[test]
 fn acknowledged_requires_log_entry_and_session_record() {
-    let session = Promise::Session { session_id: "a".to_owned(), thread_id: "t".to_owned() };
-    let turn = Promise::Turn { session_id: "a".to_owned(), turn_id: "turn-2".to_owned() };
+    let session = Acknowledgement::Session { session_id: "a".to_owned(), thread_id: "t".to_owned() };
+    let turn = Acknowledgement::Turn { session_id: "a".to_owned(), turn_id: "turn-2".to_owned() };
     let mut history = history(Vec::new(), []);
-    history.log = vec![said(1, "session.created", "a"), said(2, "turn.accepted", "a")];
+    history.log = vec![event_of(1, "session.created", "a"), event_of(2, "turn.accepted", "a")];
     history.sessions = vec![json!({ "sessionId": "a" })];
     let both = [session.clone(), turn.clone()];
-    assert_eq!(promised(&both, &history), Ok(()));
-    let elsewhere = Promise::Turn { session_id: "b".to_owned(), turn_id: "turn-2".to_owned() };
-    assert_red(promised(&[elsewhere], &history), "promised");
+    assert_eq!(acknowledged(&both, &history), Ok(()));
+    let elsewhere = Acknowledgement::Turn { session_id: "b".to_owned(), turn_id: "turn-2".to_owned() };
+    assert_rejected(acknowledged(&[elsewhere], &history), "acknowledged");
     history.sessions.clear();
-    assert_red(promised(&both, &history), "promised");
+    assert_rejected(acknowledged(&both, &history), "acknowledged");
     history.sessions = vec![json!({ "sessionId": "a" })];
     history.log.pop();
-    assert_red(promised(&both, &history), "promised");
-    assert_eq!(promised(&[session], &history), Ok(()));
-    assert_red(promised(&[turn], &history), "promised");
+    assert_rejected(acknowledged(&both, &history), "acknowledged");
+    assert_eq!(acknowledged(&[session], &history), Ok(()));
+    assert_rejected(acknowledged(&[turn], &history), "acknowledged");
 }
