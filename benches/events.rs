@@ -1,19 +1,19 @@
-//! How many events a second go through the daemon, and what that costs.
+//! Throughput of events through the daemon, and its cost.
 //!
-//! `cargo bench --bench events` lets the fake app-server emit deltas as fast as it can and counts what clients get
-//! over WebSocket.
-//! The floor is a raw relay in the same run: the same pipe, the same bytes appended to a file, one frame a line, nothing
-//! parsed.
-//! Printed are events a second (median of several runs), the ratio to the floor, processor time an event, the peak of
-//! the resident memory, for 1, 10 and 100 clients, for 10 and 10,000 sessions, with an empty and a full log; the start
-//! with both; and the 99th percentile of `/healthz` during a burst.
+//! `cargo bench --bench events` makes the fake app-server emit deltas at full speed and counts the events that clients
+//! receive over WebSocket.
+//! The floor is a raw relay in the same run: the same pipe, the same bytes appended to a file, one frame per line, no
+//! parsing.
+//! It prints events per second (median of several runs), the ratio to the floor, CPU time per event and peak resident
+//! memory, for 1, 10 and 100 clients, for 10 and 10,000 sessions, and with an empty and a full log; the start time with
+//! a full log and 10,000 sessions; and the 99th percentile of `/healthz` during a burst.
 
-#![expect(clippy::disallowed_methods, reason = "a benchmark is a process of its own")]
-#![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+#![expect(clippy::disallowed_methods, reason = "a benchmark is a separate process")]
+#![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a benchmark that cannot go on has nothing to tell"
+    reason = "a benchmark that cannot continue has no result"
 )]
 
 #[path = "support/client.rs"]
@@ -36,7 +36,7 @@ const DELTAS: usize = 100_000;
 const RUNS: usize = 5;
 
 fn main() {
-    // `cargo test --benches` and the like only want to know that it builds.
+    // `cargo test --benches` only checks that the benchmark builds.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
@@ -49,17 +49,22 @@ fn main() {
         let deltas = if clients == 100 { DELTAS / 5 } else { DELTAS };
         report(&format!("{clients} clients"), floor, deltas, &bursts(runs, clients, deltas, |_| {}));
     }
-    report("10 sessions", floor, DELTAS, &bursts(RUNS, 1, DELTAS, |folder| sessions(folder, 10)));
-    report("10,000 sessions", floor, DELTAS, &bursts(RUNS, 1, DELTAS, |folder| sessions(folder, 10_000)));
+    report("10 sessions", floor, DELTAS, &bursts(RUNS, 1, DELTAS, |directory| sessions(directory, 10)));
+    report(
+        "10,000 sessions",
+        floor,
+        DELTAS,
+        &bursts(RUNS, 1, DELTAS, |directory| sessions(directory, 10_000)),
+    );
     report("full log of 512 MiB", floor, DELTAS, &bursts(RUNS, 1, DELTAS, full_log));
 
     let mut starts: Vec<_> = (0..RUNS)
         .map(|_| {
-            let folder = tempfile::tempdir().unwrap();
-            sessions(folder.path(), 10_000);
-            full_log(folder.path());
+            let directory = tempfile::tempdir().unwrap();
+            sessions(directory.path(), 10_000);
+            full_log(directory.path());
             let began = Instant::now();
-            let daemon = Daemon::start_in(folder);
+            let daemon = Daemon::start_in(directory);
             daemon.wait_healthy();
             began.elapsed()
         })
@@ -84,11 +89,11 @@ struct Burst {
 fn bursts(runs: usize, clients: usize, deltas: usize, prepare: impl Fn(&Path)) -> Vec<Burst> {
     (0..runs)
         .map(|_| {
-            let folder = tempfile::tempdir().unwrap();
-            prepare(folder.path());
-            let daemon = Daemon::start_in(folder);
+            let directory = tempfile::tempdir().unwrap();
+            prepare(directory.path());
+            let daemon = Daemon::start_in(directory);
             daemon.wait_ready();
-            // What a full log needs to be looked through once is not the cost of an event.
+            // Exclude the initial scan of a full log from the cost of an event.
             daemon.wait_idle();
             burst(&daemon, clients, deltas)
         })
@@ -112,7 +117,7 @@ fn burst(daemon: &Daemon, clients: usize, deltas: usize) -> Burst {
         .collect();
     client.turn(&session, &format!("deltas={deltas}"));
     let ends: Vec<_> = readers.into_iter().map(|reader| reader.join().unwrap()).collect();
-    assert!(ends.iter().all(|(count, _)| *count == deltas), "each client gets each event");
+    assert!(ends.iter().all(|(count, _)| *count == deltas), "a client missed events");
     let took = ends.iter().map(|(_, end)| *end - began).max().unwrap();
     Burst { took, cpu: daemon.cpu() - cpu, peak_kib: daemon.kib("VmHWM") }
 }
@@ -148,9 +153,9 @@ fn healthz_during_a_burst() -> Vec<Duration> {
     times
 }
 
-/// Puts this many sessions into the registry of a daemon that is not running.
-fn sessions(folder: &Path, count: usize) {
-    let state = folder.join("state/codexd");
+/// Writes `count` sessions into the registry of a stopped daemon.
+fn sessions(directory: &Path, count: usize) {
+    let state = directory.join("state/codexd");
     std::fs::create_dir_all(&state).unwrap();
     let session = |number: usize| {
         json!({
@@ -168,10 +173,10 @@ fn sessions(folder: &Path, count: usize) {
     std::fs::write(state.join("daemon-state.json"), daemon.to_string()).unwrap();
 }
 
-/// Fills the log of a daemon that is not running, and lets the records know all of it.
-fn full_log(folder: &Path) {
+/// Fills the log of a stopped daemon and marks all of it as applied in the records.
+fn full_log(directory: &Path) {
     const SEGMENTS: u64 = 16;
-    let logs = folder.join("logs/codexd");
+    let logs = directory.join("logs/codexd");
     std::fs::create_dir_all(&logs).unwrap();
     let mut seq = 1;
     for number in 0..SEGMENTS {
@@ -192,7 +197,7 @@ fn full_log(folder: &Path) {
         };
         std::fs::write(logs.join(name), text).unwrap();
     }
-    let state = folder.join("state/codexd");
+    let state = directory.join("state/codexd");
     std::fs::create_dir_all(&state).unwrap();
     let through = seq - 1;
     let registry = state.join("session-registry.json");

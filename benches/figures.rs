@@ -1,16 +1,16 @@
-//! How fast the daemon starts and takes turns, and what it costs to leave running.
+//! Start time, turn latency, and idle cost of the daemon.
 //!
 //! `cargo bench --bench figures` prints, for the release build with the fake app-server: the time from spawn to the
-//! first 200 of `/healthz`, the resident memory and the processor time when idle, the time of `GET /healthz`, the time of `POST /v1/codexd/turn` (50th and 99th percentile),
-//! and the time from sending a turn with ten deltas to its completion on the event stream.
+//! first 200 of `/healthz`, the resident memory and the CPU time when idle, the time of `GET /healthz`, the time of
+//! `POST /v1/codexd/turn` (50th and 99th percentile), and the time from sending a turn with ten deltas to its completion on the event stream.
 //! Every figure is a median of several runs.
 
-#![expect(clippy::disallowed_methods, reason = "a benchmark is a process of its own")]
-#![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+#![expect(clippy::disallowed_methods, reason = "a benchmark is a separate process")]
+#![expect(clippy::print_stdout, reason = "a benchmark prints its results")]
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "a benchmark that cannot go on has nothing to tell"
+    reason = "a benchmark that cannot continue has no result"
 )]
 
 #[path = "support/client.rs"]
@@ -29,7 +29,7 @@ const STARTS: usize = 15;
 const TURNS: usize = 300;
 
 fn main() {
-    // `cargo test --benches` and the like only want to know that it builds.
+    // `cargo test --benches` only checks that the benchmark builds.
     if !std::env::args().any(|argument| argument == "--bench") {
         return;
     }
@@ -45,14 +45,14 @@ fn main() {
     println!("idle CPU                         {:8.2} ms in 10 s", ms(daemon.cpu() - before));
 
     let mut client = Client::connect(&daemon);
-    let mut looks: Vec<_> = (0..TURNS)
+    let mut health_checks: Vec<_> = (0..TURNS)
         .map(|_| {
             let began = Instant::now();
             client.get("/healthz");
             began.elapsed()
         })
         .collect();
-    println!("GET /healthz p50                 {:8.2} ms", ms(median(&mut looks)));
+    println!("GET /healthz p50                 {:8.2} ms", ms(median(&mut health_checks)));
     let session = client.session();
     let mut events = Stream::connect(&daemon);
     let (mut posts, mut turns) = (Vec::new(), Vec::new());

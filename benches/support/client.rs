@@ -1,4 +1,4 @@
-//! Clients that cost as little as possible, so that the daemon is what is measured.
+//! Minimal clients, so that the benchmarks measure the daemon and not the client.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::daemon::Daemon;
 
-/// One connection that is kept open.
+/// A client with one keep-alive connection.
 pub(crate) struct Client {
     stream: BufReader<TcpStream>,
     authority: String,
@@ -20,17 +20,17 @@ impl Client {
         Self { stream: BufReader::new(stream), authority: daemon.authority.clone() }
     }
 
-    /// Creates a session and returns its name.
+    /// Creates a session and returns its ID.
     pub(crate) fn session(&mut self) -> String {
         let answer = self.request("POST", "/v1/codexd/sessions", &json!({ "purpose": "smoke" }).to_string());
         answer["data"]["session"]["sessionId"].as_str().unwrap().to_owned()
     }
 
-    /// Submits a turn and returns its name.
+    /// Submits a turn and returns its ID.
     pub(crate) fn turn(&mut self, session: &str, input: &str) -> String {
         let body = json!({ "sessionId": session, "input": input }).to_string();
         let answer = self.request("POST", "/v1/codexd/turn", &body);
-        answer["data"]["turnId"].as_str().expect("the turn is accepted").to_owned()
+        answer["data"]["turnId"].as_str().expect("the turn was rejected").to_owned()
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Value {
@@ -61,7 +61,7 @@ impl Client {
     }
 }
 
-/// An event stream whose frames are told apart and otherwise not looked at.
+/// An event stream that splits frames and does not parse them.
 pub(crate) struct Stream {
     stream: BufReader<TcpStream>,
     frame: Vec<u8>,
@@ -88,7 +88,7 @@ impl Stream {
         stream
     }
 
-    /// A stream of frames without a handshake.
+    /// Reads frames from a connection without a handshake.
     pub(crate) fn over(stream: TcpStream) -> Self {
         Self { stream: BufReader::with_capacity(256 * 1024, stream), frame: Vec::new() }
     }
@@ -99,7 +99,7 @@ impl Stream {
         loop {
             let frame = self.next();
             let head = &frame[..frame.len().min(160)];
-            // The raw relay names it by its method, the daemon by its event.
+            // The raw relay sends the method name, the daemon the event type.
             let has = |needle: &[u8]| memchr::memmem::find(head, needle).is_some();
             if has(b"message.delta\"") || has(b"agentMessage/delta\"") {
                 count += 1;

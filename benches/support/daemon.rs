@@ -1,4 +1,4 @@
-//! The release binary as a process.
+//! Starts the release binary as a child process and measures it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,40 +10,40 @@ use crate::fake_codex::fake_codex;
 pub(crate) struct Daemon {
     process: Child,
     pub(crate) authority: String,
-    _folder: tempfile::TempDir,
+    _directory: tempfile::TempDir,
 }
 
 impl Daemon {
-    /// On a free port; it is known before the daemon says so, so that the start is measured from the outside.
-    pub(crate) fn start_in(folder: tempfile::TempDir) -> Self {
+    /// Starts the daemon on a free port. The port is chosen here, so that the start time can be measured from outside.
+    pub(crate) fn start_in(directory: tempfile::TempDir) -> Self {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_codexd"))
             .args(["start", "--local-api-base", &format!("http://{free}")])
-            .args(["--repo-root", folder.path().to_str().unwrap()])
+            .args(["--repo-root", directory.path().to_str().unwrap()])
             .args(["--server-command", fake_codex()])
-            // As many as the largest crowd of the benchmarks.
+            // At least the largest number of clients in the benchmarks.
             .args(["--websocket-limit", "128"])
             .args(["--server-arg", "app-server"])
             .env("BAA_CODEXD_LOG", "error")
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        Self { process, authority: free.to_string(), _folder: folder }
+        Self { process, authority: free.to_string(), _directory: directory }
     }
 
     pub(crate) fn wait_healthy(&self) {
-        while !self.healthz().is_some_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+        while !self.healthz().is_some_and(|response| response.starts_with("HTTP/1.1 200")) {
             std::thread::sleep(Duration::from_micros(200));
         }
     }
 
     pub(crate) fn wait_ready(&self) {
-        while !self.healthz().is_some_and(|answer| answer.contains("\"ready\": true")) {
+        while !self.healthz().is_some_and(|response| response.contains("\"ready\": true")) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// Returns when it uses no processor time any more.
+    /// Waits until the daemon uses almost no CPU time.
     pub(crate) fn wait_idle(&self) {
         loop {
             let before = self.cpu();
@@ -54,17 +54,17 @@ impl Daemon {
         }
     }
 
-    /// Processor time so far, of all its threads.
+    /// Returns the CPU time of all threads so far.
     pub(crate) fn cpu(&self) -> Duration {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
         let fields: Vec<i64> =
             text.rsplit(") ").next().unwrap().split(' ').filter_map(|field| field.parse().ok()).collect();
-        // The first field here is the parent's number: the state before it is a letter.
+        // The first number is the parent PID: the state before it is a letter.
         let ticks = fields[10] + fields[11];
         Duration::from_millis(ticks as u64 * 10)
     }
 
-    /// A number of the system's table of the process, such as `VmHWM`, in KiB.
+    /// Returns a field of `/proc/PID/status`, such as `VmHWM`, in KiB.
     pub(crate) fn kib(&self, name: &str) -> u64 {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = text.lines().find(|line| line.starts_with(name)).unwrap();
@@ -75,9 +75,9 @@ impl Daemon {
         let mut stream = TcpStream::connect(&self.authority).ok()?;
         write!(stream, "GET /healthz HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.authority)
             .ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        Some(answer)
+        let mut response = String::new();
+        stream.read_to_string(&mut response).ok()?;
+        Some(response)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the same bytes cost when nobody looks at them.
+//! The floor of the throughput benchmark: a relay of the same bytes without parsing.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use crate::client::Stream;
 use crate::fake_codex::fake_codex;
 
-/// Lets the fake app-server emit deltas, appends its output to a file and passes each line on as one frame to one
-/// client; returns how long that took.
+/// Makes the fake app-server emit deltas, appends its output to a file and sends each line as one frame to one client;
+/// returns the duration.
 pub(crate) fn relay(deltas: usize) -> Duration {
     let mut child = Command::new(fake_codex())
         .arg("app-server")
@@ -25,7 +25,7 @@ pub(crate) fn relay(deltas: usize) -> Duration {
     let mut call = |id: u64, method: &str, params: Value| {
         writeln!(stdin, "{}", json!({ "id": id, "method": method, "params": params })).unwrap();
     };
-    let mut answer = |id: u64| loop {
+    let mut response = |id: u64| loop {
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
         let message: Value = serde_json::from_str(&line).unwrap();
@@ -34,9 +34,9 @@ pub(crate) fn relay(deltas: usize) -> Duration {
         }
     };
     call(1, "initialize", json!({ "clientInfo": { "name": "bench", "version": "0" } }));
-    answer(1);
+    response(1);
     call(2, "thread/start", json!({}));
-    let thread = answer(2)["thread"]["id"].clone();
+    let thread = response(2)["thread"]["id"].clone();
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -46,7 +46,7 @@ pub(crate) fn relay(deltas: usize) -> Duration {
     let began = Instant::now();
     let input = json!([{ "type": "text", "text": format!("deltas={deltas}"), "text_elements": [] }]);
     call(3, "turn/start", json!({ "threadId": thread, "input": input }));
-    pass_on(&mut stdout, &mut file, socket);
+    relay_lines(&mut stdout, &mut file, socket);
     let (count, end) = reader.join().unwrap();
     assert_eq!(count, deltas);
     drop(stdin);
@@ -54,7 +54,7 @@ pub(crate) fn relay(deltas: usize) -> Duration {
     end - began
 }
 
-fn pass_on(source: &mut impl Read, file: &mut impl Write, mut socket: TcpStream) {
+fn relay_lines(source: &mut impl Read, file: &mut impl Write, mut socket: TcpStream) {
     let mut block = vec![0; 64 * 1024];
     let (mut line, mut frames, mut last) = (Vec::new(), Vec::new(), false);
     loop {

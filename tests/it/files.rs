@@ -1,4 +1,4 @@
-//! The files of the daemon: how large they become, who may use them, and what is made of those that are damaged.
+//! The files of the daemon: size limits, permissions, locks, backup, and recovery from damage.
 
 mod backup;
 mod fixture;
@@ -23,7 +23,7 @@ use crate::support::daemon::{Daemon, DaemonBuilder};
 const STATE_FILES: [&str; 4] =
     ["identity.json", "daemon-state.json", "session-registry.json", "recent-events.json"];
 
-/// A daemon that had a session with a turn, and was stopped.
+/// Starts a daemon, runs a turn in one session and stops the daemon.
 async fn stopped_daemon() -> Daemon {
     let mut daemon = start().await;
     let session_id = session(&daemon).await;
@@ -33,7 +33,7 @@ async fn stopped_daemon() -> Daemon {
     daemon
 }
 
-/// A daemon that is started by a shell after this command.
+/// A daemon that a shell starts after running this command.
 pub(crate) fn prepared(command: &str) -> DaemonBuilder {
     Daemon::builder()
         .program(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/files/prepared.sh"))
@@ -41,15 +41,15 @@ pub(crate) fn prepared(command: &str) -> DaemonBuilder {
         .env("CODEXD_TEST_PREPARE", command)
 }
 
-/// The names in a folder, sorted.
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+/// Returns the sorted names of the directory entries.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
     let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
     names.sort();
     names
 }
 
-/// The files of the log that are no longer written, oldest first.
+/// Returns the sealed segments of the log, oldest first.
 fn sealed(logs: &Path) -> Vec<PathBuf> {
     let is_sealed = |name: &&String| name.starts_with("events-") && name.ends_with(".jsonl");
     names(logs).iter().filter(is_sealed).map(|name| logs.join(name)).collect()
@@ -59,7 +59,7 @@ fn json_file(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// A start on these folders with these arguments.
+/// Starts a daemon with the directories of `daemon` and these arguments.
 async fn restart(daemon: &Daemon, arguments: &[impl AsRef<OsStr>]) -> Daemon {
     let builder = Daemon::builder().state_from(daemon);
     arguments.iter().fold(builder, |builder, argument| builder.arg(argument)).start().await

@@ -1,4 +1,4 @@
-//! Starting, stopping and starting again: of the daemon, and of its app-server.
+//! Start, stop and restart of the daemon and its app-server.
 
 mod files;
 mod starting;

@@ -1,4 +1,4 @@
-//! See `codexd::fuzzing::cursor`.
+//! Fuzz target for `codexd::fuzzing::cursor`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See `codexd::fuzzing::head`.
+//! Fuzz target for `codexd::fuzzing::head`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See `codexd::fuzzing::lines`.
+//! Fuzz target for `codexd::fuzzing::lines`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See `codexd::fuzzing::query`.
+//! Fuzz target for `codexd::fuzzing::query`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See `codexd::fuzzing::redaction`.
+//! Fuzz target for `codexd::fuzzing::redaction`.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! See `codexd::fuzzing::registry`.
+//! Fuzz target for `codexd::fuzzing::registry`.
 
 #![no_main]
 
@@ -6,6 +6,6 @@ use std::sync::LazyLock;
 
 use tempfile::TempDir;
 
-static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
+static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| codexd::fuzzing::registry(data, FOLDER.path()));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| codexd::fuzzing::registry(data, DIRECTORY.path()));

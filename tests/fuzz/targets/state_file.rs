@@ -1,4 +1,4 @@
-//! See `codexd::fuzzing::state_file`.
+//! Fuzz target for `codexd::fuzzing::state_file`.
 
 #![no_main]
 
@@ -6,6 +6,6 @@ use std::sync::LazyLock;
 
 use tempfile::TempDir;
 
-static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
+static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| codexd::fuzzing::state_file(data, FOLDER.path()));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| codexd::fuzzing::state_file(data, DIRECTORY.path()));

@@ -1,4 +1,4 @@
-//! `codexd backup`: a copy of the directories of a running or a stopped daemon.
+//! `codexd backup` of a running and of a stopped daemon.
 
 use std::cell::RefCell;
 use std::fs;
@@ -48,7 +48,7 @@ fn assert_private(directory: &Path) {
     }
 }
 
-/// A daemon on a copy of the backup, as the manual says to restore one.
+/// Starts a daemon on a copy of the backup, restored as the manual describes.
 async fn restored(backup: &Path) -> Daemon {
     let root = scratch::directory("restored");
     for name in ["state", "logs"] {
@@ -60,8 +60,8 @@ async fn restored(backup: &Path) -> Daemon {
     }
     let daemon = Daemon::builder().within(root).start().await;
     ready(&daemon).await;
-    let told = daemon.events_on_disk();
-    assert!(!told.iter().any(|event| event["type"] == "log.damaged"), "something is missing");
+    let events = daemon.events_on_disk();
+    assert!(!events.iter().any(|event| event["type"] == "log.damaged"), "the restored log has gaps");
     daemon
 }
 
@@ -84,12 +84,12 @@ async fn backup_of_running_daemon_has_every_event_before_it() {
         for number in 0..8 {
             let acknowledged = turns.borrow().clone();
             let to = directory.path().join(format!("backup-{number}"));
-            let said = backup_in_json(&daemon, &to).await;
+            let report = backup_in_json(&daemon, &to).await;
             let log = log_of(&to);
             let seqs: Vec<u64> = log.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
             assert_eq!(seqs, (1..=seqs.len() as u64).collect::<Vec<_>>(), "backup {number}");
-            assert_eq!(said["events"], json!({ "first": 1, "last": seqs.len() }));
-            assert_eq!((&said["missing"], &said["directory"]), (&json!([]), &json!(to)));
+            assert_eq!(report["events"], json!({ "first": 1, "last": seqs.len() }));
+            assert_eq!((&report["missing"], &report["directory"]), (&json!([]), &json!(to)));
             for turn_id in acknowledged {
                 let accepted = |event: &Value| {
                     event["type"] == "turn.accepted" && event["detail"]["turnId"] == turn_id.as_str()
@@ -107,13 +107,17 @@ async fn backup_of_running_daemon_has_every_event_before_it() {
         () = backups => {}
     }
     let last = directory.path().join("backup-7");
-    assert!(sealed(&last.join("logs")).len() > 5, "the test needs rotations");
+    assert!(sealed(&last.join("logs")).len() > 5, "the test needs more segments");
     assert_private(&last);
     let restored = restored(&last).await;
     let read = get(&restored, &format!("{SESSIONS}/{session_id}")).await;
     assert_eq!(read.data(200)["session"]["sessionId"], session_id.as_str());
     let page = get(&restored, &format!("{EVENTS_PATH}?after=0&limit=1")).await;
-    assert_ne!(page.data(200)["epoch"], epoch, "cursors of the log that went on elsewhere lead nowhere");
+    assert_ne!(
+        page.data(200)["epoch"],
+        epoch,
+        "the restored log must have a new epoch, because the original log continued"
+    );
 }
 
 #[tokio::test]
@@ -121,7 +125,7 @@ async fn backup_of_stopped_daemon_restores_its_state() {
     let daemon = stopped_daemon().await;
     fs::write(daemon.state_dir().join("auth-token"), "t".repeat(64)).unwrap();
     let directory = scratch::directory("backup");
-    // An empty directory may be there.
+    // The target may be an empty directory.
     let to = directory.path().join("backup");
     fs::create_dir(&to).unwrap();
     let shown = backup(&daemon, &to, &[]).await;
@@ -132,15 +136,15 @@ async fn backup_of_stopped_daemon_restores_its_state() {
     assert!(line("events ").ends_with(&format!(" 1 to {last}")), "{}", shown.stdout);
     assert!(!shown.stdout.contains("missing"), "{}", shown.stdout);
     assert_private(&to);
-    let mut wanted = [&STATE_FILES[..], &["auth-token"]].concat();
-    wanted.sort_unstable();
-    assert_eq!(names(&to.join("state")), wanted);
+    let mut expected = [&STATE_FILES[..], &["auth-token"]].concat();
+    expected.sort_unstable();
+    assert_eq!(names(&to.join("state")), expected);
     assert_eq!(names(&to.join("logs")), ["event-log.json", "events.jsonl"]);
-    for name in wanted {
+    for name in expected {
         let (copy, source) = (to.join("state").join(name), daemon.state_dir().join(name));
         assert_eq!(fs::read(copy).unwrap(), fs::read(source).unwrap(), "{name}");
     }
-    assert_eq!(names(directory.path()), ["backup"], "nothing else is left");
+    assert_eq!(names(directory.path()), ["backup"], "the backup left other files");
 
     let before = json_file(&to.join("state/session-registry.json"))["sessions"].clone();
     let restored = restored(&to).await;
@@ -155,14 +159,14 @@ async fn backup_of_stopped_daemon_restores_its_state() {
     assert_eq!(get(&restored, &turn_path).await.data(200)["turn"]["status"], "completed");
 }
 
-/// Where a backup is refused, and nothing may be left behind.
-async fn refused(daemon: &Daemon, to: &Path, code: i32, words: &[&str]) {
+/// Asserts that the backup fails with this exit code, reports these texts and leaves no file.
+async fn assert_refused(daemon: &Daemon, to: &Path, code: i32, texts: &[&str]) {
     let before = names(to.parent().unwrap());
     let ended = backup(daemon, to, &["--json"]).await;
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(code), ""), "{}", ended.stderr);
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
-    for word in words {
-        assert!(ended.stderr.contains(word), "no {word} in {}", ended.stderr);
+    for text in texts {
+        assert!(ended.stderr.contains(text), "no {text} in {}", ended.stderr);
     }
     assert_eq!(names(to.parent().unwrap()), before);
 }
@@ -176,12 +180,12 @@ async fn refused_backup_reports_cause_and_leaves_no_files() {
     fs::write(at("full").join("precious"), "p").unwrap();
     fs::write(at("file"), "f").unwrap();
     fs::create_dir(at("begun.new")).unwrap();
-    refused(&daemon, &at("full"), 2, &["/full is not empty", "does not exist yet"]).await;
-    refused(&daemon, &at("file"), 2, &["/file is not a directory"]).await;
-    refused(&daemon, &at("begun"), 2, &["/begun.new exists", "remove it"]).await;
+    assert_refused(&daemon, &at("full"), 2, &["/full is not empty", "does not exist yet"]).await;
+    assert_refused(&daemon, &at("file"), 2, &["/file is not a directory"]).await;
+    assert_refused(&daemon, &at("begun"), 2, &["/begun.new exists", "remove it"]).await;
     assert_eq!(fs::read(at("full").join("precious")).unwrap(), b"p");
 
-    // Nobody but root can read every file, so those that cannot be read are those that are refused to everybody.
+    // Root can read every file, so the test uses files that are refused for every user.
     for (directory, name) in [
         (daemon.state_dir(), "session-registry.json"),
         (daemon.logs_dir(), "event-log.json"),
@@ -190,21 +194,26 @@ async fn refused_backup_reports_cause_and_leaves_no_files() {
         let (path, away) = (directory.join(name), directory.join("away"));
         fs::rename(&path, &away).unwrap();
         symlink(&away, &path).unwrap();
-        refused(&daemon, &at("copy"), 1, &["No backup was created", name, "is a symlink"]).await;
+        assert_refused(&daemon, &at("copy"), 1, &["No backup was created", name, "is a symlink"]).await;
         fs::rename(&away, &path).unwrap();
     }
 
     let registry = daemon.state_dir().join("session-registry.json");
-    let kept = fs::read(&registry).unwrap();
+    let original = fs::read(&registry).unwrap();
     fs::write(&registry, r#"{"formatVersion":3}"#).unwrap();
-    refused(&daemon, &at("copy"), 1, &["session-registry.json was written by a newer codexd"]).await;
-    fs::write(&registry, kept).unwrap();
+    assert_refused(&daemon, &at("copy"), 1, &["session-registry.json was written by a newer codexd"]).await;
+    fs::write(&registry, original).unwrap();
 
     let log = daemon.logs_dir().join("events.jsonl");
     let text = fs::read_to_string(&log).unwrap();
     fs::write(&log, text.lines().take(3).map(|line| format!("{line}\n")).collect::<String>()).unwrap();
-    refused(&daemon, &at("copy"), 1, &["ends at event 3", "the state files know event", "Start codexd"])
-        .await;
+    assert_refused(
+        &daemon,
+        &at("copy"),
+        1,
+        &["ends at event 3", "the state files know event", "Start codexd"],
+    )
+    .await;
     fs::write(&log, text).unwrap();
     assert_eq!(backup_in_json(&daemon, &at("copy")).await["ok"], true);
 

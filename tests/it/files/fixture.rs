@@ -1,6 +1,6 @@
-//! Directories that earlier versions left behind: they open, sessions go on and cursors hold.
+//! Directories written by earlier versions: they open, sessions continue and cursors stay valid.
 //!
-//! A fixture is the work of the program of its time; `tests/fixtures/make` writes one.
+//! The version of its time wrote each fixture; `tests/fixtures/make` creates one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,21 +18,21 @@ use crate::support::websocket::{EVENTS_PATH, EventStream};
 
 /// The fixtures by the directory below `tests/fixtures`.
 ///
-/// `format-1` was written by the first program that was in use, commit 5eed79a: a killed daemon with a rotated log whose
-/// numbers skip once, an open session with three turns, a closed one, one that was made with an idempotency key and had
-/// a turn with one, one whose turn waits for an approval, and one with a running turn and two queued ones.
+/// `format-1` was written by the first version in use, commit 5eed79a: a killed daemon with a rotated log whose sequence
+/// numbers skip once, an open session with three turns, a closed session, a session and a turn created with idempotency
+/// keys, a session whose turn waits for an approval, and a session with a running turn and two queued turns.
 const FIXTURES: [&str; 1] = ["format-1"];
 
 fn directory(fixture: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(fixture)
 }
 
-/// What the program answered last.
+/// The last responses of the version that wrote the fixture.
 fn answers(fixture: &str) -> Value {
     json_file(&directory(fixture).join("answers.json"))
 }
 
-/// The events that it wrote, as the daemon of `DaemonBuilder::fixture` has them.
+/// The events of the fixture, as `DaemonBuilder::fixture` prepares them.
 fn log(fixture: &str) -> Vec<Value> {
     let logs = directory(fixture).join("logs");
     let segments = sealed(&logs).into_iter().chain([logs.join("events.jsonl")]);
@@ -43,21 +43,21 @@ fn log(fixture: &str) -> Vec<Value> {
         .collect()
 }
 
-/// The answer to a POST with an idempotency key.
+/// Sends a POST with an idempotency key.
 async fn repeat(daemon: &Daemon, path: &str, key: &str, body: &Value) -> Answer {
     request(daemon, Method::POST, path, &[("idempotency-key", key)], body.to_string()).await
 }
 
-/// Asserts that every key of `old` is in `new` with the same value.
-fn assert_holds(new: &Value, old: &Value, but: &[&str]) {
+/// Asserts that `new` has every key of `old` with the same value, except the keys in `except`.
+fn assert_holds(new: &Value, old: &Value, except: &[&str]) {
     for (key, value) in old.as_object().unwrap() {
-        if !but.contains(&key.as_str()) {
+        if !except.contains(&key.as_str()) {
             assert_eq!(new[key], *value, "{key} of {new:#}");
         }
     }
 }
 
-/// Asserts that a client which had the event `seq` gets exactly what follows it in `log`, in all three forms.
+/// Asserts that a client that resumes after `seq` receives exactly the later events of `log`, over all transports.
 async fn assert_resumes(daemon: &Daemon, epoch: &str, seq: u64, log: &[Value]) {
     let rest: Vec<_> = log.iter().filter(|event| event["seq"].as_u64().unwrap() > seq).cloned().collect();
     let path = format!("{EVENTS_PATH}?after={epoch}-{seq}");
@@ -87,8 +87,8 @@ async fn earlier_version_directories_open_and_continue() {
         assert_eq!(status.data(200)["snapshot"]["identity"]["daemonId"], old["daemonId"]);
         let sessions = get(&daemon, SESSIONS).await.data(200)["sessions"].clone();
         for (new, old) in sessions.as_array().unwrap().iter().zip(old["sessions"].as_array().unwrap()) {
-            let moves = ["updatedAt", "currentTurnId", "lastTurnId", "lastTurnStatus", "childPid"];
-            assert_holds(new, old, &moves);
+            let changing = ["updatedAt", "currentTurnId", "lastTurnId", "lastTurnStatus", "childPid"];
+            assert_holds(new, old, &changing);
         }
         let turn_path = format!("{SESSIONS}/{}/turns", made("keyed"));
         let known = &old["turn"]["turn"];
@@ -104,8 +104,8 @@ async fn earlier_version_directories_open_and_continue() {
             let repeated = &old["keys"][key];
             let answer = repeat(&daemon, path, key, &repeated["body"]).await;
             let data = &answer.json["data"];
-            let told = if of == "sessionId" { &data["session"][of] } else { &data[of] };
-            assert_eq!(*told, repeated["answer"][of], "{}", answer.text);
+            let id = if of == "sessionId" { &data["session"][of] } else { &data[of] };
+            assert_eq!(*id, repeated["answer"][of], "{}", answer.text);
         }
 
         let queued = made("queued");
@@ -116,14 +116,14 @@ async fn earlier_version_directories_open_and_continue() {
             done.then(|| data["session"].clone())
         });
         assert_eq!(work.await["lastTurnStatus"], "completed");
-        let said = |event: &Value| {
+        let user_message = |event: &Value| {
             let item = &event["detail"]["params"]["item"];
             (item["type"] == "userMessage").then(|| text(&item["content"][0]["text"]))
         };
         let completed = |event: &&Value| event["detail"]["notificationMethod"] == "item/completed";
         let after: Vec<_> =
-            daemon.events_on_disk()[log.len()..].iter().filter(completed).filter_map(said).collect();
-        assert_eq!(after, ["text=waited-1", "text=waited-2"], "the queue in its order");
+            daemon.events_on_disk()[log.len()..].iter().filter(completed).filter_map(user_message).collect();
+        assert_eq!(after, ["text=waited-1", "text=waited-2"], "the queued turns ran out of order");
 
         for name in ["first", "keyed", "asking", "queued"] {
             let turn_id = turn(&daemon, &made(name), "deltas=2").await;
@@ -137,15 +137,18 @@ async fn earlier_version_directories_open_and_continue() {
         assert_eq!(closed.data(200)["session"]["status"], "closed");
 
         let seqs: Vec<u64> = log.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
-        let skip = seqs.windows(2).position(|pair| pair[1] > pair[0] + 1).expect("numbers that were skipped");
+        let skip = seqs.windows(2).position(|pair| pair[1] > pair[0] + 1).expect("skipped sequence numbers");
         let ends = [0, seqs[0], seqs[seqs.len() / 3], seqs[skip], seqs[skip] + 7, seqs[skip + 1]];
         for seq in ends.into_iter().chain([seqs[seqs.len() - 2], seqs[seqs.len() - 1]]) {
             assert_resumes(&daemon, &epoch, seq, &log).await;
         }
-        let told = daemon.events_on_disk();
-        assert!(!told.iter().any(|event| event["type"] == "log.damaged"), "a skipped number is no damage");
+        let events = daemon.events_on_disk();
+        assert!(
+            !events.iter().any(|event| event["type"] == "log.damaged"),
+            "a skipped sequence number was reported as damage"
+        );
 
-        // What the present program wrote opens as well.
+        // Directories written by the present version open as well.
         assert!(daemon.stop().await.status.success());
         let daemon = Daemon::builder().state_from(&daemon).start().await;
         ready(&daemon).await;

@@ -1,4 +1,4 @@
-//! One daemon per folder.
+//! Locks: one daemon per directory.
 
 #[cfg(target_os = "linux")]
 use rustix::process::Signal;
@@ -19,15 +19,15 @@ async fn second_daemon_is_refused_with_owner_of_the_lock() {
     let refusal = Daemon::builder().state_from(&first).start_refused().await;
     assert_eq!(refusal.status.code(), Some(2), "{}", refusal.stderr);
     assert_eq!(refusal.stdout, "");
-    for word in [
+    for text in [
         &format!("codexd with pid {}", first.pid()),
         first.state_dir().to_str().unwrap(),
         "--state-dir",
         "--logs-dir",
     ] {
-        assert!(refusal.stderr.contains(word), "no {word} in {}", refusal.stderr);
+        assert!(refusal.stderr.contains(text), "no {text} in {}", refusal.stderr);
     }
-    // It did nothing to the first one.
+    // The first daemon is not affected.
     assert_eq!(get(&first, "/healthz").await.status, 200);
     assert_eq!(first.events_on_disk()[..log.len()], log);
     session(&first).await;
@@ -36,19 +36,19 @@ async fn second_daemon_is_refused_with_owner_of_the_lock() {
 #[tokio::test]
 async fn second_daemon_on_same_logs_directory_is_refused() {
     let first = start().await;
-    let folder = scratch::directory("test");
+    let directory = scratch::directory("test");
     let refusal = Daemon::builder()
         .arg("--logs-dir")
         .arg(first.logs_dir())
         .arg("--state-dir")
-        .arg(folder.path().join("state"))
+        .arg(directory.path().join("state"))
         .start_refused()
         .await;
     assert_eq!(refusal.status.code(), Some(2), "{}", refusal.stderr);
     assert!(refusal.stderr.contains(first.logs_dir().to_str().unwrap()), "{}", refusal.stderr);
     assert!(refusal.stderr.contains(&first.pid().to_string()), "{}", refusal.stderr);
-    // One folder for both is one folder, and no second daemon.
-    let both = folder.path().join("both");
+    // The same directory for state and logs is not a conflict.
+    let both = directory.path().join("both");
     let daemon = Daemon::builder().arg("--logs-dir").arg(&both).arg("--state-dir").arg(&both).start().await;
     ready(&daemon).await;
 }
@@ -74,18 +74,18 @@ async fn app_server_inherits_neither_lock_nor_listener() {
         let targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
         targets.map(|path| path.to_string_lossy().into_owned()).collect()
     };
-    let ours = files(u64::from(daemon.pid()));
-    assert!(ours.iter().any(|path| path.ends_with("/codexd.lock")), "{ours:?}");
-    let its = files(child);
-    let of_ours = |path: &&String| {
+    let daemon_files = files(u64::from(daemon.pid()));
+    assert!(daemon_files.iter().any(|path| path.ends_with("/codexd.lock")), "{daemon_files:?}");
+    let child_files = files(child);
+    let is_daemon_file = |path: &&String| {
         path.ends_with(".lock")
             || path.ends_with(".jsonl")
             || path.ends_with(".log")
             || path.starts_with("socket:")
     };
-    assert_eq!(its.iter().filter(of_ours).collect::<Vec<_>>(), [""; 0]);
+    assert_eq!(child_files.iter().filter(is_daemon_file).collect::<Vec<_>>(), [""; 0]);
 
-    // It lives on after a kill, and the next daemon starts all the same.
+    // The app-server survives the kill, and the next daemon starts anyway.
     daemon.signal(Signal::KILL);
     daemon.exited().await;
     assert!(daemon.survivors().iter().any(|(pid, _)| u64::from(*pid) == child));

@@ -1,4 +1,4 @@
-//! Whose the files are: ours alone, and what is not ours is refused.
+//! Permissions: files are private to their owner; symlinks and files of other users are refused.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -12,13 +12,13 @@ fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().mode() & 0o777
 }
 
-/// Asserts that both folders and all in them are for their owner alone.
-fn assert_ours_alone(daemon: &Daemon) {
-    for folder in [daemon.state_dir(), daemon.logs_dir()] {
-        assert_eq!(mode(&folder), 0o700, "{}", folder.display());
-        assert_eq!(mode(folder.parent().unwrap()), 0o700, "{}", folder.display());
-        for name in names(&folder) {
-            assert_eq!(mode(&folder.join(&name)), 0o600, "{name}");
+/// Asserts that only the owner can access both directories and their files.
+fn assert_private(daemon: &Daemon) {
+    for directory in [daemon.state_dir(), daemon.logs_dir()] {
+        assert_eq!(mode(&directory), 0o700, "{}", directory.display());
+        assert_eq!(mode(directory.parent().unwrap()), 0o700, "{}", directory.display());
+        for name in names(&directory) {
+            assert_eq!(mode(&directory.join(&name)), 0o600, "{name}");
         }
     }
 }
@@ -39,27 +39,27 @@ async fn files_are_private_regardless_of_umask() {
         turn(&daemon, &session_id, "deltas=100 stderr-flood=10000").await;
         idle(&daemon, &session_id).await;
         daemon.stop().await;
-        assert!(names(&daemon.logs_dir()).len() > 6, "rotated files are among them");
-        assert_ours_alone(&daemon);
+        assert!(names(&daemon.logs_dir()).len() > 6, "the test needs rotated files");
+        assert_private(&daemon);
     }
 }
 
 #[tokio::test]
 async fn start_restricts_permissions_of_existing_files() {
     let before = stopped_daemon().await;
-    for folder in [before.state_dir(), before.logs_dir()] {
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o777)).unwrap();
-        for name in names(&folder) {
-            fs::set_permissions(folder.join(name), fs::Permissions::from_mode(0o666)).unwrap();
+    for directory in [before.state_dir(), before.logs_dir()] {
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+        for name in names(&directory) {
+            fs::set_permissions(directory.join(name), fs::Permissions::from_mode(0o666)).unwrap();
         }
     }
     let mut after = Daemon::builder().state_from(&before).start().await;
     ready(&after).await;
     after.stop().await;
-    assert_ours_alone(&after);
+    assert_private(&after);
 }
 
-/// Every file that a start opens, and where a new one would be written first.
+/// Returns the paths of all files that a start opens or creates.
 fn opened_files(daemon: &Daemon) -> Vec<PathBuf> {
     let (state, logs) = (daemon.state_dir(), daemon.logs_dir());
     let state_files = STATE_FILES.iter().copied().chain(["codexd.lock"]).map(|name| state.join(name));
@@ -72,8 +72,8 @@ async fn symlinked_file_is_refused_and_not_followed() {
     let before = stopped_daemon().await;
     let victim = before.state_dir().parent().unwrap().join("victim");
     for path in opened_files(&before) {
-        let kept = path.with_extension("kept");
-        fs::rename(&path, &kept).unwrap();
+        let renamed = path.with_extension("kept");
+        fs::rename(&path, &renamed).unwrap();
         fs::write(&victim, "{}").unwrap();
         symlink(&victim, &path).unwrap();
         let refusal = Daemon::builder().state_from(&before).start_refused().await;
@@ -81,8 +81,8 @@ async fn symlinked_file_is_refused_and_not_followed() {
         let name = path.file_name().unwrap().to_str().unwrap();
         assert!(refusal.stderr.contains(name) && refusal.stderr.contains("symlink"), "{}", refusal.stderr);
         assert_eq!(fs::read_to_string(&victim).unwrap(), "{}", "{}", path.display());
-        assert!(fs::symlink_metadata(&path).unwrap().is_symlink(), "it is left as it is");
-        fs::rename(&kept, &path).unwrap();
+        assert!(fs::symlink_metadata(&path).unwrap().is_symlink(), "the start replaced the symlink");
+        fs::rename(&renamed, &path).unwrap();
     }
     Daemon::builder().state_from(&before).start().await;
 }
@@ -90,27 +90,27 @@ async fn symlinked_file_is_refused_and_not_followed() {
 #[tokio::test]
 async fn symlinked_directory_is_refused() {
     let before = stopped_daemon().await;
-    for folder in [before.state_dir(), before.logs_dir()] {
-        let elsewhere = folder.with_extension("elsewhere");
-        fs::rename(&folder, &elsewhere).unwrap();
-        symlink(&elsewhere, &folder).unwrap();
+    for directory in [before.state_dir(), before.logs_dir()] {
+        let elsewhere = directory.with_extension("elsewhere");
+        fs::rename(&directory, &elsewhere).unwrap();
+        symlink(&elsewhere, &directory).unwrap();
         let refusal = Daemon::builder().state_from(&before).start_refused().await;
         assert_eq!(refusal.status.code(), Some(2), "{}", refusal.stderr);
         assert!(refusal.stderr.contains("is a symlink, not a folder"), "{}", refusal.stderr);
-        fs::remove_file(&folder).unwrap();
-        fs::rename(&elsewhere, &folder).unwrap();
+        fs::remove_file(&directory).unwrap();
+        fs::rename(&elsewhere, &directory).unwrap();
     }
     Daemon::builder().state_from(&before).start().await;
 }
 
-#[expect(clippy::print_stderr, reason = "whoever runs the tests is to know what was not tried")]
+#[expect(clippy::print_stderr, reason = "a skipped test must be visible in the output")]
 #[tokio::test]
 async fn directories_and_files_of_another_user_are_refused() {
-    /// Nobody, on the systems these tests run on; any other user would do.
-    const SOMEBODY: u32 = 65534;
+    /// The user `nobody` on the systems these tests run on; any other user works.
+    const OTHER_UID: u32 = 65534;
     if !rustix::process::geteuid().is_root() {
         eprintln!(
-            "SKIPPED: directories_and_files_of_another_user_are_refused: only root can give files away"
+            "SKIPPED: directories_and_files_of_another_user_are_refused: only root can change the owner of files"
         );
         return;
     }
@@ -118,7 +118,7 @@ async fn directories_and_files_of_another_user_are_refused() {
     let mut paths = opened_files(&before);
     paths.extend([before.state_dir(), before.logs_dir()]);
     for path in paths {
-        chown(&path, Some(SOMEBODY), None).unwrap();
+        chown(&path, Some(OTHER_UID), None).unwrap();
         let refusal = Daemon::builder().state_from(&before).start_refused().await;
         assert_eq!(refusal.status.code(), Some(2), "{}: {}", path.display(), refusal.stderr);
         assert!(refusal.stderr.contains("belongs to user 65534"), "{}", refusal.stderr);

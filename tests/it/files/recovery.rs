@@ -1,4 +1,4 @@
-//! What a start makes of files that are damaged, missing, of another kind, or of a newer codexd.
+//! Starts with files that are damaged, missing, of another file type, or written by a newer version.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ const NO_ARGUMENTS: [&str; 0] = [];
 /// An object whose fields are of other types than those of any state file.
 const WRONG_TYPES: &[u8] = br#"{"daemonId": 1, "started": 1, "sessions": 1, "events": 1}"#;
 
-/// What must be the same before and after.
+/// Returns the daemon ID and the sessions, which recovery must preserve.
 async fn known(daemon: &Daemon) -> (Value, Value) {
     let status = get(daemon, crate::api::STATUS).await;
     let snapshot = &status.data(200)["snapshot"];
@@ -28,11 +28,11 @@ fn known_on_disk(daemon: &Daemon) -> (Value, Value) {
     (file("identity.json")["daemonId"].clone(), file("session-registry.json")["sessions"].clone())
 }
 
-async fn told(daemon: &Daemon, name: &str) -> String {
-    let said = |event: &Value| {
+async fn recovered_message(daemon: &Daemon, name: &str) -> String {
+    let names_file = |event: &Value| {
         event["type"] == "state.recovered" && event["message"].as_str().unwrap().contains(name)
     };
-    logged(daemon, name, said).await["message"].as_str().unwrap().to_owned()
+    logged(daemon, name, names_file).await["message"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -53,9 +53,9 @@ async fn unusable_state_file_is_renamed_and_rebuilt() {
                 number => format!("{name}.bad-{number}"),
             };
             assert_eq!(fs::read(after.state_dir().join(&aside)).unwrap(), damage, "{aside}");
-            told(&after, &aside).await;
+            recovered_message(&after, &aside).await;
             assert!(after.stop().await.status.success());
-            assert!(json_file(&path).is_object(), "{name} was made again");
+            assert!(json_file(&path).is_object(), "{name} was not rebuilt");
             daemon = after;
         }
     }
@@ -73,12 +73,12 @@ async fn directory_at_state_file_path_is_renamed_with_contents() {
         let mut after = restart(&daemon, &NO_ARGUMENTS).await;
         assert_eq!(known(&after).await, known_before, "{name}");
         let aside = format!("{name}.bad");
-        told(&after, &aside).await;
+        recovered_message(&after, &aside).await;
         assert_eq!(fs::read(after.state_dir().join(aside).join("precious")).unwrap(), b"p");
         after.stop().await;
         daemon = after;
     }
-    // The same for what says which log this is, and for the log.
+    // The same for the file with the epoch and for the log.
     for name in ["event-log.json", "events.jsonl"] {
         let path = daemon.logs_dir().join(name);
         fs::remove_file(&path).unwrap();
@@ -99,21 +99,21 @@ async fn directories_of_newer_version_are_refused_unchanged() {
         let path = directory.join(name);
         let known = if name == "session-registry.json" { 2 } else { 1 };
         let newer = json!({ "formatVersion": known + 1, "news": true }).to_string();
-        let kept = fs::read(&path).unwrap();
+        let original = fs::read(&path).unwrap();
         fs::write(&path, &newer).unwrap();
         let listed = || (names(&daemon.state_dir()), names(&daemon.logs_dir()));
         let before = (listed(), daemon.events_on_disk());
         let refusal = Daemon::builder().state_from(&daemon).start_refused().await;
         assert_eq!(refusal.status.code(), Some(2), "{name}: {}", refusal.stderr);
-        let said = refusal.stderr.lines().find(|line| line.contains(name)).unwrap_or_default();
-        let wanted = format!("was written by a newer codexd (layout {}, and this one, ", known + 1);
-        assert!(said.contains(&wanted), "{name}: {}", refusal.stderr);
-        assert!(said.contains(&format!(", knows {known})")), "{name}: {}", refusal.stderr);
-        assert!(said.contains(path.to_str().unwrap()) && said.contains("--state-dir"), "{said}");
+        let error = refusal.stderr.lines().find(|line| line.contains(name)).unwrap_or_default();
+        let expected = format!("was written by a newer codexd (layout {}, and this one, ", known + 1);
+        assert!(error.contains(&expected), "{name}: {}", refusal.stderr);
+        assert!(error.contains(&format!(", knows {known})")), "{name}: {}", refusal.stderr);
+        assert!(error.contains(path.to_str().unwrap()) && error.contains("--state-dir"), "{error}");
         assert_eq!(refusal.stdout, "", "{name}");
         assert_eq!(fs::read_to_string(&path).unwrap(), newer, "{name}");
-        assert_eq!((listed(), daemon.events_on_disk()), before, "{name}: nothing else was changed");
-        fs::write(&path, kept).unwrap();
+        assert_eq!((listed(), daemon.events_on_disk()), before, "{name}: other files changed");
+        fs::write(&path, original).unwrap();
         let after = restart(&daemon, &NO_ARGUMENTS).await;
         assert_eq!(self::known(&after).await.1.as_array().unwrap().len(), 1, "{name}");
     }
@@ -123,7 +123,7 @@ async fn directories_of_newer_version_are_refused_unchanged() {
 async fn each_state_file_has_its_format_version() {
     let daemon = stopped_daemon().await;
     let version = |name: &str| json_file(&daemon.state_dir().join(name))["formatVersion"].clone();
-    // The registry has keys that a program which knows only version 1 would drop.
+    // The registry has keys that a program that knows only version 1 would remove.
     assert_eq!(STATE_FILES.map(version), [1, 1, 2, 1].map(Value::from), "{STATE_FILES:?}");
 }
 
@@ -139,7 +139,7 @@ async fn sessions_without_creation_event_survive_loss_of_another_file() {
         daemon.stop().await;
         let known_before = known_on_disk(&daemon);
         let created = daemon.events_on_disk().iter().any(|event| event["type"] == "session.created");
-        assert!(!created, "the test needs a log without it");
+        assert!(!created, "the test needs a log without session.created");
         fs::write(daemon.state_dir().join(lost), "{").unwrap();
         let after = restart(&daemon, &small).await;
         assert_eq!(known(&after).await.1, known_before.1, "without {lost}");
@@ -195,17 +195,17 @@ async fn log_damage_is_recorded_once_and_reported_to_each_reader() {
             let page = get(&after, &format!("{EVENTS_PATH}?{query}")).await;
             page.data(200)["events"].as_array().unwrap().clone()
         };
-        let told = crate::support::wait::wait_until_async("the damage to be told", async || {
+        let damaged = crate::support::wait::wait_until_async("the log.damaged event", async || {
             Some(page("after=5&type=log.damaged").await).filter(|events| !events.is_empty())
         });
-        let told = told.await;
-        assert_eq!(told.len(), 1, "it is told once: {told:?}");
-        let part = &told[0]["detail"]["damage"][0];
+        let damaged = damaged.await;
+        assert_eq!(damaged.len(), 1, "recorded more than once: {damaged:?}");
+        let part = &damaged[0]["detail"]["damage"][0];
         assert_eq!((&part["afterSeq"], &part["beforeSeq"]), (&json!(4), &json!(6)));
         assert_eq!(part["file"], after.logs_dir().join("events.jsonl").to_str().unwrap());
         assert!(part["bytes"].as_u64().unwrap() > 100, "{part}");
         assert_eq!((&part["missingFrom"], &part["missingThrough"]), (&json!(5), &json!(5)));
-        // A client that comes there is told, and goes on behind it.
+        // A client that reads the damaged range receives a gap and continues after it.
         assert_eq!(page("limit=1000").await, log[..4]);
         let refused = get(&after, &format!("{EVENTS_PATH}?after=4&limit=1000")).await;
         refused.error(410, "cursor_gone");
@@ -216,7 +216,7 @@ async fn log_damage_is_recorded_once_and_reported_to_each_reader() {
         );
         let behind = gap["cursor"].as_str().unwrap();
         let events = page(&format!("after={behind}&limit=1000")).await;
-        assert_eq!(events[..log.len() - 5], log[5..], "all the others are there");
+        assert_eq!(events[..log.len() - 5], log[5..], "other events are missing");
         after.stop().await;
         before = after;
     }
@@ -231,8 +231,8 @@ async fn incomplete_last_log_line_is_preserved() {
     fs::write(&path, text).unwrap();
     let after = restart(&before, &NO_ARGUMENTS).await;
     ready(&after).await;
-    let told = logged_type(&after, "state.recovered").await;
-    assert!(told["message"].as_str().unwrap().contains("events.torn"), "{told}");
+    let recovered = logged_type(&after, "state.recovered").await;
+    assert!(recovered["message"].as_str().unwrap().contains("events.torn"), "{recovered}");
     assert_eq!(fs::read(after.logs_dir().join("events.torn")).unwrap(), b"{\"seq\":12345,\"half");
     assert_eq!(get(&after, SESSIONS).await.data(200)["sessions"].as_array().unwrap().len(), 1);
 }
@@ -277,13 +277,13 @@ async fn first_start_keeps_existing_identity_and_writes_all_files() {
 async fn events_escape_unicode_line_separators() {
     let daemon = Daemon::builder().start().await;
     let session_id = session(&daemon).await;
-    let said = "one\u{2028}two\u{2029}three\u{85}four";
-    crate::api::turn(&daemon, &session_id, said).await;
+    let input = "one\u{2028}two\u{2029}three\u{85}four";
+    crate::api::turn(&daemon, &session_id, input).await;
     crate::api::idle(&daemon, &session_id).await;
     let log = fs::read_to_string(daemon.logs_dir().join("events.jsonl")).unwrap();
     assert!(!log.contains(['\u{2028}', '\u{2029}', '\u{85}']), "{log}");
     assert!(
-        daemon.events_on_disk().iter().any(|event| event.to_string().contains(said)),
-        "what was said is there"
+        daemon.events_on_disk().iter().any(|event| event.to_string().contains(input)),
+        "the log lacks the input"
     );
 }

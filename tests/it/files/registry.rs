@@ -1,4 +1,4 @@
-//! How many closed sessions are remembered.
+//! The limit on closed sessions in the registry.
 
 use std::fs;
 
@@ -10,7 +10,7 @@ use crate::support::daemon::Daemon;
 use crate::support::http::get;
 use crate::support::websocket::EVENTS_PATH;
 
-/// A stopped daemon with six sessions, the first four of which are closed, in another order than they were created.
+/// Returns a stopped daemon with six sessions; the first four are closed, in another order than their creation.
 async fn stopped_daemon() -> (Daemon, Vec<String>) {
     let mut daemon = start().await;
     let mut session_ids = Vec::new();
@@ -18,7 +18,7 @@ async fn stopped_daemon() -> (Daemon, Vec<String>) {
         session_ids.push(session(&daemon).await);
     }
     daemon.stop().await;
-    // Nothing but the file says that they are closed, and that one of the others has a turn.
+    // Only the file marks them as closed.
     let path = daemon.state_dir().join("session-registry.json");
     let mut registry = json_file(&path);
     let sessions = registry["sessions"].as_array_mut().unwrap();
@@ -40,7 +40,7 @@ async fn listed(daemon: &Daemon) -> Vec<String> {
         .collect()
 }
 
-async fn forgotten(daemon: &Daemon) -> Vec<Value> {
+async fn forgotten_events(daemon: &Daemon) -> Vec<Value> {
     let page = get(daemon, &format!("{EVENTS_PATH}?type=session.forgotten")).await;
     page.data(200)["events"].as_array().unwrap().clone()
 }
@@ -50,20 +50,20 @@ async fn registry_removes_oldest_closed_sessions_above_limit() {
     let (before, ids) = stopped_daemon().await;
     let mut after = restart(&before, &["--closed-session-limit", "2"]).await;
     logged_type(&after, "app-server.connected").await;
-    // Those that ended last stay.
+    // The sessions that were closed last stay.
     assert_eq!(listed(&after).await, [&ids[0], &ids[2], &ids[4], &ids[5]].map(String::as_str));
-    let told = forgotten(&after).await;
-    let names: Vec<_> = told.iter().map(|event| text(&event["detail"]["sessionId"])).collect();
+    let removed = forgotten_events(&after).await;
+    let names: Vec<_> = removed.iter().map(|event| text(&event["detail"]["sessionId"])).collect();
     assert_eq!(names, [ids[1].as_str(), &ids[3]]);
-    assert!(told.iter().all(|event| event["detail"]["threadId"].is_string()), "{told:?}");
+    assert!(removed.iter().all(|event| event["detail"]["threadId"].is_string()), "{removed:?}");
     get(&after, &format!("{SESSIONS}/{}", ids[1])).await.error(404, "not_found");
     after.stop().await;
 
-    // They stay forgotten, also when only the log knows.
+    // They stay removed when only the log records the removal.
     let again = restart(&after, &["--closed-session-limit", "2"]).await;
     logged_type(&again, "app-server.connected").await;
     assert_eq!(listed(&again).await.len(), 4);
-    assert_eq!(forgotten(&again).await.len(), 2);
+    assert_eq!(forgotten_events(&again).await.len(), 2);
 }
 
 #[tokio::test]
@@ -75,5 +75,5 @@ async fn registry_limit_keeps_active_sessions() {
     let none = restart(&stopped_daemon().await.0, &["--closed-session-limit", "4"]).await;
     logged_type(&none, "app-server.connected").await;
     assert_eq!(listed(&none).await.len(), 6);
-    assert_eq!(forgotten(&none).await, [Value::Null; 0]);
+    assert_eq!(forgotten_events(&none).await, [Value::Null; 0]);
 }

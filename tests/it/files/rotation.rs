@@ -1,4 +1,4 @@
-//! Files that grow: the event log is cut into segments and kept within its size, the output logs begin anew.
+//! Size limits: rotation and removal of event log segments, and rotation of the output logs.
 
 use std::fs;
 use std::path::Path;
@@ -12,8 +12,8 @@ use crate::support::http::get;
 use crate::support::wait::wait_until;
 use crate::support::websocket::EVENTS_PATH;
 
-const SEGMENT: u64 = 300_000;
-const TOTAL: u64 = 1_500_000;
+const SEGMENT_BYTES: u64 = 300_000;
+const LOG_BYTES: u64 = 1_500_000;
 
 fn size(path: &Path) -> u64 {
     fs::metadata(path).unwrap().len()
@@ -28,7 +28,7 @@ fn first_seq(path: &Path) -> u64 {
     serde_json::from_str::<Value>(text.lines().next().unwrap()).unwrap()["seq"].as_u64().unwrap()
 }
 
-/// Whether all lines were written at once, which is never split.
+/// Whether all lines belong to one write batch, which is never split.
 fn is_one_batch(path: &Path) -> bool {
     let text = fs::read_to_string(path).unwrap();
     let times = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["createdAt"].clone());
@@ -43,21 +43,21 @@ async fn page(daemon: &Daemon, query: &str) -> Value {
 
 #[tokio::test]
 async fn log_segments_are_named_by_first_sequence_number() {
-    let daemon = Daemon::builder().arg("--event-segment-bytes").arg(SEGMENT.to_string()).start().await;
+    let daemon = Daemon::builder().arg("--event-segment-bytes").arg(SEGMENT_BYTES.to_string()).start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "deltas=8000").await;
     idle(&daemon, &session_id).await;
     let segments = sealed(&daemon.logs_dir());
-    // How many there are depends on how long the batches were.
+    // The number of segments depends on the size of the batches.
     assert!(segments.len() >= 2, "{segments:?}");
     for path in &segments {
         let name = path.file_name().unwrap().to_str().unwrap();
         assert_eq!(name, format!("events-{:020}.jsonl", first_seq(path)));
-        assert!(size(path) <= SEGMENT || is_one_batch(path), "{name} has {} bytes", size(path));
+        assert!(size(path) <= SEGMENT_BYTES || is_one_batch(path), "{name} has {} bytes", size(path));
     }
-    // Read back over all files, in order, by the test and by the daemon.
+    // Both the test and the daemon read all segments in order.
     let log = daemon.events_on_disk();
-    assert_eq!(log.len() as u64, log.last().unwrap()["seq"].as_u64().unwrap(), "nothing is missing");
+    assert_eq!(log.len() as u64, log.last().unwrap()["seq"].as_u64().unwrap(), "events are missing");
     let middle = page(&daemon, "after=10&limit=1000").await;
     assert_eq!(middle["events"].as_array().unwrap()[..], log[10..log.len().min(1010)]);
 }
@@ -66,9 +66,9 @@ async fn log_segments_are_named_by_first_sequence_number() {
 async fn log_stays_below_size_limit_across_restarts() {
     let limits = [
         "--event-segment-bytes".to_owned(),
-        SEGMENT.to_string(),
+        SEGMENT_BYTES.to_string(),
         "--event-log-bytes".to_owned(),
-        TOTAL.to_string(),
+        LOG_BYTES.to_string(),
     ];
     let mut daemon =
         limits.iter().fold(Daemon::builder(), |builder, argument| builder.arg(argument)).start().await;
@@ -76,7 +76,7 @@ async fn log_stays_below_size_limit_across_restarts() {
     for _ in 0..3 {
         turn(&daemon, &session_id, "deltas=5000").await;
         idle(&daemon, &session_id).await;
-        assert!(log_size(&daemon.logs_dir()) <= TOTAL, "{} bytes", log_size(&daemon.logs_dir()));
+        assert!(log_size(&daemon.logs_dir()) <= LOG_BYTES, "{} bytes", log_size(&daemon.logs_dir()));
     }
     let kept = page(&daemon, "limit=1").await;
     let oldest = kept["oldest"].as_u64().unwrap();
@@ -89,25 +89,25 @@ async fn log_stays_below_size_limit_across_restarts() {
     ready(&again).await;
     let after = page(&again, "limit=1").await;
     assert!(after["oldest"].as_u64().unwrap() >= oldest);
-    assert_eq!(after["epoch"], kept["epoch"], "what is removed in order is no loss");
-    // The session was created in a part of the log that is gone, and is known all the same.
+    assert_eq!(after["epoch"], kept["epoch"], "removal by size must not change the epoch");
+    // The segment with the creation of the session was removed; the session still exists.
     assert_eq!(get(&again, &format!("/v1/codexd/sessions/{session_id}")).await.status, 200);
-    assert!(log_size(&again.logs_dir()) <= TOTAL);
+    assert!(log_size(&again.logs_dir()) <= LOG_BYTES);
 }
 
 #[tokio::test]
 async fn log_size_limit_below_one_segment_is_enforced() {
-    let daemon = Daemon::builder().arg("--event-log-bytes").arg(TOTAL.to_string()).start().await;
+    let daemon = Daemon::builder().arg("--event-log-bytes").arg(LOG_BYTES.to_string()).start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "deltas=8000").await;
     idle(&daemon, &session_id).await;
-    assert!(log_size(&daemon.logs_dir()) <= TOTAL, "{} bytes", log_size(&daemon.logs_dir()));
+    assert!(log_size(&daemon.logs_dir()) <= LOG_BYTES, "{} bytes", log_size(&daemon.logs_dir()));
 }
 
 #[tokio::test]
 async fn output_log_rotates_and_keeps_one_older_file() {
-    const LIMIT: u64 = 300_000;
-    let daemon = Daemon::builder().arg("--output-log-bytes").arg(LIMIT.to_string()).start().await;
+    const LIMIT_BYTES: u64 = 300_000;
+    let daemon = Daemon::builder().arg("--output-log-bytes").arg(LIMIT_BYTES.to_string()).start().await;
     let session_id = session(&daemon).await;
     for _ in 0..4 {
         turn(&daemon, &session_id, "deltas=2000 stderr-flood=200000").await;
@@ -116,12 +116,17 @@ async fn output_log_rotates_and_keeps_one_older_file() {
     let logs = daemon.logs_dir();
     for name in ["stdout.log", "stderr.log"] {
         let (new, old) = (logs.join(name), logs.join(format!("{name}.1")));
-        wait_until("an older file", || old.exists().then_some(())).await;
-        // One block may be longer than the rest of a file has room for, and then begins the next one.
-        assert!(size(&new) <= LIMIT && size(&old) <= LIMIT, "{name}: {} and {}", size(&new), size(&old));
+        wait_until("the rotated file", || old.exists().then_some(())).await;
+        // A block that exceeds the remaining space of a file starts the next file.
+        assert!(
+            size(&new) <= LIMIT_BYTES && size(&old) <= LIMIT_BYTES,
+            "{name}: {} and {}",
+            size(&new),
+            size(&old)
+        );
         assert!(!logs.join(format!("{name}.2")).exists());
     }
-    // The two files of stdout are one text: the end of what the app-server said, line by line.
+    // The two files of stdout together hold the end of the output of the app-server, line by line.
     let text = fs::read_to_string(logs.join("stdout.log.1")).unwrap()
         + &fs::read_to_string(logs.join("stdout.log")).unwrap();
     let mut lines = text.lines();

@@ -1,4 +1,4 @@
-//! A disk that takes nothing more, and then does again: the system's limit for the size of files stands in for it.
+//! A disk that rejects writes and recovers, simulated with the file size limit `RLIMIT_FSIZE`.
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use crate::support::daemon::Daemon;
 use crate::support::http::{get, post};
 use crate::support::websocket::{EVENTS_PATH, EventStream};
 
-/// Lets files grow up to so many bytes; `None` is as far as they like.
+/// Limits the size of files that the daemon writes; `None` removes the limit.
 fn limit_files(daemon: &Daemon, bytes: Option<u64>) {
     let pid = Pid::from_raw(i32::try_from(daemon.pid()).unwrap());
     prlimit(pid, Resource::Fsize, Rlimit { current: bytes, maximum: None }).unwrap();
@@ -23,7 +23,7 @@ async fn failing_disk_keeps_reads_available_and_loses_no_event() {
     let hello = stream.hello().await;
     limit_files(&daemon, Some(1));
 
-    // What the app-server has done already cannot be promised, and what it has not done is not begun.
+    // The daemon cannot acknowledge the turn that the app-server has started, and starts no new work.
     ask_turn(&daemon, &session_id, "deltas=5").await.error(503, "storage_unavailable");
     let failed = stream.wait_for("storage.failed", |event| event["type"] == "storage.failed").await;
     assert_eq!(failed["level"], "error");
@@ -38,7 +38,7 @@ async fn failing_disk_keeps_reads_available_and_loses_no_event() {
     );
     assert_eq!(refused.headers["retry-after"], "1");
 
-    // Everything can be read meanwhile: records, pages, and the stream.
+    // Reads still work: records, pages and the stream.
     assert_eq!(text(&record(&daemon, &session_id).await["sessionId"]), session_id);
     let ends = |event: &Value| event["type"] == "app-server.turn.completed";
     let at = hello["cursor"].as_str().unwrap();
@@ -46,7 +46,7 @@ async fn failing_disk_keeps_reads_available_and_loses_no_event() {
     assert_eq!(page.data(200)["events"], json!([failed]));
     let mut second = EventStream::connect_to(&daemon, &format!("{EVENTS_PATH}?after={at}"), &[]).await;
     second.hello().await;
-    let unwritten = second.collect_until("the turn that was not promised", ends).await;
+    let unwritten = second.collect_until("the end of the unacknowledged turn", ends).await;
 
     limit_files(&daemon, None);
     let recovered = stream.wait_for("storage.recovered", |event| event["type"] == "storage.recovered").await;
@@ -58,16 +58,12 @@ async fn failing_disk_keeps_reads_available_and_loses_no_event() {
     assert!(daemon.stop().await.status.success());
     let log = daemon.events_on_disk();
     let seqs: Vec<_> = log.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
-    assert_eq!(
-        seqs,
-        (1..=log.len() as u64).collect::<Vec<_>>(),
-        "nothing is missing and nothing is there twice"
-    );
+    assert_eq!(seqs, (1..=log.len() as u64).collect::<Vec<_>>(), "events are missing or duplicated");
     for event in &unwritten {
         assert!(log.contains(event), "{event}");
     }
-    let told = |wanted: &str| log.iter().filter(|event| event["type"] == wanted).count();
-    assert_eq!((told("storage.failed"), told("storage.recovered")), (1, 1));
+    let count = |event_type: &str| log.iter().filter(|event| event["type"] == event_type).count();
+    assert_eq!((count("storage.failed"), count("storage.recovered")), (1, 1));
 
     let after = Daemon::builder().state_from(&daemon).start().await;
     assert_eq!(text(&record(&after, &session_id).await["lastTurnStatus"]), "completed");
@@ -81,7 +77,7 @@ async fn removed_log_is_rewritten_without_rejecting_requests() {
     let mut sessions = vec![session_id];
     for _ in 0..3 {
         std::fs::remove_dir_all(daemon.logs_dir()).unwrap();
-        // A refusal would have a client do again what was done.
+        // An error would make the client repeat a request that took effect.
         let session_id = text(&post(&daemon, SESSIONS, &json!({})).await.data(201)["session"]["sessionId"]);
         std::fs::remove_dir_all(daemon.logs_dir()).unwrap();
         ask_turn(&daemon, &session_id, "hello").await.data(202);
@@ -94,9 +90,9 @@ async fn removed_log_is_rewritten_without_rejecting_requests() {
     let known = get(&daemon, SESSIONS).await;
     let known = known.data(200)["sessions"].as_array().unwrap();
     let known: Vec<_> = known.iter().map(|session| text(&session["sessionId"])).collect();
-    assert_eq!(known, sessions, "each was made once");
+    assert_eq!(known, sessions, "each session must exist once");
     let log = daemon.events_on_disk();
-    let told = |wanted: &str| log.iter().filter(|event| event["type"] == wanted).count();
-    assert_eq!((told("turn.accepted"), told("session.created")), (4, 4));
-    assert_eq!((told("storage.failed"), told("storage.recovered")), (6, 6));
+    let count = |event_type: &str| log.iter().filter(|event| event["type"] == event_type).count();
+    assert_eq!((count("turn.accepted"), count("session.created")), (4, 4));
+    assert_eq!((count("storage.failed"), count("storage.recovered")), (6, 6));
 }

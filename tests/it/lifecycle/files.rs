@@ -1,4 +1,4 @@
-//! What a daemon leaves on disk, and what the next one makes of it.
+//! The files that a daemon leaves on disk, and how the next daemon reads them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -21,7 +21,7 @@ fn json_file(path: &Path) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}: {text}", path.display()))
 }
 
-/// A daemon that had a session with a turn, and was stopped.
+/// Starts a daemon, runs a turn in one session and stops the daemon; returns the daemon and the session.
 async fn stopped_daemon() -> (Daemon, Value) {
     let mut daemon = start().await;
     let session_id = text(&create(&daemon, json!({ "metadata": { "a": "b" } })).await["sessionId"]);
@@ -35,8 +35,8 @@ async fn stopped_daemon() -> (Daemon, Value) {
 async fn state_files_have_contract_keys_and_private_permissions() {
     let (daemon, session) = stopped_daemon().await;
     let (state, logs) = (daemon.state_dir(), daemon.logs_dir());
-    for folder in [&state, &logs] {
-        assert_eq!(mode(folder), 0o700, "{}", folder.display());
+    for directory in [&state, &logs] {
+        assert_eq!(mode(directory), 0o700, "{}", directory.display());
     }
     for name in ["identity.json", "daemon-state.json", "session-registry.json", "recent-events.json"] {
         assert_eq!(mode(&state.join(name)), 0o600, "{name}");
@@ -59,13 +59,17 @@ async fn state_files_have_contract_keys_and_private_permissions() {
     assert_keys(&recent, &["maxEntries", "updatedAt", "events"]);
     let log = daemon.events_on_disk();
     let newest = &log[log.len().saturating_sub(50)..];
-    assert_eq!(recent["events"], json!(newest), "the end of the log, daemon.stopped included");
+    assert_eq!(
+        recent["events"],
+        json!(newest),
+        "recent-events.json is not the end of the log including daemon.stopped"
+    );
     for event in &log {
         assert_eq!(keys(event), ["seq", "createdAt", "level", "type", "message", "detail"]);
     }
     assert!(fs::metadata(logs.join("stdout.log")).unwrap().len() > 0);
-    let names = |folder: &Path| {
-        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+    let names = |directory: &Path| {
+        let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
         let mut names: Vec<_> = entries.map(|name| name.into_string().unwrap()).collect();
         names.sort();
         names
@@ -73,12 +77,12 @@ async fn state_files_have_contract_keys_and_private_permissions() {
     assert_eq!(
         names(&state),
         ["codexd.lock", "daemon-state.json", "identity.json", "recent-events.json", "session-registry.json"],
-        "nothing half-written is left"
+        "unexpected files"
     );
     assert_eq!(
         names(&logs),
         ["codexd.lock", "event-log.json", "events.jsonl", "stderr.log", "stdout.log"],
-        "nothing half-written is left"
+        "unexpected files"
     );
 }
 
@@ -95,11 +99,11 @@ async fn restart_continues_identity_sessions_and_sequence() {
     assert_eq!(snapshot["sessionRegistry"]["sessions"], json!([session]));
     assert_eq!(snapshot["daemon"]["stoppedAt"], Value::Null);
     let recent = snapshot["recentEvents"]["events"].as_array().unwrap();
-    assert!(recent.contains(&last), "the recent events begin anew");
+    assert!(recent.contains(&last), "the recent events do not continue");
     assert_eq!(recent.len(), 50.min(recent.last().unwrap()["seq"].as_u64().unwrap() as usize));
     let session_id = text(&session["sessionId"]);
     assert_eq!(record(&after, &session_id).await, session);
-    // The whole log is checked to rise strictly; it has both lives in it.
+    // `events_on_disk` checks that the sequence numbers strictly increase; the log has the events of both daemons.
     let started = after.events_on_disk().into_iter().filter(|event| event["type"] == "daemon.started");
     let started: Vec<_> = started.map(|event| event["seq"].as_u64()).collect();
     assert_eq!(started.len(), 2);
@@ -134,8 +138,8 @@ async fn torn_state_file_is_renamed_and_reported() {
     fs::write(&path, "{\"sessions\": [").unwrap();
     let after = Daemon::builder().state_from(&before).start().await;
     assert_eq!(get(&after, SESSIONS).await.data(200)["sessions"], json!([session]));
-    let told = logged_type(&after, "state.recovered").await;
-    assert!(told["message"].as_str().unwrap().contains("session-registry.json"), "{told}");
+    let recovered = logged_type(&after, "state.recovered").await;
+    assert!(recovered["message"].as_str().unwrap().contains("session-registry.json"), "{recovered}");
     assert_eq!(fs::read_to_string(path.with_extension("json.bad")).unwrap(), "{\"sessions\": [");
 }
 
@@ -166,15 +170,21 @@ async fn restart_reports_turn_interrupted_by_sigkill() {
     idle(&before, &done).await;
     before.kill().await;
     let log = before.events_on_disk();
-    // Drops with it whatever the dead daemon left.
+    // Dropping `after` also ends the processes that the killed daemon left.
     let after = Daemon::builder().state_from(&before).start().await;
-    let cut = record(&after, &session_id).await;
-    assert_eq!((&cut["lastTurnId"], &cut["lastTurnStatus"]), (&json!(turn_id), &json!("failed")));
-    assert_eq!(cut["currentTurnId"], Value::Null);
-    let whole = record(&after, &done).await;
-    assert_eq!((&whole["lastTurnId"], &whole["lastTurnStatus"]), (&json!(done_turn), &json!("completed")));
+    let interrupted = record(&after, &session_id).await;
+    assert_eq!(
+        (&interrupted["lastTurnId"], &interrupted["lastTurnStatus"]),
+        (&json!(turn_id), &json!("failed"))
+    );
+    assert_eq!(interrupted["currentTurnId"], Value::Null);
+    let completed = record(&after, &done).await;
+    assert_eq!(
+        (&completed["lastTurnId"], &completed["lastTurnStatus"]),
+        (&json!(done_turn), &json!("completed"))
+    );
     let events = after.events_on_disk();
-    assert_eq!(events[..log.len()], log, "what was in the log is still there");
+    assert_eq!(events[..log.len()], log, "the restart changed the log");
     let missing = events.iter().filter(|event| event["type"] == "app-server.turn.completed.missing");
     let missing: Vec<_> = missing.collect();
     assert_eq!(missing.len(), 1);

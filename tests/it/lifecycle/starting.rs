@@ -1,4 +1,4 @@
-//! How the daemon starts, whatever its app-server does.
+//! The start of the daemon, with working and with failing app-servers.
 
 use std::fs;
 
@@ -64,8 +64,8 @@ async fn child_environment_names_daemon_and_endpoint() {
         ("BAA_CODEXD_DAEMON_ID", &snapshot["identity"]["daemonId"]),
         ("BAA_CODEXD_SERVER_ENDPOINT", &child["endpoint"]),
     ] {
-        let wanted = format!("{name}={}", value.as_str().unwrap());
-        assert!(variables.contains(&wanted.as_str()), "no {wanted} in {variables:?}");
+        let expected = format!("{name}={}", value.as_str().unwrap());
+        assert!(variables.contains(&expected.as_str()), "no {expected} in {variables:?}");
     }
 }
 
@@ -88,8 +88,8 @@ async fn missing_program_is_reported_with_install_hint() {
 
 #[tokio::test]
 async fn non_executable_program_is_reported() {
-    let folder = scratch::directory("test");
-    let file = folder.path().join("codex");
+    let directory = scratch::directory("test");
+    let file = directory.path().join("codex");
     fs::write(&file, "text").unwrap();
     let no_arguments: [&str; 0] = [];
     let daemon = Daemon::builder().server(&file, &no_arguments).start().await;
@@ -145,20 +145,21 @@ async fn session_creation_waits_for_starting_child() {
 #[tokio::test]
 async fn address_in_use_is_refused_before_child_start() {
     let first = start().await;
-    let folder = scratch::directory("test");
-    let (root, mark) = (folder.path().join("root"), folder.path().join("started"));
+    let directory = scratch::directory("test");
+    let (root, mark) = (directory.path().join("root"), directory.path().join("started"));
     fs::create_dir(&root).unwrap();
-    let mut command = codexd(folder.path());
+    let mut command = codexd(directory.path());
     command.args(["start", "--local-api-base", first.base_url(), "--server-command", "touch"]);
     command.arg("--repo-root").arg(&root).arg("--server-arg").arg(&mark);
     let ended = run(command).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert_eq!(ended.stdout, "");
     assert!(ended.stderr.contains(first.authority()) && ended.stderr.contains("in use"), "{}", ended.stderr);
-    assert!(!mark.exists(), "a child was started");
-    // The folders are taken first, so that two starts cannot both believe that they are alone; nothing else is there.
-    for folder in [root.join("state/codexd"), root.join("logs/codexd")] {
-        let files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert_eq!(files, ["codexd.lock"], "{}", folder.display());
+    assert!(!mark.exists(), "the daemon started a child");
+    // The daemon locks the directories first, so that two starts exclude each other; it creates no other file.
+    for directory in [root.join("state/codexd"), root.join("logs/codexd")] {
+        let files: Vec<_> =
+            fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(files, ["codexd.lock"], "{}", directory.display());
     }
 }

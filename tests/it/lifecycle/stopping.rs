@@ -1,4 +1,4 @@
-//! How the daemon stops, in order and in a hurry, and what it leaves behind.
+//! Graceful and immediate stops of the daemon, and the cleanup of its processes.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ use crate::support::http::{Target, get, get_text, post};
 use crate::support::wait::wait_until_async;
 use crate::support::websocket::{EVENTS_PATH, EventStream};
 
-/// Asserts a stop in order: exit code 0, the last event, and nobody left.
+/// Asserts a graceful stop: exit code 0, `daemon.stopped` as the last event, and no process left.
 fn assert_stopped(daemon: &Daemon, stopped: &Stopped) {
     assert!(stopped.status.success(), "{stopped:?}");
     let last = daemon.events_on_disk().pop().unwrap();
@@ -26,7 +26,10 @@ fn assert_stopped(daemon: &Daemon, stopped: &Stopped) {
     assert_no_survivors(daemon);
 }
 
-#[expect(clippy::print_stdout, reason = "how long it took is worth a look, and depends on the machine")]
+#[expect(
+    clippy::print_stdout,
+    reason = "the duration depends on the machine, so it is printed and not asserted"
+)]
 fn print(what: &str, stopped: &Stopped) {
     println!("{what}: {} ms", stopped.took.as_millis());
 }
@@ -36,7 +39,7 @@ async fn idle_daemon_stops_on_sigterm() {
     let mut daemon = start().await;
     ready(&daemon).await;
     let stopped = daemon.stop().await;
-    print("a stop at rest", &stopped);
+    print("stop when idle", &stopped);
     assert_stopped(&daemon, &stopped);
     let exited = logged_type(&daemon, "child.exited").await;
     assert_eq!((&exited["level"], &exited["detail"]["code"]), (&json!("info"), &json!(0)));
@@ -89,8 +92,8 @@ async fn stop_under_load_keeps_acknowledged_turns() {
     let mut accepted = vec![turn(&daemon, &streaming, "deltas=1000000 delay=1").await];
     logged_type(&daemon, "app-server.turn.message.delta").await;
     let base = daemon.base_url().to_owned();
-    // Each asks again and again until nobody answers any more.
-    let callers = session_ids.into_iter().map(|session_id| {
+    // Each client sends requests until the daemon no longer responds.
+    let clients = session_ids.into_iter().map(|session_id| {
         let base = base.clone();
         tokio::spawn(async move {
             let mut accepted = Vec::new();
@@ -106,16 +109,16 @@ async fn stop_under_load_keeps_acknowledged_turns() {
             accepted
         })
     });
-    let callers: Vec<_> = callers.collect();
-    logged(&daemon, "turns of the callers", |event| {
+    let clients: Vec<_> = clients.collect();
+    logged(&daemon, "turns of the clients", |event| {
         event["type"] == "turn.accepted" && event["detail"]["sessionId"] != streaming
     })
     .await;
     let stopped = daemon.stop().await;
-    print("a stop under load", &stopped);
+    print("stop under load", &stopped);
     assert_stopped(&daemon, &stopped);
-    for caller in join_all(callers).await {
-        accepted.extend(caller.unwrap());
+    for client in join_all(clients).await {
+        accepted.extend(client.unwrap());
     }
     let events = daemon.events_on_disk();
     let logged: Vec<&Value> = events
@@ -124,7 +127,7 @@ async fn stop_under_load_keeps_acknowledged_turns() {
         .map(|event| &event["detail"]["turnId"])
         .collect();
     for turn_id in &accepted {
-        assert!(logged.contains(&&json!(turn_id)), "turn {turn_id} was promised and is not in the log");
+        assert!(logged.contains(&&json!(turn_id)), "turn {turn_id} was acknowledged and is not in the log");
     }
     for stream in join_all(streams).await {
         assert_eq!(stream.unwrap(), 1001);
@@ -142,17 +145,17 @@ async fn stop_does_not_wait_for_non_reading_websocket_clients() {
     let clients = join_all(clients).await;
     turn(&daemon, &session_id, "deltas=200 chars=20000").await;
     logged_type(&daemon, "app-server.turn.completed").await;
-    // They are told that they were too slow, and the close frame stands behind what they do not read.
-    wait_until_async("clients that are being closed", async || {
+    // The daemon closes them as too slow; the close frame is queued behind the data that they do not read.
+    wait_until_async("clients in the closing state", async || {
         let page = get_text(&daemon, "/metrics", &[], "text/plain; version=0.0.4; charset=utf-8").await;
-        let nobody_follows =
+        let has_no_subscriber =
             page.lines().any(|line| line == "codexd_event_stream_clients{form=\"websocket\"} 0");
         let are_open = get(&daemon, "/healthz").await.json["service"]["websocketClients"] == clients.len();
-        (nobody_follows && are_open).then_some(())
+        (has_no_subscriber && are_open).then_some(())
     })
     .await;
     let stopped = daemon.stop().await;
-    print("a stop with clients that read nothing", &stopped);
+    print("stop with non-reading clients", &stopped);
     assert_stopped(&daemon, &stopped);
     assert!(stopped.took.as_secs() < LIMIT / 2, "{stopped:?}");
 }
@@ -182,14 +185,14 @@ async fn stop_does_not_wait_for_slow_or_waiting_clients() {
     turn(&daemon, &other, "deltas=200 chars=20000").await;
     logged_type(&daemon, "app-server.turn.completed").await;
     let stopped = daemon.stop().await;
-    print("a stop with clients of every slow kind", &stopped);
+    print("stop with slow clients", &stopped);
     assert_stopped(&daemon, &stopped);
     assert!(stopped.took.as_secs() < 6, "{stopped:?}");
     drop(clients);
 }
 
-/// A daemon whose child neither ends with its stdin nor by SIGTERM, and that has been told to stop.
-async fn stopping_with_a_stubborn_child() -> Daemon {
+/// Starts a daemon whose child ignores the end of stdin and SIGTERM, and sends SIGTERM to the daemon.
+async fn stopping_with_unresponsive_child() -> Daemon {
     let daemon = Daemon::builder().startup("ignore-eof ignore-term").start().await;
     ready(&daemon).await;
     daemon.signal(Signal::TERM);
@@ -199,14 +202,14 @@ async fn stopping_with_a_stubborn_child() -> Daemon {
 
 #[tokio::test]
 async fn second_signal_kills_unresponsive_child_immediately() {
-    let mut daemon = stopping_with_a_stubborn_child().await;
-    let asked = Instant::now();
+    let mut daemon = stopping_with_unresponsive_child().await;
+    let signaled = Instant::now();
     daemon.signal(Signal::TERM);
     let status = daemon.exited().await;
-    let stopped = Stopped { status, took: asked.elapsed() };
-    print("a stop in a hurry", &stopped);
+    let stopped = Stopped { status, took: signaled.elapsed() };
+    print("immediate stop", &stopped);
     assert_stopped(&daemon, &stopped);
-    // Two rungs of four seconds would have been waited for.
+    // Without the second signal the stop would wait twice for four seconds.
     assert!(stopped.took.as_secs() < 4, "{stopped:?}");
     let exited = logged_type(&daemon, "child.exited").await;
     assert_eq!((&exited["detail"]["signal"], &exited["detail"]["code"]), (&json!("SIGKILL"), &Value::Null));
@@ -214,7 +217,7 @@ async fn second_signal_kills_unresponsive_child_immediately() {
 
 #[tokio::test]
 async fn stopping_daemon_rejects_new_work_and_serves_reads() {
-    let mut daemon = stopping_with_a_stubborn_child().await;
+    let mut daemon = stopping_with_unresponsive_child().await;
     for (path, body) in [(SESSIONS, json!({})), (TURN, json!({ "sessionId": "x", "input": "x" }))] {
         let answer = post(&daemon, path, &body).await;
         answer.error(503, "shutting_down");

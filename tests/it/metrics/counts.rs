@@ -1,10 +1,10 @@
-//! That the numbers move with what happens.
+//! The values of the metrics after the events that they count.
 
 use hyper::Method;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use super::{METRICS, Samples, read, samples, value, wait_for};
+use super::{METRICS, Samples, parse, samples, value, wait_for};
 use crate::api::{SESSIONS, STATUS, TURN, create, idle, logged_type, ready, session, start, text, turn};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get, post, raw, request};
@@ -12,12 +12,12 @@ use crate::support::sse::EventSource;
 use crate::support::wait::wait_until_async;
 use crate::support::websocket::{EVENTS_PATH, EventStream};
 
-/// How many turns ended so.
+/// Returns the number of turns with this outcome.
 fn turns(samples: &Samples, outcome: &str) -> f64 {
     value(samples, &format!("codexd_turn_duration_seconds_count{{outcome=\"{outcome}\"}}"))
 }
 
-/// How often something happened, in turns by their outcome.
+/// Returns the number of turns for each outcome.
 fn outcomes(samples: &Samples) -> [f64; 4] {
     ["completed", "interrupted", "failed", "other"].map(|outcome| turns(samples, outcome))
 }
@@ -32,7 +32,7 @@ async fn turn_metrics_count_outcomes() {
     idle(&daemon, &session_id).await;
     let completed = samples(&daemon).await;
     assert_eq!(outcomes(&completed), [1.0, 0.0, 0.0, 0.0]);
-    // Two pauses lie between three deltas.
+    // There are two delays between three deltas.
     let took = value(&completed, "codexd_turn_duration_seconds_sum{outcome=\"completed\"}");
     assert!(took >= 0.03, "{took}");
     turn(&daemon, &session_id, "fail").await;
@@ -46,7 +46,7 @@ async fn turn_metrics_count_outcomes() {
     assert_eq!(value(&samples(&daemon).await, "codexd_turns_queued"), 1.0);
     let interrupted = post(&daemon, &format!("{TURN}/interrupt"), &json!({ "sessionId": session_id })).await;
     assert_eq!(interrupted.status, 202, "{}", interrupted.text);
-    // A turn may end between the reading of a gauge and that of a histogram.
+    // A turn may end between reading the gauges and reading the histogram.
     let after = wait_for(&daemon, "the queued turn to end", |now| {
         let gauges = ["codexd_turns_running", "codexd_turns_queued"].map(|gauge| value(now, gauge));
         turns(now, "completed") == 2.0 && gauges == [0.0; 2]
@@ -77,7 +77,7 @@ async fn app_server_sigkill_counts_one_restart_and_one_failed_turn() {
 #[tokio::test]
 async fn child_state_metric_has_exactly_one_active_state() {
     let daemon = Daemon::builder().server("/nowhere/codex", &["app-server"]).start().await;
-    let now = wait_for(&daemon, "a pause", |now| {
+    let now = wait_for(&daemon, "the backoff state", |now| {
         value(now, "codexd_child_state{state=\"backoff\"}") == 1.0
             && value(now, "codexd_child_restarts_total") >= 1.0
     })
@@ -85,7 +85,7 @@ async fn child_state_metric_has_exactly_one_active_state() {
     let states = now.iter().filter(|(name, _)| name.starts_with("codexd_child_state"));
     assert_eq!(states.map(|(_, value)| value).sum::<f64>(), 1.0, "{now:#?}");
     assert_eq!(value(&now, "codexd_ready"), 0.0);
-    assert!(!now.contains_key("codexd_child_resident_memory_bytes"), "there is none");
+    assert!(!now.contains_key("codexd_child_resident_memory_bytes"), "no child runs");
 }
 
 #[cfg(target_os = "linux")]
@@ -99,7 +99,7 @@ async fn child_memory_metric_includes_descendants() {
     assert!((1e6..1e9).contains(&own) && (1e5..1e9).contains(&memory(&before)), "{before:#?}");
     let child = get(&daemon, STATUS).await.data(200)["snapshot"]["daemon"]["child"]["pid"].clone();
     turn(&daemon, &session_id, "spawn-background=300 hang").await;
-    wait_for(&daemon, "more than the app-server has by itself", |now| {
+    wait_for(&daemon, "more memory than the app-server alone", |now| {
         let alone = std::fs::read_to_string(format!("/proc/{child}/status")).unwrap();
         let alone = alone.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim();
         let alone: f64 = alone.strip_suffix(" kB").unwrap().parse().unwrap();
@@ -127,8 +127,8 @@ async fn event_metrics_match_the_log() {
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "deltas=100").await;
     idle(&daemon, &session_id).await;
-    // Something may still follow the end of a turn.
-    let now = wait_for(&daemon, "what is in the log to be counted", |now| {
+    // Further events may follow the end of a turn.
+    let now = wait_for(&daemon, "the metrics to match the log", |now| {
         let log = std::fs::read(daemon.logs_dir().join("events.jsonl")).unwrap();
         let lines = memchr::memchr_iter(b'\n', &log).count();
         let counted = (value(now, "codexd_events_total"), value(now, "codexd_event_bytes_total"));
@@ -136,7 +136,7 @@ async fn event_metrics_match_the_log() {
     })
     .await;
     assert!(value(&now, "codexd_events_total") > 100.0, "{now:#?}");
-    // The session and the turn were promised.
+    // The session and the turn were acknowledged after a sync.
     assert!(value(&now, "codexd_event_log_sync_duration_seconds_count") >= 2.0, "{now:#?}");
     assert_eq!(value(&now, "codexd_event_log_failing"), 0.0);
 }
@@ -157,7 +157,7 @@ async fn session_and_http_request_metrics_count() {
         let name = format!("codexd_http_requests_total{{status=\"{class}\"}}");
         value(&after, &name) - value(&before, &name)
     };
-    // Three of the test's own, and the first look at the metrics.
+    // Three requests of the test and the first request for the metrics.
     assert_eq!((more("2xx"), more("4xx"), more("5xx")), (4.0, 1.0, 0.0));
     assert!(value(&after, "codexd_connections") >= 1.0);
     assert_eq!(value(&after, "codexd_connections_limit"), 256.0);
@@ -176,43 +176,46 @@ async fn event_stream_lag_metric_counts_non_reading_clients() {
     let mut source = EventSource::connect(&daemon, EVENTS_PATH, None).await;
     let mut stream = EventStream::connect(&daemon).await;
     stream.hello().await;
-    wait_for(&daemon, "both to be counted", |now| clients(now) == [1.0, 1.0] && behind(now) == 0.0).await;
-    // Far more than the buffers on the way to a client take.
+    wait_for(&daemon, "both clients to be counted", |now| clients(now) == [1.0, 1.0] && behind(now) == 0.0)
+        .await;
+    // Far more than the buffers between the daemon and a client hold.
     let turn_id = turn(&daemon, &session_id, "deltas=2000 chars=10000").await;
-    wait_for(&daemon, "those who do not read to fall behind", |now| behind(now) > 500.0).await;
+    wait_for(&daemon, "the non-reading clients to fall behind", |now| behind(now) > 500.0).await;
     let ends = |event: &serde_json::Value| {
         event["type"] == "app-server.turn.completed" && event["detail"]["turnId"] == turn_id.as_str()
     };
     stream.wait_for("the end of the turn", ends).await;
     while !ends(&source.next_event().await) {}
-    // What they have read is theirs; the last of it is passed on before more is asked for.
-    wait_for(&daemon, "both to come up", |now| clients(now) == [1.0, 1.0] && behind(now) == 0.0).await;
+    // The clients have read all events, so the daemon has passed on the last one and the lag returns to 0.
+    wait_for(&daemon, "both clients to catch up", |now| clients(now) == [1.0, 1.0] && behind(now) == 0.0)
+        .await;
     drop((source, stream));
-    wait_for(&daemon, "both to be gone", |now| clients(now) == [0.0, 0.0] && behind(now) == 0.0).await;
+    wait_for(&daemon, "both clients to disconnect", |now| clients(now) == [0.0, 0.0] && behind(now) == 0.0)
+        .await;
 }
 
 #[tokio::test]
 async fn rejected_connections_metric_counts_overload() {
     let daemon = Daemon::builder().arg("--connection-limit").arg("2").start().await;
-    // Both have a place that nobody takes away from them.
+    // Both streams hold a connection slot that is never evicted.
     let mut streams = [EventStream::connect(&daemon).await, EventStream::connect(&daemon).await];
     for stream in &mut streams {
         stream.hello().await;
     }
     get(&daemon, "/healthz").await.error(503, "overloaded");
     drop(streams);
-    let now = wait_until_async("a place", async || {
-        let answer = ask(&daemon, METRICS).await?;
-        answer.starts_with("# HELP").then(|| read(&answer))
+    let now = wait_until_async("a free connection slot", async || {
+        let body = get_body(&daemon, METRICS).await?;
+        body.starts_with("# HELP").then(|| parse(&body))
     })
     .await;
-    // Those who asked for a place while the streams were still ending are counted too.
+    // Requests that were rejected while the streams were closing are counted too.
     assert!(value(&now, "codexd_connections_turned_away_total") >= 1.0, "{now:#?}");
     assert_eq!(value(&now, "codexd_connections_limit"), 2.0);
 }
 
-/// What is answered to a GET, without a look at it; nothing when the connection ends before.
-async fn ask(daemon: &Daemon, path: &str) -> Option<String> {
+/// Sends a GET and returns the body without checking the response; `None` when the connection ends before.
+async fn get_body(daemon: &Daemon, path: &str) -> Option<String> {
     let head = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", daemon.authority());
     let answer = raw(daemon, head.as_bytes()).await;
     answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())

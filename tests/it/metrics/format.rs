@@ -1,4 +1,4 @@
-//! How the page looks.
+//! The format of the page.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use hyper::Method;
 
-use super::{KIND, METRICS, page, samples};
+use super::{CONTENT_TYPE, METRICS, page, samples};
 use crate::api::{idle, ready, session, start, turn};
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, get_text, request};
@@ -35,7 +35,7 @@ async fn metrics_page_describes_each_metric_once() {
             let is_part = |ending: &&str| name.strip_suffix(ending) == Some(current);
             let histogram = ["_bucket", "_sum", "_count"].iter().any(is_part);
             let fits = if types[current] == "histogram" { histogram } else { name == current };
-            assert!(fits, "{line} stands under {current}");
+            assert!(fits, "{line} follows the description of {current}");
         }
     }
     assert_eq!(helps.len(), types.len());
@@ -67,8 +67,8 @@ async fn operations_manual_lists_exactly_the_metrics() {
 
 #[tokio::test]
 async fn metrics_page_requires_token_and_allowed_host() {
-    let folder = scratch::directory("test");
-    let (token, file) = ("0123456789abcdef0123456789abcdef", folder.path().join("token"));
+    let directory = scratch::directory("test");
+    let (token, file) = ("0123456789abcdef0123456789abcdef", directory.path().join("token"));
     {
         use std::os::unix::fs::OpenOptionsExt;
         let mut open = std::fs::OpenOptions::new();
@@ -83,7 +83,7 @@ async fn metrics_page_requires_token_and_allowed_host() {
     let daemon = Daemon::builder().arg("--auth-token-file").arg(&file).start().await;
     get(&daemon, METRICS).await.error(401, "unauthorized");
     let bearer = format!("Bearer {token}");
-    let page = get_text(&daemon, METRICS, &[("authorization", &bearer)], KIND).await;
+    let page = get_text(&daemon, METRICS, &[("authorization", &bearer)], CONTENT_TYPE).await;
     assert!(page.contains("codexd_http_requests_total{status=\"4xx\"} 1\n"), "{page}");
     let head = [("authorization", bearer.as_str()), ("host", "elsewhere.example")];
     request(&daemon, Method::GET, METRICS, &head, "").await.error(403, "forbidden");
@@ -111,7 +111,7 @@ async fn metrics_page_passes_promtool() {
         }
     };
     promtool.stdin.take().unwrap().write_all(page(&daemon).await.as_bytes()).unwrap();
-    let said = promtool.wait_with_output().unwrap();
-    let (stdout, stderr) = (String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
-    assert_eq!((said.status.code(), &*stdout, &*stderr), (Some(0), "", ""));
+    let output = promtool.wait_with_output().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!((output.status.code(), &*stdout, &*stderr), (Some(0), "", ""));
 }
