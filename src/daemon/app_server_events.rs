@@ -58,7 +58,7 @@ pub(crate) struct EventHandler {
     escapes: EscapeFilter,
 }
 
-/// How often the activity of a thread is recorded, so that many messages cost nothing.
+/// The shortest time between two records of a thread's activity, so that many messages are cheap.
 const ACTIVITY_INTERVAL: Duration = Duration::from_millis(250);
 
 impl EventHandler {
@@ -145,7 +145,7 @@ impl EventHandler {
                 return self.open_request(id, method, known);
             }
             let generation = self.generation;
-            let message = format!("{method} is {bytes} bytes long, and codexd takes {cap} (--line-cap)");
+            let message = format!("{method} is {bytes} bytes long, and the limit is {cap} (--line-cap)");
             let error = RpcError { code: errors::INVALID_REQUEST, message };
             let _ = self.follow_ups.send(FollowUp::RefuseRequest { generation, id, error });
             return;
@@ -234,7 +234,7 @@ impl Listener for EventHandler {
                 let text = self.escapes.strip(&String::from_utf8_lossy(&bytes));
                 let length = bytes.len();
                 self.send(Input::Output(Stream::Stderr, bytes));
-                // Nothing that can be read: a newline alone, or the end of a colour.
+                // No visible text: a newline alone, or the end of a colour sequence.
                 if text.trim().is_empty() {
                     return;
                 }

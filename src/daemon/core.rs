@@ -1,6 +1,6 @@
 //! The `Daemon`: what its services share, and the few things that all of them need.
 //!
-//! Each service is an `impl Daemon` in a file of its own that imports this one; this file imports no service.
+//! Each service is an `impl Daemon` in a separate file that imports this one; this file imports no service.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, RwLockReadGuard};
@@ -91,8 +91,8 @@ impl Daemon {
         self.current_client().ok().filter(|client| client.generation() == generation)
     }
 
-    /// The app-server's connection, once there is one: for as long as a start takes, and no longer than that when it is
-    /// known that none comes in that time.
+    /// Waits for a connection to the app-server, at most as long as a start takes; fails at once when it is known that none
+    /// comes in that time.
     pub(super) async fn wait_for_client(&self) -> Result<Client, DaemonError> {
         if self.shared.stopping.is_cancelled() {
             return Err(DaemonError::ShuttingDown);
@@ -141,7 +141,7 @@ impl Daemon {
         }
         let daemon = self.clone();
         let work = async move {
-            // As long as it is under way the app-server is not replaced.
+            // The app-server is not restarted while this operation runs.
             let _gate = daemon.shared.codex.gate.read().await;
             work.await
         };

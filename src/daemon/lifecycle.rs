@@ -197,7 +197,7 @@ impl Daemon {
         }
     }
 
-    /// Returns once a stop must wait for nothing any more.
+    /// Returns once a stop is forced and must not wait any more.
     pub async fn stop_forced(&self) {
         let mut pace = self.shared.pace.subscribe();
         // The sender exists as long as this daemon.
@@ -239,8 +239,8 @@ impl Daemon {
         }
     }
 
-    /// The turns whose ends a stop waits for, as thread and turn ids: an app-server of our own ends with us, and what
-    /// others began on one that goes on is theirs.
+    /// The turns whose ends a stop waits for, as thread and turn IDs: with a child app-server all turns, because it ends
+    /// with the daemon; with an external one only those that this daemon started.
     fn turns_to_drain(&self) -> Vec<(String, String)> {
         let is_external = self.config().server.strategy == ChildStrategy::External;
         let state = self.state();

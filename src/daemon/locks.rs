@@ -18,7 +18,7 @@ impl Daemon {
         Some(lock.lock_owned().await)
     }
 
-    /// Waits for the creation of a session's thread that is under way.
+    /// Waits until a creation of the session's thread is complete, and locks it.
     pub(super) async fn lock_thread_creation(&self, session_id: &str) -> OwnedMutexGuard<()> {
         self.named_lock(&format!("creation {session_id}")).lock_owned().await
     }
@@ -26,8 +26,8 @@ impl Daemon {
     /// Waits for the lock of a session's thread: of two turns that arrive at once, whatever sessions of the thread they
     /// are for, the second one sees the first.
     ///
-    /// Returns the session as it is then; its thread may change while this waits, and does not while the lock is held
-    /// by anybody but the one who holds it.
+    /// Returns the session as it is then; its thread may change while this waits. While the lock is held, only its holder
+    /// changes it.
     pub(super) async fn lock_session_thread(
         &self,
         session_id: &str,

@@ -1,12 +1,12 @@
 //! The services of codexd: start and stop, sessions, turns, the queue, Codex's requests, status.
 //!
 //! This file declares the modules and re-exports what `http`, `commands` and the tests use.
-//! [`core`] has the [`Daemon`] and what the services share; each service is an `impl Daemon` in a file of its own.
+//! [`core`] has the [`Daemon`] and what the services share; each service is an `impl Daemon` in a separate file.
 //! Inside this module a file imports the file that defines an item, never a re-export, so there are no import cycles.
 
 mod app_server;
 mod app_server_events;
-#[expect(clippy::disallowed_methods, reason = "the command that makes a backup is a process of its own")]
+#[expect(clippy::disallowed_methods, reason = "the backup command runs without an async runtime")]
 mod backup;
 mod catch_panic;
 mod codex_health;

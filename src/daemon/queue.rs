@@ -19,7 +19,7 @@ use crate::time::rfc3339_now;
 const MAX_QUEUED_TURNS: usize = 100;
 
 impl Daemon {
-    /// Puts a turn behind those that wait.
+    /// Adds a turn at the end of the queue.
     pub(super) async fn enqueue(
         &self,
         session: &Session,
@@ -62,7 +62,7 @@ impl Daemon {
         self.accepted(&session.session_id, input.key.as_ref(), None, Some(queue_id))
     }
 
-    /// Gives the next waiting turn of an idle thread to the app-server; what keeps it from beginning holds the queue.
+    /// Submits the next queued turn of an idle thread; a failure holds the queue.
     pub(super) async fn start_next(&self, thread_id: &str) -> Result<(), DaemonError> {
         self.renew_login().await;
         let _gate = self.shared.codex.gate.read().await;
@@ -84,7 +84,7 @@ impl Daemon {
         }
     }
 
-    /// Begins a turn that waits; one that runs by now lets it wait.
+    /// Starts a queued turn; it stays queued if another turn runs by now.
     async fn start_queued(
         &self,
         thread_id: &str,
@@ -94,20 +94,20 @@ impl Daemon {
         let client = self.wait_for_client().await.map_err(StartFailure::Transient)?;
         let session = self.session(session_id).map_err(StartFailure::Transient)?;
         let session = self.attach(&client, session).await.map_err(StartFailure::while_opening_thread)?;
-        // A thread that was created anew has another lock, and one that was resumed may run a turn.
+        // A recreated thread has another lock, and a resumed one may run a turn.
         let is_idle = self.state().turns.running(thread_id).is_none();
         if session.thread_id.as_deref() != Some(thread_id) || !is_idle {
             return Ok(());
         }
         let (start, _under_way) = self.turn_start_of(&session, thread_id, next);
         match self.start_or_find(&client, start).await {
-            // It is out of the queue.
+            // It has left the queue.
             Ok(_) | Err(DaemonError::TurnWithdrawn(_)) => Ok(()),
             Err(error) => Err(StartFailure::while_starting_turn(error)),
         }
     }
 
-    /// A turn that waits, as it is given to the app-server.
+    /// The start of a queued turn, and its registered submission.
     fn turn_start_of<'a>(
         &self,
         session: &'a Session,
@@ -129,7 +129,7 @@ impl Daemon {
         (start, under_way)
     }
 
-    /// The turn that a waiting one became that was given to the app-server before; its acceptance is recorded.
+    /// Searches for the turn of a queued one that was submitted before; records its acceptance.
     ///
     /// The caller holds the thread's lock.
     pub(super) async fn find_queued(
@@ -144,7 +144,7 @@ impl Daemon {
         self.find_submitted(&client, &start).await
     }
 
-    /// Records that a turn was taken back; whether it began may be unknown.
+    /// Records that a turn was withdrawn; whether it started may be unknown.
     pub(super) async fn record_withdrawal(
         &self,
         session_id: &str,

@@ -1,10 +1,10 @@
 //! The recorder: the only owner of the event log and of the records.
 //!
-//! A thread of its own takes everything that waits as one batch: it numbers and renders each line once, writes the
+//! A dedicated thread takes all waiting inputs as one batch: it numbers and renders each line once, writes the
 //! batch with one call, folds it into the records, and only then publishes it to readers.
 //! Durable commits are synced by a second thread, so that neither the next batch nor a reader waits for the disk, and those
 //! that arrive while it syncs share the next sync.
-//! A third one brings the records to disk, at most once a second.
+//! A third thread writes the records to disk, at most once a second.
 
 #[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "group commit has its own thread")]
 pub(in crate::daemon) mod group_commit;
@@ -40,7 +40,7 @@ use crate::daemon::recorder::view::View;
 use crate::daemon::recorder::worker::Worker;
 
 impl Recorder {
-    /// Starts the threads on what was opened; what was noticed becomes the first events.
+    /// Starts the threads with the opened files; the notices become the first events.
     pub(crate) fn start(config: &Config, opened: Opened) -> std::io::Result<Self> {
         let Opened { disk, identity, state, journal, notices, known_damage } = opened;
         let paths = &config.paths;

@@ -43,7 +43,7 @@ pub(super) enum FollowUp {
     ReadSkippedItems { thread_id: String, turn_id: String },
 }
 
-/// What holds for a request unless its session has settings of its own.
+/// The defaults for a request whose session has no settings for it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestDefaults {
     /// How long it waits for an answer.
@@ -55,7 +55,7 @@ pub(super) struct RequestDefaults {
 /// The answer of a client.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RequestAnswer {
-    /// One of the decisions that may be taken.
+    /// One of the available decisions.
     Decision(Value),
     /// The whole result, in the form of the app-server.
     Result(Value),
@@ -226,7 +226,7 @@ impl Daemon {
             RequestAnswer::Decision(decision) => {
                 let offered: Vec<_> = request.decisions.iter().map(Value::to_string).collect();
                 return Err(DaemonError::Invalid(format!(
-                    "decision {decision} cannot be taken for this request; it is one of {}.",
+                    "decision {decision} is not available for this request; it is one of {}.",
                     offered.join(", ")
                 )));
             }
@@ -245,7 +245,7 @@ impl Daemon {
         .await
     }
 
-    /// Ends a request with an answer, unless it is ended already: then the record says how.
+    /// Resolves a request with an answer, unless it is resolved already: then its record states how.
     async fn resolve(&self, resolution: Resolution, result: &Value) -> Result<(), DaemonError> {
         let (recorder, open_requests) = (&self.shared.recorder, &self.shared.open_requests);
         let claim = claim_or_wait(open_requests, recorder, &resolution.request_id).await;

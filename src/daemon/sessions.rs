@@ -41,11 +41,11 @@ pub struct CreateSession {
     pub thread_id: Option<String>,
     /// The session whose thread it begins as a copy of.
     pub fork_from: Option<String>,
-    /// What the app-server is told, by its own names; values that only it can judge are passed on untouched.
+    /// The thread settings, by the app-server's names; values that only it can validate are passed through.
     pub settings: Map<String, Value>,
     /// What it does with requests of the app-server.
     pub requests: RequestPolicy,
-    /// Whether the app-server may use the `.codex` of a directory about which the user has not decided; none was said.
+    /// Whether the app-server may use the `.codex` of a directory about which the user has not decided; `None` when the request did not state it.
     pub trust: Option<TrustChoice>,
     /// Set when the caller may repeat the request.
     pub key: Option<RequestKey>,
@@ -61,7 +61,7 @@ impl Daemon {
             (None, Some(_)) => methods::THREAD_FORK,
         };
         self.run_until_call_timeout(method, async move {
-            let _thread_lock = daemon.lock_key(input.key.as_ref()).await;
+            let _key_lock = daemon.lock_key(input.key.as_ref()).await;
             if let Some(key) = &input.key
                 && let Some(StoredResponse { session: Some(session), .. }) = daemon.remembered_answer(key)?
             {
@@ -146,8 +146,8 @@ impl Daemon {
     }
 }
 
-/// Does something with the lock of a thread, which is given back after a while at the latest: whoever else needs the
-/// thread must not wait for an app-server that takes long.
+/// Runs `work` with the lock of a thread, and releases the lock after `limit` at the latest: other tasks that need the
+/// thread must not wait for a slow app-server.
 async fn with_thread_lock<T>(
     thread_lock: OwnedMutexGuard<()>,
     limit: Duration,

@@ -226,7 +226,7 @@ async fn recorder_forgets_closed_sessions_oldest_first() {
     {
         test_recorder.close_session(name).await;
         assert_eq!(json!(test_recorder.forgotten()), forgotten, "{name} was closed");
-        // Two of the same millisecond are told apart by their age; the test has them apart by their end.
+        // Sessions that closed in the same millisecond are ordered by age; the test gives each another millisecond.
         let closed = test_recorder.recorder.view().state().sessions.get(name).unwrap().updated_at.clone();
         while crate::time::rfc3339_now() <= closed {
             std::hint::spin_loop();

@@ -1,4 +1,4 @@
-//! Whether the app-server may use what a directory says about itself: its `.codex` with MCP servers, hooks and rules.
+//! Whether the app-server may use a directory's own configuration: its `.codex` with MCP servers, hooks and rules.
 //!
 //! With a directory that the user has not decided about, `thread/start` with a sandbox that may write saves it as
 //! trusted in the user's `config.toml` and starts its MCP commands at once, outside of any sandbox (measured on 0.140.0
@@ -29,12 +29,12 @@ mod directory;
 
 use directory::Directory;
 
-/// What the caller of a new session says with `trust`.
+/// The value of `trust` in a request for a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrustChoice {
     /// Whether the directory is trusted, where the user has not decided.
     Answer(bool),
-    /// What was last answered for the directory; without an answer [`DaemonError::TrustUndecided`], where something
+    /// The last answer for the directory; without one [`DaemonError::TrustUndecided`], where something
     /// would be left out.
     Ask,
 }
@@ -49,10 +49,10 @@ pub(super) enum ThreadLoad<'a> {
 }
 
 impl Daemon {
-    /// The parameters of `thread/start`, `thread/resume` or `thread/fork`: the caller's settings, and what keeps a
-    /// directory from being trusted by the way.
+    /// The parameters of `thread/start`, `thread/resume` or `thread/fork`: the caller's settings, and what prevents
+    /// Codex from trusting a directory implicitly.
     ///
-    /// `wanted` is what the caller said with `trust`.
+    /// `wanted` is the request's `trust`.
     pub(super) async fn thread_params(
         &self,
         client: &Client,
@@ -83,7 +83,7 @@ impl Daemon {
                     effective = read.config;
                     undecided.push(directory);
                 }
-                // A connection that is gone or stands still answers nothing else either.
+                // A closed or hanging connection does not answer other calls either.
                 Err(error) if !error.is_app_server_error() => return Err(error),
                 Err(error) => {
                     decision.unreadable = Some(error.to_string());
@@ -114,7 +114,7 @@ impl Daemon {
                 given.is_some_and(|value| !value.is_null())
             })
         };
-        // `untrusted` makes "workspace-write" of what is "read-only" where nothing is said about a directory.
+        // `untrusted` turns "read-only" into "workspace-write" for a directory without a decision.
         if !params.contains_key("sandbox") && !is_set(&config::SANDBOX_KEYS) {
             params.insert("sandbox".to_owned(), values::READ_ONLY.into());
         }
@@ -170,8 +170,8 @@ impl Daemon {
         if matches!(self.config().server.endpoint.target(), Endpoint::Stdio) {
             return Ok(self.config().server.cwd.to_str().map(str::to_owned));
         }
-        // One that others started does not say where, except of a thread: this one may write nothing, so that nothing
-        // is trusted by it, and leaves nothing behind.
+        // An external app-server reports its directory only with a thread: this one is read-only, so that no directory
+        // becomes trusted, and ephemeral, so that no file remains.
         let params = json!({ "ephemeral": true, "sandbox": values::READ_ONLY });
         let started: StartedThreadDirectory = Self::call(client, methods::THREAD_START, &params).await?;
         let params = json!({ "threadId": started.thread.id });
@@ -185,7 +185,7 @@ async fn thread_directory(client: &Client, thread_id: &str) -> Result<Option<Str
     let params = json!({ "threadId": thread_id });
     match Daemon::call::<ThreadDirectoryRead>(client, methods::THREAD_READ, &params).await {
         Ok(read) => Ok(read.thread.cwd),
-        // The resume itself says what is wrong with the thread.
+        // The resume reports what is wrong with the thread.
         Err(DaemonError::Rejected { .. }) => Ok(None),
         Err(error) => Err(error),
     }
@@ -207,7 +207,7 @@ fn is_decided(read: &ConfigRead, directory: &Directory) -> bool {
     level.is_some_and(|level| level == UNTRUSTED || layers == 0 || enabled > 0)
 }
 
-/// Whether the caller's own settings for the thread say whether the directory is trusted.
+/// Whether the request's settings for the thread decide whether the directory is trusted.
 ///
 /// A dotted key counts only where the app-server reads it as it is meant: it takes every dot for a step.
 fn decided_by_caller(own: &Map<String, Value>, directory: &Directory) -> bool {
@@ -235,7 +235,7 @@ fn add_projects(params: &mut Map<String, Value>, directories: &[&Directory], tru
     }
 }
 
-/// The object that this is; anything else becomes an empty one.
+/// The value as an object; any other value becomes an empty object.
 fn object(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
         *value = Value::Object(Map::new());

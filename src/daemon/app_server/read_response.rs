@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// Decodes a response of the app-server; the error says how it differs from the protocol.
+/// Decodes a response of the app-server; the error states how it differs from the protocol.
 pub(in crate::daemon) fn read<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_str(text).map_err(|error| error.to_string())
 }

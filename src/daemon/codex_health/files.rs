@@ -1,7 +1,7 @@
 //! The files that the app-server reads at its start and not again: its program, its configuration and its login.
 //!
 //! Everything here blocks, so it is called from threads that may.
-//! Nothing of the login is kept but hashes, whose key is this process's own.
+//! Of the login only hashes are stored in memory, keyed with a random key of this process.
 
 use std::collections::hash_map::RandomState;
 use std::fs::{self, Metadata};
@@ -17,7 +17,7 @@ use crate::codex::protocol::environment;
 /// The longest `auth.json` that is read, in bytes; one of Codex has a few thousand.
 const MAX_AUTH_BYTES: u64 = 1024 * 1024;
 
-/// What tells one state of a file from another; `None` for a file that is not there.
+/// Identifies a version of a file; `None` for a file that does not exist.
 pub(in crate::daemon) type Stamp = Option<(u64, i64, i64, u64)>;
 
 /// What the app-server has read.
@@ -64,7 +64,7 @@ impl Files {
         Self { codex_home, at_start: Mutex::default(), hashes: RandomState::new() }
     }
 
-    /// Whether there are files to look at.
+    /// Whether there are files to check.
     pub(in crate::daemon) fn are_known(&self) -> bool {
         self.codex_home.is_some()
     }
@@ -73,8 +73,8 @@ impl Files {
         self.codex_home.as_ref().map(|home| home.join(environment::CONFIG_FILE))
     }
 
-    /// Takes note of what an app-server is about to read; returns whether its login is another one than that of the
-    /// app-server before.
+    /// Records the files that an app-server is about to read; returns whether its login differs from that of the previous
+    /// app-server.
     pub(in crate::daemon) fn note_start(&self, program: Option<&Path>) -> bool {
         let now = AtStart {
             program: program.map(|path| (path.to_owned(), stamp(path))),

@@ -81,7 +81,7 @@ impl CodexState {
 
     /// Its name.
     pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, state)| *state == self).map_or("unknown", |(word, _)| word)
+        Self::ALL.iter().find(|(_, state)| *state == self).map_or("unknown", |(name, _)| name)
     }
 
     /// Whether it is recorded as an event: the others show in the events of the process and its connection.
@@ -149,7 +149,7 @@ pub(crate) struct Codex {
 }
 
 impl Codex {
-    /// Of an app-server that reads these files; none are looked at without a directory.
+    /// Of an app-server that reads these files; none are checked without a directory.
     pub(super) fn new(codex_home: Option<std::path::PathBuf>, is_demo: bool) -> Self {
         Self {
             facts: SharedFacts::default(),
@@ -284,9 +284,9 @@ mod tests {
 
     #[test]
     fn codex_state_name_is_that_of_its_json() {
-        for (word, state) in CodexState::ALL {
-            assert_eq!(serde_json::to_value(state).unwrap(), word);
-            assert_eq!(state.name(), word);
+        for (name, state) in CodexState::ALL {
+            assert_eq!(serde_json::to_value(state).unwrap(), name);
+            assert_eq!(state.name(), name);
         }
     }
 
@@ -299,7 +299,7 @@ mod tests {
                        longer supported; remove this setting.";
         for (now, state) in [
             (waiting(Failure::NotStarted, "No program.", true), CodexState::NotStarted),
-            (waiting(Failure::Unreachable, "Nobody listens.", false), CodexState::Unreachable),
+            (waiting(Failure::Unreachable, "Connection refused.", false), CodexState::Unreachable),
             (waiting(Failure::SlowStart, "No answer.", true), CodexState::SlowStart),
             (waiting(Failure::Ended, refused, true), CodexState::ConfigBroken),
             (waiting(Failure::Ended, "It exited.", false), CodexState::Restarting),

@@ -92,7 +92,7 @@ impl Daemon {
     async fn read_account(self, client: Client) {
         let answer =
             client.call(methods::ACCOUNT_READ, &json!({ "refreshToken": false }), ACCOUNT_TIMEOUT).await;
-        // One that does not know the call says nothing of its account.
+        // An app-server without this method does not report its account.
         let answer = answer.ok().and_then(|answer| read(answer.get()).ok()).unwrap_or_default();
         self.shared.codex.facts.account(client.generation(), &answer);
         self.shared.codex.changed.notify_one();
@@ -144,7 +144,7 @@ impl Daemon {
                     if self.shared.codex.facts.now().config.is_some() {
                         self.restart_when_idle("config.toml has changed").await;
                     } else {
-                        // It is read again for each thread that is started, so nothing has to be cut.
+                        // It is read again for each thread that is started, so no restart is needed.
                         self.check_config().await;
                     }
                 }
@@ -153,8 +153,8 @@ impl Daemon {
         }
     }
 
-    /// Starts the app-server again where it works with a login that is not the one on disk any more, before a turn is
-    /// given to it; where a turn runs, that turn is not cut, and the new one goes along with it.
+    /// Restarts the app-server if the login on disk has changed since its start; called before a turn is submitted. While
+    /// a turn runs there is no restart, and the new turn uses the old login.
     pub(in crate::daemon) async fn renew_login(&self) {
         if !matches!(*self.shared.availability.borrow(), Availability::Ready(_)) {
             return;
@@ -166,10 +166,10 @@ impl Daemon {
         }
     }
 
-    /// Ends the app-server if nothing is at work in it, and waits until the next one answers, within reason.
+    /// Restarts the app-server if it is idle, and waits for the next connection, up to a limit.
     async fn restart_when_idle(&self, reason: &str) -> bool {
-        // Whatever calls the app-server holds the gate for reading, so nothing is on its way to it here.
-        let Ok(_thread_lock) = self.shared.codex.gate.try_write() else { return false };
+        // Every call to the app-server holds the gate for reading, so no call is in flight here.
+        let Ok(_exclusive) = self.shared.codex.gate.try_write() else { return false };
         let Availability::Ready(client) = self.shared.availability.borrow().clone() else { return false };
         let is_at_work = {
             let state = self.state();

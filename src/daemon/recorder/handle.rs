@@ -45,19 +45,19 @@ impl Recorder {
         &self,
         build: impl FnOnce(&State) -> Vec<NewEvent> + Send + 'static,
     ) -> Result<(), StorageError> {
-        let (promise, kept) = oneshot::channel();
-        self.send(Input::Durable(Box::new(build), promise));
-        kept.await.unwrap_or_else(|_| Err("the recorder has stopped".into()))
+        let (ack, committed) = oneshot::channel();
+        self.send(Input::Durable(Box::new(build), ack));
+        committed.await.unwrap_or_else(|_| Err("the recorder has stopped".into()))
     }
 
-    /// Returns when everything that was handed over before is recorded.
+    /// Returns when every earlier input is recorded.
     pub(crate) async fn caught_up(&self) {
         let (recorded, waiting) = oneshot::channel();
         self.send(Input::CaughtUp(recorded));
         let _ = waiting.await;
     }
 
-    /// Brings everything to disk and ends the threads.
+    /// Writes everything to disk and ends the threads.
     pub(crate) async fn stop(&self) {
         let (done, stopped) = oneshot::channel();
         self.send(Input::Stop(done));

@@ -25,14 +25,14 @@ pub enum OpenError {
     File {
         /// The file or directory.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         #[source]
         source: io::Error,
     },
     /// A newer version of the program used the directory.
     #[error(
         "{} was written by a newer codexd (layout {version}, and this one, {}, knows {known}). Nothing was changed. \
-         Start the newer codexd, or give this one directories of its own with --state-dir and --logs-dir.",
+         Start the newer codexd, or give this one separate directories with --state-dir and --logs-dir.",
         path.display(),
         env!("CARGO_PKG_VERSION")
     )]
@@ -132,7 +132,7 @@ pub(crate) fn open(config: &Config, directories: &StateDirectories) -> Result<Op
     let mut state = State::restore(registry, daemon);
     let from = state.through;
     let fold = |_, json: &[u8]| {
-        // Most events change nothing; those need not be read further than their name.
+        // Most events change nothing; of those only the type is read.
         if is_foldable(json)
             && let Ok(event) = serde_json::from_slice::<Event>(json)
         {
@@ -151,7 +151,7 @@ pub(crate) fn open(config: &Config, directories: &StateDirectories) -> Result<Op
     Ok(Opened { disk, identity, state, journal, notices, known_damage: opened.known_damage })
 }
 
-/// Who the log says that this daemon is.
+/// The last daemon ID in the log.
 fn last_daemon_id(journal: &Journal) -> io::Result<Option<String>> {
     let mut daemon_id = None;
     let started = memchr::memmem::Finder::new(event_type::DAEMON_STARTED);

@@ -85,7 +85,7 @@ impl SnapshotWriter {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// Says that the records changed, and whether the sessions are among them.
+    /// Notes that the records changed, and whether the sessions did.
     pub(crate) fn changed(&self, sessions: bool) {
         let mut wanted = self.shared.wanted();
         let first = !wanted.records;
@@ -96,7 +96,7 @@ impl SnapshotWriter {
         }
     }
 
-    /// Says whether the log is to be tried again from time to time.
+    /// Sets whether the log is retried periodically.
     pub(crate) fn failing(&self, failing: bool) {
         self.shared.wanted().failing = failing;
         self.shared.changed.notify_one();
@@ -140,7 +140,7 @@ impl Shared {
         }
     }
 
-    /// Waits for a change or the end, and takes over what is to be written.
+    /// Waits for a change or the stop, and returns what to write.
     fn wait(&self) -> Wanted {
         let mut wanted = self.wanted();
         while !wanted.records && !wanted.failing && !wanted.stopping {
@@ -174,7 +174,7 @@ impl Shared {
                 view.recent_events(),
             )
         };
-        // The log first: a snapshot says how much of it is on disk, so that the next start notices what the log lacks.
+        // The log first: a snapshot states how much of it is on disk, so that the next start detects missing events.
         // A log that cannot be written is no reason to lose the records too.
         if self.log.sync().is_err() {
             self.recorder.send(Input::Retry);
@@ -214,7 +214,7 @@ impl Shared {
         }
     }
 
-    /// Makes the directory again that was removed, and takes it: its lock went with it.
+    /// Recreates a removed directory and locks it: the lock was removed with it.
     fn make_directory(&self) -> io::Result<()> {
         let Some(directory) = self.daemon.parent() else { return Ok(()) };
         if std::fs::symlink_metadata(directory).is_ok() {

@@ -1,8 +1,8 @@
 //! The open requests by connection, and the rule that each is resolved by one caller.
 //!
-//! An entry is claimed before the app-server is answered and leaves the table when its end is recorded, so of two
-//! that end a request at once the second finds either the claim of the first, for whose end it waits, or no entry,
-//! and then the record of the end is already on its way to the recorder.
+//! A caller claims the entry before it answers the app-server, and the entry is removed when the resolution is recorded.
+//! So of two callers that resolve a request at once the second finds either the claim of the first, and waits for it, or
+//! no entry, and then the resolution has already been sent to the recorder.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -47,7 +47,7 @@ pub(in crate::daemon) enum ClaimResult {
     Claimed(Claim),
     /// Another caller is resolving it; the receiver closes when that is over, one way or the other.
     ClaimedByOther(watch::Receiver<()>),
-    /// Its end is on its way to the recorder, or recorded.
+    /// Its resolution has been sent to the recorder, or is recorded.
     Resolved,
 }
 
@@ -67,7 +67,7 @@ impl Claim {
         &self.open
     }
 
-    /// Takes the request out of the table; its end is recorded.
+    /// Removes the request from the table; its resolution is recorded.
     pub(in crate::daemon) fn recorded(self) {
         self.requests.lock().remove(&self.request_id);
     }

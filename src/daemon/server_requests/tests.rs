@@ -68,7 +68,7 @@ async fn second_claim_waits_for_the_record_of_the_first() {
     // Whatever the second one asks of the recorder is answered before this is.
     tokio::select! {
         biased;
-        won = &mut second => panic!("told {won:?} while the request is {:?}", stage.shown().status),
+        won = &mut second => panic!("returned {won:?} while the request is {:?}", stage.shown().status),
         () = stage.recorder().caught_up() => {}
     }
     let (second, ()) = tokio::join!(second, stage.accept(first));
@@ -127,7 +127,7 @@ async fn request_expires_at_the_time_in_its_record() {
     stage.recorder().caught_up().await;
     let request = stage.shown();
     let began = Timestamp::now();
-    // A machine that sleeps: the wall clock goes on while no timer does.
+    // A machine that sleeps: the wall clock advances while no timer does.
     let early = wait_for_expiry(&request, || began);
     assert!(tokio::time::timeout(Duration::from_secs(3600), early).await.is_err());
     let late = wait_for_expiry(&request, || began + Duration::from_secs(600));

@@ -26,7 +26,7 @@ use crate::state::{Phase, PrivateSession, Session, State, Turn};
 const LOCKED_RETRY_DELAYS: [Duration; 3] =
     [Duration::from_millis(200), Duration::from_millis(600), Duration::from_millis(1200)];
 
-/// How many of a thread's newest turns are looked at for those that were cut off.
+/// How many of a thread's newest turns are searched for those that were cut off.
 const NEWEST_TURNS_LIMIT: u32 = 20;
 
 /// How long an answer is waited for.
@@ -39,7 +39,7 @@ pub(in crate::daemon) enum Wait {
 }
 
 impl Daemon {
-    /// Says that the app-server of this generation knows a thread.
+    /// Notes that the app-server of this generation has loaded a thread.
     pub(in crate::daemon) fn note_attached(&self, client: &Client, thread_id: &str) {
         let mut attached = self.shared.attached.lock().unwrap_or_else(PoisonError::into_inner);
         if attached.0 != client.generation() {
@@ -48,7 +48,7 @@ impl Daemon {
         attached.1.insert(thread_id.to_owned());
     }
 
-    /// Says that the app-server of this generation does not know a thread any more.
+    /// Notes that the app-server of this generation has unloaded a thread.
     pub(in crate::daemon) fn note_detached(&self, client: &Client, thread_id: &str) {
         let mut attached = self.shared.attached.lock().unwrap_or_else(PoisonError::into_inner);
         if attached.0 == client.generation() {
@@ -80,7 +80,7 @@ impl Daemon {
     /// Resumes a session's thread unless this generation knows it already; the caller holds the thread's lock, so it is
     /// done once.
     ///
-    /// A thread that never had a turn left nothing behind, so it is created anew under the same session.
+    /// A thread that never had a turn is not on disk, so the session gets a new thread.
     /// A thread that had turns and cannot be opened is an error, and the session stays as it is: the thread may come back,
     /// as it does when the disk of `CODEX_HOME` is mounted again.
     pub(in crate::daemon) async fn attach(
@@ -189,8 +189,8 @@ impl Daemon {
         let _ = self.record_durably(correct).await;
     }
 
-    /// Creates a session's thread anew; an answer that comes late is recorded then, and whoever needs the thread before
-    /// waits for it.
+    /// Recreates a session's thread; a late response is recorded when it arrives, and tasks that need the thread wait for
+    /// it.
     async fn recreate(
         &self,
         client: &Client,

@@ -11,10 +11,10 @@ use crate::daemon::turns::interrupt::Target;
 use crate::state::{Session, SessionStatus};
 
 impl Daemon {
-    /// Ends a session: it takes no more turns, and the app-server may unload its thread.
+    /// Closes a session: it accepts no more turns, and the app-server may unload its thread.
     ///
-    /// With `interrupt` its turn is interrupted, also one that is only on its way to the app-server.
-    /// Returns whether that turn is not over yet; the interrupt is pursued then.
+    /// With `interrupt` its turn is interrupted, including one that is still being submitted.
+    /// Returns whether that turn is not over yet; its interrupt is then pending.
     pub async fn close_session(
         &self,
         session_id: &str,
@@ -24,7 +24,7 @@ impl Daemon {
         let daemon = self.clone();
         let session_id = session_id.to_owned();
         self.run(async move {
-            // A turn on its way keeps the thread's lock until its answer comes.
+            // A submission holds the thread's lock until its response arrives.
             if interrupt
                 && session.status == SessionStatus::Active
                 && let Some(target @ Target::Submission(_)) = daemon.turn_of_session(&session)

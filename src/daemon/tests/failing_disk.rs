@@ -75,7 +75,7 @@ async fn record_sessions(recorder: &Recorder, name: &str, count: usize) -> Vec<S
 
 const DIRECTORIES: [&str; 2] = ["state/codexd", "logs/codexd"];
 
-/// Which files there are, and what tells whether one was changed or replaced.
+/// The files, each with what changes when it is modified or replaced.
 fn listing(root: &Path) -> BTreeMap<PathBuf, (u64, u64, i64, i64)> {
     let files = DIRECTORIES.iter().flat_map(|directory| fs::read_dir(root.join(directory)).unwrap());
     // A file that is renamed or removed meanwhile makes the next listing another one.
@@ -86,10 +86,10 @@ fn listing(root: &Path) -> BTreeMap<PathBuf, (u64, u64, i64, i64)> {
     found.map(|(path, found)| (path, (found.ino(), found.len(), found.mtime(), found.mtime_nsec()))).collect()
 }
 
-/// A copy of everything of one moment, as a kill then would leave it.
+/// A copy of all files at one moment, as a kill at that moment would leave them.
 ///
-/// The recorder may be at work, and a copy that mixes what was before and after a rename is one that no kill leaves:
-/// it is made again until nothing happened meanwhile.
+/// No kill leaves a mix of the states before and after a rename, so the copy is repeated until no file changed
+/// meanwhile.
 fn image(from: &Path) -> TempDir {
     loop {
         let to = tempfile::tempdir().unwrap();
@@ -100,7 +100,7 @@ fn image(from: &Path) -> TempDir {
         let copy = |path: &PathBuf| {
             let target = to.path().join(path.strip_prefix(from).unwrap());
             match path.ends_with("event-log.json") {
-                // A kill leaves the file itself, and codexd tells it from a copy.
+                // A kill leaves the original file, and codexd detects a copy.
                 true => fs::hard_link(path, target),
                 false => fs::copy(path, target).map(drop),
             }
@@ -144,7 +144,7 @@ async fn recorder_loses_no_ack_when_any_disk_call_fails() {
                 let epoch = before.view().log.bounds().epoch;
                 before.stop().await;
 
-                // The start is part of the life: it may fail, but then nothing is promised.
+                // The start is part of the run: it may fail, but then no commit is acknowledged.
                 let kind = io::ErrorKind::StorageFull;
                 faults.plan(Some(Plan { operation, first, forever, kind }));
                 let mut reported = 0;
@@ -199,7 +199,7 @@ async fn recorder_keeps_all_events_when_the_disk_recovers() {
         tokio::time::timeout(std::time::Duration::from_secs(30), recovered).await.unwrap();
         durable.extend(record_sessions(&recorder, "after", 2).await);
         assert_eq!(durable.len(), 4);
-        // Those that could not be promised happened all the same, and are in the log now.
+        // The events that could not be acknowledged are in the log now.
         durable.extend((0..5).map(|number| format!("during-{number}")));
         let bounds = recorder.view().log.bounds();
         let killed = image(root.path());

@@ -1,4 +1,4 @@
-//! Reading one turn, at once or when it is over; a turn that is no longer kept is read from its thread.
+//! Reading one turn, at once or when it is over; a turn without a record is read from its thread.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::daemon::error::DaemonError;
 use crate::state::turn::item_summary;
 use crate::state::{Phase, Session, Turn};
 
-/// How many turns are asked for at once when one is looked for in the app-server.
-const PAGE: u32 = 100;
+/// How many turns each page has when a thread is searched for a turn.
+const PAGE_SIZE: u32 = 100;
 
 impl Daemon {
-    /// One turn; an older one than those that are kept is read from the app-server.
+    /// One turn; one without a record, such as an old one, is read from the app-server.
     pub async fn turn(&self, session_id: &str, turn_id: &str) -> Result<Arc<Turn>, DaemonError> {
         let session = self.session(session_id)?;
         let thread_id = session.thread_id.as_deref().unwrap_or_default();
@@ -29,7 +29,7 @@ impl Daemon {
             if !self.shared.skipped_items.has(turn_id) {
                 return Ok(self.with_answer(turn).await);
             }
-            // It is whole when what was not heard of it is read.
+            // The turn is complete when its skipped items are read.
             self.shared.skipped_items.read(turn_id).await;
             return self.state().turns.get(thread_id, turn_id).cloned().ok_or(DaemonError::Internal);
         }
@@ -79,7 +79,8 @@ impl Daemon {
         let client = self.wait_for_client().await?;
         let mut cursor = Value::Null;
         loop {
-            let mut params = json!({ "threadId": thread_id, "limit": PAGE, "itemsView": values::ITEMS_FULL });
+            let mut params =
+                json!({ "threadId": thread_id, "limit": PAGE_SIZE, "itemsView": values::ITEMS_FULL });
             if !cursor.is_null() {
                 params["cursor"] = cursor;
             }
@@ -90,7 +91,7 @@ impl Daemon {
                 return Ok(Arc::new(Turn {
                     turn_id: found.id,
                     thread_id,
-                    // That was forgotten with the record of the turn.
+                    // Unknown without a record of the turn.
                     started_by: None,
                     phase: if found.status == values::TURN_IN_PROGRESS {
                         Phase::Started
