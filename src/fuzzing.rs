@@ -46,8 +46,8 @@ const KEY: &str = "s0kDzXqR7vTnB2mYc8";
 pub fn lines(data: &[u8]) {
     let (cuts, text) = first_line(data);
     let cap = 16 + 16 * usize::from(cuts.first().copied().unwrap_or(u8::MAX));
-    let whole = hear(vec![text], cap);
-    assert_eq!(hear(pieces(cuts, text), cap), whole);
+    let whole = read(vec![text], cap);
+    assert_eq!(read(pieces(cuts, text), cap), whole);
     assert_eq!(whole.stdout, text);
     assert_eq!(whole.settled, CALLS);
 }
@@ -130,14 +130,14 @@ pub fn redaction(data: &[u8]) {
 /// A state file: what was loaded is the same after it was saved, and an unusable file is kept.
 ///
 /// The first letter of the first line selects the file.
-pub fn state_file(data: &[u8], folder: &Path) {
+pub fn state_file(data: &[u8], directory: &Path) {
     let (name, content) = first_line(data);
-    let path = folder.join("file.json");
+    let path = directory.join("file.json");
     match name.first() {
         Some(b'i') => reload::<Identity>(&path, content),
         Some(b'd') => reload::<DaemonFile<DaemonState>>(&path, content),
         Some(b'r') => reload::<RecentFile<serde_json::Value>>(&path, content),
-        Some(b'e') => reload_meta(folder, content),
+        Some(b'e') => reload_meta(directory, content),
         Some(b'c') => {
             if let Some(file) = ChildFile::read(content) {
                 file.save(&Disk::default(), &path).unwrap();
@@ -147,12 +147,12 @@ pub fn state_file(data: &[u8], folder: &Path) {
         }
         _ => {}
     }
-    empty(folder);
+    empty(directory);
 }
 
 /// The session registry: like other state files, and the records made from it make the same file again.
-pub fn registry(data: &[u8], folder: &Path) {
-    let path = folder.join("file.json");
+pub fn registry(data: &[u8], directory: &Path) {
+    let path = directory.join("file.json");
     reload::<RegistryFile>(&path, data);
     if let Ok(Loaded::Good(file)) = snapshot::load::<RegistryFile>(&Disk::default(), &path) {
         let restore = |file: RegistryFile| {
@@ -169,13 +169,13 @@ pub fn registry(data: &[u8], folder: &Path) {
         };
         assert_eq!(again, state);
     }
-    empty(folder);
+    empty(directory);
 }
 
 /// The event log: it opens whatever its files contain, its numbers rise, and appended lines stay.
 ///
 /// Lines of three dashes separate `event-log.json`, a sealed segment and `events.jsonl`; the last one is always present.
-pub fn log(data: &[u8], folder: &Path) {
+pub fn log(data: &[u8], directory: &Path) {
     let mut parts = vec![data];
     while let Some(at) =
         parts.last().and_then(|rest| memmem::find(rest, b"---\n")).filter(|_| parts.len() < 3)
@@ -185,10 +185,10 @@ pub fn log(data: &[u8], folder: &Path) {
     }
     let names = ["event-log.json", "events-00000000000000000001.jsonl", "events.jsonl"];
     for (name, part) in names.iter().rev().zip(parts.iter().rev()) {
-        Disk::default().replace(&folder.join(name), part).unwrap();
+        Disk::default().replace(&directory.join(name), part).unwrap();
     }
-    let lines = whole_lines(folder);
-    let mut journal = open_log(folder);
+    let lines = whole_lines(directory);
+    let mut journal = open_log(directory);
     let old = numbers(&journal);
     let before = journal.log().bounds();
     assert!(old.last().is_none_or(|last| *last <= before.latest), "{old:?} {before:?}");
@@ -211,7 +211,7 @@ pub fn log(data: &[u8], folder: &Path) {
     let epoch = journal.log().bounds().epoch;
     journal.close().unwrap();
     drop(journal);
-    let journal = open_log(folder);
+    let journal = open_log(directory);
     let after = journal.log().bounds();
     assert_eq!((after.epoch, after.latest), (epoch, before.latest + 4));
     let again = numbers(&journal);
@@ -220,8 +220,8 @@ pub fn log(data: &[u8], folder: &Path) {
         assert_eq!(again, all);
     }
     drop(journal);
-    assert!(lines.is_subset(&whole_lines(folder)), "a line is lost");
-    empty(folder);
+    assert!(lines.is_subset(&whole_lines(directory)), "a line is lost");
+    empty(directory);
 }
 
 /// The first line and the rest.
@@ -251,8 +251,8 @@ fn text(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap()
 }
 
-fn empty(folder: &Path) {
-    for entry in fs::read_dir(folder).unwrap() {
+fn empty(directory: &Path) {
+    for entry in fs::read_dir(directory).unwrap() {
         Disk::default().remove(&entry.unwrap().path()).unwrap();
     }
 }
@@ -262,49 +262,49 @@ const CALLS: usize = 8;
 
 /// What the reader reported.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Told {
-    said: Vec<String>,
+struct Output {
+    events: Vec<String>,
     stdout: Vec<u8>,
     settled: usize,
 }
 
-struct Notes(Arc<Mutex<Told>>);
+struct Notes(Arc<Mutex<Output>>);
 
 impl Listener for Notes {
     fn on_event(&mut self, event: AppServerEvent<'_>) {
-        let mut told = self.0.lock().unwrap();
+        let mut output = self.0.lock().unwrap();
         match event {
-            AppServerEvent::Stdout(block) => told.stdout.extend_from_slice(&block),
+            AppServerEvent::Stdout(block) => output.stdout.extend_from_slice(&block),
             AppServerEvent::Notification { params, .. } | AppServerEvent::Request { params, .. } => {
                 serde_json::from_str::<&RawValue>(params).expect("parameters are JSON");
-                told.said.push(format!("{event:?}"));
+                output.events.push(format!("{event:?}"));
             }
-            other => told.said.push(format!("{other:?}")),
+            other => output.events.push(format!("{other:?}")),
         }
     }
 
     fn flush(&mut self) {}
 }
 
-fn hear(pieces: Vec<&[u8]>, cap: usize) -> Told {
-    let told = Arc::<Mutex<Told>>::default();
+fn read(pieces: Vec<&[u8]>, cap: usize) -> Output {
+    let output = Arc::<Mutex<Output>>::default();
     let pending = Arc::new(Pending::default());
     for _ in 0..CALLS {
-        let told = Arc::clone(&told);
+        let output = Arc::clone(&output);
         let settle = move |outcome: Result<&RawValue, _>| {
-            let mut told = told.lock().unwrap();
-            told.said.push(format!("{outcome:?}"));
-            told.settled += 1;
+            let mut output = output.lock().unwrap();
+            output.events.push(format!("{outcome:?}"));
+            output.settled += 1;
         };
         assert!(pending.register(Box::new(settle)).is_ok());
     }
-    let mut ear = MessageReader::new(pending, Notes(Arc::clone(&told)), Backlog::new());
+    let mut reader = MessageReader::new(pending, Notes(Arc::clone(&output)), Backlog::new());
     let stream = Pieces(pieces.into_iter().filter(|piece| !piece.is_empty()).collect());
-    let end = ear.read_lines(stream, cap).now_or_never().expect("every piece is there");
-    drop(ear);
-    let mut told = std::mem::take(&mut *told.lock().unwrap());
-    told.said.push(format!("{end:?}"));
-    told
+    let end = reader.read_lines(stream, cap).now_or_never().expect("every piece is there");
+    drop(reader);
+    let mut output = std::mem::take(&mut *output.lock().unwrap());
+    output.events.push(format!("{end:?}"));
+    output
 }
 
 /// A stream that returns one piece after the other.
@@ -350,11 +350,11 @@ fn reload<T: Serialize + DeserializeOwned + Debug + Layout>(path: &Path, content
     }
 }
 
-fn reload_meta(folder: &Path, content: &[u8]) {
+fn reload_meta(directory: &Path, content: &[u8]) {
     let disk = Disk::default();
-    let path = folder.join("event-log.json");
+    let path = directory.join("event-log.json");
     disk.replace(&path, content).unwrap();
-    let file = MetaFile::new(folder, disk);
+    let file = MetaFile::new(directory, disk);
     match file.load().unwrap() {
         Found::Good(first) | Found::Copied(first) => {
             file.save(&first).unwrap();
@@ -369,10 +369,10 @@ fn reload_meta(folder: &Path, content: &[u8]) {
     }
 }
 
-fn open_log(folder: &Path) -> Journal {
+fn open_log(directory: &Path) -> Journal {
     // Small, so that segments are sealed.
     let limits = Limits { segment_bytes: 512, total_bytes: 1 << 40 };
-    Journal::open(folder, Disk::default(), limits, 0, 50).expect("the log opens").journal
+    Journal::open(directory, Disk::default(), limits, 0, 50).expect("the log opens").journal
 }
 
 /// The numbers of all lines; checks that they rise.
@@ -389,8 +389,8 @@ fn numbers(journal: &Journal) -> Vec<u64> {
 }
 
 /// All lines of all files of the log.
-fn whole_lines(folder: &Path) -> BTreeSet<Vec<u8>> {
-    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+fn whole_lines(directory: &Path) -> BTreeSet<Vec<u8>> {
+    let paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     let logs = paths.filter(|path| path.to_string_lossy().contains("/events"));
     let whole = |text: Vec<u8>| {
         let lines: Vec<_> = text.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
@@ -420,12 +420,12 @@ mod tests {
 
     /// Runs the corpus of a target.
     fn run(target: &str, property: impl Fn(&[u8], &Path)) {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(target);
         let mut count = 0;
         for entry in fs::read_dir(&corpus).unwrap() {
             let data = fs::read(entry.unwrap().path()).unwrap();
-            property(&data, folder.path());
+            property(&data, directory.path());
             count += 1;
         }
         assert!(count > 0, "{} is empty", corpus.display());

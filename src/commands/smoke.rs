@@ -43,7 +43,7 @@ impl Check {
 
 pub(crate) fn run(given: &Settings, json: bool) -> Result<ExitCode, Failure> {
     let began = Instant::now();
-    let folder = make_folder()?;
+    let folder = create_directory()?;
     let config = config(given, &folder)?;
     let (checks, snapshot) = runtime()?.block_on(drive(config))?;
     let ok = checks.iter().all(|check| check.status == "ok");
@@ -74,7 +74,7 @@ pub(crate) fn run(given: &Settings, json: bool) -> Result<ExitCode, Failure> {
     }
 }
 
-fn make_folder() -> Result<PathBuf, Failure> {
+fn create_directory() -> Result<PathBuf, Failure> {
     use std::os::unix::fs::DirBuilderExt;
     let folder = std::env::temp_dir().join(format!("codexd-smoke-{}", uuid::Uuid::new_v4()));
     std::fs::DirBuilder::new()

@@ -44,8 +44,8 @@ pub(crate) fn run(config: &Config, json: bool, replace: bool) -> Result<ExitCode
 
 fn make(disk: &Disk, config: &Config, path: &Path, replace: bool) -> io::Result<()> {
     if path.parent() == Some(config.paths.state_dir.as_path()) {
-        disk.make_folder(&config.paths.state_dir)?;
+        disk.create_directory(&config.paths.state_dir)?;
     }
     let token = format!("{}\n", new_token()?);
-    if replace { disk.replace(path, token.as_bytes()) } else { disk.make_secret(path, token.as_bytes()) }
+    if replace { disk.replace(path, token.as_bytes()) } else { disk.create_secret(path, token.as_bytes()) }
 }

@@ -106,12 +106,12 @@ pub fn back_up(config: &Config, directory: &Path) -> Result<Backup, BackupError>
         let path = path.to_owned();
         move |source| OpenError::File { path, source }
     };
-    disk.make_new_directory(&unfinished).map_err(|error| match error.kind() {
+    disk.create_new_directory(&unfinished).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => BackupError::Unfinished { directory: unfinished.clone() },
         _ => failed(&unfinished)(error).into(),
     })?;
     let copied = copy(&disk, config, &unfinished).and_then(|copied| {
-        disk.sync_folder(&unfinished).map_err(failed(&unfinished))?;
+        disk.sync_directory(&unfinished).map_err(failed(&unfinished))?;
         disk.rename(&unfinished, directory).map_err(failed(directory))?;
         Ok(copied)
     });
@@ -124,7 +124,7 @@ pub fn back_up(config: &Config, directory: &Path) -> Result<Backup, BackupError>
         }
     };
     if let Some(parent) = directory.parent() {
-        disk.sync_folder(parent).map_err(failed(parent))?;
+        disk.sync_directory(parent).map_err(failed(parent))?;
     }
     Ok(Backup { directory: directory.to_owned(), log, bytes })
 }
@@ -134,7 +134,7 @@ fn copy(disk: &Disk, config: &Config, to: &Path) -> Result<(CopiedLog, u64), Bac
     let (state, logs) = (to.join("state"), to.join("logs"));
     for directory in [&state, &logs] {
         let failed = |source| OpenError::File { path: directory.clone(), source };
-        disk.make_new_directory(directory).map_err(failed)?;
+        disk.create_new_directory(directory).map_err(failed)?;
     }
     let mut copy = Copy { disk, to: &state, bytes: 0, known: 0, files: 0 };
     copy.file(&paths.identity, Identity::VERSION)?;
@@ -147,7 +147,7 @@ fn copy(disk: &Disk, config: &Config, to: &Path) -> Result<(CopiedLog, u64), Bac
     let token =
         config.service.auth_token_file.as_ref().filter(|path| path.parent() == default_token.parent());
     copy.file(token.unwrap_or(&default_token), u32::MAX)?;
-    disk.sync_folder(&state).map_err(|source| OpenError::File { path: state.clone(), source })?;
+    disk.sync_directory(&state).map_err(|source| OpenError::File { path: state.clone(), source })?;
 
     let mut tries = 1..=MAX_LOG_COPY_RETRIES;
     let log = loop {

@@ -72,7 +72,7 @@ impl Daemon {
     fn counts(&self) -> (Metrics, Option<u32>) {
         let is_ready = self.readiness().ready;
         let view = self.shared.recorder.view();
-        let (figures, turn_metrics) = (view.log.figures(), &view.turn_metrics);
+        let (log_metrics, turn_metrics) = (view.log.metrics(), &view.turn_metrics);
         let state = view.state();
         let closed_sessions = state.sessions.closed_count();
         let queued =
@@ -94,9 +94,9 @@ impl Daemon {
             queued_turns: queued.sum::<usize>() as u64,
             turns: turn_metrics.turns(),
             waiting_requests: state.requests.pending().count() as u64,
-            events: figures.events(),
-            event_bytes: figures.bytes(),
-            syncs: figures.syncs().clone(),
+            events: log_metrics.events(),
+            event_bytes: log_metrics.bytes(),
+            syncs: log_metrics.syncs().clone(),
             latest_event: view.log.bounds().latest,
         };
         (metrics, child_pid)

@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use crate::daemon::DaemonError;
 use crate::http::response;
-use crate::journal::Gone;
+use crate::journal::CursorExpired;
 
 /// The value of `Retry-After` when no better one is known, in seconds.
 const DEFAULT_RETRY_AFTER_SECONDS: u64 = 1;
@@ -233,7 +233,7 @@ impl ApiError {
     }
 
     /// The cursor has expired; `gap` holds the bounds of the log.
-    pub(super) fn cursor_gone(gap: Value, gone: Gone) -> Self {
+    pub(super) fn cursor_gone(gap: Value, gone: CursorExpired) -> Self {
         let message = format!(
             "The events cannot be read from this cursor: {gone}; read the sessions again and continue after {}.",
             gap["cursor"].as_str().unwrap_or_default()

@@ -22,7 +22,7 @@ use super::continuity::Continuity;
 use super::damage::Hole;
 use super::line::seq_of;
 use super::meta::{self, Found, Meta, MetaFile};
-use super::opening::{OpenFailure, skipped_by_lines};
+use super::open::{OpenFailure, skipped_by_lines};
 use super::segments::{ACTIVE, Found as FoundLines, Position, Segment, sealed};
 use crate::storage::Disk;
 
@@ -109,7 +109,7 @@ fn copy_once(disk: &Disk, from: &Path, to: &Path) -> Result<Option<CopiedLog>, O
         let meta = Meta { synced_through: meta.synced_through.min(last), ..meta };
         bytes += MetaFile::new(to, disk.clone()).save_as_copy(&meta)?;
     }
-    disk.sync_folder(to)?;
+    disk.sync_directory(to)?;
     log.bytes = bytes;
     Ok(Some(log))
 }
@@ -183,8 +183,8 @@ fn copy_lines(disk: &Disk, from: &File, to: &Path) -> io::Result<u64> {
 }
 
 /// The content of `event-log.json`; `None` when there is none or it is unusable.
-fn meta_of(disk: &Disk, folder: &Path) -> Result<Option<Meta>, OpenFailure> {
-    match MetaFile::new(folder, disk.clone()).peek()? {
+fn meta_of(disk: &Disk, directory: &Path) -> Result<Option<Meta>, OpenFailure> {
+    match MetaFile::new(directory, disk.clone()).peek()? {
         Found::Good(meta) | Found::Copied(meta) => Ok(Some(meta)),
         Found::Newer(version) => Err(OpenFailure::Newer { version, known: meta::VERSION }),
         Found::Missing | Found::Bad(_) => Ok(None),

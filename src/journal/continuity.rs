@@ -19,7 +19,7 @@ pub(super) struct Continuity {
     /// The skipped ranges, ascending.
     skipped: RwLock<Vec<(u64, u64)>>,
     /// The holes that were reported.
-    told: Mutex<Vec<(u64, u64)>>,
+    reported: Mutex<Vec<(u64, u64)>>,
     /// The state of the scrub, as `scrub.rs` defines it.
     pub(super) scrub: AtomicU8,
     pub(super) report: OnceLock<Report>,
@@ -35,8 +35,8 @@ impl std::fmt::Debug for Report {
 }
 
 impl Continuity {
-    pub(super) fn new(skipped: Vec<(u64, u64)>, told: Vec<(u64, u64)>) -> Self {
-        Self { skipped: RwLock::new(skipped), told: Mutex::new(told), ..Self::default() }
+    pub(super) fn new(skipped: Vec<(u64, u64)>, reported: Vec<(u64, u64)>) -> Self {
+        Self { skipped: RwLock::new(skipped), reported: Mutex::new(reported), ..Self::default() }
     }
 
     /// The hole between a line (or cursor) and the next line.
@@ -75,15 +75,15 @@ impl Continuity {
     }
 
     /// Whether all of a hole was reported.
-    pub(super) fn is_told(&self, hole: Hole) -> bool {
-        self.told().iter().any(|&(first, last)| first <= hole.from && hole.through <= last)
+    pub(super) fn is_reported(&self, hole: Hole) -> bool {
+        self.reported().iter().any(|&(first, last)| first <= hole.from && hole.through <= last)
     }
 
     /// Marks a hole as reported; `false` when it already was.
-    pub(super) fn tell(&self, hole: Hole) -> bool {
-        let is_new = !self.is_told(hole);
+    pub(super) fn mark_reported(&self, hole: Hole) -> bool {
+        let is_new = !self.is_reported(hole);
         if is_new {
-            self.told().push((hole.from, hole.through));
+            self.reported().push((hole.from, hole.through));
         }
         is_new
     }
@@ -93,11 +93,11 @@ impl Continuity {
         let concerns = |&(_, last): &(u64, u64)| last >= oldest;
         let skipped = self.skipped.read().unwrap_or_else(PoisonError::into_inner);
         let kept = skipped.iter().copied().filter(concerns).collect();
-        (kept, self.told().iter().copied().filter(concerns).collect())
+        (kept, self.reported().iter().copied().filter(concerns).collect())
     }
 
-    fn told(&self) -> MutexGuard<'_, Vec<(u64, u64)>> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn reported(&self) -> MutexGuard<'_, Vec<(u64, u64)>> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -135,8 +135,8 @@ mod tests {
         assert_eq!(first(8, &[9, 10, 101, 102]), None);
         assert_eq!(first(8, &[10, 101]), Some((0, 9, 9)));
         assert_eq!(first(8, &[9, 10, 101, 104]), Some((3, 102, 103)));
-        assert!(continuity.tell(Hole { from: 5, through: 9 }));
-        assert!(!continuity.tell(Hole { from: 6, through: 9 }), "it was told before");
+        assert!(continuity.mark_reported(Hole { from: 5, through: 9 }));
+        assert!(!continuity.mark_reported(Hole { from: 6, through: 9 }), "it was reported before");
         assert_eq!(continuity.kept(9), (vec![(11, 100)], vec![(5, 9)]));
         assert_eq!(continuity.kept(10), (vec![(11, 100)], vec![]));
     }

@@ -15,21 +15,21 @@ pub struct Cursor {
 /// The text is not a cursor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a cursor is <epoch>-<seq> or <seq>, as codexd gave it")]
-pub struct NotACursor;
+pub struct InvalidCursor;
 
 impl FromStr for Cursor {
-    type Err = NotACursor;
+    type Err = InvalidCursor;
 
-    fn from_str(text: &str) -> Result<Self, NotACursor> {
+    fn from_str(text: &str) -> Result<Self, InvalidCursor> {
         let (epoch, digits) = match text.rsplit_once('-') {
             Some((epoch, digits)) => (Some(epoch), digits),
             None => (None, text),
         };
         // `u64::from_str` alone would accept a plus sign.
         if !epoch.is_none_or(is_epoch) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(NotACursor);
+            return Err(InvalidCursor);
         }
-        let seq = digits.parse().map_err(|_| NotACursor)?;
+        let seq = digits.parse().map_err(|_| InvalidCursor)?;
         Ok(Self { epoch: epoch.map(str::to_owned), seq })
     }
 }
@@ -52,7 +52,7 @@ pub struct Bounds {
 
 /// Why a cursor cannot be followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gone {
+pub enum CursorExpired {
     /// What follows it is no longer kept.
     Expired,
     /// It belongs to another epoch.
@@ -63,14 +63,14 @@ pub enum Gone {
     Lost,
 }
 
-impl Gone {
+impl CursorExpired {
     /// The value for it in responses.
     pub fn as_str(self) -> &'static str {
         match self {
-            Gone::Expired => "expired",
-            Gone::OtherEpoch => "epoch",
-            Gone::Future => "future",
-            Gone::Lost => "lost",
+            CursorExpired::Expired => "expired",
+            CursorExpired::OtherEpoch => "epoch",
+            CursorExpired::Future => "future",
+            CursorExpired::Lost => "lost",
         }
     }
 }
@@ -82,27 +82,27 @@ impl Bounds {
     }
 
     /// The number after which to read on, or why that would leave out events.
-    pub fn check(&self, cursor: &Cursor) -> Result<u64, Gone> {
+    pub fn check(&self, cursor: &Cursor) -> Result<u64, CursorExpired> {
         if cursor.epoch.as_ref().is_some_and(|epoch| *epoch != self.epoch) {
-            return Err(Gone::OtherEpoch);
+            return Err(CursorExpired::OtherEpoch);
         }
         if cursor.seq > self.latest {
-            return Err(Gone::Future);
+            return Err(CursorExpired::Future);
         }
         if cursor.seq + 1 < self.oldest {
-            return Err(Gone::Expired);
+            return Err(CursorExpired::Expired);
         }
         Ok(cursor.seq)
     }
 }
 
-impl fmt::Display for Gone {
+impl fmt::Display for CursorExpired {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            Gone::Expired => "events after this cursor are no longer kept",
-            Gone::OtherEpoch => "this cursor belongs to a log that was lost or replaced",
-            Gone::Future => "this cursor is ahead of the newest event",
-            Gone::Lost => "events after this cursor are missing in the log, which was damaged",
+            CursorExpired::Expired => "events after this cursor are no longer kept",
+            CursorExpired::OtherEpoch => "this cursor belongs to a log that was lost or replaced",
+            CursorExpired::Future => "this cursor is ahead of the newest event",
+            CursorExpired::Lost => "events after this cursor are missing in the log, which was damaged",
         })
     }
 }
@@ -132,7 +132,7 @@ mod tests {
             "18446744073709551616",
             &long,
         ] {
-            assert_eq!(text.parse::<Cursor>(), Err(NotACursor), "{text}");
+            assert_eq!(text.parse::<Cursor>(), Err(InvalidCursor), "{text}");
         }
     }
 
@@ -142,9 +142,9 @@ mod tests {
         let check = |text: &str| bounds.check(&text.parse().unwrap());
         assert_eq!(check("e-9"), Ok(9));
         assert_eq!(check("20"), Ok(20));
-        assert_eq!(check("e-8"), Err(Gone::Expired));
-        assert_eq!(check("e-21"), Err(Gone::Future));
-        assert_eq!(check("f-15"), Err(Gone::OtherEpoch));
-        assert_eq!(check("18446744073709551615"), Err(Gone::Future));
+        assert_eq!(check("e-8"), Err(CursorExpired::Expired));
+        assert_eq!(check("e-21"), Err(CursorExpired::Future));
+        assert_eq!(check("f-15"), Err(CursorExpired::OtherEpoch));
+        assert_eq!(check("18446744073709551615"), Err(CursorExpired::Future));
     }
 }

@@ -16,7 +16,7 @@ pub struct Entry<'a> {
 }
 
 /// The highest number that is plausible without other evidence: JSON readers count exactly up to it.
-pub(super) const BELIEVABLE: u64 = 1 << 53;
+pub(super) const MAX_PLAUSIBLE_SEQ: u64 = 1 << 53;
 
 const FRAME_HEAD: &[u8] = br#"{"type":"event","event":"#;
 const TYPE: &[u8] = b"\"type\":\"";

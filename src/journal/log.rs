@@ -8,8 +8,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use super::continuity::Continuity;
 use super::cursor::Bounds;
 use super::damage::Damage;
-use super::figures::Figures;
 use super::line::{Line, seq_of};
+use super::metrics::LogMetrics;
 use super::segments::{Position, Segment};
 use super::tail::Tail;
 
@@ -17,7 +17,7 @@ use super::tail::Tail;
 #[derive(Debug)]
 pub struct Log {
     pub(super) epoch: String,
-    pub(super) folder: PathBuf,
+    pub(super) directory: PathBuf,
     /// Oldest first; the last one is being written.
     ///
     /// Held while files are opened and renamed, so never taken by an async task.
@@ -30,7 +30,7 @@ pub struct Log {
     /// Held for reading while a reader uses a file, and for writing while lines are rewritten, which happens only after a failed
     /// write or sync.
     pub(super) rewrites: RwLock<u64>,
-    pub(super) figures: Arc<Figures>,
+    pub(super) metrics: Arc<LogMetrics>,
     pub(super) continuity: Continuity,
     /// How many events a subscription skips before its first, as a deliberate bug.
     #[cfg(feature = "mutations")]
@@ -59,8 +59,8 @@ impl Log {
     }
 
     /// Counters of this run.
-    pub fn figures(&self) -> &Figures {
-        &self.figures
+    pub fn metrics(&self) -> &LogMetrics {
+        &self.metrics
     }
 
     /// The newest lines, oldest first, at most `count`.
@@ -156,7 +156,7 @@ impl Log {
         drop(segments);
         let after = segment.first_seq.saturating_sub(1);
         let missing = self.continuity.hole(after, next);
-        if missing.is_some_and(|hole| self.continuity.tell(hole)) {
+        if missing.is_some_and(|hole| self.continuity.mark_reported(hole)) {
             let (path, key) = (segment.path.clone(), (segment.first_seq, 0));
             self.report(vec![Damage { path, key, after, before: Some(next), bytes: segment.bytes, missing }]);
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::cursor::is_epoch;
-use super::line::BELIEVABLE;
+use super::line::MAX_PLAUSIBLE_SEQ;
 use crate::storage::{Disk, FileMark};
 
 /// The version of the file's layout.
@@ -97,13 +97,13 @@ impl Meta {
 
     /// Whether the name can be part of a cursor and the numbers leave room for more.
     fn can_be(&self) -> bool {
-        is_epoch(&self.epoch) && self.reserved_through.max(self.synced_through) <= BELIEVABLE
+        is_epoch(&self.epoch) && self.reserved_through.max(self.synced_through) <= MAX_PLAUSIBLE_SEQ
     }
 }
 
 impl MetaFile {
-    pub(crate) fn new(folder: &Path, disk: Disk) -> Self {
-        Self { path: folder.join("event-log.json"), disk }
+    pub(crate) fn new(directory: &Path, disk: Disk) -> Self {
+        Self { path: directory.join("event-log.json"), disk }
     }
 
     pub(crate) fn load(&self) -> io::Result<Found> {

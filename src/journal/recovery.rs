@@ -7,7 +7,7 @@ use super::damage::Hole;
 use super::line::Line;
 use super::segments::{ACTIVE, Found, Position};
 use super::writer::{Failing, Journal};
-use crate::storage::FolderLock;
+use crate::storage::DirectoryLock;
 
 /// The log can be written again.
 #[derive(Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ impl Journal {
             if in_memory > first_seq {
                 old = self.copy(first_seq, in_memory)?;
             }
-            self.turn(first_seq)?;
+            self.rotate_at(first_seq)?;
             self.sync.replaced();
             // From here on the new file is an ordinary one that can fail like any other.
             if let Some(failing) = &mut self.failing {
@@ -59,7 +59,7 @@ impl Journal {
         let in_memory = self.log.tail.oldest().unwrap_or(self.next_seq);
         if in_memory > first_seq && first_seq < self.next_seq {
             lost = Some((first_seq, in_memory - 1));
-            self.log.continuity.tell(Hole { from: first_seq, through: in_memory - 1 });
+            self.log.continuity.mark_reported(Hole { from: first_seq, through: in_memory - 1 });
             first_seq = in_memory;
         }
         lines.extend(self.log.tail.from(first_seq));
@@ -71,7 +71,7 @@ impl Journal {
             self.sync.sync()?;
         }
         self.failing = None;
-        self.log.tail.show(self.meta.reserved_through);
+        self.log.tail.set_visible_through(self.meta.reserved_through);
         Ok(Recovered { lost })
     }
 
@@ -87,10 +87,10 @@ impl Journal {
         };
         let first_seq = segment.first_seq;
         self.failing = Some(Failing { first_seq, new_file: true, reason });
-        if std::fs::symlink_metadata(&log.folder).is_err() {
-            self.disk.make_folder(&log.folder)?;
+        if std::fs::symlink_metadata(&log.directory).is_err() {
+            self.disk.create_directory(&log.directory)?;
             // The first lock went with the directory.
-            self.lock = Some(FolderLock::take(&self.disk, &log.folder).map_err(io::Error::other)?);
+            self.lock = Some(DirectoryLock::take(&self.disk, &log.directory).map_err(io::Error::other)?);
         }
         let mut rewrites = log.rewrites.write().unwrap_or_else(PoisonError::into_inner);
         *rewrites += 1;
@@ -102,14 +102,14 @@ impl Journal {
         for line in in_file.into_iter().chain(in_memory) {
             if let Some(hole) = log.continuity.hole(last, line.seq) {
                 lost = Some(Hole { from: lost.map_or(hole.from, |lost| lost.from), through: hole.through });
-                log.continuity.tell(hole);
+                log.continuity.mark_reported(hole);
             }
             last = line.seq;
             text.extend_from_slice(line.json());
             text.push(b'\n');
         }
         self.reserve(last)?;
-        let active = log.folder.join(ACTIVE);
+        let active = log.directory.join(ACTIVE);
         if std::fs::symlink_metadata(&active).is_ok() {
             let moved = self.disk.set_aside(&active)?;
             tracing::warn!(path = %moved.display(), "a file in the place of the event log was moved");
@@ -118,7 +118,7 @@ impl Journal {
         {
             let mut segments = log.segments.write().unwrap_or_else(PoisonError::into_inner);
             let disk = &self.disk;
-            self.file = self.sync.turn(|written| {
+            self.file = self.sync.rotate(|written| {
                 let file = Arc::new(disk.open_append(&active)?);
                 written.path.clone_from(&active);
                 Ok(file)
@@ -136,7 +136,7 @@ impl Journal {
         // The description of the log may have gone with it.
         self.save_meta()?;
         self.failing = None;
-        log.tail.show(self.meta.reserved_through);
+        log.tail.set_visible_through(self.meta.reserved_through);
         Ok(Recovered { lost: lost.map(|hole| (hole.from, hole.through)) })
     }
 

@@ -101,7 +101,7 @@ impl Log {
 
     /// A hole that a reader met: unless it was told, the log is looked through for what became of the lines.
     pub(super) fn met(self: &Arc<Self>, hole: Hole) {
-        if !self.continuity.is_told(hole) {
+        if !self.continuity.is_reported(hole) {
             self.suspect();
         }
     }
@@ -127,7 +127,9 @@ impl Log {
                 match log.scrub(log.bounds().latest) {
                     Ok(mut damage) => {
                         // Damage of earlier runs has no hole that was told: its lines were passed over then.
-                        damage.retain(|damage| damage.hole().is_none_or(|hole| log.continuity.tell(hole)));
+                        damage.retain(|damage| {
+                            damage.hole().is_none_or(|hole| log.continuity.mark_reported(hole))
+                        });
                         log.report(damage);
                     }
                     Err(error) => tracing::warn!(%error, "failed to look through the event log for damage"),

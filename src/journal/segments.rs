@@ -46,10 +46,10 @@ pub(crate) fn sealed_name(first_seq: u64) -> String {
     format!("events-{first_seq:020}.jsonl")
 }
 
-/// The sealed segments of a folder, oldest first.
-pub(crate) fn sealed(folder: &Path) -> io::Result<Vec<Segment>> {
+/// The sealed segments of a directory, oldest first.
+pub(crate) fn sealed(directory: &Path) -> io::Result<Vec<Segment>> {
     let mut segments = Vec::new();
-    for entry in fs::read_dir(folder)? {
+    for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name();
         let digits = name

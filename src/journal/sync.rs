@@ -7,20 +7,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::figures::Figures;
+use super::metrics::LogMetrics;
 use crate::storage::Disk;
 
 /// The files of the log that may not be on disk yet; shared by the writer and by those who sync.
 #[derive(Debug)]
 pub struct LogSync {
     disk: Disk,
-    folder: PathBuf,
+    directory: PathBuf,
     written_through: AtomicU64,
     synced_through: AtomicU64,
     unsynced: Mutex<Unsynced>,
     /// Held during a sync, so that concurrent syncs run one after the other.
     syncing: Mutex<()>,
-    figures: Arc<Figures>,
+    metrics: Arc<LogMetrics>,
 }
 
 /// The active file.
@@ -62,7 +62,7 @@ struct Unsynced {
     older: Vec<Arc<File>>,
     current: Current,
     /// Whether a file was created or renamed since the directory was synced.
-    folder: bool,
+    directory: bool,
     /// Set by a failed sync, until there is another file.
     failed: bool,
     /// Set with it when the file at the path differs.
@@ -74,20 +74,20 @@ struct Unsynced {
 impl LogSync {
     pub(super) fn new(
         disk: Disk,
-        folder: PathBuf,
+        directory: PathBuf,
         current: Current,
         latest: u64,
-        figures: Arc<Figures>,
+        metrics: Arc<LogMetrics>,
     ) -> Self {
         let unsynced = Mutex::new(Unsynced::of(current, false));
         Self {
             disk,
-            folder,
+            directory,
             written_through: AtomicU64::new(latest),
             synced_through: AtomicU64::new(latest),
             unsynced,
             syncing: Mutex::default(),
-            figures,
+            metrics,
         }
     }
 
@@ -98,21 +98,21 @@ impl LogSync {
     pub fn sync(&self) -> io::Result<()> {
         let _alone = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         let through = self.written_through.load(Ordering::Acquire);
-        let (older, current, folder) = {
+        let (older, current, directory) = {
             let unsynced = self.lock();
             if unsynced.failed || unsynced.behind {
                 let reason =
                     unsynced.displaced.as_deref().unwrap_or("an earlier sync of the event log failed");
                 return Err(io::Error::other(reason));
             }
-            (unsynced.older.clone(), unsynced.current.clone(), unsynced.folder)
+            (unsynced.older.clone(), unsynced.current.clone(), unsynced.directory)
         };
         let began = Instant::now();
         let synced = older
             .iter()
             .chain([&current.file])
             .try_for_each(|file| self.disk.sync(file))
-            .and_then(|()| if folder { self.disk.sync_folder(&self.folder) } else { Ok(()) });
+            .and_then(|()| if directory { self.disk.sync_directory(&self.directory) } else { Ok(()) });
         let mut unsynced = self.lock();
         // Under the lock, so that no rotation renames the file during the check, which takes microseconds.
         if let Some(difference) = unsynced.current.difference()? {
@@ -125,9 +125,9 @@ impl LogSync {
                 // Files that were renamed or created meanwhile are still unsynced.
                 let same = unsynced.older.len() == older.len();
                 unsynced.older.drain(..older.len());
-                unsynced.folder &= !same;
+                unsynced.directory &= !same;
                 self.synced_through.fetch_max(through, Ordering::AcqRel);
-                self.figures.synced(began.elapsed());
+                self.metrics.synced(began.elapsed());
                 Ok(())
             }
             Err(error) => {
@@ -173,13 +173,13 @@ impl LogSync {
     }
 
     /// Switches files by `change`, which returns the new active one; no sync runs meanwhile.
-    pub(super) fn turn(
+    pub(super) fn rotate(
         &self,
         change: impl FnOnce(&mut Current) -> io::Result<Arc<File>>,
     ) -> io::Result<Arc<File>> {
         let mut unsynced = self.lock();
         let old = Arc::clone(&unsynced.current.file);
-        unsynced.folder = true;
+        unsynced.directory = true;
         unsynced.current.file = change(&mut unsynced.current)?;
         unsynced.current.bytes = 0;
         unsynced.older.push(old);
@@ -204,6 +204,6 @@ impl LogSync {
 
 impl Unsynced {
     fn of(current: Current, behind: bool) -> Self {
-        Self { older: Vec::new(), current, folder: true, failed: false, displaced: None, behind }
+        Self { older: Vec::new(), current, directory: true, failed: false, displaced: None, behind }
     }
 }

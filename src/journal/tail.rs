@@ -88,11 +88,11 @@ impl Tail {
                 kept.bytes -= dropped.len();
             }
         }
-        self.show(through);
+        self.set_visible_through(through);
     }
 
     /// Publishes the lines up to `through`.
-    pub(crate) fn show(&self, through: u64) {
+    pub(crate) fn set_visible_through(&self, through: u64) {
         let Some(newest) = self.lock().lines.back().map(|line| line.seq) else { return };
         let shown = newest.min(through);
         // Never backwards: lines read back at the start are older than the numbers that may have been published.

@@ -14,12 +14,12 @@ use crate::storage::faults::{Faults, Plan};
 
 pub(super) const ROOMY: Limits = Limits { segment_bytes: 1 << 30, total_bytes: 1 << 40 };
 
-pub(super) fn open_with(folder: &Path, disk: Disk, limits: Limits) -> Opened {
-    Journal::open(folder, disk, limits, 0, 50).unwrap()
+pub(super) fn open_with(directory: &Path, disk: Disk, limits: Limits) -> Opened {
+    Journal::open(directory, disk, limits, 0, 50).unwrap()
 }
 
-fn open(folder: &Path) -> Journal {
-    open_with(folder, Disk::default(), ROOMY).journal
+fn open(directory: &Path) -> Journal {
+    open_with(directory, Disk::default(), ROOMY).journal
 }
 
 fn entry(message: &str) -> Entry<'_> {
@@ -66,8 +66,8 @@ pub(super) fn on_disk(journal: &Journal, cursor: u64) -> Vec<u64> {
 
 #[test]
 fn line_has_the_format_of_the_contract() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut journal = open(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(directory.path());
     append(&mut journal, &["plain", "with \"quotes\", \\ and \n and \u{1F600}"]);
     let lines = journal.log().recent(9);
     let event: Value = serde_json::from_slice(lines[1].json()).unwrap();
@@ -86,12 +86,12 @@ fn line_has_the_format_of_the_contract() {
 
 #[test]
 fn orderly_stop_leaves_no_gap_in_numbers() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut journal = open(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(directory.path());
     append(&mut journal, &["a", "b"]);
     journal.close().unwrap();
     let epoch = journal.log().bounds().epoch;
-    let mut journal = open(folder.path());
+    let mut journal = open(directory.path());
     assert_eq!(seqs(&journal.log().recent(9)), [1, 2], "the newest lines are in memory again");
     append(&mut journal, &["c"]);
     assert_eq!(journal.log().bounds(), Bounds { epoch, oldest: 1, latest: 3 });
@@ -99,20 +99,20 @@ fn orderly_stop_leaves_no_gap_in_numbers() {
 
 #[test]
 fn crash_skips_numbers_that_may_have_been_published() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut journal = open(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(directory.path());
     append(&mut journal, &["a", "b"]);
     let epoch = journal.log().bounds().epoch;
     drop(journal);
     // The power cut removed the second line.
-    let path = folder.path().join(ACTIVE);
+    let path = directory.path().join(ACTIVE);
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.lines().next().unwrap().to_owned() + "\n").unwrap();
-    let opened = open_with(folder.path(), Disk::default(), ROOMY);
+    let opened = open_with(directory.path(), Disk::default(), ROOMY);
     let mut journal = opened.journal;
     append(&mut journal, &["c"]);
     let bounds = journal.log().bounds();
-    assert!(bounds.latest > 2, "2 was told");
+    assert!(bounds.latest > 2, "2 was published");
     assert_eq!(bounds.epoch, epoch, "nothing that was synced is missing");
     assert!(opened.notices.iter().any(|notice| notice.message.contains("skipped")), "{:?}", opened.notices);
     // A client with event 2 reads on without a hole.
@@ -122,13 +122,13 @@ fn crash_skips_numbers_that_may_have_been_published() {
 
 #[tokio::test]
 async fn line_without_reserved_number_is_not_published() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let faults = Arc::new(Faults::default());
-    let mut journal = open_with(folder.path(), faults.disk(), ROOMY).journal;
+    let mut journal = open_with(directory.path(), faults.disk(), ROOMY).journal;
     append(&mut journal, &["a", "b"]);
     // After an orderly stop nothing is reserved.
     journal.close().unwrap();
-    let mut journal = open_with(folder.path(), faults.disk(), ROOMY).journal;
+    let mut journal = open_with(directory.path(), faults.disk(), ROOMY).journal;
     let mut subscription = journal.log().follow(2);
     let kind = std::io::ErrorKind::StorageFull;
     faults.plan(Some(Plan { operation: crate::storage::Operation::Write, first: 1, forever: true, kind }));
@@ -139,7 +139,7 @@ async fn line_without_reserved_number_is_not_published() {
     assert!(subscription.step().await.unwrap().is_none());
     // A run after a kill may use the numbers, because no client has seen them.
     let image = tempfile::tempdir().unwrap();
-    for file in std::fs::read_dir(folder.path()).unwrap() {
+    for file in std::fs::read_dir(directory.path()).unwrap() {
         let file = file.unwrap();
         std::fs::copy(file.path(), image.path().join(file.file_name())).unwrap();
     }
@@ -156,40 +156,40 @@ async fn line_without_reserved_number_is_not_published() {
 
 #[test]
 fn lost_log_gets_a_new_epoch() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut journal = open(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(directory.path());
     append(&mut journal, &["a", "b"]);
     journal.close().unwrap();
     let epoch = journal.log().bounds().epoch;
-    std::fs::remove_file(folder.path().join(ACTIVE)).unwrap();
-    let opened = open_with(folder.path(), Disk::default(), ROOMY);
+    std::fs::remove_file(directory.path().join(ACTIVE)).unwrap();
+    let opened = open_with(directory.path(), Disk::default(), ROOMY);
     let bounds = opened.journal.log().bounds();
     assert_ne!(bounds.epoch, epoch);
     assert_eq!(bounds.latest, 2, "numbers are never used twice all the same");
     let old = format!("{epoch}-1").parse().unwrap();
-    assert_eq!(bounds.check(&old), Err(Gone::OtherEpoch));
+    assert_eq!(bounds.check(&old), Err(CursorExpired::OtherEpoch));
 
     // The same when the state files know more events than the log has.
-    let known = Journal::open(folder.path(), Disk::default(), ROOMY, 77, 50).unwrap().journal;
+    let known = Journal::open(directory.path(), Disk::default(), ROOMY, 77, 50).unwrap().journal;
     assert_eq!(known.log().bounds().latest, 77);
 }
 
 #[test]
 fn log_opens_after_any_truncation_and_sets_the_torn_line_aside() {
-    let folder = tempfile::tempdir().unwrap();
-    append(&mut open(folder.path()), &["a", "b", "c"]);
-    let path = folder.path().join(ACTIVE);
-    let meta = std::fs::read(folder.path().join("event-log.json")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    append(&mut open(directory.path()), &["a", "b", "c"]);
+    let path = directory.path().join(ACTIVE);
+    let meta = std::fs::read(directory.path().join("event-log.json")).unwrap();
     let text = std::fs::read(&path).unwrap();
     for cut in 0..text.len() {
         std::fs::write(&path, &text[..cut]).unwrap();
-        std::fs::write(folder.path().join("event-log.json"), &meta).unwrap();
-        let journal = open(folder.path());
+        std::fs::write(directory.path().join("event-log.json"), &meta).unwrap();
+        let journal = open(directory.path());
         let whole = text[..cut].iter().filter(|&&byte| byte == b'\n').count() as u64;
         assert_eq!(on_disk(&journal, 0), (1..=whole).collect::<Vec<_>>(), "cut at {cut}");
         let torn: Vec<u8> = text[..cut].iter().rev().take_while(|&&byte| byte != b'\n').copied().collect();
         if !torn.is_empty() {
-            let aside = std::fs::read(folder.path().join("events.torn")).unwrap();
+            let aside = std::fs::read(directory.path().join("events.torn")).unwrap();
             assert!(aside.iter().rev().eq(torn.iter()), "cut at {cut}");
         }
     }
@@ -197,8 +197,8 @@ fn log_opens_after_any_truncation_and_sets_the_torn_line_aside() {
 
 #[tokio::test]
 async fn subscription_waits_for_new_lines() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut journal = open(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(directory.path());
     append(&mut journal, &["a", "b"]);
     let mut subscription = journal.log().follow(1);
     assert_eq!(next(&mut subscription).await, [2]);
@@ -209,23 +209,23 @@ async fn subscription_waits_for_new_lines() {
 
 #[tokio::test]
 async fn subscription_far_behind_reads_files_and_catches_up() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let limits = Limits { segment_bytes: 500_000, ..ROOMY };
-    let mut journal = open_with(folder.path(), Disk::default(), limits).journal;
+    let mut journal = open_with(directory.path(), Disk::default(), limits).journal;
     let long = "x".repeat(3000);
     for _ in 0..40 {
         append(&mut journal, &[long.as_str(); 100]);
     }
     let latest = journal.log().bounds().latest;
     assert!(journal.log().tail.oldest().unwrap() > 1, "the test needs lines that left the memory");
-    assert!(sealed(folder.path()).unwrap().len() > 5, "the test needs several segments");
+    assert!(sealed(directory.path()).unwrap().len() > 5, "the test needs several segments");
     assert_eq!(read_through(&journal, 7, latest).await, (8..=latest).collect::<Vec<_>>());
 }
 
 #[tokio::test]
 async fn line_longer_than_any_buffer_is_read_whole() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut journal = open(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(directory.path());
     let huge = "y".repeat(6 * 1024 * 1024);
     append(&mut journal, &["a"]);
     append(&mut journal, &[&huge]);
@@ -235,22 +235,24 @@ async fn line_longer_than_any_buffer_is_read_whole() {
 
 #[tokio::test]
 async fn log_stays_within_its_size_and_reports_removed_events() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let limits = Limits { segment_bytes: 10_000, total_bytes: 50_000 };
-    let mut journal = open_with(folder.path(), Disk::default(), limits).journal;
+    let mut journal = open_with(directory.path(), Disk::default(), limits).journal;
     let mut slow = journal.log().follow(0);
     let long = "x".repeat(500);
     for _ in 0..2_000 {
         append(&mut journal, &[&long]);
     }
-    let total: u64 =
-        std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    let total: u64 = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .sum();
     assert!(total <= 60_000, "{total} bytes");
     let bounds = journal.log().bounds();
     assert!(bounds.oldest > 1_800 && bounds.oldest < 2_000, "{bounds:?}");
-    assert_eq!(bounds.check(&"0".parse().unwrap()), Err(Gone::Expired));
+    assert_eq!(bounds.check(&"0".parse().unwrap()), Err(CursorExpired::Expired));
     assert_eq!(on_disk(&journal, 0), (bounds.oldest..=2_000).collect::<Vec<_>>());
-    // A subscription at removed lines gets `Gone`, unless memory still has them.
+    // A subscription at removed lines gets `Next::Gone`, unless memory still has them.
     let long = "x".repeat(200_000);
     for _ in 0..40 {
         append(&mut journal, &[&long]);
@@ -258,23 +260,23 @@ async fn log_stays_within_its_size_and_reports_removed_events() {
     assert!(matches!(slow.next().await.unwrap(), Next::Gone));
 
     journal.close().unwrap();
-    let again = open_with(folder.path(), Disk::default(), limits).journal;
+    let again = open_with(directory.path(), Disk::default(), limits).journal;
     assert_eq!(again.log().bounds().oldest, journal.log().bounds().oldest);
 }
 
 #[test]
 fn damage_in_the_middle_is_found_reported_and_skipped() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut journal = open(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(directory.path());
     append(&mut journal, &["a", "b", "c", "d", "e"]);
     journal.close().unwrap();
-    let path = folder.path().join(ACTIVE);
+    let path = directory.path().join(ACTIVE);
     let text = std::fs::read_to_string(&path).unwrap();
     let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
     lines[1].replace_range(10..12, "\0\0");
     lines[2] = lines[2].replace('}', "");
     std::fs::write(&path, lines.join("\n") + "\n").unwrap();
-    let journal = open(folder.path());
+    let journal = open(directory.path());
     let damage = journal.log().scrub(5).unwrap();
     assert_eq!(damage.len(), 1, "{damage:?}");
     assert_eq!((damage[0].after, damage[0].before), (1, Some(4)));
@@ -292,15 +294,15 @@ fn damage_in_the_middle_is_found_reported_and_skipped() {
 
 #[test]
 fn implausible_number_is_damage_and_not_the_newest() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut journal = open(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let mut journal = open(directory.path());
     append(&mut journal, &["a", "b"]);
     journal.close().unwrap();
-    let path = folder.path().join(ACTIVE);
+    let path = directory.path().join(ACTIVE);
     let text =
         std::fs::read_to_string(&path).unwrap().replace("{\"seq\":2,", "{\"seq\":18446744073709551615,");
     std::fs::write(&path, text).unwrap();
-    let mut journal = open(folder.path());
+    let mut journal = open(directory.path());
     append(&mut journal, &["c"]);
     assert_eq!(journal.log().bounds().latest, 3);
 }
@@ -311,29 +313,29 @@ proptest! {
     fn any_cursor_is_found_in_any_segments(
         sizes in prop::collection::vec(0..5000usize, 1..200), cursor in 0..220u64, segment_bytes in 1_000..200_000u64,
     ) {
-        let folder = tempfile::tempdir().unwrap();
-        let mut journal = open_with(folder.path(), Disk::default(), Limits { segment_bytes, ..ROOMY }).journal;
+        let directory = tempfile::tempdir().unwrap();
+        let mut journal = open_with(directory.path(), Disk::default(), Limits { segment_bytes, ..ROOMY }).journal;
         for size in &sizes {
             append(&mut journal, &[&"z".repeat(*size)]);
         }
         let expected: Vec<_> = (cursor + 1..=sizes.len() as u64).collect();
         prop_assert_eq!(on_disk(&journal, cursor), expected.clone());
-        prop_assert_eq!(on_disk(&open(folder.path()), cursor), expected);
+        prop_assert_eq!(on_disk(&open(directory.path()), cursor), expected);
     }
 
     #[test]
     fn log_opens_after_any_bit_flips(
         flips in prop::collection::vec((any::<prop::sample::Index>(), 0..8u32, any::<bool>()), 1..20),
     ) {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let limits = Limits { segment_bytes: 400, ..ROOMY };
-        let mut journal = open_with(folder.path(), Disk::default(), limits).journal;
+        let mut journal = open_with(directory.path(), Disk::default(), limits).journal;
         for number in 0..10 {
             append(&mut journal, &[&format!("event {number}")]);
         }
         drop(journal);
         for (place, bit, in_meta) in flips {
-            let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap()
+            let files: Vec<_> = std::fs::read_dir(directory.path()).unwrap()
                 .map(|file| file.unwrap().path())
                 .filter(|path| path.ends_with("event-log.json") == in_meta)
                 .collect();
@@ -345,7 +347,7 @@ proptest! {
                 std::fs::write(path, text).unwrap();
             }
         }
-        let opened = Journal::open(folder.path(), Disk::default(), limits, 0, 50).unwrap();
+        let opened = Journal::open(directory.path(), Disk::default(), limits, 0, 50).unwrap();
         let mut journal = opened.journal;
         journal.log().scrub(u64::MAX).unwrap();
         append(&mut journal, &["after"]);
@@ -368,10 +370,10 @@ fn disk_failure_at_any_call_loses_no_synced_event_and_recovers() {
     ] {
         for forever in [false, true] {
             for first in 1.. {
-                let folder = tempfile::tempdir().unwrap();
+                let directory = tempfile::tempdir().unwrap();
                 let faults = Arc::new(Faults::default());
                 let limits = Limits { segment_bytes: 1_500, total_bytes: 1 << 30 };
-                let mut journal = open_with(folder.path(), faults.disk(), limits).journal;
+                let mut journal = open_with(directory.path(), faults.disk(), limits).journal;
                 faults.plan(Some(Plan { operation, first, forever, kind: std::io::ErrorKind::StorageFull }));
                 let mut synced = 0;
                 for number in 0..40 {
@@ -382,7 +384,7 @@ fn disk_failure_at_any_call_loses_no_synced_event_and_recovers() {
                     }
                 }
                 let failed = faults.failed();
-                let told = journal.next_seq - 1;
+                let published = journal.next_seq - 1;
                 let case = format!("{operation:?} {first} forever={forever}");
                 assert_eq!(
                     on_disk(&journal, 0),
@@ -396,7 +398,7 @@ fn disk_failure_at_any_call_loses_no_synced_event_and_recovers() {
                 assert_eq!(journal.recover().unwrap(), Recovered { lost: None }, "{case}");
                 assert_eq!(journal.failing(), None, "{case}");
                 journal.sync().sync().unwrap();
-                assert_eq!(on_disk(&journal, 0), (1..=told).collect::<Vec<_>>(), "{case}");
+                assert_eq!(on_disk(&journal, 0), (1..=published).collect::<Vec<_>>(), "{case}");
 
                 // Then the same fault while the next run opens the log.
                 drop(journal);
@@ -406,11 +408,11 @@ fn disk_failure_at_any_call_loses_no_synced_event_and_recovers() {
                     forever: false,
                     kind: std::io::ErrorKind::StorageFull,
                 }));
-                let opened = Journal::open(folder.path(), faults.disk(), limits, 0, 50);
+                let opened = Journal::open(directory.path(), faults.disk(), limits, 0, 50);
                 drop(opened);
                 faults.plan(None);
-                let journal = open_with(folder.path(), faults.disk(), limits).journal;
-                assert_eq!(on_disk(&journal, 0), (1..=told).collect::<Vec<_>>(), "{case}, opened again");
+                let journal = open_with(directory.path(), faults.disk(), limits).journal;
+                assert_eq!(on_disk(&journal, 0), (1..=published).collect::<Vec<_>>(), "{case}, opened again");
                 if failed == 0 {
                     break;
                 }

@@ -10,7 +10,7 @@ use super::log::Log;
 use super::meta::{Meta, MetaFile};
 use super::segments::{ACTIVE, Found, Segment, sealed_name};
 use super::sync::LogSync;
-use crate::storage::{Disk, FolderLock};
+use crate::storage::{DirectoryLock, Disk};
 
 /// How many numbers are reserved at once when events are rare.
 ///
@@ -18,7 +18,7 @@ use crate::storage::{Disk, FolderLock};
 /// their publication either.
 pub(super) const BLOCK: u64 = 2 * super::tail::LINES as u64;
 /// The largest number of numbers that are reserved at once.
-const LARGEST_BLOCK: u64 = 8 * BLOCK;
+const MAX_RESERVED_BLOCK: u64 = 8 * BLOCK;
 
 /// The name of a file that could not be synced and whose lines are all in another one.
 const ASIDE: &str = "events.unsynced";
@@ -49,7 +49,7 @@ pub struct Journal {
     pub(super) reserved_at: Option<Instant>,
     pub(super) failing: Option<Failing>,
     /// The lock of a directory that was created again after the locked one was removed.
-    pub(super) lock: Option<FolderLock>,
+    pub(super) lock: Option<DirectoryLock>,
 }
 
 /// Why the log cannot be written now, and what to do about it.
@@ -159,7 +159,7 @@ impl Journal {
         }
         self.size += bytes as u64;
         self.sync.written(last.seq, self.size);
-        self.log.figures.wrote(lines.len(), bytes);
+        self.log.metrics.wrote(lines.len(), bytes);
         Ok(())
     }
 
@@ -171,7 +171,7 @@ impl Journal {
         // While events are frequent, larger blocks keep this rare; while they are rare, small ones skip few numbers after a
         // crash.
         let fast = self.reserved_at.is_some_and(|at| at.elapsed() < Duration::from_secs(1));
-        self.block = if fast { (self.block * 2).min(LARGEST_BLOCK) } else { BLOCK };
+        self.block = if fast { (self.block * 2).min(MAX_RESERVED_BLOCK) } else { BLOCK };
         self.reserved_at = Some(Instant::now());
         let before = self.meta.reserved_through;
         self.meta.reserved_through = seq + self.block;
@@ -188,7 +188,7 @@ impl Journal {
     /// Begins a new segment for lines of `bytes` bytes; if that fails, the old one stays active.
     fn rotate(&mut self, lines: &[Line], bytes: u64) {
         let first_seq = lines.first().map_or(self.next_seq, |line| line.seq);
-        match self.turn(first_seq) {
+        match self.rotate_at(first_seq) {
             Ok(()) => self.remove_oldest(bytes.max(self.limits.segment_bytes)),
             Err(error) => tracing::warn!(%error, "failed to rotate the event log; the segment grows on"),
         }
@@ -197,17 +197,17 @@ impl Journal {
     /// Seals the active file and opens another one, whose first line will be `first_seq`.
     ///
     /// A file whose lines are all rewritten is set aside instead: no two segments begin with the same number.
-    pub(super) fn turn(&mut self, first_seq: u64) -> io::Result<()> {
+    pub(super) fn rotate_at(&mut self, first_seq: u64) -> io::Result<()> {
         let mut segments = self.log.segments.write().unwrap_or_else(PoisonError::into_inner);
-        let active = self.log.folder.join(ACTIVE);
+        let active = self.log.directory.join(ACTIVE);
         let again = segments.last().is_some_and(|current| current.first_seq >= first_seq);
-        let (disk, folder, size) = (&self.disk, &self.log.folder, self.size);
-        self.file = self.sync.turn(|written| {
+        let (disk, directory, size) = (&self.disk, &self.log.directory, self.size);
+        self.file = self.sync.rotate(|written| {
             if let Some(current) = segments.last_mut() {
                 current.bytes = size;
                 if current.path == active {
                     let name = if again { ASIDE.to_owned() } else { sealed_name(current.first_seq) };
-                    let sealed = folder.join(name);
+                    let sealed = directory.join(name);
                     // The name is taken only if a damaged line gave its number to this file: no line may be lost.
                     if !again && std::fs::symlink_metadata(&sealed).is_ok() {
                         let moved = disk.set_aside(&sealed)?;
@@ -226,7 +226,7 @@ impl Journal {
         self.size = 0;
         while let Some(rewritten) = segments.pop_if(|segment| segment.first_seq >= first_seq) {
             // None of its lines was acked, and all are rewritten.
-            if rewritten.path != self.log.folder.join(ASIDE)
+            if rewritten.path != self.log.directory.join(ASIDE)
                 && let Err(error) = self.disk.remove(&rewritten.path)
             {
                 tracing::warn!(%error, path = %rewritten.path.display(), "failed to remove a segment");

@@ -137,10 +137,10 @@ impl ServiceFile {
     pub fn write(&self, disk: &Disk) -> io::Result<FileChange> {
         let change = self.change()?;
         if let Some(directory) = &self.directory {
-            disk.make_folder(directory)?;
+            disk.create_directory(directory)?;
         }
         if change != FileChange::Unchanged {
-            disk.write_for_others(&self.path, self.text.as_bytes())?;
+            disk.write_shared(&self.path, self.text.as_bytes())?;
         }
         Ok(change)
     }

@@ -10,9 +10,9 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 /// The permissions of a directory: only its owner may enter it.
-pub(super) const FOLDER: u32 = 0o700;
+pub(super) const DIRECTORY_MODE: u32 = 0o700;
 /// The permissions of a file: only its owner may read and write it.
-pub(super) const FILE: u32 = 0o600;
+pub(super) const FILE_MODE: u32 = 0o600;
 
 /// A call to the system that changes a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,15 +52,15 @@ impl Disk {
     }
 
     /// Creates a directory and its parents, or checks that an existing one is ours and fixes its permissions.
-    pub fn make_folder(&self, path: &Path) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(FOLDER).create(path)?;
+    pub fn create_directory(&self, path: &Path) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)?;
         let found = fs::symlink_metadata(path)?;
         if !found.is_dir() {
-            return Err(refused(path, "is a symlink, not a folder"));
+            return Err(refused(path, "is a symlink, not a directory"));
         }
         check_owner(path, &found)?;
-        if found.mode() & 0o777 != FOLDER {
-            fs::set_permissions(path, Permissions::from_mode(FOLDER))?;
+        if found.mode() & 0o777 != DIRECTORY_MODE {
+            fs::set_permissions(path, Permissions::from_mode(DIRECTORY_MODE))?;
         }
         Ok(())
     }
@@ -98,7 +98,7 @@ impl Disk {
     }
 
     /// Returns when the entries of a directory are on disk.
-    pub(crate) fn sync_folder(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn sync_directory(&self, path: &Path) -> io::Result<()> {
         self.synced(|| File::open(path)?.sync_all())
     }
 
@@ -147,9 +147,9 @@ impl Disk {
     /// If one of them cannot be written, none is replaced.
     pub(crate) fn replace_all(&self, files: &[(&Path, &[u8])]) -> io::Result<()> {
         for (path, content) in files {
-            self.write_beside(path, |_| Ok(content.to_vec()))?;
+            self.write_temporary(path, |_| Ok(content.to_vec()))?;
         }
-        self.put_in_place(files.iter().map(|(path, _)| *path))
+        self.rename_temporaries(files.iter().map(|(path, _)| *path))
     }
 
     /// [`Disk::replace`] with a content that identifies its own file.
@@ -158,12 +158,12 @@ impl Disk {
         path: &Path,
         content: impl FnOnce(FileMark) -> io::Result<Vec<u8>>,
     ) -> io::Result<()> {
-        self.write_beside(path, |file| content(FileMark::of(&file.metadata()?)))?;
-        self.put_in_place([path].into_iter())
+        self.write_temporary(path, |file| content(FileMark::of(&file.metadata()?)))?;
+        self.rename_temporaries([path].into_iter())
     }
 
     /// Writes and syncs the temporary file that will replace another one.
-    fn write_beside(
+    fn write_temporary(
         &self,
         path: &Path,
         content: impl FnOnce(&File) -> io::Result<Vec<u8>>,
@@ -174,18 +174,18 @@ impl Disk {
         self.sync(&file)
     }
 
-    /// Renames what [`Disk::write_beside`] wrote, and syncs the directory.
-    fn put_in_place<'a>(&self, mut paths: impl Iterator<Item = &'a Path> + Clone) -> io::Result<()> {
+    /// Renames what [`Disk::write_temporary`] wrote, and syncs the directory.
+    fn rename_temporaries<'a>(&self, mut paths: impl Iterator<Item = &'a Path> + Clone) -> io::Result<()> {
         let directory = paths.clone().next().and_then(Path::parent);
         paths.try_for_each(|path| self.rename(&beside(path, "new"), path))?;
-        directory.map_or(Ok(()), |directory| self.sync_folder(directory))
+        directory.map_or(Ok(()), |directory| self.sync_directory(directory))
     }
 
     /// Writes a file into a directory that is not codexd's, and creates the directory if there is none; the permissions of an
     /// existing one stay.
-    pub fn write_for_others(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        if let Some(folder) = path.parent() {
-            DirBuilder::new().recursive(true).mode(FOLDER).create(folder)?;
+    pub fn write_shared(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        if let Some(directory) = path.parent() {
+            DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)?;
         }
         if fs::symlink_metadata(path).is_ok_and(|found| !found.is_file()) {
             return Err(refused(path, "is a symlink or something else that is not a file"));
@@ -211,11 +211,11 @@ impl Disk {
     }
 
     /// Creates a directory that must not exist yet, and its parents.
-    pub(crate) fn make_new_directory(&self, path: &Path) -> io::Result<()> {
+    pub(crate) fn create_new_directory(&self, path: &Path) -> io::Result<()> {
         if let Some(parent) = path.parent() {
-            DirBuilder::new().recursive(true).mode(FOLDER).create(parent)?;
+            DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(parent)?;
         }
-        DirBuilder::new().mode(FOLDER).create(path)
+        DirBuilder::new().mode(DIRECTORY_MODE).create(path)
     }
 
     /// Removes a directory and everything in it.
@@ -241,7 +241,7 @@ impl Disk {
     fn open(&self, path: &Path, options: &mut OpenOptions) -> io::Result<File> {
         self.may(Operation::Open)?;
         let nofollow = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
-        let file = options.mode(FILE).custom_flags(nofollow).open(path).map_err(|error| {
+        let file = options.mode(FILE_MODE).custom_flags(nofollow).open(path).map_err(|error| {
             // Linux and macOS return ELOOP for a symlink that must not be followed (open(2)).
             if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) {
                 refused(path, "is a symlink")
@@ -254,8 +254,8 @@ impl Disk {
             return Err(refused(path, "is not a file"));
         }
         check_owner(path, &found)?;
-        if found.mode() & 0o777 != FILE {
-            file.set_permissions(Permissions::from_mode(FILE))?;
+        if found.mode() & 0o777 != FILE_MODE {
+            file.set_permissions(Permissions::from_mode(FILE_MODE))?;
         }
         Ok(file)
     }
@@ -276,16 +276,17 @@ impl Disk {
 pub(crate) struct FileMark {
     inode: u64,
     /// In nanoseconds since 1970.
-    born: Option<u64>,
+    #[serde(rename = "born")]
+    created: Option<u64>,
 }
 
 impl FileMark {
     /// The mark of no file: file systems number inodes from 1.
-    pub(crate) const NONE: Self = Self { inode: 0, born: None };
+    pub(crate) const NONE: Self = Self { inode: 0, created: None };
 
     fn of(found: &fs::Metadata) -> Self {
-        let born = found.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        Self { inode: found.ino(), born: born.and_then(|born| u64::try_from(born.as_nanos()).ok()) }
+        let created = found.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        Self { inode: found.ino(), created: created.and_then(|time| u64::try_from(time.as_nanos()).ok()) }
     }
 
     /// The mark of the file at this path.

@@ -16,5 +16,5 @@ pub use disk::Disk;
 #[cfg(test)]
 pub(crate) use disk::Operation;
 pub(crate) use disk::{FileMark, beside};
-pub use lock::{FolderLock, LockError, holder};
+pub use lock::{DirectoryLock, LockError, holder};
 pub use secret::{Stamp, read_secret};

@@ -7,14 +7,14 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::disk::{Disk, FILE, check_owner, refused};
+use super::disk::{Disk, FILE_MODE, check_owner, refused};
 
 /// Shows whether a file is still the one that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamp {
     file: (u64, u64),
     size: u64,
-    rights: (u32, u32),
+    permissions: (u32, u32),
     modified: (i64, i64),
     changed: (i64, i64),
 }
@@ -36,7 +36,7 @@ impl From<&Metadata> for Stamp {
         Self {
             file: (found.dev(), found.ino()),
             size: found.size(),
-            rights: (found.mode(), found.uid()),
+            permissions: (found.mode(), found.uid()),
             modified: (found.mtime(), found.mtime_nsec()),
             changed: (found.ctime(), found.ctime_nsec()),
         }
@@ -61,10 +61,10 @@ pub fn read_secret(path: &Path, limit: u64) -> io::Result<(Vec<u8>, Stamp)> {
     }
     check_owner(path, &found)?;
     if found.mode() & 0o077 != 0 {
-        let rights = found.mode() & 0o777;
+        let permissions = found.mode() & 0o777;
         return Err(refused(
             path,
-            &format!("has the rights {rights:04o}, and others must have none; chmod 600 it"),
+            &format!("has the permissions {permissions:04o}, and others must have none; chmod 600 it"),
         ));
     }
     if found.size() > limit {
@@ -77,13 +77,13 @@ pub fn read_secret(path: &Path, limit: u64) -> io::Result<(Vec<u8>, Stamp)> {
 
 impl Disk {
     /// Creates a file with a secret; fails with `AlreadyExists` when there is one.
-    pub fn make_secret(&self, path: &Path, secret: &[u8]) -> io::Result<()> {
+    pub fn create_secret(&self, path: &Path, secret: &[u8]) -> io::Result<()> {
         // No other user can open it at any time, whatever the umask.
-        let mut file: File = OpenOptions::new().write(true).create_new(true).mode(FILE).open(path)?;
-        file.set_permissions(PermissionsExt::from_mode(FILE))?;
+        let mut file: File = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)?;
+        file.set_permissions(PermissionsExt::from_mode(FILE_MODE))?;
         file.write_all(secret)?;
         file.sync_all()?;
-        path.parent().map_or(Ok(()), |folder| self.sync_folder(folder))
+        path.parent().map_or(Ok(()), |directory| self.sync_directory(directory))
     }
 }
 
@@ -95,30 +95,34 @@ mod tests {
 
     #[test]
     fn secret_is_read_only_with_safe_permissions() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("secret");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secret");
         let disk = Disk::default();
-        disk.make_secret(&path, b"one").unwrap();
+        disk.create_secret(&path, b"one").unwrap();
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         let (secret, stamp) = read_secret(&path, 3).unwrap();
         assert_eq!((secret.as_slice(), Stamp::of(&path).unwrap()), (b"one".as_slice(), stamp));
-        assert_eq!(disk.make_secret(&path, b"two").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(disk.create_secret(&path, b"two").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         disk.replace(&path, b"two").unwrap();
         assert_ne!(Stamp::of(&path).unwrap(), stamp);
         assert_eq!(read_secret(&path, 3).unwrap().0, b"two");
 
         let refusal = |path: &Path| read_secret(path, 3).unwrap_err().to_string();
-        for rights in [0o640, 0o604, 0o620, 0o700 | 0o010] {
-            fs::set_permissions(&path, PermissionsExt::from_mode(rights)).unwrap();
-            assert!(refusal(&path).contains(&format!("has the rights {rights:04o}")), "{}", refusal(&path));
+        for permissions in [0o640, 0o604, 0o620, 0o700 | 0o010] {
+            fs::set_permissions(&path, PermissionsExt::from_mode(permissions)).unwrap();
+            assert!(
+                refusal(&path).contains(&format!("has the permissions {permissions:04o}")),
+                "{}",
+                refusal(&path)
+            );
         }
         fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
         fs::write(&path, "four").unwrap();
         assert!(refusal(&path).ends_with("is longer than 3 bytes"));
-        let link = folder.path().join("link");
+        let link = directory.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
         assert!(refusal(&link).ends_with("is a symlink"));
-        assert!(refusal(folder.path()).ends_with("is not a file"));
-        assert!(refusal(&folder.path().join("none")).contains("cannot be opened"));
+        assert!(refusal(directory.path()).ends_with("is not a file"));
+        assert!(refusal(&directory.path().join("none")).contains("cannot be opened"));
     }
 }

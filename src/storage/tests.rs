@@ -12,14 +12,14 @@ fn mode(path: &Path) -> u32 {
 fn directories_and_files_get_owner_only_permissions() {
     let home = tempfile::tempdir().unwrap();
     let disk = Disk::default();
-    let folder = home.path().join("a/b");
-    disk.make_folder(&folder).unwrap();
-    assert_eq!((mode(&folder), mode(folder.parent().unwrap())), (0o700, 0o700));
-    fs::set_permissions(&folder, Permissions::from_mode(0o755)).unwrap();
-    disk.make_folder(&folder).unwrap();
-    assert_eq!(mode(&folder), 0o700);
+    let directory = home.path().join("a/b");
+    disk.create_directory(&directory).unwrap();
+    assert_eq!((mode(&directory), mode(directory.parent().unwrap())), (0o700, 0o700));
+    fs::set_permissions(&directory, Permissions::from_mode(0o755)).unwrap();
+    disk.create_directory(&directory).unwrap();
+    assert_eq!(mode(&directory), 0o700);
 
-    let path = folder.join("file");
+    let path = directory.join("file");
     fs::write(&path, "old").unwrap();
     fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
     disk.open_append(&path).unwrap();
@@ -33,12 +33,12 @@ fn symlink_instead_of_a_directory_or_file_is_rejected() {
     let home = tempfile::tempdir().unwrap();
     let disk = Disk::default();
     let real = home.path().join("real");
-    disk.make_folder(&real).unwrap();
+    disk.create_directory(&real).unwrap();
     fs::write(real.join("victim"), "precious").unwrap();
     let link = home.path().join("link");
     symlink(&real, &link).unwrap();
-    let error = disk.make_folder(&link).unwrap_err().to_string();
-    assert!(error.ends_with("is a symlink, not a folder"), "{error}");
+    let error = disk.create_directory(&link).unwrap_err().to_string();
+    assert!(error.ends_with("is a symlink, not a directory"), "{error}");
 
     let planted = real.join("planted");
     symlink(real.join("victim"), &planted).unwrap();
@@ -56,13 +56,13 @@ fn directory_lock_is_exclusive_and_released_with_its_holder() {
     let home = tempfile::tempdir().unwrap();
     let disk = Disk::default();
     assert_eq!(holder(home.path()).unwrap(), None);
-    let lock = FolderLock::take(&disk, home.path()).unwrap();
+    let lock = DirectoryLock::take(&disk, home.path()).unwrap();
     assert_eq!(holder(home.path()).unwrap(), Some(format!("codexd with pid {}", std::process::id())));
-    let refusal = FolderLock::take(&disk, home.path()).unwrap_err().to_string();
+    let refusal = DirectoryLock::take(&disk, home.path()).unwrap_err().to_string();
     assert!(refusal.contains(&format!("codexd with pid {}", std::process::id())), "{refusal}");
     drop(lock);
     assert_eq!(holder(home.path()).unwrap(), None);
-    FolderLock::take(&disk, home.path()).unwrap();
+    DirectoryLock::take(&disk, home.path()).unwrap();
 }
 
 #[test]
@@ -86,14 +86,14 @@ fn shared_directory_keeps_its_permissions_and_symlinks_are_rejected() {
     let home = tempfile::tempdir().unwrap();
     let disk = Disk::default();
     let path = home.path().join("units/file");
-    disk.write_for_others(&path, b"one").unwrap();
+    disk.write_shared(&path, b"one").unwrap();
     fs::set_permissions(path.parent().unwrap(), Permissions::from_mode(0o755)).unwrap();
-    disk.write_for_others(&path, b"two").unwrap();
+    disk.write_shared(&path, b"two").unwrap();
     assert_eq!((mode(path.parent().unwrap()), mode(&path)), (0o755, 0o600));
     assert_eq!(fs::read(&path).unwrap(), b"two");
     let link = home.path().join("units/link");
     symlink(&path, &link).unwrap();
-    let error = disk.write_for_others(&link, b"three").unwrap_err().to_string();
+    let error = disk.write_shared(&link, b"three").unwrap_err().to_string();
     assert!(error.contains("is a symlink"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), b"two");
 }

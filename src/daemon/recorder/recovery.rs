@@ -11,7 +11,7 @@ use crate::daemon::events;
 use crate::journal::{Journal, Known, Limits, OpenFailure};
 use crate::state::snapshot::{self, DaemonFile, Identity, Layout, Loaded, RecentFile, RegistryFile};
 use crate::state::{DaemonState, Event, NewEvent, State, event_type};
-use crate::storage::{Disk, FolderLock, LockError};
+use crate::storage::{DirectoryLock, Disk, LockError};
 use crate::time::rfc3339_now;
 
 /// Why the daemon cannot use its directories.
@@ -50,7 +50,7 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct StateDirectories {
     disk: Disk,
-    _locks: Vec<FolderLock>,
+    _locks: Vec<DirectoryLock>,
 }
 
 impl StateDirectories {
@@ -66,9 +66,9 @@ impl StateDirectories {
     /// The same on the given disk.
     pub(in crate::daemon) fn take_on(disk: Disk, config: &Config) -> Result<Self, OpenError> {
         let paths = &config.paths;
-        let mut locks = vec![FolderLock::take(&disk, &paths.state_dir)?];
+        let mut locks = vec![DirectoryLock::take(&disk, &paths.state_dir)?];
         if paths.logs_dir != paths.state_dir {
-            locks.push(FolderLock::take(&disk, &paths.logs_dir)?);
+            locks.push(DirectoryLock::take(&disk, &paths.logs_dir)?);
         }
         Ok(Self { disk, _locks: locks })
     }
@@ -107,7 +107,7 @@ pub(crate) fn open(config: &Config, directories: &StateDirectories) -> Result<Op
         recent.as_ref().map(|file| (file.through_seq, file.synced_through)),
     ];
     let known = known.into_iter().flatten().fold(Known::from(0), |known, (through, synced)| Known {
-        told: known.told.max(through),
+        assigned: known.assigned.max(through),
         // A log that could not be written may end before them.
         synced: known.synced.max(synced.unwrap_or(through).min(through)),
     });

@@ -16,7 +16,7 @@ use crate::daemon::recorder::input::Input;
 use crate::daemon::status::view::DaemonView;
 use crate::journal::LogSync;
 use crate::state::snapshot::{self, DaemonFile, Layout, RecentFile, RegistryFile};
-use crate::storage::{Disk, FolderLock};
+use crate::storage::{DirectoryLock, Disk};
 
 /// The shortest time between two rounds.
 const MIN_WRITE_INTERVAL: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ struct Shared {
     recorder: Recorder,
     log: Arc<LogSync>,
     /// Of a directory that was made again.
-    lock: Mutex<Option<FolderLock>>,
+    lock: Mutex<Option<DirectoryLock>>,
 }
 
 /// What is to be written.
@@ -221,7 +221,7 @@ impl Shared {
             return Ok(());
         }
         tracing::error!(path = %directory.display(), "the state directory was removed; it is made again");
-        let lock = FolderLock::take(&self.disk, directory).map_err(io::Error::other)?;
+        let lock = DirectoryLock::take(&self.disk, directory).map_err(io::Error::other)?;
         *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock);
         Ok(())
     }

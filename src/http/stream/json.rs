@@ -56,11 +56,11 @@ pub(in crate::http) async fn answer(state: &AppState, query: &Query) -> Result<R
             Some(Next::Missing(_)) if cursor > after => break,
             Some(Next::Missing(hole)) => {
                 let gap = super::lost(&state.daemon.bounds(), hole);
-                return Err(ApiError::cursor_gone(gap, crate::journal::Gone::Lost));
+                return Err(ApiError::cursor_gone(gap, crate::journal::CursorExpired::Lost));
             }
             Some(Next::Gone) => {
                 let bounds = state.daemon.bounds();
-                let gone = crate::journal::Gone::Expired;
+                let gone = crate::journal::CursorExpired::Expired;
                 return Err(ApiError::cursor_gone(super::gap(&bounds, gone), gone));
             }
             None => break,

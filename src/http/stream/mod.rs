@@ -24,7 +24,7 @@ use super::{AppState, Credential, upgrade};
 use crate::daemon::DaemonError;
 use crate::http::access_log::Access;
 use crate::http::content_negotiation::prefers_event_stream;
-use crate::journal::{Bounds, Gone, Hole};
+use crate::journal::{Bounds, CursorExpired, Hole};
 pub(super) use json::Page;
 pub(crate) use query::Query;
 pub(super) use subscribers::{Subscribers, Transport};
@@ -56,7 +56,7 @@ pub(super) async fn events(State(state): State<AppState>, request: Request) -> R
 
 /// The notice for a client that reaches events which are missing from the log; its `cursor` continues right after them.
 fn lost(bounds: &Bounds, hole: Hole) -> Value {
-    let mut gap = gap(bounds, Gone::Lost);
+    let mut gap = gap(bounds, CursorExpired::Lost);
     gap["cursor"] = bounds.cursor(hole.through).into();
     gap["lostFrom"] = hole.from.into();
     gap["lostThrough"] = hole.through.into();
@@ -64,7 +64,7 @@ fn lost(bounds: &Bounds, hole: Hole) -> Value {
 }
 
 /// The notice for a client whose cursor has expired.
-fn gap(bounds: &Bounds, gone: Gone) -> Value {
+fn gap(bounds: &Bounds, gone: CursorExpired) -> Value {
     json!({
         "reason": gone.as_str(),
         "epoch": bounds.epoch,

@@ -19,7 +19,7 @@ use crate::http::AppState;
 use crate::http::auth::token::Digest;
 use crate::http::error::ApiError;
 use crate::http::stream::subscribers::Transport;
-use crate::journal::{Bounds, Gone, Line};
+use crate::journal::{Bounds, CursorExpired, Line};
 
 /// The reconnection delay of a browser, in ms.
 const RETRY_FIELD: &str = "retry: 1000\n\n";
@@ -115,7 +115,7 @@ impl Stream {
                     return Chunk::More(format!("id: {cursor}\nevent: gap\ndata: {gap}\n\n").into());
                 }
                 Ok(Fed::Gone) => {
-                    let data = super::gap(&self.state.daemon.bounds(), Gone::Expired);
+                    let data = super::gap(&self.state.daemon.bounds(), CursorExpired::Expired);
                     return Chunk::Last(format!("event: gap\ndata: {data}\n\n").into());
                 }
                 Err(error) => {

@@ -34,7 +34,7 @@ use crate::http::error::ApiError;
 use crate::http::routes::requests;
 use crate::http::stream::subscribers::Transport;
 use crate::http::{AppState, SharedState};
-use crate::journal::{Gone, Line, push_on_one_line};
+use crate::journal::{CursorExpired, Line, push_on_one_line};
 
 /// The maximum size of a client message, in bytes.
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
@@ -210,13 +210,13 @@ impl Client<'_> {
                     }
                     Ok(Fed::Missing(hole)) => {
                         let gap = super::lost(&self.state.daemon.bounds(), hole);
-                        if let Some(reason) = self.gap(&mut feed, query, gap, Gone::Lost).await? {
+                        if let Some(reason) = self.gap(&mut feed, query, gap, CursorExpired::Lost).await? {
                             return Ok(reason);
                         }
                     }
                     Ok(Fed::Gone) => {
-                        let gap = super::gap(&self.state.daemon.bounds(), Gone::Expired);
-                        if let Some(reason) = self.gap(&mut feed, query, gap, Gone::Expired).await? {
+                        let gap = super::gap(&self.state.daemon.bounds(), CursorExpired::Expired);
+                        if let Some(reason) = self.gap(&mut feed, query, gap, CursorExpired::Expired).await? {
                             return Ok(reason);
                         }
                     }
@@ -267,7 +267,7 @@ impl Client<'_> {
         feed: &mut Feed,
         query: &Query,
         mut gap: Value,
-        gone: Gone,
+        gone: CursorExpired,
     ) -> Result<Option<CloseReason>, Error> {
         gap["type"] = "gap".into();
         gap["message"] = format!("{gone}.").into();

@@ -34,9 +34,9 @@ fn opened(to: &TempDir, epoch: &str) -> Vec<u64> {
 
 #[test]
 fn copy_during_rotation_has_no_hole() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let limits = Limits { segment_bytes: 700, total_bytes: 40_000 };
-    let mut journal = open_with(folder.path(), unsynced(), limits).journal;
+    let mut journal = open_with(directory.path(), unsynced(), limits).journal;
     append(&mut journal, &["first"]);
     let epoch = journal.log().bounds().epoch;
     let (written, over) = (AtomicU64::new(1), AtomicBool::new(false));
@@ -57,14 +57,14 @@ fn copy_during_rotation_has_no_hole() {
             }
         });
         for _ in 0..20 {
-            let (oldest, before) = (sealed(folder.path()).unwrap(), written.load(Ordering::Acquire));
-            let (copied, to) = copied(&folder);
+            let (oldest, before) = (sealed(directory.path()).unwrap(), written.load(Ordering::Acquire));
+            let (copied, to) = copied(&directory);
             let (first, last) = copied.events.unwrap();
             assert_eq!(copied.holes, []);
             assert!(last >= before, "{last} of {before}");
             assert_eq!(opened(&to, &epoch), (first..=last).collect::<Vec<_>>());
             most = most.max(sealed(to.path()).unwrap().len());
-            moved += u32::from(oldest != sealed(folder.path()).unwrap());
+            moved += u32::from(oldest != sealed(directory.path()).unwrap());
         }
         over.store(true, Ordering::Release);
     });
@@ -73,16 +73,16 @@ fn copy_during_rotation_has_no_hole() {
 
 #[test]
 fn copy_of_a_closed_log_is_complete() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let limits = Limits { segment_bytes: 300, total_bytes: 1 << 40 };
-    let mut journal = open_with(folder.path(), Disk::default(), limits).journal;
+    let mut journal = open_with(directory.path(), Disk::default(), limits).journal;
     for _ in 0..9 {
         append(&mut journal, &["one", "two"]);
     }
     journal.close().unwrap();
     let epoch = journal.log().bounds().epoch;
     drop(journal);
-    let (copied, to) = copied(&folder);
+    let (copied, to) = copied(&directory);
     assert_eq!((copied.events, copied.holes), (Some((1, 18)), vec![]));
     let size = |directory: &TempDir| -> u64 {
         let files = sealed(directory.path()).unwrap().into_iter().map(|segment| segment.path);
@@ -97,29 +97,29 @@ fn copy_of_a_closed_log_is_complete() {
 
 #[test]
 fn copy_reports_missing_lines_but_not_skipped_numbers() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let limits = Limits { segment_bytes: 300, total_bytes: 1 << 40 };
-    let open_small = || -> Journal { open_with(folder.path(), Disk::default(), limits).journal };
+    let open_small = || -> Journal { open_with(directory.path(), Disk::default(), limits).journal };
     append(&mut open_small(), &["a", "b", "c", "d"]);
     let mut journal = open_small();
     append(&mut journal, &["after a crash"]);
     let last = journal.log().bounds().latest;
     assert!(last > 5);
-    let (whole, _to) = copied(&folder);
+    let (whole, _to) = copied(&directory);
     assert_eq!((whole.events, whole.holes), (Some((1, last)), vec![]));
 
     // Half a line, as a reader may find it during a write, is not in the copy.
-    let path = folder.path().join(ACTIVE);
+    let path = directory.path().join(ACTIVE);
     let text = fs::read_to_string(&path).unwrap();
     fs::write(&path, format!("{text}{{\"seq\":")).unwrap();
-    let (_, to) = copied(&folder);
+    let (_, to) = copied(&directory);
     assert_eq!(fs::read_to_string(to.path().join(ACTIVE)).unwrap(), text);
 
-    let segment = sealed(folder.path()).unwrap().remove(0);
+    let segment = sealed(directory.path()).unwrap().remove(0);
     let text = fs::read_to_string(&segment.path).unwrap();
     let lines: Vec<_> = text.lines().filter(|line| !line.starts_with("{\"seq\":2,")).collect();
     fs::write(&segment.path, lines.join("\n") + "\n").unwrap();
-    let (damaged, _to) = copied(&folder);
+    let (damaged, _to) = copied(&directory);
     assert_eq!(damaged.holes, [Hole { from: 2, through: 2 }], "the log itself has it no more");
-    drop(open(folder.path()));
+    drop(open(directory.path()));
 }

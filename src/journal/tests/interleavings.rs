@@ -45,7 +45,7 @@ struct World {
     written: u64,
     readers: Vec<Reader>,
     lost: Option<(u64, u64)>,
-    _folder: tempfile::TempDir,
+    _directory: tempfile::TempDir,
 }
 
 /// What is there before anybody takes a step.
@@ -63,11 +63,11 @@ struct Beginning {
 
 impl World {
     fn new(beginning: Beginning) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let faults = Arc::new(Faults::default());
         // Segments are begun and removed when a step says so.
         let limits = Limits { segment_bytes: 1 << 30, total_bytes: 1 };
-        let journal = open_with(folder.path(), faults.disk(), limits).journal;
+        let journal = open_with(directory.path(), faults.disk(), limits).journal;
         journal.log.tail.keep(beginning.memory);
         let mut world = Self {
             journal,
@@ -76,7 +76,7 @@ impl World {
             written: 0,
             readers: Vec::new(),
             lost: None,
-            _folder: folder,
+            _directory: directory,
         };
         for number in 0..beginning.events {
             if number == beginning.events / 2 {
@@ -115,7 +115,7 @@ impl World {
             Write::Rotate => {
                 if journal.size > 0 && journal.failing().is_none() {
                     // One that fails leaves the old file as the one that is written.
-                    let _ = journal.turn(journal.next_seq);
+                    let _ = journal.rotate_at(journal.next_seq);
                 }
             }
             Write::RemoveOldest => journal.remove_oldest(0),
@@ -163,7 +163,7 @@ impl World {
                 assert!(!lines.is_empty() && !reader.gone);
                 reader.got.extend(seqs(&lines));
                 let latest = journal.log.tail.latest();
-                assert!(reader.subscription.cursor() <= latest, "told before it was published");
+                assert!(reader.subscription.cursor() <= latest, "delivered before it was published");
             }
             Next::Missing(hole) => {
                 // What memory has dropped while the disk failed is lost before the recovery says so.

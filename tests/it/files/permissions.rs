@@ -96,7 +96,7 @@ async fn symlinked_directory_is_refused() {
         symlink(&elsewhere, &directory).unwrap();
         let refusal = Daemon::builder().state_from(&before).start_refused().await;
         assert_eq!(refusal.status.code(), Some(2), "{}", refusal.stderr);
-        assert!(refusal.stderr.contains("is a symlink, not a folder"), "{}", refusal.stderr);
+        assert!(refusal.stderr.contains("is a symlink, not a directory"), "{}", refusal.stderr);
         fs::remove_file(&directory).unwrap();
         fs::rename(&elsewhere, &directory).unwrap();
     }

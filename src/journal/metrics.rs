@@ -10,13 +10,13 @@ const SYNC: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5
 
 /// Counts since the log was opened; each batch and each sync adds to them once.
 #[derive(Debug)]
-pub struct Figures {
+pub struct LogMetrics {
     events: AtomicU64,
     bytes: AtomicU64,
     syncs: Histogram,
 }
 
-impl Figures {
+impl LogMetrics {
     pub(super) fn new() -> Self {
         Self { events: AtomicU64::new(0), bytes: AtomicU64::new(0), syncs: Histogram::new(SYNC) }
     }

@@ -6,10 +6,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
 
 use super::continuity::Continuity;
-use super::figures::Figures;
-use super::line::{BELIEVABLE, Line, seq_of};
+use super::line::{Line, MAX_PLAUSIBLE_SEQ, seq_of};
 use super::log::Log;
 use super::meta::{self, Found, Meta, MetaFile};
+use super::metrics::LogMetrics;
 use super::segments::{ACTIVE, Found as FoundLines, Position, Segment, checked_seq, sealed};
 use super::sync::{Current, LogSync};
 use super::tail::Tail;
@@ -65,7 +65,7 @@ pub enum OpenFailure {
 #[derive(Debug, Clone, Copy)]
 pub struct Known {
     /// The newest number that was assigned.
-    pub told: u64,
+    pub assigned: u64,
     /// The newest event that was on disk.
     pub synced: u64,
 }
@@ -73,18 +73,18 @@ pub struct Known {
 impl From<u64> for Known {
     /// All events up to this one were on disk.
     fn from(seq: u64) -> Self {
-        Self { told: seq, synced: seq }
+        Self { assigned: seq, synced: seq }
     }
 }
 
 impl Journal {
-    /// Opens the log in `folder`, or begins one; `known` is what the state files know about it.
+    /// Opens the log in `directory`, or begins one; `known` is what the state files know about it.
     ///
     /// Numbering continues after every number that may ever have been published: after a crash, the numbers of lines that a
     /// power cut may have removed are skipped. `recent` lines are read back into memory.
     /// Fails only when the directory cannot be used, or a newer version of the program used it.
     pub fn open(
-        folder: &Path,
+        directory: &Path,
         disk: Disk,
         limits: Limits,
         known: impl Into<Known>,
@@ -92,7 +92,7 @@ impl Journal {
     ) -> Result<Opened, OpenFailure> {
         let known = known.into();
         let mut notices: Vec<Notice> = Vec::new();
-        let meta_file = MetaFile::new(folder, disk.clone());
+        let meta_file = MetaFile::new(directory, disk.clone());
         let mut is_copy = false;
         let found = match meta_file.load()? {
             Found::Good(meta) => Some(meta),
@@ -109,15 +109,15 @@ impl Journal {
                 None
             }
         };
-        let believable = found.as_ref().map_or(BELIEVABLE, |meta| meta.reserved_through.max(known.told));
+        let max_seq =
+            found.as_ref().map_or(MAX_PLAUSIBLE_SEQ, |meta| meta.reserved_through.max(known.assigned));
 
-        let mut segments = sealed(folder)?;
-        let path = folder.join(ACTIVE);
+        let mut segments = sealed(directory)?;
+        let path = directory.join(ACTIVE);
         let file = open_active(&disk, &path, &mut notices)?;
-        let size = cut_torn_line(&disk, folder, &file, &mut notices)?;
+        let size = cut_torn_line(&disk, directory, &file, &mut notices)?;
         let active = Segment { first_seq: 0, path, bytes: size, found: FoundLines::default() };
-        let (newest, latest) =
-            newest_lines(segments.iter().chain([&active]).rev(), recent.max(1), believable)?;
+        let (newest, latest) = newest_lines(segments.iter().chain([&active]).rev(), recent.max(1), max_seq)?;
 
         let synced = found.as_ref().map_or(0, |meta| meta.synced_through).max(known.synced);
         #[cfg(feature = "mutations")]
@@ -147,13 +147,13 @@ impl Journal {
                     "The event log in {} is gone: it ends at event {latest}, and the state files know event {}. \
                      The sessions are those of the state files; a new event log (epoch {}) begins, and cursors of the \
                      old one lead nowhere.",
-                    folder.display(),
-                    known.told,
+                    directory.display(),
+                    known.assigned,
                     meta.epoch
                 )
                 .into(),
             );
-        } else if !is_named && known.told > 0 && notices.is_empty() {
+        } else if !is_named && known.assigned > 0 && notices.is_empty() {
             notices.push(
                 format!(
                     "event-log.json is missing: the event log gets a new name (epoch {}), and cursors of the old one \
@@ -163,50 +163,50 @@ impl Journal {
                 .into(),
             );
         }
-        let last_told = latest.max(known.told).max(meta.reserved_through);
+        let last_assigned = latest.max(known.assigned).max(meta.reserved_through);
         #[cfg(feature = "mutations")]
-        let last_told = if disk.is_broken("reuse-numbers") { latest } else { last_told };
+        let last_assigned = if disk.is_broken("reuse-numbers") { latest } else { last_assigned };
         let mut skipped = match meta.skipped.take() {
             Some(skipped) => skipped,
             None => skipped_by_lines(segments.iter().chain([&active]))?,
         };
-        if latest > 0 && last_told > latest {
-            skipped.push((latest + 1, last_told));
+        if latest > 0 && last_assigned > latest {
+            skipped.push((latest + 1, last_assigned));
             notices.push(Notice {
                 message: format!(
-                    "codexd did not stop in order; the numbers {} to {last_told} are skipped, because they may have \
+                    "codexd did not stop in order; the numbers {} to {last_assigned} are skipped, because they may have \
                      been told already.",
                     latest + 1
                 ),
-                skipped: Some((latest + 1, last_told)),
+                skipped: Some((latest + 1, last_assigned)),
             });
         }
-        let next_seq = last_told + 1;
-        let first_seq = first_seq(&active, believable)?.unwrap_or(next_seq);
+        let next_seq = last_assigned + 1;
+        let first_seq = first_seq(&active, max_seq)?.unwrap_or(next_seq);
         segments.retain(|segment| segment.first_seq < first_seq);
         segments.push(Segment { first_seq, ..active });
         for segment in &mut segments {
-            segment.found = FoundLines { bytes: segment.bytes, highest: last_told };
+            segment.found = FoundLines { bytes: segment.bytes, highest: last_assigned };
         }
 
-        let tail = Tail::new(last_told);
-        tail.push(&newest, last_told);
-        let figures = Arc::new(Figures::new());
+        let tail = Tail::new(last_assigned);
+        tail.push(&newest, last_assigned);
+        let metrics = Arc::new(LogMetrics::new());
         let log = Arc::new(Log {
             epoch: meta.epoch.clone(),
-            folder: folder.to_owned(),
+            directory: directory.to_owned(),
             oldest: AtomicU64::new(segments.first().map_or(u64::MAX, |segment| segment.first_seq)),
             segments: RwLock::new(segments),
             tail,
             rewrites: RwLock::new(0),
-            figures: Arc::clone(&figures),
+            metrics: Arc::clone(&metrics),
             continuity: Continuity::new(skipped, std::mem::take(&mut meta.missing)),
             #[cfg(feature = "mutations")]
             skipped: u64::from(disk.is_broken("skip-tail")),
         });
         let file = Arc::new(file);
-        let current = Current { file: Arc::clone(&file), path: folder.join(ACTIVE), bytes: size };
-        let sync = LogSync::new(disk.clone(), folder.to_owned(), current, latest, figures);
+        let current = Current { file: Arc::clone(&file), path: directory.join(ACTIVE), bytes: size };
+        let sync = LogSync::new(disk.clone(), directory.to_owned(), current, latest, metrics);
         let sync = Arc::new(sync);
         let known_damage = meta.damage.clone();
         if old_epoch.as_ref() != Some(&meta.epoch)
@@ -238,7 +238,8 @@ impl Journal {
 fn open_active(disk: &Disk, path: &Path, notices: &mut Vec<Notice>) -> io::Result<std::fs::File> {
     if std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir()) {
         let moved = disk.set_aside(path)?;
-        notices.push(format!("{} was a folder and was moved to {}.", path.display(), moved.display()).into());
+        notices
+            .push(format!("{} was a directory and was moved to {}.", path.display(), moved.display()).into());
     }
     disk.open_append(path)
 }
@@ -246,7 +247,7 @@ fn open_active(disk: &Disk, path: &Path, notices: &mut Vec<Notice>) -> io::Resul
 /// Cuts off an unfinished last line and sets it aside; returns the length of the rest.
 fn cut_torn_line(
     disk: &Disk,
-    folder: &Path,
+    directory: &Path,
     file: &std::fs::File,
     notices: &mut Vec<Notice>,
 ) -> io::Result<u64> {
@@ -268,7 +269,7 @@ fn cut_torn_line(
     if whole < length {
         let mut torn = vec![0; (length - whole) as usize];
         file.read_exact_at(&mut torn, whole)?;
-        let aside = folder.join("events.torn");
+        let aside = directory.join("events.torn");
         disk.replace(&aside, &torn)?;
         disk.truncate(file, whole)?;
         notices.push(
@@ -289,11 +290,11 @@ fn cut_torn_line(
 fn newest_lines<'a>(
     files: impl Iterator<Item = &'a Segment>,
     count: usize,
-    believable: u64,
+    max_seq: u64,
 ) -> io::Result<(Vec<Line>, u64)> {
     let (mut found, mut highest): (Vec<Line>, u64) = (Vec::new(), 0);
     for segment in files {
-        let (lines, highest_here) = last_lines(segment, count - found.len(), believable)?;
+        let (lines, highest_here) = last_lines(segment, count - found.len(), max_seq)?;
         found.extend(lines);
         highest = highest.max(highest_here);
         if found.len() >= count {
@@ -314,7 +315,7 @@ fn newest_lines<'a>(
 }
 
 /// The last whole lines of one file, newest first, at most `count`, and the highest number among the lines searched.
-fn last_lines(segment: &Segment, count: usize, believable: u64) -> io::Result<(Vec<Line>, u64)> {
+fn last_lines(segment: &Segment, count: usize, max_seq: u64) -> io::Result<(Vec<Line>, u64)> {
     use std::os::unix::fs::FileExt;
     let file = std::fs::File::open(&segment.path)?;
     let length = segment.bytes.min(file.metadata()?.len());
@@ -330,7 +331,7 @@ fn last_lines(segment: &Segment, count: usize, believable: u64) -> io::Result<(V
         }
         let mut highest = 0;
         let line = |json| {
-            let seq = seq_of(json).filter(|&seq| seq <= believable)?;
+            let seq = seq_of(json).filter(|&seq| seq <= max_seq)?;
             highest = highest.max(seq);
             checked_seq(json).map(|seq| Line::from_json(seq, json))
         };
@@ -343,11 +344,11 @@ fn last_lines(segment: &Segment, count: usize, believable: u64) -> io::Result<(V
 }
 
 /// The number of the first whole line of a file.
-fn first_seq(segment: &Segment, believable: u64) -> io::Result<Option<u64>> {
+fn first_seq(segment: &Segment, max_seq: u64) -> io::Result<Option<u64>> {
     let mut first = None;
     super::segments::Position::find(segment, 0)?.scan(|_, json| {
         // No line has the number 0.
-        first = seq_of(json).filter(|&seq| seq > 0 && seq <= believable);
+        first = seq_of(json).filter(|&seq| seq > 0 && seq <= max_seq);
         first.is_none()
     })?;
     Ok(first)
@@ -362,20 +363,20 @@ const LINES_OF_A_START: usize = 16;
 /// For a log whose `event-log.json` is lost or of an earlier version.
 pub(super) fn skipped_by_lines<'a>(files: impl Iterator<Item = &'a Segment>) -> io::Result<Vec<(u64, u64)>> {
     let mut skipped = Vec::new();
-    let (mut last, mut jump, mut looked_at) = (0, None, 0);
+    let (mut last, mut jump, mut lines_checked) = (0, None, 0);
     for segment in files {
         Position::find(segment, 0)?.scan(|_, json| {
             let Some(seq) = seq_of(json).filter(|&seq| seq > last) else { return true };
             if last > 0 && seq > last + 1 {
-                (jump, looked_at) = (Some((last + 1, seq - 1)), 0);
+                (jump, lines_checked) = (Some((last + 1, seq - 1)), 0);
             }
             last = seq;
             if let Some((from, through)) = jump {
-                looked_at += 1;
-                if let Some(said) = skipped_numbers(json).filter(|said| said.1 == through) {
-                    skipped.push((said.0.max(from), through));
+                lines_checked += 1;
+                if let Some(named) = skipped_numbers(json).filter(|named| named.1 == through) {
+                    skipped.push((named.0.max(from), through));
                     jump = None;
-                } else if looked_at == LINES_OF_A_START {
+                } else if lines_checked == LINES_OF_A_START {
                     jump = None;
                 }
             }
