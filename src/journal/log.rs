@@ -125,7 +125,7 @@ impl Log {
                 // The list may be older than a rotation in the meantime.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => drop(self.forget(&segment)),
                 Ok(found) if found.len() < segment.bytes && self.shortened(&segment, found.len()) => {
-                    self.suspect()
+                    self.start_scrub()
                 }
                 _ => {}
             }

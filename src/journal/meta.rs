@@ -1,4 +1,8 @@
-//! What must be known about the log before it is read: which log it is, and which numbers may have been told.
+//! `event-log.json`: the description of the log, which is needed before the log is read.
+//!
+//! It holds the epoch, the numbers that may have been published, and the damage that was reported. `open` reads it, the writer
+//! and the recovery replace it, and `backup` reads that of another process. A file of a newer layout is never changed; one that
+//! cannot be read is moved aside.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,30 +16,30 @@ use crate::storage::{Disk, FileMark};
 /// The version of the file's layout.
 pub(crate) const VERSION: u32 = 1;
 
-/// What `event-log.json` holds.
+/// The content of `event-log.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Meta {
-    /// The layout's version.
+    /// The version of the layout.
     pub(crate) format_version: u32,
-    /// The name of the log.
+    /// The epoch: it identifies the log.
     pub(crate) epoch: String,
-    /// No number above this was ever given to an event.
+    /// No higher number was ever assigned to an event.
     pub(crate) reserved_through: u64,
-    /// Everything up to this was on disk.
+    /// All events up to this number were on disk.
     pub(crate) synced_through: u64,
-    /// Damage that was reported: a segment's first number, and the offset in it.
+    /// The damage that was reported: the first number of a segment, and an offset in it.
     #[serde(default)]
     pub(crate) damage: Vec<(u64, u64)>,
     /// Numbers that were skipped after a crash, first and last; absent in files of earlier versions.
     #[serde(default)]
     pub(crate) skipped: Option<Vec<(u64, u64)>>,
-    /// Numbers of events that are missing and were told of, first and last.
+    /// Numbers of missing events that were reported, first and last.
     #[serde(default)]
     pub(crate) missing: Vec<(u64, u64)>,
 }
 
-/// The file's text as it is written.
+/// The content as it is written.
 #[derive(Serialize)]
 struct Stored<'a> {
     #[serde(flatten)]
@@ -43,45 +47,45 @@ struct Stored<'a> {
     file: FileMark,
 }
 
-/// What else the text says: serde's `flatten` cannot read numbers that are kept to the digit, so it is read twice.
+/// The rest of the content. Serde's `flatten` cannot read arbitrary-precision numbers, so the content is parsed twice.
 #[derive(Deserialize)]
 struct Marked {
-    /// The file that the text was written into; absent in files of earlier versions.
+    /// The mark of the file that was written; absent in files of earlier versions.
     #[serde(default)]
     file: Option<FileMark>,
 }
 
-/// The version of the layout, which every version of it says in the same way.
+/// The version of the layout; its key is the same in every layout.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct FormatVersion {
     format_version: u32,
 }
 
-/// The file.
+/// Reads and writes `event-log.json`.
 #[derive(Debug)]
 pub(crate) struct MetaFile {
     path: PathBuf,
     disk: Disk,
 }
 
-/// What was found.
+/// The result of reading the file.
 #[derive(Debug)]
 pub(crate) enum Found {
     /// It was read.
     Good(Meta),
-    /// It was read, and is a copy of the file that was written: of an older one, as far as anybody knows.
+    /// It was read, and is a copy of the file that was written; it may be an old copy.
     Copied(Meta),
     /// A newer version of the program wrote it.
     Newer(u32),
-    /// There is none.
+    /// There is no file.
     Missing,
-    /// It was moved out of the way, for this reason.
+    /// It cannot be used, for this reason; [`MetaFile::load`] moved it aside.
     Bad(String),
 }
 
 impl Meta {
-    /// The description of a log that begins now.
+    /// The description of a new, empty log.
     pub(crate) fn new() -> Self {
         let epoch = uuid::Uuid::new_v4().simple().to_string().chars().take(12).collect();
         Self {
@@ -95,8 +99,8 @@ impl Meta {
         }
     }
 
-    /// Whether the name can be part of a cursor and the numbers leave room for more.
-    fn can_be(&self) -> bool {
+    /// Whether the epoch can be part of a cursor and the numbers are plausible.
+    fn is_plausible(&self) -> bool {
         is_epoch(&self.epoch) && self.reserved_through.max(self.synced_through) <= MAX_PLAUSIBLE_SEQ
     }
 }
@@ -119,7 +123,7 @@ impl MetaFile {
             let both = serde_json::from_slice::<Meta>(&text)
                 .and_then(|meta| Ok((meta, serde_json::from_slice::<Marked>(&text)?)));
             match both {
-                Ok((meta, _)) if !meta.can_be() => "it says what cannot be".to_owned(),
+                Ok((meta, _)) if !meta.is_plausible() => "its values are impossible".to_owned(),
                 Ok((meta, Marked { file })) => {
                     let is_copy = match file {
                         Some(mark) => mark != FileMark::at(&self.path)?,
@@ -134,20 +138,20 @@ impl MetaFile {
         Ok(Found::Bad(format!("{reason}; it was moved to {}", moved.display())))
     }
 
-    /// What the file of another process says; it is left where it is, whatever that is.
+    /// Reads the file of another process; unlike [`MetaFile::load`] it never moves the file.
     pub(super) fn peek(&self) -> io::Result<Found> {
         let Some(text) = self.disk.read(&self.path)? else { return Ok(Found::Missing) };
         if let Some(version) = newer(&text) {
             return Ok(Found::Newer(version));
         }
         Ok(match serde_json::from_slice::<Meta>(&text) {
-            Ok(meta) if meta.can_be() => Found::Good(meta),
-            Ok(_) => Found::Bad("it says what cannot be".to_owned()),
+            Ok(meta) if meta.is_plausible() => Found::Good(meta),
+            Ok(_) => Found::Bad("its values are impossible".to_owned()),
             Err(error) => Found::Bad(error.to_string()),
         })
     }
 
-    /// Writes what [`MetaFile::load`] takes for a copy, wherever it is moved; returns its size in bytes.
+    /// Writes a file that [`MetaFile::load`] recognizes as a copy wherever it is moved; returns its size in bytes.
     pub(super) fn save_as_copy(&self, meta: &Meta) -> io::Result<u64> {
         let text = text(meta, FileMark::NONE)?;
         self.disk.replace(&self.path, &text)?;
@@ -165,7 +169,7 @@ fn text(meta: &Meta, file: FileMark) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
-/// The version of the layout when it is one that this program does not know.
+/// The version of the layout if it is newer than [`VERSION`].
 fn newer(text: &[u8]) -> Option<u32> {
     let FormatVersion { format_version } = serde_json::from_slice(text).ok()?;
     (format_version > VERSION).then_some(format_version)

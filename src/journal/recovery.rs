@@ -1,4 +1,7 @@
-//! Writing the log again after it could not be written or synced, or after its files were taken away.
+//! Recovers the log after a failed write or sync, or after its files were removed or replaced.
+//!
+//! The recorder calls [`Journal::recover`] until it succeeds. Lines keep their numbers and their order; numbers whose lines are
+//! neither on disk nor in memory are reported as lost. A failed attempt can be repeated.
 
 use std::io;
 use std::sync::{Arc, PoisonError};
@@ -9,18 +12,18 @@ use super::segments::{ACTIVE, Found, Position};
 use super::writer::{Failing, Journal};
 use crate::storage::DirectoryLock;
 
-/// The log can be written again.
+/// The result of a recovery: the log can be written again.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Recovered {
-    /// The numbers of events that are neither on disk nor in memory any more: first and last.
+    /// The numbers of the events that are neither on disk nor in memory any more, first and last.
     pub lost: Option<(u64, u64)>,
 }
 
 impl Journal {
-    /// Tries to write what could not be written, from memory; an error leaves everything as it was.
+    /// Writes the lines that could not be written, from memory. After an error it can be called again.
     ///
-    /// After a failed sync the lines since the last good one go to another file: what the system says about the old one
-    /// cannot be believed any more.
+    /// After a failed sync, the lines since the last successful one go to a new file: what the system reports about the old
+    /// file is no longer reliable.
     pub fn recover(&mut self) -> io::Result<Recovered> {
         if let Some(reason) = self.sync.displaced() {
             return self.recover_displaced(reason);
@@ -33,7 +36,7 @@ impl Journal {
         let Some(failing) = &self.failing else { return Ok(Recovered { lost: None }) };
         let (mut first_seq, new_file) = (failing.first_seq, failing.new_file);
         let log = Arc::clone(&self.log);
-        // Whoever reads a file finishes first, and finds the place anew afterwards.
+        // Readers finish with the file first, and search their position again afterwards.
         let mut rewrites = log.rewrites.write().unwrap_or_else(PoisonError::into_inner);
         *rewrites += 1;
         let mut old = Vec::new();
@@ -44,7 +47,7 @@ impl Journal {
             }
             self.rotate_at(first_seq)?;
             self.sync.replaced();
-            // From here on the new file is an ordinary one that can fail like any other.
+            // From here on, the new file can fail like any other.
             if let Some(failing) = &mut self.failing {
                 failing.new_file = false;
             }
@@ -67,7 +70,7 @@ impl Journal {
         self.sync.rewritten();
         drop(rewrites);
         if new_file {
-            // Only this tells whether the disk can be trusted again.
+            // Only a successful sync shows that the disk works again.
             self.sync.sync()?;
         }
         self.failing = None;
@@ -75,10 +78,9 @@ impl Journal {
         Ok(Recovered { lost })
     }
 
-    /// [`Journal::recover`] when the file that is written is not the one at its place any more.
+    /// [`Journal::recover`] when the path of the active file no longer leads to the open file.
     ///
-    /// Its lines come from the file that is still open and from memory, and go to a new file; what stands at its place is
-    /// kept aside.
+    /// The lines of the open file and of memory go to a new file; another file at the path is moved aside.
     fn recover_displaced(&mut self, reason: String) -> io::Result<Recovered> {
         let log = Arc::clone(&self.log);
         let Some(segment) = log.segments.read().unwrap_or_else(PoisonError::into_inner).last().cloned()
@@ -89,7 +91,7 @@ impl Journal {
         self.failing = Some(Failing { first_seq, new_file: true, reason });
         if std::fs::symlink_metadata(&log.directory).is_err() {
             self.disk.create_directory(&log.directory)?;
-            // The first lock went with the directory.
+            // The lock was removed with the directory.
             self.lock = Some(DirectoryLock::take(&self.disk, &log.directory).map_err(io::Error::other)?);
         }
         let mut rewrites = log.rewrites.write().unwrap_or_else(PoisonError::into_inner);
@@ -112,7 +114,7 @@ impl Journal {
         let active = log.directory.join(ACTIVE);
         if std::fs::symlink_metadata(&active).is_ok() {
             let moved = self.disk.set_aside(&active)?;
-            tracing::warn!(path = %moved.display(), "a file in the place of the event log was moved");
+            tracing::warn!(path = %moved.display(), "moved aside a file at the path of the event log");
         }
         self.disk.replace(&active, &text)?;
         {
@@ -133,14 +135,14 @@ impl Journal {
         self.sync.rewritten();
         drop(rewrites);
         self.sync.sync()?;
-        // The description of the log may have gone with it.
+        // event-log.json may have been removed too.
         self.save_meta()?;
         self.failing = None;
         log.tail.set_visible_through(self.meta.reserved_through);
         Ok(Recovered { lost: lost.map(|hole| (hole.from, hole.through)) })
     }
 
-    /// The lines from `first_seq` up to but not including `end` that the file which could not be synced still gives.
+    /// The lines from `first_seq` up to but not including `end` that can be read from the file that could not be synced.
     fn copy(&self, first_seq: u64, end: u64) -> io::Result<Vec<Line>> {
         let segment = {
             let segments = self.log.segments.read().unwrap_or_else(PoisonError::into_inner);
@@ -150,7 +152,7 @@ impl Journal {
         let Some(segment) = segment else { return Ok(Vec::new()) };
         let mut position = Position::find(&segment, first_seq - 1)?;
         let mut lines = position.lines(first_seq - 1, u64::MAX, usize::MAX, usize::MAX)?;
-        // Only an unbroken run from the beginning is sure to be what was written.
+        // Only an unbroken run from the beginning is certainly what was written.
         let unbroken = lines.iter().zip(first_seq..end).take_while(|(line, seq)| line.seq == *seq).count();
         lines.truncate(unbroken);
         Ok(lines)

@@ -1,4 +1,7 @@
-//! Looking for damage in the middle of the log.
+//! Scrubs the log: finds damaged and missing lines in the middle of it, and reports them to the owner of the log.
+//!
+//! A scrub runs on its own thread, one at a time: once after the log was opened, and again when a reader meets a hole that was
+//! not reported. Each hole is reported once.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -12,14 +15,14 @@ use super::segments::{Position, checked_seq};
 
 const IDLE: u8 = 0;
 const RUNNING: u8 = 1;
-/// Something was noticed while the log was being read through.
+/// A scrub was requested while one was running.
 const AGAIN: u8 = 2;
 
 impl Log {
     /// Reads every line up to number `through` once and returns what is damaged.
     ///
-    /// A line is damaged when it is no JSON, has no number, or a number that cannot follow the one before it; lines are
-    /// missing where the numbers jump over some that were not skipped after a crash.
+    /// A line is damaged if it is not JSON, has no number, or has a number that cannot follow the previous one. Lines are
+    /// missing where there is a gap in the numbers that was not skipped after a crash.
     pub fn scrub(&self, through: u64) -> io::Result<Vec<Damage>> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner).clone();
         let mut damage: Vec<Damage> = Vec::new();
@@ -53,7 +56,7 @@ impl Log {
                         open = false;
                         last = seq;
                     }
-                    // A line that is there twice, after its file could not be synced, is no damage.
+                    // A line that exists twice because its file could not be synced is not damage.
                     None if seq_of(json).is_some_and(|seq| seq <= last) && checked_seq(json).is_some() => {}
                     None => {
                         let bytes = json.len() as u64 + 1;
@@ -79,10 +82,10 @@ impl Log {
 }
 
 impl Log {
-    /// Looks through the whole log on a thread of its own, tells `report` what is damaged and was not told before, and
-    /// goes on to do so whenever a reader meets a hole that was not told.
+    /// Scrubs the whole log on a separate thread, now and whenever a reader meets a hole that was not reported; calls `report`
+    /// with the damage that was not reported before.
     ///
-    /// `known` is damage that an earlier run of the program told, as [`Damage::key`] has it.
+    /// `known` is the damage that earlier runs of the program reported, as [`Damage::key`].
     pub fn watch(
         self: &Arc<Self>,
         known: Vec<(u64, u64)>,
@@ -96,51 +99,51 @@ impl Log {
         };
         // Only the first one counts: a log has one owner.
         let _ = self.continuity.report.set(Report(Box::new(report)));
-        self.suspect();
+        self.start_scrub();
     }
 
-    /// A hole that a reader met: unless it was told, the log is looked through for what became of the lines.
-    pub(super) fn met(self: &Arc<Self>, hole: Hole) {
+    /// Records that a reader met a hole, and starts a scrub unless the hole was reported.
+    pub(super) fn hole_met(self: &Arc<Self>, hole: Hole) {
         if !self.continuity.is_reported(hole) {
-            self.suspect();
+            self.start_scrub();
         }
     }
 
-    /// Tells of damage that was found otherwise than by looking through the log.
+    /// Reports damage that was not found by a scrub.
     pub(super) fn report(&self, damage: Vec<Damage>) {
         if let Some(report) = self.continuity.report.get() {
             (report.0)(damage);
         }
     }
 
-    /// Looks through the log, once at a time.
-    pub(super) fn suspect(self: &Arc<Self>) {
+    /// Starts a scrub, or repeats the running one.
+    pub(super) fn start_scrub(self: &Arc<Self>) {
         let state = &self.continuity.scrub;
         if state.swap(AGAIN, Ordering::AcqRel) != IDLE {
             return;
         }
         let log = Arc::clone(self);
-        let look = move || {
+        let scrub = move || {
             let state = &log.continuity.scrub;
             loop {
                 state.store(RUNNING, Ordering::Release);
                 match log.scrub(log.bounds().latest) {
                     Ok(mut damage) => {
-                        // Damage of earlier runs has no hole that was told: its lines were passed over then.
+                        // Damage of earlier runs has no hole that was reported: its lines were skipped then.
                         damage.retain(|damage| {
                             damage.hole().is_none_or(|hole| log.continuity.mark_reported(hole))
                         });
                         log.report(damage);
                     }
-                    Err(error) => tracing::warn!(%error, "failed to look through the event log for damage"),
+                    Err(error) => tracing::warn!(%error, "failed to scrub the event log"),
                 }
                 if state.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok() {
                     return;
                 }
             }
         };
-        if let Err(error) = std::thread::Builder::new().name("scrub".to_owned()).spawn(look) {
-            tracing::warn!(%error, "failed to start a thread that looks through the event log for damage");
+        if let Err(error) = std::thread::Builder::new().name("scrub".to_owned()).spawn(scrub) {
+            tracing::warn!(%error, "failed to start the thread that scrubs the event log");
             state.store(IDLE, Ordering::Release);
         }
     }

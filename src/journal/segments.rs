@@ -1,4 +1,7 @@
-//! The files of the log: which there are, and reading them from any cursor.
+//! The segments, which are the files of the log: lists them, and reads them from any cursor.
+//!
+//! The active segment is `events.jsonl`; a sealed one carries its first number in its name and is never written again. The log,
+//! subscriptions, scrubs and backups read through a [`Position`]. Reading never changes a file; damaged lines are skipped.
 
 use std::fs::{self, File};
 use std::io;
@@ -7,29 +10,29 @@ use std::path::{Path, PathBuf};
 
 use super::line::{Line, seq_of};
 
-/// The file that is written.
+/// The name of the active file, to which lines are appended.
 pub(crate) const ACTIVE: &str = "events.jsonl";
-/// How much is read at once, in bytes.
-const BLOCK: usize = 64 * 1024;
+/// The size of a read, in bytes.
+const READ_BLOCK_BYTES: usize = 64 * 1024;
 
 /// One file of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Segment {
-    /// The number of its first line, or of the first one it will have.
+    /// The number of its first line; in an empty file, of the next line.
     pub(crate) first_seq: u64,
     pub(crate) path: PathBuf,
-    /// Its size in bytes; of the active one the journal knows better.
+    /// The size in bytes; for the active file the journal has the current value.
     pub(crate) bytes: u64,
-    /// What of it was there when the log was opened.
+    /// The part that existed when the log was opened.
     pub(crate) found: Found,
 }
 
-/// The part of a file that an earlier life wrote.
+/// The part of a file that earlier runs of the program wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Found {
-    /// How long it is, in bytes.
+    /// The length in bytes.
     pub(crate) bytes: u64,
-    /// The highest number that was ever given to a line in it: a line with a higher one is damaged.
+    /// The highest number that a line in it can have: a line with a higher one is damaged.
     pub(crate) highest: u64,
 }
 
@@ -40,9 +43,9 @@ impl Found {
     }
 }
 
-/// The name of a segment that is no longer written.
+/// The file name of a sealed segment.
 pub(crate) fn sealed_name(first_seq: u64) -> String {
-    // As many digits as the highest number has, so that the names sort like the numbers.
+    // As many digits as the highest number, so that the names sort like the numbers.
     format!("events-{first_seq:020}.jsonl")
 }
 
@@ -62,7 +65,7 @@ pub(crate) fn sealed(directory: &Path) -> io::Result<Vec<Segment>> {
             continue;
         };
         let metadata = match entry.metadata() {
-            // Another process, whose log is copied, removed or renamed it meanwhile.
+            // The process whose log is copied removed or renamed it meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             metadata => metadata?,
         };
@@ -79,25 +82,25 @@ pub(crate) fn sealed(directory: &Path) -> io::Result<Vec<Segment>> {
     Ok(segments)
 }
 
-/// A place in a segment.
+/// A position in a segment.
 #[derive(Debug)]
 pub(crate) struct Position {
-    /// Which segment it is.
+    /// The first number of the segment.
     pub(crate) first_seq: u64,
-    /// What of it was there when the log was opened.
+    /// The part that existed when the log was opened.
     pub(crate) found: Found,
     file: File,
     offset: u64,
 }
 
 impl Position {
-    /// The place of the first line after `cursor` in a segment, found by halving it.
+    /// The position of the first line after `cursor` in a segment, found by binary search.
     pub(crate) fn find(segment: &Segment, cursor: u64) -> io::Result<Self> {
         let file = File::open(&segment.path)?;
         let mut low = 0;
         let mut high = file.metadata()?.len();
         // Every line that starts before `low` is at or before the cursor.
-        while high - low > BLOCK as u64 {
+        while high - low > READ_BLOCK_BYTES as u64 {
             let middle = low + (high - low) / 2;
             match first_line_from(&file, middle)? {
                 Some((start, seq)) if seq <= cursor && start < high => low = start,
@@ -112,10 +115,10 @@ impl Position {
         Self { first_seq: segment.first_seq, found: segment.found, file, offset: 0 }
     }
 
-    /// The lines after `cursor` and up to `through` from here on, `max_lines` and about `max_bytes` at most; none means
-    /// that there are none.
+    /// The lines from here on that are after `cursor` and up to `through`, at most `max_lines` and about `max_bytes`; an empty
+    /// result means that there are no more.
     ///
-    /// A line that is damaged is passed over.
+    /// Damaged lines are skipped.
     pub(crate) fn lines(
         &mut self,
         cursor: u64,
@@ -154,7 +157,7 @@ impl Position {
         }
     }
 
-    /// Hands on every whole line from here on, with the offset of its beginning, until `each` says `false`.
+    /// Calls `each` with every whole line from here on and the offset of its beginning, until it returns `false`.
     pub(crate) fn scan(&mut self, mut each: impl FnMut(u64, &[u8]) -> bool) -> io::Result<()> {
         loop {
             let before = self.offset;
@@ -171,10 +174,10 @@ impl Position {
         }
     }
 
-    /// Reads one block, or one line when it is longer, and hands on its whole lines without their newlines; a line that
-    /// `each` refuses is read again next time.
+    /// Reads one block, or one line if that is longer, and calls `each` with its whole lines, without their newlines. A line
+    /// for which `each` returns `false` is read again by the next call.
     fn read(&mut self, mut each: impl FnMut(&[u8]) -> bool) -> io::Result<()> {
-        let mut block = vec![0; BLOCK];
+        let mut block = vec![0; READ_BLOCK_BYTES];
         let mut filled = 0;
         loop {
             let count = self.file.read_at(&mut block[filled..], self.offset + filled as u64)?;
@@ -198,7 +201,7 @@ impl Position {
     }
 }
 
-/// The number of a line, if the line is whole.
+/// The number of a line, if the line is valid JSON.
 pub(crate) fn checked_seq(json: &[u8]) -> Option<u64> {
     let seq = seq_of(json)?;
     serde_json::from_slice::<serde::de::IgnoredAny>(json).is_ok().then_some(seq)
@@ -206,7 +209,7 @@ pub(crate) fn checked_seq(json: &[u8]) -> Option<u64> {
 
 /// The start and the number of the first numbered line that starts at or after `offset`.
 fn first_line_from(file: &File, offset: u64) -> io::Result<Option<(u64, u64)>> {
-    // One byte earlier, so that a line that starts exactly here is found by the newline before it.
+    // One byte earlier, so that the newline before a line that starts exactly here is seen.
     let from = offset.saturating_sub(1);
     let mut block = vec![0; 4096];
     loop {
@@ -226,6 +229,7 @@ fn first_line_from(file: &File, offset: u64) -> io::Result<Option<(u64, u64)>> {
     }
 }
 
+/// Reads until the block is full or the file ends; returns the number of bytes.
 fn fill(file: &File, block: &mut [u8], from: u64) -> io::Result<usize> {
     let mut filled = 0;
     while filled < block.len() {

@@ -190,7 +190,7 @@ impl Subscription {
 
     fn missing(&mut self, hole: Hole) -> Next {
         self.position = None;
-        self.log.met(hole);
+        self.log.hole_met(hole);
         Next::Missing(hole)
     }
 
