@@ -23,6 +23,10 @@ pub(super) mod reaper;
 pub(super) mod sandbox;
 pub(super) mod stderr_tail;
 pub(super) mod stop_pace;
+#[expect(
+    clippy::disallowed_methods,
+    reason = "its callers run it on a thread of the pool, or before the daemon serves requests"
+)]
 pub(super) mod sweep;
 #[cfg(test)]
 mod tests;
