@@ -12,7 +12,7 @@ use crate::support::websocket::EventStream;
 const COMMAND: &str = "item/commandExecution/requestApproval";
 
 #[tokio::test]
-async fn a_request_is_a_record_until_and_after_it_is_answered() {
+async fn server_request_is_readable_before_and_after_its_answer() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "ask=command text=done").await;
@@ -65,7 +65,7 @@ async fn a_request_is_a_record_until_and_after_it_is_answered() {
 }
 
 #[tokio::test]
-async fn each_decision_does_what_it_says() {
+async fn server_request_applies_each_decision() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     for (word, kind, decision, item_status, turn_status) in [
@@ -94,7 +94,7 @@ async fn each_decision_does_what_it_says() {
 }
 
 #[tokio::test]
-async fn an_answer_may_be_given_whole() {
+async fn server_request_accepts_complete_response() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     for (word, result, decision) in [
@@ -110,7 +110,7 @@ async fn an_answer_may_be_given_whole() {
 }
 
 #[tokio::test]
-async fn a_wrong_answer_is_refused_and_the_request_waits_on() {
+async fn server_request_stays_pending_after_invalid_answer() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "ask=command").await;
@@ -136,7 +136,7 @@ async fn a_wrong_answer_is_refused_and_the_request_waits_on() {
 }
 
 #[tokio::test]
-async fn a_request_that_does_not_exist_is_not_found() {
+async fn unknown_server_request_is_not_found() {
     let daemon = start().await;
     for name in ["nope", "request-00000000-0000-4000-8000-000000000000", "%ff"] {
         let path = format!("{REQUESTS}/{name}");
@@ -160,7 +160,7 @@ async fn a_request_that_does_not_exist_is_not_found() {
 }
 
 #[tokio::test]
-async fn only_the_first_answer_counts() {
+async fn server_request_accepts_only_first_answer() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "ask=command").await;
@@ -177,7 +177,7 @@ async fn only_the_first_answer_counts() {
 }
 
 #[tokio::test]
-async fn of_two_clients_at_once_one_is_first() {
+async fn server_request_accepts_one_of_two_concurrent_answers() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let mut client = EventStream::connect(&daemon).await;
@@ -213,7 +213,7 @@ async fn of_two_clients_at_once_one_is_first() {
 }
 
 #[tokio::test]
-async fn requests_are_listed_with_those_that_wait_first() {
+async fn server_request_list_starts_with_pending_requests() {
     let daemon = start().await;
     let (first, second) = (session(&daemon).await, session(&daemon).await);
     let mut old = Vec::new();
@@ -240,7 +240,7 @@ async fn requests_are_listed_with_those_that_wait_first() {
 }
 
 #[tokio::test]
-async fn a_question_that_nobody_can_answer_is_refused_at_once() {
+async fn unsupported_server_request_is_refused_at_once() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "ask=unknown").await;
@@ -251,7 +251,7 @@ async fn a_question_that_nobody_can_answer_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn several_requests_of_one_turn_come_one_after_the_other() {
+async fn server_requests_of_one_turn_arrive_in_sequence() {
     let daemon = start().await;
     let session_id = session_with(&daemon, json!({ "requests": "ask" })).await;
     let turn_id = turn(&daemon, &session_id, "ask=command ask=file ask=permissions ask=input").await;

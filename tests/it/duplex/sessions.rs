@@ -8,7 +8,7 @@ use crate::support::daemon::Daemon;
 use crate::support::http::{get, post};
 
 #[tokio::test]
-async fn a_closed_session_takes_no_turns_but_can_be_read() {
+async fn closed_session_rejects_turns_and_stays_readable() {
     let mut daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "text=kept").await;
@@ -36,7 +36,7 @@ async fn a_closed_session_takes_no_turns_but_can_be_read() {
 }
 
 #[tokio::test]
-async fn a_busy_session_is_closed_only_with_its_turn() {
+async fn busy_session_closes_only_together_with_its_turn() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "hang").await;
@@ -55,7 +55,7 @@ async fn a_busy_session_is_closed_only_with_its_turn() {
 }
 
 #[tokio::test]
-async fn a_fork_begins_as_a_copy_and_goes_its_own_way() {
+async fn fork_copies_history_and_then_diverges() {
     let daemon = start().await;
     let source = create(&daemon, json!({ "metadata": { "who": "source" } })).await;
     let source_id = text(&source["sessionId"]);
@@ -84,7 +84,7 @@ async fn a_fork_begins_as_a_copy_and_goes_its_own_way() {
 }
 
 #[tokio::test]
-async fn a_session_can_be_forked_after_a_restart() {
+async fn session_can_be_forked_after_restart() {
     let mut daemon = start().await;
     let source = session(&daemon).await;
     turn(&daemon, &source, "text=first").await;
@@ -102,7 +102,7 @@ async fn found(daemon: &Daemon, query: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn sessions_are_found_by_what_they_are() {
+async fn session_list_filters_by_session_fields() {
     let daemon = start().await;
     let a = session_with(&daemon, json!({ "metadata": { "who": "x", "run id": "1&2" } })).await;
     let b = session_with(&daemon, json!({ "metadata": { "who": "x" }, "purpose": "worker" })).await;
@@ -145,7 +145,7 @@ async fn sessions_are_found_by_what_they_are() {
 }
 
 #[tokio::test]
-async fn a_session_field_is_checked_before_it_reaches_the_app_server() {
+async fn session_fields_are_validated_before_the_call() {
     let daemon = start().await;
     for (field, value, part) in [
         ("sandbox", json!("bogus"), "workspace-write"),

@@ -18,7 +18,7 @@ async fn read(daemon: &Daemon, session_id: &str, turn_id: &str, query: &str) -> 
 }
 
 #[tokio::test]
-async fn a_turn_is_a_record_while_and_after_it_goes_on() {
+async fn turn_is_readable_while_running_and_after_its_end() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "command ask=command text=done").await;
@@ -50,7 +50,7 @@ async fn a_turn_is_a_record_while_and_after_it_goes_on() {
 }
 
 #[tokio::test]
-async fn a_turn_can_be_asked_for_and_waited_for_in_one() {
+async fn turn_request_with_wait_returns_finished_turn() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let say = async |prompt: &str, wait: &str| {
@@ -75,7 +75,7 @@ async fn a_turn_can_be_asked_for_and_waited_for_in_one() {
 }
 
 #[tokio::test]
-async fn a_caller_that_hangs_up_while_it_waits_for_the_end_cancels_nothing() {
+async fn turn_continues_when_waiting_client_disconnects() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let body = json!({ "sessionId": session_id, "input": "ask=command text=done" });
@@ -91,7 +91,7 @@ async fn a_caller_that_hangs_up_while_it_waits_for_the_end_cancels_nothing() {
 }
 
 #[tokio::test]
-async fn a_wait_ends_with_the_app_server_and_with_the_daemon() {
+async fn turn_wait_ends_when_app_server_or_daemon_ends() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let body = json!({ "sessionId": session_id, "input": "deltas=4 crash" });
@@ -101,7 +101,7 @@ async fn a_wait_ends_with_the_app_server_and_with_the_daemon() {
 }
 
 #[tokio::test]
-async fn a_turn_that_does_not_exist_is_not_found() {
+async fn unknown_turn_is_not_found() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let fresh = session(&daemon).await;
@@ -120,7 +120,7 @@ async fn a_turn_that_does_not_exist_is_not_found() {
 }
 
 #[tokio::test]
-async fn the_newest_turns_are_kept_and_the_older_ones_are_read_back() {
+async fn turn_store_keeps_newest_and_reads_older_from_thread() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let mut turn_ids = Vec::new();
@@ -142,7 +142,7 @@ async fn the_newest_turns_are_kept_and_the_older_ones_are_read_back() {
 }
 
 #[tokio::test]
-async fn turns_are_kept_over_a_restart() {
+async fn turns_are_kept_across_restart() {
     for killed in [true, false] {
         let mut daemon = start().await;
         let session_id = session(&daemon).await;
@@ -171,7 +171,7 @@ async fn process(daemon: &Daemon, turn_id: &str) -> Pid {
 }
 
 #[tokio::test]
-async fn an_interrupt_ends_the_turn_and_what_it_started() {
+async fn interrupt_ends_turn_and_its_processes() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     for prompt in ["spawn=600", "spawn-background=600 hang-deltas"] {
@@ -197,7 +197,7 @@ async fn an_interrupt_ends_the_turn_and_what_it_started() {
 }
 
 #[tokio::test]
-async fn only_the_turn_that_runs_can_be_interrupted() {
+async fn interrupt_accepts_only_the_running_turn() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     interrupt(&daemon, "nope").await.error(404, "not_found");
@@ -219,7 +219,7 @@ async fn only_the_turn_that_runs_can_be_interrupted() {
 }
 
 #[tokio::test]
-async fn input_is_checked_before_it_costs_a_turn() {
+async fn turn_input_is_validated_before_the_turn_starts() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     for (field, value, parts) in [
@@ -251,7 +251,7 @@ async fn input_is_checked_before_it_costs_a_turn() {
 }
 
 #[tokio::test]
-async fn an_interrupt_and_the_end_of_the_turn_may_come_together() {
+async fn interrupt_tolerates_concurrent_turn_end() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     for _ in 0..40 {

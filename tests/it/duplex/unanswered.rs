@@ -9,7 +9,7 @@ use crate::support::daemon::Daemon;
 use crate::support::http::post;
 
 #[tokio::test]
-async fn a_request_that_nobody_answers_in_time_is_declined() {
+async fn server_request_is_declined_after_its_timeout() {
     let daemon = start().await;
     let session_id = session_with(&daemon, json!({ "requestTimeoutSeconds": 1 })).await;
     for (word, kind) in [("command", "commandExecution"), ("file", "fileChange")] {
@@ -29,7 +29,7 @@ async fn a_request_that_nobody_answers_in_time_is_declined() {
 }
 
 #[tokio::test]
-async fn the_daemon_has_a_patience_of_its_own() {
+async fn server_request_timeout_defaults_to_daemon_setting() {
     let daemon = Daemon::builder().arg("--request-timeout").arg("1").start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "ask=permissions").await;
@@ -38,7 +38,7 @@ async fn the_daemon_has_a_patience_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_session_may_decline_everything() {
+async fn session_policy_can_decline_every_server_request() {
     let daemon = start().await;
     let session_id = session_with(&daemon, json!({ "requests": "decline" })).await;
     let turn_id = turn(&daemon, &session_id, "ask=command ask=file ask=permissions ask=input").await;
@@ -53,7 +53,7 @@ async fn a_session_may_decline_everything() {
 }
 
 #[tokio::test]
-async fn a_policy_that_is_none_is_named() {
+async fn invalid_policy_is_named_in_the_error() {
     let daemon = start().await;
     for (field, value) in [
         ("requests", json!("never")),
@@ -69,7 +69,7 @@ async fn a_policy_that_is_none_is_named() {
 }
 
 #[tokio::test]
-async fn an_interrupt_ends_what_the_turn_waits_for() {
+async fn interrupt_ends_pending_server_requests_of_the_turn() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "ask=command").await;
@@ -88,7 +88,7 @@ async fn an_interrupt_ends_what_the_turn_waits_for() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_closed_waits_for_nothing() {
+async fn closing_a_session_ends_its_pending_server_requests() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "ask=command").await;
@@ -103,7 +103,7 @@ async fn a_session_that_is_closed_waits_for_nothing() {
 }
 
 #[tokio::test]
-async fn the_death_of_the_app_server_ends_its_requests() {
+async fn app_server_exit_ends_its_server_requests() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "ask=command").await;
@@ -120,7 +120,7 @@ async fn the_death_of_the_app_server_ends_its_requests() {
 }
 
 #[tokio::test]
-async fn requests_do_not_outlive_the_daemon_that_heard_them() {
+async fn server_requests_end_with_the_daemon_that_received_them() {
     for killed in [true, false] {
         let mut daemon = start().await;
         let session = create(&daemon, json!({ "requests": "ask" })).await;

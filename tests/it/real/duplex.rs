@@ -41,7 +41,7 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn what_is_decided_about_a_command_happens() {
+async fn command_approval_decision_is_applied() {
     let mut stage = Stage::start().await;
     let session = stage.session(&untrusted()).await;
     for (decision, happens, item_status, turn_status) in [
@@ -69,7 +69,7 @@ async fn what_is_decided_about_a_command_happens() {
 }
 
 #[tokio::test]
-async fn what_is_decided_about_a_patch_happens() {
+async fn patch_approval_decision_is_applied() {
     let mut stage = Stage::start().await;
     let settings = json!({ "approvalPolicy": "untrusted", "sandbox": "read-only" });
     let session = stage.session(&settings).await;
@@ -94,7 +94,7 @@ async fn what_is_decided_about_a_patch_happens() {
 }
 
 #[tokio::test]
-async fn a_command_that_wants_out_of_the_sandbox_is_asked_for() {
+async fn command_outside_sandbox_requests_approval() {
     let stage = Stage::start().await;
     let settings = json!({ "approvalPolicy": "on-request", "sandbox": "read-only" });
     let session = stage.session(&settings).await;
@@ -113,7 +113,7 @@ async fn a_command_that_wants_out_of_the_sandbox_is_asked_for() {
 }
 
 #[tokio::test]
-async fn what_nobody_answers_is_declined_and_the_turn_goes_on() {
+async fn unanswered_approval_is_declined_and_turn_continues() {
     let stage = Stage::start().await;
     for (field, value, by) in
         [("requestTimeoutSeconds", json!(1), "timeout"), ("requests", json!("decline"), "policy")]
@@ -131,7 +131,7 @@ async fn what_nobody_answers_is_declined_and_the_turn_goes_on() {
 }
 
 #[tokio::test]
-async fn a_request_ends_with_its_turn_and_with_its_app_server() {
+async fn server_request_ends_with_its_turn_and_its_app_server() {
     let stage = Stage::start().await;
     let session = stage.session(&untrusted()).await;
     let session_id = text(&session["sessionId"]);
@@ -154,7 +154,7 @@ async fn a_request_ends_with_its_turn_and_with_its_app_server() {
 }
 
 #[tokio::test]
-async fn an_interrupt_really_ends_a_running_command() {
+async fn interrupt_ends_running_command() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     let turn_id =
@@ -179,7 +179,7 @@ async fn an_interrupt_really_ends_a_running_command() {
 }
 
 #[tokio::test]
-async fn a_turn_can_be_asked_for_and_waited_for_in_one() {
+async fn turn_request_with_wait_returns_finished_turn() {
     let stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     let body = json!({ "sessionId": session["sessionId"], "input": "mock:text=[the whole answer]" });
@@ -192,7 +192,7 @@ async fn a_turn_can_be_asked_for_and_waited_for_in_one() {
 }
 
 #[tokio::test]
-async fn a_fork_knows_what_was_said_before_it() {
+async fn fork_includes_earlier_turns() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     let turn = stage.turn(&session, "remember the grey heron mock:text=[noted]").await;
@@ -211,7 +211,7 @@ async fn a_fork_knows_what_was_said_before_it() {
 }
 
 #[tokio::test]
-async fn the_models_are_those_of_the_app_server() {
+async fn model_list_matches_app_server() {
     let stage = Stage::start().await;
     let answer = get(&stage.daemon, "/v1/codexd/models").await;
     let models = answer.data(200)["models"].as_array().unwrap();
@@ -220,7 +220,7 @@ async fn the_models_are_those_of_the_app_server() {
 }
 
 #[tokio::test]
-async fn old_turns_are_read_back_after_a_restart() {
+async fn older_turns_are_read_from_thread_after_restart() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     let mut turn_ids = Vec::new();

@@ -76,7 +76,7 @@ async fn unreachable(endpoint: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_app_server_on_a_port_is_used_and_left_alone() {
+async fn external_app_server_on_tcp_is_used_and_not_stopped() {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
     let mut server = AppServer::on_tcp(&home).await;
@@ -90,7 +90,7 @@ async fn an_app_server_on_a_port_is_used_and_left_alone() {
 }
 
 #[tokio::test]
-async fn an_app_server_on_a_unix_socket_is_used_and_left_alone() {
+async fn external_app_server_on_unix_socket_is_used_and_not_stopped() {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
     let mut server = AppServer::on_socket(&home).await;
@@ -99,7 +99,7 @@ async fn an_app_server_on_a_unix_socket_is_used_and_left_alone() {
 }
 
 #[tokio::test]
-async fn an_app_server_that_goes_away_fails_the_turn_and_not_the_daemon() {
+async fn external_app_server_exit_fails_turn_only() {
     for on_socket in [false, true] {
         let model = MockModel::start();
         let home = CodexHome::new(&model);
@@ -131,7 +131,7 @@ async fn an_app_server_that_goes_away_fails_the_turn_and_not_the_daemon() {
 }
 
 #[tokio::test]
-async fn nobody_at_the_endpoint_is_a_state_of_the_daemon() {
+async fn refused_endpoint_is_reported_as_daemon_state() {
     // A port that was free a moment ago, and a socket that was never there.
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let message = unreachable(&format!("ws://127.0.0.1:{port}")).await;
@@ -143,7 +143,7 @@ async fn nobody_at_the_endpoint_is_a_state_of_the_daemon() {
 }
 
 #[tokio::test]
-async fn something_else_at_the_endpoint_is_a_state_of_the_daemon() {
+async fn foreign_server_at_endpoint_is_reported_as_daemon_state() {
     // The daemon's own listener speaks HTTP, but there is no WebSocket at such a place.
     let other = Daemon::builder().start().await;
     let base = get(&other, "/healthz").await.json["service"]["resolvedBaseUrl"].as_str().unwrap().to_owned();
@@ -152,7 +152,7 @@ async fn something_else_at_the_endpoint_is_a_state_of_the_daemon() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_vouches_for_is_refused() {
+async fn untrusted_certificate_is_refused() {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
     let server = AppServer::on_tcp(&home).await;

@@ -57,7 +57,7 @@ async fn doctor(stage: &Stage) -> (Option<i32>, String) {
 }
 
 #[tokio::test]
-async fn a_turn_works_with_the_login_that_is_on_disk() {
+async fn turn_uses_login_on_disk() {
     for version in versions() {
         let mut stage = with_account(version, Some(OLD)).await;
         stage.model.take_key(NEW);
@@ -98,7 +98,7 @@ async fn a_turn_works_with_the_login_that_is_on_disk() {
 }
 
 #[tokio::test]
-async fn another_login_is_taken_before_it_is_refused() {
+async fn changed_login_is_used_before_it_is_refused() {
     let mut stage = with_account("0.171.0", Some(OLD)).await;
     stage.model.take_key(OLD);
     let session = stage.session(&json!({})).await;
@@ -114,7 +114,7 @@ async fn another_login_is_taken_before_it_is_refused() {
 }
 
 #[tokio::test]
-async fn a_running_turn_is_not_cut_for_another_login() {
+async fn changed_login_does_not_interrupt_running_turn() {
     let mut stage = with_account("0.171.0", Some(OLD)).await;
     stage.model.take_key(OLD);
     let (first, second) = (stage.session(&json!({})).await, stage.session(&json!({})).await);
@@ -132,7 +132,7 @@ async fn a_running_turn_is_not_cut_for_another_login() {
 }
 
 #[tokio::test]
-async fn a_login_that_is_wrong_in_itself_starts_the_app_server_again_once() {
+async fn invalid_login_restarts_app_server_once() {
     let mut stage = with_account("0.171.0", Some(OLD)).await;
     stage.model.take_key(NEW);
     let session = stage.session(&json!({})).await;
@@ -145,7 +145,7 @@ async fn a_login_that_is_wrong_in_itself_starts_the_app_server_again_once() {
 }
 
 #[tokio::test]
-async fn where_there_is_no_account_everything_says_so_until_there_is_one() {
+async fn missing_account_is_reported_until_login() {
     for version in versions() {
         let mut stage = with_account(version, None).await;
         stage.model.take_key(NEW);
@@ -182,7 +182,7 @@ async fn where_there_is_no_account_everything_says_so_until_there_is_one() {
 }
 
 #[tokio::test]
-async fn a_model_that_needs_no_account_is_ready_without_one() {
+async fn provider_without_account_requirement_is_ready() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     assert_eq!(stage.turn(&session, "mock:text=[hello]").await.status(), "completed");
@@ -191,7 +191,7 @@ async fn a_model_that_needs_no_account_is_ready_without_one() {
 }
 
 #[tokio::test]
-async fn who_asks_without_a_network_does_not_wait_for_ever() {
+async fn turn_without_network_ends_within_limit() {
     let model = MockModel::start();
     let home = CodexHome::builder(&model).base_url("http://127.0.0.1:9/v1").build();
     let daemon = Daemon::builder().real_version(&home, "0.171.0").start().await;
@@ -208,7 +208,7 @@ async fn who_asks_without_a_network_does_not_wait_for_ever() {
 }
 
 #[tokio::test]
-async fn a_configuration_that_is_refused_is_quoted_everywhere_and_tried_again_when_it_changes() {
+async fn refused_configuration_is_quoted_and_retried_on_change() {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
     // 0.171.0 ends at this one.
@@ -237,7 +237,7 @@ async fn a_configuration_that_is_refused_is_quoted_everywhere_and_tried_again_wh
 }
 
 #[tokio::test]
-async fn a_configuration_that_is_passed_over_is_told_of_and_read_again_when_it_changes() {
+async fn ignored_configuration_is_reported_and_reloaded_on_change() {
     if !runs_long() {
         return;
     }
@@ -261,7 +261,7 @@ async fn a_configuration_that_is_passed_over_is_told_of_and_read_again_when_it_c
 }
 
 #[tokio::test]
-async fn a_configuration_that_breaks_under_a_running_daemon_is_told_of_until_it_is_corrected() {
+async fn broken_configuration_is_reported_until_corrected() {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
     let daemon = Daemon::builder().real_version(&home, "0.171.0").start().await;
@@ -294,7 +294,7 @@ async fn a_configuration_that_breaks_under_a_running_daemon_is_told_of_until_it_
 }
 
 #[tokio::test]
-async fn a_configuration_that_one_project_or_one_session_breaks_is_not_that_of_codex() {
+async fn project_or_session_configuration_error_is_not_global() {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
     let daemon = Daemon::builder().real_version(&home, "0.171.0").start().await;
@@ -312,7 +312,7 @@ async fn a_configuration_that_one_project_or_one_session_breaks_is_not_that_of_c
 }
 
 #[tokio::test]
-async fn an_mcp_server_that_does_not_start_is_shown() {
+async fn failed_mcp_server_start_is_reported() {
     for version in versions() {
         let model = MockModel::start();
         let tables = "[mcp_servers.broken]\ncommand = \"/nonexistent/server\"";

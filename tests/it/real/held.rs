@@ -56,7 +56,7 @@ fn asked(stage: &Stage, word: &str) -> usize {
 }
 
 #[tokio::test]
-async fn sessions_outlive_a_start_with_an_empty_home_and_lose_no_turn() {
+async fn sessions_and_queued_turns_survive_start_with_empty_home() {
     if !runs_long() {
         return;
     }
@@ -98,7 +98,7 @@ async fn sessions_outlive_a_start_with_an_empty_home_and_lose_no_turn() {
 }
 
 #[tokio::test]
-async fn a_queue_goes_on_when_the_thread_is_there_again() {
+async fn turn_queue_resumes_when_thread_returns() {
     let mut stage = Stage::start().await;
     let session = with_queue(&mut stage, &["one mock:deltas=1"]).await;
     stage.stop().await;
@@ -116,7 +116,7 @@ async fn a_queue_goes_on_when_the_thread_is_there_again() {
 }
 
 #[tokio::test]
-async fn an_archived_thread_holds_its_queue_with_the_words_of_codex() {
+async fn archived_thread_holds_queue_with_codex_error_text() {
     let mut stage = Stage::start().await;
     let session = with_queue(&mut stage, &["one mock:deltas=1"]).await;
     stage.stop().await;
@@ -133,7 +133,7 @@ async fn an_archived_thread_holds_its_queue_with_the_words_of_codex() {
 }
 
 #[tokio::test]
-async fn a_usage_limit_ends_one_turn_and_holds_those_behind_it() {
+async fn usage_limit_fails_one_turn_and_holds_queue() {
     let mut stage = Stage::start().await;
     let prompts = ["mock:limit=3600", "one mock:deltas=1", "two mock:deltas=1", "three mock:deltas=1"];
     let session = with_queue(&mut stage, &prompts).await;
@@ -161,7 +161,7 @@ async fn a_usage_limit_ends_one_turn_and_holds_those_behind_it() {
 }
 
 #[tokio::test]
-async fn a_refused_login_and_a_model_that_is_away_hold_a_queue_too() {
+async fn refused_login_and_unavailable_model_hold_queue() {
     for (prompt, cause) in [("mock:fail=401", "unauthorized"), ("mock:fail=429", "modelUnavailable")] {
         let mut stage = Stage::start().await;
         let session = with_queue(&mut stage, &[prompt, "mock:deltas=1"]).await;

@@ -16,7 +16,7 @@ async fn start_endless_command(stage: &mut Stage, session: &Value) -> String {
 }
 
 #[tokio::test]
-async fn a_stop_interrupts_the_running_turn_and_ends_its_command() {
+async fn daemon_stop_interrupts_turn_and_ends_its_command() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     let turn_id = start_endless_command(&mut stage, &session).await;
@@ -34,7 +34,7 @@ async fn a_stop_interrupts_the_running_turn_and_ends_its_command() {
 }
 
 #[tokio::test]
-async fn a_codex_that_is_started_by_a_script_is_stopped_with_it() {
+async fn codex_started_by_a_script_is_stopped_with_it() {
     let mut stage = Stage::start_with(|home| {
         let builder = Daemon::builder().server(&codex().launcher, &["app-server"]);
         builder.env("CODEX_HOME", home.path()).env("HOME", home.user_home())

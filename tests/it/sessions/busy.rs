@@ -8,7 +8,7 @@ use crate::support::wait::wait_until;
 use hyper::header::RETRY_AFTER;
 
 #[tokio::test]
-async fn a_busy_session_refuses_unless_it_is_told_otherwise() {
+async fn busy_session_refuses_turns_by_default() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "hang").await;
@@ -28,7 +28,7 @@ async fn a_busy_session_refuses_unless_it_is_told_otherwise() {
 }
 
 #[tokio::test]
-async fn a_turn_may_become_a_word_to_the_running_one() {
+async fn turn_request_can_steer_the_running_turn() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;
@@ -51,7 +51,7 @@ async fn a_turn_may_become_a_word_to_the_running_one() {
 }
 
 #[tokio::test]
-async fn a_word_to_a_turn_that_has_just_ended_is_a_turn() {
+async fn steer_of_a_just_ended_turn_starts_a_new_turn() {
     let wiretap = Wiretap::new();
     // It does not hear that the turn has ended.
     let daemon = wiretap.deaf_builder().start().await;
@@ -69,7 +69,7 @@ async fn a_word_to_a_turn_that_has_just_ended_is_a_turn() {
 }
 
 #[tokio::test]
-async fn the_turn_that_is_named_is_steered_whatever_else_is_said() {
+async fn steer_of_a_named_turn_overrides_other_settings() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "hang").await;
@@ -81,7 +81,7 @@ async fn the_turn_that_is_named_is_steered_whatever_else_is_said() {
 }
 
 #[tokio::test]
-async fn an_overloaded_app_server_is_asked_again() {
+async fn overloaded_app_server_call_is_retried() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;
@@ -94,7 +94,7 @@ async fn an_overloaded_app_server_is_asked_again() {
 }
 
 #[tokio::test]
-async fn an_app_server_that_stays_overloaded_is_a_reason_to_come_again() {
+async fn persistent_overload_returns_a_retryable_error() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;

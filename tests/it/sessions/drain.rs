@@ -26,7 +26,7 @@ fn ending(daemon: &Daemon, turn_id: &str) -> Option<Value> {
 }
 
 #[tokio::test]
-async fn a_running_turn_ends_by_itself_while_new_work_is_refused() {
+async fn drain_finishes_running_turn_and_refuses_new_work() {
     let mut daemon = patient("600").await;
     let (session_id, other) = (session(&daemon).await, session(&daemon).await);
     let turn_id = turn(&daemon, &session_id, "hang").await;
@@ -54,7 +54,7 @@ async fn a_running_turn_ends_by_itself_while_new_work_is_refused() {
 }
 
 #[tokio::test]
-async fn a_stop_does_not_wait_longer_than_the_turns_need() {
+async fn drain_ends_with_the_last_running_turn() {
     let mut daemon = patient("600").await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "deltas=50 delay=20").await;
@@ -67,7 +67,7 @@ async fn a_stop_does_not_wait_longer_than_the_turns_need() {
 }
 
 #[tokio::test]
-async fn a_turn_that_does_not_end_is_interrupted_after_the_timeout() {
+async fn drain_interrupts_turn_after_timeout() {
     let mut daemon = Daemon::builder()
         .arg("--drain-timeout")
         .arg("1")
@@ -85,7 +85,7 @@ async fn a_turn_that_does_not_end_is_interrupted_after_the_timeout() {
 }
 
 #[tokio::test]
-async fn a_stop_without_turns_waits_for_nothing() {
+async fn drain_without_turns_ends_at_once() {
     let mut daemon = patient("600").await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "hello").await;
@@ -95,7 +95,7 @@ async fn a_stop_without_turns_waits_for_nothing() {
 }
 
 #[tokio::test]
-async fn a_drain_timeout_is_a_number_of_seconds() {
+async fn drain_timeout_must_be_a_number_of_seconds() {
     for wrong in ["-1", "soon", "3601"] {
         let argument = format!("--drain-timeout={wrong}");
         let refusal = Daemon::builder().arg(argument).start_refused().await;
@@ -107,7 +107,7 @@ async fn a_drain_timeout_is_a_number_of_seconds() {
 }
 
 #[tokio::test]
-async fn a_turn_on_its_way_to_the_app_server_is_waited_for() {
+async fn drain_waits_for_turn_with_outstanding_start() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.slow_builder().env("BAA_CODEXD_DRAIN_TIMEOUT", "600").start().await;
     let session_id = session(&daemon).await;

@@ -31,7 +31,7 @@ async fn held(daemon: &Daemon, session_id: &str, cause: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_queue_waits_for_a_thread_that_is_not_there_and_goes_on_by_itself() {
+async fn turn_queue_resumes_when_missing_thread_returns() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;
@@ -77,7 +77,7 @@ async fn a_queue_waits_for_a_thread_that_is_not_there_and_goes_on_by_itself() {
 }
 
 #[tokio::test]
-async fn a_client_has_a_queue_tried_again_at_once() {
+async fn queue_resume_request_retries_at_once() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;
@@ -102,7 +102,7 @@ async fn a_client_has_a_queue_tried_again_at_once() {
 }
 
 #[tokio::test]
-async fn a_waiting_turn_that_is_refused_holds_the_queue_until_it_is_taken_back() {
+async fn refused_turn_holds_queue_until_withdrawn() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let running = turn(&daemon, &session_id, "hang").await;
@@ -133,7 +133,7 @@ async fn a_waiting_turn_that_is_refused_holds_the_queue_until_it_is_taken_back()
 }
 
 #[tokio::test]
-async fn a_turn_that_fails_as_the_next_one_would_holds_the_queue() {
+async fn persistent_turn_failure_holds_queue() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let running = turn(&daemon, &session_id, "hang").await;
@@ -161,7 +161,7 @@ async fn a_turn_that_fails_as_the_next_one_would_holds_the_queue() {
 }
 
 #[tokio::test]
-async fn a_turn_is_found_however_many_came_after_it() {
+async fn queued_turn_is_found_after_many_later_turns() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.unsaid_builder().start().await;
     let session_id = session(&daemon).await;
@@ -181,7 +181,7 @@ async fn a_turn_is_found_however_many_came_after_it() {
 }
 
 #[tokio::test]
-async fn an_outcome_that_an_old_codex_cannot_tell_is_unknown_and_runs_nothing_twice() {
+async fn unknown_turn_outcome_on_old_codex_is_not_rerun() {
     let wiretap = Wiretap::new();
     let old = |wiretap: &Wiretap| {
         wiretap.builder_with(

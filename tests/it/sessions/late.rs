@@ -20,7 +20,7 @@ async fn sessions(daemon: &Daemon) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_session_that_is_opened_late_is_kept_and_a_repetition_waits_for_it() {
+async fn late_session_is_kept_and_repeated_request_waits_for_it() {
     let wiretap = Wiretap::new();
     let daemon = late(&wiretap).start().await;
     let fields = json!({ "metadata": { "who": "late" } });
@@ -40,7 +40,7 @@ async fn a_session_that_is_opened_late_is_kept_and_a_repetition_waits_for_it() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_opened_late_is_listed_without_a_key_too() {
+async fn late_session_without_key_is_listed() {
     let wiretap = Wiretap::new();
     let daemon = late(&wiretap).start().await;
     post(&daemon, SESSIONS, &json!({})).await.error(504, "app_server_timeout");
@@ -50,7 +50,7 @@ async fn a_session_that_is_opened_late_is_listed_without_a_key_too() {
 }
 
 #[tokio::test]
-async fn a_thread_that_is_created_anew_late_is_the_sessions() {
+async fn late_replacement_thread_belongs_to_its_session() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let session = create(&daemon, json!({})).await;

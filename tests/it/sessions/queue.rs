@@ -38,7 +38,7 @@ pub(super) fn said(daemon: &Daemon) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn waiting_turns_run_one_after_the_other_in_their_order() {
+async fn turn_queue_runs_turns_in_order() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let running = turn(&daemon, &session_id, "hang").await;
@@ -70,7 +70,7 @@ async fn waiting_turns_run_one_after_the_other_in_their_order() {
 }
 
 #[tokio::test]
-async fn a_turn_for_an_idle_session_does_not_wait() {
+async fn turn_queue_starts_turn_of_idle_session_at_once() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let answer = ask_with(&daemon, &session_id, "hello", json!({ "whenBusy": "queue" })).await;
@@ -82,7 +82,7 @@ async fn a_turn_for_an_idle_session_does_not_wait() {
 }
 
 #[tokio::test]
-async fn the_settings_of_a_waiting_turn_wait_with_it() {
+async fn turn_queue_keeps_settings_of_queued_turn() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;
@@ -98,7 +98,7 @@ async fn the_settings_of_a_waiting_turn_wait_with_it() {
 }
 
 #[tokio::test]
-async fn waiting_turns_survive_a_stop_and_a_kill_and_run_then() {
+async fn turn_queue_survives_stop_and_kill() {
     for kill in [false, true] {
         let wiretap = Wiretap::new();
         let mut daemon = wiretap.builder().start().await;
@@ -126,7 +126,7 @@ async fn waiting_turns_survive_a_stop_and_a_kill_and_run_then() {
 }
 
 #[tokio::test]
-async fn a_turn_that_waits_can_be_withdrawn_and_stays_so() {
+async fn queued_turn_stays_withdrawn() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;
@@ -153,7 +153,7 @@ async fn a_turn_that_waits_can_be_withdrawn_and_stays_so() {
 }
 
 #[tokio::test]
-async fn a_turn_on_its_way_to_the_app_server_is_interrupted_when_it_is_taken_back() {
+async fn withdrawing_a_starting_turn_interrupts_it() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.unsaid_builder().start().await;
     let session_id = session(&daemon).await;
@@ -176,7 +176,7 @@ async fn a_turn_on_its_way_to_the_app_server_is_interrupted_when_it_is_taken_bac
 }
 
 #[tokio::test]
-async fn a_hundred_turns_wait_and_no_more() {
+async fn turn_queue_holds_at_most_100_turns() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let running = turn(&daemon, &session_id, "hang").await;
@@ -198,7 +198,7 @@ async fn a_hundred_turns_wait_and_no_more() {
 }
 
 #[tokio::test]
-async fn an_overloaded_app_server_costs_no_waiting_turn() {
+async fn turn_queue_keeps_turns_when_app_server_is_overloaded() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let running = turn(&daemon, &session_id, "hang overload=9").await;
@@ -211,7 +211,7 @@ async fn an_overloaded_app_server_costs_no_waiting_turn() {
 }
 
 #[tokio::test]
-async fn a_turn_that_may_wait_does_not_overtake_those_that_wait_already() {
+async fn queueable_turn_does_not_overtake_queued_turns() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;
@@ -236,7 +236,7 @@ async fn a_turn_that_may_wait_does_not_overtake_those_that_wait_already() {
 }
 
 #[tokio::test]
-async fn a_waiting_turn_that_was_given_away_when_the_daemon_died_runs_once() {
+async fn queued_turn_sent_before_daemon_kill_runs_once() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.unsaid_builder().start().await;
     let session_id = session(&daemon).await;
@@ -260,7 +260,7 @@ async fn a_waiting_turn_that_was_given_away_when_the_daemon_died_runs_once() {
 }
 
 #[tokio::test]
-async fn turns_that_wait_in_a_session_that_is_closed_are_rejected() {
+async fn closing_a_session_rejects_its_queued_turns() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "hang").await;

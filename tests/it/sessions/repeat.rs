@@ -26,7 +26,7 @@ fn assert_same(first: &Answer, second: &Answer) {
 }
 
 #[tokio::test]
-async fn the_same_request_has_the_first_answer_again_over_restarts_too() {
+async fn idempotency_key_returns_first_response_across_restart() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let fields = json!({ "metadata": { "b": "1", "a": "2" } });
@@ -58,7 +58,7 @@ async fn the_same_request_has_the_first_answer_again_over_restarts_too() {
 }
 
 #[tokio::test]
-async fn a_key_is_for_one_request_only() {
+async fn idempotency_key_is_bound_to_one_request() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let taken = post_keyed(&daemon, TURN, "k", &body(&session_id, "hello")).await;
@@ -78,7 +78,7 @@ async fn a_key_is_for_one_request_only() {
 }
 
 #[tokio::test]
-async fn the_order_of_fields_is_no_part_of_a_request_at_any_depth() {
+async fn idempotency_comparison_ignores_field_order() {
     let daemon = start().await;
     let keyed = async |path: &str, key: &str, body: &str| {
         request(&daemon, Method::POST, path, &[("idempotency-key", key)], body.to_owned()).await
@@ -104,7 +104,7 @@ async fn the_order_of_fields_is_no_part_of_a_request_at_any_depth() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_none_is_the_callers_mistake() {
+async fn invalid_idempotency_key_is_a_client_error() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let (request_body, long) = (body(&session_id, "hello").to_string(), "x".repeat(201));
@@ -123,7 +123,7 @@ async fn a_key_that_is_none_is_the_callers_mistake() {
 }
 
 #[tokio::test]
-async fn of_equal_requests_at_once_one_is_carried_out() {
+async fn concurrent_requests_with_one_key_run_once() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.builder().start().await;
     let sessions = join_all((0..10).map(|_| post_keyed(&daemon, SESSIONS, "create", &Value::Null))).await;
@@ -145,7 +145,7 @@ async fn of_equal_requests_at_once_one_is_carried_out() {
 }
 
 #[tokio::test]
-async fn a_request_that_was_refused_may_be_tried_again_with_its_key() {
+async fn refused_request_can_be_retried_with_its_key() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;
@@ -170,7 +170,7 @@ async fn a_request_that_was_refused_may_be_tried_again_with_its_key() {
 }
 
 #[tokio::test]
-async fn a_turn_is_queued_once_and_steered_once() {
+async fn repeated_request_queues_once_and_steers_once() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;
@@ -209,7 +209,7 @@ async fn send(daemon: &Daemon, key: &str, body: &Value) -> TcpStream {
 }
 
 #[tokio::test]
-async fn a_turn_whose_answer_died_with_the_app_server_is_found_again() {
+async fn repeated_request_finds_turn_after_app_server_exit() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.unsaid_builder().start().await;
     let session_id = session(&daemon).await;
@@ -230,7 +230,7 @@ async fn a_turn_whose_answer_died_with_the_app_server_is_found_again() {
 }
 
 #[tokio::test]
-async fn a_turn_whose_answer_died_with_the_daemon_is_found_again() {
+async fn repeated_request_finds_turn_after_daemon_exit() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.unsaid_builder().start().await;
     let session_id = session(&daemon).await;
@@ -246,7 +246,7 @@ async fn a_turn_whose_answer_died_with_the_daemon_is_found_again() {
 }
 
 #[tokio::test]
-async fn a_turn_of_which_nothing_was_heard_is_found_again_and_is_over() {
+async fn repeated_request_finds_finished_turn_without_notifications() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.deaf_builder().start().await;
     let session = create(&daemon, json!({})).await;
@@ -272,7 +272,7 @@ async fn a_turn_of_which_nothing_was_heard_is_found_again_and_is_over() {
 }
 
 #[tokio::test]
-async fn a_turn_that_was_never_given_away_runs_when_it_is_repeated() {
+async fn repeated_request_runs_turn_that_was_never_sent() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;
@@ -297,7 +297,7 @@ async fn a_turn_that_was_never_given_away_runs_when_it_is_repeated() {
 }
 
 #[tokio::test]
-async fn a_turn_is_found_again_although_another_one_runs_by_now() {
+async fn repeated_request_finds_turn_while_another_runs() {
     for when_busy in ["refuse", "steer", "queue"] {
         let wiretap = Wiretap::new();
         let mut daemon = wiretap.unsaid_builder().start().await;

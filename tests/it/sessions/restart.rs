@@ -14,7 +14,7 @@ use crate::support::http::{get, post};
 use crate::support::wait::wait_until;
 
 #[tokio::test]
-async fn a_session_goes_on_with_what_it_was_created_with() {
+async fn session_keeps_its_settings_across_restart() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let settings = json!({
@@ -59,7 +59,7 @@ async fn a_session_goes_on_with_what_it_was_created_with() {
 }
 
 #[tokio::test]
-async fn a_session_on_a_resumed_thread_goes_on_as_well() {
+async fn session_on_resumed_thread_continues_after_restart() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let first = session(&daemon).await;
@@ -86,7 +86,7 @@ async fn a_session_on_a_resumed_thread_goes_on_as_well() {
 }
 
 #[tokio::test]
-async fn of_ten_turns_at_once_one_begins_and_the_thread_is_resumed_once() {
+async fn concurrent_turns_after_restart_resume_thread_once() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;
@@ -107,7 +107,7 @@ async fn of_ten_turns_at_once_one_begins_and_the_thread_is_resumed_once() {
 }
 
 #[tokio::test]
-async fn a_thread_that_never_had_a_turn_is_created_anew_under_the_same_session() {
+async fn session_is_recreated_when_its_thread_is_empty() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let body = json!({ "sandbox": "read-only", "purpose": "worker", "metadata": { "a": "b" } });
@@ -144,7 +144,7 @@ async fn a_thread_that_never_had_a_turn_is_created_anew_under_the_same_session()
 }
 
 #[tokio::test]
-async fn a_session_whose_history_is_gone_stays_and_says_why_it_takes_no_turn() {
+async fn session_with_missing_history_reports_why_it_refuses_turns() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;
@@ -184,7 +184,7 @@ async fn a_session_whose_history_is_gone_stays_and_says_why_it_takes_no_turn() {
 }
 
 #[tokio::test]
-async fn a_thread_that_somebody_else_writes_is_locked_and_the_session_stays() {
+async fn session_is_kept_when_another_writer_locks_its_thread() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;
@@ -222,7 +222,7 @@ async fn a_thread_that_somebody_else_writes_is_locked_and_the_session_stays() {
 }
 
 #[tokio::test]
-async fn a_turn_that_a_kill_cut_off_is_failed_at_once_and_then_what_its_thread_says() {
+async fn turn_cut_off_by_kill_fails_and_then_takes_thread_outcome() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;

@@ -35,17 +35,17 @@ async fn settles(prompt: &str) {
 }
 
 #[tokio::test]
-async fn a_turn_without_its_completion_is_settled() {
+async fn turn_without_completion_is_settled() {
     settles("lose-completion").await;
 }
 
 #[tokio::test]
-async fn a_turn_of_which_nothing_more_is_heard_is_settled() {
+async fn turn_without_further_notifications_is_settled() {
     settles("lose-everything-after-deltas").await;
 }
 
 #[tokio::test]
-async fn the_answer_of_a_turn_whose_end_was_not_heard_is_read_from_its_thread() {
+async fn settled_turn_reads_its_answer_from_the_thread() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let path = format!("{TURN}?wait=30");
@@ -60,7 +60,7 @@ async fn the_answer_of_a_turn_whose_end_was_not_heard_is_read_from_its_thread() 
 }
 
 #[tokio::test]
-async fn a_turn_that_fails_unheard_is_settled_as_what_it_is() {
+async fn turn_failure_without_notification_is_settled_as_failed() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "lose-completion").await;
@@ -72,7 +72,7 @@ async fn a_turn_that_fails_unheard_is_settled_as_what_it_is() {
 }
 
 #[tokio::test]
-async fn a_silent_turn_is_told_of_each_time_its_silence_doubles_and_lives_on() {
+async fn silent_turn_is_reported_each_time_its_silence_doubles() {
     let daemon = Daemon::builder().arg("--stall-timeout").arg("1").start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "hang").await;
@@ -97,7 +97,7 @@ async fn a_silent_turn_is_told_of_each_time_its_silence_doubles_and_lives_on() {
 }
 
 #[tokio::test]
-async fn an_app_server_without_thread_read_is_told_of_once() {
+async fn missing_thread_read_is_reported_once() {
     let daemon = Daemon::builder().startup("without=thread/read").arg("--stall-timeout=1").start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "hang").await;
@@ -115,7 +115,7 @@ async fn an_app_server_without_thread_read_is_told_of_once() {
 }
 
 #[tokio::test]
-async fn the_log_says_how_a_turn_ended() {
+async fn log_states_turn_outcome() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "fail").await;
@@ -132,7 +132,7 @@ async fn the_log_says_how_a_turn_ended() {
 }
 
 #[tokio::test]
-async fn a_turn_that_says_something_now_and_then_is_not_told_of() {
+async fn turn_with_occasional_output_is_not_reported_silent() {
     let daemon = Daemon::builder().arg("--stall-timeout").arg("2").start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "deltas=20 delay=200").await;

@@ -43,18 +43,18 @@ async fn is_known_without_its_answer(daemon: &Daemon) {
 }
 
 #[tokio::test]
-async fn the_users_item_names_the_turn_when_its_answer_is_lost() {
+async fn lost_turn_start_response_is_recovered_from_user_item() {
     is_known_without_its_answer(&start().await).await;
 }
 
 #[tokio::test]
-async fn the_thread_names_the_turn_when_its_answer_is_lost() {
+async fn lost_turn_start_response_is_recovered_from_thread() {
     let wiretap = Wiretap::new();
     is_known_without_its_answer(&wiretap.untold_builder().start().await).await;
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_late_opens_no_turn_again() {
+async fn late_turn_start_response_does_not_reopen_turn() {
     let wiretap = Wiretap::new();
     // By nothing but the answer it is known which turn it is.
     let daemon = wiretap.untold_builder().start().await;
@@ -79,7 +79,7 @@ async fn an_answer_that_comes_late_opens_no_turn_again() {
 }
 
 #[tokio::test]
-async fn an_interrupt_while_the_answer_is_outstanding_is_kept() {
+async fn interrupt_is_kept_while_turn_start_is_outstanding() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.untold_builder().start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
@@ -96,7 +96,7 @@ async fn an_interrupt_while_the_answer_is_outstanding_is_kept() {
 }
 
 #[tokio::test]
-async fn an_interrupt_that_takes_long_is_carried_out_after_its_answer() {
+async fn slow_interrupt_completes_after_its_response() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.unsaid_builder().start().await;
     let session_id = session(&daemon).await;
@@ -113,7 +113,7 @@ async fn an_interrupt_that_takes_long_is_carried_out_after_its_answer() {
 }
 
 #[tokio::test]
-async fn a_session_is_closed_with_its_turn_while_the_answer_is_outstanding() {
+async fn session_closes_with_turn_while_turn_start_is_outstanding() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.untold_builder().start().await;
     let (first, second, thread_id) = two_on_one_thread(&daemon).await;
@@ -139,7 +139,7 @@ async fn told(wiretap: &Wiretap, turns: usize) {
 }
 
 #[tokio::test]
-async fn ctrl_c_before_there_is_a_turn_leaves_none_behind() {
+async fn ctrl_c_before_turn_start_leaves_no_turn() {
     let wiretap = Wiretap::new();
     // Each message takes half a second, so the session is on its way for so long.
     let daemon = wiretap.slow_builder().start().await;
@@ -154,7 +154,7 @@ async fn ctrl_c_before_there_is_a_turn_leaves_none_behind() {
 }
 
 #[tokio::test]
-async fn ctrl_c_while_the_turn_is_on_its_way_interrupts_it() {
+async fn ctrl_c_during_turn_start_interrupts_turn() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.slow_builder().start().await;
     let user = CliUser::beside(&daemon);
@@ -169,7 +169,7 @@ async fn ctrl_c_while_the_turn_is_on_its_way_interrupts_it() {
 }
 
 #[tokio::test]
-async fn a_waiting_turn_that_is_interrupted_on_its_way_does_not_run() {
+async fn queued_turn_interrupted_during_start_does_not_run() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.unsaid_builder().start().await;
     let session_id = session(&daemon).await;
@@ -183,7 +183,7 @@ async fn a_waiting_turn_that_is_interrupted_on_its_way_does_not_run() {
 }
 
 #[tokio::test]
-async fn an_interrupt_while_the_thread_is_resumed_takes_the_turn_back() {
+async fn interrupt_during_thread_resume_withdraws_turn() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;

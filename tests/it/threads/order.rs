@@ -19,7 +19,7 @@ async fn both(daemon: &Daemon, sessions: [&str; 2], fields: Value) -> [Answer; 2
 }
 
 #[tokio::test]
-async fn of_two_turns_at_once_on_two_sessions_one_begins_and_the_other_is_refused() {
+async fn concurrent_turns_on_two_sessions_of_a_thread_start_one() {
     let daemon = start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
     let [begun, refused] = both(&daemon, [&first, &second], json!({})).await;
@@ -34,7 +34,7 @@ async fn of_two_turns_at_once_on_two_sessions_one_begins_and_the_other_is_refuse
 }
 
 #[tokio::test]
-async fn of_two_turns_at_once_on_two_sessions_the_second_one_steers_if_it_may() {
+async fn concurrent_turn_on_second_session_can_steer() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.builder().start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
@@ -48,7 +48,7 @@ async fn of_two_turns_at_once_on_two_sessions_the_second_one_steers_if_it_may() 
 }
 
 #[tokio::test]
-async fn turns_wait_in_one_order_whatever_session_of_the_thread_they_are_for() {
+async fn turn_queue_keeps_order_across_sessions_of_a_thread() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.builder().start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
@@ -84,7 +84,7 @@ async fn turn_of(daemon: &Daemon, queue_id: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_waiting_turn_begins_as_soon_as_the_one_before_it_ends() {
+async fn queued_turn_starts_when_previous_turn_ends() {
     let daemon = start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
     let running = turn(&daemon, &first, "hang").await;

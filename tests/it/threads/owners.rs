@@ -9,7 +9,7 @@ use crate::sessions::{Wiretap, events_of};
 use crate::support::http::{get, post};
 
 #[tokio::test]
-async fn a_request_belongs_to_the_session_that_started_the_turn() {
+async fn server_request_belongs_to_session_that_started_the_turn() {
     let daemon = start().await;
     let (first, second, _) = two_with(&daemon, json!({ "requests": "decline" })).await;
     let turn_id = turn(&daemon, &first, "ask=command text=done").await;
@@ -32,7 +32,7 @@ async fn a_request_belongs_to_the_session_that_started_the_turn() {
 }
 
 #[tokio::test]
-async fn the_connection_stays_subscribed_while_a_session_has_the_thread() {
+async fn thread_subscription_lasts_while_a_session_uses_it() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.builder().start().await;
     let (first, second, thread_id) = two_on_one_thread(&daemon).await;
@@ -46,7 +46,7 @@ async fn the_connection_stays_subscribed_while_a_session_has_the_thread() {
 }
 
 #[tokio::test]
-async fn the_turn_of_a_session_that_was_closed_ends_in_its_record_too() {
+async fn turn_of_closed_session_ends_in_its_record() {
     let daemon = start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
     let turn_id = turn(&daemon, &first, "hang-deltas delay=50").await;
@@ -69,7 +69,7 @@ async fn the_turn_of_a_session_that_was_closed_ends_in_its_record_too() {
 }
 
 #[tokio::test]
-async fn a_closed_session_interrupts_no_turn_of_another_session_of_its_thread() {
+async fn closing_a_session_keeps_turns_of_other_sessions_of_its_thread() {
     let daemon = start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
     let interrupt = async |session_id: &str| {
@@ -84,7 +84,7 @@ async fn a_closed_session_interrupts_no_turn_of_another_session_of_its_thread() 
 }
 
 #[tokio::test]
-async fn a_turn_that_is_cut_off_ends_once_for_all_sessions_of_its_thread() {
+async fn cut_off_turn_ends_once_for_all_sessions_of_its_thread() {
     let daemon = start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
     let turn_id = turn(&daemon, &second, "abort").await;

@@ -7,7 +7,7 @@ use crate::sessions::{Wiretap, restart};
 use crate::support::websocket::EventStream;
 
 #[tokio::test]
-async fn a_stream_of_a_session_follows_it_to_its_new_thread() {
+async fn session_stream_follows_session_to_replacement_thread() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let before = create(&daemon, json!({})).await;

@@ -57,7 +57,7 @@ async fn cut(daemon: &Daemon, prompt: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_crash_fails_the_turn_and_is_told() {
+async fn app_server_crash_fails_turn_and_is_reported() {
     let daemon = start().await;
     let detail = cut(&daemon, "deltas=10 stderr=Error:gone crash=7").await;
     assert_eq!(detail["childExitCode"], 7);
@@ -81,7 +81,7 @@ async fn a_crash_fails_the_turn_and_is_told() {
 }
 
 #[tokio::test]
-async fn a_kill_is_told_by_the_name_of_its_signal() {
+async fn app_server_kill_is_reported_by_signal_name() {
     let daemon = start().await;
     let detail = cut(&daemon, "stderr=unrelated kill").await;
     assert_eq!((&detail["childExitCode"], &detail["childSignal"]), (&Value::Null, &json!("SIGKILL")));
@@ -95,13 +95,13 @@ async fn a_kill_is_told_by_the_name_of_its_signal() {
 }
 
 #[tokio::test]
-async fn an_abort_is_told_by_the_name_of_its_signal() {
+async fn app_server_abort_is_reported_by_signal_name() {
     let daemon = start().await;
     assert_eq!(cut(&daemon, "abort").await["childSignal"], "SIGABRT");
 }
 
 #[tokio::test]
-async fn half_a_message_is_counted_and_harms_nobody() {
+async fn partial_message_is_counted_and_ignored() {
     let daemon = start().await;
     let detail = cut(&daemon, "half-line crash=3").await;
     assert!(detail["trailingMessageLength"].as_u64() > Some(0), "{detail}");
@@ -110,7 +110,7 @@ async fn half_a_message_is_counted_and_harms_nobody() {
 }
 
 #[tokio::test]
-async fn an_app_server_that_closes_its_stdout_is_ended() {
+async fn app_server_is_terminated_after_closing_stdout() {
     let daemon = start().await;
     let detail = cut(&daemon, "close-stdout").await;
     assert_eq!(detail["transportCloseSource"], "stdout.end");
@@ -120,7 +120,7 @@ async fn an_app_server_that_closes_its_stdout_is_ended() {
 }
 
 #[tokio::test]
-async fn all_turns_of_a_dying_app_server_fail() {
+async fn app_server_exit_fails_all_its_turns() {
     let daemon = start().await;
     let mut session_ids = Vec::new();
     for _ in 0..5 {
@@ -142,7 +142,7 @@ async fn all_turns_of_a_dying_app_server_fail() {
 }
 
 #[tokio::test]
-async fn a_call_that_waits_for_an_answer_fails_with_the_app_server() {
+async fn app_server_exit_fails_pending_call() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.unsaid_builder().start().await;
     let silent = session(&daemon).await;

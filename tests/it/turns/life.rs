@@ -22,7 +22,7 @@ async fn started(daemon: &Daemon, turn_id: &str) {
 }
 
 #[tokio::test]
-async fn the_session_follows_its_turn() {
+async fn session_record_follows_its_turn() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let before = record(&daemon, &session_id).await;
@@ -47,7 +47,7 @@ async fn the_session_follows_its_turn() {
 }
 
 #[tokio::test]
-async fn the_log_tells_a_turn_from_its_acceptance_to_its_end() {
+async fn log_records_turn_from_acceptance_to_end() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "deltas=2 plan diff").await;
@@ -91,7 +91,7 @@ async fn the_log_tells_a_turn_from_its_acceptance_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_turn_is_accepted_before_it_starts_however_fast_it_is() {
+async fn turn_is_accepted_before_it_starts() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     for _ in 0..20 {
@@ -105,7 +105,7 @@ async fn a_turn_is_accepted_before_it_starts_however_fast_it_is() {
 }
 
 #[tokio::test]
-async fn a_steer_reaches_the_turn_it_names() {
+async fn steer_reaches_named_turn() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "hang").await;
@@ -124,7 +124,7 @@ async fn a_steer_reaches_the_turn_it_names() {
 }
 
 #[tokio::test]
-async fn a_steer_of_another_turn_is_rejected_and_changes_nothing() {
+async fn steer_of_another_turn_is_rejected() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let none = steer(&daemon, &session_id, "no-such-turn", "x").await;
@@ -145,7 +145,7 @@ async fn a_steer_of_another_turn_is_rejected_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_busy_session_takes_no_other_turn() {
+async fn busy_session_rejects_second_turn() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "hang").await;
@@ -163,7 +163,7 @@ async fn a_busy_session_takes_no_other_turn() {
 }
 
 #[tokio::test]
-async fn of_two_turns_at_once_one_is_accepted() {
+async fn concurrent_turns_on_one_session_accept_one() {
     let daemon = start().await;
     for _ in 0..10 {
         let session_id = session(&daemon).await;
@@ -180,7 +180,7 @@ async fn of_two_turns_at_once_one_is_accepted() {
 }
 
 #[tokio::test]
-async fn a_hundred_sessions_have_a_turn_each_at_the_same_time() {
+async fn hundred_sessions_run_concurrent_turns() {
     let daemon = start().await;
     let mut session_ids = Vec::new();
     for _ in 0..100 {
@@ -198,7 +198,7 @@ async fn a_hundred_sessions_have_a_turn_each_at_the_same_time() {
 }
 
 #[tokio::test]
-async fn a_turn_that_fails_leaves_a_session_that_goes_on() {
+async fn session_continues_after_failed_turn() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "fail").await;
@@ -215,7 +215,7 @@ async fn a_turn_that_fails_leaves_a_session_that_goes_on() {
 }
 
 #[tokio::test]
-async fn a_turn_that_is_tried_again_stays_in_progress_meanwhile() {
+async fn retried_turn_stays_in_progress() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "retry hang-deltas").await;

@@ -7,7 +7,7 @@ use crate::support::daemon::Daemon;
 use crate::support::http::{get, post};
 
 #[tokio::test]
-async fn a_thread_is_resumed_after_a_restart_with_its_last_turn() {
+async fn thread_is_resumed_after_restart_with_its_last_turn() {
     let mut daemon = start().await;
     let session_id = session(&daemon).await;
     let first_turn = turn(&daemon, &session_id, "fail").await;
@@ -42,7 +42,7 @@ async fn a_thread_is_resumed_after_a_restart_with_its_last_turn() {
 }
 
 #[tokio::test]
-async fn a_thread_that_runs_is_resumed_as_running() {
+async fn running_thread_is_resumed_as_running() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "hang").await;
@@ -53,7 +53,7 @@ async fn a_thread_that_runs_is_resumed_as_running() {
 }
 
 #[tokio::test]
-async fn a_thread_that_there_is_not_is_the_callers_mistake() {
+async fn unknown_thread_is_a_client_error() {
     let daemon = start().await;
     let thread_id = "01234567-89ab-7def-8123-456789abcdef";
     let answer = post(&daemon, SESSIONS, &json!({ "threadId": thread_id })).await;

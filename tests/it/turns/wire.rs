@@ -20,7 +20,7 @@ async fn completes(daemon: &Daemon, session_id: &str, prompt: &str) {
 }
 
 #[tokio::test]
-async fn odd_answers_disturb_nobody() {
+async fn unexpected_responses_are_ignored() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     for prompt in ["answer-twice", "answer-foreign", "answer-twice answer-foreign deltas=50", "hello"] {
@@ -29,7 +29,7 @@ async fn odd_answers_disturb_nobody() {
 }
 
 #[tokio::test]
-async fn an_answer_after_the_turn_does_not_open_it_again() {
+async fn turn_start_response_after_turn_end_does_not_reopen_turn() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.unsaid_builder().start().await;
     let session_id = session(&daemon).await;
@@ -44,14 +44,14 @@ async fn an_answer_after_the_turn_does_not_open_it_again() {
 }
 
 #[tokio::test]
-async fn an_app_server_that_is_always_late_is_waited_for() {
+async fn slow_app_server_responses_are_awaited() {
     let daemon = Daemon::builder().startup("answer-late=200").start().await;
     let session_id = session(&daemon).await;
     completes(&daemon, &session_id, "hello").await;
 }
 
 #[tokio::test]
-async fn garbage_between_messages_is_noted_and_passed_over() {
+async fn invalid_messages_are_recorded_and_skipped() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     completes(&daemon, &session_id, "deltas=10 garbage").await;
@@ -64,7 +64,7 @@ async fn garbage_between_messages_is_noted_and_passed_over() {
 }
 
 #[tokio::test]
-async fn a_line_of_eight_megabytes_is_an_event_like_any_other() {
+async fn eight_megabyte_line_is_recorded_as_event() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     completes(&daemon, &session_id, "long-line=8000000").await;
@@ -77,7 +77,7 @@ async fn a_line_of_eight_megabytes_is_an_event_like_any_other() {
 }
 
 #[tokio::test]
-async fn a_line_over_the_limit_is_skipped_and_the_turn_goes_on() {
+async fn line_over_limit_is_skipped_and_turn_continues() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     completes(&daemon, &session_id, "deltas=4 long-line=70000000").await;
@@ -89,7 +89,7 @@ async fn a_line_over_the_limit_is_skipped_and_the_turn_goes_on() {
 }
 
 #[tokio::test]
-async fn what_the_app_server_says_on_stderr_is_kept() {
+async fn app_server_stderr_is_kept() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     completes(&daemon, &session_id, "stderr=marked-word stderr-flood=300000").await;
@@ -102,7 +102,7 @@ async fn what_the_app_server_says_on_stderr_is_kept() {
 }
 
 #[tokio::test]
-async fn a_thread_that_nobody_created_is_heard_and_becomes_no_session() {
+async fn unknown_thread_notifications_create_no_session() {
     let daemon = Daemon::builder().startup("foreign-thread").start().await;
     let completed = logged_type(&daemon, "app-server.turn.completed").await;
     assert_eq!(completed["detail"]["status"], "completed");
@@ -127,7 +127,7 @@ async fn hang_up_after(daemon: &Daemon, session_id: &str, prompt: &str) {
 }
 
 #[tokio::test]
-async fn a_caller_that_hangs_up_while_it_waits_cancels_nothing() {
+async fn turn_continues_when_client_disconnects_during_call() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     hang_up_after(&daemon, &session_id, "answer-late=300 text=x").await;
@@ -137,7 +137,7 @@ async fn a_caller_that_hangs_up_while_it_waits_cancels_nothing() {
 }
 
 #[tokio::test]
-async fn a_caller_that_hangs_up_at_once_cancels_nothing() {
+async fn turn_continues_when_client_disconnects_at_once() {
     let daemon = start().await;
     for _ in 0..20 {
         let session_id = session(&daemon).await;
