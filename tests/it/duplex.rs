@@ -1,5 +1,5 @@
-//! A conversation in both directions: what the app-server asks, turns that are waited for and interrupted, sessions
-//! that are forked, found and closed.
+//! Two-way communication with the app-server: server requests, waiting for turns and interrupting them, and sessions
+//! that are forked, listed and closed.
 
 mod requests;
 mod sessions;

@@ -1,4 +1,4 @@
-//! codexd with the real app-server behind it, and the offline model behind that.
+//! codexd with the real app-server and an offline model.
 
 mod app_server;
 mod cli;

@@ -1,4 +1,4 @@
-//! Turns: how they go, how they fail, and how they end when their app-server does.
+//! Turns: progress, failure, and the exit of the app-server during a turn.
 
 mod cut;
 mod life;

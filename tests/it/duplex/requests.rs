@@ -1,4 +1,4 @@
-//! What the app-server asks, and clients who answer.
+//! Server requests and the answers of clients.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Sessions that are forked, found and closed; the models.
+//! Forking, listing and closing sessions; the model list.
 
 use serde_json::{Value, json};
 

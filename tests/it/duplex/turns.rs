@@ -1,4 +1,4 @@
-//! Turns as things: read, waited for, interrupted, and checked before they cost anything.
+//! Turns as records: reading, waiting, interrupting, and input validation before the turn starts.
 
 use rustix::process::{Pid, test_kill_process};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Requests that end without a client: the clock, the policy, an interrupt, and the end of a process.
+//! Server requests that end without a client: timeout, policy, interrupt, and the end of a process.
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! An app-server that somebody else started: the real one, on a port or a socket of its own.
+//! A real app-server that codexd did not start, listening on a TCP port or a unix socket.
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;

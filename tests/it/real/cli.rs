@@ -1,4 +1,4 @@
-//! The commands for every day with the real app-server behind them.
+//! The everyday commands with the real app-server.
 
 use super::Stage;
 use crate::cli::CliUser;

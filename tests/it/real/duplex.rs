@@ -1,4 +1,4 @@
-//! A conversation in both directions with the real app-server: approvals, interrupts, waiting, forks, old turns.
+//! Two-way communication with the real app-server: approvals, interrupts, waiting, forks, old turns.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! An app-server that runs by itself and outlives the daemon.
+//! An external app-server that keeps running after the daemon stops.
 
 use std::sync::Arc;
 

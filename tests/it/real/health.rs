@@ -1,4 +1,4 @@
-//! What people are told of Codex where something is wrong with it: login, network, configuration, MCP servers.
+//! How codexd reports problems of Codex: login, network, configuration, MCP servers.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Queues that cannot go on, with the real app-server.
+//! Held turn queues with the real app-server.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! The end of the daemon while the real app-server works.
+//! Stopping the daemon while the real app-server runs a turn.
 
 use serde_json::{Value, json};
 

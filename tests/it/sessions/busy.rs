@@ -1,4 +1,4 @@
-//! A turn for a session that is busy, and an app-server that is.
+//! Turns for a busy session, and an overloaded app-server.
 
 use serde_json::{Value, json};
 

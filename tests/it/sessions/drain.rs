@@ -1,4 +1,4 @@
-//! A stop that lets running turns end.
+//! A daemon stop that lets running turns finish.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Queues that cannot go on: nothing that waits is lost, and what keeps it waiting is said.
+//! Held turn queues: no queued turn is lost, and the cause of the hold is reported.
 
 use std::fs;
 

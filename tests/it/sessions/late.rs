@@ -1,4 +1,4 @@
-//! Threads that the app-server opens later than a client waits.
+//! Threads that the app-server opens after the client timeout.
 
 use serde_json::{Value, json};
 

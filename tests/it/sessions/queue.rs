@@ -1,4 +1,4 @@
-//! Turns that wait until their session is idle.
+//! The turn queue of a session.
 
 use std::fs::File;
 

@@ -1,4 +1,4 @@
-//! Sessions whose daemon was started again.
+//! Sessions after a restart of the daemon.
 
 use std::fs::{self, File};
 

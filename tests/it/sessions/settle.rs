@@ -1,4 +1,4 @@
-//! Turns whose end nobody hears, and turns that fall silent.
+//! Turns whose end is not notified, and silent turns.
 
 use std::time::{Duration, Instant};
 

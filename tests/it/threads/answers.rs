@@ -1,4 +1,4 @@
-//! Answers to `turn/start` that are late or lost, and interrupts that come before there is a turn to interrupt.
+//! Late and lost responses to `turn/start`, and interrupts that arrive before the turn has started.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Which session a turn and what it asks belong to, and the end of sessions that share a thread.
+//! The session that owns a turn and its server requests, and closing sessions that share a thread.
 
 use serde_json::{Value, json};
 

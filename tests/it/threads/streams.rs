@@ -1,4 +1,4 @@
-//! Streams of a session whose thread is created anew.
+//! Streams of a session whose thread is replaced.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! Turns whose app-server dies under them.
+//! Turns whose app-server exits while they run.
 
 use hyper::header::RETRY_AFTER;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! The life of a turn: what the session says meanwhile, what is in the log, and who may say something in between.
+//! The states of a turn: the session record, the log, and steering.
 
 use serde_json::{Value, json};
 

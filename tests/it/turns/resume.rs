@@ -1,4 +1,4 @@
-//! Threads that outlive their session, and threads that there are not.
+//! Threads that are resumed after a restart, and unknown threads.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! An app-server that is late, answers twice, talks nonsense or asks, and callers that do not wait.
+//! An app-server that is slow, answers twice or sends invalid messages, and clients that disconnect.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
