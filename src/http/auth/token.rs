@@ -135,14 +135,14 @@ fn parse(path: &Path) -> io::Result<(String, Stamp)> {
     let token = content.trim_ascii();
     let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+".contains(byte);
     if !token.iter().all(is_allowed) {
-        return Err(wrong(
-            "matches something else than a token of letters, digits and the characters - . _ ~ +",
-        ));
+        return Err(wrong("contains characters other than letters, digits and - . _ ~ +"));
     }
     if token.len() < MIN_TOKEN_CHARS || token.len() > MAX_TOKEN_CHARS {
-        return Err(wrong(&format!("matches no token of {MIN_TOKEN_CHARS} to {MAX_TOKEN_CHARS} characters")));
+        return Err(wrong(&format!(
+            "contains no token of {MIN_TOKEN_CHARS} to {MAX_TOKEN_CHARS} characters"
+        )));
     }
-    let token = String::from_utf8(token.to_vec()).map_err(|_| wrong("matches no text"))?;
+    let token = String::from_utf8(token.to_vec()).map_err(|_| wrong("contains no text"))?;
     Ok((token, stamp))
 }
 
