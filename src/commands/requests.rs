@@ -62,7 +62,7 @@ fn listing(screen: &OutputTarget, requests: &[Value], rows: &[Vec<String>]) -> S
 fn row(request: &Value, now: Timestamp) -> Vec<String> {
     let text = |name: &str| request[name].as_str().unwrap_or("-").to_owned();
     let state = match request["status"].as_str() {
-        Some("pending") => "pending".to_owned(),
+        Some("pending") => "open".to_owned(),
         _ if request["decision"].is_null() => text("resolvedBy"),
         _ => format::decision(&request["decision"]),
     };

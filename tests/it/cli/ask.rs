@@ -359,7 +359,7 @@ async fn ask_reads_outcome_from_turn_after_gap() {
     let _again = Daemon::builder().state_from(&daemon).address_of(&daemon).start().await;
     let ended = asking.ended().await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    for part in ["is missing: the log was replaced by another one", "The turn failed"] {
+    for part in ["missing: the log was replaced by another one", "The turn failed"] {
         assert!(ended.stderr.contains(part), "no {part:?} in {ended:?}");
     }
 }

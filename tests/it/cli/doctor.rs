@@ -195,7 +195,7 @@ async fn doctor_warns_about_daemon_without_app_server() {
     crate::api::not_ready(&daemon, "was not found").await;
     let found = doctor(home().path(), &texts(&same_as(&daemon))).await;
     assert!(found.ok, "{:?}", found.checks);
-    found.assert("daemon", "warn", "cannot take turns: The server command");
+    found.assert("daemon", "warn", "does not accept turns: The server command");
 }
 
 #[tokio::test]
@@ -259,7 +259,7 @@ async fn doctor_checks_token_file() {
     found.assert("address", "warn", "--auth-token-file");
     found.assert("token", "warn", &format!("the daemon at {} requires one", daemon.base_url()));
     found.assert("token", "warn", "--auth-token-file");
-    found.assert("daemon", "ok", &format!("PID {}", daemon.pid()));
+    found.assert("daemon", "ok", &format!("pid {}", daemon.pid()));
 }
 
 #[tokio::test]

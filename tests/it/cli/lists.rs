@@ -80,7 +80,7 @@ async fn approve_answers_only_pending_request() {
 
         let (turn_id, request) = asking(&daemon, &session_id, "ask=command").await;
         let shown = user.run(&["requests"]).await;
-        for part in [&text(&request["requestId"]), &session_id, "waits", "run /bin/bash -lc 'touch approved'"]
+        for part in [&text(&request["requestId"]), &session_id, "open", "run /bin/bash -lc 'touch approved'"]
         {
             assert!(shown.stdout.contains(part), "no {part} in {}", shown.stdout);
         }

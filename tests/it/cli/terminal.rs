@@ -211,7 +211,7 @@ async fn ask_drops_prompt_resolved_during_gap() {
     decide(&daemon, &request["requestId"], "accept").await;
     over(&daemon, &request["requestId"]).await;
     link.mend_without_what_happened();
-    terminal.shows_again("no longer pending", "is missing: the log was replaced").await;
+    terminal.shows_again("no longer pending", "missing: the log was replaced").await;
     terminal.interrupt();
     assert_eq!(terminal.ended().await.0, Some(4));
 }
@@ -323,7 +323,7 @@ async fn requests_lists_full_text_below_row() {
     assert_eq!((code, lines.len()), (Some(0), 3), "{shown}");
     assert_eq!(lines[0].split_whitespace().collect::<Vec<_>>(), ["REQUEST", "SESSION", "STATE", "AGE"]);
     let id = text(&request["requestId"]);
-    assert_eq!(lines[1].split_whitespace().take(3).collect::<Vec<_>>(), [&id, &session_id, "waits"]);
+    assert_eq!(lines[1].split_whitespace().take(3).collect::<Vec<_>>(), [&id, &session_id, "open"]);
     assert_eq!(lines[2], "  run /bin/bash -lc 'touch approved'");
     let listed = user.run(&["requests"]).await.stdout;
     assert!(listed.contains("CODEX ASKS TO") && listed.lines().count() == 2, "{listed}");

@@ -153,7 +153,7 @@ async fn session_fields_are_validated_before_the_call() {
         ("approvalPolicy", json!(["never"]), "object"),
         ("personality", json!("weird"), "friendly"),
         ("cwd", json!("relative"), "absolute"),
-        ("cwd", json!("/no/such/folder"), "exists"),
+        ("cwd", json!("/no/such/folder"), "existing directory"),
     ] {
         let answer = post(&daemon, SESSIONS, &json!({ field: value })).await;
         let message = answer.error(400, "bad_request");

@@ -227,7 +227,7 @@ async fn turn_input_is_validated_before_the_turn_starts() {
         ("personality", json!("weird"), ["personality", "pragmatic"]),
         ("summary", json!("weird"), ["summary", "concise"]),
         ("cwd", json!("relative"), ["cwd", "absolute"]),
-        ("cwd", json!("/no/such/folder"), ["cwd", "exists"]),
+        ("cwd", json!("/no/such/folder"), ["cwd", "existing directory"]),
         ("cwd", json!("/dev/null"), ["cwd", "directory"]),
         ("input", json!([{ "type": "bogus" }]), ["input[0].type", "localImage"]),
         ("input", json!([1]), ["input[0]", "object"]),

@@ -331,6 +331,6 @@ async fn failed_mcp_server_start_is_reported() {
         let words = ["ask", "mock:text=[Hello!]", "--cwd", workspace.to_str().unwrap()];
         let asked = CliUser::beside(&daemon).run(&words).await;
         assert_eq!((asked.code, asked.stdout.as_str()), (Some(0), "Hello!\n"), "{asked:?}");
-        assert_eq!(asked.stderr.matches("MCP server \"broken\" did not start").count(), 1, "{asked:?}");
+        assert_eq!(asked.stderr.matches("MCP server \"broken\" failed to start").count(), 1, "{asked:?}");
     }
 }
