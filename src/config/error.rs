@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use crate::codex::protocol::versions::INSTALL_COMMAND;
 
-use super::{AddressError, EndpointError, OriginError, StreamPathError};
+use super::address::{AddressError, StreamPathError};
+use super::endpoint::EndpointError;
+use super::origin::OriginError;
 
 /// Why there is no configuration.
 ///

@@ -4,20 +4,20 @@ use std::fmt;
 use std::path::Path;
 
 use schemars::JsonSchema;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
-use super::{Config, Source};
+use super::values::{Config, ReportRow};
 
-/// One line of the report.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ReportRow {
-    /// The name of the setting: its flag without dashes, or `log-filter`.
-    pub name: &'static str,
-    /// The value in use, without secrets: a string, a number, an array of strings, or null.
-    pub value: serde_json::Value,
-    /// The source: a flag, an environment variable, `default`, or `default from NAME`.
-    #[serde(serialize_with = "source_text")]
-    pub source: Source,
+impl Config {
+    /// Every setting with its value and source.
+    pub fn report(&self) -> ConfigReport<'_> {
+        ConfigReport::new(&self.report)
+    }
+
+    /// The configuration as part of the status snapshot.
+    pub fn view(&self) -> ConfigView {
+        ConfigView::new(self)
+    }
 }
 
 /// Every setting with its value and source.
@@ -155,10 +155,6 @@ impl ConfigView {
 /// A current directory that is not UTF-8 can lead to such a path; JSON cannot contain it, so it is shown approximately.
 fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
-}
-
-fn source_text<S: Serializer>(source: &Source, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(source)
 }
 
 fn value_text(value: &serde_json::Value) -> String {

@@ -5,14 +5,41 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::address::{LocalApiBase, parse_event_stream_path};
+use super::endpoint::{ChildStrategy, ServerEndpoint};
+use super::error::{ConfigError, ValueError};
 use super::origin::parse_origin;
-use super::settings::{self, DefaultValue, SHARED_LOGS_DIR, SHARED_STATE_DIR, Setting};
-use super::{
-    ChildEnvironment, ChildStrategy, Config, ConfigError, Environment, LimitsConfig, LocalApiBase,
-    MAX_EVENT_CACHE_SIZE, Paths, Platform, ReportRow, ServerConfig, ServerEndpoint, ServerMode,
-    ServiceConfig, Settings, Source, ValueError, parse_event_stream_path,
+use super::platform::Platform;
+use super::settings::{
+    self, DefaultValue, Environment, ProcessEnvironment, SHARED_LOGS_DIR, SHARED_STATE_DIR, Setting,
+    Settings, Source,
+};
+use super::values::{
+    ChildEnvironment, Config, LimitsConfig, MAX_EVENT_CACHE_SIZE, Paths, ReportRow, ServerConfig, ServerMode,
+    ServiceConfig,
 };
 use crate::codex::protocol::environment::{CODEX_HOME, DEFAULT_CODEX_HOME};
+
+impl Config {
+    /// Reads the settings: a flag overrides its environment variable, which overrides the default.
+    ///
+    /// A blank environment variable counts as unset. Texts are trimmed, paths are taken byte for byte. Relative paths
+    /// are relative to `current_dir`, which is absolute.
+    pub fn resolve(
+        settings: &Settings,
+        environment: &dyn Environment,
+        current_dir: &Path,
+    ) -> Result<Self, ConfigError> {
+        resolve(settings, environment, current_dir, Platform::current())
+    }
+
+    /// [`Config::resolve`] with the environment and the current directory of this process.
+    pub fn from_process(settings: &Settings) -> Result<Self, ConfigError> {
+        let current_dir =
+            std::env::current_dir().map_err(|source| ConfigError::CurrentDirectory { source })?;
+        Self::resolve(settings, &ProcessEnvironment, &current_dir)
+    }
+}
 
 /// [`Config::resolve`] for any platform.
 pub(super) fn resolve(

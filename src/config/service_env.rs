@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::error::ConfigError;
 use super::settings::{self, Environment, ProcessEnvironment, Setting, Source};
-use super::{Config, ConfigError};
+use super::values::Config;
 use crate::codex::protocol::environment::CODEX_HOME;
 
 /// The environment variables of the user that are no settings of codexd.

@@ -1,6 +1,7 @@
 //! Makes the LaunchAgent of launchd from the template.
 
-use super::{ServiceSpec, search};
+use super::search;
+use super::spec::ServiceSpec;
 use crate::codex::protocol::environment::CODEX_HOME;
 use crate::config::settings;
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::process::Command;
 
-use super::{FileChange, NAME};
+use super::spec::{FileChange, NAME};
 use crate::config::Platform;
 
 /// Timeout of one call: a stop may take 30 seconds, and a start comes after it.

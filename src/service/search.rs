@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
-use super::{ServiceError, text};
+use super::spec::{ServiceError, text};
 use crate::config::{ChildStrategy, Config, Platform, find_program};
 
 /// The `PATH` of the agent template: Homebrew on Apple silicon and on Intel, npm's default, and the system.

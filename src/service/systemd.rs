@@ -8,7 +8,7 @@
 
 use std::path::PathBuf;
 
-use super::{ServiceError, ServiceSpec};
+use super::spec::{ServiceError, ServiceSpec};
 use crate::codex::protocol::environment::CODEX_HOME;
 
 /// The minimum soft limit for open files; codexd would request the same.

@@ -2,9 +2,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
+use super::search;
 use super::*;
-use crate::config::Settings;
+use crate::config::{Config, Platform, Settings, UserEnv, settings};
+use crate::storage::Disk;
 
 /// A home directory with programs in it.
 struct Machine {

@@ -1,0 +1,105 @@
+//! The service file: its path and text for the current settings, and writing and removing it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::spec::{FileChange, NAME, ServiceError, ServiceSpec, text};
+use super::{launchd, search, systemd};
+use crate::codex::redact;
+use crate::config::{Config, ConfigError, Platform, UserEnv, find_program, settings};
+use crate::storage::Disk;
+
+/// The service file for the current settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceFile {
+    /// Its path.
+    pub path: PathBuf,
+    /// Its content.
+    pub text: String,
+    /// A directory that must exist when the service starts, besides those that codexd creates.
+    pub directory: Option<PathBuf>,
+    /// Notes for the user, one sentence each.
+    pub notes: Vec<String>,
+}
+
+impl ServiceFile {
+    /// The file of a service that runs `program`, an absolute path, with these settings for this user.
+    pub fn new(
+        config: &Config,
+        user: &UserEnv,
+        platform: Platform,
+        program: &Path,
+    ) -> Result<Self, ServiceError> {
+        let home = text(&user.home)?;
+        let arguments = &config.server.args;
+        if arguments.iter().any(|argument| redact(argument) != *argument) {
+            let (name, variable) = (settings::SERVER_ARGS.name, settings::SERVER_ARGS.variable);
+            return Err(ConfigError::SecretInSetting { name, variable }.into());
+        }
+        let (search_path, notes) = search::path(config, platform, home)?;
+        let spec = ServiceSpec {
+            program: text(program)?,
+            home,
+            search_path,
+            codex_home: user.codex_home.as_deref().map(text).transpose()?,
+            variables: config.service_variables()?,
+            connections: config.service.connections,
+        };
+        let path = platform.service_file(&user.home, user.config_home.as_deref());
+        let (text, directory) = match platform {
+            // launchd opens its two files there before codexd runs.
+            Platform::MacOs => (launchd::agent(&spec), platform.logs_dir(Some(&user.home), None)),
+            Platform::Xdg => (systemd::unit(&spec)?, None),
+        };
+        Ok(Self { path, text, directory, notes })
+    }
+
+    /// [`ServiceFile::new`] for this system, user and program.
+    pub fn for_this_program(config: &Config) -> Result<Self, ServiceError> {
+        let search = config.server.child_environment.path.as_deref();
+        let program = std::env::current_exe().map_err(ServiceError::Program)?;
+        // `current_exe` resolves links; the name that stays valid across upgrades is the one in PATH.
+        let program = match find_program(NAME, search, Path::new("/")) {
+            Ok(named) if search::is_same(&named, &program) => named,
+            _ => program,
+        };
+        Self::new(config, &UserEnv::from_process()?, Platform::current(), &program)
+    }
+
+    /// What [`ServiceFile::write`] would do.
+    pub fn change(&self) -> io::Result<FileChange> {
+        match std::fs::read(&self.path) {
+            Ok(text) if text == self.text.as_bytes() => Ok(FileChange::Unchanged),
+            Ok(_) => Ok(FileChange::Updated),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(FileChange::Installed),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the file, unless it is up to date.
+    pub fn write(&self, disk: &Disk) -> io::Result<FileChange> {
+        let change = self.change()?;
+        if let Some(directory) = &self.directory {
+            disk.create_directory(directory)?;
+        }
+        if change != FileChange::Unchanged {
+            disk.write_shared(&self.path, self.text.as_bytes())?;
+        }
+        Ok(change)
+    }
+}
+
+/// The path of the service file of this user on this system.
+pub fn file() -> Result<PathBuf, ServiceError> {
+    let user = UserEnv::from_process()?;
+    Ok(Platform::current().service_file(&user.home, user.config_home.as_deref()))
+}
+
+/// Removes the file; `false` if it did not exist.
+pub fn remove(disk: &Disk, file: &Path) -> io::Result<bool> {
+    match disk.remove(file) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
