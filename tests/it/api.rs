@@ -78,8 +78,8 @@ pub(crate) async fn ended(daemon: &Daemon, session_id: &str, turn_id: &Value) ->
     .await
 }
 
-/// The event of the first pause after a death of the app-server.
-pub(crate) async fn setback(daemon: &Daemon) -> Value {
+/// Waits for the first `child.backoff` event.
+pub(crate) async fn backoff_event(daemon: &Daemon) -> Value {
     logged_type(daemon, "child.backoff").await
 }
 

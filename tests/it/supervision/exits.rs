@@ -4,7 +4,7 @@ use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::{assert_recovered, child, follow, generation, to_pid, types_of_supervision};
-use crate::api::{ready, session, setback, start, turn};
+use crate::api::{backoff_event, ready, session, start, turn};
 use crate::support::daemon::Daemon;
 use crate::support::wait::wait_until;
 
@@ -26,7 +26,7 @@ async fn app_server_is_restarted_after_every_kind_of_exit() {
         let child = assert_recovered(&daemon, &mut events, 2).await;
         assert_eq!((&child["deaths"], &child["nextStartAt"]), (&json!(1), &Value::Null), "{prompt}");
         assert_eq!((&child["lastError"], &child["stderrTail"]), (&Value::Null, &json!([])), "{prompt}");
-        let backoff = setback(&daemon).await;
+        let backoff = backoff_event(&daemon).await;
         let detail = &backoff["detail"];
         assert_eq!((&detail["exitCode"], &detail["signal"]), (&exit_code, &signal), "{prompt}");
         assert_eq!((&backoff["level"], &detail["deaths"]), (&json!("warn"), &json!(1)));
@@ -80,7 +80,7 @@ async fn stderr_tail_is_redacted() {
     let session_id = session(&daemon).await;
     let prompt = "stderr=first stderr=sk-abcdefghijklmnop stderr=OPENAI_API_KEY=hunter22 crash";
     turn(&daemon, &session_id, prompt).await;
-    let backoff = setback(&daemon).await;
+    let backoff = backoff_event(&daemon).await;
     let tail = backoff["detail"]["stderrTail"].as_array().unwrap();
     assert_eq!(tail[tail.len() - 3..], [json!("first"), json!("sk-***"), json!("OPENAI_API_KEY=***")]);
     let stderr_events = daemon.events_on_disk().into_iter().filter(|event| event["type"] == "child.stderr");
@@ -95,7 +95,7 @@ async fn stderr_tail_is_redacted() {
 /// Starts a daemon with this script as app-server and waits for its exit; returns the daemon and the restart event.
 async fn exited_app_server(script: &str) -> (Daemon, Value) {
     let daemon = Daemon::builder().server("/bin/sh", &["-c", script]).start().await;
-    let backoff = setback(&daemon).await;
+    let backoff = backoff_event(&daemon).await;
     (daemon, backoff)
 }
 

@@ -8,7 +8,9 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::{child, generation, signal};
-use crate::api::{SESSIONS, assert_no_survivors, create, logged_type, not_ready, ready, setback, start};
+use crate::api::{
+    SESSIONS, assert_no_survivors, backoff_event, create, logged_type, not_ready, ready, start,
+};
 use crate::cli::CliUser;
 use crate::support::daemon::Daemon;
 use crate::support::fake_codex::fake_codex;
@@ -57,7 +59,7 @@ async fn request_waits_for_the_next_app_server() {
     let daemon = start().await;
     ready(&daemon).await;
     signal(&child(&daemon).await["pid"], Signal::KILL);
-    setback(&daemon).await;
+    backoff_event(&daemon).await;
     assert_eq!(create(&daemon, json!({})).await["status"], "active");
     assert_eq!(child(&daemon).await["generation"], 2);
 }
@@ -67,7 +69,7 @@ async fn program_installed_after_start_is_found() {
     let directory = scratch::directory("test");
     let program = directory.path().join("codex");
     let daemon = Daemon::builder().server(&program, &["app-server"]).start().await;
-    assert_eq!(setback(&daemon).await["detail"]["exitCode"], json!(null));
+    assert_eq!(backoff_event(&daemon).await["detail"]["exitCode"], json!(null));
     symlink(fake_codex(), &program).unwrap();
     generation(&daemon, 2).await;
     assert_eq!(create(&daemon, json!({})).await["status"], "active");

@@ -4,7 +4,8 @@ use hyper::header::RETRY_AFTER;
 use serde_json::{Value, json};
 
 use crate::api::{
-    ask_turn, assert_keys, create, idle, logged, logged_type, session, setback, start, text, try_post, turn,
+    ask_turn, assert_keys, backoff_event, create, idle, logged, logged_type, session, start, text, try_post,
+    turn,
 };
 use crate::sessions::Wiretap;
 use crate::support::daemon::Daemon;
@@ -64,14 +65,17 @@ async fn app_server_crash_fails_turn_and_is_reported() {
     assert_eq!(detail["childSignal"], Value::Null);
     assert_eq!(detail["trailingMessageLength"], 0);
 
-    let setback = setback(&daemon).await;
-    assert_eq!((&setback["detail"]["exitCode"], &setback["detail"]["deaths"]), (&json!(7), &json!(1)));
+    let backoff_event = backoff_event(&daemon).await;
+    assert_eq!(
+        (&backoff_event["detail"]["exitCode"], &backoff_event["detail"]["deaths"]),
+        (&json!(7), &json!(1))
+    );
     assert!(
-        setback["message"]
+        backoff_event["message"]
             .as_str()
             .unwrap()
             .contains("exited with code 7. It said last: Error:gone. The next"),
-        "{setback}"
+        "{backoff_event}"
     );
     let exited = logged_type(&daemon, "child.exited").await;
     assert_eq!(
@@ -85,10 +89,10 @@ async fn app_server_kill_is_reported_by_signal_name() {
     let daemon = start().await;
     let detail = cut(&daemon, "stderr=unrelated kill").await;
     assert_eq!((&detail["childExitCode"], &detail["childSignal"]), (&Value::Null, &json!("SIGKILL")));
-    let setback = setback(&daemon).await;
-    assert_eq!(setback["detail"]["signal"], "SIGKILL");
+    let backoff_event = backoff_event(&daemon).await;
+    assert_eq!(backoff_event["detail"]["signal"], "SIGKILL");
     // Whoever is killed does not say why.
-    assert!(!setback["message"].as_str().unwrap().contains("unrelated"), "{setback}");
+    assert!(!backoff_event["message"].as_str().unwrap().contains("unrelated"), "{backoff_event}");
     let exited = logged_type(&daemon, "child.exited").await;
     assert_eq!(exited["detail"]["signal"], "SIGKILL");
     assert!(exited["message"].as_str().unwrap().contains("SIGKILL"), "{exited}");
@@ -116,7 +120,7 @@ async fn app_server_is_terminated_after_closing_stdout() {
     assert_eq!(detail["transportCloseSource"], "stdout.end");
     let exited = logged_type(&daemon, "child.exited").await;
     assert!(exited["detail"].is_object(), "{exited}");
-    setback(&daemon).await;
+    backoff_event(&daemon).await;
 }
 
 #[tokio::test]
