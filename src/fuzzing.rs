@@ -42,17 +42,17 @@ const KEY: &str = "s0kDzXqR7vTnB2mYc8";
 
 /// The output of the app-server: the events do not depend on how it is split.
 ///
-/// The first line says where to split the rest.
+/// The first line determines where the rest is split.
 pub fn lines(data: &[u8]) {
     let (cuts, text) = first_line(data);
     let cap = 16 + 16 * usize::from(cuts.first().copied().unwrap_or(u8::MAX));
     let whole = read(vec![text], cap);
     assert_eq!(read(pieces(cuts, text), cap), whole);
     assert_eq!(whole.stdout, text);
-    assert_eq!(whole.settled, CALLS);
+    assert_eq!(whole.settled, PENDING_CALLS);
 }
 
-/// A cursor: its rendering parses to the same cursor, and it is followed or rejected as its numbers say.
+/// A cursor: its rendering parses to the same cursor, and its number decides whether it is accepted.
 pub fn cursor(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(cursor) = text.parse::<Cursor>() else { return };
@@ -102,7 +102,7 @@ pub fn query(data: &[u8]) {
 
 /// The stderr tail: it does not depend on how stderr is split, and contains no secret.
 ///
-/// The first line says where to split the rest.
+/// The first line determines where the rest is split.
 pub fn redaction(data: &[u8]) {
     let (cuts, text) = first_line(data);
     let tail = |pieces: Vec<&[u8]>| {
@@ -258,9 +258,9 @@ fn empty(directory: &Path) {
 }
 
 /// How many calls are pending while the output is read.
-const CALLS: usize = 8;
+const PENDING_CALLS: usize = 8;
 
-/// What the reader reported.
+/// What the message reader delivered.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Output {
     events: Vec<String>,
@@ -268,9 +268,9 @@ struct Output {
     settled: usize,
 }
 
-struct Notes(Arc<Mutex<Output>>);
+struct EventCollector(Arc<Mutex<Output>>);
 
-impl Listener for Notes {
+impl Listener for EventCollector {
     fn on_event(&mut self, event: AppServerEvent<'_>) {
         let mut output = self.0.lock().unwrap();
         match event {
@@ -286,10 +286,11 @@ impl Listener for Notes {
     fn flush(&mut self) {}
 }
 
+/// Reads the output of an app-server that arrives in these pieces.
 fn read(pieces: Vec<&[u8]>, cap: usize) -> Output {
     let output = Arc::<Mutex<Output>>::default();
     let pending = Arc::new(Pending::default());
-    for _ in 0..CALLS {
+    for _ in 0..PENDING_CALLS {
         let output = Arc::clone(&output);
         let settle = move |outcome: Result<&RawValue, _>| {
             let mut output = output.lock().unwrap();
@@ -298,9 +299,9 @@ fn read(pieces: Vec<&[u8]>, cap: usize) -> Output {
         };
         assert!(pending.register(Box::new(settle)).is_ok());
     }
-    let mut reader = MessageReader::new(pending, Notes(Arc::clone(&output)), Backlog::new());
+    let mut reader = MessageReader::new(pending, EventCollector(Arc::clone(&output)), Backlog::new());
     let stream = Pieces(pieces.into_iter().filter(|piece| !piece.is_empty()).collect());
-    let end = reader.read_lines(stream, cap).now_or_never().expect("every piece is there");
+    let end = reader.read_lines(stream, cap).now_or_never().expect("the stream never waits");
     drop(reader);
     let mut output = std::mem::take(&mut *output.lock().unwrap());
     output.events.push(format!("{end:?}"));
@@ -346,7 +347,7 @@ fn reload<T: Serialize + DeserializeOwned + Debug + Layout>(path: &Path, content
             assert!(version > known && known == T::VERSION);
             assert_eq!(fs::read(path).unwrap(), content);
         }
-        Loaded::Missing => panic!("it is there"),
+        Loaded::Missing => panic!("the file is missing"),
     }
 }
 
@@ -365,7 +366,7 @@ fn reload_meta(directory: &Path, content: &[u8]) {
         }
         Found::Newer(_) => assert_eq!(fs::read(&path).unwrap(), content),
         Found::Bad(_) => assert!(!path.exists()),
-        Found::Missing => panic!("it is there"),
+        Found::Missing => panic!("the file is missing"),
     }
 }
 

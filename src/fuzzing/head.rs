@@ -1,4 +1,4 @@
-//! The head of a request, and what the door says to it, beside a reading that is slow and simple.
+//! Compares the scanner and the authorization of request heads with a slow and simple reference parser.
 
 use std::net::SocketAddr;
 
@@ -8,14 +8,14 @@ use axum::http::{HeaderName, HeaderValue, Method, Request, Uri};
 use super::{first_line, pieces};
 use crate::http::{ChunkedBody, Framing, HeadError, HeadScanner, Peer, verdict};
 
-/// The origin that is let in beside our own.
-const LISTED: &str = "https://page.example";
-/// What `Host` may be.
+/// The allowed origin besides our own.
+const ALLOWED_ORIGIN: &str = "https://page.example";
+/// The valid values of `Host`.
 const HOSTS: [&str; 3] = ["127.0.0.1:4319", "localhost:4319", "[::1]:4319"];
 
-/// The head of a request: the verdict does not depend on how it is cut, and what is let in can be read in one way only.
+/// The head of a request: the verdict does not depend on how it is split, and an admitted request has only one reading.
 ///
-/// The first line says where the rest is cut.
+/// The first line determines where the rest is split.
 pub fn head(data: &[u8]) {
     let (cuts, text) = first_line(data);
     let found = scan(&[text]);
@@ -25,10 +25,10 @@ pub fn head(data: &[u8]) {
     let read = Reading::of(head);
     assert_eq!(framing, read.framing());
     let parts = read.parts();
-    let listed = [LISTED.to_owned()];
+    let listed = [ALLOWED_ORIGIN.to_owned()];
     let verdict = |peer| verdict(SocketAddr::from(([127, 0, 0, 1], 4319)), &listed, &peer, &parts);
-    assert_eq!(verdict(Peer::Trusted), read.is_let_in().then(|| read.is_preflight()));
-    assert_eq!(verdict(Peer::Foreign("it is another's".to_owned())), None);
+    assert_eq!(verdict(Peer::Trusted), read.is_admitted().then(|| read.is_preflight()));
+    assert_eq!(verdict(Peer::Foreign("another user owns the process".to_owned())), None);
     if framing == Framing::Chunked {
         let whole = chunks(&[body]);
         assert_eq!(chunks(&pieces(cuts, body)), whole);
@@ -36,7 +36,7 @@ pub fn head(data: &[u8]) {
     }
 }
 
-/// What is found in text that comes in pieces.
+/// The length and framing of a head that arrives in pieces; `None` when it is incomplete.
 fn scan(pieces: &[&[u8]]) -> Result<Option<(usize, Framing)>, HeadError> {
     let (mut held, mut scanner) = (Vec::new(), HeadScanner::default());
     for piece in pieces {
@@ -48,7 +48,7 @@ fn scan(pieces: &[&[u8]]) -> Result<Option<(usize, Framing)>, HeadError> {
     Ok(None)
 }
 
-/// Where a body in chunks that comes in pieces ends; `None` when it does not.
+/// The length of a chunked body that arrives in pieces; `None` when it is incomplete.
 fn chunks(pieces: &[&[u8]]) -> Result<Option<usize>, ()> {
     let (mut chunks, mut taken) = (ChunkedBody::new(), 0);
     for piece in pieces {
@@ -57,11 +57,11 @@ fn chunks(pieces: &[&[u8]]) -> Result<Option<usize>, ()> {
     Ok(chunks.is_over().then_some(taken))
 }
 
-/// As [`chunks`], line by line; what is too long is left to the other one.
+/// [`chunks`] as a reference implementation, line by line; incomplete lines are left to [`chunks`].
 fn end_of_chunks(body: &[u8]) -> Result<Option<usize>, ()> {
     let is_text = |line: &[u8]| line.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f));
     let mut at = 0;
-    // The next line without its end; `None` when it has none yet.
+    // The next line without its line break; `None` when it is incomplete.
     let line = |at: &mut usize| -> Option<&[u8]> {
         let length = memchr::memmem::find(&body[*at..], b"\r\n")?;
         let line = &body[*at..*at + length];
@@ -105,7 +105,7 @@ fn end_of_chunks(body: &[u8]) -> Result<Option<usize>, ()> {
     }
 }
 
-/// A head, line by line.
+/// A head as the reference parser reads it.
 struct Reading<'a> {
     method: &'a str,
     target: &'a str,
@@ -114,7 +114,7 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    /// Reads a head that was found good.
+    /// Parses a head that the scanner accepted.
     fn of(head: &'a [u8]) -> Self {
         for (at, byte) in head.iter().enumerate() {
             match byte {
@@ -149,7 +149,7 @@ impl<'a> Reading<'a> {
         named.map(|header| header.1).collect()
     }
 
-    /// How the end of the body is found, which must be one way.
+    /// The framing of the body, which must be unambiguous.
     fn framing(&self) -> Framing {
         match (&self.values("content-length")[..], &self.values("transfer-encoding")[..]) {
             ([], []) => Framing::Length(0),
@@ -166,7 +166,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// The request as the parser behind the door makes it, which must be able to.
+    /// The request as the HTTP parser behind the authorization makes it; the parser must accept it.
     fn parts(&self) -> Parts {
         let mut request = Request::new(());
         *request.method_mut() = Method::from_bytes(self.method.as_bytes()).expect("a method");
@@ -179,7 +179,7 @@ impl<'a> Reading<'a> {
     }
 
     fn is_listed(&self) -> bool {
-        self.values("origin") == [LISTED.as_bytes()]
+        self.values("origin") == [ALLOWED_ORIGIN.as_bytes()]
     }
 
     fn is_preflight(&self) -> bool {
@@ -187,12 +187,12 @@ impl<'a> Reading<'a> {
         self.method == "OPTIONS" && asks && self.is_listed()
     }
 
-    fn is_let_in(&self) -> bool {
+    fn is_admitted(&self) -> bool {
         let is_ours = |host: &str| HOSTS.iter().any(|ours| ours.eq_ignore_ascii_case(host));
         let hosts = self.values("host");
         let [host] = hosts[..] else { return false };
         let Ok(host) = std::str::from_utf8(host) else { return false };
-        // A target that is no path has an authority in it, but for `*`.
+        // A target that is not a path contains an authority, except `*`.
         let is_here = match self.target.split_once("://") {
             _ if self.target.starts_with('/') || self.target == "*" => true,
             Some((scheme, rest)) => {

@@ -1,4 +1,4 @@
-//! The handle of a running turn, between the dispatcher that steers it and the thread that plays it.
+//! The handle of a running turn, shared by the dispatcher that steers it and the thread that executes it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,19 +9,19 @@ use serde_json::Value;
 
 use super::wire::locked;
 
-/// A turn that runs, or ran.
+/// A turn that is running or has run.
 pub(super) struct Turn {
     pub(super) id: String,
     state: Mutex<TurnState>,
     changed: Condvar,
-    /// Set with every steer and interrupt, so that a flood of deltas can look without taking the lock.
+    /// Set with every steer and interrupt, so that a flood of deltas can check it without taking the lock.
     attention: AtomicBool,
 }
 
-/// What the dispatcher has told the turn.
+/// The input of the dispatcher to the turn.
 #[derive(Default)]
 pub(super) struct TurnState {
-    /// Nothing further is taken.
+    /// No further input is accepted.
     closed: bool,
     /// The last message of the turn has been written.
     finished: bool,
@@ -30,21 +30,21 @@ pub(super) struct TurnState {
     answers: HashMap<i64, Answer>,
 }
 
-/// What a user said, with the id its client gave it.
+/// The input of a user, with the id that the client assigned.
 #[derive(Clone, Debug)]
 pub(super) struct Input {
     pub(super) content: Vec<Value>,
     pub(super) client_id: Value,
 }
 
-/// What the client answered to a request of ours.
+/// The response of the client to a server request.
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
     Result(Value),
     Error(Value),
 }
 
-/// Why a turn stops what it is doing.
+/// Why a turn is interrupted in its current step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Call {
     Interrupt,
@@ -57,8 +57,8 @@ impl Turn {
         Self { id, state, changed, attention: AtomicBool::new(false) }
     }
 
-    /// Hands over further input, or gives it back as `false` when the turn has come to its end. `answer`
-    /// is called before the turn can see the input: the answer to a steer comes before what it changes.
+    /// Adds input; `false` when the turn has ended. `answer` is called before the turn can see the input:
+    /// the response to a steer comes before its effects.
     pub(super) fn steer(&self, input: Input, answer: impl FnOnce()) -> bool {
         let mut state = locked(&self.state);
         if state.closed || state.interrupted {
@@ -71,7 +71,7 @@ impl Turn {
         true
     }
 
-    /// Ends the turn early; `false` when it has come to its end already. `answer` as in [`Turn::steer`].
+    /// Ends the turn early; `false` when it has already ended. `answer` as in [`Turn::steer`].
     pub(super) fn interrupt(&self, answer: impl FnOnce()) -> bool {
         let mut state = locked(&self.state);
         if state.closed {
@@ -84,20 +84,20 @@ impl Turn {
         true
     }
 
-    /// Hands over the answer to the request `id`.
+    /// Delivers the response to the server request `id`.
     pub(super) fn deliver(&self, id: i64, answer: Answer) {
         locked(&self.state).answers.insert(id, answer);
         self.changed.notify_all();
     }
 
-    /// Wakes whoever waits, to look again at something that is not in this state.
+    /// Wakes all waiting threads, so that they check a condition outside this state again.
     pub(super) fn wake(&self) {
-        // Under the lock, so that the wake cannot fall between the look and the wait.
+        // Under the lock, so that the wake cannot fall between the check and the wait.
         let _state = locked(&self.state);
         self.changed.notify_all();
     }
 
-    /// What the turn is called to, if anything; cheap enough for every block of deltas.
+    /// The pending call to the turn, if there is one; cheap enough for every block of deltas.
     pub(super) fn called(&self) -> Option<Call> {
         if self.attention.load(Ordering::Acquire) { locked(&self.state).call() } else { None }
     }
@@ -108,13 +108,13 @@ impl Turn {
         self.wait(Some(until), TurnState::call)
     }
 
-    /// Waits for a call, however long that takes.
+    /// Waits for a call without a time limit.
     pub(super) fn wait_for_call(&self) -> Option<Call> {
         self.wait(None, TurnState::call)
     }
 
-    /// Waits for the answer to the request `id`; `None` when an interrupt came first. Input that came in
-    /// the meantime waits too.
+    /// Waits for the response to the server request `id`; `None` when an interrupt came first. Input that
+    /// arrives in the meantime stays queued.
     pub(super) fn wait_for_answer(&self, id: i64) -> Option<Answer> {
         self.wait(
             None,
@@ -124,20 +124,20 @@ impl Turn {
         )?
     }
 
-    /// Waits until `done` says so, with `false` when an interrupt came first.
+    /// Waits until `done` returns true; `false` when an interrupt came first.
     pub(super) fn wait_until(&self, done: impl Fn() -> bool) -> bool {
         self.wait(None, |state| if state.interrupted { Some(false) } else { done().then_some(true) })
             .unwrap_or(false)
     }
 
-    /// Takes the input that came in since the last time.
+    /// Takes the input since the last call.
     pub(super) fn take_steers(&self) -> Vec<Input> {
         let mut state = locked(&self.state);
         self.attention.store(state.interrupted, Ordering::Release);
         std::mem::take(&mut state.steers)
     }
 
-    /// Closes the turn, unless something it was promised to do has come in.
+    /// Closes the turn, unless accepted input is still queued.
     pub(super) fn close(&self) -> Option<Call> {
         let mut state = locked(&self.state);
         let call = state.call();
@@ -145,18 +145,18 @@ impl Turn {
         call
     }
 
-    /// Closes the turn whatever has come in.
+    /// Closes the turn, even if input is queued.
     pub(super) fn close_now(&self) {
         locked(&self.state).closed = true;
     }
 
-    /// Says that the last message of the turn has been written.
+    /// Records that the last message of the turn has been written.
     pub(super) fn finish(&self) {
         locked(&self.state).finished = true;
         self.changed.notify_all();
     }
 
-    /// Waits for [`Turn::finish`]; only a turn that is closed or interrupted comes there soon.
+    /// Waits for [`Turn::finish`]; only a closed or interrupted turn reaches it soon.
     pub(super) fn wait_for_finish(&self) {
         let _: Option<()> = self.wait(None, |state| state.finished.then_some(()));
     }

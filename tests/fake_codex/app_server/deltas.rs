@@ -1,4 +1,4 @@
-//! The deltas of a turn and what may go wrong between two of them.
+//! The deltas of a turn, and the faults injected between them.
 
 use std::io::Write;
 
@@ -18,11 +18,11 @@ const DEFAULT_CHARS: usize = 12;
 const WORDS: [&str; 12] =
     ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"];
 
-/// Lines between deltas that are no messages: no JSON, no UTF-8, no object, no message, nothing at all.
+/// Invalid lines between deltas: not JSON, not UTF-8, not an object, not a message, and an empty line.
 const GARBAGE: &[u8] = b"this is no JSON\n\xff\xfe\xfd\n[1,2,3]\n{\"neither\":\"request nor answer\"}\n\n";
 
 impl Play {
-    /// Sends the deltas and gives back their text.
+    /// Sends the deltas and returns their text.
     pub(super) fn deltas(&self, script: &Script, item_id: &str) -> Result<String, Stop> {
         let count = script.delta_count();
         let chars = script.chars.unwrap_or(DEFAULT_CHARS);
@@ -65,7 +65,7 @@ impl Play {
         Ok(text)
     }
 
-    /// What comes after the first half of the deltas.
+    /// The faults after the first half of the deltas.
     fn middle(&self, script: &Script, lines: &mut DeltaLines) -> Result<(), Stop> {
         let wire = &self.shared.wire;
         let special = script.garbage || script.long_line.is_some() || script.end.ends_process();
@@ -93,8 +93,7 @@ impl Play {
         Err(Stop::Gone)
     }
 
-    /// A `warning` of exactly so many bytes, the newline not counted, unless that is less than an empty
-    /// one needs.
+    /// A `warning` of exactly this many bytes without the newline, unless an empty one is already longer.
     fn long_line(&self, bytes: usize) -> Vec<u8> {
         let head = format!(r#"{{"method":"warning","params":{{"threadId":"{}","message":""#, self.thread.id);
         let tail = format!("\"}},\"emittedAtMs\":{}}}", super::wire::now_ms());
@@ -105,14 +104,14 @@ impl Play {
         line
     }
 
-    /// Gives up stdin or stdout; the process lives on without this turn.
+    /// Closes stdin or stdout; the process goes on without this turn.
     pub(super) fn close_pipe(&self, end: End) -> Stop {
         let stdout = end == End::CloseStdout;
         self.shared.end(if stdout { Ending::CloseStdout } else { Ending::CloseStdin });
         Stop::Gone
     }
 
-    /// Writes so many bytes to stderr, in lines of 64.
+    /// Writes this many bytes to stderr, in lines of 64.
     pub(super) fn flood_stderr(&self, bytes: usize) {
         let line = "stderr ".repeat(9);
         for _ in 0..bytes.div_ceil(line.len() + 1) {
@@ -127,7 +126,7 @@ pub(super) fn write_delta(delta: &mut Vec<u8>, index: u64, chars: usize) {
     let word = usize::try_from(index % WORDS.len() as u64).ok().and_then(|index| WORDS.get(index));
     delta.extend_from_slice(word.copied().unwrap_or_default().as_bytes());
     delta.push(b'-');
-    // A vector takes every write.
+    // A write to a vector never fails.
     let _ = write!(delta, "{index} ");
     delta.resize(chars.max(1), b'.');
 }

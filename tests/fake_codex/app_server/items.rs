@@ -50,7 +50,7 @@ pub(super) fn thread(record: &Record, status: &Value, path: Option<&str>, turns:
     })
 }
 
-/// The answer to `thread/start`; resume and fork answer the same and a little more.
+/// The response to `thread/start`; those to resume and fork have a few more fields.
 pub(super) fn thread_answer(record: &Record, thread: &Value) -> Value {
     let settings = &record.settings;
     json!({
@@ -71,7 +71,7 @@ pub(super) fn thread_answer(record: &Record, thread: &Value) -> Value {
     })
 }
 
-/// The `turn` object that has no items yet; `started_at` is null in answers.
+/// The `turn` object that has no items yet; `started_at` is null in responses.
 pub(super) fn open_turn(id: &str, started_at: Option<u64>) -> Value {
     turn(id, &[], "notLoaded", "inProgress", &Value::Null, (started_at, None, None))
 }
@@ -136,7 +136,7 @@ pub(super) fn agent_message(id: &str, text: &str) -> Value {
     })
 }
 
-/// A summary of the model's thoughts.
+/// A summary of the reasoning of the model.
 pub(super) fn reasoning(id: &str, summary: &[&str]) -> Value {
     json!({ "type": "reasoning", "id": id, "summary": summary, "content": [] })
 }
@@ -160,7 +160,7 @@ pub(super) fn command(id: &str, command: &str, cwd: &str, process_id: Option<Str
     })
 }
 
-/// Marks a command as over: `output` and `exit_code` stay null for one that never ran.
+/// Marks a command as completed: `output` and `exit_code` stay null for a command that never ran.
 pub(super) fn command_ended(item: &mut Value, status: &str, output: Option<&str>, exit_code: Option<i32>) {
     item["status"] = json!(status);
     item["aggregatedOutput"] = json!(output);
@@ -168,7 +168,7 @@ pub(super) fn command_ended(item: &mut Value, status: &str, output: Option<&str>
     item["durationMs"] = json!(exit_code.map(|_| 0));
 }
 
-/// What the real one makes of a command before it runs it.
+/// The command line that the real app-server makes of a command before it runs it.
 pub(super) fn shell_line(command: &str) -> String {
     format!("/bin/bash -lc '{command}'")
 }

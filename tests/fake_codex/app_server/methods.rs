@@ -31,7 +31,7 @@ impl Server {
         Ok(())
     }
 
-    /// `thread/fork`: a copy under a new id, with a turn that still runs taken as interrupted.
+    /// `thread/fork`: a copy under a new id, in which a running turn counts as interrupted.
     pub(super) fn thread_fork(&self, id: &Value, params: &Value) -> Result<(), Refusal> {
         let source_id = thread_id(params, "thread")?;
         check_settings(params)?;
@@ -53,7 +53,7 @@ impl Server {
         Ok(())
     }
 
-    /// `thread/resume`: loads the thread if need be, takes over the settings, answers with the history
+    /// `thread/resume`: loads the thread if needed, applies the settings, and responds with the history
     /// unless `excludeTurns` is set.
     pub(super) fn thread_resume(&self, id: &Value, params: &Value) -> Result<(), Refusal> {
         let thread_id = thread_id(params, "session")?;
@@ -101,7 +101,7 @@ impl Server {
         Ok(())
     }
 
-    /// `thread/read`: the truth about a thread, loaded or stored.
+    /// `thread/read`: the current state of a thread, loaded or stored.
     pub(super) fn thread_read(&self, id: &Value, params: &Value) -> Result<(), Refusal> {
         let thread_id = thread_id(params, "thread")?;
         let view = flag(params, "includeTurns").then_some("full");
@@ -118,7 +118,7 @@ impl Server {
         Ok(())
     }
 
-    /// `thread/turns/list`: pages of turns, the newest first unless `sortDirection` says `asc`.
+    /// `thread/turns/list`: pages of turns, the newest first unless `sortDirection` is `asc`.
     pub(super) fn turns_list(&self, id: &Value, params: &Value) -> Result<(), Refusal> {
         let thread_id = thread_id(params, "thread")?;
         let record = match self.shared.threads.get(&thread_id) {
@@ -146,7 +146,7 @@ impl Server {
         Ok(())
     }
 
-    /// `thread/unsubscribe`: its turns go on unheard; the thread stays loaded.
+    /// `thread/unsubscribe`: its turns go on without notifications; the thread stays loaded.
     pub(super) fn thread_unsubscribe(&self, id: &Value, params: &Value) -> Result<(), Refusal> {
         let thread_id = thread_id(params, "thread")?;
         let status = match self.shared.threads.get(&thread_id) {
@@ -170,7 +170,7 @@ impl Server {
         Ok(())
     }
 
-    /// `turn/start`: begins a turn, or steers the one that runs.
+    /// `turn/start`: starts a turn, or steers the running one.
     pub(super) fn turn_start(&mut self, id: &Value, params: &Value) -> Result<(), Refusal> {
         if present(params, "collaborationMode").is_some() && !self.experimental {
             let message = "turn/start.collaborationMode requires experimentalApi capability";
@@ -199,7 +199,7 @@ impl Server {
             if turn.steer(input.clone(), || self.answer(id, &result)) {
                 return Ok(());
             }
-            // It takes no more input and is about to say its last words, which come first.
+            // It accepts no more input and is about to send its last messages, which come first.
             turn.wait_for_finish();
         };
         let warning = "The embedded app-server plays the script in the prompt; no model is asked.";
@@ -221,7 +221,7 @@ impl Server {
         Ok(())
     }
 
-    /// `turn/steer`: further input for the turn that runs, which has to be named.
+    /// `turn/steer`: further input for the running turn, whose id is required.
     pub(super) fn turn_steer(&self, id: &Value, params: &Value) -> Result<(), Refusal> {
         thread_id(params, "thread")?;
         let expected = string(params, "expectedTurnId")?;
@@ -237,7 +237,7 @@ impl Server {
         if steered { Ok(()) } else { Err(none()) }
     }
 
-    /// `turn/interrupt`: ends the turn that runs, which has to be named.
+    /// `turn/interrupt`: ends the running turn, whose id is required.
     pub(super) fn turn_interrupt(&self, id: &Value, params: &Value) -> Result<(), Refusal> {
         thread_id(params, "thread")?;
         let expected = string(params, "turnId")?;

@@ -13,24 +13,24 @@
 //! | `retry` | an `error` with `willRetry: true` first |
 //! | `reasoning` `plan` `diff` | a reasoning item, `turn/plan/updated`, `turn/diff/updated` |
 //! | `command[=TEXT]` | a command item; nothing is run |
-//! | `spawn=SECONDS` | a command item that really runs `sleep`, in a session of its own; the turn waits for it; `processId` is its pid |
+//! | `spawn=SECONDS` | a command item that really runs `sleep`, in its own session; the turn waits for it; `processId` is its pid |
 //! | `spawn-background=SECONDS` | the same, and the turn goes on |
-//! | `spawn-double=SECONDS` | the same, and the process has lost its parent; it survives the app-server |
+//! | `spawn-double=SECONDS` | the same, and the process has no parent; it survives the app-server |
 //! | `ask=command\|file\|permissions\|input\|questions\|leave\|form\|unknown` | a request to the client; several ask one after the other |
-//! | `garbage` | after half of the deltas: five lines that are no messages |
-//! | `long-line=BYTES` | after half of the deltas: a `warning` of that size |
+//! | `garbage` | after half of the deltas: five lines that are not messages |
+//! | `long-line=BYTES` | after half of the deltas: a `warning` of this size |
 //! | `fail` | status `systemError`, `error` with `willRetry: false`, `turn/completed` as `failed`; deltas only if `deltas=` is there |
 //! | `crash[=CODE]` `abort` `kill` | after half of the deltas the process exits (101), aborts, or sends itself SIGKILL |
 //! | `half-line` | half a message comes before that end (`crash` if no other is named) |
 //! | `hang` | nothing after the user's item, until an interrupt or a steer |
 //! | `hang-deltas` | nothing after the deltas, until an interrupt or a steer |
 //! | `lose-completion` | status `idle` comes, `turn/completed` does not |
-//! | `lose-everything-after-deltas` | nothing comes any more, though the turn is over |
-//! | `close-stdout` | after the deltas stdout is closed; the process lives on silently until its stdin ends |
-//! | `close-stdin` | after the deltas stdin is closed; the process lives on silently, ten minutes at most |
-//! | `stop-reading` | no further line of stdin is read, at its end neither |
+//! | `lose-everything-after-deltas` | nothing is sent after the deltas, although the turn has ended |
+//! | `close-stdout` | after the deltas stdout is closed; the process runs on silently until its stdin ends |
+//! | `close-stdin` | after the deltas stdin is closed; the process runs on silently for at most ten minutes |
+//! | `stop-reading` | stdin is read no further, not even to its end |
 //! | `answer-late=MS` `answer-never` `answer-twice` | about the answer to `turn/start`; the turn goes on |
-//! | `answer-foreign` | an answer to an id that nobody used comes before the right one |
+//! | `answer-foreign` | a response to an unused id comes before the right one |
 //! | `overload=N` | the next N `turn/start` get −32001 |
 //! | `stderr=WORD` `stderr-flood=BYTES` | written to stderr at the beginning |
 //!
@@ -41,9 +41,9 @@
 //! | startup words | what they do |
 //! | --- | --- |
 //! | `exit=CODE` `abort` | at once |
-//! | `hang-initialize` `refuse-initialize` | no answer, or an error |
-//! | `exit-after-initialize=CODE` | exits after that answer |
-//! | `flood` | deltas of an unknown thread from that answer on, for ever |
+//! | `hang-initialize` `refuse-initialize` | no response, or an error |
+//! | `exit-after-initialize=CODE` | exits after that response |
+//! | `flood` | deltas of an unknown thread from that response on, without end |
 //! | `stop-reading` | reads nothing after `initialize` |
 //! | `foreign-thread` | after `initialized`: a thread nobody created, and a turn on it |
 //! | `late-start=MS` | the answer to `thread/start` comes that much later, and whatever follows it too |
@@ -89,7 +89,7 @@ use shared::{Ending, Shared};
 /// What the process is started with.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Options {
-    /// The folder in which threads outlive the process; it is created with the first one.
+    /// The directory in which threads survive the process; it is created with the first thread.
     pub(crate) store: Option<PathBuf>,
     /// Startup words, as in the table above; one string may hold several.
     pub(crate) startup: Vec<String>,

@@ -48,7 +48,7 @@ impl Settings {
     pub(super) fn apply(&mut self, params: &Value) {
         let text = |field: &str| present(params, field).and_then(Value::as_str).map(str::to_owned);
         if let Some(cwd) = text("cwd") {
-            // A relative folder is taken from the one the process runs in.
+            // A relative path is relative to the working directory of the process.
             let base = std::env::current_dir().unwrap_or_default();
             self.cwd = base.join(cwd).to_string_lossy().into_owned();
         }
@@ -194,7 +194,7 @@ impl ThreadState {
     }
 }
 
-/// All threads this process has loaded, and the folder where they outlive it.
+/// All loaded threads, and the directory in which they survive the process.
 pub(super) struct Threads {
     loaded: Mutex<BTreeMap<String, Arc<Thread>>>,
     store: Option<PathBuf>,
@@ -274,7 +274,7 @@ impl Threads {
         Some(path.to_string_lossy().into_owned())
     }
 
-    /// The folder of the store, or the name of none.
+    /// The directory of the store, or a placeholder if there is none.
     pub(super) fn home(&self) -> String {
         match &self.store {
             Some(store) => store.to_string_lossy().into_owned(),

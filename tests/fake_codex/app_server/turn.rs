@@ -235,7 +235,7 @@ impl Play {
         self.notify("serverRequest/resolved", json!({ "threadId": self.thread.id, "requestId": id }));
     }
 
-    /// The folder the thread works in.
+    /// The working directory of the thread.
     pub(super) fn cwd(&self) -> String {
         locked(&self.thread.state).record.settings.cwd.clone()
     }
