@@ -7,6 +7,8 @@
 
 mod objects;
 mod server;
+mod shared;
+mod signal;
 mod threads;
 mod turn;
 

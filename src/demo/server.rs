@@ -1,10 +1,9 @@
 //! The connection: reads requests, answers them and starts turns.
 
-use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::atomic::AtomicI64;
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -12,37 +11,12 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::objects;
-use super::threads::{Thread, Threads, lock, now_ms, stored};
-use super::turn::{Input, Signal, TurnRun};
-
-/// The state that the reader and the turns share.
-pub(super) struct Shared {
-    out: Mutex<Box<dyn Write + Send>>,
-    store: Option<PathBuf>,
-    threads: Mutex<Threads>,
-    /// Where the answers to the requests to the client go.
-    open: Mutex<HashMap<i64, Sender<Signal>>>,
-    next_id: AtomicI64,
-}
+use super::shared::Shared;
+use super::signal::{Input, Signal};
+use super::threads::{Thread, lock, now_ms, stored};
+use super::turn::TurnRun;
 
 impl Shared {
-    fn send(&self, message: &Value) {
-        // Without a client, stdin has ended too.
-        let _ = lock(&self.out).write_all(format!("{message}\n").as_bytes());
-    }
-
-    pub(super) fn notify(&self, method: &str, params: &Value) {
-        self.send(&json!({ "method": method, "params": params, "emittedAtMs": now_ms() }));
-    }
-
-    /// Sends a request to the client, whose answer becomes a signal.
-    pub(super) fn request(&self, method: &str, params: &Value, signals: &Sender<Signal>) -> i64 {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        lock(&self.open).insert(id, signals.clone());
-        self.send(&json!({ "method": method, "id": id, "params": params }));
-        id
-    }
-
     /// Answers a request, or returns why it is refused.
     fn call(self: &Arc<Self>, id: &Value, method: &str, params: &Value) -> Result<(), String> {
         let answer = |result: Value| self.send(&json!({ "id": id, "result": result }));

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::objects;
-use super::turn::Signal;
+use super::signal::Signal;
 
 pub(super) type Threads = BTreeMap<String, Arc<Mutex<Thread>>>;
 

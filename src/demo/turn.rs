@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::objects;
-use super::server::Shared;
+use super::shared::Shared;
+use super::signal::{Input, Signal};
 use super::threads::{Thread, lock, now_ms};
 
 const DELTA_PAUSE: Duration = Duration::from_millis(20);
@@ -24,20 +25,6 @@ const LONG_LINES: usize = 30;
 const TOUR: &str = include_str!("tour.md");
 const COMMAND: &str = "make test";
 const INPUT_TOKENS: u64 = 100;
-
-/// What reaches a running turn.
-pub(super) enum Signal {
-    Interrupt,
-    Steer(Input),
-    /// The result of the request to the client; null when the client answered with an error.
-    Answer(Value),
-}
-
-/// What the user sent.
-pub(super) struct Input {
-    pub(super) content: Value,
-    pub(super) client_id: Value,
-}
 
 /// Why an answer ends early.
 enum Stop {
