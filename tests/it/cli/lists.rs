@@ -118,7 +118,7 @@ async fn approve_requires_id_among_several_requests() {
 
     let again = user.run(&["approve", &id]).await;
     assert_eq!(again.code, Some(1));
-    assert!(again.stderr.contains("over already"), "{}", again.stderr);
+    assert!(again.stderr.contains("already resolved"), "{}", again.stderr);
     let unknown = user.run(&["approve", "request-of-nobody"]).await;
     assert_eq!(unknown.code, Some(1));
     assert!(unknown.stderr.contains("request-of-nobody"), "{}", unknown.stderr);
