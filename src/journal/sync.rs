@@ -145,7 +145,7 @@ impl LogSync {
     /// Whether acks are sent before the sync, as a deliberate bug.
     #[cfg(feature = "mutations")]
     pub(crate) fn acks_early(&self) -> bool {
-        self.disk.is_broken("promise-before-sync")
+        self.disk.is_broken("ack-before-sync")
     }
 
     /// Whether a sync failed and the lines must be written to another file.

@@ -57,7 +57,7 @@ async fn mutation_without_sync_loses_an_acknowledgement() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mutation_acknowledge_before_sync_loses_an_acknowledgement() {
-    if let Some(found) = cut_power("acknowledgement-before-sync").await {
+    if let Some(found) = cut_power("ack-before-sync").await {
         assert_detected(&found, "acknowledged");
     }
 }
