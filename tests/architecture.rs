@@ -246,6 +246,23 @@ fn architecture_page_shows_the_table() {
     assert_eq!(shown, rows.collect::<Vec<_>>());
 }
 
+/// Links such as [`NAME`](../src/file.rs) lead to a file that exists and, for the name of a constant, defines it.
+#[test]
+fn architecture_page_links_to_what_exists() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let page = fs::read_to_string(docs.join("architecture.md")).unwrap();
+    let links: Vec<_> = page.split("](../").skip(1).filter_map(|rest| rest.split_once(')')).collect();
+    let names = page.split("](../").map(|before| before.rsplit('[').next().unwrap_or_default());
+    assert!(links.len() > 5, "the page links to the sources in another form");
+    for ((path, _), name) in links.iter().zip(names) {
+        let text = fs::read_to_string(docs.join("..").join(path));
+        let text = text.unwrap_or_else(|error| panic!("{path}: {error}"));
+        let name = name.trim_matches('`');
+        let is_constant = name.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+        assert!(!is_constant || text.contains(&format!("const {name}:")), "{path} defines no {name}");
+    }
+}
+
 #[test]
 fn environment_is_read_in_config_only() {
     assert_holds(environment_reads, &["src"]);
