@@ -15,6 +15,10 @@ pub(super) mod limits;
 )]
 pub(super) mod linux;
 #[cfg(target_os = "macos")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "its callers run it on a thread of the pool, or before the daemon serves requests"
+)]
 pub(super) mod macos;
 pub(super) mod memory;
 #[cfg(any(target_os = "macos", test))]
