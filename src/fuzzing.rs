@@ -30,7 +30,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 use crate::codex::{AppServerEvent, Backlog, Listener, MessageReader, Pending, StderrTail, redact};
 use crate::daemon::ChildFile;
 use crate::http::Query;
-use crate::journal::{Bounds, Cursor, Entry, Found, Journal, Limits, MetaFile, Next, seq_of};
+use crate::journal::{Bounds, Cursor, Entry, Found, Journal, Limits, MetaFile, Next, OpenFailure, seq_of};
 use crate::state::snapshot::{self, DaemonFile, Identity, Layout, Loaded, RecentFile, RegistryFile};
 use crate::state::{DaemonState, State};
 use crate::storage::Disk;
@@ -188,7 +188,10 @@ pub fn log(data: &[u8], directory: &Path) {
         Disk::default().replace(&directory.join(name), part).unwrap();
     }
     let lines = whole_lines(directory);
-    let mut journal = open_log(directory);
+    let Some(mut journal) = open_log(directory) else {
+        assert_eq!(whole_lines(directory), lines, "a log in a newer format is not changed");
+        return empty(directory);
+    };
     let old = numbers(&journal);
     let before = journal.log().bounds();
     assert!(old.last().is_none_or(|last| *last <= before.latest), "{old:?} {before:?}");
@@ -211,7 +214,7 @@ pub fn log(data: &[u8], directory: &Path) {
     let epoch = journal.log().bounds().epoch;
     journal.close().unwrap();
     drop(journal);
-    let journal = open_log(directory);
+    let journal = open_log(directory).expect("the log has the present format");
     let after = journal.log().bounds();
     assert_eq!((after.epoch, after.latest), (epoch, before.latest + 4));
     let again = numbers(&journal);
@@ -370,10 +373,15 @@ fn reload_meta(directory: &Path, content: &[u8]) {
     }
 }
 
-fn open_log(directory: &Path) -> Journal {
+/// Opens the log; `None` if a newer version of the program wrote it.
+fn open_log(directory: &Path) -> Option<Journal> {
     // Small, so that segments are sealed.
     let limits = Limits { segment_bytes: 512, total_bytes: 1 << 40 };
-    Journal::open(directory, Disk::default(), limits, 0, 50).expect("the log opens").journal
+    match Journal::open(directory, Disk::default(), limits, 0, 50) {
+        Ok(opened) => Some(opened.journal),
+        Err(OpenFailure::Newer { .. }) => None,
+        Err(OpenFailure::Io(error)) => panic!("the log does not open: {error}"),
+    }
 }
 
 /// The numbers of all lines; checks that they rise.

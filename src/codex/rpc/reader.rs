@@ -206,11 +206,14 @@ impl Lines {
         }
         let length = self.partial.len() + piece.len();
         if length > self.limit {
+            // The decision depends on the first bytes beyond the limit only, not on how the line is split.
+            let (head, rest) = piece.split_at(self.limit + 1 - self.partial.len());
             let mut scanner = Scanner::default();
             scanner.feed(&self.partial);
-            scanner.feed(piece);
+            scanner.feed(head);
             let longest = max_response_bytes(self.cap);
             if length > longest || !reader.is_awaited(scanner.outline()) {
+                scanner.feed(rest);
                 self.partial = Vec::new();
                 self.skipping = Some((scanner, length));
                 return;
