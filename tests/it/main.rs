@@ -4,13 +4,13 @@
 // The attribute lets clippy know that all of this is test code, helper functions outside of `#[test]` included.
 #![cfg(test)]
 
+mod access_control;
 mod api;
 #[cfg(target_os = "linux")]
 mod blocking;
 mod cli;
 mod commands;
 mod demo;
-mod door;
 mod duplex;
 mod files;
 mod history;

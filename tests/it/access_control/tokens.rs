@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::raw_http::{HANDSHAKE, Sent, WireAnswer, assert_all_good, first_answer, first_answers, request};
 use super::routes::{Filled, Route, routes};
-use super::tables::{HANDSHAKE, Sent, WireAnswer, assert_all_good, first_answer, first_answers, request};
 use crate::api::{SESSIONS, STATUS, TURN, logged_type};
 use crate::sessions::Wiretap;
 use crate::support::daemon::{Daemon, DaemonBuilder};

@@ -2,12 +2,12 @@
 //!
 //! Each attack is tried on a server that guards nothing too, and has to get through there.
 
+mod allowed_page;
 mod attacks;
 mod chromium;
-mod control;
-mod guarded;
-mod listed;
 mod pages;
+mod target_daemon;
+mod unprotected_server;
 
 use std::collections::HashMap;
 
@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 
 use self::attacks::{ATTACKS, Attack, Carries};
 use self::chromium::Chromium;
-use self::control::{Control, PERMIT, SECRET};
-use self::guarded::Guarded;
 use self::pages::{ELSEWHERE, Page, Pages, Seen};
+use self::target_daemon::Guarded;
+use self::unprotected_server::{Control, PERMIT, SECRET};
 use crate::support::skip::runs_long;
 
 /// The kind of page that has no origin.

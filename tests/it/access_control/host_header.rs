@@ -1,6 +1,6 @@
 //! Who is meant: the header Host and the authority of the request line, in every spelling.
 
-use super::tables::{HANDSHAKE, Sent, assert_all_good, first_answers, request};
+use super::raw_http::{HANDSHAKE, Sent, assert_all_good, first_answers, request};
 use crate::api::{STATUS, start};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use hyper::Method;
 use serde_json::json;
 
-use super::wire::{HANDSHAKE, Wire, head};
+use super::raw_connection::{HANDSHAKE, Wire, head};
 use crate::api::{ended, ready, session, turn, types_of_turn};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get, post, request};

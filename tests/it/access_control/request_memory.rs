@@ -3,8 +3,10 @@
 use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::oversize::{BODY, Row, TOO_LARGE, TOO_LONG, WRONG, declared, in_chunks, padded, posted, row};
-use super::tables::{WireAnswer, assert_all_good, first_answer};
+use super::raw_http::{WireAnswer, assert_all_good, first_answer};
+use super::request_size_limits::{
+    BODY, Row, TOO_LARGE, TOO_LONG, WRONG, declared, in_chunks, padded, posted, row,
+};
 use crate::api::{TURN, ready, session, start};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, post};

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::origins::{Row, allows_nobody, assert_rows, port, sessions};
-use super::tables::{Sent, WireAnswer, assert_all_good, first_answers, request};
+use super::origin_header::{Row, allows_nobody, assert_rows, port, sessions};
+use super::raw_http::{Sent, WireAnswer, assert_all_good, first_answers, request};
 use crate::api::{SESSIONS, STATUS};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::Target;

@@ -7,8 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use serde_json::{Value, json};
 
 use super::chromium::{self, Chromium};
-use super::guarded::Guarded;
 use super::pages::{ELSEWHERE, Page, Pages};
+use super::target_daemon::Guarded;
 use crate::support::daemon::Daemon;
 use crate::support::http::Target;
 use crate::support::scratch;
@@ -117,7 +117,7 @@ impl Deeds {
 
 fn add(pages: &Pages, name: &str, daemon: &Daemon, token: Option<&str>, next: Option<&str>) {
     let config = json!({ "target": daemon.base_url(), "token": token });
-    pages.add(name, Page { script: include_str!("listed.js"), config, is_sandboxed: false }, next);
+    pages.add(name, Page { script: include_str!("allowed_page.js"), config, is_sandboxed: false }, next);
 }
 
 fn names() -> Vec<(String, String)> {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::tables::{assert_all_good, request};
+use super::raw_http::{assert_all_good, request};
 use super::tokens::{OTHER, TOKEN, TokenFile, ask, bearer, beginning, opens, ready, write_private};
 use crate::api::{SESSIONS, STATUS};
 use crate::support::daemon::Daemon;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::tables::{first_answer, request};
+use super::raw_http::{first_answer, request};
 use crate::support::daemon::Daemon;
 use crate::support::http::Target;
 

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
+use super::raw_http::{HANDSHAKE, Sent, WireAnswer, assert_all_good, first_answers, request};
 use super::routes::{Filled, routes};
-use super::tables::{HANDSHAKE, Sent, WireAnswer, assert_all_good, first_answers, request};
 use crate::api::{SESSIONS, STATUS, idle, ready, session, start, turn};
 use crate::duplex::asked;
 use crate::sessions::Wiretap;

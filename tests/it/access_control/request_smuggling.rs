@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::tables::{Sent, WireAnswer, all_answers, assert_all_good};
+use super::raw_http::{Sent, WireAnswer, all_answers, assert_all_good};
 use crate::api::{SESSIONS, STATUS, ready, start};
 use crate::sessions::Wiretap;
 use crate::support::http::{Target, get};

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, getrlimit, prlimit};
 
-use super::figures::{descriptors, processor_time};
-use super::peers::{Crowd, Honest, Kind};
-use super::wire::{Wire, head};
+use super::process_usage::{descriptors, processor_time};
+use super::raw_connection::{Wire, head};
+use super::slow_clients::{Crowd, Honest, Kind};
 use crate::api::{idle, ready, session, turn};
 use crate::files::prepared;
 use crate::support::daemon::Daemon;

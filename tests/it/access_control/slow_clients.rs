@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::wire::{HANDSHAKE, Wire, head};
+use super::raw_connection::{HANDSHAKE, Wire, head};
 use crate::support::http::{Target, get};
 use crate::support::wait::{DEADLINE, wait_until};
 use crate::support::websocket::EVENTS_PATH;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
-use super::peers::{Crowd, End, Honest, Kind, p99};
-use super::wire::{HANDSHAKE, Wire, head};
+use super::raw_connection::{HANDSHAKE, Wire, head};
+use super::slow_clients::{Crowd, End, Honest, Kind, p99};
 use crate::api::{idle, ready, request_bytes, session, turn};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
@@ -146,7 +146,7 @@ async fn a_flood_of_connections_goes_unnoticed_and_leaves_nothing_behind() {
     let daemon = Daemon::builder().start().await;
     ready(&daemon).await;
     #[cfg(target_os = "linux")]
-    let before = super::figures::descriptors(daemon.pid());
+    let before = super::process_usage::descriptors(daemon.pid());
     // For the limit of the tests' own files.
     drop(Crowd::gather(&daemon, &[Kind::Silent], 1).await);
     let honest = Honest::start(&daemon, REST);
@@ -163,7 +163,7 @@ async fn a_flood_of_connections_goes_unnoticed_and_leaves_nothing_behind() {
     drop(held);
     #[cfg(target_os = "linux")]
     crate::support::wait::wait_until("the descriptors of the crowd to be given back", || {
-        (super::figures::descriptors(daemon.pid()) <= before).then_some(())
+        (super::process_usage::descriptors(daemon.pid()) <= before).then_some(())
     })
     .await;
     assert_eq!(get(&daemon, "/healthz").await.status, 200);
@@ -326,7 +326,7 @@ async fn requests_may_come_before_the_answers_to_those_before_them() {
 )]
 #[tokio::test]
 async fn a_websocket_that_has_nothing_to_hear_costs_little() {
-    use super::figures::resident;
+    use super::process_usage::resident;
 
     const COUNT: usize = 60;
     const KIB_EACH: u64 = 40;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::tables::{Sent, all_answers, assert_all_good, first_answer, first_answers, request};
+use super::raw_http::{Sent, all_answers, assert_all_good, first_answer, first_answers, request};
 use crate::api::{SESSIONS, STATUS, ready, start};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};

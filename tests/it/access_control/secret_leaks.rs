@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 
 use self::search::{Places, base64, canary};
-use super::wire::{HANDSHAKE, Wire, head};
+use super::raw_connection::{HANDSHAKE, Wire, head};
 use crate::api::{SESSIONS, STATUS, TURN, logged, run};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::http::{Target, get, raw};

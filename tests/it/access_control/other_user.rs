@@ -14,7 +14,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use super::wire::{HANDSHAKE, Wire, WireAnswer, head};
+use super::raw_connection::{HANDSHAKE, Wire, WireAnswer, head};
 use crate::api::{SESSIONS, ready, request_bytes, run, session, start};
 use crate::files::prepared;
 use crate::support::daemon::{Daemon, codexd};
@@ -94,7 +94,7 @@ async fn assert_refused(uid: u32, daemon: &Daemon) {
 
 #[tokio::test]
 async fn another_user_is_refused_whatever_it_asks() {
-    if !can_change_users("door::other_user::another_user_is_refused_whatever_it_asks") {
+    if !can_change_users("access_control::other_user::another_user_is_refused_whatever_it_asks") {
         return;
     }
     let daemon = start().await;
@@ -105,7 +105,7 @@ async fn another_user_is_refused_whatever_it_asks() {
 
 #[tokio::test]
 async fn a_program_of_another_user_is_refused() {
-    if !can_change_users("door::other_user::a_program_of_another_user_is_refused") {
+    if !can_change_users("access_control::other_user::a_program_of_another_user_is_refused") {
         return;
     }
     let daemon = start().await;
@@ -129,7 +129,7 @@ enum Leave {
 
 #[tokio::test]
 async fn nothing_comes_of_what_another_user_says_and_leaves() {
-    if !can_change_users("door::other_user::nothing_comes_of_what_another_user_says_and_leaves") {
+    if !can_change_users("access_control::other_user::nothing_comes_of_what_another_user_says_and_leaves") {
         return;
     }
     let mut daemon = start().await;
@@ -208,7 +208,7 @@ fn set_mode(path: &Path, mode: u32) {
 
 #[tokio::test]
 async fn another_user_can_neither_read_nor_plant_anything() {
-    if !can_change_users("door::other_user::another_user_can_neither_read_nor_plant_anything") {
+    if !can_change_users("access_control::other_user::another_user_can_neither_read_nor_plant_anything") {
         return;
     }
     let home = public_directory("token");
@@ -267,7 +267,7 @@ async fn another_user_can_neither_read_nor_plant_anything() {
 
 #[tokio::test]
 async fn a_folder_that_another_user_has_prepared_is_refused() {
-    if !can_change_users("door::other_user::a_folder_that_another_user_has_prepared_is_refused") {
+    if !can_change_users("access_control::other_user::a_folder_that_another_user_has_prepared_is_refused") {
         return;
     }
     let public = public_directory("public");
@@ -305,7 +305,7 @@ async fn a_folder_that_another_user_has_prepared_is_refused() {
 
 #[tokio::test]
 async fn root_passes_where_the_daemon_is_not_root() {
-    if !can_change_users("door::other_user::root_passes_where_the_daemon_is_not_root") {
+    if !can_change_users("access_control::other_user::root_passes_where_the_daemon_is_not_root") {
         return;
     }
     // The programs may be where nobody else can get at them.
