@@ -35,7 +35,7 @@ fn message(turn: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn demo_tour_acts_on_the_decision_and_changes_nothing() {
+async fn demo_tour_applies_decision_and_changes_no_files() {
     let (daemon, directory) = (demo().await, scratch::directory("demo"));
     let session_id = session_with(&daemon, json!({ "cwd": directory.path() })).await;
     for (decision, status, word) in
@@ -59,7 +59,7 @@ async fn demo_tour_acts_on_the_decision_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn demo_turn_is_steered_queued_behind_and_interrupted() {
+async fn demo_turn_supports_steering_queueing_and_interrupt() {
     let daemon = demo().await;
     let session_id = session_with(&daemon, json!({})).await;
     let first = turn(&daemon, &session_id, "long").await;
@@ -96,7 +96,7 @@ async fn turn_of_a_tour(daemon: &Daemon, session_id: &str) -> Value {
 }
 
 #[tokio::test]
-async fn demo_session_goes_on_after_a_restart() {
+async fn demo_session_continues_after_restart() {
     let mut before = demo().await;
     let session_id = session_with(&before, json!({})).await;
     let first = turn(&before, &session_id, "hello").await;
@@ -122,7 +122,7 @@ async fn demo_session_goes_on_after_a_restart() {
 }
 
 #[tokio::test]
-async fn demo_is_named_and_keeps_its_own_state() {
+async fn demo_is_labelled_and_keeps_separate_state() {
     let directory = scratch::directory("demo");
     let daemon = demo().await;
     let notice = daemon.stderr();

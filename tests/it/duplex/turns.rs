@@ -91,7 +91,7 @@ async fn turn_continues_when_waiting_client_disconnects() {
 }
 
 #[tokio::test]
-async fn turn_wait_ends_when_app_server_or_daemon_ends() {
+async fn turn_wait_ends_with_app_server_crash() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let body = json!({ "sessionId": session_id, "input": "deltas=4 crash" });

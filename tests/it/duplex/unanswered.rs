@@ -53,7 +53,7 @@ async fn session_policy_can_decline_every_server_request() {
 }
 
 #[tokio::test]
-async fn invalid_policy_is_named_in_the_error() {
+async fn session_creation_names_invalid_request_policy() {
     let daemon = start().await;
     for (field, value) in [
         ("requests", json!("never")),

@@ -131,7 +131,7 @@ async fn external_app_server_exit_fails_turn_only() {
 }
 
 #[tokio::test]
-async fn refused_endpoint_is_reported_as_daemon_state() {
+async fn unreachable_endpoint_is_reported_as_not_ready() {
     // A port that was free a moment ago, and a socket that was never there.
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let message = unreachable(&format!("ws://127.0.0.1:{port}")).await;
@@ -143,7 +143,7 @@ async fn refused_endpoint_is_reported_as_daemon_state() {
 }
 
 #[tokio::test]
-async fn foreign_server_at_endpoint_is_reported_as_daemon_state() {
+async fn endpoint_without_app_server_is_reported_as_not_ready() {
     // The daemon's own listener speaks HTTP, but there is no WebSocket at such a place.
     let other = Daemon::builder().start().await;
     let base = get(&other, "/healthz").await.json["service"]["resolvedBaseUrl"].as_str().unwrap().to_owned();

@@ -191,7 +191,7 @@ async fn provider_without_account_requirement_is_ready() {
 }
 
 #[tokio::test]
-async fn turn_without_network_ends_within_limit() {
+async fn ask_without_network_fails_after_network_timeout() {
     let model = MockModel::start();
     let home = CodexHome::builder(&model).base_url("http://127.0.0.1:9/v1").build();
     let daemon = Daemon::builder().real_version(&home, "0.171.0").start().await;

@@ -34,7 +34,7 @@ async fn daemon_stop_interrupts_turn_and_ends_its_command() {
 }
 
 #[tokio::test]
-async fn codex_started_by_a_script_is_stopped_with_it() {
+async fn daemon_stop_ends_codex_behind_launcher_script() {
     let mut stage = Stage::start_with(|home| {
         let builder = Daemon::builder().server(&codex().launcher, &["app-server"]);
         builder.env("CODEX_HOME", home.path()).env("HOME", home.user_home())

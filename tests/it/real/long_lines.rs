@@ -32,7 +32,7 @@ async fn skipped(daemon: &Daemon, method: &str) -> Value {
 }
 
 #[tokio::test]
-async fn a_request_that_is_too_long_is_refused_at_once_and_told() {
+async fn oversized_server_request_is_refused_and_recorded() {
     for version in versions() {
         let mut stage =
             Stage::start_with(|home| Daemon::builder().real_version(home, version).arg(CAP)).await;
@@ -54,7 +54,7 @@ async fn a_request_that_is_too_long_is_refused_at_once_and_told() {
 }
 
 #[tokio::test]
-async fn an_item_that_is_too_long_is_read_from_its_thread() {
+async fn oversized_item_is_read_from_its_thread() {
     for version in versions() {
         let mut stage =
             Stage::start_with(|home| Daemon::builder().real_version(home, version).arg(CAP)).await;
@@ -80,7 +80,7 @@ async fn an_item_that_is_too_long_is_read_from_its_thread() {
 }
 
 #[tokio::test]
-async fn what_is_too_long_ends_no_websocket_and_is_left_to_the_other_clients() {
+async fn oversized_websocket_request_stays_pending_and_connection_open() {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
     let server = AppServer::on_tcp(&home).await;

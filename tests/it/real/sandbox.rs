@@ -115,7 +115,7 @@ fn kill(pid: u32) {
 }
 
 #[tokio::test]
-async fn a_directory_that_was_empty_is_empty_after_an_interrupt_and_a_close() {
+async fn sandbox_directories_are_removed_after_interrupt_and_close() {
     for version in versions() {
         if !can_use_the_sandbox("real::sandbox: interrupt, close, Ctrl-C", version) {
             continue;
@@ -147,7 +147,7 @@ async fn a_directory_that_was_empty_is_empty_after_an_interrupt_and_a_close() {
 }
 
 #[tokio::test]
-async fn an_interrupt_leaves_the_commands_of_another_session_alone() {
+async fn interrupt_keeps_commands_of_other_sessions() {
     if !runs_long() {
         return;
     }
@@ -170,7 +170,7 @@ async fn an_interrupt_leaves_the_commands_of_another_session_alone() {
 }
 
 #[tokio::test]
-async fn a_directory_that_was_empty_is_empty_after_a_stop() {
+async fn sandbox_directories_are_removed_after_daemon_stop() {
     for version in versions() {
         if !can_use_the_sandbox("real::sandbox: stop", version) {
             continue;
@@ -192,7 +192,7 @@ async fn a_directory_that_was_empty_is_empty_after_a_stop() {
 }
 
 #[tokio::test]
-async fn a_directory_that_was_empty_is_empty_after_a_sigkill_of_the_app_server() {
+async fn sandbox_directories_are_removed_after_app_server_sigkill() {
     if !runs_long() {
         return;
     }
@@ -216,7 +216,7 @@ async fn a_directory_that_was_empty_is_empty_after_a_sigkill_of_the_app_server()
 }
 
 #[tokio::test]
-async fn a_directory_that_was_empty_is_empty_after_a_sigkill_of_codexd() {
+async fn sandbox_directories_are_removed_after_daemon_sigkill() {
     if !runs_long() {
         return;
     }

@@ -59,7 +59,7 @@ async fn started(stage: &mut Stage) {
 }
 
 #[tokio::test]
-async fn a_session_goes_on_after_a_restart_with_all_that_was_said_and_done() {
+async fn session_keeps_its_history_across_restart() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({ "developerInstructions": "obey the green otter" })).await;
     let turn = stage.turn(&session, "remember the blue heron mock:shell=[echo from-the-shell]").await;
@@ -87,7 +87,7 @@ async fn a_session_goes_on_after_a_restart_with_all_that_was_said_and_done() {
 }
 
 #[tokio::test]
-async fn a_session_that_never_had_a_turn_goes_on_after_a_restart() {
+async fn session_without_turns_is_recreated_after_restart() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({ "developerInstructions": "obey the green otter" })).await;
     stage.stop().await;
@@ -105,7 +105,7 @@ async fn a_session_that_never_had_a_turn_goes_on_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_turn_that_a_kill_cut_off_is_failed_and_then_interrupted() {
+async fn turn_cut_off_by_kill_fails_and_then_takes_thread_outcome() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     let turn_id = stage.start_turn(&session, "mock:hang").await;
@@ -124,7 +124,7 @@ async fn a_turn_that_a_kill_cut_off_is_failed_and_then_interrupted() {
 }
 
 #[tokio::test]
-async fn turns_wait_run_in_order_and_survive_a_restart() {
+async fn turn_queue_runs_in_order_and_survives_restart() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     let running = stage.start_turn(&session, "zero mock:hang").await;
@@ -161,7 +161,7 @@ async fn turns_wait_run_in_order_and_survive_a_restart() {
 }
 
 #[tokio::test]
-async fn a_repeated_request_reaches_the_model_once_over_restarts_too() {
+async fn repeated_request_reaches_model_once_across_restart() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     let prompt = "mock:deltas=2";
@@ -176,7 +176,7 @@ async fn a_repeated_request_reaches_the_model_once_over_restarts_too() {
 }
 
 #[tokio::test]
-async fn a_turn_of_which_only_the_submission_is_known_is_found_in_its_thread() {
+async fn submitted_turn_is_found_in_its_thread_after_kill() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     let first = submit_keyed(&stage.daemon, &session, "find me mock:hang", "k").await;
@@ -211,7 +211,7 @@ async fn a_turn_of_which_only_the_submission_is_known_is_found_in_its_thread() {
 }
 
 #[tokio::test]
-async fn a_thread_that_another_codex_writes_is_locked_until_that_one_goes() {
+async fn thread_is_locked_while_another_codex_writes_it() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     assert_eq!(stage.turn(&session, "mock:deltas=1").await.status(), "completed");
@@ -233,7 +233,7 @@ async fn a_thread_that_another_codex_writes_is_locked_until_that_one_goes() {
 }
 
 #[tokio::test]
-async fn a_turn_that_is_silent_for_seconds_is_left_alone() {
+async fn silent_turn_is_not_settled() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     // Long enough for the thread to be asked whether it still runs.
@@ -244,7 +244,7 @@ async fn a_turn_that_is_silent_for_seconds_is_left_alone() {
 }
 
 #[tokio::test]
-async fn turns_go_on_at_a_stop_as_long_as_the_drain_lasts() {
+async fn drain_finishes_running_turn() {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
     let builder = Daemon::builder().real(&home).env("BAA_CODEXD_DRAIN_TIMEOUT", "60");

@@ -44,7 +44,7 @@ async fn events_of(daemon: &Daemon, session_id: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_request_of_a_sub_agent_is_one_of_its_session() {
+async fn sub_agent_request_belongs_to_root_session() {
     for version in versions() {
         let mut stage = stage(version).await;
         let session = stage.session(&asking(json!({}))).await;
@@ -80,7 +80,7 @@ async fn a_request_of_a_sub_agent_is_one_of_its_session() {
 }
 
 #[tokio::test]
-async fn the_rules_of_the_session_hold_for_its_sub_agents() {
+async fn session_request_policy_applies_to_sub_agents() {
     for version in versions() {
         let mut stage = stage(version).await;
         for (rule, by) in
@@ -102,7 +102,7 @@ async fn the_rules_of_the_session_hold_for_its_sub_agents() {
 }
 
 #[tokio::test]
-async fn an_interrupt_and_a_close_reach_the_sub_agents() {
+async fn interrupt_and_close_end_sub_agents() {
     if !runs_long() {
         return;
     }
@@ -139,7 +139,7 @@ async fn an_interrupt_and_a_close_reach_the_sub_agents() {
 }
 
 #[tokio::test]
-async fn sub_agents_are_known_after_a_restart() {
+async fn sub_agents_are_kept_across_restart() {
     if !runs_long() {
         return;
     }
@@ -171,7 +171,7 @@ async fn sub_agents_are_known_after_a_restart() {
 }
 
 #[tokio::test]
-async fn what_descends_from_a_turn_of_another_client_is_shown_and_not_decided() {
+async fn sub_agent_request_of_another_client_is_shown_and_not_decided() {
     let model = MockModel::start();
     let home = CodexHome::builder(&model).sub_agents().build();
     let server = AppServer::on_tcp(&home).await;

@@ -28,7 +28,7 @@ async fn generation(daemon: &Daemon, number: u64, state: &str) -> Value {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_kill_takes_its_commands_with_it_and_the_next_turn_works() {
+async fn app_server_kill_ends_its_commands_and_next_turn_runs() {
     use std::time::{Duration, Instant};
 
     use crate::support::wait::wait_until;
@@ -78,7 +78,7 @@ async fn stopped_app_server_is_restarted() {
 }
 
 #[tokio::test]
-async fn an_external_one_that_comes_back_is_connected_to_again() {
+async fn restarted_external_app_server_is_reconnected() {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
     let mut server = AppServer::on_socket(&home).await;
@@ -100,7 +100,7 @@ async fn an_external_one_that_comes_back_is_connected_to_again() {
 }
 
 #[tokio::test]
-async fn an_external_one_that_stands_still_is_let_go_and_connected_to_again() {
+async fn stopped_external_app_server_is_disconnected_and_reconnected() {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
     let mut server = AppServer::on_tcp(&home).await;

@@ -8,7 +8,7 @@ use super::{Stage, Turn};
 use crate::support::model::text_of_deltas;
 
 #[tokio::test]
-async fn a_shell_command_is_seen_from_its_start_to_its_end() {
+async fn shell_command_emits_output_and_exit_code() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     // Output that comes at once can be missed by the app-server, so the command says more until something was heard.
@@ -35,7 +35,7 @@ async fn a_shell_command_is_seen_from_its_start_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_patch_changes_the_workspace() {
+async fn patch_changes_workspace_and_emits_diff() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     let turn = stage.turn(&session, "mock:patch=[new.txt] mock:deltas=1").await;
@@ -49,7 +49,7 @@ async fn a_patch_changes_the_workspace() {
 }
 
 #[tokio::test]
-async fn a_plan_is_shown() {
+async fn plan_tool_emits_plan_event() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     let turn = stage.turn(&session, "mock:plan mock:deltas=1").await;

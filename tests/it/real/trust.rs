@@ -137,7 +137,7 @@ fn git(directory: &Path, arguments: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_fresh_directory_runs_nothing_whatever_the_sandbox_and_the_approval_policy() {
+async fn undecided_directory_runs_no_command_with_any_policy() {
     for version in versions() {
         let stage = Stage::start(version, "").await;
         let project = Project::in_workspace(&stage.home, "fresh");
@@ -161,7 +161,7 @@ async fn a_fresh_directory_runs_nothing_whatever_the_sandbox_and_the_approval_po
 }
 
 #[tokio::test]
-async fn a_fresh_directory_runs_nothing_under_whatever_name_it_is_given() {
+async fn undecided_directory_runs_no_command_by_any_path() {
     if !runs_long() {
         return;
     }
@@ -200,7 +200,7 @@ async fn a_fresh_directory_runs_nothing_under_whatever_name_it_is_given() {
 }
 
 #[tokio::test]
-async fn sandbox_and_approvals_are_what_they_would_have_been() {
+async fn untrusted_session_keeps_configured_sandbox_and_approvals() {
     if !runs_long() {
         return;
     }
@@ -255,7 +255,7 @@ fn settings_of(home: &CodexHome) -> (String, String) {
 }
 
 #[tokio::test]
-async fn what_the_user_has_decided_holds() {
+async fn user_trust_level_overrides_session_trust() {
     if !runs_long() {
         return;
     }
@@ -286,7 +286,7 @@ async fn what_the_user_has_decided_holds() {
 }
 
 #[tokio::test]
-async fn a_caller_decides_for_its_own_session() {
+async fn session_config_can_trust_its_project() {
     for version in versions() {
         let stage = Stage::start(version, "").await;
         let project = Project::in_workspace(&stage.home, "own.project");
@@ -300,7 +300,7 @@ async fn a_caller_decides_for_its_own_session() {
 }
 
 #[tokio::test]
-async fn trust_is_the_callers_word_and_stays_with_the_session() {
+async fn session_trust_is_kept_across_restart_resume_and_fork() {
     for version in versions() {
         let stage = Stage::start(version, "").await;
         let project = Project::in_workspace(&stage.home, "fresh");
@@ -392,7 +392,7 @@ impl Stage {
 }
 
 #[tokio::test]
-async fn a_terminal_is_asked_once_for_each_directory() {
+async fn ask_prompts_for_trust_once_per_directory() {
     if !runs_long() {
         return;
     }
@@ -461,7 +461,7 @@ async fn a_terminal_is_asked_once_for_each_directory() {
 }
 
 #[tokio::test]
-async fn a_client_learns_that_nobody_has_said_whether_a_directory_is_trusted() {
+async fn trust_ask_rejects_undecided_directory() {
     let stage = Stage::start(DEFAULT_VERSION, "").await;
     let (kind, evil) =
         (Project::in_workspace(&stage.home, "kind"), Project::in_workspace(&stage.home, "evil"));

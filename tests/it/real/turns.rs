@@ -7,7 +7,7 @@ use crate::support::http::post;
 use crate::support::model::text_of_deltas;
 
 #[tokio::test]
-async fn a_turn_is_streamed_in_order_and_its_pieces_add_up_to_its_text() {
+async fn turn_streams_ordered_deltas_of_its_text() {
     let mut stage = Stage::start().await;
     let settings = json!({ "metadata": { "for": "a test" }, "purpose": "worker" });
     let session = stage.session(&settings).await;
@@ -46,7 +46,7 @@ async fn a_turn_is_streamed_in_order_and_its_pieces_add_up_to_its_text() {
 }
 
 #[tokio::test]
-async fn a_failing_model_is_tried_again_and_then_fails_the_turn() {
+async fn model_failure_is_retried_and_then_fails_turn() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     let turn = stage.turn(&session, "mock:fail").await;
@@ -66,7 +66,7 @@ async fn a_failing_model_is_tried_again_and_then_fails_the_turn() {
 }
 
 #[tokio::test]
-async fn a_running_turn_can_be_steered_but_not_started_over() {
+async fn running_turn_accepts_steering_and_rejects_second_turn() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     // The model falls silent, so that the turn lasts until it is steered.
@@ -93,7 +93,7 @@ async fn a_running_turn_can_be_steered_but_not_started_over() {
 }
 
 #[tokio::test]
-async fn a_thread_is_resumed_after_a_restart_with_all_that_was_said() {
+async fn resumed_thread_keeps_its_history_across_restart() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     let turn = stage.turn(&session, "remember the blue heron mock:text=[noted]").await;
@@ -124,7 +124,7 @@ async fn a_thread_is_resumed_after_a_restart_with_all_that_was_said() {
 }
 
 #[tokio::test]
-async fn a_prompt_of_a_megabyte_reaches_the_model_whole() {
+async fn megabyte_prompt_reaches_model_unchanged() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     let numbers: String = (0..).map(|number| format!("{number:07} ")).take(125_000).collect();
@@ -138,7 +138,7 @@ async fn a_prompt_of_a_megabyte_reaches_the_model_whole() {
 }
 
 #[tokio::test]
-async fn what_the_app_server_does_not_take_is_the_callers_mistake() {
+async fn app_server_rejection_is_a_client_error() {
     let mut stage = Stage::start().await;
     for wrong in [
         json!({ "modelProvider": "bogus" }),
@@ -168,7 +168,7 @@ async fn what_the_app_server_does_not_take_is_the_callers_mistake() {
 }
 
 #[tokio::test]
-async fn a_turn_runs_on_the_previous_release_too() {
+async fn turn_completes_on_previous_release() {
     let mut stage = Stage::start_version("0.169.0").await;
     let session = stage.session(&json!({})).await;
     assert_eq!(stage.turn(&session, "mock:deltas=2").await.status(), "completed");

@@ -69,7 +69,7 @@ async fn steer_of_a_just_ended_turn_starts_a_new_turn() {
 }
 
 #[tokio::test]
-async fn steer_of_a_named_turn_overrides_other_settings() {
+async fn expected_turn_id_takes_precedence_over_when_busy() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "hang").await;
@@ -94,7 +94,7 @@ async fn overloaded_app_server_call_is_retried() {
 }
 
 #[tokio::test]
-async fn persistent_overload_returns_a_retryable_error() {
+async fn persistent_overload_returns_503_with_retry_after() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;

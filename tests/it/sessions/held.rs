@@ -133,7 +133,7 @@ async fn refused_turn_holds_queue_until_withdrawn() {
 }
 
 #[tokio::test]
-async fn persistent_turn_failure_holds_queue() {
+async fn failed_turn_holds_queue_until_next_turn_completes() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let running = turn(&daemon, &session_id, "hang").await;
@@ -161,7 +161,7 @@ async fn persistent_turn_failure_holds_queue() {
 }
 
 #[tokio::test]
-async fn queued_turn_is_found_after_many_later_turns() {
+async fn repeated_request_finds_turn_after_many_later_turns() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.unsaid_builder().start().await;
     let session_id = session(&daemon).await;
@@ -181,7 +181,7 @@ async fn queued_turn_is_found_after_many_later_turns() {
 }
 
 #[tokio::test]
-async fn unknown_turn_outcome_on_old_codex_is_not_rerun() {
+async fn turn_with_unknown_outcome_is_not_rerun_on_old_codex() {
     let wiretap = Wiretap::new();
     let old = |wiretap: &Wiretap| {
         wiretap.builder_with(

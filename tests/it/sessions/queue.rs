@@ -126,7 +126,7 @@ async fn turn_queue_survives_stop_and_kill() {
 }
 
 #[tokio::test]
-async fn queued_turn_stays_withdrawn() {
+async fn withdrawn_turn_does_not_run_after_restart() {
     let wiretap = Wiretap::new();
     let mut daemon = wiretap.builder().start().await;
     let session_id = session(&daemon).await;

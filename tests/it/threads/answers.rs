@@ -96,7 +96,7 @@ async fn interrupt_is_kept_while_turn_start_is_outstanding() {
 }
 
 #[tokio::test]
-async fn slow_interrupt_completes_after_its_response() {
+async fn pending_interrupt_ends_turn_after_late_turn_start_response() {
     let wiretap = Wiretap::new();
     let daemon = wiretap.unsaid_builder().start().await;
     let session_id = session(&daemon).await;

@@ -16,7 +16,7 @@ fn arguments(daemon: &Daemon) -> String {
 }
 
 #[tokio::test]
-async fn a_daemon_starts_and_stops() {
+async fn daemon_starts_with_clean_environment_and_stops() {
     let mut daemon = stand_in().arg("--run-once").env("GREETING", "hello").start().await;
     assert_eq!(daemon.base_url(), "http://127.0.0.1:9");
     assert_eq!(daemon.authority(), "127.0.0.1:9");
@@ -41,7 +41,7 @@ async fn a_daemon_starts_and_stops() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_ends_at_once_is_a_refusal() {
+async fn daemon_start_reports_early_exit() {
     let refusal = stand_in().env("STAND_IN", "refuse").start_refused().await;
     assert_eq!(refusal.status.code(), Some(3));
     assert_eq!(refusal.stderr, "the stand-in refuses\n");
@@ -51,7 +51,7 @@ async fn a_daemon_that_ends_at_once_is_a_refusal() {
 }
 
 #[tokio::test]
-async fn a_restart_has_the_same_directories_and_another_mark() {
+async fn daemon_restart_reuses_directories_with_a_new_mark() {
     let mut first = stand_in().start().await;
     first.kill().await;
     let second = stand_in().state_from(&first).start().await;
@@ -65,7 +65,7 @@ async fn a_restart_has_the_same_directories_and_another_mark() {
 }
 
 #[tokio::test]
-async fn the_kind_of_app_server_becomes_flags() {
+async fn daemon_builder_translates_app_server_to_flags() {
     let embedded = stand_in().startup("slow").start().await;
     let flags = "--server-arg app-server --server-arg --store --server-arg /";
     assert!(arguments(&embedded).contains(flags), "{}", arguments(&embedded));
@@ -82,7 +82,7 @@ async fn the_kind_of_app_server_becomes_flags() {
 }
 
 #[test]
-fn codexd_alone_has_a_clean_environment() {
+fn codexd_command_has_a_clean_environment() {
     let command = codexd(Path::new("/"));
     let names: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
     assert_eq!(names, ["HOME", "PATH", "TMPDIR"]);
@@ -90,7 +90,7 @@ fn codexd_alone_has_a_clean_environment() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn what_a_killed_daemon_leaves_is_seen_and_swept() {
+async fn daemon_drop_kills_surviving_processes() {
     use rustix::process::Signal;
 
     use crate::support::wait::{wait_until, wait_until_async};

@@ -37,7 +37,7 @@ fn json_answer(status: u16, body: &str) -> String {
 }
 
 #[tokio::test]
-async fn an_answer_by_the_rules_is_taken() {
+async fn http_client_accepts_conforming_responses() {
     let base = server(json_answer(200, GOOD)).await;
     let answer = get(base.as_str(), "/v1/codexd/sessions").await;
     assert_eq!(*answer.data(200), json!({ "sessions": [] }));
@@ -52,7 +52,7 @@ async fn an_answer_by_the_rules_is_taken() {
 }
 
 #[tokio::test]
-async fn an_answer_against_the_rules_fails_the_test() {
+async fn http_client_rejects_nonconforming_responses() {
     let broken = [
         answer(200, "application/json", "no-store", GOOD),
         answer(200, "application/json; charset=utf-8", "no-cache", GOOD),
@@ -72,7 +72,7 @@ async fn an_answer_against_the_rules_fails_the_test() {
 }
 
 #[tokio::test]
-async fn raw_bytes_come_back_as_they_are() {
+async fn raw_request_returns_response_bytes_unchanged() {
     let answer = json_answer(200, GOOD);
     let base = server(answer.clone()).await;
     assert_eq!(raw(base.as_str(), b"nonsense\r\n\r\n").await, answer);

@@ -23,7 +23,7 @@ fn final_text(turn: &Turn) -> String {
 }
 
 #[tokio::test]
-async fn deltas_add_up_to_the_text() {
+async fn deltas_marker_streams_deltas_of_the_text() {
     let (turn, _home, model) = turn("say mock:deltas=4 mock:delay=1").await;
     assert_eq!(turn.status, "completed");
     let deltas = turn.of("item/agentMessage/delta");
@@ -37,13 +37,13 @@ async fn deltas_add_up_to_the_text() {
 }
 
 #[tokio::test]
-async fn a_text_comes_as_it_is() {
+async fn text_marker_returns_exact_text() {
     let (turn, _home, _model) = turn("mock:text=[the answer is 42]").await;
     assert_eq!(final_text(&turn), "the answer is 42");
 }
 
 #[tokio::test]
-async fn a_shell_command_is_run_before_the_text() {
+async fn shell_marker_runs_command_before_text() {
     let (turn, _home, model) = turn("mock:shell=[echo hi] mock:deltas=1").await;
     assert_eq!(turn.status, "completed");
     let commands = turn.items("commandExecution");
@@ -54,7 +54,7 @@ async fn a_shell_command_is_run_before_the_text() {
 }
 
 #[tokio::test]
-async fn an_escalation_asks_for_approval() {
+async fn escalate_marker_requests_approval() {
     let model = MockModel::start();
     let home = CodexHome::builder(&model).approval_policy("on-request").sandbox_mode("read-only").build();
     let mut app_server = AppServer::start(&home).await;
@@ -65,14 +65,14 @@ async fn an_escalation_asks_for_approval() {
 }
 
 #[tokio::test]
-async fn a_patch_adds_its_file() {
+async fn patch_marker_adds_its_file() {
     let (turn, home, _model) = turn("mock:patch=[new.txt] mock:deltas=1").await;
     assert_eq!(turn.status, "completed");
     assert_eq!(fs::read_to_string(home.workspace().join("new.txt")).unwrap(), "hello from mock-model\n");
 }
 
 #[tokio::test]
-async fn a_plan_and_a_reasoning_are_shown() {
+async fn plan_and_reasoning_markers_emit_items() {
     let (turn, _home, _model) = turn("mock:plan mock:reasoning mock:deltas=1").await;
     assert_eq!(turn.status, "completed");
     assert_eq!(turn.of("turn/plan/updated").len(), 1);
@@ -80,7 +80,7 @@ async fn a_plan_and_a_reasoning_are_shown() {
 }
 
 #[tokio::test]
-async fn a_failing_model_fails_the_turn() {
+async fn failure_markers_fail_the_turn() {
     for (prompt, requests) in
         [("mock:fail", 4), ("mock:fail=400", 1), ("mock:failed", 2), ("mock:cut mock:deltas=4", 2)]
     {
@@ -91,7 +91,7 @@ async fn a_failing_model_fails_the_turn() {
 }
 
 #[tokio::test]
-async fn a_home_says_how_often_to_try_again() {
+async fn codex_home_sets_number_of_retries() {
     let model = MockModel::start();
     let home = CodexHome::builder(&model).retries(0).build();
     let mut app_server = AppServer::start(&home).await;
@@ -100,7 +100,7 @@ async fn a_home_says_how_often_to_try_again() {
 }
 
 #[tokio::test]
-async fn a_silent_model_does_not_hold_anybody_up() {
+async fn silent_model_does_not_block_shutdown() {
     for prompt in ["mock:hang", "mock:mute"] {
         let model = MockModel::start();
         let home = CodexHome::new(&model);
@@ -114,7 +114,7 @@ async fn a_silent_model_does_not_hold_anybody_up() {
 }
 
 #[test]
-fn codex_is_installed_as_a_user_would_have_it() {
+fn codex_launcher_reports_pinned_version() {
     for codex in [codex(), codex_version("0.169.0")] {
         let version = std::process::Command::new(&codex.launcher).arg("--version").output().unwrap();
         assert_eq!(String::from_utf8_lossy(&version.stdout), format!("codex-cli {}\n", codex.version));

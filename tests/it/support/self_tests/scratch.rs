@@ -9,7 +9,7 @@ use crate::support::model::MockModel;
 use crate::support::scratch;
 
 #[tokio::test]
-async fn a_workspace_is_a_project_of_its_own() {
+async fn codex_treats_workspace_as_separate_project() {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
     let mut app_server = AppServer::start(&home).await;
@@ -24,7 +24,7 @@ async fn a_workspace_is_a_project_of_its_own() {
 }
 
 #[test]
-fn git_finds_no_repository() {
+fn git_finds_no_repository_above_scratch_directory() {
     let directory = scratch::directory("test");
     let output =
         Command::new("git").args(["rev-parse", "--show-toplevel"]).current_dir(directory.path()).output();

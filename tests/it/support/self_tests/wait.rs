@@ -3,7 +3,7 @@
 use crate::support::wait::{wait_until, wait_until_async};
 
 #[tokio::test]
-async fn a_wait_looks_until_it_finds() {
+async fn wait_until_polls_until_condition_holds() {
     let mut looks = 0;
     let found = wait_until("the third look", || {
         looks += 1;

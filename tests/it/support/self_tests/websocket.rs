@@ -38,7 +38,7 @@ fn event(seq: u64) -> String {
 }
 
 #[tokio::test]
-async fn a_stream_by_the_rules_is_followed() {
+async fn event_stream_accepts_conforming_messages() {
     let base = server(&[HELLO, &event(3), &event(4), &event(6), &event(7)]).await;
     let mut stream = EventStream::connect(base.as_str()).await;
     assert_eq!(stream.hello().await["type"], "hello");
@@ -49,7 +49,7 @@ async fn a_stream_by_the_rules_is_followed() {
 }
 
 #[tokio::test]
-async fn all_events_on_the_way_are_kept() {
+async fn event_stream_collects_all_events_until_match() {
     let base = server(&[HELLO, &event(3), &event(4), &event(6)]).await;
     let mut stream = EventStream::connect_to(base.as_str(), "/elsewhere?since=2", &[("x-test", "yes")]).await;
     let events = stream.collect_until("the event 6", |event| event["seq"] == 6).await;
@@ -59,7 +59,7 @@ async fn all_events_on_the_way_are_kept() {
 }
 
 #[tokio::test]
-async fn a_stream_against_the_rules_fails_the_test() {
+async fn event_stream_rejects_nonconforming_messages() {
     for lines in
         [[HELLO, &event(3), &event(3)], [HELLO, &event(3), &event(2)], [HELLO, "{}", ""], [HELLO, "no", ""]]
     {

@@ -91,7 +91,7 @@ async fn log_records_turn_from_acceptance_to_end() {
 }
 
 #[tokio::test]
-async fn turn_is_accepted_before_it_starts() {
+async fn log_orders_turn_acceptance_before_start_and_end() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     for _ in 0..20 {
