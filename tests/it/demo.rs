@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 
 use crate::api::{STATUS, ask_turn, ended, idle, logged, logged_type, ready, record, run, text, turn};
 use crate::cli::command;
-use crate::duplex::{asked, decide, interrupt, item, over, session_with, turn_over};
+use crate::duplex::{
+    decide, finished_turn, interrupt, item, pending_request, resolved_request, session_with,
+};
 use crate::sessions::ask_with;
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
@@ -23,11 +25,11 @@ async fn demo() -> Daemon {
 /// Runs the tour with this decision about its command; returns the turn.
 async fn tour(daemon: &Daemon, session_id: &str, decision: &str) -> Value {
     let turn_id = turn(daemon, session_id, "What can you do?").await;
-    let request = asked(daemon, session_id).await;
+    let request = pending_request(daemon, session_id).await;
     assert_eq!(request["method"], "item/commandExecution/requestApproval");
     decide(daemon, &request["requestId"], decision).await;
-    over(daemon, &request["requestId"]).await;
-    turn_over(daemon, session_id, &turn_id).await
+    resolved_request(daemon, &request["requestId"]).await;
+    finished_turn(daemon, session_id, &turn_id).await
 }
 
 fn message(turn: &Value) -> &str {
@@ -67,7 +69,7 @@ async fn demo_turn_supports_steering_queueing_and_interrupt() {
     ask_with(&daemon, &session_id, "hello", json!({ "whenBusy": "queue" })).await.data(202);
     let steered = ask_with(&daemon, &session_id, "Be brief.", json!({ "whenBusy": "steer" })).await;
     assert_eq!(steered.data(202)["turnId"], first.as_str());
-    let turn = turn_over(&daemon, &session_id, &first).await;
+    let turn = finished_turn(&daemon, &session_id, &first).await;
     assert_eq!(message(&turn), "You added:\n\n> Be brief.\n");
     let queued = wait_until_async("the end of the queued turn", async || {
         let record = record(&daemon, &session_id).await;
@@ -75,7 +77,7 @@ async fn demo_turn_supports_steering_queueing_and_interrupt() {
         is_over.then(|| text(&record["lastTurnId"]))
     })
     .await;
-    let after = turn_over(&daemon, &session_id, &queued).await;
+    let after = finished_turn(&daemon, &session_id, &queued).await;
     assert_eq!(message(&after), "Hello! This is the demo of codexd, not Codex itself.");
 
     idle(&daemon, &session_id).await;
@@ -91,7 +93,7 @@ async fn demo_turn_supports_steering_queueing_and_interrupt() {
 /// A turn that waits for an approval.
 async fn turn_of_a_tour(daemon: &Daemon, session_id: &str) -> Value {
     let turn_id = turn(daemon, session_id, "tour").await;
-    asked(daemon, session_id).await;
+    pending_request(daemon, session_id).await;
     json!(turn_id)
 }
 
@@ -100,7 +102,7 @@ async fn demo_session_continues_after_restart() {
     let mut before = demo().await;
     let session_id = session_with(&before, json!({})).await;
     let first = turn(&before, &session_id, "hello").await;
-    turn_over(&before, &session_id, &first).await;
+    finished_turn(&before, &session_id, &first).await;
     idle(&before, &session_id).await;
     let cut = turn(&before, &session_id, "long").await;
     logged(&before, "a delta of the long answer", |event| {
@@ -116,9 +118,9 @@ async fn demo_session_continues_after_restart() {
     })
     .await;
     let second = turn(&after, &session_id, "hello").await;
-    assert_eq!(turn_over(&after, &session_id, &second).await["status"], "completed");
-    assert_eq!(turn_over(&after, &session_id, &first).await["status"], "completed");
-    assert_eq!(turn_over(&after, &session_id, &cut).await["status"], "interrupted");
+    assert_eq!(finished_turn(&after, &session_id, &second).await["status"], "completed");
+    assert_eq!(finished_turn(&after, &session_id, &first).await["status"], "completed");
+    assert_eq!(finished_turn(&after, &session_id, &cut).await["status"], "interrupted");
 }
 
 #[tokio::test]

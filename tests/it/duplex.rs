@@ -24,7 +24,7 @@ pub(crate) async fn requests(daemon: &Daemon, session_id: &str) -> Vec<Value> {
 }
 
 /// The request that waits in this session, once there is one.
-pub(crate) async fn asked(daemon: &Daemon, session_id: &str) -> Value {
+pub(crate) async fn pending_request(daemon: &Daemon, session_id: &str) -> Value {
     wait_until_async("a request of the app-server", async || {
         requests(daemon, session_id).await.into_iter().find(|request| request["status"] == "pending")
     })
@@ -32,26 +32,26 @@ pub(crate) async fn asked(daemon: &Daemon, session_id: &str) -> Value {
 }
 
 /// One request as it is now.
-pub(crate) async fn request_now(daemon: &Daemon, request_id: &Value) -> Value {
-    get(daemon, &path_of(request_id)).await.data(200)["request"].clone()
+pub(crate) async fn current_request(daemon: &Daemon, request_id: &Value) -> Value {
+    get(daemon, &request_path(request_id)).await.data(200)["request"].clone()
 }
 
 /// One request once it is over.
-pub(crate) async fn over(daemon: &Daemon, request_id: &Value) -> Value {
+pub(crate) async fn resolved_request(daemon: &Daemon, request_id: &Value) -> Value {
     wait_until_async("the end of the request", async || {
-        Some(request_now(daemon, request_id).await).filter(|request| request["status"] == "resolved")
+        Some(current_request(daemon, request_id).await).filter(|request| request["status"] == "resolved")
     })
     .await
 }
 
 /// Where a request is.
-pub(crate) fn path_of(request_id: &Value) -> String {
+pub(crate) fn request_path(request_id: &Value) -> String {
     format!("{REQUESTS}/{}", text(request_id))
 }
 
 /// Answers a request, whatever comes of it.
 pub(crate) async fn answer(daemon: &Daemon, request_id: &Value, body: &Value) -> Answer {
-    post(daemon, &path_of(request_id), body).await
+    post(daemon, &request_path(request_id), body).await
 }
 
 /// Takes a decision, which has to be the first.
@@ -60,7 +60,7 @@ pub(crate) async fn decide(daemon: &Daemon, request_id: &Value, decision: &str) 
 }
 
 /// A turn as it is when it is over.
-pub(crate) async fn turn_over(daemon: &Daemon, session_id: &str, turn_id: &str) -> Value {
+pub(crate) async fn finished_turn(daemon: &Daemon, session_id: &str, turn_id: &str) -> Value {
     let path = format!("{SESSIONS}/{session_id}/turns/{turn_id}?wait=30");
     let turn = get(daemon, &path).await.data(200)["turn"].clone();
     assert_ne!(turn["status"], "inProgress", "{turn}");

@@ -23,23 +23,23 @@ use crate::support::http::{Answer, get, post, request};
 use crate::support::scratch;
 
 /// The embedded app-server behind a pipe that writes down what it is told, over all its lives.
-pub(crate) struct Wiretap {
+pub(crate) struct RecordingAppServer {
     folder: TempDir,
 }
 
-impl Wiretap {
+impl RecordingAppServer {
     pub(crate) fn new() -> Self {
         Self { folder: scratch::directory("wiretap") }
     }
 
     /// A daemon with this app-server.
     pub(crate) fn builder(&self) -> DaemonBuilder {
-        self.builder_with("tee -a \"$0\" | { \"$1\" app-server --store \"$2\" || kill -KILL 0; }")
+        self.builder_with_script("tee -a \"$0\" | { \"$1\" app-server --store \"$2\" || kill -KILL 0; }")
     }
 
     /// A daemon that hears nothing of turns but the answers to its calls.
-    fn deaf_builder(&self) -> DaemonBuilder {
-        self.builder_with(
+    fn builder_without_turn_events(&self) -> DaemonBuilder {
+        self.builder_with_script(
             "tee -a \"$0\" | \"$1\" app-server --store \"$2\" | grep --line-buffered -v -e emittedAtMs -e \
              '\"userMessage\"'",
         )
@@ -47,37 +47,37 @@ impl Wiretap {
 
     /// A daemon that cannot tell what the user said from its items, so that the answer to `turn/start` alone tells which
     /// turn a submission became.
-    pub(crate) fn unsaid_builder(&self) -> DaemonBuilder {
-        self.builder_with(
+    pub(crate) fn builder_without_user_messages(&self) -> DaemonBuilder {
+        self.builder_with_script(
             "tee -a \"$0\" | \"$1\" app-server --store \"$2\" | sed -u \
              -e 's/\"userMessage\"/\"hidden\"/g' -e 's/\"clientId\":\"[^\"]*\"/\"clientId\":null/g'",
         )
     }
 
     /// A daemon that is not told of the items that the user said; a turn that is asked for has them.
-    pub(crate) fn untold_builder(&self) -> DaemonBuilder {
-        self.builder_with(
+    pub(crate) fn builder_without_user_notifications(&self) -> DaemonBuilder {
+        self.builder_with_script(
             "tee -a \"$0\" | \"$1\" app-server --store \"$2\" | grep --line-buffered -v \
              '\"userMessage\".*emittedAtMs'",
         )
     }
 
     /// A daemon whose app-server hears each message half a second after it was written down.
-    pub(crate) fn slow_builder(&self) -> DaemonBuilder {
-        self.builder_with(
+    pub(crate) fn builder_with_delayed_input(&self) -> DaemonBuilder {
+        self.builder_with_script(
             "tee -a \"$0\" | while IFS= read -r line; do sleep 0.5; printf '%s\\n' \"$line\"; done | \"$1\" \
              app-server --store \"$2\"",
         )
     }
 
-    fn builder_with(&self, script: &str) -> DaemonBuilder {
-        let (heard, store) = (self.heard(), self.store());
+    fn builder_with_script(&self, script: &str) -> DaemonBuilder {
+        let (heard, store) = (self.recording(), self.store());
         let program = fake_codex();
         Daemon::builder()
             .server("sh", &["-c", script, heard.to_str().unwrap(), program, store.to_str().unwrap()])
     }
 
-    pub(crate) fn heard(&self) -> PathBuf {
+    pub(crate) fn recording(&self) -> PathBuf {
         self.folder.path().join("heard")
     }
 
@@ -92,8 +92,8 @@ impl Wiretap {
     }
 
     /// The params of all calls of this method so far.
-    pub(crate) fn told(&self, method: &str) -> Vec<Value> {
-        let text = fs::read_to_string(self.heard()).unwrap_or_default();
+    pub(crate) fn calls(&self, method: &str) -> Vec<Value> {
+        let text = fs::read_to_string(self.recording()).unwrap_or_default();
         let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
         // A process that was killed may have left half a line before the first one of the next.
         let calls = whole.filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -102,8 +102,8 @@ impl Wiretap {
 }
 
 /// The daemon that comes after `daemon`, which has ended, with the same app-server.
-pub(crate) async fn restart(wiretap: &Wiretap, daemon: &Daemon) -> Daemon {
-    wiretap.builder().state_from(daemon).start().await
+pub(crate) async fn restart(app_server: &RecordingAppServer, daemon: &Daemon) -> Daemon {
+    app_server.builder().state_from(daemon).start().await
 }
 
 /// Asks for a turn with more fields than the prompt.
@@ -140,7 +140,7 @@ pub(crate) fn events_of(daemon: &Daemon, event_type: &str) -> Vec<Value> {
 }
 
 /// The names of the turns that began, in their order.
-fn begun(daemon: &Daemon) -> Vec<String> {
+fn started_turns(daemon: &Daemon) -> Vec<String> {
     events_of(daemon, "app-server.turn.started")
         .iter()
         .map(|event| text(&event["detail"]["turnId"]))

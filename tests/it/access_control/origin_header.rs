@@ -5,8 +5,8 @@ use serde_json::json;
 use super::raw_http::{HANDSHAKE, Sent, WireAnswer, assert_all_good, first_answers, request};
 use super::routes::{Filled, routes};
 use crate::api::{SESSIONS, STATUS, idle, ready, session, start, turn};
-use crate::duplex::asked;
-use crate::sessions::Wiretap;
+use crate::duplex::pending_request;
+use crate::sessions::RecordingAppServer;
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get, post};
 use crate::support::wait::wait_until;
@@ -260,15 +260,15 @@ async fn what_a_browser_sends_for_another_site_is_refused() {
 
 #[tokio::test]
 async fn an_image_and_a_link_can_change_nothing() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.builder().arg("--check-interval").arg("3600").start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder().arg("--check-interval").arg("3600").start().await;
     ready(&daemon).await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "text=done").await;
     idle(&daemon, &session_id).await;
     let waiting = session(&daemon).await;
     turn(&daemon, &waiting, "ask=command").await;
-    let request_id = asked(&daemon, &waiting).await["requestId"].clone();
+    let request_id = pending_request(&daemon, &waiting).await["requestId"].clone();
     let body = json!({ "sessionId": waiting, "input": "text=done", "whenBusy": "queue" });
     let queue_id = post(&daemon, "/v1/codexd/turn", &body).await.data(202)["queueId"].clone();
     let [waiting, queue] = [request_id, queue_id].map(|name| name.as_str().unwrap().to_owned());
@@ -301,14 +301,14 @@ async fn an_image_and_a_link_can_change_nothing() {
         (sessions, requests)
     };
     let methods = || {
-        let text = std::fs::read_to_string(wiretap.heard()).unwrap();
+        let text = std::fs::read_to_string(app_server.recording()).unwrap();
         let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
         let calls =
             whole.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["method"].take());
         calls.collect::<Vec<_>>()
     };
     // What is still on its way to the tap has to arrive before it is counted.
-    wait_until("the turns to be heard", || (wiretap.told("turn/start").len() == 2).then_some(())).await;
+    wait_until("the turns to be heard", || (app_server.calls("turn/start").len() == 2).then_some(())).await;
     let (before, log, heard) = (view().await, daemon.events_on_disk(), methods());
     let mut failures = Vec::new();
     for ((name, _), answer) in sent.iter().zip(first_answers(&daemon, &sent).await) {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::raw_http::{Sent, WireAnswer, all_answers, assert_all_good};
 use crate::api::{SESSIONS, STATUS, ready, start};
-use crate::sessions::Wiretap;
+use crate::sessions::RecordingAppServer;
 use crate::support::http::{Target, get};
 
 /// A request under a name; `OWN` stands in it for the Host of the daemon.
@@ -31,8 +31,8 @@ fn hidden() -> String {
 
 /// Asserts that each row has exactly one answer, which is 400, and that nothing came of what is hidden behind it.
 async fn assert_refused(rows: Vec<Row>) {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder().start().await;
     ready(&daemon).await;
     let bytes = |row: String| format!("{row}{}", hidden()).replace("OWN", daemon.authority()).into_bytes();
     let sent: Vec<Sent> = rows.into_iter().map(|(name, row)| (name, bytes(row))).collect();
@@ -44,7 +44,7 @@ async fn assert_refused(rows: Vec<Row>) {
     }
     assert_all_good(&failures);
     assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
-    assert_eq!(wiretap.told("thread/start"), [] as [Value; 0]);
+    assert_eq!(app_server.calls("thread/start"), [] as [Value; 0]);
 }
 
 fn is_one_refusal(answers: &[WireAnswer]) -> Result<(), String> {

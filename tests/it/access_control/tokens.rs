@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::raw_http::{HANDSHAKE, Sent, WireAnswer, assert_all_good, first_answer, first_answers, request};
 use super::routes::{Filled, Route, routes};
 use crate::api::{SESSIONS, STATUS, TURN, logged_type};
-use crate::sessions::Wiretap;
+use crate::sessions::RecordingAppServer;
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get};
 use crate::support::scratch;
@@ -203,8 +203,8 @@ fn wrong_credentials() -> Vec<(String, Vec<String>)> {
 
 #[tokio::test]
 async fn nobody_without_the_token_gets_anywhere() {
-    let (file, wiretap) = (TokenFile::new(), Wiretap::new());
-    let daemon = file.of(wiretap.builder().arg("--check-interval").arg("3600")).start().await;
+    let (file, app_server) = (TokenFile::new(), RecordingAppServer::new());
+    let daemon = file.of(app_server.builder().arg("--check-interval").arg("3600")).start().await;
     ready(&daemon).await;
     let closed = closed_routes(&daemon).await;
     let credentials = wrong_credentials();
@@ -217,7 +217,7 @@ async fn nobody_without_the_token_gets_anywhere() {
             sent.push((format!("{line} {lines:?}"), bytes(&daemon, &line, lines, body)));
         }
     }
-    let (log, heard) = (daemon.events_on_disk(), fs::read(wiretap.heard()).unwrap());
+    let (log, heard) = (daemon.events_on_disk(), fs::read(app_server.recording()).unwrap());
     let mut failures = Vec::new();
     let mut bodies = Vec::new();
     for ((name, _), answer) in sent.iter().zip(first_answers(&daemon, &sent).await) {
@@ -244,13 +244,13 @@ async fn nobody_without_the_token_gets_anywhere() {
     assert_all_good(&failures);
     assert_eq!(bodies.len(), 1, "who was refused can tell why: {bodies:?}");
     assert_eq!(daemon.events_on_disk(), log);
-    assert_eq!(fs::read(wiretap.heard()).unwrap(), heard, "the app-server heard something");
+    assert_eq!(fs::read(app_server.recording()).unwrap(), heard, "the app-server heard something");
 
     // All of this would have been noticed.
     let created = ask(&daemon, &format!("POST {SESSIONS}"), &[bearer(TOKEN)], "{}").await;
     created.is(201, None).unwrap();
     assert!(daemon.events_on_disk().len() > log.len());
-    assert_eq!(wiretap.told("thread/start").len(), 1);
+    assert_eq!(app_server.calls("thread/start").len(), 1);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::link::Link;
 use super::{CliUser, assert_answer, document, stage};
 use crate::api::{Ended, SESSIONS, create, logged_type, record, run, start, text, turn};
-use crate::duplex::{asked, decide, over, turn_over};
+use crate::duplex::{decide, finished_turn, pending_request, resolved_request};
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, post};
 use crate::support::wait::{DEADLINE, wait_until, wait_until_async};
@@ -182,10 +182,10 @@ async fn ask_names_command_for_same_daemon() {
     let said = asking.run("declined at").await;
     assert!(said.contains(&format!("--local-api-base {base} or codexd decline")), "{said}");
     let session_id = text(&only_session(&daemon).await["sessionId"]);
-    let request = asked(&daemon, &session_id).await;
+    let request = pending_request(&daemon, &session_id).await;
     let answer = ["decline", &text(&request["requestId"]), "--local-api-base", &base];
     assert_eq!(elsewhere.run(&answer).await.code, Some(0));
-    assert_eq!(over(&daemon, &request["requestId"]).await["decision"], "decline");
+    assert_eq!(resolved_request(&daemon, &request["requestId"]).await["decision"], "decline");
     let ended = asking.ended().await;
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "done\n"));
     assert!(ended.stderr.contains("declined: $ "), "{}", ended.stderr);
@@ -261,7 +261,7 @@ async fn ask_when_busy_refuses_queues_or_steers() {
     waiting.run("the turn is queued at position 1").await;
     let steered = user.run(&["ask", "--session", &session_id, "--when-busy", "steer", "text=first"]).await;
     assert_eq!((steered.code, steered.stdout.as_str()), (Some(0), "first\n"), "{steered:?}");
-    assert_eq!(turn_over(&daemon, &session_id, &first).await["status"], "completed");
+    assert_eq!(finished_turn(&daemon, &session_id, &first).await["status"], "completed");
     let waited = waiting.ended().await;
     assert_eq!((waited.code, waited.stdout.as_str()), (Some(0), "second\n"), "{waited:?}");
 }
@@ -288,7 +288,7 @@ async fn ask_ctrl_c_withdraws_queued_turn() {
 async fn ask_steer_shows_pending_requests() {
     let (daemon, user, session_id) = stage().await;
     turn(&daemon, &session_id, "ask=command").await;
-    let request = asked(&daemon, &session_id).await;
+    let request = pending_request(&daemon, &session_id).await;
     let mut joined =
         Started::new(user.command(&["ask", "--session", "last", "--when-busy", "steer", "text=joined"]));
     joined.run(&text(&request["requestId"])).await;
@@ -376,7 +376,7 @@ async fn ask_reports_requests_after_gap() {
     asking.run("waiting for codexd").await;
     let steer = json!({ "sessionId": session_id, "input": "ask=command text=done", "whenBusy": "steer" });
     post(&daemon, "/v1/codexd/turn", &steer).await.data(202);
-    let request = asked(&daemon, &session_id).await;
+    let request = pending_request(&daemon, &session_id).await;
     link.mend_without_what_happened();
     asking.run(&format!("approve {}", text(&request["requestId"]))).await;
     decide(&daemon, &request["requestId"], "accept").await;

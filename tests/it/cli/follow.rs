@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::CliUser;
 use crate::api::{logged, logged_type, session, start, turn};
-use crate::duplex::turn_over;
+use crate::duplex::finished_turn;
 use crate::support::daemon::Daemon;
 use crate::support::wait::wait_until;
 
@@ -76,7 +76,7 @@ async fn follow_prints_one_line_per_event() {
     let follow = Follow::start(user.command(&["follow", "--after", "0"]));
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "command=ls text=\u{1b}[31mred").await;
-    turn_over(&daemon, &session_id, &turn_id).await;
+    finished_turn(&daemon, &session_id, &turn_id).await;
     follow.shows("app-server.turn.completed").await;
     let lines = follow.lines();
     assert!(lines[0].contains(" daemon.started codexd started in app-server mode."), "{}", lines[0]);
@@ -101,7 +101,7 @@ async fn follow_json_prints_lines_and_applies_filters() {
     let follow = Follow::start(user.command(&words));
     for session_id in [&other, &mine] {
         let turn_id = turn(&daemon, session_id, "hello").await;
-        turn_over(&daemon, session_id, &turn_id).await;
+        finished_turn(&daemon, session_id, &turn_id).await;
     }
     follow.shows("app-server.turn.completed").await;
     let events = follow.events();
@@ -121,7 +121,7 @@ async fn follow_continues_across_restart_without_loss() {
     for life in 0..3 {
         let session_id = session(&daemon).await;
         let turn_id = turn(&daemon, &session_id, "deltas=20").await;
-        turn_over(&daemon, &session_id, &turn_id).await;
+        finished_turn(&daemon, &session_id, &turn_id).await;
         follow.shows(&turn_id).await;
         if life == 0 {
             daemon.kill().await;

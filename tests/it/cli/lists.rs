@@ -4,20 +4,20 @@ use serde_json::{Value, json};
 
 use super::{CliUser, assert_answer, stage};
 use crate::api::{record, session, start, text, turn};
-use crate::duplex::{asked, over, turn_over};
+use crate::duplex::{finished_turn, pending_request, resolved_request};
 use crate::support::daemon::Daemon;
 
 /// Starts a turn that asks for something; the turn and the request.
 async fn asking(daemon: &Daemon, session_id: &str, prompt: &str) -> (String, Value) {
     let turn_id = turn(daemon, session_id, prompt).await;
-    (turn_id, asked(daemon, session_id).await)
+    (turn_id, pending_request(daemon, session_id).await)
 }
 
 #[tokio::test]
 async fn sessions_shows_state_of_each_session() {
     let (daemon, user, idle) = stage().await;
     let turn_id = turn(&daemon, &idle, "hello").await;
-    turn_over(&daemon, &idle, &turn_id).await;
+    finished_turn(&daemon, &idle, &turn_id).await;
     assert_answer("sessions", &user.document(&["sessions", "--json"]).await);
 
     let (busy, waits, closed) = (session(&daemon).await, session(&daemon).await, session(&daemon).await);
@@ -92,8 +92,8 @@ async fn approve_answers_only_pending_request() {
             assert_eq!(said.code, Some(0), "{said:?}");
             assert!(said.stdout.starts_with("decline: run "), "{}", said.stdout);
         }
-        assert_eq!(over(&daemon, &request["requestId"]).await["decision"], decision);
-        assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "completed");
+        assert_eq!(resolved_request(&daemon, &request["requestId"]).await["decision"], decision);
+        assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["status"], "completed");
     }
     let all = user.run(&["requests", "--all"]).await;
     assert!(all.stdout.contains(" accept ") && all.stdout.contains(" decline "), "{}", all.stdout);
@@ -114,7 +114,7 @@ async fn approve_requires_id_among_several_requests() {
     let amended =
         user.document(&["approve", &id, "--decision", "acceptWithExecpolicyAmendment", "--json"]).await;
     assert!(amended["request"]["decision"]["acceptWithExecpolicyAmendment"].is_object(), "{amended}");
-    assert_eq!(turn_over(&daemon, &first, &turn_id).await["status"], "completed");
+    assert_eq!(finished_turn(&daemon, &first, &turn_id).await["status"], "completed");
 
     let again = user.run(&["approve", &id]).await;
     assert_eq!(again.code, Some(1));
@@ -153,11 +153,11 @@ async fn approve_answers_questions() {
     }
     let said = user.run(&["approve", "--answer", "2", "--answer", "7"]).await;
     assert!(said.code == Some(0) && said.stdout.starts_with("answered: answer \"Which colour?"), "{said:?}");
-    assert_eq!(over(&daemon, &first["requestId"]).await["resolvedBy"], "client");
-    asked(&daemon, &session_id).await;
+    assert_eq!(resolved_request(&daemon, &first["requestId"]).await["resolvedBy"], "client");
+    pending_request(&daemon, &session_id).await;
     let result = r#"{"answers": {"colour": {"answers": ["red"]}}}"#;
     assert_eq!(user.run(&["approve", "--result", result]).await.code, Some(0));
-    assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "completed");
+    assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["status"], "completed");
 }
 
 #[tokio::test]
@@ -166,8 +166,8 @@ async fn approve_accepts_elicitation() {
     let (turn_id, request) = asking(&daemon, &session_id, "ask=leave").await;
     let said = user.run(&["approve"]).await;
     assert_eq!((said.code, said.stdout.starts_with("accept: answer \"May the")), (Some(0), true), "{said:?}");
-    assert_eq!(over(&daemon, &request["requestId"]).await["decision"], "accept");
-    assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "completed");
+    assert_eq!(resolved_request(&daemon, &request["requestId"]).await["decision"], "accept");
+    assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["status"], "completed");
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn decline_cancel_ends_turn() {
     let (daemon, user, session_id) = stage().await;
     let (turn_id, _) = asking(&daemon, &session_id, "ask=command").await;
     assert_answer("decline", &user.document(&["decline", "--cancel", "--json"]).await);
-    assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "interrupted");
+    assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["status"], "interrupted");
 }
 
 #[tokio::test]
@@ -185,7 +185,7 @@ async fn interrupt_finds_running_turn() {
     assert_eq!((nothing.code, nothing.stderr.as_str()), (Some(1), "codexd: No turn is running.\n"));
     let first = turn(&daemon, &session_id, "hang").await;
     assert_answer("interrupt", &user.document(&["interrupt", "--json"]).await);
-    assert_eq!(turn_over(&daemon, &session_id, &first).await["status"], "interrupted");
+    assert_eq!(finished_turn(&daemon, &session_id, &first).await["status"], "interrupted");
 
     let other = session(&daemon).await;
     let second = turn(&daemon, &session_id, "hang").await;

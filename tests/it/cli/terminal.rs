@@ -5,7 +5,7 @@ use serde_json::json;
 use super::CliUser;
 use super::link::Link;
 use crate::api::{create, session, start, text, turn};
-use crate::duplex::{asked, decide, over, request_now};
+use crate::duplex::{current_request, decide, pending_request, resolved_request};
 use crate::support::http::get;
 use crate::support::terminal::Terminal;
 use crate::support::wait::wait_until_async;
@@ -54,7 +54,7 @@ async fn ask_prompt_lists_decisions_and_accepts_number() {
         let (ended, shown) = terminal.ended().await;
         assert_eq!(ended, Some(code), "{shown}");
         assert!(shown.contains(said), "{shown}");
-        assert_eq!(over(&daemon, &request["requestId"]).await["decision"], decision);
+        assert_eq!(resolved_request(&daemon, &request["requestId"]).await["decision"], decision);
     }
 }
 
@@ -92,7 +92,7 @@ async fn ask_prompts_questions_in_turn_and_hides_secret() {
     let (code, shown) = terminal.ended().await;
     assert_eq!(code, Some(0), "{shown}");
     assert!(shown.contains("What is the secret word?") && !shown.contains("sesame"), "{shown}");
-    let over = over(&daemon, &request["requestId"]).await;
+    let over = resolved_request(&daemon, &request["requestId"]).await;
     assert_eq!((&over["resolvedBy"], &over["decision"]), (&json!("client"), &json!(null)));
 
     let mut terminal = Terminal::start(user.command(&["ask", "ask=questions text=done"]), 200);
@@ -126,14 +126,14 @@ async fn ask_discards_input_typed_before_prompt() {
     let first = request(&daemon).await;
     // Two lines at once: the second is not for a question that nobody has seen.
     terminal.type_in("4\n1\n");
-    over(&daemon, &first["requestId"]).await;
+    resolved_request(&daemon, &first["requestId"]).await;
     terminal.shows("Codex asks to change files").await;
     let second = request(&daemon).await;
     assert_ne!(second["requestId"], first["requestId"]);
     terminal.type_in("decline\n");
     let (code, shown) = terminal.ended().await;
     assert_eq!(code, Some(0), "{shown}");
-    assert_eq!(over(&daemon, &second["requestId"]).await["decision"], "decline", "{shown}");
+    assert_eq!(resolved_request(&daemon, &second["requestId"]).await["decision"], "decline", "{shown}");
 }
 
 #[tokio::test]
@@ -162,12 +162,12 @@ async fn ask_repeats_prompt_after_undelivered_answer() {
     terminal.shows("Failed to deliver the answer").await;
     link.mend();
     terminal.shows_again(QUESTION, "Reconnected to codexd").await;
-    assert_eq!(request_now(&daemon, &request["requestId"]).await["status"], "pending");
+    assert_eq!(current_request(&daemon, &request["requestId"]).await["status"], "pending");
     terminal.type_in("1\n");
     let (code, shown) = terminal.ended().await;
     assert_eq!(code, Some(0), "{shown}");
     assert!(shown.contains("done"), "{shown}");
-    assert_eq!(over(&daemon, &request["requestId"]).await["decision"], "accept");
+    assert_eq!(resolved_request(&daemon, &request["requestId"]).await["decision"], "accept");
 }
 
 #[tokio::test]
@@ -192,7 +192,7 @@ async fn ask_repeats_prompt_below_other_output() {
     terminal.type_in("sesame\n");
     wait_until_async("what is typed to be shown", async || terminal.echoes().then_some(())).await;
     let request = get(&daemon, "/v1/codexd/requests").await.data(200)["requests"][0].clone();
-    assert_eq!(over(&daemon, &request["requestId"]).await["resolvedBy"], "client");
+    assert_eq!(resolved_request(&daemon, &request["requestId"]).await["resolvedBy"], "client");
     terminal.interrupt();
     let (code, shown) = terminal.ended().await;
     assert_eq!(code, Some(4), "{shown}");
@@ -209,7 +209,7 @@ async fn ask_drops_prompt_resolved_during_gap() {
     let request = request(&daemon).await;
     link.cut();
     decide(&daemon, &request["requestId"], "accept").await;
-    over(&daemon, &request["requestId"]).await;
+    resolved_request(&daemon, &request["requestId"]).await;
     link.mend_without_what_happened();
     terminal.shows_again("no longer pending", "missing: the log was replaced").await;
     terminal.interrupt();
@@ -315,7 +315,7 @@ async fn requests_lists_full_text_below_row() {
     let user = CliUser::beside(&daemon);
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "ask=command").await;
-    let request = asked(&daemon, &session_id).await;
+    let request = pending_request(&daemon, &session_id).await;
     let mut command = user.command(&["requests"]);
     command.env("NO_COLOR", "1");
     let (code, shown) = Terminal::start(command, 80).ended().await;
@@ -337,7 +337,7 @@ async fn tables_and_lines_fit_terminal_width() {
     std::fs::create_dir(&folder).unwrap();
     let session_id = text(&create(&daemon, json!({ "cwd": folder })).await["sessionId"]);
     turn(&daemon, &session_id, "ask=command").await;
-    asked(&daemon, &session_id).await;
+    pending_request(&daemon, &session_id).await;
     for words in [["sessions"].as_slice(), &["requests"]] {
         for columns in [40, 70, 100] {
             let mut command = user.command(words);

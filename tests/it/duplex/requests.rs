@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{
-    REQUESTS, answer, asked, decide, item, over, path_of, request_now, requests, session_with, turn_over,
+    REQUESTS, answer, current_request, decide, finished_turn, item, pending_request, request_path, requests,
+    resolved_request, session_with,
 };
 use crate::api::{SESSIONS, logged, session, start, text, turn};
 use crate::support::http::{get, post};
@@ -16,7 +17,7 @@ async fn server_request_is_readable_before_and_after_its_answer() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "ask=command text=done").await;
-    let request = asked(&daemon, &session_id).await;
+    let request = pending_request(&daemon, &session_id).await;
     assert_eq!((&request["method"], &request["status"]), (&json!(COMMAND), &json!("pending")));
     assert_eq!((&request["sessionId"], &request["turnId"]), (&json!(session_id), &json!(turn_id)));
     assert_eq!(request["itemId"], request["params"]["itemId"]);
@@ -27,7 +28,7 @@ async fn server_request_is_readable_before_and_after_its_answer() {
     let words = request["params"]["proposedExecpolicyAmendment"].clone();
     let amendment = json!({ "acceptWithExecpolicyAmendment": { "execpolicy_amendment": words } });
     assert_eq!(request["decisions"], json!(["accept", amendment, "cancel", "decline"]));
-    assert_eq!(request_now(&daemon, &request["requestId"]).await, request);
+    assert_eq!(current_request(&daemon, &request["requestId"]).await, request);
     let view = get(&daemon, &format!("{SESSIONS}/{session_id}")).await;
     assert_eq!(view.data(200)["requests"], json!([request]));
     assert_eq!(view.data(200)["session"]["currentTurnId"], turn_id);
@@ -35,10 +36,14 @@ async fn server_request_is_readable_before_and_after_its_answer() {
     let resolved = decide(&daemon, &request["requestId"], "accept").await;
     assert_eq!((&resolved["status"], &resolved["resolvedBy"]), (&json!("resolved"), &json!("client")));
     assert_eq!((&resolved["decision"], &resolved["reason"]), (&json!("accept"), &Value::Null));
-    let ended = turn_over(&daemon, &session_id, &turn_id).await;
+    let ended = finished_turn(&daemon, &session_id, &turn_id).await;
     assert_eq!((&ended["status"], &ended["text"]), (&json!("completed"), &json!("done")));
     assert_eq!(item(&ended, "commandExecution")["status"], "completed");
-    assert_eq!(request_now(&daemon, &request["requestId"]).await, resolved, "nothing changes it any more");
+    assert_eq!(
+        current_request(&daemon, &request["requestId"]).await,
+        resolved,
+        "nothing changes it any more"
+    );
     let view = get(&daemon, &format!("{SESSIONS}/{session_id}")).await;
     assert_eq!(view.data(200)["requests"], json!([]));
 
@@ -77,19 +82,19 @@ async fn server_request_applies_each_decision() {
         ("file", "fileChange", "cancel", "declined", "interrupted"),
     ] {
         let turn_id = turn(&daemon, &session_id, &format!("ask={word}")).await;
-        let request = asked(&daemon, &session_id).await;
+        let request = pending_request(&daemon, &session_id).await;
         let resolved = decide(&daemon, &request["requestId"], decision).await;
         assert_eq!((&resolved["resolvedBy"], &resolved["decision"]), (&json!("client"), &json!(decision)));
-        let ended = turn_over(&daemon, &session_id, &turn_id).await;
+        let ended = finished_turn(&daemon, &session_id, &turn_id).await;
         assert_eq!(ended["status"], turn_status, "{word} {decision}");
         assert_eq!(item(&ended, kind)["status"], item_status, "{word} {decision}");
     }
     for decision in ["accept", "acceptForSession", "decline"] {
         let turn_id = turn(&daemon, &session_id, "ask=permissions").await;
-        let request = asked(&daemon, &session_id).await;
+        let request = pending_request(&daemon, &session_id).await;
         assert_eq!(request["decisions"], json!(["accept", "acceptForSession", "decline"]));
         decide(&daemon, &request["requestId"], decision).await;
-        assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "completed", "{decision}");
+        assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["status"], "completed", "{decision}");
     }
 }
 
@@ -102,10 +107,10 @@ async fn server_request_accepts_complete_response() {
         ("input", json!({ "answers": { "colour": { "answers": ["red"] } } }), Value::Null),
     ] {
         let turn_id = turn(&daemon, &session_id, &format!("ask={word}")).await;
-        let request = asked(&daemon, &session_id).await;
+        let request = pending_request(&daemon, &session_id).await;
         let resolved = answer(&daemon, &request["requestId"], &json!({ "result": result })).await;
         assert_eq!(resolved.data(200)["request"]["decision"], decision);
-        assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "completed");
+        assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["status"], "completed");
     }
 }
 
@@ -114,7 +119,7 @@ async fn server_request_stays_pending_after_invalid_answer() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "ask=command").await;
-    let request = asked(&daemon, &session_id).await;
+    let request = pending_request(&daemon, &session_id).await;
     let request_id = &request["requestId"];
     for (body, part) in [
         (json!({ "decision": "acceptForSession" }), "decision \"acceptForSession\""),
@@ -130,9 +135,9 @@ async fn server_request_stays_pending_after_invalid_answer() {
         let message = refused.error(400, "bad_request");
         assert!(message.contains(part) && message.ends_with('.'), "{body}: {message}");
     }
-    assert_eq!(request_now(&daemon, request_id).await, request);
+    assert_eq!(current_request(&daemon, request_id).await, request);
     decide(&daemon, request_id, "accept").await;
-    assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "completed");
+    assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["status"], "completed");
 }
 
 #[tokio::test]
@@ -164,7 +169,7 @@ async fn server_request_accepts_only_first_answer() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "ask=command").await;
-    let request = asked(&daemon, &session_id).await;
+    let request = pending_request(&daemon, &session_id).await;
     let resolved = decide(&daemon, &request["requestId"], "decline").await;
     for body in [json!({ "decision": "accept" }), json!({ "decision": "nonsense" }), json!({ "result": {} })]
     {
@@ -172,7 +177,7 @@ async fn server_request_accepts_only_first_answer() {
         late.error(409, "already_resolved");
         assert_eq!(late.json["details"]["request"], resolved);
     }
-    let ended = turn_over(&daemon, &session_id, &turn_id).await;
+    let ended = finished_turn(&daemon, &session_id, &turn_id).await;
     assert_eq!(item(&ended, "commandExecution")["status"], "declined");
 }
 
@@ -190,7 +195,7 @@ async fn server_request_accepts_one_of_two_concurrent_answers() {
         let over_http = json!({ "decision": "decline" });
         let (told, answered) =
             tokio::join!(client.ask(&over_socket), answer(&daemon, request_id, &over_http));
-        let request = request_now(&daemon, request_id).await;
+        let request = current_request(&daemon, request_id).await;
         if answered.status == 200 {
             assert_eq!((&told["type"], &told["error"]), (&json!("error"), &json!("already_resolved")));
             assert_eq!(told["details"]["request"], request);
@@ -203,7 +208,7 @@ async fn server_request_accepts_one_of_two_concurrent_answers() {
             assert_eq!((&told["type"], &told["request"]), (&json!("responded"), &request));
             assert_eq!(request["decision"], "accept");
         }
-        let ended = turn_over(&daemon, &session_id, &turn_id).await;
+        let ended = finished_turn(&daemon, &session_id, &turn_id).await;
         let item_status = if request["decision"] == "accept" { "completed" } else { "declined" };
         assert_eq!(item(&ended, "commandExecution")["status"], item_status);
     }
@@ -219,15 +224,15 @@ async fn server_request_list_starts_with_pending_requests() {
     let mut old = Vec::new();
     for _ in 0..2 {
         let turn_id = turn(&daemon, &first, "ask=file").await;
-        let request = asked(&daemon, &first).await;
+        let request = pending_request(&daemon, &first).await;
         decide(&daemon, &request["requestId"], "accept").await;
-        turn_over(&daemon, &first, &turn_id).await;
+        finished_turn(&daemon, &first, &turn_id).await;
         old.push(request["requestId"].clone());
     }
     turn(&daemon, &first, "ask=command").await;
-    let waiting = asked(&daemon, &first).await;
+    let waiting = pending_request(&daemon, &first).await;
     turn(&daemon, &second, "ask=command").await;
-    let other = asked(&daemon, &second).await;
+    let other = pending_request(&daemon, &second).await;
     let names = |list: &[Value]| list.iter().map(|request| text(&request["requestId"])).collect::<Vec<_>>();
     let (waiting, other) = (text(&waiting["requestId"]), text(&other["requestId"]));
     let (oldest, newest) = (text(&old[0]), text(&old[1]));
@@ -244,7 +249,7 @@ async fn unsupported_server_request_is_refused_at_once() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "ask=unknown").await;
-    assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "completed");
+    assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["status"], "completed");
     let refused = logged(&daemon, "the refusal", |event| event["type"] == "app-server.request.refused").await;
     assert_eq!(refused["detail"]["requestMethod"], "item/unheardOf/request");
     assert_eq!(requests(&daemon, &session_id).await, Vec::<Value>::new());
@@ -261,11 +266,11 @@ async fn server_requests_of_one_turn_arrive_in_sequence() {
         "item/permissions/requestApproval",
         "item/tool/requestUserInput",
     ] {
-        let request = asked(&daemon, &session_id).await;
+        let request = pending_request(&daemon, &session_id).await;
         assert_eq!(request["method"], method);
         decide(&daemon, &request["requestId"], "decline").await;
-        over(&daemon, &request["requestId"]).await;
+        resolved_request(&daemon, &request["requestId"]).await;
     }
-    assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "completed");
-    assert_eq!(get(&daemon, &format!("{}/", path_of(&json!("nope")))).await.status, 404);
+    assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["status"], "completed");
+    assert_eq!(get(&daemon, &format!("{}/", request_path(&json!("nope")))).await.status, 404);
 }

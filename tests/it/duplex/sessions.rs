@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{delete, session_with, turn_over};
+use super::{delete, finished_turn, session_with};
 use crate::api::{SESSIONS, ask_turn, create, idle, logged_type, record, session, start, text, turn};
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, post};
@@ -12,7 +12,7 @@ async fn closed_session_rejects_turns_and_stays_readable() {
     let mut daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "text=kept").await;
-    let turn = turn_over(&daemon, &session_id, &turn_id).await;
+    let turn = finished_turn(&daemon, &session_id, &turn_id).await;
     let path = format!("{SESSIONS}/{session_id}");
     let closed = delete(&daemon, &path).await.data(200)["session"].clone();
     assert_eq!((&closed["status"], &closed["sessionId"]), (&json!("closed"), &json!(session_id)));
@@ -24,7 +24,7 @@ async fn closed_session_rejects_turns_and_stays_readable() {
     assert!(reason.contains("DELETE"), "{reason}");
     assert!(refused.error(409, "session_not_active").contains(&reason), "{}", refused.text);
     assert_eq!(refused.json["details"]["closedReason"], reason);
-    assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["text"], turn["text"]);
+    assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["text"], turn["text"]);
     let events = daemon.events_on_disk();
     assert_eq!(events.iter().filter(|event| event["type"] == "session.closed").count(), 1);
 
@@ -71,7 +71,7 @@ async fn fork_copies_history_and_then_diverges() {
     let copied = get(&daemon, &format!("{SESSIONS}/{fork_id}/turns/{}", text(&fork["lastTurnId"]))).await;
     assert_eq!(copied.data(200)["turn"]["text"], "first");
     let own = turn(&daemon, &fork_id, "text=second").await;
-    assert_eq!(turn_over(&daemon, &fork_id, &own).await["text"], "second");
+    assert_eq!(finished_turn(&daemon, &fork_id, &own).await["text"], "second");
     assert_eq!(record(&daemon, &source_id).await["lastTurnId"], turn_id, "the source knows nothing of it");
 
     for (body, status, code) in [

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use super::{INTERRUPT, asked, decide, interrupt, item, turn_over};
+use super::{INTERRUPT, decide, finished_turn, interrupt, item, pending_request};
 use crate::api::{
     SESSIONS, TURN, ask_turn, ended, idle, logged, logged_type, record, request_bytes, session, start, turn,
 };
@@ -22,7 +22,7 @@ async fn turn_is_readable_while_running_and_after_its_end() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "command ask=command text=done").await;
-    let request = asked(&daemon, &session_id).await;
+    let request = pending_request(&daemon, &session_id).await;
     let running = read(&daemon, &session_id, &turn_id, "").await.data(200)["turn"].clone();
     assert_eq!((&running["turnId"], &running["sessionId"]), (&json!(turn_id), &json!(session_id)));
     assert_eq!((&running["status"], &running["completedAt"]), (&json!("inProgress"), &Value::Null));
@@ -82,7 +82,7 @@ async fn turn_continues_when_waiting_client_disconnects() {
     let mut stream = TcpStream::connect(daemon.authority()).await.unwrap();
     let bytes = request_bytes(&daemon, &format!("{TURN}?wait=600"), &body);
     stream.write_all(bytes.as_bytes()).await.unwrap();
-    let request = asked(&daemon, &session_id).await;
+    let request = pending_request(&daemon, &session_id).await;
     drop(stream);
     decide(&daemon, &request["requestId"], "accept").await;
     let accepted = logged_type(&daemon, "turn.accepted").await;
@@ -147,7 +147,7 @@ async fn turns_are_kept_across_restart() {
         let mut daemon = start().await;
         let session_id = session(&daemon).await;
         let turn_id = turn(&daemon, &session_id, "text=remembered").await;
-        let before = turn_over(&daemon, &session_id, &turn_id).await;
+        let before = finished_turn(&daemon, &session_id, &turn_id).await;
         if killed {
             daemon.kill().await;
         } else {

@@ -3,7 +3,10 @@
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::{answer, asked, delete, interrupt, item, over, request_now, requests, session_with, turn_over};
+use super::{
+    answer, current_request, delete, finished_turn, interrupt, item, pending_request, requests,
+    resolved_request, session_with,
+};
 use crate::api::{SESSIONS, child_that_is, create, idle, ready, session, start, turn};
 use crate::support::daemon::Daemon;
 use crate::support::http::post;
@@ -14,11 +17,11 @@ async fn server_request_is_declined_after_its_timeout() {
     let session_id = session_with(&daemon, json!({ "requestTimeoutSeconds": 1 })).await;
     for (word, kind) in [("command", "commandExecution"), ("file", "fileChange")] {
         let turn_id = turn(&daemon, &session_id, &format!("ask={word}")).await;
-        let request = asked(&daemon, &session_id).await;
-        let ended = turn_over(&daemon, &session_id, &turn_id).await;
+        let request = pending_request(&daemon, &session_id).await;
+        let ended = finished_turn(&daemon, &session_id, &turn_id).await;
         assert_eq!(ended["status"], "completed", "the turn goes on");
         assert_eq!(item(&ended, kind)["status"], "declined");
-        let request = request_now(&daemon, &request["requestId"]).await;
+        let request = current_request(&daemon, &request["requestId"]).await;
         assert_eq!((&request["resolvedBy"], &request["decision"]), (&json!("timeout"), &json!("decline")));
         assert!(request["reason"].as_str().unwrap().contains("1 s"), "{request}");
         assert!(request["resolvedAt"].as_str() >= request["expiresAt"].as_str(), "{request}");
@@ -33,7 +36,7 @@ async fn server_request_timeout_defaults_to_daemon_setting() {
     let daemon = Daemon::builder().arg("--request-timeout").arg("1").start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "ask=permissions").await;
-    assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "completed");
+    assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["status"], "completed");
     assert_eq!(requests(&daemon, &session_id).await[0]["resolvedBy"], "timeout");
 }
 
@@ -42,7 +45,7 @@ async fn session_policy_can_decline_every_server_request() {
     let daemon = start().await;
     let session_id = session_with(&daemon, json!({ "requests": "decline" })).await;
     let turn_id = turn(&daemon, &session_id, "ask=command ask=file ask=permissions ask=input").await;
-    let ended = turn_over(&daemon, &session_id, &turn_id).await;
+    let ended = finished_turn(&daemon, &session_id, &turn_id).await;
     assert_eq!(ended["status"], "completed");
     assert_eq!(item(&ended, "commandExecution")["status"], "declined");
     let requests = requests(&daemon, &session_id).await;
@@ -73,11 +76,11 @@ async fn interrupt_ends_pending_server_requests_of_the_turn() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "ask=command").await;
-    let request = asked(&daemon, &session_id).await;
+    let request = pending_request(&daemon, &session_id).await;
     let interrupted = interrupt(&daemon, &session_id).await;
     assert_eq!(interrupted.data(202)["interrupted"], true);
     assert_eq!(interrupted.data(202)["turn"]["turnId"], turn_id);
-    let request = over(&daemon, &request["requestId"]).await;
+    let request = resolved_request(&daemon, &request["requestId"]).await;
     let by = request["resolvedBy"].as_str().unwrap();
     assert!(["appServer", "turnEnd"].contains(&by), "{request}");
     assert_eq!(request["decision"], Value::Null);
@@ -92,14 +95,14 @@ async fn closing_a_session_ends_its_pending_server_requests() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "ask=command").await;
-    let request = asked(&daemon, &session_id).await;
+    let request = pending_request(&daemon, &session_id).await;
     let path = format!("{SESSIONS}/{session_id}");
     delete(&daemon, &path).await.error(409, "turn_in_progress");
     assert_eq!(
         delete(&daemon, &format!("{path}?interrupt=true")).await.data(200)["session"]["status"],
         "closed"
     );
-    assert_eq!(over(&daemon, &request["requestId"]).await["status"], "resolved");
+    assert_eq!(resolved_request(&daemon, &request["requestId"]).await["status"], "resolved");
 }
 
 #[tokio::test]
@@ -107,11 +110,11 @@ async fn app_server_exit_ends_its_server_requests() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "ask=command").await;
-    let request = asked(&daemon, &session_id).await;
+    let request = pending_request(&daemon, &session_id).await;
     let child = child_that_is(&daemon, "running").await;
     let pid = Pid::from_raw(i32::try_from(child["pid"].as_i64().unwrap()).unwrap()).unwrap();
     kill_process(pid, Signal::KILL).unwrap();
-    let request = over(&daemon, &request["requestId"]).await;
+    let request = resolved_request(&daemon, &request["requestId"]).await;
     assert_eq!((&request["resolvedBy"], &request["decision"]), (&json!("connectionClosed"), &Value::Null));
     answer(&daemon, &request["requestId"], &json!({ "decision": "accept" }))
         .await
@@ -126,7 +129,7 @@ async fn server_requests_end_with_the_daemon_that_received_them() {
         let session = create(&daemon, json!({ "requests": "ask" })).await;
         let session_id = session["sessionId"].as_str().unwrap();
         turn(&daemon, session_id, "ask=command").await;
-        let request = asked(&daemon, session_id).await;
+        let request = pending_request(&daemon, session_id).await;
         if killed {
             daemon.kill().await;
         } else {
@@ -134,7 +137,7 @@ async fn server_requests_end_with_the_daemon_that_received_them() {
         }
         let daemon = Daemon::builder().state_from(&daemon).start().await;
         ready(&daemon).await;
-        let request = request_now(&daemon, &request["requestId"]).await;
+        let request = current_request(&daemon, &request["requestId"]).await;
         assert_eq!(request["status"], "resolved", "killed: {killed}");
         let by = request["resolvedBy"].as_str().unwrap();
         let wanted: &[&str] =
@@ -145,9 +148,9 @@ async fn server_requests_end_with_the_daemon_that_received_them() {
             .error(409, "already_resolved");
         // What was decided about requests is remembered too: the ids of the new app-server begin anew at 0.
         let turn_id = turn(&daemon, session_id, "ask=command").await;
-        let fresh = asked(&daemon, session_id).await;
+        let fresh = pending_request(&daemon, session_id).await;
         assert_ne!(fresh["requestId"], request["requestId"]);
         super::decide(&daemon, &fresh["requestId"], "accept").await;
-        assert_eq!(turn_over(&daemon, session_id, &turn_id).await["status"], "completed");
+        assert_eq!(finished_turn(&daemon, session_id, &turn_id).await["status"], "completed");
     }
 }

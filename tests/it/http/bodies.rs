@@ -5,7 +5,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::api::{SESSIONS, TURN, session, start, text};
-use crate::sessions::Wiretap;
+use crate::sessions::RecordingAppServer;
 use crate::support::daemon::Daemon;
 use crate::support::http::{Answer, Target, get, post, raw, request};
 
@@ -213,8 +213,8 @@ async fn a_close_takes_a_body_or_none() {
 async fn numbers_are_passed_on_to_the_digit() {
     const NUMBERS: &str =
         r#"{"n":123456789012345678901234567890,"f":0.10000000000000000000001,"z":1.50,"e":1e+400,"m":-0.0}"#;
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder().start().await;
     let created = post_bytes(&daemon, SESSIONS, format!("{{\"config\": {{\"a\": [{NUMBERS}]}}}}")).await;
     let session_id = text(&created.data(201)["session"]["sessionId"]);
     let ask = async |daemon: &Daemon, wait: u8| {
@@ -224,9 +224,9 @@ async fn numbers_are_passed_on_to_the_digit() {
     };
     ask(&daemon, 30).await;
     assert!(daemon.stop().await.status.success());
-    let daemon = wiretap.builder().state_from(&daemon).start().await;
+    let daemon = app_server.builder().state_from(&daemon).start().await;
     ask(&daemon, 30).await;
-    let heard = std::fs::read_to_string(wiretap.heard()).unwrap();
+    let heard = std::fs::read_to_string(app_server.recording()).unwrap();
     for (method, count) in [("thread/start", 1), ("thread/resume", 1), ("turn/start", 2)] {
         let named = format!("\"method\":\"{method}\"");
         let told: Vec<_> = heard.lines().filter(|line| line.contains(&named)).collect();

@@ -6,7 +6,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::api::{SESSIONS, TURN, ask_turn, create, idle, keys, logged, session, start, text, turn};
-use crate::sessions::Wiretap;
+use crate::sessions::RecordingAppServer;
 use crate::support::codex::untrusted;
 use crate::support::daemon::Daemon;
 use crate::support::fake_codex::fake_codex;
@@ -373,8 +373,8 @@ async fn a_directory_is_looked_at_where_the_app_server_is_on_this_machine_only()
 
 #[tokio::test]
 async fn a_path_is_taken_to_the_byte() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder().start().await;
     let home = scratch::directory("paths");
     let session_id = session(&daemon).await;
     std::fs::create_dir(home.path().join("proj")).unwrap();
@@ -383,12 +383,12 @@ async fn a_path_is_taken_to_the_byte() {
         std::fs::create_dir(&path).unwrap();
         let created = post(&daemon, SESSIONS, &json!({ "cwd": path })).await;
         assert_eq!(created.data(201)["session"]["cwd"], json!(path), "{name:?}");
-        assert_eq!(wiretap.told("thread/start").pop().unwrap()["cwd"], json!(path), "{name:?}");
+        assert_eq!(app_server.calls("thread/start").pop().unwrap()["cwd"], json!(path), "{name:?}");
         // The path of an image stands within an item, which is passed on as it is.
         let input = json!([{ "type": "text", "text": "hello" }, { "type": "localImage", "path": path }]);
         let body = json!({ "sessionId": session_id, "input": input, "cwd": path });
         post(&daemon, &format!("{TURN}?wait=30"), &body).await.data(202);
-        let told = wiretap.told("turn/start").pop().unwrap();
+        let told = app_server.calls("turn/start").pop().unwrap();
         assert_eq!((&told["cwd"], &told["input"]), (&json!(path), &input), "{name:?}");
     }
     for absent in ["proj  ", "\u{a0}proj"] {

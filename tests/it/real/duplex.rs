@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 
 use super::{Stage, submit};
 use crate::api::{SESSIONS, TURN, child_that_is, text};
-use crate::duplex::{answer, asked, decide, delete, interrupt, item, over, request_now, requests, turn_over};
+use crate::duplex::{
+    answer, current_request, decide, delete, finished_turn, interrupt, item, pending_request, requests,
+    resolved_request,
+};
 use crate::support::http::{get, post};
 use crate::support::model::text_of_deltas;
 use crate::support::wait::wait_until;
@@ -24,15 +27,15 @@ impl Stage {
     /// Starts a turn that asks; its name and the request.
     async fn asking(&self, session: &Value, prompt: &str) -> (String, Value) {
         let turn_id = self.start_turn(session, prompt).await;
-        let request = asked(&self.daemon, session["sessionId"].as_str().unwrap()).await;
+        let request = pending_request(&self.daemon, session["sessionId"].as_str().unwrap()).await;
         assert_eq!(request["turnId"], turn_id);
         assert_eq!(request["threadId"], session["threadId"]);
         (turn_id, request)
     }
 
     /// The turn as a record, once it is over.
-    async fn over(&self, session: &Value, turn_id: &str) -> Value {
-        turn_over(&self.daemon, session["sessionId"].as_str().unwrap(), turn_id).await
+    async fn finished_turn(&self, session: &Value, turn_id: &str) -> Value {
+        finished_turn(&self.daemon, session["sessionId"].as_str().unwrap(), turn_id).await
     }
 
     fn has(&self, name: &str) -> bool {
@@ -56,14 +59,14 @@ async fn command_approval_decision_is_applied() {
         assert!(!stage.has(decision), "it waits for the answer");
         let resolved = decide(&stage.daemon, &request["requestId"], decision).await;
         assert_eq!((&resolved["resolvedBy"], &resolved["decision"]), (&json!("client"), &json!(decision)));
-        let turn = stage.over(&session, &turn_id).await;
+        let turn = stage.finished_turn(&session, &turn_id).await;
         assert_eq!(turn["status"], turn_status, "{decision}");
         assert_eq!(item(&turn, "commandExecution")["status"], item_status, "{decision}");
         assert_eq!(stage.has(decision), happens, "{decision}");
         if turn_status == "completed" {
             assert_eq!(turn["text"], "after", "{decision}");
         }
-        assert_eq!(request_now(&stage.daemon, &request["requestId"]).await, resolved);
+        assert_eq!(current_request(&stage.daemon, &request["requestId"]).await, resolved);
     }
     stage.stop().await;
 }
@@ -82,7 +85,7 @@ async fn patch_approval_decision_is_applied() {
         let (turn_id, request) = stage.asking(&session, &prompt).await;
         assert_eq!(request["method"], FILE);
         decide(&stage.daemon, &request["requestId"], decision).await;
-        let turn = stage.over(&session, &turn_id).await;
+        let turn = stage.finished_turn(&session, &turn_id).await;
         assert_eq!(turn["status"], turn_status, "{decision}");
         // The app-server says nothing of the end of a patch whose turn was cancelled with it (0.169.0).
         if !item_status.is_empty() {
@@ -108,7 +111,7 @@ async fn command_outside_sandbox_requests_approval() {
     assert_eq!((&told["type"], &told["request"]["decision"]), (&json!("responded"), &json!("accept")));
     let again = client.ask(&message).await;
     assert_eq!((&again["type"], &again["error"]), (&json!("error"), &json!("already_resolved")));
-    assert_eq!(stage.over(&session, &turn_id).await["status"], "completed");
+    assert_eq!(stage.finished_turn(&session, &turn_id).await["status"], "completed");
     assert!(stage.has("outside"));
 }
 
@@ -120,7 +123,7 @@ async fn unanswered_approval_is_declined_and_turn_continues() {
     {
         let session = stage.session(&json!({ "approvalPolicy": "untrusted", field: value })).await;
         let turn_id = stage.start_turn(&session, "mock:shell=[touch forbidden] mock:deltas=2").await;
-        let turn = stage.over(&session, &turn_id).await;
+        let turn = stage.finished_turn(&session, &turn_id).await;
         assert_eq!((&turn["status"], &turn["text"]), (&json!("completed"), &json!(text_of_deltas(2))));
         assert_eq!(item(&turn, "commandExecution")["status"], "declined");
         let requests = requests(&stage.daemon, session["sessionId"].as_str().unwrap()).await;
@@ -138,15 +141,15 @@ async fn server_request_ends_with_its_turn_and_its_app_server() {
     let (turn_id, request) = stage.asking(&session, "mock:shell=[touch forbidden]").await;
     let interrupted = interrupt(&stage.daemon, &session_id).await;
     assert_eq!(interrupted.data(202)["interrupted"], true, "{}", interrupted.text);
-    let request = over(&stage.daemon, &request["requestId"]).await;
+    let request = resolved_request(&stage.daemon, &request["requestId"]).await;
     let by = text(&request["resolvedBy"]);
     assert!(["appServer", "turnEnd"].contains(&by.as_str()), "{request}");
-    assert_eq!(stage.over(&session, &turn_id).await["status"], "interrupted");
+    assert_eq!(stage.finished_turn(&session, &turn_id).await["status"], "interrupted");
 
     let (_, request) = stage.asking(&session, "mock:shell=[touch forbidden]").await;
     let pid = child_that_is(&stage.daemon, "running").await["pid"].as_i64().unwrap();
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
-    let request = over(&stage.daemon, &request["requestId"]).await;
+    let request = resolved_request(&stage.daemon, &request["requestId"]).await;
     assert_eq!(request["resolvedBy"], "connectionClosed");
     let late = answer(&stage.daemon, &request["requestId"], &json!({ "decision": "accept" })).await;
     late.error(409, "already_resolved");
@@ -226,7 +229,7 @@ async fn older_turns_are_read_from_thread_after_restart() {
     let mut turn_ids = Vec::new();
     for number in 0..22 {
         let turn_id = stage.start_turn(&session, &format!("mock:text=[answer {number}]")).await;
-        assert_eq!(stage.over(&session, &turn_id).await["status"], "completed");
+        assert_eq!(stage.finished_turn(&session, &turn_id).await["status"], "completed");
         turn_ids.push(turn_id);
     }
     stage.stop().await;
@@ -235,7 +238,7 @@ async fn older_turns_are_read_from_thread_after_restart() {
     let resumed = stage.session(&json!({ "threadId": session["threadId"] })).await;
     for session in [&session, &resumed] {
         for number in [0, 1, 2, 21] {
-            let turn = stage.over(session, &turn_ids[number]).await;
+            let turn = stage.finished_turn(session, &turn_ids[number]).await;
             assert_eq!(
                 (&turn["turnId"], &turn["sessionId"]),
                 (&json!(turn_ids[number]), &session["sessionId"])

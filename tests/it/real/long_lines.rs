@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::app_server::AppServer;
 use super::{Stage, create_session, submit};
 use crate::api::{logged, text};
-use crate::duplex::{asked, decide, item, turn_over};
+use crate::duplex::{decide, finished_turn, item, pending_request};
 use crate::support::codex::{CodexHome, versions};
 use crate::support::daemon::Daemon;
 use crate::support::model::{MockModel, text_of_deltas};
@@ -38,7 +38,7 @@ async fn oversized_server_request_is_refused_and_recorded() {
             Stage::start_with(|home| Daemon::builder().real_version(home, version).arg(CAP)).await;
         let session = stage.session(&asking()).await;
         let turn_id = stage.start_turn(&session, &long_command()).await;
-        let turn = turn_over(&stage.daemon, &text(&session["sessionId"]), &turn_id).await;
+        let turn = finished_turn(&stage.daemon, &text(&session["sessionId"]), &turn_id).await;
         assert_eq!((&turn["status"], &turn["text"]), (&json!("completed"), &json!("after")), "{version}");
         let told = skipped(&stage.daemon, COMMAND).await;
         let detail = &told["detail"];
@@ -61,7 +61,7 @@ async fn oversized_item_is_read_from_its_thread() {
         let session = stage.session(&json!({})).await;
         let session_id = text(&session["sessionId"]);
         let turn_id = stage.start_turn(&session, "mock:deltas=1 mock:chars=70000").await;
-        let turn = turn_over(&stage.daemon, &session_id, &turn_id).await;
+        let turn = finished_turn(&stage.daemon, &session_id, &turn_id).await;
         assert_eq!(turn["text"].as_str().map(str::len), Some(70_000), "{version}: {turn}");
         assert_eq!(item(&turn, "agentMessage")["type"], "agentMessage");
         skipped(&stage.daemon, "item/completed").await;
@@ -75,7 +75,7 @@ async fn oversized_item_is_read_from_its_thread() {
         let read_again = turn;
         stage.stop().await;
         let daemon = Daemon::builder().real(&stage.home).state_from(&stage.daemon).start().await;
-        assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["text"], read_again["text"]);
+        assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["text"], read_again["text"]);
     }
 }
 
@@ -92,18 +92,18 @@ async fn oversized_websocket_request_stays_pending_and_connection_open() {
         text(&answer.data(202)["turnId"])
     };
     let turn_id = start(&format!("mock:deltas=1 mock:chars={}", 70_000)).await;
-    let turn = turn_over(&daemon, &session_id, &turn_id).await;
+    let turn = finished_turn(&daemon, &session_id, &turn_id).await;
     assert_eq!(turn["text"].as_str().map(str::len), Some(70_000));
 
     let turn_id = start(&long_command()).await;
-    let request = asked(&daemon, &session_id).await;
+    let request = pending_request(&daemon, &session_id).await;
     assert_eq!(request["decisions"], json!(["decline"]), "what is not known cannot be accepted");
     assert!(request["params"]["skippedBytes"].as_u64().unwrap() > 70_000, "{request}");
     decide(&daemon, &request["requestId"], "decline").await;
-    let turn = turn_over(&daemon, &session_id, &turn_id).await;
+    let turn = finished_turn(&daemon, &session_id, &turn_id).await;
     assert_eq!((&turn["status"], &turn["text"]), (&json!("completed"), &json!("after")));
     let turn_id = start("mock:deltas=2").await;
-    assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["text"], text_of_deltas(2));
+    assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["text"], text_of_deltas(2));
     let events = daemon.events_on_disk();
     assert!(events.iter().all(|event| event["type"] != "app-server.transport.closed"));
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::app_server::AppServer;
 use super::{Stage, create_session, submit};
 use crate::api::{SESSIONS, child_that_is, logged, text};
-use crate::duplex::{asked, decide, delete, interrupt, over, requests, turn_over};
+use crate::duplex::{decide, delete, finished_turn, interrupt, pending_request, requests, resolved_request};
 use crate::support::codex::{CodexHome, versions};
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
@@ -50,7 +50,7 @@ async fn sub_agent_request_belongs_to_root_session() {
         let session = stage.session(&asking(json!({}))).await;
         let session_id = text(&session["sessionId"]);
         let turn_id = stage.start_turn(&session, SPAWN).await;
-        let request = asked(&stage.daemon, &session_id).await;
+        let request = pending_request(&stage.daemon, &session_id).await;
         assert_eq!(request["sessionId"], session["sessionId"], "{version}");
         assert_ne!(request["threadId"], session["threadId"], "the thread is that of the sub-agent");
         assert_ne!(request["turnId"], turn_id);
@@ -73,7 +73,7 @@ async fn sub_agent_request_belongs_to_root_session() {
         for event_type in ["request.opened", "request.resolved"] {
             assert!(events.iter().any(|event| event["type"] == event_type), "{version}: {event_type}");
         }
-        let turn = turn_over(&stage.daemon, &session_id, &turn_id).await;
+        let turn = finished_turn(&stage.daemon, &session_id, &turn_id).await;
         assert_eq!(turn["text"], "spawned one", "what a sub-agent says is not the turn's");
         stage.stop().await;
     }
@@ -93,7 +93,7 @@ async fn session_request_policy_applies_to_sub_agents() {
                 event["type"] == "request.opened" && event["detail"]["sessionId"] == *session_id
             })
             .await;
-            let resolved = over(&stage.daemon, &opened["detail"]["requestId"]).await;
+            let resolved = resolved_request(&stage.daemon, &opened["detail"]["requestId"]).await;
             assert_eq!((&resolved["resolvedBy"], &resolved["decision"]), (&json!(by), &json!("decline")));
             assert!(!was_run(&stage.home), "{version}, {by}");
         }
@@ -114,9 +114,9 @@ async fn interrupt_and_close_end_sub_agents() {
             let session = stage.session(&asking(json!({}))).await;
             let session_id = text(&session["sessionId"]);
             let turn_id = stage.start_turn(&session, prompt).await;
-            let request = asked(&stage.daemon, &session_id).await;
+            let request = pending_request(&stage.daemon, &session_id).await;
             if prompt == SPAWN {
-                turn_over(&stage.daemon, &session_id, &turn_id).await;
+                finished_turn(&stage.daemon, &session_id, &turn_id).await;
             }
             if closes {
                 let path = format!("{SESSIONS}/{session_id}");
@@ -125,7 +125,7 @@ async fn interrupt_and_close_end_sub_agents() {
             } else {
                 interrupt(&stage.daemon, &session_id).await.data(202);
             }
-            let resolved = over(&stage.daemon, &request["requestId"]).await;
+            let resolved = resolved_request(&stage.daemon, &request["requestId"]).await;
             assert_eq!(resolved["decision"], Value::Null, "{version}, {prompt}: {resolved}");
             let ended = logged(&stage.daemon, "the end of the sub-agent", |event| {
                 event["type"] == "app-server.turn.completed" && event["detail"]["turnId"] == request["turnId"]
@@ -148,7 +148,7 @@ async fn sub_agents_are_kept_across_restart() {
         let session = stage.session(&asking(json!({}))).await;
         let session_id = text(&session["sessionId"]);
         stage.start_turn(&session, SPAWN).await;
-        let request = asked(&stage.daemon, &session_id).await;
+        let request = pending_request(&stage.daemon, &session_id).await;
         stage.stop().await;
         if !lost.is_empty() {
             std::fs::remove_file(stage.daemon.state_dir().join(lost)).unwrap();
@@ -183,16 +183,16 @@ async fn sub_agent_request_of_another_client_is_shown_and_not_decided() {
     let session = create_session(&theirs, &home, &asking(json!({}))).await;
     let first = json!({ "sessionId": session["sessionId"], "input": "mock:text=[begun]" });
     let first = text(&submit(&theirs, &first).await.data(202)["turnId"]);
-    turn_over(&theirs, &text(&session["sessionId"]), &first).await;
+    finished_turn(&theirs, &text(&session["sessionId"]), &first).await;
     let rules = json!({ "threadId": session["threadId"], "requests": "decline", "requestTimeoutSeconds": 1 });
     let watching = create_session(&ours, &home, &asking(rules)).await;
     let turn = json!({ "sessionId": session["sessionId"], "input": SPAWN });
     submit(&theirs, &turn).await.data(202);
-    let decided = asked(&theirs, &text(&session["sessionId"])).await;
-    let shown = asked(&ours, &text(&watching["sessionId"])).await;
+    let decided = pending_request(&theirs, &text(&session["sessionId"])).await;
+    let shown = pending_request(&ours, &text(&watching["sessionId"])).await;
     assert_eq!((&shown["sessionId"], &shown["expiresAt"]), (&Value::Null, &Value::Null));
     assert_eq!(shown["rootThreadId"], session["threadId"]);
     decide(&theirs, &decided["requestId"], "accept").await;
-    let resolved = over(&ours, &shown["requestId"]).await;
+    let resolved = resolved_request(&ours, &shown["requestId"]).await;
     assert_eq!((&resolved["resolvedBy"], &resolved["decision"]), (&json!("appServer"), &Value::Null));
 }

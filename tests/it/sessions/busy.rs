@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Wiretap, ask_with, events_of};
+use super::{RecordingAppServer, ask_with, events_of};
 use crate::api::{ask_turn, ended, idle, record, session, start, turn};
 use crate::support::wait::wait_until;
 use hyper::header::RETRY_AFTER;
@@ -29,8 +29,8 @@ async fn busy_session_refuses_turns_by_default() {
 
 #[tokio::test]
 async fn turn_request_can_steer_the_running_turn() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder().start().await;
     let session_id = session(&daemon).await;
     let steer = json!({ "whenBusy": "steer", "model": "embedded-model-mini" });
     // There is nothing to steer, so it is a turn.
@@ -46,18 +46,18 @@ async fn turn_request_can_steer_the_running_turn() {
         "expectedTurnId": turn_id,
         "input": [{ "type": "text", "text": "text=end", "text_elements": [] }],
     });
-    assert_eq!(wiretap.told("turn/steer"), [expected]);
-    assert_eq!(wiretap.told("turn/start").len(), 1);
+    assert_eq!(app_server.calls("turn/steer"), [expected]);
+    assert_eq!(app_server.calls("turn/start").len(), 1);
 }
 
 #[tokio::test]
 async fn steer_of_a_just_ended_turn_starts_a_new_turn() {
-    let wiretap = Wiretap::new();
+    let app_server = RecordingAppServer::new();
     // It does not hear that the turn has ended.
-    let daemon = wiretap.deaf_builder().start().await;
+    let daemon = app_server.builder_without_turn_events().start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "hello").await;
-    let history = wiretap.file(&record(&daemon, &session_id).await["threadId"], "json");
+    let history = app_server.file(&record(&daemon, &session_id).await["threadId"], "json");
     wait_until("the end of the turn", || {
         std::fs::read_to_string(&history).ok().filter(|text| text.contains("\"completed\""))
     })
@@ -82,28 +82,28 @@ async fn expected_turn_id_takes_precedence_over_when_busy() {
 
 #[tokio::test]
 async fn overloaded_app_server_call_is_retried() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder().start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "overload=2").await;
     idle(&daemon, &session_id).await;
     let turn_id = turn(&daemon, &session_id, "hello").await;
     assert_eq!(ended(&daemon, &session_id, &json!(turn_id)).await["lastTurnStatus"], "completed");
-    assert_eq!(wiretap.told("turn/start").len(), 4, "the first one, two refusals, the second one");
+    assert_eq!(app_server.calls("turn/start").len(), 4, "the first one, two refusals, the second one");
     assert_eq!(events_of(&daemon, "turn.accepted").len(), 2);
 }
 
 #[tokio::test]
 async fn persistent_overload_returns_503_with_retry_after() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder().start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "overload=9").await;
     idle(&daemon, &session_id).await;
     let answer = ask_turn(&daemon, &session_id, "hello").await;
     answer.error(503, "overloaded");
     assert!(answer.headers.get(RETRY_AFTER).is_some(), "no Retry-After: {}", answer.text);
-    let offers = wiretap.told("turn/start").len() - 1;
+    let offers = app_server.calls("turn/start").len() - 1;
     assert!((2..=9).contains(&offers), "{offers} offers");
     assert_eq!(record(&daemon, &session_id).await["currentTurnId"], Value::Null);
     // Sooner or later there is room again.

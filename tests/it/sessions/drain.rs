@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::{Wiretap, ask_with, events_of, queue};
+use super::{RecordingAppServer, ask_with, events_of, queue};
 use crate::api::{
     SESSIONS, TURN, assert_no_survivors, logged_type, not_ready, session, start, try_post, turn,
 };
@@ -108,14 +108,15 @@ async fn drain_timeout_must_be_a_number_of_seconds() {
 
 #[tokio::test]
 async fn drain_waits_for_turn_with_outstanding_start() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.slow_builder().env("BAA_CODEXD_DRAIN_TIMEOUT", "600").start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon =
+        app_server.builder_with_delayed_input().env("BAA_CODEXD_DRAIN_TIMEOUT", "600").start().await;
     let session_id = session(&daemon).await;
     let base = daemon.base_url().to_owned();
     let asked = tokio::spawn(async move {
         try_post(&base, TURN, &json!({ "sessionId": session_id, "input": "deltas=3 delay=20" })).await
     });
-    wait_until("the turn on its way", || (wiretap.told("turn/start").len() == 1).then_some(())).await;
+    wait_until("the turn on its way", || (app_server.calls("turn/start").len() == 1).then_some(())).await;
     let stopped = daemon.stop().await;
     assert!(stopped.status.success(), "{stopped:?}");
     let (status, answer) = asked.await.unwrap().expect("an answer");

@@ -5,8 +5,8 @@ use std::fs;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::queue::{release, said, worked_off};
-use super::{Wiretap, ask_with, begun, events_of, post_keyed, queue, queued, restart};
+use super::queue::{drained_queue, end_hanging_turn, user_messages};
+use super::{RecordingAppServer, ask_with, events_of, post_keyed, queue, queued, restart, started_turns};
 use crate::api::{
     SESSIONS, TURN, ask_turn, ended, idle, keys, logged, logged_type, record, session, start, text, turn,
 };
@@ -32,18 +32,18 @@ async fn held(daemon: &Daemon, session_id: &str, cause: &str) -> Value {
 
 #[tokio::test]
 async fn turn_queue_resumes_when_missing_thread_returns() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder().start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "hang").await;
     let mut waiting =
         vec![queue(&daemon, &session_id, "one").await, queue(&daemon, &session_id, "two").await];
     let thread_id = record(&daemon, &session_id).await["threadId"].clone();
     daemon.stop().await;
-    let history = wiretap.file(&thread_id, "json");
+    let history = app_server.file(&thread_id, "json");
     fs::rename(&history, history.with_extension("away")).unwrap();
 
-    let mut daemon = restart(&wiretap, &daemon).await;
+    let mut daemon = restart(&app_server, &daemon).await;
     let why = held(&daemon, &session_id, "threadUnavailable").await;
     assert_eq!(keys(&why), ["cause", "reason", "since", "until", "automatic", "queueId", "turnId"]);
     assert!(text(&why["reason"]).contains("no rollout found"), "{why}");
@@ -57,16 +57,16 @@ async fn turn_queue_resumes_when_missing_thread_returns() {
     waiting.push(queue(&daemon, &session_id, "three").await);
     daemon.kill().await;
 
-    let daemon = restart(&wiretap, &daemon).await;
+    let daemon = restart(&app_server, &daemon).await;
     assert_eq!(queued(&daemon, &session_id).await, waiting);
     assert_eq!(record(&daemon, &session_id).await["held"]["cause"], "threadUnavailable");
     fs::rename(history.with_extension("away"), &history).unwrap();
-    let last = worked_off(&daemon, &session_id).await;
+    let last = drained_queue(&daemon, &session_id).await;
     assert_eq!(
         (&last["status"], &last["threadId"], &last["held"]),
         (&json!("active"), &thread_id, &Value::Null)
     );
-    let told = wiretap.told("turn/start");
+    let told = app_server.calls("turn/start");
     let order: Vec<_> = told.iter().skip(1).map(|turn| text(&turn["clientUserMessageId"])).collect();
     assert_eq!(order, waiting);
     assert_eq!(events_of(&daemon, "session.held").len(), 1, "it is told once, however often it is tried");
@@ -78,8 +78,8 @@ async fn turn_queue_resumes_when_missing_thread_returns() {
 
 #[tokio::test]
 async fn queue_resume_request_retries_at_once() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder().start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "hang").await;
     queue(&daemon, &session_id, "one").await;
@@ -89,14 +89,14 @@ async fn queue_resume_request_retries_at_once() {
     resume(&daemon, "nobody").await.error(404, "not_found");
     let thread_id = record(&daemon, &session_id).await["threadId"].clone();
     daemon.stop().await;
-    let history = wiretap.file(&thread_id, "json");
+    let history = app_server.file(&thread_id, "json");
     fs::rename(&history, history.with_extension("away")).unwrap();
-    let daemon = restart(&wiretap, &daemon).await;
+    let daemon = restart(&app_server, &daemon).await;
     held(&daemon, &session_id, "threadUnavailable").await;
     fs::rename(history.with_extension("away"), &history).unwrap();
     assert_eq!(resume(&daemon, &session_id).await.data(202)["session"]["held"], Value::Null);
-    worked_off(&daemon, &session_id).await;
-    assert_eq!(begun(&daemon).len(), 2);
+    drained_queue(&daemon, &session_id).await;
+    assert_eq!(started_turns(&daemon).len(), 2);
     delete(&daemon, &format!("{SESSIONS}/{session_id}")).await.data(200);
     resume(&daemon, &session_id).await.error(409, "session_not_active");
 }
@@ -109,7 +109,7 @@ async fn refused_turn_holds_queue_until_withdrawn() {
     let fields = json!({ "whenBusy": "queue", "sandboxPolicy": { "type": "weird" } });
     let wrong = text(&ask_with(&daemon, &session_id, "wrong", fields).await.data(202)["queueId"]);
     let right = queue(&daemon, &session_id, "right").await;
-    release(&daemon, &session_id, &running).await;
+    end_hanging_turn(&daemon, &session_id, &running).await;
     let why = held(&daemon, &session_id, "turnRefused").await;
     assert!(text(&why["reason"]).contains("weird"), "{why}");
     assert_eq!((&why["queueId"], &why["automatic"]), (&json!(wrong), &json!(false)));
@@ -126,8 +126,8 @@ async fn refused_turn_holds_queue_until_withdrawn() {
     })
     .await;
     delete(&daemon, &format!("{SESSIONS}/{session_id}/queue/{wrong}")).await.data(200);
-    worked_off(&daemon, &session_id).await;
-    assert_eq!(said(&daemon), ["hang", "text=end", "right"]);
+    drained_queue(&daemon, &session_id).await;
+    assert_eq!(user_messages(&daemon), ["hang", "text=end", "right"]);
     assert_eq!(record(&daemon, &session_id).await["held"], Value::Null);
     assert_eq!(events_of(&daemon, "turn.rejected").len(), 1, "only what a client took back");
 }
@@ -152,8 +152,8 @@ async fn failed_turn_holds_queue_until_next_turn_completes() {
 
     // A turn that a client sends shows that the cause is gone.
     turn(&daemon, &session_id, "better").await;
-    worked_off(&daemon, &session_id).await;
-    assert_eq!(said(&daemon), ["hang", "fail", "better", "one", "two"]);
+    drained_queue(&daemon, &session_id).await;
+    assert_eq!(user_messages(&daemon), ["hang", "fail", "better", "one", "two"]);
     assert_eq!(events_of(&daemon, "session.held").len(), 1);
     // Where nothing waits, nothing is held.
     turn(&daemon, &session_id, "fail").await;
@@ -162,55 +162,57 @@ async fn failed_turn_holds_queue_until_next_turn_completes() {
 
 #[tokio::test]
 async fn repeated_request_finds_turn_after_many_later_turns() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.unsaid_builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder_without_user_messages().start().await;
     let session_id = session(&daemon).await;
     let body = json!({ "sessionId": session_id, "input": "answer-never kill" });
     post_keyed(&daemon, TURN, "k", &body).await.error(503, "app_server_unavailable");
     let began = logged_type(&daemon, "app-server.turn.started").await["detail"]["turnId"].clone();
     daemon.stop().await;
 
-    let daemon = restart(&wiretap, &daemon).await;
+    let daemon = restart(&app_server, &daemon).await;
     for _ in 0..41 {
         turn(&daemon, &session_id, "deltas=0").await;
         idle(&daemon, &session_id).await;
     }
     let found = post_keyed(&daemon, TURN, "k", &body).await;
     assert_eq!(found.data(202)["turnId"], began);
-    assert_eq!(wiretap.told("turn/start").len(), 42, "it ran once");
+    assert_eq!(app_server.calls("turn/start").len(), 42, "it ran once");
 }
 
 #[tokio::test]
 async fn turn_with_unknown_outcome_is_not_rerun_on_old_codex() {
-    let wiretap = Wiretap::new();
-    let old = |wiretap: &Wiretap| {
-        wiretap.builder_with(
+    let app_server = RecordingAppServer::new();
+    let old = |app_server: &RecordingAppServer| {
+        app_server.builder_with_script(
             "tee -a \"$0\" | { \"$1\" app-server --store \"$2\" --startup version=0.130.0 || kill -KILL 0; }",
         )
     };
-    let mut daemon = old(&wiretap).start().await;
+    let mut daemon = old(&app_server).start().await;
     let session_id = session(&daemon).await;
     let body = json!({ "sessionId": session_id, "input": "answer-never kill" });
     post_keyed(&daemon, TURN, "k", &body).await.error(503, "app_server_unavailable");
     daemon.stop().await;
-    let mut daemon = old(&wiretap).state_from(&daemon).start().await;
+    let mut daemon = old(&app_server).state_from(&daemon).start().await;
     let unknown = post_keyed(&daemon, TURN, "k", &body).await;
     assert!(unknown.error(409, "outcome_unknown").contains("0.130.0"), "{}", unknown.text);
     let running = turn(&daemon, &session_id, "hang").await;
     let doubtful = queue(&daemon, &session_id, "hang answer-never").await;
     let next = queue(&daemon, &session_id, "next").await;
-    release(&daemon, &session_id, &running).await;
+    end_hanging_turn(&daemon, &session_id, &running).await;
     logged_type(&daemon, "turn.submitted").await;
-    wait_until_async("the turn that nobody was told of", async || (begun(&daemon).len() == 3).then_some(()))
-        .await;
+    wait_until_async("the turn that nobody was told of", async || {
+        (started_turns(&daemon).len() == 3).then_some(())
+    })
+    .await;
     daemon.kill().await;
 
-    let daemon = old(&wiretap).state_from(&daemon).start().await;
+    let daemon = old(&app_server).state_from(&daemon).start().await;
     let why = held(&daemon, &session_id, "outcomeUnknown").await;
     assert_eq!((&why["queueId"], &why["automatic"]), (&json!(doubtful), &json!(false)));
     assert_eq!(queued(&daemon, &session_id).await, [doubtful.clone(), next]);
     let path = format!("{SESSIONS}/{session_id}/queue/{doubtful}");
     delete(&daemon, &path).await.data(200);
-    worked_off(&daemon, &session_id).await;
-    assert_eq!(wiretap.told("turn/start").len(), 4, "none of them ran twice");
+    drained_queue(&daemon, &session_id).await;
+    assert_eq!(app_server.calls("turn/start").len(), 4, "none of them ran twice");
 }

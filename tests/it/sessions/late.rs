@@ -2,17 +2,17 @@
 
 use serde_json::{Value, json};
 
-use super::{Wiretap, events_of, post_keyed};
+use super::{RecordingAppServer, events_of, post_keyed};
 use crate::api::{SESSIONS, ask_turn, create, ended, text};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{get, post};
 use crate::support::wait::wait_until_async;
 
 /// An app-server that takes longer to start a thread than its daemon lets a client wait.
-fn late(wiretap: &Wiretap) -> DaemonBuilder {
+fn late(app_server: &RecordingAppServer) -> DaemonBuilder {
     let script =
         "tee -a \"$0\" | { \"$1\" app-server --store \"$2\" --startup late-start=1500 || kill -KILL 0; }";
-    wiretap.builder_with(script).arg("--call-timeout=1")
+    app_server.builder_with_script(script).arg("--call-timeout=1")
 }
 
 async fn sessions(daemon: &Daemon) -> Vec<Value> {
@@ -21,8 +21,8 @@ async fn sessions(daemon: &Daemon) -> Vec<Value> {
 
 #[tokio::test]
 async fn late_session_is_kept_and_repeated_request_waits_for_it() {
-    let wiretap = Wiretap::new();
-    let daemon = late(&wiretap).start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = late(&app_server).start().await;
     let fields = json!({ "metadata": { "who": "late" } });
     let answer = post_keyed(&daemon, SESSIONS, "k", &fields).await;
     let message = answer.error(504, "app_server_timeout");
@@ -34,15 +34,15 @@ async fn late_session_is_kept_and_repeated_request_waits_for_it() {
     .await;
     assert_eq!(kept["metadata"]["who"], "late");
     assert_eq!(sessions(&daemon).await.len(), 1);
-    assert_eq!(wiretap.told("thread/start").len(), 1, "no thread is left behind");
+    assert_eq!(app_server.calls("thread/start").len(), 1, "no thread is left behind");
     let turn_id = ask_turn(&daemon, &text(&kept["sessionId"]), "hello").await.data(202)["turnId"].clone();
     ended(&daemon, &text(&kept["sessionId"]), &turn_id).await;
 }
 
 #[tokio::test]
 async fn late_session_without_key_is_listed() {
-    let wiretap = Wiretap::new();
-    let daemon = late(&wiretap).start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = late(&app_server).start().await;
     post(&daemon, SESSIONS, &json!({})).await.error(504, "app_server_timeout");
     let kept = wait_until_async("the session", async || sessions(&daemon).await.pop()).await;
     let created = events_of(&daemon, "session.created");
@@ -51,12 +51,12 @@ async fn late_session_without_key_is_listed() {
 
 #[tokio::test]
 async fn late_replacement_thread_belongs_to_its_session() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder().start().await;
     let session = create(&daemon, json!({})).await;
     let session_id = text(&session["sessionId"]);
     daemon.stop().await;
-    let daemon = late(&wiretap).state_from(&daemon).start().await;
+    let daemon = late(&app_server).state_from(&daemon).start().await;
     ask_turn(&daemon, &session_id, "hello").await.error(504, "app_server_timeout");
     let turn_id = wait_until_async("the turn", async || {
         let answer = ask_turn(&daemon, &session_id, "hello").await;
@@ -65,6 +65,6 @@ async fn late_replacement_thread_belongs_to_its_session() {
     .await;
     let record = ended(&daemon, &session_id, &turn_id).await;
     assert_ne!(record["threadId"], session["threadId"]);
-    assert_eq!(wiretap.told("thread/start").len(), 2, "one for each of its threads");
+    assert_eq!(app_server.calls("thread/start").len(), 2, "one for each of its threads");
     assert_eq!(events_of(&daemon, "session.recreated").len(), 1);
 }

@@ -5,21 +5,21 @@ use std::fs::File;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{Wiretap, ask_with, begun, events_of, queue, queued, restart};
+use super::{RecordingAppServer, ask_with, events_of, queue, queued, restart, started_turns};
 use crate::api::{SESSIONS, assert_keys, ended, idle, keys, logged, record, session, start, text, turn};
-use crate::duplex::{delete, turn_over};
+use crate::duplex::{delete, finished_turn};
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, request};
 use crate::support::wait::{wait_until, wait_until_async};
 
 /// Ends a turn that hangs.
-pub(super) async fn release(daemon: &Daemon, session_id: &str, turn_id: &str) {
+pub(super) async fn end_hanging_turn(daemon: &Daemon, session_id: &str, turn_id: &str) {
     let steered = ask_with(daemon, session_id, "text=end", json!({ "expectedTurnId": turn_id })).await;
     assert_eq!(steered.status, 202, "{}", steered.text);
 }
 
 /// Waits until nothing waits and nothing runs in a session; its record.
-pub(super) async fn worked_off(daemon: &Daemon, session_id: &str) -> Value {
+pub(super) async fn drained_queue(daemon: &Daemon, session_id: &str) -> Value {
     wait_until_async("the end of the queue", async || {
         let read = get(daemon, &format!("/v1/codexd/sessions/{session_id}")).await;
         let data = read.data(200);
@@ -30,7 +30,7 @@ pub(super) async fn worked_off(daemon: &Daemon, session_id: &str) -> Value {
 }
 
 /// What the user said in the turns, in their order.
-pub(super) fn said(daemon: &Daemon) -> Vec<String> {
+pub(super) fn user_messages(daemon: &Daemon) -> Vec<String> {
     let items = events_of(daemon, "app-server.notification");
     let items = items.iter().filter(|event| event["detail"]["notificationMethod"] == "item/completed");
     let items = items.map(|event| &event["detail"]["params"]["item"]);
@@ -54,10 +54,10 @@ async fn turn_queue_runs_turns_in_order() {
     assert_eq!(waiting[0]["submitted"], false);
     assert_eq!(record(&daemon, &session_id).await["currentTurnId"], running);
 
-    release(&daemon, &session_id, &running).await;
-    let last = worked_off(&daemon, &session_id).await;
+    end_hanging_turn(&daemon, &session_id, &running).await;
+    let last = drained_queue(&daemon, &session_id).await;
     assert_eq!(last["lastTurnStatus"], "completed");
-    assert_eq!(said(&daemon), ["hang", "text=end", "one", "two", "three"]);
+    assert_eq!(user_messages(&daemon), ["hang", "text=end", "one", "two", "three"]);
     let events = events_of(&daemon, "turn.queued");
     let positions: Vec<_> = events.iter().map(|event| &event["detail"]["position"]).collect();
     assert_eq!(positions, [1, 2, 3]);
@@ -66,7 +66,7 @@ async fn turn_queue_runs_turns_in_order() {
     let from_queue: Vec<_> =
         accepted.iter().filter_map(|event| event["detail"]["queueId"].as_str()).collect();
     assert_eq!(from_queue, names);
-    assert_eq!(begun(&daemon).len(), 4);
+    assert_eq!(started_turns(&daemon).len(), 4);
 }
 
 #[tokio::test]
@@ -83,15 +83,15 @@ async fn turn_queue_starts_turn_of_idle_session_at_once() {
 
 #[tokio::test]
 async fn turn_queue_keeps_settings_of_queued_turn() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder().start().await;
     let session_id = session(&daemon).await;
     let running = turn(&daemon, &session_id, "hang").await;
     let fields = json!({ "whenBusy": "queue", "effort": "high", "model": "embedded-model-mini" });
     let queue_id = ask_with(&daemon, &session_id, "hello", fields).await.data(202)["queueId"].clone();
-    release(&daemon, &session_id, &running).await;
-    worked_off(&daemon, &session_id).await;
-    let told = wiretap.told("turn/start").pop().unwrap();
+    end_hanging_turn(&daemon, &session_id, &running).await;
+    drained_queue(&daemon, &session_id).await;
+    let told = app_server.calls("turn/start").pop().unwrap();
     assert_eq!((&told["effort"], &told["model"]), (&json!("high"), &json!("embedded-model-mini")));
     assert_eq!(told["clientUserMessageId"], queue_id);
     assert_eq!(told.get("whenBusy"), None);
@@ -100,8 +100,8 @@ async fn turn_queue_keeps_settings_of_queued_turn() {
 #[tokio::test]
 async fn turn_queue_survives_stop_and_kill() {
     for kill in [false, true] {
-        let wiretap = Wiretap::new();
-        let mut daemon = wiretap.builder().start().await;
+        let app_server = RecordingAppServer::new();
+        let mut daemon = app_server.builder().start().await;
         let session_id = session(&daemon).await;
         turn(&daemon, &session_id, "hang").await;
         let names = [queue(&daemon, &session_id, "one").await, queue(&daemon, &session_id, "two").await];
@@ -109,26 +109,26 @@ async fn turn_queue_survives_stop_and_kill() {
             true => assert!(!daemon.kill().await.success()),
             false => assert!(daemon.stop().await.status.success()),
         }
-        assert_eq!(wiretap.told("turn/start").len(), 1, "a stop begins nothing new");
+        assert_eq!(app_server.calls("turn/start").len(), 1, "a stop begins nothing new");
 
-        let daemon = restart(&wiretap, &daemon).await;
-        let last = worked_off(&daemon, &session_id).await;
+        let daemon = restart(&app_server, &daemon).await;
+        let last = drained_queue(&daemon, &session_id).await;
         assert_eq!(last["lastTurnStatus"], "completed");
-        let told: Vec<_> = wiretap
-            .told("turn/start")
+        let told: Vec<_> = app_server
+            .calls("turn/start")
             .iter()
             .skip(1)
             .map(|turn| text(&turn["clientUserMessageId"]))
             .collect();
         assert_eq!(told, names, "killed: {kill}");
-        assert_eq!(wiretap.told("thread/resume").len(), 1);
+        assert_eq!(app_server.calls("thread/resume").len(), 1);
     }
 }
 
 #[tokio::test]
 async fn withdrawn_turn_does_not_run_after_restart() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder().start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "hang").await;
     let names = [queue(&daemon, &session_id, "one").await, queue(&daemon, &session_id, "two").await];
@@ -144,9 +144,9 @@ async fn withdrawn_turn_does_not_run_after_restart() {
     delete(&daemon, "/v1/codexd/sessions/nobody/queue/nothing").await.error(404, "not_found");
 
     assert!(!daemon.kill().await.success());
-    let daemon = restart(&wiretap, &daemon).await;
-    worked_off(&daemon, &session_id).await;
-    let told = wiretap.told("turn/start");
+    let daemon = restart(&app_server, &daemon).await;
+    drained_queue(&daemon, &session_id).await;
+    let told = app_server.calls("turn/start");
     let told: Vec<_> = told.iter().skip(1).map(|turn| text(&turn["clientUserMessageId"])).collect();
     assert_eq!(told, names[1..]);
     delete(&daemon, &path(&names[1])).await.error(404, "not_found");
@@ -154,22 +154,22 @@ async fn withdrawn_turn_does_not_run_after_restart() {
 
 #[tokio::test]
 async fn withdrawing_a_starting_turn_interrupts_it() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.unsaid_builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder_without_user_messages().start().await;
     let session_id = session(&daemon).await;
     let running = turn(&daemon, &session_id, "hang").await;
     let queue_id = queue(&daemon, &session_id, "answer-late=1000 hang").await;
     let next = queue(&daemon, &session_id, "text=next").await;
-    release(&daemon, &session_id, &running).await;
-    wait_until("the turn on its way", || (wiretap.told("turn/start").len() == 2).then_some(())).await;
+    end_hanging_turn(&daemon, &session_id, &running).await;
+    wait_until("the turn on its way", || (app_server.calls("turn/start").len() == 2).then_some(())).await;
     let path = format!("{SESSIONS}/{session_id}/queue/{queue_id}");
     let answer = delete(&daemon, &path).await;
     assert_eq!(answer.data(200)["pending"], false);
     let accepted = events_of(&daemon, "turn.accepted");
     let accepted = accepted.iter().find(|event| event["detail"]["queueId"] == queue_id).unwrap();
     let turn_id = text(&accepted["detail"]["turnId"]);
-    assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "interrupted");
-    worked_off(&daemon, &session_id).await;
+    assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["status"], "interrupted");
+    drained_queue(&daemon, &session_id).await;
     let accepted = events_of(&daemon, "turn.accepted");
     assert!(accepted.iter().any(|event| event["detail"]["queueId"] == next), "the next one runs");
     delete(&daemon, &path).await.error(404, "not_found");
@@ -191,10 +191,10 @@ async fn turn_queue_holds_at_most_100_turns() {
     let other = session(&daemon).await;
     turn(&daemon, &other, "hang").await;
     queue(&daemon, &other, "hello").await;
-    release(&daemon, &session_id, &running).await;
-    worked_off(&daemon, &session_id).await;
+    end_hanging_turn(&daemon, &session_id, &running).await;
+    drained_queue(&daemon, &session_id).await;
     assert_eq!(events_of(&daemon, "turn.queued").len(), 101);
-    assert_eq!(begun(&daemon).len(), 102);
+    assert_eq!(started_turns(&daemon).len(), 102);
 }
 
 #[tokio::test]
@@ -204,16 +204,16 @@ async fn turn_queue_keeps_turns_when_app_server_is_overloaded() {
     let running = turn(&daemon, &session_id, "hang overload=9").await;
     queue(&daemon, &session_id, "one").await;
     queue(&daemon, &session_id, "two").await;
-    release(&daemon, &session_id, &running).await;
-    worked_off(&daemon, &session_id).await;
-    assert_eq!(said(&daemon), ["hang overload=9", "text=end", "one", "two"]);
+    end_hanging_turn(&daemon, &session_id, &running).await;
+    drained_queue(&daemon, &session_id).await;
+    assert_eq!(user_messages(&daemon), ["hang overload=9", "text=end", "one", "two"]);
     assert_eq!(events_of(&daemon, "turn.rejected"), [Value::Null; 0]);
 }
 
 #[tokio::test]
 async fn queueable_turn_does_not_overtake_queued_turns() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder().start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "hang").await;
     let first = queue(&daemon, &session_id, "one").await;
@@ -221,28 +221,28 @@ async fn queueable_turn_does_not_overtake_queued_turns() {
     daemon.kill().await;
 
     // As long as somebody else writes the thread, the waiting turn cannot begin although no turn runs.
-    let writer = File::options().write(true).open(wiretap.file(&thread_id, "lock")).unwrap();
+    let writer = File::options().write(true).open(app_server.file(&thread_id, "lock")).unwrap();
     // The app-server that was left behind ends with its stdin.
     writer.lock().unwrap();
-    let daemon = restart(&wiretap, &daemon).await;
+    let daemon = restart(&app_server, &daemon).await;
     assert_eq!(record(&daemon, &session_id).await["currentTurnId"], Value::Null);
     let second = queue(&daemon, &session_id, "two").await;
     assert_eq!(queued(&daemon, &session_id).await, [first.clone(), second.clone()]);
     drop(writer);
-    worked_off(&daemon, &session_id).await;
-    let told = wiretap.told("turn/start");
+    drained_queue(&daemon, &session_id).await;
+    let told = app_server.calls("turn/start");
     let order: Vec<_> = told.iter().skip(1).map(|turn| text(&turn["clientUserMessageId"])).collect();
     assert_eq!(order, [first, second]);
 }
 
 #[tokio::test]
 async fn queued_turn_sent_before_daemon_kill_runs_once() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.unsaid_builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder_without_user_messages().start().await;
     let session_id = session(&daemon).await;
     let running = turn(&daemon, &session_id, "hang").await;
     let queue_id = queue(&daemon, &session_id, "hang answer-never").await;
-    release(&daemon, &session_id, &running).await;
+    end_hanging_turn(&daemon, &session_id, &running).await;
     // It runs, and nobody was told that it is the one that waited.
     let began = logged(&daemon, "the waiting turn", |event| {
         event["type"] == "app-server.turn.started" && event["detail"]["turnId"] != running
@@ -251,11 +251,11 @@ async fn queued_turn_sent_before_daemon_kill_runs_once() {
     assert_eq!(queued(&daemon, &session_id).await, [queue_id]);
     daemon.kill().await;
 
-    let daemon = restart(&wiretap, &daemon).await;
-    let last = worked_off(&daemon, &session_id).await;
+    let daemon = restart(&app_server, &daemon).await;
+    let last = drained_queue(&daemon, &session_id).await;
     assert_eq!(last["lastTurnId"], began["detail"]["turnId"]);
     assert_eq!(last["lastTurnStatus"], "interrupted");
-    assert_eq!(wiretap.told("turn/start").len(), 2);
+    assert_eq!(app_server.calls("turn/start").len(), 2);
     idle(&daemon, &session_id).await;
 }
 
@@ -272,5 +272,5 @@ async fn closing_a_session_rejects_its_queued_turns() {
     let rejected = events_of(&daemon, "turn.rejected");
     let names: Vec<_> = rejected.iter().map(|event| event["detail"]["queueId"].clone()).collect();
     assert_eq!(names, waiting);
-    assert_eq!(said(&daemon), ["hang"], "neither of them ran");
+    assert_eq!(user_messages(&daemon), ["hang"], "neither of them ran");
 }

@@ -5,7 +5,7 @@ use hyper::Method;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
-use super::{Wiretap, ask_with, begun, events_of, post_keyed, queued, restart};
+use super::{RecordingAppServer, ask_with, events_of, post_keyed, queued, restart, started_turns};
 use crate::api::{
     SESSIONS, TURN, create, ended, idle, logged, logged_type, not_ready, record, request_bytes, session,
     start, text, turn,
@@ -27,8 +27,8 @@ fn assert_same(first: &Answer, second: &Answer) {
 
 #[tokio::test]
 async fn idempotency_key_returns_first_response_across_restart() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder().start().await;
     let fields = json!({ "metadata": { "b": "1", "a": "2" } });
     let created = post_keyed(&daemon, SESSIONS, "create", &fields).await;
     assert_eq!(created.status, 201, "{}", created.text);
@@ -43,8 +43,8 @@ async fn idempotency_key_returns_first_response_across_restart() {
         let reordered = json!({ "input": "hello", "sessionId": session_id });
         assert_same(&taken, &post_keyed(&daemon, TURN, "turn", &reordered).await);
         assert_same(&created, &post_keyed(&daemon, SESSIONS, "create", &fields).await);
-        assert_eq!(wiretap.told("turn/start").len(), 1 + round);
-        assert_eq!(wiretap.told("thread/start").len(), 1);
+        assert_eq!(app_server.calls("turn/start").len(), 1 + round);
+        assert_eq!(app_server.calls("thread/start").len(), 1);
         turn(&daemon, &session_id, "another").await;
         idle(&daemon, &session_id).await;
         match round {
@@ -52,7 +52,7 @@ async fn idempotency_key_returns_first_response_across_restart() {
             1 => assert!(!daemon.kill().await.success()),
             _ => break,
         }
-        daemon = restart(&wiretap, &daemon).await;
+        daemon = restart(&app_server, &daemon).await;
     }
     assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"].as_array().unwrap().len(), 1);
 }
@@ -117,15 +117,15 @@ async fn invalid_idempotency_key_is_a_client_error() {
             assert!(answer.error(400, "bad_request").contains("Idempotency-Key"), "{}", answer.text);
         }
     }
-    assert_eq!(begun(&daemon), [""; 0]);
+    assert_eq!(started_turns(&daemon), [""; 0]);
     let longest = "x".repeat(200);
     assert_eq!(post_keyed(&daemon, TURN, &longest, &body(&session_id, "hello")).await.status, 202);
 }
 
 #[tokio::test]
 async fn concurrent_requests_with_one_key_run_once() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder().start().await;
     let sessions = join_all((0..10).map(|_| post_keyed(&daemon, SESSIONS, "create", &Value::Null))).await;
     let sessions_failed = sessions.iter().filter(|answer| answer.status != 201).count();
     assert_eq!(sessions_failed, 10, "null is no object");
@@ -140,20 +140,20 @@ async fn concurrent_requests_with_one_key_run_once() {
             assert_same(&answers[0], answer);
         }
     }
-    assert_eq!(wiretap.told("thread/start").len(), 1);
-    assert_eq!(wiretap.told("turn/start").len(), 1);
+    assert_eq!(app_server.calls("thread/start").len(), 1);
+    assert_eq!(app_server.calls("turn/start").len(), 1);
 }
 
 #[tokio::test]
 async fn refused_request_can_be_retried_with_its_key() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder().start().await;
     let session_id = session(&daemon).await;
     let wrong = json!({ "sessionId": session_id, "input": "hello", "sandboxPolicy": { "type": "weird" } });
     for _ in 0..2 {
         post_keyed(&daemon, TURN, "wrong", &wrong).await.error(400, "app_server_rejected");
     }
-    assert_eq!(wiretap.told("turn/start").len(), 2);
+    assert_eq!(app_server.calls("turn/start").len(), 2);
     assert_eq!(events_of(&daemon, "turn.rejected").len(), 2);
     // What was refused does not hold the key.
     assert_eq!(post_keyed(&daemon, TURN, "wrong", &body(&session_id, "hang")).await.status, 202);
@@ -171,8 +171,8 @@ async fn refused_request_can_be_retried_with_its_key() {
 
 #[tokio::test]
 async fn repeated_request_queues_once_and_steers_once() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder().start().await;
     let session_id = session(&daemon).await;
     let running = turn(&daemon, &session_id, "hang").await;
     let waiting = json!({ "sessionId": session_id, "input": "hello", "whenBusy": "queue" });
@@ -183,12 +183,12 @@ async fn repeated_request_queues_once_and_steers_once() {
     let steering = json!({ "sessionId": session_id, "input": "text=end", "expectedTurnId": running });
     let steered = post_keyed(&daemon, TURN, "steer", &steering).await;
     assert_eq!(steered.data(202)["turnId"], running);
-    wait_until("the waiting turn", || (begun(&daemon).len() == 2).then_some(())).await;
+    wait_until("the waiting turn", || (started_turns(&daemon).len() == 2).then_some(())).await;
     idle(&daemon, &session_id).await;
     assert_same(&steered, &post_keyed(&daemon, TURN, "steer", &steering).await);
     assert_same(&first, &post_keyed(&daemon, TURN, "queue", &waiting).await);
-    assert_eq!(wiretap.told("turn/steer").len(), 1);
-    assert_eq!(wiretap.told("turn/start").len(), 2);
+    assert_eq!(app_server.calls("turn/steer").len(), 1);
+    assert_eq!(app_server.calls("turn/start").len(), 2);
 }
 
 /// The turn that the app-server began although nobody was told so.
@@ -210,51 +210,51 @@ async fn send(daemon: &Daemon, key: &str, body: &Value) -> TcpStream {
 
 #[tokio::test]
 async fn repeated_request_finds_turn_after_app_server_exit() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.unsaid_builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder_without_user_messages().start().await;
     let session_id = session(&daemon).await;
     let request = body(&session_id, "answer-never kill");
     post_keyed(&daemon, TURN, "k", &request).await.error(503, "app_server_unavailable");
     let turn_id = began_unanswered(&daemon).await;
     daemon.stop().await;
 
-    let daemon = restart(&wiretap, &daemon).await;
+    let daemon = restart(&app_server, &daemon).await;
     let found = post_keyed(&daemon, TURN, "k", &request).await;
     assert_eq!(found.data(202)["turnId"], turn_id);
     assert_same(&found, &post_keyed(&daemon, TURN, "k", &request).await);
     let record = idle(&daemon, &session_id).await;
     assert_eq!((&record["lastTurnId"], &record["lastTurnStatus"]), (&turn_id, &json!("interrupted")));
-    assert_eq!(wiretap.told("turn/start").len(), 1);
+    assert_eq!(app_server.calls("turn/start").len(), 1);
     turn(&daemon, &session_id, "hello").await;
     assert_eq!(idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
 }
 
 #[tokio::test]
 async fn repeated_request_finds_turn_after_daemon_exit() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.unsaid_builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder_without_user_messages().start().await;
     let session_id = session(&daemon).await;
     let request = body(&session_id, "answer-never hang");
     let _caller = send(&daemon, "k", &request).await;
     let turn_id = began_unanswered(&daemon).await;
     daemon.kill().await;
 
-    let daemon = restart(&wiretap, &daemon).await;
+    let daemon = restart(&app_server, &daemon).await;
     assert_eq!(post_keyed(&daemon, TURN, "k", &request).await.data(202)["turnId"], turn_id);
-    assert_eq!(wiretap.told("turn/start").len(), 1);
+    assert_eq!(app_server.calls("turn/start").len(), 1);
     assert_eq!(idle(&daemon, &session_id).await["lastTurnStatus"], "interrupted");
 }
 
 #[tokio::test]
 async fn repeated_request_finds_finished_turn_without_notifications() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.deaf_builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder_without_turn_events().start().await;
     let session = create(&daemon, json!({})).await;
     let session_id = text(&session["sessionId"]);
     let request = body(&session_id, "answer-never hang");
     let _caller = send(&daemon, "k", &request).await;
     // The message is in the history, and the daemon has not heard of it.
-    let history = wiretap.file(&session["threadId"], "json");
+    let history = app_server.file(&session["threadId"], "json");
     wait_until("the message in the history", || {
         std::fs::read_to_string(&history).ok().filter(|text| text.contains("userMessage"))
     })
@@ -262,22 +262,22 @@ async fn repeated_request_finds_finished_turn_without_notifications() {
     assert_eq!(record(&daemon, &session_id).await["lastTurnId"], Value::Null);
     daemon.kill().await;
 
-    let daemon = restart(&wiretap, &daemon).await;
+    let daemon = restart(&app_server, &daemon).await;
     let found = post_keyed(&daemon, TURN, "k", &request).await;
     assert_same(&found, &post_keyed(&daemon, TURN, "k", &request).await);
     let record = ended(&daemon, &session_id, &found.data(202)["turnId"]).await;
     assert_eq!(record["lastTurnStatus"], "interrupted");
     assert_eq!(record["threadId"], session["threadId"]);
-    assert_eq!(wiretap.told("turn/start").len(), 1);
+    assert_eq!(app_server.calls("turn/start").len(), 1);
 }
 
 #[tokio::test]
 async fn repeated_request_runs_turn_that_was_never_sent() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder().start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "deltas=1").await;
-    let app_server = idle(&daemon, &session_id).await["childPid"].as_i64().unwrap();
+    let app_server_pid = idle(&daemon, &session_id).await["childPid"].as_i64().unwrap();
     // From here on the app-server hears nothing.
     let victim = crate::api::session(&daemon).await;
     turn(&daemon, &victim, "stop-reading hang").await;
@@ -286,21 +286,21 @@ async fn repeated_request_runs_turn_that_was_never_sent() {
     logged(&daemon, "the attempt", |event| event["type"] == "turn.submitted").await;
     daemon.kill().await;
     // It does not hear of the end of its stdin either.
-    let group = Pid::from_raw(i32::try_from(app_server).unwrap()).unwrap();
+    let group = Pid::from_raw(i32::try_from(app_server_pid).unwrap()).unwrap();
     kill_process_group(group, Signal::KILL).unwrap();
 
-    let daemon = restart(&wiretap, &daemon).await;
+    let daemon = restart(&app_server, &daemon).await;
     let answer = post_keyed(&daemon, TURN, "k", &request).await;
     let record = ended(&daemon, &session_id, &answer.data(202)["turnId"]).await;
     assert_eq!(record["lastTurnStatus"], "completed");
-    assert_eq!(begun(&daemon).len(), 3);
+    assert_eq!(started_turns(&daemon).len(), 3);
 }
 
 #[tokio::test]
 async fn repeated_request_finds_turn_while_another_runs() {
     for when_busy in ["refuse", "steer", "queue"] {
-        let wiretap = Wiretap::new();
-        let mut daemon = wiretap.unsaid_builder().start().await;
+        let app_server = RecordingAppServer::new();
+        let mut daemon = app_server.builder_without_user_messages().start().await;
         let session_id = session(&daemon).await;
         let mut request = body(&session_id, "answer-never kill");
         request["whenBusy"] = json!(when_busy);
@@ -309,7 +309,7 @@ async fn repeated_request_finds_turn_while_another_runs() {
         not_ready(&daemon, "app-server").await;
         daemon.stop().await;
 
-        let daemon = restart(&wiretap, &daemon).await;
+        let daemon = restart(&app_server, &daemon).await;
         let running = turn(&daemon, &session_id, "hang").await;
         let found = post_keyed(&daemon, TURN, "k", &request).await;
         assert_eq!(found.data(202)["turnId"], turn_id, "{when_busy}");
@@ -318,7 +318,7 @@ async fn repeated_request_finds_turn_while_another_runs() {
         assert_eq!((&record["currentTurnId"], &record["lastTurnId"]), (&json!(running), &json!(running)));
         assert_eq!(record["lastTurnStatus"], "inProgress");
         assert_eq!(queued(&daemon, &session_id).await, [""; 0]);
-        assert_eq!(wiretap.told("turn/start").len(), 2);
-        assert_eq!(wiretap.told("turn/steer").len(), 0);
+        assert_eq!(app_server.calls("turn/start").len(), 2);
+        assert_eq!(app_server.calls("turn/steer").len(), 0);
     }
 }

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::{Wiretap, ask_with, events_of, restart};
+use super::{RecordingAppServer, ask_with, events_of, restart};
 use crate::api::{
     SESSIONS, ask_turn, assert_keys, create, ended, idle, logged, logged_type, record, session, text, turn,
 };
@@ -15,12 +15,12 @@ use crate::support::wait::wait_until;
 
 #[tokio::test]
 async fn session_keeps_its_settings_across_restart() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder().start().await;
     let settings = json!({
         "approvalPolicy": "never",
         "config": { "model_reasoning_effort": "low" },
-        "cwd": wiretap.folder.path(),
+        "cwd": app_server.folder.path(),
         "ephemeral": false,
         "model": "embedded-model-mini",
         "sandbox": "read-only",
@@ -33,9 +33,9 @@ async fn session_keeps_its_settings_across_restart() {
     let before = idle(&daemon, &session_id).await;
     daemon.stop().await;
 
-    let daemon = restart(&wiretap, &daemon).await;
+    let daemon = restart(&app_server, &daemon).await;
     assert_eq!(record(&daemon, &session_id).await, before, "nothing is asked before it is needed");
-    assert_eq!(wiretap.told("thread/resume"), [Value::Null; 0]);
+    assert_eq!(app_server.calls("thread/resume"), [Value::Null; 0]);
     for prompt in ["again", "and again"] {
         let turn_id = turn(&daemon, &session_id, prompt).await;
         let record = ended(&daemon, &session_id, &json!(turn_id)).await;
@@ -49,8 +49,8 @@ async fn session_keeps_its_settings_across_restart() {
     expected["threadId"] = before["threadId"].clone();
     expected["excludeTurns"] = json!(true);
     let expected = untrusted(expected, &before["cwd"]);
-    assert_eq!(wiretap.told("thread/resume"), [expected], "once, however many turns there are");
-    assert_eq!(wiretap.told("thread/start").len(), 1);
+    assert_eq!(app_server.calls("thread/resume"), [expected], "once, however many turns there are");
+    assert_eq!(app_server.calls("thread/start").len(), 1);
     let list = get(&daemon, SESSIONS).await;
     assert_eq!(list.data(200)["sessions"].as_array().unwrap().len(), 1);
     for event_type in ["turn.settled", "session.recreated", "session.resumed", "session.closed"] {
@@ -60,19 +60,19 @@ async fn session_keeps_its_settings_across_restart() {
 
 #[tokio::test]
 async fn session_on_resumed_thread_continues_after_restart() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder().start().await;
     let first = session(&daemon).await;
     turn(&daemon, &first, "hello").await;
     let thread_id = idle(&daemon, &first).await["threadId"].clone();
     let second = create(&daemon, json!({ "threadId": thread_id, "sandbox": "read-only" })).await;
     daemon.stop().await;
 
-    let daemon = restart(&wiretap, &daemon).await;
+    let daemon = restart(&app_server, &daemon).await;
     let session_id = text(&second["sessionId"]);
     turn(&daemon, &session_id, "again").await;
     assert_eq!(idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
-    let resumed = wiretap.told("thread/resume");
+    let resumed = app_server.calls("thread/resume");
     assert_eq!(resumed.len(), 2, "once by the client, once by the daemon");
     let expected = json!({ "sandbox": "read-only", "threadId": thread_id, "excludeTurns": true });
     let mut expected = untrusted(expected, &second["cwd"]);
@@ -82,19 +82,19 @@ async fn session_on_resumed_thread_continues_after_restart() {
     // The other session of the thread needs no second resume in the same generation.
     turn(&daemon, &first, "hello").await;
     idle(&daemon, &first).await;
-    assert_eq!(wiretap.told("thread/resume").len(), 2);
+    assert_eq!(app_server.calls("thread/resume").len(), 2);
 }
 
 #[tokio::test]
 async fn concurrent_turns_after_restart_resume_thread_once() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder().start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "hello").await;
     idle(&daemon, &session_id).await;
     daemon.stop().await;
 
-    let daemon = restart(&wiretap, &daemon).await;
+    let daemon = restart(&app_server, &daemon).await;
     let answers = join_all((0..10).map(|_| ask_turn(&daemon, &session_id, "hang"))).await;
     let (taken, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 202);
     assert_eq!((taken.len(), refused.len()), (1, 9));
@@ -102,20 +102,20 @@ async fn concurrent_turns_after_restart_resume_thread_once() {
         answer.error(409, "turn_in_progress");
         assert_eq!(answer.json["details"]["turnId"], taken[0].data(202)["turnId"]);
     }
-    assert_eq!(wiretap.told("thread/resume").len(), 1);
-    assert_eq!(wiretap.told("turn/start").len(), 2);
+    assert_eq!(app_server.calls("thread/resume").len(), 1);
+    assert_eq!(app_server.calls("turn/start").len(), 2);
 }
 
 #[tokio::test]
 async fn session_is_recreated_when_its_thread_is_empty() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder().start().await;
     let body = json!({ "sandbox": "read-only", "purpose": "worker", "metadata": { "a": "b" } });
     let before = create(&daemon, body).await;
     let session_id = text(&before["sessionId"]);
     daemon.kill().await;
 
-    let daemon = restart(&wiretap, &daemon).await;
+    let daemon = restart(&app_server, &daemon).await;
     let answers = join_all((0..10).map(|_| ask_turn(&daemon, &session_id, "deltas=3 hang-deltas"))).await;
     let taken: Vec<_> = answers.iter().filter(|answer| answer.status == 202).collect();
     assert_eq!(taken.len(), 1, "{answers:?}");
@@ -131,12 +131,12 @@ async fn session_is_recreated_when_its_thread_is_empty() {
     assert_keys(detail, &["purpose", "sessionId", "threadId", "previousThreadId", "session"]);
     assert_eq!((&detail["threadId"], &detail["previousThreadId"]), (&after["threadId"], &before["threadId"]));
     let settings = untrusted(json!({ "sandbox": "read-only" }), &before["cwd"]);
-    assert_eq!(wiretap.told("thread/start"), [settings.clone(), settings]);
+    assert_eq!(app_server.calls("thread/start"), [settings.clone(), settings]);
 
     // From then on it is a session like any other.
     let mut daemon = daemon;
     daemon.stop().await;
-    let daemon = restart(&wiretap, &daemon).await;
+    let daemon = restart(&app_server, &daemon).await;
     turn(&daemon, &session_id, "hello").await;
     let last = idle(&daemon, &session_id).await;
     assert_eq!((&last["threadId"], &last["lastTurnStatus"]), (&after["threadId"], &json!("completed")));
@@ -145,8 +145,8 @@ async fn session_is_recreated_when_its_thread_is_empty() {
 
 #[tokio::test]
 async fn session_with_missing_history_reports_why_it_refuses_turns() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder().start().await;
     let session_id = session(&daemon).await;
     let other = session(&daemon).await;
     for session_id in [&session_id, &other] {
@@ -155,10 +155,10 @@ async fn session_with_missing_history_reports_why_it_refuses_turns() {
     let thread_id = idle(&daemon, &session_id).await["threadId"].clone();
     idle(&daemon, &other).await;
     daemon.stop().await;
-    let history = wiretap.file(&thread_id, "json");
+    let history = app_server.file(&thread_id, "json");
     fs::rename(&history, history.with_extension("away")).unwrap();
 
-    let daemon = restart(&wiretap, &daemon).await;
+    let daemon = restart(&app_server, &daemon).await;
     for _ in 0..2 {
         let answer = ask_turn(&daemon, &session_id, "hello").await;
         let message = answer.error(409, "thread_unavailable");
@@ -185,21 +185,21 @@ async fn session_with_missing_history_reports_why_it_refuses_turns() {
 
 #[tokio::test]
 async fn session_is_kept_when_another_writer_locks_its_thread() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder().start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "hello").await;
     let thread_id = idle(&daemon, &session_id).await["threadId"].clone();
     daemon.stop().await;
 
-    let writer = File::options().write(true).open(wiretap.file(&thread_id, "lock")).unwrap();
+    let writer = File::options().write(true).open(app_server.file(&thread_id, "lock")).unwrap();
     writer.lock().unwrap();
-    let daemon = restart(&wiretap, &daemon).await;
+    let daemon = restart(&app_server, &daemon).await;
     let answer = ask_turn(&daemon, &session_id, "hello").await;
     assert!(answer.error(409, "thread_locked").contains(&text(&thread_id)), "{}", answer.text);
     assert_eq!(answer.json["details"]["threadId"], thread_id);
     assert!(answer.json["details"]["message"].as_str().unwrap().contains("active writer"));
-    let tries = wiretap.told("thread/resume").len();
+    let tries = app_server.calls("thread/resume").len();
     assert!((2..=10).contains(&tries), "{tries} attempts");
     assert_eq!(record(&daemon, &session_id).await["status"], "active");
     // Another session of the thread, and a copy of it, need it too.
@@ -208,12 +208,13 @@ async fn session_is_kept_when_another_writer_locks_its_thread() {
         assert!(answer.error(409, "thread_locked").contains("end that process"), "{}", answer.text);
         assert_eq!(answer.json["details"]["threadId"], thread_id);
     }
-    let tries = wiretap.told("thread/resume").len();
+    let tries = app_server.calls("thread/resume").len();
 
     // The writer leaves while the next turn tries.
     let asking = ask_turn(&daemon, &session_id, "hello again");
     let leaving = async {
-        wait_until("another attempt", || (wiretap.told("thread/resume").len() > tries).then_some(())).await;
+        wait_until("another attempt", || (app_server.calls("thread/resume").len() > tries).then_some(()))
+            .await;
         drop(writer);
     };
     let (answer, ()) = tokio::join!(asking, leaving);
@@ -223,14 +224,14 @@ async fn session_is_kept_when_another_writer_locks_its_thread() {
 
 #[tokio::test]
 async fn turn_cut_off_by_kill_fails_and_then_takes_thread_outcome() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder().start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "deltas=3 hang-deltas").await;
     logged_type(&daemon, "app-server.turn.message.delta").await;
     daemon.kill().await;
 
-    let daemon = restart(&wiretap, &daemon).await;
+    let daemon = restart(&app_server, &daemon).await;
     let cut = record(&daemon, &session_id).await;
     assert_eq!((&cut["lastTurnId"], &cut["lastTurnStatus"]), (&json!(turn_id), &json!("failed")));
     assert_eq!(cut["currentTurnId"], Value::Null);

@@ -9,8 +9,8 @@ use super::two_on_one_thread;
 use crate::api::{SESSIONS, TURN, ask_turn, idle, logged_type, record, session, start, text, turn};
 use crate::cli::CliUser;
 use crate::cli::ask::Started;
-use crate::duplex::{delete, interrupt, turn_over};
-use crate::sessions::{Wiretap, ask_with, events_of, queue};
+use crate::duplex::{delete, finished_turn, interrupt};
+use crate::sessions::{RecordingAppServer, ask_with, events_of, queue};
 use crate::support::daemon::Daemon;
 use crate::support::http::post;
 use crate::support::wait::wait_until;
@@ -49,22 +49,22 @@ async fn lost_turn_start_response_is_recovered_from_user_item() {
 
 #[tokio::test]
 async fn lost_turn_start_response_is_recovered_from_thread() {
-    let wiretap = Wiretap::new();
-    is_known_without_its_answer(&wiretap.untold_builder().start().await).await;
+    let app_server = RecordingAppServer::new();
+    is_known_without_its_answer(&app_server.builder_without_user_notifications().start().await).await;
 }
 
 #[tokio::test]
 async fn late_turn_start_response_does_not_reopen_turn() {
-    let wiretap = Wiretap::new();
+    let app_server = RecordingAppServer::new();
     // By nothing but the answer it is known which turn it is.
-    let daemon = wiretap.untold_builder().start().await;
+    let daemon = app_server.builder_without_user_notifications().start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
     let (late, next) = tokio::join!(ask_turn(&daemon, &first, "answer-late=700 text=late"), async {
-        told(&wiretap, 2).await;
+        told(&app_server, 2).await;
         ask_with(&daemon, &second, "text=next", json!({ "whenBusy": "queue" })).await
     });
     let late = text(&late.data(202)["turnId"]);
-    assert_eq!(turn_over(&daemon, &second, &late).await["text"], "late");
+    assert_eq!(finished_turn(&daemon, &second, &late).await["text"], "late");
     assert_eq!(next.status, 202, "{}", next.text);
     wait_until("both ends", || (events_of(&daemon, "app-server.turn.completed").len() == 3).then_some(()))
         .await;
@@ -80,28 +80,28 @@ async fn late_turn_start_response_does_not_reopen_turn() {
 
 #[tokio::test]
 async fn interrupt_is_kept_while_turn_start_is_outstanding() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.untold_builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder_without_user_notifications().start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
     let (turn, interrupted) = tokio::join!(ask_turn(&daemon, &first, "answer-late=800 hang"), async {
-        told(&wiretap, 2).await;
+        told(&app_server, 2).await;
         interrupt(&daemon, &second).await
     });
     let turn_id = text(&turn.data(202)["turnId"]);
     let data = interrupted.data(202);
     assert_eq!((&data["interrupted"], &data["pending"]), (&json!(true), &json!(false)));
     assert_eq!(data["turn"]["turnId"], turn_id);
-    assert_eq!(turn_over(&daemon, &first, &turn_id).await["status"], "interrupted");
+    assert_eq!(finished_turn(&daemon, &first, &turn_id).await["status"], "interrupted");
     interrupt(&daemon, &first).await.error(409, "no_turn");
 }
 
 #[tokio::test]
 async fn pending_interrupt_ends_turn_after_late_turn_start_response() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.unsaid_builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder_without_user_messages().start().await;
     let session_id = session(&daemon).await;
     let (turn, interrupted) = tokio::join!(ask_turn(&daemon, &session_id, "answer-late=7000 hang"), async {
-        told(&wiretap, 1).await;
+        told(&app_server, 1).await;
         interrupt(&daemon, &session_id).await
     });
     let data = interrupted.data(202);
@@ -109,16 +109,16 @@ async fn pending_interrupt_ends_turn_after_late_turn_start_response() {
     assert_eq!(data["pending"], data["turn"].is_null(), "{data}");
     assert_ne!(data["interrupted"], data["pending"], "{data}");
     let turn_id = text(&turn.data(202)["turnId"]);
-    assert_eq!(turn_over(&daemon, &session_id, &turn_id).await["status"], "interrupted");
+    assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["status"], "interrupted");
 }
 
 #[tokio::test]
 async fn session_closes_with_turn_while_turn_start_is_outstanding() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.untold_builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder_without_user_notifications().start().await;
     let (first, second, thread_id) = two_on_one_thread(&daemon).await;
     let (turn, closed) = tokio::join!(ask_turn(&daemon, &first, "answer-late=800 hang"), async {
-        told(&wiretap, 2).await;
+        told(&app_server, 2).await;
         delete(&daemon, &format!("{SESSIONS}/{first}?interrupt=true")).await
     });
     let turn_id = text(&turn.data(202)["turnId"]);
@@ -129,37 +129,38 @@ async fn session_closes_with_turn_while_turn_start_is_outstanding() {
         (&json!(turn_id), &json!("interrupted"))
     );
     assert_eq!(record(&daemon, &second).await["lastTurnStatus"], "interrupted");
-    assert_eq!(wiretap.told("turn/interrupt"), [json!({ "threadId": thread_id, "turnId": turn_id })]);
+    assert_eq!(app_server.calls("turn/interrupt"), [json!({ "threadId": thread_id, "turnId": turn_id })]);
     crate::api::turn(&daemon, &second, "hello").await;
 }
 
 /// Waits until the app-server was told of so many turns.
-async fn told(wiretap: &Wiretap, turns: usize) {
-    wait_until("the submission", || (wiretap.told("turn/start").len() == turns).then_some(())).await;
+async fn told(app_server: &RecordingAppServer, turns: usize) {
+    wait_until("the submission", || (app_server.calls("turn/start").len() == turns).then_some(())).await;
 }
 
 #[tokio::test]
 async fn ctrl_c_before_turn_start_leaves_no_turn() {
-    let wiretap = Wiretap::new();
+    let app_server = RecordingAppServer::new();
     // Each message takes half a second, so the session is on its way for so long.
-    let daemon = wiretap.slow_builder().start().await;
+    let daemon = app_server.builder_with_delayed_input().start().await;
     let user = CliUser::beside(&daemon);
     let asking = Started::new(user.command(&["ask", "hang"]));
-    wait_until("the session on its way", || (!wiretap.told("thread/start").is_empty()).then_some(())).await;
+    wait_until("the session on its way", || (!app_server.calls("thread/start").is_empty()).then_some(()))
+        .await;
     asking.signal(Signal::INT);
     let ended = asking.ended().await;
     assert_eq!(ended.code, Some(4), "{ended:?}");
     logged_type(&daemon, "session.closed").await;
-    assert_eq!(wiretap.told("turn/start"), [Value::Null; 0]);
+    assert_eq!(app_server.calls("turn/start"), [Value::Null; 0]);
 }
 
 #[tokio::test]
 async fn ctrl_c_during_turn_start_interrupts_turn() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.slow_builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder_with_delayed_input().start().await;
     let user = CliUser::beside(&daemon);
     let asking = Started::new(user.command(&["ask", "hang"]));
-    told(&wiretap, 1).await;
+    told(&app_server, 1).await;
     asking.signal(Signal::INT);
     let ended = asking.ended().await;
     assert_eq!(ended.code, Some(4), "{ended:?}");
@@ -170,13 +171,13 @@ async fn ctrl_c_during_turn_start_interrupts_turn() {
 
 #[tokio::test]
 async fn queued_turn_interrupted_during_start_does_not_run() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.unsaid_builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder_without_user_messages().start().await;
     let session_id = session(&daemon).await;
     let running = turn(&daemon, &session_id, "hang").await;
     queue(&daemon, &session_id, "answer-late=800 hang").await;
     ask_with(&daemon, &session_id, "text=end", json!({ "expectedTurnId": running })).await.data(202);
-    told(&wiretap, 2).await;
+    told(&app_server, 2).await;
     let data = interrupt(&daemon, &session_id).await.data(202).clone();
     assert_eq!(data["turn"]["status"], "interrupted", "{data}");
     assert_ne!(data["turn"]["turnId"], running);
@@ -184,20 +185,20 @@ async fn queued_turn_interrupted_during_start_does_not_run() {
 
 #[tokio::test]
 async fn interrupt_during_thread_resume_withdraws_turn() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder().start().await;
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "hello").await;
     idle(&daemon, &session_id).await;
     daemon.stop().await;
 
-    let daemon = wiretap.slow_builder().state_from(&daemon).start().await;
+    let daemon = app_server.builder_with_delayed_input().state_from(&daemon).start().await;
     let (turn, interrupted) = tokio::join!(ask_turn(&daemon, &session_id, "hang"), async {
-        wait_until("the resumption", || (!wiretap.told("thread/resume").is_empty()).then_some(())).await;
+        wait_until("the resumption", || (!app_server.calls("thread/resume").is_empty()).then_some(())).await;
         interrupt(&daemon, &session_id).await
     });
     let data = interrupted.data(202);
     assert_eq!((&data["interrupted"], &data["turn"]), (&json!(true), &Value::Null));
     turn.error(409, "turn_interrupted");
-    assert_eq!(wiretap.told("turn/start").len(), 1);
+    assert_eq!(app_server.calls("turn/start").len(), 1);
 }

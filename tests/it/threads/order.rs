@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::two_on_one_thread;
 use crate::api::{ask_turn, idle, logged_type, record, start, text, turn};
-use crate::duplex::turn_over;
-use crate::sessions::{Wiretap, ask_with, events_of, queue};
+use crate::duplex::finished_turn;
+use crate::sessions::{RecordingAppServer, ask_with, events_of, queue};
 use crate::support::daemon::Daemon;
 use crate::support::http::Answer;
 use crate::support::wait::wait_until;
@@ -35,13 +35,13 @@ async fn concurrent_turns_on_two_sessions_of_a_thread_start_one() {
 
 #[tokio::test]
 async fn concurrent_turn_on_second_session_can_steer() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder().start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
     let steer = json!({ "whenBusy": "steer" });
     let [one, other] = both(&daemon, [&first, &second], steer).await;
     assert_eq!(one.data(202)["turnId"], other.data(202)["turnId"]);
-    assert_eq!((wiretap.told("turn/start").len(), wiretap.told("turn/steer").len()), (2, 1));
+    assert_eq!((app_server.calls("turn/start").len(), app_server.calls("turn/steer").len()), (2, 1));
     let accepted = events_of(&daemon, "turn.accepted");
     let steered: Vec<_> = accepted.iter().map(|event| &event["detail"]["steered"]).collect();
     assert_eq!(steered, [&Value::Null, &Value::Null, &json!(true)]);
@@ -49,8 +49,8 @@ async fn concurrent_turn_on_second_session_can_steer() {
 
 #[tokio::test]
 async fn turn_queue_keeps_order_across_sessions_of_a_thread() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder().start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
     let [begun, waiting] = both(&daemon, [&first, &second], json!({ "whenBusy": "queue" })).await;
     let mut names = vec![text(&waiting.data(202)["queueId"])];
@@ -64,15 +64,15 @@ async fn turn_queue_keeps_order_across_sessions_of_a_thread() {
     let end = async |turn_id: String| {
         let fields = json!({ "expectedTurnId": turn_id });
         ask_with(&daemon, &first, "text=end", fields).await.data(202);
-        turn_over(&daemon, &first, &turn_id).await;
+        finished_turn(&daemon, &first, &turn_id).await;
     };
     end(text(&begun.data(202)["turnId"])).await;
     end(turn_of(&daemon, &names[0]).await).await;
-    turn_over(&daemon, &first, &turn_of(&daemon, &names[4]).await).await;
+    finished_turn(&daemon, &first, &turn_of(&daemon, &names[4]).await).await;
     let told: Vec<_> =
-        wiretap.told("turn/start").iter().map(|turn| text(&turn["clientUserMessageId"])).collect();
+        app_server.calls("turn/start").iter().map(|turn| text(&turn["clientUserMessageId"])).collect();
     assert_eq!(told[2..], names);
-    assert_eq!(wiretap.told("turn/steer").len(), 2, "none was steered into another one");
+    assert_eq!(app_server.calls("turn/steer").len(), 2, "none was steered into another one");
     assert_eq!(events_of(&daemon, "turn.settled"), [Value::Null; 0]);
 }
 

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::{two_on_one_thread, two_with};
 use crate::api::{SESSIONS, ask_turn, record, start, turn};
-use crate::duplex::{REQUESTS, asked, decide, delete, requests, turn_over};
-use crate::sessions::{Wiretap, events_of};
+use crate::duplex::{REQUESTS, decide, delete, finished_turn, pending_request, requests};
+use crate::sessions::{RecordingAppServer, events_of};
 use crate::support::http::{get, post};
 
 #[tokio::test]
@@ -13,18 +13,18 @@ async fn server_request_belongs_to_session_that_started_the_turn() {
     let daemon = start().await;
     let (first, second, _) = two_with(&daemon, json!({ "requests": "decline" })).await;
     let turn_id = turn(&daemon, &first, "ask=command text=done").await;
-    let request = asked(&daemon, &first).await;
+    let request = pending_request(&daemon, &first).await;
     assert_eq!((&request["sessionId"], &request["turnId"]), (&json!(first), &json!(turn_id)));
     assert_eq!(requests(&daemon, &second).await, [Value::Null; 0]);
     assert_eq!(decide(&daemon, &request["requestId"], "accept").await["resolvedBy"], "client");
-    let ended = turn_over(&daemon, &first, &turn_id).await;
+    let ended = finished_turn(&daemon, &first, &turn_id).await;
     assert_eq!((&ended["text"], &ended["startedBy"]), (&json!("done"), &json!(first)));
     // The other session has the turns of its thread, too.
-    let seen = turn_over(&daemon, &second, &turn_id).await;
+    let seen = finished_turn(&daemon, &second, &turn_id).await;
     assert_eq!((&seen["sessionId"], &seen["startedBy"]), (&json!(second), &json!(first)));
 
     let turn_id = turn(&daemon, &second, "ask=command").await;
-    turn_over(&daemon, &second, &turn_id).await;
+    finished_turn(&daemon, &second, &turn_id).await;
     let request = requests(&daemon, &second).await.remove(0);
     assert_eq!((&request["turnId"], &request["resolvedBy"]), (&json!(turn_id), &json!("policy")));
     let all = get(&daemon, REQUESTS).await.data(200)["requests"].as_array().unwrap().len();
@@ -33,16 +33,16 @@ async fn server_request_belongs_to_session_that_started_the_turn() {
 
 #[tokio::test]
 async fn thread_subscription_lasts_while_a_session_uses_it() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder().start().await;
     let (first, second, thread_id) = two_on_one_thread(&daemon).await;
     delete(&daemon, &format!("{SESSIONS}/{first}")).await.data(200);
-    assert_eq!(wiretap.told("thread/unsubscribe"), [Value::Null; 0]);
+    assert_eq!(app_server.calls("thread/unsubscribe"), [Value::Null; 0]);
     let turn_id = turn(&daemon, &second, "ask=command text=still").await;
-    decide(&daemon, &asked(&daemon, &second).await["requestId"], "accept").await;
-    assert_eq!(turn_over(&daemon, &second, &turn_id).await["text"], "still");
+    decide(&daemon, &pending_request(&daemon, &second).await["requestId"], "accept").await;
+    assert_eq!(finished_turn(&daemon, &second, &turn_id).await["text"], "still");
     delete(&daemon, &format!("{SESSIONS}/{second}")).await.data(200);
-    assert_eq!(wiretap.told("thread/unsubscribe"), [json!({ "threadId": thread_id })]);
+    assert_eq!(app_server.calls("thread/unsubscribe"), [json!({ "threadId": thread_id })]);
 }
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn turn_of_closed_session_ends_in_its_record() {
             (&record["lastTurnId"], &record["lastTurnStatus"]),
             (&json!(turn_id), &json!("interrupted"))
         );
-        assert_eq!(turn_over(&daemon, session_id, &turn_id).await["status"], "interrupted");
+        assert_eq!(finished_turn(&daemon, session_id, &turn_id).await["status"], "interrupted");
     }
     ask_turn(&daemon, &second, "hello").await.error(409, "session_not_active");
 }
@@ -89,7 +89,7 @@ async fn cut_off_turn_ends_once_for_all_sessions_of_its_thread() {
     let (first, second, _) = two_on_one_thread(&daemon).await;
     let turn_id = turn(&daemon, &second, "abort").await;
     for session_id in [&first, &second] {
-        assert_eq!(turn_over(&daemon, session_id, &turn_id).await["status"], "failed");
+        assert_eq!(finished_turn(&daemon, session_id, &turn_id).await["status"], "failed");
     }
     let missing = events_of(&daemon, "app-server.turn.completed.missing");
     assert_eq!(missing.len(), 1, "{missing:?}");

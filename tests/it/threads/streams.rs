@@ -3,18 +3,18 @@
 use serde_json::json;
 
 use crate::api::{create, record, text, turn};
-use crate::sessions::{Wiretap, restart};
+use crate::sessions::{RecordingAppServer, restart};
 use crate::support::websocket::EventStream;
 
 #[tokio::test]
 async fn session_stream_follows_session_to_replacement_thread() {
-    let wiretap = Wiretap::new();
-    let mut daemon = wiretap.builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let mut daemon = app_server.builder().start().await;
     let before = create(&daemon, json!({})).await;
     let session_id = text(&before["sessionId"]);
     daemon.kill().await;
 
-    let daemon = restart(&wiretap, &daemon).await;
+    let daemon = restart(&app_server, &daemon).await;
     let path = format!("/v1/codexd/events?sessionId={session_id}");
     let mut stream = EventStream::connect_to(&daemon, &path, &[]).await;
     stream.hello().await;

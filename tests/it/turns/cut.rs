@@ -7,7 +7,7 @@ use crate::api::{
     ask_turn, assert_keys, backoff_event, create, idle, logged, logged_type, session, start, text, try_post,
     turn,
 };
-use crate::sessions::Wiretap;
+use crate::sessions::RecordingAppServer;
 use crate::support::daemon::Daemon;
 use crate::support::http::Target;
 
@@ -147,8 +147,8 @@ async fn app_server_exit_fails_all_its_turns() {
 
 #[tokio::test]
 async fn app_server_exit_fails_pending_call() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.unsaid_builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder_without_user_messages().start().await;
     let silent = session(&daemon).await;
     let other = session(&daemon).await;
     let (waiting, ()) = tokio::join!(ask_turn(&daemon, &silent, "hang answer-never"), async {

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use crate::api::{
     SESSIONS, TURN, ended, idle, logged, logged_type, request_bytes, session, start, turn, types_of_turn,
 };
-use crate::sessions::Wiretap;
+use crate::sessions::RecordingAppServer;
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
 
@@ -30,8 +30,8 @@ async fn unexpected_responses_are_ignored() {
 
 #[tokio::test]
 async fn turn_start_response_after_turn_end_does_not_reopen_turn() {
-    let wiretap = Wiretap::new();
-    let daemon = wiretap.unsaid_builder().start().await;
+    let app_server = RecordingAppServer::new();
+    let daemon = app_server.builder_without_user_messages().start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "answer-late=300").await;
     // The turn was over long before its acceptance.
