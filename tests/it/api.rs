@@ -12,7 +12,7 @@ pub(crate) const SESSIONS: &str = "/v1/codexd/sessions";
 pub(crate) const TURN: &str = "/v1/codexd/turn";
 pub(crate) const STATUS: &str = "/v1/codexd/status";
 
-/// A daemon with the embedded app-server.
+/// A daemon with the fake app-server.
 pub(crate) async fn start() -> Daemon {
     Daemon::builder().start().await
 }

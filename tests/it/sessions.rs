@@ -22,7 +22,7 @@ use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Answer, get, post, request};
 use crate::support::scratch;
 
-/// The embedded app-server behind a pipe that writes down what it is told, over all its lives.
+/// The fake app-server behind a pipe that writes down what it is told, over all its lives.
 pub(crate) struct RecordingAppServer {
     folder: TempDir,
 }

@@ -59,7 +59,7 @@ pub(crate) struct Refusal {
 }
 
 impl Daemon {
-    /// A daemon with the embedded app-server and fresh directories.
+    /// A daemon with the fake app-server and fresh directories.
     pub(crate) fn builder() -> DaemonBuilder {
         DaemonBuilder::new()
     }

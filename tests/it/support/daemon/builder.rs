@@ -27,16 +27,16 @@ pub(crate) struct DaemonBuilder {
 }
 
 enum Server {
-    Embedded { startup: Option<String> },
+    FakeCodex { startup: Option<String> },
     Other(Vec<OsString>),
 }
 
 impl DaemonBuilder {
-    /// A daemon with the embedded app-server and fresh directories.
+    /// A daemon with the fake app-server and fresh directories.
     pub(super) fn new() -> Self {
         Self {
             program: env!("CARGO_BIN_EXE_codexd").into(),
-            server: Server::Embedded { startup: None },
+            server: Server::FakeCodex { startup: None },
             address: "http://127.0.0.1:0".to_owned(),
             arguments: Vec::new(),
             environment: Vec::new(),
@@ -44,17 +44,17 @@ impl DaemonBuilder {
         }
     }
 
-    /// The embedded app-server as the child, which is what a daemon has unless the test says otherwise.
+    /// The fake app-server as the child, which is the default.
     ///
     /// It keeps its threads in a directory that goes with `state_from`.
-    pub(crate) fn embedded(mut self) -> Self {
-        self.server = Server::Embedded { startup: None };
+    pub(crate) fn fake_codex(mut self) -> Self {
+        self.server = Server::FakeCodex { startup: None };
         self
     }
 
-    /// The embedded app-server, starting in this way instead of the usual one.
+    /// The fake app-server, started with these directives.
     pub(crate) fn startup(mut self, word: &str) -> Self {
-        self.server = Server::Embedded { startup: Some(word.to_owned()) };
+        self.server = Server::FakeCodex { startup: Some(word.to_owned()) };
         self
     }
 
@@ -122,7 +122,7 @@ impl DaemonBuilder {
         for (from, to) in [
             ("state", repo.join("state/codexd")),
             ("logs", repo.join("logs/codexd")),
-            ("store", root.join("embedded-store")),
+            ("store", root.join("fake-codex-store")),
         ] {
             fs::create_dir_all(&to).unwrap();
             for file in fs::read_dir(fixture.join(from)).unwrap() {
@@ -238,8 +238,8 @@ impl Server {
     fn flags(&self, root: &Path) -> Vec<OsString> {
         match self {
             Self::Other(flags) => flags.clone(),
-            Self::Embedded { startup } => {
-                let store = root.join("embedded-store");
+            Self::FakeCodex { startup } => {
+                let store = root.join("fake-codex-store");
                 let mut arguments = vec![OsStr::new("app-server"), OsStr::new("--store"), store.as_os_str()];
                 if let Some(word) = startup {
                     arguments.extend([OsStr::new("--startup"), OsStr::new(word)]);

@@ -66,11 +66,11 @@ async fn daemon_restart_reuses_directories_with_a_new_mark() {
 
 #[tokio::test]
 async fn daemon_builder_translates_app_server_to_flags() {
-    let embedded = stand_in().startup("slow").start().await;
+    let fake = stand_in().startup("slow").start().await;
     let flags = "--server-arg app-server --server-arg --store --server-arg /";
-    assert!(arguments(&embedded).contains(flags), "{}", arguments(&embedded));
-    assert!(arguments(&embedded).ends_with("--server-arg --startup --server-arg slow"));
-    let plain = stand_in().startup("slow").embedded().start().await;
+    assert!(arguments(&fake).contains(flags), "{}", arguments(&fake));
+    assert!(arguments(&fake).ends_with("--server-arg --startup --server-arg slow"));
+    let plain = stand_in().startup("slow").fake_codex().start().await;
     assert!(!arguments(&plain).contains("--startup"));
     let home = CodexHome::new(&MockModel::start());
     let real = stand_in().real(&home).start().await;
