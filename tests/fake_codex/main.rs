@@ -1,8 +1,8 @@
-//! `fake_codex app-server [--store DIRECTORY] [--startup WORDS]...`: an app-server for tests, with all the faults that a
-//! real one may have.
+//! `fake_codex app-server [--store DIRECTORY] [--startup DIRECTIVES]...`: a scripted app-server for tests. It can cause
+//! every fault that Codex may have.
 //!
-//! It is an example target, so `cargo test` builds it and nothing installs it.
-//! `program.rs` finds the program for the tests and the benchmarks.
+//! It is an example target: `cargo test` builds it, and nothing installs it.
+//! `program.rs` finds the program for the tests and the benchmarks; `app_server/mod.rs` lists the directives.
 
 #![expect(
     clippy::disallowed_methods,
@@ -31,10 +31,10 @@ struct CommandLine {
 enum Command {
     /// Serve the protocol on stdin and stdout
     AppServer {
-        /// The directory in which threads outlive the process
+        /// The directory in which threads are stored
         #[arg(long)]
         store: Option<PathBuf>,
-        /// Startup words; app_server/mod.rs lists them
+        /// Startup directives; app_server/mod.rs lists them
         #[arg(long)]
         startup: Vec<String>,
     },

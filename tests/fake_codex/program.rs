@@ -1,7 +1,7 @@
-//! Finds the program `fake_codex`, and builds it if need be.
+//! Finds the program `fake_codex`, and builds it if necessary.
 //!
-//! `cargo test` builds examples, but `cargo test --test NAME` and `cargo bench` do not: then the first caller in a process
-//! builds it, as it does when the program is older than its sources.
+//! `cargo test` builds examples, but `cargo test --test NAME` and `cargo bench` do not. The first caller in a process
+//! builds the program if it is missing or older than its sources.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,8 @@ pub(crate) fn fake_codex() -> &'static str {
     })
 }
 
-/// Builds the program for `directory`, which is `TARGET_DIR/[TRIPLE/]PROFILE`. Cargo's lock makes concurrent callers wait.
+/// Builds the program for `directory`, which is `TARGET_DIR/[TRIPLE/]PROFILE`. Concurrent callers wait for Cargo's
+/// lock.
 fn build(directory: &Path) {
     let profile = directory.file_name().unwrap().to_str().unwrap();
     let above = directory.parent().unwrap();
@@ -51,7 +52,7 @@ fn modified(path: &Path) -> Option<SystemTime> {
     fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
 }
 
-/// When a file in `directory` or below changed last.
+/// The newest modification time in `directory` and below.
 fn newest(directory: &Path) -> Option<SystemTime> {
     let paths = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     paths.filter_map(|path: PathBuf| if path.is_dir() { newest(&path) } else { modified(&path) }).max()

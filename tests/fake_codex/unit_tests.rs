@@ -1,4 +1,4 @@
-//! The unit tests of the fake app-server; Cargo builds an example as a program or as tests, not as both.
+//! The unit tests of the fake app-server. Cargo builds an example as a program or as tests, not as both.
 
 #![expect(
     clippy::disallowed_methods,

@@ -1,4 +1,7 @@
-//! The handle of a running turn, shared by the dispatcher that steers it and the thread that executes it.
+//! The handle of a running turn.
+//!
+//! The dispatcher adds input, interrupts and responses; the thread that runs the turn takes them.
+//! A response is written before the turn can see its effect.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,10 +18,10 @@ pub(super) struct Turn {
     state: Mutex<TurnState>,
     changed: Condvar,
     /// Set with every steer and interrupt, so that a flood of deltas can check it without taking the lock.
-    attention: AtomicBool,
+    has_control: AtomicBool,
 }
 
-/// The input of the dispatcher to the turn.
+/// What the dispatcher has given to the turn.
 #[derive(Default)]
 pub(super) struct TurnState {
     /// No further input is accepted.
@@ -27,10 +30,10 @@ pub(super) struct TurnState {
     finished: bool,
     interrupted: bool,
     steers: Vec<Input>,
-    answers: HashMap<i64, Answer>,
+    responses: HashMap<i64, Response>,
 }
 
-/// The input of a user, with the id that the client assigned.
+/// The input of the user, with the ID that the client assigned.
 #[derive(Clone, Debug)]
 pub(super) struct Input {
     pub(super) content: Vec<Value>,
@@ -39,14 +42,14 @@ pub(super) struct Input {
 
 /// The response of the client to a server request.
 #[derive(Clone, Debug)]
-pub(super) enum Answer {
+pub(super) enum Response {
     Result(Value),
     Error(Value),
 }
 
-/// Why a turn is interrupted in its current step.
+/// A request that ends the current step of a turn.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Call {
+pub(super) enum Control {
     Interrupt,
     Steer,
 }
@@ -54,72 +57,72 @@ pub(super) enum Call {
 impl Turn {
     pub(super) fn new(id: String) -> Self {
         let (state, changed) = (Mutex::default(), Condvar::new());
-        Self { id, state, changed, attention: AtomicBool::new(false) }
+        Self { id, state, changed, has_control: AtomicBool::new(false) }
     }
 
-    /// Adds input; `false` when the turn has ended. `answer` is called before the turn can see the input:
-    /// the response to a steer comes before its effects.
-    pub(super) fn steer(&self, input: Input, answer: impl FnOnce()) -> bool {
+    /// Adds input; `false` when the turn has ended. `response` is called before the turn can see the input, so the
+    /// response to a steer comes before its effects.
+    pub(super) fn steer(&self, input: Input, response: impl FnOnce()) -> bool {
         let mut state = locked(&self.state);
         if state.closed || state.interrupted {
             return false;
         }
         state.steers.push(input);
-        answer();
-        self.attention.store(true, Ordering::Release);
+        response();
+        self.has_control.store(true, Ordering::Release);
         self.changed.notify_all();
         true
     }
 
-    /// Ends the turn early; `false` when it has already ended. `answer` as in [`Turn::steer`].
-    pub(super) fn interrupt(&self, answer: impl FnOnce()) -> bool {
+    /// Ends the turn early; `false` when it has already ended. `response` as in [`Turn::steer`].
+    pub(super) fn interrupt(&self, response: impl FnOnce()) -> bool {
         let mut state = locked(&self.state);
         if state.closed {
             return false;
         }
         state.interrupted = true;
-        answer();
-        self.attention.store(true, Ordering::Release);
+        response();
+        self.has_control.store(true, Ordering::Release);
         self.changed.notify_all();
         true
     }
 
     /// Delivers the response to the server request `id`.
-    pub(super) fn deliver(&self, id: i64, answer: Answer) {
-        locked(&self.state).answers.insert(id, answer);
+    pub(super) fn deliver(&self, id: i64, response: Response) {
+        locked(&self.state).responses.insert(id, response);
         self.changed.notify_all();
     }
 
-    /// Wakes all waiting threads, so that they check a condition outside this state again.
+    /// Wakes all waiting threads. They check a condition outside this state again.
     pub(super) fn wake(&self) {
-        // Under the lock, so that the wake cannot fall between the check and the wait.
+        // The lock is held, so that the wake cannot fall between the check and the wait.
         let _state = locked(&self.state);
         self.changed.notify_all();
     }
 
-    /// The pending call to the turn, if there is one; cheap enough for every block of deltas.
-    pub(super) fn called(&self) -> Option<Call> {
-        if self.attention.load(Ordering::Acquire) { locked(&self.state).call() } else { None }
+    /// The pending interrupt or steer. It is cheap enough for every block of deltas.
+    pub(super) fn pending_control(&self) -> Option<Control> {
+        if self.has_control.load(Ordering::Acquire) { locked(&self.state).control() } else { None }
     }
 
-    /// Waits for a call, or until `pause` is over.
-    pub(super) fn pause(&self, pause: Duration) -> Option<Call> {
+    /// Waits for an interrupt or a steer, or until `pause` has passed.
+    pub(super) fn pause(&self, pause: Duration) -> Option<Control> {
         let until = Instant::now() + pause;
-        self.wait(Some(until), TurnState::call)
+        self.wait(Some(until), TurnState::control)
     }
 
-    /// Waits for a call without a time limit.
-    pub(super) fn wait_for_call(&self) -> Option<Call> {
-        self.wait(None, TurnState::call)
+    /// Waits for an interrupt or a steer without a time limit.
+    pub(super) fn wait_for_control(&self) -> Option<Control> {
+        self.wait(None, TurnState::control)
     }
 
-    /// Waits for the response to the server request `id`; `None` when an interrupt came first. Input that
-    /// arrives in the meantime stays queued.
-    pub(super) fn wait_for_answer(&self, id: i64) -> Option<Answer> {
+    /// Waits for the response to the server request `id`; `None` when an interrupt came first. Input that arrives
+    /// meanwhile stays queued.
+    pub(super) fn wait_for_response(&self, id: i64) -> Option<Response> {
         self.wait(
             None,
             |state| {
-                if state.interrupted { Some(None) } else { state.answers.remove(&id).map(Some) }
+                if state.interrupted { Some(None) } else { state.responses.remove(&id).map(Some) }
             },
         )?
     }
@@ -130,19 +133,19 @@ impl Turn {
             .unwrap_or(false)
     }
 
-    /// Takes the input since the last call.
+    /// Takes the input that arrived since the last call.
     pub(super) fn take_steers(&self) -> Vec<Input> {
         let mut state = locked(&self.state);
-        self.attention.store(state.interrupted, Ordering::Release);
+        self.has_control.store(state.interrupted, Ordering::Release);
         std::mem::take(&mut state.steers)
     }
 
     /// Closes the turn, unless accepted input is still queued.
-    pub(super) fn close(&self) -> Option<Call> {
+    pub(super) fn close(&self) -> Option<Control> {
         let mut state = locked(&self.state);
-        let call = state.call();
-        state.closed = call.is_none();
-        call
+        let control = state.control();
+        state.closed = control.is_none();
+        control
     }
 
     /// Closes the turn, even if input is queued.
@@ -164,11 +167,11 @@ impl Turn {
     fn wait<T>(
         &self,
         until: Option<Instant>,
-        mut look: impl FnMut(&mut TurnState) -> Option<T>,
+        mut inspect: impl FnMut(&mut TurnState) -> Option<T>,
     ) -> Option<T> {
         let mut state = locked(&self.state);
         loop {
-            if let Some(found) = look(&mut state) {
+            if let Some(found) = inspect(&mut state) {
                 return Some(found);
             }
             state = match until {
@@ -183,11 +186,11 @@ impl Turn {
 }
 
 impl TurnState {
-    fn call(&mut self) -> Option<Call> {
+    fn control(&mut self) -> Option<Control> {
         if self.interrupted {
-            Some(Call::Interrupt)
+            Some(Control::Interrupt)
         } else {
-            (!self.steers.is_empty()).then_some(Call::Steer)
+            (!self.steers.is_empty()).then_some(Control::Steer)
         }
     }
 }
@@ -201,38 +204,38 @@ mod tests {
     }
 
     #[test]
-    fn input_that_was_accepted_keeps_the_turn_open() {
+    fn close_fails_while_accepted_input_is_queued() {
         let turn = Turn::new("turn".to_owned());
         assert!(turn.steer(input(), || {}));
-        assert_eq!(turn.close(), Some(Call::Steer));
+        assert_eq!(turn.close(), Some(Control::Steer));
         assert_eq!(turn.take_steers().len(), 1);
         assert!(turn.steer(input(), || {}), "still open");
         assert_eq!(turn.take_steers().len(), 1);
-        assert_eq!(turn.called(), None);
+        assert_eq!(turn.pending_control(), None);
         assert_eq!(turn.close(), None);
         assert!(!turn.steer(input(), || unreachable!("a closed turn accepts nothing")));
         assert!(!turn.interrupt(|| unreachable!("nor an interrupt")));
     }
 
     #[test]
-    fn the_answer_comes_before_the_turn_can_look() {
+    fn steer_and_interrupt_respond_before_the_turn_sees_them() {
         let turn = Turn::new("turn".to_owned());
         assert!(turn.steer(input(), || assert!(turn.state.try_lock().is_err())));
         assert!(turn.interrupt(|| assert!(turn.state.try_lock().is_err())));
         assert!(!turn.steer(input(), || unreachable!("the turn is about to end")));
-        assert_eq!(turn.close(), Some(Call::Interrupt));
+        assert_eq!(turn.close(), Some(Control::Interrupt));
     }
 
     #[test]
-    fn an_interrupt_ends_every_wait() {
+    fn interrupt_ends_every_wait() {
         let turn = Turn::new("turn".to_owned());
-        turn.deliver(3, Answer::Result(Value::Null));
-        assert!(turn.wait_for_answer(3).is_some());
+        turn.deliver(3, Response::Result(Value::Null));
+        assert!(turn.wait_for_response(3).is_some());
         assert_eq!(turn.pause(Duration::ZERO), None);
         assert!(turn.interrupt(|| {}));
-        assert!(turn.wait_for_answer(4).is_none());
+        assert!(turn.wait_for_response(4).is_none());
         assert!(!turn.wait_until(|| false));
-        assert_eq!(turn.pause(Duration::from_secs(600)), Some(Call::Interrupt));
-        assert_eq!(turn.wait_for_call(), Some(Call::Interrupt));
+        assert_eq!(turn.pause(Duration::from_secs(600)), Some(Control::Interrupt));
+        assert_eq!(turn.wait_for_control(), Some(Control::Interrupt));
     }
 }

@@ -1,4 +1,4 @@
-//! The deltas of a turn, and the faults injected between them.
+//! The deltas of a turn, and the faults between them.
 
 use std::io::Write;
 
@@ -6,75 +6,76 @@ use serde_json::json;
 
 use super::script::{End, Script};
 use super::shared::Ending;
-use super::turn::{Play, Stop};
+use super::turn::{Stop, TurnRunner};
 use super::wire::DeltaLines;
 
-/// The message of an item keeps this many bytes of its deltas, so that a turn with millions of them ends in
-/// a line that a reader with a limit still takes.
-const TEXT_BYTES: usize = 1024 * 1024;
+/// The completed item keeps this many bytes of its deltas. A turn with millions of deltas then still ends in a line
+/// below the limit of the reader.
+const MAX_ITEM_TEXT_BYTES: usize = 1024 * 1024;
 
-const DEFAULT_CHARS: usize = 12;
+const DEFAULT_DELTA_CHARS: usize = 12;
 
-const WORDS: [&str; 12] =
+const DELTA_PREFIXES: [&str; 12] =
     ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"];
 
 /// Invalid lines between deltas: not JSON, not UTF-8, not an object, not a message, and an empty line.
-const GARBAGE: &[u8] = b"this is no JSON\n\xff\xfe\xfd\n[1,2,3]\n{\"neither\":\"request nor answer\"}\n\n";
+const INVALID_LINES: &[u8] =
+    b"this is no JSON\n\xff\xfe\xfd\n[1,2,3]\n{\"neither\":\"request nor response\"}\n\n";
 
-impl Play {
+impl TurnRunner {
     /// Sends the deltas and returns their text.
     pub(super) fn deltas(&self, script: &Script, item_id: &str) -> Result<String, Stop> {
         let count = script.delta_count();
-        let chars = script.chars.unwrap_or(DEFAULT_CHARS);
+        let chars = script.chars.unwrap_or(DEFAULT_DELTA_CHARS);
         let mut lines = DeltaLines::new(&self.thread.id, &self.turn.id, item_id);
         let mut text = String::new();
         let mut delta = Vec::new();
         for index in 0..count {
             if index == count / 2 {
-                self.middle(script, &mut lines)?;
+                self.inject_faults(script, &mut lines)?;
             }
             match &script.text {
-                Some(word) => {
-                    let quoted = json!(word).to_string();
+                Some(delta_text) => {
+                    let quoted = json!(delta_text).to_string();
                     let inner = quoted.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
                     lines.push(inner.unwrap_or_default().as_bytes());
-                    text.push_str(word);
+                    text.push_str(delta_text);
                 }
                 None => {
                     write_delta(&mut delta, index, chars);
                     lines.push(&delta);
-                    if text.len() + delta.len() <= TEXT_BYTES {
+                    if text.len() + delta.len() <= MAX_ITEM_TEXT_BYTES {
                         text.push_str(&String::from_utf8_lossy(&delta));
                     }
                 }
             }
             if !script.delay.is_zero() {
-                lines.flush(&self.shared.wire, self.is_heard());
-                if let Some(call) = self.turn.pause(script.delay) {
-                    return Err(Stop::Call(call));
+                lines.flush(&self.shared.wire, self.is_subscribed());
+                if let Some(control) = self.turn.pause(script.delay) {
+                    return Err(Stop::Control(control));
                 }
             } else if lines.is_full() {
-                lines.flush(&self.shared.wire, self.is_heard());
+                lines.flush(&self.shared.wire, self.is_subscribed());
                 self.check()?;
             }
         }
         if count == 0 {
-            self.middle(script, &mut lines)?;
+            self.inject_faults(script, &mut lines)?;
         }
-        lines.flush(&self.shared.wire, self.is_heard());
+        lines.flush(&self.shared.wire, self.is_subscribed());
         Ok(text)
     }
 
-    /// The faults after the first half of the deltas.
-    fn middle(&self, script: &Script, lines: &mut DeltaLines) -> Result<(), Stop> {
+    /// Causes the faults that follow the first half of the deltas.
+    fn inject_faults(&self, script: &Script, lines: &mut DeltaLines) -> Result<(), Stop> {
         let wire = &self.shared.wire;
-        let special = script.garbage || script.long_line.is_some() || script.end.ends_process();
-        if !special {
+        let has_fault = script.invalid_lines || script.long_line.is_some() || script.end.ends_process();
+        if !has_fault {
             return Ok(());
         }
-        lines.flush(wire, self.is_heard());
-        if script.garbage {
-            wire.bytes(GARBAGE);
+        lines.flush(wire, self.is_subscribed());
+        if script.invalid_lines {
+            wire.bytes(INVALID_LINES);
         }
         if let Some(bytes) = script.long_line {
             wire.bytes(&self.long_line(bytes));
@@ -83,17 +84,17 @@ impl Play {
             return Ok(());
         }
         if script.half_line {
-            wire.bytes(lines.half());
+            wire.bytes(lines.half_line());
         }
         self.shared.end(match script.end {
             End::Crash(code) => Ending::Exit(code),
             End::Kill => Ending::Kill,
             _ => Ending::Abort,
         });
-        Err(Stop::Gone)
+        Err(Stop::Closed)
     }
 
-    /// A `warning` of exactly this many bytes without the newline, unless an empty one is already longer.
+    /// A `warning` of exactly this many bytes without the newline, or an empty one if that is already longer.
     fn long_line(&self, bytes: usize) -> Vec<u8> {
         let head = format!(r#"{{"method":"warning","params":{{"threadId":"{}","message":""#, self.thread.id);
         let tail = format!("\"}},\"emittedAtMs\":{}}}", super::wire::now_ms());
@@ -104,11 +105,11 @@ impl Play {
         line
     }
 
-    /// Closes stdin or stdout; the process goes on without this turn.
+    /// Closes stdin or stdout. The process continues, the turn does not.
     pub(super) fn close_pipe(&self, end: End) -> Stop {
         let stdout = end == End::CloseStdout;
         self.shared.end(if stdout { Ending::CloseStdout } else { Ending::CloseStdin });
-        Stop::Gone
+        Stop::Closed
     }
 
     /// Writes this many bytes to stderr, in lines of 64.
@@ -120,11 +121,12 @@ impl Play {
     }
 }
 
-/// Writes `alpha-0 ....`, of `chars` characters, into the emptied `delta`.
+/// Replaces `delta` by `alpha-0 ....`, padded or cut to `chars` characters.
 pub(super) fn write_delta(delta: &mut Vec<u8>, index: u64, chars: usize) {
     delta.clear();
-    let word = usize::try_from(index % WORDS.len() as u64).ok().and_then(|index| WORDS.get(index));
-    delta.extend_from_slice(word.copied().unwrap_or_default().as_bytes());
+    let prefix =
+        usize::try_from(index % DELTA_PREFIXES.len() as u64).ok().and_then(|index| DELTA_PREFIXES.get(index));
+    delta.extend_from_slice(prefix.copied().unwrap_or_default().as_bytes());
     delta.push(b'-');
     // A write to a vector never fails.
     let _ = write!(delta, "{index} ");
@@ -136,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deltas_are_as_wide_as_asked() {
+    fn write_delta_pads_and_cuts_to_the_requested_width() {
         let mut delta = Vec::new();
         write_delta(&mut delta, 0, 12);
         assert_eq!(delta, b"alpha-0 ....");

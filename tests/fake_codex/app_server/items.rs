@@ -1,11 +1,11 @@
-//! The objects inside the messages: threads, turns, items, with the fields and the order of the real ones.
+//! The JSON objects inside the messages: threads, turns and items, with the fields and the key order of Codex.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::threads::{Record, TurnRecord};
 
-/// A fresh identifier of a thread, a turn or a user's item.
+/// A new ID of a thread, a turn or a user's item.
 pub(super) fn new_id() -> String {
     Uuid::new_v4().to_string()
 }
@@ -50,8 +50,8 @@ pub(super) fn thread(record: &Record, status: &Value, path: Option<&str>, turns:
     })
 }
 
-/// The response to `thread/start`; those to resume and fork have a few more fields.
-pub(super) fn thread_answer(record: &Record, thread: &Value) -> Value {
+/// The response to `thread/start`; those to `thread/resume` and `thread/fork` have a few more fields.
+pub(super) fn thread_response(record: &Record, thread: &Value) -> Value {
     let settings = &record.settings;
     json!({
         "thread": thread,
@@ -76,7 +76,7 @@ pub(super) fn open_turn(id: &str, started_at: Option<u64>) -> Value {
     turn(id, &[], "notLoaded", "inProgress", &Value::Null, (started_at, None, None))
 }
 
-/// A recorded turn with the items that `view` (`full`, `summary`, `notLoaded`) shows.
+/// A recorded turn with the items that `view` (`full`, `summary`, `notLoaded`) includes.
 pub(super) fn recorded_turn(record: &TurnRecord, view: &str) -> Value {
     let is = |item: &Value, kind: &str| item.get("type").and_then(Value::as_str) == Some(kind);
     let items: Vec<Value> = match view {
@@ -168,7 +168,7 @@ pub(super) fn command_ended(item: &mut Value, status: &str, output: Option<&str>
     item["durationMs"] = json!(exit_code.map(|_| 0));
 }
 
-/// The command line that the real app-server makes of a command before it runs it.
+/// The command line that Codex makes from a command before it runs it.
 pub(super) fn shell_line(command: &str) -> String {
     format!("/bin/bash -lc '{command}'")
 }
@@ -227,7 +227,7 @@ pub(super) fn model(name: &str, is_default: bool) -> Value {
         "upgradeInfo": null,
         "availabilityNux": null,
         "displayName": name,
-        "description": "Plays the script that the prompt contains.",
+        "description": "Runs the script that the prompt contains.",
         "modelSpecialty": null,
         "hidden": false,
         "supportedReasoningEfforts": [

@@ -1,4 +1,4 @@
-//! The requests about threads and turns.
+//! The handlers of the requests about threads and turns.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,27 +11,27 @@ use super::params::{Refusal, check_settings, input, present, string, text_of, th
 use super::script::Script;
 use super::server::Server;
 use super::threads::{Record, Settings, Thread, ThreadState};
-use super::turn::Play;
+use super::turn::TurnRunner;
 use super::wire::locked;
 
 const DEPRECATED_HISTORY: &str = "Full-history hydration is deprecated for paginated threads; use `excludeTurns: true`, then page with \
      `thread/turns/list` and `thread/items/list`.";
 
 impl Server {
-    /// `thread/start`: the answer, then `thread/started` with the same thread.
+    /// `thread/start`: sends the response, then `thread/started` with the same thread.
     pub(super) fn thread_start(&self, id: &Value, params: &Value) -> Result<(), Refusal> {
         check_settings(params)?;
         let mut settings = Settings::new();
         settings.apply(params);
         let mut record = Record::new(settings);
         record.ephemeral = flag(params, "ephemeral");
-        std::thread::sleep(self.shared.startup.late_start);
+        std::thread::sleep(self.shared.startup.thread_start_delay);
         let thread = self.shared.threads.add(record);
-        self.answer_new(id, &thread);
+        self.respond_with_thread(id, &thread);
         Ok(())
     }
 
-    /// `thread/fork`: a copy under a new id, in which a running turn counts as interrupted.
+    /// `thread/fork`: copies a thread under a new ID; a running turn is interrupted in the copy.
     pub(super) fn thread_fork(&self, id: &Value, params: &Value) -> Result<(), Refusal> {
         let source_id = thread_id(params, "thread")?;
         check_settings(params)?;
@@ -49,7 +49,7 @@ impl Server {
         record.settings.apply(params);
         let thread = self.shared.threads.add(record);
         self.save(&mut locked(&thread.state));
-        self.answer_new(id, &thread);
+        self.respond_with_thread(id, &thread);
         Ok(())
     }
 
@@ -75,7 +75,7 @@ impl Server {
             wire.notify("thread/status/changed", params);
         }
         let object = self.thread_object(&state, if exclude_turns { None } else { Some("full") });
-        let mut result = items::thread_answer(&state.record, &object);
+        let mut result = items::thread_response(&state.record, &object);
         let model = &state.record.settings.model;
         let multi_agent_mode = result["multiAgentMode"].take();
         if let Some(fields) = result.as_object_mut() {
@@ -89,7 +89,7 @@ impl Server {
         for field in ["initialTurnsPage", "turnsBackwardsCursor", "itemsBackwardsCursor"] {
             result[field] = Value::Null;
         }
-        self.answer(id, &result);
+        self.respond(id, &result);
         if let Some(turn) = state.record.turns.last()
             && !exclude_turns
         {
@@ -114,7 +114,7 @@ impl Server {
                 items::thread(&record, &json!({ "type": "notLoaded" }), path.as_deref(), &turns)
             }
         };
-        self.answer(id, &json!({ "thread": object }));
+        self.respond(id, &json!({ "thread": object }));
         Ok(())
     }
 
@@ -142,11 +142,11 @@ impl Server {
         let next = start.saturating_add(page.len());
         let next_cursor = (next < turns.len()).then(|| next.to_string());
         let result = json!({ "data": page, "nextCursor": next_cursor, "backwardsCursor": null });
-        self.answer(id, &result);
+        self.respond(id, &result);
         Ok(())
     }
 
-    /// `thread/unsubscribe`: its turns go on without notifications; the thread stays loaded.
+    /// `thread/unsubscribe`: its turns continue without notifications; the thread stays loaded.
     pub(super) fn thread_unsubscribe(&self, id: &Value, params: &Value) -> Result<(), Refusal> {
         let thread_id = thread_id(params, "thread")?;
         let status = match self.shared.threads.get(&thread_id) {
@@ -154,7 +154,7 @@ impl Server {
             Some(thread) if thread.subscribed.swap(false, Ordering::AcqRel) => "unsubscribed",
             Some(_) => "notSubscribed",
         };
-        self.answer(id, &json!({ "status": status }));
+        self.respond(id, &json!({ "status": status }));
         Ok(())
     }
 
@@ -166,7 +166,7 @@ impl Server {
         }
         let thread = self.loaded(params)?;
         self.shared.processes.kill(Some(&thread.id));
-        self.answer(id, &json!({}));
+        self.respond(id, &json!({}));
         Ok(())
     }
 
@@ -187,41 +187,41 @@ impl Server {
         let script = Script::parse(&text_of(&input.content));
         refusals.fetch_add(script.overload, Ordering::AcqRel);
         self.stop_reading |= script.stop_reading;
-        let play = loop {
+        let runner = loop {
             let mut state = locked(&thread.state);
             let Some(turn) = state.active.clone() else {
                 state.record.settings.apply(params);
                 thread.subscribed.store(true, Ordering::Release);
-                break Play::begin(&self.shared, &thread, &mut state);
+                break TurnRunner::begin(&self.shared, &thread, &mut state);
             };
             drop(state);
             let result = json!({ "turn": items::open_turn(&turn.id, None) });
-            if turn.steer(input.clone(), || self.answer(id, &result)) {
+            if turn.steer(input.clone(), || self.respond(id, &result)) {
                 return Ok(());
             }
-            // It accepts no more input and is about to send its last messages, which come first.
+            // The turn accepts no more input. Its last messages are sent before the new turn begins.
             turn.wait_for_finish();
         };
-        let warning = "The embedded app-server plays the script in the prompt; no model is asked.";
-        play.notify("warning", json!({ "threadId": thread.id, "message": warning }));
-        let result = json!({ "turn": items::open_turn(&play.turn.id, None) });
-        let plan = script.answer;
-        if plan.foreign {
-            self.answer(&json!("an id that nobody used"), &result);
+        let warning = "The fake app-server runs the script in the prompt; no model is called.";
+        runner.notify("warning", json!({ "threadId": thread.id, "message": warning }));
+        let result = json!({ "turn": items::open_turn(&runner.turn.id, None) });
+        let plan = script.response;
+        if plan.unknown_id {
+            self.respond(&json!("an unused id"), &result);
         }
-        match plan.late {
+        match plan.delay {
             _ if plan.never => {}
-            Some(delay) => self.answer_after(delay, id, &result),
-            None => self.answer(id, &result),
+            Some(delay) => self.respond_after(delay, id, &result),
+            None => self.respond(id, &result),
         }
         if plan.twice {
-            self.answer(id, &result);
+            self.respond(id, &result);
         }
-        std::thread::spawn(move || play.run(input));
+        std::thread::spawn(move || runner.run(input));
         Ok(())
     }
 
-    /// `turn/steer`: further input for the running turn, whose id is required.
+    /// `turn/steer`: adds input to the running turn, whose ID is required.
     pub(super) fn turn_steer(&self, id: &Value, params: &Value) -> Result<(), Refusal> {
         thread_id(params, "thread")?;
         let expected = string(params, "expectedTurnId")?;
@@ -233,11 +233,11 @@ impl Server {
             let message = format!("expected active turn id `{expected}` but found `{}`", turn.id);
             return Err(Refusal::invalid(message));
         }
-        let steered = turn.steer(input, || self.answer(id, &json!({ "turnId": turn.id })));
+        let steered = turn.steer(input, || self.respond(id, &json!({ "turnId": turn.id })));
         if steered { Ok(()) } else { Err(none()) }
     }
 
-    /// `turn/interrupt`: ends the running turn, whose id is required.
+    /// `turn/interrupt`: ends the running turn, whose ID is required.
     pub(super) fn turn_interrupt(&self, id: &Value, params: &Value) -> Result<(), Refusal> {
         thread_id(params, "thread")?;
         let expected = string(params, "turnId")?;
@@ -248,17 +248,17 @@ impl Server {
             let message = format!("expected active turn id {expected} but found {}", turn.id);
             return Err(Refusal::invalid(message));
         }
-        if turn.interrupt(|| self.answer(id, &json!({}))) { Ok(()) } else { Err(none()) }
+        if turn.interrupt(|| self.respond(id, &json!({}))) { Ok(()) } else { Err(none()) }
     }
 
-    fn answer_new(&self, id: &Value, thread: &Thread) {
+    fn respond_with_thread(&self, id: &Value, thread: &Thread) {
         let (object, result) = {
             let state = locked(&thread.state);
             let object = self.thread_object(&state, Some("full"));
-            let result = items::thread_answer(&state.record, &object);
+            let result = items::thread_response(&state.record, &object);
             (object, result)
         };
-        self.answer(id, &result);
+        self.respond(id, &result);
         self.shared.wire.notify("thread/started", json!({ "thread": object }));
     }
 
@@ -280,10 +280,10 @@ impl Server {
 
     fn user_input(&self, params: &Value) -> Result<Input, Refusal> {
         let client_id = present(params, "clientUserMessageId").cloned().unwrap_or_default();
-        // Codex keeps it since 0.140.0.
+        // Codex stores the ID since 0.140.0.
         let version = self.shared.startup.version.as_deref();
-        let keeps_it = version.is_none_or(|version| !version.starts_with("0.13"));
-        Ok(Input { content: input(params)?, client_id: if keeps_it { client_id } else { Value::Null } })
+        let stores_id = version.is_none_or(|version| !version.starts_with("0.13"));
+        Ok(Input { content: input(params)?, client_id: if stores_id { client_id } else { Value::Null } })
     }
 
     fn save(&self, state: &mut ThreadState) {

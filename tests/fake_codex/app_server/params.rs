@@ -1,9 +1,9 @@
-//! What the real app-server refuses in the params of a request, in its own words.
+//! Validation of the params of a request, with the error texts of Codex.
 
 use serde_json::Value;
 use uuid::Uuid;
 
-/// A request that gets an error answer.
+/// The error response to a request.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{message} ({code})")]
 pub(super) struct Refusal {
@@ -12,7 +12,7 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
-    /// −32600, which the real one uses for everything that is wrong with a request.
+    /// −32600, which Codex uses for everything that is wrong with a request.
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self { code: -32600, message: message.into() }
     }
@@ -35,7 +35,7 @@ const SUMMARIES: &[&str] = &["auto", "concise", "detailed", "none"];
 const INPUT_TYPES: &[&str] = &["text", "image", "localImage", "audio", "localAudio", "skill", "mention"];
 const MODEL_PROVIDERS: &[&str] = &["embedded", "mock", "ollama", "openai"];
 
-/// The params of a request that needs some.
+/// The params of a request that requires them.
 pub(super) fn required(params: Option<&Value>) -> Result<&Value, Refusal> {
     match params {
         Some(params) if params.is_object() => Ok(params),
@@ -44,7 +44,7 @@ pub(super) fn required(params: Option<&Value>) -> Result<&Value, Refusal> {
     }
 }
 
-/// A string that has to be there.
+/// A required string.
 pub(super) fn string<'a>(params: &'a Value, field: &str) -> Result<&'a str, Refusal> {
     match params.get(field) {
         None => Err(Refusal::params(format_args!("missing field `{field}`"))),
@@ -53,7 +53,7 @@ pub(super) fn string<'a>(params: &'a Value, field: &str) -> Result<&'a str, Refu
     }
 }
 
-/// The `threadId`, as a UUID in its usual form; `what` is how the method calls it in the error.
+/// The `threadId` as a UUID in its usual form; `what` is the name of the ID in the error text.
 pub(super) fn thread_id(params: &Value, what: &str) -> Result<String, Refusal> {
     let text = string(params, "threadId")?;
     match Uuid::parse_str(text) {
@@ -62,7 +62,7 @@ pub(super) fn thread_id(params: &Value, what: &str) -> Result<String, Refusal> {
             let wrong =
                 text.chars().enumerate().find(|(_, letter)| !letter.is_ascii_hexdigit() && *letter != '-');
             let detail = match wrong {
-                // The library of the real one is another version, with other words and positions from 1.
+                // Codex uses another version of the library, with another text and positions from 1.
                 Some((index, letter)) => format!(
                     "invalid character: expected an optional prefix of `urn:uuid:` followed by \
                      [0-9a-fA-F-], found `{letter}` at {}",
@@ -75,7 +75,7 @@ pub(super) fn thread_id(params: &Value, what: &str) -> Result<String, Refusal> {
     }
 }
 
-/// Checks the settings that threads and turns have in common; absent and null ones are fine.
+/// Checks the settings that threads and turns have in common; each may be absent or null.
 pub(super) fn check_settings(params: &Value) -> Result<(), Refusal> {
     for field in ["cwd", "model", "modelProvider", "serviceTier", "baseInstructions", "developerInstructions"]
     {
@@ -105,7 +105,7 @@ pub(super) fn check_settings(params: &Value) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// The items of `input`, each with the fields that the real one adds.
+/// The items of `input`, each with the fields that Codex adds.
 pub(super) fn input(params: &Value) -> Result<Vec<Value>, Refusal> {
     let items = match params.get("input") {
         None => return Err(Refusal::params("missing field `input`")),
@@ -132,7 +132,7 @@ pub(super) fn input(params: &Value) -> Result<Vec<Value>, Refusal> {
         .collect()
 }
 
-/// All text of an input, in which the words of the script are looked for.
+/// All text of an input, which contains the directives of the script.
 pub(super) fn text_of(input: &[Value]) -> String {
     let texts: Vec<&str> = input.iter().filter_map(|item| item.get("text")?.as_str()).collect();
     texts.join("\n")
@@ -169,7 +169,7 @@ fn variant(value: &Value, allowed: &[&str]) -> Result<(), Refusal> {
     }
 }
 
-/// A name that is none of the `allowed` ones: of a value, or of a method.
+/// The error for a value or a method that is not one of `allowed`.
 pub(super) fn unknown_variant(name: &str, allowed: &[&str]) -> Refusal {
     let allowed: Vec<String> = allowed.iter().map(|name| format!("`{name}`")).collect();
     Refusal::params(format_args!("unknown variant `{name}`, expected one of {}", allowed.join(", ")))
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_refused_in_the_words_of_the_real_one() {
+    fn check_settings_rejects_values_with_the_error_texts_of_codex() {
         let cases = [
             (
                 json!({ "approvalPolicy": "on-failure" }),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_is_a_list_of_known_items() {
+    fn input_accepts_a_list_of_known_items_only() {
         assert_eq!(
             message(input(&json!({ "input": "str" }))),
             "Invalid request: invalid type: string \"str\", expected a sequence"
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_thread_id_is_named_as_the_method_names_it() {
+    fn thread_id_error_uses_the_name_of_the_method() {
         let detail = "invalid character: expected an optional prefix of `urn:uuid:` followed by [0-9a-fA-F-], found `n` at 1";
         let params = json!({ "threadId": "nope" });
         assert_eq!(message(thread_id(&params, "thread")), format!("invalid thread id: {detail}"));

@@ -1,4 +1,4 @@
-//! Real processes that scripts start, to be found and ended by others.
+//! Processes that scripts start, so that codexd has something to find and end.
 
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -11,13 +11,13 @@ use super::control::Turn;
 use super::script::SpawnKind;
 use super::wire::locked;
 
-/// The processes this app-server has started and not handed away.
+/// The processes that this app-server has started and is the parent of.
 #[derive(Default)]
 pub(super) struct Processes {
     running: Mutex<Vec<Arc<Running>>>,
 }
 
-/// A process that was started; one handed away by a double fork only has a pid.
+/// A process that was started; after a double fork only its PID is known.
 pub(super) struct Running {
     pub(super) pid: u32,
     thread_id: String,
@@ -25,24 +25,24 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// The exit code once it has ended, −1 when a signal ended it.
+    /// The exit code after the process has ended; −1 when a signal ended it.
     pub(super) fn exit_code(&self) -> Option<i32> {
         *locked(&self.exit_code)
     }
 
     fn kill(&self) {
-        // Under the lock under which the end is noted, so that a pid is not used again in between.
+        // The lock also guards the exit code, so the PID cannot be reused between the check and the signal.
         let exit_code = locked(&self.exit_code);
         let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
         if let (None, Some(pid)) = (*exit_code, pid) {
-            // It may have ended by itself a moment ago.
+            // The process may have ended just now.
             let _ = kill_process(pid, Signal::KILL);
         }
     }
 }
 
 impl Processes {
-    /// Starts `sleep SECONDS` in a session of its own; `turn` is woken when it ends.
+    /// Starts `sleep SECONDS` in a new process session; wakes `turn` when it ends.
     ///
     /// # Errors
     ///
@@ -74,30 +74,29 @@ impl Processes {
     /// Ends the processes of a thread, or of all threads.
     pub(super) fn kill(&self, thread_id: Option<&str>) {
         locked(&self.running).retain(|process| {
-            let meant = thread_id.is_none_or(|id| id == process.thread_id);
-            if meant {
+            let matches = thread_id.is_none_or(|id| id == process.thread_id);
+            if matches {
                 process.kill();
             }
-            !meant
+            !matches
         });
     }
 }
 
-/// The real app-server runs every command in a session of its own. Where there is no `setsid` program, a
-/// process group of its own comes closest.
+/// Codex runs every command in a new process session. Without a `setsid` program a new process group is the closest.
 fn start_detached(seconds: &str) -> io::Result<Child> {
-    let quiet = |command: &mut Command| {
+    let spawn = |command: &mut Command| {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
     };
-    match quiet(Command::new("setsid").args(["sleep", seconds])) {
+    match spawn(Command::new("setsid").args(["sleep", seconds])) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            quiet(Command::new("sleep").arg(seconds).process_group(0))
+            spawn(Command::new("sleep").arg(seconds).process_group(0))
         }
         other => other,
     }
 }
 
-/// The shell ends once it has started the process and said its pid, so the process loses its parent.
+/// The shell exits after it has started the process and printed its PID, so the process loses its parent.
 fn start_double(seconds: &str) -> io::Result<u32> {
     let script = format!(
         "if command -v setsid >/dev/null; then setsid sleep {seconds} >/dev/null 2>&1 & \
@@ -105,5 +104,5 @@ fn start_double(seconds: &str) -> io::Result<u32> {
     );
     let output = Command::new("sh").args(["-c", &script]).stdin(Stdio::null()).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    text.trim().parse().map_err(|_| io::Error::other(format!("no pid from the shell: {text:?}")))
+    text.trim().parse().map_err(|_| io::Error::other(format!("the shell printed no PID: {text:?}")))
 }

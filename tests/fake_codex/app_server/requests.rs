@@ -1,4 +1,4 @@
-//! Requests to the client, and what a turn makes of the answers.
+//! Requests to the client, and how a turn handles the responses.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use super::control::{Answer, Call, Turn};
+use super::control::{Control, Response, Turn};
 use super::items;
 use super::script::Ask;
-use super::turn::{Play, Stop};
+use super::turn::{Stop, TurnRunner};
 use super::wire::locked;
 
-/// The requests that wait for an answer; their ids begin at 0 in every process.
+/// The requests without a response; their IDs begin at 0 in every process.
 #[derive(Default)]
 pub(super) struct Requests {
     next: AtomicI64,
@@ -27,11 +27,11 @@ impl Requests {
         id
     }
 
-    /// Hands an answer to the turn that waits for it; one that nobody waits for is dropped.
-    pub(super) fn deliver(&self, id: i64, answer: Answer) {
+    /// Delivers a response to the turn that waits for it, and drops any other.
+    pub(super) fn deliver(&self, id: i64, response: Response) {
         let turn = locked(&self.open).remove(&id);
         if let Some(turn) = turn {
-            turn.deliver(id, answer);
+            turn.deliver(id, response);
         }
     }
 
@@ -40,17 +40,17 @@ impl Requests {
     }
 }
 
-/// What becomes of an item that needed an approval.
+/// The outcome of an item that needed an approval.
 #[derive(Clone, Copy, PartialEq)]
-enum Verdict {
+enum Outcome {
     Completed,
     Declined,
-    /// Declined, and the turn with it.
+    /// Declined, and the turn is interrupted.
     Cancelled,
     Failed,
 }
 
-impl Verdict {
+impl Outcome {
     fn status(self) -> &'static str {
         match self {
             Self::Completed => "completed",
@@ -60,9 +60,9 @@ impl Verdict {
     }
 }
 
-const COMMAND: &str = "touch approved";
+const APPROVAL_COMMAND: &str = "touch approved";
 
-fn colour() -> Value {
+fn colour_question() -> Value {
     json!({
         "id": "colour",
         "header": "Colour",
@@ -76,7 +76,7 @@ fn colour() -> Value {
     })
 }
 
-fn word() -> Value {
+fn secret_question() -> Value {
     json!({
         "id": "word",
         "header": "Word",
@@ -87,8 +87,8 @@ fn word() -> Value {
     })
 }
 
-impl Play {
-    /// Asks the client and waits for its answer.
+impl TurnRunner {
+    /// Sends a request to the client and waits for the response.
     pub(super) fn ask(&mut self, ask: Ask) -> Result<(), Stop> {
         match ask {
             Ask::Command => self.ask_command(),
@@ -97,14 +97,14 @@ impl Play {
                 let params = json!({
                     "environmentId": "local",
                     "cwd": self.cwd(),
-                    "reason": "The embedded app-server asks for the network.",
+                    "reason": "The fake app-server asks for the network.",
                     "permissions": { "network": { "enabled": true }, "fileSystem": null },
                 });
-                self.ask_plainly("item/permissions/requestApproval", "waitingOnApproval", params)
+                self.request_without_item("item/permissions/requestApproval", "waitingOnApproval", params)
             }
-            Ask::Input => self.ask_questions(&[colour()]),
-            Ask::Questions => self.ask_questions(&[colour(), word()]),
-            Ask::Leave => self.ask_elicitation("May the wall be painted?", json!({})),
+            Ask::Input => self.ask_questions(&[colour_question()]),
+            Ask::Questions => self.ask_questions(&[colour_question(), secret_question()]),
+            Ask::Confirmation => self.ask_elicitation("May the wall be painted?", json!({})),
             Ask::Form => self.ask_elicitation(
                 "How is the wall to be painted?",
                 json!({
@@ -115,13 +115,15 @@ impl Play {
                     "wash": { "type": "boolean", "default": true },
                 }),
             ),
-            Ask::Unknown => self.ask_plainly("item/unheardOf/request", "waitingOnApproval", json!({})),
+            Ask::Unknown => {
+                self.request_without_item("item/unheardOf/request", "waitingOnApproval", json!({}))
+            }
         }
     }
 
     fn ask_questions(&mut self, questions: &[Value]) -> Result<(), Stop> {
         let params = json!({ "questions": questions, "autoResolutionMs": null });
-        self.ask_plainly("item/tool/requestUserInput", "waitingOnUserInput", params)
+        self.request_without_item("item/tool/requestUserInput", "waitingOnUserInput", params)
     }
 
     fn ask_elicitation(&mut self, message: &str, properties: Value) -> Result<(), Stop> {
@@ -132,16 +134,16 @@ impl Play {
             "requestedSchema": { "type": "object", "properties": properties, "required": ["painter"] },
             "_meta": null,
         });
-        self.ask_plainly("mcpServer/elicitation/request", "waitingOnApproval", params)
+        self.request_without_item("mcpServer/elicitation/request", "waitingOnApproval", params)
     }
 
     fn ask_command(&mut self) -> Result<(), Stop> {
         let id = self.shared.item_id("call");
         let cwd = self.cwd();
         self.set_flags(&["waitingOnApproval"]);
-        let mut item = items::command(&id, COMMAND, &cwd, None);
+        let mut item = items::command(&id, APPROVAL_COMMAND, &cwd, None);
         self.begin_item(&mut item);
-        let words: Vec<&str> = COMMAND.split(' ').collect();
+        let arguments: Vec<&str> = APPROVAL_COMMAND.split(' ').collect();
         let params = json!({
             "kind": "command",
             "threadId": self.thread.id,
@@ -149,19 +151,19 @@ impl Play {
             "itemId": id,
             "startedAtMs": item["startedAtMs"],
             "environmentId": "local",
-            "command": items::shell_line(COMMAND),
+            "command": items::shell_line(APPROVAL_COMMAND),
             "cwd": cwd,
-            "commandActions": [{ "type": "unknown", "command": COMMAND }],
-            "proposedExecpolicyAmendment": words,
+            "commandActions": [{ "type": "unknown", "command": APPROVAL_COMMAND }],
+            "proposedExecpolicyAmendment": arguments,
             "availableDecisions": [
                 "accept",
-                { "acceptWithExecpolicyAmendment": { "execpolicy_amendment": words } },
+                { "acceptWithExecpolicyAmendment": { "execpolicy_amendment": arguments } },
                 "cancel",
             ],
         });
-        let answer = self.request("item/commandExecution/requestApproval", &params)?;
-        let verdict = self.verdict(&answer);
-        if verdict == Verdict::Completed {
+        let response = self.request("item/commandExecution/requestApproval", &params)?;
+        let outcome = self.outcome(&response);
+        if outcome == Outcome::Completed {
             self.set_flags(&[]);
             item["processId"] = json!("1");
             item["source"] = json!("unifiedExecStartup");
@@ -169,8 +171,8 @@ impl Play {
             self.complete_item(item);
             Ok(())
         } else {
-            items::command_ended(&mut item, verdict.status(), None, None);
-            self.turn_down(item, verdict)
+            items::command_ended(&mut item, outcome.status(), None, None);
+            self.complete_rejected_item(item, outcome)
         }
     }
 
@@ -187,21 +189,21 @@ impl Play {
             "reason": null,
             "grantRoot": null,
         });
-        let answer = self.request("item/fileChange/requestApproval", &params)?;
-        let verdict = self.verdict(&answer);
-        item["status"] = json!(verdict.status());
-        if verdict == Verdict::Completed {
+        let response = self.request("item/fileChange/requestApproval", &params)?;
+        let outcome = self.outcome(&response);
+        item["status"] = json!(outcome.status());
+        if outcome == Outcome::Completed {
             self.set_flags(&[]);
             self.complete_item(item);
             self.diff();
             Ok(())
         } else {
-            self.turn_down(item, verdict)
+            self.complete_rejected_item(item, outcome)
         }
     }
 
-    /// A request without an item; the turn goes on after any answer.
-    fn ask_plainly(&mut self, method: &str, flag: &'static str, more: Value) -> Result<(), Stop> {
+    /// Sends a request without an item; the turn continues after any response.
+    fn request_without_item(&mut self, method: &str, flag: &'static str, more: Value) -> Result<(), Stop> {
         let mut params = json!({
             "threadId": self.thread.id,
             "turnId": self.turn.id,
@@ -217,46 +219,46 @@ impl Play {
         Ok(())
     }
 
-    /// A turned down item is completed before the status changes back, an accepted one after it.
-    fn turn_down(&mut self, item: Value, verdict: Verdict) -> Result<(), Stop> {
+    /// Completes a rejected item. The status changes back after that; for an accepted item it changes before.
+    fn complete_rejected_item(&mut self, item: Value, outcome: Outcome) -> Result<(), Stop> {
         self.complete_item(item);
         self.set_flags(&[]);
-        if verdict == Verdict::Cancelled { Err(Stop::Call(Call::Interrupt)) } else { Ok(()) }
+        if outcome == Outcome::Cancelled { Err(Stop::Control(Control::Interrupt)) } else { Ok(()) }
     }
 
-    fn request(&self, method: &str, params: &Value) -> Result<Answer, Stop> {
+    fn request(&self, method: &str, params: &Value) -> Result<Response, Stop> {
         let id = self.shared.requests.open(&self.turn);
         self.shared.wire.message(&json!({ "method": method, "id": id, "params": params }));
-        let Some(answer) = self.turn.wait_for_answer(id) else {
+        let Some(response) = self.turn.wait_for_response(id) else {
             self.shared.requests.close(id);
             return Err(Stop::InterruptedRequest(id));
         };
-        self.request_resolved(id);
-        Ok(answer)
+        self.send_request_resolved(id);
+        Ok(response)
     }
 
-    fn verdict(&self, answer: &Answer) -> Verdict {
-        let result = match answer {
-            Answer::Result(result) => result,
-            Answer::Error(error) => {
+    fn outcome(&self, response: &Response) -> Outcome {
+        let result = match response {
+            Response::Result(result) => result,
+            Response::Error(error) => {
                 self.shared.log(&format!("request failed with client error: {error}"));
-                return Verdict::Failed;
+                return Outcome::Failed;
             }
         };
         match result.get("decision") {
-            Some(Value::Object(decision)) if !decision.is_empty() => Verdict::Completed,
+            Some(Value::Object(decision)) if !decision.is_empty() => Outcome::Completed,
             Some(Value::String(decision)) => match decision.as_str() {
-                "accept" | "acceptForSession" => Verdict::Completed,
-                "cancel" => Verdict::Cancelled,
-                "decline" => Verdict::Declined,
+                "accept" | "acceptForSession" => Outcome::Completed,
+                "cancel" => Outcome::Cancelled,
+                "decline" => Outcome::Declined,
                 other => {
-                    self.shared.log(&format!("unknown decision {other:?}, taken for decline"));
-                    Verdict::Declined
+                    self.shared.log(&format!("unknown decision {other:?}, handled as decline"));
+                    Outcome::Declined
                 }
             },
             _ => {
-                self.shared.log("an approval without a decision, taken for decline");
-                Verdict::Declined
+                self.shared.log("response to an approval without a decision, handled as decline");
+                Outcome::Declined
             }
         }
     }

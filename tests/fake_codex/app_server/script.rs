@@ -1,33 +1,33 @@
-//! What a prompt asks the embedded app-server to do: words in, [`Script`] out.
+//! The parser of directives: [`Script`] for a prompt, [`Startup`] for the process.
 
 use std::time::Duration;
 
-/// The play of one turn, read from the words of the user's text.
+/// The script of one turn, read from the directives in the user's text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Script {
-    /// Number of deltas when the text names one; see [`Script::delta_count`].
+    /// Number of deltas, if given; see [`Script::delta_count`].
     pub(super) deltas: Option<u64>,
-    /// Characters of one delta when the text names a number.
+    /// Characters of one delta, if given.
     pub(super) chars: Option<usize>,
     /// Pause between two deltas.
     pub(super) delay: Duration,
-    /// The one delta, to the letter, instead of made up ones.
+    /// The exact text of the only delta, instead of generated ones.
     pub(super) text: Option<String>,
     pub(super) reasoning: bool,
     pub(super) plan: bool,
     pub(super) diff: bool,
     /// One `error` with `willRetry: true` before anything else.
     pub(super) retry: bool,
-    /// Tool items in the order of their words.
+    /// Tool items in the order of their directives.
     pub(super) tools: Vec<Tool>,
-    pub(super) garbage: bool,
+    pub(super) invalid_lines: bool,
     /// Bytes, newline excluded, of one notification between the deltas.
     pub(super) long_line: Option<usize>,
-    /// Half a message without a newline comes before the process ends.
+    /// Half a message without a newline is written before the process ends.
     pub(super) half_line: bool,
     pub(super) end: End,
-    pub(super) answer: AnswerPlan,
-    /// So many further `turn/start` are refused as overloaded.
+    pub(super) response: ResponsePlan,
+    /// The number of further `turn/start` to reject as overloaded.
     pub(super) overload: u64,
     pub(super) stderr: Vec<String>,
     /// Bytes written to stderr before the deltas.
@@ -52,65 +52,64 @@ pub(super) enum End {
     CloseStdin,
 }
 
-/// What happens to the answer to `turn/start`.
+/// Faults of the response to `turn/start`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct AnswerPlan {
-    pub(super) late: Option<Duration>,
+pub(super) struct ResponsePlan {
+    pub(super) delay: Option<Duration>,
     pub(super) never: bool,
     pub(super) twice: bool,
-    /// An answer to an id that nobody used comes first.
-    pub(super) foreign: bool,
+    /// A response to an unused ID comes first.
+    pub(super) unknown_id: bool,
 }
 
 /// One tool item of a turn.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Tool {
-    /// A command that is told of but not run.
+    /// A command item without a process.
     Command(String),
-    /// A real process.
+    /// A process that runs `sleep`.
     Spawn { seconds: String, how: SpawnKind },
     /// A request to the client.
     Ask(Ask),
 }
 
-/// How a real process hangs on the app-server.
+/// The relation of a process to the app-server.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum SpawnKind {
     /// The turn waits for it.
     Foreground,
-    /// The turn goes on and leaves it running.
+    /// The turn does not wait for it.
     Background,
-    /// Its parent ends at once, so the process is handed to init or a subreaper.
+    /// Its parent exits at once, so init or a subreaper adopts the process.
     Double,
 }
 
-/// The kinds of request to the client.
+/// The kinds of requests to the client.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Ask {
     Command,
     File,
     Permissions,
     Input,
-    /// Two questions, the second of which wants a secret.
+    /// Two questions; the second asks for a secret.
     Questions,
-    /// Of an MCP server, for nothing but leave.
-    Leave,
-    /// Of an MCP server, for a form that is filled in.
+    /// An MCP elicitation without fields, which asks for a confirmation.
+    Confirmation,
+    /// An MCP elicitation of a form.
     Form,
     Unknown,
 }
 
 impl Script {
-    /// Reads the words of `text`; what is no word of the table, or has a value that is none, is ordinary
-    /// text.
+    /// Reads the directives in `text`. An unknown directive, or one with an invalid value, is ordinary text.
     pub(super) fn parse(text: &str) -> Self {
         let mut script = Self::default();
-        for word in text.split_whitespace() {
-            let (name, value) = match word.split_once('=') {
+        for directive in text.split_whitespace() {
+            let (name, value) = match directive.split_once('=') {
                 Some((name, value)) => (name, Some(value)),
-                None => (word, None),
+                None => (directive, None),
             };
-            // A word that is none of the table is ordinary text: a prompt is meant for people as well.
+            // Not an error: a prompt also contains ordinary text.
             let _ = script.apply(name, value);
         }
         if script.half_line && !script.end.ends_process() {
@@ -119,8 +118,8 @@ impl Script {
         script
     }
 
-    /// Deltas of the turn: one with `text=`, else those asked for, else none for a turn that only fails and
-    /// three for any other.
+    /// Number of deltas of the turn: 1 with `text=`, else the number given, else 0 for a turn that fails and 3 for any
+    /// other.
     pub(super) fn delta_count(&self) -> u64 {
         match (self.deltas, self.end) {
             _ if self.text.is_some() => 1,
@@ -140,17 +139,17 @@ impl Script {
             ("plan", None) => self.plan = true,
             ("diff", None) => self.diff = true,
             ("retry", None) => self.retry = true,
-            ("garbage", None) => self.garbage = true,
+            ("garbage", None) => self.invalid_lines = true,
             ("long-line", Some(value)) => self.long_line = Some(value.parse().ok()?),
             ("half-line", None) => self.half_line = true,
             ("overload", Some(value)) => self.overload = value.parse().ok()?,
             ("stderr", Some(value)) => self.stderr.push(value.to_owned()),
             ("stderr-flood", Some(value)) => self.stderr_flood = value.parse().ok()?,
             ("stop-reading", None) => self.stop_reading = true,
-            ("answer-late", Some(value)) => self.answer.late = Some(milliseconds(value)?),
-            ("answer-never", None) => self.answer.never = true,
-            ("answer-twice", None) => self.answer.twice = true,
-            ("answer-foreign", None) => self.answer.foreign = true,
+            ("answer-late", Some(value)) => self.response.delay = Some(milliseconds(value)?),
+            ("answer-never", None) => self.response.never = true,
+            ("answer-twice", None) => self.response.twice = true,
+            ("answer-foreign", None) => self.response.unknown_id = true,
             _ => match tool(name, value) {
                 Some(tool) => self.tools.push(tool),
                 None => self.end = End::parse(name, value)?,
@@ -161,7 +160,7 @@ impl Script {
 }
 
 impl End {
-    /// Whether the whole process goes after half of the deltas.
+    /// Whether the process ends after half of the deltas.
     pub(super) fn ends_process(self) -> bool {
         matches!(self, Self::Crash(_) | Self::Abort | Self::Kill)
     }
@@ -201,14 +200,14 @@ fn tool(name: &str, value: Option<&str>) -> Option<Tool> {
         ("ask", Some("permissions")) => Some(Tool::Ask(Ask::Permissions)),
         ("ask", Some("input")) => Some(Tool::Ask(Ask::Input)),
         ("ask", Some("questions")) => Some(Tool::Ask(Ask::Questions)),
-        ("ask", Some("leave")) => Some(Tool::Ask(Ask::Leave)),
+        ("ask", Some("leave")) => Some(Tool::Ask(Ask::Confirmation)),
         ("ask", Some("form")) => Some(Tool::Ask(Ask::Form)),
         ("ask", Some("unknown")) => Some(Tool::Ask(Ask::Unknown)),
         _ => None,
     }
 }
 
-/// What holds for the whole process, read from the startup words.
+/// The behaviour of the whole process, read from the startup directives.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Startup {
     pub(super) hang_initialize: bool,
@@ -218,38 +217,38 @@ pub(super) struct Startup {
     pub(super) abort: bool,
     pub(super) ignore_eof: bool,
     pub(super) ignore_term: bool,
-    pub(super) answer_late: Duration,
+    pub(super) response_late: Duration,
     pub(super) stderr: Vec<String>,
     pub(super) stdout: Vec<String>,
     pub(super) flood: bool,
     pub(super) stop_reading: bool,
     pub(super) foreign_thread: bool,
-    /// How long it takes to start a thread.
-    pub(super) late_start: Duration,
-    /// The version of Codex that it says it is.
+    /// The delay of `thread/start`.
+    pub(super) thread_start_delay: Duration,
+    /// The version of Codex to report.
     pub(super) version: Option<String>,
-    /// Methods that it does not have, as an older one.
+    /// Methods to reject as unknown, like an older version.
     pub(super) without: Vec<String>,
 }
 
 impl Startup {
-    /// Reads the startup words.
+    /// Reads the startup directives.
     ///
     /// # Errors
     ///
-    /// The first word that is no startup word: here a misspelt one would silently test nothing.
-    pub(super) fn parse(words: &[String]) -> Result<Self, String> {
+    /// The first unknown directive. If it were ignored, a misspelt one would silently test nothing.
+    pub(super) fn parse(directives: &[String]) -> Result<Self, String> {
         let mut startup = Self::default();
-        for word in words.iter().flat_map(|words| words.split_whitespace()) {
-            startup.apply(word).ok_or_else(|| word.to_owned())?;
+        for directive in directives.iter().flat_map(|text| text.split_whitespace()) {
+            startup.apply(directive).ok_or_else(|| directive.to_owned())?;
         }
         Ok(startup)
     }
 
-    fn apply(&mut self, word: &str) -> Option<()> {
-        let (name, value) = match word.split_once('=') {
+    fn apply(&mut self, directive: &str) -> Option<()> {
+        let (name, value) = match directive.split_once('=') {
             Some((name, value)) => (name, Some(value)),
-            None => (word, None),
+            None => (directive, None),
         };
         match (name, value) {
             ("hang-initialize", None) => self.hang_initialize = true,
@@ -260,14 +259,14 @@ impl Startup {
             ("abort", None) => self.abort = true,
             ("ignore-eof", None) => self.ignore_eof = true,
             ("ignore-term", None) => self.ignore_term = true,
-            // What `ignore-term` is called once it has been done.
+            // `ignore-term` after the program has been executed again.
             ("term-ignored", None) => {}
-            ("answer-late", Some(value)) => self.answer_late = milliseconds(value)?,
+            ("answer-late", Some(value)) => self.response_late = milliseconds(value)?,
             ("stderr", Some(value)) => self.stderr.push(value.to_owned()),
             ("stdout", Some(value)) => self.stdout.push(value.to_owned()),
             ("flood", None) => self.flood = true,
             ("stop-reading", None) => self.stop_reading = true,
-            ("late-start", Some(value)) => self.late_start = milliseconds(value)?,
+            ("late-start", Some(value)) => self.thread_start_delay = milliseconds(value)?,
             ("version", Some(version)) => self.version = Some(version.to_owned()),
             ("foreign-thread", None) => self.foreign_thread = true,
             _ => return None,
@@ -285,14 +284,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ordinary_text_is_the_default_turn() {
+    fn script_of_ordinary_text_is_the_default() {
         let script = Script::parse("please fix a=b the deltas=many bug, spawn=soon ask=me");
         assert_eq!(script, Script::default());
         assert_eq!(script.delta_count(), 3);
     }
 
     #[test]
-    fn words_combine_and_tools_keep_their_order() {
+    fn script_combines_directives_and_keeps_the_order_of_tools() {
         let script = Script::parse(
             "go deltas=7 chars=4 delay=5 ask=file command=ls ask=command spawn=0.5 hang-deltas",
         );
@@ -312,24 +311,24 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_one_delta_and_a_failure_has_none_of_its_own() {
+    fn delta_count_is_one_with_text_and_zero_for_a_failure() {
         assert_eq!(Script::parse("text=hello deltas=9").delta_count(), 1);
         assert_eq!(Script::parse("fail").delta_count(), 0);
         assert_eq!(Script::parse("fail deltas=2").delta_count(), 2);
     }
 
     #[test]
-    fn half_a_line_needs_a_process_that_ends() {
+    fn half_line_implies_a_crash() {
         assert_eq!(Script::parse("half-line").end, End::Crash(101));
         assert_eq!(Script::parse("half-line crash=3").end, End::Crash(3));
         assert_eq!(Script::parse("kill half-line").end, End::Kill);
     }
 
     #[test]
-    fn startup_words_are_checked() {
-        let words = ["answer-late=20 flood".to_owned(), "exit-after-initialize=4".to_owned()];
-        let startup = Startup::parse(&words).unwrap();
-        assert_eq!(startup.answer_late, Duration::from_millis(20));
+    fn startup_rejects_unknown_directives() {
+        let directives = ["answer-late=20 flood".to_owned(), "exit-after-initialize=4".to_owned()];
+        let startup = Startup::parse(&directives).unwrap();
+        assert_eq!(startup.response_late, Duration::from_millis(20));
         assert!(startup.flood);
         assert_eq!(startup.exit_after_initialize, Some(4));
         assert_eq!(Startup::parse(&["floood".to_owned()]), Err("floood".to_owned()));

@@ -1,4 +1,4 @@
-//! The dispatcher: reads the lines of the client, answers, and starts turns.
+//! The dispatcher: reads the lines of the client, responds to requests and starts turns.
 
 use std::collections::HashSet;
 use std::io::BufRead;
@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::control::Answer;
+use super::control::Response;
 use super::items;
 use super::params::{Refusal, present, required, string, unknown_variant};
 use super::shared::{Ending, Shared};
 use super::wire;
 
-/// The version of Codex that it plays.
+/// The version of Codex that the server reports by default.
 const VERSION: &str = "0.169.0";
-/// The methods there are, in the order in which the error about any other lists them.
+/// The known methods, in the order of the error text for an unknown one.
 const METHODS: &[&str] = &[
     "initialize",
     "thread/start",
@@ -39,31 +39,31 @@ const METHODS: &[&str] = &[
 /// Why the dispatcher stopped.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Stopped {
-    /// The client closed its end, or it broke.
+    /// The input ended or failed.
     EndOfInput,
-    /// A script asked for input to be left where it is.
+    /// A script asked to stop reading.
     StopReading,
 }
 
-/// One connection; there is one in a process.
+/// The connection; a process has one.
 pub(super) struct Server {
     pub(super) shared: Arc<Shared>,
     pub(super) experimental: bool,
     pub(super) stop_reading: bool,
     initialized: bool,
-    /// Answers on their way, when the startup words delay them.
+    /// The queue of delayed responses, if startup directives ask for a delay.
     late: Option<Sender<(Instant, Value)>>,
 }
 
 impl Server {
     pub(super) fn new(shared: &Arc<Shared>) -> Self {
-        let late = (!shared.startup.answer_late.is_zero()).then(|| {
-            let (sender, answers) = channel::<(Instant, Value)>();
+        let late = (!shared.startup.response_late.is_zero()).then(|| {
+            let (sender, responses) = channel::<(Instant, Value)>();
             let shared = Arc::clone(shared);
             std::thread::spawn(move || {
-                for (due, answer) in answers {
+                for (due, response) in responses {
                     std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                    shared.wire.message(&answer);
+                    shared.wire.message(&response);
                 }
             });
             sender
@@ -84,42 +84,42 @@ impl Server {
             line.clear();
             match input.read_until(b'\n', &mut line) {
                 Ok(0) | Err(_) => return Stopped::EndOfInput,
-                Ok(_) => self.line(&line),
+                Ok(_) => self.handle_line(&line),
             }
         }
         Stopped::StopReading
     }
 
-    /// Answers a request, at once or when the startup words say.
-    pub(super) fn answer(&self, id: &Value, result: &Value) {
-        self.send(wire::answer(id, result));
+    /// Responds to a request, at once or after the delay of the startup directives.
+    pub(super) fn respond(&self, id: &Value, result: &Value) {
+        self.send(wire::response(id, result));
     }
 
-    /// Writes an answer after `delay`, without holding anything up.
-    pub(super) fn answer_after(&self, delay: Duration, id: &Value, result: &Value) {
-        let (shared, answer) = (Arc::clone(&self.shared), wire::answer(id, result));
+    /// Writes a response after `delay`, without blocking.
+    pub(super) fn respond_after(&self, delay: Duration, id: &Value, result: &Value) {
+        let (shared, response) = (Arc::clone(&self.shared), wire::response(id, result));
         std::thread::spawn(move || {
             std::thread::sleep(delay);
-            shared.wire.message(&answer);
+            shared.wire.message(&response);
         });
     }
 
-    fn send(&self, answer: Value) {
+    fn send(&self, response: Value) {
         match &self.late {
-            None => self.shared.wire.message(&answer),
+            None => self.shared.wire.message(&response),
             Some(late) => {
-                // The other end lives as long as the process.
-                let _ = late.send((Instant::now() + self.shared.startup.answer_late, answer));
+                // The receiver exists as long as the process.
+                let _ = late.send((Instant::now() + self.shared.startup.response_late, response));
             }
         }
     }
 
-    /// Takes one line; what is no message gets no answer, like from the real one.
-    fn line(&mut self, line: &[u8]) {
+    /// Handles one line; a line that is not a message gets no response, like from Codex.
+    fn handle_line(&mut self, line: &[u8]) {
         let message = serde_json::from_slice::<Value>(line).ok().filter(Value::is_object);
         let Some(message) = message else {
             if !line.trim_ascii().is_empty() {
-                self.shared.log("a line that is no message");
+                self.shared.log("ignored a line that is not a message");
             }
             return;
         };
@@ -128,23 +128,23 @@ impl Server {
         match (id, method) {
             (Some(id), Some(method)) => {
                 if let Err(refusal) = self.request(id, method, message.get("params")) {
-                    self.send(wire::error_answer(id, refusal.code, &refusal.message));
+                    self.send(wire::error_response(id, refusal.code, &refusal.message));
                 }
             }
             (None, Some("initialized")) if !message_has_id(&message) => self.after_initialized(),
-            (Some(id), None) => self.answered(id, &message),
+            (Some(id), None) => self.take_response(id, &message),
             _ => {}
         }
     }
 
-    fn answered(&self, id: &Value, message: &Value) {
-        let answer = match (message.get("result"), message.get("error")) {
-            (Some(result), _) => Answer::Result(result.clone()),
-            (None, Some(error)) => Answer::Error(error.clone()),
+    fn take_response(&self, id: &Value, message: &Value) {
+        let response = match (message.get("result"), message.get("error")) {
+            (Some(result), _) => Response::Result(result.clone()),
+            (None, Some(error)) => Response::Error(error.clone()),
             (None, None) => return,
         };
         if let Some(id) = id.as_i64() {
-            self.shared.requests.deliver(id, answer);
+            self.shared.requests.deliver(id, response);
         }
     }
 
@@ -166,7 +166,7 @@ impl Server {
             "thread/backgroundTerminals/clean" => self.clean_terminals(id, required(params)?),
             "thread/loaded/list" => {
                 let result = json!({ "data": self.shared.threads.ids(), "nextCursor": null });
-                self.answer(id, &result);
+                self.respond(id, &result);
                 Ok(())
             }
             "thread/read" => self.thread_read(id, required(params)?),
@@ -177,23 +177,23 @@ impl Server {
             "model/list" => {
                 let models =
                     [items::model("embedded-model", true), items::model("embedded-model-mini", false)];
-                self.answer(id, &json!({ "data": models, "nextCursor": null }));
+                self.respond(id, &json!({ "data": models, "nextCursor": null }));
                 Ok(())
             }
-            // Nobody has decided about any directory, and none has settings of its own.
+            // No directory is trusted or untrusted, and none has settings.
             "config/read" => {
                 let config = json!({ "approval_policy": null, "sandbox_mode": null, "projects": null });
-                self.answer(id, &json!({ "config": config, "origins": {}, "layers": [] }));
+                self.respond(id, &json!({ "config": config, "origins": {}, "layers": [] }));
                 Ok(())
             }
             "account/read" => {
-                self.answer(id, &json!({ "account": null, "requiresOpenaiAuth": false }));
+                self.respond(id, &json!({ "account": null, "requiresOpenaiAuth": false }));
                 Ok(())
             }
             "account/rateLimits/read" => {
                 let limits = items::rate_limits();
                 let result = json!({ "rateLimits": limits, "rateLimitsByLimitId": { "codex": limits } });
-                self.answer(id, &result);
+                self.respond(id, &result);
                 Ok(())
             }
             other => Err(unknown_variant(other, METHODS)),
@@ -206,7 +206,7 @@ impl Server {
             return Ok(());
         }
         if startup.refuse_initialize {
-            return Err(Refusal::invalid("initialize refused, as the startup words say"));
+            return Err(Refusal::invalid("initialize refused by a startup directive"));
         }
         if self.initialized {
             return Err(Refusal::invalid("Already initialized"));
@@ -218,21 +218,24 @@ impl Server {
         let (name, version) = (string(client, "name")?, string(client, "version")?);
         if let Some(capabilities) = present(params, "capabilities") {
             self.experimental = capabilities.get("experimentalApi") == Some(&Value::Bool(true));
-            let muted = capabilities.get("optOutNotificationMethods").and_then(Value::as_array);
-            let muted: HashSet<String> =
-                muted.into_iter().flatten().filter_map(|method| method.as_str().map(str::to_owned)).collect();
-            self.shared.wire.mute(muted);
+            let opted_out = capabilities.get("optOutNotificationMethods").and_then(Value::as_array);
+            let opted_out: HashSet<String> = opted_out
+                .into_iter()
+                .flatten()
+                .filter_map(|method| method.as_str().map(str::to_owned))
+                .collect();
+            self.shared.wire.opt_out(opted_out);
         }
         self.initialized = true;
         let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-        let own = startup.version.as_deref().unwrap_or(VERSION);
+        let version_reported = startup.version.as_deref().unwrap_or(VERSION);
         let result = json!({
-            "userAgent": format!("{name}/{own} ({os}; {arch}) embedded ({name}; {version})"),
+            "userAgent": format!("{name}/{version_reported} ({os}; {arch}) embedded ({name}; {version})"),
             "codexHome": self.shared.threads.home(),
             "platformFamily": std::env::consts::FAMILY,
             "platformOs": os,
         });
-        self.answer(id, &result);
+        self.respond(id, &result);
         if let Some(code) = startup.exit_after_initialize {
             self.shared.end(Ending::Exit(code));
         }
@@ -257,7 +260,7 @@ impl Server {
     }
 }
 
-/// An id that is null or a fraction makes a line neither a request nor a notification.
+/// With an ID that is null or a fraction, a line is neither a request nor a notification.
 fn message_has_id(message: &Value) -> bool {
     message.get("id").is_some()
 }

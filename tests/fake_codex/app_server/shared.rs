@@ -1,4 +1,4 @@
-//! What the dispatcher and all turns of one process have in common.
+//! The state that the dispatcher and all turns of one process share.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -18,15 +18,15 @@ pub(super) struct Shared {
     pub(super) requests: Requests,
     pub(super) processes: Processes,
     pub(super) startup: Startup,
-    /// So many `turn/start` are still refused as overloaded.
+    /// The number of further `turn/start` to reject as overloaded.
     pub(super) overload: AtomicU64,
     log: Mutex<Box<dyn Write + Send>>,
     end: Box<dyn Fn(Ending) + Send + Sync>,
     next_item: AtomicU64,
 }
 
-/// An end that a script asks for. Whoever carries it out decides whether the process really goes: in a unit
-/// test it does not.
+/// An end that a script asks for. The callback passed to [`Shared::new`] performs it; in a unit test it ends no
+/// process.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Ending {
     Exit(i32),
@@ -37,7 +37,7 @@ pub(super) enum Ending {
 }
 
 impl Shared {
-    /// `out` carries the protocol, `log` is stderr, `end` carries out the ends that scripts ask for.
+    /// `out` receives the messages, `log` is stderr, `end` performs the ends that scripts ask for.
     pub(super) fn new(
         out: Box<dyn Write + Send>,
         log: Box<dyn Write + Send>,
@@ -60,16 +60,16 @@ impl Shared {
 
     /// Writes a line to stderr.
     pub(super) fn log(&self, line: &str) {
-        // Nobody is left to hear that stderr is gone.
+        // Without stderr nothing can be reported.
         let _ = locked(&self.log).write_all(format!("{line}\n").as_bytes());
     }
 
-    /// Ends the process, or the part of it that the script names.
+    /// Ends the process or closes a standard stream.
     pub(super) fn end(&self, ending: Ending) {
         (self.end)(ending);
     }
 
-    /// A fresh id of an item that the model made: `msg_000001`.
+    /// A new ID of an item of the model: `msg_000001`.
     pub(super) fn item_id(&self, prefix: &str) -> String {
         let number = self.next_item.fetch_add(1, Ordering::Relaxed) + 1;
         format!("{prefix}_{number:06}")

@@ -1,4 +1,4 @@
-//! What the startup words make the process do by itself.
+//! What startup directives make the process do without a request.
 
 use std::sync::Arc;
 
@@ -9,10 +9,10 @@ use super::deltas::write_delta;
 use super::items;
 use super::shared::Shared;
 use super::threads::{Record, Settings};
-use super::turn::Play;
+use super::turn::TurnRunner;
 use super::wire::{DeltaLines, locked};
 
-/// Sends deltas of a thread that nobody knows until nobody takes them.
+/// Sends deltas of an unknown thread until stdout is closed.
 pub(super) fn flood(shared: &Arc<Shared>) {
     let shared = Arc::clone(shared);
     std::thread::spawn(move || {
@@ -29,7 +29,7 @@ pub(super) fn flood(shared: &Arc<Shared>) {
     });
 }
 
-/// Announces a thread that nobody created and plays a turn on it, as sub-agents do.
+/// Announces a thread that no client created and runs a turn on it, as sub-agents do.
 pub(super) fn foreign_thread(shared: &Arc<Shared>) {
     let mut record = Record::new(Settings::new());
     record.source = json!({ "subAgent": "other" });
@@ -37,9 +37,9 @@ pub(super) fn foreign_thread(shared: &Arc<Shared>) {
     let mut state = locked(&thread.state);
     let object = items::thread(&state.record, &state.status(), None, &[]);
     shared.wire.notify("thread/started", json!({ "thread": object }));
-    let play = Play::begin(shared, &thread, &mut state);
+    let runner = TurnRunner::begin(shared, &thread, &mut state);
     drop(state);
-    let text = "the turn of a thread that nobody created";
+    let text = "the turn of a thread that no client created";
     let content = vec![json!({ "type": "text", "text": text, "text_elements": [] })];
-    std::thread::spawn(move || play.run(Input { content, client_id: Value::Null }));
+    std::thread::spawn(move || runner.run(Input { content, client_id: Value::Null }));
 }

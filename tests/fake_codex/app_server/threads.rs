@@ -1,4 +1,4 @@
-//! Threads: what is known of them in memory and, with a store, across restarts.
+//! Threads: their state in memory and, with a store, their files, which outlive the process.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -15,7 +15,7 @@ use super::items;
 use super::params::{Refusal, present};
 use super::wire::{locked, now_ms};
 
-/// What a thread and its turns run with.
+/// The settings of a thread and its turns.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Settings {
@@ -29,7 +29,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// The settings of a thread for which nothing was asked.
+    /// The default settings of a thread.
     pub(super) fn new() -> Self {
         let cwd = std::env::current_dir().unwrap_or_default();
         Self {
@@ -43,8 +43,7 @@ impl Settings {
         }
     }
 
-    /// Takes over what the params of a request name; null means absent, except for the service tier, which
-    /// it resets.
+    /// Applies the settings in the params of a request. Null means absent, but it resets the service tier.
     pub(super) fn apply(&mut self, params: &Value) {
         let text = |field: &str| present(params, field).and_then(Value::as_str).map(str::to_owned);
         if let Some(cwd) = text("cwd") {
@@ -64,7 +63,7 @@ impl Settings {
                 self.service_tier = Some(tier.clone());
             }
             Some(Value::Null) => self.service_tier = Some("default".to_owned()),
-            // A tier that the model does not have is dropped without a word.
+            // A tier that the model does not have is ignored without an error.
             Some(_) => self.service_tier = None,
         }
         if let Some(policy) = present(params, "approvalPolicy") {
@@ -116,10 +115,10 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// What every turn costs on top of one token a delta.
+    /// The input tokens of every turn, besides one output token per delta.
     pub(super) const INPUT_TOKENS_PER_TURN: u64 = 100;
 
-    /// A thread that has just been created.
+    /// A new thread.
     pub(super) fn new(settings: Settings) -> Self {
         let now = now_ms() / 1000;
         Self {
@@ -137,7 +136,7 @@ impl Record {
         }
     }
 
-    /// Turns that were running when the record was written have been cut off since.
+    /// Marks turns that were running when the record was written as interrupted.
     pub(super) fn interrupt_open_turns(&mut self) {
         for turn in &mut self.turns {
             if turn.status == "inProgress" {
@@ -149,7 +148,7 @@ impl Record {
     }
 }
 
-/// One turn of a stored thread; the items are the completed ones.
+/// One turn of a stored thread, with its completed items.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TurnRecord {
@@ -166,15 +165,15 @@ pub(super) struct TurnRecord {
 pub(super) struct Thread {
     pub(super) id: String,
     pub(super) state: Mutex<ThreadState>,
-    /// Cleared by `thread/unsubscribe`: the turns of the thread go on unheard.
+    /// Cleared by `thread/unsubscribe`: the turns of the thread continue without notifications.
     pub(super) subscribed: AtomicBool,
 }
 
-/// What changes about a loaded thread.
+/// The mutable state of a loaded thread.
 pub(super) struct ThreadState {
     pub(super) record: Record,
     pub(super) active: Option<Arc<Turn>>,
-    /// What a running turn waits for, in the words of the protocol.
+    /// What a running turn waits for, as flags of the protocol.
     pub(super) flags: Vec<&'static str>,
     /// The last turn failed.
     pub(super) failed: bool,
@@ -194,19 +193,19 @@ impl ThreadState {
     }
 }
 
-/// All loaded threads, and the directory in which they survive the process.
+/// All loaded threads, and the directory in which they are stored.
 pub(super) struct Threads {
     loaded: Mutex<BTreeMap<String, Arc<Thread>>>,
     store: Option<PathBuf>,
 }
 
 impl Threads {
-    /// No thread is loaded at first; without a `store` none outlives the process.
+    /// Creates an empty table; without a `store` no thread is stored.
     pub(super) fn new(store: Option<PathBuf>) -> Self {
         Self { loaded: Mutex::new(BTreeMap::new()), store }
     }
 
-    /// Makes `record` a loaded thread.
+    /// Adds `record` as a loaded thread.
     pub(super) fn add(&self, record: Record) -> Arc<Thread> {
         self.insert(record, None)
     }
@@ -221,11 +220,11 @@ impl Threads {
         locked(&self.loaded).keys().cloned().collect()
     }
 
-    /// Loads a stored thread and becomes its one writer.
+    /// Loads a stored thread and takes its writer lock.
     ///
     /// # Errors
     ///
-    /// The thread has no file, or another process writes it.
+    /// The thread has no file, or another process has its writer lock.
     pub(super) fn load(&self, id: &str) -> Result<Arc<Thread>, Refusal> {
         let record = self.stored(id)?;
         let writer = self.writer(id)?;
@@ -247,11 +246,11 @@ impl Threads {
         Ok(record)
     }
 
-    /// Writes a thread that had a turn; the others leave no trace.
+    /// Writes a thread that had a turn; others are not stored.
     ///
     /// # Errors
     ///
-    /// The file cannot be written, or another process writes the thread.
+    /// The file cannot be written, or another process has the writer lock.
     pub(super) fn save(&self, state: &mut ThreadState) -> io::Result<()> {
         let record = &state.record;
         if record.ephemeral || record.turns.is_empty() {
@@ -263,12 +262,12 @@ impl Threads {
         if state.writer.is_none() {
             state.writer = self.writer(&record.id).map_err(io::Error::other)?;
         }
-        // A process that is killed between the two steps leaves the record of the turn before.
+        // A process that is killed between the two steps leaves the previous record.
         std::fs::write(&part, serde_json::to_vec(record)?)?;
         std::fs::rename(part, path)
     }
 
-    /// Where the thread is stored, if it can be.
+    /// The file of the thread, if the thread is stored.
     pub(super) fn path_of(&self, record: &Record) -> Option<String> {
         let path = self.path(&record.id, "json").filter(|_| !record.ephemeral)?;
         Some(path.to_string_lossy().into_owned())
@@ -291,7 +290,8 @@ impl Threads {
         thread
     }
 
-    /// The lock goes with the process, however it ends, so a dead writer never blocks the next one.
+    /// Takes the writer lock. The end of the process releases it, so a writer that was killed does not block the next
+    /// one.
     fn writer(&self, id: &str) -> Result<Option<File>, Refusal> {
         let Some(path) = self.path(id, "lock") else { return Ok(None) };
         let open = || {

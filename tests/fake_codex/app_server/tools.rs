@@ -1,27 +1,27 @@
-//! What a turn does besides talking: thoughts, plans, commands.
+//! The items of a turn other than messages: reasoning, plans, diffs and commands.
 
 use serde_json::json;
 
-use super::control::Call;
+use super::control::Control;
 use super::items;
 use super::script::SpawnKind;
-use super::turn::{Play, Stop};
+use super::turn::{Stop, TurnRunner};
 
 const DIFF: &str = "diff --git a/approved.txt b/approved.txt\nnew file mode 100644\n--- /dev/null\n\
                     +++ b/approved.txt\n@@ -0,0 +1 @@\n+hello\n";
 
-impl Play {
-    /// A summary of thoughts, in one part.
+impl TurnRunner {
+    /// Sends a reasoning summary in one part.
     pub(super) fn reason(&mut self) {
         let id = self.shared.item_id("rs");
         let text = "**Thinking** about the script";
         let mut item = items::reasoning(&id, &[]);
         self.begin_item(&mut item);
-        let place = json!({ "threadId": self.thread.id, "turnId": self.turn.id, "itemId": id });
-        let mut part = place.clone();
+        let base = json!({ "threadId": self.thread.id, "turnId": self.turn.id, "itemId": id });
+        let mut part = base.clone();
         part["summaryIndex"] = json!(0);
         self.notify("item/reasoning/summaryPartAdded", part);
-        let mut delta = place;
+        let mut delta = base;
         delta["delta"] = json!(text);
         delta["summaryIndex"] = json!(0);
         self.notify("item/reasoning/summaryTextDelta", delta);
@@ -29,7 +29,7 @@ impl Play {
         self.complete_item(item);
     }
 
-    /// A plan of two steps.
+    /// Sends a plan of two steps.
     pub(super) fn plan(&self) {
         let params = json!({
             "threadId": self.thread.id,
@@ -43,13 +43,13 @@ impl Play {
         self.notify("turn/plan/updated", params);
     }
 
-    /// The diff of the turn so far.
+    /// Sends the diff of the turn.
     pub(super) fn diff(&self) {
         let params = json!({ "threadId": self.thread.id, "turnId": self.turn.id, "diff": DIFF });
         self.notify("turn/diff/updated", params);
     }
 
-    /// A command that is told of but not run.
+    /// Sends a command item without running the command.
     pub(super) fn command(&mut self, text: &str) {
         let id = self.shared.item_id("call");
         let mut item = items::command(&id, text, &self.cwd(), Some("1".to_owned()));
@@ -59,7 +59,7 @@ impl Play {
         self.complete_item(item);
     }
 
-    /// A command that is really run.
+    /// Runs a command and sends its item.
     pub(super) fn spawn(&mut self, seconds: &str, how: SpawnKind) -> Result<(), Stop> {
         let id = self.shared.item_id("call");
         let text = format!("sleep {seconds}");
@@ -79,9 +79,9 @@ impl Play {
         self.begin_item(&mut item);
         self.command_output(&id, &output);
         let code = if how == SpawnKind::Foreground {
-            // An interrupt ends the turn, not the command: the real one leaves it running as well.
+            // An interrupt ends the turn, not the command: Codex leaves it running as well.
             if !self.turn.wait_until(|| process.exit_code().is_some()) {
-                return Err(Stop::Call(Call::Interrupt));
+                return Err(Stop::Control(Control::Interrupt));
             }
             process.exit_code().unwrap_or(-1)
         } else {

@@ -1,4 +1,4 @@
-//! The play of one turn: every notification between the answer to `turn/start` and `turn/completed`.
+//! The execution of one turn: every notification between the response to `turn/start` and `turn/completed`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::control::{Call, Input, Turn};
+use super::control::{Control, Input, Turn};
 use super::items;
 use super::params::text_of;
 use super::script::{End, Script, Tool};
@@ -14,31 +14,31 @@ use super::shared::Shared;
 use super::threads::{Thread, ThreadState, TurnRecord};
 use super::wire::{locked, now_ms};
 
-/// A turn being played, on a thread of its own.
-pub(super) struct Play {
+/// A running turn. Each runs on a separate OS thread.
+pub(super) struct TurnRunner {
     pub(super) shared: Arc<Shared>,
     pub(super) thread: Arc<Thread>,
     pub(super) turn: Arc<Turn>,
     started: Instant,
-    /// Deltas so far, which are what the turn is said to have cost.
+    /// The output tokens to report: the number of deltas.
     tokens: u64,
 }
 
-/// Why a play leaves its script before the end.
+/// Why a turn stops before the end of its script.
 #[derive(Debug, PartialEq)]
 pub(super) enum Stop {
-    Call(Call),
+    Control(Control),
     /// Interrupted while the request with this id was open.
     InterruptedRequest(i64),
-    /// The process, or the pipe, has been asked to end.
-    Gone,
+    /// The process is about to end, or the pipe is about to be closed.
+    Closed,
 }
 
-const FAILURE: &str = "We’re currently experiencing high demand, which may cause temporary errors.";
+const FAILURE_MESSAGE: &str = "We’re currently experiencing high demand, which may cause temporary errors.";
 
-impl Play {
-    /// Begins a turn on an idle thread, whose state the caller has locked: from here on the thread is busy,
-    /// and stored as such.
+impl TurnRunner {
+    /// Begins a turn on an idle thread, whose state the caller has locked. The thread is then busy, and is stored as
+    /// busy.
     pub(super) fn begin(shared: &Arc<Shared>, thread: &Arc<Thread>, state: &mut ThreadState) -> Self {
         let turn = Arc::new(Turn::new(items::new_id()));
         state.active = Some(Arc::clone(&turn));
@@ -52,47 +52,47 @@ impl Play {
             completed_at: None,
             duration_ms: None,
         });
-        let play = Self {
+        let runner = Self {
             shared: Arc::clone(shared),
             thread: Arc::clone(thread),
             turn,
             started: Instant::now(),
             tokens: 0,
         };
-        play.save(state);
-        play
+        runner.save(state);
+        runner
     }
 
-    /// Plays the turn to its end.
+    /// Runs the turn to its end.
     pub(super) fn run(mut self, input: Input) {
-        self.status_changed();
+        self.send_status();
         let turn = items::open_turn(&self.turn.id, Some(now_ms() / 1000));
         self.notify("turn/started", json!({ "threadId": self.thread.id, "turn": turn }));
-        let mut script = self.hear(vec![input]);
+        let mut script = self.send_user_items(vec![input]);
         loop {
-            let stop = match self.perform(&script) {
+            let stop = match self.run_script(&script) {
                 Ok(message) => match self.turn.close() {
                     None => return self.finish("completed", message.as_ref(), script.end),
-                    Some(call) => Stop::Call(call),
+                    Some(control) => Stop::Control(control),
                 },
                 Err(stop) => stop,
             };
             match stop {
-                Stop::Call(Call::Steer) => script = self.hear(self.turn.take_steers()),
-                Stop::Call(Call::Interrupt) => return self.finish("interrupted", None, End::Completed),
+                Stop::Control(Control::Steer) => script = self.send_user_items(self.turn.take_steers()),
+                Stop::Control(Control::Interrupt) => return self.finish("interrupted", None, End::Completed),
                 Stop::InterruptedRequest(id) => {
                     let (shared, thread) = (Arc::clone(&self.shared), self.thread.id.clone());
                     self.finish("interrupted", None, End::Completed);
                     let params = json!({ "threadId": thread, "requestId": id });
                     return shared.wire.notify("serverRequest/resolved", params);
                 }
-                Stop::Gone => return,
+                Stop::Closed => return,
             }
         }
     }
 
-    /// The user's items, and the script of the newest: as with a model, it is the last word that counts.
-    fn hear(&mut self, inputs: Vec<Input>) -> Script {
+    /// Sends the items of the user and returns the script of the newest input.
+    fn send_user_items(&mut self, inputs: Vec<Input>) -> Script {
         let mut script = Script::default();
         for input in inputs {
             script = Script::parse(&text_of(&input.content));
@@ -106,15 +106,15 @@ impl Play {
         script
     }
 
-    /// Plays the script up to the end of the model's message, which comes back if there was one.
-    fn perform(&mut self, script: &Script) -> Result<Option<Value>, Stop> {
-        for word in &script.stderr {
-            self.shared.log(word);
+    /// Runs the script up to the end of the model's message, and returns the message if there was one.
+    fn run_script(&mut self, script: &Script) -> Result<Option<Value>, Stop> {
+        for line in &script.stderr {
+            self.shared.log(line);
         }
         self.flood_stderr(script.stderr_flood);
         if script.retry {
             let more = json!({ "responseStreamDisconnected": { "httpStatusCode": null } });
-            let error = turn_error("Reconnecting... 1/1", &more, &json!(FAILURE));
+            let error = turn_error("Reconnecting... 1/1", &more, &json!(FAILURE_MESSAGE));
             self.error(&error, true);
         }
         if script.reasoning {
@@ -148,12 +148,12 @@ impl Play {
         match script.end {
             End::HangDeltas => return self.hang(),
             End::CloseStdout | End::CloseStdin => return Err(self.close_pipe(script.end)),
-            // The connection to the model broke before the message was whole.
+            // The connection to the model failed before the message was complete.
             End::Fail => return Ok(None),
             End::LoseEverything => {
                 item["text"] = json!(text);
                 item["completedAtMs"] = json!(now_ms());
-                self.remember(item);
+                self.add_to_history(item);
                 return Ok(None);
             }
             _ => {}
@@ -162,16 +162,16 @@ impl Play {
         Ok(Some(self.complete_item(item)))
     }
 
-    /// Stops for an interrupt or a steer that has come in.
+    /// Returns an error if an interrupt or a steer has arrived.
     pub(super) fn check(&self) -> Result<(), Stop> {
-        self.turn.called().map_or(Ok(()), |call| Err(Stop::Call(call)))
+        self.turn.pending_control().map_or(Ok(()), |control| Err(Stop::Control(control)))
     }
 
     fn hang(&self) -> Result<Option<Value>, Stop> {
-        Err(self.turn.wait_for_call().map_or(Stop::Gone, Stop::Call))
+        Err(self.turn.wait_for_control().map_or(Stop::Closed, Stop::Control))
     }
 
-    /// Sends `item/started` and notes the time in the item.
+    /// Sends `item/started` and stores the time in the item.
     pub(super) fn begin_item(&self, item: &mut Value) {
         let now = json!(now_ms());
         item["startedAtMs"] = now.clone();
@@ -185,7 +185,7 @@ impl Play {
         self.notify("item/started", params);
     }
 
-    /// Sends `item/completed`; the item becomes part of the history and comes back.
+    /// Sends `item/completed`, adds the item to the history and returns it.
     pub(super) fn complete_item(&mut self, mut item: Value) -> Value {
         let now = json!(now_ms());
         item["completedAtMs"] = now.clone();
@@ -197,11 +197,11 @@ impl Play {
             "completedAtMs": now,
         });
         self.notify("item/completed", params);
-        self.remember(item.clone());
+        self.add_to_history(item.clone());
         item
     }
 
-    fn remember(&self, item: Value) {
+    fn add_to_history(&self, item: Value) {
         let mut state = locked(&self.thread.state);
         let record = &mut state.record;
         if record.preview.is_empty() && item["type"] == "userMessage" {
@@ -211,27 +211,27 @@ impl Play {
         if let Some(turn) = record.turns.iter_mut().find(|turn| turn.id == self.turn.id) {
             turn.items.push(item);
         }
-        // The model's message is followed by the end of the turn, which is stored in any case.
+        // After the model's message comes the end of the turn, which is stored in any case.
         if !is_message {
             self.save(&mut state);
         }
     }
 
-    /// Says what the turn waits for.
+    /// Sets what the turn waits for, and sends the status.
     pub(super) fn set_flags(&self, flags: &[&'static str]) {
         locked(&self.thread.state).flags = flags.to_vec();
-        self.status_changed();
+        self.send_status();
     }
 
-    fn status_changed(&self) {
+    fn send_status(&self) {
         let status = locked(&self.thread.state).status();
         self.shared
             .wire
             .notify("thread/status/changed", json!({ "threadId": self.thread.id, "status": status }));
     }
 
-    /// Says that a request of ours is over.
-    pub(super) fn request_resolved(&self, id: i64) {
+    /// Sends `serverRequest/resolved`.
+    pub(super) fn send_request_resolved(&self, id: i64) {
         self.notify("serverRequest/resolved", json!({ "threadId": self.thread.id, "requestId": id }));
     }
 
@@ -240,14 +240,14 @@ impl Play {
         locked(&self.thread.state).record.settings.cwd.clone()
     }
 
-    /// Whether the client still follows the thread.
-    pub(super) fn is_heard(&self) -> bool {
+    /// Whether the client is subscribed to the thread.
+    pub(super) fn is_subscribed(&self) -> bool {
         self.thread.subscribed.load(Ordering::Acquire)
     }
 
-    /// Sends a notification of this thread, if its client still follows it.
+    /// Sends a notification of this thread, if the client is subscribed.
     pub(super) fn notify(&self, method: &str, params: Value) {
-        if self.is_heard() {
+        if self.is_subscribed() {
             self.shared.wire.notify(method, params);
         }
     }
@@ -268,12 +268,12 @@ impl Play {
         }
     }
 
-    /// Notes the end and says it. The thread stays locked meanwhile: a `turn/start` that comes now begins
-    /// after the last message of this turn.
+    /// Stores the end of the turn and sends its last messages. The thread stays locked meanwhile, so that a concurrent
+    /// `turn/start` begins after the last message of this turn.
     fn finish(self, status: &str, message: Option<&Value>, end: End) {
         self.turn.close_now();
         let (status, error) = if end == End::Fail {
-            ("failed", turn_error(FAILURE, &json!("internalServerError"), &Value::Null))
+            ("failed", turn_error(FAILURE_MESSAGE, &json!("internalServerError"), &Value::Null))
         } else {
             (status, Value::Null)
         };

@@ -1,11 +1,11 @@
-//! The beginning of a connection, and lines that are no requests.
+//! Tests of `initialize`, of lines that are not requests, and of startup directives.
 
 use serde_json::json;
 
 use super::{Client, Stopped, turn_params};
 
 #[test]
-fn everything_waits_for_one_initialize() {
+fn server_requires_exactly_one_initialize() {
     let mut client = Client::new("", None);
     assert_eq!(client.call("thread/start", &json!({})).unwrap_err(), "Not initialized");
     client.initialize(&json!(null));
@@ -14,7 +14,7 @@ fn everything_waits_for_one_initialize() {
 }
 
 #[test]
-fn answers_have_the_real_shape() {
+fn responses_have_the_shape_of_codex() {
     let mut client = Client::ready("", None);
     client.send(&json!({ "id": "text", "method": "no/such" }));
     let message = client.message();
@@ -32,7 +32,7 @@ fn answers_have_the_real_shape() {
 }
 
 #[test]
-fn lines_that_are_no_requests_get_no_answer() {
+fn server_ignores_lines_that_are_not_requests() {
     let mut client = Client::ready("", None);
     client.send_bytes(b"no json\n\xff\xfe\n[1,2]\n\n{\"id\":77,\"result\":{}}\n{\"method\":\"foo/bar\"}\n");
     client.send_bytes(b"{\"id\":null,\"method\":\"thread/loaded/list\"}\n{}\n");
@@ -41,7 +41,7 @@ fn lines_that_are_no_requests_get_no_answer() {
 }
 
 #[test]
-fn notifications_can_be_left_out() {
+fn initialize_opts_out_of_notifications() {
     let mut client = Client::new("", None);
     client.initialize(&json!({ "optOutNotificationMethods": ["warning", "item/agentMessage/delta"] }));
     let thread = client.thread();
@@ -53,7 +53,7 @@ fn notifications_can_be_left_out() {
 }
 
 #[test]
-fn experimental_methods_need_the_capability() {
+fn experimental_methods_require_the_capability() {
     let mut client = Client::new("", None);
     client.initialize(&json!({}));
     let thread = client.thread();
@@ -71,7 +71,7 @@ fn experimental_methods_need_the_capability() {
 }
 
 #[test]
-fn startup_words_change_the_beginning() {
+fn startup_directives_change_initialize_and_the_first_lines() {
     let info = json!({ "clientInfo": { "name": "x", "version": "0" } });
     let mut client = Client::new("refuse-initialize", None);
     assert!(client.call("initialize", &info).unwrap_err().contains("refused"));
@@ -79,16 +79,16 @@ fn startup_words_change_the_beginning() {
     let mut client = Client::new("hang-initialize", None);
     client.request("initialize", &info);
     assert_eq!(client.end_input(), Stopped::EndOfInput);
-    assert!(client.lines.recv().is_err(), "no answer before the end");
+    assert!(client.lines.recv().is_err(), "no response before the end");
 
     let mut client = Client::new("exit-after-initialize=4", None);
     client.call("initialize", &info).unwrap();
     assert_eq!(client.endings.recv().unwrap(), super::Ending::Exit(4));
 
-    let mut client = Client::new("stdout=GARBAGE stderr=WORD", None);
+    let mut client = Client::new("stdout=LINE stderr=TEXT", None);
     client.request("initialize", &info);
-    assert_eq!(client.line(), b"GARBAGE\n");
-    assert_eq!(*client.log.lock().unwrap(), b"embedded app-server ready\nWORD\n");
+    assert_eq!(client.line(), b"LINE\n");
+    assert_eq!(*client.log.lock().unwrap(), b"fake app-server ready\nTEXT\n");
 
     let mut client = Client::new("stop-reading", None);
     client.call("initialize", &info).unwrap();
@@ -96,7 +96,7 @@ fn startup_words_change_the_beginning() {
 }
 
 #[test]
-fn a_foreign_thread_has_a_turn_of_its_own() {
+fn foreign_thread_directive_starts_a_thread_and_a_turn() {
     let mut client = Client::ready("foreign-thread", None);
     let started = client.until_method("thread/started");
     let completed = client.until_method("turn/completed");
@@ -104,7 +104,7 @@ fn a_foreign_thread_has_a_turn_of_its_own() {
 }
 
 #[test]
-fn a_flood_is_of_a_thread_nobody_knows() {
+fn flood_directive_sends_deltas_without_end() {
     let mut client = Client::new("flood", None);
     client.request("initialize", &json!({ "clientInfo": { "name": "x", "version": "0" } }));
     client.message();
@@ -114,7 +114,7 @@ fn a_flood_is_of_a_thread_nobody_knows() {
 }
 
 #[test]
-fn late_answers_keep_their_order() {
+fn delayed_responses_keep_their_order() {
     let mut client = Client::new("answer-late=5", None);
     client.initialize(&json!(null));
     let ids: Vec<i64> = (0..20).map(|_| client.request("thread/loaded/list", &json!({}))).collect();

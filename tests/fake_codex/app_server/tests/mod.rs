@@ -1,4 +1,4 @@
-//! The server driven over pipes, without a process of its own.
+//! The server on threads of this process, driven over pipes.
 
 mod initialize;
 mod requests;
@@ -18,10 +18,10 @@ use super::serve;
 use super::server::Stopped;
 use super::shared::{Ending, Shared};
 
-/// Long enough for any machine; only a failing test waits for it.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Only a failing test waits this long.
+const MESSAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A client of a server that runs on threads of this process.
+/// A client of one server.
 struct Client {
     input: Option<PipeWriter>,
     lines: Receiver<Vec<u8>>,
@@ -32,7 +32,7 @@ struct Client {
     next_id: i64,
 }
 
-/// A stderr that can be read.
+/// A stderr that a test can read.
 struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Log {
@@ -47,7 +47,7 @@ impl Write for Log {
 }
 
 impl Client {
-    /// A server with startup words and perhaps a store, which nothing has been said to.
+    /// A server with these startup directives, before `initialize`.
     fn new(startup: &str, store: Option<&Path>) -> Self {
         let (server_input, input) = pipe().unwrap();
         let (output, server_output) = pipe().unwrap();
@@ -67,13 +67,13 @@ impl Client {
         std::thread::spawn(move || {
             let reason = serve(&shared, BufReader::new(server_input));
             drop(shared);
-            // The test may have gone.
+            // The test may have ended.
             let _ = sender.send(reason);
         });
         Self { input: Some(input), lines, endings, stopped, shared: weak, log, next_id: 0 }
     }
 
-    /// A server that is ready for threads.
+    /// A server after `initialize`.
     fn ready(startup: &str, store: Option<&Path>) -> Self {
         let mut client = Self::new(startup, store);
         client.initialize(&json!({ "experimentalApi": true }));
@@ -95,39 +95,39 @@ impl Client {
         self.input.as_mut().unwrap().write_all(bytes).unwrap();
     }
 
-    /// Sends a request and gives back its id.
+    /// Sends a request and returns its ID.
     fn request(&mut self, method: &str, params: &Value) -> i64 {
         self.next_id += 1;
         self.send(&json!({ "id": self.next_id, "method": method, "params": params }));
         self.next_id
     }
 
-    /// Sends a request and waits for its result or the message of its error, past all notifications.
+    /// Sends a request and returns its result or the message of its error; skips notifications.
     fn call(&mut self, method: &str, params: &Value) -> Result<Value, String> {
         let id = self.request(method, params);
-        self.answer_to(id)
+        self.response_to(id)
     }
 
-    fn answer_to(&mut self, id: i64) -> Result<Value, String> {
-        let answer = self.until(|message| message["id"] == id && message.get("method").is_none());
-        match answer.get("error") {
+    fn response_to(&mut self, id: i64) -> Result<Value, String> {
+        let response = self.until(|message| message["id"] == id && message.get("method").is_none());
+        match response.get("error") {
             Some(error) => Err(error["message"].as_str().unwrap().to_owned()),
-            None => Ok(answer["result"].clone()),
+            None => Ok(response["result"].clone()),
         }
     }
 
     fn line(&mut self) -> Vec<u8> {
-        self.lines.recv_timeout(PATIENCE).expect("a line in time")
+        self.lines.recv_timeout(MESSAGE_TIMEOUT).expect("a line in time")
     }
 
     fn message(&mut self) -> Value {
         serde_json::from_slice(&self.line()).unwrap()
     }
 
-    fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Value {
+    fn until(&mut self, matches: impl Fn(&Value) -> bool) -> Value {
         loop {
             let message = self.message();
-            if wanted(&message) {
+            if matches(&message) {
                 return message;
             }
         }
@@ -157,7 +157,7 @@ impl Client {
         result["thread"]["id"].as_str().unwrap().to_owned()
     }
 
-    /// Starts a turn and gives back its id.
+    /// Starts a turn and returns its ID.
     fn turn(&mut self, thread: &str, text: &str) -> String {
         let result = self.call("turn/start", &turn_params(thread, text)).unwrap();
         result["turn"]["id"].as_str().unwrap().to_owned()
@@ -165,11 +165,11 @@ impl Client {
 
     fn end_input(&mut self) -> Stopped {
         self.input = None;
-        self.stopped.recv_timeout(PATIENCE).expect("the server stops")
+        self.stopped.recv_timeout(MESSAGE_TIMEOUT).expect("the server stops")
     }
 
-    /// Waits until every thread of the server is gone, and its locks with them.
-    fn leave(mut self) {
+    /// Waits until every OS thread of the server has ended and its locks are released.
+    fn shut_down(mut self) {
         self.end_input();
         while self.shared.strong_count() > 0 {
             std::thread::yield_now();
@@ -196,10 +196,10 @@ fn turn_params(thread: &str, text: &str) -> Value {
     json!({ "threadId": thread, "input": [{ "type": "text", "text": text, "text_elements": [] }] })
 }
 
-/// What a message is about, short enough to compare a whole turn.
-fn gist(message: &Value) -> String {
+/// A message in short form: its method and the one detail that tests compare.
+fn summary(message: &Value) -> String {
     let params = &message["params"];
-    let method = message["method"].as_str().unwrap_or("answer");
+    let method = message["method"].as_str().unwrap_or("response");
     let detail = match method {
         "item/started" | "item/completed" => {
             let item = &params["item"];
@@ -220,6 +220,6 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-fn gists(messages: &[Value]) -> Vec<String> {
-    messages.iter().map(gist).collect()
+fn summaries(messages: &[Value]) -> Vec<String> {
+    messages.iter().map(summary).collect()
 }

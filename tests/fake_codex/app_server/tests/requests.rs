@@ -1,18 +1,18 @@
-//! Requests to the client and the ways in which it answers them.
+//! Tests of the requests to the client and of its responses.
 
 use serde_json::{Value, json};
 
-use super::{Client, gists, turn_params};
+use super::{Client, summaries, turn_params};
 
-/// Plays a turn that asks, answers with `answer`, and gives back what came after the request.
-fn after_answer(ask: &str, answer: &Value) -> Vec<Value> {
+/// Runs a turn that sends a request, sends `response`, and returns the messages after the request.
+fn after_response(ask: &str, response: &Value) -> Vec<Value> {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     client.turn(&thread, &format!("deltas=1 ask={ask}"));
     let request = client.until(|message| message.get("id").is_some());
     assert_eq!(request["id"], 0);
     let mut message = json!({ "id": 0 });
-    for (key, value) in answer.as_object().unwrap() {
+    for (key, value) in response.as_object().unwrap() {
         message[key] = value.clone();
     }
     client.send(&message);
@@ -24,13 +24,13 @@ fn decision(decision: &str) -> Value {
 }
 
 #[test]
-fn a_command_approval_looks_like_the_recorded_one() {
+fn command_approval_has_the_recorded_messages() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     client.request("turn/start", &turn_params(&thread, "ask=command"));
     let messages = client.all_until("item/commandExecution/requestApproval");
     assert_eq!(
-        gists(&messages)[6..],
+        summaries(&messages)[6..],
         [
             "thread/status/changed active waitingOnApproval",
             "item/started commandExecution inProgress",
@@ -45,11 +45,11 @@ fn a_command_approval_looks_like_the_recorded_one() {
 }
 
 #[test]
-fn an_accepted_command_runs() {
+fn accepted_command_completes() {
     let with_rules = json!({ "result": { "decision": { "acceptWithExecpolicyAmendment": {} } } });
-    for answer in [decision("accept"), decision("acceptForSession"), with_rules] {
+    for response in [decision("accept"), decision("acceptForSession"), with_rules] {
         assert_eq!(
-            gists(&after_answer("command", &answer))[..4],
+            summaries(&after_response("command", &response))[..4],
             [
                 "serverRequest/resolved",
                 "thread/status/changed active",
@@ -61,10 +61,10 @@ fn an_accepted_command_runs() {
 }
 
 #[test]
-fn a_declined_command_ends_declined_and_the_turn_goes_on() {
-    let gists = gists(&after_answer("command", &decision("decline")));
+fn declined_command_does_not_end_the_turn() {
+    let summaries = summaries(&after_response("command", &decision("decline")));
     assert_eq!(
-        gists[..4],
+        summaries[..4],
         [
             "serverRequest/resolved",
             "item/completed commandExecution declined",
@@ -72,13 +72,13 @@ fn a_declined_command_ends_declined_and_the_turn_goes_on() {
             "item/started agentMessage",
         ]
     );
-    assert_eq!(gists.last().unwrap(), "turn/completed completed");
+    assert_eq!(summaries.last().unwrap(), "turn/completed completed");
 }
 
 #[test]
-fn a_cancelled_command_takes_the_turn_with_it() {
+fn cancelled_command_interrupts_the_turn() {
     assert_eq!(
-        gists(&after_answer("command", &decision("cancel"))),
+        summaries(&after_response("command", &decision("cancel"))),
         [
             "serverRequest/resolved",
             "item/completed commandExecution declined",
@@ -90,17 +90,17 @@ fn a_cancelled_command_takes_the_turn_with_it() {
 }
 
 #[test]
-fn an_error_answer_fails_the_item_and_the_turn_goes_on() {
+fn error_response_fails_the_item_and_not_the_turn() {
     let error = json!({ "error": { "code": -32601, "message": "not supported" } });
-    let gists = gists(&after_answer("command", &error));
-    assert_eq!(gists[1], "item/completed commandExecution failed");
-    assert_eq!(gists.last().unwrap(), "turn/completed completed");
+    let summaries = summaries(&after_response("command", &error));
+    assert_eq!(summaries[1], "item/completed commandExecution failed");
+    assert_eq!(summaries.last().unwrap(), "turn/completed completed");
 }
 
 #[test]
-fn a_patch_is_asked_for_and_shown_as_a_diff() {
+fn accepted_patch_is_sent_as_a_diff() {
     assert_eq!(
-        gists(&after_answer("file", &decision("accept")))[..4],
+        summaries(&after_response("file", &decision("accept")))[..4],
         [
             "serverRequest/resolved",
             "thread/status/changed active",
@@ -108,20 +108,23 @@ fn a_patch_is_asked_for_and_shown_as_a_diff() {
             "turn/diff/updated",
         ]
     );
-    assert_eq!(gists(&after_answer("file", &decision("decline")))[1], "item/completed fileChange declined");
+    assert_eq!(
+        summaries(&after_response("file", &decision("decline")))[1],
+        "item/completed fileChange declined"
+    );
 }
 
 #[test]
-fn requests_without_an_item_go_on_after_any_answer() {
+fn turn_continues_after_any_response_to_a_request_without_item() {
     for ask in ["permissions", "input", "questions", "leave", "form", "unknown"] {
-        let gists = gists(&after_answer(ask, &json!({ "result": {} })));
-        assert_eq!(gists[..2], ["serverRequest/resolved", "thread/status/changed active"]);
-        assert_eq!(gists.last().unwrap(), "turn/completed completed");
+        let summaries = summaries(&after_response(ask, &json!({ "result": {} })));
+        assert_eq!(summaries[..2], ["serverRequest/resolved", "thread/status/changed active"]);
+        assert_eq!(summaries.last().unwrap(), "turn/completed completed");
     }
 }
 
 #[test]
-fn several_requests_come_one_after_the_other() {
+fn requests_of_a_turn_are_sent_one_after_the_other() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     client.turn(&thread, "ask=permissions ask=input ask=unknown");
@@ -137,7 +140,7 @@ fn several_requests_come_one_after_the_other() {
 }
 
 #[test]
-fn an_interrupt_resolves_the_open_request() {
+fn interrupt_resolves_the_open_request() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     let turn = client.turn(&thread, "ask=command");
@@ -145,24 +148,24 @@ fn an_interrupt_resolves_the_open_request() {
     client.request("turn/interrupt", &json!({ "threadId": thread, "turnId": turn }));
     let messages = client.all_until("serverRequest/resolved");
     assert_eq!(
-        gists(&messages),
-        ["answer", "thread/status/changed idle", "turn/completed interrupted", "serverRequest/resolved"]
+        summaries(&messages),
+        ["response", "thread/status/changed idle", "turn/completed interrupted", "serverRequest/resolved"]
     );
-    // An answer that comes too late is dropped.
+    // A response that comes too late is dropped.
     client.send(&json!({ "id": 0, "result": { "decision": "accept" } }));
     client.turn(&thread, "x");
     client.until_method("turn/completed");
 }
 
 #[test]
-fn a_steer_waits_for_the_answer() {
+fn steer_takes_effect_after_the_response() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     let turn = client.turn(&thread, "ask=command");
     client.until_method("item/commandExecution/requestApproval");
     assert_eq!(client.turn(&thread, "text=steered"), turn);
     client.send(&json!({ "id": 0, "result": { "decision": "decline" } }));
-    let gists = gists(&client.all_until("turn/completed"));
-    assert_eq!(gists[3], "item/started userMessage");
-    assert_eq!(gists[6], "item/agentMessage/delta steered");
+    let summaries = summaries(&client.all_until("turn/completed"));
+    assert_eq!(summaries[3], "item/started userMessage");
+    assert_eq!(summaries[6], "item/agentMessage/delta steered");
 }

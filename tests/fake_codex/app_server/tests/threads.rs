@@ -1,4 +1,4 @@
-//! Threads: their settings, their history, and what is left of them after a restart.
+//! Tests of threads: settings, history, and restarts with a store.
 
 use std::path::Path;
 
@@ -15,19 +15,19 @@ fn statuses(thread: &Value) -> Vec<&str> {
     thread["turns"].as_array().unwrap().iter().map(|turn| turn["status"].as_str().unwrap()).collect()
 }
 
-/// Leaves a thread with one whole turn and one cut off, as a crash does.
+/// Stores a thread with one completed turn and one that a crash interrupted.
 fn crashed_thread(store: &Path) -> String {
     let mut client = Client::ready("", Some(store));
     let thread = client.thread();
     finished_turn(&mut client, &thread, "first text=one");
     client.turn(&thread, "second crash");
-    client.endings.recv_timeout(super::PATIENCE).unwrap();
-    client.leave();
+    client.endings.recv_timeout(super::MESSAGE_TIMEOUT).unwrap();
+    client.shut_down();
     thread
 }
 
 #[test]
-fn settings_are_taken_over_and_told() {
+fn thread_start_applies_and_returns_settings() {
     let mut client = Client::ready("", None);
     let params = json!({ "cwd": "/somewhere", "sandbox": "read-only", "approvalPolicy": "untrusted",
                          "serviceTier": null, "model": "m", "personality": "pragmatic", "bogus": 1 });
@@ -45,7 +45,7 @@ fn settings_are_taken_over_and_told() {
 }
 
 #[test]
-fn unknown_threads_are_named() {
+fn errors_contain_the_id_of_the_unknown_thread() {
     let mut client = Client::ready("", None);
     let id = "01a1f6f9-0000-7f01-9691-e14dbb6508ca";
     let error = client.call("turn/start", &turn_params(id, "x")).unwrap_err();
@@ -57,7 +57,7 @@ fn unknown_threads_are_named() {
 }
 
 #[test]
-fn a_thread_outlives_a_crash_and_its_cut_turn_is_interrupted() {
+fn stored_thread_marks_the_turn_of_a_crash_as_interrupted() {
     let store = super::directory();
     let thread = crashed_thread(store.path());
     let mut client = Client::ready("", Some(store.path()));
@@ -66,7 +66,7 @@ fn a_thread_outlives_a_crash_and_its_cut_turn_is_interrupted() {
     let id = client.request("thread/resume", &json!({ "threadId": thread, "cwd": "/elsewhere" }));
     assert_eq!(client.message()["method"], "deprecationNotice");
     assert_eq!(client.message()["params"]["status"]["type"], "idle");
-    let result = client.answer_to(id).unwrap();
+    let result = client.response_to(id).unwrap();
     assert_eq!(statuses(&result["thread"]), ["completed", "interrupted"]);
     assert_eq!(result["thread"]["preview"], "first text=one");
     assert_eq!(result["thread"]["turns"][0]["items"][1]["text"], "one");
@@ -75,7 +75,7 @@ fn a_thread_outlives_a_crash_and_its_cut_turn_is_interrupted() {
 }
 
 #[test]
-fn the_end_of_a_turn_is_stored_before_it_is_told() {
+fn end_of_turn_is_stored_before_turn_completed() {
     let store = super::directory();
     let mut client = Client::ready("", Some(store.path()));
     let thread = client.thread();
@@ -87,7 +87,7 @@ fn the_end_of_a_turn_is_stored_before_it_is_told() {
 }
 
 #[test]
-fn the_history_can_be_left_out_and_paged() {
+fn history_can_be_excluded_and_paged() {
     let store = super::directory();
     let thread = crashed_thread(store.path());
     let mut client = Client::ready("", Some(store.path()));
@@ -105,18 +105,18 @@ fn the_history_can_be_left_out_and_paged() {
 }
 
 #[test]
-fn a_thread_without_a_turn_is_gone_after_a_restart() {
+fn thread_without_a_turn_is_not_stored() {
     let store = super::directory();
     let mut client = Client::ready("", Some(store.path()));
     let thread = client.thread();
-    client.leave();
+    client.shut_down();
     let mut client = Client::ready("", Some(store.path()));
     let error = client.call("thread/resume", &json!({ "threadId": thread })).unwrap_err();
     assert_eq!(error, format!("no rollout found for thread id {thread}"));
 }
 
 #[test]
-fn a_thread_has_one_writer() {
+fn stored_thread_has_one_writer() {
     let store = super::directory();
     let mut first = Client::ready("", Some(store.path()));
     let thread = first.thread();
@@ -127,12 +127,12 @@ fn a_thread_has_one_writer() {
     assert_eq!(error, format!("thread {thread} already has an active writer"));
     let read = second.call("thread/read", &params).unwrap();
     assert_eq!(read["thread"]["status"]["type"], "notLoaded");
-    first.leave();
+    first.shut_down();
     assert!(second.call("thread/resume", &params).is_ok());
 }
 
 #[test]
-fn a_fork_copies_the_history_under_a_new_id() {
+fn fork_copies_the_history_under_a_new_id() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     finished_turn(&mut client, &thread, "x");
@@ -147,7 +147,7 @@ fn a_fork_copies_the_history_under_a_new_id() {
 }
 
 #[test]
-fn an_unsubscribed_thread_goes_on_unheard() {
+fn unsubscribed_thread_sends_no_notifications() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     client.turn(&thread, "hang");
@@ -157,14 +157,14 @@ fn an_unsubscribed_thread_goes_on_unheard() {
     assert_eq!(status(&mut client), "notSubscribed");
     let unknown = json!({ "threadId": "01a1f6f9-0000-7f01-9691-e14dbb6508ca" });
     assert_eq!(client.call("thread/unsubscribe", &unknown).unwrap()["status"], "notLoaded");
-    // A resume follows it again.
+    // `thread/resume` subscribes again.
     client.call("thread/resume", &params).unwrap();
     client.turn(&thread, "x");
     client.until_method("turn/completed");
 }
 
 #[test]
-fn tokens_add_up_over_the_turns() {
+fn token_usage_adds_up_over_turns() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     finished_turn(&mut client, &thread, "deltas=4");

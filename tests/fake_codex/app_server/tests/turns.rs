@@ -1,21 +1,21 @@
-//! Turns: their order, how they are steered, and all the ways in which they go wrong.
+//! Tests of turns: message order, steers, interrupts and faults.
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::json;
 
-use super::{Client, Ending, Stopped, gist, gists, text, turn_params};
+use super::{Client, Ending, Stopped, summaries, summary, text, turn_params};
 
 #[test]
-fn a_turn_has_the_recorded_order() {
+fn turn_has_the_recorded_order_of_messages() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     client.request("turn/start", &turn_params(&thread, "hello deltas=2 chars=9"));
     let messages = client.all_until("turn/completed");
     assert_eq!(
-        gists(&messages),
+        summaries(&messages),
         [
             "warning",
-            "answer",
+            "response",
             "thread/status/changed active",
             "turn/started",
             "item/started userMessage",
@@ -38,14 +38,14 @@ fn a_turn_has_the_recorded_order() {
 }
 
 #[test]
-fn the_words_of_a_turn_come_in_their_order() {
+fn items_of_a_turn_have_a_fixed_order() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
-    let words = "diff plan reasoning retry command=ls text=a\"b";
-    client.request("turn/start", &turn_params(&thread, words));
-    let gists = gists(&client.all_until("turn/completed"));
+    let directives = "diff plan reasoning retry command=ls text=a\"b";
+    client.request("turn/start", &turn_params(&thread, directives));
+    let summaries = summaries(&client.all_until("turn/completed"));
     assert_eq!(
-        gists[6..18],
+        summaries[6..18],
         [
             "error true",
             "item/started reasoning",
@@ -64,7 +64,7 @@ fn the_words_of_a_turn_come_in_their_order() {
 }
 
 #[test]
-fn many_deltas_arrive_whole_and_in_order() {
+fn deltas_arrive_complete_and_in_order() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     client.turn(&thread, "deltas=20000 chars=20");
@@ -77,24 +77,24 @@ fn many_deltas_arrive_whole_and_in_order() {
 }
 
 #[test]
-fn a_failing_turn_ends_in_a_system_error() {
+fn failed_turn_sets_the_status_system_error() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     client.turn(&thread, "retry fail");
     let messages = client.all_until("turn/completed");
     assert_eq!(
-        gists(&messages)[4..],
+        summaries(&messages)[4..],
         ["error true", "thread/status/changed systemError", "error false", "turn/completed failed"]
     );
     assert_eq!(messages[7]["params"]["turn"]["error"]["codexErrorInfo"], "internalServerError");
     let read = client.call("thread/read", &json!({ "threadId": thread })).unwrap();
     assert_eq!(read["thread"]["status"]["type"], "systemError");
     client.turn(&thread, "again");
-    assert_eq!(gist(&client.until_method("turn/completed")), "turn/completed completed");
+    assert_eq!(summary(&client.until_method("turn/completed")), "turn/completed completed");
 }
 
 #[test]
-fn a_steer_drops_the_message_and_goes_on_with_its_own_words() {
+fn steer_drops_the_message_and_runs_its_own_script() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     let turn = client.turn(&thread, "deltas=2 delay=600000");
@@ -105,7 +105,7 @@ fn a_steer_drops_the_message_and_goes_on_with_its_own_words() {
     let messages = client.all_until("turn/completed");
     assert_eq!(messages[0]["result"]["turnId"], turn);
     assert_eq!(
-        gists(&messages)[1..6],
+        summaries(&messages)[1..6],
         [
             "item/started userMessage",
             "item/completed userMessage",
@@ -118,7 +118,7 @@ fn a_steer_drops_the_message_and_goes_on_with_its_own_words() {
 }
 
 #[test]
-fn a_turn_start_on_a_busy_thread_steers() {
+fn turn_start_on_a_busy_thread_steers() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     let turn = client.turn(&thread, "hang");
@@ -127,7 +127,7 @@ fn a_turn_start_on_a_busy_thread_steers() {
 }
 
 #[test]
-fn an_interrupt_ends_a_hanging_turn_and_only_that_one() {
+fn interrupt_ends_the_named_turn_only() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     let turn = client.turn(&thread, "hang-deltas deltas=1");
@@ -138,27 +138,27 @@ fn an_interrupt_ends_a_hanging_turn_and_only_that_one() {
     let error = client.call("turn/steer", &wrong).unwrap_err();
     assert_eq!(error, format!("expected active turn id `x` but found `{turn}`"));
     client.request("turn/interrupt", &json!({ "threadId": thread, "turnId": turn }));
-    let gists = gists(&client.all_until("turn/completed"));
-    assert_eq!(gists, ["answer", "thread/status/changed idle", "turn/completed interrupted"]);
+    let summaries = summaries(&client.all_until("turn/completed"));
+    assert_eq!(summaries, ["response", "thread/status/changed idle", "turn/completed interrupted"]);
     let params = json!({ "threadId": thread, "turnId": turn, "expectedTurnId": turn, "input": [] });
     assert_eq!(client.call("turn/interrupt", &params).unwrap_err(), "no active turn to interrupt");
     assert_eq!(client.call("turn/steer", &params).unwrap_err(), "no active turn to steer");
 }
 
 #[test]
-fn turns_in_a_row_never_mix() {
+fn turns_of_a_thread_never_overlap() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     for _ in 0..50 {
         client.request("turn/start", &turn_params(&thread, "deltas=1"));
     }
-    // However the starts fall, as a turn or as a steer, no turn begins before the last one has ended.
-    let mut answers = 0;
+    // Each request starts a turn or steers one; in both cases no turn begins before the previous one has ended.
+    let mut responses = 0;
     let mut open = false;
-    while answers < 50 || open {
+    while responses < 50 || open {
         let message = client.message();
-        match gist(&message).as_str() {
-            "answer" => answers += 1,
+        match summary(&message).as_str() {
+            "response" => responses += 1,
             "turn/started" => assert!(!std::mem::replace(&mut open, true)),
             "turn/completed completed" => assert!(std::mem::replace(&mut open, false)),
             _ => {}
@@ -167,26 +167,26 @@ fn turns_in_a_row_never_mix() {
 }
 
 #[test]
-fn a_process_that_ends_does_so_after_half_of_the_deltas() {
+fn process_ends_after_half_of_the_deltas() {
     let ends = [
         ("crash", Ending::Exit(101)),
         ("crash=3", Ending::Exit(3)),
         ("abort", Ending::Abort),
         ("kill", Ending::Kill),
     ];
-    for (word, ending) in ends {
+    for (directive, ending) in ends {
         let mut client = Client::ready("", None);
         let thread = client.thread();
-        client.turn(&thread, &format!("deltas=4 {word}"));
-        assert_eq!(client.endings.recv_timeout(super::PATIENCE).unwrap(), ending);
+        client.turn(&thread, &format!("deltas=4 {directive}"));
+        assert_eq!(client.endings.recv_timeout(super::MESSAGE_TIMEOUT).unwrap(), ending);
         client.end_input();
         let deltas = client.lines.iter().filter(|line| String::from_utf8_lossy(line).contains("/delta"));
-        assert_eq!(deltas.count(), 2, "{word}");
+        assert_eq!(deltas.count(), 2, "{directive}");
     }
 }
 
 #[test]
-fn half_a_line_has_no_newline() {
+fn half_line_has_no_newline() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     client.turn(&thread, "half-line");
@@ -197,18 +197,18 @@ fn half_a_line_has_no_newline() {
 }
 
 #[test]
-fn closed_pipes_are_asked_for_after_the_deltas() {
-    for (word, ending) in [("close-stdout", Ending::CloseStdout), ("close-stdin", Ending::CloseStdin)] {
+fn pipes_are_closed_after_the_deltas() {
+    for (directive, ending) in [("close-stdout", Ending::CloseStdout), ("close-stdin", Ending::CloseStdin)] {
         let mut client = Client::ready("", None);
         let thread = client.thread();
-        client.turn(&thread, &format!("text=last {word}"));
-        assert_eq!(client.endings.recv_timeout(super::PATIENCE).unwrap(), ending);
+        client.turn(&thread, &format!("text=last {directive}"));
+        assert_eq!(client.endings.recv_timeout(super::MESSAGE_TIMEOUT).unwrap(), ending);
         assert_eq!(client.until_method("item/agentMessage/delta")["params"]["delta"], "last");
     }
 }
 
 #[test]
-fn garbage_and_long_lines_come_between_the_deltas() {
+fn invalid_and_long_lines_come_between_the_deltas() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     client.turn(&thread, "deltas=2 garbage long-line=100000");
@@ -220,15 +220,15 @@ fn garbage_and_long_lines_come_between_the_deltas() {
     assert!(lines[3].starts_with(b"{"));
     assert_eq!(lines[4], b"\n");
     assert_eq!(lines[5].len(), 100_001);
-    assert_eq!(gist(&client.message()), "item/agentMessage/delta beta-1 .....");
+    assert_eq!(summary(&client.message()), "item/agentMessage/delta beta-1 .....");
 }
 
 #[test]
-fn lost_ends_are_known_to_thread_read() {
-    for word in ["lose-completion", "lose-everything-after-deltas"] {
+fn thread_read_returns_turns_whose_end_was_not_sent() {
+    for directive in ["lose-completion", "lose-everything-after-deltas"] {
         let mut client = Client::ready("", None);
         let thread = client.thread();
-        client.turn(&thread, &format!("deltas=1 {word}"));
+        client.turn(&thread, &format!("deltas=1 {directive}"));
         client.until_method("item/agentMessage/delta");
         let params = json!({ "threadId": thread, "includeTurns": true });
         let read = loop {
@@ -237,7 +237,7 @@ fn lost_ends_are_known_to_thread_read() {
                 break read;
             }
         };
-        assert_eq!(read["thread"]["turns"][0]["status"], "completed", "{word}");
+        assert_eq!(read["thread"]["turns"][0]["status"], "completed", "{directive}");
         client.end_input();
         let rest: Vec<Vec<u8>> = client.lines.iter().collect();
         assert!(rest.iter().all(|line| !String::from_utf8_lossy(line).contains("turn/completed")));
@@ -245,23 +245,23 @@ fn lost_ends_are_known_to_thread_read() {
 }
 
 #[test]
-fn the_answer_to_a_turn_can_go_astray() {
+fn response_to_turn_start_can_be_omitted_repeated_or_delayed() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     client.request("turn/start", &turn_params(&thread, "answer-never"));
-    assert!(gists(&client.all_until("turn/completed")).iter().all(|gist| gist != "answer"));
+    assert!(summaries(&client.all_until("turn/completed")).iter().all(|summary| summary != "response"));
 
     let id = client.request("turn/start", &turn_params(&thread, "answer-foreign answer-twice"));
     let messages = client.all_until("turn/completed");
     let ids: Vec<_> = messages.iter().filter_map(|message| message.get("id").cloned()).collect();
-    assert_eq!(ids, [json!("an id that nobody used"), json!(id), json!(id)]);
+    assert_eq!(ids, [json!("an unused id"), json!(id), json!(id)]);
 
     let id = client.request("turn/start", &turn_params(&thread, "hang answer-late=1"));
-    assert!(client.answer_to(id).is_ok());
+    assert!(client.response_to(id).is_ok());
 }
 
 #[test]
-fn overload_refuses_the_next_turns() {
+fn overload_rejects_the_next_turns() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     client.turn(&thread, "overload=2");
@@ -276,19 +276,19 @@ fn overload_refuses_the_next_turns() {
 }
 
 #[test]
-fn a_turn_can_stop_the_reading_and_fill_stderr() {
+fn turn_can_stop_reading_and_fill_stderr() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
-    client.turn(&thread, "stop-reading stderr=WORD stderr-flood=1000");
+    client.turn(&thread, "stop-reading stderr=TEXT stderr-flood=1000");
     client.until_method("turn/completed");
-    assert_eq!(client.stopped.recv_timeout(super::PATIENCE).unwrap(), Stopped::StopReading);
+    assert_eq!(client.stopped.recv_timeout(super::MESSAGE_TIMEOUT).unwrap(), Stopped::StopReading);
     let log = client.log.lock().unwrap();
-    assert!(log.starts_with(b"embedded app-server ready\nWORD\n"));
+    assert!(log.starts_with(b"fake app-server ready\nTEXT\n"));
     assert!(log.len() >= 1030);
 }
 
 #[test]
-fn a_command_is_a_real_process_that_can_be_cleaned_away() {
+fn clean_ends_the_process_of_a_command() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     client.turn(&thread, "spawn=600");
@@ -300,16 +300,16 @@ fn a_command_is_a_real_process_that_can_be_cleaned_away() {
 }
 
 #[test]
-fn an_interrupt_leaves_the_command_running_until_the_input_ends() {
-    for word in ["spawn=600", "spawn-background=600 hang"] {
+fn command_outlives_an_interrupt_and_ends_with_stdin() {
+    for directive in ["spawn=600", "spawn-background=600 hang"] {
         let mut client = Client::ready("", None);
         let thread = client.thread();
-        let turn = client.turn(&thread, word);
+        let turn = client.turn(&thread, directive);
         let started = client.until(|message| message["params"]["item"]["type"] == "commandExecution");
         let pid: i32 = text(&started["params"]["item"]["processId"]).parse().unwrap();
         let pid = Pid::from_raw(pid).unwrap();
         client.request("turn/interrupt", &json!({ "threadId": thread, "turnId": turn }));
-        assert_eq!(gist(&client.until_method("turn/completed")), "turn/completed interrupted");
+        assert_eq!(summary(&client.until_method("turn/completed")), "turn/completed interrupted");
         assert!(test_kill_process(pid).is_ok());
         client.end_input();
         while test_kill_process(pid).is_ok() {
@@ -319,12 +319,12 @@ fn an_interrupt_leaves_the_command_running_until_the_input_ends() {
 }
 
 #[test]
-fn a_double_fork_hands_the_process_away() {
+fn double_fork_process_outlives_the_app_server() {
     let mut client = Client::ready("", None);
     let thread = client.thread();
     client.turn(&thread, "spawn-double=600 hang");
     let item = client.until_method("item/completed");
-    assert_eq!(gist(&item), "item/completed userMessage");
+    assert_eq!(summary(&item), "item/completed userMessage");
     let item = client.until_method("item/completed")["params"]["item"].clone();
     assert_eq!(item["status"], "completed");
     let pid = Pid::from_raw(text(&item["processId"]).parse().unwrap()).unwrap();
