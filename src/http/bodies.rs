@@ -8,10 +8,7 @@ use serde_json::{Map, Value};
 use super::body::Fields;
 use super::error::ApiError;
 use crate::codex::protocol::values as protocol;
-use crate::http::values::{self, StringEnum};
-
-/// The error for a turn without input.
-pub(super) const NO_INPUT: &str = "turn input must be a non-empty string or a non-empty array of items.";
+use crate::http::values::{self, NO_INPUT, StringEnum};
 
 /// The schema of a request body: an object. Unknown fields are ignored; `null` and empty strings count as absent.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::SharedState;
+use super::app_state::SharedState;
 use super::error::ApiError;
 use crate::blocking::{Pool, Unanswered};
 

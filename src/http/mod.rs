@@ -4,6 +4,8 @@
 //! One table turns errors into statuses (`error`), one place renders answers (`answer`).
 
 mod access_log;
+mod app;
+mod app_state;
 mod auth;
 mod bodies;
 mod body;
@@ -15,6 +17,8 @@ mod limits;
 mod openapi;
 mod queries;
 mod response;
+mod route;
+mod router;
 mod routes;
 mod server;
 mod stream;
@@ -24,183 +28,17 @@ mod upgrade;
 mod values;
 mod web;
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-
-use axum::Router;
-use axum::extract::Request;
-use axum::http::{Method, Uri};
-use axum::response::{IntoResponse, Response};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-use tower::ServiceExt;
-
-use crate::daemon::{Daemon, catch_panic};
-use access_log::{Access, ResponseCounts};
-use auth::token::Digest;
-use auth::{Admission, RequestGuard};
-use error::ApiError;
-use limits::connections::ConnectionLimiter;
-use stream::Subscribers;
-
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::{
+    app::verdict,
     framing::chunks::ChunkedBody,
     framing::head::{Framing, HeadError, HeadScanner},
     stream::Query,
 };
+pub use app::App;
+pub use app_state::base_url;
 pub use auth::peer::{Peer, peer_of};
 pub use auth::token::{TokenFile, new_token, read_token};
 pub use openapi::openapi_document;
 pub use routes::service::{ServiceView, StatusView};
-pub use server::{Server, base_url};
-
-/// What every handler can reach; cheap to clone.
-#[derive(Clone)]
-pub struct App {
-    state: AppState,
-    router: Router,
-}
-
-struct SharedState {
-    daemon: Daemon,
-    guard: RequestGuard,
-    /// Where it really listens, such as `http://127.0.0.1:4319`.
-    base_url: String,
-    websocket_clients: AtomicUsize,
-    response_counts: ResponseCounts,
-    limiter: Arc<ConnectionLimiter>,
-    subscribers: Arc<Subscribers>,
-    sockets: TaskTracker,
-    /// Tells the sockets that the daemon stops.
-    going_away: CancellationToken,
-}
-
-/// What let a request in, for those who are still served when it may no longer hold.
-#[derive(Debug, Clone, Copy)]
-struct Credential(Option<Digest>);
-
-/// The state of the handlers.
-type AppState = Arc<SharedState>;
-
-impl App {
-    /// The edge of `daemon`, which listens at `address` and, with a token file, lets nobody in without the token.
-    pub fn new(daemon: Daemon, address: SocketAddr, token: Option<TokenFile>) -> Self {
-        let guard = RequestGuard::new(address, &daemon.config().service.allowed_origins, token);
-        let limiter = ConnectionLimiter::new(daemon.config().service.connections);
-        let state = Arc::new(SharedState {
-            daemon,
-            guard,
-            base_url: base_url(address),
-            websocket_clients: AtomicUsize::new(0),
-            response_counts: ResponseCounts::default(),
-            limiter,
-            subscribers: Arc::default(),
-            sockets: TaskTracker::new(),
-            going_away: CancellationToken::new(),
-        });
-        let router = router(&state);
-        Self { state, router }
-    }
-
-    /// ResponseCounts one request of `peer`; trailing slashes of its path are ignored.
-    ///
-    /// The only way in: nothing is routed and no body is read before the door was passed.
-    pub async fn answer(&self, peer: &Peer, mut request: Request) -> Response {
-        if let Some(uri) = without_trailing_slashes(request.uri()) {
-            *request.uri_mut() = uri;
-        }
-        let access = Access::begin(&request);
-        let (head, body) = request.into_parts();
-        let guard = &self.state.guard;
-        let origin = guard.readable_origin(&head.headers);
-        let mut response = match guard.check(peer, &head).await {
-            // What cannot be read is not read.
-            Ok(Admission::Granted(_)) if body::is_encoded(&head.headers, &body) => {
-                ApiError::unsupported_encoding().into_last_response()
-            }
-            Ok(Admission::Granted(credential)) => {
-                let mut request = Request::from_parts(head, body);
-                request.extensions_mut().insert(Arc::clone(&access));
-                request.extensions_mut().insert(Credential(credential));
-                self.route(request).await
-            }
-            Ok(Admission::Preflight) => auth::preflight_response(&head.headers),
-            Err(error) => error.into_last_response(),
-        };
-        if let Some(origin) = origin {
-            auth::allow_reading(origin, response.headers_mut());
-        }
-        self.state.response_counts.count(&response);
-        access.respond(response)
-    }
-
-    async fn route(&self, request: Request) -> Response {
-        match catch_panic(self.router.clone().oneshot(request)).await {
-            Ok(Ok(response)) => response,
-            // A handler that panicked; the log says where.
-            Err(_) => ApiError::internal().into_last_response(),
-        }
-    }
-
-    /// Everything as it is now.
-    pub fn status(&self) -> StatusView {
-        self.state.status()
-    }
-
-    /// Closes every WebSocket with 1001 and waits until they are closed, but for no client longer than
-    /// [`stream::CLOSE_TIMEOUT`] and a little.
-    pub async fn close_websockets(&self) {
-        self.state.going_away.cancel();
-        self.state.sockets.close();
-        // Each socket keeps the limit by itself, but for one whose handshake is not through yet.
-        let all = tokio::time::timeout(stream::CLOSE_TIMEOUT * 5 / 4, self.state.sockets.wait());
-        if all.await.is_err() {
-            tracing::warn!(left = self.state.sockets.len(), "WebSockets are left whose clients take nothing");
-        }
-    }
-}
-
-/// What the door at `address` says to a request: `None` when it stays outside, else whether it is a preflight.
-#[cfg(any(test, feature = "fuzzing"))]
-pub(crate) fn verdict(
-    address: SocketAddr,
-    origins: &[String],
-    peer: &Peer,
-    request: &axum::http::request::Parts,
-) -> Option<bool> {
-    let pass = RequestGuard::new(address, origins, None).verdict(peer, request).ok()?;
-    Some(pass == Admission::Preflight)
-}
-
-fn router(state: &AppState) -> Router {
-    let stream = &state.daemon.config().service.event_stream_path;
-    let routes = openapi::ROUTES.iter();
-    routes
-        .fold(Router::new(), |router, route| router.route(route.path(stream), (route.handler)()))
-        .fallback(unknown_route)
-        .method_not_allowed_fallback(unknown_route)
-        .with_state(Arc::clone(state))
-}
-
-async fn unknown_route(method: Method, uri: Uri) -> Response {
-    ApiError::not_found(format!("Unknown codexd route {method} {}.", uri.path())).into_response()
-}
-
-/// The same address with a path that ends in no slash; `None` when it is already so.
-fn without_trailing_slashes(uri: &Uri) -> Option<Uri> {
-    let path = uri.path();
-    let trimmed = path.trim_end_matches('/');
-    if trimmed.len() == path.len() || path == "/" {
-        return None;
-    }
-    let path = if trimmed.is_empty() { "/" } else { trimmed };
-    let path_and_query = match uri.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
-    };
-    let mut parts = uri.clone().into_parts();
-    parts.path_and_query = Some(path_and_query.parse().ok()?);
-    Uri::from_parts(parts).ok()
-}
+pub use server::Server;

@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::App;
+use super::app::App;
 use super::error::ApiError;
 use crate::http::auth::peer::{Peer, peer_of};
 use crate::http::framing::framer::RequestFramer;
@@ -52,15 +52,6 @@ const FINAL_RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 pub struct Server {
     stop: CancellationToken,
     connections: TaskTracker,
-}
-
-/// The URL of a listener, such as `http://127.0.0.1:4319`.
-pub fn base_url(address: SocketAddr) -> String {
-    match address {
-        SocketAddr::V6(address) if address.port() == 80 => format!("http://[{}]", address.ip()),
-        SocketAddr::V4(address) if address.port() == 80 => format!("http://{}", address.ip()),
-        _ => format!("http://{address}"),
-    }
 }
 
 impl Server {

@@ -11,6 +11,9 @@ use crate::codex::protocol::values::{INPUT_TEXT, INPUT_TYPES};
 /// The maximum of a duration that a client can set, in seconds.
 pub(super) const MAX_SECONDS: u64 = 24 * 60 * 60;
 
+/// The error for a turn without input.
+pub(super) const NO_INPUT: &str = "turn input must be a non-empty string or a non-empty array of items.";
+
 /// The strings that a value may be, and the wording of the error for any other.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StringEnum {
@@ -117,7 +120,7 @@ pub(super) fn input(value: Value) -> Result<Value, String> {
             items(list)?;
             Ok(value)
         }
-        Value::Array(_) => Err(crate::http::bodies::NO_INPUT.to_owned()),
+        Value::Array(_) => Err(NO_INPUT.to_owned()),
         _ => Err("turn requires input as a string or item array.".to_owned()),
     }
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::schemas::reference;
 use crate::state::event_type as is;
 
 /// The type of a field of a detail.
@@ -202,7 +203,7 @@ fn schema(field_type: FieldType) -> Value {
         IntegerOrNull => json!({ "type": ["integer", "null"] }),
         Flag => json!({ "type": "boolean" }),
         List => json!({ "type": "array" }),
-        Record(name) => super::reference(name),
+        Record(name) => reference(name),
         Any => json!({}),
     }
 }

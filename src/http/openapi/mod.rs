@@ -4,7 +4,6 @@
 //! types, so it cannot differ from what the daemon does. Stateless.
 
 mod events;
-mod routes;
 mod schemas;
 
 use std::collections::BTreeMap;
@@ -16,10 +15,12 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::AppState;
+use super::app_state::AppState;
 use super::error::{self, Cause, Failure};
+use super::route::Route;
+use super::router::ROUTES;
+use crate::http::openapi::schemas::reference;
 use crate::http::response;
-pub(super) use routes::{ROUTES, Route};
 
 /// The rules that hold for all routes, and the shape of failures.
 const INTRODUCTION: &str = "The local API of codexd, a daemon that supervises the Codex app-server and keeps its sessions.\n\n\
@@ -160,8 +161,4 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
         responses.insert(status.to_string(), response);
     }
     responses.into()
-}
-
-fn reference(name: &str) -> Value {
-    json!({ "$ref": format!("#/components/schemas/{name}") })
 }

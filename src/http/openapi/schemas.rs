@@ -126,3 +126,8 @@ pub(super) fn idempotency_key() -> Value {
         "schema": { "type": "string", "minLength": 1, "maxLength": crate::http::body::MAX_KEY_CHARS, "pattern": "^[!-~]+$" },
     })
 }
+
+/// A reference to a named schema.
+pub(super) fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}

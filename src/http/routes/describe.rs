@@ -6,8 +6,9 @@ use axum::response::Response;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::http::openapi::ROUTES;
-use crate::http::{AppState, response};
+use crate::http::app_state::AppState;
+use crate::http::response;
+use crate::http::router::ROUTES;
 
 /// The API, in the shape that clients know; it must not contain the names of the retired batch modes.
 #[derive(Serialize, JsonSchema)]

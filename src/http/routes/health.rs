@@ -6,7 +6,9 @@ use axum::response::Response;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::http::{AppState, ServiceView, response};
+use crate::http::app_state::AppState;
+use crate::http::response;
+use crate::http::routes::service::ServiceView;
 
 /// The health of the daemon.
 #[derive(Serialize, JsonSchema)]

@@ -14,9 +14,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::daemon::{CodexState, Metrics};
+use crate::http::app_state::{AppState, SharedState};
 use crate::http::error::ApiError;
+use crate::http::response;
 use crate::http::stream::Transport;
-use crate::http::{AppState, SharedState, response};
 use crate::state::ChildPhase;
 
 /// The classic format, which every version of Prometheus supports

@@ -12,11 +12,12 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::daemon::{DaemonError, RequestAnswer};
+use crate::http::app_state::AppState;
 use crate::http::bodies::ANSWER_REQUEST;
 use crate::http::body::Fields;
 use crate::http::error::ApiError;
 use crate::http::queries::REQUESTS_OF;
-use crate::http::{AppState, response};
+use crate::http::response;
 use crate::state::ServerRequest;
 
 /// One request.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::daemon::{CodexHealth, SnapshotView};
-use crate::http::SharedState;
+use crate::http::app_state::SharedState;
 
 /// The listener, and whether turns can be accepted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]

@@ -14,11 +14,12 @@ use serde_json::Value;
 
 use crate::daemon::{CreateSession, DaemonError, TrustChoice};
 use crate::http::access_log::Subject;
+use crate::http::app_state::AppState;
 use crate::http::bodies::CREATE_SESSION;
 use crate::http::body::{Fields, request_key};
 use crate::http::error::ApiError;
 use crate::http::queries::{AFTER_SESSION, INTERRUPT, LABEL, ORDER, PURPOSE, SESSION_LIMIT, STATUS};
-use crate::http::{AppState, response};
+use crate::http::response;
 use crate::state::{Purpose, RequestPolicy, Session, SessionStatus};
 
 /// Sessions, in the requested order.

@@ -15,11 +15,12 @@ use serde_json::{Value, json};
 use crate::codex::protocol::values::TURN_INTERRUPTED;
 use crate::daemon::{DaemonError, Interrupted, SessionView, SubmitTurn, TurnAccepted, WhenBusy};
 use crate::http::access_log::Subject;
+use crate::http::app_state::AppState;
 use crate::http::bodies::{INTERRUPT_TURN, SUBMIT_TURN};
 use crate::http::body::{Fields, request_key};
 use crate::http::error::ApiError;
 use crate::http::queries::WAIT;
-use crate::http::{AppState, response};
+use crate::http::response;
 use crate::state::{Session, Turn};
 
 /// A turn of the thread of a session; absent values are `null`.

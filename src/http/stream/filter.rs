@@ -4,7 +4,7 @@ use memchr::memmem::Finder;
 
 use super::query::Query;
 use crate::daemon::DaemonError;
-use crate::http::SharedState;
+use crate::http::app_state::SharedState;
 use crate::journal::Line;
 use crate::state::Event;
 

@@ -9,9 +9,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::filter::Filter;
+use super::gap::{gap, lost};
 use super::query::Query;
+use crate::http::app_state::AppState;
 use crate::http::error::ApiError;
-use crate::http::{AppState, response};
+use crate::http::response;
 use crate::journal::{Bounds, Cursor, Next};
 use crate::state::Event;
 
@@ -41,7 +43,7 @@ pub(in crate::http) async fn answer(state: &AppState, query: &Query) -> Result<R
     let bounds = state.daemon.bounds();
     let oldest = Cursor { epoch: None, seq: bounds.oldest - 1 };
     let after = query.after.as_ref().unwrap_or(&oldest);
-    let after = bounds.check(after).map_err(|gone| ApiError::cursor_gone(super::gap(&bounds, gone), gone))?;
+    let after = bounds.check(after).map_err(|gone| ApiError::cursor_gone(gap(&bounds, gone), gone))?;
     let mut filter = Filter::of(state, query)?;
     let failed = |error: std::io::Error| ApiError::unreadable(&error);
 
@@ -55,13 +57,13 @@ pub(in crate::http) async fn answer(state: &AppState, query: &Query) -> Result<R
             // The events before the hole are a page; the next page reports the hole.
             Some(Next::Missing(_)) if cursor > after => break,
             Some(Next::Missing(hole)) => {
-                let gap = super::lost(&state.daemon.bounds(), hole);
+                let gap = lost(&state.daemon.bounds(), hole);
                 return Err(ApiError::cursor_gone(gap, crate::journal::CursorExpired::Lost));
             }
             Some(Next::Gone) => {
                 let bounds = state.daemon.bounds();
                 let gone = crate::journal::CursorExpired::Expired;
-                return Err(ApiError::cursor_gone(super::gap(&bounds, gone), gone));
+                return Err(ApiError::cursor_gone(gap(&bounds, gone), gone));
             }
             None => break,
         };

@@ -14,8 +14,9 @@ use tokio::time::{Interval, MissedTickBehavior};
 
 use super::feed::{Fed, Feed};
 use super::filter::Filter;
+use super::gap::{gap, lost};
 use super::query::{self, Query};
-use crate::http::AppState;
+use crate::http::app_state::AppState;
 use crate::http::auth::token::Digest;
 use crate::http::error::ApiError;
 use crate::http::stream::subscribers::Transport;
@@ -45,9 +46,7 @@ pub(super) fn answer(
     };
     let cursor = match &after {
         None => bounds.latest,
-        Some(after) => {
-            bounds.check(after).map_err(|gone| ApiError::cursor_gone(super::gap(&bounds, gone), gone))?
-        }
+        Some(after) => bounds.check(after).map_err(|gone| ApiError::cursor_gone(gap(&bounds, gone), gone))?,
     };
     let feed =
         Feed::new(state.daemon.follow(cursor), filter, state.subscribers.add(Transport::ServerSentEvents));
@@ -110,12 +109,12 @@ impl Stream {
                 }
                 Ok(Fed::Missing(hole)) => {
                     self.feed.jump(hole.through);
-                    let gap = super::lost(&self.state.daemon.bounds(), hole);
+                    let gap = lost(&self.state.daemon.bounds(), hole);
                     let cursor = self.bounds.cursor(hole.through);
                     return Chunk::More(format!("id: {cursor}\nevent: gap\ndata: {gap}\n\n").into());
                 }
                 Ok(Fed::Gone) => {
-                    let data = super::gap(&self.state.daemon.bounds(), CursorExpired::Expired);
+                    let data = gap(&self.state.daemon.bounds(), CursorExpired::Expired);
                     return Chunk::Last(format!("event: gap\ndata: {data}\n\n").into());
                 }
                 Err(error) => {

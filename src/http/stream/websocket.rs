@@ -27,13 +27,14 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
 use super::feed::{Fed, Feed};
 use super::filter::Filter;
+use super::gap::{gap, lost};
 use super::query::Query;
 use crate::http::access_log::Access;
+use crate::http::app_state::{AppState, SharedState};
 use crate::http::auth::token::Digest;
 use crate::http::error::ApiError;
 use crate::http::routes::requests;
 use crate::http::stream::subscribers::Transport;
-use crate::http::{AppState, SharedState};
 use crate::journal::{CursorExpired, Line, push_on_one_line};
 
 /// The maximum size of a client message, in bytes.
@@ -162,7 +163,7 @@ impl Client<'_> {
             match bounds.check(after) {
                 Ok(cursor) => feed.jump(cursor),
                 Err(gone) => {
-                    let gap = super::gap(&self.state.daemon.bounds(), gone);
+                    let gap = gap(&self.state.daemon.bounds(), gone);
                     if let Some(reason) = self.gap(&mut feed, query, gap, gone).await? {
                         return Ok(reason);
                     }
@@ -209,13 +210,13 @@ impl Client<'_> {
                         self.send(frame(&json!({ "type": "bookmark", "cursor": cursor }))).await?;
                     }
                     Ok(Fed::Missing(hole)) => {
-                        let gap = super::lost(&self.state.daemon.bounds(), hole);
+                        let gap = lost(&self.state.daemon.bounds(), hole);
                         if let Some(reason) = self.gap(&mut feed, query, gap, CursorExpired::Lost).await? {
                             return Ok(reason);
                         }
                     }
                     Ok(Fed::Gone) => {
-                        let gap = super::gap(&self.state.daemon.bounds(), CursorExpired::Expired);
+                        let gap = gap(&self.state.daemon.bounds(), CursorExpired::Expired);
                         if let Some(reason) = self.gap(&mut feed, query, gap, CursorExpired::Expired).await? {
                             return Ok(reason);
                         }

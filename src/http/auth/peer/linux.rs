@@ -1,4 +1,5 @@
-//! Looks up the owner of a TCP socket on Linux. Called by `peer_of` on a thread of its pool; owns the netlink socket.
+//! Looks up the owner of a TCP socket on Linux. Called by `peer_of` on a thread of its pool; owns the
+//! netlink socket.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -9,42 +10,19 @@ use std::sync::{Mutex, PoisonError};
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
-use super::Peer;
-
 /// The owner of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Owner {
-    uid: u32,
+pub(super) struct Owner {
+    pub(super) uid: u32,
     /// Whether a process has it open.
-    is_held: bool,
-}
-
-/// Classifies the peer of the connection from `remote` to `local`.
-pub(in crate::http) fn peer_of(remote: SocketAddr, local: SocketAddr) -> Peer {
-    match owner(remote, local) {
-        Ok(Some(owner)) => classify(owner, rustix::process::geteuid().as_raw()),
-        Ok(None) => Peer::Unowned,
-        Err(error) => Peer::Unknown(error.to_string()),
-    }
-}
-
-fn classify(owner: Owner, us: u32) -> Peer {
-    let Owner { uid, is_held } = owner;
-    // The reported user of an unheld socket is believed unless it is root, which Linux reports for all of them.
-    if (uid == us && (is_held || us != 0)) || (uid == 0 && is_held) {
-        return Peer::Trusted;
-    }
-    match is_held {
-        true => Peer::Foreign(format!("it belongs to user {uid}, and codexd serves user {us} and root only")),
-        false => Peer::Unowned,
-    }
+    pub(super) is_held: bool,
 }
 
 /// Whether sock_diag has ever found a socket; before that, the kernel may lack sock_diag.
 static DIAG_WORKS: AtomicBool = AtomicBool::new(false);
 
 /// The owner of the socket at `local` that is connected to `remote`; `None` when there is no such socket.
-fn owner(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Owner>> {
+pub(super) fn owner(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Owner>> {
     let asked = query_kernel(local, remote);
     if let Ok(found) = asked
         && (found.is_some() || DIAG_WORKS.load(Ordering::Relaxed))
@@ -214,24 +192,6 @@ mod tests {
             // A listener at the address of a closed client is another socket.
             let nobody = SocketAddr::new(local.ip(), 1);
             assert_eq!(both(local, nobody), [None; 2]);
-        }
-    }
-
-    #[test]
-    fn classify_trusts_own_user_and_root_with_held_sockets_only() {
-        for (uid, is_held, us, is_ours) in [
-            (501, true, 501, true),
-            (0, true, 501, true),
-            (502, true, 501, false),
-            (501, true, 0, false),
-            (0, true, 0, true),
-            // Linux reports root for unheld sockets.
-            (0, false, 501, false),
-            (0, false, 0, false),
-            (501, false, 501, true),
-        ] {
-            let peer = classify(Owner { uid, is_held }, us);
-            assert_eq!(peer == Peer::Trusted, is_ours, "{uid} {is_held} {us}: {peer:?}");
         }
     }
 }

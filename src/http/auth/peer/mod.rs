@@ -12,6 +12,8 @@ use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use crate::blocking::Pool;
+#[cfg(target_os = "linux")]
+use linux::{Owner, owner};
 
 /// How long the kernel may take to answer.
 #[cfg(target_os = "linux")]
@@ -38,9 +40,32 @@ pub enum Peer {
 /// trusted: any user could send something and exit.
 #[cfg(target_os = "linux")]
 pub async fn peer_of(remote: SocketAddr, local: SocketAddr) -> Peer {
-    match POOL.run(KERNEL_TIMEOUT, move || linux::peer_of(remote, local)).await {
+    match POOL.run(KERNEL_TIMEOUT, move || find_peer(remote, local)).await {
         Ok(peer) => peer,
         Err(unanswered) => Peer::Unknown(format!("the kernel {unanswered}")),
+    }
+}
+
+/// [`peer_of`]; blocks.
+#[cfg(target_os = "linux")]
+fn find_peer(remote: SocketAddr, local: SocketAddr) -> Peer {
+    match owner(remote, local) {
+        Ok(Some(owner)) => classify(owner, rustix::process::geteuid().as_raw()),
+        Ok(None) => Peer::Unowned,
+        Err(error) => Peer::Unknown(error.to_string()),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn classify(owner: Owner, us: u32) -> Peer {
+    let Owner { uid, is_held } = owner;
+    // The reported user of an unheld socket is believed unless it is root, which Linux reports for all of them.
+    if (uid == us && (is_held || us != 0)) || (uid == 0 && is_held) {
+        return Peer::Trusted;
+    }
+    match is_held {
+        true => Peer::Foreign(format!("it belongs to user {uid}, and codexd serves user {us} and root only")),
+        false => Peer::Unowned,
     }
 }
 
@@ -48,4 +73,28 @@ pub async fn peer_of(remote: SocketAddr, local: SocketAddr) -> Peer {
 #[cfg(not(target_os = "linux"))]
 pub async fn peer_of(_theirs: SocketAddr, _ours: SocketAddr) -> Peer {
     Peer::Unknown("this system does not report the user of a connection".to_owned())
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classify_trusts_own_user_and_root_with_held_sockets_only() {
+        for (uid, is_held, us, is_ours) in [
+            (501, true, 501, true),
+            (0, true, 501, true),
+            (502, true, 501, false),
+            (501, true, 0, false),
+            (0, true, 0, true),
+            // Linux reports root for unheld sockets.
+            (0, false, 501, false),
+            (0, false, 0, false),
+            (501, false, 501, true),
+        ] {
+            let peer = classify(Owner { uid, is_held }, us);
+            assert_eq!(peer == Peer::Trusted, is_ours, "{uid} {is_held} {us}: {peer:?}");
+        }
+    }
 }

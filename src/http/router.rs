@@ -2,63 +2,37 @@
 //!
 //! Invariant: a route exists if and only if it is in this table.
 
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{Method, Uri};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
+use super::app_state::AppState;
+use super::bodies;
+use super::error::{self, ApiError, Cause};
+use super::queries;
+use super::response::Envelope;
+use super::route::{EVENT_STREAM, Route};
+use super::routes::service::StatusView;
+use super::routes::{describe, health, metrics, requests, sessions, turns};
+use super::{openapi, stream, web};
 use crate::daemon::SessionView;
-use crate::http::bodies::{self, BodySchema};
-use crate::http::error::{self, Cause};
-use crate::http::queries::{self, Parameter};
-use crate::http::response::Envelope;
-use crate::http::routes::{describe, health, metrics, requests, sessions, turns};
-use crate::http::{AppState, StatusView, auth, stream, web};
 
-/// A method of a path, with everything that is documented about it.
-pub(in crate::http) struct Route {
-    /// In upper case; `WS` is a `GET` that is upgraded to a WebSocket.
-    pub(in crate::http) method: &'static str,
-    /// With the parameters in braces; [`EVENT_STREAM`] is replaced by the configured path.
-    pub(in crate::http) path: &'static str,
-    pub(in crate::http) description: &'static str,
-    /// Whether it is one of the eight routes of the contract; the others are extensions.
-    pub(in crate::http) is_formal: bool,
-    pub(in crate::http) handler: fn() -> MethodRouter<AppState>,
-    /// Its operation ID in the OpenAPI document.
-    pub(super) name: &'static str,
-    /// Further description in the OpenAPI document.
-    pub(super) remarks: &'static str,
-    pub(super) query: &'static [Parameter],
-    pub(super) body: Option<&'static BodySchema>,
-    /// Whether the header `Idempotency-Key` is supported.
-    pub(super) is_repeatable: bool,
-    pub(super) status: u16,
-    /// The media type of a successful response.
-    pub(super) media_type: &'static str,
-    pub(super) answer: fn(&mut SchemaGenerator) -> Schema,
-    pub(super) causes: &'static [&'static [Cause]],
+pub(super) fn router(state: &AppState) -> Router {
+    let stream = &state.daemon.config().service.event_stream_path;
+    let routes = ROUTES.iter();
+    routes
+        .fold(Router::new(), |router, route| router.route(route.path(stream), (route.handler)()))
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(unknown_route)
+        .with_state(Arc::clone(state))
 }
 
-/// The placeholder for the configured path of the event stream.
-pub(in crate::http) const EVENT_STREAM: &str = "{event stream}";
-
-impl Route {
-    /// The path as the router knows it.
-    pub(in crate::http) fn path<'a>(&self, event_stream_path: &'a str) -> &'a str
-    where
-        'static: 'a,
-    {
-        if self.path == EVENT_STREAM { event_stream_path } else { self.path }
-    }
-
-    /// Whether it never needs a token.
-    pub(super) fn is_open(&self) -> bool {
-        auth::TOKEN_FREE_PATHS.contains(&self.path)
-    }
-
-    /// The HTTP method.
-    pub(super) fn http_method(&self) -> &'static str {
-        if self.method == "WS" { "GET" } else { self.method }
-    }
+async fn unknown_route(method: Method, uri: Uri) -> Response {
+    ApiError::not_found(format!("Unknown codexd route {method} {}.", uri.path())).into_response()
 }
 
 /// The errors of reading a request body.
@@ -132,7 +106,7 @@ const fn extension(
 }
 
 /// All routes; the formal ones in the order of the contract.
-pub(in crate::http) const ROUTES: &[Route] = &[
+pub(super) const ROUTES: &[Route] = &[
     formal(
         "GET",
         "/healthz",
@@ -273,7 +247,7 @@ pub(in crate::http) const ROUTES: &[Route] = &[
         "GET",
         "/openapi.json",
         "openapi",
-        || get(super::openapi),
+        || get(openapi::openapi),
         document,
         "This surface as an OpenAPI 3.1 document.",
     ),

@@ -1,0 +1,58 @@
+//! One route of the API, with everything that is documented about it.
+
+use axum::routing::MethodRouter;
+use schemars::{Schema, SchemaGenerator};
+
+use super::app_state::AppState;
+use super::auth;
+use super::bodies::BodySchema;
+use super::error::Cause;
+use super::queries::Parameter;
+
+/// A method of a path, with everything that is documented about it.
+pub(super) struct Route {
+    /// In upper case; `WS` is a `GET` that is upgraded to a WebSocket.
+    pub(super) method: &'static str,
+    /// With the parameters in braces; [`EVENT_STREAM`] is replaced by the configured path.
+    pub(super) path: &'static str,
+    pub(super) description: &'static str,
+    /// Whether it is one of the eight routes of the contract; the others are extensions.
+    pub(super) is_formal: bool,
+    pub(super) handler: fn() -> MethodRouter<AppState>,
+    /// Its operation ID in the OpenAPI document.
+    pub(super) name: &'static str,
+    /// Further description in the OpenAPI document.
+    pub(super) remarks: &'static str,
+    pub(super) query: &'static [Parameter],
+    pub(super) body: Option<&'static BodySchema>,
+    /// Whether the header `Idempotency-Key` is supported.
+    pub(super) is_repeatable: bool,
+    pub(super) status: u16,
+    /// The media type of a successful response.
+    pub(super) media_type: &'static str,
+    pub(super) answer: fn(&mut SchemaGenerator) -> Schema,
+    pub(super) causes: &'static [&'static [Cause]],
+}
+
+/// The placeholder for the configured path of the event stream.
+pub(super) const EVENT_STREAM: &str = "{event stream}";
+
+impl Route {
+    /// The path as the router knows it.
+    pub(super) fn path<'a>(&self, event_stream_path: &'a str) -> &'a str
+    where
+        'static: 'a,
+    {
+        if self.path == EVENT_STREAM { event_stream_path } else { self.path }
+    }
+
+    /// Whether it never needs a token.
+    pub(super) fn is_open(&self) -> bool {
+        auth::TOKEN_FREE_PATHS.contains(&self.path)
+    }
+
+    /// The HTTP method.
+    pub(super) fn http_method(&self) -> &'static str {
+        if self.method == "WS" { "GET" } else { self.method }
+    }
+}

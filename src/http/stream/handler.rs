@@ -1,0 +1,42 @@
+//! The handler of the event stream: it chooses the transport.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+
+use super::query::Query;
+use super::{json, sse, websocket};
+use crate::daemon::DaemonError;
+use crate::http::access_log::Access;
+use crate::http::app_state::{AppState, Credential};
+use crate::http::content_negotiation::prefers_event_stream;
+use crate::http::error::ApiError;
+use crate::http::upgrade;
+
+/// Handles `GET` of the event stream path, with the transport that the headers request.
+pub(in crate::http) async fn events(
+    State(state): State<AppState>,
+    request: Request,
+) -> Result<Response, ApiError> {
+    if state.going_away.is_cancelled() {
+        return Err(DaemonError::ShuttingDown.into());
+    }
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let credential = request.extensions().get::<Credential>().and_then(|credential| credential.0);
+    if upgrade::is_asked_for(request.headers()) {
+        // A browser hides the status of a failed handshake from its page, so an invalid query is reported over the
+        // stream.
+        let access = request.extensions().get::<Arc<Access>>().cloned();
+        let slot = websocket::WebSocketSlot::take(&state)?;
+        let (response, upgrade) = upgrade::accept(request)?;
+        let sockets = state.sockets.clone();
+        sockets.spawn(websocket::serve(slot, upgrade, query, credential, access));
+        return Ok(response);
+    }
+    let query = query.map_err(ApiError::bad_request)?;
+    if prefers_event_stream(request.headers()) {
+        return sse::answer(state, query, request.headers(), credential);
+    }
+    json::answer(&state, &query).await
+}
