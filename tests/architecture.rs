@@ -61,9 +61,6 @@ const LAYERS: [(&str, &[&str]); 17] = [
 
 const MAX_FILE_LINES: usize = 500;
 
-/// Layers whose files still import each other in cycles; a layer leaves the list with its last cycle.
-const CYCLIC_LAYERS: [&str; 1] = ["http"];
-
 // Each rule takes a file and returns its violations.
 
 /// Uses of layers that the table does not allow; tests may use every lower layer.
@@ -302,32 +299,9 @@ fn no_ignored_tests_allowed_lints_or_todos() {
     assert_holds(forbidden_markers, &["src", "tests"]);
 }
 
-/// The cycles among the files of each layer: the layer and the cycle.
-fn import_cycles() -> Vec<(String, String)> {
+#[test]
+fn files_do_not_import_each_other_in_cycles() {
     let sources = sources(&["src"]);
-    let imports = Imports::new(&sources);
-    let layer_of = |path: &str| sources.iter().find(|source| source.path == path).map(Source::layer);
-    let layer = |cycle: &String| {
-        let first = cycle.split(' ').next().and_then(layer_of).unwrap_or_default();
-        first.split("::").next().unwrap_or_default().to_owned()
-    };
-    cycles(&imports.graph()).into_iter().map(|cycle| (layer(&cycle), cycle)).collect()
-}
-
-#[test]
-fn files_of_a_layer_do_not_import_each_other_in_cycles() {
-    let found = import_cycles().into_iter().filter(|(layer, _)| !CYCLIC_LAYERS.contains(&layer.as_str()));
-    let found: Vec<_> = found.map(|(_, cycle)| cycle).collect();
+    let found = cycles(&Imports::new(&sources).graph());
     assert!(found.is_empty(), "{}", found.join("\n"));
-}
-
-#[test]
-fn list_of_cyclic_layers_has_no_clean_layer() {
-    let found = import_cycles();
-    for listed in CYCLIC_LAYERS {
-        assert!(
-            found.iter().any(|(layer, _)| layer == listed),
-            "{listed} has no cycle any more: take it off the list"
-        );
-    }
 }
