@@ -39,6 +39,6 @@ pub use app::App;
 pub use app_state::base_url;
 pub use auth::peer::{Peer, peer_of};
 pub use auth::token::{TokenFile, new_token, read_token};
-pub use openapi::openapi_document;
+pub use router::openapi_document;
 pub use routes::service::{ServiceView, StatusView};
 pub use server::Server;

@@ -5,12 +5,14 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{Method, Uri};
+use axum::extract::State;
+use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::Value;
 
-use super::app_state::AppState;
+use super::app_state::{AppState, SharedState};
 use super::bodies;
 use super::error::{self, ApiError, Cause};
 use super::queries;
@@ -18,7 +20,7 @@ use super::response::Envelope;
 use super::route::{EVENT_STREAM, Route};
 use super::routes::service::StatusView;
 use super::routes::{describe, health, metrics, requests, sessions, turns};
-use super::{openapi, stream, web};
+use super::{openapi, response, stream, web};
 use crate::daemon::SessionView;
 
 pub(super) fn router(state: &AppState) -> Router {
@@ -29,6 +31,27 @@ pub(super) fn router(state: &AppState) -> Router {
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_route)
         .with_state(Arc::clone(state))
+}
+
+/// Handles `GET /describe`.
+async fn describe(State(state): State<AppState>) -> Response {
+    response::json(StatusCode::OK, &description(&state))
+}
+
+// The async handlers must not name `ROUTES` themselves: the type of the table depends on their futures.
+fn description(state: &SharedState) -> describe::Description {
+    describe::describe(state, ROUTES)
+}
+
+/// Handles `GET /openapi.json`.
+async fn openapi(State(state): State<AppState>) -> Response {
+    let path = &state.daemon.config().service.event_stream_path;
+    response::json(StatusCode::OK, &openapi_document(path, &state.base_url))
+}
+
+/// The OpenAPI document of a daemon that listens at `base_url` and serves its event stream at `event_stream_path`.
+pub fn openapi_document(event_stream_path: &str, base_url: &str) -> Value {
+    openapi::document(ROUTES, event_stream_path, base_url)
 }
 
 async fn unknown_route(method: Method, uri: Uri) -> Response {
@@ -119,7 +142,7 @@ pub(super) const ROUTES: &[Route] = &[
         "GET",
         "/describe",
         "describe",
-        || get(describe::describe),
+        || get(describe),
         flat::<describe::Description>,
         "Machine-readable description of the official codexd surface.",
     ),
@@ -247,7 +270,7 @@ pub(super) const ROUTES: &[Route] = &[
         "GET",
         "/openapi.json",
         "openapi",
-        || get(openapi::openapi),
+        || get(openapi),
         document,
         "This surface as an OpenAPI 3.1 document.",
     ),

@@ -8,19 +8,13 @@ mod schemas;
 
 use std::collections::BTreeMap;
 
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::app_state::AppState;
 use super::error::{self, Cause, Failure};
 use super::route::Route;
-use super::router::ROUTES;
 use crate::http::openapi::schemas::reference;
-use crate::http::response;
 
 /// The rules that hold for all routes, and the shape of failures.
 const INTRODUCTION: &str = "The local API of codexd, a daemon that supervises the Codex app-server and keeps its sessions.\n\n\
@@ -37,14 +31,8 @@ const INTRODUCTION: &str = "The local API of codexd, a daemon that supervises th
 const TOKEN: &str = "Required by every route except / and /healthz if the daemon was started with --auth-token-file. \
     A WebSocket handshake may carry it as one of its subprotocols instead: `codexd.v1, codexd.bearer.TOKEN`.";
 
-/// Handles `GET /openapi.json`.
-pub(super) async fn openapi(State(state): State<AppState>) -> Response {
-    let path = &state.daemon.config().service.event_stream_path;
-    response::json(StatusCode::OK, &openapi_document(path, &state.base_url))
-}
-
-/// The OpenAPI document of a daemon that listens at `base_url` and serves its event stream at `event_stream_path`.
-pub fn openapi_document(event_stream_path: &str, base_url: &str) -> Value {
+/// The OpenAPI document of `routes`, for a daemon that listens at `base_url` and serves its event stream at `event_stream_path`.
+pub(super) fn document(routes: &[Route], event_stream_path: &str, base_url: &str) -> Value {
     let mut generator = SchemaSettings::draft2020_12()
         .with(|settings| {
             settings.definitions_path = "/components/schemas".into();
@@ -54,7 +42,7 @@ pub fn openapi_document(event_stream_path: &str, base_url: &str) -> Value {
         .into_generator();
     let mut paths = Map::new();
     let mut bodies = BTreeMap::new();
-    for route in ROUTES {
+    for route in routes {
         let methods = paths.entry(route.path(event_stream_path)).or_insert_with(|| json!({}));
         methods[route.http_method().to_lowercase()] = operation(route, &mut generator);
         if let Some(schema) = route.body {

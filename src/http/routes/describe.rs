@@ -1,14 +1,10 @@
 //! `GET /describe`: a description of the API for programs that discover it by themselves. Stateless.
 
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::http::app_state::AppState;
-use crate::http::response;
-use crate::http::router::ROUTES;
+use crate::http::app_state::SharedState;
+use crate::http::route::Route;
 
 /// The API, in the shape that clients know; it must not contain the names of the retired batch modes.
 #[derive(Serialize, JsonSchema)]
@@ -85,8 +81,8 @@ struct Capabilities {
     page: bool,
 }
 
-fn routes(is_formal: bool, event_stream_path: &str) -> Vec<RouteView> {
-    let routes = ROUTES.iter().filter(|route| route.is_formal == is_formal);
+fn views(routes: &[Route], is_formal: bool, event_stream_path: &str) -> Vec<RouteView> {
+    let routes = routes.iter().filter(|route| route.is_formal == is_formal);
     routes
         .map(|route| RouteView {
             description: route.description,
@@ -97,19 +93,19 @@ fn routes(is_formal: bool, event_stream_path: &str) -> Vec<RouteView> {
 }
 
 /// All other routes: the two other transports of the event stream first.
-fn extensions(event_stream_path: &str) -> Vec<RouteView> {
+fn extensions(routes: &[Route], event_stream_path: &str) -> Vec<RouteView> {
     let transport =
         |description| RouteView { description, method: "GET", path: event_stream_path.to_owned() };
     let mut extensions = vec![
         transport("Page of the event log after a cursor, as JSON."),
         transport("Event stream as server-sent events, for requests that accept text/event-stream."),
     ];
-    extensions.extend(routes(false, event_stream_path));
+    extensions.extend(views(routes, false, event_stream_path));
     extensions
 }
 
-/// Handles `GET /describe`.
-pub(in crate::http) async fn describe(State(state): State<AppState>) -> Response {
+/// Describes the API of these routes.
+pub(in crate::http) fn describe(state: &SharedState, routes: &[Route]) -> Description {
     let config = state.daemon.config();
     let event_stream_path = &config.service.event_stream_path;
     let mut notes = vec![
@@ -140,7 +136,7 @@ pub(in crate::http) async fn describe(State(state): State<AppState>) -> Response
     if config.server.demo {
         notes.push("This daemon is a demo: its app-server is not Codex, and the answers are prepared.");
     }
-    let document = Description {
+    Description {
         ok: true,
         name: "codexd",
         surface: "local-api",
@@ -161,8 +157,8 @@ pub(in crate::http) async fn describe(State(state): State<AppState>) -> Response
             url: state.event_stream_url(),
         },
         openapi: "/openapi.json",
-        routes: routes(true, event_stream_path),
-        extensions: extensions(event_stream_path),
+        routes: views(routes, true, event_stream_path),
+        extensions: extensions(routes, event_stream_path),
         capabilities: Capabilities {
             health_probe: true,
             session_create: true,
@@ -186,6 +182,5 @@ pub(in crate::http) async fn describe(State(state): State<AppState>) -> Response
             page: true,
         },
         notes,
-    };
-    response::json(StatusCode::OK, &document)
+    }
 }
