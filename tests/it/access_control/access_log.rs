@@ -1,11 +1,11 @@
-//! What the daemon says about each request: one line, and nothing in it that is nobody's business.
+//! The access log: one line on stderr for each request, without query strings or header values.
 
 use std::collections::HashMap;
 
 use hyper::Method;
 use serde_json::json;
 
-use super::raw_connection::{HANDSHAKE, Wire, head};
+use super::raw_connection::{HANDSHAKE, RawConnection, head};
 use crate::api::{ended, ready, session, turn, types_of_turn};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get, post, request};
@@ -16,30 +16,33 @@ use crate::support::websocket::{EVENTS_PATH, EventStream};
 /// The fields of a line, by their names.
 type Line = HashMap<String, String>;
 
-/// What every line about a request has.
+/// The fields that every line of the access log has.
 const FIELDS: [&str; 6] = ["request", "method", "path", "status", "ms", "bytes"];
 
-fn daemon() -> DaemonBuilder {
+fn builder() -> DaemonBuilder {
     Daemon::builder().env("BAA_CODEXD_LOG", "info")
 }
 
-/// The lines about requests so far, in their order.
+/// The lines of the access log so far, in their order.
 fn lines(daemon: &Daemon) -> Vec<Line> {
     let stderr = daemon.stderr();
     let all = stderr.lines().filter(|line| line.contains(" INFO ")).map(fields);
     all.filter(|line| FIELDS.iter().all(|name| line.contains_key(*name))).collect()
 }
 
-/// The words of a line that have the form NAME=VALUE.
+/// The fields of a line that have the form NAME=VALUE.
 fn fields(line: &str) -> Line {
-    let words = line.split_whitespace().filter_map(|word| word.split_once('='));
-    words.map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned())).collect()
+    let fields = line.split_whitespace().filter_map(|word| word.split_once('='));
+    fields.map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned())).collect()
 }
 
-/// The lines about this path, once there are so many of them.
-async fn lines_about(daemon: &Daemon, path: &str, count: usize) -> Vec<Line> {
+/// The lines with this path, once there are at least `count` of them.
+async fn lines_of_path(daemon: &Daemon, path: &str, count: usize) -> Vec<Line> {
     let found = || lines(daemon).into_iter().filter(|line| line["path"] == path).collect::<Vec<_>>();
-    wait_until(&format!("the line about {path}"), || Some(found()).filter(|lines| lines.len() >= count)).await
+    wait_until(&format!("the access log line of {path}"), || {
+        Some(found()).filter(|lines| lines.len() >= count)
+    })
+    .await
 }
 
 fn number(line: &Line, name: &str) -> u64 {
@@ -47,74 +50,74 @@ fn number(line: &Line, name: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn each_request_has_one_line() {
-    let daemon = daemon().start().await;
+async fn access_log_has_one_line_per_request() {
+    let daemon = builder().start().await;
     ready(&daemon).await;
     let earlier = lines(&daemon).len();
-    let asked = [
+    let requests = [
         (Method::GET, "/healthz", "", None, 200),
         (Method::HEAD, "/healthz", "", None, 200),
-        (Method::GET, "/nowhere/to/go?question=unheard", "", None, 404),
+        (Method::GET, "/nowhere/to/go?question=secret-value", "", None, 404),
         (Method::POST, "/v1/codexd/sessions", "{}", None, 201),
-        (Method::POST, "/v1/codexd/sessions?question=unheard", "no JSON", None, 400),
+        (Method::POST, "/v1/codexd/sessions?question=secret-value", "no JSON", None, 400),
         (Method::GET, "/v1/codexd/sessions", "", None, 200),
         (Method::DELETE, "/v1/codexd/status", "", None, 404),
-        (Method::GET, "/v1/codexd/status", "", Some(("origin", "http://unheard.example")), 403),
-        (Method::GET, "/v1/codexd/events?limit=1", "", Some(("host", "unheard.example")), 403),
+        (Method::GET, "/v1/codexd/status", "", Some(("origin", "http://secret-value.example")), 403),
+        (Method::GET, "/v1/codexd/events?limit=1", "", Some(("host", "secret-value.example")), 403),
     ];
-    let mut answers = Vec::new();
-    for (method, path, body, header, status) in &asked {
+    let mut responses = Vec::new();
+    for (method, path, body, header, status) in &requests {
         let headers: Vec<_> = header.iter().copied().collect();
-        let answer = request(&daemon, method.clone(), path, &headers, *body).await;
-        assert_eq!(answer.status, *status, "{}", answer.text);
-        answers.push(answer);
+        let response = request(&daemon, method.clone(), path, &headers, *body).await;
+        assert_eq!(response.status, *status, "{}", response.text);
+        responses.push(response);
     }
-    let mut found = wait_until("all lines", || {
+    let mut found = wait_until("a line for each request", || {
         let lines = lines(&daemon);
-        (lines.len() >= earlier + asked.len()).then_some(lines)
+        (lines.len() >= earlier + requests.len()).then_some(lines)
     })
     .await
     .split_off(earlier);
-    // Lines come when answers are over, and that may be later than the next request.
+    // A line is written when its response has ended, which may be after the next request.
     found.sort_by_key(|line| number(line, "request"));
-    assert_eq!(found.len(), asked.len(), "{found:#?}");
-    for ((line, (method, path, _, _, status)), answer) in found.iter().zip(&asked).zip(&answers) {
+    assert_eq!(found.len(), requests.len(), "{found:#?}");
+    for ((line, (method, path, _, _, status)), response) in found.iter().zip(&requests).zip(&responses) {
         let path = path.split('?').next().unwrap();
         assert_eq!((line["method"].as_str(), line["path"].as_str()), (method.as_str(), path), "{line:?}");
         assert_eq!(number(line, "status"), u64::from(*status), "{line:?}");
-        assert_eq!(number(line, "bytes"), answer.text.len() as u64, "{line:?}");
+        assert_eq!(number(line, "bytes"), response.text.len() as u64, "{line:?}");
         line["ms"].parse::<f64>().unwrap_or_else(|_| panic!("{line:?}"));
     }
-    let created = answers[3].data(201)["session"]["sessionId"].as_str().unwrap();
+    let created = responses[3].data(201)["session"]["sessionId"].as_str().unwrap();
     assert_eq!(found[3].get("session").map(String::as_str), Some(created), "{:?}", found[3]);
-    assert!(!daemon.stderr().contains("unheard"), "{}", daemon.stderr());
+    assert!(!daemon.stderr().contains("secret-value"), "{}", daemon.stderr());
     let numbers: Vec<_> = lines(&daemon).iter().map(|line| number(line, "request")).collect();
     let mut distinct = numbers.clone();
     distinct.sort_unstable();
     distinct.dedup();
-    assert_eq!(distinct.len(), numbers.len(), "a number stands for one request: {numbers:?}");
+    assert_eq!(distinct.len(), numbers.len(), "two requests have the same number: {numbers:?}");
 }
 
 #[tokio::test]
-async fn requests_of_one_connection_have_a_line_each() {
-    let daemon = daemon().start().await;
-    let mut wire = Wire::connect(&daemon).await;
+async fn access_log_has_one_line_per_request_of_a_kept_alive_connection() {
+    let daemon = builder().start().await;
+    let mut connection = RawConnection::connect(&daemon).await;
     for path in ["/one", "/two", "/three"] {
-        wire.send(head(&daemon, &format!("GET {path}"), "")).await;
-        assert_eq!(wire.answer().await.status, 404);
+        connection.send(head(&daemon, &format!("GET {path}"), "")).await;
+        assert_eq!(connection.response().await.status, 404);
     }
     for path in ["/one", "/two", "/three"] {
-        assert_eq!(lines_about(&daemon, path, 1).await.len(), 1);
+        assert_eq!(lines_of_path(&daemon, path, 1).await.len(), 1);
     }
 }
 
 #[tokio::test]
-async fn a_turn_can_be_followed_from_its_request_to_its_end() {
-    let daemon = daemon().start().await;
+async fn access_log_line_names_session_and_turn_of_the_request() {
+    let daemon = builder().start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "hello").await;
     ended(&daemon, &session_id, &json!(turn_id)).await;
-    let line = lines_about(&daemon, "/v1/codexd/turn", 1).await.remove(0);
+    let line = lines_of_path(&daemon, "/v1/codexd/turn", 1).await.remove(0);
     assert_eq!((line["method"].as_str(), line["status"].as_str()), ("POST", "202"));
     assert_eq!((&line["session"], &line["turn"]), (&session_id, &turn_id), "{line:?}");
     let events = daemon.events_on_disk();
@@ -123,58 +126,61 @@ async fn a_turn_can_be_followed_from_its_request_to_its_end() {
 
     let path = format!("/v1/codexd/sessions/{session_id}");
     get(&daemon, &path).await.data(200);
-    assert_eq!(lines_about(&daemon, &path, 1).await[0]["session"], session_id);
-    // A request that names no session that there is, is about none.
+    assert_eq!(lines_of_path(&daemon, &path, 1).await[0]["session"], session_id);
+    // The line of a request for an unknown session names no turn.
     post(&daemon, "/v1/codexd/turn", &json!({ "sessionId": "session-none", "input": "x" })).await;
-    let line = lines_about(&daemon, "/v1/codexd/turn", 2).await.remove(1);
+    let line = lines_of_path(&daemon, "/v1/codexd/turn", 2).await.remove(1);
     assert_eq!(line["status"], "404");
     assert!(!line.contains_key("turn"), "{line:?}");
 }
 
 #[tokio::test]
-async fn a_stream_has_its_line_when_it_ends() {
-    let daemon = daemon().start().await;
+async fn access_log_line_of_an_event_source_is_written_when_it_ends() {
+    let daemon = builder().start().await;
     ready(&daemon).await;
-    let source = EventSource::connect(&daemon, &format!("{EVENTS_PATH}?type=unheard"), None).await;
+    let source = EventSource::connect(&daemon, &format!("{EVENTS_PATH}?type=secret-value"), None).await;
     get(&daemon, "/later").await.error(404, "not_found");
-    lines_about(&daemon, "/later", 1).await;
+    lines_of_path(&daemon, "/later", 1).await;
     let about = |line: &Line| line["path"] == EVENTS_PATH;
-    assert!(!lines(&daemon).iter().any(about), "it goes on");
+    assert!(!lines(&daemon).iter().any(about), "there is a line before the stream ends");
     let mut source = source;
     source.block().await;
     drop(source);
-    let line = lines_about(&daemon, EVENTS_PATH, 1).await.remove(0);
+    let line = lines_of_path(&daemon, EVENTS_PATH, 1).await.remove(0);
     assert_eq!(line["status"], "200");
     assert!(number(&line, "bytes") > 0, "{line:?}");
-    assert!(!daemon.stderr().contains("unheard"), "{}", daemon.stderr());
+    assert!(!daemon.stderr().contains("secret-value"), "{}", daemon.stderr());
 }
 
 #[tokio::test]
-async fn a_websocket_has_its_line_when_it_ends() {
-    let daemon = daemon().start().await;
+async fn access_log_line_of_a_websocket_is_written_when_it_ends() {
+    let daemon = builder().start().await;
     ready(&daemon).await;
-    let mut stream = EventStream::connect_to(&daemon, &format!("{EVENTS_PATH}?type=unheard"), &[]).await;
+    let mut stream = EventStream::connect_to(&daemon, &format!("{EVENTS_PATH}?type=secret-value"), &[]).await;
     stream.hello().await;
     get(&daemon, "/later").await.error(404, "not_found");
-    lines_about(&daemon, "/later", 1).await;
-    assert!(!lines(&daemon).iter().any(|line| line["path"] == EVENTS_PATH), "it goes on");
+    lines_of_path(&daemon, "/later", 1).await;
+    assert!(
+        !lines(&daemon).iter().any(|line| line["path"] == EVENTS_PATH),
+        "there is a line before the stream ends"
+    );
     drop(stream);
-    let line = lines_about(&daemon, EVENTS_PATH, 1).await.remove(0);
+    let line = lines_of_path(&daemon, EVENTS_PATH, 1).await.remove(0);
     assert_eq!((line["method"].as_str(), line["status"].as_str()), ("GET", "101"));
     assert!(number(&line, "bytes") > 0, "{line:?}");
-    assert!(!daemon.stderr().contains("unheard"), "{}", daemon.stderr());
+    assert!(!daemon.stderr().contains("secret-value"), "{}", daemon.stderr());
 
-    // A handshake that is refused is an ordinary request.
-    let mut wire = Wire::connect(&daemon).await;
+    // A refused handshake is logged like any other request.
+    let mut connection = RawConnection::connect(&daemon).await;
     let lines = format!("{HANDSHAKE}Origin: http://elsewhere.example\r\n");
-    wire.send(head(&daemon, &format!("GET {EVENTS_PATH}"), &lines)).await;
-    wire.answer().await.assert_error(403, "forbidden");
-    assert_eq!(lines_about(&daemon, EVENTS_PATH, 2).await[1]["status"], "403");
+    connection.send(head(&daemon, &format!("GET {EVENTS_PATH}"), &lines)).await;
+    connection.response().await.assert_error(403, "forbidden");
+    assert_eq!(lines_of_path(&daemon, EVENTS_PATH, 2).await[1]["status"], "403");
 }
 
 #[tokio::test]
-async fn streams_that_a_stop_ends_have_their_lines_too() {
-    let mut daemon = daemon().start().await;
+async fn access_log_has_lines_for_streams_closed_by_shutdown() {
+    let mut daemon = builder().start().await;
     ready(&daemon).await;
     let mut stream = EventStream::connect(&daemon).await;
     stream.hello().await;
@@ -182,18 +188,20 @@ async fn streams_that_a_stop_ends_have_their_lines_too() {
     daemon.stop().await;
     stream.close_code().await;
     while source.next().await.is_some() {}
-    let mut statuses: Vec<_> = lines_about(&daemon, EVENTS_PATH, 2).await.into_iter().collect();
+    let mut statuses: Vec<_> = lines_of_path(&daemon, EVENTS_PATH, 2).await.into_iter().collect();
     statuses.sort_by_key(|line| number(line, "status"));
     assert_eq!(statuses.iter().map(|line| line["status"].as_str()).collect::<Vec<_>>(), ["101", "200"]);
 }
 
 #[tokio::test]
-async fn who_wants_less_is_told_less() {
+async fn access_log_is_empty_at_level_warn() {
     let daemon = Daemon::builder().env("BAA_CODEXD_LOG", "warn").start().await;
     ready(&daemon).await;
-    let mut wire = Wire::connect(&daemon).await;
-    wire.send(format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", daemon.authority())).await;
-    wire.rest().await;
+    let mut connection = RawConnection::connect(&daemon).await;
+    connection
+        .send(format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", daemon.authority()))
+        .await;
+    connection.read_to_end().await;
     assert_eq!(lines(&daemon), Vec::<Line>::new());
     assert!(!daemon.stderr().contains("/healthz"), "{}", daemon.stderr());
 }

@@ -1,4 +1,4 @@
-//! Too many clients, slow ones, and ones that only take: the others do not notice.
+//! Connection and WebSocket limits, and the timeouts of slow clients: other clients are served quickly meanwhile.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 
-use super::raw_connection::{HANDSHAKE, Wire, head};
-use super::slow_clients::{Crowd, End, Honest, Kind, p99};
+use super::raw_connection::{HANDSHAKE, RawConnection, head};
+use super::slow_clients::{ClientKind, ClosedClient, ProbeClient, SlowClients, p99};
 use crate::api::{idle, ready, request_bytes, session, turn};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
@@ -16,181 +16,190 @@ use crate::support::sse::EventSource;
 use crate::support::wait::wait_until_async;
 use crate::support::websocket::{EVENTS_PATH, EventStream};
 
-/// How many peers of each kind there are.
-const EACH: usize = 200;
-/// The rest of the honest client between two requests.
-const REST: Duration = Duration::from_millis(5);
-/// What 99 of 100 honest requests take at most.
-const P99: Duration = Duration::from_millis(100);
-/// How often a crowd may come again because the machine had other things to do.
-const ROUNDS: usize = 3;
-/// How long a head may take.
-const HEAD: Duration = Duration::from_secs(5);
-/// How long a body may take.
-const BODY: Duration = Duration::from_secs(10);
-/// How long a connection may wait for its next request.
-const IDLE: Duration = Duration::from_secs(30);
-/// A timer of the daemon may begin a little after the clock of the test, or be read a little before its time.
-const EARLY: Duration = Duration::from_millis(100);
+/// The number of slow clients of each kind.
+const CLIENTS_PER_KIND: usize = 200;
+/// The pause of the probe client between two requests.
+const PROBE_PAUSE: Duration = Duration::from_millis(5);
+/// The limit for the 99th percentile of the response times of the probe client.
+const MAX_P99: Duration = Duration::from_millis(100);
+/// The number of attempts, because other processes on the machine may delay one.
+const ATTEMPTS: usize = 3;
+/// The time limit for a request head.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time limit for a request body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The time limit for the next request of a connection.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The tolerance for a timer of the daemon that starts later than the clock of the test, or expires early.
+const TIMER_TOLERANCE: Duration = Duration::from_millis(100);
 
-/// One crowd at a time: two of them would measure each other.
-static ONE_CROWD: Mutex<()> = Mutex::const_new(());
+/// Lets one load test run at a time: two would influence each other's measurements.
+static LOAD_TEST_LOCK: Mutex<()> = Mutex::const_new(());
 
-/// Lets a crowd come and go; how long 99 of 100 honest requests took, all of which have to be answered.
-async fn crowded(kinds: &[Kind]) -> (Duration, Vec<End>) {
+/// Connects slow clients until the daemon has closed them; returns the 99th percentile of the response times of the
+/// probe client, whose requests must all succeed, and the closed clients.
+async fn measure_probe(kinds: &[ClientKind]) -> (Duration, Vec<ClosedClient>) {
     let daemon = Daemon::builder().start().await;
     ready(&daemon).await;
-    if kinds.contains(&Kind::SlowReader) {
+    if kinds.contains(&ClientKind::SlowReader) {
         let session_id = session(&daemon).await;
-        // A page of these is large, and the greeting of a WebSocket, which has the newest events, is not.
+        // A page of these events is large; the hello message of a WebSocket, which has the newest events, is small.
         for prompt in ["deltas=16 chars=300000", "deltas=60 chars=10"] {
             turn(&daemon, &session_id, prompt).await;
             idle(&daemon, &session_id).await;
         }
     }
-    let honest = Honest::start(&daemon, REST);
-    let mut crowd = Crowd::gather(&daemon, kinds, EACH).await;
-    let ends = crowd.closed().await;
-    honest.more(500).await;
-    let answers = honest.finish().await;
-    let refused = answers.iter().filter(|(status, _)| *status != 200).count();
-    assert_eq!(refused, 0, "of {} honest requests", answers.len());
-    drop(crowd);
+    let probe = ProbeClient::start(&daemon, PROBE_PAUSE);
+    let mut clients = SlowClients::connect(&daemon, kinds, CLIENTS_PER_KIND).await;
+    let closed = clients.wait_until_closed().await;
+    probe.wait_for_more(500).await;
+    let responses = probe.finish().await;
+    let refused = responses.iter().filter(|(status, _)| *status != 200).count();
+    assert_eq!(refused, 0, "of {} probe requests", responses.len());
+    drop(clients);
     assert_eq!(get(&daemon, "/healthz").await.status, 200);
-    (p99(&answers), ends)
+    (p99(&responses), closed)
 }
 
-/// Asserts that the others do not notice such a crowd; how its peers ended.
+/// Asserts that the probe client is served quickly beside these slow clients; returns the closed clients.
 #[expect(
     clippy::print_stderr,
-    reason = "the figure is shown with the failure of the test, or when it is asked for"
+    reason = "the test runner prints the measurement when the test fails, or with --nocapture"
 )]
-async fn goes_unnoticed(kinds: &[Kind]) -> Vec<End> {
-    let _alone = ONE_CROWD.lock().await;
+async fn assert_probe_is_fast(kinds: &[ClientKind]) -> Vec<ClosedClient> {
+    let _lock = LOAD_TEST_LOCK.lock().await;
     let mut all = Vec::new();
-    for _ in 0..ROUNDS {
-        let (p99, ends) = crowded(kinds).await;
-        eprintln!("{kinds:?}: 99 of 100 honest requests took {p99:?} at most");
-        if p99 < P99 {
-            return ends;
+    for _ in 0..ATTEMPTS {
+        let (p99, closed) = measure_probe(kinds).await;
+        eprintln!("{kinds:?}: the 99th percentile of the probe requests is {p99:?}");
+        if p99 < MAX_P99 {
+            return closed;
         }
         all.push(p99);
     }
-    panic!("99 of 100 honest requests took {all:?}");
+    panic!("the 99th percentiles of the probe requests are {all:?}");
 }
 
-/// Asserts that every peer of a crowd of one kind was given this time, and not much more.
-fn assert_in_time(ends: &[End], time: Duration) {
-    assert_eq!(ends.len(), EACH);
-    for end in ends {
-        assert!(end.after > time - EARLY && end.after < time * 2, "{end:?}");
+/// Asserts that every client of one kind was closed after this time, and not much later.
+fn assert_closed_after(closed: &[ClosedClient], time: Duration) {
+    assert_eq!(closed.len(), CLIENTS_PER_KIND);
+    for client in closed {
+        assert!(client.open_for > time - TIMER_TOLERANCE && client.open_for < time * 2, "{client:?}");
     }
 }
 
-/// Asserts that a peer was told that it was too slow, and that the connection closes.
-fn assert_told(end: &End) {
-    let said = end.said.to_ascii_lowercase();
-    assert!(said.starts_with("http/1.1 408 ") && said.contains("connection: close\r\n"), "{end:?}");
-    assert!(said.contains("\"error\": \"request_timeout\""), "{end:?}");
+/// Asserts that a client got a 408 response that announces the close.
+fn assert_request_timeout(client: &ClosedClient) {
+    let received = client.received.to_ascii_lowercase();
+    assert!(
+        received.starts_with("http/1.1 408 ") && received.contains("connection: close\r\n"),
+        "{client:?}"
+    );
+    assert!(received.contains("\"error\": \"request_timeout\""), "{client:?}");
 }
 
 #[tokio::test]
-async fn silent_peers_are_closed_and_go_unnoticed() {
-    let ends = goes_unnoticed(&[Kind::Silent]).await;
-    assert_in_time(&ends, HEAD);
-    assert!(ends.iter().all(|end| end.said.is_empty()), "{ends:?}");
+async fn head_timeout_closes_silent_connections_and_probe_is_fast() {
+    let closed = assert_probe_is_fast(&[ClientKind::Silent]).await;
+    assert_closed_after(&closed, HEAD_TIMEOUT);
+    assert!(closed.iter().all(|client| client.received.is_empty()), "{closed:?}");
 }
 
 #[tokio::test]
-async fn half_a_head_is_given_up_and_goes_unnoticed() {
+async fn head_timeout_sends_408_for_half_a_head_and_probe_is_fast() {
     if !runs_long() {
         return;
     }
-    let ends = goes_unnoticed(&[Kind::HalfHead]).await;
-    assert_in_time(&ends, HEAD);
-    ends.iter().for_each(assert_told);
+    let closed = assert_probe_is_fast(&[ClientKind::HalfHead]).await;
+    assert_closed_after(&closed, HEAD_TIMEOUT);
+    closed.iter().for_each(assert_request_timeout);
 }
 
 #[tokio::test]
-async fn a_slow_body_is_given_up_and_goes_unnoticed() {
+async fn body_timeout_sends_408_for_a_slow_body_and_probe_is_fast() {
     if !runs_long() {
         return;
     }
-    let ends = goes_unnoticed(&[Kind::SlowBody]).await;
-    assert_in_time(&ends, BODY);
-    ends.iter().for_each(assert_told);
+    let closed = assert_probe_is_fast(&[ClientKind::SlowBody]).await;
+    assert_closed_after(&closed, BODY_TIMEOUT);
+    closed.iter().for_each(assert_request_timeout);
 }
 
 #[tokio::test]
-async fn peers_that_do_not_read_go_unnoticed() {
-    goes_unnoticed(&[Kind::SlowReader]).await;
+async fn probe_is_fast_beside_clients_that_do_not_read() {
+    assert_probe_is_fast(&[ClientKind::SlowReader]).await;
 }
 
 #[tokio::test]
-async fn more_peers_than_there_is_room_for_go_unnoticed() {
-    let kinds = [Kind::Silent, Kind::HalfHead, Kind::SlowBody, Kind::SlowReader];
-    let ends = goes_unnoticed(&kinds).await;
-    // Some had to leave early, so that there was room for others, and nobody stayed longer than when alone.
-    assert!(ends.iter().all(|end| end.after < BODY * 2), "{ends:?}");
-    assert!(ends.iter().any(|end| end.after < HEAD - EARLY), "there was room for everybody");
-    let of = |kind| ends.iter().filter(|end| end.kind == kind).count();
-    assert_eq!(kinds.map(of), [EACH, EACH, EACH, 0]);
+async fn connection_limiter_evicts_slow_clients_and_probe_is_fast() {
+    let kinds = [ClientKind::Silent, ClientKind::HalfHead, ClientKind::SlowBody, ClientKind::SlowReader];
+    let closed = assert_probe_is_fast(&kinds).await;
+    // Some were evicted for others, and none stayed longer than its timeout.
+    assert!(closed.iter().all(|client| client.open_for < BODY_TIMEOUT * 2), "{closed:?}");
+    assert!(
+        closed.iter().any(|client| client.open_for < HEAD_TIMEOUT - TIMER_TOLERANCE),
+        "no client was evicted"
+    );
+    let of = |kind| closed.iter().filter(|client| client.kind == kind).count();
+    assert_eq!(kinds.map(of), [CLIENTS_PER_KIND, CLIENTS_PER_KIND, CLIENTS_PER_KIND, 0]);
 }
 
 #[tokio::test]
-async fn a_flood_of_connections_goes_unnoticed_and_leaves_nothing_behind() {
-    const FLOOD: usize = 5000;
-    /// More than there is room for, so that the daemon has to make some.
-    const HELD: usize = 300;
-    let _alone = ONE_CROWD.lock().await;
+async fn connection_flood_leaves_no_descriptors_open_and_probe_succeeds() {
+    const CONNECTIONS: usize = 5000;
+    /// The connections that are open at once, more than the limit, so that the daemon must evict some.
+    const OPEN_AT_ONCE: usize = 300;
+    let _lock = LOAD_TEST_LOCK.lock().await;
     let daemon = Daemon::builder().start().await;
     ready(&daemon).await;
     #[cfg(target_os = "linux")]
-    let before = super::process_usage::descriptors(daemon.pid());
-    // For the limit of the tests' own files.
-    drop(Crowd::gather(&daemon, &[Kind::Silent], 1).await);
-    let honest = Honest::start(&daemon, REST);
-    let mut held = VecDeque::new();
-    for _ in 0..FLOOD {
-        held.push_back(TcpStream::connect(daemon.authority()).await.unwrap());
-        if held.len() > HELD {
-            held.pop_front();
+    let before = super::process_usage::open_descriptors(daemon.pid());
+    // This raises the descriptor limit of the test process.
+    drop(SlowClients::connect(&daemon, &[ClientKind::Silent], 1).await);
+    let probe = ProbeClient::start(&daemon, PROBE_PAUSE);
+    let mut open = VecDeque::new();
+    for _ in 0..CONNECTIONS {
+        open.push_back(TcpStream::connect(daemon.authority()).await.unwrap());
+        if open.len() > OPEN_AT_ONCE {
+            open.pop_front();
         }
     }
-    honest.more(20).await;
-    let answers = honest.finish().await;
-    assert!(answers.iter().all(|(status, _)| *status == 200), "{answers:?}");
-    drop(held);
+    probe.wait_for_more(20).await;
+    let responses = probe.finish().await;
+    assert!(responses.iter().all(|(status, _)| *status == 200), "{responses:?}");
+    drop(open);
     #[cfg(target_os = "linux")]
-    crate::support::wait::wait_until("the descriptors of the crowd to be given back", || {
-        (super::process_usage::descriptors(daemon.pid()) <= before).then_some(())
+    crate::support::wait::wait_until("the descriptors of the connections to be closed", || {
+        (super::process_usage::open_descriptors(daemon.pid()) <= before).then_some(())
     })
     .await;
     assert_eq!(get(&daemon, "/healthz").await.status, 200);
 }
 
-/// Asserts that whoever comes is told to come again, and is not kept.
+/// Asserts that the daemon answers new connections with 503 and Retry-After, and closes them.
 async fn assert_full(daemon: &Daemon) {
     for _ in 0..20 {
-        let answer = get(daemon, "/healthz").await;
-        answer.error(503, "overloaded");
-        assert_eq!(answer.headers["connection"], "close");
-        let retry_after = answer.headers["retry-after"].to_str().unwrap();
+        let response = get(daemon, "/healthz").await;
+        response.error(503, "overloaded");
+        assert_eq!(response.headers["connection"], "close");
+        let retry_after = response.headers["retry-after"].to_str().unwrap();
         assert!(retry_after.parse::<u32>().unwrap() > 0, "{retry_after}");
     }
-    // One that says nothing is not kept either, whether it is told so or not.
-    let refused = Wire::connect(daemon).await.rest().await;
+    // A silent connection is closed too, with or without a response.
+    let refused = RawConnection::connect(daemon).await.read_to_end().await;
     assert!(refused.is_empty() || refused.starts_with("HTTP/1.1 503 "), "{refused:?}");
 }
 
-async fn room(daemon: &Daemon) {
-    wait_until_async("room for one", async || (get(daemon, "/healthz").await.status == 200).then_some(()))
-        .await;
+async fn wait_for_free_connection(daemon: &Daemon) {
+    wait_until_async("a free connection", async || {
+        (get(daemon, "/healthz").await.status == 200).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn where_nobody_can_leave_the_next_one_is_told_to_come_again() {
-    // Nobody has asked anything before, so that no connection that is about to close has a place.
+async fn connection_limiter_rejects_new_connections_when_none_can_be_evicted() {
+    // No request was sent before, so no connection that is about to close counts towards the limit.
     let daemon = Daemon::builder().arg("--connection-limit").arg("4").start().await;
     let mut streams = Vec::new();
     for _ in 0..4 {
@@ -199,61 +208,65 @@ async fn where_nobody_can_leave_the_next_one_is_told_to_come_again() {
         streams.push(stream);
     }
     assert_full(&daemon).await;
-    // Those that are inside notice nothing.
+    // The open streams still work.
     for stream in &mut streams {
         let pong = stream.ask(&serde_json::json!({ "type": "ping" })).await;
         assert_eq!(pong["type"], "pong");
     }
     streams.pop();
-    room(&daemon).await;
+    wait_for_free_connection(&daemon).await;
     streams.push(EventStream::connect(&daemon).await);
     assert_full(&daemon).await;
 }
 
 #[tokio::test]
-async fn a_reader_of_events_has_its_place_until_it_leaves() {
-    // Nobody has asked anything before, so that no connection that is about to close has a place.
+async fn connection_limiter_never_evicts_event_sources() {
+    // No request was sent before, so no connection that is about to close counts towards the limit.
     let daemon = Daemon::builder().arg("--connection-limit").arg("2").start().await;
     let mut first = EventSource::connect(&daemon, EVENTS_PATH, None).await;
     let second = EventSource::connect(&daemon, EVENTS_PATH, None).await;
     assert_full(&daemon).await;
     drop(second);
-    room(&daemon).await;
+    wait_for_free_connection(&daemon).await;
     session(&daemon).await;
     first.next_event().await;
 }
 
 #[tokio::test]
-async fn one_that_waits_leaves_for_one_that_comes() {
-    // Nobody has asked anything before, so that no connection that is about to close has a place.
+async fn connection_limiter_evicts_longest_idle() {
+    // No request was sent before, so no connection that is about to close counts towards the limit.
     let daemon = Daemon::builder().arg("--connection-limit").arg("4").start().await;
-    // Two that are in use, one that has waited for its next request, and one for its first.
+    // Two in use, one that waits for its next request, and one that waits for the rest of its first.
     let mut sources = Vec::new();
     for _ in 0..2 {
         sources.push(EventSource::connect(&daemon, EVENTS_PATH, None).await);
     }
-    let mut first = Wire::connect(&daemon).await;
+    let mut first = RawConnection::connect(&daemon).await;
     first.send(head(&daemon, "GET /healthz", "")).await;
-    assert_eq!(first.answer().await.status, 200);
-    let mut second = Wire::connect(&daemon).await;
+    assert_eq!(first.response().await.status, 200);
+    let mut second = RawConnection::connect(&daemon).await;
     second.send("GET /healthz HTTP/1.1\r\n").await;
-    let mut third = Wire::connect(&daemon).await;
+    let mut third = RawConnection::connect(&daemon).await;
     third.send(head(&daemon, "GET /healthz", "")).await;
-    assert_eq!(third.answer().await.status, 200);
-    assert_eq!(first.rest().await, "", "the one that has waited longest is closed without a word");
-    // The other one is still there.
+    assert_eq!(third.response().await.status, 200);
+    assert_eq!(
+        first.read_to_end().await,
+        "",
+        "the connection that was idle longest is closed without a response"
+    );
+    // The other connection is still open.
     second.send(format!("Host: {}\r\n\r\n", daemon.authority())).await;
-    assert_eq!(second.answer().await.status, 200);
+    assert_eq!(second.response().await.status, 200);
 }
 
 #[tokio::test]
-async fn there_are_only_so_many_websockets() {
+async fn websocket_limit_rejects_with_503_until_one_closes() {
     let daemon = Daemon::builder().arg("--websocket-limit").arg("2").start().await;
     let handshake = async || {
-        let mut wire = Wire::connect(&daemon).await;
-        wire.send(head(&daemon, &format!("GET {EVENTS_PATH}"), HANDSHAKE)).await;
-        let answer = wire.answer().await;
-        (wire, answer)
+        let mut connection = RawConnection::connect(&daemon).await;
+        connection.send(head(&daemon, &format!("GET {EVENTS_PATH}"), HANDSHAKE)).await;
+        let response = connection.response().await;
+        (connection, response)
     };
     let first = handshake().await;
     let second = handshake().await;
@@ -264,42 +277,42 @@ async fn there_are_only_so_many_websockets() {
     assert_eq!(get(&daemon, "/healthz").await.status, 200, "other requests are answered");
     let _source = EventSource::connect(&daemon, EVENTS_PATH, None).await;
     drop(first);
-    wait_until_async("room for one", async || (handshake().await.1.status == 101).then_some(())).await;
+    wait_until_async("a free connection", async || (handshake().await.1.status == 101).then_some(())).await;
 }
 
 #[tokio::test]
-async fn there_are_64_websockets_by_default() {
+async fn websocket_limit_is_64_by_default() {
     let daemon = Daemon::builder().start().await;
     let mut streams = Vec::new();
     for _ in 0..64 {
         streams.push(EventStream::connect(&daemon).await);
     }
-    let mut wire = Wire::connect(&daemon).await;
-    wire.send(head(&daemon, &format!("GET {EVENTS_PATH}"), HANDSHAKE)).await;
-    wire.answer().await.assert_error(503, "overloaded");
+    let mut connection = RawConnection::connect(&daemon).await;
+    connection.send(head(&daemon, &format!("GET {EVENTS_PATH}"), HANDSHAKE)).await;
+    connection.response().await.assert_error(503, "overloaded");
 }
 
 #[tokio::test]
-async fn a_connection_without_a_next_request_is_closed_after_a_while() {
+async fn idle_timeout_closes_kept_alive_connection() {
     if !runs_long() {
         return;
     }
     let daemon = Daemon::builder().start().await;
-    let mut wire = Wire::connect(&daemon).await;
-    wire.send(head(&daemon, "GET /healthz", "")).await;
-    let answer = wire.answer().await;
-    assert_eq!(answer.status, 200);
-    assert!(!answer.run("connection: close"), "{answer:?}");
-    let began = Instant::now();
-    assert_eq!(wire.rest().await, "", "it is closed without a word");
-    let after = began.elapsed();
-    assert!(after > IDLE - EARLY && after < IDLE * 2, "{after:?}");
+    let mut connection = RawConnection::connect(&daemon).await;
+    connection.send(head(&daemon, "GET /healthz", "")).await;
+    let response = connection.response().await;
+    assert_eq!(response.status, 200);
+    assert!(!response.has_line("connection: close"), "{response:?}");
+    let started = Instant::now();
+    assert_eq!(connection.read_to_end().await, "", "the idle connection gets no response");
+    let open_for = started.elapsed();
+    assert!(open_for > IDLE_TIMEOUT - TIMER_TOLERANCE && open_for < IDLE_TIMEOUT * 2, "{open_for:?}");
 }
 
 #[tokio::test]
-async fn requests_may_come_before_the_answers_to_those_before_them() {
+async fn pipelined_requests_are_answered_in_order() {
     let daemon = Daemon::builder().start().await;
-    let mut wire = Wire::connect(&daemon).await;
+    let mut connection = RawConnection::connect(&daemon).await;
     let session = request_bytes(&daemon, "/v1/codexd/sessions", &serde_json::json!({}));
     let session = session.replace("connection: close\r\n", "");
     let requests = [
@@ -308,40 +321,40 @@ async fn requests_may_come_before_the_answers_to_those_before_them() {
         head(&daemon, "GET /nowhere", ""),
         head(&daemon, "GET /v1/codexd/sessions", "Connection: close\r\n"),
     ];
-    wire.send(requests.concat()).await;
-    let mut answers = Vec::new();
+    connection.send(requests.concat()).await;
+    let mut responses = Vec::new();
     for _ in &requests {
-        answers.push(wire.answer().await);
+        responses.push(connection.response().await);
     }
-    assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200, 201, 404, 200]);
-    assert!(answers[3].body.contains("session-"), "{:?}", answers[3]);
-    assert!(answers[3].run("connection: close"), "{:?}", answers[3]);
-    assert_eq!(wire.rest().await, "");
+    assert_eq!(responses.iter().map(|response| response.status).collect::<Vec<_>>(), [200, 201, 404, 200]);
+    assert!(responses[3].body.contains("session-"), "{:?}", responses[3]);
+    assert!(responses[3].has_line("connection: close"), "{:?}", responses[3]);
+    assert_eq!(connection.read_to_end().await, "");
 }
 
 #[cfg(target_os = "linux")]
 #[expect(
     clippy::print_stderr,
-    reason = "the figure is shown with the failure of the test, or when it is asked for"
+    reason = "the test runner prints the measurement when the test fails, or with --nocapture"
 )]
 #[tokio::test]
-async fn a_websocket_that_has_nothing_to_hear_costs_little() {
-    use super::process_usage::resident;
+async fn idle_websocket_uses_at_most_40_kib() {
+    use super::process_usage::resident_kib;
 
     const COUNT: usize = 60;
-    const KIB_EACH: u64 = 40;
+    const MAX_KIB_EACH: u64 = 40;
     let daemon = Daemon::builder().start().await;
     ready(&daemon).await;
-    // What the first one brings with it is for all.
+    // The memory that the first WebSocket allocates once is not measured.
     let mut streams = vec![EventStream::connect(&daemon).await];
     streams[0].hello().await;
-    let before = resident(daemon.pid());
+    let before = resident_kib(daemon.pid());
     for _ in 0..COUNT {
         let mut stream = EventStream::connect(&daemon).await;
         stream.hello().await;
         streams.push(stream);
     }
-    let growth = resident(daemon.pid()).saturating_sub(before);
+    let growth = resident_kib(daemon.pid()).saturating_sub(before);
     eprintln!("a WebSocket takes {} KiB", growth / COUNT as u64);
-    assert!(growth < KIB_EACH * COUNT as u64, "{growth} KiB for {COUNT} WebSockets");
+    assert!(growth < MAX_KIB_EACH * COUNT as u64, "{growth} KiB for {COUNT} WebSockets");
 }

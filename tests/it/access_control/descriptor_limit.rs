@@ -1,12 +1,12 @@
-//! A daemon that may have few files open: what it cannot accept does not drive it mad.
+//! A daemon with a low limit of open file descriptors: it closes idle connections, does not spin, and recovers.
 
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Resource, getrlimit, prlimit};
 
-use super::process_usage::{descriptors, processor_time};
-use super::raw_connection::{Wire, head};
-use super::slow_clients::{Crowd, Honest, Kind};
+use super::process_usage::{cpu_time, open_descriptors};
+use super::raw_connection::{RawConnection, head};
+use super::slow_clients::{ClientKind, ProbeClient, SlowClients};
 use crate::api::{idle, ready, session, turn};
 use crate::files::prepared;
 use crate::support::daemon::Daemon;
@@ -14,28 +14,28 @@ use crate::support::http::get;
 use crate::support::wait::wait_until;
 use crate::support::websocket::EVENTS_PATH;
 
-/// How many files the daemon may have open.
-const FILES: usize = 64;
-/// How many peers want in, more than there can be.
-const PEERS: usize = 200;
-/// How long one that says nothing may stay where there is room.
-const HEAD: Duration = Duration::from_millis(4900);
+/// The limit of open file descriptors of the daemon.
+const DESCRIPTOR_LIMIT: usize = 64;
+/// The number of clients that connect, more than the limit allows.
+const CLIENTS: usize = 200;
+/// A silent client that is closed sooner than this was evicted: otherwise it has 5 s for its request head.
+const EVICTED_BEFORE: Duration = Duration::from_millis(4900);
 
-/// A daemon under a low limit of open files.
-async fn short_of_files() -> Daemon {
-    let daemon = prepared(&format!("ulimit -n {FILES}")).start().await;
+/// Starts a daemon with a low limit of open file descriptors.
+async fn start_with_descriptor_limit() -> Daemon {
+    let daemon = prepared(&format!("ulimit -n {DESCRIPTOR_LIMIT}")).start().await;
     ready(&daemon).await;
     daemon
 }
 
-/// Lets a daemon that runs have so many files open from now on.
-fn allow_files(daemon: &Daemon, count: usize) {
+/// Changes the limit of open file descriptors of a running daemon.
+fn set_descriptor_limit(daemon: &Daemon, count: usize) {
     let pid = i32::try_from(daemon.pid()).ok().and_then(Pid::from_raw);
     let limit = rustix::process::Rlimit { current: Some(count as u64), ..getrlimit(Resource::Nofile) };
     prlimit(pid, Resource::Nofile, limit).unwrap();
 }
 
-/// Asserts that all is as it was: what needs files of the daemon's own works too.
+/// Asserts that the daemon works as before, including what needs descriptors of its own.
 async fn assert_recovered(daemon: &Daemon) {
     assert_eq!(get(daemon, "/healthz").await.status, 200);
     let session_id = session(daemon).await;
@@ -45,85 +45,86 @@ async fn assert_recovered(daemon: &Daemon) {
 }
 
 #[tokio::test]
-async fn more_peers_than_descriptors_are_no_reason_to_hang_or_to_spin() {
-    let daemon = short_of_files().await;
-    let before = descriptors(daemon.pid());
-    let (began, worked) = (Instant::now(), processor_time(daemon.pid()));
-    let honest = Honest::start(&daemon, Duration::from_millis(50));
-    let mut crowd = Crowd::gather(&daemon, &[Kind::Silent], PEERS).await;
-    let ends = crowd.closed().await;
-    let (elapsed, worked) = (began.elapsed(), processor_time(daemon.pid()) - worked);
-    let answers = honest.finish().await;
-    let statuses: Vec<u16> = answers.iter().map(|(status, _)| *status).collect();
+async fn daemon_serves_without_spinning_with_more_clients_than_descriptors() {
+    let daemon = start_with_descriptor_limit().await;
+    let before = open_descriptors(daemon.pid());
+    let (started, cpu_used) = (Instant::now(), cpu_time(daemon.pid()));
+    let probe = ProbeClient::start(&daemon, Duration::from_millis(50));
+    let mut clients = SlowClients::connect(&daemon, &[ClientKind::Silent], CLIENTS).await;
+    let closed = clients.wait_until_closed().await;
+    let (elapsed, cpu_used) = (started.elapsed(), cpu_time(daemon.pid()) - cpu_used);
+    let responses = probe.finish().await;
+    let statuses: Vec<u16> = responses.iter().map(|(status, _)| *status).collect();
     assert!(statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
     let answered = statuses.iter().filter(|status| **status == 200).count();
-    assert!(answered > statuses.len() / 2, "a peer that only waits has to make room: {statuses:?}");
-    let evicted = ends.iter().filter(|end| end.after < HEAD).count();
-    assert!(evicted > PEERS / 2, "only {evicted} peers left before their time was over");
-    assert!(worked < elapsed / 2, "{worked:?} of work in {elapsed:?}");
-    wait_until("the descriptors of the crowd to be given back", || {
-        (descriptors(daemon.pid()) <= before).then_some(())
+    assert!(answered > statuses.len() / 2, "idle connections were not evicted for the probe: {statuses:?}");
+    let evicted = closed.iter().filter(|client| client.open_for < EVICTED_BEFORE).count();
+    assert!(evicted > CLIENTS / 2, "only {evicted} clients were evicted");
+    assert!(cpu_used < elapsed / 2, "{cpu_used:?} of CPU time in {elapsed:?}");
+    wait_until("the descriptors of the clients to be closed", || {
+        (open_descriptors(daemon.pid()) <= before).then_some(())
     })
     .await;
     assert_recovered(&daemon).await;
 }
 
 #[tokio::test]
-async fn without_a_descriptor_one_that_waits_makes_room() {
-    const LEFT: usize = 8;
+async fn daemon_evicts_idle_connections_when_no_descriptor_is_free() {
+    const FREE_DESCRIPTORS: usize = 8;
     let daemon = Daemon::builder().start().await;
     ready(&daemon).await;
-    allow_files(&daemon, descriptors(daemon.pid()) + LEFT);
-    let honest = Honest::start(&daemon, Duration::from_millis(50));
-    let mut crowd = Crowd::gather(&daemon, &[Kind::Silent], 3 * LEFT).await;
-    let ends = crowd.closed().await;
-    let answers = honest.finish().await;
-    assert!(answers.iter().all(|(status, _)| [200, 503].contains(status)), "{answers:?}");
-    assert!(answers.iter().any(|(status, _)| *status == 200), "{answers:?}");
-    assert!(ends.iter().any(|end| end.after < HEAD), "nobody made room");
-    allow_files(&daemon, 1024);
+    set_descriptor_limit(&daemon, open_descriptors(daemon.pid()) + FREE_DESCRIPTORS);
+    let probe = ProbeClient::start(&daemon, Duration::from_millis(50));
+    let mut clients = SlowClients::connect(&daemon, &[ClientKind::Silent], 3 * FREE_DESCRIPTORS).await;
+    let closed = clients.wait_until_closed().await;
+    let responses = probe.finish().await;
+    assert!(responses.iter().all(|(status, _)| [200, 503].contains(status)), "{responses:?}");
+    assert!(responses.iter().any(|(status, _)| *status == 200), "{responses:?}");
+    assert!(closed.iter().any(|client| client.open_for < EVICTED_BEFORE), "no idle connection was evicted");
+    set_descriptor_limit(&daemon, 1024);
     assert_recovered(&daemon).await;
 }
 
 #[tokio::test]
-async fn without_a_descriptor_and_without_one_that_can_leave_it_rests() {
-    /// How long the daemon is watched.
+async fn daemon_does_not_spin_when_no_descriptor_is_free_and_none_can_be_evicted() {
+    /// The time over which the CPU time of the daemon is measured.
     const WINDOW: Duration = Duration::from_secs(3);
-    /// How many descriptors are left when the crowd comes, fewer than the daemon believes it may use for connections.
-    const LEFT: usize = 8;
+    /// The descriptors that are free when the clients connect, fewer than the daemon reserves for connections.
+    const FREE_DESCRIPTORS: usize = 8;
     let daemon = Daemon::builder().start().await;
     ready(&daemon).await;
-    let before = descriptors(daemon.pid());
-    allow_files(&daemon, before + LEFT);
+    let before = open_descriptors(daemon.pid());
+    set_descriptor_limit(&daemon, before + FREE_DESCRIPTORS);
     let mut readers = Vec::new();
-    for _ in 0..2 * LEFT {
-        let mut reader = Wire::connect(&daemon).await;
+    for _ in 0..2 * FREE_DESCRIPTORS {
+        let mut reader = RawConnection::connect(&daemon).await;
         reader.send(head(&daemon, &format!("GET {EVENTS_PATH}"), "Accept: text/event-stream\r\n")).await;
         readers.push(reader);
     }
-    // Each is inside, refused, or has to wait because no descriptor is left.
+    // Each client is accepted, is refused, or waits because no descriptor is free.
     wait_until("the daemon to be full", || {
         let mut byte = [0];
-        let heard = |reader: &Wire| {
+        let has_response = |reader: &RawConnection| {
             let peek = std::pin::pin!(reader.stream.peek(&mut byte));
             futures_util::FutureExt::now_or_never(peek).is_some()
         };
-        (descriptors(daemon.pid()) >= before + LEFT || readers.iter().all(heard)).then_some(())
+        (open_descriptors(daemon.pid()) >= before + FREE_DESCRIPTORS || readers.iter().all(has_response))
+            .then_some(())
     })
     .await;
-    let worked = processor_time(daemon.pid());
-    let began = Instant::now();
-    // Nothing is waited for: this is the time in which it would spin.
+    let cpu_used = cpu_time(daemon.pid());
+    let started = Instant::now();
+    // A fixed wait: the daemon would spin during this time.
     tokio::time::sleep(WINDOW).await;
-    let (worked, elapsed) = (processor_time(daemon.pid()) - worked, began.elapsed());
-    assert!(worked < elapsed / 5, "{worked:?} of work in {elapsed:?}");
+    let (cpu_used, elapsed) = (cpu_time(daemon.pid()) - cpu_used, started.elapsed());
+    assert!(cpu_used < elapsed / 5, "{cpu_used:?} of CPU time in {elapsed:?}");
 
     let base = crate::support::http::Target::base_url(&daemon).to_owned();
-    let late = tokio::spawn(async move { get(base.as_str(), "/healthz").await.status });
+    let late_status = tokio::spawn(async move { get(base.as_str(), "/healthz").await.status });
     drop(readers);
-    let status = late.await.unwrap();
+    let status = late_status.await.unwrap();
     assert!([200, 503].contains(&status), "{status}");
-    wait_until("the descriptors to be given back", || (descriptors(daemon.pid()) <= before).then_some(()))
+    wait_until("the descriptors to be closed", || (open_descriptors(daemon.pid()) <= before).then_some(()))
         .await;
     assert_recovered(&daemon).await;
 }

@@ -1,24 +1,24 @@
-//! Who is meant: the header Host and the authority of the request line, in every spelling.
+//! The Host header and the authority of the request line: the daemon accepts its own names only, in any valid spelling.
 
-use super::raw_http::{HANDSHAKE, Sent, assert_all_good, first_answers, request};
+use super::raw_http::{HANDSHAKE, NamedRequest, assert_no_failures, first_responses, request};
 use crate::api::{STATUS, start};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
 use crate::support::websocket::EVENTS_PATH;
 
-/// What becomes of a request.
+/// How the daemon decides about a request.
 #[derive(Clone, Copy, Debug)]
 enum Verdict {
-    LetIn,
+    Accepted,
     Refused(u16, &'static str),
 }
 
-use Verdict::{LetIn, Refused};
+use Verdict::{Accepted, Refused};
 
-const WRONG: Verdict = Refused(400, "bad_request");
-const FOREIGN: Verdict = Refused(403, "forbidden");
+const BAD_REQUEST: Verdict = Refused(400, "bad_request");
+const FORBIDDEN: Verdict = Refused(403, "forbidden");
 
-/// One spelling: the authority of the request line, if it has one, the header lines, and what becomes of it.
+/// One spelling: the authority of the request line, which may be empty, the header lines, and the expected verdict.
 struct Row {
     authority: String,
     headers: Vec<Vec<u8>>,
@@ -42,48 +42,48 @@ impl Row {
         Self { authority, ..Self::host(host, verdict) }
     }
 
-    fn name(&self, question: &str) -> String {
+    fn name(&self, request_name: &str) -> String {
         let headers: Vec<_> = self.headers.iter().map(|line| String::from_utf8_lossy(line)).collect();
-        format!("{question}, {:?} {headers:?}", self.authority)
+        format!("{request_name}, {:?} {headers:?}", self.authority)
     }
 
-    /// A route that there is, one that there is not, and a WebSocket, with what each is answered once it is let in.
-    fn questions(&self) -> [(Sent, u16, Option<&'static str>); 4] {
-        let ask = |question: &str, method: &str, path: &str, more: &[&str], status, code| {
+    /// Requests for a known route, an unknown route and a WebSocket, each with its status and code if it is accepted.
+    fn requests(&self) -> [(NamedRequest, u16, Option<&'static str>); 4] {
+        let row = |request_name: &str, method: &str, path: &str, more: &[&str], status, code| {
             let lines: Vec<&[u8]> = self.headers.iter().map(Vec::as_slice).collect();
             let more: Vec<&[u8]> = more.iter().map(|line| line.as_bytes()).collect();
             let line = format!("{method} {}{path}", self.authority);
-            ((self.name(question), request(&line, &[lines, more].concat(), "")), status, code)
+            ((self.name(request_name), request(&line, &[lines, more].concat(), "")), status, code)
         };
         [
-            ask("a route", "GET", STATUS, &[], 200, None),
-            ask("no route", "GET", "/nothing/here", &[], 404, Some("not_found")),
-            ask("another method", "OPTIONS", STATUS, &[], 404, Some("not_found")),
-            ask("a WebSocket", "GET", EVENTS_PATH, &HANDSHAKE, 101, None),
+            row("a known route", "GET", STATUS, &[], 200, None),
+            row("an unknown route", "GET", "/nothing/here", &[], 404, Some("not_found")),
+            row("another method", "OPTIONS", STATUS, &[], 404, Some("not_found")),
+            row("a WebSocket", "GET", EVENTS_PATH, &HANDSHAKE, 101, None),
         ]
     }
 }
 
-/// Asks everything of every row, and says which rows went otherwise than they should.
+/// Sends all requests of every row; fails with the list of rows that were not handled as expected.
 async fn assert_rows(daemon: &Daemon, rows: &[Row]) {
-    let (mut sent, mut wanted) = (Vec::new(), Vec::new());
+    let (mut sent, mut expected) = (Vec::new(), Vec::new());
     for row in rows {
-        for (asked, status, code) in row.questions() {
-            wanted.push(match row.verdict {
-                LetIn => (status, code),
+        for (request, status, code) in row.requests() {
+            expected.push(match row.verdict {
+                Accepted => (status, code),
                 Refused(status, code) => (status, Some(code)),
             });
-            sent.push(asked);
+            sent.push(request);
         }
     }
-    let answers = first_answers(daemon, &sent).await;
+    let responses = first_responses(daemon, &sent).await;
     let mut failures = Vec::new();
-    for (((name, _), (status, code)), answer) in sent.iter().zip(wanted).zip(answers) {
-        if let Err(why) = answer.and_then(|answer| answer.is(status, code)) {
+    for (((name, _), (status, code)), response) in sent.iter().zip(expected).zip(responses) {
+        if let Err(why) = response.and_then(|response| response.check(status, code)) {
             failures.push(format!("{name}: {why}"));
         }
     }
-    assert_all_good(&failures);
+    assert_no_failures(&failures);
 }
 
 fn port(daemon: &Daemon) -> u16 {
@@ -91,28 +91,28 @@ fn port(daemon: &Daemon) -> u16 {
 }
 
 #[tokio::test]
-async fn a_host_that_is_ours_is_let_in() {
+async fn host_header_with_own_name_and_port_is_accepted() {
     let daemon = start().await;
     let port = port(&daemon);
     let hosts = ["127.0.0.1", "localhost", "LOCALHOST", "LocalHost", "[::1]"];
-    let mut rows: Vec<Row> = hosts.iter().map(|host| Row::host(format!("{host}:{port}"), LetIn)).collect();
+    let mut rows: Vec<Row> = hosts.iter().map(|host| Row::host(format!("{host}:{port}"), Accepted)).collect();
     let own = format!("127.0.0.1:{port}");
-    rows.push(Row::headers(&[format!("Host:{own}")], LetIn));
-    rows.push(Row::headers(&[format!("hOsT: \t {own} \t ")], LetIn));
-    // What proxies add is no word about who is meant.
+    rows.push(Row::headers(&[format!("Host:{own}")], Accepted));
+    rows.push(Row::headers(&[format!("hOsT: \t {own} \t ")], Accepted));
+    // The headers of proxies are ignored.
     rows.push(Row::headers(
         &[&format!("Host: {own}"), "X-Forwarded-Host: evil.example", "Forwarded: host=evil.example"],
-        LetIn,
+        Accepted,
     ));
     for host in hosts {
-        rows.push(Row::absolute(format!("http://{host}:{port}"), &format!("{host}:{port}"), LetIn));
+        rows.push(Row::absolute(format!("http://{host}:{port}"), &format!("{host}:{port}"), Accepted));
     }
-    rows.push(Row::absolute(format!("HTTP://{own}"), &own, LetIn));
+    rows.push(Row::absolute(format!("HTTP://{own}"), &own, Accepted));
     assert_rows(&daemon, &rows).await;
 }
 
 #[tokio::test]
-async fn a_host_that_is_not_there_once_is_wrong() {
+async fn missing_empty_or_repeated_host_header_is_a_bad_request() {
     let daemon = start().await;
     let own = daemon.authority();
     let own = format!("Host: {own}");
@@ -130,17 +130,17 @@ async fn a_host_that_is_not_there_once_is_wrong() {
         &["Host:", &own],
         &[&own, "Accept: */*", "hOST: localhost"],
     ];
-    let mut rows: Vec<Row> = tables.iter().map(|lines| Row::headers(lines, WRONG)).collect();
-    // Nor does the request line stand in for it.
+    let mut rows: Vec<Row> = tables.iter().map(|lines| Row::headers(lines, BAD_REQUEST)).collect();
+    // The authority of the request line does not replace it.
     for lines in [&[][..], &["Host:"], &[&own, &own]] {
         let authority = format!("http://{}", daemon.authority());
-        rows.push(Row { authority, ..Row::headers(lines, WRONG) });
+        rows.push(Row { authority, ..Row::headers(lines, BAD_REQUEST) });
     }
     assert_rows(&daemon, &rows).await;
 }
 
 #[tokio::test]
-async fn a_host_that_is_somebody_else_is_refused() {
+async fn host_header_with_foreign_name_or_port_is_forbidden() {
     let daemon = start().await;
     let port = port(&daemon);
     let other = if port == 65_535 { port - 1 } else { port + 1 };
@@ -192,7 +192,7 @@ async fn a_host_that_is_somebody_else_is_refused() {
         "",
     ];
     let mut rows: Vec<Row> =
-        with_port.iter().map(|host| Row::host(format!("{host}:{port}"), FOREIGN)).collect();
+        with_port.iter().map(|host| Row::host(format!("{host}:{port}"), FORBIDDEN)).collect();
     let own = format!("127.0.0.1:{port}");
     let whole = [
         "127.0.0.1".to_owned(),
@@ -229,22 +229,22 @@ async fn a_host_that_is_somebody_else_is_refused() {
         format!("127.0.0.1: {port}"),
         format!("{}{own}", "a".repeat(4000)),
     ];
-    rows.extend(whole.iter().map(|host| Row::host(host, FOREIGN)));
-    rows.push(Row::host([own.as_bytes(), b"\xff"].concat(), FOREIGN));
-    rows.push(Row::host([b"\xfe\xff", own.as_bytes()].concat(), FOREIGN));
-    rows.push(Row::headers(&["Host: evil.example", &format!("X-Forwarded-Host: {own}")], FOREIGN));
+    rows.extend(whole.iter().map(|host| Row::host(host, FORBIDDEN)));
+    rows.push(Row::host([own.as_bytes(), b"\xff"].concat(), FORBIDDEN));
+    rows.push(Row::host([b"\xfe\xff", own.as_bytes()].concat(), FORBIDDEN));
+    rows.push(Row::headers(&["Host: evil.example", &format!("X-Forwarded-Host: {own}")], FORBIDDEN));
     for authority in ["http://evil.example", &format!("http://evil.example:{port}"), "http://127.0.0.1:1"] {
-        rows.push(Row::absolute(authority, &own, FOREIGN));
+        rows.push(Row::absolute(authority, &own, FORBIDDEN));
     }
-    rows.push(Row::absolute(format!("http://{own}"), "evil.example", FOREIGN));
-    rows.push(Row::absolute(format!("http://{own}"), &format!("evil.example:{port}"), FOREIGN));
+    rows.push(Row::absolute(format!("http://{own}"), "evil.example", FORBIDDEN));
+    rows.push(Row::absolute(format!("http://{own}"), &format!("evil.example:{port}"), FORBIDDEN));
     assert_rows(&daemon, &rows).await;
-    // Whoever was refused harms nobody.
+    // The refused requests have no effect on later ones.
     get(&daemon, STATUS).await.data(200);
 }
 
 #[tokio::test]
-async fn an_absolute_request_line_that_is_not_ours_is_refused_one_way_or_the_other() {
+async fn absolute_request_target_of_another_server_is_refused() {
     let daemon = start().await;
     let own = daemon.authority().to_owned();
     let mut sent = Vec::new();
@@ -268,20 +268,20 @@ async fn an_absolute_request_line_that_is_not_ours_is_refused_one_way_or_the_oth
         let bytes = request(&line, &[format!("Host: {own}")], "");
         sent.push((line, bytes));
     }
-    let answers = first_answers(&daemon, &sent).await;
+    let responses = first_responses(&daemon, &sent).await;
     let mut failures = Vec::new();
-    for ((name, _), answer) in sent.iter().zip(answers) {
-        let is_refused = answer.and_then(|answer| {
-            let code = match answer.status {
+    for ((name, _), response) in sent.iter().zip(responses) {
+        let is_refused = response.and_then(|response| {
+            let code = match response.status {
                 400 => "bad_request",
                 403 => "forbidden",
                 _ => "not_found",
             };
-            answer.refuses(answer.status, code)
+            response.check_error(response.status, code)
         });
         if let Err(why) = is_refused {
             failures.push(format!("{name}: {why}"));
         }
     }
-    assert_all_good(&failures);
+    assert_no_failures(&failures);
 }

@@ -1,9 +1,9 @@
-//! Which page asks: the headers Origin and Sec-Fetch-Site, and the pages that may ask from elsewhere.
+//! The Origin and Sec-Fetch-Site headers: the daemon accepts requests without a page and from its own page only.
 
 use serde_json::json;
 
-use super::raw_http::{HANDSHAKE, Sent, WireAnswer, assert_all_good, first_answers, request};
-use super::routes::{Filled, routes};
+use super::raw_http::{HANDSHAKE, HttpResponse, NamedRequest, assert_no_failures, first_responses, request};
+use super::routes::{PathParameters, routes};
 use crate::api::{SESSIONS, STATUS, idle, ready, session, start, turn};
 use crate::duplex::pending_request;
 use crate::sessions::RecordingAppServer;
@@ -12,77 +12,77 @@ use crate::support::http::{Target, get, post};
 use crate::support::wait::wait_until;
 use crate::support::websocket::EVENTS_PATH;
 
-/// What each question is answered when it is let in.
-const LET_IN: [u16; 3] = [201, 200, 101];
+/// The status of each request of a row that is accepted.
+const ACCEPTED_STATUSES: [u16; 3] = [201, 200, 101];
 
-/// Header lines, and whether a request with them is let in.
+/// Header lines, and whether the daemon accepts a request with them.
 pub(super) struct Row {
     headers: Vec<Vec<u8>>,
-    is_let_in: bool,
+    is_accepted: bool,
 }
 
 impl Row {
-    /// These lines with this Host.
-    pub(super) fn new(host: &str, lines: &[impl AsRef<[u8]>], is_let_in: bool) -> Self {
+    /// These header lines after this Host.
+    pub(super) fn new(host: &str, lines: &[impl AsRef<[u8]>], is_accepted: bool) -> Self {
         let host = format!("Host: {host}").into_bytes();
         let lines = lines.iter().map(|line| line.as_ref().to_vec());
-        Self { headers: std::iter::once(host).chain(lines).collect(), is_let_in }
+        Self { headers: std::iter::once(host).chain(lines).collect(), is_accepted }
     }
 
-    /// A request that changes something, one that does not, and a WebSocket.
-    fn questions(&self) -> [Sent; 3] {
+    /// A POST, a GET and a WebSocket handshake with these headers.
+    fn requests(&self) -> [NamedRequest; 3] {
         let lines: Vec<_> = self.headers.iter().map(|line| String::from_utf8_lossy(line)).collect();
-        let ask = |line: &str, more: &[&str], body: &str| {
+        let named = |line: &str, more: &[&str], body: &str| {
             let more = more.iter().map(|line| line.as_bytes().to_vec());
             let headers: Vec<Vec<u8>> = self.headers.iter().cloned().chain(more).collect();
             (format!("{line} {lines:?}"), request(line, &headers, body))
         };
         [
-            ask(&format!("POST {SESSIONS}"), &["Content-Type: application/json"], "{}"),
-            ask(&format!("GET {STATUS}"), &[], ""),
-            ask(&format!("GET {EVENTS_PATH}"), &HANDSHAKE, ""),
+            named(&format!("POST {SESSIONS}"), &["Content-Type: application/json"], "{}"),
+            named(&format!("GET {STATUS}"), &[], ""),
+            named(&format!("GET {EVENTS_PATH}"), &HANDSHAKE, ""),
         ]
     }
 }
 
-/// Asks everything of every row, says which rows went otherwise than they should, and counts the sessions that came of
-/// it; the answers to the rows that are let in.
-pub(super) async fn assert_rows(daemon: &Daemon, rows: &[Row]) -> Vec<(String, WireAnswer)> {
-    let before = sessions(daemon).await;
-    let sent: Vec<Sent> = rows.iter().flat_map(Row::questions).collect();
-    let wanted = rows.iter().flat_map(|row| LET_IN.map(|status| (row.is_let_in, status)));
-    let answers = first_answers(daemon, &sent).await;
-    let (mut failures, mut let_in) = (Vec::new(), Vec::new());
-    for (((name, _), (is_let_in, status)), answer) in sent.iter().zip(wanted).zip(answers) {
-        let checked = answer.and_then(|answer| {
-            if is_let_in {
-                answer.is(status, None)?;
-                let_in.push((name.clone(), answer));
+/// Sends all requests of every row; fails with the list of rows that were not handled as expected, or when the number
+/// of new sessions is wrong. Returns the responses to the accepted rows.
+pub(super) async fn assert_rows(daemon: &Daemon, rows: &[Row]) -> Vec<(String, HttpResponse)> {
+    let before = session_count(daemon).await;
+    let sent: Vec<NamedRequest> = rows.iter().flat_map(Row::requests).collect();
+    let expected = rows.iter().flat_map(|row| ACCEPTED_STATUSES.map(|status| (row.is_accepted, status)));
+    let responses = first_responses(daemon, &sent).await;
+    let (mut failures, mut accepted) = (Vec::new(), Vec::new());
+    for (((name, _), (is_accepted, status)), response) in sent.iter().zip(expected).zip(responses) {
+        let checked = response.and_then(|response| {
+            if is_accepted {
+                response.check(status, None)?;
+                accepted.push((name.clone(), response));
                 return Ok(());
             }
-            answer.refuses(403, "forbidden")?;
-            allows_nobody(&answer)
+            response.check_error(403, "forbidden")?;
+            check_no_cors_headers(&response)
         });
         failures.extend(checked.err().map(|why| format!("{name}: {why}")));
     }
-    let created = sessions(daemon).await - before;
-    let expected = rows.iter().filter(|row| row.is_let_in).count();
+    let created = session_count(daemon).await - before;
+    let expected = rows.iter().filter(|row| row.is_accepted).count();
     if created != expected {
-        failures.push(format!("{created} sessions came of it instead of {expected}"));
+        failures.push(format!("{created} sessions were created instead of {expected}"));
     }
-    assert_all_good(&failures);
-    let_in
+    assert_no_failures(&failures);
+    accepted
 }
 
-/// An answer that tells a browser to show it to a page from elsewhere.
-pub(super) fn allows_nobody(answer: &WireAnswer) -> Result<(), String> {
-    match answer.headers_beginning("access-control-").as_slice() {
+/// Checks that no header allows a page of another origin to read the response.
+pub(super) fn check_no_cors_headers(response: &HttpResponse) -> Result<(), String> {
+    match response.headers_with_prefix("access-control-").as_slice() {
         [] => Ok(()),
-        headers => Err(format!("{headers:?} in an answer of {}", answer.status)),
+        headers => Err(format!("{headers:?} in a response with {}", response.status)),
     }
 }
 
-pub(super) async fn sessions(daemon: &Daemon) -> usize {
+pub(super) async fn session_count(daemon: &Daemon) -> usize {
     get(daemon, SESSIONS).await.data(200)["sessions"].as_array().unwrap().len()
 }
 
@@ -91,7 +91,7 @@ pub(super) fn port(daemon: &Daemon) -> &str {
 }
 
 #[tokio::test]
-async fn no_page_and_our_own_are_let_in_and_get_no_word_for_browsers() {
+async fn requests_without_origin_and_from_own_page_are_accepted_without_cors_headers() {
     let daemon = start().await;
     let port = port(&daemon);
     let mut rows = Vec::new();
@@ -106,12 +106,12 @@ async fn no_page_and_our_own_are_let_in_and_get_no_word_for_browsers() {
             rows.push(Row::new(&host, &[site, "Sec-Fetch-Mode: no-cors".to_owned()], true));
         }
     }
-    for (name, answer) in assert_rows(&daemon, &rows).await {
-        allows_nobody(&answer).unwrap_or_else(|why| panic!("{name}: {why}"));
+    for (name, response) in assert_rows(&daemon, &rows).await {
+        check_no_cors_headers(&response).unwrap_or_else(|why| panic!("{name}: {why}"));
     }
 }
 
-/// What is no origin of ours where the Host is `own` and has this port.
+/// Origins that are not the daemon's own, where the Host is `own` with this port.
 fn foreign_origins(own: &str, port: &str) -> Vec<String> {
     let other = if port == "4319" { "4320" } else { "4319" };
     let fixed = [
@@ -181,14 +181,14 @@ fn foreign_origins(own: &str, port: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_page_from_elsewhere_is_refused() {
+async fn foreign_origin_is_forbidden() {
     let daemon = start().await;
     let (own, port) = (daemon.authority(), port(&daemon));
     let mut rows: Vec<Row> = foreign_origins(own, port)
         .iter()
         .map(|origin| Row::new(own, &[format!("Origin: {origin}")], false))
         .collect();
-    // Our other names are other pages for a browser.
+    // A page under another name of the daemon has another origin.
     for (host, page) in
         [("localhost", "127.0.0.1"), ("localhost", "[::1]"), ("[::1]", "127.0.0.1"), ("[::1]", "localhost")]
     {
@@ -207,7 +207,7 @@ async fn a_page_from_elsewhere_is_refused() {
     ];
     rows.extend(pairs.iter().map(|pair| Row::new(own, pair, false)));
     rows.push(Row::new(own, &[[own_line.as_bytes(), b"\xff"].concat()], false));
-    // What the browser says besides does not help.
+    // Other headers do not change that.
     rows.push(Row::new(own, &[evil_line, "Sec-Fetch-Site: same-origin"], false));
     rows.push(Row::new(own, &[evil_line, "Sec-Fetch-Site: none"], false));
     let referer = format!("Referer: http://{own}/");
@@ -217,7 +217,7 @@ async fn a_page_from_elsewhere_is_refused() {
 }
 
 #[tokio::test]
-async fn what_a_browser_sends_for_another_site_is_refused() {
+async fn cross_site_sec_fetch_site_is_forbidden() {
     let daemon = start().await;
     let own = daemon.authority();
     let values = [
@@ -259,25 +259,26 @@ async fn what_a_browser_sends_for_another_site_is_refused() {
 }
 
 #[tokio::test]
-async fn an_image_and_a_link_can_change_nothing() {
+async fn get_and_head_requests_change_no_state() {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder().arg("--check-interval").arg("3600").start().await;
     ready(&daemon).await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "text=done").await;
     idle(&daemon, &session_id).await;
-    let waiting = session(&daemon).await;
-    turn(&daemon, &waiting, "ask=command").await;
-    let request_id = pending_request(&daemon, &waiting).await["requestId"].clone();
-    let body = json!({ "sessionId": waiting, "input": "text=done", "whenBusy": "queue" });
+    let waiting_session = session(&daemon).await;
+    turn(&daemon, &waiting_session, "ask=command").await;
+    let request_id = pending_request(&daemon, &waiting_session).await["requestId"].clone();
+    let body = json!({ "sessionId": waiting_session, "input": "text=done", "whenBusy": "queue" });
     let queue_id = post(&daemon, "/v1/codexd/turn", &body).await.data(202)["queueId"].clone();
-    let [waiting, queue] = [request_id, queue_id].map(|name| name.as_str().unwrap().to_owned());
-    let names = Filled { session: session_id, turn: turn_id, request: waiting, queue };
-    let paths: Vec<String> = routes(&daemon, &[]).await.iter().map(|route| names.fill(&route.path)).collect();
+    let [request_id, queue] = [request_id, queue_id].map(|id| id.as_str().unwrap().to_owned());
+    let parameters = PathParameters { session: session_id, turn: turn_id, request: request_id, queue };
+    let paths: Vec<String> =
+        routes(&daemon, &[]).await.iter().map(|route| parameters.fill(&route.path)).collect();
     assert!(paths.len() > 10, "{paths:?}");
 
     let own = format!("Host: {}", daemon.authority());
-    let mut sent: Vec<Sent> = Vec::new();
+    let mut sent: Vec<NamedRequest> = Vec::new();
     for path in paths.iter().map(String::as_str).chain(["/nothing/here"]) {
         for method in ["GET", "HEAD"] {
             for (query, lines, body) in [
@@ -295,7 +296,7 @@ async fn an_image_and_a_link_can_change_nothing() {
         }
     }
 
-    let view = async || {
+    let read_state = async || {
         let sessions = get(&daemon, SESSIONS).await.data(200)["sessions"].clone();
         let requests = get(&daemon, "/v1/codexd/requests").await.data(200)["requests"].clone();
         (sessions, requests)
@@ -307,21 +308,21 @@ async fn an_image_and_a_link_can_change_nothing() {
             whole.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["method"].take());
         calls.collect::<Vec<_>>()
     };
-    // What is still on its way to the tap has to arrive before it is counted.
-    wait_until("the turns to be heard", || (app_server.calls("turn/start").len() == 2).then_some(())).await;
-    let (before, log, heard) = (view().await, daemon.events_on_disk(), methods());
+    // The recording must contain both turns before they are counted.
+    wait_until("the turns in the recording", || (app_server.calls("turn/start").len() == 2).then_some(())).await;
+    let (before, log, earlier_methods) = (read_state().await, daemon.events_on_disk(), methods());
     let mut failures = Vec::new();
-    for ((name, _), answer) in sent.iter().zip(first_answers(&daemon, &sent).await) {
-        let checked = answer.and_then(|answer| match answer.status {
+    for ((name, _), response) in sent.iter().zip(first_responses(&daemon, &sent).await) {
+        let checked = response.and_then(|response| match response.status {
             200 | 400 | 404 => Ok(()),
-            status => Err(format!("{status}: {:?}", answer.body)),
+            status => Err(format!("{status}: {:?}", response.body)),
         });
         failures.extend(checked.err().map(|why| format!("{name}: {why}")));
     }
-    assert_all_good(&failures);
-    assert_eq!(view().await, before);
+    assert_no_failures(&failures);
+    assert_eq!(read_state().await, before);
     assert_eq!(daemon.events_on_disk(), log);
     let reads = ["model/list", "thread/read", "thread/turns/list"];
-    let asked = &methods()[heard.len()..];
-    assert!(asked.iter().all(|method| reads.iter().any(|known| method == known)), "{asked:?}");
+    let new_methods = &methods()[earlier_methods.len()..];
+    assert!(new_methods.iter().all(|method| reads.iter().any(|known| method == known)), "{new_methods:?}");
 }

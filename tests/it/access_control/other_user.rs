@@ -1,7 +1,7 @@
-//! Other users of the same machine: they can reach the port, and that is all that they can.
+//! Other users of the same machine: they can connect to the port, and the daemon refuses all of their requests.
 //!
-//! A thread that gives up what root may do is another user to the kernel, and can do to its connections what no
-//! ready-made program does; one test asks a program of its own.
+//! A thread of the test that drops root privileges is another user to the kernel, and has full control of its
+//! connections; one test runs a separate program.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,7 +14,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
-use super::raw_connection::{HANDSHAKE, Wire, WireAnswer, head};
+use super::raw_connection::{HANDSHAKE, RawConnection, RawResponse, head};
 use crate::api::{SESSIONS, ready, request_bytes, run, session, start};
 use crate::files::prepared;
 use crate::support::daemon::{Daemon, codexd};
@@ -23,29 +23,29 @@ use crate::support::http::{Target, get};
 use crate::support::scratch;
 use crate::support::skip::skip;
 
-/// Nobody, on the systems these tests run on; any other user would do.
-const NOBODY: u32 = 65534;
-/// Yet another one.
-const SOMEBODY: u32 = 65533;
+/// The user ID of `nobody` on the systems that these tests run on; any unprivileged user would do.
+const OTHER_USER: u32 = 65534;
+/// A user ID that is neither root nor the daemon's.
+const THIRD_USER: u32 = 65533;
 
-/// Whether this process can be another user; prints what is skipped when it cannot.
+/// Whether this process can change its user; prints what is skipped when it cannot.
 ///
 /// Panics instead where `CODEXD_TEST_USERS` is `required`.
-fn can_change_users(what: &str) -> bool {
+fn can_change_users(operation: &str) -> bool {
     let setpriv = || Command::new("setpriv").arg("--version").stdout(Stdio::null()).status();
     let why = if !rustix::process::geteuid().is_root() {
-        "only root can be another user"
+        "only root can change its user"
     } else if !setpriv().is_ok_and(|status| status.success()) {
         "there is no setpriv, which is part of util-linux"
     } else {
         return true;
     };
-    skip("CODEXD_TEST_USERS", what, why);
+    skip("CODEXD_TEST_USERS", operation, why);
     false
 }
 
-/// Does this as another user, in a thread that is nobody else any more.
-async fn as_user<T: Send + 'static>(uid: u32, work: impl AsyncFnOnce() -> T + Send + 'static) -> T {
+/// Runs this as another user, in a new thread that changes its user and groups.
+async fn run_as_user<T: Send + 'static>(uid: u32, work: impl AsyncFnOnce() -> T + Send + 'static) -> T {
     let thread = std::thread::spawn(move || {
         let (user, group) = (Uid::from_raw(uid), Gid::from_raw(uid));
         rustix::thread::set_thread_groups(&[]).unwrap();
@@ -57,20 +57,20 @@ async fn as_user<T: Send + 'static>(uid: u32, work: impl AsyncFnOnce() -> T + Se
     joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// What is answered to these bytes of another user, whose connection has to be closed after it.
-async fn answer_to(uid: u32, base: &str, bytes: String) -> WireAnswer {
+/// Sends these bytes as another user; returns the response, after which the daemon must close the connection.
+async fn response_to_user(uid: u32, base: &str, bytes: String) -> RawResponse {
     let base = base.to_owned();
-    as_user(uid, async move || {
-        let mut wire = Wire::connect(base.as_str()).await;
-        wire.send(bytes).await;
-        let answer = wire.answer().await;
-        assert_eq!(wire.rest().await, "");
-        answer
+    run_as_user(uid, async move || {
+        let mut connection = RawConnection::connect(base.as_str()).await;
+        connection.send(bytes).await;
+        let response = connection.response().await;
+        assert_eq!(connection.read_to_end().await, "");
+        response
     })
     .await
 }
 
-/// Asserts that a user is refused whatever it asks.
+/// Asserts that every request of this user is refused.
 async fn assert_refused(uid: u32, daemon: &Daemon) {
     let base = daemon.base_url();
     let requests = [
@@ -81,31 +81,31 @@ async fn assert_refused(uid: u32, daemon: &Daemon) {
         head(daemon, "GET /v1/codexd/events", "Accept: text/event-stream\r\n"),
         head(daemon, "GET /v1/codexd/events", HANDSHAKE),
         request_bytes(daemon, SESSIONS, &json!({})),
-        // Who asks comes before what is asked.
+        // The user is checked before the request is parsed.
         "GET / HTTP/1.1\r\nHost: elsewhere.example\r\n\r\n".to_owned(),
         "GET / HTTP/1.1\nHost: localhost\n\n\r\n\r\n".to_owned(),
     ];
     for bytes in requests {
-        let answer = answer_to(uid, base, bytes.clone()).await;
-        answer.assert_error(403, "forbidden");
-        assert!(answer.run("connection: close"), "{bytes:?}: {answer:?}");
+        let response = response_to_user(uid, base, bytes.clone()).await;
+        response.assert_error(403, "forbidden");
+        assert!(response.has_line("connection: close"), "{bytes:?}: {response:?}");
     }
 }
 
 #[tokio::test]
-async fn another_user_is_refused_whatever_it_asks() {
-    if !can_change_users("access_control::other_user::another_user_is_refused_whatever_it_asks") {
+async fn every_request_of_another_user_is_forbidden() {
+    if !can_change_users("access_control::other_user::every_request_of_another_user_is_forbidden") {
         return;
     }
     let daemon = start().await;
     ready(&daemon).await;
-    assert_refused(NOBODY, &daemon).await;
+    assert_refused(OTHER_USER, &daemon).await;
     assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
 }
 
 #[tokio::test]
-async fn a_program_of_another_user_is_refused() {
-    if !can_change_users("access_control::other_user::a_program_of_another_user_is_refused") {
+async fn program_of_another_user_is_forbidden() {
+    if !can_change_users("access_control::other_user::program_of_another_user_is_forbidden") {
         return;
     }
     let daemon = start().await;
@@ -120,42 +120,44 @@ async fn a_program_of_another_user_is_refused() {
     }
 }
 
-/// How a peer leaves that does not wait for its answer.
+/// How a client closes its connection before the response.
 #[derive(Clone, Copy, Debug)]
-enum Leave {
+enum CloseMode {
     Close,
     Reset,
 }
 
 #[tokio::test]
-async fn nothing_comes_of_what_another_user_says_and_leaves() {
-    if !can_change_users("access_control::other_user::nothing_comes_of_what_another_user_says_and_leaves") {
+async fn request_of_another_user_that_closes_early_has_no_effect() {
+    if !can_change_users(
+        "access_control::other_user::request_of_another_user_that_closes_early_has_no_effect",
+    ) {
         return;
     }
     let mut daemon = start().await;
     ready(&daemon).await;
-    // The owner of a connection that is gone cannot be looked up any more.
-    for leave in [Leave::Close, Leave::Reset] {
+    // The owner of a closed connection cannot be determined any more.
+    for mode in [CloseMode::Close, CloseMode::Reset] {
         daemon.signal(Signal::STOP);
         let bytes = request_bytes(&daemon, SESSIONS, &json!({ "purpose": "worker" }));
         let authority = daemon.authority().to_owned();
-        as_user(NOBODY, async move || {
+        run_as_user(OTHER_USER, async move || {
             for _ in 0..20 {
                 let stream = TcpStream::connect(&authority).await.unwrap();
                 stream.writable().await.unwrap();
                 assert_eq!(stream.try_write(bytes.as_bytes()).unwrap(), bytes.len());
-                if matches!(leave, Leave::Reset) {
+                if matches!(mode, CloseMode::Reset) {
                     stream.set_zero_linger().unwrap();
                 }
             }
         })
         .await;
         daemon.signal(Signal::CONT);
-        // These come after all of that, and have been carried out at the end.
+        // These requests come after those of the other user, and have been processed when they return.
         session(&daemon).await;
         ready(&daemon).await;
     }
-    let running = as_user(NOBODY, {
+    let clients = run_as_user(OTHER_USER, {
         let (base, bytes) = (daemon.base_url().to_owned(), request_bytes(&daemon, SESSIONS, &json!({})));
         async move || {
             for _ in 0..100 {
@@ -164,17 +166,17 @@ async fn nothing_comes_of_what_another_user_says_and_leaves() {
             }
         }
     });
-    running.await;
+    clients.await;
     session(&daemon).await;
     let sessions = get(&daemon, SESSIONS).await.data(200)["sessions"].as_array().unwrap().len();
-    assert_eq!(sessions, 3, "those of this test are all that there are");
+    assert_eq!(sessions, 3, "the sessions of this test and no others");
     daemon.stop().await;
     let created = daemon.events_on_disk().iter().filter(|event| event["type"] == "session.created").count();
     assert_eq!(created, 3);
 }
 
-/// A directory that every user can reach: under the target directory, or in the machine's temporary directory where the
-/// clone is in a directory that others cannot enter, such as root's home.
+/// A directory that every user can enter: under the target directory, or in the machine's temporary directory where the
+/// clone is in a directory that other users cannot enter, such as root's home.
 ///
 /// No Codex works in it, so that nothing in the directories above can disturb the test.
 fn public_directory(name: &str) -> TempDir {
@@ -189,15 +191,15 @@ fn public_directory(name: &str) -> TempDir {
     directory
 }
 
-/// All files and folders below `folder`.
-fn all_below(folder: &Path) -> Vec<PathBuf> {
-    let mut found = vec![folder.to_owned()];
-    let mut at = 0;
-    while let Some(path) = found.get(at).cloned() {
+/// All files and directories below `directory`, with itself.
+fn all_paths_below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = vec![directory.to_owned()];
+    let mut index = 0;
+    while let Some(path) = found.get(index).cloned() {
         if path.is_dir() {
             found.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         }
-        at += 1;
+        index += 1;
     }
     found
 }
@@ -207,8 +209,10 @@ fn set_mode(path: &Path, mode: u32) {
 }
 
 #[tokio::test]
-async fn another_user_can_neither_read_nor_plant_anything() {
-    if !can_change_users("access_control::other_user::another_user_can_neither_read_nor_plant_anything") {
+async fn another_user_can_neither_read_nor_create_files_of_the_daemon() {
+    if !can_change_users(
+        "access_control::other_user::another_user_can_neither_read_nor_create_files_of_the_daemon",
+    ) {
         return;
     }
     let home = public_directory("token");
@@ -224,40 +228,44 @@ async fn another_user_can_neither_read_nor_plant_anything() {
     let top = root.path().to_owned();
     let daemon = Daemon::builder().within(root).arg("--auth-token-file").arg(&token).start().await;
     let (state, logs) = (daemon.state_dir(), daemon.logs_dir());
-    // What is above the folders of the daemon hides them as well, so it is opened here.
-    for folder in [&state, &logs] {
-        for above in folder.ancestors().skip(1).take_while(|above| above.starts_with(&top)) {
-            set_mode(above, 0o755);
+    // The parent directories also deny access, so they are opened here: the directories themselves
+    // must protect the files.
+    for directory in [&state, &logs] {
+        for parent in directory.ancestors().skip(1).take_while(|parent| parent.starts_with(&top)) {
+            set_mode(parent, 0o755);
         }
     }
-    let mut secret = [all_below(&state), all_below(&logs)].concat();
+    let mut private_paths = [all_paths_below(&state), all_paths_below(&logs)].concat();
     for name in ["identity.json", "codexd.lock", "events.jsonl", "stderr.log"] {
-        assert!(secret.iter().any(|path| path.ends_with(name)), "{secret:?}");
+        assert!(private_paths.iter().any(|path| path.ends_with(name)), "{private_paths:?}");
     }
-    secret.extend([token, format!("/proc/{}/environ", daemon.pid()).into()]);
+    private_paths.extend([token, format!("/proc/{}/environ", daemon.pid()).into()]);
     for (pid, _) in daemon.survivors() {
-        secret.push(format!("/proc/{pid}/environ").into());
+        private_paths.push(format!("/proc/{pid}/environ").into());
     }
     let public = state.parent().unwrap().to_owned();
-    let problems = as_user(NOBODY, async move || {
+    let problems = run_as_user(OTHER_USER, async move || {
         let mut problems = Vec::new();
-        let mut must_fail = |what: String, done: io::Result<()>| {
-            if done.as_ref().map_err(io::Error::kind) != Err(io::ErrorKind::PermissionDenied) {
-                problems.push(format!("{what}: {done:?}"));
+        let mut expect_permission_denied = |operation: String, result: io::Result<()>| {
+            if result.as_ref().map_err(io::Error::kind) != Err(io::ErrorKind::PermissionDenied) {
+                problems.push(format!("{operation}: {result:?}"));
             }
         };
-        // The way there is open, or this would show nothing.
+        // The parent directory is readable, otherwise the checks below would prove nothing.
         fs::read_dir(&public).unwrap();
-        for path in secret {
-            must_fail(format!("reading {}", path.display()), File::open(&path).map(drop));
+        for path in private_paths {
+            expect_permission_denied(format!("reading {}", path.display()), File::open(&path).map(drop));
         }
-        for folder in [&state, &logs] {
-            for name in ["daemon-state.json.new", "events.jsonl.new", "planted"] {
-                let link = folder.join(name);
-                must_fail(format!("planting {}", link.display()), symlink("/tmp", &link));
+        for directory in [&state, &logs] {
+            for name in ["daemon-state.json.new", "events.jsonl.new", "created"] {
+                let link = directory.join(name);
+                expect_permission_denied(format!("creating {}", link.display()), symlink("/tmp", &link));
             }
-            let away = folder.with_extension("away");
-            must_fail(format!("moving {}", folder.display()), fs::rename(folder, away));
+            let renamed = directory.with_extension("away");
+            expect_permission_denied(
+                format!("renaming {}", directory.display()),
+                fs::rename(directory, renamed),
+            );
         }
         problems
     })
@@ -266,58 +274,63 @@ async fn another_user_can_neither_read_nor_plant_anything() {
 }
 
 #[tokio::test]
-async fn a_folder_that_another_user_has_prepared_is_refused() {
-    if !can_change_users("access_control::other_user::a_folder_that_another_user_has_prepared_is_refused") {
+async fn directory_prepared_by_another_user_is_refused_at_start() {
+    if !can_change_users("access_control::other_user::directory_prepared_by_another_user_is_refused_at_start")
+    {
         return;
     }
     let public = public_directory("public");
     set_mode(public.path(), 0o1777);
     let (theirs, link, ours) =
         (public.path().join("theirs"), public.path().join("link"), public.path().join("ours"));
-    let (target, planted) = (public.path().join("target"), ours.join("identity.json"));
+    let (target, symlinked_file) = (public.path().join("target"), ours.join("identity.json"));
     fs::create_dir(&target).unwrap();
     fs::write(target.join("file"), "{}").unwrap();
     fs::create_dir(&ours).unwrap();
     set_mode(&ours, 0o777);
-    let (to, from) = (target.clone(), [theirs.clone(), link.clone(), planted.clone()]);
-    as_user(NOBODY, async move || {
+    let (to, from) = (target.clone(), [theirs.clone(), link.clone(), symlinked_file.clone()]);
+    run_as_user(OTHER_USER, async move || {
         fs::create_dir(&from[0]).unwrap();
         symlink(&to, &from[1]).unwrap();
         symlink(to.join("file"), &from[2]).unwrap();
     })
     .await;
-    let told = [(&theirs, "belongs to user 65534"), (&link, "symlink"), (&ours, "symlink")];
+    let cases = [(&theirs, "belongs to user 65534"), (&link, "symlink"), (&ours, "symlink")];
     for flag in ["--state-dir", "--logs-dir"] {
-        for (folder, why) in told {
-            if flag == "--logs-dir" && *folder == ours {
+        for (directory, why) in cases {
+            if flag == "--logs-dir" && *directory == ours {
                 continue;
             }
-            let refusal = Daemon::builder().arg(flag).arg(folder).start_refused().await;
-            assert_eq!(refusal.status.code(), Some(2), "{flag} {}: {}", folder.display(), refusal.stderr);
+            let refusal = Daemon::builder().arg(flag).arg(directory).start_refused().await;
+            assert_eq!(refusal.status.code(), Some(2), "{flag} {}: {}", directory.display(), refusal.stderr);
             assert!(refusal.stderr.contains(why), "{}", refusal.stderr);
         }
     }
-    assert_eq!(all_below(&theirs), std::slice::from_ref(&theirs), "nothing was written there");
-    assert_eq!(all_below(&target), [target.clone(), target.join("file")]);
-    assert_eq!(fs::read_to_string(&planted).unwrap(), "{}");
-    assert_eq!(fs::metadata(&theirs).unwrap().uid(), NOBODY);
+    assert_eq!(
+        all_paths_below(&theirs),
+        std::slice::from_ref(&theirs),
+        "nothing was written into the directory of the other user"
+    );
+    assert_eq!(all_paths_below(&target), [target.clone(), target.join("file")]);
+    assert_eq!(fs::read_to_string(&symlinked_file).unwrap(), "{}");
+    assert_eq!(fs::metadata(&theirs).unwrap().uid(), OTHER_USER);
 }
 
 #[tokio::test]
-async fn root_passes_where_the_daemon_is_not_root() {
-    if !can_change_users("access_control::other_user::root_passes_where_the_daemon_is_not_root") {
+async fn root_is_accepted_by_a_daemon_of_another_user() {
+    if !can_change_users("access_control::other_user::root_is_accepted_by_a_daemon_of_another_user") {
         return;
     }
-    // The programs may be where nobody else can get at them.
-    let home = public_directory("nobody");
+    // The build directory may be closed to other users, so the programs are copied.
+    let home = public_directory("programs");
     let [program, server, store] = ["codexd", "fake_codex", "store"].map(|name| home.path().join(name));
     fs::copy(env!("CARGO_BIN_EXE_codexd"), &program).unwrap();
     fs::copy(fake_codex(), &server).unwrap();
     fs::create_dir(&store).unwrap();
-    std::os::unix::fs::chown(&store, Some(NOBODY), Some(NOBODY)).unwrap();
-    let become_nobody = "chown -R 65534:65534 \"$(dirname \"$HOME\")\" \
+    std::os::unix::fs::chown(&store, Some(OTHER_USER), Some(OTHER_USER)).unwrap();
+    let run_as_nobody = "chown -R 65534:65534 \"$(dirname \"$HOME\")\" \
         && exec setpriv --reuid=65534 --regid=65534 --clear-groups \"$CODEXD_TEST_PROGRAM\" \"$@\"";
-    let daemon = prepared(become_nobody)
+    let daemon = prepared(run_as_nobody)
         .within(public_directory("test"))
         .env("CODEXD_TEST_PROGRAM", &program)
         .server(&server, &["app-server", "--store", store.to_str().unwrap()])
@@ -328,8 +341,8 @@ async fn root_passes_where_the_daemon_is_not_root() {
     assert!(status.contains("\nUid:\t65534\t65534\t65534\t65534\n"), "{status}");
     session(&daemon).await;
     let base = daemon.base_url().to_owned();
-    let own = as_user(NOBODY, async move || get(base.as_str(), SESSIONS).await.status).await;
-    assert_eq!(own, 200, "its own user is let in");
-    assert_refused(SOMEBODY, &daemon).await;
+    let own = run_as_user(OTHER_USER, async move || get(base.as_str(), SESSIONS).await.status).await;
+    assert_eq!(own, 200, "the user of the daemon is accepted");
+    assert_refused(THIRD_USER, &daemon).await;
     assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"].as_array().unwrap().len(), 1);
 }

@@ -1,4 +1,4 @@
-//! A connection by hand: byte for byte what the test says, and no more than that.
+//! A single connection on which a test sends exact bytes and reads one response after the other.
 
 use std::io;
 
@@ -8,70 +8,76 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::support::http::Target;
 use crate::support::wait::DEADLINE;
 
-/// One connection.
-pub(super) struct Wire {
+/// A TCP connection to a daemon.
+pub(super) struct RawConnection {
     pub(super) stream: TcpStream,
     received: Vec<u8>,
 }
 
-/// An answer as it came, whatever it is.
+/// A response as received, unchecked.
 #[derive(Debug)]
-pub(super) struct WireAnswer {
+pub(super) struct RawResponse {
     pub(super) status: u16,
-    /// From the first line to the empty one.
+    /// From the status line to the empty line.
     pub(super) head: String,
     pub(super) body: String,
 }
 
-impl WireAnswer {
-    /// Whether the head has this line, in whatever case it is written.
-    pub(super) fn run(&self, line: &str) -> bool {
-        self.head.lines().any(|found| found.eq_ignore_ascii_case(line))
+impl RawResponse {
+    /// Whether the head has this line; the case is ignored.
+    pub(super) fn has_line(&self, line: &str) -> bool {
+        self.head.lines().any(|other| other.eq_ignore_ascii_case(line))
     }
 
-    /// Asserts a failure of this status and code.
+    /// Asserts an error response with this status and code.
     pub(super) fn assert_error(&self, status: u16, code: &str) {
         let json: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
         assert_eq!((self.status, json["error"].as_str()), (status, Some(code)), "{self:?}");
     }
 }
 
-impl Wire {
+impl RawConnection {
     /// Connects.
     pub(super) async fn connect(target: &(impl Target + ?Sized)) -> Self {
         let stream = TcpStream::connect(target.authority()).await.unwrap();
         Self { stream, received: Vec::new() }
     }
 
-    /// Connects with a socket that holds about this many bytes of what is not read.
-    pub(super) async fn connect_with_room(target: &(impl Target + ?Sized), bytes: u32) -> io::Result<Self> {
+    /// Connects with a receive buffer of about this many bytes.
+    pub(super) async fn connect_with_receive_buffer(
+        target: &(impl Target + ?Sized),
+        bytes: u32,
+    ) -> io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(bytes)?;
         let stream = socket.connect(target.authority().parse().unwrap()).await?;
         Ok(Self { stream, received: Vec::new() })
     }
 
-    /// Sends these bytes; whether all of them were taken is seen by what comes back.
+    /// Sends these bytes; a failed write shows in what the test reads next.
     pub(super) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref()).await;
     }
 
-    /// The next answer, with its body when it says how long that is.
-    pub(super) async fn answer(&mut self) -> WireAnswer {
-        let answer = tokio::time::timeout(DEADLINE, self.read_answer()).await;
-        let answer = answer.unwrap_or_else(|_| panic!("no whole answer; so far {:?}", self.so_far()));
-        answer.unwrap_or_else(|error| panic!("no whole answer: {error}; so far {:?}", self.so_far()))
+    /// The next response; its body is read when it has a content length.
+    pub(super) async fn response(&mut self) -> RawResponse {
+        let response = tokio::time::timeout(DEADLINE, self.read_response()).await;
+        let response =
+            response.unwrap_or_else(|_| panic!("no complete response; received {:?}", self.received_text()));
+        response.unwrap_or_else(|error| {
+            panic!("no complete response: {error}; received {:?}", self.received_text())
+        })
     }
 
-    /// All that still comes until the daemon closes the connection, in whatever way.
-    pub(super) async fn rest(&mut self) -> String {
+    /// Reads until the daemon closes the connection in any way; returns all that was not returned before.
+    pub(super) async fn read_to_end(&mut self) -> String {
         let read = async { while self.read().await.is_ok() {} };
         let closed = tokio::time::timeout(DEADLINE * 3, read).await;
-        assert!(closed.is_ok(), "the connection is still open; so far {:?}", self.so_far());
-        self.so_far()
+        assert!(closed.is_ok(), "the connection is still open; received {:?}", self.received_text());
+        self.received_text()
     }
 
-    async fn read_answer(&mut self) -> io::Result<WireAnswer> {
+    async fn read_response(&mut self) -> io::Result<RawResponse> {
         let end = loop {
             match memchr::memmem::find(&self.received, b"\r\n\r\n") {
                 Some(at) => break at + 4,
@@ -90,7 +96,7 @@ impl Wire {
             self.read().await?;
         }
         let body = String::from_utf8(self.received.drain(..length).collect()).unwrap();
-        Ok(WireAnswer { status, head, body })
+        Ok(RawResponse { status, head, body })
     }
 
     async fn read(&mut self) -> io::Result<()> {
@@ -100,16 +106,16 @@ impl Wire {
         }
     }
 
-    fn so_far(&self) -> String {
+    fn received_text(&self) -> String {
         String::from_utf8_lossy(&self.received).into_owned()
     }
 }
 
-/// The head of a request without a body, with these lines besides, each with its end.
+/// The head of a request without a body; `lines` are more header lines, each with its line end.
 pub(super) fn head(target: &(impl Target + ?Sized), first: &str, lines: &str) -> String {
     format!("{first} HTTP/1.1\r\nHost: {}\r\n{lines}\r\n", target.authority())
 }
 
-/// The lines of a handshake.
+/// The header lines of a WebSocket handshake.
 pub(super) const HANDSHAKE: &str = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";

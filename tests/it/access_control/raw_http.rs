@@ -1,6 +1,7 @@
-//! Requests byte by byte, and every answer that comes back on a connection.
+//! Sends requests as exact bytes, and parses every response on the connection.
 //!
-//! The clients in `support` cannot say what is wrong on purpose; these can, and they count the answers.
+//! The clients in `support` send well-formed requests only; this one also sends malformed ones, and counts
+//! the responses.
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,37 +11,37 @@ use tokio::task::JoinSet;
 use crate::support::http::Target;
 use crate::support::wait::DEADLINE;
 
-/// How many connections of a table are open at once.
-const AT_ONCE: usize = 16;
+/// The number of connections that a table of requests opens at once.
+const MAX_CONNECTIONS: usize = 16;
 
-/// How much of an answer a failure prints, in characters.
-const PRINTED: usize = 200;
+/// The number of characters of a body that a failure prints.
+const PRINTED_CHARACTERS: usize = 200;
 
-/// An answer as it came over the wire.
+/// A parsed response.
 #[derive(Debug, Clone)]
-pub(super) struct WireAnswer {
+pub(super) struct HttpResponse {
     pub(super) status: u16,
     headers: Vec<(String, String)>,
     pub(super) body: String,
 }
 
-impl WireAnswer {
-    /// All values of a header, in their order.
+impl HttpResponse {
+    /// All values of a header, in the order of the response.
     pub(super) fn headers(&self, name: &str) -> Vec<&str> {
         let named = self.headers.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name));
         named.map(|(_, value)| value.as_str()).collect()
     }
 
-    /// The headers whose name begins so.
-    pub(super) fn headers_beginning(&self, beginning: &str) -> Vec<&(String, String)> {
-        let beginning = beginning.to_ascii_lowercase();
-        self.headers.iter().filter(|(name, _)| name.to_ascii_lowercase().starts_with(&beginning)).collect()
+    /// The headers whose names have this prefix.
+    pub(super) fn headers_with_prefix(&self, prefix: &str) -> Vec<&(String, String)> {
+        let prefix = prefix.to_ascii_lowercase();
+        self.headers.iter().filter(|(name, _)| name.to_ascii_lowercase().starts_with(&prefix)).collect()
     }
 
-    /// What is wrong with this as a refusal of this status and code, in the form of all refusals.
-    pub(super) fn refuses(&self, status: u16, code: &str) -> Result<(), String> {
+    /// Checks that this is an error response with this status and code, in the format of all error responses.
+    pub(super) fn check_error(&self, status: u16, code: &str) -> Result<(), String> {
         if self.status != status {
-            return Err(self.instead_of(status));
+            return Err(self.unexpected_status(status));
         }
         for (name, value) in
             [("content-type", "application/json; charset=utf-8"), ("cache-control", "no-store")]
@@ -52,31 +53,31 @@ impl WireAnswer {
         let json: Value =
             serde_json::from_str(&self.body).map_err(|error| format!("{error}: {:?}", self.body))?;
         if self.body != serde_json::to_string_pretty(&json).unwrap() + "\n" {
-            return Err(format!("it is not printed as all answers are: {:?}", self.body));
+            return Err(format!("the JSON is not formatted like other responses: {:?}", self.body));
         }
         let message = json["message"].as_str().unwrap_or_default();
         if json["ok"] != false || json["error"] != code || !message.ends_with('.') {
-            return Err(format!("it is not a {code} with a sentence: {:?}", self.body));
+            return Err(format!("this is not a {code} error with a sentence: {:?}", self.body));
         }
         Ok(())
     }
 
-    /// What is wrong with this as an answer of this status; a refusal has a code, and its whole form is looked at.
-    pub(super) fn is(&self, status: u16, code: Option<&str>) -> Result<(), String> {
+    /// Checks the status; with a code, checks that this is an error response in the common format.
+    pub(super) fn check(&self, status: u16, code: Option<&str>) -> Result<(), String> {
         match code {
-            Some(code) => self.refuses(status, code),
+            Some(code) => self.check_error(status, code),
             None if self.status == status => Ok(()),
-            None => Err(self.instead_of(status)),
+            None => Err(self.unexpected_status(status)),
         }
     }
 
-    fn instead_of(&self, status: u16) -> String {
-        let body: String = self.body.chars().take(PRINTED).collect();
+    fn unexpected_status(&self, status: u16) -> String {
+        let body: String = self.body.chars().take(PRINTED_CHARACTERS).collect();
         format!("{} instead of {status}: {body:?}", self.status)
     }
 }
 
-/// A request: its first line without the version, its header lines, each without its end, and its body.
+/// A request from its request line without the version, its header lines without line ends, and its body.
 pub(super) fn request(line: &str, headers: &[impl AsRef<[u8]>], body: &str) -> Vec<u8> {
     let mut bytes = format!("{line} HTTP/1.1\r\n").into_bytes();
     for header in headers {
@@ -91,7 +92,7 @@ pub(super) fn request(line: &str, headers: &[impl AsRef<[u8]>], body: &str) -> V
     bytes
 }
 
-/// The header lines of a good WebSocket handshake, without Host.
+/// The header lines of a valid WebSocket handshake, without Host.
 pub(super) const HANDSHAKE: [&str; 4] = [
     "connection: Upgrade",
     "upgrade: websocket",
@@ -99,76 +100,76 @@ pub(super) const HANDSHAKE: [&str; 4] = [
     "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
 ];
 
-/// The first answer to these bytes, whatever becomes of the connection afterwards.
-pub(super) async fn first_answer(address: &str, bytes: &[u8]) -> Result<WireAnswer, String> {
+/// Sends these bytes on a new connection; returns the first response.
+pub(super) async fn first_response(address: &str, bytes: &[u8]) -> Result<HttpResponse, String> {
     let mut received = Received::of(bytes);
-    received.exchange(address, bytes, |answers| !answers.is_empty()).await?;
-    let first = received.answers()?.into_iter().next();
-    first.ok_or_else(|| format!("no answer, only {:?}", received.text()))
+    received.exchange(address, bytes, |responses| !responses.is_empty()).await?;
+    let first = received.responses()?.into_iter().next();
+    first.ok_or_else(|| format!("no response, only {:?}", received.text()))
 }
 
-/// Asserts that nothing failed, and says everything that did.
-pub(super) fn assert_all_good(failures: &[String]) {
+/// Asserts that there are no failures; prints all of them.
+pub(super) fn assert_no_failures(failures: &[String]) {
     assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Bytes under a name, for a table whose rows are sent side by side.
-pub(super) type Sent = (String, Vec<u8>);
+/// The name and the bytes of a request in a table.
+pub(super) type NamedRequest = (String, Vec<u8>);
 
-/// Sends each row on a connection of its own; the first answers, in the order of the rows.
-pub(super) async fn first_answers(
+/// Sends each row on a new connection; returns the first responses, in the order of the rows.
+pub(super) async fn first_responses(
     target: &(impl Target + ?Sized),
-    rows: &[Sent],
-) -> Vec<Result<WireAnswer, String>> {
-    let one = async |address: String, bytes: Vec<u8>| first_answer(&address, &bytes).await;
-    side_by_side(target, rows, one).await
+    rows: &[NamedRequest],
+) -> Vec<Result<HttpResponse, String>> {
+    let one = async |address: String, bytes: Vec<u8>| first_response(&address, &bytes).await;
+    send_concurrently(target, rows, one).await
 }
 
-/// Sends each row on a connection of its own, which the server has to close without hearing that ours ends; all answers,
-/// in the order of the rows.
-pub(super) async fn all_answers(
+/// Sends each row on a new connection, which stays open until the server closes it; returns all responses, in the order
+/// of the rows.
+pub(super) async fn all_responses(
     target: &(impl Target + ?Sized),
-    rows: &[Sent],
-) -> Vec<Result<Vec<WireAnswer>, String>> {
+    rows: &[NamedRequest],
+) -> Vec<Result<Vec<HttpResponse>, String>> {
     let one = async |address: String, bytes: Vec<u8>| {
         let mut received = Received::of(&bytes);
         received.exchange(&address, &bytes, |_| false).await?;
         match received.parsed()? {
-            (answers, b"") => Ok(answers),
-            (answers, rest) => {
-                Err(format!("after {} answers: {:?}", answers.len(), String::from_utf8_lossy(rest)))
+            (responses, b"") => Ok(responses),
+            (responses, rest) => {
+                Err(format!("after {} responses: {:?}", responses.len(), String::from_utf8_lossy(rest)))
             }
         }
     };
-    side_by_side(target, rows, one).await
+    send_concurrently(target, rows, one).await
 }
 
-async fn side_by_side<T: Send + 'static, F>(
+async fn send_concurrently<T: Send + 'static, F>(
     target: &(impl Target + ?Sized),
-    rows: &[Sent],
-    ask: impl Fn(String, Vec<u8>) -> F,
+    rows: &[NamedRequest],
+    send: impl Fn(String, Vec<u8>) -> F,
 ) -> Vec<T>
 where
     F: Future<Output = T> + Send + 'static,
 {
-    let mut answers = Vec::new();
-    for some in rows.chunks(AT_ONCE) {
-        let mut asked = JoinSet::new();
-        for (place, (_, bytes)) in some.iter().enumerate() {
-            let answer = ask(target.authority().to_owned(), bytes.clone());
-            asked.spawn(async move { (place, answer.await) });
+    let mut responses = Vec::new();
+    for chunk in rows.chunks(MAX_CONNECTIONS) {
+        let mut tasks = JoinSet::new();
+        for (index, (_, bytes)) in chunk.iter().enumerate() {
+            let response = send(target.authority().to_owned(), bytes.clone());
+            tasks.spawn(async move { (index, response.await) });
         }
-        let mut together = asked.join_all().await;
-        together.sort_by_key(|(place, _)| *place);
-        answers.extend(together.into_iter().map(|(_, answer)| answer));
+        let mut finished = tasks.join_all().await;
+        finished.sort_by_key(|(index, _)| *index);
+        responses.extend(finished.into_iter().map(|(_, response)| response));
     }
-    answers
+    responses
 }
 
-/// What came over a connection so far.
+/// The bytes that were received on a connection so far.
 struct Received {
     bytes: Vec<u8>,
-    /// Whether the first request was a HEAD, whose answer has no body whatever its length says.
+    /// Whether the first request was a HEAD, whose response has no body in spite of its content length.
     is_head: bool,
 }
 
@@ -177,17 +178,17 @@ impl Received {
         Self { bytes: Vec::new(), is_head: request.starts_with(b"HEAD ") }
     }
 
-    /// Sends and receives at once, until the server closes the connection or there are enough answers.
+    /// Sends and receives concurrently, until the server closes the connection or `is_enough` returns true.
     async fn exchange(
         &mut self,
         address: &str,
         bytes: &[u8],
-        is_enough: impl Fn(&[WireAnswer]) -> bool,
+        is_enough: impl Fn(&[HttpResponse]) -> bool,
     ) -> Result<(), String> {
         let stream = TcpStream::connect(address).await.map_err(|error| format!("{address}: {error}"))?;
         let (mut from, mut to) = stream.into_split();
         let write = async {
-            // A server that refuses a request early may close before it has taken all of it.
+            // A server that refuses a request early may close the connection before it has read all of it.
             let _ = to.write_all(bytes).await;
             std::future::pending::<()>().await;
         };
@@ -195,7 +196,7 @@ impl Received {
             let mut chunk = vec![0; 64 * 1024];
             while let Ok(count @ 1..) = from.read(&mut chunk).await {
                 self.bytes.extend_from_slice(&chunk[..count]);
-                if self.answers().is_ok_and(|answers| is_enough(&answers)) {
+                if self.responses().is_ok_and(|responses| is_enough(&responses)) {
                     return;
                 }
             }
@@ -209,7 +210,7 @@ impl Received {
         let in_time = tokio::time::timeout(DEADLINE, done).await;
         in_time.map_err(|_| {
             let text = String::from_utf8_lossy(&self.bytes);
-            format!("the connection is still open after {} s; so far: {text:?}", DEADLINE.as_secs())
+            format!("the connection is still open after {} s; received: {text:?}", DEADLINE.as_secs())
         })
     }
 
@@ -217,48 +218,48 @@ impl Received {
         String::from_utf8_lossy(&self.bytes)
     }
 
-    /// All whole answers so far; an error when what came is no answer.
-    fn answers(&self) -> Result<Vec<WireAnswer>, String> {
-        self.parsed().map(|(answers, _)| answers)
+    /// All complete responses so far; an error when the bytes are no HTTP response.
+    fn responses(&self) -> Result<Vec<HttpResponse>, String> {
+        self.parsed().map(|(responses, _)| responses)
     }
 
-    /// All whole answers, and what came after the last one.
-    fn parsed(&self) -> Result<(Vec<WireAnswer>, &[u8]), String> {
-        let mut answers = Vec::new();
+    /// All complete responses, and the bytes after the last one.
+    fn parsed(&self) -> Result<(Vec<HttpResponse>, &[u8]), String> {
+        let mut responses = Vec::new();
         let mut rest = self.bytes.as_slice();
         while let Some(end) = memchr::memmem::find(rest, b"\r\n\r\n") {
-            let (mut answer, length) = head(&rest[..end])?;
+            let (mut response, length) = head(&rest[..end])?;
             let body = &rest[end + 4..];
-            let is_bodiless = matches!(answer.status, 101 | 204) || (self.is_head && answers.is_empty());
+            let is_bodiless = matches!(response.status, 101 | 204) || (self.is_head && responses.is_empty());
             let length = if is_bodiless { 0 } else { length };
             let Some(whole) = body.get(..length) else { break };
-            answer.body = String::from_utf8_lossy(whole).into_owned();
+            response.body = String::from_utf8_lossy(whole).into_owned();
             rest = &body[length..];
-            let is_upgraded = answer.status == 101;
-            answers.push(answer);
+            let is_upgraded = response.status == 101;
+            responses.push(response);
             if is_upgraded {
-                // What follows is no HTTP any more.
+                // The bytes that follow are not HTTP.
                 rest = b"";
             }
         }
-        Ok((answers, rest))
+        Ok((responses, rest))
     }
 }
 
-/// The head of an answer, and the length of its body.
-fn head(bytes: &[u8]) -> Result<(WireAnswer, usize), String> {
+/// Parses the head of a response; returns it with the length of the body.
+fn head(bytes: &[u8]) -> Result<(HttpResponse, usize), String> {
     let text = String::from_utf8_lossy(bytes);
-    let strange = || format!("no answer of HTTP: {text:?}");
+    let malformed = || format!("not an HTTP response: {text:?}");
     let mut lines = text.split("\r\n");
     let first = lines.next().unwrap_or_default();
-    // An answer to a request of HTTP/1.0 says so.
+    // The response to an HTTP/1.0 request has that version.
     let first = first.strip_prefix("HTTP/1.1 ").or(first.strip_prefix("HTTP/1.0 "));
     let status = first.and_then(|line| line.get(..3));
-    let status = status.and_then(|status| status.parse().ok()).ok_or_else(strange)?;
-    let headers = lines.map(|line| line.split_once(':').ok_or_else(strange));
+    let status = status.and_then(|status| status.parse().ok()).ok_or_else(malformed)?;
+    let headers = lines.map(|line| line.split_once(':').ok_or_else(malformed));
     let headers = headers.map(|pair| pair.map(|(name, value)| (name.to_owned(), value.trim().to_owned())));
     let headers = headers.collect::<Result<Vec<_>, _>>()?;
-    let answer = WireAnswer { status, headers, body: String::new() };
-    let length = answer.headers("content-length").first().map_or(Ok(0), |length| length.parse());
-    Ok((answer, length.map_err(|_| strange())?))
+    let response = HttpResponse { status, headers, body: String::new() };
+    let length = response.headers("content-length").first().map_or(Ok(0), |length| length.parse());
+    Ok((response, length.map_err(|_| malformed())?))
 }

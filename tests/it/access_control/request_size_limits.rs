@@ -1,48 +1,50 @@
-//! What is too long, too deep or too much.
+//! The limits of request heads, bodies and the depth of JSON, and bodies that are no valid JSON.
 
 use serde_json::Value;
 
-use super::raw_http::{Sent, all_answers, assert_all_good, first_answer, first_answers, request};
+use super::raw_http::{
+    NamedRequest, all_responses, assert_no_failures, first_response, first_responses, request,
+};
 use crate::api::{SESSIONS, STATUS, ready, start};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
 
-/// How long the head of a request may be, with the empty line at its end.
-const HEAD: usize = 16 * 1024;
-/// How many headers a request may have.
-const HEADERS: usize = 100;
-/// How long a body may be when nothing else is said.
-pub(super) const BODY: usize = 16 * 1024 * 1024;
-/// How deep JSON may be.
-const DEPTH: usize = 127;
+/// The size limit of a request head, with the empty line at its end.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// The limit of the number of headers.
+const MAX_HEADERS: usize = 100;
+/// The default size limit of a body.
+pub(super) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
+/// The limit of the depth of JSON.
+const MAX_JSON_DEPTH: usize = 127;
 
-pub(super) const TOO_LARGE: (u16, Option<&str>) = (431, Some("headers_too_large"));
-pub(super) const TOO_LONG: (u16, Option<&str>) = (413, Some("payload_too_large"));
-pub(super) const WRONG: (u16, Option<&str>) = (400, Some("bad_request"));
+pub(super) const HEADERS_TOO_LARGE: (u16, Option<&str>) = (431, Some("headers_too_large"));
+pub(super) const PAYLOAD_TOO_LARGE: (u16, Option<&str>) = (413, Some("payload_too_large"));
+pub(super) const BAD_REQUEST: (u16, Option<&str>) = (400, Some("bad_request"));
 
-/// A row: what is sent under its name, and the status and code of the answer.
-pub(super) type Row = (Sent, (u16, Option<&'static str>));
+/// A named request with the expected status and code of its response.
+pub(super) type Row = (NamedRequest, (u16, Option<&'static str>));
 
-pub(super) fn row(name: impl Into<String>, bytes: Vec<u8>, wanted: (u16, Option<&'static str>)) -> Row {
-    ((name.into(), bytes), wanted)
+pub(super) fn row(name: impl Into<String>, bytes: Vec<u8>, expected: (u16, Option<&'static str>)) -> Row {
+    ((name.into(), bytes), expected)
 }
 
 async fn assert_rows(daemon: &Daemon, rows: Vec<Row>) {
-    let (sent, wanted): (Vec<Sent>, Vec<_>) = rows.into_iter().unzip();
-    let answers = first_answers(daemon, &sent).await;
-    let checked = sent.iter().zip(wanted).zip(answers).map(|(((name, _), (status, code)), answer)| {
-        answer.and_then(|answer| answer.is(status, code)).map_err(|why| format!("{name}: {why}"))
+    let (sent, expected): (Vec<NamedRequest>, Vec<_>) = rows.into_iter().unzip();
+    let responses = first_responses(daemon, &sent).await;
+    let checked = sent.iter().zip(expected).zip(responses).map(|(((name, _), (status, code)), response)| {
+        response.and_then(|response| response.check(status, code)).map_err(|why| format!("{name}: {why}"))
     });
-    assert_all_good(&checked.filter_map(Result::err).collect::<Vec<_>>());
+    assert_no_failures(&checked.filter_map(Result::err).collect::<Vec<_>>());
 }
 
-/// A head of exactly this length, with so many headers, and with the padding in the path or in its last header.
-fn head(own: &str, length: usize, headers: usize, is_in_path: bool) -> Vec<u8> {
-    let mut lines = vec![format!("Host: {own}")];
+/// A head of exactly this length with this number of headers; the padding is in the path or in the last header.
+fn head(authority: &str, length: usize, headers: usize, is_in_path: bool) -> Vec<u8> {
+    let mut lines = vec![format!("Host: {authority}")];
     lines.extend((2..headers).map(|number| format!("X-{number}: a")));
     lines.push("X-Last: ".to_owned());
-    let bare = request("GET /healthz?", &lines, "").len();
-    let padding = "a".repeat(length - bare);
+    let unpadded = request("GET /healthz?", &lines, "").len();
+    let padding = "a".repeat(length - unpadded);
     if is_in_path {
         return request(&format!("GET /healthz?{padding}"), &lines, "");
     }
@@ -51,51 +53,68 @@ fn head(own: &str, length: usize, headers: usize, is_in_path: bool) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_head_may_have_sixteen_kibibytes_and_a_hundred_headers_and_no_more() {
+async fn request_head_is_limited_to_16_kib_and_100_headers() {
     let daemon = start().await;
-    let own = daemon.authority();
+    let authority = daemon.authority();
     let mut rows = Vec::new();
     for is_in_path in [true, false] {
-        let place = if is_in_path { "path" } else { "header" };
-        for (length, wanted) in [
-            (HEAD - 1, (200, None)),
-            (HEAD, (200, None)),
-            (HEAD + 1, TOO_LARGE),
-            (HEAD + 2, TOO_LARGE),
-            (4 * HEAD, TOO_LARGE),
-            (64 * HEAD, TOO_LARGE),
+        let location = if is_in_path { "path" } else { "header" };
+        for (length, expected) in [
+            (MAX_HEAD_BYTES - 1, (200, None)),
+            (MAX_HEAD_BYTES, (200, None)),
+            (MAX_HEAD_BYTES + 1, HEADERS_TOO_LARGE),
+            (MAX_HEAD_BYTES + 2, HEADERS_TOO_LARGE),
+            (4 * MAX_HEAD_BYTES, HEADERS_TOO_LARGE),
+            (64 * MAX_HEAD_BYTES, HEADERS_TOO_LARGE),
         ] {
             rows.push(row(
-                format!("{length} bytes in the {place}"),
-                head(own, length, 2, is_in_path),
-                wanted,
+                format!("{length} bytes in the {location}"),
+                head(authority, length, 2, is_in_path),
+                expected,
             ));
         }
     }
-    for (headers, wanted) in
-        [(HEADERS - 1, (200, None)), (HEADERS, (200, None)), (HEADERS + 1, TOO_LARGE), (1000, TOO_LARGE)]
-    {
-        rows.push(row(format!("{headers} headers"), head(own, HEAD, headers, false), wanted));
+    for (headers, expected) in [
+        (MAX_HEADERS - 1, (200, None)),
+        (MAX_HEADERS, (200, None)),
+        (MAX_HEADERS + 1, HEADERS_TOO_LARGE),
+        (1000, HEADERS_TOO_LARGE),
+    ] {
+        rows.push(row(
+            format!("{headers} headers"),
+            head(authority, MAX_HEAD_BYTES, headers, false),
+            expected,
+        ));
     }
     for (name, bytes) in [
-        ("a request line without end", "a".repeat(HEAD + 1)),
-        ("a path without end", format!("GET /{}", "a".repeat(HEAD))),
-        ("a version without end", format!("GET / HTTP/{}", "1".repeat(HEAD))),
-        ("a name without end", format!("GET / HTTP/1.1\r\nHost: {own}\r\n{}", "a".repeat(HEAD))),
-        ("a value without end", format!("GET / HTTP/1.1\r\nHost: {own}\r\nX: {}", "a".repeat(HEAD))),
-        ("headers without end", format!("GET / HTTP/1.1\r\nHost: {own}\r\n{}", "X: a\r\n".repeat(HEAD))),
+        ("a request line without end", "a".repeat(MAX_HEAD_BYTES + 1)),
+        ("a path without end", format!("GET /{}", "a".repeat(MAX_HEAD_BYTES))),
+        ("a version without end", format!("GET / HTTP/{}", "1".repeat(MAX_HEAD_BYTES))),
+        (
+            "a name without end",
+            format!("GET / HTTP/1.1\r\nHost: {authority}\r\n{}", "a".repeat(MAX_HEAD_BYTES)),
+        ),
+        (
+            "a value without end",
+            format!("GET / HTTP/1.1\r\nHost: {authority}\r\nX: {}", "a".repeat(MAX_HEAD_BYTES)),
+        ),
+        (
+            "headers without end",
+            format!("GET / HTTP/1.1\r\nHost: {authority}\r\n{}", "X: a\r\n".repeat(MAX_HEAD_BYTES)),
+        ),
         ("a megabyte of one letter", "G".repeat(1 << 20)),
     ] {
-        rows.push(row(name, bytes.into_bytes(), TOO_LARGE));
+        rows.push(row(name, bytes.into_bytes(), HEADERS_TOO_LARGE));
     }
     assert_rows(&daemon, rows).await;
     get(&daemon, STATUS).await.data(200);
 }
 
-/// A request with this body in chunks of this size, without an end when it is told so.
-pub(super) fn in_chunks(own: &str, body: &[u8], size: usize, has_end: bool) -> Vec<u8> {
+/// A request with this body in chunks of this size; `has_end` adds the last chunk.
+pub(super) fn chunked_request(authority: &str, body: &[u8], size: usize, has_end: bool) -> Vec<u8> {
     let mut bytes =
-        format!("POST {SESSIONS} HTTP/1.1\r\nHost: {own}\r\nTransfer-Encoding: chunked\r\n\r\n").into_bytes();
+        format!("POST {SESSIONS} HTTP/1.1\r\nHost: {authority}\r\nTransfer-Encoding: chunked\r\n\r\n")
+            .into_bytes();
     for chunk in body.chunks(size) {
         bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
         bytes.extend_from_slice(chunk);
@@ -107,70 +126,90 @@ pub(super) fn in_chunks(own: &str, body: &[u8], size: usize, has_end: bool) -> V
     bytes
 }
 
-/// A request that says how long its body will be, without one byte of it.
-pub(super) fn declared(own: &str, length: impl std::fmt::Display, more: &str) -> Vec<u8> {
-    format!("POST {SESSIONS} HTTP/1.1\r\nHost: {own}\r\nContent-Length: {length}\r\n{more}\r\n").into_bytes()
+/// A request head with this content length, without a body.
+pub(super) fn with_content_length(authority: &str, length: impl std::fmt::Display, more: &str) -> Vec<u8> {
+    format!("POST {SESSIONS} HTTP/1.1\r\nHost: {authority}\r\nContent-Length: {length}\r\n{more}\r\n")
+        .into_bytes()
 }
 
-/// An object that takes exactly so many bytes.
-pub(super) fn padded(bytes: usize) -> String {
+/// A JSON object of exactly this number of bytes.
+pub(super) fn body_of_length(bytes: usize) -> String {
     let frame = r#"{"ignored":""}"#.len();
     format!("{{\"ignored\":\"{}\"}}", "x".repeat(bytes - frame))
 }
 
-pub(super) fn posted(own: &str, body: &str) -> Vec<u8> {
-    request(&format!("POST {SESSIONS}"), &[format!("Host: {own}")], body)
+pub(super) fn post_request(authority: &str, body: &str) -> Vec<u8> {
+    request(&format!("POST {SESSIONS}"), &[format!("Host: {authority}")], body)
 }
 
 #[tokio::test]
-async fn a_body_over_the_limit_is_refused_before_it_is_read() {
+async fn body_limit_refuses_larger_bodies_before_reading_them() {
     let limit = 2000;
     let daemon = Daemon::builder().arg("--body-limit").arg(limit.to_string()).start().await;
     ready(&daemon).await;
-    let own = daemon.authority();
+    let authority = daemon.authority();
     let mut rows = vec![
-        row("the whole of the limit", posted(own, &padded(limit)), (201, None)),
+        row("a body of the limit", post_request(authority, &body_of_length(limit)), (201, None)),
         row(
-            "the whole of the limit in chunks",
-            in_chunks(own, padded(limit).as_bytes(), 7, true),
+            "a body of the limit in chunks",
+            chunked_request(authority, body_of_length(limit).as_bytes(), 7, true),
             (201, None),
         ),
-        row("one byte more", posted(own, &padded(limit + 1)), TOO_LONG),
-        row("one byte more in chunks", in_chunks(own, padded(limit + 1).as_bytes(), 7, true), TOO_LONG),
-        row("one byte more and no end", in_chunks(own, padded(limit + 1).as_bytes(), 100, false), TOO_LONG),
-        row("a long chunk that never ends", in_chunks(own, &[b' '; 4000], 4000, false), TOO_LONG),
-        row("a mebibyte", posted(own, &padded(1 << 20)), TOO_LONG),
+        row("one byte more", post_request(authority, &body_of_length(limit + 1)), PAYLOAD_TOO_LARGE),
+        row(
+            "one byte more in chunks",
+            chunked_request(authority, body_of_length(limit + 1).as_bytes(), 7, true),
+            PAYLOAD_TOO_LARGE,
+        ),
+        row(
+            "one byte more and no end",
+            chunked_request(authority, body_of_length(limit + 1).as_bytes(), 100, false),
+            PAYLOAD_TOO_LARGE,
+        ),
+        row(
+            "a long chunk that never ends",
+            chunked_request(authority, &[b' '; 4000], 4000, false),
+            PAYLOAD_TOO_LARGE,
+        ),
+        row("a mebibyte", post_request(authority, &body_of_length(1 << 20)), PAYLOAD_TOO_LARGE),
     ];
-    for length in [limit + 1, BODY, 1 << 30, 1 << 50] {
-        rows.push(row(format!("{length} bytes that never come"), declared(own, length, ""), TOO_LONG));
-        let expects = declared(own, length, "Expect: 100-continue\r\n");
-        rows.push(row(format!("{length} bytes that are asked for first"), expects, TOO_LONG));
+    for length in [limit + 1, MAX_BODY_BYTES, 1 << 30, 1 << 50] {
+        rows.push(row(
+            format!("{length} bytes that are not sent"),
+            with_content_length(authority, length, ""),
+            PAYLOAD_TOO_LARGE,
+        ));
+        let expects = with_content_length(authority, length, "Expect: 100-continue\r\n");
+        rows.push(row(format!("{length} bytes with Expect"), expects, PAYLOAD_TOO_LARGE));
     }
     assert_rows(&daemon, rows).await;
 
-    // What stands where the body should have been is no request, and the connection ends.
-    let hidden = format!("GET {STATUS} HTTP/1.1\r\nHost: {own}\r\n\r\n").into_bytes();
-    let sent: Vec<Sent> = [limit + 1, 1 << 30]
-        .map(|length| (length.to_string(), [declared(own, length, ""), hidden.repeat(3)].concat()))
+    // Bytes in the position of the body are not parsed as requests, and the connection is closed.
+    let hidden = format!("GET {STATUS} HTTP/1.1\r\nHost: {authority}\r\n\r\n").into_bytes();
+    let sent: Vec<NamedRequest> = [limit + 1, 1 << 30]
+        .map(|length| {
+            (length.to_string(), [with_content_length(authority, length, ""), hidden.repeat(3)].concat())
+        })
         .into();
-    for ((name, _), answers) in sent.iter().zip(all_answers(&daemon, &sent).await) {
-        let answers = answers.unwrap_or_else(|why| panic!("{name}: {why}"));
-        let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+    for ((name, _), responses) in sent.iter().zip(all_responses(&daemon, &sent).await) {
+        let responses = responses.unwrap_or_else(|why| panic!("{name}: {why}"));
+        let statuses: Vec<_> = responses.iter().map(|response| response.status).collect();
         assert_eq!(statuses, [413], "{name}");
-        assert_eq!(answers[0].headers("connection"), ["close"], "{name}");
+        assert_eq!(responses[0].headers("connection"), ["close"], "{name}");
     }
 }
 
 #[tokio::test]
-async fn a_number_that_no_length_can_be_is_refused() {
+async fn content_length_beyond_64_bits_is_refused() {
     let daemon = start().await;
-    let own = daemon.authority();
+    let authority = daemon.authority();
     for length in
         ["18446744073709551615", "18446744073709551616", "99999999999999999999999999", &"9".repeat(1000)]
     {
-        let answer = first_answer(own, &declared(own, length, "")).await.unwrap();
-        let is_refused = answer.refuses(400, "bad_request").or(answer.refuses(413, "payload_too_large"));
-        is_refused.unwrap_or_else(|why| panic!("{length}: {why}"));
+        let response = first_response(authority, &with_content_length(authority, length, "")).await.unwrap();
+        let checked =
+            response.check_error(400, "bad_request").or(response.check_error(413, "payload_too_large"));
+        checked.unwrap_or_else(|why| panic!("{length}: {why}"));
     }
 }
 
@@ -179,31 +218,43 @@ fn nested(depth: usize, open: &str, close: &str) -> String {
 }
 
 #[tokio::test]
-async fn json_may_be_127_deep_and_not_more() {
+async fn json_depth_is_limited_to_127() {
     let daemon = start().await;
-    let own = daemon.authority();
+    let authority = daemon.authority();
     let mut rows = Vec::new();
-    for (depth, wanted) in
-        [(100, (201, None)), (DEPTH, (201, None)), (DEPTH + 1, WRONG), (1000, WRONG), (100_000, WRONG)]
-    {
+    for (depth, expected) in [
+        (100, (201, None)),
+        (MAX_JSON_DEPTH, (201, None)),
+        (MAX_JSON_DEPTH + 1, BAD_REQUEST),
+        (1000, BAD_REQUEST),
+        (100_000, BAD_REQUEST),
+    ] {
         for (open, close) in [("[", "]"), ("{\"a\":", "}"), ("[{\"a\":[", "]}]")] {
             let depth = if open.len() > 5 { (depth + 1) / 3 + 1 } else { depth };
-            rows.push(row(format!("{open} {depth} deep"), posted(own, &nested(depth, open, close)), wanted));
+            rows.push(row(
+                format!("{open} {depth} deep"),
+                post_request(authority, &nested(depth, open, close)),
+                expected,
+            ));
         }
-        rows.push(row(format!("{depth} that never end"), posted(own, &"[".repeat(depth)), WRONG));
         rows.push(row(
-            format!("{depth} objects that never end"),
-            posted(own, &"{\"a\":".repeat(depth)),
-            WRONG,
+            format!("{depth} unclosed arrays"),
+            post_request(authority, &"[".repeat(depth)),
+            BAD_REQUEST,
+        ));
+        rows.push(row(
+            format!("{depth} unclosed objects"),
+            post_request(authority, &"{\"a\":".repeat(depth)),
+            BAD_REQUEST,
         ));
     }
     assert_rows(&daemon, rows).await;
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_text_is_refused() {
+async fn body_with_invalid_utf8_or_control_characters_is_a_bad_request() {
     let daemon = start().await;
-    let own = daemon.authority();
+    let authority = daemon.authority();
     let mut rows = Vec::new();
     for bytes in [
         &b"{\"a\":\"\xff\"}"[..],
@@ -220,25 +271,25 @@ async fn a_body_that_is_no_text_is_refused() {
         b"{\"a\":\"\\ud800\"}",
         b"\x1f\x8b\x08\x00",
     ] {
-        let mut whole = declared(own, bytes.len(), "");
+        let mut whole = with_content_length(authority, bytes.len(), "");
         whole.extend_from_slice(bytes);
-        rows.push(row(String::from_utf8_lossy(bytes), whole, WRONG));
+        rows.push(row(String::from_utf8_lossy(bytes), whole, BAD_REQUEST));
     }
     assert_rows(&daemon, rows).await;
 }
 
 #[tokio::test]
-async fn of_two_fields_of_one_name_the_last_one_counts() {
+async fn last_of_duplicate_json_fields_is_used() {
     let daemon = start().await;
-    let own = daemon.authority();
+    let authority = daemon.authority();
     for (body, purpose) in [
         (r#"{"purpose":"worker","purpose":"duplex"}"#, "duplex"),
         (r#"{"purpose":"duplex","purpose":"worker"}"#, "worker"),
         (r#"{"purpose":"nonsense","\u0070urpose":"worker"}"#, "worker"),
     ] {
-        let answer = first_answer(own, &posted(own, body)).await.unwrap();
-        answer.is(201, None).unwrap_or_else(|why| panic!("{body}: {why}"));
-        let answer: Value = serde_json::from_str(&answer.body).unwrap();
-        assert_eq!(answer["data"]["session"]["purpose"], purpose, "{body}");
+        let response = first_response(authority, &post_request(authority, body)).await.unwrap();
+        response.check(201, None).unwrap_or_else(|why| panic!("{body}: {why}"));
+        let response: Value = serde_json::from_str(&response.body).unwrap();
+        assert_eq!(response["data"]["session"]["purpose"], purpose, "{body}");
     }
 }

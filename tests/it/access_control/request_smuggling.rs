@@ -1,83 +1,85 @@
-//! Requests that two readers could understand in two ways, each with others hidden behind it.
+//! Ambiguous requests that two HTTP parsers could frame differently, each followed by hidden requests.
 //!
-//! Whatever is refused ends its connection, so what stands behind it is never a request.
+//! A refused request closes its connection, so that the bytes after it are never parsed as a request.
 
 use serde_json::{Value, json};
 
-use super::raw_http::{Sent, WireAnswer, all_answers, assert_all_good};
+use super::raw_http::{HttpResponse, NamedRequest, all_responses, assert_no_failures};
 use crate::api::{SESSIONS, STATUS, ready, start};
 use crate::sessions::RecordingAppServer;
 use crate::support::http::{Target, get};
 
-/// A request under a name; `OWN` stands in it for the Host of the daemon.
+/// The name and the text of a request, in which `OWN` is replaced by the Host of the daemon.
 type Row = (String, String);
 
-/// Requests with these headers about their bodies, named by them, and with this body.
+/// Requests with these framing headers and this body, named after their headers.
 fn framed(headers: &[impl AsRef<str>], body: &str) -> Vec<Row> {
     let request = |lines: &str| format!("POST {SESSIONS} HTTP/1.1\r\nHost: OWN\r\n{lines}\r\n\r\n{body}");
     headers.iter().map(|lines| (format!("{:?}", lines.as_ref()), request(lines.as_ref()))).collect()
 }
 
-/// Requests as they are.
+/// Requests with these names and texts.
 fn whole(rows: &[(&str, &str)]) -> Vec<Row> {
     rows.iter().map(|(name, bytes)| ((*name).to_owned(), (*bytes).to_owned())).collect()
 }
 
-/// A request that would create a session, and one that would be answered.
+/// The requests that follow an ambiguous one: one creates a session, one reads the status.
 fn hidden() -> String {
     let create = format!("POST {SESSIONS} HTTP/1.1\r\nHost: OWN\r\nContent-Length: 2\r\n\r\n{{}}");
     format!("{create}GET {STATUS} HTTP/1.1\r\nHost: OWN\r\n\r\n")
 }
 
-/// Asserts that each row has exactly one answer, which is 400, and that nothing came of what is hidden behind it.
+/// Asserts that each row gets exactly one response, with 400, and that the hidden requests had no effect.
 async fn assert_refused(rows: Vec<Row>) {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder().start().await;
     ready(&daemon).await;
     let bytes = |row: String| format!("{row}{}", hidden()).replace("OWN", daemon.authority()).into_bytes();
-    let sent: Vec<Sent> = rows.into_iter().map(|(name, row)| (name, bytes(row))).collect();
+    let sent: Vec<NamedRequest> = rows.into_iter().map(|(name, row)| (name, bytes(row))).collect();
     let mut failures = Vec::new();
-    for ((name, _), answers) in sent.iter().zip(all_answers(&daemon, &sent).await) {
-        if let Err(why) = answers.and_then(|answers| is_one_refusal(&answers)) {
+    for ((name, _), responses) in sent.iter().zip(all_responses(&daemon, &sent).await) {
+        if let Err(why) = responses.and_then(|responses| check_single_refusal(&responses)) {
             failures.push(format!("{name}: {why}"));
         }
     }
-    assert_all_good(&failures);
+    assert_no_failures(&failures);
     assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
     assert_eq!(app_server.calls("thread/start"), [] as [Value; 0]);
 }
 
-fn is_one_refusal(answers: &[WireAnswer]) -> Result<(), String> {
-    let [answer] = answers else {
-        let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
-        return Err(format!("answers of {statuses:?} instead of one"));
+fn check_single_refusal(responses: &[HttpResponse]) -> Result<(), String> {
+    let [response] = responses else {
+        let statuses: Vec<_> = responses.iter().map(|response| response.status).collect();
+        return Err(format!("responses with {statuses:?} instead of one"));
     };
-    answer.refuses(400, "bad_request")?;
-    match answer.headers("connection").as_slice() {
-        [word] if word.eq_ignore_ascii_case("close") => Ok(()),
-        words => Err(format!("nobody is told that the connection ends, only {words:?}")),
+    response.check_error(400, "bad_request")?;
+    match response.headers("connection").as_slice() {
+        [value] if value.eq_ignore_ascii_case("close") => Ok(()),
+        values => Err(format!("the Connection header is {values:?} instead of close")),
     }
 }
 
-/// Asserts that each row is answered with these statuses; a last request that ends the connection is put behind it.
+/// Asserts that each row gets these statuses; a last request that closes the connection follows each row.
 async fn assert_answered(rows: &[(&str, String, &[u16])]) {
     let daemon = start().await;
     let last = "GET /nothing/here HTTP/1.1\r\nHost: OWN\r\nConnection: close\r\n\r\n";
     let bytes = |row: &str| format!("{row}{last}").replace("OWN", daemon.authority()).into_bytes();
-    let sent: Vec<Sent> = rows.iter().map(|(name, row, _)| ((*name).to_owned(), bytes(row))).collect();
+    let sent: Vec<NamedRequest> =
+        rows.iter().map(|(name, row, _)| ((*name).to_owned(), bytes(row))).collect();
     let mut failures = Vec::new();
-    for ((name, _, statuses), answers) in rows.iter().zip(all_answers(&daemon, &sent).await) {
-        let found = answers.map(|answers| answers.iter().map(|answer| answer.status).collect::<Vec<_>>());
-        let wanted = [statuses, &[404][..]].concat();
-        if found.as_ref() != Ok(&wanted) {
-            failures.push(format!("{name}: {found:?} instead of {wanted:?}"));
+    for ((name, _, statuses), responses) in rows.iter().zip(all_responses(&daemon, &sent).await) {
+        let found =
+            responses.map(|responses| responses.iter().map(|response| response.status).collect::<Vec<_>>());
+        let expected = [statuses, &[404][..]].concat();
+        if found.as_ref() != Ok(&expected) {
+            failures.push(format!("{name}: {found:?} instead of {expected:?}"));
         }
     }
-    assert_all_good(&failures);
+    assert_no_failures(&failures);
 }
 
 #[tokio::test]
-async fn two_words_about_the_length_of_a_body_are_refused() {
+async fn conflicting_content_length_and_transfer_encoding_are_refused() {
     let with_length = framed(
         &[
             "Content-Length: 2\r\nContent-Length: 2",
@@ -115,7 +117,7 @@ async fn two_words_about_the_length_of_a_body_are_refused() {
 }
 
 #[tokio::test]
-async fn a_length_that_is_not_only_digits_is_refused() {
+async fn content_length_with_other_characters_than_digits_is_refused() {
     let lengths = [
         "+2", "-2", "-0", "--2", "+ 2", "0x2", "0b10", "2.0", "2e0", "2 2", "2;", "2,", ",2", "2 ,", "\"2\"",
         "two", "", "2h", "#2", "2'", "½", "２", "NaN", "Infinity", "2\u{b}", "2\u{0}",
@@ -125,7 +127,7 @@ async fn a_length_that_is_not_only_digits_is_refused() {
 }
 
 #[tokio::test]
-async fn an_encoding_of_the_transfer_other_than_chunked_is_refused() {
+async fn transfer_encoding_other_than_chunked_is_refused() {
     let encodings = [
         "gzip",
         "deflate",
@@ -159,7 +161,7 @@ async fn an_encoding_of_the_transfer_other_than_chunked_is_refused() {
 }
 
 #[tokio::test]
-async fn a_head_that_can_be_read_in_two_ways_is_refused() {
+async fn ambiguous_request_head_is_refused() {
     let rows = whole(&[
         ("a line feed alone after the request line", "GET /healthz HTTP/1.1\nHost: OWN\r\n\r\n"),
         ("a line feed alone after a header", "GET /healthz HTTP/1.1\r\nHost: OWN\nAccept: */*\r\n\r\n"),
@@ -211,10 +213,10 @@ async fn a_head_that_can_be_read_in_two_ways_is_refused() {
 }
 
 #[tokio::test]
-async fn a_request_line_of_another_protocol_is_refused() {
+async fn malformed_request_line_and_other_protocols_are_refused() {
     let rows = whole(&[
         ("HTTP/0.9", "GET /healthz\r\n\r\n"),
-        ("HTTP/0.9 with its number", "GET /healthz HTTP/0.9\r\nHost: OWN\r\n\r\n"),
+        ("HTTP/0.9 with a version", "GET /healthz HTTP/0.9\r\nHost: OWN\r\n\r\n"),
         ("HTTP/1.0 without a Host", "GET /healthz HTTP/1.0\r\n\r\n"),
         ("HTTP/1.2", "GET /healthz HTTP/1.2\r\nHost: OWN\r\n\r\n"),
         ("HTTP/1.10", "GET /healthz HTTP/1.10\r\nHost: OWN\r\n\r\n"),
@@ -227,8 +229,8 @@ async fn a_request_line_of_another_protocol_is_refused() {
         ("HTTP/9.9", "GET /healthz HTTP/9.9\r\nHost: OWN\r\n\r\n"),
         ("small letters", "GET /healthz http/1.1\r\nHost: OWN\r\n\r\n"),
         ("another name", "GET /healthz RTSP/1.0\r\nHost: OWN\r\n\r\n"),
-        ("no version but a space", "GET /healthz \r\nHost: OWN\r\n\r\n"),
-        ("a word too many", "GET /healthz HTTP/1.1 HTTP/1.1\r\nHost: OWN\r\n\r\n"),
+        ("a space without a version", "GET /healthz \r\nHost: OWN\r\n\r\n"),
+        ("two versions", "GET /healthz HTTP/1.1 HTTP/1.1\r\nHost: OWN\r\n\r\n"),
         ("a path with a space", "GET /heal thz HTTP/1.1\r\nHost: OWN\r\n\r\n"),
         ("two spaces before the path", "GET  /healthz HTTP/1.1\r\nHost: OWN\r\n\r\n"),
         ("two spaces after the path", "GET /healthz  HTTP/1.1\r\nHost: OWN\r\n\r\n"),
@@ -237,18 +239,18 @@ async fn a_request_line_of_another_protocol_is_refused() {
         ("a space at the beginning", " GET /healthz HTTP/1.1\r\nHost: OWN\r\n\r\n"),
         ("no path", "GET HTTP/1.1\r\nHost: OWN\r\n\r\n"),
         ("no method", "/healthz HTTP/1.1\r\nHost: OWN\r\n\r\n"),
-        ("a method that is none", "G(E)T /healthz HTTP/1.1\r\nHost: OWN\r\n\r\n"),
+        ("an invalid method", "G(E)T /healthz HTTP/1.1\r\nHost: OWN\r\n\r\n"),
         ("nothing", "\u{0}\r\n\r\n"),
-        ("a word", "nonsense\r\n\r\n"),
+        ("a single word", "nonsense\r\n\r\n"),
         ("JSON", "{\"type\": \"ping\"}\r\n\r\n"),
-        ("a handshake of TLS", "\u{16}\u{3}\u{1}\0\u{5}\u{1}\0\0\u{1}\u{3}\r\n\r\n"),
-        ("an answer", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        ("a TLS handshake", "\u{16}\u{3}\u{1}\0\u{5}\u{1}\0\0\u{1}\u{3}\r\n\r\n"),
+        ("a response", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
     ]);
     assert_refused(rows).await;
 }
 
 #[tokio::test]
-async fn a_body_in_chunks_that_are_wrong_is_refused() {
+async fn malformed_chunked_body_is_refused() {
     let bodies = [
         ("a negative size", "-2\r\n{}\r\n0\r\n\r\n"),
         ("a size with a sign", "+2\r\n{}\r\n0\r\n\r\n"),
@@ -265,11 +267,11 @@ async fn a_body_in_chunks_that_are_wrong_is_refused() {
         ("a size ended by a carriage return alone", "2\r{}\r\n0\r\n\r\n"),
         ("an extension with a line feed alone", "2;a\n{}\r\n0\r\n\r\n"),
         ("an extension that hides a line", "2;a\nx\r\n{}\r\n0\r\n\r\n"),
-        ("no end of the data", "2\r\n{}0\r\n\r\n"),
+        ("no line end after the data", "2\r\n{}0\r\n\r\n"),
         ("data ended by a line feed alone", "2\r\n{}\n0\r\n\r\n"),
         ("data ended by a carriage return alone", "2\r\n{}\r0\r\n\r\n"),
-        ("more data than said", "2\r\n{} \r\n0\r\n\r\n"),
-        ("less data than said", "3\r\n{}\r\n0\r\n\r\n"),
+        ("more data than the size", "2\r\n{} \r\n0\r\n\r\n"),
+        ("less data than the size", "3\r\n{}\r\n0\r\n\r\n"),
         ("no number at all", "{}"),
     ];
     let head = format!("POST {SESSIONS} HTTP/1.1\r\nHost: OWN\r\nTransfer-Encoding: chunked\r\n\r\n");
@@ -278,7 +280,7 @@ async fn a_body_in_chunks_that_are_wrong_is_refused() {
 }
 
 #[tokio::test]
-async fn what_can_be_read_in_one_way_alone_is_answered_in_its_order() {
+async fn unambiguous_pipelined_requests_are_answered_in_order() {
     let post =
         |lines: &str, body: &str| format!("POST {SESSIONS} HTTP/1.1\r\nHost: OWN\r\n{lines}\r\n\r\n{body}");
     let read = "GET /healthz HTTP/1.1\r\nHost: OWN\r\n\r\n";
@@ -318,61 +320,62 @@ async fn what_can_be_read_in_one_way_alone_is_answered_in_its_order() {
         ("tabs and bytes above ASCII in a value", post("X: a\tb\u{e9}", ""), &[201]),
         ("an empty value", post("X:", ""), &[201]),
         (
-            "another word for another protocol",
+            "an upgrade to another protocol",
             post(
                 "Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMAAABkAAQAAP__",
                 "",
             ),
             &[201],
         ),
-        ("a body where none is read", hiding.to_owned(), &[200]),
+        ("a body of a GET", hiding.to_owned(), &[200]),
     ];
     assert_answered(rows).await;
 }
 
 #[tokio::test]
-async fn a_body_that_nobody_reads_is_no_request() {
+async fn unread_body_is_not_parsed_as_requests() {
     let daemon = start().await;
     let own = daemon.authority();
     let hidden = hidden().replace("OWN", own);
     let last = format!("GET /nothing/here HTTP/1.1\r\nHost: {own}\r\nConnection: close\r\n\r\n");
-    let mut sent: Vec<Sent> = Vec::new();
+    let mut sent: Vec<NamedRequest> = Vec::new();
     for times in [1, 10, 2000] {
         let body = hidden.repeat(times);
         let length = format!("Content-Length: {}\r\n\r\n{body}", body.len());
         let chunked = format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n0\r\n\r\n", body.len());
         for framed in [length, chunked] {
-            for (what, lines) in [
+            for (kind, lines) in [
                 ("an unknown route", format!("POST /nothing/here HTTP/1.1\r\nHost: {own}\r\n")),
                 ("another Host", format!("POST {SESSIONS} HTTP/1.1\r\nHost: evil.example\r\n")),
-                ("a page", format!("POST {SESSIONS} HTTP/1.1\r\nHost: {own}\r\nOrigin: null\r\n")),
-                ("a reading", format!("GET {STATUS} HTTP/1.1\r\nHost: {own}\r\n")),
-                ("a HEAD of nothing", format!("HEAD /nothing/here HTTP/1.1\r\nHost: {own}\r\n")),
+                ("a foreign page", format!("POST {SESSIONS} HTTP/1.1\r\nHost: {own}\r\nOrigin: null\r\n")),
+                ("a GET", format!("GET {STATUS} HTTP/1.1\r\nHost: {own}\r\n")),
+                ("a HEAD of an unknown route", format!("HEAD /nothing/here HTTP/1.1\r\nHost: {own}\r\n")),
             ] {
-                sent.push((format!("{what}, {times} hidden"), format!("{lines}{framed}{last}").into_bytes()));
+                sent.push((format!("{kind}, {times} hidden"), format!("{lines}{framed}{last}").into_bytes()));
             }
         }
     }
     let mut failures = Vec::new();
-    for ((name, _), answers) in sent.iter().zip(all_answers(&daemon, &sent).await) {
-        let statuses = answers.map(|answers| answers.iter().map(|answer| answer.status).collect::<Vec<_>>());
-        // The connection may end after the first answer; what it must not do is take the body for requests.
+    for ((name, _), responses) in sent.iter().zip(all_responses(&daemon, &sent).await) {
+        let statuses =
+            responses.map(|responses| responses.iter().map(|response| response.status).collect::<Vec<_>>());
+        // The connection may be closed after the first response; the body must not be parsed as requests.
         match statuses.as_deref() {
             Ok([_] | [_, 404]) => {}
             other => failures.push(format!("{name}: {other:?}")),
         }
     }
-    assert_all_good(&failures);
+    assert_no_failures(&failures);
     assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
 }
 
 #[tokio::test]
-async fn a_request_of_http_1_0_is_answered_once_and_closes() {
+async fn http_1_0_request_is_answered_once_and_closes_the_connection() {
     let daemon = start().await;
     let own = daemon.authority();
     let bytes = format!("GET /healthz HTTP/1.0\r\nHost: {own}\r\n\r\n{}", hidden().replace("OWN", own));
     let sent = [("HTTP/1.0".to_owned(), bytes.into_bytes())];
-    let answers = all_answers(&daemon, &sent).await.remove(0).unwrap();
-    assert_eq!(answers.iter().map(|answer| answer.status).collect::<Vec<_>>(), [200]);
+    let responses = all_responses(&daemon, &sent).await.remove(0).unwrap();
+    assert_eq!(responses.iter().map(|response| response.status).collect::<Vec<_>>(), [200]);
     assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
 }

@@ -1,28 +1,28 @@
-//! All routes that there are, as the daemon itself tells them.
+//! The list of all routes, from `/openapi.json` and `/describe`.
 
 use serde_json::Value;
 
-use super::raw_http::{first_answer, request};
+use super::raw_http::{first_response, request};
 use crate::support::daemon::Daemon;
 use crate::support::http::Target;
 
-/// A method and a path, whose parameters are still in braces.
+/// A method and a path template with its parameters in braces.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Route {
     pub(super) method: String,
     pub(super) path: String,
 }
 
-/// What stands in the places of the parameters of a path.
-pub(super) struct Filled {
+/// The values for the parameters of a path.
+pub(super) struct PathParameters {
     pub(super) session: String,
     pub(super) turn: String,
     pub(super) request: String,
     pub(super) queue: String,
 }
 
-impl Filled {
-    /// The path without braces; a parameter that is not known fails the test.
+impl PathParameters {
+    /// Replaces the parameters of the path; an unknown parameter fails the test.
     pub(super) fn fill(&self, path: &str) -> String {
         let filled = path
             .replace("{session_id}", &self.session)
@@ -34,15 +34,15 @@ impl Filled {
     }
 }
 
-/// The routes of the OpenAPI document, which has to agree with the description; the header lines are for both.
+/// The routes of the OpenAPI document, which must equal those of `/describe`; both requests send these header lines.
 pub(super) async fn routes(daemon: &Daemon, lines: &[&str]) -> Vec<Route> {
     let host = format!("Host: {}", daemon.authority());
     let lines = [&[host.as_str()], lines].concat();
     let read = async |path: &str| {
-        let answer =
-            first_answer(daemon.authority(), &request(&format!("GET {path}"), &lines, "")).await.unwrap();
-        answer.is(200, None).unwrap();
-        serde_json::from_str::<Value>(&answer.body).unwrap()
+        let response =
+            first_response(daemon.authority(), &request(&format!("GET {path}"), &lines, "")).await.unwrap();
+        response.check(200, None).unwrap();
+        serde_json::from_str::<Value>(&response.body).unwrap()
     };
     let document = read("/openapi.json").await;
     let mut routes = Vec::new();
@@ -55,15 +55,15 @@ pub(super) async fn routes(daemon: &Daemon, lines: &[&str]) -> Vec<Route> {
     let description = read("/describe").await;
     let lists = [&description["routes"], &description["extensions"]];
     let mut described: Vec<Route> =
-        lists.iter().flat_map(|list| list.as_array().unwrap()).map(of_description).collect();
+        lists.iter().flat_map(|list| list.as_array().unwrap()).map(parse_described_route).collect();
     described.sort();
     described.dedup();
     assert_eq!(routes, described);
     routes
 }
 
-/// A route as the description has it: with colons, and with the WebSocket as a method.
-fn of_description(route: &Value) -> Route {
+/// A route of `/describe`, which has `:name` parameters and the method `WS`.
+fn parse_described_route(route: &Value) -> Route {
     let text = |name: &str| route[name].as_str().unwrap().to_owned();
     let part = |part: &str| match part.strip_prefix(':') {
         Some(name) => format!("{{{name}}}"),

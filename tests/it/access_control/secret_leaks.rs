@@ -1,4 +1,5 @@
-//! Secrets are sent everywhere a client might put one, and then looked for everywhere the daemon might leave one.
+//! Secrets that a client sends: tokens, prompts and passwords must not appear in outputs, logs, files and processes
+//! where they do not belong.
 
 mod search;
 
@@ -12,8 +13,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio_tungstenite::tungstenite::Message;
 
-use self::search::{Places, base64, canary};
-use super::raw_connection::{HANDSHAKE, Wire, head};
+use self::search::{SearchedTexts, base64, unique_secret};
+use super::raw_connection::{HANDSHAKE, RawConnection, head};
 use crate::api::{SESSIONS, STATUS, TURN, logged, run};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::http::{Target, get, raw};
@@ -21,7 +22,7 @@ use crate::support::scratch;
 use crate::support::wait::wait_until_async;
 use crate::support::websocket::{EVENTS_PATH, EventStream};
 
-/// A token file, and the folder that it goes with.
+/// A token file in a temporary directory.
 struct TokenFile {
     path: PathBuf,
     _home: TempDir,
@@ -29,13 +30,13 @@ struct TokenFile {
 
 impl TokenFile {
     fn new(token: &str) -> Self {
-        let home = scratch::directory("token");
-        let file = Self { path: home.path().join("token"), _home: home };
+        let directory = scratch::directory("token");
+        let file = Self { path: directory.path().join("token"), _home: directory };
         file.write(token);
         file
     }
 
-    /// Puts another token into the place of the one that is there.
+    /// Replaces the file atomically.
     fn write(&self, token: &str) {
         let new = self.path.with_extension("new");
         fs::write(&new, token).unwrap();
@@ -44,70 +45,72 @@ impl TokenFile {
     }
 }
 
-/// A client that keeps all that it is told.
-struct Asker<'a> {
+/// A client that records every response.
+struct RecordingClient<'a> {
     daemon: &'a Daemon,
-    places: Places,
+    texts: SearchedTexts,
 }
 
-impl Asker<'_> {
-    /// Sends a request with these lines, after which the connection closes; the status of the answer.
-    async fn ask(&mut self, first: &str, lines: &str, body: &str) -> u16 {
+impl RecordingClient<'_> {
+    /// Sends a request with these header lines and `Connection: close`; returns the status.
+    async fn request(&mut self, first: &str, lines: &str, body: &str) -> u16 {
         let length = body.len();
         let lines = format!("{lines}Connection: close\r\nContent-Length: {length}\r\n");
-        self.say(&(head(self.daemon, first, &lines) + body)).await
+        self.send(&(head(self.daemon, first, &lines) + body)).await
     }
 
-    /// Sends these bytes and reads until the connection closes; the status of the answer.
-    async fn say(&mut self, bytes: &str) -> u16 {
-        let answer = raw(self.daemon, bytes.as_bytes()).await;
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
-        self.places.add(format!("an answer with {status}"), answer);
+    /// Sends these bytes and reads until the connection closes; returns the status.
+    async fn send(&mut self, bytes: &str) -> u16 {
+        let response = raw(self.daemon, bytes.as_bytes()).await;
+        let status = response.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+        self.texts.add(format!("a response with {status}"), response);
         status
     }
 
-    /// Asks for a WebSocket with these lines and leaves; the status of the answer.
-    async fn shake_hands(&mut self, lines: &str) -> u16 {
-        let mut wire = Wire::connect(self.daemon).await;
-        wire.send(head(self.daemon, &format!("GET {EVENTS_PATH}"), &format!("{HANDSHAKE}{lines}"))).await;
-        let answer = wire.answer().await;
-        self.places.add(format!("a handshake with {}", answer.status), answer.head + &answer.body);
-        answer.status
+    /// Sends a WebSocket handshake with these header lines and closes the connection; returns the status.
+    async fn send_handshake(&mut self, lines: &str) -> u16 {
+        let mut connection = RawConnection::connect(self.daemon).await;
+        connection
+            .send(head(self.daemon, &format!("GET {EVENTS_PATH}"), &format!("{HANDSHAKE}{lines}")))
+            .await;
+        let response = connection.response().await;
+        self.texts.add(format!("a handshake with {}", response.status), response.head + &response.body);
+        response.status
     }
 }
 
-/// Waits until turns can be taken, which everybody may ask.
-async fn ready(daemon: &Daemon) {
-    wait_until_async("the app-server to come", async || {
+/// Waits until the daemon is ready, which `/healthz` reports without a token.
+async fn wait_until_ready(daemon: &Daemon) {
+    wait_until_async("the app-server to connect", async || {
         (get(daemon, "/healthz").await.json["service"]["ready"] == true).then_some(())
     })
     .await;
 }
 
-/// The folder with everything of a daemon in it.
+/// The directory with all files of a daemon.
 fn root(daemon: &Daemon) -> PathBuf {
     daemon.state_dir().ancestors().nth(3).unwrap().to_owned()
 }
 
-/// All that a daemon and its processes show to others of the same user.
+/// Adds the command lines, and the environments, of the daemon and its processes.
 #[cfg(target_os = "linux")]
-fn add_processes(places: &mut Places, daemon: &Daemon, environments: bool) {
+fn add_processes(texts: &mut SearchedTexts, daemon: &Daemon, environments: bool) {
     let processes = daemon.survivors();
     assert!(processes.iter().any(|(pid, _)| *pid == daemon.pid()), "{processes:?}");
     for (pid, line) in &processes {
-        places.add(format!("the command line of {line}"), fs::read(format!("/proc/{pid}/cmdline")).unwrap());
+        texts.add(format!("the command line of {line}"), fs::read(format!("/proc/{pid}/cmdline")).unwrap());
         if environments {
-            places
+            texts
                 .add(format!("the environment of {line}"), fs::read(format!("/proc/{pid}/environ")).unwrap());
         }
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn add_processes(_: &mut Places, _: &Daemon, _: bool) {}
+fn add_processes(_: &mut SearchedTexts, _: &Daemon, _: bool) {}
 
-/// The tokens that somebody tries who has none, and where each of them is put.
-async fn try_wrong_tokens(asker: &mut Asker<'_>) -> Vec<(&'static str, String)> {
+/// Sends wrong tokens in all places of a request; returns each with the name of its place.
+async fn try_wrong_tokens(client: &mut RecordingClient<'_>) -> Vec<(&'static str, String)> {
     let names = [
         "bearer",
         "query",
@@ -126,14 +129,14 @@ async fn try_wrong_tokens(asker: &mut Asker<'_>) -> Vec<(&'static str, String)> 
         "proxy",
         "fragment",
     ];
-    let wrong: Vec<_> = names.map(|name| (name, canary())).into();
+    let wrong: Vec<_> = names.map(|name| (name, unique_secret())).into();
     let [bearer, query, cookie, subprotocol, user_info, unknown, basic, malformed, large, first, second, ..] =
         wrong.iter().map(|(_, token)| token.as_str()).collect::<Vec<_>>()[..]
     else {
-        unreachable!("there are that many")
+        unreachable!("the list has enough names")
     };
     let status = format!("GET {STATUS}");
-    let authority = asker.daemon.authority().to_owned();
+    let authority = client.daemon.authority().to_owned();
     let basic = base64(format!("user:{basic}").as_bytes());
     for (first_line, lines) in [
         (status.clone(), format!("Authorization: Bearer {bearer}\r\n")),
@@ -145,23 +148,23 @@ async fn try_wrong_tokens(asker: &mut Asker<'_>) -> Vec<(&'static str, String)> 
         (status.clone(), format!("Authorization: Digest response=\"{}\"\r\n", wrong[13].1)),
         (status.clone(), format!("Proxy-Authorization: Bearer {}\r\n", wrong[14].1)),
     ] {
-        assert_eq!(asker.ask(&first_line, &lines, "").await, 401, "{first_line} {lines}");
+        assert_eq!(client.request(&first_line, &lines, "").await, 401, "{first_line} {lines}");
     }
     let handshake = format!("Sec-WebSocket-Protocol: codexd.v1, codexd.bearer.{subprotocol}\r\n");
-    assert_eq!(asker.shake_hands(&handshake).await, 401);
-    // What becomes of these is the business of others.
-    asker.ask(&format!("GET http://user:{user_info}@{authority}{STATUS}"), "", "").await;
-    asker.ask(&format!("{status}#{}", wrong[15].1), "", "").await;
-    assert_eq!(asker.ask(&status, &format!("Authorization : Bearer {malformed}\r\n"), "").await, 400);
+    assert_eq!(client.send_handshake(&handshake).await, 401);
+    // Other tests check the statuses of these.
+    client.request(&format!("GET http://user:{user_info}@{authority}{STATUS}"), "", "").await;
+    client.request(&format!("{status}#{}", wrong[15].1), "", "").await;
+    assert_eq!(client.request(&status, &format!("Authorization : Bearer {malformed}\r\n"), "").await, 400);
     let much = format!("Authorization: Bearer {large}{}\r\n", "x".repeat(20 * 1024));
-    assert_eq!(asker.ask(&status, &much, "").await, 431);
+    assert_eq!(client.request(&status, &much, "").await, 431);
     wrong
 }
 
 #[tokio::test]
-async fn no_token_and_no_prompt_is_where_it_does_not_belong() {
-    let token = canary();
-    let (prompt, answer, late) = (canary(), canary(), canary());
+async fn tokens_and_prompts_do_not_leak_into_output_logs_or_processes() {
+    let token = unique_secret();
+    let (prompt, reply, refused_prompt) = (unique_secret(), unique_secret(), unique_secret());
     let file = TokenFile::new(&format!("{token}\n"));
     let mut daemon = Daemon::builder()
         .arg("--auth-token-file")
@@ -169,50 +172,50 @@ async fn no_token_and_no_prompt_is_where_it_does_not_belong() {
         .env("BAA_CODEXD_LOG", "trace")
         .start()
         .await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     let bearer = format!("Authorization: Bearer {token}\r\n");
-    let mut asker = Asker { daemon: &daemon, places: Places::default() };
+    let mut client = RecordingClient { daemon: &daemon, texts: SearchedTexts::default() };
 
-    let right = ("authorization", format!("Bearer {token}"));
-    let mut stream = EventStream::connect_to(&daemon, EVENTS_PATH, &[(right.0, right.1.as_str())]).await;
+    let header = ("authorization", format!("Bearer {token}"));
+    let mut stream = EventStream::connect_to(&daemon, EVENTS_PATH, &[(header.0, header.1.as_str())]).await;
     let hello = stream.hello().await;
-    asker.places.add("the greeting", hello.to_string());
+    client.texts.add("the hello message", hello.to_string());
     let subprotocol = format!("Sec-WebSocket-Protocol: codexd.v1, codexd.bearer.{token}\r\n");
-    assert_eq!(asker.shake_hands(&subprotocol).await, 101);
+    assert_eq!(client.send_handshake(&subprotocol).await, 101);
     for path in ["/describe", "/openapi.json", STATUS, "/v1/codexd/events?limit=1000", "/nowhere"] {
-        let status = asker.ask(&format!("GET {path}"), &bearer, "").await;
+        let status = client.request(&format!("GET {path}"), &bearer, "").await;
         assert_eq!(status, if path == "/nowhere" { 404 } else { 200 }, "{path}");
     }
-    // The right one in a wrong place is a secret all the same.
+    // The valid token in a wrong place is a secret too.
     let status = format!("GET {STATUS}");
     let basic = base64(format!("codexd:{token}").as_bytes());
     for lines in [format!("Cookie: token={token}\r\n"), format!("Authorization: Basic {basic}\r\n")] {
-        assert_eq!(asker.ask(&format!("{status}?token={token}"), &lines, "").await, 401);
+        assert_eq!(client.request(&format!("{status}?token={token}"), &lines, "").await, 401);
     }
-    let mut wrong = try_wrong_tokens(&mut asker).await;
+    let mut wrong = try_wrong_tokens(&mut client).await;
 
     let body = json!({ "token": wrong[11].1 }).to_string();
-    assert_eq!(asker.ask(&format!("POST {SESSIONS}"), &bearer, &body).await, 201);
+    assert_eq!(client.request(&format!("POST {SESSIONS}"), &bearer, &body).await, 201);
     let broken = format!("{{\"token\": {}", wrong[12].1);
-    assert_eq!(asker.ask(&format!("POST {SESSIONS}"), &bearer, &broken).await, 400);
+    assert_eq!(client.request(&format!("POST {SESSIONS}"), &bearer, &broken).await, 400);
     let session_id = &logged(&daemon, "the session", |event| event["type"] == "session.created").await["detail"]
         ["sessionId"];
-    let input = format!("please say {prompt} text={answer}");
+    let input = format!("please say {prompt} text={reply}");
     let body = json!({ "sessionId": session_id, "input": input }).to_string();
-    assert_eq!(asker.ask(&format!("POST {TURN}"), &bearer, &body).await, 202);
+    assert_eq!(client.request(&format!("POST {TURN}"), &bearer, &body).await, 202);
     let ends = |event: &Value| event["type"] == "app-server.turn.completed";
     let events = stream.collect_until("the end of the turn", ends).await;
-    asker.places.add("the events", json!(events).to_string());
+    client.texts.add("the events", json!(events).to_string());
     let pong = stream.ask(&json!({ "type": "ping", "token": token, "prompt": prompt })).await;
-    asker.places.add("a word of the WebSocket", pong.to_string());
-    // A prompt that is refused is one too.
-    let body = json!({ "sessionId": "session-none", "input": late }).to_string();
-    assert_eq!(asker.ask(&format!("POST {TURN}"), &bearer, &body).await, 404);
-    stream.send(Message::text(format!("no JSON {late}"))).await;
+    client.texts.add("a reply on the WebSocket", pong.to_string());
+    // A refused prompt is a secret too.
+    let body = json!({ "sessionId": "session-none", "input": refused_prompt }).to_string();
+    assert_eq!(client.request(&format!("POST {TURN}"), &bearer, &body).await, 404);
+    stream.send(Message::text(format!("no JSON {refused_prompt}"))).await;
     stream.close_code().await;
 
-    // A file that cannot be used any more is complained about without saying what is in it.
-    let unusable = canary();
+    // The log reports a file that becomes unusable, without its content.
+    let unusable = unique_secret();
     file.write(&format!("{unusable} {unusable}\n"));
     wait_until_async("the file to be read again", async || {
         (get_status(&daemon, &bearer).await == 401).then_some(())
@@ -220,46 +223,45 @@ async fn no_token_and_no_prompt_is_where_it_does_not_belong() {
     .await;
     wrong.push(("unusable", unusable));
 
-    add_processes(&mut asker.places, &daemon, true);
+    add_processes(&mut client.texts, &daemon, true);
     #[cfg(target_os = "linux")]
     for kind in [" start ", " guard ", "fake_codex app-server "] {
         let kinds =
-            asker.places.names().filter(|name| name.starts_with("the environment") && name.contains(kind));
+            client.texts.names().filter(|name| name.starts_with("the environment") && name.contains(kind));
         assert_eq!(kinds.count(), 1, "the process of {kind:?}");
     }
-    let Asker { mut places, .. } = asker;
+    let RecordingClient { mut texts, .. } = client;
     daemon.stop().await;
-    places.add("stdout", daemon.stdout());
-    places.add_files(&root(&daemon));
+    texts.add("stdout", daemon.stdout());
+    texts.add_files(&root(&daemon));
 
-    wrong.push(("the right one", token));
+    wrong.push(("valid", token));
     for (name, token) in &wrong {
-        assert_eq!(places.hits(token, |_| true), Vec::<String>::new(), "the token {name}");
+        assert_eq!(texts.hits(token, |_| true), Vec::<String>::new(), "the token {name}");
     }
-    // Prompts and answers belong into the records, and into nothing that is meant for the log of a system.
-    let elsewhere = |place: &str| {
-        let of_the_daemon =
-            place == "stdout" || place.contains("/stderr-") || place.starts_with("the command");
-        of_the_daemon || place.starts_with("the environment")
+    // Prompts and replies belong into records and events, and not into the daemon's own log or its processes.
+    let is_forbidden_place = |place: &str| {
+        let is_output = place == "stdout" || place.contains("/stderr-") || place.starts_with("the command");
+        is_output || place.starts_with("the environment")
     };
-    for (name, text) in [("prompt", &prompt), ("answer", &answer), ("refused prompt", &late)] {
-        assert_eq!(places.hits(text, elsewhere), Vec::<String>::new(), "the {name}");
+    for (name, text) in [("prompt", &prompt), ("reply", &reply), ("refused prompt", &refused_prompt)] {
+        assert_eq!(texts.hits(text, is_forbidden_place), Vec::<String>::new(), "the {name}");
     }
     let logs = |place: &str| place.contains("events.jsonl");
-    assert_eq!(places.hits(&answer, logs).len(), 1, "what is there is not found");
-    assert!(places.names().any(|place| place.contains("/stderr-")), "stderr was looked at");
+    assert_eq!(texts.hits(&reply, logs).len(), 1, "the search does not find the reply in the event log");
+    assert!(texts.names().any(|place| place.contains("/stderr-")), "stderr was not searched");
 }
 
-/// The status of an answer to somebody with these lines.
+/// The status of `GET /v1/codexd/status` with these header lines.
 async fn get_status(daemon: &Daemon, lines: &str) -> u16 {
-    let mut wire = Wire::connect(daemon).await;
-    wire.send(head(daemon, &format!("GET {STATUS}"), lines)).await;
-    wire.answer().await.status
+    let mut connection = RawConnection::connect(daemon).await;
+    connection.send(head(daemon, &format!("GET {STATUS}"), lines)).await;
+    connection.response().await.status
 }
 
 #[tokio::test]
-async fn a_token_that_is_refused_at_the_start_is_not_shown() {
-    let token = canary();
+async fn token_refused_at_start_is_not_printed() {
+    let token = unique_secret();
     let short = token.get(..20).unwrap();
     for (text, mode) in [(format!("{token}!"), 0o600), (token.clone(), 0o644), (short.to_owned(), 0o600)] {
         let file = TokenFile::new(&text);
@@ -271,81 +273,81 @@ async fn a_token_that_is_refused_at_the_start_is_not_shown() {
             .start_refused()
             .await;
         assert_eq!(refusal.status.code(), Some(2), "{}", refusal.stderr);
-        let mut places = Places::default();
-        places.add("stdout", refusal.stdout);
-        places.add("stderr", refusal.stderr);
-        assert_eq!(places.hits(short, |_| true), Vec::<String>::new());
+        let mut texts = SearchedTexts::default();
+        texts.add("stdout", refusal.stdout);
+        texts.add("stderr", refusal.stderr);
+        assert_eq!(texts.hits(short, |_| true), Vec::<String>::new());
     }
 }
 
 #[tokio::test]
-async fn a_token_that_is_made_is_shown_to_nobody() {
-    let home = scratch::directory("token");
-    let path = home.path().join("token");
-    let mut places = Places::default();
+async fn created_token_is_not_printed() {
+    let directory = scratch::directory("token");
+    let path = directory.path().join("token");
+    let mut texts = SearchedTexts::default();
     let mut tokens = Vec::new();
     for arguments in [&["token"][..], &["token", "--replace", "--json"], &["token"]] {
-        let mut command = codexd(home.path());
+        let mut command = codexd(directory.path());
         command.args(arguments).arg("--auth-token-file").arg(&path).env("BAA_CODEXD_LOG", "trace");
         let ended = run(command).await;
-        places.add("stdout", ended.stdout);
-        places.add("stderr", ended.stderr);
+        texts.add("stdout", ended.stdout);
+        texts.add("stderr", ended.stderr);
         tokens.push(fs::read_to_string(&path).unwrap().trim().to_owned());
     }
     assert_ne!(tokens[0], tokens[1]);
-    assert_eq!(tokens[1], tokens[2], "it is not replaced unasked");
+    assert_eq!(tokens[1], tokens[2], "the token was replaced without --replace");
     for token in tokens {
-        assert_eq!(places.hits(&token, |_| true), Vec::<String>::new());
+        assert_eq!(texts.hits(&token, |_| true), Vec::<String>::new());
     }
 }
 
-/// Refuses everybody who connects.
-async fn refuse(listener: TcpListener) {
+/// Answers every connection with 401.
+async fn answer_unauthorized(listener: TcpListener) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let _ = stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n").await;
     }
 }
 
 #[tokio::test]
-async fn the_password_of_an_endpoint_is_shown_to_nobody() {
-    let (password, query) = (canary(), canary());
+async fn endpoint_password_is_not_printed_or_stored() {
+    let (password, query) = (unique_secret(), unique_secret());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = tokio::spawn(refuse(listener));
+    let server = tokio::spawn(answer_unauthorized(listener));
     let endpoint = format!("ws://user:{password}@{address}/path?token={query}");
-    // On the command line everybody could read it.
+    // The endpoint is in the environment, because other users can read command lines.
     let mut daemon = Daemon::builder()
         .env("BAA_CODEXD_SERVER_STRATEGY", "external")
         .env("BAA_CODEXD_SERVER_ENDPOINT", &endpoint)
         .env("BAA_CODEXD_LOG", "trace")
         .start()
         .await;
-    let mut asker = Asker { daemon: &daemon, places: Places::default() };
+    let mut client = RecordingClient { daemon: &daemon, texts: SearchedTexts::default() };
     let mut stream = EventStream::connect(&daemon).await;
     let hello = stream.hello().await;
-    asker.places.add("the greeting", hello.to_string());
+    client.texts.add("the hello message", hello.to_string());
     let failed = |event: &Value| event["type"] == "app-server.connect.failed";
-    logged(&daemon, "a refusal", failed).await;
-    // From now on nobody is there at all, which is another failure.
+    logged(&daemon, "a failed connection", failed).await;
+    // From now on the server does not listen, which is another failure.
     server.abort();
-    let seen = stream.collect_until("nobody to be there", |event| {
+    let events = stream.collect_until("a connection without a server", |event| {
         failed(event) && event["message"].as_str().unwrap().contains("does not answer")
     });
-    asker.places.add("the events", json!(seen.await).to_string());
+    client.texts.add("the events", json!(events.await).to_string());
     for path in ["/healthz", "/describe", "/openapi.json", STATUS, "/v1/codexd/models"] {
-        asker.ask(&format!("GET {path}"), "", "").await;
+        client.request(&format!("GET {path}"), "", "").await;
     }
-    asker.ask(&format!("POST {SESSIONS}"), "", "{}").await;
-    add_processes(&mut asker.places, &daemon, false);
-    let Asker { mut places, .. } = asker;
+    client.request(&format!("POST {SESSIONS}"), "", "{}").await;
+    add_processes(&mut client.texts, &daemon, false);
+    let RecordingClient { mut texts, .. } = client;
     daemon.stop().await;
-    places.add("stdout", daemon.stdout());
-    places.add_files(&root(&daemon));
+    texts.add("stdout", daemon.stdout());
+    texts.add_files(&root(&daemon));
     let mut command = codexd(Path::new("/"));
     command.arg("config").env("BAA_CODEXD_SERVER_ENDPOINT", &endpoint);
-    let shown = run(command).await;
-    places.add("codexd config", shown.stdout + &shown.stderr);
+    let config = run(command).await;
+    texts.add("codexd config", config.stdout + &config.stderr);
     for secret in [password, query] {
-        assert_eq!(places.hits(&secret, |_| true), Vec::<String>::new());
+        assert_eq!(texts.hits(&secret, |_| true), Vec::<String>::new());
     }
 }

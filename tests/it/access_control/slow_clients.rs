@@ -1,4 +1,5 @@
-//! Crowds of peers that take and do not give, and one client that wants nothing but its answers.
+//! Clients that hold connections without completing requests, and a probe client that measures how the daemon responds
+//! to others meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,34 +11,34 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::raw_connection::{HANDSHAKE, Wire, head};
+use super::raw_connection::{HANDSHAKE, RawConnection, head};
 use crate::support::http::{Target, get};
 use crate::support::wait::{DEADLINE, wait_until};
 use crate::support::websocket::EVENTS_PATH;
 
-/// How often a peer that sends a byte now and then does so.
-const BEAT: Duration = Duration::from_secs(1);
-/// How much room a peer that does not read has for what it does not read.
-const ROOM: u32 = 4096;
-/// How many files the tests themselves have to be allowed to have open.
-const FILES: u64 = 8192;
+/// The interval at which a slow sender sends one byte.
+const BYTE_INTERVAL: Duration = Duration::from_secs(1);
+/// The receive buffer of a client that does not read.
+const UNREAD_BUFFER_BYTES: u32 = 4096;
+/// The limit of open file descriptors that the test process itself needs.
+const TEST_DESCRIPTOR_LIMIT: u64 = 8192;
 
-/// What a peer does to the daemon.
+/// What a slow client does.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Kind {
-    /// Connects and says nothing.
+pub(super) enum ClientKind {
+    /// Connects and sends nothing.
     Silent,
-    /// Sends half a head, and then a byte of it now and then.
+    /// Sends a part of a request head, then one byte per second.
     HalfHead,
-    /// Sends a head that declares a body, and then a byte of the body now and then.
+    /// Sends a head with a content length, then one byte of the body per second.
     SlowBody,
-    /// Asks for something large, or for the events, and does not read.
+    /// Requests a large response or an event stream, and does not read it.
     SlowReader,
 }
 
-impl Kind {
-    /// What such a peer, the n-th of its kind, says at first.
-    fn opening(self, target: &str, index: usize) -> String {
+impl ClientKind {
+    /// The first bytes that the client with this index among its kind sends.
+    fn first_bytes(self, target: &str, index: usize) -> String {
         let host = target.authority();
         match self {
             Self::Silent => String::new(),
@@ -48,7 +49,7 @@ impl Kind {
                 )
             }
             Self::SlowReader => match index % 50 {
-                // A page is about 4 MiB large, which is more than the system takes for a peer that does not read.
+                // A page is about 4 MiB large, which is more than the kernel buffers for a client that does not read.
                 0 => head(target, &format!("GET {EVENTS_PATH}?limit=1000"), ""),
                 1..=8 => head(target, &format!("GET {EVENTS_PATH}"), HANDSHAKE),
                 _ => head(target, &format!("GET {EVENTS_PATH}"), "Accept: text/event-stream\r\n"),
@@ -57,137 +58,139 @@ impl Kind {
     }
 }
 
-/// How the daemon ended the connection of a peer.
+/// A client whose connection the daemon has closed.
 #[derive(Debug)]
-pub(super) struct End {
-    pub(super) kind: Kind,
-    /// From the connection to the end.
-    pub(super) after: Duration,
-    /// All that the daemon said.
-    pub(super) said: String,
+pub(super) struct ClosedClient {
+    pub(super) kind: ClientKind,
+    /// The time from connecting to the close.
+    pub(super) open_for: Duration,
+    /// All bytes that the daemon sent.
+    pub(super) received: String,
 }
 
-/// Many peers at once; they leave when this is dropped.
-pub(super) struct Crowd {
+/// Many slow clients at once; dropping this closes their connections.
+pub(super) struct SlowClients {
     /// Held for its `Drop`.
-    _peers: JoinSet<()>,
-    ends: mpsc::UnboundedReceiver<End>,
+    _clients: JoinSet<()>,
+    closed: mpsc::UnboundedReceiver<ClosedClient>,
     closable: usize,
 }
 
-impl Crowd {
-    /// As many of each of these kinds as `each` says, once every one of them is connected and has had its say.
-    pub(super) async fn gather(target: &(impl Target + ?Sized), kinds: &[Kind], each: usize) -> Self {
-        allow_many_files();
-        let arrived = Arc::new(Semaphore::new(0));
-        let (sender, ends) = mpsc::unbounded_channel();
-        let mut peers = JoinSet::new();
+impl SlowClients {
+    /// Connects `each` clients of each of these kinds; returns when all have sent their first bytes.
+    pub(super) async fn connect(target: &(impl Target + ?Sized), kinds: &[ClientKind], each: usize) -> Self {
+        raise_descriptor_limit();
+        let connected = Arc::new(Semaphore::new(0));
+        let (closed_sender, closed) = mpsc::unbounded_channel();
+        let mut clients = JoinSet::new();
         for index in 0..each {
             for kind in kinds {
-                let (base, arrived, sender) =
-                    (target.base_url().to_owned(), Arc::clone(&arrived), sender.clone());
-                peers.spawn(live(base, *kind, index, arrived, sender));
+                let (base, connected, closed_sender) =
+                    (target.base_url().to_owned(), Arc::clone(&connected), closed_sender.clone());
+                clients.spawn(run_client(base, *kind, index, connected, closed_sender));
             }
         }
         let all = u32::try_from(each * kinds.len()).unwrap();
-        let everybody = tokio::time::timeout(DEADLINE, arrived.acquire_many(all)).await;
-        everybody.expect("the crowd does not get to the daemon").unwrap().forget();
-        let closable = kinds.iter().filter(|kind| **kind != Kind::SlowReader).count() * each;
-        Self { _peers: peers, ends, closable }
+        let all_connected = tokio::time::timeout(DEADLINE, connected.acquire_many(all)).await;
+        all_connected.expect("the clients did not connect in time").unwrap().forget();
+        let closable = kinds.iter().filter(|kind| **kind != ClientKind::SlowReader).count() * each;
+        Self { _clients: clients, closed, closable }
     }
 
-    /// Waits until the daemon has closed the connections of all peers but those that do not read; how it did.
-    pub(super) async fn closed(&mut self) -> Vec<End> {
-        let mut ends = Vec::new();
+    /// Waits until the daemon has closed the connections of all clients except slow readers; returns these clients.
+    pub(super) async fn wait_until_closed(&mut self) -> Vec<ClosedClient> {
+        let mut closed = Vec::new();
         let all = async {
-            while ends.len() < self.closable {
-                ends.push(self.ends.recv().await.unwrap());
+            while closed.len() < self.closable {
+                closed.push(self.closed.recv().await.unwrap());
             }
         };
-        let in_time = tokio::time::timeout(DEADLINE, all).await;
-        assert!(in_time.is_ok(), "only {} of {} peers were closed", ends.len(), self.closable);
-        ends
+        let result = tokio::time::timeout(DEADLINE, all).await;
+        assert!(result.is_ok(), "only {} of {} clients were closed", closed.len(), self.closable);
+        closed
     }
 }
 
-async fn live(
+async fn run_client(
     base: String,
-    kind: Kind,
+    kind: ClientKind,
     index: usize,
-    arrived: Arc<Semaphore>,
-    ends: mpsc::UnboundedSender<End>,
+    connected: Arc<Semaphore>,
+    closed: mpsc::UnboundedSender<ClosedClient>,
 ) {
     let base = base.as_str();
-    let began = Instant::now();
-    let room = if kind == Kind::SlowReader { ROOM } else { 64 * 1024 };
-    // A daemon that is full may refuse in any way; what counts is what the honest client gets.
-    let Ok(Wire { mut stream, .. }) = Wire::connect_with_room(base, room).await.map_err(drop) else {
-        arrived.add_permits(1);
-        let _ = ends.send(End { kind, after: began.elapsed(), said: String::new() });
+    let started = Instant::now();
+    let buffer_bytes = if kind == ClientKind::SlowReader { UNREAD_BUFFER_BYTES } else { 64 * 1024 };
+    // A full daemon may refuse in any way: the tests assert what the probe client gets.
+    let Ok(RawConnection { mut stream, .. }) =
+        RawConnection::connect_with_receive_buffer(base, buffer_bytes).await.map_err(drop)
+    else {
+        connected.add_permits(1);
+        let _ = closed.send(ClosedClient { kind, open_for: started.elapsed(), received: String::new() });
         return;
     };
-    let _ = stream.write_all(kind.opening(base, index).as_bytes()).await;
-    if kind == Kind::SlowReader {
+    let _ = stream.write_all(kind.first_bytes(base, index).as_bytes()).await;
+    if kind == ClientKind::SlowReader {
         let _ = stream.readable().await;
-        arrived.add_permits(1);
+        connected.add_permits(1);
         return std::future::pending().await;
     }
-    arrived.add_permits(1);
-    let (mut said, mut beat) = (Vec::new(), tokio::time::interval(BEAT));
+    connected.add_permits(1);
+    let (mut received, mut byte_timer) = (Vec::new(), tokio::time::interval(BYTE_INTERVAL));
     loop {
         tokio::select! {
-            read = stream.read_buf(&mut said) => if !matches!(read, Ok(1..)) { break },
-            _ = beat.tick() => if kind != Kind::Silent {
-                // The end is seen by reading, which also gets what the daemon said last.
+            read = stream.read_buf(&mut received) => if !matches!(read, Ok(1..)) { break },
+            _ = byte_timer.tick() => if kind != ClientKind::Silent {
+                // The read side detects the close, and also receives the last bytes of the daemon.
                 let _ = stream.write_all(b"x").await;
             },
         }
     }
-    let said = String::from_utf8_lossy(&said).into_owned();
-    let _ = ends.send(End { kind, after: began.elapsed(), said });
+    let received = String::from_utf8_lossy(&received).into_owned();
+    let _ = closed.send(ClosedClient { kind, open_for: started.elapsed(), received });
 }
 
-/// A client in a thread of its own that makes one new connection after the other, each for one request.
-pub(super) struct Honest {
+/// A client in its own thread that sends one request after the other, each on a new connection.
+pub(super) struct ProbeClient {
     stop: Arc<AtomicBool>,
-    answers: Arc<AtomicUsize>,
+    responses: Arc<AtomicUsize>,
     thread: Option<JoinHandle<Vec<(u16, Duration)>>>,
 }
 
-impl Honest {
-    /// Begins to ask, with this rest between two requests.
-    pub(super) fn start(target: &(impl Target + ?Sized), rest: Duration) -> Self {
-        let (stop, answers) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&answers));
+impl ProbeClient {
+    /// Starts the client; it waits `pause` between two requests.
+    pub(super) fn start(target: &(impl Target + ?Sized), pause: Duration) -> Self {
+        let (stop, responses) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&responses));
         let base = target.base_url().to_owned();
         let ask = async move {
-            let mut answers = Vec::new();
+            let mut responses = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
-                let began = Instant::now();
-                let answer = get(base.as_str(), "/healthz").await;
-                answers.push((answer.status, began.elapsed()));
+                let started = Instant::now();
+                let response = get(base.as_str(), "/healthz").await;
+                responses.push((response.status, started.elapsed()));
                 counted.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(rest).await;
+                tokio::time::sleep(pause).await;
             }
-            answers
+            responses
         };
         let thread = std::thread::spawn(|| {
             tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(ask)
         });
-        Self { stop, answers, thread: Some(thread) }
+        Self { stop, responses, thread: Some(thread) }
     }
 
-    /// Waits until it has had so many more answers than now, or has given up.
-    pub(super) async fn more(&self, count: usize) {
-        let goal = self.answers.load(Ordering::Relaxed) + count;
-        wait_until("the answers of the honest client", || {
-            let gave_up = self.thread.as_ref().is_some_and(JoinHandle::is_finished);
-            (gave_up || self.answers.load(Ordering::Relaxed) >= goal).then_some(())
+    /// Waits until the client has received `count` more responses, or has failed.
+    pub(super) async fn wait_for_more(&self, count: usize) {
+        let goal = self.responses.load(Ordering::Relaxed) + count;
+        wait_until("more responses to the probe client", || {
+            let has_failed = self.thread.as_ref().is_some_and(JoinHandle::is_finished);
+            (has_failed || self.responses.load(Ordering::Relaxed) >= goal).then_some(())
         })
         .await;
     }
 
-    /// Status and time of each answer; fails the test when one request had none.
+    /// Stops the client; returns status and duration of each response. Fails the test when a request got no response.
     pub(super) async fn finish(mut self) -> Vec<(u16, Duration)> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().unwrap();
@@ -196,24 +199,25 @@ impl Honest {
     }
 }
 
-impl Drop for Honest {
+impl Drop for ProbeClient {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 }
 
-/// The time that 99 of 100 answers did not take longer than.
-pub(super) fn p99(answers: &[(u16, Duration)]) -> Duration {
-    let mut times: Vec<_> = answers.iter().map(|(_, time)| *time).collect();
+/// The 99th percentile of the response times.
+pub(super) fn p99(responses: &[(u16, Duration)]) -> Duration {
+    let mut times: Vec<_> = responses.iter().map(|(_, time)| *time).collect();
     times.sort_unstable();
     times[(times.len() * 99).div_ceil(100) - 1]
 }
 
-/// Lets this program have as many files open as a crowd needs, where the system allows it.
-fn allow_many_files() {
+/// Raises the descriptor limit of the test process to what many clients need, where the system allows it.
+fn raise_descriptor_limit() {
     let mut limit = getrlimit(Resource::Nofile);
-    if limit.current.is_some_and(|current| current < FILES) {
-        limit.current = Some(limit.maximum.map_or(FILES, |maximum| maximum.min(FILES)));
+    if limit.current.is_some_and(|current| current < TEST_DESCRIPTOR_LIMIT) {
+        limit.current =
+            Some(limit.maximum.map_or(TEST_DESCRIPTOR_LIMIT, |maximum| maximum.min(TEST_DESCRIPTOR_LIMIT)));
         setrlimit(Resource::Nofile, limit).unwrap();
     }
 }

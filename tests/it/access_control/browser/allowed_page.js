@@ -1,15 +1,15 @@
-// What a page does that may talk to the daemon.
+// The requests of a page to the daemon.
 //
-// The test puts `report.js` before this text, and says in `config`:
+// The test puts `report.js` before this script, and sets in `config`:
 //   target  the base URL of the daemon
-//   token   the token that the page shows, or null
+//   token   the token that the page sends, or null
 
-const words = config.token === null ? {} : { authorization: `Bearer ${config.token}` };
+const headers = config.token === null ? {} : { authorization: `Bearer ${config.token}` };
 const protocols = config.token === null ? [] : ["codexd.v1", `codexd.bearer.${config.token}`];
 
-async function answer(path, options) {
-  const answer = await fetch(config.target + path, options);
-  return { status: answer.status, body: await answer.json() };
+async function fetchJson(path, options) {
+  const response = await fetch(config.target + path, options);
+  return { status: response.status, body: await response.json() };
 }
 
 function socket() {
@@ -35,12 +35,12 @@ function eventSource() {
   });
 }
 
-const deeds = {
-  "get": () => answer("/v1/codexd/status", { headers: words }),
+const requests = {
+  "get": () => fetchJson("/v1/codexd/status", { headers }),
   "post": () =>
-    answer("/v1/codexd/sessions", {
+    fetchJson("/v1/codexd/sessions", {
       method: "POST",
-      headers: { "content-type": "application/json", ...words },
+      headers: { "content-type": "application/json", ...headers },
       body: JSON.stringify({ metadata: { page: config.page } }),
     }),
   "websocket": socket,
@@ -48,9 +48,9 @@ const deeds = {
 };
 
 async function main() {
-  for (const [name, deed] of Object.entries(deeds)) {
+  for (const [name, request] of Object.entries(requests)) {
     try {
-      await report(name, await deed());
+      await report(name, await request());
     } catch (error) {
       await report(name, { error: String(error) });
     }

@@ -1,4 +1,4 @@
-//! What a page may do whose origin is listed, and what the user may do who types an address.
+//! Pages of allowed origins in a real browser, and addresses that the user types.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -7,19 +7,19 @@ use std::os::unix::fs::OpenOptionsExt;
 use serde_json::{Value, json};
 
 use super::chromium::{self, Chromium};
-use super::pages::{ELSEWHERE, Page, Pages};
-use super::target_daemon::Guarded;
+use super::pages::{FOREIGN_HOST, Page, Pages};
+use super::target_daemon::TargetDaemon;
 use crate::support::daemon::Daemon;
 use crate::support::http::Target;
 use crate::support::scratch;
 
-/// The name of the pages that may talk to the daemon.
-const FRIEND: &str = "friend.test";
+/// The host name of the pages with an allowed origin.
+const ALLOWED_HOST: &str = "allowed.test";
 
 const TOKEN: &str = "0123456789abcdefghijklmnopqrstuvwxyz.-_~+";
 
-/// What came of the four things that a page does.
-struct Deeds {
+/// The results of the four requests that a page makes.
+struct PageResults {
     get: Value,
     post: Value,
     websocket: Value,
@@ -27,33 +27,33 @@ struct Deeds {
 }
 
 #[tokio::test]
-async fn a_listed_page_is_served_and_no_other() {
-    let Some(program) = chromium::find_or_skip("a listed page") else { return };
+async fn browser_page_of_allowed_origin_is_served_and_others_are_not() {
+    let Some(program) = chromium::find_or_skip("a page of an allowed origin") else { return };
     let pages = Pages::start().await;
-    let origin = pages.origin(FRIEND);
+    let origin = pages.origin(ALLOWED_HOST);
     let daemon = Daemon::builder().arg("--allowed-origin").arg(&origin).start().await;
-    let unlisted = format!("{}/unlisted", pages.origin(ELSEWHERE));
-    add(&pages, "listed", &daemon, None, Some(&unlisted));
-    add(&pages, "unlisted", &daemon, None, None);
-    let _browser = Chromium::open(&program, &format!("{origin}/listed"), &names());
+    let foreign = format!("{}/foreign", pages.origin(FOREIGN_HOST));
+    add(&pages, "allowed", &daemon, None, Some(&foreign));
+    add(&pages, "foreign", &daemon, None, None);
+    let _browser = Chromium::open(&program, &format!("{origin}/allowed"), &names());
 
-    let deeds = Deeds::of(&pages, "listed").await;
-    let session = deeds.assert_served("");
-    assert_eq!(deeds.event_source["opened"], true, "{}", deeds.event_source);
+    let results = PageResults::of(&pages, "allowed").await;
+    let session = results.assert_served("");
+    assert_eq!(results.event_source["opened"], true, "{}", results.event_source);
 
-    // The same script from the same server, under another name.
-    let deeds = Deeds::of(&pages, "unlisted").await;
-    for seen in [&deeds.get, &deeds.post, &deeds.websocket, &deeds.event_source] {
-        assert!(seen["error"].is_string() && seen.get("body").is_none(), "{seen}");
+    // The same script from the same server, under another host name.
+    let results = PageResults::of(&pages, "foreign").await;
+    for result in [&results.get, &results.post, &results.websocket, &results.event_source] {
+        assert!(result["error"].is_string() && result.get("body").is_none(), "{result}");
     }
     assert_eq!(created(&daemon), [session]);
 }
 
 #[tokio::test]
-async fn a_listed_page_needs_the_token_where_there_is_one() {
-    let Some(program) = chromium::find_or_skip("a listed page with a token") else { return };
+async fn browser_page_of_allowed_origin_needs_the_token() {
+    let Some(program) = chromium::find_or_skip("a page of an allowed origin with a token") else { return };
     let pages = Pages::start().await;
-    let origin = pages.origin(FRIEND);
+    let origin = pages.origin(ALLOWED_HOST);
     let home = scratch::directory("test");
     let token_file = home.path().join("auth-token");
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&token_file).unwrap();
@@ -66,35 +66,35 @@ async fn a_listed_page_needs_the_token_where_there_is_one() {
     add(&pages, "wrong", &daemon, Some("0123456789abcdefghijklmnopqrstuvwxyz"), None);
     let _browser = Chromium::open(&program, &url("right"), &names());
 
-    let session = Deeds::of(&pages, "right").await.assert_served("codexd.v1");
+    let session = PageResults::of(&pages, "right").await.assert_served("codexd.v1");
 
-    // The page may read that it lacks the token, and nothing else.
+    // The page may read the 401 responses, and nothing else.
     for page in ["none", "wrong"] {
-        let deeds = Deeds::of(&pages, page).await;
-        for seen in [&deeds.get, &deeds.post] {
-            let (status, error) = (&seen["status"], &seen["body"]["error"]);
-            assert_eq!((status, error), (&json!(401), &json!("unauthorized")), "{seen}");
+        let results = PageResults::of(&pages, page).await;
+        for result in [&results.get, &results.post] {
+            let (status, error) = (&result["status"], &result["body"]["error"]);
+            assert_eq!((status, error), (&json!(401), &json!("unauthorized")), "{result}");
         }
-        for seen in [&deeds.websocket, &deeds.event_source] {
-            assert_eq!(seen["error"], "closed", "{seen}");
+        for result in [&results.websocket, &results.event_source] {
+            assert_eq!(result["error"], "closed", "{result}");
         }
     }
     assert_eq!(created(&daemon), [session]);
 }
 
 #[tokio::test]
-async fn an_address_that_the_user_types_is_answered() {
-    let Some(program) = chromium::find_or_skip("an address that is typed") else { return };
-    let (guarded, _) = Guarded::start().await;
-    let port = guarded.address().port();
+async fn address_typed_into_the_browser_is_answered() {
+    let Some(program) = chromium::find_or_skip("a typed address") else { return };
+    let (target, _) = TargetDaemon::start().await;
+    let port = target.address().port();
     for host in ["127.0.0.1", "localhost"] {
         let path = format!("/v1/codexd/sessions/typed-{host}");
         let _browser = Chromium::open(&program, &format!("http://{host}:{port}{path}"), &names());
-        guarded.has_answered("404", "GET", &path, 1).await;
+        target.wait_for_response("404", "GET", &path, 1).await;
     }
 }
 
-impl Deeds {
+impl PageResults {
     async fn of(pages: &Pages, page: &str) -> Self {
         Self {
             get: pages.report(page, "get").await,
@@ -104,7 +104,8 @@ impl Deeds {
         }
     }
 
-    /// That the page could read, create a session, and open a WebSocket in which this subprotocol is spoken; the session.
+    /// Asserts that the page could read the status, create a session, and open a WebSocket with this subprotocol;
+    /// returns the session.
     fn assert_served(&self, protocol: &str) -> Value {
         assert_eq!(self.get["status"], 200, "{}", self.get);
         assert!(self.get["body"]["data"]["snapshot"].is_object(), "{}", self.get);
@@ -121,10 +122,10 @@ fn add(pages: &Pages, name: &str, daemon: &Daemon, token: Option<&str>, next: Op
 }
 
 fn names() -> Vec<(String, String)> {
-    [FRIEND, ELSEWHERE, "localhost"].map(|name| (name.to_owned(), "127.0.0.1".to_owned())).into()
+    [ALLOWED_HOST, FOREIGN_HOST, "localhost"].map(|name| (name.to_owned(), "127.0.0.1".to_owned())).into()
 }
 
-/// The sessions that were created, as the log says.
+/// The IDs of the sessions that were created, from the log.
 fn created(daemon: &Daemon) -> Vec<Value> {
     let events = daemon.events_on_disk().into_iter();
     events

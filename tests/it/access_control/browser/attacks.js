@@ -1,8 +1,8 @@
-// Everything that a page may try against a server that is not its own.
+// The attacks of a page on a server of another origin.
 //
-// The test puts `report.js` before this text, and says in `config`:
-//   target  the base URL of the server that is attacked; null when it gets the name that this page came from
-//   query   what is put behind each path besides the name of the attack
+// The test puts `report.js` before this script, and sets in `config`:
+//   target  the base URL of the attacked server; null when the host name of this page will resolve to it
+//   query   the query string of each request, besides the name of the attack
 
 const base = config.target ?? location.origin;
 const STATUS = "/v1/codexd/status";
@@ -10,7 +10,7 @@ const SESSIONS = "/v1/codexd/sessions";
 const EVENTS = "/v1/codexd/events";
 const DECISION = { type: "respond", requestId: "1-1", decision: "accept" };
 
-// Each attack ends with what it could read, or null; a failure is thrown, or null too.
+// Each attack returns the text that it could read, or null; a failure is thrown, or null.
 const attacks = {
   "websocket": (at) => socket(at(EVENTS)),
   "websocket-respond": (at, name) => socket(at(EVENTS), JSON.stringify({ ...DECISION, attack: name })),
@@ -56,7 +56,7 @@ function body(name) {
 }
 
 function post(name, more) {
-  // A text is sent as text/plain, which needs nobody's permission.
+  // A string is sent as text/plain, which needs no preflight.
   return { method: "POST", body: body(name), ...more };
 }
 
@@ -81,7 +81,7 @@ function request(url, text) {
 
 function beacon(url, data) {
   if (!navigator.sendBeacon(url, data)) {
-    throw new Error("the browser does not take the beacon");
+    throw new Error("the browser rejects the beacon");
   }
   return null;
 }
@@ -124,13 +124,13 @@ function element(kind, properties) {
   });
 }
 
-// What `fill` makes a new frame show.
+// The text of a new frame after `fill` has loaded a document into it.
 function frame(fill) {
   return new Promise((done) => {
     const made = document.createElement("iframe");
     made.name = "frame-" + document.querySelectorAll("iframe").length;
     document.body.append(made);
-    // The empty document of a new frame has been loaded by now.
+    // The empty document of a new frame is loaded at this point.
     made.onload = () => done(made.contentDocument?.body?.textContent ?? null);
     fill(made);
   });
@@ -144,7 +144,7 @@ async function form(url, name, referrerPolicy = USUAL_REFERRER) {
   return seen;
 }
 
-// A form whose text/plain body, NAME=VALUE and a line end, is the JSON that the server wants.
+// A form whose text/plain body, NAME=VALUE and a line end, is the JSON that the server expects.
 function submit(url, name, target) {
   const made = document.createElement("form");
   Object.assign(made, { action: url, method: "POST", enctype: "text/plain", target });
@@ -155,13 +155,13 @@ function submit(url, name, target) {
   made.submit();
 }
 
-// What a new window shows, which `fill` knows by its name.
+// The text of a new window after `fill` has loaded a document into it by its name.
 async function opened(fill) {
-  // The windows of earlier pages are still there, and a name of theirs would mean one of them.
+  // The windows of earlier pages are still open, so the name must be new.
   const name = crypto.getRandomValues(new Uint32Array(4)).join("-");
   const shown = window.open("about:blank", name);
   if (shown === null) {
-    throw new Error("the browser opens no window");
+    throw new Error("the browser does not open a window");
   }
   fill(name);
   for (;;) {
@@ -171,7 +171,7 @@ async function opened(fill) {
         return body.textContent;
       }
     } catch {
-      // It shows something that is not of this page's origin.
+      // The document has another origin than this page.
       return null;
     }
     await new Promise((done) => setTimeout(done, 10));
@@ -180,7 +180,7 @@ async function opened(fill) {
 
 async function main() {
   if (config.target === null) {
-    // From here on, the name of this page means the other server.
+    // From here on, the host name of this page resolves to the attacked server.
     await fetch("/flip", { method: "POST" });
   }
   await report("begin", { attacks: Object.keys(attacks), origin: self.origin });

@@ -1,37 +1,37 @@
-//! The table of the attacks, and what each of them achieves where nobody guards the door.
+//! The table of attacks, with the effect of each on an unprotected server.
 
-use super::pages::Seen;
+use super::pages::Relation;
 
-/// What a page does; the other half of it stands in `attacks.js`.
+/// The script that performs the attacks of this table, under the same names.
 pub(super) const SCRIPT: &str = include_str!("attacks.js");
 
-/// One way for a page to reach a server that is not its own.
+/// One way in which a page can send a request to another server.
 pub(super) struct Attack {
     pub(super) name: &'static str,
     pub(super) method: &'static str,
     pub(super) path: &'static str,
-    /// Whether a browser asks for permission first when the server is of another origin.
-    pub(super) asks_first: bool,
+    /// Whether a browser sends a CORS preflight first to a server of another origin.
+    pub(super) is_preflighted: bool,
     pub(super) reads: Reads,
-    pub(super) carries: Carries,
+    pub(super) payload: Payload,
 }
 
-/// When a page can read what comes back from a server that guards nothing.
+/// When a page can read the response of an unprotected server.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Reads {
     Always,
-    /// When the browser takes the server for the page's own.
+    /// When the server has the origin of the page after DNS rebinding.
     WhenRebound,
     Never,
 }
 
-/// What an unguarded server hears of an attack besides the request.
+/// What an attack sends besides the request head.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Carries {
+pub(super) enum Payload {
     Nothing,
-    /// A body that creates a session with the name of the attack in it.
+    /// A body that creates a session with the name of the attack in its metadata.
     Session,
-    /// A message over the WebSocket with the name of the attack in it.
+    /// A WebSocket message with the name of the attack.
     Message,
 }
 
@@ -39,18 +39,18 @@ const STATUS: &str = "/v1/codexd/status";
 const SESSIONS: &str = "/v1/codexd/sessions";
 const EVENTS: &str = "/v1/codexd/events";
 
-/// All of them, in the order in which a page tries them.
+/// All attacks, in the order in which a page performs them.
 pub(super) const ATTACKS: [Attack; 31] = [
     get("websocket", EVENTS, Reads::Always),
-    Attack { carries: Carries::Message, ..get("websocket-respond", EVENTS, Reads::Always) },
+    Attack { payload: Payload::Message, ..get("websocket-respond", EVENTS, Reads::Always) },
     get("fetch-get", STATUS, Reads::Always),
     get("fetch-get-credentials", STATUS, Reads::Always),
-    Attack { asks_first: true, ..get("fetch-get-header", STATUS, Reads::Always) },
+    Attack { is_preflighted: true, ..get("fetch-get-header", STATUS, Reads::Always) },
     post("fetch-post-text", Reads::Always),
-    Attack { asks_first: true, ..post("fetch-post-json", Reads::Always) },
+    Attack { is_preflighted: true, ..post("fetch-post-json", Reads::Always) },
     Attack {
         method: "DELETE",
-        asks_first: true,
+        is_preflighted: true,
         ..get("fetch-delete", "/v1/codexd/sessions/some", Reads::Always)
     },
     get("fetch-no-cors-get", STATUS, Reads::WhenRebound),
@@ -61,7 +61,7 @@ pub(super) const ATTACKS: [Attack; 31] = [
     post("fetch-redirected-post", Reads::Never),
     post("request-post", Reads::Always),
     post("beacon-text", Reads::Never),
-    Attack { asks_first: true, ..post("beacon-json", Reads::Never) },
+    Attack { is_preflighted: true, ..post("beacon-json", Reads::Never) },
     post("form-post", Reads::WhenRebound),
     post("form-post-no-referrer", Reads::WhenRebound),
     post("form-post-window", Reads::WhenRebound),
@@ -79,25 +79,25 @@ pub(super) const ATTACKS: [Attack; 31] = [
 ];
 
 const fn get(name: &'static str, path: &'static str, reads: Reads) -> Attack {
-    Attack { name, method: "GET", path, asks_first: false, reads, carries: Carries::Nothing }
+    Attack { name, method: "GET", path, is_preflighted: false, reads, payload: Payload::Nothing }
 }
 
 const fn post(name: &'static str, reads: Reads) -> Attack {
-    let carries = Carries::Session;
-    Attack { name, method: "POST", path: SESSIONS, asks_first: false, reads, carries }
+    let payload = Payload::Session;
+    Attack { name, method: "POST", path: SESSIONS, is_preflighted: false, reads, payload }
 }
 
 impl Attack {
-    /// The method of the request that a guarded server refuses: no other one follows it.
-    pub(super) fn first_method(&self, seen: Seen) -> &'static str {
-        if self.asks_first && seen == Seen::Foreign { "OPTIONS" } else { self.method }
+    /// The method of the first request, after whose refusal the browser sends no other one.
+    pub(super) fn first_method(&self, relation: Relation) -> &'static str {
+        if self.is_preflighted && relation == Relation::Foreign { "OPTIONS" } else { self.method }
     }
 
-    /// Whether the page reads the answer of a server that guards nothing.
-    pub(super) fn is_read(&self, seen: Seen) -> bool {
+    /// Whether the page can read the response of an unprotected server.
+    pub(super) fn is_read(&self, relation: Relation) -> bool {
         match self.reads {
             Reads::Always => true,
-            Reads::WhenRebound => seen == Seen::Rebound,
+            Reads::WhenRebound => relation == Relation::Rebound,
             Reads::Never => false,
         }
     }

@@ -1,4 +1,4 @@
-//! The browser: a Chromium with a profile of its own that knows no name but those that the test gives it.
+//! Runs Chromium with a new profile; it resolves only the host names that the test gives it.
 
 use std::env;
 use std::fs::{self, File};
@@ -12,16 +12,16 @@ use crate::support::skip::skip;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid};
 use tempfile::TempDir;
 
-/// The names that it goes by.
+/// The names of the program.
 const PROGRAMS: [&str; 4] = ["chromium", "chromium-browser", "google-chrome-stable", "google-chrome"];
 
-/// How long it may take to end by itself.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The time between SIGTERM and SIGKILL.
+const SIGTERM_GRACE: Duration = Duration::from_secs(5);
 
-/// What it does at all times, so that it talks to nobody but the test.
+/// The flags of every start, so that the browser connects to the test only.
 ///
-/// It may have walls of its own between pages and servers on the same machine.
-/// They are off, since nobody may rely on them: other browsers have none, and a user can open them with a click.
+/// Chromium can block requests of pages to servers on the same machine.
+/// This is off, because the daemon cannot rely on it: other browsers lack it, and a user can allow a page with a click.
 const FLAGS: [&str; 18] = [
     "--headless",
     "--no-sandbox",
@@ -44,7 +44,7 @@ const FLAGS: [&str; 18] = [
      HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,OptimizationHints,MediaRouter",
 ];
 
-/// A running browser; dropping it ends it and all of its processes.
+/// A running browser; dropping it ends all of its processes.
 pub(super) struct Chromium {
     process: Child,
     home: TempDir,
@@ -54,17 +54,17 @@ pub(super) struct Chromium {
 ///
 /// Panics instead where `CODEXD_TEST_BROWSER` is `required`.
 pub(super) fn find_or_skip(what: &str) -> Option<PathBuf> {
-    let folders = env::var_os("PATH").unwrap_or_default();
-    let programs = env::split_paths(&folders).flat_map(|folder| PROGRAMS.map(|name| folder.join(name)));
+    let path = env::var_os("PATH").unwrap_or_default();
+    let programs = env::split_paths(&path).flat_map(|directory| PROGRAMS.map(|name| directory.join(name)));
     let found = programs.into_iter().find(|program| program.is_file());
     if found.is_none() {
-        skip("CODEXD_TEST_BROWSER", what, &format!("there is none of {}", PROGRAMS.join(", ")));
+        skip("CODEXD_TEST_BROWSER", what, &format!("none of {} is installed", PROGRAMS.join(", ")));
     }
     found
 }
 
 impl Chromium {
-    /// Opens this URL; each of the names, with or without a port, leads to an address with a port.
+    /// Opens this URL; each name, with or without a port, resolves to an address with a port.
     pub(super) fn open(program: &Path, url: &str, names: &[(String, String)]) -> Self {
         let home = scratch::directory("browser");
         let names = names.iter().map(|(name, address)| format!("MAP {name} {address}"));
@@ -93,8 +93,8 @@ impl Drop for Chromium {
     fn drop(&mut self) {
         let pid = Pid::from_child(&self.process);
         let _ = kill_process(pid, Signal::TERM);
-        let end = Instant::now() + PATIENCE;
-        // It is not waited for yet: until then its number, which is that of its group too, belongs to nobody else.
+        let end = Instant::now() + SIGTERM_GRACE;
+        // The process is not reaped yet, so that no other process or group can get its PID, which is also its group ID.
         let ended = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
         while Instant::now() < end && matches!(waitid(WaitId::Pid(pid), ended), Ok(None)) {
             std::thread::sleep(Duration::from_millis(5));
@@ -102,9 +102,9 @@ impl Drop for Chromium {
         let _ = kill_process_group(pid, Signal::KILL);
         let _ = self.process.wait();
         if std::thread::panicking() {
-            self.print_what_it_said();
+            self.print_stderr();
         }
-        // What was killed may write a last file; what cannot be removed in time is left to the system.
+        // A killed process may still write a file; what cannot be removed in time stays in the temporary directory.
         while Instant::now() < end && fs::remove_dir_all(self.home.path()).is_err() {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -113,8 +113,8 @@ impl Drop for Chromium {
 
 impl Chromium {
     #[expect(clippy::print_stderr, reason = "the test runner shows this with the failure of the test")]
-    fn print_what_it_said(&self) {
-        let said = fs::read(self.home.path().join("stderr.log")).unwrap_or_default();
-        eprintln!("--- stderr of the browser\n{}---", String::from_utf8_lossy(&said));
+    fn print_stderr(&self) {
+        let stderr = fs::read(self.home.path().join("stderr.log")).unwrap_or_default();
+        eprintln!("--- stderr of the browser\n{}---", String::from_utf8_lossy(&stderr));
     }
 }

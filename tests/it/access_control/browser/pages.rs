@@ -1,4 +1,5 @@
-//! The servers of the pages: one for all names, and one whose name comes to mean another server.
+//! The servers of the pages: one for all host names, and one for DNS rebinding, whose name later resolves to another
+//! server.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -19,31 +20,31 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::wait::wait_until;
 
-/// What every page begins with.
+/// The script at the start of every page.
 const SCRIPT: &str = include_str!("report.js");
 
-/// A name that leads to the server of the pages, and to nothing else.
-pub(super) const ELSEWHERE: &str = "evil.test";
+/// A host name that resolves to the server of the pages only.
+pub(super) const FOREIGN_HOST: &str = "evil.test";
 
-/// What the browser takes the attacked server for.
+/// How the browser relates the attacked server to the page.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Seen {
-    /// Another origin than the page's.
+pub(super) enum Relation {
+    /// The server has another origin.
     Foreign,
-    /// The page's own server, because its name was bound again.
+    /// The server has the origin of the page, because of DNS rebinding.
     Rebound,
 }
 
-/// A page, as the browser gets it.
+/// A page that the browser loads.
 pub(super) struct Page {
     pub(super) script: &'static str,
-    /// What the script finds as `config`, except for what is the same for all pages.
+    /// The fields of `config` in the script that are not common to all pages.
     pub(super) config: Value,
-    /// Whether the page has an origin that nothing else has, which is called `null`.
+    /// Whether the page is sandboxed and has the opaque origin `null`.
     pub(super) is_sandboxed: bool,
 }
 
-/// What serves the pages and hears their reports; it ends with the runtime of its test.
+/// A server that serves the pages and receives their reports; it ends with the runtime of its test.
 pub(super) struct Pages {
     port: u16,
     site: Arc<Site>,
@@ -68,27 +69,28 @@ impl Pages {
         Self { port, site }
     }
 
-    /// The origin of the pages when they are asked for under this name.
+    /// The origin of the pages under this host name.
     pub(super) fn origin(&self, host: &str) -> String {
         format!("http://{host}:{}", self.port)
     }
 
-    /// Serves this page at the path `/NAME`; the browser goes on to the page `next` afterwards.
+    /// Serves this page at the path `/NAME`; afterwards the browser opens the page `next`.
     pub(super) fn add(&self, name: &str, mut page: Page, next: Option<&str>) {
-        let elsewhere = self.origin(ELSEWHERE);
+        let foreign = self.origin(FOREIGN_HOST);
         let common = json!({
             "page": name,
-            "reports": format!("{elsewhere}/reports"),
-            "redirect": format!("{elsewhere}/redirect?to="),
+            "reports": format!("{foreign}/reports"),
+            "redirect": format!("{foreign}/redirect?to="),
             "next": next,
         });
         page.config.as_object_mut().unwrap().extend(common.as_object().unwrap().clone());
         self.site.pages.lock().unwrap().insert(name.to_owned(), page);
     }
 
-    /// Serves the same pages on another port until one of them posts to `/flip`; then every connection leads to `server`.
+    /// Serves the same pages on another port until one of them posts to `/flip`; afterwards it forwards every
+    /// connection to `server`.
     ///
-    /// To a browser that knows the port under a name, this is what it is when the name gets another address.
+    /// To a browser that maps a host name to this port, this looks as if DNS rebinding changed the address of the name.
     pub(super) async fn rebind(&self, server: SocketAddr) -> u16 {
         let (listener, port) = listen().await;
         let site = Arc::clone(&self.site);
@@ -97,7 +99,7 @@ impl Pages {
             while let Ok((stream, _)) = listener.accept().await {
                 let (site, flipped) = (Arc::clone(&site), Arc::clone(&flipped));
                 tokio::spawn(async move {
-                    // A browser may connect long before it has something to say.
+                    // A browser may connect long before it sends a request.
                     if stream.readable().await.is_err() {
                         return;
                     }
@@ -112,9 +114,9 @@ impl Pages {
         port
     }
 
-    /// What a page reported of one of the things that it did, once it has.
+    /// Waits for the report of a page about one of its requests.
     pub(super) async fn report(&self, page: &str, of: &str) -> Value {
-        wait_until(&format!("the report of {of} by the page {page}"), || {
+        wait_until(&format!("the report of the page {page} about {of}"), || {
             let reports = self.site.reports.lock().unwrap();
             reports.iter().find(|report| report["page"] == page && report["of"] == of).cloned()
         })
@@ -131,7 +133,7 @@ pub(super) async fn listen() -> (TcpListener, u16) {
 
 async fn forward(mut stream: TcpStream, server: SocketAddr) {
     if let Ok(mut server) = TcpStream::connect(server).await {
-        // Either side may hang up at any time.
+        // Either side may close the connection at any time.
         let _ = copy_bidirectional(&mut stream, &mut server).await;
     }
 }
@@ -139,13 +141,14 @@ async fn forward(mut stream: TcpStream, server: SocketAddr) {
 async fn serve(stream: TcpStream, site: Arc<Site>, flipped: Arc<AtomicBool>) {
     let service = service_fn(move |request| {
         let (site, flipped) = (Arc::clone(&site), Arc::clone(&flipped));
-        async move { Ok::<_, Infallible>(answer(&site, &flipped, request).await) }
+        async move { Ok::<_, Infallible>(respond(&site, &flipped, request).await) }
     });
-    // Each connection has one request, so that none is left from before the flip; a browser may hang up at any time.
+    // Each connection has one request, so that none from before the flip stays open.
+    // A browser may close a connection at any time.
     let _ = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(site: &Site, flipped: &AtomicBool, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn respond(site: &Site, flipped: &AtomicBool, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let path = head.uri.path().trim_start_matches('/');
     let response = Response::builder();
@@ -162,7 +165,7 @@ async fn answer(site: &Site, flipped: &AtomicBool, request: Request<Incoming>) -
         (_, "redirect") => {
             let query = form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes());
             let to = query.into_owned().find_map(|(name, value)| (name == "to").then_some(value)).unwrap();
-            // This one keeps the method and the body.
+            // Status 307 keeps the method and the body.
             response.status(307).header("location", to).body(Full::default())
         }
         _ => match site.pages.lock().unwrap().get(path) {

@@ -1,8 +1,8 @@
-// What every page of these tests has; the test puts `config` before it:
+// The start of every page of these tests; the test puts `config` before it:
 //   page      the name of this page, which every report carries
-//   reports   where reports are posted to
-//   redirect  what sends a request on to the URL behind it
-//   next      the page to go to afterwards, or null
+//   reports   the URL that reports are posted to
+//   redirect  a URL prefix that redirects a request to the URL after it
+//   next      the page to open afterwards, or null
 "use strict";
 
 async function report(of, seen) {

@@ -1,4 +1,4 @@
-//! The daemon that is attacked, and what can be seen of it when something got through.
+//! The daemon that is attacked, and the state that a successful attack would change.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -15,24 +15,24 @@ use crate::support::http::{Target, get};
 use crate::support::scratch;
 use crate::support::wait::wait_until;
 
-/// The path of the last look at a daemon before it is attacked.
-const EVENTS: &str = "/v1/codexd/events";
+/// The path of the last request of the test before the attack.
+const EVENTS_PATH: &str = "/v1/codexd/events";
 
-/// A daemon whose app-server writes down every byte that it is told.
-pub(super) struct Guarded {
+/// A daemon; a file records all bytes that its app-server receives.
+pub(super) struct TargetDaemon {
     daemon: Daemon,
-    told: PathBuf,
-    /// The number of the last request that was the test's own.
-    own: u64,
+    app_server_input: PathBuf,
+    /// The number of the last request that the test itself sent before the attack.
+    last_own_request: u64,
     _home: TempDir,
 }
 
-/// Everything of a daemon that an attack could change.
+/// The state that an attack could change.
 #[derive(Debug, PartialEq)]
-pub(super) struct Moment {
+pub(super) struct State {
     sessions: Value,
     latest: Value,
-    told: String,
+    app_server_input: String,
 }
 
 /// One line of the access log.
@@ -44,53 +44,54 @@ pub(super) struct Access {
     pub(super) status: String,
 }
 
-impl Guarded {
-    /// Starts a daemon that nobody but this test has a reason to talk to; how it is then.
-    pub(super) async fn start() -> (Self, Moment) {
-        let home = scratch::directory("told");
-        let (told, store) = (home.path().join("told"), home.path().join("store"));
+impl TargetDaemon {
+    /// Starts a daemon that no other client uses; returns it with its state.
+    pub(super) async fn start() -> (Self, State) {
+        let home = scratch::directory("input");
+        let (app_server_input, store) = (home.path().join("input"), home.path().join("store"));
         let script = r#"tee "$0" | "$1" app-server --store "$2""#;
         let program = fake_codex();
-        let words: [&OsStr; 5] =
-            ["-c".as_ref(), script.as_ref(), told.as_os_str(), program.as_ref(), store.as_ref()];
-        // Nothing is asked of the app-server because it is silent.
-        let daemon = Daemon::builder().server("sh", &words).arg("--check-interval").arg("3600").start().await;
+        let arguments: [&OsStr; 5] =
+            ["-c".as_ref(), script.as_ref(), app_server_input.as_os_str(), program.as_ref(), store.as_ref()];
+        // The long check interval prevents liveness requests to the idle app-server.
+        let daemon =
+            Daemon::builder().server("sh", &arguments).arg("--check-interval").arg("3600").start().await;
         ready(&daemon).await;
-        // The last thing that is heard of a start.
+        // This is the last event of a start.
         logged_type(&daemon, "app-server.notification").await;
-        let mut guarded = Self { daemon, told, own: 0, _home: home };
-        let moment = guarded.moment().await;
-        guarded.own = wait_until("the line of the last look", || {
-            guarded.answered().find(|access| access.path == EVENTS).map(|access| access.number)
+        let mut target = Self { daemon, app_server_input, last_own_request: 0, _home: home };
+        let state = target.state().await;
+        target.last_own_request = wait_until("the access log line of the last request", || {
+            target.access_log().find(|access| access.path == EVENTS_PATH).map(|access| access.number)
         })
         .await;
-        (guarded, moment)
+        (target, state)
     }
 
     pub(super) fn address(&self) -> SocketAddr {
         self.daemon.authority().parse().unwrap()
     }
 
-    pub(super) async fn moment(&self) -> Moment {
+    pub(super) async fn state(&self) -> State {
         let sessions = get(&self.daemon, SESSIONS).await.data(200)["sessions"].clone();
-        let latest = get(&self.daemon, &format!("{EVENTS}?limit=1")).await.data(200)["latest"].clone();
-        Moment { sessions, latest, told: fs::read_to_string(&self.told).unwrap() }
+        let latest = get(&self.daemon, &format!("{EVENTS_PATH}?limit=1")).await.data(200)["latest"].clone();
+        State { sessions, latest, app_server_input: fs::read_to_string(&self.app_server_input).unwrap() }
     }
 
-    /// Waits until as many requests of this method and path as `count` got this status.
-    pub(super) async fn has_answered(&self, status: &str, method: &str, path: &str, count: usize) {
-        wait_until(&format!("{count} times {status} for {method} {path}"), || {
-            let is_it =
+    /// Waits until `count` requests with this method and path have got this status.
+    pub(super) async fn wait_for_response(&self, status: &str, method: &str, path: &str, count: usize) {
+        wait_until(&format!("{count} responses with {status} to {method} {path}"), || {
+            let is_match =
                 |access: &Access| (&*access.status, &*access.method, &*access.path) == (status, method, path);
-            (self.answered().filter(is_it).count() >= count).then_some(())
+            (self.access_log().filter(is_match).count() >= count).then_some(())
         })
         .await;
     }
 
-    /// The requests that were answered so far and are not from before the attack.
-    pub(super) fn answered(&self) -> impl Iterator<Item = Access> {
+    /// The answered requests that came after the last one of the test itself.
+    pub(super) fn access_log(&self) -> impl Iterator<Item = Access> {
         let lines: Vec<_> = self.daemon.stderr().lines().filter_map(Access::parse).collect();
-        lines.into_iter().filter(|access| access.number > self.own)
+        lines.into_iter().filter(|access| access.number > self.last_own_request)
     }
 }
 

@@ -1,4 +1,4 @@
-//! A server that guards nothing: what gets through to it shows that an attack is one.
+//! A server without any access control, which shows that the attacks work.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -24,81 +24,89 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use super::pages::listen;
 use crate::support::wait::wait_until;
 
-/// What stands in everything that it says.
-pub(super) const SECRET: &str = "what only friends may read";
+/// The text in every response and message of the server.
+pub(super) const SECRET: &str = "only allowed pages may read this";
 
-/// What a request has in its query when its answer is to be given to every page.
-pub(super) const PERMIT: &str = "cors";
+/// The query parameter that makes the server allow every page to read the response.
+pub(super) const ALLOW_CORS_PARAMETER: &str = "cors";
 
-/// Something that it heard: a request with its body, or a message over a WebSocket.
+/// A request with its body, or a WebSocket message.
 #[derive(Clone, Debug)]
-pub(super) struct Heard {
+pub(super) struct ReceivedRequest {
     pub(super) method: String,
     pub(super) path: String,
-    /// The attack and the page, as the page says it.
+    /// The names of the attack and of the page, among others.
     pub(super) query: HashMap<String, String>,
     /// The body, or the message.
     pub(super) text: String,
 }
 
-/// It answers whoever asks, and ends with the runtime of its test.
-pub(super) struct Control {
+/// A server that answers every request, and ends with the runtime of its test.
+pub(super) struct UnprotectedServer {
     port: u16,
-    heard: Arc<Mutex<Vec<Heard>>>,
+    received: Arc<Mutex<Vec<ReceivedRequest>>>,
 }
 
-impl Control {
+impl UnprotectedServer {
     pub(super) async fn start() -> Self {
         let (listener, port) = listen().await;
-        let heard = Arc::<Mutex<Vec<Heard>>>::default();
-        let sink = Arc::clone(&heard);
+        let received = Arc::<Mutex<Vec<ReceivedRequest>>>::default();
+        let requests = Arc::clone(&received);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let sink = Arc::clone(&sink);
+                let requests = Arc::clone(&requests);
                 let service = service_fn(move |request| {
-                    let sink = Arc::clone(&sink);
-                    async move { Ok::<_, Infallible>(answer(&sink, request).await) }
+                    let requests = Arc::clone(&requests);
+                    async move { Ok::<_, Infallible>(respond(&requests, request).await) }
                 });
                 let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                 tokio::spawn(connection.with_upgrades());
             }
         });
-        Self { port, heard }
+        Self { port, received }
     }
 
     pub(super) fn address(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// Waits until it heard something of this kind.
-    pub(super) async fn heard(&self, what: &str, wanted: impl Fn(&Heard) -> bool) {
-        wait_until(what, || self.heard.lock().unwrap().iter().any(&wanted).then_some(())).await;
+    /// Waits until the server has received a matching request.
+    pub(super) async fn wait_for_request(&self, what: &str, is_match: impl Fn(&ReceivedRequest) -> bool) {
+        wait_until(what, || self.received.lock().unwrap().iter().any(&is_match).then_some(())).await;
     }
 }
 
-async fn answer(heard: &Arc<Mutex<Vec<Heard>>>, mut request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn respond(
+    received: &Arc<Mutex<Vec<ReceivedRequest>>>,
+    mut request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
     let upgrade = request.headers().contains_key("upgrade").then(|| hyper::upgrade::on(&mut request));
     let (head, body) = request.into_parts();
-    // A browser that hangs up in the middle of a body has not been heard.
+    // A request whose body is incomplete is not counted.
     let Ok(body) = body.collect().await else { return Response::default() };
     let text = String::from_utf8_lossy(&body.to_bytes()).into_owned();
     let query = form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes());
-    let request = Heard {
+    let request = ReceivedRequest {
         method: head.method.to_string(),
         path: head.uri.path().to_owned(),
         query: query.into_owned().collect(),
         text,
     };
-    heard.lock().unwrap().push(request.clone());
+    received.lock().unwrap().push(request.clone());
     if let Some(upgrade) = upgrade {
-        let heard = Arc::clone(heard);
+        let received = Arc::clone(received);
         tokio::spawn(async move {
             if let Ok(upgraded) = upgrade.await {
                 let io = TokioIo::new(upgraded);
-                talk(WebSocketStream::from_raw_socket(io, Role::Server, None).await, &heard, request).await;
+                serve_websocket(
+                    WebSocketStream::from_raw_socket(io, Role::Server, None).await,
+                    &received,
+                    request,
+                )
+                .await;
             }
         });
-        return switch(&head);
+        return switching_protocols(&head);
     }
     let is_stream = head.headers.get("accept").is_some_and(|accept| accept == "text/event-stream");
     let (kind, body) = if is_stream {
@@ -108,15 +116,15 @@ async fn answer(heard: &Arc<Mutex<Vec<Heard>>>, mut request: Request<Incoming>) 
     };
     let mut response = Response::new(Full::from(body));
     response.headers_mut().insert("content-type", HeaderValue::from_static(kind));
-    if request.query.contains_key(PERMIT) {
+    if request.query.contains_key(ALLOW_CORS_PARAMETER) {
         let origin = head.headers.get("origin").cloned().unwrap_or(HeaderValue::from_static("*"));
-        permit(response.headers_mut(), origin);
+        allow_all_pages(response.headers_mut(), origin);
     }
     response
 }
 
-/// The headers of a server that lets every page read it.
-fn permit(headers: &mut HeaderMap, origin: HeaderValue) {
+/// Adds the CORS headers that allow every page to read the response.
+fn allow_all_pages(headers: &mut HeaderMap, origin: HeaderValue) {
     headers.insert("access-control-allow-origin", origin);
     for (name, value) in [
         ("access-control-allow-credentials", "true"),
@@ -127,7 +135,7 @@ fn permit(headers: &mut HeaderMap, origin: HeaderValue) {
     }
 }
 
-fn switch(head: &Parts) -> Response<Full<Bytes>> {
+fn switching_protocols(head: &Parts) -> Response<Full<Bytes>> {
     let key = head.headers.get("sec-websocket-key").map_or(&[][..], HeaderValue::as_bytes);
     let response = Response::builder()
         .status(101)
@@ -137,18 +145,18 @@ fn switch(head: &Parts) -> Response<Full<Bytes>> {
     response.body(Full::default()).unwrap()
 }
 
-/// Says something first, as codexd does, and hears what comes.
-async fn talk(
+/// Sends a message first, as codexd does, and records the messages of the client.
+async fn serve_websocket(
     mut socket: WebSocketStream<impl AsyncRead + AsyncWrite + Unpin>,
-    heard: &Mutex<Vec<Heard>>,
-    request: Heard,
+    received: &Mutex<Vec<ReceivedRequest>>,
+    request: ReceivedRequest,
 ) {
     if socket.send(Message::text(SECRET)).await.is_err() {
         return;
     }
     while let Some(Ok(message)) = socket.next().await {
         if let Message::Text(text) = message {
-            heard.lock().unwrap().push(Heard { text: text.to_string(), ..request.clone() });
+            received.lock().unwrap().push(ReceivedRequest { text: text.to_string(), ..request.clone() });
         }
     }
 }
