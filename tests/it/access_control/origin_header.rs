@@ -309,7 +309,8 @@ async fn get_and_head_requests_change_no_state() {
         calls.collect::<Vec<_>>()
     };
     // The recording must contain both turns before they are counted.
-    wait_until("the turns in the recording", || (app_server.calls("turn/start").len() == 2).then_some(())).await;
+    wait_until("the turns in the recording", || (app_server.calls("turn/start").len() == 2).then_some(()))
+        .await;
     let (before, log, earlier_methods) = (read_state().await, daemon.events_on_disk(), methods());
     let mut failures = Vec::new();
     for ((name, _), response) in sent.iter().zip(first_responses(&daemon, &sent).await) {

@@ -247,7 +247,11 @@ async fn requests_without_the_token_are_unauthorized_and_have_no_effect() {
     assert_no_failures(&failures);
     assert_eq!(bodies.len(), 1, "the responses reveal why a request was refused: {bodies:?}");
     assert_eq!(daemon.events_on_disk(), log);
-    assert_eq!(fs::read(app_server.recording()).unwrap(), earlier_messages, "the app-server received a message");
+    assert_eq!(
+        fs::read(app_server.recording()).unwrap(),
+        earlier_messages,
+        "the app-server received a message"
+    );
 
     // With the token, the same checks do see an effect.
     let created = send(&daemon, &format!("POST {SESSIONS}"), &[bearer(TOKEN)], "{}").await;
