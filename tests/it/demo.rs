@@ -1,4 +1,4 @@
-//! `codexd start --demo`: a conversation with the demo app-server over HTTP and with the commands.
+//! `codexd start --demo`: sessions and turns of the demo app-server, over HTTP and with the commands.
 
 use std::fs;
 
@@ -15,15 +15,15 @@ use crate::support::http::{Target, get};
 use crate::support::scratch;
 use crate::support::wait::wait_until_async;
 
-/// A daemon with the demo, which is ready for turns.
-async fn demo() -> Daemon {
+/// Starts a daemon with the demo app-server and waits until it is ready.
+async fn start_demo() -> Daemon {
     let daemon = Daemon::builder().demo().start().await;
     ready(&daemon).await;
     daemon
 }
 
-/// Runs the tour with this decision about its command; returns the turn.
-async fn tour(daemon: &Daemon, session_id: &str, decision: &str) -> Value {
+/// Runs the tour of the demo and answers its approval with this decision; returns the finished turn.
+async fn run_tour(daemon: &Daemon, session_id: &str, decision: &str) -> Value {
     let turn_id = turn(daemon, session_id, "What can you do?").await;
     let request = pending_request(daemon, session_id).await;
     assert_eq!(request["method"], "item/commandExecution/requestApproval");
@@ -32,18 +32,19 @@ async fn tour(daemon: &Daemon, session_id: &str, decision: &str) -> Value {
     finished_turn(daemon, session_id, &turn_id).await
 }
 
+/// The text of a finished turn.
 fn message(turn: &Value) -> &str {
     turn["text"].as_str().unwrap_or_else(|| panic!("no text in {turn:#}"))
 }
 
 #[tokio::test]
 async fn demo_tour_applies_decision_and_changes_no_files() {
-    let (daemon, directory) = (demo().await, scratch::directory("demo"));
+    let (daemon, directory) = (start_demo().await, scratch::directory("demo"));
     let session_id = session_with(&daemon, json!({ "cwd": directory.path() })).await;
-    for (decision, status, word) in
+    for (decision, status, outcome) in
         [("accept", "completed", "*approved*"), ("decline", "declined", "*declined*")]
     {
-        let turn = tour(&daemon, &session_id, decision).await;
+        let turn = run_tour(&daemon, &session_id, decision).await;
         assert_eq!(
             (&turn["status"], &item(&turn, "commandExecution")["status"]),
             (&json!("completed"), &json!(status))
@@ -51,7 +52,7 @@ async fn demo_tour_applies_decision_and_changes_no_files() {
         assert!(item(&turn, "fileChange")["changes"].to_string().contains("demo.txt"));
         item(&turn, "reasoning");
         let message = message(&turn);
-        for part in ["# The demo of codexd", "> What can you do?", word, "| `hello` |", "```sh"] {
+        for part in ["# The demo of codexd", "> What can you do?", outcome, "| `hello` |", "```sh"] {
             assert!(message.contains(part), "no {part:?} in {message}");
         }
     }
@@ -62,7 +63,7 @@ async fn demo_tour_applies_decision_and_changes_no_files() {
 
 #[tokio::test]
 async fn demo_turn_supports_steering_queueing_and_interrupt() {
-    let daemon = demo().await;
+    let daemon = start_demo().await;
     let session_id = session_with(&daemon, json!({})).await;
     let first = turn(&daemon, &session_id, "long").await;
     logged_type(&daemon, "app-server.turn.message.delta").await;
@@ -71,10 +72,10 @@ async fn demo_turn_supports_steering_queueing_and_interrupt() {
     assert_eq!(steered.data(202)["turnId"], first.as_str());
     let turn = finished_turn(&daemon, &session_id, &first).await;
     assert_eq!(message(&turn), "You added:\n\n> Be brief.\n");
-    let queued = wait_until_async("the end of the queued turn", async || {
+    let queued = wait_until_async("the queued turn to end", async || {
         let record = record(&daemon, &session_id).await;
-        let is_over = record["lastTurnId"] != first.as_str() && record["currentTurnId"].is_null();
-        is_over.then(|| text(&record["lastTurnId"]))
+        let has_ended = record["lastTurnId"] != first.as_str() && record["currentTurnId"].is_null();
+        has_ended.then(|| text(&record["lastTurnId"]))
     })
     .await;
     let after = finished_turn(&daemon, &session_id, &queued).await;
@@ -85,13 +86,13 @@ async fn demo_turn_supports_steering_queueing_and_interrupt() {
     interrupt(&daemon, &session_id).await.data(202);
     assert_eq!(ended(&daemon, &session_id, &long).await["lastTurnStatus"], "interrupted");
 
-    let asking = turn_of_a_tour(&daemon, &session_id).await;
+    let waiting = start_tour(&daemon, &session_id).await;
     interrupt(&daemon, &session_id).await.data(202);
-    assert_eq!(ended(&daemon, &session_id, &asking).await["lastTurnStatus"], "interrupted");
+    assert_eq!(ended(&daemon, &session_id, &waiting).await["lastTurnStatus"], "interrupted");
 }
 
-/// A turn that waits for an approval.
-async fn turn_of_a_tour(daemon: &Daemon, session_id: &str) -> Value {
+/// Starts a tour and waits until it requests an approval; returns the turn ID.
+async fn start_tour(daemon: &Daemon, session_id: &str) -> Value {
     let turn_id = turn(daemon, session_id, "tour").await;
     pending_request(daemon, session_id).await;
     json!(turn_id)
@@ -99,34 +100,34 @@ async fn turn_of_a_tour(daemon: &Daemon, session_id: &str) -> Value {
 
 #[tokio::test]
 async fn demo_session_continues_after_restart() {
-    let mut before = demo().await;
+    let mut before = start_demo().await;
     let session_id = session_with(&before, json!({})).await;
     let first = turn(&before, &session_id, "hello").await;
     finished_turn(&before, &session_id, &first).await;
     idle(&before, &session_id).await;
-    let cut = turn(&before, &session_id, "long").await;
+    let unfinished = turn(&before, &session_id, "long").await;
     logged(&before, "a delta of the long answer", |event| {
-        event["type"] == "app-server.turn.message.delta" && event["detail"]["turnId"] == cut.as_str()
+        event["type"] == "app-server.turn.message.delta" && event["detail"]["turnId"] == unfinished.as_str()
     })
     .await;
     assert!(before.stop().await.status.success());
 
     let after = Daemon::builder().demo().state_from(&before).start().await;
     ready(&after).await;
-    wait_until_async("the end of the turn that was cut", async || {
+    wait_until_async("the end of the interrupted turn", async || {
         record(&after, &session_id).await["currentTurnId"].is_null().then_some(())
     })
     .await;
     let second = turn(&after, &session_id, "hello").await;
     assert_eq!(finished_turn(&after, &session_id, &second).await["status"], "completed");
     assert_eq!(finished_turn(&after, &session_id, &first).await["status"], "completed");
-    assert_eq!(finished_turn(&after, &session_id, &cut).await["status"], "interrupted");
+    assert_eq!(finished_turn(&after, &session_id, &unfinished).await["status"], "interrupted");
 }
 
 #[tokio::test]
 async fn demo_is_labelled_and_keeps_separate_state() {
     let directory = scratch::directory("demo");
-    let daemon = demo().await;
+    let daemon = start_demo().await;
     let notice = daemon.stderr();
     assert!(
         notice.contains("This is the demo, not Codex") && notice.contains("codexd ask hello"),
@@ -147,13 +148,13 @@ async fn demo_is_labelled_and_keeps_separate_state() {
     assert_eq!(config["paths"]["logsDir"], daemon.logs_dir().to_str().unwrap());
     let names: Vec<_> =
         fs::read_dir(state.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names, ["demo"], "the demo writes nothing beside its own directory");
+    assert_eq!(names, ["demo"], "the demo wrote outside its own directory");
 
     let status = run(command(daemon.base_url(), directory.path(), &["status"])).await;
     assert!(status.stdout.contains("This is the demo, not Codex"), "{}", status.stdout);
-    let asked = run(command(daemon.base_url(), directory.path(), &["ask", "hello"])).await;
+    let answer = run(command(daemon.base_url(), directory.path(), &["ask", "hello"])).await;
     assert_eq!(
-        (asked.code, asked.stdout.trim()),
+        (answer.code, answer.stdout.trim()),
         (Some(0), "Hello! This is the demo of codexd, not Codex itself.")
     );
     assert!(state.join("threads").is_dir());

@@ -17,13 +17,13 @@ use crate::support::wait::wait_until_async;
 pub(crate) const REQUESTS: &str = "/v1/codexd/requests";
 pub(crate) const INTERRUPT: &str = "/v1/codexd/turn/interrupt";
 
-/// The requests of a session: those that wait first.
+/// Returns the server requests of a session, pending ones first.
 pub(crate) async fn requests(daemon: &Daemon, session_id: &str) -> Vec<Value> {
     let answer = get(daemon, &format!("{REQUESTS}?sessionId={session_id}")).await;
     answer.data(200)["requests"].as_array().unwrap().clone()
 }
 
-/// The request that waits in this session, once there is one.
+/// Waits until a request is pending in this session; returns it.
 pub(crate) async fn pending_request(daemon: &Daemon, session_id: &str) -> Value {
     wait_until_async("a request of the app-server", async || {
         requests(daemon, session_id).await.into_iter().find(|request| request["status"] == "pending")
@@ -31,12 +31,12 @@ pub(crate) async fn pending_request(daemon: &Daemon, session_id: &str) -> Value 
     .await
 }
 
-/// One request as it is now.
+/// Returns the current state of a request.
 pub(crate) async fn current_request(daemon: &Daemon, request_id: &Value) -> Value {
     get(daemon, &request_path(request_id)).await.data(200)["request"].clone()
 }
 
-/// One request once it is over.
+/// Waits until a request is resolved; returns it.
 pub(crate) async fn resolved_request(daemon: &Daemon, request_id: &Value) -> Value {
     wait_until_async("the end of the request", async || {
         Some(current_request(daemon, request_id).await).filter(|request| request["status"] == "resolved")
@@ -44,22 +44,22 @@ pub(crate) async fn resolved_request(daemon: &Daemon, request_id: &Value) -> Val
     .await
 }
 
-/// Where a request is.
+/// Returns the path of a request.
 pub(crate) fn request_path(request_id: &Value) -> String {
     format!("{REQUESTS}/{}", text(request_id))
 }
 
-/// Answers a request, whatever comes of it.
+/// Answers a request; returns the response of any status.
 pub(crate) async fn answer(daemon: &Daemon, request_id: &Value, body: &Value) -> Answer {
     post(daemon, &request_path(request_id), body).await
 }
 
-/// Takes a decision, which has to be the first.
+/// Answers a request with this decision and asserts that it is accepted; returns the request.
 pub(crate) async fn decide(daemon: &Daemon, request_id: &Value, decision: &str) -> Value {
     answer(daemon, request_id, &json!({ "decision": decision })).await.data(200)["request"].clone()
 }
 
-/// A turn as it is when it is over.
+/// Waits until a turn has ended; returns it.
 pub(crate) async fn finished_turn(daemon: &Daemon, session_id: &str, turn_id: &str) -> Value {
     let path = format!("{SESSIONS}/{session_id}/turns/{turn_id}?wait=30");
     let turn = get(daemon, &path).await.data(200)["turn"].clone();
@@ -67,23 +67,23 @@ pub(crate) async fn finished_turn(daemon: &Daemon, session_id: &str, turn_id: &s
     turn
 }
 
-/// Interrupts the running turn of a session, whatever comes of it.
+/// Interrupts the running turn of a session; returns the response of any status.
 pub(crate) async fn interrupt(daemon: &Daemon, session_id: &str) -> Answer {
     post(daemon, INTERRUPT, &json!({ "sessionId": session_id })).await
 }
 
-/// DELETE.
+/// Sends a DELETE.
 pub(crate) async fn delete(daemon: &Daemon, path: &str) -> Answer {
     request(daemon, Method::DELETE, path, &[], "").await
 }
 
-/// The item of this type in a turn.
+/// Returns the first item of this type in a turn.
 pub(crate) fn item<'a>(turn: &'a Value, kind: &str) -> &'a Value {
     let items = turn["items"].as_array().unwrap();
     items.iter().find(|item| item["type"] == kind).unwrap_or_else(|| panic!("no {kind} in {turn:#}"))
 }
 
-/// Creates a session with these fields; its name.
+/// Creates a session with these fields; returns its ID.
 pub(crate) async fn session_with(daemon: &Daemon, fields: Value) -> String {
     text(&create(daemon, fields).await["sessionId"])
 }

@@ -158,7 +158,7 @@ async fn a_directory_is_trusted_by_the_form_alone() {
         let project = trust::Project::in_workspace(&home, "malicious");
         let wishes = [
             ("CODEXD_WORKSPACE", project.path.to_str().unwrap()),
-            ("CODEXD_MARK", project.mark.to_str().unwrap()),
+            ("CODEXD_MARK", project.marker.to_str().unwrap()),
         ];
         let person = Person::at(&daemon, &tools, "trust.mjs", &wishes);
         person.play(daemon, |_| Daemon::builder()).await;

@@ -1,4 +1,7 @@
-//! codexd with the real app-server and an offline model.
+//! codexd with the real Codex app-server and an offline model.
+//!
+//! [`Stage`] holds everything that a test needs. The tests run the newest tested version of Codex; with the long tests,
+//! those about differences between releases also run the previous one. Codex is installed with npm on first use.
 
 mod app_server;
 mod cli;
@@ -25,7 +28,7 @@ use crate::support::http::{Answer, get, post};
 use crate::support::model::MockModel;
 use crate::support::websocket::EventStream;
 
-/// A daemon, its event stream, and everything behind it; dropped from the front to the back.
+/// A daemon with its event stream, Codex home and model; the fields are dropped in this order.
 struct Stage {
     events: EventStream,
     daemon: Daemon,
@@ -34,17 +37,17 @@ struct Stage {
 }
 
 impl Stage {
-    /// The real codex as the child.
+    /// Starts a daemon with the real Codex as its child.
     async fn start() -> Self {
         Self::start_with(|home| Daemon::builder().real(home)).await
     }
 
-    /// The real codex of this version as the child.
+    /// Starts a daemon with this version of Codex as its child.
     async fn start_version(version: &str) -> Self {
         Self::start_with(|home| Daemon::builder().real_version(home, version)).await
     }
 
-    /// A daemon that is started in this way for this home.
+    /// Starts the daemon that `builder` configures for a new Codex home.
     async fn start_with(builder: impl FnOnce(&CodexHome) -> DaemonBuilder) -> Self {
         let model = MockModel::start();
         let home = CodexHome::new(&model);
@@ -54,7 +57,7 @@ impl Stage {
         Self { events, daemon, home, model }
     }
 
-    /// The same with another daemon in the place of this one, which has ended.
+    /// Replaces the daemon, which has ended, with a new one on the same directories.
     async fn restart(self) -> Self {
         let Self { daemon, home, model, .. } = self;
         let daemon = Daemon::builder().real(&home).state_from(&daemon).start().await;
@@ -68,7 +71,7 @@ impl Stage {
         create_session(&self.daemon, &self.home, settings).await
     }
 
-    /// Starts a turn.
+    /// Starts a turn; returns its ID.
     async fn start_turn(&self, session: &Value, prompt: &str) -> String {
         let body = json!({ "sessionId": session["sessionId"], "input": prompt });
         let answer = submit(&self.daemon, &body).await;
@@ -77,23 +80,23 @@ impl Stage {
         data["turnId"].as_str().unwrap().to_owned()
     }
 
-    /// Everything up to the end of this turn.
+    /// Collects all events up to the end of this turn.
     async fn rest_of(&mut self, turn_id: &str) -> Turn {
         rest_of(&mut self.events, turn_id).await
     }
 
-    /// Runs one turn to its end.
+    /// Runs one turn to its end; returns its events.
     async fn turn(&mut self, session: &Value, prompt: &str) -> Turn {
         let turn_id = self.start_turn(session, prompt).await;
         self.rest_of(&turn_id).await
     }
 
-    /// The record of a session as it is now.
+    /// Returns the current record of a session.
     async fn record(&self, session: &Value) -> Value {
         record(&self.daemon, session).await
     }
 
-    /// Stops the daemon and sees that it left nothing behind.
+    /// Stops the daemon and asserts that no process of it is left.
     async fn stop(&mut self) {
         let stopped = self.daemon.stop().await;
         assert!(stopped.status.success(), "{stopped:?}");
@@ -124,13 +127,13 @@ async fn rest_of(events: &mut EventStream, turn_id: &str) -> Turn {
     Turn { events: events.collect_until("the end of the turn", ended).await }
 }
 
-/// The events of a turn that has come to its end.
+/// The events of a turn that has ended.
 struct Turn {
     events: Vec<Value>,
 }
 
 impl Turn {
-    /// How it ended.
+    /// The final status of the turn.
     fn status(&self) -> &str {
         self.events.last().unwrap()["detail"]["status"].as_str().unwrap()
     }
@@ -140,25 +143,25 @@ impl Turn {
         self.events.iter().filter(|event| event["type"] == event_type).collect()
     }
 
-    /// The parameters of the notifications that have no event of their own.
+    /// The parameters of the notifications of this method that are recorded as `app-server.notification`.
     fn notifications(&self, method: &str) -> Vec<&Value> {
         let all = self.of("app-server.notification").into_iter().map(|event| &event["detail"]);
         all.filter(|detail| detail["notificationMethod"] == method).map(|detail| &detail["params"]).collect()
     }
 
-    /// The items of this kind, as the notification of this method shows them.
-    fn items(&self, method: &str, kind: &str) -> Vec<&Value> {
+    /// The items of this type in the notifications of this method.
+    fn items(&self, method: &str, item_type: &str) -> Vec<&Value> {
         let all = self.notifications(method).into_iter().map(|params| &params["item"]);
-        all.filter(|item| item["type"] == kind).collect()
+        all.filter(|item| item["type"] == item_type).collect()
     }
 
-    /// All pieces of text, put together.
+    /// The concatenated message deltas.
     fn text(&self) -> String {
         let deltas = self.of("app-server.turn.message.delta");
         deltas.iter().map(|event| event["detail"]["delta"].as_str().unwrap()).collect()
     }
 
-    /// Where in the turn the first event of this type is.
+    /// The index of the first event of this type.
     fn position(&self, event_type: &str) -> usize {
         let position = self.events.iter().position(|event| event["type"] == event_type);
         position.unwrap_or_else(|| panic!("no {event_type} in {:?}", self.events))

@@ -1,4 +1,7 @@
-//! Sessions that outlive what is behind them, turns that wait, and requests that are repeated.
+//! Sessions across restarts of the daemon and the app-server, the turn queue, and repeated requests.
+//!
+//! The tests start the fake app-server behind a shell pipe ([`RecordingAppServer`]). The pipe records each message from
+//! the daemon and can drop or delay messages; the threads of the app-server are kept across restarts.
 
 mod busy;
 mod drain;
@@ -22,14 +25,14 @@ use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Answer, get, post, request};
 use crate::support::scratch;
 
-/// The fake app-server behind a pipe that writes down what it is told, over all its lives.
+/// The fake app-server behind a pipe that records all messages from the daemon, across restarts.
 pub(crate) struct RecordingAppServer {
-    folder: TempDir,
+    directory: TempDir,
 }
 
 impl RecordingAppServer {
     pub(crate) fn new() -> Self {
-        Self { folder: scratch::directory("wiretap") }
+        Self { directory: scratch::directory("recording") }
     }
 
     /// A daemon with this app-server.
@@ -37,7 +40,7 @@ impl RecordingAppServer {
         self.builder_with_script("tee -a \"$0\" | { \"$1\" app-server --store \"$2\" || kill -KILL 0; }")
     }
 
-    /// A daemon that hears nothing of turns but the answers to its calls.
+    /// A daemon that receives responses, but no notification about turns and no user message.
     fn builder_without_turn_events(&self) -> DaemonBuilder {
         self.builder_with_script(
             "tee -a \"$0\" | \"$1\" app-server --store \"$2\" | grep --line-buffered -v -e emittedAtMs -e \
@@ -45,8 +48,8 @@ impl RecordingAppServer {
         )
     }
 
-    /// A daemon that cannot tell what the user said from its items, so that the answer to `turn/start` alone tells which
-    /// turn a submission became.
+    /// A daemon that cannot identify user messages, in notifications or in threads, so only the response to `turn/start`
+    /// tells which turn a submission became.
     pub(crate) fn builder_without_user_messages(&self) -> DaemonBuilder {
         self.builder_with_script(
             "tee -a \"$0\" | \"$1\" app-server --store \"$2\" | sed -u \
@@ -54,7 +57,7 @@ impl RecordingAppServer {
         )
     }
 
-    /// A daemon that is not told of the items that the user said; a turn that is asked for has them.
+    /// A daemon that receives no notification of user messages; a thread that it reads contains them.
     pub(crate) fn builder_without_user_notifications(&self) -> DaemonBuilder {
         self.builder_with_script(
             "tee -a \"$0\" | \"$1\" app-server --store \"$2\" | grep --line-buffered -v \
@@ -62,7 +65,7 @@ impl RecordingAppServer {
         )
     }
 
-    /// A daemon whose app-server hears each message half a second after it was written down.
+    /// A daemon whose app-server receives each message half a second after it was recorded.
     pub(crate) fn builder_with_delayed_input(&self) -> DaemonBuilder {
         self.builder_with_script(
             "tee -a \"$0\" | while IFS= read -r line; do sleep 0.5; printf '%s\\n' \"$line\"; done | \"$1\" \
@@ -71,49 +74,50 @@ impl RecordingAppServer {
     }
 
     fn builder_with_script(&self, script: &str) -> DaemonBuilder {
-        let (heard, store) = (self.recording(), self.store());
+        let (recording, store) = (self.recording(), self.store());
         let program = fake_codex();
         Daemon::builder()
-            .server("sh", &["-c", script, heard.to_str().unwrap(), program, store.to_str().unwrap()])
+            .server("sh", &["-c", script, recording.to_str().unwrap(), program, store.to_str().unwrap()])
     }
 
+    /// The file with all messages from the daemon.
     pub(crate) fn recording(&self) -> PathBuf {
-        self.folder.path().join("heard")
+        self.directory.path().join("recording")
     }
 
-    /// Where the app-server keeps its threads.
+    /// The directory in which the app-server keeps its threads.
     fn store(&self) -> PathBuf {
-        self.folder.path().join("store")
+        self.directory.path().join("store")
     }
 
-    /// The file of a thread, with this extension.
+    /// The file of a thread with this extension.
     fn file(&self, thread_id: &Value, extension: &str) -> PathBuf {
         self.store().join(format!("{}.{extension}", text(thread_id)))
     }
 
-    /// The params of all calls of this method so far.
+    /// Returns the params of all recorded calls of this method.
     pub(crate) fn calls(&self, method: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.recording()).unwrap_or_default();
         let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        // A process that was killed may have left half a line before the first one of the next.
+        // A killed process may have left an incomplete line before the first line of the next process.
         let calls = whole.filter_map(|line| serde_json::from_str::<Value>(line).ok());
         calls.filter(|call| call["method"] == method).map(|mut call| call["params"].take()).collect()
     }
 }
 
-/// The daemon that comes after `daemon`, which has ended, with the same app-server.
+/// Starts a daemon with the state of `daemon`, which has ended, and the same app-server.
 pub(crate) async fn restart(app_server: &RecordingAppServer, daemon: &Daemon) -> Daemon {
     app_server.builder().state_from(daemon).start().await
 }
 
-/// Asks for a turn with more fields than the prompt.
+/// Requests a turn with additional fields; returns the response of any status.
 pub(crate) async fn ask_with(daemon: &Daemon, session_id: &str, prompt: &str, fields: Value) -> Answer {
     let mut body = json!({ "sessionId": session_id, "input": prompt });
     body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     post(daemon, TURN, &body).await
 }
 
-/// Queues a turn; its name in the queue.
+/// Queues a turn; returns its queue ID.
 pub(crate) async fn queue(daemon: &Daemon, session_id: &str, prompt: &str) -> String {
     let answer = ask_with(daemon, session_id, prompt, json!({ "whenBusy": "queue" })).await;
     let data = answer.data(202);
@@ -121,25 +125,25 @@ pub(crate) async fn queue(daemon: &Daemon, session_id: &str, prompt: &str) -> St
     text(&data["queueId"])
 }
 
-/// The names of the turns that wait in a session.
+/// Returns the queue IDs of the queued turns of a session.
 async fn queued(daemon: &Daemon, session_id: &str) -> Vec<String> {
     let read = get(daemon, &format!("{SESSIONS}/{session_id}")).await;
     read.data(200)["queuedTurns"].as_array().unwrap().iter().map(|turn| text(&turn["queueId"])).collect()
 }
 
-/// POST with an `Idempotency-Key`.
+/// Sends a POST with an `Idempotency-Key`.
 async fn post_keyed(daemon: &Daemon, path: &str, key: &str, body: &Value) -> Answer {
     request(daemon, Method::POST, path, &[("idempotency-key", key)], body.to_string()).await
 }
 
-/// The events of this type in the log.
+/// Returns the events of this type in the log.
 pub(crate) fn events_of(daemon: &Daemon, event_type: &str) -> Vec<Value> {
     let mut events = daemon.events_on_disk();
     events.retain(|event| event["type"] == event_type);
     events
 }
 
-/// The names of the turns that began, in their order.
+/// Returns the IDs of the started turns, in order.
 fn started_turns(daemon: &Daemon) -> Vec<String> {
     events_of(daemon, "app-server.turn.started")
         .iter()

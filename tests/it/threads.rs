@@ -1,4 +1,4 @@
-//! Threads with several sessions: one order of turns, one subscription, one end of each turn.
+//! Threads with several sessions: all sessions share one order of turns, one subscription and one end of each turn.
 
 mod answers;
 mod order;
@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 use crate::api::{create, text};
 use crate::support::daemon::Daemon;
 
-/// A session, and another one on its thread: their names and that of the thread.
+/// Creates two sessions on one thread; returns their IDs and the ID of the thread.
 async fn two_on_one_thread(daemon: &Daemon) -> (String, String, String) {
-    two_with(daemon, json!({})).await
+    two_on_one_thread_with(daemon, json!({})).await
 }
 
-/// The same, the second one with these fields.
-async fn two_with(daemon: &Daemon, mut fields: Value) -> (String, String, String) {
+/// Like `two_on_one_thread`, with these fields for the second session.
+async fn two_on_one_thread_with(daemon: &Daemon, mut fields: Value) -> (String, String, String) {
     let first = create(daemon, json!({})).await;
-    // A thread without a turn leaves nothing behind that could be resumed.
+    // A thread without a turn has no file that could be resumed.
     let turn_id = crate::api::turn(daemon, &text(&first["sessionId"]), "text=first").await;
     crate::api::ended(daemon, &text(&first["sessionId"]), &json!(turn_id)).await;
     fields["threadId"] = first["threadId"].clone();

@@ -1,4 +1,4 @@
-//! Turns: progress, failure, and the exit of the app-server during a turn.
+//! Turns: their states, invalid messages, resumed threads, and the exit of the app-server during a turn.
 
 mod cut;
 mod resume;

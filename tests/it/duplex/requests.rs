@@ -25,8 +25,8 @@ async fn server_request_is_readable_before_and_after_its_answer() {
     for absent in ["resolvedAt", "resolvedBy", "decision", "reason"] {
         assert_eq!(request[absent], Value::Null, "{absent}");
     }
-    let words = request["params"]["proposedExecpolicyAmendment"].clone();
-    let amendment = json!({ "acceptWithExecpolicyAmendment": { "execpolicy_amendment": words } });
+    let policy = request["params"]["proposedExecpolicyAmendment"].clone();
+    let amendment = json!({ "acceptWithExecpolicyAmendment": { "execpolicy_amendment": policy } });
     assert_eq!(request["decisions"], json!(["accept", amendment, "cancel", "decline"]));
     assert_eq!(current_request(&daemon, &request["requestId"]).await, request);
     let view = get(&daemon, &format!("{SESSIONS}/{session_id}")).await;
@@ -42,7 +42,7 @@ async fn server_request_is_readable_before_and_after_its_answer() {
     assert_eq!(
         current_request(&daemon, &request["requestId"]).await,
         resolved,
-        "nothing changes it any more"
+        "a resolved request does not change"
     );
     let view = get(&daemon, &format!("{SESSIONS}/{session_id}")).await;
     assert_eq!(view.data(200)["requests"], json!([]));
@@ -73,7 +73,7 @@ async fn server_request_is_readable_before_and_after_its_answer() {
 async fn server_request_applies_each_decision() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
-    for (word, kind, decision, item_status, turn_status) in [
+    for (subject, item_type, decision, item_status, turn_status) in [
         ("command", "commandExecution", "decline", "declined", "completed"),
         ("command", "commandExecution", "cancel", "declined", "interrupted"),
         ("file", "fileChange", "accept", "completed", "completed"),
@@ -81,13 +81,13 @@ async fn server_request_applies_each_decision() {
         ("file", "fileChange", "decline", "declined", "completed"),
         ("file", "fileChange", "cancel", "declined", "interrupted"),
     ] {
-        let turn_id = turn(&daemon, &session_id, &format!("ask={word}")).await;
+        let turn_id = turn(&daemon, &session_id, &format!("ask={subject}")).await;
         let request = pending_request(&daemon, &session_id).await;
         let resolved = decide(&daemon, &request["requestId"], decision).await;
         assert_eq!((&resolved["resolvedBy"], &resolved["decision"]), (&json!("client"), &json!(decision)));
         let ended = finished_turn(&daemon, &session_id, &turn_id).await;
-        assert_eq!(ended["status"], turn_status, "{word} {decision}");
-        assert_eq!(item(&ended, kind)["status"], item_status, "{word} {decision}");
+        assert_eq!(ended["status"], turn_status, "{subject} {decision}");
+        assert_eq!(item(&ended, item_type)["status"], item_status, "{subject} {decision}");
     }
     for decision in ["accept", "acceptForSession", "decline"] {
         let turn_id = turn(&daemon, &session_id, "ask=permissions").await;
@@ -102,11 +102,11 @@ async fn server_request_applies_each_decision() {
 async fn server_request_accepts_complete_response() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
-    for (word, result, decision) in [
+    for (subject, result, decision) in [
         ("command", json!({ "decision": "accept" }), json!("accept")),
         ("input", json!({ "answers": { "colour": { "answers": ["red"] } } }), Value::Null),
     ] {
-        let turn_id = turn(&daemon, &session_id, &format!("ask={word}")).await;
+        let turn_id = turn(&daemon, &session_id, &format!("ask={subject}")).await;
         let request = pending_request(&daemon, &session_id).await;
         let resolved = answer(&daemon, &request["requestId"], &json!({ "result": result })).await;
         assert_eq!(resolved.data(200)["request"]["decision"], decision);
@@ -143,8 +143,8 @@ async fn server_request_stays_pending_after_invalid_answer() {
 #[tokio::test]
 async fn unknown_server_request_is_not_found() {
     let daemon = start().await;
-    for name in ["nope", "request-00000000-0000-4000-8000-000000000000", "%ff"] {
-        let path = format!("{REQUESTS}/{name}");
+    for request_id in ["nope", "request-00000000-0000-4000-8000-000000000000", "%ff"] {
+        let path = format!("{REQUESTS}/{request_id}");
         get(&daemon, &path).await.error(404, "not_found");
         post(&daemon, &path, &json!({ "decision": "accept" })).await.error(404, "not_found");
     }
@@ -161,7 +161,11 @@ async fn unknown_server_request_is_not_found() {
         assert_eq!(refused["type"], "error", "{refused}");
         assert_eq!(refused["requestId"], "", "{refused}");
     }
-    assert_eq!(client.ask(&json!({ "type": "ping" })).await["type"], "pong", "the stream goes on");
+    assert_eq!(
+        client.ask(&json!({ "type": "ping" })).await["type"],
+        "pong",
+        "the stream stays open after an error"
+    );
 }
 
 #[tokio::test]
@@ -193,19 +197,25 @@ async fn server_request_accepts_one_of_two_concurrent_answers() {
         let request_id = &opened["detail"]["requestId"];
         let over_socket = json!({ "type": "respond", "requestId": request_id, "decision": "accept" });
         let over_http = json!({ "decision": "decline" });
-        let (told, answered) =
+        let (socket_response, http_response) =
             tokio::join!(client.ask(&over_socket), answer(&daemon, request_id, &over_http));
         let request = current_request(&daemon, request_id).await;
-        if answered.status == 200 {
-            assert_eq!((&told["type"], &told["error"]), (&json!("error"), &json!("already_resolved")));
-            assert_eq!(told["details"]["request"], request);
-            assert_eq!(told["requestId"], *request_id);
-            assert_eq!(answered.data(200)["request"], request);
+        if http_response.status == 200 {
+            assert_eq!(
+                (&socket_response["type"], &socket_response["error"]),
+                (&json!("error"), &json!("already_resolved"))
+            );
+            assert_eq!(socket_response["details"]["request"], request);
+            assert_eq!(socket_response["requestId"], *request_id);
+            assert_eq!(http_response.data(200)["request"], request);
             assert_eq!(request["decision"], "decline");
         } else {
-            answered.error(409, "already_resolved");
-            assert_eq!(answered.json["details"]["request"], request);
-            assert_eq!((&told["type"], &told["request"]), (&json!("responded"), &request));
+            http_response.error(409, "already_resolved");
+            assert_eq!(http_response.json["details"]["request"], request);
+            assert_eq!(
+                (&socket_response["type"], &socket_response["request"]),
+                (&json!("responded"), &request)
+            );
             assert_eq!(request["decision"], "accept");
         }
         let ended = finished_turn(&daemon, &session_id, &turn_id).await;
@@ -238,8 +248,8 @@ async fn server_request_list_starts_with_pending_requests() {
     let (oldest, newest) = (text(&old[0]), text(&old[1]));
     assert_eq!(names(&requests(&daemon, &first).await), [&waiting, &newest, &oldest].map(String::clone));
     assert_eq!(names(&requests(&daemon, &second).await), std::slice::from_ref(&other));
-    let unknown = get(&daemon, "/v1/codexd/requests?sessionId=nobody").await;
-    assert_eq!(unknown.error(404, "not_found"), "Unknown codexd session \"nobody\".");
+    let unknown = get(&daemon, "/v1/codexd/requests?sessionId=unknown").await;
+    assert_eq!(unknown.error(404, "not_found"), "Unknown codexd session \"unknown\".");
     let all = get(&daemon, REQUESTS).await.data(200)["requests"].as_array().unwrap().clone();
     assert_eq!(names(&all), [waiting, other, newest, oldest]);
 }

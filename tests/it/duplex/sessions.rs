@@ -17,7 +17,7 @@ async fn closed_session_rejects_turns_and_stays_readable() {
     let closed = delete(&daemon, &path).await.data(200)["session"].clone();
     assert_eq!((&closed["status"], &closed["sessionId"]), (&json!("closed"), &json!(session_id)));
     assert_eq!(logged_type(&daemon, "session.closed").await["detail"]["sessionId"], session_id);
-    // A second time changes nothing.
+    // Closing the session again changes nothing.
     assert_eq!(delete(&daemon, &path).await.data(200)["session"], closed);
     let refused = ask_turn(&daemon, &session_id, "hello").await;
     let reason = text(&closed["closedReason"]);
@@ -57,22 +57,26 @@ async fn busy_session_closes_only_together_with_its_turn() {
 #[tokio::test]
 async fn fork_copies_history_and_then_diverges() {
     let daemon = start().await;
-    let source = create(&daemon, json!({ "metadata": { "who": "source" } })).await;
+    let source = create(&daemon, json!({ "metadata": { "owner": "source" } })).await;
     let source_id = text(&source["sessionId"]);
     let turn_id = turn(&daemon, &source_id, "text=first").await;
     idle(&daemon, &source_id).await;
-    let fork = create(&daemon, json!({ "forkFrom": source_id, "metadata": { "who": "fork" } })).await;
+    let fork = create(&daemon, json!({ "forkFrom": source_id, "metadata": { "owner": "fork" } })).await;
     let fork_id = text(&fork["sessionId"]);
     assert_ne!(fork["threadId"], source["threadId"]);
     assert_eq!(
         (&fork["lastTurnStatus"], &fork["metadata"]),
-        (&json!("completed"), &json!({ "who": "fork" }))
+        (&json!("completed"), &json!({ "owner": "fork" }))
     );
     let copied = get(&daemon, &format!("{SESSIONS}/{fork_id}/turns/{}", text(&fork["lastTurnId"]))).await;
     assert_eq!(copied.data(200)["turn"]["text"], "first");
     let own = turn(&daemon, &fork_id, "text=second").await;
     assert_eq!(finished_turn(&daemon, &fork_id, &own).await["text"], "second");
-    assert_eq!(record(&daemon, &source_id).await["lastTurnId"], turn_id, "the source knows nothing of it");
+    assert_eq!(
+        record(&daemon, &source_id).await["lastTurnId"],
+        turn_id,
+        "the turn of the fork changed the source"
+    );
 
     for (body, status, code) in [
         (json!({ "forkFrom": "nope" }), 404, "not_found"),
@@ -95,7 +99,8 @@ async fn session_can_be_forked_after_restart() {
     assert_eq!(fork["lastTurnStatus"], "completed");
 }
 
-async fn found(daemon: &Daemon, query: &str) -> Vec<String> {
+/// Lists the sessions that match this query; returns their IDs.
+async fn listed_ids(daemon: &Daemon, query: &str) -> Vec<String> {
     let answer = get(daemon, &format!("{SESSIONS}?{query}")).await;
     let sessions = answer.data(200)["sessions"].as_array().unwrap();
     sessions.iter().map(|session| text(&session["sessionId"])).collect()
@@ -104,20 +109,20 @@ async fn found(daemon: &Daemon, query: &str) -> Vec<String> {
 #[tokio::test]
 async fn session_list_filters_by_session_fields() {
     let daemon = start().await;
-    let a = session_with(&daemon, json!({ "metadata": { "who": "x", "run id": "1&2" } })).await;
-    let b = session_with(&daemon, json!({ "metadata": { "who": "x" }, "purpose": "worker" })).await;
-    let c = session_with(&daemon, json!({ "metadata": { "who": "y" } })).await;
+    let a = session_with(&daemon, json!({ "metadata": { "owner": "x", "run id": "1&2" } })).await;
+    let b = session_with(&daemon, json!({ "metadata": { "owner": "x" }, "purpose": "worker" })).await;
+    let c = session_with(&daemon, json!({ "metadata": { "owner": "y" } })).await;
     delete(&daemon, &format!("{SESSIONS}/{b}")).await.data(200);
-    for (query, wanted) in [
+    for (query, expected) in [
         ("", vec![&a, &b, &c]),
         ("status=active", vec![&a, &c]),
         ("status=closed", vec![&b]),
         ("purpose=worker", vec![&b]),
         ("purpose=duplex&status=closed", vec![]),
-        ("metadata.who=x", vec![&a, &b]),
-        ("metadata.who=x&status=active", vec![&a]),
+        ("metadata.owner=x", vec![&a, &b]),
+        ("metadata.owner=x&status=active", vec![&a]),
         ("metadata.run+id=1%262", vec![&a]),
-        ("metadata.who=", vec![]),
+        ("metadata.owner=", vec![]),
         ("order=newest", vec![&c, &b, &a]),
         ("order=oldest&limit=1", vec![&a]),
         ("order=newest&limit=2", vec![&c, &b]),
@@ -127,7 +132,11 @@ async fn session_list_filters_by_session_fields() {
         (&format!("after={c}"), vec![]),
         ("unknown=1", vec![&a, &b, &c]),
     ] {
-        assert_eq!(found(&daemon, query).await, wanted.into_iter().cloned().collect::<Vec<_>>(), "{query}");
+        assert_eq!(
+            listed_ids(&daemon, query).await,
+            expected.into_iter().cloned().collect::<Vec<_>>(),
+            "{query}"
+        );
     }
     for (query, part) in [
         ("status=open", "active and closed"),
@@ -153,7 +162,7 @@ async fn session_fields_are_validated_before_the_call() {
         ("approvalPolicy", json!(["never"]), "object"),
         ("personality", json!("weird"), "friendly"),
         ("cwd", json!("relative"), "absolute"),
-        ("cwd", json!("/no/such/folder"), "existing directory"),
+        ("cwd", json!("/no/such/directory"), "existing directory"),
     ] {
         let answer = post(&daemon, SESSIONS, &json!({ field: value })).await;
         let message = answer.error(400, "bad_request");

@@ -13,7 +13,7 @@ use crate::support::daemon::Daemon;
 use crate::support::http::{Answer, Target, get, post};
 use crate::support::wait::wait_until;
 
-async fn read(daemon: &Daemon, session_id: &str, turn_id: &str, query: &str) -> Answer {
+async fn read_turn(daemon: &Daemon, session_id: &str, turn_id: &str, query: &str) -> Answer {
     get(daemon, &format!("{SESSIONS}/{session_id}/turns/{turn_id}{query}")).await
 }
 
@@ -23,53 +23,53 @@ async fn turn_is_readable_while_running_and_after_its_end() {
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "command ask=command text=done").await;
     let request = pending_request(&daemon, &session_id).await;
-    let running = read(&daemon, &session_id, &turn_id, "").await.data(200)["turn"].clone();
+    let running = read_turn(&daemon, &session_id, &turn_id, "").await.data(200)["turn"].clone();
     assert_eq!((&running["turnId"], &running["sessionId"]), (&json!(turn_id), &json!(session_id)));
     assert_eq!((&running["status"], &running["completedAt"]), (&json!("inProgress"), &Value::Null));
     assert_eq!(running["text"], Value::Null);
-    // Nothing to wait for is no reason to wait.
+    // A wait of 0 s returns at once.
     assert_eq!(
-        read(&daemon, &session_id, &turn_id, "?wait=0").await.data(200)["turn"]["status"],
+        read_turn(&daemon, &session_id, &turn_id, "?wait=0").await.data(200)["turn"]["status"],
         "inProgress"
     );
-    let waited = read(&daemon, &session_id, &turn_id, "?wait=1").await;
+    let waited = read_turn(&daemon, &session_id, &turn_id, "?wait=1").await;
     assert_eq!(waited.data(200)["turn"]["status"], "inProgress");
 
     let path = format!("{SESSIONS}/{session_id}/turns/{turn_id}?wait=30");
     let (waited, _) = tokio::join!(get(&daemon, &path), decide(&daemon, &request["requestId"], "accept"));
-    let over = &waited.data(200)["turn"];
-    assert_eq!((&over["status"], &over["text"]), (&json!("completed"), &json!("done")));
-    assert_eq!(over["startedAt"], running["startedAt"]);
-    assert!(over["completedAt"].as_str() >= over["startedAt"].as_str(), "{over}");
-    assert_eq!(over["error"], Value::Null);
-    assert!(over["tokenUsage"].is_object(), "{over}");
-    let words = item(over, "commandExecution")["words"].as_str().unwrap();
-    assert!(!words.is_empty());
-    assert_eq!(item(over, "userMessage")["words"], "command ask=command text=done");
-    assert_eq!(read(&daemon, &session_id, &turn_id, "").await.data(200)["turn"], *over);
+    let finished = &waited.data(200)["turn"];
+    assert_eq!((&finished["status"], &finished["text"]), (&json!("completed"), &json!("done")));
+    assert_eq!(finished["startedAt"], running["startedAt"]);
+    assert!(finished["completedAt"].as_str() >= finished["startedAt"].as_str(), "{finished}");
+    assert_eq!(finished["error"], Value::Null);
+    assert!(finished["tokenUsage"].is_object(), "{finished}");
+    let summary = item(finished, "commandExecution")["words"].as_str().unwrap();
+    assert!(!summary.is_empty());
+    assert_eq!(item(finished, "userMessage")["words"], "command ask=command text=done");
+    assert_eq!(read_turn(&daemon, &session_id, &turn_id, "").await.data(200)["turn"], *finished);
 }
 
 #[tokio::test]
 async fn turn_request_with_wait_returns_finished_turn() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
-    let say = async |prompt: &str, wait: &str| {
+    let start_turn = async |prompt: &str, wait: &str| {
         post(&daemon, &format!("{TURN}{wait}"), &json!({ "sessionId": session_id, "input": prompt })).await
     };
-    let answer = say("text=hello", "?wait=30").await;
+    let answer = start_turn("text=hello", "?wait=30").await;
     let data = answer.data(202);
     assert_eq!((&data["turn"]["status"], &data["turn"]["text"]), (&json!("completed"), &json!("hello")));
     assert_eq!(data["turn"]["turnId"], data["turnId"]);
-    let answer = say("fail", "?wait=30").await;
+    let answer = start_turn("fail", "?wait=30").await;
     assert_eq!(answer.data(202)["turn"]["status"], "failed");
     assert!(answer.data(202)["turn"]["error"].is_object(), "{}", answer.text);
-    assert!(say("text=plain", "").await.data(202).get("turn").is_none());
+    assert!(start_turn("text=plain", "").await.data(202).get("turn").is_none());
     idle(&daemon, &session_id).await;
-    // A wait that ends before the turn does is no failure.
-    let answer = say("hang", "?wait=1").await;
+    // A wait that ends before the turn is not an error.
+    let answer = start_turn("hang", "?wait=1").await;
     assert_eq!(answer.data(202)["turn"]["status"], "inProgress");
     for wrong in ["?wait=", "?wait=x", "?wait=-1", "?wait=1.5", "?wait=3601"] {
-        let message = say("hello", wrong).await.error(400, "bad_request").to_owned();
+        let message = start_turn("hello", wrong).await.error(400, "bad_request").to_owned();
         assert!(message.contains("wait") && message.contains("3600"), "{wrong}: {message}");
     }
 }
@@ -104,17 +104,17 @@ async fn turn_wait_ends_with_app_server_crash() {
 async fn unknown_turn_is_not_found() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
-    let fresh = session(&daemon).await;
+    let without_turns = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "hello").await;
     idle(&daemon, &session_id).await;
     for (session_id, turn_id) in [
         (session_id.as_str(), "nope"),
         (session_id.as_str(), "%ff"),
-        (fresh.as_str(), turn_id.as_str()),
+        (without_turns.as_str(), turn_id.as_str()),
         ("nope", turn_id.as_str()),
     ] {
         for query in ["", "?wait=30"] {
-            read(&daemon, session_id, turn_id, query).await.error(404, "not_found");
+            read_turn(&daemon, session_id, turn_id, query).await.error(404, "not_found");
         }
     }
 }
@@ -130,13 +130,13 @@ async fn turn_store_keeps_newest_and_reads_older_from_thread() {
         turn_ids.push(turn_id);
     }
     for (number, turn_id) in turn_ids.iter().enumerate() {
-        let found = read(&daemon, &session_id, turn_id, "").await.data(200)["turn"].clone();
+        let found = read_turn(&daemon, &session_id, turn_id, "").await.data(200)["turn"].clone();
         assert_eq!(found["turnId"], *turn_id);
         assert_eq!(
             (&found["status"], &found["text"]),
             (&json!("completed"), &json!(format!("answer-{number}")))
         );
-        // Only what is kept here has the number of its tokens.
+        // Only the turns in the records have their token usage.
         assert_eq!(found["tokenUsage"].is_object(), number >= 5, "turn {number}");
     }
 }
@@ -154,13 +154,13 @@ async fn turns_are_kept_across_restart() {
             daemon.stop().await;
         }
         let daemon = Daemon::builder().state_from(&daemon).start().await;
-        let after = read(&daemon, &session_id, &turn_id, "").await.data(200)["turn"].clone();
+        let after = read_turn(&daemon, &session_id, &turn_id, "").await.data(200)["turn"].clone();
         assert_eq!(after, before, "killed: {killed}");
     }
 }
 
-/// The process that this turn waits for.
-async fn process(daemon: &Daemon, turn_id: &str) -> Pid {
+/// Waits for the command of this turn; returns its PID.
+async fn command_pid(daemon: &Daemon, turn_id: &str) -> Pid {
     let started = logged(daemon, "the command", |event| {
         let params = &event["detail"]["params"];
         params["turnId"] == turn_id && params["item"]["processId"].is_string()
@@ -176,7 +176,7 @@ async fn interrupt_ends_turn_and_its_processes() {
     let session_id = session(&daemon).await;
     for prompt in ["spawn=600", "spawn-background=600 hang-deltas"] {
         let turn_id = turn(&daemon, &session_id, prompt).await;
-        let pid = process(&daemon, &turn_id).await;
+        let pid = command_pid(&daemon, &turn_id).await;
         assert!(test_kill_process(pid).is_ok());
         let answer = interrupt(&daemon, &session_id).await;
         let data = answer.data(202);
@@ -227,7 +227,7 @@ async fn turn_input_is_validated_before_the_turn_starts() {
         ("personality", json!("weird"), ["personality", "pragmatic"]),
         ("summary", json!("weird"), ["summary", "concise"]),
         ("cwd", json!("relative"), ["cwd", "absolute"]),
-        ("cwd", json!("/no/such/folder"), ["cwd", "existing directory"]),
+        ("cwd", json!("/no/such/directory"), ["cwd", "existing directory"]),
         ("cwd", json!("/dev/null"), ["cwd", "directory"]),
         ("input", json!([{ "type": "bogus" }]), ["input[0].type", "localImage"]),
         ("input", json!([1]), ["input[0]", "object"]),

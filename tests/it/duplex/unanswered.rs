@@ -15,12 +15,12 @@ use crate::support::http::post;
 async fn server_request_is_declined_after_its_timeout() {
     let daemon = start().await;
     let session_id = session_with(&daemon, json!({ "requestTimeoutSeconds": 1 })).await;
-    for (word, kind) in [("command", "commandExecution"), ("file", "fileChange")] {
-        let turn_id = turn(&daemon, &session_id, &format!("ask={word}")).await;
+    for (subject, item_type) in [("command", "commandExecution"), ("file", "fileChange")] {
+        let turn_id = turn(&daemon, &session_id, &format!("ask={subject}")).await;
         let request = pending_request(&daemon, &session_id).await;
         let ended = finished_turn(&daemon, &session_id, &turn_id).await;
-        assert_eq!(ended["status"], "completed", "the turn goes on");
-        assert_eq!(item(&ended, kind)["status"], "declined");
+        assert_eq!(ended["status"], "completed", "the turn continues after the timeout");
+        assert_eq!(item(&ended, item_type)["status"], "declined");
         let request = current_request(&daemon, &request["requestId"]).await;
         assert_eq!((&request["resolvedBy"], &request["decision"]), (&json!("timeout"), &json!("decline")));
         assert!(request["reason"].as_str().unwrap().contains("1 s"), "{request}");
@@ -140,17 +140,17 @@ async fn server_requests_end_with_the_daemon_that_received_them() {
         let request = current_request(&daemon, &request["requestId"]).await;
         assert_eq!(request["status"], "resolved", "killed: {killed}");
         let by = request["resolvedBy"].as_str().unwrap();
-        let wanted: &[&str] =
+        let expected: &[&str] =
             if killed { &["connectionClosed"] } else { &["connectionClosed", "turnEnd", "appServer"] };
-        assert!(wanted.contains(&by), "killed: {killed}: {request}");
+        assert!(expected.contains(&by), "killed: {killed}: {request}");
         answer(&daemon, &request["requestId"], &json!({ "decision": "accept" }))
             .await
             .error(409, "already_resolved");
-        // What was decided about requests is remembered too: the ids of the new app-server begin anew at 0.
+        // The session keeps its request policy. The request IDs of the new app-server start at 0 again.
         let turn_id = turn(&daemon, session_id, "ask=command").await;
-        let fresh = pending_request(&daemon, session_id).await;
-        assert_ne!(fresh["requestId"], request["requestId"]);
-        super::decide(&daemon, &fresh["requestId"], "accept").await;
+        let next = pending_request(&daemon, session_id).await;
+        assert_ne!(next["requestId"], request["requestId"]);
+        super::decide(&daemon, &next["requestId"], "accept").await;
         assert_eq!(finished_turn(&daemon, session_id, &turn_id).await["status"], "completed");
     }
 }

@@ -1,4 +1,4 @@
-//! A real app-server that codexd did not start, listening on a TCP port or a unix socket.
+//! A real app-server that codexd did not start, which listens on a TCP port or a Unix socket.
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
@@ -14,17 +14,16 @@ use crate::support::wait::wait_until;
 /// A running app-server; it is ended when dropped.
 pub(super) struct AppServer {
     process: Child,
-    /// Where it listens.
+    /// The URL on which it listens.
     pub(super) endpoint: String,
-    /// Where the socket is when its path would be too long; held for its `Drop`.
+    /// The directory of the socket if the path in the home would be too long; held for its `Drop`.
     _short: Option<TempDir>,
 }
 
 /// The longest path of a Unix socket, in bytes: macOS has 104 with the final zero, Linux 108.
 const LONGEST_SOCKET_PATH: usize = 103;
 
-/// A path for a socket: in the home, or where that is too long because of where the clone is, in a new directory in
-/// `/tmp`, whose name nothing else has.
+/// Returns a path for a socket: in the home, or in a new directory in `/tmp` if the path of the home is too long.
 fn socket_path(home: &CodexHome) -> (PathBuf, Option<TempDir>) {
     let path = home.path().join("app-server.sock");
     if path.as_os_str().len() <= LONGEST_SOCKET_PATH {
@@ -35,23 +34,23 @@ fn socket_path(home: &CodexHome) -> (PathBuf, Option<TempDir>) {
 }
 
 impl AppServer {
-    /// On a port that it chooses.
+    /// Starts an app-server on a free TCP port.
     pub(super) async fn on_tcp(home: &CodexHome) -> Self {
         let (process, output) = start(home, "ws://127.0.0.1:0");
         let mut server = Self { process, endpoint: String::new(), _short: None };
         server.endpoint = wait_until("the address of the app-server", || {
             server.assert_alive();
-            let said = fs::read_to_string(&output).unwrap();
-            // A line that is there in part may hold a part of the port.
+            let printed = fs::read_to_string(&output).unwrap();
+            // An incomplete line may contain a part of the port.
             let line =
-                said.split_inclusive('\n').find(|line| line.contains("ws://") && line.ends_with('\n'))?;
+                printed.split_inclusive('\n').find(|line| line.contains("ws://") && line.ends_with('\n'))?;
             line.split_whitespace().find(|word| word.starts_with("ws://")).map(ToOwned::to_owned)
         })
         .await;
         server
     }
 
-    /// On a Unix socket.
+    /// Starts an app-server on a Unix socket.
     pub(super) async fn on_socket(home: &CodexHome) -> Self {
         let (path, _short) = socket_path(home);
         let endpoint = format!("unix://{}", path.display());
@@ -65,7 +64,7 @@ impl AppServer {
         server
     }
 
-    /// Its process still runs.
+    /// Asserts that its process still runs.
     pub(super) fn assert_alive(&mut self) {
         assert_eq!(self.process.try_wait().unwrap(), None, "the app-server has ended");
     }
@@ -75,7 +74,7 @@ impl AppServer {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 
-    /// Ends it without a warning.
+    /// Kills it and waits for its end.
     pub(super) fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -84,7 +83,7 @@ impl AppServer {
 
 impl Drop for AppServer {
     fn drop(&mut self) {
-        // In order, so that it takes its own children with it.
+        // SIGTERM instead of SIGKILL, so that it ends its own children.
         if let Ok(None) = self.process.try_wait() {
             let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
         }

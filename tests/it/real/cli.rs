@@ -1,4 +1,4 @@
-//! The everyday commands with the real app-server.
+//! `codexd ask` and `codexd sessions` with the real app-server.
 
 use super::Stage;
 use crate::cli::CliUser;
@@ -10,27 +10,27 @@ async fn ask_prints_items_and_prompts_for_approval() {
     let user = CliUser::beside(&stage.daemon);
     let workspace = stage.home.workspace();
     let settings = ["--approval-policy", "untrusted", "--cwd", workspace.to_str().unwrap()];
-    let words =
+    let arguments =
         [["ask", "mock:shell=[touch asked.txt] mock:text=[It is there.]"].as_slice(), &settings].concat();
-    let mut command = user.command(&words);
+    let mut command = user.command(&arguments);
     command.env("NO_COLOR", "1");
     let mut terminal = Terminal::start(command, 120);
     terminal.shows("Your decision, 1 to ").await;
     let question = terminal.text();
     assert!(question.contains("Codex asks to run ") && question.contains("touch asked.txt"), "{question}");
     assert!(question.contains("1  accept"), "{question}");
-    assert!(!workspace.join("asked.txt").exists(), "it waits for the answer");
+    assert!(!workspace.join("asked.txt").exists(), "the command ran before its approval");
     terminal.type_in("accept\n");
     let (code, shown) = terminal.ended().await;
     assert_eq!(code, Some(0), "{shown}");
     assert!(shown.contains("It is there.") && shown.contains("$ "), "{shown}");
     assert!(workspace.join("asked.txt").exists());
 
-    let asked = user.run(&["ask", "mock:text=[Hello!]", "--cwd", workspace.to_str().unwrap()]).await;
-    assert_eq!((asked.code, asked.stdout.as_str()), (Some(0), "Hello!\n"), "{asked:?}");
-    let words =
+    let answer = user.run(&["ask", "mock:text=[Hello!]", "--cwd", workspace.to_str().unwrap()]).await;
+    assert_eq!((answer.code, answer.stdout.as_str()), (Some(0), "Hello!\n"), "{answer:?}");
+    let arguments =
         ["ask", "--session", "last", "--cwd", workspace.to_str().unwrap(), "mock:text=[Hello again!]"];
-    let again = user.run(&words).await;
+    let again = user.run(&arguments).await;
     assert_eq!((again.code, again.stdout.as_str()), (Some(0), "Hello again!\n"), "{again:?}");
     let listed = user.run(&["sessions"]).await;
     assert_eq!(listed.stdout.lines().count(), 3, "{}", listed.stdout);

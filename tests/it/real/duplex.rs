@@ -1,4 +1,4 @@
-//! Two-way communication with the real app-server: approvals, interrupts, waiting, forks, old turns.
+//! Two-way communication with the real app-server: approvals, interrupts, waits for turns, forks, and old turns.
 
 use std::fs;
 
@@ -24,8 +24,8 @@ fn untrusted() -> Value {
 }
 
 impl Stage {
-    /// Starts a turn that asks; its name and the request.
-    async fn asking(&self, session: &Value, prompt: &str) -> (String, Value) {
+    /// Starts a turn that sends a server request; returns the turn ID and the request.
+    async fn start_turn_with_request(&self, session: &Value, prompt: &str) -> (String, Value) {
         let turn_id = self.start_turn(session, prompt).await;
         let request = pending_request(&self.daemon, session["sessionId"].as_str().unwrap()).await;
         assert_eq!(request["turnId"], turn_id);
@@ -33,11 +33,12 @@ impl Stage {
         (turn_id, request)
     }
 
-    /// The turn as a record, once it is over.
+    /// Waits until a turn has ended; returns it.
     async fn finished_turn(&self, session: &Value, turn_id: &str) -> Value {
         finished_turn(&self.daemon, session["sessionId"].as_str().unwrap(), turn_id).await
     }
 
+    /// Whether the workspace contains a file of this name.
     fn has(&self, name: &str) -> bool {
         self.home.workspace().join(name).exists()
     }
@@ -47,22 +48,22 @@ impl Stage {
 async fn command_approval_decision_is_applied() {
     let mut stage = Stage::start().await;
     let session = stage.session(&untrusted()).await;
-    for (decision, happens, item_status, turn_status) in [
+    for (decision, is_executed, item_status, turn_status) in [
         ("accept", true, "completed", "completed"),
         ("decline", false, "declined", "completed"),
         ("cancel", false, "declined", "interrupted"),
     ] {
         let prompt = format!("mock:shell=[touch {decision}] mock:text=[after]");
-        let (turn_id, request) = stage.asking(&session, &prompt).await;
+        let (turn_id, request) = stage.start_turn_with_request(&session, &prompt).await;
         assert_eq!(request["method"], COMMAND);
         assert!(request["params"]["command"].as_str().unwrap().contains(&format!("touch {decision}")));
-        assert!(!stage.has(decision), "it waits for the answer");
+        assert!(!stage.has(decision), "the command ran before its approval");
         let resolved = decide(&stage.daemon, &request["requestId"], decision).await;
         assert_eq!((&resolved["resolvedBy"], &resolved["decision"]), (&json!("client"), &json!(decision)));
         let turn = stage.finished_turn(&session, &turn_id).await;
         assert_eq!(turn["status"], turn_status, "{decision}");
         assert_eq!(item(&turn, "commandExecution")["status"], item_status, "{decision}");
-        assert_eq!(stage.has(decision), happens, "{decision}");
+        assert_eq!(stage.has(decision), is_executed, "{decision}");
         if turn_status == "completed" {
             assert_eq!(turn["text"], "after", "{decision}");
         }
@@ -76,22 +77,22 @@ async fn patch_approval_decision_is_applied() {
     let mut stage = Stage::start().await;
     let settings = json!({ "approvalPolicy": "untrusted", "sandbox": "read-only" });
     let session = stage.session(&settings).await;
-    for (decision, happens, item_status, turn_status) in [
+    for (decision, is_executed, item_status, turn_status) in [
         ("decline", false, "declined", "completed"),
         ("cancel", false, "", "interrupted"),
         ("accept", true, "completed", "completed"),
     ] {
         let prompt = format!("mock:patch=[{decision}.txt] mock:deltas=1");
-        let (turn_id, request) = stage.asking(&session, &prompt).await;
+        let (turn_id, request) = stage.start_turn_with_request(&session, &prompt).await;
         assert_eq!(request["method"], FILE);
         decide(&stage.daemon, &request["requestId"], decision).await;
         let turn = stage.finished_turn(&session, &turn_id).await;
         assert_eq!(turn["status"], turn_status, "{decision}");
-        // The app-server says nothing of the end of a patch whose turn was cancelled with it (0.169.0).
+        // The app-server does not notify the end of a patch whose turn was cancelled with it (0.169.0).
         if !item_status.is_empty() {
             assert_eq!(item(&turn, "fileChange")["status"], item_status, "{decision}");
         }
-        assert_eq!(stage.has(&format!("{decision}.txt")), happens, "{decision}");
+        assert_eq!(stage.has(&format!("{decision}.txt")), is_executed, "{decision}");
     }
     stage.stop().await;
 }
@@ -103,12 +104,16 @@ async fn command_outside_sandbox_requests_approval() {
     let session = stage.session(&settings).await;
     let mut client = EventStream::connect(&stage.daemon).await;
     client.hello().await;
-    let (turn_id, request) = stage.asking(&session, "mock:escalate=[touch outside] mock:deltas=1").await;
+    let (turn_id, request) =
+        stage.start_turn_with_request(&session, "mock:escalate=[touch outside] mock:deltas=1").await;
     assert_eq!(request["method"], COMMAND);
     assert!(request["params"]["reason"].is_string(), "{request}");
     let message = json!({ "type": "respond", "requestId": request["requestId"], "decision": "accept" });
-    let told = client.ask(&message).await;
-    assert_eq!((&told["type"], &told["request"]["decision"]), (&json!("responded"), &json!("accept")));
+    let response = client.ask(&message).await;
+    assert_eq!(
+        (&response["type"], &response["request"]["decision"]),
+        (&json!("responded"), &json!("accept"))
+    );
     let again = client.ask(&message).await;
     assert_eq!((&again["type"], &again["error"]), (&json!("error"), &json!("already_resolved")));
     assert_eq!(stage.finished_turn(&session, &turn_id).await["status"], "completed");
@@ -138,7 +143,7 @@ async fn server_request_ends_with_its_turn_and_its_app_server() {
     let stage = Stage::start().await;
     let session = stage.session(&untrusted()).await;
     let session_id = text(&session["sessionId"]);
-    let (turn_id, request) = stage.asking(&session, "mock:shell=[touch forbidden]").await;
+    let (turn_id, request) = stage.start_turn_with_request(&session, "mock:shell=[touch forbidden]").await;
     let interrupted = interrupt(&stage.daemon, &session_id).await;
     assert_eq!(interrupted.data(202)["interrupted"], true, "{}", interrupted.text);
     let request = resolved_request(&stage.daemon, &request["requestId"]).await;
@@ -146,7 +151,7 @@ async fn server_request_ends_with_its_turn_and_its_app_server() {
     assert!(["appServer", "turnEnd"].contains(&by.as_str()), "{request}");
     assert_eq!(stage.finished_turn(&session, &turn_id).await["status"], "interrupted");
 
-    let (_, request) = stage.asking(&session, "mock:shell=[touch forbidden]").await;
+    let (_, request) = stage.start_turn_with_request(&session, "mock:shell=[touch forbidden]").await;
     let pid = child_that_is(&stage.daemon, "running").await["pid"].as_i64().unwrap();
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
     let request = resolved_request(&stage.daemon, &request["requestId"]).await;
@@ -164,7 +169,7 @@ async fn interrupt_ends_running_command() {
         stage.start_turn(&session, "mock:shell=[echo $$ > partial; mv partial pid; exec sleep 600]").await;
     let file = stage.home.workspace().join("pid");
     let pid: i32 =
-        wait_until("the pid of the command", || fs::read_to_string(&file).ok()?.trim().parse().ok()).await;
+        wait_until("the PID of the command", || fs::read_to_string(&file).ok()?.trim().parse().ok()).await;
     let pid = Pid::from_raw(pid).unwrap();
     assert!(test_kill_process(pid).is_ok());
     let answer = interrupt(&stage.daemon, session["sessionId"].as_str().unwrap()).await;
@@ -203,14 +208,18 @@ async fn fork_includes_earlier_turns() {
     let fork = stage.session(&json!({ "forkFrom": session["sessionId"] })).await;
     assert_ne!(fork["threadId"], session["threadId"]);
     assert_eq!(fork["lastTurnStatus"], "completed");
-    assert_eq!(stage.turn(&fork, "what did I say mock:deltas=1").await.status(), "completed");
-    let told = stage.model.requests().pop().unwrap().to_string();
-    assert!(told.contains("remember the grey heron") && told.contains("noted"), "{told}");
+    assert_eq!(stage.turn(&fork, "which bird was it mock:deltas=1").await.status(), "completed");
+    let request = stage.model.requests().pop().unwrap().to_string();
+    assert!(request.contains("remember the grey heron") && request.contains("noted"), "{request}");
     let closed = delete(&stage.daemon, &format!("{SESSIONS}/{}", text(&fork["sessionId"]))).await;
     assert_eq!(closed.data(200)["session"]["status"], "closed");
     let body = json!({ "sessionId": fork["sessionId"], "input": "mock:deltas=1" });
     submit(&stage.daemon, &body).await.error(409, "session_not_active");
-    assert_eq!(stage.turn(&session, "mock:deltas=1").await.status(), "completed", "the source goes on");
+    assert_eq!(
+        stage.turn(&session, "mock:deltas=1").await.status(),
+        "completed",
+        "the source of the fork still works"
+    );
 }
 
 #[tokio::test]
@@ -234,7 +243,7 @@ async fn older_turns_are_read_from_thread_after_restart() {
     }
     stage.stop().await;
     let mut stage = stage.restart().await;
-    // The first two are no longer kept; of the new session on the same thread none is.
+    // The records no longer have the first two turns, and no turn of the new session on the thread.
     let resumed = stage.session(&json!({ "threadId": session["threadId"] })).await;
     for session in [&session, &resumed] {
         for number in [0, 1, 2, 21] {

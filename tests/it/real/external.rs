@@ -1,4 +1,4 @@
-//! An external app-server that keeps running after the daemon stops.
+//! External app-servers: codexd uses them, reports endpoints that it cannot connect to, and never stops them.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::support::scratch;
 use crate::support::wait::wait_until_async;
 use crate::support::websocket::EventStream;
 
-/// Starts a daemon on this endpoint and follows its events.
+/// Starts a daemon that uses this endpoint; returns its event stream and the daemon.
 pub(super) async fn attach(endpoint: &str) -> (EventStream, Daemon) {
     let daemon = Daemon::builder().external(endpoint).start().await;
     let mut events = EventStream::connect(&daemon).await;
@@ -25,8 +25,8 @@ pub(super) async fn attach(endpoint: &str) -> (EventStream, Daemon) {
     (events, daemon)
 }
 
-/// A session and a turn through a daemon on this endpoint, which then stops; returns the session.
-async fn use_it(endpoint: &str, home: &CodexHome, settings: &Value) -> Value {
+/// Runs a session and a turn with a daemon that uses this endpoint and stops it; returns the session.
+async fn run_turn_through(endpoint: &str, home: &CodexHome, settings: &Value) -> Value {
     let (mut events, mut daemon) = attach(endpoint).await;
     let session = create_session(&daemon, home, settings).await;
     assert_eq!((&session["endpoint"], &session["childPid"]), (&json!(endpoint), &Value::Null));
@@ -47,13 +47,13 @@ async fn use_it(endpoint: &str, home: &CodexHome, settings: &Value) -> Value {
     session
 }
 
-/// Waits until the daemon says that it takes no turns; returns the reason.
+/// Waits until the daemon reports that it is not ready; returns the cause.
 async fn not_ready(daemon: &Daemon) -> String {
     wait_until_async("a daemon that is not ready", async || {
         let health = get(daemon, "/healthz").await;
         assert_eq!((health.status, &health.json["status"]), (200, &json!("ok")));
         let reason = health.json["service"]["notReadyReason"].as_str().map(ToOwned::to_owned);
-        // While it still connects it is not ready either; when the next try is due changes by itself.
+        // A connecting daemon is not ready either. The text after the cause changes with the time of the next attempt.
         let reason = reason.filter(|reason| !reason.starts_with("The app-server is being started"))?;
         let ends = [" The next try is", " It is being started", " It failed"];
         let cause = ends.iter().fold(reason.as_str(), |cause, end| cause.split(end).next().unwrap());
@@ -62,8 +62,8 @@ async fn not_ready(daemon: &Daemon) -> String {
     .await
 }
 
-/// A daemon whose app-server cannot be reached stays up and says why; returns the message of the failed connection.
-async fn unreachable(endpoint: &str) -> String {
+/// Asserts that a daemon keeps running and reports why it cannot connect to this endpoint; returns the message.
+async fn assert_unreachable(endpoint: &str) -> String {
     let mut daemon = Daemon::builder().external(endpoint).start().await;
     let reason = not_ready(&daemon).await;
     let stopped = daemon.stop().await;
@@ -80,11 +80,11 @@ async fn external_app_server_on_tcp_is_used_and_not_stopped() {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
     let mut server = AppServer::on_tcp(&home).await;
-    let session = use_it(&server.endpoint, &home, &json!({})).await;
+    let session = run_turn_through(&server.endpoint, &home, &json!({})).await;
     server.assert_alive();
-    // The next daemon finds the thread where it was, here under the other name of the same scheme.
+    // The next daemon finds the thread; it uses the other name of the same scheme.
     let endpoint = server.endpoint.replace("ws://", "http://");
-    let resumed = use_it(&endpoint, &home, &json!({ "threadId": session["threadId"] })).await;
+    let resumed = run_turn_through(&endpoint, &home, &json!({ "threadId": session["threadId"] })).await;
     assert_eq!(resumed["lastTurnStatus"], "completed");
     server.assert_alive();
 }
@@ -94,7 +94,7 @@ async fn external_app_server_on_unix_socket_is_used_and_not_stopped() {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
     let mut server = AppServer::on_socket(&home).await;
-    use_it(&server.endpoint, &home, &json!({})).await;
+    run_turn_through(&server.endpoint, &home, &json!({})).await;
     server.assert_alive();
 }
 
@@ -111,12 +111,12 @@ async fn external_app_server_exit_fails_turn_only() {
         let session = create_session(&daemon, &home, &json!({})).await;
         let body = json!({ "sessionId": session["sessionId"], "input": "mock:hang" });
         let turn_id = submit(&daemon, &body).await.data(202)["turnId"].clone();
-        let running = |event: &Value| event["type"] == "app-server.turn.started";
-        events.wait_for("the start of the turn", running).await;
+        let is_started = |event: &Value| event["type"] == "app-server.turn.started";
+        events.wait_for("the start of the turn", is_started).await;
         server.kill();
 
-        let missing = |event: &Value| event["type"] == "app-server.turn.completed.missing";
-        let ending = events.collect_until("the end of the turn", missing).await;
+        let is_missing = |event: &Value| event["type"] == "app-server.turn.completed.missing";
+        let ending = events.collect_until("the end of the turn", is_missing).await;
         let closed = ending.iter().find(|event| event["type"] == "app-server.transport.closed").unwrap();
         assert!(closed["detail"]["source"].as_str().unwrap().starts_with("websocket."), "{closed}");
         let detail = &ending.last().unwrap()["detail"];
@@ -132,22 +132,22 @@ async fn external_app_server_exit_fails_turn_only() {
 
 #[tokio::test]
 async fn unreachable_endpoint_is_reported_as_not_ready() {
-    // A port that was free a moment ago, and a socket that was never there.
+    // A port that was free a moment ago, and a socket that does not exist.
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    let message = unreachable(&format!("ws://127.0.0.1:{port}")).await;
+    let message = assert_unreachable(&format!("ws://127.0.0.1:{port}")).await;
     assert!(message.contains(&port.to_string()), "{message}");
-    let folder = scratch::directory("test");
-    let path = folder.path().join("nobody.sock");
-    let message = unreachable(&format!("unix://{}", path.display())).await;
-    assert!(message.contains("nobody.sock"), "{message}");
+    let directory = scratch::directory("test");
+    let path = directory.path().join("missing.sock");
+    let message = assert_unreachable(&format!("unix://{}", path.display())).await;
+    assert!(message.contains("missing.sock"), "{message}");
 }
 
 #[tokio::test]
 async fn endpoint_without_app_server_is_reported_as_not_ready() {
-    // The daemon's own listener speaks HTTP, but there is no WebSocket at such a place.
+    // The listener of another daemon serves HTTP, but no WebSocket at this path.
     let other = Daemon::builder().start().await;
     let base = get(&other, "/healthz").await.json["service"]["resolvedBaseUrl"].as_str().unwrap().to_owned();
-    let message = unreachable(&format!("{base}/nothing")).await;
+    let message = assert_unreachable(&format!("{base}/unknown")).await;
     assert!(message.contains("404"), "{message}");
 }
 
@@ -157,38 +157,38 @@ async fn untrusted_certificate_is_refused() {
     let home = CodexHome::new(&model);
     let server = AppServer::on_tcp(&home).await;
     let proxy = TlsProxy::start(&server.endpoint).await;
-    let message = unreachable(&format!("wss://localhost:{}", proxy.port)).await;
+    let message = assert_unreachable(&format!("wss://localhost:{}", proxy.port)).await;
     assert!(message.to_lowercase().contains("certificate"), "{message}");
 }
 
-/// Takes TLS connections with a certificate of its own making, and passes on what is in them.
+/// Accepts TLS connections with a self-signed certificate and forwards their contents.
 struct TlsProxy {
     port: u16,
 }
 
 impl TlsProxy {
-    /// In front of this `ws://` address, until the test's runtime ends.
-    async fn start(behind: &str) -> Self {
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let key = pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    /// Starts a proxy for this `ws://` endpoint; it runs until the test's runtime ends.
+    async fn start(endpoint: &str) -> Self {
+        let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key = pki_types::PrivateKeyDer::Pkcs8(certificate.signing_key.serialize_der().into());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
+            .with_single_cert(vec![certificate.cert.der().clone()], key)
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let behind = behind.strip_prefix("ws://").unwrap().to_owned();
+        let authority = endpoint.strip_prefix("ws://").unwrap().to_owned();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, behind) = (acceptor.clone(), behind.clone());
+                let (acceptor, authority) = (acceptor.clone(), authority.clone());
                 tokio::spawn(async move {
-                    let Ok(mut outside) = acceptor.accept(stream).await else { return };
-                    let mut inside = TcpStream::connect(behind).await.unwrap();
-                    let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
+                    let Ok(mut client) = acceptor.accept(stream).await else { return };
+                    let mut server = TcpStream::connect(authority).await.unwrap();
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
                 });
             }
         });

@@ -1,4 +1,4 @@
-//! How codexd reports problems of Codex: login, network, configuration, MCP servers.
+//! The state of Codex in responses, commands and metrics: login, network, configuration and MCP servers.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,8 @@ use crate::support::websocket::EventStream;
 
 const OLD: &str = "sk-old-key-0123456789";
 const NEW: &str = "sk-new-key-0123456789";
-/// A daemon with a Codex whose model needs an account.
+
+/// Starts a daemon with a Codex whose model requires an account; `key` is the login on disk.
 async fn with_account(version: &str, key: Option<&str>) -> Stage {
     let model = MockModel::start();
     let home = CodexHome::builder(&model).needs_account().build();
@@ -29,28 +30,29 @@ async fn with_account(version: &str, key: Option<&str>) -> Stage {
     Stage { events, daemon, home, model }
 }
 
-/// What `/healthz` says of Codex once it is in this state.
-async fn state(daemon: &Daemon, word: &str) -> Value {
-    wait_until_async(&format!("the state {word}"), async || {
+/// Waits until Codex is in this state; returns the `codex` object of `/healthz`.
+async fn codex_state(daemon: &Daemon, state: &str) -> Value {
+    wait_until_async(&format!("the state {state}"), async || {
         let codex = get(daemon, "/healthz").await.json["service"]["codex"].clone();
-        (codex["state"] == word).then_some(codex)
+        (codex["state"] == state).then_some(codex)
     })
     .await
 }
 
+/// Returns the number of events of this type in the log.
 fn count(daemon: &Daemon, event_type: &str) -> usize {
     daemon.events_on_disk().iter().filter(|event| event["type"] == event_type).count()
 }
 
-/// What `codexd doctor` says of the daemon, and whether it is content.
+/// Runs `codexd doctor` for the daemon; returns its exit code and its output.
 async fn doctor(stage: &Stage) -> (Option<i32>, String) {
     let mut command = codexd(&stage.home.user_home());
-    let folder = |name: &str, path: std::path::PathBuf| format!("--{name}={}", path.display());
+    let flag = |name: &str, path: std::path::PathBuf| format!("--{name}={}", path.display());
     command
         .args(["doctor", "--server-command", fake_codex(), "--server-arg=app-server"])
         .arg(format!("--local-api-base={}", stage.daemon.base_url()))
-        .arg(folder("state-dir", stage.daemon.state_dir()))
-        .arg(folder("logs-dir", stage.daemon.logs_dir()))
+        .arg(flag("state-dir", stage.daemon.state_dir()))
+        .arg(flag("logs-dir", stage.daemon.logs_dir()))
         .current_dir(stage.home.user_home());
     let ended = run(command).await;
     (ended.code, ended.stdout)
@@ -61,17 +63,17 @@ async fn turn_uses_login_on_disk() {
     for version in versions() {
         let mut stage = with_account(version, Some(OLD)).await;
         stage.model.take_key(NEW);
-        state(&stage.daemon, "ready").await;
+        codex_state(&stage.daemon, "ready").await;
         let session = stage.session(&json!({})).await;
         let turn = stage.turn(&session, "mock:text=[one]").await;
         assert_eq!(turn.status(), "failed");
 
-        let codex = state(&stage.daemon, "loginRefused").await;
+        let codex = codex_state(&stage.daemon, "loginRefused").await;
         assert!(codex["message"].as_str().unwrap().contains("401"), "{codex}");
         assert_eq!(codex["command"], "codex login");
-        let told = logged_type(&stage.daemon, "app-server.state.changed").await;
-        assert_eq!((&told["level"], &told["detail"]["state"]), (&json!("warn"), &json!("loginRefused")));
-        // Two refusals have it started again once, with the same login.
+        let event = logged_type(&stage.daemon, "app-server.state.changed").await;
+        assert_eq!((&event["level"], &event["detail"]["state"]), (&json!("warn"), &json!("loginRefused")));
+        // The second rejection restarts the app-server once, with the same login.
         wait_until_async("the next app-server", async || {
             let status = get(&stage.daemon, "/v1/codexd/status").await.data(200).clone();
             let is_next = status["snapshot"]["daemon"]["child"]["generation"].as_u64() >= Some(2);
@@ -80,13 +82,13 @@ async fn turn_uses_login_on_disk() {
         .await;
         let status = CliUser::beside(&stage.daemon).run(&["status"]).await.stdout;
         assert!(status.contains("codex login") && !status.contains("accepted"), "{status}");
-        let (code, said) = doctor(&stage).await;
-        assert!(code == Some(1) && said.contains("The login of Codex is refused"), "{said}");
+        let (code, output) = doctor(&stage).await;
+        assert!(code == Some(1) && output.contains("The login of Codex is refused"), "{output}");
 
         stage.home.log_in(NEW);
         let turn = stage.turn(&session, "mock:text=[two]").await;
         assert_eq!((turn.status(), turn.text().as_str()), ("completed", "two"), "{version}");
-        state(&stage.daemon, "ready").await;
+        codex_state(&stage.daemon, "ready").await;
         assert_eq!((count(&stage.daemon, "child.backoff"), count(&stage.daemon, "session.closed")), (0, 0));
         let exited = logged_type(&stage.daemon, "child.exited").await;
         assert_eq!((&exited["level"], &exited["detail"]["expected"]), (&json!("info"), &json!(true)));
@@ -108,7 +110,7 @@ async fn changed_login_is_used_before_it_is_refused() {
     let turn = stage.turn(&session, "mock:text=[two]").await;
     assert_eq!((turn.status(), turn.of("app-server.turn.error").len()), ("completed", 0));
     assert_eq!(count(&stage.daemon, "app-server.restarting"), 1);
-    // Nothing has changed since then.
+    // The login has not changed since then, so the app-server is not restarted again.
     assert_eq!(stage.turn(&session, "mock:text=[three]").await.status(), "completed");
     assert_eq!(count(&stage.daemon, "app-server.restarting"), 1);
 }
@@ -118,13 +120,13 @@ async fn changed_login_does_not_interrupt_running_turn() {
     let mut stage = with_account("0.171.0", Some(OLD)).await;
     stage.model.take_key(OLD);
     let (first, second) = (stage.session(&json!({})).await, stage.session(&json!({})).await);
-    let long = stage.start_turn(&first, "mock:deltas=40 mock:delay=50").await;
-    stage.events.wait_for("its beginning", |event| event["type"] == "app-server.turn.message.delta").await;
+    let running = stage.start_turn(&first, "mock:deltas=40 mock:delay=50").await;
+    stage.events.wait_for("the first delta", |event| event["type"] == "app-server.turn.message.delta").await;
     stage.home.log_in(NEW);
-    let refused = stage.start_turn(&second, "mock:text=[two]").await;
-    let turn = rest_of(&mut stage.events, &refused).await;
-    assert_eq!(turn.status(), "completed", "it goes along with the login that works");
-    let turn = rest_of(&mut stage.events, &long).await;
+    let other = stage.start_turn(&second, "mock:text=[two]").await;
+    let turn = rest_of(&mut stage.events, &other).await;
+    assert_eq!(turn.status(), "completed", "the turn uses the previous login, which still works");
+    let turn = rest_of(&mut stage.events, &running).await;
     assert_eq!(turn.status(), "completed");
     stage.model.take_key(NEW);
     assert_eq!(stage.turn(&second, "mock:text=[three]").await.status(), "completed");
@@ -141,7 +143,7 @@ async fn invalid_login_restarts_app_server_once() {
     assert_eq!(stage.turn(&session, "mock:text=[two]").await.status(), "failed");
     assert_eq!(stage.turn(&session, "mock:text=[three]").await.status(), "failed");
     assert_eq!(count(&stage.daemon, "app-server.restarting"), 1);
-    state(&stage.daemon, "loginRefused").await;
+    codex_state(&stage.daemon, "loginRefused").await;
 }
 
 #[tokio::test]
@@ -149,21 +151,21 @@ async fn missing_account_is_reported_until_login() {
     for version in versions() {
         let mut stage = with_account(version, None).await;
         stage.model.take_key(NEW);
-        let codex = state(&stage.daemon, "noAccount").await;
+        let codex = codex_state(&stage.daemon, "noAccount").await;
         assert_eq!(codex["message"], "Codex has no account, so turns fail.");
-        let told = logged_type(&stage.daemon, "app-server.state.changed").await;
-        assert_eq!(told["message"], "Codex has no account, so turns fail. Type: codex login");
+        let event = logged_type(&stage.daemon, "app-server.state.changed").await;
+        assert_eq!(event["message"], "Codex has no account, so turns fail. Type: codex login");
         // The log line follows the event.
         wait_until("the hint in the log", || {
             stage.daemon.stderr().contains("Type: codex login").then_some(())
         })
         .await;
         let user = CliUser::beside(&stage.daemon);
-        let asked = user.run(&["ask", "hello"]).await;
-        assert_eq!((asked.code, asked.stdout.as_str()), (Some(1), ""), "{asked:?}");
+        let answer = user.run(&["ask", "hello"]).await;
+        assert_eq!((answer.code, answer.stdout.as_str()), (Some(1), ""), "{answer:?}");
         assert!(
-            asked.stderr.contains("Codex has no account") && asked.stderr.contains("codex login"),
-            "{asked:?}"
+            answer.stderr.contains("Codex has no account") && answer.stderr.contains("codex login"),
+            "{answer:?}"
         );
         assert_eq!(count(&stage.daemon, "session.created"), 0);
         let status = user.run(&["status"]).await.stdout;
@@ -171,11 +173,11 @@ async fn missing_account_is_reported_until_login() {
         let kind = "text/plain; version=0.0.4; charset=utf-8";
         let metrics = get_text(&stage.daemon, "/metrics", &[], kind).await;
         assert!(metrics.contains("codexd_codex_state{state=\"noAccount\"} 1"), "{}", metrics);
-        let (code, said) = doctor(&stage).await;
-        assert!(code == Some(1) && said.contains("Codex has no account"), "{said}");
+        let (code, output) = doctor(&stage).await;
+        assert!(code == Some(1) && output.contains("Codex has no account"), "{output}");
 
         stage.home.log_in(NEW);
-        state(&stage.daemon, "ready").await;
+        codex_state(&stage.daemon, "ready").await;
         let session = stage.session(&json!({})).await;
         assert_eq!(stage.turn(&session, "mock:text=[hello]").await.status(), "completed");
     }
@@ -186,7 +188,7 @@ async fn provider_without_account_requirement_is_ready() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     assert_eq!(stage.turn(&session, "mock:text=[hello]").await.status(), "completed");
-    assert_eq!(state(&stage.daemon, "ready").await["command"], Value::Null);
+    assert_eq!(codex_state(&stage.daemon, "ready").await["command"], Value::Null);
     assert_eq!(count(&stage.daemon, "app-server.state.changed"), 0);
 }
 
@@ -197,42 +199,42 @@ async fn ask_without_network_fails_after_network_timeout() {
     let daemon = Daemon::builder().real_version(&home, "0.171.0").start().await;
     let user = CliUser::beside(&daemon);
     let workspace = home.workspace();
-    let words = ["ask", "hello", "--network-timeout=2", "--cwd", workspace.to_str().unwrap()];
-    let asked = user.run(&words).await;
-    assert_eq!((asked.code, asked.stdout.as_str()), (Some(1), ""), "{asked:?}");
-    assert!(asked.stderr.contains("Codex reached no network for 2 s"), "{asked:?}");
-    let codex = state(&daemon, "offline").await;
+    let arguments = ["ask", "hello", "--network-timeout=2", "--cwd", workspace.to_str().unwrap()];
+    let answer = user.run(&arguments).await;
+    assert_eq!((answer.code, answer.stdout.as_str()), (Some(1), ""), "{answer:?}");
+    assert!(answer.stderr.contains("Codex reached no network for 2 s"), "{answer:?}");
+    let codex = codex_state(&daemon, "offline").await;
     assert!(codex["message"].as_str().unwrap().contains("does not reach its model"), "{codex}");
-    let told = logged_type(&daemon, "app-server.state.changed").await;
-    assert_eq!((&told["level"], &told["detail"]["state"]), (&json!("warn"), &json!("offline")));
+    let event = logged_type(&daemon, "app-server.state.changed").await;
+    assert_eq!((&event["level"], &event["detail"]["state"]), (&json!("warn"), &json!("offline")));
 }
 
 #[tokio::test]
 async fn refused_configuration_is_quoted_and_retried_on_change() {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
-    // 0.171.0 ends at this one.
+    // Codex 0.171.0 rejects this value and exits.
     home.configure(|config| config.replace("\"never\"", "\"untrusted\""));
     let daemon = Daemon::builder().real_version(&home, "0.171.0").start().await;
     let line = "no longer supported";
     not_ready(&daemon, line).await;
-    let codex = state(&daemon, "configBroken").await;
+    let codex = codex_state(&daemon, "configBroken").await;
     assert!(codex["message"].as_str().unwrap().contains("config.toml"), "{codex}");
     let answer = post(&daemon, "/v1/codexd/sessions", &json!({ "cwd": home.workspace() })).await;
     assert_eq!((answer.status, &answer.json["error"]), (503, &json!("app_server_unavailable")));
     assert!(answer.json["message"].as_str().unwrap().contains(line), "{}", answer.json);
-    let asked = CliUser::beside(&daemon).run(&["ask", "hello"]).await;
-    assert!(asked.code == Some(1) && asked.stderr.contains(line), "{asked:?}");
-    // The pause is longer than what is waited for now.
-    wait_until_async("a long pause", async || {
+    let answer = CliUser::beside(&daemon).run(&["ask", "hello"]).await;
+    assert!(answer.code == Some(1) && answer.stderr.contains(line), "{answer:?}");
+    // Wait until the backoff is longer than the limit of the assertion below.
+    wait_until_async("a long backoff", async || {
         let status = get(&daemon, "/v1/codexd/status").await.data(200)["snapshot"]["daemon"]["child"].clone();
         (status["deaths"].as_u64() >= Some(5) && status["state"] != "starting").then_some(())
     })
     .await;
-    let begun = std::time::Instant::now();
+    let corrected = std::time::Instant::now();
     home.configure(|config| config.replace("\"untrusted\"", "\"never\""));
-    state(&daemon, "ready").await;
-    assert!(begun.elapsed().as_secs() < 6, "it took {:?}", begun.elapsed());
+    codex_state(&daemon, "ready").await;
+    assert!(corrected.elapsed().as_secs() < 6, "it took {:?}", corrected.elapsed());
     create_session(&daemon, &home, &json!({})).await;
 }
 
@@ -246,12 +248,12 @@ async fn ignored_configuration_is_reported_and_reloaded_on_change() {
         let home = CodexHome::new(&model);
         home.configure(|config| config.replace("\"never\"", "\"bogus\""));
         let daemon = Daemon::builder().real_version(&home, version).start().await;
-        let codex = state(&daemon, "configBroken").await;
+        let codex = codex_state(&daemon, "configBroken").await;
         assert!(codex["message"].as_str().unwrap().contains("unknown variant `bogus`"), "{codex}");
-        let told = logged_type(&daemon, "app-server.state.changed").await;
-        assert_eq!(told["detail"]["state"], "configBroken");
+        let event = logged_type(&daemon, "app-server.state.changed").await;
+        assert_eq!(event["detail"]["state"], "configBroken");
         home.configure(|config| config.replace("\"bogus\"", "\"never\""));
-        state(&daemon, "ready").await;
+        codex_state(&daemon, "ready").await;
         let session = create_session(&daemon, &home, &json!({})).await;
         let answer =
             submit(&daemon, &json!({ "sessionId": session["sessionId"], "input": "mock:text=[hi]" })).await;
@@ -265,30 +267,30 @@ async fn broken_configuration_is_reported_until_corrected() {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
     let daemon = Daemon::builder().real_version(&home, "0.171.0").start().await;
-    state(&daemon, "ready").await;
+    codex_state(&daemon, "ready").await;
     create_session(&daemon, &home, &json!({})).await;
     let config = std::cell::RefCell::new(String::new());
     home.configure(|text| {
         config.replace(text.clone());
         format!("this is no toml\n{text}")
     });
-    let asked = json!({ "cwd": home.workspace() });
-    let refused = post(&daemon, "/v1/codexd/sessions", &asked).await;
+    let body = json!({ "cwd": home.workspace() });
+    let refused = post(&daemon, "/v1/codexd/sessions", &body).await;
     assert!(
         refused.status >= 400 && refused.json.to_string().contains("config.toml:1:6"),
         "{}",
         refused.json
     );
-    let codex = state(&daemon, "configBroken").await;
+    let codex = codex_state(&daemon, "configBroken").await;
     let message = codex["message"].as_str().unwrap();
     assert!(message.contains("config.toml:1:6: key with no value"), "{codex}");
-    let told = logged_type(&daemon, "app-server.state.changed").await;
-    assert_eq!((&told["level"], &told["detail"]["state"]), (&json!("warn"), &json!("configBroken")));
+    let event = logged_type(&daemon, "app-server.state.changed").await;
+    assert_eq!((&event["level"], &event["detail"]["state"]), (&json!("warn"), &json!("configBroken")));
     let status = CliUser::beside(&daemon).run(&["status"]).await.stdout;
     assert!(status.contains("config.toml:1:6") && !status.contains("accepted"), "{status}");
-    // Its file is seen to have changed, without a call and without another app-server.
+    // codexd detects the change of the file, without a call and without a restart of the app-server.
     home.configure(|_| config.borrow().clone());
-    state(&daemon, "ready").await;
+    codex_state(&daemon, "ready").await;
     create_session(&daemon, &home, &json!({})).await;
     assert_eq!((count(&daemon, "app-server.restarting"), count(&daemon, "child.exited")), (0, 0));
 }
@@ -298,9 +300,9 @@ async fn project_or_session_configuration_error_is_not_global() {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
     let daemon = Daemon::builder().real_version(&home, "0.171.0").start().await;
-    state(&daemon, "ready").await;
-    let asked = json!({ "cwd": home.workspace(), "modelProvider": "nope" });
-    let refused = post(&daemon, "/v1/codexd/sessions", &asked).await;
+    codex_state(&daemon, "ready").await;
+    let body = json!({ "cwd": home.workspace(), "modelProvider": "nope" });
+    let refused = post(&daemon, "/v1/codexd/sessions", &body).await;
     assert!(
         refused.status >= 400 && refused.json.to_string().contains("`nope` not found"),
         "{}",
@@ -308,7 +310,7 @@ async fn project_or_session_configuration_error_is_not_global() {
     );
     create_session(&daemon, &home, &json!({})).await;
     assert_eq!(count(&daemon, "app-server.state.changed"), 0);
-    state(&daemon, "ready").await;
+    codex_state(&daemon, "ready").await;
 }
 
 #[tokio::test]
@@ -319,18 +321,18 @@ async fn failed_mcp_server_start_is_reported() {
         let home = CodexHome::builder(&model).more(tables).build();
         let daemon = Daemon::builder().real_version(&home, version).start().await;
         let session = create_session(&daemon, &home, &json!({})).await;
-        let told = logged_type(&daemon, "app-server.mcp_server.failed").await;
-        assert_eq!((&told["level"], &told["detail"]["name"]), (&json!("warn"), &json!("broken")));
-        assert_eq!(told["detail"]["threadId"], session["threadId"]);
-        assert!(told["message"].as_str().unwrap().contains("No such file"), "{told}");
+        let event = logged_type(&daemon, "app-server.mcp_server.failed").await;
+        assert_eq!((&event["level"], &event["detail"]["name"]), (&json!("warn"), &json!("broken")));
+        assert_eq!(event["detail"]["threadId"], session["threadId"]);
+        assert!(event["message"].as_str().unwrap().contains("No such file"), "{event}");
         let path = format!("/v1/codexd/sessions/{}", session["sessionId"].as_str().unwrap());
         let servers = get(&daemon, &path).await.data(200)["mcpServers"].clone();
         assert_eq!(servers[0]["name"], "broken", "{servers}");
         assert_eq!(record(&daemon, &session).await["status"], "active");
         let workspace = home.workspace();
-        let words = ["ask", "mock:text=[Hello!]", "--cwd", workspace.to_str().unwrap()];
-        let asked = CliUser::beside(&daemon).run(&words).await;
-        assert_eq!((asked.code, asked.stdout.as_str()), (Some(0), "Hello!\n"), "{asked:?}");
-        assert_eq!(asked.stderr.matches("MCP server \"broken\" failed to start").count(), 1, "{asked:?}");
+        let arguments = ["ask", "mock:text=[Hello!]", "--cwd", workspace.to_str().unwrap()];
+        let answer = CliUser::beside(&daemon).run(&arguments).await;
+        assert_eq!((answer.code, answer.stdout.as_str()), (Some(0), "Hello!\n"), "{answer:?}");
+        assert_eq!(answer.stderr.matches("MCP server \"broken\" failed to start").count(), 1, "{answer:?}");
     }
 }

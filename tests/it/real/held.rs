@@ -11,7 +11,7 @@ use crate::support::http::{get, post, request};
 use crate::support::skip::runs_long;
 use crate::support::wait::wait_until_async;
 
-/// A session whose turn hangs and behind which these turns wait.
+/// Creates a session with a hanging turn and queues these turns behind it; returns the session.
 async fn with_queue(stage: &mut Stage, prompts: &[&str]) -> Value {
     let session = stage.session(&json!({})).await;
     stage.start_turn(&session, "mock:hang").await;
@@ -22,37 +22,38 @@ async fn with_queue(stage: &mut Stage, prompts: &[&str]) -> Value {
     session
 }
 
-/// Ends the turn that hangs, so that the next one begins.
+/// Interrupts the hanging turn, so that the next turn starts.
 async fn interrupt(stage: &Stage, session: &Value) {
     let body = json!({ "sessionId": session["sessionId"] });
     post(&stage.daemon, "/v1/codexd/turn/interrupt", &body).await.data(202);
 }
 
-/// The record of a session once a turn of it has failed.
-async fn failed(stage: &mut Stage, session: &Value) -> Value {
+/// Waits until a turn has failed; returns the record of the session.
+async fn record_after_failure(stage: &mut Stage, session: &Value) -> Value {
     let is_failed =
         |event: &Value| event["type"] == "app-server.turn.completed" && event["detail"]["status"] == "failed";
     stage.events.wait_for("the failed turn", is_failed).await;
     stage.record(session).await
 }
 
-/// The view of a session once it satisfies this.
-async fn view(stage: &Stage, session: &Value, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+/// Waits until the view of a session satisfies `condition`; returns the view.
+async fn view(stage: &Stage, session: &Value, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
     let path = format!("/v1/codexd/sessions/{}", session["sessionId"].as_str().unwrap());
     wait_until_async(what, async || {
         let view = get(&stage.daemon, &path).await.data(200).clone();
-        wanted(&view).then_some(view)
+        condition(&view).then_some(view)
     })
     .await
 }
 
-fn waiting(view: &Value) -> usize {
+/// The number of queued turns in a view.
+fn queued_turns(view: &Value) -> usize {
     view["queuedTurns"].as_array().unwrap().len()
 }
 
-/// How often the model was asked something that holds this word.
-fn asked(stage: &Stage, word: &str) -> usize {
-    stage.model.requests().iter().filter(|request| request.to_string().contains(word)).count()
+/// Returns the number of requests to the model that contain this text.
+fn model_requests(stage: &Stage, text: &str) -> usize {
+    stage.model.requests().iter().filter(|request| request.to_string().contains(text)).count()
 }
 
 #[tokio::test]
@@ -75,7 +76,7 @@ async fn sessions_and_queued_turns_survive_start_with_empty_home() {
     for session in &sessions {
         let view =
             view(&stage, session, "a queue that is held", |view| view["session"]["held"].is_object()).await;
-        assert_eq!((view["session"]["status"].as_str(), waiting(&view)), (Some("active"), 3));
+        assert_eq!((view["session"]["status"].as_str(), queued_turns(&view)), (Some("active"), 3));
         let held = &view["session"]["held"];
         assert_eq!((&held["cause"], &held["automatic"]), (&json!("threadUnavailable"), &json!(true)));
         let answer = submit_with(&stage, session, "mock:deltas=1", json!({})).await;
@@ -87,7 +88,7 @@ async fn sessions_and_queued_turns_survive_start_with_empty_home() {
 
     let stage = stage.restart().await;
     for session in &sessions {
-        let is_done = |view: &Value| waiting(view) == 0 && view["session"]["currentTurnId"].is_null();
+        let is_done = |view: &Value| queued_turns(view) == 0 && view["session"]["currentTurnId"].is_null();
         let view = view(&stage, session, "the end of the queue", is_done).await;
         assert_eq!(view["session"]["threadId"], session["threadId"]);
         assert_eq!(view["session"]["lastTurnStatus"], "completed");
@@ -108,8 +109,8 @@ async fn turn_queue_resumes_when_thread_returns() {
     let stage = stage.restart().await;
     view(&stage, &session, "a queue that is held", |view| view["session"]["held"].is_object()).await;
     fs::rename(&away, &history).unwrap();
-    // Nothing else happens: it is looked for from time to time.
-    let is_done = |view: &Value| waiting(view) == 0 && view["session"]["currentTurnId"].is_null();
+    // The daemon retries from time to time without a request.
+    let is_done = |view: &Value| queued_turns(view) == 0 && view["session"]["currentTurnId"].is_null();
     let view = view(&stage, &session, "the end of the queue", is_done).await;
     assert_eq!(view["session"]["lastTurnStatus"], "completed");
     assert_eq!(events_of(&stage, "session.released").len(), 1);
@@ -138,7 +139,7 @@ async fn usage_limit_fails_one_turn_and_holds_queue() {
     let prompts = ["mock:limit=3600", "one mock:deltas=1", "two mock:deltas=1", "three mock:deltas=1"];
     let session = with_queue(&mut stage, &prompts).await;
     interrupt(&stage, &session).await;
-    let record = failed(&mut stage, &session).await;
+    let record = record_after_failure(&mut stage, &session).await;
     assert_eq!(record["lastTurnStatus"], "failed");
     let held = &record["held"];
     assert_eq!((&held["cause"], &held["automatic"]), (&json!("usageLimit"), &json!(false)));
@@ -146,11 +147,11 @@ async fn usage_limit_fails_one_turn_and_holds_queue() {
     let until: jiff::Timestamp = held["until"].as_str().unwrap().parse().unwrap();
     let left = until.duration_since(jiff::Timestamp::now()).as_secs();
     assert!((3500..=3720).contains(&left), "{held}");
-    assert_eq!(asked(&stage, "mock:deltas=1"), 0, "no other turn was tried");
+    assert_eq!(model_requests(&stage, "mock:deltas=1"), 0, "another queued turn reached the model");
 
     let path = format!("/v1/codexd/sessions/{}/queue/resume", session["sessionId"].as_str().unwrap());
     request(&stage.daemon, Method::POST, &path, &[], "").await.data(202);
-    let is_done = |view: &Value| waiting(view) == 0 && view["session"]["currentTurnId"].is_null();
+    let is_done = |view: &Value| queued_turns(view) == 0 && view["session"]["currentTurnId"].is_null();
     let view = view(&stage, &session, "the end of the queue", is_done).await;
     assert_eq!(
         (&view["session"]["lastTurnStatus"], &view["session"]["held"]),
@@ -166,8 +167,8 @@ async fn refused_login_and_unavailable_model_hold_queue() {
         let mut stage = Stage::start().await;
         let session = with_queue(&mut stage, &[prompt, "mock:deltas=1"]).await;
         interrupt(&stage, &session).await;
-        let record = failed(&mut stage, &session).await;
+        let record = record_after_failure(&mut stage, &session).await;
         assert_eq!(record["held"]["cause"], cause, "{prompt}");
-        assert_eq!(asked(&stage, "mock:deltas=1"), 0, "{prompt}");
+        assert_eq!(model_requests(&stage, "mock:deltas=1"), 0, "{prompt}");
     }
 }

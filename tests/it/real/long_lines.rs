@@ -1,4 +1,5 @@
-//! Messages of the real app-server that are longer than `--line-cap`.
+//! Messages of the real app-server that are longer than `--line-cap`: codexd skips them, but identifies the request or
+//! the item in them.
 
 use serde_json::{Value, json};
 
@@ -13,17 +14,17 @@ use crate::support::model::{MockModel, text_of_deltas};
 const CAP: &str = "--line-cap=60000";
 const COMMAND: &str = "item/commandExecution/requestApproval";
 
-fn asking() -> Value {
+fn on_request() -> Value {
     json!({ "approvalPolicy": "on-request", "sandbox": "read-only" })
 }
 
-/// A prompt whose command is longer than the cap, and asks to be approved.
+/// A prompt for a command that needs an approval and is longer than the cap.
 fn long_command() -> String {
     format!("mock:escalate=[: {}] mock:text=[after]", "x".repeat(70_000))
 }
 
-/// The event that says of this method that its message was skipped.
-async fn skipped(daemon: &Daemon, method: &str) -> Value {
+/// Waits for the event about a skipped message of this method.
+async fn skipped_event(daemon: &Daemon, method: &str) -> Value {
     let what = format!("a skipped {method}");
     logged(daemon, &what, |event| {
         event["type"] == "app-server.message.invalid" && event["detail"]["method"] == method
@@ -36,16 +37,16 @@ async fn oversized_server_request_is_refused_and_recorded() {
     for version in versions() {
         let mut stage =
             Stage::start_with(|home| Daemon::builder().real_version(home, version).arg(CAP)).await;
-        let session = stage.session(&asking()).await;
+        let session = stage.session(&on_request()).await;
         let turn_id = stage.start_turn(&session, &long_command()).await;
         let turn = finished_turn(&stage.daemon, &text(&session["sessionId"]), &turn_id).await;
         assert_eq!((&turn["status"], &turn["text"]), (&json!("completed"), &json!("after")), "{version}");
-        let told = skipped(&stage.daemon, COMMAND).await;
-        let detail = &told["detail"];
+        let event = skipped_event(&stage.daemon, COMMAND).await;
+        let detail = &event["detail"];
         assert_eq!((&detail["threadId"], &detail["turnId"]), (&session["threadId"], &json!(turn_id)));
-        assert!(detail["itemId"].is_string() && detail["isRequest"] == true, "{told}");
-        assert!(detail["bytes"].as_u64().unwrap() > 70_000, "{told}");
-        let message = told["message"].as_str().unwrap();
+        assert!(detail["itemId"].is_string() && detail["isRequest"] == true, "{event}");
+        assert!(detail["bytes"].as_u64().unwrap() > 70_000, "{event}");
+        let message = event["message"].as_str().unwrap();
         assert!(message.contains("--line-cap") && message.ends_with("the request is refused."), "{message}");
         let events = stage.daemon.events_on_disk();
         assert!(events.iter().all(|event| event["type"] != "request.opened"), "{version}");
@@ -64,14 +65,14 @@ async fn oversized_item_is_read_from_its_thread() {
         let turn = finished_turn(&stage.daemon, &session_id, &turn_id).await;
         assert_eq!(turn["text"].as_str().map(str::len), Some(70_000), "{version}: {turn}");
         assert_eq!(item(&turn, "agentMessage")["type"], "agentMessage");
-        skipped(&stage.daemon, "item/completed").await;
+        skipped_event(&stage.daemon, "item/completed").await;
         let read = logged(&stage.daemon, "the item", |event| event["type"] == "turn.item.read").await;
         assert_eq!(
             (&read["detail"]["sessionId"], &read["detail"]["turnId"]),
             (&json!(session_id), &json!(turn_id))
         );
         assert_eq!(read["detail"]["item"]["text"].as_str().map(str::len), Some(70_000));
-        // What was read is known after a restart too.
+        // The record has the item after a restart too.
         let read_again = turn;
         stage.stop().await;
         let daemon = Daemon::builder().real(&stage.home).state_from(&stage.daemon).start().await;
@@ -85,7 +86,7 @@ async fn oversized_websocket_request_stays_pending_and_connection_open() {
     let home = CodexHome::new(&model);
     let server = AppServer::on_tcp(&home).await;
     let daemon = Daemon::builder().external(&server.endpoint).arg(CAP).start().await;
-    let session = create_session(&daemon, &home, &asking()).await;
+    let session = create_session(&daemon, &home, &on_request()).await;
     let session_id = text(&session["sessionId"]);
     let start = async |prompt: &str| {
         let answer = submit(&daemon, &json!({ "sessionId": session_id, "input": prompt })).await;
@@ -97,7 +98,11 @@ async fn oversized_websocket_request_stays_pending_and_connection_open() {
 
     let turn_id = start(&long_command()).await;
     let request = pending_request(&daemon, &session_id).await;
-    assert_eq!(request["decisions"], json!(["decline"]), "what is not known cannot be accepted");
+    assert_eq!(
+        request["decisions"],
+        json!(["decline"]),
+        "a request whose content is unknown must not be accepted"
+    );
     assert!(request["params"]["skippedBytes"].as_u64().unwrap() > 70_000, "{request}");
     decide(&daemon, &request["requestId"], "decline").await;
     let turn = finished_turn(&daemon, &session_id, &turn_id).await;

@@ -1,4 +1,4 @@
-//! Sessions over restarts, and requests that are repeated, with the real app-server.
+//! Sessions across restarts, the turn queue, and repeated requests, with the real app-server.
 
 use std::fs;
 use std::path::PathBuf;
@@ -27,7 +27,8 @@ async fn submit_keyed(daemon: &Daemon, session: &Value, prompt: &str, key: &str)
     request(daemon, Method::POST, "/v1/codexd/turn", &headers, body.to_string()).await
 }
 
-fn name(answer: &Answer) -> String {
+/// The turn ID in a response.
+fn turn_id_of(answer: &Answer) -> String {
     answer.data(202)["turnId"].as_str().unwrap_or_else(|| panic!("no turn in {}", answer.text)).to_owned()
 }
 
@@ -41,11 +42,11 @@ pub(super) fn events_of(stage: &Stage, event_type: &str) -> Vec<Value> {
 /// The file with the history of a thread.
 pub(super) fn rollout(home: &CodexHome, session: &Value) -> PathBuf {
     let thread_id = session["threadId"].as_str().unwrap();
-    let mut folders = vec![home.path().join("sessions")];
-    while let Some(folder) = folders.pop() {
-        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+    let mut directories = vec![home.path().join("sessions")];
+    while let Some(directory) = directories.pop() {
+        for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
             if path.is_dir() {
-                folders.push(path);
+                directories.push(path);
             } else if path.file_name().unwrap().to_string_lossy().contains(thread_id) {
                 return path;
             }
@@ -54,7 +55,8 @@ pub(super) fn rollout(home: &CodexHome, session: &Value) -> PathBuf {
     panic!("thread {thread_id} has no file")
 }
 
-async fn started(stage: &mut Stage) {
+/// Waits until a turn has started.
+async fn wait_for_start(stage: &mut Stage) {
     stage.events.wait_for("the start of the turn", |event| event["type"] == "app-server.turn.started").await;
 }
 
@@ -64,17 +66,18 @@ async fn session_keeps_its_history_across_restart() {
     let session = stage.session(&json!({ "developerInstructions": "obey the green otter" })).await;
     let turn = stage.turn(&session, "remember the blue heron mock:shell=[echo from-the-shell]").await;
     assert_eq!(turn.status(), "completed");
-    let asked = stage.model.requests().len();
+    let requests_before = stage.model.requests().len();
     stage.stop().await;
 
     let mut stage = stage.restart().await;
-    let turn = stage.turn(&session, "what was that mock:deltas=2").await;
+    let turn = stage.turn(&session, "which bird was it mock:deltas=2").await;
     assert_eq!(turn.status(), "completed");
     let requests = stage.model.requests();
-    assert_eq!(requests.len(), asked + 1);
-    let told = requests.last().unwrap().to_string();
-    for earlier in ["remember the blue heron", "from-the-shell", "what was that", "obey the green otter"] {
-        assert!(told.contains(earlier), "the model was not told {earlier:?}");
+    assert_eq!(requests.len(), requests_before + 1);
+    let request = requests.last().unwrap().to_string();
+    for earlier in ["remember the blue heron", "from-the-shell", "which bird was it", "obey the green otter"]
+    {
+        assert!(request.contains(earlier), "the request to the model lacks {earlier:?}");
     }
     let record = stage.record(&session).await;
     assert_eq!((&record["sessionId"], &record["threadId"]), (&session["sessionId"], &session["threadId"]));
@@ -109,7 +112,7 @@ async fn turn_cut_off_by_kill_fails_and_then_takes_thread_outcome() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     let turn_id = stage.start_turn(&session, "mock:hang").await;
-    started(&mut stage).await;
+    wait_for_start(&mut stage).await;
     stage.daemon.kill().await;
 
     let mut stage = stage.restart().await;
@@ -128,28 +131,28 @@ async fn turn_queue_runs_in_order_and_survives_restart() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     let running = stage.start_turn(&session, "zero mock:hang").await;
-    started(&mut stage).await;
+    wait_for_start(&mut stage).await;
     for prompt in ["one mock:deltas=1", "two mock:deltas=1"] {
         let answer = submit_with(&stage, &session, prompt, json!({ "whenBusy": "queue" })).await;
         assert_eq!(answer.data(202)["turnId"], Value::Null);
         assert!(answer.data(202)["queueId"].is_string(), "{}", answer.text);
     }
     let steered = submit_with(&stage, &session, "mock:deltas=1", json!({ "whenBusy": "steer" })).await;
-    assert_eq!(name(&steered), running, "a word to the running turn does not wait");
+    assert_eq!(turn_id_of(&steered), running, "a steer of the running turn is not queued");
     assert_eq!(stage.rest_of(&running).await.status(), "completed");
     for prompt in ["one", "two"] {
-        let begun = |event: &Value| event["type"] == "app-server.turn.started";
-        let turn_id = stage.events.wait_for("the next turn", begun).await["detail"]["turnId"].clone();
+        let is_started = |event: &Value| event["type"] == "app-server.turn.started";
+        let turn_id = stage.events.wait_for("the next turn", is_started).await["detail"]["turnId"].clone();
         assert_eq!(stage.rest_of(turn_id.as_str().unwrap()).await.status(), "completed");
         assert!(stage.model.requests().last().unwrap().to_string().contains(prompt));
     }
 
     stage.start_turn(&session, "mock:hang").await;
-    started(&mut stage).await;
+    wait_for_start(&mut stage).await;
     submit_with(&stage, &session, "three mock:deltas=1", json!({ "whenBusy": "queue" })).await.data(202);
     stage.stop().await;
     let stage = stage.restart().await;
-    wait_until("the turn that waited", || {
+    wait_until("the queued turn", || {
         events_of(&stage, "app-server.turn.completed").len().eq(&5).then_some(())
     })
     .await;
@@ -166,7 +169,7 @@ async fn repeated_request_reaches_model_once_across_restart() {
     let session = stage.session(&json!({})).await;
     let prompt = "mock:deltas=2";
     let first = submit_keyed(&stage.daemon, &session, prompt, "k").await;
-    assert_eq!(stage.rest_of(&name(&first)).await.status(), "completed");
+    assert_eq!(stage.rest_of(&turn_id_of(&first)).await.status(), "completed");
     assert_eq!(submit_keyed(&stage.daemon, &session, prompt, "k").await.text, first.text);
     stage.stop().await;
     let stage = stage.restart().await;
@@ -180,11 +183,11 @@ async fn submitted_turn_is_found_in_its_thread_after_kill() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
     let first = submit_keyed(&stage.daemon, &session, "find me mock:hang", "k").await;
-    let turn_id = name(&first);
-    started(&mut stage).await;
+    let turn_id = turn_id_of(&first);
+    wait_for_start(&mut stage).await;
     wait_until("the request to the model", || stage.model.requests().first().map(drop)).await;
     stage.daemon.kill().await;
-    // The log as it is when the daemon dies before it hears the answer.
+    // Restore the log to its state before the daemon received the response.
     let log = stage.daemon.logs_dir().join("events.jsonl");
     let text = fs::read_to_string(&log).unwrap();
     let mut kept: Vec<&str> =
@@ -199,7 +202,7 @@ async fn submitted_turn_is_found_in_its_thread_after_kill() {
     let mut stage = stage.restart().await;
     assert_eq!(stage.record(&session).await["lastTurnId"], Value::Null);
     let found = submit_keyed(&stage.daemon, &session, "find me mock:hang", "k").await;
-    assert_eq!(name(&found), turn_id);
+    assert_eq!(turn_id_of(&found), turn_id);
     let record = stage.record(&session).await;
     assert_eq!(
         (&record["lastTurnId"], &record["lastTurnStatus"], &record["currentTurnId"]),
@@ -236,7 +239,7 @@ async fn thread_is_locked_while_another_codex_writes_it() {
 async fn silent_turn_is_not_settled() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
-    // Long enough for the thread to be asked whether it still runs.
+    // The command runs long enough for the daemon to read the thread.
     let turn = stage.turn(&session, "mock:shell=[sleep 6; echo at-last]").await;
     assert_eq!(turn.status(), "completed");
     assert!(events_of(&stage, "turn.settled").is_empty());
@@ -253,9 +256,9 @@ async fn drain_finishes_running_turn() {
     events.hello().await;
     let session = create_session(&daemon, &home, &json!({})).await;
     let body = json!({ "sessionId": session["sessionId"], "input": "mock:deltas=20 mock:delay=50" });
-    let turn_id = name(&submit(&daemon, &body).await);
-    let begun = |event: &Value| event["type"] == "app-server.turn.started";
-    events.wait_for("the start of the turn", begun).await;
+    let turn_id = turn_id_of(&submit(&daemon, &body).await);
+    let is_started = |event: &Value| event["type"] == "app-server.turn.started";
+    events.wait_for("the start of the turn", is_started).await;
     assert!(daemon.stop().await.status.success());
     let ended =
         daemon.events_on_disk().into_iter().find(|event| event["type"] == "app-server.turn.completed");

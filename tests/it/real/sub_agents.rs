@@ -1,4 +1,4 @@
-//! Sub-agents of the real app-server: what their threads do belongs to the session at the root.
+//! Sub-agents of the real app-server: the events and requests of their threads belong to the root session.
 
 use serde_json::{Value, json};
 
@@ -13,12 +13,13 @@ use crate::support::model::MockModel;
 use crate::support::skip::runs_long;
 use crate::support::websocket::EventStream;
 
-/// Spawns a sub-agent whose command has to be approved; the turn that does so ends before.
+/// Spawns a sub-agent whose command needs an approval; the spawning turn ends before the approval.
 const SPAWN: &str = "mock:spawn=[%escalate=(touch spawned) %text=(done)] mock:text=[spawned one]";
-/// The same, and the turn goes on until it is interrupted.
-const SPAWN_AND_STAY: &str = "mock:spawn=[%escalate=(touch spawned) %text=(done)] mock:hang";
+/// Like `SPAWN`, but the spawning turn runs until it is interrupted.
+const SPAWN_AND_HANG: &str = "mock:spawn=[%escalate=(touch spawned) %text=(done)] mock:hang";
 
-async fn stage(version: &str) -> Stage {
+/// Starts a daemon with this version of Codex and sub-agents enabled.
+async fn start_stage(version: &str) -> Stage {
     let model = MockModel::start();
     let home = CodexHome::builder(&model).sub_agents().build();
     let daemon = Daemon::builder().real_version(&home, version).start().await;
@@ -27,17 +28,18 @@ async fn stage(version: &str) -> Stage {
     Stage { events, daemon, home, model }
 }
 
-fn asking(more: Value) -> Value {
+/// Settings for a session whose commands need an approval, with these additional fields.
+fn on_request_with(more: Value) -> Value {
     let mut settings = json!({ "approvalPolicy": "on-request", "sandbox": "read-only" });
     settings.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     settings
 }
 
-fn was_run(home: &CodexHome) -> bool {
+fn has_run(home: &CodexHome) -> bool {
     home.workspace().join("spawned").exists()
 }
 
-/// The events that a stream of this session has, all of them.
+/// Returns all events that a stream of this session contains.
 async fn events_of(daemon: &Daemon, session_id: &str) -> Vec<Value> {
     let page = get(daemon, &format!("/v1/codexd/events?limit=1000&after=0&sessionId={session_id}")).await;
     page.data(200)["events"].as_array().unwrap().clone()
@@ -46,8 +48,8 @@ async fn events_of(daemon: &Daemon, session_id: &str) -> Vec<Value> {
 #[tokio::test]
 async fn sub_agent_request_belongs_to_root_session() {
     for version in versions() {
-        let mut stage = stage(version).await;
-        let session = stage.session(&asking(json!({}))).await;
+        let mut stage = start_stage(version).await;
+        let session = stage.session(&on_request_with(json!({}))).await;
         let session_id = text(&session["sessionId"]);
         let turn_id = stage.start_turn(&session, SPAWN).await;
         let request = pending_request(&stage.daemon, &session_id).await;
@@ -61,20 +63,23 @@ async fn sub_agent_request_belongs_to_root_session() {
         let view = get(&stage.daemon, &format!("{SESSIONS}/{session_id}")).await;
         assert_eq!(view.data(200)["requests"], json!([request]));
         decide(&stage.daemon, &request["requestId"], "accept").await;
-        let its_end = |event: &Value| {
+        let is_sub_agent_end = |event: &Value| {
             event["type"] == "app-server.turn.completed" && event["detail"]["turnId"] == request["turnId"]
         };
-        logged(&stage.daemon, "the end of the sub-agent", its_end).await;
-        assert!(was_run(&stage.home));
+        logged(&stage.daemon, "the end of the sub-agent", is_sub_agent_end).await;
+        assert!(has_run(&stage.home));
         let events = events_of(&stage.daemon, &session_id).await;
-        let end = events.iter().find(|event| its_end(event)).expect("a stream of the session has it");
+        let end = events
+            .iter()
+            .find(|event| is_sub_agent_end(event))
+            .expect("a stream of the session contains the end");
         assert_eq!(end["detail"]["threadId"], request["threadId"]);
         assert_eq!(end["detail"]["rootThreadId"], session["threadId"]);
         for event_type in ["request.opened", "request.resolved"] {
             assert!(events.iter().any(|event| event["type"] == event_type), "{version}: {event_type}");
         }
         let turn = finished_turn(&stage.daemon, &session_id, &turn_id).await;
-        assert_eq!(turn["text"], "spawned one", "what a sub-agent says is not the turn's");
+        assert_eq!(turn["text"], "spawned one", "the text of a sub-agent is not the text of the turn");
         stage.stop().await;
     }
 }
@@ -82,11 +87,11 @@ async fn sub_agent_request_belongs_to_root_session() {
 #[tokio::test]
 async fn session_request_policy_applies_to_sub_agents() {
     for version in versions() {
-        let mut stage = stage(version).await;
-        for (rule, by) in
+        let mut stage = start_stage(version).await;
+        for (policy, resolved_by) in
             [(json!({ "requests": "decline" }), "policy"), (json!({ "requestTimeoutSeconds": 1 }), "timeout")]
         {
-            let session = stage.session(&asking(rule)).await;
+            let session = stage.session(&on_request_with(policy)).await;
             stage.start_turn(&session, SPAWN).await;
             let session_id = &session["sessionId"];
             let opened = logged(&stage.daemon, "the request", |event| {
@@ -94,8 +99,11 @@ async fn session_request_policy_applies_to_sub_agents() {
             })
             .await;
             let resolved = resolved_request(&stage.daemon, &opened["detail"]["requestId"]).await;
-            assert_eq!((&resolved["resolvedBy"], &resolved["decision"]), (&json!(by), &json!("decline")));
-            assert!(!was_run(&stage.home), "{version}, {by}");
+            assert_eq!(
+                (&resolved["resolvedBy"], &resolved["decision"]),
+                (&json!(resolved_by), &json!("decline"))
+            );
+            assert!(!has_run(&stage.home), "{version}, {resolved_by}");
         }
         stage.stop().await;
     }
@@ -107,11 +115,11 @@ async fn interrupt_and_close_end_sub_agents() {
         return;
     }
     for version in versions() {
-        let mut stage = stage(version).await;
+        let mut stage = start_stage(version).await;
         for (prompt, closes) in
-            [(SPAWN_AND_STAY, false), (SPAWN, false), (SPAWN_AND_STAY, true), (SPAWN, true)]
+            [(SPAWN_AND_HANG, false), (SPAWN, false), (SPAWN_AND_HANG, true), (SPAWN, true)]
         {
-            let session = stage.session(&asking(json!({}))).await;
+            let session = stage.session(&on_request_with(json!({}))).await;
             let session_id = text(&session["sessionId"]);
             let turn_id = stage.start_turn(&session, prompt).await;
             let request = pending_request(&stage.daemon, &session_id).await;
@@ -132,7 +140,7 @@ async fn interrupt_and_close_end_sub_agents() {
             })
             .await;
             assert_eq!(ended["detail"]["status"], "interrupted");
-            assert!(!was_run(&stage.home), "{version}, {prompt}");
+            assert!(!has_run(&stage.home), "{version}, {prompt}");
         }
         stage.stop().await;
     }
@@ -144,8 +152,8 @@ async fn sub_agents_are_kept_across_restart() {
         return;
     }
     for lost in ["", "session-registry.json"] {
-        let mut stage = stage("0.171.0").await;
-        let session = stage.session(&asking(json!({}))).await;
+        let mut stage = start_stage("0.171.0").await;
+        let session = stage.session(&on_request_with(json!({}))).await;
         let session_id = text(&session["sessionId"]);
         stage.start_turn(&session, SPAWN).await;
         let request = pending_request(&stage.daemon, &session_id).await;
@@ -157,7 +165,7 @@ async fn sub_agents_are_kept_across_restart() {
         let listed = requests(&daemon, &session_id).await;
         assert_eq!((listed.len(), &listed[0]["requestId"]), (1, &request["requestId"]));
         assert_eq!(listed[0]["status"], "resolved");
-        // All is written at a stop, whatever was before.
+        // A stop writes the complete registry.
         assert!(daemon.stop().await.status.success());
         let registry = std::fs::read_to_string(daemon.state_dir().join("session-registry.json")).unwrap();
         let registry: Value = serde_json::from_str(&registry).unwrap();
@@ -180,12 +188,13 @@ async fn sub_agent_request_of_another_client_is_shown_and_not_decided() {
     for daemon in [&ours, &theirs] {
         child_that_is(daemon, "external").await;
     }
-    let session = create_session(&theirs, &home, &asking(json!({}))).await;
-    let first = json!({ "sessionId": session["sessionId"], "input": "mock:text=[begun]" });
+    let session = create_session(&theirs, &home, &on_request_with(json!({}))).await;
+    let first = json!({ "sessionId": session["sessionId"], "input": "mock:text=[started]" });
     let first = text(&submit(&theirs, &first).await.data(202)["turnId"]);
     finished_turn(&theirs, &text(&session["sessionId"]), &first).await;
-    let rules = json!({ "threadId": session["threadId"], "requests": "decline", "requestTimeoutSeconds": 1 });
-    let watching = create_session(&ours, &home, &asking(rules)).await;
+    let policy =
+        json!({ "threadId": session["threadId"], "requests": "decline", "requestTimeoutSeconds": 1 });
+    let watching = create_session(&ours, &home, &on_request_with(policy)).await;
     let turn = json!({ "sessionId": session["sessionId"], "input": SPAWN });
     submit(&theirs, &turn).await.data(202);
     let decided = pending_request(&theirs, &text(&session["sessionId"])).await;

@@ -1,4 +1,4 @@
-//! The real app-server, when it is killed or stands still.
+//! Restarts of the real app-server after SIGKILL and SIGSTOP, and reconnects to an external one.
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ async fn child(daemon: &Daemon) -> Value {
     get(daemon, "/v1/codexd/status").await.data(200)["snapshot"]["daemon"]["child"].clone()
 }
 
-/// The child's part of the status once it has answered as this generation.
+/// Waits until the app-server of this generation is in this state; returns the `child` object of the status.
 async fn generation(daemon: &Daemon, number: u64, state: &str) -> Value {
     wait_until_async(&format!("generation {number}"), async || {
         let child = child(daemon).await;
@@ -35,7 +35,8 @@ async fn app_server_kill_ends_its_commands_and_next_turn_runs() {
 
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
-    // One in a session of its own, one that has lost its parent as well, and one that has also dropped its environment.
+    // One process in its own process session, one that has also lost its parent, and one that has also dropped its
+    // environment.
     let hidden = "sh -c 'env -i setsid sh -c \"echo \\$\\$ > hidden; exec /bin/sleep 303\" & exit 0'";
     let command =
         format!("setsid sleep 301 & sh -c 'setsid sleep 302 & exit 0'; {hidden}; touch running; sleep 300");
@@ -46,17 +47,22 @@ async fn app_server_kill_ends_its_commands_and_next_turn_runs() {
         let all = daemon.survivors().into_iter();
         all.filter(|(_, line)| line.starts_with("sleep 30")).count()
     };
-    wait_until("all of them", || (sleepers(&stage.daemon) == 3).then_some(())).await;
+    wait_until("all three processes and the command", || (sleepers(&stage.daemon) == 3).then_some(())).await;
     let hidden = stage.home.workspace().join("hidden");
-    let is_number = |text: &String| text.ends_with('\n');
-    let hidden =
-        wait_until("the hidden one", || std::fs::read_to_string(&hidden).ok().filter(is_number)).await;
+    let is_complete = |text: &String| text.ends_with('\n');
+    let hidden = wait_until("the PID of the process without the environment", || {
+        std::fs::read_to_string(&hidden).ok().filter(is_complete)
+    })
+    .await;
     let hidden = std::path::Path::new("/proc").join(hidden.trim());
     assert!(hidden.exists());
     let pid = i32::try_from(child(&stage.daemon).await["pid"].as_u64().unwrap()).unwrap();
     kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     let killed = Instant::now();
-    wait_until("their end", || (sleepers(&stage.daemon) == 0 && !hidden.exists()).then_some(())).await;
+    wait_until("the end of all commands", || {
+        (sleepers(&stage.daemon) == 0 && !hidden.exists()).then_some(())
+    })
+    .await;
     assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
     generation(&stage.daemon, 2, "running").await;
     ready(&stage.daemon).await;
@@ -85,11 +91,11 @@ async fn restarted_external_app_server_is_reconnected() {
     let (mut events, mut daemon) = attach(&server.endpoint).await;
     generation(&daemon, 1, "external").await;
     server.kill();
-    let is_setback = |event: &Value| event["type"] == "child.backoff";
-    events.wait_for("the pause", is_setback).await;
+    let is_backoff = |event: &Value| event["type"] == "child.backoff";
+    events.wait_for("the backoff", is_backoff).await;
     let mut server = AppServer::on_socket(&home).await;
-    let again = |event: &Value| event["type"] == "app-server.connected";
-    events.wait_for("the connection", again).await;
+    let is_connected = |event: &Value| event["type"] == "app-server.connected";
+    events.wait_for("the connection", is_connected).await;
     let session = create_session(&daemon, &home, &json!({})).await;
     let body = json!({ "sessionId": session["sessionId"], "input": "mock:deltas=3" });
     let turn_id = submit(&daemon, &body).await.data(202)["turnId"].as_str().unwrap().to_owned();

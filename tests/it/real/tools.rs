@@ -1,4 +1,4 @@
-//! Turns that do something: commands, patches, plans, and what needs an approval.
+//! Turns in which the model calls tools: commands, patches and plans.
 
 use std::fs;
 
@@ -11,13 +11,13 @@ use crate::support::model::text_of_deltas;
 async fn shell_command_emits_output_and_exit_code() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
-    // Output that comes at once can be missed by the app-server, so the command says more until something was heard.
-    let command = "until test -f heard; do echo tick; sleep 0.02; done; echo end";
+    // The app-server can miss output that arrives at once, so the command prints until the test has received some.
+    let command = "until test -f received; do echo tick; sleep 0.02; done; echo end";
     let turn_id = stage.start_turn(&session, &format!("mock:shell=[{command}] mock:deltas=2")).await;
     let is_output =
         |event: &Value| event["detail"]["notificationMethod"] == "item/commandExecution/outputDelta";
     let mut events = stage.events.collect_until("output of the command", is_output).await;
-    fs::write(stage.home.workspace().join("heard"), "").unwrap();
+    fs::write(stage.home.workspace().join("received"), "").unwrap();
     events.extend(stage.rest_of(&turn_id).await.events);
     let turn = Turn { events };
     assert_eq!((turn.status(), turn.text()), ("completed", text_of_deltas(2)));

@@ -1,5 +1,5 @@
-//! Whose word it takes for Codex to use the `.codex` of a directory: its MCP commands run as the user, outside of any
-//! sandbox.
+//! Trust in directories: the MCP commands in the `.codex` of a directory run as the user and outside of any sandbox, so
+//! Codex may use it only if the user or the client of the session has decided so.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::support::skip::runs_long;
 use crate::support::terminal::Terminal;
 use crate::support::wait::wait_until;
 
-/// A daemon on one version, and directories that would like to run something.
+/// A daemon with one version of Codex, and the contents of the user's `config.toml`.
 struct Stage {
     daemon: Daemon,
     home: CodexHome,
@@ -25,7 +25,7 @@ struct Stage {
 }
 
 impl Stage {
-    /// With these lines at the top of the user's `config.toml`, in the place of those for sandbox and approvals.
+    /// Starts with these lines in the user's `config.toml` instead of those for sandbox and approvals.
     async fn start(version: &str, settings: &str) -> Self {
         Self::start_with(version, |_| settings.to_owned()).await
     }
@@ -39,7 +39,7 @@ impl Stage {
             .lines()
             .filter(|line| !line.starts_with("approval_policy") && !line.starts_with("sandbox_mode"));
         let rest: Vec<_> = rest.collect();
-        // What begins with a table comes last, whatever else comes first.
+        // Settings that begin with a table go to the end of the file, all others to its start.
         let settings = settings(&home.workspace());
         let text = match settings.starts_with('[') {
             true => format!("{}\n{settings}\n", rest.join("\n")),
@@ -63,7 +63,7 @@ impl Stage {
         create_session(&self.daemon, &self.home, &body).await
     }
 
-    /// Runs one turn of this session to its end; by then every MCP server of its thread was started.
+    /// Runs one turn of this session to its end; by then every MCP server of its thread has been started.
     async fn turn(&self, session: &Value) {
         let body = json!({ "sessionId": session["sessionId"], "input": "mock:deltas=1" });
         let accepted = submit(&self.daemon, &body).await.data(202).clone();
@@ -76,23 +76,23 @@ impl Stage {
         assert_eq!(answer.data(200)["turn"]["status"], "completed");
     }
 
-    /// The user's settings are byte for byte what they were.
-    fn assert_config_is_untouched(&self) {
+    /// Asserts that the user's `config.toml` is unchanged byte for byte.
+    fn assert_config_unchanged(&self) {
         let now = fs::read(self.home.path().join("config.toml")).unwrap();
         assert_eq!(String::from_utf8_lossy(&now), String::from_utf8_lossy(&self.config));
     }
 
-    /// The events of this type.
+    /// Returns the events of this type in the log.
     fn events(&self, event_type: &str) -> Vec<Value> {
         let events = self.daemon.events_on_disk();
         events.into_iter().filter(|event| event["type"] == event_type).collect()
     }
 }
 
-/// A directory whose `.codex` names an MCP command, and the file that the command makes.
+/// A directory whose `.codex` configures an MCP command, and the file that the command creates.
 pub(crate) struct Project {
     pub(crate) path: PathBuf,
-    pub(crate) mark: PathBuf,
+    pub(crate) marker: PathBuf,
 }
 
 impl Project {
@@ -101,28 +101,29 @@ impl Project {
         if is_repository {
             git(&path, &["init", "-q"]);
         }
-        let mark = path.join("the-command-ran");
+        let marker = path.join("command-has-run");
         let config = format!(
             "[mcp_servers.anything]\ncommand = \"/bin/sh\"\nargs = [\"-c\", \"touch '{}'; exec sleep 300\"]\n\
              startup_timeout_sec = 1\n",
-            mark.display()
+            marker.display()
         );
         fs::write(path.join(".codex/config.toml"), config).unwrap();
-        Self { path, mark }
+        Self { path, marker }
     }
 
-    /// One in the workspace of this home.
+    /// Creates a project with a repository in the workspace of this home.
     pub(crate) fn in_workspace(home: &CodexHome, name: &str) -> Self {
         Self::new(home.workspace().join(name), true)
     }
 
+    /// Waits until the command has run, and removes its file.
     async fn assert_ran(&self) {
-        wait_until("the MCP command", || self.mark.exists().then_some(())).await;
-        fs::remove_file(&self.mark).unwrap();
+        wait_until("the MCP command", || self.marker.exists().then_some(())).await;
+        fs::remove_file(&self.marker).unwrap();
     }
 
     fn assert_did_not_run(&self) {
-        assert!(!self.mark.exists(), "{} ran its command", self.path.display());
+        assert!(!self.marker.exists(), "the command of {} has run", self.path.display());
     }
 }
 
@@ -152,11 +153,11 @@ async fn undecided_directory_runs_no_command_with_any_policy() {
                     stage.turn(&session).await;
                 }
                 project.assert_did_not_run();
-                stage.assert_config_is_untouched();
+                stage.assert_config_unchanged();
             }
         }
-        let told = stage.events("session.trust");
-        assert_eq!(told[0]["detail"]["leftOut"], json!([project.path.join(".codex")]), "{told:?}");
+        let events = stage.events("session.trust");
+        assert_eq!(events[0]["detail"]["leftOut"], json!([project.path.join(".codex")]), "{events:?}");
     }
 }
 
@@ -194,7 +195,7 @@ async fn undecided_directory_runs_no_command_by_any_path() {
             assert_eq!(session["trust"], "untrusted", "{path}");
             stage.turn(&session).await;
             project.assert_did_not_run();
-            stage.assert_config_is_untouched();
+            stage.assert_config_unchanged();
         }
     }
 }
@@ -221,15 +222,15 @@ async fn untrusted_session_keeps_configured_sandbox_and_approvals() {
             let session = stage.session(&project.path, &json!({})).await;
             stage.turn(&session).await;
             project.assert_did_not_run();
-            stage.assert_config_is_untouched();
-            let told = settings_of(&stage.home);
-            assert_eq!((told.0.as_str(), told.1.as_str()), (sandbox, policy), "{version} {settings}");
+            stage.assert_config_unchanged();
+            let used = newest_turn_settings(&stage.home);
+            assert_eq!((used.0.as_str(), used.1.as_str()), (sandbox, policy), "{version} {settings}");
         }
     }
 }
 
-/// The sandbox and the approval policy of the newest turn, as Codex wrote them into the thread's file.
-fn settings_of(home: &CodexHome) -> (String, String) {
+/// Returns the sandbox and the approval policy of the newest turn, which Codex writes into the file of the thread.
+fn newest_turn_settings(home: &CodexHome) -> (String, String) {
     fn files(directory: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             match entry.path() {
@@ -268,7 +269,7 @@ async fn user_trust_level_overrides_session_trust() {
             let project = Project::in_workspace(&stage.home, "known");
             fs::create_dir_all(project.path.join("a")).unwrap();
             for cwd in [project.path.clone(), project.path.join("a")] {
-                // Not even the caller's word changes it.
+                // The trust of the session does not change it either.
                 for settings in [json!({}), json!({ "trust": true })] {
                     let session = stage.session(&cwd, &settings).await;
                     assert_eq!(session["trust"], "asUser");
@@ -277,7 +278,7 @@ async fn user_trust_level_overrides_session_trust() {
                         "trusted" => project.assert_ran().await,
                         _ => project.assert_did_not_run(),
                     }
-                    stage.assert_config_is_untouched();
+                    stage.assert_config_unchanged();
                 }
             }
             assert_eq!(stage.events("session.trust"), [] as [Value; 0]);
@@ -295,7 +296,7 @@ async fn session_config_can_trust_its_project() {
         assert_eq!(session["trust"], "asUser");
         stage.turn(&session).await;
         project.assert_ran().await;
-        stage.assert_config_is_untouched();
+        stage.assert_config_unchanged();
     }
 }
 
@@ -311,18 +312,18 @@ async fn session_trust_is_kept_across_restart_resume_and_fork() {
         project.assert_ran().await;
         let untrusted =
             stage.session(&project.path, &json!({ "trust": false, "sandbox": "workspace-write" })).await;
-        let early = stage.session(&project.path, &json!({ "sandbox": "workspace-write" })).await;
+        let without_turns = stage.session(&project.path, &json!({ "sandbox": "workspace-write" })).await;
         stage.turn(&untrusted).await;
         project.assert_did_not_run();
-        let told = stage.events("session.trust");
+        let events = stage.events("session.trust");
         assert_eq!(
-            (&told[0]["detail"]["trust"], &told[0]["detail"]["sessionId"]),
+            (&events[0]["detail"]["trust"], &events[0]["detail"]["sessionId"]),
             (&json!("trusted"), &trusted["sessionId"])
         );
 
-        // Once with threads that are resumed, and one that is created anew.
+        // One thread is resumed, and the one without turns is created again.
         let stage = stage.restart(version).await;
-        for session in [&untrusted, &early] {
+        for session in [&untrusted, &without_turns] {
             stage.turn(session).await;
             assert_eq!(record(&stage.daemon, session).await["trust"], "untrusted");
         }
@@ -331,34 +332,34 @@ async fn session_trust_is_kept_across_restart_resume_and_fork() {
         project.assert_ran().await;
         assert_eq!(record(&stage.daemon, &trusted).await["trust"], "trusted");
 
-        // And the same threads by the names of others.
-        for (way, name) in [("threadId", &untrusted["threadId"]), ("forkFrom", &untrusted["sessionId"])] {
-            let body = json!({ way: name, "sandbox": "workspace-write" });
+        // New sessions on the untrusted thread, and forks of it, are untrusted too.
+        for (field, id) in [("threadId", &untrusted["threadId"]), ("forkFrom", &untrusted["sessionId"])] {
+            let body = json!({ field: id, "sandbox": "workspace-write" });
             let session =
                 post(&stage.daemon, "/v1/codexd/sessions", &body).await.data(201)["session"].clone();
-            assert_eq!(session["trust"], "untrusted", "{way}");
+            assert_eq!(session["trust"], "untrusted", "{field}");
             stage.turn(&session).await;
             project.assert_did_not_run();
         }
-        stage.assert_config_is_untouched();
+        stage.assert_config_unchanged();
     }
 }
 
 const QUESTION: &str = "Trust it? [y/N] ";
 
 impl Stage {
-    /// `codexd ask` for a turn in this directory, with these flags.
+    /// The command `codexd ask` for a turn in this directory, with these flags.
     fn ask(&self, project: &Project, flags: &[&str]) -> Command {
-        let words = ["ask", "mock:deltas=1", "--cwd", project.path.to_str().unwrap()];
+        let arguments = ["ask", "mock:deltas=1", "--cwd", project.path.to_str().unwrap()];
         crate::cli::command(
             self.daemon.base_url(),
             &self.home.workspace(),
-            &[words.as_slice(), flags].concat(),
+            &[arguments.as_slice(), flags].concat(),
         )
     }
 
-    /// `codexd ask` on a terminal that has to ask about trust; nothing is begun by then.
-    async fn asks(&self, project: &Project) -> Terminal {
+    /// Runs `codexd ask` on a terminal until it prompts for trust, and asserts that no session exists yet.
+    async fn ask_until_prompt(&self, project: &Project) -> Terminal {
         let before = self.sessions().await.len();
         let terminal = Terminal::start(self.ask(project, &[]), 200);
         terminal.shows(QUESTION).await;
@@ -368,13 +369,14 @@ impl Stage {
         );
         assert!(terminal.text().contains(&question), "{}", terminal.text());
         assert!(terminal.text().contains("--trust and --trust=false change it"), "{}", terminal.text());
-        assert_eq!(self.sessions().await.len(), before, "a session before the answer");
+        assert_eq!(self.sessions().await.len(), before, "a session was created before the answer");
         project.assert_did_not_run();
         terminal
     }
 
-    /// `codexd ask` on a terminal with these flags, which asks nothing about trust; what is passed for its session.
-    async fn asks_nothing(&self, project: &Project, flags: &[&str]) -> Value {
+    /// Runs `codexd ask` on a terminal with these flags and asserts that it does not prompt; returns the trust of its
+    /// session.
+    async fn ask_without_prompt(&self, project: &Project, flags: &[&str]) -> Value {
         let (code, shown) = Terminal::start(self.ask(project, flags), 200).ended().await;
         assert_eq!(code, Some(0), "{shown}");
         assert!(!shown.contains(QUESTION), "{shown}");
@@ -401,7 +403,7 @@ async fn ask_prompts_for_trust_once_per_directory() {
         let project = Project::in_workspace(&stage.home, "first");
         let before = stage.sessions().await.len();
 
-        // Without a terminal nothing is asked, and that is no answer.
+        // Without a terminal there is no prompt, and the decision stays open.
         let ended = crate::api::run(stage.ask(&project, &[])).await;
         let hint = format!(
             "codexd: Ignored, because the directory is not trusted: {}/.codex; --trust enables it.\n",
@@ -410,88 +412,88 @@ async fn ask_prompts_for_trust_once_per_directory() {
         assert_eq!(ended.code, Some(0), "{ended:?}");
         assert!(ended.stderr.contains(&hint) && !ended.stderr.contains(QUESTION), "{ended:?}");
 
-        // Left at the question, nothing was begun.
-        let terminal = stage.asks(&project).await;
+        // An interrupt at the prompt creates no session.
+        let terminal = stage.ask_until_prompt(&project).await;
         terminal.interrupt();
         let (code, shown) = terminal.ended().await;
         assert_eq!(code, Some(130), "{shown}");
         assert_eq!(stage.sessions().await.len(), before + 1, "{shown}");
 
-        // The end of the terminal is no answer either, and the directory is not trusted.
-        let mut terminal = stage.asks(&project).await;
+        // The end of the input is not a decision either, and the directory is not trusted.
+        let mut terminal = stage.ask_until_prompt(&project).await;
         terminal.type_in("\u{4}");
         let (code, shown) = terminal.ended().await;
         assert_eq!((code, stage.newest_trust().await), (Some(0), json!("untrusted")), "{shown}");
 
-        let mut terminal = stage.asks(&project).await;
+        let mut terminal = stage.ask_until_prompt(&project).await;
         terminal.type_in("perhaps\n");
         terminal.shows("y or n: ").await;
         terminal.type_in("n\n");
         let (code, shown) = terminal.ended().await;
         assert_eq!((code, stage.newest_trust().await), (Some(0), json!("untrusted")), "{shown}");
         assert!(shown.contains("Ignored, because the directory is not trusted: "), "{shown}");
-        assert_eq!(stage.asks_nothing(&project, &[]).await, "untrusted");
+        assert_eq!(stage.ask_without_prompt(&project, &[]).await, "untrusted");
         project.assert_did_not_run();
 
-        // Another directory is another question.
+        // Another directory has its own prompt.
         let other = Project::in_workspace(&stage.home, "second");
-        let mut terminal = stage.asks(&other).await;
+        let mut terminal = stage.ask_until_prompt(&other).await;
         terminal.type_in("y\n");
         let (code, shown) = terminal.ended().await;
         assert_eq!((code, stage.newest_trust().await), (Some(0), json!("trusted")), "{shown}");
         other.assert_ran().await;
-        assert_eq!(stage.asks_nothing(&other, &[]).await, "trusted");
+        assert_eq!(stage.ask_without_prompt(&other, &[]).await, "trusted");
         other.assert_ran().await;
-        // A script does what its command line says.
+        // Without a terminal only the command line counts.
         let ended = crate::api::run(stage.ask(&other, &[])).await;
         assert_eq!((ended.code, stage.newest_trust().await), (Some(0), json!("untrusted")), "{ended:?}");
         other.assert_did_not_run();
 
-        // The answers are changed, and outlive the daemon.
-        assert_eq!(stage.asks_nothing(&other, &["--trust=false"]).await, "untrusted");
-        assert_eq!(stage.asks_nothing(&project, &["--trust"]).await, "trusted");
+        // Flags change the decisions, and the decisions survive a restart.
+        assert_eq!(stage.ask_without_prompt(&other, &["--trust=false"]).await, "untrusted");
+        assert_eq!(stage.ask_without_prompt(&project, &["--trust"]).await, "trusted");
         project.assert_ran().await;
         let stage = stage.restart(version).await;
-        assert_eq!(stage.asks_nothing(&other, &[]).await, "untrusted");
+        assert_eq!(stage.ask_without_prompt(&other, &[]).await, "untrusted");
         other.assert_did_not_run();
-        assert_eq!(stage.asks_nothing(&project, &[]).await, "trusted");
+        assert_eq!(stage.ask_without_prompt(&project, &[]).await, "trusted");
         project.assert_ran().await;
-        stage.assert_config_is_untouched();
+        stage.assert_config_unchanged();
     }
 }
 
 #[tokio::test]
 async fn trust_ask_rejects_undecided_directory() {
     let stage = Stage::start(DEFAULT_VERSION, "").await;
-    let (kind, evil) =
-        (Project::in_workspace(&stage.home, "kind"), Project::in_workspace(&stage.home, "evil"));
+    let (trusted, undecided) =
+        (Project::in_workspace(&stage.home, "trusted"), Project::in_workspace(&stage.home, "undecided"));
     let plain = stage.home.workspace().join("plain");
     let link = stage.home.workspace().join("link");
     fs::create_dir(&plain).unwrap();
-    std::os::unix::fs::symlink(&kind.path, &link).unwrap();
-    let ask = async |cwd: &Path, trust: Value| {
+    std::os::unix::fs::symlink(&trusted.path, &link).unwrap();
+    let create = async |cwd: &Path, trust: Value| {
         post(&stage.daemon, "/v1/codexd/sessions", &json!({ "cwd": cwd, "trust": trust })).await
     };
-    let refused = ask(&evil.path, json!("ask")).await;
+    let refused = create(&undecided.path, json!("ask")).await;
     let message = refused.error(409, "trust_undecided").to_owned();
-    assert!(message.contains(&format!("{}/.codex", evil.path.display())), "{message}");
-    let details = json!({ "cwd": evil.path, "leftOut": [evil.path.join(".codex")] });
+    assert!(message.contains(&format!("{}/.codex", undecided.path.display())), "{message}");
+    let details = json!({ "cwd": undecided.path, "leftOut": [undecided.path.join(".codex")] });
     assert_eq!(refused.json["details"], details);
     assert_eq!(stage.sessions().await, [] as [Value; 0]);
-    ask(&evil.path, json!("yes")).await.error(400, "bad_request");
+    create(&undecided.path, json!("yes")).await.error(400, "bad_request");
 
-    // With nothing to leave out there is no question, and so no answer.
-    assert_eq!(ask(&plain, json!("ask")).await.data(201)["session"]["trust"], "untrusted");
+    // Without a configuration to ignore, no decision is needed.
+    assert_eq!(create(&plain, json!("ask")).await.data(201)["session"]["trust"], "untrusted");
     fs::create_dir(plain.join(".codex")).unwrap();
-    fs::copy(evil.path.join(".codex/config.toml"), plain.join(".codex/config.toml")).unwrap();
-    ask(&plain, json!("ask")).await.error(409, "trust_undecided");
+    fs::copy(undecided.path.join(".codex/config.toml"), plain.join(".codex/config.toml")).unwrap();
+    create(&plain, json!("ask")).await.error(409, "trust_undecided");
 
-    // An answer about a directory holds through a link to it, and not for what the link leads to later.
-    assert_eq!(ask(&kind.path, json!(true)).await.data(201)["session"]["trust"], "trusted");
-    assert_eq!(ask(&link, json!("ask")).await.data(201)["session"]["trust"], "trusted");
+    // A decision applies to a directory through a link too, and not to a later target of the link.
+    assert_eq!(create(&trusted.path, json!(true)).await.data(201)["session"]["trust"], "trusted");
+    assert_eq!(create(&link, json!("ask")).await.data(201)["session"]["trust"], "trusted");
     fs::remove_file(&link).unwrap();
-    std::os::unix::fs::symlink(&evil.path, &link).unwrap();
-    ask(&link, json!("ask")).await.error(409, "trust_undecided");
-    evil.assert_did_not_run();
-    stage.assert_config_is_untouched();
+    std::os::unix::fs::symlink(&undecided.path, &link).unwrap();
+    create(&link, json!("ask")).await.error(409, "trust_undecided");
+    undecided.assert_did_not_run();
+    stage.assert_config_unchanged();
 }

@@ -1,4 +1,4 @@
-//! Turns that say something: streamed, failing, steered, resumed, long, and wrong.
+//! Turns with the real app-server: streaming, model failures, steering, resumed threads, long prompts, rejections.
 
 use serde_json::{Value, json};
 
@@ -9,17 +9,17 @@ use crate::support::model::text_of_deltas;
 #[tokio::test]
 async fn turn_streams_ordered_deltas_of_its_text() {
     let mut stage = Stage::start().await;
-    let settings = json!({ "metadata": { "for": "a test" }, "purpose": "worker" });
+    let settings = json!({ "metadata": { "owner": "a test" }, "purpose": "worker" });
     let session = stage.session(&settings).await;
     assert_eq!((&session["status"], &session["purpose"]), (&json!("active"), &json!("worker")));
     assert_eq!((&session["model"], &session["modelProvider"]), (&json!("mock-model"), &json!("mock")));
     assert_eq!(session["cwd"], stage.home.workspace().to_str().unwrap());
-    assert_eq!(session["metadata"], json!({ "for": "a test" }));
+    assert_eq!(session["metadata"], json!({ "owner": "a test" }));
     for absent in ["currentTurnId", "lastTurnId", "lastTurnStatus"] {
         assert_eq!(session[absent], Value::Null, "{absent}");
     }
 
-    let turn = stage.turn(&session, "say mock:deltas=20 mock:delay=1").await;
+    let turn = stage.turn(&session, "answer mock:deltas=20 mock:delay=1").await;
     assert_eq!(turn.status(), "completed");
     let text = text_of_deltas(20);
     assert_eq!(turn.text(), text);
@@ -60,7 +60,7 @@ async fn model_failure_is_retried_and_then_fails_turn() {
     }
     assert!(turn.events.last().unwrap()["detail"]["error"].is_object());
     assert_eq!(stage.record(&session).await["lastTurnStatus"], "failed");
-    // The session goes on.
+    // The session still works.
     assert_eq!(stage.turn(&session, "mock:deltas=1").await.status(), "completed");
     assert_eq!(stage.record(&session).await["lastTurnStatus"], "completed");
 }
@@ -69,10 +69,10 @@ async fn model_failure_is_retried_and_then_fails_turn() {
 async fn running_turn_accepts_steering_and_rejects_second_turn() {
     let mut stage = Stage::start().await;
     let session = stage.session(&json!({})).await;
-    // The model falls silent, so that the turn lasts until it is steered.
+    // The model sends nothing, so the turn lasts until it is steered.
     let turn_id = stage.start_turn(&session, "mock:hang").await;
-    let running = |event: &Value| event["type"] == "app-server.turn.started";
-    stage.events.wait_for("the start of the turn", running).await;
+    let is_started = |event: &Value| event["type"] == "app-server.turn.started";
+    stage.events.wait_for("the start of the turn", is_started).await;
     assert_eq!(stage.record(&session).await["currentTurnId"], turn_id);
 
     let another = json!({ "sessionId": session["sessionId"], "input": "mock:deltas=1" });
@@ -88,7 +88,7 @@ async fn running_turn_accepts_steering_and_rejects_second_turn() {
     assert_eq!((turn.status(), turn.text()), ("completed", text_of_deltas(2)));
     assert_eq!(turn.of("turn.accepted").len(), 1);
     assert!(stage.model.requests().last().unwrap().to_string().contains("turn around"));
-    // What was over cannot be steered.
+    // A finished turn cannot be steered.
     submit(&stage.daemon, &steering).await.error(400, "app_server_rejected");
 }
 
@@ -111,14 +111,14 @@ async fn resumed_thread_keeps_its_history_across_restart() {
         (&old["lastTurnId"], &json!("completed"))
     );
     assert_eq!(resumed["currentTurnId"], Value::Null);
-    let turn = stage.turn(&resumed, "what did I say mock:deltas=1").await;
+    let turn = stage.turn(&resumed, "what did I answer mock:deltas=1").await;
     assert_eq!(turn.of("session.resumed").len(), 1);
     assert_eq!(turn.status(), "completed");
     let requests = stage.model.requests();
     assert_eq!(requests.len(), 2);
-    let told = requests.last().unwrap().to_string();
-    for earlier in ["remember the blue heron", "noted", "what did I say"] {
-        assert!(told.contains(earlier), "the model was not told {earlier:?}");
+    let request = requests.last().unwrap().to_string();
+    for earlier in ["remember the blue heron", "noted", "which bird was it"] {
+        assert!(request.contains(earlier), "the request to the model lacks {earlier:?}");
     }
     stage.stop().await;
 }
@@ -134,35 +134,35 @@ async fn megabyte_prompt_reaches_model_unchanged() {
     let request = stage.model.requests().pop().unwrap();
     let texts =
         request["input"].as_array().unwrap().iter().flat_map(|item| item["content"].as_array()).flatten();
-    assert!(texts.into_iter().any(|part| part["text"] == prompt), "the prompt did not arrive as it was");
+    assert!(texts.into_iter().any(|part| part["text"] == prompt), "the model received a different prompt");
 }
 
 #[tokio::test]
 async fn app_server_rejection_is_a_client_error() {
     let mut stage = Stage::start().await;
-    for wrong in [
+    for rejected in [
         json!({ "modelProvider": "bogus" }),
         json!({ "threadId": "bogus" }),
         json!({ "threadId": "01a1f6fb-b866-75a2-b64e-8e17d77fc57f" }),
     ] {
-        let answer = post(&stage.daemon, "/v1/codexd/sessions", &wrong).await;
+        let answer = post(&stage.daemon, "/v1/codexd/sessions", &rejected).await;
         answer.error(400, "app_server_rejected");
-        assert_eq!(answer.json["details"]["code"], -32600, "{wrong}: {}", answer.text);
-        assert!(answer.json["details"]["message"].is_string(), "{wrong}: {}", answer.text);
+        assert_eq!(answer.json["details"]["code"], -32600, "{rejected}: {}", answer.text);
+        assert!(answer.json["details"]["message"].is_string(), "{rejected}: {}", answer.text);
     }
     let session = stage.session(&json!({})).await;
-    for wrong in [
+    for rejected in [
         json!({ "input": [{ "type": "image" }] }),
         json!({ "approvalPolicy": { "bogus": {} } }),
         json!({ "sandboxPolicy": { "type": "bogus" } }),
     ] {
         let mut body = json!({ "sessionId": session["sessionId"], "input": "mock:deltas=1" });
-        body.as_object_mut().unwrap().extend(wrong.as_object().unwrap().clone());
+        body.as_object_mut().unwrap().extend(rejected.as_object().unwrap().clone());
         let answer = submit(&stage.daemon, &body).await;
         answer.error(400, "app_server_rejected");
-        assert_eq!(answer.json["details"]["code"], -32600, "{wrong}: {}", answer.text);
+        assert_eq!(answer.json["details"]["code"], -32600, "{rejected}: {}", answer.text);
     }
-    // Nothing of it got in the way.
+    // The session still works.
     assert_eq!(stage.record(&session).await["currentTurnId"], Value::Null);
     assert_eq!(stage.turn(&session, "mock:deltas=1").await.status(), "completed");
 }

@@ -1,4 +1,4 @@
-//! Turns for a busy session, and an overloaded app-server.
+//! Turns that are requested in a busy session, and an overloaded app-server.
 
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ async fn turn_request_can_steer_the_running_turn() {
     let daemon = app_server.builder().start().await;
     let session_id = session(&daemon).await;
     let steer = json!({ "whenBusy": "steer", "model": "embedded-model-mini" });
-    // There is nothing to steer, so it is a turn.
+    // No turn runs, so this starts one.
     let first = ask_with(&daemon, &session_id, "hang", steer.clone()).await;
     let turn_id = first.data(202)["turnId"].clone();
     let answer = ask_with(&daemon, &session_id, "text=end", steer).await;
@@ -53,7 +53,7 @@ async fn turn_request_can_steer_the_running_turn() {
 #[tokio::test]
 async fn steer_of_a_just_ended_turn_starts_a_new_turn() {
     let app_server = RecordingAppServer::new();
-    // It does not hear that the turn has ended.
+    // This daemon does not receive the end of the turn.
     let daemon = app_server.builder_without_turn_events().start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "hello").await;
@@ -89,7 +89,11 @@ async fn overloaded_app_server_call_is_retried() {
     idle(&daemon, &session_id).await;
     let turn_id = turn(&daemon, &session_id, "hello").await;
     assert_eq!(ended(&daemon, &session_id, &json!(turn_id)).await["lastTurnStatus"], "completed");
-    assert_eq!(app_server.calls("turn/start").len(), 4, "the first one, two refusals, the second one");
+    assert_eq!(
+        app_server.calls("turn/start").len(),
+        4,
+        "the first turn, two rejected calls, the second turn"
+    );
     assert_eq!(events_of(&daemon, "turn.accepted").len(), 2);
 }
 
@@ -103,10 +107,10 @@ async fn persistent_overload_returns_503_with_retry_after() {
     let answer = ask_turn(&daemon, &session_id, "hello").await;
     answer.error(503, "overloaded");
     assert!(answer.headers.get(RETRY_AFTER).is_some(), "no Retry-After: {}", answer.text);
-    let offers = app_server.calls("turn/start").len() - 1;
-    assert!((2..=9).contains(&offers), "{offers} offers");
+    let attempts = app_server.calls("turn/start").len() - 1;
+    assert!((2..=9).contains(&attempts), "{attempts} attempts");
     assert_eq!(record(&daemon, &session_id).await["currentTurnId"], Value::Null);
-    // Sooner or later there is room again.
+    // The overload ends after 9 rejected calls.
     let mut answer = ask_turn(&daemon, &session_id, "hello").await;
     for _ in 0..9 {
         if answer.status == 202 {

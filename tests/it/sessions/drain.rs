@@ -1,4 +1,4 @@
-//! A daemon stop that lets running turns finish.
+//! Stopping the daemon with a drain timeout: running turns can finish.
 
 use std::time::{Duration, Instant};
 
@@ -13,13 +13,13 @@ use crate::support::daemon::Daemon;
 use crate::support::http::{Target, post};
 use crate::support::wait::wait_until;
 
-/// A daemon that gives running turns this many seconds at a stop.
-async fn patient(seconds: &str) -> Daemon {
+/// Starts a daemon with this drain timeout in seconds.
+async fn start_with_drain_timeout(seconds: &str) -> Daemon {
     Daemon::builder().env("BAA_CODEXD_DRAIN_TIMEOUT", seconds).start().await
 }
 
-/// How a turn ended, when its end was heard.
-fn ending(daemon: &Daemon, turn_id: &str) -> Option<Value> {
+/// Returns the status in the completion event of a turn, if the log has one.
+fn completion_status(daemon: &Daemon, turn_id: &str) -> Option<Value> {
     let completed = events_of(daemon, "app-server.turn.completed");
     let ended = completed.into_iter().find(|event| event["detail"]["turnId"] == turn_id);
     ended.map(|event| event["detail"]["status"].clone())
@@ -27,10 +27,10 @@ fn ending(daemon: &Daemon, turn_id: &str) -> Option<Value> {
 
 #[tokio::test]
 async fn drain_finishes_running_turn_and_refuses_new_work() {
-    let mut daemon = patient("600").await;
+    let mut daemon = start_with_drain_timeout("600").await;
     let (session_id, other) = (session(&daemon).await, session(&daemon).await);
     let turn_id = turn(&daemon, &session_id, "hang").await;
-    let waiting = turn(&daemon, &other, "deltas=100 delay=20").await;
+    let finishing = turn(&daemon, &other, "deltas=100 delay=20").await;
     daemon.signal(Signal::TERM);
     not_ready(&daemon, "codexd is stopping.").await;
     for (path, body) in [
@@ -41,28 +41,32 @@ async fn drain_finishes_running_turn_and_refuses_new_work() {
     ] {
         post(&daemon, path, &body).await.error(503, "shutting_down");
     }
-    // Only the one that hangs is waited for now, and a second signal makes an end of that.
+    // The daemon now waits for the hanging turn only; a second signal ends the wait.
     let asked = Instant::now();
-    wait_until("the end of the other turn", || ending(&daemon, &waiting)).await;
+    wait_until("the end of the other turn", || completion_status(&daemon, &finishing)).await;
     daemon.signal(Signal::TERM);
     assert!(daemon.exited().await.success());
     assert!(asked.elapsed() < Duration::from_secs(60));
-    assert_eq!(ending(&daemon, &waiting), Some(json!("completed")));
-    assert_ne!(ending(&daemon, &turn_id), Some(json!("completed")));
+    assert_eq!(completion_status(&daemon, &finishing), Some(json!("completed")));
+    assert_ne!(completion_status(&daemon, &turn_id), Some(json!("completed")));
     assert_eq!(daemon.events_on_disk().pop().unwrap()["type"], "daemon.stopped");
     assert_no_survivors(&daemon);
 }
 
 #[tokio::test]
 async fn drain_ends_with_the_last_running_turn() {
-    let mut daemon = patient("600").await;
+    let mut daemon = start_with_drain_timeout("600").await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "deltas=50 delay=20").await;
     queue(&daemon, &session_id, "hello").await;
     let stopped = daemon.stop().await;
     assert!(stopped.status.success() && stopped.took < Duration::from_secs(20), "{stopped:?}");
-    assert_eq!(ending(&daemon, &turn_id), Some(json!("completed")));
-    assert_eq!(events_of(&daemon, "app-server.turn.started").len(), 1, "what waits is for the next life");
+    assert_eq!(completion_status(&daemon, &turn_id), Some(json!("completed")));
+    assert_eq!(
+        events_of(&daemon, "app-server.turn.started").len(),
+        1,
+        "a queued turn started during the drain"
+    );
     assert_no_survivors(&daemon);
 }
 
@@ -80,13 +84,13 @@ async fn drain_interrupts_turn_after_timeout() {
     let stopped = daemon.stop().await;
     assert!(stopped.status.success(), "{stopped:?}");
     assert!((1..10).contains(&stopped.took.as_secs()), "{stopped:?}");
-    assert_eq!(ending(&daemon, &turn_id), Some(json!("interrupted")));
+    assert_eq!(completion_status(&daemon, &turn_id), Some(json!("interrupted")));
     assert_eq!(events_of(&daemon, "app-server.turn.completed.missing"), [Value::Null; 0]);
 }
 
 #[tokio::test]
 async fn drain_without_turns_ends_at_once() {
-    let mut daemon = patient("600").await;
+    let mut daemon = start_with_drain_timeout("600").await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "hello").await;
     crate::api::ended(&daemon, &session_id, &json!(turn_id)).await;
@@ -113,14 +117,14 @@ async fn drain_waits_for_turn_with_outstanding_start() {
         app_server.builder_with_delayed_input().env("BAA_CODEXD_DRAIN_TIMEOUT", "600").start().await;
     let session_id = session(&daemon).await;
     let base = daemon.base_url().to_owned();
-    let asked = tokio::spawn(async move {
+    let response = tokio::spawn(async move {
         try_post(&base, TURN, &json!({ "sessionId": session_id, "input": "deltas=3 delay=20" })).await
     });
-    wait_until("the turn on its way", || (app_server.calls("turn/start").len() == 1).then_some(())).await;
+    wait_until("the turn/start call", || (app_server.calls("turn/start").len() == 1).then_some(())).await;
     let stopped = daemon.stop().await;
     assert!(stopped.status.success(), "{stopped:?}");
-    let (status, answer) = asked.await.unwrap().expect("an answer");
+    let (status, answer) = response.await.unwrap().expect("the daemon sends a response");
     assert_eq!(status, 202, "{answer}");
     let turn_id = answer["data"]["turnId"].as_str().unwrap();
-    assert_eq!(ending(&daemon, turn_id), Some(json!("completed")));
+    assert_eq!(completion_status(&daemon, turn_id), Some(json!("completed")));
 }

@@ -15,14 +15,14 @@ use crate::support::daemon::Daemon;
 use crate::support::http::{Answer, request};
 use crate::support::wait::wait_until_async;
 
-/// Asks for a held queue to go on.
+/// Requests that a held queue is resumed; returns the response of any status.
 async fn resume(daemon: &Daemon, session_id: &str) -> Answer {
     let path = format!("{SESSIONS}/{session_id}/queue/resume");
     request(daemon, Method::POST, &path, &[], "").await
 }
 
-/// Why a session's queue is held, once it is for this cause.
-async fn held(daemon: &Daemon, session_id: &str, cause: &str) -> Value {
+/// Waits until the queue of a session is held for this cause; returns the `held` object.
+async fn wait_for_hold(daemon: &Daemon, session_id: &str, cause: &str) -> Value {
     wait_until_async(&format!("a queue that is held: {cause}"), async || {
         let held = record(daemon, session_id).await["held"].clone();
         (held["cause"] == cause).then_some(held)
@@ -44,14 +44,14 @@ async fn turn_queue_resumes_when_missing_thread_returns() {
     fs::rename(&history, history.with_extension("away")).unwrap();
 
     let mut daemon = restart(&app_server, &daemon).await;
-    let why = held(&daemon, &session_id, "threadUnavailable").await;
-    assert_eq!(keys(&why), ["cause", "reason", "since", "until", "automatic", "queueId", "turnId"]);
-    assert!(text(&why["reason"]).contains("no rollout found"), "{why}");
-    assert_eq!((&why["automatic"], &why["until"]), (&json!(true), &Value::Null));
-    let told = logged_type(&daemon, "session.held").await;
-    assert_eq!((&told["level"], &told["detail"]["waiting"]), (&json!("warn"), &json!(2)));
-    assert_eq!(told["detail"]["held"], why);
-    // What a client asks for is refused with the same reason, and what waits waits on.
+    let hold = wait_for_hold(&daemon, &session_id, "threadUnavailable").await;
+    assert_eq!(keys(&hold), ["cause", "reason", "since", "until", "automatic", "queueId", "turnId"]);
+    assert!(text(&hold["reason"]).contains("no rollout found"), "{hold}");
+    assert_eq!((&hold["automatic"], &hold["until"]), (&json!(true), &Value::Null));
+    let event = logged_type(&daemon, "session.held").await;
+    assert_eq!((&event["level"], &event["detail"]["waiting"]), (&json!("warn"), &json!(2)));
+    assert_eq!(event["detail"]["held"], hold);
+    // A new turn is rejected with the same reason, and the queued turns stay queued.
     resume(&daemon, &session_id).await.error(409, "thread_unavailable");
     ask_turn(&daemon, &session_id, "now").await.error(409, "thread_unavailable");
     waiting.push(queue(&daemon, &session_id, "three").await);
@@ -66,10 +66,10 @@ async fn turn_queue_resumes_when_missing_thread_returns() {
         (&last["status"], &last["threadId"], &last["held"]),
         (&json!("active"), &thread_id, &Value::Null)
     );
-    let told = app_server.calls("turn/start");
-    let order: Vec<_> = told.iter().skip(1).map(|turn| text(&turn["clientUserMessageId"])).collect();
+    let turn_starts = app_server.calls("turn/start");
+    let order: Vec<_> = turn_starts.iter().skip(1).map(|turn| text(&turn["clientUserMessageId"])).collect();
     assert_eq!(order, waiting);
-    assert_eq!(events_of(&daemon, "session.held").len(), 1, "it is told once, however often it is tried");
+    assert_eq!(events_of(&daemon, "session.held").len(), 1, "the hold is recorded once for all attempts");
     assert_eq!(logged_type(&daemon, "session.released").await["detail"]["sessionId"], session_id);
     for event_type in ["turn.rejected", "session.closed"] {
         assert_eq!(events_of(&daemon, event_type), [Value::Null; 0], "{event_type}");
@@ -83,16 +83,16 @@ async fn queue_resume_request_retries_at_once() {
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "hang").await;
     queue(&daemon, &session_id, "one").await;
-    // A queue that is not held stays as it is.
+    // Resuming a queue that is not held changes nothing.
     let answer = resume(&daemon, &session_id).await;
     assert_eq!(keys(answer.data(202)), ["recentEvents", "session", "queuedTurns", "requests", "mcpServers"]);
-    resume(&daemon, "nobody").await.error(404, "not_found");
+    resume(&daemon, "unknown").await.error(404, "not_found");
     let thread_id = record(&daemon, &session_id).await["threadId"].clone();
     daemon.stop().await;
     let history = app_server.file(&thread_id, "json");
     fs::rename(&history, history.with_extension("away")).unwrap();
     let daemon = restart(&app_server, &daemon).await;
-    held(&daemon, &session_id, "threadUnavailable").await;
+    wait_for_hold(&daemon, &session_id, "threadUnavailable").await;
     fs::rename(history.with_extension("away"), &history).unwrap();
     assert_eq!(resume(&daemon, &session_id).await.data(202)["session"]["held"], Value::Null);
     drained_queue(&daemon, &session_id).await;
@@ -107,15 +107,15 @@ async fn refused_turn_holds_queue_until_withdrawn() {
     let session_id = session(&daemon).await;
     let running = turn(&daemon, &session_id, "hang").await;
     let fields = json!({ "whenBusy": "queue", "sandboxPolicy": { "type": "weird" } });
-    let wrong = text(&ask_with(&daemon, &session_id, "wrong", fields).await.data(202)["queueId"]);
-    let right = queue(&daemon, &session_id, "right").await;
+    let invalid = text(&ask_with(&daemon, &session_id, "invalid", fields).await.data(202)["queueId"]);
+    let valid = queue(&daemon, &session_id, "valid").await;
     end_hanging_turn(&daemon, &session_id, &running).await;
-    let why = held(&daemon, &session_id, "turnRefused").await;
-    assert!(text(&why["reason"]).contains("weird"), "{why}");
-    assert_eq!((&why["queueId"], &why["automatic"]), (&json!(wrong), &json!(false)));
-    assert_eq!(queued(&daemon, &session_id).await, [wrong.clone(), right]);
+    let hold = wait_for_hold(&daemon, &session_id, "turnRefused").await;
+    assert!(text(&hold["reason"]).contains("weird"), "{hold}");
+    assert_eq!((&hold["queueId"], &hold["automatic"]), (&json!(invalid), &json!(false)));
+    assert_eq!(queued(&daemon, &session_id).await, [invalid.clone(), valid]);
 
-    // It is refused again when it is tried again.
+    // The app-server rejects the turn again on the next attempt.
     resume(&daemon, &session_id).await.data(202);
     logged(&daemon, "the second refusal", {
         let mut count = 0;
@@ -125,11 +125,11 @@ async fn refused_turn_holds_queue_until_withdrawn() {
         }
     })
     .await;
-    delete(&daemon, &format!("{SESSIONS}/{session_id}/queue/{wrong}")).await.data(200);
+    delete(&daemon, &format!("{SESSIONS}/{session_id}/queue/{invalid}")).await.data(200);
     drained_queue(&daemon, &session_id).await;
-    assert_eq!(user_messages(&daemon), ["hang", "text=end", "right"]);
+    assert_eq!(user_messages(&daemon), ["hang", "text=end", "valid"]);
     assert_eq!(record(&daemon, &session_id).await["held"], Value::Null);
-    assert_eq!(events_of(&daemon, "turn.rejected").len(), 1, "only what a client took back");
+    assert_eq!(events_of(&daemon, "turn.rejected").len(), 1, "only the withdrawn turn is rejected");
 }
 
 #[tokio::test]
@@ -140,22 +140,22 @@ async fn failed_turn_holds_queue_until_next_turn_completes() {
     let waiting = [queue(&daemon, &session_id, "one").await, queue(&daemon, &session_id, "two").await];
     let steered = ask_with(&daemon, &session_id, "fail", json!({ "expectedTurnId": running })).await;
     assert_eq!(steered.status, 202, "{}", steered.text);
-    let why = held(&daemon, &session_id, "modelUnavailable").await;
-    assert_eq!((&why["turnId"], &why["automatic"]), (&json!(running), &json!(false)));
+    let hold = wait_for_hold(&daemon, &session_id, "modelUnavailable").await;
+    assert_eq!((&hold["turnId"], &hold["automatic"]), (&json!(running), &json!(false)));
     let failed = ended(&daemon, &session_id, &json!(running)).await;
     assert_eq!(failed["lastTurnStatus"], "failed");
     assert_eq!(queued(&daemon, &session_id).await, waiting);
-    // It is held before its thread is idle, so nothing can slip through.
+    // The hold is recorded before the thread is idle, so no queued turn can start in between.
     let events = daemon.events_on_disk();
-    let place = |event_type: &str| events.iter().position(|event| event["type"] == event_type).unwrap();
-    assert!(place("session.held") < place("app-server.turn.error"));
+    let position = |event_type: &str| events.iter().position(|event| event["type"] == event_type).unwrap();
+    assert!(position("session.held") < position("app-server.turn.error"));
 
-    // A turn that a client sends shows that the cause is gone.
+    // A completed turn of a client releases the queue.
     turn(&daemon, &session_id, "better").await;
     drained_queue(&daemon, &session_id).await;
     assert_eq!(user_messages(&daemon), ["hang", "fail", "better", "one", "two"]);
     assert_eq!(events_of(&daemon, "session.held").len(), 1);
-    // Where nothing waits, nothing is held.
+    // An empty queue is not held.
     turn(&daemon, &session_id, "fail").await;
     assert_eq!(idle(&daemon, &session_id).await["held"], Value::Null);
 }
@@ -167,7 +167,7 @@ async fn repeated_request_finds_turn_after_many_later_turns() {
     let session_id = session(&daemon).await;
     let body = json!({ "sessionId": session_id, "input": "answer-never kill" });
     post_keyed(&daemon, TURN, "k", &body).await.error(503, "app_server_unavailable");
-    let began = logged_type(&daemon, "app-server.turn.started").await["detail"]["turnId"].clone();
+    let turn_id = logged_type(&daemon, "app-server.turn.started").await["detail"]["turnId"].clone();
     daemon.stop().await;
 
     let daemon = restart(&app_server, &daemon).await;
@@ -176,43 +176,43 @@ async fn repeated_request_finds_turn_after_many_later_turns() {
         idle(&daemon, &session_id).await;
     }
     let found = post_keyed(&daemon, TURN, "k", &body).await;
-    assert_eq!(found.data(202)["turnId"], began);
-    assert_eq!(app_server.calls("turn/start").len(), 42, "it ran once");
+    assert_eq!(found.data(202)["turnId"], turn_id);
+    assert_eq!(app_server.calls("turn/start").len(), 42, "the turn ran more than once");
 }
 
 #[tokio::test]
 async fn turn_with_unknown_outcome_is_not_rerun_on_old_codex() {
     let app_server = RecordingAppServer::new();
-    let old = |app_server: &RecordingAppServer| {
+    let with_old_version = |app_server: &RecordingAppServer| {
         app_server.builder_with_script(
             "tee -a \"$0\" | { \"$1\" app-server --store \"$2\" --startup version=0.130.0 || kill -KILL 0; }",
         )
     };
-    let mut daemon = old(&app_server).start().await;
+    let mut daemon = with_old_version(&app_server).start().await;
     let session_id = session(&daemon).await;
     let body = json!({ "sessionId": session_id, "input": "answer-never kill" });
     post_keyed(&daemon, TURN, "k", &body).await.error(503, "app_server_unavailable");
     daemon.stop().await;
-    let mut daemon = old(&app_server).state_from(&daemon).start().await;
+    let mut daemon = with_old_version(&app_server).state_from(&daemon).start().await;
     let unknown = post_keyed(&daemon, TURN, "k", &body).await;
     assert!(unknown.error(409, "outcome_unknown").contains("0.130.0"), "{}", unknown.text);
     let running = turn(&daemon, &session_id, "hang").await;
-    let doubtful = queue(&daemon, &session_id, "hang answer-never").await;
+    let unknown_turn = queue(&daemon, &session_id, "hang answer-never").await;
     let next = queue(&daemon, &session_id, "next").await;
     end_hanging_turn(&daemon, &session_id, &running).await;
     logged_type(&daemon, "turn.submitted").await;
-    wait_until_async("the turn that nobody was told of", async || {
+    wait_until_async("the turn without a response", async || {
         (started_turns(&daemon).len() == 3).then_some(())
     })
     .await;
     daemon.kill().await;
 
-    let daemon = old(&app_server).state_from(&daemon).start().await;
-    let why = held(&daemon, &session_id, "outcomeUnknown").await;
-    assert_eq!((&why["queueId"], &why["automatic"]), (&json!(doubtful), &json!(false)));
-    assert_eq!(queued(&daemon, &session_id).await, [doubtful.clone(), next]);
-    let path = format!("{SESSIONS}/{session_id}/queue/{doubtful}");
+    let daemon = with_old_version(&app_server).state_from(&daemon).start().await;
+    let hold = wait_for_hold(&daemon, &session_id, "outcomeUnknown").await;
+    assert_eq!((&hold["queueId"], &hold["automatic"]), (&json!(unknown_turn), &json!(false)));
+    assert_eq!(queued(&daemon, &session_id).await, [unknown_turn.clone(), next]);
+    let path = format!("{SESSIONS}/{session_id}/queue/{unknown_turn}");
     delete(&daemon, &path).await.data(200);
     drained_queue(&daemon, &session_id).await;
-    assert_eq!(app_server.calls("turn/start").len(), 4, "none of them ran twice");
+    assert_eq!(app_server.calls("turn/start").len(), 4, "a turn ran more than once");
 }

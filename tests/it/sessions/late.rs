@@ -1,4 +1,4 @@
-//! Threads that the app-server opens after the client timeout.
+//! Threads that the app-server opens after `--call-timeout`, when the client already has an error.
 
 use serde_json::{Value, json};
 
@@ -8,8 +8,8 @@ use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{get, post};
 use crate::support::wait::wait_until_async;
 
-/// An app-server that takes longer to start a thread than its daemon lets a client wait.
-fn late(app_server: &RecordingAppServer) -> DaemonBuilder {
+/// A daemon whose app-server takes longer to start a thread than `--call-timeout`.
+fn with_late_threads(app_server: &RecordingAppServer) -> DaemonBuilder {
     let script =
         "tee -a \"$0\" | { \"$1\" app-server --store \"$2\" --startup late-start=1500 || kill -KILL 0; }";
     app_server.builder_with_script(script).arg("--call-timeout=1")
@@ -22,8 +22,8 @@ async fn sessions(daemon: &Daemon) -> Vec<Value> {
 #[tokio::test]
 async fn late_session_is_kept_and_repeated_request_waits_for_it() {
     let app_server = RecordingAppServer::new();
-    let daemon = late(&app_server).start().await;
-    let fields = json!({ "metadata": { "who": "late" } });
+    let daemon = with_late_threads(&app_server).start().await;
+    let fields = json!({ "metadata": { "owner": "late" } });
     let answer = post_keyed(&daemon, SESSIONS, "k", &fields).await;
     let message = answer.error(504, "app_server_timeout");
     assert!(message.contains("thread/start") && message.contains("--call-timeout"), "{message}");
@@ -32,9 +32,9 @@ async fn late_session_is_kept_and_repeated_request_waits_for_it() {
         (answer.status == 201).then(|| answer.data(201)["session"].clone())
     })
     .await;
-    assert_eq!(kept["metadata"]["who"], "late");
+    assert_eq!(kept["metadata"]["owner"], "late");
     assert_eq!(sessions(&daemon).await.len(), 1);
-    assert_eq!(app_server.calls("thread/start").len(), 1, "no thread is left behind");
+    assert_eq!(app_server.calls("thread/start").len(), 1, "the repeated request started another thread");
     let turn_id = ask_turn(&daemon, &text(&kept["sessionId"]), "hello").await.data(202)["turnId"].clone();
     ended(&daemon, &text(&kept["sessionId"]), &turn_id).await;
 }
@@ -42,7 +42,7 @@ async fn late_session_is_kept_and_repeated_request_waits_for_it() {
 #[tokio::test]
 async fn late_session_without_key_is_listed() {
     let app_server = RecordingAppServer::new();
-    let daemon = late(&app_server).start().await;
+    let daemon = with_late_threads(&app_server).start().await;
     post(&daemon, SESSIONS, &json!({})).await.error(504, "app_server_timeout");
     let kept = wait_until_async("the session", async || sessions(&daemon).await.pop()).await;
     let created = events_of(&daemon, "session.created");
@@ -56,7 +56,7 @@ async fn late_replacement_thread_belongs_to_its_session() {
     let session = create(&daemon, json!({})).await;
     let session_id = text(&session["sessionId"]);
     daemon.stop().await;
-    let daemon = late(&app_server).state_from(&daemon).start().await;
+    let daemon = with_late_threads(&app_server).state_from(&daemon).start().await;
     ask_turn(&daemon, &session_id, "hello").await.error(504, "app_server_timeout");
     let turn_id = wait_until_async("the turn", async || {
         let answer = ask_turn(&daemon, &session_id, "hello").await;
@@ -65,6 +65,6 @@ async fn late_replacement_thread_belongs_to_its_session() {
     .await;
     let record = ended(&daemon, &session_id, &turn_id).await;
     assert_ne!(record["threadId"], session["threadId"]);
-    assert_eq!(app_server.calls("thread/start").len(), 2, "one for each of its threads");
+    assert_eq!(app_server.calls("thread/start").len(), 2, "one call for each of its two threads");
     assert_eq!(events_of(&daemon, "session.recreated").len(), 1);
 }

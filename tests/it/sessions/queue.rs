@@ -12,13 +12,13 @@ use crate::support::daemon::Daemon;
 use crate::support::http::{get, request};
 use crate::support::wait::{wait_until, wait_until_async};
 
-/// Ends a turn that hangs.
+/// Steers a hanging turn so that it ends.
 pub(super) async fn end_hanging_turn(daemon: &Daemon, session_id: &str, turn_id: &str) {
     let steered = ask_with(daemon, session_id, "text=end", json!({ "expectedTurnId": turn_id })).await;
     assert_eq!(steered.status, 202, "{}", steered.text);
 }
 
-/// Waits until nothing waits and nothing runs in a session; its record.
+/// Waits until no turn of a session is queued or running; returns its record.
 pub(super) async fn drained_queue(daemon: &Daemon, session_id: &str) -> Value {
     wait_until_async("the end of the queue", async || {
         let read = get(daemon, &format!("/v1/codexd/sessions/{session_id}")).await;
@@ -29,7 +29,7 @@ pub(super) async fn drained_queue(daemon: &Daemon, session_id: &str) -> Value {
     .await
 }
 
-/// What the user said in the turns, in their order.
+/// Returns the texts of the user messages in the log, in order.
 pub(super) fn user_messages(daemon: &Daemon) -> Vec<String> {
     let items = events_of(daemon, "app-server.notification");
     let items = items.iter().filter(|event| event["detail"]["notificationMethod"] == "item/completed");
@@ -91,10 +91,13 @@ async fn turn_queue_keeps_settings_of_queued_turn() {
     let queue_id = ask_with(&daemon, &session_id, "hello", fields).await.data(202)["queueId"].clone();
     end_hanging_turn(&daemon, &session_id, &running).await;
     drained_queue(&daemon, &session_id).await;
-    let told = app_server.calls("turn/start").pop().unwrap();
-    assert_eq!((&told["effort"], &told["model"]), (&json!("high"), &json!("embedded-model-mini")));
-    assert_eq!(told["clientUserMessageId"], queue_id);
-    assert_eq!(told.get("whenBusy"), None);
+    let turn_start = app_server.calls("turn/start").pop().unwrap();
+    assert_eq!(
+        (&turn_start["effort"], &turn_start["model"]),
+        (&json!("high"), &json!("embedded-model-mini"))
+    );
+    assert_eq!(turn_start["clientUserMessageId"], queue_id);
+    assert_eq!(turn_start.get("whenBusy"), None);
 }
 
 #[tokio::test]
@@ -109,18 +112,18 @@ async fn turn_queue_survives_stop_and_kill() {
             true => assert!(!daemon.kill().await.success()),
             false => assert!(daemon.stop().await.status.success()),
         }
-        assert_eq!(app_server.calls("turn/start").len(), 1, "a stop begins nothing new");
+        assert_eq!(app_server.calls("turn/start").len(), 1, "a queued turn started during the stop");
 
         let daemon = restart(&app_server, &daemon).await;
         let last = drained_queue(&daemon, &session_id).await;
         assert_eq!(last["lastTurnStatus"], "completed");
-        let told: Vec<_> = app_server
+        let sent: Vec<_> = app_server
             .calls("turn/start")
             .iter()
             .skip(1)
             .map(|turn| text(&turn["clientUserMessageId"]))
             .collect();
-        assert_eq!(told, names, "killed: {kill}");
+        assert_eq!(sent, names, "killed: {kill}");
         assert_eq!(app_server.calls("thread/resume").len(), 1);
     }
 }
@@ -138,17 +141,17 @@ async fn withdrawn_turn_does_not_run_after_restart() {
     assert_eq!(keys(answer.data(200)), names_of_keys);
     assert_eq!(answer.data(200)["pending"], false);
     assert_eq!(answer.data(200)["queuedTurns"][0]["queueId"], names[1]);
-    let told = events_of(&daemon, "turn.rejected").pop().unwrap();
-    assert_eq!(told["detail"]["queueId"], names[0]);
+    let rejected = events_of(&daemon, "turn.rejected").pop().unwrap();
+    assert_eq!(rejected["detail"]["queueId"], names[0]);
     assert!(delete(&daemon, &path(&names[0])).await.error(404, "not_found").contains(&names[0]));
-    delete(&daemon, "/v1/codexd/sessions/nobody/queue/nothing").await.error(404, "not_found");
+    delete(&daemon, "/v1/codexd/sessions/unknown/queue/unknown").await.error(404, "not_found");
 
     assert!(!daemon.kill().await.success());
     let daemon = restart(&app_server, &daemon).await;
     drained_queue(&daemon, &session_id).await;
-    let told = app_server.calls("turn/start");
-    let told: Vec<_> = told.iter().skip(1).map(|turn| text(&turn["clientUserMessageId"])).collect();
-    assert_eq!(told, names[1..]);
+    let turn_starts = app_server.calls("turn/start");
+    let sent: Vec<_> = turn_starts.iter().skip(1).map(|turn| text(&turn["clientUserMessageId"])).collect();
+    assert_eq!(sent, names[1..]);
     delete(&daemon, &path(&names[1])).await.error(404, "not_found");
 }
 
@@ -161,7 +164,7 @@ async fn withdrawing_a_starting_turn_interrupts_it() {
     let queue_id = queue(&daemon, &session_id, "answer-late=1000 hang").await;
     let next = queue(&daemon, &session_id, "text=next").await;
     end_hanging_turn(&daemon, &session_id, &running).await;
-    wait_until("the turn on its way", || (app_server.calls("turn/start").len() == 2).then_some(())).await;
+    wait_until("the turn/start call", || (app_server.calls("turn/start").len() == 2).then_some(())).await;
     let path = format!("{SESSIONS}/{session_id}/queue/{queue_id}");
     let answer = delete(&daemon, &path).await;
     assert_eq!(answer.data(200)["pending"], false);
@@ -171,7 +174,10 @@ async fn withdrawing_a_starting_turn_interrupts_it() {
     assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["status"], "interrupted");
     drained_queue(&daemon, &session_id).await;
     let accepted = events_of(&daemon, "turn.accepted");
-    assert!(accepted.iter().any(|event| event["detail"]["queueId"] == next), "the next one runs");
+    assert!(
+        accepted.iter().any(|event| event["detail"]["queueId"] == next),
+        "the next queued turn did not start"
+    );
     delete(&daemon, &path).await.error(404, "not_found");
 }
 
@@ -187,7 +193,7 @@ async fn turn_queue_holds_at_most_100_turns() {
     assert!(answer.error(409, "queue_full").contains("100"), "{}", answer.text);
     assert_eq!(answer.json["details"], json!({ "sessionId": session_id, "limit": 100 }));
     assert_eq!(queued(&daemon, &session_id).await.len(), 100);
-    // Another session has a queue of its own.
+    // The limit applies to each session.
     let other = session(&daemon).await;
     turn(&daemon, &other, "hang").await;
     queue(&daemon, &other, "hello").await;
@@ -220,9 +226,9 @@ async fn queueable_turn_does_not_overtake_queued_turns() {
     let thread_id = record(&daemon, &session_id).await["threadId"].clone();
     daemon.kill().await;
 
-    // As long as somebody else writes the thread, the waiting turn cannot begin although no turn runs.
+    // While another process writes the thread, the queued turn cannot start, although no turn runs.
     let writer = File::options().write(true).open(app_server.file(&thread_id, "lock")).unwrap();
-    // The app-server that was left behind ends with its stdin.
+    // The app-server of the killed daemon ends when its stdin closes.
     writer.lock().unwrap();
     let daemon = restart(&app_server, &daemon).await;
     assert_eq!(record(&daemon, &session_id).await["currentTurnId"], Value::Null);
@@ -230,8 +236,8 @@ async fn queueable_turn_does_not_overtake_queued_turns() {
     assert_eq!(queued(&daemon, &session_id).await, [first.clone(), second.clone()]);
     drop(writer);
     drained_queue(&daemon, &session_id).await;
-    let told = app_server.calls("turn/start");
-    let order: Vec<_> = told.iter().skip(1).map(|turn| text(&turn["clientUserMessageId"])).collect();
+    let turn_starts = app_server.calls("turn/start");
+    let order: Vec<_> = turn_starts.iter().skip(1).map(|turn| text(&turn["clientUserMessageId"])).collect();
     assert_eq!(order, [first, second]);
 }
 
@@ -243,8 +249,8 @@ async fn queued_turn_sent_before_daemon_kill_runs_once() {
     let running = turn(&daemon, &session_id, "hang").await;
     let queue_id = queue(&daemon, &session_id, "hang answer-never").await;
     end_hanging_turn(&daemon, &session_id, &running).await;
-    // It runs, and nobody was told that it is the one that waited.
-    let began = logged(&daemon, "the waiting turn", |event| {
+    // The turn runs; nothing has told the daemon that it is the queued one.
+    let started = logged(&daemon, "the queued turn", |event| {
         event["type"] == "app-server.turn.started" && event["detail"]["turnId"] != running
     })
     .await;
@@ -253,7 +259,7 @@ async fn queued_turn_sent_before_daemon_kill_runs_once() {
 
     let daemon = restart(&app_server, &daemon).await;
     let last = drained_queue(&daemon, &session_id).await;
-    assert_eq!(last["lastTurnId"], began["detail"]["turnId"]);
+    assert_eq!(last["lastTurnId"], started["detail"]["turnId"]);
     assert_eq!(last["lastTurnStatus"], "interrupted");
     assert_eq!(app_server.calls("turn/start").len(), 2);
     idle(&daemon, &session_id).await;
@@ -272,5 +278,5 @@ async fn closing_a_session_rejects_its_queued_turns() {
     let rejected = events_of(&daemon, "turn.rejected");
     let names: Vec<_> = rejected.iter().map(|event| event["detail"]["queueId"].clone()).collect();
     assert_eq!(names, waiting);
-    assert_eq!(user_messages(&daemon), ["hang"], "neither of them ran");
+    assert_eq!(user_messages(&daemon), ["hang"], "a queued turn of the closed session ran");
 }

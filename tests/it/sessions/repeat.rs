@@ -20,7 +20,7 @@ fn body(session_id: &str, prompt: &str) -> Value {
     json!({ "sessionId": session_id, "input": prompt })
 }
 
-/// The same answer, byte for byte.
+/// Asserts that two responses are equal byte for byte.
 fn assert_same(first: &Answer, second: &Answer) {
     assert_eq!((first.status, &first.text), (second.status, &second.text));
 }
@@ -39,7 +39,7 @@ async fn idempotency_key_returns_first_response_across_restart() {
     ended(&daemon, &session_id, &taken.data(202)["turnId"]).await;
 
     for round in 0..3 {
-        // The order of the fields is no part of a request, nor is what happened since.
+        // Neither the order of the fields nor later events change the response.
         let reordered = json!({ "input": "hello", "sessionId": session_id });
         assert_same(&taken, &post_keyed(&daemon, TURN, "turn", &reordered).await);
         assert_same(&created, &post_keyed(&daemon, SESSIONS, "create", &fields).await);
@@ -72,7 +72,7 @@ async fn idempotency_key_is_bound_to_one_request() {
         assert!(answer.error(422, "idempotency_key_reused").contains("\"k\""), "{}", answer.text);
     }
     assert_same(&taken, &post_keyed(&daemon, TURN, "k", &body(&session_id, "hello")).await);
-    // Another key is another request.
+    // A different key is a different request.
     let other = post_keyed(&daemon, TURN, "K", &body(&session_id, "hello")).await;
     assert_ne!(other.data(202)["turnId"], taken.data(202)["turnId"]);
 }
@@ -93,7 +93,7 @@ async fn idempotency_comparison_ignores_field_order() {
     let taken = keyed(TURN, "t", &turn(r#"{"type": "text", "text": "hello"}"#)).await;
     assert_eq!(taken.status, 202, "{}", taken.text);
     assert_same(&taken, &keyed(TURN, "t", &turn(r#"{"text": "hello", "type": "text"}"#)).await);
-    // That of items is one.
+    // The order of items matters.
     let two = |one: &str, other: &str| {
         turn(&format!(r#"{{"type": "text", "text": "{one}"}}, {{"text": "{other}", "type": "text"}}"#))
     };
@@ -108,7 +108,7 @@ async fn invalid_idempotency_key_is_a_client_error() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let (request_body, long) = (body(&session_id, "hello").to_string(), "x".repeat(201));
-    let key = |word| ("idempotency-key", word);
+    let key = |value| ("idempotency-key", value);
     for headers in
         [vec![key("")], vec![key("  ")], vec![key(&long)], vec![key("é")], vec![key("a"), key("a")]]
     {
@@ -128,7 +128,7 @@ async fn concurrent_requests_with_one_key_run_once() {
     let daemon = app_server.builder().start().await;
     let sessions = join_all((0..10).map(|_| post_keyed(&daemon, SESSIONS, "create", &Value::Null))).await;
     let sessions_failed = sessions.iter().filter(|answer| answer.status != 201).count();
-    assert_eq!(sessions_failed, 10, "null is no object");
+    assert_eq!(sessions_failed, 10, "a body of null is not an object");
     let fields = json!({});
     let sessions = join_all((0..10).map(|_| post_keyed(&daemon, SESSIONS, "create", &fields))).await;
     let session_id = text(&sessions[0].data(201)["session"]["sessionId"]);
@@ -155,7 +155,7 @@ async fn refused_request_can_be_retried_with_its_key() {
     }
     assert_eq!(app_server.calls("turn/start").len(), 2);
     assert_eq!(events_of(&daemon, "turn.rejected").len(), 2);
-    // What was refused does not hold the key.
+    // A rejected request does not occupy its key.
     assert_eq!(post_keyed(&daemon, TURN, "wrong", &body(&session_id, "hang")).await.status, 202);
     let request = body(&session_id, "hello");
     post_keyed(&daemon, TURN, "busy", &request).await.error(409, "turn_in_progress");
@@ -163,7 +163,7 @@ async fn refused_request_can_be_retried_with_its_key() {
     ask_with(&daemon, &session_id, "text=end", json!({ "expectedTurnId": running })).await;
     idle(&daemon, &session_id).await;
     assert_eq!(post_keyed(&daemon, TURN, "busy", &request).await.status, 202);
-    let unknown = json!({ "sessionId": "nobody", "input": "hello" });
+    let unknown = json!({ "sessionId": "unknown", "input": "hello" });
     for _ in 0..2 {
         post_keyed(&daemon, TURN, "unknown", &unknown).await.error(404, "not_found");
     }
@@ -183,7 +183,7 @@ async fn repeated_request_queues_once_and_steers_once() {
     let steering = json!({ "sessionId": session_id, "input": "text=end", "expectedTurnId": running });
     let steered = post_keyed(&daemon, TURN, "steer", &steering).await;
     assert_eq!(steered.data(202)["turnId"], running);
-    wait_until("the waiting turn", || (started_turns(&daemon).len() == 2).then_some(())).await;
+    wait_until("the queued turn", || (started_turns(&daemon).len() == 2).then_some(())).await;
     idle(&daemon, &session_id).await;
     assert_same(&steered, &post_keyed(&daemon, TURN, "steer", &steering).await);
     assert_same(&first, &post_keyed(&daemon, TURN, "queue", &waiting).await);
@@ -191,14 +191,14 @@ async fn repeated_request_queues_once_and_steers_once() {
     assert_eq!(app_server.calls("turn/start").len(), 2);
 }
 
-/// The turn that the app-server began although nobody was told so.
-async fn began_unanswered(daemon: &Daemon) -> Value {
-    let began = logged_type(daemon, "app-server.turn.started").await;
-    began["detail"]["turnId"].clone()
+/// Waits until a turn has started; returns its ID, which the response to `turn/start` did not report.
+async fn unreported_turn_id(daemon: &Daemon) -> Value {
+    let started = logged_type(daemon, "app-server.turn.started").await;
+    started["detail"]["turnId"].clone()
 }
 
-/// Sends a request and waits for nothing; the connection is the caller's, because of one that nobody holds any more
-/// nobody knows whose it was.
+/// Sends a request and returns the connection without reading a response. The caller keeps the connection open: the
+/// daemon cannot check the user of a closed one.
 async fn send(daemon: &Daemon, key: &str, body: &Value) -> TcpStream {
     let request = request_bytes(daemon, TURN, body);
     let request = request.replacen("\r\n", &format!("\r\nidempotency-key: {key}\r\n"), 1);
@@ -215,7 +215,7 @@ async fn repeated_request_finds_turn_after_app_server_exit() {
     let session_id = session(&daemon).await;
     let request = body(&session_id, "answer-never kill");
     post_keyed(&daemon, TURN, "k", &request).await.error(503, "app_server_unavailable");
-    let turn_id = began_unanswered(&daemon).await;
+    let turn_id = unreported_turn_id(&daemon).await;
     daemon.stop().await;
 
     let daemon = restart(&app_server, &daemon).await;
@@ -235,8 +235,8 @@ async fn repeated_request_finds_turn_after_daemon_exit() {
     let mut daemon = app_server.builder_without_user_messages().start().await;
     let session_id = session(&daemon).await;
     let request = body(&session_id, "answer-never hang");
-    let _caller = send(&daemon, "k", &request).await;
-    let turn_id = began_unanswered(&daemon).await;
+    let _connection = send(&daemon, "k", &request).await;
+    let turn_id = unreported_turn_id(&daemon).await;
     daemon.kill().await;
 
     let daemon = restart(&app_server, &daemon).await;
@@ -252,10 +252,10 @@ async fn repeated_request_finds_finished_turn_without_notifications() {
     let session = create(&daemon, json!({})).await;
     let session_id = text(&session["sessionId"]);
     let request = body(&session_id, "answer-never hang");
-    let _caller = send(&daemon, "k", &request).await;
-    // The message is in the history, and the daemon has not heard of it.
+    let _connection = send(&daemon, "k", &request).await;
+    // The thread has the message, and the daemon was not notified of it.
     let history = app_server.file(&session["threadId"], "json");
-    wait_until("the message in the history", || {
+    wait_until("the message in the thread", || {
         std::fs::read_to_string(&history).ok().filter(|text| text.contains("userMessage"))
     })
     .await;
@@ -278,14 +278,14 @@ async fn repeated_request_runs_turn_that_was_never_sent() {
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "deltas=1").await;
     let app_server_pid = idle(&daemon, &session_id).await["childPid"].as_i64().unwrap();
-    // From here on the app-server hears nothing.
-    let victim = crate::api::session(&daemon).await;
-    turn(&daemon, &victim, "stop-reading hang").await;
+    // From now on the app-server reads nothing.
+    let stopping_session = crate::api::session(&daemon).await;
+    turn(&daemon, &stopping_session, "stop-reading hang").await;
     let request = body(&session_id, "hello");
-    let _caller = send(&daemon, "k", &request).await;
+    let _connection = send(&daemon, "k", &request).await;
     logged(&daemon, "the attempt", |event| event["type"] == "turn.submitted").await;
     daemon.kill().await;
-    // It does not hear of the end of its stdin either.
+    // The app-server does not detect the end of its stdin either.
     let group = Pid::from_raw(i32::try_from(app_server_pid).unwrap()).unwrap();
     kill_process_group(group, Signal::KILL).unwrap();
 
@@ -305,7 +305,7 @@ async fn repeated_request_finds_turn_while_another_runs() {
         let mut request = body(&session_id, "answer-never kill");
         request["whenBusy"] = json!(when_busy);
         post_keyed(&daemon, TURN, "k", &request).await.error(503, "app_server_unavailable");
-        let turn_id = began_unanswered(&daemon).await;
+        let turn_id = unreported_turn_id(&daemon).await;
         not_ready(&daemon, "app-server").await;
         daemon.stop().await;
 

@@ -1,4 +1,4 @@
-//! Sessions after a restart of the daemon.
+//! Sessions after the daemon restarts: resumed, recreated, unavailable or locked threads.
 
 use std::fs::{self, File};
 
@@ -20,13 +20,13 @@ async fn session_keeps_its_settings_across_restart() {
     let settings = json!({
         "approvalPolicy": "never",
         "config": { "model_reasoning_effort": "low" },
-        "cwd": app_server.folder.path(),
+        "cwd": app_server.directory.path(),
         "ephemeral": false,
         "model": "embedded-model-mini",
         "sandbox": "read-only",
     });
     let mut body = settings.clone();
-    body["metadata"] = json!({ "who": "a test" });
+    body["metadata"] = json!({ "owner": "a test" });
     let before = create(&daemon, body).await;
     let session_id = text(&before["sessionId"]);
     turn(&daemon, &session_id, "hello").await;
@@ -34,7 +34,7 @@ async fn session_keeps_its_settings_across_restart() {
     daemon.stop().await;
 
     let daemon = restart(&app_server, &daemon).await;
-    assert_eq!(record(&daemon, &session_id).await, before, "nothing is asked before it is needed");
+    assert_eq!(record(&daemon, &session_id).await, before, "the start changed the record");
     assert_eq!(app_server.calls("thread/resume"), [Value::Null; 0]);
     for prompt in ["again", "and again"] {
         let turn_id = turn(&daemon, &session_id, prompt).await;
@@ -49,12 +49,12 @@ async fn session_keeps_its_settings_across_restart() {
     expected["threadId"] = before["threadId"].clone();
     expected["excludeTurns"] = json!(true);
     let expected = untrusted(expected, &before["cwd"]);
-    assert_eq!(app_server.calls("thread/resume"), [expected], "once, however many turns there are");
+    assert_eq!(app_server.calls("thread/resume"), [expected], "the thread is resumed once for all turns");
     assert_eq!(app_server.calls("thread/start").len(), 1);
     let list = get(&daemon, SESSIONS).await;
     assert_eq!(list.data(200)["sessions"].as_array().unwrap().len(), 1);
     for event_type in ["turn.settled", "session.recreated", "session.resumed", "session.closed"] {
-        assert_eq!(events_of(&daemon, event_type), [Value::Null; 0], "there was nothing to say");
+        assert_eq!(events_of(&daemon, event_type), [Value::Null; 0], "{event_type}");
     }
 }
 
@@ -73,10 +73,10 @@ async fn session_on_resumed_thread_continues_after_restart() {
     turn(&daemon, &session_id, "again").await;
     assert_eq!(idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
     let resumed = app_server.calls("thread/resume");
-    assert_eq!(resumed.len(), 2, "once by the client, once by the daemon");
+    assert_eq!(resumed.len(), 2, "one call for the client, one for the daemon");
     let expected = json!({ "sandbox": "read-only", "threadId": thread_id, "excludeTurns": true });
     let mut expected = untrusted(expected, &second["cwd"]);
-    // A resumed thread keeps its own.
+    // A resumed thread keeps its own approval policy.
     expected.as_object_mut().unwrap().remove("approvalPolicy");
     assert_eq!(resumed[1], expected);
     // The other session of the thread needs no second resume in the same generation.
@@ -133,7 +133,7 @@ async fn session_is_recreated_when_its_thread_is_empty() {
     let settings = untrusted(json!({ "sandbox": "read-only" }), &before["cwd"]);
     assert_eq!(app_server.calls("thread/start"), [settings.clone(), settings]);
 
-    // From then on it is a session like any other.
+    // The recreated session works like any other session.
     let mut daemon = daemon;
     daemon.stop().await;
     let daemon = restart(&app_server, &daemon).await;
@@ -166,7 +166,7 @@ async fn session_with_missing_history_reports_why_it_refuses_turns() {
             assert!(message.contains(part), "{part:?} is not in {message}");
         }
         assert_eq!(answer.json["details"]["threadId"], thread_id);
-        // Nor is it taken as a turn that waits, as nothing else does.
+        // It is not queued either, because the queue is empty.
         let fields = json!({ "whenBusy": "queue" });
         ask_with(&daemon, &session_id, "hello", fields).await.error(409, "thread_unavailable");
     }
@@ -202,7 +202,7 @@ async fn session_is_kept_when_another_writer_locks_its_thread() {
     let tries = app_server.calls("thread/resume").len();
     assert!((2..=10).contains(&tries), "{tries} attempts");
     assert_eq!(record(&daemon, &session_id).await["status"], "active");
-    // Another session of the thread, and a copy of it, need it too.
+    // A second session on the thread and a fork of it need the lock too.
     for fields in [json!({ "threadId": thread_id }), json!({ "forkFrom": session_id })] {
         let answer = post(&daemon, SESSIONS, &fields).await;
         assert!(answer.error(409, "thread_locked").contains("end that process"), "{}", answer.text);
@@ -210,14 +210,14 @@ async fn session_is_kept_when_another_writer_locks_its_thread() {
     }
     let tries = app_server.calls("thread/resume").len();
 
-    // The writer leaves while the next turn tries.
-    let asking = ask_turn(&daemon, &session_id, "hello again");
-    let leaving = async {
+    // The writer releases the lock during the next attempt.
+    let requesting = ask_turn(&daemon, &session_id, "hello again");
+    let releasing = async {
         wait_until("another attempt", || (app_server.calls("thread/resume").len() > tries).then_some(()))
             .await;
         drop(writer);
     };
-    let (answer, ()) = tokio::join!(asking, leaving);
+    let (answer, ()) = tokio::join!(requesting, releasing);
     let turn_id = answer.data(202)["turnId"].clone();
     assert_eq!(ended(&daemon, &session_id, &turn_id).await["lastTurnStatus"], "completed");
 }

@@ -1,4 +1,4 @@
-//! Turns whose end is not notified, and silent turns.
+//! Turns whose completion is not notified: the daemon reads their thread. Reports about silent turns.
 
 use std::time::{Duration, Instant};
 
@@ -10,25 +10,25 @@ use crate::support::daemon::Daemon;
 use crate::support::http::post;
 use crate::support::wait::wait_until;
 
-/// A completion that gets lost is found out from the thread.
-async fn settles(prompt: &str) {
+/// Asserts that the daemon settles a turn, whose completion is not notified, from its thread.
+async fn assert_settled(prompt: &str) {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let running = session(&daemon).await;
     let other = turn(&daemon, &running, "hang").await;
-    let begun = Instant::now();
+    let start = Instant::now();
     let turn_id = turn(&daemon, &session_id, prompt).await;
-    let record_then = ended(&daemon, &session_id, &json!(turn_id)).await;
-    assert!(begun.elapsed() < Duration::from_secs(5), "it took {:?}", begun.elapsed());
-    assert_eq!(record_then["lastTurnStatus"], "completed");
+    let settled_record = ended(&daemon, &session_id, &json!(turn_id)).await;
+    assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
+    assert_eq!(settled_record["lastTurnStatus"], "completed");
     let settled = events_of(&daemon, "turn.settled");
     assert_eq!(settled.len(), 1);
     let detail = json!({
-        "sessionId": session_id, "threadId": record_then["threadId"], "turnId": turn_id, "status": "completed",
+        "sessionId": session_id, "threadId": settled_record["threadId"], "turnId": turn_id, "status": "completed",
     });
     assert_eq!((&settled[0]["level"], &settled[0]["detail"]), (&json!("warn"), &detail));
-    assert_eq!(record(&daemon, &running).await["currentTurnId"], other, "that one really runs");
-    // The session goes on, and a completion that comes needs no finding out.
+    assert_eq!(record(&daemon, &running).await["currentTurnId"], other, "the running turn was settled");
+    // The session continues, and a turn whose completion is notified is not settled.
     let next = turn(&daemon, &session_id, "hello").await;
     assert_eq!(ended(&daemon, &session_id, &json!(next)).await["lastTurnStatus"], "completed");
     assert_eq!(events_of(&daemon, "turn.settled").len(), 1);
@@ -36,12 +36,12 @@ async fn settles(prompt: &str) {
 
 #[tokio::test]
 async fn turn_without_completion_is_settled() {
-    settles("lose-completion").await;
+    assert_settled("lose-completion").await;
 }
 
 #[tokio::test]
 async fn turn_without_further_notifications_is_settled() {
-    settles("lose-everything-after-deltas").await;
+    assert_settled("lose-everything-after-deltas").await;
 }
 
 #[tokio::test]
@@ -53,7 +53,7 @@ async fn settled_turn_reads_its_answer_from_the_thread() {
     let answer = post(&daemon, &path, &body).await;
     let turn = &answer.data(202)["turn"];
     assert_eq!((&turn["status"], &turn["text"]), (&json!("completed"), &json!("kept")));
-    // One that has no answer in its thread has none, and the thread is asked once.
+    // A turn whose thread has no answer has no text, and no second `turn.item.read` is recorded.
     let silent = post(&daemon, &path, &json!({ "sessionId": session_id, "input": "deltas=0" })).await;
     assert_eq!(silent.data(202)["turn"]["status"], "completed");
     assert_eq!(events_of(&daemon, "turn.item.read").len(), 1);
@@ -76,7 +76,7 @@ async fn silent_turn_is_reported_each_time_its_silence_doubles() {
     let daemon = Daemon::builder().arg("--stall-timeout").arg("1").start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "hang").await;
-    let stalled = wait_until("three tellings", || {
+    let stalled = wait_until("three reports", || {
         let stalled = events_of(&daemon, "turn.stalled");
         (stalled.len() >= 3).then_some(stalled)
     })
@@ -101,14 +101,14 @@ async fn missing_thread_read_is_reported_once() {
     let daemon = Daemon::builder().startup("without=thread/read").arg("--stall-timeout=1").start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "hang").await;
-    // The thread is asked every two seconds; these are told after 1, 2 and 4 seconds.
-    wait_until("three tellings", || (events_of(&daemon, "turn.stalled").len() >= 3).then_some(())).await;
+    // The thread is read every two seconds; the silence is reported after 1, 2 and 4 seconds.
+    wait_until("three reports", || (events_of(&daemon, "turn.stalled").len() >= 3).then_some(())).await;
     let stderr = daemon.stderr();
-    let told: Vec<&str> = stderr.lines().filter(|line| line.contains("thread/read")).collect();
-    assert_eq!(told.len(), 1, "{told:?}");
+    let reports: Vec<&str> = stderr.lines().filter(|line| line.contains("thread/read")).collect();
+    assert_eq!(reports.len(), 1, "{reports:?}");
     assert!(!stderr.contains("could not be found out"), "{stderr}");
     assert_eq!(record(&daemon, &session_id).await["currentTurnId"], turn_id);
-    // The list of the turns tells what the thread does not.
+    // The list of turns has the outcome that `thread/read` cannot provide.
     let lost = session(&daemon).await;
     let lost_turn = turn(&daemon, &lost, "lose-everything-after-deltas").await;
     assert_eq!(ended(&daemon, &lost, &json!(lost_turn)).await["lastTurnStatus"], "completed");

@@ -15,21 +15,21 @@ use crate::support::daemon::Daemon;
 use crate::support::http::post;
 use crate::support::wait::wait_until;
 
-/// A turn whose answer is lost is known by other ways, and nobody waits for the end of the call.
-async fn is_known_without_its_answer(daemon: &Daemon) {
+/// Asserts that the daemon identifies a turn whose response to `turn/start` is lost, before the call times out.
+async fn assert_identified_without_response(daemon: &Daemon) {
     let (first, second, _) = two_on_one_thread(daemon).await;
-    let begun = Instant::now();
-    let body = json!({ "sessionId": first, "input": "answer-never text=known" });
+    let began = Instant::now();
+    let body = json!({ "sessionId": first, "input": "answer-never text=identified" });
     let path = format!("{TURN}?wait=10");
-    let (answer, waiting) = tokio::join!(post(daemon, &path, &body), async {
-        let is_begun = || (events_of(daemon, "app-server.turn.started").len() == 2).then_some(());
-        wait_until("the turn", is_begun).await;
+    let (answer, queued) = tokio::join!(post(daemon, &path, &body), async {
+        let is_started = || (events_of(daemon, "app-server.turn.started").len() == 2).then_some(());
+        wait_until("the turn", is_started).await;
         ask_with(daemon, &second, "text=next", json!({ "whenBusy": "queue" })).await
     },);
     let data = answer.data(202);
-    assert_eq!((&data["turn"]["status"], &data["turn"]["text"]), (&json!("completed"), &json!("known")));
+    assert_eq!((&data["turn"]["status"], &data["turn"]["text"]), (&json!("completed"), &json!("identified")));
     assert_eq!(data["turn"]["startedBy"], first);
-    assert_eq!(waiting.status, 202, "{}", waiting.text);
+    assert_eq!(queued.status, 202, "{}", queued.text);
     let accepted = wait_until("the other turn", || {
         Some(events_of(daemon, "turn.accepted")).filter(|accepted| accepted.len() == 3)
     })
@@ -39,28 +39,28 @@ async fn is_known_without_its_answer(daemon: &Daemon) {
     for session_id in [&first, &second] {
         assert_eq!(idle(daemon, session_id).await["lastTurnStatus"], "completed");
     }
-    assert!(begun.elapsed() < Duration::from_secs(15), "it took {:?}", begun.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(15), "it took {:?}", began.elapsed());
 }
 
 #[tokio::test]
 async fn lost_turn_start_response_is_recovered_from_user_item() {
-    is_known_without_its_answer(&start().await).await;
+    assert_identified_without_response(&start().await).await;
 }
 
 #[tokio::test]
 async fn lost_turn_start_response_is_recovered_from_thread() {
     let app_server = RecordingAppServer::new();
-    is_known_without_its_answer(&app_server.builder_without_user_notifications().start().await).await;
+    assert_identified_without_response(&app_server.builder_without_user_notifications().start().await).await;
 }
 
 #[tokio::test]
 async fn late_turn_start_response_does_not_reopen_turn() {
     let app_server = RecordingAppServer::new();
-    // By nothing but the answer it is known which turn it is.
+    // Only the response identifies the turn.
     let daemon = app_server.builder_without_user_notifications().start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
     let (late, next) = tokio::join!(ask_turn(&daemon, &first, "answer-late=700 text=late"), async {
-        told(&app_server, 2).await;
+        wait_for_turn_starts(&app_server, 2).await;
         ask_with(&daemon, &second, "text=next", json!({ "whenBusy": "queue" })).await
     });
     let late = text(&late.data(202)["turnId"]);
@@ -84,7 +84,7 @@ async fn interrupt_is_kept_while_turn_start_is_outstanding() {
     let daemon = app_server.builder_without_user_notifications().start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
     let (turn, interrupted) = tokio::join!(ask_turn(&daemon, &first, "answer-late=800 hang"), async {
-        told(&app_server, 2).await;
+        wait_for_turn_starts(&app_server, 2).await;
         interrupt(&daemon, &second).await
     });
     let turn_id = text(&turn.data(202)["turnId"]);
@@ -101,11 +101,11 @@ async fn pending_interrupt_ends_turn_after_late_turn_start_response() {
     let daemon = app_server.builder_without_user_messages().start().await;
     let session_id = session(&daemon).await;
     let (turn, interrupted) = tokio::join!(ask_turn(&daemon, &session_id, "answer-late=7000 hang"), async {
-        told(&app_server, 1).await;
+        wait_for_turn_starts(&app_server, 1).await;
         interrupt(&daemon, &session_id).await
     });
     let data = interrupted.data(202);
-    // Where the start of the turn was heard before, it can be interrupted at once.
+    // If the start of the turn was notified before, the turn is interrupted at once.
     assert_eq!(data["pending"], data["turn"].is_null(), "{data}");
     assert_ne!(data["interrupted"], data["pending"], "{data}");
     let turn_id = text(&turn.data(202)["turnId"]);
@@ -118,7 +118,7 @@ async fn session_closes_with_turn_while_turn_start_is_outstanding() {
     let daemon = app_server.builder_without_user_notifications().start().await;
     let (first, second, thread_id) = two_on_one_thread(&daemon).await;
     let (turn, closed) = tokio::join!(ask_turn(&daemon, &first, "answer-late=800 hang"), async {
-        told(&app_server, 2).await;
+        wait_for_turn_starts(&app_server, 2).await;
         delete(&daemon, &format!("{SESSIONS}/{first}?interrupt=true")).await
     });
     let turn_id = text(&turn.data(202)["turnId"]);
@@ -133,19 +133,19 @@ async fn session_closes_with_turn_while_turn_start_is_outstanding() {
     crate::api::turn(&daemon, &second, "hello").await;
 }
 
-/// Waits until the app-server was told of so many turns.
-async fn told(app_server: &RecordingAppServer, turns: usize) {
-    wait_until("the submission", || (app_server.calls("turn/start").len() == turns).then_some(())).await;
+/// Waits until the app-server has received this number of `turn/start` calls.
+async fn wait_for_turn_starts(app_server: &RecordingAppServer, count: usize) {
+    wait_until("the turn/start call", || (app_server.calls("turn/start").len() == count).then_some(())).await;
 }
 
 #[tokio::test]
 async fn ctrl_c_before_turn_start_leaves_no_turn() {
     let app_server = RecordingAppServer::new();
-    // Each message takes half a second, so the session is on its way for so long.
+    // Each message takes half a second, so the session does not exist before that time.
     let daemon = app_server.builder_with_delayed_input().start().await;
     let user = CliUser::beside(&daemon);
     let asking = Started::new(user.command(&["ask", "hang"]));
-    wait_until("the session on its way", || (!app_server.calls("thread/start").is_empty()).then_some(()))
+    wait_until("the thread/start call", || (!app_server.calls("thread/start").is_empty()).then_some(()))
         .await;
     asking.signal(Signal::INT);
     let ended = asking.ended().await;
@@ -160,7 +160,7 @@ async fn ctrl_c_during_turn_start_interrupts_turn() {
     let daemon = app_server.builder_with_delayed_input().start().await;
     let user = CliUser::beside(&daemon);
     let asking = Started::new(user.command(&["ask", "hang"]));
-    told(&app_server, 1).await;
+    wait_for_turn_starts(&app_server, 1).await;
     asking.signal(Signal::INT);
     let ended = asking.ended().await;
     assert_eq!(ended.code, Some(4), "{ended:?}");
@@ -177,7 +177,7 @@ async fn queued_turn_interrupted_during_start_does_not_run() {
     let running = turn(&daemon, &session_id, "hang").await;
     queue(&daemon, &session_id, "answer-late=800 hang").await;
     ask_with(&daemon, &session_id, "text=end", json!({ "expectedTurnId": running })).await.data(202);
-    told(&app_server, 2).await;
+    wait_for_turn_starts(&app_server, 2).await;
     let data = interrupt(&daemon, &session_id).await.data(202).clone();
     assert_eq!(data["turn"]["status"], "interrupted", "{data}");
     assert_ne!(data["turn"]["turnId"], running);
@@ -194,7 +194,10 @@ async fn interrupt_during_thread_resume_withdraws_turn() {
 
     let daemon = app_server.builder_with_delayed_input().state_from(&daemon).start().await;
     let (turn, interrupted) = tokio::join!(ask_turn(&daemon, &session_id, "hang"), async {
-        wait_until("the resumption", || (!app_server.calls("thread/resume").is_empty()).then_some(())).await;
+        wait_until("the thread/resume call", || {
+            (!app_server.calls("thread/resume").is_empty()).then_some(())
+        })
+        .await;
         interrupt(&daemon, &session_id).await
     });
     let data = interrupted.data(202);

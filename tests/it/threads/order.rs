@@ -10,11 +10,11 @@ use crate::support::daemon::Daemon;
 use crate::support::http::Answer;
 use crate::support::wait::wait_until;
 
-/// Both sessions ask for a turn at the same moment; the answer that was accepted as a turn comes first.
-async fn both(daemon: &Daemon, sessions: [&str; 2], fields: Value) -> [Answer; 2] {
+/// Requests a turn in both sessions at the same time; returns the response that accepted a turn first.
+async fn request_in_both(daemon: &Daemon, sessions: [&str; 2], fields: Value) -> [Answer; 2] {
     let ask = |session_id| ask_with(daemon, session_id, "answer-late=200 hang", fields.clone());
     let (one, other) = tokio::join!(ask(sessions[0]), ask(sessions[1]));
-    // The one that asked for nothing but a turn has its own answer, whichever was first.
+    // Only an accepted turn has an ID; either session may be the first.
     if one.json["data"]["turnId"].is_string() { [one, other] } else { [other, one] }
 }
 
@@ -22,10 +22,10 @@ async fn both(daemon: &Daemon, sessions: [&str; 2], fields: Value) -> [Answer; 2
 async fn concurrent_turns_on_two_sessions_of_a_thread_start_one() {
     let daemon = start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
-    let [begun, refused] = both(&daemon, [&first, &second], json!({})).await;
-    let turn_id = begun.data(202)["turnId"].clone();
+    let [accepted, refused] = request_in_both(&daemon, [&first, &second], json!({})).await;
+    let turn_id = accepted.data(202)["turnId"].clone();
     assert!(refused.error(409, "turn_in_progress").contains(turn_id.as_str().unwrap()), "{}", refused.text);
-    // One after the other, before the first was said to run or not.
+    // The following requests are rejected too, before the start of the first turn is notified.
     for session_id in [&first, &second] {
         ask_turn(&daemon, session_id, "hello").await.error(409, "turn_in_progress");
         assert_eq!(record(&daemon, session_id).await["currentTurnId"], turn_id);
@@ -39,7 +39,7 @@ async fn concurrent_turn_on_second_session_can_steer() {
     let daemon = app_server.builder().start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
     let steer = json!({ "whenBusy": "steer" });
-    let [one, other] = both(&daemon, [&first, &second], steer).await;
+    let [one, other] = request_in_both(&daemon, [&first, &second], steer).await;
     assert_eq!(one.data(202)["turnId"], other.data(202)["turnId"]);
     assert_eq!((app_server.calls("turn/start").len(), app_server.calls("turn/steer").len()), (2, 1));
     let accepted = events_of(&daemon, "turn.accepted");
@@ -52,9 +52,10 @@ async fn turn_queue_keeps_order_across_sessions_of_a_thread() {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder().start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
-    let [begun, waiting] = both(&daemon, [&first, &second], json!({ "whenBusy": "queue" })).await;
-    let mut names = vec![text(&waiting.data(202)["queueId"])];
-    assert_eq!(waiting.data(202)["turnId"], Value::Null);
+    let [accepted, queued] =
+        request_in_both(&daemon, [&first, &second], json!({ "whenBusy": "queue" })).await;
+    let mut names = vec![text(&queued.data(202)["queueId"])];
+    assert_eq!(queued.data(202)["turnId"], Value::Null);
     for session_id in [&first, &second, &second, &first] {
         names.push(queue(&daemon, session_id, "deltas=1").await);
     }
@@ -66,21 +67,21 @@ async fn turn_queue_keeps_order_across_sessions_of_a_thread() {
         ask_with(&daemon, &first, "text=end", fields).await.data(202);
         finished_turn(&daemon, &first, &turn_id).await;
     };
-    end(text(&begun.data(202)["turnId"])).await;
-    end(turn_of(&daemon, &names[0]).await).await;
-    finished_turn(&daemon, &first, &turn_of(&daemon, &names[4]).await).await;
-    let told: Vec<_> =
+    end(text(&accepted.data(202)["turnId"])).await;
+    end(accepted_turn(&daemon, &names[0]).await).await;
+    finished_turn(&daemon, &first, &accepted_turn(&daemon, &names[4]).await).await;
+    let sent: Vec<_> =
         app_server.calls("turn/start").iter().map(|turn| text(&turn["clientUserMessageId"])).collect();
-    assert_eq!(told[2..], names);
-    assert_eq!(app_server.calls("turn/steer").len(), 2, "none was steered into another one");
+    assert_eq!(sent[2..], names);
+    assert_eq!(app_server.calls("turn/steer").len(), 2, "a queued turn was sent as a steer");
     assert_eq!(events_of(&daemon, "turn.settled"), [Value::Null; 0]);
 }
 
-/// The turn that a waiting one became, while the one before it ends.
-async fn turn_of(daemon: &Daemon, queue_id: &str) -> String {
+/// Waits until a queued turn is accepted; returns its turn ID.
+async fn accepted_turn(daemon: &Daemon, queue_id: &str) -> String {
     let is_it = |event: &Value| event["detail"]["queueId"] == queue_id && event["type"] == "turn.accepted";
     let find = || events_of(daemon, "turn.accepted").into_iter().find(is_it);
-    text(&wait_until("the waiting turn", find).await["detail"]["turnId"])
+    text(&wait_until("the queued turn", find).await["detail"]["turnId"])
 }
 
 #[tokio::test]
@@ -100,11 +101,14 @@ async fn queued_turn_starts_when_previous_turn_ends() {
     idle(&daemon, &first).await;
     let time = |event: &Value| event["createdAt"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     let ended: Vec<_> = events_of(&daemon, "app-server.turn.completed").iter().skip(1).map(time).collect();
-    let begun: Vec<_> = events_of(&daemon, "app-server.turn.started").iter().skip(2).map(time).collect();
-    let gaps: Vec<_> =
-        ended.iter().zip(&begun).map(|(ended, begun)| begun.duration_since(*ended).as_millis()).collect();
+    let started: Vec<_> = events_of(&daemon, "app-server.turn.started").iter().skip(2).map(time).collect();
+    let gaps: Vec<_> = ended
+        .iter()
+        .zip(&started)
+        .map(|(ended, started)| started.duration_since(*ended).as_millis())
+        .collect();
     assert_eq!(gaps.len(), 5);
     assert!(gaps.iter().any(|gap| *gap < 50), "{gaps:?} ms");
-    // On a machine that is busy one of them may take longer; the look at an idle thread would take 1 s each time.
+    // On a busy machine one of the gaps may be longer; the periodic check of idle threads would take 1 s each time.
     assert!(gaps.iter().filter(|gap| **gap < 700).count() >= 4, "{gaps:?} ms");
 }

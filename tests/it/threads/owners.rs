@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{two_on_one_thread, two_with};
+use super::{two_on_one_thread, two_on_one_thread_with};
 use crate::api::{SESSIONS, ask_turn, record, start, turn};
 use crate::duplex::{REQUESTS, decide, delete, finished_turn, pending_request, requests};
 use crate::sessions::{RecordingAppServer, events_of};
@@ -11,7 +11,7 @@ use crate::support::http::{get, post};
 #[tokio::test]
 async fn server_request_belongs_to_session_that_started_the_turn() {
     let daemon = start().await;
-    let (first, second, _) = two_with(&daemon, json!({ "requests": "decline" })).await;
+    let (first, second, _) = two_on_one_thread_with(&daemon, json!({ "requests": "decline" })).await;
     let turn_id = turn(&daemon, &first, "ask=command text=done").await;
     let request = pending_request(&daemon, &first).await;
     assert_eq!((&request["sessionId"], &request["turnId"]), (&json!(first), &json!(turn_id)));
@@ -19,7 +19,7 @@ async fn server_request_belongs_to_session_that_started_the_turn() {
     assert_eq!(decide(&daemon, &request["requestId"], "accept").await["resolvedBy"], "client");
     let ended = finished_turn(&daemon, &first, &turn_id).await;
     assert_eq!((&ended["text"], &ended["startedBy"]), (&json!("done"), &json!(first)));
-    // The other session has the turns of its thread, too.
+    // The other session shows the turn too, because it is on the same thread.
     let seen = finished_turn(&daemon, &second, &turn_id).await;
     assert_eq!((&seen["sessionId"], &seen["startedBy"]), (&json!(second), &json!(first)));
 
@@ -50,7 +50,7 @@ async fn turn_of_closed_session_ends_in_its_record() {
     let daemon = start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
     let turn_id = turn(&daemon, &first, "hang-deltas delay=50").await;
-    // It is the turn of the first session, which goes on.
+    // The turn belongs to the first session and continues.
     let closed = delete(&daemon, &format!("{SESSIONS}/{second}")).await.data(200)["session"].clone();
     assert_eq!((&closed["status"], &closed["lastTurnStatus"]), (&json!("closed"), &json!("inProgress")));
     assert_eq!(record(&daemon, &first).await["currentTurnId"], turn_id);

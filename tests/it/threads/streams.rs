@@ -18,13 +18,13 @@ async fn session_stream_follows_session_to_replacement_thread() {
     let path = format!("/v1/codexd/events?sessionId={session_id}");
     let mut stream = EventStream::connect_to(&daemon, &path, &[]).await;
     stream.hello().await;
-    let turn_id = turn(&daemon, &session_id, "text=heard").await;
+    let turn_id = turn(&daemon, &session_id, "text=received").await;
     assert_ne!(record(&daemon, &session_id).await["threadId"], before["threadId"]);
     let is_end = |event: &serde_json::Value| event["type"] == "app-server.turn.completed";
     let events = stream.collect_until("the end of the turn", is_end).await;
     let types: Vec<_> = events.iter().map(|event| text(&event["type"])).collect();
-    for wanted in ["session.recreated", "turn.accepted", "app-server.turn.message.delta"] {
-        assert!(types.iter().any(|found| found == wanted), "no {wanted} in {types:?}");
+    for expected in ["session.recreated", "turn.accepted", "app-server.turn.message.delta"] {
+        assert!(types.iter().any(|found| found == expected), "no {expected} in {types:?}");
     }
     assert_eq!(events.last().unwrap()["detail"]["turnId"], turn_id);
 }

@@ -11,7 +11,7 @@ use crate::sessions::RecordingAppServer;
 use crate::support::daemon::Daemon;
 use crate::support::http::Target;
 
-/// Everything that the end of a turn without its end says.
+/// The keys in the detail of `app-server.turn.completed.missing`.
 const MISSING_KEYS: [&str; 13] = [
     "childExitCode",
     "childPid",
@@ -28,15 +28,17 @@ const MISSING_KEYS: [&str; 13] = [
     "turnStatusAtClose",
 ];
 
-/// Lets the app-server die in the middle of a turn, and checks what holds however it died; the detail of the event.
-async fn cut(daemon: &Daemon, prompt: &str) -> Value {
+/// Ends the app-server during a turn with this prompt and checks what holds for every kind of exit.
+///
+/// Returns the detail of `app-server.turn.completed.missing`.
+async fn end_during_turn(daemon: &Daemon, prompt: &str) -> Value {
     let session = create(daemon, json!({})).await;
     let session_id = text(&session["sessionId"]);
     let turn_id = turn(daemon, &session_id, prompt).await;
     let record = idle(daemon, &session_id).await;
     assert_eq!((&record["lastTurnId"], &record["lastTurnStatus"]), (&json!(turn_id), &json!("failed")));
     assert_eq!(record["status"], "active");
-    let missing = logged(daemon, "the missing end", |event| {
+    let missing = logged(daemon, "the missing completion", |event| {
         event["type"] == "app-server.turn.completed.missing" && event["detail"]["sessionId"] == session_id
     })
     .await;
@@ -60,7 +62,7 @@ async fn cut(daemon: &Daemon, prompt: &str) -> Value {
 #[tokio::test]
 async fn app_server_crash_fails_turn_and_is_reported() {
     let daemon = start().await;
-    let detail = cut(&daemon, "deltas=10 stderr=Error:gone crash=7").await;
+    let detail = end_during_turn(&daemon, "deltas=10 stderr=Error:gone crash=7").await;
     assert_eq!(detail["childExitCode"], 7);
     assert_eq!(detail["childSignal"], Value::Null);
     assert_eq!(detail["trailingMessageLength"], 0);
@@ -87,11 +89,11 @@ async fn app_server_crash_fails_turn_and_is_reported() {
 #[tokio::test]
 async fn app_server_kill_is_reported_by_signal_name() {
     let daemon = start().await;
-    let detail = cut(&daemon, "stderr=unrelated kill").await;
+    let detail = end_during_turn(&daemon, "stderr=unrelated kill").await;
     assert_eq!((&detail["childExitCode"], &detail["childSignal"]), (&Value::Null, &json!("SIGKILL")));
     let backoff_event = backoff_event(&daemon).await;
     assert_eq!(backoff_event["detail"]["signal"], "SIGKILL");
-    // Whoever is killed does not say why.
+    // The stderr of a killed app-server does not explain its exit.
     assert!(!backoff_event["message"].as_str().unwrap().contains("unrelated"), "{backoff_event}");
     let exited = logged_type(&daemon, "child.exited").await;
     assert_eq!(exited["detail"]["signal"], "SIGKILL");
@@ -101,13 +103,13 @@ async fn app_server_kill_is_reported_by_signal_name() {
 #[tokio::test]
 async fn app_server_abort_is_reported_by_signal_name() {
     let daemon = start().await;
-    assert_eq!(cut(&daemon, "abort").await["childSignal"], "SIGABRT");
+    assert_eq!(end_during_turn(&daemon, "abort").await["childSignal"], "SIGABRT");
 }
 
 #[tokio::test]
 async fn partial_message_is_counted_and_ignored() {
     let daemon = start().await;
-    let detail = cut(&daemon, "half-line crash=3").await;
+    let detail = end_during_turn(&daemon, "half-line crash=3").await;
     assert!(detail["trailingMessageLength"].as_u64() > Some(0), "{detail}");
     assert_eq!(detail["flushedTrailingMessage"], false);
     assert_eq!(detail["childExitCode"], 3);
@@ -116,7 +118,7 @@ async fn partial_message_is_counted_and_ignored() {
 #[tokio::test]
 async fn app_server_is_terminated_after_closing_stdout() {
     let daemon = start().await;
-    let detail = cut(&daemon, "close-stdout").await;
+    let detail = end_during_turn(&daemon, "close-stdout").await;
     assert_eq!(detail["transportCloseSource"], "stdout.end");
     let exited = logged_type(&daemon, "child.exited").await;
     assert!(exited["detail"].is_object(), "{exited}");
@@ -132,12 +134,12 @@ async fn app_server_exit_fails_all_its_turns() {
         turn(&daemon, &session_id, "hang").await;
         session_ids.push(session_id);
     }
-    let idle_one = session(&daemon).await;
-    cut(&daemon, "crash").await;
+    let idle_session = session(&daemon).await;
+    end_during_turn(&daemon, "crash").await;
     for session_id in &session_ids {
         assert_eq!(idle(&daemon, session_id).await["lastTurnStatus"], "failed");
     }
-    assert_eq!(idle(&daemon, &idle_one).await["lastTurnStatus"], Value::Null);
+    assert_eq!(idle(&daemon, &idle_session).await["lastTurnStatus"], Value::Null);
     let events = daemon.events_on_disk();
     let missing = events.iter().filter(|event| event["type"] == "app-server.turn.completed.missing").count();
     assert_eq!(missing, 6);
@@ -151,13 +153,13 @@ async fn app_server_exit_fails_pending_call() {
     let daemon = app_server.builder_without_user_messages().start().await;
     let silent = session(&daemon).await;
     let other = session(&daemon).await;
-    let (waiting, ()) = tokio::join!(ask_turn(&daemon, &silent, "hang answer-never"), async {
-        // The turn runs though nobody was told so; only then does the other one end the process.
+    let (response, ()) = tokio::join!(ask_turn(&daemon, &silent, "hang answer-never"), async {
+        // The turn runs, although its call has no response yet. Then a turn of the other session ends the app-server.
         logged(&daemon, "the start of the turn", |event| event["type"] == "app-server.turn.started").await;
         let body = json!({ "sessionId": other, "input": "crash=9" });
         try_post(daemon.base_url(), crate::api::TURN, &body).await;
     });
-    waiting.error(503, "app_server_unavailable");
-    assert!(waiting.headers.get(RETRY_AFTER).is_some());
+    response.error(503, "app_server_unavailable");
+    assert!(response.headers.get(RETRY_AFTER).is_some());
     assert_eq!(idle(&daemon, &silent).await["lastTurnStatus"], "failed");
 }

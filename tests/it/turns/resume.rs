@@ -24,7 +24,7 @@ async fn thread_is_resumed_after_restart_with_its_last_turn() {
     )
     .await;
     let resumed_id = text(&resumed["sessionId"]);
-    assert_ne!(resumed_id, session_id, "a session of its own");
+    assert_ne!(resumed_id, session_id, "the thread was resumed in the old session");
     assert_eq!(resumed["threadId"], before["threadId"]);
     assert_eq!(resumed["lastTurnId"], last_turn);
     assert_eq!(resumed["lastTurnStatus"], "completed");

@@ -8,12 +8,13 @@ use crate::support::http::{Answer, post};
 
 const STEPS: [&str; 3] = ["turn.accepted", "app-server.turn.started", "app-server.turn.completed"];
 
+/// Steers a turn; returns the response of any status.
 async fn steer(daemon: &Daemon, session_id: &str, turn_id: &str, prompt: &str) -> Answer {
     let body = json!({ "sessionId": session_id, "expectedTurnId": turn_id, "input": prompt });
     post(daemon, TURN, &body).await
 }
 
-/// Waits until this turn has said that it runs.
+/// Waits until the start of this turn is in the log.
 async fn started(daemon: &Daemon, turn_id: &str) {
     logged(daemon, "the start of the turn", |event| {
         event["type"] == "app-server.turn.started" && event["detail"]["turnId"] == turn_id
@@ -153,7 +154,7 @@ async fn busy_session_rejects_second_turn() {
     let message = answer.error(409, "turn_in_progress");
     assert!(message.contains(&session_id) && message.contains("expectedTurnId"), "{message}");
     assert_eq!(answer.json["details"]["turnId"], turn_id);
-    // Another session is another matter.
+    // Other sessions are not affected.
     let other = session(&daemon).await;
     turn(&daemon, &other, "hello").await;
     assert_eq!(idle(&daemon, &other).await["lastTurnStatus"], "completed");
@@ -169,13 +170,13 @@ async fn concurrent_turns_on_one_session_accept_one() {
         let session_id = session(&daemon).await;
         let answers =
             tokio::join!(ask_turn(&daemon, &session_id, "hang"), ask_turn(&daemon, &session_id, "hang"));
-        let (won, lost) = match answers.0.status {
+        let (accepted, refused) = match answers.0.status {
             202 => answers,
             _ => (answers.1, answers.0),
         };
-        let turn_id = &won.data(202)["turnId"];
-        lost.error(409, "turn_in_progress");
-        assert_eq!(&lost.json["details"]["turnId"], turn_id);
+        let turn_id = &accepted.data(202)["turnId"];
+        refused.error(409, "turn_in_progress");
+        assert_eq!(&refused.json["details"]["turnId"], turn_id);
     }
 }
 

@@ -11,8 +11,8 @@ use crate::sessions::RecordingAppServer;
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
 
-/// One turn with this prompt, which has to come to its end as if nothing had been.
-async fn completes(daemon: &Daemon, session_id: &str, prompt: &str) {
+/// Runs one turn with this prompt and asserts that it completes.
+async fn assert_completes(daemon: &Daemon, session_id: &str, prompt: &str) {
     let turn_id = turn(daemon, session_id, prompt).await;
     let record = idle(daemon, session_id).await;
     assert_eq!(record["lastTurnId"], turn_id, "{prompt}");
@@ -24,7 +24,7 @@ async fn unexpected_responses_are_ignored() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     for prompt in ["answer-twice", "answer-foreign", "answer-twice answer-foreign deltas=50", "hello"] {
-        completes(&daemon, &session_id, prompt).await;
+        assert_completes(&daemon, &session_id, prompt).await;
     }
 }
 
@@ -34,40 +34,44 @@ async fn turn_start_response_after_turn_end_does_not_reopen_turn() {
     let daemon = app_server.builder_without_user_messages().start().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "answer-late=300").await;
-    // The turn was over long before its acceptance.
+    // The turn ended long before its acceptance.
     let events = daemon.events_on_disk();
     let types = types_of_turn(&events, &turn_id);
     assert_eq!(types.last(), Some(&"turn.accepted"), "{types:?}");
     let record = idle(&daemon, &session_id).await;
     assert_eq!((&record["lastTurnId"], &record["lastTurnStatus"]), (&json!(turn_id), &json!("completed")));
-    completes(&daemon, &session_id, "hello").await;
+    assert_completes(&daemon, &session_id, "hello").await;
 }
 
 #[tokio::test]
 async fn slow_app_server_responses_are_awaited() {
     let daemon = Daemon::builder().startup("answer-late=200").start().await;
     let session_id = session(&daemon).await;
-    completes(&daemon, &session_id, "hello").await;
+    assert_completes(&daemon, &session_id, "hello").await;
 }
 
 #[tokio::test]
 async fn invalid_messages_are_recorded_and_skipped() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
-    completes(&daemon, &session_id, "deltas=10 garbage").await;
+    assert_completes(&daemon, &session_id, "deltas=10 garbage").await;
     let invalid = logged_type(&daemon, "app-server.message.invalid").await;
     assert_eq!(invalid["level"], "warn");
     let events = daemon.events_on_disk();
     let count = |event_type: &str| events.iter().filter(|event| event["type"] == event_type).count();
     assert_eq!(count("app-server.turn.message.delta"), 10);
-    assert_eq!(count("app-server.message.invalid"), 4, "four lines are no messages, the fifth is empty");
+    assert_eq!(
+        count("app-server.message.invalid"),
+        4,
+        "four lines are not messages; an empty line is ignored"
+    );
 }
 
 #[tokio::test]
 async fn eight_megabyte_line_is_recorded_as_event() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
-    completes(&daemon, &session_id, "long-line=8000000").await;
+    assert_completes(&daemon, &session_id, "long-line=8000000").await;
     let long = logged(&daemon, "the long line", |event| {
         let message = event["detail"]["params"]["message"].as_str();
         message.is_some_and(|message| message.len() > 7_000_000)
@@ -80,7 +84,7 @@ async fn eight_megabyte_line_is_recorded_as_event() {
 async fn line_over_limit_is_skipped_and_turn_continues() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
-    completes(&daemon, &session_id, "deltas=4 long-line=70000000").await;
+    assert_completes(&daemon, &session_id, "deltas=4 long-line=70000000").await;
     let skipped = logged_type(&daemon, "app-server.message.invalid").await;
     assert_eq!(skipped["detail"]["bytes"], 70_000_000);
     let events = daemon.events_on_disk();
@@ -92,13 +96,13 @@ async fn line_over_limit_is_skipped_and_turn_continues() {
 async fn app_server_stderr_is_kept() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
-    completes(&daemon, &session_id, "stderr=marked-word stderr-flood=300000").await;
-    logged(&daemon, "the word", |event| {
-        event["type"] == "child.stderr" && event["message"].as_str().unwrap().contains("marked-word")
+    assert_completes(&daemon, &session_id, "stderr=marker stderr-flood=300000").await;
+    logged(&daemon, "the stderr line", |event| {
+        event["type"] == "child.stderr" && event["message"].as_str().unwrap().contains("marker")
     })
     .await;
     let stderr = std::fs::read_to_string(daemon.logs_dir().join("stderr.log")).unwrap();
-    assert!(stderr.contains("marked-word"));
+    assert!(stderr.contains("marker"));
 }
 
 #[tokio::test]
@@ -108,21 +112,21 @@ async fn unknown_thread_notifications_create_no_session() {
     assert_eq!(completed["detail"]["status"], "completed");
     assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
     let session_id = session(&daemon).await;
-    completes(&daemon, &session_id, "hello").await;
+    assert_completes(&daemon, &session_id, "hello").await;
 }
 
-/// Sends a turn and leaves without waiting for what comes of it.
+/// Requests a turn and disconnects without reading the response.
 ///
-/// The daemon says that it will read the body first, so that it knows by then whose connection it is.
-async fn hang_up_after(daemon: &Daemon, session_id: &str, prompt: &str) {
+/// Waits for `100 Continue` first, so that the daemon has checked the user of the connection by then.
+async fn disconnect_after_request(daemon: &Daemon, session_id: &str, prompt: &str) {
     let body = json!({ "sessionId": session_id, "input": prompt });
     let request = request_bytes(daemon, TURN, &body);
     let (head, body) = request.split_once("\r\n\r\n").unwrap();
     let mut stream = TcpStream::connect(daemon.authority()).await.unwrap();
     stream.write_all(format!("{head}\r\nexpect: 100-continue\r\n\r\n").as_bytes()).await.unwrap();
-    let mut begun = [0; 12];
-    stream.read_exact(&mut begun).await.unwrap();
-    assert_eq!(&begun, b"HTTP/1.1 100");
+    let mut status_line = [0; 12];
+    stream.read_exact(&mut status_line).await.unwrap();
+    assert_eq!(&status_line, b"HTTP/1.1 100");
     stream.write_all(body.as_bytes()).await.unwrap();
 }
 
@@ -130,7 +134,7 @@ async fn hang_up_after(daemon: &Daemon, session_id: &str, prompt: &str) {
 async fn turn_continues_when_client_disconnects_during_call() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
-    hang_up_after(&daemon, &session_id, "answer-late=300 text=x").await;
+    disconnect_after_request(&daemon, &session_id, "answer-late=300 text=x").await;
     let accepted = logged_type(&daemon, "turn.accepted").await;
     assert_eq!(accepted["detail"]["sessionId"], session_id);
     ended(&daemon, &session_id, &accepted["detail"]["turnId"]).await;
@@ -141,7 +145,7 @@ async fn turn_continues_when_client_disconnects_at_once() {
     let daemon = start().await;
     for _ in 0..20 {
         let session_id = session(&daemon).await;
-        hang_up_after(&daemon, &session_id, "text=x").await;
+        disconnect_after_request(&daemon, &session_id, "text=x").await;
         let accepted = logged(&daemon, "the acceptance", |event| {
             event["type"] == "turn.accepted" && event["detail"]["sessionId"] == session_id
         })
