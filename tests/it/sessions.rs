@@ -48,8 +48,9 @@ impl RecordingAppServer {
         )
     }
 
-    /// A daemon that cannot identify user messages, in notifications or in threads, so only the response to `turn/start`
-    /// tells which turn a submission became.
+    /// A daemon that cannot identify user messages, in notifications or in threads.
+    ///
+    /// Only the response to `turn/start` identifies the turn of a submission.
     pub(crate) fn builder_without_user_messages(&self) -> DaemonBuilder {
         self.builder_with_script(
             "tee -a \"$0\" | \"$1\" app-server --store \"$2\" | sed -u \

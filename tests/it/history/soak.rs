@@ -137,7 +137,7 @@ impl Soak {
         for worker in workers {
             worker.await.unwrap();
         }
-        // Nothing is worked on any more, but the last events may have come after the first inspect.
+        // The workers have ended, but the last events may have been recorded after the first read.
         let (epoch, log) = read_all(daemon.base_url()).await;
         let log = log.iter().map(|text| texts.intern(text)).collect();
         let sessions = get(&daemon, SESSIONS).await.data(200)["sessions"].as_array().unwrap().clone();

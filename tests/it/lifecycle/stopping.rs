@@ -141,7 +141,7 @@ async fn stop_does_not_wait_for_non_reading_websocket_clients() {
     let mut daemon = builder.arg("--ping-interval").arg("3600").start().await;
     ready(&daemon).await;
     let session_id = session(&daemon).await;
-    let clients = [(); 3].map(|()| EventStream::connect_with_room(&daemon, EVENTS_PATH, 4096));
+    let clients = [(); 3].map(|()| EventStream::connect_with_receive_buffer(&daemon, EVENTS_PATH, 4096));
     let clients = join_all(clients).await;
     turn(&daemon, &session_id, "deltas=200 chars=20000").await;
     logged_type(&daemon, "app-server.turn.completed").await;

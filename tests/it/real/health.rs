@@ -62,7 +62,7 @@ async fn doctor(stage: &Stage) -> (Option<i32>, String) {
 async fn turn_uses_login_on_disk() {
     for version in versions() {
         let mut stage = with_account(version, Some(OLD)).await;
-        stage.model.take_key(NEW);
+        stage.model.require_key(NEW);
         codex_state(&stage.daemon, "ready").await;
         let session = stage.session(&json!({})).await;
         let turn = stage.turn(&session, "mock:text=[one]").await;
@@ -102,11 +102,11 @@ async fn turn_uses_login_on_disk() {
 #[tokio::test]
 async fn changed_login_is_used_before_it_is_refused() {
     let mut stage = with_account("0.171.0", Some(OLD)).await;
-    stage.model.take_key(OLD);
+    stage.model.require_key(OLD);
     let session = stage.session(&json!({})).await;
     assert_eq!(stage.turn(&session, "mock:text=[one]").await.status(), "completed");
     stage.home.log_in(NEW);
-    stage.model.take_key(NEW);
+    stage.model.require_key(NEW);
     let turn = stage.turn(&session, "mock:text=[two]").await;
     assert_eq!((turn.status(), turn.of("app-server.turn.error").len()), ("completed", 0));
     assert_eq!(count(&stage.daemon, "app-server.restarting"), 1);
@@ -118,7 +118,7 @@ async fn changed_login_is_used_before_it_is_refused() {
 #[tokio::test]
 async fn changed_login_does_not_interrupt_running_turn() {
     let mut stage = with_account("0.171.0", Some(OLD)).await;
-    stage.model.take_key(OLD);
+    stage.model.require_key(OLD);
     let (first, second) = (stage.session(&json!({})).await, stage.session(&json!({})).await);
     let running = stage.start_turn(&first, "mock:deltas=40 mock:delay=50").await;
     stage.events.wait_for("the first delta", |event| event["type"] == "app-server.turn.message.delta").await;
@@ -128,7 +128,7 @@ async fn changed_login_does_not_interrupt_running_turn() {
     assert_eq!(turn.status(), "completed", "the turn uses the previous login, which still works");
     let turn = rest_of(&mut stage.events, &running).await;
     assert_eq!(turn.status(), "completed");
-    stage.model.take_key(NEW);
+    stage.model.require_key(NEW);
     assert_eq!(stage.turn(&second, "mock:text=[three]").await.status(), "completed");
     assert_eq!(count(&stage.daemon, "app-server.restarting"), 1);
 }
@@ -136,7 +136,7 @@ async fn changed_login_does_not_interrupt_running_turn() {
 #[tokio::test]
 async fn invalid_login_restarts_app_server_once() {
     let mut stage = with_account("0.171.0", Some(OLD)).await;
-    stage.model.take_key(NEW);
+    stage.model.require_key(NEW);
     let session = stage.session(&json!({})).await;
     assert_eq!(stage.turn(&session, "mock:text=[one]").await.status(), "failed");
     logged_type(&stage.daemon, "app-server.restarting").await;
@@ -150,7 +150,7 @@ async fn invalid_login_restarts_app_server_once() {
 async fn missing_account_is_reported_until_login() {
     for version in versions() {
         let mut stage = with_account(version, None).await;
-        stage.model.take_key(NEW);
+        stage.model.require_key(NEW);
         let codex = codex_state(&stage.daemon, "noAccount").await;
         assert_eq!(codex["message"], "Codex has no account, so turns fail.");
         let event = logged_type(&stage.daemon, "app-server.state.changed").await;
@@ -318,7 +318,7 @@ async fn failed_mcp_server_start_is_reported() {
     for version in versions() {
         let model = MockModel::start();
         let tables = "[mcp_servers.broken]\ncommand = \"/nonexistent/server\"";
-        let home = CodexHome::builder(&model).more(tables).build();
+        let home = CodexHome::builder(&model).more_tables(tables).build();
         let daemon = Daemon::builder().real_version(&home, version).start().await;
         let session = create_session(&daemon, &home, &json!({})).await;
         let event = logged_type(&daemon, "app-server.mcp_server.failed").await;

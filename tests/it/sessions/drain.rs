@@ -42,11 +42,11 @@ async fn drain_finishes_running_turn_and_refuses_new_work() {
         post(&daemon, path, &body).await.error(503, "shutting_down");
     }
     // The daemon now waits for the hanging turn only; a second signal ends the wait.
-    let asked = Instant::now();
+    let signaled = Instant::now();
     wait_until("the end of the other turn", || completion_status(&daemon, &finishing)).await;
     daemon.signal(Signal::TERM);
     assert!(daemon.exited().await.success());
-    assert!(asked.elapsed() < Duration::from_secs(60));
+    assert!(signaled.elapsed() < Duration::from_secs(60));
     assert_eq!(completion_status(&daemon, &finishing), Some(json!("completed")));
     assert_ne!(completion_status(&daemon, &turn_id), Some(json!("completed")));
     assert_eq!(daemon.events_on_disk().pop().unwrap()["type"], "daemon.stopped");

@@ -149,14 +149,14 @@ async fn refused_request_can_be_retried_with_its_key() {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder().start().await;
     let session_id = session(&daemon).await;
-    let wrong = json!({ "sessionId": session_id, "input": "hello", "sandboxPolicy": { "type": "weird" } });
+    let invalid = json!({ "sessionId": session_id, "input": "hello", "sandboxPolicy": { "type": "weird" } });
     for _ in 0..2 {
-        post_keyed(&daemon, TURN, "wrong", &wrong).await.error(400, "app_server_rejected");
+        post_keyed(&daemon, TURN, "invalid", &invalid).await.error(400, "app_server_rejected");
     }
     assert_eq!(app_server.calls("turn/start").len(), 2);
     assert_eq!(events_of(&daemon, "turn.rejected").len(), 2);
     // A rejected request does not occupy its key.
-    assert_eq!(post_keyed(&daemon, TURN, "wrong", &body(&session_id, "hang")).await.status, 202);
+    assert_eq!(post_keyed(&daemon, TURN, "invalid", &body(&session_id, "hang")).await.status, 202);
     let request = body(&session_id, "hello");
     post_keyed(&daemon, TURN, "busy", &request).await.error(409, "turn_in_progress");
     let running = record(&daemon, &session_id).await["currentTurnId"].clone();

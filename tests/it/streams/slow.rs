@@ -35,7 +35,7 @@ async fn clients_are(daemon: &Daemon, count: usize) {
 async fn a_client_that_takes_nothing_is_told_so_and_goes_on_at_its_cursor() {
     let daemon = daemon_with(&["--client-timeout", "4"]).await;
     let session_id = session(&daemon).await;
-    let mut deaf = EventStream::connect_with_room(&daemon, &events_path(""), LITTLE).await;
+    let mut deaf = EventStream::connect_with_receive_buffer(&daemon, &events_path(""), LITTLE).await;
     let at = cursor(&deaf.hello().await);
     // More than 12 MB, far more than the buffers of the two sockets take.
     let turn_id = turn(&daemon, &session_id, "deltas=1200 chars=10000").await;
@@ -59,7 +59,7 @@ async fn a_client_that_takes_nothing_is_told_so_and_goes_on_at_its_cursor() {
 async fn a_client_that_never_reads_again_is_let_go() {
     let daemon = daemon_with(&["--client-timeout", "1"]).await;
     let session_id = session(&daemon).await;
-    let mut deaf = EventStream::connect_with_room(&daemon, &events_path(""), LITTLE).await;
+    let mut deaf = EventStream::connect_with_receive_buffer(&daemon, &events_path(""), LITTLE).await;
     deaf.hello().await;
     clients_are(&daemon, 1).await;
     turn(&daemon, &session_id, "deltas=1200 chars=10000").await;
@@ -96,7 +96,7 @@ async fn a_client_that_reads_slowly_but_reads_is_not_slow() {
     let daemon = daemon_with(&["--client-timeout", "10", "--ping-interval", "3"]).await;
     let session_id = session(&daemon).await;
     // Its socket holds as much as it reads in several seconds, and a ping stands behind all of that.
-    let mut slow = EventStream::connect_with_room(&daemon, &events_path(""), 192 * 1024).await;
+    let mut slow = EventStream::connect_with_receive_buffer(&daemon, &events_path(""), 192 * 1024).await;
     let at = number(&cursor(&slow.hello().await));
     let turn_id = turn(&daemon, &session_id, "deltas=1200 chars=10000").await;
     let began = Instant::now();

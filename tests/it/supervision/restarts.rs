@@ -42,10 +42,10 @@ async fn restart_delay_grows_with_repeated_exits() {
     let status = CliUser::beside(&daemon).run(&["status"]).await;
     let reason = "exited with code 1. It said last: because";
     assert!(status.stdout.contains(reason), "{status:?}");
-    let asked = Instant::now();
+    let sent = Instant::now();
     let answer = post(&daemon, SESSIONS, &json!({})).await;
     answer.error(503, "app_server_unavailable");
-    assert!(asked.elapsed() < Duration::from_secs(5), "the request waited although no restart is near");
+    assert!(sent.elapsed() < Duration::from_secs(5), "the request waited although no restart is near");
     let seconds: u64 = answer.headers[RETRY_AFTER].to_str().unwrap().parse().unwrap();
     assert!((20..=60).contains(&seconds), "{seconds}");
     // The stop does not wait for the next start.

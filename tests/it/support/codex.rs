@@ -1,4 +1,4 @@
-//! The real app-server: npm packages of pinned versions, each installed once per target directory, and a `CODEX_HOME`.
+//! The real Codex: npm packages of pinned versions, each installed once per target directory, and a `CODEX_HOME`.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -13,41 +13,41 @@ use super::model::MockModel;
 use super::skip::runs_long_part;
 use crate::support::scratch;
 
-/// The version that the tests run unless they or `CODEXD_TEST_CODEX_VERSION` say otherwise.
+/// The version that the tests run unless a test or `CODEXD_TEST_CODEX_VERSION` selects another one.
 pub(crate) const DEFAULT_VERSION: &str = "0.171.0";
 
-/// The release before it, whose protocol differs.
+/// The previous release, whose protocol differs.
 const PREVIOUS_VERSION: &str = "0.169.0";
 
-/// An installed codex.
+/// An installed Codex.
 pub(crate) struct Codex {
-    /// What `codex --version` answers, without the name.
+    /// The output of `codex --version` without the name.
     pub(crate) version: String,
-    /// What a user has on the path: npm's `codex`, a node script that starts the native program.
+    /// The `codex` on a user's `PATH`: npm's node script, which starts the native program.
     pub(crate) launcher: PathBuf,
-    /// The native program itself.
+    /// The native program.
     pub(crate) native: PathBuf,
 }
 
-/// The codex that tests run which do not depend on a version: `CODEXD_TEST_CODEX_VERSION`, or [`DEFAULT_VERSION`].
+/// The Codex for tests that do not depend on a version: `CODEXD_TEST_CODEX_VERSION`, or [`DEFAULT_VERSION`].
 pub(crate) fn codex() -> &'static Codex {
     let version = std::env::var("CODEXD_TEST_CODEX_VERSION").ok().filter(|version| !version.is_empty());
     codex_version(version.as_deref().unwrap_or(DEFAULT_VERSION))
 }
 
-/// The versions for tests of what differs between releases: the newest tested one, and with the long tests the previous one.
+/// The versions for tests of differences between releases: the newest one, and with the long tests the previous one.
 #[track_caller]
 pub(crate) fn versions() -> &'static [&'static str] {
     let all = &[DEFAULT_VERSION, PREVIOUS_VERSION];
-    let has_all = runs_long_part(&format!("with codex {PREVIOUS_VERSION}"));
+    let has_all = runs_long_part(&format!("with Codex {PREVIOUS_VERSION}"));
     if has_all { all } else { &all[..1] }
 }
 
-/// The real codex of this version; the first caller installs it, which takes some seconds and needs npm, node and the
+/// The Codex of this version; the first call installs it, which takes some seconds and needs npm, node and the
 /// registry.
 pub(crate) fn codex_version(version: &str) -> &'static Codex {
     static INSTALLED: OnceLock<Mutex<HashMap<String, &'static Codex>>> = OnceLock::new();
-    // A failed installation panics with the lock held; the other tests then fail by themselves.
+    // A failed installation panics with the lock held; the other tests then try and fail themselves.
     let mut installed = INSTALLED.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(codex) = installed.get(version) {
         return codex;
@@ -59,8 +59,8 @@ pub(crate) fn codex_version(version: &str) -> &'static Codex {
 
 fn find_or_install(version: &str) -> Codex {
     let directory = target_directory().join(format!("codex-{version}"));
-    // Several test processes may come here at once; the lock is given back when the file is dropped.
-    let lock = File::create(beside(&directory, "lock")).unwrap();
+    // Several test processes may install at the same time; the lock is released when the file is dropped.
+    let lock = File::create(with_added_extension(&directory, "lock")).unwrap();
     lock.lock().unwrap();
     require("node");
     if let Some(codex) = find(&directory, version) {
@@ -74,14 +74,14 @@ fn find_or_install(version: &str) -> Codex {
     })
 }
 
-/// A home for codex whose only model is the offline one, with a workspace beside it, removed when dropped.
+/// A `CODEX_HOME` whose only model is the offline one, with a workspace beside it; removed when dropped.
 pub(crate) struct CodexHome {
     directory: PathBuf,
     /// Held for its `Drop`.
     _temporary: TempDir,
 }
 
-/// The settings of a `CodexHome` that a test may care about.
+/// The settings of a `CodexHome` that a test can change.
 pub(crate) struct CodexHomeBuilder {
     base_url: String,
     approval_policy: String,
@@ -89,16 +89,16 @@ pub(crate) struct CodexHomeBuilder {
     retries: u32,
     sub_agents: bool,
     needs_account: bool,
-    more: String,
+    more_tables: String,
 }
 
 impl CodexHome {
-    /// A home where nothing is asked and everything is allowed.
+    /// Creates a home in which Codex requests no approval and everything is allowed.
     pub(crate) fn new(model: &MockModel) -> Self {
         Self::builder(model).build()
     }
 
-    /// A home with other settings.
+    /// Returns a builder for a home with other settings.
     pub(crate) fn builder(model: &MockModel) -> CodexHomeBuilder {
         CodexHomeBuilder {
             base_url: model.base_url(),
@@ -107,7 +107,7 @@ impl CodexHome {
             retries: 1,
             sub_agents: false,
             needs_account: false,
-            more: String::new(),
+            more_tables: String::new(),
         }
     }
 
@@ -129,24 +129,24 @@ impl CodexHome {
         self.directory.join("codex-home")
     }
 
-    /// The value for `HOME`, so that nothing of the person who runs the tests is read or written.
+    /// The value for `HOME`, so that the tests read and write nothing of the user who runs them.
     pub(crate) fn user_home(&self) -> PathBuf {
         self.directory.join("home")
     }
 
-    /// A directory for threads to work in, which is a project of its own and no part of a git repository.
+    /// A working directory for threads: a separate project outside every git repository.
     pub(crate) fn workspace(&self) -> PathBuf {
         self.directory.join("workspace")
     }
 
-    /// The value for `TMPDIR`; codex writes there, and makes it writable for the commands in its sandbox.
+    /// The value for `TMPDIR`; Codex writes there and makes it writable for the commands in its sandbox.
     pub(crate) fn temporary(&self) -> PathBuf {
         self.directory.join("tmp")
     }
 }
 
 impl CodexHomeBuilder {
-    /// `on-request` or `never` (the default); codex takes `untrusted` for a thread, but no longer here.
+    /// `on-request` or `never` (the default); Codex accepts `untrusted` for a thread, but no longer here.
     pub(crate) fn approval_policy(mut self, policy: &str) -> Self {
         policy.clone_into(&mut self.approval_policy);
         self
@@ -158,7 +158,7 @@ impl CodexHomeBuilder {
         self
     }
 
-    /// How often codex asks the model again after a failure (1).
+    /// How often Codex repeats a failed request to the model (1).
     pub(crate) fn retries(mut self, retries: u32) -> Self {
         self.retries = retries;
         self
@@ -170,27 +170,27 @@ impl CodexHomeBuilder {
         self
     }
 
-    /// The model needs an account, as OpenAI's do.
+    /// The model requires an account, as OpenAI's models do.
     pub(crate) fn needs_account(mut self) -> Self {
         self.needs_account = true;
         self
     }
 
-    /// Another address of the model, such as one where nobody listens.
+    /// Another address of the model, such as one without a listener.
     pub(crate) fn base_url(mut self, url: &str) -> Self {
         url.clone_into(&mut self.base_url);
         self
     }
 
-    /// More tables at the end of the configuration.
-    pub(crate) fn more(mut self, tables: &str) -> Self {
-        tables.clone_into(&mut self.more);
+    /// Additional tables at the end of the configuration.
+    pub(crate) fn more_tables(mut self, tables: &str) -> Self {
+        tables.clone_into(&mut self.more_tables);
         self
     }
 
     pub(crate) fn build(self) -> CodexHome {
         let temporary = scratch::directory("home");
-        // The target directory may be behind a symbolic link, and codex answers with resolved paths.
+        // The target directory may be behind a symbolic link, and Codex returns resolved paths.
         let directory = temporary.path().canonicalize().unwrap();
         let home = CodexHome { directory, _temporary: temporary };
         for path in [home.path(), home.user_home(), home.workspace(), home.temporary()] {
@@ -201,8 +201,9 @@ impl CodexHomeBuilder {
     }
 
     fn config(&self) -> String {
-        let Self { base_url, approval_policy, sandbox_mode, retries, sub_agents, needs_account, more } = self;
-        // With its plugins and apps on, the app-server looks for their lists on the internet.
+        let Self { base_url, approval_policy, sandbox_mode, retries, sub_agents, needs_account, more_tables } =
+            self;
+        // With plugins or apps enabled, the app-server requests their lists from the internet.
         format!(
             r#"model = "mock-model"
 model_provider = "mock"
@@ -232,15 +233,14 @@ requires_openai_auth = {needs_account}
 request_max_retries = {retries}
 stream_max_retries = {retries}
 stream_idle_timeout_ms = 300000
-{more}
+{more_tables}
 "#
         )
     }
 }
 
-/// The parameters of a `thread/start` or `thread/resume` in a directory about which the user has not decided.
-///
-/// Nothing else is added to what the caller asked for.
+/// Returns the params that codexd sends with `thread/start` or `thread/resume` in a directory without a trust decision:
+/// `params` of the client, with the trust level, the sandbox and the approval policy added.
 pub(crate) fn untrusted(mut params: Value, cwd: &Value) -> Value {
     let cwd = cwd.as_str().unwrap();
     for name in [cwd.to_owned(), fs::canonicalize(cwd).unwrap().to_str().unwrap().to_owned()] {
@@ -254,7 +254,7 @@ pub(crate) fn untrusted(mut params: Value, cwd: &Value) -> Value {
     params
 }
 
-/// The target directory of this build, so that what is installed is kept between runs and goes with `cargo clean`.
+/// The target directory of this build: installations are kept between runs and removed by `cargo clean`.
 fn target_directory() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().to_owned()
 }
@@ -263,27 +263,27 @@ fn require(program: &str) {
     let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     assert!(
         found.is_ok_and(|status| status.success()),
-        "These tests run the real codex, which needs `{program}`: install Node.js with npm \
+        "These tests run the real Codex, which needs `{program}`: install Node.js with npm \
          (for example `apt-get install nodejs npm` or `brew install node`) and run them again."
     );
 }
 
-/// The codex in `directory`, if a whole one of the right version is there.
+/// Returns the Codex in `directory` if it is complete and of this version.
 fn find(directory: &Path, version: &str) -> Option<Codex> {
     let modules = directory.join("node_modules");
     let launcher = modules.join(".bin").join("codex");
     let native = find_native(&modules.join("@openai"))?;
-    let right = |program: &Path| {
+    let check_version = |program: &Path| {
         let output = Command::new(program).arg("--version").stdin(Stdio::null()).output().ok()?;
         let text = String::from_utf8_lossy(&output.stdout);
-        text.split_whitespace().any(|word| word == version).then_some(())
+        text.split_whitespace().any(|part| part == version).then_some(())
     };
-    right(&native)?;
-    right(&launcher)?;
+    check_version(&native)?;
+    check_version(&launcher)?;
     Some(Codex { version: version.to_owned(), launcher, native })
 }
 
-/// Finds `codex-<platform>/vendor/<target>/bin/codex`, whatever the platform is.
+/// Finds `codex-<platform>/vendor/<target>/bin/codex` for any platform.
 fn find_native(packages: &Path) -> Option<PathBuf> {
     let package = entries(packages).find(|path| file_name(path).starts_with("codex-"))?;
     entries(&package.join("vendor"))
@@ -299,18 +299,18 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// A path with the same name and one more extension.
-fn beside(directory: &Path, extension: &str) -> PathBuf {
+/// Returns the path with an additional extension.
+fn with_added_extension(directory: &Path, extension: &str) -> PathBuf {
     let mut name = directory.to_owned().into_os_string();
     name.push(".");
     name.push(extension);
     name.into()
 }
 
-/// Installs beside `directory` and renames, so that an interrupted installation is never mistaken for a whole one.
+/// Installs beside `directory` and renames, so that `directory` never contains an incomplete installation.
 fn install(directory: &Path, version: &str) {
     require("npm");
-    let partial = beside(directory, "partial");
+    let partial = with_added_extension(directory, "partial");
     for leftover in [directory, &partial] {
         if leftover.exists() {
             fs::remove_dir_all(leftover).unwrap();

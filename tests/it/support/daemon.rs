@@ -1,4 +1,7 @@
-//! The daemon: the real program, in directories of its own, with an environment that says only what the test says.
+//! The daemon under test: the real program with new directories and a clean environment.
+//!
+//! Each daemon and its processes carry a random mark in their environment. When a [`Daemon`] is dropped, it is stopped
+//! and every process with its mark is killed.
 
 mod builder;
 
@@ -17,18 +20,18 @@ pub(crate) use self::builder::DaemonBuilder;
 use super::http::Target;
 use super::wait::wait_until;
 
-/// The variable that marks a daemon and all that it starts.
+/// The environment variable that marks a daemon and its processes.
 const MARK: &str = "CODEXD_TEST_MARK";
 
-/// How long a daemon that a test leaves behind may take to stop by itself.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a dropped daemon may take to stop after SIGTERM.
+const STOP_GRACE: Duration = Duration::from_secs(5);
 
-/// The `codexd` program with a cleaned environment: `PATH`, `HOME` as given, and a `TMPDIR` under the target directory.
+/// The `codexd` program with a clean environment: `PATH`, this `HOME`, and a `TMPDIR` under the target directory.
 pub(crate) fn codexd(home: &Path) -> Command {
     clean_command(Path::new(env!("CARGO_BIN_EXE_codexd")), home)
 }
 
-/// A running daemon; dropping it ends it and everything that it started.
+/// A running daemon; dropping it ends it and all processes that it started.
 pub(crate) struct Daemon {
     process: Child,
     #[cfg(target_os = "linux")]
@@ -38,11 +41,11 @@ pub(crate) struct Daemon {
     stdout_reader: JoinHandle<()>,
     stderr_path: PathBuf,
     base_url: String,
-    /// Its directory for the state and for the logs, in the directories of the repository.
+    /// The name of its state directory and its logs directory in those of the repository.
     directory: &'static str,
 }
 
-/// How a daemon that was asked to stop went.
+/// The exit of a daemon after SIGTERM.
 #[derive(Debug)]
 pub(crate) struct Stopped {
     pub(crate) status: ExitStatus,
@@ -50,7 +53,7 @@ pub(crate) struct Stopped {
     pub(crate) took: Duration,
 }
 
-/// What a daemon said that did not start.
+/// The exit status and output of a daemon that did not start.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) status: ExitStatus,
@@ -64,17 +67,17 @@ impl Daemon {
         DaemonBuilder::new()
     }
 
-    /// The process id of the daemon.
+    /// The PID of the daemon.
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// Where the state files are.
+    /// The state directory.
     pub(crate) fn state_dir(&self) -> PathBuf {
         repo_root(self.root.path()).join("state").join(self.directory)
     }
 
-    /// Where the log files are.
+    /// The logs directory.
     pub(crate) fn logs_dir(&self) -> PathBuf {
         repo_root(self.root.path()).join("logs").join(self.directory)
     }
@@ -85,45 +88,45 @@ impl Daemon {
         serde_json::Deserializer::from_slice(&stdout).into_iter().map_while(Result::ok).collect()
     }
 
-    /// What the daemon has printed so far.
+    /// The stdout of the daemon so far.
     pub(crate) fn stdout(&self) -> String {
         String::from_utf8_lossy(&self.stdout.lock().unwrap()).into_owned()
     }
 
-    /// What the daemon has said about its own work so far.
+    /// The stderr of the daemon so far.
     pub(crate) fn stderr(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.stderr_path).unwrap_or_default()).into_owned()
     }
 
-    /// Sends a signal to the daemon alone.
+    /// Sends a signal to the daemon only.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 
-    /// Asks the daemon to stop (SIGTERM) and waits for its end.
+    /// Sends SIGTERM and waits for the exit of the daemon.
     pub(crate) async fn stop(&mut self) -> Stopped {
-        let asked = Instant::now();
+        let signaled = Instant::now();
         self.signal(Signal::TERM);
         let status = self.exited().await;
-        Stopped { status, took: asked.elapsed() }
+        Stopped { status, took: signaled.elapsed() }
     }
 
-    /// Ends the daemon without a warning (SIGKILL) and waits for its end; what it started may live on.
+    /// Sends SIGKILL and waits for the exit of the daemon; processes that it started may still run.
     pub(crate) async fn kill(&mut self) -> ExitStatus {
         self.signal(Signal::KILL);
         self.exited().await
     }
 
-    /// Waits until the daemon has ended and all that it printed is here.
+    /// Waits until the daemon has exited and all its output has been read.
     pub(crate) async fn exited(&mut self) -> ExitStatus {
         let status = wait_until("the end of the daemon", || self.process.try_wait().unwrap()).await;
         wait_until("the end of its output", || self.stdout_reader.is_finished().then_some(())).await;
         status
     }
 
-    /// All events in the log directory, in their order, over all files of the log.
+    /// Reads all events of the log, in order, from all its segments.
     ///
-    /// A last line without its newline, which a kill may leave behind, is not an event yet.
+    /// A last line without a newline, which a kill may leave, is not an event.
     pub(crate) fn events_on_disk(&self) -> Vec<Value> {
         let files = fs::read_dir(self.logs_dir()).unwrap().map(|entry| entry.unwrap().path());
         let mut segments: Vec<Vec<Value>> =
@@ -132,17 +135,22 @@ impl Daemon {
         segments.sort_by_key(|segment| segment.first().map(seq));
         let events = segments.concat();
         for pair in events.windows(2) {
-            assert!(seq(&pair[0]) < seq(&pair[1]), "the log does not rise: {} then {}", pair[0], pair[1]);
+            assert!(
+                seq(&pair[0]) < seq(&pair[1]),
+                "the sequence numbers do not increase: {} then {}",
+                pair[0],
+                pair[1]
+            );
         }
         events
     }
 
-    /// Process id and command line of every process that carries the mark of this daemon, itself included.
+    /// PID and command line of every process that carries the mark of this daemon, itself included.
     #[cfg(target_os = "linux")]
     pub(crate) fn survivors(&self) -> Vec<(u32, String)> {
         let mark = format!("{MARK}={}", self.mark);
         let marked = |pid: u32| {
-            // A process may end while it is looked at, and those of others cannot be read; neither is one of ours.
+            // A process may end meanwhile, and those of other users cannot be read; neither belongs to this daemon.
             let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
             environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
         };
@@ -151,25 +159,25 @@ impl Daemon {
         pids.filter(|pid| marked(*pid)).map(|pid| (pid, command_line(pid))).collect()
     }
 
-    /// The first document that the daemon prints, or how it ended instead.
+    /// Waits for the first document that the daemon prints; the error is its exit status.
     async fn first_document(&mut self) -> Result<Value, ExitStatus> {
         let first = wait_until("the first document of the daemon", || {
             let ended = self.process.try_wait().unwrap();
-            // In this order, since the document may come between two looks.
+            // In this order, because the daemon may print the document between the two checks.
             self.documents().into_iter().next().map(Ok).or(ended.map(Err))
         });
         match first.await {
             Ok(document) => Ok(document),
             Err(_) => {
                 let status = self.exited().await;
-                // What was printed last may have come after the look at the output and before the end of the pipe.
+                // The daemon may have printed the document after the check and before the end of the pipe.
                 self.documents().into_iter().next().ok_or(status)
             }
         }
     }
 
-    fn ended_within(&mut self, patience: Duration) -> bool {
-        let end = Instant::now() + patience;
+    fn ended_within(&mut self, limit: Duration) -> bool {
+        let end = Instant::now() + limit;
         while Instant::now() < end {
             if matches!(self.process.try_wait(), Ok(Some(_)) | Err(_)) {
                 return true;
@@ -190,12 +198,12 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         if matches!(self.process.try_wait(), Ok(None)) {
             let _ = kill_process(Pid::from_child(&self.process), Signal::TERM);
-            if !self.ended_within(PATIENCE) {
+            if !self.ended_within(STOP_GRACE) {
                 let _ = self.process.kill();
                 let _ = self.process.wait();
             }
         }
-        // A daemon that was killed cannot tidy up after itself.
+        // A killed daemon cannot end its own processes.
         #[cfg(target_os = "linux")]
         for (pid, _) in self.survivors() {
             if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
@@ -203,14 +211,14 @@ impl Drop for Daemon {
             }
         }
         if std::thread::panicking() {
-            self.print_what_it_said();
+            self.print_output();
         }
     }
 }
 
 impl Daemon {
     #[expect(clippy::print_stderr, reason = "the test runner shows this with the failure of the test")]
-    fn print_what_it_said(&self) {
+    fn print_output(&self) {
         eprintln!(
             "--- stdout of the daemon\n{}--- stderr of the daemon\n{}---",
             self.stdout(),
@@ -251,11 +259,11 @@ fn lines(path: &Path) -> Vec<Value> {
 }
 
 fn seq(event: &Value) -> u64 {
-    event["seq"].as_u64().unwrap_or_else(|| panic!("an event without a seq: {event}"))
+    event["seq"].as_u64().unwrap_or_else(|| panic!("an event without a sequence number: {event}"))
 }
 
 #[cfg(target_os = "linux")]
 fn command_line(pid: u32) -> String {
-    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&words).trim_end_matches('\0').replace('\0', " ")
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&arguments).trim_end_matches('\0').replace('\0', " ")
 }

@@ -1,7 +1,6 @@
-//! A file system that does not answer: every call that looks at it waits until it is released.
+//! A file system that does not respond: every call on it blocks until it is released.
 //!
-//! It is a FUSE mount whose server never reads, and needs root and Linux; where it cannot be had, a test says what it
-//! leaves out.
+//! It is a FUSE mount whose server never reads. It needs root and Linux; without them a test prints what it skips.
 
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -14,18 +13,18 @@ use tempfile::TempDir;
 use super::scratch;
 use super::skip::skip;
 
-/// A mounted file system that does not answer; dropping it lets all who wait go on with an error.
+/// A mounted file system that does not respond; when it is dropped, blocked calls return an error.
 pub(crate) struct Hanging {
-    /// The server's side of it, which is never read.
+    /// The server side, which is never read.
     server: Option<File>,
     point: PathBuf,
     _home: Option<TempDir>,
 }
 
 impl Hanging {
-    /// Mounts one; `None` after printing why there is none.
+    /// Mounts one in a new directory; returns `None` after printing why that is impossible.
     ///
-    /// Panics instead where `CODEXD_TEST_MOUNTS` is `required`.
+    /// Panics instead if `CODEXD_TEST_MOUNTS` is `required`.
     pub(crate) fn mount() -> Option<Self> {
         Self::or_skip(|| {
             let home = scratch::directory("hanging");
@@ -35,13 +34,13 @@ impl Hanging {
         })
     }
 
-    /// Mounts one over a directory: what was opened there before goes on to work.
+    /// Mounts one over a directory; files that were opened there before still work.
     pub(crate) fn over(directory: &Path) -> Option<Self> {
         Self::or_skip(|| Self::try_mount(directory.to_owned(), None))
     }
 
     fn or_skip(mount: impl FnOnce() -> Result<Self, String>) -> Option<Self> {
-        mount().inspect_err(|why| skip("CODEXD_TEST_MOUNTS", "a file system that does not answer", why)).ok()
+        mount().inspect_err(|why| skip("CODEXD_TEST_MOUNTS", "a file system that does not respond", why)).ok()
     }
 
     fn try_mount(point: PathBuf, home: Option<TempDir>) -> Result<Self, String> {
@@ -57,12 +56,12 @@ impl Hanging {
         Ok(Self { server: Some(server), point, _home: home })
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub(crate) fn path(&self) -> &Path {
         &self.point
     }
 
-    /// Lets all who wait go on: each call fails from now on.
+    /// Ends all blocked calls; from now on each call fails.
     pub(crate) fn release(&mut self) {
         self.server = None;
     }

@@ -1,4 +1,4 @@
-//! An HTTP client that holds every single answer to the rules that all of codexd's answers follow.
+//! An HTTP client that checks in every response what holds for all responses of codexd.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -12,12 +12,12 @@ use tokio::net::TcpStream;
 
 use super::wait::DEADLINE;
 
-/// Something that answers HTTP: a daemon, or the base URL of one.
+/// An HTTP server: a daemon, or the base URL of one.
 pub(crate) trait Target {
-    /// Such as `http://127.0.0.1:4319`, without a slash at the end.
+    /// The base URL, such as `http://127.0.0.1:4319`, without a slash at the end.
     fn base_url(&self) -> &str;
 
-    /// Host and port, for a connection.
+    /// Host and port.
     fn authority(&self) -> &str {
         let base = self.base_url();
         base.strip_prefix("http://").unwrap_or_else(|| panic!("the base URL {base} is not http"))
@@ -30,41 +30,41 @@ impl Target for str {
     }
 }
 
-/// An answer that has passed the check of what is true for all answers.
+/// A response that has passed the check of what holds for all responses.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) text: String,
-    /// The parsed body; null for an answer to HEAD.
+    /// The parsed body; null for a response to HEAD.
     pub(crate) json: Value,
 }
 
 impl Answer {
-    /// The `data` of a success with this status.
+    /// Asserts a success with this status; returns its `data`.
     pub(crate) fn data(&self, status: u16) -> &Value {
         assert_eq!(self.status, status, "{}", self.text);
         self.json.get("data").unwrap_or_else(|| panic!("no data in {}", self.text))
     }
 
-    /// Asserts a failure of this status and code; returns its message.
+    /// Asserts a failure with this status and code; returns its message.
     pub(crate) fn error(&self, status: u16, code: &str) -> &str {
         assert_eq!((self.status, self.json["error"].as_str()), (status, Some(code)), "{}", self.text);
         self.json["message"].as_str().unwrap()
     }
 }
 
-/// GET.
+/// Sends a GET.
 pub(crate) async fn get(target: &(impl Target + ?Sized), path: &str) -> Answer {
     request(target, Method::GET, path, &[], Bytes::new()).await
 }
 
-/// POST of a JSON body.
+/// Sends a POST with a JSON body.
 pub(crate) async fn post(target: &(impl Target + ?Sized), path: &str, body: &Value) -> Answer {
     request(target, Method::POST, path, &[("content-type", "application/json")], body.to_string()).await
 }
 
-/// Any request that is answered in JSON, on a connection of its own; `host` is added where the headers do not say it.
+/// Sends any request whose response is JSON, on a new connection; adds `host` if the headers do not contain it.
 pub(crate) async fn request(
     target: &(impl Target + ?Sized),
     method: Method,
@@ -81,21 +81,21 @@ pub(crate) async fn request(
     answer
 }
 
-/// GET of something that is answered with a text of this kind.
+/// Sends a GET whose response is a text of this content type; returns the text.
 pub(crate) async fn get_text(
     target: &(impl Target + ?Sized),
     path: &str,
     headers: &[(&str, &str)],
-    kind: &str,
+    content_type: &str,
 ) -> String {
     let answer = exchange(target, Method::GET, path, headers, Bytes::new()).await;
     let header = |name| answer.headers.get(name).and_then(|value| value.to_str().ok());
-    assert_eq!((answer.status, header(CONTENT_TYPE)), (200, Some(kind)), "{}", answer.text);
+    assert_eq!((answer.status, header(CONTENT_TYPE)), (200, Some(content_type)), "{}", answer.text);
     assert_eq!(header(CACHE_CONTROL), Some("no-store"));
     answer.text
 }
 
-/// Any request and whatever comes back, unread.
+/// Sends any request; returns the response without parsing or checking it.
 async fn exchange(
     target: &(impl Target + ?Sized),
     method: Method,
@@ -120,21 +120,25 @@ async fn exchange(
         let response =
             sender.send_request(request).await.unwrap_or_else(|error| panic!("no {what}: {error}"));
         let (parts, body) = response.into_parts();
-        let body = body.collect().await.unwrap_or_else(|error| panic!("half of {what}: {error}")).to_bytes();
+        let body = body
+            .collect()
+            .await
+            .unwrap_or_else(|error| panic!("an incomplete body in {what}: {error}"))
+            .to_bytes();
         let text = String::from_utf8(body.to_vec()).unwrap();
         Answer { status: parts.status.as_u16(), headers: parts.headers, text, json: Value::Null }
     })
     .await
 }
 
-/// Sends these bytes and returns all that comes back until the server closes the connection.
+/// Sends these bytes and returns everything that the server sends until it closes the connection.
 ///
-/// A request that is in order keeps the connection open: put `Connection: close` into the last one.
+/// A valid request keeps the connection open, so the last one needs `Connection: close`.
 pub(crate) async fn raw(target: &(impl Target + ?Sized), bytes: &[u8]) -> String {
     let mut received = Vec::new();
     let read = async {
         let mut stream = connect(target).await;
-        // A server that refuses a request early may close before it has taken all of it; what it said still counts.
+        // A server that rejects a request early may close before it has read all of it; its response is still read.
         let _ = stream.write_all(bytes).await;
         let _ = stream.read_to_end(&mut received).await;
     };
@@ -148,21 +152,21 @@ async fn connect(target: &(impl Target + ?Sized)) -> TcpStream {
     let authority = target.authority();
     TcpStream::connect(authority)
         .await
-        .unwrap_or_else(|error| panic!("nobody listens on {authority}: {error}"))
+        .unwrap_or_else(|error| panic!("no connection to {authority}: {error}"))
 }
 
 async fn before_deadline<T>(what: &str, future: impl Future<Output = T>) -> T {
     let seconds = DEADLINE.as_secs();
     tokio::time::timeout(DEADLINE, future)
         .await
-        .unwrap_or_else(|_| panic!("waited {seconds} s in vain for {what}"))
+        .unwrap_or_else(|_| panic!("timed out after {seconds} s waiting for {what}"))
 }
 
 fn parse(what: &str, text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{what} is not JSON: {error}: {text:?}"))
 }
 
-/// What holds for every answer, errors included.
+/// Checks what holds for every response, errors included.
 fn check(what: &str, method: &Method, answer: &Answer) {
     let Answer { status, headers, text, json } = answer;
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());

@@ -1,8 +1,8 @@
-//! What the integration tests are made of: an offline model, the real app-server, the daemon, and its clients.
+//! Shared parts of the integration tests: an offline model, the real app-server, the daemon, and its clients.
 //!
 //! Tests are plain `#[tokio::test]` functions.
-//! Everything here that waits is async and has a deadline, because the daemon under test may be talking to
-//! something the same test runs in its own runtime.
+//! Everything here that waits is async and has a deadline, because the daemon under test may communicate with
+//! something that the same test runs in its own runtime.
 
 pub(crate) mod codex;
 pub(crate) mod daemon;

@@ -1,22 +1,22 @@
 //! An offline model: the part of OpenAI's Responses API that the real app-server uses, on loopback.
 //!
-//! What it answers is written into the prompt, as markers in the newest user message, so that a test says in one
-//! place what it asks and what it will get:
+//! Markers in the newest user message select its response, so that a test states the prompt and the response in one
+//! place:
 //!
 //! | marker | what the model does |
 //! | --- | --- |
-//! | `mock:deltas=N` `mock:delay=MS` `mock:chars=N` | how many pieces of text (8), the pause after each (0 ms), and the width of each (12) |
-//! | `mock:text=[…]` | answers exactly this text, in one piece |
+//! | `mock:deltas=N` `mock:delay=MS` `mock:chars=N` | the number of text deltas (8), the pause after each (0 ms), and the width of each (12) |
+//! | `mock:text=[…]` | answers with exactly this text, in one delta |
 //! | `mock:shell=[CMD]` | first calls the shell tool that the request offers; once it has the output, answers with text |
-//! | `mock:escalate=[CMD]` | the same, asking for more rights than the sandbox gives |
+//! | `mock:escalate=[CMD]` | the same, with a request for more permissions than the sandbox gives |
 //! | `mock:patch=[FILE]` | first calls `apply_patch` to add FILE |
-//! | `mock:spawn=[PROMPT]` | first spawns a sub-agent with PROMPT, in which `%` stands for `mock:` and round brackets for square ones |
+//! | `mock:spawn=[PROMPT]` | first spawns a sub-agent with PROMPT, with `%` for `mock:` and round brackets for square ones |
 //! | `mock:plan` | first calls `update_plan` |
 //! | `mock:reasoning` | puts a reasoning summary before the text |
 //! | `mock:fail[=CODE]` | answers with this HTTP status (500) |
-//! | `mock:limit[=SECONDS]` | answers that the usage limit is reached, which ends in that time (3600) |
+//! | `mock:limit[=SECONDS]` | answers that the usage limit is reached and resets after this time (3600) |
 //! | `mock:failed` | starts a response and reports it as failed |
-//! | `mock:hang` | starts a response and falls silent until the client leaves; after `mock:spawn`, if that is there |
+//! | `mock:hang` | starts a response and sends nothing more until the client disconnects; after `mock:spawn`, if that is present |
 //! | `mock:mute` | never answers at all |
 //! | `mock:cut` | drops the connection in the middle of the text |
 
@@ -41,21 +41,21 @@ pub(crate) struct MockModel {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The one key that is taken; `None` takes all, and none.
+/// The only accepted API key; `None` accepts every request, also without a key.
 type Key = Arc<Mutex<Option<String>>>;
 
 /// The bodies of the requests for a response, in the order of their arrival.
 type Requests = Arc<Mutex<Vec<Value>>>;
 
 impl MockModel {
-    /// Starts the model on a free port, on a thread and a runtime of its own, so that a test may block its own.
+    /// Starts the model on a free port, with its own thread and runtime, so that a test may block its runtime.
     pub(crate) fn start() -> Self {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let (requests, key) = (Requests::default(), Key::default());
         let (stop, stopped) = oneshot::channel();
-        let (seen, taken) = (Arc::clone(&requests), Arc::clone(&key));
+        let (recorded, accepted) = (Arc::clone(&requests), Arc::clone(&key));
         let thread = std::thread::Builder::new()
             .name("mock-model".to_owned())
             .spawn(move || {
@@ -64,7 +64,7 @@ impl MockModel {
                     let listener = TcpListener::from_std(listener).unwrap();
                     tokio::select! {
                         _ = stopped => {}
-                        () = accept(listener, seen, taken) => {}
+                        () = accept(listener, recorded, accepted) => {}
                     }
                 });
             })
@@ -77,27 +77,27 @@ impl MockModel {
         format!("http://{}/v1", self.address)
     }
 
-    /// From now on a request without this key is refused with 401, as OpenAI does it.
-    pub(crate) fn take_key(&self, key: &str) {
+    /// Rejects every request without this key with 401 from now on, as OpenAI does.
+    pub(crate) fn require_key(&self, key: &str) {
         *self.key.lock().unwrap() = Some(key.to_owned());
     }
 
-    /// The bodies of all requests for a response so far: what the model was told.
+    /// The bodies of all requests for a response so far.
     pub(crate) fn requests(&self) -> Vec<Value> {
         self.requests.lock().unwrap().clone()
     }
 }
 
-/// The text that `mock:deltas=N` makes, put together, with pieces of the usual width.
+/// The complete text of `mock:deltas=N` with deltas of the default width.
 pub(crate) fn text_of_deltas(count: usize) -> String {
-    script::text_of(count, script::PIECE_WIDTH)
+    script::text_of(count, script::DELTA_WIDTH)
 }
 
 impl Drop for MockModel {
     fn drop(&mut self) {
         self.stop.take();
         if let Some(thread) = self.thread.take() {
-            // A panic of the server has already been printed; a second panic in here would abort the test process.
+            // A panic of the server has already been printed; a second panic here would abort the test process.
             let _ = thread.join();
         }
     }

@@ -1,4 +1,4 @@
-//! Tests of the tests' own tools, without codexd: what they promise holds, and what they check they do refuse.
+//! Tests of the test support, without codexd: the helpers work as documented, and their checks detect violations.
 
 mod app_server;
 mod daemon;

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use super::http::Target;
 use super::wait::DEADLINE;
 
-/// One event as it is handed to a page.
+/// One event as a page receives it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Sent {
     /// `message` when the stream names none.
@@ -20,21 +20,21 @@ pub(crate) struct Sent {
     pub(crate) data: Value,
 }
 
-/// One connection, which ends when this is dropped.
+/// One connection; it ends when this is dropped.
 pub(crate) struct EventSource {
     response: Response<Incoming>,
     received: Vec<u8>,
-    /// What a browser would send as `Last-Event-ID`.
+    /// The value that a browser would send as `Last-Event-ID`.
     pub(crate) last_event_id: String,
-    /// What a browser would wait before it connects again, in ms.
+    /// The delay before a browser reconnects, in ms.
     pub(crate) retry: Option<u64>,
-    /// Lines that say nothing.
+    /// The number of comment lines.
     pub(crate) comments: usize,
     last_seq: Option<u64>,
 }
 
 impl EventSource {
-    /// Connects to this path (and query), and goes on after `last_event_id` if there is one.
+    /// Connects to this path and query; resumes after `last_event_id` if it is given.
     pub(crate) async fn connect(
         target: &(impl Target + ?Sized),
         path: &str,
@@ -53,7 +53,7 @@ impl EventSource {
             tokio::spawn(connection);
             sender.send_request(request).await.unwrap()
         };
-        let response = tokio::time::timeout(DEADLINE, connected).await.expect("no answer");
+        let response = tokio::time::timeout(DEADLINE, connected).await.expect("no response");
         assert_eq!(response.status(), 200, "{path}");
         let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
         assert_eq!(header(CONTENT_TYPE), Some("text/event-stream; charset=utf-8"));
@@ -68,13 +68,13 @@ impl EventSource {
         }
     }
 
-    /// The next event; `None` when the server has ended the stream.
+    /// Waits for the next event; returns `None` when the server has ended the stream.
     pub(crate) async fn next(&mut self) -> Option<Sent> {
         let next = tokio::time::timeout(DEADLINE, self.receive()).await;
         next.unwrap_or_else(|_| panic!("no event in {} s after {}", DEADLINE.as_secs(), self.last_event_id))
     }
 
-    /// The next event of the log, which has the cursor as its id.
+    /// Waits for the next event of the log and checks that its ID is the cursor.
     pub(crate) async fn next_event(&mut self) -> Value {
         let sent = self.next().await.expect("the stream ended");
         assert_eq!(sent.event, "message", "{sent:?}");
@@ -85,14 +85,14 @@ impl EventSource {
         sent.data
     }
 
-    /// Waits for the next whole block, whether it has an event or not.
+    /// Waits for the next block, which must not contain an event.
     pub(crate) async fn block(&mut self) {
         let block = async {
             while self.end_of_block().is_none() {
                 assert!(self.read().await, "the stream ended");
             }
         };
-        tokio::time::timeout(DEADLINE, block).await.expect("nothing came");
+        tokio::time::timeout(DEADLINE, block).await.expect("no block arrived");
         if let Some(sent) = self.take_block() {
             panic!("an event instead of a comment: {sent:?}");
         }
@@ -112,7 +112,7 @@ impl EventSource {
     }
 
     async fn read(&mut self) -> bool {
-        // Half an event at the end of a stream is none, as for a browser.
+        // An incomplete event at the end of a stream is ignored, as in a browser.
         let Some(Ok(frame)) = self.response.frame().await else { return false };
         if let Ok(data) = frame.into_data() {
             self.received.extend_from_slice(&data);

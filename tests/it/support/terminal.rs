@@ -1,4 +1,4 @@
-//! A terminal with somebody before it: what is shown, and what is typed.
+//! A pseudo-terminal for a program: its output, and input as a user types it.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,7 +12,7 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 use super::wait::wait_until;
 
-/// A program on a terminal of its own; dropping it ends the program.
+/// A program on a new terminal; dropping it ends the program.
 pub(crate) struct Terminal {
     process: Child,
     master: File,
@@ -21,7 +21,7 @@ pub(crate) struct Terminal {
 }
 
 impl Terminal {
-    /// Starts a program whose three standard streams are a terminal with so many columns.
+    /// Starts a program whose three standard streams are a terminal with this number of columns.
     pub(crate) fn start(mut command: Command, columns: u16) -> Self {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
         grantpt(&master).unwrap();
@@ -32,7 +32,7 @@ impl Terminal {
         let stream = || Stdio::from(slave.try_clone().unwrap());
         command.stdin(stream()).stdout(stream()).stderr(stream());
         let process = command.spawn().unwrap();
-        // The end of the program is then the end of the terminal.
+        // Close these file descriptors, so that the terminal ends with the program.
         drop((command, slave));
         let master = File::from(master);
         let shown = Arc::new(Mutex::new(Vec::new()));
@@ -46,38 +46,38 @@ impl Terminal {
         Self { process, master, shown, reader }
     }
 
-    /// What is shown so far.
+    /// The output so far.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.shown.lock().unwrap()).into_owned()
     }
 
-    /// Waits until this is shown.
+    /// Waits until the output contains this text.
     pub(crate) async fn shows(&self, text: &str) {
         wait_until(&format!("{text:?} on the terminal"), || self.text().contains(text).then_some(())).await;
     }
 
-    /// Waits until this is shown behind something else.
+    /// Waits until the output contains `text` after `behind`.
     pub(crate) async fn shows_again(&self, text: &str, behind: &str) {
         let shown = || self.text().split_once(behind)?.1.contains(text).then_some(());
         wait_until(&format!("{text:?} behind {behind:?} on the terminal"), shown).await;
     }
 
-    /// Types this.
+    /// Writes this text as input.
     pub(crate) fn type_in(&mut self, text: &str) {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Whether what is typed is shown.
+    /// Whether the terminal echoes its input.
     pub(crate) fn echoes(&self) -> bool {
         tcgetattr(&self.master).unwrap().local_modes.contains(LocalModes::ECHO)
     }
 
-    /// Interrupts the program, as Ctrl-C does.
+    /// Sends SIGINT, as Ctrl-C does.
     pub(crate) fn interrupt(&self) {
         kill_process(Pid::from_child(&self.process), Signal::INT).unwrap();
     }
 
-    /// Waits for the end of the program; its exit code, and all that was shown.
+    /// Waits for the end of the program; returns its exit code and its output.
     pub(crate) async fn ended(mut self) -> (Option<i32>, String) {
         let status = wait_until("the end of the program", || self.process.try_wait().unwrap()).await;
         wait_until("the end of the terminal", || self.reader.is_finished().then_some(())).await;

@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-/// How long anything in these tests may take before it counts as lost.
+/// The limit of every wait in these tests.
 ///
-/// Generous, since many tests run in parallel on machines that may have two slow cores.
+/// It is long, because many tests run in parallel on machines that may have two slow cores.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long a poll rests between two looks at its condition.
-const PAUSE: Duration = Duration::from_millis(5);
+/// The time between two polls of a condition.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// Polls `probe` until it returns something; panics with `what` when the deadline passes first.
+/// Polls `probe` until it returns a value; panics with `what` after [`DEADLINE`].
 pub(crate) async fn wait_until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + DEADLINE;
     loop {
@@ -21,9 +21,9 @@ pub(crate) async fn wait_until<T>(what: &str, mut probe: impl FnMut() -> Option<
     }
 }
 
-/// As `wait_until`, for a condition that has to ask somebody, such as the daemon over HTTP.
+/// Like `wait_until`, for a condition that needs async calls, such as a request to the daemon.
 ///
-/// The other one is not made of this one: a future that borrows an async closure cannot be given to `tokio::spawn`.
+/// `wait_until` does not use this function: a future that borrows an async closure cannot be passed to `tokio::spawn`.
 pub(crate) async fn wait_until_async<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let end = Instant::now() + DEADLINE;
     loop {
@@ -35,6 +35,6 @@ pub(crate) async fn wait_until_async<T>(what: &str, mut probe: impl AsyncFnMut()
 }
 
 async fn pause_before(end: Instant, what: &str) {
-    assert!(Instant::now() < end, "waited {} s in vain for {what}", DEADLINE.as_secs());
-    tokio::time::sleep(PAUSE).await;
+    assert!(Instant::now() < end, "timed out after {} s waiting for {what}", DEADLINE.as_secs());
+    tokio::time::sleep(POLL_INTERVAL).await;
 }

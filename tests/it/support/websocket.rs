@@ -1,4 +1,4 @@
-//! A client of the event stream that holds every message to the rules of the stream.
+//! A client of the event stream that checks in every message what holds for all messages.
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
@@ -11,22 +11,24 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, client_async, connect_a
 use super::http::Target;
 use super::wait::DEADLINE;
 
-/// Where the events are unless the daemon was told otherwise.
+/// The default path of the event stream.
 pub(crate) const EVENTS_PATH: &str = "/v1/codexd/events";
 
-/// How many of the messages seen a failure prints, newest last, and how much of each, in characters.
+/// How many of the received messages a failure prints, newest last.
 const PRINTED_MESSAGES: usize = 40;
+/// How many characters of each message a failure prints.
 const PRINTED_CHARACTERS: usize = 400;
 
-/// The codes that stand for a goodbye without a code and for an end without a goodbye (RFC 6455, section 7.4.1).
+/// The code for a close frame without a code (RFC 6455, section 7.4.1).
 const NO_STATUS: u16 = 1005;
+/// The code for the end of a connection without a close frame.
 const ABNORMAL_CLOSURE: u16 = 1006;
 
 /// One connection to the event stream.
 pub(crate) struct EventStream {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     /// All text messages so far, for the message of a failure.
-    seen: Vec<String>,
+    received: Vec<String>,
     last_seq: Option<u64>,
 }
 
@@ -36,12 +38,12 @@ enum Received {
 }
 
 impl EventStream {
-    /// Connects to the usual path.
+    /// Connects to the default path.
     pub(crate) async fn connect(target: &(impl Target + ?Sized)) -> Self {
         Self::connect_to(target, EVENTS_PATH, &[]).await
     }
 
-    /// Connects to this path (and query), with additional headers.
+    /// Connects to this path and query with additional headers.
     pub(crate) async fn connect_to(
         target: &(impl Target + ?Sized),
         path: &str,
@@ -57,12 +59,17 @@ impl EventStream {
         let connected =
             connected.unwrap_or_else(|_| panic!("no handshake with {url} in {} s", DEADLINE.as_secs()));
         let (socket, _) = connected.unwrap_or_else(|error| panic!("no event stream at {url}: {error}"));
-        Self { socket, seen: Vec::new(), last_seq: None }
+        Self { socket, received: Vec::new(), last_seq: None }
     }
 
-    /// Connects to this path (and query) with a socket that holds about this many bytes; when it holds few, a client that
-    /// does not read is soon noticed by the other side.
-    pub(crate) async fn connect_with_room(target: &(impl Target + ?Sized), path: &str, bytes: u32) -> Self {
+    /// Connects to this path and query with about this receive buffer size.
+    ///
+    /// With a small buffer, the daemon soon detects a client that does not read.
+    pub(crate) async fn connect_with_receive_buffer(
+        target: &(impl Target + ?Sized),
+        path: &str,
+        bytes: u32,
+    ) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(bytes).unwrap();
         let connected = async {
@@ -71,10 +78,10 @@ impl EventStream {
             client_async(url, MaybeTlsStream::Plain(stream)).await.unwrap().0
         };
         let socket = tokio::time::timeout(DEADLINE, connected).await.expect("no handshake");
-        Self { socket, seen: Vec::new(), last_seq: None }
+        Self { socket, received: Vec::new(), last_seq: None }
     }
 
-    /// The greeting, which is the first message of every connection.
+    /// Receives the hello, which is the first message of every connection.
     pub(crate) async fn hello(&mut self) -> Value {
         let hello = self.next_message().await;
         assert_eq!(hello["type"], "hello", "the first message");
@@ -84,28 +91,28 @@ impl EventStream {
         hello
     }
 
-    /// The next message, whatever its type.
+    /// Receives the next message of any type.
     pub(crate) async fn next_message(&mut self) -> Value {
         match tokio::time::timeout(DEADLINE, self.receive()).await {
             Ok(Received::Json(message)) => message,
             Ok(Received::Closed(code)) => {
-                self.fail(&format!("the stream closed with {code}, no message came"))
+                self.fail(&format!("the stream closed with {code} instead of a message"))
             }
             Err(_) => self.lost("a message"),
         }
     }
 
-    /// The next event; messages of other types in between are passed over.
+    /// Receives the next event and skips messages of other types.
     pub(crate) async fn next_event(&mut self) -> Value {
         self.wait_for("an event", |_| true).await
     }
 
-    /// Passes over events until one satisfies `wanted`, and returns that one.
-    pub(crate) async fn wait_for(&mut self, what: &str, wanted: impl FnMut(&Value) -> bool) -> Value {
-        self.collect_until(what, wanted).await.pop().unwrap()
+    /// Skips events until one satisfies `condition`; returns that event.
+    pub(crate) async fn wait_for(&mut self, what: &str, condition: impl FnMut(&Value) -> bool) -> Value {
+        self.collect_until(what, condition).await.pop().unwrap()
     }
 
-    /// All events up to and with the first that satisfies `last`.
+    /// Receives all events up to and including the first that satisfies `last`.
     pub(crate) async fn collect_until(&mut self, what: &str, last: impl FnMut(&Value) -> bool) -> Vec<Value> {
         match tokio::time::timeout(DEADLINE, self.receive_until(last)).await {
             Ok(Ok(events)) => events,
@@ -114,7 +121,7 @@ impl EventStream {
         }
     }
 
-    /// Sends a JSON message and returns the next message that is not an event: the answer.
+    /// Sends a JSON message; returns the next message that is not an event, which is the response.
     pub(crate) async fn ask(&mut self, message: &Value) -> Value {
         self.send(Message::text(message.to_string())).await;
         loop {
@@ -128,16 +135,14 @@ impl EventStream {
     /// Sends any message.
     pub(crate) async fn send(&mut self, message: Message) {
         match tokio::time::timeout(DEADLINE, self.socket.send(message)).await {
-            Ok(sent) => {
-                sent.unwrap_or_else(|error| self.fail(&format!("the stream takes no message: {error}")))
-            }
+            Ok(sent) => sent.unwrap_or_else(|error| self.fail(&format!("sending a message failed: {error}"))),
             Err(_) => self.lost("a message to be sent"),
         }
     }
 
-    /// Passes over all messages until the server ends the stream; returns the code of the close.
+    /// Skips all messages until the server ends the stream; returns the close code.
     ///
-    /// 1005 is a close without a code, 1006 a connection that was cut.
+    /// 1005 is a close frame without a code, 1006 the end of a connection without a close frame.
     pub(crate) async fn close_code(&mut self) -> u16 {
         match tokio::time::timeout(DEADLINE, self.receive_until(|_| false)).await {
             Ok(Ok(_)) => unreachable!("no event was the last one"),
@@ -146,14 +151,14 @@ impl EventStream {
         }
     }
 
-    /// All events that still come until the server ends the stream, and the code of the close.
+    /// Receives all remaining events until the server ends the stream; returns them and the close code.
     pub(crate) async fn rest(&mut self) -> (Vec<Value>, u16) {
         let (messages, code) = self.last_messages().await;
         let events = messages.into_iter().filter(|message| message["type"] == "event");
         (events.map(|mut message| message["event"].take()).collect(), code)
     }
 
-    /// All messages of any type that still come until the server ends the stream, and the code of the close.
+    /// Receives all remaining messages until the server ends the stream; returns them and the close code.
     pub(crate) async fn last_messages(&mut self) -> (Vec<Value>, u16) {
         let mut messages = Vec::new();
         let all = async {
@@ -170,7 +175,7 @@ impl EventStream {
         }
     }
 
-    /// All events up to and with the first that satisfies `last`, or the code of the close that came before.
+    /// Receives all events through the first that satisfies `last`; the error is the code of an earlier close.
     async fn receive_until(&mut self, mut last: impl FnMut(&Value) -> bool) -> Result<Vec<Value>, u16> {
         let mut events = Vec::new();
         loop {
@@ -203,9 +208,9 @@ impl EventStream {
         }
     }
 
-    /// What holds for every message: a JSON object with a type and a newline at its end, numbers only ever rising.
+    /// Checks what holds for every message: a JSON object with a type, a final newline, increasing sequence numbers.
     fn check(&mut self, text: &str) -> Value {
-        self.seen.push(text.to_owned());
+        self.received.push(text.to_owned());
         let Ok(message) = serde_json::from_str::<Value>(text) else { self.fail("a message is not JSON") };
         if !message["type"].is_string() || !text.ends_with('\n') {
             self.fail("a message has no type or no newline at its end");
@@ -221,18 +226,18 @@ impl EventStream {
     }
 
     fn lost(&self, what: &str) -> ! {
-        self.fail(&format!("waited {} s in vain for {what}", DEADLINE.as_secs()))
+        self.fail(&format!("timed out after {} s waiting for {what}", DEADLINE.as_secs()))
     }
 
-    /// Fails the test with what was seen so far.
-    fn fail(&self, why: &str) -> ! {
-        let skipped = self.seen.len().saturating_sub(PRINTED_MESSAGES);
+    /// Fails the test and prints the newest messages.
+    fn fail(&self, cause: &str) -> ! {
+        let skipped = self.received.len().saturating_sub(PRINTED_MESSAGES);
         let shown: Vec<String> = self
-            .seen
+            .received
             .iter()
             .skip(skipped)
             .map(|text| text.trim_end().chars().take(PRINTED_CHARACTERS).collect())
             .collect();
-        panic!("{why}; seen so far, after {skipped} others:\n{}", shown.join("\n"));
+        panic!("{cause}; received so far, after {skipped} earlier messages:\n{}", shown.join("\n"));
     }
 }

@@ -20,8 +20,8 @@ async fn server_request_belongs_to_session_that_started_the_turn() {
     let ended = finished_turn(&daemon, &first, &turn_id).await;
     assert_eq!((&ended["text"], &ended["startedBy"]), (&json!("done"), &json!(first)));
     // The other session shows the turn too, because it is on the same thread.
-    let seen = finished_turn(&daemon, &second, &turn_id).await;
-    assert_eq!((&seen["sessionId"], &seen["startedBy"]), (&json!(second), &json!(first)));
+    let shown = finished_turn(&daemon, &second, &turn_id).await;
+    assert_eq!((&shown["sessionId"], &shown["startedBy"]), (&json!(second), &json!(first)));
 
     let turn_id = turn(&daemon, &second, "ask=command").await;
     finished_turn(&daemon, &second, &turn_id).await;

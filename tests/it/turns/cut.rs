@@ -151,9 +151,9 @@ async fn app_server_exit_fails_all_its_turns() {
 async fn app_server_exit_fails_pending_call() {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder_without_user_messages().start().await;
-    let silent = session(&daemon).await;
+    let pending_session = session(&daemon).await;
     let other = session(&daemon).await;
-    let (response, ()) = tokio::join!(ask_turn(&daemon, &silent, "hang answer-never"), async {
+    let (response, ()) = tokio::join!(ask_turn(&daemon, &pending_session, "hang answer-never"), async {
         // The turn runs, although its call has no response yet. Then a turn of the other session ends the app-server.
         logged(&daemon, "the start of the turn", |event| event["type"] == "app-server.turn.started").await;
         let body = json!({ "sessionId": other, "input": "crash=9" });
@@ -161,5 +161,5 @@ async fn app_server_exit_fails_pending_call() {
     });
     response.error(503, "app_server_unavailable");
     assert!(response.headers.get(RETRY_AFTER).is_some());
-    assert_eq!(idle(&daemon, &silent).await["lastTurnStatus"], "failed");
+    assert_eq!(idle(&daemon, &pending_session).await["lastTurnStatus"], "failed");
 }

@@ -37,7 +37,7 @@ async fn thread_is_resumed_after_restart_with_its_last_turn() {
 
     let turn_id = turn(&daemon, &resumed_id, "hello again").await;
     assert_eq!(idle(&daemon, &resumed_id).await["lastTurnId"], turn_id);
-    // The older session is on the same thread and sees the same turn.
+    // The older session is on the same thread, so its record has the same turn.
     assert_eq!(record(&daemon, &session_id).await["lastTurnId"], turn_id);
 }
 

@@ -1,4 +1,4 @@
-//! How a daemon is started: its program, its app-server, its arguments and its environment.
+//! The settings and the start of a daemon: its program, app-server, arguments and environment.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -16,7 +16,7 @@ use crate::support::fake_codex::fake_codex;
 use crate::support::http::Target;
 use crate::support::scratch;
 
-/// How a daemon is to be started.
+/// The settings of a daemon that a test starts.
 pub(crate) struct DaemonBuilder {
     program: PathBuf,
     server: Server,
@@ -46,24 +46,24 @@ impl DaemonBuilder {
 
     /// The fake app-server as the child, which is the default.
     ///
-    /// It keeps its threads in a directory that goes with `state_from`.
+    /// A daemon with `state_from` uses the same directory of threads.
     pub(crate) fn fake_codex(mut self) -> Self {
         self.server = Server::FakeCodex { startup: None };
         self
     }
 
     /// The fake app-server, started with these directives.
-    pub(crate) fn startup(mut self, word: &str) -> Self {
-        self.server = Server::FakeCodex { startup: Some(word.to_owned()) };
+    pub(crate) fn startup(mut self, directives: &str) -> Self {
+        self.server = Server::FakeCodex { startup: Some(directives.to_owned()) };
         self
     }
 
-    /// The real codex as the child, with this home.
+    /// The real Codex as the child, with this home.
     pub(crate) fn real(self, home: &CodexHome) -> Self {
         self.real_codex(home, codex())
     }
 
-    /// The real codex of this version as the child, with this home.
+    /// The real Codex of this version as the child, with this home.
     pub(crate) fn real_version(self, home: &CodexHome, version: &str) -> Self {
         self.real_codex(home, codex_version(version))
     }
@@ -75,7 +75,7 @@ impl DaemonBuilder {
             .env("TMPDIR", home.temporary())
     }
 
-    /// The demo instead of Codex.
+    /// The demo app-server instead of Codex.
     pub(crate) fn demo(mut self) -> Self {
         self.server = Server::Other(vec!["--demo".into()]);
         self
@@ -87,34 +87,34 @@ impl DaemonBuilder {
         self
     }
 
-    /// No child: an app-server that runs elsewhere.
+    /// An external app-server at this endpoint instead of a child.
     pub(crate) fn external(mut self, endpoint: &str) -> Self {
         let flags = ["--server-strategy", "external", "--server-endpoint", endpoint];
         self.server = Server::Other(flags.map(OsString::from).into());
         self
     }
 
-    /// One more argument of the daemon.
+    /// Adds an argument of the daemon.
     pub(crate) fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.arguments.push(argument.as_ref().to_owned());
         self
     }
 
-    /// One more variable of the daemon.
+    /// Adds an environment variable of the daemon.
     pub(crate) fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
-    /// The directories of another daemon, for a restart.
+    /// Uses the directories of another daemon, for a restart.
     pub(crate) fn state_from(mut self, other: &Daemon) -> Self {
         self.root = Arc::clone(&other.root);
         self
     }
 
-    /// Copies of the directories that another version of the program left, as `tests/fixtures/make` wrote them.
+    /// Uses copies of the directories of another version of codexd, which `tests/fixtures/make` created.
     ///
-    /// Idempotency keys last a day: in the copies they expire in another century.
+    /// Idempotency keys expire after a day; the copies replace their expiry dates with dates in the far future.
     pub(crate) fn fixture(self, name: &str) -> Self {
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
         let root = self.root.path();
@@ -137,25 +137,25 @@ impl DaemonBuilder {
         self
     }
 
-    /// Everything of the daemon in this directory instead of a fresh one.
+    /// Uses this directory for all files of the daemon instead of a new one.
     pub(crate) fn within(mut self, directory: TempDir) -> Self {
         self.root = Arc::new(directory);
         self
     }
 
-    /// The address of another daemon, which has ended, for clients that look for it where it was.
+    /// Listens on the address of another daemon, which has ended, so that its clients can reconnect.
     pub(crate) fn address_of(mut self, other: &Daemon) -> Self {
         self.address = other.base_url().to_owned();
         self
     }
 
-    /// Another program in the place of `codexd`.
+    /// Starts another program instead of `codexd`.
     pub(crate) fn program(mut self, program: impl Into<PathBuf>) -> Self {
         self.program = program.into();
         self
     }
 
-    /// Starts the daemon and waits until it has said where it listens.
+    /// Starts the daemon and waits until it has printed its base URL.
     pub(crate) async fn start(self) -> Daemon {
         let mut daemon = self.spawn();
         match daemon.first_document().await {
@@ -169,16 +169,16 @@ impl DaemonBuilder {
         }
     }
 
-    /// Starts a daemon that must not come up, and waits for its end.
+    /// Asserts that the daemon exits instead of starting; returns its output.
     pub(crate) async fn start_refused(self) -> Refusal {
         let mut daemon = self.spawn();
         match daemon.first_document().await {
-            Ok(document) => panic!("the daemon came up: {document:#}"),
+            Ok(document) => panic!("the daemon started: {document:#}"),
             Err(status) => Refusal { status, stdout: daemon.stdout(), stderr: daemon.stderr() },
         }
     }
 
-    /// Starts the daemon and waits for nothing; it may be ended at any moment of its start.
+    /// Starts the daemon without waiting; the test may end it at any moment of its start.
     pub(crate) fn spawn(self) -> Daemon {
         let mark = Uuid::new_v4().to_string();
         let directory = if self.server.is_demo() { "codexd/demo" } else { "codexd" };
@@ -196,7 +196,7 @@ impl DaemonBuilder {
             .arg(&repo_root)
             .args(self.server.flags(root.path()))
             .args(&self.arguments)
-            // Tests of the drain say otherwise; the others do not want to wait for turns that never end.
+            // Tests of the drain override this; all others must not wait for turns that never end.
             .env("BAA_CODEXD_DRAIN_TIMEOUT", "0")
             .env("TMPDIR", &temporary)
             .envs(self.environment)
@@ -209,7 +209,7 @@ impl DaemonBuilder {
         let mut pipe = process.stdout.take().unwrap();
         let stdout = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&stdout);
-        // The pipe is drained all the time, so that the daemon never waits for its test.
+        // The pipe is always read, so that the daemon never blocks on its output.
         let stdout_reader = std::thread::spawn(move || {
             let mut chunk = [0; 8192];
             while let Ok(count @ 1..) = pipe.read(&mut chunk) {
@@ -241,8 +241,8 @@ impl Server {
             Self::FakeCodex { startup } => {
                 let store = root.join("fake-codex-store");
                 let mut arguments = vec![OsStr::new("app-server"), OsStr::new("--store"), store.as_os_str()];
-                if let Some(word) = startup {
-                    arguments.extend([OsStr::new("--startup"), OsStr::new(word)]);
+                if let Some(directives) = startup {
+                    arguments.extend([OsStr::new("--startup"), OsStr::new(directives)]);
                 }
                 server_flags(fake_codex(), &arguments)
             }

@@ -1,5 +1,5 @@
-//! One connection to the model: HTTP/1.1 by hand, because a test needs what a server never does on purpose, such as
-//! silence and a cut in the middle.
+//! One connection to the model. HTTP/1.1 is implemented here, because tests need faults that an HTTP library does not
+//! produce, such as no response or a connection that closes within the body.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,12 +12,12 @@ use tokio::net::TcpStream;
 use super::script::{Ids, Prompt};
 use super::{Key, Requests};
 
-/// Above this many bytes, text that need not wait is sent on.
-const FLUSH_BYTES: usize = 64 * 1024;
+/// Buffered text is sent when it exceeds this size.
+const MAX_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Answers requests until the client leaves or the script says to drop the connection.
+/// Answers requests until the client disconnects or the prompt asks for the end of the connection.
 pub(super) async fn serve(stream: TcpStream, requests: Requests, key: Key, ids: Ids) {
-    // Small writes are the point of a stream of deltas.
+    // Each delta must be sent at once.
     let _ = stream.set_nodelay(true);
     let mut connection = Connection { stream: BufReader::new(stream), requests, key, ids };
     while let Ok(AfterAnswer::Keep) = connection.answer_one().await {}
@@ -46,9 +46,9 @@ enum AfterAnswer {
 impl Connection {
     async fn answer_one(&mut self) -> io::Result<AfterAnswer> {
         let Some(request) = self.read_request().await? else { return Ok(AfterAnswer::Close) };
-        let wanted = self.key.lock().unwrap().clone();
+        let required = self.key.lock().unwrap().clone();
         let given = request.headers.get("authorization").and_then(|value| value.strip_prefix("Bearer "));
-        let is_refused = wanted.is_some_and(|wanted| given != Some(wanted.as_str()));
+        let is_refused = required.is_some_and(|required| given != Some(required.as_str()));
         let after = match (request.method.as_str(), request.path.as_str()) {
             ("POST", path) if path.ends_with("/responses") && is_refused => {
                 self.plain(401, &error_body("Incorrect API key provided.")).await?
@@ -80,11 +80,11 @@ impl Connection {
         Ok(if asked_to_close { AfterAnswer::Close } else { after })
     }
 
-    /// The next request, or nothing when the client has left.
+    /// Reads the next request; returns `None` when the client has disconnected.
     async fn read_request(&mut self) -> io::Result<Option<Request>> {
         let line = self.read_line().await?;
-        let mut words = line.split_whitespace();
-        let (Some(method), Some(target)) = (words.next(), words.next()) else { return Ok(None) };
+        let mut parts = line.split_whitespace();
+        let (Some(method), Some(target)) = (parts.next(), parts.next()) else { return Ok(None) };
         let path = target.split('?').next().unwrap_or_default().to_owned();
         let method = method.to_owned();
         let mut headers = HashMap::new();
@@ -110,7 +110,7 @@ impl Connection {
         Ok(line.trim_end().to_owned())
     }
 
-    /// Appends one chunk to the body; says whether another one follows.
+    /// Appends one chunk to the body; returns whether another one follows.
     async fn read_chunk(&mut self, body: &mut Vec<u8>) -> io::Result<bool> {
         let line = self.read_line().await?;
         let digits = line.split(';').next().unwrap_or_default().trim();
@@ -148,7 +148,7 @@ impl Connection {
                 .await;
         }
         if prompt.has("mute") {
-            return self.wait_for_client_to_leave().await;
+            return self.wait_for_disconnect().await;
         }
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store\r\n\
                     transfer-encoding: chunked\r\n\r\n";
@@ -168,7 +168,7 @@ impl Connection {
             return events.end().await;
         }
         if prompt.hangs() {
-            return self.wait_for_client_to_leave().await;
+            return self.wait_for_disconnect().await;
         }
         let calls = prompt.calls(&self.ids);
         if calls.is_empty() {
@@ -178,7 +178,7 @@ impl Connection {
         }
     }
 
-    async fn wait_for_client_to_leave(&mut self) -> io::Result<AfterAnswer> {
+    async fn wait_for_disconnect(&mut self) -> io::Result<AfterAnswer> {
         let mut ignored = [0; 1024];
         while self.stream.read(&mut ignored).await? > 0 {}
         Ok(AfterAnswer::Close)
@@ -203,7 +203,7 @@ async fn write_text(prompt: &Prompt, ids: &Ids, mut events: Events<'_>) -> io::R
         index = 1;
     }
     let id = ids.next("msg");
-    let pieces = prompt.text_pieces();
+    let deltas = prompt.text_deltas();
     let pause = Duration::from_secs_f64(prompt.number("delay", 0.0_f64).max(0.0) / 1000.0);
     let message = |status: &str, content: Value| json!({ "type": "message", "id": id, "role": "assistant", "status": status, "content": content });
     let part = |text: &str| json!({ "type": "output_text", "text": text, "annotations": [] });
@@ -216,24 +216,24 @@ async fn write_text(prompt: &Prompt, ids: &Ids, mut events: Events<'_>) -> io::R
     let started = message("in_progress", json!([]));
     events.put("response.output_item.added", json!({ "output_index": index, "item": started }));
     events.put("response.content_part.added", at(json!({ "part": part("") })));
-    for (count, piece) in pieces.iter().enumerate() {
-        events.put("response.output_text.delta", at(json!({ "delta": piece })));
-        if prompt.has("cut") && count >= pieces.len() / 2 {
+    for (count, delta) in deltas.iter().enumerate() {
+        events.put("response.output_text.delta", at(json!({ "delta": delta })));
+        if prompt.has("cut") && count >= deltas.len() / 2 {
             events.flush().await?;
             return Ok(AfterAnswer::Close);
         }
         if !pause.is_zero() {
             events.flush().await?;
             tokio::time::sleep(pause).await;
-        } else if events.buffer.len() > FLUSH_BYTES {
+        } else if events.buffer.len() > MAX_BUFFER_BYTES {
             events.flush().await?;
         }
     }
-    let text = pieces.concat();
+    let text = deltas.concat();
     let done = message("completed", json!([part(&text)]));
     events.put("response.output_text.done", at(json!({ "text": text })));
     events.put("response.output_item.done", json!({ "output_index": index, "item": done }));
-    let rest = json!({ "output": [done], "usage": usage(pieces.len()) });
+    let rest = json!({ "output": [done], "usage": usage(deltas.len()) });
     events.put_response("completed", "response.completed", rest);
     events.end().await
 }
@@ -249,7 +249,7 @@ fn write_reasoning(id: &str, events: &mut Events<'_>) {
     events.put("response.output_item.done", item(json!([part(text)])));
 }
 
-/// A response in the making: server-sent events in HTTP chunks.
+/// A response that is being written: server-sent events in HTTP chunks.
 struct Events<'a> {
     stream: &'a mut BufReader<TcpStream>,
     buffer: Vec<u8>,
@@ -259,19 +259,19 @@ struct Events<'a> {
 }
 
 impl Events<'_> {
-    fn put(&mut self, kind: &str, fields: Value) {
-        let mut event = json!({ "type": kind, "sequence_number": self.sequence });
+    fn put(&mut self, event_type: &str, fields: Value) {
+        let mut event = json!({ "type": event_type, "sequence_number": self.sequence });
         merge(&mut event, fields);
         self.sequence += 1;
-        let data = format!("event: {kind}\ndata: {event}\n\n");
+        let data = format!("event: {event_type}\ndata: {event}\n\n");
         self.buffer.extend_from_slice(format!("{:x}\r\n{data}\r\n", data.len()).as_bytes());
     }
 
-    fn put_response(&mut self, status: &str, kind: &str, fields: Value) {
+    fn put_response(&mut self, status: &str, event_type: &str, fields: Value) {
         let mut response = self.response.clone();
         response["status"] = json!(status);
         merge(&mut response, fields);
-        self.put(kind, json!({ "response": response }));
+        self.put(event_type, json!({ "response": response }));
     }
 
     async fn flush(&mut self) -> io::Result<()> {

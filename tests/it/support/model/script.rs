@@ -1,4 +1,4 @@
-//! What the model says: the markers of a prompt and the items of an answer.
+//! The markers of a prompt and the items of the response.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -6,33 +6,33 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
-/// How wide a piece of text is, in characters, when the prompt says nothing.
-pub(super) const PIECE_WIDTH: usize = 12;
+/// The default width of a text delta in characters.
+pub(super) const DELTA_WIDTH: usize = 12;
 
 /// The tool that spawns a sub-agent.
-const SPAWN: &str = "spawn_agent";
+const SPAWN_TOOL: &str = "spawn_agent";
 
-/// Numbers for ids, unique within one model.
+/// Creates IDs that are unique within one model.
 #[derive(Clone, Default)]
 pub(super) struct Ids(Arc<AtomicU64>);
 
 impl Ids {
-    /// A fresh id, such as `msg_000007`.
+    /// Returns a new ID, such as `msg_000007`.
     pub(super) fn next(&self, prefix: &str) -> String {
         format!("{prefix}_{:06}", self.0.fetch_add(1, Ordering::Relaxed) + 1)
     }
 }
 
-/// The part of a request that decides the answer.
+/// The part of a request that selects the response.
 pub(super) struct Prompt {
-    /// The text of the newest message that a user wrote.
+    /// The text of the newest user message.
     text: String,
-    /// Whether a tool has answered since.
-    tool_answered: bool,
-    /// Type and name of each tool on offer.
+    /// Whether the output of a tool follows that message.
+    has_tool_output: bool,
+    /// Type and name of each offered tool.
     tools: Vec<(String, String)>,
     /// The namespace of the tool that spawns sub-agents, if it has one.
-    agents: Option<Value>,
+    spawn_namespace: Option<Value>,
 }
 
 impl Prompt {
@@ -46,13 +46,13 @@ impl Prompt {
         let tools = body["tools"].as_array().map(Vec::as_slice).unwrap_or_default();
         Self {
             text: newest.and_then(|index| items.get(index)).map(item_text).unwrap_or_default(),
-            tool_answered: after.iter().any(|item| string(&item["type"]).ends_with("_output")),
+            has_tool_output: after.iter().any(|item| string(&item["type"]).ends_with("_output")),
             tools: tools.iter().map(|tool| (string(&tool["type"]), tool_name(tool))).collect(),
-            agents: tools
+            spawn_namespace: tools
                 .iter()
                 .find(|tool| {
                     let inner = tool["tools"].as_array().into_iter().flatten();
-                    inner.map(tool_name).any(|name| name == SPAWN)
+                    inner.map(tool_name).any(|name| name == SPAWN_TOOL)
                 })
                 .map(|tool| tool["name"].clone()),
         }
@@ -62,9 +62,9 @@ impl Prompt {
         self.marker(name).is_some()
     }
 
-    /// Whether it is to fall silent now.
+    /// Whether the model sends nothing more after the start of this response.
     pub(super) fn hangs(&self) -> bool {
-        self.has("hang") && (self.tool_answered || !self.has("spawn"))
+        self.has("hang") && (self.has_tool_output || !self.has("spawn"))
     }
 
     /// The value of `mock:NAME=VALUE` or `mock:NAME=[VALUE]`; empty for a bare `mock:NAME`.
@@ -86,9 +86,9 @@ impl Prompt {
         self.marker(name).and_then(|value| value.parse().ok()).unwrap_or(default)
     }
 
-    /// The tool calls to make before the text; none once a tool has answered.
+    /// The tool calls before the text; none if a tool has returned its output.
     pub(super) fn calls(&self, ids: &Ids) -> Vec<Value> {
-        if self.tool_answered {
+        if self.has_tool_output {
             return Vec::new();
         }
         let mut calls = Vec::new();
@@ -102,8 +102,8 @@ impl Prompt {
         }
         if let Some(prompt) = self.marker("spawn") {
             let prompt = prompt.replace('%', "mock:").replace('(', "[").replace(')', "]");
-            let mut call = function_call(ids, SPAWN, &json!({ "message": prompt }));
-            if let Some(namespace) = &self.agents {
+            let mut call = function_call(ids, SPAWN_TOOL, &json!({ "message": prompt }));
+            if let Some(namespace) = &self.spawn_namespace {
                 call["namespace"] = namespace.clone();
             }
             calls.push(call);
@@ -118,13 +118,13 @@ impl Prompt {
         calls
     }
 
-    /// The pieces of the text to answer.
-    pub(super) fn text_pieces(&self) -> Vec<String> {
+    /// The deltas of the response text.
+    pub(super) fn text_deltas(&self) -> Vec<String> {
         if let Some(text) = self.marker("text") {
             return vec![text.to_owned()];
         }
-        let width = self.number("chars", PIECE_WIDTH);
-        (0..self.number("deltas", 8)).map(|index| text_piece(index, width)).collect()
+        let width = self.number("chars", DELTA_WIDTH);
+        (0..self.number("deltas", 8)).map(|index| text_delta(index, width)).collect()
     }
 
     fn shell_call(&self, ids: &Ids, command: &str, escalate: bool) -> Value {
@@ -143,10 +143,10 @@ impl Prompt {
             ("shell", json!({ "command": ["bash", "-lc", command], "timeout_ms": 10000 }))
         };
         if escalate {
-            // Two spellings of the same wish; the shell tools have used both.
+            // Two names of the same argument; the shell tools have used both.
             arguments["sandbox_permissions"] = json!("require_escalated");
             arguments["with_escalated_permissions"] = json!(true);
-            arguments["justification"] = json!("the mock model asks for more rights");
+            arguments["justification"] = json!("the mock model requests more permissions");
         }
         function_call(ids, name, &arguments)
     }
@@ -164,12 +164,12 @@ impl Prompt {
     }
 }
 
-/// What the text of `mock:deltas=N` with pieces of `width` characters will be, put together.
+/// The complete text of `mock:deltas=N` with deltas of `width` characters.
 pub(super) fn text_of(deltas: usize, width: usize) -> String {
-    (0..deltas).map(|index| text_piece(index, width)).collect()
+    (0..deltas).map(|index| text_delta(index, width)).collect()
 }
 
-fn text_piece(index: usize, width: usize) -> String {
+fn text_delta(index: usize, width: usize) -> String {
     const WORDS: [&str; 12] = [
         "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu",
     ];
@@ -184,7 +184,7 @@ fn function_call(ids: &Ids, name: &str, arguments: &Value) -> Value {
     })
 }
 
-/// The value right after a marker's name, and what follows it.
+/// Splits the text after a marker's name into its value and the rest.
 fn marker_value(after: &str) -> (&str, &str) {
     let Some(value) = after.strip_prefix('=') else { return ("", after) };
     if let Some(bracketed) = value.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
@@ -194,7 +194,7 @@ fn marker_value(after: &str) -> (&str, &str) {
     value.split_at(end)
 }
 
-/// Whether a person wrote this message, as opposed to the context that the app-server adds in their name.
+/// Whether the user wrote this message; the app-server adds context as user messages too.
 fn is_from_user(item: &Value) -> bool {
     const ADDED: [&str; 4] = ["<environment_context", "<user_instructions", "# AGENTS.md", "<permissions"];
     let text = item_text(item);

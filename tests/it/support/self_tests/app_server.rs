@@ -1,4 +1,4 @@
-//! A minimal client of the real app-server, without codexd between.
+//! A minimal client of the real app-server, without codexd in between.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -20,16 +20,16 @@ pub(super) struct AppServer {
     last_id: u64,
 }
 
-/// A turn that has come to its end.
+/// A turn that has ended.
 pub(super) struct Turn {
-    /// Everything that the app-server said during the turn, in order.
+    /// All messages of the app-server during the turn, in order.
     pub(super) messages: Vec<Value>,
     /// `completed`, `interrupted` or `failed`.
     pub(super) status: String,
 }
 
 impl AppServer {
-    /// Starts the native program in this home and says hello.
+    /// Starts the native program in this home and initializes the connection.
     pub(super) async fn start(home: &CodexHome) -> Self {
         let stderr_path = home.user_home().join("app-server.stderr");
         let mut process = Command::new(&codex().native)
@@ -62,7 +62,7 @@ impl AppServer {
         self.call("turn/start", json!({ "threadId": thread["thread"]["id"], "input": input })).await;
     }
 
-    /// Runs one turn in a thread of its own to its end; accepts whatever the app-server asks for.
+    /// Runs one turn in a new thread to its end and accepts all requests of the app-server.
     pub(super) async fn turn(&mut self, home: &CodexHome, prompt: &str) -> Turn {
         self.start_turn(home, prompt).await;
         let mut messages = Vec::new();
@@ -71,16 +71,16 @@ impl AppServer {
             if let (Some(id), true) = (message.get("id"), message["method"].is_string()) {
                 self.send(&json!({ "id": id, "result": { "decision": "accept" } })).await;
             }
-            let end = message["method"] == "turn/completed";
+            let is_end = message["method"] == "turn/completed";
             let status = message["params"]["turn"]["status"].as_str().unwrap_or_default().to_owned();
             messages.push(message);
-            if end {
+            if is_end {
                 return Turn { messages, status };
             }
         }
     }
 
-    /// Closes its stdin and waits for its end.
+    /// Closes its stdin and waits for its exit.
     pub(super) async fn stop(self) {
         let Self { mut process, stdin, .. } = self;
         drop(stdin);
@@ -88,7 +88,7 @@ impl AppServer {
         assert!(status.success(), "{status}");
     }
 
-    /// Calls a method; an error answer fails the test.
+    /// Calls a method; an error response fails the test.
     pub(super) async fn call(&mut self, method: &str, params: Value) -> Value {
         self.last_id += 1;
         let id = self.last_id;
@@ -111,14 +111,14 @@ impl AppServer {
             Ok(Ok(Some(line))) => serde_json::from_str(&line).unwrap(),
             end => {
                 let stderr = fs::read_to_string(&self.stderr_path).unwrap_or_default();
-                panic!("the app-server says nothing any more ({end:?}); its stderr: {stderr}")
+                panic!("the app-server sends no message ({end:?}); its stderr: {stderr}")
             }
         }
     }
 }
 
 impl Turn {
-    /// The notifications and requests of this method.
+    /// The params of the notifications and requests of this method.
     pub(super) fn of(&self, method: &str) -> Vec<&Value> {
         self.messages
             .iter()
@@ -128,8 +128,8 @@ impl Turn {
     }
 
     /// The completed items of this type.
-    pub(super) fn items(&self, kind: &str) -> Vec<&Value> {
+    pub(super) fn items(&self, item_type: &str) -> Vec<&Value> {
         let completed = self.of("item/completed").into_iter().map(|params| &params["item"]);
-        completed.filter(|item| item["type"] == kind).collect()
+        completed.filter(|item| item["type"] == item_type).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! How daemons are started and ended, on a shell script that stands in for one.
+//! Starting and ending daemons, with a shell script in place of codexd.
 
 use std::path::Path;
 
@@ -7,8 +7,8 @@ use crate::support::daemon::{Daemon, DaemonBuilder, codexd};
 use crate::support::http::Target;
 use crate::support::model::MockModel;
 
-fn stand_in() -> DaemonBuilder {
-    Daemon::builder().program(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/stand_in.sh"))
+fn stub() -> DaemonBuilder {
+    Daemon::builder().program(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/stub_daemon.sh"))
 }
 
 fn arguments(daemon: &Daemon) -> String {
@@ -17,11 +17,11 @@ fn arguments(daemon: &Daemon) -> String {
 
 #[tokio::test]
 async fn daemon_starts_with_clean_environment_and_stops() {
-    let mut daemon = stand_in().arg("--run-once").env("GREETING", "hello").start().await;
+    let mut daemon = stub().arg("--run-once").env("GREETING", "hello").start().await;
     assert_eq!(daemon.base_url(), "http://127.0.0.1:9");
     assert_eq!(daemon.authority(), "127.0.0.1:9");
     let environment = daemon.documents()[0]["environment"].as_str().unwrap().to_owned();
-    // A shell adds PWD and the like by itself.
+    // A shell adds variables such as PWD.
     let environment: Vec<&str> = environment
         .split_whitespace()
         .filter(|name| !["PWD", "OLDPWD", "SHLVL", "_"].contains(name))
@@ -42,23 +42,23 @@ async fn daemon_starts_with_clean_environment_and_stops() {
 
 #[tokio::test]
 async fn daemon_start_reports_early_exit() {
-    let refusal = stand_in().env("STAND_IN", "refuse").start_refused().await;
+    let refusal = stub().env("STUB", "refuse").start_refused().await;
     assert_eq!(refusal.status.code(), Some(3));
-    assert_eq!(refusal.stderr, "the stand-in refuses\n");
+    assert_eq!(refusal.stderr, "the stub refuses to start\n");
     assert_eq!(refusal.stdout, "");
-    let waiting = tokio::spawn(stand_in().env("STAND_IN", "refuse").start());
-    assert!(waiting.await.is_err(), "a start without a daemon must fail the test");
+    let start = tokio::spawn(stub().env("STUB", "refuse").start());
+    assert!(start.await.is_err(), "a start without a daemon must fail the test");
 }
 
 #[tokio::test]
 async fn daemon_restart_reuses_directories_with_a_new_mark() {
-    let mut first = stand_in().start().await;
+    let mut first = stub().start().await;
     first.kill().await;
-    let second = stand_in().state_from(&first).start().await;
+    let second = stub().state_from(&first).start().await;
     assert_eq!(second.state_dir(), first.state_dir());
     assert_ne!(second.pid(), first.pid());
     drop(first);
-    // The log of the stand-in has two files, and a last line that is not whole.
+    // The log of the stub has two files and an incomplete last line.
     let seqs: Vec<u64> = second.events_on_disk().iter().map(|event| event["seq"].as_u64().unwrap()).collect();
     assert_eq!(seqs, [1, 2, 3]);
     assert!(second.logs_dir().join("events.jsonl").is_file());
@@ -66,18 +66,18 @@ async fn daemon_restart_reuses_directories_with_a_new_mark() {
 
 #[tokio::test]
 async fn daemon_builder_translates_app_server_to_flags() {
-    let fake = stand_in().startup("slow").start().await;
+    let fake = stub().startup("slow").start().await;
     let flags = "--server-arg app-server --server-arg --store --server-arg /";
     assert!(arguments(&fake).contains(flags), "{}", arguments(&fake));
     assert!(arguments(&fake).ends_with("--server-arg --startup --server-arg slow"));
-    let plain = stand_in().startup("slow").fake_codex().start().await;
+    let plain = stub().startup("slow").fake_codex().start().await;
     assert!(!arguments(&plain).contains("--startup"));
     let home = CodexHome::new(&MockModel::start());
-    let real = stand_in().real(&home).start().await;
+    let real = stub().real(&home).start().await;
     let flags = format!("--server-command {} --server-arg app-server", codex().native.display());
     assert!(arguments(&real).ends_with(&flags), "{}", arguments(&real));
     assert_eq!(real.documents()[0]["home"], home.user_home().to_str().unwrap());
-    let external = stand_in().external("ws://127.0.0.1:1").start().await;
+    let external = stub().external("ws://127.0.0.1:1").start().await;
     assert!(arguments(&external).ends_with("--server-strategy external --server-endpoint ws://127.0.0.1:1"));
 }
 
@@ -95,13 +95,13 @@ async fn daemon_drop_kills_surviving_processes() {
 
     use crate::support::wait::{wait_until, wait_until_async};
 
-    let mut daemon = stand_in().start().await;
+    let mut daemon = stub().start().await;
     let pid = daemon.pid();
     assert!(daemon.survivors().iter().any(|(survivor, _)| *survivor == pid));
     daemon.signal(Signal::KILL);
     assert!(daemon.exited().await.code().is_none());
     // Between fork and exec a process still has the command line of its parent.
-    let orphan = wait_until("the sleep that the stand-in started", || match daemon.survivors().as_slice() {
+    let orphan = wait_until("the sleep that the stub started", || match daemon.survivors().as_slice() {
         [(orphan, line)] if line == "sleep 300" => Some(*orphan),
         _ => None,
     })

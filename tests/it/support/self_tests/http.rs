@@ -1,4 +1,4 @@
-//! What the HTTP client takes for an answer of codexd, and what it refuses.
+//! Which responses the HTTP client accepts as responses of codexd, and which it rejects.
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,7 +10,7 @@ use crate::support::http::{get, post, raw, request};
 
 const GOOD: &str = "{\n  \"ok\": true,\n  \"data\": {\n    \"sessions\": []\n  }\n}\n";
 
-/// A server that answers every request with this; returns its base URL.
+/// Starts a server that answers every request with `answer`; returns its base URL.
 async fn server(answer: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base_url = format!("http://{}", listener.local_addr().unwrap());
@@ -53,7 +53,7 @@ async fn http_client_accepts_conforming_responses() {
 
 #[tokio::test]
 async fn http_client_rejects_nonconforming_responses() {
-    let broken = [
+    let nonconforming = [
         answer(200, "application/json", "no-store", GOOD),
         answer(200, "application/json; charset=utf-8", "no-cache", GOOD),
         json_answer(200, GOOD.trim_end()),
@@ -64,10 +64,10 @@ async fn http_client_rejects_nonconforming_responses() {
         json_answer(500, "{\n  \"ok\": false,\n  \"error\": \"x\"\n}\n"),
         json_answer(200, "not JSON\n"),
     ];
-    for answer in broken {
+    for answer in nonconforming {
         let base = server(answer.clone()).await;
-        let taken = tokio::spawn(async move { get(base.as_str(), "/").await.status });
-        assert!(taken.await.is_err(), "this was taken: {answer}");
+        let accepted = tokio::spawn(async move { get(base.as_str(), "/").await.status });
+        assert!(accepted.await.is_err(), "the client accepted {answer}");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The real codex accepts what the offline model says, for every marker there is.
+//! The real Codex accepts the responses of the offline model, for every marker.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::support::codex::{CodexHome, codex, codex_version};
 use crate::support::model::{MockModel, text_of_deltas};
 use crate::support::wait::wait_until;
 
-/// Runs one turn against a fresh model and a fresh codex.
+/// Runs one turn with a new model and a new app-server.
 async fn turn(prompt: &str) -> (Turn, CodexHome, MockModel) {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
@@ -24,7 +24,7 @@ fn final_text(turn: &Turn) -> String {
 
 #[tokio::test]
 async fn deltas_marker_streams_deltas_of_the_text() {
-    let (turn, _home, model) = turn("say mock:deltas=4 mock:delay=1").await;
+    let (turn, _home, model) = turn("answer mock:deltas=4 mock:delay=1").await;
     assert_eq!(turn.status, "completed");
     let deltas = turn.of("item/agentMessage/delta");
     assert_eq!(deltas.len(), 4);
@@ -33,7 +33,7 @@ async fn deltas_marker_streams_deltas_of_the_text() {
     assert_eq!(final_text(&turn), text);
     let requests = model.requests();
     assert_eq!(requests.len(), 1);
-    assert!(requests[0].to_string().contains("say mock:deltas=4"), "{requests:?}");
+    assert!(requests[0].to_string().contains("answer mock:deltas=4"), "{requests:?}");
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn silent_model_does_not_block_shutdown() {
         let mut app_server = AppServer::start(&home).await;
         app_server.start_turn(&home, prompt).await;
         wait_until("the request to the model", || (model.requests().len() == 1).then_some(())).await;
-        // Both ends can go away while the other one waits.
+        // Each end can stop while the other one waits.
         drop(model);
         app_server.stop().await;
     }

@@ -17,7 +17,7 @@ async fn codex_treats_workspace_as_separate_project() {
     let thread = app_server.call("thread/start", settings).await;
     assert_eq!(thread["thread"]["gitInfo"], serde_json::Value::Null);
     app_server.stop().await;
-    // A thread that may write makes Codex trust its project, which it names by the repository where there is one.
+    // Codex trusts the project of a thread that may write; the project is the repository, if there is one.
     let config = fs::read_to_string(home.path().join("config.toml")).unwrap();
     let project = format!("[projects.\"{}\"]", home.workspace().display());
     assert!(config.contains(&project), "{config}");
@@ -28,7 +28,7 @@ fn git_finds_no_repository_above_scratch_directory() {
     let directory = scratch::directory("test");
     let output =
         Command::new("git").args(["rev-parse", "--show-toplevel"]).current_dir(directory.path()).output();
-    // Where there is no git, nobody asks it.
+    // Without git there is nothing to check.
     if let Ok(output) = output {
         assert!(!output.status.success(), "{output:?}");
     }

@@ -1,4 +1,4 @@
-//! What the client of the event stream takes, and what it refuses.
+//! Which messages the client of the event stream accepts, and which it rejects.
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
@@ -12,7 +12,7 @@ use crate::support::websocket::EventStream;
 
 const HELLO: &str = r#"{"type":"hello","cursor":"e-0","recentEvents":[],"service":{},"snapshot":{}}"#;
 
-/// A server that says these lines, answers one message with a pong, and goes away.
+/// Starts a server that sends these lines, answers one message with an event and a pong, and closes the connection.
 async fn server(lines: &[&str]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let base_url = format!("http://{}", listener.local_addr().unwrap());
@@ -26,8 +26,8 @@ async fn server(lines: &[&str]) -> String {
         socket.next().await.unwrap().unwrap();
         socket.send(Message::text(event(8) + "\n")).await.unwrap();
         socket.send(Message::text("{\"type\":\"pong\"}\n")).await.unwrap();
-        let goodbye = CloseFrame { code: CloseCode::Away, reason: "stopping".into() };
-        socket.close(Some(goodbye)).await.unwrap();
+        let frame = CloseFrame { code: CloseCode::Away, reason: "stopping".into() };
+        socket.close(Some(frame)).await.unwrap();
         while let Some(Ok(_)) = socket.next().await {}
     });
     base_url
@@ -51,7 +51,7 @@ async fn event_stream_accepts_conforming_messages() {
 #[tokio::test]
 async fn event_stream_collects_all_events_until_match() {
     let base = server(&[HELLO, &event(3), &event(4), &event(6)]).await;
-    let mut stream = EventStream::connect_to(base.as_str(), "/elsewhere?since=2", &[("x-test", "yes")]).await;
+    let mut stream = EventStream::connect_to(base.as_str(), "/other?since=2", &[("x-test", "yes")]).await;
     let events = stream.collect_until("the event 6", |event| event["seq"] == 6).await;
     assert_eq!(events.len(), 3);
     stream.send(Message::binary(vec![0])).await;
@@ -64,20 +64,20 @@ async fn event_stream_rejects_nonconforming_messages() {
         [[HELLO, &event(3), &event(3)], [HELLO, &event(3), &event(2)], [HELLO, "{}", ""], [HELLO, "no", ""]]
     {
         let base = server(&lines).await;
-        let followed = tokio::spawn(async move {
+        let read = tokio::spawn(async move {
             let mut stream = EventStream::connect(base.as_str()).await;
             stream.hello().await;
             stream.next_event().await;
             stream.next_event().await;
         });
-        assert!(followed.await.is_err(), "this was followed: {lines:?}");
+        assert!(read.await.is_err(), "the client accepted {lines:?}");
     }
-    // Where an end comes instead of an event, the test is told at once.
+    // If the stream ends while the test waits for an event, the test fails at once.
     let base = server(&[&event(1)]).await;
-    let followed = tokio::spawn(async move {
+    let read = tokio::spawn(async move {
         let mut stream = EventStream::connect(base.as_str()).await;
         stream.send(Message::text("{}")).await;
         stream.wait_for("an event that never comes", |event| event["seq"] == 100).await;
     });
-    assert!(followed.await.is_err());
+    assert!(read.await.is_err());
 }

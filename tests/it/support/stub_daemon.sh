@@ -1,8 +1,8 @@
 #!/bin/sh
-# Stands in for codexd where the tests' own tools are tested: it starts, starts something, and stops.
-# It is called as codexd is, in the repository root; STAND_IN=refuse lets it fail.
-if [ "$STAND_IN" = refuse ]; then
-  echo "the stand-in refuses" >&2
+# A stub of codexd for the tests of the test support: it starts, starts a child process, and stops.
+# It is called like codexd, in the repository root; STUB=refuse makes it fail.
+if [ "$STUB" = refuse ]; then
+  echo "the stub refuses to start" >&2
   exit 3
 fi
 mkdir -p logs/codexd
