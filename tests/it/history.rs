@@ -5,6 +5,7 @@
 //! removes or replaces the log, `operators` changes the files in ways users and programs do, and `mutations` breaks
 //! codexd on purpose and requires that a validator detects it.
 
+mod clients;
 mod connection;
 mod full_disk;
 mod lost_log;

@@ -5,19 +5,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value;
-use tokio::sync::watch;
 
+use super::clients::Clients;
 use super::connection::{Transport, read_kept};
 use super::random::{SeededRandom, seed};
-use super::readers::{DaemonState, Reader};
-use super::record::{Acknowledgement, Filter, History, Step, Texts};
+use super::record::{Acknowledgement, Filter, History, Step};
 use super::validators::{contradictions, unbroken};
-use super::workers::{Acknowledgements, Worker};
+use super::workers::Acknowledgements;
 use crate::api::{SESSIONS, STATUS};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get};
 use crate::support::skip::runs_long_part;
 use crate::support::wait::wait_until;
+
+/// The number of clients that create turns.
+const WORKERS: u64 = 2;
 
 /// A change of the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,41 +103,12 @@ async fn changed_log_files_never_skip_events_without_a_gap() {
 async fn operate(operator: Operator, seed: u64) -> History {
     let builder = || Daemon::builder().arg("--event-segment-bytes").arg("20000");
     let mut random = SeededRandom::new(seed);
-    let (daemon_states, daemon_state) = watch::channel(DaemonState::Down);
-    let (acknowledgements, texts) = (Acknowledgements::default(), Arc::new(Texts::default()));
     let mut daemon = builder().start().await;
-    let readers: Vec<_> = [
-        Transport::WebSocket,
-        Transport::Sse,
-        Transport::Pages,
-        Transport::WebSocket,
-        Transport::Sse,
-        Transport::Pages,
-    ]
-    .into_iter()
-    .zip(0..)
-    .map(|(transport, number)| {
-        let name = format!("{transport:?} {number}");
-        let (filter, random) = (Filter::default(), random.derive(number));
-        Reader {
-            name,
-            transport,
-            filter,
-            random,
-            texts: Arc::clone(&texts),
-            daemon_state: daemon_state.clone(),
-        }
-        .start()
-    })
-    .collect();
-    let workers: Vec<_> = (0..2)
-        .map(|number| {
-            let random = random.derive(1000 + number);
-            Worker { random, acknowledgements: acknowledgements.clone(), daemon_state: daemon_state.clone() }
-                .start()
-        })
-        .collect();
-    daemon_states.send_replace(DaemonState::Running(daemon.base_url().to_owned()));
+    let transports = [Transport::WebSocket, Transport::Sse, Transport::Pages].repeat(2);
+    let readers = transports.into_iter().map(|transport| (transport, Filter::default()));
+    let mut clients = Clients::start(&random, readers, WORKERS);
+    let (acknowledgements, texts) = (clients.acknowledgements.clone(), Arc::clone(&clients.texts));
+    clients.daemon_started(&daemon);
     let copy = crate::support::scratch::directory("copy");
     more_turns(&acknowledgements, 4).await;
     copy_directories(&daemon, copy.path());
@@ -144,10 +117,10 @@ async fn operate(operator: Operator, seed: u64) -> History {
 
     if matches!(operator, Restore | Overwrite) {
         assert!(daemon.stop().await.status.success());
-        daemon_states.send_replace(DaemonState::Down);
+        clients.daemon_ended();
         restore(&daemon, copy.path(), operator);
         daemon = restart(builder(), &daemon).await;
-        daemon_states.send_replace(DaemonState::Running(daemon.base_url().to_owned()));
+        clients.daemon_started(&daemon);
     } else {
         apply(operator, &daemon, copy.path(), &mut random);
     }
@@ -156,14 +129,7 @@ async fn operate(operator: Operator, seed: u64) -> History {
 
     let (epoch, log) = read_kept(daemon.base_url()).await;
     let latest = log.iter().map(|text| texts.intern(text).seq).max().unwrap();
-    daemon_states.send_replace(DaemonState::Final { base: daemon.base_url().to_owned(), epoch, latest });
-    let mut runs = Vec::new();
-    for reader in readers {
-        runs.extend(reader.await.unwrap());
-    }
-    for worker in workers {
-        worker.await.unwrap();
-    }
+    let runs = clients.finish(&daemon, &epoch, latest).await;
     if matches!(operator, CutOut | RemoveSegment) {
         wait_until("the log.damaged event", || {
             daemon.events_on_disk().iter().any(|event| event["type"] == "log.damaged").then_some(())

@@ -12,15 +12,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tokio::sync::watch;
 
+use super::clients::Clients;
 use super::connection::{Transport, read_after, read_all};
 use super::mounts::{Mount, or_skip};
 use super::random::{SeededRandom, seed};
-use super::readers::{DaemonState, Reader};
 use super::record::{Acknowledgement, Filter, History, Texts};
 use super::validators::{acknowledged, ordered, unique};
-use super::workers::{Acknowledgements, Worker};
 use crate::api::{SESSIONS, try_post};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get};
@@ -31,6 +29,8 @@ use crate::support::wait::wait_until_async;
 const CUTS: u64 = 100;
 /// The number of power cuts otherwise.
 const SHORT_CUTS: u64 = 10;
+/// The number of clients that create turns.
+const WORKERS: u64 = 3;
 
 /// The parameters of a test run.
 pub(super) struct PowerCuts {
@@ -56,37 +56,10 @@ impl PowerCuts {
     pub(super) async fn run(&self, mount: &Mount) -> (u64, Vec<String>) {
         let began = Instant::now();
         let mut random = SeededRandom::new(self.seed);
-        let (daemon_states, daemon_state) = watch::channel(DaemonState::Down);
-        let acknowledgements = Acknowledgements::default();
-        let texts = Arc::new(Texts::default());
-        let readers: Vec<_> = [Transport::WebSocket, Transport::Sse, Transport::Pages]
-            .into_iter()
-            .zip(0..)
-            .map(|(transport, number)| {
-                let (name, filter, random) =
-                    (format!("{transport:?}"), Filter::default(), random.derive(number));
-                Reader {
-                    name,
-                    transport,
-                    filter,
-                    random,
-                    texts: Arc::clone(&texts),
-                    daemon_state: daemon_state.clone(),
-                }
-                .start()
-            })
-            .collect();
-        let workers: Vec<_> = (0..3)
-            .map(|number| {
-                let random = random.derive(1000 + number);
-                Worker {
-                    random,
-                    acknowledgements: acknowledgements.clone(),
-                    daemon_state: daemon_state.clone(),
-                }
-                .start()
-            })
-            .collect();
+        let transports = [Transport::WebSocket, Transport::Sse, Transport::Pages];
+        let readers = transports.map(|transport| (transport, Filter::default()));
+        let mut clients = Clients::start(&random, readers, WORKERS);
+        let (acknowledgements, texts) = (clients.acknowledgements.clone(), Arc::clone(&clients.texts));
 
         let mut daemon = self.builder(mount).start().await;
         let (epoch, _) = read_all(daemon.base_url()).await;
@@ -96,13 +69,13 @@ impl PowerCuts {
         let mut checked_through = 0;
         while cuts < self.cuts && violations.is_empty() {
             cuts += 1;
-            daemon_states.send_replace(DaemonState::Running(daemon.base_url().to_owned()));
+            clients.daemon_started(&daemon);
             tokio::time::sleep(random.milliseconds(15, 120)).await;
             let newly_acknowledged = acknowledgements.take();
             mount.cut_power();
             assert_serves_without_disk(&daemon).await;
             daemon.kill().await;
-            daemon_states.send_replace(DaemonState::Down);
+            clients.daemon_ended();
             mount.restore_power();
             daemon = self.builder(mount).state_from(&daemon).start().await;
             // Acknowledgements from during the cut do not count: in a real power cut no client receives them.
@@ -120,15 +93,7 @@ impl PowerCuts {
 
         let end = inspect(&daemon, None, &all_acknowledged, &texts).await;
         let latest = end.log.last().unwrap().seq;
-        let base = daemon.base_url().to_owned();
-        daemon_states.send_replace(DaemonState::Final { base, epoch: end.epoch.clone(), latest });
-        let mut runs = Vec::new();
-        for reader in readers {
-            runs.extend(reader.await.unwrap());
-        }
-        for worker in workers {
-            worker.await.unwrap();
-        }
+        let runs = clients.finish(&daemon, &end.epoch, latest).await;
         // Published events that were not yet on disk may be lost, but their sequence numbers are never reused.
         violations.extend(unique(&runs, &end.epoch, &end.log).err());
         violations.extend(runs.iter().filter_map(|run| ordered(run).err()));

@@ -1,17 +1,13 @@
 //! Repeated SIGKILL of the daemon, during its work and during its start.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
-
+use super::clients::Clients;
 use super::connection::{Transport, read_all};
 use super::random::{SeededRandom, seed};
-use super::readers::{DaemonState, Reader};
-use super::record::{Acknowledgement, Filter, History, Texts};
+use super::record::{Acknowledgement, Filter, History};
 use super::validators::{contradictions, unbroken};
-use super::workers::{Acknowledgements, Worker};
 use crate::api::{SESSIONS, create};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get};
@@ -72,50 +68,23 @@ impl Soak {
     pub(super) async fn run(&self) -> History {
         let began = Instant::now();
         let mut random = SeededRandom::new(self.seed);
-        let (daemon_states, daemon_state) = watch::channel(DaemonState::Down);
-        let acknowledgements = Acknowledgements::default();
-        let texts = Arc::new(Texts::default());
         let mut daemon = self.builder().start().await;
         let session = create(&daemon, serde_json::json!({})).await;
         let id = |name: &str| session[name].as_str().unwrap().to_owned();
         let session = (id("sessionId"), id("threadId"));
 
-        let readers: Vec<_> = (0..READERS)
-            .map(|number| {
-                let (transport, filter) = role(number, &session);
-                let name = format!("{transport:?} {number}");
-                let random = random.derive(number);
-                Reader {
-                    name,
-                    transport,
-                    filter,
-                    random,
-                    texts: Arc::clone(&texts),
-                    daemon_state: daemon_state.clone(),
-                }
-                .start()
-            })
-            .collect();
-        let workers: Vec<_> = (0..WORKERS)
-            .map(|number| {
-                let random = random.derive(1000 + number);
-                Worker {
-                    random,
-                    acknowledgements: acknowledgements.clone(),
-                    daemon_state: daemon_state.clone(),
-                }
-                .start()
-            })
-            .collect();
+        let roles = (0..READERS).map(|number| role(number, &session));
+        let mut clients = Clients::start(&random, roles, WORKERS);
+        let acknowledgements = clients.acknowledgements.clone();
 
         for _ in 0..self.kills {
-            daemon_states.send_replace(DaemonState::Running(daemon.base_url().to_owned()));
+            clients.daemon_started(&daemon);
             let expected = acknowledgements.turns() + random.below(3);
             tokio::time::sleep(random.milliseconds(20, 250)).await;
             // On a busy machine the daemon would otherwise be killed before any work is done.
             wait_until("an acknowledged turn", || (acknowledgements.turns() >= expected).then_some(())).await;
             daemon.kill().await;
-            daemon_states.send_replace(DaemonState::Down);
+            clients.daemon_ended();
             // Sometimes the daemon is killed again during its start.
             while random.chance(15) {
                 let mut starting = self.builder().state_from(&daemon).spawn();
@@ -126,20 +95,11 @@ impl Soak {
         }
 
         let (epoch, log) = read_all(daemon.base_url()).await;
-        let log: Vec<_> = log.iter().map(|text| texts.intern(text)).collect();
-        let latest = log.last().unwrap().seq;
-        let base = daemon.base_url().to_owned();
-        daemon_states.send_replace(DaemonState::Final { base, epoch: epoch.clone(), latest });
-        let mut runs = Vec::new();
-        for reader in readers {
-            runs.extend(reader.await.unwrap());
-        }
-        for worker in workers {
-            worker.await.unwrap();
-        }
+        let latest = clients.texts.intern(log.last().unwrap()).seq;
+        let runs = clients.finish(&daemon, &epoch, latest).await;
         // The workers have ended, but the last events may have been recorded after the first read.
         let (epoch, log) = read_all(daemon.base_url()).await;
-        let log = log.iter().map(|text| texts.intern(text)).collect();
+        let log = log.iter().map(|text| clients.texts.intern(text)).collect();
         let sessions = get(&daemon, SESSIONS).await.data(200)["sessions"].as_array().unwrap().clone();
         let history = History { runs, acknowledgements: acknowledgements.all(), epoch, log, sessions };
         self.print_summary(&history, began.elapsed());
