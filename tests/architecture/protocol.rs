@@ -199,9 +199,9 @@ fn page(name: &str) -> String {
     fs::read_to_string(root().join("src/http/web").join(name)).unwrap()
 }
 
-/// The keys of a table of the page, which begins with `const NAME = table({`.
+/// The keys of a table of the page, which begins with `const NAME = lookupTable({`.
 fn keys(script: &str, name: &str) -> Vec<String> {
-    let (_, table) = script.split_once(&format!("const {name} = table({{\n")).unwrap();
+    let (_, table) = script.split_once(&format!("const {name} = lookupTable({{\n")).unwrap();
     let (table, _) = table.split_once("\n});").unwrap();
     let entries = table.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
     let key = |line: &str| line.trim().split(": ").next().unwrap().trim_matches('"').to_owned();

@@ -1,12 +1,12 @@
-// What the page asks the daemon, and the token that it needs for that.
+// HTTP requests to the daemon, and the token that authenticates them.
 
 const API = "/v1/codexd";
 const TOKEN_NAME = "codexd.token";
 
-// The token stays out of every address; it is kept for this tab alone unless the user wants it remembered.
+// The token is never part of a URL. It is stored for this tab only, unless the user selects “Remember”.
 const token = {
   value: sessionStorage.getItem(TOKEN_NAME) ?? localStorage.getItem(TOKEN_NAME) ?? "",
-  keep(value, isRemembered) {
+  store(value, isRemembered) {
     this.value = value;
     sessionStorage.setItem(TOKEN_NAME, value);
     if (isRemembered) localStorage.setItem(TOKEN_NAME, value);
@@ -17,73 +17,73 @@ const token = {
   },
 };
 
-// A failure as the daemon told it; `code` is its word for programs.
-class Refusal extends Error {
+// An error response of the daemon; `code` is its error code.
+class ApiError extends Error {
   constructor(status, body) {
-    super(body?.message ?? `The daemon answered ${status}.`);
+    super(body?.message ?? `The daemon responded with status ${status}.`);
     this.status = status;
     this.code = body?.error ?? "";
     this.details = body?.details ?? null;
   }
 }
 
-// One question at a time: requests that get 401 meanwhile wait for the same answer.
-let tokenQuestion = null;
+// The open prompt for the token, if any: all requests that get 401 meanwhile wait for it.
+let tokenPrompt = null;
 
-function askForToken(refused) {
-  tokenQuestion ??= new Promise((resolve) => {
+function promptForToken(rejected) {
+  tokenPrompt ??= new Promise((resolve) => {
     const dialog = byId("token-dialog");
     const field = byId("token");
     const problem = byId("token-problem");
-    show(problem, refused !== "");
-    say(problem, refused ? "The daemon does not take this token." : "");
+    show(problem, rejected !== "");
+    setText(problem, rejected ? "The daemon rejected this token." : "");
     byId("token-form").onsubmit = (event) => {
       event.preventDefault();
       const value = field.value.trim();
       if (!/^[A-Za-z0-9._~+-]+$/.test(value)) {
         show(problem, true);
-        say(problem, "A token has letters, digits and the characters - . _ ~ + only.");
+        setText(problem, "A token contains only letters, digits and the characters - . _ ~ +.");
         return;
       }
-      token.keep(value, byId("token-remember").checked);
+      token.store(value, byId("token-remember").checked);
       field.value = "";
-      tokenQuestion = null;
+      tokenPrompt = null;
       dialog.close();
       resolve();
     };
-    // There is nothing to see without it.
+    // Without the token the page can show nothing.
     dialog.oncancel = (event) => event.preventDefault();
-    // Chromium closes it at a second Escape all the same.
-    dialog.onclose = () => tokenQuestion !== null && dialog.showModal();
+    // Chromium closes the dialog at a second Escape in spite of that.
+    dialog.onclose = () => tokenPrompt !== null && dialog.showModal();
     dialog.showModal();
     field.focus();
   });
-  return tokenQuestion;
+  return tokenPrompt;
 }
 
-// The answer of a route; without `body` a GET. Asks for the token as long as it is refused.
-async function ask(path, { method, body, key } = {}) {
+// Returns the data of a response; without `body` the request is a GET. Asks for the token until the daemon accepts it.
+async function callApi(path, { method, body, key } = {}) {
   for (;;) {
     const headers = {};
     const used = token.value;
     if (used) headers.Authorization = `Bearer ${used}`;
     if (key) headers["Idempotency-Key"] = key;
     if (body !== undefined) headers["Content-Type"] = "application/json";
-    const answer = await fetch(path, {
+    const response = await fetch(path, {
       method: method ?? (body === undefined ? "GET" : "POST"),
       headers,
       body: body === undefined ? undefined : JSON.stringify(body),
       cache: "no-store",
     });
-    const json = await answer.json().catch(() => null);
-    if (answer.ok) return json?.data ?? json;
-    if (answer.status !== 401) throw new Refusal(answer.status, json);
-    // Another request may have been answered with a new token meanwhile.
-    if (token.value === used) await askForToken(used);
+    const json = await response.json().catch(() => null);
+    if (response.ok) return json?.data ?? json;
+    if (response.status !== 401) throw new ApiError(response.status, json);
+    // The user may have entered a new token for another request meanwhile.
+    if (token.value === used) await promptForToken(used);
   }
 }
 
-// What went wrong, for the user.
-function reason(error) {
-  return error instanceof Refusal ? error.message : "codexd does not answer; what was asked may not have happened.";
+// The text of an error for the user.
+function messageOf(error) {
+  return error instanceof ApiError ? error.message : "No response from codexd; the request may not have been executed.";
 }

@@ -1,23 +1,23 @@
-// The box to write in, the turns that wait, and the dialogs that begin and close a session.
+// The message field, the queued turns, and the dialogs that create and close a session.
 
-// What was sent last for each purpose and may have been taken; the same is sent again as it was, under the same key, so that
-// a lost answer does not say it twice.
+// The last request for each purpose whose outcome is unknown. If the user sends the same text again, the same body and
+// idempotency key are sent, so that a lost response does not duplicate the turn.
 const attempts = new Map();
 
 async function sendOnce(path, purpose, text, body) {
   if (attempts.get(purpose)?.text !== text) attempts.set(purpose, { text, body, key: crypto.randomUUID() });
   try {
-    const answer = await ask(path, attempts.get(purpose));
+    const response = await callApi(path, attempts.get(purpose));
     attempts.delete(purpose);
-    return answer;
+    return response;
   } catch (error) {
-    // A refusal says that it was not taken.
-    if (error instanceof Refusal) attempts.delete(purpose);
+    // After an error response it is certain that the request was not executed.
+    if (error instanceof ApiError) attempts.delete(purpose);
     throw error;
   }
 }
 
-// What was written for each session and not sent yet.
+// The unsent text of each session.
 const drafts = new Map();
 
 function swapDraft(from, to) {
@@ -31,16 +31,16 @@ function drawComposer() {
   show(byId("composer"), record !== null && record.status !== "closed");
   if (record === null) return;
   const isRunning = record.currentTurnId !== null;
-  say(byId("send"), isRunning ? "Queue" : "Send");
+  setText(byId("send"), isRunning ? "Queue" : "Send");
   show(byId("steer"), isRunning);
   show(byId("interrupt"), isRunning);
 }
 
 function composerState(text) {
-  say(byId("composer-state"), text);
+  setText(byId("composer-state"), text);
 }
 
-// Sends what is written; `whenBusy` says what becomes of it while a turn is under way.
+// Sends the text in the message field; `whenBusy` is the policy while a turn is running.
 async function submit(whenBusy) {
   const box = byId("prompt");
   const text = box.value;
@@ -50,21 +50,21 @@ async function submit(whenBusy) {
   buttons.forEach((button) => { button.disabled = true; });
   composerState("Sending …");
   try {
-    // A word to the turn under way has no name in its thread, so a key could not keep it from being said twice.
+    // Input that steers a running turn has no ID in its thread, so an idempotency key could not prevent a duplicate.
     await sendOnce(`${API}/turn`, record.sessionId, text, { sessionId: record.sessionId, input: text, whenBusy });
     if (sessions.chosen !== record.sessionId) drafts.delete(record.sessionId);
     else if (box.value === text) box.value = "";
     composerState("");
-    stickToEnd();
+    followEnd();
   } catch (error) {
-    composerState(reason(error));
-    announce(reason(error));
+    composerState(messageOf(error));
+    announce(messageOf(error));
   } finally {
     buttons.forEach((button) => { button.disabled = false; });
   }
 }
 
-const submitUsual = () => submit(sessions.current?.currentTurnId ? "queue" : "refuse");
+const submitDefault = () => submit(sessions.current?.currentTurnId ? "queue" : "refuse");
 
 async function interrupt() {
   const record = sessions.current;
@@ -72,11 +72,11 @@ async function interrupt() {
   byId("interrupt").disabled = true;
   composerState("Interrupting …");
   try {
-    const answer = await ask(`${API}/turn/interrupt`, { body: { sessionId: record.sessionId, turnId: record.currentTurnId } });
-    if (answer.pending) composerState(answer.commandsReason ?? "");
-    else composerState(answer.commandsEnded === false && answer.commandsReason ? `Its commands go on: ${answer.commandsReason}` : "");
+    const response = await callApi(`${API}/turn/interrupt`, { body: { sessionId: record.sessionId, turnId: record.currentTurnId } });
+    if (response.pending) composerState(response.commandsReason ?? "");
+    else composerState(response.commandsEnded === false && response.commandsReason ? `Its commands are still running: ${response.commandsReason}` : "");
   } catch (error) {
-    composerState(error.code === "no_turn" ? "" : reason(error));
+    composerState(error.code === "no_turn" ? "" : messageOf(error));
   } finally {
     byId("interrupt").disabled = false;
     byId("prompt").focus();
@@ -84,32 +84,32 @@ async function interrupt() {
 }
 
 function drawQueue() {
-  const waiting = conversation ? [...conversation.waitingTurns.values()] : [];
-  show(byId("queue"), waiting.length > 0);
+  const queued = conversation ? [...conversation.queuedTurns.values()] : [];
+  show(byId("queue"), queued.length > 0);
   drawHeld();
-  const names = new Set(waiting.map((turn) => turn.queueId));
-  for (const [name, item] of queueItems) {
-    if (names.has(name)) continue;
-    // Whoever was at its button goes on writing.
+  const ids = new Set(queued.map((turn) => turn.queueId));
+  for (const [id, item] of queueItems) {
+    if (ids.has(id)) continue;
+    // If its button has the focus, move the focus to the message field.
     if (item.contains(document.activeElement)) byId("prompt").focus();
     item.remove();
-    queueItems.delete(name);
+    queueItems.delete(id);
   }
-  for (const turn of waiting) {
+  for (const turn of queued) {
     if (queueItems.has(turn.queueId)) continue;
     queueItems.set(turn.queueId, queueItem(turn));
     byId("queued").append(queueItems.get(turn.queueId));
   }
 }
 
-// Why the turns that wait do not begin, and the button that has them tried again.
+// Draws why the queue is held, and the button that resumes it.
 function drawHeld() {
   const held = sessions.current?.held ?? null;
   show(byId("held"), held !== null);
   if (held === null) return;
-  const until = held.until ? ` It ends at ${clock(held.until)} as far as Codex told.` : "";
-  const next = held.automatic ? " The turns go on by themselves when that is over." : "";
-  byId("held-words").textContent = `The queue is held. ${held.reason}${until}${next}`;
+  const until = held.until ? ` Codex reports that this ends at ${clock(held.until)}.` : "";
+  const next = held.automatic ? " The queue resumes automatically when the cause is gone." : "";
+  byId("held-text").textContent = `The queue is held. ${held.reason}${until}${next}`;
 }
 
 async function resumeQueue() {
@@ -118,62 +118,62 @@ async function resumeQueue() {
   byId("prompt").focus();
   byId("resume-queue").disabled = true;
   try {
-    await ask(`${API}/sessions/${encodeURIComponent(record.sessionId)}/queue/resume`, { body: {} });
+    await callApi(`${API}/sessions/${encodeURIComponent(record.sessionId)}/queue/resume`, { body: {} });
     composerState("");
   } catch (error) {
-    composerState(reason(error));
+    composerState(messageOf(error));
   } finally {
     byId("resume-queue").disabled = false;
   }
 }
 
-// One waiting turn each, kept as long as it waits, so that what has the focus keeps it.
+// The element of each queued turn. Elements are kept while the turn is queued, so that a focused one keeps the focus.
 const queueItems = new Map();
 
 function queueItem(turn) {
   const text = textOf(turn.input);
   const sessionId = sessions.current.sessionId;
-  const withdraw = make("button", { type: "button", "aria-label": `Take back: ${text}`, text: "Take back" });
-  withdraw.onclick = async () => {
-    // A button that cannot be pressed would lose the focus to nowhere.
+  const remove = make("button", { type: "button", "aria-label": `Remove from the queue: ${text}`, text: "Remove" });
+  remove.onclick = async () => {
+    // A disabled button loses the focus.
     byId("prompt").focus();
-    withdraw.disabled = true;
+    remove.disabled = true;
     const path = `${API}/sessions/${encodeURIComponent(sessionId)}/queue/${encodeURIComponent(turn.queueId)}`;
     try {
-      await ask(path, { method: "DELETE" });
+      await callApi(path, { method: "DELETE" });
       composerState("");
     } catch (error) {
-      composerState(reason(error));
-      withdraw.disabled = false;
+      composerState(messageOf(error));
+      remove.disabled = false;
     }
   };
-  return make("li", {}, make("span", { text }), withdraw);
+  return make("li", {}, make("span", { text }), remove);
 }
 
-function fillChoices(list, values) {
+function fillOptions(list, values) {
   byId(list).replaceChildren(...[...new Set(values)].filter(Boolean).map((value) => make("option", { value })));
 }
 
 async function openSessionDialog() {
   const records = [...sessions.records.values()];
   show(byId("session-problem"), false);
-  fillChoices("folders", records.map((record) => record.cwd));
-  fillChoices("models", records.map((record) => record.model));
+  fillOptions("directories", records.map((record) => record.cwd));
+  fillOptions("models", records.map((record) => record.model));
   if (!byId("cwd").value) byId("cwd").value = sessions.current?.cwd ?? "";
   byId("session-dialog").showModal();
   byId("cwd").focus();
   try {
-    const { models } = await ask(`${API}/models`);
-    fillChoices("models", [...models.map((model) => model.model ?? model.id), ...records.map((record) => record.model)]);
+    const { models } = await callApi(`${API}/models`);
+    fillOptions("models", [...models.map((model) => model.model ?? model.id), ...records.map((record) => record.model)]);
   } catch {
-    // The field takes any name without the list, too.
+    // The field also accepts names that are not in the list.
   }
 }
 
 async function createSession() {
-  const wishes = { cwd: "cwd", model: "model", approvalPolicy: "approval", sandbox: "sandbox" };
+  const fields = { cwd: "cwd", model: "model", approvalPolicy: "approval", sandbox: "sandbox" };
   const body = {};
-  for (const [field, id] of Object.entries(wishes)) if (byId(id).value.trim()) body[field] = byId(id).value.trim();
+  for (const [field, id] of Object.entries(fields)) if (byId(id).value.trim()) body[field] = byId(id).value.trim();
   if (byId("trust").checked) body.trust = true;
   const first = byId("first").value;
   const button = byId("session-create");
@@ -183,42 +183,42 @@ async function createSession() {
     byId("session-dialog").close();
     byId("first").value = "";
     if (!sessions.get(session.sessionId)) sessions.records.set(session.sessionId, session);
-    goTo(session.sessionId);
+    openSession(session.sessionId);
     if (first.trim()) {
       byId("prompt").value = first;
       await submit("refuse");
     }
     byId("prompt").focus();
   } catch (error) {
-    say(byId("session-problem"), reason(error));
+    setText(byId("session-problem"), messageOf(error));
     show(byId("session-problem"), true);
   } finally {
     button.disabled = false;
   }
 }
 
-// The session that the dialog asks about: another one may be chosen meanwhile, by the way back in the browser.
-let closing = null;
+// The session that the close dialog is about. The Back button of the browser may select another one meanwhile.
+let closingId = null;
 
 function openCloseDialog() {
   const record = sessions.current;
   if (record === null) return;
-  closing = record.sessionId;
+  closingId = record.sessionId;
   const isRunning = record.currentTurnId !== null;
-  say(byId("close-words"), `It takes no more turns then, and stays readable.${isRunning ? " Its turn that is under way is interrupted." : ""}`);
+  setText(byId("close-text"), `It then accepts no more turns and stays readable.${isRunning ? " The running turn is interrupted." : ""}`);
   show(byId("close-problem"), false);
   byId("close-dialog").showModal();
 }
 
 async function closeSession() {
-  const record = sessions.get(closing);
+  const record = sessions.get(closingId);
   if (record === null) return byId("close-dialog").close();
   try {
     const query = record.currentTurnId ? "?interrupt=true" : "";
-    await ask(`${API}/sessions/${encodeURIComponent(record.sessionId)}${query}`, { method: "DELETE" });
+    await callApi(`${API}/sessions/${encodeURIComponent(record.sessionId)}${query}`, { method: "DELETE" });
     byId("close-dialog").close();
   } catch (error) {
-    say(byId("close-problem"), reason(error));
+    setText(byId("close-problem"), messageOf(error));
     show(byId("close-problem"), true);
   }
 }

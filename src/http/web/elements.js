@@ -1,10 +1,10 @@
-// Elements, times and numbers. What comes from elsewhere goes into the page as text, never as markup.
+// Helpers for elements, times and numbers. External text is inserted as text nodes, never as markup.
 
-const ANNOUNCED = 5;
+const MAX_ANNOUNCEMENTS = 5;
 
 const byId = (id) => document.getElementById(id);
 
-// An element with its attributes (`class`, `text`, `on…` and any other) and its children.
+// Creates an element with attributes (`class`, `text`, `on…` and any other) and children.
 function make(name, attributes = {}, ...children) {
   const made = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -17,8 +17,8 @@ function make(name, attributes = {}, ...children) {
   return made;
 }
 
-// Writes only what is new: setting the same text again would make a screen reader say it again.
-function say(target, text) {
+// Sets a text only if it differs: a screen reader reads a text again whenever it is set.
+function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }
 
@@ -26,18 +26,18 @@ function show(target, isShown) {
   if (target.hidden === isShown) target.hidden = !isShown;
 }
 
-// What a screen reader is told: ends of turns and requests, and nothing of what streams.
-// Each has a line of its own, so that two at one moment are both said.
+// Announces to screen readers: ends of turns, requests and the connection state, but no streamed text.
+// Each announcement is a separate line, so that two at the same moment are both read.
 function announce(text) {
-  const place = byId("announcer");
-  place.append(make("p", { text }));
-  while (place.children.length > ANNOUNCED) place.firstChild.remove();
+  const container = byId("announcer");
+  container.append(make("p", { text }));
+  while (container.children.length > MAX_ANNOUNCEMENTS) container.firstChild.remove();
 }
 
 function notice(text) {
-  const place = byId("notice");
-  say(place, text);
-  show(place, text !== "");
+  const container = byId("notice");
+  setText(container, text);
+  show(container, text !== "");
 }
 
 function clock(time) {
@@ -48,21 +48,21 @@ function clock(time) {
   return isToday ? hours : `${date.toLocaleDateString()} ${hours}`;
 }
 
-const many = (count, word) => `${count.toLocaleString()} ${word}${count === 1 ? "" : "s"}`;
+const plural = (count, noun) => `${count.toLocaleString()} ${noun}${count === 1 ? "" : "s"}`;
 
-const lastPart = (path) => (path || "").split("/").filter(Boolean).pop() || path || "";
+const baseName = (path) => (path || "").split("/").filter(Boolean).pop() || path || "";
 
-// A table to look words up in that come from elsewhere: nothing but what stands in it is found, not even `constructor`.
-const table = (entries) => Object.assign(Object.create(null), entries);
+// A table without a prototype: a lookup with external text finds only its entries, not `constructor`.
+const lookupTable = (entries) => Object.assign(Object.create(null), entries);
 
-// A text with its invisible characters made visible: what somebody is asked to allow must not read as something else.
-function visible(text) {
-  // Control, format and other characters that have no picture, and two that have an empty one.
+// Escapes invisible characters: a request must not look like something else to the user who decides on it.
+function escapeInvisible(text) {
+  // Control, format and other characters without a glyph, and two with an empty glyph.
   const hidden = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u2028\u2029\u2800\p{Cf}\p{Default_Ignorable_Code_Point}]/gu;
   return String(text).replace(hidden, (sign) => `\\u{${sign.codePointAt(0).toString(16)}}`);
 }
 
-// A plain reading of any value that has no form of its own here.
-function plainly(value) {
+// Formats any value without a specific presentation.
+function formatPlain(value) {
   return typeof value === "string" ? value : JSON.stringify(value, null, 2);
 }

@@ -1,9 +1,9 @@
-// Fields for what is answered in words.
+// Form fields for requests that are answered with text.
 
-// An answer that cannot be sent yet.
-class Unfinished extends Error {}
+// Thrown for an answer that is incomplete or invalid.
+class IncompleteAnswer extends Error {}
 
-// Fields for the questions of `item/tool/requestUserInput`; the function gives the answer in the app-server's words.
+// Fields for the questions of `item/tool/requestUserInput`; `read` returns the result for the app-server.
 function questionFields(request) {
   const fields = [];
   const readers = [];
@@ -16,11 +16,11 @@ function questionFields(request) {
       autocomplete: "off",
       list: options.length ? `${id}-options` : null,
     });
-    fields.push(make("label", { for: id, text: visible(question.question ?? question.header ?? question.id) }), input);
+    fields.push(make("label", { for: id, text: escapeInvisible(question.question ?? question.header ?? question.id) }), input);
     if (options.length) {
       fields.push(make("datalist", { id: `${id}-options` }, ...options.map((option) => make("option", { value: option.label }))));
       const pick = (option) =>
-        make("button", { type: "button", title: visible(option.description ?? ""), text: visible(option.label), onclick: () => { input.value = option.label; } });
+        make("button", { type: "button", title: escapeInvisible(option.description ?? ""), text: escapeInvisible(option.label), onclick: () => { input.value = option.label; } });
       fields.push(make("div", { class: "row" }, ...options.map(pick)));
     }
     readers.push(() => [question.id, { answers: [input.value] }]);
@@ -28,8 +28,8 @@ function questionFields(request) {
   return { fields, read: () => ({ answers: Object.fromEntries(readers.map((reader) => reader())) }) };
 }
 
-// A field for an answer that has no form of its own here.
-function plainFields(request) {
+// One field for an answer as JSON, for schemas without a form.
+function jsonFields(request) {
   const id = `answer-${request.requestId}`;
   const field = make("textarea", { id, rows: "3" });
   field.value = '{"action": "accept", "content": {}}';
@@ -37,14 +37,14 @@ function plainFields(request) {
     try {
       return JSON.parse(field.value);
     } catch {
-      throw new Unfinished("The answer is not JSON.");
+      throw new IncompleteAnswer("The answer is not JSON.");
     }
   };
-  const wanted = make("pre", { text: visible(plainly(request.params?.requestedSchema ?? {})) });
-  return { fields: [wanted, make("label", { for: id, text: "Answer, as JSON" }), field], read };
+  const schema = make("pre", { text: escapeInvisible(formatPlain(request.params?.requestedSchema ?? {})) });
+  return { fields: [schema, make("label", { for: id, text: "Answer, as JSON" }), field], read };
 }
 
-// The choices of a field as values with their names, where it has any (Model Context Protocol, elicitation).
+// The choices of a field as [value, name], or null (Model Context Protocol, elicitation).
 function choicesOf(schema) {
   if (Array.isArray(schema.enum) && schema.enum.length) return schema.enum.map((value, at) => [value, schema.enumNames?.[at] ?? value]);
   if (Array.isArray(schema.oneOf) && schema.oneOf.length) return schema.oneOf.map((one) => [one.const, one.title ?? one.const]);
@@ -54,7 +54,7 @@ function choicesOf(schema) {
 function fieldOf(id, schema, isRequired) {
   const choices = choicesOf(schema);
   if (choices) {
-    const options = choices.map(([value, name]) => make("option", { value, text: visible(name) }));
+    const options = choices.map(([value, name]) => make("option", { value, text: escapeInvisible(name) }));
     const field = make("select", { id }, ...(isRequired ? [] : [make("option", { value: "", text: "(no answer)" })]), ...options);
     field.value = schema.default ?? (isRequired ? choices[0][0] : "");
     return { field, read: () => field.value || undefined };
@@ -70,25 +70,25 @@ function fieldOf(id, schema, isRequired) {
   return { field, read: () => (field.value === "" ? undefined : isNumber ? Number(field.value) : field.value) };
 }
 
-// Fields for a form of an MCP server, which has texts, numbers, choices and yes or no.
+// Fields for a form of an MCP server: texts, numbers, choices and checkboxes.
 function elicitationFields(request) {
   const schema = request.params?.requestedSchema ?? {};
   const all = Object.entries(schema.properties ?? {});
   const isSimple = ([, one]) => ["string", "number", "integer", "boolean"].includes(one?.type);
-  if (all.length === 0 || !all.every(isSimple)) return plainFields(request);
+  if (all.length === 0 || !all.every(isSimple)) return jsonFields(request);
   const fields = [];
   const readers = [];
   for (const [name, one] of all) {
     const id = `answer-${request.requestId}-${name}`;
     const isRequired = (schema.required ?? []).includes(name);
     const { field, read } = fieldOf(id, one, isRequired);
-    const title = visible(one.title ?? name);
-    const words = one.description ? `${title}: ${visible(one.description)}` : title;
-    if (field.type === "checkbox") fields.push(make("label", { class: "check" }, field, ` ${words}`));
-    else fields.push(make("label", { for: id, text: words }), field);
+    const title = escapeInvisible(one.title ?? name);
+    const label = one.description ? `${title}: ${escapeInvisible(one.description)}` : title;
+    if (field.type === "checkbox") fields.push(make("label", { class: "check" }, field, ` ${label}`));
+    else fields.push(make("label", { for: id, text: label }), field);
     readers.push(() => {
       const value = read();
-      if (value === undefined && isRequired) throw new Unfinished(`“${title}” has to be filled in.`);
+      if (value === undefined && isRequired) throw new IncompleteAnswer(`“${title}” is required.`);
       return [name, value];
     });
   }
@@ -99,9 +99,9 @@ function elicitationFields(request) {
   return { fields, read };
 }
 
-function formOf(request) {
+function formFor(request) {
   if (request.method === "item/tool/requestUserInput") return questionFields(request);
-  // Where it can be accepted there is nothing to fill in.
+  // A request that can be accepted has nothing to fill in.
   if (request.method === "mcpServer/elicitation/request" && !request.decisions.includes("accept")) return elicitationFields(request);
   return null;
 }

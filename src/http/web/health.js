@@ -1,9 +1,9 @@
-// How the connection and the app-server are, and how often it was started.
+// The state of the connection and of the app-server, and the history of its starts.
 
 const RESTARTS_SHOWN = 200;
 const HISTORY_TYPES = ["child.started", "child.exited", "child.error", "child.kill.failed", "child.spawn.failed", "child.backoff", "child.crash_loop", "child.external", "daemon.", "app-server.state.changed", "app-server.restarting", "app-server.connected", "app-server.connect.failed"];
-// How often the daemon is asked how it is, in milliseconds: where its log cannot be written, no event tells.
-const LOOK = 10_000;
+// How often the page requests the status, in milliseconds: if the log cannot be written, there are no events.
+const STATUS_INTERVAL_MS = 10_000;
 const RATE_SECONDS = 5;
 
 let isLost = false;
@@ -15,33 +15,33 @@ const health = {
   isHistoryRead: false,
   counts: [],
 
-  hear(event) {
-    if (event.type.startsWith("storage.")) later(askStatus);
+  receive(event) {
+    if (event.type.startsWith("storage.")) runInNextFrame(requestStatus);
     if (!HISTORY_TYPES.some((type) => event.type.startsWith(type))) return;
     if (this.isHistoryRead) {
       this.restarts.push(event);
-      later(drawRestarts);
+      runInNextFrame(drawRestarts);
     }
-    // What the event means for the record is the daemon's to say.
-    later(askStatus);
+    // The daemon computes the status; the page requests it again.
+    runInNextFrame(requestStatus);
   },
 
-  learn(service, snapshot) {
+  setStatus(service, snapshot) {
     this.child = snapshot.daemon.child;
     this.service = service;
-    later(drawChild);
+    runInNextFrame(drawChild);
   },
 };
 
-function askStatus() {
+function requestStatus() {
   stream.send({ type: "status" });
 }
 
-function showConnection(state, words) {
+function showConnection(state, text) {
   const badge = byId("connection");
   const before = badge.dataset.state;
   badge.dataset.state = state;
-  // Each try is shown, but only the loss is told, and that it is over.
+  // Every attempt is shown, but only the loss and the reconnection are announced.
   if (before === "good" && state !== "good") {
     isLost = true;
     announce("The connection is lost.");
@@ -49,24 +49,24 @@ function showConnection(state, words) {
     isLost = false;
     announce("Connected again.");
   }
-  say(badge, words);
+  setText(badge, text);
 }
 
-const CHILD_WORDS = {
-  running: "Codex is up",
-  starting: "Codex is being started",
-  backoff: "Codex died; it is started again soon",
-  crash_loop: "Codex dies again and again",
+const CHILD_STATE_TEXTS = {
+  running: "Codex is running",
+  starting: "Codex is starting",
+  backoff: "Codex exited and will be restarted",
+  crash_loop: "Codex exits repeatedly",
   stopped: "Codex is stopped",
-  external: "Codex is somebody else's process",
+  external: "Codex is external",
 };
 
-// Of the states that a person has to do something about.
-const CODEX_WORDS = {
+// The states that need an action of the user.
+const CODEX_STATE_TEXTS = {
   noAccount: "Codex has no account",
-  loginRefused: "The login of Codex is refused",
-  offline: "Codex reaches no network",
-  configBroken: "Codex refuses its configuration",
+  loginRefused: "Codex's login is rejected",
+  offline: "Codex cannot reach the network",
+  configBroken: "Codex rejects its configuration",
   tooOld: "Codex is too old",
   slowStart: "Codex starts too slowly",
 };
@@ -76,27 +76,27 @@ function drawChild() {
   if (!child) return;
   const codex = service.codex;
   const isGood = service.ready && codex.state === "ready";
-  const isBad = codex.state in CODEX_WORDS || child.state === "crash_loop";
+  const isBad = codex.state in CODEX_STATE_TEXTS || child.state === "crash_loop";
   byId("child-badge").dataset.state = isGood ? "good" : isBad ? "bad" : "wait";
-  const words = CODEX_WORDS[codex.state] ?? CHILD_WORDS[child.state] ?? child.state;
-  say(byId("child-word"), isGood ? (codex.demo ? "Demo, not Codex" : "Codex is ready") : words);
+  const text = CODEX_STATE_TEXTS[codex.state] ?? CHILD_STATE_TEXTS[child.state] ?? child.state;
+  setText(byId("child-text"), isGood ? (codex.demo ? "Demo, not Codex" : "Codex is ready") : text);
   const facts = [
-    ["State", `${CHILD_WORDS[child.state] ?? child.state}${isGood ? "" : `: ${service.notReadyReason ?? ""}`}`],
-    ...(isGood ? [] : [["What to do", codex.command === null ? codex.message : `${codex.message} Type: ${codex.command}`]]),
+    ["State", `${CHILD_STATE_TEXTS[child.state] ?? child.state}${isGood ? "" : `: ${service.notReadyReason ?? ""}`}`],
+    ...(isGood ? [] : [["What to do", codex.command === null ? codex.message : `${codex.message} Run: ${codex.command}`]]),
     ["Command", [child.command, ...(child.args ?? [])].join(" ")],
     ["Process", child.pid === null ? "none" : String(child.pid)],
     ["Started", child.startedAt ? clock(child.startedAt) : "never"],
-    ["Start number", String(child.generation)],
-    ["Deaths in a row", String(child.deaths)],
+    ["Generation", String(child.generation)],
+    ["Consecutive failures", String(child.deaths)],
   ];
   if (child.nextStartAt) facts.push(["Next start", clock(child.nextStartAt)]);
   if (child.lastError) facts.push(["Last error", child.lastError]);
-  if (child.stderrTail?.length) facts.push(["Last words on stderr", child.stderrTail.join("\n")]);
+  if (child.stderrTail?.length) facts.push(["Last lines of stderr", child.stderrTail.join("\n")]);
   const list = byId("child-facts");
   list.replaceChildren(...facts.flatMap(([name, value]) => [make("dt", { text: name }), make("dd", { text: value })]));
 }
 
-// Starts and ends are rare among the events, so the log is asked only when somebody wants to see them.
+// Starts and exits are rare among the events, so the log is searched only when the user opens the panel.
 async function readRestarts() {
   if (health.isHistoryRead) return;
   const query = new URLSearchParams({ limit: "1000" });
@@ -105,17 +105,17 @@ async function readRestarts() {
   try {
     health.isHistoryRead = true;
     const upTo = stream.seq;
-    for (let isThere = false; !isThere; ) {
-      const page = await ask(`${stream.path}?${query}`);
+    for (let isComplete = false; !isComplete; ) {
+      const page = await callApi(`${stream.path}?${query}`);
       found.push(...page.events.filter((event) => event.seq <= upTo));
-      isThere = partsOf(page.cursor).seq >= Math.min(page.latest, upTo);
+      isComplete = partsOf(page.cursor).seq >= Math.min(page.latest, upTo);
       query.set("after", page.cursor);
     }
     health.restarts = [...found, ...health.restarts.filter((event) => event.seq > upTo)];
     drawRestarts();
   } catch (error) {
     health.isHistoryRead = false;
-    say(byId("restarts-note"), `They cannot be read: ${reason(error)}`);
+    setText(byId("restarts-note"), `Failed to read the history: ${messageOf(error)}`);
   }
 }
 
@@ -123,7 +123,7 @@ function drawRestarts() {
   const newest = health.restarts.slice(-RESTARTS_SHOWN).reverse();
   const left = health.restarts.length - newest.length;
   const starts = health.restarts.filter((event) => event.type === "child.started").length;
-  say(byId("restarts-note"), `${many(starts, "start")} in the log that is kept.${left > 0 ? ` ${many(left, "older event")} left out here.` : ""}`);
+  setText(byId("restarts-note"), `${plural(starts, "start")} in the stored log.${left > 0 ? ` ${plural(left, "older event")} not shown.` : ""}`);
   byId("restarts").replaceChildren(
     ...newest.map((event) =>
       make("li", { "data-level": event.level }, make("time", { datetime: event.createdAt, text: clock(event.createdAt) }), ` ${event.message}`),
@@ -139,11 +139,11 @@ function toggleHealth() {
   if (isShown) readRestarts();
 }
 
-// Once a second: how many events came in the last seconds.
+// Runs once a second; shows the rate of events over the last seconds.
 function drawRate() {
   health.counts.push(stream.received);
   if (health.counts.length > RATE_SECONDS + 1) health.counts.shift();
   const seconds = Math.max(1, health.counts.length - 1);
   const rate = (health.counts.at(-1) - health.counts[0]) / seconds;
-  say(byId("rate"), `${rate >= 10 || rate === 0 ? Math.round(rate).toLocaleString() : rate.toFixed(1)} events/s`);
+  setText(byId("rate"), `${rate >= 10 || rate === 0 ? Math.round(rate).toLocaleString() : rate.toFixed(1)} events/s`);
 }

@@ -1,15 +1,15 @@
-// The parts of a turn: what was said, thought, done and changed. Each takes its item again when that is complete.
+// The parts of a turn: messages, reasoning, commands and file changes. Each is updated again with the completed item.
 
-const LONGEST_OUTPUT = 20_000;
+const MAX_OUTPUT_CHARS = 20_000;
 
 const textOf = (content) => (content ?? []).map((part) => part.text ?? `[${part.type}] ${part.path ?? part.url ?? part.name ?? ""}`).join("\n");
 
-// What every part has: an element, `take(item)` for the item as it is now, and `append(text)` for what streams.
-class Said {
-  constructor(kind, name, limit) {
-    this.place = make("div", { class: "words" });
-    this.element = make("article", { class: `item ${kind}` }, make("h3", { class: "who", text: name }), this.place);
-    this.text = new GrowingText(this.place, limit);
+// Every part has an element, `update(item)` for the current item, and `append(text)` for streamed text.
+class MessagePart {
+  constructor(kind, title, limit) {
+    this.container = make("div", { class: "text" });
+    this.element = make("article", { class: `item ${kind}` }, make("h3", { class: "item-title", text: title }), this.container);
+    this.text = new GrowingText(this.container, limit);
   }
 
   append(text) {
@@ -17,43 +17,43 @@ class Said {
   }
 }
 
-class UserMessage extends Said {
+class UserMessagePart extends MessagePart {
   constructor() {
     super("user", "You");
   }
 
-  take(item) {
-    this.text.become(textOf(item.content));
+  update(item) {
+    this.text.replace(textOf(item.content));
   }
 }
 
-class AgentMessage extends Said {
+class AgentMessagePart extends MessagePart {
   constructor() {
     super("agent", "Codex");
   }
 
-  take(item, isComplete) {
-    // The whole text comes at the end again; until then the item has none.
-    if (isComplete && typeof item.text === "string") this.text.become(item.text);
+  update(item, isComplete) {
+    // Only the completed item contains the text.
+    if (isComplete && typeof item.text === "string") this.text.replace(item.text);
   }
 }
 
-class ProposedPlan extends Said {
+class ProposedPlanPart extends MessagePart {
   constructor() {
     super("agent", "Codex proposes");
   }
 
-  take(item, isComplete) {
-    if (isComplete && typeof item.text === "string") this.text.become(item.text);
+  update(item, isComplete) {
+    if (isComplete && typeof item.text === "string") this.text.replace(item.text);
   }
 }
 
-// Folded, because it is long and seldom what somebody looks for.
-class Reasoning {
+// Collapsed, because it is long and rarely needed.
+class ReasoningPart {
   constructor() {
-    this.place = make("div", { class: "words" });
-    this.element = make("details", { class: "item reasoning", hidden: true }, make("summary", { text: "Reasoning" }), this.place);
-    this.text = new GrowingText(this.place);
+    this.container = make("div", { class: "text" });
+    this.element = make("details", { class: "item reasoning", hidden: true }, make("summary", { text: "Reasoning" }), this.container);
+    this.text = new GrowingText(this.container);
   }
 
   append(text) {
@@ -61,15 +61,15 @@ class Reasoning {
     this.text.append(text);
   }
 
-  take(item, isComplete) {
-    const whole = [...(item.summary ?? []), ...(item.content ?? [])].map(plainly).join("\n\n");
+  update(item, isComplete) {
+    const whole = [...(item.summary ?? []), ...(item.content ?? [])].map(formatPlain).join("\n\n");
     if (!isComplete || !whole) return;
     show(this.element, true);
-    this.text.become(whole);
+    this.text.replace(whole);
   }
 }
 
-class Command {
+class CommandPart {
   constructor() {
     this.line = make("code", {});
     this.state = make("span", { class: "faint" });
@@ -77,68 +77,68 @@ class Command {
     this.element = make(
       "article",
       { class: "item command" },
-      make("h3", { class: "who", text: "Command" }),
+      make("h3", { class: "item-title", text: "Command" }),
       make("p", { class: "row" }, this.line, this.state),
       this.output,
     );
-    this.text = new GrowingText(this.output, LONGEST_OUTPUT);
-    this.isFollowed = true;
+    this.text = new GrowingText(this.output, MAX_OUTPUT_CHARS);
+    this.followsOutput = true;
     this.lastTop = 0;
   }
 
   append(text) {
     show(this.output, true);
     this.text.append(withoutEscapes(text));
-    later(this.follow);
+    runInNextFrame(this.scrollOutput);
   }
 
-  // What comes stays in sight, unless somebody looks at what came before.
-  follow = () => {
-    if (this.output.scrollTop < this.lastTop) this.isFollowed = false;
-    const isAtEnd = this.output.scrollHeight - this.output.scrollTop - this.output.clientHeight < NEAR_END;
-    if (isAtEnd) this.isFollowed = true;
-    if (this.isFollowed) later(() => {
+  // Keeps the newest output visible, unless the user has scrolled up.
+  scrollOutput = () => {
+    if (this.output.scrollTop < this.lastTop) this.followsOutput = false;
+    const isAtEnd = this.output.scrollHeight - this.output.scrollTop - this.output.clientHeight < NEAR_END_PX;
+    if (isAtEnd) this.followsOutput = true;
+    if (this.followsOutput) runInNextFrame(() => {
       this.output.scrollTop = this.output.scrollHeight;
       this.lastTop = this.output.scrollTop;
     });
   };
 
-  take(item, isComplete) {
-    say(this.line, visible(item.command ?? ""));
+  update(item, isComplete) {
+    setText(this.line, escapeInvisible(item.command ?? ""));
     this.line.title = item.cwd ?? "";
-    say(this.state, stateOfCommand(item));
+    setText(this.state, stateOfCommand(item));
     this.element.dataset.state = item.status ?? "";
     const whole = withoutEscapes(item.aggregatedOutput ?? "");
     if (!isComplete || !whole) return;
     show(this.output, true);
-    this.text.become(whole);
+    this.text.replace(whole);
   }
 }
 
 function stateOfCommand(item) {
-  if (item.status === "inProgress") return "not done yet …";
-  const words = { completed: "", failed: "failed", declined: "declined" }[item.status] ?? item.status;
+  if (item.status === "inProgress") return "running …";
+  const status = { completed: "", failed: "failed", declined: "declined" }[item.status] ?? item.status;
   const code = item.exitCode === null || item.exitCode === undefined ? "" : `exit code ${item.exitCode}`;
   const time = item.durationMs ? `${(item.durationMs / 1000).toFixed(1)} s` : "";
-  return [words, code, time].filter(Boolean).join(", ");
+  return [status, code, time].filter(Boolean).join(", ");
 }
 
-class FileChanges {
+class FileChangesPart {
   constructor() {
     this.state = make("span", { class: "faint" });
     this.files = make("div", {});
     this.element = make(
       "article",
       { class: "item changes" },
-      make("h3", { class: "who" }, "Change of files · ", this.state),
+      make("h3", { class: "item-title" }, "File changes · ", this.state),
       this.files,
     );
   }
 
   append() {}
 
-  take(item) {
-    say(this.state, { inProgress: "not done yet", completed: "done", failed: "failed", declined: "declined" }[item.status] ?? item.status ?? "");
+  update(item) {
+    setText(this.state, { inProgress: "in progress", completed: "done", failed: "failed", declined: "declined" }[item.status] ?? item.status ?? "");
     const changes = JSON.stringify(item.changes ?? []);
     if (changes === this.drawn) return;
     this.drawn = changes;
@@ -147,61 +147,61 @@ class FileChanges {
   }
 }
 
-// Everything that has no form of its own here: its type and its plain fields.
-class Other {
+// Any other item: its type and its fields as JSON.
+class OtherPart {
   constructor(type) {
-    this.place = make("pre", {});
-    this.element = make("details", { class: "item other" }, make("summary", { text: type }), this.place);
-    this.text = new GrowingText(this.place, LONGEST_OUTPUT);
+    this.container = make("pre", {});
+    this.element = make("details", { class: "item other" }, make("summary", { text: type }), this.container);
+    this.text = new GrowingText(this.container, MAX_OUTPUT_CHARS);
   }
 
   append(text) {
     this.text.append(text);
   }
 
-  take(item) {
-    this.text.become(plainly(item));
+  update(item) {
+    this.text.replace(formatPlain(item));
   }
 }
 
-function makeItem(type) {
+function makePart(type) {
   switch (type) {
     case "userMessage":
-      return new UserMessage();
+      return new UserMessagePart();
     case "agentMessage":
-      return new AgentMessage();
+      return new AgentMessagePart();
     case "plan":
-      return new ProposedPlan();
+      return new ProposedPlanPart();
     case "reasoning":
-      return new Reasoning();
+      return new ReasoningPart();
     case "commandExecution":
-      return new Command();
+      return new CommandPart();
     case "fileChange":
-      return new FileChanges();
+      return new FileChangesPart();
     default:
-      return new Other(type);
+      return new OtherPart(type);
   }
 }
 
 const STEPS = { completed: "✓", inProgress: "▸", pending: "○" };
 
-// The plan of a turn as it is now.
-function drawPlan(place, detail) {
+// Draws the current plan of a turn.
+function drawPlan(container, detail) {
   const steps = (detail.plan ?? []).map((step) =>
-    make("li", { "data-state": step.status }, make("span", { "aria-hidden": "true", text: STEPS[step.status] ?? "·" }), ` ${step.step} `, make("span", { class: "unseen", text: step.status })),
+    make("li", { "data-state": step.status }, make("span", { "aria-hidden": "true", text: STEPS[step.status] ?? "·" }), ` ${step.step} `, make("span", { class: "visually-hidden", text: step.status })),
   );
-  place.replaceChildren(
-    make("h3", { class: "who", text: "Plan" }),
+  container.replaceChildren(
+    make("h3", { class: "item-title", text: "Plan" }),
     ...(detail.explanation ? [make("p", { text: detail.explanation })] : []),
     make("ol", { class: "plan" }, ...steps),
   );
 }
 
-function tokenWords(usage) {
+function tokenText(usage) {
   const last = usage?.last;
   const total = usage?.total;
   if (!total) return "";
   const number = (value) => (value ?? 0).toLocaleString();
-  const room = usage.modelContextWindow ? `, ${Math.min(100, Math.round((100 * (last?.totalTokens ?? 0)) / usage.modelContextWindow))} % of the context` : "";
-  return `${number(total.totalTokens)} tokens in this session (${number(total.inputTokens)} in, ${number(total.outputTokens)} out${room})`;
+  const context = usage.modelContextWindow ? `, ${Math.min(100, Math.round((100 * (last?.totalTokens ?? 0)) / usage.modelContextWindow))} % of the context` : "";
+  return `${number(total.totalTokens)} tokens in this session (${number(total.inputTokens)} in, ${number(total.outputTokens)} out${context})`;
 }

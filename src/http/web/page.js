@@ -1,19 +1,19 @@
-// Puts the parts together: frames, the address, the keyboard, and what the stream says.
+// Connects the modules: frames, the address, the keyboard, and the events of the stream.
 
-// How long one frame may work on events, in milliseconds; the rest of a frame is for layout and for the user.
-const WORK_PER_FRAME = 6;
-// A page in the background gets no frames, but must not let everything pile up.
-const HIDDEN_PAUSE = 250;
-const HIDDEN_WORK = 100;
-const NEAR_END = 80;
+// How long one frame may process events, in milliseconds; the rest of a frame is for layout and input.
+const FRAME_WORK_MS = 6;
+// A page in the background gets no animation frames, but events must not accumulate.
+const HIDDEN_FRAME_DELAY_MS = 250;
+const HIDDEN_FRAME_WORK_MS = 100;
+const NEAR_END_PX = 80;
 
 const due = new Set();
 let isScheduled = false;
 let isAtEnd = true;
 let lastTop = 0;
 
-// Does this in the next frame, once.
-function later(task) {
+// Runs a task once, in the next frame.
+function runInNextFrame(task) {
   due.add(task);
   schedule();
 }
@@ -21,7 +21,7 @@ function later(task) {
 function schedule() {
   if (isScheduled) return;
   isScheduled = true;
-  if (document.hidden) setTimeout(frame, HIDDEN_PAUSE);
+  if (document.hidden) setTimeout(frame, HIDDEN_FRAME_DELAY_MS);
   else requestAnimationFrame(frame);
 }
 
@@ -34,8 +34,8 @@ function frame() {
   if (isAtEnd) scrollToEnd();
 }
 
-function workOff() {
-  if (conversation?.work(performance.now() + (document.hidden ? HIDDEN_WORK : WORK_PER_FRAME))) later(workOff);
+function processEvents() {
+  if (conversation?.processUntil(performance.now() + (document.hidden ? HIDDEN_FRAME_WORK_MS : FRAME_WORK_MS))) runInNextFrame(processEvents);
 }
 
 function scrollToEnd() {
@@ -43,17 +43,17 @@ function scrollToEnd() {
   pane.scrollTop = pane.scrollHeight;
 }
 
-function stickToEnd() {
+function followEnd() {
   isAtEnd = true;
   show(byId("to-end"), false);
   schedule();
 }
 
-// Whoever scrolls up to read is not moved by what comes. What comes, and texts whose true height shows late, put the end
-// further down without moving anything; so only a way up is somebody's wish.
-function noteScroll() {
+// New content does not move the view of a user who has scrolled up. New content, and text whose height becomes known
+// late, move the end down but do not scroll; so only scrolling up shows that the user wants to stay.
+function onScroll() {
   const pane = byId("conversation");
-  const isNear = pane.scrollHeight - pane.scrollTop - pane.clientHeight < NEAR_END;
+  const isNear = pane.scrollHeight - pane.scrollTop - pane.clientHeight < NEAR_END_PX;
   if (isNear) isAtEnd = true;
   else if (pane.scrollTop < lastTop) isAtEnd = false;
   lastTop = pane.scrollTop;
@@ -64,65 +64,65 @@ const stream = new Stream({
   hello(hello, isFresh, through) {
     stream.path = hello.service.eventStreamPath;
     sessions.replace(hello.snapshot.sessionRegistry.sessions, through);
-    health.learn(hello.service, hello.snapshot);
+    health.setStatus(hello.service, hello.snapshot);
     requests.read();
     if (conversation?.hasFailed) notice("");
-    if (isFresh || conversation?.hasFailed) openChosen(true);
+    if (isFresh || conversation?.hasFailed) openSessionInAddress(true);
   },
   event(event) {
-    sessions.hear(event);
-    requests.hear(event);
-    health.hear(event);
+    sessions.receive(event);
+    requests.receive(event);
+    health.receive(event);
     const record = conversation && sessions.get(conversation.sessionId);
     if (record && sessions.isAbout(event, record)) {
-      conversation.take(event);
-      later(workOff);
+      conversation.receive(event);
+      runInNextFrame(processEvents);
     }
   },
   gap(gap) {
     health.isHistoryRead = false;
     if (!byId("health").hidden) readRestarts();
-    notice(`Events are missing: ${gap.message ?? gap.reason} Everything was read anew.`);
+    notice(`Events are missing: ${gap.message ?? gap.reason} The page has read everything again.`);
   },
   state: showConnection,
   message(message) {
-    if (message.type === "status") health.learn(message.service, message.snapshot);
+    if (message.type === "status") health.setStatus(message.service, message.snapshot);
   },
 });
 
-// The chosen session stands in the address, so that a reload shows it again.
-function chosenInAddress() {
+// The selected session is part of the URL, so that a reload shows it again.
+function sessionInAddress() {
   try {
     return decodeURIComponent(location.hash.slice(1));
   } catch {
-    // Somebody typed it.
+    // The user may have typed it.
     return location.hash.slice(1);
   }
 }
 
-function goTo(sessionId) {
-  if (chosenInAddress() !== sessionId) history.pushState(null, "", `#${encodeURIComponent(sessionId)}`);
-  openChosen(false);
+function openSession(sessionId) {
+  if (sessionInAddress() !== sessionId) history.pushState(null, "", `#${encodeURIComponent(sessionId)}`);
+  openSessionInAddress(false);
 }
 
-function openChosen(isAnew, more = 1) {
-  const id = chosenInAddress();
+function openSessionInAddress(isReload, scale = 1) {
+  const id = sessionInAddress();
   const record = sessions.get(id);
   document.body.dataset.view = record ? "conversation" : "sessions";
-  if (!isAnew && record && conversation?.sessionId === id) return;
-  // What was said of the conversation before is over; what a gap says is about this one.
-  if (!isAnew) notice("");
+  if (!isReload && record && conversation?.sessionId === id) return;
+  // A notice about the previous conversation is obsolete; a notice about a gap is about this one.
+  if (!isReload) notice("");
   const chosen = record ? id : null;
   if (chosen !== sessions.chosen) swapDraft(sessions.chosen, chosen);
   sessions.chosen = chosen;
   show(byId("welcome"), !record);
-  say(byId("welcome"), id && !record ? "There is no such session." : "Choose a session, or begin a new one.");
+  setText(byId("welcome"), id && !record ? "The session does not exist." : "Select a session or create a new one.");
   conversation = null;
   byId("turns").replaceChildren();
   composerState("");
   if (record) {
-    conversation = new Conversation(id, more);
-    conversation.read().then(() => later(workOff));
+    conversation = new Conversation(id, scale);
+    conversation.read().then(() => runInNextFrame(processEvents));
   } else {
     show(byId("left-out"), false);
     drawQueue();
@@ -130,22 +130,22 @@ function openChosen(isAnew, more = 1) {
   drawSessions();
   drawComposer();
   drawRequests();
-  stickToEnd();
+  followEnd();
 }
 
 function showEarlier() {
   if (!conversation) return;
-  openChosen(true, conversation.more * FURTHER);
-  // Whoever asks for the beginning does not want to be at the end.
+  openSessionInAddress(true, conversation.scale * RANGE_GROWTH);
+  // A user who wants earlier events must not be scrolled to the end.
   isAtEnd = false;
 }
 
-// The session before or after the chosen one in the list.
-function neighbour(step) {
+// Opens the session before or after the selected one in the list.
+function openAdjacentSession(step) {
   const listed = listedSessions();
   const at = listed.findIndex((record) => record.sessionId === sessions.chosen);
   const next = listed[at < 0 ? 0 : at + step];
-  if (next) goTo(next.sessionId);
+  if (next) openSession(next.sessionId);
 }
 
 const isField = (target) => target instanceof HTMLElement && target.matches("input, textarea, select");
@@ -154,8 +154,8 @@ const SHORTCUTS = {
   KeyN: openSessionDialog,
   KeyM: () => byId("prompt").focus(),
   KeyR: () => byId("requests").querySelector(".request")?.focus(),
-  ArrowUp: () => neighbour(-1),
-  ArrowDown: () => neighbour(1),
+  ArrowUp: () => openAdjacentSession(-1),
+  ArrowDown: () => openAdjacentSession(1),
 };
 
 function onKey(event) {
@@ -173,7 +173,7 @@ function onPromptKey(event) {
   if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
   event.preventDefault();
   if (event.shiftKey && sessions.current?.currentTurnId) submit("steer");
-  else submitUsual();
+  else submitDefault();
 }
 
 function on(id, type, action) {
@@ -187,7 +187,7 @@ function onSubmit(id, action) {
   });
 }
 
-onSubmit("composer", submitUsual);
+onSubmit("composer", submitDefault);
 onSubmit("session-form", createSession);
 onSubmit("close-form", closeSession);
 on("prompt", "keydown", onPromptKey);
@@ -206,28 +206,28 @@ on("more-sessions", "click", () => {
   sessions.shown += SESSIONS_AT_ONCE;
   drawSessions();
 });
-on("to-sessions", "click", () => goTo(""));
-// The address names the chosen session, so the link must not change it.
+on("to-sessions", "click", () => openSession(""));
+// The URL contains the selected session, so the link must not change it.
 on("skip", "click", (event) => {
   event.preventDefault();
   byId("conversation").focus();
 });
-on("to-end", "click", stickToEnd);
+on("to-end", "click", followEnd);
 on("earlier", "click", showEarlier);
-on("conversation", "scroll", noteScroll);
+on("conversation", "scroll", onScroll);
 document.addEventListener("keydown", onKey);
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return;
-  stream.hurry();
-  // A frame that was asked for before the page was hidden comes only now, a pause that began then perhaps much later.
+  stream.reconnectNow();
+  // A frame that was requested before the page was hidden runs only now; a timer that was started then may run much later.
   if (due.size > 0) requestAnimationFrame(frame);
 });
-addEventListener("online", () => stream.hurry());
-addEventListener("hashchange", () => openChosen(false));
-// Its parts get their true heights when they come into sight, and the box to write in takes room from it.
+addEventListener("online", () => stream.reconnectNow());
+addEventListener("hashchange", () => openSessionInAddress(false));
+// Parts get their final height when they become visible, and the message field changes the height of the pane.
 const heights = new ResizeObserver(() => isAtEnd && scrollToEnd());
 heights.observe(byId("turns"));
 heights.observe(byId("conversation"));
 setInterval(drawRate, 1_000);
-setInterval(() => document.hidden || askStatus(), LOOK);
+setInterval(() => document.hidden || requestStatus(), STATUS_INTERVAL_MS);
 stream.connect();

@@ -1,21 +1,21 @@
-// What the app-server asks, and the buttons that answer it.
+// The server requests (approvals and questions) and the buttons that answer them.
 
 const requests = {
   pending: new Map(),
-  // Those that ended: a list that was asked for before must not bring them back.
-  over: new Set(),
+  // Resolved requests: a list that was requested earlier must not add them again.
+  resolved: new Set(),
   cards: new Map(),
 
-  waitingIn(sessionId) {
+  pendingCount(sessionId) {
     let count = 0;
     for (const request of this.pending.values()) if (request.sessionId === sessionId) count += 1;
     return count;
   },
 
-  hear(event) {
+  receive(event) {
     if (event.type === "request.opened") {
       const request = event.detail.request;
-      if (this.over.has(request.requestId) || this.pending.has(request.requestId)) return;
+      if (this.resolved.has(request.requestId) || this.pending.has(request.requestId)) return;
       this.pending.set(request.requestId, request);
       announce(`Codex asks: ${titleOf(request)}`);
     } else if (event.type === "request.resolved") {
@@ -23,93 +23,93 @@ const requests = {
     } else {
       return;
     }
-    later(drawRequests);
-    later(drawSessions);
+    runInNextFrame(drawRequests);
+    runInNextFrame(drawSessions);
   },
 
   end(id) {
-    this.over.add(id);
+    this.resolved.add(id);
     this.pending.delete(id);
   },
 
-  // The list as the daemon has it, after a greeting.
+  // Reads the list of the daemon after a hello.
   async read() {
     try {
       const known = new Set(this.pending.keys());
-      const list = (await ask(`${API}/requests`)).requests;
+      const list = (await callApi(`${API}/requests`)).requests;
       const waiting = new Map(list.filter((request) => request.status === "pending").map((request) => [request.requestId, request]));
       for (const id of known) if (!waiting.has(id)) this.end(id);
-      for (const [id, request] of waiting) if (!this.over.has(id)) this.pending.set(id, request);
-      later(drawRequests);
-      later(drawSessions);
+      for (const [id, request] of waiting) if (!this.resolved.has(id)) this.pending.set(id, request);
+      runInNextFrame(drawRequests);
+      runInNextFrame(drawSessions);
     } catch {
-      // The connection is lost, and the next greeting asks again.
+      // The connection is lost; the page reads the list again after the next hello.
     }
   },
 };
 
-const TITLES = table({
+const TITLES = lookupTable({
   "item/commandExecution/requestApproval": "Run this command?",
   execCommandApproval: "Run this command?",
   "item/fileChange/requestApproval": "Change these files?",
   applyPatchApproval: "Change these files?",
-  "item/permissions/requestApproval": "Give these rights?",
+  "item/permissions/requestApproval": "Grant these permissions?",
   "item/tool/requestUserInput": "Codex has a question",
   "mcpServer/elicitation/request": "A tool has a question",
 });
 
-// A command may already run, and be sent something.
+// The request may be about input to a running command.
 const titleOf = (request) =>
-  request.params?.kind === "writeStdin" ? "Write this to a command that runs?" : (TITLES[request.method] ?? request.method);
+  request.params?.kind === "writeStdin" ? "Send this input to a running command?" : (TITLES[request.method] ?? request.method);
 
-const DECISIONS = table({
+const DECISIONS = lookupTable({
   accept: "Allow",
   acceptForSession: "Allow for this session",
   decline: "Decline",
   cancel: "Cancel the turn",
 });
 
-// `request` where it is known: an MCP server is told "cancel" too, which ends no turn.
-function wordsOf(decision, request = null) {
+// `request` is given if known: for an MCP server, "cancel" ends no turn.
+function decisionText(decision, request = null) {
   if (decision === "cancel" && request?.method === "mcpServer/elicitation/request") return "Cancel";
-  if (typeof decision === "string") return DECISIONS[decision] ?? visible(decision);
+  if (typeof decision === "string") return DECISIONS[decision] ?? escapeInvisible(decision);
   const start = decision?.acceptWithExecpolicyAmendment?.execpolicy_amendment;
-  if (Array.isArray(start)) return `Allow, and always what begins with “${visible(start.join(" "))}”`;
-  return visible(JSON.stringify(decision));
+  if (Array.isArray(start)) return `Allow, and always allow commands that begin with “${escapeInvisible(start.join(" "))}”`;
+  return escapeInvisible(JSON.stringify(decision));
 }
 
-function kindOf(decision) {
+function buttonClass(decision) {
   if (decision === "accept") return "main";
   return decision === "decline" || decision === "cancel" ? "danger" : "";
 }
 
 const commandOf = (params) => (Array.isArray(params.command) ? params.command.join(" ") : params.command);
 
-// What is said of a request in its own words, and what only names it.
-const SAID = new Set(["reason", "message", "serverName", "url", "command", "cwd", "grantRoot", "questions", "requestedSchema", "availableDecisions", "proposedExecpolicyAmendment", "commandActions"]);
-const NAMING = new Set(["threadId", "turnId", "itemId", "approvalId", "callId", "conversationId", "elicitationId", "startedAtMs", "kind", "mode", "environmentId", "autoResolutionMs", "isBlocking"]);
+// The params that the card shows in its own way, and those that only identify the request.
+const SHOWN_PARAMS = new Set(["reason", "message", "serverName", "url", "command", "cwd", "grantRoot", "questions", "requestedSchema", "availableDecisions", "proposedExecpolicyAmendment", "commandActions"]);
+const ID_PARAMS = new Set(["threadId", "turnId", "itemId", "approvalId", "callId", "conversationId", "elicitationId", "startedAtMs", "kind", "mode", "environmentId", "autoResolutionMs", "isBlocking"]);
 
-// What would happen, as far as the request or the conversation says; what has no words here stands there as it came.
-function consequences(request) {
+// What the request would do. Params without a specific presentation are shown as JSON.
+function requestDetails(request) {
   const params = request.params ?? {};
   const parts = [];
   const command = commandOf(params);
-  const paragraph = (text, isFaint = false) => parts.push(make("p", { class: isFaint ? "faint" : "", text: visible(text) }));
-  const block = (text) => parts.push(make("pre", { class: "command", text: visible(text) }));
+  const paragraph = (text, isFaint = false) => parts.push(make("p", { class: isFaint ? "faint" : "", text: escapeInvisible(text) }));
+  const block = (text) => parts.push(make("pre", { class: "command", text: escapeInvisible(text) }));
   if (params.reason) paragraph(params.reason);
   if (params.message) paragraph(params.message);
-  if (params.serverName) paragraph(`asked by the MCP server ${params.serverName}`, true);
-  // An address is to be visited before that is accepted.
+  if (params.serverName) paragraph(`requested by the MCP server ${params.serverName}`, true);
+  // The user should open the URL before accepting.
   if (params.url) block(params.url);
   if (command) block(command);
   if (params.cwd) paragraph(`in ${params.cwd}`, true);
-  if (params.grantRoot) paragraph(`It would be allowed to write to ${params.grantRoot} from then on.`);
+  if (params.grantRoot) paragraph(`This also allows later writes to ${params.grantRoot}.`);
   const changes = conversation?.changesOf(request.itemId);
   if (changes) parts.push(...changes.map(fileChange));
-  else if (request.method === "item/fileChange/requestApproval") paragraph("What would change is not known here.");
-  const isMore = ([name, value]) => value !== null && !SAID.has(name) && !NAMING.has(name);
+  else if (request.method === "item/fileChange/requestApproval") paragraph("The changes are not known here.");
+  const isMore = ([name, value]) => value !== null && !SHOWN_PARAMS.has(name) && !ID_PARAMS.has(name);
   const more = Object.entries(params).filter(isMore);
-  if (more.length) parts.push(make("pre", { text: visible(plainly(Object.fromEntries(more))) }));
+  if (more.length) parts.push(make("pre", { text: escapeInvisible(formatPlain(Object.fromEntries(more))) }));
   return parts;
 }
 
@@ -117,14 +117,14 @@ function makeCard(request) {
   const titleId = `title-${request.requestId}`;
   const card = { problem: make("p", { class: "problem", role: "alert", hidden: true }), buttons: [], hasChanges: false };
   const decide = (decision) =>
-    make("button", { type: "button", class: kindOf(decision), text: wordsOf(decision, request), onclick: () => answerRequest(card, request, { decision }) });
+    make("button", { type: "button", class: buttonClass(decision), text: decisionText(decision, request), onclick: () => answerRequest(card, request, { decision }) });
   card.buttons = (request.decisions ?? []).map(decide);
-  const form = formOf(request);
+  const form = formFor(request);
   if (form) {
     const send = () => answerRequest(card, request, () => ({ result: form.read() }));
     card.buttons.unshift(make("button", { type: "button", class: "main", text: "Answer", onclick: send }));
   }
-  card.body = make("div", {}, ...consequences(request));
+  card.body = make("div", {}, ...requestDetails(request));
   card.element = make(
     "article",
     { class: "request", tabindex: "-1", "aria-labelledby": titleId },
@@ -133,44 +133,44 @@ function makeCard(request) {
     ...(form?.fields ?? []),
     card.problem,
     make("div", { class: "row decisions" }, ...card.buttons),
-    make("p", { class: "faint", text: request.expiresAt ? `Declined at ${clock(request.expiresAt)} if nobody answers.` : "" }),
+    make("p", { class: "faint", text: request.expiresAt ? `Declined automatically at ${clock(request.expiresAt)}.` : "" }),
   );
   return card;
 }
 
-async function answerRequest(card, request, given) {
+async function answerRequest(card, request, answer) {
   show(card.problem, false);
   card.buttons.forEach((button) => { button.disabled = true; });
   try {
-    const body = typeof given === "function" ? given() : given;
-    await ask(`${API}/requests/${encodeURIComponent(request.requestId)}`, { body });
+    const body = typeof answer === "function" ? answer() : answer;
+    await callApi(`${API}/requests/${encodeURIComponent(request.requestId)}`, { body });
     requests.end(request.requestId);
   } catch (error) {
     if (error.code === "already_resolved") {
       requests.end(request.requestId);
-      notice("That request was answered before, or is no longer wanted.");
+      notice("The request was already resolved.");
     } else {
-      say(card.problem, error instanceof Unfinished ? error.message : reason(error));
+      setText(card.problem, error instanceof IncompleteAnswer ? error.message : messageOf(error));
       show(card.problem, true);
     }
   }
   card.buttons.forEach((button) => { button.disabled = false; });
   drawRequests();
   drawSessions();
-  // What had the focus is gone: the next one gets it, but none of its buttons, since nobody has read it yet.
+  // The focused card was removed. The next card gets the focus, but none of its buttons, since the user has not read it yet.
   if (!requests.pending.has(request.requestId) && document.activeElement === document.body) {
     (byId("requests").querySelector(".request") ?? byId("prompt")).focus();
   }
 }
 
-// A key that is held answers once.
+// Holding a key answers only one request.
 byId("requests").addEventListener("keydown", (event) => {
   if (event.repeat && event.target instanceof HTMLButtonElement) event.preventDefault();
 });
 
-// The cards of the chosen session; those of others are counted in the list of sessions.
+// Draws the cards of the selected session; those of other sessions are counted in the list.
 function drawRequests() {
-  // A request that names no session is everybody's.
+  // A request without a session is shown in every session.
   const isMine = (request) => request.sessionId === null || request.sessionId === sessions.chosen;
   const mine = [...requests.pending.values()].filter(isMine);
   const wanted = new Set(mine.map((request) => request.requestId));
@@ -187,13 +187,13 @@ function drawRequests() {
       requests.cards.set(request.requestId, card);
       byId("requests").append(card.element);
     }
-    // The change that is asked about may be heard of later than the question.
+    // The file changes may arrive after the request.
     const hasChanges = Boolean(conversation?.changesOf(request.itemId));
-    if (hasChanges && !card.hasChanges) card.body.replaceChildren(...consequences(request));
+    if (hasChanges && !card.hasChanges) card.body.replaceChildren(...requestDetails(request));
     card.hasChanges = hasChanges;
   }
   const count = requests.pending.size;
   const others = count - mine.length;
-  say(byId("to-sessions"), others > 0 ? `Sessions · ${others} waiting` : "Sessions");
+  setText(byId("to-sessions"), others > 0 ? `Sessions · ${others} waiting` : "Sessions");
   document.title = count > 0 ? `(${count}) codexd` : "codexd";
 }

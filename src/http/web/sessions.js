@@ -1,10 +1,10 @@
-// The sessions: their records, kept up by the events, and the list of them.
+// The session records, updated by events, and the list of sessions.
 
 const SESSIONS_AT_ONCE = 100;
 
 const sessions = {
   records: new Map(),
-  // Records of a greeting include all events up to this number.
+  // The records of a hello include all events up to this sequence number.
   through: 0,
   chosen: null,
   shown: SESSIONS_AT_ONCE,
@@ -13,7 +13,7 @@ const sessions = {
   replace(list, through) {
     this.records = new Map(list.map((record) => [record.sessionId, record]));
     this.through = through;
-    later(drawSessions);
+    runInNextFrame(drawSessions);
   },
 
   get(id) {
@@ -24,7 +24,7 @@ const sessions = {
     return this.get(this.chosen);
   },
 
-  // Whether an event is about a session, by its name or by its thread, which other sessions may have too.
+  // Whether an event is about a session: by its ID, or by its thread, which several sessions can share.
   isAbout(event, record) {
     const detail = event.detail ?? {};
     if (detail.sessionId === record.sessionId) return true;
@@ -32,8 +32,8 @@ const sessions = {
     return thread !== null && thread === record.threadId;
   },
 
-  // Changes the records as an event says. An event that a greeting included already changes nothing.
-  hear(event) {
+  // Applies an event to the records. An event that a hello already included changes nothing.
+  receive(event) {
     if (event.seq <= this.through) return;
     const change = CHANGES[event.type];
     if (!change) return;
@@ -42,27 +42,27 @@ const sessions = {
     for (const record of this.records.values()) {
       if (this.isAbout(event, record)) change(record, detail);
     }
-    later(drawSessions);
+    runInNextFrame(drawSessions);
   },
 };
 
-const began = (record, detail) => {
+const startTurn = (record, detail) => {
   record.currentTurnId = detail.turnId;
   record.lastTurnId = detail.turnId;
   record.lastTurnStatus = "inProgress";
 };
 
-const ended = (status) => (record, detail) => {
+const endTurn = (status) => (record, detail) => {
   if (record.currentTurnId === detail.turnId) record.currentTurnId = null;
   if (record.lastTurnId === detail.turnId) record.lastTurnStatus = status ?? detail.status;
 };
 
-const nothing = () => {};
+const noChange = () => {};
 
-const CHANGES = table({
-  "session.created": nothing,
-  "session.resumed": nothing,
-  "session.recreated": nothing,
+const CHANGES = lookupTable({
+  "session.created": noChange,
+  "session.resumed": noChange,
+  "session.recreated": noChange,
   "session.closed": (record, detail) => {
     if (record.sessionId !== detail.sessionId) return;
     record.status = "closed";
@@ -71,48 +71,48 @@ const CHANGES = table({
   },
   "session.held": (record, detail) => {
     if (record.sessionId === detail.sessionId) record.held = detail.held;
-    later(drawQueue);
+    runInNextFrame(drawQueue);
   },
   "session.released": (record, detail) => {
     if (record.sessionId === detail.sessionId) record.held = null;
-    later(drawQueue);
+    runInNextFrame(drawQueue);
   },
   "session.forgotten": (record, detail) => {
     if (record.sessionId === detail.sessionId) sessions.records.delete(record.sessionId);
   },
-  // It may be told after the turn has ended, or of a turn that was found later, as the daemon counts it too.
+  // The event may come after the end of the turn, or be about a turn that was found later; the daemon handles both alike.
   "turn.accepted": (record, detail) => {
     if (record.sessionId !== detail.sessionId || detail.isNewest === false || record.lastTurnId === detail.turnId) return;
-    began(record, detail);
-    if (detail.status && detail.status !== "inProgress") ended(detail.status)(record, detail);
+    startTurn(record, detail);
+    if (detail.status && detail.status !== "inProgress") endTurn(detail.status)(record, detail);
   },
-  "app-server.turn.started": began,
-  "app-server.turn.completed": ended(null),
-  "turn.settled": ended(null),
-  "app-server.turn.completed.missing": ended("failed"),
+  "app-server.turn.started": startTurn,
+  "app-server.turn.completed": endTurn(null),
+  "turn.settled": endTurn(null),
+  "app-server.turn.completed.missing": endTurn("failed"),
 });
 
-const FATES = table({
-  inProgress: "at work",
+const TURN_STATUS_TEXTS = lookupTable({
+  inProgress: "running",
   completed: "completed",
   interrupted: "interrupted",
   failed: "failed",
 });
 
-const fate = (status) => FATES[status] ?? status ?? "";
+const turnStatusText = (status) => TURN_STATUS_TEXTS[status] ?? status ?? "";
 
 function stateOf(record) {
   if (record.status === "closed") return "closed";
-  if (requests.waitingIn(record.sessionId) > 0) return "asking";
+  if (requests.pendingCount(record.sessionId) > 0) return "asking";
   if (record.currentTurnId) return "running";
   return record.held ? "held" : "idle";
 }
 
 const STATES = { closed: "closed", asking: "asks", running: "running", held: "held", idle: "idle" };
 
-// What stands under the name of a session: its model, and how its last turn ended.
+// The line below the name of a session: model, status of the last turn, time of creation.
 function aboutSession(record) {
-  const last = record.lastTurnStatus ? `last turn ${fate(record.lastTurnStatus)}` : "no turn yet";
+  const last = record.lastTurnStatus ? `last turn ${turnStatusText(record.lastTurnStatus)}` : "no turn yet";
   return [record.model, last, clock(record.createdAt)].filter(Boolean).join(" · ");
 }
 
@@ -121,13 +121,13 @@ function makeRow(record) {
     name: make("span", { class: "name" }),
     state: make("span", { class: "badge" }),
     about: make("span", { class: "faint" }),
-    folder: make("span", { class: "faint folder" }),
+    directory: make("span", { class: "faint directory" }),
   };
   row.button = make(
     "button",
-    { type: "button", class: "session", onclick: () => goTo(record.sessionId) },
+    { type: "button", class: "session", onclick: () => openSession(record.sessionId) },
     make("span", { class: "row" }, row.name, row.state),
-    row.folder,
+    row.directory,
     row.about,
   );
   row.item = make("li", {}, row.button);
@@ -136,16 +136,16 @@ function makeRow(record) {
 
 function drawRow(row, record) {
   const state = stateOf(record);
-  say(row.name, lastPart(record.cwd) || record.sessionId);
-  say(row.state, STATES[state]);
+  setText(row.name, baseName(record.cwd) || record.sessionId);
+  setText(row.state, STATES[state]);
   row.state.dataset.state = state;
-  say(row.folder, record.cwd ?? "");
-  say(row.about, aboutSession(record));
+  setText(row.directory, record.cwd ?? "");
+  setText(row.about, aboutSession(record));
   if (record.sessionId === sessions.chosen) row.button.setAttribute("aria-current", "page");
   else row.button.removeAttribute("aria-current");
 }
 
-// Those that are to be seen, the newest first.
+// The sessions to list, the newest first.
 function listedSessions() {
   const withClosed = byId("show-closed").checked;
   const isListed = (record) => withClosed || record.status !== "closed" || record.sessionId === sessions.chosen;
@@ -171,12 +171,12 @@ function drawSessions() {
       sessions.rows.set(record.sessionId, row);
     }
     drawRow(row, record);
-    // A row that stands where it belongs is left alone, so that it keeps the focus.
+    // A row in the right position is not moved, so that it keeps the focus.
     if (list.children[index] !== row.item) list.insertBefore(row.item, list.children[index] ?? null);
   });
   const rest = listed.length - visible.length;
   show(byId("more-sessions"), rest > 0);
-  say(byId("more-sessions"), `Show more (${rest.toLocaleString()} left out)`);
+  setText(byId("more-sessions"), `Show more (${rest.toLocaleString()} hidden)`);
   show(byId("no-sessions"), listed.length === 0);
   drawSessionHead();
 }
@@ -185,8 +185,8 @@ function drawSessionHead() {
   const record = sessions.current;
   show(byId("session-head"), record !== null);
   if (record === null) return;
-  say(byId("session-title"), lastPart(record.cwd) || record.sessionId);
-  say(byId("session-about"), [record.cwd, record.model, STATES[stateOf(record)]].filter(Boolean).join(" · "));
+  setText(byId("session-title"), baseName(record.cwd) || record.sessionId);
+  setText(byId("session-about"), [record.cwd, record.model, STATES[stateOf(record)]].filter(Boolean).join(" · "));
   byId("session-about").title = record.sessionId;
   show(byId("close-session"), record.status !== "closed");
   drawComposer();

@@ -1,19 +1,19 @@
-// The one WebSocket. It goes on behind the last event that was received, so a connection that was lost is not seen.
+// The WebSocket. After a lost connection it resumes after the last received event, so that no event is lost or repeated.
 
-const FIRST_PAUSE = 500;
-const LONGEST_PAUSE = 10_000;
-// A daemon that stands still answers nothing and closes nothing.
-const ASK_AFTER = 25_000;
-const PATIENCE = 15_000;
+const MIN_RECONNECT_DELAY_MS = 500;
+const MAX_RECONNECT_DELAY_MS = 10_000;
+// A suspended daemon neither responds nor closes the connection.
+const PING_AFTER_MS = 25_000;
+const PONG_TIMEOUT_MS = 15_000;
 
 class Stream {
-  // `on.hello(hello, isFresh)`, `on.event(event)`, `on.gap(gap)`, `on.state(word, sentence)`, `on.message(message)`.
+  // `on.hello(hello, isFresh)`, `on.event(event)`, `on.gap(gap)`, `on.state(state, text)`, `on.message(message)`.
   constructor(on) {
     this.on = on;
     this.epoch = null;
     this.seq = 0;
     this.received = 0;
-    this.pause = FIRST_PAUSE;
+    this.reconnectDelay = MIN_RECONNECT_DELAY_MS;
     this.timer = null;
     this.socket = null;
     this.path = `${API}/events`;
@@ -28,21 +28,21 @@ class Stream {
     return this.epoch === null ? null : `${this.epoch}-${this.seq}`;
   }
 
-  // Connects; a request before it finds out what a browser does not tell of a failed handshake: a refused token.
+  // Connects. The request before the handshake detects a rejected token, which a browser does not report for a handshake.
   async connect() {
     clearTimeout(this.timer);
     this.timer = null;
-    if (this.socket || this.isAsking) return;
-    this.isAsking = true;
+    if (this.socket || this.isConnecting) return;
+    this.isConnecting = true;
     try {
       this.on.state("wait", "Connecting …");
-      const description = await ask("/describe");
+      const description = await callApi("/describe");
       this.path = description.event_stream.path;
       this.open();
     } catch {
       this.retry();
     } finally {
-      this.isAsking = false;
+      this.isConnecting = false;
     }
   }
 
@@ -51,37 +51,37 @@ class Stream {
     if (this.cursor) query.set("after", this.cursor);
     const socket = new WebSocket(`ws://${location.host}${this.path}?${query}`, token.subprotocols());
     this.socket = socket;
-    socket.onmessage = (message) => socket === this.socket && this.hear(JSON.parse(message.data));
-    socket.onclose = () => socket === this.socket && this.lost();
-    this.listen();
+    socket.onmessage = (message) => socket === this.socket && this.receive(JSON.parse(message.data));
+    socket.onclose = () => socket === this.socket && this.handleClose();
+    this.startWatchdog();
   }
 
-  // Looks whether the other side still says something.
-  listen() {
+  // Closes a connection on which nothing is received, not even a pong.
+  startWatchdog() {
     clearInterval(this.watch);
-    this.heardAt = performance.now();
-    let askedAt = 0;
+    this.receivedAt = performance.now();
+    let pingedAt = 0;
     this.watch = setInterval(() => {
       const now = performance.now();
-      if (now - this.heardAt < ASK_AFTER) {
-        askedAt = 0;
-      } else if (!askedAt) {
-        askedAt = now;
+      if (now - this.receivedAt < PING_AFTER_MS) {
+        pingedAt = 0;
+      } else if (!pingedAt) {
+        pingedAt = now;
         this.send({ type: "ping" });
-      } else if (now - askedAt > PATIENCE) {
+      } else if (now - pingedAt > PONG_TIMEOUT_MS) {
         const silent = this.socket;
-        this.lost();
+        this.handleClose();
         silent?.close();
       }
     }, 5_000);
   }
 
-  hear(message) {
-    this.heardAt = performance.now();
+  receive(message) {
+    this.receivedAt = performance.now();
     switch (message.type) {
       case "event":
         this.received += 1;
-        // The same number twice would be the same event twice.
+        // An event with a known sequence number was already received.
         if (message.event.seq <= this.seq) return;
         this.seq = message.event.seq;
         this.on.event(message.event);
@@ -89,7 +89,7 @@ class Stream {
       case "hello": {
         const isFresh = this.isFresh;
         const { epoch, seq } = partsOf(message.cursor);
-        this.pause = FIRST_PAUSE;
+        this.reconnectDelay = MIN_RECONNECT_DELAY_MS;
         if (isFresh) {
           this.epoch = epoch;
           this.seq = seq;
@@ -100,7 +100,7 @@ class Stream {
         break;
       }
       case "gap":
-        // A new greeting follows; nothing of before goes on.
+        // A new hello follows; the previous position is invalid.
         this.isFresh = true;
         this.on.gap(message);
         break;
@@ -116,7 +116,7 @@ class Stream {
     if (this.isOpen) this.socket.send(JSON.stringify(message));
   }
 
-  lost() {
+  handleClose() {
     clearInterval(this.watch);
     this.socket = null;
     this.retry();
@@ -124,17 +124,17 @@ class Stream {
 
   retry() {
     if (this.timer !== null) return;
-    // All pages of a daemon that comes back must not come at one moment.
-    const pause = this.pause * (0.75 + Math.random() / 2);
-    this.pause = Math.min(this.pause * 2, LONGEST_PAUSE);
-    this.on.state("bad", `Not connected; again in ${Math.max(1, Math.round(pause / 1000))} s`);
-    this.timer = setTimeout(() => this.connect(), pause);
+    // The jitter keeps all pages from reconnecting at the same moment.
+    const delay = this.reconnectDelay * (0.75 + Math.random() / 2);
+    this.reconnectDelay = Math.min(this.reconnectDelay * 2, MAX_RECONNECT_DELAY_MS);
+    this.on.state("bad", `Not connected; retrying in ${Math.max(1, Math.round(delay / 1000))} s`);
+    this.timer = setTimeout(() => this.connect(), delay);
   }
 
-  // The user is back, or the network: no need to wait any longer.
-  hurry() {
+  // Called when the page becomes visible or the network returns.
+  reconnectNow() {
     if (this.timer === null) return;
-    this.pause = FIRST_PAUSE;
+    this.reconnectDelay = MIN_RECONNECT_DELAY_MS;
     this.connect();
   }
 }

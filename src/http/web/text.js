@@ -1,48 +1,48 @@
-// Texts that grow, and patches in colour.
+// Texts that grow while they stream, and patches.
 
-// How much of one text stands in the page, in characters.
-const LONGEST_TEXT = 200_000;
-// Where a text is cut into boxes, so that the browser lays out the newest one alone: at the end of a line when there is
-// one, else between words, else anywhere.
-const BOX_AT_LINE = 2_000;
-const BOX_AT_WORD = 8_000;
-const BOX_AT_ALL = 16_000;
-const LONGEST_PATCH = 2_000;
+// How much of one text the page shows, in characters.
+const MAX_TEXT_CHARS = 200_000;
+// A text is split into boxes, so that the browser lays out only the newest one. A box ends after this many characters:
+// at the end of a line, else at a space, else anywhere.
+const BOX_CHARS_AT_LINE = 2_000;
+const BOX_CHARS_AT_SPACE = 8_000;
+const MAX_BOX_CHARS = 16_000;
+const MAX_PATCH_LINES = 2_000;
 
 const grown = new Set();
 
-// Puts what was said since the last frame into the page.
+// Adds the text received since the last frame to the page.
 function flushTexts() {
   for (const text of grown) text.flush();
   grown.clear();
 }
 
 class GrowingText {
-  constructor(place, limit = LONGEST_TEXT) {
-    this.place = place;
+  constructor(container, limit = MAX_TEXT_CHARS) {
+    this.container = container;
     this.limit = limit;
     this.clear();
   }
 
   clear() {
     this.whole = "";
-    this.waiting = "";
+    this.pending = "";
     this.shown = 0;
-    this.dropped = 0;
+    this.removedParts = 0;
     this.box = null;
     this.boxLength = 0;
-    this.place.replaceChildren();
+    this.container.replaceChildren();
   }
 
   append(text) {
     if (!text) return;
     this.whole += text;
-    this.waiting += text;
+    this.pending += text;
     grown.add(this);
   }
 
-  // Makes the text this one; what stands there already stays.
-  become(text) {
+  // Replaces the text; a prefix that is already shown stays.
+  replace(text) {
     if (text === this.whole) return;
     if (text.startsWith(this.whole)) {
       this.append(text.slice(this.whole.length));
@@ -53,71 +53,71 @@ class GrowingText {
   }
 
   flush() {
-    // What would be taken out at once is not put in.
-    const excess = this.waiting.length - this.limit;
+    // Text that would be removed at once is not added.
+    const excess = this.pending.length - this.limit;
     if (excess > 0) {
-      this.dropped += excess;
-      this.waiting = this.waiting.slice(excess);
+      this.removedParts += excess;
+      this.pending = this.pending.slice(excess);
     }
-    while (this.waiting) this.fill();
+    while (this.pending) this.fill();
     this.trim();
   }
 
-  // Adds to the newest box as much as belongs there.
+  // Adds pending text to the newest box, up to its end.
   fill() {
     const end = this.endOfBox();
-    const piece = end === null ? this.waiting : this.waiting.slice(0, end);
+    const piece = end === null ? this.pending : this.pending.slice(0, end);
     if (!this.box) {
       this.box = make("div", {}, "");
       this.boxLength = 0;
-      this.place.append(this.box);
+      this.container.append(this.box);
     }
     if (!this.box.lastChild) this.box.append("");
     this.box.lastChild.appendData(piece);
     this.boxLength += piece.length;
     this.shown += piece.length;
-    this.waiting = this.waiting.slice(piece.length);
+    this.pending = this.pending.slice(piece.length);
     if (end !== null) this.box = null;
   }
 
-  // How much of what waits ends the newest box; null when it goes on.
+  // The number of pending characters up to the end of the newest box; null if the box continues.
   endOfBox() {
     const length = this.box ? this.boxLength : 0;
-    if (length + this.waiting.length < BOX_AT_LINE) return null;
-    const from = Math.max(0, BOX_AT_LINE - length);
-    const line = this.waiting.indexOf("\n", from);
-    if (line >= 0 && length + line < BOX_AT_WORD) return line + 1;
-    if (length + this.waiting.length < BOX_AT_WORD) return null;
-    const word = this.waiting.indexOf(" ", Math.max(0, BOX_AT_WORD - length));
-    if (word >= 0 && length + word < BOX_AT_ALL) return word + 1;
-    if (length + this.waiting.length < BOX_AT_ALL) return null;
-    return Math.max(1, BOX_AT_ALL - length);
+    if (length + this.pending.length < BOX_CHARS_AT_LINE) return null;
+    const from = Math.max(0, BOX_CHARS_AT_LINE - length);
+    const line = this.pending.indexOf("\n", from);
+    if (line >= 0 && length + line < BOX_CHARS_AT_SPACE) return line + 1;
+    if (length + this.pending.length < BOX_CHARS_AT_SPACE) return null;
+    const space = this.pending.indexOf(" ", Math.max(0, BOX_CHARS_AT_SPACE - length));
+    if (space >= 0 && length + space < MAX_BOX_CHARS) return space + 1;
+    if (length + this.pending.length < MAX_BOX_CHARS) return null;
+    return Math.max(1, MAX_BOX_CHARS - length);
   }
 
   trim() {
     while (this.shown > this.limit) {
-      const oldest = this.place.querySelector(":scope > div");
+      const oldest = this.container.querySelector(":scope > div");
       if (!oldest || oldest === this.box) break;
       this.shown -= oldest.textContent.length;
-      this.dropped += oldest.textContent.length;
+      this.removedParts += oldest.textContent.length;
       oldest.remove();
     }
-    if (!this.dropped) return;
-    let note = this.place.querySelector(":scope > p");
+    if (!this.removedParts) return;
+    let note = this.container.querySelector(":scope > p");
     if (!note) {
       note = make("p", { class: "faint cut" });
-      this.place.prepend(note);
+      this.container.prepend(note);
     }
-    say(note, `${many(this.dropped, "earlier character")} left out here.`);
+    setText(note, `${plural(this.removedParts, "earlier character")} not shown.`);
   }
 }
 
-// Colours and cursor movements of a terminal, which mean nothing here.
+// Removes the colours and cursor movements of a terminal.
 function withoutEscapes(text) {
   return text.replace(/\u001b\[[0-9;?]*[ -/]*[@-~]|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)/g, "");
 }
 
-// `isInHunk`: a line of a file may begin like a head, too.
+// `isInHunk`: inside a hunk, a line of the file may begin like a header.
 function kindOfLine(line, isInHunk) {
   if (!isInHunk && (line.startsWith("+++") || line.startsWith("---") || line.startsWith("index "))) return "head";
   if (line.startsWith("diff ")) return "head";
@@ -127,36 +127,36 @@ function kindOfLine(line, isInHunk) {
   return "same";
 }
 
-// A patch, line by line; the signs stay, so that nothing depends on colour. `isContent`: it is one hunk without a head.
+// Draws a patch line by line. The signs stay, so that nothing depends on colour. `isContent`: one hunk without a header.
 function patch(text, isContent = false) {
   const lines = text.replace(/\n$/, "").split("\n");
   const box = make("pre", { class: "patch" });
   let isInHunk = isContent;
-  for (const line of lines.slice(0, LONGEST_PATCH)) {
+  for (const line of lines.slice(0, MAX_PATCH_LINES)) {
     const kind = kindOfLine(line, isInHunk);
     isInHunk = isContent || kind === "hunk" || (isInHunk && kind !== "head");
     box.append(make("span", { class: kind, text: `${line}\n` }));
   }
-  if (lines.length > LONGEST_PATCH) {
-    box.append(make("span", { class: "head", text: `${many(lines.length - LONGEST_PATCH, "more line")} left out here.\n` }));
+  if (lines.length > MAX_PATCH_LINES) {
+    box.append(make("span", { class: "head", text: `${plural(lines.length - MAX_PATCH_LINES, "more line")} not shown.\n` }));
   }
   return box;
 }
 
-const FILE_WORDS = table({ add: "new file", delete: "removed", update: "changed" });
+const CHANGE_KIND_TEXTS = lookupTable({ add: "new file", delete: "removed", update: "changed" });
 
-// One file of a change. A new or removed file comes as its content alone.
+// Draws one file of a change. Codex sends a new or removed file as its content, not as a patch.
 function fileChange(change) {
   const kind = change.kind?.type ?? "update";
   const sign = { add: "+", delete: "-" }[kind];
   const diff = change.diff ?? "";
   const text = sign ? diff.replace(/\n$/, "").split("\n").map((line) => sign + line).join("\n") : diff;
-  const word = FILE_WORDS[kind] ?? kind;
+  const kindText = CHANGE_KIND_TEXTS[kind] ?? kind;
   const moved = change.kind?.move_path ? ` → ${change.kind.move_path}` : "";
   return make(
     "div",
     { class: "file" },
-    make("p", { class: "path" }, make("code", { text: visible(`${change.path}${moved}`) }), ` ${word}`),
-    patch(visible(text.replaceAll("\r\n", "\n")), Boolean(sign)),
+    make("p", { class: "path" }, make("code", { text: escapeInvisible(`${change.path}${moved}`) }), ` ${kindText}`),
+    patch(escapeInvisible(text.replaceAll("\r\n", "\n")), Boolean(sign)),
   );
 }
