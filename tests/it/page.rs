@@ -1,6 +1,6 @@
-//! The live page in a real Chromium: the scripts in `tests/page` are the person, the tests here are the machine.
+//! Tests of the live page in Chromium. The scripts in `tests/page` drive the browser, the tests here run the daemon.
 //!
-//! `.ci/page` brings what this needs and names it in `CODEXD_PAGE_TOOLS`; without it the tests say what they leave out.
+//! `.ci/page` installs the tools and sets `CODEXD_PAGE_TOOLS`; without it these tests are skipped, and print that.
 
 use std::fs;
 use std::io::Write;
@@ -21,35 +21,35 @@ use crate::support::model::MockModel;
 use crate::support::scratch;
 use crate::support::skip::skip;
 
-/// The folder with what npm installed.
-const TOOLS: &str = "CODEXD_PAGE_TOOLS";
-/// How long one script may take, on a machine with two slow cores.
-const PATIENCE: Duration = Duration::from_secs(180);
+/// The environment variable with the directory of the npm packages.
+const TOOLS_VARIABLE: &str = "CODEXD_PAGE_TOOLS";
+/// The limit of one script on a machine with two slow cores.
+const SCRIPT_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// The directory with the tools, or `None` after printing what is skipped.
 fn tools(what: &str) -> Option<PathBuf> {
-    let tools = std::env::var_os(TOOLS).map(PathBuf::from);
+    let tools = std::env::var_os(TOOLS_VARIABLE).map(PathBuf::from);
     if tools.is_none() {
-        skip(TOOLS, what, &format!("{TOOLS} is not set; .ci/page sets it"));
+        skip(TOOLS_VARIABLE, what, &format!("{TOOLS_VARIABLE} is not set; .ci/page sets it"));
     }
     tools
 }
 
-/// A script that is being played.
-struct Person {
+/// A running script.
+struct PageScript {
     script: String,
     process: Child,
 }
 
-impl Person {
-    /// Somebody at the page of this daemon; `wishes` are the variables of the script.
-    fn at(daemon: &Daemon, tools: &Path, script: &str, wishes: &[(&str, &str)]) -> Self {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/page");
+impl PageScript {
+    /// Starts a script with the page of this daemon; `variables` are its environment variables.
+    fn start(daemon: &Daemon, tools: &Path, script: &str, variables: &[(&str, &str)]) -> Self {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/page");
         let process = Command::new("node")
-            .arg(folder.join(script))
-            .env(TOOLS, tools)
+            .arg(directory.join(script))
+            .env(TOOLS_VARIABLE, tools)
             .env("CODEXD_URL", daemon.base_url())
-            .envs(wishes.iter().copied())
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -58,15 +58,15 @@ impl Person {
         Self { script: script.to_owned(), process }
     }
 
-    /// Plays the script to its end; where it says `restart`, `daemon` ends without a warning and `again` is started.
-    async fn play(mut self, mut daemon: Daemon, again: impl Fn(&Daemon) -> DaemonBuilder) {
+    /// Runs the script to its end. When it prints `restart`, `daemon` is killed and the result of `restarted` is started.
+    async fn run(mut self, mut daemon: Daemon, restarted: impl Fn(&Daemon) -> DaemonBuilder) {
         let mut lines = BufReader::new(self.process.stdout.take().unwrap()).lines();
         let mut input = self.process.stdin.take().unwrap();
-        let playing = async {
+        let output = async {
             while let Some(line) = lines.next_line().await.unwrap() {
                 if line == "restart" {
                     daemon.kill().await;
-                    daemon = again(&daemon).address_of(&daemon).start().await;
+                    daemon = restarted(&daemon).address_of(&daemon).start().await;
                     input.write_all(b"done\n").await.unwrap();
                 } else {
                     let _ = writeln!(std::io::stderr(), "{}: {line}", self.script);
@@ -74,14 +74,14 @@ impl Person {
             }
             self.process.wait().await.unwrap()
         };
-        let status = tokio::time::timeout(PATIENCE, playing).await;
-        let status = status.unwrap_or_else(|_| panic!("{} took more than {PATIENCE:?}", self.script));
-        assert!(status.success(), "{} ended with {status}; what it said stands above", self.script);
+        let status = tokio::time::timeout(SCRIPT_TIMEOUT, output).await;
+        let status = status.unwrap_or_else(|_| panic!("{} took more than {SCRIPT_TIMEOUT:?}", self.script));
+        assert!(status.success(), "{} ended with {status}; its output is above", self.script);
     }
 }
 
 #[tokio::test]
-async fn the_page_is_html_that_may_load_nothing_and_be_framed_by_nobody() {
+async fn page_headers_forbid_external_content_and_framing() {
     let daemon = start().await;
     let head = format!("GET / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", daemon.authority());
     let answer = raw(&daemon, head.as_bytes()).await;
@@ -106,8 +106,8 @@ async fn the_page_is_html_that_may_load_nothing_and_be_framed_by_nobody() {
 }
 
 #[tokio::test]
-async fn the_page_and_the_probe_need_no_token_and_all_else_does() {
-    let (daemon, _folder) = guarded().await;
+async fn only_page_and_health_probe_need_no_token() {
+    let (daemon, _directory) = daemon_with_token().await;
     let ask = async |path: &str| {
         let head =
             format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", daemon.authority());
@@ -123,82 +123,82 @@ async fn the_page_and_the_probe_need_no_token_and_all_else_does() {
     posted.error(404, "not_found");
 }
 
-/// A daemon that wants a token, and the folder that the token is in.
-async fn guarded() -> (Daemon, tempfile::TempDir) {
-    let folder = scratch::directory("test");
-    let path = folder.path().join("token");
+/// A daemon with a token, and the directory of the token file.
+async fn daemon_with_token() -> (Daemon, tempfile::TempDir) {
+    let directory = scratch::directory("test");
+    let path = directory.path().join("token");
     fs::write(&path, TOKEN).unwrap();
     #[cfg(unix)]
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let builder = Daemon::builder().arg("--auth-token-file").arg(&path).arg("--ping-interval").arg("1");
-    (builder.start().await, folder)
+    (builder.start().await, directory)
 }
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
 #[tokio::test]
-async fn a_conversation_with_an_approval_goes_on_over_a_restart_without_a_lost_or_doubled_word() {
+async fn page_shows_each_character_once_across_a_restart() {
     let Some(tools) = tools("a conversation on the page") else { return };
     let model = MockModel::start();
     let home = CodexHome::builder(&model).approval_policy("on-request").sandbox_mode("read-only").build();
     let daemon = Daemon::builder().real(&home).start().await;
     let workspace = home.workspace();
-    let wishes = [("CODEXD_WORKSPACE", workspace.to_str().unwrap())];
-    let person = Person::at(&daemon, &tools, "conversation.mjs", &wishes);
-    person.play(daemon, |before| Daemon::builder().real(&home).state_from(before)).await;
+    let variables = [("CODEXD_WORKSPACE", workspace.to_str().unwrap())];
+    let script = PageScript::start(&daemon, &tools, "conversation.mjs", &variables);
+    script.run(daemon, |before| Daemon::builder().real(&home).state_from(before)).await;
 }
 
 #[tokio::test]
-async fn a_directory_is_trusted_by_the_form_alone() {
+async fn page_trusts_a_directory_only_by_the_form() {
     let Some(tools) = tools("trust on the page") else { return };
     for version in versions() {
         let model = MockModel::start();
         let home = CodexHome::new(&model);
         let daemon = Daemon::builder().real_version(&home, version).start().await;
         let project = trust::Project::in_workspace(&home, "malicious");
-        let wishes = [
+        let variables = [
             ("CODEXD_WORKSPACE", project.path.to_str().unwrap()),
             ("CODEXD_MARK", project.marker.to_str().unwrap()),
         ];
-        let person = Person::at(&daemon, &tools, "trust.mjs", &wishes);
-        person.play(daemon, |_| Daemon::builder()).await;
+        let script = PageScript::start(&daemon, &tools, "trust.mjs", &variables);
+        script.run(daemon, |_| Daemon::builder()).await;
     }
 }
 
 #[tokio::test]
-async fn ten_thousand_events_leave_the_page_smooth() {
+async fn page_stays_responsive_with_ten_thousand_events() {
     let Some(tools) = tools("ten thousand events on the page") else { return };
     let daemon = start().await;
-    let person = Person::at(&daemon, &tools, "flood.mjs", &[]);
-    person.play(daemon, |before| Daemon::builder().state_from(before)).await;
+    let script = PageScript::start(&daemon, &tools, "flood.mjs", &[]);
+    script.run(daemon, |before| Daemon::builder().state_from(before)).await;
 }
 
 #[tokio::test]
-async fn the_token_is_asked_for_once_and_stays_out_of_every_address() {
+async fn page_asks_for_the_token_once_and_keeps_it_out_of_urls() {
     let Some(tools) = tools("the token on the page") else { return };
-    let (daemon, folder) = guarded().await;
-    let file = folder.path().join("token");
-    let wishes = [("CODEXD_TOKEN", TOKEN), ("CODEXD_TOKEN_FILE", file.to_str().unwrap())];
-    let person = Person::at(&daemon, &tools, "token.mjs", &wishes);
-    person.play(daemon, |_| Daemon::builder()).await;
+    let (daemon, directory) = daemon_with_token().await;
+    let file = directory.path().join("token");
+    let variables = [("CODEXD_TOKEN", TOKEN), ("CODEXD_TOKEN_FILE", file.to_str().unwrap())];
+    let script = PageScript::start(&daemon, &tools, "token.mjs", &variables);
+    script.run(daemon, |_| Daemon::builder()).await;
 }
 
 #[tokio::test]
-async fn the_page_is_for_phones_keyboards_screen_readers_and_the_dark() {
-    let Some(tools) = tools("the page for everybody") else { return };
+async fn page_is_accessible_by_keyboard_screen_reader_and_phone() {
+    let Some(tools) = tools("the accessibility of the page") else { return };
     let daemon = start().await;
-    let folder = scratch::directory("test");
+    let directory = scratch::directory("test");
     let shots = std::env::var("CODEXD_PAGE_SHOTS").unwrap_or_default();
-    let wishes = [("CODEXD_WORKSPACE", folder.path().to_str().unwrap()), ("CODEXD_PAGE_SHOTS", &shots)];
-    let person = Person::at(&daemon, &tools, "everybody.mjs", &wishes);
-    person.play(daemon, |before| Daemon::builder().state_from(before)).await;
+    let variables = [("CODEXD_WORKSPACE", directory.path().to_str().unwrap()), ("CODEXD_PAGE_SHOTS", &shots)];
+    let script = PageScript::start(&daemon, &tools, "accessibility.mjs", &variables);
+    script.run(daemon, |before| Daemon::builder().state_from(before)).await;
 }
 
 #[tokio::test]
-async fn a_log_that_was_replaced_is_told_and_everything_is_read_anew() {
+async fn page_reports_a_replaced_log_and_reads_everything_again() {
     let Some(tools) = tools("a gap on the page") else { return };
     let daemon = start().await;
-    let person = Person::at(&daemon, &tools, "gap.mjs", &[]);
-    // Fresh folders: another log at the same address.
-    person.play(daemon, |_| Daemon::builder()).await;
+    let script = PageScript::start(&daemon, &tools, "gap.mjs", &[]);
+    // New directories: another log at the same address.
+    script.run(daemon, |_| Daemon::builder()).await;
 }

@@ -1,4 +1,4 @@
-// A person with a real Chromium. What the browser complains of is counted, and nothing may come from elsewhere.
+// Helpers of the page tests: they drive Chromium, collect its errors and warnings, and allow requests to the daemon only.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -12,9 +12,9 @@ const { chromium } = require("playwright-core");
 
 export const url = process.env.CODEXD_URL;
 export const workspace = process.env.CODEXD_WORKSPACE;
-const PATIENCE = 30_000;
+const DEFAULT_TIMEOUT_MS = 30_000;
 
-// Measures frames and long tasks from the first script on.
+// Measures frames and long tasks; runs before the scripts of the page.
 function measure() {
   const found = { longestFrame: 0, longestTask: 0, violations: [] };
   window.found = found;
@@ -23,78 +23,78 @@ function measure() {
     for (const task of list.getEntries()) found.longestTask = Math.max(found.longestTask, task.duration);
   }).observe({ type: "longtask", buffered: true });
   let before = performance.now();
-  const look = (now) => {
+  const onFrame = (now) => {
     found.longestFrame = Math.max(found.longestFrame, now - before);
     before = now;
-    requestAnimationFrame(look);
+    requestAnimationFrame(onFrame);
   };
-  requestAnimationFrame(look);
+  requestAnimationFrame(onFrame);
 }
 
-// Plays a scene, then checks what the browser noted. `expected` are complaints that belong to the scene.
-export async function play(scene, { expected = [], ...options } = {}) {
+// Runs a test, then checks the problems that the browser reported. `expected` are parts of the texts of expected problems.
+export async function runTest(test, { expected = [], ...options } = {}) {
   const browser = await chromium.launch({ executablePath: process.env.CODEXD_CHROMIUM, args: ["--no-sandbox"] });
-  const complaints = [];
+  const problems = [];
   const addresses = [];
   const open = async (more = {}) => {
     const context = await browser.newContext({ viewport: { width: 1280, height: 860 }, locale: "en-GB", ...options, ...more });
-    context.setDefaultTimeout(PATIENCE);
+    context.setDefaultTimeout(DEFAULT_TIMEOUT_MS);
     await context.addInitScript(measure);
     const page = await context.newPage();
-    page.on("console", (message) => ["error", "warning"].includes(message.type()) && complaints.push(message.text()));
-    page.on("pageerror", (error) => complaints.push(String(error.stack ?? error)));
+    page.on("console", (message) => ["error", "warning"].includes(message.type()) && problems.push(message.text()));
+    page.on("pageerror", (error) => problems.push(String(error.stack ?? error)));
     page.on("request", (request) => addresses.push(request.url()));
     page.on("websocket", (socket) => addresses.push(socket.url()));
     return page;
   };
   try {
     const page = await open();
-    await scene(page, open, addresses);
+    await test(page, open, addresses);
     for (const one of page.context().pages()) assert.deepEqual(await one.evaluate(() => window.found.violations), []);
-    assert.deepEqual(complaints.filter((text) => !expected.some((word) => text.includes(word))), []);
+    assert.deepEqual(problems.filter((text) => !expected.some((part) => text.includes(part))), []);
     const own = [url, url.replace("http:", "ws:"), "data:"];
-    assert.deepEqual(addresses.filter((address) => !own.some((start) => address.startsWith(start))), [], "fetched from elsewhere");
+    assert.deepEqual(addresses.filter((address) => !own.some((start) => address.startsWith(start))), [], "requests to other hosts");
   } finally {
     await browser.close();
   }
 }
 
-export async function live(page, address = url) {
+export async function openPage(page, address = url) {
   await page.goto(address);
   await page.waitForSelector('#connection[data-state="good"]');
 }
 
-// Asks the daemon as a program does.
-export async function ask(path, body) {
-  const answer = await fetch(url + path, body && { method: "POST", body: JSON.stringify(body) });
-  const json = await answer.json();
-  assert.ok(answer.ok, JSON.stringify(json));
+// Sends a request to the daemon directly.
+export async function callApi(path, body) {
+  const response = await fetch(url + path, body && { method: "POST", body: JSON.stringify(body) });
+  const json = await response.json();
+  assert.ok(response.ok, JSON.stringify(json));
   return json.data;
 }
 
 export async function newSession(fields = {}) {
-  return (await ask("/v1/codexd/sessions", fields)).session.sessionId;
+  return (await callApi("/v1/codexd/sessions", fields)).session.sessionId;
 }
 
-// All text that the agent said in a session, as the log has it.
-export async function saidInLog(sessionId) {
+// The text of all agent messages of a session, from the log.
+export async function messageTextInLog(sessionId) {
   let text = "";
   let after = "0";
   for (;;) {
-    const page = await ask(`/v1/codexd/events?limit=1000&sessionId=${sessionId}&after=${after}`);
+    const page = await callApi(`/v1/codexd/events?limit=1000&sessionId=${sessionId}&after=${after}`);
     for (const event of page.events) if (event.type === "app-server.turn.message.delta") text += event.detail.delta;
     after = page.cursor;
     if (Number(after.split("-").pop()) >= page.latest) return text;
   }
 }
 
-// All text of the agent that stands in the page.
-export const saidOnPage = (page) => page.$$eval(".agent .words", (all) => all.map((one) => one.textContent).join(""));
+// The text of all agent messages on the page.
+export const messageTextOnPage = (page) => page.$$eval(".agent .text", (all) => all.map((one) => one.textContent).join(""));
 
-// Waits until this holds in the page.
-export const until = (page, condition, argument) => page.waitForFunction(condition, argument, { polling: 50 });
+// Waits until the condition is true in the page.
+export const waitUntil = (page, condition, argument) => page.waitForFunction(condition, argument, { polling: 50 });
 
-// Has the machine end the daemon without a warning and start it again.
+// Asks the Rust test to kill the daemon and start it again.
 export async function restart() {
   const lines = createInterface({ input: process.stdin });
   console.log("restart");
@@ -102,12 +102,12 @@ export async function restart() {
   lines.close();
 }
 
-// What axe finds that is serious.
-export async function axe(page, what) {
+// Checks the page with axe; violations that are serious or critical fail the test.
+export async function checkAxe(page, what) {
   await page.evaluate(readFileSync(join(tools, "node_modules/axe-core/axe.min.js"), "utf8"));
   const { violations, passes } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
-  const grave = violations.filter((one) => ["serious", "critical"].includes(one.impact));
-  const told = grave.map((one) => `${one.id}: ${one.nodes.map((node) => `${node.html} ${node.failureSummary}`).join("; ")}`);
-  assert.deepEqual(told, [], what);
-  console.log(`axe, ${what}: ${passes.length} rules hold, ${violations.length} minor ones do not (${violations.map((one) => one.id)})`);
+  const serious = violations.filter((one) => ["serious", "critical"].includes(one.impact));
+  const failures = serious.map((one) => `${one.id}: ${one.nodes.map((node) => `${node.html} ${node.failureSummary}`).join("; ")}`);
+  assert.deepEqual(failures, [], what);
+  console.log(`axe, ${what}: ${passes.length} rules pass, ${violations.length} minor violations (${violations.map((one) => one.id)})`);
 }

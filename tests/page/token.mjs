@@ -1,27 +1,27 @@
-// A daemon that wants a token: it is asked for once, and is in no address.
+// A daemon with a token: the page asks for it once and never puts it into a URL.
 
 import assert from "node:assert/strict";
 import { writeFileSync } from "node:fs";
-import { play, until, url } from "./browser.mjs";
+import { runTest, waitUntil, url } from "./browser.mjs";
 
 const token = process.env.CODEXD_TOKEN;
 
-await play(
+await runTest(
   async (page, open, addresses) => {
     await page.goto(url);
     await page.waitForSelector("#token-dialog[open]");
     assert.ok(await page.$eval("#token", (field) => field === document.activeElement), "the field has no focus");
     await page.keyboard.press("Escape");
-    assert.ok(await page.$("#token-dialog[open]"), "there is nothing to see without a token");
+    assert.ok(await page.$("#token-dialog[open]"), "the dialog stays open without a token");
     await page.fill("#token", "not-the-token");
     await page.keyboard.press("Enter");
-    await until(page, () => document.querySelector("#token-problem").textContent.includes("does not take"));
+    await waitUntil(page, () => document.querySelector("#token-problem").textContent.includes("rejected"));
     await page.fill("#token", token);
     await page.keyboard.press("Enter");
     await page.waitForSelector('#connection[data-state="good"]');
     assert.equal(await page.$("#token-dialog[open]"), null);
 
-    // A reload of this tab has it; another tab does not, unless it was to be remembered.
+    // A reload keeps the token; another tab does not have it, unless “Remember” was selected.
     await page.reload();
     await page.waitForSelector('#connection[data-state="good"]');
     assert.equal(await page.$("#token-dialog[open]"), null);
@@ -36,11 +36,11 @@ await play(
     await third.goto(url);
     await third.waitForSelector('#connection[data-state="good"]');
 
-    // The token changes: who is connected is asked for the new one and goes on.
+    // The token changes: a connected page asks for the new one and continues.
     const next = [...token].reverse().join("");
     writeFileSync(process.env.CODEXD_TOKEN_FILE, next);
     await third.waitForSelector("#token-dialog[open]");
-    assert.match(await third.textContent("#token-problem"), /does not take/);
+    assert.match(await third.textContent("#token-problem"), /rejected/);
     await third.fill("#token", next);
     await third.keyboard.press("Enter");
     await third.waitForSelector('#connection[data-state="good"]');
@@ -48,8 +48,8 @@ await play(
     assert.deepEqual(addresses.filter((address) => address.includes(token.slice(0, 16))), []);
     const log = await third.evaluate(() => performance.getEntriesByType("resource").map((entry) => entry.name).join("\n"));
     assert.ok(!log.includes(token));
-    console.log(`asked once a tab, ${addresses.length} addresses without the token`);
+    console.log(`asked once per tab, ${addresses.length} URLs without the token`);
   },
-  // The browser notes each 401.
+  // The browser reports each 401.
   { expected: ["status of 401"] },
 );

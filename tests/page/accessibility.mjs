@@ -1,16 +1,16 @@
-// Phones, keyboards, screen readers, the dark, and texts that want to be more than texts.
+// Accessibility: keyboard, screen reader, dark colours, phone; and external text that looks like markup.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { ask, axe, live, newSession, play, until, url, workspace } from "./browser.mjs";
+import { callApi, checkAxe, openPage, newSession, runTest, waitUntil, url, workspace } from "./browser.mjs";
 
-const shots = process.env.CODEXD_PAGE_SHOTS;
-const shoot = async (page, name) => shots && page.screenshot({ path: join(shots, `${name}.png`) });
-const completed = (page, wanted) => until(page, (count) => document.querySelectorAll('.fate[data-state="completed"]').length >= count, wanted);
+const screenshots = process.env.CODEXD_PAGE_SHOTS;
+const screenshot = async (page, name) => screenshots && page.screenshot({ path: join(screenshots, `${name}.png`) });
+const completed = (page, wanted) => waitUntil(page, (count) => document.querySelectorAll('.turn-status[data-state="completed"]').length >= count, wanted);
 
-// Everything that can be pressed in sight is at least this big, in pixels of the page.
-const SMALLEST = 44;
+// The minimum width and height of every visible control, in CSS pixels.
+const MIN_TARGET_PX = 44;
 
 async function assertFits(page, what) {
   const { wide, small } = await page.evaluate((smallest) => {
@@ -20,7 +20,7 @@ async function assertFits(page, what) {
       wide: document.documentElement.scrollWidth - innerWidth,
       small: boxes.filter(([, box]) => box.height < smallest || box.width < smallest).map(([name, box]) => `${name}: ${box.width} x ${box.height}`),
     };
-  }, SMALLEST);
+  }, MIN_TARGET_PX);
   assert.ok(wide <= 0, `${what}: ${wide} px too wide`);
   assert.deepEqual(small, [], what);
 }
@@ -32,7 +32,7 @@ async function assertInnerFits(page, what) {
   assert.deepEqual(wide, [], what);
 }
 
-// The element that has the focus after so many tabs, until it is the wanted one.
+// Presses Tab until the element has the focus, and checks that it shows the focus.
 async function tabTo(page, selector) {
   for (let count = 0; count < 60; count += 1) {
     if (await page.evaluate((wanted) => document.activeElement?.matches(wanted), selector)) {
@@ -45,12 +45,12 @@ async function tabTo(page, selector) {
   assert.fail(`${selector} cannot be reached by keyboard`);
 }
 
-await play(async (page, open) => {
-  // By keyboard alone: a session, a message, an answer.
-  await live(page);
+await runTest(async (page, open) => {
+  // With the keyboard only: create a session, send a message, answer a request.
+  await openPage(page);
   await tabTo(page, "#new-session");
   await page.keyboard.press("Enter");
-  await until(page, () => document.activeElement.id === "cwd");
+  await waitUntil(page, () => document.activeElement.id === "cwd");
   await page.keyboard.type(workspace);
   await tabTo(page, "#first");
   await page.keyboard.type("plan diff ask=command");
@@ -59,13 +59,13 @@ await play(async (page, open) => {
   await page.waitForSelector(".request");
   assert.match(await page.textContent("#announcer"), /^Codex asks: Run this command\?/);
   assert.match(await page.textContent(".request .command"), /touch approved/);
-  await shoot(page, "request-light");
-  await axe(page, "a request");
+  await screenshot(page, "request-light");
+  await checkAxe(page, "a request");
   await page.keyboard.press("Alt+KeyR");
   assert.ok(await page.evaluate(() => document.activeElement.matches(".request")));
   await page.keyboard.press("Tab");
   assert.equal(await page.evaluate(() => document.activeElement.textContent), "Allow");
-  // Another one waits as well, and whoever answers the first has not read it.
+  // A second request is open; a user who answers the first one has not read it.
   const list = "**/v1/codexd/requests";
   await page.route(list, async (route) => {
     const response = await route.fetch();
@@ -75,17 +75,17 @@ await play(async (page, open) => {
     await route.fulfill({ response, json });
   });
   await page.reload();
-  await until(page, () => document.querySelectorAll(".request").length === 2);
+  await waitUntil(page, () => document.querySelectorAll(".request").length === 2);
   assert.match(await page.textContent(".request:last-child"), /additionalPermissions[^]*\\u\{202e\}elif/);
   await page.focus(".request:first-child .main");
   await page.keyboard.press("Enter");
-  await until(page, () => document.querySelectorAll(".request").length === 1);
-  assert.ok(await page.evaluate(() => document.activeElement.matches(".request")), "no decision gets the focus by itself");
+  await waitUntil(page, () => document.querySelectorAll(".request").length === 1);
+  assert.ok(await page.evaluate(() => document.activeElement.matches(".request")), "no decision gets the focus automatically");
   await page.unroute(list);
   await page.reload();
   await completed(page, 1);
   await page.focus("#prompt");
-  // Lines of a file that look like the head of a patch.
+  // Lines of a file that look like the header of a patch.
   const source = ["elements.js", "text.js"].map((name) => readFileSync(new URL(`../../src/http/web/${name}`, import.meta.url), "utf8"));
   const kinds = await page.evaluate(`(() => {
     ${source.join("\n")}
@@ -101,44 +101,44 @@ await play(async (page, open) => {
   await tabTo(page, "#show-help");
   await page.keyboard.press("?");
   await page.waitForSelector("#help-dialog[open]");
-  await axe(page, "the shortcuts");
+  await checkAxe(page, "the shortcuts");
   await page.keyboard.press("Escape");
 
-  // Steered, queued, interrupted.
+  // Steer, queue, interrupt.
   await page.focus("#prompt");
   await page.keyboard.type("deltas=5 hang");
   await page.keyboard.press("Control+Enter");
   await page.waitForSelector("#interrupt:not([hidden])");
   await page.keyboard.type("deltas=2 text=queued");
   await page.keyboard.press("Control+Enter");
-  await until(page, () => document.querySelector("#queued span")?.textContent === "deltas=2 text=queued");
+  await waitUntil(page, () => document.querySelector("#queued span")?.textContent === "deltas=2 text=queued");
   await page.keyboard.type("text=unwanted");
   await page.keyboard.press("Control+Enter");
-  await until(page, () => document.querySelectorAll("#queued li").length === 2);
-  await axe(page, "turns that wait");
-  await shoot(page, "queue-light");
+  await waitUntil(page, () => document.querySelectorAll("#queued li").length === 2);
+  await checkAxe(page, "queued turns");
+  await screenshot(page, "queue-light");
   await page.focus("#queued li:last-child button");
   await page.keyboard.press("Enter");
-  await until(page, () => document.querySelectorAll("#queued li").length === 1);
-  await until(page, () => document.activeElement.id === "prompt");
-  await page.keyboard.type("a word meanwhile hang");
+  await waitUntil(page, () => document.querySelectorAll("#queued li").length === 1);
+  await waitUntil(page, () => document.activeElement.id === "prompt");
+  await page.keyboard.type("more input hang");
   await page.keyboard.press("Control+Shift+Enter");
-  await until(page, () => [...document.querySelectorAll(".user")].some((one) => one.textContent.includes("a word meanwhile")));
+  await waitUntil(page, () => [...document.querySelectorAll(".user")].some((one) => one.textContent.includes("more input")));
   await tabTo(page, "#interrupt");
   await page.keyboard.press("Enter");
-  await until(page, () => document.querySelector('.fate[data-state="interrupted"]') && document.querySelector("#queue").hidden);
+  await waitUntil(page, () => document.querySelector('.turn-status[data-state="interrupted"]') && document.querySelector("#queue").hidden);
   await completed(page, 3);
 
   // A question with a form.
   await page.fill("#prompt", "ask=input");
   await page.press("#prompt", "Control+Enter");
   await page.waitForSelector(".request input");
-  await axe(page, "a question");
+  await checkAxe(page, "a question");
   await page.fill(".request input", "blue");
   await page.click('.request button:has-text("Answer")');
   await completed(page, 4);
 
-  // One that wants leave and nothing else.
+  // A confirmation without fields.
   await page.fill("#prompt", "ask=leave");
   await page.press("#prompt", "Control+Enter");
   await page.waitForSelector(".request");
@@ -150,13 +150,13 @@ await play(async (page, open) => {
   await page.fill("#prompt", "ask=form");
   await page.press("#prompt", "Control+Enter");
   await page.waitForSelector(".request select");
-  await axe(page, "a form");
+  await checkAxe(page, "a form");
   await page.click('.request button:has-text("Answer")');
-  await until(page, () => document.querySelector(".request .problem").textContent === "“Painter” has to be filled in.");
+  await waitUntil(page, () => document.querySelector(".request .problem").textContent === "“Painter” is required.");
   await page.getByLabel("Painter: Who paints").fill("Ada");
   await page.getByLabel("coats").fill("2");
   await page.getByLabel("colour").selectOption("Blue");
-  await shoot(page, "form-light");
+  await screenshot(page, "form-light");
   const [posted] = await Promise.all([
     page.waitForRequest((request) => request.method() === "POST" && request.url().includes("/requests/")),
     page.click('.request button:has-text("Answer")'),
@@ -165,17 +165,17 @@ await play(async (page, open) => {
   assert.deepEqual(posted.postDataJSON(), { result: { action: "accept", content, _meta: null } });
   await completed(page, 6);
 
-  // Markup stays text.
+  // Markup is shown as text.
   const session = decodeURIComponent(new URL(page.url()).hash.slice(1));
   const markup = "<img/src=x/onerror=window.broken=1><script>window.broken=1</script>";
-  await ask("/v1/codexd/turn?wait=30", { sessionId: session, input: `text=${markup} command=${markup}` });
+  await callApi("/v1/codexd/turn?wait=30", { sessionId: session, input: `text=${markup} command=${markup}` });
   await completed(page, 7);
-  assert.ok((await page.textContent(".turn:last-child .agent .words")).includes(markup));
+  assert.ok((await page.textContent(".turn:last-child .agent .text")).includes(markup));
   assert.equal(await page.evaluate(() => window.broken), undefined);
-  await axe(page, "a conversation in the light");
-  await shoot(page, "conversation-light");
+  await checkAxe(page, "a conversation in light colours");
+  await screenshot(page, "conversation-light");
 
-  // An answer that gets lost: what was sent again was said once.
+  // A lost response: the message that is sent again is executed once.
   const turns = "**/v1/codexd/turn";
   await page.route(turns, async (route) => {
     await route.fetch();
@@ -184,56 +184,56 @@ await play(async (page, open) => {
   await page.fill("#prompt", "text=once");
   await page.press("#prompt", "Control+Enter");
   await completed(page, 8);
-  await until(page, () => document.querySelector("#composer-state").textContent.includes("may not have happened"));
+  await waitUntil(page, () => document.querySelector("#composer-state").textContent.includes("may not have been executed"));
   await page.unroute(turns);
-  await ask("/v1/codexd/turn", { sessionId: session, input: "hang" });
+  await callApi("/v1/codexd/turn", { sessionId: session, input: "hang" });
   await page.waitForSelector("#interrupt:not([hidden])");
   await page.press("#prompt", "Control+Enter");
-  await until(page, () => document.querySelector("#prompt").value === "");
+  await waitUntil(page, () => document.querySelector("#prompt").value === "");
   await page.click("#interrupt");
   await page.waitForSelector("#interrupt", { state: "hidden" });
-  const { events } = await ask(`/v1/codexd/events?limit=1000&after=0&sessionId=${session}&type=turn.`);
-  assert.equal(events.filter((event) => event.type === "turn.queued").length, 2, "said twice");
+  const { events } = await callApi(`/v1/codexd/events?limit=1000&after=0&sessionId=${session}&type=turn.`);
+  assert.equal(events.filter((event) => event.type === "turn.queued").length, 2, "executed twice");
 
-  // A turn that is told of after its end is not at work.
+  // A turn that is accepted after its end is not running.
   await page.fill("#prompt", "text=late answer-late=700");
   await page.press("#prompt", "Control+Enter");
   await completed(page, 9);
-  await until(page, () => document.querySelector("#composer-state").textContent === "");
-  await until(page, () => document.querySelector("#interrupt").hidden);
+  await waitUntil(page, () => document.querySelector("#composer-state").textContent === "");
+  await waitUntil(page, () => document.querySelector("#interrupt").hidden);
 
-  // What is written for one session stays with it.
+  // A draft stays with its session.
   await page.fill("#prompt", "a draft");
   const first = page.url();
   const other = await newSession();
   await page.evaluate((name) => (location.hash = name), other);
-  await until(page, () => document.querySelector("#prompt").value === "");
+  await waitUntil(page, () => document.querySelector("#prompt").value === "");
   await page.evaluate((name) => (location.hash = new URL(name).hash), first);
-  await until(page, () => document.querySelector("#prompt").value === "a draft");
+  await waitUntil(page, () => document.querySelector("#prompt").value === "a draft");
   await page.fill("#prompt", "");
   await fetch(`${url}/v1/codexd/sessions/${other}`, { method: "DELETE" });
 
   await page.click("#show-health");
-  await until(page, () => document.querySelector("#restarts").children.length > 0);
-  await axe(page, "the health of Codex");
-  await shoot(page, "health-light");
+  await waitUntil(page, () => document.querySelector("#restarts").children.length > 0);
+  await checkAxe(page, "the health of Codex");
+  await screenshot(page, "health-light");
   await page.click("#show-health");
 
-  // The dark.
+  // Dark colours.
   const dark = await open({ colorScheme: "dark" });
-  await live(dark, page.url());
+  await openPage(dark, page.url());
   await completed(dark, 9);
   const [light, night] = await Promise.all([page, dark].map((one) => one.evaluate(() => getComputedStyle(document.body).backgroundColor)));
   assert.notEqual(light, night);
-  await axe(dark, "a conversation in the dark");
-  await shoot(dark, "conversation-dark");
+  await checkAxe(dark, "a conversation in dark colours");
+  await screenshot(dark, "conversation-dark");
 
   // A phone.
   const phone = await open({ viewport: { width: 360, height: 740 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true });
-  await live(phone);
+  await openPage(phone);
   await assertFits(phone, "the sessions on a phone");
-  await axe(phone, "the sessions on a phone");
-  await shoot(phone, "phone-sessions");
+  await checkAxe(phone, "the sessions on a phone");
+  await screenshot(phone, "phone-sessions");
   await newSession({ cwd: workspace });
   await phone.locator(".session").last().tap();
   await completed(phone, 9);
@@ -243,9 +243,9 @@ await play(async (page, open) => {
   await assertFits(phone, "a request on a phone");
   await assertInnerFits(phone, "a request on a phone");
   const box = await phone.locator("#send, #interrupt").last().boundingBox();
-  assert.ok(box.y + box.height <= 740, `the box to write in ends at ${box.y + box.height}`);
-  await axe(phone, "a request on a phone");
-  await shoot(phone, "phone-request");
+  assert.ok(box.y + box.height <= 740, `the message field ends at ${box.y + box.height}`);
+  await checkAxe(phone, "a request on a phone");
+  await screenshot(phone, "phone-request");
   await phone.tap('.request button:has-text("Decline")');
   await completed(phone, 10);
   await assertInnerFits(phone, "a conversation on a phone");
@@ -253,5 +253,5 @@ await play(async (page, open) => {
   await phone.waitForSelector(".sessions", { state: "visible" });
   await phone.tap("#new-session");
   await assertFits(phone, "the form on a phone");
-  await axe(phone, "the form on a phone");
+  await checkAxe(phone, "the form on a phone");
 }, { expected: ["ERR_FAILED"] });
