@@ -60,6 +60,8 @@ const LAYERS: [(&str, &[&str]); 17] = [
 ];
 
 const MAX_FILE_LINES: usize = 500;
+/// The demo shows what a turn can contain; it is no second fake app-server.
+const MAX_DEMO_CODE_LINES: usize = 600;
 
 // Each rule takes a file and returns its violations.
 
@@ -292,6 +294,17 @@ fn state_is_pure() {
 #[test]
 fn files_are_at_most_500_lines() {
     assert_holds(long_files, &["src", "tests"]);
+}
+
+#[test]
+fn demo_has_at_most_600_lines_of_code() {
+    let is_code = |line: &&str| !line.trim().is_empty() && !line.trim().starts_with("//");
+    let files = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/demo")).unwrap();
+    let paths = files.map(|file| file.unwrap().path());
+    let paths = paths.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let lines: usize =
+        paths.map(|path| fs::read_to_string(path).unwrap().lines().filter(is_code).count()).sum();
+    assert!(lines <= MAX_DEMO_CODE_LINES, "src/demo has {lines} lines of code");
 }
 
 #[test]

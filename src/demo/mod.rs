@@ -2,13 +2,13 @@
 //!
 //! It is a child process of the daemon and speaks JSON-RPC on stdin and stdout, in the shapes of `codex app-server` 0.171.0.
 //! It owns its threads and, in a store, one file for each of them (see [`threads`]).
-//! It starts no process and writes no file outside the store: the commands and patches that it reports are invented.
-//! The prompt selects the answer: `hello` a short one, `long` one of half a minute, everything else the tour (see [`turn`]).
+//! Invariant: it starts no process and writes no file outside the store; the commands and patches that it reports are
+//! invented. The prompt selects the answer: `hello` a short one, `long` one of half a minute, everything else the tour
+//! (see [`turn`]).
 
 mod objects;
 mod server;
 mod shared;
-mod signal;
 mod threads;
 mod turn;
 
@@ -17,10 +17,10 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Serves the protocol on stdin and stdout until stdin ends; `store` is the directory that keeps the threads.
+/// Serves the protocol on stdin and stdout until stdin ends; `store` is the directory of the thread files.
 #[must_use]
 pub fn run(store: Option<PathBuf>) -> ExitCode {
-    // A copy of the descriptor: `Stdout` buffers lines, and each message has to go out with one call.
+    // A copy of the file descriptor: `Stdout` buffers lines, but each message must be written with one call.
     let Ok(output) = io::stdout().as_fd().try_clone_to_owned() else { return ExitCode::FAILURE };
     server::serve(BufReader::new(io::stdin()), Box::new(std::fs::File::from(output)), store);
     ExitCode::SUCCESS

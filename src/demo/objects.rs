@@ -6,13 +6,12 @@ use std::path::Path;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-/// The version whose shapes these are.
+/// The version of Codex whose objects these are.
 const VERSION: &str = "0.171.0";
 
 /// The result of `initialize`.
 pub(super) fn server(client: &Value, store: Option<&Path>) -> Value {
-    let text = |field: &str| client[field].as_str().unwrap_or_default();
-    let (name, version) = (text("name"), text("version"));
+    let [name, version] = ["name", "version"].map(|field| client[field].as_str().unwrap_or_default());
     json!({
         "userAgent": format!("{name}/{VERSION} ({OS}; {ARCH}) codexd-demo ({name}; {version})"),
         "codexHome": store.unwrap_or(Path::new("/nonexistent")), "platformFamily": FAMILY, "platformOs": OS,
@@ -22,8 +21,7 @@ pub(super) fn server(client: &Value, store: Option<&Path>) -> Value {
 /// The result of `thread/start` for a new thread with default settings; `thread` in it is the `Thread` object.
 pub(super) fn new_thread(id: &str, now: u64, cwd: &Path, ephemeral: bool, path: Option<&Path>) -> Value {
     let thread = json!({
-        "id": id,
-        "environments": [{ "environmentId": "local", "cwd": cwd, "runtimeWorkspaceRoots": [cwd] }],
+        "id": id, "environments": [{ "environmentId": "local", "cwd": cwd, "runtimeWorkspaceRoots": [cwd] }],
         "extra": null, "sessionId": id, "forkedFromId": null, "attachedToThreadId": null, "parentThreadId": null,
         "preview": "", "ephemeral": ephemeral, "section": null, "sectionEnteredAt": null, "projectId": null,
         "historyMode": "paginated", "modelProvider": "demo", "model": "demo", "reasoningEffort": null,
@@ -32,21 +30,18 @@ pub(super) fn new_thread(id: &str, now: u64, cwd: &Path, ephemeral: bool, path: 
         "threadSource": null, "agentNickname": null, "agentRole": null, "gitInfo": null, "name": null,
         "daybreakEnabled": null, "turns": [],
     });
-    json!({
-        "thread": thread, "model": "demo", "modelProvider": "demo", "serviceTier": null, "disabledPluginIds": [],
-        "cwd": cwd, "runtimeWorkspaceRoots": [cwd], "instructionSources": [], "approvalPolicy": "on-request",
-        "approvalsReviewer": "user", "sandbox": sandbox("read-only"), "activePermissionProfile": null,
-        "reasoningEffort": null, "multiAgentMode": "explicitRequestOnly",
-    })
+    json!({ "thread": thread, "model": "demo", "modelProvider": "demo", "serviceTier": null, "disabledPluginIds": [],
+            "cwd": cwd, "runtimeWorkspaceRoots": [cwd], "instructionSources": [], "approvalPolicy": "on-request",
+            "approvalsReviewer": "user", "sandbox": sandbox("read-only"), "activePermissionProfile": null,
+            "reasoningEffort": null, "multiAgentMode": "explicitRequestOnly" })
 }
 
 /// The result of `thread/resume`, from that of `thread/start` and the `Thread` object.
 pub(super) fn resumed(start: &Value, thread: Value) -> Value {
     let mut result = start.clone();
     result["thread"] = thread;
-    let settings =
-        json!({ "model": start["model"], "reasoning_effort": null, "developer_instructions": null });
-    result["collaborationMode"] = json!({ "mode": "default", "settings": settings });
+    result["collaborationMode"] = json!({ "mode": "default", "settings": {
+        "model": start["model"], "reasoning_effort": null, "developer_instructions": null } });
     for field in ["initialTurnsPage", "turnsBackwardsCursor", "itemsBackwardsCursor"] {
         result[field] = Value::Null;
     }
@@ -57,10 +52,8 @@ pub(super) fn resumed(start: &Value, thread: Value) -> Value {
 pub(super) fn sandbox(mode: &str) -> Value {
     match mode {
         "read-only" | "readOnly" => json!({ "type": "readOnly", "networkAccess": false }),
-        "workspace-write" | "workspaceWrite" => json!({
-            "type": "workspaceWrite", "writableRoots": [], "networkAccess": false, "excludeTmpdirEnvVar": false,
-            "excludeSlashTmp": false,
-        }),
+        "workspace-write" | "workspaceWrite" => json!({ "type": "workspaceWrite", "writableRoots": [],
+            "networkAccess": false, "excludeTmpdirEnvVar": false, "excludeSlashTmp": false }),
         _ => json!({ "type": "dangerFullAccess" }),
     }
 }
@@ -74,12 +67,11 @@ pub(super) fn new_turn(id: &str, started_at: Option<u64>) -> Value {
 /// A stored `Turn` with the items that `view` (`full`, `summary`, `notLoaded`) selects.
 pub(super) fn turn_view(turn: &Value, view: &str) -> Value {
     let all = turn["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let input = all.iter().find(|item| item["type"] == "userMessage");
+    let output = all.iter().rfind(|item| item["type"] == "agentMessage");
     let items: Vec<&Value> = match view {
         "full" => all.iter().collect(),
-        "summary" => {
-            let first = all.iter().find(|item| item["type"] == "userMessage");
-            first.into_iter().chain(all.iter().rfind(|item| item["type"] == "agentMessage")).collect()
-        }
+        "summary" => input.into_iter().chain(output).collect(),
         _ => Vec::new(),
     };
     let mut shown = turn.clone();
@@ -92,7 +84,7 @@ fn item_id(prefix: &str) -> String {
     format!("{prefix}_{}", Uuid::new_v4().simple())
 }
 
-/// What the user sent.
+/// The message of the user.
 pub(super) fn user_message(client_id: &Value, content: &Value) -> Value {
     json!({ "type": "userMessage", "id": Uuid::new_v4().to_string(), "clientId": client_id, "content": content })
 }
@@ -124,15 +116,13 @@ pub(super) fn file_change(path: &str, text: &str) -> Value {
 /// The input and output tokens of a thread and of its last turn.
 pub(super) fn token_usage(total: [u64; 2], last: [u64; 2]) -> Value {
     let usage = |[input, output]: [u64; 2]| {
-        json!({
-            "totalTokens": input + output, "inputTokens": input, "cachedInputTokens": 0, "cacheWriteInputTokens": 0,
-            "outputTokens": output, "reasoningOutputTokens": 0,
-        })
+        json!({ "totalTokens": input + output, "inputTokens": input, "cachedInputTokens": 0,
+                "cacheWriteInputTokens": 0, "outputTokens": output, "reasoningOutputTokens": 0 })
     };
     json!({ "total": usage(total), "last": usage(last), "modelContextWindow": 258_400 })
 }
 
-/// The result of `config/read`: every directory counts as trusted, since nothing in it is read or run.
+/// The result of `config/read`: every directory is trusted, since nothing in it is read or run.
 pub(super) fn config(cwd: &str) -> Value {
     let config = json!({ "approval_policy": null, "sandbox_mode": null, "model": "demo",
                          "projects": { cwd: { "trust_level": "trusted" } } });
@@ -146,12 +136,11 @@ pub(super) fn account() -> Value {
 
 /// The one entry of `model/list`.
 pub(super) fn model() -> Value {
-    json!({
-        "id": "demo", "model": "demo", "upgrade": null, "upgradeInfo": null, "availabilityNux": null,
-        "displayName": "Demo", "description": "Prepared answers; no model is involved.", "modelSpecialty": null,
-        "hidden": false, "supportedReasoningEfforts": [{ "reasoningEffort": "low", "description": "The only one" }],
-        "defaultReasoningEffort": "low", "inputModalities": ["text"], "supportsPersonality": false,
-        "multiAgentVersion": null, "additionalSpeedTiers": [], "serviceTiers": [], "defaultServiceTier": null,
-        "availableAccessPrograms": null, "isDefault": true,
-    })
+    let efforts = json!([{ "reasoningEffort": "low", "description": "The only one" }]);
+    json!({ "id": "demo", "model": "demo", "upgrade": null, "upgradeInfo": null, "availabilityNux": null,
+            "displayName": "Demo", "description": "Prepared answers; no model is involved.", "modelSpecialty": null,
+            "hidden": false, "supportedReasoningEfforts": efforts, "defaultReasoningEffort": "low",
+            "inputModalities": ["text"], "supportsPersonality": false, "multiAgentVersion": null,
+            "additionalSpeedTiers": [], "serviceTiers": [], "defaultServiceTier": null,
+            "availableAccessPrograms": null, "isDefault": true })
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::mpsc::Sender;
@@ -17,26 +17,35 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::objects;
-use super::signal::Signal;
 
-pub(super) type Threads = BTreeMap<String, Arc<Mutex<Thread>>>;
+pub(super) type SharedThread = Arc<Mutex<Thread>>;
+pub(super) type Threads = BTreeMap<String, SharedThread>;
 
-/// A thread; what is serialized is its file.
+/// A message of the reader to a running turn.
+pub(super) enum Signal {
+    Interrupt,
+    /// The item of further input.
+    Steer(Value),
+    /// The result of a request to the client; null if the client responded with an error.
+    Response(Value),
+}
+
+/// A thread; its serialized form is its file.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Thread {
-    /// The result of `thread/start`, with the settings and the `Thread` object as they are now.
+    /// The result of `thread/start`, with the current settings and the current `Thread` object.
     pub(super) start: Value,
     /// The `Turn` objects with all their items.
     pub(super) turns: Vec<Value>,
     /// Input and output tokens.
     pub(super) tokens: [u64; 2],
-    /// The id of the running turn, and its signals.
+    /// The ID of the running turn, and the sender of its signals.
     #[serde(skip)]
     pub(super) running: Option<(String, Sender<Signal>)>,
 }
 
 impl Thread {
-    /// A new thread with the settings that the params name.
+    /// A new thread with the settings in the params.
     pub(super) fn new(params: &Value, store: Option<&Path>) -> Self {
         let (id, ephemeral) = (Uuid::new_v4().to_string(), params["ephemeral"] == true);
         let path = store.filter(|_| !ephemeral).map(|store| store.join(format!("{id}.json")));
@@ -47,7 +56,7 @@ impl Thread {
         thread
     }
 
-    /// Takes over the settings that a request names.
+    /// Applies the settings in the params of a request.
     pub(super) fn apply(&mut self, params: &Value) {
         for name in ["cwd", "model", "effort", "approvalPolicy"].iter().filter(|name| !params[name].is_null())
         {
@@ -71,29 +80,25 @@ impl Thread {
         object
     }
 
-    pub(super) fn is_loaded(&self) -> bool {
-        self.start["thread"]["status"]["type"] != "notLoaded"
-    }
-
-    /// Writes the file of a thread that has one.
-    pub(super) fn save(&self) -> io::Result<()> {
-        let Some(path) = self.start["thread"]["path"].as_str().map(Path::new) else { return Ok(()) };
-        if let Some(store) = path.parent() {
-            DirBuilder::new().recursive(true).mode(0o700).create(store)?;
-        }
+    /// Writes the file of the thread, unless the thread is ephemeral or there is no store.
+    pub(super) fn save(&self) {
+        let Some(path) = self.start["thread"]["path"].as_str().map(Path::new) else { return };
         let part = path.with_extension("part");
-        fs::write(&part, serde_json::to_vec(self)?)?;
-        fs::rename(part, path)
+        if let Err(error) = fs::write(&part, json!(self).to_string()).and_then(|()| fs::rename(part, path)) {
+            let _ = writeln!(io::stderr(), "failed to write {}: {error}", path.display());
+        }
     }
 }
 
-/// Reads all files of a store; a turn that ran when its file was written has been interrupted since.
+/// Creates a store, or reads all its files. A turn that was running when its file was written is interrupted.
 pub(super) fn stored(store: &Path) -> Threads {
+    // If the directory cannot be created, each thread reports it when it is saved.
+    let _ = DirBuilder::new().recursive(true).mode(0o700).create(store);
     let files = fs::read_dir(store).into_iter().flatten().flatten().map(|entry| entry.path());
     let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
     let threads = files.filter_map(|path| serde_json::from_slice::<Thread>(&fs::read(path).ok()?).ok());
     let load = |mut thread: Thread| {
-        thread.start["thread"]["status"] = json!({ "type": "notLoaded" });
+        thread.start["thread"]["status"] = json!({ "type": "idle" });
         for turn in thread.turns.iter_mut().filter(|turn| turn["status"] == "inProgress") {
             turn["status"] = json!("interrupted");
             turn["completedAt"] = thread.start["thread"]["updatedAt"].clone();
@@ -110,7 +115,7 @@ pub(super) fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The guard of a mutex, also after a panic elsewhere.
+/// Locks a mutex, also after a panic of another thread.
 pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

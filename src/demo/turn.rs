@@ -1,24 +1,22 @@
 //! A turn: the items that the prompt selects, and how it is interrupted and steered.
 //!
-//! Each turn runs on a thread of its own, which ends with the turn. [`Signal`]s reach it from the reader of requests.
+//! Each turn runs on a separate OS thread, which ends with the turn. The reader of requests sends it [`Signal`]s.
 
-use std::io::Write;
-use std::sync::mpsc::{Receiver, Sender};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::objects;
 use super::shared::Shared;
-use super::signal::{Input, Signal};
-use super::threads::{Thread, lock, now_ms};
+use super::threads::{SharedThread, Signal, Thread, lock, now_ms};
 
 const DELTA_PAUSE: Duration = Duration::from_millis(20);
 /// The pause of the long answer, which leaves time to interrupt it.
 const LONG_DELTA_PAUSE: Duration = Duration::from_millis(100);
 const STEP_PAUSE: Duration = Duration::from_millis(300);
-/// The answer to `hello`: ten words, and so ten deltas.
+/// The answer to `hello`: ten words, so ten deltas.
 const HELLO: &str = "Hello! This is the demo of codexd, not Codex itself.";
 const LONG_LINES: usize = 30;
 /// The answer to everything else.
@@ -26,32 +24,35 @@ const TOUR: &str = include_str!("tour.md");
 const COMMAND: &str = "make test";
 const INPUT_TOKENS: u64 = 100;
 
-/// Why an answer ends early.
-enum Stop {
-    Interrupted,
-    Steered,
-}
+/// The client interrupted the turn.
+struct Interrupted;
 
 /// A running turn.
 pub(super) struct TurnRun {
-    pub(super) shared: Arc<Shared>,
-    pub(super) thread: Arc<Mutex<Thread>>,
-    /// Of the thread and of the turn.
-    pub(super) ids: [Value; 2],
+    shared: Arc<Shared>,
+    thread: SharedThread,
+    /// The IDs of the thread and of the turn.
+    ids: [Value; 2],
     pub(super) sender: Sender<Signal>,
-    pub(super) signals: Receiver<Signal>,
-    /// Input that has not been reported.
-    pub(super) input: Vec<Input>,
-    /// The request that waits for an answer.
-    pub(super) request: Option<i64>,
-    pub(super) started: Instant,
-    pub(super) output_tokens: u64,
+    signals: Receiver<Signal>,
+    /// Items of input that have not been reported.
+    input: Vec<Value>,
+    /// The ID of the open request to the client.
+    request: Option<usize>,
+    started_at_ms: u64,
+    output_tokens: u64,
 }
 
 impl TurnRun {
+    pub(super) fn new(shared: &Arc<Shared>, thread: &SharedThread, ids: [Value; 2], item: Value) -> Self {
+        let (shared, thread, (sender, signals)) = (Arc::clone(shared), Arc::clone(thread), channel());
+        let (input, request, started_at_ms, output_tokens) = (vec![item], None, now_ms(), 0);
+        Self { shared, thread, ids, sender, signals, input, request, started_at_ms, output_tokens }
+    }
+
     /// Runs the turn to its end.
     pub(super) fn run(mut self) {
-        self.set_status(&json!({ "type": "active", "activeFlags": [] }));
+        self.set_active(&[]);
         let turn = lock(&self.thread).turns.last().cloned();
         self.shared.notify("turn/started", &json!({ "threadId": self.ids[0], "turn": turn }));
         let prompt = self.report_input();
@@ -62,19 +63,18 @@ impl TurnRun {
         }
     }
 
-    /// Reports what the user sent; returns the text of the last input.
+    /// Reports the input of the user; returns the text of the last one.
     fn report_input(&mut self) -> String {
         let mut prompt = String::new();
-        for Input { content, client_id } in std::mem::take(&mut self.input) {
-            let texts = content.as_array().into_iter().flatten().filter_map(|item| item["text"].as_str());
-            prompt = texts.collect::<Vec<_>>().join("\n");
-            let item = self.begin(objects::user_message(&client_id, &content));
-            self.complete(item);
+        for item in std::mem::take(&mut self.input) {
+            let content = item["content"].as_array().into_iter().flatten();
+            prompt = content.filter_map(|part| part["text"].as_str()).collect::<Vec<_>>().join("\n");
+            self.complete(self.begin(item));
         }
         prompt
     }
 
-    fn answer(&mut self, prompt: &str) -> Result<Value, Stop> {
+    fn answer(&mut self, prompt: &str) -> Result<Value, Interrupted> {
         match prompt.trim().to_lowercase().as_str() {
             "hello" => return self.message(HELLO, DELTA_PAUSE),
             "long" => {
@@ -92,29 +92,28 @@ impl TurnRun {
         let quoted = prompt.trim().replace('\n', "\n> ");
         let text = TOUR.replace("{decision}", decision).replace("{prompt}", &quoted);
         let message = self.message(&text, DELTA_PAUSE)?;
-        self.plan(3)?;
+        if self.input.is_empty() {
+            self.plan(3)?;
+        }
         Ok(message)
     }
 
-    /// Streams a message of the agent; a steer completes it with what was sent so far.
-    fn message(&mut self, text: &str, pause: Duration) -> Result<Value, Stop> {
+    /// Streams a message of the agent; a steer completes it with the text sent so far.
+    fn message(&mut self, text: &str, pause: Duration) -> Result<Value, Interrupted> {
         let mut item = self.begin(objects::message());
         let mut sent = String::new();
-        for delta in text.split_inclusive(char::is_whitespace) {
+        let mut deltas = text.split_inclusive(char::is_whitespace);
+        while let (true, Some(delta)) = (self.input.is_empty(), deltas.next()) {
             self.notify("item/agentMessage/delta", json!({ "itemId": item["id"], "delta": delta }));
             sent.push_str(delta);
             self.output_tokens += 1;
             self.pause(pause)?;
-            if !self.input.is_empty() {
-                break;
-            }
         }
         item["text"] = json!(sent);
-        let item = self.complete(item);
-        if self.input.is_empty() { Ok(item) } else { Err(Stop::Steered) }
+        Ok(self.complete(item))
     }
 
-    fn reasoning(&mut self, text: &str) -> Result<(), Stop> {
+    fn reasoning(&mut self, text: &str) -> Result<(), Interrupted> {
         let mut item = self.begin(objects::reasoning());
         self.notify("item/reasoning/summaryPartAdded", json!({ "itemId": item["id"], "summaryIndex": 0 }));
         for delta in text.split_inclusive(' ') {
@@ -128,74 +127,63 @@ impl TurnRun {
     }
 
     /// Reports the plan with the first `done` steps completed.
-    fn plan(&mut self, done: usize) -> Result<(), Stop> {
+    fn plan(&mut self, done: usize) -> Result<(), Interrupted> {
         let steps = ["Ask whether a command may run", "Change a file", "Explain what happened"];
-        let status =
-            |index: usize| ["pending", "inProgress", "completed"][(done + 1).saturating_sub(index).min(2)];
+        let status = |n: usize| ["pending", "inProgress", "completed"][(done + 1).saturating_sub(n).min(2)];
         let step = |(index, step)| json!({ "step": step, "status": status(index) });
         let plan: Vec<Value> = steps.iter().enumerate().map(step).collect();
         self.notify("turn/plan/updated", json!({ "explanation": "The tour of the demo", "plan": plan }));
-        self.pause(STEP_PAUSE)
+        self.pause(STEP_PAUSE)?;
+        Ok(())
     }
 
-    /// Reports a command that never runs, after its approval unless the policy is `never`; returns the decision in words.
-    fn command(&mut self) -> Result<&'static str, Stop> {
-        let (cwd, asks) = {
-            let start = &lock(&self.thread).start;
-            (start["cwd"].clone(), start["approvalPolicy"] != "never")
-        };
-        if asks {
-            self.set_status(&json!({ "type": "active", "activeFlags": ["waitingOnApproval"] }));
-        }
-        let mut item = self.begin(objects::command(COMMAND, &cwd));
-        let decision = if asks { self.ask(&item)? } else { json!("accept") };
-        self.set_status(&json!({ "type": "active", "activeFlags": [] }));
-        let (status, words) = match decision.as_str() {
-            Some("accept" | "acceptForSession") => ("completed", "approved"),
-            Some(_) => ("declined", "declined"),
-            None if decision.is_object() => ("completed", "approved"),
-            None => ("failed", "not decided"),
+    /// Reports a command that never runs, after its approval unless the policy is `never`. Returns how it was decided.
+    fn command(&mut self) -> Result<&'static str, Interrupted> {
+        let start = lock(&self.thread).start.clone();
+        let mut item = self.begin(objects::command(COMMAND, &start["cwd"]));
+        let needs_approval = start["approvalPolicy"] != "never";
+        let decision = if needs_approval { self.request_approval(&item)? } else { json!("accept") };
+        let (status, outcome) = match &decision {
+            Value::Null => ("failed", "not decided"),
+            Value::String(name) if !name.starts_with("accept") => ("declined", "declined"),
+            _ => ("completed", "approved"),
         };
         item["status"] = json!(status);
         if status == "completed" {
             let output = "42 tests passed; this output is invented.\n";
-            self.notify(
-                "item/commandExecution/outputDelta",
-                json!({ "itemId": item["id"], "delta": output }),
-            );
+            let params = json!({ "itemId": item["id"], "delta": output });
+            self.notify("item/commandExecution/outputDelta", params);
             item["aggregatedOutput"] = json!(output);
             (item["exitCode"], item["durationMs"]) = (json!(0), json!(0));
         }
         self.complete(item);
-        if decision == "cancel" { Err(Stop::Interrupted) } else { Ok(words) }
+        if decision == "cancel" { Err(Interrupted) } else { Ok(outcome) }
     }
 
-    /// Requests the approval of a command and waits for the decision; null stands for an error.
-    fn ask(&mut self, item: &Value) -> Result<Value, Stop> {
-        let words: Vec<&str> = COMMAND.split(' ').collect();
+    /// Requests the approval of a command and waits for the decision; null stands for an error response.
+    fn request_approval(&mut self, item: &Value) -> Result<Value, Interrupted> {
+        self.set_active(&["waitingOnApproval"]);
+        let arguments: Vec<&str> = COMMAND.split(' ').collect();
+        let amended = json!({ "acceptWithExecpolicyAmendment": { "execpolicy_amendment": arguments } });
         let params = json!({
             "kind": "command", "threadId": self.ids[0], "turnId": self.ids[1], "itemId": item["id"],
             "startedAtMs": item["startedAtMs"], "environmentId": "local", "reason": "The demo never runs it.",
             "command": item["command"], "cwd": item["cwd"], "commandActions": item["commandActions"],
-            "proposedExecpolicyAmendment": words, "availableDecisions":
-                ["accept", { "acceptWithExecpolicyAmendment": { "execpolicy_amendment": words } }, "cancel"],
+            "proposedExecpolicyAmendment": arguments, "availableDecisions": ["accept", amended, "cancel"],
         });
-        let id = self.shared.request("item/commandExecution/requestApproval", &params, &self.sender);
-        self.request = Some(id);
+        let method = "item/commandExecution/requestApproval";
+        self.request = Some(self.shared.request(method, &params, &self.sender));
         loop {
-            match self.signals.recv() {
-                Ok(Signal::Answer(mut result)) => {
-                    self.resolve_request();
-                    return Ok(result["decision"].take());
-                }
-                Ok(Signal::Steer(input)) => self.input.push(input),
-                Ok(Signal::Interrupt) | Err(_) => return Err(Stop::Interrupted),
+            if let Some(mut result) = self.pause(Duration::MAX)? {
+                self.resolve_request();
+                self.set_active(&[]);
+                return Ok(result["decision"].take());
             }
         }
     }
 
     /// Reports a new file and the diff of the turn; no file is written.
-    fn file_change(&mut self) -> Result<(), Stop> {
+    fn file_change(&mut self) -> Result<(), Interrupted> {
         let (name, line) = ("demo.txt", "This file was never written.\n");
         let path = format!("{}/{name}", lock(&self.thread).start["cwd"].as_str().unwrap_or_default());
         let mut item = self.begin(objects::file_change(&path, line));
@@ -208,14 +196,15 @@ impl TurnRun {
         Ok(())
     }
 
-    /// Waits, and keeps the input that comes meanwhile.
-    fn pause(&mut self, pause: Duration) -> Result<(), Stop> {
+    /// Waits for a signal, at most this long; queues input and returns the response of the client.
+    fn pause(&mut self, pause: Duration) -> Result<Option<Value>, Interrupted> {
         match self.signals.recv_timeout(pause) {
-            Ok(Signal::Interrupt) => return Err(Stop::Interrupted),
-            Ok(Signal::Steer(input)) => self.input.push(input),
-            Ok(Signal::Answer(_)) | Err(_) => {}
+            Ok(Signal::Interrupt) => return Err(Interrupted),
+            Ok(Signal::Steer(item)) => self.input.push(item),
+            Ok(Signal::Response(result)) => return Ok(Some(result)),
+            Err(_) => {}
         }
-        Ok(())
+        Ok(None)
     }
 
     fn begin(&self, mut item: Value) -> Value {
@@ -228,31 +217,33 @@ impl TurnRun {
     /// Reports and stores a completed item.
     fn complete(&self, mut item: Value) -> Value {
         item["completedAtMs"] = json!(now_ms());
-        let params =
-            json!({ "item": item, "contentTokenCount": null, "completedAtMs": item["completedAtMs"] });
-        self.notify("item/completed", params);
+        let now = &item["completedAtMs"];
+        self.notify(
+            "item/completed",
+            json!({ "item": item, "contentTokenCount": null, "completedAtMs": now }),
+        );
         let mut thread = lock(&self.thread);
-        if thread.start["thread"]["preview"] == "" {
-            thread.start["thread"]["preview"] =
-                json!(item["content"][0]["text"].as_str().unwrap_or_default());
+        let preview = &mut thread.start["thread"]["preview"];
+        if *preview == "" {
+            *preview = json!(item["content"][0]["text"].as_str().unwrap_or_default());
         }
         if let Some(items) = thread.turns.last_mut().and_then(|turn| turn["items"].as_array_mut()) {
             items.push(item.clone());
         }
-        save(&thread);
+        thread.save();
         item
     }
 
-    /// Ends the turn and returns true; returns false while there is input that it has not answered.
+    /// Ends the turn and returns true; returns false if there is unanswered input.
     ///
-    /// The thread is locked until the last notification is out, so the next `turn/start` is answered after it.
-    fn finish(&mut self, outcome: Result<Value, Stop>) -> bool {
+    /// The thread is locked until the last notification is sent, so the next `turn/start` is handled after it.
+    fn finish(&mut self, outcome: Result<Value, Interrupted>) -> bool {
         let thread = Arc::clone(&self.thread);
         let mut thread = lock(&thread);
         let (status, items) = match (self.pause(Duration::ZERO).and(outcome), self.input.is_empty()) {
-            (Err(Stop::Interrupted), _) => ("interrupted", json!([])),
+            (Err(Interrupted), _) => ("interrupted", json!([])),
             (Ok(message), true) => ("completed", json!([message])),
-            (Err(Stop::Steered), _) | (_, false) => return false,
+            (Ok(_), false) => return false,
         };
         thread.running = None;
         thread.tokens = [thread.tokens[0] + INPUT_TOKENS, thread.tokens[1] + self.output_tokens];
@@ -260,24 +251,20 @@ impl TurnRun {
         thread.start["thread"]["updatedAt"] = now.clone();
         let usage = objects::token_usage(thread.tokens, [INPUT_TOKENS, self.output_tokens]);
         self.notify("thread/tokenUsage/updated", json!({ "tokenUsage": usage }));
-        let mut shown = Value::Null;
-        if let Some(turn) = thread.turns.last_mut() {
-            turn["status"] = json!(status);
-            turn["completedAt"] = now;
-            turn["durationMs"] = json!(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
-            shown = objects::turn_view(turn, if status == "completed" { "summary" } else { "notLoaded" });
-            shown["items"] = items;
-        }
-        thread.start["thread"]["status"] = json!({ "type": "idle" });
-        save(&thread);
-        let status = json!({ "threadId": self.ids[0], "status": { "type": "idle" } });
-        self.shared.notify("thread/status/changed", &status);
+        let Some(turn) = thread.turns.last_mut() else { return true };
+        turn["status"] = json!(status);
+        turn["completedAt"] = now;
+        turn["durationMs"] = json!(now_ms().saturating_sub(self.started_at_ms));
+        let mut shown = objects::turn_view(turn, if status == "completed" { "summary" } else { "notLoaded" });
+        shown["items"] = items;
+        self.set_status(&mut thread, json!({ "type": "idle" }));
+        thread.save();
         self.shared.notify("turn/completed", &json!({ "threadId": self.ids[0], "turn": shown }));
         self.resolve_request();
         true
     }
 
-    /// Reports that the request to the client is over, if there is one.
+    /// Sends `serverRequest/resolved` for the open request to the client, if there is one.
     fn resolve_request(&mut self) {
         if let Some(id) = self.request.take() {
             let params = json!({ "threadId": self.ids[0], "requestId": id });
@@ -285,9 +272,13 @@ impl TurnRun {
         }
     }
 
-    fn set_status(&self, status: &Value) {
-        lock(&self.thread).start["thread"]["status"] = status.clone();
+    fn set_active(&self, flags: &[&str]) {
+        self.set_status(&mut lock(&self.thread), json!({ "type": "active", "activeFlags": flags }));
+    }
+
+    fn set_status(&self, thread: &mut Thread, status: Value) {
         let params = json!({ "threadId": self.ids[0], "status": status });
+        thread.start["thread"]["status"] = status;
         self.shared.notify("thread/status/changed", &params);
     }
 
@@ -296,11 +287,5 @@ impl TurnRun {
         params["threadId"] = self.ids[0].clone();
         params["turnId"] = self.ids[1].clone();
         self.shared.notify(method, &params);
-    }
-}
-
-fn save(thread: &Thread) {
-    if let Err(error) = thread.save() {
-        let _ = writeln!(std::io::stderr(), "failed to write {}: {error}", thread.start["thread"]["path"]);
     }
 }
