@@ -1,4 +1,4 @@
-//! The HTTP routes, right and wrong; what holds for every answer is checked by `support::http`.
+//! The HTTP routes with valid and invalid requests. `support::http` checks what applies to every response.
 
 mod bodies;
 mod routes;

@@ -1,4 +1,5 @@
-//! The event stream: its greeting, its order, what clients may say, and clients that do not behave.
+//! The event stream over WebSocket: the hello message, the order of events, messages of clients, non-reading clients,
+//! and the handshake.
 
 use hyper::Method;
 use hyper::header::SEC_WEBSOCKET_VERSION;
@@ -11,33 +12,33 @@ use crate::support::http::{get, request};
 use crate::support::wait::wait_until_async;
 use crate::support::websocket::{EVENTS_PATH, EventStream};
 
-const GOING_AWAY: u16 = 1001;
-const UNSUPPORTED: u16 = 1003;
-const TOO_BIG: u16 = 1009;
-const NOT_AN_OBJECT: u16 = 4002;
+const CLOSE_GOING_AWAY: u16 = 1001;
+const CLOSE_UNSUPPORTED: u16 = 1003;
+const CLOSE_TOO_BIG: u16 = 1009;
+const CLOSE_NOT_AN_OBJECT: u16 = 4002;
 
-/// Whether this is the end of this turn.
-fn ends(event: &Value, turn_id: &str) -> bool {
+/// Whether this event reports the end of this turn.
+fn is_turn_end(event: &Value, turn_id: &str) -> bool {
     event["type"] == "app-server.turn.completed" && event["detail"]["turnId"] == turn_id
 }
 
-/// The number of websocket clients, once it is this one.
-async fn clients_are(daemon: &Daemon, count: usize) {
-    wait_until_async("the clients to be counted", async || {
+/// Waits until the daemon counts this number of WebSocket clients.
+async fn wait_for_client_count(daemon: &Daemon, count: usize) {
+    wait_until_async("the number of clients", async || {
         let health = get(daemon, "/healthz").await.json;
         (health["service"]["websocketClients"] == count).then_some(())
     })
     .await;
 }
 
-/// A daemon for clients that read late, however long their tests take on a busy machine.
-async fn patient() -> Daemon {
+/// Starts a daemon with long client timeouts, for tests whose clients read late.
+async fn start_with_long_timeouts() -> Daemon {
     let daemon = Daemon::builder().arg("--client-timeout").arg("3600").arg("--ping-interval").arg("3600");
     daemon.start().await
 }
 
 #[tokio::test]
-async fn the_greeting_has_the_recent_events_the_service_and_the_snapshot() {
+async fn hello_message_has_recent_events_service_and_snapshot() {
     let daemon = start().await;
     let session = create(&daemon, json!({})).await;
     let mut events = EventStream::connect(&daemon).await;
@@ -51,20 +52,21 @@ async fn the_greeting_has_the_recent_events_the_service_and_the_snapshot() {
     assert!(recent.iter().any(|event| event["type"] == "session.created"), "{recent:?}");
 
     let turn_id = turn(&daemon, &text(&session["sessionId"]), "hello").await;
-    let followed = events.collect_until("the end of the turn", |event| ends(event, &turn_id)).await;
-    for event in &followed {
+    let later_events =
+        events.collect_until("the end of the turn", |event| is_turn_end(event, &turn_id)).await;
+    for event in &later_events {
         assert_eq!(keys(event), ["seq", "createdAt", "level", "type", "message", "detail"]);
     }
-    // What was in the greeting and what followed are the log, without a gap and without anything twice.
-    let seen = [recent.as_slice(), &followed].concat();
-    assert_eq!(seen, daemon.events_on_disk()[..seen.len()]);
+    // The recent events and the later ones equal the log, without gaps or duplicates.
+    let received = [recent.as_slice(), &later_events].concat();
+    assert_eq!(received, daemon.events_on_disk()[..received.len()]);
     drop(events);
-    clients_are(&daemon, 0).await;
+    wait_for_client_count(&daemon, 0).await;
 }
 
 #[tokio::test]
-async fn a_greeting_in_the_middle_of_a_turn_misses_nothing() {
-    let daemon = patient().await;
+async fn hello_message_during_a_turn_misses_no_event() {
+    let daemon = start_with_long_timeouts().await;
     let session_id = session(&daemon).await;
     let turn_id = turn(&daemon, &session_id, "deltas=20000").await;
     let mut streams = Vec::new();
@@ -73,23 +75,27 @@ async fn a_greeting_in_the_middle_of_a_turn_misses_nothing() {
         let hello = events.hello().await;
         streams.push((hello["recentEvents"].as_array().unwrap().clone(), events));
     }
-    let mut seen = Vec::new();
+    let mut received = Vec::new();
     for (recent, mut events) in streams {
-        if !recent.iter().any(|event| ends(event, &turn_id)) {
-            let rest = events.collect_until("the end of the turn", |event| ends(event, &turn_id)).await;
-            seen.push([recent, rest].concat());
+        if !recent.iter().any(|event| is_turn_end(event, &turn_id)) {
+            let rest =
+                events.collect_until("the end of the turn", |event| is_turn_end(event, &turn_id)).await;
+            received.push([recent, rest].concat());
         }
     }
     let log = daemon.events_on_disk();
-    for all in seen {
-        let first = all[0]["seq"].as_u64();
+    for events in received {
+        let first = events[0]["seq"].as_u64();
         let mut log = log.iter().skip_while(|event| event["seq"].as_u64() < first);
-        assert!(all.iter().all(|event| Some(event) == log.next()), "the stream is not a piece of the log");
+        assert!(
+            events.iter().all(|event| Some(event) == log.next()),
+            "the received events are not a part of the log"
+        );
     }
 }
 
 #[tokio::test]
-async fn clients_may_ping_and_ask_for_the_status() {
+async fn websocket_answers_ping_and_status_messages() {
     let daemon = start().await;
     ready(&daemon).await;
     let mut events = EventStream::connect(&daemon).await;
@@ -100,55 +106,59 @@ async fn clients_may_ping_and_ask_for_the_status() {
     assert_eq!(status["type"], "status");
     assert_eq!(status["snapshot"]["daemon"]["pid"], daemon.pid());
     assert_eq!(status["service"]["websocketClients"], 1);
-    for (asked, named) in [
+    for (message, type_name) in [
         (json!({ "type": "bogus" }), "bogus"),
         (json!({ "type": "PING" }), "PING"),
         (json!({ "type": "" }), "unknown"),
         (json!({ "type": 5 }), "unknown"),
         (json!({}), "unknown"),
     ] {
-        let message = format!("Unsupported websocket message type: {named}.");
-        assert_eq!(events.ask(&asked).await, json!({ "type": "error", "message": message }));
+        let error = format!("Unsupported websocket message type: {type_name}.");
+        assert_eq!(events.ask(&message).await, json!({ "type": "error", "message": error }));
     }
-    assert_eq!(events.ask(&json!({ "type": "ping" })).await, json!({ "type": "pong" }), "it stays");
+    assert_eq!(
+        events.ask(&json!({ "type": "ping" })).await,
+        json!({ "type": "pong" }),
+        "the stream was closed"
+    );
 }
 
 #[tokio::test]
-async fn what_cannot_be_understood_ends_the_stream_with_its_code() {
+async fn invalid_message_closes_the_websocket_with_its_code() {
     let daemon = start().await;
     let big = json!({ "type": "ping", "more": "x".repeat(2 * 1024 * 1024) }).to_string();
     for (message, code) in [
-        (Message::text("nonsense"), NOT_AN_OBJECT),
-        (Message::text(""), NOT_AN_OBJECT),
-        (Message::text("[]"), NOT_AN_OBJECT),
-        (Message::text("\"ping\""), NOT_AN_OBJECT),
-        (Message::text("null"), NOT_AN_OBJECT),
-        (Message::binary(br#"{"type":"ping"}"#.to_vec()), UNSUPPORTED),
-        (Message::text(big), TOO_BIG),
+        (Message::text("nonsense"), CLOSE_NOT_AN_OBJECT),
+        (Message::text(""), CLOSE_NOT_AN_OBJECT),
+        (Message::text("[]"), CLOSE_NOT_AN_OBJECT),
+        (Message::text("\"ping\""), CLOSE_NOT_AN_OBJECT),
+        (Message::text("null"), CLOSE_NOT_AN_OBJECT),
+        (Message::binary(br#"{"type":"ping"}"#.to_vec()), CLOSE_UNSUPPORTED),
+        (Message::text(big), CLOSE_TOO_BIG),
     ] {
         let mut events = EventStream::connect(&daemon).await;
         events.hello().await;
-        let shown: String = message.to_string().chars().take(40).collect();
+        let message_start: String = message.to_string().chars().take(40).collect();
         events.send(message).await;
-        assert_eq!(events.close_code().await, code, "{shown}");
+        assert_eq!(events.close_code().await, code, "{message_start}");
     }
-    clients_are(&daemon, 0).await;
+    wait_for_client_count(&daemon, 0).await;
     let mut events = EventStream::connect(&daemon).await;
     events.hello().await;
 }
 
 #[tokio::test]
-async fn a_message_below_the_limit_is_taken() {
+async fn message_below_the_limit_is_accepted() {
     let daemon = start().await;
     let mut events = EventStream::connect(&daemon).await;
     events.hello().await;
-    let asked = json!({ "type": "ping", "more": "x".repeat(1_000_000) });
-    assert_eq!(events.ask(&asked).await, json!({ "type": "pong" }));
+    let message = json!({ "type": "ping", "more": "x".repeat(1_000_000) });
+    assert_eq!(events.ask(&message).await, json!({ "type": "pong" }));
 }
 
 #[tokio::test]
-async fn ten_clients_see_the_same_events_in_the_same_order_as_the_log() {
-    let daemon = patient().await;
+async fn ten_clients_receive_the_events_in_log_order() {
+    let daemon = start_with_long_timeouts().await;
     let session_ids = [session(&daemon).await, session(&daemon).await, session(&daemon).await];
     let mut streams = Vec::new();
     for _ in 0..10 {
@@ -156,7 +166,7 @@ async fn ten_clients_see_the_same_events_in_the_same_order_as_the_log() {
         events.hello().await;
         streams.push(events);
     }
-    clients_are(&daemon, 10).await;
+    wait_for_client_count(&daemon, 10).await;
     let mut turn_ids = Vec::new();
     for session_id in &session_ids {
         turn_ids.push(turn(&daemon, session_id, "deltas=300 reasoning plan diff command").await);
@@ -164,27 +174,30 @@ async fn ten_clients_see_the_same_events_in_the_same_order_as_the_log() {
     for session_id in &session_ids {
         idle(&daemon, session_id).await;
     }
-    let mut seen: Vec<Vec<Value>> = Vec::new();
+    let mut received: Vec<Vec<Value>> = Vec::new();
     for mut events in streams {
-        let mut open = turn_ids.clone();
-        let all = events.collect_until("the end of all turns", |event| {
-            open.retain(|turn_id| !ends(event, turn_id));
-            open.is_empty()
+        let mut running = turn_ids.clone();
+        let events = events.collect_until("the end of all turns", |event| {
+            running.retain(|turn_id| !is_turn_end(event, turn_id));
+            running.is_empty()
         });
-        seen.push(all.await);
+        received.push(events.await);
     }
-    let first = seen[0][0]["seq"].as_u64();
+    let first = received[0][0]["seq"].as_u64();
     let log: Vec<Value> =
         daemon.events_on_disk().into_iter().filter(|event| event["seq"].as_u64() >= first).collect();
-    for events in &seen {
-        assert_eq!(events[0]["seq"].as_u64(), first, "a client began elsewhere");
-        assert!(events.iter().eq(log.iter().take(events.len())), "a client saw another order than the log");
+    for events in &received {
+        assert_eq!(events[0]["seq"].as_u64(), first, "a client started at another event");
+        assert!(
+            events.iter().eq(log.iter().take(events.len())),
+            "a client received another order than the log"
+        );
     }
     let deltas = log.iter().filter(|event| event["type"] == "app-server.turn.message.delta").count();
     assert_eq!(deltas, 900);
 }
 
-/// The most that the daemon ever had in memory, in bytes.
+/// The peak memory of the daemon in bytes.
 #[cfg(target_os = "linux")]
 fn peak_bytes(daemon: &Daemon) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
@@ -193,35 +206,35 @@ fn peak_bytes(daemon: &Daemon) -> u64 {
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_delays_nobody_and_costs_no_memory() {
-    let daemon = patient().await;
+async fn non_reading_client_neither_delays_others_nor_grows_memory() {
+    let daemon = start_with_long_timeouts().await;
     let session_id = session(&daemon).await;
-    let mut deaf = EventStream::connect(&daemon).await;
-    deaf.hello().await;
+    let mut non_reading = EventStream::connect(&daemon).await;
+    non_reading.hello().await;
     let mut other = EventStream::connect(&daemon).await;
     other.hello().await;
-    // More than 30 MB of frames, far more than the buffers of two sockets take.
+    // More than 30 MB of frames, far more than the buffers of both sockets hold.
     let turn_id = turn(&daemon, &session_id, "deltas=10000 chars=3000").await;
-    let last = other.wait_for("the end of the turn", |event| ends(event, &turn_id)).await;
+    let last = other.wait_for("the end of the turn", |event| is_turn_end(event, &turn_id)).await;
     assert_eq!(idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
-    clients_are(&daemon, 2).await;
+    wait_for_client_count(&daemon, 2).await;
     #[cfg(target_os = "linux")]
     {
         let peak = peak_bytes(&daemon);
         assert!(peak < 150_000_000, "the daemon had {peak} bytes in memory at its peak");
     }
-    // It was not forgotten either: when it reads at last, all of it is there.
+    // When the client finally reads, it receives all events.
     let mut count = 0;
-    let end = deaf.wait_for("the end of the turn", |event| {
+    let end = non_reading.wait_for("the end of the turn", |event| {
         count += usize::from(event["type"] == "app-server.turn.message.delta");
-        ends(event, &turn_id)
+        is_turn_end(event, &turn_id)
     });
     assert_eq!(end.await, last);
     assert_eq!(count, 10_000);
 }
 
 #[tokio::test]
-async fn a_daemon_that_stops_says_so_to_every_client() {
+async fn stop_closes_every_websocket_with_going_away() {
     let mut daemon = start().await;
     let session_id = session(&daemon).await;
     let mut streams = Vec::new();
@@ -240,32 +253,32 @@ async fn a_daemon_that_stops_says_so_to_every_client() {
         daemon
     });
     for mut events in streams {
-        assert_eq!(events.close_code().await, GOING_AWAY);
+        assert_eq!(events.close_code().await, CLOSE_GOING_AWAY);
     }
     stopping.await.unwrap();
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_does_not_keep_the_daemon_from_stopping() {
+async fn non_reading_client_does_not_delay_stop() {
     let mut daemon = start().await;
     let session_id = session(&daemon).await;
-    let mut deaf = EventStream::connect(&daemon).await;
-    deaf.hello().await;
-    // More than the buffers of the two sockets take.
+    let mut non_reading = EventStream::connect(&daemon).await;
+    non_reading.hello().await;
+    // More than the buffers of both sockets hold.
     turn(&daemon, &session_id, "deltas=30000").await;
     idle(&daemon, &session_id).await;
     assert!(daemon.stop().await.status.success());
 }
 
-/// A handshake with these headers changed; an empty value leaves the header out.
+/// Sends a handshake with these headers changed; an empty value omits the header.
 async fn handshake(daemon: &Daemon, changes: &[(&str, &str)]) -> crate::support::http::Answer {
-    let whole = [
+    let headers = [
         ("connection", "Upgrade"),
         ("upgrade", "websocket"),
         ("sec-websocket-version", "13"),
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ];
-    let headers: Vec<_> = whole
+    let headers: Vec<_> = headers
         .into_iter()
         .map(|(name, value)| *changes.iter().find(|(changed, _)| *changed == name).unwrap_or(&(name, value)))
         .filter(|(_, value)| !value.is_empty())
@@ -274,19 +287,19 @@ async fn handshake(daemon: &Daemon, changes: &[(&str, &str)]) -> crate::support:
 }
 
 #[tokio::test]
-async fn a_handshake_that_is_wrong_is_refused_with_a_sentence() {
+async fn invalid_handshake_is_refused_with_a_message() {
     let daemon = start().await;
     for version in ["12", "8", ""] {
-        let answer = handshake(&daemon, &[("sec-websocket-version", version)]).await;
-        answer.error(426, "bad_request");
-        assert_eq!(answer.headers.get(SEC_WEBSOCKET_VERSION).unwrap(), "13");
+        let response = handshake(&daemon, &[("sec-websocket-version", version)]).await;
+        response.error(426, "bad_request");
+        assert_eq!(response.headers.get(SEC_WEBSOCKET_VERSION).unwrap(), "13");
     }
     for (header, value) in [("sec-websocket-key", ""), ("connection", "close")] {
-        let answer = handshake(&daemon, &[(header, value)]).await;
-        let message = answer.error(400, "bad_request");
+        let response = handshake(&daemon, &[(header, value)]).await;
+        let message = response.error(400, "bad_request");
         assert!(message.ends_with('.'), "{header}: {message}");
     }
-    // Who does not ask for a WebSocket gets a page.
+    // A request without an upgrade to WebSocket gets a page.
     for value in ["", "h2c"] {
         let page = handshake(&daemon, &[("upgrade", value)]).await;
         assert!(page.data(200)["events"].is_array(), "{value}");

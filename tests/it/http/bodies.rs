@@ -1,4 +1,4 @@
-//! Bodies that are refused, and those at the edge of it.
+//! Request bodies: which are refused, with which error, and which are still accepted.
 
 use bytes::Bytes;
 use hyper::Method;
@@ -9,21 +9,21 @@ use crate::sessions::RecordingAppServer;
 use crate::support::daemon::Daemon;
 use crate::support::http::{Answer, Target, get, post, raw, request};
 
-/// The longest body that is taken, in bytes.
-const LIMIT: usize = 16 * 1024 * 1024;
+/// The size limit of a body.
+const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
 async fn post_bytes(daemon: &Daemon, path: &str, body: impl Into<Bytes>) -> Answer {
     request(daemon, Method::POST, path, &[], body).await
 }
 
-/// An object that takes exactly so many bytes.
-fn padded(bytes: usize) -> String {
+/// A JSON object of exactly this number of bytes.
+fn body_of_length(bytes: usize) -> String {
     let frame = r#"{"ignored":""}"#.len();
     format!("{{\"ignored\":\"{}\"}}", "x".repeat(bytes - frame))
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_json_object_is_refused() {
+async fn body_that_is_not_a_json_object_is_a_bad_request() {
     let daemon = start().await;
     let deep = "[".repeat(100_000);
     let deep_inside = format!(r#"{{"config":{}{}}}"#, r#"{"a":"#.repeat(50_000), "}".repeat(50_000));
@@ -40,33 +40,33 @@ async fn a_body_that_is_no_json_object_is_refused() {
     ];
     for path in [SESSIONS, TURN] {
         for body in not_json {
-            let answer = post_bytes(&daemon, path, body.to_vec()).await;
-            let message = answer.error(400, "bad_request");
+            let response = post_bytes(&daemon, path, body.to_vec()).await;
+            let message = response.error(400, "bad_request");
             assert!(message.starts_with("Request body must be valid JSON"), "{message}");
             assert!(message.ends_with('.'), "{message}");
         }
         for body in ["[]", "1", "\"text\"", "null", "true"] {
-            let answer = post_bytes(&daemon, path, body).await;
-            assert_eq!(answer.error(400, "bad_request"), "Request body must be a JSON object.");
+            let response = post_bytes(&daemon, path, body).await;
+            assert_eq!(response.error(400, "bad_request"), "Request body must be a JSON object.");
         }
     }
     assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
 }
 
 #[tokio::test]
-async fn an_empty_body_is_an_object_without_fields() {
+async fn empty_body_is_an_object_without_fields() {
     let daemon = start().await;
     for body in ["", " \n "] {
         assert_eq!(post_bytes(&daemon, SESSIONS, body).await.status, 201);
-        let answer = post_bytes(&daemon, TURN, body).await;
-        assert_eq!(answer.error(400, "bad_request"), "sessionId must be a non-empty string.");
+        let response = post_bytes(&daemon, TURN, body).await;
+        assert_eq!(response.error(400, "bad_request"), "sessionId must be a non-empty string.");
     }
 }
 
 #[tokio::test]
-async fn a_session_field_of_the_wrong_type_is_named() {
+async fn session_field_of_wrong_type_is_named_in_the_error() {
     let daemon = start().await;
-    let texts = [
+    let string_fields = [
         "baseInstructions",
         "cwd",
         "developerInstructions",
@@ -77,10 +77,10 @@ async fn a_session_field_of_the_wrong_type_is_named() {
         "serviceTier",
         "threadId",
     ];
-    let not_texts = [json!(1), json!(true), json!([]), json!({}), json!(["duplex"])];
+    let not_strings = [json!(1), json!(true), json!([]), json!({}), json!(["duplex"])];
     let mut cases: Vec<(&str, Value)> = Vec::new();
-    for field in texts {
-        cases.extend(not_texts.iter().map(|value| (field, value.clone())));
+    for field in string_fields {
+        cases.extend(not_strings.iter().map(|value| (field, value.clone())));
     }
     cases.extend([json!("a=b"), json!(1), json!([])].map(|value| ("config", value)));
     cases.extend([json!("true"), json!(1), json!({})].map(|value| ("ephemeral", value)));
@@ -96,54 +96,54 @@ async fn a_session_field_of_the_wrong_type_is_named() {
     ];
     cases.extend(not_maps.map(|value| ("metadata", value)));
     for (field, value) in cases {
-        let answer = post(&daemon, SESSIONS, &json!({ field: value })).await;
-        let message = answer.error(400, "bad_request");
+        let response = post(&daemon, SESSIONS, &json!({ field: value })).await;
+        let message = response.error(400, "bad_request");
         assert!(message.contains(field) && message.ends_with('.'), "{field} = {value}: {message}");
     }
     assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
 }
 
 #[tokio::test]
-async fn a_turn_field_of_the_wrong_type_is_named() {
+async fn turn_field_of_wrong_type_is_named_in_the_error() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     for field in ["cwd", "effort", "expectedTurnId", "model", "personality", "serviceTier", "sessionId"] {
         for value in [json!(1), json!(true), json!([]), json!({})] {
             let mut body = json!({ "sessionId": session_id, "input": "hello" });
             body[field] = value.clone();
-            let answer = post(&daemon, TURN, &body).await;
-            let message = answer.error(400, "bad_request");
+            let response = post(&daemon, TURN, &body).await;
+            let message = response.error(400, "bad_request");
             assert!(message.contains(field) && message.ends_with('.'), "{field} = {value}: {message}");
         }
     }
     for value in [json!(1), json!(true), json!({}), json!([]), json!(""), json!("  "), Value::Null] {
         for field in ["input", "prompt"] {
-            let answer = post(&daemon, TURN, &json!({ "sessionId": session_id, field: value })).await;
-            let message = answer.error(400, "bad_request");
+            let response = post(&daemon, TURN, &json!({ "sessionId": session_id, field: value })).await;
+            let message = response.error(400, "bad_request");
             assert!(message.contains("input"), "{field} = {value}: {message}");
         }
     }
     for body in [json!({ "input": "hello" }), json!({ "sessionId": " ", "input": "hello" })] {
-        let answer = post(&daemon, TURN, &body).await;
-        assert_eq!(answer.error(400, "bad_request"), "sessionId must be a non-empty string.");
+        let response = post(&daemon, TURN, &body).await;
+        assert_eq!(response.error(400, "bad_request"), "sessionId must be a non-empty string.");
     }
 }
 
 #[tokio::test]
-async fn a_body_may_have_sixteen_mebibytes_and_no_byte_more() {
+async fn body_limit_is_16_mib_by_default() {
     let daemon = start().await;
-    assert_eq!(post_bytes(&daemon, SESSIONS, padded(LIMIT)).await.status, 201);
-    for bytes in [LIMIT + 1, 4 * LIMIT] {
+    assert_eq!(post_bytes(&daemon, SESSIONS, body_of_length(MAX_BODY_BYTES)).await.status, 201);
+    for bytes in [MAX_BODY_BYTES + 1, 4 * MAX_BODY_BYTES] {
         for path in [SESSIONS, TURN] {
-            let answer = post_bytes(&daemon, path, padded(bytes)).await;
-            let message = answer.error(413, "payload_too_large");
-            assert!(message.contains(&LIMIT.to_string()), "{message}");
+            let response = post_bytes(&daemon, path, body_of_length(bytes)).await;
+            let message = response.error(413, "payload_too_large");
+            assert!(message.contains(&MAX_BODY_BYTES.to_string()), "{message}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_body_without_a_length_is_counted_too() {
+async fn body_limit_applies_to_chunked_bodies() {
     let daemon = start().await;
     let head = format!(
         "POST {SESSIONS} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n",
@@ -155,12 +155,15 @@ async fn a_body_without_a_length_is_counted_too() {
         bytes.extend_from_slice(format!("{:x}\r\n{chunk}\r\n", chunk.len()).as_bytes());
     }
     bytes.extend_from_slice(b"0\r\n\r\n");
-    let answer = raw(&daemon, &bytes).await;
-    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("\"payload_too_large\""), "{answer:?}");
+    let response = raw(&daemon, &bytes).await;
+    assert!(
+        response.starts_with("HTTP/1.1 413 ") && response.contains("\"payload_too_large\""),
+        "{response:?}"
+    );
 }
 
 #[tokio::test]
-async fn a_byte_order_mark_is_passed_over() {
+async fn byte_order_mark_before_the_body_is_skipped() {
     let daemon = start().await;
     let body = b"\xef\xbb\xbf{\"purpose\": \"worker\"}";
     let created = post_bytes(&daemon, SESSIONS, body.to_vec()).await;
@@ -168,39 +171,40 @@ async fn a_byte_order_mark_is_passed_over() {
 }
 
 #[tokio::test]
-async fn an_encoded_body_is_refused_by_the_name_of_its_header() {
+async fn encoded_body_is_refused_with_415() {
     let daemon = start().await;
     let gzip: &[u8] =
         b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab\xae\x05\x00\x43\xbf\xa6\xa3\x02\x00\x00\x00";
     for encoding in ["gzip", "GZIP", "br, gzip", "identity, deflate"] {
         let headers = [("content-encoding", encoding)];
-        let answer = request(&daemon, Method::POST, SESSIONS, &headers, gzip).await;
-        let message = answer.error(415, "unsupported_media_type");
+        let response = request(&daemon, Method::POST, SESSIONS, &headers, gzip).await;
+        let message = response.error(415, "unsupported_media_type");
         assert!(message.contains("Content-Encoding"), "{message}");
-        assert_eq!(answer.headers["accept-encoding"], "identity");
+        assert_eq!(response.headers["accept-encoding"], "identity");
     }
     for (encoding, body) in [("identity", "{}"), ("", "{}"), ("gzip", "")] {
-        let answer = request(&daemon, Method::POST, SESSIONS, &[("content-encoding", encoding)], body).await;
-        assert_eq!(answer.status, 201, "{encoding} {body}: {}", answer.text);
+        let response =
+            request(&daemon, Method::POST, SESSIONS, &[("content-encoding", encoding)], body).await;
+        assert_eq!(response.status, 201, "{encoding} {body}: {}", response.text);
     }
 }
 
 #[tokio::test]
-async fn a_number_without_a_fraction_is_a_whole_one_however_it_is_written() {
+async fn whole_numbers_are_accepted_in_any_notation() {
     let daemon = start().await;
-    for whole in ["600", "600.0", "6e2", "6.00E+2"] {
-        let body = format!("{{\"requestTimeoutSeconds\": {whole}}}");
-        assert_eq!(post_bytes(&daemon, SESSIONS, body).await.status, 201, "{whole}");
+    for accepted in ["600", "600.0", "6e2", "6.00E+2"] {
+        let body = format!("{{\"requestTimeoutSeconds\": {accepted}}}");
+        assert_eq!(post_bytes(&daemon, SESSIONS, body).await.status, 201, "{accepted}");
     }
-    for other in ["600.5", "0.0", "-1.0", "1e99", "86401.0", "\"600\"", "123456789012345678901234567890"] {
-        let body = format!("{{\"requestTimeoutSeconds\": {other}}}");
-        let answer = post_bytes(&daemon, SESSIONS, body).await;
-        assert!(answer.error(400, "bad_request").contains("requestTimeoutSeconds"), "{}", answer.text);
+    for refused in ["600.5", "0.0", "-1.0", "1e99", "86401.0", "\"600\"", "123456789012345678901234567890"] {
+        let body = format!("{{\"requestTimeoutSeconds\": {refused}}}");
+        let response = post_bytes(&daemon, SESSIONS, body).await;
+        assert!(response.error(400, "bad_request").contains("requestTimeoutSeconds"), "{}", response.text);
     }
 }
 
 #[tokio::test]
-async fn a_close_takes_a_body_or_none() {
+async fn session_close_ignores_its_body() {
     let daemon = start().await;
     for body in ["", "{}", "{\"reason\": \"done\"}", "no JSON"] {
         let path = format!("{SESSIONS}/{}", session(&daemon).await);
@@ -210,27 +214,27 @@ async fn a_close_takes_a_body_or_none() {
 }
 
 #[tokio::test]
-async fn numbers_are_passed_on_to_the_digit() {
+async fn numbers_reach_the_app_server_digit_by_digit() {
     const NUMBERS: &str =
         r#"{"n":123456789012345678901234567890,"f":0.10000000000000000000001,"z":1.50,"e":1e+400,"m":-0.0}"#;
     let app_server = RecordingAppServer::new();
     let mut daemon = app_server.builder().start().await;
     let created = post_bytes(&daemon, SESSIONS, format!("{{\"config\": {{\"a\": [{NUMBERS}]}}}}")).await;
     let session_id = text(&created.data(201)["session"]["sessionId"]);
-    let ask = async |daemon: &Daemon, wait: u8| {
+    let start_turn = async |daemon: &Daemon, wait: u8| {
         let body =
             format!("{{\"sessionId\": \"{session_id}\", \"input\": \"hello\", \"outputSchema\": {NUMBERS}}}");
         post_bytes(daemon, &format!("{TURN}?wait={wait}"), body).await.data(202).clone()
     };
-    ask(&daemon, 30).await;
+    start_turn(&daemon, 30).await;
     assert!(daemon.stop().await.status.success());
     let daemon = app_server.builder().state_from(&daemon).start().await;
-    ask(&daemon, 30).await;
-    let heard = std::fs::read_to_string(app_server.recording()).unwrap();
+    start_turn(&daemon, 30).await;
+    let recording = std::fs::read_to_string(app_server.recording()).unwrap();
     for (method, count) in [("thread/start", 1), ("thread/resume", 1), ("turn/start", 2)] {
-        let named = format!("\"method\":\"{method}\"");
-        let told: Vec<_> = heard.lines().filter(|line| line.contains(&named)).collect();
-        assert_eq!(told.len(), count, "{method}: {heard}");
-        assert!(told.iter().all(|line| line.contains(NUMBERS)), "{method}: {told:?}");
+        let method_field = format!("\"method\":\"{method}\"");
+        let calls: Vec<_> = recording.lines().filter(|line| line.contains(&method_field)).collect();
+        assert_eq!(calls.len(), count, "{method}: {recording}");
+        assert!(calls.iter().all(|line| line.contains(NUMBERS)), "{method}: {calls:?}");
     }
 }

@@ -1,4 +1,4 @@
-//! The routes by themselves: what is there, what is not, and what the documents say.
+//! Known and unknown routes, and the documents of `/healthz`, `/describe` and the status.
 
 use hyper::Method;
 use hyper::header::RETRY_AFTER;
@@ -19,7 +19,7 @@ const SERVICE_KEYS: [&str; 6] = [
 ];
 
 #[tokio::test]
-async fn healthz_is_flat_and_says_who_listens() {
+async fn healthz_reports_service_and_readiness() {
     let daemon = start().await;
     let health = get(&daemon, "/healthz").await;
     assert_eq!(health.status, 200);
@@ -39,11 +39,11 @@ async fn healthz_is_flat_and_says_who_listens() {
 }
 
 #[tokio::test]
-async fn describe_lists_the_formal_routes_and_none_of_the_retired_ones() {
+async fn describe_lists_the_contract_routes_and_no_retired_ones() {
     let daemon = start().await;
-    let answer = get(&daemon, "/describe").await;
-    assert_eq!(answer.status, 200);
-    let describe = &answer.json;
+    let response = get(&daemon, "/describe").await;
+    assert_eq!(response.status, 200);
+    let describe = &response.json;
     let routes: Vec<String> = describe["routes"]
         .as_array()
         .unwrap()
@@ -96,16 +96,16 @@ async fn describe_lists_the_formal_routes_and_none_of_the_retired_ones() {
         assert_eq!(describe["capabilities"][capability], true, "{capability}");
     }
     assert!(!describe["notes"].as_array().unwrap().is_empty());
-    let lower = answer.text.to_lowercase();
-    assert!(!lower.contains("runs") && !lower.contains("exec"), "a retired word is in {lower}");
+    let lower = response.text.to_lowercase();
+    assert!(!lower.contains("runs") && !lower.contains("exec"), "a retired route is named in {lower}");
 }
 
 #[tokio::test]
-async fn the_status_has_every_part_of_the_snapshot() {
+async fn status_has_every_part_of_the_snapshot() {
     let daemon = start().await;
     ready(&daemon).await;
-    let answer = get(&daemon, STATUS).await;
-    let data = answer.data(200);
+    let response = get(&daemon, STATUS).await;
+    let data = response.data(200);
     assert_eq!(keys(data), ["service", "snapshot"]);
     assert_keys(&data["service"], &SERVICE_KEYS);
     let snapshot = &data["snapshot"];
@@ -147,19 +147,19 @@ async fn the_status_has_every_part_of_the_snapshot() {
     assert_time(&snapshot["daemon"]["startedAt"]);
 }
 
-/// RFC 3339, UTC, milliseconds, `Z`.
+/// Asserts an RFC 3339 time in UTC with milliseconds and `Z`.
 fn assert_time(value: &Value) {
-    let shape: String = value
+    let format: String = value
         .as_str()
         .unwrap_or_default()
         .chars()
-        .map(|letter| if letter.is_ascii_digit() { '0' } else { letter })
+        .map(|character| if character.is_ascii_digit() { '0' } else { character })
         .collect();
-    assert_eq!(shape, "0000-00-00T00:00:00.000Z", "{value}");
+    assert_eq!(format, "0000-00-00T00:00:00.000Z", "{value}");
 }
 
 #[tokio::test]
-async fn the_cache_of_recent_events_is_as_long_as_asked() {
+async fn event_cache_size_limits_the_recent_events() {
     let daemon = Daemon::builder().arg("--event-cache-size").arg("2").start().await;
     ready(&daemon).await;
     let status = get(&daemon, STATUS).await;
@@ -169,7 +169,7 @@ async fn the_cache_of_recent_events_is_as_long_as_asked() {
 }
 
 #[tokio::test]
-async fn trailing_slashes_are_ignored() {
+async fn trailing_slashes_of_routes_are_ignored() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     for path in ["/healthz", "/describe", STATUS, SESSIONS, &format!("{SESSIONS}/{session_id}")] {
@@ -185,9 +185,9 @@ async fn trailing_slashes_are_ignored() {
 }
 
 #[tokio::test]
-async fn an_unknown_route_is_named() {
+async fn unknown_route_is_named_in_the_error() {
     let daemon = start().await;
-    for (method, path, named) in [
+    for (method, path, route) in [
         (Method::POST, "/", "POST /"),
         (Method::DELETE, "///", "DELETE /"),
         (Method::GET, "/nothing/here/", "GET /nothing/here"),
@@ -206,34 +206,34 @@ async fn an_unknown_route_is_named() {
         (Method::OPTIONS, SESSIONS, "OPTIONS /v1/codexd/sessions"),
         (Method::POST, "/v1/codexd/events", "POST /v1/codexd/events"),
     ] {
-        let answer = request(&daemon, method, path, &[], "").await;
-        assert_eq!(answer.error(404, "not_found"), format!("Unknown codexd route {named}."));
-        assert_eq!(keys(&answer.json), ["ok", "error", "message"]);
-        assert_eq!(answer.headers.get(RETRY_AFTER), None);
+        let response = request(&daemon, method, path, &[], "").await;
+        assert_eq!(response.error(404, "not_found"), format!("Unknown codexd route {route}."));
+        assert_eq!(keys(&response.json), ["ok", "error", "message"]);
+        assert_eq!(response.headers.get(RETRY_AFTER), None);
     }
 }
 
 #[tokio::test]
-async fn head_is_get_without_a_body() {
+async fn head_request_gets_the_headers_without_the_body() {
     let daemon = start().await;
     for path in ["/healthz", STATUS] {
-        let answer = request(&daemon, Method::HEAD, path, &[], "").await;
-        assert_eq!((answer.status, answer.text.as_str()), (200, ""), "{path}");
+        let response = request(&daemon, Method::HEAD, path, &[], "").await;
+        assert_eq!((response.status, response.text.as_str()), (200, ""), "{path}");
     }
 }
 
 #[tokio::test]
-async fn what_is_no_request_at_all_harms_nobody() {
+async fn malformed_requests_do_not_affect_the_daemon() {
     let daemon = start().await;
     for bytes in ["nonsense\r\n\r\n", "GET /healthz HTTP/9.9\r\n\r\n", "\u{0}\u{1}\u{2}\r\n\r\n"] {
-        let answer = raw(&daemon, bytes.as_bytes()).await;
-        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{bytes:?} gave {answer:?}");
+        let response = raw(&daemon, bytes.as_bytes()).await;
+        assert!(response.is_empty() || response.starts_with("HTTP/1.1 4"), "{bytes:?} gave {response:?}");
     }
     assert_eq!(get(&daemon, "/healthz").await.status, 200);
 }
 
 #[tokio::test]
-async fn the_event_stream_can_be_moved() {
+async fn event_stream_path_is_configurable() {
     let daemon = Daemon::builder().arg("--event-stream-path").arg("/somewhere/else/").start().await;
     let url = format!("ws://{}/somewhere/else", daemon.authority());
     let service = get(&daemon, "/healthz").await.json["service"].clone();

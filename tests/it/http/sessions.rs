@@ -1,4 +1,4 @@
-//! Sessions and turns over HTTP: their fields, and what the app-server is told of them.
+//! Sessions and turns over HTTP: their fields, and the calls to the app-server that they cause.
 
 use std::fs;
 
@@ -15,12 +15,12 @@ use crate::support::scratch;
 use crate::support::wait::wait_until;
 
 #[tokio::test]
-async fn a_session_is_created_listed_and_read() {
+async fn session_is_created_listed_and_read() {
     let daemon = start().await;
     assert_eq!(get(&daemon, SESSIONS).await.data(200), &json!({ "sessions": [] }));
-    // No body at all is a session without wishes.
-    let answer = request(&daemon, Method::POST, SESSIONS, &[], "").await;
-    let data = answer.data(201);
+    // A POST without a body creates a session with the default settings.
+    let response = request(&daemon, Method::POST, SESSIONS, &[], "").await;
+    let data = response.data(201);
     assert_eq!(keys(data), ["session"]);
     let first = data["session"].clone();
     let expected = [
@@ -55,7 +55,7 @@ async fn a_session_is_created_listed_and_read() {
 
     let second = create(&daemon, json!({})).await;
     let list = get(&daemon, SESSIONS).await;
-    assert_eq!(list.data(200)["sessions"], json!([first, second]), "the oldest first");
+    assert_eq!(list.data(200)["sessions"], json!([first, second]), "the sessions are not sorted by age");
 
     let session_id = text(&first["sessionId"]);
     let turn_id = turn(&daemon, &session_id, "hello").await;
@@ -70,17 +70,17 @@ async fn a_session_is_created_listed_and_read() {
     for event in events {
         let detail = &event["detail"];
         let named = detail["sessionId"] == session_id || detail["threadId"] == first["threadId"];
-        assert!(named, "another session's event: {event}");
+        assert!(named, "an event of another session: {event}");
     }
     assert!(events.iter().any(|event| event["detail"]["turnId"] == turn_id));
 }
 
 #[tokio::test]
-async fn an_unknown_session_is_not_found_whatever_its_name() {
+async fn unknown_session_is_not_found_with_any_id() {
     let daemon = start().await;
     let long = "x".repeat(10_000);
     for (escaped, session_id) in [
-        ("nobody", "nobody"),
+        ("unknown", "unknown"),
         ("a%2Fb", "a/b"),
         ("%22quoted%22", "\"quoted\""),
         ("with%20space", "with space"),
@@ -89,29 +89,29 @@ async fn an_unknown_session_is_not_found_whatever_its_name() {
         ("100%25", "100%"),
         (&long, &long),
     ] {
-        let answer = get(&daemon, &format!("{SESSIONS}/{escaped}")).await;
+        let response = get(&daemon, &format!("{SESSIONS}/{escaped}")).await;
         let expected = format!("Unknown codexd session \"{session_id}\".");
-        assert_eq!(answer.error(404, "not_found"), expected);
+        assert_eq!(response.error(404, "not_found"), expected);
         assert_eq!(ask_turn(&daemon, session_id, "hi").await.error(404, "not_found"), expected);
     }
     for broken in ["%FF", "%ZZ", "%"] {
-        let answer = get(&daemon, &format!("{SESSIONS}/{broken}")).await;
-        let message = answer.error(404, "not_found");
+        let response = get(&daemon, &format!("{SESSIONS}/{broken}")).await;
+        let message = response.error(404, "not_found");
         assert!(message.starts_with("Unknown codexd session \""), "{broken}: {message}");
     }
 }
 
 #[tokio::test]
-async fn a_session_has_what_it_was_created_with() {
+async fn session_record_has_the_fields_of_its_creation() {
     let daemon = start().await;
-    let folder = scratch::directory("test");
+    let directory = scratch::directory("test");
     let session = create(
         &daemon,
         json!({
             "approvalPolicy": "never",
             "baseInstructions": "base",
             "config": { "a.b": [1, null, { "c": "d" }] },
-            "cwd": folder.path(),
+            "cwd": directory.path(),
             "developerInstructions": "developer",
             "ephemeral": true,
             "metadata": { " team ": " red ", "ticket": "7" },
@@ -122,12 +122,12 @@ async fn a_session_has_what_it_was_created_with() {
             "sandbox": "read-only",
             "serviceTier": "flex",
             "threadId": "",
-            "unheardOf": { "x": 1 },
+            "unknownField": { "x": 1 },
         }),
     )
     .await;
     for (field, expected) in [
-        ("cwd", json!(folder.path())),
+        ("cwd", json!(directory.path())),
         ("model", json!("embedded-model-mini")),
         ("modelProvider", json!("mock")),
         ("serviceTier", json!("flex")),
@@ -139,7 +139,7 @@ async fn a_session_has_what_it_was_created_with() {
 }
 
 #[tokio::test]
-async fn texts_are_trimmed_and_empty_ones_are_absent() {
+async fn string_fields_are_trimmed_and_blank_ones_count_as_absent() {
     let daemon = start().await;
     let plain = create(&daemon, json!({})).await;
     let mut fields =
@@ -159,21 +159,21 @@ async fn texts_are_trimmed_and_empty_ones_are_absent() {
 }
 
 #[tokio::test]
-async fn the_purpose_is_one_of_three() {
+async fn session_purpose_accepts_three_values() {
     let daemon = start().await;
     for purpose in ["duplex", "worker", "smoke"] {
         assert_eq!(create(&daemon, json!({ "purpose": purpose })).await["purpose"], purpose);
     }
-    let answer = post(&daemon, SESSIONS, &json!({ "purpose": "Duplex" })).await;
-    let message = answer.error(400, "bad_request");
+    let response = post(&daemon, SESSIONS, &json!({ "purpose": "Duplex" })).await;
+    let message = response.error(400, "bad_request");
     assert!(message.contains("\"Duplex\"") && message.contains("purpose"), "{message}");
 }
 
 #[tokio::test]
-async fn what_only_the_app_server_can_judge_it_judges() {
+async fn app_server_rejections_are_returned_with_their_details() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
-    for (path, field, value, said) in [
+    for (path, field, value, reason) in [
         (SESSIONS, "modelProvider", json!("nope"), "Model provider `nope` not found"),
         (SESSIONS, "threadId", json!("not-a-uuid"), "invalid session id"),
         (TURN, "sandboxPolicy", json!({ "type": "bogus" }), "unknown variant `bogus`"),
@@ -183,44 +183,48 @@ async fn what_only_the_app_server_can_judge_it_judges() {
             body["sessionId"] = json!(session_id);
             body["prompt"] = json!("hello");
         }
-        let answer = post(&daemon, path, &body).await;
-        let message = answer.error(400, "app_server_rejected");
-        assert!(message.contains(said), "{field}: {message}");
-        let details = &answer.json["details"];
+        let response = post(&daemon, path, &body).await;
+        let message = response.error(400, "app_server_rejected");
+        assert!(message.contains(reason), "{field}: {message}");
+        let details = &response.json["details"];
         assert_eq!(details["code"], -32600, "{field}: {details}");
-        assert!(details["message"].as_str().unwrap().contains(said), "{field}: {details}");
+        assert!(details["message"].as_str().unwrap().contains(reason), "{field}: {details}");
     }
-    assert_eq!(ask_turn(&daemon, &session_id, "hello").await.status, 202, "nothing of that left a trace");
+    assert_eq!(
+        ask_turn(&daemon, &session_id, "hello").await.status,
+        202,
+        "a rejected request changed the session"
+    );
 }
 
-/// A daemon whose child writes down what it is told.
-async fn listening_daemon(file: &std::path::Path) -> Daemon {
+/// Starts a daemon whose child process records its stdin in this file.
+async fn recording_daemon(file: &std::path::Path) -> Daemon {
     let script = "tee \"$0\" | \"$1\" app-server";
     let (file, program) = (file.to_str().unwrap(), fake_codex());
     Daemon::builder().server("sh", &["-c", script, file, program]).start().await
 }
 
-/// The params of the first call of this method, once it is written down.
-async fn told(file: &std::path::Path, method: &str) -> Value {
-    wait_until("the call to be written down", || {
+/// Waits for the first recorded call of this method; returns its params.
+async fn first_call(file: &std::path::Path, method: &str) -> Value {
+    wait_until("the recorded call", || {
         let text = fs::read_to_string(file).unwrap_or_default();
-        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-        let mut calls = whole.map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let complete_lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        let mut calls = complete_lines.map(|line| serde_json::from_str::<Value>(line).unwrap());
         calls.find(|call| call["method"] == method).map(|mut call| call["params"].take())
     })
     .await
 }
 
 #[tokio::test]
-async fn a_session_reaches_the_app_server_as_it_was_asked_for() {
-    let folder = scratch::directory("test");
-    let file = folder.path().join("stdin");
-    let daemon = listening_daemon(&file).await;
-    let asked = json!({
+async fn session_fields_reach_the_app_server_unchanged() {
+    let directory = scratch::directory("test");
+    let file = directory.path().join("stdin");
+    let daemon = recording_daemon(&file).await;
+    let settings = json!({
         "approvalPolicy": { "granular": { "rules": true } },
         "baseInstructions": "base",
         "config": { "a.b": [1, null, { "c": " d " }], "e": "" },
-        "cwd": folder.path(),
+        "cwd": directory.path(),
         "developerInstructions": "developer",
         "ephemeral": false,
         "model": "embedded-model",
@@ -229,74 +233,74 @@ async fn a_session_reaches_the_app_server_as_it_was_asked_for() {
         "sandbox": "read-only",
         "serviceTier": "fast",
     });
-    let mut body = asked.clone();
-    body["metadata"] = json!({ "ours": "alone" });
+    let mut body = settings.clone();
+    body["metadata"] = json!({ "team": "red" });
     body["purpose"] = json!("worker");
     create(&daemon, body).await;
-    assert_eq!(told(&file, "thread/start").await, untrusted(asked.clone(), &asked["cwd"]));
-    let initialize = told(&file, "initialize").await;
+    assert_eq!(first_call(&file, "thread/start").await, untrusted(settings.clone(), &settings["cwd"]));
+    let initialize = first_call(&file, "initialize").await;
     assert_eq!(initialize["clientInfo"]["name"], "baa-conductor-codexd");
     assert_eq!(initialize["clientInfo"]["title"], "codexd local service");
 }
 
-/// Codex renames its approval policies from version to version, so it judges them and not codexd.
+/// Codex renames its approval policies between versions, so Codex validates them and not codexd.
 #[tokio::test]
-async fn an_approval_policy_is_passed_on_whatever_its_word() {
-    for word in ["on-failure", "granular", "a-policy-of-tomorrow"] {
-        let folder = scratch::directory("test");
-        let file = folder.path().join("stdin");
-        let daemon = listening_daemon(&file).await;
-        let answer = post(&daemon, SESSIONS, &json!({ "approvalPolicy": word })).await;
-        assert_ne!(answer.json["error"], "bad_request", "{answer:?}");
-        assert_eq!(told(&file, "thread/start").await["approvalPolicy"], word);
-        let body = json!({ "sessionId": session(&daemon).await, "input": "x", "approvalPolicy": word });
-        let answer = post(&daemon, TURN, &body).await;
-        assert_ne!(answer.json["error"], "bad_request", "{answer:?}");
-        assert_eq!(told(&file, "turn/start").await["approvalPolicy"], word);
+async fn unknown_approval_policy_is_passed_to_the_app_server() {
+    for policy in ["on-failure", "granular", "a-future-policy"] {
+        let directory = scratch::directory("test");
+        let file = directory.path().join("stdin");
+        let daemon = recording_daemon(&file).await;
+        let response = post(&daemon, SESSIONS, &json!({ "approvalPolicy": policy })).await;
+        assert_ne!(response.json["error"], "bad_request", "{response:?}");
+        assert_eq!(first_call(&file, "thread/start").await["approvalPolicy"], policy);
+        let body = json!({ "sessionId": session(&daemon).await, "input": "x", "approvalPolicy": policy });
+        let response = post(&daemon, TURN, &body).await;
+        assert_ne!(response.json["error"], "bad_request", "{response:?}");
+        assert_eq!(first_call(&file, "turn/start").await["approvalPolicy"], policy);
     }
-    let folder = scratch::directory("test");
-    let file = folder.path().join("stdin");
-    let daemon = listening_daemon(&file).await;
-    let words = ["ask", "--approval-policy", "on-failure", "x"];
-    crate::api::run(crate::cli::command(daemon.base_url(), folder.path(), &words)).await;
-    assert_eq!(told(&file, "thread/start").await["approvalPolicy"], "on-failure");
+    let directory = scratch::directory("test");
+    let file = directory.path().join("stdin");
+    let daemon = recording_daemon(&file).await;
+    let arguments = ["ask", "--approval-policy", "on-failure", "x"];
+    crate::api::run(crate::cli::command(daemon.base_url(), directory.path(), &arguments)).await;
+    assert_eq!(first_call(&file, "thread/start").await["approvalPolicy"], "on-failure");
 }
 
-/// It is no word that Codex takes, but the name of a field in its object form.
+/// `granular` is not a policy name that Codex accepts, but a field of the object form of a policy.
 #[tokio::test]
-async fn granular_is_offered_as_an_approval_policy_nowhere() {
+async fn granular_is_not_offered_as_an_approval_policy() {
     let daemon = start().await;
-    let folder = scratch::directory("test");
+    let directory = scratch::directory("test");
     let help =
-        crate::api::run(crate::cli::command(daemon.base_url(), folder.path(), &["ask", "--help"])).await;
+        crate::api::run(crate::cli::command(daemon.base_url(), directory.path(), &["ask", "--help"])).await;
     let text = async |path: &str| {
         let host = daemon.authority();
         let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         raw(&daemon, head.as_bytes()).await
     };
-    for (place, text) in [
+    for (source, text) in [
         ("ask --help", help.stdout),
         ("/openapi.json", text("/openapi.json").await),
         ("/describe", text("/describe").await),
         ("the page", text("/").await),
     ] {
-        assert!(text.contains("on-request") || place == "/describe", "{place} names no policies: {text}");
-        assert!(!text.contains("granular"), "{place} offers granular");
+        assert!(text.contains("on-request") || source == "/describe", "{source} lists no policies: {text}");
+        assert!(!text.contains("granular"), "{source} offers granular");
     }
 }
 
 #[tokio::test]
-async fn a_turn_reaches_the_app_server_as_it_was_asked_for() {
-    let folder = scratch::directory("test");
-    let file = folder.path().join("stdin");
-    let daemon = listening_daemon(&file).await;
+async fn turn_fields_reach_the_app_server_unchanged() {
+    let directory = scratch::directory("test");
+    let file = directory.path().join("stdin");
+    let daemon = recording_daemon(&file).await;
     let session = create(&daemon, json!({})).await;
-    let nothing = untrusted(json!({}), &session["cwd"]);
-    assert_eq!(told(&file, "thread/start").await, nothing, "what is absent is left out");
-    let asked = json!({
+    let defaults = untrusted(json!({}), &session["cwd"]);
+    assert_eq!(first_call(&file, "thread/start").await, defaults, "absent fields are not omitted");
+    let settings = json!({
         "approvalPolicy": "never",
         "collaborationMode": { "mode": "plan", "settings": { "model": "m" } },
-        "cwd": folder.path(),
+        "cwd": directory.path(),
         "effort": "high",
         "model": "embedded-model",
         "outputSchema": { "type": "object", "properties": {} },
@@ -305,24 +309,24 @@ async fn a_turn_reaches_the_app_server_as_it_was_asked_for() {
         "serviceTier": "fast",
         "summary": "concise",
     });
-    let mut body = asked.clone();
+    let mut body = settings.clone();
     body["sessionId"] = session["sessionId"].clone();
     body["prompt"] = json!("  hello there  ");
-    let answer = post(&daemon, TURN, &body).await;
-    assert_eq!(keys(answer.data(202)), ["accepted", "session", "turnId"]);
-    assert_eq!(answer.data(202)["accepted"], true);
-    let mut expected = asked;
+    let response = post(&daemon, TURN, &body).await;
+    assert_eq!(keys(response.data(202)), ["accepted", "session", "turnId"]);
+    assert_eq!(response.data(202)["accepted"], true);
+    let mut expected = settings;
     expected["threadId"] = session["threadId"].clone();
     expected["input"] = json!([{ "type": "text", "text": "hello there", "text_elements": [] }]);
-    let mut told = told(&file, "turn/start").await;
-    // By this name codexd finds the turn again when its answer is lost.
-    let message_id = told.as_object_mut().unwrap().remove("clientUserMessageId").unwrap();
+    let mut call = first_call(&file, "turn/start").await;
+    // With this ID codexd finds the turn again when the response to the call is lost.
+    let message_id = call.as_object_mut().unwrap().remove("clientUserMessageId").unwrap();
     assert!(message_id.as_str().unwrap().starts_with("codexd-"), "{message_id}");
-    assert_eq!(told, expected);
+    assert_eq!(call, expected);
 }
 
 #[tokio::test]
-async fn a_turn_takes_a_list_of_items_as_it_is() {
+async fn turn_input_items_are_passed_unchanged() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let items = json!([
@@ -331,31 +335,31 @@ async fn a_turn_takes_a_list_of_items_as_it_is() {
     ]);
     let body = json!({ "sessionId": session_id, "input": items, "prompt": "is not read" });
     let turn_id = text(&post(&daemon, TURN, &body).await.data(202)["turnId"]);
-    let said = logged(&daemon, "the user's item", |event| {
+    let user_item = logged(&daemon, "the user's item", |event| {
         let params = &event["detail"]["params"];
         params["turnId"] == turn_id && params["item"]["type"] == "userMessage"
     })
     .await;
-    assert_eq!(said["detail"]["params"]["item"]["content"], items);
+    assert_eq!(user_item["detail"]["params"]["item"]["content"], items);
 }
 
 #[tokio::test]
-async fn a_prompt_of_a_million_characters_arrives_whole() {
+async fn prompt_of_a_million_characters_is_passed_unchanged() {
     let daemon = start().await;
     let session_id = session(&daemon).await;
     let prompt = "é".repeat(1_000_000);
     let turn_id = turn(&daemon, &session_id, &prompt).await;
     let record = idle(&daemon, &session_id).await;
     assert_eq!((&record["lastTurnId"], &record["lastTurnStatus"]), (&json!(turn_id), &json!("completed")));
-    let said = logged(&daemon, "the user's item", |event| {
+    let user_item = logged(&daemon, "the user's item", |event| {
         event["detail"]["params"]["item"]["type"] == "userMessage"
     })
     .await;
-    assert_eq!(said["detail"]["params"]["item"]["content"][0]["text"].as_str(), Some(prompt.as_str()));
+    assert_eq!(user_item["detail"]["params"]["item"]["content"][0]["text"].as_str(), Some(prompt.as_str()));
 }
 
 #[tokio::test]
-async fn a_directory_is_looked_at_where_the_app_server_is_on_this_machine_only() {
+async fn directory_is_checked_for_local_app_servers_only() {
     let cwd = json!({ "cwd": "/on/another/machine" });
     for (endpoint, status, code) in [
         ("ws://127.0.0.1:1", 400, "bad_request"),
@@ -363,8 +367,8 @@ async fn a_directory_is_looked_at_where_the_app_server_is_on_this_machine_only()
         ("ws://codexd.invalid:1", 503, "app_server_unavailable"),
     ] {
         let daemon = Daemon::builder().external(endpoint).start().await;
-        let answer = post(&daemon, SESSIONS, &cwd).await;
-        let message = answer.error(status, code);
+        let response = post(&daemon, SESSIONS, &cwd).await;
+        let message = response.error(status, code);
         assert_eq!(message.contains("directory"), status == 400, "{endpoint}: {message}");
         let relative = post(&daemon, SESSIONS, &json!({ "cwd": "relative" })).await;
         assert!(relative.error(400, "bad_request").contains("absolute"), "{}", relative.text);
@@ -372,7 +376,7 @@ async fn a_directory_is_looked_at_where_the_app_server_is_on_this_machine_only()
 }
 
 #[tokio::test]
-async fn a_path_is_taken_to_the_byte() {
+async fn paths_are_passed_byte_by_byte() {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder().start().await;
     let home = scratch::directory("paths");
@@ -384,28 +388,28 @@ async fn a_path_is_taken_to_the_byte() {
         let created = post(&daemon, SESSIONS, &json!({ "cwd": path })).await;
         assert_eq!(created.data(201)["session"]["cwd"], json!(path), "{name:?}");
         assert_eq!(app_server.calls("thread/start").pop().unwrap()["cwd"], json!(path), "{name:?}");
-        // The path of an image stands within an item, which is passed on as it is.
+        // The path of an image is part of an item, which is passed unchanged.
         let input = json!([{ "type": "text", "text": "hello" }, { "type": "localImage", "path": path }]);
         let body = json!({ "sessionId": session_id, "input": input, "cwd": path });
         post(&daemon, &format!("{TURN}?wait=30"), &body).await.data(202);
-        let told = app_server.calls("turn/start").pop().unwrap();
-        assert_eq!((&told["cwd"], &told["input"]), (&json!(path), &input), "{name:?}");
+        let call = app_server.calls("turn/start").pop().unwrap();
+        assert_eq!((&call["cwd"], &call["input"]), (&json!(path), &input), "{name:?}");
     }
     for absent in ["proj  ", "\u{a0}proj"] {
         let path = home.path().join(absent);
         post(&daemon, SESSIONS, &json!({ "cwd": path })).await.error(400, "bad_request");
     }
-    // Nothing at all is no path.
-    for nothing in [json!(""), json!(" \t"), Value::Null] {
-        post(&daemon, SESSIONS, &json!({ "cwd": nothing })).await.data(201);
+    // A blank or null path counts as absent.
+    for blank in [json!(""), json!(" \t"), Value::Null] {
+        post(&daemon, SESSIONS, &json!({ "cwd": blank })).await.data(201);
     }
 }
 
 #[tokio::test]
-async fn the_fields_that_are_ignored_are_named() {
+async fn ignored_fields_are_listed_in_body_and_header() {
     let daemon = start().await;
-    let header = |answer: &crate::support::http::Answer| {
-        let value = answer.headers.get("codexd-ignored");
+    let header = |response: &crate::support::http::Answer| {
+        let value = response.headers.get("codexd-ignored");
         value.map(|value| value.to_str().unwrap().to_owned())
     };
     let body =
@@ -416,40 +420,44 @@ async fn the_fields_that_are_ignored_are_named() {
     let session_id = text(&created.data(201)["session"]["sessionId"]);
 
     let body = json!({ "sessionId": session_id, "input": "hang", "sandbox": "read-only", "wörd, two": 1 });
-    let taken = post(&daemon, TURN, &body).await;
-    assert_eq!(taken.data(202)["ignored"], json!(["sandbox", "wörd, two"]));
-    assert_eq!(header(&taken).unwrap(), "sandbox, w?rd??two");
+    let accepted = post(&daemon, TURN, &body).await;
+    assert_eq!(accepted.data(202)["ignored"], json!(["sandbox", "wörd, two"]));
+    assert_eq!(header(&accepted).unwrap(), "sandbox, w?rd??two");
     let body = json!({
         "sessionId": session_id, "input": "hang", "prompt": "other", "whenBusy": "steer", "effort": "high", "y": 1,
     });
     let key = [("idempotency-key", "steer")];
     for _ in 0..2 {
         let steered = request(&daemon, Method::POST, TURN, &key, body.to_string()).await;
-        assert_eq!(steered.data(202)["turnId"], taken.data(202)["turnId"]);
+        assert_eq!(steered.data(202)["turnId"], accepted.data(202)["turnId"]);
         assert_eq!(steered.data(202)["ignored"], json!(["prompt", "y", "effort"]));
         assert_eq!(header(&steered).unwrap(), "prompt, y, effort");
     }
     let body = json!({
-        "sessionId": session_id, "input": "more", "expectedTurnId": taken.data(202)["turnId"],
+        "sessionId": session_id, "input": "more", "expectedTurnId": accepted.data(202)["turnId"],
         "sandboxPolicy": { "type": "readOnly" },
     });
     let steered = post(&daemon, TURN, &body).await;
-    assert_eq!(steered.data(202)["ignored"], json!(["sandboxPolicy"]), "a steer changes no settings");
+    assert_eq!(
+        steered.data(202)["ignored"],
+        json!(["sandboxPolicy"]),
+        "settings of a steered turn are not ignored"
+    );
     idle(&daemon, &session_id).await;
     post(&daemon, TURN, &json!({ "sessionId": session_id, "input": "hang" })).await.data(202);
     let interrupted =
         post(&daemon, "/v1/codexd/turn/interrupt", &json!({ "sessionId": session_id, "x": 1 })).await;
     assert_eq!(interrupted.data(202)["ignored"], json!(["x"]));
     let body = json!({ "sessionId": session_id, "input": "hello", "whenBusy": "steer", "effort": "high" });
-    let begun = post(&daemon, TURN, &body).await;
-    assert_eq!(begun.data(202).get("ignored"), None, "a turn that begins takes its settings");
+    let started = post(&daemon, TURN, &body).await;
+    assert_eq!(started.data(202).get("ignored"), None, "settings of a new turn are ignored");
 
     let plain = post(&daemon, SESSIONS, &json!({})).await;
     assert_eq!((header(&plain), plain.data(201).get("ignored")), (None, None));
 }
 
 #[tokio::test]
-async fn what_a_codex_session_sets_for_its_commands_does_not_reach_the_app_server() {
+async fn environment_of_a_codex_session_does_not_reach_the_app_server() {
     let directory = scratch::directory("test");
     let file = directory.path().join("environment");
     let script = "env > \"$0.part\" && mv \"$0.part\" \"$0\"; exec \"$1\" app-server --store \"$2\"";

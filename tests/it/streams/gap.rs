@@ -1,29 +1,29 @@
-//! Cursors that lead nowhere: what is said, in each form, and how a client goes on.
+//! Cursors whose events the log does not have: the error in each form of the stream, and how a client continues.
 
 use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{connect, cursor, epoch, events_path, page, refused_source, seq};
+use super::{connect, cursor, epoch, events_path, page, refused_event_source, seq};
 use crate::api::{idle, keys, session, start, turn};
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
 use crate::support::websocket::EventStream;
 
-const BAD_QUERY: u16 = 4400;
-const CURSOR_GONE: u16 = 4410;
+const CLOSE_BAD_QUERY: u16 = 4400;
+const CLOSE_CURSOR_GONE: u16 = 4410;
 
-/// Asserts that this cursor is refused for this reason in all three forms.
+/// Asserts that all three forms of the stream refuse this cursor with this reason.
 async fn assert_gone(daemon: &Daemon, after: &str, reason: &str) {
     let query = format!("after={after}");
-    for answer in [
+    for response in [
         get(daemon, &events_path(&query)).await,
-        refused_source(daemon, &query, None).await,
-        // The header says more than the address, which is that of the first connection.
-        refused_source(daemon, "after=0", Some(after)).await,
+        refused_event_source(daemon, &query, None).await,
+        // The Last-Event-ID header overrides the cursor in the URL, which is that of the first connection.
+        refused_event_source(daemon, "after=0", Some(after)).await,
     ] {
-        let message = answer.error(410, "cursor_gone");
-        let details = &answer.json["details"];
+        let message = response.error(410, "cursor_gone");
+        let details = &response.json["details"];
         assert_eq!(keys(details), ["reason", "epoch", "oldest", "latest", "cursor"]);
         assert_eq!(details["reason"], reason, "{after}");
         assert!(message.contains(details["cursor"].as_str().unwrap()), "{message}");
@@ -33,22 +33,22 @@ async fn assert_gone(daemon: &Daemon, after: &str, reason: &str) {
     assert_eq!((&gap["type"], &gap["reason"]), (&json!("gap"), &json!(reason)), "{gap}");
     assert_eq!(gap["epoch"], epoch(&cursor(&hello)));
     assert!(gap["oldest"].is_u64() && gap["latest"].is_u64() && gap["message"].is_string(), "{gap}");
-    assert_eq!(stream.close_code().await, CURSOR_GONE);
+    assert_eq!(stream.close_code().await, CLOSE_CURSOR_GONE);
 
-    // With the wish to go on all the same there is a greeting in the place of what is missing, and then what follows.
+    // With `onGap=resync`, a gap message and a hello message replace the missing events, and the stream continues.
     let (mut stream, _) = connect(daemon, &format!("{query}&onGap=resync")).await;
     let gap = stream.next_message().await;
     assert_eq!((&gap["type"], &gap["reason"]), (&json!("gap"), &json!(reason)));
     let hello = stream.hello().await;
     let session_id = session(daemon).await;
     let created = |event: &Value| event["detail"]["sessionId"] == session_id;
-    let followed = stream.collect_until("the new session", created).await;
+    let later_events = stream.collect_until("the new session", created).await;
     assert_eq!(
-        seq(&followed[0]),
-        super::number(&cursor(&hello)) + 1,
-        "nothing is between the greeting and it"
+        seq(&later_events[0]),
+        super::cursor_seq(&cursor(&hello)) + 1,
+        "events are missing after the hello message"
     );
-    // The cursor that is offered in its place leads on.
+    // The cursor in the gap message is valid.
     let offered = gap["cursor"].as_str().unwrap();
     assert!(!page(daemon, &format!("after={offered}")).await["events"].as_array().unwrap().is_empty());
 }
@@ -63,7 +63,7 @@ fn remove_log(daemon: &Daemon) {
 }
 
 #[tokio::test]
-async fn a_cursor_that_is_ahead_of_the_log_is_refused() {
+async fn cursor_ahead_of_the_log_is_refused() {
     let daemon = start().await;
     session(&daemon).await;
     let (_stream, hello) = connect(&daemon, "").await;
@@ -74,7 +74,7 @@ async fn a_cursor_that_is_ahead_of_the_log_is_refused() {
 }
 
 #[tokio::test]
-async fn a_cursor_of_a_log_that_was_lost_is_refused() {
+async fn cursor_of_a_lost_log_is_refused() {
     let mut before = start().await;
     let session_id = session(&before).await;
     let (_stream, hello) = connect(&before, "").await;
@@ -87,30 +87,30 @@ async fn a_cursor_of_a_log_that_was_lost_is_refused() {
     let (_stream, hello) = connect(&after, "").await;
     assert_ne!(epoch(&cursor(&hello)), epoch(&old));
     assert_gone(&after, &old, "epoch").await;
-    // What is on disk elsewhere is still known, and no number is used twice.
+    // The records on disk remain, and no sequence number is used twice.
     let oldest = page(&after, "limit=1").await;
     assert_eq!(oldest["oldest"], last + 1);
     assert_eq!(get(&after, &format!("{}/{session_id}", crate::api::SESSIONS)).await.status, 200);
-    // A number without its log means the log there is.
+    // A sequence number without an epoch refers to the present log.
     assert_gone(&after, "1", "expired").await;
 }
 
 #[tokio::test]
-async fn a_cursor_of_a_log_whose_name_was_lost_is_refused() {
+async fn cursor_is_refused_after_loss_of_the_epoch_file() {
     let mut before = start().await;
     let (_stream, hello) = connect(&before, "").await;
     before.stop().await;
     fs::remove_file(before.logs_dir().join("event-log.json")).unwrap();
     let after = Daemon::builder().state_from(&before).start().await;
     assert_gone(&after, &cursor(&hello), "epoch").await;
-    // The events themselves are still there.
+    // The events are still readable.
     let first = page(&after, "limit=1").await;
     assert_eq!(first["events"][0]["type"], "daemon.started");
     assert_eq!(first["oldest"], 1);
 }
 
 #[tokio::test]
-async fn a_cursor_whose_events_were_removed_is_refused() {
+async fn cursor_of_removed_segments_is_refused() {
     let daemon = Daemon::builder()
         .arg("--event-segment-bytes")
         .arg("20000")
@@ -124,25 +124,28 @@ async fn a_cursor_whose_events_were_removed_is_refused() {
     idle(&daemon, &session_id).await;
     let first = page(&daemon, "limit=1").await;
     let oldest = first["oldest"].as_u64().unwrap();
-    assert!(oldest > super::number(&cursor(&hello)) + 2, "{oldest}");
-    assert_eq!(first["events"][0]["seq"], oldest, "a page without a cursor begins at the oldest");
+    assert!(oldest > super::cursor_seq(&cursor(&hello)) + 2, "{oldest}");
+    assert_eq!(
+        first["events"][0]["seq"], oldest,
+        "a page without a cursor does not start at the oldest event"
+    );
     assert_gone(&daemon, "0", "expired").await;
     assert_gone(&daemon, &cursor(&hello), "expired").await;
     let oldest = page(&daemon, "limit=1").await["oldest"].as_u64().unwrap();
     assert_gone(&daemon, &(oldest - 2).to_string(), "expired").await;
     let oldest = page(&daemon, "limit=1").await["oldest"].as_u64().unwrap();
     let (mut stream, _) = connect(&daemon, &format!("after={}", oldest - 1)).await;
-    assert_eq!(seq(&stream.next_event().await), oldest, "the last cursor that still leads on");
+    assert_eq!(seq(&stream.next_event().await), oldest, "the oldest valid cursor is refused");
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_refused_over_the_stream_too() {
+async fn invalid_query_is_refused_by_websocket_and_event_source() {
     let daemon = start().await;
     for query in ["after=x", "limit=0", "onGap=explode"] {
         let mut stream = EventStream::connect_to(&daemon, &events_path(query), &[]).await;
         let (events, code) = stream.rest().await;
-        assert_eq!((events, code), (Vec::<Value>::new(), BAD_QUERY), "{query}");
-        refused_source(&daemon, query, None).await.error(400, "bad_request");
+        assert_eq!((events, code), (Vec::<Value>::new(), CLOSE_BAD_QUERY), "{query}");
+        refused_event_source(&daemon, query, None).await.error(400, "bad_request");
     }
-    refused_source(&daemon, "", Some("no cursor")).await.error(400, "bad_request");
+    refused_event_source(&daemon, "", Some("invalid cursor")).await.error(400, "bad_request");
 }

@@ -1,11 +1,11 @@
-//! Clients that do not read, read slowly, or do not answer.
+//! Clients that do not read, read slowly, or do not answer pings.
 
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{connect, cursor, ends, epoch, events_path, number, seq};
+use super::{connect, cursor, cursor_seq, epoch, events_path, is_turn_end, seq};
 use crate::api::{idle, session, turn};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
@@ -13,18 +13,18 @@ use crate::support::skip::runs_long;
 use crate::support::wait::{DEADLINE, wait_until_async};
 use crate::support::websocket::EventStream;
 
-const TOO_SLOW: u16 = 4408;
+const CLOSE_TOO_SLOW: u16 = 4408;
 
-/// The receive buffer of a client that is to be noticed soon, in bytes.
-const LITTLE: u32 = 16 * 1024;
+/// The receive buffer of a client that the daemon must soon detect as slow.
+const SMALL_BUFFER_BYTES: u32 = 16 * 1024;
 
 async fn daemon_with(arguments: &[&str]) -> Daemon {
     let builder = Daemon::builder();
     arguments.iter().fold(builder, |builder, argument| builder.arg(argument)).start().await
 }
 
-async fn clients_are(daemon: &Daemon, count: usize) {
-    wait_until_async("the clients to be counted", async || {
+async fn wait_for_client_count(daemon: &Daemon, count: usize) {
+    wait_until_async("the number of clients", async || {
         let health = get(daemon, "/healthz").await.json;
         (health["service"]["websocketClients"] == count).then_some(())
     })
@@ -32,42 +32,44 @@ async fn clients_are(daemon: &Daemon, count: usize) {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_nothing_is_told_so_and_goes_on_at_its_cursor() {
+async fn non_reading_websocket_is_closed_with_4408_and_resumes_at_its_cursor() {
     let daemon = daemon_with(&["--client-timeout", "4"]).await;
     let session_id = session(&daemon).await;
-    let mut deaf = EventStream::connect_with_receive_buffer(&daemon, &events_path(""), LITTLE).await;
-    let at = cursor(&deaf.hello().await);
-    // More than 12 MB, far more than the buffers of the two sockets take.
+    let mut non_reading =
+        EventStream::connect_with_receive_buffer(&daemon, &events_path(""), SMALL_BUFFER_BYTES).await;
+    let cursor_at_start = cursor(&non_reading.hello().await);
+    // More than 12 MB, far more than the buffers of both sockets hold.
     let turn_id = turn(&daemon, &session_id, "deltas=1200 chars=10000").await;
     idle(&daemon, &session_id).await;
-    // From then on the close frame is kept for the client for another 4 s.
+    // From then on, the daemon keeps the close frame for the client for another 4 s.
     wait_until_async("the stream to be closed", async || {
         daemon.stderr().contains("closing a WebSocket whose client reads nothing").then_some(())
     })
     .await;
-    let (mut seen, code) = deaf.rest().await;
-    assert_eq!(code, TOO_SLOW);
-    assert!(seen.len() < 1200, "all of it was read");
-    let last = seen.last().map_or(number(&at), seq);
-    let (mut again, _) = connect(&daemon, &format!("after={}-{last}", epoch(&at))).await;
-    seen.extend(again.collect_until("the end of the turn", |event| ends(event, &turn_id)).await);
+    let (mut events, code) = non_reading.rest().await;
+    assert_eq!(code, CLOSE_TOO_SLOW);
+    assert!(events.len() < 1200, "the client received all events");
+    let last = events.last().map_or(cursor_seq(&cursor_at_start), seq);
+    let (mut resumed, _) = connect(&daemon, &format!("after={}-{last}", epoch(&cursor_at_start))).await;
+    events.extend(resumed.collect_until("the end of the turn", |event| is_turn_end(event, &turn_id)).await);
     let log = daemon.events_on_disk();
-    assert_eq!(seen, log[number(&at) as usize..][..seen.len()]);
+    assert_eq!(events, log[cursor_seq(&cursor_at_start) as usize..][..events.len()]);
 }
 
 #[tokio::test]
-async fn a_client_that_never_reads_again_is_let_go() {
+async fn websocket_that_never_reads_again_is_dropped() {
     let daemon = daemon_with(&["--client-timeout", "1"]).await;
     let session_id = session(&daemon).await;
-    let mut deaf = EventStream::connect_with_receive_buffer(&daemon, &events_path(""), LITTLE).await;
-    deaf.hello().await;
-    clients_are(&daemon, 1).await;
+    let mut non_reading =
+        EventStream::connect_with_receive_buffer(&daemon, &events_path(""), SMALL_BUFFER_BYTES).await;
+    non_reading.hello().await;
+    wait_for_client_count(&daemon, 1).await;
     turn(&daemon, &session_id, "deltas=1200 chars=10000").await;
-    clients_are(&daemon, 0).await;
+    wait_for_client_count(&daemon, 0).await;
 }
 
 #[tokio::test]
-async fn a_client_of_server_sent_events_that_never_reads_again_is_let_go() {
+async fn event_source_that_never_reads_again_is_dropped() {
     let daemon = daemon_with(&["--client-timeout", "1"]).await;
     let session_id = session(&daemon).await;
     let mut stream = TcpStream::connect(daemon.authority()).await.unwrap();
@@ -80,40 +82,40 @@ async fn a_client_of_server_sent_events_that_never_reads_again_is_let_go() {
     let turn_id = turn(&daemon, &session_id, "deltas=1200 chars=10000").await;
     idle(&daemon, &session_id).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    // What is still in the buffers comes, and then the end, not the rest.
+    // The client gets the buffered bytes and then the end of the connection, not the other events.
     let mut text = Vec::new();
     let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut text)).await;
     assert!(read.is_ok(), "the connection is still open");
     let end = format!("App-server turn {turn_id} completed.");
-    assert!(memchr::memmem::find(&text, end.as_bytes()).is_none(), "all of it came");
+    assert!(memchr::memmem::find(&text, end.as_bytes()).is_none(), "the client received all events");
 }
 
 #[tokio::test]
-async fn a_client_that_reads_slowly_but_reads_is_not_slow() {
+async fn slowly_reading_websocket_is_not_closed() {
     if !runs_long() {
         return;
     }
     let daemon = daemon_with(&["--client-timeout", "10", "--ping-interval", "3"]).await;
     let session_id = session(&daemon).await;
-    // Its socket holds as much as it reads in several seconds, and a ping stands behind all of that.
+    // The socket buffers as much as the client reads in several seconds, and a ping waits after all of that.
     let mut slow = EventStream::connect_with_receive_buffer(&daemon, &events_path(""), 192 * 1024).await;
-    let at = number(&cursor(&slow.hello().await));
+    let cursor_at_start = cursor_seq(&cursor(&slow.hello().await));
     let turn_id = turn(&daemon, &session_id, "deltas=1200 chars=10000").await;
-    let began = Instant::now();
-    let mut seen = Vec::new();
-    // Several times as long as a client may take nothing, and as it may leave a ping unanswered.
-    while began.elapsed() < Duration::from_secs(21) {
-        seen.push(slow.next_event().await);
+    let started = Instant::now();
+    let mut events = Vec::new();
+    // Several times the client timeout and the ping timeout.
+    while started.elapsed() < Duration::from_secs(21) {
+        events.push(slow.next_event().await);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!(seen.len() < 1000, "the client was fast");
-    seen.extend(slow.collect_until("the end of the turn", |event| ends(event, &turn_id)).await);
+    assert!(events.len() < 1000, "the client read too fast for this test");
+    events.extend(slow.collect_until("the end of the turn", |event| is_turn_end(event, &turn_id)).await);
     let log = daemon.events_on_disk();
-    assert_eq!(seen, log[at as usize..][..seen.len()]);
+    assert_eq!(events, log[cursor_at_start as usize..][..events.len()]);
 }
 
 #[tokio::test]
-async fn a_client_that_answers_no_ping_is_gone_and_one_that_does_stays() {
+async fn websocket_without_pong_is_closed_and_answering_one_stays_open() {
     let daemon = daemon_with(&["--ping-interval", "1"]).await;
     crate::api::ready(&daemon).await;
     let (mut answering, _) = connect(&daemon, "").await;
@@ -125,21 +127,21 @@ async fn a_client_that_answers_no_ping_is_gone_and_one_that_does_stays() {
         daemon.authority()
     );
     silent.write_all(head.as_bytes()).await.unwrap();
-    clients_are(&daemon, 2).await;
+    wait_for_client_count(&daemon, 2).await;
     let mut received = Vec::new();
-    let gone = async {
+    let silent_closes = async {
         let _ = silent.read_to_end(&mut received).await;
     };
-    let stays = async {
-        // Reading is what answers pings; the stream must not end meanwhile.
+    let answering_stays = async {
+        // Reading answers the pings; the stream must not end meanwhile.
         let ended = tokio::time::timeout(Duration::from_secs(5), answering.rest()).await;
         assert!(ended.is_err(), "{ended:?}");
     };
-    let both = tokio::time::timeout(DEADLINE, async { tokio::join!(gone, stays) }).await;
-    assert!(both.is_ok(), "the silent client is still there");
+    let both = tokio::time::timeout(DEADLINE, async { tokio::join!(silent_closes, answering_stays) }).await;
+    assert!(both.is_ok(), "the silent client is still connected");
     // Two bytes: a ping without a payload (RFC 6455 section 5.5.2).
-    assert!(memchr::memmem::find(&received, &[0x89, 0]).is_some(), "it was not asked");
-    clients_are(&daemon, 1).await;
+    assert!(memchr::memmem::find(&received, &[0x89, 0]).is_some(), "the silent client got no ping");
+    wait_for_client_count(&daemon, 1).await;
     let pong = answering.ask(&serde_json::json!({ "type": "ping" })).await;
     assert_eq!(pong["type"], "pong");
 }
