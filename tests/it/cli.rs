@@ -1,4 +1,4 @@
-//! What people type: the commands beside `start`, as people and scripts use them.
+//! The client commands of the CLI, as users and scripts run them.
 
 pub(crate) mod ask;
 mod doctor;
@@ -23,36 +23,36 @@ use crate::support::daemon::{Daemon, codexd};
 use crate::support::http::Target;
 use crate::support::scratch;
 
-/// Somebody in a folder, beside a daemon.
+/// A user in a directory, whose commands use one daemon.
 pub(crate) struct CliUser {
-    folder: TempDir,
+    directory: TempDir,
     base: String,
 }
 
 impl CliUser {
-    pub(crate) fn beside(daemon: &Daemon) -> Self {
+    pub(crate) fn of(daemon: &Daemon) -> Self {
         Self::at(daemon.base_url())
     }
 
     pub(crate) fn at(base: &str) -> Self {
-        Self { folder: scratch::directory("people"), base: base.to_owned() }
+        Self { directory: scratch::directory("user"), base: base.to_owned() }
     }
 
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
-    /// This command line, in the folder.
+    /// The command with these arguments, in the directory of the user.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        command(&self.base, self.folder(), arguments)
+        command(&self.base, self.directory(), arguments)
     }
 
-    /// Runs this command line to its end, without a terminal.
+    /// Runs the command with these arguments without a terminal, until it ends.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Ended {
         run(self.command(arguments)).await
     }
 
-    /// The document that this command line answers with, which has to succeed.
+    /// Runs the command with these arguments, which must succeed; returns its JSON document.
     async fn document(&self, arguments: &[&str]) -> Value {
         let ended = self.run(arguments).await;
         assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{ended:?}");
@@ -60,18 +60,18 @@ impl CliUser {
     }
 }
 
-/// This command line, in this directory and for the daemon at this address.
+/// The command with these arguments, in this directory and for the daemon at this address.
 pub(crate) fn command(base: &str, directory: &Path, arguments: &[&str]) -> Command {
     let mut command = codexd(directory);
     command.args(arguments).env("BAA_CODEXD_LOCAL_API_BASE", base).current_dir(directory);
     command
 }
 
-/// A daemon, somebody beside it, and a session in their folder.
-async fn stage() -> (Daemon, CliUser, String) {
+/// A daemon, a user of it, and a session in the directory of the user.
+async fn user_with_session() -> (Daemon, CliUser, String) {
     let daemon = start().await;
-    let user = CliUser::beside(&daemon);
-    let session = create(&daemon, json!({ "cwd": user.folder() })).await;
+    let user = CliUser::of(&daemon);
+    let session = create(&daemon, json!({ "cwd": user.directory() })).await;
     (daemon, user, text(&session["sessionId"]))
 }
 
@@ -79,26 +79,26 @@ fn document(ended: &Ended) -> Value {
     serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
 }
 
-/// Asserts that a document is the one in `answers/NAME.json`, but for what differs from run to run.
+/// Asserts that a document equals `answers/NAME.json`, except for values that differ between runs.
 ///
-/// With the variable `CODEXD_UPDATE_ANSWERS` the file is written instead.
+/// With the environment variable `CODEXD_UPDATE_ANSWERS`, it writes the file instead.
 fn assert_answer(name: &str, document: &Value) {
     let mut document = document.clone();
-    even_out("", &mut document);
+    normalize("", &mut document);
     let text = serde_json::to_string_pretty(&document).unwrap() + "\n";
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/it/cli/answers/{name}.json"));
     if std::env::var_os("CODEXD_UPDATE_ANSWERS").is_some() {
         return fs::write(path, text).unwrap();
     }
     let expected = fs::read_to_string(&path).unwrap_or_default();
-    assert_eq!(text, expected, "{name}.json; CODEXD_UPDATE_ANSWERS=1 writes it anew");
+    assert_eq!(text, expected, "{name}.json differs; CODEXD_UPDATE_ANSWERS=1 updates it");
 }
 
-/// Replaces names, times and numbers that differ from run to run.
-fn even_out(key: &str, value: &mut Value) {
+/// Replaces IDs, times and numbers that differ between runs.
+fn normalize(key: &str, value: &mut Value) {
     match value {
-        Value::Object(object) => object.iter_mut().for_each(|(key, value)| even_out(key, value)),
-        Value::Array(list) => list.iter_mut().for_each(|value| even_out(key, value)),
+        Value::Object(object) => object.iter_mut().for_each(|(key, value)| normalize(key, value)),
+        Value::Array(list) => list.iter_mut().for_each(|value| normalize(key, value)),
         Value::Null => {}
         value if key.ends_with("Id") || key == "id" || key == "startedBy" => *value = "ID".into(),
         value if key.ends_with("At") => *value = "TIME".into(),

@@ -1,4 +1,4 @@
-//! The command line: what each command prints where, and how it exits.
+//! The commands of the daemon: their output, exit codes, and the files that they create.
 
 use std::fs;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::support::http::{Target, get};
 use crate::support::scratch;
 use crate::support::wait::DEADLINE;
 
-/// A home of nobody's, which has to stay empty when a command only looks.
+/// An empty home directory, which must stay empty when a command only reads.
 fn home() -> TempDir {
     scratch::directory("commands")
 }
@@ -27,13 +27,13 @@ fn command(home: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-async fn codexd_says(home: &Path, arguments: &[&str]) -> Ended {
+async fn run_codexd(home: &Path, arguments: &[&str]) -> Ended {
     run(command(home, arguments)).await
 }
 
 fn assert_empty(home: &Path) {
-    let left: Vec<_> = fs::read_dir(home).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert!(left.is_empty(), "made without need: {left:?}");
+    let entries: Vec<_> = fs::read_dir(home).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(entries.is_empty(), "unexpected files: {entries:?}");
 }
 
 fn document(ended: &Ended) -> Value {
@@ -42,8 +42,8 @@ fn document(ended: &Ended) -> Value {
     document
 }
 
-/// The flags that point a command at the folders of this daemon.
-fn folders(daemon: &Daemon) -> [String; 2] {
+/// The flags with the directories of this daemon.
+fn directory_flags(daemon: &Daemon) -> [String; 2] {
     let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
     [flag("logs-dir", &daemon.logs_dir()), flag("state-dir", &daemon.state_dir())]
 }
@@ -51,7 +51,7 @@ fn folders(daemon: &Daemon) -> [String; 2] {
 #[tokio::test]
 async fn config_shows_every_value_and_source() {
     let home = home();
-    let asked = |format: &[&str]| {
+    let run_config = |format: &[&str]| {
         let flags = ["config", "--event-cache-size", "7", "--server-arg", "a", "--server-arg", "--b"];
         let mut command = command(home.path(), &[&flags, format].concat());
         command
@@ -60,9 +60,9 @@ async fn config_shows_every_value_and_source() {
             .env("BAA_STATE_DIR", "/shared");
         run(command)
     };
-    let shown = asked(&["--json"]).await;
-    assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
-    let document = document(&shown);
+    let ended = run_config(&["--json"]).await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    let document = document(&ended);
     let find = |name: &str| {
         let mut settings = document["settings"].as_array().unwrap().iter();
         let found = settings.find(|setting| setting["name"] == name).unwrap_or_else(|| panic!("no {name}"));
@@ -82,7 +82,7 @@ async fn config_shows_every_value_and_source() {
     }
     assert_eq!(find("logs-dir").1, "default from HOME");
 
-    let table = asked(&[]).await;
+    let table = run_config(&[]).await;
     assert_eq!((table.code, table.stderr.as_str()), (Some(0), ""));
     for setting in document["settings"].as_array().unwrap() {
         let (name, source) = (setting["name"].as_str().unwrap(), setting["source"].as_str().unwrap());
@@ -95,8 +95,8 @@ async fn config_shows_every_value_and_source() {
 #[tokio::test]
 async fn config_places_directories_in_repository() {
     let home = home();
-    let shown = codexd_says(home.path(), &["config", "--json", "--repo-root", "."]).await;
-    let settings = document(&shown)["settings"].clone();
+    let ended = run_codexd(home.path(), &["config", "--json", "--repo-root", "."]).await;
+    let settings = document(&ended)["settings"].clone();
     let value = |name: &str| {
         let found = settings.as_array().unwrap().iter().find(|setting| setting["name"] == name);
         Path::new(found.unwrap()["value"].as_str().unwrap()).to_owned()
@@ -114,17 +114,17 @@ async fn status_queries_running_daemon() {
     create(&daemon, json!({})).await;
     let home = home();
     let base = daemon.base_url();
-    let shown = codexd_says(home.path(), &["status", "--local-api-base", base, "--json"]).await;
-    assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
-    let status = document(&shown);
+    let ended = run_codexd(home.path(), &["status", "--local-api-base", base, "--json"]).await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    let status = document(&ended);
     assert_eq!(status["running"], true);
     assert_eq!(status["service"]["resolvedBaseUrl"], base);
     assert_eq!(status["snapshot"]["daemon"]["pid"], daemon.pid());
 
-    let shown = codexd_says(home.path(), &["status", "--local-api-base", base]).await;
-    assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
+    let ended = run_codexd(home.path(), &["status", "--local-api-base", base]).await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
     for part in [&format!("PID {}", daemon.pid()), base, "1, 1 active, 0 busy", "accepted"] {
-        assert!(shown.stdout.contains(part), "no {part:?} in {}", shown.stdout);
+        assert!(ended.stdout.contains(part), "no {part:?} in {}", ended.stdout);
     }
     assert_empty(home.path());
 }
@@ -135,12 +135,12 @@ async fn status_json_has_same_shape_without_daemon() {
     ready(&daemon).await;
     let base = daemon.base_url().to_owned();
     let home = home();
-    let [logs, state] = folders(&daemon);
-    let asked = ["status", "--json", "--local-api-base", &base, &logs, &state];
+    let [logs, state] = directory_flags(&daemon);
+    let arguments = ["status", "--json", "--local-api-base", &base, &logs, &state];
     let keys = |value: &Value| -> Vec<String> { value.as_object().unwrap().keys().cloned().collect() };
-    let with = document(&codexd_says(home.path(), &asked).await);
+    let with = document(&run_codexd(home.path(), &arguments).await);
     daemon.stop().await;
-    let without = document(&codexd_says(home.path(), &asked).await);
+    let without = document(&run_codexd(home.path(), &arguments).await);
     assert_eq!((&with["running"], &without["running"]), (&json!(true), &json!(false)));
     for part in ["/service", "/snapshot/config", "/snapshot/identity", "/snapshot/daemon/child"] {
         let missing: Vec<_> = keys(with.pointer(part).unwrap())
@@ -161,11 +161,11 @@ async fn status_reads_state_of_stopped_daemon() {
     let base = daemon.base_url().to_owned();
     daemon.stop().await;
     let home = home();
-    let [logs, state] = folders(&daemon);
-    let asked = ["status", "--local-api-base", &base, &logs, &state];
-    let shown = codexd_says(home.path(), &[&asked, ["--json"].as_slice()].concat()).await;
-    assert_eq!((shown.code, shown.stderr.as_str()), (Some(3), ""));
-    let status = document(&shown);
+    let [logs, state] = directory_flags(&daemon);
+    let arguments = ["status", "--local-api-base", &base, &logs, &state];
+    let ended = run_codexd(home.path(), &[&arguments, ["--json"].as_slice()].concat()).await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(3), ""));
+    let status = document(&ended);
     assert_eq!(status["running"], false);
     assert!(status["message"].as_str().unwrap().contains(&base), "{status}");
     let snapshot = &status["snapshot"];
@@ -177,12 +177,12 @@ async fn status_reads_state_of_stopped_daemon() {
         (&json!(false), &json!(false))
     );
 
-    let shown = codexd_says(home.path(), &asked).await;
-    assert_eq!(shown.code, Some(3));
-    assert_eq!(shown.stderr.lines().count(), 1, "{}", shown.stderr);
-    assert!(shown.stderr.contains(&base), "{}", shown.stderr);
+    let ended = run_codexd(home.path(), &arguments).await;
+    assert_eq!(ended.code, Some(3));
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains(&base), "{}", ended.stderr);
     for part in ["stopped at", "1, 1 active, 0 busy", daemon.state_dir().to_str().unwrap()] {
-        assert!(shown.stdout.contains(part), "no {part:?} in {}", shown.stdout);
+        assert!(ended.stdout.contains(part), "no {part:?} in {}", ended.stdout);
     }
 }
 
@@ -196,10 +196,10 @@ async fn status_reports_crashed_daemon() {
     crate::support::wait::wait_until("a state file", || path.exists().then_some(())).await;
     daemon.kill().await;
     let home = home();
-    let [logs, state] = folders(&daemon);
-    let shown = codexd_says(home.path(), &["status", "--local-api-base", &base, &logs, &state]).await;
-    assert_eq!(shown.code, Some(3));
-    assert!(shown.stdout.contains("did not shut down cleanly"), "{}", shown.stdout);
+    let [logs, state] = directory_flags(&daemon);
+    let ended = run_codexd(home.path(), &["status", "--local-api-base", &base, &logs, &state]).await;
+    assert_eq!(ended.code, Some(3));
+    assert!(ended.stdout.contains("did not shut down cleanly"), "{}", ended.stdout);
 }
 
 #[tokio::test]
@@ -208,32 +208,32 @@ async fn status_reports_daemon_at_another_address() {
     let path = daemon.state_dir().join("daemon-state.json");
     crate::support::wait::wait_until("a state file", || path.exists().then_some(())).await;
     let home = home();
-    let [logs, state] = folders(&daemon);
+    let [logs, state] = directory_flags(&daemon);
     let base = "http://127.0.0.1:1";
-    let shown = codexd_says(home.path(), &["status", "--local-api-base", base, &logs, &state]).await;
-    assert_eq!(shown.code, Some(3));
+    let ended = run_codexd(home.path(), &["status", "--local-api-base", base, &logs, &state]).await;
+    assert_eq!(ended.code, Some(3));
     let holder = format!("The directories are in use by codexd with pid {}", daemon.pid());
     for part in [holder.as_str(), &format!("does not answer at {base}"), "another --local-api-base"] {
-        assert!(shown.stderr.contains(part), "no {part:?} in {}", shown.stderr);
+        assert!(ended.stderr.contains(part), "no {part:?} in {}", ended.stderr);
     }
-    assert!(!shown.stdout.contains("did not shut down cleanly"), "{}", shown.stdout);
-    assert!(shown.stdout.contains(&format!("with pid {}", daemon.pid())), "{}", shown.stdout);
+    assert!(!ended.stdout.contains("did not shut down cleanly"), "{}", ended.stdout);
+    assert!(ended.stdout.contains(&format!("with pid {}", daemon.pid())), "{}", ended.stdout);
 }
 
 #[tokio::test]
 async fn status_reports_directories_never_used() {
     let home = home();
-    let shown = codexd_says(home.path(), &["status", "--local-api-base", "http://127.0.0.1:1"]).await;
-    assert_eq!(shown.code, Some(3));
-    assert!(shown.stderr.contains("http://127.0.0.1:1"), "{}", shown.stderr);
-    assert!(shown.stdout.contains("has never run with these directories"), "{}", shown.stdout);
+    let ended = run_codexd(home.path(), &["status", "--local-api-base", "http://127.0.0.1:1"]).await;
+    assert_eq!(ended.code, Some(3));
+    assert!(ended.stderr.contains("http://127.0.0.1:1"), "{}", ended.stderr);
+    assert!(ended.stdout.contains("has never run with these directories"), "{}", ended.stdout);
     assert_empty(home.path());
 }
 
 #[tokio::test]
 async fn invalid_settings_print_one_sentence_and_change_nothing() {
     let home = home();
-    for (arguments, said) in [
+    for (arguments, expected) in [
         (["--nonsense"].as_slice(), "--nonsense"),
         (&["begin"], "begin"),
         (&["exec"], "exec"),
@@ -255,7 +255,7 @@ async fn invalid_settings_print_one_sentence_and_change_nothing() {
         (&["--server-cwd", "nowhere"], "does not exist"),
         (&["status", "--run-once"], "--run-once"),
     ] {
-        let refused = codexd_says(home.path(), arguments).await;
+        let refused = run_codexd(home.path(), arguments).await;
         assert_eq!(refused.code, Some(2), "{arguments:?}: {refused:?}");
         assert_eq!(refused.stdout, "", "{arguments:?}");
         assert_eq!(refused.stderr.lines().count(), 1, "{arguments:?}: {}", refused.stderr);
@@ -264,7 +264,7 @@ async fn invalid_settings_print_one_sentence_and_change_nothing() {
             "{}",
             refused.stderr
         );
-        assert!(refused.stderr.contains(said), "{arguments:?}: {}", refused.stderr);
+        assert!(refused.stderr.contains(expected), "{arguments:?}: {}", refused.stderr);
         assert!(!refused.stderr.contains("secret"), "{}", refused.stderr);
     }
     let mut with_variable = command(home.path(), &["start"]);
@@ -283,9 +283,9 @@ async fn smoke_passes_and_removes_its_files() {
         command.env("TMPDIR", temporary.path());
         run(command)
     };
-    let shown = smoke(&["smoke", "--json"]).await;
-    assert_eq!(shown.code, Some(0), "{shown:?}");
-    let document = document(&shown);
+    let ended = smoke(&["smoke", "--json"]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let document = document(&ended);
     assert_eq!(document["ok"], true);
     assert!(document["milliseconds"].is_u64());
     let names: Vec<_> = document["checks"]
@@ -305,12 +305,12 @@ async fn smoke_passes_and_removes_its_files() {
     assert_eq!(document["snapshot"]["sessionRegistry"]["sessions"][0]["purpose"], "smoke");
     assert!(names.contains(&"turn_completed") && names.contains(&"event_stream"), "{names:?}");
 
-    let shown = smoke(&["smoke"]).await;
-    assert_eq!(shown.code, Some(0), "{shown:?}");
+    let ended = smoke(&["smoke"]).await;
+    assert_eq!(ended.code, Some(0), "{ended:?}");
     for name in names {
-        assert!(shown.stdout.contains(name), "no {name} in {}", shown.stdout);
+        assert!(ended.stdout.contains(name), "no {name} in {}", ended.stdout);
     }
-    assert!(shown.stdout.lines().last().unwrap().starts_with("smoke passed in "), "{}", shown.stdout);
+    assert!(ended.stdout.lines().last().unwrap().starts_with("smoke passed in "), "{}", ended.stdout);
     assert_empty(home.path());
     assert_empty(temporary.path());
 }
@@ -319,18 +319,18 @@ async fn smoke_passes_and_removes_its_files() {
 async fn help_and_version_go_to_stdout() {
     let home = home();
     for arguments in [["help"], ["--help"], ["-h"]] {
-        let shown = codexd_says(home.path(), &arguments).await;
-        assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
+        let ended = run_codexd(home.path(), &arguments).await;
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
         for part in
             ["start", "status", "config", "smoke", "--repo-root", "BAA_CODEXD_REPO_ROOT", "--run-once"]
         {
-            assert!(shown.stdout.contains(part), "no {part} in {}", shown.stdout);
+            assert!(ended.stdout.contains(part), "no {part} in {}", ended.stdout);
         }
-        assert!(!shown.stdout.contains("demo-app-server"), "the help shows a hidden subcommand");
+        assert!(!ended.stdout.contains("demo-app-server"), "the help shows a hidden subcommand");
     }
-    let shown = codexd_says(home.path(), &["--version"]).await;
-    assert_eq!(shown.stdout, format!("codexd {}\n", env!("CODEXD_LONG_VERSION")));
-    assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
+    let ended = run_codexd(home.path(), &["--version"]).await;
+    assert_eq!(ended.stdout, format!("codexd {}\n", env!("CODEXD_LONG_VERSION")));
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
     assert_empty(home.path());
 }
 
@@ -338,9 +338,9 @@ async fn help_and_version_go_to_stdout() {
 async fn help_json_lists_commands_and_settings() {
     let home = home();
     for arguments in [&["help", "--json"][..], &["--json", "help"], &["--help", "--json"]] {
-        let shown = codexd_says(home.path(), arguments).await;
-        assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
-        let document = document(&shown);
+        let ended = run_codexd(home.path(), arguments).await;
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+        let document = document(&ended);
         let names: Vec<_> =
             document["commands"].as_array().unwrap().iter().map(|command| text(&command["name"])).collect();
         for name in ["start", "status", "config", "smoke", "ask", "doctor"] {
@@ -351,10 +351,10 @@ async fn help_json_lists_commands_and_settings() {
         let root = settings.iter().find(|setting| setting["flag"] == "--repo-root").unwrap();
         assert_eq!(root["variable"], "BAA_CODEXD_REPO_ROOT");
     }
-    let one = document(&codexd_says(home.path(), &["help", "start", "--json"]).await);
+    let one = document(&run_codexd(home.path(), &["help", "start", "--json"]).await);
     assert_eq!(one["name"], "start");
     assert!(one["arguments"].as_array().unwrap().iter().any(|argument| argument["flag"] == "--run-once"));
-    let unknown = codexd_says(home.path(), &["help", "nothing", "--json"]).await;
+    let unknown = run_codexd(home.path(), &["help", "nothing", "--json"]).await;
     assert_eq!((unknown.code, unknown.stdout.as_str()), (Some(2), ""));
     assert!(unknown.stderr.contains("nothing"), "{}", unknown.stderr);
 }
@@ -381,35 +381,35 @@ async fn start_is_default_and_prints_status_line() {
     let mut process = command.spawn().unwrap();
     let mut stdout = BufReader::new(process.stdout.take().unwrap());
     let mut line = String::new();
-    tokio::time::timeout(DEADLINE, stdout.read_line(&mut line)).await.expect("the first line").unwrap();
-    let word = |line: &str, name: &str| {
-        let found = line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    tokio::time::timeout(DEADLINE, stdout.read_line(&mut line)).await.expect("no first line").unwrap();
+    let field = |line: &str, name: &str| {
+        let found = line.split_whitespace().find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
         found.unwrap_or_else(|| panic!("no {name} in {line}")).to_owned()
     };
-    assert_eq!(word(&line, "started"), "true");
-    assert_eq!(word(&line, "node"), "lab");
-    assert_eq!(word(&line, "pid"), process.id().unwrap().to_string());
-    let base = word(&line, "resolved_base");
-    assert_eq!(word(&line, "ws_url"), format!("ws://{}/v1/codexd/events", base.authority()));
+    assert_eq!(field(&line, "started"), "true");
+    assert_eq!(field(&line, "node"), "lab");
+    assert_eq!(field(&line, "pid"), process.id().unwrap().to_string());
+    let base = field(&line, "resolved_base");
+    assert_eq!(field(&line, "ws_url"), format!("ws://{}/v1/codexd/events", base.authority()));
     assert_eq!(get(base.as_str(), "/healthz").await.status, 200);
-    // Neither the folder it was started in nor anything but the person's own folders is used.
-    let state = word(&line, "state_dir");
+    // The daemon uses the default directories of the user, not the current directory.
+    let state = field(&line, "state_dir");
     assert!(Path::new(&state).starts_with(home.path()) && Path::new(&state).join("identity.json").exists());
 
     let pid = process.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?)).unwrap();
     kill_process(pid, Signal::TERM).unwrap();
     let mut rest = String::new();
-    tokio::time::timeout(DEADLINE, stdout.read_to_string(&mut rest)).await.expect("the last lines").unwrap();
+    tokio::time::timeout(DEADLINE, stdout.read_to_string(&mut rest)).await.expect("no last lines").unwrap();
     assert!(process.wait().await.unwrap().success());
     assert!(rest.starts_with("codexd stopped after SIGTERM\n"), "{rest}");
-    assert_eq!(word(&rest, "started"), "false");
-    assert_eq!(word(&rest, "resolved_base"), "not-listening");
+    assert_eq!(field(&rest, "started"), "false");
+    assert_eq!(field(&rest, "resolved_base"), "not-listening");
 }
 
 #[tokio::test]
 async fn run_once_starts_prints_status_and_stops() {
     let home = home();
-    let once = codexd_says(home.path(), &[fake_flags().as_slice(), &["--run-once", "--json"]].concat()).await;
+    let once = run_codexd(home.path(), &[fake_flags().as_slice(), &["--run-once", "--json"]].concat()).await;
     assert_eq!(once.code, Some(0), "{once:?}");
     let status = document(&once);
     let daemon = &status["snapshot"]["daemon"];
@@ -420,7 +420,7 @@ async fn run_once_starts_prints_status_and_stops() {
     let has = |event_type: &str| events.iter().any(|event| event["type"] == event_type);
     assert!(has("app-server.connected") && has("daemon.stopped"), "{events:?}");
 
-    let once = codexd_says(home.path(), &[fake_flags().as_slice(), &["--run-once"]].concat()).await;
+    let once = run_codexd(home.path(), &[fake_flags().as_slice(), &["--run-once"]].concat()).await;
     assert_eq!((once.code, once.stdout.lines().count()), (Some(0), 1), "{once:?}");
     assert!(once.stdout.contains("started=false"), "{}", once.stdout);
 }
@@ -428,10 +428,9 @@ async fn run_once_starts_prints_status_and_stops() {
 #[tokio::test]
 async fn run_once_without_app_server_fails_with_sentence() {
     let home = home();
-    let flags =
-        ["--run-once", "--local-api-base", "http://127.0.0.1:0", "--server-command", "codex-that-is-nowhere"];
-    let once = codexd_says(home.path(), &flags).await;
+    let flags = ["--run-once", "--local-api-base", "http://127.0.0.1:0", "--server-command", "missing-codex"];
+    let once = run_codexd(home.path(), &flags).await;
     assert_eq!(once.code, Some(1), "{once:?}");
-    assert!(once.stderr.lines().any(|line| line.contains("codex-that-is-nowhere")), "{}", once.stderr);
+    assert!(once.stderr.lines().any(|line| line.contains("missing-codex")), "{}", once.stderr);
     assert!(once.stderr.contains("npm install"), "{}", once.stderr);
 }

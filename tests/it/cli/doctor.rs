@@ -1,4 +1,4 @@
-//! `codexd doctor`: what it finds where all is well, where a daemon runs, and where something is wrong.
+//! `codexd doctor`: its findings without problems, with a running daemon, and with problems.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,7 +33,7 @@ fn command(home: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// What was found, by the name of what was looked at, and whether all of it is well.
+/// The checks by their names, and whether all of them passed.
 struct Findings {
     ok: bool,
     checks: BTreeMap<String, Value>,
@@ -51,14 +51,14 @@ impl Findings {
         Self { ok, checks }
     }
 
-    /// Asserts that this is how something is, and that these words say so.
+    /// Asserts the status of a check, and that its detail or advice contains this text.
     #[track_caller]
-    fn assert(&self, name: &str, status: &str, words: &str) {
+    fn assert(&self, name: &str, status: &str, expected: &str) {
         let check = self.checks.get(name).unwrap_or_else(|| panic!("no {name} in {:?}", self.checks));
         assert_eq!(check["status"], status, "{check:#}");
-        let said = format!("{} {}", check["detail"], check["advice"]);
-        assert!(said.contains(words), "no {words:?} in {check:#}");
-        // Whatever is wrong comes with what to do.
+        let text = format!("{} {}", check["detail"], check["advice"]);
+        assert!(text.contains(expected), "no {expected:?} in {check:#}");
+        // Every problem has advice.
         assert_eq!(check["advice"].is_null(), status == "ok", "{check:#}");
     }
 }
@@ -68,14 +68,14 @@ async fn doctor(home: &Path, arguments: &[&str]) -> Findings {
     Findings::of(&run(command(home, &arguments)).await)
 }
 
-/// An address at which nobody listens.
+/// The flag with an address at which no process listens.
 fn free_address() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     format!("--local-api-base=http://{}", listener.local_addr().unwrap())
 }
 
-/// The flags that point a command at this daemon.
-fn same_as(daemon: &Daemon) -> [String; 3] {
+/// The flags with the address and the directories of this daemon.
+fn flags_of(daemon: &Daemon) -> [String; 3] {
     let flag = |name: &str, path: PathBuf| format!("--{name}={}", path.display());
     [
         format!("--local-api-base={}", daemon.base_url()),
@@ -84,21 +84,21 @@ fn same_as(daemon: &Daemon) -> [String; 3] {
     ]
 }
 
-fn texts(flags: &[String]) -> Vec<&str> {
+fn as_strs(flags: &[String]) -> Vec<&str> {
     flags.iter().map(String::as_str).collect()
 }
 
-/// The content, the rights and the times of everything in a folder.
-fn files_in(folder: &Path) -> Vec<(PathBuf, u32, i64, i64, Vec<u8>)> {
+/// The content, permissions and times of everything in a directory.
+fn files_in(directory: &Path) -> Vec<(PathBuf, u32, i64, i64, Vec<u8>)> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
+    for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
-        let about = fs::symlink_metadata(&path).unwrap();
-        let content = if about.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
-        if about.is_dir() {
+        let metadata = fs::symlink_metadata(&path).unwrap();
+        let content = if metadata.is_file() { fs::read(&path).unwrap() } else { Vec::new() };
+        if metadata.is_dir() {
             found.extend(files_in(&path));
         }
-        found.push((path, about.mode(), about.mtime(), about.mtime_nsec(), content));
+        found.push((path, metadata.mode(), metadata.mtime(), metadata.mtime_nsec(), content));
     }
     found.sort();
     found
@@ -108,10 +108,10 @@ fn files_in(folder: &Path) -> Vec<(PathBuf, u32, i64, i64, Vec<u8>)> {
 #[tokio::test]
 async fn doctor_passes_and_creates_nothing() {
     let (home, bin) = (home(), home());
-    let stand_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cli/stand_ins/systemctl");
-    std::os::unix::fs::symlink(stand_in, bin.path().join("systemctl")).unwrap();
+    let systemctl_double = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cli/stand_ins/systemctl");
+    std::os::unix::fs::symlink(systemctl_double, bin.path().join("systemctl")).unwrap();
     let address = free_address();
-    let asked = |format: &[&str]| {
+    let run_doctor = |format: &[&str]| {
         let mut command = command(home.path(), &[fake_flags().as_slice(), &[&address], format].concat());
         command.env(
             "PATH",
@@ -119,28 +119,30 @@ async fn doctor_passes_and_creates_nothing() {
         );
         run(command)
     };
-    let found = asked(&["--json"]).await;
-    let megabytes = |text: &str| {
+    let found = run_doctor(&["--json"]).await;
+    let normalize = |text: &str| {
         // The free space and the file limit depend on the machine.
-        let mut words: Vec<&str> = text.split(' ').collect();
-        for at in 0..words.len() {
-            if words.get(at + 1) == Some(&"MiB") || words.get(at + 1..at + 3) == Some(&["open", "files"]) {
-                words[at] = if words[at].starts_with('"') { "\"N" } else { "N" };
+        let mut parts: Vec<&str> = text.split(' ').collect();
+        for index in 0..parts.len() {
+            if parts.get(index + 1) == Some(&"MiB")
+                || parts.get(index + 1..index + 3) == Some(&["open", "files"])
+            {
+                parts[index] = if parts[index].starts_with('"') { "\"N" } else { "N" };
             }
         }
-        words.join(" ")
+        parts.join(" ")
     };
-    let plain = megabytes(&found.stdout)
+    let normalized = normalize(&found.stdout)
         .replace(home.path().to_str().unwrap(), "HOME")
         .replace(env!("CARGO_BIN_EXE_codexd"), "CODEXD")
         .replace(fake_codex(), "FAKE_CODEX")
         .replace(address.strip_prefix("--local-api-base=").unwrap(), "BASE")
         .replace(env!("CARGO_PKG_VERSION"), "VERSION");
-    assert_eq!(plain, include_str!("snapshots/doctor.json"));
+    assert_eq!(normalized, include_str!("snapshots/doctor.json"));
     assert_eq!((found.code, found.stderr.as_str()), (Some(0), ""));
-    assert!(fs::read_dir(home.path()).unwrap().next().is_none(), "something was made");
+    assert!(fs::read_dir(home.path()).unwrap().next().is_none(), "doctor created files");
 
-    let found = asked(&[]).await;
+    let found = run_doctor(&[]).await;
     assert_eq!((found.code, found.stderr.as_str()), (Some(0), ""));
     assert_eq!(found.stdout.lines().last(), Some("All checks passed."), "{}", found.stdout);
 }
@@ -150,9 +152,9 @@ async fn doctor_finds_running_daemon_and_changes_nothing() {
     let daemon = start().await;
     ready(&daemon).await;
     let home = home();
-    let flags = same_as(&daemon);
+    let flags = flags_of(&daemon);
     let before = (daemon.events_on_disk().len(), fs::read(daemon.state_dir().join("child.json")).unwrap());
-    let found = doctor(home.path(), &texts(&flags)).await;
+    let found = doctor(home.path(), &as_strs(&flags)).await;
     assert!(found.ok, "{:?}", found.checks);
     found.assert("daemon", "ok", &format!("with PID {} is running and accepts turns", daemon.pid()));
     found.assert("address", "ok", "The daemon listens at");
@@ -162,14 +164,14 @@ async fn doctor_finds_running_daemon_and_changes_nothing() {
     assert_eq!(after, before);
     ready(&daemon).await;
 
-    // Another one, whose address is taken.
+    // A daemon with other directories, whose address is in use.
     let found = doctor(home.path(), &[&flags[0]]).await;
     assert!(!found.ok);
     found.assert("daemon", "ok", "No codexd uses");
     found.assert("address", "fail", &format!("with PID {}", daemon.pid()));
-    // The same folders, at another address.
-    let elsewhere = free_address();
-    let found = doctor(home.path(), &[&elsewhere, &flags[1], &flags[2]]).await;
+    // The same directories, with another address.
+    let other_address = free_address();
+    let found = doctor(home.path(), &[&other_address, &flags[1], &flags[2]]).await;
     found.assert("daemon", "fail", &format!("in use by codexd with pid {}", daemon.pid()));
     found.assert("address", "ok", "is free");
 }
@@ -178,22 +180,22 @@ async fn doctor_finds_running_daemon_and_changes_nothing() {
 async fn doctor_keeps_files_of_stopped_daemon() {
     let mut daemon = start().await;
     ready(&daemon).await;
-    let flags = same_as(&daemon);
+    let flags = flags_of(&daemon);
     daemon.stop().await;
-    let folders = [daemon.state_dir(), daemon.logs_dir()];
-    let before = folders.each_ref().map(|folder| files_in(folder));
+    let directories = [daemon.state_dir(), daemon.logs_dir()];
+    let before = directories.each_ref().map(|directory| files_in(directory));
     let home = home();
-    let found = doctor(home.path(), &texts(&flags)).await;
+    let found = doctor(home.path(), &as_strs(&flags)).await;
     found.assert("daemon", "ok", "No codexd uses");
     found.assert("clock", "ok", "not behind");
-    assert_eq!(folders.each_ref().map(|folder| files_in(folder)), before);
+    assert_eq!(directories.each_ref().map(|directory| files_in(directory)), before);
 }
 
 #[tokio::test]
 async fn doctor_warns_about_daemon_without_app_server() {
     let daemon = Daemon::builder().server("/nonexistent/codex", &["app-server"]).start().await;
     crate::api::not_ready(&daemon, "was not found").await;
-    let found = doctor(home().path(), &texts(&same_as(&daemon))).await;
+    let found = doctor(home().path(), &as_strs(&flags_of(&daemon))).await;
     assert!(found.ok, "{:?}", found.checks);
     found.assert("daemon", "warn", "does not accept turns: The server command");
 }
@@ -202,26 +204,27 @@ async fn doctor_warns_about_daemon_without_app_server() {
 async fn doctor_fails_for_unusable_codex() {
     let home = home();
     let address = free_address();
-    let asked = async |flags: &[&str]| {
+    let run_doctor = async |flags: &[&str]| {
         let arguments = [&["--json", address.as_str()], flags].concat();
         Findings::of(&run(command(home.path(), &arguments)).await)
     };
-    let found = asked(&["--server-command=codex-that-is-nowhere"]).await;
+    let found = run_doctor(&["--server-command=missing-codex"]).await;
     found.assert("codex", "fail", "npm install");
     assert!(!found.ok && !found.checks.contains_key("app-server"));
 
     let found =
-        asked(&["--server-command=/bin/sh", "--server-arg=-c", "--server-arg=echo gone >&2; exit 7"]).await;
+        run_doctor(&["--server-command=/bin/sh", "--server-arg=-c", "--server-arg=echo gone >&2; exit 7"])
+            .await;
     found.assert("codex", "ok", "/bin/sh");
     found.assert("app-server", "fail", "exited with code 7. It said last: gone");
     assert!(!found.checks.contains_key("login"));
 
-    let startup = |word: &'static str| {
-        [fake_flags().as_slice(), &["--server-arg=--startup", word, "--start-timeout=1"]].concat()
+    let startup = |argument: &'static str| {
+        [fake_flags().as_slice(), &["--server-arg=--startup", argument, "--start-timeout=1"]].concat()
     };
-    let found = asked(&startup("--server-arg=hang-initialize")).await;
+    let found = run_doctor(&startup("--server-arg=hang-initialize")).await;
     found.assert("app-server", "fail", "did not answer initialize within 1 s");
-    let found = asked(&startup("--server-arg=refuse-initialize")).await;
+    let found = run_doctor(&startup("--server-arg=refuse-initialize")).await;
     found.assert("app-server", "fail", "initialize refused");
 }
 
@@ -251,11 +254,11 @@ async fn doctor_checks_token_file() {
     fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
     fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let daemon = Daemon::builder().arg(&flag).start().await;
-    let flags = same_as(&daemon);
-    let found = doctor(home.path(), &[texts(&flags).as_slice(), &[&flag]].concat()).await;
+    let flags = flags_of(&daemon);
+    let found = doctor(home.path(), &[as_strs(&flags).as_slice(), &[&flag]].concat()).await;
     found.assert("token", "ok", "Requests need the token");
     found.assert("address", "ok", "The daemon listens at");
-    let found = doctor(home.path(), &texts(&flags)).await;
+    let found = doctor(home.path(), &as_strs(&flags)).await;
     found.assert("address", "warn", "--auth-token-file");
     found.assert("token", "warn", &format!("the daemon at {} requires one", daemon.base_url()));
     found.assert("token", "warn", "--auth-token-file");
@@ -267,20 +270,20 @@ async fn doctor_checks_real_codex_version_and_account() {
     let model = MockModel::start();
     let home = CodexHome::new(&model);
     let address = free_address();
-    let asked = |codex_home: PathBuf| {
+    let run_doctor = |codex_home: PathBuf| {
         let server = format!("--server-command={}", codex().native.display());
         let mut command = command(&home.user_home(), &["--json", &address, &server]);
         command.env("CODEX_HOME", codex_home);
         run(command)
     };
-    let found = Findings::of(&asked(home.path()).await);
+    let found = Findings::of(&run_doctor(home.path()).await);
     assert!(found.ok, "{:?}", found.checks);
     found.assert("app-server", "ok", "supports");
     found.assert("version", "ok", &format!("Codex {}.", codex().version));
     found.assert("login", "ok", "needs no OpenAI account");
 
     let without_account = home.workspace();
-    let found = Findings::of(&asked(without_account).await);
+    let found = Findings::of(&run_doctor(without_account).await);
     found.assert("login", "fail", "codex login");
 }
 

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use serde_json::json;
 
-use super::stage;
+use super::user_with_session;
 use crate::api::{SESSIONS, TURN, logged_type, text, turn};
 use crate::duplex::delete;
 use crate::support::http::post;
@@ -12,47 +12,51 @@ use crate::support::wait::wait_until_async;
 
 #[tokio::test]
 async fn ask_reports_why_queue_is_held() {
-    let (daemon, user, session_id) = stage().await;
+    let (daemon, user, session_id) = user_with_session().await;
     let running = turn(&daemon, &session_id, "hang").await;
-    let wrong = json!({
+    let rejected = json!({
         "sessionId": session_id, "input": "wrong", "whenBusy": "queue", "sandboxPolicy": { "type": "weird" },
     });
-    let wrong = text(&post(&daemon, TURN, &wrong).await.data(202)["queueId"]);
-    let end = json!({ "sessionId": session_id, "input": "text=end", "expectedTurnId": running });
-    post(&daemon, TURN, &end).await.data(202);
+    let rejected = text(&post(&daemon, TURN, &rejected).await.data(202)["queueId"]);
+    let steered = json!({ "sessionId": session_id, "input": "text=end", "expectedTurnId": running });
+    post(&daemon, TURN, &steered).await.data(202);
     logged_type(&daemon, "session.held").await;
     let listed = user.run(&["sessions"]).await.stdout;
     assert!(listed.contains(" held "), "{listed}");
 
-    let path = format!("{SESSIONS}/{session_id}/queue/{wrong}");
-    let words = ["ask", "--session", &session_id, "--when-busy", "queue", "text=answered"];
-    // Its stderr is a file, so that it can be read while it waits.
-    let told = user.folder().join("stderr");
-    let mut command = user.command(&words);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(std::fs::File::create(&told).unwrap());
+    let path = format!("{SESSIONS}/{session_id}/queue/{rejected}");
+    let arguments = ["ask", "--session", &session_id, "--when-busy", "queue", "text=answered"];
+    // Stderr is a file, so that the test can read it while the command waits.
+    let stderr_path = user.directory().join("stderr");
+    let mut command = user.command(&arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(std::fs::File::create(&stderr_path).unwrap());
     let mut command = tokio::process::Command::from(command);
     let asking = command.kill_on_drop(true).spawn().unwrap().wait_with_output();
-    let helping = async {
-        wait_until_async("why the queue is held", async || {
-            let told = std::fs::read_to_string(&told).unwrap();
-            (told.contains("the queue is held") && told.ends_with('\n')).then_some(())
+    let resuming = async {
+        wait_until_async("the reason of the hold on stderr", async || {
+            let stderr = std::fs::read_to_string(&stderr_path).unwrap();
+            (stderr.contains("the queue is held") && stderr.ends_with('\n')).then_some(())
         })
         .await;
         let resumed = user.run(&["resume-queue", &session_id]).await;
         assert_eq!((resumed.code, resumed.stderr.as_str()), (Some(0), ""));
         assert!(resumed.stdout.contains("2 turns are queued"), "{}", resumed.stdout);
-        // It was refused again; without it the other one begins.
-        wait_until_async("the end of the wrong turn", async || {
+        // The app-server rejected the turn again; after its removal the other turn starts.
+        wait_until_async("the removal of the rejected turn", async || {
             (delete(&daemon, &path).await.status == 200).then_some(())
         })
         .await;
     };
-    let (asked, ()) = tokio::join!(asking, helping);
-    let (asked, told) = (asked.unwrap(), std::fs::read_to_string(&told).unwrap());
-    assert_eq!((asked.status.code(), asked.stdout.as_slice()), (Some(0), b"answered\n".as_slice()), "{told}");
+    let (asked, ()) = tokio::join!(asking, resuming);
+    let (asked, stderr) = (asked.unwrap(), std::fs::read_to_string(&stderr_path).unwrap());
+    assert_eq!(
+        (asked.status.code(), asked.stdout.as_slice()),
+        (Some(0), b"answered\n".as_slice()),
+        "{stderr}"
+    );
     for part in ["the queue is held", "weird", "resume-queue"] {
-        assert!(told.contains(part), "no {part:?} in {told}");
+        assert!(stderr.contains(part), "no {part:?} in {stderr}");
     }
-    let nothing = user.run(&["resume-queue", &session_id]).await;
-    assert!(nothing.stdout.contains("is empty"), "{}", nothing.stdout);
+    let empty_queue = user.run(&["resume-queue", &session_id]).await;
+    assert!(empty_queue.stdout.contains("is empty"), "{}", empty_queue.stdout);
 }

@@ -2,27 +2,27 @@
 
 use serde_json::{Value, json};
 
-use super::{CliUser, assert_answer, stage};
+use super::{CliUser, assert_answer, user_with_session};
 use crate::api::{record, session, start, text, turn};
 use crate::duplex::{finished_turn, pending_request, resolved_request};
 use crate::support::daemon::Daemon;
 
-/// Starts a turn that asks for something; the turn and the request.
-async fn asking(daemon: &Daemon, session_id: &str, prompt: &str) -> (String, Value) {
+/// Starts a turn with a server request; returns the turn ID and the request.
+async fn turn_with_request(daemon: &Daemon, session_id: &str, prompt: &str) -> (String, Value) {
     let turn_id = turn(daemon, session_id, prompt).await;
     (turn_id, pending_request(daemon, session_id).await)
 }
 
 #[tokio::test]
 async fn sessions_shows_state_of_each_session() {
-    let (daemon, user, idle) = stage().await;
+    let (daemon, user, idle) = user_with_session().await;
     let turn_id = turn(&daemon, &idle, "hello").await;
     finished_turn(&daemon, &idle, &turn_id).await;
     assert_answer("sessions", &user.document(&["sessions", "--json"]).await);
 
     let (busy, waits, closed) = (session(&daemon).await, session(&daemon).await, session(&daemon).await);
     turn(&daemon, &busy, "hang").await;
-    asking(&daemon, &waits, "ask=command").await;
+    turn_with_request(&daemon, &waits, "ask=command").await;
     assert_eq!(user.run(&["close", &closed]).await.code, Some(0));
     let shown = user.run(&["sessions"]).await;
     assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
@@ -32,8 +32,8 @@ async fn sessions_shows_state_of_each_session() {
     };
     assert!(shown.stdout.starts_with("SESSION "), "{}", shown.stdout);
     let of_idle = line(&shown.stdout, &idle);
-    // Without a terminal nothing is cut.
-    assert!(of_idle.contains(user.folder().to_str().unwrap()), "{of_idle}");
+    // Without a terminal no column is truncated.
+    assert!(of_idle.contains(user.directory().to_str().unwrap()), "{of_idle}");
     assert!(of_idle.contains(" idle ") && of_idle.contains(" completed "), "{of_idle}");
     assert!(line(&shown.stdout, &busy).contains(" busy "), "{}", shown.stdout);
     assert!(line(&shown.stdout, &waits).contains(" asks "), "{}", shown.stdout);
@@ -45,7 +45,7 @@ async fn sessions_shows_state_of_each_session() {
 #[tokio::test]
 async fn lists_print_sentence_or_empty_json() {
     let daemon = start().await;
-    let user = CliUser::beside(&daemon);
+    let user = CliUser::of(&daemon);
     for (command, sentence) in [("sessions", "No active sessions.\n"), ("requests", "No pending requests.\n")]
     {
         let shown = user.run(&[command]).await;
@@ -54,31 +54,34 @@ async fn lists_print_sentence_or_empty_json() {
     }
 }
 
-/// `/dev/full` takes nothing, as a full disk does.
+/// Writes to `/dev/full` fail as on a full disk.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn commands_fail_when_stdout_is_full() {
-    let (_daemon, user, _) = stage().await;
-    for words in
+    let (_daemon, user, _) = user_with_session().await;
+    for arguments in
         [["sessions"].as_slice(), &["requests", "--json"], &["status"], &["config", "--json"], &["--help"]]
     {
-        let mut command = user.command(words);
+        let mut command = user.command(arguments);
         command.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
         let ended = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-        let said = String::from_utf8(ended.stderr).unwrap();
-        assert_eq!(ended.status.code(), Some(1), "{words:?}: {said}");
-        assert!(said.starts_with("codexd: Failed to write to stdout: "), "{words:?}: {said}");
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {stderr}");
+        assert!(stderr.starts_with("codexd: Failed to write to stdout: "), "{arguments:?}: {stderr}");
     }
 }
 
 #[tokio::test]
 async fn approve_answers_only_pending_request() {
-    let (daemon, user, session_id) = stage().await;
+    let (daemon, user, session_id) = user_with_session().await;
     for (command, decision) in [("approve", "accept"), ("decline", "decline")] {
-        let nothing = user.run(&[command]).await;
-        assert_eq!((nothing.code, nothing.stderr.as_str()), (Some(1), "codexd: No pending requests.\n"));
+        let none_pending = user.run(&[command]).await;
+        assert_eq!(
+            (none_pending.code, none_pending.stderr.as_str()),
+            (Some(1), "codexd: No pending requests.\n")
+        );
 
-        let (turn_id, request) = asking(&daemon, &session_id, "ask=command").await;
+        let (turn_id, request) = turn_with_request(&daemon, &session_id, "ask=command").await;
         let shown = user.run(&["requests"]).await;
         for part in [&text(&request["requestId"]), &session_id, "open", "run /bin/bash -lc 'touch approved'"]
         {
@@ -88,9 +91,9 @@ async fn approve_answers_only_pending_request() {
             assert_answer("requests", &user.document(&["requests", "--json"]).await);
             assert_answer("approve", &user.document(&["approve", "--json"]).await);
         } else {
-            let said = user.run(&["decline"]).await;
-            assert_eq!(said.code, Some(0), "{said:?}");
-            assert!(said.stdout.starts_with("decline: run "), "{}", said.stdout);
+            let ended = user.run(&["decline"]).await;
+            assert_eq!(ended.code, Some(0), "{ended:?}");
+            assert!(ended.stdout.starts_with("decline: run "), "{}", ended.stdout);
         }
         assert_eq!(resolved_request(&daemon, &request["requestId"]).await["decision"], decision);
         assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["status"], "completed");
@@ -101,10 +104,10 @@ async fn approve_answers_only_pending_request() {
 
 #[tokio::test]
 async fn approve_requires_id_among_several_requests() {
-    let (daemon, user, first) = stage().await;
+    let (daemon, user, first) = user_with_session().await;
     let second = session(&daemon).await;
-    let (turn_id, request) = asking(&daemon, &first, "ask=command").await;
-    let (_, other) = asking(&daemon, &second, "ask=file").await;
+    let (turn_id, request) = turn_with_request(&daemon, &first, "ask=command").await;
+    let (_, other) = turn_with_request(&daemon, &second, "ask=file").await;
     let refused = user.run(&["approve"]).await;
     assert_eq!(refused.code, Some(2), "{refused:?}");
     for request in [&request, &other] {
@@ -119,15 +122,15 @@ async fn approve_requires_id_among_several_requests() {
     let again = user.run(&["approve", &id]).await;
     assert_eq!(again.code, Some(1));
     assert!(again.stderr.contains("already resolved"), "{}", again.stderr);
-    let unknown = user.run(&["approve", "request-of-nobody"]).await;
+    let unknown = user.run(&["approve", "request-unknown"]).await;
     assert_eq!(unknown.code, Some(1));
-    assert!(unknown.stderr.contains("request-of-nobody"), "{}", unknown.stderr);
+    assert!(unknown.stderr.contains("request-unknown"), "{}", unknown.stderr);
 }
 
 #[tokio::test]
 async fn approve_rejects_decision_not_offered() {
-    let (daemon, user, session_id) = stage().await;
-    asking(&daemon, &session_id, "ask=command").await;
+    let (daemon, user, session_id) = user_with_session().await;
+    turn_with_request(&daemon, &session_id, "ask=command").await;
     let refused = user.run(&["approve", "--decision", "perhaps"]).await;
     assert_eq!(refused.code, Some(1));
     assert!(
@@ -141,18 +144,21 @@ async fn approve_rejects_decision_not_offered() {
 
 #[tokio::test]
 async fn approve_answers_questions() {
-    let (daemon, user, session_id) = stage().await;
-    let (turn_id, first) = asking(&daemon, &session_id, "ask=questions ask=input").await;
-    for (words, code, said) in [
+    let (daemon, user, session_id) = user_with_session().await;
+    let (turn_id, first) = turn_with_request(&daemon, &session_id, "ask=questions ask=input").await;
+    for (arguments, code, expected) in [
         (["approve"].as_slice(), 1, "Codex asks to answer \"Which colour? What is the secret word?\""),
         (&["approve", "--answer", "2"], 1, "Codex asks 2 questions"),
         (&["approve", "--result", "{"], 2, "--result is not JSON"),
     ] {
-        let refused = user.run(words).await;
-        assert!(refused.code == Some(code) && refused.stderr.contains(said), "{refused:?}");
+        let refused = user.run(arguments).await;
+        assert!(refused.code == Some(code) && refused.stderr.contains(expected), "{refused:?}");
     }
-    let said = user.run(&["approve", "--answer", "2", "--answer", "7"]).await;
-    assert!(said.code == Some(0) && said.stdout.starts_with("answered: answer \"Which colour?"), "{said:?}");
+    let ended = user.run(&["approve", "--answer", "2", "--answer", "7"]).await;
+    assert!(
+        ended.code == Some(0) && ended.stdout.starts_with("answered: answer \"Which colour?"),
+        "{ended:?}"
+    );
     assert_eq!(resolved_request(&daemon, &first["requestId"]).await["resolvedBy"], "client");
     pending_request(&daemon, &session_id).await;
     let result = r#"{"answers": {"colour": {"answers": ["red"]}}}"#;
@@ -162,27 +168,31 @@ async fn approve_answers_questions() {
 
 #[tokio::test]
 async fn approve_accepts_elicitation() {
-    let (daemon, user, session_id) = stage().await;
-    let (turn_id, request) = asking(&daemon, &session_id, "ask=leave").await;
-    let said = user.run(&["approve"]).await;
-    assert_eq!((said.code, said.stdout.starts_with("accept: answer \"May the")), (Some(0), true), "{said:?}");
+    let (daemon, user, session_id) = user_with_session().await;
+    let (turn_id, request) = turn_with_request(&daemon, &session_id, "ask=leave").await;
+    let ended = user.run(&["approve"]).await;
+    assert_eq!(
+        (ended.code, ended.stdout.starts_with("accept: answer \"May the")),
+        (Some(0), true),
+        "{ended:?}"
+    );
     assert_eq!(resolved_request(&daemon, &request["requestId"]).await["decision"], "accept");
     assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["status"], "completed");
 }
 
 #[tokio::test]
 async fn decline_cancel_ends_turn() {
-    let (daemon, user, session_id) = stage().await;
-    let (turn_id, _) = asking(&daemon, &session_id, "ask=command").await;
+    let (daemon, user, session_id) = user_with_session().await;
+    let (turn_id, _) = turn_with_request(&daemon, &session_id, "ask=command").await;
     assert_answer("decline", &user.document(&["decline", "--cancel", "--json"]).await);
     assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["status"], "interrupted");
 }
 
 #[tokio::test]
 async fn interrupt_finds_running_turn() {
-    let (daemon, user, session_id) = stage().await;
-    let nothing = user.run(&["interrupt"]).await;
-    assert_eq!((nothing.code, nothing.stderr.as_str()), (Some(1), "codexd: No turn is running.\n"));
+    let (daemon, user, session_id) = user_with_session().await;
+    let none_pending = user.run(&["interrupt"]).await;
+    assert_eq!((none_pending.code, none_pending.stderr.as_str()), (Some(1), "codexd: No turn is running.\n"));
     let first = turn(&daemon, &session_id, "hang").await;
     assert_answer("interrupt", &user.document(&["interrupt", "--json"]).await);
     assert_eq!(finished_turn(&daemon, &session_id, &first).await["status"], "interrupted");
@@ -193,30 +203,30 @@ async fn interrupt_finds_running_turn() {
     let refused = user.run(&["interrupt"]).await;
     assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains(&session_id) && refused.stderr.contains(&other), "{}", refused.stderr);
-    // The last one of this folder, not of the other.
-    let said = user.run(&["interrupt", "last"]).await;
-    assert_eq!((said.code, said.stdout), (Some(0), format!("Turn {second} was interrupted.\n")));
+    // `last` is the last session of this directory, not of another one.
+    let ended = user.run(&["interrupt", "last"]).await;
+    assert_eq!((ended.code, ended.stdout), (Some(0), format!("Turn {second} was interrupted.\n")));
     assert!(record(&daemon, &other).await["currentTurnId"].is_string());
 }
 
 #[tokio::test]
 async fn close_closes_or_reports_running_turn() {
-    let (daemon, user, session_id) = stage().await;
+    let (daemon, user, session_id) = user_with_session().await;
     turn(&daemon, &session_id, "hang").await;
     let refused = user.run(&["close", &session_id]).await;
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("--interrupt"), "{}", refused.stderr);
     assert_answer("close", &user.document(&["close", "last", "--interrupt", "--json"]).await);
     assert_eq!(record(&daemon, &session_id).await["status"], "closed");
-    let nobody = user.run(&["close", "last"]).await;
-    assert_eq!(nobody.code, Some(1));
-    assert!(nobody.stderr.contains("No active session uses"), "{}", nobody.stderr);
+    let no_session = user.run(&["close", "last"]).await;
+    assert_eq!(no_session.code, Some(1));
+    assert!(no_session.stderr.contains("No active session uses"), "{}", no_session.stderr);
 }
 
 #[tokio::test]
 async fn client_commands_without_daemon_name_start() {
     let user = CliUser::at("http://127.0.0.1:1");
-    for words in [
+    for arguments in [
         ["ask", "hello"].as_slice(),
         &["sessions"],
         &["follow"],
@@ -227,12 +237,12 @@ async fn client_commands_without_daemon_name_start() {
         &["interrupt"],
         &["close", "session-1"],
     ] {
-        for words in [words.to_vec(), [words, &["--json"]].concat()] {
-            let ended = user.run(&words).await;
-            assert_eq!((ended.code, ended.stdout.as_str()), (Some(3), ""), "{words:?}: {ended:?}");
-            assert_eq!(ended.stderr.lines().count(), 1, "{words:?}: {}", ended.stderr);
+        for arguments in [arguments.to_vec(), [arguments, &["--json"]].concat()] {
+            let ended = user.run(&arguments).await;
+            assert_eq!((ended.code, ended.stdout.as_str()), (Some(3), ""), "{arguments:?}: {ended:?}");
+            assert_eq!(ended.stderr.lines().count(), 1, "{arguments:?}: {}", ended.stderr);
             for part in ["No codexd answers", "http://127.0.0.1:1", "codexd start"] {
-                assert!(ended.stderr.contains(part), "{words:?}: {}", ended.stderr);
+                assert!(ended.stderr.contains(part), "{arguments:?}: {}", ended.stderr);
             }
         }
     }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::CliUser;
-use super::link::Link;
+use super::link::ProxyLink;
 use crate::api::{create, session, start, text, turn};
 use crate::duplex::{current_request, decide, pending_request, resolved_request};
 use crate::support::http::get;
@@ -12,7 +12,7 @@ use crate::support::wait::wait_until_async;
 
 const QUESTION: &str = "Your decision, 1 to 4: ";
 
-/// The session that has a request, and the request.
+/// Waits for a pending request.
 async fn request(daemon: &crate::support::daemon::Daemon) -> serde_json::Value {
     wait_until_async("a request", async || {
         let requests = get(daemon, "/v1/codexd/requests").await.data(200)["requests"].clone();
@@ -24,8 +24,8 @@ async fn request(daemon: &crate::support::daemon::Daemon) -> serde_json::Value {
 #[tokio::test]
 async fn ask_prompt_lists_decisions_and_accepts_number() {
     let daemon = start().await;
-    let user = CliUser::beside(&daemon);
-    for (typed, decision, code, said) in [
+    let user = CliUser::of(&daemon);
+    for (typed, decision, code, expected) in [
         ("1\n", json!("accept"), 0, "done"),
         ("decline\n", json!("decline"), 0, "declined: "),
         ("3\n", json!("cancel"), 4, "The turn was interrupted."),
@@ -53,7 +53,7 @@ async fn ask_prompt_lists_decisions_and_accepts_number() {
         terminal.type_in(typed);
         let (ended, shown) = terminal.ended().await;
         assert_eq!(ended, Some(code), "{shown}");
-        assert!(shown.contains(said), "{shown}");
+        assert!(shown.contains(expected), "{shown}");
         assert_eq!(resolved_request(&daemon, &request["requestId"]).await["decision"], decision);
     }
 }
@@ -61,13 +61,13 @@ async fn ask_prompt_lists_decisions_and_accepts_number() {
 #[tokio::test]
 async fn ask_prompt_lists_files_of_patch() {
     let daemon = start().await;
-    let user = CliUser::beside(&daemon);
-    let folder = user.folder().join("a-name-that-is-too-long-for-the-line-of-a-narrow-terminal\u{9b}");
-    std::fs::create_dir(&folder).unwrap();
-    let file = folder.canonicalize().unwrap().join("approved.txt");
+    let user = CliUser::of(&daemon);
+    let directory = user.directory().join("a-name-that-is-too-long-for-the-line-of-a-narrow-terminal\u{9b}");
+    std::fs::create_dir(&directory).unwrap();
+    let file = directory.canonicalize().unwrap().join("approved.txt");
     let line = format!("  add {}", file.to_str().unwrap().replace('\u{9b}', "\u{fffd}"));
-    let words = ["ask", "ask=file text=done", "--cwd", folder.to_str().unwrap()];
-    let mut terminal = Terminal::start(user.command(&words), 60);
+    let arguments = ["ask", "ask=file text=done", "--cwd", directory.to_str().unwrap()];
+    let mut terminal = Terminal::start(user.command(&arguments), 60);
     terminal.shows("Your decision, 1 to ").await;
     assert!(terminal.text().contains(&format!("{line}\r\n")), "no {line:?} in {}", terminal.text());
     terminal.type_in("\u{4}");
@@ -79,7 +79,7 @@ async fn ask_prompt_lists_files_of_patch() {
 #[tokio::test]
 async fn ask_prompts_questions_in_turn_and_hides_secret() {
     let daemon = start().await;
-    let user = CliUser::beside(&daemon);
+    let user = CliUser::of(&daemon);
     let mut terminal = Terminal::start(user.command(&["ask", "ask=questions text=done"]), 200);
     terminal.shows("Your answer, 1 to 2 or any text (empty to decline): ").await;
     let request = request(&daemon).await;
@@ -92,8 +92,8 @@ async fn ask_prompts_questions_in_turn_and_hides_secret() {
     let (code, shown) = terminal.ended().await;
     assert_eq!(code, Some(0), "{shown}");
     assert!(shown.contains("What is the secret word?") && !shown.contains("sesame"), "{shown}");
-    let over = resolved_request(&daemon, &request["requestId"]).await;
-    assert_eq!((&over["resolvedBy"], &over["decision"]), (&json!("client"), &json!(null)));
+    let resolved = resolved_request(&daemon, &request["requestId"]).await;
+    assert_eq!((&resolved["resolvedBy"], &resolved["decision"]), (&json!("client"), &json!(null)));
 
     let mut terminal = Terminal::start(user.command(&["ask", "ask=questions text=done"]), 200);
     terminal.shows("empty to decline): ").await;
@@ -106,25 +106,25 @@ async fn ask_prompts_questions_in_turn_and_hides_secret() {
 #[tokio::test]
 async fn ask_restores_echo_when_interrupted_at_secret() {
     let daemon = start().await;
-    let user = CliUser::beside(&daemon);
+    let user = CliUser::of(&daemon);
     let mut terminal = Terminal::start(user.command(&["ask", "ask=questions text=done"]), 200);
     terminal.shows("empty to decline): ").await;
     terminal.type_in("red\n");
     terminal.shows("hidden").await;
     assert!(!terminal.echoes());
     terminal.interrupt();
-    wait_until_async("what is typed to be shown", async || terminal.echoes().then_some(())).await;
+    wait_until_async("the terminal to echo input", async || terminal.echoes().then_some(())).await;
     assert_eq!(terminal.ended().await.0, Some(4));
 }
 
 #[tokio::test]
 async fn ask_discards_input_typed_before_prompt() {
     let daemon = start().await;
-    let user = CliUser::beside(&daemon);
+    let user = CliUser::of(&daemon);
     let mut terminal = Terminal::start(user.command(&["ask", "ask=command ask=file text=done"]), 80);
     terminal.shows(QUESTION).await;
     let first = request(&daemon).await;
-    // Two lines at once: the second is not for a question that nobody has seen.
+    // Two lines at once: the second one must not answer a question that was not shown yet.
     terminal.type_in("4\n1\n");
     resolved_request(&daemon, &first["requestId"]).await;
     terminal.shows("Codex asks to change files").await;
@@ -139,7 +139,7 @@ async fn ask_discards_input_typed_before_prompt() {
 #[tokio::test]
 async fn ask_prompt_ends_when_other_client_answers() {
     let daemon = start().await;
-    let user = CliUser::beside(&daemon);
+    let user = CliUser::of(&daemon);
     let terminal = Terminal::start(user.command(&["ask", "ask=command text=done"]), 80);
     terminal.shows(QUESTION).await;
     decide(&daemon, &request(&daemon).await["requestId"], "accept").await;
@@ -151,16 +151,16 @@ async fn ask_prompt_ends_when_other_client_answers() {
 #[tokio::test]
 async fn ask_repeats_prompt_after_undelivered_answer() {
     let daemon = start().await;
-    let link = Link::to(&daemon).await;
+    let link = ProxyLink::to(&daemon).await;
     let user = CliUser::at(link.base());
     let mut terminal = Terminal::start(user.command(&["ask", "ask=command text=done"]), 200);
     terminal.shows(QUESTION).await;
     let request = request(&daemon).await;
-    link.cut();
+    link.disconnect();
     terminal.shows("waiting for codexd").await;
     terminal.type_in("1\n");
     terminal.shows("Failed to deliver the answer").await;
-    link.mend();
+    link.reconnect();
     terminal.shows_again(QUESTION, "Reconnected to codexd").await;
     assert_eq!(current_request(&daemon, &request["requestId"]).await["status"], "pending");
     terminal.type_in("1\n");
@@ -173,7 +173,7 @@ async fn ask_repeats_prompt_after_undelivered_answer() {
 #[tokio::test]
 async fn ask_repeats_prompt_below_other_output() {
     let daemon = start().await;
-    let link = Link::to(&daemon).await;
+    let link = ProxyLink::to(&daemon).await;
     let user = CliUser::at(link.base());
     let mut command = user.command(&["ask", "ask=questions hang"]);
     command.env("NO_COLOR", "1");
@@ -182,15 +182,15 @@ async fn ask_repeats_prompt_below_other_output() {
     terminal.type_in("red\n");
     let secret = "Your answer (hidden, empty to decline): ";
     terminal.shows(secret).await;
-    link.cut();
+    link.disconnect();
     terminal.shows(&format!("{secret}\r\ncodexd: Connection lost; waiting for codexd.\r\n")).await;
     terminal.shows_again(secret, "waiting for codexd").await;
-    link.mend();
+    link.reconnect();
     terminal.shows(&format!("{secret}\r\ncodexd: Reconnected to codexd.\r\n")).await;
     terminal.shows_again(secret, "Reconnected to codexd").await;
     assert!(!terminal.echoes());
     terminal.type_in("sesame\n");
-    wait_until_async("what is typed to be shown", async || terminal.echoes().then_some(())).await;
+    wait_until_async("the terminal to echo input", async || terminal.echoes().then_some(())).await;
     let request = get(&daemon, "/v1/codexd/requests").await.data(200)["requests"][0].clone();
     assert_eq!(resolved_request(&daemon, &request["requestId"]).await["resolvedBy"], "client");
     terminal.interrupt();
@@ -202,15 +202,15 @@ async fn ask_repeats_prompt_below_other_output() {
 #[tokio::test]
 async fn ask_drops_prompt_resolved_during_gap() {
     let daemon = start().await;
-    let link = Link::to(&daemon).await;
+    let link = ProxyLink::to(&daemon).await;
     let user = CliUser::at(link.base());
     let terminal = Terminal::start(user.command(&["ask", "ask=command hang"]), 80);
     terminal.shows(QUESTION).await;
     let request = request(&daemon).await;
-    link.cut();
+    link.disconnect();
     decide(&daemon, &request["requestId"], "accept").await;
     resolved_request(&daemon, &request["requestId"]).await;
-    link.mend_without_what_happened();
+    link.reconnect_without_missed_events();
     terminal.shows_again("no longer pending", "missing: the log was replaced").await;
     terminal.interrupt();
     assert_eq!(terminal.ended().await.0, Some(4));
@@ -219,7 +219,7 @@ async fn ask_drops_prompt_resolved_during_gap() {
 #[tokio::test]
 async fn ask_at_end_of_input_reports_request() {
     let daemon = start().await;
-    let user = CliUser::beside(&daemon);
+    let user = CliUser::of(&daemon);
     let mut terminal = Terminal::start(user.command(&["ask", "ask=command text=done"]), 80);
     terminal.shows(QUESTION).await;
     terminal.type_in("\u{4}");
@@ -228,20 +228,20 @@ async fn ask_at_end_of_input_reports_request() {
     assert_eq!(terminal.ended().await.0, Some(0));
 }
 
-/// `setsid` of util-linux gives the program the terminal as its own, which is what a shell does.
+/// `setsid` of util-linux makes the terminal the controlling terminal of the program, as a shell does.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn ask_prompts_terminal_when_stdin_is_pipe() {
     use std::process::Command;
 
     let daemon = start().await;
-    let user = CliUser::beside(&daemon);
+    let user = CliUser::of(&daemon);
     let mut command = Command::new("setsid");
-    let of_person = user.command(&[]);
-    command.env_clear().envs(of_person.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let user_command = user.command(&[]);
+    command.env_clear().envs(user_command.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let script = "printf 'ask=command text=done' | \"$0\" ask";
     command.args(["--ctty", "--wait", "sh", "-c", script]).arg(env!("CARGO_BIN_EXE_codexd"));
-    command.current_dir(user.folder());
+    command.current_dir(user.directory());
     let mut terminal = Terminal::start(command, 80);
     terminal.shows(QUESTION).await;
     terminal.type_in("accept\n");
@@ -253,9 +253,9 @@ async fn ask_prompts_terminal_when_stdin_is_pipe() {
 #[tokio::test]
 async fn ask_sanitizes_codex_output_for_terminal() {
     let daemon = start().await;
-    let user = CliUser::beside(&daemon);
-    let evil = "ask=command command=\u{1b}]0;title\u{7} text=a\u{1b}[2J\u{9b}1mb\u{8}c";
-    let mut command = user.command(&["ask", evil]);
+    let user = CliUser::of(&daemon);
+    let prompt = "ask=command command=\u{1b}]0;title\u{7} text=a\u{1b}[2J\u{9b}1mb\u{8}c";
+    let mut command = user.command(&["ask", prompt]);
     command.env("NO_COLOR", "1");
     let mut terminal = Terminal::start(command, 200);
     terminal.shows(QUESTION).await;
@@ -264,16 +264,16 @@ async fn ask_sanitizes_codex_output_for_terminal() {
     assert_eq!(code, Some(0), "{shown}");
     assert!(shown.contains("a␛[2J\u{fffd}1mb␈c"), "{shown}");
     assert!(shown.contains("␛]0;title␇"), "{shown}");
-    let obeyed = shown.chars().find(|c| c.is_control() && !"\r\n\t".contains(*c));
-    assert_eq!(obeyed, None, "{shown:?}");
+    let control_character = shown.chars().find(|c| c.is_control() && !"\r\n\t".contains(*c));
+    assert_eq!(control_character, None, "{shown:?}");
 }
 
 #[tokio::test]
 async fn status_json_is_sanitized_for_terminal() {
     let daemon = start().await;
-    let user = CliUser::beside(&daemon);
+    let user = CliUser::of(&daemon);
     turn(&daemon, &session(&daemon).await, "stderr=a\u{9b}2J\u{202e}b\u{7f}c").await;
-    wait_until_async("what the app-server said", async || {
+    wait_until_async("the stderr of the app-server in the status", async || {
         let status = get(&daemon, "/v1/codexd/status").await.data(200).to_string();
         status.contains("\u{9b}2J").then_some(())
     })
@@ -281,8 +281,8 @@ async fn status_json_is_sanitized_for_terminal() {
     let (code, shown) = Terminal::start(user.command(&["status", "--json"]), 80).ended().await;
     assert_eq!(code, Some(0), "{shown}");
     assert!(shown.contains("a\u{fffd}2J\u{fffd}b␡c"), "{shown}");
-    let obeyed = shown.chars().find(|c| c.is_control() && !"\r\n".contains(*c));
-    assert_eq!(obeyed, None, "{shown:?}");
+    let control_character = shown.chars().find(|c| c.is_control() && !"\r\n".contains(*c));
+    assert_eq!(control_character, None, "{shown:?}");
     let piped = user.document(&["status", "--json"]).await.to_string();
     assert!(piped.contains("a\u{9b}2J"), "{piped}");
 }
@@ -291,28 +291,28 @@ async fn status_json_is_sanitized_for_terminal() {
 async fn output_uses_colors_only_on_terminals_without_no_color() {
     let daemon = start().await;
     session(&daemon).await;
-    let user = CliUser::beside(&daemon);
-    for (variable, coloured) in
+    let user = CliUser::of(&daemon);
+    for (variable, has_color) in
         [(None, true), (Some(("NO_COLOR", "1")), false), (Some(("TERM", "dumb")), false)]
     {
-        for words in [["sessions"].as_slice(), &["ask", "command=ls"]] {
-            let mut command = user.command(words);
+        for arguments in [["sessions"].as_slice(), &["ask", "command=ls"]] {
+            let mut command = user.command(arguments);
             command.envs(variable);
             let (code, shown) = Terminal::start(command, 80).ended().await;
             assert_eq!(code, Some(0), "{shown}");
-            assert_eq!(shown.contains('\u{1b}'), coloured, "{variable:?} {words:?}: {shown:?}");
+            assert_eq!(shown.contains('\u{1b}'), has_color, "{variable:?} {arguments:?}: {shown:?}");
         }
     }
-    for words in [["sessions"].as_slice(), &["ask", "command=ls"]] {
-        let piped = user.run(words).await;
-        assert!(!(piped.stdout + &piped.stderr).contains('\u{1b}'), "{words:?}");
+    for arguments in [["sessions"].as_slice(), &["ask", "command=ls"]] {
+        let piped = user.run(arguments).await;
+        assert!(!(piped.stdout + &piped.stderr).contains('\u{1b}'), "{arguments:?}");
     }
 }
 
 #[tokio::test]
 async fn requests_lists_full_text_below_row() {
     let daemon = start().await;
-    let user = CliUser::beside(&daemon);
+    let user = CliUser::of(&daemon);
     let session_id = session(&daemon).await;
     turn(&daemon, &session_id, "ask=command").await;
     let request = pending_request(&daemon, &session_id).await;
@@ -332,23 +332,24 @@ async fn requests_lists_full_text_below_row() {
 #[tokio::test]
 async fn tables_and_lines_fit_terminal_width() {
     let daemon = start().await;
-    let user = CliUser::beside(&daemon);
-    let folder = user.folder().join("世界世界世界世界世界世界世界世界世界世界");
-    std::fs::create_dir(&folder).unwrap();
-    let session_id = text(&create(&daemon, json!({ "cwd": folder })).await["sessionId"]);
+    let user = CliUser::of(&daemon);
+    let directory = user.directory().join("世界世界世界世界世界世界世界世界世界世界");
+    std::fs::create_dir(&directory).unwrap();
+    let session_id = text(&create(&daemon, json!({ "cwd": directory })).await["sessionId"]);
     turn(&daemon, &session_id, "ask=command").await;
     pending_request(&daemon, &session_id).await;
-    for words in [["sessions"].as_slice(), &["requests"]] {
+    for arguments in [["sessions"].as_slice(), &["requests"]] {
         for columns in [40, 70, 100] {
-            let mut command = user.command(words);
+            let mut command = user.command(arguments);
             command.env("NO_COLOR", "1");
             let (code, shown) = Terminal::start(command, columns).ended().await;
             assert_eq!(code, Some(0), "{shown}");
-            let (asked, lines): (Vec<_>, Vec<_>) = shown.lines().partition(|line| line.starts_with("  "));
-            assert_eq!((lines.len(), asked.len()), (2, usize::from(words == ["requests"])), "{shown}");
+            let (details, lines): (Vec<_>, Vec<_>) = shown.lines().partition(|line| line.starts_with("  "));
+            assert_eq!((lines.len(), details.len()), (2, usize::from(arguments == ["requests"])), "{shown}");
             for line in lines {
-                let wide = line.chars().filter(|c| ('世'..='界').contains(c) || "世界".contains(*c)).count();
-                assert!(line.chars().count() + wide <= usize::from(columns), "{columns}: {line}");
+                let wide_characters =
+                    line.chars().filter(|c| ('世'..='界').contains(c) || "世界".contains(*c)).count();
+                assert!(line.chars().count() + wide_characters <= usize::from(columns), "{columns}: {line}");
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::support::terminal::Terminal;
 #[tokio::test]
 async fn ask_prints_items_and_prompts_for_approval() {
     let stage = Stage::start().await;
-    let user = CliUser::beside(&stage.daemon);
+    let user = CliUser::of(&stage.daemon);
     let workspace = stage.home.workspace();
     let settings = ["--approval-policy", "untrusted", "--cwd", workspace.to_str().unwrap()];
     let arguments =

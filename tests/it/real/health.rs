@@ -80,7 +80,7 @@ async fn turn_uses_login_on_disk() {
             (is_next && status["service"]["codex"]["state"] == "loginRefused").then_some(())
         })
         .await;
-        let status = CliUser::beside(&stage.daemon).run(&["status"]).await.stdout;
+        let status = CliUser::of(&stage.daemon).run(&["status"]).await.stdout;
         assert!(status.contains("codex login") && !status.contains("accepted"), "{status}");
         let (code, output) = doctor(&stage).await;
         assert!(code == Some(1) && output.contains("The login of Codex is refused"), "{output}");
@@ -160,7 +160,7 @@ async fn missing_account_is_reported_until_login() {
             stage.daemon.stderr().contains("Type: codex login").then_some(())
         })
         .await;
-        let user = CliUser::beside(&stage.daemon);
+        let user = CliUser::of(&stage.daemon);
         let answer = user.run(&["ask", "hello"]).await;
         assert_eq!((answer.code, answer.stdout.as_str()), (Some(1), ""), "{answer:?}");
         assert!(
@@ -197,7 +197,7 @@ async fn ask_without_network_fails_after_network_timeout() {
     let model = MockModel::start();
     let home = CodexHome::builder(&model).base_url("http://127.0.0.1:9/v1").build();
     let daemon = Daemon::builder().real_version(&home, "0.171.0").start().await;
-    let user = CliUser::beside(&daemon);
+    let user = CliUser::of(&daemon);
     let workspace = home.workspace();
     let arguments = ["ask", "hello", "--network-timeout=2", "--cwd", workspace.to_str().unwrap()];
     let answer = user.run(&arguments).await;
@@ -223,7 +223,7 @@ async fn refused_configuration_is_quoted_and_retried_on_change() {
     let answer = post(&daemon, "/v1/codexd/sessions", &json!({ "cwd": home.workspace() })).await;
     assert_eq!((answer.status, &answer.json["error"]), (503, &json!("app_server_unavailable")));
     assert!(answer.json["message"].as_str().unwrap().contains(line), "{}", answer.json);
-    let answer = CliUser::beside(&daemon).run(&["ask", "hello"]).await;
+    let answer = CliUser::of(&daemon).run(&["ask", "hello"]).await;
     assert!(answer.code == Some(1) && answer.stderr.contains(line), "{answer:?}");
     // Wait until the backoff is longer than the limit of the assertion below.
     wait_until_async("a long backoff", async || {
@@ -286,7 +286,7 @@ async fn broken_configuration_is_reported_until_corrected() {
     assert!(message.contains("config.toml:1:6: key with no value"), "{codex}");
     let event = logged_type(&daemon, "app-server.state.changed").await;
     assert_eq!((&event["level"], &event["detail"]["state"]), (&json!("warn"), &json!("configBroken")));
-    let status = CliUser::beside(&daemon).run(&["status"]).await.stdout;
+    let status = CliUser::of(&daemon).run(&["status"]).await.stdout;
     assert!(status.contains("config.toml:1:6") && !status.contains("accepted"), "{status}");
     // codexd detects the change of the file, without a call and without a restart of the app-server.
     home.configure(|_| config.borrow().clone());
@@ -331,7 +331,7 @@ async fn failed_mcp_server_start_is_reported() {
         assert_eq!(record(&daemon, &session).await["status"], "active");
         let workspace = home.workspace();
         let arguments = ["ask", "mock:text=[Hello!]", "--cwd", workspace.to_str().unwrap()];
-        let answer = CliUser::beside(&daemon).run(&arguments).await;
+        let answer = CliUser::of(&daemon).run(&arguments).await;
         assert_eq!((answer.code, answer.stdout.as_str()), (Some(0), "Hello!\n"), "{answer:?}");
         assert_eq!(answer.stderr.matches("MCP server \"broken\" failed to start").count(), 1, "{answer:?}");
     }

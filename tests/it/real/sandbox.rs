@@ -134,7 +134,7 @@ async fn sandbox_directories_are_removed_after_interrupt_and_close() {
             stage.assert_clean("after a close").await;
         }
 
-        let user = CliUser::beside(&stage.daemon);
+        let user = CliUser::of(&stage.daemon);
         let workspace = stage.home.workspace();
         let arguments =
             ["ask", PROMPTS[0], "--sandbox", "workspace-write", "--cwd", workspace.to_str().unwrap()];

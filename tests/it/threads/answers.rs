@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::two_on_one_thread;
 use crate::api::{SESSIONS, TURN, ask_turn, idle, logged_type, record, session, start, text, turn};
 use crate::cli::CliUser;
-use crate::cli::ask::Started;
+use crate::cli::ask::RunningCommand;
 use crate::duplex::{delete, finished_turn, interrupt};
 use crate::sessions::{RecordingAppServer, ask_with, events_of, queue};
 use crate::support::daemon::Daemon;
@@ -143,8 +143,8 @@ async fn ctrl_c_before_turn_start_leaves_no_turn() {
     let app_server = RecordingAppServer::new();
     // Each message takes half a second, so the session does not exist before that time.
     let daemon = app_server.builder_with_delayed_input().start().await;
-    let user = CliUser::beside(&daemon);
-    let asking = Started::new(user.command(&["ask", "hang"]));
+    let user = CliUser::of(&daemon);
+    let asking = RunningCommand::new(user.command(&["ask", "hang"]));
     wait_until("the thread/start call", || (!app_server.calls("thread/start").is_empty()).then_some(()))
         .await;
     asking.signal(Signal::INT);
@@ -158,8 +158,8 @@ async fn ctrl_c_before_turn_start_leaves_no_turn() {
 async fn ctrl_c_during_turn_start_interrupts_turn() {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder_with_delayed_input().start().await;
-    let user = CliUser::beside(&daemon);
-    let asking = Started::new(user.command(&["ask", "hang"]));
+    let user = CliUser::of(&daemon);
+    let asking = RunningCommand::new(user.command(&["ask", "hang"]));
     wait_for_turn_starts(&app_server, 1).await;
     asking.signal(Signal::INT);
     let ended = asking.ended().await;
