@@ -108,7 +108,7 @@ fn files_in(directory: &Path) -> Vec<(PathBuf, u32, i64, i64, Vec<u8>)> {
 #[tokio::test]
 async fn doctor_passes_and_creates_nothing() {
     let (home, bin) = (home(), home());
-    let systemctl_double = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cli/stand_ins/systemctl");
+    let systemctl_double = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cli/test_doubles/systemctl");
     std::os::unix::fs::symlink(systemctl_double, bin.path().join("systemctl")).unwrap();
     let address = free_address();
     let run_doctor = |format: &[&str]| {
