@@ -27,7 +27,8 @@ impl ServiceUser {
         for directory in ["home", "bin"] {
             fs::create_dir(user.path(directory)).unwrap();
         }
-        let systemctl_double = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cli/test_doubles/systemctl");
+        let systemctl_double =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cli/test_doubles/systemctl");
         symlink(systemctl_double, user.path("bin/systemctl")).unwrap();
         symlink(env!("CARGO_BIN_EXE_codexd"), user.path("bin/codex")).unwrap();
         user
