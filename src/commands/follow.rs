@@ -23,7 +23,7 @@ pub(crate) async fn run(
     after: Option<String>,
 ) -> Result<ExitCode, Failure> {
     let session_id = match session {
-        Some(word) => Some(find_session(context, &word, &current_or_named_directory(None)?).await?),
+        Some(session) => Some(find_session(context, &session, &current_or_named_directory(None)?).await?),
         None => None,
     };
     let cursor = match after {
@@ -32,17 +32,17 @@ pub(crate) async fn run(
     };
     let filter = EventFilter { session_id, types };
     let mut events = EventStream::new(&context.client, filter, cursor, None).open().await?;
-    let mut gone = reader_gone()?;
+    let mut reader_exit = reader_exit()?;
     loop {
-        let heard = tokio::select! {
-            heard = events.next() => heard?,
-            Ok(()) = &mut gone => return Ok(ExitCode::SUCCESS),
+        let item = tokio::select! {
+            item = events.next() => item?,
+            Ok(()) = &mut reader_exit => return Ok(ExitCode::SUCCESS),
         };
-        match heard {
+        match item {
             StreamItem::Event(text) => {
                 let line = if context.json { plain(context, &text) } else { line(context, &text) };
                 match output::write_stdout(&format!("{line}\n")) {
-                    // The reader has read enough.
+                    // The reader of stdout has exited.
                     Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
                     written => written
                         .map_err(|error| Failure::new(format!("Failed to write the events: {error}.")))?,
@@ -82,8 +82,8 @@ fn line(context: &CommandContext, text: &str) -> String {
 }
 
 /// Resolves when stdout has no reader any more, also while there is nothing to write.
-fn reader_gone() -> Result<oneshot::Receiver<()>, Failure> {
-    let (gone, told) = oneshot::channel();
+fn reader_exit() -> Result<oneshot::Receiver<()>, Failure> {
+    let (sender, receiver) = oneshot::channel();
     let watch = move || {
         let stdout = stdout();
         let mut watched = [PollFd::new(&stdout, PollFlags::empty())];
@@ -91,12 +91,12 @@ fn reader_gone() -> Result<oneshot::Receiver<()>, Failure> {
         let woken = poll(&mut watched, None);
         let ended = woken.is_ok() && watched[0].revents().intersects(PollFlags::ERR | PollFlags::HUP);
         if ended {
-            let _ = gone.send(());
+            let _ = sender.send(());
         }
     };
     std::thread::Builder::new()
         .name("reader".to_owned())
         .spawn(watch)
         .map_err(|error| Failure::new(format!("Failed to start a thread: {error}.")))?;
-    Ok(told)
+    Ok(receiver)
 }

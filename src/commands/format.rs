@@ -52,15 +52,15 @@ pub(crate) fn event(event: &Value) -> String {
     let detail = &event["detail"];
     if event["type"] == "app-server.notification" {
         let item = &detail["params"]["item"];
-        let word = match detail["notificationMethod"].as_str() {
+        let verb = match detail["notificationMethod"].as_str() {
             Some(notifications::ITEM_STARTED) => "began",
             Some(notifications::ITEM_COMPLETED) => "ended",
             _ => "",
         };
-        if !word.is_empty() {
+        if !verb.is_empty() {
             let kind = || item["type"].as_str().unwrap_or("item").to_owned();
             let outcome = item_outcome(item).map_or_else(String::new, |outcome| format!(", {outcome}"));
-            return format!("{word}: {}{outcome}", self::item(item).unwrap_or_else(kind));
+            return format!("{verb}: {}{outcome}", self::item(item).unwrap_or_else(kind));
         }
     }
     if event["type"] == "request.opened" {
@@ -125,7 +125,7 @@ pub(crate) fn request(request: &Value) -> String {
 fn command(command: &Value) -> String {
     match command {
         Value::String(text) => text.clone(),
-        Value::Array(words) => words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+        Value::Array(arguments) => arguments.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
         _ => "a command".to_owned(),
     }
 }
@@ -133,11 +133,11 @@ fn command(command: &Value) -> String {
 /// Formats a decision: its name and parameters.
 pub(crate) fn decision(decision: &Value) -> String {
     match decision {
-        Value::String(word) => word.clone(),
+        Value::String(name) => name.clone(),
         Value::Object(object) => {
-            let parts = object.iter().map(|(word, more)| match more {
-                Value::Null => word.clone(),
-                more => format!("{word} {more}"),
+            let parts = object.iter().map(|(name, parameters)| match parameters {
+                Value::Null => name.clone(),
+                parameters => format!("{name} {parameters}"),
             });
             parts.collect::<Vec<_>>().join(" ")
         }

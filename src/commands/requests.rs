@@ -78,7 +78,7 @@ pub(crate) async fn answer(
 ) -> Result<ExitCode, Failure> {
     let request = match request_id {
         Some(id) => context.client.get(&request_path(&id)).await?["request"].take(),
-        None => the_only_one(context).await?,
+        None => only_pending_request(context).await?,
     };
     let id = request["requestId"].as_str().unwrap_or_default();
     let body = body(&request, answer)?;
@@ -102,7 +102,7 @@ pub(crate) async fn pending_in_session(
     Ok(pending_requests(&answer).cloned().collect())
 }
 
-async fn the_only_one(context: &CommandContext) -> Result<Value, Failure> {
+async fn only_pending_request(context: &CommandContext) -> Result<Value, Failure> {
     let answer = context.client.get(REQUESTS_PATH).await?;
     let waiting: Vec<&Value> = pending_requests(&answer).collect();
     match waiting.as_slice() {
@@ -121,17 +121,17 @@ async fn the_only_one(context: &CommandContext) -> Result<Value, Failure> {
 
 /// The body to send; a decision must be one of those offered.
 fn body(request: &Value, answer: &Answer) -> Result<Value, Failure> {
-    let word = match answer {
+    let name = match answer {
         Answer::Result(text) => {
             let result: Value = serde_json::from_str(text)
                 .map_err(|error| Failure::usage(format!("--result is not JSON: {error}.")))?;
             return Ok(json!({ "result": result }));
         }
-        Answer::Words(answers) => return answered(request, answers),
-        Answer::Decision(word) => word,
+        Answer::Words(answers) => return answers_body(request, answers),
+        Answer::Decision(name) => name,
     };
     let offered = format::decisions(request);
-    chosen(&offered, word).map(|decision| json!({ "decision": decision })).ok_or_else(|| {
+    find_decision(&offered, name).map(|decision| json!({ "decision": decision })).ok_or_else(|| {
         if !questions::of(request).is_empty() {
             return Failure::new(sanitize_for_terminal(&format!(
                 "Codex asks to {}; give --answer once for each question.",
@@ -140,14 +140,14 @@ fn body(request: &Value, answer: &Answer) -> Result<Value, Failure> {
         }
         let names: Vec<String> = offered.iter().map(format::decision).collect();
         Failure::new(sanitize_for_terminal(&format!(
-            "Codex does not offer {word:?}; choose one of {} with --decision, or give the complete answer with --result.",
+            "Codex does not offer {name:?}; choose one of {} with --decision, or give the complete answer with --result.",
             names.join(", ")
         )))
     })
 }
 
 /// The body to send if Codex asks questions.
-fn answered(request: &Value, answers: &[String]) -> Result<Value, Failure> {
+fn answers_body(request: &Value, answers: &[String]) -> Result<Value, Failure> {
     let questions = questions::of(request);
     match questions.len() {
         0 => Err(Failure::new("This request needs a decision, not --answer; give it with --decision.")),
@@ -164,13 +164,13 @@ fn answered(request: &Value, answers: &[String]) -> Result<Value, Failure> {
     }
 }
 
-/// The decision with this JSON text or this name.
-pub(crate) fn chosen<'a>(offered: &'a [Value], word: &str) -> Option<&'a Value> {
-    let meant: Option<Value> = serde_json::from_str(word).ok();
-    let is_meant = |decision: &&Value| {
-        Some(*decision) == meant.as_ref()
-            || decision.as_str() == Some(word)
-            || decision.as_object().is_some_and(|object| object.len() == 1 && object.contains_key(word))
+/// The offered decision with this name or this JSON text.
+pub(crate) fn find_decision<'a>(offered: &'a [Value], name: &str) -> Option<&'a Value> {
+    let parsed: Option<Value> = serde_json::from_str(name).ok();
+    let matches = |decision: &&Value| {
+        Some(*decision) == parsed.as_ref()
+            || decision.as_str() == Some(name)
+            || decision.as_object().is_some_and(|object| object.len() == 1 && object.contains_key(name))
     };
-    offered.iter().find(is_meant)
+    offered.iter().find(matches)
 }

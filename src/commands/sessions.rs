@@ -67,30 +67,31 @@ fn row(session: &Value, asking: &[&Value], now: Timestamp) -> Vec<String> {
     ]
 }
 
-/// Finds a session; `last` is the active session of `folder` that was updated last.
+/// Finds a session; `last` is the active session of `directory` that was updated last.
 pub(crate) async fn find_session(
     context: &CommandContext,
-    word: &str,
-    folder: &Path,
+    id_or_last: &str,
+    directory: &Path,
 ) -> Result<String, Failure> {
-    if word != LAST {
-        return Ok(word.to_owned());
+    if id_or_last != LAST {
+        return Ok(id_or_last.to_owned());
     }
     let answer = context.client.get("/v1/codexd/sessions?status=active").await?;
-    let here = list(&answer, "sessions").iter().filter(|session| is_in(session, folder));
-    let last = here.max_by_key(|session| session["updatedAt"].as_str().unwrap_or_default().to_owned());
+    let in_directory = list(&answer, "sessions").iter().filter(|session| is_in(session, directory));
+    let last =
+        in_directory.max_by_key(|session| session["updatedAt"].as_str().unwrap_or_default().to_owned());
     last.and_then(|session| session["sessionId"].as_str()).map(str::to_owned).ok_or_else(|| {
         Failure::new(format!(
             "No active session uses {}; \"{}\" lists all of them.",
-            folder.display(),
+            directory.display(),
             context.command_line("sessions")
         ))
     })
 }
 
-fn is_in(session: &Value, folder: &Path) -> bool {
-    let theirs = Path::new(session["cwd"].as_str().unwrap_or_default());
-    theirs == folder || theirs.canonicalize().is_ok_and(|theirs| theirs == folder)
+fn is_in(session: &Value, directory: &Path) -> bool {
+    let cwd = Path::new(session["cwd"].as_str().unwrap_or_default());
+    cwd == directory || cwd.canonicalize().is_ok_and(|cwd| cwd == directory)
 }
 
 /// Returns the canonical path of the named directory, or of the current one.

@@ -1,5 +1,5 @@
-//! `codexd smoke`: the whole daemon in a temporary folder, with the demo app-server as its child, driven over its
-//! own listener.
+//! `codexd smoke`: runs the daemon in a temporary directory with the demo app-server, sends one turn over its HTTP listener
+//! and event stream, and checks the result. On success the directory is removed.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,12 +19,12 @@ use crate::codex::protocol::values::TURN_COMPLETED;
 use crate::config::{Config, LocalApiBase, Settings, settings};
 use crate::daemon::SnapshotView;
 
-/// How many deltas the answer of the demo to `hello` has.
-const DELTAS: usize = 10;
-/// How long the turn may take.
-const TURN: Duration = Duration::from_secs(10);
+/// The number of deltas in the answer of the demo to `hello`.
+const EXPECTED_DELTAS: usize = 10;
+/// The limit of the turn.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// One thing that was looked at.
+/// The result of one check.
 #[derive(Debug, Serialize)]
 struct Check {
     name: &'static str,
@@ -43,9 +43,9 @@ impl Check {
 
 pub(crate) fn run(given: &Settings, json: bool) -> Result<ExitCode, Failure> {
     let began = Instant::now();
-    let folder = create_directory()?;
-    let config = config(given, &folder)?;
-    let (checks, snapshot) = runtime()?.block_on(drive(config))?;
+    let directory = create_directory()?;
+    let config = config(given, &directory)?;
+    let (checks, snapshot) = runtime()?.block_on(run_daemon(config))?;
     let ok = checks.iter().all(|check| check.status == "ok");
     let milliseconds = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
     if json {
@@ -61,31 +61,31 @@ pub(crate) fn run(given: &Settings, json: bool) -> Result<ExitCode, Failure> {
             .map(|check| (check.name, format!("{:6}  {}", check.status, check.detail)))
             .collect();
         output::print(&output::table(&rows))?;
-        let verdict = if ok { "smoke passed" } else { "smoke failed" };
-        output::print(&format!("{verdict} in {milliseconds} ms"))?;
+        let result = if ok { "smoke passed" } else { "smoke failed" };
+        output::print(&format!("{result} in {milliseconds} ms"))?;
     }
     if ok {
-        // What passed is of no further use; what failed is left to be looked at.
-        let _ = std::fs::remove_dir_all(&folder);
+        // After a failure the files stay for inspection.
+        let _ = std::fs::remove_dir_all(&directory);
         Ok(ExitCode::SUCCESS)
     } else {
-        output::print_error(&format!("codexd: The files are left in {}.", folder.display()));
+        output::print_error(&format!("codexd: The files remain in {}.", directory.display()));
         Ok(ExitCode::FAILURE)
     }
 }
 
 fn create_directory() -> Result<PathBuf, Failure> {
     use std::os::unix::fs::DirBuilderExt;
-    let folder = std::env::temp_dir().join(format!("codexd-smoke-{}", uuid::Uuid::new_v4()));
+    let directory = std::env::temp_dir().join(format!("codexd-smoke-{}", uuid::Uuid::new_v4()));
     std::fs::DirBuilder::new()
         .mode(0o700)
-        .create(&folder)
-        .map_err(|error| Failure::new(format!("{} cannot be made: {error}.", folder.display())))?;
-    Ok(folder)
+        .create(&directory)
+        .map_err(|error| Failure::new(format!("Failed to create {}: {error}.", directory.display())))?;
+    Ok(directory)
 }
 
-/// The given settings, moved into the folder and to the demo app-server.
-fn config(given: &Settings, folder: &Path) -> Result<Config, Failure> {
+/// The given settings, changed to use this directory and the demo app-server.
+fn config(given: &Settings, directory: &Path) -> Result<Config, Failure> {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let mut settings = Settings::default();
     for kept in [&settings::NODE_ID, &settings::EVENT_CACHE_SIZE, &settings::EVENT_STREAM_PATH] {
@@ -94,26 +94,26 @@ fn config(given: &Settings, folder: &Path) -> Result<Config, Failure> {
         }
     }
     let settings = settings
-        .with(&settings::REPO_ROOT, text(folder))
-        .with(&settings::LOGS_DIR, text(&folder.join("logs")))
-        .with(&settings::STATE_DIR, text(&folder.join("state")))
+        .with(&settings::REPO_ROOT, text(directory))
+        .with(&settings::LOGS_DIR, text(&directory.join("logs")))
+        .with(&settings::STATE_DIR, text(&directory.join("state")))
         .with(&settings::LOCAL_API_BASE, "http://127.0.0.1:0")
         .with(&settings::MODE, "app-server")
-        .with(&settings::SERVER_CWD, text(folder));
+        .with(&settings::SERVER_CWD, text(directory));
     let mut config = super::config::resolve(&demo::app_server(settings)?)?;
     config.server.demo = true;
     config.server.child_environment.codex_home = None;
-    // Whoever tries things out here needs no key to it.
+    // The client below sends no token.
     config.service.auth_token_file = None;
     Ok(config)
 }
 
-/// Runs the daemon with one turn; what was looked at, and the snapshot after its stop.
-async fn drive(config: Config) -> Result<(Vec<Check>, SnapshotView), Failure> {
+/// Runs the daemon with one turn; returns the checks, and the snapshot after the stop.
+async fn run_daemon(config: Config) -> Result<(Vec<Check>, SnapshotView), Failure> {
     let paths = config.paths.clone();
     let client = DaemonClient::new(&config, output::print_warning);
     let running = Running::start(config).await?;
-    let (turn, stream) = talk(&running, client).await;
+    let (turn, stream) = run_turn(&running, client).await;
     let status = running.stop().await;
 
     let file = |path: &Path| match std::fs::metadata(path) {
@@ -129,7 +129,7 @@ async fn drive(config: Config) -> Result<(Vec<Check>, SnapshotView), Failure> {
         Check::new(
             "recent_event_cache",
             file(&paths.recent_events).and_then(|_| match recent {
-                0 => Err("no event is kept".to_owned()),
+                0 => Err("no cached events".to_owned()),
                 _ => Ok(format!("{recent} cached events")),
             }),
         ),
@@ -140,8 +140,11 @@ async fn drive(config: Config) -> Result<(Vec<Check>, SnapshotView), Failure> {
     Ok((checks, status.snapshot))
 }
 
-/// A session and a turn, as a client has them; what came of the turn, and of the stream.
-async fn talk(running: &Running, client: DaemonClient) -> (Result<String, String>, Result<String, String>) {
+/// Creates a session and runs a turn as a client; returns the results of the turn and of the event stream.
+async fn run_turn(
+    running: &Running,
+    client: DaemonClient,
+) -> (Result<String, String>, Result<String, String>) {
     let status = running.app.status();
     let base = status.service.resolved_base_url.unwrap_or_default();
     let url = status.service.event_stream_url.unwrap_or_default();
@@ -158,7 +161,7 @@ async fn talk(running: &Running, client: DaemonClient) -> (Result<String, String
         let turn = json!({ "sessionId": session_id, "input": "hello" });
         let accepted = post("/v1/codexd/turn", turn).await?;
         let turn_id = accepted["turnId"].as_str().unwrap_or_default().to_owned();
-        let stream = tokio::time::timeout(TURN, watch(&mut events, &turn_id)).await;
+        let stream = tokio::time::timeout(TURN_TIMEOUT, watch_turn(&mut events, &turn_id)).await;
         let stream = stream.unwrap_or_else(|_| Err("the turn did not end".to_owned()));
         let read = client.get(&format!("/v1/codexd/sessions/{session_id}")).await;
         let read = read.map_err(|error| error.to_string())?;
@@ -172,8 +175,8 @@ async fn talk(running: &Running, client: DaemonClient) -> (Result<String, String
     conversation.await.unwrap_or_else(|error| (Err(error.clone()), Err(error)))
 }
 
-/// Reads events until the turn is over.
-async fn watch<E: std::fmt::Display>(
+/// Reads events until the turn ends.
+async fn watch_turn<E: std::fmt::Display>(
     events: &mut (impl StreamExt<Item = Result<Message, E>> + Unpin),
     turn_id: &str,
 ) -> Result<String, String> {
@@ -188,17 +191,19 @@ async fn watch<E: std::fmt::Display>(
         let event = &frame["event"];
         let seq = event["seq"].as_u64().unwrap_or(0);
         if !hello || seq <= last {
-            return Err(format!("event {seq} came after {last}"));
+            return Err(format!("event {seq} was received after {last}"));
         }
         last = seq;
         count += 1;
         if event["detail"]["turnId"] == turn_id {
             match event["type"].as_str() {
                 Some("app-server.turn.message.delta") => deltas += 1,
-                Some("app-server.turn.completed") if deltas == DELTAS => {
+                Some("app-server.turn.completed") if deltas == EXPECTED_DELTAS => {
                     return Ok(format!("{count} events, {deltas} deltas"));
                 }
-                Some("app-server.turn.completed") => return Err(format!("{deltas} of {DELTAS} deltas came")),
+                Some("app-server.turn.completed") => {
+                    return Err(format!("{deltas} of {EXPECTED_DELTAS} deltas were received"));
+                }
                 _ => {}
             }
         }
@@ -213,6 +218,6 @@ fn closed_session(path: &Path) -> Result<String, String> {
     if sessions.iter().any(|session| session["purpose"] == "smoke" && session["status"] == "closed") {
         Ok(format!("{} recorded sessions", sessions.len()))
     } else {
-        Err("the closed session is not in it".to_owned())
+        Err("the closed session is missing".to_owned())
     }
 }

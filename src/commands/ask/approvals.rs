@@ -14,7 +14,7 @@ use crate::commands::api::request_path;
 use crate::commands::context::CommandContext;
 use crate::commands::failure::Failure;
 use crate::commands::questions::{self, Question};
-use crate::commands::requests::chosen;
+use crate::commands::requests::find_decision;
 use crate::commands::terminal::{STRONG, WAITING, sanitize_and_indent, sanitize_for_terminal};
 use crate::commands::{format, output};
 
@@ -242,7 +242,7 @@ impl<'a> Approvals<'a> {
         }
         let decisions = format::decisions(request);
         let by_number = questions::by_number(line.trim(), &decisions);
-        let Some(decision) = by_number.or_else(|| chosen(&decisions, line.trim())) else {
+        let Some(decision) = by_number.or_else(|| find_decision(&decisions, line.trim())) else {
             let ask = format!("A number from 1 to {}, or the name of a decision: ", decisions.len());
             output::write_stderr(&self.context.stderr.paint(STRONG, &ask));
             return Ok(());
