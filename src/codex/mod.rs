@@ -31,6 +31,7 @@ pub use process::identity::Identity;
 pub use process::memory::{memory, tree_memory};
 pub use process::platform::become_subreaper;
 pub use process::sandbox::end_sandboxes;
+pub(crate) use process::stderr_tail::ERROR_OUTPUT_LABEL;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use process::stderr_tail::StderrTail;
 pub use process::stop_pace::StopPace;

@@ -153,8 +153,8 @@ impl Daemon {
         is_outcome_unknown: bool,
     ) -> Result<(), DaemonError> {
         let reason = match is_outcome_unknown {
-            false => "It was withdrawn before it began.",
-            true => "It was withdrawn; whether it began is unknown.",
+            false => "It was withdrawn before it started.",
+            true => "It was withdrawn; whether it started is unknown.",
         };
         let withdrawn = events::turn_rejected(session_id, queue_id, key, reason);
         let (session_id, queue_id) = (session_id.to_owned(), queue_id.map(str::to_owned));

@@ -129,14 +129,14 @@ impl Journal {
             Some(meta) => {
                 let why = if latest < synced {
                     format!(
-                        "The event log ends at event {latest} and once went on to event {synced}: it was lost or replaced"
+                        "The event log ends at event {latest} although event {synced} was synced: it was removed or \
+                         replaced."
                     )
                 } else {
-                    "event-log.json is a copy: the event log was restored, or copied to this place".to_owned()
+                    "event-log.json is a copy: the event log was restored or copied.".to_owned()
                 };
-                notices.push(
-                    format!("{why}, and cursors of the old one (epoch {}) lead nowhere.", meta.epoch).into(),
-                );
+                notices
+                    .push(format!("{why} Cursors of its previous epoch {} are invalid.", meta.epoch).into());
                 Meta { epoch: Meta::new().epoch, ..meta }
             }
             None => Meta::new(),
@@ -144,9 +144,9 @@ impl Journal {
         if !is_named && latest < known.synced {
             notices.push(
                 format!(
-                    "The event log in {} is gone: it ends at event {latest}, and the state files know event {}. \
-                     The sessions are those of the state files; a new event log (epoch {}) begins, and cursors of the \
-                     old one lead nowhere.",
+                    "The event log in {} is missing: it ends at event {latest}, but the state files contain event {}. \
+                     The sessions are read from the state files. A new event log (epoch {}) begins; cursors of the \
+                     previous one are invalid.",
                     directory.display(),
                     known.assigned,
                     meta.epoch
@@ -156,8 +156,8 @@ impl Journal {
         } else if !is_named && known.assigned > 0 && notices.is_empty() {
             notices.push(
                 format!(
-                    "event-log.json is missing: the event log gets a new name (epoch {}), and cursors of the old one \
-                     lead nowhere.",
+                    "event-log.json is missing: the event log gets a new epoch ({}), and cursors of the previous \
+                     epoch are invalid.",
                     meta.epoch
                 )
                 .into(),
@@ -174,8 +174,8 @@ impl Journal {
             skipped.push((latest + 1, last_assigned));
             notices.push(Notice {
                 message: format!(
-                    "codexd did not stop in order; the numbers {} to {last_assigned} are skipped, because they may have \
-                     been told already.",
+                    "codexd was not stopped cleanly; the numbers {} to {last_assigned} are skipped, because clients may \
+                     have received them.",
                     latest + 1
                 ),
                 skipped: Some((latest + 1, last_assigned)),

@@ -19,25 +19,25 @@ const MAX_RESOLVED: usize = 500;
 pub enum ServerRequestStatus {
     /// It waits for an answer.
     Pending,
-    /// It is over.
+    /// It is resolved.
     Resolved,
 }
 
-/// Who ended a request.
+/// What resolved a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ResolvedBy {
     /// A client answered.
     Client,
-    /// Nobody answered in time, so it was declined.
+    /// It was declined because no client answered in time.
     Timeout,
-    /// The session declines everything.
+    /// The policy of the session declines every request.
     Policy,
     /// The app-server no longer needs it, for example after an interrupt.
     AppServer,
-    /// Its turn is over.
+    /// Its turn ended.
     TurnEnd,
-    /// The connection over which it came is gone.
+    /// The connection to the app-server ended.
     ConnectionClosed,
 }
 

@@ -69,7 +69,7 @@ impl DirectoryLock {
     }
 }
 
-/// The process that holds a directory, as its lock file says; `None` when it is free.
+/// The process that holds the lock of a directory, from the lock file; `None` if no process does.
 ///
 /// The check releases the lock at once, so a daemon that starts meanwhile gets it with its next try.
 pub fn holder(directory: &Path) -> io::Result<Option<String>> {
@@ -85,12 +85,12 @@ pub fn holder(directory: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// The holder as the lock file names it.
+/// The name of the holder, from the lock file.
 fn holder_name(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
     match text.trim() {
         "" => "another codexd".to_owned(),
-        text => format!("codexd with {text}"),
+        text => format!("codexd ({text})"),
     }
 }
 

@@ -57,9 +57,9 @@ fn directory_lock_is_exclusive_and_released_with_its_holder() {
     let disk = Disk::default();
     assert_eq!(holder(home.path()).unwrap(), None);
     let lock = DirectoryLock::take(&disk, home.path()).unwrap();
-    assert_eq!(holder(home.path()).unwrap(), Some(format!("codexd with pid {}", std::process::id())));
+    assert_eq!(holder(home.path()).unwrap(), Some(format!("codexd (pid {})", std::process::id())));
     let refusal = DirectoryLock::take(&disk, home.path()).unwrap_err().to_string();
-    assert!(refusal.contains(&format!("codexd with pid {}", std::process::id())), "{refusal}");
+    assert!(refusal.contains(&format!("codexd (pid {})", std::process::id())), "{refusal}");
     drop(lock);
     assert_eq!(holder(home.path()).unwrap(), None);
     DirectoryLock::take(&disk, home.path()).unwrap();

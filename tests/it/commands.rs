@@ -212,12 +212,12 @@ async fn status_reports_daemon_at_another_address() {
     let base = "http://127.0.0.1:1";
     let ended = run_codexd(home.path(), &["status", "--local-api-base", base, &logs, &state]).await;
     assert_eq!(ended.code, Some(3));
-    let holder = format!("The directories are in use by codexd with pid {}", daemon.pid());
+    let holder = format!("The directories are in use by codexd (pid {})", daemon.pid());
     for part in [holder.as_str(), &format!("does not answer at {base}"), "another --local-api-base"] {
         assert!(ended.stderr.contains(part), "no {part:?} in {}", ended.stderr);
     }
     assert!(!ended.stdout.contains("did not shut down cleanly"), "{}", ended.stdout);
-    assert!(ended.stdout.contains(&format!("with pid {}", daemon.pid())), "{}", ended.stdout);
+    assert!(ended.stdout.contains(&format!("(pid {})", daemon.pid())), "{}", ended.stdout);
 }
 
 #[tokio::test]

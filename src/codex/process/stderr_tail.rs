@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 use super::escapes;
 use crate::codex::redact::redact;
 
+/// Precedes the error line of stderr in the reason of a termination; Codex health splits the reason here.
+pub(crate) const ERROR_OUTPUT_LABEL: &str = "Error output: ";
+
 /// How many lines are kept.
 const MAX_LINES: usize = 20;
 /// How many bytes of text are kept.

@@ -79,13 +79,13 @@ impl<L: Listener> MessageReader<L> {
                     // Events before the response are passed on before the response takes effect.
                     self.listener.flush();
                     settle(outcome.map_err(|mut error| {
-                        // It goes to callers and into logs.
+                        // The message is passed to callers and written to logs.
                         error.message = redact(&error.message);
                         CallError::Refused { method: String::new(), error }
                     }));
                 }
                 // The caller gave up, or the app-server responded twice.
-                None => tracing::debug!(id, "an answer that nobody waits for"),
+                None => tracing::debug!(id, "ignored a response without a pending call"),
             },
             Err(reason) => {
                 self.listener.on_event(AppServerEvent::InvalidMessage { reason: &reason, bytes: line.len() })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::availability::Failure;
 use crate::codex::process::exit::Exit;
-use crate::codex::process::stderr_tail;
+use crate::codex::process::stderr_tail::{self, ERROR_OUTPUT_LABEL};
 
 /// How many characters of the error line of stderr are quoted.
 const MAX_QUOTED_CHARS: usize = 300;
@@ -48,7 +48,7 @@ impl Termination {
             self.exit.as_ref().is_some_and(|exit| !exit.expected && exit.code.is_some_and(|code| code != 0));
         if failed && let Some(line) = stderr_tail::error_line(&self.stderr_tail) {
             let line: String = line.trim_end_matches('.').chars().take(MAX_QUOTED_CHARS).collect();
-            self.reason = format!("{} It said last: {line}.", self.reason);
+            self.reason = format!("{} {ERROR_OUTPUT_LABEL}{line}.", self.reason);
         }
     }
 }

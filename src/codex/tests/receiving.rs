@@ -145,6 +145,6 @@ async fn response_over_the_cap_is_kept_while_its_call_is_pending() {
         connection.receive(line).await;
         let notes = connection.notes.all();
         assert_eq!(notes.len(), 1, "{notes:?}");
-        assert!(notes[0].starts_with("skipped "), "nobody waits for it any more: {notes:?}");
+        assert!(notes[0].starts_with("skipped "), "no call awaits it: {notes:?}");
     }
 }

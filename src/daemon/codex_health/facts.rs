@@ -13,7 +13,7 @@ use super::files::Stamp;
 use crate::codex::protocol::errors::{self, ConnectionError};
 use crate::codex::protocol::responses::{self, Account};
 use crate::codex::protocol::{notifications, values, versions};
-use crate::codex::redact;
+use crate::codex::{ERROR_OUTPUT_LABEL, redact};
 
 /// After how many refused logins in a row the app-server is restarted: one may be a fault of the API.
 const REFUSALS_BEFORE_RESTART: u32 = 2;
@@ -231,9 +231,9 @@ pub(crate) fn refused_configuration(params: &str) -> Option<String> {
     notifications::refused_configuration(params).map(|reason| redact(&reason))
 }
 
-/// Whether what an app-server printed last before it ended is about its configuration.
+/// Whether the error output in the reason of a termination is about the configuration.
 pub(in crate::daemon) fn is_about_configuration(reason: &str) -> bool {
-    reason.split_once("It said last: ").is_some_and(|(_, stderr)| errors::is_about_configuration(stderr))
+    reason.split_once(ERROR_OUTPUT_LABEL).is_some_and(|(_, stderr)| errors::is_about_configuration(stderr))
 }
 
 #[cfg(test)]
@@ -331,8 +331,8 @@ mod tests {
         let line = "/h/config.toml:1:19: unknown variant `bogus`";
         assert_eq!(detail_of("Invalid configuration; using defaults.", json!(line)).as_deref(), Some(line));
         assert_eq!(detail_of("Codex could not find bubblewrap on PATH.", Value::Null), None);
-        assert!(is_about_configuration("It exited. It said last: Error: loading config.toml."));
-        assert!(!is_about_configuration("It exited. It said last: Error: out of memory."));
+        assert!(is_about_configuration("It exited. Error output: Error: loading config.toml."));
+        assert!(!is_about_configuration("It exited. Error output: Error: out of memory."));
         assert!(!is_about_configuration("The app-server of config.toml exited with code 1."));
     }
 }

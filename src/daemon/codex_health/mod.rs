@@ -295,7 +295,7 @@ mod tests {
         let config = Some(std::path::Path::new("/h/config.toml"));
         let facts = Facts { refused: Some("401".to_owned()), ..Facts::default() };
         let of = |now: &Availability| judge(now, &facts, config);
-        let refused = "The app-server exited with code 1. It said last: Error: approval_policy = \"untrusted\" is no \
+        let refused = "The app-server exited with code 1. Error output: Error: approval_policy = \"untrusted\" is no \
                        longer supported; remove this setting.";
         for (now, state) in [
             (waiting(Failure::NotStarted, "No program.", true), CodexState::NotStarted),

@@ -172,7 +172,7 @@ async fn doctor_finds_running_daemon_and_changes_nothing() {
     // The same directories, with another address.
     let other_address = free_address();
     let found = doctor(home.path(), &[&other_address, &flags[1], &flags[2]]).await;
-    found.assert("daemon", "fail", &format!("in use by codexd with pid {}", daemon.pid()));
+    found.assert("daemon", "fail", &format!("in use by codexd (pid {})", daemon.pid()));
     found.assert("address", "ok", "is free");
 }
 
@@ -216,7 +216,7 @@ async fn doctor_fails_for_unusable_codex() {
         run_doctor(&["--server-command=/bin/sh", "--server-arg=-c", "--server-arg=echo gone >&2; exit 7"])
             .await;
     found.assert("codex", "ok", "/bin/sh");
-    found.assert("app-server", "fail", "exited with code 7. It said last: gone");
+    found.assert("app-server", "fail", "exited with code 7. Error output: gone");
     assert!(!found.checks.contains_key("login"));
 
     let startup = |argument: &'static str| {

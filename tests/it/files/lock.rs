@@ -20,7 +20,7 @@ async fn second_daemon_is_refused_with_owner_of_the_lock() {
     assert_eq!(refusal.status.code(), Some(2), "{}", refusal.stderr);
     assert_eq!(refusal.stdout, "");
     for text in [
-        &format!("codexd with pid {}", first.pid()),
+        &format!("codexd (pid {})", first.pid()),
         first.state_dir().to_str().unwrap(),
         "--state-dir",
         "--logs-dir",

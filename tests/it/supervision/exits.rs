@@ -107,10 +107,10 @@ async fn restart_message_quotes_only_the_exit_reason() {
         ("exit 0", "The app-server exited with code 0. The next"),
         ("echo why >&2; kill -KILL $$", "The app-server was ended by SIGKILL. The next"),
         ("echo why >&2; exit 0", "The app-server exited with code 0. The next"),
-        ("echo why >&2; exit 3", "The app-server exited with code 3. It said last: why. The next"),
+        ("echo why >&2; exit 3", "The app-server exited with code 3. Error output: why. The next"),
         (
             r"printf '\033[1mError:\033[0m no such setting\nStack backtrace:\n' >&2; exit 1",
-            "The app-server exited with code 1. It said last: Error: no such setting. The next",
+            "The app-server exited with code 1. Error output: Error: no such setting. The next",
         ),
     ] {
         let (daemon, backoff) = exited_app_server(&format!("{log}; {end}")).await;

@@ -40,7 +40,7 @@ async fn restart_delay_grows_with_repeated_exits() {
     assert_eq!((&record["deaths"], &record["nextStartAt"]), (&json!(6), &crash_loop["detail"]["until"]));
     assert_eq!(record["stderrTail"], crash_loop["detail"]["stderrTail"]);
     let status = CliUser::of(&daemon).run(&["status"]).await;
-    let reason = "exited with code 1. It said last: because";
+    let reason = "exited with code 1. Error output: because";
     assert!(status.stdout.contains(reason), "{status:?}");
     let sent = Instant::now();
     let answer = post(&daemon, SESSIONS, &json!({})).await;

@@ -76,7 +76,7 @@ async fn app_server_crash_fails_turn_and_is_reported() {
         backoff_event["message"]
             .as_str()
             .unwrap()
-            .contains("exited with code 7. It said last: Error:gone. The next"),
+            .contains("exited with code 7. Error output: Error:gone. The next"),
         "{backoff_event}"
     );
     let exited = logged_type(&daemon, "child.exited").await;
