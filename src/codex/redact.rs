@@ -101,7 +101,7 @@ mod tests {
     use super::redact;
 
     #[test]
-    fn secrets_are_redacted_and_nothing_else() {
+    fn redact_replaces_only_secrets() {
         for (text, shown) in [
             ("Incorrect API key provided: sk-proj-abc_DEF-123456.", "Incorrect API key provided: sk-***."),
             ("authorization: Bearer eyJhbGciOi.J9-x_y~z/+=", "authorization: Bearer ***"),
@@ -128,13 +128,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_breaks_it_and_a_key_is_never_repeated(before in ".{0,40}", key in "[a-zA-Z0-9]{20}", after in ".{0,40}") {
+        fn redact_removes_keys_from_any_text(before in ".{0,40}", key in "[a-zA-Z0-9]{20}", after in ".{0,40}") {
             let shown = redact(&format!("{before} sk-{key} {after} Bearer {key} A_KEY={key}"));
             prop_assert!(!shown.contains(&key), "{}", shown);
         }
 
         #[test]
-        fn what_was_redacted_stays_as_it_is(text in ".{0,80}") {
+        fn redact_is_idempotent(text in ".{0,80}") {
             let once = redact(&text);
             prop_assert_eq!(redact(&once), once.clone());
         }

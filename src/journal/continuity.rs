@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn only_numbers_that_were_not_skipped_are_missing() {
+    fn continuity_reports_only_unskipped_numbers_as_missing() {
         let continuity = Continuity::new(vec![(11, 100), (201, 300)], Vec::new());
         let hole = |before, next| continuity.hole(before, next).map(|hole| (hole.from, hole.through));
         assert_eq!(hole(5, 6), None);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_delivered_up_to_the_first_hole() {
+    fn lines_are_delivered_up_to_the_first_missing_line() {
         let continuity = Continuity::new(vec![(11, 100)], Vec::new());
         let first = |cursor, seqs: &[u64]| {
             let lines: Vec<_> = seqs.iter().map(|&seq| line(seq)).collect();

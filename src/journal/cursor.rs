@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cursor_is_parsed_as_it_was_rendered_and_nothing_else_is() {
+    fn cursor_parser_accepts_only_rendered_cursors() {
         assert_eq!("ab12-7".parse(), Ok(Cursor { epoch: Some("ab12".to_owned()), seq: 7 }));
         assert_eq!("0".parse(), Ok(Cursor { epoch: None, seq: 0 }));
         let long = format!("{}-1", "a".repeat(65));

@@ -399,7 +399,7 @@ proptest! {
     }
 
     #[test]
-    fn open_turns_are_those_not_over_also_after_restore(
+    fn open_turns_are_unfinished_turns_also_after_restore(
         events in prop::collection::vec(any_event(), 0..60),
     ) {
         let state = folded(events);

@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sequences_are_removed_and_text_stays() {
+    fn escape_filter_removes_sequences_and_keeps_text() {
         for (text, expected) in [
             ("\u{1b}[2m2026\u{1b}[0m \u{1b}[31mERROR\u{1b}[0m x", "2026 ERROR x"),
             ("a\u{1b}]52;c;aGk=\u{7}b", "ab"),
@@ -87,7 +87,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn where_it_is_cut_makes_no_difference(
+        fn escape_filter_result_is_independent_of_chunk_boundaries(
             text in "([a-c\u{1b}\\[\\]m;1\n\t\u{7}\u{9b}\u{9d}(B]|é){0,40}",
             at in any::<prop::sample::Index>(),
         ) {

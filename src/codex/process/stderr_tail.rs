@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_lines_are_kept() {
+    fn stderr_tail_keeps_the_last_lines() {
         let text: String = (0..100).map(|number| format!("line {number}\r\n\n")).collect();
         let expected: Vec<_> =
             (81..100).map(|number| format!("line {number}")).chain(["end".to_owned()]).collect();
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_line_that_says_why_is_found() {
+    fn error_line_is_found_in_stderr() {
         let log = "2026-11-28T15:25:20.634886Z ERROR codex_app_server: no bubblewrap";
         for (lines, expected) in [
             (["WARNING: ?", "Error: no such setting", "Stack backtrace: 0: <unknown>"].as_slice(), Some(1)),
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_keeps_its_beginning_and_a_character_is_never_cut() {
+    fn stderr_tail_truncates_long_line_at_a_character_boundary() {
         let lines = tail_of("é".repeat(5000).as_bytes());
         assert_eq!(lines.len(), 1);
         assert!(lines[0].len() <= MAX_BYTES && lines[0].len() > MAX_BYTES - 4 && lines[0].starts_with("éé"));
@@ -142,13 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_removed_and_hide_no_secret() {
+    fn stderr_tail_removes_colors_before_redaction() {
         assert_eq!(tail_of(b"\x1b[31mERROR\x1b[0m x\n\x1b[0m\n"), ["ERROR x"]);
         assert_eq!(tail_of(b"key sk-abcd\x1b[0mefghijklmnop\n"), ["key sk-***"]);
     }
 
     #[test]
-    fn a_secret_is_hidden_wherever_it_was_cut() {
+    fn stderr_tail_redacts_secrets_split_at_any_byte() {
         let text = b"before\nkey sk-abcdefghijklmnop and Bearer abcdefghijkl\n";
         for cut in 0..text.len() {
             let mut tail = StderrTail::default();
@@ -160,7 +160,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_bounded_whatever_comes(blocks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9000), 0..6)) {
+        fn stderr_tail_is_bounded_for_any_input(blocks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9000), 0..6)) {
             let mut tail = StderrTail::default();
             for block in &blocks {
                 tail.take(block);

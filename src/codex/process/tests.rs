@@ -27,7 +27,7 @@ fn among(ours: &ProcessFilter, seen: &[ProcessInfo], me: i32) -> Vec<i32> {
 }
 
 #[test]
-fn filter_selects_marked_processes_and_their_descendants() {
+fn process_filter_selects_marked_processes_and_descendants() {
     // 10 is this process, 5 its parent, 11 its guard, 20 the app-server with two descendants, 30 an orphan.
     let all = [
         seen(1, 0, false),
@@ -90,13 +90,13 @@ fn sandbox_belongs_to_the_thread_of_its_command() {
 }
 
 #[test]
-fn cyclic_listing_terminates() {
+fn process_filter_terminates_on_cyclic_parents() {
     let all = [seen(2, 3, false), seen(3, 2, false), seen(4, 4, false), seen(5, 9, true)];
     assert_eq!(among(&ours(true, &[]), &all, 7), [5]);
 }
 
 #[test]
-fn macos_listing_is_parsed() {
+fn process_listing_of_macos_is_parsed() {
     let text = "  1     0 Ss   Thu Nov 20 05:54:56 2026     /sbin/launchd\n\
                 501   1 Z    Thu Nov  6 05:54:56 2026     (codex)\n\
                 502 501 S+   Thu Nov 20 05:54:57 2026     sleep 300 PATH=/bin X_I=1 BAA=2\n\

@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lasting_error_is_one_that_the_next_turn_would_meet_too() {
+    fn lasting_error_is_one_that_fails_the_next_turn_too() {
         for (info, meaning) in [
             (json!("usageLimitExceeded"), Some(LastingError::UsageLimit)),
             (json!("rateLimitExceeded"), Some(LastingError::UsageLimit)),

@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn request_is_recognised_wherever_its_id_is() {
+    fn outline_finds_the_request_id_at_any_position() {
         let long = "x\"\\{[,:".repeat(5000);
         let params = json!({
             "command": long, "deep": [{"threadId": "no", "id": 9}, [["params"]]], "threadId": "t", "turnId": "u",
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn item_turn_and_response_are_recognised() {
+    fn outline_recognizes_item_turn_and_response() {
         let item = json!({"method": "item/completed", "params": {
             "item": {"type": "agentMessage", "id": "i", "text": "x"}, "threadId": "t", "turnId": "u",
         }});
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_or_truncated_text_is_not_whole() {
+    fn outline_of_invalid_or_truncated_text_is_not_whole() {
         for text in ["", "[]", "garbage", "{\"id\":1", "{\"id\":\"1", "{\"id\":1}}", "[{\"id\":1}]"] {
             let outline = outline_of(text, 1);
             assert!(!outline.is_whole, "{text}: {outline:?}");
@@ -249,7 +249,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_part_is_found_whatever_surrounds_it(before in ".{0,200}", after in ".{0,200}", piece in 1..40usize) {
+        fn outline_finds_fields_between_any_text(before in ".{0,200}", after in ".{0,200}", piece in 1..40usize) {
             let message = json!({
                 "aa": [before, {"method": "no"}], "id": 5, "method": after.clone(), "params": {"x": after, "turnId": "u"},
             });
@@ -261,7 +261,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_taken(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn outline_scanner_accepts_any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let mut scanner = Scanner::default();
             scanner.feed(&bytes);
             scanner.finish();

@@ -131,15 +131,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_four_kinds_of_message_are_decoded() {
+    fn decode_recognizes_responses_errors_requests_and_notifications() {
         let Ok(Message::Response { id: 7, outcome: Ok(result) }) = decode(br#"{"id":7,"result":{"a":1}}"#)
         else {
-            panic!("an answer");
+            panic!("a response");
         };
         assert_eq!(result.get(), r#"{"a":1}"#);
         let Ok(Message::Response { id: 7, outcome: Ok(result) }) = decode(br#"{"id":7,"result":null}"#)
         else {
-            panic!("an answer that is null");
+            panic!("a response with a null result");
         };
         assert_eq!(result.get(), "null");
         let line = br#"{"error":{"code":-32600,"message":"no","data":[]},"id":8}"#;

@@ -80,9 +80,9 @@ fn nominal_delay(failures: u32) -> Duration {
 }
 
 /// The delay, lengthened or shortened by up to [`JITTER_PERCENT`] percent.
-fn jittered(pause: Duration, random: u32) -> Duration {
+fn jittered(delay: Duration, random: u32) -> Duration {
     let percent = 100 - JITTER_PERCENT + random % (2 * JITTER_PERCENT + 1);
-    pause * percent / 100
+    delay * percent / 100
 }
 
 #[cfg(test)]
@@ -106,53 +106,53 @@ mod tests {
         let (mut backoff, mut now) = (Backoff::default(), Duration::ZERO);
         let step = |&(healthy, later, random)| {
             now += healthy + later;
-            let pause = backoff.record_failure(now, healthy, random);
-            let record_failure = now;
-            now += pause.delay;
-            (record_failure, pause)
+            let restart = backoff.record_failure(now, healthy, random);
+            let failed_at = now;
+            now += restart.delay;
+            (failed_at, restart)
         };
         failures.iter().map(step).collect()
     }
 
     proptest! {
         #[test]
-        fn a_pause_is_the_nominal_one_within_its_jitter(failures in any_failures()) {
-            for (_, pause) in run(&failures) {
-                if pause.crash_loop {
-                    prop_assert_eq!(pause.delay, Duration::from_secs(60));
+        fn restart_delay_stays_within_jitter_of_its_nominal_value(failures in any_failures()) {
+            for (_, restart) in run(&failures) {
+                if restart.crash_loop {
+                    prop_assert_eq!(restart.delay, Duration::from_secs(60));
                     continue;
                 }
-                let nominal_delay = 0.5 * 2f64.powi(pause.failures.min(30) as i32 - 1);
-                let (nominal_delay, delay) = (nominal_delay.min(30.0), pause.delay.as_secs_f64());
-                prop_assert!(delay >= nominal_delay * 0.799 && delay <= nominal_delay * 1.201, "{pause:?}");
+                let nominal_delay = 0.5 * 2f64.powi(restart.failures.min(30) as i32 - 1);
+                let (nominal_delay, delay) = (nominal_delay.min(30.0), restart.delay.as_secs_f64());
+                prop_assert!(delay >= nominal_delay * 0.799 && delay <= nominal_delay * 1.201, "{restart:?}");
             }
         }
 
         #[test]
-        fn health_and_nothing_else_begins_anew(failures in any_failures()) {
+        fn backoff_is_reset_only_by_a_healthy_run(failures in any_failures()) {
             let mut expected = 0;
-            for ((_, pause), (healthy, _, _)) in run(&failures).into_iter().zip(&failures) {
+            for ((_, restart), (healthy, _, _)) in run(&failures).into_iter().zip(&failures) {
                 expected = if *healthy >= Duration::from_secs(60) { 1 } else { expected + 1 };
-                prop_assert_eq!(pause.failures, expected);
-                prop_assert!(expected > 1 || !pause.crash_loop);
+                prop_assert_eq!(restart.failures, expected);
+                prop_assert!(expected > 1 || !restart.crash_loop);
             }
         }
 
         #[test]
-        fn a_crash_loop_is_more_than_five_deaths_in_a_minute_and_lasts_until_health(failures in any_failures()) {
+        fn crash_loop_begins_with_the_sixth_failure_in_a_minute_and_ends_with_a_healthy_run(failures in any_failures()) {
             let results = run(&failures);
             let mut in_loop = false;
-            for (index, (record_failure, pause)) in results.iter().enumerate() {
-                let since_health = index + 1 - pause.failures as usize;
+            for (index, (failed_at, restart)) in results.iter().enumerate() {
+                let since_health = index + 1 - restart.failures as usize;
                 let recent = results[since_health..=index].iter();
-                let recent = recent.filter(|(earlier, _)| *record_failure - *earlier < Duration::from_secs(60)).count();
-                in_loop = recent > 5 || (in_loop && pause.failures > 1);
-                prop_assert_eq!(pause.crash_loop, in_loop, "failure {}", index);
+                let recent = recent.filter(|(earlier, _)| *failed_at - *earlier < Duration::from_secs(60)).count();
+                in_loop = recent > 5 || (in_loop && restart.failures > 1);
+                prop_assert_eq!(restart.crash_loop, in_loop, "failure {}", index);
             }
         }
 
         #[test]
-        fn chance_moves_the_pause_and_nothing_else(failures in any_failures(), other in any::<u32>()) {
+        fn jitter_changes_only_the_delay(failures in any_failures(), other in any::<u32>()) {
             let (mut one, mut two) = (Backoff::default(), Backoff::default());
             let mut now = Duration::ZERO;
             for (healthy, later, random) in failures {
@@ -164,18 +164,18 @@ mod tests {
     }
 
     #[test]
-    fn immediate_failures_are_retried_six_times_in_fifteen_seconds_and_then_once_a_minute() {
-        // 20 is the random number that changes nothing.
+    fn immediate_failures_are_retried_with_backoff_and_then_once_a_minute() {
+        // With the random number 20 the jitter is zero.
         let results = run(&[(Duration::ZERO, Duration::ZERO, 20); 8]);
-        let delays: Vec<_> = results.iter().map(|(_, pause)| pause.delay.as_millis()).collect();
+        let delays: Vec<_> = results.iter().map(|(_, restart)| restart.delay.as_millis()).collect();
         assert_eq!(delays, [500, 1000, 2000, 4000, 8000, 60_000, 60_000, 60_000]);
         assert_eq!(results[5].0, Duration::from_millis(15_500));
     }
 
     #[test]
-    fn jitter_reaches_both_ends() {
-        let pauses: Vec<_> =
+    fn jitter_reaches_both_limits() {
+        let delays: Vec<_> =
             (0..41).map(|random| jittered(Duration::from_secs(10), random).as_secs()).collect();
-        assert_eq!((pauses.iter().min(), pauses.iter().max()), (Some(&8), Some(&12)));
+        assert_eq!((delays.iter().min(), delays.iter().max()), (Some(&8), Some(&12)));
     }
 }

@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn an_account_is_needed_where_the_model_needs_one() {
+    fn account_is_required_when_the_model_requires_one() {
         let facts = SharedFacts::default();
         for (answer, account) in [
             (json!({ "account": null, "requiresOpenaiAuth": true }), Account::Missing),
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_configuration_is_told_from_other_warnings() {
+    fn refused_configuration_is_distinguished_from_other_warnings() {
         let detail_of = |summary: &str, details: Value| {
             let facts = SharedFacts::default();
             facts.handle_notification(

@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_tell_another_account_from_renewed_tokens() {
+    fn changes_distinguish_new_account_from_renewed_tokens() {
         let home = tempfile::tempdir().unwrap();
         let files = Files::new(Some(home.path().to_owned()));
         let write = |login: Value| fs::write(home.path().join("auth.json"), login.to_string()).unwrap();

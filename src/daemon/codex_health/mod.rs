@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn codex_state_name_is_that_of_its_json() {
+    fn codex_state_name_equals_its_json_value() {
         for (name, state) in CodexState::ALL {
             assert_eq!(serde_json::to_value(state).unwrap(), name);
             assert_eq!(state.name(), name);

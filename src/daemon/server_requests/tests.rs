@@ -78,7 +78,7 @@ async fn second_claim_waits_for_the_record_of_the_first() {
 }
 
 #[tokio::test]
-async fn dropped_claim_leaves_the_request_to_the_second() {
+async fn dropped_claim_lets_the_second_claim_succeed() {
     let stage = Stage::start();
     let first = stage.claim();
     let second = claim_or_wait(&stage.open, stage.recorder(), &stage.request_id);

@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn normalized_path_is_that_of_the_app_server() {
+    fn path_is_normalized_like_the_app_server_does() {
         for (given, written) in [
             ("/a/b", "/a/b"),
             ("/a/b/", "/a/b"),

@@ -33,7 +33,7 @@ fn opened(to: &TempDir, epoch: &str) -> Vec<u64> {
 }
 
 #[test]
-fn copy_during_rotation_has_no_hole() {
+fn copy_during_rotation_misses_no_line() {
     let directory = tempfile::tempdir().unwrap();
     let limits = Limits { segment_bytes: 700, total_bytes: 40_000 };
     let mut journal = open_with(directory.path(), unsynced(), limits).journal;

@@ -47,7 +47,7 @@ fn sweep_ends_marked_processes_only() {
 }
 
 #[test]
-fn only_the_identified_process_is_ended() {
+fn process_is_ended_only_if_its_identity_matches() {
     let mut sleeper = Sleeper::start("x");
     let pid = pid_of(sleeper.id()).unwrap();
     let mut stranger = seen(pid.as_raw_nonzero().get(), 1, true);
@@ -72,7 +72,7 @@ fn only_the_identified_process_is_ended() {
 }
 
 #[test]
-fn stubborn_process_gets_sigkill_after_the_grace() {
+fn process_that_ignores_sigterm_gets_sigkill_after_grace() {
     let instance = uuid::Uuid::new_v4().to_string();
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' TERM; echo; while :; do sleep 300; done"]).env(INSTANCE_VARIABLE, &instance);
