@@ -111,7 +111,7 @@ async fn resumed_thread_keeps_its_history_across_restart() {
         (&old["lastTurnId"], &json!("completed"))
     );
     assert_eq!(resumed["currentTurnId"], Value::Null);
-    let turn = stage.turn(&resumed, "what did I answer mock:deltas=1").await;
+    let turn = stage.turn(&resumed, "which bird was it mock:deltas=1").await;
     assert_eq!(turn.of("session.resumed").len(), 1);
     assert_eq!(turn.status(), "completed");
     let requests = stage.model.requests();
