@@ -13,46 +13,46 @@ pub(crate) const TURN: &str = "/v1/codexd/turn";
 pub(crate) const STATUS: &str = "/v1/codexd/status";
 
 /// A daemon with the fake app-server.
-pub(crate) async fn start() -> Daemon {
+pub(crate) async fn start_daemon() -> Daemon {
     Daemon::builder().start().await
 }
 
 /// Creates a session with these fields; its record.
-pub(crate) async fn create(daemon: &Daemon, fields: Value) -> Value {
+pub(crate) async fn create_session(daemon: &Daemon, fields: Value) -> Value {
     post(daemon, SESSIONS, &fields).await.data(201)["session"].clone()
 }
 
 /// Creates a session without any wishes; its name.
-pub(crate) async fn session(daemon: &Daemon) -> String {
-    text(&create(daemon, json!({})).await["sessionId"])
+pub(crate) async fn new_session(daemon: &Daemon) -> String {
+    text(&create_session(daemon, json!({})).await["sessionId"])
 }
 
 /// Asks for a turn, whatever comes of it.
-pub(crate) async fn ask_turn(daemon: &Daemon, session_id: &str, prompt: &str) -> Answer {
+pub(crate) async fn request_turn(daemon: &Daemon, session_id: &str, prompt: &str) -> Answer {
     post(daemon, TURN, &json!({ "sessionId": session_id, "input": prompt })).await
 }
 
 /// Starts a turn; its name.
-pub(crate) async fn turn(daemon: &Daemon, session_id: &str, prompt: &str) -> String {
-    text(&ask_turn(daemon, session_id, prompt).await.data(202)["turnId"])
+pub(crate) async fn start_turn(daemon: &Daemon, session_id: &str, prompt: &str) -> String {
+    text(&request_turn(daemon, session_id, prompt).await.data(202)["turnId"])
 }
 
 /// The record of a session as it is now.
-pub(crate) async fn record(daemon: &Daemon, session_id: &str) -> Value {
+pub(crate) async fn session_record(daemon: &Daemon, session_id: &str) -> Value {
     get(daemon, &format!("{SESSIONS}/{session_id}")).await.data(200)["session"].clone()
 }
 
 /// The record of a session once no turn runs in it.
-pub(crate) async fn idle(daemon: &Daemon, session_id: &str) -> Value {
+pub(crate) async fn wait_until_idle(daemon: &Daemon, session_id: &str) -> Value {
     wait_until_async("the end of the turn", async || {
-        Some(record(daemon, session_id).await).filter(|record| record["currentTurnId"].is_null())
+        Some(session_record(daemon, session_id).await).filter(|record| record["currentTurnId"].is_null())
     })
     .await
 }
 
 /// Waits until turns can be taken and the records say so too, which they do a moment later.
-pub(crate) async fn ready(daemon: &Daemon) {
-    child_that_is(daemon, "running").await;
+pub(crate) async fn wait_until_ready(daemon: &Daemon) {
+    wait_for_child_status(daemon, "running").await;
     wait_until_async("the app-server to come", async || {
         let health = get(daemon, "/healthz").await.json;
         (health["service"]["ready"] == true).then_some(())
@@ -61,7 +61,7 @@ pub(crate) async fn ready(daemon: &Daemon) {
 }
 
 /// The child's part of the status, once it has this status.
-pub(crate) async fn child_that_is(daemon: &Daemon, status: &str) -> Value {
+pub(crate) async fn wait_for_child_status(daemon: &Daemon, status: &str) -> Value {
     wait_until_async(&format!("a child that is {status}"), async || {
         let child = get(daemon, STATUS).await.data(200)["snapshot"]["daemon"]["child"].clone();
         (child["status"] == status).then_some(child)
@@ -70,21 +70,21 @@ pub(crate) async fn child_that_is(daemon: &Daemon, status: &str) -> Value {
 }
 
 /// The record of a session once this turn of it has ended.
-pub(crate) async fn ended(daemon: &Daemon, session_id: &str, turn_id: &Value) -> Value {
+pub(crate) async fn wait_for_turn_end(daemon: &Daemon, session_id: &str, turn_id: &Value) -> Value {
     wait_until_async("the end of the turn", async || {
-        let record = record(daemon, session_id).await;
+        let record = session_record(daemon, session_id).await;
         (record["lastTurnId"] == *turn_id && record["currentTurnId"].is_null()).then_some(record)
     })
     .await
 }
 
 /// Waits for the first `child.backoff` event.
-pub(crate) async fn backoff_event(daemon: &Daemon) -> Value {
-    logged_type(daemon, "child.backoff").await
+pub(crate) async fn wait_for_backoff_event(daemon: &Daemon) -> Value {
+    wait_for_event_type(daemon, "child.backoff").await
 }
 
 /// Waits until `/healthz` says that no turn can be taken, with these words in its reason; the reason.
-pub(crate) async fn not_ready(daemon: &Daemon, why: &str) -> String {
+pub(crate) async fn wait_until_not_ready(daemon: &Daemon, why: &str) -> String {
     wait_until_async(&format!("/healthz to say {why:?}"), async || {
         let service = get(daemon, "/healthz").await.json["service"].clone();
         let reason = service["notReadyReason"].as_str()?.to_owned();
@@ -94,17 +94,21 @@ pub(crate) async fn not_ready(daemon: &Daemon, why: &str) -> String {
 }
 
 /// The first event of the log that satisfies `wanted`, once it is there.
-pub(crate) async fn logged(daemon: &Daemon, what: &str, mut wanted: impl FnMut(&Value) -> bool) -> Value {
+pub(crate) async fn wait_for_event(
+    daemon: &Daemon,
+    what: &str,
+    mut wanted: impl FnMut(&Value) -> bool,
+) -> Value {
     wait_until(what, || daemon.events_on_disk().into_iter().find(|event| wanted(event))).await
 }
 
 /// The first event of this type in the log, once it is there.
-pub(crate) async fn logged_type(daemon: &Daemon, event_type: &str) -> Value {
-    logged(daemon, event_type, |event| event["type"] == event_type).await
+pub(crate) async fn wait_for_event_type(daemon: &Daemon, event_type: &str) -> Value {
+    wait_for_event(daemon, event_type, |event| event["type"] == event_type).await
 }
 
 /// The types of those events that name this turn, in their order.
-pub(crate) fn types_of_turn<'a>(events: &'a [Value], turn_id: &str) -> Vec<&'a str> {
+pub(crate) fn turn_event_types<'a>(events: &'a [Value], turn_id: &str) -> Vec<&'a str> {
     let about = events.iter().filter(|event| event["detail"]["turnId"] == turn_id);
     about.map(|event| event["type"].as_str().unwrap()).collect()
 }
@@ -159,20 +163,20 @@ pub(crate) fn assert_no_survivors(daemon: &Daemon) {
 
 /// How a program went that came to its end by itself.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct CommandOutput {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
 }
 
 /// Runs a program to its end.
-pub(crate) async fn run(command: std::process::Command) -> Ended {
+pub(crate) async fn run_command(command: std::process::Command) -> CommandOutput {
     let shown = format!("{command:?}");
     let mut command = tokio::process::Command::from(command);
     let output = command.stdin(std::process::Stdio::null()).kill_on_drop(true).output();
     let output = tokio::time::timeout(DEADLINE, output).await.unwrap_or_else(|_| panic!("no end of {shown}"));
     let output = output.unwrap();
-    Ended {
+    CommandOutput {
         code: output.status.code(),
         stdout: String::from_utf8(output.stdout).unwrap(),
         stderr: String::from_utf8(output.stderr).unwrap(),

@@ -9,7 +9,8 @@ use hyper::Method;
 use serde_json::json;
 
 use crate::api::{
-    SESSIONS, STATUS, TURN, assert_no_survivors, logged_type, not_ready, ready, session, start,
+    SESSIONS, STATUS, TURN, assert_no_survivors, new_session, start_daemon, wait_for_event_type,
+    wait_until_not_ready, wait_until_ready,
 };
 use crate::support::daemon::Daemon;
 use crate::support::hanging::Hanging;
@@ -33,9 +34,9 @@ fn retarget(link: &Path, target: &Path) {
 async fn hanging_directory_blocks_only_requests_that_name_it() {
     let Some(mut hanging) = Hanging::mount() else { return };
     let good = scratch::directory("blocking");
-    let daemon = start().await;
-    ready(&daemon).await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let base = daemon.base_url().to_owned();
     let requests: Vec<_> = (0..REQUESTS)
         .map(|number| {
@@ -137,11 +138,11 @@ async fn hanging_app_server_directory_is_reported_and_stop_works() {
     fs::create_dir(&good).unwrap();
     retarget(&link, &good);
     let mut daemon = Daemon::builder().arg("--server-cwd").arg(&link).start().await;
-    ready(&daemon).await;
-    let session_id = session(&daemon).await;
+    wait_until_ready(&daemon).await;
+    let session_id = new_session(&daemon).await;
     retarget(&link, hanging.path());
     post(&daemon, TURN, &json!({ "sessionId": session_id, "input": "crash" })).await.data(202);
-    let failed = logged_type(&daemon, "child.spawn.failed").await;
+    let failed = wait_for_event_type(&daemon, "child.spawn.failed").await;
     let message = failed["message"].as_str().unwrap();
     assert!(
         message.contains(&format!("{} that it starts in, did not answer within 10 s", link.display())),
@@ -150,7 +151,7 @@ async fn hanging_app_server_directory_is_reported_and_stop_works() {
     let sent = Instant::now();
     assert_eq!(get(&daemon, "/healthz").await.status, 200);
     // The next start of the app-server hangs as well.
-    not_ready(&daemon, "It is being started again.").await;
+    wait_until_not_ready(&daemon, "It is being started again.").await;
     assert!(daemon.stop().await.status.success());
     assert!(sent.elapsed() < Duration::from_secs(15), "{:?}", sent.elapsed());
     assert_no_survivors(&daemon);
@@ -158,9 +159,9 @@ async fn hanging_app_server_directory_is_reported_and_stop_works() {
 
 #[tokio::test]
 async fn hanging_disk_does_not_block_stop() {
-    let mut daemon = start().await;
-    ready(&daemon).await;
-    let session_id = session(&daemon).await;
+    let mut daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let Some(hanging) = Hanging::over(&daemon.state_dir()) else { return };
     // A turn changes the records, so that the stop has something to write.
     post(&daemon, TURN, &json!({ "sessionId": session_id, "input": "hang" })).await.data(202);

@@ -18,7 +18,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::api::{Ended, create, run, start, text};
+use crate::api::{CommandOutput, create_session, run_command, start_daemon, text};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::http::Target;
 use crate::support::scratch;
@@ -48,8 +48,8 @@ impl CliUser {
     }
 
     /// Runs the command with these arguments without a terminal, until it ends.
-    pub(crate) async fn run(&self, arguments: &[&str]) -> Ended {
-        run(self.command(arguments)).await
+    pub(crate) async fn run(&self, arguments: &[&str]) -> CommandOutput {
+        run_command(self.command(arguments)).await
     }
 
     /// Runs the command with these arguments, which must succeed; returns its JSON document.
@@ -69,13 +69,13 @@ pub(crate) fn command(base: &str, directory: &Path, arguments: &[&str]) -> Comma
 
 /// A daemon, a user of it, and a session in the directory of the user.
 async fn user_with_session() -> (Daemon, CliUser, String) {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
-    let session = create(&daemon, json!({ "cwd": user.directory() })).await;
+    let session = create_session(&daemon, json!({ "cwd": user.directory() })).await;
     (daemon, user, text(&session["sessionId"]))
 }
 
-fn document(ended: &Ended) -> Value {
+fn document(ended: &CommandOutput) -> Value {
     serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
 }
 

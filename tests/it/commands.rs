@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
-use crate::api::{Ended, create, ready, run, start, text, turn};
+use crate::api::{
+    CommandOutput, create_session, run_command, start_daemon, start_turn, text, wait_until_ready,
+};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Target, get};
@@ -27,8 +29,8 @@ fn command(home: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-async fn run_codexd(home: &Path, arguments: &[&str]) -> Ended {
-    run(command(home, arguments)).await
+async fn run_codexd(home: &Path, arguments: &[&str]) -> CommandOutput {
+    run_command(command(home, arguments)).await
 }
 
 fn assert_empty(home: &Path) {
@@ -36,7 +38,7 @@ fn assert_empty(home: &Path) {
     assert!(entries.is_empty(), "unexpected files: {entries:?}");
 }
 
-fn document(ended: &Ended) -> Value {
+fn document(ended: &CommandOutput) -> Value {
     let document = serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"));
     assert_eq!(ended.stdout, serde_json::to_string_pretty(&document).unwrap() + "\n");
     document
@@ -58,7 +60,7 @@ async fn config_shows_every_value_and_source() {
             .env("BAA_NODE_ID", "lab")
             .env("BAA_CODEXD_EVENT_CACHE_SIZE", "9")
             .env("BAA_STATE_DIR", "/shared");
-        run(command)
+        run_command(command)
     };
     let ended = run_config(&["--json"]).await;
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
@@ -109,9 +111,9 @@ async fn config_places_directories_in_repository() {
 
 #[tokio::test]
 async fn status_queries_running_daemon() {
-    let daemon = start().await;
-    ready(&daemon).await;
-    create(&daemon, json!({})).await;
+    let daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
+    create_session(&daemon, json!({})).await;
     let home = home();
     let base = daemon.base_url();
     let ended = run_codexd(home.path(), &["status", "--local-api-base", base, "--json"]).await;
@@ -131,8 +133,8 @@ async fn status_queries_running_daemon() {
 
 #[tokio::test]
 async fn status_json_has_same_shape_without_daemon() {
-    let mut daemon = start().await;
-    ready(&daemon).await;
+    let mut daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
     let base = daemon.base_url().to_owned();
     let home = home();
     let [logs, state] = directory_flags(&daemon);
@@ -156,8 +158,8 @@ async fn status_json_has_same_shape_without_daemon() {
 
 #[tokio::test]
 async fn status_reads_state_of_stopped_daemon() {
-    let mut daemon = start().await;
-    let session = create(&daemon, json!({})).await;
+    let mut daemon = start_daemon().await;
+    let session = create_session(&daemon, json!({})).await;
     let base = daemon.base_url().to_owned();
     daemon.stop().await;
     let home = home();
@@ -188,9 +190,9 @@ async fn status_reads_state_of_stopped_daemon() {
 
 #[tokio::test]
 async fn status_reports_crashed_daemon() {
-    let mut daemon = start().await;
-    let session = create(&daemon, json!({})).await;
-    turn(&daemon, session["sessionId"].as_str().unwrap(), "hang").await;
+    let mut daemon = start_daemon().await;
+    let session = create_session(&daemon, json!({})).await;
+    start_turn(&daemon, session["sessionId"].as_str().unwrap(), "hang").await;
     let base = daemon.base_url().to_owned();
     let path = daemon.state_dir().join("daemon-state.json");
     crate::support::wait::wait_until("a state file", || path.exists().then_some(())).await;
@@ -204,7 +206,7 @@ async fn status_reports_crashed_daemon() {
 
 #[tokio::test]
 async fn status_reports_daemon_at_another_address() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let path = daemon.state_dir().join("daemon-state.json");
     crate::support::wait::wait_until("a state file", || path.exists().then_some(())).await;
     let home = home();
@@ -269,7 +271,7 @@ async fn invalid_settings_print_one_sentence_and_change_nothing() {
     }
     let mut with_variable = command(home.path(), &["start"]);
     with_variable.env("BAA_CODEXD_MODE", "exec");
-    let refused = run(with_variable).await;
+    let refused = run_command(with_variable).await;
     assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains("BAA_CODEXD_MODE"), "{}", refused.stderr);
     assert_empty(home.path());
@@ -281,7 +283,7 @@ async fn smoke_passes_and_removes_its_files() {
     let smoke = |arguments: &[&str]| {
         let mut command = command(home.path(), arguments);
         command.env("TMPDIR", temporary.path());
-        run(command)
+        run_command(command)
     };
     let ended = smoke(&["smoke", "--json"]).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");

@@ -4,7 +4,10 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::api::{STATUS, ask_turn, ended, idle, logged, logged_type, ready, record, run, text, turn};
+use crate::api::{
+    STATUS, request_turn, run_command, session_record, start_turn, text, wait_for_event, wait_for_event_type,
+    wait_for_turn_end, wait_until_idle, wait_until_ready,
+};
 use crate::cli::command;
 use crate::duplex::{
     decide, finished_turn, interrupt, item, pending_request, resolved_request, session_with,
@@ -18,13 +21,13 @@ use crate::support::wait::wait_until_async;
 /// Starts a daemon with the demo app-server and waits until it is ready.
 async fn start_demo() -> Daemon {
     let daemon = Daemon::builder().demo().start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     daemon
 }
 
 /// Runs the tour of the demo and answers its approval with this decision; returns the finished turn.
 async fn run_tour(daemon: &Daemon, session_id: &str, decision: &str) -> Value {
-    let turn_id = turn(daemon, session_id, "What can you do?").await;
+    let turn_id = start_turn(daemon, session_id, "What can you do?").await;
     let request = pending_request(daemon, session_id).await;
     assert_eq!(request["method"], "item/commandExecution/requestApproval");
     decide(daemon, &request["requestId"], decision).await;
@@ -56,8 +59,8 @@ async fn demo_tour_applies_decision_and_changes_no_files() {
             assert!(message.contains(part), "no {part:?} in {message}");
         }
     }
-    logged_type(&daemon, "app-server.turn.plan.updated").await;
-    logged_type(&daemon, "app-server.turn.diff.updated").await;
+    wait_for_event_type(&daemon, "app-server.turn.plan.updated").await;
+    wait_for_event_type(&daemon, "app-server.turn.diff.updated").await;
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "the demo wrote into the directory");
 }
 
@@ -65,15 +68,15 @@ async fn demo_tour_applies_decision_and_changes_no_files() {
 async fn demo_turn_supports_steering_queueing_and_interrupt() {
     let daemon = start_demo().await;
     let session_id = session_with(&daemon, json!({})).await;
-    let first = turn(&daemon, &session_id, "long").await;
-    logged_type(&daemon, "app-server.turn.message.delta").await;
+    let first = start_turn(&daemon, &session_id, "long").await;
+    wait_for_event_type(&daemon, "app-server.turn.message.delta").await;
     ask_with(&daemon, &session_id, "hello", json!({ "whenBusy": "queue" })).await.data(202);
     let steered = ask_with(&daemon, &session_id, "Be brief.", json!({ "whenBusy": "steer" })).await;
     assert_eq!(steered.data(202)["turnId"], first.as_str());
     let turn = finished_turn(&daemon, &session_id, &first).await;
     assert_eq!(message(&turn), "You added:\n\n> Be brief.\n");
     let queued = wait_until_async("the queued turn to end", async || {
-        let record = record(&daemon, &session_id).await;
+        let record = session_record(&daemon, &session_id).await;
         let has_ended = record["lastTurnId"] != first.as_str() && record["currentTurnId"].is_null();
         has_ended.then(|| text(&record["lastTurnId"]))
     })
@@ -81,19 +84,19 @@ async fn demo_turn_supports_steering_queueing_and_interrupt() {
     let after = finished_turn(&daemon, &session_id, &queued).await;
     assert_eq!(message(&after), "Hello! This is the demo of codexd, not Codex itself.");
 
-    idle(&daemon, &session_id).await;
-    let long = ask_turn(&daemon, &session_id, "long").await.data(202)["turnId"].clone();
+    wait_until_idle(&daemon, &session_id).await;
+    let long = request_turn(&daemon, &session_id, "long").await.data(202)["turnId"].clone();
     interrupt(&daemon, &session_id).await.data(202);
-    assert_eq!(ended(&daemon, &session_id, &long).await["lastTurnStatus"], "interrupted");
+    assert_eq!(wait_for_turn_end(&daemon, &session_id, &long).await["lastTurnStatus"], "interrupted");
 
     let waiting = start_tour(&daemon, &session_id).await;
     interrupt(&daemon, &session_id).await.data(202);
-    assert_eq!(ended(&daemon, &session_id, &waiting).await["lastTurnStatus"], "interrupted");
+    assert_eq!(wait_for_turn_end(&daemon, &session_id, &waiting).await["lastTurnStatus"], "interrupted");
 }
 
 /// Starts a tour and waits until it requests an approval; returns the turn ID.
 async fn start_tour(daemon: &Daemon, session_id: &str) -> Value {
-    let turn_id = turn(daemon, session_id, "tour").await;
+    let turn_id = start_turn(daemon, session_id, "tour").await;
     pending_request(daemon, session_id).await;
     json!(turn_id)
 }
@@ -102,23 +105,23 @@ async fn start_tour(daemon: &Daemon, session_id: &str) -> Value {
 async fn demo_session_continues_after_restart() {
     let mut before = start_demo().await;
     let session_id = session_with(&before, json!({})).await;
-    let first = turn(&before, &session_id, "hello").await;
+    let first = start_turn(&before, &session_id, "hello").await;
     finished_turn(&before, &session_id, &first).await;
-    idle(&before, &session_id).await;
-    let unfinished = turn(&before, &session_id, "long").await;
-    logged(&before, "a delta of the long answer", |event| {
+    wait_until_idle(&before, &session_id).await;
+    let unfinished = start_turn(&before, &session_id, "long").await;
+    wait_for_event(&before, "a delta of the long answer", |event| {
         event["type"] == "app-server.turn.message.delta" && event["detail"]["turnId"] == unfinished.as_str()
     })
     .await;
     assert!(before.stop().await.status.success());
 
     let after = Daemon::builder().demo().state_from(&before).start().await;
-    ready(&after).await;
+    wait_until_ready(&after).await;
     wait_until_async("the end of the interrupted turn", async || {
-        record(&after, &session_id).await["currentTurnId"].is_null().then_some(())
+        session_record(&after, &session_id).await["currentTurnId"].is_null().then_some(())
     })
     .await;
-    let second = turn(&after, &session_id, "hello").await;
+    let second = start_turn(&after, &session_id, "hello").await;
     assert_eq!(finished_turn(&after, &session_id, &second).await["status"], "completed");
     assert_eq!(finished_turn(&after, &session_id, &first).await["status"], "completed");
     assert_eq!(finished_turn(&after, &session_id, &unfinished).await["status"], "interrupted");
@@ -150,9 +153,9 @@ async fn demo_is_labelled_and_keeps_separate_state() {
         fs::read_dir(state.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["demo"], "the demo wrote outside its own directory");
 
-    let status = run(command(daemon.base_url(), directory.path(), &["status"])).await;
+    let status = run_command(command(daemon.base_url(), directory.path(), &["status"])).await;
     assert!(status.stdout.contains("This is the demo, not Codex"), "{}", status.stdout);
-    let answer = run(command(daemon.base_url(), directory.path(), &["ask", "hello"])).await;
+    let answer = run_command(command(daemon.base_url(), directory.path(), &["ask", "hello"])).await;
     assert_eq!(
         (answer.code, answer.stdout.trim()),
         (Some(0), "Hello! This is the demo of codexd, not Codex itself.")

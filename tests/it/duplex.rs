@@ -9,7 +9,7 @@ mod unanswered;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::api::{SESSIONS, create, text};
+use crate::api::{SESSIONS, create_session, text};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Answer, get, post, request};
 use crate::support::wait::wait_until_async;
@@ -85,5 +85,5 @@ pub(crate) fn item<'a>(turn: &'a Value, kind: &str) -> &'a Value {
 
 /// Creates a session with these fields; returns its ID.
 pub(crate) async fn session_with(daemon: &Daemon, fields: Value) -> String {
-    text(&create(daemon, fields).await["sessionId"])
+    text(&create_session(daemon, fields).await["sessionId"])
 }

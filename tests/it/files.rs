@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::api::{idle, session, start, turn};
+use crate::api::{new_session, start_daemon, start_turn, wait_until_idle};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 
 /// The files that hold the records.
@@ -25,10 +25,10 @@ const STATE_FILES: [&str; 4] =
 
 /// Starts a daemon, runs a turn in one session and stops the daemon.
 async fn stopped_daemon() -> Daemon {
-    let mut daemon = start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "hello").await;
-    idle(&daemon, &session_id).await;
+    let mut daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "hello").await;
+    wait_until_idle(&daemon, &session_id).await;
     assert!(daemon.stop().await.status.success());
     daemon
 }

@@ -12,7 +12,7 @@ use hyper::Method;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::api::start;
+use crate::api::start_daemon;
 use crate::real::trust;
 use crate::support::codex::{CodexHome, versions};
 use crate::support::daemon::{Daemon, DaemonBuilder};
@@ -82,7 +82,7 @@ impl PageScript {
 
 #[tokio::test]
 async fn page_headers_forbid_external_content_and_framing() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let head = format!("GET / HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", daemon.authority());
     let answer = raw(&daemon, head.as_bytes()).await;
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -168,7 +168,7 @@ async fn page_trusts_a_directory_only_by_the_form() {
 #[tokio::test]
 async fn page_stays_responsive_with_ten_thousand_events() {
     let Some(tools) = tools("ten thousand events on the page") else { return };
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let script = PageScript::start(&daemon, &tools, "flood.mjs", &[]);
     script.run(daemon, |before| Daemon::builder().state_from(before)).await;
 }
@@ -186,7 +186,7 @@ async fn page_asks_for_the_token_once_and_keeps_it_out_of_urls() {
 #[tokio::test]
 async fn page_is_accessible_by_keyboard_screen_reader_and_phone() {
     let Some(tools) = tools("the accessibility of the page") else { return };
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let directory = scratch::directory("test");
     let shots = std::env::var("CODEXD_PAGE_SHOTS").unwrap_or_default();
     let variables = [("CODEXD_WORKSPACE", directory.path().to_str().unwrap()), ("CODEXD_PAGE_SHOTS", &shots)];
@@ -197,7 +197,7 @@ async fn page_is_accessible_by_keyboard_screen_reader_and_phone() {
 #[tokio::test]
 async fn page_reports_a_replaced_log_and_reads_everything_again() {
     let Some(tools) = tools("a gap on the page") else { return };
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let script = PageScript::start(&daemon, &tools, "gap.mjs", &[]);
     // New directories: another log at the same address.
     script.run(daemon, |_| Daemon::builder()).await;

@@ -11,7 +11,7 @@ mod unresponsive;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::api::{STATUS, create, idle, text, turn};
+use crate::api::{STATUS, create_session, start_turn, text, wait_until_idle};
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
 use crate::support::wait::wait_until_async;
@@ -43,9 +43,9 @@ async fn follow(daemon: &Daemon) -> EventStream {
 async fn assert_recovered(daemon: &Daemon, events: &mut EventStream, minimum: u64) -> Value {
     let child = generation(daemon, minimum).await;
     assert_no_leftover_processes(daemon, &child);
-    let session_id = text(&create(daemon, json!({})).await["sessionId"]);
-    let turn_id = turn(daemon, &session_id, "hello").await;
-    assert_eq!(idle(daemon, &session_id).await["lastTurnStatus"], "completed");
+    let session_id = text(&create_session(daemon, json!({})).await["sessionId"]);
+    let turn_id = start_turn(daemon, &session_id, "hello").await;
+    assert_eq!(wait_until_idle(daemon, &session_id).await["lastTurnStatus"], "completed");
     let is_its_end = |event: &Value| {
         event["type"] == "app-server.turn.completed" && event["detail"]["turnId"] == turn_id.as_str()
     };

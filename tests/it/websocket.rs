@@ -6,7 +6,10 @@ use hyper::header::SEC_WEBSOCKET_VERSION;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::api::{create, idle, keys, logged, ready, session, start, text, turn};
+use crate::api::{
+    create_session, keys, new_session, start_daemon, start_turn, text, wait_for_event, wait_until_idle,
+    wait_until_ready,
+};
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, request};
 use crate::support::wait::wait_until_async;
@@ -39,8 +42,8 @@ async fn start_with_long_timeouts() -> Daemon {
 
 #[tokio::test]
 async fn hello_message_has_recent_events_service_and_snapshot() {
-    let daemon = start().await;
-    let session = create(&daemon, json!({})).await;
+    let daemon = start_daemon().await;
+    let session = create_session(&daemon, json!({})).await;
     let mut events = EventStream::connect(&daemon).await;
     let hello = events.hello().await;
     assert_eq!(keys(&hello), ["type", "cursor", "recentEvents", "service", "snapshot"]);
@@ -51,7 +54,7 @@ async fn hello_message_has_recent_events_service_and_snapshot() {
     let recent = hello["recentEvents"].as_array().unwrap();
     assert!(recent.iter().any(|event| event["type"] == "session.created"), "{recent:?}");
 
-    let turn_id = turn(&daemon, &text(&session["sessionId"]), "hello").await;
+    let turn_id = start_turn(&daemon, &text(&session["sessionId"]), "hello").await;
     let later_events =
         events.collect_until("the end of the turn", |event| is_turn_end(event, &turn_id)).await;
     for event in &later_events {
@@ -67,8 +70,8 @@ async fn hello_message_has_recent_events_service_and_snapshot() {
 #[tokio::test]
 async fn hello_message_during_a_turn_misses_no_event() {
     let daemon = start_with_long_timeouts().await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "deltas=20000").await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "deltas=20000").await;
     let mut streams = Vec::new();
     for _ in 0..8 {
         let mut events = EventStream::connect(&daemon).await;
@@ -96,8 +99,8 @@ async fn hello_message_during_a_turn_misses_no_event() {
 
 #[tokio::test]
 async fn websocket_answers_ping_and_status_messages() {
-    let daemon = start().await;
-    ready(&daemon).await;
+    let daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
     let mut events = EventStream::connect(&daemon).await;
     events.hello().await;
     assert_eq!(events.ask(&json!({ "type": "ping" })).await, json!({ "type": "pong" }));
@@ -125,7 +128,7 @@ async fn websocket_answers_ping_and_status_messages() {
 
 #[tokio::test]
 async fn invalid_message_closes_the_websocket_with_its_code() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let big = json!({ "type": "ping", "more": "x".repeat(2 * 1024 * 1024) }).to_string();
     for (message, code) in [
         (Message::text("nonsense"), CLOSE_NOT_AN_OBJECT),
@@ -149,7 +152,7 @@ async fn invalid_message_closes_the_websocket_with_its_code() {
 
 #[tokio::test]
 async fn message_below_the_limit_is_accepted() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let mut events = EventStream::connect(&daemon).await;
     events.hello().await;
     let message = json!({ "type": "ping", "more": "x".repeat(1_000_000) });
@@ -159,7 +162,7 @@ async fn message_below_the_limit_is_accepted() {
 #[tokio::test]
 async fn ten_clients_receive_the_events_in_log_order() {
     let daemon = start_with_long_timeouts().await;
-    let session_ids = [session(&daemon).await, session(&daemon).await, session(&daemon).await];
+    let session_ids = [new_session(&daemon).await, new_session(&daemon).await, new_session(&daemon).await];
     let mut streams = Vec::new();
     for _ in 0..10 {
         let mut events = EventStream::connect(&daemon).await;
@@ -169,10 +172,10 @@ async fn ten_clients_receive_the_events_in_log_order() {
     wait_for_client_count(&daemon, 10).await;
     let mut turn_ids = Vec::new();
     for session_id in &session_ids {
-        turn_ids.push(turn(&daemon, session_id, "deltas=300 reasoning plan diff command").await);
+        turn_ids.push(start_turn(&daemon, session_id, "deltas=300 reasoning plan diff command").await);
     }
     for session_id in &session_ids {
-        idle(&daemon, session_id).await;
+        wait_until_idle(&daemon, session_id).await;
     }
     let mut received: Vec<Vec<Value>> = Vec::new();
     for mut events in streams {
@@ -208,15 +211,15 @@ fn peak_bytes(daemon: &Daemon) -> u64 {
 #[tokio::test]
 async fn non_reading_client_neither_delays_others_nor_grows_memory() {
     let daemon = start_with_long_timeouts().await;
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let mut non_reading = EventStream::connect(&daemon).await;
     non_reading.hello().await;
     let mut other = EventStream::connect(&daemon).await;
     other.hello().await;
     // More than 30 MB of frames, far more than the buffers of both sockets hold.
-    let turn_id = turn(&daemon, &session_id, "deltas=10000 chars=3000").await;
+    let turn_id = start_turn(&daemon, &session_id, "deltas=10000 chars=3000").await;
     let last = other.wait_for("the end of the turn", |event| is_turn_end(event, &turn_id)).await;
-    assert_eq!(idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
+    assert_eq!(wait_until_idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
     wait_for_client_count(&daemon, 2).await;
     #[cfg(target_os = "linux")]
     {
@@ -235,16 +238,16 @@ async fn non_reading_client_neither_delays_others_nor_grows_memory() {
 
 #[tokio::test]
 async fn stop_closes_every_websocket_with_going_away() {
-    let mut daemon = start().await;
-    let session_id = session(&daemon).await;
+    let mut daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let mut streams = Vec::new();
     for _ in 0..3 {
         let mut events = EventStream::connect(&daemon).await;
         events.hello().await;
         streams.push(events);
     }
-    let turn_id = turn(&daemon, &session_id, "hang").await;
-    logged(&daemon, "the turn", |event| {
+    let turn_id = start_turn(&daemon, &session_id, "hang").await;
+    wait_for_event(&daemon, "the turn", |event| {
         event["type"] == "app-server.turn.started" && event["detail"]["turnId"] == turn_id
     })
     .await;
@@ -260,13 +263,13 @@ async fn stop_closes_every_websocket_with_going_away() {
 
 #[tokio::test]
 async fn non_reading_client_does_not_delay_stop() {
-    let mut daemon = start().await;
-    let session_id = session(&daemon).await;
+    let mut daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let mut non_reading = EventStream::connect(&daemon).await;
     non_reading.hello().await;
     // More than the buffers of both sockets hold.
-    turn(&daemon, &session_id, "deltas=30000").await;
-    idle(&daemon, &session_id).await;
+    start_turn(&daemon, &session_id, "deltas=30000").await;
+    wait_until_idle(&daemon, &session_id).await;
     assert!(daemon.stop().await.status.success());
 }
 
@@ -288,7 +291,7 @@ async fn handshake(daemon: &Daemon, changes: &[(&str, &str)]) -> crate::support:
 
 #[tokio::test]
 async fn invalid_handshake_is_refused_with_a_message() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     for version in ["12", "8", ""] {
         let response = handshake(&daemon, &[("sec-websocket-version", version)]).await;
         response.error(426, "bad_request");

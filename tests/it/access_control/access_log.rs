@@ -6,7 +6,7 @@ use hyper::Method;
 use serde_json::json;
 
 use super::raw_connection::{HANDSHAKE, RawConnection, head};
-use crate::api::{ended, ready, session, turn, types_of_turn};
+use crate::api::{new_session, start_turn, turn_event_types, wait_for_turn_end, wait_until_ready};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get, post, request};
 use crate::support::sse::EventSource;
@@ -52,7 +52,7 @@ fn number(line: &Line, name: &str) -> u64 {
 #[tokio::test]
 async fn access_log_has_one_line_per_request() {
     let daemon = builder().start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     let earlier = lines(&daemon).len();
     let requests = [
         (Method::GET, "/healthz", "", None, 200),
@@ -114,14 +114,14 @@ async fn access_log_has_one_line_per_request_of_a_kept_alive_connection() {
 #[tokio::test]
 async fn access_log_line_names_session_and_turn_of_the_request() {
     let daemon = builder().start().await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "hello").await;
-    ended(&daemon, &session_id, &json!(turn_id)).await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "hello").await;
+    wait_for_turn_end(&daemon, &session_id, &json!(turn_id)).await;
     let line = lines_of_path(&daemon, "/v1/codexd/turn", 1).await.remove(0);
     assert_eq!((line["method"].as_str(), line["status"].as_str()), ("POST", "202"));
     assert_eq!((&line["session"], &line["turn"]), (&session_id, &turn_id), "{line:?}");
     let events = daemon.events_on_disk();
-    let types = types_of_turn(&events, &line["turn"]);
+    let types = turn_event_types(&events, &line["turn"]);
     assert!(types.contains(&"turn.accepted") && types.contains(&"app-server.turn.completed"), "{types:?}");
 
     let path = format!("/v1/codexd/sessions/{session_id}");
@@ -137,7 +137,7 @@ async fn access_log_line_names_session_and_turn_of_the_request() {
 #[tokio::test]
 async fn access_log_line_of_an_event_source_is_written_when_it_ends() {
     let daemon = builder().start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     let source = EventSource::connect(&daemon, &format!("{EVENTS_PATH}?type=secret-value"), None).await;
     get(&daemon, "/later").await.error(404, "not_found");
     lines_of_path(&daemon, "/later", 1).await;
@@ -155,7 +155,7 @@ async fn access_log_line_of_an_event_source_is_written_when_it_ends() {
 #[tokio::test]
 async fn access_log_line_of_a_websocket_is_written_when_it_ends() {
     let daemon = builder().start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     let mut stream = EventStream::connect_to(&daemon, &format!("{EVENTS_PATH}?type=secret-value"), &[]).await;
     stream.hello().await;
     get(&daemon, "/later").await.error(404, "not_found");
@@ -181,7 +181,7 @@ async fn access_log_line_of_a_websocket_is_written_when_it_ends() {
 #[tokio::test]
 async fn access_log_has_lines_for_streams_closed_by_shutdown() {
     let mut daemon = builder().start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     let mut stream = EventStream::connect(&daemon).await;
     stream.hello().await;
     let mut source = EventSource::connect(&daemon, EVENTS_PATH, None).await;
@@ -196,7 +196,7 @@ async fn access_log_has_lines_for_streams_closed_by_shutdown() {
 #[tokio::test]
 async fn access_log_is_empty_at_level_warn() {
     let daemon = Daemon::builder().env("BAA_CODEXD_LOG", "warn").start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     let mut connection = RawConnection::connect(&daemon).await;
     connection
         .send(format!("GET / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", daemon.authority()))

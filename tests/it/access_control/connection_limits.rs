@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 
 use super::raw_connection::{HANDSHAKE, RawConnection, head};
 use super::slow_clients::{ClientKind, ClosedClient, ProbeClient, SlowClients, p99};
-use crate::api::{idle, ready, request_bytes, session, turn};
+use crate::api::{new_session, request_bytes, start_turn, wait_until_idle, wait_until_ready};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
 use crate::support::skip::runs_long;
@@ -40,13 +40,13 @@ static LOAD_TEST_LOCK: Mutex<()> = Mutex::const_new(());
 /// probe client, whose requests must all succeed, and the closed clients.
 async fn measure_probe(kinds: &[ClientKind]) -> (Duration, Vec<ClosedClient>) {
     let daemon = Daemon::builder().start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     if kinds.contains(&ClientKind::SlowReader) {
-        let session_id = session(&daemon).await;
+        let session_id = new_session(&daemon).await;
         // A page of these events is large; the hello message of a WebSocket, which has the newest events, is small.
         for prompt in ["deltas=16 chars=300000", "deltas=60 chars=10"] {
-            turn(&daemon, &session_id, prompt).await;
-            idle(&daemon, &session_id).await;
+            start_turn(&daemon, &session_id, prompt).await;
+            wait_until_idle(&daemon, &session_id).await;
         }
     }
     let probe = ProbeClient::start(&daemon, PROBE_PAUSE);
@@ -151,7 +151,7 @@ async fn connection_flood_leaves_no_descriptors_open_and_probe_succeeds() {
     const OPEN_AT_ONCE: usize = 300;
     let _lock = LOAD_TEST_LOCK.lock().await;
     let daemon = Daemon::builder().start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     #[cfg(target_os = "linux")]
     let before = super::process_usage::open_descriptors(daemon.pid());
     // This raises the descriptor limit of the test process.
@@ -228,7 +228,7 @@ async fn connection_limiter_never_evicts_event_sources() {
     assert_full(&daemon).await;
     drop(second);
     wait_for_free_connection(&daemon).await;
-    session(&daemon).await;
+    new_session(&daemon).await;
     first.next_event().await;
 }
 
@@ -344,7 +344,7 @@ async fn idle_websocket_uses_at_most_40_kib() {
     const COUNT: usize = 60;
     const MAX_KIB_EACH: u64 = 40;
     let daemon = Daemon::builder().start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     // The memory that the first WebSocket allocates once is not measured.
     let mut streams = vec![EventStream::connect(&daemon).await];
     streams[0].hello().await;

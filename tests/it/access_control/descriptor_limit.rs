@@ -7,7 +7,7 @@ use rustix::process::{Pid, Resource, getrlimit, prlimit};
 use super::process_usage::{cpu_time, open_descriptors};
 use super::raw_connection::{RawConnection, head};
 use super::slow_clients::{ClientKind, ProbeClient, SlowClients};
-use crate::api::{idle, ready, session, turn};
+use crate::api::{new_session, start_turn, wait_until_idle, wait_until_ready};
 use crate::files::prepared;
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
@@ -24,7 +24,7 @@ const EVICTED_BEFORE: Duration = Duration::from_millis(4900);
 /// Starts a daemon with a low limit of open file descriptors.
 async fn start_with_descriptor_limit() -> Daemon {
     let daemon = prepared(&format!("ulimit -n {DESCRIPTOR_LIMIT}")).start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     daemon
 }
 
@@ -38,9 +38,9 @@ fn set_descriptor_limit(daemon: &Daemon, count: usize) {
 /// Asserts that the daemon works as before, including what needs descriptors of its own.
 async fn assert_recovered(daemon: &Daemon) {
     assert_eq!(get(daemon, "/healthz").await.status, 200);
-    let session_id = session(daemon).await;
-    turn(daemon, &session_id, "hello").await;
-    idle(daemon, &session_id).await;
+    let session_id = new_session(daemon).await;
+    start_turn(daemon, &session_id, "hello").await;
+    wait_until_idle(daemon, &session_id).await;
     assert_eq!(get(daemon, "/healthz").await.json["service"]["ready"], true);
 }
 
@@ -72,7 +72,7 @@ async fn daemon_serves_without_spinning_with_more_clients_than_descriptors() {
 async fn daemon_evicts_idle_connections_when_no_descriptor_is_free() {
     const FREE_DESCRIPTORS: usize = 8;
     let daemon = Daemon::builder().start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     set_descriptor_limit(&daemon, open_descriptors(daemon.pid()) + FREE_DESCRIPTORS);
     let probe = ProbeClient::start(&daemon, Duration::from_millis(50));
     let mut clients = SlowClients::connect(&daemon, &[ClientKind::Silent], 3 * FREE_DESCRIPTORS).await;
@@ -92,7 +92,7 @@ async fn daemon_does_not_spin_when_no_descriptor_is_free_and_none_can_be_evicted
     /// The descriptors that are free when the clients connect, fewer than the daemon reserves for connections.
     const FREE_DESCRIPTORS: usize = 8;
     let daemon = Daemon::builder().start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     let before = open_descriptors(daemon.pid());
     set_descriptor_limit(&daemon, before + FREE_DESCRIPTORS);
     let mut readers = Vec::new();

@@ -1,7 +1,7 @@
 //! The Host header and the authority of the request line: the daemon accepts its own names only, in any valid spelling.
 
 use super::raw_http::{HANDSHAKE, NamedRequest, assert_no_failures, first_responses, request};
-use crate::api::{STATUS, start};
+use crate::api::{STATUS, start_daemon};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
 use crate::support::websocket::EVENTS_PATH;
@@ -92,7 +92,7 @@ fn port(daemon: &Daemon) -> u16 {
 
 #[tokio::test]
 async fn host_header_with_own_name_and_port_is_accepted() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let port = port(&daemon);
     let hosts = ["127.0.0.1", "localhost", "LOCALHOST", "LocalHost", "[::1]"];
     let mut rows: Vec<Row> = hosts.iter().map(|host| Row::host(format!("{host}:{port}"), Accepted)).collect();
@@ -113,7 +113,7 @@ async fn host_header_with_own_name_and_port_is_accepted() {
 
 #[tokio::test]
 async fn missing_empty_or_repeated_host_header_is_a_bad_request() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let own = daemon.authority();
     let own = format!("Host: {own}");
     let evil = "Host: evil.example";
@@ -141,7 +141,7 @@ async fn missing_empty_or_repeated_host_header_is_a_bad_request() {
 
 #[tokio::test]
 async fn host_header_with_foreign_name_or_port_is_forbidden() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let port = port(&daemon);
     let other = if port == 65_535 { port - 1 } else { port + 1 };
     let with_port = [
@@ -245,7 +245,7 @@ async fn host_header_with_foreign_name_or_port_is_forbidden() {
 
 #[tokio::test]
 async fn absolute_request_target_of_another_server_is_refused() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let own = daemon.authority().to_owned();
     let mut sent = Vec::new();
     for line in [

@@ -4,7 +4,9 @@ use serde_json::json;
 
 use super::raw_http::{HANDSHAKE, HttpResponse, NamedRequest, assert_no_failures, first_responses, request};
 use super::routes::{PathParameters, routes};
-use crate::api::{SESSIONS, STATUS, idle, ready, session, start, turn};
+use crate::api::{
+    SESSIONS, STATUS, new_session, start_daemon, start_turn, wait_until_idle, wait_until_ready,
+};
 use crate::duplex::pending_request;
 use crate::sessions::RecordingAppServer;
 use crate::support::daemon::Daemon;
@@ -92,7 +94,7 @@ pub(super) fn port(daemon: &Daemon) -> &str {
 
 #[tokio::test]
 async fn requests_without_origin_and_from_own_page_are_accepted_without_cors_headers() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let port = port(&daemon);
     let mut rows = Vec::new();
     for name in ["127.0.0.1", "localhost", "[::1]"] {
@@ -182,7 +184,7 @@ fn foreign_origins(own: &str, port: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn foreign_origin_is_forbidden() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let (own, port) = (daemon.authority(), port(&daemon));
     let mut rows: Vec<Row> = foreign_origins(own, port)
         .iter()
@@ -218,7 +220,7 @@ async fn foreign_origin_is_forbidden() {
 
 #[tokio::test]
 async fn cross_site_sec_fetch_site_is_forbidden() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let own = daemon.authority();
     let values = [
         "cross-site",
@@ -262,12 +264,12 @@ async fn cross_site_sec_fetch_site_is_forbidden() {
 async fn get_and_head_requests_change_no_state() {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder().arg("--check-interval").arg("3600").start().await;
-    ready(&daemon).await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "text=done").await;
-    idle(&daemon, &session_id).await;
-    let waiting_session = session(&daemon).await;
-    turn(&daemon, &waiting_session, "ask=command").await;
+    wait_until_ready(&daemon).await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "text=done").await;
+    wait_until_idle(&daemon, &session_id).await;
+    let waiting_session = new_session(&daemon).await;
+    start_turn(&daemon, &waiting_session, "ask=command").await;
     let request_id = pending_request(&daemon, &waiting_session).await["requestId"].clone();
     let body = json!({ "sessionId": waiting_session, "input": "text=done", "whenBusy": "queue" });
     let queue_id = post(&daemon, "/v1/codexd/turn", &body).await.data(202)["queueId"].clone();

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use super::raw_connection::{HANDSHAKE, RawConnection, RawResponse, head};
-use crate::api::{SESSIONS, ready, request_bytes, run, session, start};
+use crate::api::{SESSIONS, new_session, request_bytes, run_command, start_daemon, wait_until_ready};
 use crate::files::prepared;
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::fake_codex::fake_codex;
@@ -97,8 +97,8 @@ async fn every_request_of_another_user_is_forbidden() {
     if !can_change_users("access_control::other_user::every_request_of_another_user_is_forbidden") {
         return;
     }
-    let daemon = start().await;
-    ready(&daemon).await;
+    let daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
     assert_refused(OTHER_USER, &daemon).await;
     assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
 }
@@ -108,14 +108,14 @@ async fn program_of_another_user_is_forbidden() {
     if !can_change_users("access_control::other_user::program_of_another_user_is_forbidden") {
         return;
     }
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let (_, port) = daemon.authority().rsplit_once(':').unwrap();
     let script = r#"exec 3<>"/dev/tcp/127.0.0.1/$0" && printf 'GET /healthz HTTP/1.1\r\nHost: localhost:%s\r\nConnection: close\r\n\r\n' "$0" >&3 && cat <&3"#;
     for (user, status) in [("65534", "HTTP/1.1 403 "), ("0", "HTTP/1.1 200 ")] {
         let mut command = Command::new("setpriv");
         command.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]);
         command.args(["bash", "-c", script, port]).current_dir("/");
-        let ended = run(command).await;
+        let ended = run_command(command).await;
         assert!(ended.stdout.starts_with(status), "{user}: {ended:?}");
     }
 }
@@ -134,8 +134,8 @@ async fn request_of_another_user_that_closes_early_has_no_effect() {
     ) {
         return;
     }
-    let mut daemon = start().await;
-    ready(&daemon).await;
+    let mut daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
     // The owner of a closed connection cannot be determined any more.
     for mode in [CloseMode::Close, CloseMode::Reset] {
         daemon.signal(Signal::STOP);
@@ -154,8 +154,8 @@ async fn request_of_another_user_that_closes_early_has_no_effect() {
         .await;
         daemon.signal(Signal::CONT);
         // These requests come after those of the other user, and have been processed when they return.
-        session(&daemon).await;
-        ready(&daemon).await;
+        new_session(&daemon).await;
+        wait_until_ready(&daemon).await;
     }
     let clients = run_as_user(OTHER_USER, {
         let (base, bytes) = (daemon.base_url().to_owned(), request_bytes(&daemon, SESSIONS, &json!({})));
@@ -167,7 +167,7 @@ async fn request_of_another_user_that_closes_early_has_no_effect() {
         }
     });
     clients.await;
-    session(&daemon).await;
+    new_session(&daemon).await;
     let sessions = get(&daemon, SESSIONS).await.data(200)["sessions"].as_array().unwrap().len();
     assert_eq!(sessions, 3, "the sessions of this test and no others");
     daemon.stop().await;
@@ -217,7 +217,7 @@ async fn another_user_can_neither_read_nor_create_files_of_the_daemon() {
     }
     let home = public_directory("token");
     let token = home.path().join("token");
-    let made = run({
+    let made = run_command({
         let mut command = codexd(home.path());
         command.arg("token").arg("--auth-token-file").arg(&token);
         command
@@ -336,10 +336,10 @@ async fn root_is_accepted_by_a_daemon_of_another_user() {
         .server(&server, &["app-server", "--store", store.to_str().unwrap()])
         .start()
         .await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
     assert!(status.contains("\nUid:\t65534\t65534\t65534\t65534\n"), "{status}");
-    session(&daemon).await;
+    new_session(&daemon).await;
     let base = daemon.base_url().to_owned();
     let own = run_as_user(OTHER_USER, async move || get(base.as_str(), SESSIONS).await.status).await;
     assert_eq!(own, 200, "the user of the daemon is accepted");

@@ -8,7 +8,7 @@ use super::request_size_limits::{
     BAD_REQUEST, HEADERS_TOO_LARGE, MAX_BODY_BYTES, PAYLOAD_TOO_LARGE, Row, body_of_length, chunked_request,
     post_request, row, with_content_length,
 };
-use crate::api::{TURN, ready, session, start};
+use crate::api::{TURN, new_session, start_daemon, wait_until_ready};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, post};
 use crate::support::skip::runs_long;
@@ -78,9 +78,9 @@ async fn oversized_requests_and_messages_grow_memory_by_at_most_64_mib() {
     if !runs_long() {
         return;
     }
-    let daemon = start().await;
-    ready(&daemon).await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let authority = daemon.authority();
     let (_, initial) = memory(&daemon);
     let (mut before, mut highest) = (initial, 0);

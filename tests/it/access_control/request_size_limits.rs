@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::raw_http::{
     NamedRequest, all_responses, assert_no_failures, first_response, first_responses, request,
 };
-use crate::api::{SESSIONS, STATUS, ready, start};
+use crate::api::{SESSIONS, STATUS, start_daemon, wait_until_ready};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
 
@@ -54,7 +54,7 @@ fn head(authority: &str, length: usize, headers: usize, is_in_path: bool) -> Vec
 
 #[tokio::test]
 async fn request_head_is_limited_to_16_kib_and_100_headers() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let authority = daemon.authority();
     let mut rows = Vec::new();
     for is_in_path in [true, false] {
@@ -146,7 +146,7 @@ pub(super) fn post_request(authority: &str, body: &str) -> Vec<u8> {
 async fn body_limit_refuses_larger_bodies_before_reading_them() {
     let limit = 2000;
     let daemon = Daemon::builder().arg("--body-limit").arg(limit.to_string()).start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     let authority = daemon.authority();
     let mut rows = vec![
         row("a body of the limit", post_request(authority, &body_of_length(limit)), (201, None)),
@@ -201,7 +201,7 @@ async fn body_limit_refuses_larger_bodies_before_reading_them() {
 
 #[tokio::test]
 async fn content_length_beyond_64_bits_is_refused() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let authority = daemon.authority();
     for length in
         ["18446744073709551615", "18446744073709551616", "99999999999999999999999999", &"9".repeat(1000)]
@@ -219,7 +219,7 @@ fn nested(depth: usize, open: &str, close: &str) -> String {
 
 #[tokio::test]
 async fn json_depth_is_limited_to_127() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let authority = daemon.authority();
     let mut rows = Vec::new();
     for (depth, expected) in [
@@ -253,7 +253,7 @@ async fn json_depth_is_limited_to_127() {
 
 #[tokio::test]
 async fn body_with_invalid_utf8_or_control_characters_is_a_bad_request() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let authority = daemon.authority();
     let mut rows = Vec::new();
     for bytes in [
@@ -280,7 +280,7 @@ async fn body_with_invalid_utf8_or_control_characters_is_a_bad_request() {
 
 #[tokio::test]
 async fn last_of_duplicate_json_fields_is_used() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let authority = daemon.authority();
     for (body, purpose) in [
         (r#"{"purpose":"worker","purpose":"duplex"}"#, "duplex"),

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::raw_http::{HttpResponse, NamedRequest, all_responses, assert_no_failures};
-use crate::api::{SESSIONS, STATUS, ready, start};
+use crate::api::{SESSIONS, STATUS, start_daemon, wait_until_ready};
 use crate::sessions::RecordingAppServer;
 use crate::support::http::{Target, get};
 
@@ -33,7 +33,7 @@ fn hidden() -> String {
 async fn assert_refused(rows: Vec<Row>) {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder().start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     let bytes = |row: String| format!("{row}{}", hidden()).replace("OWN", daemon.authority()).into_bytes();
     let sent: Vec<NamedRequest> = rows.into_iter().map(|(name, row)| (name, bytes(row))).collect();
     let mut failures = Vec::new();
@@ -61,7 +61,7 @@ fn check_single_refusal(responses: &[HttpResponse]) -> Result<(), String> {
 
 /// Asserts that each row gets these statuses; a last request that closes the connection follows each row.
 async fn assert_answered(rows: &[(&str, String, &[u16])]) {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let last = "GET /nothing/here HTTP/1.1\r\nHost: OWN\r\nConnection: close\r\n\r\n";
     let bytes = |row: &str| format!("{row}{last}").replace("OWN", daemon.authority()).into_bytes();
     let sent: Vec<NamedRequest> =
@@ -334,7 +334,7 @@ async fn unambiguous_pipelined_requests_are_answered_in_order() {
 
 #[tokio::test]
 async fn unread_body_is_not_parsed_as_requests() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let own = daemon.authority();
     let hidden = hidden().replace("OWN", own);
     let last = format!("GET /nothing/here HTTP/1.1\r\nHost: {own}\r\nConnection: close\r\n\r\n");
@@ -371,7 +371,7 @@ async fn unread_body_is_not_parsed_as_requests() {
 
 #[tokio::test]
 async fn http_1_0_request_is_answered_once_and_closes_the_connection() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let own = daemon.authority();
     let bytes = format!("GET /healthz HTTP/1.0\r\nHost: {own}\r\n\r\n{}", hidden().replace("OWN", own));
     let sent = [("HTTP/1.0".to_owned(), bytes.into_bytes())];

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use self::search::{SearchedTexts, base64, unique_secret};
 use super::raw_connection::{HANDSHAKE, RawConnection, head};
-use crate::api::{SESSIONS, STATUS, TURN, logged, run};
+use crate::api::{SESSIONS, STATUS, TURN, run_command, wait_for_event};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::http::{Target, get, raw};
 use crate::support::scratch;
@@ -198,8 +198,8 @@ async fn tokens_and_prompts_do_not_leak_into_output_logs_or_processes() {
     assert_eq!(client.request(&format!("POST {SESSIONS}"), &bearer, &body).await, 201);
     let broken = format!("{{\"token\": {}", wrong[12].1);
     assert_eq!(client.request(&format!("POST {SESSIONS}"), &bearer, &broken).await, 400);
-    let session_id = &logged(&daemon, "the session", |event| event["type"] == "session.created").await["detail"]
-        ["sessionId"];
+    let session_id = &wait_for_event(&daemon, "the session", |event| event["type"] == "session.created")
+        .await["detail"]["sessionId"];
     let input = format!("please say {prompt} text={reply}");
     let body = json!({ "sessionId": session_id, "input": input }).to_string();
     assert_eq!(client.request(&format!("POST {TURN}"), &bearer, &body).await, 202);
@@ -289,7 +289,7 @@ async fn created_token_is_not_printed() {
     for arguments in [&["token"][..], &["token", "--replace", "--json"], &["token"]] {
         let mut command = codexd(directory.path());
         command.args(arguments).arg("--auth-token-file").arg(&path).env("BAA_CODEXD_LOG", "trace");
-        let ended = run(command).await;
+        let ended = run_command(command).await;
         texts.add("stdout", ended.stdout);
         texts.add("stderr", ended.stderr);
         tokens.push(fs::read_to_string(&path).unwrap().trim().to_owned());
@@ -327,7 +327,7 @@ async fn endpoint_password_is_not_printed_or_stored() {
     let hello = stream.hello().await;
     client.texts.add("the hello message", hello.to_string());
     let failed = |event: &Value| event["type"] == "app-server.connect.failed";
-    logged(&daemon, "a failed connection", failed).await;
+    wait_for_event(&daemon, "a failed connection", failed).await;
     // From now on the server does not listen, which is another failure.
     server.abort();
     let events = stream.collect_until("a connection without a server", |event| {
@@ -345,7 +345,7 @@ async fn endpoint_password_is_not_printed_or_stored() {
     texts.add_files(&root(&daemon));
     let mut command = codexd(Path::new("/"));
     command.arg("config").env("BAA_CODEXD_SERVER_ENDPOINT", &endpoint);
-    let config = run(command).await;
+    let config = run_command(command).await;
     texts.add("codexd config", config.stdout + &config.stderr);
     for secret in [password, query] {
         assert_eq!(texts.hits(&secret, |_| true), Vec::<String>::new());

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::tokens::{OTHER, TOKEN, TokenFile, is_authorized, prefix, write_private};
-use crate::api::{Ended, run};
+use crate::api::{CommandOutput, run_command};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::http::Target;
 use crate::support::scratch;
@@ -51,7 +51,7 @@ fn read_valid_token(path: &Path) -> String {
 }
 
 /// Asserts that the command created the file and printed its path without the token; returns the token.
-fn assert_created(ended: &Ended, path: &Path) -> String {
+fn assert_created(ended: &CommandOutput, path: &Path) -> String {
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{}", ended.stdout);
     assert!(ended.stdout.contains(path.to_str().unwrap()), "{}", ended.stdout);
     let token = read_valid_token(path);
@@ -59,7 +59,7 @@ fn assert_created(ended: &Ended, path: &Path) -> String {
     token
 }
 
-fn assert_token_not_printed(ended: &Ended, token: &str) {
+fn assert_token_not_printed(ended: &CommandOutput, token: &str) {
     for text in [&ended.stdout, &ended.stderr] {
         assert!(!text.contains(prefix(token, 16)), "the token is printed: {text}");
     }
@@ -75,7 +75,7 @@ async fn token_file_is_private_with_any_umask() {
         shell.arg("-c").arg(format!("umask {umask}; exec \"$0\" \"$@\"")).arg(plain.get_program());
         shell.args(plain.get_args()).current_dir(home.path()).env_clear();
         shell.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        tokens.push(assert_created(&run(shell).await, &path));
+        tokens.push(assert_created(&run_command(shell).await, &path));
         assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777, 0o700, "umask {umask}");
     }
     tokens.sort();
@@ -87,28 +87,28 @@ async fn token_file_is_private_with_any_umask() {
 async fn existing_token_file_is_kept_without_replace() {
     let home = home();
     let (command, path) = command_with_state_dir(&home, &[]);
-    let first = assert_created(&run(command).await, &path);
+    let first = assert_created(&run_command(command).await, &path);
     for arguments in [&[][..], &["--json"]] {
-        let ended = run(command_with_state_dir(&home, arguments).0).await;
+        let ended = run_command(command_with_state_dir(&home, arguments).0).await;
         assert_eq!(ended.code, Some(1), "{arguments:?}: {ended:?}");
         assert!(ended.stderr.contains("--replace") && ended.stderr.trim_end().ends_with('.'), "{ended:?}");
         assert_token_not_printed(&ended, &first);
         assert_eq!(read_valid_token(&path), first, "{arguments:?}");
     }
-    let second = assert_created(&run(command_with_state_dir(&home, &["--replace"]).0).await, &path);
+    let second = assert_created(&run_command(command_with_state_dir(&home, &["--replace"]).0).await, &path);
     assert_ne!(second, first);
     // This also replaces an unusable file, and creates a missing one.
     for mode in [0o644, 0o000] {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         assert_ne!(
-            assert_created(&run(command_with_state_dir(&home, &["--replace"]).0).await, &path),
+            assert_created(&run_command(command_with_state_dir(&home, &["--replace"]).0).await, &path),
             second
         );
     }
     fs::write(&path, "").unwrap();
-    assert_created(&run(command_with_state_dir(&home, &["--replace"]).0).await, &path);
+    assert_created(&run_command(command_with_state_dir(&home, &["--replace"]).0).await, &path);
     fs::remove_file(&path).unwrap();
-    assert_created(&run(command_with_state_dir(&home, &["--replace"]).0).await, &path);
+    assert_created(&run_command(command_with_state_dir(&home, &["--replace"]).0).await, &path);
     let paths: Vec<_> =
         fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path()).collect();
     let token_files: Vec<_> =
@@ -120,14 +120,14 @@ async fn existing_token_file_is_kept_without_replace() {
 async fn json_flag_prints_a_document_with_the_path() {
     let home = home();
     let (command, path) = command_with_state_dir(&home, &["--json"]);
-    let ended = run(command).await;
+    let ended = run_command(command).await;
     let first = assert_created(&ended, &path);
     let document: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(ended.stdout, serde_json::to_string_pretty(&document).unwrap() + "\n");
     let paths: Vec<_> =
         document.as_object().unwrap().values().filter(|value| **value == *path.to_str().unwrap()).collect();
     assert_eq!(paths.len(), 1, "{document}");
-    let ended = run(command_with_state_dir(&home, &["--json", "--replace"]).0).await;
+    let ended = run_command(command_with_state_dir(&home, &["--json", "--replace"]).0).await;
     assert_ne!(assert_created(&ended, &path), first);
 }
 
@@ -136,12 +136,12 @@ async fn token_file_path_is_read_from_flag_and_environment() {
     let home = home();
     let path = home.path().join("elsewhere");
     let flag = ["--auth-token-file", path.to_str().unwrap()];
-    let first = assert_created(&run(command(home.path(), &flag)).await, &path);
-    assert_eq!(run(command(home.path(), &flag)).await.code, Some(1));
+    let first = assert_created(&run_command(command(home.path(), &flag)).await, &path);
+    assert_eq!(run_command(command(home.path(), &flag)).await.code, Some(1));
     assert_eq!(read_valid_token(&path), first);
     let mut by_variable = command(home.path(), &["--replace"]);
     by_variable.env("BAA_CODEXD_AUTH_TOKEN_FILE", &path);
-    assert_ne!(assert_created(&run(by_variable).await, &path), first);
+    assert_ne!(assert_created(&run_command(by_variable).await, &path), first);
 }
 
 #[tokio::test]
@@ -154,7 +154,7 @@ async fn token_command_writes_through_no_symlink_and_replaces_no_directory() {
         arguments.extend(replace.then(|| "--replace".to_owned()));
         write_private(&victim, TOKEN);
         symlink(&victim, &path).unwrap();
-        let ended = run(command(home.path(), &arguments)).await;
+        let ended = run_command(command(home.path(), &arguments)).await;
         assert_token_not_printed(&ended, TOKEN);
         assert_eq!(fs::read_to_string(&victim).unwrap(), TOKEN, "replace: {replace}");
         if replace && ended.code == Some(0) {
@@ -167,12 +167,12 @@ async fn token_command_writes_through_no_symlink_and_replaces_no_directory() {
         let missing = home.path().join("nowhere");
         fs::remove_file(&path).unwrap();
         symlink(&missing, &path).unwrap();
-        run(command(home.path(), &arguments)).await;
+        run_command(command(home.path(), &arguments)).await;
         assert!(!missing.exists(), "replace: {replace}");
         // A directory is not replaced.
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        let ended = run(command(home.path(), &arguments)).await;
+        let ended = run_command(command(home.path(), &arguments)).await;
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(path.is_dir());
     }
@@ -181,8 +181,9 @@ async fn token_command_writes_through_no_symlink_and_replaces_no_directory() {
 #[tokio::test]
 async fn one_of_many_concurrent_commands_creates_the_file() {
     let home = home();
-    let running: Vec<_> =
-        (0..CONCURRENT_COMMANDS).map(|_| tokio::spawn(run(command_with_state_dir(&home, &[]).0))).collect();
+    let running: Vec<_> = (0..CONCURRENT_COMMANDS)
+        .map(|_| tokio::spawn(run_command(command_with_state_dir(&home, &[]).0)))
+        .collect();
     let mut codes = Vec::new();
     for ended in running {
         codes.push(ended.await.unwrap().code);
@@ -200,7 +201,7 @@ async fn running_daemon_accepts_a_replaced_token() {
     let home = home();
     let arguments = [OsStr::new("--replace"), OsStr::new("--auth-token-file"), file.path().as_os_str()]
         .map(OsStr::to_owned);
-    let token = assert_created(&run(command(home.path(), &arguments)).await, &file.path());
+    let token = assert_created(&run_command(command(home.path(), &arguments)).await, &file.path());
     wait_until_async("the new token to be accepted", async || {
         is_authorized(&daemon, &token).await.then_some(())
     })
@@ -212,18 +213,18 @@ async fn running_daemon_accepts_a_replaced_token() {
 async fn daemon_starts_with_the_token_file_of_the_command() {
     let home = home();
     let (command, path) = command_with_state_dir(&home, &[]);
-    let token = assert_created(&run(command).await, &path);
+    let token = assert_created(&run_command(command).await, &path);
     let daemon = Daemon::builder().arg("--auth-token-file").arg(&path).start().await;
     assert!(is_authorized(&daemon, &token).await && !is_authorized(&daemon, OTHER).await);
 }
 
 /// Runs `codexd status` for this daemon with these arguments.
-async fn run_status(daemon: &Daemon, arguments: &[&OsStr]) -> Ended {
+async fn run_status(daemon: &Daemon, arguments: &[&OsStr]) -> CommandOutput {
     let home = home();
     let mut command = codexd(home.path());
     command.args(["status", "--json", "--local-api-base", daemon.base_url()]).args(arguments);
     command.current_dir(home.path());
-    run(command).await
+    run_command(command).await
 }
 
 #[tokio::test]
@@ -261,7 +262,7 @@ async fn config_command_prints_the_path_and_not_the_token() {
     let home = home();
     let mut command = codexd(home.path());
     command.args(["config", "--auth-token-file"]).arg(file.path()).current_dir(home.path());
-    let ended = run(command).await;
+    let ended = run_command(command).await;
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(ended.stdout.contains(file.path().to_str().unwrap()), "{}", ended.stdout);
     assert_token_not_printed(&ended, TOKEN);

@@ -14,7 +14,7 @@ use super::raw_http::{
     HANDSHAKE, HttpResponse, NamedRequest, assert_no_failures, first_response, first_responses, request,
 };
 use super::routes::{PathParameters, Route, routes};
-use crate::api::{SESSIONS, STATUS, TURN, logged_type};
+use crate::api::{SESSIONS, STATUS, TURN, wait_for_event_type};
 use crate::sessions::RecordingAppServer;
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get};
@@ -103,7 +103,7 @@ pub(super) async fn wait_until_ready(daemon: &Daemon) {
         (health["service"]["ready"] == true).then_some(())
     })
     .await;
-    logged_type(daemon, "app-server.connected").await;
+    wait_for_event_type(daemon, "app-server.connected").await;
 }
 
 /// Parameters that name nothing that exists.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use crate::api::start;
+use crate::api::start_daemon;
 use crate::support::daemon::Daemon;
 use crate::support::http::Target;
 use crate::support::wait::DEADLINE;
@@ -134,7 +134,7 @@ impl FrameClient {
 
 /// Sends each of these on a new connection; asserts that the daemon closes it with this code.
 async fn assert_closed(cases: &[(&str, Vec<Vec<u8>>, u16)]) {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     for (name, frames, code) in cases {
         let mut client = FrameClient::open(&daemon).await;
         client.send(&frames.concat()).await;
@@ -207,7 +207,7 @@ async fn message_over_the_limit_closes_the_websocket() {
 
 #[tokio::test]
 async fn close_frame_is_answered_with_its_code_or_a_protocol_error() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let mut cases = vec![(frame(FIN | CLOSE, ""), Received::Closed(Vec::new()))];
     for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 3000, 3999, 4000, 4999] {
         cases.push((close(code, b"done"), Received::closed(code)));
@@ -230,7 +230,7 @@ async fn close_frame_is_answered_with_its_code_or_a_protocol_error() {
 
 #[tokio::test]
 async fn fragmented_message_is_reassembled_around_control_frames() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let mut client = FrameClient::open(&daemon).await;
     let pong = || Received::Message(json!({ "type": "pong" }));
 
@@ -269,7 +269,7 @@ async fn fragmented_message_is_reassembled_around_control_frames() {
 
 #[tokio::test]
 async fn pings_are_answered_with_their_payload_or_the_newest_of_many() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let mut client = FrameClient::open(&daemon).await;
     for length in [0, 1, 124, 125] {
         let payload = vec![0xfe; length];

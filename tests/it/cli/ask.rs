@@ -10,7 +10,10 @@ use serde_json::{Value, json};
 
 use super::link::ProxyLink;
 use super::{CliUser, assert_answer, document, user_with_session};
-use crate::api::{Ended, SESSIONS, create, logged_type, record, run, start, text, turn};
+use crate::api::{
+    CommandOutput, SESSIONS, create_session, run_command, session_record, start_daemon, start_turn, text,
+    wait_for_event_type,
+};
 use crate::duplex::{decide, finished_turn, pending_request, resolved_request};
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, post};
@@ -48,14 +51,14 @@ impl RunningCommand {
         text
     }
 
-    pub(crate) async fn ended(mut self) -> Ended {
+    pub(crate) async fn ended(mut self) -> CommandOutput {
         let status = wait_until("the end of the program", || self.0.try_wait().unwrap()).await;
         let (mut stdout, mut stderr) = (String::new(), String::new());
         if let Some(mut pipe) = self.0.stdout.take() {
             pipe.read_to_string(&mut stdout).unwrap();
         }
         self.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
-        Ended { code: status.code(), stdout, stderr }
+        CommandOutput { code: status.code(), stdout, stderr }
     }
 }
 
@@ -86,7 +89,7 @@ async fn busy_session(daemon: &Daemon) -> String {
 
 #[tokio::test]
 async fn ask_writes_only_answer_to_pipe() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     let asked = user.run(&["ask", "command=ls", "ask=unknown", "text=\u{1b}[1mbold"]).await;
     // Output to a pipe is not sanitized.
@@ -104,7 +107,7 @@ async fn ask_writes_only_answer_to_pipe() {
 
 #[tokio::test]
 async fn ask_json_contains_session_and_turn() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let asked = CliUser::of(&daemon).run(&["ask", "--json", "text=hello", "command=ls"]).await;
     assert_eq!(asked.code, Some(0), "{asked:?}");
     assert_answer("ask", &document(&asked));
@@ -112,7 +115,7 @@ async fn ask_json_contains_session_and_turn() {
 
 #[tokio::test]
 async fn ask_reads_prompt_from_stdin() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     for (arguments, input, expected) in [
         (["ask"].as_slice(), " from a file \n", "from a file"),
@@ -136,7 +139,7 @@ async fn ask_reads_prompt_from_stdin() {
 
 #[tokio::test]
 async fn ask_exit_code_reflects_turn_outcome() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     for (prompt, code, expected) in [
         ("fail", 1, "codexd: The turn failed: We’re currently experiencing high demand"),
@@ -161,7 +164,7 @@ async fn ask_exit_code_reflects_turn_outcome() {
 
 #[tokio::test]
 async fn ask_without_terminal_names_answering_command() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     let mut asking = RunningCommand::new(user.command(&["ask", "ask=command", "text=done"]));
     let stderr = asking.wait_for_stderr("declined at").await;
@@ -176,7 +179,7 @@ async fn ask_without_terminal_names_answering_command() {
 
 #[tokio::test]
 async fn ask_names_command_for_same_daemon() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let base = crate::support::http::Target::base_url(&daemon).to_owned();
     let other_user = CliUser::at("http://127.0.0.1:1");
     let mut asking = RunningCommand::new(other_user.command(&[
@@ -200,7 +203,7 @@ async fn ask_names_command_for_same_daemon() {
 
 #[tokio::test]
 async fn ask_ctrl_c_interrupts_turn() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     let mut asking = RunningCommand::new(user.command(&["ask", "hang"]));
     let session_id = busy_session(&daemon).await;
@@ -210,12 +213,12 @@ async fn ask_ctrl_c_interrupts_turn() {
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(4), ""), "{ended:?}");
     assert!(ended.stderr.contains("Interrupting the turn"), "{}", ended.stderr);
     assert!(ended.stderr.ends_with("codexd: The turn was interrupted.\n"), "{}", ended.stderr);
-    assert_eq!(record(&daemon, &session_id).await["lastTurnStatus"], "interrupted");
+    assert_eq!(session_record(&daemon, &session_id).await["lastTurnStatus"], "interrupted");
 }
 
 #[tokio::test]
 async fn ask_second_ctrl_c_exits_at_once() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     // An app-server that reads nothing more cannot be interrupted.
     let mut asking = RunningCommand::new(user.command(&["ask", "stop-reading hang-deltas"]));
@@ -231,17 +234,17 @@ async fn ask_second_ctrl_c_exits_at_once() {
 
 #[tokio::test]
 async fn ask_ctrl_c_during_disconnect_interrupts_after_reconnect() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let link = ProxyLink::to(&daemon).await;
     let user = CliUser::at(link.base());
-    let session_id = text(&create(&daemon, json!({ "cwd": user.directory() })).await["sessionId"]);
+    let session_id = text(&create_session(&daemon, json!({ "cwd": user.directory() })).await["sessionId"]);
     // The first turn has started; the second one is queued behind a third one.
     for (arguments, expected) in
         [(["ask", "hang"].as_slice(), "session "), (&["ask", "never"], "the turn is queued")]
     {
         let mut arguments = [arguments, &["--session", &session_id]].concat();
         if expected != "session " {
-            turn(&daemon, &session_id, "hang").await;
+            start_turn(&daemon, &session_id, "hang").await;
             arguments.extend(["--when-busy", "queue"]);
         }
         let mut asking = RunningCommand::new(user.command(&arguments));
@@ -259,7 +262,7 @@ async fn ask_ctrl_c_during_disconnect_interrupts_after_reconnect() {
 #[tokio::test]
 async fn ask_when_busy_refuses_queues_or_steers() {
     let (daemon, user, session_id) = user_with_session().await;
-    let first = turn(&daemon, &session_id, "hang").await;
+    let first = start_turn(&daemon, &session_id, "hang").await;
     let refused = user.run(&["ask", "--session", &session_id, "hello"]).await;
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("--when-busy queue"), "{}", refused.stderr);
@@ -283,7 +286,7 @@ async fn ask_when_busy_refuses_queues_or_steers() {
 #[tokio::test]
 async fn ask_ctrl_c_withdraws_queued_turn() {
     let (daemon, user, session_id) = user_with_session().await;
-    let running = turn(&daemon, &session_id, "hang").await;
+    let running = start_turn(&daemon, &session_id, "hang").await;
     let command = user.command(&["ask", "--session", &session_id, "--when-busy", "queue", "text=never"]);
     let mut waiting = RunningCommand::new(command);
     waiting.wait_for_stderr("the turn is queued at position 1").await;
@@ -293,7 +296,7 @@ async fn ask_ctrl_c_withdraws_queued_turn() {
     assert!(ended.stderr.contains("Withdrawing the queued turn; "), "{}", ended.stderr);
     let end = "codexd: The queued turn was withdrawn; it never started.\n";
     assert!(ended.stderr.ends_with(end) && !ended.stderr.contains("nterrupt"), "{}", ended.stderr);
-    assert_eq!(record(&daemon, &session_id).await["currentTurnId"], running);
+    assert_eq!(session_record(&daemon, &session_id).await["currentTurnId"], running);
     let read = get(&daemon, &format!("/v1/codexd/sessions/{session_id}")).await;
     assert_eq!(read.data(200)["queuedTurns"], json!([]));
 }
@@ -301,7 +304,7 @@ async fn ask_ctrl_c_withdraws_queued_turn() {
 #[tokio::test]
 async fn ask_steer_shows_pending_requests() {
     let (daemon, user, session_id) = user_with_session().await;
-    turn(&daemon, &session_id, "ask=command").await;
+    start_turn(&daemon, &session_id, "ask=command").await;
     let request = pending_request(&daemon, &session_id).await;
     let mut joined = RunningCommand::new(user.command(&[
         "ask",
@@ -319,7 +322,7 @@ async fn ask_steer_shows_pending_requests() {
 
 #[tokio::test]
 async fn ask_succeeds_when_pipe_reader_closes() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     let mut asking = RunningCommand::new(user.command(&["ask", "deltas=3 chars=200000 delay=50"]));
     let mut stdout = asking.0.stdout.take().unwrap();
@@ -332,7 +335,7 @@ async fn ask_succeeds_when_pipe_reader_closes() {
 
 #[tokio::test]
 async fn ask_ctrl_c_with_closed_pipe_interrupts_turn() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     // With the first prompt, the command writes nothing until the turn ends; with the second one, it always writes.
     for prompt in ["hang-deltas text=half", "deltas=100000 delay=1"] {
@@ -349,11 +352,11 @@ async fn ask_ctrl_c_with_closed_pipe_interrupts_turn() {
 
 #[tokio::test]
 async fn ask_reports_turn_lost_with_daemon() {
-    let mut daemon = start().await;
+    let mut daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     let mut asking = RunningCommand::new(user.command(&["ask", "hang-deltas text=half"]));
     asking.wait_for_stderr("session ").await;
-    logged_type(&daemon, "app-server.turn.message.delta").await;
+    wait_for_event_type(&daemon, "app-server.turn.message.delta").await;
     daemon.kill().await;
     let stderr = asking.wait_for_stderr("waiting for codexd").await;
     assert!(stderr.contains("Connection lost"), "{stderr}");
@@ -368,11 +371,11 @@ async fn ask_reports_turn_lost_with_daemon() {
 
 #[tokio::test]
 async fn ask_reads_outcome_from_turn_after_gap() {
-    let mut daemon = start().await;
+    let mut daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     let mut asking = RunningCommand::new(user.command(&["ask", "hang-deltas text=half"]));
     asking.wait_for_stderr("session ").await;
-    logged_type(&daemon, "app-server.turn.message.delta").await;
+    wait_for_event_type(&daemon, "app-server.turn.message.delta").await;
     daemon.kill().await;
     // Without this file the log gets a new epoch, so that older cursors are invalid.
     std::fs::remove_file(daemon.logs_dir().join("event-log.json")).unwrap();
@@ -386,7 +389,7 @@ async fn ask_reads_outcome_from_turn_after_gap() {
 
 #[tokio::test]
 async fn ask_reports_requests_after_gap() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let link = ProxyLink::to(&daemon).await;
     let user = CliUser::at(link.base());
     let mut asking = RunningCommand::new(user.command(&["ask", "hang"]));
@@ -406,13 +409,13 @@ async fn ask_reports_requests_after_gap() {
 
 #[tokio::test]
 async fn ask_passes_settings_to_session() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     std::fs::create_dir(user.directory().join("below")).unwrap();
     let mut command = user.command(&["ask", "hello", "--cwd", "below", "--model", "other-model"]);
     command.args(["--sandbox", "read-only", "--approval-policy", "never"]);
-    assert_eq!(run(command).await.code, Some(0));
-    let created = logged_type(&daemon, "session.created").await;
+    assert_eq!(run_command(command).await.code, Some(0));
+    let created = wait_for_event_type(&daemon, "session.created").await;
     let below = user.directory().canonicalize().unwrap().join("below");
     let expected = json!({
         "cwd": below, "model": "other-model", "sandbox": "read-only", "approvalPolicy": "never",
@@ -425,7 +428,7 @@ async fn ask_passes_settings_to_session() {
 
 #[tokio::test]
 async fn ask_keeps_directory_bytes() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     std::fs::create_dir(user.directory().join("proj")).unwrap();
     for name in ["proj ", "proj\u{a0}", "\u{3000}proj"] {
@@ -439,11 +442,11 @@ async fn ask_keeps_directory_bytes() {
         assert_eq!((ended.code, &newest().await["cwd"]), (Some(0), &json!(directory)), "{ended:?}");
         let mut command = user.command(&["ask", "hello"]);
         command.current_dir(&directory);
-        let ended = run(command).await;
+        let ended = run_command(command).await;
         assert_eq!((ended.code, &newest().await["cwd"]), (Some(0), &json!(directory)), "{ended:?}");
         let mut command = user.command(&["ask", "--session", "last", "continue"]);
         command.current_dir(&directory);
-        let ended = run(command).await;
+        let ended = run_command(command).await;
         assert_eq!((ended.code, &newest().await["cwd"]), (Some(0), &json!(directory)), "{ended:?}");
     }
     if cfg!(not(target_os = "linux")) {
@@ -455,7 +458,7 @@ async fn ask_keeps_directory_bytes() {
     for session in [&[][..], &["--session", "any"]] {
         let mut command = user.command(&[&["ask", "hello", "--cwd", "."], session].concat());
         command.current_dir(user.directory().join(odd));
-        let ended = run(command).await;
+        let ended = run_command(command).await;
         assert_eq!(ended.code, Some(2), "{ended:?}");
         assert!(ended.stderr.contains("is not UTF-8, so it cannot be sent to codexd"), "{ended:?}");
     }

@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::api::{Ended, ready, run, start};
+use crate::api::{CommandOutput, run_command, start_daemon, wait_until_ready};
 use crate::support::codex::{CodexHome, codex};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::fake_codex::fake_codex;
@@ -40,7 +40,7 @@ struct Findings {
 }
 
 impl Findings {
-    fn of(ended: &Ended) -> Self {
+    fn of(ended: &CommandOutput) -> Self {
         assert_eq!(ended.stderr, "", "{ended:?}");
         let document: Value = serde_json::from_str(&ended.stdout).unwrap();
         let ok = document["ok"].as_bool().unwrap();
@@ -65,7 +65,7 @@ impl Findings {
 
 async fn doctor(home: &Path, arguments: &[&str]) -> Findings {
     let arguments = [fake_flags().as_slice(), &["--json"], arguments].concat();
-    Findings::of(&run(command(home, &arguments)).await)
+    Findings::of(&run_command(command(home, &arguments)).await)
 }
 
 /// The flag with an address at which no process listens.
@@ -117,7 +117,7 @@ async fn doctor_passes_and_creates_nothing() {
             "PATH",
             std::env::join_paths([bin.path(), Path::new("/usr/bin"), Path::new("/bin")]).unwrap(),
         );
-        run(command)
+        run_command(command)
     };
     let found = run_doctor(&["--json"]).await;
     let normalize = |text: &str| {
@@ -149,8 +149,8 @@ async fn doctor_passes_and_creates_nothing() {
 
 #[tokio::test]
 async fn doctor_finds_running_daemon_and_changes_nothing() {
-    let daemon = start().await;
-    ready(&daemon).await;
+    let daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
     let home = home();
     let flags = flags_of(&daemon);
     let before = (daemon.events_on_disk().len(), fs::read(daemon.state_dir().join("child.json")).unwrap());
@@ -162,7 +162,7 @@ async fn doctor_finds_running_daemon_and_changes_nothing() {
     found.assert("state-folder", "ok", daemon.state_dir().to_str().unwrap());
     let after = (daemon.events_on_disk().len(), fs::read(daemon.state_dir().join("child.json")).unwrap());
     assert_eq!(after, before);
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
 
     // A daemon with other directories, whose address is in use.
     let found = doctor(home.path(), &[&flags[0]]).await;
@@ -178,8 +178,8 @@ async fn doctor_finds_running_daemon_and_changes_nothing() {
 
 #[tokio::test]
 async fn doctor_keeps_files_of_stopped_daemon() {
-    let mut daemon = start().await;
-    ready(&daemon).await;
+    let mut daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
     let flags = flags_of(&daemon);
     daemon.stop().await;
     let directories = [daemon.state_dir(), daemon.logs_dir()];
@@ -194,7 +194,7 @@ async fn doctor_keeps_files_of_stopped_daemon() {
 #[tokio::test]
 async fn doctor_warns_about_daemon_without_app_server() {
     let daemon = Daemon::builder().server("/nonexistent/codex", &["app-server"]).start().await;
-    crate::api::not_ready(&daemon, "was not found").await;
+    crate::api::wait_until_not_ready(&daemon, "was not found").await;
     let found = doctor(home().path(), &as_strs(&flags_of(&daemon))).await;
     assert!(found.ok, "{:?}", found.checks);
     found.assert("daemon", "warn", "does not accept turns: The server command");
@@ -206,7 +206,7 @@ async fn doctor_fails_for_unusable_codex() {
     let address = free_address();
     let run_doctor = async |flags: &[&str]| {
         let arguments = [&["--json", address.as_str()], flags].concat();
-        Findings::of(&run(command(home.path(), &arguments)).await)
+        Findings::of(&run_command(command(home.path(), &arguments)).await)
     };
     let found = run_doctor(&["--server-command=missing-codex"]).await;
     found.assert("codex", "fail", "npm install");
@@ -274,7 +274,7 @@ async fn doctor_checks_real_codex_version_and_account() {
         let server = format!("--server-command={}", codex().native.display());
         let mut command = command(&home.user_home(), &["--json", &address, &server]);
         command.env("CODEX_HOME", codex_home);
-        run(command)
+        run_command(command)
     };
     let found = Findings::of(&run_doctor(home.path()).await);
     assert!(found.ok, "{:?}", found.checks);
@@ -295,7 +295,7 @@ async fn doctor_reports_unknown_account_with_rejected_configuration() {
     let server = format!("--server-command={}", codex().native.display());
     let mut command = command(&home.user_home(), &["--json", &free_address(), &server]);
     command.env("CODEX_HOME", home.path());
-    let found = Findings::of(&run(command).await);
+    let found = Findings::of(&run_command(command).await);
     found.assert("app-server", "fail", "unknown variant `bogus`");
     found.assert("login", "warn", "unknown because Codex rejects its configuration");
 }

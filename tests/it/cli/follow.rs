@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use serde_json::{Value, json};
 
 use super::CliUser;
-use crate::api::{logged, logged_type, session, start, turn};
+use crate::api::{new_session, start_daemon, start_turn, wait_for_event, wait_for_event_type};
 use crate::duplex::finished_turn;
 use crate::support::daemon::Daemon;
 use crate::support::wait::wait_until;
@@ -71,11 +71,11 @@ fn seqs(events: &[Value]) -> Vec<u64> {
 
 #[tokio::test]
 async fn follow_prints_one_line_per_event() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     let follow = Follow::start(user.command(&["follow", "--after", "0"]));
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "command=ls text=\u{1b}[31mred").await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "command=ls text=\u{1b}[31mred").await;
     finished_turn(&daemon, &session_id, &turn_id).await;
     follow.shows("app-server.turn.completed").await;
     let lines = follow.lines();
@@ -93,38 +93,38 @@ async fn follow_prints_one_line_per_event() {
 
 #[tokio::test]
 async fn follow_json_prints_lines_and_applies_filters() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
-    let (followed, other) = (session(&daemon).await, session(&daemon).await);
+    let (followed, other) = (new_session(&daemon).await, new_session(&daemon).await);
     let filters = ["--session", &followed, "--type", "turn.", "--type", "app-server.turn.completed"];
     let arguments = [["follow", "--json", "--after=0"].as_slice(), &filters].concat();
     let follow = Follow::start(user.command(&arguments));
     for session_id in [&other, &followed] {
-        let turn_id = turn(&daemon, session_id, "hello").await;
+        let turn_id = start_turn(&daemon, session_id, "hello").await;
         finished_turn(&daemon, session_id, &turn_id).await;
     }
     follow.shows("app-server.turn.completed").await;
     let events = follow.events();
     let types: Vec<&Value> = events.iter().map(|event| &event["type"]).collect();
     assert_eq!(types, ["turn.accepted", "app-server.turn.completed"]);
-    let on_disk = logged_type(&daemon, "turn.accepted").await;
+    let on_disk = wait_for_event_type(&daemon, "turn.accepted").await;
     assert_ne!(
         on_disk["detail"]["sessionId"],
         json!(followed),
         "the turn of the other session was not first"
     );
-    let same = logged(&daemon, "the event", |event| event["seq"] == events[0]["seq"]).await;
+    let same = wait_for_event(&daemon, "the event", |event| event["seq"] == events[0]["seq"]).await;
     assert_eq!(events[0], same);
 }
 
 #[tokio::test]
 async fn follow_continues_across_restart_without_loss() {
-    let mut daemon = start().await;
+    let mut daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     let follow = Follow::start(user.command(&["follow", "--json", "--after", "0"]));
     for round in 0..3 {
-        let session_id = session(&daemon).await;
-        let turn_id = turn(&daemon, &session_id, "deltas=20").await;
+        let session_id = new_session(&daemon).await;
+        let turn_id = start_turn(&daemon, &session_id, "deltas=20").await;
         finished_turn(&daemon, &session_id, &turn_id).await;
         follow.shows(&turn_id).await;
         if round == 0 {
@@ -136,7 +136,7 @@ async fn follow_continues_across_restart_without_loss() {
         daemon = Daemon::builder().state_from(&daemon).address_of(&daemon).start().await;
     }
     follow.wait_for_stderr("Reconnected to codexd").await;
-    let last = session(&daemon).await;
+    let last = new_session(&daemon).await;
     follow.shows(&format!("Created session {last}")).await;
     let shown = seqs(&follow.events());
     let mut written = seqs(&daemon.events_on_disk());
@@ -147,22 +147,22 @@ async fn follow_continues_across_restart_without_loss() {
 
 #[tokio::test]
 async fn follow_session_continues_on_new_thread() {
-    let mut daemon = start().await;
+    let mut daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     // Codex does not store a thread without turns, so the session gets a new thread after a restart.
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     daemon.stop().await;
     let daemon = Daemon::builder().state_from(&daemon).address_of(&daemon).start().await;
     let follow = Follow::start(user.command(&["follow", "--session", &session_id, "--after", "0"]));
     follow.shows("session.created").await;
-    let turn_id = turn(&daemon, &session_id, "hello").await;
+    let turn_id = start_turn(&daemon, &session_id, "hello").await;
     follow.shows("session.recreated").await;
     follow.shows(&format!("App-server turn {turn_id} completed")).await;
 }
 
 #[tokio::test]
 async fn follow_reports_unknown_cursor_and_continues() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     for (cursor, reason) in [
         ("000000000000-1", "the log was replaced by another one"),
@@ -180,7 +180,7 @@ async fn follow_reports_unknown_cursor_and_continues() {
 
 async fn wait_for_event_line(daemon: &Daemon, follow: &Follow) {
     crate::support::wait::wait_until_async("an event after the gap", async || {
-        session(daemon).await;
+        new_session(daemon).await;
         (!follow.lines().is_empty()).then_some(())
     })
     .await;
@@ -188,7 +188,7 @@ async fn wait_for_event_line(daemon: &Daemon, follow: &Follow) {
 
 #[tokio::test]
 async fn follow_rejects_unknown_session() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     for more in [&[][..], &["--after", "0"], &["--after", "000000000000-1"]] {
         let arguments = [&["follow", "--session", "session-unknown"], more].concat();
@@ -200,7 +200,7 @@ async fn follow_rejects_unknown_session() {
 
 #[tokio::test]
 async fn follow_succeeds_when_pipe_reader_closes() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     let mut command = user.command(&["follow", "--after", "0", "--type", "daemon.started"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use serde_json::json;
 
 use super::user_with_session;
-use crate::api::{SESSIONS, TURN, logged_type, text, turn};
+use crate::api::{SESSIONS, TURN, start_turn, text, wait_for_event_type};
 use crate::duplex::delete;
 use crate::support::http::post;
 use crate::support::wait::wait_until_async;
@@ -13,14 +13,14 @@ use crate::support::wait::wait_until_async;
 #[tokio::test]
 async fn ask_reports_why_queue_is_held() {
     let (daemon, user, session_id) = user_with_session().await;
-    let running = turn(&daemon, &session_id, "hang").await;
+    let running = start_turn(&daemon, &session_id, "hang").await;
     let rejected = json!({
         "sessionId": session_id, "input": "wrong", "whenBusy": "queue", "sandboxPolicy": { "type": "weird" },
     });
     let rejected = text(&post(&daemon, TURN, &rejected).await.data(202)["queueId"]);
     let steered = json!({ "sessionId": session_id, "input": "text=end", "expectedTurnId": running });
     post(&daemon, TURN, &steered).await.data(202);
-    logged_type(&daemon, "session.held").await;
+    wait_for_event_type(&daemon, "session.held").await;
     let listed = user.run(&["sessions"]).await.stdout;
     assert!(listed.contains(" held "), "{listed}");
 

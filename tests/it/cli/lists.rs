@@ -3,25 +3,26 @@
 use serde_json::{Value, json};
 
 use super::{CliUser, assert_answer, user_with_session};
-use crate::api::{record, session, start, text, turn};
+use crate::api::{new_session, session_record, start_daemon, start_turn, text};
 use crate::duplex::{finished_turn, pending_request, resolved_request};
 use crate::support::daemon::Daemon;
 
 /// Starts a turn with a server request; returns the turn ID and the request.
 async fn turn_with_request(daemon: &Daemon, session_id: &str, prompt: &str) -> (String, Value) {
-    let turn_id = turn(daemon, session_id, prompt).await;
+    let turn_id = start_turn(daemon, session_id, prompt).await;
     (turn_id, pending_request(daemon, session_id).await)
 }
 
 #[tokio::test]
 async fn sessions_shows_state_of_each_session() {
     let (daemon, user, idle) = user_with_session().await;
-    let turn_id = turn(&daemon, &idle, "hello").await;
+    let turn_id = start_turn(&daemon, &idle, "hello").await;
     finished_turn(&daemon, &idle, &turn_id).await;
     assert_answer("sessions", &user.document(&["sessions", "--json"]).await);
 
-    let (busy, waits, closed) = (session(&daemon).await, session(&daemon).await, session(&daemon).await);
-    turn(&daemon, &busy, "hang").await;
+    let (busy, waits, closed) =
+        (new_session(&daemon).await, new_session(&daemon).await, new_session(&daemon).await);
+    start_turn(&daemon, &busy, "hang").await;
     turn_with_request(&daemon, &waits, "ask=command").await;
     assert_eq!(user.run(&["close", &closed]).await.code, Some(0));
     let shown = user.run(&["sessions"]).await;
@@ -44,7 +45,7 @@ async fn sessions_shows_state_of_each_session() {
 
 #[tokio::test]
 async fn lists_print_sentence_or_empty_json() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     for (command, sentence) in [("sessions", "No active sessions.\n"), ("requests", "No pending requests.\n")]
     {
@@ -105,7 +106,7 @@ async fn approve_answers_only_pending_request() {
 #[tokio::test]
 async fn approve_requires_id_among_several_requests() {
     let (daemon, user, first) = user_with_session().await;
-    let second = session(&daemon).await;
+    let second = new_session(&daemon).await;
     let (turn_id, request) = turn_with_request(&daemon, &first, "ask=command").await;
     let (_, other) = turn_with_request(&daemon, &second, "ask=file").await;
     let refused = user.run(&["approve"]).await;
@@ -193,31 +194,31 @@ async fn interrupt_finds_running_turn() {
     let (daemon, user, session_id) = user_with_session().await;
     let none_pending = user.run(&["interrupt"]).await;
     assert_eq!((none_pending.code, none_pending.stderr.as_str()), (Some(1), "codexd: No turn is running.\n"));
-    let first = turn(&daemon, &session_id, "hang").await;
+    let first = start_turn(&daemon, &session_id, "hang").await;
     assert_answer("interrupt", &user.document(&["interrupt", "--json"]).await);
     assert_eq!(finished_turn(&daemon, &session_id, &first).await["status"], "interrupted");
 
-    let other = session(&daemon).await;
-    let second = turn(&daemon, &session_id, "hang").await;
-    turn(&daemon, &other, "hang").await;
+    let other = new_session(&daemon).await;
+    let second = start_turn(&daemon, &session_id, "hang").await;
+    start_turn(&daemon, &other, "hang").await;
     let refused = user.run(&["interrupt"]).await;
     assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains(&session_id) && refused.stderr.contains(&other), "{}", refused.stderr);
     // `last` is the last session of this directory, not of another one.
     let ended = user.run(&["interrupt", "last"]).await;
     assert_eq!((ended.code, ended.stdout), (Some(0), format!("Turn {second} was interrupted.\n")));
-    assert!(record(&daemon, &other).await["currentTurnId"].is_string());
+    assert!(session_record(&daemon, &other).await["currentTurnId"].is_string());
 }
 
 #[tokio::test]
 async fn close_closes_or_reports_running_turn() {
     let (daemon, user, session_id) = user_with_session().await;
-    turn(&daemon, &session_id, "hang").await;
+    start_turn(&daemon, &session_id, "hang").await;
     let refused = user.run(&["close", &session_id]).await;
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("--interrupt"), "{}", refused.stderr);
     assert_answer("close", &user.document(&["close", "last", "--interrupt", "--json"]).await);
-    assert_eq!(record(&daemon, &session_id).await["status"], "closed");
+    assert_eq!(session_record(&daemon, &session_id).await["status"], "closed");
     let no_session = user.run(&["close", "last"]).await;
     assert_eq!(no_session.code, Some(1));
     assert!(no_session.stderr.contains("No active session uses"), "{}", no_session.stderr);

@@ -11,7 +11,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::api::{Ended, run};
+use crate::api::{CommandOutput, run_command};
 use crate::support::daemon::codexd;
 use crate::support::scratch;
 use crate::support::skip::skip;
@@ -50,8 +50,8 @@ impl ServiceUser {
         command
     }
 
-    async fn run(&self, arguments: &[&str]) -> Ended {
-        run(self.command(arguments)).await
+    async fn run(&self, arguments: &[&str]) -> CommandOutput {
+        run_command(self.command(arguments)).await
     }
 
     /// The calls of systemctl since the last call of this function.
@@ -73,7 +73,7 @@ impl ServiceUser {
     }
 }
 
-fn document(ended: &Ended) -> Value {
+fn document(ended: &CommandOutput) -> Value {
     serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
 }
 
@@ -144,7 +144,7 @@ async fn service_unit_path_follows_xdg() {
     let user = ServiceUser::new();
     let mut command = user.command(&["install"]);
     command.env("XDG_CONFIG_HOME", user.path("config")).env("CODEX_HOME", user.path("codex"));
-    assert_eq!(run(command).await.code, Some(0));
+    assert_eq!(run_command(command).await.code, Some(0));
     let unit = fs::read_to_string(user.path("config/systemd/user/codexd.service")).unwrap();
     assert!(unit.contains(&format!("\"CODEX_HOME={}\"", user.path("codex").display())), "{unit}");
     assert!(!user.has_files());
@@ -164,7 +164,7 @@ async fn service_install_without_manager_prints_commands() {
     assert!(user.unit().exists());
     fs::remove_file(user.path("bin/systemctl")).unwrap();
     let mut command = user.command(&["status", "--json"]);
-    let status = run({
+    let status = run_command({
         command.env("PATH", user.path("bin"));
         command
     });
@@ -229,7 +229,7 @@ async fn service_unit_passes_systemd_verify() {
     let mut command = user.command(&["install", "--server-arg", "50% $x \"y\" 'z' \\", "--node-id", "a b"]);
     let directories = [special, user.path("bin"), "/usr/bin".into(), "/bin".into()];
     command.env("PATH", std::env::join_paths(directories).unwrap());
-    assert_eq!(run(command).await.code, Some(0));
+    assert_eq!(run_command(command).await.code, Some(0));
     let text = fs::read_to_string(user.unit()).unwrap();
     assert!(text.contains("/a b $x ${HOME} 100%%h/codexd\" start\n"), "{text}");
     let verify = || {
@@ -242,10 +242,10 @@ async fn service_unit_passes_systemd_verify() {
         let why = format!("systemd-analyze cannot be started: {error}");
         return skip("CODEXD_TEST_SYSTEMD", "the verification of the unit by systemd", &why);
     }
-    let verified = run(verify()).await;
+    let verified = run_command(verify()).await;
     assert_eq!((verified.code, verified.stderr.as_str()), (Some(0), ""), "{verified:?}");
     // An invalid unit is detected.
     fs::write(user.unit(), text.replace("100%%h", "100%h")).unwrap();
-    let verified = run(verify()).await;
+    let verified = run_command(verify()).await;
     assert!(verified.code != Some(0), "{verified:?}");
 }

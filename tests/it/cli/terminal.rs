@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::CliUser;
 use super::link::ProxyLink;
-use crate::api::{create, session, start, text, turn};
+use crate::api::{create_session, new_session, start_daemon, start_turn, text};
 use crate::duplex::{current_request, decide, pending_request, resolved_request};
 use crate::support::http::get;
 use crate::support::terminal::Terminal;
@@ -23,7 +23,7 @@ async fn request(daemon: &crate::support::daemon::Daemon) -> serde_json::Value {
 
 #[tokio::test]
 async fn ask_prompt_lists_decisions_and_accepts_number() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     for (typed, decision, code, expected) in [
         ("1\n", json!("accept"), 0, "done"),
@@ -60,7 +60,7 @@ async fn ask_prompt_lists_decisions_and_accepts_number() {
 
 #[tokio::test]
 async fn ask_prompt_lists_files_of_patch() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     let directory = user.directory().join("a-name-that-is-too-long-for-the-line-of-a-narrow-terminal\u{9b}");
     std::fs::create_dir(&directory).unwrap();
@@ -78,7 +78,7 @@ async fn ask_prompt_lists_files_of_patch() {
 
 #[tokio::test]
 async fn ask_prompts_questions_in_turn_and_hides_secret() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     let mut terminal = Terminal::start(user.command(&["ask", "ask=questions text=done"]), 200);
     terminal.shows("Your answer, 1 to 2 or any text (empty to decline): ").await;
@@ -105,7 +105,7 @@ async fn ask_prompts_questions_in_turn_and_hides_secret() {
 
 #[tokio::test]
 async fn ask_restores_echo_when_interrupted_at_secret() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     let mut terminal = Terminal::start(user.command(&["ask", "ask=questions text=done"]), 200);
     terminal.shows("empty to decline): ").await;
@@ -119,7 +119,7 @@ async fn ask_restores_echo_when_interrupted_at_secret() {
 
 #[tokio::test]
 async fn ask_discards_input_typed_before_prompt() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     let mut terminal = Terminal::start(user.command(&["ask", "ask=command ask=file text=done"]), 80);
     terminal.shows(QUESTION).await;
@@ -138,7 +138,7 @@ async fn ask_discards_input_typed_before_prompt() {
 
 #[tokio::test]
 async fn ask_prompt_ends_when_other_client_answers() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     let terminal = Terminal::start(user.command(&["ask", "ask=command text=done"]), 80);
     terminal.shows(QUESTION).await;
@@ -150,7 +150,7 @@ async fn ask_prompt_ends_when_other_client_answers() {
 
 #[tokio::test]
 async fn ask_repeats_prompt_after_undelivered_answer() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let link = ProxyLink::to(&daemon).await;
     let user = CliUser::at(link.base());
     let mut terminal = Terminal::start(user.command(&["ask", "ask=command text=done"]), 200);
@@ -172,7 +172,7 @@ async fn ask_repeats_prompt_after_undelivered_answer() {
 
 #[tokio::test]
 async fn ask_repeats_prompt_below_other_output() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let link = ProxyLink::to(&daemon).await;
     let user = CliUser::at(link.base());
     let mut command = user.command(&["ask", "ask=questions hang"]);
@@ -201,7 +201,7 @@ async fn ask_repeats_prompt_below_other_output() {
 
 #[tokio::test]
 async fn ask_drops_prompt_resolved_during_gap() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let link = ProxyLink::to(&daemon).await;
     let user = CliUser::at(link.base());
     let terminal = Terminal::start(user.command(&["ask", "ask=command hang"]), 80);
@@ -218,7 +218,7 @@ async fn ask_drops_prompt_resolved_during_gap() {
 
 #[tokio::test]
 async fn ask_at_end_of_input_reports_request() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     let mut terminal = Terminal::start(user.command(&["ask", "ask=command text=done"]), 80);
     terminal.shows(QUESTION).await;
@@ -234,7 +234,7 @@ async fn ask_at_end_of_input_reports_request() {
 async fn ask_prompts_terminal_when_stdin_is_pipe() {
     use std::process::Command;
 
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     let mut command = Command::new("setsid");
     let user_command = user.command(&[]);
@@ -252,7 +252,7 @@ async fn ask_prompts_terminal_when_stdin_is_pipe() {
 
 #[tokio::test]
 async fn ask_sanitizes_codex_output_for_terminal() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     let prompt = "ask=command command=\u{1b}]0;title\u{7} text=a\u{1b}[2J\u{9b}1mb\u{8}c";
     let mut command = user.command(&["ask", prompt]);
@@ -270,9 +270,9 @@ async fn ask_sanitizes_codex_output_for_terminal() {
 
 #[tokio::test]
 async fn status_json_is_sanitized_for_terminal() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
-    turn(&daemon, &session(&daemon).await, "stderr=a\u{9b}2J\u{202e}b\u{7f}c").await;
+    start_turn(&daemon, &new_session(&daemon).await, "stderr=a\u{9b}2J\u{202e}b\u{7f}c").await;
     wait_until_async("the stderr of the app-server in the status", async || {
         let status = get(&daemon, "/v1/codexd/status").await.data(200).to_string();
         status.contains("\u{9b}2J").then_some(())
@@ -289,8 +289,8 @@ async fn status_json_is_sanitized_for_terminal() {
 
 #[tokio::test]
 async fn output_uses_colors_only_on_terminals_without_no_color() {
-    let daemon = start().await;
-    session(&daemon).await;
+    let daemon = start_daemon().await;
+    new_session(&daemon).await;
     let user = CliUser::of(&daemon);
     for (variable, has_color) in
         [(None, true), (Some(("NO_COLOR", "1")), false), (Some(("TERM", "dumb")), false)]
@@ -311,10 +311,10 @@ async fn output_uses_colors_only_on_terminals_without_no_color() {
 
 #[tokio::test]
 async fn requests_lists_full_text_below_row() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "ask=command").await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "ask=command").await;
     let request = pending_request(&daemon, &session_id).await;
     let mut command = user.command(&["requests"]);
     command.env("NO_COLOR", "1");
@@ -331,12 +331,12 @@ async fn requests_lists_full_text_below_row() {
 
 #[tokio::test]
 async fn tables_and_lines_fit_terminal_width() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let user = CliUser::of(&daemon);
     let directory = user.directory().join("世界世界世界世界世界世界世界世界世界世界");
     std::fs::create_dir(&directory).unwrap();
-    let session_id = text(&create(&daemon, json!({ "cwd": directory })).await["sessionId"]);
-    turn(&daemon, &session_id, "ask=command").await;
+    let session_id = text(&create_session(&daemon, json!({ "cwd": directory })).await["sessionId"]);
+    start_turn(&daemon, &session_id, "ask=command").await;
     pending_request(&daemon, &session_id).await;
     for arguments in [["sessions"].as_slice(), &["requests"]] {
         for columns in [40, 70, 100] {

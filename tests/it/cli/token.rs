@@ -26,7 +26,7 @@ async fn client_commands_send_token() {
     assert_eq!((asked.code, asked.stdout.as_str()), (Some(0), "hello\n"), "{asked:?}");
     let mut with_variable = user.command(&["sessions"]);
     with_variable.env("BAA_CODEXD_AUTH_TOKEN_FILE", &path);
-    let listed = crate::api::run(with_variable).await;
+    let listed = crate::api::run_command(with_variable).await;
     assert_eq!(listed.code, Some(0), "{listed:?}");
     assert!(listed.stdout.contains("session-"), "{}", listed.stdout);
 

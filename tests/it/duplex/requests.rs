@@ -6,7 +6,7 @@ use super::{
     REQUESTS, answer, current_request, decide, finished_turn, item, pending_request, request_path, requests,
     resolved_request, session_with,
 };
-use crate::api::{SESSIONS, logged, session, start, text, turn};
+use crate::api::{SESSIONS, new_session, start_daemon, start_turn, text, wait_for_event};
 use crate::support::http::{get, post};
 use crate::support::websocket::EventStream;
 
@@ -14,9 +14,9 @@ const COMMAND: &str = "item/commandExecution/requestApproval";
 
 #[tokio::test]
 async fn server_request_is_readable_before_and_after_its_answer() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "ask=command text=done").await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "ask=command text=done").await;
     let request = pending_request(&daemon, &session_id).await;
     assert_eq!((&request["method"], &request["status"]), (&json!(COMMAND), &json!("pending")));
     assert_eq!((&request["sessionId"], &request["turnId"]), (&json!(session_id), &json!(turn_id)));
@@ -71,8 +71,8 @@ async fn server_request_is_readable_before_and_after_its_answer() {
 
 #[tokio::test]
 async fn server_request_applies_each_decision() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     for (subject, item_type, decision, item_status, turn_status) in [
         ("command", "commandExecution", "decline", "declined", "completed"),
         ("command", "commandExecution", "cancel", "declined", "interrupted"),
@@ -81,7 +81,7 @@ async fn server_request_applies_each_decision() {
         ("file", "fileChange", "decline", "declined", "completed"),
         ("file", "fileChange", "cancel", "declined", "interrupted"),
     ] {
-        let turn_id = turn(&daemon, &session_id, &format!("ask={subject}")).await;
+        let turn_id = start_turn(&daemon, &session_id, &format!("ask={subject}")).await;
         let request = pending_request(&daemon, &session_id).await;
         let resolved = decide(&daemon, &request["requestId"], decision).await;
         assert_eq!((&resolved["resolvedBy"], &resolved["decision"]), (&json!("client"), &json!(decision)));
@@ -90,7 +90,7 @@ async fn server_request_applies_each_decision() {
         assert_eq!(item(&ended, item_type)["status"], item_status, "{subject} {decision}");
     }
     for decision in ["accept", "acceptForSession", "decline"] {
-        let turn_id = turn(&daemon, &session_id, "ask=permissions").await;
+        let turn_id = start_turn(&daemon, &session_id, "ask=permissions").await;
         let request = pending_request(&daemon, &session_id).await;
         assert_eq!(request["decisions"], json!(["accept", "acceptForSession", "decline"]));
         decide(&daemon, &request["requestId"], decision).await;
@@ -100,13 +100,13 @@ async fn server_request_applies_each_decision() {
 
 #[tokio::test]
 async fn server_request_accepts_complete_response() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     for (subject, result, decision) in [
         ("command", json!({ "decision": "accept" }), json!("accept")),
         ("input", json!({ "answers": { "colour": { "answers": ["red"] } } }), Value::Null),
     ] {
-        let turn_id = turn(&daemon, &session_id, &format!("ask={subject}")).await;
+        let turn_id = start_turn(&daemon, &session_id, &format!("ask={subject}")).await;
         let request = pending_request(&daemon, &session_id).await;
         let resolved = answer(&daemon, &request["requestId"], &json!({ "result": result })).await;
         assert_eq!(resolved.data(200)["request"]["decision"], decision);
@@ -116,9 +116,9 @@ async fn server_request_accepts_complete_response() {
 
 #[tokio::test]
 async fn server_request_stays_pending_after_invalid_answer() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "ask=command").await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "ask=command").await;
     let request = pending_request(&daemon, &session_id).await;
     let request_id = &request["requestId"];
     for (body, part) in [
@@ -142,7 +142,7 @@ async fn server_request_stays_pending_after_invalid_answer() {
 
 #[tokio::test]
 async fn unknown_server_request_is_not_found() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     for request_id in ["nope", "request-00000000-0000-4000-8000-000000000000", "%ff"] {
         let path = format!("{REQUESTS}/{request_id}");
         get(&daemon, &path).await.error(404, "not_found");
@@ -170,9 +170,9 @@ async fn unknown_server_request_is_not_found() {
 
 #[tokio::test]
 async fn server_request_accepts_only_first_answer() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "ask=command").await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "ask=command").await;
     let request = pending_request(&daemon, &session_id).await;
     let resolved = decide(&daemon, &request["requestId"], "decline").await;
     for body in [json!({ "decision": "accept" }), json!({ "decision": "nonsense" }), json!({ "result": {} })]
@@ -187,12 +187,12 @@ async fn server_request_accepts_only_first_answer() {
 
 #[tokio::test]
 async fn server_request_accepts_one_of_two_concurrent_answers() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let mut client = EventStream::connect(&daemon).await;
     client.hello().await;
     for _ in 0..10 {
-        let turn_id = turn(&daemon, &session_id, "ask=command").await;
+        let turn_id = start_turn(&daemon, &session_id, "ask=command").await;
         let opened = client.wait_for("the request", |event| event["type"] == "request.opened").await;
         let request_id = &opened["detail"]["requestId"];
         let over_socket = json!({ "type": "respond", "requestId": request_id, "decision": "accept" });
@@ -229,19 +229,19 @@ async fn server_request_accepts_one_of_two_concurrent_answers() {
 
 #[tokio::test]
 async fn server_request_list_starts_with_pending_requests() {
-    let daemon = start().await;
-    let (first, second) = (session(&daemon).await, session(&daemon).await);
+    let daemon = start_daemon().await;
+    let (first, second) = (new_session(&daemon).await, new_session(&daemon).await);
     let mut old = Vec::new();
     for _ in 0..2 {
-        let turn_id = turn(&daemon, &first, "ask=file").await;
+        let turn_id = start_turn(&daemon, &first, "ask=file").await;
         let request = pending_request(&daemon, &first).await;
         decide(&daemon, &request["requestId"], "accept").await;
         finished_turn(&daemon, &first, &turn_id).await;
         old.push(request["requestId"].clone());
     }
-    turn(&daemon, &first, "ask=command").await;
+    start_turn(&daemon, &first, "ask=command").await;
     let waiting = pending_request(&daemon, &first).await;
-    turn(&daemon, &second, "ask=command").await;
+    start_turn(&daemon, &second, "ask=command").await;
     let other = pending_request(&daemon, &second).await;
     let names = |list: &[Value]| list.iter().map(|request| text(&request["requestId"])).collect::<Vec<_>>();
     let (waiting, other) = (text(&waiting["requestId"]), text(&other["requestId"]));
@@ -256,20 +256,21 @@ async fn server_request_list_starts_with_pending_requests() {
 
 #[tokio::test]
 async fn unsupported_server_request_is_refused_at_once() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "ask=unknown").await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "ask=unknown").await;
     assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["status"], "completed");
-    let refused = logged(&daemon, "the refusal", |event| event["type"] == "app-server.request.refused").await;
+    let refused =
+        wait_for_event(&daemon, "the refusal", |event| event["type"] == "app-server.request.refused").await;
     assert_eq!(refused["detail"]["requestMethod"], "item/unheardOf/request");
     assert_eq!(requests(&daemon, &session_id).await, Vec::<Value>::new());
 }
 
 #[tokio::test]
 async fn server_requests_of_one_turn_arrive_in_sequence() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let session_id = session_with(&daemon, json!({ "requests": "ask" })).await;
-    let turn_id = turn(&daemon, &session_id, "ask=command ask=file ask=permissions ask=input").await;
+    let turn_id = start_turn(&daemon, &session_id, "ask=command ask=file ask=permissions ask=input").await;
     for method in [
         COMMAND,
         "item/fileChange/requestApproval",

@@ -3,23 +3,26 @@
 use serde_json::{Value, json};
 
 use super::{delete, finished_turn, session_with};
-use crate::api::{SESSIONS, ask_turn, create, idle, logged_type, record, session, start, text, turn};
+use crate::api::{
+    SESSIONS, create_session, new_session, request_turn, session_record, start_daemon, start_turn, text,
+    wait_for_event_type, wait_until_idle,
+};
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, post};
 
 #[tokio::test]
 async fn closed_session_rejects_turns_and_stays_readable() {
-    let mut daemon = start().await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "text=kept").await;
+    let mut daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "text=kept").await;
     let turn = finished_turn(&daemon, &session_id, &turn_id).await;
     let path = format!("{SESSIONS}/{session_id}");
     let closed = delete(&daemon, &path).await.data(200)["session"].clone();
     assert_eq!((&closed["status"], &closed["sessionId"]), (&json!("closed"), &json!(session_id)));
-    assert_eq!(logged_type(&daemon, "session.closed").await["detail"]["sessionId"], session_id);
+    assert_eq!(wait_for_event_type(&daemon, "session.closed").await["detail"]["sessionId"], session_id);
     // Closing the session again changes nothing.
     assert_eq!(delete(&daemon, &path).await.data(200)["session"], closed);
-    let refused = ask_turn(&daemon, &session_id, "hello").await;
+    let refused = request_turn(&daemon, &session_id, "hello").await;
     let reason = text(&closed["closedReason"]);
     assert!(reason.contains("DELETE"), "{reason}");
     assert!(refused.error(409, "session_not_active").contains(&reason), "{}", refused.text);
@@ -30,23 +33,23 @@ async fn closed_session_rejects_turns_and_stays_readable() {
 
     daemon.stop().await;
     let daemon = Daemon::builder().state_from(&daemon).start().await;
-    assert_eq!(record(&daemon, &session_id).await["status"], "closed");
-    ask_turn(&daemon, &session_id, "hello").await.error(409, "session_not_active");
+    assert_eq!(session_record(&daemon, &session_id).await["status"], "closed");
+    request_turn(&daemon, &session_id, "hello").await.error(409, "session_not_active");
     delete(&daemon, &format!("{SESSIONS}/nope")).await.error(404, "not_found");
 }
 
 #[tokio::test]
 async fn busy_session_closes_only_together_with_its_turn() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "hang").await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "hang").await;
     let path = format!("{SESSIONS}/{session_id}");
     for query in ["", "?interrupt=false", "?interrupt=1"] {
         let refused = delete(&daemon, &format!("{path}{query}")).await;
         refused.error(409, "turn_in_progress");
         assert_eq!(refused.json["details"]["turnId"], turn_id);
     }
-    assert_eq!(record(&daemon, &session_id).await["status"], "active");
+    assert_eq!(session_record(&daemon, &session_id).await["status"], "active");
     let closed = delete(&daemon, &format!("{path}?interrupt=true")).await.data(200)["session"].clone();
     assert_eq!(
         (&closed["status"], &closed["currentTurnId"], &closed["lastTurnStatus"]),
@@ -56,12 +59,13 @@ async fn busy_session_closes_only_together_with_its_turn() {
 
 #[tokio::test]
 async fn fork_copies_history_and_then_diverges() {
-    let daemon = start().await;
-    let source = create(&daemon, json!({ "metadata": { "owner": "source" } })).await;
+    let daemon = start_daemon().await;
+    let source = create_session(&daemon, json!({ "metadata": { "owner": "source" } })).await;
     let source_id = text(&source["sessionId"]);
-    let turn_id = turn(&daemon, &source_id, "text=first").await;
-    idle(&daemon, &source_id).await;
-    let fork = create(&daemon, json!({ "forkFrom": source_id, "metadata": { "owner": "fork" } })).await;
+    let turn_id = start_turn(&daemon, &source_id, "text=first").await;
+    wait_until_idle(&daemon, &source_id).await;
+    let fork =
+        create_session(&daemon, json!({ "forkFrom": source_id, "metadata": { "owner": "fork" } })).await;
     let fork_id = text(&fork["sessionId"]);
     assert_ne!(fork["threadId"], source["threadId"]);
     assert_eq!(
@@ -70,10 +74,10 @@ async fn fork_copies_history_and_then_diverges() {
     );
     let copied = get(&daemon, &format!("{SESSIONS}/{fork_id}/turns/{}", text(&fork["lastTurnId"]))).await;
     assert_eq!(copied.data(200)["turn"]["text"], "first");
-    let own = turn(&daemon, &fork_id, "text=second").await;
+    let own = start_turn(&daemon, &fork_id, "text=second").await;
     assert_eq!(finished_turn(&daemon, &fork_id, &own).await["text"], "second");
     assert_eq!(
-        record(&daemon, &source_id).await["lastTurnId"],
+        session_record(&daemon, &source_id).await["lastTurnId"],
         turn_id,
         "the turn of the fork changed the source"
     );
@@ -89,13 +93,13 @@ async fn fork_copies_history_and_then_diverges() {
 
 #[tokio::test]
 async fn session_can_be_forked_after_restart() {
-    let mut daemon = start().await;
-    let source = session(&daemon).await;
-    turn(&daemon, &source, "text=first").await;
-    idle(&daemon, &source).await;
+    let mut daemon = start_daemon().await;
+    let source = new_session(&daemon).await;
+    start_turn(&daemon, &source, "text=first").await;
+    wait_until_idle(&daemon, &source).await;
     daemon.stop().await;
     let daemon = Daemon::builder().state_from(&daemon).start().await;
-    let fork = create(&daemon, json!({ "forkFrom": source })).await;
+    let fork = create_session(&daemon, json!({ "forkFrom": source })).await;
     assert_eq!(fork["lastTurnStatus"], "completed");
 }
 
@@ -108,7 +112,7 @@ async fn listed_ids(daemon: &Daemon, query: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn session_list_filters_by_session_fields() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let a = session_with(&daemon, json!({ "metadata": { "owner": "x", "run id": "1&2" } })).await;
     let b = session_with(&daemon, json!({ "metadata": { "owner": "x" }, "purpose": "worker" })).await;
     let c = session_with(&daemon, json!({ "metadata": { "owner": "y" } })).await;
@@ -155,7 +159,7 @@ async fn session_list_filters_by_session_fields() {
 
 #[tokio::test]
 async fn session_fields_are_validated_before_the_call() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     for (field, value, part) in [
         ("sandbox", json!("bogus"), "workspace-write"),
         ("sandbox", json!(7), "string"),

@@ -7,7 +7,8 @@ use tokio::net::TcpStream;
 
 use super::{INTERRUPT, decide, finished_turn, interrupt, item, pending_request};
 use crate::api::{
-    SESSIONS, TURN, ask_turn, ended, idle, logged, logged_type, record, request_bytes, session, start, turn,
+    SESSIONS, TURN, new_session, request_bytes, request_turn, session_record, start_daemon, start_turn,
+    wait_for_event, wait_for_event_type, wait_for_turn_end, wait_until_idle,
 };
 use crate::support::daemon::Daemon;
 use crate::support::http::{Answer, Target, get, post};
@@ -19,9 +20,9 @@ async fn read_turn(daemon: &Daemon, session_id: &str, turn_id: &str, query: &str
 
 #[tokio::test]
 async fn turn_is_readable_while_running_and_after_its_end() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "command ask=command text=done").await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "command ask=command text=done").await;
     let request = pending_request(&daemon, &session_id).await;
     let running = read_turn(&daemon, &session_id, &turn_id, "").await.data(200)["turn"].clone();
     assert_eq!((&running["turnId"], &running["sessionId"]), (&json!(turn_id), &json!(session_id)));
@@ -51,8 +52,8 @@ async fn turn_is_readable_while_running_and_after_its_end() {
 
 #[tokio::test]
 async fn turn_request_with_wait_returns_finished_turn() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let start_turn = async |prompt: &str, wait: &str| {
         post(&daemon, &format!("{TURN}{wait}"), &json!({ "sessionId": session_id, "input": prompt })).await
     };
@@ -64,7 +65,7 @@ async fn turn_request_with_wait_returns_finished_turn() {
     assert_eq!(answer.data(202)["turn"]["status"], "failed");
     assert!(answer.data(202)["turn"]["error"].is_object(), "{}", answer.text);
     assert!(start_turn("text=plain", "").await.data(202).get("turn").is_none());
-    idle(&daemon, &session_id).await;
+    wait_until_idle(&daemon, &session_id).await;
     // A wait that ends before the turn is not an error.
     let answer = start_turn("hang", "?wait=1").await;
     assert_eq!(answer.data(202)["turn"]["status"], "inProgress");
@@ -76,8 +77,8 @@ async fn turn_request_with_wait_returns_finished_turn() {
 
 #[tokio::test]
 async fn turn_continues_when_waiting_client_disconnects() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let body = json!({ "sessionId": session_id, "input": "ask=command text=done" });
     let mut stream = TcpStream::connect(daemon.authority()).await.unwrap();
     let bytes = request_bytes(&daemon, &format!("{TURN}?wait=600"), &body);
@@ -85,15 +86,15 @@ async fn turn_continues_when_waiting_client_disconnects() {
     let request = pending_request(&daemon, &session_id).await;
     drop(stream);
     decide(&daemon, &request["requestId"], "accept").await;
-    let accepted = logged_type(&daemon, "turn.accepted").await;
-    let record = ended(&daemon, &session_id, &accepted["detail"]["turnId"]).await;
+    let accepted = wait_for_event_type(&daemon, "turn.accepted").await;
+    let record = wait_for_turn_end(&daemon, &session_id, &accepted["detail"]["turnId"]).await;
     assert_eq!(record["lastTurnStatus"], "completed");
 }
 
 #[tokio::test]
 async fn turn_wait_ends_with_app_server_crash() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let body = json!({ "sessionId": session_id, "input": "deltas=4 crash" });
     let answer = post(&daemon, &format!("{TURN}?wait=30"), &body).await;
     assert_eq!(answer.data(202)["turn"]["status"], "failed");
@@ -102,11 +103,11 @@ async fn turn_wait_ends_with_app_server_crash() {
 
 #[tokio::test]
 async fn unknown_turn_is_not_found() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    let without_turns = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "hello").await;
-    idle(&daemon, &session_id).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let without_turns = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "hello").await;
+    wait_until_idle(&daemon, &session_id).await;
     for (session_id, turn_id) in [
         (session_id.as_str(), "nope"),
         (session_id.as_str(), "%ff"),
@@ -121,12 +122,12 @@ async fn unknown_turn_is_not_found() {
 
 #[tokio::test]
 async fn turn_store_keeps_newest_and_reads_older_from_thread() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let mut turn_ids = Vec::new();
     for number in 0..25 {
-        let turn_id = turn(&daemon, &session_id, &format!("text=answer-{number}")).await;
-        idle(&daemon, &session_id).await;
+        let turn_id = start_turn(&daemon, &session_id, &format!("text=answer-{number}")).await;
+        wait_until_idle(&daemon, &session_id).await;
         turn_ids.push(turn_id);
     }
     for (number, turn_id) in turn_ids.iter().enumerate() {
@@ -144,9 +145,9 @@ async fn turn_store_keeps_newest_and_reads_older_from_thread() {
 #[tokio::test]
 async fn turns_are_kept_across_restart() {
     for killed in [true, false] {
-        let mut daemon = start().await;
-        let session_id = session(&daemon).await;
-        let turn_id = turn(&daemon, &session_id, "text=remembered").await;
+        let mut daemon = start_daemon().await;
+        let session_id = new_session(&daemon).await;
+        let turn_id = start_turn(&daemon, &session_id, "text=remembered").await;
         let before = finished_turn(&daemon, &session_id, &turn_id).await;
         if killed {
             daemon.kill().await;
@@ -161,7 +162,7 @@ async fn turns_are_kept_across_restart() {
 
 /// Waits for the command of this turn; returns its PID.
 async fn command_pid(daemon: &Daemon, turn_id: &str) -> Pid {
-    let started = logged(daemon, "the command", |event| {
+    let started = wait_for_event(daemon, "the command", |event| {
         let params = &event["detail"]["params"];
         params["turnId"] == turn_id && params["item"]["processId"].is_string()
     })
@@ -172,10 +173,10 @@ async fn command_pid(daemon: &Daemon, turn_id: &str) -> Pid {
 
 #[tokio::test]
 async fn interrupt_ends_turn_and_its_processes() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     for prompt in ["spawn=600", "spawn-background=600 hang-deltas"] {
-        let turn_id = turn(&daemon, &session_id, prompt).await;
+        let turn_id = start_turn(&daemon, &session_id, prompt).await;
         let pid = command_pid(&daemon, &turn_id).await;
         assert!(test_kill_process(pid).is_ok());
         let answer = interrupt(&daemon, &session_id).await;
@@ -187,19 +188,19 @@ async fn interrupt_ends_turn_and_its_processes() {
             (&json!(turn_id), &json!("interrupted"))
         );
         wait_until("the end of the process", || test_kill_process(pid).is_err().then_some(())).await;
-        let record = record(&daemon, &session_id).await;
+        let record = session_record(&daemon, &session_id).await;
         assert_eq!(
             (&record["currentTurnId"], &record["lastTurnStatus"]),
             (&Value::Null, &json!("interrupted"))
         );
     }
-    assert_eq!(ask_turn(&daemon, &session_id, "hello").await.status, 202);
+    assert_eq!(request_turn(&daemon, &session_id, "hello").await.status, 202);
 }
 
 #[tokio::test]
 async fn interrupt_accepts_only_the_running_turn() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     interrupt(&daemon, "nope").await.error(404, "not_found");
     let message = interrupt(&daemon, &session_id).await.error(409, "no_turn").to_owned();
     assert!(message.contains(&session_id), "{message}");
@@ -208,11 +209,11 @@ async fn interrupt_accepts_only_the_running_turn() {
         .await
         .error(400, "bad_request");
 
-    let turn_id = turn(&daemon, &session_id, "hang").await;
+    let turn_id = start_turn(&daemon, &session_id, "hang").await;
     let other = post(&daemon, INTERRUPT, &json!({ "sessionId": session_id, "turnId": "other" })).await;
     other.error(409, "turn_in_progress");
     assert_eq!(other.json["details"], json!({ "sessionId": session_id, "turnId": turn_id }));
-    assert_eq!(record(&daemon, &session_id).await["currentTurnId"], turn_id);
+    assert_eq!(session_record(&daemon, &session_id).await["currentTurnId"], turn_id);
     let named = post(&daemon, INTERRUPT, &json!({ "sessionId": session_id, "turnId": turn_id })).await;
     assert_eq!(named.data(202)["turn"]["status"], "interrupted");
     interrupt(&daemon, &session_id).await.error(409, "no_turn");
@@ -220,8 +221,8 @@ async fn interrupt_accepts_only_the_running_turn() {
 
 #[tokio::test]
 async fn turn_input_is_validated_before_the_turn_starts() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     for (field, value, parts) in [
         ("approvalPolicy", json!(7), ["approvalPolicy", "object"]),
         ("personality", json!("weird"), ["personality", "pragmatic"]),
@@ -247,15 +248,15 @@ async fn turn_input_is_validated_before_the_turn_starts() {
             "{body}: {message}"
         );
     }
-    assert_eq!(record(&daemon, &session_id).await["lastTurnId"], Value::Null);
+    assert_eq!(session_record(&daemon, &session_id).await["lastTurnId"], Value::Null);
 }
 
 #[tokio::test]
 async fn interrupt_tolerates_concurrent_turn_end() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     for _ in 0..40 {
-        let turn_id = turn(&daemon, &session_id, "text=x").await;
+        let turn_id = start_turn(&daemon, &session_id, "text=x").await;
         let answer = interrupt(&daemon, &session_id).await;
         if answer.status == 202 {
             let data = answer.data(202);
@@ -265,6 +266,6 @@ async fn interrupt_tolerates_concurrent_turn_end() {
         } else {
             answer.error(409, "no_turn");
         }
-        idle(&daemon, &session_id).await;
+        wait_until_idle(&daemon, &session_id).await;
     }
 }

@@ -7,16 +7,19 @@ use super::{
     answer, current_request, delete, finished_turn, interrupt, item, pending_request, requests,
     resolved_request, session_with,
 };
-use crate::api::{SESSIONS, child_that_is, create, idle, ready, session, start, turn};
+use crate::api::{
+    SESSIONS, create_session, new_session, start_daemon, start_turn, wait_for_child_status, wait_until_idle,
+    wait_until_ready,
+};
 use crate::support::daemon::Daemon;
 use crate::support::http::post;
 
 #[tokio::test]
 async fn server_request_is_declined_after_its_timeout() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let session_id = session_with(&daemon, json!({ "requestTimeoutSeconds": 1 })).await;
     for (subject, item_type) in [("command", "commandExecution"), ("file", "fileChange")] {
-        let turn_id = turn(&daemon, &session_id, &format!("ask={subject}")).await;
+        let turn_id = start_turn(&daemon, &session_id, &format!("ask={subject}")).await;
         let request = pending_request(&daemon, &session_id).await;
         let ended = finished_turn(&daemon, &session_id, &turn_id).await;
         assert_eq!(ended["status"], "completed", "the turn continues after the timeout");
@@ -34,17 +37,17 @@ async fn server_request_is_declined_after_its_timeout() {
 #[tokio::test]
 async fn server_request_timeout_defaults_to_daemon_setting() {
     let daemon = Daemon::builder().arg("--request-timeout").arg("1").start().await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "ask=permissions").await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "ask=permissions").await;
     assert_eq!(finished_turn(&daemon, &session_id, &turn_id).await["status"], "completed");
     assert_eq!(requests(&daemon, &session_id).await[0]["resolvedBy"], "timeout");
 }
 
 #[tokio::test]
 async fn session_policy_can_decline_every_server_request() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let session_id = session_with(&daemon, json!({ "requests": "decline" })).await;
-    let turn_id = turn(&daemon, &session_id, "ask=command ask=file ask=permissions ask=input").await;
+    let turn_id = start_turn(&daemon, &session_id, "ask=command ask=file ask=permissions ask=input").await;
     let ended = finished_turn(&daemon, &session_id, &turn_id).await;
     assert_eq!(ended["status"], "completed");
     assert_eq!(item(&ended, "commandExecution")["status"], "declined");
@@ -57,7 +60,7 @@ async fn session_policy_can_decline_every_server_request() {
 
 #[tokio::test]
 async fn session_creation_names_invalid_request_policy() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     for (field, value) in [
         ("requests", json!("never")),
         ("requests", json!(true)),
@@ -73,9 +76,9 @@ async fn session_creation_names_invalid_request_policy() {
 
 #[tokio::test]
 async fn interrupt_ends_pending_server_requests_of_the_turn() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "ask=command").await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "ask=command").await;
     let request = pending_request(&daemon, &session_id).await;
     let interrupted = interrupt(&daemon, &session_id).await;
     assert_eq!(interrupted.data(202)["interrupted"], true);
@@ -92,9 +95,9 @@ async fn interrupt_ends_pending_server_requests_of_the_turn() {
 
 #[tokio::test]
 async fn closing_a_session_ends_its_pending_server_requests() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "ask=command").await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "ask=command").await;
     let request = pending_request(&daemon, &session_id).await;
     let path = format!("{SESSIONS}/{session_id}");
     delete(&daemon, &path).await.error(409, "turn_in_progress");
@@ -107,11 +110,11 @@ async fn closing_a_session_ends_its_pending_server_requests() {
 
 #[tokio::test]
 async fn app_server_exit_ends_its_server_requests() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "ask=command").await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "ask=command").await;
     let request = pending_request(&daemon, &session_id).await;
-    let child = child_that_is(&daemon, "running").await;
+    let child = wait_for_child_status(&daemon, "running").await;
     let pid = Pid::from_raw(i32::try_from(child["pid"].as_i64().unwrap()).unwrap()).unwrap();
     kill_process(pid, Signal::KILL).unwrap();
     let request = resolved_request(&daemon, &request["requestId"]).await;
@@ -119,16 +122,16 @@ async fn app_server_exit_ends_its_server_requests() {
     answer(&daemon, &request["requestId"], &json!({ "decision": "accept" }))
         .await
         .error(409, "already_resolved");
-    assert_eq!(idle(&daemon, &session_id).await["lastTurnStatus"], "failed");
+    assert_eq!(wait_until_idle(&daemon, &session_id).await["lastTurnStatus"], "failed");
 }
 
 #[tokio::test]
 async fn server_requests_end_with_the_daemon_that_received_them() {
     for killed in [true, false] {
-        let mut daemon = start().await;
-        let session = create(&daemon, json!({ "requests": "ask" })).await;
+        let mut daemon = start_daemon().await;
+        let session = create_session(&daemon, json!({ "requests": "ask" })).await;
         let session_id = session["sessionId"].as_str().unwrap();
-        turn(&daemon, session_id, "ask=command").await;
+        start_turn(&daemon, session_id, "ask=command").await;
         let request = pending_request(&daemon, session_id).await;
         if killed {
             daemon.kill().await;
@@ -136,7 +139,7 @@ async fn server_requests_end_with_the_daemon_that_received_them() {
             assert!(daemon.stop().await.status.success());
         }
         let daemon = Daemon::builder().state_from(&daemon).start().await;
-        ready(&daemon).await;
+        wait_until_ready(&daemon).await;
         let request = current_request(&daemon, &request["requestId"]).await;
         assert_eq!(request["status"], "resolved", "killed: {killed}");
         let by = request["resolvedBy"].as_str().unwrap();
@@ -147,7 +150,7 @@ async fn server_requests_end_with_the_daemon_that_received_them() {
             .await
             .error(409, "already_resolved");
         // The session keeps its request policy. The request IDs of the new app-server start at 0 again.
-        let turn_id = turn(&daemon, session_id, "ask=command").await;
+        let turn_id = start_turn(&daemon, session_id, "ask=command").await;
         let next = pending_request(&daemon, session_id).await;
         assert_ne!(next["requestId"], request["requestId"]);
         super::decide(&daemon, &next["requestId"], "accept").await;

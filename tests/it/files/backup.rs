@@ -9,18 +9,20 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{STATE_FILES, json_file, names, sealed, stopped_daemon};
-use crate::api::{Ended, SESSIONS, idle, ready, run, session, turn};
+use crate::api::{
+    CommandOutput, SESSIONS, new_session, run_command, start_turn, wait_until_idle, wait_until_ready,
+};
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::http::get;
 use crate::support::scratch;
 use crate::support::websocket::EVENTS_PATH;
 
 /// Runs `codexd backup TO` for the directories of a daemon.
-async fn backup(daemon: &Daemon, to: &Path, arguments: &[&str]) -> Ended {
+async fn backup(daemon: &Daemon, to: &Path, arguments: &[&str]) -> CommandOutput {
     let mut command = codexd(to.parent().unwrap());
     command.arg("backup").arg(to).args(arguments);
     command.arg("--state-dir").arg(daemon.state_dir()).arg("--logs-dir").arg(daemon.logs_dir());
-    run(command).await
+    run_command(command).await
 }
 
 async fn backup_in_json(daemon: &Daemon, to: &Path) -> Value {
@@ -59,7 +61,7 @@ async fn restored(backup: &Path) -> Daemon {
         }
     }
     let daemon = Daemon::builder().within(root).start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     let events = daemon.events_on_disk();
     assert!(!events.iter().any(|event| event["type"] == "log.damaged"), "the restored log has gaps");
     daemon
@@ -68,16 +70,16 @@ async fn restored(backup: &Path) -> Daemon {
 #[tokio::test]
 async fn backup_of_running_daemon_has_every_event_before_it() {
     let daemon = Daemon::builder().arg("--event-segment-bytes").arg("5000").start().await;
-    ready(&daemon).await;
-    let session_id = session(&daemon).await;
+    wait_until_ready(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let epoch = json_file(&daemon.logs_dir().join("event-log.json"))["epoch"].clone();
     let directory = scratch::directory("backup");
     let turns = RefCell::new(Vec::new());
     let writes = async {
         loop {
-            let turn_id = turn(&daemon, &session_id, "deltas=100").await;
+            let turn_id = start_turn(&daemon, &session_id, "deltas=100").await;
             turns.borrow_mut().push(turn_id);
-            idle(&daemon, &session_id).await;
+            wait_until_idle(&daemon, &session_id).await;
         }
     };
     let backups = async {
@@ -225,7 +227,7 @@ async fn refused_backup_reports_cause_and_leaves_no_files() {
         .arg(at("no-state"))
         .arg("--logs-dir")
         .arg(at("no-logs"));
-    let ended = run(command).await;
+    let ended = run_command(command).await;
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stderr.contains("There is nothing to back up"), "{}", ended.stderr);
     assert!(!at("empty").exists() && !at("no-state").exists(), "{}", ended.stderr);

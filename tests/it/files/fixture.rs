@@ -9,7 +9,9 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::{json_file, sealed};
-use crate::api::{SESSIONS, STATUS, TURN, ended, idle, ready, text, turn};
+use crate::api::{
+    SESSIONS, STATUS, TURN, start_turn, text, wait_for_turn_end, wait_until_idle, wait_until_ready,
+};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Answer, get, request};
 use crate::support::sse::EventSource;
@@ -81,7 +83,7 @@ async fn earlier_version_directories_open_and_continue() {
         let made = |name: &str| text(&old["made"][name]);
         let log = log(fixture);
         let mut daemon = Daemon::builder().fixture(fixture).start().await;
-        ready(&daemon).await;
+        wait_until_ready(&daemon).await;
 
         let status = get(&daemon, STATUS).await;
         assert_eq!(status.data(200)["snapshot"]["identity"]["daemonId"], old["daemonId"]);
@@ -126,9 +128,9 @@ async fn earlier_version_directories_open_and_continue() {
         assert_eq!(after, ["text=waited-1", "text=waited-2"], "the queued turns ran out of order");
 
         for name in ["first", "keyed", "asking", "queued"] {
-            let turn_id = turn(&daemon, &made(name), "deltas=2").await;
+            let turn_id = start_turn(&daemon, &made(name), "deltas=2").await;
             assert_eq!(
-                ended(&daemon, &made(name), &json!(turn_id)).await["lastTurnStatus"],
+                wait_for_turn_end(&daemon, &made(name), &json!(turn_id)).await["lastTurnStatus"],
                 "completed",
                 "{name}"
             );
@@ -151,8 +153,8 @@ async fn earlier_version_directories_open_and_continue() {
         // Directories written by the present version open as well.
         assert!(daemon.stop().await.status.success());
         let daemon = Daemon::builder().state_from(&daemon).start().await;
-        ready(&daemon).await;
-        idle(&daemon, &made("first")).await;
+        wait_until_ready(&daemon).await;
+        wait_until_idle(&daemon, &made("first")).await;
         assert_resumes(&daemon, &epoch, seqs[skip], &log).await;
     }
 }

@@ -5,16 +5,16 @@ use rustix::process::Signal;
 
 use super::stopped_daemon;
 #[cfg(target_os = "linux")]
-use crate::api::child_that_is;
-use crate::api::{ready, session, start};
+use crate::api::wait_for_child_status;
+use crate::api::{new_session, start_daemon, wait_until_ready};
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
 use crate::support::scratch;
 
 #[tokio::test]
 async fn second_daemon_is_refused_with_owner_of_the_lock() {
-    let first = start().await;
-    session(&first).await;
+    let first = start_daemon().await;
+    new_session(&first).await;
     let log = first.events_on_disk();
     let refusal = Daemon::builder().state_from(&first).start_refused().await;
     assert_eq!(refusal.status.code(), Some(2), "{}", refusal.stderr);
@@ -30,12 +30,12 @@ async fn second_daemon_is_refused_with_owner_of_the_lock() {
     // The first daemon is not affected.
     assert_eq!(get(&first, "/healthz").await.status, 200);
     assert_eq!(first.events_on_disk()[..log.len()], log);
-    session(&first).await;
+    new_session(&first).await;
 }
 
 #[tokio::test]
 async fn second_daemon_on_same_logs_directory_is_refused() {
-    let first = start().await;
+    let first = start_daemon().await;
     let directory = scratch::directory("test");
     let refusal = Daemon::builder()
         .arg("--logs-dir")
@@ -50,7 +50,7 @@ async fn second_daemon_on_same_logs_directory_is_refused() {
     // The same directory for state and logs is not a conflict.
     let both = directory.path().join("both");
     let daemon = Daemon::builder().arg("--logs-dir").arg(&both).arg("--state-dir").arg(&both).start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
 }
 
 #[tokio::test]
@@ -67,8 +67,8 @@ async fn directory_lock_is_released_by_stop_and_sigkill() {
 #[tokio::test]
 async fn app_server_inherits_neither_lock_nor_listener() {
     let mut daemon = Daemon::builder().startup("ignore-eof ignore-term").start().await;
-    ready(&daemon).await;
-    let child = child_that_is(&daemon, "running").await["pid"].as_u64().unwrap();
+    wait_until_ready(&daemon).await;
+    let child = wait_for_child_status(&daemon, "running").await["pid"].as_u64().unwrap();
     let files = |pid: u64| -> Vec<String> {
         let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
         let targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
@@ -90,5 +90,5 @@ async fn app_server_inherits_neither_lock_nor_listener() {
     daemon.exited().await;
     assert!(daemon.survivors().iter().any(|(pid, _)| u64::from(*pid) == child));
     let next = Daemon::builder().state_from(&daemon).start().await;
-    ready(&next).await;
+    wait_until_ready(&next).await;
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use super::{STATE_FILES, names, prepared, stopped_daemon};
-use crate::api::{idle, ready, session, turn};
+use crate::api::{new_session, start_turn, wait_until_idle, wait_until_ready};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 
 fn mode(path: &Path) -> u32 {
@@ -35,9 +35,9 @@ fn under_umask(umask: &str) -> DaemonBuilder {
 async fn files_are_private_regardless_of_umask() {
     for umask in ["000", "027", "077"] {
         let mut daemon = under_umask(umask).start().await;
-        let session_id = session(&daemon).await;
-        turn(&daemon, &session_id, "deltas=100 stderr-flood=10000").await;
-        idle(&daemon, &session_id).await;
+        let session_id = new_session(&daemon).await;
+        start_turn(&daemon, &session_id, "deltas=100 stderr-flood=10000").await;
+        wait_until_idle(&daemon, &session_id).await;
         daemon.stop().await;
         assert!(names(&daemon.logs_dir()).len() > 6, "the test needs rotated files");
         assert_private(&daemon);
@@ -54,7 +54,7 @@ async fn start_restricts_permissions_of_existing_files() {
         }
     }
     let mut after = Daemon::builder().state_from(&before).start().await;
-    ready(&after).await;
+    wait_until_ready(&after).await;
     after.stop().await;
     assert_private(&after);
 }

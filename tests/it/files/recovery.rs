@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::{STATE_FILES, json_file, names, restart, stopped_daemon};
-use crate::api::{SESSIONS, logged, logged_type, ready, session};
+use crate::api::{SESSIONS, new_session, wait_for_event, wait_for_event_type, wait_until_ready};
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
 use crate::support::websocket::EVENTS_PATH;
@@ -32,7 +32,7 @@ async fn recovered_message(daemon: &Daemon, name: &str) -> String {
     let names_file = |event: &Value| {
         event["type"] == "state.recovered" && event["message"].as_str().unwrap().contains(name)
     };
-    logged(daemon, name, names_file).await["message"].as_str().unwrap().to_owned()
+    wait_for_event(daemon, name, names_file).await["message"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -46,7 +46,7 @@ async fn unusable_state_file_is_renamed_and_rebuilt() {
         {
             fs::write(&path, damage).unwrap();
             let mut after = restart(&daemon, &NO_ARGUMENTS).await;
-            ready(&after).await;
+            wait_until_ready(&after).await;
             assert_eq!(known(&after).await, known_before, "{name}, {damage:?}");
             let aside = match number {
                 0 => format!("{name}.bad"),
@@ -133,9 +133,9 @@ async fn sessions_without_creation_event_survive_loss_of_another_file() {
     for lost in ["daemon-state.json", "recent-events.json", "identity.json"] {
         let mut daemon =
             small.iter().fold(Daemon::builder(), |builder, argument| builder.arg(argument)).start().await;
-        let old = session(&daemon).await;
-        crate::api::turn(&daemon, &old, "deltas=500").await;
-        crate::api::idle(&daemon, &old).await;
+        let old = new_session(&daemon).await;
+        crate::api::start_turn(&daemon, &old, "deltas=500").await;
+        crate::api::wait_until_idle(&daemon, &old).await;
         daemon.stop().await;
         let known_before = known_on_disk(&daemon);
         let created = daemon.events_on_disk().iter().any(|event| event["type"] == "session.created");
@@ -156,9 +156,9 @@ async fn invalid_sequence_numbers_do_not_prevent_start() {
         file["throughSeq"] = json!(u64::MAX);
         fs::write(&path, file.to_string()).unwrap();
         let after = restart(&daemon, &NO_ARGUMENTS).await;
-        ready(&after).await;
+        wait_until_ready(&after).await;
         assert_eq!(known(&after).await, known_before, "{name}");
-        session(&after).await;
+        new_session(&after).await;
         let last = after.events_on_disk().last().unwrap()["seq"].as_u64().unwrap();
         assert!(last < 1 << 53, "{name}: {last}");
     }
@@ -169,8 +169,8 @@ async fn invalid_sequence_numbers_do_not_prevent_start() {
         file[key] = json!(u64::MAX);
         fs::write(&path, file.to_string()).unwrap();
         let after = restart(&daemon, &NO_ARGUMENTS).await;
-        ready(&after).await;
-        session(&after).await;
+        wait_until_ready(&after).await;
+        new_session(&after).await;
         let last = after.events_on_disk().last().unwrap()["seq"].as_u64().unwrap();
         assert!(last < 1 << 53, "{key}: {last}");
     }
@@ -190,7 +190,7 @@ async fn log_damage_is_recorded_once_and_reported_to_each_reader() {
     damage(&before.logs_dir().join("events.jsonl"), 4);
     for _ in 0..2 {
         let mut after = restart(&before, &NO_ARGUMENTS).await;
-        ready(&after).await;
+        wait_until_ready(&after).await;
         let page = async |query: &str| {
             let page = get(&after, &format!("{EVENTS_PATH}?{query}")).await;
             page.data(200)["events"].as_array().unwrap().clone()
@@ -230,8 +230,8 @@ async fn incomplete_last_log_line_is_preserved() {
     text.extend_from_slice(b"{\"seq\":12345,\"half");
     fs::write(&path, text).unwrap();
     let after = restart(&before, &NO_ARGUMENTS).await;
-    ready(&after).await;
-    let recovered = logged_type(&after, "state.recovered").await;
+    wait_until_ready(&after).await;
+    let recovered = wait_for_event_type(&after, "state.recovered").await;
     assert!(recovered["message"].as_str().unwrap().contains("events.torn"), "{recovered}");
     assert_eq!(fs::read(after.logs_dir().join("events.torn")).unwrap(), b"{\"seq\":12345,\"half");
     assert_eq!(get(&after, SESSIONS).await.data(200)["sessions"].as_array().unwrap().len(), 1);
@@ -276,10 +276,10 @@ async fn first_start_keeps_existing_identity_and_writes_all_files() {
 #[tokio::test]
 async fn events_escape_unicode_line_separators() {
     let daemon = Daemon::builder().start().await;
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let input = "one\u{2028}two\u{2029}three\u{85}four";
-    crate::api::turn(&daemon, &session_id, input).await;
-    crate::api::idle(&daemon, &session_id).await;
+    crate::api::start_turn(&daemon, &session_id, input).await;
+    crate::api::wait_until_idle(&daemon, &session_id).await;
     let log = fs::read_to_string(daemon.logs_dir().join("events.jsonl")).unwrap();
     assert!(!log.contains(['\u{2028}', '\u{2029}', '\u{85}']), "{log}");
     assert!(

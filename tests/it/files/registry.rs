@@ -5,17 +5,17 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::{json_file, restart};
-use crate::api::{SESSIONS, logged_type, session, start, text};
+use crate::api::{SESSIONS, new_session, start_daemon, text, wait_for_event_type};
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
 use crate::support::websocket::EVENTS_PATH;
 
 /// Returns a stopped daemon with six sessions; the first four are closed, in another order than their creation.
 async fn stopped_daemon() -> (Daemon, Vec<String>) {
-    let mut daemon = start().await;
+    let mut daemon = start_daemon().await;
     let mut session_ids = Vec::new();
     for _ in 0..6 {
-        session_ids.push(session(&daemon).await);
+        session_ids.push(new_session(&daemon).await);
     }
     daemon.stop().await;
     // Only the file marks them as closed.
@@ -49,7 +49,7 @@ async fn forgotten_events(daemon: &Daemon) -> Vec<Value> {
 async fn registry_removes_oldest_closed_sessions_above_limit() {
     let (before, ids) = stopped_daemon().await;
     let mut after = restart(&before, &["--closed-session-limit", "2"]).await;
-    logged_type(&after, "app-server.connected").await;
+    wait_for_event_type(&after, "app-server.connected").await;
     // The sessions that were closed last stay.
     assert_eq!(listed(&after).await, [&ids[0], &ids[2], &ids[4], &ids[5]].map(String::as_str));
     let removed = forgotten_events(&after).await;
@@ -61,7 +61,7 @@ async fn registry_removes_oldest_closed_sessions_above_limit() {
 
     // They stay removed when only the log records the removal.
     let again = restart(&after, &["--closed-session-limit", "2"]).await;
-    logged_type(&again, "app-server.connected").await;
+    wait_for_event_type(&again, "app-server.connected").await;
     assert_eq!(listed(&again).await.len(), 4);
     assert_eq!(forgotten_events(&again).await.len(), 2);
 }
@@ -70,10 +70,10 @@ async fn registry_removes_oldest_closed_sessions_above_limit() {
 async fn registry_limit_keeps_active_sessions() {
     let (before, ids) = stopped_daemon().await;
     let after = restart(&before, &["--closed-session-limit", "0"]).await;
-    logged_type(&after, "app-server.connected").await;
+    wait_for_event_type(&after, "app-server.connected").await;
     assert_eq!(listed(&after).await, ids[4..]);
     let none = restart(&stopped_daemon().await.0, &["--closed-session-limit", "4"]).await;
-    logged_type(&none, "app-server.connected").await;
+    wait_for_event_type(&none, "app-server.connected").await;
     assert_eq!(listed(&none).await.len(), 6);
     assert_eq!(forgotten_events(&none).await, [Value::Null; 0]);
 }

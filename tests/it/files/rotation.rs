@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{restart, sealed};
-use crate::api::{idle, ready, session, turn};
+use crate::api::{new_session, start_turn, wait_until_idle, wait_until_ready};
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
 use crate::support::wait::wait_until;
@@ -44,9 +44,9 @@ async fn page(daemon: &Daemon, query: &str) -> Value {
 #[tokio::test]
 async fn log_segments_are_named_by_first_sequence_number() {
     let daemon = Daemon::builder().arg("--event-segment-bytes").arg(SEGMENT_BYTES.to_string()).start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "deltas=8000").await;
-    idle(&daemon, &session_id).await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "deltas=8000").await;
+    wait_until_idle(&daemon, &session_id).await;
     let segments = sealed(&daemon.logs_dir());
     // The number of segments depends on the size of the batches.
     assert!(segments.len() >= 2, "{segments:?}");
@@ -72,10 +72,10 @@ async fn log_stays_below_size_limit_across_restarts() {
     ];
     let mut daemon =
         limits.iter().fold(Daemon::builder(), |builder, argument| builder.arg(argument)).start().await;
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     for _ in 0..3 {
-        turn(&daemon, &session_id, "deltas=5000").await;
-        idle(&daemon, &session_id).await;
+        start_turn(&daemon, &session_id, "deltas=5000").await;
+        wait_until_idle(&daemon, &session_id).await;
         assert!(log_size(&daemon.logs_dir()) <= LOG_BYTES, "{} bytes", log_size(&daemon.logs_dir()));
     }
     let kept = page(&daemon, "limit=1").await;
@@ -86,7 +86,7 @@ async fn log_stays_below_size_limit_across_restarts() {
     daemon.stop().await;
 
     let again = restart(&daemon, &limits).await;
-    ready(&again).await;
+    wait_until_ready(&again).await;
     let after = page(&again, "limit=1").await;
     assert!(after["oldest"].as_u64().unwrap() >= oldest);
     assert_eq!(after["epoch"], kept["epoch"], "removal by size must not change the epoch");
@@ -98,9 +98,9 @@ async fn log_stays_below_size_limit_across_restarts() {
 #[tokio::test]
 async fn log_size_limit_below_one_segment_is_enforced() {
     let daemon = Daemon::builder().arg("--event-log-bytes").arg(LOG_BYTES.to_string()).start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "deltas=8000").await;
-    idle(&daemon, &session_id).await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "deltas=8000").await;
+    wait_until_idle(&daemon, &session_id).await;
     assert!(log_size(&daemon.logs_dir()) <= LOG_BYTES, "{} bytes", log_size(&daemon.logs_dir()));
 }
 
@@ -108,10 +108,10 @@ async fn log_size_limit_below_one_segment_is_enforced() {
 async fn output_log_rotates_and_keeps_one_older_file() {
     const LIMIT_BYTES: u64 = 300_000;
     let daemon = Daemon::builder().arg("--output-log-bytes").arg(LIMIT_BYTES.to_string()).start().await;
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     for _ in 0..4 {
-        turn(&daemon, &session_id, "deltas=2000 stderr-flood=200000").await;
-        idle(&daemon, &session_id).await;
+        start_turn(&daemon, &session_id, "deltas=2000 stderr-flood=200000").await;
+        wait_until_idle(&daemon, &session_id).await;
     }
     let logs = daemon.logs_dir();
     for name in ["stdout.log", "stderr.log"] {

@@ -3,7 +3,10 @@
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 
-use crate::api::{SESSIONS, ask_turn, idle, not_ready, ready, record, session, text, turn};
+use crate::api::{
+    SESSIONS, new_session, request_turn, session_record, start_turn, text, wait_until_idle,
+    wait_until_not_ready, wait_until_ready,
+};
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, post};
 use crate::support::websocket::{EVENTS_PATH, EventStream};
@@ -17,18 +20,18 @@ fn limit_files(daemon: &Daemon, bytes: Option<u64>) {
 #[tokio::test]
 async fn failing_disk_keeps_reads_available_and_loses_no_event() {
     let mut daemon = Daemon::builder().start().await;
-    ready(&daemon).await;
-    let session_id = session(&daemon).await;
+    wait_until_ready(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let mut stream = EventStream::connect(&daemon).await;
     let hello = stream.hello().await;
     limit_files(&daemon, Some(1));
 
     // The daemon cannot acknowledge the turn that the app-server has started, and starts no new work.
-    ask_turn(&daemon, &session_id, "deltas=5").await.error(503, "storage_unavailable");
+    request_turn(&daemon, &session_id, "deltas=5").await.error(503, "storage_unavailable");
     let failed = stream.wait_for("storage.failed", |event| event["type"] == "storage.failed").await;
     assert_eq!(failed["level"], "error");
     assert!(failed["detail"]["reason"].is_string(), "{failed}");
-    let reason = not_ready(&daemon, "The event log cannot be written").await;
+    let reason = wait_until_not_ready(&daemon, "The event log cannot be written").await;
     assert!(reason.ends_with('.'), "{reason}");
     let refused = post(&daemon, SESSIONS, &json!({})).await;
     assert!(
@@ -39,7 +42,7 @@ async fn failing_disk_keeps_reads_available_and_loses_no_event() {
     assert_eq!(refused.headers["retry-after"], "1");
 
     // Reads still work: records, pages and the stream.
-    assert_eq!(text(&record(&daemon, &session_id).await["sessionId"]), session_id);
+    assert_eq!(text(&session_record(&daemon, &session_id).await["sessionId"]), session_id);
     let ends = |event: &Value| event["type"] == "app-server.turn.completed";
     let at = hello["cursor"].as_str().unwrap();
     let page = get(&daemon, &format!("{EVENTS_PATH}?after={at}&type=storage.")).await;
@@ -51,10 +54,10 @@ async fn failing_disk_keeps_reads_available_and_loses_no_event() {
     limit_files(&daemon, None);
     let recovered = stream.wait_for("storage.recovered", |event| event["type"] == "storage.recovered").await;
     assert_eq!(recovered["detail"], json!({ "lostFrom": null, "lostThrough": null }));
-    ready(&daemon).await;
-    idle(&daemon, &session_id).await;
-    turn(&daemon, &session_id, "deltas=5").await;
-    idle(&daemon, &session_id).await;
+    wait_until_ready(&daemon).await;
+    wait_until_idle(&daemon, &session_id).await;
+    start_turn(&daemon, &session_id, "deltas=5").await;
+    wait_until_idle(&daemon, &session_id).await;
     assert!(daemon.stop().await.status.success());
     let log = daemon.events_on_disk();
     let seqs: Vec<_> = log.iter().map(|event| event["seq"].as_u64().unwrap()).collect();
@@ -66,22 +69,22 @@ async fn failing_disk_keeps_reads_available_and_loses_no_event() {
     assert_eq!((count("storage.failed"), count("storage.recovered")), (1, 1));
 
     let after = Daemon::builder().state_from(&daemon).start().await;
-    assert_eq!(text(&record(&after, &session_id).await["lastTurnStatus"]), "completed");
+    assert_eq!(text(&session_record(&after, &session_id).await["lastTurnStatus"]), "completed");
 }
 
 #[tokio::test]
 async fn removed_log_is_rewritten_without_rejecting_requests() {
     let mut daemon = Daemon::builder().start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "hello").await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "hello").await;
     let mut sessions = vec![session_id];
     for _ in 0..3 {
         std::fs::remove_dir_all(daemon.logs_dir()).unwrap();
         // An error would make the client repeat a request that took effect.
         let session_id = text(&post(&daemon, SESSIONS, &json!({})).await.data(201)["session"]["sessionId"]);
         std::fs::remove_dir_all(daemon.logs_dir()).unwrap();
-        ask_turn(&daemon, &session_id, "hello").await.data(202);
-        idle(&daemon, &session_id).await;
+        request_turn(&daemon, &session_id, "hello").await.data(202);
+        wait_until_idle(&daemon, &session_id).await;
         sessions.push(session_id);
     }
     daemon.kill().await;

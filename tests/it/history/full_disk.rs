@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use super::connection::{read_all, read_kept};
 use super::mounts::{Mount, or_skip};
-use crate::api::{SESSIONS, ask_turn, create, ended, idle, session, text, turn};
+use crate::api::{
+    SESSIONS, create_session, new_session, request_turn, start_turn, text, wait_for_turn_end, wait_until_idle,
+};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get, post};
 use crate::support::skip::runs_long;
@@ -36,7 +38,7 @@ fn fill(mount: &Mount) -> PathBuf {
 async fn assert_writes_rejected(daemon: &Daemon, session_id: &str) {
     for _ in 0..3 {
         post(daemon, SESSIONS, &json!({})).await.error(503, "storage_unavailable");
-        ask_turn(daemon, session_id, "hello").await.error(503, "storage_unavailable");
+        request_turn(daemon, session_id, "hello").await.error(503, "storage_unavailable");
     }
 }
 
@@ -61,14 +63,14 @@ async fn assert_in_log(daemon: &Daemon, received: &[Value]) {
 async fn full_disk_stops_only_acknowledgements_and_loses_no_event() {
     let Some(mount) = or_skip("a full disk", Mount::memory(3 * 1024)) else { return };
     let mut daemon = builder(&mount).start().await;
-    let busy = session(&daemon).await;
-    let other = session(&daemon).await;
-    let first = turn(&daemon, &other, "hello").await;
-    idle(&daemon, &other).await;
+    let busy = new_session(&daemon).await;
+    let other = new_session(&daemon).await;
+    let first = start_turn(&daemon, &other, "hello").await;
+    wait_until_idle(&daemon, &other).await;
     let mut stream = EventStream::connect(&daemon).await;
     let hello = stream.hello().await;
     let from = hello["recentEvents"].as_array().unwrap().last().map(seq).unwrap();
-    let long = turn(&daemon, &busy, "deltas=400 delay=5 chars=500").await;
+    let long = start_turn(&daemon, &busy, "deltas=400 delay=5 chars=500").await;
 
     let filler = fill(&mount);
     let mut received = stream.collect_until("storage.failed", |event| is(event, "storage.failed")).await;
@@ -82,7 +84,7 @@ async fn full_disk_stops_only_acknowledgements_and_loses_no_event() {
     let deltas = more.iter().filter(|event| is(event, "app-server.turn.message.delta")).count();
     assert!(deltas > 100, "only {deltas} deltas while the disk was full: the test needs a longer turn");
     received.extend(more);
-    assert_eq!(idle(&daemon, &busy).await["lastTurnStatus"], "completed");
+    assert_eq!(wait_until_idle(&daemon, &busy).await["lastTurnStatus"], "completed");
     assert_writes_rejected(&daemon, &other).await;
 
     fs::remove_file(filler).unwrap();
@@ -93,9 +95,9 @@ async fn full_disk_stops_only_acknowledgements_and_loses_no_event() {
     assert_eq!(seq(&received[0]), from + 1);
     let rising: Vec<u64> = received.iter().map(seq).collect();
     assert_eq!(rising, (from + 1..=seq(recovered)).collect::<Vec<_>>(), "a sequence number is missing");
-    let later = text(&create(&daemon, json!({})).await["sessionId"]);
-    let second = turn(&daemon, &other, "hello").await;
-    ended(&daemon, &other, &json!(second)).await;
+    let later = text(&create_session(&daemon, json!({})).await["sessionId"]);
+    let second = start_turn(&daemon, &other, "hello").await;
+    wait_for_turn_end(&daemon, &other, &json!(second)).await;
 
     daemon.kill().await;
     daemon = builder(&mount).state_from(&daemon).start().await;
@@ -118,11 +120,11 @@ async fn storage_recovered_event_reports_the_exact_lost_range() {
     }
     let Some(mount) = or_skip("a full disk for long", Mount::memory(24 * 1024)) else { return };
     let mut daemon = builder(&mount).start().await;
-    let busy = session(&daemon).await;
+    let busy = new_session(&daemon).await;
     // More than the 4 MiB that the daemon buffers in memory.
-    let long = turn(&daemon, &busy, "deltas=9000 chars=1000").await;
+    let long = start_turn(&daemon, &busy, "deltas=9000 chars=1000").await;
     let filler = fill(&mount);
-    ended(&daemon, &busy, &json!(long)).await;
+    wait_for_turn_end(&daemon, &busy, &json!(long)).await;
     assert_writes_rejected(&daemon, &busy).await;
     let mut stream = EventStream::connect(&daemon).await;
     stream.hello().await;
@@ -133,7 +135,7 @@ async fn storage_recovered_event_reports_the_exact_lost_range() {
     assert!(lost.clone().count() > 100, "the test needs more events: {recovered}");
     assert_eq!(recovered["level"], "error");
 
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     daemon.kill().await;
     daemon = builder(&mount).state_from(&daemon).start().await;
     // A reader receives a gap at the lost range and continues after it.
@@ -157,11 +159,11 @@ async fn sigkill_with_full_disk_keeps_the_log() {
     let Some(mount) = or_skip("a kill with a full disk", Mount::memory(3 * 1024)) else { return };
     let builder = || Daemon::builder().arg("--logs-dir").arg(mount.path().join("logs"));
     let mut daemon = builder().start().await;
-    let busy = session(&daemon).await;
+    let busy = new_session(&daemon).await;
     let (epoch, before) = read_all(daemon.base_url()).await;
     let mut stream = EventStream::connect(&daemon).await;
     stream.hello().await;
-    turn(&daemon, &busy, "deltas=300 delay=5 chars=500").await;
+    start_turn(&daemon, &busy, "deltas=300 delay=5 chars=500").await;
     let filler = fill(&mount);
     stream.wait_for("storage.failed", |event| is(event, "storage.failed")).await;
     let end = stream.wait_for("the end of the turn", |event| is(event, "app-server.turn.completed")).await;

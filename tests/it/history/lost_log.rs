@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::connection::{Connection, Received, Transport, read_all};
 use super::record::{Filter, History, Run, Step, Texts};
 use super::validators::{contradictions, unbroken};
-use crate::api::{idle, session, turn};
+use crate::api::{new_session, start_turn, wait_until_idle};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::Target;
 use crate::support::scratch;
@@ -91,10 +91,10 @@ pub(super) async fn history_with_loss(loss: Loss, program: Option<(PathBuf, &str
 /// Starts a daemon, runs two turns in one session and stops the daemon.
 async fn run_and_stop(builder: DaemonBuilder) -> Daemon {
     let mut daemon = builder.start().await;
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     for _ in 0..2 {
-        turn(&daemon, &session_id, "deltas=5").await;
-        idle(&daemon, &session_id).await;
+        start_turn(&daemon, &session_id, "deltas=5").await;
+        wait_until_idle(&daemon, &session_id).await;
     }
     assert!(daemon.stop().await.status.success());
     daemon

@@ -8,7 +8,7 @@ use super::connection::{Transport, read_all};
 use super::random::{SeededRandom, seed};
 use super::record::{Acknowledgement, Filter, History};
 use super::validators::{contradictions, unbroken};
-use crate::api::{SESSIONS, create};
+use crate::api::{SESSIONS, create_session};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{Target, get};
 use crate::support::skip::repetitions;
@@ -69,7 +69,7 @@ impl Soak {
         let began = Instant::now();
         let mut random = SeededRandom::new(self.seed);
         let mut daemon = self.builder().start().await;
-        let session = create(&daemon, serde_json::json!({})).await;
+        let session = create_session(&daemon, serde_json::json!({})).await;
         let id = |name: &str| session[name].as_str().unwrap().to_owned();
         let session = (id("sessionId"), id("threadId"));
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::api::{SESSIONS, TURN, session, start, text};
+use crate::api::{SESSIONS, TURN, new_session, start_daemon, text};
 use crate::sessions::RecordingAppServer;
 use crate::support::daemon::Daemon;
 use crate::support::http::{Answer, Target, get, post, raw, request};
@@ -24,7 +24,7 @@ fn body_of_length(bytes: usize) -> String {
 
 #[tokio::test]
 async fn body_that_is_not_a_json_object_is_a_bad_request() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let deep = "[".repeat(100_000);
     let deep_inside = format!(r#"{{"config":{}{}}}"#, r#"{"a":"#.repeat(50_000), "}".repeat(50_000));
     let not_json: [&[u8]; 9] = [
@@ -55,7 +55,7 @@ async fn body_that_is_not_a_json_object_is_a_bad_request() {
 
 #[tokio::test]
 async fn empty_body_is_an_object_without_fields() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     for body in ["", " \n "] {
         assert_eq!(post_bytes(&daemon, SESSIONS, body).await.status, 201);
         let response = post_bytes(&daemon, TURN, body).await;
@@ -65,7 +65,7 @@ async fn empty_body_is_an_object_without_fields() {
 
 #[tokio::test]
 async fn session_field_of_wrong_type_is_named_in_the_error() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let string_fields = [
         "baseInstructions",
         "cwd",
@@ -105,8 +105,8 @@ async fn session_field_of_wrong_type_is_named_in_the_error() {
 
 #[tokio::test]
 async fn turn_field_of_wrong_type_is_named_in_the_error() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     for field in ["cwd", "effort", "expectedTurnId", "model", "personality", "serviceTier", "sessionId"] {
         for value in [json!(1), json!(true), json!([]), json!({})] {
             let mut body = json!({ "sessionId": session_id, "input": "hello" });
@@ -131,7 +131,7 @@ async fn turn_field_of_wrong_type_is_named_in_the_error() {
 
 #[tokio::test]
 async fn body_limit_is_16_mib_by_default() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     assert_eq!(post_bytes(&daemon, SESSIONS, body_of_length(MAX_BODY_BYTES)).await.status, 201);
     for bytes in [MAX_BODY_BYTES + 1, 4 * MAX_BODY_BYTES] {
         for path in [SESSIONS, TURN] {
@@ -144,7 +144,7 @@ async fn body_limit_is_16_mib_by_default() {
 
 #[tokio::test]
 async fn body_limit_applies_to_chunked_bodies() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let head = format!(
         "POST {SESSIONS} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n",
         daemon.authority(),
@@ -164,7 +164,7 @@ async fn body_limit_applies_to_chunked_bodies() {
 
 #[tokio::test]
 async fn byte_order_mark_before_the_body_is_skipped() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let body = b"\xef\xbb\xbf{\"purpose\": \"worker\"}";
     let created = post_bytes(&daemon, SESSIONS, body.to_vec()).await;
     assert_eq!(created.data(201)["session"]["purpose"], "worker");
@@ -172,7 +172,7 @@ async fn byte_order_mark_before_the_body_is_skipped() {
 
 #[tokio::test]
 async fn encoded_body_is_refused_with_415() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let gzip: &[u8] =
         b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03\xab\xae\x05\x00\x43\xbf\xa6\xa3\x02\x00\x00\x00";
     for encoding in ["gzip", "GZIP", "br, gzip", "identity, deflate"] {
@@ -191,7 +191,7 @@ async fn encoded_body_is_refused_with_415() {
 
 #[tokio::test]
 async fn whole_numbers_are_accepted_in_any_notation() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     for accepted in ["600", "600.0", "6e2", "6.00E+2"] {
         let body = format!("{{\"requestTimeoutSeconds\": {accepted}}}");
         assert_eq!(post_bytes(&daemon, SESSIONS, body).await.status, 201, "{accepted}");
@@ -205,9 +205,9 @@ async fn whole_numbers_are_accepted_in_any_notation() {
 
 #[tokio::test]
 async fn session_close_ignores_its_body() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     for body in ["", "{}", "{\"reason\": \"done\"}", "no JSON"] {
-        let path = format!("{SESSIONS}/{}", session(&daemon).await);
+        let path = format!("{SESSIONS}/{}", new_session(&daemon).await);
         let closed = request(&daemon, Method::DELETE, &path, &[], body).await;
         assert_eq!(closed.data(200)["session"]["status"], "closed", "{body}");
     }

@@ -4,7 +4,7 @@ use hyper::Method;
 use hyper::header::RETRY_AFTER;
 use serde_json::{Value, json};
 
-use crate::api::{SESSIONS, STATUS, TURN, assert_keys, keys, ready, session, start};
+use crate::api::{SESSIONS, STATUS, TURN, assert_keys, keys, new_session, start_daemon, wait_until_ready};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get, post, raw, request};
 use crate::support::websocket::EventStream;
@@ -20,7 +20,7 @@ const SERVICE_KEYS: [&str; 6] = [
 
 #[tokio::test]
 async fn healthz_reports_service_and_readiness() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let health = get(&daemon, "/healthz").await;
     assert_eq!(health.status, 200);
     assert_eq!(keys(&health.json), ["ok", "service", "status"]);
@@ -33,14 +33,14 @@ async fn healthz_reports_service_and_readiness() {
     assert_eq!(service["eventStreamUrl"], format!("ws://{}/v1/codexd/events", daemon.authority()));
     assert_eq!(service["listening"], true);
     assert_eq!(service["websocketClients"], 0);
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     let service = &get(&daemon, "/healthz").await.json["service"];
     assert_eq!((&service["ready"], &service["notReadyReason"]), (&json!(true), &Value::Null));
 }
 
 #[tokio::test]
 async fn describe_lists_the_contract_routes_and_no_retired_ones() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let response = get(&daemon, "/describe").await;
     assert_eq!(response.status, 200);
     let describe = &response.json;
@@ -102,8 +102,8 @@ async fn describe_lists_the_contract_routes_and_no_retired_ones() {
 
 #[tokio::test]
 async fn status_has_every_part_of_the_snapshot() {
-    let daemon = start().await;
-    ready(&daemon).await;
+    let daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
     let response = get(&daemon, STATUS).await;
     let data = response.data(200);
     assert_eq!(keys(data), ["service", "snapshot"]);
@@ -161,7 +161,7 @@ fn assert_time(value: &Value) {
 #[tokio::test]
 async fn event_cache_size_limits_the_recent_events() {
     let daemon = Daemon::builder().arg("--event-cache-size").arg("2").start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     let status = get(&daemon, STATUS).await;
     let recent = &status.data(200)["snapshot"]["recentEvents"];
     assert_eq!(recent["maxEntries"], 2);
@@ -170,8 +170,8 @@ async fn event_cache_size_limits_the_recent_events() {
 
 #[tokio::test]
 async fn trailing_slashes_of_routes_are_ignored() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     for path in ["/healthz", "/describe", STATUS, SESSIONS, &format!("{SESSIONS}/{session_id}")] {
         for slashes in ["/", "///"] {
             assert_eq!(get(&daemon, &format!("{path}{slashes}")).await.status, 200, "{path}{slashes}");
@@ -186,7 +186,7 @@ async fn trailing_slashes_of_routes_are_ignored() {
 
 #[tokio::test]
 async fn unknown_route_is_named_in_the_error() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     for (method, path, route) in [
         (Method::POST, "/", "POST /"),
         (Method::DELETE, "///", "DELETE /"),
@@ -215,7 +215,7 @@ async fn unknown_route_is_named_in_the_error() {
 
 #[tokio::test]
 async fn head_request_gets_the_headers_without_the_body() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     for path in ["/healthz", STATUS] {
         let response = request(&daemon, Method::HEAD, path, &[], "").await;
         assert_eq!((response.status, response.text.as_str()), (200, ""), "{path}");
@@ -224,7 +224,7 @@ async fn head_request_gets_the_headers_without_the_body() {
 
 #[tokio::test]
 async fn malformed_requests_do_not_affect_the_daemon() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     for bytes in ["nonsense\r\n\r\n", "GET /healthz HTTP/9.9\r\n\r\n", "\u{0}\u{1}\u{2}\r\n\r\n"] {
         let response = raw(&daemon, bytes.as_bytes()).await;
         assert!(response.is_empty() || response.starts_with("HTTP/1.1 4"), "{bytes:?} gave {response:?}");

@@ -5,7 +5,10 @@ use std::fs;
 use hyper::Method;
 use serde_json::{Value, json};
 
-use crate::api::{SESSIONS, TURN, ask_turn, create, idle, keys, logged, session, start, text, turn};
+use crate::api::{
+    SESSIONS, TURN, create_session, keys, new_session, request_turn, start_daemon, start_turn, text,
+    wait_for_event, wait_until_idle,
+};
 use crate::sessions::RecordingAppServer;
 use crate::support::codex::untrusted;
 use crate::support::daemon::Daemon;
@@ -16,7 +19,7 @@ use crate::support::wait::wait_until;
 
 #[tokio::test]
 async fn session_is_created_listed_and_read() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     assert_eq!(get(&daemon, SESSIONS).await.data(200), &json!({ "sessions": [] }));
     // A POST without a body creates a session with the default settings.
     let response = request(&daemon, Method::POST, SESSIONS, &[], "").await;
@@ -53,13 +56,13 @@ async fn session_is_created_listed_and_read() {
     }
     assert_eq!(first["metadata"], json!({}));
 
-    let second = create(&daemon, json!({})).await;
+    let second = create_session(&daemon, json!({})).await;
     let list = get(&daemon, SESSIONS).await;
     assert_eq!(list.data(200)["sessions"], json!([first, second]), "the sessions are not sorted by age");
 
     let session_id = text(&first["sessionId"]);
-    let turn_id = turn(&daemon, &session_id, "hello").await;
-    idle(&daemon, &session_id).await;
+    let turn_id = start_turn(&daemon, &session_id, "hello").await;
+    wait_until_idle(&daemon, &session_id).await;
     let read = get(&daemon, &format!("{SESSIONS}/{session_id}")).await;
     assert_eq!(keys(read.data(200)), ["recentEvents", "session", "queuedTurns", "requests", "mcpServers"]);
     assert_eq!(read.data(200)["queuedTurns"], json!([]));
@@ -77,7 +80,7 @@ async fn session_is_created_listed_and_read() {
 
 #[tokio::test]
 async fn unknown_session_is_not_found_with_any_id() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let long = "x".repeat(10_000);
     for (escaped, session_id) in [
         ("unknown", "unknown"),
@@ -92,7 +95,7 @@ async fn unknown_session_is_not_found_with_any_id() {
         let response = get(&daemon, &format!("{SESSIONS}/{escaped}")).await;
         let expected = format!("Unknown codexd session \"{session_id}\".");
         assert_eq!(response.error(404, "not_found"), expected);
-        assert_eq!(ask_turn(&daemon, session_id, "hi").await.error(404, "not_found"), expected);
+        assert_eq!(request_turn(&daemon, session_id, "hi").await.error(404, "not_found"), expected);
     }
     for broken in ["%FF", "%ZZ", "%"] {
         let response = get(&daemon, &format!("{SESSIONS}/{broken}")).await;
@@ -103,9 +106,9 @@ async fn unknown_session_is_not_found_with_any_id() {
 
 #[tokio::test]
 async fn session_record_has_the_fields_of_its_creation() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let directory = scratch::directory("test");
-    let session = create(
+    let session = create_session(
         &daemon,
         json!({
             "approvalPolicy": "never",
@@ -140,8 +143,8 @@ async fn session_record_has_the_fields_of_its_creation() {
 
 #[tokio::test]
 async fn string_fields_are_trimmed_and_blank_ones_count_as_absent() {
-    let daemon = start().await;
-    let plain = create(&daemon, json!({})).await;
+    let daemon = start_daemon().await;
+    let plain = create_session(&daemon, json!({})).await;
     let mut fields =
         json!({ "purpose": " smoke ", "model": "\t embedded-model-mini \n", "modelProvider": "   " });
     for absent in ["cwd", "serviceTier", "personality", "approvalPolicy", "sandbox", "threadId"] {
@@ -150,7 +153,7 @@ async fn string_fields_are_trimmed_and_blank_ones_count_as_absent() {
     for null in ["config", "ephemeral", "metadata", "baseInstructions", "developerInstructions"] {
         fields[null] = Value::Null;
     }
-    let session = create(&daemon, fields).await;
+    let session = create_session(&daemon, fields).await;
     assert_eq!(session["purpose"], "smoke");
     assert_eq!(session["model"], "embedded-model-mini");
     for same in ["cwd", "modelProvider", "serviceTier", "metadata"] {
@@ -160,9 +163,9 @@ async fn string_fields_are_trimmed_and_blank_ones_count_as_absent() {
 
 #[tokio::test]
 async fn session_purpose_accepts_three_values() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     for purpose in ["duplex", "worker", "smoke"] {
-        assert_eq!(create(&daemon, json!({ "purpose": purpose })).await["purpose"], purpose);
+        assert_eq!(create_session(&daemon, json!({ "purpose": purpose })).await["purpose"], purpose);
     }
     let response = post(&daemon, SESSIONS, &json!({ "purpose": "Duplex" })).await;
     let message = response.error(400, "bad_request");
@@ -171,8 +174,8 @@ async fn session_purpose_accepts_three_values() {
 
 #[tokio::test]
 async fn app_server_rejections_are_returned_with_their_details() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     for (path, field, value, reason) in [
         (SESSIONS, "modelProvider", json!("nope"), "Model provider `nope` not found"),
         (SESSIONS, "threadId", json!("not-a-uuid"), "invalid session id"),
@@ -191,7 +194,7 @@ async fn app_server_rejections_are_returned_with_their_details() {
         assert!(details["message"].as_str().unwrap().contains(reason), "{field}: {details}");
     }
     assert_eq!(
-        ask_turn(&daemon, &session_id, "hello").await.status,
+        request_turn(&daemon, &session_id, "hello").await.status,
         202,
         "a rejected request changed the session"
     );
@@ -236,7 +239,7 @@ async fn session_fields_reach_the_app_server_unchanged() {
     let mut body = settings.clone();
     body["metadata"] = json!({ "team": "red" });
     body["purpose"] = json!("worker");
-    create(&daemon, body).await;
+    create_session(&daemon, body).await;
     assert_eq!(first_call(&file, "thread/start").await, untrusted(settings.clone(), &settings["cwd"]));
     let initialize = first_call(&file, "initialize").await;
     assert_eq!(initialize["clientInfo"]["name"], "baa-conductor-codexd");
@@ -253,7 +256,7 @@ async fn unknown_approval_policy_is_passed_to_the_app_server() {
         let response = post(&daemon, SESSIONS, &json!({ "approvalPolicy": policy })).await;
         assert_ne!(response.json["error"], "bad_request", "{response:?}");
         assert_eq!(first_call(&file, "thread/start").await["approvalPolicy"], policy);
-        let body = json!({ "sessionId": session(&daemon).await, "input": "x", "approvalPolicy": policy });
+        let body = json!({ "sessionId": new_session(&daemon).await, "input": "x", "approvalPolicy": policy });
         let response = post(&daemon, TURN, &body).await;
         assert_ne!(response.json["error"], "bad_request", "{response:?}");
         assert_eq!(first_call(&file, "turn/start").await["approvalPolicy"], policy);
@@ -262,17 +265,18 @@ async fn unknown_approval_policy_is_passed_to_the_app_server() {
     let file = directory.path().join("stdin");
     let daemon = recording_daemon(&file).await;
     let arguments = ["ask", "--approval-policy", "on-failure", "x"];
-    crate::api::run(crate::cli::command(daemon.base_url(), directory.path(), &arguments)).await;
+    crate::api::run_command(crate::cli::command(daemon.base_url(), directory.path(), &arguments)).await;
     assert_eq!(first_call(&file, "thread/start").await["approvalPolicy"], "on-failure");
 }
 
 /// `granular` is not a policy name that Codex accepts, but a field of the object form of a policy.
 #[tokio::test]
 async fn granular_is_not_offered_as_an_approval_policy() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let directory = scratch::directory("test");
     let help =
-        crate::api::run(crate::cli::command(daemon.base_url(), directory.path(), &["ask", "--help"])).await;
+        crate::api::run_command(crate::cli::command(daemon.base_url(), directory.path(), &["ask", "--help"]))
+            .await;
     let text = async |path: &str| {
         let host = daemon.authority();
         let head = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
@@ -294,7 +298,7 @@ async fn turn_fields_reach_the_app_server_unchanged() {
     let directory = scratch::directory("test");
     let file = directory.path().join("stdin");
     let daemon = recording_daemon(&file).await;
-    let session = create(&daemon, json!({})).await;
+    let session = create_session(&daemon, json!({})).await;
     let defaults = untrusted(json!({}), &session["cwd"]);
     assert_eq!(first_call(&file, "thread/start").await, defaults, "absent fields are not omitted");
     let settings = json!({
@@ -327,15 +331,15 @@ async fn turn_fields_reach_the_app_server_unchanged() {
 
 #[tokio::test]
 async fn turn_input_items_are_passed_unchanged() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let items = json!([
         { "type": "text", "text": "  two words  ", "text_elements": [] },
         { "type": "image", "url": "data:image/png;base64,AA==" },
     ]);
     let body = json!({ "sessionId": session_id, "input": items, "prompt": "is not read" });
     let turn_id = text(&post(&daemon, TURN, &body).await.data(202)["turnId"]);
-    let user_item = logged(&daemon, "the user's item", |event| {
+    let user_item = wait_for_event(&daemon, "the user's item", |event| {
         let params = &event["detail"]["params"];
         params["turnId"] == turn_id && params["item"]["type"] == "userMessage"
     })
@@ -345,13 +349,13 @@ async fn turn_input_items_are_passed_unchanged() {
 
 #[tokio::test]
 async fn prompt_of_a_million_characters_is_passed_unchanged() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let prompt = "é".repeat(1_000_000);
-    let turn_id = turn(&daemon, &session_id, &prompt).await;
-    let record = idle(&daemon, &session_id).await;
+    let turn_id = start_turn(&daemon, &session_id, &prompt).await;
+    let record = wait_until_idle(&daemon, &session_id).await;
     assert_eq!((&record["lastTurnId"], &record["lastTurnStatus"]), (&json!(turn_id), &json!("completed")));
-    let user_item = logged(&daemon, "the user's item", |event| {
+    let user_item = wait_for_event(&daemon, "the user's item", |event| {
         event["detail"]["params"]["item"]["type"] == "userMessage"
     })
     .await;
@@ -380,7 +384,7 @@ async fn paths_are_passed_byte_by_byte() {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder().start().await;
     let home = scratch::directory("paths");
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     std::fs::create_dir(home.path().join("proj")).unwrap();
     for name in ["proj ", " proj", "proj\u{a0}", "proj\u{3000}", "proj\n", "\u{2003}"] {
         let path = home.path().join(name);
@@ -407,7 +411,7 @@ async fn paths_are_passed_byte_by_byte() {
 
 #[tokio::test]
 async fn ignored_fields_are_listed_in_body_and_header() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let header = |response: &crate::support::http::Answer| {
         let value = response.headers.get("codexd-ignored");
         value.map(|value| value.to_str().unwrap().to_owned())
@@ -443,7 +447,7 @@ async fn ignored_fields_are_listed_in_body_and_header() {
         json!(["sandboxPolicy"]),
         "settings of a steered turn are not ignored"
     );
-    idle(&daemon, &session_id).await;
+    wait_until_idle(&daemon, &session_id).await;
     post(&daemon, TURN, &json!({ "sessionId": session_id, "input": "hang" })).await.data(202);
     let interrupted =
         post(&daemon, "/v1/codexd/turn/interrupt", &json!({ "sessionId": session_id, "x": 1 })).await;
@@ -474,7 +478,7 @@ async fn environment_of_a_codex_session_does_not_reach_the_app_server() {
         builder = builder.env(name, "of-a-session");
     }
     let daemon = builder.start().await;
-    create(&daemon, json!({})).await;
+    create_session(&daemon, json!({})).await;
     let environment = fs::read_to_string(&file).unwrap();
     assert!(environment.contains("CODEX_HOME="), "{environment}");
     assert!(!environment.contains("of-a-session"), "{environment}");

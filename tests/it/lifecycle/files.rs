@@ -7,7 +7,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::api::{
-    SESSIONS, STATUS, assert_keys, create, idle, keys, logged_type, ready, record, session, start, text, turn,
+    SESSIONS, STATUS, assert_keys, create_session, keys, new_session, session_record, start_daemon,
+    start_turn, text, wait_for_event_type, wait_until_idle, wait_until_ready,
 };
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
@@ -23,10 +24,10 @@ fn json_file(path: &Path) -> Value {
 
 /// Starts a daemon, runs a turn in one session and stops the daemon; returns the daemon and the session.
 async fn stopped_daemon() -> (Daemon, Value) {
-    let mut daemon = start().await;
-    let session_id = text(&create(&daemon, json!({ "metadata": { "a": "b" } })).await["sessionId"]);
-    turn(&daemon, &session_id, "hello").await;
-    let record = idle(&daemon, &session_id).await;
+    let mut daemon = start_daemon().await;
+    let session_id = text(&create_session(&daemon, json!({ "metadata": { "a": "b" } })).await["sessionId"]);
+    start_turn(&daemon, &session_id, "hello").await;
+    let record = wait_until_idle(&daemon, &session_id).await;
     assert!(daemon.stop().await.status.success());
     (daemon, record)
 }
@@ -102,7 +103,7 @@ async fn restart_continues_identity_sessions_and_sequence() {
     assert!(recent.contains(&last), "the recent events do not continue");
     assert_eq!(recent.len(), 50.min(recent.last().unwrap()["seq"].as_u64().unwrap() as usize));
     let session_id = text(&session["sessionId"]);
-    assert_eq!(record(&after, &session_id).await, session);
+    assert_eq!(session_record(&after, &session_id).await, session);
     // `events_on_disk` checks that the sequence numbers strictly increase; the log has the events of both daemons.
     let started = after.events_on_disk().into_iter().filter(|event| event["type"] == "daemon.started");
     let started: Vec<_> = started.map(|event| event["seq"].as_u64()).collect();
@@ -138,7 +139,7 @@ async fn torn_state_file_is_renamed_and_reported() {
     fs::write(&path, "{\"sessions\": [").unwrap();
     let after = Daemon::builder().state_from(&before).start().await;
     assert_eq!(get(&after, SESSIONS).await.data(200)["sessions"], json!([session]));
-    let recovered = logged_type(&after, "state.recovered").await;
+    let recovered = wait_for_event_type(&after, "state.recovered").await;
     assert!(recovered["message"].as_str().unwrap().contains("session-registry.json"), "{recovered}");
     assert_eq!(fs::read_to_string(path.with_extension("json.bad")).unwrap(), "{\"sessions\": [");
 }
@@ -152,33 +153,33 @@ async fn incomplete_last_log_line_is_removed() {
     text.extend_from_slice(b"{\"seq\": 99999, \"crea");
     fs::write(&path, text).unwrap();
     let after = Daemon::builder().state_from(&before).start().await;
-    ready(&after).await;
+    wait_until_ready(&after).await;
     assert_eq!(get(&after, SESSIONS).await.data(200)["sessions"], json!([session]));
     let events = after.events_on_disk();
     assert_eq!(events[..log.len()], log);
     assert!(events[log.len()..].iter().all(|event| event["seq"].as_u64() < Some(99999)));
-    logged_type(&after, "state.recovered").await;
+    wait_for_event_type(&after, "state.recovered").await;
 }
 
 #[tokio::test]
 async fn restart_reports_turn_interrupted_by_sigkill() {
-    let mut before = start().await;
-    let session_id = session(&before).await;
-    let turn_id = turn(&before, &session_id, "hang").await;
-    let done = session(&before).await;
-    let done_turn = turn(&before, &done, "hello").await;
-    idle(&before, &done).await;
+    let mut before = start_daemon().await;
+    let session_id = new_session(&before).await;
+    let turn_id = start_turn(&before, &session_id, "hang").await;
+    let done = new_session(&before).await;
+    let done_turn = start_turn(&before, &done, "hello").await;
+    wait_until_idle(&before, &done).await;
     before.kill().await;
     let log = before.events_on_disk();
     // Dropping `after` also ends the processes that the killed daemon left.
     let after = Daemon::builder().state_from(&before).start().await;
-    let interrupted = record(&after, &session_id).await;
+    let interrupted = session_record(&after, &session_id).await;
     assert_eq!(
         (&interrupted["lastTurnId"], &interrupted["lastTurnStatus"]),
         (&json!(turn_id), &json!("failed"))
     );
     assert_eq!(interrupted["currentTurnId"], Value::Null);
-    let completed = record(&after, &done).await;
+    let completed = session_record(&after, &done).await;
     assert_eq!(
         (&completed["lastTurnId"], &completed["lastTurnStatus"]),
         (&json!(done_turn), &json!("completed"))
@@ -195,13 +196,13 @@ async fn restart_reports_turn_interrupted_by_sigkill() {
 
 #[tokio::test]
 async fn acknowledged_turn_survives_immediate_sigkill() {
-    let mut daemon = start().await;
+    let mut daemon = start_daemon().await;
     for _ in 0..5 {
-        let session_id = session(&daemon).await;
-        let turn_id = turn(&daemon, &session_id, "hang").await;
+        let session_id = new_session(&daemon).await;
+        let turn_id = start_turn(&daemon, &session_id, "hang").await;
         daemon.kill().await;
         daemon = Daemon::builder().state_from(&daemon).start().await;
-        assert_eq!(record(&daemon, &session_id).await["lastTurnId"], turn_id);
+        assert_eq!(session_record(&daemon, &session_id).await["lastTurnId"], turn_id);
     }
     let sessions = get(&daemon, SESSIONS).await;
     assert_eq!(sessions.data(200)["sessions"].as_array().unwrap().len(), 5);

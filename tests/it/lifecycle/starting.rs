@@ -6,7 +6,8 @@ use hyper::header::RETRY_AFTER;
 use serde_json::{Value, json};
 
 use crate::api::{
-    SESSIONS, assert_no_survivors, child_that_is, create, logged_type, not_ready, ready, run, start,
+    SESSIONS, assert_no_survivors, create_session, run_command, start_daemon, wait_for_child_status,
+    wait_for_event_type, wait_until_not_ready, wait_until_ready,
 };
 use crate::support::daemon::{Daemon, codexd};
 use crate::support::fake_codex::fake_codex;
@@ -15,7 +16,7 @@ use crate::support::scratch;
 
 #[tokio::test]
 async fn first_document_shows_started_daemon() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let documents = daemon.documents();
     let snapshot = &documents[0]["snapshot"];
     assert_eq!(snapshot["daemon"]["started"], true);
@@ -31,8 +32,8 @@ async fn first_document_shows_started_daemon() {
 
 #[tokio::test]
 async fn start_records_events_in_order() {
-    let daemon = start().await;
-    ready(&daemon).await;
+    let daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
     let events = daemon.events_on_disk();
     let mut types: Vec<_> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
     types.retain(|event_type| !matches!(*event_type, "child.stderr" | "app-server.notification"));
@@ -46,14 +47,14 @@ async fn start_records_events_in_order() {
     for key in ["endpoint", "platformFamily", "platformOs", "userAgent"] {
         assert!(connected["detail"][key].is_string(), "{connected}");
     }
-    assert_eq!(child_that_is(&daemon, "running").await["pid"], pid);
+    assert_eq!(wait_for_child_status(&daemon, "running").await["pid"], pid);
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn child_environment_names_daemon_and_endpoint() {
-    let daemon = start().await;
-    ready(&daemon).await;
+    let daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
     let status = get(&daemon, crate::api::STATUS).await;
     let snapshot = &status.data(200)["snapshot"];
     let child = &snapshot["daemon"]["child"];
@@ -73,15 +74,15 @@ async fn child_environment_names_daemon_and_endpoint() {
 async fn missing_program_is_reported_with_install_hint() {
     let no_arguments: [&str; 0] = [];
     let daemon = Daemon::builder().server("codex-that-is-nowhere", &no_arguments).start().await;
-    let reason = not_ready(&daemon, "npm install").await;
+    let reason = wait_until_not_ready(&daemon, "npm install").await;
     assert!(reason.contains("codex-that-is-nowhere") && reason.contains("PATH"), "{reason}");
-    let failed = logged_type(&daemon, "child.spawn.failed").await;
+    let failed = wait_for_event_type(&daemon, "child.spawn.failed").await;
     assert_eq!(failed["level"], "error");
     assert!(reason.starts_with(failed["message"].as_str().unwrap()), "{reason}: {failed}");
     let answer = post(&daemon, SESSIONS, &json!({})).await;
     assert!(answer.error(503, "app_server_unavailable").contains("npm install"), "{}", answer.text);
     assert!(answer.headers.get(RETRY_AFTER).is_some());
-    let child = child_that_is(&daemon, "failed").await;
+    let child = wait_for_child_status(&daemon, "failed").await;
     assert_eq!(child["pid"], Value::Null);
     assert!(child["lastError"].as_str().unwrap().contains("npm install"), "{child}");
 }
@@ -93,21 +94,21 @@ async fn non_executable_program_is_reported() {
     fs::write(&file, "text").unwrap();
     let no_arguments: [&str; 0] = [];
     let daemon = Daemon::builder().server(&file, &no_arguments).start().await;
-    let failed = logged_type(&daemon, "child.spawn.failed").await;
+    let failed = wait_for_event_type(&daemon, "child.spawn.failed").await;
     assert!(failed["message"].as_str().unwrap().contains(file.to_str().unwrap()), "{failed}");
-    not_ready(&daemon, file.to_str().unwrap()).await;
+    wait_until_not_ready(&daemon, file.to_str().unwrap()).await;
 }
 
 #[tokio::test]
 async fn immediate_child_exit_is_reported_and_daemon_continues() {
     let mut daemon = Daemon::builder().startup("exit=4").start().await;
-    let exited = logged_type(&daemon, "child.exited").await;
+    let exited = wait_for_event_type(&daemon, "child.exited").await;
     assert_eq!((&exited["detail"]["code"], &exited["level"]), (&json!(4), &json!("error")));
-    not_ready(&daemon, "code 4").await;
+    wait_until_not_ready(&daemon, "code 4").await;
     let answer = post(&daemon, SESSIONS, &json!({})).await;
     assert!(answer.error(503, "app_server_unavailable").contains("code 4"), "{}", answer.text);
     assert!(answer.headers.get(RETRY_AFTER).is_some());
-    let child = child_that_is(&daemon, "failed").await;
+    let child = wait_for_child_status(&daemon, "failed").await;
     assert_eq!(child["exitCode"], 4);
     assert!(daemon.stop().await.status.success());
 }
@@ -115,10 +116,10 @@ async fn immediate_child_exit_is_reported_and_daemon_continues() {
 #[tokio::test]
 async fn child_that_rejects_initialize_is_ended() {
     let mut daemon = Daemon::builder().startup("refuse-initialize").start().await;
-    let failed = logged_type(&daemon, "app-server.connect.failed").await;
+    let failed = wait_for_event_type(&daemon, "app-server.connect.failed").await;
     assert!(failed["message"].as_str().unwrap().contains("initialize"), "{failed}");
-    logged_type(&daemon, "child.exited").await;
-    not_ready(&daemon, "app-server").await;
+    wait_for_event_type(&daemon, "child.exited").await;
+    wait_until_not_ready(&daemon, "app-server").await;
     assert!(daemon.stop().await.status.success());
     assert_no_survivors(&daemon);
 }
@@ -131,7 +132,7 @@ async fn listener_opens_before_child_is_ready() {
     assert_eq!(health.json["service"]["ready"], false);
     assert_eq!(health.json["service"]["notReadyReason"], "The app-server is being started.");
     assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
-    child_that_is(&daemon, "starting").await;
+    wait_for_child_status(&daemon, "starting").await;
     assert!(daemon.stop().await.status.success());
     assert_no_survivors(&daemon);
 }
@@ -139,19 +140,19 @@ async fn listener_opens_before_child_is_ready() {
 #[tokio::test]
 async fn session_creation_waits_for_starting_child() {
     let daemon = Daemon::builder().startup("answer-late=500").start().await;
-    assert_eq!(create(&daemon, json!({})).await["status"], "active");
+    assert_eq!(create_session(&daemon, json!({})).await["status"], "active");
 }
 
 #[tokio::test]
 async fn address_in_use_is_refused_before_child_start() {
-    let first = start().await;
+    let first = start_daemon().await;
     let directory = scratch::directory("test");
     let (root, mark) = (directory.path().join("root"), directory.path().join("started"));
     fs::create_dir(&root).unwrap();
     let mut command = codexd(directory.path());
     command.args(["start", "--local-api-base", first.base_url(), "--server-command", "touch"]);
     command.arg("--repo-root").arg(&root).arg("--server-arg").arg(&mark);
-    let ended = run(command).await;
+    let ended = run_command(command).await;
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert_eq!(ended.stdout, "");
     assert!(ended.stderr.contains(first.authority()) && ended.stderr.contains("in use"), "{}", ended.stderr);

@@ -10,8 +10,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 
 use crate::api::{
-    SESSIONS, TURN, ask_turn, assert_no_survivors, logged, logged_type, not_ready, ready, session, start,
-    text, try_post, turn,
+    SESSIONS, TURN, assert_no_survivors, new_session, request_turn, start_daemon, start_turn, text, try_post,
+    wait_for_event, wait_for_event_type, wait_until_not_ready, wait_until_ready,
 };
 use crate::support::daemon::{Daemon, Stopped};
 use crate::support::http::{Target, get, get_text, post};
@@ -36,12 +36,12 @@ fn print(what: &str, stopped: &Stopped) {
 
 #[tokio::test]
 async fn idle_daemon_stops_on_sigterm() {
-    let mut daemon = start().await;
-    ready(&daemon).await;
+    let mut daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
     let stopped = daemon.stop().await;
     print("stop when idle", &stopped);
     assert_stopped(&daemon, &stopped);
-    let exited = logged_type(&daemon, "child.exited").await;
+    let exited = wait_for_event_type(&daemon, "child.exited").await;
     assert_eq!((&exited["level"], &exited["detail"]["code"]), (&json!("info"), &json!(0)));
     assert_eq!(exited["message"], "Codex child exited.");
     let events = daemon.events_on_disk();
@@ -51,8 +51,8 @@ async fn idle_daemon_stops_on_sigterm() {
 #[tokio::test]
 async fn sigint_and_sighup_stop_like_sigterm() {
     for signal in [Signal::INT, Signal::HUP] {
-        let mut daemon = start().await;
-        ready(&daemon).await;
+        let mut daemon = start_daemon().await;
+        wait_until_ready(&daemon).await;
         daemon.signal(signal);
         let status = daemon.exited().await;
         assert!(status.success(), "{status}");
@@ -63,13 +63,13 @@ async fn sigint_and_sighup_stop_like_sigterm() {
 
 #[tokio::test]
 async fn stop_interrupts_a_running_turn() {
-    let mut daemon = start().await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "hang").await;
-    logged_type(&daemon, "app-server.turn.started").await;
+    let mut daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "hang").await;
+    wait_for_event_type(&daemon, "app-server.turn.started").await;
     let stopped = daemon.stop().await;
     assert_stopped(&daemon, &stopped);
-    let completed = logged_type(&daemon, "app-server.turn.completed").await;
+    let completed = wait_for_event_type(&daemon, "app-server.turn.completed").await;
     assert_eq!(completed["detail"]["turnId"], turn_id);
     assert_eq!(completed["detail"]["status"], "interrupted");
     let events = daemon.events_on_disk();
@@ -78,19 +78,19 @@ async fn stop_interrupts_a_running_turn() {
 
 #[tokio::test]
 async fn stop_under_load_keeps_acknowledged_turns() {
-    let mut daemon = start().await;
-    let streaming = session(&daemon).await;
+    let mut daemon = start_daemon().await;
+    let streaming = new_session(&daemon).await;
     let mut session_ids = Vec::new();
     for _ in 0..8 {
-        session_ids.push(session(&daemon).await);
+        session_ids.push(new_session(&daemon).await);
     }
     let mut streams = Vec::new();
     for _ in 0..3 {
         let mut events = EventStream::connect(&daemon).await;
         streams.push(tokio::spawn(async move { events.close_code().await }));
     }
-    let mut accepted = vec![turn(&daemon, &streaming, "deltas=1000000 delay=1").await];
-    logged_type(&daemon, "app-server.turn.message.delta").await;
+    let mut accepted = vec![start_turn(&daemon, &streaming, "deltas=1000000 delay=1").await];
+    wait_for_event_type(&daemon, "app-server.turn.message.delta").await;
     let base = daemon.base_url().to_owned();
     // Each client sends requests until the daemon no longer responds.
     let clients = session_ids.into_iter().map(|session_id| {
@@ -110,7 +110,7 @@ async fn stop_under_load_keeps_acknowledged_turns() {
         })
     });
     let clients: Vec<_> = clients.collect();
-    logged(&daemon, "turns of the clients", |event| {
+    wait_for_event(&daemon, "turns of the clients", |event| {
         event["type"] == "turn.accepted" && event["detail"]["sessionId"] != streaming
     })
     .await;
@@ -139,12 +139,12 @@ async fn stop_does_not_wait_for_non_reading_websocket_clients() {
     const LIMIT: u64 = 8;
     let builder = Daemon::builder().arg("--client-timeout").arg(LIMIT.to_string());
     let mut daemon = builder.arg("--ping-interval").arg("3600").start().await;
-    ready(&daemon).await;
-    let session_id = session(&daemon).await;
+    wait_until_ready(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let clients = [(); 3].map(|()| EventStream::connect_with_receive_buffer(&daemon, EVENTS_PATH, 4096));
     let clients = join_all(clients).await;
-    turn(&daemon, &session_id, "deltas=200 chars=20000").await;
-    logged_type(&daemon, "app-server.turn.completed").await;
+    start_turn(&daemon, &session_id, "deltas=200 chars=20000").await;
+    wait_for_event_type(&daemon, "app-server.turn.completed").await;
     // The daemon closes them as too slow; the close frame is queued behind the data that they do not read.
     wait_until_async("clients in the closing state", async || {
         let page = get_text(&daemon, "/metrics", &[], "text/plain; version=0.0.4; charset=utf-8").await;
@@ -163,8 +163,8 @@ async fn stop_does_not_wait_for_non_reading_websocket_clients() {
 #[tokio::test]
 async fn stop_does_not_wait_for_slow_or_waiting_clients() {
     let mut daemon = Daemon::builder().arg("--client-timeout").arg("3600").start().await;
-    ready(&daemon).await;
-    let session_id = session(&daemon).await;
+    wait_until_ready(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let host = format!("Host: {}", daemon.authority());
     let hang = json!({ "sessionId": session_id, "input": "hang" }).to_string();
     let mut clients = Vec::new();
@@ -180,10 +180,10 @@ async fn stop_does_not_wait_for_slow_or_waiting_clients() {
         client.write_all(request.as_bytes()).await.unwrap();
         clients.push(client);
     }
-    logged_type(&daemon, "app-server.turn.started").await;
-    let other = session(&daemon).await;
-    turn(&daemon, &other, "deltas=200 chars=20000").await;
-    logged_type(&daemon, "app-server.turn.completed").await;
+    wait_for_event_type(&daemon, "app-server.turn.started").await;
+    let other = new_session(&daemon).await;
+    start_turn(&daemon, &other, "deltas=200 chars=20000").await;
+    wait_for_event_type(&daemon, "app-server.turn.completed").await;
     let stopped = daemon.stop().await;
     print("stop with slow clients", &stopped);
     assert_stopped(&daemon, &stopped);
@@ -194,9 +194,9 @@ async fn stop_does_not_wait_for_slow_or_waiting_clients() {
 /// Starts a daemon whose child ignores the end of stdin and SIGTERM, and sends SIGTERM to the daemon.
 async fn stopping_with_unresponsive_child() -> Daemon {
     let daemon = Daemon::builder().startup("ignore-eof ignore-term").start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     daemon.signal(Signal::TERM);
-    not_ready(&daemon, "codexd is stopping.").await;
+    wait_until_not_ready(&daemon, "codexd is stopping.").await;
     daemon
 }
 
@@ -211,7 +211,7 @@ async fn second_signal_kills_unresponsive_child_immediately() {
     assert_stopped(&daemon, &stopped);
     // Without the second signal the stop would wait twice for four seconds.
     assert!(stopped.took.as_secs() < 4, "{stopped:?}");
-    let exited = logged_type(&daemon, "child.exited").await;
+    let exited = wait_for_event_type(&daemon, "child.exited").await;
     assert_eq!((&exited["detail"]["signal"], &exited["detail"]["code"]), (&json!("SIGKILL"), &Value::Null));
 }
 
@@ -231,16 +231,16 @@ async fn stopping_daemon_rejects_new_work_and_serves_reads() {
 #[tokio::test]
 async fn stop_ends_child_that_never_initialized() {
     let mut daemon = Daemon::builder().startup("hang-initialize").start().await;
-    logged_type(&daemon, "child.started").await;
+    wait_for_event_type(&daemon, "child.started").await;
     let stopped = daemon.stop().await;
     assert_stopped(&daemon, &stopped);
 }
 
 #[tokio::test]
 async fn second_signal_ends_child_that_reads_nothing() {
-    let mut daemon = start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "hang stop-reading").await;
+    let mut daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "hang stop-reading").await;
     daemon.signal(Signal::TERM);
     daemon.signal(Signal::INT);
     let status = daemon.exited().await;
@@ -252,10 +252,10 @@ async fn second_signal_ends_child_that_reads_nothing() {
 #[tokio::test]
 async fn stop_ends_all_processes_started_by_turns() {
     for prompt in ["spawn=300", "spawn-background=300 hang", "spawn-background=300"] {
-        let mut daemon = start().await;
-        let session_id = session(&daemon).await;
-        let turn_id = ask_turn(&daemon, &session_id, prompt).await.data(202)["turnId"].clone();
-        logged(&daemon, "the process", |event| {
+        let mut daemon = start_daemon().await;
+        let session_id = new_session(&daemon).await;
+        let turn_id = request_turn(&daemon, &session_id, prompt).await.data(202)["turnId"].clone();
+        wait_for_event(&daemon, "the process", |event| {
             let item = &event["detail"]["params"]["item"];
             event["detail"]["params"]["turnId"] == turn_id && item["type"] == "commandExecution"
         })
@@ -267,20 +267,20 @@ async fn stop_ends_all_processes_started_by_turns() {
 
 #[tokio::test]
 async fn stop_ends_processes_of_a_killed_app_server() {
-    let mut daemon = start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "spawn-background=300 kill").await;
-    logged_type(&daemon, "child.exited").await;
+    let mut daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "spawn-background=300 kill").await;
+    wait_for_event_type(&daemon, "child.exited").await;
     let stopped = daemon.stop().await;
     assert_stopped(&daemon, &stopped);
 }
 
 #[tokio::test]
 async fn stop_ends_reparented_processes() {
-    let mut daemon = start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "spawn-double=300").await;
-    logged_type(&daemon, "app-server.turn.completed").await;
+    let mut daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "spawn-double=300").await;
+    wait_for_event_type(&daemon, "app-server.turn.completed").await;
     let stopped = daemon.stop().await;
     assert_stopped(&daemon, &stopped);
 }

@@ -5,7 +5,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::{METRICS, Samples, parse, samples, value, wait_for};
-use crate::api::{SESSIONS, STATUS, TURN, create, idle, logged_type, ready, session, start, text, turn};
+use crate::api::{
+    SESSIONS, STATUS, TURN, create_session, new_session, start_daemon, start_turn, text, wait_for_event_type,
+    wait_until_idle, wait_until_ready,
+};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get, post, raw, request};
 use crate::support::sse::EventSource;
@@ -24,21 +27,21 @@ fn outcomes(samples: &Samples) -> [f64; 4] {
 
 #[tokio::test]
 async fn turn_metrics_count_outcomes() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let before = samples(&daemon).await;
     assert_eq!(outcomes(&before), [0.0; 4]);
-    turn(&daemon, &session_id, "deltas=3 delay=20").await;
-    idle(&daemon, &session_id).await;
+    start_turn(&daemon, &session_id, "deltas=3 delay=20").await;
+    wait_until_idle(&daemon, &session_id).await;
     let completed = samples(&daemon).await;
     assert_eq!(outcomes(&completed), [1.0, 0.0, 0.0, 0.0]);
     // There are two delays between three deltas.
     let took = value(&completed, "codexd_turn_duration_seconds_sum{outcome=\"completed\"}");
     assert!(took >= 0.03, "{took}");
-    turn(&daemon, &session_id, "fail").await;
-    idle(&daemon, &session_id).await;
+    start_turn(&daemon, &session_id, "fail").await;
+    wait_until_idle(&daemon, &session_id).await;
     assert_eq!(outcomes(&samples(&daemon).await), [1.0, 0.0, 1.0, 0.0]);
-    turn(&daemon, &session_id, "hang").await;
+    start_turn(&daemon, &session_id, "hang").await;
     let running = samples(&daemon).await;
     assert_eq!(value(&running, "codexd_turns_running"), 1.0);
     let queued = json!({ "sessionId": session_id, "input": "hello", "whenBusy": "queue" });
@@ -57,17 +60,17 @@ async fn turn_metrics_count_outcomes() {
 
 #[tokio::test]
 async fn app_server_sigkill_counts_one_restart_and_one_failed_turn() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let before = samples(&daemon).await;
     assert_eq!(value(&before, "codexd_child_restarts_total"), 0.0);
     assert_eq!(value(&before, "codexd_child_state{state=\"running\"}"), 1.0);
     assert_eq!(value(&before, "codexd_ready"), 1.0);
-    turn(&daemon, &session_id, "hang").await;
+    start_turn(&daemon, &session_id, "hang").await;
     let pid = get(&daemon, STATUS).await.data(200)["snapshot"]["daemon"]["child"]["pid"].as_i64().unwrap();
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
-    logged_type(&daemon, "child.backoff").await;
-    ready(&daemon).await;
+    wait_for_event_type(&daemon, "child.backoff").await;
+    wait_until_ready(&daemon).await;
     let after = samples(&daemon).await;
     assert_eq!(value(&after, "codexd_child_restarts_total"), 1.0);
     assert_eq!(turns(&after, "failed"), 1.0);
@@ -91,14 +94,14 @@ async fn child_state_metric_has_exactly_one_active_state() {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn child_memory_metric_includes_descendants() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let memory = |samples: &Samples| value(samples, "codexd_child_resident_memory_bytes");
     let before = samples(&daemon).await;
     let own = value(&before, "process_resident_memory_bytes");
     assert!((1e6..1e9).contains(&own) && (1e5..1e9).contains(&memory(&before)), "{before:#?}");
     let child = get(&daemon, STATUS).await.data(200)["snapshot"]["daemon"]["child"]["pid"].clone();
-    turn(&daemon, &session_id, "spawn-background=300 hang").await;
+    start_turn(&daemon, &session_id, "spawn-background=300 hang").await;
     wait_for(&daemon, "more memory than the app-server alone", |now| {
         let alone = std::fs::read_to_string(format!("/proc/{child}/status")).unwrap();
         let alone = alone.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().trim();
@@ -110,10 +113,10 @@ async fn child_memory_metric_includes_descendants() {
 
 #[tokio::test]
 async fn waiting_requests_metric_drops_after_response() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "ask=command").await;
-    let opened = logged_type(&daemon, "request.opened").await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "ask=command").await;
+    let opened = wait_for_event_type(&daemon, "request.opened").await;
     assert_eq!(value(&samples(&daemon).await, "codexd_requests_waiting"), 1.0);
     let path = format!("/v1/codexd/requests/{}", text(&opened["detail"]["requestId"]));
     let answered = post(&daemon, &path, &json!({ "decision": "accept" })).await;
@@ -123,10 +126,10 @@ async fn waiting_requests_metric_drops_after_response() {
 
 #[tokio::test]
 async fn event_metrics_match_the_log() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "deltas=100").await;
-    idle(&daemon, &session_id).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "deltas=100").await;
+    wait_until_idle(&daemon, &session_id).await;
     // Further events may follow the end of a turn.
     let now = wait_for(&daemon, "the metrics to match the log", |now| {
         let log = std::fs::read(daemon.logs_dir().join("events.jsonl")).unwrap();
@@ -143,11 +146,11 @@ async fn event_metrics_match_the_log() {
 
 #[tokio::test]
 async fn session_and_http_request_metrics_count() {
-    let daemon = start().await;
-    ready(&daemon).await;
+    let daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
     let before = samples(&daemon).await;
-    let closed = text(&create(&daemon, json!({})).await["sessionId"]);
-    create(&daemon, json!({})).await;
+    let closed = text(&create_session(&daemon, json!({})).await["sessionId"]);
+    create_session(&daemon, json!({})).await;
     get(&daemon, "/nowhere").await.error(404, "not_found");
     assert_eq!(request(&daemon, Method::DELETE, &format!("{SESSIONS}/{closed}"), &[], "").await.status, 200);
     let after = samples(&daemon).await;
@@ -165,8 +168,8 @@ async fn session_and_http_request_metrics_count() {
 
 #[tokio::test]
 async fn event_stream_lag_metric_counts_non_reading_clients() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let clients = |samples: &Samples| {
         ["websocket", "sse"]
             .map(|form| value(samples, &format!("codexd_event_stream_clients{{form=\"{form}\"}}")))
@@ -179,7 +182,7 @@ async fn event_stream_lag_metric_counts_non_reading_clients() {
     wait_for(&daemon, "both clients to be counted", |now| clients(now) == [1.0, 1.0] && behind(now) == 0.0)
         .await;
     // Far more than the buffers between the daemon and a client hold.
-    let turn_id = turn(&daemon, &session_id, "deltas=2000 chars=10000").await;
+    let turn_id = start_turn(&daemon, &session_id, "deltas=2000 chars=10000").await;
     wait_for(&daemon, "the non-reading clients to fall behind", |now| behind(now) > 500.0).await;
     let ends = |event: &serde_json::Value| {
         event["type"] == "app-server.turn.completed" && event["detail"]["turnId"] == turn_id.as_str()

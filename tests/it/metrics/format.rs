@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use hyper::Method;
 
 use super::{CONTENT_TYPE, METRICS, page, samples};
-use crate::api::{idle, ready, session, start, turn};
+use crate::api::{new_session, start_daemon, start_turn, wait_until_idle, wait_until_ready};
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, get_text, request};
 use crate::support::scratch;
@@ -15,8 +15,8 @@ use crate::support::skip::skip;
 
 #[tokio::test]
 async fn metrics_page_describes_each_metric_once() {
-    let daemon = start().await;
-    ready(&daemon).await;
+    let daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
     let page = page(&daemon).await;
     let (mut helps, mut types) = (BTreeMap::new(), BTreeMap::new());
     let mut current = "";
@@ -48,8 +48,8 @@ async fn metrics_page_describes_each_metric_once() {
 
 #[tokio::test]
 async fn operations_manual_lists_exactly_the_metrics() {
-    let daemon = start().await;
-    ready(&daemon).await;
+    let daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
     let page = page(&daemon).await;
     let mut shown: Vec<_> =
         page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
@@ -91,10 +91,10 @@ async fn metrics_page_requires_token_and_allowed_host() {
 
 #[tokio::test]
 async fn metrics_page_passes_promtool() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "hello").await;
-    idle(&daemon, &session_id).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "hello").await;
+    wait_until_idle(&daemon, &session_id).await;
     samples(&daemon).await;
     let promtool = Command::new("promtool")
         .args(["check", "metrics"])

@@ -6,7 +6,7 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::{Value, json};
 
 use super::{Stage, submit};
-use crate::api::{SESSIONS, TURN, child_that_is, text};
+use crate::api::{SESSIONS, TURN, text, wait_for_child_status};
 use crate::duplex::{
     answer, current_request, decide, delete, finished_turn, interrupt, item, pending_request, requests,
     resolved_request,
@@ -152,7 +152,7 @@ async fn server_request_ends_with_its_turn_and_its_app_server() {
     assert_eq!(stage.finished_turn(&session, &turn_id).await["status"], "interrupted");
 
     let (_, request) = stage.start_turn_with_request(&session, "mock:shell=[touch forbidden]").await;
-    let pid = child_that_is(&stage.daemon, "running").await["pid"].as_i64().unwrap();
+    let pid = wait_for_child_status(&stage.daemon, "running").await["pid"].as_i64().unwrap();
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), Signal::KILL).unwrap();
     let request = resolved_request(&stage.daemon, &request["requestId"]).await;
     assert_eq!(request["resolvedBy"], "connectionClosed");

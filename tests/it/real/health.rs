@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Stage, create_session, record, rest_of, submit};
-use crate::api::{logged_type, not_ready, run};
+use crate::api::{run_command, wait_for_event_type, wait_until_not_ready};
 use crate::cli::CliUser;
 use crate::support::codex::{CodexHome, versions};
 use crate::support::daemon::{Daemon, codexd};
@@ -54,7 +54,7 @@ async fn doctor(stage: &Stage) -> (Option<i32>, String) {
         .arg(flag("state-dir", stage.daemon.state_dir()))
         .arg(flag("logs-dir", stage.daemon.logs_dir()))
         .current_dir(stage.home.user_home());
-    let ended = run(command).await;
+    let ended = run_command(command).await;
     (ended.code, ended.stdout)
 }
 
@@ -71,7 +71,7 @@ async fn turn_uses_login_on_disk() {
         let codex = codex_state(&stage.daemon, "loginRefused").await;
         assert!(codex["message"].as_str().unwrap().contains("401"), "{codex}");
         assert_eq!(codex["command"], "codex login");
-        let event = logged_type(&stage.daemon, "app-server.state.changed").await;
+        let event = wait_for_event_type(&stage.daemon, "app-server.state.changed").await;
         assert_eq!((&event["level"], &event["detail"]["state"]), (&json!("warn"), &json!("loginRefused")));
         // The second rejection restarts the app-server once, with the same login.
         wait_until_async("the next app-server", async || {
@@ -90,7 +90,7 @@ async fn turn_uses_login_on_disk() {
         assert_eq!((turn.status(), turn.text().as_str()), ("completed", "two"), "{version}");
         codex_state(&stage.daemon, "ready").await;
         assert_eq!((count(&stage.daemon, "child.backoff"), count(&stage.daemon, "session.closed")), (0, 0));
-        let exited = logged_type(&stage.daemon, "child.exited").await;
+        let exited = wait_for_event_type(&stage.daemon, "child.exited").await;
         assert_eq!((&exited["level"], &exited["detail"]["expected"]), (&json!("info"), &json!(true)));
         let child =
             get(&stage.daemon, "/v1/codexd/status").await.data(200)["snapshot"]["daemon"]["child"].clone();
@@ -139,7 +139,7 @@ async fn invalid_login_restarts_app_server_once() {
     stage.model.require_key(NEW);
     let session = stage.session(&json!({})).await;
     assert_eq!(stage.turn(&session, "mock:text=[one]").await.status(), "failed");
-    logged_type(&stage.daemon, "app-server.restarting").await;
+    wait_for_event_type(&stage.daemon, "app-server.restarting").await;
     assert_eq!(stage.turn(&session, "mock:text=[two]").await.status(), "failed");
     assert_eq!(stage.turn(&session, "mock:text=[three]").await.status(), "failed");
     assert_eq!(count(&stage.daemon, "app-server.restarting"), 1);
@@ -153,7 +153,7 @@ async fn missing_account_is_reported_until_login() {
         stage.model.require_key(NEW);
         let codex = codex_state(&stage.daemon, "noAccount").await;
         assert_eq!(codex["message"], "Codex has no account, so turns fail.");
-        let event = logged_type(&stage.daemon, "app-server.state.changed").await;
+        let event = wait_for_event_type(&stage.daemon, "app-server.state.changed").await;
         assert_eq!(event["message"], "Codex has no account, so turns fail. Type: codex login");
         // The log line follows the event.
         wait_until("the hint in the log", || {
@@ -205,7 +205,7 @@ async fn ask_without_network_fails_after_network_timeout() {
     assert!(answer.stderr.contains("Codex reached no network for 2 s"), "{answer:?}");
     let codex = codex_state(&daemon, "offline").await;
     assert!(codex["message"].as_str().unwrap().contains("does not reach its model"), "{codex}");
-    let event = logged_type(&daemon, "app-server.state.changed").await;
+    let event = wait_for_event_type(&daemon, "app-server.state.changed").await;
     assert_eq!((&event["level"], &event["detail"]["state"]), (&json!("warn"), &json!("offline")));
 }
 
@@ -217,7 +217,7 @@ async fn refused_configuration_is_quoted_and_retried_on_change() {
     home.configure(|config| config.replace("\"never\"", "\"untrusted\""));
     let daemon = Daemon::builder().real_version(&home, "0.171.0").start().await;
     let line = "no longer supported";
-    not_ready(&daemon, line).await;
+    wait_until_not_ready(&daemon, line).await;
     let codex = codex_state(&daemon, "configBroken").await;
     assert!(codex["message"].as_str().unwrap().contains("config.toml"), "{codex}");
     let answer = post(&daemon, "/v1/codexd/sessions", &json!({ "cwd": home.workspace() })).await;
@@ -250,7 +250,7 @@ async fn ignored_configuration_is_reported_and_reloaded_on_change() {
         let daemon = Daemon::builder().real_version(&home, version).start().await;
         let codex = codex_state(&daemon, "configBroken").await;
         assert!(codex["message"].as_str().unwrap().contains("unknown variant `bogus`"), "{codex}");
-        let event = logged_type(&daemon, "app-server.state.changed").await;
+        let event = wait_for_event_type(&daemon, "app-server.state.changed").await;
         assert_eq!(event["detail"]["state"], "configBroken");
         home.configure(|config| config.replace("\"bogus\"", "\"never\""));
         codex_state(&daemon, "ready").await;
@@ -284,7 +284,7 @@ async fn broken_configuration_is_reported_until_corrected() {
     let codex = codex_state(&daemon, "configBroken").await;
     let message = codex["message"].as_str().unwrap();
     assert!(message.contains("config.toml:1:6: key with no value"), "{codex}");
-    let event = logged_type(&daemon, "app-server.state.changed").await;
+    let event = wait_for_event_type(&daemon, "app-server.state.changed").await;
     assert_eq!((&event["level"], &event["detail"]["state"]), (&json!("warn"), &json!("configBroken")));
     let status = CliUser::of(&daemon).run(&["status"]).await.stdout;
     assert!(status.contains("config.toml:1:6") && !status.contains("accepted"), "{status}");
@@ -321,7 +321,7 @@ async fn failed_mcp_server_start_is_reported() {
         let home = CodexHome::builder(&model).more_tables(tables).build();
         let daemon = Daemon::builder().real_version(&home, version).start().await;
         let session = create_session(&daemon, &home, &json!({})).await;
-        let event = logged_type(&daemon, "app-server.mcp_server.failed").await;
+        let event = wait_for_event_type(&daemon, "app-server.mcp_server.failed").await;
         assert_eq!((&event["level"], &event["detail"]["name"]), (&json!("warn"), &json!("broken")));
         assert_eq!(event["detail"]["threadId"], session["threadId"]);
         assert!(event["message"].as_str().unwrap().contains("No such file"), "{event}");

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::app_server::AppServer;
 use super::{Stage, create_session, submit};
-use crate::api::{logged, text};
+use crate::api::{text, wait_for_event};
 use crate::duplex::{decide, finished_turn, item, pending_request};
 use crate::support::codex::{CodexHome, versions};
 use crate::support::daemon::Daemon;
@@ -26,7 +26,7 @@ fn long_command() -> String {
 /// Waits for the event about a skipped message of this method.
 async fn skipped_event(daemon: &Daemon, method: &str) -> Value {
     let what = format!("a skipped {method}");
-    logged(daemon, &what, |event| {
+    wait_for_event(daemon, &what, |event| {
         event["type"] == "app-server.message.invalid" && event["detail"]["method"] == method
     })
     .await
@@ -66,7 +66,7 @@ async fn oversized_item_is_read_from_its_thread() {
         assert_eq!(turn["text"].as_str().map(str::len), Some(70_000), "{version}: {turn}");
         assert_eq!(item(&turn, "agentMessage")["type"], "agentMessage");
         skipped_event(&stage.daemon, "item/completed").await;
-        let read = logged(&stage.daemon, "the item", |event| event["type"] == "turn.item.read").await;
+        let read = wait_for_event(&stage.daemon, "the item", |event| event["type"] == "turn.item.read").await;
         assert_eq!(
             (&read["detail"]["sessionId"], &read["detail"]["turnId"]),
             (&json!(session_id), &json!(turn_id))

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::{create_session, record, submit};
-use crate::api::child_that_is;
+use crate::api::wait_for_child_status;
 use crate::cli::CliUser;
 use crate::duplex::interrupt;
 use crate::support::codex::{CodexHome, DEFAULT_VERSION, codex_version, versions};
@@ -204,11 +204,11 @@ async fn sandbox_directories_are_removed_after_app_server_sigkill() {
         let stage = Stage::start(version).await;
         for prompt in PROMPTS {
             stage.start_command(prompt).await;
-            let child = child_that_is(&stage.daemon, "running").await;
+            let child = wait_for_child_status(&stage.daemon, "running").await;
             kill(u32::try_from(child["pid"].as_u64().unwrap()).unwrap());
             stage.assert_clean("after a SIGKILL of the app-server").await;
             wait_until_async("the next app-server", async || {
-                let now = child_that_is(&stage.daemon, "running").await;
+                let now = wait_for_child_status(&stage.daemon, "running").await;
                 (now["pid"] != child["pid"]).then_some(())
             })
             .await;

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::app_server::AppServer;
 use super::{Stage, create_session, submit};
-use crate::api::{SESSIONS, child_that_is, logged, text};
+use crate::api::{SESSIONS, text, wait_for_child_status, wait_for_event};
 use crate::duplex::{decide, delete, finished_turn, interrupt, pending_request, requests, resolved_request};
 use crate::support::codex::{CodexHome, versions};
 use crate::support::daemon::Daemon;
@@ -66,7 +66,7 @@ async fn sub_agent_request_belongs_to_root_session() {
         let is_sub_agent_end = |event: &Value| {
             event["type"] == "app-server.turn.completed" && event["detail"]["turnId"] == request["turnId"]
         };
-        logged(&stage.daemon, "the end of the sub-agent", is_sub_agent_end).await;
+        wait_for_event(&stage.daemon, "the end of the sub-agent", is_sub_agent_end).await;
         assert!(has_run(&stage.home));
         let events = events_of(&stage.daemon, &session_id).await;
         let end = events
@@ -94,7 +94,7 @@ async fn session_request_policy_applies_to_sub_agents() {
             let session = stage.session(&on_request_with(policy)).await;
             stage.start_turn(&session, SPAWN).await;
             let session_id = &session["sessionId"];
-            let opened = logged(&stage.daemon, "the request", |event| {
+            let opened = wait_for_event(&stage.daemon, "the request", |event| {
                 event["type"] == "request.opened" && event["detail"]["sessionId"] == *session_id
             })
             .await;
@@ -135,7 +135,7 @@ async fn interrupt_and_close_end_sub_agents() {
             }
             let resolved = resolved_request(&stage.daemon, &request["requestId"]).await;
             assert_eq!(resolved["decision"], Value::Null, "{version}, {prompt}: {resolved}");
-            let ended = logged(&stage.daemon, "the end of the sub-agent", |event| {
+            let ended = wait_for_event(&stage.daemon, "the end of the sub-agent", |event| {
                 event["type"] == "app-server.turn.completed" && event["detail"]["turnId"] == request["turnId"]
             })
             .await;
@@ -186,7 +186,7 @@ async fn sub_agent_request_of_another_client_is_shown_and_not_decided() {
     let ours = Daemon::builder().external(&server.endpoint).start().await;
     let theirs = Daemon::builder().external(&server.endpoint).start().await;
     for daemon in [&ours, &theirs] {
-        child_that_is(daemon, "external").await;
+        wait_for_child_status(daemon, "external").await;
     }
     let session = create_session(&theirs, &home, &on_request_with(json!({}))).await;
     let first = json!({ "sessionId": session["sessionId"], "input": "mock:text=[started]" });

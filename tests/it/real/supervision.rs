@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::app_server::AppServer;
 use super::external::attach;
 use super::{Stage, create_session, rest_of, submit};
-use crate::api::ready;
+use crate::api::wait_until_ready;
 use crate::support::codex::CodexHome;
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
@@ -65,7 +65,7 @@ async fn app_server_kill_ends_its_commands_and_next_turn_runs() {
     .await;
     assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
     generation(&stage.daemon, 2, "running").await;
-    ready(&stage.daemon).await;
+    wait_until_ready(&stage.daemon).await;
     let session = stage.session(&json!({})).await;
     assert_eq!(stage.turn(&session, "mock:deltas=2").await.status(), "completed");
     stage.stop().await;
@@ -74,7 +74,7 @@ async fn app_server_kill_ends_its_commands_and_next_turn_runs() {
 #[tokio::test]
 async fn stopped_app_server_is_restarted() {
     let mut stage = Stage::start_with(|home| Daemon::builder().real(home).arg("--check-interval=1")).await;
-    ready(&stage.daemon).await;
+    wait_until_ready(&stage.daemon).await;
     let pid = i32::try_from(child(&stage.daemon).await["pid"].as_u64().unwrap()).unwrap();
     kill_process(Pid::from_raw(pid).unwrap(), Signal::STOP).unwrap();
     generation(&stage.daemon, 2, "running").await;
@@ -114,7 +114,7 @@ async fn stopped_external_app_server_is_disconnected_and_reconnected() {
     let mut daemon = daemon.arg("--check-interval=1").arg("--start-timeout=1").start().await;
     generation(&daemon, 1, "external").await;
     server.signal(Signal::STOP);
-    let closed = crate::api::logged_type(&daemon, "app-server.transport.closed").await;
+    let closed = crate::api::wait_for_event_type(&daemon, "app-server.transport.closed").await;
     assert_eq!(closed["detail"]["source"], "liveness");
     server.signal(Signal::CONT);
     wait_until_async("the next connection", async || {

@@ -404,7 +404,7 @@ async fn ask_prompts_for_trust_once_per_directory() {
         let before = stage.sessions().await.len();
 
         // Without a terminal there is no prompt, and the decision stays open.
-        let ended = crate::api::run(stage.ask(&project, &[])).await;
+        let ended = crate::api::run_command(stage.ask(&project, &[])).await;
         let hint = format!(
             "codexd: Ignored, because the directory is not trusted: {}/.codex; --trust enables it.\n",
             project.path.display()
@@ -445,7 +445,7 @@ async fn ask_prompts_for_trust_once_per_directory() {
         assert_eq!(stage.ask_without_prompt(&other, &[]).await, "trusted");
         other.assert_ran().await;
         // Without a terminal only the command line counts.
-        let ended = crate::api::run(stage.ask(&other, &[])).await;
+        let ended = crate::api::run_command(stage.ask(&other, &[])).await;
         assert_eq!((ended.code, stage.newest_trust().await), (Some(0), json!("untrusted")), "{ended:?}");
         other.assert_did_not_run();
 

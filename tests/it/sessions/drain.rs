@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::{RecordingAppServer, ask_with, events_of, queue};
 use crate::api::{
-    SESSIONS, TURN, assert_no_survivors, logged_type, not_ready, session, start, try_post, turn,
+    SESSIONS, TURN, assert_no_survivors, new_session, start_daemon, start_turn, try_post,
+    wait_for_event_type, wait_until_not_ready,
 };
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, post};
@@ -28,11 +29,11 @@ fn completion_status(daemon: &Daemon, turn_id: &str) -> Option<Value> {
 #[tokio::test]
 async fn drain_finishes_running_turn_and_refuses_new_work() {
     let mut daemon = start_with_drain_timeout("600").await;
-    let (session_id, other) = (session(&daemon).await, session(&daemon).await);
-    let turn_id = turn(&daemon, &session_id, "hang").await;
-    let finishing = turn(&daemon, &other, "deltas=100 delay=20").await;
+    let (session_id, other) = (new_session(&daemon).await, new_session(&daemon).await);
+    let turn_id = start_turn(&daemon, &session_id, "hang").await;
+    let finishing = start_turn(&daemon, &other, "deltas=100 delay=20").await;
     daemon.signal(Signal::TERM);
-    not_ready(&daemon, "codexd is stopping.").await;
+    wait_until_not_ready(&daemon, "codexd is stopping.").await;
     for (path, body) in [
         (SESSIONS, json!({})),
         (TURN, json!({ "sessionId": session_id, "input": "hello" })),
@@ -56,8 +57,8 @@ async fn drain_finishes_running_turn_and_refuses_new_work() {
 #[tokio::test]
 async fn drain_ends_with_the_last_running_turn() {
     let mut daemon = start_with_drain_timeout("600").await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "deltas=50 delay=20").await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "deltas=50 delay=20").await;
     queue(&daemon, &session_id, "hello").await;
     let stopped = daemon.stop().await;
     assert!(stopped.status.success() && stopped.took < Duration::from_secs(20), "{stopped:?}");
@@ -78,9 +79,9 @@ async fn drain_interrupts_turn_after_timeout() {
         .env("BAA_CODEXD_DRAIN_TIMEOUT", "600")
         .start()
         .await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "hang").await;
-    logged_type(&daemon, "app-server.turn.started").await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "hang").await;
+    wait_for_event_type(&daemon, "app-server.turn.started").await;
     let stopped = daemon.stop().await;
     assert!(stopped.status.success(), "{stopped:?}");
     assert!((1..10).contains(&stopped.took.as_secs()), "{stopped:?}");
@@ -91,9 +92,9 @@ async fn drain_interrupts_turn_after_timeout() {
 #[tokio::test]
 async fn drain_without_turns_ends_at_once() {
     let mut daemon = start_with_drain_timeout("600").await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "hello").await;
-    crate::api::ended(&daemon, &session_id, &json!(turn_id)).await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "hello").await;
+    crate::api::wait_for_turn_end(&daemon, &session_id, &json!(turn_id)).await;
     let stopped = daemon.stop().await;
     assert!(stopped.status.success() && stopped.took < Duration::from_secs(10), "{stopped:?}");
 }
@@ -105,8 +106,8 @@ async fn drain_timeout_must_be_a_number_of_seconds() {
         let refusal = Daemon::builder().arg(argument).start_refused().await;
         assert!(refusal.stderr.contains("drain-timeout"), "{refusal:?}");
     }
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     assert_eq!(ask_with(&daemon, &session_id, "hello", json!({})).await.status, 202);
 }
 
@@ -115,7 +116,7 @@ async fn drain_waits_for_turn_with_outstanding_start() {
     let app_server = RecordingAppServer::new();
     let mut daemon =
         app_server.builder_with_delayed_input().env("BAA_CODEXD_DRAIN_TIMEOUT", "600").start().await;
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let base = daemon.base_url().to_owned();
     let response = tokio::spawn(async move {
         try_post(&base, TURN, &json!({ "sessionId": session_id, "input": "deltas=3 delay=20" })).await

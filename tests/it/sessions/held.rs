@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use super::queue::{drained_queue, end_hanging_turn, user_messages};
 use super::{RecordingAppServer, ask_with, events_of, post_keyed, queue, queued, restart, started_turns};
 use crate::api::{
-    SESSIONS, TURN, ask_turn, ended, idle, keys, logged, logged_type, record, session, start, text, turn,
+    SESSIONS, TURN, keys, new_session, request_turn, session_record, start_daemon, start_turn, text,
+    wait_for_event, wait_for_event_type, wait_for_turn_end, wait_until_idle,
 };
 use crate::duplex::delete;
 use crate::support::daemon::Daemon;
@@ -24,7 +25,7 @@ async fn resume(daemon: &Daemon, session_id: &str) -> Answer {
 /// Waits until the queue of a session is held for this cause; returns the `held` object.
 async fn wait_for_hold(daemon: &Daemon, session_id: &str, cause: &str) -> Value {
     wait_until_async(&format!("a queue that is held: {cause}"), async || {
-        let held = record(daemon, session_id).await["held"].clone();
+        let held = session_record(daemon, session_id).await["held"].clone();
         (held["cause"] == cause).then_some(held)
     })
     .await
@@ -34,11 +35,11 @@ async fn wait_for_hold(daemon: &Daemon, session_id: &str, cause: &str) -> Value 
 async fn turn_queue_resumes_when_missing_thread_returns() {
     let app_server = RecordingAppServer::new();
     let mut daemon = app_server.builder().start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "hang").await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "hang").await;
     let mut waiting =
         vec![queue(&daemon, &session_id, "one").await, queue(&daemon, &session_id, "two").await];
-    let thread_id = record(&daemon, &session_id).await["threadId"].clone();
+    let thread_id = session_record(&daemon, &session_id).await["threadId"].clone();
     daemon.stop().await;
     let history = app_server.file(&thread_id, "json");
     fs::rename(&history, history.with_extension("away")).unwrap();
@@ -48,18 +49,18 @@ async fn turn_queue_resumes_when_missing_thread_returns() {
     assert_eq!(keys(&hold), ["cause", "reason", "since", "until", "automatic", "queueId", "turnId"]);
     assert!(text(&hold["reason"]).contains("no rollout found"), "{hold}");
     assert_eq!((&hold["automatic"], &hold["until"]), (&json!(true), &Value::Null));
-    let event = logged_type(&daemon, "session.held").await;
+    let event = wait_for_event_type(&daemon, "session.held").await;
     assert_eq!((&event["level"], &event["detail"]["waiting"]), (&json!("warn"), &json!(2)));
     assert_eq!(event["detail"]["held"], hold);
     // A new turn is rejected with the same reason, and the queued turns stay queued.
     resume(&daemon, &session_id).await.error(409, "thread_unavailable");
-    ask_turn(&daemon, &session_id, "now").await.error(409, "thread_unavailable");
+    request_turn(&daemon, &session_id, "now").await.error(409, "thread_unavailable");
     waiting.push(queue(&daemon, &session_id, "three").await);
     daemon.kill().await;
 
     let daemon = restart(&app_server, &daemon).await;
     assert_eq!(queued(&daemon, &session_id).await, waiting);
-    assert_eq!(record(&daemon, &session_id).await["held"]["cause"], "threadUnavailable");
+    assert_eq!(session_record(&daemon, &session_id).await["held"]["cause"], "threadUnavailable");
     fs::rename(history.with_extension("away"), &history).unwrap();
     let last = drained_queue(&daemon, &session_id).await;
     assert_eq!(
@@ -70,7 +71,7 @@ async fn turn_queue_resumes_when_missing_thread_returns() {
     let order: Vec<_> = turn_starts.iter().skip(1).map(|turn| text(&turn["clientUserMessageId"])).collect();
     assert_eq!(order, waiting);
     assert_eq!(events_of(&daemon, "session.held").len(), 1, "the hold is recorded once for all attempts");
-    assert_eq!(logged_type(&daemon, "session.released").await["detail"]["sessionId"], session_id);
+    assert_eq!(wait_for_event_type(&daemon, "session.released").await["detail"]["sessionId"], session_id);
     for event_type in ["turn.rejected", "session.closed"] {
         assert_eq!(events_of(&daemon, event_type), [Value::Null; 0], "{event_type}");
     }
@@ -80,14 +81,14 @@ async fn turn_queue_resumes_when_missing_thread_returns() {
 async fn queue_resume_request_retries_at_once() {
     let app_server = RecordingAppServer::new();
     let mut daemon = app_server.builder().start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "hang").await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "hang").await;
     queue(&daemon, &session_id, "one").await;
     // Resuming a queue that is not held changes nothing.
     let answer = resume(&daemon, &session_id).await;
     assert_eq!(keys(answer.data(202)), ["recentEvents", "session", "queuedTurns", "requests", "mcpServers"]);
     resume(&daemon, "unknown").await.error(404, "not_found");
-    let thread_id = record(&daemon, &session_id).await["threadId"].clone();
+    let thread_id = session_record(&daemon, &session_id).await["threadId"].clone();
     daemon.stop().await;
     let history = app_server.file(&thread_id, "json");
     fs::rename(&history, history.with_extension("away")).unwrap();
@@ -103,9 +104,9 @@ async fn queue_resume_request_retries_at_once() {
 
 #[tokio::test]
 async fn refused_turn_holds_queue_until_withdrawn() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    let running = turn(&daemon, &session_id, "hang").await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let running = start_turn(&daemon, &session_id, "hang").await;
     let fields = json!({ "whenBusy": "queue", "sandboxPolicy": { "type": "weird" } });
     let invalid = text(&ask_with(&daemon, &session_id, "invalid", fields).await.data(202)["queueId"]);
     let valid = queue(&daemon, &session_id, "valid").await;
@@ -117,7 +118,7 @@ async fn refused_turn_holds_queue_until_withdrawn() {
 
     // The app-server rejects the turn again on the next attempt.
     resume(&daemon, &session_id).await.data(202);
-    logged(&daemon, "the second refusal", {
+    wait_for_event(&daemon, "the second refusal", {
         let mut count = 0;
         move |event| {
             count += usize::from(event["type"] == "session.held");
@@ -128,21 +129,21 @@ async fn refused_turn_holds_queue_until_withdrawn() {
     delete(&daemon, &format!("{SESSIONS}/{session_id}/queue/{invalid}")).await.data(200);
     drained_queue(&daemon, &session_id).await;
     assert_eq!(user_messages(&daemon), ["hang", "text=end", "valid"]);
-    assert_eq!(record(&daemon, &session_id).await["held"], Value::Null);
+    assert_eq!(session_record(&daemon, &session_id).await["held"], Value::Null);
     assert_eq!(events_of(&daemon, "turn.rejected").len(), 1, "only the withdrawn turn is rejected");
 }
 
 #[tokio::test]
 async fn failed_turn_holds_queue_until_next_turn_completes() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    let running = turn(&daemon, &session_id, "hang").await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let running = start_turn(&daemon, &session_id, "hang").await;
     let waiting = [queue(&daemon, &session_id, "one").await, queue(&daemon, &session_id, "two").await];
     let steered = ask_with(&daemon, &session_id, "fail", json!({ "expectedTurnId": running })).await;
     assert_eq!(steered.status, 202, "{}", steered.text);
     let hold = wait_for_hold(&daemon, &session_id, "modelUnavailable").await;
     assert_eq!((&hold["turnId"], &hold["automatic"]), (&json!(running), &json!(false)));
-    let failed = ended(&daemon, &session_id, &json!(running)).await;
+    let failed = wait_for_turn_end(&daemon, &session_id, &json!(running)).await;
     assert_eq!(failed["lastTurnStatus"], "failed");
     assert_eq!(queued(&daemon, &session_id).await, waiting);
     // The hold is recorded before the thread is idle, so no queued turn can start in between.
@@ -151,29 +152,29 @@ async fn failed_turn_holds_queue_until_next_turn_completes() {
     assert!(position("session.held") < position("app-server.turn.error"));
 
     // A completed turn of a client releases the queue.
-    turn(&daemon, &session_id, "better").await;
+    start_turn(&daemon, &session_id, "better").await;
     drained_queue(&daemon, &session_id).await;
     assert_eq!(user_messages(&daemon), ["hang", "fail", "better", "one", "two"]);
     assert_eq!(events_of(&daemon, "session.held").len(), 1);
     // An empty queue is not held.
-    turn(&daemon, &session_id, "fail").await;
-    assert_eq!(idle(&daemon, &session_id).await["held"], Value::Null);
+    start_turn(&daemon, &session_id, "fail").await;
+    assert_eq!(wait_until_idle(&daemon, &session_id).await["held"], Value::Null);
 }
 
 #[tokio::test]
 async fn repeated_request_finds_turn_after_many_later_turns() {
     let app_server = RecordingAppServer::new();
     let mut daemon = app_server.builder_without_user_messages().start().await;
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let body = json!({ "sessionId": session_id, "input": "answer-never kill" });
     post_keyed(&daemon, TURN, "k", &body).await.error(503, "app_server_unavailable");
-    let turn_id = logged_type(&daemon, "app-server.turn.started").await["detail"]["turnId"].clone();
+    let turn_id = wait_for_event_type(&daemon, "app-server.turn.started").await["detail"]["turnId"].clone();
     daemon.stop().await;
 
     let daemon = restart(&app_server, &daemon).await;
     for _ in 0..41 {
-        turn(&daemon, &session_id, "deltas=0").await;
-        idle(&daemon, &session_id).await;
+        start_turn(&daemon, &session_id, "deltas=0").await;
+        wait_until_idle(&daemon, &session_id).await;
     }
     let found = post_keyed(&daemon, TURN, "k", &body).await;
     assert_eq!(found.data(202)["turnId"], turn_id);
@@ -189,18 +190,18 @@ async fn turn_with_unknown_outcome_is_not_rerun_on_old_codex() {
         )
     };
     let mut daemon = with_old_version(&app_server).start().await;
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let body = json!({ "sessionId": session_id, "input": "answer-never kill" });
     post_keyed(&daemon, TURN, "k", &body).await.error(503, "app_server_unavailable");
     daemon.stop().await;
     let mut daemon = with_old_version(&app_server).state_from(&daemon).start().await;
     let unknown = post_keyed(&daemon, TURN, "k", &body).await;
     assert!(unknown.error(409, "outcome_unknown").contains("0.130.0"), "{}", unknown.text);
-    let running = turn(&daemon, &session_id, "hang").await;
+    let running = start_turn(&daemon, &session_id, "hang").await;
     let unknown_turn = queue(&daemon, &session_id, "hang answer-never").await;
     let next = queue(&daemon, &session_id, "next").await;
     end_hanging_turn(&daemon, &session_id, &running).await;
-    logged_type(&daemon, "turn.submitted").await;
+    wait_for_event_type(&daemon, "turn.submitted").await;
     wait_until_async("the turn without a response", async || {
         (started_turns(&daemon).len() == 3).then_some(())
     })

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{RecordingAppServer, events_of, post_keyed};
-use crate::api::{SESSIONS, ask_turn, create, ended, text};
+use crate::api::{SESSIONS, create_session, request_turn, text, wait_for_turn_end};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::http::{get, post};
 use crate::support::wait::wait_until_async;
@@ -35,8 +35,8 @@ async fn late_session_is_kept_and_repeated_request_waits_for_it() {
     assert_eq!(kept["metadata"]["owner"], "late");
     assert_eq!(sessions(&daemon).await.len(), 1);
     assert_eq!(app_server.calls("thread/start").len(), 1, "the repeated request started another thread");
-    let turn_id = ask_turn(&daemon, &text(&kept["sessionId"]), "hello").await.data(202)["turnId"].clone();
-    ended(&daemon, &text(&kept["sessionId"]), &turn_id).await;
+    let turn_id = request_turn(&daemon, &text(&kept["sessionId"]), "hello").await.data(202)["turnId"].clone();
+    wait_for_turn_end(&daemon, &text(&kept["sessionId"]), &turn_id).await;
 }
 
 #[tokio::test]
@@ -53,17 +53,17 @@ async fn late_session_without_key_is_listed() {
 async fn late_replacement_thread_belongs_to_its_session() {
     let app_server = RecordingAppServer::new();
     let mut daemon = app_server.builder().start().await;
-    let session = create(&daemon, json!({})).await;
+    let session = create_session(&daemon, json!({})).await;
     let session_id = text(&session["sessionId"]);
     daemon.stop().await;
     let daemon = with_late_threads(&app_server).state_from(&daemon).start().await;
-    ask_turn(&daemon, &session_id, "hello").await.error(504, "app_server_timeout");
+    request_turn(&daemon, &session_id, "hello").await.error(504, "app_server_timeout");
     let turn_id = wait_until_async("the turn", async || {
-        let answer = ask_turn(&daemon, &session_id, "hello").await;
+        let answer = request_turn(&daemon, &session_id, "hello").await;
         (answer.status == 202).then(|| answer.data(202)["turnId"].clone())
     })
     .await;
-    let record = ended(&daemon, &session_id, &turn_id).await;
+    let record = wait_for_turn_end(&daemon, &session_id, &turn_id).await;
     assert_ne!(record["threadId"], session["threadId"]);
     assert_eq!(app_server.calls("thread/start").len(), 2, "one call for each of its two threads");
     assert_eq!(events_of(&daemon, "session.recreated").len(), 1);

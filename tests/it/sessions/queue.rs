@@ -6,7 +6,10 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::{RecordingAppServer, ask_with, events_of, queue, queued, restart, started_turns};
-use crate::api::{SESSIONS, assert_keys, ended, idle, keys, logged, record, session, start, text, turn};
+use crate::api::{
+    SESSIONS, assert_keys, keys, new_session, session_record, start_daemon, start_turn, text, wait_for_event,
+    wait_for_turn_end, wait_until_idle,
+};
 use crate::duplex::{delete, finished_turn};
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, request};
@@ -39,9 +42,9 @@ pub(super) fn user_messages(daemon: &Daemon) -> Vec<String> {
 
 #[tokio::test]
 async fn turn_queue_runs_turns_in_order() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    let running = turn(&daemon, &session_id, "hang").await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let running = start_turn(&daemon, &session_id, "hang").await;
     let mut names = Vec::new();
     for prompt in ["one", "two", "three"] {
         names.push(queue(&daemon, &session_id, prompt).await);
@@ -52,7 +55,7 @@ async fn turn_queue_runs_turns_in_order() {
     assert_eq!(keys(&waiting[0]), ["queueId", "queuedAt", "input", "settings", "submitted", "order"]);
     assert_eq!(waiting[1]["input"][0]["text"], "two");
     assert_eq!(waiting[0]["submitted"], false);
-    assert_eq!(record(&daemon, &session_id).await["currentTurnId"], running);
+    assert_eq!(session_record(&daemon, &session_id).await["currentTurnId"], running);
 
     end_hanging_turn(&daemon, &session_id, &running).await;
     let last = drained_queue(&daemon, &session_id).await;
@@ -71,12 +74,12 @@ async fn turn_queue_runs_turns_in_order() {
 
 #[tokio::test]
 async fn turn_queue_starts_turn_of_idle_session_at_once() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let answer = ask_with(&daemon, &session_id, "hello", json!({ "whenBusy": "queue" })).await;
     let data = answer.data(202);
     assert_eq!(keys(data), ["accepted", "session", "turnId"]);
-    assert_eq!(ended(&daemon, &session_id, &data["turnId"]).await["lastTurnStatus"], "completed");
+    assert_eq!(wait_for_turn_end(&daemon, &session_id, &data["turnId"]).await["lastTurnStatus"], "completed");
     assert_eq!(queued(&daemon, &session_id).await, [""; 0]);
     assert_eq!(events_of(&daemon, "turn.queued"), [Value::Null; 0]);
 }
@@ -85,8 +88,8 @@ async fn turn_queue_starts_turn_of_idle_session_at_once() {
 async fn turn_queue_keeps_settings_of_queued_turn() {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder().start().await;
-    let session_id = session(&daemon).await;
-    let running = turn(&daemon, &session_id, "hang").await;
+    let session_id = new_session(&daemon).await;
+    let running = start_turn(&daemon, &session_id, "hang").await;
     let fields = json!({ "whenBusy": "queue", "effort": "high", "model": "embedded-model-mini" });
     let queue_id = ask_with(&daemon, &session_id, "hello", fields).await.data(202)["queueId"].clone();
     end_hanging_turn(&daemon, &session_id, &running).await;
@@ -105,8 +108,8 @@ async fn turn_queue_survives_stop_and_kill() {
     for kill in [false, true] {
         let app_server = RecordingAppServer::new();
         let mut daemon = app_server.builder().start().await;
-        let session_id = session(&daemon).await;
-        turn(&daemon, &session_id, "hang").await;
+        let session_id = new_session(&daemon).await;
+        start_turn(&daemon, &session_id, "hang").await;
         let names = [queue(&daemon, &session_id, "one").await, queue(&daemon, &session_id, "two").await];
         match kill {
             true => assert!(!daemon.kill().await.success()),
@@ -132,8 +135,8 @@ async fn turn_queue_survives_stop_and_kill() {
 async fn withdrawn_turn_does_not_run_after_restart() {
     let app_server = RecordingAppServer::new();
     let mut daemon = app_server.builder().start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "hang").await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "hang").await;
     let names = [queue(&daemon, &session_id, "one").await, queue(&daemon, &session_id, "two").await];
     let path = |queue_id: &str| format!("{SESSIONS}/{session_id}/queue/{queue_id}");
     let answer = delete(&daemon, &path(&names[0])).await;
@@ -159,8 +162,8 @@ async fn withdrawn_turn_does_not_run_after_restart() {
 async fn withdrawing_a_starting_turn_interrupts_it() {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder_without_user_messages().start().await;
-    let session_id = session(&daemon).await;
-    let running = turn(&daemon, &session_id, "hang").await;
+    let session_id = new_session(&daemon).await;
+    let running = start_turn(&daemon, &session_id, "hang").await;
     let queue_id = queue(&daemon, &session_id, "answer-late=1000 hang").await;
     let next = queue(&daemon, &session_id, "text=next").await;
     end_hanging_turn(&daemon, &session_id, &running).await;
@@ -183,9 +186,9 @@ async fn withdrawing_a_starting_turn_interrupts_it() {
 
 #[tokio::test]
 async fn turn_queue_holds_at_most_100_turns() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    let running = turn(&daemon, &session_id, "hang").await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let running = start_turn(&daemon, &session_id, "hang").await;
     for _ in 0..100 {
         queue(&daemon, &session_id, "deltas=0").await;
     }
@@ -194,8 +197,8 @@ async fn turn_queue_holds_at_most_100_turns() {
     assert_eq!(answer.json["details"], json!({ "sessionId": session_id, "limit": 100 }));
     assert_eq!(queued(&daemon, &session_id).await.len(), 100);
     // The limit applies to each session.
-    let other = session(&daemon).await;
-    turn(&daemon, &other, "hang").await;
+    let other = new_session(&daemon).await;
+    start_turn(&daemon, &other, "hang").await;
     queue(&daemon, &other, "hello").await;
     end_hanging_turn(&daemon, &session_id, &running).await;
     drained_queue(&daemon, &session_id).await;
@@ -205,9 +208,9 @@ async fn turn_queue_holds_at_most_100_turns() {
 
 #[tokio::test]
 async fn turn_queue_keeps_turns_when_app_server_is_overloaded() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    let running = turn(&daemon, &session_id, "hang overload=9").await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let running = start_turn(&daemon, &session_id, "hang overload=9").await;
     queue(&daemon, &session_id, "one").await;
     queue(&daemon, &session_id, "two").await;
     end_hanging_turn(&daemon, &session_id, &running).await;
@@ -220,10 +223,10 @@ async fn turn_queue_keeps_turns_when_app_server_is_overloaded() {
 async fn queueable_turn_does_not_overtake_queued_turns() {
     let app_server = RecordingAppServer::new();
     let mut daemon = app_server.builder().start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "hang").await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "hang").await;
     let first = queue(&daemon, &session_id, "one").await;
-    let thread_id = record(&daemon, &session_id).await["threadId"].clone();
+    let thread_id = session_record(&daemon, &session_id).await["threadId"].clone();
     daemon.kill().await;
 
     // While another process writes the thread, the queued turn cannot start, although no turn runs.
@@ -231,7 +234,7 @@ async fn queueable_turn_does_not_overtake_queued_turns() {
     // The app-server of the killed daemon ends when its stdin closes.
     writer.lock().unwrap();
     let daemon = restart(&app_server, &daemon).await;
-    assert_eq!(record(&daemon, &session_id).await["currentTurnId"], Value::Null);
+    assert_eq!(session_record(&daemon, &session_id).await["currentTurnId"], Value::Null);
     let second = queue(&daemon, &session_id, "two").await;
     assert_eq!(queued(&daemon, &session_id).await, [first.clone(), second.clone()]);
     drop(writer);
@@ -245,12 +248,12 @@ async fn queueable_turn_does_not_overtake_queued_turns() {
 async fn queued_turn_sent_before_daemon_kill_runs_once() {
     let app_server = RecordingAppServer::new();
     let mut daemon = app_server.builder_without_user_messages().start().await;
-    let session_id = session(&daemon).await;
-    let running = turn(&daemon, &session_id, "hang").await;
+    let session_id = new_session(&daemon).await;
+    let running = start_turn(&daemon, &session_id, "hang").await;
     let queue_id = queue(&daemon, &session_id, "hang answer-never").await;
     end_hanging_turn(&daemon, &session_id, &running).await;
     // The turn runs; nothing has told the daemon that it is the queued one.
-    let started = logged(&daemon, "the queued turn", |event| {
+    let started = wait_for_event(&daemon, "the queued turn", |event| {
         event["type"] == "app-server.turn.started" && event["detail"]["turnId"] != running
     })
     .await;
@@ -262,14 +265,14 @@ async fn queued_turn_sent_before_daemon_kill_runs_once() {
     assert_eq!(last["lastTurnId"], started["detail"]["turnId"]);
     assert_eq!(last["lastTurnStatus"], "interrupted");
     assert_eq!(app_server.calls("turn/start").len(), 2);
-    idle(&daemon, &session_id).await;
+    wait_until_idle(&daemon, &session_id).await;
 }
 
 #[tokio::test]
 async fn closing_a_session_rejects_its_queued_turns() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "hang").await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "hang").await;
     let waiting = [queue(&daemon, &session_id, "one").await, queue(&daemon, &session_id, "two").await];
     let path = format!("{SESSIONS}/{session_id}?interrupt=true");
     let closed = request(&daemon, Method::DELETE, &path, &[], "").await;

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::{RecordingAppServer, ask_with, events_of, post_keyed, queued, restart, started_turns};
 use crate::api::{
-    SESSIONS, TURN, create, ended, idle, logged, logged_type, not_ready, record, request_bytes, session,
-    start, text, turn,
+    SESSIONS, TURN, create_session, new_session, request_bytes, session_record, start_daemon, start_turn,
+    text, wait_for_event, wait_for_event_type, wait_for_turn_end, wait_until_idle, wait_until_not_ready,
 };
 use crate::support::daemon::Daemon;
 use crate::support::http::{Answer, Target, get, request};
@@ -36,7 +36,7 @@ async fn idempotency_key_returns_first_response_across_restart() {
     let request = body(&session_id, "hello");
     let taken = post_keyed(&daemon, TURN, "turn", &request).await;
     assert_eq!(taken.status, 202, "{}", taken.text);
-    ended(&daemon, &session_id, &taken.data(202)["turnId"]).await;
+    wait_for_turn_end(&daemon, &session_id, &taken.data(202)["turnId"]).await;
 
     for round in 0..3 {
         // Neither the order of the fields nor later events change the response.
@@ -45,8 +45,8 @@ async fn idempotency_key_returns_first_response_across_restart() {
         assert_same(&created, &post_keyed(&daemon, SESSIONS, "create", &fields).await);
         assert_eq!(app_server.calls("turn/start").len(), 1 + round);
         assert_eq!(app_server.calls("thread/start").len(), 1);
-        turn(&daemon, &session_id, "another").await;
-        idle(&daemon, &session_id).await;
+        start_turn(&daemon, &session_id, "another").await;
+        wait_until_idle(&daemon, &session_id).await;
         match round {
             0 => assert!(daemon.stop().await.status.success()),
             1 => assert!(!daemon.kill().await.success()),
@@ -59,10 +59,10 @@ async fn idempotency_key_returns_first_response_across_restart() {
 
 #[tokio::test]
 async fn idempotency_key_is_bound_to_one_request() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let taken = post_keyed(&daemon, TURN, "k", &body(&session_id, "hello")).await;
-    ended(&daemon, &session_id, &taken.data(202)["turnId"]).await;
+    wait_for_turn_end(&daemon, &session_id, &taken.data(202)["turnId"]).await;
     for (path, other) in [
         (TURN, body(&session_id, "another")),
         (TURN, json!({ "sessionId": session_id, "input": "hello", "effort": "high" })),
@@ -79,7 +79,7 @@ async fn idempotency_key_is_bound_to_one_request() {
 
 #[tokio::test]
 async fn idempotency_comparison_ignores_field_order() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let keyed = async |path: &str, key: &str, body: &str| {
         request(&daemon, Method::POST, path, &[("idempotency-key", key)], body.to_owned()).await
     };
@@ -89,15 +89,15 @@ async fn idempotency_comparison_ignores_field_order() {
     let reordered =
         keyed(SESSIONS, "c", r#"{"config": {"b": 2, "a": {"y": [{"q": 2, "p": 1}], "x": 1}}}"#).await;
     assert_same(&created, &reordered);
-    let turn = |item: &str| format!(r#"{{"sessionId": "{session_id}", "input": [{item}]}}"#);
-    let taken = keyed(TURN, "t", &turn(r#"{"type": "text", "text": "hello"}"#)).await;
+    let turn_body = |item: &str| format!(r#"{{"sessionId": "{session_id}", "input": [{item}]}}"#);
+    let taken = keyed(TURN, "t", &turn_body(r#"{"type": "text", "text": "hello"}"#)).await;
     assert_eq!(taken.status, 202, "{}", taken.text);
-    assert_same(&taken, &keyed(TURN, "t", &turn(r#"{"text": "hello", "type": "text"}"#)).await);
+    assert_same(&taken, &keyed(TURN, "t", &turn_body(r#"{"text": "hello", "type": "text"}"#)).await);
     // The order of items matters.
     let two = |one: &str, other: &str| {
-        turn(&format!(r#"{{"type": "text", "text": "{one}"}}, {{"text": "{other}", "type": "text"}}"#))
+        turn_body(&format!(r#"{{"type": "text", "text": "{one}"}}, {{"text": "{other}", "type": "text"}}"#))
     };
-    idle(&daemon, &session_id).await;
+    wait_until_idle(&daemon, &session_id).await;
     let taken = keyed(TURN, "l", &two("a", "b")).await;
     assert_eq!(taken.status, 202, "{}", taken.text);
     keyed(TURN, "l", &two("b", "a")).await.error(422, "idempotency_key_reused");
@@ -105,8 +105,8 @@ async fn idempotency_comparison_ignores_field_order() {
 
 #[tokio::test]
 async fn invalid_idempotency_key_is_a_client_error() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let (request_body, long) = (body(&session_id, "hello").to_string(), "x".repeat(201));
     let key = |value| ("idempotency-key", value);
     for headers in
@@ -148,7 +148,7 @@ async fn concurrent_requests_with_one_key_run_once() {
 async fn refused_request_can_be_retried_with_its_key() {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder().start().await;
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let invalid = json!({ "sessionId": session_id, "input": "hello", "sandboxPolicy": { "type": "weird" } });
     for _ in 0..2 {
         post_keyed(&daemon, TURN, "invalid", &invalid).await.error(400, "app_server_rejected");
@@ -159,9 +159,9 @@ async fn refused_request_can_be_retried_with_its_key() {
     assert_eq!(post_keyed(&daemon, TURN, "invalid", &body(&session_id, "hang")).await.status, 202);
     let request = body(&session_id, "hello");
     post_keyed(&daemon, TURN, "busy", &request).await.error(409, "turn_in_progress");
-    let running = record(&daemon, &session_id).await["currentTurnId"].clone();
+    let running = session_record(&daemon, &session_id).await["currentTurnId"].clone();
     ask_with(&daemon, &session_id, "text=end", json!({ "expectedTurnId": running })).await;
-    idle(&daemon, &session_id).await;
+    wait_until_idle(&daemon, &session_id).await;
     assert_eq!(post_keyed(&daemon, TURN, "busy", &request).await.status, 202);
     let unknown = json!({ "sessionId": "unknown", "input": "hello" });
     for _ in 0..2 {
@@ -173,8 +173,8 @@ async fn refused_request_can_be_retried_with_its_key() {
 async fn repeated_request_queues_once_and_steers_once() {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder().start().await;
-    let session_id = session(&daemon).await;
-    let running = turn(&daemon, &session_id, "hang").await;
+    let session_id = new_session(&daemon).await;
+    let running = start_turn(&daemon, &session_id, "hang").await;
     let waiting = json!({ "sessionId": session_id, "input": "hello", "whenBusy": "queue" });
     let first = post_keyed(&daemon, TURN, "queue", &waiting).await;
     assert!(first.data(202)["queueId"].is_string(), "{}", first.text);
@@ -184,7 +184,7 @@ async fn repeated_request_queues_once_and_steers_once() {
     let steered = post_keyed(&daemon, TURN, "steer", &steering).await;
     assert_eq!(steered.data(202)["turnId"], running);
     wait_until("the queued turn", || (started_turns(&daemon).len() == 2).then_some(())).await;
-    idle(&daemon, &session_id).await;
+    wait_until_idle(&daemon, &session_id).await;
     assert_same(&steered, &post_keyed(&daemon, TURN, "steer", &steering).await);
     assert_same(&first, &post_keyed(&daemon, TURN, "queue", &waiting).await);
     assert_eq!(app_server.calls("turn/steer").len(), 1);
@@ -193,7 +193,7 @@ async fn repeated_request_queues_once_and_steers_once() {
 
 /// Waits until a turn has started; returns its ID, which the response to `turn/start` did not report.
 async fn unreported_turn_id(daemon: &Daemon) -> Value {
-    let started = logged_type(daemon, "app-server.turn.started").await;
+    let started = wait_for_event_type(daemon, "app-server.turn.started").await;
     started["detail"]["turnId"].clone()
 }
 
@@ -212,7 +212,7 @@ async fn send(daemon: &Daemon, key: &str, body: &Value) -> TcpStream {
 async fn repeated_request_finds_turn_after_app_server_exit() {
     let app_server = RecordingAppServer::new();
     let mut daemon = app_server.builder_without_user_messages().start().await;
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let request = body(&session_id, "answer-never kill");
     post_keyed(&daemon, TURN, "k", &request).await.error(503, "app_server_unavailable");
     let turn_id = unreported_turn_id(&daemon).await;
@@ -222,18 +222,18 @@ async fn repeated_request_finds_turn_after_app_server_exit() {
     let found = post_keyed(&daemon, TURN, "k", &request).await;
     assert_eq!(found.data(202)["turnId"], turn_id);
     assert_same(&found, &post_keyed(&daemon, TURN, "k", &request).await);
-    let record = idle(&daemon, &session_id).await;
+    let record = wait_until_idle(&daemon, &session_id).await;
     assert_eq!((&record["lastTurnId"], &record["lastTurnStatus"]), (&turn_id, &json!("interrupted")));
     assert_eq!(app_server.calls("turn/start").len(), 1);
-    turn(&daemon, &session_id, "hello").await;
-    assert_eq!(idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
+    start_turn(&daemon, &session_id, "hello").await;
+    assert_eq!(wait_until_idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
 }
 
 #[tokio::test]
 async fn repeated_request_finds_turn_after_daemon_exit() {
     let app_server = RecordingAppServer::new();
     let mut daemon = app_server.builder_without_user_messages().start().await;
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let request = body(&session_id, "answer-never hang");
     let _connection = send(&daemon, "k", &request).await;
     let turn_id = unreported_turn_id(&daemon).await;
@@ -242,14 +242,14 @@ async fn repeated_request_finds_turn_after_daemon_exit() {
     let daemon = restart(&app_server, &daemon).await;
     assert_eq!(post_keyed(&daemon, TURN, "k", &request).await.data(202)["turnId"], turn_id);
     assert_eq!(app_server.calls("turn/start").len(), 1);
-    assert_eq!(idle(&daemon, &session_id).await["lastTurnStatus"], "interrupted");
+    assert_eq!(wait_until_idle(&daemon, &session_id).await["lastTurnStatus"], "interrupted");
 }
 
 #[tokio::test]
 async fn repeated_request_finds_finished_turn_without_notifications() {
     let app_server = RecordingAppServer::new();
     let mut daemon = app_server.builder_without_turn_events().start().await;
-    let session = create(&daemon, json!({})).await;
+    let session = create_session(&daemon, json!({})).await;
     let session_id = text(&session["sessionId"]);
     let request = body(&session_id, "answer-never hang");
     let _connection = send(&daemon, "k", &request).await;
@@ -259,13 +259,13 @@ async fn repeated_request_finds_finished_turn_without_notifications() {
         std::fs::read_to_string(&history).ok().filter(|text| text.contains("userMessage"))
     })
     .await;
-    assert_eq!(record(&daemon, &session_id).await["lastTurnId"], Value::Null);
+    assert_eq!(session_record(&daemon, &session_id).await["lastTurnId"], Value::Null);
     daemon.kill().await;
 
     let daemon = restart(&app_server, &daemon).await;
     let found = post_keyed(&daemon, TURN, "k", &request).await;
     assert_same(&found, &post_keyed(&daemon, TURN, "k", &request).await);
-    let record = ended(&daemon, &session_id, &found.data(202)["turnId"]).await;
+    let record = wait_for_turn_end(&daemon, &session_id, &found.data(202)["turnId"]).await;
     assert_eq!(record["lastTurnStatus"], "interrupted");
     assert_eq!(record["threadId"], session["threadId"]);
     assert_eq!(app_server.calls("turn/start").len(), 1);
@@ -275,15 +275,15 @@ async fn repeated_request_finds_finished_turn_without_notifications() {
 async fn repeated_request_runs_turn_that_was_never_sent() {
     let app_server = RecordingAppServer::new();
     let mut daemon = app_server.builder().start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "deltas=1").await;
-    let app_server_pid = idle(&daemon, &session_id).await["childPid"].as_i64().unwrap();
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "deltas=1").await;
+    let app_server_pid = wait_until_idle(&daemon, &session_id).await["childPid"].as_i64().unwrap();
     // From now on the app-server reads nothing.
-    let stopping_session = crate::api::session(&daemon).await;
-    turn(&daemon, &stopping_session, "stop-reading hang").await;
+    let stopping_session = crate::api::new_session(&daemon).await;
+    start_turn(&daemon, &stopping_session, "stop-reading hang").await;
     let request = body(&session_id, "hello");
     let _connection = send(&daemon, "k", &request).await;
-    logged(&daemon, "the attempt", |event| event["type"] == "turn.submitted").await;
+    wait_for_event(&daemon, "the attempt", |event| event["type"] == "turn.submitted").await;
     daemon.kill().await;
     // The app-server does not detect the end of its stdin either.
     let group = Pid::from_raw(i32::try_from(app_server_pid).unwrap()).unwrap();
@@ -291,7 +291,7 @@ async fn repeated_request_runs_turn_that_was_never_sent() {
 
     let daemon = restart(&app_server, &daemon).await;
     let answer = post_keyed(&daemon, TURN, "k", &request).await;
-    let record = ended(&daemon, &session_id, &answer.data(202)["turnId"]).await;
+    let record = wait_for_turn_end(&daemon, &session_id, &answer.data(202)["turnId"]).await;
     assert_eq!(record["lastTurnStatus"], "completed");
     assert_eq!(started_turns(&daemon).len(), 3);
 }
@@ -301,20 +301,20 @@ async fn repeated_request_finds_turn_while_another_runs() {
     for when_busy in ["refuse", "steer", "queue"] {
         let app_server = RecordingAppServer::new();
         let mut daemon = app_server.builder_without_user_messages().start().await;
-        let session_id = session(&daemon).await;
+        let session_id = new_session(&daemon).await;
         let mut request = body(&session_id, "answer-never kill");
         request["whenBusy"] = json!(when_busy);
         post_keyed(&daemon, TURN, "k", &request).await.error(503, "app_server_unavailable");
         let turn_id = unreported_turn_id(&daemon).await;
-        not_ready(&daemon, "app-server").await;
+        wait_until_not_ready(&daemon, "app-server").await;
         daemon.stop().await;
 
         let daemon = restart(&app_server, &daemon).await;
-        let running = turn(&daemon, &session_id, "hang").await;
+        let running = start_turn(&daemon, &session_id, "hang").await;
         let found = post_keyed(&daemon, TURN, "k", &request).await;
         assert_eq!(found.data(202)["turnId"], turn_id, "{when_busy}");
         assert_same(&found, &post_keyed(&daemon, TURN, "k", &request).await);
-        let record = record(&daemon, &session_id).await;
+        let record = session_record(&daemon, &session_id).await;
         assert_eq!((&record["currentTurnId"], &record["lastTurnId"]), (&json!(running), &json!(running)));
         assert_eq!(record["lastTurnStatus"], "inProgress");
         assert_eq!(queued(&daemon, &session_id).await, [""; 0]);

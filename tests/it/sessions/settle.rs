@@ -5,20 +5,23 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{ask_with, events_of};
-use crate::api::{TURN, ended, idle, logged_type, record, session, start, turn};
+use crate::api::{
+    TURN, new_session, session_record, start_daemon, start_turn, wait_for_event_type, wait_for_turn_end,
+    wait_until_idle,
+};
 use crate::support::daemon::Daemon;
 use crate::support::http::post;
 use crate::support::wait::wait_until;
 
 /// Asserts that the daemon settles a turn, whose completion is not notified, from its thread.
 async fn assert_settled(prompt: &str) {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    let running = session(&daemon).await;
-    let other = turn(&daemon, &running, "hang").await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let running = new_session(&daemon).await;
+    let other = start_turn(&daemon, &running, "hang").await;
     let start = Instant::now();
-    let turn_id = turn(&daemon, &session_id, prompt).await;
-    let settled_record = ended(&daemon, &session_id, &json!(turn_id)).await;
+    let turn_id = start_turn(&daemon, &session_id, prompt).await;
+    let settled_record = wait_for_turn_end(&daemon, &session_id, &json!(turn_id)).await;
     assert!(start.elapsed() < Duration::from_secs(5), "it took {:?}", start.elapsed());
     assert_eq!(settled_record["lastTurnStatus"], "completed");
     let settled = events_of(&daemon, "turn.settled");
@@ -27,10 +30,14 @@ async fn assert_settled(prompt: &str) {
         "sessionId": session_id, "threadId": settled_record["threadId"], "turnId": turn_id, "status": "completed",
     });
     assert_eq!((&settled[0]["level"], &settled[0]["detail"]), (&json!("warn"), &detail));
-    assert_eq!(record(&daemon, &running).await["currentTurnId"], other, "the running turn was settled");
+    assert_eq!(
+        session_record(&daemon, &running).await["currentTurnId"],
+        other,
+        "the running turn was settled"
+    );
     // The session continues, and a turn whose completion is notified is not settled.
-    let next = turn(&daemon, &session_id, "hello").await;
-    assert_eq!(ended(&daemon, &session_id, &json!(next)).await["lastTurnStatus"], "completed");
+    let next = start_turn(&daemon, &session_id, "hello").await;
+    assert_eq!(wait_for_turn_end(&daemon, &session_id, &json!(next)).await["lastTurnStatus"], "completed");
     assert_eq!(events_of(&daemon, "turn.settled").len(), 1);
 }
 
@@ -46,8 +53,8 @@ async fn turn_without_further_notifications_is_settled() {
 
 #[tokio::test]
 async fn settled_turn_reads_its_answer_from_the_thread() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let path = format!("{TURN}?wait=30");
     let body = json!({ "sessionId": session_id, "input": "text=kept lose-everything-after-deltas" });
     let answer = post(&daemon, &path, &body).await;
@@ -61,21 +68,21 @@ async fn settled_turn_reads_its_answer_from_the_thread() {
 
 #[tokio::test]
 async fn turn_failure_without_notification_is_settled_as_failed() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "lose-completion").await;
-    let first = idle(&daemon, &session_id).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "lose-completion").await;
+    let first = wait_until_idle(&daemon, &session_id).await;
     assert_eq!(first["lastTurnStatus"], "completed");
-    let failed = turn(&daemon, &session_id, "fail").await;
-    assert_eq!(ended(&daemon, &session_id, &json!(failed)).await["lastTurnStatus"], "failed");
+    let failed = start_turn(&daemon, &session_id, "fail").await;
+    assert_eq!(wait_for_turn_end(&daemon, &session_id, &json!(failed)).await["lastTurnStatus"], "failed");
     assert_eq!(events_of(&daemon, "turn.settled").len(), 1);
 }
 
 #[tokio::test]
 async fn silent_turn_is_reported_each_time_its_silence_doubles() {
     let daemon = Daemon::builder().arg("--stall-timeout").arg("1").start().await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "hang").await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "hang").await;
     let stalled = wait_until("three reports", || {
         let stalled = events_of(&daemon, "turn.stalled");
         (stalled.len() >= 3).then_some(stalled)
@@ -89,37 +96,37 @@ async fn silent_turn_is_reported_each_time_its_silence_doubles() {
         let seconds = detail["silentSeconds"].as_u64().unwrap();
         assert!((least..2 * least).contains(&seconds), "{seconds} s instead of {least} s");
     }
-    assert_eq!(record(&daemon, &session_id).await["currentTurnId"], turn_id);
+    assert_eq!(session_record(&daemon, &session_id).await["currentTurnId"], turn_id);
     let steered = ask_with(&daemon, &session_id, "text=end", json!({ "expectedTurnId": turn_id })).await;
     assert_eq!(steered.status, 202);
-    assert_eq!(idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
+    assert_eq!(wait_until_idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
     assert_eq!(events_of(&daemon, "child.exited"), [Value::Null; 0]);
 }
 
 #[tokio::test]
 async fn missing_thread_read_is_reported_once() {
     let daemon = Daemon::builder().startup("without=thread/read").arg("--stall-timeout=1").start().await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "hang").await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "hang").await;
     // The thread is read every two seconds; the silence is reported after 1, 2 and 4 seconds.
     wait_until("three reports", || (events_of(&daemon, "turn.stalled").len() >= 3).then_some(())).await;
     let stderr = daemon.stderr();
     let reports: Vec<&str> = stderr.lines().filter(|line| line.contains("thread/read")).collect();
     assert_eq!(reports.len(), 1, "{reports:?}");
     assert!(!stderr.contains("could not be found out"), "{stderr}");
-    assert_eq!(record(&daemon, &session_id).await["currentTurnId"], turn_id);
+    assert_eq!(session_record(&daemon, &session_id).await["currentTurnId"], turn_id);
     // The list of turns has the outcome that `thread/read` cannot provide.
-    let lost = session(&daemon).await;
-    let lost_turn = turn(&daemon, &lost, "lose-everything-after-deltas").await;
-    assert_eq!(ended(&daemon, &lost, &json!(lost_turn)).await["lastTurnStatus"], "completed");
+    let lost = new_session(&daemon).await;
+    let lost_turn = start_turn(&daemon, &lost, "lose-everything-after-deltas").await;
+    assert_eq!(wait_for_turn_end(&daemon, &lost, &json!(lost_turn)).await["lastTurnStatus"], "completed");
 }
 
 #[tokio::test]
 async fn log_states_turn_outcome() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "fail").await;
-    assert_eq!(ended(&daemon, &session_id, &json!(turn_id)).await["lastTurnStatus"], "failed");
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "fail").await;
+    assert_eq!(wait_for_turn_end(&daemon, &session_id, &json!(turn_id)).await["lastTurnStatus"], "failed");
     let line = wait_until("the line", || {
         let stderr = daemon.stderr();
         stderr.lines().find(|line| line.contains(&turn_id) && line.contains("ended")).map(str::to_owned)
@@ -134,9 +141,9 @@ async fn log_states_turn_outcome() {
 #[tokio::test]
 async fn turn_with_occasional_output_is_not_reported_silent() {
     let daemon = Daemon::builder().arg("--stall-timeout").arg("2").start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "deltas=20 delay=200").await;
-    logged_type(&daemon, "app-server.turn.completed").await;
-    idle(&daemon, &session_id).await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "deltas=20 delay=200").await;
+    wait_for_event_type(&daemon, "app-server.turn.completed").await;
+    wait_until_idle(&daemon, &session_id).await;
     assert_eq!(events_of(&daemon, "turn.stalled"), [Value::Null; 0]);
 }

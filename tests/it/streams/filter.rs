@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{all_pages, connect, events_path, is_cursor_of, is_turn_end, page, refused_event_source};
-use crate::api::{create, idle, session, start, text, turn};
+use crate::api::{create_session, new_session, start_daemon, start_turn, text, wait_until_idle};
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
 use crate::support::sse::EventSource;
@@ -27,19 +27,19 @@ fn has_type_prefix(event: &Value, types: &[&str]) -> bool {
 
 /// Starts a daemon with two sessions and one equal turn in each.
 async fn daemon_with_two_sessions() -> (Daemon, [Value; 2]) {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let mut records = Vec::new();
     for _ in 0..2 {
-        let record = create(&daemon, json!({})).await;
+        let record = create_session(&daemon, json!({})).await;
         let session_id = text(&record["sessionId"]);
-        turn(&daemon, &session_id, "deltas=30 reasoning plan diff command").await;
-        records.push(idle(&daemon, &session_id).await);
+        start_turn(&daemon, &session_id, "deltas=30 reasoning plan diff command").await;
+        records.push(wait_until_idle(&daemon, &session_id).await);
     }
     // Text that looks like the key of a session must not match the filter.
     let quoted = format!("text=\"sessionId\":\"{}\"", text(&records[0]["sessionId"]));
     let second = text(&records[1]["sessionId"]);
-    turn(&daemon, &second, &quoted).await;
-    idle(&daemon, &second).await;
+    start_turn(&daemon, &second, &quoted).await;
+    wait_until_idle(&daemon, &second).await;
     (daemon, records.try_into().unwrap())
 }
 
@@ -99,12 +99,12 @@ async fn page_without_matching_events_has_the_latest_cursor() {
 
 #[tokio::test]
 async fn filter_applies_to_live_and_resumed_streams() {
-    let daemon = start().await;
-    let (one, other) = (session(&daemon).await, session(&daemon).await);
+    let daemon = start_daemon().await;
+    let (one, other) = (new_session(&daemon).await, new_session(&daemon).await);
     let (mut stream, _) = connect(&daemon, &format!("sessionId={one}&type=app-server.turn.")).await;
-    let other_turn = turn(&daemon, &other, "deltas=50").await;
-    idle(&daemon, &other).await;
-    let first = turn(&daemon, &one, "deltas=50").await;
+    let other_turn = start_turn(&daemon, &other, "deltas=50").await;
+    wait_until_idle(&daemon, &other).await;
+    let first = start_turn(&daemon, &one, "deltas=50").await;
     let events = stream.collect_until("the end of the turn", |event| is_turn_end(event, &first)).await;
     assert!(events.iter().all(|event| event["detail"]["turnId"] != other_turn), "{events:?}");
     assert_eq!(events.len(), 52, "started, 50 deltas, completed");
@@ -117,12 +117,12 @@ async fn filter_applies_to_live_and_resumed_streams() {
 
 #[tokio::test]
 async fn session_filter_matches_turns_of_all_sessions_of_the_thread() {
-    let daemon = start().await;
-    let first = create(&daemon, json!({})).await;
+    let daemon = start_daemon().await;
+    let first = create_session(&daemon, json!({})).await;
     let first_id = text(&first["sessionId"]);
-    let turn_id = turn(&daemon, &first_id, "deltas=2").await;
-    idle(&daemon, &first_id).await;
-    let second = create(&daemon, json!({ "threadId": first["threadId"] })).await;
+    let turn_id = start_turn(&daemon, &first_id, "deltas=2").await;
+    wait_until_idle(&daemon, &first_id).await;
+    let second = create_session(&daemon, json!({ "threadId": first["threadId"] })).await;
     let events = all_pages(&daemon, &format!("sessionId={}", text(&second["sessionId"]))).await;
     assert!(
         events.iter().any(|event| is_turn_end(event, &turn_id)),
@@ -133,8 +133,8 @@ async fn session_filter_matches_turns_of_all_sessions_of_the_thread() {
 
 #[tokio::test]
 async fn filter_by_unknown_session_is_refused() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     for query in ["sessionId=typo", "sessionId=typo&after=0&onGap=resync", "sessionId=typo&type=daemon."] {
         let expected = "Unknown codexd session \"typo\".";
         assert_eq!(get(&daemon, &events_path(query)).await.error(404, "not_found"), expected);

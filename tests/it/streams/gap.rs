@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::{Value, json};
 
 use super::{connect, cursor, epoch, events_path, page, refused_event_source, seq};
-use crate::api::{idle, keys, session, start, turn};
+use crate::api::{keys, new_session, start_daemon, start_turn, wait_until_idle};
 use crate::support::daemon::Daemon;
 use crate::support::http::get;
 use crate::support::websocket::EventStream;
@@ -40,7 +40,7 @@ async fn assert_gone(daemon: &Daemon, after: &str, reason: &str) {
     let gap = stream.next_message().await;
     assert_eq!((&gap["type"], &gap["reason"]), (&json!("gap"), &json!(reason)));
     let hello = stream.hello().await;
-    let session_id = session(daemon).await;
+    let session_id = new_session(daemon).await;
     let created = |event: &Value| event["detail"]["sessionId"] == session_id;
     let later_events = stream.collect_until("the new session", created).await;
     assert_eq!(
@@ -64,8 +64,8 @@ fn remove_log(daemon: &Daemon) {
 
 #[tokio::test]
 async fn cursor_ahead_of_the_log_is_refused() {
-    let daemon = start().await;
-    session(&daemon).await;
+    let daemon = start_daemon().await;
+    new_session(&daemon).await;
     let (_stream, hello) = connect(&daemon, "").await;
     let epoch = epoch(&cursor(&hello)).to_owned();
     assert_gone(&daemon, "1000000", "future").await;
@@ -75,8 +75,8 @@ async fn cursor_ahead_of_the_log_is_refused() {
 
 #[tokio::test]
 async fn cursor_of_a_lost_log_is_refused() {
-    let mut before = start().await;
-    let session_id = session(&before).await;
+    let mut before = start_daemon().await;
+    let session_id = new_session(&before).await;
     let (_stream, hello) = connect(&before, "").await;
     let old = cursor(&hello);
     before.stop().await;
@@ -97,7 +97,7 @@ async fn cursor_of_a_lost_log_is_refused() {
 
 #[tokio::test]
 async fn cursor_is_refused_after_loss_of_the_epoch_file() {
-    let mut before = start().await;
+    let mut before = start_daemon().await;
     let (_stream, hello) = connect(&before, "").await;
     before.stop().await;
     fs::remove_file(before.logs_dir().join("event-log.json")).unwrap();
@@ -118,10 +118,10 @@ async fn cursor_of_removed_segments_is_refused() {
         .arg("100000")
         .start()
         .await;
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let (_stream, hello) = connect(&daemon, "").await;
-    turn(&daemon, &session_id, "deltas=1000").await;
-    idle(&daemon, &session_id).await;
+    start_turn(&daemon, &session_id, "deltas=1000").await;
+    wait_until_idle(&daemon, &session_id).await;
     let first = page(&daemon, "limit=1").await;
     let oldest = first["oldest"].as_u64().unwrap();
     assert!(oldest > super::cursor_seq(&cursor(&hello)) + 2, "{oldest}");
@@ -140,7 +140,7 @@ async fn cursor_of_removed_segments_is_refused() {
 
 #[tokio::test]
 async fn invalid_query_is_refused_by_websocket_and_event_source() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     for query in ["after=x", "limit=0", "onGap=explode"] {
         let mut stream = EventStream::connect_to(&daemon, &events_path(query), &[]).await;
         let (events, code) = stream.rest().await;

@@ -4,15 +4,15 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::{all_pages, connect, cursor, cursor_seq, epoch, events_path, is_cursor_of, page, seq, seqs};
-use crate::api::{idle, keys, session, start, turn};
+use crate::api::{keys, new_session, start_daemon, start_turn, wait_until_idle};
 use crate::support::http::{get, request};
 
 #[tokio::test]
 async fn page_has_events_and_cursor_of_the_next_page() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "deltas=250").await;
-    idle(&daemon, &session_id).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "deltas=250").await;
+    wait_until_idle(&daemon, &session_id).await;
     let log = daemon.events_on_disk();
 
     let first = page(&daemon, "").await;
@@ -36,7 +36,7 @@ async fn page_has_events_and_cursor_of_the_next_page() {
 
 #[tokio::test]
 async fn page_query_errors_name_the_parameter() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     for (query, parameter) in [
         ("after=x", "after"),
         ("after=-1", "after"),
@@ -62,11 +62,11 @@ async fn page_query_errors_name_the_parameter() {
 
 #[tokio::test]
 async fn page_of_large_events_is_limited_but_never_empty() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     // Each delta alone exceeds the size limit of a page.
-    turn(&daemon, &session_id, "deltas=4 chars=3000000").await;
-    idle(&daemon, &session_id).await;
+    start_turn(&daemon, &session_id, "deltas=4 chars=3000000").await;
+    wait_until_idle(&daemon, &session_id).await;
     let is_large = |event: &&Value| event["type"] == "app-server.turn.message.delta";
     let (mut after, mut large) = ("0".to_owned(), 0);
     loop {
@@ -86,11 +86,11 @@ async fn page_of_large_events_is_limited_but_never_empty() {
 
 #[tokio::test]
 async fn pages_return_every_event_of_a_growing_log() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let (_stream, hello) = connect(&daemon, "").await;
     let mut after = cursor(&hello);
-    let turn_id = turn(&daemon, &session_id, "deltas=5000").await;
+    let turn_id = start_turn(&daemon, &session_id, "deltas=5000").await;
     let mut events = Vec::new();
     while !events.iter().rev().take(1000).any(|event| super::is_turn_end(event, &turn_id)) {
         let page = page(&daemon, &format!("after={after}&limit=999")).await;

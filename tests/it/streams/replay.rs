@@ -7,15 +7,15 @@ use serde_json::json;
 use super::{
     all_pages, connect, cursor, cursor_seq, epoch, events_path, is_cursor_of, is_turn_end, page, seq, seqs,
 };
-use crate::api::{idle, logged, ready, session, start, turn};
+use crate::api::{new_session, start_daemon, start_turn, wait_for_event, wait_until_idle, wait_until_ready};
 use crate::support::daemon::Daemon;
 use crate::support::sse::EventSource;
 
 #[tokio::test]
 async fn websocket_reconnects_receive_every_event_exactly_once() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "deltas=3000").await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "deltas=3000").await;
     let (mut events, mut after) = (Vec::new(), "0".to_owned());
     for count in (1..).map(|round| round * 150) {
         let (mut stream, hello) = connect(&daemon, &format!("after={after}")).await;
@@ -37,9 +37,9 @@ async fn websocket_reconnects_receive_every_event_exactly_once() {
 
 #[tokio::test]
 async fn event_source_reconnects_receive_every_event_exactly_once() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "deltas=3000").await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "deltas=3000").await;
     // The URL stays the same; only the Last-Event-ID header has the cursor of the browser.
     let path = events_path("after=0");
     let mut source = EventSource::connect(&daemon, &path, None).await;
@@ -63,16 +63,16 @@ async fn event_source_reconnects_receive_every_event_exactly_once() {
 
 #[tokio::test]
 async fn stream_starts_live_without_cursor_and_replays_gaplessly_with_cursor() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "deltas=50").await;
-    idle(&daemon, &session_id).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "deltas=50").await;
+    wait_until_idle(&daemon, &session_id).await;
     let (mut from_now, hello) = connect(&daemon, "").await;
     let mut source = EventSource::connect(&daemon, &events_path(""), None).await;
     let now = cursor(&hello);
     let (mut resumed, second) = connect(&daemon, "after=3").await;
     assert_eq!(epoch(&cursor(&second)), epoch(&now));
-    let turn_id = turn(&daemon, &session_id, "deltas=50").await;
+    let turn_id = start_turn(&daemon, &session_id, "deltas=50").await;
     let last = |event: &serde_json::Value| is_turn_end(event, &turn_id);
     let live = from_now.collect_until("the end of the turn", last).await;
     assert_eq!(seq(&live[0]), cursor_seq(&now) + 1);
@@ -86,10 +86,10 @@ async fn stream_starts_live_without_cursor_and_replays_gaplessly_with_cursor() {
 
 #[tokio::test]
 async fn client_resumes_at_its_cursor_after_restart() {
-    let mut before = start().await;
-    let session_id = session(&before).await;
+    let mut before = start_daemon().await;
+    let session_id = new_session(&before).await;
     let (mut stream, hello) = connect(&before, "").await;
-    let turn_id = turn(&before, &session_id, "deltas=20").await;
+    let turn_id = start_turn(&before, &session_id, "deltas=20").await;
     let events = stream.collect_until("the end of the turn", |event| is_turn_end(event, &turn_id)).await;
     let resume_cursor = format!("{}-{}", epoch(&cursor(&hello)), seq(&events[5]));
     before.stop().await;
@@ -109,10 +109,10 @@ async fn client_resumes_at_its_cursor_after_restart() {
 
 #[tokio::test]
 async fn sigkill_skips_sequence_numbers_and_loses_no_published_event() {
-    let mut daemon = start().await;
-    let session_id = session(&daemon).await;
+    let mut daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let (mut stream, hello) = connect(&daemon, "after=0").await;
-    turn(&daemon, &session_id, "deltas=2000000").await;
+    start_turn(&daemon, &session_id, "deltas=2000000").await;
     let mut published = stream.collect_until("a part of the turn", |event| seq(event) >= 2_000).await;
     daemon.kill().await;
     let (rest, _) = stream.rest().await;
@@ -120,10 +120,10 @@ async fn sigkill_skips_sequence_numbers_and_loses_no_published_event() {
     let last_published = seq(published.last().unwrap());
 
     let mut restarted = Daemon::builder().state_from(&daemon).start().await;
-    ready(&restarted).await;
+    wait_until_ready(&restarted).await;
     let is_new =
         |event: &serde_json::Value| event["type"] == "app-server.connected" && seq(event) > last_published;
-    let last = logged(&restarted, "the new connection to the app-server", is_new).await;
+    let last = wait_for_event(&restarted, "the new connection to the app-server", is_new).await;
     let resume_cursor = format!("{}-{last_published}", epoch(&cursor(&hello)));
     let (mut stream, second) = connect(&restarted, &format!("after={resume_cursor}")).await;
     assert_eq!(epoch(&cursor(&second)), epoch(&resume_cursor), "the epoch changed after a crash");
@@ -136,7 +136,7 @@ async fn sigkill_skips_sequence_numbers_and_loses_no_published_event() {
         log.windows(2).find(|pair| seq(&pair[1]) > seq(&pair[0]) + 1).expect("no sequence number is skipped");
     assert!(seq(&skip[0]) >= last_published);
     assert!(
-        logged(&restarted, "the recovery event", |event| event["type"] == "state.recovered").await["message"]
+        wait_for_event(&restarted, "the recovery event", |event| event["type"] == "state.recovered").await["message"]
             .as_str()
             .unwrap()
             .contains("skipped"),
@@ -149,7 +149,7 @@ async fn sigkill_skips_sequence_numbers_and_loses_no_published_event() {
 
 #[tokio::test]
 async fn page_and_hello_message_have_the_same_epoch_and_cursor() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let (_stream, hello) = connect(&daemon, "").await;
     let resume_cursor = cursor(&hello);
     let recent = hello["recentEvents"].as_array().unwrap();

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{connect, cursor, cursor_seq, epoch, events_path, is_turn_end, seq};
-use crate::api::{idle, session, turn};
+use crate::api::{new_session, start_turn, wait_until_idle};
 use crate::support::daemon::Daemon;
 use crate::support::http::{Target, get};
 use crate::support::skip::runs_long;
@@ -34,13 +34,13 @@ async fn wait_for_client_count(daemon: &Daemon, count: usize) {
 #[tokio::test]
 async fn non_reading_websocket_is_closed_with_4408_and_resumes_at_its_cursor() {
     let daemon = daemon_with(&["--client-timeout", "4"]).await;
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let mut non_reading =
         EventStream::connect_with_receive_buffer(&daemon, &events_path(""), SMALL_BUFFER_BYTES).await;
     let cursor_at_start = cursor(&non_reading.hello().await);
     // More than 12 MB, far more than the buffers of both sockets hold.
-    let turn_id = turn(&daemon, &session_id, "deltas=1200 chars=10000").await;
-    idle(&daemon, &session_id).await;
+    let turn_id = start_turn(&daemon, &session_id, "deltas=1200 chars=10000").await;
+    wait_until_idle(&daemon, &session_id).await;
     // From then on, the daemon keeps the close frame for the client for another 4 s.
     wait_until_async("the stream to be closed", async || {
         daemon.stderr().contains("closing a WebSocket whose client reads nothing").then_some(())
@@ -59,19 +59,19 @@ async fn non_reading_websocket_is_closed_with_4408_and_resumes_at_its_cursor() {
 #[tokio::test]
 async fn websocket_that_never_reads_again_is_dropped() {
     let daemon = daemon_with(&["--client-timeout", "1"]).await;
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let mut non_reading =
         EventStream::connect_with_receive_buffer(&daemon, &events_path(""), SMALL_BUFFER_BYTES).await;
     non_reading.hello().await;
     wait_for_client_count(&daemon, 1).await;
-    turn(&daemon, &session_id, "deltas=1200 chars=10000").await;
+    start_turn(&daemon, &session_id, "deltas=1200 chars=10000").await;
     wait_for_client_count(&daemon, 0).await;
 }
 
 #[tokio::test]
 async fn event_source_that_never_reads_again_is_dropped() {
     let daemon = daemon_with(&["--client-timeout", "1"]).await;
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let mut stream = TcpStream::connect(daemon.authority()).await.unwrap();
     let head = format!(
         "GET {} HTTP/1.1\r\nhost: {}\r\naccept: text/event-stream\r\n\r\n",
@@ -79,8 +79,8 @@ async fn event_source_that_never_reads_again_is_dropped() {
         daemon.authority()
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    let turn_id = turn(&daemon, &session_id, "deltas=1200 chars=10000").await;
-    idle(&daemon, &session_id).await;
+    let turn_id = start_turn(&daemon, &session_id, "deltas=1200 chars=10000").await;
+    wait_until_idle(&daemon, &session_id).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     // The client gets the buffered bytes and then the end of the connection, not the other events.
     let mut text = Vec::new();
@@ -96,11 +96,11 @@ async fn slowly_reading_websocket_is_not_closed() {
         return;
     }
     let daemon = daemon_with(&["--client-timeout", "10", "--ping-interval", "3"]).await;
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     // The socket buffers as much as the client reads in several seconds, and a ping waits after all of that.
     let mut slow = EventStream::connect_with_receive_buffer(&daemon, &events_path(""), 192 * 1024).await;
     let cursor_at_start = cursor_seq(&cursor(&slow.hello().await));
-    let turn_id = turn(&daemon, &session_id, "deltas=1200 chars=10000").await;
+    let turn_id = start_turn(&daemon, &session_id, "deltas=1200 chars=10000").await;
     let started = Instant::now();
     let mut events = Vec::new();
     // Several times the client timeout and the ping timeout.
@@ -117,7 +117,7 @@ async fn slowly_reading_websocket_is_not_closed() {
 #[tokio::test]
 async fn websocket_without_pong_is_closed_and_answering_one_stays_open() {
     let daemon = daemon_with(&["--ping-interval", "1"]).await;
-    crate::api::ready(&daemon).await;
+    crate::api::wait_until_ready(&daemon).await;
     let (mut answering, _) = connect(&daemon, "").await;
     let mut silent = TcpStream::connect(daemon.authority()).await.unwrap();
     let head = format!(

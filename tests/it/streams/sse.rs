@@ -3,19 +3,19 @@
 use serde_json::json;
 
 use super::{connect, cursor, cursor_seq, events_path, is_turn_end, seq};
-use crate::api::{session, start, turn};
+use crate::api::{new_session, start_daemon, start_turn};
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, request};
 use crate::support::sse::EventSource;
 
 #[tokio::test]
 async fn server_sent_event_has_cursor_as_id_and_equals_the_log() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     let (_stream, hello) = connect(&daemon, "").await;
     let mut source =
         EventSource::connect(&daemon, &events_path(&format!("after={}", cursor(&hello))), None).await;
-    let turn_id = turn(&daemon, &session_id, "deltas=3 text=line\u{2028}é").await;
+    let turn_id = start_turn(&daemon, &session_id, "deltas=3 text=line\u{2028}é").await;
     let mut events = Vec::new();
     while !events.last().is_some_and(|event| is_turn_end(event, &turn_id)) {
         events.push(source.next_event().await);
@@ -30,7 +30,7 @@ async fn server_sent_event_has_cursor_as_id_and_equals_the_log() {
 
 #[tokio::test]
 async fn accept_header_selects_stream_or_page() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     for accept in ["text/event-stream", "text/html, text/event-stream;q=0.9"] {
         let path = events_path("after=wrong");
         let response = request(&daemon, hyper::Method::GET, &path, &[("accept", accept)], "").await;
@@ -46,7 +46,7 @@ async fn accept_header_selects_stream_or_page() {
 #[tokio::test]
 async fn idle_event_source_is_kept_alive_and_ended_by_stop() {
     let mut daemon = Daemon::builder().arg("--ping-interval").arg("1").start().await;
-    crate::api::ready(&daemon).await;
+    crate::api::wait_until_ready(&daemon).await;
     let mut source = EventSource::connect(&daemon, &events_path(""), None).await;
     while source.comments < 2 {
         source.block().await;

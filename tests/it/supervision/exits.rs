@@ -4,7 +4,7 @@ use rustix::process::{Signal, kill_process};
 use serde_json::{Value, json};
 
 use super::{assert_recovered, child, follow, generation, to_pid, types_of_supervision};
-use crate::api::{backoff_event, ready, session, start, turn};
+use crate::api::{new_session, start_daemon, start_turn, wait_for_backoff_event, wait_until_ready};
 use crate::support::daemon::Daemon;
 use crate::support::wait::wait_until;
 
@@ -19,14 +19,14 @@ async fn app_server_is_restarted_after_every_kind_of_exit() {
         ("stderr-flood=300000 crash=2", json!(2), Value::Null),
         ("spawn-background=300 spawn-double=300 spawn-double=300 kill", Value::Null, json!("SIGKILL")),
     ] {
-        let daemon = start().await;
+        let daemon = start_daemon().await;
         let mut events = follow(&daemon).await;
-        let session_id = session(&daemon).await;
-        turn(&daemon, &session_id, prompt).await;
+        let session_id = new_session(&daemon).await;
+        start_turn(&daemon, &session_id, prompt).await;
         let child = assert_recovered(&daemon, &mut events, 2).await;
         assert_eq!((&child["deaths"], &child["nextStartAt"]), (&json!(1), &Value::Null), "{prompt}");
         assert_eq!((&child["lastError"], &child["stderrTail"]), (&Value::Null, &json!([])), "{prompt}");
-        let backoff = backoff_event(&daemon).await;
+        let backoff = wait_for_backoff_event(&daemon).await;
         let detail = &backoff["detail"];
         assert_eq!((&detail["exitCode"], &detail["signal"]), (&exit_code, &signal), "{prompt}");
         assert_eq!((&backoff["level"], &detail["deaths"]), (&json!("warn"), &json!(1)));
@@ -51,13 +51,13 @@ async fn app_server_is_restarted_after_every_kind_of_exit() {
 
 #[tokio::test]
 async fn daemon_recovers_from_app_server_signals_during_turns() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let mut events = follow(&daemon).await;
     // Each app-server is killed a little later in its turn than the previous one, by another signal.
     for (number, signal) in [(1, Signal::SEGV), (2, Signal::KILL), (3, Signal::KILL), (4, Signal::BUS)] {
         let child = generation(&daemon, number).await;
-        let session_id = session(&daemon).await;
-        turn(&daemon, &session_id, "spawn-double=300 deltas=100000 delay=1").await;
+        let session_id = new_session(&daemon).await;
+        start_turn(&daemon, &session_id, "spawn-double=300 deltas=100000 delay=1").await;
         let mut deltas = 0;
         events
             .wait_for("some deltas of the turn", |event| {
@@ -75,12 +75,12 @@ async fn daemon_recovers_from_app_server_signals_during_turns() {
 
 #[tokio::test]
 async fn stderr_tail_is_redacted() {
-    let daemon = start().await;
-    ready(&daemon).await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
+    let session_id = new_session(&daemon).await;
     let prompt = "stderr=first stderr=sk-abcdefghijklmnop stderr=OPENAI_API_KEY=hunter22 crash";
-    turn(&daemon, &session_id, prompt).await;
-    let backoff = backoff_event(&daemon).await;
+    start_turn(&daemon, &session_id, prompt).await;
+    let backoff = wait_for_backoff_event(&daemon).await;
     let tail = backoff["detail"]["stderrTail"].as_array().unwrap();
     assert_eq!(tail[tail.len() - 3..], [json!("first"), json!("sk-***"), json!("OPENAI_API_KEY=***")]);
     let stderr_events = daemon.events_on_disk().into_iter().filter(|event| event["type"] == "child.stderr");
@@ -95,7 +95,7 @@ async fn stderr_tail_is_redacted() {
 /// Starts a daemon with this script as app-server and waits for its exit; returns the daemon and the restart event.
 async fn exited_app_server(script: &str) -> (Daemon, Value) {
     let daemon = Daemon::builder().server("/bin/sh", &["-c", script]).start().await;
-    let backoff = backoff_event(&daemon).await;
+    let backoff = wait_for_backoff_event(&daemon).await;
     (daemon, backoff)
 }
 
@@ -147,11 +147,15 @@ async fn exit_before_initialize_reports_connect_failed() {
 
 #[tokio::test]
 async fn invalid_responses_do_not_restart_the_app_server() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     for prompt in ["answer-twice", "answer-foreign", "answer-late=200", "garbage"] {
-        let session_id = session(&daemon).await;
-        turn(&daemon, &session_id, prompt).await;
-        assert_eq!(crate::api::idle(&daemon, &session_id).await["lastTurnStatus"], "completed", "{prompt}");
+        let session_id = new_session(&daemon).await;
+        start_turn(&daemon, &session_id, prompt).await;
+        assert_eq!(
+            crate::api::wait_until_idle(&daemon, &session_id).await["lastTurnStatus"],
+            "completed",
+            "{prompt}"
+        );
     }
     let child = child(&daemon).await;
     assert_eq!((&child["generation"], &child["deaths"]), (&json!(1), &json!(0)));

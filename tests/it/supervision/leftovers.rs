@@ -9,16 +9,18 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{assert_recovered, child, follow, generation, is_guard, signal};
-use crate::api::{assert_no_survivors, logged, ready, session, start, turn};
+use crate::api::{
+    assert_no_survivors, new_session, start_daemon, start_turn, wait_for_event, wait_until_ready,
+};
 use crate::support::daemon::Daemon;
 use crate::support::scratch;
 use crate::support::wait::wait_until;
 
 /// Runs a turn with this prompt; returns the PID of the process that it started.
 async fn start_process(daemon: &Daemon, prompt: &str) -> Value {
-    let session_id = session(daemon).await;
-    let turn_id = turn(daemon, &session_id, prompt).await;
-    let started = logged(daemon, "the process", |event| {
+    let session_id = new_session(daemon).await;
+    let turn_id = start_turn(daemon, &session_id, prompt).await;
+    let started = wait_for_event(daemon, "the process", |event| {
         let params = &event["detail"]["params"];
         params["turnId"] == turn_id.as_str() && params["item"]["processId"].is_string()
     })
@@ -48,7 +50,7 @@ fn stat(pid: &Value) -> Option<(String, u32)> {
 
 #[tokio::test]
 async fn orphan_process_ends_with_its_app_server() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let mut events = follow(&daemon).await;
     let orphan = start_process(&daemon, "spawn-double=300").await;
     wait_until("the reparenting to the daemon", || (stat(&orphan)?.1 == daemon.pid()).then_some(())).await;
@@ -73,8 +75,8 @@ async fn guard_ends_all_processes_after_daemon_sigkill() {
 
 #[tokio::test]
 async fn guard_holds_only_app_server_stdin_and_restarts() {
-    let mut daemon = start().await;
-    ready(&daemon).await;
+    let mut daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
     let first = guard(&daemon).unwrap();
     // Every process inherits the descriptors with which the tests were started.
     let inherited = open_files("self");
@@ -107,7 +109,7 @@ async fn guard_holds_only_app_server_stdin_and_restarts() {
 #[tokio::test]
 async fn start_ends_processes_left_by_daemon_and_guard() {
     let mut before = Daemon::builder().startup("ignore-eof ignore-term").start().await;
-    ready(&before).await;
+    wait_until_ready(&before).await;
     start_process(&before, "spawn-double=300").await;
     let record = before.state_dir().join("child.json");
     let file: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
@@ -118,7 +120,7 @@ async fn start_ends_processes_left_by_daemon_and_guard() {
     assert!(before.survivors().len() >= 2, "no process survived, so the test proves nothing");
     let mut after = Daemon::builder().state_from(&before).start().await;
     wait_until("the end of the remaining processes", || before.survivors().is_empty().then_some(())).await;
-    ready(&after).await;
+    wait_until_ready(&after).await;
     assert!(record.exists());
     assert!(after.stop().await.status.success());
     assert!(!record.exists(), "child.json still names an app-server");
@@ -142,8 +144,8 @@ impl Drop for UnrelatedProcess {
 
 #[tokio::test]
 async fn start_ignores_unrelated_process_with_recycled_pid() {
-    let mut before = start().await;
-    ready(&before).await;
+    let mut before = start_daemon().await;
+    wait_until_ready(&before).await;
     let record = before.state_dir().join("child.json");
     let file: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
     before.stop().await;
@@ -160,13 +162,13 @@ async fn start_ignores_unrelated_process_with_recycled_pid() {
         forged.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         fs::write(&record, forged.to_string()).unwrap();
         let mut after = Daemon::builder().state_from(&before).start().await;
-        ready(&after).await;
+        wait_until_ready(&after).await;
         assert_eq!(unrelated.0.try_wait().unwrap(), None, "{change}");
         assert!(after.stop().await.status.success());
     }
     fs::write(&record, "{\"pid\":").unwrap();
     let after = Daemon::builder().state_from(&before).start().await;
-    ready(&after).await;
+    wait_until_ready(&after).await;
     assert_eq!(unrelated.0.try_wait().unwrap(), None);
 }
 
@@ -178,7 +180,7 @@ async fn daemon_ignores_children_inherited_through_exec() {
     fs::write(&script, format!("#!/bin/sh\nsleep 300 >/dev/null &\nexec {program} \"$@\"\n")).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     let mut daemon = Daemon::builder().program(&script).start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     signal(&child(&daemon).await["pid"], Signal::KILL);
     generation(&daemon, 2).await;
     daemon.stop().await;

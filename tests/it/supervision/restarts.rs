@@ -9,7 +9,8 @@ use serde_json::json;
 
 use super::{child, generation, signal};
 use crate::api::{
-    SESSIONS, assert_no_survivors, backoff_event, create, logged_type, not_ready, ready, start,
+    SESSIONS, assert_no_survivors, create_session, start_daemon, wait_for_backoff_event, wait_for_event_type,
+    wait_until_not_ready, wait_until_ready,
 };
 use crate::cli::CliUser;
 use crate::support::daemon::Daemon;
@@ -20,7 +21,7 @@ use crate::support::scratch;
 #[tokio::test]
 async fn restart_delay_grows_with_repeated_exits() {
     let mut daemon = Daemon::builder().startup("stderr=because exit-after-initialize=1").start().await;
-    let crash_loop = logged_type(&daemon, "child.crash_loop").await;
+    let crash_loop = wait_for_event_type(&daemon, "child.crash_loop").await;
     assert_eq!((&crash_loop["level"], &crash_loop["detail"]["deaths"]), (&json!("error"), &json!(6)));
     assert_eq!(crash_loop["detail"]["delayMs"], 60_000);
     let tail = crash_loop["detail"]["stderrTail"].as_array().unwrap();
@@ -34,7 +35,7 @@ async fn restart_delay_grows_with_repeated_exits() {
     }
     assert_eq!(of("child.backoff").len(), 5);
 
-    not_ready(&daemon, "tried once a minute").await;
+    wait_until_not_ready(&daemon, "tried once a minute").await;
     let record = child(&daemon).await;
     assert_eq!((&record["status"], &record["state"]), (&json!("failed"), &json!("crash_loop")));
     assert_eq!((&record["deaths"], &record["nextStartAt"]), (&json!(6), &crash_loop["detail"]["until"]));
@@ -56,11 +57,11 @@ async fn restart_delay_grows_with_repeated_exits() {
 
 #[tokio::test]
 async fn request_waits_for_the_next_app_server() {
-    let daemon = start().await;
-    ready(&daemon).await;
+    let daemon = start_daemon().await;
+    wait_until_ready(&daemon).await;
     signal(&child(&daemon).await["pid"], Signal::KILL);
-    backoff_event(&daemon).await;
-    assert_eq!(create(&daemon, json!({})).await["status"], "active");
+    wait_for_backoff_event(&daemon).await;
+    assert_eq!(create_session(&daemon, json!({})).await["status"], "active");
     assert_eq!(child(&daemon).await["generation"], 2);
 }
 
@@ -69,16 +70,16 @@ async fn program_installed_after_start_is_found() {
     let directory = scratch::directory("test");
     let program = directory.path().join("codex");
     let daemon = Daemon::builder().server(&program, &["app-server"]).start().await;
-    assert_eq!(backoff_event(&daemon).await["detail"]["exitCode"], json!(null));
+    assert_eq!(wait_for_backoff_event(&daemon).await["detail"]["exitCode"], json!(null));
     symlink(fake_codex(), &program).unwrap();
     generation(&daemon, 2).await;
-    assert_eq!(create(&daemon, json!({})).await["status"], "active");
+    assert_eq!(create_session(&daemon, json!({})).await["status"], "active");
 }
 
 #[tokio::test]
 async fn stop_does_not_wait_for_app_server_start() {
     let mut daemon = Daemon::builder().startup("hang-initialize").start().await;
-    logged_type(&daemon, "child.started").await;
+    wait_for_event_type(&daemon, "child.started").await;
     let stopped = daemon.stop().await;
     assert!(stopped.status.success() && stopped.took < Duration::from_secs(3), "{stopped:?}");
     assert_no_survivors(&daemon);

@@ -8,7 +8,10 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::{assert_no_leftover_processes, child, generation, signal};
-use crate::api::{SESSIONS, TURN, assert_no_survivors, create, idle, ready, text, try_post, turn};
+use crate::api::{
+    SESSIONS, TURN, assert_no_survivors, create_session, start_turn, text, try_post, wait_until_idle,
+    wait_until_ready,
+};
 use crate::history::random::{SeededRandom, seed};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::fake_codex::fake_codex;
@@ -38,7 +41,7 @@ async fn turns_end_and_sessions_continue_under_random_kills() {
     let mut daemon = builder(&store).start().await;
     let mut sessions = Vec::new();
     for _ in 0..CONCURRENT_SESSIONS {
-        sessions.push(text(&create(&daemon, json!({})).await["sessionId"]));
+        sessions.push(text(&create_session(&daemon, json!({})).await["sessionId"]));
     }
     run_turn_in_each(&daemon, &sessions).await;
     let (files, before) = (open_files(&daemon), memory(&daemon));
@@ -57,7 +60,7 @@ async fn turns_end_and_sessions_continue_under_random_kills() {
             app_server_kills = 0;
             daemon.kill().await;
             daemon = builder(&store).state_from(&daemon).start().await;
-            ready(&daemon).await;
+            wait_until_ready(&daemon).await;
         }
         for turn in &acknowledged {
             assert_ends(&daemon, turn).await;
@@ -108,9 +111,9 @@ async fn assert_ends(daemon: &Daemon, (session_id, turn_id): &Acknowledged) {
 
 async fn run_turn_in_each(daemon: &Daemon, sessions: &[String]) {
     for session_id in sessions {
-        idle(daemon, session_id).await;
-        turn(daemon, session_id, "hello").await;
-        assert_eq!(idle(daemon, session_id).await["lastTurnStatus"], "completed", "{session_id}");
+        wait_until_idle(daemon, session_id).await;
+        start_turn(daemon, session_id, "hello").await;
+        assert_eq!(wait_until_idle(daemon, session_id).await["lastTurnStatus"], "completed", "{session_id}");
     }
 }
 

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use super::{assert_recovered, child, follow, generation, signal, types_of_supervision};
-use crate::api::{logged, logged_type, ready, session, turn};
+use crate::api::{new_session, start_turn, wait_for_event, wait_for_event_type, wait_until_ready};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::wait::wait_until;
 
@@ -21,11 +21,11 @@ async fn app_server_without_initialize_response_is_restarted() {
         ["hang-initialize", "hang-initialize ignore-eof ignore-term", "stop-reading hang-initialize"]
     {
         let daemon = Daemon::builder().startup(startup).arg("--start-timeout=1").start().await;
-        let failed = logged_type(&daemon, "app-server.connect.failed").await;
+        let failed = wait_for_event_type(&daemon, "app-server.connect.failed").await;
         assert!(failed["message"].as_str().unwrap().contains("within 1 s"), "{failed}");
-        let closed = logged_type(&daemon, "app-server.transport.closed").await;
+        let closed = wait_for_event_type(&daemon, "app-server.transport.closed").await;
         assert_eq!(closed["detail"]["source"], "initialize");
-        logged(&daemon, "the second app-server", |event| {
+        wait_for_event(&daemon, "the second app-server", |event| {
             event["type"] == "child.started" && event["detail"]["generation"] == 2
         })
         .await;
@@ -45,21 +45,21 @@ async fn app_server_without_initialize_response_is_restarted() {
 #[tokio::test]
 async fn initialize_timeout_grows_with_each_attempt() {
     let daemon = Daemon::builder().startup("answer-late=2500").arg("--start-timeout=1").start().await;
-    let failed = logged_type(&daemon, "app-server.connect.failed").await;
+    let failed = wait_for_event_type(&daemon, "app-server.connect.failed").await;
     let message = failed["message"].as_str().unwrap();
     for part in ["within 1 s", "it runs", "2 s", "--start-timeout", "BAA_CODEXD_START_TIMEOUT"] {
         assert!(message.contains(part), "{message}");
     }
-    crate::api::not_ready(&daemon, "--start-timeout").await;
+    crate::api::wait_until_not_ready(&daemon, "--start-timeout").await;
     // The limits of 1 s and 2 s are too short.
     assert_eq!(generation(&daemon, 1).await["generation"], 3);
-    session(&daemon).await;
+    new_session(&daemon).await;
 }
 
 #[tokio::test]
 async fn outdated_app_server_version_is_reported() {
     let daemon = Daemon::builder().startup("version=0.139.9").start().await;
-    let changed = logged_type(&daemon, "app-server.state.changed").await;
+    let changed = wait_for_event_type(&daemon, "app-server.state.changed").await;
     assert_eq!((&changed["level"], &changed["detail"]["state"]), (&json!("warn"), &json!("tooOld")));
     assert!(
         changed["message"].as_str().unwrap().contains("Codex 0.139.9 is older than 0.140.0"),
@@ -78,10 +78,10 @@ async fn outdated_app_server_version_is_reported() {
 async fn stopped_app_server_is_restarted() {
     let daemon = with_short_check_interval().start().await;
     let mut events = follow(&daemon).await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "spawn-double=300 hang").await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "spawn-double=300 hang").await;
     signal(&generation(&daemon, 1).await["pid"], Signal::STOP);
-    let closed = logged_type(&daemon, "app-server.transport.closed").await;
+    let closed = wait_for_event_type(&daemon, "app-server.transport.closed").await;
     assert_eq!(closed["detail"]["source"], "liveness", "{closed}");
     assert_recovered(&daemon, &mut events, 2).await;
 }
@@ -93,9 +93,9 @@ async fn unresponsive_app_server_is_restarted() {
     {
         let daemon = with_short_check_interval().start().await;
         let mut events = follow(&daemon).await;
-        let session_id = session(&daemon).await;
-        turn(&daemon, &session_id, prompt).await;
-        let closed = logged_type(&daemon, "app-server.transport.closed").await;
+        let session_id = new_session(&daemon).await;
+        start_turn(&daemon, &session_id, prompt).await;
+        let closed = wait_for_event_type(&daemon, "app-server.transport.closed").await;
         assert_eq!(closed["detail"]["source"], source, "{prompt}: {closed}");
         assert_recovered(&daemon, &mut events, 2).await;
     }
@@ -104,7 +104,7 @@ async fn unresponsive_app_server_is_restarted() {
 #[tokio::test]
 async fn idle_responsive_app_server_is_not_restarted() {
     let daemon = with_short_check_interval().start().await;
-    ready(&daemon).await;
+    wait_until_ready(&daemon).await;
     let answers = || {
         let output = fs::read_to_string(daemon.logs_dir().join("stdout.log")).unwrap_or_default();
         output.matches("\"data\"").count()
@@ -119,8 +119,8 @@ async fn idle_responsive_app_server_is_not_restarted() {
 async fn flooding_app_server_is_not_restarted() {
     let daemon = with_short_check_interval().startup("flood").start().await;
     let mut daemon = daemon;
-    ready(&daemon).await;
-    session(&daemon).await;
+    wait_until_ready(&daemon).await;
+    new_session(&daemon).await;
     let child = child(&daemon).await;
     assert_eq!(child["generation"], 1);
     signal(&child["pid"], Signal::KILL);
@@ -131,9 +131,9 @@ async fn flooding_app_server_is_not_restarted() {
 #[tokio::test]
 async fn app_server_line_limit_is_configurable() {
     let daemon = Daemon::builder().arg("--line-cap=100000").start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "long-line=200000").await;
-    let skipped = logged_type(&daemon, "app-server.message.invalid").await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "long-line=200000").await;
+    let skipped = wait_for_event_type(&daemon, "app-server.message.invalid").await;
     assert!(skipped["detail"]["reason"].as_str().unwrap().contains("100000"), "{skipped}");
-    assert_eq!(crate::api::idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
+    assert_eq!(crate::api::wait_until_idle(&daemon, &session_id).await["lastTurnStatus"], "completed");
 }

@@ -6,7 +6,10 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::two_on_one_thread;
-use crate::api::{SESSIONS, TURN, ask_turn, idle, logged_type, record, session, start, text, turn};
+use crate::api::{
+    SESSIONS, TURN, new_session, request_turn, session_record, start_daemon, start_turn, text,
+    wait_for_event_type, wait_until_idle,
+};
 use crate::cli::CliUser;
 use crate::cli::ask::RunningCommand;
 use crate::duplex::{delete, finished_turn, interrupt};
@@ -37,14 +40,14 @@ async fn assert_identified_without_response(daemon: &Daemon) {
     let ours = accepted.iter().filter(|event| event["detail"]["turnId"] == data["turnId"]);
     assert_eq!(ours.count(), 1);
     for session_id in [&first, &second] {
-        assert_eq!(idle(daemon, session_id).await["lastTurnStatus"], "completed");
+        assert_eq!(wait_until_idle(daemon, session_id).await["lastTurnStatus"], "completed");
     }
     assert!(began.elapsed() < Duration::from_secs(15), "it took {:?}", began.elapsed());
 }
 
 #[tokio::test]
 async fn lost_turn_start_response_is_recovered_from_user_item() {
-    assert_identified_without_response(&start().await).await;
+    assert_identified_without_response(&start_daemon().await).await;
 }
 
 #[tokio::test]
@@ -59,7 +62,7 @@ async fn late_turn_start_response_does_not_reopen_turn() {
     // Only the response identifies the turn.
     let daemon = app_server.builder_without_user_notifications().start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
-    let (late, next) = tokio::join!(ask_turn(&daemon, &first, "answer-late=700 text=late"), async {
+    let (late, next) = tokio::join!(request_turn(&daemon, &first, "answer-late=700 text=late"), async {
         wait_for_turn_starts(&app_server, 2).await;
         ask_with(&daemon, &second, "text=next", json!({ "whenBusy": "queue" })).await
     });
@@ -69,13 +72,13 @@ async fn late_turn_start_response_does_not_reopen_turn() {
     wait_until("both ends", || (events_of(&daemon, "app-server.turn.completed").len() == 3).then_some(()))
         .await;
     for session_id in [&first, &second] {
-        let record = idle(&daemon, session_id).await;
+        let record = wait_until_idle(&daemon, session_id).await;
         assert_eq!(record["lastTurnStatus"], "completed");
         assert_ne!(record["lastTurnId"], late);
     }
     assert_eq!(events_of(&daemon, "turn.accepted").len(), 3);
     assert_eq!(events_of(&daemon, "turn.settled"), [Value::Null; 0]);
-    turn(&daemon, &first, "hello").await;
+    start_turn(&daemon, &first, "hello").await;
 }
 
 #[tokio::test]
@@ -83,7 +86,7 @@ async fn interrupt_is_kept_while_turn_start_is_outstanding() {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder_without_user_notifications().start().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
-    let (turn, interrupted) = tokio::join!(ask_turn(&daemon, &first, "answer-late=800 hang"), async {
+    let (turn, interrupted) = tokio::join!(request_turn(&daemon, &first, "answer-late=800 hang"), async {
         wait_for_turn_starts(&app_server, 2).await;
         interrupt(&daemon, &second).await
     });
@@ -99,11 +102,12 @@ async fn interrupt_is_kept_while_turn_start_is_outstanding() {
 async fn pending_interrupt_ends_turn_after_late_turn_start_response() {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder_without_user_messages().start().await;
-    let session_id = session(&daemon).await;
-    let (turn, interrupted) = tokio::join!(ask_turn(&daemon, &session_id, "answer-late=7000 hang"), async {
-        wait_for_turn_starts(&app_server, 1).await;
-        interrupt(&daemon, &session_id).await
-    });
+    let session_id = new_session(&daemon).await;
+    let (turn, interrupted) =
+        tokio::join!(request_turn(&daemon, &session_id, "answer-late=7000 hang"), async {
+            wait_for_turn_starts(&app_server, 1).await;
+            interrupt(&daemon, &session_id).await
+        });
     let data = interrupted.data(202);
     // If the start of the turn was notified before, the turn is interrupted at once.
     assert_eq!(data["pending"], data["turn"].is_null(), "{data}");
@@ -117,7 +121,7 @@ async fn session_closes_with_turn_while_turn_start_is_outstanding() {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder_without_user_notifications().start().await;
     let (first, second, thread_id) = two_on_one_thread(&daemon).await;
-    let (turn, closed) = tokio::join!(ask_turn(&daemon, &first, "answer-late=800 hang"), async {
+    let (turn, closed) = tokio::join!(request_turn(&daemon, &first, "answer-late=800 hang"), async {
         wait_for_turn_starts(&app_server, 2).await;
         delete(&daemon, &format!("{SESSIONS}/{first}?interrupt=true")).await
     });
@@ -128,9 +132,9 @@ async fn session_closes_with_turn_while_turn_start_is_outstanding() {
         (&session["lastTurnId"], &session["lastTurnStatus"]),
         (&json!(turn_id), &json!("interrupted"))
     );
-    assert_eq!(record(&daemon, &second).await["lastTurnStatus"], "interrupted");
+    assert_eq!(session_record(&daemon, &second).await["lastTurnStatus"], "interrupted");
     assert_eq!(app_server.calls("turn/interrupt"), [json!({ "threadId": thread_id, "turnId": turn_id })]);
-    crate::api::turn(&daemon, &second, "hello").await;
+    crate::api::start_turn(&daemon, &second, "hello").await;
 }
 
 /// Waits until the app-server has received this number of `turn/start` calls.
@@ -150,7 +154,7 @@ async fn ctrl_c_before_turn_start_leaves_no_turn() {
     asking.signal(Signal::INT);
     let ended = asking.ended().await;
     assert_eq!(ended.code, Some(4), "{ended:?}");
-    logged_type(&daemon, "session.closed").await;
+    wait_for_event_type(&daemon, "session.closed").await;
     assert_eq!(app_server.calls("turn/start"), [Value::Null; 0]);
 }
 
@@ -164,8 +168,8 @@ async fn ctrl_c_during_turn_start_interrupts_turn() {
     asking.signal(Signal::INT);
     let ended = asking.ended().await;
     assert_eq!(ended.code, Some(4), "{ended:?}");
-    let created = logged_type(&daemon, "session.created").await;
-    let record = idle(&daemon, &text(&created["detail"]["sessionId"])).await;
+    let created = wait_for_event_type(&daemon, "session.created").await;
+    let record = wait_until_idle(&daemon, &text(&created["detail"]["sessionId"])).await;
     assert_eq!(record["lastTurnStatus"], "interrupted");
 }
 
@@ -173,8 +177,8 @@ async fn ctrl_c_during_turn_start_interrupts_turn() {
 async fn queued_turn_interrupted_during_start_does_not_run() {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder_without_user_messages().start().await;
-    let session_id = session(&daemon).await;
-    let running = turn(&daemon, &session_id, "hang").await;
+    let session_id = new_session(&daemon).await;
+    let running = start_turn(&daemon, &session_id, "hang").await;
     queue(&daemon, &session_id, "answer-late=800 hang").await;
     ask_with(&daemon, &session_id, "text=end", json!({ "expectedTurnId": running })).await.data(202);
     wait_for_turn_starts(&app_server, 2).await;
@@ -187,13 +191,13 @@ async fn queued_turn_interrupted_during_start_does_not_run() {
 async fn interrupt_during_thread_resume_withdraws_turn() {
     let app_server = RecordingAppServer::new();
     let mut daemon = app_server.builder().start().await;
-    let session_id = session(&daemon).await;
-    turn(&daemon, &session_id, "hello").await;
-    idle(&daemon, &session_id).await;
+    let session_id = new_session(&daemon).await;
+    start_turn(&daemon, &session_id, "hello").await;
+    wait_until_idle(&daemon, &session_id).await;
     daemon.stop().await;
 
     let daemon = app_server.builder_with_delayed_input().state_from(&daemon).start().await;
-    let (turn, interrupted) = tokio::join!(ask_turn(&daemon, &session_id, "hang"), async {
+    let (turn, interrupted) = tokio::join!(request_turn(&daemon, &session_id, "hang"), async {
         wait_until("the thread/resume call", || {
             (!app_server.calls("thread/resume").is_empty()).then_some(())
         })

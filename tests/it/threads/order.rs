@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::two_on_one_thread;
-use crate::api::{ask_turn, idle, logged_type, record, start, text, turn};
+use crate::api::{
+    request_turn, session_record, start_daemon, start_turn, text, wait_for_event_type, wait_until_idle,
+};
 use crate::duplex::finished_turn;
 use crate::sessions::{RecordingAppServer, ask_with, events_of, queue};
 use crate::support::daemon::Daemon;
@@ -20,15 +22,15 @@ async fn request_in_both(daemon: &Daemon, sessions: [&str; 2], fields: Value) ->
 
 #[tokio::test]
 async fn concurrent_turns_on_two_sessions_of_a_thread_start_one() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
     let [accepted, refused] = request_in_both(&daemon, [&first, &second], json!({})).await;
     let turn_id = accepted.data(202)["turnId"].clone();
     assert!(refused.error(409, "turn_in_progress").contains(turn_id.as_str().unwrap()), "{}", refused.text);
     // The following requests are rejected too, before the start of the first turn is notified.
     for session_id in [&first, &second] {
-        ask_turn(&daemon, session_id, "hello").await.error(409, "turn_in_progress");
-        assert_eq!(record(&daemon, session_id).await["currentTurnId"], turn_id);
+        request_turn(&daemon, session_id, "hello").await.error(409, "turn_in_progress");
+        assert_eq!(session_record(&daemon, session_id).await["currentTurnId"], turn_id);
     }
     assert_eq!(events_of(&daemon, "turn.accepted").len(), 2);
 }
@@ -86,19 +88,19 @@ async fn accepted_turn(daemon: &Daemon, queue_id: &str) -> String {
 
 #[tokio::test]
 async fn queued_turn_starts_when_previous_turn_ends() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let (first, second, _) = two_on_one_thread(&daemon).await;
-    let running = turn(&daemon, &first, "hang").await;
+    let running = start_turn(&daemon, &first, "hang").await;
     for session_id in [&second, &first, &second, &first, &second] {
         queue(&daemon, session_id, "deltas=1").await;
     }
     ask_with(&daemon, &first, "text=end", json!({ "expectedTurnId": running })).await.data(202);
-    logged_type(&daemon, "app-server.turn.completed").await;
+    wait_for_event_type(&daemon, "app-server.turn.completed").await;
     wait_until("the end of all turns", || {
         (events_of(&daemon, "app-server.turn.completed").len() == 7).then_some(())
     })
     .await;
-    idle(&daemon, &first).await;
+    wait_until_idle(&daemon, &first).await;
     let time = |event: &Value| event["createdAt"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     let ended: Vec<_> = events_of(&daemon, "app-server.turn.completed").iter().skip(1).map(time).collect();
     let started: Vec<_> = events_of(&daemon, "app-server.turn.started").iter().skip(2).map(time).collect();

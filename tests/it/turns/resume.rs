@@ -2,23 +2,26 @@
 
 use serde_json::{Value, json};
 
-use crate::api::{SESSIONS, create, idle, logged, record, session, start, text, turn};
+use crate::api::{
+    SESSIONS, create_session, new_session, session_record, start_daemon, start_turn, text, wait_for_event,
+    wait_until_idle,
+};
 use crate::support::daemon::Daemon;
 use crate::support::http::{get, post};
 
 #[tokio::test]
 async fn thread_is_resumed_after_restart_with_its_last_turn() {
-    let mut daemon = start().await;
-    let session_id = session(&daemon).await;
-    let first_turn = turn(&daemon, &session_id, "fail").await;
-    idle(&daemon, &session_id).await;
-    let last_turn = turn(&daemon, &session_id, "hello").await;
-    let before = idle(&daemon, &session_id).await;
+    let mut daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let first_turn = start_turn(&daemon, &session_id, "fail").await;
+    wait_until_idle(&daemon, &session_id).await;
+    let last_turn = start_turn(&daemon, &session_id, "hello").await;
+    let before = wait_until_idle(&daemon, &session_id).await;
     assert_ne!(first_turn, last_turn);
     daemon.stop().await;
 
     let daemon = Daemon::builder().state_from(&daemon).start().await;
-    let resumed = create(
+    let resumed = create_session(
         &daemon,
         json!({ "threadId": before["threadId"], "purpose": "worker", "metadata": { "a": "b" } }),
     )
@@ -31,30 +34,30 @@ async fn thread_is_resumed_after_restart_with_its_last_turn() {
     assert_eq!(resumed["currentTurnId"], Value::Null);
     assert_eq!((&resumed["purpose"], &resumed["metadata"]), (&json!("worker"), &json!({ "a": "b" })));
     assert_ne!(resumed["childPid"], before["childPid"]);
-    let event = logged(&daemon, "the session", |event| event["type"] == "session.resumed").await;
+    let event = wait_for_event(&daemon, "the session", |event| event["type"] == "session.resumed").await;
     let thread_id = text(&before["threadId"]);
     assert_eq!(event["message"], format!("Resumed session {resumed_id} for thread {thread_id}."));
 
-    let turn_id = turn(&daemon, &resumed_id, "hello again").await;
-    assert_eq!(idle(&daemon, &resumed_id).await["lastTurnId"], turn_id);
+    let turn_id = start_turn(&daemon, &resumed_id, "hello again").await;
+    assert_eq!(wait_until_idle(&daemon, &resumed_id).await["lastTurnId"], turn_id);
     // The older session is on the same thread, so its record has the same turn.
-    assert_eq!(record(&daemon, &session_id).await["lastTurnId"], turn_id);
+    assert_eq!(session_record(&daemon, &session_id).await["lastTurnId"], turn_id);
 }
 
 #[tokio::test]
 async fn running_thread_is_resumed_as_running() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "hang").await;
-    let thread_id = record(&daemon, &session_id).await["threadId"].clone();
-    let resumed = create(&daemon, json!({ "threadId": thread_id, "ephemeral": true })).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "hang").await;
+    let thread_id = session_record(&daemon, &session_id).await["threadId"].clone();
+    let resumed = create_session(&daemon, json!({ "threadId": thread_id, "ephemeral": true })).await;
     assert_eq!(resumed["currentTurnId"], turn_id);
     assert_eq!(resumed["lastTurnStatus"], "inProgress");
 }
 
 #[tokio::test]
 async fn unknown_thread_is_a_client_error() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     let thread_id = "01234567-89ab-7def-8123-456789abcdef";
     let answer = post(&daemon, SESSIONS, &json!({ "threadId": thread_id })).await;
     let message = answer.error(400, "app_server_rejected");

@@ -5,7 +5,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::api::{
-    SESSIONS, TURN, ended, idle, logged, logged_type, request_bytes, session, start, turn, types_of_turn,
+    SESSIONS, TURN, new_session, request_bytes, start_daemon, start_turn, turn_event_types, wait_for_event,
+    wait_for_event_type, wait_for_turn_end, wait_until_idle,
 };
 use crate::sessions::RecordingAppServer;
 use crate::support::daemon::Daemon;
@@ -13,16 +14,16 @@ use crate::support::http::{Target, get};
 
 /// Runs one turn with this prompt and asserts that it completes.
 async fn assert_completes(daemon: &Daemon, session_id: &str, prompt: &str) {
-    let turn_id = turn(daemon, session_id, prompt).await;
-    let record = idle(daemon, session_id).await;
+    let turn_id = start_turn(daemon, session_id, prompt).await;
+    let record = wait_until_idle(daemon, session_id).await;
     assert_eq!(record["lastTurnId"], turn_id, "{prompt}");
     assert_eq!(record["lastTurnStatus"], "completed", "{prompt}");
 }
 
 #[tokio::test]
 async fn unexpected_responses_are_ignored() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     for prompt in ["answer-twice", "answer-foreign", "answer-twice answer-foreign deltas=50", "hello"] {
         assert_completes(&daemon, &session_id, prompt).await;
     }
@@ -32,13 +33,13 @@ async fn unexpected_responses_are_ignored() {
 async fn turn_start_response_after_turn_end_does_not_reopen_turn() {
     let app_server = RecordingAppServer::new();
     let daemon = app_server.builder_without_user_messages().start().await;
-    let session_id = session(&daemon).await;
-    let turn_id = turn(&daemon, &session_id, "answer-late=300").await;
+    let session_id = new_session(&daemon).await;
+    let turn_id = start_turn(&daemon, &session_id, "answer-late=300").await;
     // The turn ended long before its acceptance.
     let events = daemon.events_on_disk();
-    let types = types_of_turn(&events, &turn_id);
+    let types = turn_event_types(&events, &turn_id);
     assert_eq!(types.last(), Some(&"turn.accepted"), "{types:?}");
-    let record = idle(&daemon, &session_id).await;
+    let record = wait_until_idle(&daemon, &session_id).await;
     assert_eq!((&record["lastTurnId"], &record["lastTurnStatus"]), (&json!(turn_id), &json!("completed")));
     assert_completes(&daemon, &session_id, "hello").await;
 }
@@ -46,16 +47,16 @@ async fn turn_start_response_after_turn_end_does_not_reopen_turn() {
 #[tokio::test]
 async fn slow_app_server_responses_are_awaited() {
     let daemon = Daemon::builder().startup("answer-late=200").start().await;
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     assert_completes(&daemon, &session_id, "hello").await;
 }
 
 #[tokio::test]
 async fn invalid_messages_are_recorded_and_skipped() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     assert_completes(&daemon, &session_id, "deltas=10 garbage").await;
-    let invalid = logged_type(&daemon, "app-server.message.invalid").await;
+    let invalid = wait_for_event_type(&daemon, "app-server.message.invalid").await;
     assert_eq!(invalid["level"], "warn");
     let events = daemon.events_on_disk();
     let count = |event_type: &str| events.iter().filter(|event| event["type"] == event_type).count();
@@ -69,10 +70,10 @@ async fn invalid_messages_are_recorded_and_skipped() {
 
 #[tokio::test]
 async fn eight_megabyte_line_is_recorded_as_event() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     assert_completes(&daemon, &session_id, "long-line=8000000").await;
-    let long = logged(&daemon, "the long line", |event| {
+    let long = wait_for_event(&daemon, "the long line", |event| {
         let message = event["detail"]["params"]["message"].as_str();
         message.is_some_and(|message| message.len() > 7_000_000)
     })
@@ -82,10 +83,10 @@ async fn eight_megabyte_line_is_recorded_as_event() {
 
 #[tokio::test]
 async fn line_over_limit_is_skipped_and_turn_continues() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     assert_completes(&daemon, &session_id, "deltas=4 long-line=70000000").await;
-    let skipped = logged_type(&daemon, "app-server.message.invalid").await;
+    let skipped = wait_for_event_type(&daemon, "app-server.message.invalid").await;
     assert_eq!(skipped["detail"]["bytes"], 70_000_000);
     let events = daemon.events_on_disk();
     let deltas = events.iter().filter(|event| event["type"] == "app-server.turn.message.delta");
@@ -94,10 +95,10 @@ async fn line_over_limit_is_skipped_and_turn_continues() {
 
 #[tokio::test]
 async fn app_server_stderr_is_kept() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     assert_completes(&daemon, &session_id, "stderr=marker stderr-flood=300000").await;
-    logged(&daemon, "the stderr line", |event| {
+    wait_for_event(&daemon, "the stderr line", |event| {
         event["type"] == "child.stderr" && event["message"].as_str().unwrap().contains("marker")
     })
     .await;
@@ -108,10 +109,10 @@ async fn app_server_stderr_is_kept() {
 #[tokio::test]
 async fn unknown_thread_notifications_create_no_session() {
     let daemon = Daemon::builder().startup("foreign-thread").start().await;
-    let completed = logged_type(&daemon, "app-server.turn.completed").await;
+    let completed = wait_for_event_type(&daemon, "app-server.turn.completed").await;
     assert_eq!(completed["detail"]["status"], "completed");
     assert_eq!(get(&daemon, SESSIONS).await.data(200)["sessions"], json!([]));
-    let session_id = session(&daemon).await;
+    let session_id = new_session(&daemon).await;
     assert_completes(&daemon, &session_id, "hello").await;
 }
 
@@ -132,24 +133,24 @@ async fn disconnect_after_request(daemon: &Daemon, session_id: &str, prompt: &st
 
 #[tokio::test]
 async fn turn_continues_when_client_disconnects_during_call() {
-    let daemon = start().await;
-    let session_id = session(&daemon).await;
+    let daemon = start_daemon().await;
+    let session_id = new_session(&daemon).await;
     disconnect_after_request(&daemon, &session_id, "answer-late=300 text=x").await;
-    let accepted = logged_type(&daemon, "turn.accepted").await;
+    let accepted = wait_for_event_type(&daemon, "turn.accepted").await;
     assert_eq!(accepted["detail"]["sessionId"], session_id);
-    ended(&daemon, &session_id, &accepted["detail"]["turnId"]).await;
+    wait_for_turn_end(&daemon, &session_id, &accepted["detail"]["turnId"]).await;
 }
 
 #[tokio::test]
 async fn turn_continues_when_client_disconnects_at_once() {
-    let daemon = start().await;
+    let daemon = start_daemon().await;
     for _ in 0..20 {
-        let session_id = session(&daemon).await;
+        let session_id = new_session(&daemon).await;
         disconnect_after_request(&daemon, &session_id, "text=x").await;
-        let accepted = logged(&daemon, "the acceptance", |event| {
+        let accepted = wait_for_event(&daemon, "the acceptance", |event| {
             event["type"] == "turn.accepted" && event["detail"]["sessionId"] == session_id
         })
         .await;
-        ended(&daemon, &session_id, &accepted["detail"]["turnId"]).await;
+        wait_for_turn_end(&daemon, &session_id, &accepted["detail"]["turnId"]).await;
     }
 }

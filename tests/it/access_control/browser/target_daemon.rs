@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::api::{SESSIONS, logged_type, ready};
+use crate::api::{SESSIONS, wait_for_event_type, wait_until_ready};
 use crate::support::daemon::Daemon;
 use crate::support::fake_codex::fake_codex;
 use crate::support::http::{Target, get};
@@ -56,9 +56,9 @@ impl TargetDaemon {
         // The long check interval prevents liveness requests to the idle app-server.
         let daemon =
             Daemon::builder().server("sh", &arguments).arg("--check-interval").arg("3600").start().await;
-        ready(&daemon).await;
+        wait_until_ready(&daemon).await;
         // This is the last event of a start.
-        logged_type(&daemon, "app-server.notification").await;
+        wait_for_event_type(&daemon, "app-server.notification").await;
         let mut target = Self { daemon, app_server_input, last_own_request: 0, _home: home };
         let state = target.state().await;
         target.last_own_request = wait_until("the access log line of the last request", || {
