@@ -15,14 +15,14 @@ use tokio::time::Sleep;
 ///
 /// After such a failure the next write starts a new timeout, so that a final message may still be tried.
 #[derive(Debug)]
-pub(in crate::http) struct WriteTimeout<S> {
+pub(crate) struct WriteTimeout<S> {
     inner: S,
     limit: Duration,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> WriteTimeout<S> {
-    pub(in crate::http) fn new(inner: S, limit: Duration) -> Self {
+    pub(crate) fn new(inner: S, limit: Duration) -> Self {
         Self { inner, limit, waiting: None }
     }
 

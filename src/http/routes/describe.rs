@@ -8,7 +8,7 @@ use crate::http::route::Route;
 
 /// The API, in the shape that clients know; it must not contain the names of the retired batch modes.
 #[derive(Serialize, JsonSchema)]
-pub(in crate::http) struct Description {
+pub(crate) struct Description {
     #[schemars(extend("const" = true))]
     ok: bool,
     name: &'static str,
@@ -105,7 +105,7 @@ fn extensions(routes: &[Route], event_stream_path: &str) -> Vec<RouteView> {
 }
 
 /// Describes the API of these routes.
-pub(in crate::http) fn describe(state: &SharedState, routes: &[Route]) -> Description {
+pub(crate) fn describe(state: &SharedState, routes: &[Route]) -> Description {
     let config = state.daemon.config();
     let event_stream_path = &config.service.event_stream_path;
     let mut notes = vec![

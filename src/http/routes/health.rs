@@ -12,7 +12,7 @@ use crate::http::routes::service::ServiceView;
 
 /// The health of the daemon.
 #[derive(Serialize, JsonSchema)]
-pub(in crate::http) struct Health {
+pub(crate) struct Health {
     #[schemars(extend("const" = true))]
     ok: bool,
     service: ServiceView,
@@ -21,11 +21,11 @@ pub(in crate::http) struct Health {
 }
 
 /// 200 while the daemon runs; `service` says whether turns can be accepted.
-pub(in crate::http) async fn healthz(State(state): State<AppState>) -> Response {
+pub(crate) async fn healthz(State(state): State<AppState>) -> Response {
     response::json(StatusCode::OK, &Health { ok: true, service: state.service(), status: "ok" })
 }
 
 /// A snapshot of the complete state.
-pub(in crate::http) async fn status(State(state): State<AppState>) -> Response {
+pub(crate) async fn status(State(state): State<AppState>) -> Response {
     response::data(StatusCode::OK, state.status())
 }

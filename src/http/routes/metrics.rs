@@ -35,7 +35,7 @@ const PHASES: [(&str, ChildPhase); 6] = [
 ];
 
 /// Handles `GET /metrics`.
-pub(in crate::http) async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
+pub(crate) async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
     let text = Scrape::of(&state).await.text().map_err(|_| ApiError::internal())?;
     Ok(response::text(CONTENT_TYPE, text))
 }

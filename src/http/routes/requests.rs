@@ -23,7 +23,7 @@ use crate::state::ServerRequest;
 /// One request.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "OneRequest")]
-pub(in crate::http) struct One {
+pub(crate) struct One {
     request: Arc<ServerRequest>,
     /// The fields of the request body that were ignored because they are unknown; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -32,12 +32,12 @@ pub(in crate::http) struct One {
 
 /// The requests, open ones first.
 #[derive(Serialize, JsonSchema)]
-pub(in crate::http) struct Requests {
+pub(crate) struct Requests {
     requests: Vec<Arc<ServerRequest>>,
 }
 
 /// Lists the requests, open ones first.
-pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, ApiError> {
+pub(crate) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, ApiError> {
     let session_id = REQUESTS_OF.of(uri.query());
     let session_id = session_id.as_deref().map(str::trim).filter(|session_id| !session_id.is_empty());
     if let Some(session_id) = session_id {
@@ -47,7 +47,7 @@ pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Re
 }
 
 /// Returns one request.
-pub(in crate::http) async fn read(
+pub(crate) async fn read(
     State(state): State<AppState>,
     request_id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
@@ -56,7 +56,7 @@ pub(in crate::http) async fn read(
 }
 
 /// Answers one request.
-pub(in crate::http) async fn respond(
+pub(crate) async fn respond(
     State(state): State<AppState>,
     request_id: Result<Path<String>, PathRejection>,
     body: Body,
@@ -81,7 +81,7 @@ fn parse(fields: Fields) -> Result<(RequestAnswer, Vec<String>), ApiError> {
 }
 
 /// Parses the answer in a WebSocket message.
-pub(in crate::http) fn parse_message(message: Map<String, Value>) -> Result<RequestAnswer, ApiError> {
+pub(crate) fn parse_message(message: Map<String, Value>) -> Result<RequestAnswer, ApiError> {
     // Its other fields belong to the message.
     parse(Fields::from(message)).map(|(answer, _)| answer)
 }

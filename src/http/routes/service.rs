@@ -43,12 +43,12 @@ pub struct StatusView {
 
 impl SharedState {
     /// The maximum size of a request body, in bytes.
-    pub(in crate::http) fn body_limit(&self) -> usize {
+    pub(crate) fn body_limit(&self) -> usize {
         self.daemon.config().service.body_bytes
     }
 
     /// The current state of the listener.
-    pub(in crate::http) fn service(&self) -> ServiceView {
+    pub(crate) fn service(&self) -> ServiceView {
         let service = &self.daemon.config().service;
         let readiness = self.daemon.readiness();
         let listening = !self.going_away.is_cancelled();
@@ -66,12 +66,12 @@ impl SharedState {
     }
 
     /// The current state of everything.
-    pub(in crate::http) fn status(&self) -> StatusView {
+    pub(crate) fn status(&self) -> StatusView {
         StatusView { service: self.service(), snapshot: self.daemon.snapshot() }
     }
 
     /// The URL of the event stream, such as `ws://127.0.0.1:4319/v1/codexd/events`.
-    pub(in crate::http) fn event_stream_url(&self) -> String {
+    pub(crate) fn event_stream_url(&self) -> String {
         let address = self.base_url.trim_start_matches("http://");
         format!("ws://{address}{}", self.daemon.config().service.event_stream_path)
     }

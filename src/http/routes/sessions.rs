@@ -25,14 +25,14 @@ use crate::state::{Purpose, RequestPolicy, Session, SessionStatus};
 /// Sessions, in the requested order.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "SessionList")]
-pub(in crate::http) struct Sessions {
+pub(crate) struct Sessions {
     sessions: Vec<Arc<Session>>,
 }
 
 /// One session.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "OneSession")]
-pub(in crate::http) struct One {
+pub(crate) struct One {
     session: Arc<Session>,
     /// The fields of the request body that were ignored because they are unknown; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,7 +42,7 @@ pub(in crate::http) struct One {
 /// A session that was closed.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "ClosedSession")]
-pub(in crate::http) struct Closed {
+pub(crate) struct Closed {
     session: Arc<Session>,
     /// Whether its turn is still running and is interrupted as soon as possible.
     pending: bool,
@@ -50,12 +50,12 @@ pub(in crate::http) struct Closed {
 
 /// The models that the app-server offers, in its own format.
 #[derive(Serialize, JsonSchema)]
-pub(in crate::http) struct Models {
+pub(crate) struct Models {
     models: Vec<Value>,
 }
 
 /// Lists all sessions, oldest first, or those that the query selects.
-pub(in crate::http) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, ApiError> {
+pub(crate) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, ApiError> {
     let query_filter = SessionQuery::parse(uri.query().unwrap_or_default())?;
     Ok(response::data(StatusCode::OK, Sessions { sessions: query_filter.of(state.daemon.sessions())? }))
 }
@@ -126,12 +126,12 @@ impl SessionQuery {
 }
 
 /// Lists the models that the app-server offers.
-pub(in crate::http) async fn models(State(state): State<AppState>) -> Result<Response, ApiError> {
+pub(crate) async fn models(State(state): State<AppState>) -> Result<Response, ApiError> {
     Ok(response::data(StatusCode::OK, Models { models: state.daemon.models().await? }))
 }
 
 /// Returns one session with its recent events.
-pub(in crate::http) async fn read(
+pub(crate) async fn read(
     State(state): State<AppState>,
     session_id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
@@ -142,7 +142,7 @@ pub(in crate::http) async fn read(
 }
 
 /// Creates a session, or resumes a thread as one.
-pub(in crate::http) async fn create(
+pub(crate) async fn create(
     State(state): State<AppState>,
     headers: HeaderMap,
     body: Body,
@@ -162,7 +162,7 @@ pub(in crate::http) async fn create(
 }
 
 /// Closes a session; `interrupt=true` interrupts its running turn.
-pub(in crate::http) async fn close(
+pub(crate) async fn close(
     State(state): State<AppState>,
     session_id: Result<Path<String>, PathRejection>,
     uri: Uri,

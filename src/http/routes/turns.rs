@@ -27,7 +27,7 @@ use crate::state::{Session, Turn};
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(rename = "Turn")]
-pub(in crate::http) struct TurnBody {
+pub(crate) struct TurnBody {
     /// The ID of the turn.
     turn_id: String,
     /// The session of the request; it shows all turns of its thread.
@@ -74,7 +74,7 @@ impl TurnBody {
 /// The result of submitting a turn.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::http) struct Accepted {
+pub(crate) struct Accepted {
     /// Always `true`.
     accepted: bool,
     session: Arc<Session>,
@@ -95,13 +95,13 @@ pub(in crate::http) struct Accepted {
 /// One turn.
 #[derive(Serialize, JsonSchema)]
 #[schemars(rename = "OneTurn")]
-pub(in crate::http) struct One {
+pub(crate) struct One {
     turn: TurnBody,
 }
 
 /// The session of a turn that was removed from the queue.
 #[derive(Serialize, JsonSchema)]
-pub(in crate::http) struct Withdrawn {
+pub(crate) struct Withdrawn {
     #[serde(flatten)]
     view: SessionView,
     /// Whether the turn was already being sent to the app-server, has not ended, and is interrupted as soon as
@@ -112,7 +112,7 @@ pub(in crate::http) struct Withdrawn {
 /// The result of an interrupt.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(in crate::http) struct InterruptAnswer {
+pub(crate) struct InterruptAnswer {
     /// Whether the turn was ended by it.
     interrupted: bool,
     /// Whether the turn has not ended and is interrupted as soon as possible.
@@ -129,7 +129,7 @@ pub(in crate::http) struct InterruptAnswer {
 }
 
 /// Starts a turn, steers the running one, or queues it; with `wait` the response is sent when the turn has ended.
-pub(in crate::http) async fn submit(
+pub(crate) async fn submit(
     State(state): State<AppState>,
     headers: HeaderMap,
     uri: Uri,
@@ -165,7 +165,7 @@ pub(in crate::http) async fn submit(
 }
 
 /// Returns one turn; with `wait` when it has ended.
-pub(in crate::http) async fn read(
+pub(crate) async fn read(
     State(state): State<AppState>,
     names: Result<Path<(String, String)>, PathRejection>,
     uri: Uri,
@@ -184,7 +184,7 @@ pub(in crate::http) async fn read(
 /// Removes a turn from the queue; returns its session.
 ///
 /// A turn that is already being sent to the app-server is interrupted.
-pub(in crate::http) async fn withdraw(
+pub(crate) async fn withdraw(
     State(state): State<AppState>,
     names: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Response, ApiError> {
@@ -196,7 +196,7 @@ pub(in crate::http) async fn withdraw(
 }
 
 /// Resumes the queue of a session; returns the session.
-pub(in crate::http) async fn resume_queue(
+pub(crate) async fn resume_queue(
     State(state): State<AppState>,
     session_id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
@@ -206,10 +206,7 @@ pub(in crate::http) async fn resume_queue(
 }
 
 /// Interrupts the running turn of a session.
-pub(in crate::http) async fn interrupt(
-    State(state): State<AppState>,
-    body: Body,
-) -> Result<Response, ApiError> {
+pub(crate) async fn interrupt(State(state): State<AppState>, body: Body) -> Result<Response, ApiError> {
     let mut given = INTERRUPT_TURN.read(Fields::read(body, state.body_limit()).await?)?;
     let ignored = given.ignored();
     let session_id = given.text("sessionId").unwrap_or_default();

@@ -15,10 +15,7 @@ use crate::http::error::ApiError;
 use crate::http::upgrade;
 
 /// Handles `GET` of the event stream path, with the transport that the headers request.
-pub(in crate::http) async fn events(
-    State(state): State<AppState>,
-    request: Request,
-) -> Result<Response, ApiError> {
+pub(crate) async fn events(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
     if state.going_away.is_cancelled() {
         return Err(DaemonError::ShuttingDown.into());
     }

@@ -24,7 +24,7 @@ const SCAN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A page of events.
 #[derive(Serialize, JsonSchema)]
-pub(in crate::http) struct Page {
+pub(crate) struct Page {
     /// Oldest first.
     #[schemars(with = "Vec<Event>")]
     events: Vec<Value>,
@@ -39,7 +39,7 @@ pub(in crate::http) struct Page {
 }
 
 /// Returns the events after the cursor, or from the oldest event; `cursor` is where to continue.
-pub(in crate::http) async fn answer(state: &AppState, query: &Query) -> Result<Response, ApiError> {
+pub(super) async fn answer(state: &AppState, query: &Query) -> Result<Response, ApiError> {
     let bounds = state.daemon.bounds();
     let oldest = Cursor { epoch: None, seq: bounds.oldest - 1 };
     let after = query.after.as_ref().unwrap_or(&oldest);

@@ -9,21 +9,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The transport of an event stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::http) enum Transport {
+pub(crate) enum Transport {
     WebSocket,
     ServerSentEvents,
 }
 
 /// The positions of all subscribers.
 #[derive(Debug, Default)]
-pub(in crate::http) struct Subscribers {
+pub(crate) struct Subscribers {
     next: AtomicU64,
     positions: Mutex<HashMap<u64, (Transport, Arc<AtomicU64>)>>,
 }
 
 /// The position of one subscriber; removed on drop.
 #[derive(Debug)]
-pub(in crate::http) struct SubscriberPosition {
+pub(crate) struct SubscriberPosition {
     subscribers: Arc<Subscribers>,
     id: u64,
     position: Arc<AtomicU64>,
@@ -31,7 +31,7 @@ pub(in crate::http) struct SubscriberPosition {
 
 impl Subscribers {
     /// Adds a subscriber.
-    pub(in crate::http) fn add(self: &Arc<Self>, transport: Transport) -> SubscriberPosition {
+    pub(crate) fn add(self: &Arc<Self>, transport: Transport) -> SubscriberPosition {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         // Until the first `set_position` it has no lag.
         let position = Arc::new(AtomicU64::new(u64::MAX));
@@ -40,13 +40,13 @@ impl Subscribers {
     }
 
     /// The number of subscribers with this transport.
-    pub(in crate::http) fn count(&self, transport: Transport) -> u64 {
+    pub(crate) fn count(&self, transport: Transport) -> u64 {
         self.lock().values().filter(|(other, _)| *other == transport).count() as u64
     }
 
     /// How many events up to `latest` the slowest subscriber has not forwarded to its connection; 0 without
     /// subscribers.
-    pub(in crate::http) fn max_lag(&self, latest: u64) -> u64 {
+    pub(crate) fn max_lag(&self, latest: u64) -> u64 {
         let positions = self.lock();
         let slowest = positions.values().map(|(_, position)| position.load(Ordering::Relaxed)).min();
         latest.saturating_sub(slowest.unwrap_or(latest))
@@ -59,7 +59,7 @@ impl Subscribers {
 
 impl SubscriberPosition {
     /// Every event through `seq` was forwarded, or dropped by the filter.
-    pub(in crate::http) fn set_position(&self, seq: u64) {
+    pub(crate) fn set_position(&self, seq: u64) {
         self.position.store(seq, Ordering::Relaxed);
     }
 }

@@ -44,7 +44,7 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// How many bytes are collected before a write.
 const WRITE_BUFFER_BYTES: usize = 64 * 1024;
 /// How long the client may take to receive our close frame and to close too.
-pub(in crate::http) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The query is invalid.
 const BAD_QUERY: CloseCode = CloseCode::Library(4400);
