@@ -29,7 +29,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::codex::{AppServerEvent, Backlog, Listener, MessageReader, Pending, StderrTail, redact};
 use crate::daemon::ChildFile;
-use crate::http::Query;
+use crate::http::StreamQuery;
 use crate::journal::{Bounds, Cursor, Entry, Found, Journal, Limits, MetaFile, Next, OpenFailure, seq_of};
 use crate::state::snapshot::{self, DaemonFile, Identity, Layout, Loaded, RecentFile, RegistryFile};
 use crate::state::{DaemonState, State};
@@ -80,7 +80,7 @@ pub fn cursor(data: &[u8]) {
 /// The query of the event stream: a parsed query parses to the same again after it was rendered.
 pub fn query(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let query = match Query::parse(&text) {
+    let query = match StreamQuery::parse(&text) {
         Ok(query) => query,
         Err(sentence) => {
             assert!(sentence.ends_with('.') && !sentence.contains('\n'), "{sentence:?}");
@@ -97,7 +97,7 @@ pub fn query(data: &[u8]) {
     again.extend_pairs(query.session_id.iter().map(|id| ("sessionId", id)));
     again.extend_pairs(query.types.iter().map(|prefix| ("type", prefix)));
     again.append_pair("onGap", if query.resync { "resync" } else { "close" });
-    assert_eq!(Query::parse(&again.finish()), Ok(query));
+    assert_eq!(StreamQuery::parse(&again.finish()), Ok(query));
 }
 
 /// The stderr tail: it does not depend on how stderr is split, and contains no secret.

@@ -122,7 +122,7 @@ fn host() -> &'static str {
 
 async fn ask(app: &App, method: Method, path: &str) -> (StatusCode, Value) {
     let request = Request::builder().method(method).uri(path).header("host", host());
-    let (head, body) = app.answer(&Peer::Trusted, request.body(Body::empty()).unwrap()).await.into_parts();
+    let (head, body) = app.respond(&Peer::Trusted, request.body(Body::empty()).unwrap()).await.into_parts();
     let bytes = body.collect().await.unwrap().to_bytes();
     (head.status, serde_json::from_slice(&bytes).unwrap_or_default())
 }

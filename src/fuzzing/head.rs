@@ -6,14 +6,14 @@ use axum::http::request::Parts;
 use axum::http::{HeaderName, HeaderValue, Method, Request, Uri};
 
 use super::{first_line, pieces};
-use crate::http::{ChunkedBody, Framing, HeadError, HeadScanner, Peer, verdict};
+use crate::http::{ChunkedBody, Framing, HeadError, HeadScanner, Peer, check_without_token_file};
 
 /// The allowed origin besides our own.
 const ALLOWED_ORIGIN: &str = "https://page.example";
 /// The valid values of `Host`.
 const HOSTS: [&str; 3] = ["127.0.0.1:4319", "localhost:4319", "[::1]:4319"];
 
-/// The head of a request: the verdict does not depend on how it is split, and an admitted request has only one reading.
+/// The head of a request: the result does not depend on how it is split, and an admitted request has only one reading.
 ///
 /// The first line determines where the rest is split.
 pub fn head(data: &[u8]) {
@@ -26,9 +26,10 @@ pub fn head(data: &[u8]) {
     assert_eq!(framing, read.framing());
     let parts = read.parts();
     let listed = [ALLOWED_ORIGIN.to_owned()];
-    let verdict = |peer| verdict(SocketAddr::from(([127, 0, 0, 1], 4319)), &listed, &peer, &parts);
-    assert_eq!(verdict(Peer::Trusted), read.is_admitted().then(|| read.is_preflight()));
-    assert_eq!(verdict(Peer::Foreign("another user owns the process".to_owned())), None);
+    let admission =
+        |peer| check_without_token_file(SocketAddr::from(([127, 0, 0, 1], 4319)), &listed, &peer, &parts);
+    assert_eq!(admission(Peer::Trusted), read.is_admitted().then(|| read.is_preflight()));
+    assert_eq!(admission(Peer::Foreign("another user owns the process".to_owned())), None);
     if framing == Framing::Chunked {
         let whole = chunks(&[body]);
         assert_eq!(chunks(&pieces(cuts, body)), whole);
@@ -54,7 +55,7 @@ fn chunks(pieces: &[&[u8]]) -> Result<Option<usize>, ()> {
     for piece in pieces {
         taken += chunks.take(piece).map_err(|_| ())?;
     }
-    Ok(chunks.is_over().then_some(taken))
+    Ok(chunks.is_complete().then_some(taken))
 }
 
 /// [`chunks`] as a reference implementation, line by line; incomplete lines are left to [`chunks`].

@@ -45,8 +45,8 @@ const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl ResponseCounts {
     /// Counts a response.
-    pub(super) fn count(&self, answer: &Response) {
-        let class = usize::from(answer.status().as_u16() / 100);
+    pub(super) fn count(&self, response: &Response) {
+        let class = usize::from(response.status().as_u16() / 100);
         if let Some(count) = class.checked_sub(1).and_then(|class| self.0.get(class)) {
             count.fetch_add(1, Ordering::Relaxed);
         }
@@ -72,9 +72,9 @@ impl Subject {
     }
 
     /// Attaches the subject to a response.
-    pub(super) fn attach_to(self, mut answer: Response) -> Response {
-        answer.extensions_mut().insert(self);
-        answer
+    pub(super) fn attach_to(self, mut response: Response) -> Response {
+        response.extensions_mut().insert(self);
+        response
     }
 }
 
@@ -94,16 +94,16 @@ impl Access {
     }
 
     /// Records the status of the response, and counts the bytes of its body as they are sent.
-    pub(super) fn respond(self: Arc<Self>, mut answer: Response) -> Response {
-        self.status.store(answer.status().as_u16(), Ordering::Relaxed);
-        if let Some(subject) = answer.extensions_mut().remove::<Subject>() {
+    pub(super) fn record_response(self: Arc<Self>, mut response: Response) -> Response {
+        self.status.store(response.status().as_u16(), Ordering::Relaxed);
+        if let Some(subject) = response.extensions_mut().remove::<Subject>() {
             let _ = self.subject.set(subject);
         }
-        answer.map(|inner| Body::new(CountedBody { inner, access: self, is_complete: false }))
+        response.map(|inner| Body::new(CountedBody { inner, access: self, is_complete: false }))
     }
 
     /// Counts bytes that were sent outside of the response body.
-    pub(super) fn sent(&self, bytes: usize) {
+    pub(super) fn count_bytes(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
@@ -145,7 +145,7 @@ impl hyper::body::Body for CountedBody {
         match &polled {
             Poll::Ready(None) => self.is_complete = true,
             Poll::Ready(Some(Ok(frame))) => {
-                self.access.sent(frame.data_ref().map_or(0, Bytes::len));
+                self.access.count_bytes(frame.data_ref().map_or(0, Bytes::len));
                 self.is_complete = self.inner.is_end_stream();
             }
             _ => {}

@@ -45,8 +45,8 @@ impl App {
             response_counts: ResponseCounts::default(),
             limiter,
             subscribers: Arc::default(),
-            sockets: TaskTracker::new(),
-            going_away: CancellationToken::new(),
+            websocket_tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
         });
         let router = router(&state);
         Self { state, router }
@@ -55,7 +55,7 @@ impl App {
     /// ResponseCounts one request of `peer`; trailing slashes of its path are ignored.
     ///
     /// The only way in: nothing is routed and no body is read before the door was passed.
-    pub async fn answer(&self, peer: &Peer, mut request: Request) -> Response {
+    pub async fn respond(&self, peer: &Peer, mut request: Request) -> Response {
         if let Some(uri) = without_trailing_slashes(request.uri()) {
             *request.uri_mut() = uri;
         }
@@ -66,7 +66,7 @@ impl App {
         let mut response = match guard.check(peer, &head).await {
             // What cannot be read is not read.
             Ok(Admission::Granted(_)) if body::is_encoded(&head.headers, &body) => {
-                ApiError::unsupported_encoding().into_last_response()
+                ApiError::unsupported_encoding().into_closing_response()
             }
             Ok(Admission::Granted(credential)) => {
                 let mut request = Request::from_parts(head, body);
@@ -75,20 +75,20 @@ impl App {
                 self.route(request).await
             }
             Ok(Admission::Preflight) => auth::preflight_response(&head.headers),
-            Err(error) => error.into_last_response(),
+            Err(error) => error.into_closing_response(),
         };
         if let Some(origin) = origin {
-            auth::allow_reading(origin, response.headers_mut());
+            auth::add_cors_headers(origin, response.headers_mut());
         }
         self.state.response_counts.count(&response);
-        access.respond(response)
+        access.record_response(response)
     }
 
     async fn route(&self, request: Request) -> Response {
         match catch_panic(self.router.clone().oneshot(request)).await {
             Ok(Ok(response)) => response,
             // A handler that panicked; the log says where.
-            Err(_) => ApiError::internal().into_last_response(),
+            Err(_) => ApiError::internal().into_closing_response(),
         }
     }
 
@@ -100,26 +100,29 @@ impl App {
     /// Closes every WebSocket with 1001 and waits until they are closed, but for no client longer than
     /// [`stream::CLOSE_TIMEOUT`] and a little.
     pub async fn close_websockets(&self) {
-        self.state.going_away.cancel();
-        self.state.sockets.close();
+        self.state.shutdown.cancel();
+        self.state.websocket_tasks.close();
         // Each socket keeps the limit by itself, but for one whose handshake is not through yet.
-        let all = tokio::time::timeout(stream::CLOSE_TIMEOUT * 5 / 4, self.state.sockets.wait());
-        if all.await.is_err() {
-            tracing::warn!(left = self.state.sockets.len(), "WebSockets are left whose clients take nothing");
+        let closed = tokio::time::timeout(stream::CLOSE_TIMEOUT * 5 / 4, self.state.websocket_tasks.wait());
+        if closed.await.is_err() {
+            tracing::warn!(
+                left = self.state.websocket_tasks.len(),
+                "WebSockets are left whose clients take nothing"
+            );
         }
     }
 }
 
 /// What the door at `address` says to a request: `None` when it stays outside, else whether it is a preflight.
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) fn verdict(
+pub(crate) fn check_without_token_file(
     address: SocketAddr,
     origins: &[String],
     peer: &Peer,
     request: &axum::http::request::Parts,
 ) -> Option<bool> {
-    let pass = RequestGuard::new(address, origins, None).verdict(peer, request).ok()?;
-    Some(pass == Admission::Preflight)
+    let admission = RequestGuard::new(address, origins, None).check_without_token_file(peer, request).ok()?;
+    Some(admission == Admission::Preflight)
 }
 
 /// The same address with a path that ends in no slash; `None` when it is already so.

@@ -24,9 +24,9 @@ pub(super) struct SharedState {
     pub(super) response_counts: ResponseCounts,
     pub(super) limiter: Arc<ConnectionLimiter>,
     pub(super) subscribers: Arc<Subscribers>,
-    pub(super) sockets: TaskTracker,
-    /// Tells the sockets that the daemon stops.
-    pub(super) going_away: CancellationToken,
+    pub(super) websocket_tasks: TaskTracker,
+    /// Cancelled when the daemon stops; ends every event stream.
+    pub(super) shutdown: CancellationToken,
 }
 
 /// What let a request in, for those who are still served when it may no longer hold.

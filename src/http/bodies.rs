@@ -1,7 +1,7 @@
 //! The request bodies of every route, declared once: the handlers parse with these tables, and the OpenAPI document is
 //! generated from them. Stateless.
 //!
-//! Invariant: a handler takes every field that its schema has, or forwards it ([`ParsedBody::settings`] asserts this).
+//! Invariant: a handler takes every field that its schema has, or forwards it ([`ParsedBody::into_settings`] asserts this).
 
 use serde_json::{Map, Value};
 
@@ -22,16 +22,16 @@ pub(super) struct BodySchema {
 #[derive(Debug)]
 pub(super) struct Field {
     pub(super) name: &'static str,
-    pub(super) kind: Kind,
+    pub(super) kind: FieldKind,
     pub(super) description: &'static str,
     pub(super) required: bool,
     /// Whether the field is forwarded to the app-server under the same name.
-    passed: bool,
+    is_forwarded: bool,
 }
 
 /// The type of a field.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
+pub(super) enum FieldKind {
     Text,
     Enum(StringEnum),
     /// A string, or an object in the format of the app-server.
@@ -59,23 +59,23 @@ pub(super) enum Rule {
     /// One of them is required; the first present one is used, and the others are ignored.
     FirstOf {
         names: &'static [&'static str],
-        none: &'static str,
+        missing_error: &'static str,
     },
     /// At most one of them may be present.
     NotBoth {
         names: [&'static str; 2],
-        both: &'static str,
+        conflict_error: &'static str,
     },
     /// Exactly one of them is required.
     ExactlyOne {
         names: [&'static str; 2],
-        none: &'static str,
-        both: &'static str,
+        missing_error: &'static str,
+        conflict_error: &'static str,
     },
 }
 
-const fn field(name: &'static str, kind: Kind, description: &'static str) -> Field {
-    Field { name, kind, description, required: false, passed: false }
+const fn field(name: &'static str, kind: FieldKind, description: &'static str) -> Field {
+    Field { name, kind, description, required: false, is_forwarded: false }
 }
 
 impl Field {
@@ -83,30 +83,34 @@ impl Field {
         Self { required: true, ..self }
     }
 
-    const fn passed(self) -> Self {
-        Self { passed: true, ..self }
+    const fn forwarded(self) -> Self {
+        Self { is_forwarded: true, ..self }
     }
 
     /// Checks the value of this field; the error is a sentence.
     fn check(&self, value: Value) -> Result<Value, String> {
         let name = self.name;
         match (self.kind, value) {
-            (Kind::Text, value @ Value::String(_)) => Ok(value),
-            (Kind::Enum(variants), Value::String(value)) => variants.find(name, &value).map(Value::from),
-            (Kind::Directory, Value::String(text)) => values::directory(name, text),
-            (Kind::Text | Kind::Enum(_) | Kind::Directory, _) => Err(format!("{name} must be a string.")),
-            (Kind::ApprovalPolicy, value) => values::approval_policy(name, value),
-            (Kind::Object, value @ Value::Object(_)) => Ok(value),
-            (Kind::Object, _) => Err(format!("{name} must be an object.")),
-            (Kind::Any, value) => Ok(value),
-            (Kind::Flag, value @ Value::Bool(_)) => Ok(value),
-            (Kind::Flag, _) => Err(format!("{name} must be true or false.")),
-            (Kind::FlagOr(_), value @ Value::Bool(_)) => Ok(value),
-            (Kind::FlagOr(word), value) if value == word => Ok(value),
-            (Kind::FlagOr(word), _) => Err(format!("{name} must be true, false or \"{word}\".")),
-            (Kind::Seconds, value) => values::seconds(name, &value),
-            (Kind::Labels, value) => values::labels(name, value),
-            (Kind::Input, value) => values::input(value),
+            (FieldKind::Text, value @ Value::String(_)) => Ok(value),
+            (FieldKind::Enum(variants), Value::String(value)) => variants.find(name, &value).map(Value::from),
+            (FieldKind::Directory, Value::String(text)) => values::check_directory(name, text),
+            (FieldKind::Text | FieldKind::Enum(_) | FieldKind::Directory, _) => {
+                Err(format!("{name} must be a string."))
+            }
+            (FieldKind::ApprovalPolicy, value) => values::check_approval_policy(name, value),
+            (FieldKind::Object, value @ Value::Object(_)) => Ok(value),
+            (FieldKind::Object, _) => Err(format!("{name} must be an object.")),
+            (FieldKind::Any, value) => Ok(value),
+            (FieldKind::Flag, value @ Value::Bool(_)) => Ok(value),
+            (FieldKind::Flag, _) => Err(format!("{name} must be true or false.")),
+            (FieldKind::FlagOr(_), value @ Value::Bool(_)) => Ok(value),
+            (FieldKind::FlagOr(alternative), value) if value == alternative => Ok(value),
+            (FieldKind::FlagOr(alternative), _) => {
+                Err(format!("{name} must be true, false or \"{alternative}\"."))
+            }
+            (FieldKind::Seconds, value) => values::check_seconds(name, &value),
+            (FieldKind::Labels, value) => values::check_labels(name, value),
+            (FieldKind::Input, value) => values::check_input(value),
         }
     }
 }
@@ -121,19 +125,19 @@ pub(super) struct ParsedBody {
 
 impl BodySchema {
     /// Parses and checks the fields of this schema.
-    pub(super) fn read(&'static self, mut fields: Fields) -> Result<ParsedBody, ApiError> {
+    pub(super) fn parse(&'static self, mut fields: Fields) -> Result<ParsedBody, ApiError> {
         let mut values = Map::new();
-        let mut unread = Vec::new();
+        let mut ignored = Vec::new();
         if let Rule::FirstOf { names, .. } = self.rule {
             let mut names = names.iter();
             if names.any(|name| fields.has(name)) {
-                unread.extend(names.filter_map(|name| fields.any(name).map(|_| (*name).to_owned())));
+                ignored.extend(names.filter_map(|name| fields.take(name).map(|_| (*name).to_owned())));
             }
         }
         for field in self.fields {
             let value = match field.kind {
-                Kind::Directory => fields.path(field.name),
-                _ => fields.any(field.name),
+                FieldKind::Directory => fields.take_path(field.name),
+                _ => fields.take(field.name),
             };
             match value {
                 Some(value) => {
@@ -148,21 +152,21 @@ impl BodySchema {
             }
         }
         let count = |names: &[&str]| names.iter().filter(|name| values.contains_key(**name)).count();
-        let broken = match self.rule {
-            Rule::FirstOf { names, none } => (count(names) == 0).then_some(none),
-            Rule::NotBoth { names, both } => (count(&names) == 2).then_some(both),
-            Rule::ExactlyOne { names, none, both } => match count(&names) {
-                0 => Some(none),
+        let violation = match self.rule {
+            Rule::FirstOf { names, missing_error } => (count(names) == 0).then_some(missing_error),
+            Rule::NotBoth { names, conflict_error } => (count(&names) == 2).then_some(conflict_error),
+            Rule::ExactlyOne { names, missing_error, conflict_error } => match count(&names) {
+                0 => Some(missing_error),
                 1 => None,
-                _ => Some(both),
+                _ => Some(conflict_error),
             },
             Rule::None => None,
         };
-        match broken {
-            Some(sentence) => Err(ApiError::bad_request(sentence)),
+        match violation {
+            Some(message) => Err(ApiError::bad_request(message)),
             None => {
-                unread.extend(fields.left());
-                Ok(ParsedBody { schema: self, values, ignored: unread })
+                ignored.extend(fields.remaining_names());
+                Ok(ParsedBody { schema: self, values, ignored })
             }
         }
     }
@@ -170,7 +174,7 @@ impl BodySchema {
 
 impl ParsedBody {
     /// Takes the names of the fields that were ignored.
-    pub(super) fn ignored(&mut self) -> Vec<String> {
+    pub(super) fn take_ignored(&mut self) -> Vec<String> {
         std::mem::take(&mut self.ignored)
     }
 
@@ -184,7 +188,7 @@ impl ParsedBody {
     }
 
     /// Takes the value of a string field.
-    pub(super) fn text(&mut self, name: &str) -> Option<String> {
+    pub(super) fn take_text(&mut self, name: &str) -> Option<String> {
         match self.take(name) {
             Some(Value::String(text)) => Some(text),
             _ => None,
@@ -194,9 +198,9 @@ impl ParsedBody {
     /// Takes the fields that are forwarded to the app-server; absent ones are omitted, not sent as `null`.
     ///
     /// Call it last: in debug builds it asserts that no field of the schema was forgotten.
-    pub(super) fn settings(mut self) -> Map<String, Value> {
+    pub(super) fn into_settings(mut self) -> Map<String, Value> {
         let mut settings = Map::new();
-        for field in self.schema.fields.iter().filter(|field| field.passed) {
+        for field in self.schema.fields.iter().filter(|field| field.is_forwarded) {
             if let Some(value) = self.values.shift_remove(field.name) {
                 settings.insert(field.name.to_owned(), value);
             }
@@ -214,59 +218,73 @@ pub(super) const CREATE_SESSION: BodySchema = BodySchema {
     fields: &[
         field(
             "purpose",
-            Kind::Enum(StringEnum::purposes(&["duplex", "worker", "smoke"])),
+            FieldKind::Enum(StringEnum::session_purposes(&["duplex", "worker", "smoke"])),
             "The purpose of the session; default: duplex.",
         ),
-        field("approvalPolicy", Kind::ApprovalPolicy, "When the app-server asks for approval.").passed(),
+        field("approvalPolicy", FieldKind::ApprovalPolicy, "When the app-server asks for approval.")
+            .forwarded(),
         field(
             "sandbox",
-            Kind::Enum(StringEnum::of_codex(protocol::SANDBOX_MODES)),
+            FieldKind::Enum(StringEnum::of_codex(protocol::SANDBOX_MODES)),
             "What commands may access.",
         )
-        .passed(),
-        field("personality", Kind::Enum(PERSONALITY), "The tone of the model.").passed(),
-        field("cwd", Kind::Directory, "The working directory: the absolute path of an existing directory.")
-            .passed(),
-        field("baseInstructions", Kind::Text, "Replaces the base instructions of the model.").passed(),
-        field("developerInstructions", Kind::Text, "Additional developer instructions.").passed(),
-        field("model", Kind::Text, "The model; GET /v1/codexd/models lists them.").passed(),
-        field("modelProvider", Kind::Text, "The provider of the model.").passed(),
-        field("serviceTier", Kind::Text, "The service tier.").passed(),
-        field("config", Kind::Object, "Codex configuration for this thread, by the keys of the app-server.")
-            .passed(),
+        .forwarded(),
+        field("personality", FieldKind::Enum(PERSONALITY), "The tone of the model.").forwarded(),
+        field(
+            "cwd",
+            FieldKind::Directory,
+            "The working directory: the absolute path of an existing directory.",
+        )
+        .forwarded(),
+        field("baseInstructions", FieldKind::Text, "Replaces the base instructions of the model.")
+            .forwarded(),
+        field("developerInstructions", FieldKind::Text, "Additional developer instructions.").forwarded(),
+        field("model", FieldKind::Text, "The model; GET /v1/codexd/models lists them.").forwarded(),
+        field("modelProvider", FieldKind::Text, "The provider of the model.").forwarded(),
+        field("serviceTier", FieldKind::Text, "The service tier.").forwarded(),
+        field(
+            "config",
+            FieldKind::Object,
+            "Codex configuration for this thread, by the keys of the app-server.",
+        )
+        .forwarded(),
         field(
             "requests",
-            Kind::Enum(StringEnum::own(&["ask", "decline"])),
+            FieldKind::Enum(StringEnum::of_codexd(&["ask", "decline"])),
             "How requests of the app-server are handled: ask (the default) waits for a client, decline declines \
              them at once.",
         ),
         field(
             "requestTimeoutSeconds",
-            Kind::Seconds,
+            FieldKind::Seconds,
             "After how many seconds an unanswered request is declined.",
         ),
-        field("threadId", Kind::Text, "Resumes this thread."),
-        field("forkFrom", Kind::Text, "Starts with a copy of the history of this session."),
-        field("ephemeral", Kind::Flag, "Does not persist the thread; ignored for a resumed thread."),
+        field("threadId", FieldKind::Text, "Resumes this thread."),
+        field("forkFrom", FieldKind::Text, "Starts with a copy of the history of this session."),
+        field("ephemeral", FieldKind::Flag, "Does not persist the thread; ignored for a resumed thread."),
         field(
             "trust",
-            Kind::FlagOr("ask"),
+            FieldKind::FlagOr("ask"),
             "Whether the app-server may use the .codex directory of a working directory whose trust is undecided: its MCP \
              servers and hooks run outside of the sandbox. Default: false. \"ask\" uses the last decision about the \
              directory, and fails with trust_undecided if a .codex directory exists and there was no decision.",
         ),
-        field("approvalsReviewer", Kind::Any, "Who reviews approvals, in the format of the app-server.")
-            .passed(),
-        field("serviceName", Kind::Any, "The service that uses the thread; the app-server reports it.")
-            .passed(),
-        field("sessionStartSource", Kind::Any, "In the format of the app-server.").passed(),
-        field("threadSource", Kind::Any, "In the format of the app-server.").passed(),
-        field("lastTurnId", Kind::Text, "With forkFrom: the last turn of the copy."),
-        field("metadata", Kind::Labels, "The caller's own labels; keys and values are non-empty strings."),
+        field("approvalsReviewer", FieldKind::Any, "Who reviews approvals, in the format of the app-server.")
+            .forwarded(),
+        field("serviceName", FieldKind::Any, "The service that uses the thread; the app-server reports it.")
+            .forwarded(),
+        field("sessionStartSource", FieldKind::Any, "In the format of the app-server.").forwarded(),
+        field("threadSource", FieldKind::Any, "In the format of the app-server.").forwarded(),
+        field("lastTurnId", FieldKind::Text, "With forkFrom: the last turn of the copy."),
+        field(
+            "metadata",
+            FieldKind::Labels,
+            "The caller's own labels; keys and values are non-empty strings.",
+        ),
     ],
     rule: Rule::NotBoth {
         names: ["threadId", "forkFrom"],
-        both: "Give either threadId or forkFrom, not both.",
+        conflict_error: "Give either threadId or forkFrom, not both.",
     },
 };
 
@@ -274,59 +292,64 @@ pub(super) const CREATE_SESSION: BodySchema = BodySchema {
 pub(super) const SUBMIT_TURN: BodySchema = BodySchema {
     name: "SubmitTurn",
     fields: &[
-        field("sessionId", Kind::Text, "The session.").required(),
+        field("sessionId", FieldKind::Text, "The session.").required(),
         field(
             "input",
-            Kind::Input,
+            FieldKind::Input,
             "The input: a string, or a list of items in the format of the app-server.",
         ),
-        field("prompt", Kind::Input, "An alias of input; ignored if input is present."),
-        field("approvalPolicy", Kind::ApprovalPolicy, "When the app-server asks for approval.").passed(),
-        field("personality", Kind::Enum(PERSONALITY), "The tone of the model.").passed(),
+        field("prompt", FieldKind::Input, "An alias of input; ignored if input is present."),
+        field("approvalPolicy", FieldKind::ApprovalPolicy, "When the app-server asks for approval.")
+            .forwarded(),
+        field("personality", FieldKind::Enum(PERSONALITY), "The tone of the model.").forwarded(),
         field(
             "summary",
-            Kind::Enum(StringEnum::of_codex(protocol::REASONING_SUMMARIES)),
+            FieldKind::Enum(StringEnum::of_codex(protocol::REASONING_SUMMARIES)),
             "How reasoning is summarized.",
         )
-        .passed(),
-        field("cwd", Kind::Directory, "The working directory: the absolute path of an existing directory.")
-            .passed(),
-        field("collaborationMode", Kind::Any, "In the format of the app-server.").passed(),
-        field("outputSchema", Kind::Any, "A JSON Schema for the final answer.").passed(),
-        field("sandboxPolicy", Kind::Any, "What commands may access, in the format of the app-server.")
-            .passed(),
-        field("effort", Kind::Text, "The reasoning effort of the model.").passed(),
-        field("model", Kind::Text, "The model; GET /v1/codexd/models lists them.").passed(),
-        field("serviceTier", Kind::Text, "The service tier.").passed(),
-        field("approvalsReviewer", Kind::Any, "Who reviews approvals, in the format of the app-server.")
-            .passed(),
-        field("disabledPluginIds", Kind::Any, "In the format of the app-server.").passed(),
-        field("parentTurnId", Kind::Any, "In the format of the app-server.").passed(),
-        field("rootTurnId", Kind::Any, "In the format of the app-server.").passed(),
-        field("serviceTierForTurn", Kind::Any, "The service tier of this turn only.").passed(),
-        field("toolOutput", Kind::Any, "In the format of the app-server.").passed(),
-        field("turnTrigger", Kind::Any, "In the format of the app-server.").passed(),
+        .forwarded(),
+        field(
+            "cwd",
+            FieldKind::Directory,
+            "The working directory: the absolute path of an existing directory.",
+        )
+        .forwarded(),
+        field("collaborationMode", FieldKind::Any, "In the format of the app-server.").forwarded(),
+        field("outputSchema", FieldKind::Any, "A JSON Schema for the final answer.").forwarded(),
+        field("sandboxPolicy", FieldKind::Any, "What commands may access, in the format of the app-server.")
+            .forwarded(),
+        field("effort", FieldKind::Text, "The reasoning effort of the model.").forwarded(),
+        field("model", FieldKind::Text, "The model; GET /v1/codexd/models lists them.").forwarded(),
+        field("serviceTier", FieldKind::Text, "The service tier.").forwarded(),
+        field("approvalsReviewer", FieldKind::Any, "Who reviews approvals, in the format of the app-server.")
+            .forwarded(),
+        field("disabledPluginIds", FieldKind::Any, "In the format of the app-server.").forwarded(),
+        field("parentTurnId", FieldKind::Any, "In the format of the app-server.").forwarded(),
+        field("rootTurnId", FieldKind::Any, "In the format of the app-server.").forwarded(),
+        field("serviceTierForTurn", FieldKind::Any, "The service tier of this turn only.").forwarded(),
+        field("toolOutput", FieldKind::Any, "In the format of the app-server.").forwarded(),
+        field("turnTrigger", FieldKind::Any, "In the format of the app-server.").forwarded(),
         field(
             "expectedTurnId",
-            Kind::Text,
+            FieldKind::Text,
             "Adds the input to this turn, which must be the one in progress.",
         ),
         field(
             "whenBusy",
-            Kind::Enum(StringEnum::own(&["refuse", "steer", "queue"])),
+            FieldKind::Enum(StringEnum::of_codexd(&["refuse", "steer", "queue"])),
             "What to do while another turn is in progress: refuse (the default), steer (add the input to that \
              turn), or queue.",
         ),
     ],
-    rule: Rule::FirstOf { names: &["input", "prompt"], none: NO_INPUT },
+    rule: Rule::FirstOf { names: &["input", "prompt"], missing_error: NO_INPUT },
 };
 
 /// `POST /v1/codexd/turn/interrupt`.
 pub(super) const INTERRUPT_TURN: BodySchema = BodySchema {
     name: "InterruptTurn",
     fields: &[
-        field("sessionId", Kind::Text, "The session.").required(),
-        field("turnId", Kind::Text, "Interrupts only this turn."),
+        field("sessionId", FieldKind::Text, "The session.").required(),
+        field("turnId", FieldKind::Text, "Interrupts only this turn."),
     ],
     rule: Rule::None,
 };
@@ -335,12 +358,12 @@ pub(super) const INTERRUPT_TURN: BodySchema = BodySchema {
 pub(super) const ANSWER_REQUEST: BodySchema = BodySchema {
     name: "AnswerRequest",
     fields: &[
-        field("decision", Kind::Any, "One of the decisions that the request offers."),
-        field("result", Kind::Object, "The complete result, in the format of the app-server."),
+        field("decision", FieldKind::Any, "One of the decisions that the request offers."),
+        field("result", FieldKind::Object, "The complete result, in the format of the app-server."),
     ],
     rule: Rule::ExactlyOne {
         names: ["decision", "result"],
-        none: "An answer needs decision, one of those offered, or a complete result.",
-        both: "Give either decision or result, not both.",
+        missing_error: "An answer needs decision, one of those offered, or a complete result.",
+        conflict_error: "Give either decision or result, not both.",
     },
 };

@@ -76,16 +76,16 @@ impl Fields {
     pub(super) async fn read(mut body: Body, limit: usize) -> Result<Self, ApiError> {
         // A body that declares its length is rejected before it is read.
         if body.size_hint().lower() > limit as u64 {
-            return Err(ApiError::payload_too_large(limit).last());
+            return Err(ApiError::payload_too_large(limit).closing_connection());
         }
         // Allocated at once: a buffer that grows exists twice while it is copied, and unused capacity takes no memory.
         let length = usize::try_from(body.size_hint().lower()).unwrap_or(limit);
         let mut bytes = Vec::with_capacity(length.min(limit));
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(unreadable)?;
+            let frame = frame.map_err(incomplete_body)?;
             let Ok(data) = frame.into_data() else { continue };
             if bytes.len() + data.len() > limit {
-                return Err(ApiError::payload_too_large(limit).last());
+                return Err(ApiError::payload_too_large(limit).closing_connection());
             }
             bytes.extend_from_slice(&data);
         }
@@ -98,10 +98,11 @@ impl Fields {
         if bytes.trim_ascii().is_empty() {
             return Ok(Self(Map::new()));
         }
-        let wrong = |error| ApiError::bad_request(format!("Request body must be valid JSON: {error}."));
-        if values(bytes) > MAX_JSON_VALUES {
+        let invalid_json =
+            |error| ApiError::bad_request(format!("Request body must be valid JSON: {error}."));
+        if count_values(bytes) > MAX_JSON_VALUES {
             // Invalid JSON is reported first.
-            serde_json::from_slice::<IgnoredAny>(bytes).map_err(wrong)?;
+            serde_json::from_slice::<IgnoredAny>(bytes).map_err(invalid_json)?;
             return Err(ApiError::bad_request(format!(
                 "The request body has more than {MAX_JSON_VALUES} values, including nested ones."
             )));
@@ -109,7 +110,7 @@ impl Fields {
         match serde_json::from_slice(bytes) {
             Ok(Value::Object(fields)) => Ok(Self(fields)),
             Ok(_) => Err(ApiError::bad_request("Request body must be a JSON object.")),
-            Err(error) => Err(wrong(error)),
+            Err(error) => Err(invalid_json(error)),
         }
     }
 
@@ -130,13 +131,13 @@ impl Fields {
     }
 
     /// Takes a path unchanged: a name may start or end with white space. A blank one is absent.
-    pub(super) fn path(&mut self, name: &str) -> Option<Value> {
-        let is_there = self.has(name);
-        self.0.shift_remove(name).filter(|_| is_there)
+    pub(super) fn take_path(&mut self, name: &str) -> Option<Value> {
+        let is_present = self.has(name);
+        self.0.shift_remove(name).filter(|_| is_present)
     }
 
     /// Takes a field; strings are trimmed, and an empty one is absent.
-    pub(super) fn any(&mut self, name: &str) -> Option<Value> {
+    pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         match self.0.shift_remove(name) {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) => trimmed(&text).map(Value::String),
@@ -145,11 +146,11 @@ impl Fields {
     }
 
     /// The names of the present fields that were not taken.
-    pub(super) fn left(&self) -> Vec<String> {
+    pub(super) fn remaining_names(&self) -> Vec<String> {
         self.0.keys().filter(|name| self.has(name)).cloned().collect()
     }
 
-    /// Whether a field is present, by the rule of [`Fields::any`].
+    /// Whether a field is present, by the rule of [`Fields::take`].
     pub(super) fn has(&self, name: &str) -> bool {
         match self.0.get(name) {
             None | Some(Value::Null) => false,
@@ -191,7 +192,7 @@ fn write_canonical(value: &Value, text: &mut String) {
 }
 
 /// The approximate number of values in a JSON text, never too few, without parsing it.
-fn values(text: &[u8]) -> usize {
+fn count_values(text: &[u8]) -> usize {
     let (mut count, mut is_text) = (1, false);
     let mut bytes = text.iter();
     while let Some(byte) = bytes.next() {
@@ -207,19 +208,19 @@ fn values(text: &[u8]) -> usize {
 }
 
 /// The error for a body that ended early.
-fn unreadable(error: axum::Error) -> ApiError {
+fn incomplete_body(error: axum::Error) -> ApiError {
     let kind = std::iter::successors(error.source(), |error| (*error).source())
         .find_map(|source| source.downcast_ref::<io::Error>())
         .map(io::Error::kind);
     // The rest would be parsed as the next request, so the connection is closed.
-    let refusal = match kind {
+    let error = match kind {
         Some(io::ErrorKind::TimedOut) => ApiError::too_slow("body", BODY_TIMEOUT),
         Some(io::ErrorKind::InvalidData) => {
             ApiError::bad_request("The chunked encoding of the request body is invalid.")
         }
         _ => ApiError::bad_request("The request body is incomplete."),
     };
-    refusal.last()
+    error.closing_connection()
 }
 
 /// The trimmed text; `None` if it is empty.
@@ -267,7 +268,7 @@ mod tests {
             (r#"{"a":{"b":[1,{"c":"\""}]}}"#, 6),
             (r#"{"a":"\\","b":2}"#, 3),
         ] {
-            let count = values(text.as_bytes());
+            let count = count_values(text.as_bytes());
             assert!(count >= least && count <= least + 1, "{text}: {count}");
         }
         let many = format!("[{}1]", "1,".repeat(MAX_JSON_VALUES));

@@ -31,14 +31,16 @@ impl SharedState {
     /// The directories of an app-server on another machine are unknown, so the path is forwarded unchecked.
     pub(super) async fn check_cwd(&self, settings: &Map<String, Value>) -> Result<(), ApiError> {
         match settings.get("cwd").and_then(Value::as_str) {
-            Some(cwd) if self.daemon.config().server.endpoint.is_on_this_machine() => check("cwd", cwd).await,
+            Some(cwd) if self.daemon.config().server.endpoint.is_on_this_machine() => {
+                check_directory("cwd", cwd).await
+            }
             _ => Ok(()),
         }
     }
 }
 
 /// Rejects a path that is not the absolute path of an existing directory; `name` is the field that holds it.
-async fn check(name: &str, path: &str) -> Result<(), ApiError> {
+async fn check_directory(name: &str, path: &str) -> Result<(), ApiError> {
     let checked = {
         let path = PathBuf::from(path);
         POOL.run(DIRECTORY_TIMEOUT, move || is_directory(&path, &CHECKS)).await
@@ -48,13 +50,13 @@ async fn check(name: &str, path: &str) -> Result<(), ApiError> {
         Ok(Ok(false)) => {
             Err(ApiError::bad_request(format!("{name} must be an existing directory; {path:?} is not.")))
         }
-        Ok(Err(HangingDirectory(directory))) => Err(ApiError::disk(format!(
+        Ok(Err(HangingDirectory(directory))) => Err(ApiError::storage_unavailable(format!(
             "{name} cannot be checked: the directory {directory:?} did not answer within {} s; check the file \
              system that holds it, or use another directory.",
             DIRECTORY_TIMEOUT.as_secs()
         ))),
         Err(unanswered @ (Unanswered::Late(_) | Unanswered::Busy(_) | Unanswered::Failed(_))) => {
-            Err(ApiError::disk(format!(
+            Err(ApiError::storage_unavailable(format!(
                 "{name} cannot be checked: the directory {path:?} {unanswered}; check the file system that holds \
                  it, or use another directory."
             )))
@@ -124,8 +126,8 @@ impl Drop for CheckInProgress<'_> {
         let mut checks = self.checks.lock();
         let Some(checks) = checks.as_mut() else { return };
         let Some(entries) = checks.get_mut(parent) else { return };
-        if let Some(place) = entries.iter().position(|(entry, _)| entry == self.step) {
-            entries.swap_remove(place);
+        if let Some(index) = entries.iter().position(|(entry, _)| entry == self.step) {
+            entries.swap_remove(index);
         }
         if entries.is_empty() {
             checks.remove(parent);
@@ -139,31 +141,31 @@ mod tests {
 
     #[test]
     fn hanging_directory_is_rejected_without_blocking_siblings() {
-        let home = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(home.path().join("a/b")).unwrap();
-        std::fs::write(home.path().join("file"), "").unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(directory.path().join("a/b")).unwrap();
+        std::fs::write(directory.path().join("file"), "").unwrap();
         let checks = ChecksInProgress(Mutex::new(None));
-        assert_eq!(is_directory(&home.path().join("a/b"), &checks), Ok(true));
-        assert_eq!(is_directory(&home.path().join("file"), &checks), Ok(false));
-        assert_eq!(is_directory(&home.path().join("a/none/c"), &checks), Ok(false));
+        assert_eq!(is_directory(&directory.path().join("a/b"), &checks), Ok(true));
+        assert_eq!(is_directory(&directory.path().join("file"), &checks), Ok(false));
+        assert_eq!(is_directory(&directory.path().join("a/none/c"), &checks), Ok(false));
         assert!(checks.lock().as_ref().unwrap().is_empty());
 
         let Some(since) = Instant::now().checked_sub(DIRECTORY_TIMEOUT) else { return };
         let hang = |name: &str| {
             let mut checks = checks.lock();
-            let entries = checks.get_or_insert_default().entry(home.path().to_owned()).or_default();
-            entries.push((home.path().join(name), since));
+            let entries = checks.get_or_insert_default().entry(directory.path().to_owned()).or_default();
+            entries.push((directory.path().join(name), since));
         };
-        hang("dead");
+        hang("hanging");
         assert_eq!(
-            is_directory(&home.path().join("dead/x"), &checks),
-            Err(HangingDirectory(home.path().join("dead")))
+            is_directory(&directory.path().join("hanging/x"), &checks),
+            Err(HangingDirectory(directory.path().join("hanging")))
         );
-        assert_eq!(is_directory(&home.path().join("a/b"), &checks), Ok(true));
-        (1..MAX_HANGING_ENTRIES).for_each(|number| hang(&format!("dead-{number}")));
+        assert_eq!(is_directory(&directory.path().join("a/b"), &checks), Ok(true));
+        (1..MAX_HANGING_ENTRIES).for_each(|number| hang(&format!("hanging-{number}")));
         assert_eq!(
-            is_directory(&home.path().join("a/b"), &checks),
-            Err(HangingDirectory(home.path().to_owned()))
+            is_directory(&directory.path().join("a/b"), &checks),
+            Err(HangingDirectory(directory.path().to_owned()))
         );
         assert_eq!(is_directory(Path::new("/"), &checks), Ok(true));
     }

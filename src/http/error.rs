@@ -2,7 +2,7 @@
 //!
 //! All handlers return [`ApiError`]; [`DaemonError`] is converted here. Stateless.
 //!
-//! Invariant: every error has a status and code from [`CAUSES`], which the OpenAPI document lists. Clients branch on
+//! Invariant: every error has a status and code from [`ERROR_KINDS`], which the OpenAPI document lists. Clients branch on
 //! the code; the message is for the user.
 
 use std::time::Duration;
@@ -38,71 +38,75 @@ pub(super) struct Failure {
 
 /// A status and a code of an error response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Cause {
+pub(super) struct ErrorKind {
     pub(super) status: u16,
     pub(super) code: &'static str,
     /// When it is returned, as a sentence.
     pub(super) when: &'static str,
 }
 
-const fn cause(status: u16, code: &'static str, when: &'static str) -> Cause {
-    Cause { status, code, when }
+const fn kind(status: u16, code: &'static str, when: &'static str) -> ErrorKind {
+    ErrorKind { status, code, when }
 }
 
-pub(super) const BAD_REQUEST: Cause = cause(400, "bad_request", "The request is invalid.");
-pub(super) const REJECTED: Cause =
-    cause(400, "app_server_rejected", "The app-server rejected the forwarded request.");
-pub(super) const UNAUTHORIZED: Cause = cause(401, "unauthorized", "The request has no token or a wrong one.");
-pub(super) const FORBIDDEN: Cause = cause(
+pub(super) const BAD_REQUEST: ErrorKind = kind(400, "bad_request", "The request is invalid.");
+pub(super) const REJECTED: ErrorKind =
+    kind(400, "app_server_rejected", "The app-server rejected the forwarded request.");
+pub(super) const UNAUTHORIZED: ErrorKind =
+    kind(401, "unauthorized", "The request has no token or a wrong one.");
+pub(super) const FORBIDDEN: ErrorKind = kind(
     403,
     "forbidden",
     "The request comes from another user, is for another host, or comes from a foreign web page.",
 );
-pub(super) const NOT_FOUND: Cause = cause(404, "not_found", "Resource not found.");
-pub(super) const TOO_SLOW: Cause = cause(408, "request_timeout", "The request was not complete in time.");
-pub(super) const NO_TURN: Cause = cause(409, "no_turn", "No turn is in progress in the session.");
-pub(super) const TURN_IN_PROGRESS: Cause =
-    cause(409, "turn_in_progress", "Another turn is in progress in the session.");
-pub(super) const TURN_INTERRUPTED: Cause =
-    cause(409, "turn_interrupted", "The turn was interrupted before it started.");
-pub(super) const ALREADY_RESOLVED: Cause = cause(409, "already_resolved", "The request is already resolved.");
-pub(super) const NOT_ACTIVE: Cause = cause(409, "session_not_active", "The session accepts no turns.");
-pub(super) const QUEUE_FULL: Cause = cause(409, "queue_full", "The queue of the session is full.");
-pub(super) const TRUST_UNDECIDED: Cause =
-    cause(409, "trust_undecided", "The user has not decided whether the directory is trusted.");
-pub(super) const THREAD_LOCKED: Cause = cause(409, "thread_locked", "Another program has the thread open.");
-pub(super) const THREAD_UNAVAILABLE: Cause = cause(
+pub(super) const NOT_FOUND: ErrorKind = kind(404, "not_found", "Resource not found.");
+pub(super) const TOO_SLOW: ErrorKind = kind(408, "request_timeout", "The request was not complete in time.");
+pub(super) const NO_TURN: ErrorKind = kind(409, "no_turn", "No turn is in progress in the session.");
+pub(super) const TURN_IN_PROGRESS: ErrorKind =
+    kind(409, "turn_in_progress", "Another turn is in progress in the session.");
+pub(super) const TURN_INTERRUPTED: ErrorKind =
+    kind(409, "turn_interrupted", "The turn was interrupted before it started.");
+pub(super) const ALREADY_RESOLVED: ErrorKind =
+    kind(409, "already_resolved", "The request is already resolved.");
+pub(super) const NOT_ACTIVE: ErrorKind = kind(409, "session_not_active", "The session accepts no turns.");
+pub(super) const QUEUE_FULL: ErrorKind = kind(409, "queue_full", "The queue of the session is full.");
+pub(super) const TRUST_UNDECIDED: ErrorKind =
+    kind(409, "trust_undecided", "The user has not decided whether the directory is trusted.");
+pub(super) const THREAD_LOCKED: ErrorKind =
+    kind(409, "thread_locked", "Another program has the thread open.");
+pub(super) const THREAD_UNAVAILABLE: ErrorKind = kind(
     409,
     "thread_unavailable",
     "Codex cannot open the thread: its history is missing, or it is archived.",
 );
-pub(super) const OUTCOME_UNKNOWN: Cause =
-    cause(409, "outcome_unknown", "It is unknown whether the turn of an earlier request started.");
-pub(super) const CURSOR_GONE: Cause = cause(410, "cursor_gone", "The cursor has expired or is invalid.");
-pub(super) const TOO_LARGE: Cause = cause(413, "payload_too_large", "The body exceeds the limit.");
-pub(super) const UNSUPPORTED: Cause =
-    cause(415, "unsupported_media_type", "The Content-Encoding of the body is not supported.");
-pub(super) const KEY_REUSED: Cause =
-    cause(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request.");
-pub(super) const UPGRADE_REQUIRED: Cause =
-    cause(426, "bad_request", "The client uses another version of WebSocket.");
-pub(super) const HEAD_TOO_LARGE: Cause = cause(431, "headers_too_large", "The head exceeds the limit.");
-pub(super) const INTERNAL: Cause = cause(500, "internal_error", "Internal error of codexd.");
-pub(super) const APP_SERVER_ERROR: Cause =
-    cause(502, "app_server_error", "The app-server answered with an error.");
-pub(super) const UNAVAILABLE: Cause = cause(503, "app_server_unavailable", "No app-server is available.");
-pub(super) const OVERLOADED: Cause =
-    cause(503, "overloaded", "The app-server is overloaded, or there are too many connections.");
-pub(super) const STORAGE: Cause = cause(
+pub(super) const OUTCOME_UNKNOWN: ErrorKind =
+    kind(409, "outcome_unknown", "It is unknown whether the turn of an earlier request started.");
+pub(super) const CURSOR_GONE: ErrorKind = kind(410, "cursor_gone", "The cursor has expired or is invalid.");
+pub(super) const TOO_LARGE: ErrorKind = kind(413, "payload_too_large", "The body exceeds the limit.");
+pub(super) const UNSUPPORTED: ErrorKind =
+    kind(415, "unsupported_media_type", "The Content-Encoding of the body is not supported.");
+pub(super) const KEY_REUSED: ErrorKind =
+    kind(422, "idempotency_key_reused", "The Idempotency-Key belongs to another request.");
+pub(super) const UPGRADE_REQUIRED: ErrorKind =
+    kind(426, "bad_request", "The client uses another version of WebSocket.");
+pub(super) const HEAD_TOO_LARGE: ErrorKind = kind(431, "headers_too_large", "The head exceeds the limit.");
+pub(super) const INTERNAL: ErrorKind = kind(500, "internal_error", "Internal error of codexd.");
+pub(super) const APP_SERVER_ERROR: ErrorKind =
+    kind(502, "app_server_error", "The app-server answered with an error.");
+pub(super) const UNAVAILABLE: ErrorKind = kind(503, "app_server_unavailable", "No app-server is available.");
+pub(super) const OVERLOADED: ErrorKind =
+    kind(503, "overloaded", "The app-server is overloaded, or there are too many connections.");
+pub(super) const STORAGE: ErrorKind = kind(
     503,
     "storage_unavailable",
     "The event log is unavailable, or a directory or file that the request needs does not answer.",
 );
-pub(super) const SHUTTING_DOWN: Cause = cause(503, "shutting_down", "The daemon is stopping.");
-pub(super) const TIMEOUT: Cause = cause(504, "app_server_timeout", "The app-server did not answer in time.");
+pub(super) const SHUTTING_DOWN: ErrorKind = kind(503, "shutting_down", "The daemon is stopping.");
+pub(super) const TIMEOUT: ErrorKind =
+    kind(504, "app_server_timeout", "The app-server did not answer in time.");
 
 /// Every status and code.
-const CAUSES: &[Cause] = &[
+const ERROR_KINDS: &[ErrorKind] = &[
     BAD_REQUEST,
     REJECTED,
     UNAUTHORIZED,
@@ -135,34 +139,34 @@ const CAUSES: &[Cause] = &[
 ];
 
 fn is_listed(status: StatusCode, code: &str) -> bool {
-    CAUSES.iter().any(|cause| cause.status == status.as_u16() && cause.code == code)
+    ERROR_KINDS.iter().any(|kind| kind.status == status.as_u16() && kind.code == code)
 }
 
 /// An error response; boxed, because it is the rare variant of every result.
 #[derive(Debug)]
-pub(super) struct ApiError(Box<Parts>);
+pub(super) struct ApiError(Box<ErrorParts>);
 
 #[derive(Debug)]
-struct Parts {
+struct ErrorParts {
     status: StatusCode,
     code: &'static str,
     message: String,
     details: Option<Value>,
     retry_after: Option<u64>,
     /// Whether the connection is closed after it.
-    is_last: bool,
+    closes_connection: bool,
 }
 
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        debug_assert!(is_listed(status, code), "{status} {code} is not in CAUSES");
-        Self(Box::new(Parts {
+        debug_assert!(is_listed(status, code), "{status} {code} is not in ERROR_KINDS");
+        Self(Box::new(ErrorParts {
             status,
             code,
             message: message.into(),
             details: None,
             retry_after: None,
-            is_last: false,
+            closes_connection: false,
         }))
     }
 
@@ -202,7 +206,7 @@ impl ApiError {
 
     /// A limit is reached; the client may retry.
     pub(super) fn overloaded(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message).retry()
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message).with_default_retry_after()
     }
 
     /// Internal error.
@@ -233,25 +237,25 @@ impl ApiError {
     }
 
     /// The cursor has expired; `gap` holds the bounds of the log.
-    pub(super) fn cursor_gone(gap: Value, gone: CursorExpired) -> Self {
+    pub(super) fn cursor_gone(gap: Value, expired: CursorExpired) -> Self {
         let message = format!(
-            "The events cannot be read from this cursor: {gone}; read the sessions again and continue after {}.",
+            "The events cannot be read from this cursor: {expired}; read the sessions again and continue after {}.",
             gap["cursor"].as_str().unwrap_or_default()
         );
         Self::new(StatusCode::GONE, "cursor_gone", message).with_details(gap)
     }
 
     /// The event log cannot be read.
-    pub(super) fn unreadable(error: &std::io::Error) -> Self {
+    pub(super) fn log_unreadable(error: &std::io::Error) -> Self {
         tracing::error!(%error, "failed to read the event log");
         let message =
             format!("Failed to read the event log ({error}); check the disk of the logs directory.");
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", message).retry()
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", message).with_default_retry_after()
     }
 
     /// A directory or file that the request needs does not answer.
-    pub(super) fn disk(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", message).retry()
+    pub(super) fn storage_unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage_unavailable", message).with_default_retry_after()
     }
 
     /// The HTTP status.
@@ -265,20 +269,20 @@ impl ApiError {
     }
 
     /// The raw response, for a connection without an HTTP parser.
-    pub(super) fn to_wire(&self) -> Bytes {
-        let Parts { status, code, message, details, retry_after, is_last: _ } = &*self.0;
+    pub(super) fn to_raw_response(&self) -> Bytes {
+        let ErrorParts { status, code, message, details, retry_after, closes_connection: _ } = &*self.0;
         let (message, details) = (message.clone(), details.clone());
         response::raw_response(*status, *retry_after, &Failure { ok: false, error: code, message, details })
     }
 
     /// The response after which the connection is closed, so that unread input is not parsed as a request.
-    pub(super) fn into_last_response(self) -> Response {
-        self.last().into_response()
+    pub(super) fn into_closing_response(self) -> Response {
+        self.closing_connection().into_response()
     }
 
     /// Marks the error so that the connection is closed after it.
-    pub(super) fn last(mut self) -> Self {
-        self.0.is_last = true;
+    pub(super) fn closing_connection(mut self) -> Self {
+        self.0.closes_connection = true;
         self
     }
 
@@ -292,13 +296,13 @@ impl ApiError {
         self
     }
 
-    fn retry(mut self) -> Self {
+    fn with_default_retry_after(mut self) -> Self {
         self.0.retry_after = Some(DEFAULT_RETRY_AFTER_SECONDS);
         self
     }
 
     /// Sets `Retry-After` to `time` in whole seconds, at least the default.
-    fn retry_after(mut self, time: Option<Duration>) -> Self {
+    fn with_retry_after(mut self, time: Option<Duration>) -> Self {
         let seconds = time.map_or(DEFAULT_RETRY_AFTER_SECONDS, |time| {
             time.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)
         });
@@ -352,26 +356,30 @@ impl From<DaemonError> for ApiError {
                 .with_details(json!({ "code": code, "message": message, "method": method })),
             DaemonError::AppServer { method, code, message } => new(S::BAD_GATEWAY, "app_server_error")
                 .with_details(json!({ "code": code, "message": message, "method": method })),
-            DaemonError::Overloaded => new(S::SERVICE_UNAVAILABLE, "overloaded").retry(),
+            DaemonError::Overloaded => new(S::SERVICE_UNAVAILABLE, "overloaded").with_default_retry_after(),
             DaemonError::Unavailable { retry_after, .. } => {
-                new(S::SERVICE_UNAVAILABLE, "app_server_unavailable").retry_after(retry_after)
+                new(S::SERVICE_UNAVAILABLE, "app_server_unavailable").with_retry_after(retry_after)
             }
             DaemonError::Timeout { .. } | DaemonError::StillOpening { .. } => {
                 new(S::GATEWAY_TIMEOUT, "app_server_timeout")
             }
-            DaemonError::Storage(_) => new(S::SERVICE_UNAVAILABLE, "storage_unavailable").retry(),
+            DaemonError::Storage(_) => {
+                new(S::SERVICE_UNAVAILABLE, "storage_unavailable").with_default_retry_after()
+            }
             DaemonError::Internal => new(S::INTERNAL_SERVER_ERROR, "internal_error"),
-            DaemonError::ShuttingDown => new(S::SERVICE_UNAVAILABLE, "shutting_down").retry(),
+            DaemonError::ShuttingDown => {
+                new(S::SERVICE_UNAVAILABLE, "shutting_down").with_default_retry_after()
+            }
         }
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Parts { status, code, message, details, retry_after, is_last } = *self.0;
+        let ErrorParts { status, code, message, details, retry_after, closes_connection } = *self.0;
         let mut response = response::json(status, &Failure { ok: false, error: code, message, details });
         let headers = response.headers_mut();
-        if is_last {
+        if closes_connection {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if let Some(seconds) = retry_after {

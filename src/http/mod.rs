@@ -30,10 +30,10 @@ mod web;
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use self::{
-    app::verdict,
+    app::check_without_token_file,
     framing::chunks::ChunkedBody,
     framing::head::{Framing, HeadError, HeadScanner},
-    stream::Query,
+    stream::StreamQuery,
 };
 pub use app::App;
 pub use app_state::base_url;

@@ -7,26 +7,26 @@ use crate::http::values::StringEnum;
 #[derive(Debug)]
 pub(super) struct Parameter {
     pub(super) name: &'static str,
-    pub(super) kind: Kind,
+    pub(super) kind: ParameterKind,
     pub(super) description: &'static str,
 }
 
 /// The type of a parameter.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
+pub(super) enum ParameterKind {
     Text,
     /// May be repeated.
     Texts,
     Enum(StringEnum),
     /// An integer in this range.
     Integer {
-        least: u64,
-        most: u64,
+        min: u64,
+        max: u64,
     },
     /// A whole number of seconds in this range.
     Seconds {
-        least: u64,
-        most: u64,
+        min: u64,
+        max: u64,
     },
     /// `EPOCH-SEQ` or `SEQ`.
     Cursor,
@@ -36,32 +36,32 @@ pub(super) enum Kind {
     Prefix,
 }
 
-const fn parameter(name: &'static str, kind: Kind, description: &'static str) -> Parameter {
+const fn parameter(name: &'static str, kind: ParameterKind, description: &'static str) -> Parameter {
     Parameter { name, kind, description }
 }
 
 impl Parameter {
     /// Parses a number; the error is a sentence.
-    pub(super) fn number(&self, value: &str) -> Result<u64, String> {
-        let (least, most, of) = match self.kind {
-            Kind::Integer { least, most } => (least, most, ""),
-            Kind::Seconds { least, most } => (least, most, " of seconds"),
+    pub(super) fn parse_number(&self, value: &str) -> Result<u64, String> {
+        let (min, max, of) = match self.kind {
+            ParameterKind::Integer { min, max } => (min, max, ""),
+            ParameterKind::Seconds { min, max } => (min, max, " of seconds"),
             _ => (0, u64::MAX, ""),
         };
-        let number = value.parse().ok().filter(|number| (least..=most).contains(number));
-        number.ok_or_else(|| format!("{} must be a whole number{of} from {least} to {most}.", self.name))
+        let number = value.parse().ok().filter(|number| (min..=max).contains(number));
+        number.ok_or_else(|| format!("{} must be a whole number{of} from {min} to {max}.", self.name))
     }
 
     /// Parses a value of an enum; the error is a sentence.
-    pub(super) fn variant(&self, value: &str) -> Result<&'static str, String> {
+    pub(super) fn parse_variant(&self, value: &str) -> Result<&'static str, String> {
         match self.kind {
-            Kind::Enum(words) => words.find(self.name, value),
+            ParameterKind::Enum(variants) => variants.find(self.name, value),
             _ => Err(format!("{} is not an enum.", self.name)),
         }
     }
 
     /// The last value of this parameter in a query string.
-    pub(super) fn of<'q>(&self, query: Option<&'q str>) -> Option<std::borrow::Cow<'q, str>> {
+    pub(super) fn last_value<'q>(&self, query: Option<&'q str>) -> Option<std::borrow::Cow<'q, str>> {
         let pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
         pairs.filter(|(name, _)| name == self.name).map(|(_, value)| value).last()
     }
@@ -69,64 +69,64 @@ impl Parameter {
 
 pub(super) const STATUS: Parameter = parameter(
     "status",
-    Kind::Enum(StringEnum::own(&["active", "closed"])),
+    ParameterKind::Enum(StringEnum::of_codexd(&["active", "closed"])),
     "Only sessions with this status.",
 );
 pub(super) const PURPOSE: Parameter = parameter(
     "purpose",
-    Kind::Enum(StringEnum::own(&["duplex", "worker", "smoke"])),
+    ParameterKind::Enum(StringEnum::of_codexd(&["duplex", "worker", "smoke"])),
     "Only sessions with this purpose.",
 );
 pub(super) const ORDER: Parameter = parameter(
     "order",
-    Kind::Enum(StringEnum::own(&["newest", "oldest"])),
+    ParameterKind::Enum(StringEnum::of_codexd(&["newest", "oldest"])),
     "Which sessions come first; default: oldest.",
 );
 pub(super) const AFTER_SESSION: Parameter =
-    parameter("after", Kind::Text, "Only sessions that come after this one.");
+    parameter("after", ParameterKind::Text, "Only sessions that come after this one.");
 pub(super) const SESSION_LIMIT: Parameter =
-    parameter("limit", Kind::Integer { least: 1, most: 10_000 }, "The maximum number of sessions.");
+    parameter("limit", ParameterKind::Integer { min: 1, max: 10_000 }, "The maximum number of sessions.");
 /// A label of sessions: the rest of the parameter name is the key of the label.
 pub(super) const LABEL: Parameter = parameter(
     "metadata.",
-    Kind::Prefix,
+    ParameterKind::Prefix,
     "`metadata.KEY=VALUE` selects sessions with this label; may be repeated.",
 );
 pub(super) const SESSIONS: &[Parameter] = &[STATUS, PURPOSE, ORDER, AFTER_SESSION, SESSION_LIMIT, LABEL];
 
-pub(super) const INTERRUPT: Parameter =
-    parameter("interrupt", Kind::Flag, "Whether a turn in progress is interrupted first.");
+pub(super) const INTERRUPT_FIRST: Parameter =
+    parameter("interrupt", ParameterKind::Flag, "Whether a turn in progress is interrupted first.");
 
 /// How long a request waits for the end of a turn, at most an hour.
 pub(super) const WAIT: Parameter = parameter(
     "wait",
-    Kind::Seconds { least: 0, most: 3600 },
+    ParameterKind::Seconds { min: 0, max: 3600 },
     "How long the response waits for the end of the turn; default: not at all.",
 );
 
-pub(super) const REQUESTS_OF: Parameter =
-    parameter("sessionId", Kind::Text, "Only requests of this session.");
+pub(super) const REQUEST_SESSION_ID: Parameter =
+    parameter("sessionId", ParameterKind::Text, "Only requests of this session.");
 
-pub(super) const AFTER: Parameter = parameter(
+pub(super) const AFTER_CURSOR: Parameter = parameter(
     "after",
-    Kind::Cursor,
+    ParameterKind::Cursor,
     "The cursor of the last event that the client has; by default a page starts with the oldest event.",
 );
-pub(super) const LIMIT: Parameter = parameter(
+pub(super) const EVENT_LIMIT: Parameter = parameter(
     "limit",
-    Kind::Integer { least: 1, most: 1000 },
+    ParameterKind::Integer { min: 1, max: 1000 },
     "The maximum number of events in a page; default: 100.",
 );
-pub(super) const ABOUT: Parameter =
-    parameter("sessionId", Kind::Text, "Only events about this session or its thread.");
-pub(super) const TYPES: Parameter = parameter(
+pub(super) const EVENT_SESSION_ID: Parameter =
+    parameter("sessionId", ParameterKind::Text, "Only events about this session or its thread.");
+pub(super) const EVENT_TYPES: Parameter = parameter(
     "type",
-    Kind::Texts,
+    ParameterKind::Texts,
     "Only events whose type starts with this prefix; when repeated, with any of the prefixes.",
 );
 pub(super) const ON_GAP: Parameter = parameter(
     "onGap",
-    Kind::Enum(StringEnum::pair(&["close", "resync"])),
+    ParameterKind::Enum(StringEnum::two_of_codexd(&["close", "resync"])),
     "What a WebSocket does when the cursor has expired: close (the default), or continue with the current state.",
 );
-pub(super) const EVENTS: &[Parameter] = &[AFTER, LIMIT, ABOUT, TYPES, ON_GAP];
+pub(super) const EVENTS: &[Parameter] = &[AFTER_CURSOR, EVENT_LIMIT, EVENT_SESSION_ID, EVENT_TYPES, ON_GAP];

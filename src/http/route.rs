@@ -6,7 +6,7 @@ use schemars::{Schema, SchemaGenerator};
 use super::app_state::AppState;
 use super::auth;
 use super::bodies::BodySchema;
-use super::error::Cause;
+use super::error::ErrorKind;
 use super::queries::Parameter;
 
 /// A method of a path, with everything that is documented about it.
@@ -20,18 +20,18 @@ pub(super) struct Route {
     pub(super) is_formal: bool,
     pub(super) handler: fn() -> MethodRouter<AppState>,
     /// Its operation ID in the OpenAPI document.
-    pub(super) name: &'static str,
+    pub(super) operation_id: &'static str,
     /// Further description in the OpenAPI document.
     pub(super) remarks: &'static str,
     pub(super) query: &'static [Parameter],
     pub(super) body: Option<&'static BodySchema>,
     /// Whether the header `Idempotency-Key` is supported.
-    pub(super) is_repeatable: bool,
+    pub(super) supports_idempotency_key: bool,
     pub(super) status: u16,
     /// The media type of a successful response.
     pub(super) media_type: &'static str,
-    pub(super) answer: fn(&mut SchemaGenerator) -> Schema,
-    pub(super) causes: &'static [&'static [Cause]],
+    pub(super) response_schema: fn(&mut SchemaGenerator) -> Schema,
+    pub(super) errors: &'static [&'static [ErrorKind]],
 }
 
 /// The placeholder for the configured path of the event stream.
@@ -47,7 +47,7 @@ impl Route {
     }
 
     /// Whether it never needs a token.
-    pub(super) fn is_open(&self) -> bool {
+    pub(super) fn needs_no_token(&self) -> bool {
         auth::TOKEN_FREE_PATHS.contains(&self.path)
     }
 

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::app_state::{AppState, SharedState};
 use super::bodies;
-use super::error::{self, ApiError, Cause};
+use super::error::{self, ApiError, ErrorKind};
 use super::queries;
 use super::response::Envelope;
 use super::route::{EVENT_STREAM, Route};
@@ -59,11 +59,12 @@ async fn unknown_route(method: Method, uri: Uri) -> Response {
 }
 
 /// The errors of reading a request body.
-const BODY: &[Cause] = &[error::BAD_REQUEST, error::TOO_SLOW, error::TOO_LARGE, error::UNSUPPORTED];
+const BODY_ERRORS: &[ErrorKind] =
+    &[error::BAD_REQUEST, error::TOO_SLOW, error::TOO_LARGE, error::UNSUPPORTED];
 /// The errors of `Idempotency-Key`.
-const KEY: &[Cause] = &[error::KEY_REUSED];
+const KEY_ERRORS: &[ErrorKind] = &[error::KEY_REUSED];
 /// The errors of a call to the app-server, and of recording the event that follows.
-const CALL: &[Cause] = &[
+const CALL_ERRORS: &[ErrorKind] = &[
     error::REJECTED,
     error::APP_SERVER_ERROR,
     error::UNAVAILABLE,
@@ -73,7 +74,7 @@ const CALL: &[Cause] = &[
     error::TIMEOUT,
 ];
 /// The errors of reopening the thread of a session.
-const ATTACH: &[Cause] = &[error::NOT_ACTIVE, error::THREAD_LOCKED, error::THREAD_UNAVAILABLE];
+const ATTACH_ERRORS: &[ErrorKind] = &[error::NOT_ACTIVE, error::THREAD_LOCKED, error::THREAD_UNAVAILABLE];
 
 fn flat<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     generator.subschema_for::<T>()
@@ -94,9 +95,9 @@ fn document(_: &mut SchemaGenerator) -> Schema {
 const fn formal(
     method: &'static str,
     path: &'static str,
-    name: &'static str,
+    operation_id: &'static str,
     handler: fn() -> MethodRouter<AppState>,
-    answer: fn(&mut SchemaGenerator) -> Schema,
+    response_schema: fn(&mut SchemaGenerator) -> Schema,
     description: &'static str,
 ) -> Route {
     Route {
@@ -105,27 +106,27 @@ const fn formal(
         description,
         is_formal: true,
         handler,
-        name,
+        operation_id,
         remarks: "",
         query: &[],
         body: None,
-        is_repeatable: false,
+        supports_idempotency_key: false,
         status: 200,
         media_type: "application/json",
-        answer,
-        causes: &[],
+        response_schema,
+        errors: &[],
     }
 }
 
 const fn extension(
     method: &'static str,
     path: &'static str,
-    name: &'static str,
+    operation_id: &'static str,
     handler: fn() -> MethodRouter<AppState>,
-    answer: fn(&mut SchemaGenerator) -> Schema,
+    response_schema: fn(&mut SchemaGenerator) -> Schema,
     description: &'static str,
 ) -> Route {
-    Route { is_formal: false, ..formal(method, path, name, handler, answer, description) }
+    Route { is_formal: false, ..formal(method, path, operation_id, handler, response_schema, description) }
 }
 
 /// All routes; the formal ones in the order of the contract.
@@ -156,18 +157,18 @@ pub(super) const ROUTES: &[Route] = &[
     ),
     Route {
         query: queries::SESSIONS,
-        causes: &[&[error::BAD_REQUEST, error::NOT_FOUND]],
+        errors: &[&[error::BAD_REQUEST, error::NOT_FOUND]],
         ..formal(
             "GET",
             "/v1/codexd/sessions",
             "listSessions",
             || get(sessions::list),
-            data::<sessions::Sessions>,
+            data::<sessions::SessionList>,
             "List the currently known codexd sessions.",
         )
     },
     Route {
-        causes: &[&[error::NOT_FOUND]],
+        errors: &[&[error::NOT_FOUND]],
         ..formal(
             "GET",
             "/v1/codexd/sessions/{session_id}",
@@ -179,13 +180,13 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         body: Some(&bodies::CREATE_SESSION),
-        is_repeatable: true,
+        supports_idempotency_key: true,
         status: 201,
-        causes: &[
-            BODY,
-            KEY,
-            CALL,
-            ATTACH,
+        errors: &[
+            BODY_ERRORS,
+            KEY_ERRORS,
+            CALL_ERRORS,
+            ATTACH_ERRORS,
             &[error::NOT_FOUND, error::TURN_IN_PROGRESS, error::TRUST_UNDECIDED],
         ],
         ..formal(
@@ -193,20 +194,20 @@ pub(super) const ROUTES: &[Route] = &[
             "/v1/codexd/sessions",
             "createSession",
             || post(sessions::create),
-            data::<sessions::One>,
+            data::<sessions::OneSession>,
             "Create or resume a codexd session.",
         )
     },
     Route {
         query: &[queries::WAIT],
         body: Some(&bodies::SUBMIT_TURN),
-        is_repeatable: true,
+        supports_idempotency_key: true,
         status: 202,
-        causes: &[
-            BODY,
-            KEY,
-            CALL,
-            ATTACH,
+        errors: &[
+            BODY_ERRORS,
+            KEY_ERRORS,
+            CALL_ERRORS,
+            ATTACH_ERRORS,
             &[
                 error::NOT_FOUND,
                 error::TURN_IN_PROGRESS,
@@ -227,7 +228,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         query: queries::EVENTS,
-        causes: &[&[
+        errors: &[&[
             error::BAD_REQUEST,
             error::NOT_FOUND,
             error::CURSOR_GONE,
@@ -287,31 +288,31 @@ pub(super) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        query: &[queries::INTERRUPT],
-        causes: &[CALL, ATTACH, &[error::NOT_FOUND, error::TURN_IN_PROGRESS, error::NO_TURN]],
+        query: &[queries::INTERRUPT_FIRST],
+        errors: &[CALL_ERRORS, ATTACH_ERRORS, &[error::NOT_FOUND, error::TURN_IN_PROGRESS, error::NO_TURN]],
         ..extension(
             "DELETE",
             "/v1/codexd/sessions/{session_id}",
             "closeSession",
             || delete(sessions::close),
-            data::<sessions::Closed>,
+            data::<sessions::ClosedSession>,
             "Close a session; it stays readable.",
         )
     },
     Route {
         query: &[queries::WAIT],
-        causes: &[CALL, ATTACH, &[error::BAD_REQUEST, error::NOT_FOUND]],
+        errors: &[CALL_ERRORS, ATTACH_ERRORS, &[error::BAD_REQUEST, error::NOT_FOUND]],
         ..extension(
             "GET",
             "/v1/codexd/sessions/{session_id}/turns/{turn_id}",
             "readTurn",
             || get(turns::read),
-            data::<turns::One>,
+            data::<turns::OneTurn>,
             "Read one turn, immediately or when it has ended.",
         )
     },
     Route {
-        causes: &[CALL, ATTACH, &[error::NOT_FOUND]],
+        errors: &[CALL_ERRORS, ATTACH_ERRORS, &[error::NOT_FOUND]],
         ..extension(
             "DELETE",
             "/v1/codexd/sessions/{session_id}/queue/{queue_id}",
@@ -323,7 +324,7 @@ pub(super) const ROUTES: &[Route] = &[
     },
     Route {
         status: 202,
-        causes: &[CALL, ATTACH, &[error::NOT_FOUND]],
+        errors: &[CALL_ERRORS, ATTACH_ERRORS, &[error::NOT_FOUND]],
         remarks: "A queue that is not held is unchanged. The thread is opened first; if Codex cannot open it, the error is \
                   returned and the queue stays held.",
         ..extension(
@@ -338,7 +339,12 @@ pub(super) const ROUTES: &[Route] = &[
     Route {
         body: Some(&bodies::INTERRUPT_TURN),
         status: 202,
-        causes: &[BODY, CALL, ATTACH, &[error::NOT_FOUND, error::NO_TURN, error::TURN_IN_PROGRESS]],
+        errors: &[
+            BODY_ERRORS,
+            CALL_ERRORS,
+            ATTACH_ERRORS,
+            &[error::NOT_FOUND, error::NO_TURN, error::TURN_IN_PROGRESS],
+        ],
         ..extension(
             "POST",
             "/v1/codexd/turn/interrupt",
@@ -349,7 +355,7 @@ pub(super) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        causes: &[CALL],
+        errors: &[CALL_ERRORS],
         ..extension(
             "GET",
             "/v1/codexd/models",
@@ -360,8 +366,8 @@ pub(super) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        query: &[queries::REQUESTS_OF],
-        causes: &[&[error::NOT_FOUND]],
+        query: &[queries::REQUEST_SESSION_ID],
+        errors: &[&[error::NOT_FOUND]],
         ..extension(
             "GET",
             "/v1/codexd/requests",
@@ -372,25 +378,25 @@ pub(super) const ROUTES: &[Route] = &[
         )
     },
     Route {
-        causes: &[&[error::NOT_FOUND]],
+        errors: &[&[error::NOT_FOUND]],
         ..extension(
             "GET",
             "/v1/codexd/requests/{request_id}",
             "readRequest",
             || get(requests::read),
-            data::<requests::One>,
+            data::<requests::OneRequest>,
             "Read one request of the app-server.",
         )
     },
     Route {
         body: Some(&bodies::ANSWER_REQUEST),
-        causes: &[BODY, CALL, &[error::NOT_FOUND, error::ALREADY_RESOLVED]],
+        errors: &[BODY_ERRORS, CALL_ERRORS, &[error::NOT_FOUND, error::ALREADY_RESOLVED]],
         ..extension(
             "POST",
             "/v1/codexd/requests/{request_id}",
             "answerRequest",
             || post(requests::respond),
-            data::<requests::One>,
+            data::<requests::OneRequest>,
             "Answer one request of the app-server.",
         )
     },

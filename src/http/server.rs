@@ -83,7 +83,7 @@ async fn accept(listener: TcpListener, app: App, stop: CancellationToken, connec
             tracing::info!("accepting connections again");
         }
         match accepted {
-            Ok((stream, remote)) => match admit(&limiter).await {
+            Ok((stream, remote)) => match acquire_slot(&limiter).await {
                 Some(slot_guard) => {
                     let served = serve(stream, remote, slot_guard, app.clone(), stop.clone());
                     connections.spawn(served);
@@ -97,7 +97,7 @@ async fn accept(listener: TcpListener, app: App, stop: CancellationToken, connec
                     // Too many to wait for the request of each.
                     Err(_) => {
                         limiter.count_rejected();
-                        let _ = stream.try_write(&connection_limit_reached().to_wire());
+                        let _ = stream.try_write(&connection_limit_reached().to_raw_response());
                     }
                 },
             },
@@ -117,9 +117,9 @@ async fn accept(listener: TcpListener, app: App, stop: CancellationToken, connec
 }
 
 /// Acquires a slot, after the connections accepted before were polled.
-async fn admit(limiter: &Arc<ConnectionLimiter>) -> Option<SlotGuard> {
+async fn acquire_slot(limiter: &Arc<ConnectionLimiter>) -> Option<SlotGuard> {
     loop {
-        let slot_guard = limiter.admit();
+        let slot_guard = limiter.try_acquire();
         if slot_guard.is_some() || !limiter.has_unpolled() {
             return slot_guard;
         }
@@ -171,7 +171,7 @@ async fn serve(
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let (app, peer, slot) = (app.clone(), peer.clone(), Arc::clone(&slot));
         async move {
-            let response = app.answer(&peer, request.map(Body::new)).await;
+            let response = app.respond(&peer, request.map(Body::new)).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 slot.set_upgraded();
             }
@@ -210,7 +210,7 @@ fn is_event_stream(response: &axum::response::Response) -> bool {
 /// Sends 503 because all slots are in use, whatever the request.
 async fn reject(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let error = connection_limit_reached();
-    let bytes = error.to_wire();
+    let bytes = error.to_raw_response();
     tracing::info!(status = error.status(), "rejected a connection; all slots are in use");
     let sending = async {
         // A client that gets a response before it has sent a request treats the connection as broken.

@@ -1,8 +1,8 @@
 //! Tests of the app without sockets, over a daemon whose app-server cannot be started.
 
 mod bodies;
-mod faults;
-mod forms;
+mod body_schemas;
+mod panics_and_peers;
 mod routes;
 
 use std::collections::BTreeMap;
@@ -68,20 +68,20 @@ impl TestApp {
     }
 
     async fn get(&self, path: &str) -> TestResponse {
-        self.ask(Method::GET, path, "").await
+        self.request(Method::GET, path, "").await
     }
 
     async fn post(&self, path: &str, body: impl Into<Body>) -> TestResponse {
-        self.ask(Method::POST, path, body).await
+        self.request(Method::POST, path, body).await
     }
 
-    async fn ask(&self, method: Method, path: &str, body: impl Into<Body>) -> TestResponse {
-        self.answer(Request::builder().method(method).uri(path).body(body.into()).unwrap()).await
+    async fn request(&self, method: Method, path: &str, body: impl Into<Body>) -> TestResponse {
+        self.send(Request::builder().method(method).uri(path).body(body.into()).unwrap()).await
     }
 
-    async fn answer(&self, mut request: Request<Body>) -> TestResponse {
+    async fn send(&self, mut request: Request<Body>) -> TestResponse {
         request.headers_mut().insert("host", HOST.parse().unwrap());
-        let (head, body) = self.app.answer(&Peer::Trusted, request).await.into_parts();
+        let (head, body) = self.app.respond(&Peer::Trusted, request).await.into_parts();
         let text = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
         assert_eq!(head.headers["content-type"], "application/json; charset=utf-8");
         assert_eq!(head.headers["cache-control"], "no-store");

@@ -12,7 +12,7 @@ use super::error::ApiError;
 use crate::http::auth::token::{SUBPROTOCOL, subprotocols};
 
 /// Whether the request asks for a WebSocket.
-pub(super) fn is_asked_for(headers: &HeaderMap) -> bool {
+pub(super) fn is_requested(headers: &HeaderMap) -> bool {
     has_token(headers, header::UPGRADE, "websocket")
 }
 

@@ -79,15 +79,17 @@ impl RequestGuard {
     /// The error for a peer that may not use codexd at all.
     pub(super) fn peer_rejection(&self, peer: &Peer) -> Option<ApiError> {
         match peer {
-            Peer::Foreign(why) => Some(ApiError::forbidden(format!("This connection is refused: {why}."))),
+            Peer::Foreign(reason) => {
+                Some(ApiError::forbidden(format!("This connection is refused: {reason}.")))
+            }
             Peer::Unowned => Some(ApiError::forbidden(
                 "This connection is refused: no process holds its other end any more, so its user is unknown.",
             )),
             // On a system that cannot report the user of a connection, the token decides. Linux can; there an unknown
             // user needs the token.
-            Peer::Unknown(why) if cfg!(target_os = "linux") && self.token.is_none() => {
+            Peer::Unknown(reason) if cfg!(target_os = "linux") && self.token.is_none() => {
                 Some(ApiError::forbidden(format!(
-                    "codexd cannot determine the user of this connection ({why}); start it with --auth-token-file."
+                    "codexd cannot determine the user of this connection ({reason}); start it with --auth-token-file."
                 )))
             }
             Peer::Trusted | Peer::Unknown(_) => None,
@@ -102,7 +104,7 @@ impl RequestGuard {
             (HeadCheck::Token(Some(digest)), Some(file)) => match file.matches(&digest).await {
                 Ok(true) => Ok(Admission::Granted(Some(digest))),
                 Ok(false) => Err(ApiError::unauthorized()),
-                Err(unanswered) => Err(ApiError::disk(format!(
+                Err(unanswered) => Err(ApiError::storage_unavailable(format!(
                     "The token file {unanswered}, so requests that need the token are refused; check the file system that \
                      holds it."
                 ))),
@@ -113,8 +115,8 @@ impl RequestGuard {
 
     /// [`RequestGuard::check`] without reading the token file.
     fn check_head(&self, peer: &Peer, request: &Parts) -> Result<HeadCheck, ApiError> {
-        if let Some(refusal) = self.peer_rejection(peer) {
-            return Err(refusal);
+        if let Some(error) = self.peer_rejection(peer) {
+            return Err(error);
         }
         let host = self.check_host(&request.uri, &request.headers)?;
         let is_listed = self.check_origin(host, &request.headers)?;
@@ -127,12 +129,12 @@ impl RequestGuard {
         if self.token.is_none() || TOKEN_FREE_PATHS.contains(&request.uri.path()) {
             return Ok(HeadCheck::Open);
         }
-        let is_upgrade = upgrade::is_asked_for(&request.headers);
+        let is_upgrade = upgrade::is_requested(&request.headers);
         Ok(HeadCheck::Token(token::presented_token(&request.headers, is_upgrade)))
     }
 
     /// Whether the token that admitted a request is still valid; `false` when the token file does not answer.
-    pub(super) async fn still_admits(&self, digest: Option<&Digest>) -> bool {
+    pub(super) async fn is_token_still_valid(&self, digest: Option<&Digest>) -> bool {
         match (&self.token, digest) {
             (Some(file), Some(digest)) => file.matches(digest).await.unwrap_or(false),
             (Some(_), None) => false,
@@ -142,7 +144,11 @@ impl RequestGuard {
 
     /// The result of [`RequestGuard::check_head`]; a request that needs a token is an error.
     #[cfg(any(test, feature = "fuzzing"))]
-    pub(super) fn verdict(&self, peer: &Peer, request: &Parts) -> Result<Admission, ApiError> {
+    pub(super) fn check_without_token_file(
+        &self,
+        peer: &Peer,
+        request: &Parts,
+    ) -> Result<Admission, ApiError> {
         match self.check_head(peer, request)? {
             HeadCheck::Preflight => Ok(Admission::Preflight),
             HeadCheck::Open => Ok(Admission::Granted(None)),
@@ -171,9 +177,9 @@ impl RequestGuard {
         };
         let is_ours = |host: &str| self.hosts.iter().any(|ours| ours.eq_ignore_ascii_case(host));
         // Parsers disagree whether an absolute URI or `Host` takes precedence, so both must be ours.
-        let is_here = uri.authority().is_none_or(|authority| is_ours(authority.as_str()))
+        let is_our_uri = uri.authority().is_none_or(|authority| is_ours(authority.as_str()))
             && uri.scheme_str().is_none_or(|scheme| scheme == "http");
-        host.to_str().ok().filter(|host| is_here && is_ours(host)).ok_or_else(foreign)
+        host.to_str().ok().filter(|host| is_our_uri && is_ours(host)).ok_or_else(foreign)
     }
 
     /// Whether the request comes from a page of an allowed foreign origin.
@@ -229,22 +235,22 @@ fn is_preflight(request: &Parts) -> bool {
 pub(super) fn preflight_response(headers: &HeaderMap) -> Response {
     let mut response = Response::new(axum::body::Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
-    let answer = response.headers_mut();
-    let mut set = |name: HeaderName, value| answer.insert(name, HeaderValue::from_static(value));
+    let response_headers = response.headers_mut();
+    let mut set = |name: HeaderName, value| response_headers.insert(name, HeaderValue::from_static(value));
     set(header::ACCESS_CONTROL_ALLOW_METHODS, CORS_METHODS);
     set(header::ACCESS_CONTROL_MAX_AGE, CORS_MAX_AGE_SECONDS);
     set(header::CACHE_CONTROL, "no-store");
     if headers.contains_key("access-control-request-private-network") {
         set(HeaderName::from_static("access-control-allow-private-network"), "true");
     }
-    answer.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed_headers(headers));
+    response_headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed_headers(headers));
     response
 }
 
 /// The headers that the page may send: the user listed its origin, so all that it asks for.
 fn allowed_headers(headers: &HeaderMap) -> HeaderValue {
-    let asked = headers.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).into_iter();
-    let names = asked.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let requested = headers.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).into_iter();
+    let names = requested.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     // Invalid names are dropped.
     let names = names.filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok());
     let known =
@@ -255,10 +261,10 @@ fn allowed_headers(headers: &HeaderMap) -> HeaderValue {
 }
 
 /// Lets a page of this origin read the response.
-pub(super) fn allow_reading(origin: HeaderValue, answer: &mut HeaderMap) {
-    answer.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-    answer.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(CORS_EXPOSED_HEADERS));
-    answer.insert(header::VARY, HeaderValue::from_static("Origin"));
+pub(super) fn add_cors_headers(origin: HeaderValue, headers: &mut HeaderMap) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(CORS_EXPOSED_HEADERS));
+    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
 }
 
 #[cfg(test)]
@@ -272,18 +278,18 @@ mod tests {
         RequestGuard::new(SocketAddr::from(([127, 0, 0, 1], 4319)), &origins, None)
     }
 
-    fn verdict(method: &str, target: &str, headers: &[(&'static str, &str)]) -> Result<Admission, u16> {
+    fn check(method: &str, target: &str, headers: &[(&'static str, &str)]) -> Result<Admission, u16> {
         let mut request = Request::builder().method(method).uri(target);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        guard().verdict(&Peer::Trusted, &parts).map_err(|error| error.status())
+        guard().check_without_token_file(&Peer::Trusted, &parts).map_err(|error| error.status())
     }
 
     #[test]
     fn guard_rejects_foreign_hosts() {
-        let host = |host| verdict("GET", "/", &[("host", host)]);
+        let host = |host| check("GET", "/", &[("host", host)]);
         for ours in ["127.0.0.1:4319", "localhost:4319", "LocalHost:4319", "[::1]:4319"] {
             assert_eq!(host(ours), Ok(Admission::Granted(None)), "{ours}");
         }
@@ -298,19 +304,19 @@ mod tests {
             assert_eq!(host(foreign), Err(403), "{foreign}");
         }
         assert_eq!(host(""), Err(400));
-        assert_eq!(verdict("GET", "/", &[]), Err(400));
+        assert_eq!(check("GET", "/", &[]), Err(400));
         let ours = ("host", "localhost:4319");
-        assert_eq!(verdict("GET", "/", &[ours, ours]), Err(400));
-        assert_eq!(verdict("GET", "http://127.0.0.1:4319/", &[ours]), Ok(Admission::Granted(None)));
+        assert_eq!(check("GET", "/", &[ours, ours]), Err(400));
+        assert_eq!(check("GET", "http://127.0.0.1:4319/", &[ours]), Ok(Admission::Granted(None)));
         for target in ["http://evil.example/", "https://127.0.0.1:4319/", "http://a@127.0.0.1:4319/"] {
-            assert_eq!(verdict("GET", target, &[ours]), Err(403), "{target}");
+            assert_eq!(check("GET", target, &[ours]), Err(403), "{target}");
         }
     }
 
     #[test]
     fn guard_rejects_foreign_origins() {
         let ours = ("host", "127.0.0.1:4319");
-        let origin = |origin| verdict("POST", "/", &[ours, ("origin", origin)]);
+        let origin = |origin| check("POST", "/", &[ours, ("origin", origin)]);
         for good in ["http://127.0.0.1:4319", "https://page.example"] {
             assert_eq!(origin(good), Ok(Admission::Granted(None)), "{good}");
         }
@@ -325,8 +331,8 @@ mod tests {
             assert_eq!(origin(bad), Err(403), "{bad}");
         }
         let listed = ("origin", "https://page.example");
-        assert_eq!(verdict("GET", "/", &[ours, listed, listed]), Err(403));
-        let site = |site| verdict("GET", "/", &[ours, ("sec-fetch-site", site)]);
+        assert_eq!(check("GET", "/", &[ours, listed, listed]), Err(403));
+        let site = |site| check("GET", "/", &[ours, ("sec-fetch-site", site)]);
         assert_eq!(
             (site("none"), site("same-origin")),
             (Ok(Admission::Granted(None)), Ok(Admission::Granted(None)))
@@ -335,18 +341,18 @@ mod tests {
             assert_eq!(site(bad), Err(403), "{bad}");
         }
         assert_eq!(
-            verdict("GET", "/", &[ours, listed, ("sec-fetch-site", "cross-site")]),
+            check("GET", "/", &[ours, listed, ("sec-fetch-site", "cross-site")]),
             Ok(Admission::Granted(None))
         );
-        let asks = ("access-control-request-method", "POST");
-        assert_eq!(verdict("OPTIONS", "/", &[ours, listed, asks]), Ok(Admission::Preflight));
-        assert_eq!(verdict("OPTIONS", "/", &[ours, asks]), Ok(Admission::Granted(None)));
+        let preflight = ("access-control-request-method", "POST");
+        assert_eq!(check("OPTIONS", "/", &[ours, listed, preflight]), Ok(Admission::Preflight));
+        assert_eq!(check("OPTIONS", "/", &[ours, preflight]), Ok(Admission::Granted(None)));
     }
 
     #[test]
     fn guard_rejects_untrusted_peers() {
         let (parts, ()) = Request::get("/").header("host", "127.0.0.1:4319").body(()).unwrap().into_parts();
-        let check = |peer| guard().verdict(&peer, &parts).map_err(|error| error.status());
+        let check = |peer| guard().check_without_token_file(&peer, &parts).map_err(|error| error.status());
         assert_eq!(check(Peer::Trusted), Ok(Admission::Granted(None)));
         assert_eq!(check(Peer::Foreign("it is not".to_owned())), Err(403));
         let unknown = check(Peer::Unknown("no".to_owned()));

@@ -42,7 +42,7 @@ pub struct TokenFile(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
-    read: Mutex<LoadedToken>,
+    loaded: Mutex<LoadedToken>,
 }
 
 #[derive(Debug)]
@@ -59,8 +59,8 @@ impl TokenFile {
     /// Reads the file; the error is a sentence. Blocks.
     pub fn open(path: &Path) -> io::Result<Self> {
         let (stamp, digest) = load(path)?;
-        let read = Mutex::new(LoadedToken { stamp, digest: Some(digest), problem: None });
-        Ok(Self(Arc::new(Inner { path: path.to_owned(), read })))
+        let loaded = Mutex::new(LoadedToken { stamp, digest: Some(digest), problem: None });
+        Ok(Self(Arc::new(Inner { path: path.to_owned(), loaded })))
     }
 
     /// Whether `given` is the digest of the current token; an error when the file does not answer in time.
@@ -73,29 +73,29 @@ impl TokenFile {
 impl Inner {
     /// [`TokenFile::matches`]; blocks.
     fn matches(&self, given: &Digest) -> bool {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Stamp::of(&self.path).ok();
-        if now.is_none() || read.stamp != now {
-            self.reload(&mut read);
+        if now.is_none() || loaded.stamp != now {
+            self.reload(&mut loaded);
         }
-        read.digest.is_some_and(|digest| digest.ct_eq(given).into())
+        loaded.digest.is_some_and(|digest| digest.ct_eq(given).into())
     }
 
     /// Reads the file again. An unusable file admits no request: the token may have been removed because it leaked.
-    fn reload(&self, read: &mut LoadedToken) {
+    fn reload(&self, loaded: &mut LoadedToken) {
         match load(&self.path) {
             Ok((stamp, digest)) => {
-                if read.digest != Some(digest) {
+                if loaded.digest != Some(digest) {
                     tracing::info!(path = %self.path.display(), "auth token reloaded");
                 }
-                *read = LoadedToken { stamp, digest: Some(digest), problem: None };
+                *loaded = LoadedToken { stamp, digest: Some(digest), problem: None };
             }
             Err(error) => {
                 let problem = error.to_string();
-                if read.problem.as_ref() != Some(&problem) {
+                if loaded.problem.as_ref() != Some(&problem) {
                     tracing::error!(%error, "failed to read the token file; every request that needs the token is refused");
                 }
-                *read = LoadedToken { stamp: None, digest: None, problem: Some(problem) };
+                *loaded = LoadedToken { stamp: None, digest: None, problem: Some(problem) };
             }
         }
     }
@@ -126,23 +126,23 @@ fn load(path: &Path) -> io::Result<(Option<Stamp>, Digest)> {
 )]
 fn parse(path: &Path) -> io::Result<(String, Stamp)> {
     let (content, stamp) = read_secret(path, 4096)?;
-    let wrong = |what: &str| {
+    let invalid = |problem: &str| {
         io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("{} {what}; codexd token makes one", path.display()),
+            format!("{} {problem}; codexd token makes one", path.display()),
         )
     };
     let token = content.trim_ascii();
     let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~+".contains(byte);
     if !token.iter().all(is_allowed) {
-        return Err(wrong("contains characters other than letters, digits and - . _ ~ +"));
+        return Err(invalid("contains characters other than letters, digits and - . _ ~ +"));
     }
     if token.len() < MIN_TOKEN_CHARS || token.len() > MAX_TOKEN_CHARS {
-        return Err(wrong(&format!(
+        return Err(invalid(&format!(
             "contains no token of {MIN_TOKEN_CHARS} to {MAX_TOKEN_CHARS} characters"
         )));
     }
-    let token = String::from_utf8(token.to_vec()).map_err(|_| wrong("contains no text"))?;
+    let token = String::from_utf8(token.to_vec()).map_err(|_| invalid("contains no text"))?;
     Ok((token, stamp))
 }
 
@@ -156,12 +156,12 @@ pub(crate) fn presented_token(headers: &HeaderMap, is_upgrade: bool) -> Option<D
     let mut authorizations = headers.get_all(header::AUTHORIZATION).into_iter();
     if let Some(authorization) = authorizations.next() {
         let (scheme, token) = authorization.to_str().ok()?.split_once(' ')?;
-        let is_good = authorizations.next().is_none() && scheme.eq_ignore_ascii_case("bearer");
-        return is_good.then(|| digest(token.trim_matches(' ').as_bytes()));
+        let is_valid = authorizations.next().is_none() && scheme.eq_ignore_ascii_case("bearer");
+        return is_valid.then(|| digest(token.trim_matches(' ').as_bytes()));
     }
-    let is_for_us = is_upgrade && subprotocols(headers).any(|offered| offered == SUBPROTOCOL);
+    let offers_codexd = is_upgrade && subprotocols(headers).any(|offered| offered == SUBPROTOCOL);
     let mut tokens = subprotocols(headers).filter_map(|offered| offered.strip_prefix(TOKEN_SUBPROTOCOL));
-    let token = tokens.next().filter(|_| is_for_us)?;
+    let token = tokens.next().filter(|_| offers_codexd)?;
     tokens.next().is_none().then(|| digest(token.as_bytes()))
 }
 
@@ -193,8 +193,8 @@ mod tests {
 
     #[test]
     fn token_file_reloads_after_every_change() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("token");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
         let write = |text: &str| {
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();

@@ -52,14 +52,14 @@ impl ChunkedBody {
         Self { state: State::Size { size: 0, digits: 0 }, line: 0 }
     }
 
-    pub(crate) fn is_over(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.state == State::End
     }
 
     /// Returns how many of `bytes` belong to the body: all of them, unless it ends among them.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<usize, InvalidChunk> {
         let mut taken = 0;
-        while taken < bytes.len() && !self.is_over() {
+        while taken < bytes.len() && !self.is_complete() {
             if let State::Data { left } = self.state {
                 let rest = (bytes.len() - taken) as u64;
                 let step = rest.min(left);
@@ -127,13 +127,13 @@ mod tests {
             let more = format!("{text}GET / HTTP/1.1");
             let mut whole = ChunkedBody::new();
             assert_eq!(whole.take(more.as_bytes()), Ok(text.len()));
-            assert!(whole.is_over());
-            let mut slow = ChunkedBody::new();
+            assert!(whole.is_complete());
+            let mut bytewise = ChunkedBody::new();
             for byte in text.bytes() {
-                assert!(!slow.is_over());
-                assert_eq!(slow.take(&[byte]), Ok(1), "{text:?}");
+                assert!(!bytewise.is_complete());
+                assert_eq!(bytewise.take(&[byte]), Ok(1), "{text:?}");
             }
-            assert!(slow.is_over());
+            assert!(bytewise.is_complete());
         }
     }
 

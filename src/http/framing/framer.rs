@@ -59,20 +59,20 @@ enum Stage {
     /// A body.
     Body(BodyRest),
     /// Nothing more is read.
-    Over,
+    Done,
 }
 
 /// The unread rest of a body.
 enum BodyRest {
     Length(u64),
-    ChunkedBody(ChunkedBody),
+    Chunked(ChunkedBody),
 }
 
 impl BodyRest {
     /// Returns how many of `bytes` belong to the body.
     fn take(&mut self, bytes: &[u8]) -> Result<usize, InvalidChunk> {
         match self {
-            Self::ChunkedBody(chunks) => chunks.take(bytes),
+            Self::Chunked(chunks) => chunks.take(bytes),
             Self::Length(left) => {
                 let count = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
                 *left -= count as u64;
@@ -81,9 +81,9 @@ impl BodyRest {
         }
     }
 
-    fn is_over(&self) -> bool {
+    fn is_complete(&self) -> bool {
         match self {
-            Self::ChunkedBody(chunks) => chunks.is_over(),
+            Self::Chunked(chunks) => chunks.is_complete(),
             Self::Length(left) => *left == 0,
         }
     }
@@ -117,16 +117,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestFramer<S> {
     }
 
     /// Stops reading and sends `error` on close.
-    fn refuse(&mut self, error: ApiError) {
+    fn reject(&mut self, error: ApiError) {
         let error = self.peer_rejection.take().unwrap_or(error);
         tracing::info!(
             status = error.status(),
             reason = error.message(),
             "rejected a request before parsing it"
         );
-        self.closing = Closing::Open(Some(error.to_wire()));
+        self.closing = Closing::Open(Some(error.to_raw_response()));
         self.must_linger = true;
-        self.stage = Stage::Over;
+        self.stage = Stage::Done;
     }
 
     /// The error to report when the deadline has passed or the connection was evicted.
@@ -164,11 +164,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestFramer<S> {
                     return Poll::Ready(Ok(()));
                 }
                 Err(HeadError::Malformed(rule)) => {
-                    self.refuse(ApiError::malformed(rule));
+                    self.reject(ApiError::malformed(rule));
                     return Poll::Ready(Ok(()));
                 }
                 Err(HeadError::TooLarge) => {
-                    self.refuse(ApiError::head_too_large());
+                    self.reject(ApiError::head_too_large());
                     return Poll::Ready(Ok(()));
                 }
             }
@@ -178,9 +178,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestFramer<S> {
             if let Some(error) = self.timed_out_or_evicted(context) {
                 // A connection without a request gets no response.
                 if self.scanner.has_begun() {
-                    self.refuse(error)
+                    self.reject(error)
                 } else {
-                    self.stage = Stage::Over
+                    self.stage = Stage::Done
                 }
                 return Poll::Ready(Ok(()));
             }
@@ -190,9 +190,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestFramer<S> {
                 self.slot_guard.mark_polled();
             }
             if ready!(read)? == 0 {
-                self.stage = Stage::Over;
+                self.stage = Stage::Done;
                 if self.scanner.has_begun() {
-                    self.refuse(ApiError::malformed("it ends before the empty line"));
+                    self.reject(ApiError::malformed("it ends before the empty line"));
                 }
                 return Poll::Ready(Ok(()));
             }
@@ -219,7 +219,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestFramer<S> {
         match framing {
             Framing::Length(0) => self.stage = Stage::Head,
             Framing::Length(length) => self.begin_body(BodyRest::Length(length)),
-            Framing::Chunked => self.begin_body(BodyRest::ChunkedBody(ChunkedBody::new())),
+            Framing::Chunked => self.begin_body(BodyRest::Chunked(ChunkedBody::new())),
         }
     }
 
@@ -234,12 +234,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestFramer<S> {
         if self.buffered.is_empty() {
             if self.timed_out_or_evicted(context).is_some() {
                 self.must_linger = true;
-                self.stage = Stage::Over;
+                self.stage = Stage::Done;
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             self.buffered.reserve(READ_BYTES);
             if ready!(poll_read_buf(Pin::new(&mut self.inner), context, &mut self.buffered))? == 0 {
-                self.stage = Stage::Over;
+                self.stage = Stage::Done;
                 return Poll::Ready(Ok(()));
             }
         }
@@ -247,12 +247,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestFramer<S> {
         let part = &self.buffered[..self.buffered.len().min(buffer.remaining())];
         let Ok(count) = rest.take(part) else {
             self.must_linger = true;
-            self.stage = Stage::Over;
+            self.stage = Stage::Done;
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         };
-        let is_over = rest.is_over();
+        let is_complete = rest.is_complete();
         self.forward(count, buffer);
-        if is_over {
+        if is_complete {
             self.stage = Stage::Head;
             self.slot_guard.mark_busy();
             self.deadline = None;
@@ -343,7 +343,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for RequestFramer<S> {
                     return Poll::Ready(Ok(()));
                 }
                 Stage::Body(_) => return self.poll_body(context, buffer),
-                Stage::Over => return Poll::Ready(Ok(())),
+                Stage::Done => return Poll::Ready(Ok(())),
             }
         }
     }

@@ -144,7 +144,7 @@ mod tests {
         HeadScanner::default().scan(text.as_bytes())
     }
 
-    fn refusal(text: &str) -> HeadError {
+    fn rejection(text: &str) -> HeadError {
         scan(text).expect_err(text)
     }
 
@@ -185,7 +185,7 @@ mod tests {
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
             "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
         ] {
-            assert!(matches!(refusal(text), HeadError::Malformed(_)), "{text:?}");
+            assert!(matches!(rejection(text), HeadError::Malformed(_)), "{text:?}");
         }
         assert_eq!(
             scan("POST / HTTP/1.1\r\ntransfer-encoding: Chunked\r\n\r\n").unwrap().unwrap().framing,
@@ -200,10 +200,10 @@ mod tests {
             format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "a".repeat(length - rest))
         };
         assert_eq!(scan(&head(MAX_HEAD_BYTES)).unwrap().unwrap().length, MAX_HEAD_BYTES);
-        assert_eq!(refusal(&head(MAX_HEAD_BYTES + 1)), HeadError::TooLarge);
-        assert_eq!(refusal(&"a".repeat(MAX_HEAD_BYTES + 1)), HeadError::TooLarge);
+        assert_eq!(rejection(&head(MAX_HEAD_BYTES + 1)), HeadError::TooLarge);
+        assert_eq!(rejection(&"a".repeat(MAX_HEAD_BYTES + 1)), HeadError::TooLarge);
         let many = |count| format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(count));
         assert!(scan(&many(MAX_HEADERS)).unwrap().is_some());
-        assert_eq!(refusal(&many(MAX_HEADERS + 1)), HeadError::TooLarge);
+        assert_eq!(rejection(&many(MAX_HEADERS + 1)), HeadError::TooLarge);
     }
 }

@@ -59,7 +59,7 @@ impl ConnectionLimiter {
     }
 
     /// Acquires a slot, evicting an idle connection if needed; `None` when all connections are busy.
-    pub(crate) fn admit(self: &Arc<Self>) -> Option<SlotGuard> {
+    pub(crate) fn try_acquire(self: &Arc<Self>) -> Option<SlotGuard> {
         let mut slots = self.lock();
         if slots.len() >= self.limit && !evict_longest_idle(&mut slots, u64::MAX) {
             return None;
@@ -76,7 +76,7 @@ impl ConnectionLimiter {
             let mut changed = pin!(self.changed.notified());
             // Registered before the attempt, so that no change in between is missed.
             changed.as_mut().enable();
-            if let Some(slot_guard) = self.admit() {
+            if let Some(slot_guard) = self.try_acquire() {
                 return slot_guard;
             }
             changed.await;
@@ -88,11 +88,11 @@ impl ConnectionLimiter {
         self.lock().values().any(|slot| !slot.polled.load(Ordering::Relaxed))
     }
 
-    /// Evicts the connection that has been idle longest, if it has been idle for at least `least`, a time in which a
+    /// Evicts the connection that has been idle longest, if it has been idle for at least `min_idle`, a time in which a
     /// well-behaved client sends its request. Returns whether one was evicted.
-    pub(crate) fn evict_idle(&self, least: Duration) -> bool {
-        let least = u64::try_from(least.as_millis()).unwrap_or(u64::MAX);
-        evict_longest_idle(&mut self.lock(), self.now().saturating_sub(least))
+    pub(crate) fn evict_idle(&self, min_idle: Duration) -> bool {
+        let min_idle = u64::try_from(min_idle.as_millis()).unwrap_or(u64::MAX);
+        evict_longest_idle(&mut self.lock(), self.now().saturating_sub(min_idle))
     }
 
     /// The number of slots in use.
@@ -128,11 +128,11 @@ impl ConnectionLimiter {
 ///
 /// Its slot is free at once, although the connection closes a moment later.
 fn evict_longest_idle(slots: &mut HashMap<u64, Arc<Slot>>, latest: u64) -> bool {
-    let waiting = slots.iter().filter_map(|(number, slot)| {
+    let idle = slots.iter().filter_map(|(number, slot)| {
         let since = slot.idle_since.load(Ordering::Acquire);
         (since > 0 && since <= latest).then_some((since, *number))
     });
-    let Some((_, number)) = waiting.min() else { return false };
+    let Some((_, number)) = idle.min() else { return false };
     if let Some(slot) = slots.remove(&number) {
         slot.evicted.store(true, Ordering::Release);
         slot.waker.wake();
@@ -209,18 +209,18 @@ mod tests {
     fn connection_limiter_evicts_longest_idle_and_keeps_busy() {
         let limiter = ConnectionLimiter::new(2);
         let context = &mut std::task::Context::from_waker(std::task::Waker::noop());
-        let (first, second) = (limiter.admit().unwrap(), limiter.admit().unwrap());
+        let (first, second) = (limiter.try_acquire().unwrap(), limiter.try_acquire().unwrap());
         second.mark_idle();
         first.mark_busy();
-        let third = limiter.admit().unwrap();
+        let third = limiter.try_acquire().unwrap();
         assert!(second.slot().is_evicted(context) && !first.slot().is_evicted(context));
         third.mark_busy();
-        assert!(limiter.admit().is_none());
+        assert!(limiter.try_acquire().is_none());
         drop(second);
-        assert!(limiter.admit().is_none(), "the third connection has the slot of the evicted one");
+        assert!(limiter.try_acquire().is_none(), "the third connection has the slot of the evicted one");
         assert_eq!((limiter.len(), limiter.limit()), (2, 2));
         drop(first);
-        assert!(limiter.admit().is_some());
+        assert!(limiter.try_acquire().is_some());
         third.mark_idle();
         assert!(!limiter.evict_idle(Duration::from_secs(60)), "it has not been idle long enough");
         assert!(limiter.evict_idle(Duration::ZERO) && third.slot().is_evicted(context));
@@ -231,17 +231,17 @@ mod tests {
     fn connection_limiter_keeps_unpolled_connections() {
         let limiter = ConnectionLimiter::new(1);
         let context = &mut std::task::Context::from_waker(std::task::Waker::noop());
-        let first = limiter.admit().unwrap();
-        assert!(limiter.admit().is_none() && limiter.has_unpolled());
+        let first = limiter.try_acquire().unwrap();
+        assert!(limiter.try_acquire().is_none() && limiter.has_unpolled());
         first.mark_polled();
-        assert!(!limiter.has_unpolled() && limiter.admit().is_some());
+        assert!(!limiter.has_unpolled() && limiter.try_acquire().is_some());
         assert!(first.slot().is_evicted(context));
     }
 
     #[tokio::test]
-    async fn who_waits_for_a_place_has_it_when_somebody_leaves_or_waits_in_turn() {
+    async fn connection_limiter_wait_ends_when_slot_is_released_or_idle() {
         let limiter = ConnectionLimiter::new(1);
-        let first = limiter.admit().unwrap();
+        let first = limiter.try_acquire().unwrap();
         first.mark_busy();
         let mut second = Box::pin(limiter.wait_for_slot());
         assert!(second.as_mut().now_or_never().is_none());

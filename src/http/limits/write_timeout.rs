@@ -18,23 +18,27 @@ use tokio::time::Sleep;
 pub(crate) struct WriteTimeout<S> {
     inner: S,
     limit: Duration,
-    waiting: Option<Pin<Box<Sleep>>>,
+    timeout: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> WriteTimeout<S> {
     pub(crate) fn new(inner: S, limit: Duration) -> Self {
-        Self { inner, limit, waiting: None }
+        Self { inner, limit, timeout: None }
     }
 
-    fn watch<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn apply_timeout<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            self.waiting = None;
+            self.timeout = None;
             return written;
         }
         let limit = self.limit;
-        let waiting = self.waiting.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        ready!(waiting.as_mut().poll(context));
-        self.waiting = None;
+        let timeout = self.timeout.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(timeout.as_mut().poll(context));
+        self.timeout = None;
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -56,7 +60,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(context, bytes);
-        self.watch(context, written)
+        self.apply_timeout(context, written)
     }
 
     fn poll_write_vectored(
@@ -65,7 +69,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write_vectored(context, parts);
-        self.watch(context, written)
+        self.apply_timeout(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -74,7 +78,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeout<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.inner).poll_flush(context);
-        self.watch(context, flushed)
+        self.apply_timeout(context, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -93,21 +97,21 @@ mod tests {
     // The paused clock advances only when every task is idle, so the load of the machine does not matter.
     #[tokio::test(start_paused = true)]
     async fn write_timeout_fails_stalled_write_and_allows_slow_reader() {
-        let (ours, mut theirs) = tokio::io::duplex(8);
-        let mut ours = WriteTimeout::new(ours, LIMIT);
-        assert_eq!(ours.write_all(&[1; 16]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        let (server, mut client) = tokio::io::duplex(8);
+        let mut server = WriteTimeout::new(server, LIMIT);
+        assert_eq!(server.write_all(&[1; 16]).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
         let reading = tokio::spawn(async move {
             let mut one = [0];
             let mut count = 0;
-            while theirs.read(&mut one).await.unwrap() > 0 {
+            while client.read(&mut one).await.unwrap() > 0 {
                 count += 1;
                 tokio::time::sleep(LIMIT / 10).await;
             }
             count
         });
         // The transfer takes many times the limit, but never the limit without a byte.
-        ours.write_all(&[2; 32]).await.unwrap();
-        drop(ours);
+        server.write_all(&[2; 32]).await.unwrap();
+        drop(server);
         assert_eq!(reading.await.unwrap(), 8 + 32);
     }
 }

@@ -3,11 +3,11 @@
 use serde_json::{Map, Value, json};
 
 use super::schemas::reference;
-use crate::state::event_type as is;
+use crate::state::event_type;
 
 /// The type of a field of a detail.
 #[derive(Clone, Copy)]
-enum FieldType {
+enum DetailType {
     Str,
     StringOrNull,
     IntegerOrNull,
@@ -18,9 +18,9 @@ enum FieldType {
     Any,
 }
 
-use FieldType::{Any, Flag, Integer, IntegerOrNull, List, Record, Str, StringOrNull};
+use DetailType::{Any, Flag, Integer, IntegerOrNull, List, Record, Str, StringOrNull};
 
-type Detail = &'static [(&'static str, FieldType)];
+type Detail = &'static [(&'static str, DetailType)];
 
 /// Why the app-server is not running, and when it is started again.
 const RESTART_SCHEDULED: Detail = &[
@@ -36,27 +36,36 @@ const RESTART_SCHEDULED: Detail = &[
 /// The event types, with the fields that their detail always has; a type without fields may have `null` as detail.
 const DETAILS: &[(&str, Detail)] = &[
     (
-        is::DAEMON_STARTED,
+        event_type::DAEMON_STARTED,
         &[("endpoint", Str), ("localApiBase", Str), ("strategy", Str), ("pid", IntegerOrNull)],
     ),
-    (is::DAEMON_STOPPED, &[]),
-    (is::CHILD_STARTED, &[("args", List), ("command", Str), ("pid", IntegerOrNull), ("generation", Integer)]),
-    (is::CHILD_EXITED, &[("code", IntegerOrNull), ("signal", StringOrNull), ("expected", Flag)]),
-    (is::CHILD_BACKOFF, RESTART_SCHEDULED),
-    (is::CHILD_CRASH_LOOP, RESTART_SCHEDULED),
-    (is::CHILD_ERROR, &[]),
-    (is::CHILD_KILL_FAILED, &[]),
-    (is::CHILD_EXTERNAL, &[]),
-    (is::CHILD_SPAWN_FAILED, &[]),
+    (event_type::DAEMON_STOPPED, &[]),
+    (
+        event_type::CHILD_STARTED,
+        &[("args", List), ("command", Str), ("pid", IntegerOrNull), ("generation", Integer)],
+    ),
+    (event_type::CHILD_EXITED, &[("code", IntegerOrNull), ("signal", StringOrNull), ("expected", Flag)]),
+    (event_type::CHILD_BACKOFF, RESTART_SCHEDULED),
+    (event_type::CHILD_CRASH_LOOP, RESTART_SCHEDULED),
+    (event_type::CHILD_ERROR, &[]),
+    (event_type::CHILD_KILL_FAILED, &[]),
+    (event_type::CHILD_EXTERNAL, &[]),
+    (event_type::CHILD_SPAWN_FAILED, &[]),
     ("child.stderr", &[("bytes", Integer), ("stream", Str)]),
-    (is::CONNECTED, &[("endpoint", Str), ("platformFamily", Any), ("platformOs", Any), ("userAgent", Any)]),
-    (is::CODEX_STATE_CHANGED, &[("state", Str), ("message", Str), ("command", StringOrNull)]),
-    (is::APP_SERVER_RESTARTING, &[("generation", Integer), ("reason", Str)]),
-    (is::MCP_SERVER_FAILED, &[("sessionId", StringOrNull), ("threadId", Str), ("name", Str), ("error", Str)]),
-    (is::CONNECT_FAILED, &[("endpoint", Str)]),
+    (
+        event_type::CONNECTED,
+        &[("endpoint", Str), ("platformFamily", Any), ("platformOs", Any), ("userAgent", Any)],
+    ),
+    (event_type::CODEX_STATE_CHANGED, &[("state", Str), ("message", Str), ("command", StringOrNull)]),
+    (event_type::APP_SERVER_RESTARTING, &[("generation", Integer), ("reason", Str)]),
+    (
+        event_type::MCP_SERVER_FAILED,
+        &[("sessionId", StringOrNull), ("threadId", Str), ("name", Str), ("error", Str)],
+    ),
+    (event_type::CONNECT_FAILED, &[("endpoint", Str)]),
     ("app-server.close.failed", &[]),
     (
-        is::TRANSPORT_CLOSED,
+        event_type::TRANSPORT_CLOSED,
         &[
             ("exitCode", IntegerOrNull),
             ("flushedTrailingMessage", Flag),
@@ -68,15 +77,15 @@ const DETAILS: &[(&str, Detail)] = &[
     ("app-server.message.invalid", &[("bytes", Integer), ("reason", Str)]),
     ("app-server.request.refused", &[("requestMethod", Str)]),
     (
-        is::SESSION_CREATED,
+        event_type::SESSION_CREATED,
         &[("purpose", Str), ("sessionId", Str), ("threadId", StringOrNull), ("session", Record("Session"))],
     ),
     (
-        is::SESSION_RESUMED,
+        event_type::SESSION_RESUMED,
         &[("purpose", Str), ("sessionId", Str), ("threadId", StringOrNull), ("session", Record("Session"))],
     ),
     (
-        is::SESSION_RECREATED,
+        event_type::SESSION_RECREATED,
         &[
             ("purpose", Str),
             ("sessionId", Str),
@@ -86,7 +95,7 @@ const DETAILS: &[(&str, Detail)] = &[
         ],
     ),
     (
-        is::SESSION_TRUST,
+        event_type::SESSION_TRUST,
         &[
             ("sessionId", Str),
             ("threadId", StringOrNull),
@@ -95,18 +104,18 @@ const DETAILS: &[(&str, Detail)] = &[
             ("leftOut", List),
         ],
     ),
-    (is::SESSION_CLOSED, &[("sessionId", Str)]),
+    (event_type::SESSION_CLOSED, &[("sessionId", Str)]),
     (
-        is::SESSION_HELD,
+        event_type::SESSION_HELD,
         &[("sessionId", Str), ("threadId", StringOrNull), ("waiting", Integer), ("held", Record("Held"))],
     ),
-    (is::SESSION_RELEASED, &[("sessionId", Str), ("threadId", StringOrNull), ("reason", Str)]),
-    (is::SESSION_FORGOTTEN, &[("sessionId", Str), ("threadId", StringOrNull)]),
-    (is::TURN_ACCEPTED, &[("sessionId", Str), ("threadId", Str), ("turnId", Str)]),
-    (is::TURN_SUBMITTED, &[("sessionId", Str), ("threadId", Str), ("clientMessageId", Str)]),
-    (is::TURN_REJECTED, &[("sessionId", Str), ("reason", Str)]),
+    (event_type::SESSION_RELEASED, &[("sessionId", Str), ("threadId", StringOrNull), ("reason", Str)]),
+    (event_type::SESSION_FORGOTTEN, &[("sessionId", Str), ("threadId", StringOrNull)]),
+    (event_type::TURN_ACCEPTED, &[("sessionId", Str), ("threadId", Str), ("turnId", Str)]),
+    (event_type::TURN_SUBMITTED, &[("sessionId", Str), ("threadId", Str), ("clientMessageId", Str)]),
+    (event_type::TURN_REJECTED, &[("sessionId", Str), ("reason", Str)]),
     (
-        is::TURN_QUEUED,
+        event_type::TURN_QUEUED,
         &[
             ("sessionId", Str),
             ("threadId", StringOrNull),
@@ -115,14 +124,20 @@ const DETAILS: &[(&str, Detail)] = &[
             ("turn", Record("QueuedTurn")),
         ],
     ),
-    (is::TURN_ITEM_READ, &[("sessionId", StringOrNull), ("threadId", Str), ("turnId", Str), ("item", Any)]),
-    (is::TURN_SETTLED, &[("sessionId", Str), ("threadId", StringOrNull), ("turnId", Str), ("status", Str)]),
+    (
+        event_type::TURN_ITEM_READ,
+        &[("sessionId", StringOrNull), ("threadId", Str), ("turnId", Str), ("item", Any)],
+    ),
+    (
+        event_type::TURN_SETTLED,
+        &[("sessionId", Str), ("threadId", StringOrNull), ("turnId", Str), ("status", Str)],
+    ),
     (
         "turn.stalled",
         &[("sessionId", Str), ("threadId", StringOrNull), ("turnId", Str), ("silentSeconds", Integer)],
     ),
     (
-        is::REQUEST_OPENED,
+        event_type::REQUEST_OPENED,
         &[
             ("requestId", Str),
             ("sessionId", StringOrNull),
@@ -132,16 +147,16 @@ const DETAILS: &[(&str, Detail)] = &[
         ],
     ),
     (
-        is::REQUEST_RESOLVED,
+        event_type::REQUEST_RESOLVED,
         &[("requestId", Str), ("resolvedBy", Str), ("decision", Any), ("reason", StringOrNull)],
     ),
-    (is::THREAD_STARTED, &[("threadId", Str)]),
-    (is::THREAD_STATUS_CHANGED, &[("status", Any), ("threadId", Str)]),
-    (is::TURN_STARTED, &[("status", Str), ("threadId", Str), ("turnId", Str)]),
-    (is::TURN_COMPLETED, &[("error", Any), ("status", Str), ("threadId", Str), ("turnId", Str)]),
-    (is::TURN_ERROR, &[("error", Any), ("threadId", Str), ("turnId", Str), ("willRetry", Flag)]),
+    (event_type::THREAD_STARTED, &[("threadId", Str)]),
+    (event_type::THREAD_STATUS_CHANGED, &[("status", Any), ("threadId", Str)]),
+    (event_type::TURN_STARTED, &[("status", Str), ("threadId", Str), ("turnId", Str)]),
+    (event_type::TURN_COMPLETED, &[("error", Any), ("status", Str), ("threadId", Str), ("turnId", Str)]),
+    (event_type::TURN_ERROR, &[("error", Any), ("threadId", Str), ("turnId", Str), ("willRetry", Flag)]),
     (
-        is::TURN_MISSING,
+        event_type::TURN_MISSING,
         &[
             ("childExitCode", IntegerOrNull),
             ("childPid", IntegerOrNull),
@@ -169,7 +184,7 @@ const DETAILS: &[(&str, Detail)] = &[
         "app-server.command.output.delta",
         &[("capReached", Flag), ("deltaBase64", Str), ("processId", Str), ("stream", Str)],
     ),
-    (is::NOTIFICATION, &[("notificationMethod", Str), ("params", Any)]),
+    (event_type::NOTIFICATION, &[("notificationMethod", Str), ("params", Any)]),
     ("state.recovered", &[]),
     ("storage.failed", &[("reason", Str)]),
     ("storage.recovered", &[("lostFrom", IntegerOrNull), ("lostThrough", IntegerOrNull)]),
@@ -183,7 +198,7 @@ pub(super) fn describe(event: &mut Value) {
     let with_fields = DETAILS.iter().filter(|(_, detail)| !detail.is_empty());
     let of_type = with_fields.map(|(name, detail)| {
         let fields: Map<_, _> =
-            detail.iter().map(|(key, field_type)| ((*key).to_owned(), schema(*field_type))).collect();
+            detail.iter().map(|(key, detail_type)| ((*key).to_owned(), schema(*detail_type))).collect();
         let names: Vec<_> = detail.iter().map(|(key, _)| *key).collect();
         json!({
             "if": { "properties": { "type": { "const": name } } },
@@ -195,8 +210,8 @@ pub(super) fn describe(event: &mut Value) {
     event["allOf"] = of_type.collect();
 }
 
-fn schema(field_type: FieldType) -> Value {
-    match field_type {
+fn schema(detail_type: DetailType) -> Value {
+    match detail_type {
         Str => json!({ "type": "string" }),
         StringOrNull => json!({ "type": ["string", "null"] }),
         Integer => json!({ "type": "integer" }),

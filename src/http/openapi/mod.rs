@@ -12,7 +12,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use super::error::{self, Cause, Failure};
+use super::error::{self, ErrorKind, Failure};
 use super::route::Route;
 use crate::http::openapi::schemas::reference;
 
@@ -28,7 +28,7 @@ const INTRODUCTION: &str = "The local API of codexd, a daemon that supervises th
     answered with 500.";
 
 /// When a token is required.
-const TOKEN: &str = "Required by every route except / and /healthz if the daemon was started with --auth-token-file. \
+const TOKEN_DESCRIPTION: &str = "Required by every route except / and /healthz if the daemon was started with --auth-token-file. \
     A WebSocket handshake may carry it as one of its subprotocols instead: `codexd.v1, codexd.bearer.TOKEN`.";
 
 /// The OpenAPI document of `routes`, for a daemon that listens at `base_url` and serves its event stream at `event_stream_path`.
@@ -67,7 +67,7 @@ pub(super) fn document(routes: &[Route], event_stream_path: &str, base_url: &str
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": { "token": { "type": "http", "scheme": "bearer", "description": TOKEN } },
+            "securitySchemes": { "token": { "type": "http", "scheme": "bearer", "description": TOKEN_DESCRIPTION } },
         },
         "security": [{}, { "token": [] }],
     })
@@ -76,15 +76,15 @@ pub(super) fn document(routes: &[Route], event_stream_path: &str, base_url: &str
 fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let mut parameters: Vec<Value> = schemas::path_parameters(route.path).collect();
     parameters.extend(route.query.iter().filter_map(schemas::parameter));
-    if route.is_repeatable {
+    if route.supports_idempotency_key {
         parameters.push(schemas::idempotency_key());
     }
     let mut operation = json!({
-        "operationId": route.name,
+        "operationId": route.operation_id,
         "summary": route.description,
         "responses": responses(route, generator),
     });
-    if route.is_open() {
+    if route.needs_no_token() {
         operation["security"] = json!([{}]);
     }
     let unnamed = route.query.iter().filter(|parameter| schemas::parameter(parameter).is_none());
@@ -100,7 +100,7 @@ fn operation(route: &Route, generator: &mut SchemaGenerator) -> Value {
     }
     if let Some(schema) = route.body {
         operation["requestBody"] = json!({
-            "required": schema.is_needed(),
+            "required": schema.is_required(),
             "content": { "application/json": { "schema": reference(schema.name) } },
         });
     }
@@ -112,7 +112,7 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let mut success = json!({
         "description": "Success.",
         "headers": { "Cache-Control": { "schema": { "const": "no-store" } } },
-        "content": { (route.media_type): { "schema": (route.answer)(generator) } },
+        "content": { (route.media_type): { "schema": (route.response_schema)(generator) } },
     });
     success["description"] = match route.status {
         201 => "Created.",
@@ -121,18 +121,19 @@ fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     }
     .into();
     responses.insert(route.status.to_string(), success);
-    let mut by_status: BTreeMap<u16, Vec<Cause>> = BTreeMap::new();
-    let guard_causes = [&[error::FORBIDDEN][..], if route.is_open() { &[] } else { &[error::UNAUTHORIZED] }];
-    for cause in route.causes.iter().copied().chain(guard_causes).flatten() {
-        let causes = by_status.entry(cause.status).or_default();
-        if !causes.contains(cause) {
-            causes.push(*cause);
+    let mut by_status: BTreeMap<u16, Vec<ErrorKind>> = BTreeMap::new();
+    let guard_errors =
+        [&[error::FORBIDDEN][..], if route.needs_no_token() { &[] } else { &[error::UNAUTHORIZED] }];
+    for kind in route.errors.iter().copied().chain(guard_errors).flatten() {
+        let kinds = by_status.entry(kind.status).or_default();
+        if !kinds.contains(kind) {
+            kinds.push(*kind);
         }
     }
-    for (status, causes) in by_status {
-        let codes: Vec<_> = causes.iter().map(|cause| cause.code).collect();
+    for (status, kinds) in by_status {
+        let codes: Vec<_> = kinds.iter().map(|kind| kind.code).collect();
         let descriptions: Vec<_> =
-            causes.iter().map(|cause| format!("`{}`: {}", cause.code, cause.when)).collect();
+            kinds.iter().map(|kind| format!("`{}`: {}", kind.code, kind.when)).collect();
         let mut response = json!({
             "description": descriptions.join("\n"),
             "content": { "application/json": { "schema": {

@@ -3,13 +3,13 @@
 use serde_json::{Map, Value, json};
 
 use crate::codex::protocol::values::{APPROVAL_POLICIES, INPUT_TYPES};
-use crate::http::bodies::{BodySchema, Field, Kind, Rule};
+use crate::http::bodies::{BodySchema, Field, FieldKind, Rule};
 use crate::http::queries::{self, Parameter};
 use crate::http::values;
 
 impl BodySchema {
     /// Whether a request without a body is invalid.
-    pub(super) fn is_needed(&self) -> bool {
+    pub(super) fn is_required(&self) -> bool {
         let rule = match self.rule {
             Rule::FirstOf { .. } | Rule::ExactlyOne { .. } => true,
             Rule::None | Rule::NotBoth { .. } => false,
@@ -39,42 +39,44 @@ pub(super) fn body(body: &BodySchema) -> Value {
 }
 
 fn property(field: &Field) -> Value {
-    let mut schema = if field.required { filled_text() } else { kind(field.kind) };
+    let mut schema = if field.required { non_empty_string() } else { field_kind(field.kind) };
     schema["description"] = field.description.into();
     schema
 }
 
-fn filled_text() -> Value {
+fn non_empty_string() -> Value {
     json!({ "type": "string", "pattern": "\\S" })
 }
 
 /// The schema of an optional field: `null` counts as absent.
-fn kind(kind: Kind) -> Value {
+fn field_kind(kind: FieldKind) -> Value {
     match kind {
-        Kind::Text => json!({ "type": ["string", "null"] }),
-        Kind::Enum(variants) => or_null(variants.variants),
-        Kind::ApprovalPolicy => {
+        FieldKind::Text => json!({ "type": ["string", "null"] }),
+        FieldKind::Enum(variants) => or_null(variants.variants),
+        FieldKind::ApprovalPolicy => {
             json!({ "type": ["string", "object", "null"], "examples": APPROVAL_POLICIES })
         }
-        Kind::Directory => json!({ "type": ["string", "null"], "pattern": "^(\\s*$|/)" }),
-        Kind::Object => json!({ "type": ["object", "null"] }),
-        Kind::Any => json!({}),
-        Kind::Flag => json!({ "type": ["boolean", "null"] }),
-        Kind::FlagOr(word) => json!({ "enum": [true, false, word, null] }),
-        Kind::Seconds => json!({ "type": ["integer", "null"], "minimum": 1, "maximum": values::MAX_SECONDS }),
-        Kind::Labels => json!({
+        FieldKind::Directory => json!({ "type": ["string", "null"], "pattern": "^(\\s*$|/)" }),
+        FieldKind::Object => json!({ "type": ["object", "null"] }),
+        FieldKind::Any => json!({}),
+        FieldKind::Flag => json!({ "type": ["boolean", "null"] }),
+        FieldKind::FlagOr(alternative) => json!({ "enum": [true, false, alternative, null] }),
+        FieldKind::Seconds => {
+            json!({ "type": ["integer", "null"], "minimum": 1, "maximum": values::MAX_SECONDS })
+        }
+        FieldKind::Labels => json!({
             "type": ["object", "null"],
             "propertyNames": { "pattern": "\\S" },
-            "additionalProperties": filled_text(),
+            "additionalProperties": non_empty_string(),
         }),
-        Kind::Input => json!({ "anyOf": [
+        FieldKind::Input => json!({ "anyOf": [
             { "type": ["string", "null"] },
             { "type": "array", "minItems": 1, "items": {
                 "type": "object",
                 "required": ["type"],
                 "properties": { "type": { "enum": INPUT_TYPES } },
                 "if": { "properties": { "type": { "const": "text" } } },
-                "then": { "required": ["text"], "properties": { "text": filled_text() } },
+                "then": { "required": ["text"], "properties": { "text": non_empty_string() } },
             } },
         ] }),
     }
@@ -98,15 +100,15 @@ pub(super) fn path_parameters(path: &str) -> impl Iterator<Item = Value> {
 /// A query parameter; `None` for a family of parameters, which OpenAPI cannot express.
 pub(super) fn parameter(parameter: &Parameter) -> Option<Value> {
     let schema = match parameter.kind {
-        queries::Kind::Text => json!({ "type": "string" }),
-        queries::Kind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
-        queries::Kind::Enum(variants) => json!({ "enum": variants.variants }),
-        queries::Kind::Integer { least, most } | queries::Kind::Seconds { least, most } => {
-            json!({ "type": "integer", "minimum": least, "maximum": most })
+        queries::ParameterKind::Text => json!({ "type": "string" }),
+        queries::ParameterKind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
+        queries::ParameterKind::Enum(variants) => json!({ "enum": variants.variants }),
+        queries::ParameterKind::Integer { min, max } | queries::ParameterKind::Seconds { min, max } => {
+            json!({ "type": "integer", "minimum": min, "maximum": max })
         }
-        queries::Kind::Cursor => json!({ "type": "string", "pattern": "^([0-9A-Za-z]+-)?[0-9]+$" }),
-        queries::Kind::Flag => json!({ "type": "boolean" }),
-        queries::Kind::Prefix => return None,
+        queries::ParameterKind::Cursor => json!({ "type": "string", "pattern": "^([0-9A-Za-z]+-)?[0-9]+$" }),
+        queries::ParameterKind::Flag => json!({ "type": "boolean" }),
+        queries::ParameterKind::Prefix => return None,
     };
     Some(json!({
         "name": parameter.name,

@@ -36,7 +36,7 @@ const PHASES: [(&str, ChildPhase); 6] = [
 
 /// Handles `GET /metrics`.
 pub(crate) async fn metrics(State(state): State<AppState>) -> Result<Response, ApiError> {
-    let text = Scrape::of(&state).await.text().map_err(|_| ApiError::internal())?;
+    let text = Scrape::collect(&state).await.into_text().map_err(|_| ApiError::internal())?;
     Ok(response::text(CONTENT_TYPE, text))
 }
 
@@ -56,7 +56,7 @@ struct Scrape {
 }
 
 impl Scrape {
-    async fn of(state: &SharedState) -> Self {
+    async fn collect(state: &SharedState) -> Self {
         let daemon = state.daemon.metrics().await;
         let subscribers = [("websocket", Transport::WebSocket), ("sse", Transport::ServerSentEvents)];
         Self {
@@ -72,7 +72,7 @@ impl Scrape {
         }
     }
 
-    fn text(self) -> Result<String, fmt::Error> {
+    fn into_text(self) -> Result<String, fmt::Error> {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(self));
         let mut text = String::new();
@@ -84,44 +84,49 @@ impl Scrape {
 
 impl Collector for Scrape {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut page = Page(encoder);
-        page.info(
+        let mut metrics = MetricsEncoder(encoder);
+        metrics.info(
             "codexd_build_info",
             "Version and commit of the daemon.",
             &[("version", self.version), ("commit", self.commit)],
         )?;
-        self.daemon(&mut page)?;
-        self.turns(&mut page)?;
-        self.events(&mut page)?;
-        self.clients(&mut page)
+        self.daemon(&mut metrics)?;
+        self.turns(&mut metrics)?;
+        self.events(&mut metrics)?;
+        self.clients(&mut metrics)
     }
 }
 
 impl Scrape {
-    fn daemon(&self, page: &mut Page<'_>) -> fmt::Result {
+    fn daemon(&self, metrics: &mut MetricsEncoder<'_>) -> fmt::Result {
         let daemon = &self.daemon;
         if let Some(at) = daemon.started_at {
-            page.real(
+            metrics.float_gauge(
                 "codexd_start_time_seconds",
                 "Start time of the daemon since the Unix epoch, in seconds.",
                 at,
             )?;
         }
-        page.gauge("codexd_ready", "1 if turns can be accepted.", u64::from(daemon.is_ready))?;
+        metrics.gauge("codexd_ready", "1 if turns can be accepted.", u64::from(daemon.is_ready))?;
         if let Some(bytes) = daemon.memory {
-            page.gauge("process_resident_memory_bytes", "Resident memory of the daemon.", bytes)?;
+            metrics.gauge("process_resident_memory_bytes", "Resident memory of the daemon.", bytes)?;
         }
         let phases = PHASES.map(|(name, phase)| (name, u64::from(daemon.child_phase == phase)));
-        page.gauges("codexd_child_state", "1 for the current state of the app-server.", "state", &phases)?;
+        metrics.gauges(
+            "codexd_child_state",
+            "1 for the current state of the app-server.",
+            "state",
+            &phases,
+        )?;
         let states = CodexState::ALL.map(|(name, state)| (name, u64::from(daemon.codex == state)));
-        page.gauges("codexd_codex_state", "1 for the current health of Codex.", "state", &states)?;
-        page.counter(
+        metrics.gauges("codexd_codex_state", "1 for the current health of Codex.", "state", &states)?;
+        metrics.counter(
             "codexd_child_restarts_total",
             "Scheduled restarts of the app-server, after it exited or failed to start.",
             daemon.child_restarts,
         )?;
         if let Some(bytes) = daemon.child_memory {
-            page.gauge(
+            metrics.gauge(
                 "codexd_child_resident_memory_bytes",
                 "Resident memory of the app-server and its descendants.",
                 bytes,
@@ -130,53 +135,58 @@ impl Scrape {
         Ok(())
     }
 
-    fn turns(&self, page: &mut Page<'_>) -> fmt::Result {
+    fn turns(&self, metrics: &mut MetricsEncoder<'_>) -> fmt::Result {
         let daemon = &self.daemon;
         let sessions = [("active", daemon.active_sessions), ("closed", daemon.closed_sessions)];
-        page.gauges("codexd_sessions", "Known sessions.", "status", &sessions)?;
-        page.gauge("codexd_turns_running", "Turns in progress.", daemon.running_turns)?;
-        page.gauge("codexd_turns_queued", "Queued turns.", daemon.queued_turns)?;
-        page.histograms(
+        metrics.gauges("codexd_sessions", "Known sessions.", "status", &sessions)?;
+        metrics.gauge("codexd_turns_running", "Turns in progress.", daemon.running_turns)?;
+        metrics.gauge("codexd_turns_queued", "Queued turns.", daemon.queued_turns)?;
+        metrics.histograms(
             "codexd_turn_duration_seconds",
             "Duration of ended turns.",
             "outcome",
             &daemon.turns,
         )?;
-        page.gauge("codexd_requests_waiting", "Open requests of the app-server.", daemon.waiting_requests)
+        metrics.gauge("codexd_requests_waiting", "Open requests of the app-server.", daemon.waiting_requests)
     }
 
-    fn events(&self, page: &mut Page<'_>) -> fmt::Result {
+    fn events(&self, metrics: &mut MetricsEncoder<'_>) -> fmt::Result {
         let daemon = &self.daemon;
-        page.counter("codexd_events_total", "Events written to the event log.", daemon.events)?;
-        page.counter("codexd_event_bytes_total", "Bytes written to the event log.", daemon.event_bytes)?;
-        page.histogram(
+        metrics.counter("codexd_events_total", "Events written to the event log.", daemon.events)?;
+        metrics.counter("codexd_event_bytes_total", "Bytes written to the event log.", daemon.event_bytes)?;
+        metrics.histogram(
             "codexd_event_log_sync_duration_seconds",
             "Duration of syncs of the event log.",
             &daemon.syncs,
         )?;
-        page.gauge(
+        metrics.gauge(
             "codexd_event_log_failing",
             "1 if the event log cannot be written.",
             u64::from(daemon.is_storage_failing),
         )?;
-        page.gauges(
+        metrics.gauges(
             "codexd_event_stream_clients",
             "Clients of the event stream.",
             "form",
             &self.subscribers,
         )?;
-        page.gauge(
+        metrics.gauge(
             "codexd_event_stream_behind_events",
             "Events that the slowest client of the event stream has not been sent.",
             self.max_lag,
         )
     }
 
-    fn clients(&self, page: &mut Page<'_>) -> fmt::Result {
-        page.counters("codexd_http_requests_total", "Completed HTTP requests.", "status", &self.responses)?;
-        page.gauge("codexd_connections", "Open connections.", self.connections)?;
-        page.gauge("codexd_connections_limit", "Limit of open connections.", self.connection_limit)?;
-        page.counter(
+    fn clients(&self, metrics: &mut MetricsEncoder<'_>) -> fmt::Result {
+        metrics.counters(
+            "codexd_http_requests_total",
+            "Completed HTTP requests.",
+            "status",
+            &self.responses,
+        )?;
+        metrics.gauge("codexd_connections", "Open connections.", self.connections)?;
+        metrics.gauge("codexd_connections_limit", "Limit of open connections.", self.connection_limit)?;
+        metrics.counter(
             "codexd_connections_turned_away_total",
             "Connections rejected at the limit.",
             self.rejected,
@@ -185,19 +195,19 @@ impl Scrape {
 }
 
 /// The output so far; one call per metric, by its full name.
-struct Page<'a>(DescriptorEncoder<'a>);
+struct MetricsEncoder<'a>(DescriptorEncoder<'a>);
 
-impl Page<'_> {
+impl MetricsEncoder<'_> {
     fn gauge(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.begin(name, help, MetricType::Gauge)?.encode_gauge(&value)
+        self.descriptor(name, help, MetricType::Gauge)?.encode_gauge(&value)
     }
 
-    fn real(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
-        self.begin(name, help, MetricType::Gauge)?.encode_gauge(&value)
+    fn float_gauge(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        self.descriptor(name, help, MetricType::Gauge)?.encode_gauge(&value)
     }
 
     fn gauges(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> fmt::Result {
-        by_label(self.begin(name, help, MetricType::Gauge)?, label, values)
+        by_label(self.descriptor(name, help, MetricType::Gauge)?, label, values)
     }
 
     /// A counter, whose name ends in `_total`.
@@ -206,15 +216,15 @@ impl Page<'_> {
     /// format the name in `# TYPE` is that of the samples. Nothing else distinguishes a counter from a gauge here, so
     /// the samples are encoded as those of a gauge.
     fn counter(&mut self, name: &str, help: &str, value: u64) -> fmt::Result {
-        self.begin(name, help, MetricType::Counter)?.encode_gauge(&value)
+        self.descriptor(name, help, MetricType::Counter)?.encode_gauge(&value)
     }
 
     fn counters(&mut self, name: &str, help: &str, label: &str, values: &[(&str, u64)]) -> fmt::Result {
-        by_label(self.begin(name, help, MetricType::Counter)?, label, values)
+        by_label(self.descriptor(name, help, MetricType::Counter)?, label, values)
     }
 
     fn histogram(&mut self, name: &str, help: &str, values: &Histogram) -> fmt::Result {
-        values.encode(self.begin(name, help, MetricType::Histogram)?)
+        values.encode(self.descriptor(name, help, MetricType::Histogram)?)
     }
 
     fn histograms(
@@ -224,16 +234,16 @@ impl Page<'_> {
         label: &str,
         values: &[(&str, Histogram)],
     ) -> fmt::Result {
-        let mut metric = self.begin(name, help, MetricType::Histogram)?;
+        let mut metric = self.descriptor(name, help, MetricType::Histogram)?;
         values.iter().try_for_each(|(value, values)| values.encode(metric.encode_family(&[(label, *value)])?))
     }
 
     /// A gauge that is always 1 and carries its data in labels.
     fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> fmt::Result {
-        self.begin(name, help, MetricType::Gauge)?.encode_family(&labels)?.encode_gauge(&1_u64)
+        self.descriptor(name, help, MetricType::Gauge)?.encode_family(&labels)?.encode_gauge(&1_u64)
     }
 
-    fn begin<'s>(
+    fn descriptor<'s>(
         &'s mut self,
         name: &'s str,
         help: &str,
@@ -301,7 +311,7 @@ mod tests {
 
     #[test]
     fn metrics_counter_has_one_name_in_all_lines() {
-        let text = scrape().text().unwrap();
+        let text = scrape().into_text().unwrap();
         assert_eq!(
             lines(&text, "codexd_events"),
             "# HELP codexd_events_total Events written to the event log.\n\
@@ -319,7 +329,7 @@ mod tests {
 
     #[test]
     fn metrics_histogram_has_buckets_per_label() {
-        let text = scrape().text().unwrap();
+        let text = scrape().into_text().unwrap();
         assert_eq!(
             lines(&text, "codexd_turn_duration_seconds"),
             "# HELP codexd_turn_duration_seconds Duration of ended turns.\n\
@@ -341,7 +351,7 @@ mod tests {
 
     #[test]
     fn metrics_mark_one_state_and_omit_unknown_values() {
-        let text = scrape().text().unwrap();
+        let text = scrape().into_text().unwrap();
         let states = lines(&text, "codexd_child_state{");
         assert_eq!(states.lines().count(), PHASES.len());
         assert_eq!(states.matches("} 1\n").count(), 1);

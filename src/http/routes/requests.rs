@@ -16,14 +16,13 @@ use crate::http::app_state::AppState;
 use crate::http::bodies::ANSWER_REQUEST;
 use crate::http::body::Fields;
 use crate::http::error::ApiError;
-use crate::http::queries::REQUESTS_OF;
+use crate::http::queries::REQUEST_SESSION_ID;
 use crate::http::response;
 use crate::state::ServerRequest;
 
 /// One request.
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "OneRequest")]
-pub(crate) struct One {
+pub(crate) struct OneRequest {
     request: Arc<ServerRequest>,
     /// The fields of the request body that were ignored because they are unknown; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -38,7 +37,7 @@ pub(crate) struct Requests {
 
 /// Lists the requests, open ones first.
 pub(crate) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, ApiError> {
-    let session_id = REQUESTS_OF.of(uri.query());
+    let session_id = REQUEST_SESSION_ID.last_value(uri.query());
     let session_id = session_id.as_deref().map(str::trim).filter(|session_id| !session_id.is_empty());
     if let Some(session_id) = session_id {
         state.daemon.session(session_id)?;
@@ -52,7 +51,7 @@ pub(crate) async fn read(
     request_id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let request = state.daemon.request(&decode_id(request_id)?)?;
-    Ok(response::data(StatusCode::OK, One { request, ignored: None }))
+    Ok(response::data(StatusCode::OK, OneRequest { request, ignored: None }))
 }
 
 /// Answers one request.
@@ -62,20 +61,20 @@ pub(crate) async fn respond(
     body: Body,
 ) -> Result<Response, ApiError> {
     let request_id = decode_id(request_id)?;
-    let (given, ignored) = parse(Fields::read(body, state.body_limit()).await?)?;
-    let request = state.daemon.answer_request(&request_id, given).await?;
-    let answered = One { request, ignored: response::non_empty(ignored.clone()) };
-    Ok(response::with_ignored_header(response::data(StatusCode::OK, answered), &ignored))
+    let (answer, ignored) = parse_answer(Fields::read(body, state.body_limit()).await?)?;
+    let request = state.daemon.answer_request(&request_id, answer).await?;
+    let body = OneRequest { request, ignored: response::non_empty(ignored.clone()) };
+    Ok(response::with_ignored_header(response::data(StatusCode::OK, body), &ignored))
 }
 
 /// Parses the answer of a client: a decision, or a complete result.
-fn parse(fields: Fields) -> Result<(RequestAnswer, Vec<String>), ApiError> {
-    let mut given = ANSWER_REQUEST.read(fields)?;
-    let ignored = given.ignored();
-    let answer = match given.take("decision") {
+fn parse_answer(fields: Fields) -> Result<(RequestAnswer, Vec<String>), ApiError> {
+    let mut body = ANSWER_REQUEST.parse(fields)?;
+    let ignored = body.take_ignored();
+    let answer = match body.take("decision") {
         Some(decision) => RequestAnswer::Decision(decision),
         // The schema requires one of the two.
-        None => RequestAnswer::Result(given.take("result").unwrap_or_default()),
+        None => RequestAnswer::Result(body.take("result").unwrap_or_default()),
     };
     Ok((answer, ignored))
 }
@@ -83,7 +82,7 @@ fn parse(fields: Fields) -> Result<(RequestAnswer, Vec<String>), ApiError> {
 /// Parses the answer in a WebSocket message.
 pub(crate) fn parse_message(message: Map<String, Value>) -> Result<RequestAnswer, ApiError> {
     // Its other fields belong to the message.
-    parse(Fields::from(message)).map(|(answer, _)| answer)
+    parse_answer(Fields::from(message)).map(|(answer, _)| answer)
 }
 
 fn decode_id(request_id: Result<Path<String>, PathRejection>) -> Result<String, ApiError> {

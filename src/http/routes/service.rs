@@ -51,7 +51,7 @@ impl SharedState {
     pub(crate) fn service(&self) -> ServiceView {
         let service = &self.daemon.config().service;
         let readiness = self.daemon.readiness();
-        let listening = !self.going_away.is_cancelled();
+        let listening = !self.shutdown.is_cancelled();
         ServiceView {
             configured_base_url: service.local_api_base.as_str().to_owned(),
             event_stream_path: service.event_stream_path.clone(),

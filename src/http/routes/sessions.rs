@@ -18,21 +18,19 @@ use crate::http::app_state::AppState;
 use crate::http::bodies::CREATE_SESSION;
 use crate::http::body::{Fields, request_key};
 use crate::http::error::ApiError;
-use crate::http::queries::{AFTER_SESSION, INTERRUPT, LABEL, ORDER, PURPOSE, SESSION_LIMIT, STATUS};
+use crate::http::queries::{AFTER_SESSION, INTERRUPT_FIRST, LABEL, ORDER, PURPOSE, SESSION_LIMIT, STATUS};
 use crate::http::response;
 use crate::state::{Purpose, RequestPolicy, Session, SessionStatus};
 
 /// Sessions, in the requested order.
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "SessionList")]
-pub(crate) struct Sessions {
+pub(crate) struct SessionList {
     sessions: Vec<Arc<Session>>,
 }
 
 /// One session.
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "OneSession")]
-pub(crate) struct One {
+pub(crate) struct OneSession {
     session: Arc<Session>,
     /// The fields of the request body that were ignored because they are unknown; absent if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,8 +39,7 @@ pub(crate) struct One {
 
 /// A session that was closed.
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "ClosedSession")]
-pub(crate) struct Closed {
+pub(crate) struct ClosedSession {
     session: Arc<Session>,
     /// Whether its turn is still running and is interrupted as soon as possible.
     pending: bool,
@@ -56,8 +53,11 @@ pub(crate) struct Models {
 
 /// Lists all sessions, oldest first, or those that the query selects.
 pub(crate) async fn list(State(state): State<AppState>, uri: Uri) -> Result<Response, ApiError> {
-    let query_filter = SessionQuery::parse(uri.query().unwrap_or_default())?;
-    Ok(response::data(StatusCode::OK, Sessions { sessions: query_filter.of(state.daemon.sessions())? }))
+    let session_query = SessionQuery::parse(uri.query().unwrap_or_default())?;
+    Ok(response::data(
+        StatusCode::OK,
+        SessionList { sessions: session_query.select(state.daemon.sessions())? },
+    ))
 }
 
 /// The selection and order of a session list.
@@ -73,38 +73,38 @@ struct SessionQuery {
 
 impl SessionQuery {
     fn parse(query: &str) -> Result<Self, ApiError> {
-        let mut query_filter = Self::default();
+        let mut session_query = Self::default();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             match &*name {
                 name if name == STATUS.name => {
-                    let is_active = STATUS.variant(&value).map_err(ApiError::bad_request)? == "active";
+                    let is_active = STATUS.parse_variant(&value).map_err(ApiError::bad_request)? == "active";
                     let status = if is_active { SessionStatus::Active } else { SessionStatus::Closed };
-                    query_filter.status = Some(status);
+                    session_query.status = Some(status);
                 }
                 name if name == PURPOSE.name => {
-                    let purpose = PURPOSE.variant(&value).map_err(ApiError::bad_request)?;
-                    query_filter.purpose = Purpose::from_name(purpose);
+                    let purpose = PURPOSE.parse_variant(&value).map_err(ApiError::bad_request)?;
+                    session_query.purpose = Purpose::from_name(purpose);
                 }
                 name if name == ORDER.name => {
-                    query_filter.newest_first =
-                        ORDER.variant(&value).map_err(ApiError::bad_request)? == "newest";
+                    session_query.newest_first =
+                        ORDER.parse_variant(&value).map_err(ApiError::bad_request)? == "newest";
                 }
-                name if name == AFTER_SESSION.name => query_filter.after = Some(value.into_owned()),
+                name if name == AFTER_SESSION.name => session_query.after = Some(value.into_owned()),
                 name if name == SESSION_LIMIT.name => {
-                    let limit = SESSION_LIMIT.number(&value).map_err(ApiError::bad_request)?;
-                    query_filter.limit = usize::try_from(limit).ok();
+                    let limit = SESSION_LIMIT.parse_number(&value).map_err(ApiError::bad_request)?;
+                    session_query.limit = usize::try_from(limit).ok();
                 }
                 other => {
                     if let Some(key) = other.strip_prefix(LABEL.name) {
-                        query_filter.metadata.push((key.to_owned(), value.into_owned()));
+                        session_query.metadata.push((key.to_owned(), value.into_owned()));
                     }
                 }
             }
         }
-        Ok(query_filter)
+        Ok(session_query)
     }
 
-    fn of(&self, mut sessions: Vec<Arc<Session>>) -> Result<Vec<Arc<Session>>, ApiError> {
+    fn select(&self, mut sessions: Vec<Arc<Session>>) -> Result<Vec<Arc<Session>>, ApiError> {
         if self.newest_first {
             sessions.reverse();
         }
@@ -149,12 +149,12 @@ pub(crate) async fn create(
 ) -> Result<Response, ApiError> {
     let fields = Fields::read(body, state.body_limit()).await?;
     let key = request_key(&headers, "sessions", &fields)?;
-    let (input, ignored) = parse(fields)?;
+    let (input, ignored) = parse_session(fields)?;
     let input = CreateSession { key, ..input };
     state.check_cwd(&input.settings).await?;
     let session = state.daemon.create_session(input).await?;
     let subject = Subject::new(&session.session_id, None);
-    let created = One { session, ignored: response::non_empty(ignored.clone()) };
+    let created = OneSession { session, ignored: response::non_empty(ignored.clone()) };
     Ok(response::with_ignored_header(
         subject.attach_to(response::data(StatusCode::CREATED, created)),
         &ignored,
@@ -169,34 +169,33 @@ pub(crate) async fn close(
 ) -> Result<Response, ApiError> {
     let Path(session_id) = session_id.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
     let mut query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-    let interrupt = query.any(|(name, value)| name == INTERRUPT.name && value == "true");
+    let interrupt = query.any(|(name, value)| name == INTERRUPT_FIRST.name && value == "true");
     let (session, pending) = state.daemon.close_session(&session_id, interrupt).await?;
     let subject = Subject::new(&session_id, None);
-    Ok(subject.attach_to(response::data(StatusCode::OK, Closed { session, pending })))
+    Ok(subject.attach_to(response::data(StatusCode::OK, ClosedSession { session, pending })))
 }
 
 /// Parses the requested session, and the names of the ignored fields.
-fn parse(fields: Fields) -> Result<(CreateSession, Vec<String>), ApiError> {
-    let mut given = CREATE_SESSION.read(fields)?;
-    let mut ignored = given.ignored();
-    let purpose = given.text("purpose").and_then(|word| Purpose::from_name(&word)).unwrap_or_default();
+fn parse_session(fields: Fields) -> Result<(CreateSession, Vec<String>), ApiError> {
+    let mut body = CREATE_SESSION.parse(fields)?;
+    let mut ignored = body.take_ignored();
+    let purpose = body.take_text("purpose").and_then(|name| Purpose::from_name(&name)).unwrap_or_default();
     let requests = RequestPolicy {
-        decline: given.text("requests").as_deref() == Some("decline"),
-        timeout_seconds: given.take("requestTimeoutSeconds").and_then(|seconds| seconds.as_u64()),
+        decline: body.take_text("requests").as_deref() == Some("decline"),
+        timeout_seconds: body.take("requestTimeoutSeconds").and_then(|seconds| seconds.as_u64()),
     };
-    let (thread_id, fork_from) = (given.text("threadId"), given.text("forkFrom"));
-    let last_turn_id = given.take("lastTurnId");
-    let ephemeral = given.take("ephemeral");
-    let trust =
-        given.take("trust").map(|trust| trust.as_bool().map_or(TrustChoice::Ask, TrustChoice::Answer));
-    let metadata = match given.take("metadata") {
+    let (thread_id, fork_from) = (body.take_text("threadId"), body.take_text("forkFrom"));
+    let last_turn_id = body.take("lastTurnId");
+    let ephemeral = body.take("ephemeral");
+    let trust = body.take("trust").map(|trust| trust.as_bool().map_or(TrustChoice::Ask, TrustChoice::Answer));
+    let metadata = match body.take("metadata") {
         Some(Value::Object(labels)) => {
             let label = |(key, value): (String, Value)| Some((key, value.as_str()?.to_owned()));
             labels.into_iter().filter_map(label).collect()
         }
         _ => BTreeMap::new(),
     };
-    let mut settings = given.settings();
+    let mut settings = body.into_settings();
     if let Some(ephemeral) = ephemeral
         && thread_id.is_none()
     {

@@ -94,8 +94,7 @@ pub(crate) struct Accepted {
 
 /// One turn.
 #[derive(Serialize, JsonSchema)]
-#[schemars(rename = "OneTurn")]
-pub(crate) struct One {
+pub(crate) struct OneTurn {
     turn: TurnBody,
 }
 
@@ -135,10 +134,10 @@ pub(crate) async fn submit(
     uri: Uri,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let wait = wait(&uri)?;
+    let wait = wait_timeout(&uri)?;
     let fields = Fields::read(body, state.body_limit()).await?;
     let key = request_key(&headers, "turn", &fields)?;
-    let (input, mut ignored) = parse(fields)?;
+    let (input, mut ignored) = parse_turn(fields)?;
     let input = SubmitTurn { key, ..input };
     state.check_cwd(&input.settings).await?;
     let settings: Vec<String> = input.settings.keys().cloned().collect();
@@ -150,8 +149,8 @@ pub(crate) async fn submit(
     }
     let mut turn = None;
     if let (Some(turn_id), Some(timeout)) = (&turn_id, wait) {
-        let ended = state.daemon.turn_when_over(&session.session_id, turn_id, timeout).await?;
-        turn = Some(TurnBody::new(&session.session_id, &ended));
+        let latest = state.daemon.turn_when_over(&session.session_id, turn_id, timeout).await?;
+        turn = Some(TurnBody::new(&session.session_id, &latest));
         // The session after the turn; one that was closed and forgotten meanwhile stays as it was.
         session = state.daemon.session(&session.session_id).unwrap_or(session);
     }
@@ -167,18 +166,18 @@ pub(crate) async fn submit(
 /// Returns one turn; with `wait` when it has ended.
 pub(crate) async fn read(
     State(state): State<AppState>,
-    names: Result<Path<(String, String)>, PathRejection>,
+    ids: Result<Path<(String, String)>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
     // An ID that is not UTF-8 belongs to nothing.
     let Path((session_id, turn_id)) =
-        names.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
-    let turn = match wait(&uri)? {
+        ids.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
+    let turn = match wait_timeout(&uri)? {
         Some(timeout) => state.daemon.turn_when_over(&session_id, &turn_id, timeout).await?,
         None => state.daemon.turn(&session_id, &turn_id).await?,
     };
     let subject = Subject::new(&session_id, Some(&turn.turn_id));
-    Ok(subject.attach_to(response::data(StatusCode::OK, One { turn: TurnBody::new(&session_id, &turn) })))
+    Ok(subject.attach_to(response::data(StatusCode::OK, OneTurn { turn: TurnBody::new(&session_id, &turn) })))
 }
 
 /// Removes a turn from the queue; returns its session.
@@ -186,10 +185,10 @@ pub(crate) async fn read(
 /// A turn that is already being sent to the app-server is interrupted.
 pub(crate) async fn withdraw(
     State(state): State<AppState>,
-    names: Result<Path<(String, String)>, PathRejection>,
+    ids: Result<Path<(String, String)>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let Path((session_id, queue_id)) =
-        names.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
+        ids.map_err(|_| DaemonError::UnknownSession("(not UTF-8)".to_owned()))?;
     let pending = state.daemon.withdraw_turn(&session_id, &queue_id).await?;
     let view = state.daemon.session_view(&session_id)?;
     Ok(Subject::new(&session_id, None).attach_to(response::data(StatusCode::OK, Withdrawn { view, pending })))
@@ -207,13 +206,13 @@ pub(crate) async fn resume_queue(
 
 /// Interrupts the running turn of a session.
 pub(crate) async fn interrupt(State(state): State<AppState>, body: Body) -> Result<Response, ApiError> {
-    let mut given = INTERRUPT_TURN.read(Fields::read(body, state.body_limit()).await?)?;
-    let ignored = given.ignored();
-    let session_id = given.text("sessionId").unwrap_or_default();
-    let turn_id = given.text("turnId");
+    let mut parsed = INTERRUPT_TURN.parse(Fields::read(body, state.body_limit()).await?)?;
+    let ignored = parsed.take_ignored();
+    let session_id = parsed.take_text("sessionId").unwrap_or_default();
+    let turn_id = parsed.take_text("turnId");
     let Interrupted { turn, pending, commands_ended, reason } =
         state.daemon.interrupt_turn(&session_id, turn_id.as_deref()).await?;
-    let answer = InterruptAnswer {
+    let body = InterruptAnswer {
         interrupted: turn.as_ref().map_or(!pending, |turn| turn.status == TURN_INTERRUPTED),
         pending,
         turn: turn.as_ref().map(|turn| TurnBody::new(&session_id, turn)),
@@ -222,36 +221,33 @@ pub(crate) async fn interrupt(State(state): State<AppState>, body: Body) -> Resu
         ignored: response::non_empty(ignored.clone()),
     };
     let subject = Subject::new(&session_id, turn.as_ref().map(|turn| turn.turn_id.as_str()));
-    Ok(response::with_ignored_header(
-        subject.attach_to(response::data(StatusCode::ACCEPTED, answer)),
-        &ignored,
-    ))
+    Ok(response::with_ignored_header(subject.attach_to(response::data(StatusCode::ACCEPTED, body)), &ignored))
 }
 
 /// How long the response waits for the end of the turn.
-fn wait(uri: &Uri) -> Result<Option<Duration>, ApiError> {
-    let Some(value) = WAIT.of(uri.query()) else { return Ok(None) };
-    let seconds = WAIT.number(value.trim()).map_err(ApiError::bad_request)?;
+fn wait_timeout(uri: &Uri) -> Result<Option<Duration>, ApiError> {
+    let Some(value) = WAIT.last_value(uri.query()) else { return Ok(None) };
+    let seconds = WAIT.parse_number(value.trim()).map_err(ApiError::bad_request)?;
     Ok(Some(Duration::from_secs(seconds)))
 }
 
 /// Parses the requested turn, and the names of the ignored fields.
-fn parse(fields: Fields) -> Result<(SubmitTurn, Vec<String>), ApiError> {
-    let mut given = SUBMIT_TURN.read(fields)?;
-    let ignored = given.ignored();
+fn parse_turn(fields: Fields) -> Result<(SubmitTurn, Vec<String>), ApiError> {
+    let mut parsed = SUBMIT_TURN.parse(fields)?;
+    let ignored = parsed.take_ignored();
     // The schema requires a session and an input.
-    let session_id = given.text("sessionId").unwrap_or_default();
-    let input = match given.take("input").or(given.take("prompt")) {
+    let session_id = parsed.take_text("sessionId").unwrap_or_default();
+    let input = match parsed.take("input").or(parsed.take("prompt")) {
         Some(Value::Array(items)) => items,
         text => vec![json!({ "type": "text", "text": text, "text_elements": [] })],
     };
-    let expected_turn_id = given.text("expectedTurnId");
-    let when_busy = match given.text("whenBusy").as_deref() {
+    let expected_turn_id = parsed.take_text("expectedTurnId");
+    let when_busy = match parsed.take_text("whenBusy").as_deref() {
         Some("steer") => WhenBusy::Steer,
         Some("queue") => WhenBusy::Queue,
         _ => WhenBusy::Refuse,
     };
-    let settings = given.settings();
+    let settings = parsed.into_settings();
     let input = SubmitTurn { session_id, input, expected_turn_id, when_busy, settings, key: None };
     Ok((input, ignored))
 }

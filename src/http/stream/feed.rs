@@ -20,7 +20,7 @@ const BOOKMARK_INTERVAL: Duration = Duration::from_secs(15);
 
 /// The next output for a client.
 #[derive(Debug)]
-pub(super) enum Fed {
+pub(super) enum FeedOutput {
     /// These events; empty if there were events and none passed the filter.
     Lines(Vec<Line>),
     /// Nothing passed the filter for a while; every event through this number was checked.
@@ -28,7 +28,7 @@ pub(super) enum Fed {
     /// The next events are missing from the log; [`Feed::jump`] continues after them.
     Missing(Hole),
     /// The next events have expired.
-    Gone,
+    Expired,
 }
 
 /// A subscription behind a filter.
@@ -50,24 +50,24 @@ impl Feed {
     }
 
     /// Returns the next output. Cancel safe.
-    pub(super) async fn next(&mut self) -> io::Result<Fed> {
-        if self.filter.is_open() {
-            return self.take().await;
+    pub(super) async fn next(&mut self) -> io::Result<FeedOutput> {
+        if self.filter.passes_all() {
+            return self.next_from_log().await;
         }
         let due = self.bookmark_due;
         tokio::select! {
             () = tokio::time::sleep_until(due) => {}
             // Without this condition, events that arrive faster than they are filtered would hold back the bookmark
             // forever.
-            fed = self.take(), if Instant::now() < due => return fed,
+            output = self.next_from_log(), if Instant::now() < due => return output,
         }
         self.bookmark_due = Instant::now() + BOOKMARK_INTERVAL;
         let cursor = self.events.cursor();
         if cursor > self.announced {
             self.announced = cursor;
-            return Ok(Fed::Bookmark(cursor));
+            return Ok(FeedOutput::Bookmark(cursor));
         }
-        Ok(Fed::Lines(Vec::new()))
+        Ok(FeedOutput::Lines(Vec::new()))
     }
 
     /// Continues after `cursor`.
@@ -77,21 +77,21 @@ impl Feed {
         self.announced = cursor;
     }
 
-    async fn take(&mut self) -> io::Result<Fed> {
+    async fn next_from_log(&mut self) -> io::Result<FeedOutput> {
         // A call for more means that the previous events were forwarded.
         self.position.set_position(self.events.cursor());
         match self.events.next().await? {
-            Next::Gone => Ok(Fed::Gone),
-            Next::Missing(hole) => Ok(Fed::Missing(hole)),
+            Next::Gone => Ok(FeedOutput::Expired),
+            Next::Missing(hole) => Ok(FeedOutput::Missing(hole)),
             Next::Lines(mut lines) => {
-                if !self.filter.is_open() {
+                if !self.filter.passes_all() {
                     lines.retain(|line| self.filter.passes(line));
                 }
                 if let Some(last) = lines.last() {
                     self.announced = last.seq;
                     self.bookmark_due = Instant::now() + BOOKMARK_INTERVAL;
                 }
-                Ok(Fed::Lines(lines))
+                Ok(FeedOutput::Lines(lines))
             }
         }
     }

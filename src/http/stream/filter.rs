@@ -2,7 +2,7 @@
 
 use memchr::memmem::Finder;
 
-use super::query::Query;
+use super::query::StreamQuery;
 use crate::daemon::DaemonError;
 use crate::http::app_state::SharedState;
 use crate::journal::Line;
@@ -23,14 +23,14 @@ pub(super) struct Filter {
 impl Filter {
     /// The filter of a query; an error if its session does not exist. A stream of a session that may be created later
     /// would be silent, and clients could not distinguish it from an idle session.
-    pub(super) fn of(state: &SharedState, query: &Query) -> Result<Self, DaemonError> {
+    pub(super) fn for_query(state: &SharedState, query: &StreamQuery) -> Result<Self, DaemonError> {
         let session =
             query.session_id.as_deref().map(|session_id| state.daemon.session(session_id)).transpose()?;
         Ok(Self::new(query, session.as_ref().and_then(|session| session.thread_id.as_deref())))
     }
 
     /// The filter of a query; `thread_id` is the thread of its session, if known.
-    pub(super) fn new(query: &Query, thread_id: Option<&str>) -> Self {
+    pub(super) fn new(query: &StreamQuery, thread_id: Option<&str>) -> Self {
         let about = query.session_id.as_deref().map(|session_id| {
             let session = Some(("sessionId", session_id));
             // Events of sub-agents name the thread at their root.
@@ -41,7 +41,7 @@ impl Filter {
     }
 
     /// Whether it passes every event.
-    pub(super) fn is_open(&self) -> bool {
+    pub(super) fn passes_all(&self) -> bool {
         self.types.is_empty() && self.about.is_none()
     }
 
@@ -52,15 +52,15 @@ impl Filter {
             .as_ref()
             .is_none_or(|about| about.iter().any(|finder| finder.find(line.json()).is_some()));
         if is_about && line.event_type() == RECREATED {
-            self.follow(line);
+            self.add_thread(line);
         }
-        let wanted = self.types.is_empty()
+        let has_type = self.types.is_empty()
             || self.types.iter().any(|prefix| line.event_type().starts_with(prefix.as_bytes()));
-        wanted && is_about
+        has_type && is_about
     }
 
     /// Adds the new thread of the selected session.
-    fn follow(&mut self, line: &Line) {
+    fn add_thread(&mut self, line: &Line) {
         let event: Event = match serde_json::from_slice(line.json()) {
             Ok(event) => event,
             // Lines are written by codexd, so they are valid.
@@ -100,21 +100,24 @@ mod tests {
     }
 
     fn filter(query: &str, thread_id: Option<&str>) -> Filter {
-        Filter::new(&Query::parse(query).unwrap(), thread_id)
+        Filter::new(&StreamQuery::parse(query).unwrap(), thread_id)
     }
 
     #[test]
     fn filter_follows_session_to_its_new_thread() {
-        let mut wanted = filter("sessionId=s&type=app-server", Some("old"));
+        let mut selected = filter("sessionId=s&type=app-server", Some("old"));
         let about = |thread_id: &str| line("app-server.x", serde_json::json!({"threadId": thread_id}));
         let recreated = |session_id: &str, thread_id: &str| {
             line("session.recreated", serde_json::json!({"sessionId": session_id, "threadId": thread_id}))
         };
-        assert!(!wanted.passes(&about("new")));
-        assert!(!wanted.passes(&recreated("other", "theirs")));
-        assert!(!wanted.passes(&recreated("s", "new")), "the type is not wanted, and the thread is followed");
-        assert!(wanted.passes(&about("new")) && wanted.passes(&about("old")));
-        assert!(!wanted.passes(&about("theirs")));
+        assert!(!selected.passes(&about("new")));
+        assert!(!selected.passes(&recreated("other", "theirs")));
+        assert!(
+            !selected.passes(&recreated("s", "new")),
+            "the type is not wanted, and the thread is followed"
+        );
+        assert!(selected.passes(&about("new")) && selected.passes(&about("old")));
+        assert!(!selected.passes(&about("theirs")));
     }
 
     #[test]
@@ -129,12 +132,12 @@ mod tests {
     #[test]
     fn filter_matches_session_and_thread_ids_at_any_depth() {
         let about = |detail| line("x", detail);
-        let mut wanted = filter("sessionId=s", Some("t"));
-        assert!(wanted.passes(&about(serde_json::json!({"sessionId": "s"}))));
-        assert!(wanted.passes(&about(serde_json::json!({"params": {"threadId": "t"}}))));
-        assert!(wanted.passes(&about(serde_json::json!({"threadId": "sub-agent", "rootThreadId": "t"}))));
-        assert!(!wanted.passes(&about(serde_json::json!({"sessionId": "other", "threadId": "other"}))));
-        assert!(!wanted.passes(&about(serde_json::json!({"note": "\"sessionId\":\"s\""}))));
+        let mut selected = filter("sessionId=s", Some("t"));
+        assert!(selected.passes(&about(serde_json::json!({"sessionId": "s"}))));
+        assert!(selected.passes(&about(serde_json::json!({"params": {"threadId": "t"}}))));
+        assert!(selected.passes(&about(serde_json::json!({"threadId": "sub-agent", "rootThreadId": "t"}))));
+        assert!(!selected.passes(&about(serde_json::json!({"sessionId": "other", "threadId": "other"}))));
+        assert!(!selected.passes(&about(serde_json::json!({"note": "\"sessionId\":\"s\""}))));
         assert!(!filter("sessionId=quoted", None).passes(&about(serde_json::Value::Null)));
     }
 }

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use crate::journal::{Bounds, CursorExpired, Hole};
 
 /// The notice for a client that reaches events which are missing from the log; its `cursor` continues right after them.
-pub(super) fn lost(bounds: &Bounds, hole: Hole) -> Value {
-    let mut gap = gap(bounds, CursorExpired::Lost);
+pub(super) fn lost_notice(bounds: &Bounds, hole: Hole) -> Value {
+    let mut gap = gap_notice(bounds, CursorExpired::Lost);
     gap["cursor"] = bounds.cursor(hole.through).into();
     gap["lostFrom"] = hole.from.into();
     gap["lostThrough"] = hole.through.into();
@@ -14,9 +14,9 @@ pub(super) fn lost(bounds: &Bounds, hole: Hole) -> Value {
 }
 
 /// The notice for a client whose cursor has expired.
-pub(super) fn gap(bounds: &Bounds, gone: CursorExpired) -> Value {
+pub(super) fn gap_notice(bounds: &Bounds, expired: CursorExpired) -> Value {
     json!({
-        "reason": gone.as_str(),
+        "reason": expired.as_str(),
         "epoch": bounds.epoch,
         "oldest": bounds.oldest,
         "latest": bounds.latest,

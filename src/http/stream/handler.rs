@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::response::Response;
 
-use super::query::Query;
+use super::query::StreamQuery;
 use super::{json, sse, websocket};
 use crate::daemon::DaemonError;
 use crate::http::access_log::Access;
@@ -16,24 +16,24 @@ use crate::http::upgrade;
 
 /// Handles `GET` of the event stream path, with the transport that the headers request.
 pub(crate) async fn events(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
-    if state.going_away.is_cancelled() {
+    if state.shutdown.is_cancelled() {
         return Err(DaemonError::ShuttingDown.into());
     }
-    let query = Query::parse(request.uri().query().unwrap_or_default());
+    let query = StreamQuery::parse(request.uri().query().unwrap_or_default());
     let credential = request.extensions().get::<Credential>().and_then(|credential| credential.0);
-    if upgrade::is_asked_for(request.headers()) {
+    if upgrade::is_requested(request.headers()) {
         // A browser hides the status of a failed handshake from its page, so an invalid query is reported over the
         // stream.
         let access = request.extensions().get::<Arc<Access>>().cloned();
         let slot = websocket::WebSocketSlot::take(&state)?;
         let (response, upgrade) = upgrade::accept(request)?;
-        let sockets = state.sockets.clone();
-        sockets.spawn(websocket::serve(slot, upgrade, query, credential, access));
+        let tasks = state.websocket_tasks.clone();
+        tasks.spawn(websocket::serve(slot, upgrade, query, credential, access));
         return Ok(response);
     }
     let query = query.map_err(ApiError::bad_request)?;
     if prefers_event_stream(request.headers()) {
-        return sse::answer(state, query, request.headers(), credential);
+        return sse::respond(state, query, request.headers(), credential);
     }
-    json::answer(&state, &query).await
+    json::respond(&state, &query).await
 }

@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::filter::Filter;
-use super::gap::{gap, lost};
-use super::query::Query;
+use super::gap::{gap_notice, lost_notice};
+use super::query::StreamQuery;
 use crate::http::app_state::AppState;
 use crate::http::error::ApiError;
 use crate::http::response;
@@ -39,31 +39,33 @@ pub(crate) struct Page {
 }
 
 /// Returns the events after the cursor, or from the oldest event; `cursor` is where to continue.
-pub(super) async fn answer(state: &AppState, query: &Query) -> Result<Response, ApiError> {
+pub(super) async fn respond(state: &AppState, query: &StreamQuery) -> Result<Response, ApiError> {
     let bounds = state.daemon.bounds();
     let oldest = Cursor { epoch: None, seq: bounds.oldest - 1 };
     let after = query.after.as_ref().unwrap_or(&oldest);
-    let after = bounds.check(after).map_err(|gone| ApiError::cursor_gone(gap(&bounds, gone), gone))?;
-    let mut filter = Filter::of(state, query)?;
-    let failed = |error: std::io::Error| ApiError::unreadable(&error);
+    let after = bounds
+        .check(after)
+        .map_err(|expired| ApiError::cursor_gone(gap_notice(&bounds, expired), expired))?;
+    let mut filter = Filter::for_query(state, query)?;
+    let failed = |error: std::io::Error| ApiError::log_unreadable(&error);
 
-    let mut reading = state.daemon.follow(after);
+    let mut subscription = state.daemon.follow(after);
     let mut events: Vec<Value> = Vec::new();
     let (mut cursor, mut bytes) = (after, 0);
     let began = Instant::now();
     'page: while began.elapsed() < SCAN_TIMEOUT {
-        let lines = match reading.step().await.map_err(failed)? {
+        let lines = match subscription.step().await.map_err(failed)? {
             Some(Next::Lines(lines)) => lines,
             // The events before the hole are a page; the next page reports the hole.
             Some(Next::Missing(_)) if cursor > after => break,
             Some(Next::Missing(hole)) => {
-                let gap = lost(&state.daemon.bounds(), hole);
+                let gap = lost_notice(&state.daemon.bounds(), hole);
                 return Err(ApiError::cursor_gone(gap, crate::journal::CursorExpired::Lost));
             }
             Some(Next::Gone) => {
                 let bounds = state.daemon.bounds();
-                let gone = crate::journal::CursorExpired::Expired;
-                return Err(ApiError::cursor_gone(gap(&bounds, gone), gone));
+                let expired = crate::journal::CursorExpired::Expired;
+                return Err(ApiError::cursor_gone(gap_notice(&bounds, expired), expired));
             }
             None => break,
         };

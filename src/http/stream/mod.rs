@@ -18,6 +18,6 @@ mod websocket;
 pub(super) use handler::events;
 pub(super) use json::Page;
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use query::Query;
+pub(crate) use query::StreamQuery;
 pub(super) use subscribers::{Subscribers, Transport};
 pub(super) use websocket::CLOSE_TIMEOUT;

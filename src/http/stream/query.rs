@@ -1,6 +1,6 @@
 //! Parses the query of the event stream. Stateless; called by the event stream handler.
 
-use crate::http::queries::{ABOUT, AFTER, LIMIT, ON_GAP, TYPES};
+use crate::http::queries::{AFTER_CURSOR, EVENT_LIMIT, EVENT_SESSION_ID, EVENT_TYPES, ON_GAP};
 use crate::journal::Cursor;
 
 /// The default number of events in a page.
@@ -8,7 +8,7 @@ const DEFAULT_PAGE_EVENTS: usize = 100;
 
 /// The parameters of the event stream; unknown ones are ignored.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Query {
+pub(crate) struct StreamQuery {
     /// The last event that the client has.
     pub(crate) after: Option<Cursor>,
     /// The maximum number of events in a page.
@@ -21,7 +21,7 @@ pub(crate) struct Query {
     pub(crate) resync: bool,
 }
 
-impl Query {
+impl StreamQuery {
     /// Parses a query string; the error is a sentence.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut query = Self {
@@ -37,13 +37,14 @@ impl Query {
                 continue;
             }
             match &*name {
-                name if name == AFTER.name => query.after = Some(cursor(value)?),
-                name if name == LIMIT.name => {
-                    query.limit = usize::try_from(LIMIT.number(value)?).unwrap_or(DEFAULT_PAGE_EVENTS);
+                name if name == AFTER_CURSOR.name => query.after = Some(parse_cursor(value)?),
+                name if name == EVENT_LIMIT.name => {
+                    query.limit =
+                        usize::try_from(EVENT_LIMIT.parse_number(value)?).unwrap_or(DEFAULT_PAGE_EVENTS);
                 }
-                name if name == ABOUT.name => query.session_id = Some(value.to_owned()),
-                name if name == TYPES.name => query.types.push(value.to_owned()),
-                name if name == ON_GAP.name => query.resync = ON_GAP.variant(value)? == "resync",
+                name if name == EVENT_SESSION_ID.name => query.session_id = Some(value.to_owned()),
+                name if name == EVENT_TYPES.name => query.types.push(value.to_owned()),
+                name if name == ON_GAP.name => query.resync = ON_GAP.parse_variant(value)? == "resync",
                 _ => {}
             }
         }
@@ -51,8 +52,8 @@ impl Query {
     }
 }
 
-pub(super) fn cursor(value: &str) -> Result<Cursor, String> {
-    value.parse().map_err(|error| format!("{}: {error}.", AFTER.name))
+pub(super) fn parse_cursor(value: &str) -> Result<Cursor, String> {
+    value.parse().map_err(|error| format!("{}: {error}.", AFTER_CURSOR.name))
 }
 
 #[cfg(test)]
@@ -61,9 +62,10 @@ mod tests {
 
     #[test]
     fn stream_query_parses_all_parameters() {
-        let query =
-            Query::parse("after=ab-7&limit=3&sessionId=s%201&type=app-server.&type=turn.&onGap=resync&x=y");
-        let expected = Query {
+        let query = StreamQuery::parse(
+            "after=ab-7&limit=3&sessionId=s%201&type=app-server.&type=turn.&onGap=resync&x=y",
+        );
+        let expected = StreamQuery {
             after: Some(Cursor { epoch: Some("ab".to_owned()), seq: 7 }),
             limit: 3,
             session_id: Some("s 1".to_owned()),
@@ -71,7 +73,7 @@ mod tests {
             resync: true,
         };
         assert_eq!(query, Ok(expected));
-        let plain = Query::parse("after=&type=").unwrap();
+        let plain = StreamQuery::parse("after=&type=").unwrap();
         assert_eq!((plain.after, plain.limit, plain.types.len()), (None, DEFAULT_PAGE_EVENTS, 0));
     }
 
@@ -84,7 +86,7 @@ mod tests {
             ("limit=a", "limit"),
             ("onGap=1", "onGap"),
         ] {
-            assert!(Query::parse(text).unwrap_err().starts_with(name), "{text}");
+            assert!(StreamQuery::parse(text).unwrap_err().starts_with(name), "{text}");
         }
     }
 }

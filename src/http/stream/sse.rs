@@ -1,6 +1,6 @@
 //! The event stream as server-sent events (HTML living standard, section 9.2).
 //!
-//! One `Stream` per client owns its feed and its keep-alive timer; hyper polls it as the response body. The stream ends
+//! One `SseBody` per client owns its feed and its keep-alive timer; hyper polls it as the response body. The stream ends
 //! on shutdown, on an expired cursor, and when the token changes.
 
 use std::convert::Infallible;
@@ -12,10 +12,10 @@ use futures_util::stream;
 use serde_json::json;
 use tokio::time::{Interval, MissedTickBehavior};
 
-use super::feed::{Fed, Feed};
+use super::feed::{Feed, FeedOutput};
 use super::filter::Filter;
-use super::gap::{gap, lost};
-use super::query::{self, Query};
+use super::gap::{gap_notice, lost_notice};
+use super::query::{self, StreamQuery};
 use crate::http::app_state::AppState;
 use crate::http::auth::token::Digest;
 use crate::http::error::ApiError;
@@ -30,35 +30,37 @@ const KEEP_ALIVE_COMMENT: &str = ":\n\n";
 /// Streams the events after the cursor, then live; `id:` is the cursor of each event.
 ///
 /// The stream ends when `credential`, which admitted the client, is no longer valid.
-pub(super) fn answer(
+pub(super) fn respond(
     state: AppState,
-    query: Query,
+    query: StreamQuery,
     headers: &HeaderMap,
     credential: Option<Digest>,
 ) -> Result<Response, ApiError> {
     let bounds = state.daemon.bounds();
-    let filter = Filter::of(&state, &query)?;
+    let filter = Filter::for_query(&state, &query)?;
     // A browser that reconnects repeats the URL, and sends its position in a header.
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()).map(str::trim);
     let after = match last.filter(|last| !last.is_empty()) {
-        Some(last) => Some(query::cursor(last).map_err(ApiError::bad_request)?),
+        Some(last) => Some(query::parse_cursor(last).map_err(ApiError::bad_request)?),
         None => query.after.clone(),
     };
     let cursor = match &after {
         None => bounds.latest,
-        Some(after) => bounds.check(after).map_err(|gone| ApiError::cursor_gone(gap(&bounds, gone), gone))?,
+        Some(after) => bounds
+            .check(after)
+            .map_err(|expired| ApiError::cursor_gone(gap_notice(&bounds, expired), expired))?,
     };
     let feed =
         Feed::new(state.daemon.follow(cursor), filter, state.subscribers.add(Transport::ServerSentEvents));
     let keep_alive = tokio::time::interval(state.daemon.config().limits.ping_interval);
-    let mut stream = Stream { keep_alive, state, feed, bounds, credential };
-    stream.keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    stream.keep_alive.reset();
+    let mut body = SseBody { keep_alive, state, feed, bounds, credential };
+    body.keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    body.keep_alive.reset();
     let beginning = stream::once(async { Ok::<_, Infallible>(Bytes::from_static(RETRY_FIELD.as_bytes())) });
-    let rest = stream::unfold(Some(stream), |stream| async {
-        let mut stream = stream?;
-        match stream.next().await {
-            Chunk::More(text) => Some((Ok(text), Some(stream))),
+    let rest = stream::unfold(Some(body), |body| async {
+        let mut body = body?;
+        match body.next().await {
+            Chunk::More(text) => Some((Ok(text), Some(body))),
             Chunk::Last(text) => Some((Ok(text), None)),
             Chunk::End => None,
         }
@@ -70,7 +72,7 @@ pub(super) fn answer(
     Ok(response)
 }
 
-struct Stream {
+struct SseBody {
     state: AppState,
     feed: Feed,
     bounds: Bounds,
@@ -84,37 +86,37 @@ enum Chunk {
     End,
 }
 
-impl Stream {
+impl SseBody {
     async fn next(&mut self) -> Chunk {
         loop {
-            let fed = tokio::select! {
+            let output = tokio::select! {
                 // The timer first: a flood of events must not starve it.
                 biased;
                 _ = self.keep_alive.tick() => {
-                    if !self.state.guard.still_admits(self.credential.as_ref()).await {
+                    if !self.state.guard.is_token_still_valid(self.credential.as_ref()).await {
                         return Chunk::End;
                     }
                     return Chunk::More(Bytes::from_static(KEEP_ALIVE_COMMENT.as_bytes()));
                 }
-                fed = self.feed.next() => fed,
-                () = self.state.going_away.cancelled() => return Chunk::End,
+                output = self.feed.next() => output,
+                () = self.state.shutdown.cancelled() => return Chunk::End,
             };
-            match fed {
-                Ok(Fed::Lines(lines)) if lines.is_empty() => {}
-                Ok(Fed::Lines(lines)) => return Chunk::More(self.events(&lines)),
-                Ok(Fed::Bookmark(seq)) => {
+            match output {
+                Ok(FeedOutput::Lines(lines)) if lines.is_empty() => {}
+                Ok(FeedOutput::Lines(lines)) => return Chunk::More(self.events(&lines)),
+                Ok(FeedOutput::Bookmark(seq)) => {
                     let cursor = self.bounds.cursor(seq);
                     let data = json!({ "cursor": cursor });
                     return Chunk::More(format!("id: {cursor}\nevent: bookmark\ndata: {data}\n\n").into());
                 }
-                Ok(Fed::Missing(hole)) => {
+                Ok(FeedOutput::Missing(hole)) => {
                     self.feed.jump(hole.through);
-                    let gap = lost(&self.state.daemon.bounds(), hole);
+                    let gap = lost_notice(&self.state.daemon.bounds(), hole);
                     let cursor = self.bounds.cursor(hole.through);
                     return Chunk::More(format!("id: {cursor}\nevent: gap\ndata: {gap}\n\n").into());
                 }
-                Ok(Fed::Gone) => {
-                    let data = gap(&self.state.daemon.bounds(), CursorExpired::Expired);
+                Ok(FeedOutput::Expired) => {
+                    let data = gap_notice(&self.state.daemon.bounds(), CursorExpired::Expired);
                     return Chunk::Last(format!("event: gap\ndata: {data}\n\n").into());
                 }
                 Err(error) => {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::feed::{Fed, Feed};
+use super::feed::{Feed, FeedOutput};
 use super::filter::Filter;
-use super::query::Query;
+use super::query::StreamQuery;
 use crate::http::stream::subscribers::{Subscribers, Transport};
 use crate::journal::{Entry, Journal, Limits};
 use crate::storage::Disk;
@@ -36,7 +36,7 @@ impl TestLog {
     }
 
     fn feed(&self, query: &str) -> Feed {
-        let filter = Filter::new(&Query::parse(query).unwrap(), None);
+        let filter = Filter::new(&StreamQuery::parse(query).unwrap(), None);
         Feed::new(self.journal.log().follow(0), filter, self.subscribers.add(Transport::WebSocket))
     }
 }
@@ -45,13 +45,13 @@ impl TestLog {
 async fn next(feed: &mut Feed) -> String {
     loop {
         match feed.next().await.unwrap() {
-            Fed::Lines(lines) if lines.is_empty() => {}
-            Fed::Lines(lines) => {
+            FeedOutput::Lines(lines) if lines.is_empty() => {}
+            FeedOutput::Lines(lines) => {
                 return format!("{:?}", lines.iter().map(|line| line.seq).collect::<Vec<_>>());
             }
-            Fed::Bookmark(seq) => return format!("bookmark {seq}"),
-            Fed::Missing(hole) => return format!("missing {} to {}", hole.from, hole.through),
-            Fed::Gone => return "gone".to_owned(),
+            FeedOutput::Bookmark(seq) => return format!("bookmark {seq}"),
+            FeedOutput::Missing(hole) => return format!("missing {} to {}", hole.from, hole.through),
+            FeedOutput::Expired => return "gone".to_owned(),
         }
     }
 }
@@ -99,9 +99,9 @@ async fn feed_sends_bookmark_during_flood_of_filtered_events() {
         log.append("other");
         tokio::time::advance(Duration::from_millis(100)).await;
         match feed.next().await.unwrap() {
-            Fed::Lines(lines) => assert!(lines.is_empty(), "{lines:?}"),
-            Fed::Bookmark(seq) => break seq,
-            Fed::Gone | Fed::Missing(_) => panic!("nothing was removed"),
+            FeedOutput::Lines(lines) => assert!(lines.is_empty(), "{lines:?}"),
+            FeedOutput::Bookmark(seq) => break seq,
+            FeedOutput::Expired | FeedOutput::Missing(_) => panic!("nothing was removed"),
         }
         assert!(began.elapsed() < BOOKMARK_INTERVAL * 2, "no bookmark");
     };

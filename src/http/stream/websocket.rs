@@ -25,10 +25,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 
-use super::feed::{Fed, Feed};
+use super::feed::{Feed, FeedOutput};
 use super::filter::Filter;
-use super::gap::{gap, lost};
-use super::query::Query;
+use super::gap::{gap_notice, lost_notice};
+use super::query::StreamQuery;
 use crate::http::access_log::Access;
 use crate::http::app_state::{AppState, SharedState};
 use crate::http::auth::token::Digest;
@@ -64,26 +64,26 @@ type Socket = WebSocketStream<TokioIo<Upgraded>>;
 pub(super) async fn serve(
     slot: WebSocketSlot,
     upgrade: OnUpgrade,
-    query: Result<Query, String>,
+    query: Result<StreamQuery, String>,
     credential: Option<Digest>,
     access: Option<Arc<Access>>,
 ) {
     // The handshake fails if the client has closed the connection.
     let Ok(upgraded) = upgrade.await else { return };
     let state = &*slot.0;
-    let most = if echoes(state) { 64 * MAX_MESSAGE_BYTES } else { MAX_MESSAGE_BYTES };
+    let max_bytes = if is_echo_enabled(state) { 64 * MAX_MESSAGE_BYTES } else { MAX_MESSAGE_BYTES };
     let config = WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
-        .max_message_size(Some(most))
-        .max_frame_size(Some(most));
+        .max_message_size(Some(max_bytes))
+        .max_frame_size(Some(max_bytes));
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
     let mut client = Client { state, socket, credential, access };
     let reason = match query {
         Ok(query) => tokio::select! {
             reason = client.serve(&query) => reason,
             // A client that does not read must not delay the stop of the daemon.
-            () = state.going_away.cancelled() => CloseReason::close(CloseCode::Away, "server shutdown"),
+            () = state.shutdown.cancelled() => CloseReason::close(CloseCode::Away, "server shutdown"),
         },
         Err(reason) => CloseReason::Close(CloseFrame { code: BAD_QUERY, reason: reason.into() }),
     };
@@ -102,7 +102,7 @@ enum CloseReason {
     /// codexd closes it.
     Close(CloseFrame),
     /// The client closed it or disconnected.
-    Gone,
+    Disconnected,
 }
 
 impl CloseReason {
@@ -112,7 +112,7 @@ impl CloseReason {
 }
 
 impl Client<'_> {
-    async fn serve(&mut self, query: &Query) -> CloseReason {
+    async fn serve(&mut self, query: &StreamQuery) -> CloseReason {
         match self.stream_events(query).await {
             Ok(reason) => reason,
             // The client read nothing for `client_timeout`.
@@ -121,35 +121,35 @@ impl Client<'_> {
                 tracing::info!(seconds = limit.as_secs(), "closing a WebSocket whose client reads nothing");
                 CloseReason::close(TOO_SLOW, "Nothing was read for too long; resume from your last cursor.")
             }
-            Err(_) => CloseReason::Gone,
+            Err(_) => CloseReason::Disconnected,
         }
     }
 
     /// Sends a message and counts it.
     async fn send(&mut self, message: Message) -> Result<(), Error> {
-        self.count(message.len());
+        self.count_sent(message.len());
         self.socket.send(message).await
     }
 
-    fn count(&self, bytes: usize) {
+    fn count_sent(&self, bytes: usize) {
         if let Some(access) = &self.access {
-            access.sent(bytes);
+            access.count_bytes(bytes);
         }
     }
 
     /// Whether the token that admitted the client is still valid.
-    fn is_still_admitted(&self) -> impl Future<Output = bool> + Send + use<'_> {
+    fn is_token_still_valid(&self) -> impl Future<Output = bool> + Send + use<'_> {
         let (state, credential) = (self.state, self.credential);
-        async move { state.guard.still_admits(credential.as_ref()).await }
+        async move { state.guard.is_token_still_valid(credential.as_ref()).await }
     }
 
     /// Sends the hello message, then forwards events and answers messages until the stream ends.
-    async fn stream_events(&mut self, query: &Query) -> Result<CloseReason, Error> {
+    async fn stream_events(&mut self, query: &StreamQuery) -> Result<CloseReason, Error> {
         #[cfg(feature = "mutations")]
-        if echoes(self.state) {
+        if is_echo_enabled(self.state) {
             return self.echo().await;
         }
-        let Ok(filter) = Filter::of(self.state, query) else {
+        let Ok(filter) = Filter::for_query(self.state, query) else {
             return Ok(CloseReason::close(UNKNOWN_SESSION, "Unknown session."));
         };
         let now = self.send_hello().await?;
@@ -162,9 +162,9 @@ impl Client<'_> {
         if let Some(after) = &query.after {
             match bounds.check(after) {
                 Ok(cursor) => feed.jump(cursor),
-                Err(gone) => {
-                    let gap = gap(&self.state.daemon.bounds(), gone);
-                    if let Some(reason) = self.gap(&mut feed, query, gap, gone).await? {
+                Err(expired) => {
+                    let gap = gap_notice(&self.state.daemon.bounds(), expired);
+                    if let Some(reason) = self.report_gap(&mut feed, query, gap, expired).await? {
                         return Ok(reason);
                     }
                 }
@@ -183,12 +183,12 @@ impl Client<'_> {
                 message = self.socket.next() => {
                     silent = false;
                     match self.parse_message(message) {
-                        Ok(Some(asked)) => {
-                            if !self.is_still_admitted().await {
+                        Ok(Some(message)) => {
+                            if !self.is_token_still_valid().await {
                                 return Ok(token_changed());
                             }
-                            let answer = reply(self.state, asked).await;
-                            self.send(answer).await?;
+                            let reply = reply(self.state, message).await;
+                            self.send(reply).await?;
                         }
                         Ok(None) => {}
                         Err(reason) => return Ok(reason),
@@ -196,28 +196,28 @@ impl Client<'_> {
                 }
                 _ = ping.tick() => {
                     if silent {
-                        return Ok(CloseReason::Gone);
+                        return Ok(CloseReason::Disconnected);
                     }
-                    if !self.is_still_admitted().await {
+                    if !self.is_token_still_valid().await {
                         return Ok(token_changed());
                     }
                     silent = !send_and_report_wait(self.socket.send(Message::Ping(Bytes::new()))).await?;
                 }
-                fed = feed.next() => match fed {
-                    Ok(Fed::Lines(lines)) => silent &= !send_and_report_wait(self.send_events(lines)).await?,
-                    Ok(Fed::Bookmark(seq)) => {
+                output = feed.next() => match output {
+                    Ok(FeedOutput::Lines(lines)) => silent &= !send_and_report_wait(self.send_events(lines)).await?,
+                    Ok(FeedOutput::Bookmark(seq)) => {
                         let cursor = bounds.cursor(seq);
                         self.send(frame(&json!({ "type": "bookmark", "cursor": cursor }))).await?;
                     }
-                    Ok(Fed::Missing(hole)) => {
-                        let gap = lost(&self.state.daemon.bounds(), hole);
-                        if let Some(reason) = self.gap(&mut feed, query, gap, CursorExpired::Lost).await? {
+                    Ok(FeedOutput::Missing(hole)) => {
+                        let gap = lost_notice(&self.state.daemon.bounds(), hole);
+                        if let Some(reason) = self.report_gap(&mut feed, query, gap, CursorExpired::Lost).await? {
                             return Ok(reason);
                         }
                     }
-                    Ok(Fed::Gone) => {
-                        let gap = gap(&self.state.daemon.bounds(), CursorExpired::Expired);
-                        if let Some(reason) = self.gap(&mut feed, query, gap, CursorExpired::Expired).await? {
+                    Ok(FeedOutput::Expired) => {
+                        let gap = gap_notice(&self.state.daemon.bounds(), CursorExpired::Expired);
+                        if let Some(reason) = self.report_gap(&mut feed, query, gap, CursorExpired::Expired).await? {
                             return Ok(reason);
                         }
                     }
@@ -263,15 +263,15 @@ impl Client<'_> {
     }
 
     /// Reports missing events; then either ends the stream, or continues with a new hello message.
-    async fn gap(
+    async fn report_gap(
         &mut self,
         feed: &mut Feed,
-        query: &Query,
+        query: &StreamQuery,
         mut gap: Value,
-        gone: CursorExpired,
+        expired: CursorExpired,
     ) -> Result<Option<CloseReason>, Error> {
         gap["type"] = "gap".into();
-        gap["message"] = format!("{gone}.").into();
+        gap["message"] = format!("{expired}.").into();
         self.send(frame(&gap)).await?;
         if !query.resync {
             return Ok(Some(CloseReason::close(CURSOR_GONE, "The events after this cursor have expired.")));
@@ -285,7 +285,7 @@ impl Client<'_> {
         for line in lines {
             // Lines are rendered from strings, so this check always succeeds.
             let text = Utf8Bytes::try_from(line.frame()).map_err(|error| Error::Utf8(error.to_string()))?;
-            self.count(text.len());
+            self.count_sent(text.len());
             self.socket.feed(Message::Text(text)).await?;
         }
         self.socket.flush().await
@@ -312,7 +312,7 @@ impl Client<'_> {
             Some(Err(Error::Utf8(_))) => {
                 return Err(CloseReason::close(CloseCode::Invalid, "The text is not UTF-8."));
             }
-            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(CloseReason::Gone),
+            Some(Ok(Message::Close(_)) | Err(_)) | None => return Err(CloseReason::Disconnected),
         };
         match serde_json::from_str(&text) {
             Ok(Value::Object(message)) => Ok(Some(message)),
@@ -328,12 +328,12 @@ impl Client<'_> {
         let state = self.state;
         // A client that does not read must not keep the daemon from stopping.
         let stopping = async {
-            state.going_away.cancelled().await;
+            state.shutdown.cancelled().await;
             tokio::time::sleep(CLOSE_TIMEOUT).await;
         };
         let closing = async {
             match reason {
-                CloseReason::Gone => {
+                CloseReason::Disconnected => {
                     // After a close frame of the client, ours is already queued, and no other is accepted.
                     let _ = self.socket.close(None).await;
                     self.socket.flush().await?;
@@ -358,7 +358,7 @@ impl Client<'_> {
 }
 
 /// Whether messages are only echoed; only in builds with deliberate faults.
-fn echoes(_state: &SharedState) -> bool {
+fn is_echo_enabled(_state: &SharedState) -> bool {
     #[cfg(feature = "mutations")]
     return _state.daemon.config().mutation.as_deref() == Some("echo");
     #[cfg(not(feature = "mutations"))]
@@ -385,17 +385,17 @@ async fn reply(state: &SharedState, message: Map<String, Value>) -> Message {
 /// Answers a request of the app-server, like `POST /v1/codexd/requests/:request_id`.
 async fn respond(state: &SharedState, message: Map<String, Value>) -> Message {
     let request_id = message.get("requestId").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let answered = match requests::parse_message(message) {
-        Ok(given) => state.daemon.answer_request(&request_id, given).await.map_err(ApiError::from),
+    let resolved = match requests::parse_message(message) {
+        Ok(answer) => state.daemon.answer_request(&request_id, answer).await.map_err(ApiError::from),
         Err(error) => Err(error),
     };
-    match answered {
+    match resolved {
         Ok(request) => frame(&json!({ "type": "responded", "request": request })),
         Err(error) => {
-            let mut answer = error.to_json();
-            answer["type"] = "error".into();
-            answer["requestId"] = request_id.into();
-            frame(&answer)
+            let mut reply = error.to_json();
+            reply["type"] = "error".into();
+            reply["requestId"] = request_id.into();
+            frame(&reply)
         }
     }
 }

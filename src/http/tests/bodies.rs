@@ -20,8 +20,8 @@ async fn invalid_body_error_names_the_problem() {
             ("null", "a JSON object"),
             ("\"text\"", "a JSON object"),
         ] {
-            let answer = app.post(path, body).await;
-            let message = answer.error(400, "bad_request");
+            let response = app.post(path, body).await;
+            let message = response.error(400, "bad_request");
             assert!(message.contains(part), "{path} {body}: {message}");
         }
         app.post(path, b"{\"a\":\"\xff\"}".to_vec()).await.error(400, "bad_request");
@@ -54,8 +54,8 @@ async fn create_session_error_names_invalid_field() {
         ("metadata", json!({ "a": null })),
     ] {
         let body = json!({ field: value });
-        let answer = app.post(SESSIONS, body.to_string()).await;
-        let message = answer.error(400, "bad_request");
+        let response = app.post(SESSIONS, body.to_string()).await;
+        let message = response.error(400, "bad_request");
         assert!(message.contains(field), "{body}: {message}");
     }
     app.stop().await;
@@ -83,8 +83,8 @@ async fn submit_turn_error_names_invalid_field() {
     ] {
         let mut body = json!({ "sessionId": SESSION, "input": "hello" });
         body[field] = value;
-        let answer = app.post(TURN, body.to_string()).await;
-        let message = answer.error(400, "bad_request");
+        let response = app.post(TURN, body.to_string()).await;
+        let message = response.error(400, "bad_request");
         assert!(message.contains(field), "{body}: {message}");
     }
     app.post(TURN, "{}").await.error(400, "bad_request");
@@ -118,11 +118,11 @@ async fn valid_bodies_fail_only_without_app_server() {
     // A session with default settings needs no body.
     let empty = ["", " \r\n"].map(|body| (SESSIONS, body.to_owned()));
     let requests = requests.into_iter().chain(empty);
-    let answers = requests.map(async |(path, body)| (app.post(path, body.clone()).await, body));
-    for (answer, body) in join_all(answers).await {
-        let message = answer.error(503, "app_server_unavailable");
+    let responses = requests.map(async |(path, body)| (app.post(path, body.clone()).await, body));
+    for (response, body) in join_all(responses).await {
+        let message = response.error(503, "app_server_unavailable");
         assert!(message.contains("no-codex") && message.contains("next try is in"), "{body}: {message}");
-        let seconds = answer.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap();
+        let seconds = response.headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap();
         assert!((1..=60).contains(&seconds), "{body}: {seconds}");
     }
     app.stop().await;
@@ -131,11 +131,11 @@ async fn valid_bodies_fail_only_without_app_server() {
 #[tokio::test]
 async fn turn_of_unknown_or_closed_session_needs_no_app_server() {
     let app = TestApp::new().await;
-    let answer = app.post(TURN, json!({ "sessionId": "nobody", "input": "hello" }).to_string()).await;
-    assert_eq!(answer.error(404, "not_found"), "Unknown codexd session \"nobody\".");
+    let response = app.post(TURN, json!({ "sessionId": "unknown", "input": "hello" }).to_string()).await;
+    assert_eq!(response.error(404, "not_found"), "Unknown codexd session \"unknown\".");
     app.daemon.close_session(SESSION, false).await.unwrap();
-    let answer = app.post(TURN, json!({ "sessionId": SESSION, "input": "hello" }).to_string()).await;
-    assert!(answer.error(409, "session_not_active").contains(SESSION));
+    let response = app.post(TURN, json!({ "sessionId": SESSION, "input": "hello" }).to_string()).await;
+    assert!(response.error(409, "session_not_active").contains(SESSION));
     app.stop().await;
 }
 
@@ -143,8 +143,8 @@ async fn turn_of_unknown_or_closed_session_needs_no_app_server() {
 async fn body_over_16_mib_is_rejected() {
     let app = TestApp::new().await;
     let limit = 16 * 1024 * 1024;
-    let answer = app.post(SESSIONS, vec![b' '; limit + 1]).await;
-    assert!(answer.error(413, "payload_too_large").contains(&limit.to_string()));
+    let response = app.post(SESSIONS, vec![b' '; limit + 1]).await;
+    assert!(response.error(413, "payload_too_large").contains(&limit.to_string()));
     app.post(SESSIONS, vec![b' '; limit]).await.error(503, "app_server_unavailable");
     app.stop().await;
 }

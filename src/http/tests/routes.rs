@@ -89,8 +89,8 @@ async fn event_stream_path_is_configurable() {
     assert_eq!(document["event_stream"]["url"], "ws://127.0.0.1:9/elsewhere");
     assert!(app.get("/elsewhere").await.data()["events"].is_array());
     let extensions = document["extensions"].as_array().unwrap();
-    let forms = extensions.iter().map(line).filter(|line| line == "GET /elsewhere").count();
-    assert_eq!(forms, 2, "{extensions:?}");
+    let transports = extensions.iter().map(line).filter(|line| line == "GET /elsewhere").count();
+    assert_eq!(transports, 2, "{extensions:?}");
     assert!(!document.to_string().contains("/v1/codexd/events"), "{document}");
     app.get("/v1/codexd/events").await.error(404, "not_found");
     app.stop().await;
@@ -129,7 +129,7 @@ async fn sessions_are_listed_and_read_by_id() {
     assert_eq!(read.data()["session"], sessions[0]);
     assert_eq!(read.data()["recentEvents"].as_array().unwrap().len(), 1);
     for (name, shown) in
-        [("nobody", "nobody"), ("a%20b", "a b"), ("%2e%2e", ".."), ("session-a%00", "session-a\0")]
+        [("unknown", "unknown"), ("a%20b", "a b"), ("%2e%2e", ".."), ("session-a%00", "session-a\0")]
     {
         let unknown = app.get(&format!("/v1/codexd/sessions/{name}")).await;
         assert_eq!(unknown.error(404, "not_found"), format!("Unknown codexd session \"{shown}\"."));
@@ -155,12 +155,12 @@ async fn unknown_route_error_names_method_and_path() {
         (Method::POST, "/v1/codexd/events"),
         (Method::OPTIONS, "/describe"),
     ] {
-        let answer = app.ask(method.clone(), path, "").await;
+        let response = app.request(method.clone(), path, "").await;
         let shown = if path == "//" { "/" } else { path };
-        assert_eq!(answer.error(404, "not_found"), format!("Unknown codexd route {method} {shown}."));
+        assert_eq!(response.error(404, "not_found"), format!("Unknown codexd route {method} {shown}."));
     }
-    let answer = app.get("/nowhere?token=secret").await;
-    assert_eq!(answer.error(404, "not_found"), "Unknown codexd route GET /nowhere.");
+    let response = app.get("/nowhere?token=secret").await;
+    assert_eq!(response.error(404, "not_found"), "Unknown codexd route GET /nowhere.");
     app.stop().await;
 }
 
@@ -193,7 +193,7 @@ async fn invalid_websocket_handshake_is_rejected() {
         ("sec-websocket-version", "13"),
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ];
-    let ask = async |change: Option<(&str, Option<&str>)>| {
+    let send_handshake = async |change: Option<(&str, Option<&str>)>| {
         let mut request = Request::builder().uri("/v1/codexd/events");
         for (name, value) in whole {
             let value = match change {
@@ -204,20 +204,20 @@ async fn invalid_websocket_handshake_is_rejected() {
                 request = request.header(name, value);
             }
         }
-        app.answer(request.body(Body::empty()).unwrap()).await
+        app.send(request.body(Body::empty()).unwrap()).await
     };
     for missing in ["connection", "sec-websocket-key"] {
-        ask(Some((missing, None))).await.error(400, "bad_request");
+        send_handshake(Some((missing, None))).await.error(400, "bad_request");
     }
     // A request without a WebSocket upgrade gets a page.
     for other in [None, Some("h2c")] {
-        assert!(ask(Some(("upgrade", other))).await.data()["events"].is_array());
+        assert!(send_handshake(Some(("upgrade", other))).await.data()["events"].is_array());
     }
-    let old = ask(Some(("sec-websocket-version", Some("8")))).await;
+    let old = send_handshake(Some(("sec-websocket-version", Some("8")))).await;
     old.error(426, "bad_request");
     assert_eq!(old.headers["sec-websocket-version"], "13");
     // The handshake is valid, but the test has no connection to upgrade.
-    assert!(ask(None).await.error(400, "bad_request").contains("HTTP/1.1"));
+    assert!(send_handshake(None).await.error(400, "bad_request").contains("HTTP/1.1"));
     app.stop().await;
 }
 

@@ -39,20 +39,20 @@ const SCRIPT: &str = concat!(
 const STYLE_PLACEHOLDER: &str = "/* page.css */";
 const SCRIPT_PLACEHOLDER: &str = "/* page.js */";
 
-static PAGE: LazyLock<Page> = LazyLock::new(Page::new);
+static LIVE_PAGE: LazyLock<LivePage> = LazyLock::new(LivePage::new);
 
 /// The document, assembled once.
-struct Page {
+struct LivePage {
     document: Bytes,
     /// The directives of its policy for scripts and styles.
-    inline: String,
+    inline_sources: String,
 }
 
-impl Page {
+impl LivePage {
     fn new() -> Self {
         let document = DOCUMENT.replacen(STYLE_PLACEHOLDER, STYLE, 1).replacen(SCRIPT_PLACEHOLDER, SCRIPT, 1);
-        let inline = format!("script-src {}; style-src {}", source(SCRIPT), source(STYLE));
-        Self { document: document.into(), inline }
+        let inline_sources = format!("script-src {}; style-src {}", hash_source(SCRIPT), hash_source(STYLE));
+        Self { document: document.into(), inline_sources }
     }
 
     /// The policy of the page for a request with this host.
@@ -62,24 +62,24 @@ impl Page {
         format!(
             "default-src 'none'; {}; connect-src 'self'{socket}; img-src data:; base-uri 'none'; form-action 'none'; \
              frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
-            self.inline
+            self.inline_sources
         )
     }
 }
 
 /// The text of an element as a hash source (Content Security Policy Level 3, section 2.3.1).
-fn source(text: &str) -> String {
+fn hash_source(text: &str) -> String {
     format!("'sha256-{}'", BASE64.encode(&Sha256::digest(text)))
 }
 
 /// Handles `GET /`; the guard has checked `Host`.
 pub(super) async fn page(headers: HeaderMap) -> Result<Response, ApiError> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let policy = HeaderValue::from_str(&PAGE.policy(&host.to_ascii_lowercase()))
+    let policy = HeaderValue::from_str(&LIVE_PAGE.policy(&host.to_ascii_lowercase()))
         .map_err(|_| ApiError::bad_request("The header Host is invalid."))?;
-    let mut response = Response::new(Body::from(PAGE.document.clone()));
-    let answer = response.headers_mut();
-    let mut set = |name: HeaderName, value| answer.insert(name, HeaderValue::from_static(value));
+    let mut response = Response::new(Body::from(LIVE_PAGE.document.clone()));
+    let headers = response.headers_mut();
+    let mut set = |name: HeaderName, value| headers.insert(name, HeaderValue::from_static(value));
     set(header::CONTENT_TYPE, CONTENT_TYPE);
     // A page of another version must not be used with this daemon.
     set(header::CACHE_CONTROL, "no-store");
@@ -87,7 +87,7 @@ pub(super) async fn page(headers: HeaderMap) -> Result<Response, ApiError> {
     set(header::REFERRER_POLICY, "no-referrer");
     set(HeaderName::from_static("cross-origin-opener-policy"), "same-origin");
     set(HeaderName::from_static("cross-origin-resource-policy"), "same-origin");
-    answer.insert(header::CONTENT_SECURITY_POLICY, policy);
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     Ok(response)
 }
 
@@ -105,21 +105,21 @@ mod tests {
 
     #[test]
     fn policy_allows_exactly_the_inline_script_and_style() {
-        let text = std::str::from_utf8(&PAGE.document).unwrap();
+        let text = std::str::from_utf8(&LIVE_PAGE.document).unwrap();
         let script = between(text, "<script type=\"module\">", "</script>");
         let style = between(text, "<style>", "</style>");
-        let policy = PAGE.policy("127.0.0.1:4319");
-        for (name, source) in [("script-src", source(script)), ("style-src", source(style))] {
+        let policy = LIVE_PAGE.policy("127.0.0.1:4319");
+        for (name, source) in [("script-src", hash_source(script)), ("style-src", hash_source(style))] {
             assert!(policy.contains(&format!("; {name} {source};")), "{name}: {policy}");
         }
         assert!(policy.starts_with("default-src 'none';"));
         assert!(policy.contains("; connect-src 'self' ws://127.0.0.1:4319;"), "{policy}");
-        assert!(PAGE.policy("[::1]:4319").contains("; connect-src 'self';"));
+        assert!(LIVE_PAGE.policy("[::1]:4319").contains("; connect-src 'self';"));
     }
 
     #[test]
     fn document_loads_nothing_external_and_never_parses_html() {
-        let text = std::str::from_utf8(&PAGE.document).unwrap();
+        let text = std::str::from_utf8(&LIVE_PAGE.document).unwrap();
         let is_elsewhere = |line: &&str| {
             ["http:", "https:", " src=", "@import", "url("].iter().any(|word| line.contains(word))
         };

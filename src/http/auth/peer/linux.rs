@@ -23,8 +23,8 @@ static DIAG_WORKS: AtomicBool = AtomicBool::new(false);
 
 /// The owner of the socket at `local` that is connected to `remote`; `None` when there is no such socket.
 pub(super) fn owner(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Owner>> {
-    let asked = query_kernel(local, remote);
-    if let Ok(found) = asked
+    let result = query_kernel(local, remote);
+    if let Ok(found) = result
         && (found.is_some() || DIAG_WORKS.load(Ordering::Relaxed))
     {
         DIAG_WORKS.store(true, Ordering::Relaxed);
@@ -73,17 +73,17 @@ fn query_on(
             Some(netlink::SOCK_DIAG),
         )?),
     };
-    let text = encode_request(local, remote);
-    rustix::net::sendto(&*socket, &text, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    let request = encode_request(local, remote);
+    rustix::net::sendto(&*socket, &request, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
     // The kernel responds before `sendto` returns.
-    let mut answer = [0; 512];
-    let (length, _) = rustix::net::recv(&*socket, &mut answer, RecvFlags::DONTWAIT)?;
-    parse_response(&answer[..length.min(answer.len())], remote)
+    let mut response = [0; 512];
+    let (length, _) = rustix::net::recv(&*socket, &mut response, RecvFlags::DONTWAIT)?;
+    parse_response(&response[..length.min(response.len())], remote)
 }
 
 fn encode_request(local: SocketAddr, remote: SocketAddr) -> [u8; REQUEST_BYTES] {
-    let mut text = [0; REQUEST_BYTES];
-    let mut put = |at: usize, bytes: &[u8]| text[at..at + bytes.len()].copy_from_slice(bytes);
+    let mut request = [0; REQUEST_BYTES];
+    let mut put = |at: usize, bytes: &[u8]| request[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &(REQUEST_BYTES as u32).to_ne_bytes());
     put(4, &SOCK_DIAG_BY_FAMILY.to_ne_bytes());
     // NLM_F_REQUEST
@@ -102,29 +102,29 @@ fn encode_request(local: SocketAddr, remote: SocketAddr) -> [u8; REQUEST_BYTES] 
     put_ip(NETLINK_HEADER_BYTES + 28, remote.ip());
     // INET_DIAG_NOCOOKIE
     put(NETLINK_HEADER_BYTES + 48, &[0xff; 8]);
-    text
+    request
 }
 
-fn parse_response(answer: &[u8], remote: SocketAddr) -> io::Result<Option<Owner>> {
+fn parse_response(response: &[u8], remote: SocketAddr) -> io::Result<Option<Owner>> {
     let short = || io::Error::other("the kernel's response about a socket is too short");
     let u32_at = |at: usize| {
-        let bytes = answer.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+        let bytes = response.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
         bytes.map(u32::from_ne_bytes).ok_or_else(short)
     };
     // Length, then kind and flags.
-    let kind = u16::from_ne_bytes([*answer.get(4).ok_or_else(short)?, *answer.get(5).ok_or_else(short)?]);
+    let kind = u16::from_ne_bytes([*response.get(4).ok_or_else(short)?, *response.get(5).ok_or_else(short)?]);
     if kind == NLMSG_ERROR {
         let error = rustix::io::Errno::from_raw_os_error(
             (u32_at(NETLINK_HEADER_BYTES)?.cast_signed()).wrapping_neg(),
         );
         return if error == rustix::io::Errno::NOENT { Ok(None) } else { Err(error.into()) };
     }
-    if kind != SOCK_DIAG_BY_FAMILY || answer.len() < RESPONSE_BYTES {
+    if kind != SOCK_DIAG_BY_FAMILY || response.len() < RESPONSE_BYTES {
         return Err(short());
     }
     let remote_port =
-        u16::from_be_bytes([answer[NETLINK_HEADER_BYTES + 6], answer[NETLINK_HEADER_BYTES + 7]]);
-    if answer[NETLINK_HEADER_BYTES + 1] == TCP_LISTEN || remote_port != remote.port() {
+        u16::from_be_bytes([response[NETLINK_HEADER_BYTES + 6], response[NETLINK_HEADER_BYTES + 7]]);
+    if response[NETLINK_HEADER_BYTES + 1] == TCP_LISTEN || remote_port != remote.port() {
         return Ok(None);
     }
     Ok(Some(Owner {
@@ -137,17 +137,17 @@ fn parse_response(answer: &[u8], remote: SocketAddr) -> io::Result<Option<Owner>
 #[expect(clippy::disallowed_methods, reason = "it runs on a thread of the pool")]
 fn read_table(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Owner>> {
     let path = if local.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
-    Ok(find(&std::fs::read_to_string(path)?, local, remote))
+    Ok(find_in_table(&std::fs::read_to_string(path)?, local, remote))
 }
 
-fn find(table: &str, local: SocketAddr, remote: SocketAddr) -> Option<Owner> {
+fn find_in_table(table: &str, local: SocketAddr, remote: SocketAddr) -> Option<Owner> {
     let (local, remote) = (format_address(local), format_address(remote));
     table.lines().find_map(|line| {
-        let mut words = line.split_ascii_whitespace().skip(1);
-        let is_it = words.next() == Some(local.as_str()) && words.next() == Some(remote.as_str());
+        let mut columns = line.split_ascii_whitespace().skip(1);
+        let is_match = columns.next() == Some(local.as_str()) && columns.next() == Some(remote.as_str());
         // Before the user come state, queues, timer and retransmits; before the inode comes a timeout.
-        let uid = words.nth(4).filter(|_| is_it)?.parse().ok()?;
-        Some(Owner { uid, is_held: words.nth(1)? != "0" })
+        let uid = columns.nth(4).filter(|_| is_match)?.parse().ok()?;
+        Some(Owner { uid, is_held: columns.nth(1)? != "0" })
     })
 }
 
@@ -168,7 +168,7 @@ mod tests {
 
     use super::*;
 
-    fn both(local: SocketAddr, remote: SocketAddr) -> [Option<Owner>; 2] {
+    fn by_netlink_and_table(local: SocketAddr, remote: SocketAddr) -> [Option<Owner>; 2] {
         [query_kernel(local, remote).unwrap(), read_table(local, remote).unwrap()]
     }
 
@@ -181,17 +181,17 @@ mod tests {
             let (server, remote) = listener.accept().unwrap();
             let local = server.local_addr().unwrap();
             let owner = Owner { uid: rustix::process::geteuid().as_raw(), is_held: true };
-            assert_eq!(both(remote, local), [Some(owner); 2], "{address}");
-            assert_eq!(both(local, remote), [Some(owner); 2], "{address}");
+            assert_eq!(by_netlink_and_table(remote, local), [Some(owner); 2], "{address}");
+            assert_eq!(by_netlink_and_table(local, remote), [Some(owner); 2], "{address}");
             client.shutdown(std::net::Shutdown::Write).unwrap();
-            assert_eq!(both(remote, local), [Some(owner); 2], "a closed half is still held");
+            assert_eq!(by_netlink_and_table(remote, local), [Some(owner); 2], "a closed half is still held");
             drop(client);
-            for owner in both(remote, local) {
+            for owner in by_netlink_and_table(remote, local) {
                 assert!(owner.is_none_or(|owner| !owner.is_held), "{owner:?}");
             }
             // A listener at the address of a closed client is another socket.
-            let nobody = SocketAddr::new(local.ip(), 1);
-            assert_eq!(both(local, nobody), [None; 2]);
+            let unconnected = SocketAddr::new(local.ip(), 1);
+            assert_eq!(by_netlink_and_table(local, unconnected), [None; 2]);
         }
     }
 }

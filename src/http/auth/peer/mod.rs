@@ -50,28 +50,30 @@ pub async fn peer_of(remote: SocketAddr, local: SocketAddr) -> Peer {
 #[cfg(target_os = "linux")]
 fn find_peer(remote: SocketAddr, local: SocketAddr) -> Peer {
     match owner(remote, local) {
-        Ok(Some(owner)) => classify(owner, rustix::process::geteuid().as_raw()),
+        Ok(Some(owner)) => classify_owner(owner, rustix::process::geteuid().as_raw()),
         Ok(None) => Peer::Unowned,
         Err(error) => Peer::Unknown(error.to_string()),
     }
 }
 
 #[cfg(target_os = "linux")]
-fn classify(owner: Owner, us: u32) -> Peer {
+fn classify_owner(owner: Owner, own_uid: u32) -> Peer {
     let Owner { uid, is_held } = owner;
     // The reported user of an unheld socket is believed unless it is root, which Linux reports for all of them.
-    if (uid == us && (is_held || us != 0)) || (uid == 0 && is_held) {
+    if (uid == own_uid && (is_held || own_uid != 0)) || (uid == 0 && is_held) {
         return Peer::Trusted;
     }
     match is_held {
-        true => Peer::Foreign(format!("it belongs to user {uid}, and codexd serves user {us} and root only")),
+        true => {
+            Peer::Foreign(format!("it belongs to user {uid}, and codexd serves user {own_uid} and root only"))
+        }
         false => Peer::Unowned,
     }
 }
 
 /// This system does not report socket owners.
 #[cfg(not(target_os = "linux"))]
-pub async fn peer_of(_theirs: SocketAddr, _ours: SocketAddr) -> Peer {
+pub async fn peer_of(_remote: SocketAddr, _local: SocketAddr) -> Peer {
     Peer::Unknown("this system does not report the user of a connection".to_owned())
 }
 
@@ -81,8 +83,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classify_trusts_own_user_and_root_with_held_sockets_only() {
-        for (uid, is_held, us, is_ours) in [
+    fn classify_owner_trusts_own_user_and_root_with_held_sockets_only() {
+        for (uid, is_held, own_uid, is_trusted) in [
             (501, true, 501, true),
             (0, true, 501, true),
             (502, true, 501, false),
@@ -93,8 +95,8 @@ mod tests {
             (0, false, 0, false),
             (501, false, 501, true),
         ] {
-            let peer = classify(Owner { uid, is_held }, us);
-            assert_eq!(peer == Peer::Trusted, is_ours, "{uid} {is_held} {us}: {peer:?}");
+            let peer = classify_owner(Owner { uid, is_held }, own_uid);
+            assert_eq!(peer == Peer::Trusted, is_trusted, "{uid} {is_held} {own_uid}: {peer:?}");
         }
     }
 }

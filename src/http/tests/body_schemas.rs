@@ -12,9 +12,9 @@ fn fields(body: Value) -> Fields {
     Fields::from(body)
 }
 
-fn sentence(schema: &'static BodySchema, body: Value) -> String {
+fn error_message(schema: &'static BodySchema, body: Value) -> String {
     let shown = body.to_string();
-    let error: Result<_, ApiError> = schema.read(fields(body));
+    let error: Result<_, ApiError> = schema.parse(fields(body));
     let Err(error) = error else { panic!("{shown} is valid") };
     error.to_json()["message"].as_str().unwrap().to_owned()
 }
@@ -24,9 +24,9 @@ fn body_schema_errors_are_one_sentence() {
     let turn = |name: &str, value: Value| {
         let mut body = json!({ "sessionId": "s", "input": "hello" });
         body[name] = value;
-        sentence(&SUBMIT_TURN, body)
+        error_message(&SUBMIT_TURN, body)
     };
-    let create = |name: &str, value: Value| sentence(&CREATE_SESSION, json!({ name: value }));
+    let create = |name: &str, value: Value| error_message(&CREATE_SESSION, json!({ name: value }));
     for (message, expected) in [
         (create("model", json!(1)), "model must be a string."),
         (create("ephemeral", json!("yes")), "ephemeral must be true or false."),
@@ -52,20 +52,20 @@ fn body_schema_errors_are_one_sentence() {
         (turn("input", json!(1)), "turn requires input as a string or item array."),
         (turn("input", json!(" ")), "turn input must be a non-empty string or a non-empty array of items."),
         (turn("input", json!([{ "type": "text", "text": "" }])), "input[0].text must be a non-empty string."),
-        (sentence(&INTERRUPT_TURN, json!({})), "sessionId must be a non-empty string."),
+        (error_message(&INTERRUPT_TURN, json!({})), "sessionId must be a non-empty string."),
         (
-            sentence(&CREATE_SESSION, json!({ "threadId": "t", "forkFrom": "s" })),
+            error_message(&CREATE_SESSION, json!({ "threadId": "t", "forkFrom": "s" })),
             "Give either threadId or forkFrom, not both.",
         ),
         (
-            sentence(&ANSWER_REQUEST, json!({ "decision": "accept", "result": {} })),
+            error_message(&ANSWER_REQUEST, json!({ "decision": "accept", "result": {} })),
             "Give either decision or result, not both.",
         ),
         (
-            sentence(&ANSWER_REQUEST, json!({ "decision": null })),
+            error_message(&ANSWER_REQUEST, json!({ "decision": null })),
             "An answer needs decision, one of those offered, or a complete result.",
         ),
-        (sentence(&ANSWER_REQUEST, json!({ "result": "x" })), "result must be an object."),
+        (error_message(&ANSWER_REQUEST, json!({ "result": "x" })), "result must be an object."),
     ] {
         assert_eq!(message, expected);
     }
@@ -73,31 +73,31 @@ fn body_schema_errors_are_one_sentence() {
 
 #[test]
 fn submit_turn_prefers_input_and_ignores_prompt() {
-    let mut given =
-        SUBMIT_TURN.read(fields(json!({ "sessionId": " s ", "input": " a ", "prompt": 5 }))).unwrap();
-    assert_eq!(given.text("sessionId").as_deref(), Some("s"));
-    assert_eq!((given.take("input"), given.take("prompt")), (Some(json!("a")), None));
-    let mut given =
-        SUBMIT_TURN.read(fields(json!({ "sessionId": "s", "input": "", "prompt": "b" }))).unwrap();
-    assert_eq!((given.take("input"), given.take("prompt")), (None, Some(json!("b"))));
+    let mut body =
+        SUBMIT_TURN.parse(fields(json!({ "sessionId": " s ", "input": " a ", "prompt": 5 }))).unwrap();
+    assert_eq!(body.take_text("sessionId").as_deref(), Some("s"));
+    assert_eq!((body.take("input"), body.take("prompt")), (Some(json!("a")), None));
+    let mut body =
+        SUBMIT_TURN.parse(fields(json!({ "sessionId": "s", "input": "", "prompt": "b" }))).unwrap();
+    assert_eq!((body.take("input"), body.take("prompt")), (None, Some(json!("b"))));
 }
 
 #[test]
 fn body_schema_forwards_only_present_fields() {
-    let mut given = CREATE_SESSION
-        .read(fields(
+    let mut body = CREATE_SESSION
+        .parse(fields(
             json!({ "model": " m ", "serviceTier": "", "config": null, "metadata": { " a ": " b " } }),
         ))
         .unwrap();
-    assert_eq!(given.take("metadata"), Some(json!({ "a": "b" })));
-    assert_eq!(Value::Object(given.settings()), json!({ "model": "m" }));
+    assert_eq!(body.take("metadata"), Some(json!({ "a": "b" })));
+    assert_eq!(Value::Object(body.into_settings()), json!({ "model": "m" }));
 }
 
 #[test]
 fn create_session_purposes_match_the_purpose_type() {
-    for word in ["duplex", "worker", "smoke"] {
-        let mut given = CREATE_SESSION.read(fields(json!({ "purpose": word }))).unwrap();
-        let taken = given.text("purpose").and_then(|word| Purpose::from_name(&word));
-        assert_eq!(taken.map(Purpose::as_str), Some(word));
+    for purpose in ["duplex", "worker", "smoke"] {
+        let mut body = CREATE_SESSION.parse(fields(json!({ "purpose": purpose }))).unwrap();
+        let taken = body.take_text("purpose").and_then(|purpose| Purpose::from_name(&purpose));
+        assert_eq!(taken.map(Purpose::as_str), Some(purpose));
     }
 }
