@@ -58,7 +58,7 @@ impl ResponseCounts {
     }
 }
 
-/// The session and turn that a response is about, so that a turn can be followed from its request to its events.
+/// The session and turn that a response is about, so that the log connects a request with the events of its turn.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Subject {
     pub(super) session: Option<String>,

@@ -1,4 +1,9 @@
-//! The app: the guard, the router and the access log around every request.
+//! Responds to every request: checks it, routes it, and logs it.
+//!
+//! [`App`] owns the router and the shared state. `server` calls [`App::respond`]; `commands::start` creates the app and
+//! closes its WebSockets when the daemon stops.
+//!
+//! Invariant: the router is called in [`App::respond`] only, after the request guard has admitted the request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,7 +30,7 @@ use super::routes::service::StatusView;
 use super::stream;
 use crate::daemon::{Daemon, catch_panic};
 
-/// What every handler can reach; cheap to clone.
+/// The router and the state of its handlers; cheap to clone.
 #[derive(Clone)]
 pub struct App {
     pub(super) state: AppState,
@@ -33,7 +38,8 @@ pub struct App {
 }
 
 impl App {
-    /// The edge of `daemon`, which listens at `address` and, with a token file, lets nobody in without the token.
+    /// Returns the app of `daemon`, for a listener at `address`. With a token file, requests need the token that it
+    /// contains.
     pub fn new(daemon: Daemon, address: SocketAddr, token: Option<TokenFile>) -> Self {
         let guard = RequestGuard::new(address, &daemon.config().service.allowed_origins, token);
         let limiter = ConnectionLimiter::new(daemon.config().service.connections);
@@ -52,9 +58,9 @@ impl App {
         Self { state, router }
     }
 
-    /// ResponseCounts one request of `peer`; trailing slashes of its path are ignored.
+    /// Responds to one request of `peer`; trailing slashes of its path are ignored.
     ///
-    /// The only way in: nothing is routed and no body is read before the door was passed.
+    /// The request is not routed and its body is not read before the guard has admitted it.
     pub async fn respond(&self, peer: &Peer, mut request: Request) -> Response {
         if let Some(uri) = without_trailing_slashes(request.uri()) {
             *request.uri_mut() = uri;
@@ -64,7 +70,7 @@ impl App {
         let guard = &self.state.guard;
         let origin = guard.readable_origin(&head.headers);
         let mut response = match guard.check(peer, &head).await {
-            // What cannot be read is not read.
+            // An encoded body is rejected unread.
             Ok(Admission::Granted(_)) if body::is_encoded(&head.headers, &body) => {
                 ApiError::unsupported_encoding().into_closing_response()
             }
@@ -87,33 +93,34 @@ impl App {
     async fn route(&self, request: Request) -> Response {
         match catch_panic(self.router.clone().oneshot(request)).await {
             Ok(Ok(response)) => response,
-            // A handler that panicked; the log says where.
+            // The handler panicked; the panic was logged.
             Err(_) => ApiError::internal().into_closing_response(),
         }
     }
 
-    /// Everything as it is now.
+    /// The current state of the listener and the daemon.
     pub fn status(&self) -> StatusView {
         self.state.status()
     }
 
-    /// Closes every WebSocket with 1001 and waits until they are closed, but for no client longer than
-    /// [`stream::CLOSE_TIMEOUT`] and a little.
+    /// Closes every WebSocket with 1001 and waits until all are closed, slightly longer than [`stream::CLOSE_TIMEOUT`]
+    /// at most.
     pub async fn close_websockets(&self) {
         self.state.shutdown.cancel();
         self.state.websocket_tasks.close();
-        // Each socket keeps the limit by itself, but for one whose handshake is not through yet.
+        // Each WebSocket enforces the limit itself, except one whose handshake is not complete yet.
         let closed = tokio::time::timeout(stream::CLOSE_TIMEOUT * 5 / 4, self.state.websocket_tasks.wait());
         if closed.await.is_err() {
             tracing::warn!(
-                left = self.state.websocket_tasks.len(),
-                "WebSockets are left whose clients take nothing"
+                open = self.state.websocket_tasks.len(),
+                "failed to close all WebSockets in time: their clients do not read"
             );
         }
     }
 }
 
-/// What the door at `address` says to a request: `None` when it stays outside, else whether it is a preflight.
+/// Checks a request to a listener at `address` that has no token file: `None` if it is rejected, otherwise whether it is
+/// a preflight.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn check_without_token_file(
     address: SocketAddr,
@@ -125,7 +132,7 @@ pub(crate) fn check_without_token_file(
     Some(admission == Admission::Preflight)
 }
 
-/// The same address with a path that ends in no slash; `None` when it is already so.
+/// The URI without trailing slashes of its path; `None` if it has none.
 fn without_trailing_slashes(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
     let trimmed = path.trim_end_matches('/');

@@ -1,4 +1,7 @@
-//! The state of the handlers.
+//! The state that all handlers share.
+//!
+//! [`SharedState`] owns the request guard, the connection limiter, the subscribers and the counters of the listener.
+//! `app` creates it; `routes::service` and `directories` add methods to it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,26 +17,29 @@ use super::limits::connections::ConnectionLimiter;
 use super::stream::Subscribers;
 use crate::daemon::Daemon;
 
-/// What every handler can reach.
+/// The daemon, and the state of the listener.
 pub(super) struct SharedState {
     pub(super) daemon: Daemon,
     pub(super) guard: RequestGuard,
-    /// Where it really listens, such as `http://127.0.0.1:4319`.
+    /// The URL of the listener, such as `http://127.0.0.1:4319`.
     pub(super) base_url: String,
+    /// The number of open WebSockets.
     pub(super) websocket_clients: AtomicUsize,
     pub(super) response_counts: ResponseCounts,
     pub(super) limiter: Arc<ConnectionLimiter>,
     pub(super) subscribers: Arc<Subscribers>,
+    /// The tasks that serve WebSockets.
     pub(super) websocket_tasks: TaskTracker,
     /// Cancelled when the daemon stops; ends every event stream.
     pub(super) shutdown: CancellationToken,
 }
 
-/// What let a request in, for those who are still served when it may no longer hold.
+/// The digest of the token that admitted a request; an extension of the request. Long responses use it to check that the
+/// token is still valid.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Credential(pub(super) Option<Digest>);
 
-/// The state of the handlers.
+/// The state as the handlers get it.
 pub(super) type AppState = Arc<SharedState>;
 
 /// The URL of a listener, such as `http://127.0.0.1:4319`.

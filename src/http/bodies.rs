@@ -1,7 +1,8 @@
 //! The request bodies of every route, declared once: the handlers parse with these tables, and the OpenAPI document is
 //! generated from them. Stateless.
 //!
-//! Invariant: a handler takes every field that its schema has, or forwards it ([`ParsedBody::into_settings`] asserts this).
+//! Invariant: a handler takes every field that its schema has, or forwards it ([`ParsedBody::into_settings`] asserts
+//! this).
 
 use serde_json::{Map, Value};
 
@@ -39,7 +40,7 @@ pub(super) enum FieldKind {
     /// The absolute path of an existing directory.
     Directory,
     Object,
-    /// A value that only the app-server can judge.
+    /// A value that only the app-server can check.
     Any,
     Flag,
     /// A boolean, or this string.
@@ -269,8 +270,12 @@ pub(super) const CREATE_SESSION: BodySchema = BodySchema {
              servers and hooks run outside of the sandbox. Default: false. \"ask\" uses the last decision about the \
              directory, and fails with trust_undecided if a .codex directory exists and there was no decision.",
         ),
-        field("approvalsReviewer", FieldKind::Any, "Who reviews approvals, in the format of the app-server.")
-            .forwarded(),
+        field(
+            "approvalsReviewer",
+            FieldKind::Any,
+            "The reviewer of approvals, in the format of the app-server.",
+        )
+        .forwarded(),
         field("serviceName", FieldKind::Any, "The service that uses the thread; the app-server reports it.")
             .forwarded(),
         field("sessionStartSource", FieldKind::Any, "In the format of the app-server.").forwarded(),
@@ -321,8 +326,12 @@ pub(super) const SUBMIT_TURN: BodySchema = BodySchema {
         field("effort", FieldKind::Text, "The reasoning effort of the model.").forwarded(),
         field("model", FieldKind::Text, "The model; GET /v1/codexd/models lists them.").forwarded(),
         field("serviceTier", FieldKind::Text, "The service tier.").forwarded(),
-        field("approvalsReviewer", FieldKind::Any, "Who reviews approvals, in the format of the app-server.")
-            .forwarded(),
+        field(
+            "approvalsReviewer",
+            FieldKind::Any,
+            "The reviewer of approvals, in the format of the app-server.",
+        )
+        .forwarded(),
         field("disabledPluginIds", FieldKind::Any, "In the format of the app-server.").forwarded(),
         field("parentTurnId", FieldKind::Any, "In the format of the app-server.").forwarded(),
         field("rootTurnId", FieldKind::Any, "In the format of the app-server.").forwarded(),

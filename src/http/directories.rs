@@ -1,4 +1,4 @@
-//! Checks the directories that requests name, on threads that may hang.
+//! Checks the directories in requests, on threads that may hang.
 //!
 //! `routes::sessions` and `routes::turns` call [`SharedState::check_cwd`]. A directory may be on a file system that
 //! does not answer. Each check walks from the root down and records its position in [`CHECKS`], so the hanging
@@ -17,7 +17,7 @@ use super::app_state::SharedState;
 use super::error::ApiError;
 use crate::blocking::{Pool, Unanswered};
 
-/// How long a directory may take to answer.
+/// How long the check of a directory may take.
 const DIRECTORY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many entries of a directory may hang before all of its entries are rejected.
 const MAX_HANGING_ENTRIES: usize = 4;

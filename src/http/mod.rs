@@ -1,7 +1,10 @@
-//! The edge: what comes in over the one listener, and what goes out.
+//! The HTTP interface: the listener, authentication, the routes, the event stream and the live page.
 //!
-//! Handlers see the daemon's handle and their own request and response types.
-//! One table turns errors into statuses (`error`), one place renders answers (`answer`).
+//! [`Server`] accepts connections and passes each request to [`App`], which checks it (`auth`), routes it (`router`) and
+//! logs it (`access_log`). `commands::start` creates both; the handlers call the daemon and hold no state.
+//!
+//! Invariants: no request reaches a handler before `auth` has admitted it. Every error response is defined in `error`,
+//! and every response is rendered in `response`. This module only declares and re-exports.
 
 mod access_log;
 mod app;

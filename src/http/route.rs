@@ -1,4 +1,7 @@
-//! One route of the API, with everything that is documented about it.
+//! The type of a route: its handler, and everything that is documented about it.
+//!
+//! Stateless. `router` has the table of all routes; `openapi` and `routes::describe` describe the routes that they are
+//! passed.
 
 use axum::routing::MethodRouter;
 use schemars::{Schema, SchemaGenerator};
@@ -38,7 +41,7 @@ pub(super) struct Route {
 pub(super) const EVENT_STREAM: &str = "{event stream}";
 
 impl Route {
-    /// The path as the router knows it.
+    /// The path for the router.
     pub(super) fn path<'a>(&self, event_stream_path: &'a str) -> &'a str
     where
         'static: 'a,
@@ -46,7 +49,7 @@ impl Route {
         if self.path == EVENT_STREAM { event_stream_path } else { self.path }
     }
 
-    /// Whether it never needs a token.
+    /// Whether its requests need no token.
     pub(super) fn needs_no_token(&self) -> bool {
         auth::TOKEN_FREE_PATHS.contains(&self.path)
     }

@@ -1,6 +1,8 @@
-//! The table of routes. The router, `/describe` and the OpenAPI document are generated from it.
+//! The table of routes, and the router that is built from it.
 //!
-//! Invariant: a route exists if and only if it is in this table.
+//! Stateless; called by `app`. `/describe` and the OpenAPI document are generated from the same table.
+//!
+//! Invariant: a route exists if and only if it is in [`ROUTES`].
 
 use std::sync::Arc;
 
@@ -23,10 +25,11 @@ use super::routes::{describe, health, metrics, requests, sessions, turns};
 use super::{openapi, response, stream, web};
 use crate::daemon::SessionView;
 
+/// Builds the router of all routes; unknown routes and methods get 404.
 pub(super) fn router(state: &AppState) -> Router {
     let stream = &state.daemon.config().service.event_stream_path;
-    let routes = ROUTES.iter();
-    routes
+    ROUTES
+        .iter()
         .fold(Router::new(), |router, route| router.route(route.path(stream), (route.handler)()))
         .fallback(unknown_route)
         .method_not_allowed_fallback(unknown_route)
@@ -38,7 +41,7 @@ async fn describe(State(state): State<AppState>) -> Response {
     response::json(StatusCode::OK, &description(&state))
 }
 
-// The async handlers must not name `ROUTES` themselves: the type of the table depends on their futures.
+// Separate from the handler: the compiler rejects an async handler that names the table that contains it.
 fn description(state: &SharedState) -> describe::Description {
     describe::describe(state, ROUTES)
 }

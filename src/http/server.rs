@@ -156,14 +156,14 @@ async fn serve(
     app: App,
     stop: CancellationToken,
 ) {
-    // ResponseCounts and events are whole when they are written; waiting to fill a packet would only delay them.
+    // Responses and events are complete when they are written; waiting to fill a packet would only delay them.
     let _ = stream.set_nodelay(true);
     let peer = match stream.local_addr() {
         Ok(local) if remote.ip().is_loopback() => peer_of(remote, local).await,
         _ => Peer::Foreign("it does not come from this machine".to_owned()),
     };
     if peer != Peer::Trusted {
-        tracing::debug!(%remote, ?peer, "a connection is not known to be local");
+        tracing::debug!(%remote, ?peer, "the user of a connection is not trusted");
     }
     let peer_rejection = app.state.guard.peer_rejection(&peer);
     let write_timeout = app.state.daemon.config().limits.client_timeout;

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use super::error::ApiError;
 use crate::http::auth::token::{SUBPROTOCOL, subprotocols};
 
-/// Whether the request asks for a WebSocket.
+/// Whether the request is a WebSocket handshake.
 pub(super) fn is_requested(headers: &HeaderMap) -> bool {
     has_token(headers, header::UPGRADE, "websocket")
 }

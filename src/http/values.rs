@@ -1,7 +1,7 @@
 //! Validators for values with a fixed set of variants or a fixed shape, and the error sentences for wrong values.
 //!
-//! Called by the body schemas and the query parameters, so that a wrong value costs no turn. The variants are those of
-//! the app-server 0.169.0, which lists them in its own errors (measured).
+//! Stateless. Called by the body schemas and the query parameters, so that an invalid value is rejected before a turn
+//! starts. The variants are those of the app-server 0.169.0, which lists them in its errors (measured).
 
 use serde_json::{Map, Value};
 
@@ -71,7 +71,7 @@ impl StringEnum {
     }
 }
 
-/// Checks an approval policy: a string, which only the app-server can judge, or an object in its own format.
+/// Checks an approval policy: a string, which only the app-server can check, or an object in its own format.
 pub(super) fn check_approval_policy(name: &str, value: Value) -> Result<Value, String> {
     match value {
         Value::String(_) | Value::Object(_) => Ok(value),

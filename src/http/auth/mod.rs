@@ -1,12 +1,12 @@
-//! Decides which requests are allowed in.
+//! Authorizes requests.
 //!
 //! [`RequestGuard`] owns the accepted hosts and origins and the token file. The app calls [`RequestGuard::check`] for
-//! every request before routing it and before reading its body; `server` asks [`RequestGuard::peer_rejection`] once per
+//! every request before routing it and before reading its body; `server` calls [`RequestGuard::peer_rejection`] once per
 //! connection.
 //!
-//! Invariant: no single check keeps web pages out. A WebSocket handshake has `Origin` and no `Sec-Fetch-Site`, an image
-//! request has it the other way round, and a page whose name was rebound to 127.0.0.1 passes both but has a foreign
-//! `Host` (measured with Chromium).
+//! Invariant: all checks together are needed to reject web pages. A WebSocket handshake has `Origin` and no
+//! `Sec-Fetch-Site`, an image request has `Sec-Fetch-Site` and no `Origin`, and a page whose name was rebound to
+//! 127.0.0.1 passes both but has a foreign `Host` (measured with Chromium).
 
 pub(super) mod peer;
 pub(super) mod token;
@@ -27,7 +27,7 @@ use token::{Digest, TokenFile};
 pub(super) const TOKEN_FREE_PATHS: [&str; 2] = ["/", "/healthz"];
 /// The methods that a page of an allowed origin may use.
 const CORS_METHODS: &str = "GET, HEAD, POST, PATCH, DELETE";
-/// The request headers that codexd uses. Other headers that a page asks for are allowed too, such as the `traceparent`
+/// The request headers that codexd uses. Other headers that a page requests are allowed too, such as the `traceparent`
 /// that a tracing library adds to each request.
 const CORS_HEADERS: &str = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID";
 /// The response headers that such a page may read.
@@ -60,7 +60,7 @@ enum HeadCheck {
 pub(super) enum Admission {
     /// With the token of this digest, if one is needed.
     Granted(Option<Digest>),
-    /// A browser asks whether its page may send a request (Fetch standard, section 4.8).
+    /// A preflight: a browser checks whether its page may send a request (Fetch standard, section 4.8).
     Preflight,
 }
 
@@ -247,7 +247,7 @@ pub(super) fn preflight_response(headers: &HeaderMap) -> Response {
     response
 }
 
-/// The headers that the page may send: the user listed its origin, so all that it asks for.
+/// The headers that the page may send: all that it requests, because the user allowed its origin.
 fn allowed_headers(headers: &HeaderMap) -> HeaderValue {
     let requested = headers.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).into_iter();
     let names = requested.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
@@ -260,7 +260,7 @@ fn allowed_headers(headers: &HeaderMap) -> HeaderValue {
     HeaderValue::try_from(all).unwrap_or(HeaderValue::from_static(CORS_HEADERS))
 }
 
-/// Lets a page of this origin read the response.
+/// Adds the headers that allow a page of this origin to read the response.
 pub(super) fn add_cors_headers(origin: HeaderValue, headers: &mut HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(CORS_EXPOSED_HEADERS));

@@ -3,7 +3,7 @@
 //! [`TokenFile`] owns the digest of the token and reads the file again when it has changed. `RequestGuard` calls it for
 //! every request; the CLI uses [`read_token`] and [`new_token`].
 //!
-//! Invariants: an unusable file admits no request, and the token itself is never kept or compared, only its digest.
+//! Invariants: an unusable file admits no request, and the token itself is never stored or compared, only its digest.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub(crate) const SUBPROTOCOL: &str = "codexd.v1";
 /// The prefix of the subprotocol that carries the token where a browser can set no header; it is never sent back.
 const TOKEN_SUBPROTOCOL: &str = "codexd.bearer.";
 
-/// How long the token file may take to answer before a request is refused.
+/// How long reading the token file may take before a request is rejected.
 const FILE_TIMEOUT: Duration = Duration::from_secs(5);
 static POOL: Pool = Pool::new("token", 2, 6);
 
@@ -63,7 +63,7 @@ impl TokenFile {
         Ok(Self(Arc::new(Inner { path: path.to_owned(), loaded })))
     }
 
-    /// Whether `given` is the digest of the current token; an error when the file does not answer in time.
+    /// Whether `given` is the digest of the current token; an error when the file cannot be read in time.
     pub(crate) async fn matches(&self, given: &Digest) -> Result<bool, Unanswered> {
         let (shared, given) = (Arc::clone(&self.0), *given);
         POOL.run(FILE_TIMEOUT, move || shared.matches(&given)).await

@@ -1,11 +1,11 @@
 //! Frames the requests of one connection between the socket and the HTTP parser.
 //!
 //! [`RequestFramer`] owns the socket, the buffered bytes, the deadline of the current stage and the [`SlotGuard`] of
-//! the connection. `server` creates one per connection and hands it to hyper.
+//! the connection. `server` creates one per connection and passes it to hyper.
 //!
 //! Invariants: the parser sees a head only when it is complete and unambiguous, then the bytes of its body, and nothing
-//! of the next request before it asks for it. So a rejected request gets the JSON error of codexd instead of the
-//! parser's response. Every stage has a time limit.
+//! of the next request before the response to this one. So a rejected request gets the JSON error of codexd instead
+//! of the parser's response. Every stage has a time limit.
 
 use std::io;
 use std::pin::Pin;
@@ -147,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestFramer<S> {
     /// Reads until the head is complete; sets the stage accordingly.
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.deadline.is_none() {
-            // The parser asks for the next request only when the previous response has been sent.
+            // The parser reads the next request only when the previous response has been sent.
             self.slot_guard.mark_idle();
             self.deadline = Some(Box::pin(tokio::time::sleep(IDLE_TIMEOUT)));
         }
@@ -262,8 +262,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> RequestFramer<S> {
 
     /// Whether the client of an event stream has closed its side.
     ///
-    /// The parser does not read while it responds, because the end of a request does not mean that the client no longer
-    /// wants the response.
+    /// The parser does not read while it responds, because the end of a request does not mean that the client has stopped
+    /// reading the response.
     fn client_closed(&mut self, context: &mut Context<'_>) -> bool {
         let mut block = [0; 512];
         while self.buffered.len() < READ_BYTES {

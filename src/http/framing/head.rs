@@ -86,12 +86,12 @@ fn parse(bytes: &[u8]) -> Result<Head, HeadError> {
     let mut request = httparse::Request::new(&mut headers);
     let length = match request.parse(bytes) {
         Ok(httparse::Status::Complete(length)) if length == bytes.len() => length,
-        Ok(_) => return Err(HeadError::Malformed("its end is not where it seems to be")),
+        Ok(_) => return Err(HeadError::Malformed("its end is ambiguous")),
         Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
         Err(httparse::Error::Version) => return Err(HeadError::Malformed("it is not HTTP/1.1 or HTTP/1.0")),
-        Err(httparse::Error::HeaderName) => return Err(HeadError::Malformed("a header has no proper name")),
+        Err(httparse::Error::HeaderName) => return Err(HeadError::Malformed("a header has an invalid name")),
         Err(httparse::Error::HeaderValue) => {
-            return Err(HeadError::Malformed("a header has a character that none may have"));
+            return Err(HeadError::Malformed("a header has an invalid character"));
         }
         Err(_) => return Err(HeadError::Malformed("its first line is not METHOD TARGET HTTP/1.1")),
     };
@@ -99,13 +99,13 @@ fn parse(bytes: &[u8]) -> Result<Head, HeadError> {
     let method = request.method.unwrap_or_default();
     let target = request.path.unwrap_or_default();
     if Method::from_bytes(method.as_bytes()).is_err() || Uri::try_from(target).is_err() {
-        return Err(HeadError::Malformed("its method or its target cannot be read"));
+        return Err(HeadError::Malformed("its method or its target is invalid"));
     }
     let is_old = request.version == Some(0);
     let (mut length_given, mut chunked) = (None, false);
     for header in request.headers.iter() {
         if HeaderValue::from_bytes(header.value).is_err() {
-            return Err(HeadError::Malformed("a header has a character that none may have"));
+            return Err(HeadError::Malformed("a header has an invalid character"));
         }
         if header.name.eq_ignore_ascii_case("content-length") {
             if length_given.is_some() {
@@ -115,7 +115,7 @@ fn parse(bytes: &[u8]) -> Result<Head, HeadError> {
             length_given = Some(length.ok_or(HeadError::Malformed("its Content-Length is not a number"))?);
         } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
             if chunked || !header.value.eq_ignore_ascii_case(b"chunked") || is_old {
-                return Err(HeadError::Malformed("its Transfer-Encoding is another than chunked"));
+                return Err(HeadError::Malformed("its Transfer-Encoding is not chunked"));
             }
             chunked = true;
         }

@@ -4,7 +4,7 @@
 //! connection (`framing::framer`) marks its slot idle or busy.
 //!
 //! Invariants: at most `limit` slots are in use, and only a connection that waits for (the rest of) a request is ever
-//! evicted. A connection whose request is being answered keeps its slot.
+//! evicted. A connection whose request is being processed keeps its slot.
 
 use std::collections::HashMap;
 use std::pin::pin;

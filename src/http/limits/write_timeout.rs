@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 
 /// Fails a write or flush with [`io::ErrorKind::TimedOut`] when not one byte could be written within `limit`.
 ///
-/// After such a failure the next write starts a new timeout, so that a final message may still be tried.
+/// After such a failure the next write starts a new timeout, so that a final message can still be sent.
 #[derive(Debug)]
 pub(crate) struct WriteTimeout<S> {
     inner: S,

@@ -1,7 +1,7 @@
 //! `GET /openapi.json`: the API as an OpenAPI 3.1 document.
 //!
-//! The document is generated on request from the route table, the body schemas, the query parameters and the response
-//! types, so it cannot differ from what the daemon does. Stateless.
+//! The document is generated on request from the routes, their body schemas, query parameters and response types, so it
+//! cannot differ from what the daemon does. Stateless; called by `router`.
 
 mod events;
 mod schemas;

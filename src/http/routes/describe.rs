@@ -1,4 +1,4 @@
-//! `GET /describe`: a description of the API for programs that discover it by themselves. Stateless.
+//! `GET /describe`: a description of the API for programs that discover it. Stateless; called by `router`.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::http::app_state::SharedState;
 use crate::http::route::Route;
 
-/// The API, in the shape that clients know; it must not contain the names of the retired batch modes.
+/// The API, in the shape of the contract; it must not contain the names of the retired batch modes.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Description {
     #[schemars(extend("const" = true))]

@@ -20,7 +20,7 @@ pub(crate) struct Health {
     status: &'static str,
 }
 
-/// 200 while the daemon runs; `service` says whether turns can be accepted.
+/// 200 while the daemon runs; `service` reports whether turns can be accepted.
 pub(crate) async fn healthz(State(state): State<AppState>) -> Response {
     response::json(StatusCode::OK, &Health { ok: true, service: state.service(), status: "ok" })
 }

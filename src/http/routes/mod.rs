@@ -1,4 +1,4 @@
-//! The request handlers, one module per resource. The route table refers to them.
+//! The request handlers, one module per resource. `router` refers to them; they call the daemon.
 
 pub(super) mod describe;
 pub(super) mod health;

@@ -53,7 +53,7 @@ pub(crate) struct TurnBody {
 }
 
 impl TurnBody {
-    /// The body for a session that asked for the turn.
+    /// The body for a request that names this session.
     fn new(session_id: &str, turn: &Turn) -> Self {
         Self {
             turn_id: turn.turn_id.clone(),
@@ -151,7 +151,7 @@ pub(crate) async fn submit(
     if let (Some(turn_id), Some(timeout)) = (&turn_id, wait) {
         let latest = state.daemon.turn_when_over(&session.session_id, turn_id, timeout).await?;
         turn = Some(TurnBody::new(&session.session_id, &latest));
-        // The session after the turn; one that was closed and forgotten meanwhile stays as it was.
+        // The session after the turn; a session that was removed meanwhile is returned as it was before.
         session = state.daemon.session(&session.session_id).unwrap_or(session);
     }
     let subject = Subject::new(&session.session_id, turn_id.as_deref());

@@ -1,4 +1,4 @@
-//! The event log as one client gets it: filtered, with bookmarks.
+//! The event log for one client: filtered, with bookmarks.
 //!
 //! [`Feed`] owns a subscription to the journal, a filter and the position of the subscriber. `sse` and `websocket` poll
 //! it.
@@ -36,7 +36,7 @@ pub(super) enum FeedOutput {
 pub(super) struct Feed {
     events: Subscription,
     filter: Filter,
-    /// The newest event number that the client knows.
+    /// The newest event number that the client has received, in an event or a bookmark.
     announced: u64,
     bookmark_due: Instant,
     position: SubscriberPosition,

@@ -114,7 +114,7 @@ mod tests {
         assert!(!selected.passes(&recreated("other", "theirs")));
         assert!(
             !selected.passes(&recreated("s", "new")),
-            "the type is not wanted, and the thread is followed"
+            "the type is not selected, but the thread is added"
         );
         assert!(selected.passes(&about("new")) && selected.passes(&about("old")));
         assert!(!selected.passes(&about("theirs")));

@@ -1,10 +1,10 @@
-//! The gap notices of the event stream. Stateless; called by every transport.
+//! The notices about events that a stream cannot send. Stateless; called by every transport.
 
 use serde_json::{Value, json};
 
 use crate::journal::{Bounds, CursorExpired, Hole};
 
-/// The notice for a client that reaches events which are missing from the log; its `cursor` continues right after them.
+/// The notice about events that are missing from the log; its `cursor` continues after them.
 pub(super) fn lost_notice(bounds: &Bounds, hole: Hole) -> Value {
     let mut gap = gap_notice(bounds, CursorExpired::Lost);
     gap["cursor"] = bounds.cursor(hole.through).into();
@@ -13,7 +13,7 @@ pub(super) fn lost_notice(bounds: &Bounds, hole: Hole) -> Value {
     gap
 }
 
-/// The notice for a client whose cursor has expired.
+/// The notice about a cursor that has expired; its `cursor` continues after the newest event.
 pub(super) fn gap_notice(bounds: &Bounds, expired: CursorExpired) -> Value {
     json!({
         "reason": expired.as_str(),

@@ -1,4 +1,4 @@
-//! The handler of the event stream: it chooses the transport.
+//! The handler of the event stream: selects the transport by the headers of the request. Stateless.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::http::content_negotiation::prefers_event_stream;
 use crate::http::error::ApiError;
 use crate::http::upgrade;
 
-/// Handles `GET` of the event stream path, with the transport that the headers request.
+/// Handles `GET` of the event stream path, in the transport that the headers select.
 pub(crate) async fn events(State(state): State<AppState>, request: Request) -> Result<Response, ApiError> {
     if state.shutdown.is_cancelled() {
         return Err(DaemonError::ShuttingDown.into());

@@ -1,7 +1,9 @@
 //! The event stream in its three transports: WebSocket, server-sent events, and pages of JSON.
 //!
-//! All three read the same log by cursor and with the same filters. Invariant: an event is never omitted without
-//! notice.
+//! All three read the same log by cursor and with the same filters. `router` calls the handler; this module only declares
+//! and re-exports.
+//!
+//! Invariant: an event is never omitted without notice.
 
 mod feed;
 mod filter;

@@ -51,7 +51,7 @@ async fn next(feed: &mut Feed) -> String {
             }
             FeedOutput::Bookmark(seq) => return format!("bookmark {seq}"),
             FeedOutput::Missing(hole) => return format!("missing {} to {}", hole.from, hole.through),
-            FeedOutput::Expired => return "gone".to_owned(),
+            FeedOutput::Expired => return "expired".to_owned(),
         }
     }
 }
@@ -119,7 +119,7 @@ async fn feed_jump_discards_pending_bookmark() {
     feed.jump(10);
     assert!(
         tokio::time::timeout(BOOKMARK_INTERVAL * 3, next(&mut feed)).await.is_err(),
-        "the client knows of 10"
+        "the client has the cursor 10"
     );
     log.append("wanted");
     assert_eq!(next(&mut feed).await, "[11]");
@@ -134,8 +134,11 @@ async fn feed_lag_counts_events_until_next_call() {
     assert_eq!(log.subscribers.max_lag(2), 2);
     assert_eq!(next(&mut feed).await, "[1, 2]");
     assert_eq!(log.subscribers.max_lag(2), 2, "it is not known yet whether the client received it");
-    let asked = tokio::time::timeout(Duration::from_secs(1), feed.next()).await;
-    assert!(asked.is_err() && log.subscribers.max_lag(2) == 0, "a call for more means that it was forwarded");
+    let polled = tokio::time::timeout(Duration::from_secs(1), feed.next()).await;
+    assert!(
+        polled.is_err() && log.subscribers.max_lag(2) == 0,
+        "a call for more means that it was forwarded"
+    );
     let filtered = log.feed("type=wanted");
     assert_eq!((log.subscribers.count(Transport::WebSocket), log.subscribers.max_lag(2)), (2, 2));
     drop((feed, filtered));

@@ -177,7 +177,7 @@ impl Client<'_> {
         let mut silent = false;
         loop {
             tokio::select! {
-                // In this order: a received message counts before the client is judged silent, and a flood of events
+                // In this order: a received message counts before the client is considered unresponsive, and a flood of events
                 // must not starve the messages.
                 biased;
                 message = self.socket.next() => {
@@ -320,13 +320,13 @@ impl Client<'_> {
         }
     }
 
-    /// Ends the stream so that the client learns the reason.
+    /// Closes the stream and sends the client the reason.
     async fn close(mut self, reason: CloseReason) {
         // Pending data of a slow client is sent before the close frame.
         let slow = matches!(&reason, CloseReason::Close(frame) if frame.code == TOO_SLOW);
         let limit = if slow { self.state.daemon.config().limits.client_timeout } else { CLOSE_TIMEOUT };
         let state = self.state;
-        // A client that does not read must not keep the daemon from stopping.
+        // A client that does not read must not delay the stop of the daemon.
         let stopping = async {
             state.shutdown.cancelled().await;
             tokio::time::sleep(CLOSE_TIMEOUT).await;
@@ -402,7 +402,7 @@ async fn respond(state: &SharedState, message: Map<String, Value>) -> Message {
 
 /// Awaits a send; returns whether it had to wait for the client to read.
 ///
-/// A ping is queued after the data before it. So a client that reads is alive, although it may not have reached the
+/// A ping is queued after the data before it. So a client that reads is responsive, although it may not have received the
 /// ping yet.
 async fn send_and_report_wait(sending: impl Future<Output = Result<(), Error>>) -> Result<bool, Error> {
     let mut sending = pin!(sending);

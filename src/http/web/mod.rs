@@ -120,14 +120,15 @@ mod tests {
     #[test]
     fn document_loads_nothing_external_and_never_parses_html() {
         let text = std::str::from_utf8(&LIVE_PAGE.document).unwrap();
-        let is_elsewhere = |line: &&str| {
-            ["http:", "https:", " src=", "@import", "url("].iter().any(|word| line.contains(word))
+        let is_external = |line: &&str| {
+            ["http:", "https:", " src=", "@import", "url("].iter().any(|marker| line.contains(marker))
         };
-        let found: Vec<_> = text.lines().filter(is_elsewhere).collect();
+        let found: Vec<_> = text.lines().filter(is_external).collect();
         // The only URL is the SVG namespace, which is never fetched.
         assert!(found.iter().all(|line| line.contains("data:image/svg+xml")), "{found:?}");
-        for way in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("] {
-            assert!(!SCRIPT.contains(way), "{way}");
+        for parser in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function("]
+        {
+            assert!(!SCRIPT.contains(parser), "{parser}");
         }
     }
 }

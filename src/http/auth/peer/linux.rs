@@ -1,5 +1,6 @@
-//! Looks up the owner of a TCP socket on Linux. Called by `peer_of` on a thread of its pool; owns the
-//! netlink socket.
+//! Looks up the owner of a TCP socket on Linux.
+//!
+//! Owns the netlink socket. `peer_of` calls [`owner`] on a thread of its pool.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +15,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Owner {
     pub(super) uid: u32,
-    /// Whether a process has it open.
+    /// Whether a process has the socket open.
     pub(super) is_held: bool,
 }
 
@@ -56,7 +57,7 @@ fn query_kernel(local: SocketAddr, remote: SocketAddr) -> io::Result<Option<Owne
     found
 }
 
-/// The netlink socket, kept open: a connection may have taken the last file descriptor.
+/// The netlink socket. It stays open, because a new one cannot be opened when no file descriptor is free.
 static DIAG_SOCKET: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 fn query_on(
@@ -145,13 +146,13 @@ fn find_in_table(table: &str, local: SocketAddr, remote: SocketAddr) -> Option<O
     table.lines().find_map(|line| {
         let mut columns = line.split_ascii_whitespace().skip(1);
         let is_match = columns.next() == Some(local.as_str()) && columns.next() == Some(remote.as_str());
-        // Before the user come state, queues, timer and retransmits; before the inode comes a timeout.
+        // The columns before the user are state, queues, timer and retransmits; a timeout precedes the inode.
         let uid = columns.nth(4).filter(|_| is_match)?.parse().ok()?;
         Some(Owner { uid, is_held: columns.nth(1)? != "0" })
     })
 }
 
-/// An address as the table has it: 32-bit words in native byte order, in hexadecimal.
+/// An address in the format of the table: 32-bit words in native byte order, in hexadecimal.
 fn format_address(address: SocketAddr) -> String {
     let octets = match address.ip() {
         IpAddr::V4(ip) => ip.octets().to_vec(),

@@ -15,7 +15,7 @@ use crate::blocking::Pool;
 #[cfg(target_os = "linux")]
 use linux::{Owner, owner};
 
-/// How long the kernel may take to answer.
+/// How long the kernel may take to respond.
 #[cfg(target_os = "linux")]
 const KERNEL_TIMEOUT: Duration = Duration::from_secs(5);
 #[cfg(target_os = "linux")]
@@ -36,8 +36,8 @@ pub enum Peer {
 
 /// Looks up the owner of the socket at `remote` that is connected to `local`.
 ///
-/// Linux reports root as the owner of a socket that no process holds, whoever created it. So such a socket is not
-/// trusted: any user could send something and exit.
+/// Linux reports root as the owner of a socket that no process holds, whichever user created it. So such a socket is
+/// not trusted: any user could send something and exit.
 #[cfg(target_os = "linux")]
 pub async fn peer_of(remote: SocketAddr, local: SocketAddr) -> Peer {
     match POOL.run(KERNEL_TIMEOUT, move || find_peer(remote, local)).await {
@@ -56,10 +56,11 @@ fn find_peer(remote: SocketAddr, local: SocketAddr) -> Peer {
     }
 }
 
+/// Classifies a socket owner; `own_uid` is the user of codexd.
 #[cfg(target_os = "linux")]
 fn classify_owner(owner: Owner, own_uid: u32) -> Peer {
     let Owner { uid, is_held } = owner;
-    // The reported user of an unheld socket is believed unless it is root, which Linux reports for all of them.
+    // Linux reports root for sockets that no process holds, so root is accepted only if the socket is held.
     if (uid == own_uid && (is_held || own_uid != 0)) || (uid == 0 && is_held) {
         return Peer::Trusted;
     }
