@@ -67,10 +67,10 @@ async fn hanging_directory_blocks_only_requests_that_name_it() {
     }
     assert!(started.elapsed() > Duration::from_secs(1), "the file system responded");
     for request_task in requests {
-        let answer = request_task.await.unwrap();
-        let message = answer.error(503, "storage_unavailable").to_owned();
+        let response = request_task.await.unwrap();
+        let message = response.error(503, "storage_unavailable").to_owned();
         assert!(message.contains("within 5 s") && message.contains("directory"), "{message}");
-        assert!(answer.headers.contains_key("retry-after"), "{}", answer.text);
+        assert!(response.headers.contains_key("retry-after"), "{}", response.text);
     }
     // Threads still hang there, but they do not block other requests.
     let sent = Instant::now();
@@ -84,8 +84,8 @@ async fn hanging_directory_blocks_only_requests_that_name_it() {
     hanging.release();
     // The directory counts as unavailable until the calls that wait for it have returned.
     let gone = wait_until_async("a response about the directory", async || {
-        let answer = post(&daemon, SESSIONS, &json!({ "cwd": hanging.path() })).await;
-        (answer.status != 503).then_some(answer)
+        let response = post(&daemon, SESSIONS, &json!({ "cwd": hanging.path() })).await;
+        (response.status != 503).then_some(response)
     })
     .await;
     assert!(gone.error(400, "bad_request").contains("must be an existing directory"), "{}", gone.text);
@@ -121,8 +121,8 @@ async fn hanging_token_file_rejects_only_requests_with_tokens() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     for request_task in requests {
-        let answer = request_task.await.unwrap();
-        let message = answer.error(503, "storage_unavailable");
+        let response = request_task.await.unwrap();
+        let message = response.error(503, "storage_unavailable");
         assert!(message.starts_with("The token file ") && message.contains("within 5 s"), "{message}");
     }
     hanging.release();

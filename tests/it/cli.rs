@@ -103,7 +103,7 @@ fn normalize(key: &str, value: &mut Value) {
         value if key.ends_with("Id") || key == "id" || key == "startedBy" => *value = "ID".into(),
         value if key.ends_with("At") => *value = "TIME".into(),
         value if key.ends_with("Ms") || key.ends_with("Pid") => *value = 0.into(),
-        value if key == "cwd" => *value = "FOLDER".into(),
+        value if key == "cwd" => *value = "DIRECTORY".into(),
         Value::String(text) if key == "path" => {
             *text = text.rsplit('/').next().unwrap_or_default().to_owned();
         }

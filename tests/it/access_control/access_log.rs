@@ -32,7 +32,7 @@ fn lines(daemon: &Daemon) -> Vec<Line> {
 
 /// The fields of a line that have the form NAME=VALUE.
 fn fields(line: &str) -> Line {
-    let fields = line.split_whitespace().filter_map(|word| word.split_once('='));
+    let fields = line.split_whitespace().filter_map(|part| part.split_once('='));
     fields.map(|(name, value)| (name.to_owned(), value.trim_matches('"').to_owned())).collect()
 }
 
@@ -172,7 +172,7 @@ async fn access_log_line_of_a_websocket_is_written_when_it_ends() {
 
     // A refused handshake is logged like any other request.
     let mut connection = RawConnection::connect(&daemon).await;
-    let lines = format!("{HANDSHAKE}Origin: http://elsewhere.example\r\n");
+    let lines = format!("{HANDSHAKE}Origin: http://foreign.example\r\n");
     connection.send(head(&daemon, &format!("GET {EVENTS_PATH}"), &lines)).await;
     connection.response().await.assert_error(403, "forbidden");
     assert_eq!(lines_of_path(&daemon, EVENTS_PATH, 2).await[1]["status"], "403");

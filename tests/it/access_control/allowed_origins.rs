@@ -50,7 +50,7 @@ async fn allowed_origin_is_accepted_and_may_read_every_response() {
     let mut sent = Vec::new();
     for (line, body) in [
         ("GET /nothing/here".to_owned(), ""),
-        ("GET /v1/codexd/sessions/nobody".to_owned(), ""),
+        ("GET /v1/codexd/sessions/unknown".to_owned(), ""),
         (format!("POST {SESSIONS}"), "nonsense"),
         (format!("POST {SESSIONS}"), "[]"),
         (format!("HEAD {STATUS}"), ""),

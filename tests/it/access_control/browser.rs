@@ -208,6 +208,6 @@ fn has_payload(attack: &Attack, text: &str) -> bool {
 }
 
 fn is_refusal(text: &str) -> bool {
-    let answer = serde_json::from_str::<Value>(text).unwrap_or_default();
-    answer["ok"] == false && answer["error"] == "forbidden" && answer.get("data").is_none()
+    let response = serde_json::from_str::<Value>(text).unwrap_or_default();
+    response["ok"] == false && response["error"] == "forbidden" && response.get("data").is_none()
 }

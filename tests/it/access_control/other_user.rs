@@ -82,7 +82,7 @@ async fn assert_refused(uid: u32, daemon: &Daemon) {
         head(daemon, "GET /v1/codexd/events", HANDSHAKE),
         request_bytes(daemon, SESSIONS, &json!({})),
         // The user is checked before the request is parsed.
-        "GET / HTTP/1.1\r\nHost: elsewhere.example\r\n\r\n".to_owned(),
+        "GET / HTTP/1.1\r\nHost: foreign.example\r\n\r\n".to_owned(),
         "GET / HTTP/1.1\nHost: localhost\n\n\r\n\r\n".to_owned(),
     ];
     for bytes in requests {

@@ -163,7 +163,7 @@ impl ProbeClient {
         let (stop, responses) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&responses));
         let base = target.base_url().to_owned();
-        let ask = async move {
+        let send_requests = async move {
             let mut responses = Vec::new();
             while !stopped.load(Ordering::Relaxed) {
                 let started = Instant::now();
@@ -175,7 +175,11 @@ impl ProbeClient {
             responses
         };
         let thread = std::thread::spawn(|| {
-            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(ask)
+            tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap()
+                .block_on(send_requests)
         });
         Self { stop, responses, thread: Some(thread) }
     }

@@ -134,7 +134,7 @@ async fn json_flag_prints_a_document_with_the_path() {
 #[tokio::test]
 async fn token_file_path_is_read_from_flag_and_environment() {
     let home = home();
-    let path = home.path().join("elsewhere");
+    let path = home.path().join("other");
     let flag = ["--auth-token-file", path.to_str().unwrap()];
     let first = assert_created(&run_command(command(home.path(), &flag)).await, &path);
     assert_eq!(run_command(command(home.path(), &flag)).await.code, Some(1));

@@ -79,12 +79,12 @@ impl FrameClient {
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut client = Self(BufReader::new(stream));
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"\r\n\r\n") {
-            answer.push(client.0.read_u8().await.unwrap());
+        let mut response = Vec::new();
+        while !response.ends_with(b"\r\n\r\n") {
+            response.push(client.0.read_u8().await.unwrap());
         }
-        let answer = String::from_utf8(answer).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        let response = String::from_utf8(response).unwrap();
+        assert!(response.starts_with("HTTP/1.1 101 "), "{response}");
         match client.next().await {
             Received::Message(hello) => assert_eq!(hello["type"], "hello"),
             other => panic!("{other:?} instead of the hello message"),

@@ -91,14 +91,14 @@ async fn symlinked_file_is_refused_and_not_followed() {
 async fn symlinked_directory_is_refused() {
     let before = stopped_daemon().await;
     for directory in [before.state_dir(), before.logs_dir()] {
-        let elsewhere = directory.with_extension("elsewhere");
-        fs::rename(&directory, &elsewhere).unwrap();
-        symlink(&elsewhere, &directory).unwrap();
+        let moved_directory = directory.with_extension("moved");
+        fs::rename(&directory, &moved_directory).unwrap();
+        symlink(&moved_directory, &directory).unwrap();
         let refusal = Daemon::builder().state_from(&before).start_refused().await;
         assert_eq!(refusal.status.code(), Some(2), "{}", refusal.stderr);
         assert!(refusal.stderr.contains("is a symlink, not a directory"), "{}", refusal.stderr);
         fs::remove_file(&directory).unwrap();
-        fs::rename(&elsewhere, &directory).unwrap();
+        fs::rename(&moved_directory, &directory).unwrap();
     }
     Daemon::builder().state_from(&before).start().await;
 }

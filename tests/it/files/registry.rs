@@ -31,8 +31,8 @@ async fn stopped_daemon() -> (Daemon, Vec<String>) {
 }
 
 async fn listed(daemon: &Daemon) -> Vec<String> {
-    let answer = get(daemon, SESSIONS).await;
-    answer.data(200)["sessions"]
+    let response = get(daemon, SESSIONS).await;
+    response.data(200)["sessions"]
         .as_array()
         .unwrap()
         .iter()

@@ -79,9 +79,9 @@ async fn missing_program_is_reported_with_install_hint() {
     let failed = wait_for_event_type(&daemon, "child.spawn.failed").await;
     assert_eq!(failed["level"], "error");
     assert!(reason.starts_with(failed["message"].as_str().unwrap()), "{reason}: {failed}");
-    let answer = post(&daemon, SESSIONS, &json!({})).await;
-    assert!(answer.error(503, "app_server_unavailable").contains("npm install"), "{}", answer.text);
-    assert!(answer.headers.get(RETRY_AFTER).is_some());
+    let response = post(&daemon, SESSIONS, &json!({})).await;
+    assert!(response.error(503, "app_server_unavailable").contains("npm install"), "{}", response.text);
+    assert!(response.headers.get(RETRY_AFTER).is_some());
     let child = wait_for_child_status(&daemon, "failed").await;
     assert_eq!(child["pid"], Value::Null);
     assert!(child["lastError"].as_str().unwrap().contains("npm install"), "{child}");
@@ -105,9 +105,9 @@ async fn immediate_child_exit_is_reported_and_daemon_continues() {
     let exited = wait_for_event_type(&daemon, "child.exited").await;
     assert_eq!((&exited["detail"]["code"], &exited["level"]), (&json!(4), &json!("error")));
     wait_until_not_ready(&daemon, "code 4").await;
-    let answer = post(&daemon, SESSIONS, &json!({})).await;
-    assert!(answer.error(503, "app_server_unavailable").contains("code 4"), "{}", answer.text);
-    assert!(answer.headers.get(RETRY_AFTER).is_some());
+    let response = post(&daemon, SESSIONS, &json!({})).await;
+    assert!(response.error(503, "app_server_unavailable").contains("code 4"), "{}", response.text);
+    assert!(response.headers.get(RETRY_AFTER).is_some());
     let child = wait_for_child_status(&daemon, "failed").await;
     assert_eq!(child["exitCode"], 4);
     assert!(daemon.stop().await.status.success());

@@ -98,12 +98,12 @@ async fn stop_under_load_keeps_acknowledged_turns() {
         tokio::spawn(async move {
             let mut accepted = Vec::new();
             let body = json!({ "sessionId": session_id, "input": "deltas=3" });
-            while let Some((status, answer)) = try_post(&base, TURN, &body).await {
-                match (status, answer["error"].as_str()) {
-                    (202, _) => accepted.push(text(&answer["data"]["turnId"])),
+            while let Some((status, response)) = try_post(&base, TURN, &body).await {
+                match (status, response["error"].as_str()) {
+                    (202, _) => accepted.push(text(&response["data"]["turnId"])),
                     (409, Some("turn_in_progress")) => {}
                     (503, Some("shutting_down" | "app_server_unavailable")) => break,
-                    other => panic!("{other:?}: {answer}"),
+                    other => panic!("{other:?}: {response}"),
                 }
             }
             accepted
@@ -219,9 +219,9 @@ async fn second_signal_kills_unresponsive_child_immediately() {
 async fn stopping_daemon_rejects_new_work_and_serves_reads() {
     let mut daemon = stopping_with_unresponsive_child().await;
     for (path, body) in [(SESSIONS, json!({})), (TURN, json!({ "sessionId": "x", "input": "x" }))] {
-        let answer = post(&daemon, path, &body).await;
-        answer.error(503, "shutting_down");
-        assert!(answer.headers.get(RETRY_AFTER).is_some(), "no Retry-After: {}", answer.text);
+        let response = post(&daemon, path, &body).await;
+        response.error(503, "shutting_down");
+        assert!(response.headers.get(RETRY_AFTER).is_some(), "no Retry-After: {}", response.text);
     }
     assert_eq!(get(&daemon, SESSIONS).await.status, 200);
     daemon.signal(Signal::INT);

@@ -220,6 +220,6 @@ async fn rejected_connections_metric_counts_overload() {
 /// Sends a GET and returns the body without checking the response; `None` when the connection ends before.
 async fn get_body(daemon: &Daemon, path: &str) -> Option<String> {
     let head = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", daemon.authority());
-    let answer = raw(daemon, head.as_bytes()).await;
-    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+    let response = raw(daemon, head.as_bytes()).await;
+    response.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
 }

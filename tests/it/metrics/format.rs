@@ -85,7 +85,7 @@ async fn metrics_page_requires_token_and_allowed_host() {
     let bearer = format!("Bearer {token}");
     let page = get_text(&daemon, METRICS, &[("authorization", &bearer)], CONTENT_TYPE).await;
     assert!(page.contains("codexd_http_requests_total{status=\"4xx\"} 1\n"), "{page}");
-    let head = [("authorization", bearer.as_str()), ("host", "elsewhere.example")];
+    let head = [("authorization", bearer.as_str()), ("host", "foreign.example")];
     request(&daemon, Method::GET, METRICS, &head, "").await.error(403, "forbidden");
 }
 

@@ -98,7 +98,7 @@ impl TargetDaemon {
 impl Access {
     fn parse(line: &str) -> Option<Self> {
         let field = |name: &str| {
-            let value = line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?;
+            let value = line.split(' ').find_map(|part| part.strip_prefix(name)?.strip_prefix('='))?;
             Some(value.trim_matches('"').to_owned())
         };
         let number = field("request")?.parse().ok()?;
