@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::daemon::Daemon;
-use crate::support::http::{Answer, Target, get, post};
+use crate::support::http::{ApiResponse, Target, get, post};
 use crate::support::wait::{DEADLINE, wait_until, wait_until_async};
 
 pub(crate) const SESSIONS: &str = "/v1/codexd/sessions";
@@ -29,7 +29,7 @@ pub(crate) async fn new_session(daemon: &Daemon) -> String {
 }
 
 /// Requests a turn; returns the response without a check.
-pub(crate) async fn request_turn(daemon: &Daemon, session_id: &str, prompt: &str) -> Answer {
+pub(crate) async fn request_turn(daemon: &Daemon, session_id: &str, prompt: &str) -> ApiResponse {
     post(daemon, TURN, &json!({ "sessionId": session_id, "input": prompt })).await
 }
 

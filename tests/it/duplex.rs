@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::api::{SESSIONS, create_session, text};
 use crate::support::daemon::Daemon;
-use crate::support::http::{Answer, get, post, request};
+use crate::support::http::{ApiResponse, get, post, request};
 use crate::support::wait::wait_until_async;
 
 pub(crate) const REQUESTS: &str = "/v1/codexd/requests";
@@ -50,7 +50,7 @@ pub(crate) fn request_path(request_id: &Value) -> String {
 }
 
 /// Answers a request; returns the response of any status.
-pub(crate) async fn answer(daemon: &Daemon, request_id: &Value, body: &Value) -> Answer {
+pub(crate) async fn answer(daemon: &Daemon, request_id: &Value, body: &Value) -> ApiResponse {
     post(daemon, &request_path(request_id), body).await
 }
 
@@ -68,12 +68,12 @@ pub(crate) async fn finished_turn(daemon: &Daemon, session_id: &str, turn_id: &s
 }
 
 /// Interrupts the running turn of a session; returns the response of any status.
-pub(crate) async fn interrupt(daemon: &Daemon, session_id: &str) -> Answer {
+pub(crate) async fn interrupt(daemon: &Daemon, session_id: &str) -> ApiResponse {
     post(daemon, INTERRUPT, &json!({ "sessionId": session_id })).await
 }
 
 /// Sends a DELETE.
-pub(crate) async fn delete(daemon: &Daemon, path: &str) -> Answer {
+pub(crate) async fn delete(daemon: &Daemon, path: &str) -> ApiResponse {
     request(daemon, Method::DELETE, path, &[], "").await
 }
 

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use crate::support::codex::CodexHome;
 use crate::support::daemon::{Daemon, DaemonBuilder};
-use crate::support::http::{Answer, get, post};
+use crate::support::http::{ApiResponse, get, post};
 use crate::support::model::MockModel;
 use crate::support::websocket::EventStream;
 
@@ -112,7 +112,7 @@ async fn create_session(daemon: &Daemon, home: &CodexHome, settings: &Value) -> 
     answer.data(201)["session"].clone()
 }
 
-async fn submit(daemon: &Daemon, body: &Value) -> Answer {
+async fn submit(daemon: &Daemon, body: &Value) -> ApiResponse {
     post(daemon, "/v1/codexd/turn", body).await
 }
 

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use crate::api::{SESSIONS, TURN, text};
 use crate::support::daemon::{Daemon, DaemonBuilder};
 use crate::support::fake_codex::fake_codex;
-use crate::support::http::{Answer, get, post, request};
+use crate::support::http::{ApiResponse, get, post, request};
 use crate::support::scratch;
 
 /// The fake app-server behind a pipe that records all messages from the daemon, across restarts.
@@ -112,7 +112,7 @@ pub(crate) async fn restart(app_server: &RecordingAppServer, daemon: &Daemon) ->
 }
 
 /// Requests a turn with additional fields; returns the response of any status.
-pub(crate) async fn ask_with(daemon: &Daemon, session_id: &str, prompt: &str, fields: Value) -> Answer {
+pub(crate) async fn ask_with(daemon: &Daemon, session_id: &str, prompt: &str, fields: Value) -> ApiResponse {
     let mut body = json!({ "sessionId": session_id, "input": prompt });
     body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     post(daemon, TURN, &body).await
@@ -133,7 +133,7 @@ async fn queued(daemon: &Daemon, session_id: &str) -> Vec<String> {
 }
 
 /// Sends a POST with an `Idempotency-Key`.
-async fn post_keyed(daemon: &Daemon, path: &str, key: &str, body: &Value) -> Answer {
+async fn post_keyed(daemon: &Daemon, path: &str, key: &str, body: &Value) -> ApiResponse {
     request(daemon, Method::POST, path, &[("idempotency-key", key)], body.to_string()).await
 }
 

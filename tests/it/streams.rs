@@ -10,7 +10,7 @@ mod sse;
 use serde_json::Value;
 
 use crate::support::daemon::Daemon;
-use crate::support::http::{Answer, Target, get, request};
+use crate::support::http::{ApiResponse, Target, get, request};
 use crate::support::websocket::{EVENTS_PATH, EventStream};
 
 /// The path of the event stream with this query.
@@ -43,7 +43,7 @@ fn is_cursor_of(cursor: &Value, seq: &Value) -> bool {
 }
 
 /// Requests server-sent events; returns the response of a refused request.
-async fn refused_event_source(daemon: &Daemon, query: &str, last_event_id: Option<&str>) -> Answer {
+async fn refused_event_source(daemon: &Daemon, query: &str, last_event_id: Option<&str>) -> ApiResponse {
     let mut headers = vec![("accept", "text/event-stream")];
     headers.extend(last_event_id.map(|id| ("last-event-id", id)));
     request(daemon, hyper::Method::GET, &events_path(query), &headers, "").await

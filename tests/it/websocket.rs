@@ -274,7 +274,7 @@ async fn non_reading_client_does_not_delay_stop() {
 }
 
 /// Sends a handshake with these headers changed; an empty value omits the header.
-async fn handshake(daemon: &Daemon, changes: &[(&str, &str)]) -> crate::support::http::Answer {
+async fn handshake(daemon: &Daemon, changes: &[(&str, &str)]) -> crate::support::http::ApiResponse {
     let headers = [
         ("connection", "Upgrade"),
         ("upgrade", "websocket"),

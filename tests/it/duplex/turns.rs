@@ -11,10 +11,10 @@ use crate::api::{
     wait_for_event, wait_for_event_type, wait_for_turn_end, wait_until_idle,
 };
 use crate::support::daemon::Daemon;
-use crate::support::http::{Answer, Target, get, post};
+use crate::support::http::{ApiResponse, Target, get, post};
 use crate::support::wait::wait_until;
 
-async fn read_turn(daemon: &Daemon, session_id: &str, turn_id: &str, query: &str) -> Answer {
+async fn read_turn(daemon: &Daemon, session_id: &str, turn_id: &str, query: &str) -> ApiResponse {
     get(daemon, &format!("{SESSIONS}/{session_id}/turns/{turn_id}{query}")).await
 }
 

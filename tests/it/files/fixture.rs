@@ -13,7 +13,7 @@ use crate::api::{
     SESSIONS, STATUS, TURN, start_turn, text, wait_for_turn_end, wait_until_idle, wait_until_ready,
 };
 use crate::support::daemon::Daemon;
-use crate::support::http::{Answer, get, request};
+use crate::support::http::{ApiResponse, get, request};
 use crate::support::sse::EventSource;
 use crate::support::wait::wait_until_async;
 use crate::support::websocket::{EVENTS_PATH, EventStream};
@@ -46,7 +46,7 @@ fn log(fixture: &str) -> Vec<Value> {
 }
 
 /// Sends a POST with an idempotency key.
-async fn repeat(daemon: &Daemon, path: &str, key: &str, body: &Value) -> Answer {
+async fn repeat(daemon: &Daemon, path: &str, key: &str, body: &Value) -> ApiResponse {
     request(daemon, Method::POST, path, &[("idempotency-key", key)], body.to_string()).await
 }
 

@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use crate::api::{SESSIONS, TURN, new_session, start_daemon, text};
 use crate::sessions::RecordingAppServer;
 use crate::support::daemon::Daemon;
-use crate::support::http::{Answer, Target, get, post, raw, request};
+use crate::support::http::{ApiResponse, Target, get, post, raw, request};
 
 /// The size limit of a body.
 const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
-async fn post_bytes(daemon: &Daemon, path: &str, body: impl Into<Bytes>) -> Answer {
+async fn post_bytes(daemon: &Daemon, path: &str, body: impl Into<Bytes>) -> ApiResponse {
     request(daemon, Method::POST, path, &[], body).await
 }
 

@@ -412,7 +412,7 @@ async fn paths_are_passed_byte_by_byte() {
 #[tokio::test]
 async fn ignored_fields_are_listed_in_body_and_header() {
     let daemon = start_daemon().await;
-    let header = |response: &crate::support::http::Answer| {
+    let header = |response: &crate::support::http::ApiResponse| {
         let value = response.headers.get("codexd-ignored");
         value.map(|value| value.to_str().unwrap().to_owned())
     };

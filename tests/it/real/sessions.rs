@@ -10,25 +10,25 @@ use super::app_server::AppServer;
 use super::{Stage, create_session, submit};
 use crate::support::codex::CodexHome;
 use crate::support::daemon::Daemon;
-use crate::support::http::{Answer, get, post, request};
+use crate::support::http::{ApiResponse, get, post, request};
 use crate::support::model::MockModel;
 use crate::support::wait::wait_until;
 use crate::support::websocket::EventStream;
 
-pub(super) async fn submit_with(stage: &Stage, session: &Value, prompt: &str, fields: Value) -> Answer {
+pub(super) async fn submit_with(stage: &Stage, session: &Value, prompt: &str, fields: Value) -> ApiResponse {
     let mut body = json!({ "sessionId": session["sessionId"], "input": prompt });
     body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     submit(&stage.daemon, &body).await
 }
 
-async fn submit_keyed(daemon: &Daemon, session: &Value, prompt: &str, key: &str) -> Answer {
+async fn submit_keyed(daemon: &Daemon, session: &Value, prompt: &str, key: &str) -> ApiResponse {
     let body = json!({ "sessionId": session["sessionId"], "input": prompt });
     let headers = [("idempotency-key", key)];
     request(daemon, Method::POST, "/v1/codexd/turn", &headers, body.to_string()).await
 }
 
 /// The turn ID in a response.
-fn turn_id_of(answer: &Answer) -> String {
+fn turn_id_of(answer: &ApiResponse) -> String {
     answer.data(202)["turnId"].as_str().unwrap_or_else(|| panic!("no turn in {}", answer.text)).to_owned()
 }
 

@@ -13,11 +13,11 @@ use crate::api::{
 };
 use crate::duplex::delete;
 use crate::support::daemon::Daemon;
-use crate::support::http::{Answer, request};
+use crate::support::http::{ApiResponse, request};
 use crate::support::wait::wait_until_async;
 
 /// Requests that a held queue is resumed; returns the response of any status.
-async fn resume(daemon: &Daemon, session_id: &str) -> Answer {
+async fn resume(daemon: &Daemon, session_id: &str) -> ApiResponse {
     let path = format!("{SESSIONS}/{session_id}/queue/resume");
     request(daemon, Method::POST, &path, &[], "").await
 }

@@ -11,7 +11,7 @@ use crate::api::{
     text, wait_for_event, wait_for_event_type, wait_for_turn_end, wait_until_idle, wait_until_not_ready,
 };
 use crate::support::daemon::Daemon;
-use crate::support::http::{Answer, Target, get, request};
+use crate::support::http::{ApiResponse, Target, get, request};
 use crate::support::wait::wait_until;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -21,7 +21,7 @@ fn body(session_id: &str, prompt: &str) -> Value {
 }
 
 /// Asserts that two responses are equal byte for byte.
-fn assert_same(first: &Answer, second: &Answer) {
+fn assert_same(first: &ApiResponse, second: &ApiResponse) {
     assert_eq!((first.status, &first.text), (second.status, &second.text));
 }
 

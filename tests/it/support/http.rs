@@ -32,7 +32,7 @@ impl Target for str {
 
 /// A response that has passed the check of what holds for all responses.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct ApiResponse {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) text: String,
@@ -40,7 +40,7 @@ pub(crate) struct Answer {
     pub(crate) json: Value,
 }
 
-impl Answer {
+impl ApiResponse {
     /// Asserts a success with this status; returns its `data`.
     pub(crate) fn data(&self, status: u16) -> &Value {
         assert_eq!(self.status, status, "{}", self.text);
@@ -55,12 +55,12 @@ impl Answer {
 }
 
 /// Sends a GET.
-pub(crate) async fn get(target: &(impl Target + ?Sized), path: &str) -> Answer {
+pub(crate) async fn get(target: &(impl Target + ?Sized), path: &str) -> ApiResponse {
     request(target, Method::GET, path, &[], Bytes::new()).await
 }
 
 /// Sends a POST with a JSON body.
-pub(crate) async fn post(target: &(impl Target + ?Sized), path: &str, body: &Value) -> Answer {
+pub(crate) async fn post(target: &(impl Target + ?Sized), path: &str, body: &Value) -> ApiResponse {
     request(target, Method::POST, path, &[("content-type", "application/json")], body.to_string()).await
 }
 
@@ -71,7 +71,7 @@ pub(crate) async fn request(
     path: &str,
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
-) -> Answer {
+) -> ApiResponse {
     let what = format!("an answer to {method} {path}");
     let mut answer = exchange(target, method.clone(), path, headers, body).await;
     if method != Method::HEAD {
@@ -102,7 +102,7 @@ async fn exchange(
     path: &str,
     headers: &[(&str, &str)],
     body: impl Into<Bytes>,
-) -> Answer {
+) -> ApiResponse {
     let mut request = Request::builder().method(&method).uri(path);
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(HOST.as_str())) {
         request = request.header(HOST, target.authority());
@@ -126,7 +126,7 @@ async fn exchange(
             .unwrap_or_else(|error| panic!("an incomplete body in {what}: {error}"))
             .to_bytes();
         let text = String::from_utf8(body.to_vec()).unwrap();
-        Answer { status: parts.status.as_u16(), headers: parts.headers, text, json: Value::Null }
+        ApiResponse { status: parts.status.as_u16(), headers: parts.headers, text, json: Value::Null }
     })
     .await
 }
@@ -167,8 +167,8 @@ fn parse(what: &str, text: &str) -> Value {
 }
 
 /// Checks what holds for every response, errors included.
-fn check(what: &str, method: &Method, answer: &Answer) {
-    let Answer { status, headers, text, json } = answer;
+fn check(what: &str, method: &Method, answer: &ApiResponse) {
+    let ApiResponse { status, headers, text, json } = answer;
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     assert_eq!(
         header(CONTENT_TYPE),

@@ -9,11 +9,11 @@ use crate::api::{
 use crate::duplex::finished_turn;
 use crate::sessions::{RecordingAppServer, ask_with, events_of, queue};
 use crate::support::daemon::Daemon;
-use crate::support::http::Answer;
+use crate::support::http::ApiResponse;
 use crate::support::wait::wait_until;
 
 /// Requests a turn in both sessions at the same time; returns the response that accepted a turn first.
-async fn request_in_both(daemon: &Daemon, sessions: [&str; 2], fields: Value) -> [Answer; 2] {
+async fn request_in_both(daemon: &Daemon, sessions: [&str; 2], fields: Value) -> [ApiResponse; 2] {
     let ask = |session_id| ask_with(daemon, session_id, "answer-late=200 hang", fields.clone());
     let (one, other) = tokio::join!(ask(sessions[0]), ask(sessions[1]));
     // Only an accepted turn has an ID; either session may be the first.

@@ -7,12 +7,12 @@ use crate::api::{
     wait_for_event, wait_until_idle,
 };
 use crate::support::daemon::Daemon;
-use crate::support::http::{Answer, post};
+use crate::support::http::{ApiResponse, post};
 
 const STEPS: [&str; 3] = ["turn.accepted", "app-server.turn.started", "app-server.turn.completed"];
 
 /// Steers a turn; returns the response of any status.
-async fn steer(daemon: &Daemon, session_id: &str, turn_id: &str, prompt: &str) -> Answer {
+async fn steer(daemon: &Daemon, session_id: &str, turn_id: &str, prompt: &str) -> ApiResponse {
     let body = json!({ "sessionId": session_id, "expectedTurnId": turn_id, "input": prompt });
     post(daemon, TURN, &body).await
 }
