@@ -18,10 +18,10 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::access_log::{Access, ResponseCounts};
-use super::app_state::{AppState, Credential, SharedState, base_url};
+use super::app_state::{AppState, SharedState, base_url};
 use super::auth::peer::Peer;
 use super::auth::token::TokenFile;
-use super::auth::{self, Admission, RequestGuard};
+use super::auth::{self, Admission, Credential, RequestGuard};
 use super::body;
 use super::error::ApiError;
 use super::limits::connections::ConnectionLimiter;

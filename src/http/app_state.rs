@@ -12,7 +12,6 @@ use tokio_util::task::TaskTracker;
 
 use super::access_log::ResponseCounts;
 use super::auth::RequestGuard;
-use super::auth::token::Digest;
 use super::limits::connections::ConnectionLimiter;
 use super::stream::Subscribers;
 use crate::daemon::Daemon;
@@ -33,11 +32,6 @@ pub(super) struct SharedState {
     /// Cancelled when the daemon stops; ends every event stream.
     pub(super) shutdown: CancellationToken,
 }
-
-/// The digest of the token that admitted a request; an extension of the request. Long responses use it to check that the
-/// token is still valid.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Credential(pub(super) Option<Digest>);
 
 /// The state as the handlers get it.
 pub(super) type AppState = Arc<SharedState>;

@@ -68,7 +68,7 @@ async fn check_directory(name: &str, path: &str) -> Result<(), ApiError> {
 #[derive(Debug, PartialEq, Eq)]
 struct HangingDirectory(PathBuf);
 
-/// Whether `path` is a directory. Blocks, forever if a directory on the way hangs.
+/// Whether `path` is a directory. Blocks, forever if a directory on its path hangs.
 #[expect(clippy::disallowed_methods, reason = "it runs on a thread of the pool, which may hang")]
 fn is_directory(path: &Path, checks: &ChecksInProgress) -> Result<bool, HangingDirectory> {
     let mut steps: Vec<_> = path.ancestors().collect();

@@ -2,7 +2,7 @@
 //!
 //! [`Server`] owns the listener task and tracks the connection tasks. `commands::start` starts and stops it. Per
 //! connection: acquire a slot (`limits::connections`), identify the peer (`auth::peer`), frame the requests
-//! (`framing`), and pass each to [`App::answer`].
+//! (`framing`), and pass each to [`App::respond`].
 //!
 //! Invariants: the accept loop never waits for a client, and [`Server::stop`] returns within
 //! [`FINAL_RESPONSE_TIMEOUT`].

@@ -64,6 +64,11 @@ pub(super) enum Admission {
     Preflight,
 }
 
+/// The digest of the token that admitted a request; an extension of the request. Long responses use it to check that the
+/// token is still valid.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Credential(pub(super) Option<Digest>);
+
 impl RequestGuard {
     /// Returns the guard of a daemon that listens at `address`.
     pub(super) fn new(address: SocketAddr, origins: &[String], token: Option<TokenFile>) -> Self {

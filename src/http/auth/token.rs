@@ -63,22 +63,22 @@ impl TokenFile {
         Ok(Self(Arc::new(Inner { path: path.to_owned(), loaded })))
     }
 
-    /// Whether `given` is the digest of the current token; an error when the file cannot be read in time.
-    pub(crate) async fn matches(&self, given: &Digest) -> Result<bool, Unanswered> {
-        let (shared, given) = (Arc::clone(&self.0), *given);
-        POOL.run(FILE_TIMEOUT, move || shared.matches(&given)).await
+    /// Whether `presented` is the digest of the current token; an error when the file cannot be read in time.
+    pub(crate) async fn matches(&self, presented: &Digest) -> Result<bool, Unanswered> {
+        let (shared, presented) = (Arc::clone(&self.0), *presented);
+        POOL.run(FILE_TIMEOUT, move || shared.matches(&presented)).await
     }
 }
 
 impl Inner {
     /// [`TokenFile::matches`]; blocks.
-    fn matches(&self, given: &Digest) -> bool {
+    fn matches(&self, presented: &Digest) -> bool {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Stamp::of(&self.path).ok();
         if now.is_none() || loaded.stamp != now {
             self.reload(&mut loaded);
         }
-        loaded.digest.is_some_and(|digest| digest.ct_eq(given).into())
+        loaded.digest.is_some_and(|digest| digest.ct_eq(presented).into())
     }
 
     /// Reads the file again. An unusable file admits no request: the token may have been removed because it leaked.

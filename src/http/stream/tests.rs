@@ -59,7 +59,7 @@ async fn next(feed: &mut Feed) -> String {
 #[tokio::test(start_paused = true)]
 async fn feed_sends_bookmark_after_interval_without_match() {
     let mut log = TestLog::new();
-    let mut feed = log.feed("type=wanted");
+    let mut feed = log.feed("type=selected");
     let began = Instant::now();
     log.append("other");
     log.append("other");
@@ -67,7 +67,7 @@ async fn feed_sends_bookmark_after_interval_without_match() {
     assert_eq!(began.elapsed(), BOOKMARK_INTERVAL);
     // A matching event moves the cursor, and restarts the interval.
     tokio::time::advance(BOOKMARK_INTERVAL - Duration::from_secs(1)).await;
-    log.append("wanted");
+    log.append("selected");
     assert_eq!(next(&mut feed).await, "[3]");
     let since = Instant::now();
     log.append("other");
@@ -78,7 +78,7 @@ async fn feed_sends_bookmark_after_interval_without_match() {
 #[tokio::test(start_paused = true)]
 async fn feed_sends_no_bookmark_when_idle_or_unfiltered() {
     let mut log = TestLog::new();
-    let mut filtered = log.feed("type=wanted");
+    let mut filtered = log.feed("type=selected");
     let mut open = log.feed("");
     let quiet = BOOKMARK_INTERVAL * 100;
     assert!(tokio::time::timeout(quiet, next(&mut filtered)).await.is_err(), "nothing to report");
@@ -93,7 +93,7 @@ async fn feed_sends_no_bookmark_when_idle_or_unfiltered() {
 #[tokio::test(start_paused = true)]
 async fn feed_sends_bookmark_during_flood_of_filtered_events() {
     let mut log = TestLog::new();
-    let mut feed = log.feed("type=wanted");
+    let mut feed = log.feed("type=selected");
     let began = Instant::now();
     let bookmark = loop {
         log.append("other");
@@ -112,7 +112,7 @@ async fn feed_sends_bookmark_during_flood_of_filtered_events() {
 #[tokio::test(start_paused = true)]
 async fn feed_jump_discards_pending_bookmark() {
     let mut log = TestLog::new();
-    let mut feed = log.feed("type=wanted");
+    let mut feed = log.feed("type=selected");
     for _ in 0..10 {
         log.append("other");
     }
@@ -121,7 +121,7 @@ async fn feed_jump_discards_pending_bookmark() {
         tokio::time::timeout(BOOKMARK_INTERVAL * 3, next(&mut feed)).await.is_err(),
         "the client has the cursor 10"
     );
-    log.append("wanted");
+    log.append("selected");
     assert_eq!(next(&mut feed).await, "[11]");
 }
 
@@ -139,7 +139,7 @@ async fn feed_lag_counts_events_until_next_call() {
         polled.is_err() && log.subscribers.max_lag(2) == 0,
         "a call for more means that it was forwarded"
     );
-    let filtered = log.feed("type=wanted");
+    let filtered = log.feed("type=selected");
     assert_eq!((log.subscribers.count(Transport::WebSocket), log.subscribers.max_lag(2)), (2, 2));
     drop((feed, filtered));
     assert_eq!((log.subscribers.count(Transport::WebSocket), log.subscribers.max_lag(2)), (0, 0));
