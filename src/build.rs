@@ -18,13 +18,13 @@ fn main() -> Result<(), String> {
     println!("cargo::rerun-if-changed=src/build.rs");
     println!("cargo::rerun-if-env-changed={COMMIT}");
     let variable = |name| env::var(name).map_err(|error| format!("{name}: {error}"));
-    let (folder, version) = (variable("CARGO_MANIFEST_DIR")?, variable("CARGO_PKG_VERSION")?);
+    let (directory, version) = (variable("CARGO_MANIFEST_DIR")?, variable("CARGO_PKG_VERSION")?);
     let commit = match env::var(COMMIT) {
         Ok(commit) => checked(commit)?,
         Err(_) if variable("PROFILE")? == "release" => {
-            let folder = Path::new(&folder);
-            reasons(folder).iter().for_each(|path| println!("cargo::rerun-if-changed={path}"));
-            commit_of(folder).unwrap_or_default()
+            let directory = Path::new(&directory);
+            reasons(directory).iter().for_each(|path| println!("cargo::rerun-if-changed={path}"));
+            commit_of(directory).unwrap_or_default()
         }
         Err(_) => String::new(),
     };
@@ -51,28 +51,28 @@ pub(crate) fn checked(commit: String) -> Result<String, String> {
 ///
 /// Always seven: git shows more digits in a clone where seven are ambiguous, and the same commit has to give the same
 /// program everywhere.
-pub(crate) fn commit_of(folder: &Path) -> Option<String> {
-    let said = git(folder, &["rev-parse", "HEAD", "--show-prefix"])?;
-    let mut lines = said.lines();
+pub(crate) fn commit_of(directory: &Path) -> Option<String> {
+    let output = git(directory, &["rev-parse", "HEAD", "--show-prefix"])?;
+    let mut lines = output.lines();
     let commit: String = lines.next()?.chars().take(7).collect();
     // Sources in a subdirectory of another clone do not belong to its commit.
     if lines.next().is_some_and(|prefix| !prefix.is_empty()) {
         return None;
     }
     let changes =
-        git(folder, &[&["--no-optional-locks", "status", "--porcelain", "--"], &SOURCES[..]].concat())?;
+        git(directory, &[&["--no-optional-locks", "status", "--porcelain", "--"], &SOURCES[..]].concat())?;
     Some(if changes.is_empty() { commit } else { format!("{commit}-dirty") })
 }
 
 /// The files whose change can change the version.
-pub(crate) fn reasons(folder: &Path) -> Vec<String> {
+pub(crate) fn reasons(directory: &Path) -> Vec<String> {
     let mut reasons = SOURCES.map(str::to_owned).to_vec();
-    let branch = git(folder, &["rev-parse", "--symbolic-full-name", "HEAD"]).unwrap_or_default();
+    let branch = git(directory, &["rev-parse", "--symbolic-full-name", "HEAD"]).unwrap_or_default();
     for name in ["HEAD", "logs/HEAD", "packed-refs", branch.trim()] {
-        let path = git(folder, &["rev-parse", "--git-path", name]).unwrap_or_default();
+        let path = git(directory, &["rev-parse", "--git-path", name]).unwrap_or_default();
         let path = path.trim();
         // A missing file would make cargo run this script each time.
-        if !path.is_empty() && folder.join(path).is_file() {
+        if !path.is_empty() && directory.join(path).is_file() {
             reasons.push(path.to_owned());
         }
     }
@@ -80,7 +80,7 @@ pub(crate) fn reasons(folder: &Path) -> Vec<String> {
 }
 
 /// The output of git in this directory; `None` without git or outside a clone.
-fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
-    let output = Command::new("git").arg("-C").arg(folder).args(arguments).output().ok()?;
+fn git(directory: &Path, arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").arg("-C").arg(directory).args(arguments).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }

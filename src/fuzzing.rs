@@ -172,7 +172,7 @@ pub fn registry(data: &[u8], directory: &Path) {
     empty(directory);
 }
 
-/// The event log: it opens whatever its files contain, its numbers rise, and appended lines stay.
+/// The event log: it opens for any content of its files, its numbers rise, and appended lines stay.
 ///
 /// Lines of three dashes separate `event-log.json`, a sealed segment and `events.jsonl`; the last one is always present.
 pub fn log(data: &[u8], directory: &Path) {

@@ -19,7 +19,7 @@
 //! stream. The client gets its response when that event is on disk. All other events are on disk at the latest with the next
 //! snapshots of the records, which are written at most once a second. A start reads the snapshots and the log after them.
 //!
-//! The HTTP side stays up whatever the app-server does, and reports the app-server's health. Each connection to an app-server
+//! The HTTP side does not depend on the app-server and reports its health. Each connection to an app-server
 //! is a generation: its calls, its reader and its listeners end with it.
 //!
 //! # The layers
@@ -48,7 +48,7 @@
 
 #![cfg_attr(
     test,
-    expect(clippy::disallowed_methods, reason = "tests may block: each runs on a thread of its own")
+    expect(clippy::disallowed_methods, reason = "tests may block: each runs on a separate thread")
 )]
 
 #[expect(clippy::disallowed_types, reason = "its threads wait for calls, and do nothing else")]
@@ -59,7 +59,7 @@ pub mod codex;
 pub mod commands;
 #[expect(
     clippy::disallowed_methods,
-    reason = "settings are read before anything is served, and the program is looked for on a thread of a pool"
+    reason = "settings are read before anything is served, and the program is searched on a thread of a pool"
 )]
 pub mod config;
 pub mod daemon;
@@ -77,7 +77,7 @@ pub mod http;
     reason = "the log is written by the recorder's thread, read on threads of a pool, and opened before anything is served"
 )]
 pub mod journal;
-#[expect(clippy::disallowed_methods, reason = "it is used by commands that are processes of their own")]
+#[expect(clippy::disallowed_methods, reason = "it is used by commands, which are separate processes")]
 pub mod service;
 pub mod state;
 #[expect(

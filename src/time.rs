@@ -73,7 +73,7 @@ mod tests {
         let mut wait = std::pin::pin!(wait);
         clock.store(0, Ordering::Relaxed);
         let early = tokio::time::timeout(Duration::from_secs(60), &mut wait).await;
-        assert!(early.is_err(), "people are shown a time that has not come");
+        assert!(early.is_err(), "the user is shown a time in the future");
         clock.store(2 * HOUR, Ordering::Relaxed);
         wait.await;
     }

@@ -15,14 +15,16 @@ use crate::config::{LONG_VERSION, Settings};
 ///
 /// A command name after `help` selects the help of that command, as in `codexd help ask --json`.
 pub(super) fn in_json(args: &[OsString]) -> Option<CliExit> {
-    let words: Vec<&str> = args.iter().skip(1).map(|word| word.to_str()).collect::<Option<_>>()?;
-    let is_help = |word: &&str| ["help", "--help", "-h"].contains(word);
-    let (first, rest) = match words.as_slice() {
+    let arguments: Vec<&str> =
+        args.iter().skip(1).map(|argument| argument.to_str()).collect::<Option<_>>()?;
+    let is_help = |argument: &&str| ["help", "--help", "-h"].contains(argument);
+    let (first, rest) = match arguments.as_slice() {
         ["--json", first, rest @ ..] => (first, rest),
         [first, rest @ ..] if rest.contains(&"--json") => (first, rest),
         _ => return None,
     };
-    let names: Vec<&str> = rest.iter().copied().filter(|word| *word != "--json" && !is_help(word)).collect();
+    let names: Vec<&str> =
+        rest.iter().copied().filter(|argument| *argument != "--json" && !is_help(argument)).collect();
     if !is_help(first) || names.len() > 1 || names.iter().any(|name| name.starts_with('-')) {
         return None;
     }

@@ -202,7 +202,7 @@ impl EventStream {
 
 /// The cursor of the newest event.
 pub(crate) async fn newest_cursor(client: &DaemonClient) -> Result<String, ClientError> {
-    // Every page names the newest event, whatever it contains.
+    // Every page names the newest event, even a page without events.
     let page = client.get(&format!("{}?limit=1", client.event_stream_path)).await?;
     let number = |name: &str| page[name].as_u64().unwrap_or(0);
     Ok(format!("{}-{}", page["epoch"].as_str().unwrap_or_default(), number("latest")))
@@ -227,7 +227,7 @@ impl StreamConnection {
         Self { body, parser: FrameParser::default() }
     }
 
-    /// The next complete frame; `None` when the connection ends, for whatever reason.
+    /// The next complete frame; `None` when the connection ends, for any reason.
     async fn next(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.parser.ready.pop_front() {

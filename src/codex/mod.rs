@@ -9,7 +9,7 @@
 //! `daemon` starts a [`Supervisor`] and gives it a [`Listener`], which receives every event; this layer does not know what
 //! becomes of them. Each connection is a generation with its own calls, reader and listeners, so messages of an older
 //! generation cannot reach a newer one. After a failure the supervisor ends what is left of the generation, waits as long
-//! as `supervisor/backoff.rs` says, and starts the next one.
+//! by the policy in `supervisor/backoff.rs`, and starts the next one.
 
 mod listener;
 pub mod process;

@@ -1,4 +1,4 @@
-//! Replaces what looks like a secret in text from Codex, for errors and for the tail of stderr.
+//! Replaces text that looks like a secret in output of Codex, for errors and for the tail of stderr.
 //!
 //! When in doubt it redacts: the full text is in `stderr.log`, which only its owner can read.
 

@@ -51,7 +51,9 @@ impl Listener for RecordingListener {
         self.held_back.push(match event {
             AppServerEvent::Notification { method, params } => format!("{method} {params}"),
             AppServerEvent::Request { id, method, params } => format!("request {id} {method} {params}"),
-            AppServerEvent::InvalidMessage { reason, bytes } => format!("garbage of {bytes} bytes: {reason}"),
+            AppServerEvent::InvalidMessage { reason, bytes } => {
+                format!("invalid message of {bytes} bytes: {reason}")
+            }
             AppServerEvent::Skipped { bytes, cap, outline } => {
                 let (id, method) = (outline.id.as_ref().map(|id| id.get()), outline.method.as_deref());
                 format!("skipped {bytes} of {cap} bytes: {id:?} {method:?}")

@@ -8,7 +8,7 @@ mod network;
 mod printer;
 #[expect(
     clippy::disallowed_methods,
-    reason = "a command is a process of its own, and what blocks it keeps only itself"
+    reason = "a command is a separate process; a blocking call delays only the command"
 )]
 mod terminal_input;
 mod trust;
@@ -116,23 +116,23 @@ async fn check_account(context: &CommandContext) -> Result<(), Failure> {
 }
 
 /// The prompt. `-` is replaced by stdin; without arguments the prompt is read from stdin.
-fn text(words: &[String]) -> Result<String, Failure> {
-    if words.is_empty() && stdin().is_terminal() {
+fn text(parts: &[String]) -> Result<String, Failure> {
+    if parts.is_empty() && stdin().is_terminal() {
         return Err(Failure::usage("No prompt given; run codexd ask \"…\", or pipe the prompt in."));
     }
     let mut text = String::new();
-    for word in words {
-        if word != "-" {
+    for part in parts {
+        if part != "-" {
             // Text from stdin is a separate paragraph.
             text.push_str(if text.is_empty() || text.ends_with('\n') { "" } else { " " });
-            text.push_str(word);
+            text.push_str(part);
         } else {
             text.push_str(if text.is_empty() { "" } else { "\n\n" });
             text.push_str(&read_stdin()?);
             text.push_str("\n\n");
         }
     }
-    if words.is_empty() {
+    if parts.is_empty() {
         text = read_stdin()?;
     }
     match text.trim() {
@@ -171,12 +171,12 @@ async fn session(
     options: &AskOptions,
     interrupts: &mut watch::Receiver<bool>,
 ) -> Result<Option<(String, Option<TerminalInput>)>, Failure> {
-    let folder = current_or_named_directory(options.cwd.as_deref())?;
-    if let Some(word) = &options.session {
-        return Ok(Some((find_session(context, word, &folder).await?, None)));
+    let directory = current_or_named_directory(options.cwd.as_deref())?;
+    if let Some(session) = &options.session {
+        return Ok(Some((find_session(context, session, &directory).await?, None)));
     }
     let mut body = settings(options);
-    body.insert("cwd".to_owned(), path_to_json(&folder)?);
+    body.insert("cwd".to_owned(), path_to_json(&directory)?);
     if let Some(sandbox) = &options.sandbox {
         body.insert("sandbox".to_owned(), sandbox.as_str().into());
     }

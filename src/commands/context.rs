@@ -44,8 +44,8 @@ impl CommandContext {
     }
 
     /// A command line for the same daemon, to show to the user.
-    pub(crate) fn command_line(&self, words: &str) -> String {
-        format!("codexd {words}{}", self.flags)
+    pub(crate) fn command_line(&self, command: &str) -> String {
+        format!("codexd {command}{}", self.flags)
     }
 }
 
@@ -56,11 +56,11 @@ fn flags(settings: &Settings) -> String {
     given.collect()
 }
 
-/// Quotes a word for the shell.
-fn quoted(word: &str) -> String {
+/// Quotes an argument for the shell.
+fn quoted(argument: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~+/:@%=,".contains(c);
-    let needs_none = !word.is_empty() && word.chars().all(is_plain);
-    if needs_none { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+    let needs_none = !argument.is_empty() && argument.chars().all(is_plain);
+    if needs_none { argument.to_owned() } else { format!("'{}'", argument.replace('\'', "'\\''")) }
 }
 
 #[cfg(test)]

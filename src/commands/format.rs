@@ -1,6 +1,6 @@
 //! One-line descriptions of items, events and requests of Codex.
 //!
-//! Text from Codex is inserted unchanged: whoever prints a line sanitizes it.
+//! Text from Codex is inserted unchanged: the code that prints a line sanitizes it.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -68,7 +68,7 @@ pub(crate) fn event(event: &Value) -> String {
         return format!("{} asks: {}", asked["requestId"].as_str().unwrap_or("?"), request(asked));
     }
     let message = event["message"].as_str().unwrap_or_default();
-    // The message of this event says that the turn is over, its detail how.
+    // The message of this event has the end of the turn, its detail the status.
     match (event["type"].as_str(), detail["status"].as_str()) {
         (Some("app-server.turn.completed"), Some(status)) if status != values::TURN_COMPLETED => {
             let turn_id = detail["turnId"].as_str().unwrap_or_default();
@@ -77,7 +77,7 @@ pub(crate) fn event(event: &Value) -> String {
         }
         (Some("app-server.turn.error"), _) if detail["willRetry"] == true => {
             let turn_id = detail["turnId"].as_str().unwrap_or_default();
-            let reason = error(&detail["error"]).unwrap_or_else(|| "it does not say why".to_owned());
+            let reason = error(&detail["error"]).unwrap_or_else(|| "no reason given".to_owned());
             format!("App-server turn {turn_id} continues after an error: {reason}")
         }
         _ => message.to_owned(),
@@ -147,7 +147,7 @@ pub(crate) fn decision(decision: &Value) -> String {
 
 /// Formats a decision with its consequences, for the user who has to decide.
 pub(crate) fn decision_explained(decision: &Value) -> String {
-    match (decision.as_str(), decisions::policy_words(decision)) {
+    match (decision.as_str(), decisions::policy_arguments(decision)) {
         (Some(ACCEPT_FOR_SESSION), _) => {
             format!("{ACCEPT_FOR_SESSION}: and do not ask again in this session")
         }

@@ -11,7 +11,7 @@ use crate::commands::context::CommandContext;
 
 pub(crate) async fn run(context: &CommandContext, session: Option<String>) -> Result<ExitCode, Failure> {
     let session_id = match session {
-        Some(word) => find_session(context, &word, &current_or_named_directory(None)?).await?,
+        Some(session) => find_session(context, &session, &current_or_named_directory(None)?).await?,
         None => the_only_one(context).await?,
     };
     let answer =

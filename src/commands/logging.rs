@@ -1,6 +1,6 @@
 //! The daemon's log on stderr.
 //!
-//! A thread of its own writes the lines, because a full pipe must not block the daemon. Lines that do not fit into the
+//! A separate thread writes the lines, because a full pipe must not block the daemon. Lines that do not fit into the
 //! queue are dropped and counted, and the count is logged once the reader continues. Every field is sanitized for
 //! terminals.
 
@@ -58,10 +58,10 @@ pub(crate) fn start(filter: &str) -> Result<FlushedLog, Failure> {
     let last = log.clone();
     std::panic::set_hook(Box::new(move |panic| {
         // A message that was formatted at run time may quote the text of a turn.
-        let words = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(message omitted)");
+        let message = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(message omitted)");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let is_panic_caught = daemon::is_panic_caught();
-        tracing::error!(place, words, is_panic_caught, "internal error (panic)");
+        tracing::error!(place, words = message, is_panic_caught, "internal error (panic)");
         if !is_panic_caught {
             last.flush();
             // A task that everything depends on has ended; the daemon cannot continue without it.
@@ -221,9 +221,9 @@ mod tests {
     fn log_drops_and_counts_lines_when_output_blocks() {
         let output = Output::default();
         let log = Log::start(output.clone()).unwrap();
-        let say = |text: &str| log.make_writer().write_all(text.as_bytes()).unwrap();
+        let write = |text: &str| log.make_writer().write_all(text.as_bytes()).unwrap();
         let stuck = output.0.lock().unwrap();
-        (0..2 * MAX_QUEUED_LINES).for_each(|number| say(&format!("line {number}\n")));
+        (0..2 * MAX_QUEUED_LINES).for_each(|number| write(&format!("line {number}\n")));
         drop(stuck);
         log.flush();
         let written = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
@@ -232,7 +232,7 @@ mod tests {
         let lost = 2 * MAX_QUEUED_LINES - (lines.len() - 1);
         assert!((MAX_QUEUED_LINES - 1..=MAX_QUEUED_LINES).contains(&lost), "{lost}");
         assert!(written.contains(&format!("{lost} log lines were dropped")), "{lost}");
-        say("and on\n");
+        write("and on\n");
         log.flush();
         assert!(output.0.lock().unwrap().ends_with(b"and on\n"));
     }

@@ -17,7 +17,7 @@ mod context;
 mod demo;
 #[expect(
     clippy::disallowed_methods,
-    reason = "a command is a process of its own, and what blocks it keeps only itself"
+    reason = "a command is a separate process; a blocking call delays only the command"
 )]
 mod doctor;
 mod failure;
@@ -33,27 +33,27 @@ mod runtime;
 mod service;
 #[expect(
     clippy::disallowed_methods,
-    reason = "a command is a process of its own, and what blocks it keeps only itself"
+    reason = "a command is a separate process; a blocking call delays only the command"
 )]
 mod sessions;
 #[expect(
     clippy::disallowed_methods,
-    reason = "a command is a process of its own, and what blocks it keeps only itself"
+    reason = "a command is a separate process; a blocking call delays only the command"
 )]
 mod smoke;
 mod start;
 #[expect(
     clippy::disallowed_methods,
-    reason = "a command is a process of its own, and what blocks it keeps only itself"
+    reason = "a command is a separate process; a blocking call delays only the command"
 )]
 mod status;
 mod terminal;
 #[expect(
     clippy::disallowed_methods,
-    reason = "a command is a process of its own, and what blocks it keeps only itself"
+    reason = "a command is a separate process; a blocking call delays only the command"
 )]
 mod token;
-#[expect(clippy::disallowed_methods, reason = "the watchdog is a thread of its own")]
+#[expect(clippy::disallowed_methods, reason = "the watchdog is a separate thread")]
 mod watchdog;
 
 use std::process::ExitCode;

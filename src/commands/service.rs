@@ -31,7 +31,7 @@ pub(crate) fn run(config: &Config, action: ServiceAction, json: bool) -> Result<
 }
 
 fn install(config: &Config, json: bool) -> Result<ExitCode, Failure> {
-    let (service, manager) = (wanted(config)?, ServiceManager::for_this_system());
+    let (service, manager) = (service_file(config)?, ServiceManager::for_this_system());
     let change = service.write(&Disk::default()).map_err(|error| failed("written", &service.path, &error))?;
     let reason = absent_reason(runtime()?.block_on(manager.load(&service.path, change)))?;
     let next = if reason.is_some() { manager.load_commands(&service.path) } else { Vec::new() };
@@ -99,7 +99,7 @@ fn uninstall(json: bool) -> Result<ExitCode, Failure> {
 }
 
 fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
-    let (service, manager) = (wanted(config)?, ServiceManager::for_this_system());
+    let (service, manager) = (service_file(config)?, ServiceManager::for_this_system());
     let file = service.change().map_err(|error| failed("read", &service.path, &error))?;
     let state = runtime()?.block_on(manager.state());
     let running = state.as_ref().is_ok_and(|state| state.running);
@@ -131,7 +131,7 @@ fn status(config: &Config, json: bool) -> Result<ExitCode, Failure> {
 }
 
 fn print(config: &Config, json: bool) -> Result<ExitCode, Failure> {
-    let service = wanted(config)?;
+    let service = service_file(config)?;
     if json {
         output::print_json(&json!({ "path": service.path, "text": service.text, "notes": service.notes }))?;
     } else {
@@ -142,7 +142,7 @@ fn print(config: &Config, json: bool) -> Result<ExitCode, Failure> {
 }
 
 /// The service file for these settings.
-pub(super) fn wanted(config: &Config) -> Result<ServiceFile, Failure> {
+pub(super) fn service_file(config: &Config) -> Result<ServiceFile, Failure> {
     ServiceFile::for_this_program(config).map_err(refused)
 }
 
@@ -160,11 +160,11 @@ pub(super) fn state_text(state: &ServiceState) -> String {
     if !state.loaded {
         return "not loaded".to_owned();
     }
-    let mut words = vec![state.words.clone()];
-    words.extend(state.pid.map(|pid| format!("pid {pid}")));
-    words.extend(state.last_exit.as_ref().map(|exit| format!("last ended with {exit}")));
-    words.extend(state.enabled.and_then(|enabled| (!enabled).then(|| "does not start at login".to_owned())));
-    words.join(", ")
+    let mut parts = vec![state.description.clone()];
+    parts.extend(state.pid.map(|pid| format!("pid {pid}")));
+    parts.extend(state.last_exit.as_ref().map(|exit| format!("last ended with {exit}")));
+    parts.extend(state.enabled.and_then(|enabled| (!enabled).then(|| "does not start at login".to_owned())));
+    parts.join(", ")
 }
 
 /// A missing service manager is no failure; returns the reason.

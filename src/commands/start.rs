@@ -35,7 +35,7 @@ pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode
         if run_once {
             return Ok(running.once(json).await);
         }
-        running.say(json);
+        running.print_status(json);
         let name = signals.next().await;
         tracing::info!(signal = name, "stopping");
         let daemon = running.daemon.clone();
@@ -50,7 +50,7 @@ pub(crate) fn run(config: Config, json: bool, run_once: bool) -> Result<ExitCode
             () = hurry => return Ok(ExitCode::FAILURE),
         };
         if !json {
-            told(output::print(&format!("codexd stopped after {name}\n{}", line(&status))));
+            warn_if_failed(output::print(&format!("codexd stopped after {name}\n{}", line(&status))));
         }
         Ok(ExitCode::SUCCESS)
     });
@@ -70,7 +70,8 @@ impl Running {
     /// Listens, then starts everything behind the listener, so that an address in use is reported before anything else
     /// starts.
     pub(crate) async fn start(mut config: Config) -> Result<Self, Failure> {
-        let folders = StateDirectories::take(&config).map_err(|error| Failure::usage(error.to_string()))?;
+        let directories =
+            StateDirectories::take(&config).map_err(|error| Failure::usage(error.to_string()))?;
         let token = config.service.auth_token_file.as_deref().map(TokenFile::open).transpose();
         let token =
             token.map_err(|error| Failure::usage(format!("The token file cannot be used: {error}.")))?;
@@ -86,7 +87,7 @@ impl Running {
         let program = std::env::current_exe().inspect_err(
             |error| tracing::warn!(%error, "cannot resolve own executable; orphan guard disabled"),
         );
-        let daemon = Daemon::start_guarded(config, folders, program.ok()).await;
+        let daemon = Daemon::start_guarded(config, directories, program.ok()).await;
         let daemon = daemon.map_err(|error| match error.is_refusal() {
             true => Failure::usage(error.to_string()),
             false => Failure::new(error.to_string()),
@@ -99,7 +100,7 @@ impl Running {
 
     /// Stops in order: no new work, no streams, no app-server, everything on disk, no listener.
     ///
-    /// Each step has a time limit, whatever clients, the app-server and the disk do.
+    /// Each step has a time limit, independent of clients, the app-server and the disk.
     pub(crate) async fn stop(self) -> StatusView {
         self.daemon.refuse_work();
         tokio::select! {
@@ -118,7 +119,7 @@ impl Running {
     async fn once(self, json: bool) -> ExitCode {
         let readiness = self.daemon.settled().await;
         let status = self.stop().await;
-        say(&status, json);
+        print_status(&status, json);
         match readiness.reason {
             None => ExitCode::SUCCESS,
             Some(reason) => {
@@ -128,17 +129,17 @@ impl Running {
         }
     }
 
-    fn say(&self, json: bool) {
-        say(&self.app.status(), json);
+    fn print_status(&self, json: bool) {
+        print_status(&self.app.status(), json);
     }
 }
 
-fn say(status: &StatusView, json: bool) {
-    told(if json { output::print_json(status) } else { output::print(&line(status)) });
+fn print_status(status: &StatusView, json: bool) {
+    warn_if_failed(if json { output::print_json(status) } else { output::print(&line(status)) });
 }
 
 /// A daemon runs even if its output cannot be written.
-fn told(outcome: Result<(), Failure>) {
+fn warn_if_failed(outcome: Result<(), Failure>) {
     if let Err(failure) = outcome {
         output::print_error(&format!("codexd: {}", failure.message));
     }
@@ -155,29 +156,29 @@ const OWN_FILES: u64 = 48;
 fn limit_connections(connections: &mut usize) {
     let limits = getrlimit(Resource::Nofile);
     let mut files = limits.current.unwrap_or(u64::MAX);
-    let wanted = wanted_files(&limits);
-    if files < wanted && setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), ..limits }).is_ok() {
-        files = wanted;
+    let desired = desired_files(&limits);
+    if files < desired && setrlimit(Resource::Nofile, Rlimit { current: Some(desired), ..limits }).is_ok() {
+        files = desired;
     }
-    let room = room_for_connections(files);
-    if room < *connections {
+    let possible = max_connections_for(files);
+    if possible < *connections {
         tracing::warn!(
             files,
-            connections = room,
+            connections = possible,
             "fewer connections are accepted because of the limit of open files"
         );
-        *connections = room;
+        *connections = possible;
     }
 }
 
 /// The file limit after codexd has raised it.
-pub(super) fn wanted_files(limits: &Rlimit) -> u64 {
+pub(super) fn desired_files(limits: &Rlimit) -> u64 {
     let asked_for = FILES.min(limits.maximum.unwrap_or(FILES));
     limits.current.unwrap_or(u64::MAX).max(asked_for)
 }
 
 /// How many connections leave enough of `files` for everything else.
-pub(super) fn room_for_connections(files: u64) -> usize {
+pub(super) fn max_connections_for(files: u64) -> usize {
     usize::try_from(files.saturating_sub(OWN_FILES)).unwrap_or(usize::MAX).max(1)
 }
 
@@ -186,7 +187,7 @@ const BACKLOG: u32 = 1024;
 /// The size of the kernel's send buffer of a connection, in bytes.
 ///
 /// The kernel reports a socket writable only when about a third of the buffer is free. With the megabytes that it would
-/// use by default, a slow reader would look like one that does not read.
+/// use by default, a slow reader could not be distinguished from one that does not read.
 const SEND_BUFFER: u32 = 128 * 1024;
 
 fn listen(base: &LocalApiBase) -> Result<TcpListener, Failure> {

@@ -161,19 +161,19 @@ fn stopped(config: &Config, snapshot: &Value, holder: Option<String>) -> Vec<(&'
 }
 
 fn child(child: &Value) -> String {
-    let mut words = vec![text(&child["status"])];
+    let mut parts = vec![text(&child["status"])];
     if let Some(pid) = child["pid"].as_u64() {
-        words.push(format!("pid {pid}"));
+        parts.push(format!("pid {pid}"));
     }
     if let Some(error) = child["lastError"].as_str() {
-        words.push(error.to_owned());
+        parts.push(error.to_owned());
     }
-    words.join(", ")
+    parts.join(", ")
 }
 
 fn sessions(registry: &Value) -> String {
     let sessions = registry["sessions"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let count = |wanted: fn(&Value) -> bool| sessions.iter().filter(|session| wanted(session)).count();
+    let count = |matches: fn(&Value) -> bool| sessions.iter().filter(|session| matches(session)).count();
     let active = count(|session| session["status"] == "active");
     let busy = count(|session| session["status"] == "active" && !session["currentTurnId"].is_null());
     format!("{}, {active} active, {busy} busy", sessions.len())

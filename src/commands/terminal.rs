@@ -264,7 +264,7 @@ mod tests {
         let wide = table(&OutputTarget { width: None, ..screen(0) }, &columns, &rows);
         assert!(wide.contains("/home/me/世界/project") && !wide.contains('\u{1b}'), "{wide}");
         let narrow = table(&screen(28), &columns, &rows);
-        let place = |line: &str, word: &str| display_width(line.split(word).next().unwrap());
+        let place = |line: &str, text: &str| display_width(line.split(text).next().unwrap());
         let lines: Vec<&str> = narrow.lines().collect();
         assert!(lines.iter().all(|line| display_width(line) <= 28), "{narrow}");
         assert!(lines[1].contains("…") && lines[1].contains("project"), "{narrow}");

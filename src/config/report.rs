@@ -63,7 +63,7 @@ pub struct ConfigView {
     pub version: String,
     /// How many recent events are kept at hand.
     pub event_cache_size: usize,
-    /// The folders and files.
+    /// The directories and files.
     pub paths: PathsView,
     /// The listener.
     pub service: ServiceView,
@@ -71,7 +71,7 @@ pub struct ConfigView {
     pub server: ServerView,
 }
 
-/// The folders and files, as text.
+/// The directories and files, as text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[expect(missing_docs, reason = "each field is the text of the field of `Paths` with the same name")]
@@ -113,7 +113,7 @@ pub struct ServerView {
     pub child_command: String,
     /// Its arguments.
     pub child_args: Vec<String>,
-    /// The folder it starts in.
+    /// The working directory.
     pub child_cwd: String,
 }
 

@@ -132,7 +132,7 @@ pub(super) fn resolve(
             || environment.get("TERM").is_some_and(|value| value == "dumb"),
         log_filter,
         #[cfg(feature = "mutations")]
-        mutation: environment.get("BAA_CODEXD_MUTATION").and_then(|word| word.into_string().ok()),
+        mutation: environment.get("BAA_CODEXD_MUTATION").and_then(|name| name.into_string().ok()),
         report: reader.report,
     })
 }

@@ -309,8 +309,8 @@ fn config_rejects_invalid_values_in_one_sentence() {
         ),
         (
             &settings::SERVER_CWD,
-            "/nonexistent/folder",
-            "--server-cwd: /nonexistent/folder does not exist; choose an existing directory.",
+            "/nonexistent/directory",
+            "--server-cwd: /nonexistent/directory does not exist; choose an existing directory.",
         ),
         (
             &settings::SERVER_CWD,

@@ -154,7 +154,7 @@ pub struct ServerConfig {
     pub endpoint: ServerEndpoint,
     /// Whether codexd starts it.
     pub strategy: ChildStrategy,
-    /// The program: a name to look up with [`super::find_program`], or an absolute path.
+    /// The program: a name to find with [`super::find_program`], or an absolute path.
     pub command: String,
     /// Its arguments.
     pub args: Vec<String>,
@@ -162,7 +162,7 @@ pub struct ServerConfig {
     pub cwd: PathBuf,
     /// The part of the daemon's environment that is needed to start it; it inherits the rest.
     pub child_environment: ChildEnvironment,
-    /// Whether it is the demo and not Codex; no setting says so, only the commands that start it.
+    /// Whether it is the demo and not Codex; no setting selects it, only the commands that start it.
     pub demo: bool,
 }
 

@@ -11,7 +11,7 @@ use crate::daemon::codex_health::CodexState;
 use crate::daemon::core::Daemon;
 use crate::state::ChildPhase;
 
-/// How long the system may take to say how much memory a process has.
+/// The limit for reading the memory use of a process from the system.
 const MEMORY_READ_TIMEOUT: Duration = Duration::from_secs(1);
 static MEMORY: Pool = Pool::new("memory", 2, 6);
 
@@ -24,7 +24,7 @@ pub struct Metrics {
     pub is_storage_failing: bool,
     /// When the daemon began to serve, in seconds since 1970.
     pub started_at: Option<f64>,
-    /// How much memory the daemon has in use, in bytes; `None` where the system does not say.
+    /// How much memory the daemon has in use, in bytes; `None` if the system does not report it.
     pub memory: Option<u64>,
     /// How much the app-server and all that descends from it have; `None` also when none of ours runs.
     pub child_memory: Option<u64>,

@@ -200,13 +200,13 @@ impl Daemon {
     /// The requests of a session, or all: those that wait first, oldest first, then the others, newest first.
     pub fn requests(&self, session_id: Option<&str>) -> Vec<Arc<ServerRequest>> {
         let state = self.state();
-        let wanted = |request: &&Arc<ServerRequest>| {
+        let matches = |request: &&Arc<ServerRequest>| {
             session_id.is_none_or(|session_id| state.lists_request(session_id, request))
         };
-        let waiting = state.requests.pending().filter(wanted);
+        let waiting = state.requests.pending().filter(matches);
         let over =
             state.requests.iter().rev().filter(|request| request.status == ServerRequestStatus::Resolved);
-        waiting.chain(over.filter(wanted)).cloned().collect()
+        waiting.chain(over.filter(matches)).cloned().collect()
     }
 
     /// Answers a request; the first answer counts, and it is on disk when this returns.

@@ -107,16 +107,16 @@ impl Daemon {
 ///
 /// A thread with the history of an older Codex renumbers its items; there the newest of the same type is chosen.
 fn chosen(missed: &[SkippedItem], items: Vec<Value>) -> Vec<Value> {
-    let mut wanted = vec![false; items.len()];
+    let mut keep = vec![false; items.len()];
     for missed in missed {
         let by_id = items.iter().position(|item| missed.id.as_deref().is_some_and(|id| item["id"] == id));
         let of_kind = |item: &Value| missed.kind.as_deref().is_some_and(|kind| item["type"] == kind);
         let found = by_id.or_else(|| items.iter().rposition(of_kind));
-        if let Some(wanted) = found.and_then(|index| wanted.get_mut(index)) {
-            *wanted = true;
+        if let Some(keep) = found.and_then(|index| keep.get_mut(index)) {
+            *keep = true;
         }
     }
-    items.into_iter().zip(wanted).filter(|(_, wanted)| *wanted).map(|(item, _)| item).collect()
+    items.into_iter().zip(keep).filter(|(_, keep)| *keep).map(|(item, _)| item).collect()
 }
 
 #[cfg(test)]

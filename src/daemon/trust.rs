@@ -52,18 +52,18 @@ impl Daemon {
     /// The parameters of `thread/start`, `thread/resume` or `thread/fork`: the caller's settings, and what prevents
     /// Codex from trusting a directory implicitly.
     ///
-    /// `wanted` is the request's `trust`.
+    /// `choice` is the `trust` of the request.
     pub(super) async fn thread_params(
         &self,
         client: &Client,
         settings: &Map<String, Value>,
-        wanted: Option<TrustChoice>,
+        choice: Option<TrustChoice>,
         load: ThreadLoad<'_>,
     ) -> Result<(Map<String, Value>, TrustDecision), DaemonError> {
         let mut params = settings.clone();
         let directories = self.directories_of(client, settings, load).await?;
         let cwd = directories.first().map(|directory| directory.lexical.clone());
-        let mut answer = match wanted {
+        let mut answer = match choice {
             Some(TrustChoice::Answer(answer)) => Some(answer),
             Some(TrustChoice::Ask) | None => None,
         };
@@ -94,7 +94,7 @@ impl Daemon {
         if undecided.is_empty() {
             return Ok((params, decision));
         }
-        if wanted == Some(TrustChoice::Ask) {
+        if choice == Some(TrustChoice::Ask) {
             answer = self.remembered_trust(&undecided);
             if answer.is_none() && !decision.left_out.is_empty() {
                 let (cwd, left_out) = (decision.cwd.unwrap_or_default(), decision.left_out);

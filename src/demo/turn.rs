@@ -16,7 +16,7 @@ const DELTA_PAUSE: Duration = Duration::from_millis(20);
 /// The pause of the long answer, which leaves time to interrupt it.
 const LONG_DELTA_PAUSE: Duration = Duration::from_millis(100);
 const STEP_PAUSE: Duration = Duration::from_millis(300);
-/// The answer to `hello`: ten words, so ten deltas.
+/// The answer to `hello`: ten deltas.
 const HELLO: &str = "Hello! This is the demo of codexd, not Codex itself.";
 const LONG_LINES: usize = 30;
 /// The answer to everything else.
@@ -160,7 +160,7 @@ impl TurnRun {
         if decision == "cancel" { Err(Interrupted) } else { Ok(outcome) }
     }
 
-    /// Requests the approval of a command and waits for the decision; null stands for an error response.
+    /// Requests the approval of a command and waits for the decision; null means an error response.
     fn request_approval(&mut self, item: &Value) -> Result<Value, Interrupted> {
         self.set_active(&["waitingOnApproval"]);
         let arguments: Vec<&str> = COMMAND.split(' ').collect();

@@ -128,8 +128,8 @@ impl<'a> Reading<'a> {
         let lines = head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let mut lines = lines.skip_while(|line| line.is_empty()).take_while(|line| !line.is_empty());
         let first = std::str::from_utf8(lines.next().unwrap()).expect("the first line is text");
-        let words: Vec<_> = first.split(' ').collect();
-        assert_eq!(words.len(), 3, "{first:?}");
+        let parts: Vec<_> = first.split(' ').collect();
+        assert_eq!(parts.len(), 3, "{first:?}");
         let headers: Vec<_> = lines
             .map(|line| {
                 let colon = line.iter().position(|byte| *byte == b':').expect("a header has a colon");
@@ -138,11 +138,11 @@ impl<'a> Reading<'a> {
                 (name, line[colon + 1..].trim_ascii())
             })
             .collect();
-        let mut room = [httparse::EMPTY_HEADER; 200];
-        let mut request = httparse::Request::new(&mut room);
+        let mut headers_buffer = [httparse::EMPTY_HEADER; 200];
+        let mut request = httparse::Request::new(&mut headers_buffer);
         assert_eq!(request.parse(head), Ok(httparse::Status::Complete(head.len())));
         assert_eq!(request.headers.len(), headers.len());
-        Self { method: words[0], target: words[1], version: words[2], headers }
+        Self { method: parts[0], target: parts[1], version: parts[2], headers }
     }
 
     fn values(&self, name: &str) -> Vec<&'a [u8]> {

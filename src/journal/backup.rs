@@ -28,8 +28,8 @@ use crate::storage::Disk;
 
 /// How often a copy is tried.
 const TRIES: usize = 5;
-/// How often the active file is looked up, [`PAUSE`] apart: a rotation takes some microseconds.
-const LOOKS: usize = 200;
+/// How often the active file is opened, [`PAUSE`] apart: a rotation takes some microseconds.
+const MAX_ATTEMPTS: usize = 200;
 const PAUSE: Duration = Duration::from_millis(5);
 /// How much is copied at once.
 const BLOCK: usize = 256 * 1024;
@@ -119,7 +119,7 @@ fn files(disk: &Disk, from: &Path) -> io::Result<(Vec<Segment>, Option<File>)> {
     let newest = |segments: &[Segment]| segments.last().map(|segment| segment.first_seq);
     let mut older = sealed(from)?;
     let mut missing = false;
-    for _ in 0..LOOKS {
+    for _ in 0..MAX_ATTEMPTS {
         let active = match disk.open_read(&from.join(ACTIVE)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             opened => Some(opened?),

@@ -1,4 +1,4 @@
-//! Opens the log in whatever state it was left, and decides which numbers to skip.
+//! Opens the log in any state, and decides which numbers to skip.
 
 use std::io;
 use std::path::Path;

@@ -38,7 +38,7 @@ fn seqs(lines: &[Line]) -> Vec<u64> {
 async fn next(subscription: &mut Subscription) -> Vec<u64> {
     match subscription.next().await.unwrap() {
         Next::Lines(lines) => seqs(&lines),
-        other => panic!("the log says of the next line: {other:?}"),
+        other => panic!("unexpected state of the next line: {other:?}"),
     }
 }
 
@@ -288,7 +288,7 @@ fn damage_in_the_middle_is_found_reported_and_skipped() {
     assert_eq!(
         seqs(&position.lines(0, u64::MAX, 99, 1 << 20).unwrap()),
         [1, 4, 5],
-        "nobody gets a broken line"
+        "no reader receives a damaged line"
     );
 }
 

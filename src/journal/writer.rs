@@ -237,11 +237,11 @@ impl Journal {
         Ok(())
     }
 
-    /// Removes the oldest segments until `room` bytes fit within the size limit.
-    pub(super) fn remove_oldest(&mut self, room: u64) {
+    /// Removes the oldest segments until `bytes_needed` bytes fit within the size limit.
+    pub(super) fn remove_oldest(&mut self, bytes_needed: u64) {
         let mut segments = self.log.segments.write().unwrap_or_else(PoisonError::into_inner);
         let mut total: u64 = segments.iter().map(|segment| segment.bytes).sum();
-        while total + room > self.limits.total_bytes && segments.len() > 1 {
+        while total + bytes_needed > self.limits.total_bytes && segments.len() > 1 {
             let oldest = segments.remove(0);
             total -= oldest.bytes;
             match self.disk.remove(&oldest.path) {

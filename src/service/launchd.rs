@@ -37,19 +37,21 @@ pub(super) fn agent(spec: &ServiceSpec<'_>) -> String {
 }
 
 /// Replaces each placeholder in one pass, so that a value is never taken for a placeholder.
-fn fill(template: &str, words: &[(&str, &str)]) -> String {
+fn fill(template: &str, values: &[(&str, &str)]) -> String {
     let mut filled = String::with_capacity(template.len());
     let mut rest = template;
     loop {
-        let found = words.iter().filter_map(|(word, value)| Some((rest.find(word)?, *word, *value)));
-        let Some((at, word, value)) = found.min_by_key(|(at, ..)| *at) else {
+        let found = values
+            .iter()
+            .filter_map(|(placeholder, value)| Some((rest.find(placeholder)?, *placeholder, *value)));
+        let Some((at, placeholder, value)) = found.min_by_key(|(at, ..)| *at) else {
             filled.push_str(rest);
             return filled;
         };
         let (before, after) = rest.split_at(at);
         filled.push_str(before);
         filled.push_str(value);
-        rest = after.strip_prefix(word).unwrap_or_default();
+        rest = after.strip_prefix(placeholder).unwrap_or_default();
     }
 }
 
@@ -64,14 +66,14 @@ mod tests {
 
     #[test]
     fn agent_template_contains_each_placeholder() {
-        for (word, count) in [
+        for (placeholder, count) in [
             (TEMPLATE_COMMENT, 1),
             ("__CODEXD__", 1),
             (search::MACOS_PATH, 1),
             (LOG_FILTER_VALUE, 1),
             ("__HOME__", 4),
         ] {
-            assert_eq!(TEMPLATE.matches(word).count(), count, "{word}");
+            assert_eq!(TEMPLATE.matches(placeholder).count(), count, "{placeholder}");
         }
     }
 

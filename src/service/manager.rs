@@ -28,12 +28,12 @@ pub enum ManagerError {
     #[error("no service manager answers ({0})")]
     Absent(String),
     /// The manager reported an error.
-    #[error("`{command}` failed: {words}")]
+    #[error("`{command}` failed: {description}")]
     Failed {
         /// The command line.
         command: String,
         /// The last line of its stderr.
-        words: String,
+        description: String,
     },
 }
 
@@ -51,7 +51,7 @@ pub struct ServiceState {
     /// Its PID while it runs.
     pub pid: Option<u32>,
     /// The manager's own text, such as `active (running)`.
-    pub words: String,
+    pub description: String,
     /// How its last process ended, if one did.
     #[serde(rename = "lastExit")]
     pub last_exit: Option<String>,
@@ -230,14 +230,17 @@ impl ServiceManager {
             Ok(Err(error)) => Err(ManagerError::Absent(format!("{name} could not be started: {error}"))),
             Err(_) => Err(ManagerError::Failed {
                 command: format!("{name} {}", arguments.join(" ")),
-                words: format!("did not end within {} s", COMMAND_TIMEOUT.as_secs()),
+                description: format!("did not end within {} s", COMMAND_TIMEOUT.as_secs()),
             }),
         }
     }
 
     fn failed(&self, arguments: &[&str], output: &Output) -> ManagerError {
         let name = self.program.file_name().unwrap_or_default().to_string_lossy();
-        ManagerError::Failed { command: format!("{name} {}", arguments.join(" ")), words: last_line(output) }
+        ManagerError::Failed {
+            command: format!("{name} {}", arguments.join(" ")),
+            description: last_line(output),
+        }
     }
 
     /// The launchd domain of the user's agents while the user is logged in.
@@ -256,16 +259,16 @@ fn parse_launchctl_print(text: &str) -> ServiceState {
         text.lines()
             .find_map(|line| line.trim().strip_prefix(name)?.trim_start().strip_prefix('=').map(str::trim))
     };
-    let words = value("state").unwrap_or("unknown").to_owned();
+    let description = value("state").unwrap_or("unknown").to_owned();
     let last_exit = value("last exit code").filter(|code| !code.starts_with('('));
-    let running = words == "running";
+    let running = description == "running";
     ServiceState {
         loaded: true,
         enabled: None,
         running,
         failed: !running && last_exit.is_some_and(|code| !code.starts_with('0')),
         pid: value("pid").and_then(|pid| pid.parse().ok()),
-        words,
+        description,
         last_exit: last_exit.map(|code| format!("exit code {code}")),
     }
 }
@@ -289,7 +292,7 @@ fn parse_systemctl_show(text: &str) -> ServiceState {
         running: active == "active",
         failed: active == "failed",
         pid,
-        words: format!("{active} ({sub})"),
+        description: format!("{active} ({sub})"),
         last_exit,
     }
 }

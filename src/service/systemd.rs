@@ -71,7 +71,7 @@ WantedBy=default.target
     ))
 }
 
-/// The text as one word in double quotes (systemd.syntax(7)), with specifiers escaped (systemd.unit(5)).
+/// The text as one argument in double quotes (systemd.syntax(7)), with specifiers escaped (systemd.unit(5)).
 fn quote(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {

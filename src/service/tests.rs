@@ -213,23 +213,23 @@ async fn manager_reloads_agent_when_file_changed() {
     let (manager, file) = (&recorded.manager, Path::new("/a b/codexd.plist"));
     manager.load(file, FileChange::Installed).await.unwrap();
     let put_in = ["enable gui/501/codexd", "bootstrap gui/501 /a b/codexd.plist"];
-    let looked = ["print gui/501", "print gui/501/codexd"];
-    assert_eq!(recorded.calls(), [looked, put_in].concat());
+    let queried = ["print gui/501", "print gui/501/codexd"];
+    assert_eq!(recorded.calls(), [queried, put_in].concat());
 
     manager.load(file, FileChange::Unchanged).await.unwrap();
-    assert_eq!(recorded.calls(), [looked.as_slice(), &["kickstart gui/501/codexd"]].concat());
+    assert_eq!(recorded.calls(), [queried.as_slice(), &["kickstart gui/501/codexd"]].concat());
 
     let taken_out = ["bootout gui/501/codexd", "print gui/501/codexd", "print gui/501/codexd"];
     manager.load(file, FileChange::Updated).await.unwrap();
-    assert_eq!(recorded.calls(), [looked.as_slice(), &taken_out, &put_in].concat());
+    assert_eq!(recorded.calls(), [queried.as_slice(), &taken_out, &put_in].concat());
 
     let state = manager.state().await.unwrap();
-    assert_eq!((state.running, state.pid, state.words.as_str()), (true, Some(4711), "running"));
+    assert_eq!((state.running, state.pid, state.description.as_str()), (true, Some(4711), "running"));
     assert_eq!((state.failed, state.last_exit), (false, None));
     recorded.calls();
     manager.unload().await.unwrap();
     manager.reload().await.unwrap();
-    assert_eq!(recorded.calls(), [looked.as_slice(), &taken_out].concat());
+    assert_eq!(recorded.calls(), [queried.as_slice(), &taken_out].concat());
     assert_eq!(manager.state().await.unwrap(), ServiceState::default());
     manager.unload().await.unwrap();
 }

@@ -149,7 +149,7 @@ pub enum Change {
         /// The idempotency key of the request, if it has one.
         key: Option<IdempotencyKey>,
     },
-    /// A turn is about to be sent to the app-server; if no answer arrives, its outcome must be looked up.
+    /// A turn is about to be sent to the app-server; if no answer arrives, its outcome must be read from the thread.
     TurnSubmitted {
         /// The session it belongs to.
         session_id: String,
@@ -182,7 +182,7 @@ pub enum Change {
     RequestOpened(Box<ServerRequest>),
     /// A request of the app-server was answered, or is no longer needed.
     RequestResolved(Resolution),
-    /// The app-server was asked what became of a turn.
+    /// The app-server was asked for the outcome of a turn.
     TurnSettled {
         /// The session that started it, or another one of its thread.
         session_id: String,
@@ -237,7 +237,7 @@ pub enum Change {
         thread_id: String,
         /// The turn.
         turn_id: String,
-        /// Whether the app-server goes on by itself.
+        /// Whether the app-server continues by itself.
         will_retry: bool,
         /// What it was, in the app-server's form.
         error: Option<Value>,
@@ -436,7 +436,7 @@ impl Change {
 }
 
 impl Change {
-    /// Reads the notifications without an event type of their own that change records.
+    /// Reads the notifications without a separate event type that change records.
     fn read_notification(detail: &Value) -> Option<Self> {
         let params = &detail["params"];
         let text = |key: &str| params[key].as_str().map(str::to_owned);

@@ -41,7 +41,7 @@ pub(super) struct CallingTurn {
 #[serde(rename_all = "camelCase")]
 pub(super) struct RunningTurn {
     pub(super) turn_id: String,
-    /// The turn at the root that it is part of, where Codex says so.
+    /// The turn at the root that it is part of, if Codex reports it.
     #[serde(default)]
     pub(super) root_turn_id: Option<String>,
 }

@@ -20,7 +20,7 @@ pub struct Event {
     /// Its name.
     #[serde(rename = "type")]
     pub event_type: String,
-    /// One sentence for people to read.
+    /// One sentence for the user.
     pub message: String,
     /// An object, or `null`.
     #[schemars(with = "Option<Map<String, Value>>")]

@@ -14,7 +14,7 @@ impl State {
     /// Folds one event in.
     ///
     /// `seq` is its number, `at` its time (RFC 3339).
-    /// Events that are already folded in are left alone, so applying a log twice does no harm.
+    /// Events that are already applied are ignored, so applying a log twice changes nothing.
     /// Returns whether a session changed.
     pub fn apply(&mut self, seq: u64, at: &str, change: &Change) -> bool {
         if seq <= self.through {
@@ -135,8 +135,8 @@ impl State {
                 daemon.account.updated_at = now();
             }
             Change::CodexState(record) => {
-                let told = || CodexRecord { since: at.to_owned(), ..record.clone() };
-                daemon.codex = (record.state != "ready").then(told);
+                let updated = || CodexRecord { since: at.to_owned(), ..record.clone() };
+                daemon.codex = (record.state != "ready").then(updated);
             }
             Change::ChildExternal => daemon.child.status = ChildStatus::External,
             Change::ConnectionFailed { message } => {

@@ -28,7 +28,7 @@ pub enum HoldCause {
 
 impl HoldCause {
     /// Why a turn that failed with this error, in the app-server's form, should be followed by no other one; `None`
-    /// when the error says nothing about the next turn.
+    /// if the error has no meaning for the next turn.
     pub fn of_error(error: &Value) -> Option<Self> {
         Some(match LastingError::of(error)? {
             LastingError::UsageLimit => HoldCause::UsageLimit,
@@ -60,7 +60,7 @@ pub struct Held {
     pub since: String,
     /// When the cause ends as far as Codex reports it, RFC 3339, UTC, milliseconds; the queue does not resume by itself then.
     pub until: Option<String>,
-    /// Whether the queue goes on by itself when the cause is gone; else by `POST …/queue/resume`.
+    /// Whether the queue resumes automatically when the cause is gone; otherwise only by `POST …/queue/resume`.
     pub automatic: bool,
     /// The `queueId` of the waiting turn that is the cause.
     pub queue_id: Option<String>,

@@ -20,7 +20,7 @@ pub mod server_requests;
 mod session;
 #[expect(
     clippy::disallowed_methods,
-    reason = "snapshots are read before anything is served, and written by a thread of their own"
+    reason = "snapshots are read before anything is served, and written by a separate thread"
 )]
 pub mod snapshot;
 mod sub_agents;

@@ -12,7 +12,7 @@ pub struct NewEvent {
     pub level: Level,
     /// Its name, such as `turn.accepted`.
     pub event_type: &'static str,
-    /// One sentence for people to read.
+    /// One sentence for the user.
     pub message: String,
     /// The text of a JSON object, or `None` for `null`.
     pub detail: Option<String>,

@@ -31,7 +31,7 @@ pub struct QueuedTurn {
     /// Whether it was given to the app-server and nothing is known of the outcome.
     #[serde(default)]
     pub submitted: bool,
-    /// Where it stands among the turns that wait in its thread, whatever their sessions: the lowest begins first.
+    /// Its position among the queued turns of its thread, for all sessions: the lowest starts first.
     #[serde(default)]
     pub order: u64,
 }

@@ -109,7 +109,7 @@ pub struct Resolution {
     pub reason: Option<String>,
 }
 
-/// Where the parameters of a request that was too long to be kept say how long it was, in bytes; of the parameters
+/// Where the parameters of a request that was too long to be kept have its length, in bytes; of the parameters
 /// themselves they have no more than ids.
 pub const SKIPPED_BYTES: &str = "skippedBytes";
 

@@ -32,10 +32,10 @@ impl Purpose {
     }
 
     /// The purpose with this name.
-    pub fn from_name(word: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         [Purpose::Duplex, Purpose::Worker, Purpose::Smoke]
             .into_iter()
-            .find(|purpose| purpose.as_str() == word)
+            .find(|purpose| purpose.as_str() == name)
     }
 }
 
@@ -49,7 +49,7 @@ pub enum SessionStatus {
     Closed,
 }
 
-/// What codexd tells the app-server about the session's directory: whether it may use the `.codex` in it.
+/// What codexd sends the app-server about the session's directory: whether it may use the `.codex` in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, JsonSchema, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Trust {

@@ -17,7 +17,7 @@ use super::session::Session;
 use super::turn::{SessionTurn, Turns};
 use crate::storage::Disk;
 
-/// A file with a layout that has a version of its own.
+/// A file whose layout has a separate version.
 pub trait Layout {
     /// The version that this program writes; it reads all up to this one.
     const VERSION: u32;
@@ -59,7 +59,7 @@ pub struct Identity {
     pub repo_root: Option<String>,
     /// RFC 3339, UTC, milliseconds.
     pub created_at: String,
-    /// The version of codexd that made it; empty when the file says `null`, as that of the first daemon of this name did.
+    /// The version of codexd that made it; empty if the file contains `null`, as that of the first daemon of this name did.
     #[serde(deserialize_with = "or_empty")]
     pub version: String,
 }

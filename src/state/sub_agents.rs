@@ -1,4 +1,4 @@
-//! What the events say about the threads of sub-agents, and which session decides about them.
+//! The threads of sub-agents, from events, and the session that decides about them.
 
 use super::change::Change;
 use super::descendants::{CallingTurn, RunningTurn};
@@ -7,7 +7,7 @@ use super::server_requests::ServerRequest;
 use crate::codex::protocol::items::called_sub_agents;
 
 impl Change {
-    /// Whether it may say of a thread that it descends from another one, so that what follows is about a descendant.
+    /// Whether it may report that a thread descends from another one, so that later events are about a descendant.
     pub fn may_add_descendant(&self) -> bool {
         match self {
             Change::ThreadStarted { .. } => true,

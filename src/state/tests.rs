@@ -212,7 +212,7 @@ fn idempotency_key_keeps_the_first_response() {
         with(turn.clone(), json!({"clientMessageId": "c", "idempotency": key("k")})),
     );
     let state = folded(vec![opened("s", "t"), submitted.clone()]);
-    assert_eq!(state.private.answers["k"].session, None, "nobody knows yet what came of it");
+    assert_eq!(state.private.answers["k"].session, None, "the outcome is not known yet");
     let accepted = (event_type::TURN_ACCEPTED, with(turn, json!({"idempotency": key("k")})));
     let completed =
         (event_type::TURN_COMPLETED, json!({"threadId": "t", "turnId": "u", "status": "completed"}));
@@ -258,7 +258,7 @@ fn later_report_of_the_app_server_corrects_the_last_turn_only() {
     let after = session([begun.clone(), vec![settled("older", "interrupted")]].concat());
     assert_eq!(after.last_turn_status.as_deref(), Some("failed"));
     let after = session([begun, vec![settled("u", "inProgress")]].concat());
-    assert_eq!(after.current_turn_id.as_deref(), Some("u"), "an app-server that lives on still runs it");
+    assert_eq!(after.current_turn_id.as_deref(), Some("u"), "an app-server that keeps running still runs it");
 }
 
 #[test]
@@ -275,11 +275,11 @@ fn child_state_follows_its_events() {
         ChildStatus::Running
     );
     assert_eq!(status(vec![started.clone(), child.clone(), exited(true)]), ChildStatus::Stopped);
-    let died = folded(vec![started, child, exited(false)]).daemon.child;
-    assert_eq!(died.status, ChildStatus::Failed);
-    assert_eq!((died.pid, died.exit_code), (None, Some(3)));
-    assert_eq!(died.last_error.as_deref(), Some("why"));
-    assert_eq!(died.state, ChildPhase::Backoff);
+    let exited_child = folded(vec![started, child, exited(false)]).daemon.child;
+    assert_eq!(exited_child.status, ChildStatus::Failed);
+    assert_eq!((exited_child.pid, exited_child.exit_code), (None, Some(3)));
+    assert_eq!(exited_child.last_error.as_deref(), Some("why"));
+    assert_eq!(exited_child.state, ChildPhase::Backoff);
 
     let external = (event_type::DAEMON_STARTED, json!({"strategy": "external"}));
     assert_eq!(
@@ -295,15 +295,15 @@ fn with(mut detail: Value, more: Value) -> Value {
     detail
 }
 
-fn key(word: &str) -> Value {
-    json!({"key": word, "digest": "d", "expiresAt": "T9999"})
+fn key(name: &str) -> Value {
+    json!({"key": name, "digest": "d", "expiresAt": "T9999"})
 }
 
 fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
     let id = prop_oneof![Just("a"), Just("b"), Just("c")];
-    let word = prop_oneof![Just("inProgress"), Just("completed"), Just("interrupted"), Just("failed")];
-    (0..26u8, id.clone(), id.clone(), id, word, any::<bool>()).prop_map(|(kind, s, t, u, word, flag)| {
-        let turn = json!({"sessionId": s, "threadId": t, "turnId": u, "status": word, "willRetry": flag});
+    let status = prop_oneof![Just("inProgress"), Just("completed"), Just("interrupted"), Just("failed")];
+    (0..26u8, id.clone(), id.clone(), id, status, any::<bool>()).prop_map(|(kind, s, t, u, status, flag)| {
+        let turn = json!({"sessionId": s, "threadId": t, "turnId": u, "status": status, "willRetry": flag});
         match kind {
             0 => (
                 event_type::DAEMON_STARTED,
@@ -315,7 +315,7 @@ fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
             4 => (event_type::CONNECTED, json!({"generation": 2})),
             24 | 25 => (
                 if kind == 24 { event_type::CHILD_BACKOFF } else { event_type::CHILD_CRASH_LOOP },
-                json!({"until": "T", "deaths": 3, "cause": "it died", "stderrTail": [s, t]}),
+                json!({"until": "T", "deaths": 3, "cause": "it exited", "stderrTail": [s, t]}),
             ),
             5 | 6 => opened(s, t),
             7 => (event_type::SESSION_CLOSED, turn),
@@ -339,7 +339,7 @@ fn any_event() -> impl Strategy<Value = (&'static str, Value)> {
                 "resolvedAt": null, "resolvedBy": null, "decision": null, "reason": null,
             }})),
             21 => (event_type::NOTIFICATION, json!({"notificationMethod": "item/completed", "params": {
-                "threadId": t, "turnId": u, "item": {"type": "agentMessage", "id": "i", "text": word},
+                "threadId": t, "turnId": u, "item": {"type": "agentMessage", "id": "i", "text": status},
             }})),
             22 => (event_type::NOTIFICATION, json!({"notificationMethod": "thread/tokenUsage/updated", "params": {
                 "threadId": t, "turnId": u, "tokenUsage": {"total": 1},

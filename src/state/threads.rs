@@ -1,4 +1,4 @@
-//! The turns of a thread: one order and one record of each, whatever sessions the thread has.
+//! The turns of a thread: one order and one record of each, for all sessions of the thread.
 //!
 //! ```text
 //! submitted ──► accepted ──► started ──► (failing) ──► ended
@@ -8,13 +8,13 @@
 //!
 //! - **Submitted**: the turn was given to the app-server and its answer is outstanding.
 //!   This is known to the submission alone (`daemon/submission.rs`), and to the queue or the answers of
-//!   [`super::PrivateState`] when the turn can be looked for; there is no turn id yet, so there is no record.
+//!   [`super::PrivateState`] when the turn can be searched; there is no turn id yet, so there is no record.
 //! - **Accepted**: the answer, or something else that names the turn, was recorded as `turn.accepted`.
-//!   The session of that event is the one that started the turn, unless the event says that it steered a turn.
+//!   The session of that event is the one that started the turn, unless the event reports that it steered a turn.
 //! - **Started**: the app-server reported that the turn runs.
 //!   A turn that was started by another client of the app-server begins here and has no session that started it.
 //! - **Failing**: the app-server reported an error that it does not retry.
-//!   The sessions say `failed` already; the turn still occupies the thread until its end follows.
+//!   The sessions are `failed` already; the turn still occupies the thread until its end follows.
 //! - **Ended**: by `turn/completed`, or by `turn.settled` after the thread was read.
 //! - **Cut off**: the connection ended first, recorded as `app-server.turn.completed.missing`.
 //!   It counts as ended and failed; the thread may correct it once after the reconnection.
@@ -22,7 +22,7 @@
 //! Invariants:
 //!
 //! - The first end of a turn counts; no acceptance, start, error or second end that comes later changes its status.
-//!   So whatever order the messages have, and however often one comes, a turn ends at most once.
+//!   So a turn ends at most once, in any order of the messages and with any duplicates.
 //! - The turn fields of all active sessions of a thread are the same function of its turns ([`State::update_sessions`]).
 //!   A closed session keeps its last turn, whose end it still takes in.
 //! - One turn runs at a time: of several that are not over the newest counts as the running one, and a turn that

@@ -31,7 +31,7 @@ pub enum Phase {
     Ended,
 }
 
-/// A turn of a thread; there is one, whatever sessions the thread has.
+/// A turn of a thread; one record for all sessions of the thread.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Turn {
@@ -132,7 +132,7 @@ pub struct Turns {
     /// The threads with a turn that is not over.
     #[serde(skip)]
     open: BTreeSet<String>,
-    /// Those of them that say that no turn runs.
+    /// Those of them that mean that no turn runs.
     #[serde(skip)]
     idle: BTreeSet<String>,
 }
@@ -185,7 +185,7 @@ impl Turns {
         self.open.iter().flat_map(|thread_id| self.of(thread_id)).filter(|turn| !turn.is_over())
     }
 
-    /// The threads that say that no turn runs in them although one is not over.
+    /// The threads whose status means that no turn runs, although one has not ended.
     pub fn open_in_idle_threads(&self) -> impl Iterator<Item = &String> {
         self.idle.intersection(&self.open)
     }
@@ -243,7 +243,7 @@ impl Turns {
         };
         change(Arc::make_mut(&mut turn));
         turns.insert(index, turn);
-        // One that is not over is kept whatever its age, because a client may wait for its end.
+        // A turn that has not ended is kept at any age, because a client may wait for its end.
         if turns.len() > MAX_KEPT
             && let Some(oldest) = turns.iter().position(|turn| turn.is_over())
         {
@@ -258,7 +258,7 @@ impl Turns {
     }
 }
 
-/// Where a turn stands among those of its thread.
+/// The position of a turn among those of its thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TurnPosition {
     /// It is the newest as far as is known.
@@ -297,12 +297,12 @@ pub fn item_summary(item: &Value) -> Value {
             short.insert(name.to_owned(), value.clone());
         }
     }
-    let words = ["command", "text"].iter().find_map(|name| item[name].as_str()).map(str::to_owned);
-    let said =
+    let text = ["command", "text"].iter().find_map(|name| item[name].as_str()).map(str::to_owned);
+    let content =
         || item["content"].as_array()?.iter().find_map(|part| part["text"].as_str()).map(str::to_owned);
-    if let Some(words) = words.or_else(said) {
-        let short_words: String = words.chars().take(MAX_SUMMARY_CHARS).collect();
-        short.insert("words".to_owned(), short_words.into());
+    if let Some(text) = text.or_else(content) {
+        let summary: String = text.chars().take(MAX_SUMMARY_CHARS).collect();
+        short.insert("words".to_owned(), summary.into());
     }
     if let Some(changes) = item["changes"].as_array() {
         let paths = changes.iter().map(|change| json!({ "path": change["path"], "kind": change["kind"] }));

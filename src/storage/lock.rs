@@ -32,7 +32,7 @@ pub enum LockError {
     Held {
         /// The directory.
         directory: PathBuf,
-        /// The process that holds it, as its lock file says.
+        /// The process that holds it, from its lock file.
         holder: String,
     },
     /// It cannot be created, or is not ours.

@@ -1,6 +1,6 @@
 //! The files of the daemon: the only layer that creates, writes, syncs, renames or removes one.
 //!
-//! Only the owner can enter the directories and read the files, whatever the umask. Symlinks, and files and directories of
+//! Only the owner can enter the directories and read the files, for any umask. Symlinks, and files and directories of
 //! another user, are rejected. All calls go through a [`Disk`], so that tests can make any of them fail. `journal`, `state`,
 //! `daemon` and some commands use it; its functions block.
 

@@ -78,7 +78,7 @@ pub fn read_secret(path: &Path, limit: u64) -> io::Result<(Vec<u8>, Stamp)> {
 impl Disk {
     /// Creates a file with a secret; fails with `AlreadyExists` when there is one.
     pub fn create_secret(&self, path: &Path, secret: &[u8]) -> io::Result<()> {
-        // No other user can open it at any time, whatever the umask.
+        // No other user can open it at any time, for any umask.
         let mut file: File = OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(path)?;
         file.set_permissions(PermissionsExt::from_mode(FILE_MODE))?;
         file.write_all(secret)?;

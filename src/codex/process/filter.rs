@@ -2,7 +2,7 @@
 //!
 //! A process belongs to it when [`INSTANCE_VARIABLE`] in its environment has our value, when it descends from such a process,
 //! or, where the system makes us the parent of orphans, when it descends from us. Sweeps and sandbox searches use it, so a
-//! mistake here would end a process of someone else: parents of this process and `excluded` ones never match.
+//! mistake here would end a foreign process: parents of this process and `excluded` ones never match.
 
 use std::collections::{HashMap, HashSet};
 use std::io;

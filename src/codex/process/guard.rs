@@ -40,7 +40,7 @@ const GUARD_SWEEP_LIMIT: Duration = Duration::from_secs(5);
 const GUARD_EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs the guard of the daemon instance `instance`, with commands from stdin; blocks.
-#[expect(clippy::disallowed_methods, reason = "the guard is a process of its own")]
+#[expect(clippy::disallowed_methods, reason = "the guard is a separate process")]
 pub fn run(instance: &str) -> ExitCode {
     let mut held: Option<OwnedFd> = None;
     // A read error also means that the other end is gone.
@@ -130,7 +130,7 @@ impl Guard {
         let (program, instance) = (self.program.clone(), self.instance.clone());
         match self.children.run(move |children| start(&program, &instance, children)).await {
             Ok(Ok(running)) => return self.running.insert(running).handle.clone(),
-            // The guard is a safety net: work goes on without it.
+            // The daemon continues without the guard, which is only a safety net.
             Ok(Err(error)) => tracing::warn!(%error, "the guard cannot be started"),
             Err(unanswered) => {
                 tracing::warn!(program = %self.program.display(), %unanswered, "no guard was started")
@@ -139,7 +139,7 @@ impl Guard {
         GuardHandle::default()
     }
 
-    /// Tells the guard to exit and waits for it.
+    /// Sends the guard the exit command and waits for it.
     pub(crate) async fn stop(&mut self) {
         let Some(Running { mut child, pid, handle }) = self.running.take() else { return };
         handle.send(EXIT_COMMAND.to_owned());

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::info::pid_of;
 use super::platform;
 
-/// Identifies exactly one process, whatever process gets its PID later.
+/// Identifies exactly one process, even if its PID is reused later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Its PID.

@@ -46,8 +46,8 @@ pub(crate) fn carries(pid: Pid, mark: &str) -> bool {
 
 /// Whether it is Codex's helper that sets up the sandbox of a command: the same executable under another name.
 pub(crate) fn is_sandbox(pid: Pid) -> bool {
-    let words = fs::read(path(pid, "cmdline")).unwrap_or_default();
-    let program = words.split(|&byte| byte == 0).next().unwrap_or_default();
+    let arguments = fs::read(path(pid, "cmdline")).unwrap_or_default();
+    let program = arguments.split(|&byte| byte == 0).next().unwrap_or_default();
     program.rsplit(|&byte| byte == b'/').next() == Some(b"codex-linux-sandbox")
 }
 
@@ -78,7 +78,7 @@ pub(crate) fn kill_if(pid: Pid, is_the_one: impl FnOnce() -> bool) -> io::Result
     signal_if(pid, Signal::KILL, is_the_one)
 }
 
-/// A pidfd refers to one process only, so a check after it was opened tells whether it is the right one.
+/// A pidfd refers to one process only, so a check after it was opened is reliable.
 fn signal_if(pid: Pid, signal: Signal, is_the_one: impl FnOnce() -> bool) -> io::Result<()> {
     let descriptor = match pidfd_open(pid, PidfdFlags::empty()) {
         Ok(descriptor) => descriptor,

@@ -12,13 +12,13 @@ pub(crate) fn parse(text: &str, mark: &str) -> Vec<ProcessInfo> {
 }
 
 fn parse_line(line: &str, mark: &str) -> Option<ProcessInfo> {
-    let mut words = line.split_whitespace();
-    let pid = words.next()?.parse().ok().and_then(pid_of)?;
-    let parent = words.next()?.parse().ok()?;
-    let has_ended = words.next()?.starts_with('Z');
+    let mut fields = line.split_whitespace();
+    let pid = fields.next()?.parse().ok().and_then(pid_of)?;
+    let parent = fields.next()?.parse().ok()?;
+    let has_ended = fields.next()?.starts_with('Z');
     // For example "Thu Nov 20 05:54:56 2026".
-    let start_time: Vec<_> = words.by_ref().take(5).collect();
-    let is_marked = words.any(|word| word == mark);
+    let start_time: Vec<_> = fields.by_ref().take(5).collect();
+    let is_marked = fields.any(|field| field == mark);
     (start_time.len() == 5).then(|| ProcessInfo {
         pid,
         parent,

@@ -79,7 +79,7 @@ impl Sandboxes {
     }
 
     /// The same for a process without an async runtime, within [`SIGTERM_GRACE`]; blocks.
-    #[expect(clippy::disallowed_methods, reason = "it blocks, as it says; the guard calls it")]
+    #[expect(clippy::disallowed_methods, reason = "it blocks, as documented; the guard calls it")]
     pub(crate) fn end_blocking(mut self) {
         let until = Instant::now() + SIGTERM_GRACE;
         while self.send_sigterm().unwrap_or(false) && Instant::now() < until {

@@ -19,10 +19,11 @@ const MAX_BYTES: usize = 4 * 1024;
 /// Lines of a log are skipped: with a timestamp in front, they describe what happened while the process worked, such as
 /// a missing optional program.
 pub(crate) fn error_line(lines: &[String]) -> Option<&str> {
-    let starts_with =
-        |line: &str, word: &str| line.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    let starts_with = |line: &str, prefix: &str| {
+        line.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
     // After its error, a program may print where in its code that happened.
-    let is_error = |line: &&String| ["error", "fatal"].iter().any(|word| starts_with(line, word));
+    let is_error = |line: &&String| ["error", "fatal"].iter().any(|prefix| starts_with(line, prefix));
     let is_panic = |line: &String| starts_with(line, "thread '") && line.contains("panicked at");
     let panic = || lines.iter().rposition(is_panic).and_then(|at| lines.get(at + 1));
     let other = || lines.iter().rev().find(|line| !is_log_line(line));
@@ -70,8 +71,8 @@ impl StderrTail {
     }
 
     fn extend(&mut self, piece: &[u8]) {
-        let room = MAX_BYTES.saturating_sub(self.partial.len()).min(piece.len());
-        self.partial.extend_from_slice(&piece[..room]);
+        let length = MAX_BYTES.saturating_sub(self.partial.len()).min(piece.len());
+        self.partial.extend_from_slice(&piece[..length]);
     }
 
     fn keep(&mut self, line: &[u8]) {

@@ -46,10 +46,12 @@ fn process_filter_selects_marked_processes_and_descendants() {
     assert_eq!(among(&ours(false, &[11]), &all, 10), [20, 21, 22, 30]);
     assert_eq!(among(&ours(true, &[11]), &all, 10), [20, 21, 22, 30, 40]);
     assert_eq!(among(&ours(true, &[11, 20]), &all, 10), [30, 40]);
-    let stranger =
+    let other_process =
         |start_time: &str| ProcessInfo { start_time: start_time.to_owned(), ..seen(40, 10, false) };
-    let with_stranger =
-        |start_time| ProcessFilter { preexisting_children: vec![stranger(start_time)], ..ours(true, &[11]) };
+    let with_stranger = |start_time| ProcessFilter {
+        preexisting_children: vec![other_process(start_time)],
+        ..ours(true, &[11])
+    };
     assert_eq!(among(&with_stranger(""), &all, 10), [20, 21, 22, 30]);
     assert_eq!(
         among(&with_stranger("before it"), &all, 10),
@@ -74,12 +76,12 @@ fn sandbox_belongs_to_the_thread_of_its_command() {
         seen(41, 40, true),
         seen(50, 20, true),
     ];
-    let ended = |wanted: &[i32]| -> Vec<i32> {
+    let ended = |expected_pids: &[i32]| -> Vec<i32> {
         let number = |pid: Pid| pid.as_raw_nonzero().get();
         let found = super::sandbox::outermost(
             &all,
             |pid| [30, 31, 40].contains(&number(pid)),
-            |pid| wanted.contains(&number(pid)),
+            |pid| expected_pids.contains(&number(pid)),
         );
         found.iter().map(|one| number(one.pid)).collect()
     };
@@ -100,7 +102,7 @@ fn process_listing_of_macos_is_parsed() {
     let text = "  1     0 Ss   Thu Nov 20 05:54:56 2026     /sbin/launchd\n\
                 501   1 Z    Thu Nov  6 05:54:56 2026     (codex)\n\
                 502 501 S+   Thu Nov 20 05:54:57 2026     sleep 300 PATH=/bin X_I=1 BAA=2\n\
-                garbage\n";
+                invalid line\n";
     let found = super::ps::parse(text, "X_I=1");
     let summary: Vec<_> = found
         .iter()

@@ -8,27 +8,27 @@ use super::server_requests::{MODE_URL, ServerRequestKind};
 pub const ACCEPT: &str = "accept";
 /// Yes, and do not ask again in this thread.
 pub const ACCEPT_FOR_SESSION: &str = "acceptForSession";
-/// No; the turn goes on.
+/// No; the turn continues.
 pub const DECLINE: &str = "decline";
 /// No, and the turn ends.
 pub const CANCEL: &str = "cancel";
-/// An object: yes, and do not ask again about commands that begin with these words.
+/// An object: yes, and do not ask again about commands that begin with these arguments.
 pub const ACCEPT_WITH_POLICY: &str = "acceptWithExecpolicyAmendment";
-/// In the object of [`ACCEPT_WITH_POLICY`]: the words.
-const POLICY_WORDS: &str = "execpolicy_amendment";
+/// In the object of [`ACCEPT_WITH_POLICY`]: the arguments.
+const POLICY_ARGUMENTS: &str = "execpolicy_amendment";
 
-/// Every decision that is a word.
+/// Every decision that is a string.
 pub const ALL: &[&str] = &[ACCEPT, ACCEPT_FOR_SESSION, DECLINE, CANCEL];
 
-fn words<const N: usize>(words: [&str; N]) -> Vec<Value> {
-    words.map(Value::from).to_vec()
+fn values<const N: usize>(names: [&str; N]) -> Vec<Value> {
+    names.map(Value::from).to_vec()
 }
 
 /// The decisions that may be taken about a request.
 ///
 /// The app-server offers some; it accepts [`DECLINE`] also when it does not offer it (measured on 0.169.0).
 pub fn offered(method: &str, params: &Value) -> Vec<Value> {
-    let all = || words([ACCEPT, ACCEPT_FOR_SESSION, DECLINE, CANCEL]);
+    let all = || values([ACCEPT, ACCEPT_FOR_SESSION, DECLINE, CANCEL]);
     match ServerRequestKind::of(method) {
         Some(ServerRequestKind::Command) => match params["availableDecisions"].as_array() {
             Some(offered) => {
@@ -43,10 +43,10 @@ pub fn offered(method: &str, params: &Value) -> Vec<Value> {
         Some(
             ServerRequestKind::FileChange | ServerRequestKind::LegacyCommand | ServerRequestKind::LegacyPatch,
         ) => all(),
-        Some(ServerRequestKind::Permissions) => words([ACCEPT, ACCEPT_FOR_SESSION, DECLINE]),
-        Some(ServerRequestKind::UserInput) => words([DECLINE]),
-        Some(ServerRequestKind::Elicitation) if is_yes_or_no(params) => words([ACCEPT, DECLINE, CANCEL]),
-        Some(ServerRequestKind::Elicitation) => words([DECLINE, CANCEL]),
+        Some(ServerRequestKind::Permissions) => values([ACCEPT, ACCEPT_FOR_SESSION, DECLINE]),
+        Some(ServerRequestKind::UserInput) => values([DECLINE]),
+        Some(ServerRequestKind::Elicitation) if is_yes_or_no(params) => values([ACCEPT, DECLINE, CANCEL]),
+        Some(ServerRequestKind::Elicitation) => values([DECLINE, CANCEL]),
         None => Vec::new(),
     }
 }
@@ -76,8 +76,8 @@ pub fn reply(method: &str, params: &Value, decision: &Value) -> Value {
         (Some(ServerRequestKind::Elicitation), _) => {
             json!({ "action": decision, "content": null, "_meta": null })
         }
-        (Some(ServerRequestKind::LegacyCommand | ServerRequestKind::LegacyPatch), word) => {
-            json!({ "decision": match word {
+        (Some(ServerRequestKind::LegacyCommand | ServerRequestKind::LegacyPatch), name) => {
+            json!({ "decision": match name {
                 Some(ACCEPT) => json!("approved"),
                 Some(ACCEPT_FOR_SESSION) => json!("approved_for_session"),
                 Some(CANCEL) => json!("abort"),
@@ -88,9 +88,9 @@ pub fn reply(method: &str, params: &Value, decision: &Value) -> Value {
     }
 }
 
-/// The words with which the commands begin that an [`ACCEPT_WITH_POLICY`] decision allows; `None` for another decision.
-pub fn policy_words(decision: &Value) -> Option<&Value> {
-    Some(&decision[ACCEPT_WITH_POLICY][POLICY_WORDS]).filter(|words| words.is_array())
+/// The first arguments of the commands that an [`ACCEPT_WITH_POLICY`] decision allows; `None` for another decision.
+pub fn policy_arguments(decision: &Value) -> Option<&Value> {
+    Some(&decision[ACCEPT_WITH_POLICY][POLICY_ARGUMENTS]).filter(|arguments| arguments.is_array())
 }
 
 #[cfg(test)]
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(offered(command, &json!({})).len(), 4);
         assert!(offered("attestation/generate", &json!({})).is_empty());
         assert_eq!(reply(command, &available, &amendment), json!({"decision": amendment}));
-        assert_eq!(policy_words(&amendment), Some(&json!(["ls"])));
+        assert_eq!(policy_arguments(&amendment), Some(&json!(["ls"])));
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub const CONFIG_FILE: &str = "config.toml";
 /// The login, in the same directory.
 pub const AUTH_FILE: &str = "auth.json";
 
-/// The variable by which Codex says to a command which thread it belongs to (measured on 0.140.0 to 0.171.0).
+/// The environment variable in which Codex passes the thread ID to a command (measured on 0.140.0 to 0.171.0).
 pub const THREAD_ID: &str = "CODEX_THREAD_ID";
 
 /// What Codex sets for the commands of a thread: a codexd that one of them starts must not take its app-server for a

@@ -1,7 +1,7 @@
 //! What the errors of Codex mean, wherever a decision of codexd depends on one.
 //!
-//! Codex gives nearly every error of a call the same code, so the text tells them apart.
-//! The errors of turns have a `codexErrorInfo`, a word or an object with one key.
+//! Codex gives nearly every error of a call the same code, so only the text distinguishes them.
+//! The errors of turns have a `codexErrorInfo`, a string or an object with one key.
 
 use serde_json::Value;
 
@@ -59,10 +59,10 @@ pub fn refused_configuration_of_call(message: &str) -> Option<&str> {
 /// Whether what an app-server printed before it ended is about its configuration.
 pub fn is_about_configuration(stderr: &str) -> bool {
     let stderr = stderr.to_lowercase();
-    ["config", "remove this setting", "toml"].iter().any(|word| stderr.contains(word))
+    ["config", "remove this setting", "toml"].iter().any(|text| stderr.contains(text))
 }
 
-/// What an error of a turn says about the turns after it.
+/// What an error of a turn means for the turns after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LastingError {
     /// The usage limit of the account is reached.
@@ -74,13 +74,13 @@ pub enum LastingError {
 }
 
 impl LastingError {
-    /// Reads the error of a turn; `None` when it says nothing about the next turn.
+    /// Reads the error of a turn; `None` if it has no meaning for the next turn.
     ///
-    /// The words are those of `CodexErrorInfo` in codex 0.140.0 to 0.171.0; an unknown one says nothing.
+    /// The names are those of `CodexErrorInfo` in codex 0.140.0 to 0.171.0; an unknown one has no meaning.
     pub fn of(error: &Value) -> Option<Self> {
         let info = &error["codexErrorInfo"];
-        if let Some(word) = info.as_str() {
-            return match word {
+        if let Some(name) = info.as_str() {
+            return match name {
                 "usageLimitExceeded" | "rateLimitExceeded" | "sessionBudgetExceeded" => {
                     Some(Self::UsageLimit)
                 }
@@ -111,7 +111,7 @@ const STREAM_DISCONNECTED: &str = "responseStreamDisconnected";
 /// In the text of every error that has a `codexErrorInfo`.
 pub const ERROR_INFO_KEY: &str = "\"codexErrorInfo\"";
 
-/// What an error of a turn says about login and network; the reasons are Codex's text.
+/// What an error of a turn means for login and network; the reasons are Codex's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionError<'a> {
     /// The login was refused.
@@ -127,7 +127,7 @@ impl<'a> ConnectionError<'a> {
     pub fn of(error: &'a Value) -> Self {
         let info = &error["codexErrorInfo"];
         let text = |name: &str| error[name].as_str().unwrap_or_default();
-        // While Codex tries again, the message says how often, and the details why.
+        // While Codex retries, the message has the number of attempts, and the details have the reason.
         let reason = match text("additionalDetails") {
             "" => text("message"),
             details => details,
@@ -141,22 +141,23 @@ impl<'a> ConnectionError<'a> {
             .clone()
             .any(|(kind, _)| [STREAM_DISCONNECTED, HTTP_FAILED, STREAM_FAILED].contains(&kind.as_str()));
         // A stream that broke off also has no status.
-        let words = [
+        let phrases = [
             "waiting for network",
             "error sending request",
             "lookup address",
             "Connection failed",
             "dns error",
         ];
-        let says_so = words.iter().any(|word| text("message").contains(word) || reason.contains(word));
-        if is_connection && status.is_none() && says_so {
+        let has_phrase =
+            phrases.iter().any(|phrase| text("message").contains(phrase) || reason.contains(phrase));
+        if is_connection && status.is_none() && has_phrase {
             return Self::Offline(reason);
         }
         Self::Other
     }
 }
 
-/// Whether an error of a turn says that the model could not be reached.
+/// Whether an error of a turn means that the model could not be reached.
 pub fn is_offline(error: &Value) -> bool {
     matches!(ConnectionError::of(error), ConnectionError::Offline(_))
 }
@@ -186,7 +187,7 @@ mod tests {
             (json!("badRequest"), None),
             (json!("sandboxError"), None),
             (json!("other"), None),
-            (json!("a word of a later Codex"), None),
+            (json!("a name of a later Codex"), None),
             (json!({"a form of a later Codex": {}}), None),
             (Value::Null, None),
         ] {

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-/// What the user said.
+/// A message of the user.
 pub const USER_MESSAGE: &str = "userMessage";
-/// What the agent said.
+/// A message of the agent.
 pub const AGENT_MESSAGE: &str = "agentMessage";
 /// A plan that the agent proposes.
 pub const PLAN: &str = "plan";
@@ -52,7 +52,7 @@ pub fn is_user_message_of(item: &Value, client_message_id: &str) -> bool {
     item["type"] == USER_MESSAGE && item["clientId"] == client_message_id
 }
 
-/// What an item says about sub-agents: the thread that called upon them, and their threads.
+/// The threads of sub-agents in an item: the thread that called them, and their threads.
 pub fn called_sub_agents(thread_id: &str, item: &Value) -> Option<(String, Vec<String>)> {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     match item["type"].as_str()? {

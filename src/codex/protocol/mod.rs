@@ -1,7 +1,7 @@
 //! Everything this program knows of Codex's protocol: the names on the wire, what they mean, and how they changed.
 //!
 //! A new Codex release changes this directory and nothing else: the other modules use these names, types and functions,
-//! and `tests/architecture/protocol.rs` rejects a method name or a word of the protocol anywhere else.
+//! and `tests/architecture/protocol.rs` rejects a method name or an enum value of the protocol anywhere else.
 //! Everything here is pure and owns no state, so that every layer may use it.
 //!
 //! Decoding is lenient: unknown fields are ignored, unknown methods and values pass through.

@@ -1,6 +1,6 @@
 //! The notifications of the app-server: their names, and those that codexd reads.
 //!
-//! [`Notification::decode`] reads the ten that have events of their own; every other one, and one that lacks what its
+//! [`Notification::decode`] reads the ten that have separate event types; every other one, and one that lacks what its
 //! event needs, is [`Notification::Other`] and passes through as it is.
 
 use std::borrow::Cow;
@@ -80,13 +80,13 @@ pub const ALL: &[&str] = &[
     SERVER_REQUEST_RESOLVED,
 ];
 
-/// Those without an event of their own that change a record all the same.
+/// Those without a separate event type that change a record.
 pub const CHANGING_RECORDS: [&str; 4] =
     [ITEM_COMPLETED, TOKEN_USAGE_UPDATED, ACCOUNT_UPDATED, RATE_LIMITS_UPDATED];
 /// How the names of these begin, which is what a recovery searches the log for.
 pub const PREFIXES_CHANGING_RECORDS: [&str; 3] = [ITEM_COMPLETED, "thread/tokenUsage/", "account/"];
 
-/// A notification that has an event of its own; what is borrowed lives in its text.
+/// A notification with a separate event type; it borrows from the text of the message.
 #[derive(Debug)]
 pub enum Notification<'a> {
     /// [`THREAD_STARTED`].
@@ -368,7 +368,7 @@ impl<'a> UserItem<'a> {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct McpServerStatus {
-    /// The thread for which it starts; Codex before 0.150 does not say.
+    /// The thread for which it starts; Codex before 0.150 does not send it.
     pub thread_id: Option<String>,
     /// The server.
     pub name: String,
@@ -410,7 +410,7 @@ pub fn refused_configuration(params: &str) -> Option<String> {
     summary.starts_with("Invalid configuration").then(|| details.to_owned())
 }
 
-/// Whether an [`ACCOUNT_UPDATED`] says that there is an account.
+/// Whether an [`ACCOUNT_UPDATED`] means that there is an account.
 pub fn has_account(params: &str) -> bool {
     read::<Value>(params).is_some_and(|account| account["authMode"].is_string())
 }

@@ -146,7 +146,7 @@ pub struct StartedThreadDirectory {
 /// Whether Codex has an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Account {
-    /// It did not say.
+    /// It is unknown.
     #[default]
     Unknown,
     /// Its model needs one, and it has none.
@@ -156,7 +156,7 @@ pub enum Account {
 }
 
 impl Account {
-    /// Reads the answer to `account/read`; one that cannot be understood says nothing.
+    /// Reads the answer to `account/read`; a response that cannot be decoded means unknown.
     pub fn read(answer: &Value) -> Self {
         match (answer["account"].is_object(), answer["requiresOpenaiAuth"].as_bool()) {
             (true, _) | (_, Some(false)) => Self::Sufficient,

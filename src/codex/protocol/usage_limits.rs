@@ -1,28 +1,28 @@
-//! When a usage limit of the account ends, as far as Codex says.
+//! Finds out when a usage limit of the account ends, from the messages of Codex.
 
 use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan, Zoned};
 use serde_json::Value;
 
-/// When a usage limit ends: the latest reset of the windows that are used up, else what the error says.
+/// When a usage limit ends: the latest reset of the windows that are used up, else the time in the error text.
 ///
 /// `rate_limits` and `message` are Codex's; a reset before `now` is none.
 pub fn reset(rate_limits: Option<&Value>, message: &str, now: &Zoned) -> Option<Timestamp> {
     let windows = ["primary", "secondary"].iter().filter_map(|name| rate_limits?.get(name));
     let used_up = windows.filter(|window| window["usedPercent"].as_f64().is_some_and(|used| used >= 100.0));
     let resets = used_up.filter_map(|window| Timestamp::from_second(window["resetsAt"].as_i64()?).ok());
-    resets.filter(|reset| *reset > now.timestamp()).max().or_else(|| reset_in_words(message, now))
+    resets.filter(|reset| *reset > now.timestamp()).max().or_else(|| reset_in_text(message, now))
 }
 
 /// The time in "… try again at 4:29 PM." or "… try again at Nov 30th, 2026 4:29 PM.", which is in the local time zone
 /// (codex 0.140.0 to 0.171.0).
 ///
 /// Codex leaves the seconds out, so this is the end of that minute.
-fn reset_in_words(message: &str, now: &Zoned) -> Option<Timestamp> {
+fn reset_in_text(message: &str, now: &Zoned) -> Option<Timestamp> {
     let (_, after) = message.split_once("try again at ")?;
-    let words: Vec<&str> = after.trim_end_matches('.').split_whitespace().collect();
-    let (time, date) = match *words.as_slice() {
+    let parts: Vec<&str> = after.trim_end_matches('.').split_whitespace().collect();
+    let (time, date) = match *parts.as_slice() {
         [time, half, ..] if time.contains(':') => (clock(time, half)?, None),
         [month, day, year, time, half, ..] => (clock(time, half)?, Some(calendar(month, day, year)?)),
         _ => return None,
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn reset_is_read_from_the_limits_or_from_the_error() {
         let now: Zoned = "2026-11-28T15:29:30+01:00[+01:00]".parse().unwrap();
-        for (words, until) in [
+        for (text, until) in [
             ("try again at 4:29 PM.", Some("2026-11-28T15:30:00Z")),
             ("visit X to purchase more credits or try again at 12:05 AM.", Some("2026-11-28T23:06:00Z")),
             ("try again at 3:29 PM.", Some("2026-11-28T14:30:00Z")),
@@ -78,7 +78,7 @@ mod tests {
             ("", None),
         ] {
             let until = until.map(|until| until.parse::<Timestamp>().unwrap());
-            assert_eq!(reset_in_words(words, &now), until, "{words}");
+            assert_eq!(reset_in_text(text, &now), until, "{text}");
         }
         let soon = Timestamp::now().as_second() + 600;
         let limits = json!({

@@ -1,4 +1,4 @@
-//! The words of the protocol's enums.
+//! The values of the protocol's enums.
 //!
 //! The lists are those of the app-server 0.169.0, which names them in its own refusals (measured).
 
@@ -46,14 +46,14 @@ pub enum TurnStatus<'a> {
     Interrupted,
     /// An error ended it.
     Failed,
-    /// A word of a later version.
+    /// A value of a later version.
     Other(&'a str),
 }
 
 impl<'a> TurnStatus<'a> {
-    /// The status that a word names.
-    pub fn of(word: &'a str) -> Self {
-        match word {
+    /// The status with this name.
+    pub fn of(name: &'a str) -> Self {
+        match name {
             TURN_IN_PROGRESS => Self::InProgress,
             TURN_COMPLETED => Self::Completed,
             TURN_INTERRUPTED => Self::Interrupted,
@@ -63,15 +63,15 @@ impl<'a> TurnStatus<'a> {
     }
 }
 
-/// The word of [`TurnStatus::InProgress`]; items have it too.
+/// The name of [`TurnStatus::InProgress`]; items have it too.
 pub const TURN_IN_PROGRESS: &str = "inProgress";
-/// The word of [`TurnStatus::Completed`]; items have it too.
+/// The name of [`TurnStatus::Completed`]; items have it too.
 pub const TURN_COMPLETED: &str = "completed";
-/// The word of [`TurnStatus::Interrupted`].
+/// The name of [`TurnStatus::Interrupted`].
 pub const TURN_INTERRUPTED: &str = "interrupted";
-/// The word of [`TurnStatus::Failed`]; items have it too.
+/// The name of [`TurnStatus::Failed`]; items have it too.
 pub const TURN_FAILED: &str = "failed";
-/// The words of [`TurnStatus`].
+/// The names of [`TurnStatus`].
 pub const TURN_STATUSES: &[&str] = &[TURN_IN_PROGRESS, TURN_COMPLETED, TURN_INTERRUPTED, TURN_FAILED];
 
 /// The status of an item that the user declined.

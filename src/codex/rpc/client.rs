@@ -230,7 +230,7 @@ impl Client {
         }
     }
 
-    /// Responds to a request of the app-server with an error, which it handles well: the item fails, the turn goes on
+    /// Responds to a request of the app-server with an error, which it handles well: the item fails, the turn continues
     /// (measured).
     pub fn respond_error(&self, id: &RawValue, error: &RpcError) {
         if let Ok(line) = wire::error_response(id, error) {

@@ -103,7 +103,7 @@ impl Connection {
             }
         };
         tokio::select! {
-            // The order matters: a process that exits closes its pipes first, and the messages in them say more.
+            // The order matters: a process that exits closes its pipes first, and the messages in them are more useful.
             biased;
             () = stop_requested(&mut pace) => ConnectionEnd::Stop,
             end = reader => ConnectionEnd::Stream(end),

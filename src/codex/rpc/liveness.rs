@@ -20,7 +20,7 @@ pub(crate) struct LastReceived {
     began: Instant,
     /// In milliseconds since `began`.
     last: AtomicU64,
-    /// Whether the reader waits for the daemon: then silence says nothing about the app-server.
+    /// Whether the reader waits for the daemon: then silence is no evidence about the app-server.
     reader_paused: AtomicBool,
 }
 
@@ -75,7 +75,7 @@ pub(crate) async fn wait_until_unresponsive(
         }
         if misses == MAX_MISSED_PROBES {
             let silence = interval + timeout * MAX_MISSED_PROBES;
-            return format!("nothing was heard for {} s, an answer neither", silence.as_secs_f32());
+            return format!("nothing was received for {} s, no response either", silence.as_secs_f32());
         }
         if misses > 0 {
             tracing::warn!(

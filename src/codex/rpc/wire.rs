@@ -68,7 +68,7 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Option<&'a Raw
     <&RawValue>::deserialize(value).map(Some)
 }
 
-/// Decodes one line; the error says what is wrong without quoting the line.
+/// Decodes one line; the error describes the problem without quoting the line.
 pub fn decode(line: &[u8]) -> Result<Message<'_>, String> {
     let envelope: Envelope<'_> = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     match envelope {

@@ -457,7 +457,7 @@ impl<L: Listener, F: Fn(u64) -> L> Generation<'_, F> {
     ) -> (String, Option<Exit>) {
         let reason = match (&exit, expected) {
             (_, true) => STOPPING.to_owned(),
-            // The reason for ending the process says more than how the process then ended.
+            // The reason for ending the process is more useful than the exit status.
             _ if end.source == SOURCE_INITIALIZE => {
                 format!("The app-server cannot be used: {}.", end.message)
             }

@@ -42,7 +42,7 @@ async fn invalid_message_is_reported_and_skipped() {
     // A response without a pending call is not invalid: its caller may have given up.
     assert_eq!(notes.len(), 3, "{notes:?}");
     for (note, bytes) in notes.iter().zip([18, 2, 2]) {
-        assert!(note.starts_with(&format!("garbage of {bytes} bytes: ")), "{note}");
+        assert!(note.starts_with(&format!("invalid message of {bytes} bytes: ")), "{note}");
     }
 }
 
@@ -79,25 +79,26 @@ async fn last_message_without_newline_counts() {
     let mut connection = Connection::new();
     let call = connection.call("a");
     let id = connection.next_call("a").await;
-    let last = format!("{{\"id\":{id},\"result\":\"last words\"}}");
+    let last = format!("{{\"id\":{id},\"result\":\"the result\"}}");
     connection.receive(&last).await;
     assert!(!call.is_finished());
     let (end, notes) = connection.end().await;
     assert_eq!((end.trailing_message_length, end.flushed_trailing_message), (last.len(), true));
-    assert_eq!(call.await.unwrap().unwrap(), "\"last words\"");
+    assert_eq!(call.await.unwrap().unwrap(), "\"the result\"");
     assert!(notes.is_empty(), "{notes:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn partial_message_at_the_end_is_reported() {
     let half = "{\"method\":\"turn/comp";
-    for (cap, told) in [(1024, "garbage of 20 bytes: "), (8, "skipped 20 of 8 bytes: None None")] {
+    for (cap, expected) in [(1024, "invalid message of 20 bytes: "), (8, "skipped 20 of 8 bytes: None None")]
+    {
         let mut connection = Connection::with_cap(cap);
         connection.receive(half).await;
         let (end, notes) = connection.end().await;
         assert_eq!((end.trailing_message_length, end.flushed_trailing_message), (half.len(), false));
         assert_eq!(notes.len(), 1);
-        assert!(notes[0].starts_with(told), "{notes:?}");
+        assert!(notes[0].starts_with(expected), "{notes:?}");
     }
 }
 

@@ -26,7 +26,7 @@ async fn silent_connection_is_probed_twice_before_it_counts_as_gone() {
         connection.next_call("thread/loaded/list").await;
         assert_eq!(began.elapsed().as_secs(), at);
     }
-    assert!(watch.await.unwrap().contains("nothing was heard for 50 s"));
+    assert!(watch.await.unwrap().contains("nothing was received for 50 s"));
     assert_eq!(began.elapsed().as_secs(), 50);
 }
 

@@ -41,7 +41,7 @@ pub(crate) type Socket = WebSocketStream<MaybeTlsStream<Box<dyn Stream>>>;
 /// Connects. Messages longer than `cap` bytes are skipped; one longer than any response may be ends the connection, because
 /// its bytes cannot be passed over.
 ///
-/// The error says what failed without quoting the address, which may hold a secret.
+/// The error names what failed without quoting the address, which may contain a secret.
 pub(crate) async fn connect(address: &Address, cap: usize) -> Result<Socket, String> {
     let (url, stream): (&str, Box<dyn Stream>) = match address {
         Address::Url(url) => (url, Box::new(connect_tcp(url).await?)),

@@ -173,8 +173,8 @@ impl<'a> Approvals<'a> {
         // Not truncated: the part that is cut off might be the part that matters.
         let asked = sanitize_and_indent(&format::request(request));
         let mut text = screen.paint(WAITING, &format!("Codex asks to {asked}")) + "\n";
-        if let Some(folder) = request["params"]["cwd"].as_str() {
-            text.push_str(&format!("  in {}\n", sanitize_for_terminal(folder)));
+        if let Some(cwd) = request["params"]["cwd"].as_str() {
+            text.push_str(&format!("  in {}\n", sanitize_for_terminal(cwd)));
         }
         text.push_str(&self.files(request));
         let decisions = format::decisions(request);

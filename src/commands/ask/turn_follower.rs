@@ -158,8 +158,8 @@ impl<'a> TurnFollower<'a> {
     pub(in crate::commands) async fn sync_requests(&mut self) -> Result<(), Failure> {
         let pending = requests::pending_in_session(self.context, &self.session_id).await?;
         for id in self.approvals.no_longer_pending(&pending) {
-            if let Some(word) = self.approvals.remove_request(&json!({ "requestId": id })) {
-                self.printer.print_note(&word)?;
+            if let Some(note) = self.approvals.remove_request(&json!({ "requestId": id })) {
+                self.printer.print_note(&note)?;
             }
         }
         for request in pending {
@@ -375,8 +375,8 @@ impl<'a> TurnFollower<'a> {
             }
             "request.opened" => self.approvals.add_request(&detail["request"]),
             "request.resolved" => {
-                if let Some(word) = self.approvals.remove_request(detail) {
-                    self.printer.print_note(&word)?;
+                if let Some(note) = self.approvals.remove_request(detail) {
+                    self.printer.print_note(&note)?;
                 }
             }
             "turn.stalled" => self.printer.print_note(event["message"].as_str().unwrap_or_default())?,

@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn doctor_compares_version_from_user_agent() {
         let judge = |agent: &str| version(&json!({ "userAgent": agent }));
-        for (agent, status, words) in [
+        for (agent, status, text) in [
             ("codexd/0.169.0 (Debian 12; x86_64) dumb (codexd; 0.1.0)", CheckStatus::Ok, "Codex 0.169.0."),
             ("codexd/0.1000.0-alpha.3 (x)", CheckStatus::Ok, "Codex 0.1000.0-alpha.3."),
             ("codexd/1.0.0", CheckStatus::Ok, "Codex 1.0.0."),
@@ -212,7 +212,7 @@ mod tests {
         ] {
             let check = judge(agent);
             assert_eq!(check.status, status, "{agent}");
-            assert!(check.detail.contains(words), "{}", check.detail);
+            assert!(check.detail.contains(text), "{}", check.detail);
         }
     }
 

@@ -10,7 +10,7 @@ use rustix::fs::{Access, access, statvfs};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit};
 use serde_json::Value;
 
-use super::super::start::{room_for_connections, wanted_files};
+use super::super::start::{max_connections_for, desired_files};
 use super::check::Check;
 use crate::config::Config;
 
@@ -124,8 +124,8 @@ fn check_free_space(path: &Path, free: u64, growth: u64) -> Check {
 }
 
 /// The total size of the files in a directory; unreadable ones count as 0.
-fn size_of(folder: &Path) -> u64 {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+fn size_of(directory: &Path) -> u64 {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries
         .filter_map(|entry| entry.metadata().ok())
         .filter(fs::Metadata::is_file)
@@ -176,12 +176,12 @@ fn newest_event(log: &Path) -> io::Result<Option<Timestamp>> {
 }
 
 fn open_files(limits: &Rlimit, connections: usize) -> Check {
-    let files = wanted_files(limits);
-    let room = room_for_connections(files);
-    if room < connections {
+    let files = desired_files(limits);
+    let possible = max_connections_for(files);
+    if possible < connections {
         return Check::warn(
             "open-files",
-            format!("The limit of {files} open files allows {room} connections, not {connections}."),
+            format!("The limit of {files} open files allows {possible} connections, not {connections}."),
             "Raise the hard limit (ulimit -Hn), or set a smaller --connection-limit.",
         );
     }
@@ -208,7 +208,7 @@ mod tests {
         make("open", 0o755);
         fs::write(home.path().join("file"), "").unwrap();
         std::os::unix::fs::symlink(home.path().join("good"), home.path().join("link")).unwrap();
-        for (name, status, words) in [
+        for (name, status, text) in [
             ("good", CheckStatus::Ok, "good."),
             ("open", CheckStatus::Warn, "0755"),
             ("file", CheckStatus::Fail, "not a directory"),
@@ -218,7 +218,7 @@ mod tests {
         ] {
             let check = judge(name);
             assert_eq!(check.status, status, "{name}: {}", check.detail);
-            assert!(check.detail.contains(words), "{}", check.detail);
+            assert!(check.detail.contains(text), "{}", check.detail);
         }
         assert!(!home.path().join("none").exists());
     }

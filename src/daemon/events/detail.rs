@@ -16,11 +16,11 @@ pub(super) fn add(detail: &mut Value, name: &str, part: Option<impl Serialize>) 
 /// The beginning of a text on one line, 160 characters at most.
 pub(crate) fn preview(text: &str) -> String {
     let mut flat = String::with_capacity(text.len().min(4 * MAX_PREVIEW_CHARS));
-    for word in text.split_whitespace() {
+    for part in text.split_whitespace() {
         if !flat.is_empty() {
             flat.push(' ');
         }
-        flat.push_str(word);
+        flat.push_str(part);
         if flat.len() > 4 * MAX_PREVIEW_CHARS {
             break;
         }

@@ -30,7 +30,7 @@ pub(crate) struct SnapshotWriter {
 }
 
 struct Shared {
-    wanted: Mutex<Wanted>,
+    requested: Mutex<Requested>,
     changed: Condvar,
     config: Config,
     identity: PathBuf,
@@ -46,7 +46,7 @@ struct Shared {
 
 /// What is to be written.
 #[derive(Debug, Clone, Copy, Default)]
-struct Wanted {
+struct Requested {
     records: bool,
     sessions: bool,
     /// The log cannot be written, and the recorder is to try again.
@@ -63,7 +63,7 @@ impl SnapshotWriter {
     ) -> io::Result<Self> {
         let paths = &config.paths;
         let shared = Arc::new(Shared {
-            wanted: Mutex::default(),
+            requested: Mutex::default(),
             changed: Condvar::new(),
             config: config.clone(),
             identity: paths.identity.clone(),
@@ -87,10 +87,10 @@ impl SnapshotWriter {
 
     /// Notes that the records changed, and whether the sessions did.
     pub(crate) fn changed(&self, sessions: bool) {
-        let mut wanted = self.shared.wanted();
-        let first = !wanted.records;
-        wanted.records = true;
-        wanted.sessions |= sessions;
+        let mut requested = self.shared.requested();
+        let first = !requested.records;
+        requested.records = true;
+        requested.sessions |= sessions;
         if first {
             self.shared.changed.notify_one();
         }
@@ -98,13 +98,13 @@ impl SnapshotWriter {
 
     /// Sets whether the log is retried periodically.
     pub(crate) fn failing(&self, failing: bool) {
-        self.shared.wanted().failing = failing;
+        self.shared.requested().failing = failing;
         self.shared.changed.notify_one();
     }
 
     /// Writes what changed and ends.
     pub(crate) fn stop(&mut self) {
-        self.shared.wanted().stopping = true;
+        self.shared.requested().stopping = true;
         self.shared.changed.notify_one();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -116,24 +116,24 @@ impl Shared {
     fn work(&self) {
         let mut is_reported = false;
         loop {
-            let wanted = self.wait();
+            let requested = self.wait();
             let begun = Instant::now();
-            if wanted.failing {
+            if requested.failing {
                 self.recorder.send(Input::Retry);
             }
-            match self.write(wanted.sessions || wanted.stopping) {
+            match self.write(requested.sessions || requested.stopping) {
                 Ok(()) => is_reported = false,
                 Err(error) => {
                     if !is_reported {
                         tracing::error!(%error, "failed to write the state files");
                     }
                     is_reported = true;
-                    let mut again = self.wanted();
+                    let mut again = self.requested();
                     again.records = true;
-                    again.sessions |= wanted.sessions;
+                    again.sessions |= requested.sessions;
                 }
             }
-            if wanted.stopping {
+            if requested.stopping {
                 return;
             }
             self.pause(MIN_WRITE_INTERVAL.max(begun.elapsed() * SHARE));
@@ -141,23 +141,23 @@ impl Shared {
     }
 
     /// Waits for a change or the stop, and returns what to write.
-    fn wait(&self) -> Wanted {
-        let mut wanted = self.wanted();
-        while !wanted.records && !wanted.failing && !wanted.stopping {
-            wanted = self.changed.wait(wanted).unwrap_or_else(PoisonError::into_inner);
+    fn wait(&self) -> Requested {
+        let mut requested = self.requested();
+        while !requested.records && !requested.failing && !requested.stopping {
+            requested = self.changed.wait(requested).unwrap_or_else(PoisonError::into_inner);
         }
-        let taken = *wanted;
-        wanted.records = false;
-        wanted.sessions = false;
+        let taken = *requested;
+        requested.records = false;
+        requested.sessions = false;
         taken
     }
 
     fn pause(&self, length: Duration) {
         let until = Instant::now() + length;
-        let mut wanted = self.wanted();
-        while !wanted.stopping {
+        let mut requested = self.requested();
+        while !requested.stopping {
             let Some(left) = until.checked_duration_since(Instant::now()) else { return };
-            wanted = self.changed.wait_timeout(wanted, left).unwrap_or_else(PoisonError::into_inner).0;
+            requested = self.changed.wait_timeout(requested, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -226,7 +226,7 @@ impl Shared {
         Ok(())
     }
 
-    fn wanted(&self) -> MutexGuard<'_, Wanted> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    fn requested(&self) -> MutexGuard<'_, Requested> {
+        self.requested.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -65,7 +65,7 @@ async fn second_claim_waits_for_the_record_of_the_first() {
     let stage = Stage::start();
     let first = stage.claim();
     let mut second = std::pin::pin!(claim_or_wait(&stage.open, stage.recorder(), &stage.request_id));
-    // Whatever the second one asks of the recorder is answered before this is.
+    // The recorder processes the inputs of the second one before this one.
     tokio::select! {
         biased;
         won = &mut second => panic!("returned {won:?} while the request is {:?}", stage.shown().status),

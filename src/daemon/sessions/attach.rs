@@ -1,6 +1,6 @@
 //! Making sure that the app-server of this generation knows a session's thread.
 //!
-//! A new app-server process knows no threads; a turn on one says "thread not found" until it was resumed (measured on
+//! A new app-server process knows no threads; a turn on one fails with "thread not found" until it was resumed (measured on
 //! 0.169.0).
 //! The app-server uses the same error code for nearly everything, so the error text decides.
 

@@ -40,7 +40,7 @@ pub struct ChildView {
     pub args: Vec<String>,
     /// Its working directory.
     pub cwd: String,
-    /// What events say about it.
+    /// Its record, from events.
     #[serde(flatten)]
     pub state: ChildState,
 }

@@ -43,9 +43,9 @@ impl Daemon {
         &self,
         session_id: &str,
         turn_id: &str,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Arc<Turn>, DaemonError> {
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         let mut news = self.shared.recorder.view().log.news();
         loop {
             news.borrow_and_update();

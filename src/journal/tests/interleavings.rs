@@ -1,4 +1,4 @@
-//! The seam between what is read back and what is live, in every order in which things can happen.
+//! Tests of the boundary between lines read from files and live lines, in every order of steps.
 //!
 //! The actors are the recorder (append, publish, begin a new segment, remove the oldest one, recover) and subscribers,
 //! each a list of steps on the real objects; every interleaving of the lists is played from the beginning.
@@ -20,9 +20,9 @@ enum Write {
     RemoveOldest,
     /// From now on every call of this kind fails; a write that fails has written the half before.
     Fail(Operation),
-    /// Syncs, whatever comes of it.
+    /// Syncs; the result is ignored.
     Sync,
-    /// Tries to bring the log up to date, whatever comes of it.
+    /// Tries to recover the log; the result is ignored.
     TryToRecover,
     /// All is well again, and the log is brought up to date.
     Recover,
@@ -48,7 +48,7 @@ struct World {
     _directory: tempfile::TempDir,
 }
 
-/// What is there before anybody takes a step.
+/// The state before the first step.
 #[derive(Debug, Clone, Copy)]
 struct Beginning {
     /// How many events, one by one.
@@ -65,7 +65,7 @@ impl World {
     fn new(beginning: Beginning) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let faults = Arc::new(Faults::default());
-        // Segments are begun and removed when a step says so.
+        // Segments are begun and removed by steps only.
         let limits = Limits { segment_bytes: 1 << 30, total_bytes: 1 };
         let journal = open_with(directory.path(), faults.disk(), limits).journal;
         journal.log.tail.keep(beginning.memory);
@@ -130,7 +130,7 @@ impl World {
                     assert_eq!(
                         on_disk,
                         (1..=self.written).collect::<Vec<_>>(),
-                        "what a sync is said to have brought to disk"
+                        "the lines that a sync reported as durable"
                     );
                 }
             }
@@ -166,7 +166,7 @@ impl World {
                 assert!(reader.subscription.cursor() <= latest, "delivered before it was published");
             }
             Next::Missing(hole) => {
-                // What memory has dropped while the disk failed is lost before the recovery says so.
+                // What memory has dropped while the disk failed is lost before the recovery reports it.
                 let is_lost = lost.is_some_and(|(first, last)| first <= hole.from && hole.through <= last);
                 let is_here = |seq: &u64| (hole.from..=hole.through).contains(seq);
                 let in_memory = journal.log.tail.from(hole.from).iter().any(|line| is_here(&line.seq));
@@ -184,7 +184,7 @@ impl World {
         }
     }
 
-    /// Lets everybody finish and checks what they got.
+    /// Lets all readers finish and checks the lines they received.
     fn check(&mut self) {
         let latest = self.journal.log.tail.latest();
         for number in 0..self.readers.len() {
@@ -198,10 +198,11 @@ impl World {
             let reader = &self.readers[number];
             let is_lost = |seq: &u64| self.lost.is_some_and(|(first, last)| (first..=last).contains(seq));
             let all: Vec<u64> = (reader.began + 1..=latest).collect();
-            // What was lost may have been heard live by some, and by nobody out of order.
-            let heard: Vec<u64> =
+            // Lost lines may have been received live by some readers, but always in order.
+            let received: Vec<u64> =
                 all.iter().copied().filter(|seq| !is_lost(seq) || reader.got.contains(seq)).collect();
-            let expected = if reader.gone { &heard[..reader.got.len().min(heard.len())] } else { &heard[..] };
+            let expected =
+                if reader.gone { &received[..reader.got.len().min(received.len())] } else { &received[..] };
             assert_eq!(reader.got, expected, "subscriber {number}, gone: {}", reader.gone);
         }
     }

@@ -50,10 +50,11 @@ fn sweep_ends_marked_processes_only() {
 fn process_is_ended_only_if_its_identity_matches() {
     let mut sleeper = Sleeper::start("x");
     let pid = pid_of(sleeper.id()).unwrap();
-    let mut stranger = seen(pid.as_raw_nonzero().get(), 1, true);
-    stranger.start_time = "1".to_owned();
+    let mut other_process = seen(pid.as_raw_nonzero().get(), 1, true);
+    other_process.start_time = "1".to_owned();
     assert_eq!(
-        sweep(&ProcessFilter::marked("y"), std::slice::from_ref(&stranger), SWEEP_LIMIT, || false).unwrap(),
+        sweep(&ProcessFilter::marked("y"), std::slice::from_ref(&other_process), SWEEP_LIMIT, || false)
+            .unwrap(),
         (0, 0)
     );
     let identity = Identity::of(sleeper.id()).unwrap();
@@ -87,7 +88,7 @@ fn process_that_ignores_sigterm_gets_sigkill_after_grace() {
 
 #[test]
 fn known_process_is_ended_without_a_mark() {
-    let mut sleeper = Sleeper::start("somebody else");
+    let mut sleeper = Sleeper::start("another instance");
     let pid = pid_of(sleeper.id()).unwrap();
     let all = platform::list("").unwrap();
     let known: Vec<_> = all.into_iter().filter(|one| one.pid == pid).collect();
