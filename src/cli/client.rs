@@ -1,13 +1,12 @@
 //! The commands that talk to a running daemon: their arguments, and [`ClientCommand`].
 
-use clap::builder::PossibleValuesParser;
 use clap::{ArgMatches, Args, FromArgMatches, Subcommand};
 use clap_complete::Shell;
 
 use super::exit::{CliExit, usage};
 use super::flags::{add_flags, merge, read_flags};
 use super::invocation::{Answer, AskOptions, ClientCommand, Invocation};
-use crate::codex::protocol::{decisions, values};
+use crate::codex::protocol::decisions;
 use crate::config::Settings;
 use crate::config::settings::{AUTH_TOKEN_FILE, EVENT_STREAM_PATH, LOCAL_API_BASE, Setting};
 
@@ -79,37 +78,8 @@ impl FromArgMatches for ClientSettings {
 
 #[derive(Debug, Args)]
 pub(super) struct AskArguments {
-    /// Prompt; "-" is replaced by stdin, and without TEXT the prompt is read from stdin
-    #[arg(value_name = "TEXT")]
-    words: Vec<String>,
-    /// Continue this session; "last" is the most recently used one in this directory
-    #[arg(long, value_name = "ID")]
-    session: Option<String>,
-    /// Working directory [default: the current directory for a new session]
-    #[arg(long, value_name = "PATH")]
-    cwd: Option<String>,
-    /// Model to use
-    #[arg(long, value_name = "NAME")]
-    model: Option<String>,
-    /// Sandbox of the commands that Codex runs; only for a new session
-    #[arg(long, value_name = "SANDBOX", conflicts_with = "session",
-          value_parser = PossibleValuesParser::new(values::SANDBOX_MODES))]
-    sandbox: Option<String>,
-    /// When Codex asks for approval, as Codex names it: untrusted, on-request or never
-    #[arg(long, value_name = "POLICY")]
-    approval_policy: Option<String>,
-    /// What to do if a turn of the session is running [default: refuse]
-    #[arg(long, value_name = "HOW", requires = "session",
-          value_parser = PossibleValuesParser::new(["refuse", "steer", "queue"]))]
-    when_busy: Option<String>,
-    /// Let Codex use the .codex of the directory, whose commands run outside the sandbox (--trust=false: do not); only
-    /// for a new session; without this option, the question is asked once per directory at a terminal
-    #[arg(long, value_name = "BOOL", conflicts_with = "session", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true")]
-    trust: Option<bool>,
-    /// Interrupt the turn if Codex reaches no network for this many seconds; 0 for no limit
-    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(..=86_400))]
-    network_timeout: u64,
+    #[command(flatten)]
+    ask: AskOptions,
     #[command(flatten)]
     client: ClientArguments,
 }
@@ -213,31 +183,7 @@ pub(super) fn invocation(
                 false => Err(usage("\"completions\" takes no flags")),
             };
         }
-        ClientSubcommand::Ask(AskArguments {
-            words,
-            session,
-            cwd,
-            model,
-            sandbox,
-            approval_policy,
-            when_busy,
-            trust,
-            network_timeout,
-            client,
-        }) => {
-            let ask = AskOptions {
-                words,
-                session,
-                cwd,
-                model,
-                sandbox,
-                approval_policy,
-                when_busy,
-                trust,
-                network_timeout,
-            };
-            ("ask", client, ClientCommand::Ask(ask))
-        }
+        ClientSubcommand::Ask(AskArguments { ask, client }) => ("ask", client, ClientCommand::Ask(ask)),
         ClientSubcommand::Sessions(ListArguments { all, client }) => {
             ("sessions", client, ClientCommand::Sessions { all })
         }

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::ValueEnum;
+use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
 use clap_complete::Shell;
 
+use crate::codex::protocol::values;
 use crate::config::Settings;
 
 /// A parsed command line.
@@ -153,25 +155,38 @@ pub enum ClientCommand {
 }
 
 /// The arguments of `codexd ask`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct AskOptions {
-    /// The prompt; `-` is replaced by stdin, and an empty list means stdin.
+    /// Prompt; "-" is replaced by stdin, and without TEXT the prompt is read from stdin
+    #[arg(value_name = "TEXT")]
     pub words: Vec<String>,
-    /// The session ID or `last`; a new session if it is `None`.
+    /// Continue this session; "last" is the most recently used one in this directory
+    #[arg(long, value_name = "ID")]
     pub session: Option<String>,
-    /// The working directory.
+    /// Working directory [default: the current directory for a new session]
+    #[arg(long, value_name = "PATH")]
     pub cwd: Option<String>,
-    /// The model.
+    /// Model to use
+    #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
-    /// The sandbox of a new session.
+    /// Sandbox of the commands that Codex runs; only for a new session
+    #[arg(long, value_name = "SANDBOX", conflicts_with = "session",
+          value_parser = PossibleValuesParser::new(values::SANDBOX_MODES))]
     pub sandbox: Option<String>,
-    /// The approval policy.
+    /// When Codex asks for approval, as Codex names it: untrusted, on-request or never
+    #[arg(long, value_name = "POLICY")]
     pub approval_policy: Option<String>,
-    /// What to do if a turn is running already.
+    /// What to do if a turn of the session is running [default: refuse]
+    #[arg(long, value_name = "HOW", requires = "session",
+          value_parser = PossibleValuesParser::new(["refuse", "steer", "queue"]))]
     pub when_busy: Option<String>,
-    /// Whether Codex may use the `.codex` of the directory; asked at a terminal if it is `None`.
+    /// Let Codex use the .codex of the directory, whose commands run outside the sandbox (--trust=false: do not); only
+    /// for a new session; without this option, the question is asked once per directory at a terminal
+    #[arg(long, value_name = "BOOL", conflicts_with = "session", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
     pub trust: Option<bool>,
-    /// After how many seconds without network to interrupt the turn; 0 for never.
+    /// Interrupt the turn if Codex reaches no network for this many seconds; 0 for no limit
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(..=86_400))]
     pub network_timeout: u64,
 }
 
