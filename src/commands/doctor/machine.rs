@@ -10,7 +10,7 @@ use rustix::fs::{Access, access, statvfs};
 use rustix::process::{Resource, Rlimit, geteuid, getrlimit};
 use serde_json::Value;
 
-use super::super::start::{max_connections_for, desired_files};
+use super::super::start::{desired_files, max_connections_for};
 use super::check::Check;
 use crate::config::Config;
 
