@@ -192,9 +192,9 @@ struct Recorded {
 impl Recorded {
     fn new(platform: Platform, name: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let stand_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cli/stand_ins").join(name);
+        let test_double = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/cli/test_doubles").join(name);
         let program = directory.path().join(name);
-        std::os::unix::fs::symlink(stand_in, &program).unwrap();
+        std::os::unix::fs::symlink(test_double, &program).unwrap();
         Self { manager: ServiceManager::new(platform, program, 501), directory }
     }
 
